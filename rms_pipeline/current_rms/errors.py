@@ -1,0 +1,75 @@
+"""What can go wrong between us and the Current RMS API, classified once.
+
+CurrentRmsError
+├── RequestRefused          final: the same request gets the same answer
+│   ├── Unauthorized        401: wrong key or subdomain
+│   ├── Forbidden           403: the key's user may not see opportunities
+│   ├── NotFound            404: no such record, or not the API's address
+│   ├── Unprocessable       422: the API does not know a parameter we sent
+│   └── Redirected          3xx: never followed, the key would travel with it
+├── ApiUnavailable          tried again until patience ran out
+└── WalkIncomplete          the list could not be read as a whole
+"""
+
+from rms_pipeline.errors import RmsPipelineError
+
+
+class CurrentRmsError(RmsPipelineError):
+    """The API did not give what was asked."""
+
+
+class RequestRefused(CurrentRmsError):
+    """Final: the same request gets the same answer."""
+
+
+class Unauthorized(RequestRefused):
+    """401."""
+
+
+class Forbidden(RequestRefused):
+    """403."""
+
+
+class NotFound(RequestRefused):
+    """404."""
+
+
+class Unprocessable(RequestRefused):
+    """422."""
+
+
+class Redirected(RequestRefused):
+    """3xx."""
+
+
+class ApiUnavailable(CurrentRmsError):
+    """Connection errors, 408, 429, 5xx or a body that is not the promised JSON, to the end."""
+
+
+class WalkIncomplete(CurrentRmsError):
+    """The list could not be read as a whole, so nothing may be concluded from it."""
+
+
+_ADVICE: dict[int, tuple[type[RequestRefused], str]] = {
+    401: (
+        Unauthorized,
+        "Check CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY: the key is under "
+        "System Setup > Integrations > API in Current RMS, and belongs to one account.",
+    ),
+    403: (
+        Forbidden,
+        "The user behind CURRENT_RMS_API_KEY may not see opportunities: give that user the "
+        "permission in Current RMS, or use another user's key.",
+    ),
+    404: (NotFound, "Check the id, and CURRENT_RMS_BASE_URL if it is set."),
+    422: (Unprocessable, "The API did not accept a parameter of this request."),
+}
+
+
+def refusal(status: int, what: str, said: str) -> RequestRefused:
+    """The error for a final `status`; `what` names the request, `said` quotes the API's words."""
+    kind, advice = _ADVICE.get(
+        status, (RequestRefused, "The API refuses this request; trying again would not help.")
+    )
+    quoted = f' ("{said}")' if said else ""
+    return kind(f"Current RMS answered {status} to {what}{quoted}. {advice}")

@@ -1,0 +1,63 @@
+"""The request budget: when the next call may be sent.
+
+Calls are paced, not sent in bursts, because the limit is shared with every other integration the
+company runs. A walk takes at most its share, so that there is always room for a live refresh.
+"""
+
+import threading
+import time
+from enum import Enum
+from typing import Protocol
+
+WALK_SHARE = 0.9
+
+
+class Lane(Enum):
+    """Who is asking. A live refresh takes the next slot; a walk leaves room for it."""
+
+    LIVE = "live"
+    INCREMENTAL = "incremental"
+    WALK = "walk"
+
+
+class Budget(Protocol):
+    """Where calls queue for their slot; shared by all threads (or processes) of one account."""
+
+    requests_per_minute: int
+
+    def acquire(self, lane: Lane) -> None:
+        """Returns when the call may be sent."""
+        ...
+
+    def pause(self, seconds: float) -> None:
+        """Nobody sends for `seconds`: the API said that the limit is reached."""
+        ...
+
+
+class ProcessBudget:
+    """A budget for the threads of this process. `requests_per_minute` 0 means no limit."""
+
+    def __init__(self, requests_per_minute: int) -> None:
+        self.requests_per_minute = requests_per_minute
+        self._lock = threading.Lock()
+        self._next_slot = 0.0
+        self._paused_until = 0.0
+
+    def acquire(self, lane: Lane) -> None:
+        share = 1.0 if lane is Lane.LIVE else WALK_SHARE
+        interval = 60 / (self.requests_per_minute * share) if self.requests_per_minute else 0.0
+        while True:
+            with self._lock:
+                now = time.monotonic()
+                slot = max(now, self._paused_until, 0.0 if lane is Lane.LIVE else self._next_slot)
+                self._next_slot = max(self._next_slot, slot) + interval
+            if slot > now:
+                time.sleep(slot - now)
+            # A pause that began while this call waited for its slot holds for it too.
+            if time.monotonic() >= self._paused_until:
+                return
+
+    def pause(self, seconds: float) -> None:
+        with self._lock:
+            self._paused_until = max(self._paused_until, time.monotonic() + seconds)
+            self._next_slot = max(self._next_slot, self._paused_until)

@@ -1,0 +1,333 @@
+"""From bytes of the API to typed opportunities, losing neither a row nor a reason.
+
+A page is decoded only as far as needed: each record stays a slice of the page, each mapped field a
+slice of its record, so that what is wrong with one field touches nothing else.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+# Part of every fingerprint: raise it when the mapping changes, and the next sync rewrites all rows.
+MAPPING_VERSION = b"1"
+
+_NULL = Raw(b"null")
+_BIGINT_MAX = 2**63 - 1
+# A B-tree entry of PostgreSQL holds about 2,700 bytes; no status, and no number, comes near these.
+_MAX_STATUS_LENGTH = 500
+_MAX_EXPONENT = 1_000
+
+
+class Meta(msgspec.Struct, frozen=True):
+    """`meta` of a list answer; `total_row_count` counts the whole filtered list."""
+
+    total_row_count: int
+    row_count: int | None = None
+    page: int | None = None
+    per_page: int | None = None
+
+
+class Page(msgspec.Struct, frozen=True):
+    """A list answer: records undecoded."""
+
+    opportunities: list[Raw]
+    meta: Meta
+
+
+class Single(msgspec.Struct, frozen=True):
+    """The answer for one record."""
+
+    opportunity: Raw
+
+
+class _Record(msgspec.Struct, frozen=True):
+    id: Raw = _NULL
+    subject: Raw = _NULL
+    number: Raw = _NULL
+    description: Raw = _NULL
+    starts_at: Raw = _NULL
+    ends_at: Raw = _NULL
+    status_name: Raw = _NULL
+    state_name: Raw = _NULL
+    created_at: Raw = _NULL
+    updated_at: Raw = _NULL
+    venue: Raw = _NULL
+    venue_name: Raw = _NULL
+    member_id: Raw = _NULL
+    organisation_id: Raw = _NULL
+    member: Raw = _NULL
+    organisation_name: Raw = _NULL
+    owned_by: Raw = _NULL
+    owner_id: Raw = _NULL
+    owner: Raw = _NULL
+    owner_name: Raw = _NULL
+    charge_total: Raw = _NULL
+    charge_including_tax_total: Raw = _NULL
+    total_value: Raw = _NULL
+
+
+class _Named(msgspec.Struct, frozen=True):
+    name: Raw = _NULL
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A value that could not be kept as it came: which, why, and its beginning as received."""
+
+    opportunity_id: int | None
+    field: str
+    problem: str
+    raw_value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Opportunity:
+    """One record as the mirror maps it; field names are those of the table `opportunities`.
+
+    `data` is the whole record as JSON that PostgreSQL can hold; `fingerprint` (16 bytes) changes
+    when the record as received, or the mapping, does.
+    """
+
+    id: int
+    name: str
+    subject: str | None
+    description: str | None
+    starts_at: datetime | None
+    ends_at: datetime | None
+    opportunity_status: str | None
+    created_at_rms: datetime | None
+    updated_at_rms: datetime | None
+    venue_name: str | None
+    organisation_id: int | None
+    organisation_name: str | None
+    owner_id: int | None
+    owner_name: str | None
+    charge_total: Decimal | None
+    total_value: Decimal | None
+    data: bytes
+    fingerprint: bytes
+    faults: tuple[Fault, ...]
+
+
+_page_decoder = msgspec.json.Decoder(Page)
+_single_decoder = msgspec.json.Decoder(Single)
+_record_decoder = msgspec.json.Decoder(_Record)
+_named_decoder = msgspec.json.Decoder(_Named)
+_value_decoder = msgspec.json.Decoder(Any)
+
+_SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+_ESCAPE = re.compile(
+    rb"\\(?:u(?:[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(?P<bad>0000|[dD][89a-fA-F][0-9a-fA-F]{2}))|.)",
+    re.DOTALL,
+)
+_WHOLE = re.compile(r"[+-]?\d{1,19}", re.ASCII)
+
+
+def storable_json(body: bytes) -> bytes:
+    """The same JSON with what PostgreSQL's `text` and `jsonb` cannot hold replaced by U+FFFD.
+
+    That is: NUL, halves of surrogate pairs, and bytes that are not UTF-8. A body without any comes
+    back as it is.
+    """
+    if body.startswith(b"\xef\xbb\xbf"):
+        body = body[3:]
+    if not body.isascii():
+        try:
+            body.decode()
+        except UnicodeDecodeError:
+            body = body.decode(errors="replace").encode()
+    if _SUSPECT.search(body):
+        body = _ESCAPE.sub(lambda m: b"\\ufffd" if m["bad"] else m[0], body)
+    return body
+
+
+def decode_page(body: bytes) -> Page:
+    """Raises ValueError when `body` is not the JSON of a list of opportunities with its `meta`."""
+    try:
+        return _page_decoder.decode(storable_json(body))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+
+
+def decode_single(body: bytes) -> Raw:
+    """The record of a single answer. Raises ValueError when there is none."""
+    try:
+        return _single_decoder.decode(storable_json(body)).opportunity
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+
+
+def record_id(record: Raw) -> int | None:
+    """The id of a record, None when it has none that could be a key."""
+    try:
+        return _to_whole(_value_decoder.decode(_record_decoder.decode(record).id))
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+        return None
+
+
+def decode_record(record: Raw) -> Opportunity | Fault:
+    """One record per the mapping table; a Fault only when there is no id to store it under."""
+    raw = bytes(record)
+    try:
+        fields = _record_decoder.decode(raw)
+    except msgspec.DecodeError:
+        return Fault(None, "(record)", "is not a JSON object", _excerpt(raw))
+    faults: list[Fault] = []
+    reader = _Reader(fields, faults)
+    key = reader.whole("id")
+    if key is None:
+        problem = faults[0].problem if faults else "is absent, and without it nothing can be stored"
+        return Fault(None, "id", problem, _excerpt(raw))
+    reader.key = key
+    subject = reader.text("subject")
+    return Opportunity(
+        id=key,
+        name=subject or reader.text("number") or f"Opportunity {key}",
+        subject=subject,
+        description=reader.text("description"),
+        starts_at=reader.moment("starts_at"),
+        ends_at=reader.moment("ends_at"),
+        opportunity_status=reader.status(),
+        created_at_rms=reader.moment("created_at"),
+        updated_at_rms=reader.moment("updated_at"),
+        venue_name=reader.name_in("venue") or reader.text("venue_name"),
+        organisation_id=reader.first_whole("member_id", "organisation_id"),
+        organisation_name=reader.name_in("member") or reader.text("organisation_name"),
+        owner_id=reader.first_whole("owned_by", "owner_id"),
+        owner_name=reader.name_in("owner") or reader.text("owner_name"),
+        charge_total=reader.decimal("charge_total"),
+        total_value=reader.first_decimal("charge_including_tax_total", "total_value"),
+        data=raw,
+        fingerprint=blake2b(raw, digest_size=16, key=MAPPING_VERSION).digest(),
+        faults=tuple(faults),
+    )
+
+
+class _Reader:
+    """Reads typed fields of one record; what cannot be read is None and a fault."""
+
+    __slots__ = ("_faults", "_fields", "key")
+
+    def __init__(self, fields: _Record, faults: list[Fault]) -> None:
+        self._fields = fields
+        self._faults = faults
+        self.key: int | None = None
+
+    def text(self, field: str) -> str | None:
+        raw = getattr(self._fields, field)
+        return None if raw is _NULL else self._text_of(field, raw)
+
+    def _text_of(self, field: str, raw: Raw) -> str | None:
+        value: object = _value_decoder.decode(raw)
+        if value is None or value == "":
+            return None
+        if isinstance(value, str):
+            return value
+        if isinstance(value, bool | int | float):
+            return bytes(raw).decode()
+        self._fault(field, "is not text", raw)
+        return None
+
+    def status(self) -> str | None:
+        value = self.text("status_name") or self.text("state_name")
+        if value is not None and len(value) > _MAX_STATUS_LENGTH:
+            self._faults.append(
+                Fault(
+                    self.key,
+                    "opportunity_status",
+                    f"is longer than {_MAX_STATUS_LENGTH} characters",
+                    value[:1_000],
+                )
+            )
+            return None
+        return value
+
+    def name_in(self, field: str) -> str | None:
+        raw = getattr(self._fields, field)
+        if raw is _NULL or bytes(raw) in (b"null", b'""'):
+            return None
+        try:
+            named = _named_decoder.decode(raw)
+        except msgspec.DecodeError:
+            self._fault(field, "is not an object with a name", raw)
+            return None
+        return None if named.name is _NULL else self._text_of(f"{field}.name", named.name)
+
+    def whole(self, field: str) -> int | None:
+        raw = getattr(self._fields, field)
+        if raw is _NULL:
+            return None
+        try:
+            return _to_whole(_value_decoder.decode(raw))
+        except ValueError:
+            self._fault(field, "is not a whole number of 64 bits", raw)
+            return None
+
+    def first_whole(self, *fields: str) -> int | None:
+        return next((v for f in fields if (v := self.whole(f)) is not None), None)
+
+    def moment(self, field: str) -> datetime | None:
+        raw = getattr(self._fields, field)
+        if raw is _NULL:
+            return None
+        value: object = _value_decoder.decode(raw)
+        if value is None or value == "":
+            return None
+        try:
+            if not isinstance(value, str):
+                raise TypeError
+            moment = datetime.fromisoformat(value)
+            # A time without an offset is UTC: that is how the API writes all others.
+            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        except (TypeError, ValueError, OverflowError):
+            self._fault(field, "is not a date and time", raw)
+            return None
+
+    def decimal(self, field: str) -> Decimal | None:
+        raw = getattr(self._fields, field)
+        if raw is _NULL:
+            return None
+        # The digits as written, never through a float.
+        text = bytes(raw).decode().strip('"').strip()
+        if text in ("", "null"):
+            return None
+        try:
+            number = Decimal(text)
+        except InvalidOperation:
+            self._fault(field, "is not a number", raw)
+            return None
+        if not number.is_finite() or abs(number.adjusted()) > _MAX_EXPONENT:
+            self._fault(field, "is not a finite number PostgreSQL can hold", raw)
+            return None
+        return number
+
+    def first_decimal(self, *fields: str) -> Decimal | None:
+        return next((v for f in fields if (v := self.decimal(f)) is not None), None)
+
+    def _fault(self, field: str, problem: str, raw: Raw) -> None:
+        self._faults.append(Fault(self.key, field, problem, _excerpt(bytes(raw))))
+
+
+def _to_whole(value: object) -> int | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("not a whole number")
+    if not -_BIGINT_MAX <= value <= _BIGINT_MAX:
+        raise ValueError("out of range")
+    return value
+
+
+def _excerpt(raw: bytes) -> str:
+    return raw[:1_000].decode(errors="replace").replace("\x00", "\ufffd")

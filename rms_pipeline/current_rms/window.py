@@ -1,0 +1,64 @@
+"""Which opportunities a full sync covers, and how to ask the API for exactly those."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+Params = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One filtered list; a full walk reads each segment of its window to the end.
+
+    `params` are Ransack predicates. `undated` says that the segment exists for records without
+    dates, so a record with both dates in it shows that the API ignored the filter.
+    """
+
+    name: str
+    params: Params
+    undated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Opportunities that overlap `[start, end]` (UTC), and those without a start or an end."""
+
+    start: datetime
+    end: datetime
+
+    @classmethod
+    def around(cls, now: datetime, *, days_back: int, days_ahead: int) -> "Window":
+        # Whole milliseconds: the bounds we test by are then exactly those we ask for.
+        now = now.replace(microsecond=now.microsecond // 1000 * 1000)
+        return cls(now - timedelta(days=days_back), now + timedelta(days=days_ahead))
+
+    def contains(self, starts_at: datetime | None, ends_at: datetime | None) -> bool:
+        """The contract's rule, applied to what came back rather than to what was asked for."""
+        if starts_at is None or ends_at is None:
+            return True
+        return ends_at >= self.start and starts_at <= self.end
+
+    def segments(self) -> tuple[Segment, ...]:
+        """Disjoint lists that together hold the window.
+
+        A comparison with an absent date is never true in the API's database, so records without
+        one need lists of their own.
+        """
+        return (
+            Segment(
+                "dated",
+                (("q[ends_at_gteq]", iso(self.start)), ("q[starts_at_lteq]", iso(self.end))),
+            ),
+            Segment("no_start", (("q[starts_at_null]", "1"),), undated=True),
+            Segment(
+                "no_end", (("q[ends_at_null]", "1"), ("q[starts_at_not_null]", "1")), undated=True
+            ),
+        )
+
+
+EVERYTHING = Segment("everything", ())
+
+
+def iso(moment: datetime) -> str:
+    """UTC ISO 8601 with milliseconds and `Z`, as the API writes its own times."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"

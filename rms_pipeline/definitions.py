@@ -1,0 +1,37 @@
+"""What Dagster loads: `defs`, and `build_defs` for those who bring resources of their own."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from rms_pipeline.defs import asset_checks, assets, jobs
+from rms_pipeline.defs.resources import CurrentRmsResource, MirrorResource
+
+
+def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """All assets, checks, jobs and resources; `resource_overrides` replaces resources by key."""
+    return dg.Definitions(
+        assets=[
+            assets.current_rms_api,
+            assets.raw_rms_pages,
+            assets.opportunities,
+            assets.status_counts,
+        ],
+        asset_checks=[
+            asset_checks.opportunity_ids_are_unique,
+            asset_checks.no_faults,
+            asset_checks.status_counts_add_up,
+        ],
+        jobs=[jobs.initial_sync],
+        resources={
+            "mirror": MirrorResource(),
+            "current_rms": CurrentRmsResource(),
+            **(resource_overrides or {}),
+        },
+        # A process a step costs seconds and buys nothing: the steps follow one another.
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_defs()

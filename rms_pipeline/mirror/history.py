@@ -1,0 +1,70 @@
+"""Reading `sync_metadata`, and the mirror's own state, for people."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+COLUMNS = (
+    "id",
+    "sync_type",
+    "status",
+    "started_at",
+    "completed_at",
+    "records_synced",
+    "records_failed",
+    "error",
+    "metadata",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """A row of `sync_metadata`."""
+
+    id: str
+    sync_type: str
+    status: str
+    started_at: datetime
+    completed_at: datetime | None
+    records_synced: int
+    records_failed: int
+    error: str | None
+    metadata: dict[str, Any]
+
+
+def latest_syncs(connection: Connection, limit: int = 5) -> list[Sync]:
+    """The newest syncs first."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {', '.join(COLUMNS)} FROM sync_metadata ORDER BY started_at DESC LIMIT %s",
+            (limit,),
+        )
+        return [Sync(*row) for row in cursor.fetchall()]
+
+
+def find_sync(connection: Connection, id_: str) -> Sync | None:
+    """One sync by its id, None when there is no such run."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {', '.join(COLUMNS)} FROM sync_metadata WHERE id = %s", (id_,))
+        row = cursor.fetchone()
+    return Sync(*row) if row else None
+
+
+def count_by_status(connection: Connection) -> list[tuple[str, int]]:
+    """Live counts of `opportunities`, most frequent status first; `(none)` for an absent one."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT coalesce(opportunity_status, '(none)'), count(*) FROM opportunities"
+            " GROUP BY 1 ORDER BY 2 DESC, 1"
+        )
+        return [(row[0], row[1]) for row in cursor.fetchall()]
+
+
+def queue_depth(connection: Connection) -> int:
+    """Webhook events that nobody has settled yet."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM webhook_events WHERE processed_at IS NULL")
+        row = cursor.fetchone()
+    return int(row[0]) if row else 0

@@ -1,0 +1,111 @@
+"""Our tables in `public`, brought up to date by Alembic, and the view over Dagster's history.
+
+The version table has a name of its own: another application's `alembic_version` is not ours.
+"""
+
+from pathlib import Path
+
+import psycopg2
+from alembic import command
+from alembic.config import Config
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from rms_pipeline.mirror.database import Database, DatabaseError, advisory_lock
+
+HEAD = "0001"
+VERSION_TABLE = "rms_pipeline_alembic_version"
+DAGSTER_SCHEMA = "dagster"
+_HISTORY_SQL = Path(__file__).with_name("sync_metadata.sql")
+
+
+def current_version(connection: Connection) -> str | None:
+    """The migration that the database is at, None for one that has never been ours."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (f"public.{VERSION_TABLE}",))
+        row = cursor.fetchone()
+        if not row or not row[0]:
+            return None
+        cursor.execute(f"SELECT version_num FROM {VERSION_TABLE}")
+        row = cursor.fetchone()
+    return str(row[0]) if row else None
+
+
+def ensure_dagster_schema(database: Database) -> None:
+    """Makes the schema that Dagster's own tables live in. Raises DatabaseError without rights."""
+    with database.session() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT to_regnamespace(%s) IS NOT NULL", (DAGSTER_SCHEMA,))
+        row = cursor.fetchone()
+        if row and row[0]:
+            return
+        try:
+            cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {DAGSTER_SCHEMA}")
+        except psycopg2.errors.InsufficientPrivilege:
+            raise DatabaseError(
+                "The user of POSTGRES_URL may not create the schema 'dagster'. As an administrator "
+                "of the database: GRANT CREATE ON DATABASE <database> TO <user>; "
+                "GRANT CREATE ON SCHEMA public TO <user>;"
+            ) from None
+
+
+def migrate(database: Database, *, history_view: bool = True) -> None:
+    """Brings our tables to HEAD, and the view with them. Cheap when nothing is to be done.
+
+    Safe to call from any number of processes at once. Raises DatabaseError.
+    """
+    with database.session() as connection:
+        up_to_date = current_version(connection) == HEAD
+        if up_to_date and (not history_view or has_history_view(connection)):
+            return
+    with advisory_lock(database, "migrations"):
+        with database.session() as connection:
+            version = current_version(connection)
+        if version != HEAD:
+            _upgrade(database)
+        if history_view:
+            create_history_view(database)
+
+
+def create_history_view(database: Database) -> None:
+    """(Re)creates `sync_metadata` over Dagster's tables; does nothing before those exist."""
+    with database.session() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (f"{DAGSTER_SCHEMA}.event_logs",))
+        row = cursor.fetchone()
+        if row and row[0]:
+            cursor.execute(_HISTORY_SQL.read_text())
+
+
+def drop_history_view(database: Database) -> None:
+    """Takes the view out of the way of a migration of Dagster's tables."""
+    with database.session() as connection, connection.cursor() as cursor:
+        cursor.execute("DROP VIEW IF EXISTS public.sync_metadata")
+
+
+def has_history_view(connection: Connection) -> bool:
+    """Whether `sync_metadata` is there to be read."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('public.sync_metadata')"
+            " AND relkind = 'v')"
+        )
+        row = cursor.fetchone()
+    return bool(row and row[0])
+
+
+def _upgrade(database: Database) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    engine = database.engine()
+    try:
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, HEAD)
+    except Exception as error:
+        if isinstance(getattr(error, "orig", error), psycopg2.errors.InsufficientPrivilege):
+            raise DatabaseError(
+                "The user of POSTGRES_URL may not create tables in schema public (since PostgreSQL "
+                "15 that is a right of its own). As an administrator of the database: "
+                "GRANT CREATE ON SCHEMA public TO <user>;"
+            ) from None
+        raise
+    finally:
+        engine.dispose()

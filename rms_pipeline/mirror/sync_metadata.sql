@@ -1,0 +1,81 @@
+-- Dagster's run history as the table of syncs that people query. Reads runs, run_tags and event_logs
+-- of schema dagster; rms_pipeline_tests/mirror/test_history.py fails when an upgrade changes those.
+
+-- Event texts are JSON that may hold what jsonb cannot (NUL, half a surrogate pair): no such text
+-- may ever break a SELECT, so every cast is in here, and catches.
+CREATE OR REPLACE FUNCTION public.rms_event_json(event text) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN replace(event, '\u0000', '\ufffd')::jsonb -> 'dagster_event';
+EXCEPTION WHEN OTHERS THEN
+    BEGIN
+        RETURN regexp_replace(event, '\\u(0000|[dD][89a-fA-F][0-9a-fA-F]{2})', '\\ufffd', 'g')::jsonb
+            -> 'dagster_event';
+    EXCEPTION WHEN OTHERS THEN
+        RETURN jsonb_build_object('message', 'The text of this event cannot be read as JSON.');
+    END;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION public.rms_run_error(run text) RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce(
+        e -> 'event_specific_data' -> 'user_failure_data' ->> 'description',
+        e -> 'event_specific_data' -> 'error' -> 'cause' ->> 'message',
+        e -> 'event_specific_data' -> 'error' ->> 'message',
+        e ->> 'message'
+    )
+    FROM (
+        SELECT public.rms_event_json(event) AS e, dagster_event_type, id
+        FROM dagster.event_logs
+        WHERE run_id = run
+          AND dagster_event_type IN ('STEP_FAILURE', 'PIPELINE_FAILURE', 'PIPELINE_CANCELED')
+    ) failures
+    ORDER BY dagster_event_type <> 'STEP_FAILURE', id
+    LIMIT 1
+$$;
+
+CREATE OR REPLACE FUNCTION public.rms_run_metadata(run text) RETURNS jsonb
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce(jsonb_object_agg(entry ->> 'label', entry -> 'entry_data' -> 'value'), '{}')
+    FROM (
+        SELECT public.rms_event_json(event) -> 'event_specific_data' -> 'materialization' AS m
+        FROM dagster.event_logs
+        WHERE run_id = run AND dagster_event_type = 'ASSET_MATERIALIZATION'
+    ) materializations,
+    jsonb_array_elements(m -> 'metadata_entries') AS entry
+    WHERE m -> 'asset_key' -> 'path' ->> 0 IN ('raw_rms_pages', 'opportunities')
+      AND entry -> 'entry_data' ? 'value'
+$$;
+
+CREATE OR REPLACE VIEW public.sync_metadata AS
+SELECT
+    r.run_id AS id,
+    coalesce(
+        (SELECT t.value FROM dagster.run_tags t
+         WHERE t.run_id = r.run_id AND t.key = 'rms/sync_type' LIMIT 1),
+        CASE WHEN r.pipeline_name LIKE '\_\_ASSET\_JOB%' THEN 'initial_sync' ELSE r.pipeline_name END
+    ) AS sync_type,
+    CASE r.status
+        WHEN 'SUCCESS' THEN 'completed'
+        WHEN 'FAILURE' THEN 'failed'
+        WHEN 'CANCELED' THEN 'failed'
+        ELSE 'running'
+    END AS status,
+    coalesce(to_timestamp(r.start_time), r.create_timestamp AT TIME ZONE 'UTC') AS started_at,
+    CASE WHEN r.status IN ('SUCCESS', 'FAILURE', 'CANCELED')
+        THEN coalesce(to_timestamp(r.end_time), r.update_timestamp AT TIME ZONE 'UTC')
+    END AS completed_at,
+    coalesce((SELECT t.value::integer FROM dagster.run_tags t
+              WHERE t.run_id = r.run_id AND t.key = 'rms/records_synced'
+                AND t.value ~ '^\d{1,9}$' LIMIT 1), 0) AS records_synced,
+    coalesce((SELECT t.value::integer FROM dagster.run_tags t
+              WHERE t.run_id = r.run_id AND t.key = 'rms/records_failed'
+                AND t.value ~ '^\d{1,9}$' LIMIT 1), 0) AS records_failed,
+    CASE WHEN r.status IN ('FAILURE', 'CANCELED') THEN public.rms_run_error(r.run_id) END AS error,
+    public.rms_run_metadata(r.run_id) AS metadata
+FROM dagster.runs r
+WHERE r.pipeline_name IN
+        ('initial_sync', 'incremental_sync', 'reconciliation', 'webhook_refresh')
+   OR (r.pipeline_name LIKE '\_\_ASSET\_JOB%'
+       AND (r.run_body LIKE '%"raw_rms_pages"%' OR r.run_body LIKE '%"asset_selection": null%'));

@@ -1,0 +1,20 @@
+"""A local Current RMS stand-in for the demo, the tests and people's own experiments."""
+
+from rms_pipeline.sandbox.server import (
+    SANDBOX_API_KEY,
+    SANDBOX_SUBDOMAIN,
+    PortInUseError,
+    SandboxServer,
+)
+from rms_pipeline.sandbox.store import Store
+from rms_pipeline.sandbox.switches import Faults, Switches
+
+__all__ = [
+    "SANDBOX_API_KEY",
+    "SANDBOX_SUBDOMAIN",
+    "Faults",
+    "PortInUseError",
+    "SandboxServer",
+    "Store",
+    "Switches",
+]

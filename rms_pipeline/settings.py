@@ -1,0 +1,236 @@
+"""The environment, read once and validated. No other module reads `os.environ`.
+
+What belongs here: names, defaults and validation of environment variables, and what follows from
+them alone (which API, which database, which folder). What does not: opening any of these.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from rms_pipeline.errors import RmsPipelineError
+
+CURRENT_RMS_BASE_URL = "https://api.current-rms.com/api/v1"
+DAGSTER_PORT, WEB_PORT, SANDBOX_PORT = 3000, 8400, 8401
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+
+_EXAMPLES = {
+    "CURRENT_RMS_SUBDOMAIN": "acme",
+    "CURRENT_RMS_API_KEY": "the key from System Setup > Integrations > API in Current RMS",
+    "CURRENT_RMS_BASE_URL": CURRENT_RMS_BASE_URL,
+    "CURRENT_RMS_REQUESTS_PER_MINUTE": "120",
+    "POSTGRES_URL": "postgresql://rms:password@db.example.com:5432/rms",
+    "POSTGRES_URL_NON_POOLING": "postgresql://rms:password@db.example.com:5432/rms",
+    "RMS_DAGSTER_URL": "http://127.0.0.1:3000",
+    "RMS_SYNC_DAYS_BACK": "30",
+    "RMS_SYNC_DAYS_AHEAD": "365",
+}
+
+
+class SettingsError(RmsPipelineError):
+    """One line for each variable that is wrong: which one, why, and an example of a right value."""
+
+
+class Settings(BaseSettings):
+    """Everything the environment (and a `.env` file in the working folder) says.
+
+    Days are whole days; `requests_per_minute` 0 means no limit. Secrets are `SecretStr`: their
+    `repr` and `str` are stars.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    subdomain: str | None = Field(None, validation_alias="CURRENT_RMS_SUBDOMAIN")
+    api_key: SecretStr | None = Field(None, validation_alias="CURRENT_RMS_API_KEY")
+    base_url: str | None = Field(None, validation_alias="CURRENT_RMS_BASE_URL")
+    requests_per_minute: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        120, validation_alias="CURRENT_RMS_REQUESTS_PER_MINUTE"
+    )
+    postgres_url: SecretStr | None = Field(None, validation_alias="POSTGRES_URL")
+    postgres_url_non_pooling: SecretStr | None = Field(
+        None, validation_alias="POSTGRES_URL_NON_POOLING"
+    )
+    days_back: Annotated[int, Field(ge=0, le=36_500)] = Field(
+        30, validation_alias="RMS_SYNC_DAYS_BACK"
+    )
+    days_ahead: Annotated[int, Field(ge=0, le=36_500)] = Field(
+        365, validation_alias="RMS_SYNC_DAYS_AHEAD"
+    )
+    dagster_url: Annotated[str, NoDecode] = Field(
+        f"http://127.0.0.1:{DAGSTER_PORT}", validation_alias="RMS_DAGSTER_URL"
+    )
+    dagster_home: Path | None = Field(None, validation_alias="DAGSTER_HOME")
+
+    @field_validator("subdomain")
+    @classmethod
+    def _trim_subdomain(cls, value: str | None) -> str | None:
+        """People paste `https://acme.current-rms.com/opportunities`; the account is `acme`."""
+        if value is None:
+            return None
+        host = urlsplit(value if "//" in value else f"//{value}").netloc or value
+        name = host.strip().lower().split(".")[0]
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
+            raise ValueError("is not the name of a Current RMS account")
+        return name
+
+    @field_validator("api_key")
+    @classmethod
+    def _trim_api_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        key = value.get_secret_value().strip()
+        if not key or not key.isascii() or not key.isprintable() or " " in key:
+            raise ValueError("holds characters that no API key has (blanks, line breaks, quotes?)")
+        return SecretStr(key)
+
+    @field_validator("base_url", "dagster_url")
+    @classmethod
+    def _check_http_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("is not an http(s) URL")
+        return value.rstrip("/")
+
+    @field_validator("base_url")
+    @classmethod
+    def _never_send_the_key_in_clear(cls, value: str | None) -> str | None:
+        if value and urlsplit(value).scheme == "http":
+            host = urlsplit(value).hostname
+            if host not in LOOPBACK_HOSTS:
+                raise ValueError(
+                    "would send the API key unencrypted: plain http is for this machine only"
+                )
+        return value
+
+    @field_validator("postgres_url", "postgres_url_non_pooling")
+    @classmethod
+    def _normalise_postgres_url(cls, value: SecretStr | None) -> SecretStr | None:
+        return (
+            None if value is None else SecretStr(normalise_postgres_url(value.get_secret_value()))
+        )
+
+    @model_validator(mode="after")
+    def _account_is_whole(self) -> "Settings":
+        if (self.subdomain is None) != (self.api_key is None):
+            absent = "CURRENT_RMS_SUBDOMAIN" if self.subdomain is None else "CURRENT_RMS_API_KEY"
+            present = "CURRENT_RMS_API_KEY" if self.subdomain is None else "CURRENT_RMS_SUBDOMAIN"
+            raise ValueError(
+                f"{absent} is missing while {present} is set. Set both to mirror an account, "
+                f"or neither to try the bundled sandbox. Example: {absent}={_EXAMPLES[absent]}"
+            )
+        return self
+
+    @property
+    def uses_sandbox(self) -> bool:
+        """True when no account is configured, so the bundled sandbox stands in for the API."""
+        return self.subdomain is None
+
+    @property
+    def session_url(self) -> SecretStr | None:
+        """For what a transaction pooler breaks: session locks, `LISTEN`, startup options."""
+        return self.postgres_url_non_pooling or self.postgres_url
+
+    @property
+    def state_folder(self) -> Path:
+        """Where the embedded PostgreSQL, generated tokens and logs live.
+
+        Root gets `/var/lib/rms-pipeline`: its PostgreSQL runs as another user, who must be able to
+        reach the data folder, and a home folder is no place to open up.
+        """
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            return Path("/var/lib/rms-pipeline")
+        return self.project_folder / ".rms"
+
+    @property
+    def project_folder(self) -> Path:
+        """The folder with `workspace.yaml`: the working folder, else where the package stands."""
+        working = Path.cwd()
+        checkout = Path(__file__).resolve().parent.parent
+        for folder in (working, checkout):
+            if (folder / "workspace.yaml").exists() and (folder / "dagster.yaml").exists():
+                return folder
+        return working
+
+
+def normalise_postgres_url(url: str) -> str:
+    """`postgres://`, `postgresql://` and `postgresql+psycopg2://` to the `postgresql://` of libpq.
+
+    Raises ValueError for anything else. SQLAlchemy does not know `postgres://`, and libpq does not
+    know `+psycopg2`.
+    """
+    scheme, separator, rest = url.strip().partition("://")
+    if not separator or scheme not in {"postgres", "postgresql", "postgresql+psycopg2"}:
+        raise ValueError("is not a PostgreSQL URL (postgresql://user:password@host:5432/database)")
+    try:
+        _ = urlsplit(f"postgresql://{rest}").port
+    except ValueError as error:
+        raise ValueError(
+            "has no readable host and port: percent-encode special characters of the password "
+            "(@ is %40, / is %2F, # is %23)"
+        ) from error
+    return f"postgresql://{rest}"
+
+
+def with_search_path(url: str, schema: str) -> str:
+    """The same database, with unqualified names resolved in `schema`."""
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query))
+    query["options"] = f"{query.get('options', '')} -csearch_path={schema}".strip()
+    return urlunsplit(parts._replace(query=urlencode(query, quote_via=quote)))
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Reads the environment now. Raises SettingsError naming every variable that is wrong."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(e) for e in error.errors())) from None
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process, read on first use."""
+    return load_settings()
+
+
+def child_environment(**changes: str | None) -> dict[str, str]:
+    """This process's environment for a child, with variables set, or removed where None."""
+    environment = dict(os.environ)
+    for name, value in changes.items():
+        if value is None:
+            environment.pop(name, None)
+        else:
+            environment[name] = value
+    return environment
+
+
+def set_environment(values: Mapping[str, str]) -> None:
+    """For what libraries read from the environment of this very process (`DAGSTER_HOME`)."""
+    os.environ.update(values)
+    settings.cache_clear()
+
+
+def _explain(error: Any) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not error["loc"]:
+        return message
+    name = str(error["loc"][0])
+    example = f" Example: {name}={_EXAMPLES[name]}" if name in _EXAMPLES else ""
+    if not message.startswith(("is ", "has ", "holds ", "would ")):
+        message = f"is wrong: {message[0].lower()}{message[1:]}"
+    return f"{name} {message.rstrip('.')}.{example}"

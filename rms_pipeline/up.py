@@ -1,0 +1,221 @@
+"""Everything at once: database, sandbox, Dagster's UI and daemon, under one Ctrl-C.
+
+Each child gets a process group of its own, so that ending the group ends what it started in turn;
+the database goes last.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from dagster import DagsterInstance
+from rich.console import Console
+
+from rms_pipeline import dagster_api
+from rms_pipeline.defs.run_lock import fail_dead_runs
+from rms_pipeline.errors import RmsPipelineError
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.embedded import open_database, stop_embedded
+from rms_pipeline.mirror.history import count_by_status, find_sync
+from rms_pipeline.progress_bar import sync_progress
+from rms_pipeline.settings import LOOPBACK_HOSTS, Settings, child_environment
+
+_START_SECONDS = 120
+_STOP_SECONDS = 20
+
+
+class UpFailed(RmsPipelineError):
+    """A part could not be started, or ended by itself."""
+
+
+class _Children:
+    """The processes that were started, each the head of its group, with a log each."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._started: list[tuple[str, subprocess.Popen[bytes]]] = []
+
+    def start(self, name: str, command: list[str], environment: dict[str, str], cwd: Path) -> None:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        with (self._logs / f"{name}.log").open("ab") as log:
+            child = subprocess.Popen(
+                command,
+                env=environment,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._started.append((name, child))
+
+    def check(self) -> None:
+        """Raises UpFailed, with the end of its log, when a child has ended."""
+        for name, child in self._started:
+            if child.poll() is not None:
+                log = self._logs / f"{name}.log"
+                tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+                raise UpFailed(f"{name} ended by itself (exit code {child.returncode}):\n{tail}")
+
+    def stop(self) -> None:
+        """Ends every group, Dagster's first: its runs still need the others."""
+        for _, child in reversed(self._started):
+            _signal_group(child, signal.SIGTERM)
+            deadline = time.monotonic() + _STOP_SECONDS
+            while _group_lives(child) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            _signal_group(child, signal.SIGKILL)
+            child.wait()
+
+
+def run_everything(
+    current: Settings, *, host: str, dagster_port: int, sandbox_port: int, out: Console
+) -> None:
+    """Starts all parts, runs the first sync if there never was one, and waits for Ctrl-C.
+
+    Raises UpFailed (or another RmsPipelineError) when a part fails; all parts are stopped first.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    _demand_free_port(host, dagster_port, "--dagster-port")
+    if current.uses_sandbox and current.base_url is None:
+        _demand_free_port("127.0.0.1", sandbox_port, "--sandbox-port")
+    children = _Children(current.state_folder / "logs")
+    try:
+        _start(current, children, host, dagster_port, sandbox_port, out)
+        while True:
+            children.check()
+            time.sleep(1)
+    except KeyboardInterrupt:
+        out.print("\nStopping ...")
+    finally:
+        # A second Ctrl-C must not leave half of it running.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        children.stop()
+        if current.postgres_url is None:
+            stop_embedded(current.state_folder)
+    out.print("Stopped.")
+
+
+def _start(
+    current: Settings,
+    children: _Children,
+    host: str,
+    dagster_port: int,
+    sandbox_port: int,
+    out: Console,
+) -> None:
+    out.print("Starting PostgreSQL and preparing its tables ...")
+    database = open_database(current)
+    with DagsterInstance.get() as instance:
+        fail_dead_runs(database, instance)
+    environment = child_environment(
+        POSTGRES_URL=database.url.get_secret_value(), PYTHONUNBUFFERED="1"
+    )
+    if current.uses_sandbox and current.base_url is None:
+        environment["CURRENT_RMS_BASE_URL"] = f"http://127.0.0.1:{sandbox_port}/api/v1"
+        command = [sys.executable, "-m", "rms_pipeline.cli", "sandbox", "--port", str(sandbox_port)]
+        children.start("sandbox", command, environment, current.project_folder)
+    out.print("Starting Dagster ...")
+    command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml"]
+    command += ["-h", host, "-p", str(dagster_port)]
+    children.start("dagster", command, environment, current.project_folder)
+    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{dagster_port}"
+    deadline = time.monotonic() + _START_SECONDS
+    while not dagster_api.is_up(url):
+        children.check()
+        if time.monotonic() > deadline:
+            raise UpFailed(f"Dagster did not answer at {url} within {_START_SECONDS} s.")
+        time.sleep(0.25)
+    if host not in LOOPBACK_HOSTS:
+        out.print(
+            f"[yellow]Dagster's UI on {host} has no password: whoever reaches it can run and see "
+            "everything. Put it behind a proxy that authenticates.[/yellow]"
+        )
+    _first_sync(database, url, children, out)
+    out.print(f"\nDagster UI   {url}")
+    out.print(f"Lineage      {url}/asset-groups")
+    if current.uses_sandbox and current.base_url is None:
+        out.print(
+            f"Sandbox API  http://127.0.0.1:{sandbox_port}/api/v1 (stands in for your account)"
+        )
+    out.print(f"PostgreSQL   {_without_password(database)}")
+    out.print(f"Logs         {current.state_folder / 'logs'}")
+    out.print("Ready. Ctrl-C ends everything.")
+
+
+def _first_sync(database: Database, url: str, children: _Children, out: Console) -> None:
+    with database.session() as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM sync_metadata WHERE status = 'completed'"
+            " AND sync_type IN ('initial_sync', 'reconciliation'))"
+        )
+        row = cursor.fetchone()
+    if row and row[0]:
+        out.print("The mirror has its initial sync already; `rms-pipeline status` shows it.")
+    else:
+        out.print("First start: running the initial sync.")
+        run = dagster_api.launch(url, "initial_sync")
+        with sync_progress(database, run, out) if out.is_terminal else contextlib.nullcontext():
+            _wait_for(database, run, children)
+        with database.session() as connection:
+            sync = find_sync(connection, run)
+        if sync is None or sync.status != "completed":
+            out.print(f"[red]The initial sync failed:[/red] {sync.error if sync else 'no run'}")
+            out.print(f"See {url}/runs/{run} and start it again there, once mended.")
+    with database.session() as connection:
+        counts = count_by_status(connection)
+    out.print(f"{sum(c for _, c in counts):,} opportunities: ", end="")
+    out.print(", ".join(f"{count:,} {name}" for name, count in counts) or "none yet")
+
+
+def _wait_for(database: Database, run: str, children: _Children) -> None:
+    while True:
+        children.check()
+        with database.session() as connection:
+            sync = find_sync(connection, run)
+        if sync is not None and sync.status != "running":
+            return
+        time.sleep(0.3)
+
+
+def _demand_free_port(host: str, port: int, option: str) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise UpFailed(
+                f"Port {port} on {host} is in use or may not be used ({error.strerror}). "
+                f"Stop the other program, or choose another port with {option}."
+            ) from None
+
+
+def _signal_group(child: "subprocess.Popen[bytes]", number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, number)
+
+
+def _group_lives(child: "subprocess.Popen[bytes]") -> bool:
+    child.poll()
+    try:
+        os.killpg(child.pid, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _without_password(database: Database) -> str:
+    url = database.url.get_secret_value()
+    scheme, _, rest = url.partition("://")
+    user_info, at, place = rest.rpartition("@")
+    return f"{scheme}://{user_info.partition(':')[0]}{at}{place}"
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
