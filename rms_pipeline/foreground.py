@@ -84,9 +84,7 @@ def _outcome(database: Database, run_id: str) -> Sync:
     with database.session() as connection:
         sync = find_sync(connection, run_id)
     if sync is None:
-        raise SyncFailed(
-            "The run does not appear in Dagster's history; run `rms-pipeline migrate`."
-        )
+        raise SyncFailed("The run is not in Dagster's history; run `rms-pipeline migrate`.")
     return sync
 
 

@@ -141,9 +141,7 @@ def _start(
     out.print(f"\nDagster UI   {url}")
     out.print(f"Lineage      {url}/asset-groups")
     if current.uses_sandbox and current.base_url is None:
-        out.print(
-            f"Sandbox API  http://127.0.0.1:{sandbox_port}/api/v1 (stands in for your account)"
-        )
+        out.print(f"Sandbox API  http://127.0.0.1:{sandbox_port}/api/v1 (in place of your account)")
     out.print(f"PostgreSQL   {_without_password(database)}")
     out.print(f"Logs         {current.state_folder / 'logs'}")
     out.print("Ready. Ctrl-C ends everything.")

