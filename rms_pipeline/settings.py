@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -188,10 +188,11 @@ def normalise_postgres_url(url: str) -> str:
 
 def with_search_path(url: str, schema: str) -> str:
     """The same database, with unqualified names resolved in `schema`."""
-    parts = urlsplit(url)
-    query = dict(parse_qsl(parts.query))
+    # Not urlunsplit: it drops the empty host of postgresql:///database.
+    head, _, tail = url.partition("?")
+    query = dict(parse_qsl(tail))
     query["options"] = f"{query.get('options', '')} -csearch_path={schema}".strip()
-    return urlunsplit(parts._replace(query=urlencode(query, quote_via=quote)))
+    return f"{head}?{urlencode(query, quote_via=quote)}"
 
 
 def load_settings(**overrides: Any) -> Settings:

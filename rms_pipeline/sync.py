@@ -12,7 +12,8 @@ from datetime import datetime
 
 from rms_pipeline.current_rms.client import PER_PAGE, CurrentRmsClient
 from rms_pipeline.current_rms.errors import WalkIncomplete
-from rms_pipeline.current_rms.payloads import Fault, Opportunity, decode_page, decode_record
+from rms_pipeline.current_rms.pages import decode_page
+from rms_pipeline.current_rms.payloads import Fault, Opportunity, decode_record
 from rms_pipeline.current_rms.walk import Walk
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror.database import Database

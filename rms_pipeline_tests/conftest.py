@@ -1,4 +1,4 @@
-"""Real servers for the tests: PostgreSQL embedded and, where installed, 15; the sandbox over HTTP."""
+"""Real servers for the tests: PostgreSQL, embedded and (where installed) 15, and the sandbox."""
 
 import contextlib
 import os

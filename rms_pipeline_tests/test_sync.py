@@ -1,5 +1,6 @@
 """The full sync without Dagster: the sandbox over HTTP, a real PostgreSQL, and equality."""
 
+import itertools
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -263,8 +264,8 @@ def test_rows_deleted_and_created_while_the_list_is_read_cost_no_other_row(
     with SandboxServer(store) as sandbox:
 
         def move(_: str) -> None:
-            for _ in range(3):
-                store.delete(next(victims))
+            for victim in itertools.islice(victims, 3):
+                store.delete(victim)
             store.create({"subject": "Born during the walk"})
 
         sandbox.before_request = move

@@ -22,7 +22,7 @@ from requests.adapters import HTTPAdapter
 
 from rms_pipeline.current_rms.errors import ApiUnavailable, Redirected, refusal
 from rms_pipeline.current_rms.pacing import Budget, Lane
-from rms_pipeline.current_rms.payloads import Page, decode_page
+from rms_pipeline.current_rms.pages import Page, decode_page
 from rms_pipeline.current_rms.window import Params
 
 T = TypeVar("T")

@@ -1,7 +1,7 @@
-"""From bytes of the API to typed opportunities, losing neither a row nor a reason.
+"""From records of the API to typed opportunities, losing neither a row nor a reason.
 
-A page is decoded only as far as needed: each record stays a slice of the page, each mapped field a
-slice of its record, so that what is wrong with one field touches nothing else.
+Each mapped field stays a slice of its record until it is read, so that what is wrong with one field
+touches nothing else.
 """
 
 import re
@@ -22,28 +22,6 @@ _BIGINT_MAX = 2**63 - 1
 # A B-tree entry of PostgreSQL holds about 2,700 bytes; no status, and no number, comes near these.
 _MAX_STATUS_LENGTH = 500
 _MAX_EXPONENT = 1_000
-
-
-class Meta(msgspec.Struct, frozen=True):
-    """`meta` of a list answer; `total_row_count` counts the whole filtered list."""
-
-    total_row_count: int
-    row_count: int | None = None
-    page: int | None = None
-    per_page: int | None = None
-
-
-class Page(msgspec.Struct, frozen=True):
-    """A list answer: records undecoded."""
-
-    opportunities: list[Raw]
-    meta: Meta
-
-
-class Single(msgspec.Struct, frozen=True):
-    """The answer for one record."""
-
-    opportunity: Raw
 
 
 class _Record(msgspec.Struct, frozen=True):
@@ -115,53 +93,11 @@ class Opportunity:
     faults: tuple[Fault, ...]
 
 
-_page_decoder = msgspec.json.Decoder(Page)
-_single_decoder = msgspec.json.Decoder(Single)
 _record_decoder = msgspec.json.Decoder(_Record)
 _named_decoder = msgspec.json.Decoder(_Named)
 _value_decoder = msgspec.json.Decoder(Any)
 
-_SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
-_ESCAPE = re.compile(
-    rb"\\(?:u(?:[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-    rb"|(?P<bad>0000|[dD][89a-fA-F][0-9a-fA-F]{2}))|.)",
-    re.DOTALL,
-)
 _WHOLE = re.compile(r"[+-]?\d{1,19}", re.ASCII)
-
-
-def storable_json(body: bytes) -> bytes:
-    """The same JSON with what PostgreSQL's `text` and `jsonb` cannot hold replaced by U+FFFD.
-
-    That is: NUL, halves of surrogate pairs, and bytes that are not UTF-8. A body without any comes
-    back as it is.
-    """
-    if body.startswith(b"\xef\xbb\xbf"):
-        body = body[3:]
-    if not body.isascii():
-        try:
-            body.decode()
-        except UnicodeDecodeError:
-            body = body.decode(errors="replace").encode()
-    if _SUSPECT.search(body):
-        body = _ESCAPE.sub(lambda m: b"\\ufffd" if m["bad"] else m[0], body)
-    return body
-
-
-def decode_page(body: bytes) -> Page:
-    """Raises ValueError when `body` is not the JSON of a list of opportunities with its `meta`."""
-    try:
-        return _page_decoder.decode(storable_json(body))
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ValueError(str(error)) from error
-
-
-def decode_single(body: bytes) -> Raw:
-    """The record of a single answer. Raises ValueError when there is none."""
-    try:
-        return _single_decoder.decode(storable_json(body)).opportunity
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ValueError(str(error)) from error
 
 
 def record_id(record: Raw) -> int | None:

@@ -37,7 +37,9 @@ $$;
 
 CREATE OR REPLACE FUNCTION public.rms_run_metadata(run text) RETURNS jsonb
 LANGUAGE sql STABLE AS $$
-    SELECT coalesce(jsonb_object_agg(entry ->> 'label', entry -> 'entry_data' -> 'value'), '{}')
+    SELECT coalesce(jsonb_object_agg(entry ->> 'label', coalesce(
+        entry -> 'entry_data' -> 'value', entry -> 'entry_data' -> 'text'
+    )), '{}')
     FROM (
         SELECT public.rms_event_json(event) -> 'event_specific_data' -> 'materialization' AS m
         FROM dagster.event_logs
@@ -45,7 +47,7 @@ LANGUAGE sql STABLE AS $$
     ) materializations,
     jsonb_array_elements(m -> 'metadata_entries') AS entry
     WHERE m -> 'asset_key' -> 'path' ->> 0 IN ('raw_rms_pages', 'opportunities')
-      AND entry -> 'entry_data' ? 'value'
+      AND entry -> 'entry_data' ?| ARRAY['value', 'text']
 $$;
 
 CREATE OR REPLACE VIEW public.sync_metadata AS

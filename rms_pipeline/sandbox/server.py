@@ -13,13 +13,13 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from rms_pipeline.errors import RmsPipelineError
+from rms_pipeline.sandbox.limit import Limit
 from rms_pipeline.sandbox.ransack import Unprocessable, select
 from rms_pipeline.sandbox.store import NESTED, Store
 from rms_pipeline.sandbox.switches import FaultKind, Faults, Switches
 
 SANDBOX_SUBDOMAIN, SANDBOX_API_KEY = "sandbox", "sandbox-key"
 PREFIX = "/api/v1"
-_BURST = 10
 _MAX_PER_PAGE = 100
 
 
@@ -55,7 +55,7 @@ class SandboxServer:
         self.api_key = api_key
         self.latency = latency_ms / 1000
         self.closing = threading.Event()
-        self._limit = _Limit(requests_per_minute)
+        self._limit = Limit(requests_per_minute)
         sandbox = self
 
         class Handler(_Handler):
@@ -103,27 +103,6 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away is no news."""
-
-
-class _Limit:
-    """A token bucket; the real limit's shape is not known."""
-
-    def __init__(self, per_minute: int) -> None:
-        self._rate = per_minute / 60
-        self._tokens, self._at = float(_BURST), time.monotonic()
-        self._lock = threading.Lock()
-
-    def take(self) -> float | None:
-        if not self._rate:
-            return None
-        with self._lock:
-            now = time.monotonic()
-            self._tokens = min(_BURST, self._tokens + (now - self._at) * self._rate)
-            self._at = now
-            if self._tokens >= 1:
-                self._tokens -= 1
-                return None
-            return (1 - self._tokens) / self._rate
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,0 +1,58 @@
+"""From the body of a list answer to its records, each still undecoded."""
+
+import re
+
+import msgspec
+from msgspec import Raw
+
+
+class Meta(msgspec.Struct, frozen=True):
+    """`meta` of a list answer; `total_row_count` counts the whole filtered list."""
+
+    total_row_count: int
+    row_count: int | None = None
+    page: int | None = None
+    per_page: int | None = None
+
+
+class Page(msgspec.Struct, frozen=True):
+    """A list answer: records undecoded."""
+
+    opportunities: list[Raw]
+    meta: Meta
+
+
+_SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+_ESCAPE = re.compile(
+    rb"\\(?:u(?:[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(?P<bad>0000|[dD][89a-fA-F][0-9a-fA-F]{2}))|.)",
+    re.DOTALL,
+)
+
+_page_decoder = msgspec.json.Decoder(Page)
+
+
+def storable_json(body: bytes) -> bytes:
+    """The same JSON with what PostgreSQL's `text` and `jsonb` cannot hold replaced by U+FFFD.
+
+    That is: NUL, halves of surrogate pairs, and bytes that are not UTF-8. A body without any comes
+    back as it is.
+    """
+    if body.startswith(b"\xef\xbb\xbf"):
+        body = body[3:]
+    if not body.isascii():
+        try:
+            body.decode()
+        except UnicodeDecodeError:
+            body = body.decode(errors="replace").encode()
+    if _SUSPECT.search(body):
+        body = _ESCAPE.sub(lambda m: b"\\ufffd" if m["bad"] else m[0], body)
+    return body
+
+
+def decode_page(body: bytes) -> Page:
+    """Raises ValueError when `body` is not the JSON of a list of opportunities with its `meta`."""
+    try:
+        return _page_decoder.decode(storable_json(body))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(str(error)) from error

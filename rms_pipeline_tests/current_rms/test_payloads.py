@@ -1,0 +1,135 @@
+"""From bytes to opportunities: the mapping table, and every way a field can be wrong."""
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rms_pipeline.current_rms.pages import decode_page, storable_json
+from rms_pipeline.current_rms.payloads import Fault, Opportunity, decode_record
+
+
+def decode(**fields: Any) -> Opportunity:
+    found = decode_record(msgspec.Raw(json.dumps({"id": 7, **fields}).encode()))
+    assert isinstance(found, Opportunity)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"subject": "Gala", "number": "0007"}, "Gala"),
+        ({"subject": "", "number": "0007"}, "0007"),
+        ({"subject": None}, "Opportunity 7"),
+    ],
+)
+def test_the_name_is_the_subject_else_the_number_else_the_id(
+    fields: dict[str, Any], name: str
+) -> None:
+    assert decode(**fields).name == name
+
+
+def test_second_choices_of_the_mapping_are_used_when_the_first_are_absent() -> None:
+    found = decode(
+        state_name="Quotation",
+        venue_name="Hall",
+        organisation_id=3,
+        organisation_name="Acme",
+        owner_id=4,
+        owner_name="Kim",
+        total_value="12.50",
+    )
+    assert found.opportunity_status == "Quotation"
+    assert (found.venue_name, found.organisation_name, found.owner_name) == ("Hall", "Acme", "Kim")
+    assert (found.organisation_id, found.owner_id) == (3, 4)
+    assert found.total_value == Decimal("12.50")
+
+
+@pytest.mark.parametrize("absent", [None, ""])
+def test_an_absent_date_or_number_is_null_and_no_fault(absent: str | None) -> None:
+    found = decode(starts_at=absent, charge_total=absent, member_id=absent, member=absent)
+    assert (found.starts_at, found.charge_total, found.organisation_id) == (None, None, None)
+    assert found.faults == ()
+
+
+def test_times_are_utc_with_or_without_an_offset() -> None:
+    for text in ("2026-05-01T19:00:00.000Z", "2026-05-01T21:00:00+02:00", "2026-05-01T19:00:00"):
+        assert decode(starts_at=text).starts_at == datetime(2026, 5, 1, 19, tzinfo=UTC)
+
+
+def test_money_keeps_every_digit_whether_text_or_number() -> None:
+    assert decode(charge_total="1250.10").charge_total == Decimal("1250.10")
+    record = msgspec.Raw(b'{"id": 7, "charge_total": 12345678901234567890.123456789}')
+    found = decode_record(record)
+    assert isinstance(found, Opportunity)
+    assert found.charge_total == Decimal("12345678901234567890.123456789")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("starts_at", "next Tuesday"),
+        ("updated_at", 5),
+        ("charge_total", "1,250.00"),
+        ("charge_total", "NaN"),
+        ("charge_total", "1e99999"),
+        ("charge_total", {"amount": 1}),
+        ("member_id", "x"),
+        ("member_id", 2**70),
+        ("owned_by", True),
+        ("member", "Acme"),
+        ("status_name", ["Open"]),
+        ("status_name", "x" * 3_000),
+        ("description", {"text": "x"}),
+    ],
+)
+def test_one_bad_field_becomes_null_and_one_fault_and_the_rest_stays(
+    field: str, value: object
+) -> None:
+    found = decode(**{"subject": "Gala", field: value})
+    assert found.name == "Gala"
+    assert len(found.faults) == 1
+    assert found.faults[0].opportunity_id == 7
+    assert found.faults[0].problem.startswith("is ")
+
+
+@pytest.mark.parametrize("raw", [b"5", b"null", b"[]", b"{}", b'{"id": null}', b'{"id": "x"}'])
+def test_a_record_that_cannot_be_keyed_is_a_fault(raw: bytes) -> None:
+    assert isinstance(decode_record(msgspec.Raw(raw)), Fault)
+
+
+def test_what_postgresql_cannot_hold_becomes_the_replacement_character() -> None:
+    body = rb'"\u0000 \ud83d \ude00 \ud83d\ude00 \\u0000 \\\u0000"' + b"\xff"
+    assert storable_json(body) == (
+        rb'"\ufffd \ufffd \ufffd \ud83d\ude00 \\u0000 \\\ufffd"' + "\ufffd".encode()
+    )
+
+
+@given(st.text())
+def test_whatever_is_typed_stays_but_for_nul(text: str) -> None:
+    body = json.dumps({"id": 7, "description": text}).encode()
+    found = decode_record(msgspec.Raw(storable_json(body)))
+    assert isinstance(found, Opportunity)
+    assert found.description == (text.replace("\x00", "\ufffd") or None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html></html>",
+        b'{"opportunities": [{"id": 1}',
+        b'{"opportunities": {}, "meta": {"total_row_count": 0}}',
+        b'{"opportunities": []}',
+        b'{"errors": ["x"]}',
+        b"[]",
+    ],
+)
+def test_a_body_that_is_not_the_promised_json_is_refused(body: bytes) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        decode_page(body)

@@ -1,0 +1,339 @@
+"""The command as people run it: real processes, a real Dagster instance, a real sandbox."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg2
+import pytest
+import requests
+
+from rms_pipeline.dagster_api import is_up, launch
+from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN, SandboxServer, Store
+from rms_pipeline.settings import child_environment
+from rms_pipeline_tests.conftest import new_database
+
+PROJECT = Path(__file__).parent.parent
+SECRET_KEY = "planted-key-71f3"
+SECRET_PASSWORD = "planted-password-88c2"
+
+
+def with_password(url: str) -> str:
+    """The same database, with a password that a trusting server ignores."""
+    return re.sub(r"//postgres:?@", f"//postgres:{SECRET_PASSWORD}@", url)
+
+
+@pytest.fixture
+def sandbox() -> Iterator[SandboxServer]:
+    with SandboxServer(Store(300), api_key=SECRET_KEY) as server:
+        yield server
+
+
+@pytest.fixture
+def environment(each_empty_url: str, sandbox: SandboxServer) -> dict[str, str]:
+    return environment_for(each_empty_url, sandbox)
+
+
+def environment_for(url: str, sandbox: SandboxServer, **changes: str | None) -> dict[str, str]:
+    values: dict[str, str | None] = {
+        "POSTGRES_URL": with_password(url),
+        "POSTGRES_URL_NON_POOLING": None,
+        "CURRENT_RMS_SUBDOMAIN": SANDBOX_SUBDOMAIN,
+        "CURRENT_RMS_API_KEY": SECRET_KEY,
+        "CURRENT_RMS_BASE_URL": sandbox.url,
+        "CURRENT_RMS_REQUESTS_PER_MINUTE": "0",
+        "DAGSTER_HOME": None,
+        "PYTHONWARNINGS": None,
+        "COLUMNS": "200",
+        **changes,
+    }
+    return child_environment(**values)
+
+
+def command(
+    *arguments: str, environment: dict[str, str], timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "rms_pipeline.cli", *arguments],
+        env=environment,
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def query(environment: dict[str, str], statement: str) -> list[tuple[object, ...]]:
+    connection = psycopg2.connect(environment["POSTGRES_URL"])
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+            return cursor.fetchall()
+    finally:
+        connection.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def everything_stored(environment: dict[str, str]) -> str:
+    """All rows of all tables, Dagster's and ours, as text."""
+    tables = query(
+        environment,
+        "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables"
+        " WHERE schemaname IN ('dagster', 'public')",
+    )
+    texts: list[str] = []
+    for (table,) in tables:
+        texts += [str(r[0]) for r in query(environment, f"SELECT t::text FROM {table} t")]
+    return "\n".join(texts)
+
+
+def test_a_sync_in_the_foreground_answers_in_json_and_is_in_the_history(
+    environment: dict[str, str],
+) -> None:
+    """Beside it: other applications' tables stay as they are, and no secret is kept anywhere."""
+    connection = psycopg2.connect(environment["POSTGRES_URL"])
+    with connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE alembic_version (version_num text)")
+        cursor.execute("INSERT INTO alembic_version VALUES ('of another application')")
+        cursor.execute("CREATE TABLE opportunities (id text PRIMARY KEY, charge numeric(10,2))")
+        cursor.execute("INSERT INTO opportunities VALUES ('old', 1)")
+        cursor.execute("CREATE TABLE sync_metadata (id serial PRIMARY KEY, sync_type text)")
+        cursor.execute("INSERT INTO sync_metadata (sync_type) VALUES ('old')")
+    connection.close()
+
+    first = command("sync", "initial", "--json", environment=environment)
+    assert first.returncode == 0, first.stderr
+    answer = json.loads(first.stdout)
+    assert set(answer) == {
+        *("success", "syncId", "syncType", "recordsSynced", "recordsFailed", "duration")
+    }
+    assert answer["success"] is True
+    assert answer["syncType"] == "initial_sync"
+    count = query(environment, "SELECT count(*) FROM opportunities")[0][0]
+    assert answer["recordsSynced"] == count
+    assert answer["recordsFailed"] == 0
+
+    second = command("sync", "initial", environment=environment)
+    assert second.returncode == 0, second.stderr
+    assert f"0 created, 0 updated, {count} unchanged" in second.stdout
+
+    columns = "id, sync_type, status, records_synced, records_failed, error"
+    history = query(environment, f"SELECT {columns} FROM sync_metadata ORDER BY started_at")
+    assert history[0] == (answer["syncId"], "initial_sync", "completed", count, 0, None)
+    assert len(history) == 2
+    metadata = query(environment, "SELECT metadata FROM sync_metadata ORDER BY started_at")[1][0]
+    assert isinstance(metadata, dict)
+    assert metadata["unchanged"] == count
+    assert metadata["api_count_at_end"] == count
+    assert {"pages", "bytes", "api_calls", "throttled_calls", "window_start"} <= metadata.keys()
+
+    assert query(environment, "SELECT * FROM alembic_version") == [("of another application",)]
+    assert query(environment, "SELECT id FROM opportunities_before_rms_pipeline") == [("old",)]
+    assert query(environment, "SELECT sync_type FROM sync_metadata_before_rms_pipeline") == [
+        ("old",)
+    ]
+    assert query(environment, "SELECT to_regclass('public.runs')") == [(None,)]
+    summed = query(environment, "SELECT sum(opportunities) FROM status_counts")[0][0]
+    assert summed == count
+
+    shown = command("status", environment=environment)
+    assert shown.returncode == 0
+    assert "initial_sync" in shown.stdout
+    assert command("migrate", environment=environment).returncode == 0
+    assert len(query(environment, "SELECT 1 FROM sync_metadata")) == 2
+
+    readme = (PROJECT / "README.md").read_text()
+    statements = re.search(r"<!-- sql -->\n```sql\n(.*?)```", readme, re.DOTALL)
+    assert statements is not None
+    for statement in statements[1].split(";")[:-1]:
+        query(environment, statement)
+
+    kept = everything_stored(environment)
+    assert len(kept) > 10_000
+    for secret in (SECRET_KEY, SECRET_PASSWORD):
+        for text in (kept, first.stdout, first.stderr, second.stdout, second.stderr, shown.stdout):
+            assert secret not in text
+
+
+def test_a_refused_key_is_a_failed_sync_with_advice_and_exit_code_1(
+    empty_url: str, sandbox: SandboxServer
+) -> None:
+    environment = environment_for(empty_url, sandbox, CURRENT_RMS_API_KEY="planted-wrong-key")
+    done = command("sync", "initial", "--json", environment=environment)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["success"] is False
+    assert "401" in done.stderr
+    assert "CURRENT_RMS_API_KEY" in done.stderr
+    status, error = query(environment, "SELECT status, error FROM sync_metadata")[0]
+    assert status == "failed"
+    assert "401" in str(error)
+    kept = everything_stored(environment)
+    assert "planted-wrong-key" not in kept + done.stderr + done.stdout
+
+
+def test_half_an_account_is_a_configuration_error_with_exit_code_2(
+    empty_url: str, sandbox: SandboxServer
+) -> None:
+    environment = environment_for(empty_url, sandbox, CURRENT_RMS_API_KEY=None)
+    done = command("sync", "initial", environment=environment)
+    assert done.returncode == 2
+    assert "CURRENT_RMS_API_KEY is missing" in done.stderr
+
+
+def test_an_unknown_option_is_a_usage_error_with_exit_code_2(
+    empty_url: str, sandbox: SandboxServer
+) -> None:
+    environment = environment_for(empty_url, sandbox)
+    assert command("sync", "initial", "--jsn", environment=environment).returncode == 2
+
+
+def test_status_before_any_sync_says_what_to_run(empty_url: str, sandbox: SandboxServer) -> None:
+    done = command("status", environment=environment_for(empty_url, sandbox))
+    assert done.returncode == 1
+    assert "rms-pipeline sync initial" in done.stderr
+
+
+def test_an_error_text_with_nul_does_not_break_the_history(
+    empty_url: str, sandbox: SandboxServer
+) -> None:
+    environment = environment_for(empty_url, sandbox, CURRENT_RMS_API_KEY="wrong")
+    command("sync", "initial", environment=environment)
+    connection = psycopg2.connect(environment["POSTGRES_URL"])
+    with connection, connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE dagster.event_logs SET event = replace(event, 'Current RMS answered',"
+            " 'Current RMS \\u0000 \\ud800 answered') WHERE dagster_event_type = 'STEP_FAILURE'"
+        )
+        assert cursor.rowcount > 0
+    connection.close()
+    error = query(environment, "SELECT error FROM sync_metadata")[0][0]
+    assert "answered 401" in str(error)
+
+
+def test_ctrl_c_in_mid_sync_leaves_a_failed_sync_and_whole_rows(
+    empty_url: str, sandbox: SandboxServer
+) -> None:
+    environment = environment_for(empty_url, sandbox)
+    sandbox.latency = 2.0
+    with subprocess.Popen(
+        [sys.executable, "-m", "rms_pipeline.cli", "sync", "initial"],
+        env=environment,
+        cwd=PROJECT,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        wait_until(lambda: len(sandbox.requests) >= 1)
+        child.send_signal(signal.SIGINT)
+        _, stderr = child.communicate(timeout=60)
+    assert child.returncode == 1, stderr
+    assert query(environment, "SELECT status FROM sync_metadata") == [("failed",)]
+
+
+class Dagster:
+    """`dagster dev` on a free port, head of its own process group."""
+
+    def __init__(self, environment: dict[str, str], log: Path) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        arguments = ["-m", "dagster", "dev", "-w", "workspace.yaml", "-p", str(port)]
+        with log.open("ab") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, *arguments],
+                env=environment,
+                cwd=PROJECT,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+
+    def end(self, number: int) -> None:
+        os.killpg(self.process.pid, number)
+        self.process.wait(timeout=60)
+
+
+def wait_until(condition: object, timeout: float = 90) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
+
+
+def test_dagster_dev_killed_in_mid_run_fails_that_run_and_the_next_one_succeeds(
+    embedded_url: str, sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    with new_database(embedded_url) as url:
+        environment = environment_for(url, sandbox)
+        log = tmp_path / "dagster.log"
+        dagster = Dagster(environment, log)
+        try:
+            wait_until(lambda: is_up(dagster.url))
+            sandbox.latency = 30.0
+            sandbox.requests.clear()
+            run = launch(dagster.url, "initial_sync")
+            status = f"SELECT status FROM dagster.runs WHERE run_id = '{run}'"
+            wait_until(lambda: query(environment, status) == [("STARTED",)])
+            # The grace of a run that has only just started is over.
+            time.sleep(9)
+        finally:
+            dagster.end(signal.SIGKILL)
+        assert query(environment, status) == [("STARTED",)]
+        sandbox.closing.set()  # whatever still waits for its answer gets it
+        sandbox.latency = 0.0
+        dagster = Dagster(environment, log)
+        try:
+            wait_until(lambda: is_up(dagster.url))
+            history = "SELECT status, error FROM sync_metadata WHERE id = '" + run + "'"
+            wait_until(lambda: query(environment, history)[0][0] == "failed", timeout=15)
+            assert "died" in str(query(environment, history)[0][1])
+            following = launch(dagster.url, "initial_sync")
+            done = f"SELECT status FROM sync_metadata WHERE id = '{following}'"
+            wait_until(lambda: query(environment, done) == [("completed",)])
+        finally:
+            dagster.end(signal.SIGTERM)
+
+
+def test_up_makes_everything_ready_and_leaves_nothing_running(
+    empty_url: str, sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    environment = environment_for(empty_url, sandbox)
+    port = free_port()
+    log = tmp_path / "up.log"
+    with log.open("wb") as out:
+        up = subprocess.Popen(
+            [sys.executable, "-m", "rms_pipeline.cli", "up", "--dagster-port", str(port)],
+            env=environment,
+            cwd=PROJECT,
+            stdout=out,
+            stderr=out,
+        )
+    try:
+        wait_until(lambda: "Ready" in log.read_text() or up.poll() is not None, timeout=180)
+        text = log.read_text()
+        assert "Ready" in text, text
+        count = query(environment, "SELECT count(*) FROM opportunities")[0][0]
+        assert f"{count} opportunities" in text
+        assert SECRET_PASSWORD not in text
+        assert requests.get(f"http://127.0.0.1:{port}/server_info", timeout=5).ok
+        taken = command("up", "--dagster-port", str(port), environment=environment)
+        assert taken.returncode == 1
+        assert "--dagster-port" in taken.stderr
+    finally:
+        up.send_signal(signal.SIGTERM)
+        up.wait(timeout=60)
+    assert up.returncode == 0
+    assert not is_up(f"http://127.0.0.1:{port}")
+    left = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    wait_until(lambda: query(environment, left) == [(1,)], timeout=10)

@@ -1,0 +1,105 @@
+"""The environment: what is accepted, and what a person is told when it is not."""
+
+from pathlib import Path
+
+import pytest
+
+from rms_pipeline.settings import SettingsError, load_settings, with_search_path
+
+VARIABLES = (
+    *("CURRENT_RMS_SUBDOMAIN", "CURRENT_RMS_API_KEY", "CURRENT_RMS_BASE_URL", "DAGSTER_HOME"),
+    *("CURRENT_RMS_REQUESTS_PER_MINUTE", "POSTGRES_URL", "POSTGRES_URL_NON_POOLING"),
+    *("RMS_SYNC_DAYS_BACK", "RMS_SYNC_DAYS_AHEAD", "RMS_DAGSTER_URL"),
+)
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_nothing_set_means_the_sandbox_and_the_defaults() -> None:
+    current = load_settings()
+    assert current.uses_sandbox
+    assert (current.days_back, current.days_ahead) == (30, 365)
+    assert current.requests_per_minute == 120
+
+
+@pytest.mark.parametrize(
+    "pasted",
+    ["acme", " Acme ", "acme.current-rms.com", "https://acme.current-rms.com/opportunities?x=1"],
+)
+def test_a_pasted_host_name_or_url_is_trimmed_to_the_account(
+    pasted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CURRENT_RMS_SUBDOMAIN", pasted)
+    monkeypatch.setenv("CURRENT_RMS_API_KEY", "key")
+    assert load_settings().subdomain == "acme"
+
+
+@pytest.mark.parametrize(
+    ("present", "absent"),
+    [
+        ("CURRENT_RMS_SUBDOMAIN", "CURRENT_RMS_API_KEY"),
+        ("CURRENT_RMS_API_KEY", "CURRENT_RMS_SUBDOMAIN"),
+    ],
+)
+def test_half_an_account_is_an_error_that_names_the_other_half(
+    present: str, absent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(present, "acme")
+    with pytest.raises(SettingsError, match=f"{absent} is missing"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("POSTGRES_URL", "mysql://root@localhost/x"),
+        ("POSTGRES_URL", "postgresql://u:p@ss:word@host:port/d"),
+        ("CURRENT_RMS_BASE_URL", "http://api.example.com/api/v1"),
+        ("CURRENT_RMS_BASE_URL", "api.example.com"),
+        ("CURRENT_RMS_REQUESTS_PER_MINUTE", "-1"),
+        ("RMS_SYNC_DAYS_BACK", "a month"),
+    ],
+)
+def test_a_wrong_value_is_named_with_an_example_and_not_repeated(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert str(caught.value).startswith(name)
+    assert f"Example: {name}=" in str(caught.value)
+    assert value not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])
+def test_every_usual_scheme_of_a_postgres_url_works(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POSTGRES_URL", f"{scheme}://u:p@h:5432/d")
+    url = load_settings().postgres_url
+    assert url is not None
+    assert url.get_secret_value() == "postgresql://u:p@h:5432/d"
+
+
+def test_secrets_are_stars_in_every_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CURRENT_RMS_SUBDOMAIN", "acme")
+    monkeypatch.setenv("CURRENT_RMS_API_KEY", "planted-secret")
+    monkeypatch.setenv("POSTGRES_URL", "postgresql://u:planted-secret@h/d")
+    current = load_settings()
+    for text in (repr(current), str(current), current.model_dump_json()):
+        assert "planted-secret" not in text
+
+
+def test_a_dotenv_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("RMS_SYNC_DAYS_BACK=7\n")
+    assert load_settings().days_back == 7
+
+
+def test_a_search_path_keeps_the_other_options_of_a_url() -> None:
+    url = with_search_path("postgresql:///d?host=/run&options=-cgeqo%3Doff", "dagster")
+    assert url == "postgresql:///d?host=%2Frun&options=-cgeqo%3Doff%20-csearch_path%3Ddagster"
