@@ -32,7 +32,7 @@ class SandboxServer:
     no limit; `latency_ms` delays every answer.
 
     `requests` holds the last calls as (method, path with query, status). `before_request` is called
-    before each, to move the world while a client is reading.
+    before each, to move the world while a client is reading. `connections` counts those accepted.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class SandboxServer:
         self.faults = faults or Faults()
         self.requests: deque[tuple[str, str, int]] = deque(maxlen=100_000)
         self.before_request: Callable[[str], None] | None = None
+        self.connections = 0
         self.api_key = api_key
         self.latency = latency_ms / 1000
         self.closing = threading.Event()
@@ -111,6 +112,10 @@ class _Handler(BaseHTTPRequestHandler):
     server_version = "rms-sandbox"
     sys_version = ""
     server_of: SandboxServer
+
+    def setup(self) -> None:
+        self.server_of.connections += 1
+        super().setup()
 
     def do_GET(self) -> None:
         self._handle("GET")

@@ -1,0 +1,93 @@
+"""What `sync_metadata` reads of Dagster's tables. Fails loudly when an upgrade changes them."""
+
+from typing import Any
+
+import dagster as dg
+import psycopg2
+import pytest
+
+from rms_pipeline.defs.instance_storage import MirrorPostgresStorage
+from rms_pipeline.mirror.history import COLUMNS
+from rms_pipeline.settings import settings
+
+
+@pytest.fixture
+def connection(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("POSTGRES_URL", empty_url)
+    monkeypatch.delenv("POSTGRES_URL_NON_POOLING", raising=False)
+    settings.cache_clear()
+    MirrorPostgresStorage.from_config_value(None, {})
+    opened = psycopg2.connect(empty_url)
+    yield opened
+    opened.close()
+    settings.cache_clear()
+
+
+def columns_of(connection: Any, schema: str, table: str) -> dict[str, str]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT column_name, data_type FROM information_schema.columns"
+            " WHERE table_schema = %s AND table_name = %s",
+            (schema, table),
+        )
+        return dict(cursor.fetchall())
+
+
+def test_dagster_keeps_its_runs_tags_and_events_where_the_view_reads_them(connection: Any) -> None:
+    expected = {
+        "runs": {
+            "run_id": "character varying",
+            "pipeline_name": "text",
+            "status": "character varying",
+            "run_body": "text",
+            "start_time": "double precision",
+            "end_time": "double precision",
+            "create_timestamp": "timestamp without time zone",
+            "update_timestamp": "timestamp without time zone",
+        },
+        "run_tags": {"run_id": "character varying", "key": "text", "value": "text"},
+        "event_logs": {
+            "run_id": "character varying",
+            "dagster_event_type": "text",
+            "event": "text",
+        },
+    }
+    for table, columns in expected.items():
+        found = columns_of(connection, "dagster", table)
+        assert {name: found.get(name) for name in columns} == columns, (table, dg.__version__)
+
+
+def test_the_view_has_the_columns_of_the_contract(connection: Any) -> None:
+    found = columns_of(connection, "public", "sync_metadata")
+    assert tuple(found) == COLUMNS
+    assert found["started_at"] == found["completed_at"] == "timestamp with time zone"
+    assert found["metadata"] == "jsonb"
+
+
+def test_dagster_keeps_nothing_in_public_and_we_nothing_in_its_schema(connection: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT schemaname, tablename FROM pg_tables WHERE schemaname !~ '^pg_|^inf'"
+        )
+        tables = set(cursor.fetchall())
+    assert ("dagster", "alembic_version") in tables
+    assert {name for schema, name in tables if schema == "public"} == {
+        *("opportunities", "deleted_opportunities", "opportunity_versions", "opportunity_changes"),
+        *("raw_rms_pages", "status_counts", "sync_faults", "sync_progress", "webhook_events"),
+        "rms_pipeline_alembic_version",
+    }
+
+
+def test_the_table_has_the_columns_of_the_contract(connection: Any) -> None:
+    found = columns_of(connection, "public", "opportunities")
+    assert found == {
+        "id": "bigint",
+        **dict.fromkeys(("name", "subject", "description", "opportunity_status"), "text"),
+        **dict.fromkeys(("venue_name", "organisation_name", "owner_name"), "text"),
+        **dict.fromkeys(("organisation_id", "owner_id"), "bigint"),
+        **dict.fromkeys(("charge_total", "total_value"), "numeric"),
+        **dict.fromkeys(("starts_at", "ends_at"), "timestamp with time zone"),
+        **dict.fromkeys(("created_at_rms", "updated_at_rms"), "timestamp with time zone"),
+        **dict.fromkeys(("synced_at", "last_webhook_at"), "timestamp with time zone"),
+        "data": "jsonb",
+    }

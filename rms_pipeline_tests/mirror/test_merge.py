@@ -1,0 +1,124 @@
+"""The merge against a real PostgreSQL: order, hostile content, two at once."""
+
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from rms_pipeline.current_rms.pages import storable_json
+from rms_pipeline.current_rms.payloads import Fault, Opportunity, decode_record
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.merge import MergeResult, merge
+
+T0 = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def record(**fields: Any) -> Opportunity | Fault:
+    return decode_record(msgspec.Raw(storable_json(json.dumps(fields).encode())))
+
+
+def merge_at(
+    database: Database, asked: float, answered: float, *records: Opportunity | Fault
+) -> MergeResult:
+    with database.session() as connection:
+        return merge(
+            connection,
+            "run",
+            records,
+            asked_at=T0 + timedelta(seconds=asked),
+            answered_at=T0 + timedelta(seconds=answered),
+        )
+
+
+def fetch_all(database: Database, statement: str) -> list[tuple[Any, ...]]:
+    with database.session() as connection, connection.cursor() as cursor:
+        cursor.execute(statement)
+        return cursor.fetchall()
+
+
+def test_an_older_page_does_not_overwrite_what_was_asked_for_later(database: Database) -> None:
+    merge_at(database, 5, 6, record(id=1, subject="new", updated_at="2026-01-01T00:00:00Z"))
+    late = merge_at(database, 1, 2, record(id=1, subject="old", updated_at="2027-01-01T00:00:00Z"))
+    assert late.stale == 1
+    assert fetch_all(database, "SELECT subject, synced_at FROM opportunities") == [
+        ("new", T0 + timedelta(seconds=5))
+    ]
+
+
+def test_of_overlapping_fetches_the_newer_updated_at_stays(database: Database) -> None:
+    merge_at(database, 1, 4, record(id=1, subject="newer", updated_at="2026-01-02T00:00:00Z"))
+    merge_at(database, 2, 5, record(id=1, subject="older", updated_at="2026-01-01T00:00:00Z"))
+    assert fetch_all(database, "SELECT subject FROM opportunities") == [("newer",)]
+
+
+def test_a_record_that_postgresql_refuses_costs_no_other_and_is_named(database: Database) -> None:
+    refused = decode_record(msgspec.Raw(b'{"id": 2, "custom_fields": 1e200000}'))
+    result = merge_at(
+        database, 1, 2, *(record(id=i, subject="x") for i in (1, 3, 4)), refused, record(subject="")
+    )
+    assert (result.created, result.failed) == (3, 2)
+    assert fetch_all(database, "SELECT id FROM opportunities ORDER BY 1") == [(1,), (3,), (4,)]
+    faults = fetch_all(database, "SELECT opportunity_id, field, problem FROM sync_faults")
+    assert sorted(f[0] or 0 for f in faults) == [0, 2]
+
+
+def test_bad_fields_are_null_and_noted_and_the_row_is_stored(database: Database) -> None:
+    result = merge_at(database, 1, 2, record(id=1, starts_at="soon", charge_total="lots"))
+    assert (result.created, result.failed) == (1, 0)
+    assert fetch_all(database, "SELECT name, starts_at, charge_total FROM opportunities") == [
+        ("Opportunity 1", None, None)
+    ]
+    assert fetch_all(database, "SELECT field, raw_value FROM sync_faults ORDER BY 1") == [
+        ("charge_total", '"lots"'),
+        ("starts_at", '"soon"'),
+    ]
+
+
+def test_text_that_postgresql_cannot_hold_is_replaced_and_all_other_text_is_kept(
+    database: Database,
+) -> None:
+    text = 'tab\t newline\n return\r backslash\\ \\N \\. quote" \x01 emoji 🎶 nul\x00 half\ud800'
+    merge_at(database, 1, 2, record(id=1, subject=text))
+    kept = text.replace("\x00", "\ufffd").replace("\ud800", "\ufffd")
+    assert fetch_all(database, "SELECT subject, data ->> 'subject' FROM opportunities") == [
+        (kept, kept)
+    ]
+
+
+def test_a_row_that_somebody_deleted_by_hand_comes_back(database: Database) -> None:
+    merge_at(database, 1, 2, record(id=1, subject="x"))
+    fetch_all(database, "DELETE FROM opportunities RETURNING id")
+    assert merge_at(database, 3, 4, record(id=1, subject="x")).created == 1
+
+
+def test_last_webhook_at_survives_a_sync(database: Database) -> None:
+    merge_at(database, 1, 2, record(id=1, subject="x"))
+    fetch_all(database, "UPDATE opportunities SET last_webhook_at = now() RETURNING id")
+    merge_at(database, 3, 4, record(id=1, subject="y"))
+    kept = fetch_all(database, "SELECT subject, last_webhook_at IS NOT NULL FROM opportunities")
+    assert kept == [("y", True)]
+
+
+def test_two_merges_of_the_same_rows_at_once_end_as_one_after_the_other(
+    database: Database,
+) -> None:
+    errors: list[BaseException] = []
+
+    def run(shift: int) -> None:
+        try:
+            for turn in range(10):
+                asked = turn * 10 + shift
+                rows = [record(id=i, subject=f"asked at {asked}") for i in range(60)]
+                merge_at(database, asked, asked + 1, *(rows if shift else reversed(rows)))
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(shift,)) for shift in (0, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert fetch_all(database, "SELECT DISTINCT subject FROM opportunities") == [("asked at 95",)]
