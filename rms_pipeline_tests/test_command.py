@@ -241,6 +241,32 @@ def test_ctrl_c_in_mid_sync_leaves_a_failed_sync_and_whole_rows(
     assert query(environment, "SELECT status FROM sync_metadata") == [("failed",)]
 
 
+def test_a_database_that_drops_the_sync_fails_it_with_a_reason(
+    empty_url: str, sandbox: SandboxServer
+) -> None:
+    environment = environment_for(empty_url, sandbox)
+    sandbox.latency = 1.0
+    with subprocess.Popen(
+        [sys.executable, "-m", "rms_pipeline.cli", "sync", "initial"],
+        env=environment,
+        cwd=PROJECT,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        wait_until(lambda: len(sandbox.requests) >= 2)
+        query(
+            environment,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'rms_pipeline'",
+        )
+        _, stderr = child.communicate(timeout=60)
+    assert child.returncode == 1, stderr
+    assert "run the sync again" in stderr
+    assert query(environment, "SELECT status FROM sync_metadata") == [("failed",)]
+    sandbox.latency = 0.0
+    assert command("sync", "initial", environment=environment).returncode == 0
+
+
 class Dagster:
     """`dagster dev` on a free port, head of its own process group."""
 

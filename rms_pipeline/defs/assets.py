@@ -1,9 +1,12 @@
 """The lineage: Current RMS API → raw_rms_pages → opportunities → status_counts."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
 import pandas as pd
+import psycopg2
 from pydantic import Field
 
 from rms_pipeline.current_rms.window import Window
@@ -69,25 +72,21 @@ def raw_rms_pages(
             "No account is configured: these are the sandbox's opportunities, not yours. Set "
             "CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY to mirror your account."
         )
-    try:
-        with (
-            advisory_lock(
-                database,
-                WALK_LOCK,
-                on_wait=lambda: context.log.info("Waiting: another full sync is reading the API."),
-            ),
-            current_rms.client(database) as client,
-        ):
-            window = Window.around(
-                database.clock()(),
-                days_back=settings().days_back if config.days_back is None else config.days_back,
-                days_ahead=(
-                    settings().days_ahead if config.days_ahead is None else config.days_ahead
-                ),
-            )
-            walk = land_walk(database, client, window, context.run.run_id)
-    except RmsPipelineError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
+    with (
+        _explained(),
+        advisory_lock(
+            database,
+            WALK_LOCK,
+            on_wait=lambda: context.log.info("Waiting: another full sync is reading the API."),
+        ),
+        current_rms.client(database) as client,
+    ):
+        window = Window.around(
+            database.clock()(),
+            days_back=settings().days_back if config.days_back is None else config.days_back,
+            days_ahead=settings().days_ahead if config.days_ahead is None else config.days_ahead,
+        )
+        walk = land_walk(database, client, window, context.run.run_id)
     return dg.MaterializeResult(
         metadata={
             "pages": walk.pages,
@@ -104,6 +103,22 @@ def raw_rms_pages(
             "walk_notes": "; ".join(walk.notes) or "none",
         }
     )
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Errors that a person can act on become the failure's text, without a stack around them."""
+    try:
+        yield
+    except RmsPipelineError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+    except psycopg2.OperationalError as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise dg.Failure(
+            f"PostgreSQL failed during the sync: {said}. Check that the server is up and its disk "
+            "has room. What was stored is whole; run the sync again to complete it.",
+            allow_retries=False,
+        ) from None
 
 
 _COLUMNS = dg.TableSchema(
@@ -156,10 +171,8 @@ def opportunities(
             "initial_sync.",
             allow_retries=False,
         )
-    try:
+    with _explained():
         merged = merge_walk(database, source, run)
-    except RmsPipelineError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
     result = merged.result
     context.instance.add_run_tags(
         run,
