@@ -72,6 +72,8 @@ class Settings(BaseSettings):
     dagster_url: Annotated[str, NoDecode] = Field(
         f"http://127.0.0.1:{DAGSTER_PORT}", validation_alias="RMS_DAGSTER_URL"
     )
+    api_token: SecretStr | None = Field(None, validation_alias="RMS_API_TOKEN")
+    webhook_token: SecretStr | None = Field(None, validation_alias="RMS_WEBHOOK_TOKEN")
     dagster_home: Path | None = Field(None, validation_alias="DAGSTER_HOME")
 
     @field_validator("subdomain")

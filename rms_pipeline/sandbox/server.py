@@ -19,7 +19,7 @@ from rms_pipeline.sandbox.store import NESTED, Store
 from rms_pipeline.sandbox.switches import FaultKind, Faults, Switches
 
 SANDBOX_SUBDOMAIN, SANDBOX_API_KEY = "sandbox", "sandbox-key"
-PREFIX = "/api/v1"
+PREFIX, FAULTS_PATH = "/api/v1", "/sandbox/faults"
 _MAX_PER_PAGE = 100
 
 
@@ -140,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
         if sandbox.before_request:
             sandbox.before_request(self.path)
         parts = urlsplit(self.path)
-        if not parts.path.startswith(PREFIX):
+        if not parts.path.startswith((PREFIX, FAULTS_PATH)):
             self._error(404, "not found")
             return
         if (
@@ -148,6 +148,9 @@ class _Handler(BaseHTTPRequestHandler):
             or self.headers.get("X-AUTH-TOKEN") != sandbox.api_key
         ):
             self._error(401, "Invalid subdomain or API key")
+            return
+        if parts.path == FAULTS_PATH:
+            self._set_faults(sent)
             return
         wait = sandbox.throttled()
         if wait is not None:
@@ -162,6 +165,14 @@ class _Handler(BaseHTTPRequestHandler):
             )
         except Unprocessable as error:
             self._error(422, str(error))
+
+    def _set_faults(self, sent: bytes) -> None:
+        try:
+            self.server_of.faults.change(sent)
+        except ValueError as error:
+            self._error(422, str(error))
+        else:
+            self._send(204, b"")
 
     def _route(
         self,

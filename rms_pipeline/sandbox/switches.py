@@ -5,6 +5,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
+
 
 @dataclass(frozen=True, slots=True)
 class Switches:
@@ -33,6 +35,11 @@ FaultKind = Literal[
 ]  # fmt: skip
 
 
+class _Change(msgspec.Struct, forbid_unknown_fields=True):
+    probabilities: dict[FaultKind, float] = {}
+    queue: list[FaultKind] = []
+
+
 @dataclass(slots=True)
 class Faults:
     """How the sandbox misbehaves: with a probability (0 to 1) for each kind, or next in line.
@@ -50,6 +57,19 @@ class Faults:
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
+
+    def change(self, body: bytes) -> None:
+        """Takes `{"probabilities": {kind: 0..1}, "queue": [kind, ...]}`, either may be absent.
+
+        Raises ValueError for a kind it does not know.
+        """
+        try:
+            wanted = msgspec.json.decode(body, type=_Change)
+        except msgspec.DecodeError as error:
+            raise ValueError(str(error)) from error
+        with self._lock:
+            self.probabilities = dict(wanted.probabilities)
+            self.queue = list(wanted.queue)
 
     def next(self) -> FaultKind | None:
         """What goes wrong with the request at hand, if anything."""

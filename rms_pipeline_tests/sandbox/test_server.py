@@ -110,3 +110,12 @@ def test_beyond_the_limit_it_answers_429_and_says_when_to_come_back() -> None:
 def test_a_port_in_use_is_an_error_that_names_the_option(sandbox: SandboxServer) -> None:
     with pytest.raises(PortInUseError, match="--port"):
         SandboxServer(Store(), port=sandbox.port)
+
+
+def test_it_misbehaves_when_told_to_over_http(sandbox: SandboxServer) -> None:
+    faults = sandbox.url.replace("/api/v1", "/sandbox/faults")
+    told = requests.put(faults, json={"queue": ["error_503"]}, headers=HEADERS, timeout=10)
+    assert told.status_code == 204
+    assert [get(sandbox).status_code, get(sandbox).status_code] == [503, 200]
+    unknown = requests.put(faults, json={"queue": ["flood"]}, headers=HEADERS, timeout=10)
+    assert unknown.status_code == 422

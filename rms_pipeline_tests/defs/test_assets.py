@@ -1,0 +1,100 @@
+"""The assets in a real Dagster instance: "Materialize all", partial runs, checks, what they say."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from rms_pipeline.definitions import build_defs
+from rms_pipeline.mirror.history import latest_syncs
+from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
+from rms_pipeline.settings import settings
+from rms_pipeline_tests.conftest import database_at
+
+PROJECT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def sandbox() -> Iterator[SandboxServer]:
+    with SandboxServer(Store(150)) as server:
+        yield server
+
+
+@pytest.fixture
+def instance(
+    empty_url: str, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dg.DagsterInstance]:
+    monkeypatch.setenv("POSTGRES_URL", empty_url)
+    monkeypatch.setenv("DAGSTER_HOME", str(PROJECT))
+    monkeypatch.setenv("CURRENT_RMS_SUBDOMAIN", SANDBOX_SUBDOMAIN)
+    monkeypatch.setenv("CURRENT_RMS_API_KEY", SANDBOX_API_KEY)
+    monkeypatch.setenv("CURRENT_RMS_BASE_URL", sandbox.url)
+    monkeypatch.setenv("CURRENT_RMS_REQUESTS_PER_MINUTE", "0")
+    settings.cache_clear()
+    with dg.DagsterInstance.get() as opened:
+        yield opened
+    settings.cache_clear()
+
+
+def materialize(
+    instance: dg.DagsterInstance, *assets: str, succeed: bool = True
+) -> dg.ExecuteInProcessResult:
+    job = build_defs().resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(
+        instance=instance,
+        asset_selection=[dg.AssetKey(a) for a in assets] or None,
+        raise_on_error=False,
+    )
+    assert result.success is succeed
+    return result
+
+
+def test_materialize_all_without_config_is_a_full_sync_in_the_history(
+    instance: dg.DagsterInstance, empty_url: str, sandbox: SandboxServer
+) -> None:
+    result = materialize(instance)
+    with database_at(empty_url).session() as connection:
+        syncs = latest_syncs(connection)
+    assert [(s.id, s.sync_type, s.status) for s in syncs] == [
+        (result.run_id, "initial_sync", "completed")
+    ]
+    assert syncs[0].records_synced > 100
+    checks = result.get_asset_check_evaluations()
+    assert {c.check_name for c in checks if c.passed} == {
+        *("opportunity_ids_are_unique", "no_faults", "status_counts_add_up")
+    }
+    counts = result.asset_materializations_for_node("status_counts")[0].metadata["counts"].value
+    assert "| Status" in str(counts)
+    assert "| Open" in str(counts)
+
+
+def test_a_part_of_the_lineage_alone_is_no_sync(
+    instance: dg.DagsterInstance, empty_url: str
+) -> None:
+    materialize(instance, "raw_rms_pages", "opportunities", "status_counts")
+    materialize(instance, "opportunities")
+    materialize(instance, "status_counts")
+    with database_at(empty_url).session() as connection:
+        assert len(latest_syncs(connection)) == 1
+
+
+def test_opportunities_before_any_page_says_what_to_materialize(
+    instance: dg.DagsterInstance,
+) -> None:
+    result = materialize(instance, "opportunities", succeed=False)
+    failure = result.failure_data_for_node("opportunities")
+    assert failure is not None
+    assert failure.user_failure_data is not None
+    assert "raw_rms_pages" in str(failure.user_failure_data.description)
+
+
+def test_a_fault_is_a_warning_and_the_sync_completes(
+    instance: dg.DagsterInstance, sandbox: SandboxServer
+) -> None:
+    sandbox.store.create({"subject": "Odd", "charge_total": "a lot"})
+    result = materialize(instance)
+    failed = [c for c in result.get_asset_check_evaluations() if not c.passed]
+    assert [(c.check_name, c.severity) for c in failed] == [
+        ("no_faults", dg.AssetCheckSeverity.WARN)
+    ]
