@@ -27,7 +27,8 @@ from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import start_embedded, stop_embedded
 from rms_pipeline.mirror.schema import migrate
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN
-from rms_pipeline.sync import land_walk, merge_walk
+from rms_pipeline.sync.landing import land_window
+from rms_pipeline.sync.storing import merge_walk
 
 FLOOR_SECONDS = {"pglz": 6.8, "lz4": 5.4}
 DLT_SECONDS = 21.4
@@ -86,8 +87,8 @@ def measure(database: Database, rows: int, version: str) -> None:
             window = Window.around(database.clock()(), days_back=30, days_ahead=365)
             began = time.monotonic()
             with client:
-                landed = land_walk(database, client, window, run)
-            merged = merge_walk(database, run, run)
+                landed = land_window(database, client, window, run)
+            merged = merge_walk(database, landed.walk, run)
             seconds = time.monotonic() - began
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
             print(

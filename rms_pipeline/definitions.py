@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from rms_pipeline.defs import asset_checks, assets, jobs
+from rms_pipeline.defs import asset_checks, assets, housekeeping, jobs, schedules
 from rms_pipeline.defs.resources import CurrentRmsResource, MirrorResource
 
 
@@ -21,9 +21,21 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
         asset_checks=[
             asset_checks.opportunity_ids_are_unique,
             asset_checks.no_faults,
+            asset_checks.mirror_is_complete,
+            asset_checks.deletions_are_plausible,
             asset_checks.status_counts_add_up,
         ],
-        jobs=[jobs.initial_sync],
+        jobs=[
+            jobs.initial_sync,
+            jobs.incremental_sync,
+            jobs.reconciliation,
+            housekeeping.housekeeping,
+        ],
+        schedules=[
+            schedules.incremental_sync,
+            schedules.reconciliation,
+            schedules.housekeeping_schedule,
+        ],
         resources={
             "mirror": MirrorResource(),
             "current_rms": CurrentRmsResource(),

@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -26,8 +27,12 @@ class SyncFailed(RmsPipelineError):
     """The sync ended without success; the text is its reason."""
 
 
-def run_sync(job_name: str, *, as_json: bool, console: Console) -> Sync:
+def run_sync(
+    job_name: str, *, as_json: bool, console: Console, ops: Mapping[str, Any] | None = None
+) -> Sync:
     """Runs `job_name` here, with a progress bar on `console` unless `as_json`.
+
+    `ops` is the config of its assets, as in Dagster's launchpad.
 
     Ctrl-C and SIGTERM end it at the next safe point; what is stored is whole. Raises SyncFailed.
     """
@@ -39,10 +44,10 @@ def run_sync(job_name: str, *, as_json: bool, console: Console) -> Sync:
         run_id = str(uuid.uuid4())
         try:
             if as_json or not console.is_terminal:
-                _execute(job, instance, run_id)
+                _execute(job, instance, run_id, ops or {})
             else:
                 with sync_progress(database, run_id, console):
-                    _execute(job, instance, run_id)
+                    _execute(job, instance, run_id, ops or {})
         except KeyboardInterrupt:
             _note_interrupted(instance, run_id)
             raise SyncFailed(
@@ -68,7 +73,9 @@ def print_json(sync: Sync) -> None:
     sys.stdout.write("\n")
 
 
-def _execute(job: dg.JobDefinition, instance: dg.DagsterInstance, run_id: str) -> None:
+def _execute(
+    job: dg.JobDefinition, instance: dg.DagsterInstance, run_id: str, ops: Mapping[str, Any]
+) -> None:
     tags = {
         **job.tags,
         # Filed under our code location in the UI; a retry by the daemon would run unasked.
@@ -76,7 +83,11 @@ def _execute(job: dg.JobDefinition, instance: dg.DagsterInstance, run_id: str) -
         "dagster/max_retries": "0",
     }
     job.execute_in_process(
-        instance=instance, run_id=run_id, run_config=_QUIET, tags=tags, raise_on_error=False
+        instance=instance,
+        run_id=run_id,
+        run_config={**_QUIET, "ops": {name: {"config": config} for name, config in ops.items()}},
+        tags=tags,
+        raise_on_error=False,
     )
 
 

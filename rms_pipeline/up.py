@@ -22,7 +22,7 @@ from rms_pipeline.defs.run_lock import fail_dead_runs
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database, stop_embedded
-from rms_pipeline.mirror.history import count_by_status, find_sync
+from rms_pipeline.mirror.history import count_by_status, find_sync, has_full_sync
 from rms_pipeline.progress_bar import sync_progress
 from rms_pipeline.settings import LOOPBACK_HOSTS, Settings, child_environment
 
@@ -148,13 +148,9 @@ def _start(
 
 
 def _first_sync(database: Database, url: str, children: _Children, out: Console) -> None:
-    with database.session() as connection, connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT EXISTS (SELECT FROM sync_metadata WHERE status = 'completed'"
-            " AND sync_type IN ('initial_sync', 'reconciliation'))"
-        )
-        row = cursor.fetchone()
-    if row and row[0]:
+    with database.session() as connection:
+        synced = has_full_sync(connection)
+    if synced:
         out.print("The mirror has its initial sync already; `rms-pipeline status` shows it.")
     else:
         out.print("First start: running the initial sync.")

@@ -127,7 +127,8 @@ def test_a_sync_in_the_foreground_answers_in_json_and_is_in_the_history(
 
     second = command("sync", "initial", environment=environment)
     assert second.returncode == 0, second.stderr
-    assert f"0 created, 0 updated, {count} unchanged" in second.stdout
+    assert f"({count} unchanged, 0 failed)" in second.stdout
+    assert f": {count} of {count}" in second.stdout
 
     columns = "id, sync_type, status, records_synced, records_failed, error"
     history = query(environment, f"SELECT {columns} FROM sync_metadata ORDER BY started_at")
@@ -136,7 +137,7 @@ def test_a_sync_in_the_foreground_answers_in_json_and_is_in_the_history(
     metadata = query(environment, "SELECT metadata FROM sync_metadata ORDER BY started_at")[1][0]
     assert isinstance(metadata, dict)
     assert metadata["unchanged"] == count
-    assert metadata["api_count_at_end"] == count
+    assert (metadata["counted_by_api"], metadata["complete"]) == (count, True)
     assert {"pages", "bytes", "api_calls", "throttled_calls", "window_start"} <= metadata.keys()
 
     assert query(environment, "SELECT * FROM alembic_version") == [("of another application",)]

@@ -13,8 +13,10 @@ from rms_pipeline.current_rms.window import Window, iso
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.schema import migrate
 from rms_pipeline.sandbox import Faults, SandboxServer, Store, Switches
-from rms_pipeline.sync import LandedWalk, MergedWalk, land_walk, merge_walk
+from rms_pipeline.sync.landing import LandedWalk, land_window
+from rms_pipeline.sync.storing import MergedWalk
 from rms_pipeline_tests.conftest import QUICK, database_at
+from rms_pipeline_tests.core import full_sync
 
 MakeClient = Callable[..., CurrentRmsClient]
 
@@ -22,8 +24,8 @@ MakeClient = Callable[..., CurrentRmsClient]
 def sync(
     database: Database, client: CurrentRmsClient, window: Window, run: str = "first"
 ) -> tuple[LandedWalk, MergedWalk]:
-    landed = land_walk(database, client, window, run)
-    return landed, merge_walk(database, run, run)
+    done = full_sync(database, client, window, run)
+    return done.landed, done.merged
 
 
 def rows(database: Database, columns: str = "*") -> dict[int, dict[str, Any]]:
@@ -112,9 +114,12 @@ def assert_exact_sync(
     for surplus in ids_in(store, window)[count:]:
         store.delete(surplus)
     with SandboxServer(store) as sandbox:
-        landed, merged = sync(database, client_for(sandbox.url), window)
-    assert merged.result.created == merged.result.stored == count
-    assert landed.distinct_records == landed.count_at_end == count
+        done = full_sync(database, client_for(sandbox.url), window)
+    assert done.merged.result.created == done.landed.distinct_records == count
+    certificate = done.settled.certificate
+    assert certificate.shown
+    assert certificate.counted == certificate.mirrored == count
+    assert (done.settled.deleted, certificate.repaired) == (0, 0)
     assert assert_equal(database, store, window) == count
 
 
@@ -254,7 +259,7 @@ def test_an_api_that_never_recovers_fails_with_a_reason_and_no_page_is_lost(
 
         sandbox.before_request = break_down
         with pytest.raises(ApiUnavailable, match=r"3 attempts.*status 502.*run the sync again"):
-            land_walk(database, client_for(sandbox.url, patience=patience), window, "first")
+            land_window(database, client_for(sandbox.url, patience=patience), window, "first")
     with database.session() as connection, connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM raw_rms_pages")
         assert (cursor.fetchone() or (0,))[0] >= 1
@@ -266,7 +271,7 @@ def test_a_wrong_key_fails_at_once_with_advice(
     with SandboxServer(Store(5)) as sandbox:
         wrong = client_for(sandbox.url, api_key="wrong-and-secret")
         with pytest.raises(Unauthorized, match="CURRENT_RMS_API_KEY") as caught:
-            land_walk(database, wrong, window, "first")
+            land_window(database, wrong, window, "first")
         assert len(sandbox.requests) == 1
     assert "wrong-and-secret" not in str(caught.value)
 
@@ -279,7 +284,7 @@ def test_a_redirect_is_not_followed(
         SandboxServer(Store(5), faults=faults) as sandbox,
         pytest.raises(CurrentRmsError, match="redirect"),
     ):
-        land_walk(database, client_for(sandbox.url, patience=QUICK), window, "first")
+        land_window(database, client_for(sandbox.url, patience=QUICK), window, "first")
 
 
 def test_rows_deleted_and_created_while_the_list_is_read_cost_no_other_row(

@@ -8,24 +8,20 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import TypeVar
 from urllib.parse import urlencode
 
-import msgspec
 import requests
 from pydantic import SecretStr
 from requests.adapters import HTTPAdapter
 
-from rms_pipeline.current_rms.errors import ApiUnavailable, Redirected, refusal
+from rms_pipeline.current_rms.answers import api_words, describe, http_date, retry_after
+from rms_pipeline.current_rms.errors import ApiUnavailable, NotFound, Redirected, refusal
 from rms_pipeline.current_rms.pacing import Budget, Lane
-from rms_pipeline.current_rms.pages import Page, decode_page
+from rms_pipeline.current_rms.pages import Page, decode_page, decode_single
 from rms_pipeline.current_rms.window import Params
-
-T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +114,7 @@ class CurrentRmsClient:
         self.budget = budget
         self.counts = CallCounts()
         self._patience = patience or Patience()
-        self._now = now
+        self.now = now
         self._session = requests.Session()
         self._session.headers.update(
             {
@@ -146,17 +142,21 @@ class CurrentRmsClient:
     ) -> ListAnswer:
         """One page of `GET /opportunities`, filtered by `params`, of every state."""
         query = (("page", str(page)), ("per_page", str(per_page)), *LIST_PARAMS, *params)
-        request = f"/opportunities?{urlencode(query, safe='[]:')}"
-        body, decoded, asked_at, answered_at, api_date = self._get(request, decode_page, lane)
-        return ListAnswer(request, body, decoded, asked_at, answered_at, api_date)
+        return self._get(f"/opportunities?{urlencode(query, safe='[]:')}", decode_page, lane)
+
+    def get_opportunity(self, id_: int, *, lane: Lane = Lane.LIVE) -> ListAnswer | None:
+        """`GET /opportunities/{id}` as a page of one record; None when it is gone (404)."""
+        query = urlencode(tuple(p for p in LIST_PARAMS if p[0] == "include[]"), safe="[]")
+        try:
+            return self._get(f"/opportunities/{id_}?{query}", decode_single, lane)
+        except NotFound:
+            return None
 
     def count(self, params: Params, *, lane: Lane = Lane.WALK) -> int:
         """How many opportunities the list filtered by `params` holds, by the API's own count."""
         return self.list_opportunities(params, per_page=1, lane=lane).page.meta.total_row_count
 
-    def _get(
-        self, request: str, decode: Callable[[bytes], T], lane: Lane
-    ) -> tuple[bytes, T, datetime, datetime, datetime | None]:
+    def _get(self, request: str, decode: Callable[[bytes], Page], lane: Lane) -> ListAnswer:
         failures, throttled_since = 0, None
         while True:
             self.budget.acquire(lane)
@@ -192,10 +192,8 @@ class CurrentRmsClient:
                 logger.warning("Current RMS: %s; trying again in %.1f s", error, wait)
                 time.sleep(wait)
 
-    def _try(
-        self, request: str, decode: Callable[[bytes], T]
-    ) -> tuple[bytes, T, datetime, datetime, datetime | None]:
-        asked_at = self._now()
+    def _try(self, request: str, decode: Callable[[bytes], Page]) -> ListAnswer:
+        asked_at = self.now()
         deadline = time.monotonic() + self._patience.answer
         try:
             with self._session.get(
@@ -210,9 +208,9 @@ class CurrentRmsClient:
                     if time.monotonic() > deadline:
                         raise _Unusable(f"an answer that was not over in {self._patience.answer} s")
         except requests.RequestException as error:
-            raise _Unusable(_describe(error)) from None
+            raise _Unusable(describe(error)) from None
         body = b"".join(chunks)
-        answered_at = self._now()
+        answered_at = self.now()
         self._check_status(response, request, body)
         try:
             decoded = decode(body)
@@ -223,7 +221,8 @@ class CurrentRmsClient:
                 f"({error})"
             ) from None
         self.counts.add(size=len(body))
-        return body, decoded, asked_at, answered_at, _http_date(response.headers.get("Date"))
+        api_date = http_date(response.headers.get("Date"))
+        return ListAnswer(request, body, decoded, asked_at, answered_at, api_date)
 
     def _check_status(self, response: requests.Response, request: str, body: bytes) -> None:
         status = response.status_code
@@ -238,56 +237,11 @@ class CurrentRmsClient:
             raise _Unusable(
                 f"status {status}",
                 throttled=status == 429,
-                wait=_retry_after(response.headers) if status in (429, 503) else None,
+                wait=retry_after(response.headers) if status in (429, 503) else None,
             )
-        raise refusal(status, f"GET {request.partition('?')[0]}", _api_words(body))
+        raise refusal(status, f"GET {request.partition('?')[0]}", api_words(body))
 
     def _backoff(self, failures: int) -> float:
         """Exponential with full jitter above a floor of half."""
         longest = min(self._patience.backoff * 2.0**failures, _LONGEST_BACKOFF)
         return random.uniform(longest / 2, longest)
-
-
-def _retry_after(headers: "requests.structures.CaseInsensitiveDict[str]") -> float | None:
-    """Seconds to wait, from either form of `Retry-After`; a date is read by the API's own clock."""
-    value = (headers.get("Retry-After") or "").strip()
-    if value.replace(".", "", 1).isdigit():
-        return float(value)
-    until = _http_date(value)
-    if until is None:
-        return None
-    here = _http_date(headers.get("Date")) or datetime.now(UTC)
-    return max((until - here).total_seconds(), 0.0)
-
-
-def _http_date(value: str | None) -> datetime | None:
-    try:
-        moment = parsedate_to_datetime(value or "")
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _api_words(body: bytes) -> str:
-    """What `{"errors": [...]}` says, short enough to quote."""
-    try:
-        errors = msgspec.json.decode(body)["errors"]
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
-        return ""
-    words = errors if isinstance(errors, Sequence) else [errors]
-    return "; ".join(str(word) for word in words)[:200]
-
-
-def _describe(error: requests.RequestException) -> str:
-    """The kind of failure in words; the exception's own text may hold the whole request."""
-    if isinstance(error, requests.ConnectTimeout):
-        return "no connection in time"
-    if isinstance(error, requests.Timeout):
-        return "no answer in time"
-    if isinstance(error, requests.exceptions.SSLError):
-        return "no trusted TLS connection (certificate problem)"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "an answer that broke off"
-    if isinstance(error, requests.ConnectionError):
-        return "the connection failed or was closed without an answer"
-    return f"the request failed ({type(error).__name__})"

@@ -8,6 +8,7 @@ CurrentRmsError
 │   ├── Unprocessable       422: the API does not know a parameter we sent
 │   └── Redirected          3xx: never followed, the key would travel with it
 ├── ApiUnavailable          tried again until patience ran out
+├── NotHonoured             an order, range or filter was ignored; another way of reading is tried
 └── WalkIncomplete          the list could not be read as a whole
 """
 
@@ -44,6 +45,10 @@ class Redirected(RequestRefused):
 
 class ApiUnavailable(CurrentRmsError):
     """Connection errors, 408, 429, 5xx or a body that is not the promised JSON, to the end."""
+
+
+class NotHonoured(CurrentRmsError):
+    """The API ignored an order, a range or a filter that was asked for."""
 
 
 class WalkIncomplete(CurrentRmsError):

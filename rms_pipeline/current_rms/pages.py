@@ -29,6 +29,12 @@ _ESCAPE = re.compile(
     re.DOTALL,
 )
 
+
+class _Single(msgspec.Struct, frozen=True):
+    opportunity: Raw
+
+
+_single_decoder = msgspec.json.Decoder(_Single)
 _page_decoder = msgspec.json.Decoder(Page)
 
 
@@ -56,3 +62,18 @@ def decode_page(body: bytes) -> Page:
         return _page_decoder.decode(storable_json(body))
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(str(error)) from error
+
+
+def decode_single(body: bytes) -> Page:
+    """`{"opportunity": {...}}` as a page of one record. Raises ValueError for anything else."""
+    try:
+        record = _single_decoder.decode(storable_json(body)).opportunity
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+    return Page([record], Meta(total_row_count=1))
+
+
+def decode_answer(request: str, body: bytes) -> Page:
+    """`body` as `request` promised it: a list, or one record asked for by its id."""
+    single = request.partition("?")[0] != "/opportunities"
+    return decode_single(body) if single else decode_page(body)

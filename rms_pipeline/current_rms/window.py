@@ -57,6 +57,12 @@ class Window:
 
 
 EVERYTHING = Segment("everything", ())
+CHANGED = "changed"
+
+
+def changed_since(since: datetime) -> Segment:
+    """Whatever changed at or after `since` (the API's clock), whatever its dates."""
+    return Segment(CHANGED, (("q[updated_at_gteq]", iso(since)),))
 
 
 def iso(moment: datetime) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 
 from rms_pipeline.defs.resources import MirrorResource
+from rms_pipeline.mirror.walks import FULL, StoredWalk, newest_walk
 
 
 def _one_row(mirror: MirrorResource, query: str, *values: object) -> tuple[Any, ...]:
@@ -50,6 +51,56 @@ def no_faults(
         f"WHERE run = '{context.run.run_id}'",
         metadata={"faults": faults, "opportunities": records},
     )
+
+
+@dg.asset_check(
+    asset="opportunities",
+    description="After the last full sync the table held as many opportunities of the window as "
+    "Current RMS itself counted.",
+)
+def mirror_is_complete(mirror: MirrorResource) -> dg.AssetCheckResult:
+    walk = _last_full_walk(mirror)
+    if walk is None or walk.certificate is None:
+        return dg.AssetCheckResult(
+            passed=False, description="No full sync has compared the counts yet: run initial_sync."
+        )
+    certificate = walk.certificate
+    return dg.AssetCheckResult(
+        passed=bool(certificate["shown"]),
+        description=certificate["sentence"],
+        metadata={
+            "counted_by_api": certificate["counted"],
+            "mirrored": certificate["mirrored"],
+            "cannot_be_stored": certificate["unstorable"],
+            "as_of": certificate["as_of"],
+        },
+    )
+
+
+@dg.asset_check(
+    asset="opportunities",
+    description="No more rows went at once than can be believed: at most 5 % of the window, or 20.",
+)
+def deletions_are_plausible(mirror: MirrorResource) -> dg.AssetCheckResult:
+    walk = _last_full_walk(mirror)
+    found = (walk.deletions if walk else None) or {"deleted": 0, "held_back": 0}
+    held_back, deleted = int(found["held_back"]), int(found["deleted"])
+    return dg.AssetCheckResult(
+        passed=held_back == 0,
+        description=f"{deleted:,} rows went."
+        if not held_back
+        else f"At least {held_back:,} rows are gone from Current RMS, more than 5 % of the window "
+        "(and more than 20), so none was removed here. If the API key's user has lost the right to "
+        "see them, mend that. If they were really deleted, confirm it: launch reconciliation with "
+        "confirm_deletions: true for opportunities, or run `rms-pipeline sync initial "
+        "--confirm-deletions`.",
+        metadata={"deleted": deleted, "held_back": held_back},
+    )
+
+
+def _last_full_walk(mirror: MirrorResource) -> StoredWalk | None:
+    with mirror.database.session() as connection:
+        return newest_walk(connection, kind=FULL, settled=True)
 
 
 @dg.asset_check(

@@ -2,26 +2,36 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 import psycopg2
-from pydantic import Field
+from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.window import Window
+from rms_pipeline.defs.columns import OPPORTUNITY_COLUMNS
+from rms_pipeline.defs.config import StoreConfig, WalkConfig
 from rms_pipeline.defs.resources import CurrentRmsResource, MirrorResource
 from rms_pipeline.errors import RmsPipelineError
-from rms_pipeline.mirror.database import advisory_lock
-from rms_pipeline.mirror.raw_pages import count_pages, newest_run_with_pages
-from rms_pipeline.mirror.summary import refresh_status_counts
+from rms_pipeline.mirror import walks
+from rms_pipeline.mirror.database import Database, advisory_lock
+from rms_pipeline.mirror.history import has_full_sync, watermarks
+from rms_pipeline.mirror.raw_pages import count_stored
+from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
 from rms_pipeline.settings import settings
-from rms_pipeline.sync import land_walk, merge_walk
+from rms_pipeline.sync.landing import LandedWalk, land_changes, land_window
+from rms_pipeline.sync.settling import Settled, settle_full_walk
+from rms_pipeline.sync.storing import merge_walk
 
 GROUP = "current_rms"
 OWNERS = ["team:data-engineering"]
-WALK_LOCK = "walk"
+WALK_LOCK, SETTLING_LOCK = "walk", "settling"
 RECORDS_SYNCED_TAG, RECORDS_FAILED_TAG = "rms/records_synced", "rms/records_failed"
+SYNC_TYPE_TAG = "rms/sync_type"
+INCREMENTAL = "incremental_sync"
 
 current_rms_api = dg.AssetSpec(
     "current_rms_api",
@@ -33,36 +43,18 @@ current_rms_api = dg.AssetSpec(
 )
 
 
-class FullSyncConfig(dg.Config):
-    """Which opportunities a full sync fetches. Leave it alone for the usual window."""
-
-    days_back: int | None = Field(
-        default=None,
-        ge=0,
-        le=36_500,
-        description="Fetch what ends at most this many days ago or later. "
-        "Empty: RMS_SYNC_DAYS_BACK, 30 unless set.",
-    )
-    days_ahead: int | None = Field(
-        default=None,
-        ge=0,
-        le=36_500,
-        description="Fetch what starts at most this many days from now. "
-        "Empty: RMS_SYNC_DAYS_AHEAD, 365 unless set.",
-    )
-
-
 @dg.asset(
     deps=[current_rms_api],
     group_name=GROUP,
     kinds={"python", "postgres"},
     owners=OWNERS,
-    description="Every page of the Current RMS list of opportunities, stored exactly as received: "
-    "what overlaps the window of 30 days back to a year ahead, and what has no dates.",
+    description="Pages of the Current RMS list of opportunities, stored exactly as received. A "
+    "full sync fetches what overlaps the window of 30 days back to a year ahead and what has no "
+    "dates; an incremental one whatever changed since the last, whatever its dates.",
 )
 def raw_rms_pages(
     context: dg.AssetExecutionContext,
-    config: FullSyncConfig,
+    config: WalkConfig,
     mirror: MirrorResource,
     current_rms: CurrentRmsResource,
 ) -> dg.MaterializeResult[Any]:
@@ -77,32 +69,70 @@ def raw_rms_pages(
         advisory_lock(
             database,
             WALK_LOCK,
-            on_wait=lambda: context.log.info("Waiting: another full sync is reading the API."),
+            on_wait=lambda: context.log.info("Waiting: another sync is reading the API."),
         ),
         current_rms.client(database) as client,
     ):
-        window = Window.around(
-            database.clock()(),
-            days_back=settings().days_back if config.days_back is None else config.days_back,
-            days_ahead=settings().days_ahead if config.days_ahead is None else config.days_ahead,
-        )
-        walk = land_walk(database, client, window, context.run.run_id)
-    return dg.MaterializeResult(
-        metadata={
-            "pages": walk.pages,
-            "records": walk.distinct_records,
-            "bytes": walk.bytes,
-            "api_calls": walk.api_calls,
-            "throttled_calls": walk.throttled_calls,
-            "retried_calls": walk.retried_calls,
-            "window_start": window.start.isoformat(),
-            "window_end": window.end.isoformat(),
-            "api_count_at_start": walk.count_at_start,
-            "api_count_at_end": walk.count_at_end,
-            "walk_seconds": round(walk.seconds, 3),
-            "walk_notes": "; ".join(walk.notes) or "none",
-        }
+        if context.run.tags.get(SYNC_TYPE_TAG) == INCREMENTAL:
+            walk = _land_changes(database, client, context.run.run_id, config)
+        else:
+            walk = _land_window(database, client, context.run.run_id, config)
+    return dg.MaterializeResult(metadata=_walk_metadata(walk))
+
+
+def _land_window(
+    database: Database, client: CurrentRmsClient, run: str, config: WalkConfig
+) -> LandedWalk:
+    window = Window.around(
+        database.clock()(),
+        days_back=settings().days_back if config.days_back is None else config.days_back,
+        days_ahead=settings().days_ahead if config.days_ahead is None else config.days_ahead,
     )
+    return land_window(
+        database,
+        client,
+        window,
+        run,
+        fresh_for=timedelta(minutes=config.resume_within_minutes),
+        overlap=timedelta(minutes=config.overlap_minutes),
+    )
+
+
+def _land_changes(
+    database: Database, client: CurrentRmsClient, run: str, config: WalkConfig
+) -> LandedWalk:
+    with database.session() as connection:
+        since = watermarks(connection) if has_full_sync(connection) else []
+    if not since:
+        raise RmsPipelineError(
+            "There is nothing yet to be incremental to: no full sync has completed. Run "
+            "`rms-pipeline sync initial`, or the job initial_sync, first."
+        )
+    return land_changes(
+        database, client, since, run, overlap=timedelta(minutes=config.overlap_minutes)
+    )
+
+
+def _walk_metadata(walk: LandedWalk) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "pages": walk.pages,
+        "records": walk.distinct_records,
+        "bytes": walk.bytes,
+        "api_calls": walk.api_calls,
+        "throttled_calls": walk.throttled_calls,
+        "retried_calls": walk.retried_calls,
+        "walk_seconds": round(walk.seconds, 3),
+        "walk_notes": "; ".join(walk.notes) or "none",
+    }
+    if walk.window is not None:
+        metadata["window_start"] = walk.window.start.isoformat()
+        metadata["window_end"] = walk.window.end.isoformat()
+        metadata["pages_kept_from_unfinished_sync"] = walk.pages_kept
+    if walk.since is not None:
+        metadata["changed_since"] = walk.since.isoformat()
+    if walk.clock_skew is not None:
+        metadata["api_clock_ahead_seconds"] = round(walk.clock_skew, 1)
+    return metadata
 
 
 @contextmanager
@@ -121,79 +151,98 @@ def _explained() -> Iterator[None]:
         ) from None
 
 
-_COLUMNS = dg.TableSchema(
-    columns=[
-        dg.TableColumn("id", "bigint", "The opportunity's id in Current RMS."),
-        dg.TableColumn("name", "text", "Its subject, else its number."),
-        dg.TableColumn("subject", "text", "What it is about, as typed in Current RMS."),
-        dg.TableColumn("description", "text", "Longer text, as typed in Current RMS."),
-        dg.TableColumn("starts_at", "timestamptz", "When the hire starts."),
-        dg.TableColumn("ends_at", "timestamptz", "When the hire ends."),
-        dg.TableColumn("opportunity_status", "text", "Open, Provisional, Reserved, Lost, ..."),
-        dg.TableColumn("created_at_rms", "timestamptz", "When it was entered in Current RMS."),
-        dg.TableColumn("updated_at_rms", "timestamptz", "When Current RMS last changed it."),
-        dg.TableColumn("venue_name", "text", "Where it takes place."),
-        dg.TableColumn("organisation_id", "bigint", "The customer's id in Current RMS."),
-        dg.TableColumn("organisation_name", "text", "The customer's name."),
-        dg.TableColumn("owner_id", "bigint", "The id of the colleague it belongs to."),
-        dg.TableColumn("owner_name", "text", "The colleague it belongs to."),
-        dg.TableColumn("charge_total", "numeric", "The charge before tax."),
-        dg.TableColumn("total_value", "numeric", "The charge with tax."),
-        dg.TableColumn("data", "jsonb", "The whole record as the API gave it."),
-        dg.TableColumn("synced_at", "timestamptz", "When the API was last asked for it."),
-        dg.TableColumn("last_webhook_at", "timestamptz", "When a webhook last refreshed it."),
-    ]
-)
-
-
 @dg.asset(
     deps=[raw_rms_pages],
     group_name=GROUP,
     kinds={"postgres", "table"},
     owners=OWNERS,
     description="One row for each opportunity: the table that people query. Rows that did not "
-    "change only learn when they were last asked for.",
+    "change only learn when they were last asked for. After a full sync, rows that Current RMS no "
+    "longer has move to deleted_opportunities, and the count is compared with the API's own.",
     metadata={
         "dagster/table_name": "public.opportunities",
-        "dagster/column_schema": _COLUMNS,
+        "dagster/column_schema": OPPORTUNITY_COLUMNS,
     },
 )
 def opportunities(
-    context: dg.AssetExecutionContext, mirror: MirrorResource
+    context: dg.AssetExecutionContext,
+    config: StoreConfig,
+    mirror: MirrorResource,
+    current_rms: CurrentRmsResource,
 ) -> dg.MaterializeResult[Any]:
     database, run = mirror.database, context.run.run_id
     with database.session() as connection:
-        own_pages, _ = count_pages(connection, run)
-        source = run if own_pages else newest_run_with_pages(connection)
-    if source is None:
+        walk = _walk_to_store(connection, context.run)
+    with _explained():
+        merged = merge_walk(database, walk.id, run, counted_since=walk.started_at)
+        settled = None
+        if walk.settled_at is None and walk.kind == walks.FULL:
+            with advisory_lock(database, SETTLING_LOCK), current_rms.client(database) as client:
+                settled = settle_full_walk(
+                    database,
+                    client,
+                    walk,
+                    run,
+                    confirm_deletions=config.confirm_deletions,
+                    reverify_calls=config.reverify_calls,
+                )
+            merged.result += settled.result
+        elif walk.settled_at is None:
+            with database.session() as connection:
+                walks.settle_walk(connection, walk.id)
+    result = merged.result
+    with database.session() as connection:
+        row_count, synced = count_rows(connection), count_stored(connection, walk.id)
+    context.instance.add_run_tags(
+        run, {RECORDS_SYNCED_TAG: str(synced), RECORDS_FAILED_TAG: str(result.failed)}
+    )
+    metadata: dict[str, Any] = {
+        "dagster/row_count": row_count,
+        "created": result.created,
+        "updated": result.updated,
+        "unchanged": result.unchanged,
+        "restored": result.restored,
+        "stale": result.stale,
+        "failed": result.failed,
+        "outside_window": merged.outside_window,
+        "merge_seconds": round(merged.seconds, 3),
+    }
+    if walk.watermark is not None:
+        metadata["watermark"] = walk.watermark.isoformat()
+    if settled is not None:
+        metadata |= _settled_metadata(settled)
+    return dg.MaterializeResult(metadata=metadata)
+
+
+def _walk_to_store(connection: Connection, run: dg.DagsterRun) -> walks.StoredWalk:
+    """The walk of this run, or of the one it retries; else the newest, to decode it again."""
+    runs = [r for r in (run.run_id, run.parent_run_id, run.root_run_id) if r]
+    walk = walks.walk_of_run(connection, *runs)
+    if walk is None or walk.completed_at is None:
+        walk = walks.newest_walk(connection, kind=walks.FULL)
+    if walk is None:
         raise dg.Failure(
             "There are no pages to decode yet: materialize raw_rms_pages as well, or run the job "
             "initial_sync.",
             allow_retries=False,
         )
-    with _explained():
-        merged = merge_walk(database, source, run)
-    result = merged.result
-    context.instance.add_run_tags(
-        run,
-        {RECORDS_SYNCED_TAG: str(result.stored), RECORDS_FAILED_TAG: str(result.failed)},
-    )
-    with database.session() as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM opportunities")
-        row_count = int((cursor.fetchone() or (0,))[0])
-    return dg.MaterializeResult(
-        metadata={
-            "dagster/row_count": row_count,
-            "created": result.created,
-            "updated": result.updated,
-            "unchanged": result.unchanged,
-            "restored": result.restored,
-            "stale": result.stale,
-            "failed": result.failed,
-            "outside_window": merged.outside_window,
-            "merge_seconds": round(merged.seconds, 3),
-        }
-    )
+    return walk
+
+
+def _settled_metadata(settled: Settled) -> dict[str, Any]:
+    certificate = settled.certificate
+    return {
+        "certificate": certificate.sentence,
+        "complete": certificate.shown,
+        "counted_by_api": certificate.counted,
+        "mirrored": certificate.mirrored,
+        "repaired": certificate.repaired,
+        "deleted": settled.deleted,
+        "deletions_held_back": settled.held_back,
+        "left_window": settled.left_window,
+        "reverified_outside_window": settled.reverified,
+        "verification_calls": settled.calls,
+    }
 
 
 @dg.asset(

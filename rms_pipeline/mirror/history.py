@@ -44,6 +44,30 @@ def latest_syncs(connection: Connection, limit: int = 5) -> list[Sync]:
         return [Sync(*row) for row in cursor.fetchall()]
 
 
+def watermarks(connection: Connection, limit: int = 20) -> list[datetime]:
+    """The watermarks (the API's clock) of the last successful list walks, newest first."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT metadata ->> 'watermark' FROM sync_metadata WHERE status = 'completed'"
+            " AND sync_type IN ('initial_sync', 'incremental_sync', 'reconciliation')"
+            " ORDER BY completed_at DESC LIMIT %s",
+            (limit,),
+        )
+        found = [row[0] for row in cursor.fetchall()]
+    return [datetime.fromisoformat(text) for text in found if text]
+
+
+def has_full_sync(connection: Connection) -> bool:
+    """Whether a full sync ever completed."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM sync_metadata WHERE status = 'completed'"
+            " AND sync_type IN ('initial_sync', 'reconciliation'))"
+        )
+        row = cursor.fetchone()
+    return bool(row and row[0])
+
+
 def find_sync(connection: Connection, id_: str) -> Sync | None:
     """One sync by its id, None when there is no such run."""
     with connection.cursor() as cursor:

@@ -61,17 +61,19 @@ def merge(
     *,
     asked_at: datetime,
     answered_at: datetime,
+    counted_since: datetime | None = None,
 ) -> MergeResult:
     """Merges what one request brought, in one transaction, and commits it.
 
     A record that PostgreSQL refuses is tried alone, so that it costs no other; it then counts as
-    failed and leaves a line in `sync_faults`. Of an id that comes twice the last one counts.
+    failed and leaves a line in `sync_faults`. Of an id that comes twice the last one counts. What
+    is unchanged since a fetch at or after `counted_since` is not counted again.
     """
     faults = [r for r in records if isinstance(r, Fault)]
     good = {r.id: r for r in records if isinstance(r, Opportunity)}
     batch = [good[i] for i in sorted(good)]
     try:
-        result = _merge_batch(connection, run, batch, asked_at, answered_at)
+        result = _merge_batch(connection, run, batch, asked_at, answered_at, counted_since)
     except psycopg2.DataError as error:
         connection.rollback()
         if len(batch) == 1:
@@ -83,12 +85,28 @@ def merge(
             result = MergeResult()
             half = len(batch) // 2
             for part in (batch[:half], batch[half:]):
-                result += merge(connection, run, part, asked_at=asked_at, answered_at=answered_at)
+                result += merge(
+                    connection,
+                    run,
+                    part,
+                    asked_at=asked_at,
+                    answered_at=answered_at,
+                    counted_since=counted_since,
+                )
     result.failed += len(faults)
     with connection.cursor() as cursor:
         _note_faults(cursor, run, faults)
     connection.commit()
     return result
+
+
+def known_ids(connection: Connection, ids: Sequence[int]) -> set[int]:
+    """Those of `ids` that have a row in `opportunities`."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT id FROM opportunities WHERE id = ANY(%s)", (list(ids),))
+        found = {row[0] for row in cursor.fetchall()}
+    connection.commit()
+    return found
 
 
 def _merge_batch(
@@ -97,8 +115,10 @@ def _merge_batch(
     batch: Sequence[Opportunity],
     asked_at: datetime,
     answered_at: datetime,
+    counted_since: datetime | None,
 ) -> MergeResult:
     result = MergeResult()
+    repeats = 0
     if not batch:
         return result
     with connection.cursor() as cursor:
@@ -110,14 +130,20 @@ def _merge_batch(
         for o in batch:
             k = known[o.id]
             fetch = Fetch(asked_at, answered_at, o.updated_at_rms)
+            counted = (
+                counted_since is not None
+                and k.fetch is not None
+                and k.fetch.asked_at >= counted_since
+            )
             if k.fetch is not None and not supersedes(fetch, k.fetch):
-                result.stale += 1
+                result.stale += not counted
             elif not k.present:
                 new.append(o)
                 if k.fetch is not None and k.fetch.deleted:
                     restored.append(o.id)
             elif k.fingerprint == o.fingerprint:
                 same.append(o.id)
+                repeats += counted
             else:
                 changed.append(o)
         if restored:
@@ -135,7 +161,8 @@ def _merge_batch(
         _note_versions(cursor, new + changed, same, asked_at, answered_at)
         _note_faults(cursor, run, [f for o in batch for f in o.faults])
     connection.commit()
-    result.created, result.unchanged, result.restored = len(new), len(same), len(restored)
+    result.created, result.restored = len(new), len(restored)
+    result.unchanged = len(same) - repeats
     return result
 
 

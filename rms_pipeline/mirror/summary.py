@@ -1,10 +1,19 @@
 """`status_counts`: the summary that people look at first."""
 
 import pandas as pd
+from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.mirror.database import Database
 
 NO_STATUS = "(none)"
+
+
+def count_rows(connection: Connection) -> int:
+    """Live opportunities in the mirror."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM opportunities")
+        row = cursor.fetchone()
+    return int(row[0]) if row else 0
 
 
 def refresh_status_counts(database: Database) -> pd.DataFrame:

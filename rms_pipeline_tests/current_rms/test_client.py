@@ -8,7 +8,7 @@ from email.utils import format_datetime
 import pytest
 from requests.structures import CaseInsensitiveDict
 
-from rms_pipeline.current_rms import client as client_module
+from rms_pipeline.current_rms import answers
 from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
 from rms_pipeline.current_rms.errors import ApiUnavailable, Unprocessable
 from rms_pipeline.sandbox import Faults, SandboxServer, Store, Switches
@@ -37,7 +37,7 @@ def test_retry_after_as_a_date_is_read_by_the_clock_of_the_api() -> None:
             "Retry-After": format_datetime(here + timedelta(seconds=7), usegmt=True),
         }
     )
-    assert client_module._retry_after(headers) == 7
+    assert answers.retry_after(headers) == 7
 
 
 def test_an_api_that_only_says_429_ends_with_a_reason(client_for: MakeClient) -> None:

@@ -62,7 +62,8 @@ def test_materialize_all_without_config_is_a_full_sync_in_the_history(
     assert syncs[0].records_synced > 100
     checks = result.get_asset_check_evaluations()
     assert {c.check_name for c in checks if c.passed} == {
-        *("opportunity_ids_are_unique", "no_faults", "status_counts_add_up")
+        *("opportunity_ids_are_unique", "no_faults", "status_counts_add_up"),
+        *("mirror_is_complete", "deletions_are_plausible"),
     }
     counts = result.asset_materializations_for_node("status_counts")[0].metadata["counts"].value
     assert "| Status" in str(counts)

@@ -1,0 +1,69 @@
+"""What a person may set in the launchpad. Leave it all alone for the usual sync."""
+
+import dagster as dg
+from pydantic import Field
+
+
+class WalkConfig(dg.Config):
+    """What is fetched from Current RMS."""
+
+    days_back: int | None = Field(
+        default=None,
+        ge=0,
+        le=36_500,
+        description="Full syncs: fetch what ends at most this many days ago or later. "
+        "Empty: RMS_SYNC_DAYS_BACK, 30 unless set.",
+    )
+    days_ahead: int | None = Field(
+        default=None,
+        ge=0,
+        le=36_500,
+        description="Full syncs: fetch what starts at most this many days from now. "
+        "Empty: RMS_SYNC_DAYS_AHEAD, 365 unless set.",
+    )
+    overlap_minutes: int = Field(
+        default=5,
+        ge=0,
+        le=10_080,
+        description="How far the watermark is set before the start of this sync, so that edits "
+        "saved late, or by a server whose clock is behind, are fetched by the next one.",
+    )
+    resume_within_minutes: int = Field(
+        default=120,
+        ge=0,
+        le=1_440,
+        description="Full syncs: pages that an unfinished sync has fetched at most this many "
+        "minutes ago are not fetched again. 0 starts afresh.",
+    )
+
+
+class StoreConfig(dg.Config):
+    """What becomes of what was fetched."""
+
+    confirm_deletions: bool = Field(
+        default=False,
+        description="Let any number of rows go that Current RMS no longer has. Without it nothing "
+        "goes when more than 5 % of the window (and more than 20 rows) would go at once.",
+    )
+    reverify_calls: int = Field(
+        default=0,
+        ge=0,
+        le=10_000,
+        description="Full syncs: how many calls to spend on asking again for rows outside the "
+        "window (100 rows a call), those first that were not asked for longest.",
+    )
+
+
+class HousekeepingConfig(dg.Config):
+    """How long things are kept, in days."""
+
+    runs_days: int = Field(
+        default=90, ge=1, description="Dagster's runs, and with them rows of sync_metadata."
+    )
+    faults_days: int = Field(default=90, ge=1, description="Rows of sync_faults.")
+    webhook_events_days: int = Field(
+        default=90, ge=1, description="Webhook events that are settled. Others are kept."
+    )
+    walks_days: int = Field(
+        default=365, ge=1, description="What is known of walks (their pages: three full walks)."
+    )

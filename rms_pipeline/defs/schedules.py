@@ -1,0 +1,73 @@
+"""When syncs run by themselves. All on by default; switch them off in Dagster's UI."""
+
+from collections.abc import Collection
+
+import dagster as dg
+
+from rms_pipeline.defs import jobs
+from rms_pipeline.defs.housekeeping import housekeeping
+from rms_pipeline.mirror.embedded import open_database
+from rms_pipeline.mirror.history import has_full_sync
+from rms_pipeline.settings import settings
+
+_SYNCS = ("initial_sync", "incremental_sync", "reconciliation")
+_UNDER_WAY = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def reason_to_skip(
+    under_way: Collection[str], *, needs_full_sync: bool, has_full_sync: bool
+) -> str | None:
+    """Why a scheduled sync must not start now, None when it may. Pure."""
+    if under_way:
+        return f"{' and '.join(sorted(under_way))} is running; the next tick tries again."
+    if needs_full_sync and not has_full_sync:
+        return "No full sync has completed yet, so there is nothing to be incremental to."
+    return None
+
+
+def _reason_to_skip(instance: dg.DagsterInstance, *, needs_full_sync: bool) -> str | None:
+    runs = instance.get_runs(dg.RunsFilter(statuses=_UNDER_WAY))
+    under_way = {run.job_name for run in runs if run.job_name in _SYNCS}
+    with open_database(settings()).session() as connection:
+        full = has_full_sync(connection)
+    return reason_to_skip(under_way, needs_full_sync=needs_full_sync, has_full_sync=full)
+
+
+@dg.schedule(
+    name="incremental_sync",
+    job=jobs.incremental_sync,
+    cron_schedule="*/15 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every 15 minutes: what changed since the last sync.",
+)
+def incremental_sync(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    reason = _reason_to_skip(context.instance, needs_full_sync=True)
+    return dg.SkipReason(reason) if reason else dg.RunRequest()
+
+
+@dg.schedule(
+    name="reconciliation",
+    job=jobs.reconciliation,
+    cron_schedule="20 2 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every night at 02:20 UTC: a full sync, with deletions and the proof that the "
+    "mirror is complete.",
+)
+def reconciliation(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    reason = _reason_to_skip(context.instance, needs_full_sync=False)
+    return dg.SkipReason(reason) if reason else dg.RunRequest()
+
+
+housekeeping_schedule = dg.ScheduleDefinition(
+    name="housekeeping",
+    job=housekeeping,
+    cron_schedule="50 3 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every night at 03:50 UTC: forgets old runs, faults and events.",
+)

@@ -1,0 +1,124 @@
+"""Rows that are gone from Current RMS: who may be, and how they leave the table.
+
+What belongs here: SQL about absence. Who says that a record is gone is for `sync` to find out.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from rms_pipeline.mirror.order import Fetch, supersedes
+
+_COPIED = (
+    "id, name, subject, description, starts_at, ends_at, opportunity_status, created_at_rms,"
+    " updated_at_rms, venue_name, organisation_id, organisation_name, owner_id, owner_name,"
+    " charge_total, total_value, data, synced_at, last_webhook_at"
+)
+IN_WINDOW = (
+    "(o.starts_at IS NULL OR o.ends_at IS NULL OR (o.ends_at >= %(start)s"
+    " AND o.starts_at <= %(end)s))"
+)
+
+
+def unseen_rows(
+    connection: Connection, walk: int, started_at: datetime, window: tuple[datetime, datetime]
+) -> list[int]:
+    """Rows of the window that `walk` did not see and nobody has asked for since it began."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT o.id FROM opportunities o JOIN opportunity_versions v USING (id)"
+            f" WHERE {IN_WINDOW} AND v.asked_at < %(started)s AND NOT EXISTS"
+            " (SELECT FROM (SELECT unnest(record_ids) AS id FROM raw_rms_pages"
+            " WHERE walk = %(walk)s) seen WHERE seen.id = o.id) ORDER BY o.id",
+            {"start": window[0], "end": window[1], "started": started_at, "walk": walk},
+        )
+        found = [row[0] for row in cursor.fetchall()]
+    connection.commit()
+    return found
+
+
+def count_window(connection: Connection, window: tuple[datetime, datetime]) -> int:
+    """Rows that overlap `window` or lack a date."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT count(*) FROM opportunities o WHERE {IN_WINDOW}",
+            {"start": window[0], "end": window[1]},
+        )
+        row = cursor.fetchone()
+    connection.commit()
+    return int(row[0]) if row else 0
+
+
+def oldest_outside(
+    connection: Connection, window: tuple[datetime, datetime], limit: int
+) -> list[int]:
+    """Rows outside `window`, those first that the API was not asked about for longest."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT o.id FROM opportunities o WHERE NOT {IN_WINDOW}"
+            " ORDER BY o.synced_at, o.id LIMIT %(limit)s",
+            {"start": window[0], "end": window[1], "limit": limit},
+        )
+        found = [row[0] for row in cursor.fetchall()]
+    connection.commit()
+    return found
+
+
+def move_to_deleted(
+    connection: Connection,
+    gone: Mapping[int, tuple[datetime, datetime]],
+    because: str,
+) -> list[int]:
+    """Moves rows to `deleted_opportunities`, each by when its absence was asked for and answered.
+
+    A row of which something was learnt meanwhile stays. An id that has no row is remembered as
+    gone, so that no older page brings it. Returns the ids that went. Commits.
+    """
+    ids = sorted(gone)
+    if not ids:
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO opportunity_versions (id) SELECT unnest(%s::bigint[])"
+            " ON CONFLICT DO NOTHING",
+            (ids,),
+        )
+        cursor.execute(
+            "SELECT id, asked_at, answered_at, updated_at_rms, deleted FROM opportunity_versions"
+            " WHERE id = ANY(%s) ORDER BY id FOR UPDATE",
+            (ids,),
+        )
+        going = []
+        for id_, asked, answered, updated, deleted in cursor.fetchall():
+            absence = Fetch(*gone[id_], None, deleted=True)
+            if asked is None or supersedes(absence, Fetch(asked, answered, updated, deleted)):
+                going.append(id_)
+        cursor.execute(
+            "DELETE FROM deleted_opportunities d USING opportunities o"
+            " WHERE d.id = o.id AND o.id = ANY(%s)",
+            (going,),
+        )
+        cursor.execute(
+            f"WITH moved AS (DELETE FROM opportunities WHERE id = ANY(%s) RETURNING {_COPIED})"
+            f" INSERT INTO deleted_opportunities ({_COPIED}, deleted_at, deleted_because)"
+            f" SELECT {_COPIED}, clock_timestamp(), %s FROM moved RETURNING id",
+            (going, because),
+        )
+        moved = [row[0] for row in cursor.fetchall()]
+        _note_gone(connection, going, gone)
+    connection.commit()
+    return sorted(moved)
+
+
+def _note_gone(
+    connection: Connection, ids: Sequence[int], gone: Mapping[int, tuple[datetime, datetime]]
+) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE opportunity_versions v SET asked_at = n.asked_at, answered_at = n.answered_at,"
+            " updated_at_rms = NULL, fingerprint = NULL, deleted = true"
+            " FROM unnest(%s::bigint[], %s::timestamptz[], %s::timestamptz[])"
+            " AS n (id, asked_at, answered_at) WHERE v.id = n.id",
+            (list(ids), [gone[i][0] for i in ids], [gone[i][1] for i in ids]),
+        )

@@ -1,0 +1,49 @@
+"""Forgetting what is old. Only what nobody needs any more: no live row, no unsettled event."""
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from rms_pipeline.mirror.progress import forget_old_progress
+
+
+def purge(
+    connection: Connection, *, faults_days: int, webhook_events_days: int, walks_days: int
+) -> dict[str, int]:
+    """Deletes rows older than so many days; how many, by table. Commits."""
+    statements = {
+        "sync_faults": (
+            "DELETE FROM sync_faults WHERE seen_at < now() - make_interval(days => %s)",
+            faults_days,
+        ),
+        "webhook_events": (
+            "DELETE FROM webhook_events WHERE processed_at IS NOT NULL"
+            " AND received_at < now() - make_interval(days => %s)",
+            webhook_events_days,
+        ),
+        # The last ones stay whatever their age: checks and resumption read them.
+        "walks": (
+            "DELETE FROM walks WHERE started_at < now() - make_interval(days => %s)"
+            " AND id NOT IN (SELECT id FROM walks WHERE kind = 'full' ORDER BY id DESC LIMIT 5)",
+            walks_days,
+        ),
+    }
+    gone = {}
+    for table, (statement, days) in statements.items():
+        with connection.cursor() as cursor:
+            cursor.execute(statement, (days,))
+            gone[table] = cursor.rowcount
+        connection.commit()
+    forget_old_progress(connection)
+    return gone
+
+
+def runs_still_needed(connection: Connection) -> set[str]:
+    """Runs that must stay whatever their age: they hold the watermark, or show the first sync."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id FROM (SELECT id, row_number() OVER"
+            " (PARTITION BY sync_type ORDER BY completed_at DESC) AS place"
+            " FROM sync_metadata WHERE status = 'completed') newest WHERE place <= 3"
+        )
+        found = {row[0] for row in cursor.fetchall()}
+    connection.commit()
+    return found

@@ -1,0 +1,251 @@
+"""Walks of the API as the database knows them: begun, gone on with, complete, settled.
+
+A walk is complete when every page of it has landed, and settled when its pages are merged, what it
+did not see is accounted for, and the result was compared with the API's own count.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+FULL, CHANGES = "full", "changes"
+KEPT_WALKS = 3
+
+_COLUMNS = (
+    "id, kind, started_at, window_start, window_end, since, watermark, completed_at, settled_at,"
+    " read_by, nameless, certificate, deletions"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWalk:
+    """`window` of a full walk, `since` (the API's clock) of one over changes.
+
+    `watermark` is what its success moves the watermark to. `read_by`: how each segment was read.
+    `nameless`: records without an id in each segment.
+    """
+
+    id: int
+    kind: str
+    started_at: datetime
+    window: tuple[datetime, datetime] | None
+    since: datetime | None
+    watermark: datetime | None
+    completed_at: datetime | None
+    settled_at: datetime | None
+    read_by: dict[str, str]
+    nameless: dict[str, int]
+    certificate: dict[str, Any] | None
+    deletions: dict[str, Any] | None
+
+
+def begin_walk(
+    connection: Connection,
+    run: str,
+    kind: str,
+    *,
+    window: tuple[datetime, datetime] | None = None,
+    since: datetime | None = None,
+) -> StoredWalk:
+    """A new walk of `run`, with no pages yet. Commits."""
+    start, end = window or (None, None)
+    walk = _one(
+        connection,
+        "INSERT INTO walks (kind, runs, window_start, window_end, since)"
+        f" VALUES (%s, ARRAY[%s], %s, %s, %s) RETURNING {_COLUMNS}",
+        (kind, run, start, end, since),
+    )
+    assert walk is not None
+    return walk
+
+
+def resume_walk(
+    connection: Connection, run: str, *, window: tuple[datetime, datetime], fresh_for: timedelta
+) -> StoredWalk | None:
+    """The unfinished full walk that `run` may go on with, None when there is none. Commits.
+
+    That is the newest full walk, of the same window but for the time gone by since, with pages no
+    older than `fresh_for`; older pages of it are forgotten, so their ranges are read again.
+    """
+    if fresh_for <= timedelta(0):
+        return None
+    walk = _one(
+        connection,
+        f"SELECT {_COLUMNS} FROM walks WHERE id = (SELECT max(id) FROM walks WHERE kind = 'full')"
+        " AND completed_at IS NULL AND window_end - window_start = %s"
+        " AND window_start BETWEEN %s AND %s FOR UPDATE",
+        (window[1] - window[0], window[0] - fresh_for, window[0] + fresh_for),
+    )
+    if walk is None:
+        return None
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "DELETE FROM raw_rms_pages WHERE walk = %s AND asked_at < clock_timestamp() - %s",
+            (walk.id, fresh_for),
+        )
+        cursor.execute("SELECT min(asked_at) FROM raw_rms_pages WHERE walk = %s", (walk.id,))
+        row = cursor.fetchone()
+    if row is None or row[0] is None:
+        connection.commit()
+        return None
+    return _one(
+        connection,
+        "UPDATE walks SET runs = runs || %s::text, started_at = %s WHERE id = %s"
+        f" RETURNING {_COLUMNS}",
+        (run, row[0], walk.id),
+    )
+
+
+def covered_spans(
+    connection: Connection, walk: int
+) -> dict[str, list[tuple[int | None, int | None]]]:
+    """For each segment the spans of ids that landed pages are the whole truth about."""
+    spans: dict[str, list[tuple[int | None, int | None]]] = {}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT segment, lower(s), upper(s) - 1 FROM"
+            " (SELECT segment, unnest(range_agg(covers)) AS s FROM raw_rms_pages"
+            " WHERE walk = %s AND covers IS NOT NULL GROUP BY segment) spans",
+            (walk,),
+        )
+        for segment, lower, upper in cursor.fetchall():
+            spans.setdefault(segment, []).append((lower, upper))
+    connection.commit()
+    return spans
+
+
+def first_api_date(connection: Connection, walk: int) -> tuple[datetime | None, datetime | None]:
+    """When the walk began by the API's clock, and by ours (both UTC); None without pages."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT min(api_date), min(asked_at) FROM raw_rms_pages WHERE walk = %s", (walk,)
+        )
+        row = cursor.fetchone()
+    connection.commit()
+    return (row[0], row[1]) if row else (None, None)
+
+
+def nameless_by_segment(connection: Connection, walk: int) -> dict[str, int]:
+    """How many records without an id the pages hold, by segment."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT segment, sum(record_count - cardinality(record_ids)) FROM raw_rms_pages"
+            " WHERE walk = %s GROUP BY segment"
+            " HAVING sum(record_count - cardinality(record_ids)) > 0",
+            (walk,),
+        )
+        return {segment: int(count) for segment, count in cursor.fetchall()}
+
+
+def complete_walk(
+    connection: Connection,
+    walk: int,
+    *,
+    watermark: datetime,
+    read_by: Mapping[str, str],
+    nameless: Mapping[str, int],
+    notes: Sequence[str],
+) -> StoredWalk:
+    """Notes that every page of `walk` has landed. Commits."""
+    found = _one(
+        connection,
+        "UPDATE walks SET completed_at = clock_timestamp(), watermark = %s, read_by = %s,"
+        f" nameless = %s, notes = %s WHERE id = %s RETURNING {_COLUMNS}",
+        (watermark, json.dumps(dict(read_by)), json.dumps(dict(nameless)), list(notes), walk),
+    )
+    assert found is not None
+    return found
+
+
+def settle_walk(
+    connection: Connection,
+    walk: int,
+    *,
+    certificate: Mapping[str, Any] | None = None,
+    deletions: Mapping[str, Any] | None = None,
+) -> None:
+    """Notes what came of `walk`. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE walks SET settled_at = clock_timestamp(), certificate = %s, deletions = %s"
+            " WHERE id = %s",
+            (_json(certificate), _json(deletions), walk),
+        )
+    connection.commit()
+
+
+def find_walk(connection: Connection, walk: int) -> StoredWalk | None:
+    """One walk by its id."""
+    return _one(connection, f"SELECT {_COLUMNS} FROM walks WHERE id = %s", (walk,))
+
+
+def walk_of_run(connection: Connection, *runs: str) -> StoredWalk | None:
+    """The newest walk that one of `runs` worked on."""
+    return _one(
+        connection,
+        f"SELECT {_COLUMNS} FROM walks WHERE runs && %s::text[] ORDER BY id DESC LIMIT 1",
+        (list(runs),),
+    )
+
+
+def newest_walk(
+    connection: Connection, *, kind: str | None = None, settled: bool = False
+) -> StoredWalk | None:
+    """The newest complete walk (of `kind`)."""
+    return _one(
+        connection,
+        f"SELECT {_COLUMNS} FROM walks WHERE completed_at IS NOT NULL"
+        " AND (%s::text IS NULL OR kind = %s) AND (NOT %s OR settled_at IS NOT NULL)"
+        " ORDER BY id DESC LIMIT 1",
+        (kind, kind, settled),
+    )
+
+
+def kept_walks(connection: Connection) -> list[StoredWalk]:
+    """Every complete walk whose pages are still here, oldest first."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {_COLUMNS} FROM walks w WHERE completed_at IS NOT NULL AND EXISTS"
+            " (SELECT FROM raw_rms_pages p WHERE p.walk = w.id) ORDER BY id"
+        )
+        found = [_stored(row) for row in cursor.fetchall()]
+    connection.commit()
+    return found
+
+
+def prune_walks(connection: Connection, keep: int = KEPT_WALKS) -> int:
+    """Forgets the pages of all but the newest `keep` full walks and of what lies between.
+
+    The walks themselves stay, with what they proved. Returns how many pages went. Commits.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "DELETE FROM raw_rms_pages WHERE walk < (SELECT min(id) FROM"
+            " (SELECT id FROM walks WHERE kind = 'full' ORDER BY id DESC LIMIT %s) kept)",
+            (keep,),
+        )
+        gone = cursor.rowcount
+    connection.commit()
+    return gone
+
+
+def _json(value: Mapping[str, Any] | None) -> str | None:
+    return None if value is None else json.dumps(value)
+
+
+def _one(connection: Connection, query: str, values: tuple[object, ...]) -> StoredWalk | None:
+    with connection.cursor() as cursor:
+        cursor.execute(query, values)
+        row = cursor.fetchone()
+    connection.commit()
+    return None if row is None else _stored(row)
+
+
+def _stored(row: tuple[Any, ...]) -> StoredWalk:
+    id_, kind, started, start, end, *rest = row
+    window = None if start is None or end is None else (start, end)
+    return StoredWalk(id_, kind, started, window, *rest)

@@ -1,0 +1,9 @@
+"""Syncs without Dagster: `current_rms` and `mirror` put together.
+
+landing    walk the API into `raw_rms_pages`, going on with what an earlier run left
+storing    merge landed pages into `opportunities`
+by_id      ask for single opportunities: are they still there?
+settling   after a full walk: deletions, and the certificate of completeness
+certifying compare the API's count with the mirror's, find and mend the difference
+rebuilding decode again what is stored, without the API
+"""

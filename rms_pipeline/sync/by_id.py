@@ -1,0 +1,66 @@
+"""Asking for opportunities by their ids: which are still there, and which are gone."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from rms_pipeline.current_rms.client import PER_PAGE, CurrentRmsClient, ListAnswer
+from rms_pipeline.current_rms.errors import Unprocessable
+from rms_pipeline.current_rms.pacing import Lane
+from rms_pipeline.current_rms.payloads import record_id
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What became of some ids: `answers` hold the records that are there, `gone` when (UTC) each
+    absence was asked for and answered."""
+
+    answers: list[ListAnswer] = field(default_factory=list)
+    gone: dict[int, tuple[datetime, datetime]] = field(default_factory=dict)
+
+
+def ask_by_id(
+    client: CurrentRmsClient, ids: Sequence[int], *, witness: int | None, lane: Lane
+) -> Iterator[Verdict]:
+    """One verdict for each call's worth of ids (about a hundred).
+
+    An id that a list by id leaves out is gone only if the list shows that it works: nothing but
+    what was asked for comes, and `witness`, an id known to be there, among it. Otherwise, and
+    without a witness, each absent id is asked for alone, and only a 404 means gone.
+    """
+    size = PER_PAGE if witness is None else PER_PAGE - 1
+    for start in range(0, len(ids), size):
+        chunk = ids[start : start + size]
+        verdict = Verdict()
+        wanted = {*chunk} if witness is None else {*chunk, witness}
+        answer = _list(client, sorted(wanted), lane)
+        came = set() if answer is None else _ids(answer)
+        if answer is not None:
+            verdict.answers.append(answer)
+        missing = [i for i in chunk if i not in came]
+        if answer is not None and witness is not None and witness in came:
+            verdict.gone = dict.fromkeys(missing, (answer.asked_at, answer.answered_at))
+        else:
+            for id_ in missing:
+                asked_at = client.now()
+                single = client.get_opportunity(id_, lane=lane)
+                if single is None:
+                    verdict.gone[id_] = (asked_at, client.now())
+                else:
+                    verdict.answers.append(single)
+        yield verdict
+
+
+def _list(client: CurrentRmsClient, ids: Sequence[int], lane: Lane) -> ListAnswer | None:
+    """None when the API does not obey the filter."""
+    try:
+        answer = client.list_opportunities(tuple(("q[id_in][]", str(i)) for i in ids), lane=lane)
+    except Unprocessable:
+        return None
+    came, records = _ids(answer), len(answer.page.opportunities)
+    obeyed = came <= set(ids) and len(came) == records == answer.page.meta.total_row_count
+    return answer if obeyed else None
+
+
+def _ids(answer: ListAnswer) -> set[int]:
+    return {i for r in answer.page.opportunities if (i := record_id(r)) is not None}

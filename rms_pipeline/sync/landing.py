@@ -1,0 +1,235 @@
+"""Walking the API into `raw_rms_pages`.
+
+What belongs here: which walk is begun or gone on with, landing its pages, and the watermark. What
+does not: how a list is read (`current_rms.walk`), what becomes of its records (`storing`).
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from rms_pipeline.current_rms.client import PER_PAGE, CurrentRmsClient
+from rms_pipeline.current_rms.errors import WalkIncomplete
+from rms_pipeline.current_rms.pacing import Lane
+from rms_pipeline.current_rms.spans import Span, gaps
+from rms_pipeline.current_rms.walk import Walk, WalkedPage, WalkReport
+from rms_pipeline.current_rms.window import Segment, Window, changed_since
+from rms_pipeline.mirror import walks
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.progress import Progress, note_progress
+from rms_pipeline.mirror.raw_pages import count_distinct_records, count_pages, land_page
+from rms_pipeline.sync.storing import Watcher, raw_page
+
+# For what is committed a while after its `updated_at`, and servers whose clocks differ a little.
+OVERLAP = timedelta(minutes=5)
+# Without a `Date` from the API our own clock must do, which may be well off.
+_OVERLAP_WITHOUT_DATE = timedelta(minutes=30)
+FRESH_FOR = timedelta(hours=2)
+
+
+@dataclass(frozen=True, slots=True)
+class LandedWalk:
+    """What a walk brought. Counts are records, sizes bytes, times seconds.
+
+    `watermark` (the API's clock) is what an incremental sync may start from once this is stored.
+    `pages_kept` were landed by an earlier run that did not finish. `clock_skew` is how far the
+    API's clock is ahead of the database's, None when the API does not tell.
+    """
+
+    walk: int
+    pages: int
+    pages_kept: int
+    records: int
+    distinct_records: int
+    bytes: int
+    api_calls: int
+    throttled_calls: int
+    retried_calls: int
+    watermark: datetime
+    window: Window | None = None
+    since: datetime | None = None
+    clock_skew: float | None = None
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+
+def land_window(
+    database: Database,
+    client: CurrentRmsClient,
+    window: Window,
+    run: str,
+    *,
+    fresh_for: timedelta = timedelta(0),
+    overlap: timedelta = OVERLAP,
+    watch: Watcher = lambda _: None,
+) -> LandedWalk:
+    """Reads everything in `window`, landing each page under `run` as it arrives.
+
+    Goes on with an unfinished walk over a window of the same length, as far as its pages are no
+    older than `fresh_for`. Ends with what changed while it read. Raises a CurrentRmsError when the
+    list could not be read as a whole; what came stays landed.
+    """
+    began = time.monotonic()
+    with database.session() as connection:
+        walk = walks.resume_walk(
+            connection, run, window=(window.start, window.end), fresh_for=fresh_for
+        )
+        if walk is None:
+            walk = walks.begin_walk(connection, run, walks.FULL, window=(window.start, window.end))
+        elif walk.window is not None:
+            window = Window(*walk.window)
+        landing = _Landing(connection, client, walk.id, run, window, watch)
+        landing.read(window.segments(), known=walks.covered_spans(connection, walk.id))
+        watermark = landing.watermark(overlap)
+        # A row that moved from a list not yet read to one that had been is in neither.
+        landing.read([changed_since(watermark)])
+        landing.demand_whole([s.name for s in window.segments()])
+        return landing.complete(watermark, time.monotonic() - began, window=window)
+
+
+def land_changes(
+    database: Database,
+    client: CurrentRmsClient,
+    watermarks: Sequence[datetime],
+    run: str,
+    *,
+    overlap: timedelta = OVERLAP,
+    watch: Watcher = lambda _: None,
+) -> LandedWalk:
+    """Reads everything that changed since the watermark, whatever its dates.
+
+    `watermarks` are those of the last successful walks, newest first. One that lies ahead of the
+    API's clock was set when that clock was wrong, so the one before it counts.
+    """
+    began = time.monotonic()
+    with database.session() as connection:
+        for number, since in enumerate(watermarks, 1):
+            walk = walks.begin_walk(connection, run, walks.CHANGES, since=since)
+            landing = _Landing(connection, client, walk.id, run, None, watch, Lane.INCREMENTAL)
+            landing.read([changed_since(since)])
+            watermark = landing.watermark(overlap)
+            if watermark + overlap >= since or number == len(watermarks):
+                break
+            landing.report.notes.append(f"watermark {since} is ahead of the API's clock")
+        return landing.complete(watermark, time.monotonic() - began, since=since)
+
+
+class _Landing:
+    """Pages of one walk on their way into the database."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        client: CurrentRmsClient,
+        walk: int,
+        run: str,
+        window: Window | None,
+        watch: Watcher,
+        lane: Lane = Lane.WALK,
+    ) -> None:
+        self.report = WalkReport()
+        self._connection, self._client, self._walk, self._run = connection, client, walk, run
+        self._window = window
+        self._watch, self._lane = watch, lane
+        self._pages_kept, self._records_kept = count_pages(connection, walk)
+        self._pages = self._size = 0
+
+    def read(
+        self, segments: Sequence[Segment], known: Mapping[str, Sequence[Span]] | None = None
+    ) -> None:
+        walk = Walk(self._client, segments, known=known, lane=self._lane)
+        for page in walk.pages():
+            self._land(page)
+            self._note_progress(walk.report)
+        for total, part in (
+            (self.report.read_by, walk.report.read_by),
+            (self.report.nameless, walk.report.nameless),
+        ):
+            total.update(part)  # type: ignore[arg-type]
+        self.report.notes += walk.report.notes
+        self.report.expected += walk.report.expected
+        self.report.records += walk.report.records
+
+    def _land(self, page: WalkedPage) -> None:
+        answer = page.answer
+        self._pages += 1
+        self._size += len(answer.body)
+        raw = raw_page(answer, page.segment, covers=page.covers, window=self._window)
+        land_page(self._connection, self._run, self._walk, raw)
+
+    def _note_progress(self, report: WalkReport) -> None:
+        pages = self._pages_kept + self._pages
+        records = self._records_kept + self.report.records + report.records
+        expected = self._records_kept + self.report.expected + report.expected
+        progress = Progress(
+            "fetching",
+            pages,
+            max(-(-expected // PER_PAGE), pages),
+            records,
+            max(expected, records),
+        )
+        note_progress(self._connection, self._run, progress)
+        self._watch(progress)
+
+    def watermark(self, overlap: timedelta) -> datetime:
+        """The start of the walk by the API's clock, less `overlap`."""
+        api_date, asked_at = walks.first_api_date(self._connection, self._walk)
+        if api_date is not None:
+            return api_date - overlap
+        self.report.notes.append("the API does not tell its time (no Date header)")
+        return (asked_at or self._client.now()) - max(overlap, _OVERLAP_WITHOUT_DATE)
+
+    def demand_whole(self, segments: Sequence[str]) -> None:
+        """The proof that does not rest on the walk's own word: the spans add up to all ids."""
+        covered = walks.covered_spans(self._connection, self._walk)
+        for segment in segments:
+            if self.report.read_by.get(segment) in ("id", "id ranges") and gaps(
+                covered.get(segment, ())
+            ):
+                raise WalkIncomplete(
+                    f"Pages of {segment} are missing from raw_rms_pages although the walk ended. "
+                    "What came is stored. Run the sync again."
+                )
+
+    def complete(
+        self,
+        watermark: datetime,
+        seconds: float,
+        *,
+        window: Window | None = None,
+        since: datetime | None = None,
+    ) -> LandedWalk:
+        report, client = self.report, self._client
+        nameless = walks.nameless_by_segment(self._connection, self._walk) | report.nameless
+        walks.complete_walk(
+            self._connection,
+            self._walk,
+            watermark=watermark,
+            read_by=report.read_by,
+            nameless=nameless,
+            notes=report.notes,
+        )
+        distinct = count_distinct_records(self._connection, self._walk)
+        walks.prune_walks(self._connection)
+        api_date, asked_at = walks.first_api_date(self._connection, self._walk)
+        skew = None if None in (api_date, asked_at) else (api_date - asked_at).total_seconds()  # type: ignore[operator]
+        return LandedWalk(
+            walk=self._walk,
+            pages=self._pages,
+            pages_kept=self._pages_kept,
+            records=report.records,
+            distinct_records=distinct,
+            bytes=self._size,
+            api_calls=client.counts.calls,
+            throttled_calls=client.counts.throttled,
+            retried_calls=client.counts.retried,
+            watermark=watermark,
+            window=window,
+            since=since,
+            clock_skew=skew,
+            seconds=seconds,
+            notes=report.notes,
+        )
