@@ -5,6 +5,7 @@ Exit codes: 0 success, 1 failure with the reason on stderr, 2 usage or configura
 
 import signal
 import sys
+import threading
 from typing import Annotated, Any
 
 import typer
@@ -193,16 +194,20 @@ def sandbox(
         int, typer.Option(min=0, help="The account's limit; 0 is none.")
     ] = 120,
     latency_ms: Annotated[int, typer.Option(min=0, help="Delay of every answer.")] = 0,
+    changes_per_minute: Annotated[
+        float, typer.Option(min=0, help="Opportunities that change by themselves; 0 is none.")
+    ] = 0,
     host: Host = "127.0.0.1",
 ) -> None:
     """Serve an invented Current RMS account, for demos, tests and experiments.
 
     Credentials: X-SUBDOMAIN sandbox, X-AUTH-TOKEN sandbox-key.
     """
-    from rms_pipeline.sandbox import SandboxServer, Store
+    from rms_pipeline.sandbox import Churn, SandboxServer, Store
 
+    store = Store(rows, seed)
     server = SandboxServer(
-        Store(rows, seed),
+        store,
         host=host,
         port=port,
         requests_per_minute=requests_per_minute,
@@ -210,6 +215,11 @@ def sandbox(
     )
     out.print(f"Current RMS sandbox with {rows:,} opportunities at {server.url} (Ctrl-C ends it)")
     signal.signal(signal.SIGTERM, _raise_interrupt)
+    if changes_per_minute:
+        churn = Churn(store, seed=seed)
+        threading.Thread(
+            target=churn.run, args=(changes_per_minute, server.closing), daemon=True
+        ).start()
     try:
         server.serve_forever()
     except KeyboardInterrupt:

@@ -12,7 +12,7 @@ from typing import Any
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-FULL, CHANGES = "full", "changes"
+FULL, CHANGES, REFRESH = "full", "changes", "refresh"
 KEPT_WALKS = 3
 
 _COLUMNS = (

@@ -1,8 +1,9 @@
 """A local Current RMS stand-in for the demo, the tests and people's own experiments."""
 
+from rms_pipeline.sandbox.churn import Churn
+from rms_pipeline.sandbox.handler import SANDBOX_SUBDOMAIN
 from rms_pipeline.sandbox.server import (
     SANDBOX_API_KEY,
-    SANDBOX_SUBDOMAIN,
     PortInUseError,
     SandboxServer,
 )
@@ -12,6 +13,7 @@ from rms_pipeline.sandbox.switches import Faults, Switches
 __all__ = [
     "SANDBOX_API_KEY",
     "SANDBOX_SUBDOMAIN",
+    "Churn",
     "Faults",
     "PortInUseError",
     "SandboxServer",

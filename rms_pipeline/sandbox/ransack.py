@@ -63,6 +63,10 @@ def select(store: Store, query: list[tuple[str, str]], switches: Switches) -> li
                     number = _parse("id", value)
                     lower = number if predicate == "gt" else lower
                     upper = number if predicate == "lt" else upper
+            elif (field == "created_at" and not switches.honours_created_at) or (
+                field == "id" and predicate == "in" and not switches.honours_id_in
+            ):
+                continue
             elif match["many"]:
                 many.setdefault((field, predicate), set()).add(_parse(field, value))
             else:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -22,12 +22,22 @@ NESTED = {"member": ("Organisation", "member_id"), "venue": ("Venue", "venue_id"
 
 
 class Store:
-    """`rows` opportunities made from `seed`, relative to `today` (default: today, UTC)."""
+    """`rows` opportunities made from `seed`, relative to `today` (default: today, UTC).
 
-    def __init__(self, rows: int = 0, seed: int = 1, today: datetime | None = None) -> None:
+    `ahead` is how wrong the account's clock is.
+    """
+
+    def __init__(
+        self,
+        rows: int = 0,
+        seed: int = 1,
+        today: datetime | None = None,
+        ahead: timedelta = timedelta(0),
+    ) -> None:
         now = today or datetime.now(UTC)
         self.today = now.replace(hour=0, minute=0, second=0, microsecond=0)
         self.seed = seed
+        self.ahead = ahead
         self.version = 0
         self._lock = threading.RLock()
         self._rows = {row.id: row for row in generate_rows(rows, seed, self.today)}
@@ -35,6 +45,10 @@ class Store:
         self._raw: dict[int, bytes] = {}
         self._next_id = max(self._rows, default=1_000) + 1
         self._lists: dict[object, tuple[int, list[int]]] = {}
+
+    def now(self) -> datetime:
+        """The account's clock, UTC."""
+        return datetime.now(UTC) + self.ahead
 
     def ids(self) -> list[int]:
         """All ids, ascending."""
@@ -77,7 +91,7 @@ class Store:
         with self._lock:
             id_ = self._next_id
             self._next_id += 1
-        now = _now()
+        now = round(self.now().timestamp() * 1000)
         base: dict[str, Any] = render(
             Row(id_, None, None, now, now, 0, 0, 100, 1_000, 10), self.seed
         )
@@ -90,7 +104,7 @@ class Store:
             record = self.get(id_, ())
             if record is None:
                 return False
-            changed = {**record, "updated_at": iso(_now()), **fields}
+            changed = {**record, "updated_at": iso(round(self.now().timestamp() * 1000)), **fields}
             if "status" in fields and "status_name" not in fields:
                 changed["status_name"] = STATUS_NAMES.get(fields["status"], "Unknown")
             if "state" in fields and "state_name" not in fields:
@@ -142,7 +156,3 @@ class Store:
                 self._lists.clear()
             self._lists[key] = (version, found)
             return found
-
-
-def _now() -> int:
-    return int(datetime.now(UTC).timestamp() * 1000)

@@ -13,20 +13,26 @@ class Switches:
     """The facts of the API that nobody is sure of, each to be turned either way.
 
     `honours_sort`: whether `q[s]` is obeyed. `honours_id_predicates`: whether `q[id_gt]` and its
-    like narrow the list. `unknown_predicate`: refused with 422 or ignored. `null_predicates`:
-    `_null` and `_not_null` honoured, ignored or refused. `nested`: whether member, owner and venue
-    come when asked for, always or never. `filtermode_default`: what an absent `filtermode` means.
-    `retry_after`: the form of that header on a 429. `default_per_page`: 12 and 20 have been seen.
+    like narrow the list, `honours_created_at` and `honours_id_in` whether those filters do.
+    `tells_date`: whether answers have a `Date` header. `unknown_predicate`: refused with 422 or
+    ignored. `null_predicates`: `_null` and `_not_null` honoured, ignored or refused. `nested`:
+    whether member, owner and venue come when asked for, always or never. `filtermode_default`:
+    what an absent `filtermode` means. `retry_after`: the form of that header on a 429.
+    `default_per_page`: 12 and 20 have been seen. `max_per_page`: 100, and small for small tests.
     """
 
     honours_sort: bool = True
     honours_id_predicates: bool = True
+    honours_created_at: bool = True
+    honours_id_in: bool = True
+    tells_date: bool = True
     unknown_predicate: Literal["422", "ignore"] = "422"
     null_predicates: Literal["honoured", "ignored", "422"] = "honoured"
     nested: Literal["asked", "always", "never"] = "asked"
     filtermode_default: Literal["live", "all"] = "live"
     retry_after: Literal["seconds", "date", "none"] = "seconds"
     default_per_page: int = 20
+    max_per_page: int = 100
 
 
 FaultKind = Literal[

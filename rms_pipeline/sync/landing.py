@@ -106,6 +106,7 @@ def land_changes(
     """
     began = time.monotonic()
     with database.session() as connection:
+        notes: list[str] = []
         for number, since in enumerate(watermarks, 1):
             walk = walks.begin_walk(connection, run, walks.CHANGES, since=since)
             landing = _Landing(connection, client, walk.id, run, None, watch, Lane.INCREMENTAL)
@@ -113,7 +114,8 @@ def land_changes(
             watermark = landing.watermark(overlap)
             if watermark + overlap >= since or number == len(watermarks):
                 break
-            landing.report.notes.append(f"watermark {since} is ahead of the API's clock")
+            notes.append(f"watermark {since} is ahead of the API's clock")
+        landing.report.notes += notes
         return landing.complete(watermark, time.monotonic() - began, since=since)
 
 

@@ -111,6 +111,11 @@ def raw_page(
     )
 
 
+def decode_records(answer: ListAnswer) -> list[Opportunity | Fault]:
+    """The records of an answer, whatever their dates."""
+    return [decode_record(raw) for raw in answer.page.opportunities]
+
+
 def store_answer(
     connection: Connection, run: str, walk: int, segment: str, answer: ListAnswer
 ) -> MergeResult:
@@ -119,7 +124,7 @@ def store_answer(
     return merge(
         connection,
         run,
-        [decode_record(raw) for raw in answer.page.opportunities],
+        decode_records(answer),
         asked_at=answer.asked_at,
         answered_at=answer.answered_at,
     )

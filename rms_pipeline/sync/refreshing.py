@@ -1,0 +1,52 @@
+"""Refreshing single opportunities: the one way for webhooks, the command and whoever asks."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from rms_pipeline.current_rms.client import CurrentRmsClient
+from rms_pipeline.current_rms.pacing import Lane
+from rms_pipeline.mirror import walks
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.deletions import move_to_deleted
+from rms_pipeline.mirror.merge import MergeResult
+from rms_pipeline.sync.by_id import ask_by_id
+from rms_pipeline.sync.storing import store_answer
+
+_BECAUSE = "asked for by id, twice, and not found"
+
+
+@dataclass(slots=True)
+class Refreshed:
+    """`result` of the merge; `gone` are ids that the API no longer has, `deleted` the rows that
+    went, `calls` what it cost."""
+
+    result: MergeResult = field(default_factory=MergeResult)
+    gone: set[int] = field(default_factory=set)
+    deleted: int = 0
+    calls: int = 0
+
+
+def refresh(
+    database: Database,
+    client: CurrentRmsClient,
+    ids: Iterable[int],
+    run: str,
+    *,
+    lane: Lane = Lane.LIVE,
+) -> Refreshed:
+    """Asks for `ids`, up to a hundred in a call, and merges what comes; who is gone is deleted.
+
+    An absence counts when the list by id and the single record agree on it.
+    """
+    done = Refreshed()
+    before = client.counts.calls
+    with database.session() as connection:
+        walk = walks.begin_walk(connection, run, walks.REFRESH)
+        for verdict in ask_by_id(client, sorted(set(ids)), witness=None, lane=lane):
+            for answer in verdict.answers:
+                done.result += store_answer(connection, run, walk.id, "by_id", answer)
+            done.gone |= verdict.gone.keys()
+            done.deleted += len(move_to_deleted(connection, verdict.gone, _BECAUSE))
+        walks.settle_walk(connection, walk.id)
+    done.calls = client.counts.calls - before
+    return done

@@ -1,0 +1,128 @@
+"""A mirror beside its account, and the one question: are they equal?"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from rms_pipeline.current_rms.client import CurrentRmsClient
+from rms_pipeline.current_rms.window import Window
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline.sync.landing import LandedWalk
+from rms_pipeline.sync.storing import MergedWalk
+from rms_pipeline_tests.core import FullSync, full_sync, incremental_sync
+from rms_pipeline_tests.test_sync import expected, ids_in, rows
+
+for profile, sequences in {"hundred": 100, "thousands": 3_000}.items():
+    settings.register_profile(
+        profile,
+        max_examples=sequences,
+        stateful_step_count=12,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
+settings.load_profile("hundred")
+
+MakeClient = Callable[..., CurrentRmsClient]
+
+
+@dataclass
+class Mirror:
+    """A database, an account served over HTTP, and the history of syncs between them."""
+
+    database: Database
+    sandbox: SandboxServer
+    client_for: MakeClient
+    watermarks: list[datetime] = field(default_factory=list)
+    runs: int = 0
+    window: Window = field(
+        default_factory=lambda: Window.around(datetime.now(UTC), days_back=30, days_ahead=365)
+    )
+
+    @property
+    def store(self) -> Store:
+        return self.sandbox.store
+
+    def client(self) -> CurrentRmsClient:
+        client = self.client_for(self.sandbox.url)
+        client.now = self.database.clock()
+        return client
+
+    def run(self) -> str:
+        self.runs += 1
+        return f"run {self.runs}"
+
+    def full_sync(self, **options: Any) -> FullSync:
+        done = full_sync(self.database, self.client(), self.window, self.run(), **options)
+        self.watermarks.insert(0, done.landed.watermark)
+        return done
+
+    def incremental_sync(
+        self, overlap: timedelta = timedelta(minutes=5)
+    ) -> tuple[LandedWalk, MergedWalk]:
+        done = incremental_sync(
+            self.database, self.client(), self.watermarks, self.run(), overlap=overlap
+        )
+        self.watermarks.insert(0, done[0].watermark)
+        return done
+
+    def rows(self) -> dict[int, dict[str, Any]]:
+        return rows(self.database)
+
+    def deleted(self) -> set[int]:
+        with self.database.session() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT id FROM deleted_opportunities")
+            return {row[0] for row in cursor.fetchall()}
+
+    def differences(self, ids: set[int] | None = None) -> dict[int, str]:
+        """How the window differs from the API; only `ids` are looked at when given."""
+        found, problems = self.rows(), {}
+        wanted = set(ids_in(self.store, self.window))
+        for id_ in wanted if ids is None else wanted & ids:
+            if id_ not in found:
+                problems[id_] = "missing"
+                continue
+            record = self.store.get(id_)
+            assert record is not None
+            row = found[id_]
+            for column in ("starts_at", "ends_at", "created_at_rms", "updated_at_rms"):
+                if row[column] is not None:
+                    row[column] = row[column].isoformat(timespec="milliseconds")
+            wrong = [c for c, value in expected(record).items() if row[c] != value]
+            if wrong:
+                problems[id_] = f"differs in {', '.join(wrong)}"
+        for id_, row in found.items():
+            if ids is None and id_ not in wanted and self.store.get(id_) is None:
+                problems[id_] = "gone from the API"
+            elif id_ not in wanted and ids is None and self._in_window(row):
+                problems[id_] = "no longer in the window"
+        return problems
+
+    def _in_window(self, row: dict[str, Any]) -> bool:
+        start, end = row["starts_at"], row["ends_at"]
+        if isinstance(start, str):
+            start = datetime.fromisoformat(start)
+        if isinstance(end, str):
+            end = datetime.fromisoformat(end)
+        return self.window.contains(start, end)
+
+
+@pytest.fixture
+def mirror_of(database: Database, client_for: MakeClient) -> Iterator[Callable[..., Mirror]]:
+    """Makes a mirror of a store."""
+    servers: list[SandboxServer] = []
+
+    def make(store: Store, **options: Any) -> Mirror:
+        server = SandboxServer(store, **options)
+        server.start()
+        servers.append(server)
+        return Mirror(database, server, client_for)
+
+    yield make
+    for server in servers:
+        server.stop()

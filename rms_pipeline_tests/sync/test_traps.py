@@ -1,0 +1,350 @@
+"""Each trap that live clients of Current RMS fell into, and that this one does not."""
+
+import itertools
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from rms_pipeline.current_rms.errors import ApiUnavailable
+from rms_pipeline.mirror.merge import merge
+from rms_pipeline.sandbox import Churn, Faults, Store, Switches
+from rms_pipeline.sync.storing import decode_records, merge_walk
+from rms_pipeline_tests.sync.conftest import Mirror
+from rms_pipeline_tests.test_sync import ids_in
+
+MakeMirror = Callable[..., Mirror]
+NO_OVERLAP = timedelta(0)
+
+
+def once(action: Callable[[], object], after: int = 0) -> Callable[[str], None]:
+    """A hook that acts before one request, the one that comes after so many others."""
+    count = itertools.count()
+
+    def hook(_: str) -> None:
+        if next(count) == after:
+            action()
+
+    return hook
+
+
+def test_trap_1_an_edit_made_during_a_sync_is_fetched_by_the_next_one(
+    mirror_of: MakeMirror,
+) -> None:
+    mirror = mirror_of(Store(300))
+    mirror.full_sync()
+    ids = ids_in(mirror.store, mirror.window)
+    for id_ in ids:
+        mirror.store.edit(id_, {"subject": "Before"})
+
+    def edit_a_row_already_read() -> None:
+        mirror.store.edit(ids[0], {"subject": "During"})
+        # The API's clock shows whole seconds: let the sync end in a later one.
+        time.sleep(1.1)
+
+    mirror.sandbox.before_request = once(edit_a_row_already_read, after=2)
+    mirror.incremental_sync(NO_OVERLAP)
+    assert mirror.rows()[ids[0]]["name"] == "Before"
+    mirror.incremental_sync(NO_OVERLAP)
+    assert mirror.rows()[ids[0]]["name"] == "During"
+    assert mirror.differences() == {}
+
+
+def test_trap_1_the_watermark_is_the_start_of_the_walk_by_the_clock_of_the_api(
+    mirror_of: MakeMirror,
+) -> None:
+    mirror = mirror_of(Store(300, ahead=timedelta(hours=-3)))
+    before = mirror.store.now().replace(microsecond=0)
+    done = mirror.full_sync(overlap=NO_OVERLAP)
+    assert before <= done.landed.watermark <= before + timedelta(seconds=2)
+    assert done.landed.clock_skew is not None
+    assert -3 * 3600 - 2 <= done.landed.clock_skew <= -3 * 3600 + 2
+    mirror.store.edit(mirror.store.ids()[0], {"subject": "By a slow clock"})
+    mirror.incremental_sync()
+    assert mirror.rows()[mirror.store.ids()[0]]["name"] == "By a slow clock"
+
+
+def test_a_watermark_ahead_of_the_clock_of_the_api_gives_way_to_the_one_before(
+    mirror_of: MakeMirror,
+) -> None:
+    mirror = mirror_of(Store(50))
+    mirror.full_sync()
+    mirror.watermarks.insert(0, mirror.store.now() + timedelta(hours=4))
+    mirror.store.edit(mirror.store.ids()[0], {"subject": "Between"})
+    landed, _ = mirror.incremental_sync()
+    assert mirror.rows()[mirror.store.ids()[0]]["name"] == "Between"
+    assert any("ahead of the API's clock" in note for note in landed.notes)
+
+
+def test_without_a_date_from_the_api_the_overlap_is_wide(mirror_of: MakeMirror) -> None:
+    mirror = mirror_of(Store(50), switches=Switches(tells_date=False))
+    done = mirror.full_sync(overlap=NO_OVERLAP)
+    assert done.landed.watermark < mirror.store.now() - timedelta(minutes=25)
+    assert done.landed.clock_skew is None
+
+
+def test_trap_2_an_incremental_sync_reads_every_page(mirror_of: MakeMirror) -> None:
+    mirror = mirror_of(Store(1_000))
+    mirror.full_sync()
+    edited = ids_in(mirror.store, mirror.window)[:450]
+    for id_ in edited:
+        mirror.store.edit(id_, {"subject": f"Renamed {id_}"})
+    landed, merged = mirror.incremental_sync()
+    assert merged.result.updated == len(edited)
+    assert landed.api_calls <= 6
+    assert mirror.differences() == {}
+
+
+def test_trap_3_a_refresh_does_not_move_the_watermark_past_other_edits(
+    mirror_of: MakeMirror,
+) -> None:
+    mirror = mirror_of(Store(100))
+    mirror.full_sync(overlap=NO_OVERLAP)
+    early, late = ids_in(mirror.store, mirror.window)[:2]
+    mirror.store.edit(early, {"subject": "Not fetched yet"})
+    mirror.store.edit(late, {"subject": "Refreshed"})
+    client = mirror.client()
+    answer = client.get_opportunity(late)
+    assert answer is not None
+    with mirror.database.session() as connection:
+        merge(
+            connection,
+            "refresh",
+            decode_records(answer),
+            asked_at=answer.asked_at,
+            answered_at=answer.answered_at,
+        )
+    mirror.incremental_sync(NO_OVERLAP)
+    assert mirror.differences() == {}
+
+
+def test_trap_4_a_record_without_updated_at_is_found_by_the_next_full_sync(
+    mirror_of: MakeMirror,
+) -> None:
+    mirror = mirror_of(Store(100))
+    mirror.full_sync()
+    edited = ids_in(mirror.store, mirror.window)[3]
+    mirror.store.edit(edited, {"subject": "Timeless", "updated_at": None})
+    created = mirror.store.create({"subject": "Timeless too", "updated_at": None})
+    mirror.incremental_sync()
+    assert set(mirror.differences()) == {edited, created}
+    mirror.full_sync()
+    assert mirror.differences() == {}
+
+
+def test_trap_5_a_deleted_opportunity_moves_to_deleted_opportunities(
+    mirror_of: MakeMirror,
+) -> None:
+    mirror = mirror_of(Store(500))
+    mirror.full_sync()
+    gone = set(ids_in(mirror.store, mirror.window)[::60])
+    for id_ in gone:
+        mirror.store.delete(id_)
+    done = mirror.full_sync()
+    assert done.settled.deleted == len(gone)
+    assert mirror.deleted() == gone
+    assert mirror.differences() == {}
+    # One call asked for them all; the counts of the certificate are the other three.
+    assert done.settled.calls == 4
+
+
+def test_trap_5_a_walk_that_was_cut_short_deletes_nothing(mirror_of: MakeMirror) -> None:
+    mirror = mirror_of(Store(1_500))
+    mirror.full_sync()
+    mirror.store.delete(ids_in(mirror.store, mirror.window)[0])
+
+    def break_down() -> None:
+        mirror.sandbox.faults = Faults(probabilities={"error_502": 1.0})
+
+    mirror.sandbox.before_request = once(break_down, after=12)
+    with pytest.raises(ApiUnavailable):
+        mirror.full_sync()
+    assert mirror.deleted() == set()
+    mirror.sandbox.faults = Faults()
+    mirror.full_sync()
+    assert mirror.differences() == {}
+
+
+def test_trap_5_a_row_that_left_the_window_stays_and_is_up_to_date(mirror_of: MakeMirror) -> None:
+    mirror = mirror_of(Store(200))
+    mirror.full_sync()
+    moved = ids_in(mirror.store, mirror.window)[5]
+    record = mirror.store.get(moved)
+    assert record is not None
+    far = {"starts_at": "2040-01-01T00:00:00.000Z", "ends_at": "2040-01-02T00:00:00.000Z"}
+    mirror.store.edit(moved, {**far, "updated_at": record["updated_at"]})
+    done = mirror.full_sync()
+    assert done.settled.left_window == 1
+    assert (done.settled.deleted, done.settled.certificate.shown) == (0, True)
+    assert mirror.rows()[moved]["starts_at"].year == 2040
+
+
+@pytest.mark.parametrize("confirm", [False, True])
+def test_trap_5_when_too_many_would_go_none_goes_unless_confirmed(
+    mirror_of: MakeMirror, confirm: bool
+) -> None:
+    mirror = mirror_of(Store(500))
+    mirror.full_sync()
+    before = set(mirror.rows())
+    gone = set(ids_in(mirror.store, mirror.window)[:40])
+    for id_ in gone:
+        mirror.store.delete(id_)
+    done = mirror.full_sync(confirm_deletions=confirm)
+    if confirm:
+        assert mirror.deleted() == gone
+        assert done.settled.certificate.shown
+    else:
+        assert set(mirror.rows()) == before
+        assert done.settled.held_back >= 21
+        assert not done.settled.certificate.shown
+        assert "confirmation" in done.settled.certificate.sentence
+
+
+def test_trap_5_a_list_by_id_that_is_not_obeyed_deletes_nobody_who_is_there(
+    mirror_of: MakeMirror,
+) -> None:
+    mirror = mirror_of(Store(300), switches=Switches(honours_id_in=False))
+    mirror.full_sync()
+    ids = ids_in(mirror.store, mirror.window)
+    mirror.store.delete(ids[0])
+    far = {"starts_at": "2040-01-01T00:00:00.000Z", "ends_at": "2040-01-02T00:00:00.000Z"}
+    mirror.store.edit(ids[1], {**far, "updated_at": None})
+    done = mirror.full_sync()
+    assert mirror.deleted() == {ids[0]}
+    assert done.settled.left_window == 1
+
+
+def test_a_record_that_reappears_comes_back(mirror_of: MakeMirror) -> None:
+    mirror = mirror_of(Store(100))
+    mirror.full_sync()
+    id_ = ids_in(mirror.store, mirror.window)[0]
+    record = mirror.store.get(id_, ())
+    assert record is not None
+    mirror.store.delete(id_)
+    mirror.full_sync()
+    assert mirror.deleted() == {id_}
+    mirror.store.put(id_, record)
+    done = mirror.full_sync()
+    assert done.merged.result.restored == 1
+    assert mirror.deleted() == set()
+    assert mirror.differences() == {}
+
+
+def test_nothing_fetched_before_a_deletion_brings_the_row_back(mirror_of: MakeMirror) -> None:
+    mirror = mirror_of(Store(100))
+    first = mirror.full_sync()
+    id_ = ids_in(mirror.store, mirror.window)[0]
+    mirror.store.delete(id_)
+    mirror.full_sync()
+    merge_walk(mirror.database, first.landed.walk, "late")
+    assert id_ not in mirror.rows()
+    assert mirror.deleted() == {id_}
+
+
+def test_rows_outside_the_window_are_asked_for_again_oldest_first_and_go_when_gone(
+    mirror_of: MakeMirror,
+) -> None:
+    mirror = mirror_of(Store(400))
+    mirror.full_sync()
+    inside = set(ids_in(mirror.store, mirror.window))
+    outside = [i for i in mirror.store.ids() if i not in inside][:30]
+    for id_ in outside:
+        mirror.store.edit(id_, {"subject": "Long ago"})
+    mirror.incremental_sync()
+    assert set(outside) <= set(mirror.rows())
+    mirror.store.delete(outside[0])
+    done = mirror.full_sync(reverify_calls=5)
+    assert done.settled.reverified == len(outside)
+    assert mirror.deleted() == {outside[0]}
+
+
+SHIFTING = [
+    Switches(),
+    Switches(honours_sort=False),
+    Switches(honours_id_predicates=False),
+    Switches(honours_sort=False, honours_id_predicates=False),
+]
+
+
+@pytest.mark.parametrize("switches", SHIFTING)
+def test_trap_6_rows_that_shift_between_pages_are_neither_missed_nor_counted_twice(
+    mirror_of: MakeMirror, switches: Switches
+) -> None:
+    mirror = mirror_of(Store(2_000), switches=switches)
+    ids = mirror.store.ids()
+    victims = iter(ids[::9])
+
+    def move(_: str) -> None:
+        for victim in itertools.islice(victims, 2):
+            mirror.store.delete(victim)
+        mirror.store.create({"subject": "Born during the walk"})
+
+    mirror.sandbox.before_request = move
+    full = mirror.full_sync(confirm_deletions=True)
+    mirror.sandbox.before_request = None
+    rows = mirror.rows()
+    lived_throughout = set(ids_in(mirror.store, mirror.window)) & set(ids)
+    assert lived_throughout <= set(rows)
+    assert full.settled.deleted == len(mirror.deleted())
+    done = mirror.full_sync(confirm_deletions=True)
+    assert mirror.differences() == {}
+    assert done.settled.certificate.shown
+
+
+def test_trap_6_an_api_that_obeys_neither_order_nor_ranges_is_read_until_it_rests(
+    mirror_of: MakeMirror,
+) -> None:
+    switches = Switches(honours_sort=False, honours_id_predicates=False, honours_created_at=False)
+    mirror = mirror_of(Store(900), switches=switches)
+    ids = mirror.store.ids()
+    late = iter([(ids[0], {"subject": "Replaced one on a page already read"})])
+
+    def swap(_: str) -> None:
+        for id_, fields in late:
+            mirror.store.delete(id_)
+            mirror.store.create(fields)
+
+    mirror.sandbox.before_request = swap
+    done = mirror.full_sync()
+    assert mirror.differences() == {}
+    assert done.settled.certificate.shown
+
+
+def test_trap_6_a_row_that_moves_to_a_list_already_read_is_found(mirror_of: MakeMirror) -> None:
+    mirror = mirror_of(Store(400))
+    undated = mirror.store.create({"subject": "Dated at last"})
+    today = mirror.store.today.strftime("%Y-%m-%dT00:00:00.000Z")
+
+    pending = [undated]
+
+    def date_it(path: str) -> None:
+        if "starts_at_null" in path and pending:
+            mirror.store.edit(pending.pop(), {"starts_at": today, "ends_at": today})
+
+    mirror.sandbox.before_request = date_it
+    mirror.full_sync()
+    mirror.sandbox.before_request = None
+    assert mirror.differences() == {}
+
+
+def test_trap_7_an_older_page_does_not_overwrite_a_refresh(mirror_of: MakeMirror) -> None:
+    mirror = mirror_of(Store(100))
+    first = mirror.full_sync()
+    id_ = ids_in(mirror.store, mirror.window)[0]
+    mirror.store.edit(id_, {"subject": "Newer"})
+    mirror.incremental_sync()
+    merge_walk(mirror.database, first.landed.walk, "late")
+    assert mirror.rows()[id_]["name"] == "Newer"
+
+
+def test_a_living_account_is_mirrored_exactly_once_it_rests(mirror_of: MakeMirror) -> None:
+    mirror = mirror_of(Store(1_200))
+    churn = Churn(mirror.store, seed=7)
+    mirror.sandbox.before_request = churn.step
+    mirror.full_sync()
+    mirror.full_sync()
+    mirror.sandbox.before_request = None
+    done = mirror.full_sync()
+    assert mirror.differences() == {}
+    assert done.settled.certificate.shown
