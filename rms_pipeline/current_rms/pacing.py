@@ -9,8 +9,6 @@ import time
 from enum import Enum
 from typing import Protocol
 
-WALK_SHARE = 0.9
-
 
 class Lane(Enum):
     """Who is asking. A live refresh takes the next slot; a walk leaves room for it."""
@@ -18,6 +16,10 @@ class Lane(Enum):
     LIVE = "live"
     INCREMENTAL = "incremental"
     WALK = "walk"
+
+
+# Of the account's limit. What a lane leaves is room for those above it.
+SHARES = {Lane.LIVE: 1.0, Lane.INCREMENTAL: 0.95, Lane.WALK: 0.9}
 
 
 class Budget(Protocol):
@@ -44,8 +46,8 @@ class ProcessBudget:
         self._paused_until = 0.0
 
     def acquire(self, lane: Lane) -> None:
-        share = 1.0 if lane is Lane.LIVE else WALK_SHARE
-        interval = 60 / (self.requests_per_minute * share) if self.requests_per_minute else 0.0
+        allowed = self.requests_per_minute * SHARES[lane]
+        interval = 60 / allowed if allowed else 0.0
         while True:
             with self._lock:
                 now = time.monotonic()

@@ -1,5 +1,6 @@
 """What assets are given: the mirror's database, and the Current RMS API (or its stand-in)."""
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,8 +9,8 @@ import requests
 from pydantic import PrivateAttr, SecretStr
 
 from rms_pipeline.current_rms.client import CurrentRmsClient
-from rms_pipeline.current_rms.pacing import ProcessBudget
 from rms_pipeline.defs.run_lock import lock_name
+from rms_pipeline.mirror.budget import SharedBudget
 from rms_pipeline.mirror.database import Database, advisory_lock
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.sandbox import (
@@ -49,14 +50,15 @@ class CurrentRmsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def client(self, database: Database) -> Iterator[CurrentRmsClient]:
         """A client stamping what it fetches by the database's clock."""
         with _account(settings()) as (base_url, subdomain, api_key):
+            budget = SharedBudget(database, subdomain, settings().requests_per_minute)
             client = CurrentRmsClient(
                 base_url=base_url,
                 subdomain=subdomain,
                 api_key=api_key,
-                budget=ProcessBudget(settings().requests_per_minute),
+                budget=budget,
                 now=database.clock(),
             )
-            with client:
+            with contextlib.closing(budget), client:
                 yield client
 
 
