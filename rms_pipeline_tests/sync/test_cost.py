@@ -1,0 +1,74 @@
+"""What an incremental sync costs, and that it costs the same however big the mirror is."""
+
+from collections.abc import Callable
+
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.sandbox import Store
+from rms_pipeline_tests.sync.conftest import Mirror
+from rms_pipeline_tests.test_sync import ids_in
+
+
+def rows_touched(database: Database) -> int:
+    """Rows of the mirror's tables written since the statistics were last reset."""
+    with database.session() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_force_next_flush()")
+        cursor.execute(
+            "SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_user_tables"
+            " WHERE relname IN ('opportunities', 'opportunity_versions', 'raw_rms_pages')"
+        )
+        return int((cursor.fetchone() or (0,))[0])
+
+
+def test_five_changes_among_ten_thousand_cost_one_call_and_the_work_of_five(
+    mirror_of: Callable[..., Mirror],
+) -> None:
+    mirror = mirror_of(Store(10_000))
+    mirror.full_sync()
+    for id_ in ids_in(mirror.store, mirror.window)[:5]:
+        mirror.store.edit(id_, {"subject": "Changed"})
+    before = rows_touched(mirror.database)
+    mirror.sandbox.requests.clear()
+    _, merged = mirror.incremental_sync()
+    assert len(mirror.sandbox.requests) == 1
+    assert merged.result.updated == 5
+    # Five rows, five versions (twice when a page repeats them), one page.
+    assert rows_touched(mirror.database) - before <= 11
+
+
+def test_a_full_sync_over_few_pages_spends_no_more_than_four_calls_besides(
+    mirror_of: Callable[..., Mirror],
+) -> None:
+    """Those are: what changed meanwhile, and the three counts of the certificate."""
+    mirror = mirror_of(Store(2_000))
+    mirror.full_sync()
+    mirror.sandbox.requests.clear()
+    done = mirror.full_sync()
+    assert len(mirror.sandbox.requests) == done.landed.pages + 3
+
+
+def test_a_difference_of_one_in_thousands_is_found_with_few_calls(
+    mirror_of: Callable[..., Mirror],
+) -> None:
+    mirror = mirror_of(Store(6_000))
+    ids = ids_in(mirror.store, mirror.window)
+    late: list[int] = []
+
+    def create_behind_the_walk(path: str) -> None:
+        """After the last page, moved into the window without a trace in updated_at."""
+        if "per_page=1&" in path and not late:
+            record = mirror.store.get(ids[2_000], ())
+            assert record is not None
+            outside = next(i for i in mirror.store.ids() if i not in set(ids))
+            stamp = (mirror.store.get(outside, ()) or {}).get("updated_at")
+            dates = {k: record[k] for k in ("starts_at", "ends_at")}
+            mirror.store.edit(outside, {**dates, "updated_at": stamp})
+            late.append(outside)
+
+    mirror.sandbox.before_request = create_behind_the_walk
+    done = mirror.full_sync()
+    mirror.sandbox.before_request = None
+    assert late
+    assert done.settled.certificate.shown
+    assert 1 <= done.settled.certificate.repaired <= 100
+    assert done.settled.certificate.calls <= 20
+    assert mirror.differences() == {}
