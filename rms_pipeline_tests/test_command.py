@@ -1,10 +1,8 @@
 """The command as people run it: real processes, a real Dagster instance, a real sandbox."""
 
 import json
-import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,18 +14,19 @@ import pytest
 import requests
 
 from rms_pipeline.dagster_api import is_up, launch
-from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN, SandboxServer, Store
-from rms_pipeline.settings import child_environment
+from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline_tests.conftest import new_database
-
-PROJECT = Path(__file__).parent.parent
-SECRET_KEY = "planted-key-71f3"
-SECRET_PASSWORD = "planted-password-88c2"
-
-
-def with_password(url: str) -> str:
-    """The same database, with a password that a trusting server ignores."""
-    return re.sub(r"//postgres:?@", f"//postgres:{SECRET_PASSWORD}@", url)
+from rms_pipeline_tests.processes import (
+    PROJECT,
+    SECRET_KEY,
+    SECRET_PASSWORD,
+    Dagster,
+    command,
+    environment_for,
+    free_port,
+    query,
+    wait_until,
+)
 
 
 @pytest.fixture
@@ -39,51 +38,6 @@ def sandbox() -> Iterator[SandboxServer]:
 @pytest.fixture
 def environment(each_empty_url: str, sandbox: SandboxServer) -> dict[str, str]:
     return environment_for(each_empty_url, sandbox)
-
-
-def environment_for(url: str, sandbox: SandboxServer, **changes: str | None) -> dict[str, str]:
-    values: dict[str, str | None] = {
-        "POSTGRES_URL": with_password(url),
-        "POSTGRES_URL_NON_POOLING": None,
-        "CURRENT_RMS_SUBDOMAIN": SANDBOX_SUBDOMAIN,
-        "CURRENT_RMS_API_KEY": SECRET_KEY,
-        "CURRENT_RMS_BASE_URL": sandbox.url,
-        "CURRENT_RMS_REQUESTS_PER_MINUTE": "0",
-        "DAGSTER_HOME": None,
-        "PYTHONWARNINGS": None,
-        "COLUMNS": "200",
-        **changes,
-    }
-    return child_environment(**values)
-
-
-def command(
-    *arguments: str, environment: dict[str, str], timeout: float = 120
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "rms_pipeline.cli", *arguments],
-        env=environment,
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
-
-
-def query(environment: dict[str, str], statement: str) -> list[tuple[object, ...]]:
-    connection = psycopg2.connect(environment["POSTGRES_URL"])
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(statement)
-            return cursor.fetchall()
-    finally:
-        connection.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def everything_stored(environment: dict[str, str]) -> str:
@@ -266,36 +220,6 @@ def test_a_database_that_drops_the_sync_fails_it_with_a_reason(
     assert query(environment, "SELECT status FROM sync_metadata") == [("failed",)]
     sandbox.latency = 0.0
     assert command("sync", "initial", environment=environment).returncode == 0
-
-
-class Dagster:
-    """`dagster dev` on a free port, head of its own process group."""
-
-    def __init__(self, environment: dict[str, str], log: Path) -> None:
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        arguments = ["-m", "dagster", "dev", "-w", "workspace.yaml", "-p", str(port)]
-        with log.open("ab") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, *arguments],
-                env=environment,
-                cwd=PROJECT,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-            )
-
-    def end(self, number: int) -> None:
-        os.killpg(self.process.pid, number)
-        self.process.wait(timeout=60)
-
-
-def wait_until(condition: object, timeout: float = 90) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
 
 
 def test_dagster_dev_killed_in_mid_run_fails_that_run_and_the_next_one_succeeds(

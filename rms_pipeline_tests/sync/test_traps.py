@@ -348,3 +348,32 @@ def test_a_living_account_is_mirrored_exactly_once_it_rests(mirror_of: MakeMirro
     done = mirror.full_sync()
     assert mirror.differences() == {}
     assert done.settled.certificate.shown
+
+
+def test_trap_9_a_nul_or_a_refused_record_costs_no_other_and_is_named_in_the_certificate(
+    mirror_of: MakeMirror,
+) -> None:
+    mirror = mirror_of(Store(150))
+    mirror.store.create({"subject": "Nul \u0000 inside", "description": "ok"})
+    nameless = 9_000_001
+    mirror.store.put_raw(nameless, b'{"subject":"no id at all"}')
+    done = mirror.full_sync()
+    stored = {row["name"] for row in mirror.rows().values()}
+    assert "Nul \ufffd inside" in stored
+    assert done.merged.result.failed == 1
+    certificate = done.settled.certificate
+    assert (certificate.shown, certificate.unstorable) == (True, 1)
+    assert "1 that cannot be stored" in certificate.sentence
+    assert certificate.counted == certificate.mirrored + 1
+
+
+def test_trap_10_empty_text_for_a_number_or_a_date_is_absent_and_no_fault(
+    mirror_of: MakeMirror,
+) -> None:
+    mirror = mirror_of(Store(20))
+    id_ = mirror.store.create({"starts_at": "", "ends_at": "", "charge_total": "", "member_id": ""})
+    done = mirror.full_sync()
+    row = mirror.rows()[id_]
+    assert (row["starts_at"], row["charge_total"], row["organisation_id"]) == (None, None, None)
+    assert done.merged.result.failed == 0
+    assert done.settled.certificate.shown

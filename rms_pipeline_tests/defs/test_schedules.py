@@ -1,0 +1,92 @@
+"""When syncs start by themselves, and why they do not."""
+
+import dagster as dg
+import pytest
+
+from rms_pipeline.definitions import build_defs
+from rms_pipeline.defs import schedules
+from rms_pipeline.defs.schedules import reason_to_skip
+from rms_pipeline_tests.defs.test_assets import instance, materialize, sandbox
+
+__all__ = ["instance", "sandbox"]
+
+
+def decide(schedule: dg.ScheduleDefinition, instance: dg.DagsterInstance) -> str:
+    """ "run", or the reason for which not."""
+    with dg.build_schedule_context(instance=instance) as context:
+        data = schedule.evaluate_tick(context)
+    return "run" if data.run_requests else str(data.skip_message)
+
+
+def test_an_incremental_sync_is_skipped_with_a_reason_until_a_full_one_has_completed(
+    instance: dg.DagsterInstance,
+) -> None:
+    assert "No full sync" in decide(schedules.incremental_sync, instance)
+    assert decide(schedules.reconciliation, instance) == "run"
+    materialize(instance)
+    assert decide(schedules.incremental_sync, instance) == "run"
+
+
+def test_a_scheduled_sync_is_skipped_with_a_reason_while_one_is_running(
+    instance: dg.DagsterInstance,
+) -> None:
+    materialize(instance)
+    job = build_defs().resolve_job_def("initial_sync")
+    run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    for schedule in (schedules.incremental_sync, schedules.reconciliation):
+        assert "initial_sync is running" in decide(schedule, instance)
+    instance.report_run_failed(run)
+    assert decide(schedules.incremental_sync, instance) == "run"
+
+
+@pytest.mark.parametrize("name", ["incremental_sync", "reconciliation", "housekeeping"])
+def test_a_schedule_is_on_by_default(name: str) -> None:
+    schedule = build_defs().resolve_schedule_def(name)
+    assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+
+
+def test_all_that_is_running_is_named() -> None:
+    reason = reason_to_skip({"b", "a"}, needs_full_sync=True, has_full_sync=True)
+    assert reason == "a and b is running; the next tick tries again."
+
+
+def test_an_incremental_job_in_dagster_fetches_only_changes(
+    instance: dg.DagsterInstance,
+    sandbox: object,
+) -> None:
+    materialize(instance)
+    result = (
+        build_defs()
+        .resolve_job_def("incremental_sync")
+        .execute_in_process(instance=instance, raise_on_error=False)
+    )
+    assert result.success
+    pages = result.asset_materializations_for_node("raw_rms_pages")[0].metadata
+    assert pages["api_calls"].value == 1
+    assert "changed_since" in pages
+    checks = {c.check_name for c in result.get_asset_check_evaluations()}
+    assert "mirror_is_complete" not in checks
+
+
+def test_housekeeping_forgets_old_runs_but_never_the_watermark(
+    instance: dg.DagsterInstance,
+) -> None:
+    for _ in range(5):
+        materialize(instance)
+    from rms_pipeline.mirror.embedded import open_database
+    from rms_pipeline.settings import settings
+
+    database = open_database(settings())
+    with database.session() as connection, connection.cursor() as cursor:
+        cursor.execute("UPDATE dagster.runs SET create_timestamp = now() - interval '100 days'")
+        cursor.execute("INSERT INTO sync_faults (field, problem, run, seen_at)"
+                       " VALUES ('id', 'old', 'r', now() - interval '91 days'),"
+                       " ('id', 'new', 'r', now())")  # fmt: skip
+    job = build_defs().resolve_job_def("housekeeping")
+    assert job.execute_in_process(instance=instance).success
+    with database.session() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM sync_metadata")
+        assert cursor.fetchone() == (3,)
+        cursor.execute("SELECT problem FROM sync_faults")
+        assert cursor.fetchall() == [("new",)]
+    assert decide(schedules.incremental_sync, instance) == "run"
