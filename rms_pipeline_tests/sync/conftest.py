@@ -40,6 +40,7 @@ class Mirror:
     client_for: MakeClient
     watermarks: list[datetime] = field(default_factory=list)
     runs: int = 0
+    _client: CurrentRmsClient | None = None
     window: Window = field(
         default_factory=lambda: Window.around(datetime.now(UTC), days_back=30, days_ahead=365)
     )
@@ -49,9 +50,15 @@ class Mirror:
         return self.sandbox.store
 
     def client(self) -> CurrentRmsClient:
-        client = self.client_for(self.sandbox.url)
-        client.now = self.database.clock()
-        return client
+        """A new one, with counts of its own; the one before is closed."""
+        self.close()
+        self._client = self.client_for(self.sandbox.url)
+        self._client.now = self.database.clock()
+        return self._client
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
 
     def run(self) -> str:
         self.runs += 1

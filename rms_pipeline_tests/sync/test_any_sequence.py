@@ -195,6 +195,7 @@ class Sequences(RuleBasedStateMachine):
         assert mirror.differences() == {}
         assert done.settled.certificate.shown, done.settled.certificate.sentence
         assert not mirror.deleted() & set(mirror.rows())
+        mirror.close()
         mirror.sandbox.stop()
 
 
