@@ -126,6 +126,28 @@ def _sync(job: str, as_json: bool, ops: dict[str, dict[str, Any]]) -> None:
 
 
 @app.command()
+def refresh(
+    ids: Annotated[list[int], typer.Argument(help="Ids of opportunities in Current RMS.", min=1)],
+    as_json: AsJson = False,
+) -> None:
+    """Fetch these opportunities now, and whatever webhooks are waiting."""
+    current = _prepare()
+    _announce_sandbox(current)
+    from rms_pipeline.foreground import print_json, run_sync
+
+    ops = {"refresh_opportunities": {"ids": ids}}
+    sync = run_sync("webhook_refresh", as_json=as_json, console=err, ops=ops)
+    if as_json:
+        print_json(sync)
+    if sync.status != "completed":
+        raise RmsPipelineError(sync.error or "The refresh failed; see the run in Dagster's UI.")
+    if not as_json:
+        kinds = ("created", "updated", "unchanged", "deleted")
+        made = ", ".join(f"{count:,} {k}" for k in kinds if (count := sync.metadata.get(k)))
+        out.print(f"[green]Refreshed {sync.records_synced:,}[/green] ({made or 'none is there'}).")
+
+
+@app.command()
 def status() -> None:
     """Show the last syncs, opportunities by status, and the queue of webhooks."""
     current = config.settings()

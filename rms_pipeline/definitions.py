@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from rms_pipeline.defs import asset_checks, assets, housekeeping, jobs, schedules
+from rms_pipeline.defs import asset_checks, assets, housekeeping, jobs, schedules, webhook_refresh
 from rms_pipeline.defs.resources import CurrentRmsResource, MirrorResource
 
 
@@ -29,6 +29,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
             jobs.initial_sync,
             jobs.incremental_sync,
             jobs.reconciliation,
+            webhook_refresh.webhook_refresh,
             housekeeping.housekeeping,
         ],
         schedules=[
@@ -36,6 +37,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
             schedules.reconciliation,
             schedules.housekeeping_schedule,
         ],
+        sensors=[webhook_refresh.webhook_refresh_sensor],
         resources={
             "mirror": MirrorResource(),
             "current_rms": CurrentRmsResource(),

@@ -12,7 +12,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.mirror.database import Database, DatabaseError, advisory_lock
 
-HEAD = "0003"
+HEAD = "0004"
 VERSION_TABLE = "rms_pipeline_alembic_version"
 DAGSTER_SCHEMA = "dagster"
 _HISTORY_SQL = Path(__file__).with_name("sync_metadata.sql")
