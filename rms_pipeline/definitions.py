@@ -5,7 +5,15 @@ from typing import Any
 
 import dagster as dg
 
-from rms_pipeline.defs import asset_checks, assets, housekeeping, jobs, schedules, webhook_refresh
+from rms_pipeline.defs import (
+    asset_checks,
+    assets,
+    business_events,
+    housekeeping,
+    jobs,
+    schedules,
+    webhook_refresh,
+)
 from rms_pipeline.defs.resources import CurrentRmsResource, MirrorResource
 
 
@@ -30,6 +38,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
             jobs.incremental_sync,
             jobs.reconciliation,
             webhook_refresh.webhook_refresh,
+            business_events.business_events,
             housekeeping.housekeeping,
         ],
         schedules=[
@@ -37,7 +46,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
             schedules.reconciliation,
             schedules.housekeeping_schedule,
         ],
-        sensors=[webhook_refresh.webhook_refresh_sensor],
+        sensors=[webhook_refresh.webhook_refresh_sensor, business_events.business_events_sensor],
         resources={
             "mirror": MirrorResource(),
             "current_rms": CurrentRmsResource(),

@@ -14,6 +14,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from rms_pipeline.current_rms.payloads import Fault, Opportunity
+from rms_pipeline.mirror.changes import note_changes
 from rms_pipeline.mirror.copy_text import Value, copy_rows
 from rms_pipeline.mirror.order import Fetch, supersedes
 
@@ -151,7 +152,7 @@ def _merge_batch(
         if new:
             copy_rows(cursor, "opportunities", _STAGED, (_row(o, asked_at) for o in new))
         if changed:
-            updated = _update(cursor, changed, asked_at)
+            updated = _update(cursor, run, changed, asked_at)
             same += [o.id for o in changed if o.id not in updated]
             result.updated = len(updated)
         if same:
@@ -187,13 +188,16 @@ def _row(o: Opportunity, asked_at: datetime) -> list[Value]:
     return [*(getattr(o, column) for column in MAPPED), asked_at]
 
 
-def _update(cursor: Cursor, changed: Sequence[Opportunity], asked_at: datetime) -> set[int]:
+def _update(
+    cursor: Cursor, run: str, changed: Sequence[Opportunity], asked_at: datetime
+) -> set[int]:
     """Rewrites the rows that differ; the API may write the same record with other bytes."""
     cursor.execute(
         "CREATE TEMP TABLE IF NOT EXISTS staged_opportunities"
         " (LIKE opportunities) ON COMMIT DELETE ROWS"
     )
     copy_rows(cursor, "staged_opportunities", _STAGED, (_row(o, asked_at) for o in changed))
+    note_changes(cursor, "staged_opportunities", run)
     settings = ", ".join(f"{c} = s.{c}" for c in (*_SETTABLE, "synced_at"))
     before = ", ".join(f"o.{c}" for c in _SETTABLE)
     after = ", ".join(f"s.{c}" for c in _SETTABLE)

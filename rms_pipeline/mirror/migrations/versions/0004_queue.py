@@ -20,6 +20,8 @@ def upgrade() -> None:
     )
     op.execute("CREATE INDEX ON webhook_events (opportunity_id)")
     op.execute("CREATE INDEX ON webhook_events (received_at)")
+    op.execute("CREATE INDEX ON opportunity_changes (opportunity_id)")
+    op.execute("CREATE INDEX ON opportunity_changes (seen_at)")
     # A trigger, so that a row written by anyone wakes the fast lane.
     op.execute("""
         CREATE FUNCTION rms_notify_webhook_events() RETURNS trigger LANGUAGE plpgsql AS $$
