@@ -14,7 +14,13 @@ from rich.table import Table
 
 from rms_pipeline import settings as config
 from rms_pipeline.errors import RmsPipelineError
-from rms_pipeline.settings import DAGSTER_PORT, SANDBOX_PORT, SettingsError, set_environment
+from rms_pipeline.settings import (
+    DAGSTER_PORT,
+    SANDBOX_PORT,
+    WEB_PORT,
+    SettingsError,
+    set_environment,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -53,20 +59,21 @@ def _announce_sandbox(current: config.Settings) -> None:
 @app.command()
 def up(
     dagster_port: Annotated[int, typer.Option(help="Port of Dagster's UI.")] = DAGSTER_PORT,
+    port: Annotated[int, typer.Option(help="Port of the web service.")] = WEB_PORT,
     sandbox_port: Annotated[int, typer.Option(help="Port of the sandbox.")] = SANDBOX_PORT,
     host: Host = "127.0.0.1",
 ) -> None:
-    """Start everything: database, sandbox (without an account), Dagster's UI and daemon.
+    """Start everything: database, sandbox (without an account), Dagster's UI and daemon, and the
+    web service that receives webhooks.
 
     The first start runs the initial sync. Ctrl-C ends it all.
     """
     current = _prepare()
     _announce_sandbox(current)
-    from rms_pipeline.up import run_everything
+    from rms_pipeline.up import Ports, run_everything
 
-    run_everything(
-        current, host=host, dagster_port=dagster_port, sandbox_port=sandbox_port, out=out
-    )
+    ports = Ports(dagster=dagster_port, web=port, sandbox=sandbox_port)
+    run_everything(current, host=host, ports=ports, out=out)
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON, and no progress.")]
@@ -185,6 +192,19 @@ def status() -> None:
     counted.add_row("[bold]Total[/]", f"[bold]{sum(c for _, c in counts):,}[/]")
     out.print(counted)
     out.print(f"Webhook events waiting: {queued:,}")
+
+
+@app.command()
+def web(
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = WEB_PORT,
+    host: Host = "127.0.0.1",
+) -> None:
+    """Serve the webhook receiver and the fast lane (`up` starts it too)."""
+    current = _prepare()
+    _announce_sandbox(current)
+    from rms_pipeline.web.server import serve
+
+    serve(current, host=host, port=port)
 
 
 @app.command()

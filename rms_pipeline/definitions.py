@@ -31,6 +31,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
             asset_checks.no_faults,
             asset_checks.mirror_is_complete,
             asset_checks.deletions_are_plausible,
+            asset_checks.webhooks_arrive,
             asset_checks.status_counts_add_up,
         ],
         jobs=[

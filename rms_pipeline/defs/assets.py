@@ -17,6 +17,7 @@ from rms_pipeline.defs.config import StoreConfig, WalkConfig
 from rms_pipeline.defs.resources import CurrentRmsResource, MirrorResource
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror import walks
+from rms_pipeline.mirror.audit import audit_webhooks
 from rms_pipeline.mirror.database import Database, advisory_lock
 from rms_pipeline.mirror.history import has_full_sync, watermarks
 from rms_pipeline.mirror.raw_pages import count_stored
@@ -175,7 +176,7 @@ def opportunities(
         walk = _walk_to_store(connection, context.run)
     with _explained():
         merged = merge_walk(database, walk.id, run, counted_since=walk.started_at)
-        settled = None
+        settled, audit = None, None
         if walk.settled_at is None and walk.kind == walks.FULL:
             with advisory_lock(database, SETTLING_LOCK), current_rms.client(database) as client:
                 settled = settle_full_walk(
@@ -189,7 +190,9 @@ def opportunities(
             merged.result += settled.result
         elif walk.settled_at is None:
             with database.session() as connection:
-                walks.settle_walk(connection, walk.id)
+                if walk.since is not None and walk.watermark is not None:
+                    audit = audit_webhooks(connection, walk.id, walk.since, walk.watermark)
+                walks.settle_walk(connection, walk.id, audit=audit.as_json() if audit else None)
     result = merged.result
     with database.session() as connection:
         row_count, synced = count_rows(connection), count_stored(connection, walk.id)
@@ -211,6 +214,13 @@ def opportunities(
         metadata["watermark"] = walk.watermark.isoformat()
     if settled is not None:
         metadata |= _settled_metadata(settled)
+    if audit is not None:
+        metadata["changed_in_current_rms"] = audit.changed
+        metadata["came_by_webhook"] = audit.by_webhook
+        if audit.share is not None:
+            metadata["webhook_share"] = round(audit.share, 3)
+        if audit.lag_seconds is not None:
+            metadata["webhook_lag_seconds"] = round(audit.lag_seconds, 1)
     return dg.MaterializeResult(metadata=metadata)
 
 

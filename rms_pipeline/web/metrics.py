@@ -3,6 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.mirror.audit import last_audit
 from rms_pipeline.mirror.budget import read_budget
 from rms_pipeline.mirror.queue import queue_state
 
@@ -46,6 +47,9 @@ class Metrics:
         self._dead = gauge("webhook_dead_letters", "Events that gave up; replay them.")
         self._oldest = gauge("webhook_oldest_pending_seconds", "Age of the oldest waiting event.")
         self._calls = gauge("api_calls_last_minute", "Calls to Current RMS, by lane.", ("lane",))
+        self._share = gauge(
+            "webhook_share", "Of what the last incremental sync found, the share told by webhook."
+        )
         self._left = gauge("api_budget_left", "Calls that may still be sent this minute.")
 
     def render(self, connection: Connection, account: str) -> bytes:
@@ -54,6 +58,9 @@ class Metrics:
         self._depth.set(state.depth)
         self._dead.set(state.dead)
         self._oldest.set(state.oldest_seconds)
+        audit = last_audit(connection)
+        if audit is not None and audit["share"] is not None:
+            self._share.set(audit["share"])
         use = read_budget(connection, account)
         if use is not None:
             for lane, calls in use.calls_by_lane.items():

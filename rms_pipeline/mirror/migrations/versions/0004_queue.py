@@ -22,6 +22,7 @@ def upgrade() -> None:
     op.execute("CREATE INDEX ON webhook_events (received_at)")
     op.execute("CREATE INDEX ON opportunity_changes (opportunity_id)")
     op.execute("CREATE INDEX ON opportunity_changes (seen_at)")
+    op.execute("ALTER TABLE walks ADD COLUMN audit jsonb")
     # A trigger, so that a row written by anyone wakes the fast lane.
     op.execute("""
         CREATE FUNCTION rms_notify_webhook_events() RETURNS trigger LANGUAGE plpgsql AS $$
