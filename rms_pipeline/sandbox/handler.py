@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
+from rms_pipeline.sandbox.paging import cut
 from rms_pipeline.sandbox.ransack import Unprocessable, select
 from rms_pipeline.sandbox.store import NESTED
 from rms_pipeline.sandbox.switches import FaultKind
@@ -107,6 +108,11 @@ class Handler(BaseHTTPRequestHandler):
         fault: FaultKind | None,
     ) -> None:
         store = self.server_of.store
+        if path.startswith("/webhook"):
+            switches = self.server_of.switches
+            status, said = self.server_of.webhooks.answer(method, path, query, sent, switches)
+            self._send(status, said, fault=fault)
+            return
         _, _, tail = path.partition("/opportunities")
         if path == "/opportunities" and method == "GET":
             self._list(query, fault)
@@ -126,25 +132,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def _list(self, query: list[tuple[str, str]], fault: FaultKind | None) -> None:
         sandbox = self.server_of
-        single = dict(query)
-        page = _positive(single.get("page", "1"), "page")
-        default = str(sandbox.switches.default_per_page)
-        wanted = _positive(single.get("per_page", default), "per_page")
-        per_page = min(wanted, sandbox.switches.max_per_page)
-        found = select(sandbox.store, query, sandbox.switches)
-        chosen = found[(page - 1) * per_page : page * per_page]
+        page = cut(select(sandbox.store, query, sandbox.switches), query, sandbox.switches)
         include = self._include(query)
-        bodies = [b for id_ in chosen if (b := sandbox.store.body(id_, include)) is not None]
-        meta = {
-            "total_row_count": len(found),
-            "row_count": len(bodies),
-            "page": page,
-            "per_page": per_page,
-        }
-        body = b'{"opportunities":[%b],"meta":%b}' % (b",".join(bodies), msgspec.json.encode(meta))
-        if fault == "truncated":
-            body = body[: len(body) // 2]
-        self._send(200, body, broken_off=fault == "broken_off")
+        bodies = [b for id_ in page.rows if (b := sandbox.store.body(id_, include)) is not None]
+        self._send(200, page.body("opportunities", bodies), fault=fault)
 
     def _include(self, query: list[tuple[str, str]]) -> tuple[str, ...]:
         nested = self.server_of.switches.nested
@@ -192,8 +183,10 @@ class Handler(BaseHTTPRequestHandler):
         *,
         kind: str = "application/json; charset=utf-8",
         headers: dict[str, str] | None = None,
-        broken_off: bool = False,
+        fault: FaultKind | None = None,
     ) -> None:
+        if fault == "truncated":
+            body = body[: len(body) // 2]
         self.server_of.requests.append((self.command, self.path, status))
         self.send_response(status)
         self.send_header("Content-Type", kind)
@@ -202,16 +195,10 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         head = b"".join(self._headers_buffer) + b"\r\n"
         self._headers_buffer: list[bytes] = []
-        if broken_off:
+        if fault == "broken_off":
             body = body[: len(body) // 2]
             self.close_connection = True
         self.wfile.write(head + body)
-
-
-def _positive(value: str, name: str) -> int:
-    if not value.isdigit() or int(value) < 1:
-        raise Unprocessable(f"{name} must be a whole number from 1")
-    return int(value)
 
 
 def _fields(sent: bytes) -> dict[str, Any]:

@@ -7,10 +7,12 @@ from http.server import ThreadingHTTPServer
 from typing import Any
 
 from rms_pipeline.errors import RmsPipelineError
+from rms_pipeline.sandbox.deliveries import Deliveries, WebhookSwitches
 from rms_pipeline.sandbox.handler import PREFIX, Handler
 from rms_pipeline.sandbox.limit import Limit
 from rms_pipeline.sandbox.store import Store
 from rms_pipeline.sandbox.switches import Faults, Switches
+from rms_pipeline.sandbox.webhooks import Webhooks
 
 SANDBOX_API_KEY = "sandbox-key"
 
@@ -25,6 +27,7 @@ class SandboxServer:
 
     `requests` holds the last calls as (method, path with query, status). `before_request` is called
     before each, to move the world while a client is reading. `connections` counts those accepted.
+    `deliveries` tells the subscriptions of `webhooks` what happens to the store, until `stop`.
     """
 
     def __init__(
@@ -33,6 +36,7 @@ class SandboxServer:
         *,
         switches: Switches | None = None,
         faults: Faults | None = None,
+        webhooks: WebhookSwitches | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         requests_per_minute: int = 0,
@@ -49,6 +53,8 @@ class SandboxServer:
         self.latency = latency_ms / 1000
         self.closing = threading.Event()
         self._limit = Limit(requests_per_minute)
+        self.webhooks = Webhooks(store.now)
+        self.deliveries = Deliveries(self.webhooks, webhooks)
         sandbox = self
 
         class OwnHandler(Handler):
@@ -64,6 +70,7 @@ class SandboxServer:
             ) from None
         self.port: int = self._http.server_address[1]
         self.url = f"http://{host}:{self.port}{PREFIX}"
+        self._stop_listening = store.listen(self.deliveries.deliver)
 
     def throttled(self) -> float | None:
         """Seconds until the limit lets the next request through; None when it does now."""
@@ -78,6 +85,8 @@ class SandboxServer:
 
     def stop(self) -> None:
         self.closing.set()
+        self._stop_listening()
+        self.deliveries.close()
         self._http.shutdown()
         self._http.server_close()
 

@@ -1,7 +1,11 @@
-"""The sandbox's opportunities: generated, created, edited, deleted, filtered. Thread-safe."""
+"""The sandbox's opportunities: generated, created, edited, deleted, filtered. Thread-safe.
+
+Changes raise events; planting (`put`) raises none.
+"""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +20,7 @@ from rms_pipeline.sandbox.data import (
     member,
     render,
 )
+from rms_pipeline.sandbox.events import Event, actions_of_edit
 
 NESTED = {"member": ("Organisation", "member_id"), "venue": ("Venue", "venue_id"),
           "owner": ("User", "owned_by")}  # fmt: skip
@@ -45,10 +50,31 @@ class Store:
         self._raw: dict[int, bytes] = {}
         self._next_id = max(self._rows, default=1_000) + 1
         self._lists: dict[object, tuple[int, list[int]]] = {}
+        self._listeners: tuple[Callable[[Event], None], ...] = ()
+        # Greater than any of a store before this one: mirrors remember the ids of actions.
+        self._next_action = time.time_ns() // 1_000
 
     def now(self) -> datetime:
         """The account's clock, UTC."""
         return datetime.now(UTC) + self.ahead
+
+    def listen(self, listener: Callable[[Event], None]) -> Callable[[], None]:
+        """Calls `listener`, which must not block, with every event. Returns what ends this."""
+
+        def end() -> None:
+            with self._lock:
+                self._listeners = tuple(known for known in self._listeners if known is not listener)
+
+        with self._lock:
+            self._listeners = (*self._listeners, listener)
+        return end
+
+    def _tell(self, id_: int, record: Mapping[str, Any], *actions: str) -> None:
+        for action in actions:
+            event = Event(self._next_action, action, id_, record, self.now())
+            self._next_action += 1
+            for listener in self._listeners:
+                listener(event)
 
     def ids(self) -> list[int]:
         """All ids, ascending."""
@@ -90,16 +116,20 @@ class Store:
         """A new opportunity with the next id; returns the id."""
         with self._lock:
             id_ = self._next_id
-            self._next_id += 1
-        now = round(self.now().timestamp() * 1000)
-        base: dict[str, Any] = render(
-            Row(id_, None, None, now, now, 0, 0, 100, 1_000, 10), self.seed
-        )
-        self.put(id_, {**base, "created_at": iso(now), "updated_at": iso(now), **fields})
+            now = round(self.now().timestamp() * 1000)
+            base: dict[str, Any] = render(
+                Row(id_, None, None, now, now, 0, 0, 100, 1_000, 10), self.seed
+            )
+            record = {**base, "created_at": iso(now), "updated_at": iso(now), **fields}
+            self.put(id_, record)
+            self._tell(id_, record, "create")
         return id_
 
     def edit(self, id_: int, fields: dict[str, Any]) -> bool:
-        """Changes fields of a record; moves `updated_at` unless it is among them."""
+        """Changes fields of a record.
+
+        Moves `updated_at` and raises events, unless `updated_at` is among the fields.
+        """
         with self._lock:
             record = self.get(id_, ())
             if record is None:
@@ -110,6 +140,8 @@ class Store:
             if "state" in fields and "state_name" not in fields:
                 changed["state_name"] = STATE_NAMES.get(fields["state"], "Unknown")
             self.put(id_, changed)
+            if "updated_at" not in fields:
+                self._tell(id_, changed, *actions_of_edit(record, changed))
         return True
 
     def put(self, id_: int, record: dict[str, Any]) -> None:
@@ -128,11 +160,15 @@ class Store:
     def delete(self, id_: int) -> bool:
         """Removes a record; False when there was none."""
         with self._lock:
-            existed = self._rows.pop(id_, None) is not None
-            existed = self._edited.pop(id_, None) is not None or existed
+            record = self.get(id_, ())
+            if record is None:
+                return False
+            self._rows.pop(id_, None)
+            self._edited.pop(id_, None)
             self._raw.pop(id_, None)
             self.version += 1
-        return existed
+            self._tell(id_, record, "destroy")
+        return True
 
     def value(self, id_: int, field: str) -> Any:
         """A field as the database behind the API holds it: an empty date or text is null."""

@@ -1,0 +1,51 @@
+"""How every list of the API is cut into pages."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import msgspec
+
+from rms_pipeline.sandbox.ransack import Unprocessable
+from rms_pipeline.sandbox.switches import Switches
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Cut(Generic[T]):
+    """One page of a list that has `total` rows."""
+
+    rows: Sequence[T]
+    total: int
+    page: int
+    per_page: int
+
+    def body(self, name: str, rows: Sequence[bytes]) -> bytes:
+        """`{name: rows, "meta": {...}}`; `rows` is what is left of the page, each as JSON."""
+        meta = {
+            "total_row_count": self.total,
+            "row_count": len(rows),
+            "page": self.page,
+            "per_page": self.per_page,
+        }
+        return b'{"%b":[%b],"meta":%b}' % (
+            name.encode(),
+            b",".join(rows),
+            msgspec.json.encode(meta),
+        )
+
+
+def cut(rows: Sequence[T], query: list[tuple[str, str]], switches: Switches) -> Cut[T]:
+    """The page that `query` asks for. Raises Unprocessable."""
+    single = dict(query)
+    page = _positive(single.get("page", "1"), "page")
+    wanted = _positive(single.get("per_page", str(switches.default_per_page)), "per_page")
+    per_page = min(wanted, switches.max_per_page)
+    return Cut(rows[(page - 1) * per_page : page * per_page], len(rows), page, per_page)
+
+
+def _positive(value: str, name: str) -> int:
+    if not value.isdigit() or int(value) < 1:
+        raise Unprocessable(f"{name} must be a whole number from 1")
+    return int(value)
