@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from rms_pipeline.defs import asset_checks, assets, housekeeping, jobs, schedules
+from rms_pipeline.defs import asset_checks, assets, housekeeping, jobs, rebuilding, schedules
 from rms_pipeline.defs.resources import CurrentRmsResource, MirrorResource
 
 
@@ -30,6 +30,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
             jobs.incremental_sync,
             jobs.reconciliation,
             housekeeping.housekeeping,
+            rebuilding.rebuild,
         ],
         schedules=[
             schedules.incremental_sync,
