@@ -228,6 +228,24 @@ def migrate() -> None:
 
 
 @app.command()
+def rebuild() -> None:
+    """Make all rows again from what is stored, without one API call.
+
+    For when the mapping was mended, or rows were damaged.
+    """
+    _prepare()
+    from rms_pipeline.foreground import run_rebuild
+
+    done = run_rebuild(err)
+    out.print(
+        f"[green]Decoded {done['rows/rows']:,} rows again[/green], deleted ones too: "
+        f"{done['rows/rewritten']:,} rewritten, {done['rows/failed']:,} failed. "
+        f"Before that, merged {done['pages']:,} stored pages of {done['walks']:,} walks: "
+        f"{done['pages/created']:,} created, {done['pages/updated']:,} updated."
+    )
+
+
+@app.command()
 def sandbox(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = SANDBOX_PORT,
     rows: Annotated[int, typer.Option(min=0, help="How many opportunities.")] = 1_200,

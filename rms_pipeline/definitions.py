@@ -11,6 +11,7 @@ from rms_pipeline.defs import (
     business_events,
     housekeeping,
     jobs,
+    rebuilding,
     schedules,
     webhook_refresh,
 )
@@ -41,6 +42,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
             webhook_refresh.webhook_refresh,
             business_events.business_events,
             housekeeping.housekeeping,
+            rebuilding.rebuild,
         ],
         schedules=[
             schedules.incremental_sync,

@@ -1,19 +1,17 @@
 """The lineage: Current RMS API → raw_rms_pages → opportunities → status_counts."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 import pandas as pd
-import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.defs.columns import OPPORTUNITY_COLUMNS
 from rms_pipeline.defs.config import StoreConfig, WalkConfig
+from rms_pipeline.defs.failures import explained
 from rms_pipeline.defs.resources import CurrentRmsResource, MirrorResource
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror import walks
@@ -66,7 +64,7 @@ def raw_rms_pages(
             "CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY to mirror your account."
         )
     with (
-        _explained(),
+        explained(),
         advisory_lock(
             database,
             WALK_LOCK,
@@ -136,22 +134,6 @@ def _walk_metadata(walk: LandedWalk) -> dict[str, Any]:
     return metadata
 
 
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Errors that a person can act on become the failure's text, without a stack around them."""
-    try:
-        yield
-    except RmsPipelineError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
-    except psycopg2.OperationalError as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise dg.Failure(
-            f"PostgreSQL failed during the sync: {said}. Check that the server is up and its disk "
-            "has room. What was stored is whole; run the sync again to complete it.",
-            allow_retries=False,
-        ) from None
-
-
 @dg.asset(
     deps=[raw_rms_pages],
     group_name=GROUP,
@@ -174,7 +156,7 @@ def opportunities(
     database, run = mirror.database, context.run.run_id
     with database.session() as connection:
         walk = _walk_to_store(connection, context.run)
-    with _explained():
+    with explained():
         merged = merge_walk(database, walk.id, run, counted_since=walk.started_at)
         settled, audit = None, None
         if walk.settled_at is None and walk.kind == walks.FULL:

@@ -4,6 +4,7 @@ import dagster as dg
 from pydantic import Field
 
 from rms_pipeline.defs.assets import RECORDS_FAILED_TAG, RECORDS_SYNCED_TAG, SYNC_TYPE_TAG
+from rms_pipeline.defs.failures import explained
 from rms_pipeline.defs.resources import CurrentRmsResource, MirrorResource
 from rms_pipeline.defs.schedules import UNDER_WAY
 from rms_pipeline.mirror.database import is_locked
@@ -40,7 +41,11 @@ def refresh_opportunities(
     database, run = mirror.database, context.run.run_id
     total = WorkedOff()
     by_hand = Refreshed()
-    with current_rms.client(database) as client, database.session() as connection:
+    with (
+        explained("refresh"),
+        current_rms.client(database) as client,
+        database.session() as connection,
+    ):
         if config.ids:
             by_hand = refresh(database, client, config.ids, run)
         lives = is_locked(database, FAST_LANE_LOCK)

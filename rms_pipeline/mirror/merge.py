@@ -96,7 +96,7 @@ def merge(
                 )
     result.failed += len(faults)
     with connection.cursor() as cursor:
-        _note_faults(cursor, run, faults)
+        note_faults(cursor, run, faults)
     connection.commit()
     return result
 
@@ -123,7 +123,7 @@ def _merge_batch(
     if not batch:
         return result
     with connection.cursor() as cursor:
-        known = _lock_versions(cursor, [o.id for o in batch])
+        known = lock_versions(cursor, [o.id for o in batch])
         new: list[Opportunity] = []
         changed: list[Opportunity] = []
         same: list[int] = []
@@ -160,14 +160,16 @@ def _merge_batch(
                 "UPDATE opportunities SET synced_at = %s WHERE id = ANY(%s)", (asked_at, same)
             )
         _note_versions(cursor, new + changed, same, asked_at, answered_at)
-        _note_faults(cursor, run, [f for o in batch for f in o.faults])
+        note_faults(cursor, run, [f for o in batch for f in o.faults])
     connection.commit()
     result.created, result.restored = len(new), len(restored)
     result.unchanged = len(same) - repeats
     return result
 
 
-def _lock_versions(cursor: Cursor, ids: list[int]) -> dict[int, _Known]:
+def lock_versions(cursor: Cursor, ids: list[int]) -> dict[int, _Known]:
+    """Until the transaction ends, nobody else writes the rows of `ids` (ascending), live or
+    deleted. Returns what each of them stands for."""
     cursor.execute(
         "INSERT INTO opportunity_versions (id) SELECT unnest(%s) ON CONFLICT DO NOTHING", (ids,)
     )
@@ -236,7 +238,8 @@ def _note_versions(
         )
 
 
-def _note_faults(cursor: Cursor, run: str, faults: Sequence[Fault]) -> None:
+def note_faults(cursor: Cursor, run: str, faults: Sequence[Fault]) -> None:
+    """Adds `faults` to `sync_faults`, as found by `run`."""
     for fault in faults:
         cursor.execute(
             "INSERT INTO sync_faults (opportunity_id, field, problem, raw_value, run)"
