@@ -1,0 +1,81 @@
+"""Which account is mirrored: that of the settings, or the sandbox where there is none."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import requests
+from pydantic import SecretStr
+
+from rms_pipeline.errors import RmsPipelineError
+from rms_pipeline.sandbox import (
+    SANDBOX_API_KEY,
+    SANDBOX_SUBDOMAIN,
+    SandboxServer,
+    Store,
+)
+from rms_pipeline.settings import CURRENT_RMS_BASE_URL, SANDBOX_PORT, Settings
+
+STANDIN_ROWS = 1_200
+
+
+class NoAccountError(RmsPipelineError):
+    """No account is configured, and no sandbox answers in its place."""
+
+
+class Account(NamedTuple):
+    """How to reach the API of one account."""
+
+    base_url: str
+    subdomain: str
+    api_key: SecretStr
+
+
+@contextmanager
+def open_account(current: Settings) -> Iterator[Account]:
+    """The account, or the sandbox that runs, or one that lives as long as the context."""
+    account = _configured_or_running(current)
+    if account is not None:
+        yield account
+        return
+    # Nobody started one, as under bare `dagster dev`: the same seed gives the same data.
+    with SandboxServer(Store(STANDIN_ROWS), port=0) as server:
+        yield Account(server.url, SANDBOX_SUBDOMAIN, SecretStr(SANDBOX_API_KEY))
+
+
+def lasting_account(current: Settings) -> Account:
+    """The account, or the sandbox that runs: for what has to outlive this process.
+
+    Raises NoAccountError.
+    """
+    account = _configured_or_running(current)
+    if account is None:
+        raise NoAccountError(
+            "No account is configured and no sandbox answers on port "
+            f"{SANDBOX_PORT}. Set CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY, or start "
+            "`rms-pipeline up` (or `rms-pipeline sandbox`) beside this."
+        )
+    return account
+
+
+def _configured_or_running(current: Settings) -> Account | None:
+    if current.subdomain is not None and current.api_key is not None:
+        url = current.base_url or CURRENT_RMS_BASE_URL
+        return Account(url, current.subdomain, current.api_key)
+    running = current.base_url or f"http://127.0.0.1:{SANDBOX_PORT}/api/v1"
+    if current.base_url or _is_sandbox(running):
+        return Account(running, SANDBOX_SUBDOMAIN, SecretStr(SANDBOX_API_KEY))
+    return None
+
+
+def _is_sandbox(url: str) -> bool:
+    try:
+        answer = requests.get(
+            f"{url}/opportunities?per_page=1",
+            headers={"X-SUBDOMAIN": SANDBOX_SUBDOMAIN, "X-AUTH-TOKEN": SANDBOX_API_KEY},
+            timeout=5,
+            allow_redirects=False,
+        )
+    except requests.RequestException:
+        return False
+    return answer.status_code in (200, 429)

@@ -1,0 +1,64 @@
+"""The secrets that gate the web service: from the environment, else generated once and kept.
+
+All processes of a state folder agree on them. The text of a token appears in no log or error.
+"""
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from rms_pipeline.settings import Settings, SettingsError, is_token
+
+
+def webhook_token(settings: Settings) -> SecretStr:
+    """The secret in the URL that Current RMS posts to. Raises SettingsError."""
+    return settings.webhook_token or kept_token(
+        settings.state_folder / "webhook_token", "RMS_WEBHOOK_TOKEN"
+    )
+
+
+def api_token(settings: Settings) -> SecretStr:
+    """What everything else of the web service asks for. Raises SettingsError."""
+    return settings.api_token or kept_token(settings.state_folder / "api_token", "RMS_API_TOKEN")
+
+
+def kept_token(path: Path, variable: str) -> SecretStr:
+    """The token in the file `path`, made when there is none; `variable` is what may replace it.
+
+    Raises SettingsError.
+    """
+    try:
+        if not path.exists():
+            _make(path)
+        token = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise SettingsError(
+            f"{variable} is not set, and the token kept in {path} cannot be used ({reason}). "
+            f"Set {variable}, or let the user of this process read and write that file."
+        ) from None
+    if not is_token(token):
+        raise SettingsError(
+            f"{path} does not hold a token of at least 16 characters out of A-Z a-z 0-9 - _ . ~. "
+            f"Delete the file to have another one generated, or set {variable}."
+        )
+    return SecretStr(token)
+
+
+def _make(path: Path) -> None:
+    """Whole or not at all, and never a second one: the first process to link its file wins."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(f"{secrets.token_urlsafe(32)}\n")
+            file.flush()
+            os.fsync(descriptor)
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
