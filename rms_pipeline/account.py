@@ -1,23 +1,69 @@
-"""Which Current RMS account is asked, and the client for it; the sandbox stands in for none."""
+"""Which account is mirrored: that of the settings, or the sandbox where there is none."""
 
 import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import requests
 from pydantic import SecretStr
 
 from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
+from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.budget import SharedBudget
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
+from rms_pipeline.sandbox import (
+    SANDBOX_API_KEY,
+    SANDBOX_SUBDOMAIN,
+    SandboxServer,
+    Store,
+)
 from rms_pipeline.settings import CURRENT_RMS_BASE_URL, SANDBOX_PORT, Settings
 
 STANDIN_ROWS = 1_200
 
 
+class NoAccountError(RmsPipelineError):
+    """No account is configured, and no sandbox answers in its place."""
+
+
+class Account(NamedTuple):
+    """How to reach the API of one account."""
+
+    base_url: str
+    subdomain: str
+    api_key: SecretStr
+
+
+@contextmanager
+def open_account(current: Settings) -> Iterator[Account]:
+    """The account, or the sandbox that runs, or one that lives as long as the context."""
+    account = _configured_or_running(current)
+    if account is not None:
+        yield account
+        return
+    # Nobody started one, as under bare `dagster dev`: the same seed gives the same data.
+    with SandboxServer(Store(STANDIN_ROWS), port=0) as server:
+        yield Account(server.url, SANDBOX_SUBDOMAIN, SecretStr(SANDBOX_API_KEY))
+
+
+def lasting_account(current: Settings) -> Account:
+    """The account, or the sandbox that runs: for what has to outlive this process.
+
+    Raises NoAccountError.
+    """
+    account = _configured_or_running(current)
+    if account is None:
+        raise NoAccountError(
+            "No account is configured and no sandbox answers on port "
+            f"{SANDBOX_PORT}. Set CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY, or start "
+            "`rms-pipeline up` (or `rms-pipeline sandbox`) beside this."
+        )
+    return account
+
+
 def account_name(current: Settings) -> str:
-    """The subdomain; the sandbox has one too."""
+    """The subdomain, under which the account's request budget is kept; the sandbox has one too."""
     return current.subdomain or SANDBOX_SUBDOMAIN
 
 
@@ -25,14 +71,14 @@ def account_name(current: Settings) -> str:
 def client_for(
     current: Settings, database: Database, *, patience: Patience | None = None
 ) -> Iterator[CurrentRmsClient]:
-    """A client of the account, stamping what it fetches by the database's clock and sharing the
-    account's budget with every other process."""
-    with _account(current) as (base_url, subdomain, api_key):
-        budget = SharedBudget(database, subdomain, current.requests_per_minute)
+    """A client of the account that stamps what it fetches by the database's clock and shares the
+    account's request budget with every other process."""
+    with open_account(current) as account:
+        budget = SharedBudget(database, account.subdomain, current.requests_per_minute)
         client = CurrentRmsClient(
-            base_url=base_url,
-            subdomain=subdomain,
-            api_key=api_key,
+            base_url=account.base_url,
+            subdomain=account.subdomain,
+            api_key=account.api_key,
             budget=budget,
             patience=patience,
             now=database.clock(),
@@ -41,19 +87,14 @@ def client_for(
             yield client
 
 
-@contextmanager
-def _account(current: Settings) -> Iterator[tuple[str, str, SecretStr]]:
+def _configured_or_running(current: Settings) -> Account | None:
     if current.subdomain is not None and current.api_key is not None:
-        yield current.base_url or CURRENT_RMS_BASE_URL, current.subdomain, current.api_key
-        return
-    key = SecretStr(SANDBOX_API_KEY)
+        url = current.base_url or CURRENT_RMS_BASE_URL
+        return Account(url, current.subdomain, current.api_key)
     running = current.base_url or f"http://127.0.0.1:{SANDBOX_PORT}/api/v1"
     if current.base_url or _is_sandbox(running):
-        yield running, SANDBOX_SUBDOMAIN, key
-        return
-    # Nobody started one, as under bare `dagster dev`: the same seed gives the same data.
-    with SandboxServer(Store(STANDIN_ROWS), port=0) as server:
-        yield server.url, SANDBOX_SUBDOMAIN, key
+        return Account(running, SANDBOX_SUBDOMAIN, SecretStr(SANDBOX_API_KEY))
+    return None
 
 
 def _is_sandbox(url: str) -> bool:

@@ -9,10 +9,10 @@ import threading
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from rms_pipeline import settings as config
+from rms_pipeline.console import announce_sandbox, err, out
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.settings import (
     DAGSTER_PORT,
@@ -21,6 +21,7 @@ from rms_pipeline.settings import (
     SettingsError,
     set_environment,
 )
+from rms_pipeline.webhooks_command import webhooks_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,9 +33,7 @@ app = typer.Typer(
 )
 sync_app = typer.Typer(no_args_is_help=True, help="Run one sync here and now.")
 app.add_typer(sync_app, name="sync")
-
-out = Console()
-err = Console(stderr=True)
+app.add_typer(webhooks_app, name="webhooks")
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 
@@ -45,15 +44,6 @@ def _prepare() -> config.Settings:
     if current.dagster_home is None:
         set_environment({"DAGSTER_HOME": str(current.project_folder)})
     return config.settings()
-
-
-def _announce_sandbox(current: config.Settings) -> None:
-    if current.uses_sandbox:
-        err.print(
-            "[yellow]No account is configured: the bundled sandbox stands in, with invented "
-            "opportunities.[/yellow]\nSet CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY to mirror "
-            "your account."
-        )
 
 
 @app.command()
@@ -69,7 +59,7 @@ def up(
     The first start runs the initial sync. Ctrl-C ends it all.
     """
     current = _prepare()
-    _announce_sandbox(current)
+    announce_sandbox(current)
     from rms_pipeline.up import Ports, run_everything
 
     ports = Ports(dagster=dagster_port, web=port, sandbox=sandbox_port)
@@ -107,7 +97,7 @@ def sync_incremental(as_json: AsJson = False) -> None:
 
 def _sync(job: str, as_json: bool, ops: dict[str, dict[str, Any]]) -> None:
     current = _prepare()
-    _announce_sandbox(current)
+    announce_sandbox(current)
     from rms_pipeline.foreground import print_json, run_sync
 
     sync = run_sync(job, as_json=as_json, console=err, ops=ops)
@@ -139,7 +129,7 @@ def refresh(
 ) -> None:
     """Fetch these opportunities now, and whatever webhooks are waiting."""
     current = _prepare()
-    _announce_sandbox(current)
+    announce_sandbox(current)
     from rms_pipeline.foreground import print_json, run_sync
 
     ops = {"refresh_opportunities": {"ids": ids}}
@@ -201,7 +191,7 @@ def web(
 ) -> None:
     """Serve the webhook receiver and the fast lane (`up` starts it too)."""
     current = _prepare()
-    _announce_sandbox(current)
+    announce_sandbox(current)
     from rms_pipeline.web.server import serve
 
     serve(current, host=host, port=port)

@@ -31,6 +31,8 @@ _EXAMPLES = {
     "RMS_DAGSTER_URL": "http://127.0.0.1:3000",
     "RMS_SYNC_DAYS_BACK": "30",
     "RMS_SYNC_DAYS_AHEAD": "365",
+    "RMS_API_TOKEN": "what `openssl rand -hex 24` prints",
+    "RMS_WEBHOOK_TOKEN": "what `openssl rand -hex 24` prints",
 }
 
 
@@ -126,6 +128,16 @@ class Settings(BaseSettings):
             None if value is None else SecretStr(normalise_postgres_url(value.get_secret_value()))
         )
 
+    @field_validator("api_token", "webhook_token")
+    @classmethod
+    def _check_token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not is_token(value.get_secret_value()):
+            raise ValueError(
+                "is not a token: it takes at least 16 characters out of A-Z a-z 0-9 - _ . ~ "
+                "(without the variable one is generated)"
+            )
+        return value
+
     @model_validator(mode="after")
     def _account_is_whole(self) -> "Settings":
         if (self.subdomain is None) != (self.api_key is None):
@@ -186,6 +198,11 @@ def normalise_postgres_url(url: str) -> str:
             "(@ is %40, / is %2F, # is %23)"
         ) from error
     return f"postgresql://{rest}"
+
+
+def is_token(value: str) -> bool:
+    """At least 16 characters that mean nothing but themselves in a URL."""
+    return re.fullmatch(r"[A-Za-z0-9_.~-]{16,}", value) is not None
 
 
 def with_search_path(url: str, schema: str) -> str:

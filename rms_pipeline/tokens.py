@@ -1,54 +1,64 @@
-"""The two secrets of the web service: given by the environment, or made once and kept."""
+"""The secrets that gate the web service: from the environment, else generated once and kept.
 
+All processes of a state folder agree on them. The text of a token appears in no log or error.
+"""
+
+import contextlib
 import os
-import re
 import secrets
-import tempfile
 from pathlib import Path
 
 from pydantic import SecretStr
 
-from rms_pipeline.settings import Settings, SettingsError
-
-_SHAPE = re.compile(r"[A-Za-z0-9._~-]{16,200}")
+from rms_pipeline.settings import Settings, SettingsError, is_token
 
 
 def webhook_token(settings: Settings) -> SecretStr:
-    """RMS_WEBHOOK_TOKEN, else one of our own in `<state folder>/webhook_token`.
-
-    Raises SettingsError when the variable is no good secret for an address.
-    """
-    return _token(settings, settings.webhook_token, "webhook_token", "RMS_WEBHOOK_TOKEN")
+    """The secret in the URL that Current RMS posts to. Raises SettingsError."""
+    return settings.webhook_token or kept_token(
+        settings.state_folder / "webhook_token", "RMS_WEBHOOK_TOKEN"
+    )
 
 
 def api_token(settings: Settings) -> SecretStr:
-    """RMS_API_TOKEN, else one of our own in `<state folder>/api_token`. Raises SettingsError."""
-    return _token(settings, settings.api_token, "api_token", "RMS_API_TOKEN")
+    """What everything else of the web service asks for. Raises SettingsError."""
+    return settings.api_token or kept_token(settings.state_folder / "api_token", "RMS_API_TOKEN")
 
 
-def _token(settings: Settings, given: SecretStr | None, file: str, variable: str) -> SecretStr:
-    if given is None:
-        return SecretStr(_kept(settings.state_folder / file))
-    if not _SHAPE.fullmatch(given.get_secret_value()):
+def kept_token(path: Path, variable: str) -> SecretStr:
+    """The token in the file `path`, made when there is none; `variable` is what may replace it.
+
+    Raises SettingsError.
+    """
+    try:
+        if not path.exists():
+            _make(path)
+        token = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
         raise SettingsError(
-            f"{variable} needs at least 16 characters of letters, digits and . _ ~ - (it stands in "
-            "an address). Leave it away and one is made; or use: "
-            "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
+            f"{variable} is not set, and the token kept in {path} cannot be used ({reason}). "
+            f"Set {variable}, or let the user of this process read and write that file."
+        ) from None
+    if not is_token(token):
+        raise SettingsError(
+            f"{path} does not hold a token of at least 16 characters out of A-Z a-z 0-9 - _ . ~. "
+            f"Delete the file to have another one generated, or set {variable}."
         )
-    return given
+    return SecretStr(token)
 
 
-def _kept(path: Path) -> str:
-    """What `path` holds; made whole or not at all, so that two who start at once agree."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".token-")
-        with os.fdopen(handle, "w") as new:
-            new.write(secrets.token_urlsafe(32))
-        try:
-            os.link(name, path)
-        except FileExistsError:
-            pass
-        finally:
-            os.unlink(name)
-    return path.read_text().strip()
+def _make(path: Path) -> None:
+    """Whole or not at all, and never a second one: the first process to link its file wins."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(f"{secrets.token_urlsafe(32)}\n")
+            file.flush()
+            os.fsync(descriptor)
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)

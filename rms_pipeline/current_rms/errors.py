@@ -3,11 +3,12 @@
 CurrentRmsError
 ├── RequestRefused          final: the same request gets the same answer
 │   ├── Unauthorized        401: wrong key or subdomain
-│   ├── Forbidden           403: the key's user may not see opportunities
+│   ├── Forbidden           403: the key's user lacks a permission
 │   ├── NotFound            404: no such record, or not the API's address
 │   ├── Unprocessable       422: the API does not know a parameter we sent
 │   └── Redirected          3xx: never followed, the key would travel with it
 ├── ApiUnavailable          tried again until patience ran out
+├── WebhooksNotKept         what was registered is not what the API then shows
 ├── NotHonoured             an order, range or filter was ignored; another way of reading is tried
 └── WalkIncomplete          the list could not be read as a whole
 """
@@ -47,6 +48,10 @@ class ApiUnavailable(CurrentRmsError):
     """Connection errors, 408, 429, 5xx or a body that is not the promised JSON, to the end."""
 
 
+class WebhooksNotKept(CurrentRmsError):
+    """What was registered is not what the API then shows."""
+
+
 class NotHonoured(CurrentRmsError):
     """The API ignored an order, a range or a filter that was asked for."""
 
@@ -63,8 +68,8 @@ _ADVICE: dict[int, tuple[type[RequestRefused], str]] = {
     ),
     403: (
         Forbidden,
-        "The user behind CURRENT_RMS_API_KEY may not see opportunities: give that user the "
-        "permission in Current RMS, or use another user's key.",
+        "The user behind CURRENT_RMS_API_KEY may not do this: give that user the permission in "
+        "Current RMS (to see opportunities, to manage webhooks), or use another user's key.",
     ),
     404: (NotFound, "Check the id, and CURRENT_RMS_BASE_URL if it is set."),
     422: (Unprocessable, "The API did not accept a parameter of this request."),

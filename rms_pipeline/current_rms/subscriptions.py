@@ -1,0 +1,164 @@
+"""What the API can do with webhooks: list, create, change, delete, and show its log.
+
+Every function that takes a client may raise a RequestRefused (final) or ApiUnavailable.
+"""
+
+import contextlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+from pydantic import SecretStr
+
+from rms_pipeline.current_rms.client import PER_PAGE, CurrentRmsClient
+from rms_pipeline.current_rms.errors import CurrentRmsError, NotFound, WalkIncomplete
+from rms_pipeline.current_rms.pacing import Lane
+
+# How often a list that changed while it was read is read again.
+_READINGS = 3
+_LOG_PAGES = 5
+
+T = TypeVar("T")
+
+
+class Webhook(msgspec.Struct, frozen=True):
+    """A subscription as the API shows it; others' may lack anything but the id."""
+
+    id: int
+    name: str | None = None
+    event: str | None = None
+    target_url: str | None = None
+    active: bool | None = None
+
+    def __repr__(self) -> str:
+        return f"Webhook({self.id}, {self.name!r})"
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """One attempt to deliver, from the log; `response_code` is None when there was no answer."""
+
+    webhook_id: int | None = None
+    response_code: Any = None
+    created_at: str | None = None
+
+    @property
+    def at(self) -> datetime | None:
+        """UTC, None when the log does not tell."""
+        try:
+            moment = datetime.fromisoformat(self.created_at or "")
+        except ValueError:
+            return None
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+class _Meta(msgspec.Struct, frozen=True):
+    total_row_count: int | None = None
+
+
+class _Webhooks(msgspec.Struct, frozen=True):
+    webhooks: list[Webhook]
+    meta: _Meta = _Meta()
+
+
+class _Single(msgspec.Struct, frozen=True):
+    webhook: Webhook
+
+
+class _Logs(msgspec.Struct, frozen=True):
+    webhook_logs: list[Delivery]
+
+
+def listed(client: CurrentRmsClient) -> list[Webhook]:
+    """All subscriptions of the account, by id, from all pages. May raise WalkIncomplete."""
+    for _ in range(_READINGS):
+        found: dict[int, Webhook] = {}
+        total: int | None = None
+        page, grown = 1, True
+        while grown and (total is None or len(found) < total):
+            query = urlencode({"page": page, "per_page": PER_PAGE})
+            decoded = client.read(f"/webhooks?{query}", _decoder(_Webhooks), Lane.LIVE).decoded
+            before = len(found)
+            found |= {webhook.id: webhook for webhook in decoded.webhooks}
+            total = decoded.meta.total_row_count
+            page, grown = page + 1, len(found) > before
+        if total is None or len(found) >= total:
+            return [found[id_] for id_ in sorted(found)]
+    raise WalkIncomplete(
+        f"Current RMS counts {total} webhooks and shows {len(found)}, so what is missing cannot be "
+        "told. Run this again when nobody changes webhooks."
+    )
+
+
+def create(client: CurrentRmsClient, wanted: dict[str, Any], token: SecretStr) -> None:
+    """Subscribes, once: when an answer is lost, a subscription of this name is looked for first."""
+
+    def made_already() -> Webhook | None:
+        return next((w for w in listed(client) if w.name == wanted["name"]), None)
+
+    client.write(
+        "POST",
+        "/webhooks",
+        {"webhook": wanted},
+        lambda body: _decoder(_Single)(body).webhook,
+        done_already=made_already,
+        hidden=token,
+    )
+
+
+def change(
+    client: CurrentRmsClient, webhook: Webhook, wanted: dict[str, Any], token: SecretStr
+) -> None:
+    """Makes it what is wanted; one that is gone stays gone."""
+    path = f"/webhooks/{webhook.id}"
+    with contextlib.suppress(NotFound):
+        client.write("PUT", path, {"webhook": wanted}, _anything, hidden=token)
+
+
+def delete(client: CurrentRmsClient, webhook: Webhook) -> None:
+    """Removes it; one that is gone already is fine."""
+    with contextlib.suppress(NotFound):
+        client.write("DELETE", f"/webhooks/{webhook.id}", None, _anything)
+
+
+def latest_deliveries(client: CurrentRmsClient, ids: set[int]) -> dict[int, Delivery]:
+    """The last attempt for each subscription of `ids` that the log's first pages show."""
+    latest: dict[int, Delivery] = {}
+    for page in range(1, _LOG_PAGES + 1):
+        if not ids - latest.keys():
+            break
+        query = urlencode({"page": page, "per_page": PER_PAGE})
+        try:
+            answer = client.read(f"/webhook_logs?{query}", _decoder(_Logs), Lane.LIVE)
+        except CurrentRmsError:
+            # What is subscribed can be told without an account's log.
+            break
+        if not answer.decoded.webhook_logs:
+            break
+        for delivery in answer.decoded.webhook_logs:
+            id_ = delivery.webhook_id
+            if id_ is None or id_ not in ids:
+                continue
+            if id_ not in latest or _moment(delivery) > _moment(latest[id_]):
+                latest[id_] = delivery
+    return latest
+
+
+def _moment(delivery: Delivery) -> datetime:
+    return delivery.at or datetime.min.replace(tzinfo=UTC)
+
+
+def _decoder(kind: type[T]) -> Callable[[bytes], T]:
+    def decode(body: bytes) -> T:
+        # Lax: whether numbers and flags come as such or as text is not certain.
+        try:
+            return msgspec.json.decode(body, type=kind, strict=False)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ValueError(str(error)) from error
+
+    return decode
+
+
+def _anything(_: bytes) -> None:
+    """What an answer says beyond its status does not matter."""

@@ -1,0 +1,209 @@
+"""Our subscriptions to the account's webhooks: making, mending, removing, and how they fare.
+
+Ours are known by their names, one for each event. Those of others are never touched.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from rms_pipeline.current_rms.client import CurrentRmsClient
+from rms_pipeline.current_rms.errors import WebhooksNotKept
+from rms_pipeline.current_rms.subscriptions import (
+    Delivery,
+    Webhook,
+    change,
+    create,
+    delete,
+    latest_deliveries,
+    listed,
+)
+from rms_pipeline.settings import LOOPBACK_HOSTS, SettingsError
+
+EVENTS = tuple(
+    f"opportunity_{action}"
+    for action in (
+        *("create", "update", "destroy", "convert_to_order", "convert_to_quotation"),
+        *("revert_to_quotation", "mark_as_provisional", "mark_as_reserved", "mark_as_lost"),
+        *("mark_as_dead", "cancel", "complete", "confirm", "allocate", "prepare", "book_out"),
+        *("check_in", "create_item", "update_item", "destroy_item"),
+    )
+)
+RECEIVER_PATH = "/api/webhook"
+# How often the outcome is looked at: two that register at a time clear up after each other for some
+# rounds, while an API that changes what it is told would be told for ever.
+_ROUNDS, _MENDING_ROUNDS = 8, 3
+_NAMES = {event: f"rms_pipeline: {event}" for event in EVENTS}
+_EXAMPLE = "Example: rms-pipeline webhooks register https://rms.example.com"
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What was done, each as names of events; an event may have been mended and rid of a double."""
+
+    created: tuple[str, ...] = ()
+    mended: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.created or self.mended or self.removed)
+
+    def __add__(self, other: "Registration") -> "Registration":
+        return Registration(
+            self.created + other.created, self.mended + other.mended, self.removed + other.removed
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """How one event stands. `target` is the URL without its secret, None when nothing is there.
+
+    `active` and `is_ours` (the target holds our token) speak of the first of `count` subscriptions;
+    `last_delivery` is None when the log shows none, or cannot be read.
+    """
+
+    event: str
+    count: int = 0
+    active: bool = False
+    is_ours: bool = False
+    target: str | None = None
+    last_delivery: Delivery | None = None
+
+
+def target_url(base_url: str, token: SecretStr) -> SecretStr:
+    """Where Current RMS is to post to, for a web service that the world reaches at `base_url`.
+
+    Raises SettingsError for an address that is not `https` (plain http only on this machine), or
+    is more than scheme, host, port and path.
+    """
+    try:
+        parts = urlsplit(base_url.strip())
+        _ = parts.port
+    except ValueError:
+        raise SettingsError(f"The URL is not readable. {_EXAMPLE}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SettingsError(f"The URL must begin with https:// and name a host. {_EXAMPLE}")
+    if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS:
+        raise SettingsError(
+            "The URL must be https: deliveries hold a secret and customers' names. Plain http is "
+            f"for this machine only. {_EXAMPLE}"
+        )
+    if parts.query or parts.fragment or parts.username or RECEIVER_PATH in parts.path:
+        raise SettingsError(
+            "Give the address of the web service alone, without user, query or "
+            f"{RECEIVER_PATH}: that and the token are added. {_EXAMPLE}"
+        )
+    secret = token.get_secret_value()
+    base = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+    return SecretStr(f"{base}{RECEIVER_PATH}/{secret}")
+
+
+def register(client: CurrentRmsClient, base_url: str, token: SecretStr) -> Registration:
+    """Sees to exactly one active subscription of ours for each of EVENTS, aimed at `base_url`.
+
+    What is right already is left alone, so a second run changes nothing. Raises SettingsError,
+    RequestRefused, ApiUnavailable, or WebhooksNotKept.
+    """
+    target = target_url(base_url, token)
+    done = Registration()
+    for number in range(1, _ROUNDS + 1):
+        ours = _by_event(listed(client))
+        made = Registration()
+        for event in EVENTS:
+            made += _see_to(client, event, ours[event], target, token)
+        done += made
+        if not made.changed:
+            return done
+        if made.mended and number >= _MENDING_ROUNDS:
+            break
+    raise WebhooksNotKept(
+        f"Current RMS was told {number} times what our webhooks are to be and still shows others: "
+        f"{', '.join(sorted(set(made.created + made.mended + made.removed)))}. See to it that "
+        "nothing else registers webhooks named rms_pipeline, then run this again; "
+        "`rms-pipeline webhooks list` shows what is there."
+    )
+
+
+def remove(client: CurrentRmsClient) -> tuple[str, ...]:
+    """Removes every subscription of ours; their events. Raises RequestRefused, ApiUnavailable."""
+    removed = []
+    for event, webhooks in _by_event(listed(client)).items():
+        for webhook in webhooks:
+            delete(client, webhook)
+            removed.append(event)
+    return tuple(removed)
+
+
+def overview(client: CurrentRmsClient, token: SecretStr) -> list[Subscribed]:
+    """How each of EVENTS stands, in their order. Raises RequestRefused, ApiUnavailable."""
+    ours = _by_event(listed(client))
+    latest = latest_deliveries(client, {w.id for webhooks in ours.values() for w in webhooks})
+    found = []
+    for event, webhooks in ours.items():
+        stands = Subscribed(event, count=len(webhooks))
+        if webhooks:
+            first = webhooks[0]
+            stands = replace(
+                stands,
+                active=first.active is not False and first.event == event,
+                is_ours=_holds(first.target_url, token),
+                target=without_secret(first.target_url),
+                last_delivery=latest.get(first.id),
+            )
+        found.append(stands)
+    return found
+
+
+def without_secret(url: str | None) -> str:
+    """The URL of a subscription with everything that may be a secret as `***`."""
+    try:
+        parts = urlsplit(url or "")
+    except ValueError:
+        return "***"
+    place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    before, found, _ = parts.path.partition(RECEIVER_PATH)
+    return f"{place}{before}{found}/***" if found else f"{place}/***"
+
+
+def _see_to(
+    client: CurrentRmsClient,
+    event: str,
+    there: list[Webhook],
+    target: SecretStr,
+    token: SecretStr,
+) -> Registration:
+    wanted = {
+        "name": _NAMES[event],
+        "event": event,
+        "target_url": target.get_secret_value(),
+        "active": True,
+    }
+    if not there:
+        create(client, wanted, token)
+        return Registration(created=(event,))
+    # The oldest stays, so that two processes at a time do not remove each other's.
+    first, *surplus = there
+    for webhook in surplus:
+        delete(client, webhook)
+    done = Registration(removed=(event,) * len(surplus))
+    # An API that does not show `active` is taken at its word that it is.
+    if (first.event, first.target_url) != (event, wanted["target_url"]) or first.active is False:
+        change(client, first, wanted, token)
+        return replace(done, mended=(event,))
+    return done
+
+
+def _by_event(webhooks: Iterable[Webhook]) -> dict[str, list[Webhook]]:
+    """Ours, by the event in their name: every one of EVENTS is a key."""
+    ours: dict[str, list[Webhook]] = {_NAMES[event]: [] for event in EVENTS}
+    for webhook in webhooks:
+        if webhook.name in ours:
+            ours[webhook.name].append(webhook)
+    return {event: ours[_NAMES[event]] for event in EVENTS}
+
+
+def _holds(url: str | None, token: SecretStr) -> bool:
+    return (url or "").endswith(f"{RECEIVER_PATH}/{token.get_secret_value()}")

@@ -1,0 +1,141 @@
+"""`rms-pipeline webhooks`: our subscriptions in Current RMS. The token in a URL is not printed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from rms_pipeline import settings as config
+from rms_pipeline.console import announce_sandbox, err, out
+
+if TYPE_CHECKING:
+    from rms_pipeline.current_rms.client import CurrentRmsClient
+    from rms_pipeline.current_rms.pacing import Budget
+    from rms_pipeline.current_rms.webhooks import Subscribed
+
+webhooks_app = typer.Typer(
+    no_args_is_help=True, help="Have Current RMS tell this mirror what changes."
+)
+
+
+@webhooks_app.command("list")
+def list_webhooks() -> None:
+    """Show which events Current RMS tells us of, and how the last deliveries went."""
+    from rms_pipeline.current_rms.webhooks import overview
+    from rms_pipeline.tokens import webhook_token
+
+    current = config.settings()
+    with _client(current) as client:
+        stands = overview(client, webhook_token(current))
+    table = Table(title="Webhooks of this mirror", title_justify="left")
+    for heading in ("Event", "Status", "Target", "Last delivery (UTC)"):
+        table.add_column(heading, overflow="fold")
+    for event in stands:
+        table.add_row(
+            event.event, _status(event), escape(event.target or ""), _last_delivery(event)
+        )
+    out.print(table)
+    if any(not (s.active and s.is_ours and s.count == 1) for s in stands):
+        out.print("`rms-pipeline webhooks register URL` makes what is missing and mends the rest.")
+
+
+@webhooks_app.command()
+def register(
+    url: Annotated[
+        str, typer.Argument(help="Where the world reaches the web service: https://host[/path].")
+    ],
+) -> None:
+    """Subscribe to every event of opportunities, once; mend what is there already."""
+    from rms_pipeline.current_rms.webhooks import EVENTS, target_url, without_secret
+    from rms_pipeline.current_rms.webhooks import register as register_all
+    from rms_pipeline.tokens import webhook_token
+
+    current = config.settings()
+    token = webhook_token(current)
+    target = escape(without_secret(target_url(url, token).get_secret_value()))
+    with _client(current) as client:
+        done = register_all(client, url, token)
+    if done.changed:
+        out.print(
+            f"[green]{len(EVENTS)} webhooks post to {target}[/green] ({len(done.created)} created, "
+            f"{len(done.mended)} mended, {len(done.removed)} removed).",
+            highlight=False,
+        )
+    else:
+        out.print(f"{len(EVENTS)} webhooks post to {target} already: nothing changed.")
+
+
+@webhooks_app.command()
+def remove() -> None:
+    """Remove our webhooks from Current RMS; those of others stay."""
+    from rms_pipeline.current_rms.webhooks import remove as remove_all
+
+    with _client(config.settings()) as client:
+        removed = remove_all(client)
+    out.print(f"{len(removed)} webhooks removed." if removed else "There were none of ours.")
+
+
+@contextmanager
+def _client(current: config.Settings) -> "Iterator[CurrentRmsClient]":
+    from rms_pipeline.account import lasting_account
+    from rms_pipeline.current_rms.client import CurrentRmsClient
+
+    announce_sandbox(current)
+    base_url, subdomain, api_key = lasting_account(current)
+    with (
+        _budget(current, subdomain) as budget,
+        CurrentRmsClient(
+            base_url=base_url, subdomain=subdomain, api_key=api_key, budget=budget
+        ) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def _budget(current: config.Settings, subdomain: str) -> "Iterator[Budget]":
+    """Shared with the syncs where there is a mirror; webhooks can be managed without one too."""
+    from rms_pipeline.current_rms.pacing import ProcessBudget
+    from rms_pipeline.mirror.budget import SharedBudget
+    from rms_pipeline.mirror.database import DatabaseError
+    from rms_pipeline.mirror.embedded import open_database
+    from rms_pipeline.mirror.schema import HEAD, current_version
+
+    migrated = False
+    if current.postgres_url is not None or (current.state_folder / "postgres").exists():
+        try:
+            database = open_database(current)
+            with database.session() as connection:
+                migrated = current_version(connection) == HEAD
+        except DatabaseError as error:
+            err.print(f"Syncs under way are not considered: {error}", markup=False)
+    if not migrated:
+        yield ProcessBudget(current.requests_per_minute)
+        return
+    budget = SharedBudget(database, subdomain, current.requests_per_minute)
+    try:
+        yield budget
+    finally:
+        budget.close()
+
+
+def _status(event: "Subscribed") -> str:
+    if not event.count:
+        return "[red]missing[/red]"
+    if not event.is_ours:
+        return "[yellow]another target[/yellow]"
+    if not event.active:
+        return "[yellow]inactive[/yellow]"
+    if event.count > 1:
+        return f"[yellow]registered {event.count} times[/yellow]"
+    return "[green]registered[/green]"
+
+
+def _last_delivery(event: "Subscribed") -> str:
+    delivery = event.last_delivery
+    if delivery is None:
+        return "none known" if event.count else ""
+    code = "no answer" if delivery.response_code is None else str(delivery.response_code)
+    return f"{code}, {delivery.at:%Y-%m-%d %H:%M:%S}" if delivery.at else code
