@@ -166,6 +166,18 @@ def status() -> None:
 
 
 @app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check settings, database, credentials, clocks, budget, runs, schedules and syncs.
+
+    Each line says what was found and what to do. Exit code 1 if anything is ✘.
+    """
+    from rms_pipeline.doctor.printing import print_findings
+
+    if not print_findings(_prepare, as_json=as_json, out=out):
+        sys.exit(1)
+
+
+@app.command()
 def migrate() -> None:
     """Bring our tables and Dagster's storage to this version's shape."""
     current = _prepare()

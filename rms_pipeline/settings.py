@@ -188,6 +188,15 @@ def normalise_postgres_url(url: str) -> str:
     return f"postgresql://{rest}"
 
 
+def without_password(url: str) -> str:
+    """The same URL, fit to be shown."""
+    head, _, query = url.partition("?")
+    scheme, _, rest = head.partition("://")
+    user_info, at, place = rest.rpartition("@")
+    kept = urlencode([(k, v) for k, v in parse_qsl(query) if "password" not in k], safe="/")
+    return f"{scheme}://{user_info.partition(':')[0]}{at}{place}{'?' if kept else ''}{kept}"
+
+
 def with_search_path(url: str, schema: str) -> str:
     """The same database, with unqualified names resolved in `schema`."""
     # Not urlunsplit: it drops the empty host of postgresql:///database.

@@ -49,7 +49,7 @@ class CurrentRmsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     @contextmanager
     def client(self, database: Database) -> Iterator[CurrentRmsClient]:
         """A client stamping what it fetches by the database's clock."""
-        with _account(settings()) as (base_url, subdomain, api_key):
+        with account(settings()) as (base_url, subdomain, api_key):
             budget = SharedBudget(database, subdomain, settings().requests_per_minute)
             client = CurrentRmsClient(
                 base_url=base_url,
@@ -63,7 +63,9 @@ class CurrentRmsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 
 @contextmanager
-def _account(current: Settings) -> Iterator[tuple[str, str, SecretStr]]:
+def account(current: Settings) -> Iterator[tuple[str, str, SecretStr]]:
+    """Where the API is, and the subdomain and key for it; a sandbox is served while inside if there
+    is no account and none runs."""
     if current.subdomain is not None and current.api_key is not None:
         yield current.base_url or CURRENT_RMS_BASE_URL, current.subdomain, current.api_key
         return
