@@ -12,15 +12,15 @@ import typer
 from rich.table import Table
 
 from rms_pipeline import settings as config
-from rms_pipeline.console import announce_sandbox, err, out
+from rms_pipeline.console import announce_sandbox, err, out, prepare
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.settings import (
     DAGSTER_PORT,
     SANDBOX_PORT,
     WEB_PORT,
     SettingsError,
-    set_environment,
 )
+from rms_pipeline.sync_command import AsJson, refresh, sync_app
 from rms_pipeline.webhooks_command import webhooks_app
 
 app = typer.Typer(
@@ -31,19 +31,10 @@ app = typer.Typer(
     "Start with [bold]rms-pipeline up[/bold]: without an account it shows the bundled sandbox, "
     "without POSTGRES_URL it brings its own PostgreSQL.",
 )
-sync_app = typer.Typer(no_args_is_help=True, help="Run one sync here and now.")
 app.add_typer(sync_app, name="sync")
 app.add_typer(webhooks_app, name="webhooks")
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
-
-
-def _prepare() -> config.Settings:
-    """Settings, checked; and Dagster told where its instance is configured."""
-    current = config.settings()
-    if current.dagster_home is None:
-        set_environment({"DAGSTER_HOME": str(current.project_folder)})
-    return config.settings()
 
 
 @app.command()
@@ -58,7 +49,7 @@ def up(
 
     The first start runs the initial sync. Ctrl-C ends it all.
     """
-    current = _prepare()
+    current = prepare()
     announce_sandbox(current)
     from rms_pipeline.up import Ports, run_everything
 
@@ -66,82 +57,7 @@ def up(
     run_everything(current, host=host, ports=ports, out=out)
 
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON, and no progress.")]
-
-
-@sync_app.command("initial")
-def sync_initial(
-    as_json: AsJson = False,
-    confirm_deletions: Annotated[
-        bool,
-        typer.Option(
-            "--confirm-deletions", help="Let rows go even if they are more than 5 % of all."
-        ),
-    ] = False,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Do not go on with what an unfinished sync fetched.")
-    ] = False,
-) -> None:
-    """Fetch every opportunity in the window (30 days back to a year ahead, and undated ones)."""
-    ops: dict[str, dict[str, Any]] = {"opportunities": {"confirm_deletions": confirm_deletions}}
-    if fresh:
-        ops["raw_rms_pages"] = {"resume_within_minutes": 0}
-    _sync("initial_sync", as_json, ops)
-
-
-@sync_app.command("incremental")
-def sync_incremental(as_json: AsJson = False) -> None:
-    """Fetch whatever changed since the last sync, whatever its dates."""
-    _sync("incremental_sync", as_json, {})
-
-
-def _sync(job: str, as_json: bool, ops: dict[str, dict[str, Any]]) -> None:
-    current = _prepare()
-    announce_sandbox(current)
-    from rms_pipeline.foreground import print_json, run_sync
-
-    sync = run_sync(job, as_json=as_json, console=err, ops=ops)
-    if as_json:
-        print_json(sync)
-    if sync.status != "completed":
-        raise RmsPipelineError(sync.error or "The sync failed; see the run in Dagster's UI.")
-    if not as_json:
-        kinds = ("created", "updated", "unchanged", "deleted", "restored")
-        made = ", ".join(f"{count:,} {k}" for k in kinds if (count := sync.metadata.get(k)))
-        out.print(
-            f"[green]Synced {sync.records_synced:,} opportunities[/green]"
-            f" ({made or 'nothing new'}, {sync.records_failed:,} failed)."
-        )
-        if "certificate" in sync.metadata:
-            out.print(sync.metadata["certificate"], highlight=False)
-        if held_back := sync.metadata.get("deletions_held_back"):
-            err.print(
-                f"[yellow]At least {held_back:,} rows are gone from Current RMS: too many to be "
-                "removed unasked. If that is right, run `rms-pipeline sync initial "
-                "--confirm-deletions`.[/yellow]"
-            )
-
-
-@app.command()
-def refresh(
-    ids: Annotated[list[int], typer.Argument(help="Ids of opportunities in Current RMS.", min=1)],
-    as_json: AsJson = False,
-) -> None:
-    """Fetch these opportunities now, and whatever webhooks are waiting."""
-    current = _prepare()
-    announce_sandbox(current)
-    from rms_pipeline.foreground import print_json, run_sync
-
-    ops = {"refresh_opportunities": {"ids": ids}}
-    sync = run_sync("webhook_refresh", as_json=as_json, console=err, ops=ops)
-    if as_json:
-        print_json(sync)
-    if sync.status != "completed":
-        raise RmsPipelineError(sync.error or "The refresh failed; see the run in Dagster's UI.")
-    if not as_json:
-        kinds = ("created", "updated", "unchanged", "deleted")
-        made = ", ".join(f"{count:,} {k}" for k in kinds if (count := sync.metadata.get(k)))
-        out.print(f"[green]Refreshed {sync.records_synced:,}[/green] ({made or 'none is there'}).")
+app.command()(refresh)
 
 
 @app.command()
@@ -190,7 +106,7 @@ def web(
     host: Host = "127.0.0.1",
 ) -> None:
     """Serve the webhook receiver and the fast lane (`up` starts it too)."""
-    current = _prepare()
+    current = prepare()
     announce_sandbox(current)
     from rms_pipeline.web.server import serve
 
@@ -198,9 +114,21 @@ def web(
 
 
 @app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check settings, database, credentials, clocks, budget, runs, schedules and syncs.
+
+    Each line says what was found and what to do. Exit code 1 if anything is ✘.
+    """
+    from rms_pipeline.doctor.printing import print_findings
+
+    if not print_findings(prepare, as_json=as_json, out=out):
+        sys.exit(1)
+
+
+@app.command()
 def migrate() -> None:
     """Bring our tables and Dagster's storage to this version's shape."""
-    current = _prepare()
+    current = prepare()
     from dagster import DagsterInstance
 
     from rms_pipeline.mirror import schema
@@ -223,7 +151,7 @@ def rebuild() -> None:
 
     For when the mapping was mended, or rows were damaged.
     """
-    _prepare()
+    prepare()
     from rms_pipeline.foreground import run_rebuild
 
     done = run_rebuild(err)

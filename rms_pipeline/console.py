@@ -2,7 +2,8 @@
 
 from rich.console import Console
 
-from rms_pipeline.settings import Settings
+from rms_pipeline import settings as config
+from rms_pipeline.settings import Settings, set_environment
 
 out = Console()
 err = Console(stderr=True)
@@ -16,3 +17,11 @@ def announce_sandbox(current: Settings) -> None:
             "opportunities.[/yellow]\nSet CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY to mirror "
             "your account."
         )
+
+
+def prepare() -> config.Settings:
+    """Settings, checked; and Dagster told where its instance is configured."""
+    current = config.settings()
+    if current.dagster_home is None:
+        set_environment({"DAGSTER_HOME": str(current.project_folder)})
+    return config.settings()

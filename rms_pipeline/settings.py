@@ -205,6 +205,15 @@ def is_token(value: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9_.~-]{16,}", value) is not None
 
 
+def without_password(url: str) -> str:
+    """The same URL, fit to be shown."""
+    head, _, query = url.partition("?")
+    scheme, _, rest = head.partition("://")
+    user_info, at, place = rest.rpartition("@")
+    kept = urlencode([(k, v) for k, v in parse_qsl(query) if "password" not in k], safe="/")
+    return f"{scheme}://{user_info.partition(':')[0]}{at}{place}{'?' if kept else ''}{kept}"
+
+
 def with_search_path(url: str, schema: str) -> str:
     """The same database, with unqualified names resolved in `schema`."""
     # Not urlunsplit: it drops the empty host of postgresql:///database.

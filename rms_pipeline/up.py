@@ -25,7 +25,7 @@ from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database, stop_embedded
 from rms_pipeline.mirror.history import count_by_status, find_sync, has_full_sync
 from rms_pipeline.progress_bar import sync_progress
-from rms_pipeline.settings import LOOPBACK_HOSTS, Settings, child_environment
+from rms_pipeline.settings import LOOPBACK_HOSTS, Settings, child_environment, without_password
 
 _START_SECONDS = 120
 _STOP_SECONDS = 20
@@ -163,7 +163,7 @@ def _start(
         out.print(
             f"Sandbox API  http://127.0.0.1:{ports.sandbox}/api/v1 (in place of your account)"
         )
-    out.print(f"PostgreSQL   {_without_password(database)}")
+    out.print(f"PostgreSQL   {without_password(database.url.get_secret_value())}")
     out.print(f"Logs         {current.state_folder / 'logs'}")
     out.print("Ready. Ctrl-C ends everything.")
 
@@ -238,13 +238,6 @@ def _where_token(current: Settings) -> str:
     if current.webhook_token is not None:
         return "RMS_WEBHOOK_TOKEN"
     return str(current.state_folder / "webhook_token")
-
-
-def _without_password(database: Database) -> str:
-    url = database.url.get_secret_value()
-    scheme, _, rest = url.partition("://")
-    user_info, at, place = rest.rpartition("@")
-    return f"{scheme}://{user_info.partition(':')[0]}{at}{place}"
 
 
 def _interrupt(*_: Any) -> None:

@@ -78,6 +78,21 @@ def remove() -> None:
     out.print(f"{len(removed)} webhooks removed." if removed else "There were none of ours.")
 
 
+@webhooks_app.command()
+def replay(
+    events: Annotated[
+        list[int] | None, typer.Argument(help="Ids of webhook_events; all dead letters without.")
+    ] = None,
+) -> None:
+    """Put dead letters back into the queue: events whose refresh failed too often."""
+    from rms_pipeline.mirror.embedded import open_database
+    from rms_pipeline.mirror.queue import replay as put_back
+
+    with open_database(config.settings()).session() as connection:
+        count = put_back(connection, events or ())
+    out.print(f"{count} events are in the queue again." if count else "There are no dead letters.")
+
+
 @contextmanager
 def _client(current: config.Settings) -> "Iterator[CurrentRmsClient]":
     from rms_pipeline.account import lasting_account

@@ -1,0 +1,162 @@
+"""Which account, does it let us in, do the clocks agree, and how much may we ask?"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from rms_pipeline.account import open_account
+from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
+from rms_pipeline.current_rms.errors import ApiUnavailable
+from rms_pipeline.current_rms.pacing import Lane, ProcessBudget
+from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
+from rms_pipeline.mirror.budget import read_budget
+from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
+from rms_pipeline.settings import without_password
+
+# One answer is enough to know, and nobody wants to wait for a doctor.
+_PATIENCE = Patience(connect=5, read=15, answer=20, attempts=2, throttled=0, backoff=0.2)
+_ODD, _WRONG = timedelta(seconds=5), timedelta(minutes=5)
+# `Date` comes in whole seconds, cut off.
+_HALF_SECOND = timedelta(seconds=0.5)
+
+
+def check_settings(exam: Examination) -> Iterator[Finding]:
+    """Which account and which database these settings mean."""
+    current = exam.settings
+    name = "the sandbox" if current.uses_sandbox else f"account {current.subdomain}"
+    if current.base_url:
+        name += f" at {current.base_url}"
+    if current.postgres_url is None:
+        place = f"embedded PostgreSQL in {current.state_folder}"
+    else:
+        place = without_password(current.postgres_url.get_secret_value())
+        direct = current.postgres_url_non_pooling
+        if direct is not None and direct != current.postgres_url:
+            place += f" (sessions: {without_password(direct.get_secret_value())})"
+    yield fine("settings", f"{name}; {place}")
+
+
+def check_credentials(exam: Examination) -> Iterator[Finding]:
+    """Whether the API answers to the key: one call, kept for the clock."""
+    current = exam.settings
+    with (
+        open_account(current) as (base_url, subdomain, api_key),
+        CurrentRmsClient(
+            base_url=base_url,
+            subdomain=subdomain,
+            api_key=api_key,
+            budget=ProcessBudget(current.requests_per_minute),
+            patience=_PATIENCE,
+        ) as client,
+    ):
+        try:
+            exam.answer = client.list_opportunities((), per_page=1, lane=Lane.LIVE)
+        except ApiUnavailable as error:
+            if not client.counts.throttled:
+                raise
+            yield warning("credentials", str(error), "Run the doctor again in a minute.")
+            return
+    count = exam.answer.page.meta.total_row_count
+    if current.uses_sandbox:
+        yield warning(
+            "credentials",
+            f"No account is configured: the sandbox's {count:,} opportunities are invented.",
+            "Set CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY to mirror your account.",
+        )
+    else:
+        yield fine("credentials", f"The key is accepted; the account has {count:,} opportunities.")
+
+
+def check_clock(exam: Examination) -> Iterator[Finding]:
+    """How far the clocks of the API, of this machine and of the database are apart."""
+    ahead = {"this machine": timedelta(0)}
+    if exam.answer is not None and exam.answer.api_date is not None:
+        middle = exam.answer.asked_at + (exam.answer.answered_at - exam.answer.asked_at) / 2
+        ahead["Current RMS"] = exam.answer.api_date + _HALF_SECOND - middle
+    if exam.database is not None:
+        with exam.database.session() as connection, connection.cursor() as cursor:
+            asked = datetime.now(UTC)
+            cursor.execute("SELECT clock_timestamp()")
+            row = cursor.fetchone()
+            answered = datetime.now(UTC)
+        assert row is not None
+        ahead["the database"] = row[0] - asked - (answered - asked) / 2
+    if len(ahead) == 1:
+        yield warning("clock", "Neither the API nor the database tells the time.", "See above.")
+        return
+    apart = max(ahead.values()) - min(ahead.values())
+    if apart <= _ODD:
+        yield fine("clock", f"{_listed(list(ahead))} agree within {apart.total_seconds():.1f} s.")
+        return
+    others = {name: shift for name, shift in ahead.items() if name != "this machine"}
+    found = "; ".join(f"{name} is {_told(shift)} this machine" for name, shift in others.items())
+    odd = odd_clock(ahead)
+    advice = (
+        f"Let the clock of {odd or 'whichever is wrong'} be set over the network "
+        "(timedatectl set-ntp true). Incremental syncs lose nothing, they go by the API's clock; "
+        "but the window's edges, schedules and the times in the history are off by as much."
+    )
+    if odd == "Current RMS":
+        advice = (
+            "That clock is not yours to set, and incremental syncs lose nothing: they go by it. "
+            "Make sure that CURRENT_RMS_BASE_URL is right and no proxy answers in its place."
+        )
+    yield (problem if apart > _WRONG else warning)("clock", f"{found}.", advice)
+
+
+def odd_clock(ahead: dict[str, timedelta]) -> str | None:
+    """Of three clocks, the one that two others contradict; None when that cannot be said. Pure."""
+    for name, shift in ahead.items():
+        rest = [s for n, s in ahead.items() if n != name]
+        if (
+            len(rest) == 2
+            and abs(rest[0] - rest[1]) <= _ODD
+            and all(abs(shift - other) > _ODD for other in rest)
+        ):
+            return name
+    return None
+
+
+def check_budget(exam: Examination) -> Iterator[Finding]:
+    """How many calls a minute are allowed, and how many were made."""
+    limit = exam.settings.requests_per_minute
+    use = None
+    if exam.tables_ready:
+        with exam.reached.session() as connection:
+            use = read_budget(connection, exam.settings.subdomain or SANDBOX_SUBDOMAIN)
+    found = f"{limit:,} calls a minute" if limit else "No limit of calls a minute"
+    found += f", {use.calls:,} in the last one." if use else "."
+    if use and use.paused_until:
+        yield warning(
+            "budget",
+            f"{found} All calls wait until {use.paused_until:%H:%M:%S} UTC: the API said that "
+            "its limit is reached.",
+            "If that happens often, another program uses the same account's limit: lower "
+            "CURRENT_RMS_REQUESTS_PER_MINUTE.",
+        )
+    elif limit and use and use.allowance < use.requests_per_minute:
+        yield warning(
+            "budget",
+            f"{found} For now {use.allowance:,} are used: the API has refused calls.",
+            "It rises by itself. If that happens often, another program uses the same account's "
+            "limit: lower CURRENT_RMS_REQUESTS_PER_MINUTE.",
+        )
+    elif not limit and not exam.settings.uses_sandbox:
+        yield warning(
+            "budget",
+            found,
+            "Set CURRENT_RMS_REQUESTS_PER_MINUTE to the account's limit (120 unless told "
+            "otherwise), or syncs are slowed down by refusals and hinder other programs.",
+        )
+    else:
+        yield fine("budget", found)
+
+
+def _listed(names: list[str]) -> str:
+    text = f"{', '.join(names[:-1])} and {names[-1]}"
+    return text[0].upper() + text[1:]
+
+
+def _told(shift: timedelta) -> str:
+    seconds = abs(shift.total_seconds())
+    length = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:,.0f} min"
+    return f"{length} {'ahead of' if shift > timedelta(0) else 'behind'}"

@@ -1,0 +1,121 @@
+"""Do Dagster's runs live, does its daemon, and is everything on that is on by default?"""
+
+import time
+from collections.abc import Iterator
+
+import dagster as dg
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.scheduler.instigation import InstigatorStatus
+
+from rms_pipeline.definitions import build_defs
+from rms_pipeline.defs.run_lock import seems_alive
+from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
+
+LOCATION = "rms_pipeline"
+_QUEUED_TOO_LONG = 600.0
+# The daemon writes one every 30 s.
+_HEARTBEAT_WITHIN = 120.0
+_START = "Start it with `rms-pipeline up` (or `dagster dev`)."
+
+
+def check_runs(exam: Examination) -> Iterator[Finding]:
+    """Runs whose process is dead, and runs that wait for too long."""
+    with dg.DagsterInstance.get() as instance:
+        started = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+        dead = [r for r in started if not seems_alive(exam.reached, instance, r)]
+        queued = instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]))
+        daemon_lives = not _silent_daemons(instance)
+    now = time.time()
+    waiting = [r for r in queued if now - r.create_timestamp.timestamp() > _QUEUED_TOO_LONG]
+    if dead:
+        yield problem(
+            "runs",
+            f"{_named(dead)} counted as running, but the process died; scheduled syncs wait for "
+            "it.",
+            "Dagster's daemon ends such runs within seconds (`rms-pipeline up`); so does any "
+            "`rms-pipeline sync`.",
+        )
+    if waiting:
+        found = f"{_named([r.dagster_run for r in waiting])} queued for more than 10 minutes."
+        if daemon_lives:
+            advice = "See in Dagster's UI what runs before it, and end that if it is stuck."
+            yield warning("runs", found, advice)
+        else:
+            yield problem("runs", found, f"Nobody starts it: the daemon is not running. {_START}")
+    if not dead and not waiting:
+        yield fine("runs", f"{len(started):,} running, {len(queued):,} queued, none stuck.")
+
+
+def check_daemon(_: Examination) -> Iterator[Finding]:
+    """Whether Dagster's daemon lives: without it no schedule ticks and no queued run starts."""
+    with dg.DagsterInstance.get() as instance:
+        silent = _silent_daemons(instance)
+        heartbeats = instance.get_daemon_heartbeats()
+    troubled = sorted(name for name, beat in heartbeats.items() if beat.errors)
+    if silent:
+        since = max((beat.timestamp for beat in heartbeats.values()), default=None)
+        found = (
+            "Dagster's daemon has never run here"
+            if since is None
+            else f"Dagster's daemon last gave a sign of life {(time.time() - since) / 60:,.0f} min "
+            f"ago ({', '.join(silent).lower()})"
+        )
+        yield warning("daemon", f"{found}: schedules do not run.", _START)
+    elif troubled:
+        found = f"Dagster's daemon reports errors: {', '.join(troubled).lower()}."
+        yield warning("daemon", found, "See Deployment > Daemons in Dagster's UI.")
+    else:
+        yield fine("daemon", "Dagster's daemon is alive.")
+
+
+def check_automation(_: Examination) -> Iterator[Finding]:
+    """Whether the schedules and sensors are on that are on by default."""
+    repository = build_defs().get_repository_def()
+    expected = {
+        InstigatorType.SCHEDULE: {
+            s.name
+            for s in repository.schedule_defs
+            if s.default_status is dg.DefaultScheduleStatus.RUNNING
+        },
+        InstigatorType.SENSOR: {
+            s.name
+            for s in repository.sensor_defs
+            if s.default_status is dg.DefaultSensorStatus.RUNNING
+        },
+    }
+    with dg.DagsterInstance.get() as instance:
+        states = instance.all_instigator_state(instigator_statuses={InstigatorStatus.STOPPED})
+    off = sorted(
+        f"{state.instigator_type.value.lower()} {state.instigator_name}"
+        for state in states
+        if state.instigator_name in expected.get(state.instigator_type, ())
+        and state.origin.repository_origin.code_location_origin.location_name == LOCATION
+    )
+    if off:
+        yield warning(
+            "automation",
+            f"Switched off: {', '.join(off)}.",
+            "Unless that is meant, switch them on in Dagster's UI under Automation, or with "
+            "`dagster schedule start NAME` and `dagster sensor start NAME`.",
+        )
+    else:
+        count = sum(map(len, expected.values()))
+        yield fine("automation", f"All {count} schedules and sensors are on.")
+
+
+def _silent_daemons(instance: dg.DagsterInstance) -> list[str]:
+    now = time.time()
+    return sorted(
+        name
+        for name, status in instance.get_daemon_statuses().items()
+        if status.required
+        and (
+            status.last_heartbeat is None
+            or now - status.last_heartbeat.timestamp > _HEARTBEAT_WITHIN
+        )
+    )
+
+
+def _named(runs: list[dg.DagsterRun]) -> str:
+    names = ", ".join(f"{run.job_name} {run.run_id[:8]}" for run in runs)
+    return f"{names} {'is' if len(runs) == 1 else 'are'}"

@@ -1,0 +1,144 @@
+"""Is the database there, may we use it, does it hold our tables, and how large are they?"""
+
+from collections.abc import Iterator
+
+from psycopg2.extensions import quote_ident
+
+from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
+from rms_pipeline.mirror.embedded import open_database
+from rms_pipeline.mirror.redecode import is_mapping_current
+from rms_pipeline.mirror.schema import HEAD, current_version, has_history_view
+from rms_pipeline.mirror.session_probe import probe_session
+from rms_pipeline.mirror.sizes import measure
+
+_GB = 1_000_000_000
+_SHOWN_TABLES = 3
+
+
+def check_database(exam: Examination) -> Iterator[Finding]:
+    """Whether it answers, and is new enough."""
+    database = open_database(exam.settings)
+    with database.session() as connection:
+        version = connection.get_parameter_status("server_version") or "of an unknown version"
+    exam.database = database
+    yield fine("database", f"PostgreSQL {version.partition(' ')[0]} answers.")
+
+
+def check_rights(exam: Examination) -> Iterator[Finding]:
+    """Whether the user may make what the mirror and Dagster need."""
+    with exam.reached.session() as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT current_user, current_database(),"
+            " coalesce(has_schema_privilege(to_regnamespace('public'), 'CREATE'), false),"
+            " coalesce(has_schema_privilege(to_regnamespace('dagster'), 'CREATE'),"
+            " has_database_privilege(current_database(), 'CREATE')),"
+            " to_regnamespace('dagster') IS NOT NULL,"
+            " has_database_privilege(current_database(), 'TEMP')"
+        )
+        row = cursor.fetchone()
+        assert row is not None
+        user, name = (quote_ident(part, cursor) for part in row[:2])
+        in_public, in_dagster, has_dagster, temporary = row[2:]
+        ready = current_version(connection) == HEAD
+    grants = []
+    if not in_public:
+        grants.append(f"GRANT CREATE ON SCHEMA public TO {user};")
+    if not in_dagster:
+        place = "SCHEMA dagster" if has_dagster else f"DATABASE {name}"
+        grants.append(f"GRANT CREATE ON {place} TO {user};")
+    if not temporary:
+        grants.append(f"GRANT TEMPORARY ON DATABASE {name} TO {user};")
+    if not grants:
+        yield fine("rights", f"{user} may create tables in public and the schema dagster.")
+        return
+    advice = f"As an administrator of the database: {' '.join(grants)}"
+    if ready and temporary:
+        found = f"{user} may use the tables, but not change them when the program is upgraded."
+        yield warning("rights", found, advice)
+    else:
+        yield problem("rights", f"{user} may not create what the mirror needs.", advice)
+
+
+def check_tables(exam: Examination) -> Iterator[Finding]:
+    """Whether our tables are those of this version."""
+    with exam.reached.session() as connection:
+        version = current_version(connection)
+        view = has_history_view(connection)
+        mapped = version == HEAD and is_mapping_current(connection)
+    if version is None:
+        found = "This database holds no mirror yet."
+        yield warning("tables", found, "Run `rms-pipeline up` or `rms-pipeline sync initial`.")
+    elif version > HEAD:
+        yield problem(
+            "tables",
+            f"The tables are of a newer version of this program (schema {version}, not {HEAD}).",
+            "Upgrade this program.",
+        )
+    elif version != HEAD or not view:
+        lacking = f"of an older version (schema {version}, not {HEAD})" if view else "not complete"
+        yield warning("tables", f"The tables are {lacking}.", "Run `rms-pipeline migrate`.")
+    elif not mapped:
+        found = "The rows were filled by another version's mapping of records to columns."
+        yield warning("tables", found, "Run `rms-pipeline migrate`: it makes them again.")
+    else:
+        exam.tables_ready = True
+        yield fine("tables", f"Schema {HEAD}, and the history of syncs, are there.")
+
+
+def check_pooler(exam: Examination) -> Iterator[Finding]:
+    """Whether session locks and notifications work."""
+    probe = probe_session(exam.reached)
+    lost = [
+        what
+        for what, kept in (
+            ("session locks", probe.keeps_locks),
+            ("notifications", probe.keeps_listening),
+        )
+        if not kept
+    ]
+    if lost:
+        yield problem(
+            "pooler",
+            f"{' and '.join(lost).capitalize()} get lost between transactions: a transaction "
+            "pooler is in between. Syncs would not wait for one another, and dead ones not be "
+            "noticed.",
+            "Set POSTGRES_URL_NON_POOLING to the same database's direct address (often the same "
+            "host with port 5432).",
+        )
+    else:
+        yield fine("pooler", "Session locks and notifications work.")
+    if not probe.same_database:
+        yield problem(
+            "pooler",
+            "POSTGRES_URL and POSTGRES_URL_NON_POOLING lead to different databases.",
+            "Set both to one database.",
+        )
+
+
+def check_storage(exam: Examination) -> Iterator[Finding]:
+    """How large it has become."""
+    with exam.reached.session() as connection:
+        sizes = measure(connection)
+    largest = list(sizes.tables.items())[:_SHOWN_TABLES]
+    found = (
+        f"{_readable(sizes.database)} in all; "
+        + ", ".join(f"{name} {_readable(size)}" for name, size in largest)
+        + f"; {sizes.raw_pages:,} raw pages."
+    )
+    if sizes.tables["raw_rms_pages"] > 3 * sizes.tables["opportunities"] + _GB:
+        yield warning(
+            "storage",
+            f"{found} The raw pages are far more than three walks take.",
+            "See that reconciliation completes: each full sync prunes them. What is already "
+            "freed goes back to the disk with VACUUM FULL raw_rms_pages.",
+        )
+    else:
+        yield fine("storage", found)
+
+
+def _readable(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1_000:
+            return f"{size:,.0f} {unit}"
+        size /= 1_000
+    return f"{size:,.1f} GB"

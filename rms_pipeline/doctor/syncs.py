@@ -1,0 +1,94 @@
+"""When did syncs last complete, and did the last full one show that the mirror is whole?"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
+from rms_pipeline.mirror.history import Sync, latest_syncs
+from rms_pipeline.mirror.walks import FULL, newest_walk
+
+_FULL = frozenset({"initial_sync", "reconciliation"})
+_FULL_EVERY, _CHANGES_EVERY = timedelta(hours=26), timedelta(hours=1)
+_LOOKED_AT = 500
+_START_DAGSTER = "Let Dagster run (`rms-pipeline up`), or start one: "
+
+
+def check_syncs(exam: Examination) -> Iterator[Finding]:
+    """When the last syncs completed, and why the last that failed did."""
+    with exam.reached.session() as connection:
+        syncs = latest_syncs(connection, _LOOKED_AT)
+    now = datetime.now(UTC)
+    completed = [s for s in syncs if s.status == "completed"]
+    full = _ended(next((s for s in completed if s.sync_type in _FULL), None))
+    changes = _ended(next((s for s in completed if s.sync_type == "incremental_sync"), None))
+    if full is None:
+        advice = "Run `rms-pipeline sync initial`."
+        yield warning("full sync", "None has completed yet.", advice)
+    elif now - full > _FULL_EVERY:
+        advice = f"{_START_DAGSTER}`rms-pipeline sync initial`."
+        yield warning("full sync", f"The last completed {_ago(now - full)}.", advice)
+    else:
+        yield fine("full sync", f"The last completed {_ago(now - full)}.")
+    found = f"The last completed {_ago(now - changes)}." if changes else "None has completed yet."
+    if full is None or now - max(full, changes or full) <= _CHANGES_EVERY:
+        # A full sync brings what has changed as well.
+        yield fine("incremental sync", found)
+    else:
+        advice = f"{_START_DAGSTER}`rms-pipeline sync incremental`."
+        yield warning("incremental sync", found, advice)
+    yield from _last_failure(syncs)
+
+
+def check_certificate(exam: Examination) -> Iterator[Finding]:
+    """What the last full sync has shown, and which deletions wait."""
+    with exam.reached.session() as connection:
+        walk = newest_walk(connection, kind=FULL, settled=True)
+    certificate = walk.certificate if walk else None
+    if certificate is None:
+        found = "No full sync has compared the mirror with the API's own count yet."
+        yield warning("completeness", found, "Run `rms-pipeline sync initial`.")
+    elif certificate["shown"]:
+        yield fine("completeness", certificate["sentence"])
+    else:
+        yield problem(
+            "completeness", certificate["sentence"], "Run `rms-pipeline sync initial` again."
+        )
+    held_back = int((walk.deletions or {}).get("held_back", 0)) if walk else 0
+    if held_back:
+        yield warning(
+            "deletions",
+            f"At least {held_back:,} rows are gone from Current RMS: too many to be removed "
+            "unasked.",
+            "If they were really deleted, run `rms-pipeline sync initial --confirm-deletions`. If "
+            "not, the API key's user has lost the right to see them: give it back.",
+        )
+
+
+def _last_failure(syncs: list[Sync]) -> Iterator[Finding]:
+    failed = next((s for s in syncs if s.status == "failed"), None)
+    if failed is None:
+        yield fine("failures", "None among the syncs that are remembered.")
+        return
+    kinds = _FULL if failed.sync_type in _FULL else {failed.sync_type}
+    since = any(
+        s.status == "completed" and s.sync_type in kinds and s.started_at > failed.started_at
+        for s in syncs
+    )
+    said = " ".join((failed.error or "no reason was noted").split())
+    said = said if len(said) <= 400 else f"{said[:400]} ..."
+    found = f"{failed.sync_type} failed at {failed.started_at:%Y-%m-%d %H:%M} UTC: {said}"
+    if since:
+        yield fine("failures", f"{found.rstrip('.')}. Since then one has completed.")
+    else:
+        yield warning("failures", found, "Mend what it says, then sync again.")
+
+
+def _ended(sync: Sync | None) -> datetime | None:
+    return sync.completed_at if sync else None
+
+
+def _ago(age: timedelta) -> str:
+    minutes = age.total_seconds() / 60
+    if minutes < 120:
+        return f"{minutes:.0f} min ago"
+    return f"{minutes / 60:.0f} h ago" if minutes < 4_320 else f"{minutes / 1_440:.0f} days ago"

@@ -1,0 +1,105 @@
+"""Whether a connection keeps what belongs to its session from one transaction to the next.
+
+A transaction pooler hands each transaction to whichever server process is free: session locks then
+belong to nobody in particular, and notifications go nowhere. It does so without an error.
+"""
+
+import secrets
+import select
+import time
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from rms_pipeline.mirror.database import Database
+
+# Each takes a server process away from a pooler, so that the probed connection gets another one.
+_OTHERS = 3
+_ARRIVES_WITHIN_SECONDS = 3.0
+_HELD = (
+    "SELECT pg_backend_pid(), EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory'"
+    " AND pid = pg_backend_pid() AND classid = 0 AND objid::bigint = %s AND objsubid = 1)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionProbe:
+    """`keeps_locks`: a session lock outlives its transaction, and stays with the connection.
+    `keeps_listening`: a notification reaches who listens. `same_database`: the connections for work
+    and for sessions lead to one database."""
+
+    keeps_locks: bool
+    keeps_listening: bool
+    same_database: bool
+
+
+def probe_session(database: Database) -> SessionProbe:
+    """Tries it on the session connections of `database`; takes a moment, at most a few seconds.
+
+    Raises DatabaseError.
+    """
+    with ExitStack() as stack:
+        probed, *others = (
+            stack.enter_context(closing(database.connect(session=True))) for _ in range(1 + _OTHERS)
+        )
+        working = stack.enter_context(closing(database.connect()))
+        return SessionProbe(
+            keeps_locks=_keeps_locks(probed, others),
+            keeps_listening=_keeps_listening(probed, others[0]),
+            same_database=_identity(probed) == _identity(working),
+        )
+
+
+def _keeps_locks(probed: Connection, others: list[Connection]) -> bool:
+    key = secrets.randbits(31)
+    with probed.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid() FROM pg_advisory_lock(%s)", (key,))
+        first = cursor.fetchone()
+    probed.commit()
+    assert first is not None
+    # The others stay in their transactions meanwhile, until one has the first process: to ask for
+    # another one then could wait for ever, if the pooler has no more.
+    kept = False
+    asked = []
+    for connection in (*others, probed):
+        asked.append(connection)
+        with connection.cursor() as cursor:
+            cursor.execute(_HELD, (key,))
+            process, held = cursor.fetchone() or (0, False)
+            if held:
+                kept = connection is probed
+                cursor.execute("SELECT pg_advisory_unlock(%s)", (key,))
+        if held or process == first[0]:
+            break
+    for connection in asked:
+        connection.commit()
+    return kept
+
+
+def _keeps_listening(probed: Connection, other: Connection) -> bool:
+    channel = f"rms_pipeline_probe_{secrets.token_hex(8)}"
+    with probed.cursor() as cursor:
+        cursor.execute(f"LISTEN {channel}")
+    probed.commit()
+    with other.cursor() as cursor:
+        cursor.execute("SELECT pg_notify(%s, '')", (channel,))
+    other.commit()
+    deadline = time.monotonic() + _ARRIVES_WITHIN_SECONDS
+    while (left := deadline - time.monotonic()) > 0:
+        select.select([probed], [], [], left)
+        probed.poll()
+        if any(notice.channel == channel for notice in probed.notifies):
+            return True
+    return False
+
+
+def _identity(connection: Connection) -> tuple[object, ...] | None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT oid, datname, pg_postmaster_start_time() FROM pg_database"
+            " WHERE datname = current_database()"
+        )
+        row: tuple[object, ...] | None = cursor.fetchone()
+    connection.commit()
+    return row

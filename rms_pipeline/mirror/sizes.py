@@ -1,0 +1,49 @@
+"""How much room the mirror takes."""
+
+from dataclasses import dataclass
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+OUR_TABLES = (
+    "opportunities",
+    "deleted_opportunities",
+    "opportunity_versions",
+    "raw_rms_pages",
+    "walks",
+    "sync_faults",
+    "sync_progress",
+    "opportunity_changes",
+    "webhook_events",
+    "status_counts",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Bytes on disk, indexes and out-of-line values included: of the `database`, and of `tables`,
+    ours and Dagster's, largest first. `raw_pages` is a count of rows."""
+
+    database: int
+    tables: dict[str, int]
+    raw_pages: int
+
+
+def measure(connection: Connection) -> Sizes:
+    """Raises psycopg2.Error when our tables are not there. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT CASE n.nspname WHEN 'public' THEN c.relname"
+            " ELSE n.nspname || '.' || c.relname END, pg_total_relation_size(c.oid) AS size"
+            " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r'"
+            " AND (n.nspname = 'dagster' OR n.nspname = 'public' AND c.relname = ANY(%s))"
+            " ORDER BY size DESC, 1",
+            (list(OUR_TABLES),),
+        )
+        tables = {name: int(size) for name, size in cursor.fetchall()}
+        cursor.execute(
+            "SELECT pg_database_size(current_database()), (SELECT count(*) FROM raw_rms_pages)"
+        )
+        row = cursor.fetchone()
+    connection.commit()
+    assert row is not None
+    return Sizes(int(row[0]), tables, int(row[1]))

@@ -1,0 +1,86 @@
+"""`rms-pipeline sync` and `refresh`: one run here and now."""
+
+from typing import Annotated, Any
+
+import typer
+
+from rms_pipeline.console import announce_sandbox, err, out, prepare
+from rms_pipeline.errors import RmsPipelineError
+
+sync_app = typer.Typer(no_args_is_help=True, help="Run one sync here and now.")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON, and no progress.")]
+
+
+@sync_app.command("initial")
+def sync_initial(
+    as_json: AsJson = False,
+    confirm_deletions: Annotated[
+        bool,
+        typer.Option(
+            "--confirm-deletions", help="Let rows go even if they are more than 5 % of all."
+        ),
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Do not go on with what an unfinished sync fetched.")
+    ] = False,
+) -> None:
+    """Fetch every opportunity in the window (30 days back to a year ahead, and undated ones)."""
+    ops: dict[str, dict[str, Any]] = {"opportunities": {"confirm_deletions": confirm_deletions}}
+    if fresh:
+        ops["raw_rms_pages"] = {"resume_within_minutes": 0}
+    _sync("initial_sync", as_json, ops)
+
+
+@sync_app.command("incremental")
+def sync_incremental(as_json: AsJson = False) -> None:
+    """Fetch whatever changed since the last sync, whatever its dates."""
+    _sync("incremental_sync", as_json, {})
+
+
+def _sync(job: str, as_json: bool, ops: dict[str, dict[str, Any]]) -> None:
+    current = prepare()
+    announce_sandbox(current)
+    from rms_pipeline.foreground import print_json, run_sync
+
+    sync = run_sync(job, as_json=as_json, console=err, ops=ops)
+    if as_json:
+        print_json(sync)
+    if sync.status != "completed":
+        raise RmsPipelineError(sync.error or "The sync failed; see the run in Dagster's UI.")
+    if not as_json:
+        kinds = ("created", "updated", "unchanged", "deleted", "restored")
+        made = ", ".join(f"{count:,} {k}" for k in kinds if (count := sync.metadata.get(k)))
+        out.print(
+            f"[green]Synced {sync.records_synced:,} opportunities[/green]"
+            f" ({made or 'nothing new'}, {sync.records_failed:,} failed)."
+        )
+        if "certificate" in sync.metadata:
+            out.print(sync.metadata["certificate"], highlight=False)
+        if held_back := sync.metadata.get("deletions_held_back"):
+            err.print(
+                f"[yellow]At least {held_back:,} rows are gone from Current RMS: too many to be "
+                "removed unasked. If that is right, run `rms-pipeline sync initial "
+                "--confirm-deletions`.[/yellow]"
+            )
+
+
+def refresh(
+    ids: Annotated[list[int], typer.Argument(help="Ids of opportunities in Current RMS.", min=1)],
+    as_json: AsJson = False,
+) -> None:
+    """Fetch these opportunities now, and whatever webhooks are waiting."""
+    current = prepare()
+    announce_sandbox(current)
+    from rms_pipeline.foreground import print_json, run_sync
+
+    ops = {"refresh_opportunities": {"ids": ids}}
+    sync = run_sync("webhook_refresh", as_json=as_json, console=err, ops=ops)
+    if as_json:
+        print_json(sync)
+    if sync.status != "completed":
+        raise RmsPipelineError(sync.error or "The refresh failed; see the run in Dagster's UI.")
+    if not as_json:
+        kinds = ("created", "updated", "unchanged", "deleted")
+        made = ", ".join(f"{count:,} {k}" for k in kinds if (count := sync.metadata.get(k)))
+        out.print(f"[green]Refreshed {sync.records_synced:,}[/green] ({made or 'none is there'}).")
