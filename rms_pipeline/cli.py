@@ -65,8 +65,10 @@ def status() -> None:
     """Show the last syncs, opportunities by status, and the queue of webhooks."""
     current = config.settings()
     from rms_pipeline.mirror.embedded import open_database
-    from rms_pipeline.mirror.history import count_by_status, latest_syncs, queue_depth
+    from rms_pipeline.mirror.history import count_by_status, latest_syncs
+    from rms_pipeline.mirror.queue import queue_state
     from rms_pipeline.mirror.schema import HEAD, current_version, has_history_view
+    from rms_pipeline.mirror.walks import FULL, newest_walk
 
     with open_database(current).session() as connection:
         if current_version(connection) != HEAD or not has_history_view(connection):
@@ -75,7 +77,7 @@ def status() -> None:
                 "Run `rms-pipeline sync initial`, `rms-pipeline up` or `rms-pipeline migrate`."
             )
         syncs, counts = latest_syncs(connection), count_by_status(connection)
-        queued = queue_depth(connection)
+        queued, walk = queue_state(connection), newest_walk(connection, kind=FULL, settled=True)
     table = Table(title="Last syncs", title_justify="left")
     for heading in ("Sync", "Status", "Started (UTC)", "Synced", "Failed", "Error"):
         table.add_column(heading, overflow="fold")
@@ -97,7 +99,10 @@ def status() -> None:
         counted.add_row(name, f"{count:,}")
     counted.add_row("[bold]Total[/]", f"[bold]{sum(c for _, c in counts):,}[/]")
     out.print(counted)
-    out.print(f"Webhook events waiting: {queued:,}")
+    if walk is not None and walk.certificate is not None:
+        sentence = str(walk.certificate["sentence"])
+        out.print(f"{sentence[:1].upper()}{sentence[1:]}", highlight=False)
+    out.print(f"Webhook events waiting: {queued.depth:,}, dead letters: {queued.dead:,}")
 
 
 @app.command()

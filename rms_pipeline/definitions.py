@@ -1,5 +1,6 @@
 """What Dagster loads: `defs`, and `build_defs` for those who bring resources of their own."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,9 @@ from rms_pipeline.defs import (
     webhook_refresh,
 )
 from rms_pipeline.defs.resources import CurrentRmsResource, MirrorResource
+
+# Dagster passes this itself when it binds a sensor to its job; nobody can act on the warning.
+warnings.filterwarnings("ignore", "Parameter `owners` of initializer `SensorDefinition")
 
 
 def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:

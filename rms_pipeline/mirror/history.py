@@ -92,11 +92,3 @@ def count_by_status(connection: Connection) -> list[tuple[str, int]]:
             " GROUP BY 1 ORDER BY 2 DESC, 1"
         )
         return [(row[0], row[1]) for row in cursor.fetchall()]
-
-
-def queue_depth(connection: Connection) -> int:
-    """Webhook events that nobody has settled yet."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM webhook_events WHERE processed_at IS NULL")
-        row = cursor.fetchone()
-    return int(row[0]) if row else 0
