@@ -1,5 +1,6 @@
-"""Which account is mirrored: that of the settings, or the sandbox where there is none."""
+"""Which Current RMS account is asked, and the client for it; the sandbox stands in for none."""
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -7,13 +8,11 @@ from typing import NamedTuple
 import requests
 from pydantic import SecretStr
 
+from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
 from rms_pipeline.errors import RmsPipelineError
-from rms_pipeline.sandbox import (
-    SANDBOX_API_KEY,
-    SANDBOX_SUBDOMAIN,
-    SandboxServer,
-    Store,
-)
+from rms_pipeline.mirror.budget import SharedBudget
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
 from rms_pipeline.settings import CURRENT_RMS_BASE_URL, SANDBOX_PORT, Settings
 
 STANDIN_ROWS = 1_200
@@ -29,6 +28,31 @@ class Account(NamedTuple):
     base_url: str
     subdomain: str
     api_key: SecretStr
+
+
+def account_name(current: Settings) -> str:
+    """The subdomain; the sandbox has one too."""
+    return current.subdomain or SANDBOX_SUBDOMAIN
+
+
+@contextmanager
+def client_for(
+    current: Settings, database: Database, *, patience: Patience | None = None
+) -> Iterator[CurrentRmsClient]:
+    """A client of the account, stamping what it fetches by the database's clock and sharing the
+    account's budget with every other process."""
+    with open_account(current) as (base_url, subdomain, api_key):
+        budget = SharedBudget(database, subdomain, current.requests_per_minute)
+        client = CurrentRmsClient(
+            base_url=base_url,
+            subdomain=subdomain,
+            api_key=api_key,
+            budget=budget,
+            patience=patience,
+            now=database.clock(),
+        )
+        with contextlib.closing(budget), client:
+            yield client
 
 
 @contextmanager

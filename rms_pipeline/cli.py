@@ -9,12 +9,19 @@ import threading
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from rms_pipeline import settings as config
 from rms_pipeline.console import announce_sandbox, err, out
 from rms_pipeline.errors import RmsPipelineError
-from rms_pipeline.settings import DAGSTER_PORT, SANDBOX_PORT, SettingsError, set_environment
+from rms_pipeline.settings import (
+    DAGSTER_PORT,
+    SANDBOX_PORT,
+    WEB_PORT,
+    SettingsError,
+    set_environment,
+)
 from rms_pipeline.webhooks_command import webhooks_app
 
 app = typer.Typer(
@@ -43,20 +50,21 @@ def _prepare() -> config.Settings:
 @app.command()
 def up(
     dagster_port: Annotated[int, typer.Option(help="Port of Dagster's UI.")] = DAGSTER_PORT,
+    port: Annotated[int, typer.Option(help="Port of the web service.")] = WEB_PORT,
     sandbox_port: Annotated[int, typer.Option(help="Port of the sandbox.")] = SANDBOX_PORT,
     host: Host = "127.0.0.1",
 ) -> None:
-    """Start everything: database, sandbox (without an account), Dagster's UI and daemon.
+    """Start everything: database, sandbox (without an account), Dagster's UI and daemon, and the
+    web service that receives webhooks.
 
     The first start runs the initial sync. Ctrl-C ends it all.
     """
     current = _prepare()
     announce_sandbox(current)
-    from rms_pipeline.up import run_everything
+    from rms_pipeline.up import Ports, run_everything
 
-    run_everything(
-        current, host=host, dagster_port=dagster_port, sandbox_port=sandbox_port, out=out
-    )
+    ports = Ports(dagster=dagster_port, web=port, sandbox=sandbox_port)
+    run_everything(current, host=host, ports=ports, out=out)
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON, and no progress.")]
@@ -116,6 +124,28 @@ def _sync(job: str, as_json: bool, ops: dict[str, dict[str, Any]]) -> None:
 
 
 @app.command()
+def refresh(
+    ids: Annotated[list[int], typer.Argument(help="Ids of opportunities in Current RMS.", min=1)],
+    as_json: AsJson = False,
+) -> None:
+    """Fetch these opportunities now, and whatever webhooks are waiting."""
+    current = _prepare()
+    announce_sandbox(current)
+    from rms_pipeline.foreground import print_json, run_sync
+
+    ops = {"refresh_opportunities": {"ids": ids}}
+    sync = run_sync("webhook_refresh", as_json=as_json, console=err, ops=ops)
+    if as_json:
+        print_json(sync)
+    if sync.status != "completed":
+        raise RmsPipelineError(sync.error or "The refresh failed; see the run in Dagster's UI.")
+    if not as_json:
+        kinds = ("created", "updated", "unchanged", "deleted")
+        made = ", ".join(f"{count:,} {k}" for k in kinds if (count := sync.metadata.get(k)))
+        out.print(f"[green]Refreshed {sync.records_synced:,}[/green] ({made or 'none is there'}).")
+
+
+@app.command()
 def status() -> None:
     """Show the last syncs, opportunities by status, and the queue of webhooks."""
     current = config.settings()
@@ -156,6 +186,19 @@ def status() -> None:
 
 
 @app.command()
+def web(
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = WEB_PORT,
+    host: Host = "127.0.0.1",
+) -> None:
+    """Serve the webhook receiver and the fast lane (`up` starts it too)."""
+    current = _prepare()
+    announce_sandbox(current)
+    from rms_pipeline.web.server import serve
+
+    serve(current, host=host, port=port)
+
+
+@app.command()
 def migrate() -> None:
     """Bring our tables and Dagster's storage to this version's shape."""
     current = _prepare()
@@ -173,6 +216,24 @@ def migrate() -> None:
         schema.migrate(database, history_view=False)
         schema.create_history_view(database)
     out.print(f"Up to date (schema {schema.HEAD}, Dagster's storage in schema dagster).")
+
+
+@app.command()
+def rebuild() -> None:
+    """Make all rows again from what is stored, without one API call.
+
+    For when the mapping was mended, or rows were damaged.
+    """
+    _prepare()
+    from rms_pipeline.foreground import run_rebuild
+
+    done = run_rebuild(err)
+    out.print(
+        f"[green]Decoded {done['rows/rows']:,} rows again[/green], deleted ones too: "
+        f"{done['rows/rewritten']:,} rewritten, {done['rows/failed']:,} failed. "
+        f"Before that, merged {done['pages']:,} stored pages of {done['walks']:,} walks: "
+        f"{done['pages/created']:,} created, {done['pages/updated']:,} updated."
+    )
 
 
 @app.command()
@@ -225,10 +286,10 @@ def main() -> None:
     try:
         app()
     except SettingsError as error:
-        err.print(f"[red]Configuration:[/red] {error}", markup=True, highlight=False)
+        err.print(f"[red]Configuration:[/red] {escape(str(error))}", markup=True, highlight=False)
         sys.exit(2)
     except RmsPipelineError as error:
-        err.print(f"[red]Error:[/red] {error}", highlight=False)
+        err.print(f"[red]Error:[/red] {escape(str(error))}", highlight=False)
         sys.exit(1)
 
 

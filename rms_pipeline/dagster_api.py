@@ -26,8 +26,13 @@ class DagsterUnavailable(RmsPipelineError):
 
 def is_up(url: str) -> bool:
     """Whether Dagster's webserver at `url` answers."""
+    return answers(f"{url}/server_info")
+
+
+def answers(url: str) -> bool:
+    """Whether a GET of `url` is answered 200."""
     try:
-        return requests.get(f"{url}/server_info", timeout=2).status_code == 200
+        return requests.get(url, timeout=2).status_code == 200
     except requests.RequestException:
         return False
 

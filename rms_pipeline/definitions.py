@@ -5,7 +5,16 @@ from typing import Any
 
 import dagster as dg
 
-from rms_pipeline.defs import asset_checks, assets, housekeeping, jobs, schedules
+from rms_pipeline.defs import (
+    asset_checks,
+    assets,
+    business_events,
+    housekeeping,
+    jobs,
+    rebuilding,
+    schedules,
+    webhook_refresh,
+)
 from rms_pipeline.defs.resources import CurrentRmsResource, MirrorResource
 
 
@@ -23,19 +32,24 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
             asset_checks.no_faults,
             asset_checks.mirror_is_complete,
             asset_checks.deletions_are_plausible,
+            asset_checks.webhooks_arrive,
             asset_checks.status_counts_add_up,
         ],
         jobs=[
             jobs.initial_sync,
             jobs.incremental_sync,
             jobs.reconciliation,
+            webhook_refresh.webhook_refresh,
+            business_events.business_events,
             housekeeping.housekeeping,
+            rebuilding.rebuild,
         ],
         schedules=[
             schedules.incremental_sync,
             schedules.reconciliation,
             schedules.housekeeping_schedule,
         ],
+        sensors=[webhook_refresh.webhook_refresh_sensor, business_events.business_events_sensor],
         resources={
             "mirror": MirrorResource(),
             "current_rms": CurrentRmsResource(),

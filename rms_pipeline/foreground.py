@@ -6,6 +6,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import dagster as dg
@@ -16,7 +17,7 @@ from rms_pipeline.defs.run_lock import fail_dead_runs
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database
-from rms_pipeline.mirror.history import Sync, find_sync
+from rms_pipeline.mirror.history import Sync, find_sync, run_error
 from rms_pipeline.progress_bar import sync_progress
 from rms_pipeline.settings import settings
 
@@ -25,6 +26,10 @@ _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 class SyncFailed(RmsPipelineError):
     """The sync ended without success; the text is its reason."""
+
+
+class RebuildFailed(RmsPipelineError):
+    """The rebuild ended without success; the text is its reason."""
 
 
 def run_sync(
@@ -36,24 +41,50 @@ def run_sync(
 
     Ctrl-C and SIGTERM end it at the next safe point; what is stored is whole. Raises SyncFailed.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
     database = open_database(settings())
+    run_id, _ = _run(database, job_name, console if not as_json else None, ops or {})
+    return _outcome(database, run_id)
+
+
+def run_rebuild(console: Console) -> dict[str, int]:
+    """Runs the job `rebuild` here, with a progress bar on `console`; what it counted, by name.
+
+    Ctrl-C and SIGTERM end it like a sync. Raises RebuildFailed.
+    """
+    database = open_database(settings())
+    run_id, result = _run(database, "rebuild", console, {})
+    if not result.success:
+        with database.session() as connection:
+            reason = run_error(connection, run_id)
+        raise RebuildFailed(reason or "The rebuild failed; see the run in Dagster's UI.")
+    return {
+        name: int(str(value.value))
+        for event in result.all_node_events
+        if event.is_successful_output
+        for name, value in event.step_output_data.metadata.items()
+    }
+
+
+def _run(
+    database: Database, job_name: str, console: Console | None, ops: Mapping[str, Any]
+) -> tuple[str, dg.ExecuteInProcessResult]:
+    """The run's id, and its result whether or not it succeeded. A terminal shows its progress."""
+    signal.signal(signal.SIGTERM, _interrupt)
     with dg.DagsterInstance.get() as instance:
         fail_dead_runs(database, instance)
         job = build_defs().resolve_job_def(job_name)
         run_id = str(uuid.uuid4())
+        watched = console if console is not None and console.is_terminal else None
         try:
-            if as_json or not console.is_terminal:
-                _execute(job, instance, run_id, ops or {})
-            else:
-                with sync_progress(database, run_id, console):
-                    _execute(job, instance, run_id, ops or {})
+            with sync_progress(database, run_id, watched) if watched else nullcontext():
+                return run_id, _execute(job, instance, run_id, ops)
         except KeyboardInterrupt:
             _note_interrupted(instance, run_id)
-            raise SyncFailed(
-                "Interrupted. What was stored is whole; run the sync again to complete it."
+            work = "rebuild" if job_name == "rebuild" else "sync"
+            failed = RebuildFailed if work == "rebuild" else SyncFailed
+            raise failed(
+                f"Interrupted. What was stored is whole; run the {work} again to complete it."
             ) from None
-    return _outcome(database, run_id)
 
 
 def print_json(sync: Sync) -> None:
@@ -75,14 +106,14 @@ def print_json(sync: Sync) -> None:
 
 def _execute(
     job: dg.JobDefinition, instance: dg.DagsterInstance, run_id: str, ops: Mapping[str, Any]
-) -> None:
+) -> dg.ExecuteInProcessResult:
     tags = {
         **job.tags,
         # Filed under our code location in the UI; a retry by the daemon would run unasked.
         ".dagster/repository": "__repository__@rms_pipeline",
         "dagster/max_retries": "0",
     }
-    job.execute_in_process(
+    return job.execute_in_process(
         instance=instance,
         run_id=run_id,
         run_config={**_QUIET, "ops": {name: {"config": config} for name, config in ops.items()}},

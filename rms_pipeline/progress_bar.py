@@ -22,7 +22,11 @@ from rich.text import Text
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.progress import read_progress
 
-_STAGES = {"fetching": "Fetching from Current RMS", "storing": "Storing in PostgreSQL"}
+_STAGES = {
+    "fetching": ("Fetching from Current RMS", "pages"),
+    "storing": ("Storing in PostgreSQL", "pages"),
+    "decoding": ("Decoding rows again", "batches"),
+}
 
 
 class _RecordsPerSecond(ProgressColumn):
@@ -52,15 +56,15 @@ def _draw(database: Database, run: str, console: Console, done: threading.Event)
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed:.0f} of {task.total:.0f} pages"),
+            TextColumn("{task.completed:.0f} of {task.total:.0f} {task.fields[unit]}"),
             _RecordsPerSecond(),
             TimeRemainingColumn(compact=True),
             console=console,
         ) as bar,
     ):
         tasks = {
-            stage: bar.add_task(text, total=1, visible=False, start=False)
-            for stage, text in _STAGES.items()
+            stage: bar.add_task(text, total=1, visible=False, start=False, unit=unit)
+            for stage, (text, unit) in _STAGES.items()
         }
         while True:
             finished = done.is_set()

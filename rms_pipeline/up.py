@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,20 +75,28 @@ class _Children:
             child.wait()
 
 
-def run_everything(
-    current: Settings, *, host: str, dagster_port: int, sandbox_port: int, out: Console
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where each part listens."""
+
+    dagster: int
+    web: int
+    sandbox: int
+
+
+def run_everything(current: Settings, *, host: str, ports: Ports, out: Console) -> None:
     """Starts all parts, runs the first sync if there never was one, and waits for Ctrl-C.
 
     Raises UpFailed (or another RmsPipelineError) when a part fails; all parts are stopped first.
     """
     signal.signal(signal.SIGTERM, _interrupt)
-    _demand_free_port(host, dagster_port, "--dagster-port")
+    _demand_free_port(host, ports.dagster, "--dagster-port")
+    _demand_free_port(host, ports.web, "--port")
     if current.uses_sandbox and current.base_url is None:
-        _demand_free_port("127.0.0.1", sandbox_port, "--sandbox-port")
+        _demand_free_port("127.0.0.1", ports.sandbox, "--sandbox-port")
     children = _Children(current.state_folder / "logs")
     try:
-        _start(current, children, host, dagster_port, sandbox_port, out)
+        _start(current, children, host, ports, out)
         while True:
             children.check()
             time.sleep(1)
@@ -106,8 +115,7 @@ def _start(
     current: Settings,
     children: _Children,
     host: str,
-    dagster_port: int,
-    sandbox_port: int,
+    ports: Ports,
     out: Console,
 ) -> None:
     out.print("Starting PostgreSQL and preparing its tables ...")
@@ -118,33 +126,55 @@ def _start(
         POSTGRES_URL=database.url.get_secret_value(), PYTHONUNBUFFERED="1"
     )
     if current.uses_sandbox and current.base_url is None:
-        environment["CURRENT_RMS_BASE_URL"] = f"http://127.0.0.1:{sandbox_port}/api/v1"
-        command = [sys.executable, "-m", "rms_pipeline.cli", "sandbox", "--port", str(sandbox_port)]
+        environment["CURRENT_RMS_BASE_URL"] = f"http://127.0.0.1:{ports.sandbox}/api/v1"
+        command = [
+            sys.executable,
+            "-m",
+            "rms_pipeline.cli",
+            "sandbox",
+            "--port",
+            str(ports.sandbox),
+        ]
         children.start("sandbox", command, environment, current.project_folder)
     out.print("Starting Dagster ...")
     command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml"]
-    command += ["-h", host, "-p", str(dagster_port)]
+    command += ["-h", host, "-p", str(ports.dagster)]
     children.start("dagster", command, environment, current.project_folder)
-    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{dagster_port}"
-    deadline = time.monotonic() + _START_SECONDS
-    while not dagster_api.is_up(url):
-        children.check()
-        if time.monotonic() > deadline:
-            raise UpFailed(f"Dagster did not answer at {url} within {_START_SECONDS} s.")
-        time.sleep(0.25)
+    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{ports.dagster}"
+    _wait_for_answer(f"{url}/server_info", "Dagster", children)
     if host not in LOOPBACK_HOSTS:
         out.print(
             f"[yellow]Dagster's UI on {host} has no password: whoever reaches it can run and see "
             "everything. Put it behind a proxy that authenticates.[/yellow]"
         )
+    out.print("Starting the web service ...")
+    command = [sys.executable, "-m", "rms_pipeline.cli", "web", "--host", host]
+    command += ["--port", str(ports.web)]
+    children.start("web", command, environment, current.project_folder)
+    web_url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{ports.web}"
+    _wait_for_answer(f"{web_url}/healthz", "The web service", children)
     _first_sync(database, url, children, out)
     out.print(f"\nDagster UI   {url}")
     out.print(f"Lineage      {url}/asset-groups")
+    out.print(
+        f"Webhooks     {web_url}/api/webhook/<token>, the token is in {_where_token(current)}"
+    )
     if current.uses_sandbox and current.base_url is None:
-        out.print(f"Sandbox API  http://127.0.0.1:{sandbox_port}/api/v1 (in place of your account)")
+        out.print(
+            f"Sandbox API  http://127.0.0.1:{ports.sandbox}/api/v1 (in place of your account)"
+        )
     out.print(f"PostgreSQL   {_without_password(database)}")
     out.print(f"Logs         {current.state_folder / 'logs'}")
     out.print("Ready. Ctrl-C ends everything.")
+
+
+def _wait_for_answer(url: str, name: str, children: _Children) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while not dagster_api.answers(url):
+        children.check()
+        if time.monotonic() > deadline:
+            raise UpFailed(f"{name} did not answer at {url} within {_START_SECONDS} s.")
+        time.sleep(0.25)
 
 
 def _first_sync(database: Database, url: str, children: _Children, out: Console) -> None:
@@ -202,6 +232,12 @@ def _group_lives(child: "subprocess.Popen[bytes]") -> bool:
     except (ProcessLookupError, PermissionError):
         return False
     return True
+
+
+def _where_token(current: Settings) -> str:
+    if current.webhook_token is not None:
+        return "RMS_WEBHOOK_TOKEN"
+    return str(current.state_folder / "webhook_token")
 
 
 def _without_password(database: Database) -> str:

@@ -264,7 +264,10 @@ def test_up_makes_everything_ready_and_leaves_nothing_running(
     log = tmp_path / "up.log"
     with log.open("wb") as out:
         up = subprocess.Popen(
-            [sys.executable, "-m", "rms_pipeline.cli", "up", "--dagster-port", str(port)],
+            [
+                *(sys.executable, "-m", "rms_pipeline.cli", "up"),
+                *("--dagster-port", str(port), "--port", str(free_port())),
+            ],
             env=environment,
             cwd=PROJECT,
             stdout=out,

@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-# Part of every fingerprint: raise it when the mapping changes, and the next sync rewrites all rows.
+# Raise it when the mapping changes: the mirror, when next opened, decodes all its rows again from
+# `data`. It is part of every fingerprint too, so no row from before passes for unchanged.
 MAPPING_VERSION = b"1"
 
 _NULL = Raw(b"null")

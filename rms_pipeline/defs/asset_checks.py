@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 
 from rms_pipeline.defs.resources import MirrorResource
+from rms_pipeline.mirror.audit import last_audit
 from rms_pipeline.mirror.walks import FULL, StoredWalk, newest_walk
 
 
@@ -95,6 +96,38 @@ def deletions_are_plausible(mirror: MirrorResource) -> dg.AssetCheckResult:
         "confirm_deletions: true for opportunities, or run `rms-pipeline sync initial "
         "--confirm-deletions`.",
         metadata={"deleted": deleted, "held_back": held_back},
+    )
+
+
+@dg.asset_check(
+    asset="opportunities",
+    description="Webhooks tell of what changes in Current RMS, when they are registered at all.",
+)
+def webhooks_arrive(mirror: MirrorResource) -> dg.AssetCheckResult:
+    with mirror.database.session() as connection:
+        audit = last_audit(connection)
+    if audit is None or audit["last_event_at"] is None:
+        return dg.AssetCheckResult(
+            passed=True,
+            severity=dg.AssetCheckSeverity.WARN,
+            description="No webhook has come yet: changes are found by incremental syncs alone. "
+            "`rms-pipeline webhooks register https://this.host` makes them immediate.",
+        )
+    stopped = bool(audit["seem_stopped"])
+    return dg.AssetCheckResult(
+        passed=not stopped,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{audit['by_webhook']} of {audit['changed']} changes came by webhook."
+        + (
+            " They seem to have stopped: see `rms-pipeline webhooks list`, and register again."
+            if stopped
+            else ""
+        ),
+        metadata={
+            "changed": audit["changed"],
+            "came_by_webhook": audit["by_webhook"],
+            "last_webhook_at": audit["last_event_at"],
+        },
     )
 
 

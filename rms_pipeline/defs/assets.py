@@ -1,22 +1,21 @@
 """The lineage: Current RMS API → raw_rms_pages → opportunities → status_counts."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 import pandas as pd
-import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.defs.columns import OPPORTUNITY_COLUMNS
 from rms_pipeline.defs.config import StoreConfig, WalkConfig
+from rms_pipeline.defs.failures import explained
 from rms_pipeline.defs.resources import CurrentRmsResource, MirrorResource
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror import walks
+from rms_pipeline.mirror.audit import audit_webhooks
 from rms_pipeline.mirror.database import Database, advisory_lock
 from rms_pipeline.mirror.history import has_full_sync, watermarks
 from rms_pipeline.mirror.raw_pages import count_stored
@@ -65,7 +64,7 @@ def raw_rms_pages(
             "CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY to mirror your account."
         )
     with (
-        _explained(),
+        explained(),
         advisory_lock(
             database,
             WALK_LOCK,
@@ -135,22 +134,6 @@ def _walk_metadata(walk: LandedWalk) -> dict[str, Any]:
     return metadata
 
 
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Errors that a person can act on become the failure's text, without a stack around them."""
-    try:
-        yield
-    except RmsPipelineError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
-    except psycopg2.OperationalError as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise dg.Failure(
-            f"PostgreSQL failed during the sync: {said}. Check that the server is up and its disk "
-            "has room. What was stored is whole; run the sync again to complete it.",
-            allow_retries=False,
-        ) from None
-
-
 @dg.asset(
     deps=[raw_rms_pages],
     group_name=GROUP,
@@ -173,9 +156,9 @@ def opportunities(
     database, run = mirror.database, context.run.run_id
     with database.session() as connection:
         walk = _walk_to_store(connection, context.run)
-    with _explained():
+    with explained():
         merged = merge_walk(database, walk.id, run, counted_since=walk.started_at)
-        settled = None
+        settled, audit = None, None
         if walk.settled_at is None and walk.kind == walks.FULL:
             with advisory_lock(database, SETTLING_LOCK), current_rms.client(database) as client:
                 settled = settle_full_walk(
@@ -189,7 +172,9 @@ def opportunities(
             merged.result += settled.result
         elif walk.settled_at is None:
             with database.session() as connection:
-                walks.settle_walk(connection, walk.id)
+                if walk.since is not None and walk.watermark is not None:
+                    audit = audit_webhooks(connection, walk.id, walk.since, walk.watermark)
+                walks.settle_walk(connection, walk.id, audit=audit.as_json() if audit else None)
     result = merged.result
     with database.session() as connection:
         row_count, synced = count_rows(connection), count_stored(connection, walk.id)
@@ -211,6 +196,13 @@ def opportunities(
         metadata["watermark"] = walk.watermark.isoformat()
     if settled is not None:
         metadata |= _settled_metadata(settled)
+    if audit is not None:
+        metadata["changed_in_current_rms"] = audit.changed
+        metadata["came_by_webhook"] = audit.by_webhook
+        if audit.share is not None:
+            metadata["webhook_share"] = round(audit.share, 3)
+        if audit.lag_seconds is not None:
+            metadata["webhook_lag_seconds"] = round(audit.lag_seconds, 1)
     return dg.MaterializeResult(metadata=metadata)
 
 

@@ -1,16 +1,14 @@
 """What assets are given: the mirror's database, and the Current RMS API (or its stand-in)."""
 
-import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dagster as dg
 from pydantic import PrivateAttr
 
-from rms_pipeline.account import open_account
+from rms_pipeline.account import client_for
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.defs.run_lock import lock_name
-from rms_pipeline.mirror.budget import SharedBudget
 from rms_pipeline.mirror.database import Database, advisory_lock
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.settings import settings
@@ -41,14 +39,5 @@ class CurrentRmsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     @contextmanager
     def client(self, database: Database) -> Iterator[CurrentRmsClient]:
         """A client stamping what it fetches by the database's clock."""
-        with open_account(settings()) as (base_url, subdomain, api_key):
-            budget = SharedBudget(database, subdomain, settings().requests_per_minute)
-            client = CurrentRmsClient(
-                base_url=base_url,
-                subdomain=subdomain,
-                api_key=api_key,
-                budget=budget,
-                now=database.clock(),
-            )
-            with contextlib.closing(budget), client:
-                yield client
+        with client_for(settings(), database) as client:
+            yield client

@@ -11,7 +11,7 @@ from rms_pipeline.mirror.history import has_full_sync
 from rms_pipeline.settings import settings
 
 _SYNCS = ("initial_sync", "incremental_sync", "reconciliation")
-_UNDER_WAY = [
+UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
@@ -32,7 +32,7 @@ def reason_to_skip(
 
 
 def _reason_to_skip(instance: dg.DagsterInstance, *, needs_full_sync: bool) -> str | None:
-    runs = instance.get_runs(dg.RunsFilter(statuses=_UNDER_WAY))
+    runs = instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY))
     under_way = {run.job_name for run in runs if run.job_name in _SYNCS}
     with open_database(settings()).session() as connection:
         full = has_full_sync(connection)

@@ -76,6 +76,14 @@ def find_sync(connection: Connection, id_: str) -> Sync | None:
     return Sync(*row) if row else None
 
 
+def run_error(connection: Connection, id_: str) -> str | None:
+    """Why any run, a sync or not, failed; None when nothing failed in it."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT public.rms_run_error(%s)", (id_,))
+        row = cursor.fetchone()
+    return row[0] if row else None
+
+
 def count_by_status(connection: Connection) -> list[tuple[str, int]]:
     """Live counts of `opportunities`, most frequent status first; `(none)` for an absent one."""
     with connection.cursor() as cursor:

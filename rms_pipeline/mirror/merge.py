@@ -14,6 +14,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from rms_pipeline.current_rms.payloads import Fault, Opportunity
+from rms_pipeline.mirror.changes import note_changes
 from rms_pipeline.mirror.copy_text import Value, copy_rows
 from rms_pipeline.mirror.order import Fetch, supersedes
 
@@ -95,7 +96,7 @@ def merge(
                 )
     result.failed += len(faults)
     with connection.cursor() as cursor:
-        _note_faults(cursor, run, faults)
+        note_faults(cursor, run, faults)
     connection.commit()
     return result
 
@@ -122,7 +123,7 @@ def _merge_batch(
     if not batch:
         return result
     with connection.cursor() as cursor:
-        known = _lock_versions(cursor, [o.id for o in batch])
+        known = lock_versions(cursor, [o.id for o in batch])
         new: list[Opportunity] = []
         changed: list[Opportunity] = []
         same: list[int] = []
@@ -151,7 +152,7 @@ def _merge_batch(
         if new:
             copy_rows(cursor, "opportunities", _STAGED, (_row(o, asked_at) for o in new))
         if changed:
-            updated = _update(cursor, changed, asked_at)
+            updated = _update(cursor, run, changed, asked_at)
             same += [o.id for o in changed if o.id not in updated]
             result.updated = len(updated)
         if same:
@@ -159,14 +160,16 @@ def _merge_batch(
                 "UPDATE opportunities SET synced_at = %s WHERE id = ANY(%s)", (asked_at, same)
             )
         _note_versions(cursor, new + changed, same, asked_at, answered_at)
-        _note_faults(cursor, run, [f for o in batch for f in o.faults])
+        note_faults(cursor, run, [f for o in batch for f in o.faults])
     connection.commit()
     result.created, result.restored = len(new), len(restored)
     result.unchanged = len(same) - repeats
     return result
 
 
-def _lock_versions(cursor: Cursor, ids: list[int]) -> dict[int, _Known]:
+def lock_versions(cursor: Cursor, ids: list[int]) -> dict[int, _Known]:
+    """Until the transaction ends, nobody else writes the rows of `ids` (ascending), live or
+    deleted. Returns what each of them stands for."""
     cursor.execute(
         "INSERT INTO opportunity_versions (id) SELECT unnest(%s) ON CONFLICT DO NOTHING", (ids,)
     )
@@ -187,13 +190,16 @@ def _row(o: Opportunity, asked_at: datetime) -> list[Value]:
     return [*(getattr(o, column) for column in MAPPED), asked_at]
 
 
-def _update(cursor: Cursor, changed: Sequence[Opportunity], asked_at: datetime) -> set[int]:
+def _update(
+    cursor: Cursor, run: str, changed: Sequence[Opportunity], asked_at: datetime
+) -> set[int]:
     """Rewrites the rows that differ; the API may write the same record with other bytes."""
     cursor.execute(
         "CREATE TEMP TABLE IF NOT EXISTS staged_opportunities"
         " (LIKE opportunities) ON COMMIT DELETE ROWS"
     )
     copy_rows(cursor, "staged_opportunities", _STAGED, (_row(o, asked_at) for o in changed))
+    note_changes(cursor, "staged_opportunities", run)
     settings = ", ".join(f"{c} = s.{c}" for c in (*_SETTABLE, "synced_at"))
     before = ", ".join(f"o.{c}" for c in _SETTABLE)
     after = ", ".join(f"s.{c}" for c in _SETTABLE)
@@ -232,7 +238,8 @@ def _note_versions(
         )
 
 
-def _note_faults(cursor: Cursor, run: str, faults: Sequence[Fault]) -> None:
+def note_faults(cursor: Cursor, run: str, faults: Sequence[Fault]) -> None:
+    """Adds `faults` to `sync_faults`, as found by `run`."""
     for fault in faults:
         cursor.execute(
             "INSERT INTO sync_faults (opportunity_id, field, problem, raw_value, run)"

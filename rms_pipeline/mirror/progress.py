@@ -7,7 +7,10 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`stage` is 'fetching' or 'storing'; pages and records so far, of how many in all."""
+    """Pages and records so far, of how many in all.
+
+    `stage` is 'fetching', 'storing' or 'decoding' (of stored rows, whose batches count as pages).
+    """
 
     stage: str
     pages: int

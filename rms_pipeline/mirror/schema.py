@@ -11,8 +11,9 @@ from alembic.config import Config
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.mirror.database import Database, DatabaseError, advisory_lock
+from rms_pipeline.mirror.redecode import adopt_mapping, is_mapping_current
 
-HEAD = "0003"
+HEAD = "0004"
 VERSION_TABLE = "rms_pipeline_alembic_version"
 DAGSTER_SCHEMA = "dagster"
 _HISTORY_SQL = Path(__file__).with_name("sync_metadata.sql")
@@ -48,12 +49,13 @@ def ensure_dagster_schema(database: Database) -> None:
 
 
 def migrate(database: Database, *, history_view: bool = True) -> None:
-    """Brings our tables to HEAD, and the view with them. Cheap when nothing is to be done.
+    """Brings our tables to HEAD, their rows to this code's mapping, and the view with them.
 
-    Safe to call from any number of processes at once. Raises DatabaseError.
+    Cheap when nothing is to be done. Safe to call from any number of processes at once, and again
+    when it was interrupted. Raises DatabaseError.
     """
     with database.session() as connection:
-        up_to_date = current_version(connection) == HEAD
+        up_to_date = current_version(connection) == HEAD and is_mapping_current(connection)
         if up_to_date and (not history_view or has_history_view(connection)):
             return
     with advisory_lock(database, "migrations"):
@@ -63,6 +65,10 @@ def migrate(database: Database, *, history_view: bool = True) -> None:
             _upgrade(database)
         if history_view:
             create_history_view(database)
+        with database.session() as connection:
+            current = is_mapping_current(connection)
+        if not current:
+            adopt_mapping(database)
 
 
 def create_history_view(database: Database) -> None:

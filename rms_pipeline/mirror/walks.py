@@ -17,7 +17,7 @@ KEPT_WALKS = 3
 
 _COLUMNS = (
     "id, kind, started_at, window_start, window_end, since, watermark, completed_at, settled_at,"
-    " read_by, nameless, certificate, deletions"
+    " read_by, nameless, certificate, deletions, audit"
 )
 
 
@@ -26,7 +26,7 @@ class StoredWalk:
     """`window` of a full walk, `since` (the API's clock) of one over changes.
 
     `watermark` is what its success moves the watermark to. `read_by`: how each segment was read.
-    `nameless`: records without an id in each segment.
+    `nameless`: records without an id in each segment. `audit`: what webhooks had missed.
     """
 
     id: int
@@ -41,6 +41,7 @@ class StoredWalk:
     nameless: dict[str, int]
     certificate: dict[str, Any] | None
     deletions: dict[str, Any] | None
+    audit: dict[str, Any] | None
 
 
 def begin_walk(
@@ -167,13 +168,14 @@ def settle_walk(
     *,
     certificate: Mapping[str, Any] | None = None,
     deletions: Mapping[str, Any] | None = None,
+    audit: Mapping[str, Any] | None = None,
 ) -> None:
     """Notes what came of `walk`. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE walks SET settled_at = clock_timestamp(), certificate = %s, deletions = %s"
-            " WHERE id = %s",
-            (_json(certificate), _json(deletions), walk),
+            "UPDATE walks SET settled_at = clock_timestamp(), certificate = %s, deletions = %s,"
+            " audit = %s WHERE id = %s",
+            (_json(certificate), _json(deletions), _json(audit), walk),
         )
     connection.commit()
 

@@ -1,11 +1,16 @@
 """When syncs start by themselves, and why they do not."""
 
+from datetime import timedelta
+
 import dagster as dg
 import pytest
 
 from rms_pipeline.definitions import build_defs
 from rms_pipeline.defs import schedules
 from rms_pipeline.defs.schedules import reason_to_skip
+from rms_pipeline.mirror.embedded import open_database
+from rms_pipeline.sandbox import SandboxServer
+from rms_pipeline.settings import settings
 from rms_pipeline_tests.defs.test_assets import instance, materialize, sandbox
 
 __all__ = ["instance", "sandbox"]
@@ -73,9 +78,6 @@ def test_housekeeping_forgets_old_runs_but_never_the_watermark(
 ) -> None:
     for _ in range(5):
         materialize(instance)
-    from rms_pipeline.mirror.embedded import open_database
-    from rms_pipeline.settings import settings
-
     database = open_database(settings())
     with database.session() as connection, connection.cursor() as cursor:
         cursor.execute("UPDATE dagster.runs SET create_timestamp = now() - interval '100 days'")
@@ -90,3 +92,39 @@ def test_housekeeping_forgets_old_runs_but_never_the_watermark(
         cursor.execute("SELECT problem FROM sync_faults")
         assert cursor.fetchall() == [("new",)]
     assert decide(schedules.incremental_sync, instance) == "run"
+
+
+def test_the_audit_says_which_changes_webhooks_told_of_and_warns_when_they_stop(
+    instance: dg.DagsterInstance, sandbox: SandboxServer
+) -> None:
+    materialize(instance)
+    edited = sandbox.store.ids()[:6]
+    for id_ in edited:
+        sandbox.store.edit(id_, {"subject": "Edited"})
+
+    def tell(*ids: int) -> None:
+        with open_database(settings()).session() as connection, connection.cursor() as cursor:
+            for id_ in ids:
+                cursor.execute(
+                    "INSERT INTO webhook_events (subject_type, opportunity_id, processed_at)"
+                    " VALUES ('Opportunity', %s, now())",
+                    (id_,),
+                )
+
+    def audit() -> tuple[object, object, object]:
+        job = build_defs().resolve_job_def("incremental_sync")
+        config = {"ops": {"raw_rms_pages": {"config": {"overlap_minutes": 0}}}}
+        result = job.execute_in_process(instance=instance, run_config=config)
+        metadata = result.asset_materializations_for_node("opportunities")[0].metadata
+        checks = {c.check_name: c.passed for c in result.get_asset_check_evaluations()}
+        changed, told = metadata["changed_in_current_rms"], metadata["came_by_webhook"]
+        return changed.value, told.value, checks["webhooks_arrive"]
+
+    tell(*edited[:4])
+    sandbox.store.ahead += timedelta(minutes=1)
+    assert audit() == (6, 4, True)
+    sandbox.store.ahead += timedelta(minutes=5)
+    for id_ in edited:
+        sandbox.store.edit(id_, {"subject": "Edited in silence"})
+    sandbox.store.ahead += timedelta(minutes=1)
+    assert audit() == (6, 0, False)

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from rms_pipeline.current_rms.errors import ApiUnavailable
+from rms_pipeline.mirror.changes import changes_after
 from rms_pipeline.mirror.merge import merge
 from rms_pipeline.sandbox import Churn, Faults, Store, Switches
 from rms_pipeline.sync.storing import decode_records, merge_walk
@@ -377,3 +378,28 @@ def test_trap_10_empty_text_for_a_number_or_a_date_is_absent_and_no_fault(
     assert (row["starts_at"], row["charge_total"], row["organisation_id"]) == (None, None, None)
     assert done.merged.result.failed == 0
     assert done.settled.certificate.shown
+
+
+def test_a_change_of_status_is_kept_with_what_from_to_who_and_when(mirror_of: MakeMirror) -> None:
+    mirror = mirror_of(Store(30))
+    id_ = mirror.store.create({"subject": "Quoted", "status": 0, "status_name": "Open",
+                               "state": 2, "state_name": "Quotation"})  # fmt: skip
+    mirror.full_sync()
+    with mirror.database.session() as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO webhook_events (action_id, subject_type, opportunity_id, member_name)"
+            " VALUES (1, 'Opportunity', %s, 'Somebody')",
+            (id_,),
+        )
+    mirror.store.edit(id_, {"status": 5, "state": 3})
+    mirror.incremental_sync()
+    mirror.store.edit(id_, {"subject": "No change of status"})
+    mirror.incremental_sync()
+    with mirror.database.session() as connection:
+        changes = changes_after(connection, 0)
+    assert [(c.opportunity_id, c.field, c.old_value, c.new_value) for c in changes] == [
+        (id_, "opportunity_status", "Open", "Reserved"),
+        (id_, "state_name", "Quotation", "Order"),
+    ]
+    assert changes[0].changed_by == "Somebody"
+    assert changes[0].changed_at is not None

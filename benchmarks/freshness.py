@@ -1,0 +1,249 @@
+"""From an edit in the account to the row in PostgreSQL, and what a burst of webhooks costs.
+
+    python benchmarks/freshness.py edits [--edits 200] [--per-second 2] [--latency-ms 300]
+    python benchmarks/freshness.py burst [--events 5000] [--opportunities 300] [--seconds 30]
+    python benchmarks/freshness.py sensor [--edits 20]
+
+`edits`: the sandbox delivers real webhooks to `rms-pipeline web`; `sensor` the same with no web
+service, events written into the queue and Dagster's daemon at work. `burst` posts events itself, to
+time each acknowledgement. All on the account's limit of 120 requests a minute.
+"""
+
+import argparse
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import requests
+
+from rms_pipeline.mirror.embedded import start_embedded, stop_embedded
+from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
+from rms_pipeline.settings import child_environment
+
+PROJECT = Path(__file__).parent.parent
+TOKEN = "a-token-for-this-benchmark"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("what", choices=["edits", "burst", "sensor"])
+    parser.add_argument("--edits", type=int)
+    parser.add_argument("--per-second", type=float, default=2)
+    parser.add_argument("--latency-ms", type=float, default=300)
+    parser.add_argument("--events", type=int, default=5_000)
+    parser.add_argument("--opportunities", type=int, default=300)
+    parser.add_argument("--seconds", type=float, default=30)
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="rms-benchmark-"))
+    url = start_embedded(folder)
+    store = Store(1_000)
+    try:
+        with SandboxServer(
+            store, latency_ms=options.latency_ms, requests_per_minute=120
+        ) as sandbox:
+            if options.what == "burst":
+                burst(url, sandbox, options)
+            elif options.what == "edits":
+                edits(url, sandbox, options.edits or 200, options)
+            else:
+                sensor(url, sandbox, options.edits or 20)
+    finally:
+        stop_embedded(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def edits(url: str, sandbox: SandboxServer, count: int, options: argparse.Namespace) -> None:
+    with service(url, sandbox, "web") as where:
+        headers = {"X-SUBDOMAIN": SANDBOX_SUBDOMAIN, "X-AUTH-TOKEN": SANDBOX_API_KEY}
+        webhook = {"name": "benchmark", "event": "opportunity_update", "active": True}
+        target = {"target_url": f"{where}/api/webhook/{TOKEN}"}
+        requests.post(
+            f"{sandbox.url}/webhooks",
+            json={"webhook": webhook | target},
+            headers=headers,
+            timeout=10,
+        ).raise_for_status()
+        report("edit to row", measure(url, sandbox, count, options.per_second), options.latency_ms)
+
+
+def sensor(url: str, sandbox: SandboxServer, count: int) -> None:
+    """Without a web service: an outside writer puts each event into the queue."""
+
+    def tell(id_: int) -> None:
+        with psycopg2.connect(url) as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO webhook_events (subject_type, opportunity_id)"
+                " VALUES ('Opportunity', %s)",
+                (id_,),
+            )
+
+    with service(url, sandbox, "dagster"):
+        # Once for nothing: the daemon's first evaluation loads the code.
+        measure(url, sandbox, 1, 1, tell)
+        report("event to row by the sensor alone", measure(url, sandbox, count, 0.1, tell), 0)
+
+
+def measure(
+    url: str,
+    sandbox: SandboxServer,
+    count: int,
+    per_second: float,
+    tell: Callable[[int], None] = lambda _: None,
+) -> list[float]:
+    """Seconds from each of `count` edits to its row."""
+    ids = sandbox.store.ids()
+    times: list[float] = []
+
+    def edit_and_wait(number: int) -> None:
+        id_, name = ids[number % len(ids)], f"Edit {time.monotonic_ns()}"
+        with psycopg2.connect(url) as connection, connection.cursor() as cursor:
+            connection.autocommit = True
+            began = time.monotonic()
+            sandbox.store.edit(id_, {"subject": name})
+            tell(id_)
+            while time.monotonic() - began < 60:
+                cursor.execute("SELECT name FROM opportunities WHERE id = %s", (id_,))
+                row = cursor.fetchone()
+                if row is not None and row[0] == name:
+                    times.append(time.monotonic() - began)
+                    return
+                time.sleep(0.01)
+        raise TimeoutError(f"the edit of {id_} did not arrive within 60 s")
+
+    with ThreadPoolExecutor(16) as pool:
+        futures = []
+        for number in range(count):
+            futures.append(pool.submit(edit_and_wait, number))
+            time.sleep(1 / per_second)
+        for future in futures:
+            future.result()
+    return times
+
+
+def burst(url: str, sandbox: SandboxServer, options: argparse.Namespace) -> None:
+    ids = sandbox.store.ids()[: options.opportunities]
+    with service(url, sandbox, "web") as where:
+        sandbox.requests.clear()
+        acknowledged: list[float] = []
+        local = threading.local()
+
+        def post(number: int) -> None:
+            session = getattr(local, "session", None) or requests.Session()
+            local.session = session
+            id_ = ids[number % len(ids)]
+            sandbox.store.edit(id_, {"subject": f"Burst {number}"})
+            body = {"action": {"id": number, "subject_id": id_, "subject_type": "Opportunity"}}
+            began = time.monotonic()
+            answer = session.post(f"{where}/api/webhook/{TOKEN}", json=body, timeout=30)
+            acknowledged.append(time.monotonic() - began)
+            answer.raise_for_status()
+
+        start = time.monotonic()
+        with ThreadPoolExecutor(8) as pool:
+            for number in range(options.events):
+                wait = start + number * options.seconds / options.events - time.monotonic()
+                if wait > 0:
+                    time.sleep(wait)
+                pool.submit(post, number)
+        took = time.monotonic() - start
+        wait_until(
+            lambda: one(url, "SELECT count(*) FROM webhook_events WHERE processed_at IS NULL") == 0
+        )
+        settled = time.monotonic() - start - took
+        wrong = sum(
+            one(url, f"SELECT name FROM opportunities WHERE id = {i}")
+            != (sandbox.store.get(i) or {}).get("subject")
+            for i in ids
+        )
+        print(f"{len(acknowledged):,} of {options.events:,} events acknowledged in {took:.1f} s")
+        print(
+            f"acknowledgement: median {1000 * statistics.median(acknowledged):.1f} ms,"
+            f" 99th percentile {1000 * percentile(acknowledged, 0.99):.1f} ms"
+        )
+        print(f"API calls: {len(sandbox.requests)}; settled {settled:.1f} s after the last event")
+        print(f"rows that differ from the API: {wrong} of {len(ids)}")
+
+
+@contextmanager
+def service(url: str, sandbox: SandboxServer, what: str) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    environment = child_environment(
+        POSTGRES_URL=url,
+        POSTGRES_URL_NON_POOLING=None,
+        CURRENT_RMS_SUBDOMAIN=SANDBOX_SUBDOMAIN,
+        CURRENT_RMS_API_KEY=SANDBOX_API_KEY,
+        CURRENT_RMS_BASE_URL=sandbox.url,
+        CURRENT_RMS_REQUESTS_PER_MINUTE="120",
+        RMS_WEBHOOK_TOKEN=TOKEN,
+        RMS_API_TOKEN=TOKEN,
+        DAGSTER_HOME=str(PROJECT),
+    )
+    web = ["-m", "rms_pipeline.cli", "web", "--port", str(port)]
+    dagster = ["-m", "dagster", "dev", "-w", "workspace.yaml", "-p", str(port)]
+    with tempfile.TemporaryFile() as log:
+        child = subprocess.Popen(
+            [sys.executable, *(web if what == "web" else dagster)],
+            env=environment,
+            cwd=PROJECT,
+            stdout=log,
+            stderr=log,
+        )
+        where = f"http://127.0.0.1:{port}"
+        health = f"{where}/{'healthz' if what == 'web' else 'server_info'}"
+        try:
+            wait_until(lambda: child.poll() is not None or up(health))
+            yield where
+        finally:
+            child.terminate()
+            child.wait(timeout=60)
+
+
+def up(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=2).ok
+    except requests.RequestException:
+        return False
+
+
+def one(url: str, statement: str) -> Any:
+    with psycopg2.connect(url) as connection, connection.cursor() as cursor:
+        cursor.execute(statement)
+        row = cursor.fetchone()
+    return row[0] if row else None
+
+
+def wait_until(condition: Callable[[], bool], timeout: float = 120) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.1)
+
+
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[min(int(share * len(values)), len(values) - 1)]
+
+
+def report(what: str, seconds: list[float], latency_ms: float) -> None:
+    print(
+        f"{what}, {len(seconds)} times: median {statistics.median(seconds):.2f} s,"
+        f" 95th percentile {percentile(seconds, 0.95):.2f} s, longest {max(seconds):.2f} s"
+        + (f" (the API's own latency is {latency_ms / 1000:.2f} s)" if latency_ms else "")
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Handing status changes to the functions of `rms_pipeline.actions`. Off until switched on."""
+
+import dagster as dg
+from pydantic import Field
+
+from rms_pipeline.actions import act
+from rms_pipeline.defs.resources import MirrorResource
+from rms_pipeline.mirror.changes import changes_after
+from rms_pipeline.mirror.embedded import open_database
+from rms_pipeline.settings import settings
+
+
+class ChangesConfig(dg.Config):
+    """Which changes, by id in opportunity_changes."""
+
+    after: int = Field(description="Those with a higher id than this,")
+    until: int = Field(description="up to this one.")
+
+
+@dg.op(description="Calls the functions of rms_pipeline/actions.py for each change.")
+def act_on_changes(
+    context: dg.OpExecutionContext, config: ChangesConfig, mirror: MirrorResource
+) -> None:
+    with mirror.database.session() as connection:
+        changes = changes_after(connection, config.after, config.until - config.after)
+    for change in changes:
+        if change.id <= config.until:
+            called = act(change)
+            context.log.info(
+                f"{change.opportunity_id}: {change.field} from {change.old_value} to "
+                f"{change.new_value} by {change.changed_by or 'somebody'}: "
+                f"{', '.join(called) or 'no action waits for it'}"
+            )
+
+
+@dg.job(description="Acts on changes of status and state; see rms_pipeline/actions.py.")
+def business_events() -> None:
+    act_on_changes()
+
+
+@dg.sensor(
+    name="business_events",
+    job=business_events,
+    minimum_interval_seconds=5,
+    description="Hands new rows of opportunity_changes to the functions of "
+    "rms_pipeline/actions.py. Off until you switch it on; it begins with what changes from then.",
+)
+def business_events_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    with open_database(settings()).session() as connection:
+        if context.cursor is None:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT coalesce(max(id), 0) FROM opportunity_changes")
+                row = cursor.fetchone()
+            return dg.SensorResult(skip_reason="Begins here.", cursor=str(row[0] if row else 0))
+        last = int(context.cursor)
+        changes = changes_after(connection, last)
+    if not changes:
+        return dg.SkipReason("No status has changed.")
+    until = changes[-1].id
+    config = dg.RunConfig(ops={"act_on_changes": ChangesConfig(after=last, until=until)})
+    return dg.SensorResult(
+        run_requests=[dg.RunRequest(run_key=f"{last}-{until}", run_config=config)],
+        cursor=str(until),
+    )

@@ -1,0 +1,37 @@
+"""Making the tables again from what is stored. No sync: the API is not asked."""
+
+from dataclasses import asdict
+
+import dagster as dg
+
+from rms_pipeline.defs.failures import explained
+from rms_pipeline.defs.resources import MirrorResource
+from rms_pipeline.mirror.summary import refresh_status_counts
+from rms_pipeline.sync.rebuilding import rebuild as rebuild_rows
+
+
+@dg.op(
+    out=dg.Out(dg.Nothing),
+    description="Merges the stored pages again and decodes every row again from its own record. "
+    "Nothing older replaces anything newer.",
+)
+def decode_what_is_stored(context: dg.OpExecutionContext, mirror: MirrorResource) -> None:
+    with explained("rebuild"):
+        done = rebuild_rows(mirror.database, context.run.run_id)
+        refresh_status_counts(mirror.database)
+    context.add_output_metadata(
+        {
+            "walks": done.walks,
+            "pages": done.pages,
+            **{f"pages/{name}": count for name, count in asdict(done.merged).items()},
+            **{f"rows/{name}": count for name, count in asdict(done.redecoded).items()},
+        }
+    )
+
+
+@dg.job(
+    description="Makes the columns of every row again from what is stored, without one API call: "
+    "for when the mapping was mended, or rows were damaged. Safe to run at any time."
+)
+def rebuild() -> None:
+    decode_what_is_stored()

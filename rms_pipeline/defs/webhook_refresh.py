@@ -1,0 +1,140 @@
+"""The sensor and the job behind the fast lane: whatever it left in the queue becomes one run."""
+
+import dagster as dg
+from pydantic import Field
+
+from rms_pipeline.defs.assets import RECORDS_FAILED_TAG, RECORDS_SYNCED_TAG, SYNC_TYPE_TAG
+from rms_pipeline.defs.failures import explained
+from rms_pipeline.defs.resources import CurrentRmsResource, MirrorResource
+from rms_pipeline.defs.schedules import UNDER_WAY
+from rms_pipeline.mirror.database import is_locked
+from rms_pipeline.mirror.embedded import open_database
+from rms_pipeline.mirror.queue import FAST_LANE_LOCK, queue_state
+from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
+from rms_pipeline.settings import settings
+from rms_pipeline.sync.queued import WorkedOff, work_off
+from rms_pipeline.sync.refreshing import Refreshed, refresh
+
+# What a living fast lane has not taken up by then, it will not.
+FAST_LANE_SECONDS = 10.0
+
+
+class RefreshConfig(dg.Config):
+    """What to refresh."""
+
+    ids: list[int] = Field(
+        default=[],
+        description="Opportunities to refresh, besides what waits in the queue of webhooks.",
+    )
+
+
+@dg.op(
+    description="Asks Current RMS for the opportunities that webhooks told of, a hundred in a "
+    "call, and brings their rows up to date."
+)
+def refresh_opportunities(
+    context: dg.OpExecutionContext,
+    config: RefreshConfig,
+    mirror: MirrorResource,
+    current_rms: CurrentRmsResource,
+) -> None:
+    database, run = mirror.database, context.run.run_id
+    total = WorkedOff()
+    by_hand = Refreshed()
+    with (
+        explained("refresh"),
+        current_rms.client(database) as client,
+        database.session() as connection,
+    ):
+        if config.ids:
+            by_hand = refresh(database, client, config.ids, run)
+        lives = is_locked(database, FAST_LANE_LOCK)
+        while True:
+            done = work_off(
+                database, connection, client, run, older_than=FAST_LANE_SECONDS if lives else 0.0
+            )
+            total.settled += done.settled
+            total.failed += done.failed + done.dead
+            total.opportunities += done.opportunities
+            total.refreshed.result += done.refreshed.result
+            total.refreshed.deleted += done.refreshed.deleted
+            total.error = done.error or total.error
+            if not done.claimed or done.error:
+                break
+        calls = client.counts.calls
+    refresh_status_counts(database)
+    result = total.refreshed.result
+    result += by_hand.result
+    context.instance.add_run_tags(
+        run,
+        {
+            RECORDS_SYNCED_TAG: str(total.opportunities + len(set(config.ids))),
+            RECORDS_FAILED_TAG: str(total.failed + result.failed),
+        },
+    )
+    with database.session() as connection:
+        rows = count_rows(connection)
+    context.log_event(
+        dg.AssetMaterialization(
+            "opportunities",
+            metadata={
+                "dagster/row_count": rows,
+                "webhook_events": total.settled,
+                "refreshed": total.opportunities + len(set(config.ids)),
+                "created": result.created,
+                "updated": result.updated,
+                "unchanged": result.unchanged,
+                "deleted": total.refreshed.deleted + by_hand.deleted,
+                "api_calls": calls,
+            },
+        )
+    )
+    if total.error:
+        raise dg.Failure(
+            f"{total.failed} events went back to the queue and will be tried again: {total.error}",
+            allow_retries=False,
+        )
+
+
+@dg.job(
+    tags={SYNC_TYPE_TAG: "webhook_refresh"},
+    description="Refreshes the opportunities that webhooks told of and the fast lane has not "
+    "settled, and those whose ids are given by hand.",
+)
+def webhook_refresh() -> None:
+    refresh_opportunities()
+
+
+def reason_to_skip(waiting: int, *, lane_lives: bool, under_way: bool) -> str | None:
+    """Why the sensor launches nothing now, None when it must. Pure."""
+    if waiting == 0:
+        return (
+            "The fast lane is at work, and nothing has waited for more than 10 s."
+            if lane_lives
+            else "No webhook event is waiting."
+        )
+    if under_way:
+        return f"A webhook_refresh run is at work on the queue; {waiting} events wait."
+    return None
+
+
+@dg.sensor(
+    name="webhook_refresh",
+    job=webhook_refresh,
+    minimum_interval_seconds=5,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Turns webhook events that the fast lane has not settled within 10 s (or all, "
+    "when no web service runs) into one run.",
+)
+def webhook_refresh_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    # A queue that cannot be read raises, and shows as a failed tick: it is not an empty queue.
+    database = open_database(settings())
+    lives = is_locked(database, FAST_LANE_LOCK)
+    with database.session() as connection:
+        # More than nothing, so that only what is due and unclaimed counts.
+        state = queue_state(connection, older_than=FAST_LANE_SECONDS if lives else 0.001)
+    under_way = context.instance.get_runs(
+        dg.RunsFilter(job_name=webhook_refresh.name, statuses=UNDER_WAY), limit=1
+    )
+    reason = reason_to_skip(state.depth, lane_lives=lives, under_way=bool(under_way))
+    return dg.SkipReason(reason) if reason else dg.RunRequest()

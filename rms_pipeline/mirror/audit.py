@@ -1,0 +1,73 @@
+"""Whether webhooks tell of what changes: what a sync over changes found, against what they told."""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+_ENOUGH = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Of `changed` opportunities, `by_webhook` had been told of, `lag_seconds` (median) after the
+    edit. `last_event_at` (UTC) is when any webhook came last, None for never."""
+
+    changed: int
+    by_webhook: int
+    lag_seconds: float | None
+    last_event_at: datetime | None
+
+    @property
+    def share(self) -> float | None:
+        return self.by_webhook / self.changed if self.changed else None
+
+    @property
+    def seem_stopped(self) -> bool:
+        """Webhooks used to come, and several edits in a row were not told of."""
+        return self.last_event_at is not None and self.changed >= _ENOUGH and self.by_webhook == 0
+
+    def as_json(self) -> dict[str, Any]:
+        last = self.last_event_at
+        return {
+            **asdict(self),
+            "last_event_at": last.isoformat() if last else None,
+            "share": self.share,
+            "seem_stopped": self.seem_stopped,
+        }
+
+
+def audit_webhooks(connection: Connection, walk: int, since: datetime, until: datetime) -> Audit:
+    """Looks at what `walk` brought that was edited in `[since, until)` by Current RMS's own times.
+
+    `until` lies some minutes back, so that every webhook has had time to arrive. A webhook counts
+    from two minutes before the edit: the clocks of two machines differ.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*), count(told.at), (percentile_cont(0.5) WITHIN GROUP"
+            " (ORDER BY extract(epoch FROM told.at - o.updated_at_rms)))::float8"
+            " FROM opportunities o CROSS JOIN LATERAL"
+            " (SELECT min(received_at) AS at FROM webhook_events e WHERE e.opportunity_id = o.id"
+            " AND e.received_at >= o.updated_at_rms - interval '2 min') told"
+            " WHERE o.updated_at_rms >= %s AND o.updated_at_rms < %s AND o.id IN"
+            " (SELECT unnest(record_ids) FROM raw_rms_pages WHERE walk = %s)",
+            (since, until, walk),
+        )
+        row = cursor.fetchone()
+        assert row is not None
+        cursor.execute("SELECT max(received_at) FROM webhook_events")
+        last = cursor.fetchone()
+    connection.commit()
+    changed, by_webhook, lag = row
+    return Audit(changed, by_webhook, lag, last[0] if last else None)
+
+
+def last_audit(connection: Connection) -> dict[str, Any] | None:
+    """What the last sync over changes found, as `Audit.as_json` gives it."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT audit FROM walks WHERE audit IS NOT NULL ORDER BY id DESC LIMIT 1")
+        row = cursor.fetchone()
+    connection.commit()
+    return dict(row[0]) if row else None

@@ -1,0 +1,59 @@
+"""`opportunity_changes`: business events, seen as a row is about to be rewritten.
+
+Field by field, so that every mapped field can follow; for now the status, and the state (Enquiry,
+Quotation, Order) that a conversion moves.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
+
+STATUS, STATE = "opportunity_status", "state_name"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What changed from what to what. `changed_at` (UTC) is Current RMS's own time of the edit,
+    `changed_by` the colleague that a webhook named, `seen_by` the run that saw it."""
+
+    id: int
+    opportunity_id: int
+    field: str
+    old_value: str | None
+    new_value: str | None
+    changed_at: datetime | None
+    changed_by: str | None
+    seen_at: datetime
+    seen_by: str | None
+
+
+def note_changes(cursor: Cursor, staged: str, run: str) -> None:
+    """Compares `opportunities` with the rows of `staged` that are about to replace them."""
+    cursor.execute(
+        "INSERT INTO opportunity_changes"
+        " (opportunity_id, field, old_value, new_value, changed_at, changed_by, seen_by)"
+        " SELECT o.id, f.field, f.old_value, f.new_value, s.updated_at_rms,"
+        # Who: the last one whose webhook came since the row was last asked for.
+        " (SELECT e.member_name FROM webhook_events e WHERE e.opportunity_id = o.id"
+        " AND e.received_at >= o.synced_at ORDER BY e.id DESC LIMIT 1), %s"
+        f" FROM opportunities o JOIN {staged} s USING (id) CROSS JOIN LATERAL (VALUES"
+        " (%s, o.opportunity_status, s.opportunity_status),"
+        " (%s, o.data ->> 'state_name', s.data ->> 'state_name'))"
+        " AS f (field, old_value, new_value) WHERE f.old_value IS DISTINCT FROM f.new_value",
+        (run, STATUS, STATE),
+    )
+
+
+def changes_after(connection: Connection, last: int, limit: int = 500) -> list[Change]:
+    """Changes with an id above `last`, oldest first."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id, opportunity_id, field, old_value, new_value, changed_at, changed_by,"
+            " seen_at, seen_by FROM opportunity_changes WHERE id > %s ORDER BY id LIMIT %s",
+            (last, limit),
+        )
+        found = [Change(*row) for row in cursor.fetchall()]
+    connection.commit()
+    return found

@@ -1,0 +1,195 @@
+"""Decoding stored rows again from their own `data`: for when the mapping changed, or columns were.
+
+What belongs here: rewriting mapped columns of rows that are there. What does not: bringing rows in
+or out, and who may overwrite whom (`merge`, `deletions`): `data` is what the row stands for, and
+its columns only follow it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import psycopg2
+from msgspec import Raw
+from psycopg2.extensions import connection as Connection  # noqa: N812
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
+
+from rms_pipeline.current_rms.payloads import MAPPING_VERSION, Fault, Opportunity, decode_record
+from rms_pipeline.mirror.copy_text import copy_rows
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.merge import MAPPED, lock_versions, note_faults
+from rms_pipeline.mirror.progress import Progress
+
+TABLES = ("opportunities", "deleted_opportunities")
+BATCH_ROWS = 200
+_DERIVED = tuple(c for c in MAPPED if c not in {"id", "data"})
+_VERSION = MAPPING_VERSION.decode()
+
+
+@dataclass(slots=True)
+class Redecoded:
+    """Rows of `opportunities` and `deleted_opportunities`: looked at, rewritten because a column
+    differed, and failed (without `data` that could be decoded and stored; they stay as they are).
+    """
+
+    rows: int = 0
+    rewritten: int = 0
+    failed: int = 0
+
+    def __iadd__(self, other: "Redecoded") -> "Redecoded":
+        self.rows += other.rows
+        self.rewritten += other.rewritten
+        self.failed += other.failed
+        return self
+
+
+def redecode(
+    database: Database, run: str, *, watch: Callable[[Progress], None] = lambda _: None
+) -> Redecoded:
+    """Rewrites, on behalf of `run`, every row whose columns are not what its `data` says.
+
+    One transaction a batch, safe beside syncs; interrupted, it may simply run again. Faults of rows
+    are noted in `sync_faults`, each once for a run.
+    """
+    done = Redecoded()
+    batches = 0
+    with database.session() as connection:
+        sizes = [_count(connection, table) for table in TABLES]
+        rows_expected, batches_expected = sum(sizes), sum(-(-n // BATCH_ROWS) for n in sizes)
+        for table in TABLES:
+            after: int | None = None
+            while ids := _ids_after(connection, table, after):
+                done += _redecode_batch(connection, table, run, ids)
+                after = ids[-1]
+                batches += 1
+                watch(
+                    Progress(
+                        "decoding",
+                        batches,
+                        max(batches, batches_expected),
+                        done.rows,
+                        max(done.rows, rows_expected),
+                    )
+                )
+    return done
+
+
+def is_mapping_current(connection: Connection) -> bool:
+    """Whether all rows were filled by this code's mapping."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT value FROM mirror_state WHERE name = 'mapping_version'")
+        row = cursor.fetchone()
+    return row is not None and row[0] == _VERSION
+
+
+def adopt_mapping(database: Database) -> None:
+    """Brings all rows to this code's mapping, and only then notes its version."""
+    redecode(database, f"mapping version {_VERSION}")
+    with database.session() as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO mirror_state (name, value) VALUES ('mapping_version', %s)"
+            " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            (_VERSION,),
+        )
+
+
+def _count(connection: Connection, table: str) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT count(*) FROM {table}")
+        row = cursor.fetchone()
+    connection.commit()
+    return int(row[0]) if row else 0
+
+
+def _ids_after(connection: Connection, table: str, after: int | None) -> list[int]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT id FROM {table} WHERE %(after)s::bigint IS NULL OR id > %(after)s"
+            " ORDER BY id LIMIT %(limit)s",
+            {"after": after, "limit": BATCH_ROWS},
+        )
+        ids = [row[0] for row in cursor.fetchall()]
+    connection.commit()
+    return ids
+
+
+def _redecode_batch(connection: Connection, table: str, run: str, ids: Sequence[int]) -> Redecoded:
+    """Commits. A row that PostgreSQL refuses is tried alone, so that it costs no other."""
+    try:
+        with connection.cursor() as cursor:
+            done = _rewrite(cursor, table, run, list(ids))
+        connection.commit()
+        return done
+    except psycopg2.DataError as error:
+        connection.rollback()
+        if len(ids) > 1:
+            half = len(ids) // 2
+            done = _redecode_batch(connection, table, run, ids[:half])
+            done += _redecode_batch(connection, table, run, ids[half:])
+            return done
+        reason = f"PostgreSQL refused: {str(error).splitlines()[0][:500]}"
+        with connection.cursor() as cursor:
+            _note_once(cursor, run, [Fault(ids[0], "(record)", reason, "")])
+        connection.commit()
+        return Redecoded(rows=1, failed=1)
+
+
+def _rewrite(cursor: Cursor, table: str, run: str, ids: list[int]) -> Redecoded:
+    lock_versions(cursor, ids)
+    # Only now: whoever held the lock may have written newer data.
+    cursor.execute(
+        f"SELECT id, data::text FROM {table} WHERE id = ANY(%s) ORDER BY id FOR UPDATE", (ids,)
+    )
+    decoded: list[Opportunity] = []
+    faults: list[Fault] = []
+    done = Redecoded()
+    for id_, data in cursor.fetchall():
+        done.rows += 1
+        record = _decode(id_, data)
+        if isinstance(record, Fault):
+            done.failed += 1
+            faults.append(record)
+        else:
+            decoded.append(record)
+            faults += record.faults
+    if decoded:
+        done.rewritten = _update(cursor, table, decoded)
+    _note_once(cursor, run, faults)
+    return done
+
+
+def _decode(id_: int, data: str | None) -> Opportunity | Fault:
+    if data is None:
+        return Fault(id_, "data", "is absent, so there is nothing to decode", "")
+    record = decode_record(Raw(data.encode()))
+    if isinstance(record, Fault) or record.id != id_:
+        return Fault(id_, "data", "is not the record of this row", data[:1_000])
+    return record
+
+
+def _update(cursor: Cursor, table: str, decoded: Sequence[Opportunity]) -> int:
+    columns = ("id", *_DERIVED)
+    cursor.execute(
+        "CREATE TEMP TABLE redecoded ON COMMIT DROP AS"
+        f" SELECT {', '.join(columns)} FROM {table} WITH NO DATA"
+    )
+    rows = ([getattr(o, column) for column in columns] for o in decoded)
+    copy_rows(cursor, "redecoded", columns, rows)
+    settings = ", ".join(f"{c} = r.{c}" for c in _DERIVED)
+    before = ", ".join(f"t.{c}" for c in _DERIVED)
+    after = ", ".join(f"r.{c}" for c in _DERIVED)
+    cursor.execute(
+        f"UPDATE {table} t SET {settings} FROM redecoded r"
+        f" WHERE t.id = r.id AND ({before}) IS DISTINCT FROM ({after})"
+    )
+    return cursor.rowcount
+
+
+def _note_once(cursor: Cursor, run: str, faults: Sequence[Fault]) -> None:
+    if not faults:
+        return
+    cursor.execute(
+        "SELECT opportunity_id, field FROM sync_faults WHERE run = %s AND opportunity_id = ANY(%s)",
+        (run, [f.opportunity_id for f in faults]),
+    )
+    known = set(cursor.fetchall())
+    note_faults(cursor, run, [f for f in faults if (f.opportunity_id, f.field) not in known])

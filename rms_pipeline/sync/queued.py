@@ -1,0 +1,89 @@
+"""Working off the queue of webhooks: the same for the fast lane, the sensor's run and anyone."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from rms_pipeline.current_rms.client import CurrentRmsClient
+from rms_pipeline.current_rms.errors import ApiUnavailable, CurrentRmsError, Forbidden, Unauthorized
+from rms_pipeline.current_rms.pacing import Lane
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.queue import Claim, claim, give_back, settle
+from rms_pipeline.sync.refreshing import Refreshed, refresh
+
+# What says nothing about the event: it is tried again for as long as it takes.
+_BLAMELESS = (ApiUnavailable, Unauthorized, Forbidden)
+
+
+@dataclass(slots=True)
+class WorkedOff:
+    """What one claim led to: events `settled`, given back (`failed`) and `dead`, opportunities
+    `refreshed`; `received_at` of the settled ones; the last error's text."""
+
+    claimed: int = 0
+    settled: int = 0
+    failed: int = 0
+    dead: int = 0
+    opportunities: int = 0
+    refreshed: Refreshed = field(default_factory=Refreshed)
+    received_at: list[datetime] = field(default_factory=list)
+    error: str | None = None
+    blameless: bool = False
+
+
+def work_off(
+    database: Database,
+    connection: Connection,
+    client: CurrentRmsClient,
+    run: str,
+    *,
+    older_than: float = 0.0,
+) -> WorkedOff:
+    """Claims up to a hundred opportunities' events, refreshes them in one call, settles them.
+
+    What cannot be refreshed goes back into the queue. Raises psycopg2.Error or DatabaseError when
+    the database fails; the claim then ends by itself.
+    """
+    done = WorkedOff()
+    claimed = claim(connection, f"{run} {uuid.uuid4()}", older_than=older_than)
+    done.claimed = len(claimed.events)
+    if claimed.events:
+        _work_off(database, connection, client, run, claimed, claimed.opportunities, done)
+    return done
+
+
+def _work_off(
+    database: Database,
+    connection: Connection,
+    client: CurrentRmsClient,
+    run: str,
+    claimed: Claim,
+    ids: Sequence[int],
+    done: WorkedOff,
+) -> None:
+    try:
+        refreshed = refresh(database, client, ids, run, lane=Lane.LIVE)
+    except CurrentRmsError as error:
+        blameless = isinstance(error, _BLAMELESS)
+        if not blameless and len(ids) > 1:
+            # One of them is at fault; the others must not suffer for it.
+            half = len(ids) // 2
+            _work_off(database, connection, client, run, claimed, ids[:half], done)
+            _work_off(database, connection, client, run, claimed, ids[half:], done)
+            return
+        events = len(claimed.events_of(ids))
+        dead = give_back(connection, claimed, ids, str(error), blameless=blameless)
+        done.failed += events - dead
+        done.dead += dead
+        done.error, done.blameless = str(error), blameless
+        return
+    done.settled += settle(connection, claimed, ids)
+    done.opportunities += len(ids)
+    done.received_at += [claimed.received_at[e] for e in claimed.events_of(ids)]
+    done.refreshed.result += refreshed.result
+    done.refreshed.gone |= refreshed.gone
+    done.refreshed.deleted += refreshed.deleted
+    done.refreshed.calls += refreshed.calls

@@ -1,0 +1,69 @@
+"""What Prometheus reads from /metrics."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from rms_pipeline.mirror.audit import last_audit
+from rms_pipeline.mirror.budget import read_budget
+from rms_pipeline.mirror.queue import queue_state
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
+class Metrics:
+    """Counters since this process started, and gauges that are read when asked for."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
+            return Counter(f"rms_{name}", text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+            return Gauge(f"rms_{name}", text, labels, registry=self.registry)
+
+        self.received = counter("webhooks_received", "Webhook requests, whatever became of them.")
+        self.stored = counter("webhooks_stored", "Events kept.")
+        self.repeated = counter("webhooks_repeated", "Events that had been kept before.")
+        self.refused = counter("webhooks_refused", "Requests refused, by status.", ("status",))
+        self.refreshed = counter(
+            "opportunities_refreshed", "Opportunities refreshed by the fast lane."
+        )
+        self.settled = counter("webhooks_settled", "Events settled by the fast lane.")
+        self.failed = counter("webhook_attempts_failed", "Events given back to the queue.")
+        self.acknowledged = Histogram(
+            "rms_webhook_acknowledgement_seconds",
+            "From the first byte of a webhook to its answer.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.end_to_end = Histogram(
+            "rms_webhook_to_row_seconds",
+            "From an event's arrival to its opportunity refreshed in PostgreSQL.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._depth = gauge("webhook_queue_depth", "Events that wait.")
+        self._dead = gauge("webhook_dead_letters", "Events that gave up; replay them.")
+        self._oldest = gauge("webhook_oldest_pending_seconds", "Age of the oldest waiting event.")
+        self._calls = gauge("api_calls_last_minute", "Calls to Current RMS, by lane.", ("lane",))
+        self._share = gauge(
+            "webhook_share", "Of what the last incremental sync found, the share told by webhook."
+        )
+        self._left = gauge("api_budget_left", "Calls that may still be sent this minute.")
+
+    def render(self, connection: Connection, account: str) -> bytes:
+        """The text format of Prometheus, with the queue and the budget as they are now."""
+        state = queue_state(connection)
+        self._depth.set(state.depth)
+        self._dead.set(state.dead)
+        self._oldest.set(state.oldest_seconds)
+        audit = last_audit(connection)
+        if audit is not None and audit["share"] is not None:
+            self._share.set(audit["share"])
+        use = read_budget(connection, account)
+        if use is not None:
+            for lane, calls in use.calls_by_lane.items():
+                self._calls.labels(lane.value).set(calls)
+            self._left.set(max(use.allowance - use.calls, 0))
+        return generate_latest(self.registry)

@@ -1,0 +1,86 @@
+"""Telling Dagster what the fast lane did, so that lineage and freshness show it.
+
+Gathered for some seconds: an event of Dagster's for every webhook would drown the others.
+"""
+
+import logging
+import threading
+
+from dagster import AssetMaterialization, DagsterInstance
+
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
+from rms_pipeline.sync.queued import WorkedOff
+
+logger = logging.getLogger(__name__)
+
+_SECONDS = 10.0
+
+
+class Reporter:
+    """Call it with what was done; it recounts `status_counts` and reports both assets."""
+
+    def __init__(self, database: Database, instance: DagsterInstance) -> None:
+        self._database, self._instance = database, instance
+        self._lock = threading.Lock()
+        self._done = WorkedOff()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reporting", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Reports what is left, and ends."""
+        self._stopped.set()
+        self._thread.join(timeout=30)
+
+    def __call__(self, done: WorkedOff) -> None:
+        with self._lock:
+            self._done.settled += done.settled
+            self._done.opportunities += done.opportunities
+            self._done.refreshed.result += done.refreshed.result
+            self._done.refreshed.deleted += done.refreshed.deleted
+            self._done.refreshed.calls += done.refreshed.calls
+
+    def _run(self) -> None:
+        while True:
+            ended = self._stopped.wait(_SECONDS)
+            with self._lock:
+                done, self._done = self._done, WorkedOff()
+            if done.opportunities:
+                try:
+                    self._report(done)
+                except Exception:
+                    logger.exception("Dagster was not told of %d refreshes", done.opportunities)
+            if ended:
+                return
+
+    def _report(self, done: WorkedOff) -> None:
+        frame = refresh_status_counts(self._database)
+        with self._database.session() as connection:
+            rows = count_rows(connection)
+        result = done.refreshed.result
+        self._instance.report_runless_asset_event(
+            AssetMaterialization(
+                "opportunities",
+                description="Refreshed by webhooks, as they came.",
+                metadata={
+                    "dagster/row_count": rows,
+                    "webhook_events": done.settled,
+                    "refreshed": done.opportunities,
+                    "created": result.created,
+                    "updated": result.updated,
+                    "unchanged": result.unchanged,
+                    "deleted": done.refreshed.deleted,
+                    "api_calls": done.refreshed.calls,
+                },
+            )
+        )
+        self._instance.report_runless_asset_event(
+            AssetMaterialization(
+                "status_counts",
+                description="Recounted after webhooks.",
+                metadata={"dagster/row_count": len(frame)},
+            )
+        )

@@ -1,0 +1,163 @@
+"""The sensor and the run behind the fast lane, and business events."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from rms_pipeline import actions
+from rms_pipeline.definitions import build_defs
+from rms_pipeline.defs.business_events import business_events_sensor
+from rms_pipeline.defs.webhook_refresh import reason_to_skip, webhook_refresh_sensor
+from rms_pipeline.mirror.database import Database, advisory_lock
+from rms_pipeline.mirror.embedded import open_database
+from rms_pipeline.mirror.history import latest_syncs
+from rms_pipeline.mirror.queue import FAST_LANE_LOCK
+from rms_pipeline.sandbox import Faults, SandboxServer
+from rms_pipeline.settings import settings
+from rms_pipeline_tests.defs.test_assets import instance, materialize, sandbox
+
+__all__ = ["instance", "sandbox"]
+
+
+@pytest.fixture
+def database(instance: dg.DagsterInstance) -> Database:
+    return open_database(settings())
+
+
+def tell(database: Database, *ids: int) -> None:
+    with database.session() as connection, connection.cursor() as cursor:
+        for id_ in ids:
+            cursor.execute(
+                "INSERT INTO webhook_events (subject_type, opportunity_id)"
+                " VALUES ('Opportunity', %s)",
+                (id_,),
+            )
+
+
+def decide(instance: dg.DagsterInstance, sensor: dg.SensorDefinition, cursor: str | None = None
+           ) -> Any:  # fmt: skip
+    with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
+        return sensor.evaluate_tick(context)
+
+
+def run(instance: dg.DagsterInstance, succeed: bool = True, **config: object) -> dg.DagsterRun:
+    job = build_defs().resolve_job_def("webhook_refresh")
+    ops = {"ops": {"refresh_opportunities": {"config": config}}}
+    result = job.execute_in_process(instance=instance, run_config=ops, raise_on_error=False)
+    assert result.success is succeed
+    return result.dagster_run
+
+
+def test_waiting_events_become_one_run_that_settles_them(
+    instance: dg.DagsterInstance, database: Database, sandbox: SandboxServer
+) -> None:
+    assert "No webhook event" in str(decide(instance, webhook_refresh_sensor).skip_message)
+    ids = sandbox.store.ids()[:3]
+    tell(database, *ids)
+    assert len(decide(instance, webhook_refresh_sensor).run_requests or []) == 1
+    sandbox.requests.clear()
+    run(instance)
+    assert len(sandbox.requests) == 1
+    assert "No webhook event" in str(decide(instance, webhook_refresh_sensor).skip_message)
+    with database.session() as connection:
+        sync = latest_syncs(connection)[0]
+    assert (sync.sync_type, sync.status, sync.records_synced) == ("webhook_refresh", "completed", 3)
+    assert sync.metadata["created"] == 3
+
+
+def test_a_living_fast_lane_is_given_ten_seconds(
+    instance: dg.DagsterInstance, database: Database, sandbox: SandboxServer
+) -> None:
+    tell(database, sandbox.store.ids()[0])
+    with advisory_lock(database, FAST_LANE_LOCK):
+        assert "fast lane" in str(decide(instance, webhook_refresh_sensor).skip_message)
+        with database.session() as connection, connection.cursor() as cursor:
+            cursor.execute("UPDATE webhook_events SET received_at = now() - interval '11 s'")
+        assert len(decide(instance, webhook_refresh_sensor).run_requests or []) == 1
+
+
+def test_there_is_never_a_second_run_while_one_is_at_work(
+    instance: dg.DagsterInstance, database: Database, sandbox: SandboxServer
+) -> None:
+    tell(database, sandbox.store.ids()[0])
+    job = build_defs().resolve_job_def("webhook_refresh")
+    instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    assert "is at work" in str(decide(instance, webhook_refresh_sensor).skip_message)
+
+
+def test_a_queue_that_cannot_be_read_is_no_empty_queue(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    with database.session() as connection, connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE webhook_events RENAME TO elsewhere")
+    with pytest.raises(Exception, match="webhook_events"):
+        decide(instance, webhook_refresh_sensor)
+
+
+def test_ids_can_be_refreshed_by_hand_and_one_that_is_gone_is_deleted(
+    instance: dg.DagsterInstance, database: Database, sandbox: SandboxServer
+) -> None:
+    materialize(instance)
+    there, gone = sandbox.store.ids()[:2]
+    sandbox.store.edit(there, {"subject": "By hand"})
+    sandbox.store.delete(gone)
+    run(instance, ids=[there, gone])
+    with database.session() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT name FROM opportunities WHERE id = %s", (there,))
+        assert cursor.fetchone() == ("By hand",)
+        cursor.execute("SELECT id FROM deleted_opportunities")
+        assert cursor.fetchall() == [(gone,)]
+
+
+def test_a_refused_refresh_fails_the_run_and_keeps_the_events(
+    instance: dg.DagsterInstance, database: Database, sandbox: SandboxServer
+) -> None:
+    tell(database, sandbox.store.ids()[0])
+    sandbox.faults = Faults(queue=["redirect"])
+    run(instance, succeed=False)
+    with database.session() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT processed_at, error IS NOT NULL FROM webhook_events")
+        assert cursor.fetchone() == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "lives", "under_way", "says"),
+    [(0, True, False, "fast lane"), (0, False, False, "No webhook"), (4, False, True, "4 events")],
+)
+def test_the_sensor_says_why_it_skips(
+    waiting: int, lives: bool, under_way: bool, says: str
+) -> None:
+    assert says in str(reason_to_skip(waiting, lane_lives=lives, under_way=under_way))
+
+
+@pytest.fixture
+def registered() -> Iterator[list[actions.Change]]:
+    seen: list[actions.Change] = []
+    before = list(actions._actions)
+    actions.when(actions.STATE, to="Order")(seen.append)
+    yield seen
+    actions._actions[:] = before
+
+
+def test_a_conversion_to_order_reaches_the_action_that_waits_for_it(
+    instance: dg.DagsterInstance,
+    database: Database,
+    sandbox: SandboxServer,
+    registered: list[actions.Change],
+) -> None:
+    id_ = sandbox.store.create({"subject": "Quoted", "state": 2, "state_name": "Quotation"})
+    run(instance, ids=[id_])
+    begins = decide(instance, business_events_sensor)
+    sandbox.store.edit(id_, {"state": 3})
+    run(instance, ids=[id_])
+    told = decide(instance, business_events_sensor, begins.cursor)
+    requests = told.run_requests or []
+    assert len(requests) == 1
+    job = build_defs().resolve_job_def("business_events")
+    assert job.execute_in_process(instance=instance, run_config=requests[0].run_config).success
+    assert [(c.opportunity_id, c.old_value, c.new_value) for c in registered] == [
+        (id_, "Quotation", "Order")
+    ]
+    assert not decide(instance, business_events_sensor, told.cursor).run_requests

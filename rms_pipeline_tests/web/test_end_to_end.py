@@ -1,0 +1,178 @@
+"""Real deliveries of the sandbox to the real service, which dies now and then."""
+
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
+from rms_pipeline.sandbox.deliveries import WebhookSwitches
+from rms_pipeline.sandbox.events import EVENTS
+from rms_pipeline_tests.conftest import POSTGRESQL_15, database_at
+from rms_pipeline_tests.processes import (
+    PROJECT,
+    SECRET_KEY,
+    command,
+    environment_for,
+    free_port,
+    query,
+    wait_until,
+)
+from rms_pipeline_tests.test_sync import rows
+from rms_pipeline_tests.web.conftest import WEBHOOK_TOKEN, Web
+
+QUICK = WebhookSwitches(backoff=0.05, longest_wait=0.5, attempts=400, duplicated=0.1)
+
+
+def subscribe(sandbox: SandboxServer, url: str, key: str = SANDBOX_API_KEY) -> None:
+    headers = {"X-SUBDOMAIN": SANDBOX_SUBDOMAIN, "X-AUTH-TOKEN": key}
+    for event in sorted(EVENTS):
+        webhook = {"name": event, "event": event, "active": True}
+        webhook["target_url"] = f"{url}/api/webhook/{WEBHOOK_TOKEN}"
+        requests.post(
+            f"{sandbox.url}/webhooks", json={"webhook": webhook}, headers=headers, timeout=10
+        ).raise_for_status()
+
+
+def test_an_edit_in_the_account_is_in_the_row_by_itself(serve: Callable[..., Web]) -> None:
+    web = serve(Store(30))
+    subscribe(web.sandbox, web.url)
+    edited, destroyed = web.sandbox.store.ids()[:2]
+    web.sandbox.store.edit(edited, {"subject": "By itself", "status": 5})
+    web.sandbox.store.delete(destroyed)
+    created = web.sandbox.store.create({"subject": "Newborn"})
+    assert web.sandbox.deliveries.wait_until_idle(10)
+    done = "SELECT count(*) FILTER (WHERE processed_at IS NULL), count(*) FROM webhook_events"
+    # Two for the edit: it was an update, and a reservation.
+    wait_until(lambda: web.query(done) == [(0, 4)], timeout=10)
+    names = {id_: row["name"] for id_, row in rows(web.database).items()}
+    assert names == {edited: "By itself", created: "Newborn"}
+
+
+class Service:
+    """`rms-pipeline web` in a process of its own, on the same port each time."""
+
+    def __init__(self, environment: dict[str, str], log: Path) -> None:
+        self._environment, self._log = environment, log
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self) -> None:
+        with self._log.open("ab") as out:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "rms_pipeline.cli", "web", "--port", str(self.port)],
+                env=self._environment,
+                cwd=PROJECT,
+                stdout=out,
+                stderr=out,
+            )
+
+    def up(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/healthz", timeout=2).ok
+        except requests.RequestException:
+            return False
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        self._child.send_signal(number)
+        self._child.wait(timeout=60)
+
+
+class Postgres:
+    """A server of our own, to be killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._run("initdb", "-A", "trust", "-U", "postgres", "-D", str(folder / "data"))
+        self.start()
+        self.url = f"postgresql://postgres@/postgres?host={folder}"
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [f"{POSTGRESQL_15}/{program}", *arguments],
+            check=True,
+            user="postgres",
+            stdout=subprocess.DEVNULL,
+            cwd="/",
+        )
+
+    def start(self) -> None:
+        data = str(self._folder / "data")
+        options = f"-c listen_addresses= -k {self._folder}"
+        self._run("pg_ctl", "-w", "-D", data, "-o", options, "-l", f"{data}.log", "start")
+
+    def crash(self) -> None:
+        """Every process of it ends without a chance to write; it recovers from its log."""
+        self._run("pg_ctl", "-D", str(self._folder / "data"), "-m", "immediate", "stop")
+
+
+@pytest.fixture
+def postgres() -> Iterator[Postgres]:
+    if not (POSTGRESQL_15 / "initdb").exists():
+        pytest.skip("no PostgreSQL 15 server is installed (Debian: apt-get install postgresql-15)")
+    with tempfile.TemporaryDirectory(prefix="rms-test-crash-") as name:
+        import shutil
+
+        shutil.chown(name, "postgres")
+        server = Postgres(Path(name))
+        yield server
+        server.crash()
+
+
+@pytest.mark.timeout(300)
+def test_service_database_and_api_dying_in_a_burst_lose_no_acknowledged_event(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    store = Store(60)
+    with SandboxServer(store, api_key=SECRET_KEY, webhooks=QUICK) as sandbox:
+        environment = environment_for(postgres.url, sandbox, RMS_WEBHOOK_TOKEN=WEBHOOK_TOKEN)
+        assert command("sync", "initial", environment=environment).returncode == 0
+        service = Service(environment, tmp_path / "web.log")
+        wait_until(service.up)
+        subscribe(sandbox, service.url, SECRET_KEY)
+        chance = random.Random(11)
+
+        def edit_for(seconds: float) -> None:
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
+                id_ = chance.choice(store.ids())
+                store.edit(id_, {"subject": f"Edit {time.monotonic_ns()}"})
+                time.sleep(0.02)
+
+        for trouble in ("service", "postgres", "api", "service"):
+            edit_for(chance.uniform(0.3, 1.5))
+            if trouble == "service":
+                service.kill()
+                edit_for(0.5)
+                service.start()
+            elif trouble == "postgres":
+                postgres.crash()
+                edit_for(0.5)
+                postgres.start()
+            else:
+                sandbox.faults.probabilities = {"error_503": 1.0}
+                edit_for(6)
+                sandbox.faults.probabilities = {}
+            wait_until(service.up)
+        assert sandbox.deliveries.wait_until_idle(90)
+        waiting = "SELECT count(*) FROM webhook_events WHERE processed_at IS NULL"
+        wait_until(lambda: query(environment, waiting) == [(0,)], timeout=90)
+        found = rows(database_at(postgres.url))
+        for id_ in store.ids():
+            record = store.get(id_)
+            assert record is not None
+            assert (id_ not in found) or found[id_]["name"] == record["subject"]
+        taken = query(environment, "SELECT count(*), count(DISTINCT action_id) FROM webhook_events")
+        assert taken[0][0] == taken[0][1]
+        service.kill(signal.SIGTERM)
+        log = (tmp_path / "web.log").read_text()
+        assert WEBHOOK_TOKEN not in log
+        assert SECRET_KEY not in log

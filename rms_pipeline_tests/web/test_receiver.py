@@ -1,0 +1,169 @@
+"""The receiver: what is acknowledged is kept, and what cannot be kept is not acknowledged."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import psycopg2
+import pytest
+import requests
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rms_pipeline_tests.web.conftest import API_TOKEN, WEBHOOK_TOKEN, Web, delivery
+
+Serve = Callable[..., Web]
+
+
+def test_an_event_is_kept_whole_before_it_is_acknowledged(serve: Serve) -> None:
+    web = serve(fast_lane=False)
+    body = delivery(91, 1234, action_type="convert_to_order", anything={"else": ["é", 1.5, None]})
+    answer = web.post(body)
+    assert answer.status_code == 200
+    kept = web.query(
+        "SELECT id, action_id, action_type, subject_type, opportunity_id, member_id, member_name,"
+        " raw_payload, attempts, processed_at FROM webhook_events"
+    )
+    assert answer.json() == {"success": True, "eventId": kept[0][0], "message": "Stored."}
+    assert kept[0][1:] == (
+        *(91, "convert_to_order", "Opportunity", 1234, 7, "Somebody"),
+        *(body, 0, None),
+    )
+
+
+def test_a_repeat_of_an_action_is_acknowledged_and_kept_once(serve: Serve) -> None:
+    web = serve(fast_lane=False)
+    first, second = web.post(delivery(5, 1)), web.post(delivery(5, 1))
+    assert (first.status_code, second.status_code) == (200, 200)
+    assert first.json()["eventId"] == second.json()["eventId"]
+    assert web.query("SELECT count(*) FROM webhook_events") == [(1,)]
+
+
+def test_the_token_may_come_as_a_parameter(serve: Serve) -> None:
+    web = serve(fast_lane=False)
+    where = f"{web.url}/api/webhook"
+    assert requests.post(f"{where}?token={WEBHOOK_TOKEN}", json=delivery(1, 1), timeout=5).ok
+    assert requests.post(where, json=delivery(2, 1), timeout=5).status_code == 401
+
+
+def test_a_subject_that_is_no_opportunity_is_kept_marked_and_refreshes_nothing(
+    serve: Serve,
+) -> None:
+    web = serve()
+    web.sandbox.requests.clear()
+    answer = web.post(delivery(1, 77, subject_type="Invoice"))
+    assert answer.status_code == 200
+    assert "no opportunity" in answer.json()["message"]
+    row = web.query("SELECT opportunity_id, processed_at IS NULL, error FROM webhook_events")
+    assert row == [(None, False, "not an opportunity: Invoice")]
+    assert len(web.sandbox.requests) == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"not json", b"[]", b"{}", b'{"action": 5}', b'{"action": {}}', b"\xff\xfe",
+     b'{"action": {"subject_id": null}}', b'{"action": {"subject_id": 1.5}}',
+     b'{"action": {"subject_id": true}}', b'{"action": {"subject_id": "x"}}',
+     b'{"action": {"subject_id": 99999999999999999999}}', b"[" * 100_000],
+)  # fmt: skip
+def test_what_is_no_delivery_is_refused_with_400_and_a_reason(serve: Serve, body: bytes) -> None:
+    answer = serve(fast_lane=False).post(body)
+    assert answer.status_code == 400
+    assert answer.json()["success"] is False
+    assert "action" in answer.json()["error"]
+
+
+def test_a_wrong_token_is_refused_before_the_body_is_read(serve: Serve) -> None:
+    web = serve(fast_lane=False)
+    answer = web.post(b"x" * 9 * 1024 * 1024, token="wrong")
+    assert answer.status_code == 401
+    assert web.query("SELECT count(*) FROM webhook_events") == [(0,)]
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_body_over_8_mib_is_refused_with_413(serve: Serve, declared: bool) -> None:
+    web = serve(fast_lane=False)
+    body = json.dumps(delivery(1, 1, filler="x" * 8 * 1024 * 1024)).encode()
+
+    def chunks() -> Any:
+        yield from (body[i : i + 65_536] for i in range(0, len(body), 65_536))
+
+    where = f"{web.url}/api/webhook/{WEBHOOK_TOKEN}"
+    try:
+        answer = requests.post(where, data=body if declared else chunks(), timeout=30)
+    except requests.ConnectionError:
+        # The service hung up while the rest was still being sent.
+        return
+    assert answer.status_code == 413
+
+
+def test_without_its_database_it_answers_503_and_when_to_come_again(serve: Serve) -> None:
+    web = serve(fast_lane=False)
+    assert web.post(delivery(1, 1)).status_code == 200
+    name = web.query("SELECT current_database()")[0][0]
+    server = web.database.url.get_secret_value().replace(f"/{name}", "/postgres")
+    admin = psycopg2.connect(server)
+    admin.autocommit = True
+    with admin.cursor() as cursor:
+        cursor.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        cursor.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                       f" WHERE datname = '{name}'")  # fmt: skip
+        down = web.post(delivery(2, 1))
+        cursor.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    admin.close()
+    assert down.status_code == 503
+    assert int(down.headers["Retry-After"]) > 0
+    assert "deliver it again" in down.json()["error"]
+    assert web.post(delivery(2, 1)).json()["message"] == "Stored."
+
+
+def test_a_nul_in_a_payload_is_kept_as_a_replacement_character(serve: Serve) -> None:
+    web = serve(fast_lane=False)
+    assert web.post(delivery(1, 1, name="a\u0000b")).status_code == 200
+    kept = web.query("SELECT raw_payload -> 'action' ->> 'name' FROM webhook_events")
+    assert kept == [("a\ufffdb",)]
+
+
+def test_metrics_need_the_api_token_and_healthz_does_not(serve: Serve) -> None:
+    web = serve(fast_lane=False)
+    web.post(delivery(1, 1))
+    web.post(delivery(1, 1))
+    web.post(b"no")
+    assert requests.get(f"{web.url}/healthz", timeout=5).status_code == 200
+    assert requests.get(f"{web.url}/metrics", timeout=5).status_code == 401
+    bearer = {"Authorization": f"Bearer {API_TOKEN}"}
+    text = requests.get(f"{web.url}/metrics", headers=bearer, timeout=5).text
+    for line in (
+        "rms_webhooks_received_total 3.0",
+        "rms_webhooks_stored_total 1.0",
+        "rms_webhooks_repeated_total 1.0",
+        'rms_webhooks_refused_total{status="400"} 1.0',
+        "rms_webhook_queue_depth 1.0",
+        "rms_webhook_acknowledgement_seconds_count 2.0",
+    ):
+        assert line in text
+
+
+def test_no_body_whatever_makes_it_fail(serve: Serve) -> None:
+    web = serve(fast_lane=False)
+    anything = st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=20,
+    )
+    fields = ["id", "subject_id", "subject_type", "action_type", "member_id", "member"]
+    actions = st.dictionaries(st.sampled_from(fields) | st.text(), anything)
+    bodies = (
+        st.binary(max_size=200)
+        | anything.map(lambda v: json.dumps(v).encode())
+        | actions.map(lambda a: json.dumps({"action": {"subject_id": 3, **a}}).encode())
+    )
+
+    @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(bodies)
+    def try_it(body: bytes) -> None:
+        answer = web.post(body)
+        assert answer.status_code in (200, 400), (body, answer.text)
+        assert "Traceback" not in answer.text
+
+    try_it()
