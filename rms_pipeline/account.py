@@ -1,4 +1,4 @@
-"""Which Current RMS account is asked, and the client for it; the sandbox stands in for none."""
+"""Which account is mirrored: that of the settings, or the sandbox where there is none."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,7 +12,12 @@ from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.budget import SharedBudget
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
+from rms_pipeline.sandbox import (
+    SANDBOX_API_KEY,
+    SANDBOX_SUBDOMAIN,
+    SandboxServer,
+    Store,
+)
 from rms_pipeline.settings import CURRENT_RMS_BASE_URL, SANDBOX_PORT, Settings
 
 STANDIN_ROWS = 1_200
@@ -28,31 +33,6 @@ class Account(NamedTuple):
     base_url: str
     subdomain: str
     api_key: SecretStr
-
-
-def account_name(current: Settings) -> str:
-    """The subdomain; the sandbox has one too."""
-    return current.subdomain or SANDBOX_SUBDOMAIN
-
-
-@contextmanager
-def client_for(
-    current: Settings, database: Database, *, patience: Patience | None = None
-) -> Iterator[CurrentRmsClient]:
-    """A client of the account, stamping what it fetches by the database's clock and sharing the
-    account's budget with every other process."""
-    with open_account(current) as (base_url, subdomain, api_key):
-        budget = SharedBudget(database, subdomain, current.requests_per_minute)
-        client = CurrentRmsClient(
-            base_url=base_url,
-            subdomain=subdomain,
-            api_key=api_key,
-            budget=budget,
-            patience=patience,
-            now=database.clock(),
-        )
-        with contextlib.closing(budget), client:
-            yield client
 
 
 @contextmanager
@@ -80,6 +60,31 @@ def lasting_account(current: Settings) -> Account:
             "`rms-pipeline up` (or `rms-pipeline sandbox`) beside this."
         )
     return account
+
+
+def account_name(current: Settings) -> str:
+    """The subdomain, under which the account's request budget is kept; the sandbox has one too."""
+    return current.subdomain or SANDBOX_SUBDOMAIN
+
+
+@contextmanager
+def client_for(
+    current: Settings, database: Database, *, patience: Patience | None = None
+) -> Iterator[CurrentRmsClient]:
+    """A client of the account that stamps what it fetches by the database's clock and shares the
+    account's request budget with every other process."""
+    with open_account(current) as account:
+        budget = SharedBudget(database, account.subdomain, current.requests_per_minute)
+        client = CurrentRmsClient(
+            base_url=account.base_url,
+            subdomain=account.subdomain,
+            api_key=account.api_key,
+            budget=budget,
+            patience=patience,
+            now=database.clock(),
+        )
+        with contextlib.closing(budget), client:
+            yield client
 
 
 def _configured_or_running(current: Settings) -> Account | None:

@@ -97,7 +97,7 @@ class Walk:
             try:
                 yield from self._segment(segment)
             except (_FilterNotHonoured, Unprocessable) as error:
-                if not segment.undated:
+                if segment.lacking is None:
                     raise
                 # Records without dates are then only to be found among all there are.
                 self.report.notes.append(f"filter of {segment.name} not honoured: {error}")
@@ -249,8 +249,8 @@ class Walk:
         answer = self._client.list_opportunities(
             segment.params + params + self._order, page=page, lane=self._lane
         )
-        if segment.undated and not all(_lacks_a_date(r) for r in answer.page.opportunities):
-            raise _FilterNotHonoured("records with both dates came back")
+        if segment.lacking and not all(_fits(segment, r) for r in answer.page.opportunities):
+            raise _FilterNotHonoured(f"records with a date of {segment.lacking} came back")
         return answer
 
     def _seen(self, segment: Segment, answer: ListAnswer, covers: Span | None) -> WalkedPage:
@@ -272,6 +272,6 @@ def _ascending(ids: list[int]) -> bool:
     return all(a < b for a, b in itertools.pairwise(ids))
 
 
-def _lacks_a_date(record: Raw) -> bool:
+def _fits(segment: Segment, record: Raw) -> bool:
     decoded = decode_record(record)
-    return not isinstance(decoded, Opportunity) or None in (decoded.starts_at, decoded.ends_at)
+    return not isinstance(decoded, Opportunity) or segment.fits(decoded.starts_at, decoded.ends_at)

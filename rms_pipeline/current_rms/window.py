@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 
 Params = tuple[tuple[str, str], ...]
 
@@ -10,13 +11,19 @@ Params = tuple[tuple[str, str], ...]
 class Segment:
     """One filtered list; a full walk reads each segment of its window to the end.
 
-    `params` are Ransack predicates. `undated` says that the segment exists for records without
-    dates, so a record with both dates in it shows that the API ignored the filter.
+    `params` are Ransack predicates. `lacking` names the date ("start" or "end") that records of the
+    segment do not have: one that does not fit shows that the API ignored the filter.
     """
 
     name: str
     params: Params
-    undated: bool = False
+    lacking: Literal["start", "end"] | None = None
+
+    def fits(self, starts_at: datetime | None, ends_at: datetime | None) -> bool:
+        """Whether a record with these dates belongs here, as far as absent dates tell."""
+        if self.lacking == "start":
+            return starts_at is None
+        return self.lacking is None or (ends_at is None and starts_at is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +56,9 @@ class Window:
                 "dated",
                 (("q[ends_at_gteq]", iso(self.start)), ("q[starts_at_lteq]", iso(self.end))),
             ),
-            Segment("no_start", (("q[starts_at_null]", "1"),), undated=True),
+            Segment("no_start", (("q[starts_at_null]", "1"),), lacking="start"),
             Segment(
-                "no_end", (("q[ends_at_null]", "1"), ("q[starts_at_not_null]", "1")), undated=True
+                "no_end", (("q[ends_at_null]", "1"), ("q[starts_at_not_null]", "1")), lacking="end"
             ),
         )
 

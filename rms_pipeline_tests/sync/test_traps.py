@@ -403,3 +403,13 @@ def test_a_change_of_status_is_kept_with_what_from_to_who_and_when(mirror_of: Ma
     ]
     assert changes[0].changed_by == "Somebody"
     assert changes[0].changed_at is not None
+
+
+def test_filters_on_absent_dates_that_are_ignored_are_noticed_when_no_record_has_dates(
+    mirror_of: MakeMirror,
+) -> None:
+    mirror = mirror_of(Store(0), switches=Switches(null_predicates="ignored"))
+    mirror.store.create({"subject": "Neither", "starts_at": None, "ends_at": None})
+    done = mirror.full_sync()
+    assert mirror.differences() == {}
+    assert done.settled.certificate.shown
