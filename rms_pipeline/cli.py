@@ -9,6 +9,7 @@ import threading
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from rms_pipeline import settings as config
@@ -218,10 +219,10 @@ def main() -> None:
     try:
         app()
     except SettingsError as error:
-        err.print(f"[red]Configuration:[/red] {error}", markup=True, highlight=False)
+        err.print(f"[red]Configuration:[/red] {escape(str(error))}", markup=True, highlight=False)
         sys.exit(2)
     except RmsPipelineError as error:
-        err.print(f"[red]Error:[/red] {error}", highlight=False)
+        err.print(f"[red]Error:[/red] {escape(str(error))}", highlight=False)
         sys.exit(1)
 
 

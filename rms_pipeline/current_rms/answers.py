@@ -11,7 +11,7 @@ import requests
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds to wait, from either form of `Retry-After`; a date is read by the API's own clock."""
     value = (headers.get("Retry-After") or "").strip()
-    if value.replace(".", "", 1).isdigit():
+    if value.replace(".", "", 1).isdecimal():
         return float(value)
     until = http_date(value)
     if until is None:

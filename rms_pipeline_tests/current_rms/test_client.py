@@ -40,6 +40,11 @@ def test_retry_after_as_a_date_is_read_by_the_clock_of_the_api() -> None:
     assert answers.retry_after(headers) == 7
 
 
+@pytest.mark.parametrize("value", ["²", "soon", "", "1.2.3"])
+def test_a_retry_after_that_is_not_readable_says_nothing(value: str) -> None:
+    assert answers.retry_after({"Retry-After": value}) is None
+
+
 def test_an_api_that_only_says_429_ends_with_a_reason(client_for: MakeClient) -> None:
     patience = Patience(throttled=0.5)
     with (
