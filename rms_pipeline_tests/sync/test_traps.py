@@ -208,11 +208,14 @@ def test_trap_5_a_list_by_id_that_is_not_obeyed_deletes_nobody_who_is_there(
     mirror = mirror_of(Store(300), switches=Switches(honours_id_in=False))
     mirror.full_sync()
     ids = ids_in(mirror.store, mirror.window)
-    mirror.store.delete(ids[0])
+    # Seen last by the walk, and on the first page of the list that comes instead of the one asked
+    # for: the witness is there although the filter was ignored.
+    mirror.store.edit(ids[0], {"subject": "Witness"})
+    mirror.store.delete(ids[-2])
     far = {"starts_at": "2040-01-01T00:00:00.000Z", "ends_at": "2040-01-02T00:00:00.000Z"}
-    mirror.store.edit(ids[1], {**far, "updated_at": None})
+    mirror.store.edit(ids[-1], {**far, "updated_at": None})
     done = mirror.full_sync()
-    assert mirror.deleted() == {ids[0]}
+    assert mirror.deleted() == {ids[-2]}
     assert done.settled.left_window == 1
 
 
@@ -376,7 +379,9 @@ def test_trap_10_empty_text_for_a_number_or_a_date_is_absent_and_no_fault(
     done = mirror.full_sync()
     row = mirror.rows()[id_]
     assert (row["starts_at"], row["charge_total"], row["organisation_id"]) == (None, None, None)
-    assert done.merged.result.failed == 0
+    with mirror.database.session() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM sync_faults")
+        assert cursor.fetchone() == (0,)
     assert done.settled.certificate.shown
 
 
