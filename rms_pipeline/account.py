@@ -12,6 +12,7 @@ from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.budget import SharedBudget
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.ownership import claim_mirror
 from rms_pipeline.sandbox import (
     SANDBOX_API_KEY,
     SANDBOX_SUBDOMAIN,
@@ -72,7 +73,10 @@ def client_for(
     current: Settings, database: Database, *, patience: Patience | None = None
 ) -> Iterator[CurrentRmsClient]:
     """A client of the account that stamps what it fetches by the database's clock and shares the
-    account's request budget with every other process."""
+    account's request budget with every other process.
+
+    Raises DatabaseError when the database mirrors another account."""
+    claim_mirror(database, account_name(current), sandbox=SANDBOX_SUBDOMAIN)
     with open_account(current) as account:
         budget = SharedBudget(database, account.subdomain, current.requests_per_minute)
         client = CurrentRmsClient(

@@ -20,12 +20,15 @@ from dagster import DagsterInstance
 from rich.console import Console
 
 from rms_pipeline import dagster_api
+from rms_pipeline.account import account_name
 from rms_pipeline.defs.run_lock import fail_dead_runs
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database, stop_embedded
 from rms_pipeline.mirror.history import count_by_status, find_sync, has_full_sync
+from rms_pipeline.mirror.ownership import claim_mirror
 from rms_pipeline.progress_bar import sync_progress
+from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
 from rms_pipeline.settings import LOOPBACK_HOSTS, Settings, child_environment, without_password
 
 _START_SECONDS = 120
@@ -123,6 +126,8 @@ def _start(
     database = open_database(current)
     with DagsterInstance.get() as instance:
         fail_dead_runs(database, instance)
+    if claim_mirror(database, account_name(current), sandbox=SANDBOX_SUBDOMAIN):
+        out.print("The sandbox's opportunities made room for those of your account.")
     environment = child_environment(
         POSTGRES_URL=database.url.get_secret_value(), PYTHONUNBUFFERED="1"
     )

@@ -58,11 +58,12 @@ def watermarks(connection: Connection, limit: int = 20) -> list[datetime]:
 
 
 def has_full_sync(connection: Connection) -> bool:
-    """Whether a full sync ever completed."""
+    """Whether a full sync of this mirror ever completed."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT EXISTS (SELECT FROM sync_metadata WHERE status = 'completed'"
             " AND sync_type IN ('initial_sync', 'reconciliation'))"
+            " AND EXISTS (SELECT FROM walks WHERE kind = 'full' AND completed_at IS NOT NULL)"
         )
         row = cursor.fetchone()
     return bool(row and row[0])

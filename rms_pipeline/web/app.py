@@ -49,10 +49,19 @@ def create_app(
         title="rms_pipeline",
         description="Receives the webhooks of Current RMS and keeps the mirror fresh.",
         lifespan=lifespan,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
     )
     app.include_router(receiver(database, webhook_token, metrics))
+
+    @app.get(
+        "/openapi.json",
+        include_in_schema=False,
+        dependencies=[Depends(api_token_required(api_token))],
+    )
+    def describe() -> JSONResponse:
+        return JSONResponse(app.openapi())
 
     @app.get("/healthz", summary="Whether the service and its database are there")
     def healthz() -> JSONResponse:

@@ -10,7 +10,9 @@ from rms_pipeline.account import account_name, client_for
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.embedded import open_database
+from rms_pipeline.mirror.ownership import claim_mirror
 from rms_pipeline.mirror.schema import migrate
+from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
 from rms_pipeline.settings import LOOPBACK_HOSTS, Settings
 from rms_pipeline.tokens import api_token, webhook_token
 from rms_pipeline.web.app import create_app
@@ -36,6 +38,7 @@ def serve(current: Settings, *, host: str, port: int) -> None:
         )
     database = open_database(current)
     migrate(database)
+    claim_mirror(database, account_name(current), sandbox=SANDBOX_SUBDOMAIN)
     metrics = Metrics()
 
     def client() -> AbstractContextManager[CurrentRmsClient]:

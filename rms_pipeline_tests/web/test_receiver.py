@@ -7,6 +7,7 @@ from typing import Any
 import psycopg2
 import pytest
 import requests
+import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -167,3 +168,34 @@ def test_no_body_whatever_makes_it_fail(serve: Serve) -> None:
         assert "Traceback" not in answer.text
 
     try_it()
+
+
+def test_requests_made_from_its_own_description_never_make_it_fail(serve: Serve) -> None:
+    web = serve(fast_lane=False)
+    bearer = {"Authorization": f"Bearer {API_TOKEN}"}
+    assert requests.get(f"{web.url}/openapi.json", timeout=5).status_code == 401
+    described = requests.get(f"{web.url}/openapi.json", headers=bearer, timeout=5).json()
+    schema = schemathesis.openapi.from_dict(described)
+    operations: list[Any] = [
+        found.ok()  # type: ignore[union-attr]
+        for found in schema.get_all_operations()
+    ]
+    assert {o.path for o in operations} == {
+        *("/api/webhook/{token}", "/api/webhook", "/healthz", "/metrics")
+    }
+
+    @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.one_of([o.as_strategy() for o in operations]), st.booleans())
+    def try_it(case: Any, right_token: bool) -> None:
+        if right_token and case.path_parameters:
+            case.path_parameters["token"] = WEBHOOK_TOKEN
+        headers = bearer if right_token else {}
+        answer = case.call(base_url=web.url, headers=headers)
+        assert answer.status_code < 500 or answer.status_code == 503
+        for secret in ("Traceback", WEBHOOK_TOKEN, API_TOKEN):
+            assert secret not in answer.text
+
+    try_it()
+    kept = web.query("SELECT string_agg(e::text, '') FROM webhook_events e")[0][0] or ""
+    assert WEBHOOK_TOKEN not in kept
+    assert API_TOKEN not in kept

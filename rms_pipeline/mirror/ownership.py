@@ -1,0 +1,39 @@
+"""Which account a mirror is of: two accounts, or an account and invented data, must never mix."""
+
+from rms_pipeline.mirror.database import Database, DatabaseError
+
+_EMPTIED = (
+    "opportunities, deleted_opportunities, opportunity_versions, opportunity_changes, walks,"
+    " raw_rms_pages, webhook_events, status_counts, sync_faults, sync_progress"
+)
+
+
+def claim_mirror(database: Database, account: str, *, sandbox: str) -> bool:
+    """Notes that this is the mirror of `account`; True when the sandbox's rows made room for it.
+
+    `sandbox` is the name of the invented account. Raises DatabaseError when the mirror is of
+    another real account.
+    """
+    with database.session() as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO mirror_state VALUES ('account', %s) ON CONFLICT DO NOTHING", (account,)
+        )
+        cursor.execute("SELECT value FROM mirror_state WHERE name = 'account' FOR UPDATE")
+        row = cursor.fetchone()
+        owner = row[0] if row else account
+        if owner == account:
+            return False
+        if owner != sandbox:
+            wanted = (
+                "no account is configured now, and the sandbox's invented opportunities must not "
+                "mix with it. Set CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY"
+                if account == sandbox
+                else f"CURRENT_RMS_SUBDOMAIN is {account}"
+            )
+            raise DatabaseError(
+                f"This database mirrors the account {owner}, but {wanted}, or use another database "
+                "(POSTGRES_URL) for the other account."
+            )
+        cursor.execute(f"TRUNCATE {_EMPTIED}")
+        cursor.execute("UPDATE mirror_state SET value = %s WHERE name = 'account'", (account,))
+    return True
