@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg2
 import pytest
 
 from rms_pipeline.dagster_api import is_up, launch
@@ -151,3 +152,41 @@ def test_a_failed_sync_moves_no_watermark_and_an_incremental_one_costs_one_call(
     assert history[1][2] is None
     assert history[2][3] == history[0][2]
     assert str(history[2][2]) > str(history[0][2])
+
+
+@pytest.mark.timeout(400)
+def test_a_worker_and_the_daemon_killed_while_webhooks_wait_lose_no_event(
+    embedded_url: str, sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    with new_database(embedded_url) as url:
+        environment = environment_for(url, sandbox)
+        log = tmp_path / "dagster.log"
+        dagster = Dagster(environment, log)
+        try:
+            wait_until(lambda: is_up(dagster.url))
+            sandbox.latency = 3.0
+            ids = sandbox.store.ids()[:30]
+            values = ", ".join(f"('Opportunity', {id_})" for id_ in ids)
+            connection = psycopg2.connect(environment["POSTGRES_URL"])
+            with connection, connection.cursor() as cursor:
+                cursor.execute(
+                    f"INSERT INTO webhook_events (subject_type, opportunity_id) VALUES {values}"
+                )
+            connection.close()
+            claimed = "SELECT count(*) FROM webhook_events WHERE claimed_until > now()"
+            wait_until(lambda: query(environment, claimed) == [(30,)])
+            run = "SELECT run_id FROM dagster.runs WHERE pipeline_name = 'webhook_refresh'"
+            os.kill(worker_of(environment, str(query(environment, run)[0][0])), signal.SIGKILL)
+        finally:
+            dagster.end(signal.SIGKILL)
+        sandbox.latency = 0.0
+        dagster = Dagster(environment, log)
+        try:
+            waiting = "SELECT count(*) FROM webhook_events WHERE processed_at IS NULL"
+            wait_until(lambda: query(environment, waiting) == [(0,)], timeout=180)
+        finally:
+            dagster.end(signal.SIGTERM)
+        rows = query(environment, "SELECT id, name FROM opportunities")
+        names = {row[0]: row[1] for row in rows}
+        truth = {id_: sandbox.store.get(id_) or {} for id_ in ids}
+        assert names == {id_: r["subject"] or r["number"] for id_, r in truth.items()}

@@ -16,6 +16,8 @@ from rms_pipeline.mirror.history import latest_syncs
 from rms_pipeline.mirror.queue import FAST_LANE_LOCK
 from rms_pipeline.sandbox import Faults, SandboxServer
 from rms_pipeline.settings import settings
+from rms_pipeline.sync.queued import WorkedOff
+from rms_pipeline.web.reporting import Reporter
 from rms_pipeline_tests.defs.test_assets import instance, materialize, sandbox
 
 __all__ = ["instance", "sandbox"]
@@ -161,3 +163,19 @@ def test_a_conversion_to_order_reaches_the_action_that_waits_for_it(
         (id_, "Quotation", "Order")
     ]
     assert not decide(instance, business_events_sensor, told.cursor).run_requests
+
+
+def test_what_the_fast_lane_did_shows_in_dagster(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    reporter = Reporter(database, instance)
+    reporter.start()
+    for _ in range(2):
+        reporter(WorkedOff(settled=3, opportunities=2))
+    reporter.stop()
+    event = instance.get_latest_materialization_event(dg.AssetKey("opportunities"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    metadata = event.asset_materialization.metadata
+    assert (metadata["webhook_events"].value, metadata["refreshed"].value) == (6, 4)
+    assert instance.get_latest_materialization_event(dg.AssetKey("status_counts")) is not None
