@@ -164,7 +164,7 @@ def rebuild() -> None:
     out.print(
         f"[green]Decoded {done['rows/rows']:,} rows again[/green], deleted ones too: "
         f"{done['rows/rewritten']:,} rewritten, {done['rows/failed']:,} failed. "
-        f"Before that, merged {done['pages']:,} stored pages of {done['walks']:,} walks: "
+        f"Before that, merged {done['pages']:,} stored pages ({done['walks']:,} syncs): "
         f"{done['pages/created']:,} created, {done['pages/updated']:,} updated."
     )
 

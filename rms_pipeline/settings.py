@@ -191,7 +191,11 @@ def normalise_postgres_url(url: str) -> str:
     if not separator or scheme not in {"postgres", "postgresql", "postgresql+psycopg2"}:
         raise ValueError("is not a PostgreSQL URL (postgresql://user:password@host:5432/database)")
     try:
-        _ = urlsplit(f"postgresql://{rest}").port
+        parts = urlsplit(f"postgresql://{rest}")
+        # libpq would take what follows the first @ for the host, and print it in its errors.
+        if parts.netloc.count("@") > 1:
+            raise ValueError("more than one @")
+        _ = parts.port
     except ValueError as error:
         raise ValueError(
             "has no readable host and port: percent-encode special characters of the password "

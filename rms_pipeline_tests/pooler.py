@@ -34,6 +34,7 @@ class Pooler:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 threading.Thread(target=self._follow, args=(client,), daemon=True).start()
 
     def close(self) -> None:

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
@@ -58,6 +60,16 @@ def examined(environment: dict[str, str], *, healthy: bool) -> dict[str, tuple[s
         assert level != "warning" or advice
         assert level != "ok" or not advice
     return found
+
+
+def dagster(*arguments: str, environment: dict[str, str]) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "dagster", *arguments, "-w", "workspace.yaml"],
+        env={**environment, "DAGSTER_HOME": str(PROJECT)},
+        cwd=PROJECT,
+        check=True,
+        capture_output=True,
+    )
 
 
 def levels(found: dict[str, tuple[str, str, str]], level: str) -> set[str]:
@@ -142,6 +154,18 @@ def test_wrong_settings_are_named_line_by_line(mirror: str, sandbox: SandboxServ
     assert "RMS_SYNC_DAYS_BACK" in done.stdout
     assert "CURRENT_RMS_REQUESTS_PER_MINUTE" in done.stdout
     assert "Example:" in done.stdout
+
+
+def test_a_password_that_is_not_percent_encoded_is_no_part_of_any_line(
+    sandbox: SandboxServer,
+) -> None:
+    environment = environment_for("", sandbox)
+    environment["POSTGRES_URL"] = f"postgresql://rms:first@{SECRET_PASSWORD}@127.0.0.1:9/rms"
+    found = examined(environment, healthy=False)
+    assert "%40" in found["settings"][1]
+    environment["POSTGRES_URL"] = f"postgresql://127.0.0.1:9/rms?user=a&password={SECRET_PASSWORD}"
+    found = examined(environment, healthy=False)
+    assert "127.0.0.1:9/rms?user=a" in found["settings"][1]
 
 
 @contextlib.contextmanager
@@ -235,26 +259,12 @@ def test_the_limit_of_calls_is_told_when_there_is_none_and_when_it_was_reached(
 
 
 def test_a_schedule_that_was_switched_off_is_named(mirror: str, sandbox: SandboxServer) -> None:
-    import subprocess
-    import sys
-
-    environment = {**environment_for(mirror, sandbox), "DAGSTER_HOME": str(PROJECT)}
-
-    def switch(verb: str) -> None:
-        arguments = ["schedule", verb, "incremental_sync", "-w", "workspace.yaml"]
-        subprocess.run(
-            [sys.executable, "-m", "dagster", *arguments],
-            env=environment,
-            cwd=PROJECT,
-            check=True,
-            capture_output=True,
-        )
-
-    switch("stop")
+    environment = environment_for(mirror, sandbox)
+    dagster("schedule", "stop", "incremental_sync", environment=environment)
     level, text, advice = examined(environment, healthy=True)["automation"]
     assert (level, text) == ("warning", "Switched off: schedule incremental_sync.")
     assert "dagster schedule start" in advice
-    switch("start")
+    dagster("schedule", "start", "incremental_sync", environment=environment)
     assert examined(environment, healthy=True)["automation"][0] == "ok"
 
 
@@ -274,10 +284,11 @@ def test_a_dead_run_and_a_forgotten_queued_one_are_problems(
         assert "initial_sync" in text
         assert "died" in text
         assert "rms-pipeline sync" in advice
+        dagster("job", "launch", "-j", "initial_sync", environment=environment)
         fetch_all(
             database_at(url),
-            "UPDATE dagster.runs SET status = 'QUEUED',"
-            " create_timestamp = create_timestamp - interval '1 hour' RETURNING 1",
+            "UPDATE dagster.runs SET create_timestamp = create_timestamp - interval '1 hour'"
+            " WHERE status = 'QUEUED' RETURNING 1",
         )
         level, text, advice = examined(environment, healthy=False)["runs"]
         assert level == "problem"
@@ -321,13 +332,13 @@ def test_a_daemon_that_lives_is_well(
 ) -> None:
     environment = environment_for(mirror, sandbox)
     log = tmp_path_factory.mktemp("dagster") / "log"
-    dagster = DagsterDev({**environment, "DAGSTER_HOME": str(PROJECT)}, log)
+    running = DagsterDev({**environment, "DAGSTER_HOME": str(PROJECT)}, log)
     beats = "SELECT count(*) FROM dagster.daemon_heartbeats"
     try:
         wait_until(lambda: int(str(query(environment, beats)[0][0])) >= 4)
         wait_until(lambda: examined(environment, healthy=True)["daemon"][0] == "ok", timeout=60)
     finally:
-        dagster.end(15)
+        running.end(15)
     fetch_all(
         database_at(mirror),
         "UPDATE dagster.daemon_heartbeats SET timestamp = timestamp - interval '5 min',"
