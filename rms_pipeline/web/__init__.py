@@ -2,7 +2,12 @@
 
 app        the FastAPI application put together
 receiver   POST /api/webhook: kept before it is acknowledged
-access     who may: tokens, compared in constant time
+access     who may: the API token, and the session made from it
+origins    whose page is behind a request
+throttle   guessing made slow
+headers    what every answer carries
+refusals   what is answered when something is not done
+templating pages from templates/
 fast_lane  refreshes what the receiver has kept, at once
 reporting  tells Dagster what the fast lane did
 metrics    what Prometheus reads

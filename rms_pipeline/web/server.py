@@ -15,6 +15,7 @@ from rms_pipeline.mirror.schema import migrate
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
 from rms_pipeline.settings import LOOPBACK_HOSTS, Settings
 from rms_pipeline.tokens import api_token, webhook_token
+from rms_pipeline.web.access import Access
 from rms_pipeline.web.app import create_app
 from rms_pipeline.web.fast_lane import PATIENCE, FastLane
 from rms_pipeline.web.metrics import Metrics
@@ -50,7 +51,7 @@ def serve(current: Settings, *, host: str, port: int) -> None:
             database,
             account=account_name(current),
             webhook_token=webhook_token(current),
-            api_token=api_token(current),
+            access=Access(api_token(current)),
             metrics=metrics,
             services=[reporter, FastLane(database, client, metrics, reporter)],
         )

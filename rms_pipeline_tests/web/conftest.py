@@ -17,6 +17,7 @@ from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.sync.queued import WorkedOff
+from rms_pipeline.web.access import Access
 from rms_pipeline.web.app import create_app
 from rms_pipeline.web.fast_lane import FastLane
 from rms_pipeline.web.metrics import Metrics
@@ -66,7 +67,12 @@ def serve(
     """Starts the service, with a fast lane unless told."""
     stops: list[Callable[[], None]] = []
 
-    def start(store: Store | None = None, *, fast_lane: bool = True) -> Web:
+    def start(
+        store: Store | None = None,
+        *,
+        fast_lane: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Web:
         sandbox = SandboxServer(store or Store(20))
         sandbox.start()
         metrics = Metrics()
@@ -83,7 +89,7 @@ def serve(
             database,
             account="sandbox",
             webhook_token=SecretStr(WEBHOOK_TOKEN),
-            api_token=SecretStr(API_TOKEN),
+            access=Access(SecretStr(API_TOKEN), clock=clock),
             metrics=metrics,
             services=services,
         )
