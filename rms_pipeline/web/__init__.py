@@ -1,7 +1,9 @@
-"""The web service: webhook receiver, fast lane, metrics.
+"""The web service: webhook receiver, fast lane, sync API, metrics.
 
 app        the FastAPI application put together
 receiver   POST /api/webhook: kept before it is acknowledged
+sync_api   /api/sync: starting syncs, and how they stand (sync_models: its shapes)
+launching  a sync as a run of Dagster's, never two of a kind at once
 access     who may: the API token, and the session made from it
 origins    whose page is behind a request
 throttle   guessing made slow

@@ -1,6 +1,6 @@
 """The FastAPI application put together."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -14,9 +14,11 @@ from pydantic import SecretStr
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.headers import Headers
+from rms_pipeline.web.launching import Launcher
 from rms_pipeline.web.metrics import Metrics
 from rms_pipeline.web.receiver import receiver
 from rms_pipeline.web.refusals import REFUSALS, Refused, handle_errors
+from rms_pipeline.web.sync_api import sync_api
 
 _STATIC = Path(__file__).parent / "static"
 
@@ -36,9 +38,15 @@ def create_app(
     webhook_token: SecretStr,
     access: Access,
     metrics: Metrics,
+    launcher: Launcher,
     services: Sequence[Service] = (),
+    stopping: Callable[[], bool] = lambda: False,
 ) -> FastAPI:
-    """The service over `database`. `services` start and stop with it, the last one first."""
+    """The service over `database`. `services` start and stop with it, the last one first.
+
+    `stopping` tells that it is about to end: the server waits for open requests before it stops
+    anything, so whatever waits long has to ask.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -62,6 +70,7 @@ def create_app(
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     app.include_router(access.login())
     app.include_router(receiver(database, webhook_token, metrics))
+    app.include_router(sync_api(database, access, launcher, stopping))
     for_programs = [Depends(access.required)]
 
     @app.get("/openapi.json", include_in_schema=False, dependencies=for_programs)

@@ -79,7 +79,14 @@ class Answered(Exception):
 
 def is_outage(error: Exception) -> bool:
     """Whether `error` means that PostgreSQL cannot be reached, or went away meanwhile."""
-    lost = (psycopg2.OperationalError, psycopg2.InterfaceError, DatabaseError, PoolTimeout)
+    lost = (
+        psycopg2.OperationalError,
+        psycopg2.InterfaceError,
+        # While `rms-pipeline migrate` has the view of the history out of the way.
+        psycopg2.errors.UndefinedTable,
+        DatabaseError,
+        PoolTimeout,
+    )
     # psycopg2 itself raises the bare base class when a connection breaks in mid-answer.
     return isinstance(error, lost) or type(error) is psycopg2.DatabaseError
 
