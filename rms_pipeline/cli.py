@@ -48,7 +48,8 @@ def up(
     """Start everything: database, sandbox (without an account), Dagster's UI and daemon, and the
     web service that receives webhooks.
 
-    The first start runs the initial sync. Ctrl-C ends it all.
+    The first start runs the initial sync. Ctrl-C ends it all. --host is for the web service:
+    Dagster's UI, which has no password, stays on this machine.
     """
     current = prepare()
     announce_sandbox(current)
@@ -111,7 +112,7 @@ def web(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = WEB_PORT,
     host: Host = "127.0.0.1",
 ) -> None:
-    """Serve the webhook receiver and the fast lane (`up` starts it too)."""
+    """Serve the webhook receiver, the fast lane and the sync API (`up` starts it too)."""
     current = prepare()
     announce_sandbox(current)
     from rms_pipeline.web.server import serve

@@ -1,10 +1,14 @@
 """Dagster's GraphQL API, as far as launching runs needs it."""
 
 import time
+from typing import Any
 
 import requests
 
 from rms_pipeline.errors import RmsPipelineError
+
+LOCATION = "rms_pipeline"
+_PATIENCE_OF_ONE_CALL = 30
 
 _LAUNCH = """
 mutation Launch($params: ExecutionParams!) {
@@ -15,6 +19,19 @@ mutation Launch($params: ExecutionParams!) {
     ... on PipelineNotFoundError { message }
     ... on RunConfigValidationInvalid { errors { message } }
     ... on UnauthorizedError { message }
+  }
+}
+"""
+_LOCATIONS = """
+query Locations {
+  workspaceOrError {
+    ... on Workspace {
+      locationEntries {
+        name
+        loadStatus
+        locationOrLoadError { __typename ... on PythonError { message } }
+      }
+    }
   }
 }
 """
@@ -43,27 +60,84 @@ def launch(url: str, job: str, *, patience: float = 30.0) -> str:
     Raises DagsterUnavailable.
     """
     selector = {
-        "repositoryLocationName": "rms_pipeline",
+        "repositoryLocationName": LOCATION,
         "repositoryName": "__repository__",
         "jobName": job,
     }
     variables = {"params": {"selector": selector, "runConfigData": {}}}
     deadline = time.monotonic() + patience
     while True:
-        try:
-            answer = requests.post(
-                f"{url}/graphql", json={"query": _LAUNCH, "variables": variables}, timeout=60
-            ).json()
-            result = answer["data"]["launchRun"]
-        except (requests.RequestException, ValueError, KeyError, TypeError) as error:
-            raise DagsterUnavailable(
-                f"Dagster at {url} did not take the run ({type(error).__name__}). "
-                "Is it up, and is RMS_DAGSTER_URL right?"
-            ) from None
+        result = _ask(url, _LAUNCH, variables)["launchRun"]
         if result["__typename"] == "LaunchRunSuccess":
             return str(result["run"]["runId"])
+        if reason := _why_not_loaded(url):
+            raise DagsterUnavailable(
+                f"Dagster at {url} could not load the code of this project: {reason}. Mend that, "
+                "then reload it under Deployment in Dagster's UI."
+            )
         if time.monotonic() > deadline:
             raise DagsterUnavailable(
-                f"Dagster would not launch {job}: {result.get('message') or result}"
+                f"Dagster at {url} would not launch {job}: {_reason(result)}. "
+                "Does RMS_DAGSTER_URL lead to this project's Dagster?"
             )
         time.sleep(1)
+
+
+def _ask(url: str, query: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:
+    try:
+        answer = requests.post(
+            f"{url}/graphql",
+            json={"query": query, "variables": variables or {}},
+            timeout=(5, _PATIENCE_OF_ONE_CALL),
+            allow_redirects=False,
+        )
+    except requests.ConnectionError:
+        raise DagsterUnavailable(
+            f"Dagster does not answer at {url}. Start it (`rms-pipeline up` does), or set "
+            "RMS_DAGSTER_URL to where its UI is."
+        ) from None
+    except requests.RequestException as error:
+        raise DagsterUnavailable(
+            f"Dagster at {url} did not answer within {_PATIENCE_OF_ONE_CALL} seconds "
+            f"({type(error).__name__}). Look into its UI whether the run was launched all the same."
+        ) from None
+    try:
+        body = answer.json()
+    except ValueError:
+        raise DagsterUnavailable(
+            f"What answers at {url} is not Dagster (HTTP {answer.status_code}). "
+            "Set RMS_DAGSTER_URL to where its UI is."
+        ) from None
+    data = body.get("data") if isinstance(body, dict) else None
+    if not isinstance(data, dict) or None in data.values():
+        raise DagsterUnavailable(
+            f"Dagster at {url} failed: {_reason(body)}. Its log says more; is its database up?"
+        )
+    return data
+
+
+def _why_not_loaded(url: str) -> str | None:
+    """What keeps our code from being loaded; None while it loads, and when it is."""
+    found = _ask(url, _LOCATIONS)["workspaceOrError"].get("locationEntries", [])
+    for entry in found:
+        loaded = entry["locationOrLoadError"]
+        failed = loaded is not None and loaded["__typename"] == "PythonError"
+        if entry["name"] == LOCATION and entry["loadStatus"] == "LOADED" and failed:
+            return _one_line(loaded["message"])
+    return None
+
+
+def _reason(answer: Any) -> str:
+    """The message in an answer of GraphQL, wherever it is."""
+    if isinstance(answer, dict):
+        if isinstance(answer.get("message"), str):
+            return _one_line(answer["message"])
+        if isinstance(answer.get("errors"), list) and answer["errors"]:
+            return _reason(answer["errors"][0])
+        if "__typename" in answer:
+            return str(answer["__typename"])
+    return "it does not say why"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).rstrip(".")[:500]

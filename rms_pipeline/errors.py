@@ -11,5 +11,7 @@ class RmsPipelineError(Exception):
     │   └── ApiUnavailable            retried until patience ran out
     ├── WalkIncomplete                current_rms: the list kept moving, or lied
     ├── DatabaseError                 mirror: PostgreSQL cannot be used as it is
+    ├── DagsterUnavailable            dagster_api: it would not launch a run
+    ├── SyncUnderWay, NoFullSync      web: no sync was launched, and why
     └── SandboxError                  the bundled stand-in could not be started
     """

@@ -17,7 +17,7 @@ from rms_pipeline.defs.run_lock import fail_dead_runs
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database
-from rms_pipeline.mirror.history import Sync, find_sync, run_error
+from rms_pipeline.mirror.history import Sync, find_sync, outcome, run_error
 from rms_pipeline.progress_bar import sync_progress
 from rms_pipeline.settings import settings
 
@@ -89,18 +89,7 @@ def _run(
 
 def print_json(sync: Sync) -> None:
     """The answer of the sync API, on one line of stdout."""
-    ended = sync.completed_at or sync.started_at
-    json.dump(
-        {
-            "success": sync.status == "completed",
-            "syncId": sync.id,
-            "syncType": sync.sync_type,
-            "recordsSynced": sync.records_synced,
-            "recordsFailed": sync.records_failed,
-            "duration": round((ended - sync.started_at).total_seconds(), 3),
-        },
-        sys.stdout,
-    )
+    json.dump(outcome(sync), sys.stdout)
     sys.stdout.write("\n")
 
 

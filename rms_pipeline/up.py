@@ -21,6 +21,7 @@ from rich.console import Console
 
 from rms_pipeline import dagster_api
 from rms_pipeline.account import account_name
+from rms_pipeline.addresses import UNENCRYPTED, is_exposed, kept_in, print_dashboard, url_of
 from rms_pipeline.defs.run_lock import fail_dead_runs
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.database import Database
@@ -29,7 +30,8 @@ from rms_pipeline.mirror.history import count_by_status, find_sync, has_full_syn
 from rms_pipeline.mirror.ownership import claim_mirror
 from rms_pipeline.progress_bar import sync_progress
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
-from rms_pipeline.settings import LOOPBACK_HOSTS, Settings, child_environment, without_password
+from rms_pipeline.settings import Settings, child_environment, without_password
+from rms_pipeline.tokens import api_token
 
 _START_SECONDS = 120
 _STOP_SECONDS = 20
@@ -94,7 +96,7 @@ def run_everything(current: Settings, *, host: str, ports: Ports, out: Console) 
     Raises UpFailed (or another RmsPipelineError) when a part fails; all parts are stopped first.
     """
     signal.signal(signal.SIGTERM, _interrupt)
-    _demand_free_port(host, ports.dagster, "--dagster-port")
+    _demand_free_port("127.0.0.1", ports.dagster, "--dagster-port")
     _demand_free_port(host, ports.web, "--port")
     if current.uses_sandbox and current.base_url is None:
         _demand_free_port("127.0.0.1", ports.sandbox, "--sandbox-port")
@@ -144,30 +146,31 @@ def _start(
         children.start("sandbox", command, environment, current.project_folder)
     out.print("Starting Dagster ...")
     command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml"]
-    command += ["-h", host, "-p", str(ports.dagster)]
+    # Dagster has no password, and takes orders from any page that a browser on its network shows.
+    command += ["-h", "127.0.0.1", "-p", str(ports.dagster)]
     children.start("dagster", command, environment, current.project_folder)
-    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{ports.dagster}"
+    url = url_of("127.0.0.1", ports.dagster)
     _wait_for_answer(f"{url}/server_info", "Dagster", children)
-    if host not in LOOPBACK_HOSTS:
-        out.print(
-            f"[yellow]Dagster's UI on {host} has no password: whoever reaches it can run and see "
-            "everything. Put it behind a proxy that authenticates.[/yellow]"
-        )
     out.print("Starting the web service ...")
+    if is_exposed(host):
+        out.print(f"[yellow]{UNENCRYPTED % host}[/yellow]")
+    if "dagster_url" not in current.model_fields_set:
+        environment["RMS_DAGSTER_URL"] = url
     command = [sys.executable, "-m", "rms_pipeline.cli", "web", "--host", host]
     command += ["--port", str(ports.web)]
     children.start("web", command, environment, current.project_folder)
-    web_url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{ports.web}"
+    web_url = url_of(host, ports.web)
     _wait_for_answer(f"{web_url}/healthz", "The web service", children)
     _first_sync(database, url, children, out)
     if current.uses_sandbox and current.base_url is None:
         # Twenty paced calls: not worth waiting for.
         threading.Thread(target=_register, args=(environment, web_url), daemon=True).start()
-    out.print(f"\nDagster UI   {url}")
+    out.print()
+    print_dashboard(current, web_url, api_token(current), out)
+    out.print(f"Dagster UI   {url} (no password, so for this machine only)")
     out.print(f"Lineage      {url}/asset-groups")
-    out.print(
-        f"Webhooks     {web_url}/api/webhook/<token>, the token is in {_where_token(current)}"
-    )
+    kept = kept_in(current.webhook_token, "RMS_WEBHOOK_TOKEN", current)
+    out.print(f"Webhooks     {web_url}/api/webhook/<token>, the token is in {kept}")
     if current.uses_sandbox and current.base_url is None:
         out.print(
             f"Sandbox API  http://127.0.0.1:{ports.sandbox}/api/v1 (in place of your account)"
@@ -218,7 +221,8 @@ def _wait_for(database: Database, run: str, children: _Children) -> None:
 
 
 def _demand_free_port(host: str, port: int, option: str) -> None:
-    with socket.socket() as probe:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -251,12 +255,6 @@ def _register(environment: dict[str, str], web_url: str) -> None:
         capture_output=True,
         check=False,
     )
-
-
-def _where_token(current: Settings) -> str:
-    if current.webhook_token is not None:
-        return "RMS_WEBHOOK_TOKEN"
-    return str(current.state_folder / "webhook_token")
 
 
 def _interrupt(*_: Any) -> None:

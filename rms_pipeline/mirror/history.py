@@ -1,5 +1,6 @@
 """Reading `sync_metadata`, and the mirror's own state, for people."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -75,6 +76,34 @@ def find_sync(connection: Connection, id_: str) -> Sync | None:
         cursor.execute(f"SELECT {', '.join(COLUMNS)} FROM sync_metadata WHERE id = %s", (id_,))
         row = cursor.fetchone()
     return Sync(*row) if row else None
+
+
+def running_sync(connection: Connection, types: Sequence[str]) -> Sync | None:
+    """The newest sync of one of these `types` that has not ended; None when there is none."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {', '.join(COLUMNS)} FROM sync_metadata WHERE status = 'running'"
+            " AND sync_type = ANY(%s) ORDER BY started_at DESC LIMIT 1",
+            (list(types),),
+        )
+        row = cursor.fetchone()
+    return Sync(*row) if row else None
+
+
+def outcome(sync: Sync) -> dict[str, Any]:
+    """How a sync ended, as the sync API and `--json` say it; `duration` in seconds."""
+    ended = sync.completed_at or sync.started_at
+    said = {
+        "success": sync.status == "completed",
+        "syncId": sync.id,
+        "syncType": sync.sync_type,
+        "recordsSynced": sync.records_synced,
+        "recordsFailed": sync.records_failed,
+        "duration": round((ended - sync.started_at).total_seconds(), 3),
+    }
+    if sync.status == "failed":
+        said["error"] = sync.error or "The sync failed; see the run in Dagster's UI."
+    return said
 
 
 def run_error(connection: Connection, id_: str) -> str | None:

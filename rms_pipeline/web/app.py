@@ -1,21 +1,26 @@
 """The FastAPI application put together."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Protocol
 
-import psycopg2
-from fastapi import Depends, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi import Depends, FastAPI
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import SecretStr
-from starlette.exceptions import HTTPException
 
-from rms_pipeline.mirror.database import Database, DatabaseError
-from rms_pipeline.web.access import api_token_required
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.web.access import Access
+from rms_pipeline.web.headers import Headers
+from rms_pipeline.web.launching import Launcher
 from rms_pipeline.web.metrics import Metrics
 from rms_pipeline.web.receiver import receiver
+from rms_pipeline.web.refusals import REFUSALS, Refused, handle_errors
+from rms_pipeline.web.sync_api import sync_api
+
+_STATIC = Path(__file__).parent / "static"
 
 
 class Service(Protocol):
@@ -31,11 +36,17 @@ def create_app(
     *,
     account: str,
     webhook_token: SecretStr,
-    api_token: SecretStr,
+    access: Access,
     metrics: Metrics,
+    launcher: Launcher,
     services: Sequence[Service] = (),
+    stopping: Callable[[], bool] = lambda: False,
 ) -> FastAPI:
-    """The service over `database`. `services` start and stop with it, the last one first."""
+    """The service over `database`. `services` start and stop with it, the last one first.
+
+    `stopping` tells that it is about to end: the server waits for open requests before it stops
+    anything, so whatever waits long has to ask.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -47,55 +58,45 @@ def create_app(
 
     app = FastAPI(
         title="rms_pipeline",
-        description="Receives the webhooks of Current RMS and keeps the mirror fresh.",
+        description="Keeps a copy of a Current RMS account's opportunities fresh. Everything but "
+        "the webhook and /healthz takes the API token: `Authorization: Bearer <RMS_API_TOKEN>`.",
         lifespan=lifespan,
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
     )
+    app.add_middleware(Headers)
+    handle_errors(app)
+    app.mount("/static", StaticFiles(directory=_STATIC), name="static")
+    app.include_router(access.login())
     app.include_router(receiver(database, webhook_token, metrics))
+    app.include_router(sync_api(database, access, launcher, stopping))
+    for_programs = [Depends(access.required)]
 
-    @app.get(
-        "/openapi.json",
-        include_in_schema=False,
-        dependencies=[Depends(api_token_required(api_token))],
-    )
+    @app.get("/openapi.json", include_in_schema=False, dependencies=for_programs)
     def describe() -> JSONResponse:
         return JSONResponse(app.openapi())
 
-    @app.get("/healthz", summary="Whether the service and its database are there")
-    def healthz() -> JSONResponse:
-        try:
-            with database.session() as connection, connection.cursor() as cursor:
-                cursor.execute("SELECT 1")
-        except (psycopg2.Error, DatabaseError):
-            return _refuse(503, "The database does not answer.", {"Retry-After": "30"})
-        return JSONResponse({"success": True})
+    @app.get(
+        "/healthz",
+        summary="Whether the service and its database are there",
+        responses={503: {"model": Refused, "description": "The database does not answer."}},
+    )
+    def healthz() -> dict[str, bool]:
+        with database.session() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        return {"success": True}
 
     @app.get(
         "/metrics",
         summary="For Prometheus",
-        dependencies=[Depends(api_token_required(api_token))],
-        response_class=Response,
+        dependencies=for_programs,
+        response_class=PlainTextResponse,
+        responses=REFUSALS,
     )
     def read_metrics() -> Response:
-        try:
-            with database.session() as connection:
-                text = metrics.render(connection, account)
-        except (psycopg2.Error, DatabaseError):
-            return _refuse(503, "The database does not answer.", {"Retry-After": "30"})
+        with database.session() as connection:
+            text = metrics.render(connection, account)
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
-    @app.exception_handler(HTTPException)
-    async def refused(_: Request, error: HTTPException) -> Response:
-        return _refuse(error.status_code, str(error.detail), dict(error.headers or {}))
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
-        return _refuse(422, "; ".join(str(e["msg"]) for e in error.errors()), {})
-
     return app
-
-
-def _refuse(status: int, text: str, headers: dict[str, str]) -> JSONResponse:
-    return JSONResponse({"success": False, "error": text}, status_code=status, headers=headers)

@@ -21,9 +21,9 @@ from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.queue import Event, store_event
 from rms_pipeline.web.access import matches
 from rms_pipeline.web.metrics import Metrics
+from rms_pipeline.web.refusals import RETRY_SECONDS, Refused
 
 MOST_BYTES = 8 * 1024 * 1024
-RETRY_SECONDS = 30
 _BIGINT_MAX = 2**63 - 1
 
 _EXAMPLE = {
@@ -42,11 +42,6 @@ class Acknowledged(BaseModel):
     success: bool
     eventId: int  # noqa: N815
     message: str
-
-
-class Refused(BaseModel):
-    success: bool = False
-    error: str
 
 
 class _Shape(msgspec.Struct, frozen=True):

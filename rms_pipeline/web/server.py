@@ -5,18 +5,23 @@ from contextlib import AbstractContextManager
 
 import uvicorn
 from dagster import DagsterInstance
+from starlette.types import ASGIApp
 
 from rms_pipeline.account import account_name, client_for
+from rms_pipeline.addresses import UNENCRYPTED, is_exposed, print_dashboard, url_of
+from rms_pipeline.console import out
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.ownership import claim_mirror
 from rms_pipeline.mirror.schema import migrate
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
-from rms_pipeline.settings import LOOPBACK_HOSTS, Settings
+from rms_pipeline.settings import Settings
 from rms_pipeline.tokens import api_token, webhook_token
+from rms_pipeline.web.access import Access
 from rms_pipeline.web.app import create_app
 from rms_pipeline.web.fast_lane import PATIENCE, FastLane
+from rms_pipeline.web.launching import Launcher
 from rms_pipeline.web.metrics import Metrics
 from rms_pipeline.web.reporting import Reporter
 
@@ -30,12 +35,8 @@ class WebFailed(RmsPipelineError):
 def serve(current: Settings, *, host: str, port: int) -> None:
     """Serves until SIGINT or SIGTERM. Raises WebFailed when the port cannot be had."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    if host not in LOOPBACK_HOSTS:
-        logger.warning(
-            "Listening on %s without TLS: put a proxy with a certificate in front of it, or the "
-            "tokens travel in clear.",
-            host,
-        )
+    if is_exposed(host):
+        logger.warning(UNENCRYPTED, host)
     database = open_database(current)
     migrate(database)
     claim_mirror(database, account_name(current), sandbox=SANDBOX_SUBDOMAIN)
@@ -46,24 +47,19 @@ def serve(current: Settings, *, host: str, port: int) -> None:
 
     with DagsterInstance.get() as instance:
         reporter = Reporter(database, instance)
+        server: uvicorn.Server
         app = create_app(
             database,
             account=account_name(current),
             webhook_token=webhook_token(current),
-            api_token=api_token(current),
+            access=Access(api_token(current)),
             metrics=metrics,
+            launcher=Launcher(database, current.dagster_url),
             services=[reporter, FastLane(database, client, metrics, reporter)],
+            stopping=lambda: server.should_exit,
         )
-        config = uvicorn.Config(
-            app,
-            host=host,
-            port=port,
-            # The address of a webhook holds its secret.
-            access_log=False,
-            log_level="warning",
-            server_header=False,
-        )
-        server = uvicorn.Server(config)
+        server = uvicorn.Server(server_config(app, host, port))
+        print_dashboard(current, url_of(host, port), api_token(current), out)
         logger.info("Webhooks are received at http://%s:%d/api/webhook/<token>", host, port)
         try:
             server.run()
@@ -72,3 +68,20 @@ def serve(current: Settings, *, host: str, port: int) -> None:
                 f"Port {port} on {host} is in use or may not be used. Stop the other program, or "
                 "choose another port with --port."
             ) from None
+
+
+def server_config(app: ASGIApp, host: str, port: int) -> uvicorn.Config:
+    """How uvicorn serves `app`."""
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        # The address of a webhook holds its secret.
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        # Who asks, and whether by https, is taken from a proxy on this machine only.
+        proxy_headers=True,
+        forwarded_allow_ips="127.0.0.1,::1",
+        timeout_graceful_shutdown=10,
+    )

@@ -1,28 +1,36 @@
 """The web service on a real port, over a real database and a sandbox."""
 
+import contextlib
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import requests
 import uvicorn
+from fastapi import FastAPI
 from pydantic import SecretStr
 
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.sync.queued import WorkedOff
+from rms_pipeline.web.access import Access
 from rms_pipeline.web.app import create_app
-from rms_pipeline.web.fast_lane import FastLane
+from rms_pipeline.web.fast_lane import ClientFactory, FastLane
+from rms_pipeline.web.launching import Launcher
 from rms_pipeline.web.metrics import Metrics
+from rms_pipeline.web.server import server_config
 
 WEBHOOK_TOKEN = "planted-webhook-token-5512"
 API_TOKEN = "planted-api-token-9341"
+BEARER = {"Authorization": f"Bearer {API_TOKEN}"}
+# Nothing listens on port 1.
+NO_DAGSTER = "http://127.0.0.1:1"
 
 
 @dataclass
@@ -31,7 +39,10 @@ class Web:
     database: Database
     sandbox: SandboxServer
     metrics: Metrics
-    done: list[WorkedOff] = field(default_factory=list)
+    done: list[WorkedOff]
+    app: FastAPI
+    access: Access
+    server: uvicorn.Server
 
     def post(self, body: Any, token: str = WEBHOOK_TOKEN, **options: Any) -> requests.Response:
         where = f"{self.url}/api/webhook/{token}"
@@ -59,52 +70,62 @@ def delivery(action: int, subject: int, **fields: Any) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def serving(
+    database: Database,
+    sandbox: SandboxServer,
+    *,
+    client: ClientFactory | None = None,
+    dagster_url: str = NO_DAGSTER,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Web]:
+    """The service over these, with a fast lane when there is a `client` for it."""
+    metrics = Metrics()
+    done: list[WorkedOff] = []
+    services = [FastLane(database, client, metrics, done.append)] if client else []
+    server: uvicorn.Server
+    access = Access(SecretStr(API_TOKEN), clock=clock)
+    app = create_app(
+        database,
+        account="sandbox",
+        webhook_token=SecretStr(WEBHOOK_TOKEN),
+        access=access,
+        metrics=metrics,
+        launcher=Launcher(database, dagster_url),
+        services=services,
+        stopping=lambda: server.should_exit,
+    )
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server = uvicorn.Server(server_config(app, "127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield Web(url, database, sandbox, metrics, done, app, access, server)
+    server.should_exit = True
+    thread.join(timeout=30)
+    listener.close()
+
+
 @pytest.fixture
 def serve(
     database: Database, client_for: Callable[..., CurrentRmsClient]
 ) -> Iterator[Callable[..., Web]]:
     """Starts the service, with a fast lane unless told."""
-    stops: list[Callable[[], None]] = []
+    with contextlib.ExitStack() as stack:
 
-    def start(store: Store | None = None, *, fast_lane: bool = True) -> Web:
-        sandbox = SandboxServer(store or Store(20))
-        sandbox.start()
-        metrics = Metrics()
-        web = Web("", database, sandbox, metrics)
+        def start(store: Store | None = None, *, fast_lane: bool = True, **options: Any) -> Web:
+            sandbox = stack.enter_context(SandboxServer(store or Store(20)))
 
-        @contextmanager
-        def client() -> Iterator[CurrentRmsClient]:
-            made = client_for(sandbox.url)
-            made.now = database.clock()
-            yield made
+            @contextmanager
+            def client() -> Iterator[CurrentRmsClient]:
+                made = client_for(sandbox.url)
+                made.now = database.clock()
+                yield made
 
-        services = [FastLane(database, client, metrics, web.done.append)] if fast_lane else []
-        app = create_app(
-            database,
-            account="sandbox",
-            webhook_token=SecretStr(WEBHOOK_TOKEN),
-            api_token=SecretStr(API_TOKEN),
-            metrics=metrics,
-            services=services,
-        )
-        listener = socket.socket()
-        listener.bind(("127.0.0.1", 0))
-        web.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="warning"))
-        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
+            lane = client if fast_lane else None
+            return stack.enter_context(serving(database, sandbox, client=lane, **options))
 
-        def stop() -> None:
-            server.should_exit = True
-            thread.join(timeout=30)
-            sandbox.stop()
-            listener.close()
-
-        stops.append(stop)
-        return web
-
-    yield start
-    for stop in stops:
-        stop()
+        yield start

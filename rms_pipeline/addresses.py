@@ -1,0 +1,44 @@
+"""Where the web service is to be found, and how a browser gets in."""
+
+import sys
+
+from pydantic import SecretStr
+from rich.console import Console
+
+from rms_pipeline.settings import LOOPBACK_HOSTS, Settings
+
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+UNENCRYPTED = (
+    "The web service listens on %s without TLS: put a proxy with a certificate in front of it, or "
+    "the tokens travel in clear."
+)
+
+
+def url_of(host: str, port: int) -> str:
+    """What to open on this machine for a server that listens on `host`."""
+    reachable = _ANY.get(host, host)
+    return f"http://{f'[{reachable}]' if ':' in reachable else reachable}:{port}"
+
+
+def is_exposed(host: str) -> bool:
+    """Whether other machines reach a server that listens on `host`."""
+    return host not in LOOPBACK_HOSTS
+
+
+def kept_in(token: SecretStr | None, variable: str, current: Settings) -> str:
+    """Where a person finds a token: the `variable` that sets it, or its file."""
+    file = variable.removeprefix("RMS_").lower()
+    return variable if token is not None else str(current.state_folder / file)
+
+
+def print_dashboard(current: Settings, url: str, token: SecretStr, out: Console) -> None:
+    """The link that lets a browser in, on a terminal. Into a log goes where the token is kept."""
+    # Not out.is_terminal: FORCE_COLOR makes a log file look like one.
+    if out.file is sys.stdout and sys.stdout.isatty():
+        link = f"{url}/?token={token.get_secret_value()}"
+        out.print(f"[bold]Dashboard    {link}[/bold]", highlight=False, soft_wrap=True)
+        out.print("             (this link lets anyone in: keep it to yourself)")
+    else:
+        kept = kept_in(current.api_token, "RMS_API_TOKEN", current)
+        out.print(f"Dashboard    {url}/, the API token is in {kept}", soft_wrap=True)

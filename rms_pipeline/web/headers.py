@@ -1,0 +1,69 @@
+"""What every answer carries, and the net under every request. Plain ASGI, so that streams stay
+streams."""
+
+from fastapi import Request
+from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rms_pipeline.web.refusals import refuse_unexpected
+
+CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "Content-Security-Policy": CONTENT_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    # Not no-referrer: browsers would then send `Origin: null` with our own forms.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+}
+_ONE_YEAR = "max-age=31536000"
+
+
+class Headers:
+    """Adds the security headers to each answer of `app`, turns an unexpected error into an answer,
+    and answers HEAD wherever GET is."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        head, started = scope["method"] == "HEAD", False
+        if head:
+            scope = {**scope, "method": "GET"}
+        request = Request(scope, receive)
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                _add_headers(MutableHeaders(scope=message), scope)
+            if head and message["type"] == "http.response.body":
+                message = {"type": "http.response.body", "body": b""}
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            answer = refuse_unexpected(request, error)
+            if started:
+                # Half of another answer is out already: hang up.
+                raise
+            await answer(scope, receive, send_with_headers)
+
+
+def _add_headers(headers: MutableHeaders, scope: Scope) -> None:
+    headers.update(_HEADERS)
+    if scope["scheme"] == "https":
+        headers["Strict-Transport-Security"] = _ONE_YEAR
+    static = scope["path"].startswith("/static/")
+    headers["Cache-Control"] = "no-cache" if static else "no-store"

@@ -1,0 +1,77 @@
+"""Where a request comes from, as far as the browser says so, and where an answer may lead."""
+
+import re
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+from fastapi import Request
+
+from rms_pipeline.web.refusals import Refusal
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_OWN = ("same-origin", "none")
+
+
+def refuse_foreign_page(request: Request) -> None:
+    """For what a browser authenticates by itself. Raises Refusal (403) unless a page of ours, or
+    the person's own typing, is behind the request.
+
+    Navigations from elsewhere pass when they are safe: that is what a link is.
+    """
+    safe = request.method in SAFE_METHODS
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        link = safe and request.headers.get("Sec-Fetch-Mode") == "navigate"
+        if site not in _OWN and not link:
+            _refuse()
+    # Browsers send no Sec-Fetch-Site over plain http to another machine.
+    elif not safe and not comes_from_own_host(request):
+        _refuse()
+
+
+def refuse_foreign_origin(request: Request) -> None:
+    """For what scripts authenticate. Raises Refusal (403) when a foreign page is behind it."""
+    if "Origin" in request.headers and not comes_from_own_host(request):
+        _refuse()
+
+
+def comes_from_own_host(request: Request) -> bool:
+    """Whether `Origin` names the host that was asked. The scheme is the proxy's affair."""
+    try:
+        origin = urlsplit(request.headers.get("Origin", "")).netloc.lower()
+    except ValueError:
+        return False
+    return bool(origin) and origin == request.headers.get("Host", "").lower()
+
+
+def follows_a_link_elsewhere(request: Request) -> bool:
+    """Whether a link on another site led here, so that the browser kept Strict cookies back."""
+    return (
+        request.method == "GET"
+        and request.headers.get("Sec-Fetch-Site") == "cross-site"
+        and request.headers.get("Sec-Fetch-Mode") == "navigate"
+    )
+
+
+def own_address(request: Request) -> str:
+    """Path and query of the request, without `token`; always on this host."""
+    path = quote(request.scope["path"], safe="/:@!$&'()*+,;=~-._")
+    pairs = parse_qsl(request.url.query, keep_blank_values=True)
+    query = urlencode([(k, v) for k, v in pairs if k != "token"])
+    return local_address(f"{path}?{query}" if query else path)
+
+
+def local_address(wanted: str) -> str:
+    """`wanted` where it can only mean an address of this host, else `/`."""
+    # A browser reads "\" as "/" and skips blanks: "//", "/\" and "/<tab>/" lead to other hosts.
+    if re.fullmatch(r"/(?!/)[\x21-\x5b\x5d-\x7e]*", wanted):
+        return wanted
+    return "/"
+
+
+def _refuse() -> None:
+    raise Refusal(
+        403,
+        "This request was made by a page of another site (or by a browser too old to tell), so it "
+        "is refused. Use the buttons of this dashboard, opened at its own address; scripts send "
+        "the API token: `Authorization: Bearer <RMS_API_TOKEN>`.",
+    )

@@ -1,0 +1,157 @@
+"""What is answered when something is not done: JSON for programs, a page for browsers.
+
+Each says what happened and what to do. No answer ever holds a traceback.
+"""
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import psycopg2
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+
+from rms_pipeline.mirror.database import DatabaseError
+from rms_pipeline.web.templating import render
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 30
+DATABASE_DOWN = (
+    "The database does not answer at the moment. Try again shortly; if it lasts, "
+    "`rms-pipeline doctor` says what is wrong."
+)
+_UNEXPECTED = (
+    "Something unexpected went wrong, and is written down in the log of the web service. Try "
+    "again; if it lasts, `rms-pipeline doctor` may say why."
+)
+_OF_STARLETTE = {
+    (404, "Not Found"): "There is nothing at this address. The dashboard is at /, the description "
+    "of the API at /openapi.json.",
+    (405, "Method Not Allowed"): "This address does not take this kind of request. What takes "
+    "which is described at /openapi.json.",
+}
+
+
+class Refused(BaseModel):
+    """`error` says what happened and what to do."""
+
+    success: bool = False
+    error: str
+
+
+# For the description of every route that takes the API token.
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    401: {"model": Refused, "description": "No API token, or a wrong one."},
+    403: {"model": Refused, "description": "A page of another site made the request."},
+    429: {"model": Refused, "description": "Too many wrong tokens; Retry-After says how long."},
+    503: {"model": Refused, "description": "The database is down; Retry-After says how long."},
+}
+
+
+class Refusal(HTTPException):
+    """An answer that says no; `extra` are further fields of its JSON."""
+
+    def __init__(
+        self,
+        status: int,
+        text: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(status, text, headers)
+        self.extra = dict(extra or {})
+
+
+class Answered(Exception):
+    """Raised by a dependency that has the answer already."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.status_code)
+        self.response = response
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether `error` means that PostgreSQL cannot be reached, or went away meanwhile."""
+    lost = (
+        psycopg2.OperationalError,
+        psycopg2.InterfaceError,
+        # While `rms-pipeline migrate` has the view of the history out of the way.
+        psycopg2.errors.UndefinedTable,
+        DatabaseError,
+        PoolTimeout,
+    )
+    # psycopg2 itself raises the bare base class when a connection breaks in mid-answer.
+    return isinstance(error, lost) or type(error) is psycopg2.DatabaseError
+
+
+def wants_page(request: Request) -> bool:
+    """Whether a browser shows the answer to a person. Routes for programs always get JSON."""
+    if request.url.path.startswith("/api/") or getattr(request.state, "for_programs", False):
+        return False
+    return "text/html" in request.headers.get("Accept", "")
+
+
+def refuse(
+    request: Request,
+    status: int,
+    text: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Response:
+    """The answer that says `text`."""
+    kept = dict(headers or {})
+    if wants_page(request):
+        title = HTTPStatus(status).phrase
+        return render("error.html", status=status, headers=kept, title=title, text=text)
+    body = {"success": False, "error": text, **(extra or {})}
+    return JSONResponse(body, status_code=status, headers=kept)
+
+
+def refuse_for_outage(request: Request) -> Response:
+    return refuse(request, 503, DATABASE_DOWN, headers={"Retry-After": str(RETRY_SECONDS)})
+
+
+def refuse_unexpected(request: Request, error: Exception) -> Response:
+    """Logs `error`, and says nothing of it."""
+    # The pattern, not the path: a webhook's path holds its token.
+    route = getattr(request.scope.get("route"), "path", "an unknown route")
+    logger.error("%s %s failed", request.method, route, exc_info=error)
+    return refuse(request, 500, _UNEXPECTED)
+
+
+def handle_errors(app: FastAPI) -> None:
+    """Has `app` answer every error in these ways."""
+
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        text = _OF_STARLETTE.get((error.status_code, str(error.detail)), str(error.detail))
+        extra = error.extra if isinstance(error, Refusal) else None
+        return refuse(request, error.status_code, text, headers=error.headers, extra=extra)
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        said = [f"{e['loc'][-1]}: {e['msg']}" for e in error.errors()]
+        return refuse(request, 422, f"{'; '.join(said)}. What is taken is in /openapi.json.")
+
+    async def answered(_: Request, error: Exception) -> Response:
+        assert isinstance(error, Answered)
+        return error.response
+
+    async def failed(request: Request, error: Exception) -> Response:
+        if is_outage(error):
+            return refuse_for_outage(request)
+        return refuse_unexpected(request, error)
+
+    app.add_exception_handler(HTTPException, refused)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(Answered, answered)
+    for kind in (psycopg2.Error, DatabaseError, PoolTimeout):
+        app.add_exception_handler(kind, failed)

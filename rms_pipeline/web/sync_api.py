@@ -1,0 +1,216 @@
+"""/api/sync: starting syncs, and how they stand, for scripts and cron."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, Response
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.history import Sync, find_sync, latest_syncs, outcome
+from rms_pipeline.mirror.progress import read_progress
+from rms_pipeline.mirror.queue import queue_state
+from rms_pipeline.mirror.walks import FULL, newest_walk
+from rms_pipeline.web.access import Access
+from rms_pipeline.web.launching import (
+    JOBS,
+    DagsterUnavailable,
+    Kind,
+    Launcher,
+    NoFullSync,
+    SyncUnderWay,
+)
+from rms_pipeline.web.refusals import (
+    REFUSALS,
+    RETRY_SECONDS,
+    Answered,
+    Refusal,
+    Refused,
+    is_outage,
+)
+from rms_pipeline.web.sync_models import (
+    Ended,
+    Failed,
+    NotStarted,
+    Queue,
+    Started,
+    StillRunning,
+    SyncProgress,
+    SyncRow,
+    SyncStatus,
+)
+
+WAIT_SECONDS, LONGEST_WAIT_SECONDS = 900, 3600
+_POLL_SECONDS = 0.5
+# A database that restarts is no reason to give up on a sync that goes on.
+_OUTAGE_SECONDS = 10.0
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    **REFUSALS,
+    422: {"model": Refused, "description": "A parameter is not what is taken."},
+}
+_SYNC_ANSWERS: dict[int | str, dict[str, Any]] = {
+    **_ERRORS,
+    202: {"model": Started, "description": "Launched, with `wait=false`."},
+    409: {"model": NotStarted, "description": "One of the kind is under way, or none can be yet."},
+    500: {"model": Failed, "description": "The sync failed; `error` is its reason."},
+    503: {"model": Refused, "description": "Dagster or the database does not answer."},
+    504: {"model": StillRunning, "description": "Not done in time; the sync goes on."},
+}
+_SUMMARIES: dict[Kind, tuple[str, str]] = {
+    "initial": (
+        "Run a full sync",
+        "Fetches every opportunity in the window. Safe at any time, as often as you like.",
+    ),
+    "incremental": (
+        "Fetch what changed",
+        "Fetches whatever changed since the last sync. 409 until a full sync has completed.",
+    ),
+}
+
+Wait = Annotated[bool, Query(description="Answer when the sync has ended; else at once (202).")]
+Timeout = Annotated[
+    int, Query(ge=1, le=LONGEST_WAIT_SECONDS, description="Seconds to wait at most; then 504.")
+]
+Limit = Annotated[int, Query(ge=1, le=100, description="How many syncs of the history.")]
+
+
+def sync_api(
+    database: Database, access: Access, launcher: Launcher, stopping: Callable[[], bool]
+) -> APIRouter:
+    """The routes. `stopping` tells that the service is about to end, so nobody is to wait on."""
+    router = APIRouter(prefix="/api/sync", tags=["sync"], dependencies=[Depends(access.required)])
+
+    def route(kind: Kind) -> None:
+        summary, description = _SUMMARIES[kind]
+
+        @router.post(
+            f"/{kind}",
+            summary=summary,
+            description=description,
+            operation_id=JOBS[kind],
+            response_model=Ended,
+            responses=_SYNC_ANSWERS,
+        )
+        async def run(
+            request: Request, wait: Wait = True, timeout: Timeout = WAIT_SECONDS
+        ) -> Response:
+            id_ = await _launch(launcher, kind)
+            if not wait:
+                started = {"syncId": id_, "syncType": JOBS[kind], "status": "running"}
+                return JSONResponse({"success": True, **started}, status_code=202)
+            sync = await _wait_for(database, request, id_, timeout, stopping)
+            return JSONResponse(
+                outcome(sync), status_code=200 if sync.status == "completed" else 500
+            )
+
+    route("initial")
+    route("incremental")
+
+    @router.get(
+        "/status",
+        summary="The last syncs, and how the mirror stands",
+        responses=_ERRORS,
+    )
+    def status(limit: Limit = 10) -> SyncStatus:
+        with database.session() as connection:
+            return read_status(connection, limit)
+
+    return router
+
+
+def read_status(connection: Connection, limit: int = 10) -> SyncStatus:
+    """The last `limit` syncs, and how the mirror stands."""
+    history = [SyncRow.model_validate(s) for s in latest_syncs(connection, limit)]
+    progress = None
+    for sync in history:
+        noted = read_progress(connection, sync.id) if sync.status == "running" else None
+        if noted is not None:
+            progress = SyncProgress(
+                syncId=sync.id,
+                stage=noted.stage,
+                pages=noted.pages,
+                pagesExpected=noted.pages_expected,
+                records=noted.records,
+                recordsExpected=noted.records_expected,
+            )
+            break
+    queued = queue_state(connection)
+    walk = newest_walk(connection, kind=FULL, settled=True)
+    return SyncStatus(
+        success=True,
+        lastSync=history[0] if history else None,
+        history=history,
+        progress=progress,
+        queue=Queue(
+            waiting=queued.depth,
+            deadLetters=queued.dead,
+            oldestWaitingSeconds=queued.oldest_seconds,
+        ),
+        certificate=walk.certificate if walk else None,
+    )
+
+
+async def _launch(launcher: Launcher, kind: Kind) -> str:
+    try:
+        return await launcher.launch(kind)
+    except SyncUnderWay as error:
+        row = SyncRow.model_validate(error.running).model_dump(mode="json")
+        raise Refusal(409, str(error), extra={"running": row}) from None
+    except NoFullSync as error:
+        raise Refusal(409, str(error)) from None
+    except DagsterUnavailable as error:
+        retry = {"Retry-After": str(RETRY_SECONDS)}
+        raise Refusal(503, str(error), headers=retry) from None
+
+
+async def _wait_for(
+    database: Database, request: Request, id_: str, timeout: int, stopping: Callable[[], bool]
+) -> Sync:
+    """The sync when it has ended. Raises Refusal (504, 503) when it is no use to wait on."""
+    goes_on = {"syncId": id_, "status": "running"}
+
+    def find() -> Sync | None:
+        with database.session() as connection:
+            return find_sync(connection, id_)
+
+    began = heard = time.monotonic()
+    while True:
+        if stopping():
+            raise Refusal(
+                503,
+                "The web service is stopping. The sync goes on; see /api/sync/status later.",
+                headers={"Retry-After": str(RETRY_SECONDS)},
+                extra=goes_on,
+            )
+        if await request.is_disconnected():
+            raise Answered(Response(status_code=204))
+        try:
+            sync = await run_in_threadpool(find)
+            heard = time.monotonic()
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            if time.monotonic() - heard > _OUTAGE_SECONDS:
+                raise Refusal(
+                    503,
+                    "The database does not answer, so how the sync stands is unknown. It may go "
+                    "on; see /api/sync/status once `rms-pipeline doctor` finds the database up.",
+                    headers={"Retry-After": str(RETRY_SECONDS)},
+                    extra=goes_on,
+                ) from None
+            sync = None
+        if sync is not None and sync.status != "running":
+            return sync
+        if time.monotonic() - began > timeout:
+            raise Refusal(
+                504,
+                f"The sync is not done after {timeout} seconds. It goes on: /api/sync/status "
+                "shows it, and `rms-pipeline doctor` says what may hold it up.",
+                extra=goes_on,
+            )
+        await asyncio.sleep(_POLL_SECONDS)

@@ -1,0 +1,177 @@
+"""The shapes of the sync API's answers."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from rms_pipeline.web.refusals import Refused
+
+_ID = "5f3a0c1e-7a44-4a0e-9c1b-1f0d6a5f2b77"
+_ENDED: dict[str, Any] = {
+    "success": True,
+    "syncId": _ID,
+    "syncType": "initial_sync",
+    "recordsSynced": 5012,
+    "recordsFailed": 0,
+    "duration": 61.204,
+}
+_ROW: dict[str, Any] = {
+    "id": _ID,
+    "sync_type": "initial_sync",
+    "status": "running",
+    "started_at": "2026-11-24T12:03:11.204000Z",
+    "completed_at": None,
+    "records_synced": 0,
+    "records_failed": 0,
+    "error": None,
+    "metadata": {},
+}
+_DONE_ROW: dict[str, Any] = {
+    **_ROW,
+    "status": "completed",
+    "completed_at": "2026-11-24T12:04:12.408000Z",
+    "records_synced": 5012,
+    "metadata": {"created": 12, "updated": 5000, "api_calls": 53},
+}
+
+
+def _example(value: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"example": value})
+
+
+class Ended(BaseModel):
+    """A sync that ended well; `duration` in seconds."""
+
+    model_config = _example(_ENDED)
+
+    success: bool
+    syncId: str  # noqa: N815
+    syncType: str  # noqa: N815
+    recordsSynced: int  # noqa: N815
+    recordsFailed: int  # noqa: N815
+    duration: float
+
+
+class Failed(Ended):
+    """A sync that failed; what it had stored is kept."""
+
+    model_config = _example(
+        {
+            **_ENDED,
+            "success": False,
+            "recordsSynced": 0,
+            "error": "Current RMS answered 401: check CURRENT_RMS_SUBDOMAIN and "
+            "CURRENT_RMS_API_KEY.",
+        }
+    )
+
+    error: str
+
+
+class Started(BaseModel):
+    """A sync that was launched and goes on by itself."""
+
+    model_config = _example(
+        {"success": True, "syncId": _ID, "syncType": "initial_sync", "status": "running"}
+    )
+
+    success: bool
+    syncId: str  # noqa: N815
+    syncType: str  # noqa: N815
+    status: str
+
+
+class StillRunning(Refused):
+    """Nobody waits any longer, but the sync goes on."""
+
+    model_config = _example(
+        {
+            "success": False,
+            "error": "The sync is not done after 900 seconds. It goes on; see /api/sync/status.",
+            "syncId": _ID,
+            "status": "running",
+        }
+    )
+
+    syncId: str  # noqa: N815
+    status: str
+
+
+class SyncRow(BaseModel):
+    """A row of `sync_metadata`; times in UTC."""
+
+    model_config = ConfigDict(from_attributes=True, json_schema_extra={"example": _ROW})
+
+    id: str
+    sync_type: str
+    status: str
+    started_at: datetime
+    completed_at: datetime | None
+    records_synced: int
+    records_failed: int
+    error: str | None
+    metadata: dict[str, Any]
+
+
+class NotStarted(Refused):
+    """Why no sync was started, and the one that is `running` instead."""
+
+    model_config = _example(
+        {
+            "success": False,
+            "error": "A sync of this kind (initial_sync) is under way since 2026-11-24 12:03:11 "
+            f"UTC: {_ID}. Wait for it; /api/sync/status shows how far it has come.",
+            "running": _ROW,
+        }
+    )
+
+    running: SyncRow | None = None
+
+
+class SyncProgress(BaseModel):
+    """How far a running sync has come: `pages` of `pagesExpected` fetched, or stored."""
+
+    syncId: str  # noqa: N815
+    stage: str
+    pages: int
+    pagesExpected: int  # noqa: N815
+    records: int
+    recordsExpected: int  # noqa: N815
+
+
+class Queue(BaseModel):
+    """Webhook events that wait for their refresh, and those that gave up."""
+
+    waiting: int
+    deadLetters: int  # noqa: N815
+    oldestWaitingSeconds: float  # noqa: N815
+
+
+class SyncStatus(BaseModel):
+    """`history` is newest first and begins with `lastSync`. `certificate` is what the last full
+    sync found when it compared its count with the API's own."""
+
+    model_config = _example(
+        {
+            "success": True,
+            "lastSync": _DONE_ROW,
+            "history": [_DONE_ROW],
+            "progress": None,
+            "queue": {"waiting": 0, "deadLetters": 0, "oldestWaitingSeconds": 0.0},
+            "certificate": {
+                "shown": True,
+                "counted": 5012,
+                "mirrored": 5012,
+                "as_of": "2026-11-24T12:04:10+00:00",
+                "sentence": "complete as of 2026-11-24 12:04:10 UTC: 5,012 of 5,012",
+            },
+        }
+    )
+
+    success: bool
+    lastSync: SyncRow | None  # noqa: N815
+    history: list[SyncRow]
+    progress: SyncProgress | None
+    queue: Queue
+    certificate: dict[str, Any] | None
