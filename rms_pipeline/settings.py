@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from zoneinfo import available_timezones
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -31,6 +32,7 @@ _EXAMPLES = {
     "RMS_DAGSTER_URL": "http://127.0.0.1:3000",
     "RMS_SYNC_DAYS_BACK": "30",
     "RMS_SYNC_DAYS_AHEAD": "365",
+    "RMS_TIME_ZONE": "Europe/London",
     "RMS_API_TOKEN": "what `openssl rand -hex 24` prints",
     "RMS_WEBHOOK_TOKEN": "what `openssl rand -hex 24` prints",
 }
@@ -76,6 +78,7 @@ class Settings(BaseSettings):
     )
     api_token: SecretStr | None = Field(None, validation_alias="RMS_API_TOKEN")
     webhook_token: SecretStr | None = Field(None, validation_alias="RMS_WEBHOOK_TOKEN")
+    time_zone: str = Field("UTC", validation_alias="RMS_TIME_ZONE")
     dagster_home: Path | None = Field(None, validation_alias="DAGSTER_HOME")
 
     @field_validator("subdomain")
@@ -127,6 +130,13 @@ class Settings(BaseSettings):
         return (
             None if value is None else SecretStr(normalise_postgres_url(value.get_secret_value()))
         )
+
+    @field_validator("time_zone")
+    @classmethod
+    def _check_time_zone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError("is not the name of a time zone")
+        return value
 
     @field_validator("api_token", "webhook_token")
     @classmethod

@@ -247,7 +247,7 @@ def _settled_metadata(settled: Settled) -> dict[str, Any]:
     metadata={"dagster/table_name": "public.status_counts"},
 )
 def status_counts(mirror: MirrorResource) -> dg.MaterializeResult[Any]:
-    frame = refresh_status_counts(mirror.database)
+    frame = refresh_status_counts(mirror.database, settings().time_zone)
     numbers = {
         f"count/{status}": int(count)
         for status, count in zip(frame["opportunity_status"], frame["opportunities"], strict=True)

@@ -7,6 +7,7 @@ import dagster as dg
 from rms_pipeline.defs.failures import explained
 from rms_pipeline.defs.resources import MirrorResource
 from rms_pipeline.mirror.summary import refresh_status_counts
+from rms_pipeline.settings import settings
 from rms_pipeline.sync.rebuilding import rebuild as rebuild_rows
 
 
@@ -18,7 +19,7 @@ from rms_pipeline.sync.rebuilding import rebuild as rebuild_rows
 def decode_what_is_stored(context: dg.OpExecutionContext, mirror: MirrorResource) -> None:
     with explained("rebuild"):
         done = rebuild_rows(mirror.database, context.run.run_id)
-        refresh_status_counts(mirror.database)
+        refresh_status_counts(mirror.database, settings().time_zone)
     context.add_output_metadata(
         {
             "walks": done.walks,

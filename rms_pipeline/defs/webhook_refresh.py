@@ -62,7 +62,7 @@ def refresh_opportunities(
             if not done.claimed or done.error:
                 break
         calls = client.counts.calls
-    refresh_status_counts(database)
+    refresh_status_counts(database, settings().time_zone)
     result = total.refreshed.result
     result += by_hand.result
     context.instance.add_run_tags(

@@ -7,6 +7,7 @@ from typing import Any
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+SYNC_TYPES = ("initial_sync", "incremental_sync", "reconciliation", "webhook_refresh")
 COLUMNS = (
     "id",
     "sync_type",
@@ -78,7 +79,7 @@ def find_sync(connection: Connection, id_: str) -> Sync | None:
     return Sync(*row) if row else None
 
 
-def running_sync(connection: Connection, types: Sequence[str]) -> Sync | None:
+def running_sync(connection: Connection, types: Sequence[str] = SYNC_TYPES) -> Sync | None:
     """The newest sync of one of these `types` that has not ended; None when there is none."""
     with connection.cursor() as cursor:
         cursor.execute(

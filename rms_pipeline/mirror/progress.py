@@ -1,6 +1,6 @@
-"""How far a running sync has come, for whoever watches it: the command, later the dashboard."""
+"""How far a running sync has come, for whoever watches it: the command, the dashboard."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
@@ -19,39 +19,58 @@ class Progress:
     records_expected: int
 
 
+@dataclass(frozen=True, slots=True)
+class Pace(Progress):
+    """Progress, and since when: the stage has run for `stage_seconds`, from `stage_began_at` pages
+    on (an unfinished sync's pages are there already); nothing was noted for `idle_seconds`."""
+
+    stage_began_at: int
+    stage_seconds: float
+    idle_seconds: float
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until this stage ends, at the pace it has had so far; None before that is known."""
+        done = self.pages - self.stage_began_at
+        if done <= 0 or self.stage_seconds <= 0:
+            return None
+        left = self.stage_seconds / done * max(self.pages_expected - self.pages, 0)
+        return max(left - self.idle_seconds, 0.0)
+
+
 def note_progress(connection: Connection, run: str, progress: Progress) -> None:
     """Replaces what is known of `run`, and commits."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO sync_progress"
-            " (run, stage, pages, pages_expected, records, records_expected)"
-            " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (run) DO UPDATE SET"
+            "INSERT INTO sync_progress AS p"
+            " (run, stage, pages, pages_expected, records, records_expected, stage_began_at)"
+            " VALUES (%(run)s, %(stage)s, %(pages)s, %(pages_expected)s, %(records)s,"
+            " %(records_expected)s, %(pages)s) ON CONFLICT (run) DO UPDATE SET"
+            " stage_started_at = CASE WHEN p.stage = excluded.stage"
+            " THEN p.stage_started_at ELSE now() END,"
+            " stage_began_at = CASE WHEN p.stage = excluded.stage"
+            " THEN p.stage_began_at ELSE excluded.pages END,"
             " stage = excluded.stage, pages = excluded.pages,"
             " pages_expected = excluded.pages_expected, records = excluded.records,"
             " records_expected = excluded.records_expected, updated_at = now()",
-            (
-                run,
-                progress.stage,
-                progress.pages,
-                progress.pages_expected,
-                progress.records,
-                progress.records_expected,
-            ),
+            {"run": run, **asdict(progress)},
         )
     connection.commit()
 
 
-def read_progress(connection: Connection, run: str) -> Progress | None:
+def read_progress(connection: Connection, run: str) -> Pace | None:
     """What `run` last noted, None before it began."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT stage, pages, pages_expected, records, records_expected"
+            "SELECT stage, pages, pages_expected, records, records_expected, stage_began_at,"
+            " extract(epoch FROM updated_at - stage_started_at)::float8,"
+            " extract(epoch FROM clock_timestamp() - updated_at)::float8"
             " FROM sync_progress WHERE run = %s",
             (run,),
         )
         row = cursor.fetchone()
     connection.commit()
-    return Progress(*row) if row else None
+    return Pace(*row) if row else None
 
 
 def forget_old_progress(connection: Connection) -> None:

@@ -63,6 +63,21 @@ class QueueState:
     oldest_seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """An event as it stands in the queue; `processed_at` and `dead_at` both None while it waits."""
+
+    id: int
+    opportunity_id: int
+    action_type: str | None
+    member_name: str | None
+    received_at: datetime
+    attempts: int
+    processed_at: datetime | None
+    dead_at: datetime | None
+    error: str | None
+
+
 def store_event(connection: Connection, event: Event) -> tuple[int, bool]:
     """Keeps `event`; its id, and whether it is new: the same `action_id` is kept once. Commits."""
     refreshes = event.opportunity_id is not None
@@ -187,6 +202,29 @@ def replay(connection: Connection, events: Sequence[int] = ()) -> int:
         count = cursor.rowcount
     connection.commit()
     return count
+
+
+def dead_letters(connection: Connection, most: int = 20) -> list[StoredEvent]:
+    """Events that gave up, the latest first."""
+    return _events(connection, "dead_at IS NOT NULL AND processed_at IS NULL", most=most)
+
+
+def events_of(connection: Connection, opportunity: int, most: int = 20) -> list[StoredEvent]:
+    """What webhooks told of one opportunity, the latest first."""
+    return _events(connection, "opportunity_id = %(id)s", most=most, id=opportunity)
+
+
+def _events(connection: Connection, where: str, **values: int) -> list[StoredEvent]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id, opportunity_id, action_type, member_name, received_at, attempts,"
+            f" processed_at, dead_at, error FROM webhook_events WHERE {where}"
+            " ORDER BY id DESC LIMIT %(most)s",
+            values,
+        )
+        found = [StoredEvent(*row) for row in cursor.fetchall()]
+    connection.commit()
+    return found
 
 
 def queue_state(connection: Connection, *, older_than: float = 0.0) -> QueueState:

@@ -15,6 +15,7 @@ OUR_TABLES = (
     "opportunity_changes",
     "webhook_events",
     "status_counts",
+    "week_counts",
 )
 
 

@@ -1,4 +1,4 @@
-"""`status_counts`: the summary that people look at first."""
+"""`status_counts` and `week_counts`: the summaries that people look at first, kept ready."""
 
 import pandas as pd
 from psycopg2.extensions import connection as Connection  # noqa: N812
@@ -16,8 +16,9 @@ def count_rows(connection: Connection) -> int:
     return int(row[0]) if row else 0
 
 
-def refresh_status_counts(database: Database) -> pd.DataFrame:
-    """Recounts `opportunities` by status in one transaction, so the counts add up at `as_of`.
+def refresh_status_counts(database: Database, time_zone: str) -> pd.DataFrame:
+    """Recounts `opportunities` by status, and by the week they start in (weeks of `time_zone`, from
+    Monday), in one reading and one transaction, so the counts add up at `as_of`.
 
     Returns a frame with one row a status, most frequent first: `opportunity_status` (text),
     `opportunities` (int), `charge_total`, `total_value` (Decimal, the account's currency).
@@ -27,11 +28,26 @@ def refresh_status_counts(database: Database) -> pd.DataFrame:
         cursor.execute("LOCK TABLE status_counts IN SHARE ROW EXCLUSIVE MODE")
         cursor.execute("DELETE FROM status_counts")
         cursor.execute(
-            "INSERT INTO status_counts SELECT coalesce(opportunity_status, %s), count(*),"
-            " coalesce(sum(charge_total), 0), coalesce(sum(total_value), 0), now()"
-            " FROM opportunities GROUP BY 1"
+            "WITH grouped AS MATERIALIZED ("
+            " SELECT coalesce(opportunity_status, %(none)s) AS status,"
+            " date_trunc('week', starts_at AT TIME ZONE %(zone)s)::date AS week,"
+            " count(*) AS n, coalesce(sum(charge_total), 0) AS charge,"
+            " coalesce(sum(total_value), 0) AS value FROM opportunities GROUP BY 1, 2),"
+            # Only what differs is written: this runs after every webhook.
+            " gone AS (DELETE FROM week_counts w WHERE NOT EXISTS (SELECT FROM grouped g"
+            " WHERE g.week = w.week AND g.status = w.opportunity_status)),"
+            " weeks AS (INSERT INTO week_counts AS w"
+            " SELECT week, status, n, charge, value FROM grouped WHERE week IS NOT NULL"
+            " ON CONFLICT (week, opportunity_status) DO UPDATE SET"
+            " opportunities = excluded.opportunities, charge_total = excluded.charge_total,"
+            " total_value = excluded.total_value"
+            " WHERE (w.opportunities, w.charge_total, w.total_value) IS DISTINCT FROM"
+            " (excluded.opportunities, excluded.charge_total, excluded.total_value))"
+            " INSERT INTO status_counts"
+            " SELECT status, sum(n)::bigint, sum(charge), sum(value), now()"
+            " FROM grouped GROUP BY 1"
             " RETURNING opportunity_status, opportunities, charge_total, total_value",
-            (NO_STATUS,),
+            {"none": NO_STATUS, "zone": time_zone},
         )
         frame = pd.DataFrame(
             cursor.fetchall(),

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Protocol
 
 from fastapi import Depends, FastAPI
@@ -10,17 +9,22 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import SecretStr
+from starlette.middleware.gzip import GZipMiddleware
 
+from rms_pipeline.account import account_name
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
+from rms_pipeline.web.dashboard import dashboard
 from rms_pipeline.web.headers import Headers
 from rms_pipeline.web.launching import Launcher
 from rms_pipeline.web.metrics import Metrics
+from rms_pipeline.web.opportunities import opportunities
+from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.receiver import receiver
 from rms_pipeline.web.refusals import REFUSALS, Refused, handle_errors
 from rms_pipeline.web.sync_api import sync_api
-
-_STATIC = Path(__file__).parent / "static"
+from rms_pipeline.web.templating import STATIC, Pages
 
 
 class Service(Protocol):
@@ -34,7 +38,7 @@ class Service(Protocol):
 def create_app(
     database: Database,
     *,
-    account: str,
+    current: Settings,
     webhook_token: SecretStr,
     access: Access,
     metrics: Metrics,
@@ -48,6 +52,15 @@ def create_app(
     anything, so whatever waits long has to ask.
     """
 
+    reader = Reader(database)
+    account = account_name(current)
+    pages = Pages(
+        account=account,
+        sandbox=current.uses_sandbox,
+        dagster_url=current.dagster_url,
+        time_zone=current.time_zone,
+    )
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         for service in services:
@@ -55,6 +68,7 @@ def create_app(
         yield
         for service in reversed(services):
             service.stop()
+        reader.close()
 
     app = FastAPI(
         title="rms_pipeline",
@@ -65,12 +79,15 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
+    app.add_middleware(GZipMiddleware, minimum_size=1_000)
     app.add_middleware(Headers)
     handle_errors(app)
-    app.mount("/static", StaticFiles(directory=_STATIC), name="static")
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.include_router(access.login())
     app.include_router(receiver(database, webhook_token, metrics))
     app.include_router(sync_api(database, access, launcher, stopping))
+    app.include_router(dashboard(pages, reader, database, launcher, current, access))
+    app.include_router(opportunities(pages, reader, current, access))
     for_programs = [Depends(access.required)]
 
     @app.get("/openapi.json", include_in_schema=False, dependencies=for_programs)
@@ -95,7 +112,7 @@ def create_app(
         responses=REFUSALS,
     )
     def read_metrics() -> Response:
-        with database.session() as connection:
+        with reader.session() as connection:
             text = metrics.render(connection, account)
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 

@@ -65,5 +65,10 @@ def _add_headers(headers: MutableHeaders, scope: Scope) -> None:
     headers.update(_HEADERS)
     if scope["scheme"] == "https":
         headers["Strict-Transport-Security"] = _ONE_YEAR
-    static = scope["path"].startswith("/static/")
-    headers["Cache-Control"] = "no-cache" if static else "no-store"
+    if not scope["path"].startswith("/static/"):
+        headers["Cache-Control"] = "no-store"
+    elif scope["query_string"].startswith(b"v="):
+        # The address bears a mark of the content.
+        headers["Cache-Control"] = f"public, {_ONE_YEAR}, immutable"
+    else:
+        headers["Cache-Control"] = "no-cache"

@@ -20,8 +20,9 @@ _SECONDS = 10.0
 class Reporter:
     """Call it with what was done; it recounts `status_counts` and reports both assets."""
 
-    def __init__(self, database: Database, instance: DagsterInstance) -> None:
+    def __init__(self, database: Database, instance: DagsterInstance, time_zone: str) -> None:
         self._database, self._instance = database, instance
+        self._time_zone = time_zone
         self._lock = threading.Lock()
         self._done = WorkedOff()
         self._stopped = threading.Event()
@@ -57,7 +58,7 @@ class Reporter:
                 return
 
     def _report(self, done: WorkedOff) -> None:
-        frame = refresh_status_counts(self._database)
+        frame = refresh_status_counts(self._database, self._time_zone)
         with self._database.session() as connection:
             rows = count_rows(connection)
         result = done.refreshed.result

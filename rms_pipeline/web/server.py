@@ -17,12 +17,14 @@ from rms_pipeline.mirror.ownership import claim_mirror
 from rms_pipeline.mirror.schema import migrate
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
 from rms_pipeline.settings import Settings
+from rms_pipeline.sync.queued import WorkedOff
 from rms_pipeline.tokens import api_token, webhook_token
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.app import create_app
 from rms_pipeline.web.fast_lane import PATIENCE, FastLane
 from rms_pipeline.web.launching import Launcher
 from rms_pipeline.web.metrics import Metrics
+from rms_pipeline.web.recounting import Recounter
 from rms_pipeline.web.reporting import Reporter
 
 logger = logging.getLogger(__name__)
@@ -46,16 +48,22 @@ def serve(current: Settings, *, host: str, port: int) -> None:
         return client_for(current, database, patience=PATIENCE)
 
     with DagsterInstance.get() as instance:
-        reporter = Reporter(database, instance)
+        reporter = Reporter(database, instance, current.time_zone)
+        recounter = Recounter(database, current.time_zone)
+
+        def tell(done: WorkedOff) -> None:
+            reporter(done)
+            recounter(done)
+
         server: uvicorn.Server
         app = create_app(
             database,
-            account=account_name(current),
+            current=current,
             webhook_token=webhook_token(current),
             access=Access(api_token(current)),
             metrics=metrics,
             launcher=Launcher(database, current.dagster_url),
-            services=[reporter, FastLane(database, client, metrics, reporter)],
+            services=[reporter, recounter, FastLane(database, client, metrics, tell)],
             stopping=lambda: server.should_exit,
         )
         server = uvicorn.Server(server_config(app, host, port))

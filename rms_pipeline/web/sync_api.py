@@ -11,10 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.history import Sync, find_sync, latest_syncs, outcome
-from rms_pipeline.mirror.progress import read_progress
-from rms_pipeline.mirror.queue import queue_state
-from rms_pipeline.mirror.walks import FULL, newest_walk
+from rms_pipeline.mirror.history import Sync, find_sync, outcome
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.launching import (
     JOBS,
@@ -43,6 +40,7 @@ from rms_pipeline.web.sync_models import (
     SyncRow,
     SyncStatus,
 )
+from rms_pipeline.web.sync_state import read_sync_state
 
 WAIT_SECONDS, LONGEST_WAIT_SECONDS = 900, 3600
 _POLL_SECONDS = 0.5
@@ -125,33 +123,30 @@ def sync_api(
 
 def read_status(connection: Connection, limit: int = 10) -> SyncStatus:
     """The last `limit` syncs, and how the mirror stands."""
-    history = [SyncRow.model_validate(s) for s in latest_syncs(connection, limit)]
+    state = read_sync_state(connection, syncs=limit)
+    history = [SyncRow.model_validate(s) for s in state.history]
     progress = None
-    for sync in history:
-        noted = read_progress(connection, sync.id) if sync.status == "running" else None
-        if noted is not None:
-            progress = SyncProgress(
-                syncId=sync.id,
-                stage=noted.stage,
-                pages=noted.pages,
-                pagesExpected=noted.pages_expected,
-                records=noted.records,
-                recordsExpected=noted.records_expected,
-            )
-            break
-    queued = queue_state(connection)
-    walk = newest_walk(connection, kind=FULL, settled=True)
+    if state.running is not None and state.pace is not None:
+        progress = SyncProgress(
+            syncId=state.running.id,
+            stage=state.pace.stage,
+            pages=state.pace.pages,
+            pagesExpected=state.pace.pages_expected,
+            records=state.pace.records,
+            recordsExpected=state.pace.records_expected,
+            secondsLeft=state.pace.seconds_left,
+        )
     return SyncStatus(
         success=True,
         lastSync=history[0] if history else None,
         history=history,
         progress=progress,
         queue=Queue(
-            waiting=queued.depth,
-            deadLetters=queued.dead,
-            oldestWaitingSeconds=queued.oldest_seconds,
+            waiting=state.queue.depth,
+            deadLetters=state.queue.dead,
+            oldestWaitingSeconds=state.queue.oldest_seconds,
         ),
-        certificate=walk.certificate if walk else None,
+        certificate=state.certificate,
     )
 
 

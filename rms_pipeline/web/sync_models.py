@@ -130,7 +130,10 @@ class NotStarted(Refused):
 
 
 class SyncProgress(BaseModel):
-    """How far a running sync has come: `pages` of `pagesExpected` fetched, or stored."""
+    """How far a running sync has come: `pages` of `pagesExpected` fetched, or stored.
+
+    `secondsLeft` until the stage ends, null before its pace is known.
+    """
 
     syncId: str  # noqa: N815
     stage: str
@@ -138,6 +141,7 @@ class SyncProgress(BaseModel):
     pagesExpected: int  # noqa: N815
     records: int
     recordsExpected: int  # noqa: N815
+    secondsLeft: float | None  # noqa: N815
 
 
 class Queue(BaseModel):

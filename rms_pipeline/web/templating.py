@@ -1,9 +1,45 @@
-"""Pages from the templates beside this module."""
+"""Pages from the templates beside this module, and static files under addresses that change with
+their content, so that browsers may keep them."""
 
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
+from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from rms_pipeline.charts import status_colour
+from rms_pipeline.web import formatting
+from rms_pipeline.web.formatting import Clock
+
+STATIC = Path(__file__).with_name("static")
+
+_SYNC_NAMES = {
+    "initial_sync": "Initial sync",
+    "incremental_sync": "Incremental sync",
+    "reconciliation": "Reconciliation",
+    "webhook_refresh": "Webhook refresh",
+}
+_STAGE_NAMES = {
+    "fetching": "Fetching from Current RMS",
+    "storing": "Storing in PostgreSQL",
+    "decoding": "Decoding again",
+}
+
+
+@lru_cache(maxsize=64)
+def static_address(name: str) -> str:
+    """The address of the file `name` in `web/static`, with a mark of its content."""
+    mark = blake2b((STATIC / name).read_bytes(), digest_size=6).hexdigest()
+    return f"/static/{name}?v={mark}"
+
+
+def _first_line(text: str, most: int = 120) -> str:
+    line = text.strip().partition("\n")[0]
+    return line if len(line) <= most else f"{line[: most - 1].rstrip()}…"
+
 
 templates = Environment(
     loader=PackageLoader("rms_pipeline.web"),
@@ -12,6 +48,18 @@ templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+templates.globals["static"] = static_address
+templates.filters |= {
+    "number": formatting.number,
+    "money": formatting.money,
+    "whole_money": formatting.whole_money,
+    "duration": formatting.duration,
+    "status_colour": status_colour,
+    "sync_name": lambda name: _SYNC_NAMES.get(name, name),
+    "stage_name": lambda name: _STAGE_NAMES.get(name, name),
+    "field_name": lambda name: name.removeprefix("opportunity_").removesuffix("_name"),
+    "first_line": _first_line,
+}
 
 
 def render(
@@ -20,3 +68,26 @@ def render(
     """The template `name` as an answer. What it names and `context` lacks is an error."""
     text = templates.get_template(name).render(**context)
     return HTMLResponse(text, status_code=status, headers=headers)
+
+
+class Pages:
+    """Renders the pages of one mirror: what all of them show is known here."""
+
+    def __init__(self, *, account: str, sandbox: bool, dagster_url: str, time_zone: str) -> None:
+        self.clock = Clock(time_zone)
+        self._shared: dict[str, Any] = {
+            "account": account,
+            "sandbox": sandbox,
+            "dagster_url": dagster_url,
+            "clock": self.clock,
+            "here": "",
+        }
+
+    def render(self, name: str, *, status: int = 200, **context: Any) -> HTMLResponse:
+        """The template `name` with what is shared and `context`."""
+        return render(name, status=status, **(self._shared | context))
+
+
+def is_fragment(request: Request) -> bool:
+    """Whether a script asks for a part of a page, rather than a person for all of it."""
+    return request.headers.get("HX-Request") == "true"

@@ -168,7 +168,7 @@ def test_a_conversion_to_order_reaches_the_action_that_waits_for_it(
 def test_what_the_fast_lane_did_shows_in_dagster(
     instance: dg.DagsterInstance, database: Database
 ) -> None:
-    reporter = Reporter(database, instance)
+    reporter = Reporter(database, instance, "UTC")
     reporter.start()
     for _ in range(2):
         reporter(WorkedOff(settled=3, opportunities=2))

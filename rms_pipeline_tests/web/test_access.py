@@ -2,11 +2,8 @@
 
 import hashlib
 import hmac
-import logging
 from collections.abc import Callable, Iterator
-from http.cookies import SimpleCookie
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 import requests
@@ -15,9 +12,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.routing import Mount
 
 from rms_pipeline.web.access import SESSION_COOKIE
-from rms_pipeline.web.headers import CONTENT_POLICY
-from rms_pipeline.web.throttle import Throttle
-from rms_pipeline_tests.web.conftest import API_TOKEN, BEARER, WEBHOOK_TOKEN, Web, delivery
+from rms_pipeline_tests.web.conftest import API_TOKEN, Web
 
 SESSION = hmac.new(API_TOKEN.encode(), b"rms_pipeline session 1", hashlib.sha256).hexdigest()
 COOKIE = {"Cookie": f"{SESSION_COOKIE}={SESSION}"}

@@ -1,0 +1,217 @@
+"""Finding opportunities: the lists, the single opportunity and the CSV of the dashboard."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
+
+from rms_pipeline.mirror.changes import Change
+from rms_pipeline.mirror.summary import NO_STATUS
+
+_BIGINT_MAX = 2**63 - 1
+# What a list may be sorted by. Absent values come last either way.
+SORTS = {
+    "name": "name",
+    "status": "opportunity_status",
+    "customer": "organisation_name",
+    "owner": "owner_name",
+    "starts": "starts_at",
+    "ends": "ends_at",
+    "value": "total_value",
+    "updated": "updated_at_rms",
+}
+_LISTED = (
+    "id, data ->> 'number', name, opportunity_status, starts_at, ends_at, organisation_name,"
+    " venue_name, owner_name, charge_total, total_value, updated_at_rms"
+)
+_NUMBER = "left(data ->> 'number', 100)"
+
+
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """What to list. Dates (of `time_zone`) are those the hire starts on, both ends included.
+
+    `search` finds an id, the beginning of a number, or part of a name or customer; `customer` part
+    of a customer's name; `status` and `owner` are exact, `NO_STATUS` being the absent one. `sort`
+    is a key of `SORTS`, with a leading `-` for descending.
+    """
+
+    search: str = ""
+    status: str = ""
+    customer: str = ""
+    owner: str = ""
+    starts_from: date | None = None
+    starts_to: date | None = None
+    sort: str = "-updated"
+    time_zone: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An opportunity as a line of a list. Times are UTC, money in the account's currency."""
+
+    id: int
+    number: str | None
+    name: str
+    status: str | None
+    starts_at: datetime | None
+    ends_at: datetime | None
+    customer: str | None
+    venue: str | None
+    owner: str | None
+    charge_total: Decimal | None
+    total_value: Decimal | None
+    updated_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One opportunity, live or deleted: its columns by name, and the record as text of JSON."""
+
+    columns: dict[str, Any]
+    record: dict[str, Any]
+    deleted_at: datetime | None
+    deleted_because: str | None
+
+
+def count_listed(connection: Connection, criteria: Criteria) -> int:
+    """How many opportunities meet `criteria`."""
+    where, values = _where(criteria)
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT count(*) FROM opportunities WHERE {where}", values)
+        row = cursor.fetchone()
+    connection.commit()
+    return int(row[0]) if row else 0
+
+
+def list_opportunities(
+    connection: Connection, criteria: Criteria, *, limit: int, offset: int = 0
+) -> list[Listed]:
+    """One page of those that meet `criteria`."""
+    where, values = _where(criteria)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            # Which rows first, by narrow columns; only those few records are then unpacked.
+            f"SELECT {_LISTED} FROM opportunities JOIN (SELECT id AS found,"
+            f" row_number() OVER (ORDER BY {_order(criteria)}) AS place FROM opportunities"
+            f" WHERE {where} ORDER BY place LIMIT %(limit)s OFFSET %(offset)s) page"
+            " ON id = found ORDER BY place",
+            values | {"limit": limit, "offset": offset},
+        )
+        rows = [Listed(*row) for row in cursor.fetchall()]
+    connection.commit()
+    return rows
+
+
+def iterate_opportunities(connection: Connection, criteria: Criteria) -> Iterator[Listed]:
+    """All that meet `criteria`, a thousand in memory at a time."""
+    where, values = _where(criteria)
+    with connection.cursor(name="opportunities") as cursor:
+        cursor.itersize = 1_000
+        cursor.execute(
+            f"SELECT {_LISTED} FROM opportunities WHERE {where} ORDER BY {_order(criteria)}", values
+        )
+        for row in cursor:
+            yield Listed(*row)
+
+
+def owners(connection: Connection, most: int = 200) -> list[str]:
+    """Names of colleagues that opportunities belong to."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT owner_name FROM opportunities WHERE owner_name IS NOT NULL"
+            " GROUP BY 1 ORDER BY 1 LIMIT %s",
+            (most,),
+        )
+        names = [row[0] for row in cursor.fetchall()]
+    connection.commit()
+    return names
+
+
+def find_opportunity(connection: Connection, id_: int) -> Found | None:
+    """The opportunity, or what it was before it was deleted; None when it was never here."""
+    if not 0 <= id_ <= _BIGINT_MAX:
+        return None
+    with connection.cursor() as cursor:
+        for table in ("opportunities", "deleted_opportunities"):
+            cursor.execute(f"SELECT * FROM {table} WHERE id = %s", (id_,))
+            row = cursor.fetchone()
+            if row is not None:
+                break
+        columns = dict(zip(_names(cursor), row, strict=True)) if row is not None else None
+    connection.commit()
+    if columns is None:
+        return None
+    record = columns.pop("data") or {}
+    at, because = columns.pop("deleted_at", None), columns.pop("deleted_because", None)
+    return Found(columns, record if isinstance(record, dict) else {}, at, because)
+
+
+def changes_of(connection: Connection, id_: int, most: int = 50) -> list[Change]:
+    """What is known to have changed, newest first."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id, opportunity_id, field, old_value, new_value, changed_at, changed_by,"
+            " seen_at, seen_by FROM opportunity_changes WHERE opportunity_id = %s"
+            " ORDER BY id DESC LIMIT %s",
+            (id_, most),
+        )
+        found = [Change(*row) for row in cursor.fetchall()]
+    connection.commit()
+    return found
+
+
+def _names(cursor: Cursor) -> list[str]:
+    return [column.name for column in cursor.description or ()]
+
+
+def _order(criteria: Criteria) -> str:
+    column = SORTS.get(criteria.sort.removeprefix("-"), SORTS["updated"])
+    direction = "DESC" if criteria.sort.startswith("-") else "ASC"
+    return f"{column} {direction} NULLS LAST, id DESC"
+
+
+def _where(criteria: Criteria) -> tuple[str, dict[str, Any]]:
+    """The condition, every value of it a parameter."""
+    conditions = ["true"]
+    values: dict[str, Any] = {}
+    if criteria.search:
+        found = ["name ILIKE %(part)s", "organisation_name ILIKE %(part)s"]
+        # A subquery of its own, or every record would be unpacked for its number.
+        found.append(f"id IN (SELECT id FROM opportunities WHERE {_NUMBER} LIKE %(start)s)")
+        if criteria.search.isascii() and criteria.search.isdigit():
+            found.append("id = %(id)s")
+            values["id"] = min(int(criteria.search[:20]), _BIGINT_MAX)
+        literal = _literal(criteria.search)
+        values |= {"part": f"%{literal}%", "start": f"{literal}%"}
+        conditions.append(f"({' OR '.join(found)})")
+    if criteria.status == NO_STATUS:
+        conditions.append("opportunity_status IS NULL")
+    elif criteria.status:
+        conditions.append("opportunity_status = %(status)s")
+        values["status"] = criteria.status
+    if criteria.customer:
+        conditions.append("organisation_name ILIKE %(customer)s")
+        values["customer"] = f"%{_literal(criteria.customer)}%"
+    if criteria.owner:
+        conditions.append("owner_name = %(owner)s")
+        values["owner"] = criteria.owner
+    values["zone"] = criteria.time_zone
+    if criteria.starts_from is not None:
+        conditions.append("starts_at >= %(from)s::timestamp AT TIME ZONE %(zone)s")
+        values["from"] = criteria.starts_from
+    if criteria.starts_to is not None:
+        conditions.append("starts_at < (%(to)s::date + 1)::timestamp AT TIME ZONE %(zone)s")
+        values["to"] = criteria.starts_to
+    return " AND ".join(conditions), values
+
+
+def _literal(text: str) -> str:
+    """`text` as part of a LIKE pattern, meaning nothing but itself. PostgreSQL has no NUL."""
+    for special in "\\%_":
+        text = text.replace(special, f"\\{special}")
+    return text.replace("\x00", "\ufffd")

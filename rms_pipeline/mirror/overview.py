@@ -1,0 +1,151 @@
+"""What the dashboard shows at first sight, read from kept summaries and through indexes.
+
+It takes the same few milliseconds whether the mirror holds a thousand rows or a million.
+"""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from rms_pipeline.mirror.changes import STATUS
+
+WEEKS = 26
+WEBHOOK_DAYS = 7
+
+
+@dataclass(frozen=True, slots=True)
+class StatusCount:
+    """One status: how many opportunities, and their worth in the account's currency."""
+
+    status: str
+    opportunities: int
+    charge_total: Decimal
+    total_value: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class WeekCount:
+    """Opportunities of one status that start in the week from the Monday `week`."""
+
+    week: date
+    status: str
+    opportunities: int
+    total_value: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class RecentEdit:
+    """An opportunity edited lately; `old_status` is None unless that edit moved its status."""
+
+    id: int
+    name: str
+    status: str | None
+    customer: str | None
+    updated_at: datetime
+    old_status: str | None
+    changed_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookDay:
+    """Webhooks about opportunities received on `day`, how many are settled and how many are dead
+    letters."""
+
+    day: date
+    received: int
+    settled: int
+    dead: int
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveOpportunity:
+    """An opportunity and its webhooks over the last days; `name` None when it is gone."""
+
+    id: int
+    name: str | None
+    status: str | None
+    webhooks: int
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """`as_of` (UTC) is when statuses and weeks were counted, None before any sync."""
+
+    as_of: datetime | None
+    statuses: list[StatusCount]
+    weeks: list[WeekCount]
+    recent: list[RecentEdit]
+    webhook_days: list[WebhookDay]
+    most_active: list[ActiveOpportunity]
+
+    @property
+    def total(self) -> int:
+        return sum(s.opportunities for s in self.statuses)
+
+    @property
+    def total_value(self) -> Decimal:
+        return sum((s.total_value for s in self.statuses), Decimal(0))
+
+
+def read_overview(connection: Connection, time_zone: str, *, most: int = 8) -> Overview:
+    """The overview now, days and weeks being those of `time_zone`; lists of at most `most`."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT opportunity_status, opportunities, charge_total, total_value, as_of"
+            " FROM status_counts ORDER BY opportunities DESC, opportunity_status"
+        )
+        counted = cursor.fetchall()
+        cursor.execute(
+            "SELECT week, opportunity_status, opportunities, total_value FROM week_counts"
+            " WHERE week >= date_trunc('week', now() AT TIME ZONE %(zone)s)::date"
+            " AND week < date_trunc('week', now() AT TIME ZONE %(zone)s)::date + 7 * %(weeks)s"
+            " ORDER BY week, opportunity_status",
+            {"zone": time_zone, "weeks": WEEKS},
+        )
+        weeks = [WeekCount(*row) for row in cursor.fetchall()]
+        cursor.execute(
+            # The inner list alone decides, through the index on updated_at_rms.
+            "SELECT o.id, o.name, o.opportunity_status, o.organisation_name, o.updated_at_rms,"
+            " c.old_value, c.changed_by FROM (SELECT * FROM opportunities"
+            " WHERE updated_at_rms IS NOT NULL ORDER BY updated_at_rms DESC LIMIT %(most)s) o"
+            " LEFT JOIN LATERAL (SELECT old_value, changed_by FROM opportunity_changes"
+            " WHERE opportunity_id = o.id AND field = %(status)s"
+            " AND changed_at = o.updated_at_rms ORDER BY id DESC LIMIT 1) c ON true"
+            " ORDER BY o.updated_at_rms DESC",
+            {"most": most, "status": STATUS},
+        )
+        recent = [RecentEdit(*row) for row in cursor.fetchall()]
+        cursor.execute(
+            "SELECT day::date, count(e.id), count(e.processed_at), count(e.dead_at)"
+            " FROM generate_series(date_trunc('day', now() AT TIME ZONE %(zone)s)"
+            " - make_interval(days => %(days)s - 1), now() AT TIME ZONE %(zone)s, '1 day') AS day"
+            " LEFT JOIN webhook_events e ON e.opportunity_id IS NOT NULL"
+            " AND e.received_at >= day AT TIME ZONE %(zone)s"
+            " AND e.received_at < (day + interval '1 day') AT TIME ZONE %(zone)s"
+            " GROUP BY day ORDER BY day",
+            {"zone": time_zone, "days": WEBHOOK_DAYS},
+        )
+        webhook_days = [WebhookDay(*row) for row in cursor.fetchall()]
+        cursor.execute(
+            "SELECT e.opportunity_id, o.name, o.opportunity_status, e.webhooks, e.last_at FROM"
+            " (SELECT opportunity_id, count(*) AS webhooks, max(received_at) AS last_at"
+            " FROM webhook_events WHERE opportunity_id IS NOT NULL"
+            " AND received_at >= now() - make_interval(days => %(days)s)"
+            " GROUP BY 1 ORDER BY 2 DESC, 3 DESC LIMIT %(most)s) e"
+            " LEFT JOIN opportunities o ON o.id = e.opportunity_id"
+            " ORDER BY e.webhooks DESC, e.last_at DESC",
+            {"days": WEBHOOK_DAYS, "most": most},
+        )
+        most_active = [ActiveOpportunity(*row) for row in cursor.fetchall()]
+    connection.commit()
+    return Overview(
+        as_of=counted[0][4] if counted else None,
+        statuses=[StatusCount(*row[:4]) for row in counted],
+        weeks=weeks,
+        recent=recent,
+        webhook_days=webhook_days,
+        most_active=most_active,
+    )

@@ -1,0 +1,128 @@
+"""What the dashboard's charts need to be drawn: lengths in percent, links and words.
+
+The drawing itself is in templates/charts.html, as SVG: no script, and no style that the page's
+content policy would have to allow.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from decimal import Decimal
+from urllib.parse import urlencode
+
+from rms_pipeline.mirror.overview import WEEKS, StatusCount, WebhookDay, WeekCount
+from rms_pipeline.web.formatting import Clock, number, short_money, whole_money
+
+# How Current RMS names what will, and what will not, come to pass. A status that it does not know
+# counts as undecided.
+CONFIRMED = frozenset({"Reserved", "Active", "Completed"})
+CLOSED = frozenset({"Cancelled", "Lost", "Dead"})
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One status: `width` in percent of the longest."""
+
+    status: str
+    width: float
+    opportunities: int
+    share: float
+    total_value: Decimal
+    href: str
+
+
+@dataclass(slots=True)
+class Column:
+    """One column, its `parts` (class, bottom, height in percent) from the ground up."""
+
+    label: str
+    title: str
+    href: str | None = None
+    parts: list[tuple[str, float, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """A row of columns; `top` is what the full height stands for."""
+
+    columns: list[Column]
+    top: str
+    empty: bool
+
+
+def status_bars(statuses: Sequence[StatusCount]) -> list[Bar]:
+    """One bar a status, in the order given."""
+    most = max((s.opportunities for s in statuses), default=0)
+    total = sum(s.opportunities for s in statuses)
+    return [
+        Bar(
+            s.status,
+            round(100 * s.opportunities / most, 2),
+            s.opportunities,
+            100 * s.opportunities / total,
+            s.total_value,
+            f"/opportunities?{urlencode({'status': s.status})}",
+        )
+        for s in statuses
+        if s.opportunities
+    ]
+
+
+def week_columns(weeks: Sequence[WeekCount], first: date, clock: Clock) -> Columns:
+    """Value by week from the Monday `first` on, confirmed below undecided; closed ones left out."""
+    confirmed: dict[date, Decimal] = {}
+    undecided: dict[date, Decimal] = {}
+    counts: dict[date, int] = {}
+    for w in weeks:
+        if w.status not in CLOSED:
+            kind = confirmed if w.status in CONFIRMED else undecided
+            kind[w.week] = kind.get(w.week, Decimal(0)) + max(w.total_value, Decimal(0))
+            counts[w.week] = counts.get(w.week, 0) + w.opportunities
+    mondays = [first + timedelta(weeks=i) for i in range(WEEKS)]
+    nothing = Decimal(0)
+    top = max((confirmed.get(m, nothing) + undecided.get(m, nothing) for m in mondays), default=0)
+    columns = []
+    for monday in mondays:
+        sunday = monday + timedelta(days=6)
+        sure, open_ = confirmed.get(monday, nothing), undecided.get(monday, nothing)
+        query = {"from": monday.isoformat(), "to": sunday.isoformat(), "sort": "starts"}
+        column = Column(
+            # A month's name where it begins; 26 dates would not fit on a phone.
+            f"{sunday:%b}" if sunday.day <= 7 else "",
+            f"Week of {clock.day(monday)}: {whole_money(sure)} confirmed, {whole_money(open_)} "
+            f"undecided, {number(counts.get(monday, 0))} opportunities",
+            f"/opportunities?{urlencode(query)}",
+        )
+        _stack(column, [("confirmed", sure), ("undecided", open_)], top)
+        columns.append(column)
+    return Columns(columns, short_money(Decimal(top)), not top)
+
+
+def webhook_columns(days: Sequence[WebhookDay]) -> Columns:
+    """Webhooks received a day: settled below waiting below dead."""
+    top = max((d.received for d in days), default=0)
+    columns = []
+    for d in days:
+        waiting = d.received - d.settled - d.dead
+        column = Column(
+            f"{d.day:%a}",
+            f"{d.day:%A %d %b}: {number(d.received)} webhooks, {number(d.settled)} settled, "
+            f"{number(waiting)} waiting, {number(d.dead)} dead letters",
+        )
+        parts = [("settled", d.settled), ("waiting", waiting), ("dead", d.dead)]
+        _stack(column, parts, top)
+        columns.append(column)
+    return Columns(columns, number(top), not top)
+
+
+def _stack(
+    column: Column,
+    parts: Sequence[tuple[str, Decimal]] | Sequence[tuple[str, int]],
+    top: Decimal | int,
+) -> None:
+    bottom = 0.0
+    for name, value in parts:
+        if value and top:
+            height = float(100 * value / top)
+            column.parts.append((name, round(bottom, 2), round(height, 2)))
+            bottom += height

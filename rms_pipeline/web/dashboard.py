@@ -1,0 +1,177 @@
+"""The dashboard: one page that keeps itself up to date, and the buttons on it."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+from pydantic_core import to_jsonable_python
+
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.overview import Overview, read_overview
+from rms_pipeline.mirror.queue import replay
+from rms_pipeline.settings import Settings
+from rms_pipeline.web import charts
+from rms_pipeline.web.access import Access
+from rms_pipeline.web.formatting import Clock, number
+from rms_pipeline.web.launching import (
+    DagsterUnavailable,
+    Kind,
+    Launcher,
+    NoFullSync,
+    SyncUnderWay,
+)
+from rms_pipeline.web.reading import Reader
+from rms_pipeline.web.refusals import REFUSALS
+from rms_pipeline.web.sync_state import SyncState, read_sync_state
+from rms_pipeline.web.templating import Pages, is_fragment
+
+_PER_PAGE = 100
+_WALKS_SHARE = 0.9
+
+
+def dashboard(
+    pages: Pages,
+    reader: Reader,
+    database: Database,
+    launcher: Launcher,
+    current: Settings,
+    access: Access,
+) -> APIRouter:
+    """The routes of the dashboard."""
+    router = APIRouter()
+    visible: dict[str, Any] = {"dependencies": [Depends(access.page)], "include_in_schema": False}
+
+    def overview_context() -> dict[str, Any]:
+        with reader.session() as connection:
+            view = read_overview(connection, current.time_zone)
+        return _overview_context(view, pages)
+
+    def sync_context(notice: str = "", *, bad: bool = False) -> dict[str, Any]:
+        with reader.session() as connection:
+            state = read_sync_state(connection)
+        return _sync_context(state, current, pages.clock) | {"notice": notice, "notice_is_bad": bad}
+
+    def answer(request: Request, notice: str, status: int = 200) -> Response:
+        """The panel for a script; without one, the page itself."""
+        if not is_fragment(request) and status < 400:
+            return RedirectResponse("/", 303)
+        context = sync_context(notice, bad=status >= 400)
+        if is_fragment(request):
+            return pages.render("sync.html", status=status, **context)
+        page = overview_context() | context
+        return pages.render("dashboard.html", status=status, here="dashboard", **page)
+
+    @router.get("/", **visible)
+    def show() -> Response:
+        context = overview_context() | sync_context()
+        return pages.render("dashboard.html", here="dashboard", **context)
+
+    @router.get("/fragments/overview", **visible)
+    def show_overview() -> Response:
+        return pages.render("overview.html", **overview_context())
+
+    @router.get("/fragments/sync", **visible)
+    def show_sync() -> Response:
+        return pages.render("sync.html", **sync_context())
+
+    @router.post("/sync/{kind}", **visible)
+    async def start(request: Request, kind: Kind) -> Response:
+        notice, status = "", 200
+        try:
+            await launcher.launch(kind)
+        except (SyncUnderWay, NoFullSync, DagsterUnavailable) as error:
+            notice, status = str(error), 503 if isinstance(error, DagsterUnavailable) else 409
+        return await run_in_threadpool(answer, request, notice, status)
+
+    @router.post("/dead-letters/replay", **visible)
+    def replay_all(request: Request) -> Response:
+        return replayed(request)
+
+    @router.post("/dead-letters/{event}/replay", **visible)
+    def replay_one(request: Request, event: int) -> Response:
+        return replayed(request, event)
+
+    def replayed(request: Request, *events: int) -> Response:
+        with database.session() as connection:
+            count = replay(connection, [e for e in events if 0 < e < 2**63] if events else ())
+        if not count:
+            return answer(request, "There was no dead letter to replay any more.", 409)
+        return answer(request, f"{count:,} back in the queue.")
+
+    @router.get(
+        "/api/dashboard",
+        summary="What the dashboard shows",
+        tags=["dashboard"],
+        dependencies=[Depends(access.required)],
+        responses=REFUSALS,
+    )
+    def read() -> JSONResponse:
+        """Totals, counts by status, value by week, recent edits, webhooks of the last seven days,
+        and how syncs stand. Money is in the account's currency, as strings of decimal digits."""
+        with reader.session() as connection:
+            view = read_overview(connection, current.time_zone)
+            state = read_sync_state(connection)
+        found = {
+            "success": True,
+            "total": view.total,
+            "total_value": view.total_value,
+            "time_zone": current.time_zone,
+            **asdict(view),
+            "sync": asdict(state),
+        }
+        return JSONResponse(to_jsonable_python(found, fallback=str))
+
+    return router
+
+
+def _overview_context(view: Overview, pages: Pages) -> dict[str, Any]:
+    today = datetime.now(pages.clock.zone).date()
+    monday = today - timedelta(days=today.weekday())
+    worth: dict[bool, Decimal] = {True: Decimal(0), False: Decimal(0)}
+    for s in view.statuses:
+        if s.status in charts.CONFIRMED or s.status in charts.CLOSED:
+            worth[s.status in charts.CONFIRMED] += s.total_value
+    return {
+        "view": view,
+        "bars": charts.status_bars(view.statuses),
+        "weeks": charts.week_columns(view.weeks, monday, pages.clock),
+        "webhooks": charts.webhook_columns(view.webhook_days),
+        "confirmed_value": worth[True],
+        "closed_value": worth[False],
+    }
+
+
+def _sync_context(state: SyncState, current: Settings, clock: Clock) -> dict[str, Any]:
+    running = state.running
+    under_way = "a sync is running." if running else ""
+    certificate = ""
+    if state.certificate:
+        certificate = _certificate(state.certificate, clock)
+    per_minute = current.requests_per_minute * _WALKS_SHARE * _PER_PAGE
+    return {
+        "state": state,
+        "elapsed": (datetime.now(UTC) - running.started_at).total_seconds() if running else None,
+        "certificate": certificate,
+        "why_no_initial": under_way,
+        "why_no_incremental": under_way
+        or ("" if state.has_full_sync else "available once an initial sync has completed."),
+        "days_back": current.days_back,
+        "days_ahead": current.days_ahead,
+        "records_per_minute": round(per_minute),
+    }
+
+
+def _certificate(found: dict[str, Any], clock: Clock) -> str:
+    """ "Complete as of 12:03: 5,012 of 5,012", or why that cannot be said."""
+    if not found["shown"]:
+        sentence = str(found["sentence"])
+        return f"{sentence[:1].upper()}{sentence[1:]}"
+    at = clock.short(datetime.fromisoformat(found["as_of"]))
+    said = f"Complete as of {at}: {number(found['mirrored'])} of {number(found['counted'])}"
+    if found["unstorable"]:
+        said += f", and {number(found['unstorable'])} that cannot be stored (see sync_faults)"
+    return said

@@ -1,0 +1,247 @@
+"""Lists of opportunities, the single one, and the list as CSV."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import date, datetime
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, HTTPException, Query
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from rms_pipeline.mirror.browse import (
+    SORTS,
+    Criteria,
+    Found,
+    Listed,
+    changes_of,
+    count_listed,
+    find_opportunity,
+    iterate_opportunities,
+    list_opportunities,
+    owners,
+)
+from rms_pipeline.mirror.queue import events_of
+from rms_pipeline.settings import Settings
+from rms_pipeline.web.access import Access
+from rms_pipeline.web.formatting import money
+from rms_pipeline.web.reading import Reader
+from rms_pipeline.web.templating import Pages
+
+_PER_PAGE = 50
+_LONGEST_RECORD = 100_000
+_MOST_PAGES = 1_000_000
+_HEADINGS = (
+    ("name", "Opportunity"),
+    ("status", "Status"),
+    ("customer", "Customer"),
+    ("owner", "Owner"),
+    ("starts", "Starts"),
+    ("ends", "Ends"),
+    ("value", "Value"),
+    ("updated", "Updated"),
+)
+_SORT = "|".join(SORTS)
+_Text = Annotated[str, Query(max_length=200)]
+
+
+def opportunities(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
+    """The routes of lists and of single opportunities."""
+    router = APIRouter(dependencies=[Depends(access.page)], include_in_schema=False)
+
+    def criteria(
+        q: _Text = "",
+        status: _Text = "",
+        customer: _Text = "",
+        owner: _Text = "",
+        starts_from: Annotated[str, Query(alias="from", max_length=10)] = "",
+        starts_to: Annotated[str, Query(alias="to", max_length=10)] = "",
+        sort: Annotated[str, Query(pattern=f"^-?({_SORT})$")] = "-updated",
+    ) -> Criteria:
+        return Criteria(
+            search=_plain(q),
+            status=_plain(status),
+            customer=_plain(customer),
+            owner=_plain(owner),
+            starts_from=_day(starts_from, "from"),
+            starts_to=_day(starts_to, "to"),
+            sort=sort,
+            time_zone=current.time_zone,
+        )
+
+    @router.get("/opportunities")
+    def show_list(
+        wanted: Annotated[Criteria, Depends(criteria)],
+        page: Annotated[int, Query(ge=1, le=_MOST_PAGES)] = 1,
+    ) -> Response:
+        with reader.session() as connection:
+            count = count_listed(connection, wanted)
+            rows = list_opportunities(
+                connection, wanted, limit=_PER_PAGE, offset=(page - 1) * _PER_PAGE
+            )
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT opportunity_status FROM status_counts ORDER BY 1")
+                statuses = [row[0] for row in cursor.fetchall()]
+            names = owners(connection)
+        return pages.render(
+            "opportunities.html",
+            here="opportunities",
+            criteria=wanted,
+            filtered=_filters(wanted) != _filters(Criteria()),
+            count=count,
+            rows=rows,
+            statuses=_with(statuses, wanted.status),
+            owners=_with(names, wanted.owner),
+            headings=_HEADINGS,
+            page_number=page,
+            pages=max(-(-count // _PER_PAGE), 1),
+            next_sort=lambda key: f"-{key}" if wanted.sort == key else key,
+            query=lambda **changes: _query(wanted, **changes),
+        )
+
+    @router.get("/opportunities.csv")
+    def download(wanted: Annotated[Criteria, Depends(criteria)]) -> Response:
+        return StreamingResponse(
+            _csv(reader, wanted),
+            media_type="text/csv; charset=utf-8",
+            headers={"Content-Disposition": 'attachment; filename="opportunities.csv"'},
+        )
+
+    def found(id_: int) -> Found:
+        with reader.session() as connection:
+            one = find_opportunity(connection, id_)
+        if one is None:
+            raise HTTPException(
+                404,
+                f"Opportunity {id_} is not in the mirror. If it is new in Current RMS, an "
+                f"incremental sync or `rms-pipeline refresh {id_}` brings it.",
+            )
+        return one
+
+    @router.get("/opportunities/{id_}.json")
+    def show_record(id_: int) -> Response:
+        return JSONResponse(found(id_).record)
+
+    @router.get("/opportunities/{id_}")
+    def show_one(id_: int) -> Response:
+        one = found(id_)
+        with reader.session() as connection:
+            changes, events = changes_of(connection, id_), events_of(connection, id_)
+        text = json.dumps(one.record, indent=2, ensure_ascii=False)
+        host = None if current.uses_sandbox else f"{current.subdomain}.current-rms.com"
+        return pages.render(
+            "opportunity.html",
+            here="opportunities",
+            found=one,
+            fields=_fields(one, pages),
+            changes=changes,
+            events=events,
+            record_text=text if len(text) <= _LONGEST_RECORD else None,
+            current_rms_url=f"https://{host}/opportunities/{id_}" if host else None,
+        )
+
+    return router
+
+
+def _plain(text: str) -> str:
+    """PostgreSQL's text has no NUL, so nothing can be found that holds one."""
+    return text.replace("\x00", "\ufffd").strip()
+
+
+def _day(text: str, name: str) -> date | None:
+    if not text.strip():
+        return None
+    try:
+        return date.fromisoformat(text.strip())
+    except ValueError:
+        raise HTTPException(422, f"{name} is not a date like 2026-05-31.") from None
+
+
+def _with(names: list[str], chosen: str) -> list[str]:
+    """What may be chosen holds what is, or the form would forget it."""
+    return names if not chosen or chosen in names else [chosen, *names]
+
+
+def _filters(wanted: Criteria) -> Criteria:
+    return replace(wanted, sort="", time_zone="")
+
+
+def _query(wanted: Criteria, **changes: Any) -> str:
+    values: dict[str, Any] = {
+        "q": wanted.search,
+        "status": wanted.status,
+        "customer": wanted.customer,
+        "owner": wanted.owner,
+        "from": wanted.starts_from,
+        "to": wanted.starts_to,
+        "sort": wanted.sort,
+    } | changes
+    defaults = {"sort": "-updated", "page": 1}
+    return urlencode({k: v for k, v in values.items() if v and v != defaults.get(k)})
+
+
+_CSV_COLUMNS: dict[str, Callable[[Listed], Any]] = {
+    "id": lambda o: o.id,
+    "number": lambda o: _cell(o.number),
+    "name": lambda o: _cell(o.name),
+    "status": lambda o: _cell(o.status),
+    "starts_at": lambda o: _utc(o.starts_at),
+    "ends_at": lambda o: _utc(o.ends_at),
+    "customer": lambda o: _cell(o.customer),
+    "venue": lambda o: _cell(o.venue),
+    "owner": lambda o: _cell(o.owner),
+    "charge_total": lambda o: o.charge_total,
+    "total_value": lambda o: o.total_value,
+    "updated_at": lambda o: _utc(o.updated_at),
+}
+
+
+def _csv(reader: Reader, wanted: Criteria) -> Iterator[str]:
+    """Lines for a spreadsheet, in UTF-8 that says so; times are UTC."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    buffer.write("\ufeff")
+    writer.writerow(_CSV_COLUMNS)
+    with reader.session() as connection:
+        for row in iterate_opportunities(connection, wanted):
+            writer.writerow([read(row) for read in _CSV_COLUMNS.values()])
+            if buffer.tell() > 64_000:
+                yield buffer.getvalue()
+                buffer.seek(0)
+                buffer.truncate()
+    yield buffer.getvalue()
+
+
+def _cell(text: str | None) -> str:
+    """A spreadsheet would run what begins like a formula."""
+    if text is None:
+        return ""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def _utc(moment: datetime | None) -> str:
+    return "" if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _fields(one: Found, pages: Pages) -> list[tuple[str, str]]:
+    o, record, full = one.columns, one.record, pages.clock.full
+    texts: list[tuple[str, Any]] = [
+        ("Number", record.get("number")),
+        ("Id", o["id"]),
+        ("Customer", o["organisation_name"] or o["organisation_id"]),
+        ("Venue", o["venue_name"]),
+        ("Owner", o["owner_name"] or o["owner_id"]),
+        ("Reference", record.get("reference")),
+        ("Starts", full(o["starts_at"])),
+        ("Ends", full(o["ends_at"])),
+        ("Charge without tax", money(o["charge_total"])),
+        ("Total with tax", money(o["total_value"])),
+        ("Created in Current RMS", full(o["created_at_rms"])),
+        ("Updated in Current RMS", full(o["updated_at_rms"])),
+        ("Last asked for", full(o["synced_at"])),
+        ("Last webhook", full(o["last_webhook_at"])),
+    ]
+    return [(name, str(value)[:300]) for name, value in texts if value not in (None, "", "–")]

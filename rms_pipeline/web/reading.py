@@ -1,0 +1,49 @@
+"""Connections for looking only: pooled, read-only, and with an end to every question."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+from sqlalchemy import create_engine
+
+from rms_pipeline.mirror.database import Database
+
+_CONNECTIONS = 4
+_SECONDS = 15
+
+
+class Reader:
+    """A few connections that pages share; a new one for each look would cost more than the look."""
+
+    def __init__(self, database: Database) -> None:
+        def connect() -> Connection:
+            connection = database.connect()
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    f"SET statement_timeout = '{_SECONDS}s'; SET default_transaction_read_only = on"
+                )
+            connection.commit()
+            return connection
+
+        self._engine = create_engine(
+            "postgresql+psycopg2://",
+            creator=connect,
+            pool_size=_CONNECTIONS,
+            max_overflow=_CONNECTIONS,
+            pool_timeout=10,
+            # A restarted server has forgotten the connections of before.
+            pool_pre_ping=True,
+        )
+
+    @contextmanager
+    def session(self) -> Iterator[Connection]:
+        """A connection in UTC. Raises psycopg2.Error, DatabaseError or SQLAlchemyError."""
+        borrowed = self._engine.raw_connection()
+        try:
+            yield cast(Connection, borrowed.driver_connection)
+        finally:
+            borrowed.close()
+
+    def close(self) -> None:
+        self._engine.dispose()

@@ -1,0 +1,45 @@
+"""How syncs stand, for the sync panel, the sync API and whoever else asks."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from rms_pipeline.mirror.history import Sync, has_full_sync, latest_syncs, running_sync
+from rms_pipeline.mirror.progress import Pace, read_progress
+from rms_pipeline.mirror.queue import QueueState, StoredEvent, dead_letters, queue_state
+from rms_pipeline.mirror.walks import FULL, newest_walk
+
+
+@dataclass(frozen=True, slots=True)
+class SyncState:
+    """`running` is the newest sync under way, `pace` how far it has come (None before
+    its first page). `history` is newest first. `certificate` is that of the last full sync."""
+
+    has_full_sync: bool
+    running: Sync | None
+    pace: Pace | None
+    history: list[Sync]
+    queue: QueueState
+    dead: list[StoredEvent]
+    certificate: dict[str, Any] | None
+
+    @property
+    def last(self) -> Sync | None:
+        return self.history[0] if self.history else None
+
+
+def read_sync_state(connection: Connection, *, syncs: int = 5, dead: int = 20) -> SyncState:
+    """The state now, with the last `syncs` syncs and `dead` dead letters."""
+    running = running_sync(connection)
+    walk = newest_walk(connection, kind=FULL, settled=True)
+    queue = queue_state(connection)
+    return SyncState(
+        has_full_sync=has_full_sync(connection),
+        running=running,
+        pace=read_progress(connection, running.id) if running else None,
+        history=latest_syncs(connection, syncs),
+        queue=queue,
+        dead=dead_letters(connection, dead) if queue.dead else [],
+        certificate=walk.certificate if walk else None,
+    )
