@@ -44,6 +44,12 @@ def up(
     port: Annotated[int, typer.Option(help="Port of the web service.")] = WEB_PORT,
     sandbox_port: Annotated[int, typer.Option(help="Port of the sandbox.")] = SANDBOX_PORT,
     host: Host = "127.0.0.1",
+    initial_sync: Annotated[
+        bool,
+        typer.Option(
+            "--initial-sync/--no-initial-sync", help="Run the initial sync if there never was one."
+        ),
+    ] = True,
 ) -> None:
     """Start everything: database, sandbox (without an account), Dagster's UI and daemon, and the
     web service that receives webhooks.
@@ -56,7 +62,7 @@ def up(
     from rms_pipeline.up import Ports, run_everything
 
     ports = Ports(dagster=dagster_port, web=port, sandbox=sandbox_port)
-    run_everything(current, host=host, ports=ports, out=out)
+    run_everything(current, host=host, ports=ports, out=out, initial_sync=initial_sync)
 
 
 app.command()(refresh)

@@ -90,8 +90,12 @@ class Ports:
     sandbox: int
 
 
-def run_everything(current: Settings, *, host: str, ports: Ports, out: Console) -> None:
+def run_everything(
+    current: Settings, *, host: str, ports: Ports, out: Console, initial_sync: bool = True
+) -> None:
     """Starts all parts, runs the first sync if there never was one, and waits for Ctrl-C.
+
+    Without `initial_sync` that is left to whoever presses the dashboard's button.
 
     Raises UpFailed (or another RmsPipelineError) when a part fails; all parts are stopped first.
     """
@@ -102,7 +106,7 @@ def run_everything(current: Settings, *, host: str, ports: Ports, out: Console) 
         _demand_free_port("127.0.0.1", ports.sandbox, "--sandbox-port")
     children = _Children(current.state_folder / "logs")
     try:
-        _start(current, children, host, ports, out)
+        _start(current, children, host, ports, out, initial_sync)
         while True:
             children.check()
             time.sleep(1)
@@ -123,6 +127,7 @@ def _start(
     host: str,
     ports: Ports,
     out: Console,
+    initial_sync: bool,
 ) -> None:
     out.print("Starting PostgreSQL and preparing its tables ...")
     database = open_database(current)
@@ -161,7 +166,8 @@ def _start(
     children.start("web", command, environment, current.project_folder)
     web_url = url_of(host, ports.web)
     _wait_for_answer(f"{web_url}/healthz", "The web service", children)
-    _first_sync(database, url, children, out)
+    print_dashboard(current, web_url, api_token(current), out)
+    _first_sync(database, url, children, out, wanted=initial_sync)
     if current.uses_sandbox and current.base_url is None:
         # Twenty paced calls: not worth waiting for.
         threading.Thread(target=_register, args=(environment, web_url), daemon=True).start()
@@ -189,13 +195,17 @@ def _wait_for_answer(url: str, name: str, children: _Children) -> None:
         time.sleep(0.25)
 
 
-def _first_sync(database: Database, url: str, children: _Children, out: Console) -> None:
+def _first_sync(
+    database: Database, url: str, children: _Children, out: Console, *, wanted: bool
+) -> None:
     with database.session() as connection:
         synced = has_full_sync(connection)
     if synced:
         out.print("The mirror has its initial sync already; `rms-pipeline status` shows it.")
+    elif not wanted:
+        out.print("Nothing is mirrored yet: run the initial sync from the dashboard.")
     else:
-        out.print("First start: running the initial sync.")
+        out.print("First start: running the initial sync. The dashboard shows it too.")
         run = dagster_api.launch(url, "initial_sync")
         with sync_progress(database, run, out) if out.is_terminal else contextlib.nullcontext():
             _wait_for(database, run, children)

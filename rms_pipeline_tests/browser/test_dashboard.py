@@ -1,0 +1,301 @@
+"""The dashboard as a person meets it: `up` with everything it starts, in a real browser."""
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg2
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline_tests.conftest import new_database
+from rms_pipeline_tests.processes import (
+    PROJECT,
+    SECRET_KEY,
+    command,
+    environment_for,
+    free_port,
+    query,
+    wait_until,
+)
+
+TOKEN = "planted-dashboard-token-77"
+expect.set_options(timeout=20_000)
+# A page's worth of requests takes long enough to be watched.
+SLOW = 0.5
+
+
+@dataclass
+class Stand:
+    """Everything running: the dashboard at `url`, over `sandbox`."""
+
+    url: str
+    sandbox: SandboxServer
+    environment: dict[str, str]
+    log: Path
+
+    def visit(self, page: Page, path: str = "/") -> None:
+        separator = "&" if "?" in path else "?"
+        page.goto(f"{self.url}{path}{separator}token={TOKEN}")
+
+    def write(self, statement: str, *values: object) -> None:
+        connection = psycopg2.connect(self.environment["POSTGRES_URL"])
+        with connection, connection.cursor() as cursor:
+            cursor.execute(statement, values)
+        connection.close()
+
+
+@pytest.fixture(scope="module")
+def stand(embedded_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    log = tmp_path_factory.mktemp("up") / "up.log"
+    port = free_port()
+    with (
+        new_database(embedded_url) as url,
+        SandboxServer(Store(1_500), api_key=SECRET_KEY) as sandbox,
+    ):
+        environment = environment_for(url, sandbox, RMS_API_TOKEN=TOKEN)
+        arguments = ["up", "--no-initial-sync", "--dagster-port", str(free_port())]
+        arguments += ["--port", str(port)]
+        with log.open("wb") as out:
+            up = subprocess.Popen(
+                [sys.executable, "-m", "rms_pipeline.cli", *arguments],
+                env=environment,
+                cwd=PROJECT,
+                stdout=out,
+                stderr=out,
+            )
+        try:
+            wait_until(lambda: "Ready" in log.read_text() or up.poll() is not None, timeout=180)
+            assert "Ready" in log.read_text(), log.read_text()
+            yield Stand(f"http://127.0.0.1:{port}", sandbox, environment, log)
+        finally:
+            up.send_signal(signal.SIGTERM)
+            up.wait(timeout=60)
+
+
+def renewed_twice(page: Page) -> None:
+    """Waits until the sync panel has asked for itself two times."""
+    for _ in range(2):
+        with page.expect_response(lambda r: r.url.endswith("/fragments/sync")):
+            pass
+
+
+def test_from_the_first_visit_to_a_replayed_dead_letter(stand: Stand, page: Page) -> None:
+    messages: list[str] = []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    sandbox = stand.sandbox
+
+    # The first visit: nothing is there, and the page says what to do.
+    stand.visit(page)
+    expect(page).to_have_url(f"{stand.url}/")
+    expect(page.get_by_text("Nothing is mirrored yet.")).to_be_visible()
+    expect(page.locator("#incremental")).to_be_disabled()
+    expect(page.locator("#why-no-incremental")).to_contain_text("once an initial sync")
+
+    # The initial sync, watched.
+    sandbox.latency = SLOW
+    page.locator("#initial").click()
+    expect(page.locator("progress")).to_be_visible()
+    expect(page.locator(".badge.running")).to_be_visible()
+    expect(page.locator("#progress-words")).to_contain_text(re.compile(r"[\d,]+ of [\d,]+ records"))
+    expect(page.locator("#initial")).to_be_disabled()
+    sandbox.latency = 0.0
+    expect(page.locator(".badge.completed")).to_be_visible(timeout=60_000)
+    count = query(stand.environment, "SELECT count(*) FROM opportunities")[0][0]
+    assert isinstance(count, int)
+    expect(page.locator("#total")).to_have_text(f"{count:,}")
+    expect(page.locator("#certificate")).to_contain_text(f"{count:,} of {count:,}")
+    expect(page.locator(".bars li")).not_to_have_count(0)
+    summed = page.locator(".bars .count").all_inner_texts()
+    assert sum(int(text.replace(",", "")) for text in summed) == count
+
+    # An edit in Current RMS shows by itself: a webhook, the fast lane, the page's own asking.
+    registered = command("webhooks", "register", stand.url, environment=stand.environment)
+    assert registered.returncode == 0, registered.stderr
+    edited = next(i for i in sandbox.store.ids() if (sandbox.store.get(i) or {})["starts_at"])
+    page.evaluate("window.notReloaded = true")
+    sandbox.store.edit(edited, {"subject": "Lantern parade, tower lights", "status": 80})
+    recent = page.locator(".recent li").first
+    expect(recent).to_contain_text("Lantern parade, tower lights", timeout=15_000)
+    expect(recent).to_contain_text("Postponed")
+    assert page.evaluate("window.notReloaded") is True
+
+    # An incremental sync by its button.
+    expect(page.locator("#incremental")).to_be_enabled()
+    page.locator("#incremental").click()
+    newest = page.locator("#history > li").first
+    expect(newest).to_contain_text("Incremental sync", timeout=30_000)
+    expect(newest.locator(".badge")).to_have_text("completed", timeout=60_000)
+
+    # An API that refuses: a red badge, and an error that a person can act on.
+    sandbox.api_key = "another-key"
+    page.locator("#incremental").click()
+    expect(newest.locator(".badge")).to_have_text("failed", timeout=60_000)
+    newest.locator("summary").click()
+    expect(newest.locator(".error")).to_contain_text("CURRENT_RMS_API_KEY")
+    # What was opened stays open while the page renews itself.
+    renewed_twice(page)
+    expect(newest.locator(".error")).to_be_visible()
+    sandbox.api_key = SECRET_KEY
+
+    # A dead letter, replayed.
+    stand.write(
+        "INSERT INTO webhook_events (action_type, subject_type, opportunity_id, attempts, dead_at,"
+        " error) VALUES ('update', 'Opportunity', %s, 8, now(), 'Current RMS answered 422.')",
+        edited,
+    )
+    expect(page.locator("#queue")).to_contain_text("1 dead letter", timeout=15_000)
+    page.locator("#dead-letters > summary").click()
+    expect(page.locator("#dead-letters")).to_contain_text("Current RMS answered 422.")
+    page.get_by_role("button", name="Replay event").click()
+    expect(page.locator("#queue")).to_contain_text("No dead letters", timeout=15_000)
+    settled = "SELECT bool_and(processed_at IS NOT NULL) FROM webhook_events WHERE"
+    wait_until(
+        lambda: query(stand.environment, f"{settled} opportunity_id = {edited}") == [(True,)]
+    )
+
+    assert not messages, messages
+    assert TOKEN not in stand.log.read_text()
+
+
+def test_a_status_and_a_week_open_their_lists_and_the_list_an_opportunity(
+    stand: Stand, page: Page
+) -> None:
+    stand.visit(page)
+    bar = page.locator(".bars li", has_text="Provisional")
+    count = bar.locator(".count").inner_text()
+    bar.locator("a").click()
+    expect(page.locator("#found")).to_contain_text(f"{count} opportunit")
+    expect(page.get_by_label("Status")).to_have_value("Provisional")
+    assert set(page.locator("td[data-label=Status]").all_inner_texts()) == {"Provisional"}
+
+    page.goto(f"{stand.url}/")
+    week = page.locator("#weeks a").nth(3)
+    words = week.get_attribute("aria-label") or ""
+    week.click()
+    expect(page).to_have_url(re.compile(r"from=\d{4}-\d\d-\d\d&to=\d{4}-\d\d-\d\d"))
+    lines = int(page.locator("#found").inner_text().split()[0].replace(",", ""))
+    # The chart leaves out what will not come to pass; the list does not.
+    told = re.search(r"([\d,]+) opportunities$", words)
+    assert told is not None
+    assert lines >= int(told[1].replace(",", ""))
+
+    name = page.locator("tbody th a").first.inner_text()
+    page.locator("tbody th a").first.click()
+    expect(page.locator("h1")).to_have_text(name)
+    page.get_by_text("Show all fields").click()
+    expect(page.locator("pre")).to_contain_text('"charge_including_tax_total"')
+
+
+def test_typing_finds_by_number_subject_and_customer_without_a_reload(
+    stand: Stand, page: Page
+) -> None:
+    stand.visit(page, "/opportunities")
+    id_, number, subject, customer = query(
+        stand.environment,
+        "SELECT id, data ->> 'number', subject, organisation_name FROM opportunities"
+        " WHERE subject IS NOT NULL ORDER BY id LIMIT 1",
+    )[0]
+    page.evaluate("window.notReloaded = true")
+    search = page.locator(".filters [name=q]")
+    for text in (number, str(subject)[2:-2], str(customer)[:-1], id_):
+        search.fill(str(text))
+        expect(page).to_have_url(re.compile(r"q="))
+        link = page.locator(f'tbody a[href="/opportunities/{id_}"]')
+        more = page.get_by_role("link", name="Next →")
+        expect(link.or_(more).first).to_be_visible()
+    assert page.evaluate("window.notReloaded") is True
+    search.fill("nothing is called like this")
+    expect(page.get_by_text("Nothing fits these filters.")).to_be_visible()
+    with page.expect_download() as download:
+        page.goto(f"{stand.url}/opportunities?status=Lost")
+        page.locator(".csv").click()
+    lines = Path(download.value.path()).read_text(encoding="utf-8-sig").splitlines()
+    lost = query(
+        stand.environment, "SELECT count(*) FROM opportunities WHERE opportunity_status = 'Lost'"
+    )
+    assert len(lines) == 1 + int(str(lost[0][0]))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 390])
+def test_no_page_has_a_serious_accessibility_finding_or_scrolls_sideways(
+    stand: Stand, chromium: Browser, scheme: str, width: int
+) -> None:
+    context = chromium.new_context(
+        viewport={"width": width, "height": 900},
+        color_scheme="dark" if scheme == "dark" else "light",
+        bypass_csp=True,
+    )
+    page = context.new_page()
+    page.goto(f"{stand.url}/")
+    paths = ["/login", "/nowhere", "/", "/opportunities", "/opportunities?q=zzzz"]
+    one = query(stand.environment, "SELECT min(opportunity_id) FROM opportunity_changes")[0][0]
+    try:
+        for number, path in enumerate([*paths, f"/opportunities/{one}"]):
+            if number == 2:
+                stand.visit(page)
+            page.goto(f"{stand.url}{path}")
+            for summary in page.locator("details > summary").all():
+                summary.click()
+            found = Axe().run(page).response["violations"]
+            serious = [
+                (f["id"], f["nodes"][0]["html"])
+                for f in found
+                if f["impact"] in ("serious", "critical")
+            ]
+            assert not serious, (path, serious)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+    finally:
+        context.close()
+
+
+def test_the_dashboard_works_by_keyboard_alone(stand: Stand, page: Page) -> None:
+    stand.visit(page)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    focused = "document.activeElement.id"
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate(focused) == "incremental":
+            break
+    expect(page.locator("#incremental")).to_be_focused()
+    # Renewing the panel does not take the focus away.
+    renewed_twice(page)
+    expect(page.locator("#incremental")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#history > li").first.locator(".badge")).to_have_text(
+        "completed", timeout=60_000
+    )
+
+
+def test_a_service_that_went_away_is_said_and_forgotten_when_it_is_back(
+    stand: Stand, page: Page
+) -> None:
+    stand.visit(page)
+    page.route("**/fragments/*", lambda route: route.abort())
+    expect(page.locator("#offline")).to_be_visible(timeout=15_000)
+    expect(page.locator("#total")).to_be_visible()
+    page.unroute("**/fragments/*")
+    expect(page.locator("#offline")).to_be_hidden(timeout=15_000)
+
+
+def test_without_the_token_the_form_asks_for_it_and_leads_on(stand: Stand, page: Page) -> None:
+    page.goto(f"{stand.url}/opportunities?status=Open")
+    page.get_by_label("API token").fill("wrong")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_be_visible()
+    page.get_by_label("API token").fill(TOKEN)
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(f"{stand.url}/opportunities?status=Open")
+    cookie = page.context.cookies()[0]
+    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+    assert TOKEN not in cookie["value"]
