@@ -17,6 +17,7 @@ from rms_pipeline.settings import child_environment
 PROJECT = Path(__file__).parent.parent
 SECRET_KEY = "planted-key-71f3"
 SECRET_PASSWORD = "planted-password-88c2"
+SECRET_TOKEN = "planted-api-token-40d7"
 
 
 def with_password(url: str) -> str:
@@ -72,10 +73,12 @@ def free_port() -> int:
 class Dagster:
     """`dagster dev` on a free port, head of its own process group."""
 
-    def __init__(self, environment: dict[str, str], log: Path) -> None:
+    def __init__(
+        self, environment: dict[str, str], log: Path, *, workspace: str = "workspace.yaml"
+    ) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        arguments = ["-m", "dagster", "dev", "-w", "workspace.yaml", "-p", str(port)]
+        arguments = ["-m", "dagster", "dev", "-w", workspace, "-p", str(port)]
         with log.open("ab") as out:
             self.process = subprocess.Popen(
                 [sys.executable, *arguments],

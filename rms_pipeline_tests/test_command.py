@@ -1,6 +1,8 @@
 """The command as people run it: real processes, a real Dagster instance, a real sandbox."""
 
 import json
+import os
+import pty
 import re
 import signal
 import subprocess
@@ -13,13 +15,14 @@ import psycopg2
 import pytest
 import requests
 
-from rms_pipeline.dagster_api import is_up, launch
+from rms_pipeline.dagster_api import answers, is_up, launch
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline_tests.conftest import new_database
 from rms_pipeline_tests.processes import (
     PROJECT,
     SECRET_KEY,
     SECRET_PASSWORD,
+    SECRET_TOKEN,
     Dagster,
     command,
     environment_for,
@@ -259,14 +262,15 @@ def test_dagster_dev_killed_in_mid_run_fails_that_run_and_the_next_one_succeeds(
 def test_up_makes_everything_ready_and_leaves_nothing_running(
     empty_url: str, sandbox: SandboxServer, tmp_path: Path
 ) -> None:
-    environment = environment_for(empty_url, sandbox)
-    port = free_port()
+    """With --host, other machines reach the web service and never Dagster."""
+    environment = environment_for(empty_url, sandbox, RMS_API_TOKEN=SECRET_TOKEN)
+    port, web_port = free_port(), free_port()
     log = tmp_path / "up.log"
     with log.open("wb") as out:
         up = subprocess.Popen(
             [
-                *(sys.executable, "-m", "rms_pipeline.cli", "up"),
-                *("--dagster-port", str(port), "--port", str(free_port())),
+                *(sys.executable, "-m", "rms_pipeline.cli", "up", "--host", "0.0.0.0"),
+                *("--dagster-port", str(port), "--port", str(web_port)),
             ],
             env=environment,
             cwd=PROJECT,
@@ -280,10 +284,24 @@ def test_up_makes_everything_ready_and_leaves_nothing_running(
         count = query(environment, "SELECT count(*) FROM opportunities")[0][0]
         assert f"{count} opportunities" in text
         assert SECRET_PASSWORD not in text
+        assert SECRET_TOKEN not in text
+        assert f"http://127.0.0.1:{web_port}/, the API token is in RMS_API_TOKEN" in text
+        assert "without TLS" in text
         assert requests.get(f"http://127.0.0.1:{port}/server_info", timeout=5).ok
+        assert requests.get(f"http://127.0.0.2:{web_port}/healthz", timeout=5).ok
+        with pytest.raises(requests.ConnectionError):
+            requests.get(f"http://127.0.0.2:{port}/server_info", timeout=5)
+        synced = requests.post(
+            f"http://127.0.0.1:{web_port}/api/sync/incremental",
+            headers={"Authorization": f"Bearer {SECRET_TOKEN}"},
+            timeout=60,
+        )
+        assert (synced.status_code, synced.json()["success"]) == (200, True)
         taken = command("up", "--dagster-port", str(port), environment=environment)
         assert taken.returncode == 1
         assert "--dagster-port" in taken.stderr
+        status = command("status", environment=environment)
+        assert SECRET_TOKEN not in status.stdout + status.stderr
     finally:
         up.send_signal(signal.SIGTERM)
         up.wait(timeout=60)
@@ -291,3 +309,33 @@ def test_up_makes_everything_ready_and_leaves_nothing_running(
     assert not is_up(f"http://127.0.0.1:{port}")
     left = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
     wait_until(lambda: query(environment, left) == [(1,)], timeout=10)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_link_that_lets_a_browser_in_is_printed_on_a_terminal_only(
+    empty_url: str, sandbox: SandboxServer, terminal: bool
+) -> None:
+    environment = environment_for(
+        empty_url, sandbox, RMS_API_TOKEN=SECRET_TOKEN, FORCE_COLOR="1", TERM="xterm"
+    )
+    port = free_port()
+    reader, writer = pty.openpty() if terminal else os.pipe()
+    web = subprocess.Popen(
+        [sys.executable, "-m", "rms_pipeline.cli", "web", "--port", str(port)],
+        env=environment,
+        cwd=PROJECT,
+        stdout=writer,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(writer)
+    try:
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/healthz"))
+        printed = os.read(reader, 10_000).decode()
+    finally:
+        web.terminate()
+        web.wait(timeout=60)
+        os.close(reader)
+    link = f"http://127.0.0.1:{port}/?token={SECRET_TOKEN}"
+    assert (link in printed) == terminal
+    assert (SECRET_TOKEN in printed) == terminal
+    assert ("RMS_API_TOKEN" in printed) != terminal

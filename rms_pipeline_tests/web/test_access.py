@@ -2,7 +2,10 @@
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable
+from http.client import HTTPConnection
+from http.cookies import SimpleCookie
 from typing import Any
 
 import pytest
@@ -42,7 +45,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def web(serve: Callable[..., Web], clock: Clock) -> Iterator[Web]:
+def web(serve: Callable[..., Web], clock: Clock) -> Web:
     served = serve(fast_lane=False, clock=clock)
 
     @served.app.get("/a page", dependencies=[Depends(served.access.page)])
@@ -54,7 +57,7 @@ def web(serve: Callable[..., Web], clock: Clock) -> Iterator[Web]:
     def fail() -> None:
         raise RuntimeError("planted detail")
 
-    yield served
+    return served
 
 
 def ask(web: Web, method: str, path: str, **options: Any) -> requests.Response:
@@ -76,3 +79,322 @@ def routes_of(web: Web) -> list[tuple[str, str]]:
                 assert route.path is not None
                 found.append((method, route.path.replace("{", "").replace("}", "")))
     return found
+
+
+def test_every_route_but_the_open_ones_refuses_without_the_token(web: Web) -> None:
+    routes = routes_of(web)
+    assert {("GET", "/metrics"), ("POST", "/api/sync/initial"), ("GET", "/a page")} <= set(routes)
+    wrong: list[dict[str, str]] = [
+        {},
+        {"Authorization": f"Basic {API_TOKEN}"},
+        {"Authorization": API_TOKEN},
+        {"Cookie": f"{SESSION_COOKIE}={API_TOKEN}"},
+        {"Cookie": f"{SESSION_COOKIE}="},
+        {"Cookie": f"{SESSION_COOKIE}={SESSION[:-1]}é".encode().decode("latin-1")},
+        # A page of ours behind it is no proof of anything.
+        {"Sec-Fetch-Site": "same-origin", "Origin": web.url},
+    ]
+    for method, path in routes:
+        for headers in wrong:
+            answer = ask(web, method, path, headers=headers)
+            assert answer.status_code == 401, (method, path, headers)
+            assert answer.headers["WWW-Authenticate"] == "Bearer"
+            assert answer.json()["success"] is False
+            assert "Authorization: Bearer" in answer.json()["error"]
+
+
+def test_every_route_but_the_open_ones_refuses_a_wrong_token(web: Web, clock: Clock) -> None:
+    wrong = ["wrong", "", f"{API_TOKEN}x", API_TOKEN.upper(), "é", WEBHOOK_TOKEN]
+    for method, path in routes_of(web):
+        for token in wrong:
+            headers = {"Authorization": f"Bearer {token}".encode().decode("latin-1")}
+            assert ask(web, method, path, headers=headers).status_code == 401
+            # Only a page may take it from the address, and only the right one.
+            assert ask(web, method, f"{path}?token={token}").status_code == 401
+            clock.now += 61
+        programs = path != "/a page" and not path.startswith("/broken")
+        if programs or method not in ("GET", "HEAD"):
+            assert ask(web, method, f"{path}?token={API_TOKEN}").status_code == 401
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_every_route_refuses_a_session_behind_which_another_site_is(web: Web, site: str) -> None:
+    sent_by = [
+        {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "cors"},
+        {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors", "Origin": web.url},
+    ]
+    for method, path in [*routes_of(web), ("POST", "/login")]:
+        hostile = list(sent_by)
+        if method != "GET":
+            hostile.append({"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate"})
+            hostile += [{"Origin": o} for o in ("https://evil.example", "null", "", "http://[")]
+            hostile += [{"Origin": web.url.replace("http://", "http://evil.example@")}, {}]
+        for headers in hostile:
+            answer = ask(web, method, path, headers={**COOKIE, **headers})
+            assert answer.status_code == 403, (method, path, headers)
+            assert "page of another site" in answer.json()["error"]
+
+
+def test_every_route_refuses_a_script_of_another_site_even_with_the_token(web: Web) -> None:
+    for method, path in routes_of(web):
+        for origin in ("https://evil.example", "null"):
+            answer = ask(web, method, path, headers={**BEARER, "Origin": origin})
+            assert answer.status_code == 403, (method, path)
+            assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_no_route_answers_a_preflight(web: Web) -> None:
+    asked = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+    for _, path in routes_of(web):
+        answer = ask(web, "OPTIONS", path, headers=asked)
+        assert answer.status_code == 405
+        assert not [h for h in answer.headers if h.lower().startswith("access-control")]
+
+
+def test_a_person_and_a_script_get_in(web: Web) -> None:
+    own: list[dict[str, str]] = [
+        {"Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "none"},
+        {"Origin": web.url},
+        {"Origin": web.url.upper()},
+    ]
+    for headers in own:
+        assert ask(web, "POST", "/a page", headers={**COOKIE, **headers}).status_code == 200
+    assert ask(web, "GET", "/metrics", headers=COOKIE).status_code == 200
+    assert ask(web, "GET", "/a page", headers={**COOKIE, **LINK}).status_code == 200
+    assert ask(web, "POST", "/a page", headers=BEARER).status_code == 200
+    assert ask(web, "POST", "/a page", headers={**BEARER, "Origin": web.url}).status_code == 200
+    lower = {"Authorization": f"bearer  {API_TOKEN}"}
+    assert ask(web, "GET", "/metrics", headers=lower).status_code == 200
+
+
+def test_the_printed_link_makes_a_session_and_drops_the_token(web: Web) -> None:
+    answer = ask(web, "GET", f"/a page?x=1&token={API_TOKEN}&y=%26%C3%A9&x=", headers=PAGE)
+    assert answer.status_code == 303
+    assert answer.headers["Location"] == "/a%20page?x=1&y=%26%C3%A9&x="
+    assert API_TOKEN not in str(answer.headers)
+    morsel = SimpleCookie(answer.headers["Set-Cookie"])[SESSION_COOKIE]
+    assert morsel.value == SESSION
+    assert (morsel["httponly"], morsel["path"], morsel["max-age"]) == (True, "/", "2592000")
+    assert (morsel["samesite"].lower(), morsel["secure"], morsel["domain"]) == ("strict", "", "")
+    assert ask(web, "GET", "/a page", headers=COOKIE).json() == {"page": "shown"}
+    # Opened again, by a browser that is logged in.
+    again = ask(web, "GET", "/a page?token=an-old-one", headers=COOKIE)
+    assert (again.status_code, again.headers["Location"]) == (303, "/a%20page")
+
+
+def test_behind_a_proxy_with_tls_the_session_never_travels_in_clear(web: Web) -> None:
+    https = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9"}
+    answer = ask(web, "GET", f"/a page?token={API_TOKEN}", headers=https)
+    assert "; Secure" in answer.headers["Set-Cookie"]
+    assert "max-age=31536000" in answer.headers["Strict-Transport-Security"]
+    assert "Strict-Transport-Security" not in ask(web, "GET", "/healthz").headers
+
+
+def test_a_wrong_token_in_the_address_leads_to_the_form(web: Web) -> None:
+    answer = ask(web, "GET", "/a page?token=wrong&x=1", headers=PAGE)
+    assert answer.status_code == 401
+    assert "Set-Cookie" not in answer.headers
+    assert "That is not the API token" in answer.text
+    assert 'value="/a%20page?x=1"' in answer.text
+
+
+def test_a_browser_is_asked_to_log_in_and_then_is_where_it_wanted_to_go(web: Web) -> None:
+    asked = ask(web, "GET", "/a page?x=%22%3E%3Cscript%3E", headers=PAGE)
+    assert asked.status_code == 401
+    assert "rms-pipeline up" in asked.text
+    assert "<script" not in asked.text
+    assert 'value="/a%20page?x=%22%3E%3Cscript%3E"' in asked.text
+    own = {"Sec-Fetch-Site": "same-origin", **PAGE}
+    wrong = ask(web, "POST", "/login", data={"token": "wrong", "next": "/a%20page"}, headers=own)
+    assert wrong.status_code == 401
+    assert "That is not the API token" in wrong.text
+    assert 'value="/a%20page"' in wrong.text
+    for token in (API_TOKEN, f" {API_TOKEN}\n", f"http://127.0.0.1:8400/?token={API_TOKEN}"):
+        done = ask(web, "POST", "/login", data={"token": token, "next": "/a%20page"}, headers=own)
+        assert (done.status_code, done.headers["Location"]) == (303, "/a%20page")
+        assert SimpleCookie(done.headers["Set-Cookie"])[SESSION_COOKIE].value == SESSION
+    assert ask(web, "GET", "/login", headers=PAGE).status_code == 200
+    assert ask(web, "GET", "/login", headers=COOKIE).headers["Location"] == "/"
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    ["https://evil.example", "//evil.example", "/\\evil.example", "\\\\evil.example", "///x",
+     "/\t/evil.example", "/\n/evil.example", " //evil.example", "evil.example", "javascript:x",
+     "/%0d%0aSet-Cookie:x=1\r\nSet-Cookie: x=1", "", "/é"],
+)  # fmt: skip
+def test_logging_in_leads_to_no_other_host(web: Web, elsewhere: str) -> None:
+    own = {"Sec-Fetch-Site": "same-origin"}
+    form = {"token": API_TOKEN, "next": elsewhere}
+    answer = ask(web, "POST", "/login", data=form, headers=own)
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/")
+    assert "x=1" not in answer.headers["Set-Cookie"]
+
+
+@pytest.mark.parametrize("path", ["//evil.example/a page", "/\\evil.example", "/%09/evil.example"])
+def test_no_address_makes_the_service_redirect_elsewhere(web: Web, path: str) -> None:
+    @web.app.get("/{anything:path}", dependencies=[Depends(web.access.page)])
+    def show(anything: str) -> None:
+        raise AssertionError
+
+    connection = HTTPConnection(web.url.removeprefix("http://"), timeout=10)
+    connection.request("GET", f"{quote(path, safe='/%')}?token={API_TOKEN}")
+    answer = connection.getresponse()
+    assert answer.status == 303
+    location = answer.headers["Location"]
+    assert location.startswith("/")
+    assert not location.startswith("//")
+    assert "\\" not in location
+    connection.close()
+
+
+def test_a_hostile_form_is_refused(web: Web) -> None:
+    own = {"Sec-Fetch-Site": "same-origin"}
+    for body, expected in (
+        (b"token=" + b"x" * 20_000, 413),
+        (b"&".join(b"a=1" for _ in range(50)), 400),
+        (b"\xff\xfe%ff%zz", 401),
+        (b"", 401),
+        (f'{{"token": "{API_TOKEN}"}}'.encode(), 401),
+    ):
+        answer = ask(web, "POST", "/login", data=body, headers=own)
+        assert answer.status_code == expected, body[:30]
+        assert "Set-Cookie" not in answer.headers
+
+
+def test_a_link_on_another_site_is_opened_by_asking_once_more(web: Web) -> None:
+    refresh = '<meta http-equiv="refresh" content="0">'
+    held_back = ask(web, "GET", "/a page", headers={**PAGE, **LINK})
+    assert held_back.status_code == 401
+    assert refresh in held_back.text
+    reloaded = {**PAGE, **LINK, "Sec-Fetch-Site": "same-origin"}
+    assert refresh not in ask(web, "GET", "/a page", headers=reloaded).text
+    stale = {**PAGE, **LINK, "Cookie": f"{SESSION_COOKIE}=ended"}
+    assert refresh not in ask(web, "GET", "/a page", headers=stale).text
+    assert refresh not in ask(web, "GET", "/a page?token=wrong", headers={**PAGE, **LINK}).text
+    assert refresh not in ask(web, "POST", "/a page", headers={**PAGE, **LINK}).text
+
+
+def test_ten_wrong_tokens_in_a_minute_close_the_door_for_the_rest_of_it(
+    web: Web, clock: Clock
+) -> None:
+    own = {"Sec-Fetch-Site": "same-origin"}
+    wrong = {"Authorization": "Bearer wrong"}
+    for _ in range(4):
+        assert ask(web, "GET", "/metrics", headers=wrong).status_code == 401
+    for _ in range(3):
+        assert ask(web, "GET", "/a page?token=wrong", headers=PAGE).status_code == 401
+        assert ask(web, "POST", "/login", data={"token": "x"}, headers=own).status_code == 401
+        clock.now += 10
+    for shut in (
+        ask(web, "GET", "/metrics", headers=BEARER),
+        ask(web, "GET", f"/a page?token={API_TOKEN}"),
+        ask(web, "POST", "/login", data={"token": API_TOKEN}, headers=own),
+    ):
+        assert shut.status_code == 429
+        assert shut.headers["Retry-After"] == "30"
+        assert "Set-Cookie" not in shut.headers
+        assert "Try again in 30 seconds" in shut.json()["error"]
+    # Who is in stays in, other addresses are let in, and no event is lost.
+    assert ask(web, "GET", "/metrics", headers=COOKIE).status_code == 200
+    elsewhere = {**BEARER, "X-Forwarded-For": "203.0.113.9"}
+    assert ask(web, "GET", "/metrics", headers=elsewhere).status_code == 200
+    assert web.post(delivery(1, 1)).status_code == 200
+    assert web.post(delivery(1, 1), token="wrong").status_code == 401
+    clock.now += 30
+    assert ask(web, "GET", "/metrics", headers=BEARER).status_code == 200
+
+
+def test_guessing_is_counted_by_network_and_in_bounded_memory() -> None:
+    clock = Clock()
+    throttle = Throttle(clock)
+    for i in range(10):
+        throttle.note_failure(f"2001:db8:1:2::{i:x}")
+    assert throttle.wait("2001:db8:1:2:ffff::1") == 60
+    assert throttle.wait("2001:db8:1:3::1") == 0
+    assert throttle.wait("") == 0
+    for i in range(20_000):
+        throttle.note_failure(f"10.{i >> 16}.{i >> 8 & 255}.{i & 255}")
+    assert len(throttle._failures) == 10_000
+
+
+def test_every_answer_carries_the_security_headers(web: Web) -> None:
+    answers = [
+        ask(web, "GET", "/healthz"),
+        ask(web, "HEAD", "/healthz"),
+        ask(web, "GET", "/nowhere"),
+        ask(web, "PUT", "/healthz"),
+        ask(web, "GET", "/login", headers=PAGE),
+        ask(web, "GET", "/a page", headers=PAGE),
+        ask(web, "GET", f"/a page?token={API_TOKEN}"),
+        ask(web, "GET", "/api/sync/status?limit=x", headers=BEARER),
+        ask(web, "GET", "/static/entrance.css"),
+        ask(web, "GET", "/static/nothing.css"),
+        ask(web, "GET", "/broken/x", headers=BEARER),
+        web.post(delivery(1, 1)),
+        web.post(b"no"),
+    ]
+    assert {a.status_code for a in answers} == {200, 303, 400, 401, 404, 405, 422, 500}
+    for answer in answers:
+        headers = answer.headers
+        assert headers["Content-Security-Policy"] == CONTENT_POLICY, answer.url
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Referrer-Policy"] == "same-origin"
+        assert headers["X-Frame-Options"] == "DENY"
+        assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
+        assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+        static = "/static/" in answer.url
+        assert headers["Cache-Control"] == ("no-cache" if static else "no-store")
+        assert "Server" not in headers
+
+
+@pytest.mark.parametrize("path", ["/static/../access.py", "/static/%2e%2e/access.py",
+                                  "/static/..%2faccess.py", "/static//etc/passwd"])  # fmt: skip
+def test_static_files_are_those_of_one_folder(web: Web, path: str) -> None:
+    prepared = requests.Request("GET", web.url).prepare()
+    prepared.url = f"{web.url}{path}"
+    with requests.Session() as session:
+        assert session.send(prepared, timeout=10).status_code == 404
+
+
+def test_head_answers_like_get_without_the_body(web: Web) -> None:
+    answer = ask(web, "HEAD", "/a page", headers=COOKIE)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert ask(web, "HEAD", "/a page").status_code == 401
+
+
+def test_people_get_a_page_and_programs_json_whatever_goes_wrong(
+    web: Web, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        for status, path in ((404, "/nowhere"), (500, "/broken/planted-secret")):
+            page = ask(web, "GET", path, headers={**BEARER, **PAGE})
+            said = ask(web, "GET", path, headers=BEARER)
+            assert page.status_code == said.status_code == status
+            assert page.headers["Content-Type"].startswith("text/html")
+            assert said.json()["success"] is False
+            assert said.json()["error"] in page.text.replace("&#39;", "'")
+            for text in (page.text, said.text):
+                assert "Traceback" not in text
+                assert "planted" not in text
+    # The log has the reason, but no address: one could hold a token.
+    assert "planted detail" in caplog.text
+    assert "/broken/{secret}" in caplog.text
+    assert "planted-secret" not in caplog.text
+    programs = ask(web, "GET", "/api/sync/status?limit=x", headers={**BEARER, **PAGE})
+    assert programs.json()["success"] is False
+    assert "limit" in programs.json()["error"]
+
+
+def test_without_the_database_every_route_says_when_to_come_again(web: Web) -> None:
+    down = "postgresql://nobody@127.0.0.1:1/nothing?connect_timeout=2"
+    object.__setattr__(web.database, "url", type(web.database.url)(down))
+    object.__setattr__(web.database, "session_url", type(web.database.url)(down))
+    headers: dict[str, Any] = {**BEARER}
+    paths = [("GET", "/metrics"), ("GET", "/healthz"), ("GET", "/api/sync/status")]
+    for method, path in [*paths, ("POST", "/api/sync/initial"), ("POST", "/api/sync/incremental")]:
+        answer = ask(web, method, path, headers=headers)
+        assert answer.status_code == 503, path
+        assert int(answer.headers["Retry-After"]) > 0
+        assert "database does not answer" in answer.json()["error"]
