@@ -4,7 +4,7 @@ import dagster as dg
 from pydantic import Field
 
 from rms_pipeline.defs.assets import RECORDS_FAILED_TAG, RECORDS_SYNCED_TAG, SYNC_TYPE_TAG
-from rms_pipeline.defs.failures import explained
+from rms_pipeline.defs.failures import Explained, explained
 from rms_pipeline.defs.resources import CurrentRmsResource, MirrorResource
 from rms_pipeline.defs.schedules import UNDER_WAY
 from rms_pipeline.mirror.database import is_locked
@@ -90,9 +90,8 @@ def refresh_opportunities(
         )
     )
     if total.error:
-        raise dg.Failure(
-            f"{total.failed} events went back to the queue and will be tried again: {total.error}",
-            allow_retries=False,
+        raise Explained(
+            f"{total.failed} events went back to the queue and will be tried again: {total.error}"
         )
 
 
