@@ -113,7 +113,7 @@ def _execute(
         ".dagster/repository": "__repository__@rms_pipeline",
         "dagster/max_retries": "0",
         # What the UI shows as "Launched by".
-        "user": "rms-pipeline on the command line",
+        "user": "command line",
     }
     return job.execute_in_process(
         instance=instance,

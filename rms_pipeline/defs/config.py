@@ -12,14 +12,14 @@ class WalkConfig(dg.Config):
         ge=0,
         le=36_500,
         description="Full syncs: fetch what ends at most this many days ago or later. "
-        "Empty: RMS_SYNC_DAYS_BACK, 30 unless set.",
+        "Without it: the setting RMS_SYNC_DAYS_BACK, 30 unless set.",
     )
     days_ahead: int | None = Field(
         default=None,
         ge=0,
         le=36_500,
         description="Full syncs: fetch what starts at most this many days from now. "
-        "Empty: RMS_SYNC_DAYS_AHEAD, 365 unless set.",
+        "Without it: the setting RMS_SYNC_DAYS_AHEAD, 365 unless set.",
     )
     overlap_minutes: int = Field(
         default=5,

@@ -5,6 +5,7 @@ from pydantic import Field
 
 from rms_pipeline.defs.assets import RECORDS_FAILED_TAG, RECORDS_SYNCED_TAG, SYNC_TYPE_TAG
 from rms_pipeline.defs.failures import Explained, explained
+from rms_pipeline.defs.metadata import status_metadata
 from rms_pipeline.defs.resources import CurrentRmsResource, MirrorResource
 from rms_pipeline.defs.schedules import UNDER_WAY
 from rms_pipeline.mirror.database import is_locked
@@ -62,7 +63,7 @@ def refresh_opportunities(
             if not done.claimed or done.error:
                 break
         calls = client.counts.calls
-    refresh_status_counts(database)
+    frame = refresh_status_counts(database)
     result = total.refreshed.result
     result += by_hand.result
     context.instance.add_run_tags(
@@ -89,6 +90,7 @@ def refresh_opportunities(
             },
         )
     )
+    context.log_event(dg.AssetMaterialization("status_counts", metadata=status_metadata(frame)))
     if total.error:
         raise Explained(
             f"{total.failed} events went back to the queue and will be tried again: {total.error}"
