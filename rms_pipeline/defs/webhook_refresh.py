@@ -4,6 +4,7 @@ import dagster as dg
 from pydantic import Field
 
 from rms_pipeline.defs.assets import RECORDS_FAILED_TAG, RECORDS_SYNCED_TAG, SYNC_TYPE_TAG
+from rms_pipeline.defs.config import LaunchpadConfig
 from rms_pipeline.defs.failures import Explained, explained
 from rms_pipeline.defs.metadata import status_metadata
 from rms_pipeline.defs.resources import CurrentRmsResource, MirrorResource
@@ -20,7 +21,7 @@ from rms_pipeline.sync.refreshing import Refreshed, refresh
 FAST_LANE_SECONDS = 10.0
 
 
-class RefreshConfig(dg.Config):
+class RefreshConfig(LaunchpadConfig):
     """What to refresh."""
 
     ids: list[int] = Field(
