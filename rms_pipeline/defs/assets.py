@@ -61,7 +61,10 @@ current_rms_api = dg.AssetSpec(
     owners=OWNERS,
     description="Pages of the Current RMS list of opportunities, stored exactly as received. A "
     "full sync fetches what overlaps the window of 30 days back to a year ahead and what has no "
-    "dates; an incremental one whatever changed since the last, whatever its dates.",
+    "dates; an incremental one whatever changed since the last, whatever its dates.\n\n"
+    "In the metadata: *api_calls*, of which some had to be asked again because the account's limit "
+    "was reached (*throttled_calls*) or the answer was no good (*retried_calls*). What an unfinished "
+    "sync had just fetched is not fetched again (*pages_kept_from_unfinished_sync*).",
     metadata={
         "dagster/table_name": "public.raw_rms_pages",
         "dagster/column_schema": RAW_PAGE_COLUMNS,
@@ -136,7 +139,12 @@ def _land_changes(
     owners=OWNERS,
     description="One row for each opportunity: the table that people query. Rows that did not "
     "change only learn when they were last asked for. After a full sync, rows that Current RMS no "
-    "longer has move to deleted_opportunities, and the count is compared with the API's own.",
+    "longer has move to deleted_opportunities, and the count is compared with the API's own.\n\n"
+    "In the metadata: rows *created*, *updated*, *unchanged*, *restored* after a deletion; records "
+    "that were *stale* (the table had a newer one) or *failed* (see the table sync_faults). "
+    "The next incremental sync starts at *watermark*. After a full sync *certificate* says whether "
+    "*mirrored* rows are as many as *counted_by_api*, with *repaired* ones fetched again for it, "
+    "and rows were *deleted* or kept because too many would have gone (*deletions_held_back*).",
     metadata={
         "dagster/table_name": "public.opportunities",
         "dagster/column_schema": OPPORTUNITY_COLUMNS,
@@ -217,7 +225,8 @@ def _walk_to_store(connection: Connection, run: dg.DagsterRun) -> walks.StoredWa
     kinds={"postgres", "pandas"},
     owners=OWNERS,
     description="How many opportunities there are in each status, and what they are worth. "
-    "The counts add up to the rows of opportunities.",
+    "The counts add up to the rows of opportunities. Table and chart are in the metadata, under "
+    "*counts*; Plots shows how each status developed.",
     metadata={
         "dagster/table_name": "public.status_counts",
         "dagster/column_schema": STATUS_COLUMNS,

@@ -20,7 +20,7 @@ class Explained(DagsterUserCodeProcessError, dg.Failure):
 
     def __init__(self, text: str) -> None:
         shown = SerializableErrorInfo(message=f"{text}\n", stack=[], cls_name="Failure")
-        super().__init__(text, user_code_process_error_infos=[shown])
+        super().__init__(text, user_code_process_error_infos=[shown])  # type: ignore[no-untyped-call]
         self.allow_retries = False
 
 
