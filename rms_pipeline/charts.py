@@ -25,7 +25,7 @@ _COLOURS = {
 }
 OTHER_COLOUR = "#7d8590"
 _TEXT = "#7a7d82"
-_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
+_FONT = "system-ui,sans-serif"
 _WIDTH, _ROW, _BAR = 620, 26, 16
 _LABEL, _VALUE = 130, 130
 _LONGEST_LABEL = 18
@@ -47,29 +47,33 @@ class Bar:
 
 
 def bar_chart(title: str, bars: Sequence[Bar]) -> str:
-    """Horizontal bars, longest = full width, as an SVG document of about 0.3 kB a bar."""
+    """Horizontal bars, longest = full width, as an SVG document of about 0.2 kB a bar."""
     longest = max((bar.value for bar in bars), default=0) or 1
     room = _WIDTH - _LABEL - _VALUE
     height = max(len(bars), 1) * _ROW + 4
-    rows = []
+    labels, rows = [], []
     for number, bar in enumerate(bars):
-        middle = number * _ROW + _ROW / 2 + 2
+        middle = number * _ROW + _ROW // 2 + 2
         # A status that has anything has a bar that can be seen.
         length = max(bar.value / longest * room, 2 if bar.value else 0)
+        labels.append(f'<text x="{_LABEL - 10}" y="{middle}">{_label(bar.label)}</text>')
         rows.append(
-            f'<text x="{_LABEL - 10}" y="{middle:g}" text-anchor="end">{_label(bar.label)}</text>'
-            f'<rect x="{_LABEL}" y="{middle - _BAR / 2:g}" width="{length:.1f}" height="{_BAR}"'
+            f'<rect x="{_LABEL}" y="{middle - _BAR // 2}" width="{length:.1f}" height="{_BAR}"'
             f' rx="3" fill="{bar.colour}"/>'
-            f'<text x="{_LABEL + length + 8:.1f}" y="{middle:g}">{escape(bar.note)}</text>'
+            f'<text x="{_LABEL + length + 8:.1f}" y="{middle}">{_text(bar.note)}</text>'
         )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}"'
         f' viewBox="0 0 {_WIDTH} {height}" role="img" font-family="{_FONT}" font-size="13"'
-        f' fill="{_TEXT}" dominant-baseline="central"><title>{escape(title)}</title>'
-        f"{''.join(rows)}</svg>"
+        f' fill="{_TEXT}" dominant-baseline="central"><title>{_text(title)}</title>'
+        f'<g text-anchor="end">{"".join(labels)}</g>{"".join(rows)}</svg>'
     )
 
 
 def _label(text: str) -> str:
-    short = text if len(text) <= _LONGEST_LABEL else text[: _LONGEST_LABEL - 1] + "…"
-    return escape("".join(c for c in short if c.isprintable()))
+    return _text(text if len(text) <= _LONGEST_LABEL else text[: _LONGEST_LABEL - 1] + "…")
+
+
+def _text(text: str) -> str:
+    """Fit for XML, which knows no control characters, not even escaped."""
+    return escape("".join(c for c in text if c.isprintable()))

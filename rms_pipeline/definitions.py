@@ -17,6 +17,7 @@ from rms_pipeline.defs import (
     webhook_refresh,
 )
 from rms_pipeline.defs.resources import CurrentRmsResource, MirrorResource
+from rms_pipeline.settings import settings
 
 # Dagster passes this itself when it binds a sensor to its job; nobody can act on the warning.
 warnings.filterwarnings("ignore", "Parameter `owners` of initializer `SensorDefinition")
@@ -40,9 +41,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
             asset_checks.status_counts_add_up,
         ],
         jobs=[
-            jobs.initial_sync,
-            jobs.incremental_sync,
-            jobs.reconciliation,
+            *jobs.sync_jobs(days_back=settings().days_back, days_ahead=settings().days_ahead),
             webhook_refresh.webhook_refresh,
             business_events.business_events,
             housekeeping.housekeeping,
@@ -64,4 +63,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
     )
 
 
-defs = build_defs()
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Asked for by Dagster only: a setting that is wrong must not make this module unreadable."""
+    return build_defs()

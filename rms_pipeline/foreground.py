@@ -101,6 +101,8 @@ def _execute(
         # Filed under our code location in the UI; a retry by the daemon would run unasked.
         ".dagster/repository": "__repository__@rms_pipeline",
         "dagster/max_retries": "0",
+        # What the UI shows as "Launched by".
+        "user": "command line",
     }
     return job.execute_in_process(
         instance=instance,

@@ -47,10 +47,9 @@ def contrast(one: str, other: str) -> float:
 
 def seen(colour: str, eyes: Matrix) -> Vector:
     """CIE L*a*b* of the colour as those eyes see it."""
-    rgb = [
-        min(1.0, max(0.0, sum(a * b for a, b in zip(row, linear(colour), strict=True))))
-        for row in eyes
-    ]
+    light = linear(colour)
+    mixed = [sum(a * b for a, b in zip(row, light, strict=True)) for row in eyes]
+    rgb = [min(1.0, max(0.0, part)) for part in mixed]
     xyz = [
         (0.4124 * rgb[0] + 0.3576 * rgb[1] + 0.1805 * rgb[2]) / 0.9505,
         0.2126 * rgb[0] + 0.7152 * rgb[1] + 0.0722 * rgb[2],

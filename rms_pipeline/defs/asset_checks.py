@@ -1,5 +1,6 @@
 """Facts about the tables that must hold after every sync."""
 
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -17,6 +18,10 @@ def _one_row(mirror: MirrorResource, query: str, *values: object) -> tuple[Any, 
     return row
 
 
+def _timestamp(text: str) -> dg.TimestampMetadataValue:
+    return dg.MetadataValue.timestamp(datetime.fromisoformat(text))
+
+
 @dg.asset_check(
     asset="opportunities",
     description="No opportunity stands in the table twice, and none without an id.",
@@ -25,7 +30,7 @@ def opportunity_ids_are_unique(mirror: MirrorResource) -> dg.AssetCheckResult:
     rows, ids = _one_row(mirror, "SELECT count(*), count(DISTINCT id) FROM opportunities")
     return dg.AssetCheckResult(
         passed=rows == ids,
-        description=f"{rows} rows, {ids} different ids.",
+        description=f"{rows:,} rows, {ids:,} different ids.",
         metadata={"rows": rows, "ids": ids},
     )
 
@@ -46,10 +51,10 @@ def no_faults(
     return dg.AssetCheckResult(
         passed=faults == 0,
         severity=dg.AssetCheckSeverity.WARN,
-        description="None."
+        description="Everything could be kept as it came."
         if faults == 0
-        else f"{faults} values of {records} opportunities; see: SELECT * FROM sync_faults "
-        f"WHERE run = '{context.run.run_id}'",
+        else f"{faults:,} values of {records:,} opportunities could not; see: SELECT * FROM "
+        f"sync_faults WHERE run = '{context.run.run_id}'",
         metadata={"faults": faults, "opportunities": records},
     )
 
@@ -73,14 +78,15 @@ def mirror_is_complete(mirror: MirrorResource) -> dg.AssetCheckResult:
             "counted_by_api": certificate["counted"],
             "mirrored": certificate["mirrored"],
             "cannot_be_stored": certificate["unstorable"],
-            "as_of": certificate["as_of"],
+            "as_of": _timestamp(certificate["as_of"]),
         },
     )
 
 
 @dg.asset_check(
     asset="opportunities",
-    description="No more rows went at once than can be believed: at most 5 % of the window, or 20.",
+    description="No sync removed more rows than can be believed: at most 5 % of the window, or 20. "
+    "What would exceed that stays until a person confirms it.",
 )
 def deletions_are_plausible(mirror: MirrorResource) -> dg.AssetCheckResult:
     walk = _last_full_walk(mirror)
@@ -88,7 +94,7 @@ def deletions_are_plausible(mirror: MirrorResource) -> dg.AssetCheckResult:
     held_back, deleted = int(found["held_back"]), int(found["deleted"])
     return dg.AssetCheckResult(
         passed=held_back == 0,
-        description=f"{deleted:,} rows went."
+        description=f"The last full sync removed {deleted:,} rows."
         if not held_back
         else f"At least {held_back:,} rows are gone from Current RMS, more than 5 % of the window "
         "(and more than 20), so none was removed here. If the API key's user has lost the right to "
@@ -126,7 +132,7 @@ def webhooks_arrive(mirror: MirrorResource) -> dg.AssetCheckResult:
         metadata={
             "changed": audit["changed"],
             "came_by_webhook": audit["by_webhook"],
-            "last_webhook_at": audit["last_event_at"],
+            "last_webhook_at": _timestamp(audit["last_event_at"]),
         },
     )
 
@@ -148,6 +154,6 @@ def status_counts_add_up(mirror: MirrorResource) -> dg.AssetCheckResult:
     )
     return dg.AssetCheckResult(
         passed=rows == counted,
-        description=f"{counted} counted, {rows} rows.",
+        description=f"{counted:,} counted, {rows:,} rows.",
         metadata={"counted": int(counted), "rows": rows},
     )

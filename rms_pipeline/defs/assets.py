@@ -4,14 +4,20 @@ from datetime import timedelta
 from typing import Any
 
 import dagster as dg
-import pandas as pd
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.window import Window
-from rms_pipeline.defs.columns import OPPORTUNITY_COLUMNS
+from rms_pipeline.defs.columns import OPPORTUNITY_COLUMNS, RAW_PAGE_COLUMNS, STATUS_COLUMNS
 from rms_pipeline.defs.config import StoreConfig, WalkConfig
-from rms_pipeline.defs.failures import explained
+from rms_pipeline.defs.failures import Explained, explained
+from rms_pipeline.defs.metadata import (
+    audit_metadata,
+    instant,
+    settled_metadata,
+    status_metadata,
+    walk_metadata,
+)
 from rms_pipeline.defs.resources import CurrentRmsResource, MirrorResource
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror import walks
@@ -22,7 +28,7 @@ from rms_pipeline.mirror.raw_pages import count_stored
 from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
 from rms_pipeline.settings import settings
 from rms_pipeline.sync.landing import LandedWalk, land_changes, land_window
-from rms_pipeline.sync.settling import Settled, settle_full_walk
+from rms_pipeline.sync.settling import settle_full_walk
 from rms_pipeline.sync.storing import merge_walk
 
 GROUP = "current_rms"
@@ -31,6 +37,12 @@ WALK_LOCK, SETTLING_LOCK = "walk", "settling"
 RECORDS_SYNCED_TAG, RECORDS_FAILED_TAG = "rms/records_synced", "rms/records_failed"
 SYNC_TYPE_TAG = "rms/sync_type"
 INCREMENTAL = "incremental_sync"
+
+# Incremental syncs come every 15 minutes: two in a row are missing, or a morning's worth. (Dagster
+# would show 45 minutes as "an hour".)
+KEPT_FRESH = dg.FreshnessPolicy.time_window(
+    warn_window=timedelta(minutes=40), fail_window=timedelta(hours=3)
+)
 
 current_rms_api = dg.AssetSpec(
     "current_rms_api",
@@ -49,7 +61,15 @@ current_rms_api = dg.AssetSpec(
     owners=OWNERS,
     description="Pages of the Current RMS list of opportunities, stored exactly as received. A "
     "full sync fetches what overlaps the window of 30 days back to a year ahead and what has no "
-    "dates; an incremental one whatever changed since the last, whatever its dates.",
+    "dates; an incremental one whatever changed since the last, whatever its dates.\n\n"
+    "In the metadata: *api_calls*, of which some had to be asked again because the account's limit "
+    "was reached (*throttled_calls*) or the answer was no good (*retried_calls*). What an "
+    "unfinished sync had just fetched is not fetched again (*pages_kept_from_unfinished_sync*).",
+    metadata={
+        "dagster/table_name": "public.raw_rms_pages",
+        "dagster/column_schema": RAW_PAGE_COLUMNS,
+    },
+    freshness_policy=KEPT_FRESH,
 )
 def raw_rms_pages(
     context: dg.AssetExecutionContext,
@@ -76,7 +96,7 @@ def raw_rms_pages(
             walk = _land_changes(database, client, context.run.run_id, config)
         else:
             walk = _land_window(database, client, context.run.run_id, config)
-    return dg.MaterializeResult(metadata=_walk_metadata(walk))
+    return dg.MaterializeResult(metadata=walk_metadata(walk))
 
 
 def _land_window(
@@ -112,28 +132,6 @@ def _land_changes(
     )
 
 
-def _walk_metadata(walk: LandedWalk) -> dict[str, Any]:
-    metadata: dict[str, Any] = {
-        "pages": walk.pages,
-        "records": walk.distinct_records,
-        "bytes": walk.bytes,
-        "api_calls": walk.api_calls,
-        "throttled_calls": walk.throttled_calls,
-        "retried_calls": walk.retried_calls,
-        "walk_seconds": round(walk.seconds, 3),
-        "walk_notes": "; ".join(walk.notes) or "none",
-    }
-    if walk.window is not None:
-        metadata["window_start"] = walk.window.start.isoformat()
-        metadata["window_end"] = walk.window.end.isoformat()
-        metadata["pages_kept_from_unfinished_sync"] = walk.pages_kept
-    if walk.since is not None:
-        metadata["changed_since"] = walk.since.isoformat()
-    if walk.clock_skew is not None:
-        metadata["api_clock_ahead_seconds"] = round(walk.clock_skew, 1)
-    return metadata
-
-
 @dg.asset(
     deps=[raw_rms_pages],
     group_name=GROUP,
@@ -141,11 +139,17 @@ def _walk_metadata(walk: LandedWalk) -> dict[str, Any]:
     owners=OWNERS,
     description="One row for each opportunity: the table that people query. Rows that did not "
     "change only learn when they were last asked for. After a full sync, rows that Current RMS no "
-    "longer has move to deleted_opportunities, and the count is compared with the API's own.",
+    "longer has move to deleted_opportunities, and the count is compared with the API's own.\n\n"
+    "In the metadata: rows *created*, *updated*, *unchanged*, *restored* after a deletion; records "
+    "that were *stale* (the table had a newer one) or *failed* (see the table sync_faults). "
+    "The next incremental sync starts at *watermark*. After a full sync *certificate* says whether "
+    "*mirrored* rows are as many as *counted_by_api*, with *repaired* ones fetched again for it, "
+    "and rows were *deleted* or kept because too many would have gone (*deletions_held_back*).",
     metadata={
         "dagster/table_name": "public.opportunities",
         "dagster/column_schema": OPPORTUNITY_COLUMNS,
     },
+    freshness_policy=KEPT_FRESH,
 )
 def opportunities(
     context: dg.AssetExecutionContext,
@@ -193,16 +197,11 @@ def opportunities(
         "merge_seconds": round(merged.seconds, 3),
     }
     if walk.watermark is not None:
-        metadata["watermark"] = walk.watermark.isoformat()
+        metadata["watermark"] = instant(walk.watermark)
     if settled is not None:
-        metadata |= _settled_metadata(settled)
+        metadata |= settled_metadata(settled)
     if audit is not None:
-        metadata["changed_in_current_rms"] = audit.changed
-        metadata["came_by_webhook"] = audit.by_webhook
-        if audit.share is not None:
-            metadata["webhook_share"] = round(audit.share, 3)
-        if audit.lag_seconds is not None:
-            metadata["webhook_lag_seconds"] = round(audit.lag_seconds, 1)
+        metadata |= audit_metadata(audit)
     return dg.MaterializeResult(metadata=metadata)
 
 
@@ -213,28 +212,11 @@ def _walk_to_store(connection: Connection, run: dg.DagsterRun) -> walks.StoredWa
     if walk is None or walk.completed_at is None:
         walk = walks.newest_walk(connection, kind=walks.FULL)
     if walk is None:
-        raise dg.Failure(
+        raise Explained(
             "There are no pages to decode yet: materialize raw_rms_pages as well, or run the job "
-            "initial_sync.",
-            allow_retries=False,
+            "initial_sync."
         )
     return walk
-
-
-def _settled_metadata(settled: Settled) -> dict[str, Any]:
-    certificate = settled.certificate
-    return {
-        "certificate": certificate.sentence,
-        "complete": certificate.shown,
-        "counted_by_api": certificate.counted,
-        "mirrored": certificate.mirrored,
-        "repaired": certificate.repaired,
-        "deleted": settled.deleted,
-        "deletions_held_back": settled.held_back,
-        "left_window": settled.left_window,
-        "reverified_outside_window": settled.reverified,
-        "verification_calls": settled.calls,
-    }
 
 
 @dg.asset(
@@ -243,37 +225,14 @@ def _settled_metadata(settled: Settled) -> dict[str, Any]:
     kinds={"postgres", "pandas"},
     owners=OWNERS,
     description="How many opportunities there are in each status, and what they are worth. "
-    "The counts add up to the rows of opportunities.",
-    metadata={"dagster/table_name": "public.status_counts"},
+    "The counts add up to the rows of opportunities. Table and chart are in the metadata, under "
+    "*counts*; Plots shows how each status developed.",
+    metadata={
+        "dagster/table_name": "public.status_counts",
+        "dagster/column_schema": STATUS_COLUMNS,
+    },
+    freshness_policy=KEPT_FRESH,
 )
 def status_counts(mirror: MirrorResource) -> dg.MaterializeResult[Any]:
     frame = refresh_status_counts(mirror.database, settings().time_zone)
-    numbers = {
-        f"count/{status}": int(count)
-        for status, count in zip(frame["opportunity_status"], frame["opportunities"], strict=True)
-    }
-    return dg.MaterializeResult(
-        metadata={
-            "counts": dg.MetadataValue.md(_markdown(frame)),
-            "dagster/row_count": len(frame),
-            "opportunities": int(frame["opportunities"].sum()),
-            "total_value": float(frame["total_value"].sum()),
-            **numbers,
-        }
-    )
-
-
-def _markdown(frame: pd.DataFrame) -> str:
-    shown = frame.rename(
-        columns={
-            "opportunity_status": "Status",
-            "opportunities": "Opportunities",
-            "charge_total": "Charge total",
-            "total_value": "Total value",
-        }
-    )
-    # A status is typed by people; a pipe in it must not end the cell.
-    shown["Status"] = shown["Status"].str.replace("|", "\\|", regex=False)
-    for column in ("Charge total", "Total value"):
-        shown[column] = [f"{value:,.2f}" for value in shown[column]]
-    return shown.to_markdown(index=False, disable_numparse=True)
+    return dg.MaterializeResult(metadata=status_metadata(frame))

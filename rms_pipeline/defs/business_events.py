@@ -4,13 +4,14 @@ import dagster as dg
 from pydantic import Field
 
 from rms_pipeline.actions import act
+from rms_pipeline.defs.config import LaunchpadConfig
 from rms_pipeline.defs.resources import MirrorResource
 from rms_pipeline.mirror.changes import changes_after
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.settings import settings
 
 
-class ChangesConfig(dg.Config):
+class ChangesConfig(LaunchpadConfig):
     """Which changes, by id in opportunity_changes."""
 
     after: int = Field(description="Those with a higher id than this,")

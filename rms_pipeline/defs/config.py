@@ -1,10 +1,33 @@
 """What a person may set in the launchpad. Leave it all alone for the usual sync."""
 
+from typing import Any
+
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
+
+from rms_pipeline.defs.failures import Explained
 
 
-class WalkConfig(dg.Config):
+class LaunchpadConfig(dg.Config):
+    """What a person may set. A value out of range fails the run with a sentence."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _say_what_is_wrong(cls, values: Any, handler: ModelWrapValidatorHandler[Any]) -> Any:
+        try:
+            return handler(values)
+        except ValidationError as error:
+            wrong = "; ".join(
+                f"{'.'.join(map(str, e['loc']))} is {e['input']!r}, but {e['msg'].lower()}"
+                for e in error.errors(include_url=False)
+            )
+            raise Explained(
+                f"The run's config cannot be used: {wrong}. Nothing was done. Change it in the "
+                "launchpad and launch again."
+            ) from None
+
+
+class WalkConfig(LaunchpadConfig):
     """What is fetched from Current RMS."""
 
     days_back: int | None = Field(
@@ -12,14 +35,14 @@ class WalkConfig(dg.Config):
         ge=0,
         le=36_500,
         description="Full syncs: fetch what ends at most this many days ago or later. "
-        "Empty: RMS_SYNC_DAYS_BACK, 30 unless set.",
+        "Without it: the setting RMS_SYNC_DAYS_BACK, 30 unless set.",
     )
     days_ahead: int | None = Field(
         default=None,
         ge=0,
         le=36_500,
         description="Full syncs: fetch what starts at most this many days from now. "
-        "Empty: RMS_SYNC_DAYS_AHEAD, 365 unless set.",
+        "Without it: the setting RMS_SYNC_DAYS_AHEAD, 365 unless set.",
     )
     overlap_minutes: int = Field(
         default=5,
@@ -37,7 +60,7 @@ class WalkConfig(dg.Config):
     )
 
 
-class StoreConfig(dg.Config):
+class StoreConfig(LaunchpadConfig):
     """What becomes of what was fetched."""
 
     confirm_deletions: bool = Field(
@@ -54,7 +77,7 @@ class StoreConfig(dg.Config):
     )
 
 
-class HousekeepingConfig(dg.Config):
+class HousekeepingConfig(LaunchpadConfig):
     """How long things are kept, in days."""
 
     runs_days: int = Field(

@@ -5,8 +5,23 @@ from contextlib import contextmanager
 
 import dagster as dg
 import psycopg2
+from dagster._core.errors import DagsterUserCodeProcessError
+from dagster_shared.error import SerializableErrorInfo
 
 from rms_pipeline.errors import RmsPipelineError
+
+
+class Explained(DagsterUserCodeProcessError, dg.Failure):
+    """A failure that Dagster shows as its text alone, and does not try again.
+
+    Who reads it can act on the text; the stack, which Dagster prints around a plain `Failure`,
+    would push it off the page. The error of another process is what Dagster takes as it is given.
+    """
+
+    def __init__(self, text: str) -> None:
+        shown = SerializableErrorInfo(message=f"{text}\n", stack=[], cls_name="Failure")
+        super().__init__(text, user_code_process_error_infos=[shown])  # type: ignore[no-untyped-call]
+        self.allow_retries = False
 
 
 @contextmanager
@@ -15,11 +30,10 @@ def explained(work: str = "sync") -> Iterator[None]:
     try:
         yield
     except RmsPipelineError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
+        raise Explained(str(error)) from None
     except psycopg2.OperationalError as error:
         said = " ".join(str(error).split()) or type(error).__name__
-        raise dg.Failure(
+        raise Explained(
             f"PostgreSQL failed during the {work}: {said}. Check that the server is up and its "
-            f"disk has room. What was stored is whole; run the {work} again to complete it.",
-            allow_retries=False,
+            f"disk has room. What was stored is whole; run the {work} again to complete it."
         ) from None

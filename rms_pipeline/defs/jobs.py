@@ -1,6 +1,9 @@
 """What can be launched."""
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import (
+    UnresolvedAssetJobDefinition,
+)
 
 from rms_pipeline.defs.assets import (
     INCREMENTAL,
@@ -9,7 +12,7 @@ from rms_pipeline.defs.assets import (
     raw_rms_pages,
     status_counts,
 )
-from rms_pipeline.defs.config import StoreConfig
+from rms_pipeline.defs.config import StoreConfig, WalkConfig
 
 _ALL = dg.AssetSelection.assets(raw_rms_pages, opportunities, status_counts)
 # What they say is only found out by a full walk.
@@ -19,27 +22,48 @@ _OF_FULL_SYNCS = dg.AssetSelection.checks(
 )
 NIGHTLY_REVERIFY_CALLS = 20
 
-initial_sync = dg.define_asset_job(
-    "initial_sync",
-    selection=_ALL,
-    description="The full sync: fetches every opportunity in the window and brings the tables up "
-    "to date. Safe to run at any time and as often as you like.",
-    tags={SYNC_TYPE_TAG: "initial_sync"},
-)
 
-incremental_sync = dg.define_asset_job(
-    INCREMENTAL,
-    selection=_ALL - _OF_FULL_SYNCS,
-    description="Fetches whatever changed in Current RMS since the last sync, whatever its dates; "
-    "usually one call. Deletions, and records without an updated_at, are for reconciliation.",
-    tags={SYNC_TYPE_TAG: INCREMENTAL},
-)
+def sync_jobs(*, days_back: int, days_ahead: int) -> list[UnresolvedAssetJobDefinition]:
+    """The jobs that sync. Their launchpads open with all that may be set, the window in days.
 
-reconciliation = dg.define_asset_job(
-    "reconciliation",
-    selection=_ALL,
-    config=dg.RunConfig(ops={"opportunities": StoreConfig(reverify_calls=NIGHTLY_REVERIFY_CALLS)}),
-    description="The nightly full sync: finds what no incremental sync can (deletions, edits "
-    "without a new updated_at, missed webhooks) and asks again for rows outside the window.",
-    tags={SYNC_TYPE_TAG: "reconciliation"},
-)
+    Without config, as schedules and the command launch them, the window is that of the settings.
+    """
+
+    def full(*, reverify_calls: int = 0) -> dg.RunConfig:
+        return dg.RunConfig(
+            ops={
+                raw_rms_pages.op.name: WalkConfig(days_back=days_back, days_ahead=days_ahead),
+                opportunities.op.name: StoreConfig(reverify_calls=reverify_calls),
+            }
+        )
+
+    return [
+        dg.define_asset_job(
+            "initial_sync",
+            selection=_ALL,
+            config=full(),
+            description="The full sync: fetches every opportunity in the window and brings the "
+            "tables up to date. Safe to run at any time and as often as you like. For another "
+            "window choose Open launchpad beside Materialize all, and set days_back and "
+            "days_ahead.",
+            tags={SYNC_TYPE_TAG: "initial_sync"},
+        ),
+        dg.define_asset_job(
+            INCREMENTAL,
+            selection=_ALL - _OF_FULL_SYNCS,
+            config={"ops": {raw_rms_pages.op.name: {"config": {"overlap_minutes": 5}}}},
+            description="Fetches whatever changed in Current RMS since the last sync, whatever its "
+            "dates; usually one call. Deletions, and records without an updated_at, are for "
+            "reconciliation.",
+            tags={SYNC_TYPE_TAG: INCREMENTAL},
+        ),
+        dg.define_asset_job(
+            "reconciliation",
+            selection=_ALL,
+            config=full(reverify_calls=NIGHTLY_REVERIFY_CALLS),
+            description="The nightly full sync: finds what no incremental sync can (deletions, "
+            "edits without a new updated_at, missed webhooks) and asks again for rows outside the "
+            "window.",
+            tags={SYNC_TYPE_TAG: "reconciliation"},
+        ),
+    ]

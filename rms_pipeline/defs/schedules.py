@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 import dagster as dg
 
-from rms_pipeline.defs import jobs
+from rms_pipeline.defs.assets import INCREMENTAL
 from rms_pipeline.defs.housekeeping import housekeeping
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.history import has_full_sync
@@ -41,7 +41,7 @@ def _reason_to_skip(instance: dg.DagsterInstance, *, needs_full_sync: bool) -> s
 
 @dg.schedule(
     name="incremental_sync",
-    job=jobs.incremental_sync,
+    job_name=INCREMENTAL,
     cron_schedule="*/15 * * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Every 15 minutes: what changed since the last sync.",
@@ -53,7 +53,7 @@ def incremental_sync(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | d
 
 @dg.schedule(
     name="reconciliation",
-    job=jobs.reconciliation,
+    job_name="reconciliation",
     cron_schedule="20 2 * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Every night at 02:20 UTC: a full sync, with deletions and the proof that the "

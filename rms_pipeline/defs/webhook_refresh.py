@@ -4,7 +4,9 @@ import dagster as dg
 from pydantic import Field
 
 from rms_pipeline.defs.assets import RECORDS_FAILED_TAG, RECORDS_SYNCED_TAG, SYNC_TYPE_TAG
-from rms_pipeline.defs.failures import explained
+from rms_pipeline.defs.config import LaunchpadConfig
+from rms_pipeline.defs.failures import Explained, explained
+from rms_pipeline.defs.metadata import status_metadata
 from rms_pipeline.defs.resources import CurrentRmsResource, MirrorResource
 from rms_pipeline.defs.schedules import UNDER_WAY
 from rms_pipeline.mirror.database import is_locked
@@ -19,7 +21,7 @@ from rms_pipeline.sync.refreshing import Refreshed, refresh
 FAST_LANE_SECONDS = 10.0
 
 
-class RefreshConfig(dg.Config):
+class RefreshConfig(LaunchpadConfig):
     """What to refresh."""
 
     ids: list[int] = Field(
@@ -62,7 +64,7 @@ def refresh_opportunities(
             if not done.claimed or done.error:
                 break
         calls = client.counts.calls
-    refresh_status_counts(database, settings().time_zone)
+    frame = refresh_status_counts(database, settings().time_zone)
     result = total.refreshed.result
     result += by_hand.result
     context.instance.add_run_tags(
@@ -89,10 +91,10 @@ def refresh_opportunities(
             },
         )
     )
+    context.log_event(dg.AssetMaterialization("status_counts", metadata=status_metadata(frame)))
     if total.error:
-        raise dg.Failure(
-            f"{total.failed} events went back to the queue and will be tried again: {total.error}",
-            allow_retries=False,
+        raise Explained(
+            f"{total.failed} events went back to the queue and will be tried again: {total.error}"
         )
 
 

@@ -6,8 +6,10 @@ Gathered for some seconds: an event of Dagster's for every webhook would drown t
 import logging
 import threading
 
+import pandas as pd
 from dagster import AssetMaterialization, DagsterInstance
 
+from rms_pipeline.defs.metadata import status_metadata
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
 from rms_pipeline.sync.queued import WorkedOff
@@ -25,6 +27,7 @@ class Reporter:
         self._time_zone = time_zone
         self._lock = threading.Lock()
         self._done = WorkedOff()
+        self._counted: pd.DataFrame | None = None
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reporting", daemon=True)
 
@@ -78,10 +81,12 @@ class Reporter:
                 },
             )
         )
-        self._instance.report_runless_asset_event(
-            AssetMaterialization(
-                "status_counts",
-                description="Recounted after webhooks.",
-                metadata={"dagster/row_count": len(frame)},
+        if self._counted is None or not frame.equals(self._counted):
+            self._instance.report_runless_asset_event(
+                AssetMaterialization(
+                    "status_counts",
+                    description="Recounted after webhooks.",
+                    metadata=status_metadata(frame),
+                )
             )
-        )
+            self._counted = frame

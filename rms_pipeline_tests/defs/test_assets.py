@@ -1,6 +1,7 @@
 """The assets in a real Dagster instance: "Materialize all", partial runs, checks, what they say."""
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -99,3 +100,47 @@ def test_a_fault_is_a_warning_and_the_sync_completes(
     assert [(c.check_name, c.severity) for c in failed] == [
         ("no_faults", dg.AssetCheckSeverity.WARN)
     ]
+
+
+def test_a_window_out_of_range_fails_with_a_sentence_and_without_a_stack(
+    instance: dg.DagsterInstance, empty_url: str, sandbox: SandboxServer
+) -> None:
+    job = build_defs().resolve_job_def("initial_sync")
+    config = {"ops": {"raw_rms_pages": {"config": {"days_back": -5}}}}
+    result = job.execute_in_process(instance=instance, run_config=config, raise_on_error=False)
+    failure = result.failure_data_for_node("raw_rms_pages")
+    assert failure is not None
+    assert failure.error is not None
+    assert failure.error.stack == []
+    assert "days_back is -5" in failure.error.message
+    assert not sandbox.requests
+    with database_at(empty_url).session() as connection:
+        assert "days_back is -5" in str(latest_syncs(connection)[0].error)
+
+
+def test_a_failure_that_a_person_can_act_on_is_shown_without_a_stack(
+    instance: dg.DagsterInstance,
+) -> None:
+    result = materialize(instance, "opportunities", succeed=False)
+    failure = result.failure_data_for_node("opportunities")
+    assert failure is not None
+    assert failure.error is not None
+    assert (failure.error.stack, failure.error.cause) == ([], None)
+    assert failure.error.to_string().startswith("There are no pages")
+
+
+def test_the_window_of_the_settings_is_that_of_a_sync_without_config(
+    instance: dg.DagsterInstance, empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RMS_SYNC_DAYS_BACK", "7")
+    settings.cache_clear()
+    job = build_defs().resolve_job_def("initial_sync")
+    assert job.execute_in_process(instance=instance).success
+    materialize(instance)
+    with database_at(empty_url).session() as connection:
+        windows = [
+            datetime.fromisoformat(s.metadata["window_end"])
+            - datetime.fromisoformat(s.metadata["window_start"])
+            for s in latest_syncs(connection)
+        ]
+    assert windows == [timedelta(days=365 + 7)] * 2

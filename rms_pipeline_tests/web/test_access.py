@@ -7,6 +7,7 @@ from collections.abc import Callable
 from http.client import HTTPConnection
 from http.cookies import SimpleCookie
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -15,7 +16,9 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.routing import Mount
 
 from rms_pipeline.web.access import SESSION_COOKIE
-from rms_pipeline_tests.web.conftest import API_TOKEN, Web
+from rms_pipeline.web.headers import CONTENT_POLICY
+from rms_pipeline.web.throttle import Throttle
+from rms_pipeline_tests.web.conftest import API_TOKEN, BEARER, WEBHOOK_TOKEN, Web, delivery
 
 SESSION = hmac.new(API_TOKEN.encode(), b"rms_pipeline session 1", hashlib.sha256).hexdigest()
 COOKIE = {"Cookie": f"{SESSION_COOKIE}={SESSION}"}

@@ -1,0 +1,119 @@
+"""What assets say about a run, in words and numbers that Dagster's UI shows and plots.
+
+`sync_metadata` reads numbers and texts from here; pictures and tables it leaves out.
+"""
+
+import base64
+from datetime import datetime
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from rms_pipeline.charts import Bar, bar_chart, status_colour
+from rms_pipeline.mirror.audit import Audit
+from rms_pipeline.sync.landing import LandedWalk
+from rms_pipeline.sync.settling import Settled
+
+
+def instant(at: datetime) -> str:
+    """`2026-11-24 12:03:44+00:00`: for people, and for `datetime.fromisoformat`."""
+    return at.isoformat(sep=" ", timespec="seconds")
+
+
+def walk_metadata(walk: LandedWalk) -> dict[str, Any]:
+    """What one walk of the API brought and cost."""
+    metadata: dict[str, Any] = {
+        "pages": walk.pages,
+        "records": walk.distinct_records,
+        "bytes": walk.bytes,
+        "api_calls": walk.api_calls,
+        "throttled_calls": walk.throttled_calls,
+        "retried_calls": walk.retried_calls,
+        "walk_seconds": round(walk.seconds, 3),
+        "walk_notes": "; ".join(walk.notes) or "none",
+    }
+    if walk.window is not None:
+        metadata["window_start"] = instant(walk.window.start)
+        metadata["window_end"] = instant(walk.window.end)
+        metadata["pages_kept_from_unfinished_sync"] = walk.pages_kept
+    if walk.since is not None:
+        metadata["changed_since"] = instant(walk.since)
+    if walk.clock_skew is not None:
+        metadata["api_clock_ahead_seconds"] = round(walk.clock_skew, 1)
+    return metadata
+
+
+def settled_metadata(settled: Settled) -> dict[str, Any]:
+    """The certificate, and what was deleted or asked for again on the way to it."""
+    certificate = settled.certificate
+    return {
+        "certificate": certificate.sentence,
+        "complete": certificate.shown,
+        "counted_by_api": certificate.counted,
+        "mirrored": certificate.mirrored,
+        "repaired": certificate.repaired,
+        "deleted": settled.deleted,
+        "deletions_held_back": settled.held_back,
+        "left_window": settled.left_window,
+        "reverified_outside_window": settled.reverified,
+        "verification_calls": settled.calls,
+    }
+
+
+def audit_metadata(audit: Audit) -> dict[str, Any]:
+    """How much of what changed webhooks had told of."""
+    metadata: dict[str, Any] = {
+        "changed_in_current_rms": audit.changed,
+        "came_by_webhook": audit.by_webhook,
+    }
+    if audit.share is not None:
+        metadata["webhook_share"] = round(audit.share, 3)
+    if audit.lag_seconds is not None:
+        metadata["webhook_lag_seconds"] = round(audit.lag_seconds, 1)
+    return metadata
+
+
+def status_metadata(frame: pd.DataFrame) -> dict[str, Any]:
+    """Of `refresh_status_counts`' frame: a table with its chart, totals, a number each status."""
+    return {
+        "counts": dg.MetadataValue.md(f"{_picture(frame)}\n\n{_table(frame)}"),
+        "dagster/row_count": len(frame),
+        "opportunities": int(frame["opportunities"].sum()),
+        "total_value": float(frame["total_value"].sum()),
+        **{
+            f"count/{status}": int(count)
+            for status, count in zip(
+                frame["opportunity_status"], frame["opportunities"], strict=True
+            )
+        },
+    }
+
+
+def _picture(frame: pd.DataFrame) -> str:
+    total = int(frame["opportunities"].sum()) or 1
+    bars = [
+        Bar(status, count, f"{count:,} ({count / total:.0%})", status_colour(status))
+        for status, count in zip(frame["opportunity_status"], frame["opportunities"], strict=True)
+    ]
+    drawing = bar_chart("Opportunities by status", bars)
+    encoded = base64.b64encode(drawing.encode()).decode()
+    return f"![Opportunities by status](data:image/svg+xml;base64,{encoded})"
+
+
+def _table(frame: pd.DataFrame) -> str:
+    shown = frame.rename(
+        columns={
+            "opportunity_status": "Status",
+            "opportunities": "Opportunities",
+            "charge_total": "Charge total",
+            "total_value": "Total value",
+        }
+    )
+    # A status is typed by people; a pipe in it must not end the cell.
+    shown["Status"] = shown["Status"].str.replace("|", "\\|", regex=False)
+    shown["Opportunities"] = [f"{value:,}" for value in shown["Opportunities"]]
+    for column in ("Charge total", "Total value"):
+        shown[column] = [f"{value:,.2f}" for value in shown[column]]
+    right = ("left", "right", "right", "right")
+    return shown.to_markdown(index=False, disable_numparse=True, colalign=right)
