@@ -13,8 +13,6 @@ import shlex
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -181,17 +179,13 @@ class Measured:
 
 def measured(command: Sequence[str], env: Mapping[str, str] | None = None) -> Measured:
     """Runs `command` to its end. Raises RuntimeError with its stderr when it fails."""
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        began = time.monotonic()
-        child = subprocess.Popen(command, env=env, cwd=PROJECT, stdout=out, stderr=err)
-        _, status, usage = os.wait4(child.pid, 0)
-        seconds = time.monotonic() - began
-        child.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        err.seek(0)
-        if child.returncode:
-            raise RuntimeError(f"{shlex.join(command)}: {err.read()[-3_000:]}")
-        return Measured(seconds, usage.ru_maxrss / 1024, out.read())
+    helper = [sys.executable, "-S", "-E", str(HERE / "run_measured.py")]
+    child = subprocess.run([*helper, *command], env=env, cwd=PROJECT, capture_output=True, text=True)
+    said, _, last = child.stderr.rstrip().rpartition("\n")
+    if child.returncode:
+        raise RuntimeError(f"{shlex.join(command)}: {said[-3_000:]}")
+    seconds, megabytes = map(float, last.split())
+    return Measured(seconds, megabytes, child.stdout)
 
 
 def rms_pipeline(*arguments: str, env: Mapping[str, str]) -> Measured:
