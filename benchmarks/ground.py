@@ -32,6 +32,8 @@ from rms_pipeline_tests.servers import (
     POSTGRESQL_15,
     embedded_postgresql,
     installed_postgresql,
+)
+from rms_pipeline_tests.servers import (
     new_database as new_database,
 )
 
@@ -180,7 +182,9 @@ class Measured:
 def measured(command: Sequence[str], env: Mapping[str, str] | None = None) -> Measured:
     """Runs `command` to its end. Raises RuntimeError with its stderr when it fails."""
     helper = [sys.executable, "-S", "-E", str(HERE / "run_measured.py")]
-    child = subprocess.run([*helper, *command], env=env, cwd=PROJECT, capture_output=True, text=True)
+    child = subprocess.run(
+        [*helper, *command], env=env, cwd=PROJECT, capture_output=True, text=True
+    )
     said, _, last = child.stderr.rstrip().rpartition("\n")
     if child.returncode:
         raise RuntimeError(f"{shlex.join(command)}: {said[-3_000:]}")

@@ -1,6 +1,7 @@
 """`initial_sync` beside its peers and the floor, on one API server and one PostgreSQL.
 
-    python benchmarks/peers.py [--rows 20000] [--rounds 3] [--postgres-url URL | --server embedded|15]
+    python benchmarks/peers.py [--rows 20000] [--rounds 3] [--server embedded|15]
+                               [--postgres-url URL]
 
 Without a choice: on the embedded server, and on PostgreSQL 15 where it is installed. Every way runs
 in a process of its own, on an empty database that has the tables; rounds are interleaved, figures

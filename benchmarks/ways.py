@@ -232,7 +232,9 @@ def _whole(url: str) -> str:
     """dlt insists on a host and a password; libpq takes the socket of the query all the same."""
     parts = urlsplit(url)
     who = f"{parts.username}:{parts.password or 'unused'}"
-    return urlunsplit(parts._replace(netloc=f"{who}@{parts.hostname or 'localhost'}:{parts.port or 5432}"))
+    return urlunsplit(
+        parts._replace(netloc=f"{who}@{parts.hostname or 'localhost'}:{parts.port or 5432}")
+    )
 
 
 WAYS = {"fetch": fetch, "floor": floor, "upsert": upsert, "dlt": dlt}

@@ -25,7 +25,7 @@ _MAX_STATUS_LENGTH = 500
 _MAX_EXPONENT = 1_000
 
 
-class _Record(msgspec.Struct, frozen=True):
+class _Fields(msgspec.Struct, frozen=True, gc=False):
     id: Raw = _NULL
     subject: Raw = _NULL
     number: Raw = _NULL
@@ -51,7 +51,11 @@ class _Record(msgspec.Struct, frozen=True):
     total_value: Raw = _NULL
 
 
-class _Named(msgspec.Struct, frozen=True):
+class _Keyed(msgspec.Struct, frozen=True, gc=False):
+    id: Raw = _NULL
+
+
+class _Named(msgspec.Struct, frozen=True, gc=False):
     name: Raw = _NULL
 
 
@@ -65,12 +69,10 @@ class Fault:
     raw_value: str
 
 
-@dataclass(frozen=True, slots=True)
-class Opportunity:
+class Opportunity(msgspec.Struct, frozen=True, gc=False):
     """One record as the mirror maps it; field names are those of the table `opportunities`.
 
-    `data` is the whole record as JSON that PostgreSQL can hold; `fingerprint` (16 bytes) changes
-    when the record as received, or the mapping, does.
+    `data` and `fingerprint` are those of its Record.
     """
 
     id: int
@@ -94,7 +96,53 @@ class Opportunity:
     faults: tuple[Fault, ...]
 
 
-_record_decoder = msgspec.json.Decoder(_Record)
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """A record whose mapped fields nobody has needed to read yet.
+
+    `data` is the record as JSON that PostgreSQL can hold; `fingerprint` (16 bytes) changes when the
+    record as received, or the mapping, does.
+    """
+
+    id: int
+    data: bytes
+    fingerprint: bytes
+    fields: _Fields
+
+    def dates(self) -> tuple[datetime | None, datetime | None]:
+        """`starts_at` and `ends_at` (UTC), as in the whole opportunity."""
+        reader = _Reader(self.fields, [], self.id)
+        return reader.moment("starts_at"), reader.moment("ends_at")
+
+    def decode(self) -> Opportunity:
+        """All of it; what cannot be read is None, and a fault."""
+        faults: list[Fault] = []
+        reader = _Reader(self.fields, faults, self.id)
+        subject = reader.text("subject")
+        return Opportunity(
+            id=self.id,
+            name=subject or reader.text("number") or f"Opportunity {self.id}",
+            subject=subject,
+            description=reader.text("description"),
+            starts_at=reader.moment("starts_at"),
+            ends_at=reader.moment("ends_at"),
+            opportunity_status=reader.status(),
+            created_at_rms=reader.moment("created_at"),
+            updated_at_rms=reader.moment("updated_at"),
+            venue_name=reader.name_in("venue") or reader.text("venue_name"),
+            organisation_id=reader.first_whole("member_id", "organisation_id"),
+            organisation_name=reader.name_in("member") or reader.text("organisation_name"),
+            owner_id=reader.first_whole("owned_by", "owner_id"),
+            owner_name=reader.name_in("owner") or reader.text("owner_name"),
+            charge_total=reader.decimal("charge_total"),
+            total_value=reader.first_decimal("charge_including_tax_total", "total_value"),
+            data=self.data,
+            fingerprint=self.fingerprint,
+            faults=tuple(faults),
+        )
+
+
+_record_decoder = msgspec.json.Decoder(_Fields)
+_keyed_decoder = msgspec.json.Decoder(_Keyed)
 _named_decoder = msgspec.json.Decoder(_Named)
 _value_decoder = msgspec.json.Decoder(Any)
 
@@ -104,58 +152,41 @@ _WHOLE = re.compile(r"[+-]?\d{1,19}", re.ASCII)
 def record_id(record: Raw) -> int | None:
     """The id of a record, None when it has none that could be a key."""
     try:
-        return _to_whole(_value_decoder.decode(_record_decoder.decode(record).id))
+        return _to_whole(_value_decoder.decode(_keyed_decoder.decode(record).id))
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
         return None
 
 
-def decode_record(record: Raw) -> Opportunity | Fault:
-    """One record per the mapping table; a Fault only when there is no id to store it under."""
+def read_record(record: Raw) -> Record | Fault:
+    """One record, still undecoded; a Fault only when there is no id to store it under."""
     raw = bytes(record)
     try:
         fields = _record_decoder.decode(raw)
     except msgspec.DecodeError:
         return Fault(None, "(record)", "is not a JSON object", _excerpt(raw))
     faults: list[Fault] = []
-    reader = _Reader(fields, faults)
-    key = reader.whole("id")
+    key = _Reader(fields, faults).whole("id")
     if key is None:
         problem = faults[0].problem if faults else "is absent, and without it nothing can be stored"
         return Fault(None, "id", problem, _excerpt(raw))
-    reader.key = key
-    subject = reader.text("subject")
-    return Opportunity(
-        id=key,
-        name=subject or reader.text("number") or f"Opportunity {key}",
-        subject=subject,
-        description=reader.text("description"),
-        starts_at=reader.moment("starts_at"),
-        ends_at=reader.moment("ends_at"),
-        opportunity_status=reader.status(),
-        created_at_rms=reader.moment("created_at"),
-        updated_at_rms=reader.moment("updated_at"),
-        venue_name=reader.name_in("venue") or reader.text("venue_name"),
-        organisation_id=reader.first_whole("member_id", "organisation_id"),
-        organisation_name=reader.name_in("member") or reader.text("organisation_name"),
-        owner_id=reader.first_whole("owned_by", "owner_id"),
-        owner_name=reader.name_in("owner") or reader.text("owner_name"),
-        charge_total=reader.decimal("charge_total"),
-        total_value=reader.first_decimal("charge_including_tax_total", "total_value"),
-        data=raw,
-        fingerprint=blake2b(raw, digest_size=16, key=MAPPING_VERSION).digest(),
-        faults=tuple(faults),
-    )
+    return Record(key, raw, blake2b(raw, digest_size=16, key=MAPPING_VERSION).digest(), fields)
+
+
+def decode_record(record: Raw) -> Opportunity | Fault:
+    """One record per the mapping table; a Fault only when there is no id to store it under."""
+    found = read_record(record)
+    return found if isinstance(found, Fault) else found.decode()
 
 
 class _Reader:
     """Reads typed fields of one record; what cannot be read is None and a fault."""
 
-    __slots__ = ("_faults", "_fields", "key")
+    __slots__ = ("_faults", "_fields", "_key")
 
-    def __init__(self, fields: _Record, faults: list[Fault]) -> None:
+    def __init__(self, fields: _Fields, faults: list[Fault], key: int | None = None) -> None:
         self._fields = fields
         self._faults = faults
-        self.key: int | None = None
+        self._key = key
 
     def text(self, field: str) -> str | None:
         raw = getattr(self._fields, field)
@@ -177,7 +208,7 @@ class _Reader:
         if value is not None and len(value) > _MAX_STATUS_LENGTH:
             self._faults.append(
                 Fault(
-                    self.key,
+                    self._key,
                     "opportunity_status",
                     f"is longer than {_MAX_STATUS_LENGTH} characters",
                     value[:1_000],
@@ -221,6 +252,8 @@ class _Reader:
             if not isinstance(value, str):
                 raise TypeError
             moment = datetime.fromisoformat(value)
+            if moment.tzinfo is UTC:
+                return moment
             # A time without an offset is UTC: that is how the API writes all others.
             return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
         except (TypeError, ValueError, OverflowError):
@@ -249,7 +282,7 @@ class _Reader:
         return next((v for f in fields if (v := self.decimal(f)) is not None), None)
 
     def _fault(self, field: str, problem: str, raw: Raw) -> None:
-        self._faults.append(Fault(self.key, field, problem, _excerpt(bytes(raw))))
+        self._faults.append(Fault(self._key, field, problem, _excerpt(bytes(raw))))
 
 
 def _to_whole(value: object) -> int | None:

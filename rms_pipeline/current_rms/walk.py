@@ -24,7 +24,7 @@ from rms_pipeline.current_rms.keys import BY_CREATION, BY_ID, Key
 from rms_pipeline.current_rms.lanes import Outbox, in_parallel
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.page_numbers import read_by_number
-from rms_pipeline.current_rms.payloads import Opportunity, decode_record, record_id
+from rms_pipeline.current_rms.payloads import Opportunity, decode_record
 from rms_pipeline.current_rms.ranges import read_ranges
 from rms_pipeline.current_rms.spans import WHOLE, Span, gaps
 from rms_pipeline.current_rms.window import EVERYTHING, Params, Segment
@@ -34,14 +34,10 @@ ORDER: Params = (("q[s]", "id asc"),)
 
 @dataclass(frozen=True, slots=True)
 class WalkedPage:
-    """A page of one segment. `ids` are those of its records, in the order received.
-
-    `covers` is the span of ids that the page is the whole truth about, None when it proves none.
-    """
+    """A page of one segment; `covers` is the span of ids it is the whole truth about, or None."""
 
     segment: str
     answer: ListAnswer
-    ids: tuple[int, ...]
     covers: Span | None
 
 
@@ -166,15 +162,15 @@ class Walk:
         with ThreadPoolExecutor(lanes) as pool:
             seeds = [first]
             seeds += pool.map(lambda n: self._list(segment, page=n), numbers[1:])
-        seeds = [seed for seed in seeds if _ids(seed)]
-        if not all(_ascending(_ids(seed)) for seed in seeds):
+        seeds = [seed for seed in seeds if seed.ids]
+        if not all(_ascending(seed.ids) for seed in seeds):
             raise NotHonoured("not in the order of id")
-        firsts = [_ids(seed)[0] for seed in seeds]
+        firsts = [seed.ids[0] for seed in seeds]
         if not _ascending(firsts):
             raise NotHonoured("pages not in the order of id")
 
         def lane(index: int, out: Outbox[WalkedPage]) -> None:
-            seed, last = seeds[index], _ids(seeds[index])[-1]
+            seed, last = seeds[index], seeds[index].ids[-1]
             end = firsts[index + 1] - 1 if index + 1 < len(firsts) else None
             out.put(self._seen(segment, seed, (None if index == 0 else firsts[index], last)))
             if end is None or last < end:
@@ -206,7 +202,7 @@ class Walk:
         lower, upper = span
         while upper is None or lower is None or lower <= upper:
             answer = self._list(segment, BY_ID.params((lower, upper)))
-            ids, rest = _ids(answer), answer.page.meta.total_row_count
+            ids, rest = answer.ids, answer.page.meta.total_row_count
             if expect:
                 with self._lock:
                     self.report.expected += rest
@@ -240,7 +236,7 @@ class Walk:
             lambda number: self._list(segment, page=number), lanes=self._lanes
         ):
             page = self._seen(segment, answer, None)
-            absent = len(answer.page.opportunities) - len(page.ids)
+            absent = len(answer.page.opportunities) - len(answer.ids)
             nameless[reading] = nameless.get(reading, 0) + absent
             yield page
         self.report.nameless[segment.name] = nameless[max(nameless)]
@@ -257,18 +253,14 @@ class Walk:
         with self._lock:
             self.report.pages += 1
             self.report.records += len(answer.page.opportunities)
-        return WalkedPage(segment.name, answer, tuple(_ids(answer)), covers)
+        return WalkedPage(segment.name, answer, covers)
 
 
 class _FilterNotHonoured(NotHonoured):
     """Not a matter of how the segment is read: what came is not the segment."""
 
 
-def _ids(answer: ListAnswer) -> list[int]:
-    return [i for r in answer.page.opportunities if (i := record_id(r)) is not None]
-
-
-def _ascending(ids: list[int]) -> bool:
+def _ascending(ids: Sequence[int]) -> bool:
     return all(a < b for a, b in itertools.pairwise(ids))
 
 

@@ -8,19 +8,19 @@ from typing import Any
 import msgspec
 
 from rms_pipeline.current_rms.pages import storable_json
-from rms_pipeline.current_rms.payloads import Fault, Opportunity, decode_record
+from rms_pipeline.current_rms.payloads import Fault, Record, read_record
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.merge import MergeResult, merge
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def record(**fields: Any) -> Opportunity | Fault:
-    return decode_record(msgspec.Raw(storable_json(json.dumps(fields).encode())))
+def record(**fields: Any) -> Record | Fault:
+    return read_record(msgspec.Raw(storable_json(json.dumps(fields).encode())))
 
 
 def merge_at(
-    database: Database, asked: float, answered: float, *records: Opportunity | Fault
+    database: Database, asked: float, answered: float, *records: Record | Fault
 ) -> MergeResult:
     with database.session() as connection:
         return merge(
@@ -54,7 +54,7 @@ def test_of_overlapping_fetches_the_newer_updated_at_stays(database: Database) -
 
 
 def test_a_record_that_postgresql_refuses_costs_no_other_and_is_named(database: Database) -> None:
-    refused = decode_record(msgspec.Raw(b'{"id": 2, "custom_fields": 1e200000}'))
+    refused = read_record(msgspec.Raw(b'{"id": 2, "custom_fields": 1e200000}'))
     result = merge_at(
         database, 1, 2, *(record(id=i, subject="x") for i in (1, 3, 4)), refused, record(subject="")
     )
