@@ -23,8 +23,6 @@ import psycopg2
 from pydantic import SecretStr
 from tabulate import tabulate
 
-from rms_pipeline.current_rms.client import CurrentRmsClient
-from rms_pipeline.current_rms.pacing import ProcessBudget
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN
 from rms_pipeline.settings import child_environment
@@ -142,17 +140,6 @@ def api_of(rows: int, *, latency: float = 0, requests_per_minute: int = 0) -> It
         process.wait()
 
 
-def client_of(api: Api, database: Database) -> CurrentRmsClient:
-    """A client without a limit, stamping by the database's clock."""
-    return CurrentRmsClient(
-        base_url=api.url,
-        subdomain=SANDBOX_SUBDOMAIN,
-        api_key=SecretStr(SANDBOX_API_KEY),
-        budget=ProcessBudget(0),
-        now=database.clock(),
-    )
-
-
 def environment(url: str, api_url: str, **changes: str | None) -> dict[str, str]:
     """For `rms-pipeline` on the database and the API, without a limit, over all there is."""
     values: dict[str, str | None] = {
@@ -195,6 +182,46 @@ def measured(command: Sequence[str], env: Mapping[str, str] | None = None) -> Me
 def rms_pipeline(*arguments: str, env: Mapping[str, str]) -> Measured:
     """The command, measured."""
     return measured([sys.executable, "-m", "rms_pipeline.cli", *arguments], env)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What it took to bring the account in. Seconds, MB.
+
+    `seconds` run from the first call that the API server saw to the last commit of data, `process`
+    from exec to exit.
+    """
+
+    seconds: float
+    process: float
+    memory: float
+    calls: int
+    rows: int
+
+
+def sync(kind: str, api: Api, url: str) -> Outcome:
+    """`rms-pipeline sync KIND`, whose last data are `status_counts`: Dagster notes when they are
+    there."""
+    api.reset()
+    child = rms_pipeline("sync", kind, "--json", env=environment(url, api.url))
+    last_commit = ask(
+        url,
+        "SELECT max(extract(epoch FROM timestamp AT TIME ZONE 'UTC'))::float8"
+        " FROM dagster.event_logs WHERE dagster_event_type = 'ASSET_MATERIALIZATION'",
+    )
+    return Outcome(
+        seconds=last_commit - api.first_call_at(),
+        process=child.seconds,
+        memory=child.megabytes,
+        calls=api.calls(),
+        rows=ask(url, "SELECT count(*) FROM opportunities"),
+    )
+
+
+def prepare(url: str, api: Api) -> None:
+    """The tables, ours and Dagster's, and a server at rest."""
+    rms_pipeline("migrate", env=environment(url, api.url))
+    carry_out(url, "CHECKPOINT")
 
 
 def median(values: Sequence[float]) -> float:

@@ -17,53 +17,30 @@ import importlib.util
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import ground
 
-from rms_pipeline.mirror.schema import migrate
-
 FLOOR = "floor: fetch, decode, one COPY"
-LAST_COMMIT = (
-    "SELECT max(extract(epoch FROM timestamp AT TIME ZONE 'UTC'))::float8 FROM dagster.event_logs"
-    " WHERE dagster_event_type = 'ASSET_MATERIALIZATION'"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """One way, once. Seconds and MB."""
-
-    seconds: float
-    process: float
-    memory: float
-    calls: int
-    rows: int
-
-
-Way = Callable[[ground.Api, str], Outcome]
+Way = Callable[[ground.Api, str], ground.Outcome]
 
 
 def plainly(way: str) -> Way:
     """One of `ways.py`."""
 
-    def run(api: ground.Api, url: str) -> Outcome:
+    def run(api: ground.Api, url: str) -> ground.Outcome:
         command = [sys.executable, str(ground.HERE / "ways.py"), way, api.url, url]
         env = ground.environment(url, api.url, RUNTIME__DLTHUB_TELEMETRY="false")
+        api.reset()
         child = ground.measured(command, env)
         said = json.loads(child.output.splitlines()[-1])
         seconds = said["committed_at"] - api.first_call_at()
-        return Outcome(seconds, child.seconds, child.megabytes, api.calls(), said["rows"])
+        return ground.Outcome(seconds, child.seconds, child.megabytes, api.calls(), said["rows"])
 
     return run
 
 
-def initial_sync(api: ground.Api, url: str) -> Outcome:
-    env = ground.environment(url, api.url)
-    child = ground.rms_pipeline("sync", "initial", "--json", env=env)
-    seconds = ground.ask(url, LAST_COMMIT) - api.first_call_at()
-    rows = ground.ask(url, "SELECT count(*) FROM opportunities")
-    return Outcome(seconds, child.seconds, child.megabytes, api.calls(), rows)
+def initial_sync(api: ground.Api, url: str) -> ground.Outcome:
+    return ground.sync("initial", api, url)
 
 
 WAYS: dict[str, Way] = {
@@ -99,12 +76,11 @@ def main() -> None:
 
 def compare(api: ground.Api, url: str, ways: dict[str, Way], options: argparse.Namespace) -> None:
     ground.headline(f"{options.rows:,} opportunities, medians of {options.rounds} rounds", url)
-    outcomes: dict[str, list[Outcome]] = {name: [] for name in ways}
+    outcomes: dict[str, list[ground.Outcome]] = {name: [] for name in ways}
     for _ in range(options.rounds):
         for name, way in ways.items():
             with ground.new_database(url) as empty:
-                prepare(empty, api)
-                api.reset()
+                ground.prepare(empty, api)
                 outcome = way(api, empty)
             assert outcome.rows == options.rows, f"{name}: {outcome.rows} rows"
             outcomes[name].append(outcome)
@@ -131,13 +107,6 @@ def compare(api: ground.Api, url: str, ways: dict[str, Way], options: argparse.N
             for name, (seconds, process, memory, calls) in medians.items()
         ],
     )
-
-
-def prepare(url: str, api: ground.Api) -> None:
-    """The tables, ours and Dagster's, and a server at rest."""
-    ground.rms_pipeline("migrate", env=ground.environment(url, api.url))
-    migrate(ground.database_at(url))
-    ground.carry_out(url, "CHECKPOINT")
 
 
 if __name__ == "__main__":

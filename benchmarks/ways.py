@@ -225,7 +225,9 @@ def dlt(api: str, url: str) -> int:
             dataset_name="by_dlt",
         )
         pipeline.run(source)
-        return int(pipeline.last_trace.last_normalize_info.row_counts["opportunities"])
+        with pipeline.sql_client() as client:
+            counted = client.execute_sql("SELECT count(*) FROM opportunities")
+        return int(counted[0][0]) if counted else 0
 
 
 def _whole(url: str) -> str:
