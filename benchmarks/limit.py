@@ -1,6 +1,6 @@
 """How near a walk comes to what the request limit allows, by the API's latency.
 
-    python benchmarks/limit.py [--rows 20000] [--latencies 0.2 0.7 3] [--requests-per-minute 120]
+    python benchmarks/limit.py [--rows 50000] [--latencies 0.2 0.7 3] [--requests-per-minute 120]
 
 A full walk over the account, on the embedded server, with the budget that all processes share.
 `allowed` is pages ÷ the walk's share of the limit; `seconds` runs from the first call to the last
@@ -28,7 +28,7 @@ from rms_pipeline.sync.landing import land_window
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--latencies", type=float, nargs="+", default=[0.2, 0.7, 3.0])
     parser.add_argument("--requests-per-minute", type=int, default=120)
     options = parser.parse_args()

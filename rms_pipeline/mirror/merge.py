@@ -15,7 +15,8 @@ import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
-from rms_pipeline.current_rms.payloads import Fault, Opportunity, Record
+from rms_pipeline.current_rms.fields import Fault
+from rms_pipeline.current_rms.payloads import Opportunity, Record
 from rms_pipeline.mirror.changes import note_changes
 from rms_pipeline.mirror.copy_text import Value, copy_rows
 from rms_pipeline.mirror.order import Fetch, supersedes

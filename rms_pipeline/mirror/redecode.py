@@ -13,7 +13,8 @@ from msgspec import Raw
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
-from rms_pipeline.current_rms.payloads import MAPPING_VERSION, Fault, Opportunity, decode_record
+from rms_pipeline.current_rms.fields import Fault
+from rms_pipeline.current_rms.payloads import MAPPING_VERSION, Opportunity, decode_record
 from rms_pipeline.mirror.copy_text import copy_rows
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.merge import MAPPED, lock_versions, note_faults

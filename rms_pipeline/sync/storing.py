@@ -11,8 +11,9 @@ from queue import SimpleQueue
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.current_rms.client import ListAnswer
+from rms_pipeline.current_rms.fields import Fault
 from rms_pipeline.current_rms.pages import decode_answer
-from rms_pipeline.current_rms.payloads import Fault, Record, read_record
+from rms_pipeline.current_rms.payloads import Record, read_record
 from rms_pipeline.current_rms.spans import Span
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror.database import Database
