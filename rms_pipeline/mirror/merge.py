@@ -20,6 +20,7 @@ from rms_pipeline.current_rms.payloads import Opportunity, Record
 from rms_pipeline.mirror.changes import note_changes
 from rms_pipeline.mirror.copy_text import Value, copy_rows
 from rms_pipeline.mirror.order import Fetch, supersedes
+from rms_pipeline.mirror.versions import FIRST, claim_versions, note_versions
 
 MAPPED = tuple(f for f in Opportunity.__struct_fields__ if f not in {"fingerprint", "faults"})
 _mapped_values = attrgetter(*MAPPED)
@@ -50,15 +51,6 @@ class MergeResult:
     @property
     def stored(self) -> int:
         return self.created + self.updated + self.unchanged + self.stale
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    fetch: Fetch | None
-    fingerprint: bytes | None
-
-
-_FIRST = _Known(None, None)
 
 
 def merge(
@@ -127,8 +119,15 @@ def _merge_batch(
     if not batch:
         return result
     decoded: dict[int, Opportunity] = {}
+
+    def whole(record: Record) -> Opportunity:
+        found = decoded.get(record.id)
+        if found is None:
+            found = decoded[record.id] = record.decode()
+        return found
+
     with connection.cursor() as cursor:
-        known = _claim(cursor, batch, asked_at, answered_at, decoded)
+        known = claim_versions(cursor, batch, asked_at, answered_at, whole)
         # Only now: whoever held a lock may have brought a row, or taken it away.
         present = _present(cursor, [r.id for r in batch])
         new: list[Opportunity] = []
@@ -143,18 +142,18 @@ def _merge_batch(
             alike = k.fingerprint == record.fingerprint
             if k.fetch is not None:
                 # The same bytes tell the same time.
-                updated_at = k.fetch.updated_at if alike else _whole(record, decoded).updated_at_rms
+                updated_at = k.fetch.updated_at if alike else whole(record).updated_at_rms
                 if not supersedes(Fetch(asked_at, answered_at, updated_at), k.fetch):
                     result.stale += id_ not in counted
                     continue
             if id_ not in present:
-                new.append(_whole(record, decoded))
+                new.append(whole(record))
                 if k.fetch is not None and k.fetch.deleted:
                     restored.append(id_)
             elif alike:
                 same.append(id_)
             else:
-                changed.append(_whole(record, decoded))
+                changed.append(whole(record))
         if restored:
             cursor.execute("DELETE FROM deleted_opportunities WHERE id = ANY(%s)", (restored,))
         if new:
@@ -167,75 +166,13 @@ def _merge_batch(
             cursor.execute(
                 "UPDATE opportunities SET synced_at = %s WHERE id = ANY(%s)", (asked_at, same)
             )
-        written = [o for o in new + changed if known[o.id] is not _FIRST]
-        _note_versions(cursor, written, same, asked_at, answered_at)
+        written = [o for o in new + changed if known[o.id] is not FIRST]
+        note_versions(cursor, written, same, asked_at, answered_at)
         note_faults(cursor, run, [f for o in decoded.values() for f in o.faults])
     connection.commit()
     result.created, result.restored = len(new), len(restored)
     result.unchanged = sum(id_ not in counted for id_ in same)
     return result
-
-
-def _whole(record: Record, decoded: dict[int, Opportunity]) -> Opportunity:
-    """`record` decoded, once."""
-    found = decoded.get(record.id)
-    if found is None:
-        found = decoded[record.id] = record.decode()
-    return found
-
-
-def lock_versions(cursor: Cursor, ids: list[int]) -> None:
-    """Until the transaction ends, nobody else writes the rows of `ids` (ascending), live or
-    deleted."""
-    cursor.execute(
-        "INSERT INTO opportunity_versions (id) SELECT unnest(%s) ON CONFLICT DO NOTHING", (ids,)
-    )
-    _lock_known(cursor, ids)
-
-
-def _claim(
-    cursor: Cursor,
-    batch: Sequence[Record],
-    asked_at: datetime,
-    answered_at: datetime,
-    decoded: dict[int, Opportunity],
-) -> dict[int, _Known]:
-    """Locks the versions of `batch` (ascending), as `lock_versions` does: what each stands for.
-
-    Of an id that was never seen this fetch is noted at once, for nothing can be newer. New ids come
-    before known ones in all transactions, and each in order: no two wait for one another.
-    """
-    cursor.execute(
-        "SELECT id FROM opportunity_versions WHERE id = ANY(%s)", ([r.id for r in batch],)
-    )
-    seen = {row[0] for row in cursor.fetchall()}
-    known: dict[int, _Known] = {}
-    if unseen := [_whole(r, decoded) for r in batch if r.id not in seen]:
-        cursor.execute(
-            "INSERT INTO opportunity_versions"
-            " (id, asked_at, answered_at, updated_at_rms, fingerprint)"
-            " SELECT id, %s, %s, updated_at_rms, fingerprint"
-            " FROM unnest(%s::bigint[], %s::timestamptz[], %s::bytea[])"
-            " AS n (id, updated_at_rms, fingerprint) ON CONFLICT DO NOTHING RETURNING id",
-            (asked_at, answered_at, *_version_columns(unseen)),
-        )
-        known = {row[0]: _FIRST for row in cursor.fetchall()}
-    if len(known) < len(batch):
-        known |= _lock_known(cursor, [r.id for r in batch if r.id not in known])
-    return known
-
-
-def _lock_known(cursor: Cursor, ids: list[int]) -> dict[int, _Known]:
-    cursor.execute(
-        "SELECT id, asked_at, answered_at, updated_at_rms, deleted, fingerprint"
-        " FROM opportunity_versions WHERE id = ANY(%s) ORDER BY id FOR UPDATE",
-        (ids,),
-    )
-    known = {}
-    for id_, asked, answered, updated, deleted, fingerprint in cursor.fetchall():
-        fetch = None if asked is None else Fetch(asked, answered, updated, deleted)
-        known[id_] = _Known(fetch, None if fingerprint is None else bytes(fingerprint))
-    return known
 
 
 def _present(cursor: Cursor, ids: list[int]) -> set[int]:
@@ -265,42 +202,6 @@ def _update(
         f" WHERE o.id = s.id AND ({before}) IS DISTINCT FROM ({after}) RETURNING o.id"
     )
     return {row[0] for row in cursor.fetchall()}
-
-
-def _note_versions(
-    cursor: Cursor,
-    written: Sequence[Opportunity],
-    same: list[int],
-    asked_at: datetime,
-    answered_at: datetime,
-) -> None:
-    if same:
-        cursor.execute(
-            "UPDATE opportunity_versions SET asked_at = %s, answered_at = %s WHERE id = ANY(%s)",
-            (asked_at, answered_at, same),
-        )
-    if written:
-        cursor.execute(
-            "UPDATE opportunity_versions v SET asked_at = %s, answered_at = %s,"
-            " updated_at_rms = n.updated_at_rms, fingerprint = n.fingerprint, deleted = false"
-            " FROM unnest(%s::bigint[], %s::timestamptz[], %s::bytea[])"
-            " AS n (id, updated_at_rms, fingerprint) WHERE v.id = n.id",
-            (
-                asked_at,
-                answered_at,
-                *_version_columns(written),
-            ),
-        )
-
-
-def _version_columns(
-    batch: Sequence[Opportunity],
-) -> tuple[list[int], list[datetime | None], list[str | None]]:
-    return (
-        [o.id for o in batch],
-        [o.updated_at_rms for o in batch],
-        [None if o.faults else f"\\x{o.fingerprint.hex()}" for o in batch],
-    )
 
 
 def note_faults(cursor: Cursor, run: str, faults: Sequence[Fault]) -> None:
