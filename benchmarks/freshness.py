@@ -10,8 +10,6 @@ time each acknowledgement. All on the account's limit of 120 requests a minute.
 """
 
 import argparse
-import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -21,17 +19,15 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
+import ground
 import psycopg2
 import requests
 
-from rms_pipeline.mirror.embedded import start_embedded, stop_embedded
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
-from rms_pipeline.settings import child_environment
+from rms_pipeline_tests.processes import free_port, wait_until
 
-PROJECT = Path(__file__).parent.parent
+WAITING = "SELECT count(*) FROM webhook_events WHERE processed_at IS NULL"
 TOKEN = "a-token-for-this-benchmark"
 
 
@@ -45,22 +41,15 @@ def main() -> None:
     parser.add_argument("--opportunities", type=int, default=300)
     parser.add_argument("--seconds", type=float, default=30)
     options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="rms-benchmark-"))
-    url = start_embedded(folder)
-    store = Store(1_000)
-    try:
-        with SandboxServer(
-            store, latency_ms=options.latency_ms, requests_per_minute=120
-        ) as sandbox:
-            if options.what == "burst":
-                burst(url, sandbox, options)
-            elif options.what == "edits":
-                edits(url, sandbox, options.edits or 200, options)
-            else:
-                sensor(url, sandbox, options.edits or 20)
-    finally:
-        stop_embedded(folder)
-        shutil.rmtree(folder, ignore_errors=True)
+    sandbox = SandboxServer(Store(1_000), latency_ms=options.latency_ms, requests_per_minute=120)
+    with ground.a_server("embedded") as url, sandbox:
+        ground.headline(f"Freshness: {options.what}", url)
+        if options.what == "burst":
+            burst(url, sandbox, options)
+        elif options.what == "edits":
+            edits(url, sandbox, options.edits or 200, options)
+        else:
+            sensor(url, sandbox, options.edits or 20)
 
 
 def edits(url: str, sandbox: SandboxServer, count: int, options: argparse.Namespace) -> None:
@@ -157,12 +146,10 @@ def burst(url: str, sandbox: SandboxServer, options: argparse.Namespace) -> None
                     time.sleep(wait)
                 pool.submit(post, number)
         took = time.monotonic() - start
-        wait_until(
-            lambda: one(url, "SELECT count(*) FROM webhook_events WHERE processed_at IS NULL") == 0
-        )
+        wait_until(lambda: ground.ask(url, WAITING) == 0)
         settled = time.monotonic() - start - took
         wrong = sum(
-            one(url, f"SELECT name FROM opportunities WHERE id = {i}")
+            ground.ask(url, f"SELECT name FROM opportunities WHERE id = {i}")
             != (sandbox.store.get(i) or {}).get("subject")
             for i in ids
         )
@@ -177,19 +164,13 @@ def burst(url: str, sandbox: SandboxServer, options: argparse.Namespace) -> None
 
 @contextmanager
 def service(url: str, sandbox: SandboxServer, what: str) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    environment = child_environment(
-        POSTGRES_URL=url,
-        POSTGRES_URL_NON_POOLING=None,
-        CURRENT_RMS_SUBDOMAIN=SANDBOX_SUBDOMAIN,
-        CURRENT_RMS_API_KEY=SANDBOX_API_KEY,
-        CURRENT_RMS_BASE_URL=sandbox.url,
+    port = free_port()
+    environment = ground.environment(
+        url,
+        sandbox.url,
         CURRENT_RMS_REQUESTS_PER_MINUTE="120",
         RMS_WEBHOOK_TOKEN=TOKEN,
         RMS_API_TOKEN=TOKEN,
-        DAGSTER_HOME=str(PROJECT),
     )
     web = ["-m", "rms_pipeline.cli", "web", "--port", str(port)]
     dagster = ["-m", "dagster", "dev", "-w", "workspace.yaml", "-p", str(port)]
@@ -197,7 +178,7 @@ def service(url: str, sandbox: SandboxServer, what: str) -> Iterator[str]:
         child = subprocess.Popen(
             [sys.executable, *(web if what == "web" else dagster)],
             env=environment,
-            cwd=PROJECT,
+            cwd=ground.PROJECT,
             stdout=log,
             stderr=log,
         )
@@ -216,21 +197,6 @@ def up(url: str) -> bool:
         return requests.get(url, timeout=2).ok
     except requests.RequestException:
         return False
-
-
-def one(url: str, statement: str) -> Any:
-    with psycopg2.connect(url) as connection, connection.cursor() as cursor:
-        cursor.execute(statement)
-        row = cursor.fetchone()
-    return row[0] if row else None
-
-
-def wait_until(condition: Callable[[], bool], timeout: float = 120) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        time.sleep(0.1)
 
 
 def percentile(values: list[float], share: float) -> float:

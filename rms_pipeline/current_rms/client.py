@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 from rms_pipeline.current_rms.errors import NotFound
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.pages import Page, decode_page, decode_single
+from rms_pipeline.current_rms.payloads import record_id
 from rms_pipeline.current_rms.transport import CallCounts, Patience, Transport
 from rms_pipeline.current_rms.window import Params
 
@@ -29,11 +30,15 @@ LIST_PARAMS: Params = (
 
 @dataclass(frozen=True, slots=True)
 class ListAnswer:
-    """A page of a list: bytes as received, what they say, and when (UTC) it was asked and came."""
+    """A page of a list: bytes as received, what they say, and when (UTC) it was asked and came.
+
+    `ids` are those of the records that have one, in the order received.
+    """
 
     request: str
     body: bytes
     page: Page
+    ids: tuple[int, ...]
     asked_at: datetime
     answered_at: datetime
     api_date: datetime | None
@@ -76,6 +81,7 @@ class CurrentRmsClient(Transport):
             request=request,
             body=answer.body,
             page=answer.decoded,
+            ids=tuple(i for r in answer.decoded.opportunities if (i := record_id(r)) is not None),
             asked_at=answer.asked_at,
             answered_at=answer.answered_at,
             api_date=answer.api_date,

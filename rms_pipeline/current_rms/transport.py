@@ -113,7 +113,7 @@ class Transport:
         subdomain: str,
         api_key: SecretStr,
         budget: Budget,
-        connections: int = 8,
+        connections: int = 12,
         patience: Patience | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:

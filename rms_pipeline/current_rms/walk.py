@@ -10,9 +10,10 @@ ignores them, the list is cut into ranges instead (`ranges`), and read by page n
 even that is impossible.
 """
 
+import contextlib
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -24,7 +25,7 @@ from rms_pipeline.current_rms.keys import BY_CREATION, BY_ID, Key
 from rms_pipeline.current_rms.lanes import Outbox, in_parallel
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.page_numbers import read_by_number
-from rms_pipeline.current_rms.payloads import Opportunity, decode_record, record_id
+from rms_pipeline.current_rms.payloads import Record, read_record
 from rms_pipeline.current_rms.ranges import read_ranges
 from rms_pipeline.current_rms.spans import WHOLE, Span, gaps
 from rms_pipeline.current_rms.window import EVERYTHING, Params, Segment
@@ -34,14 +35,10 @@ ORDER: Params = (("q[s]", "id asc"),)
 
 @dataclass(frozen=True, slots=True)
 class WalkedPage:
-    """A page of one segment. `ids` are those of its records, in the order received.
-
-    `covers` is the span of ids that the page is the whole truth about, None when it proves none.
-    """
+    """A page of one segment; `covers` is the span of ids it is the whole truth about, or None."""
 
     segment: str
     answer: ListAnswer
-    ids: tuple[int, ...]
     covers: Span | None
 
 
@@ -75,7 +72,7 @@ class Walk:
         segments: Sequence[Segment],
         *,
         known: Mapping[str, Sequence[Span]] | None = None,
-        lanes: int = 8,
+        lanes: int = 12,
         lane: Lane = Lane.WALK,
     ) -> None:
         self.report = WalkReport()
@@ -84,7 +81,9 @@ class Walk:
         self._known = known or {}
         self._lanes = lanes
         self._lane = lane
-        self._order = ORDER
+        # By segment: the order to ask for, where the API refused the usual one; records so far.
+        self._orders: dict[str, Params] = {}
+        self._came: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def pages(self) -> Iterator[WalkedPage]:
@@ -93,28 +92,38 @@ class Walk:
         Raises RequestRefused, ApiUnavailable, or WalkIncomplete when the list could not be read as
         a whole. The pages before that are good, but nothing follows from what they do not hold.
         """
-        for segment in self._segments:
+        not_honoured: list[str] = []
+
+        def lane(index: int, out: Outbox[WalkedPage]) -> None:
+            segment = self._segments[index]
             try:
-                yield from self._segment(segment)
+                with contextlib.closing(self._segment(segment)) as pages:
+                    for page in pages:
+                        out.put(page)
             except (_FilterNotHonoured, Unprocessable) as error:
                 if segment.lacking is None:
                     raise
-                # Records without dates are then only to be found among all there are.
-                self.report.notes.append(f"filter of {segment.name} not honoured: {error}")
-                yield from self._segment(EVERYTHING)
-                return
+                not_honoured.append(f"filter of {segment.name} not honoured: {error}")
 
-    def _segment(self, segment: Segment) -> Iterator[WalkedPage]:
+        # Side by side, for a short list leaves most of the limit unused: each of its calls waits
+        # for the one before.
+        yield from in_parallel(lane, len(self._segments))
+        if not_honoured:
+            # Records without dates are then only to be found among all there are.
+            self.report.notes += not_honoured
+            yield from self._segment(EVERYTHING)
+
+    def _segment(self, segment: Segment) -> Generator[WalkedPage, None, None]:
         missing = gaps(self._known.get(segment.name, ()))
         if not missing:
             self.report.read_by[segment.name] = "id"
             return
-        before = self.report.records
         total = None
         if missing == [WHOLE]:
             first = self._first(segment)
             total = first.page.meta.total_row_count
-            self.report.expected += total
+            with self._lock:
+                self.report.expected += total
             if total <= len(first.page.opportunities):
                 self.report.read_by[segment.name] = "id"
                 yield self._seen(segment, first, WHOLE)
@@ -142,9 +151,9 @@ class Walk:
                 if isinstance(error, _FilterNotHonoured):
                     raise
                 if isinstance(error, Unprocessable):
-                    self._order = ()
+                    self._orders[segment.name] = ()
                 self.report.notes.append(f"{segment.name} not read by {name}: {error}")
-        came = self.report.records - before
+        came = self._came.get(segment.name, 0)
         if total is not None and name == "id" and came != total:
             self.report.notes.append(
                 f"{segment.name} moved while it was read: {total} at first, {came} came"
@@ -154,7 +163,7 @@ class Walk:
         try:
             return self._list(segment)
         except Unprocessable:
-            self._order = ()
+            self._orders[segment.name] = ()
         return self._list(segment)
 
     def _by_id(self, segment: Segment, first: ListAnswer) -> Iterator[WalkedPage]:
@@ -166,15 +175,15 @@ class Walk:
         with ThreadPoolExecutor(lanes) as pool:
             seeds = [first]
             seeds += pool.map(lambda n: self._list(segment, page=n), numbers[1:])
-        seeds = [seed for seed in seeds if _ids(seed)]
-        if not all(_ascending(_ids(seed)) for seed in seeds):
+        seeds = [seed for seed in seeds if seed.ids]
+        if not all(_ascending(seed.ids) for seed in seeds):
             raise NotHonoured("not in the order of id")
-        firsts = [_ids(seed)[0] for seed in seeds]
+        firsts = [seed.ids[0] for seed in seeds]
         if not _ascending(firsts):
             raise NotHonoured("pages not in the order of id")
 
         def lane(index: int, out: Outbox[WalkedPage]) -> None:
-            seed, last = seeds[index], _ids(seeds[index])[-1]
+            seed, last = seeds[index], seeds[index].ids[-1]
             end = firsts[index + 1] - 1 if index + 1 < len(firsts) else None
             out.put(self._seen(segment, seed, (None if index == 0 else firsts[index], last)))
             if end is None or last < end:
@@ -206,7 +215,7 @@ class Walk:
         lower, upper = span
         while upper is None or lower is None or lower <= upper:
             answer = self._list(segment, BY_ID.params((lower, upper)))
-            ids, rest = _ids(answer), answer.page.meta.total_row_count
+            ids, rest = answer.ids, answer.page.meta.total_row_count
             if expect:
                 with self._lock:
                     self.report.expected += rest
@@ -240,38 +249,35 @@ class Walk:
             lambda number: self._list(segment, page=number), lanes=self._lanes
         ):
             page = self._seen(segment, answer, None)
-            absent = len(answer.page.opportunities) - len(page.ids)
+            absent = len(answer.page.opportunities) - len(answer.ids)
             nameless[reading] = nameless.get(reading, 0) + absent
             yield page
         self.report.nameless[segment.name] = nameless[max(nameless)]
 
     def _list(self, segment: Segment, params: Params = (), *, page: int = 1) -> ListAnswer:
-        answer = self._client.list_opportunities(
-            segment.params + params + self._order, page=page, lane=self._lane
-        )
+        params = segment.params + params + self._orders.get(segment.name, ORDER)
+        answer = self._client.list_opportunities(params, page=page, lane=self._lane)
         if segment.lacking and not all(_fits(segment, r) for r in answer.page.opportunities):
             raise _FilterNotHonoured(f"records with a date of {segment.lacking} came back")
         return answer
 
     def _seen(self, segment: Segment, answer: ListAnswer, covers: Span | None) -> WalkedPage:
         with self._lock:
+            records = len(answer.page.opportunities)
             self.report.pages += 1
-            self.report.records += len(answer.page.opportunities)
-        return WalkedPage(segment.name, answer, tuple(_ids(answer)), covers)
+            self.report.records += records
+            self._came[segment.name] = self._came.get(segment.name, 0) + records
+        return WalkedPage(segment.name, answer, covers)
 
 
 class _FilterNotHonoured(NotHonoured):
     """Not a matter of how the segment is read: what came is not the segment."""
 
 
-def _ids(answer: ListAnswer) -> list[int]:
-    return [i for r in answer.page.opportunities if (i := record_id(r)) is not None]
-
-
-def _ascending(ids: list[int]) -> bool:
+def _ascending(ids: Sequence[int]) -> bool:
     return all(a < b for a, b in itertools.pairwise(ids))
 
 
 def _fits(segment: Segment, record: Raw) -> bool:
-    decoded = decode_record(record)
-    return not isinstance(decoded, Opportunity) or segment.fits(decoded.starts_at, decoded.ends_at)
+    found = read_record(record)
+    return not isinstance(found, Record) or segment.fits(*found.dates())

@@ -2,23 +2,28 @@
 
 For each id, `opportunity_versions` remembers which fetch the row stands for. A merge locks those
 rows in order of id, so merges of the same ids come one after the other, decides by `order`, and
-writes only what changed; a row that is the same only learns when it was last asked for.
+writes only what changed; a row that is the same only learns when it was last asked for, and is not
+even decoded. A record with faults has no fingerprint there, so that each sync finds them anew.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
+from operator import attrgetter
 
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
-from rms_pipeline.current_rms.payloads import Fault, Opportunity
+from rms_pipeline.current_rms.fields import Fault
+from rms_pipeline.current_rms.payloads import Opportunity, Record
 from rms_pipeline.mirror.changes import note_changes
 from rms_pipeline.mirror.copy_text import Value, copy_rows
 from rms_pipeline.mirror.order import Fetch, supersedes
+from rms_pipeline.mirror.versions import FIRST, claim_versions, note_versions
 
-MAPPED = tuple(f.name for f in fields(Opportunity) if f.name not in {"fingerprint", "faults"})
+MAPPED = tuple(f for f in Opportunity.__struct_fields__ if f not in {"fingerprint", "faults"})
+_mapped_values = attrgetter(*MAPPED)
 _SETTABLE = tuple(c for c in MAPPED if c != "id")
 _STAGED = (*MAPPED, "synced_at")
 
@@ -48,17 +53,10 @@ class MergeResult:
         return self.created + self.updated + self.unchanged + self.stale
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    fetch: Fetch | None
-    fingerprint: bytes | None
-    present: bool
-
-
 def merge(
     connection: Connection,
     run: str,
-    records: Sequence[Opportunity | Fault],
+    records: Sequence[Record | Fault],
     *,
     asked_at: datetime,
     answered_at: datetime,
@@ -71,7 +69,7 @@ def merge(
     is unchanged since a fetch at or after `counted_since` is not counted again.
     """
     faults = [r for r in records if isinstance(r, Fault)]
-    good = {r.id: r for r in records if isinstance(r, Opportunity)}
+    good = {r.id: r for r in records if isinstance(r, Record)}
     batch = [good[i] for i in sorted(good)]
     try:
         result = _merge_batch(connection, run, batch, asked_at, answered_at, counted_since)
@@ -102,10 +100,9 @@ def merge(
 
 
 def known_ids(connection: Connection, ids: Sequence[int]) -> set[int]:
-    """Those of `ids` that have a row in `opportunities`."""
+    """Those of `ids` that have a row in `opportunities`. Commits."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT id FROM opportunities WHERE id = ANY(%s)", (list(ids),))
-        found = {row[0] for row in cursor.fetchall()}
+        found = _present(cursor, list(ids))
     connection.commit()
     return found
 
@@ -113,40 +110,50 @@ def known_ids(connection: Connection, ids: Sequence[int]) -> set[int]:
 def _merge_batch(
     connection: Connection,
     run: str,
-    batch: Sequence[Opportunity],
+    batch: Sequence[Record],
     asked_at: datetime,
     answered_at: datetime,
     counted_since: datetime | None,
 ) -> MergeResult:
     result = MergeResult()
-    repeats = 0
     if not batch:
         return result
+    decoded: dict[int, Opportunity] = {}
+
+    def whole(record: Record) -> Opportunity:
+        found = decoded.get(record.id)
+        if found is None:
+            found = decoded[record.id] = record.decode()
+        return found
+
     with connection.cursor() as cursor:
-        known = lock_versions(cursor, [o.id for o in batch])
+        known = claim_versions(cursor, batch, asked_at, answered_at, whole)
+        # Only now: whoever held a lock may have brought a row, or taken it away.
+        present = _present(cursor, [r.id for r in batch])
         new: list[Opportunity] = []
         changed: list[Opportunity] = []
         same: list[int] = []
         restored: list[int] = []
-        for o in batch:
-            k = known[o.id]
-            fetch = Fetch(asked_at, answered_at, o.updated_at_rms)
-            counted = (
-                counted_since is not None
-                and k.fetch is not None
-                and k.fetch.asked_at >= counted_since
-            )
-            if k.fetch is not None and not supersedes(fetch, k.fetch):
-                result.stale += not counted
-            elif not k.present:
-                new.append(o)
+        counted: set[int] = set()
+        for record in batch:
+            id_, k = record.id, known[record.id]
+            if k.fetch is not None and counted_since is not None:
+                counted |= {id_} if k.fetch.asked_at >= counted_since else set()
+            alike = k.fingerprint == record.fingerprint
+            if k.fetch is not None:
+                # The same bytes tell the same time.
+                updated_at = k.fetch.updated_at if alike else whole(record).updated_at_rms
+                if not supersedes(Fetch(asked_at, answered_at, updated_at), k.fetch):
+                    result.stale += id_ not in counted
+                    continue
+            if id_ not in present:
+                new.append(whole(record))
                 if k.fetch is not None and k.fetch.deleted:
-                    restored.append(o.id)
-            elif k.fingerprint == o.fingerprint:
-                same.append(o.id)
-                repeats += counted
+                    restored.append(id_)
+            elif alike:
+                same.append(id_)
             else:
-                changed.append(o)
+                changed.append(whole(record))
         if restored:
             cursor.execute("DELETE FROM deleted_opportunities WHERE id = ANY(%s)", (restored,))
         if new:
@@ -159,35 +166,22 @@ def _merge_batch(
             cursor.execute(
                 "UPDATE opportunities SET synced_at = %s WHERE id = ANY(%s)", (asked_at, same)
             )
-        _note_versions(cursor, new + changed, same, asked_at, answered_at)
-        note_faults(cursor, run, [f for o in batch for f in o.faults])
+        written = [o for o in new + changed if known[o.id] is not FIRST]
+        note_versions(cursor, written, same, asked_at, answered_at)
+        note_faults(cursor, run, [f for o in decoded.values() for f in o.faults])
     connection.commit()
     result.created, result.restored = len(new), len(restored)
-    result.unchanged = len(same) - repeats
+    result.unchanged = sum(id_ not in counted for id_ in same)
     return result
 
 
-def lock_versions(cursor: Cursor, ids: list[int]) -> dict[int, _Known]:
-    """Until the transaction ends, nobody else writes the rows of `ids` (ascending), live or
-    deleted. Returns what each of them stands for."""
-    cursor.execute(
-        "INSERT INTO opportunity_versions (id) SELECT unnest(%s) ON CONFLICT DO NOTHING", (ids,)
-    )
-    cursor.execute(
-        "SELECT v.id, v.asked_at, v.answered_at, v.updated_at_rms, v.deleted, v.fingerprint,"
-        " EXISTS (SELECT FROM opportunities o WHERE o.id = v.id)"
-        " FROM opportunity_versions v WHERE v.id = ANY(%s) ORDER BY v.id FOR UPDATE OF v",
-        (ids,),
-    )
-    known = {}
-    for id_, asked, answered, updated, deleted, fingerprint, present in cursor.fetchall():
-        fetch = None if asked is None else Fetch(asked, answered, updated, deleted)
-        known[id_] = _Known(fetch, None if fingerprint is None else bytes(fingerprint), present)
-    return known
+def _present(cursor: Cursor, ids: list[int]) -> set[int]:
+    cursor.execute("SELECT id FROM opportunities WHERE id = ANY(%s)", (ids,))
+    return {row[0] for row in cursor.fetchall()}
 
 
 def _row(o: Opportunity, asked_at: datetime) -> list[Value]:
-    return [*(getattr(o, column) for column in MAPPED), asked_at]
+    return [*_mapped_values(o), asked_at]
 
 
 def _update(
@@ -208,34 +202,6 @@ def _update(
         f" WHERE o.id = s.id AND ({before}) IS DISTINCT FROM ({after}) RETURNING o.id"
     )
     return {row[0] for row in cursor.fetchall()}
-
-
-def _note_versions(
-    cursor: Cursor,
-    written: Sequence[Opportunity],
-    same: list[int],
-    asked_at: datetime,
-    answered_at: datetime,
-) -> None:
-    if same:
-        cursor.execute(
-            "UPDATE opportunity_versions SET asked_at = %s, answered_at = %s WHERE id = ANY(%s)",
-            (asked_at, answered_at, same),
-        )
-    if written:
-        cursor.execute(
-            "UPDATE opportunity_versions v SET asked_at = %s, answered_at = %s,"
-            " updated_at_rms = n.updated_at_rms, fingerprint = n.fingerprint, deleted = false"
-            " FROM unnest(%s::bigint[], %s::timestamptz[], %s::bytea[])"
-            " AS n (id, updated_at_rms, fingerprint) WHERE v.id = n.id",
-            (
-                asked_at,
-                answered_at,
-                [o.id for o in written],
-                [o.updated_at_rms for o in written],
-                [f"\\x{o.fingerprint.hex()}" for o in written],
-            ),
-        )
 
 
 def note_faults(cursor: Cursor, run: str, faults: Sequence[Fault]) -> None:

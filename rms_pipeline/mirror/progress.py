@@ -1,8 +1,12 @@
 """How far a running sync has come, for whoever watches it: the command, the dashboard."""
 
+import time
 from dataclasses import asdict, dataclass
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
+
+# Seconds; the progress bar looks as often.
+_INTERVAL = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,28 @@ class Pace(Progress):
             return None
         left = self.stage_seconds / done * max(self.pages_expected - self.pages, 0)
         return max(left - self.idle_seconds, 0.0)
+
+
+class ProgressNotes:
+    """What a sync notes of itself as it goes: at once, and then as often as anyone would look."""
+
+    def __init__(self, connection: Connection, run: str) -> None:
+        self._connection, self._run = connection, run
+        self._noted_at = -_INTERVAL
+        self._latest: Progress | None = None
+
+    def note(self, progress: Progress) -> None:
+        """Commits, when it is time again."""
+        self._latest = progress
+        if time.monotonic() - self._noted_at >= _INTERVAL:
+            self.finish()
+
+    def finish(self) -> None:
+        """Notes the latest progress if it was not. Commits."""
+        if self._latest is not None:
+            note_progress(self._connection, self._run, self._latest)
+            self._latest = None
+            self._noted_at = time.monotonic()
 
 
 def note_progress(connection: Connection, run: str, progress: Progress) -> None:

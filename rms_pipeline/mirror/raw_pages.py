@@ -1,7 +1,7 @@
 """Pages of the API, landed as received before anything interprets them."""
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -74,23 +74,30 @@ class StoredPage:
     window: tuple[datetime, datetime] | None
 
 
-def read_pages(connection: Connection, walk: int) -> Iterator[StoredPage]:
-    """The pages of `walk` in the order they were landed, one in memory at a time."""
+def page_ids(connection: Connection, walk: int) -> list[int]:
+    """The pages of `walk` in the order they were landed, as `read_page` finds them. Commits."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT id FROM raw_rms_pages WHERE walk = %s ORDER BY id", (walk,))
         ids = [row[0] for row in cursor.fetchall()]
-        for id_ in ids:
-            cursor.execute(
-                "SELECT segment, request, body, asked_at, fetched_at, window_start, window_end"
-                " FROM raw_rms_pages WHERE id = %s",
-                (id_,),
-            )
-            row = cursor.fetchone()
-            connection.commit()
-            if row is not None:
-                segment, request, body, asked, answered, start, end = row
-                window = None if start is None or end is None else (start, end)
-                yield StoredPage(segment, request, zlib.decompress(body), asked, answered, window)
+    connection.commit()
+    return ids
+
+
+def read_page(connection: Connection, id_: int) -> StoredPage | None:
+    """One landed page, None when it was pruned meanwhile. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT segment, request, body, asked_at, fetched_at, window_start, window_end"
+            " FROM raw_rms_pages WHERE id = %s",
+            (id_,),
+        )
+        row = cursor.fetchone()
+    connection.commit()
+    if row is None:
+        return None
+    segment, request, body, asked, answered, start, end = row
+    window = None if start is None or end is None else (start, end)
+    return StoredPage(segment, request, zlib.decompress(body), asked, answered, window)
 
 
 def count_distinct_records(connection: Connection, walk: int) -> int:

@@ -13,11 +13,13 @@ from msgspec import Raw
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
-from rms_pipeline.current_rms.payloads import MAPPING_VERSION, Fault, Opportunity, decode_record
+from rms_pipeline.current_rms.fields import Fault
+from rms_pipeline.current_rms.payloads import MAPPING_VERSION, Opportunity, decode_record
 from rms_pipeline.mirror.copy_text import copy_rows
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.merge import MAPPED, lock_versions, note_faults
+from rms_pipeline.mirror.merge import MAPPED, note_faults
 from rms_pipeline.mirror.progress import Progress
+from rms_pipeline.mirror.versions import lock_versions
 
 TABLES = ("opportunities", "deleted_opportunities")
 BATCH_ROWS = 200

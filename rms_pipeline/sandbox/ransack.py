@@ -3,7 +3,7 @@
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rms_pipeline.sandbox.store import Store
@@ -17,6 +17,7 @@ _FIELDS = frozenset(
 _KEY = re.compile(
     r"q\[(?P<field>\w+?)_(?P<predicate>not_eq|not_null|null|gteq|lteq|gt|lt|eq|cont|in)\](?P<many>\[\])?"
 )
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _NOT_LIVE = frozenset({40, 50, 60, 70})
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "eq": lambda a, b: bool(a == b),
@@ -85,9 +86,12 @@ def _matches(store: Store, id_: int, mode: str, conditions: list[tuple[str, str,
     if mode == "live" and store.value(id_, "status") in _NOT_LIVE:
         return False
     for field, predicate, wanted in conditions:
-        value = store.value(id_, field)
-        if field.endswith("_at") and isinstance(value, str):
-            value = _parse(field, value)
+        if field.endswith("_at"):
+            value = store.moment(id_, field)
+            if isinstance(value, str):
+                value = _parse(field, value)
+        else:
+            value = store.value(id_, field)
         if predicate in ("null", "not_null"):
             if (value is None) != ((predicate == "null") == wanted):
                 return False
@@ -127,7 +131,8 @@ def _parse(field: str, value: str) -> Any:
     try:
         if field.endswith("_at"):
             moment = datetime.fromisoformat(value)
-            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+            moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+            return (moment - _EPOCH) // _MICROSECOND
         if field == "id" or field.endswith("_id") or field in ("state", "status", "owned_by"):
             return int(value)
     except ValueError:

@@ -25,6 +25,8 @@ from rms_pipeline.sandbox.events import Event, actions_of_edit
 NESTED = {"member": ("Organisation", "member_id"), "venue": ("Venue", "venue_id"),
           "owner": ("User", "owned_by")}  # fmt: skip
 
+_TIMES = frozenset(field for field in Row._fields if field.endswith("_at"))
+
 
 class Store:
     """`rows` opportunities made from `seed`, relative to `today` (default: today, UTC).
@@ -179,6 +181,14 @@ class Store:
         record = self.get(id_, ())
         found = None if record is None else record.get(field)
         return None if found == "" else found
+
+    def moment(self, id_: int, field: str) -> int | Any:
+        """A time as microseconds since 1970 (UTC) where it is at hand, else as `value` gives it."""
+        row = None if id_ in self._edited else self._rows.get(id_)
+        if row is None or field not in _TIMES:
+            return self.value(id_, field)
+        found = getattr(row, field)
+        return None if found is None else found * 1_000
 
     def select(self, key: object, matches: Callable[[int], bool]) -> list[int]:
         """Ids for which `matches`, ascending; remembered under `key` until something changes."""

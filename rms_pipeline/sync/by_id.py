@@ -7,7 +7,6 @@ from datetime import datetime
 from rms_pipeline.current_rms.client import PER_PAGE, CurrentRmsClient, ListAnswer
 from rms_pipeline.current_rms.errors import Unprocessable
 from rms_pipeline.current_rms.pacing import Lane
-from rms_pipeline.current_rms.payloads import record_id
 
 
 @dataclass(slots=True)
@@ -34,7 +33,7 @@ def ask_by_id(
         verdict = Verdict()
         wanted = {*chunk} if witness is None else {*chunk, witness}
         answer = _list(client, sorted(wanted), lane)
-        came = set() if answer is None else _ids(answer)
+        came = set() if answer is None else set(answer.ids)
         if answer is not None:
             verdict.answers.append(answer)
         missing = [i for i in chunk if i not in came]
@@ -57,10 +56,6 @@ def _list(client: CurrentRmsClient, ids: Sequence[int], lane: Lane) -> ListAnswe
         answer = client.list_opportunities(tuple(("q[id_in][]", str(i)) for i in ids), lane=lane)
     except Unprocessable:
         return None
-    came, records = _ids(answer), len(answer.page.opportunities)
+    came, records = set(answer.ids), len(answer.page.opportunities)
     obeyed = came <= set(ids) and len(came) == records == answer.page.meta.total_row_count
     return answer if obeyed else None
-
-
-def _ids(answer: ListAnswer) -> set[int]:
-    return {i for r in answer.page.opportunities if (i := record_id(r)) is not None}

@@ -15,7 +15,6 @@ from rms_pipeline.current_rms.client import PER_PAGE, CurrentRmsClient, ListAnsw
 from rms_pipeline.current_rms.errors import NotHonoured, Unprocessable
 from rms_pipeline.current_rms.keys import BY_CREATION, BY_ID, Key
 from rms_pipeline.current_rms.pacing import Lane
-from rms_pipeline.current_rms.payloads import record_id
 from rms_pipeline.current_rms.ranges import read_ranges
 from rms_pipeline.current_rms.spans import WHOLE, Span
 from rms_pipeline.current_rms.window import EVERYTHING, Segment, Window
@@ -224,7 +223,7 @@ class _Certifier:
             stored = store_answer(self._connection, self._run, self._walk.id, "repair", answer)
             self._result += stored
             self.repaired += stored.stored
-            listed |= {i for r in answer.page.opportunities if (i := record_id(r)) is not None}
+            listed.update(answer.ids)
         surplus = rows.ids(self._connection, span) - listed
         if surplus:
             remove(surplus)

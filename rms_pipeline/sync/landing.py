@@ -19,7 +19,7 @@ from rms_pipeline.current_rms.walk import Walk, WalkedPage, WalkReport
 from rms_pipeline.current_rms.window import Segment, Window, changed_since
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.progress import Progress, note_progress
+from rms_pipeline.mirror.progress import Progress, ProgressNotes
 from rms_pipeline.mirror.raw_pages import count_distinct_records, count_pages, land_page
 from rms_pipeline.sync.storing import Watcher, raw_page
 
@@ -138,6 +138,7 @@ class _Landing:
         self._watch, self._lane = watch, lane
         self._pages_kept, self._records_kept = count_pages(connection, walk)
         self._pages = self._size = 0
+        self._progress = ProgressNotes(connection, run)
 
     def read(
         self, segments: Sequence[Segment], known: Mapping[str, Sequence[Span]] | None = None
@@ -146,6 +147,7 @@ class _Landing:
         for page in walk.pages():
             self._land(page)
             self._note_progress(walk.report)
+        self._progress.finish()
         for total, part in (
             (self.report.read_by, walk.report.read_by),
             (self.report.nameless, walk.report.nameless),
@@ -173,7 +175,7 @@ class _Landing:
             records,
             max(expected, records),
         )
-        note_progress(self._connection, self._run, progress)
+        self._progress.note(progress)
         self._watch(progress)
 
     def watermark(self, overlap: timedelta) -> datetime:

@@ -1,30 +1,36 @@
 """Merging landed pages into `opportunities`, page by page."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
+from queue import SimpleQueue
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.current_rms.client import ListAnswer
+from rms_pipeline.current_rms.fields import Fault
 from rms_pipeline.current_rms.pages import decode_answer
-from rms_pipeline.current_rms.payloads import Fault, Opportunity, decode_record, record_id
+from rms_pipeline.current_rms.payloads import Record, read_record
 from rms_pipeline.current_rms.spans import Span
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.merge import MergeResult, known_ids, merge
-from rms_pipeline.mirror.progress import Progress, note_progress
+from rms_pipeline.mirror.progress import Progress, ProgressNotes
 from rms_pipeline.mirror.raw_pages import (
     RawPage,
-    StoredPage,
     count_pages,
     land_page,
-    read_pages,
+    page_ids,
+    read_page,
 )
 
 Watcher = Callable[[Progress], None]
+
+# Pages merged at a time, each by a connection of its own. More would only wait for the processor.
+WRITERS = 2
 
 
 @dataclass(slots=True)
@@ -35,14 +41,6 @@ class MergedWalk:
     pages: int = 0
     outside_window: int = 0
     seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Decoded:
-    inside: list[Opportunity | Fault]
-    outside: list[Opportunity]
-    asked_at: datetime
-    answered_at: datetime
 
 
 def merge_walk(
@@ -57,37 +55,38 @@ def merge_walk(
 
     What was fetched at or after `counted_since`, the start of the walk, and has not changed since,
     is not counted again. A record outside the walk's window only updates a row that is there
-    already: it may have left the window since. One page is decoded while PostgreSQL works on the
-    one before.
+    already: it may have left the window since. Several pages are merged at a time, so that decoding
+    one does not wait for PostgreSQL's work on another; which comes first decides nothing.
     """
     began = time.monotonic()
     merged = MergedWalk()
-    with (
-        database.session() as reader,
-        database.session() as writer,
-        database.session() as notes,
-        ThreadPoolExecutor(1, thread_name_prefix="merge") as pool,
-    ):
-        page_count, record_count = count_pages(reader, walk)
+    with ExitStack() as stack:
+        notes = stack.enter_context(database.session())
+        idle: SimpleQueue[Connection] = SimpleQueue()
+        for _ in range(WRITERS):
+            idle.put(stack.enter_context(database.session()))
+
+        def store(page: int) -> _Stored:
+            connection = idle.get()
+            try:
+                return _store(connection, run, page, counted_since)
+            finally:
+                idle.put(connection)
+
+        page_count, record_count = count_pages(notes, walk)
+        progress = ProgressNotes(notes, run)
         records = 0
-        pending: Future[MergeResult] | None = None
-
-        def settle() -> None:
-            nonlocal pending
-            if pending is not None:
-                merged.result += pending.result()
-                pending = None
-
-        for page in _decode(read_pages(reader, walk)):
-            settle()
-            pending = pool.submit(_store, writer, run, page, counted_since)
+        # The last to enter, so that no writer is at work when its connection is closed.
+        pool = stack.enter_context(ThreadPoolExecutor(WRITERS, thread_name_prefix="merge"))
+        for stored in pool.map(store, page_ids(notes, walk)):
+            merged.result += stored.result
             merged.pages += 1
-            merged.outside_window += len(page.outside)
-            records += len(page.inside) + len(page.outside)
-            progress = Progress("storing", merged.pages, page_count, records, record_count)
-            note_progress(notes, run, progress)
-            watch(progress)
-        settle()
+            merged.outside_window += stored.outside_window
+            records += stored.records
+            so_far = Progress("storing", merged.pages, page_count, records, record_count)
+            progress.note(so_far)
+            watch(so_far)
+        progress.finish()
     merged.seconds = time.monotonic() - began
     return merged
 
@@ -96,7 +95,6 @@ def raw_page(
     answer: ListAnswer, segment: str, *, covers: Span | None = None, window: Window | None = None
 ) -> RawPage:
     """`answer` as it lands."""
-    records = answer.page.opportunities
     return RawPage(
         segment=segment,
         request=answer.request,
@@ -104,16 +102,16 @@ def raw_page(
         asked_at=answer.asked_at,
         answered_at=answer.answered_at,
         api_date=answer.api_date,
-        record_ids=[i for r in records if (i := record_id(r)) is not None],
-        record_count=len(records),
+        record_ids=answer.ids,
+        record_count=len(answer.page.opportunities),
         covers=covers,
         window=None if window is None else (window.start, window.end),
     )
 
 
-def decode_records(answer: ListAnswer) -> list[Opportunity | Fault]:
+def read_records(answer: ListAnswer) -> list[Record | Fault]:
     """The records of an answer, whatever their dates."""
-    return [decode_record(raw) for raw in answer.page.opportunities]
+    return [read_record(raw) for raw in answer.page.opportunities]
 
 
 def store_answer(
@@ -124,42 +122,44 @@ def store_answer(
     return merge(
         connection,
         run,
-        decode_records(answer),
+        read_records(answer),
         asked_at=answer.asked_at,
         answered_at=answer.answered_at,
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    result: MergeResult
+    records: int = 0
+    outside_window: int = 0
+
+
 def _store(
-    connection: Connection, run: str, page: _Decoded, counted_since: datetime | None
-) -> MergeResult:
-    records: Sequence[Opportunity | Fault] = page.inside
-    if page.outside:
-        known = known_ids(connection, [o.id for o in page.outside])
-        records = [*page.inside, *(o for o in page.outside if o.id in known)]
-    return merge(
+    connection: Connection, run: str, page_id: int, counted_since: datetime | None
+) -> _Stored:
+    page = read_page(connection, page_id)
+    if page is None:
+        return _Stored(MergeResult())
+    window = None if page.window is None else Window(*page.window)
+    inside: list[Record | Fault] = []
+    outside: list[Record] = []
+    for raw in decode_answer(page.request, page.body).opportunities:
+        record = read_record(raw)
+        if window is None or isinstance(record, Fault) or window.contains(*record.dates()):
+            inside.append(record)
+        else:
+            outside.append(record)
+    records = len(inside) + len(outside)
+    if outside:
+        known = known_ids(connection, [o.id for o in outside])
+        inside += (o for o in outside if o.id in known)
+    result = merge(
         connection,
         run,
-        records,
+        inside,
         asked_at=page.asked_at,
         answered_at=page.answered_at,
         counted_since=counted_since,
     )
-
-
-def _decode(pages: Iterator[StoredPage]) -> Iterator[_Decoded]:
-    for page in pages:
-        window = None if page.window is None else Window(*page.window)
-        inside: list[Opportunity | Fault] = []
-        outside: list[Opportunity] = []
-        for raw in decode_answer(page.request, page.body).opportunities:
-            record = decode_record(raw)
-            if (
-                window is None
-                or isinstance(record, Fault)
-                or window.contains(record.starts_at, record.ends_at)
-            ):
-                inside.append(record)
-            else:
-                outside.append(record)
-        yield _Decoded(inside, outside, page.asked_at, page.answered_at)
+    return _Stored(result, records, len(outside))

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rms_pipeline.current_rms.fields import Fault
 from rms_pipeline.current_rms.pages import decode_page, storable_json
-from rms_pipeline.current_rms.payloads import Fault, Opportunity, decode_record
+from rms_pipeline.current_rms.payloads import Opportunity, decode_record
 
 
 def decode(**fields: Any) -> Opportunity:

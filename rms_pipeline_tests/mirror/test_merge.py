@@ -1,26 +1,29 @@
 """The merge against a real PostgreSQL: order, hostile content, two at once."""
 
 import json
+import random
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
+from rms_pipeline.current_rms.fields import Fault
 from rms_pipeline.current_rms.pages import storable_json
-from rms_pipeline.current_rms.payloads import Fault, Opportunity, decode_record
+from rms_pipeline.current_rms.payloads import Record, read_record
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.deletions import move_to_deleted
 from rms_pipeline.mirror.merge import MergeResult, merge
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def record(**fields: Any) -> Opportunity | Fault:
-    return decode_record(msgspec.Raw(storable_json(json.dumps(fields).encode())))
+def record(**fields: Any) -> Record | Fault:
+    return read_record(msgspec.Raw(storable_json(json.dumps(fields).encode())))
 
 
 def merge_at(
-    database: Database, asked: float, answered: float, *records: Opportunity | Fault
+    database: Database, asked: float, answered: float, *records: Record | Fault
 ) -> MergeResult:
     with database.session() as connection:
         return merge(
@@ -54,7 +57,7 @@ def test_of_overlapping_fetches_the_newer_updated_at_stays(database: Database) -
 
 
 def test_a_record_that_postgresql_refuses_costs_no_other_and_is_named(database: Database) -> None:
-    refused = decode_record(msgspec.Raw(b'{"id": 2, "custom_fields": 1e200000}'))
+    refused = read_record(msgspec.Raw(b'{"id": 2, "custom_fields": 1e200000}'))
     result = merge_at(
         database, 1, 2, *(record(id=i, subject="x") for i in (1, 3, 4)), refused, record(subject="")
     )
@@ -73,6 +76,32 @@ def test_bad_fields_are_null_and_noted_and_the_row_is_stored(database: Database)
     assert fetch_all(database, "SELECT field, raw_value FROM sync_faults ORDER BY 1") == [
         ("charge_total", '"lots"'),
         ("starts_at", '"soon"'),
+    ]
+
+
+def test_a_record_with_faults_that_has_not_changed_is_noted_by_each_sync(
+    database: Database,
+) -> None:
+    merge_at(database, 1, 2, record(id=1, starts_at="soon"), record(id=2, subject="good"))
+    again = merge_at(database, 3, 4, record(id=1, starts_at="soon"), record(id=2, subject="good"))
+    assert (again.updated, again.unchanged) == (0, 2)
+    assert fetch_all(database, "SELECT opportunity_id, field FROM sync_faults") == [
+        (1, "starts_at"),
+        (1, "starts_at"),
+    ]
+    assert fetch_all(database, "SELECT DISTINCT synced_at FROM opportunities") == [
+        (T0 + timedelta(seconds=3),)
+    ]
+
+
+def test_the_same_bytes_fetched_earlier_but_stored_later_change_nothing(
+    database: Database,
+) -> None:
+    same = {"id": 1, "subject": "x", "updated_at": "2026-01-01T00:00:00Z"}
+    merge_at(database, 5, 6, record(**same))
+    assert merge_at(database, 1, 2, record(**same)).stale == 1
+    assert fetch_all(database, "SELECT asked_at FROM opportunity_versions") == [
+        (T0 + timedelta(seconds=5),)
     ]
 
 
@@ -122,3 +151,40 @@ def test_two_merges_of_the_same_rows_at_once_end_as_one_after_the_other(
         thread.join()
     assert errors == []
     assert fetch_all(database, "SELECT DISTINCT subject FROM opportunities") == [("asked at 95",)]
+
+
+def test_merges_that_share_new_and_known_ids_never_wait_for_one_another_in_a_circle(
+    database: Database,
+) -> None:
+    """Deletions among them: whoever waited must see what the other one did to the row."""
+    errors: list[BaseException] = []
+    fetches = iter(range(1_000_000))
+
+    def run(seed: int) -> None:
+        chance = random.Random(seed)
+        try:
+            for turn in range(40):
+                asked = next(fetches)
+                ids = chance.sample(range(turn * 10, turn * 10 + 60), 40)
+                rows = [record(id=i, subject=f"asked at {asked}") for i in ids]
+                merge_at(database, asked, asked + 0.5, *rows)
+                gone_at = T0 + timedelta(seconds=next(fetches))
+                gone = dict.fromkeys(ids[:5], (gone_at, gone_at))
+                with database.session() as connection:
+                    move_to_deleted(connection, gone, "for the test")
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    torn = (
+        "SELECT v.id FROM opportunity_versions v LEFT JOIN opportunities o USING (id)"
+        " WHERE v.deleted = (o.id IS NOT NULL)"
+    )
+    assert fetch_all(database, torn) == []
+    both = "SELECT id FROM opportunities JOIN deleted_opportunities USING (id)"
+    assert fetch_all(database, both) == []

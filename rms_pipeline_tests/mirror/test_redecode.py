@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from rms_pipeline.current_rms.payloads import MAPPING_VERSION
 from rms_pipeline.mirror import redecode as redecoding
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.redecode import redecode
@@ -48,7 +49,7 @@ def test_migrate_makes_rows_again_that_another_mapping_filled_and_notes_its_own(
     lower_version(database)
     migrate(database)
     assert fetch_all(database, SHOWN) == before
-    assert fetch_all(database, VERSION) == [("1",)]
+    assert fetch_all(database, VERSION) == [(MAPPING_VERSION.decode(),)]
     assert fetch_all(database, "SELECT * FROM opportunity_versions ORDER BY id") == versions
 
 
@@ -76,7 +77,7 @@ def test_migrate_killed_between_batches_ends_right_when_it_runs_again(
     assert fetch_all(database, VERSION) == [("0",)]
     migrate(database)
     assert fetch_all(database, SHOWN) == before
-    assert fetch_all(database, VERSION) == [("1",)]
+    assert fetch_all(database, VERSION) == [(MAPPING_VERSION.decode(),)]
 
 
 def test_rows_that_are_right_are_not_written(database: Database) -> None:

@@ -14,7 +14,7 @@ from rms_pipeline_tests.sync.conftest import Mirror
 from rms_pipeline_tests.sync.test_any_sequence import empty
 
 PAGES = 240
-LANES = 8
+LANES = 12
 # First pages of three lists, what changed meanwhile (one page and what is edited), three counts.
 BESIDES = 10
 

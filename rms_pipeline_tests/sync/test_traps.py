@@ -11,7 +11,7 @@ from rms_pipeline.current_rms.errors import ApiUnavailable
 from rms_pipeline.mirror.changes import changes_after
 from rms_pipeline.mirror.merge import merge
 from rms_pipeline.sandbox import Churn, Faults, Store, Switches
-from rms_pipeline.sync.storing import decode_records, merge_walk
+from rms_pipeline.sync.storing import merge_walk, read_records
 from rms_pipeline_tests.sync.conftest import Mirror
 from rms_pipeline_tests.test_sync import ids_in
 
@@ -112,7 +112,7 @@ def test_trap_3_a_refresh_does_not_move_the_watermark_past_other_edits(
         merge(
             connection,
             "refresh",
-            decode_records(answer),
+            read_records(answer),
             asked_at=answer.asked_at,
             answered_at=answer.answered_at,
         )

@@ -1,0 +1,65 @@
+"""The sandbox for benchmarks: `api_server.py ROWS LATENCY_SECONDS REQUESTS_PER_MINUTE`.
+
+It must not be what is measured, so each record is rendered once, before the first call (about 5 KB
+a record in memory). Prints a line of JSON with its URL, then answers each line of stdin with one:
+`reset`, `stats` (calls since then, and when the first came), `edit N`.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+
+from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline.sandbox.store import NESTED
+
+
+class RenderedStore(Store):
+    """Records that nobody edited are served from memory, byte for byte as they would be made."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(rows)
+        whole = tuple(NESTED)
+        self._rendered = {id_: super(RenderedStore, self).body(id_, whole) for id_ in self.ids()}
+
+    def body(self, id_: int, include: Sequence[str]) -> bytes | None:
+        if id_ in self._edited or id_ not in self._rows or set(include) != set(NESTED):
+            return super().body(id_, include)
+        return self._rendered[id_]
+
+
+class Calls:
+    """Counts them, and remembers when the first came."""
+
+    def __init__(self) -> None:
+        self.count, self.first = 0, 0.0
+
+    def note(self, _: str) -> None:
+        self.first = self.first or time.time()
+        self.count += 1
+
+
+def main() -> None:
+    rows, latency, limit = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+    store, calls = RenderedStore(rows), Calls()
+    with SandboxServer(store, latency_ms=latency * 1000, requests_per_minute=limit) as server:
+        server.before_request = calls.note
+        _say({"url": server.url})
+        for line in sys.stdin:
+            what, *values = line.split()
+            if what == "reset":
+                calls = Calls()
+                server.before_request = calls.note
+            elif what == "edit":
+                now = time.monotonic_ns()
+                for id_ in store.ids()[: int(values[0])]:
+                    store.edit(id_, {"subject": f"Changed at {now}"})
+            _say({"calls": calls.count, "first": calls.first})
+
+
+def _say(answer: dict[str, object]) -> None:
+    print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

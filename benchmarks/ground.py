@@ -1,0 +1,277 @@
+"""What every benchmark stands on: PostgreSQL, an API in a process of its own, measured children,
+tables.
+
+Tables are printed as Markdown with the machine, the versions and the command above them, so that
+`README.md` here can hold what was printed and nothing else.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+from pydantic import SecretStr
+from tabulate import tabulate
+
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN
+from rms_pipeline.settings import child_environment
+from rms_pipeline_tests.servers import (
+    POSTGRESQL_15,
+    embedded_postgresql,
+    installed_postgresql,
+)
+from rms_pipeline_tests.servers import (
+    new_database as new_database,
+)
+
+PROJECT = Path(__file__).parent.parent
+HERE = Path(__file__).parent
+# So wide a window holds every row, whatever the way it comes.
+EVERYTHING_DAYS = 20_000
+
+
+def servers(choice: str | None) -> list[str]:
+    """`choice`, else the embedded server and, where it is installed, PostgreSQL 15."""
+    if choice is not None:
+        return [choice]
+    return ["embedded", *(["15"] if (POSTGRESQL_15 / "initdb").exists() else [])]
+
+
+@contextlib.contextmanager
+def a_server(choice: str) -> Iterator[str]:
+    """The URL of a server: "embedded", "15", or that of one which runs already."""
+    if choice == "embedded":
+        with embedded_postgresql() as url:
+            yield url
+    elif choice == "15":
+        with installed_postgresql() as url:
+            yield url
+    else:
+        yield choice
+
+
+def database_at(url: str) -> Database:
+    return Database(SecretStr(url), SecretStr(url))
+
+
+def ask(url: str, statement: str) -> Any:
+    """The first column of the first row."""
+    connection = psycopg2.connect(url)
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(statement)
+            row = cursor.fetchone()
+            return row[0] if row else None
+    finally:
+        connection.close()
+
+
+def carry_out(url: str, statement: str) -> None:
+    connection = psycopg2.connect(url)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+    connection.close()
+
+
+class Api:
+    """The sandbox in a process of its own, every record rendered before it is asked for."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+        self.url = str(self._answer()["url"])
+
+    def reset(self) -> None:
+        """Forgets which calls came."""
+        self.tell("reset")
+
+    def calls(self) -> int:
+        return int(self.tell("stats")["calls"])
+
+    def first_call_at(self) -> float:
+        """Seconds since 1970 at which the first call since `reset` came."""
+        return float(self.tell("stats")["first"])
+
+    def edit(self, count: int) -> None:
+        """Changes the subject of so many opportunities."""
+        self.tell(f"edit {count}")
+
+    def tell(self, line: str) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("the API server ended")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+@contextlib.contextmanager
+def api_of(rows: int, *, latency: float = 0, requests_per_minute: int = 0) -> Iterator[Api]:
+    """An account of `rows` opportunities; `latency` in seconds, a limit of 0 is none."""
+    command = [sys.executable, str(HERE / "api_server.py"), str(rows), str(latency)]
+    process = subprocess.Popen(
+        [*command, str(requests_per_minute)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=PROJECT,
+    )
+    try:
+        yield Api(process)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def environment(url: str, api_url: str, **changes: str | None) -> dict[str, str]:
+    """For `rms-pipeline` on the database and the API, without a limit, over all there is."""
+    values: dict[str, str | None] = {
+        "POSTGRES_URL": url,
+        "POSTGRES_URL_NON_POOLING": None,
+        "CURRENT_RMS_SUBDOMAIN": SANDBOX_SUBDOMAIN,
+        "CURRENT_RMS_API_KEY": SANDBOX_API_KEY,
+        "CURRENT_RMS_BASE_URL": api_url,
+        "CURRENT_RMS_REQUESTS_PER_MINUTE": "0",
+        "RMS_SYNC_DAYS_BACK": str(EVERYTHING_DAYS),
+        "RMS_SYNC_DAYS_AHEAD": str(EVERYTHING_DAYS),
+        "DAGSTER_HOME": str(PROJECT),
+        "DAGSTER_DISABLE_TELEMETRY": "1",
+    }
+    return child_environment(**(values | changes))
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A child that ended well: seconds from exec to exit, peak resident memory in MB, stdout."""
+
+    seconds: float
+    megabytes: float
+    output: str
+
+
+def measured(command: Sequence[str], env: Mapping[str, str] | None = None) -> Measured:
+    """Runs `command` to its end. Raises RuntimeError with its stderr when it fails."""
+    helper = [sys.executable, "-S", "-E", str(HERE / "run_measured.py")]
+    child = subprocess.run(
+        [*helper, *command], env=env, cwd=PROJECT, capture_output=True, text=True
+    )
+    said, _, last = child.stderr.rstrip().rpartition("\n")
+    if child.returncode:
+        raise RuntimeError(f"{shlex.join(command)}: {said[-3_000:]}")
+    seconds, megabytes = map(float, last.split())
+    return Measured(seconds, megabytes, child.stdout)
+
+
+def rms_pipeline(*arguments: str, env: Mapping[str, str]) -> Measured:
+    """The command, measured."""
+    return measured([sys.executable, "-m", "rms_pipeline.cli", *arguments], env)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What it took to bring the account in. Seconds, MB.
+
+    `seconds` run from the first call that the API server saw to the last commit of data, `process`
+    from exec to exit.
+    """
+
+    seconds: float
+    process: float
+    memory: float
+    calls: int
+    rows: int
+
+
+def sync(kind: str, api: Api, url: str) -> Outcome:
+    """`rms-pipeline sync KIND`, whose last data are `status_counts`: Dagster notes when they are
+    there."""
+    api.reset()
+    child = rms_pipeline("sync", kind, "--json", env=environment(url, api.url))
+    last_commit = ask(
+        url,
+        "SELECT max(extract(epoch FROM timestamp AT TIME ZONE 'UTC'))::float8"
+        " FROM dagster.event_logs WHERE dagster_event_type = 'ASSET_MATERIALIZATION'",
+    )
+    return Outcome(
+        seconds=last_commit - api.first_call_at(),
+        process=child.seconds,
+        memory=child.megabytes,
+        calls=api.calls(),
+        rows=ask(url, "SELECT count(*) FROM opportunities"),
+    )
+
+
+def prepare(url: str, api: Api) -> None:
+    """The tables, ours and Dagster's, and a server at rest."""
+    rms_pipeline("migrate", env=environment(url, api.url))
+    carry_out(url, "CHECKPOINT")
+
+
+def median(values: Sequence[float]) -> float:
+    return statistics.median(values)
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Prints a Markdown table; the first column is text, the others are numbers or text."""
+    align = ["left", *["right"] * (len(headings) - 1)]
+    print(
+        tabulate(rows, headings, tablefmt="github", colalign=align, disable_numparse=True),
+        flush=True,
+    )
+    print(flush=True)
+
+
+def headline(what: str, url: str | None = None) -> None:
+    """Prints the command that runs, the machine, and the versions that the figures depend on."""
+    command = shlex.join(["python", *_shown_arguments()])
+    print(f"### {what}\n\n`{command}`\n")
+    versions = [f"Python {platform.python_version()}"]
+    if url is not None:
+        lz4 = ask(
+            url,
+            "SELECT 'lz4' = ANY(enumvals) FROM pg_settings"
+            " WHERE name = 'default_toast_compression'",
+        )
+        version = str(ask(url, "SHOW server_version")).split(" ")[0]
+        versions.append(f"PostgreSQL {version} ({'lz4' if lz4 else 'without lz4'})")
+    for package in ("dagster", "dlt"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions.append(f"{package} {metadata.version(package)}")
+    print(f"{machine()}; {', '.join(versions)}.\n", flush=True)
+
+
+def machine() -> str:
+    """Cores, kind of processor, memory."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB"
+
+
+def _shown_arguments() -> list[str]:
+    script = Path(sys.argv[0]).resolve()
+    shown = [str(script.relative_to(PROJECT)) if script.is_relative_to(PROJECT) else script.name]
+    return [*shown, *("URL" if "://" in argument else argument for argument in sys.argv[1:])]

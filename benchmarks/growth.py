@@ -1,0 +1,129 @@
+"""What syncs cost by the size of the account: does anything grow faster than the account does?
+
+    python benchmarks/growth.py [--rows 2000 20000 200000 500000] [--server embedded|15]
+                                [--postgres-url URL]
+
+For each size: a first `initial_sync`, a second over unchanged data, an incremental sync after five
+edits, each the command `rms-pipeline sync` in a process of its own without a limit; how long
+`status_counts` and each check took, read from Dagster's history of the second one. 500,000 take
+the API server about 4 GB of memory, and the database 3 GB on disk.
+"""
+
+import argparse
+import sys
+import time
+
+import ground
+import psycopg2
+
+EDITS = 5
+STEPS = (
+    "SELECT step_key, extract(epoch FROM max(timestamp) - min(timestamp))::float8"
+    " FROM dagster.event_logs WHERE step_key IS NOT NULL"
+    " AND dagster_event_type IN ('STEP_START', 'STEP_SUCCESS') AND run_id ="
+    " (SELECT run_id FROM dagster.runs ORDER BY id DESC LIMIT 1) GROUP BY step_key ORDER BY 1"
+)
+WAITED = (
+    "SELECT extract(epoch FROM sum(fetched_at - asked_at))::float8 FROM raw_rms_pages"
+    " WHERE walk = (SELECT max(id) FROM walks)"
+)
+WRITTEN = (
+    "SELECT sum(n_tup_ins + n_tup_upd + n_tup_del)::bigint FROM pg_stat_user_tables"
+    " WHERE relname IN ('opportunities', 'opportunity_versions', 'raw_rms_pages')"
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--rows", type=int, nargs="+", default=[2_000, 20_000, 200_000, 500_000])
+    parser.add_argument("--server", choices=["embedded", "15"], default="embedded")
+    parser.add_argument("--postgres-url", help="a server to make databases on")
+    options = parser.parse_args()
+    full: list[list[str]] = []
+    small: list[list[str]] = []
+    steps: dict[str, list[str]] = {}
+    with ground.a_server(options.postgres_url or options.server) as server:
+        ground.headline("By the size of the account", server)
+        for rows in options.rows:
+            with ground.api_of(rows) as api, ground.new_database(server) as url:
+                ground.prepare(url, api)
+                full.append(full_syncs(api, url, rows))
+                for step, seconds in durations(url).items():
+                    steps.setdefault(step, []).append(f"{seconds:.2f}")
+                small.append(incremental_sync(api, url, rows))
+    ground.table(
+        [
+            "records",
+            "first, s",
+            "ms a record",
+            "second, s",
+            "of the first",
+            "peak MB, first",
+            "second",
+            "database, MB",
+            "calls / 100 records",
+        ],
+        full,
+    )
+    ground.table(
+        ["records", "incremental: API calls", "rows written", "seconds", "without the API"], small
+    )
+    ground.table(
+        ["step of the second sync, s", *(f"{rows:,}" for rows in options.rows)],
+        [[step, *seconds] for step, seconds in steps.items()],
+    )
+
+
+def full_syncs(api: ground.Api, url: str, rows: int) -> list[str]:
+    first = ground.sync("initial", api, url)
+    size = ground.ask(url, "SELECT pg_database_size(current_database())") / 1e6
+    second = ground.sync("initial", api, url)
+    for outcome in (first, second):
+        assert outcome.rows == rows, outcome
+        print(f"{rows}: {outcome}", file=sys.stderr, flush=True)
+    return [
+        f"{rows:,}",
+        f"{first.seconds:.1f}",
+        f"{1000 * first.seconds / rows:.3f}",
+        f"{second.seconds:.1f}",
+        f"{second.seconds / first.seconds:.2f}",
+        f"{first.memory:.0f}",
+        f"{second.memory:.0f}",
+        f"{size:,.0f}",
+        f"{100 * first.calls / rows:.2f}",
+    ]
+
+
+def durations(url: str) -> dict[str, float]:
+    """Seconds of each step of the last run."""
+    connection = psycopg2.connect(url)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(STEPS)
+            return dict(cursor.fetchall())
+    finally:
+        connection.close()
+
+
+def incremental_sync(api: ground.Api, url: str, rows: int) -> list[str]:
+    api.edit(EDITS)
+    before = written(url)
+    outcome = ground.sync("incremental", api, url)
+    waited = ground.ask(url, WAITED)
+    return [
+        f"{rows:,}",
+        str(outcome.calls),
+        str(written(url) - before),
+        f"{outcome.seconds:.2f}",
+        f"{outcome.seconds - waited:.2f}",
+    ]
+
+
+def written(url: str) -> int:
+    # Counters arrive when a session has ended, and a moment later.
+    time.sleep(1.5)
+    return int(ground.ask(url, WRITTEN))
+
+
+if __name__ == "__main__":
+    main()

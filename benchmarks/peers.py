@@ -1,0 +1,113 @@
+"""`initial_sync` beside its peers and the floor, on one API server and one PostgreSQL.
+
+    python benchmarks/peers.py [--rows 20000] [--rounds 3] [--server embedded|15]
+                               [--postgres-url URL]
+
+Without a choice: on the embedded server, and on PostgreSQL 15 where it is installed. Every way runs
+in a process of its own, on an empty database that has the tables; rounds are interleaved, figures
+are medians. dlt takes part when it is installed: `pip install -e '.[benchmarks]'`.
+
+`seconds`: from the first call that the API server sees to the last commit. `process`: from exec to
+exit. `ratio`: seconds to those of the floor. `initial_sync` is the command `rms-pipeline sync
+initial`: pages landed and read back, merged, deletions settled, counts certified, checks run.
+"""
+
+import argparse
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+
+import ground
+
+FLOOR = "floor: fetch, decode, one COPY"
+Way = Callable[[ground.Api, str], ground.Outcome]
+
+
+def plainly(way: str) -> Way:
+    """One of `ways.py`."""
+
+    def run(api: ground.Api, url: str) -> ground.Outcome:
+        command = [sys.executable, str(ground.HERE / "ways.py"), way, api.url, url]
+        env = ground.environment(url, api.url, RUNTIME__DLTHUB_TELEMETRY="false")
+        api.reset()
+        child = ground.measured(command, env)
+        said = json.loads(child.output.splitlines()[-1])
+        seconds = said["committed_at"] - api.first_call_at()
+        return ground.Outcome(seconds, child.seconds, child.megabytes, api.calls(), said["rows"])
+
+    return run
+
+
+def initial_sync(api: ground.Api, url: str) -> ground.Outcome:
+    return ground.sync("initial", api, url)
+
+
+WAYS: dict[str, Way] = {
+    "fetching the pages and nothing else": plainly("fetch"),
+    FLOOR: plainly("floor"),
+    "**initial_sync**": initial_sync,
+    "dlt `rest_api`, merge": plainly("dlt"),
+    "one upsert a row, autocommit": plainly("upsert"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--server", choices=["embedded", "15"])
+    parser.add_argument("--postgres-url", help="a server to make databases on")
+    parser.add_argument("--only", nargs="+", metavar="WORD", help="ways whose name holds a word")
+    options = parser.parse_args()
+    ways = {
+        name: way
+        for name, way in WAYS.items()
+        if not options.only or any(word in name for word in options.only)
+    }
+    if not importlib.util.find_spec("dlt"):
+        ways = {name: way for name, way in ways.items() if not name.startswith("dlt")}
+        print("dlt is not installed: pip install -e '.[benchmarks]'", file=sys.stderr)
+    with ground.api_of(options.rows) as api:
+        for server in ground.servers(options.postgres_url or options.server):
+            with ground.a_server(server) as url:
+                compare(api, url, ways, options)
+
+
+def compare(api: ground.Api, url: str, ways: dict[str, Way], options: argparse.Namespace) -> None:
+    ground.headline(f"{options.rows:,} opportunities, medians of {options.rounds} rounds", url)
+    outcomes: dict[str, list[ground.Outcome]] = {name: [] for name in ways}
+    for _ in range(options.rounds):
+        for name, way in ways.items():
+            with ground.new_database(url) as empty:
+                ground.prepare(empty, api)
+                outcome = way(api, empty)
+            assert outcome.rows == options.rows, f"{name}: {outcome.rows} rows"
+            outcomes[name].append(outcome)
+            print(f"{name}: {outcome}", file=sys.stderr, flush=True)
+    medians = {
+        name: [
+            ground.median([getattr(o, what) for o in runs])
+            for what in ("seconds", "process", "memory", "calls")
+        ]
+        for name, runs in outcomes.items()
+    }
+    floor = medians.get(FLOOR)
+    ground.table(
+        ["way", "seconds", "ratio", "process, s", "peak memory, MB", "API calls"],
+        [
+            [
+                name,
+                f"{seconds:.2f}",
+                f"{seconds / floor[0]:.2f}" if floor else "",
+                f"{process:.2f}",
+                f"{memory:.0f}",
+                f"{calls:.0f}",
+            ]
+            for name, (seconds, process, memory, calls) in medians.items()
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
