@@ -10,9 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from rms_pipeline import settings as config
 from rms_pipeline.console import announce_sandbox, err, out, prepare
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.settings import (
@@ -21,6 +19,7 @@ from rms_pipeline.settings import (
     WEB_PORT,
     SettingsError,
 )
+from rms_pipeline.status_command import status
 from rms_pipeline.sync_command import AsJson, refresh, sync_app
 from rms_pipeline.webhooks_command import webhooks_app
 
@@ -66,51 +65,7 @@ def up(
 
 
 app.command()(refresh)
-
-
-@app.command()
-def status() -> None:
-    """Show the last syncs, opportunities by status, and the queue of webhooks."""
-    current = config.settings()
-    from rms_pipeline.mirror.embedded import open_database
-    from rms_pipeline.mirror.history import count_by_status, latest_syncs
-    from rms_pipeline.mirror.queue import queue_state
-    from rms_pipeline.mirror.schema import HEAD, current_version, has_history_view
-    from rms_pipeline.mirror.walks import FULL, newest_walk
-
-    with open_database(current).session() as connection:
-        if current_version(connection) != HEAD or not has_history_view(connection):
-            raise RmsPipelineError(
-                "This database holds no mirror yet (or an older one). "
-                "Run `rms-pipeline sync initial`, `rms-pipeline up` or `rms-pipeline migrate`."
-            )
-        syncs, counts = latest_syncs(connection), count_by_status(connection)
-        queued, walk = queue_state(connection), newest_walk(connection, kind=FULL, settled=True)
-    table = Table(title="Last syncs", title_justify="left")
-    for heading in ("Sync", "Status", "Started (UTC)", "Synced", "Failed", "Error"):
-        table.add_column(heading, overflow="fold")
-    colours = {"completed": "green", "failed": "red", "running": "yellow"}
-    for s in syncs:
-        table.add_row(
-            s.sync_type,
-            f"[{colours[s.status]}]{s.status}[/]",
-            f"{s.started_at:%Y-%m-%d %H:%M:%S}",
-            f"{s.records_synced:,}",
-            f"{s.records_failed:,}",
-            s.error or "",
-        )
-    out.print(table if syncs else "No sync has run yet: start with `rms-pipeline sync initial`.")
-    counted = Table(title="Opportunities by status", title_justify="left")
-    counted.add_column("Status")
-    counted.add_column("Opportunities", justify="right")
-    for name, count in counts:
-        counted.add_row(name, f"{count:,}")
-    counted.add_row("[bold]Total[/]", f"[bold]{sum(c for _, c in counts):,}[/]")
-    out.print(counted)
-    if walk is not None and walk.certificate is not None:
-        sentence = str(walk.certificate["sentence"])
-        out.print(f"{sentence[:1].upper()}{sentence[1:]}", highlight=False)
-    out.print(f"Webhook events waiting: {queued.depth:,}, dead letters: {queued.dead:,}")
+app.command()(status)
 
 
 @app.command()

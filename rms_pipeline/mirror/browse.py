@@ -96,10 +96,9 @@ def list_opportunities(
     with connection.cursor() as cursor:
         cursor.execute(
             # Which rows first, by narrow columns; only those few records are then unpacked.
-            f"SELECT {_LISTED} FROM opportunities JOIN (SELECT id AS found,"
-            f" row_number() OVER (ORDER BY {_order(criteria)}) AS place FROM opportunities"
-            f" WHERE {where} ORDER BY place LIMIT %(limit)s OFFSET %(offset)s) page"
-            " ON id = found ORDER BY place",
+            f"SELECT {_LISTED} FROM opportunities JOIN (SELECT id AS found FROM opportunities"
+            f" WHERE {where} ORDER BY {_order(criteria)} LIMIT %(limit)s OFFSET %(offset)s) page"
+            f" ON id = found ORDER BY {_order(criteria)}",
             values | {"limit": limit, "offset": offset},
         )
         rows = [Listed(*row) for row in cursor.fetchall()]

@@ -90,14 +90,23 @@ class Overview:
         return sum((s.total_value for s in self.statuses), Decimal(0))
 
 
-def read_overview(connection: Connection, time_zone: str, *, most: int = 8) -> Overview:
-    """The overview now, days and weeks being those of `time_zone`; lists of at most `most`."""
+def read_statuses(connection: Connection) -> tuple[datetime | None, list[StatusCount]]:
+    """When opportunities were last counted (UTC, None for never), and how many in each status,
+    most frequent first."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT opportunity_status, opportunities, charge_total, total_value, as_of"
             " FROM status_counts ORDER BY opportunities DESC, opportunity_status"
         )
         counted = cursor.fetchall()
+    connection.commit()
+    return (counted[0][4] if counted else None), [StatusCount(*row[:4]) for row in counted]
+
+
+def read_overview(connection: Connection, time_zone: str, *, most: int = 8) -> Overview:
+    """The overview now, days and weeks being those of `time_zone`; lists of at most `most`."""
+    as_of, statuses = read_statuses(connection)
+    with connection.cursor() as cursor:
         cursor.execute(
             "SELECT week, opportunity_status, opportunities, total_value FROM week_counts"
             " WHERE week >= date_trunc('week', now() AT TIME ZONE %(zone)s)::date"
@@ -142,8 +151,8 @@ def read_overview(connection: Connection, time_zone: str, *, most: int = 8) -> O
         most_active = [ActiveOpportunity(*row) for row in cursor.fetchall()]
     connection.commit()
     return Overview(
-        as_of=counted[0][4] if counted else None,
-        statuses=[StatusCount(*row[:4]) for row in counted],
+        as_of=as_of,
+        statuses=statuses,
         weeks=weeks,
         recent=recent,
         webhook_days=webhook_days,

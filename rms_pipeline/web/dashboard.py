@@ -13,6 +13,7 @@ from pydantic_core import to_jsonable_python
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.overview import Overview, read_overview
 from rms_pipeline.mirror.queue import replay
+from rms_pipeline.mirror.sync_state import SyncState, read_sync_state
 from rms_pipeline.settings import Settings
 from rms_pipeline.web import charts
 from rms_pipeline.web.access import Access
@@ -26,7 +27,6 @@ from rms_pipeline.web.launching import (
 )
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import REFUSALS
-from rms_pipeline.web.sync_state import SyncState, read_sync_state
 from rms_pipeline.web.templating import Pages, is_fragment
 
 _PER_PAGE = 100

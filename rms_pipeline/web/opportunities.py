@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date, datetime
@@ -11,6 +12,7 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, HTTPException, Query
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.mirror.browse import (
     SORTS,
@@ -32,6 +34,7 @@ from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.templating import Pages
 
 _PER_PAGE = 50
+_OWNERS_SECONDS = 60.0
 _LONGEST_RECORD = 100_000
 _MOST_PAGES = 1_000_000
 _HEADINGS = (
@@ -51,6 +54,15 @@ _Text = Annotated[str, Query(max_length=200)]
 def opportunities(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
     """The routes of lists and of single opportunities."""
     router = APIRouter(dependencies=[Depends(access.page)], include_in_schema=False)
+
+    remembered: tuple[float, list[str]] = (0.0, [])
+
+    def known_owners(connection: Connection) -> list[str]:
+        nonlocal remembered
+        if time.monotonic() > remembered[0]:
+            # Finding them reads every row, and colleagues are few and stay.
+            remembered = (time.monotonic() + _OWNERS_SECONDS, owners(connection))
+        return remembered[1]
 
     def criteria(
         q: _Text = "",
@@ -85,7 +97,7 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
             with connection.cursor() as cursor:
                 cursor.execute("SELECT opportunity_status FROM status_counts ORDER BY 1")
                 statuses = [row[0] for row in cursor.fetchall()]
-            names = owners(connection)
+            names = known_owners(connection)
         return pages.render(
             "opportunities.html",
             here="opportunities",

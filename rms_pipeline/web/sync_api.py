@@ -12,6 +12,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.history import Sync, find_sync, outcome
+from rms_pipeline.mirror.sync_state import read_sync_state
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.launching import (
     JOBS,
@@ -40,7 +41,6 @@ from rms_pipeline.web.sync_models import (
     SyncRow,
     SyncStatus,
 )
-from rms_pipeline.web.sync_state import read_sync_state
 
 WAIT_SECONDS, LONGEST_WAIT_SECONDS = 900, 3600
 _POLL_SECONDS = 0.5

@@ -1,4 +1,4 @@
-"""How syncs stand, for the sync panel, the sync API and whoever else asks."""
+"""How syncs and the queue stand: the same facts for the dashboard, the sync API and `status`."""
 
 from dataclasses import dataclass
 from typing import Any
