@@ -124,8 +124,7 @@ def test_a_failed_sync_says_what_to_do_on_its_page_without_a_stack(
     environment = {**deployment.environment, "CURRENT_RMS_API_KEY": "not-the-key"}
     assert command("sync", "initial", environment=environment).returncode == 1
     page.goto(f"{deployment.url}/runs")
-    # In the column "Launched by".
-    expect(page.get_by_text("command line", exact=True)).to_be_visible()
+    expect(page.get_by_text("user: command line")).to_be_visible()
     run = deployment.syncs("id, status")[-1]
     assert run[1] == "failed"
     page.goto(f"{deployment.url}/runs/{run[0]}")
