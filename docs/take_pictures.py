@@ -82,7 +82,8 @@ def work(sandbox: SandboxServer, url: str) -> None:
         for day, count in enumerate((31, 44, 52, 12, 9, 47), 1):
             cursor.execute(
                 "INSERT INTO webhook_events (action_type, subject_type, opportunity_id,"
-                " received_at, processed_at) SELECT 'update', 'Opportunity', (%s::bigint[])[1 + n %% 40],"
+                " received_at, processed_at)"
+                " SELECT 'update', 'Opportunity', (%s::bigint[])[1 + n %% 40],"
                 " now() - make_interval(days => %s), now() FROM generate_series(1, %s) AS n",
                 (ids[-40:], day, count),
             )
