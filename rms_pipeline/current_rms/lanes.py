@@ -39,7 +39,7 @@ def in_parallel(lane: Callable[[int, Outbox[T]], None], count: int) -> Iterator[
 
     The first error of a lane stops the others and is raised here, after what came before it.
     """
-    out: Outbox[T] = Outbox(2 * count)
+    out: Outbox[T] = Outbox(count)
 
     def run(index: int) -> None:
         with contextlib.suppress(Stopped):
