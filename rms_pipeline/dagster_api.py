@@ -54,8 +54,10 @@ def answers(url: str) -> bool:
         return False
 
 
-def launch(url: str, job: str, *, patience: float = 30.0) -> str:
+def launch(url: str, job: str, *, by: str | None = None, patience: float = 30.0) -> str:
     """Launches `job` and returns the run's id. Waits `patience` seconds for the job to be loaded.
+
+    `by` is who or what Dagster's UI is to name as having launched it.
 
     Raises DagsterUnavailable.
     """
@@ -64,7 +66,10 @@ def launch(url: str, job: str, *, patience: float = 30.0) -> str:
         "repositoryName": "__repository__",
         "jobName": job,
     }
-    variables = {"params": {"selector": selector, "runConfigData": {}}}
+    # Dagster shows the tag "user" as who launched the run.
+    tags = [{"key": "user", "value": by}] if by else []
+    params = {"selector": selector, "runConfigData": {}, "executionMetadata": {"tags": tags}}
+    variables = {"params": params}
     deadline = time.monotonic() + patience
     while True:
         result = _ask(url, _LAUNCH, variables)["launchRun"]

@@ -3,13 +3,15 @@
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Path, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic_core import to_jsonable_python
 
+from rms_pipeline.current_rms.client import PER_PAGE
+from rms_pipeline.current_rms.pacing import SHARES, Lane
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.overview import Overview, read_overview
 from rms_pipeline.mirror.queue import replay
@@ -29,8 +31,7 @@ from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import REFUSALS
 from rms_pipeline.web.templating import Pages, is_fragment
 
-_PER_PAGE = 100
-_WALKS_SHARE = 0.9
+_BIGINT_MAX = 2**63 - 1
 
 
 def dashboard(
@@ -82,22 +83,22 @@ def dashboard(
     async def start(request: Request, kind: Kind) -> Response:
         notice, status = "", 200
         try:
-            await launcher.launch(kind)
+            await launcher.launch(kind, "dashboard")
         except (SyncUnderWay, NoFullSync, DagsterUnavailable) as error:
             notice, status = str(error), 503 if isinstance(error, DagsterUnavailable) else 409
         return await run_in_threadpool(answer, request, notice, status)
 
     @router.post("/dead-letters/replay", **visible)
     def replay_all(request: Request) -> Response:
-        return replayed(request)
+        with database.session() as connection:
+            return replayed(request, replay(connection))
 
     @router.post("/dead-letters/{event}/replay", **visible)
-    def replay_one(request: Request, event: int) -> Response:
-        return replayed(request, event)
-
-    def replayed(request: Request, *events: int) -> Response:
+    def replay_one(request: Request, event: Annotated[int, Path(ge=1, le=_BIGINT_MAX)]) -> Response:
         with database.session() as connection:
-            count = replay(connection, [e for e in events if 0 < e < 2**63] if events else ())
+            return replayed(request, replay(connection, [event]))
+
+    def replayed(request: Request, count: int) -> Response:
         if not count:
             return answer(request, "There was no dead letter to replay any more.", 409)
         return answer(request, f"{count:,} back in the queue.")
@@ -151,7 +152,7 @@ def _sync_context(state: SyncState, current: Settings, clock: Clock) -> dict[str
     certificate = ""
     if state.certificate:
         certificate = _certificate(state.certificate, clock)
-    per_minute = current.requests_per_minute * _WALKS_SHARE * _PER_PAGE
+    per_minute = current.requests_per_minute * SHARES[Lane.WALK] * PER_PAGE
     return {
         "state": state,
         "elapsed": (datetime.now(UTC) - running.started_at).total_seconds() if running else None,

@@ -52,8 +52,8 @@ class Launcher:
         # Whoever waits for their turn, or for Dagster, must not take threads from the webhooks.
         self._turn = anyio.CapacityLimiter(1)
 
-    def start(self, kind: Kind) -> str:
-        """Launches one; its run's id, which is the sync's.
+    def start(self, kind: Kind, by: str) -> str:
+        """Launches one on behalf of `by`; its run's id, which is the sync's.
 
         Raises SyncUnderWay, NoFullSync or DagsterUnavailable.
         """
@@ -64,8 +64,8 @@ class Launcher:
                     raise SyncUnderWay(running)
                 if kind == "incremental" and not has_full_sync(connection):
                     raise NoFullSync
-            return dagster_api.launch(self._dagster_url, JOBS[kind])
+            return dagster_api.launch(self._dagster_url, JOBS[kind], by=by)
 
-    async def launch(self, kind: Kind) -> str:
+    async def launch(self, kind: Kind, by: str) -> str:
         """`start`, for a route."""
-        return await anyio.to_thread.run_sync(self.start, kind, limiter=self._turn)
+        return await anyio.to_thread.run_sync(self.start, kind, by, limiter=self._turn)

@@ -152,7 +152,7 @@ def read_status(connection: Connection, limit: int = 10) -> SyncStatus:
 
 async def _launch(launcher: Launcher, kind: Kind) -> str:
     try:
-        return await launcher.launch(kind)
+        return await launcher.launch(kind, "sync API")
     except SyncUnderWay as error:
         row = SyncRow.model_validate(error.running).model_dump(mode="json")
         raise Refusal(409, str(error), extra={"running": row}) from None
