@@ -1,8 +1,9 @@
 """Merging landed pages into `opportunities`, page by page."""
 
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -43,6 +44,13 @@ class MergedWalk:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    result: MergeResult
+    records: int = 0
+    outside_window: int = 0
+
+
 def merge_walk(
     database: Database,
     walk: int,
@@ -78,7 +86,7 @@ def merge_walk(
         records = 0
         # The last to enter, so that no writer is at work when its connection is closed.
         pool = stack.enter_context(ThreadPoolExecutor(WRITERS, thread_name_prefix="merge"))
-        for stored in pool.map(store, page_ids(notes, walk)):
+        for stored in _few_ahead(pool, store, page_ids(notes, walk)):
             merged.result += stored.result
             merged.pages += 1
             merged.outside_window += stored.outside_window
@@ -89,6 +97,19 @@ def merge_walk(
         progress.finish()
     merged.seconds = time.monotonic() - began
     return merged
+
+
+def _few_ahead(
+    pool: ThreadPoolExecutor, store: Callable[[int], _Stored], pages: Sequence[int]
+) -> Iterator[_Stored]:
+    """Like `pool.map`, but what waits its turn does not grow with the walk."""
+    waiting: deque[Future[_Stored]] = deque()
+    for page in pages:
+        waiting.append(pool.submit(store, page))
+        if len(waiting) > 2 * WRITERS:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def raw_page(
@@ -126,13 +147,6 @@ def store_answer(
         asked_at=answer.asked_at,
         answered_at=answer.answered_at,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    result: MergeResult
-    records: int = 0
-    outside_window: int = 0
 
 
 def _store(
