@@ -19,6 +19,11 @@ LONDON = "Europe/London"
 SUNDAY_NIGHT = datetime(2026, 6, 14, 23, 30, tzinfo=UTC)
 
 
+@pytest.fixture
+def database(emptied: Database) -> Database:
+    return emptied
+
+
 def weeks_kept(database: Database) -> list[tuple[Any, ...]]:
     return query(
         database,
