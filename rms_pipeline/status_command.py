@@ -14,7 +14,7 @@ _COLOURS = {"completed": "green", "failed": "red", "running": "yellow"}
 def status() -> None:
     """Show the last syncs, opportunities by status, completeness, and the queue of webhooks."""
     from rms_pipeline.mirror.embedded import open_database
-    from rms_pipeline.mirror.overview import StatusCount, read_statuses
+    from rms_pipeline.mirror.overview import StatusCount, add_up, read_statuses
     from rms_pipeline.mirror.schema import HEAD, current_version, has_history_view
     from rms_pipeline.mirror.sync_state import read_sync_state
 
@@ -39,7 +39,7 @@ def status() -> None:
         )
 
     def add(name: str, *counts: StatusCount) -> None:
-        number, value = sum(c.opportunities for c in counts), sum(c.total_value for c in counts)
+        number, value = sum(c.opportunities for c in counts), add_up(c.total_value for c in counts)
         counted.add_row(name, f"{number:,}", f"{value:,.2f}", end_section=name == last)
 
     title = "Opportunities by status"

@@ -1,5 +1,6 @@
 """Finding opportunities: the lists, the single opportunity and the CSV of the dashboard."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -29,6 +30,21 @@ _LISTED = (
     " venue_name, owner_name, charge_total, total_value, updated_at_rms"
 )
 _NUMBER = "left(data ->> 'number', 100)"
+# Not the record itself, which psycopg2 would read as JSON: its numbers may be such that Python
+# refuses them, and would be rounded if it did not.
+_COLUMNS = (
+    "id, name, description, starts_at, ends_at, opportunity_status, created_at_rms, updated_at_rms,"
+    " venue_name, organisation_id, organisation_name, owner_id, owner_name, charge_total,"
+    " total_value, synced_at, last_webhook_at"
+)
+_FOUND = (
+    "data ->> 'number' AS number, data ->> 'reference' AS reference,"
+    " data ->> 'state_name' AS state, coalesce(data, '{}')::text AS record"
+)
+_TABLES = {
+    "opportunities": "NULL AS deleted_at, NULL AS deleted_because",
+    "deleted_opportunities": "deleted_at, deleted_because",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +86,14 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One opportunity, live or deleted: its columns by name, and the record as text of JSON."""
+    """One opportunity, live or deleted: its columns by name, what only the record has (`state` is
+    Enquiry, Quotation or Order), and the record as text of JSON, with every digit."""
 
     columns: dict[str, Any]
-    record: dict[str, Any]
+    number: str | None
+    reference: str | None
+    state: str | None
+    record: str
     deleted_at: datetime | None
     deleted_because: str | None
 
@@ -133,11 +153,13 @@ def owners(connection: Connection, most: int = 200) -> list[str]:
 
 def find_opportunity(connection: Connection, id_: int) -> Found | None:
     """The opportunity, or what it was before it was deleted; None when it was never here."""
-    if not 0 <= id_ <= _BIGINT_MAX:
+    if abs(id_) > _BIGINT_MAX:
         return None
     with connection.cursor() as cursor:
-        for table in ("opportunities", "deleted_opportunities"):
-            cursor.execute(f"SELECT * FROM {table} WHERE id = %s", (id_,))
+        for table, deleted in _TABLES.items():
+            cursor.execute(
+                f"SELECT {_COLUMNS}, {_FOUND}, {deleted} FROM {table} WHERE id = %s", (id_,)
+            )
             row = cursor.fetchone()
             if row is not None:
                 break
@@ -145,9 +167,8 @@ def find_opportunity(connection: Connection, id_: int) -> Found | None:
     connection.commit()
     if columns is None:
         return None
-    record = columns.pop("data") or {}
-    at, because = columns.pop("deleted_at", None), columns.pop("deleted_because", None)
-    return Found(columns, record if isinstance(record, dict) else {}, at, because)
+    apart = ("number", "reference", "state", "record", "deleted_at", "deleted_because")
+    return Found(**{name: columns.pop(name) for name in apart}, columns=columns)
 
 
 def changes_of(connection: Connection, id_: int, most: int = 50) -> list[Change]:
@@ -182,14 +203,18 @@ def _where(criteria: Criteria) -> tuple[str, dict[str, Any]]:
         found = ["name ILIKE %(part)s", "organisation_name ILIKE %(part)s"]
         # A subquery of its own, or every record would be unpacked for its number.
         found.append(f"id IN (SELECT id FROM opportunities WHERE {_NUMBER} LIKE %(start)s)")
-        if criteria.search.isascii() and criteria.search.isdigit():
-            found.append("id = %(id)s")
-            values["id"] = min(int(criteria.search[:20]), _BIGINT_MAX)
+        if re.fullmatch(r"-?[0-9]{1,100}", criteria.search):
+            number = int(criteria.search)
+            if abs(number) <= _BIGINT_MAX:
+                found.append("id = %(id)s")
+                values["id"] = number
         literal = _literal(criteria.search)
         values |= {"part": f"%{literal}%", "start": f"{literal}%"}
         conditions.append(f"({' OR '.join(found)})")
     if criteria.status == NO_STATUS:
-        conditions.append("opportunity_status IS NULL")
+        # Nobody can be kept from calling a status that.
+        conditions.append("(opportunity_status IS NULL OR opportunity_status = %(status)s)")
+        values["status"] = NO_STATUS
     elif criteria.status:
         conditions.append("opportunity_status = %(status)s")
         values["status"] = criteria.status
@@ -206,11 +231,13 @@ def _where(criteria: Criteria) -> tuple[str, dict[str, Any]]:
     if criteria.starts_to is not None:
         conditions.append("starts_at < (%(to)s::date + 1)::timestamp AT TIME ZONE %(zone)s")
         values["to"] = criteria.starts_to
-    return " AND ".join(conditions), values
+    # PostgreSQL has no NUL.
+    texts = {k: v.replace("\x00", "\ufffd") for k, v in values.items() if isinstance(v, str)}
+    return " AND ".join(conditions), values | texts
 
 
 def _literal(text: str) -> str:
-    """`text` as part of a LIKE pattern, meaning nothing but itself. PostgreSQL has no NUL."""
+    """`text` as part of a LIKE pattern, meaning nothing but itself."""
     for special in "\\%_":
         text = text.replace(special, f"\\{special}")
-    return text.replace("\x00", "\ufffd")
+    return text

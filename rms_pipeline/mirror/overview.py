@@ -3,9 +3,10 @@
 It takes the same few milliseconds whether the mirror holds a thousand rows or a million.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
-from decimal import Decimal
+from decimal import Context, Decimal
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
@@ -13,6 +14,8 @@ from rms_pipeline.mirror.changes import STATUS
 
 WEEKS = 26
 WEBHOOK_DAYS = 7
+# Enough digits for the largest and the smallest amount that is kept, 10 to the ±1000.
+_EXACT = Context(prec=2_100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,15 @@ class Overview:
 
     @property
     def total_value(self) -> Decimal:
-        return sum((s.total_value for s in self.statuses), Decimal(0))
+        return add_up(s.total_value for s in self.statuses)
+
+
+def add_up(amounts: Iterable[Decimal]) -> Decimal:
+    """Their sum as PostgreSQL would have it: to the last digit, where `sum` rounds to 28."""
+    total = Decimal(0)
+    for amount in amounts:
+        total = _EXACT.add(total, amount)
+    return total
 
 
 def read_statuses(connection: Connection) -> tuple[datetime | None, list[StatusCount]]:

@@ -13,7 +13,7 @@ from pydantic_core import to_jsonable_python
 from rms_pipeline.current_rms.client import PER_PAGE
 from rms_pipeline.current_rms.pacing import SHARES, Lane
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.overview import Overview, read_overview
+from rms_pipeline.mirror.overview import Overview, add_up, read_overview
 from rms_pipeline.mirror.queue import replay
 from rms_pipeline.mirror.sync_state import SyncState, read_sync_state
 from rms_pipeline.settings import Settings
@@ -132,17 +132,17 @@ def dashboard(
 def _overview_context(view: Overview, pages: Pages) -> dict[str, Any]:
     today = datetime.now(pages.clock.zone).date()
     monday = today - timedelta(days=today.weekday())
-    worth: dict[bool, Decimal] = {True: Decimal(0), False: Decimal(0)}
-    for s in view.statuses:
-        if s.status in charts.CONFIRMED or s.status in charts.CLOSED:
-            worth[s.status in charts.CONFIRMED] += s.total_value
+
+    def worth(names: frozenset[str]) -> Decimal:
+        return add_up(s.total_value for s in view.statuses if s.status in names)
+
     return {
         "view": view,
         "bars": charts.status_bars(view.statuses),
         "weeks": charts.week_columns(view.weeks, monday, pages.clock),
         "webhooks": charts.webhook_columns(view.webhook_days),
-        "confirmed_value": worth[True],
-        "closed_value": worth[False],
+        "confirmed_value": worth(charts.CONFIRMED),
+        "closed_value": worth(charts.CLOSED),
     }
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,8 +9,9 @@ from datetime import date, datetime
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
+import msgspec
 from fastapi import APIRouter, Depends, HTTPException, Query
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.mirror.browse import (
@@ -49,6 +49,8 @@ _HEADINGS = (
 )
 _SORT = "|".join(SORTS)
 _Text = Annotated[str, Query(max_length=200)]
+# As long as a status may be that is kept.
+_Exact = Annotated[str, Query(max_length=500)]
 
 
 def opportunities(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
@@ -66,17 +68,17 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
 
     def criteria(
         q: _Text = "",
-        status: _Text = "",
+        status: _Exact = "",
         customer: _Text = "",
-        owner: _Text = "",
+        owner: _Exact = "",
         starts_from: Annotated[str, Query(alias="from", max_length=10)] = "",
         starts_to: Annotated[str, Query(alias="to", max_length=10)] = "",
         sort: Annotated[str, Query(pattern=f"^-?({_SORT})$")] = "-updated",
     ) -> Criteria:
         return Criteria(
-            search=_plain(q),
+            search=_plain(q).strip(),
             status=_plain(status),
-            customer=_plain(customer),
+            customer=_plain(customer).strip(),
             owner=_plain(owner),
             starts_from=_day(starts_from, "from"),
             starts_to=_day(starts_to, "to"),
@@ -135,14 +137,14 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
 
     @router.get("/opportunities/{id_}.json")
     def show_record(id_: int) -> Response:
-        return JSONResponse(found(id_).record)
+        return Response(found(id_).record, media_type="application/json")
 
     @router.get("/opportunities/{id_}")
     def show_one(id_: int) -> Response:
         one = found(id_)
         with reader.session() as connection:
             changes, events = changes_of(connection, id_), events_of(connection, id_)
-        text = json.dumps(one.record, indent=2, ensure_ascii=False)
+        text = one.record if len(one.record) <= _LONGEST_RECORD else None
         host = None if current.uses_sandbox else f"{current.subdomain}.current-rms.com"
         return pages.render(
             "opportunity.html",
@@ -151,7 +153,7 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
             fields=_fields(one, pages),
             changes=changes,
             events=events,
-            record_text=text if len(text) <= _LONGEST_RECORD else None,
+            record_text=text and _indented(text),
             current_rms_url=f"https://{host}/opportunities/{id_}" if host else None,
         )
 
@@ -160,7 +162,7 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
 
 def _plain(text: str) -> str:
     """PostgreSQL's text has no NUL, so nothing can be found that holds one."""
-    return text.replace("\x00", "\ufffd").strip()
+    return text.replace("\x00", "\ufffd")
 
 
 def _day(text: str, name: str) -> date | None:
@@ -235,18 +237,27 @@ def _cell(text: str | None) -> str:
 
 
 def _utc(moment: datetime | None) -> str:
-    return "" if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    # Not strftime, which writes the year 1 as 1.
+    return "" if moment is None else f"{moment.replace(tzinfo=None, microsecond=0).isoformat()}Z"
+
+
+def _indented(record: str) -> str:
+    """For the eye, with every digit of every number as it is."""
+    try:
+        return msgspec.json.format(record, indent=2)
+    except RecursionError:
+        return record
 
 
 def _fields(one: Found, pages: Pages) -> list[tuple[str, str]]:
-    o, record, full = one.columns, one.record, pages.clock.full
+    o, full = one.columns, pages.clock.full
     texts: list[tuple[str, Any]] = [
-        ("Number", record.get("number")),
+        ("Number", one.number),
         ("Id", o["id"]),
         ("Customer", o["organisation_name"] or o["organisation_id"]),
         ("Venue", o["venue_name"]),
         ("Owner", o["owner_name"] or o["owner_id"]),
-        ("Reference", record.get("reference")),
+        ("Reference", one.reference),
         ("Starts", full(o["starts_at"])),
         ("Ends", full(o["ends_at"])),
         ("Charge without tax", money(o["charge_total"])),

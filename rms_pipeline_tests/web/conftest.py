@@ -16,10 +16,9 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from rms_pipeline.current_rms.client import CurrentRmsClient
-from rms_pipeline.defs.instance_storage import MirrorPostgresStorage
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.sandbox import SandboxServer, Store
-from rms_pipeline.settings import load_settings, settings
+from rms_pipeline.settings import load_settings
 from rms_pipeline.sync.queued import WorkedOff
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.app import create_app
@@ -112,17 +111,6 @@ def serving(
     server.should_exit = True
     thread.join(timeout=30)
     listener.close()
-
-
-@pytest.fixture
-def history(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Dagster's tables in the database, and the view over them."""
-    monkeypatch.setenv("POSTGRES_URL", database.url.get_secret_value())
-    monkeypatch.delenv("POSTGRES_URL_NON_POOLING", raising=False)
-    settings.cache_clear()
-    MirrorPostgresStorage.from_config_value(None, {})
-    yield
-    settings.cache_clear()
 
 
 @pytest.fixture

@@ -1,0 +1,413 @@
+"""Finding opportunities: every filter and sort against the same rows, chosen by Python."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from rms_pipeline.mirror.browse import (
+    SORTS,
+    Criteria,
+    Listed,
+    changes_of,
+    count_listed,
+    find_opportunity,
+    iterate_opportunities,
+    list_opportunities,
+    owners,
+)
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.summary import NO_STATUS
+from rms_pipeline_tests.rows import insert, insert_opportunities, query
+
+BIGINT_MAX = 2**63 - 1
+T0 = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def database(emptied: Database) -> Database:
+    return emptied
+
+
+def all_of(database: Database, criteria: Criteria) -> list[Listed]:
+    """What meets `criteria`: as one list, which the count and the iteration have to agree with."""
+    with database.session() as connection:
+        rows = list_opportunities(connection, criteria, limit=10_000)
+        assert count_listed(connection, criteria) == len(rows)
+        assert list(iterate_opportunities(connection, criteria)) == rows
+    return rows
+
+
+def ids(database: Database, **criteria: Any) -> list[int]:
+    return sorted(row.id for row in all_of(database, Criteria(**criteria)))
+
+
+def found(database: Database, search: str) -> list[int]:
+    return ids(database, search=search)
+
+
+@pytest.fixture
+def many(database: Database) -> Database:
+    """300 rows of few values, so that every sort has ties and every column gaps."""
+    chance = random.Random(3)
+
+    def maybe(*values: Any) -> Any:
+        return chance.choice([*values, None])
+
+    insert_opportunities(
+        database,
+        *(
+            {
+                "name": chance.choice(["Gala", "gala", "Fête", "100% wedding", "Ball"]),
+                "opportunity_status": maybe("Open", "Reserved", "Lost"),
+                "organisation_name": maybe("Acme", "acme Ltd", "O'Neill"),
+                "owner_name": maybe("Ann", "Bob"),
+                "starts_at": maybe(*(T0 + timedelta(days=d) for d in range(4))),
+                "ends_at": maybe(T0 + timedelta(days=9), T0 + timedelta(days=8)),
+                "total_value": maybe(Decimal(0), Decimal("10.5"), Decimal(-3)),
+                "updated_at_rms": maybe(T0, T0 + timedelta(hours=1)),
+            }
+            for _ in range(300)
+        ),
+    )
+    return database
+
+
+ATTRIBUTES = {"starts": "starts_at", "ends": "ends_at", "value": "total_value"} | {
+    "updated": "updated_at"
+}
+
+
+@pytest.mark.parametrize("direction", ["", "-"])
+@pytest.mark.parametrize("key", SORTS)
+def test_each_sort_is_in_order_with_absent_values_last_and_pages_cover_each_row_once(
+    many: Database, key: str, direction: str
+) -> None:
+    criteria = Criteria(sort=f"{direction}{key}")
+    rows = all_of(many, criteria)
+    assert len({row.id for row in rows}) == len(rows) == 300
+    values = [getattr(row, ATTRIBUTES.get(key, key)) for row in rows]
+    present = [v for v in values if v is not None]
+    assert values == present + [None] * (300 - len(present))
+    if key != "name":
+        assert None in values
+    # PostgreSQL's own collation decides on texts; that the groups are together is what matters.
+    if isinstance(present[0], str):
+        groups = [v for v, before in zip(present, [None, *present], strict=False) if v != before]
+        assert len(groups) == len(set(groups)) > 1
+    else:
+        assert present == sorted(present, reverse=direction == "-")
+    paged: list[Listed] = []
+    with many.session() as connection:
+        for offset in range(0, 400, 7):
+            paged += list_opportunities(connection, criteria, limit=7, offset=offset)
+    assert paged == rows
+
+
+@pytest.mark.parametrize("key", SORTS)
+def test_the_two_directions_of_a_sort_differ(many: Database, key: str) -> None:
+    first, last = (all_of(many, Criteria(sort=sort))[0] for sort in (key, f"-{key}"))
+    name = ATTRIBUTES.get(key, key)
+    assert getattr(first, name) < getattr(last, name)
+
+
+def test_of_the_same_value_the_newest_opportunity_comes_first(many: Database) -> None:
+    rows = [r.id for r in all_of(many, Criteria(sort="status")) if r.status == "Open"]
+    assert rows == sorted(rows, reverse=True)
+
+
+FILTERS: list[tuple[dict[str, Any], Callable[[Listed], bool]]] = [
+    ({}, lambda o: True),
+    ({"status": "Open"}, lambda o: o.status == "Open"),
+    ({"status": "open"}, lambda o: False),
+    ({"status": NO_STATUS}, lambda o: o.status is None),
+    ({"owner": "Ann"}, lambda o: o.owner == "Ann"),
+    ({"owner": "An"}, lambda o: False),
+    ({"customer": "ACME"}, lambda o: "acme" in (o.customer or "").lower()),
+    ({"customer": "O'Neill"}, lambda o: o.customer == "O'Neill"),
+    ({"search": "gal"}, lambda o: o.name in ("Gala", "gala")),
+    ({"search": "Fête"}, lambda o: o.name == "Fête"),
+    ({"search": "neil"}, lambda o: o.customer == "O'Neill"),
+    ({"search": "0%"}, lambda o: o.name == "100% wedding"),
+    (
+        {"starts_from": date(2026, 6, 2)},
+        lambda o: o.starts_at is not None and o.starts_at.date() >= date(2026, 6, 2),
+    ),
+    (
+        {"starts_to": date(2026, 6, 2)},
+        lambda o: o.starts_at is not None and o.starts_at.date() <= date(2026, 6, 2),
+    ),
+    (
+        {"starts_from": date(2026, 6, 2), "starts_to": date(2026, 6, 3), "status": "Lost"},
+        lambda o: (
+            o.starts_at is not None
+            and date(2026, 6, 2) <= o.starts_at.date() <= date(2026, 6, 3)
+            and o.status == "Lost"
+        ),
+    ),
+    (
+        {"search": "ball", "owner": "Bob", "customer": "acme", "status": NO_STATUS},
+        lambda o: (
+            o.name == "Ball"
+            and o.owner == "Bob"
+            and "acme" in (o.customer or "").lower()
+            and o.status is None
+        ),
+    ),
+    ({"starts_from": date(2026, 6, 4), "starts_to": date(2026, 6, 3)}, lambda o: False),
+]
+
+
+@pytest.mark.parametrize(("criteria", "fits"), FILTERS, ids=[str(f[0]) for f in FILTERS])
+def test_each_filter_finds_what_fits_and_nothing_else(
+    many: Database, criteria: dict[str, Any], fits: Callable[[Listed], bool]
+) -> None:
+    rows = all_of(many, Criteria(**criteria))
+    assert {r.id for r in rows} == {r.id for r in all_of(many, Criteria()) if fits(r)}
+    assert all(fits(r) for r in rows)
+
+
+def test_search_finds_an_id_the_beginning_of_a_number_and_part_of_a_name_or_customer(
+    database: Database,
+) -> None:
+    insert_opportunities(
+        database,
+        {"id": 41, "name": "Summer ball", "data": {"number": "R-1041"}},
+        {"id": 410, "name": "Autumn", "organisation_name": "The 41 Club", "data": {"number": "9"}},
+        {"id": 7, "name": "Winter", "data": {"number": "4100"}},
+        {"id": 8, "name": "Spring", "data": {"number": 41}},
+        {"id": 9, "name": "No number", "data": {}},
+        {"id": 10, "name": "No record"},
+        {"id": 11, "name": "Long", "data": {"number": "8" * 5_000}},
+        {"id": BIGINT_MAX, "name": "Last"},
+        {"id": -5, "name": "Negative"},
+    )
+    assert found(database, "41") == [7, 8, 41, 410]
+    assert found(database, "R-10") == [41]
+    assert found(database, "1041") == []
+    assert found(database, "umm") == [41]
+    assert found(database, "41 cl") == [410]
+    assert found(database, "8888") == [11]
+    assert found(database, str(BIGINT_MAX)) == [BIGINT_MAX]
+    assert found(database, "000041") == [41]
+    assert found(database, "-5") == [-5]
+    assert found(database, "²") == []
+
+
+@pytest.mark.parametrize("beyond", [str(BIGINT_MAX + 1), "9" * 20, "9" * 200, "1" + "0" * 199])
+def test_a_number_beyond_all_ids_is_no_ones_id(database: Database, beyond: str) -> None:
+    insert_opportunities(database, {"id": BIGINT_MAX}, {"id": 10**18})
+    assert found(database, beyond) == []
+
+
+LITERALS = ["100%", "_", "a_b", "\\", "\\%", "%\\", "'", "''; DROP TABLE opportunities; --", "%s"]
+LITERALS += ["%(part)s", "<b>", "{}", "$1", ":x", "\t", "🎪", "%%"]
+
+
+@pytest.mark.parametrize("text", LITERALS)
+def test_what_is_special_to_sql_and_to_patterns_means_itself(database: Database, text: str) -> None:
+    insert_opportunities(
+        database,
+        {"name": f"x{text}y"},
+        {"name": "Other", "organisation_name": f"x{text}y"},
+        {"name": "Other", "data": {"number": f"{text}y"}},
+        {"name": "Other", "opportunity_status": text, "owner_name": text},
+        {"name": "aXb c 100 percent"},
+        {"name": "Other", "data": {"number": "12"}, "organisation_name": "Other"},
+    )
+    assert found(database, text) == [1, 2, 3]
+    assert ids(database, customer=text) == [2]
+    assert ids(database, owner=text) == [4]
+    assert ids(database, status=text) == [4]
+
+
+def test_a_status_called_like_the_absent_one_is_listed_with_it(database: Database) -> None:
+    insert_opportunities(
+        database, {}, {"opportunity_status": NO_STATUS}, {"opportunity_status": "x"}
+    )
+    assert ids(database, status=NO_STATUS) == [1, 2]
+
+
+def test_nul_in_a_search_finds_nothing_and_breaks_nothing(database: Database) -> None:
+    insert_opportunities(database, {"name": "ab", "organisation_name": "ab"})
+    assert found(database, "\x00") == []
+    assert found(database, "a\x00b") == []
+    assert ids(database, customer="\x00") == []
+    assert ids(database, status="a\x00") == []
+    assert ids(database, owner="\x00") == []
+
+
+def test_dates_are_days_of_the_time_zone_and_both_count(database: Database) -> None:
+    insert_opportunities(
+        database,
+        {"starts_at": datetime(2026, 6, 14, 22, 59, 59, tzinfo=UTC)},
+        {"starts_at": datetime(2026, 6, 14, 23, 0, tzinfo=UTC)},
+        {"starts_at": datetime(2026, 6, 15, 22, 59, 59, 999_999, tzinfo=UTC)},
+        {"starts_at": datetime(2026, 6, 15, 23, 0, tzinfo=UTC)},
+        {"starts_at": None},
+    )
+    day = {"starts_from": date(2026, 6, 15), "starts_to": date(2026, 6, 15)}
+    assert ids(database, **day, time_zone="Europe/London") == [2, 3]
+    assert ids(database, **day, time_zone="UTC") == [3, 4]
+    assert ids(database, starts_from=date(2026, 6, 15), time_zone="Europe/London") == [2, 3, 4]
+    assert ids(database, starts_to=date(2026, 6, 15), time_zone="Europe/London") == [1, 2, 3]
+
+
+def test_on_the_day_the_clocks_change_its_hours_are_all_there(database: Database) -> None:
+    """29 March 2026 has 23 hours in London, 25 October has 25."""
+    insert_opportunities(
+        database,
+        {"starts_at": datetime(2026, 3, 29, 0, 0, tzinfo=UTC)},
+        {"starts_at": datetime(2026, 3, 29, 22, 59, tzinfo=UTC)},
+        {"starts_at": datetime(2026, 3, 29, 23, 0, tzinfo=UTC)},
+        {"starts_at": datetime(2026, 10, 24, 23, 0, tzinfo=UTC)},
+        {"starts_at": datetime(2026, 10, 25, 23, 59, tzinfo=UTC)},
+        {"starts_at": datetime(2026, 10, 26, 0, 0, tzinfo=UTC)},
+    )
+    for day, expected in ((date(2026, 3, 29), [1, 2]), (date(2026, 10, 25), [4, 5])):
+        assert ids(database, starts_from=day, starts_to=day, time_zone="Europe/London") == expected
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Pacific/Kiritimati"])
+def test_the_first_and_the_last_day_of_time_are_dates(database: Database, zone: str) -> None:
+    insert_opportunities(
+        database,
+        {"starts_at": datetime(1, 1, 2, tzinfo=UTC)},
+        {"starts_at": datetime(9999, 12, 30, tzinfo=UTC)},
+    )
+    everything = {"starts_from": date.min, "starts_to": date.max}
+    assert ids(database, **everything, time_zone=zone) == [1, 2]
+    assert ids(database, starts_from=date.max, time_zone=zone) == []
+    assert ids(database, starts_to=date.min, time_zone=zone) in ([], [1])
+
+
+def test_iterating_over_more_than_a_batch_is_the_whole_list(database: Database) -> None:
+    query(
+        database,
+        "INSERT INTO opportunities (id, name, total_value)"
+        " SELECT i, 'Opportunity', i % 3 FROM generate_series(1, 2500) AS i",
+    )
+    rows = all_of(database, Criteria(sort="value"))
+    assert len(rows) == 2_500
+    assert [r.id for r in all_of(database, Criteria(sort="value", search="12"))] == [12]
+
+
+def test_a_line_has_what_its_row_has(database: Database) -> None:
+    insert_opportunities(
+        database,
+        {
+            "id": 5,
+            "name": "Gala",
+            "opportunity_status": "Open",
+            "starts_at": T0,
+            "ends_at": T0 + timedelta(days=1),
+            "organisation_name": "Acme",
+            "venue_name": "Hall",
+            "owner_name": "Ann",
+            "charge_total": Decimal("10.10"),
+            "total_value": Decimal("12.12"),
+            "updated_at_rms": T0,
+            "data": {"number": "0005"},
+        },
+    )
+    assert all_of(database, Criteria()) == [
+        Listed(
+            *(5, "0005", "Gala", "Open", T0, T0 + timedelta(days=1), "Acme", "Hall", "Ann"),
+            *(Decimal("10.10"), Decimal("12.12"), T0),
+        )
+    ]
+
+
+def test_owners_are_named_once_in_order_and_not_too_many(database: Database) -> None:
+    names: Sequence[str | None] = ["Bob", "Ann", None, "Bob", "Cid"]
+    insert_opportunities(database, *({"owner_name": name} for name in names))
+    with database.session() as connection:
+        assert owners(connection) == ["Ann", "Bob", "Cid"]
+        assert owners(connection, most=2) == ["Ann", "Bob"]
+
+
+def test_an_opportunity_is_found_live_deleted_or_not_at_all(database: Database) -> None:
+    insert_opportunities(
+        database,
+        {"id": 1, "data": {"number": "17", "state_name": "Order", "reference": "PO <1>"}},
+        {"id": 2},
+        {"id": -3},
+    )
+    insert(
+        database,
+        "deleted_opportunities",
+        [
+            {
+                "id": 4,
+                "name": "Gone",
+                "data": {"number": "18"},
+                "deleted_at": T0,
+                "deleted_because": "the API answered 404",
+            },
+            # It came back: what is live counts.
+            {"id": 2, "name": "Old", "deleted_at": T0, "deleted_because": "not listed"},
+        ],
+    )
+    with database.session() as connection:
+        live = find_opportunity(connection, 1)
+        assert live is not None
+        assert (live.columns["name"], live.deleted_at) == ("Opportunity 1", None)
+        assert (live.number, live.state, live.reference) == ("17", "Order", "PO <1>")
+        gone = find_opportunity(connection, 4)
+        assert gone is not None
+        assert (gone.columns["name"], gone.number) == ("Gone", "18")
+        assert (gone.deleted_at, gone.deleted_because) == (T0, "the API answered 404")
+        back = find_opportunity(connection, 2)
+        assert back is not None
+        assert (back.columns["name"], back.deleted_at, back.record) == ("Opportunity 2", None, "{}")
+        negative = find_opportunity(connection, -3)
+        assert negative is not None
+        for absent in (0, 5, -1, BIGINT_MAX, BIGINT_MAX + 1, -BIGINT_MAX - 2, 10**30, -(10**30)):
+            assert find_opportunity(connection, absent) is None
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        # Numbers that Python's JSON would refuse, round, or call infinite.
+        '{"n": 1' + "0" * 6_000 + "}",
+        '{"n": 1' + "0" * 400 + ".5}",
+        '{"n": 0.10000000000000000001}',
+        '{"n": ' + "[" * 900 + "]" * 900 + "}",
+        '["no object"]',
+        '"text"',
+    ],
+)
+def test_the_record_is_shown_to_the_last_digit_whatever_is_in_it(
+    database: Database, record: str
+) -> None:
+    insert_opportunities(database, {"id": 1})
+    query(database, "UPDATE opportunities SET data = %s WHERE id = 1", record)
+    with database.session() as connection:
+        one = find_opportunity(connection, 1)
+    assert one is not None
+    assert one.record.replace(" ", "") == record.replace(" ", "")
+
+
+def test_changes_are_told_newest_first_and_no_more_than_asked_for(database: Database) -> None:
+    insert(
+        database,
+        "opportunity_changes",
+        [
+            {"opportunity_id": i % 2, "field": "state_name", "old_value": str(i), "new_value": None}
+            for i in range(20)
+        ],
+    )
+    with database.session() as connection:
+        assert [c.old_value for c in changes_of(connection, 1, most=3)] == ["19", "17", "15"]
+        assert len(changes_of(connection, 1)) == 10
+        assert changes_of(connection, 7) == []
+
+
+def test_an_unknown_sort_is_the_usual_one(many: Database) -> None:
+    usual = Criteria()
+    assert all_of(many, replace(usual, sort="-id; DROP TABLE x")) == all_of(many, usual)
