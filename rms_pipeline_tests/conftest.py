@@ -26,7 +26,29 @@ from rms_pipeline_tests.servers import (
     new_database as new_database,
 )
 
+# The longest first, so that neither of two processes waits for the other at the end.
+LONGEST = (
+    "sync/test_kills.py",
+    "test_together.py",
+    "test_sync.py",
+    "mirror/test_budget.py",
+    "browser/test_dashboard.py",
+    "test_command.py",
+    "test_doctor.py",
+    "web/test_sync_api.py",
+    "web/test_end_to_end.py",
+    "sync/test_any_sequence.py",
+    "sync/test_traps.py",
+)
 QUICK = Patience(connect=2, read=2, answer=5, attempts=8, throttled=30, backoff=0.02)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        path = item.path.as_posix()
+        return next((n for n, name in enumerate(LONGEST) if path.endswith(name)), len(LONGEST))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

@@ -138,6 +138,8 @@ def test_from_the_first_visit_to_a_replayed_dead_letter(stand: Stand, page: Page
     sandbox.api_key = "another-key"
     page.locator("#incremental").click()
     expect(newest.locator(".badge")).to_have_text("failed", timeout=60_000)
+    # Asked for as often as while it ran, until the panel has noticed that nothing runs any more.
+    renewed_twice(page)
     newest.locator("summary").click()
     expect(newest.locator(".error")).to_contain_text("CURRENT_RMS_API_KEY")
     # What was opened stays open while the page renews itself.
