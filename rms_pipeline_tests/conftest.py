@@ -112,15 +112,22 @@ def emptied(migrated: Database) -> Database:
     return migrated
 
 
-@pytest.fixture
-def history(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@contextlib.contextmanager
+def dagsters_tables(database: Database) -> Iterator[None]:
     """Dagster's tables in the database, and the view over them."""
-    monkeypatch.setenv("POSTGRES_URL", database.url.get_secret_value())
-    monkeypatch.delenv("POSTGRES_URL_NON_POOLING", raising=False)
+    with pytest.MonkeyPatch.context() as changes:
+        changes.setenv("POSTGRES_URL", database.url.get_secret_value())
+        changes.delenv("POSTGRES_URL_NON_POOLING", raising=False)
+        settings.cache_clear()
+        MirrorPostgresStorage.from_config_value(None, {})
+        yield
     settings.cache_clear()
-    MirrorPostgresStorage.from_config_value(None, {})
-    yield
-    settings.cache_clear()
+
+
+@pytest.fixture
+def history(database: Database) -> Iterator[None]:
+    with dagsters_tables(database):
+        yield
 
 
 @pytest.fixture

@@ -197,6 +197,8 @@ def _query(wanted: Criteria, **changes: Any) -> str:
     return urlencode({k: v for k, v in values.items() if v and v != defaults.get(k)})
 
 
+# The wide ones are of Chinese and Japanese keyboards, and spreadsheets there take them too.
+_BEGINS_A_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 _CSV_COLUMNS: dict[str, Callable[[Listed], Any]] = {
     "id": lambda o: o.id,
     "number": lambda o: _cell(o.number),
@@ -233,7 +235,7 @@ def _cell(text: str | None) -> str:
     """A spreadsheet would run what begins like a formula."""
     if text is None:
         return ""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    return f"'{text}" if text.startswith(_BEGINS_A_FORMULA) else text
 
 
 def _utc(moment: datetime | None) -> str:

@@ -26,6 +26,7 @@ from rms_pipeline.web.fast_lane import ClientFactory, FastLane
 from rms_pipeline.web.launching import Launcher
 from rms_pipeline.web.metrics import Metrics
 from rms_pipeline.web.server import server_config
+from rms_pipeline_tests.conftest import dagsters_tables
 
 WEBHOOK_TOKEN = "planted-webhook-token-5512"
 API_TOKEN = "planted-api-token-9341"
@@ -111,6 +112,24 @@ def serving(
     server.should_exit = True
     thread.join(timeout=30)
     listener.close()
+
+
+@pytest.fixture(scope="module")
+def standing(migrated: Database) -> Iterator[Web]:
+    """One service for a module, without a fast lane, over `migrated`."""
+    with (
+        dagsters_tables(migrated),
+        SandboxServer(Store(1)) as sandbox,
+        serving(migrated, sandbox) as web,
+    ):
+        yield web
+
+
+@pytest.fixture
+def web(standing: Web, emptied: Database) -> Web:
+    """`standing`, with nothing in its database."""
+    assert standing.database is emptied
+    return standing
 
 
 @pytest.fixture

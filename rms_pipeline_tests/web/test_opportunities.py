@@ -1,0 +1,438 @@
+"""Lists, single opportunities and the CSV, over real HTTP and whatever is asked of them."""
+
+import csv
+import io
+import json
+import urllib.parse
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from http.client import HTTPConnection
+from typing import Any
+
+import pytest
+
+from rms_pipeline.mirror.summary import refresh_status_counts
+from rms_pipeline_tests.rows import insert, insert_opportunities, query
+from rms_pipeline_tests.web.conftest import BEARER, Web
+from rms_pipeline_tests.web.page import EVIL, get, visit
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+FIELDS = ("q", "status", "customer", "owner", "from", "to", "sort", "page")
+HOSTILE = [
+    "0", "-1", "1", "9" * 20, "1" + "0" * 30, "9" * 199, "9" * 201, "9" * 5_000, "1.5", "1e9",
+    "'; DROP TABLE opportunities; --", "' OR '1'='1", "%(part)s", "%s", "%", "\\", "_", EVIL,
+    "{{7*7}}", "${7*7}", "\x00", "a\x00b", "\ud800", "\udcff", "\u202e", "🎪", "\r\nX: a",
+    "unknown", "-unknown", "updated", "--updated", "updated\n", "2026-13-01", "2026-02-30",
+    "0000-01-01", "0001-01-01", "9999-12-31", "10000-01-01", "2026-W01-1", "20260531", "NaN",
+    "", " ", "٣", "²",
+]  # fmt: skip
+
+
+def quoted(text: str) -> str:
+    return urllib.parse.quote(text.encode(errors="surrogatepass"), safe="")
+
+
+def statuses_of(web: Web, paths: list[str]) -> dict[str, int]:
+    """How each of `paths` is answered, as they are: nothing is quoted once more."""
+    host = web.url.removeprefix("http://")
+    connection = HTTPConnection(host, timeout=30)
+    found = {}
+    for path in paths:
+        connection.request("GET", path, headers={**BEARER, "Accept": "text/html"})
+        answer = connection.getresponse()
+        body = answer.read()
+        found[path] = answer.status
+        assert b"Traceback" not in body
+        assert b"psycopg" not in body
+    connection.close()
+    return found
+
+
+@pytest.mark.parametrize("page", ["/opportunities", "/opportunities.csv"])
+@pytest.mark.parametrize("field", FIELDS)
+def test_no_parameter_of_a_list_is_an_error_of_ours(web: Web, page: str, field: str) -> None:
+    insert_opportunities(web.database, *({"name": f"Ball {i}"} for i in range(3)))
+    paths = [f"{page}?{field}={quoted(value)}" for value in HOSTILE]
+    paths += [f"{page}?{field}=%ff", f"{page}?{field}=%ed%a0%80", f"{page}?{field}=%zz%"]
+    paths += [f"{page}?{field}=a&{field}=b", f"{page}?{field}", f"{page}?{field}[]=1"]
+    answered = statuses_of(web, paths)
+    assert set(answered.values()) <= {200, 422}, answered
+    assert 200 in answered.values()
+    assert query(web.database, "SELECT count(*) FROM opportunities") == [(3,)]
+
+
+@pytest.mark.parametrize("suffix", ["", ".json"])
+def test_no_id_is_an_error_of_ours(web: Web, suffix: str) -> None:
+    insert_opportunities(web.database, {"id": 1}, {"id": -1}, {"id": 2**63 - 1})
+    paths = [f"/opportunities/{quoted(value)}{suffix}" for value in HOSTILE if value.strip()]
+    paths += [
+        f"/opportunities/{raw}{suffix}" for raw in ("%ff", "%00", "%ed%a0%80", "%zz", "a%2fb")
+    ]
+    paths += [f"/opportunities/{2**63}{suffix}", f"/opportunities/{-(2**63)}{suffix}"]
+    answered = statuses_of(web, paths)
+    assert set(answered.values()) <= {200, 404, 422}, answered
+    there = [f"/opportunities/{id_}{suffix}" for id_ in (1, -1, 2**63 - 1)]
+    assert set(statuses_of(web, there).values()) == {200}
+
+
+def test_a_refusal_names_the_parameter(web: Web) -> None:
+    for path, word in (
+        ("?from=2026-13-01", "from is not a date"),
+        ("?to=soon", "to is not a date"),
+        ("?sort=unknown", "sort"),
+        ("?page=0", "page"),
+        (f"?q={'x' * 201}", "q"),
+    ):
+        assert word in visit(web, f"/opportunities{path}", 422).text
+        assert get(web, f"/opportunities.csv{path.replace('page', 'sort')}").status_code == 422
+
+
+def test_dates_at_the_ends_of_time_find_what_is_between(web: Web) -> None:
+    insert_opportunities(web.database, {"starts_at": NOW}, {})
+    for path in ("?from=0001-01-01", "?to=9999-12-31", "?from=0001-01-01&to=9999-12-31"):
+        assert "1 opportunity" in visit(web, f"/opportunities{path}").text
+    assert "Nothing fits" in visit(web, "/opportunities?from=9999-12-31").text
+
+
+def everything_evil(web: Web) -> None:
+    """One opportunity live, one deleted, and all that is told of them, with EVIL in every text."""
+    row: dict[str, Any] = {
+        "name": EVIL,
+        "subject": EVIL,
+        "description": EVIL,
+        "opportunity_status": EVIL,
+        "organisation_name": EVIL,
+        "venue_name": EVIL,
+        "owner_name": EVIL,
+        "starts_at": NOW,
+        "ends_at": NOW,
+        "total_value": 12,
+        "updated_at_rms": NOW,
+        "data": {"number": EVIL, "reference": EVIL, "state_name": EVIL, EVIL: EVIL},
+    }
+    insert_opportunities(web.database, row)
+    deleted = {"deleted_at": NOW, "deleted_because": EVIL}
+    insert(web.database, "deleted_opportunities", [{"id": 2, **row, **deleted}])
+    event = {"action_type": EVIL, "member_name": EVIL, "error": EVIL, "received_at": NOW}
+    change = {"old_value": EVIL, "new_value": EVIL, "changed_by": EVIL, "changed_at": NOW}
+    for id_ in (1, 2):
+        insert(
+            web.database,
+            "webhook_events",
+            [
+                {"opportunity_id": id_, "dead_at": NOW, **event},
+                {"opportunity_id": id_, **event},
+                {"opportunity_id": id_, "processed_at": NOW, **event},
+            ],
+        )
+        insert(
+            web.database,
+            "opportunity_changes",
+            [
+                {"opportunity_id": id_, "field": field, **change}
+                for field in ("opportunity_status", "state_name", EVIL)
+            ],
+        )
+    started = {"runs": ["run"], "kind": "full", "started_at": NOW, "completed_at": NOW}
+    certificate = {"shown": False, "sentence": EVIL}
+    insert(web.database, "walks", [{**started, "settled_at": NOW, "certificate": certificate}])
+    for run, status in (("run", "SUCCESS"), (EVIL, "FAILURE")):
+        insert(
+            web.database,
+            "dagster.runs",
+            [
+                {
+                    "run_id": run,
+                    "pipeline_name": "initial_sync",
+                    "status": status,
+                    "run_body": "{}",
+                    "start_time": NOW.timestamp(),
+                    "end_time": NOW.timestamp(),
+                }
+            ],
+        )
+    insert(
+        web.database,
+        "dagster.event_logs",
+        [
+            {
+                "run_id": EVIL,
+                "event": json.dumps({"dagster_event": {"message": EVIL}}),
+                "dagster_event_type": "STEP_FAILURE",
+                "timestamp": NOW,
+            }
+        ],
+    )
+    insert(web.database, "dagster.run_tags", [
+        {"run_id": EVIL, "key": "rms/sync_type", "value": EVIL}
+    ])  # fmt: skip
+    refresh_status_counts(web.database, "UTC")
+
+
+@pytest.mark.parametrize(
+    ("path", "times"),
+    [
+        ("/", 12),
+        ("/fragments/overview", 5),
+        ("/fragments/sync", 6),
+        ("/opportunities", 5),
+        (f"/opportunities?q={quoted(EVIL)}&customer={quoted(EVIL)}", 5),
+        (f"/opportunities?status={quoted(EVIL)}&owner={quoted(EVIL)}", 5),
+        (f"/opportunities?q={quoted('x' + EVIL)}", 0),
+        (f"/opportunities?sort={quoted(EVIL)}", 0),
+        ("/opportunities/1", 15),
+        ("/opportunities/2", 16),
+    ],
+)
+def test_html_in_any_text_is_text_and_every_page_keeps_to_the_content_policy(
+    web: Web, path: str, times: int
+) -> None:
+    everything_evil(web)
+    page = visit(web, path, 422 if "sort=" in path else 200)
+    assert page.text.count(EVIL) >= times
+
+
+@pytest.mark.parametrize("path", ["/login", "/nothing-here", f"/opportunities/{quoted(EVIL)}"])
+def test_other_pages_keep_to_the_content_policy_too(web: Web, path: str) -> None:
+    visit(web, path, 200 if path == "/login" else 404)
+
+
+def test_filters_come_back_in_the_form_and_in_every_link(web: Web) -> None:
+    rows = [
+        {
+            "name": f"Ball & <b> {i}",
+            "opportunity_status": " Odd  status ",
+            "organisation_name": "Ä&B",
+            "starts_at": NOW,
+        }
+        for i in range(120)
+    ]
+    insert_opportunities(web.database, *rows)
+    refresh_status_counts(web.database, "UTC")
+    wanted = {"q": "Ball & <b>", "status": " Odd  status ", "customer": "ä&b", "sort": "name"}
+    wanted["from"] = wanted["to"] = f"{NOW:%Y-%m-%d}"
+    page = visit(web, f"/opportunities?{urllib.parse.urlencode(wanted)}&page=2")
+    assert "120 opportunities, page 2 of 3" in page.text
+    for name in ("q", "customer", "from", "to", "sort"):
+        assert wanted[name] in [found.get("value") for found in page.all("input", name=name)]
+    assert [o["value"] for o in page.all("option") if "selected" in o] == [wanted["status"]]
+    followed = [
+        link for link in page.links if link.startswith(("/opportunities?", "/opportunities.csv?"))
+    ]
+    assert len(followed) == 3 + 8
+    for link in followed:
+        asked = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(link).query))
+        kept = {k: v for k, v in wanted.items() if k != "sort"}
+        assert {k: v for k, v in asked.items() if k not in ("sort", "page")} == kept
+    assert visit(web, page.all("a", rel="next")[0]["href"]).text.count("Ball & <b>") == 20
+
+
+def test_each_status_on_the_dashboard_leads_to_as_many_opportunities(web: Web) -> None:
+    statuses = [
+        None,
+        " ",
+        "x ",
+        "a" * 500,
+        "ä" * 500,
+        "%",
+        "+",
+        "&",
+        "#",
+        "Open",
+        "Open\n",
+        "(none)",
+    ]
+    insert_opportunities(
+        web.database,
+        *({"opportunity_status": s} for i, s in enumerate(statuses) for _ in range(i + 1)),
+    )
+    refresh_status_counts(web.database, "UTC")
+    bars = [link for link in visit(web, "/").links if link.startswith("/opportunities?status=")]
+    counted = dict(
+        query(web.database, "SELECT opportunity_status, opportunities FROM status_counts")
+    )
+    assert len(bars) == len(counted) == 11
+    for link in bars:
+        status = urllib.parse.parse_qs(link.partition("?")[2])["status"][0]
+        page = visit(web, link)
+        number = counted[status]
+        assert f"{number} opportunit{'y' if number == 1 else 'ies'}" in page.text, repr(status)
+
+
+def test_a_list_leads_to_each_opportunity_in_it(web: Web) -> None:
+    insert_opportunities(web.database, {"id": 5}, {"id": -5}, {"id": 2**63 - 1})
+    links = [a for a in visit(web, "/opportunities").links if a.startswith("/opportunities/")]
+    assert len(links) == 3
+    for link in links:
+        assert "Opportunity " in visit(web, link).text
+
+
+def test_an_empty_list_says_why(web: Web) -> None:
+    assert "No opportunities yet" in visit(web, "/opportunities").text
+    insert_opportunities(web.database, {"name": "Ball"})
+    assert "Nothing fits these filters" in visit(web, "/opportunities?q=nothing").text
+    assert "behind the last one" in visit(web, "/opportunities?page=2").text
+    assert "behind the last one" in visit(web, "/opportunities?page=1000000").text
+
+
+def rows_of(web: Web, path: str = "/opportunities.csv") -> list[dict[str, str]]:
+    answer = get(web, path)
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
+    assert "attachment" in answer.headers["Content-Disposition"]
+    text = answer.content.decode()
+    assert text.startswith("\ufeffid,number,name")
+    return list(csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline="")))
+
+
+FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "=cmd|' /C calc'!A0", "＝1+1"]
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_no_cell_of_the_csv_is_a_formula(web: Web, formula: str) -> None:
+    text = {"name": formula, "opportunity_status": formula, "organisation_name": formula}
+    text |= {"venue_name": formula, "owner_name": formula}
+    insert_opportunities(
+        web.database, {**text, "total_value": Decimal("-5.20"), "data": {"number": formula}}
+    )
+    (row,) = rows_of(web)
+    for column in ("number", "name", "status", "customer", "venue", "owner"):
+        assert row[column] == f"'{formula}", column
+    assert row["total_value"] == "-5.20"
+
+
+def test_every_other_cell_of_the_csv_is_what_the_row_has(web: Web) -> None:
+    name = "He said \"yes\", twice;\r\nthen\nleft, '=1' 🎪 Ä"
+    insert_opportunities(
+        web.database,
+        {
+            "name": name,
+            "starts_at": datetime(1, 1, 1, 1, 2, 3, tzinfo=UTC),
+            "ends_at": datetime(2026, 6, 1, 12, 0, 5, 999_999, tzinfo=UTC),
+            "charge_total": Decimal("12345678901234567890.1234"),
+            "data": {"number": "0005"},
+        },
+    )
+    (row,) = rows_of(web)
+    assert row == {
+        "id": "1",
+        "number": "0005",
+        "name": name,
+        "status": "",
+        "starts_at": "0001-01-01T01:02:03Z",
+        "ends_at": "2026-06-01T12:00:05Z",
+        "customer": "",
+        "venue": "",
+        "owner": "",
+        "charge_total": "12345678901234567890.1234",
+        "total_value": "",
+        "updated_at": "",
+    }
+
+
+def test_the_csv_holds_all_that_the_list_finds_in_its_order(web: Web) -> None:
+    query(
+        web.database,
+        "INSERT INTO opportunities (id, name, organisation_name, total_value)"
+        " SELECT i, 'Opportunity ' || i, repeat('x', 100), i % 7 FROM generate_series(1, 3300) i",
+    )
+    rows = rows_of(web, "/opportunities.csv?sort=-value")
+    assert [int(r["id"]) for r in rows] == sorted(range(1, 3_301), key=lambda i: (-(i % 7), -i))
+    assert [r["id"] for r in rows_of(web, "/opportunities.csv?q=Opportunity+3299")] == ["3299"]
+    assert rows_of(web, "/opportunities.csv?q=nothing") == []
+
+
+def test_a_deleted_opportunity_shows_as_deleted_and_how_it_was(web: Web) -> None:
+    insert(
+        web.database,
+        "deleted_opportunities",
+        [
+            {
+                "id": 9,
+                "name": "Cancelled ball",
+                "data": {"id": 9, "number": "R9"},
+                "deleted_at": NOW,
+                "deleted_because": "the API answered 404",
+            }
+        ],
+    )
+    page = visit(web, "/opportunities/9")
+    for words in ("Cancelled ball", "Deleted", "the API answered 404", "R9"):
+        assert words in page.text
+    assert get(web, "/opportunities/9.json").json() == {"id": 9, "number": "R9"}
+    assert "Cancelled ball" not in visit(web, "/opportunities").text
+    insert_opportunities(web.database, {"id": 9, "name": "Back again"})
+    page = visit(web, "/opportunities/9")
+    assert "Back again" in page.text
+    assert "Deleted" not in page.text
+
+
+def test_an_opportunity_that_was_never_here_is_404_with_what_brings_it(web: Web) -> None:
+    assert "rms-pipeline refresh 77" in visit(web, "/opportunities/77", 404).text
+    answer = get(web, "/opportunities/77.json", Accept="application/json")
+    assert (answer.status_code, answer.json()["success"]) == (404, False)
+
+
+def test_a_record_too_long_for_the_page_is_left_to_its_own_address(web: Web) -> None:
+    long = {"id": 1, "items": ["x" * 1_000] * 200}
+    insert_opportunities(web.database, {"data": long, "description": "y" * 50_000}, {"data": {}})
+    answer = get(web, "/opportunities/1")
+    assert len(answer.content) < 20_000
+    assert "too long to be shown here" in answer.text
+    assert "/opportunities/1.json" in visit(web, "/opportunities/1").links
+    record = get(web, "/opportunities/1.json")
+    assert record.headers["Content-Type"] == "application/json"
+    assert record.json() == long
+    assert "too long" not in visit(web, "/opportunities/2").text
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        '{"n": 1' + "0" * 6_000 + "}",
+        '{"n": 1' + "0" * 400 + ".5}",
+        '{"n": 0.10000000000000000001}',
+        '{"n": ' + "[" * 900 + "]" * 900 + "}",
+        '["no object"]',
+        "null",
+    ],
+)
+def test_no_record_is_too_odd_for_its_page(web: Web, record: str) -> None:
+    insert_opportunities(web.database, {})
+    query(web.database, "UPDATE opportunities SET data = %s", record)
+    text = "".join(visit(web, "/opportunities/1").text.split())
+    assert "".join(record.split()) in text
+    assert "".join(get(web, "/opportunities/1.json").text.split()) == "".join(record.split())
+    visit(web, "/opportunities")
+
+
+def test_times_money_changes_and_webhooks_are_told(web: Web) -> None:
+    insert_opportunities(
+        web.database,
+        {
+            "starts_at": datetime(2026, 5, 31, 8, 30, tzinfo=UTC),
+            "total_value": Decimal("1234.5"),
+            "owner_id": 12,
+            "data": {"reference": "PO 17", "state_name": "Order"},
+        },
+    )
+    change = {"field": "opportunity_status", "old_value": "Open", "new_value": "Reserved"}
+    insert(
+        web.database, "opportunity_changes", [{"opportunity_id": 1, "changed_by": "Ann", **change}]
+    )
+    event = {"opportunity_id": 1, "received_at": NOW, "action_type": "update"}
+    insert(
+        web.database,
+        "webhook_events",
+        [
+            {**event, "processed_at": NOW + timedelta(seconds=80)},
+            {**event, "dead_at": NOW, "error": "answered 422"},
+            {**event, "error": "answered 500"},
+        ],
+    )
+    text = visit(web, "/opportunities/1").text
+    for words in (
+        *("Sun 31 May 2026, 08:30:00", "1,234.50", "PO 17", "Order", "by Ann", "Reserved"),
+        *("refreshed after 1 min 20 s", "dead letter: answered 422", "waiting: answered 500"),
+    ):
+        assert words in text
