@@ -232,6 +232,8 @@ def _walk_to_store(connection: Connection, run: dg.DagsterRun) -> walks.StoredWa
         "dagster/column_schema": STATUS_COLUMNS,
     },
     freshness_policy=KEPT_FRESH,
+    # People look at it while the checks of opportunities still run.
+    op_tags={"dagster/priority": "1"},
 )
 def status_counts(mirror: MirrorResource) -> dg.MaterializeResult[Any]:
     frame = refresh_status_counts(mirror.database, settings().time_zone)

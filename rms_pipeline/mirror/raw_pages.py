@@ -1,10 +1,10 @@
 """Pages of the API, landed as received before anything interprets them."""
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from isal import isal_zlib  # zlib's format, four times as fast
 from psycopg2 import Binary
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extras import NumericRange
@@ -55,7 +55,7 @@ def land_page(connection: Connection, run: str, walk: int, page: RawPage) -> Non
                 covers,
                 *(page.window or (None, None)),
                 len(page.body),
-                Binary(zlib.compress(page.body, 1)),
+                Binary(isal_zlib.compress(page.body, 1)),
                 run,
             ),
         )
@@ -97,7 +97,7 @@ def read_page(connection: Connection, id_: int) -> StoredPage | None:
         return None
     segment, request, body, asked, answered, start, end = row
     window = None if start is None or end is None else (start, end)
-    return StoredPage(segment, request, zlib.decompress(body), asked, answered, window)
+    return StoredPage(segment, request, isal_zlib.decompress(body), asked, answered, window)
 
 
 def count_distinct_records(connection: Connection, walk: int) -> int:
