@@ -89,15 +89,15 @@ def dashboard(
 
     @router.post("/dead-letters/replay", **visible)
     def replay_all(request: Request) -> Response:
-        return replayed(request)
+        return replayed(request, None)
 
     @router.post("/dead-letters/{event}/replay", **visible)
     def replay_one(request: Request, event: int) -> Response:
-        return replayed(request, event)
+        return replayed(request, [event])
 
-    def replayed(request: Request, *events: int) -> Response:
+    def replayed(request: Request, events: list[int] | None) -> Response:
         with database.session() as connection:
-            count = replay(connection, [e for e in events if 0 < e < 2**63] if events else ())
+            count = replay(connection, events)
         if not count:
             return answer(request, "There was no dead letter to replay any more.", 409)
         return answer(request, f"{count:,} back in the queue.")
