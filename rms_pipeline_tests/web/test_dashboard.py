@@ -330,7 +330,9 @@ def test_pages_are_kept_by_no_cache(web: Web) -> None:
         assert get(web, path).headers["Cache-Control"] == "no-store", path
 
 
-def test_what_was_refreshed_is_recounted_soon_and_stopping_takes_no_time(database: Database) -> None:
+def test_what_was_refreshed_is_recounted_soon(
+    database: Database,
+) -> None:
     def counted() -> list[tuple[Any, ...]]:
         return query(database, "SELECT opportunity_status, opportunities FROM status_counts")
 
