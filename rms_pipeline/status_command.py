@@ -1,7 +1,7 @@
 """`rms-pipeline status`: what the dashboard shows, in a terminal. It must not load Dagster."""
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from rms_pipeline import settings as config
 from rms_pipeline.console import out
@@ -33,14 +33,12 @@ def status() -> None:
     if state.running is not None and state.pace is not None:
         pace = state.pace
         left = "" if pace.seconds_left is None else f", about {pace.seconds_left:.0f} s left"
-        out.print(
-            f"[yellow]{state.running.sync_type} is {pace.stage}: {pace.records:,} of "
-            f"{pace.records_expected:,} records{left}[/yellow]"
-        )
+        words = f"{state.running.sync_type} is {pace.stage}: {pace.records:,} of "
+        out.print(Text(f"{words}{pace.records_expected:,} records{left}", style="yellow"))
 
-    def add(name: str, *counts: StatusCount) -> None:
+    def add(name: Text, *counts: StatusCount, is_last: bool = False) -> None:
         number, value = sum(c.opportunities for c in counts), add_up(c.total_value for c in counts)
-        counted.add_row(name, f"{number:,}", f"{value:,.2f}", end_section=name == last)
+        counted.add_row(name, f"{number:,}", f"{value:,.2f}", end_section=is_last)
 
     title = "Opportunities by status"
     if as_of is not None:
@@ -49,14 +47,13 @@ def status() -> None:
     counted.add_column("Status")
     counted.add_column("Opportunities", justify="right")
     counted.add_column("Total value", justify="right")
-    last = escape(statuses[-1].status) if statuses else ""
     for count in statuses:
-        add(escape(count.status), count)
-    add("[bold]Total[/]", *statuses)
+        add(Text(count.status), count, is_last=count is statuses[-1])
+    add(Text("Total", style="bold"), *statuses)
     out.print(counted)
     if state.certificate is not None:
         sentence = str(state.certificate["sentence"])
-        out.print(f"{sentence[:1].upper()}{sentence[1:]}", highlight=False)
+        out.print(Text(f"{sentence[:1].upper()}{sentence[1:]}"))
     out.print(f"Webhook events waiting: {state.queue.depth:,}, dead letters: {state.queue.dead:,}")
 
 
@@ -66,11 +63,12 @@ def _syncs(syncs: list[Sync]) -> Table:
         table.add_column(heading, overflow="fold")
     for s in syncs:
         table.add_row(
-            s.sync_type,
+            # What others wrote is no markup of ours: brackets and :names: stay what they are.
+            Text(s.sync_type),
             f"[{_COLOURS[s.status]}]{s.status}[/]",
             f"{s.started_at:%Y-%m-%d %H:%M:%S}",
             f"{s.records_synced:,}",
             f"{s.records_failed:,}",
-            escape(s.error or ""),
+            Text(s.error or ""),
         )
     return table

@@ -89,7 +89,7 @@ def replay(
     from rms_pipeline.mirror.queue import replay as put_back
 
     with open_database(config.settings()).session() as connection:
-        count = put_back(connection, events or ())
+        count = put_back(connection, events or None)
     out.print(f"{count} events are in the queue again." if count else "There are no dead letters.")
 
 

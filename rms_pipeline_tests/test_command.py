@@ -163,6 +163,53 @@ def test_status_before_any_sync_says_what_to_run(empty_url: str, sandbox: Sandbo
     assert "rms-pipeline sync initial" in done.stderr
 
 
+def test_status_shows_totals_and_prints_every_text_as_it_is(
+    empty_url: str, sandbox: SandboxServer
+) -> None:
+    """Brackets, names of colours and of emoji, a backslash at the end: all of it is text."""
+    environment = environment_for(empty_url, sandbox)
+    assert command("migrate", environment=environment).returncode == 0
+    error = "[red]boom[/red] [/] :warning: [link=x]y \\"
+    statuses = {"[bold]Odd[/bold]": 3, "[/]": 2, ":smile:": 1, "end \\": 1, "Open": 5}
+    connection = psycopg2.connect(environment["POSTGRES_URL"])
+    with connection, connection.cursor() as cursor:
+        for name, count in statuses.items():
+            cursor.execute(
+                "INSERT INTO status_counts VALUES (%s, %s, 0, 1234.5, '2026-06-01T12:00:00Z')",
+                (name, count),
+            )
+        cursor.execute(
+            "INSERT INTO dagster.runs (run_id, pipeline_name, status, run_body, start_time,"
+            " end_time) VALUES ('bad', 'initial_sync', 'FAILURE', '{}', 1000, 1001)"
+        )
+        cursor.execute(
+            "INSERT INTO dagster.run_tags (run_id, key, value)"
+            " VALUES ('bad', 'rms/sync_type', '[b]typed :x:')"
+        )
+        cursor.execute(
+            "INSERT INTO dagster.event_logs (run_id, event, dagster_event_type, timestamp)"
+            " VALUES ('bad', %s, 'STEP_FAILURE', now())",
+            (json.dumps({"dagster_event": {"message": error}}),),
+        )
+        cursor.execute(
+            "INSERT INTO walks (kind, runs, completed_at, settled_at, certificate)"
+            " VALUES ('full', '{bad}', now(), now(), %s)",
+            (json.dumps({"sentence": "not shown: [why] :x:"}),),
+        )
+    connection.close()
+    done = command("status", environment=environment)
+    assert done.returncode == 0, done.stderr
+    for text in (error, *statuses, "[b]typed :x:", "Not shown: [why] :x:"):
+        assert text in done.stdout, done.stdout
+    assert "counted 2026-06-01 12:00:00 UTC" in " ".join(done.stdout.split())
+    (total,) = (
+        line for line in done.stdout.splitlines() if "Total" in line and "value" not in line
+    )
+    assert re.findall(r"[\d,.]+", total) == ["12", "6,172.50"]
+    (opened,) = (line for line in done.stdout.splitlines() if "Open " in line)
+    assert re.findall(r"[\d,.]+", opened) == ["5", "1,234.50"]
+
+
 def test_an_error_text_with_nul_does_not_break_the_history(
     empty_url: str, sandbox: SandboxServer
 ) -> None:

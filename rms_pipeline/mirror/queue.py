@@ -190,14 +190,15 @@ def give_back(
     return dead
 
 
-def replay(connection: Connection, events: Sequence[int] = ()) -> int:
-    """Puts dead letters (all, or those with these ids) back into the queue. Commits."""
+def replay(connection: Connection, events: Sequence[int] | None = None) -> int:
+    """Puts dead letters back into the queue: all, or those with these ids. How many. Commits."""
+    ids = None if events is None else [e for e in events if abs(e) < 2**63]
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE webhook_events SET dead_at = NULL, attempts = 0, claimed_until = NULL,"
             " next_attempt_at = clock_timestamp() WHERE dead_at IS NOT NULL"
-            " AND (cardinality(%(ids)s::bigint[]) = 0 OR id = ANY(%(ids)s::bigint[]))",
-            {"ids": list(events)},
+            " AND (%(ids)s::bigint[] IS NULL OR id = ANY(%(ids)s::bigint[]))",
+            {"ids": ids},
         )
         count = cursor.rowcount
     connection.commit()

@@ -11,7 +11,7 @@ from decimal import Decimal
 from urllib.parse import urlencode
 
 from rms_pipeline.mirror.overview import WEEKS, StatusCount, WebhookDay, WeekCount
-from rms_pipeline.web.formatting import Clock, number, short_money, whole_money
+from rms_pipeline.web.formatting import Clock, number, short_money, some, whole_money
 
 # How Current RMS names what will, and what will not, come to pass. A status that it does not know
 # counts as undecided.
@@ -90,7 +90,7 @@ def week_columns(weeks: Sequence[WeekCount], first: date, clock: Clock) -> Colum
             # A month's name where it begins; 26 dates would not fit on a phone.
             f"{sunday:%b}" if sunday.day <= 7 else "",
             f"Week of {clock.day(monday)}: {whole_money(sure)} confirmed, {whole_money(open_)} "
-            f"undecided, {number(counts.get(monday, 0))} opportunities",
+            f"undecided, {some(counts.get(monday, 0), 'opportunity', 'opportunities')}",
             f"/opportunities?{urlencode(query)}",
         )
         _stack(column, [("confirmed", sure), ("undecided", open_)], top)
@@ -106,8 +106,8 @@ def webhook_columns(days: Sequence[WebhookDay]) -> Columns:
         waiting = d.received - d.settled - d.dead
         column = Column(
             f"{d.day:%a}",
-            f"{d.day:%A %d %b}: {number(d.received)} webhooks, {number(d.settled)} settled, "
-            f"{number(waiting)} waiting, {number(d.dead)} dead letters",
+            f"{d.day:%A %d %b}: {some(d.received, 'webhook')}, {number(d.settled)} settled, "
+            f"{number(waiting)} waiting, {some(d.dead, 'dead letter')}",
         )
         parts = [("settled", d.settled), ("waiting", waiting), ("dead", d.dead)]
         _stack(column, parts, top)

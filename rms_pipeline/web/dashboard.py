@@ -3,9 +3,9 @@
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic_core import to_jsonable_python
@@ -30,8 +30,6 @@ from rms_pipeline.web.launching import (
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import REFUSALS
 from rms_pipeline.web.templating import Pages, is_fragment
-
-_BIGINT_MAX = 2**63 - 1
 
 
 def dashboard(
@@ -90,15 +88,15 @@ def dashboard(
 
     @router.post("/dead-letters/replay", **visible)
     def replay_all(request: Request) -> Response:
-        with database.session() as connection:
-            return replayed(request, replay(connection))
+        return replayed(request, None)
 
     @router.post("/dead-letters/{event}/replay", **visible)
-    def replay_one(request: Request, event: Annotated[int, Path(ge=1, le=_BIGINT_MAX)]) -> Response:
-        with database.session() as connection:
-            return replayed(request, replay(connection, [event]))
+    def replay_one(request: Request, event: int) -> Response:
+        return replayed(request, [event])
 
-    def replayed(request: Request, count: int) -> Response:
+    def replayed(request: Request, events: list[int] | None) -> Response:
+        with database.session() as connection:
+            count = replay(connection, events)
         if not count:
             return answer(request, "There was no dead letter to replay any more.", 409)
         return answer(request, f"{count:,} back in the queue.")

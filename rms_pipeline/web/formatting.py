@@ -12,32 +12,42 @@ def number(value: int | None) -> str:
     return ABSENT if value is None else f"{value:,}"
 
 
+def some(count: int, one: str, more: str = "") -> str:
+    """5,012 webhooks, 1 webhook; `more` where an s does not do."""
+    return f"{count:,} {one if count == 1 else more or f'{one}s'}"
+
+
 def money(value: Decimal | None) -> str:
     """12,345.60, in the account's currency, which the API does not name."""
-    return ABSENT if value is None else f"{value:,.2f}"
+    return ABSENT if value is None else f"{value:z,.2f}"
 
 
 def whole_money(value: Decimal | None) -> str:
     """12,346"""
-    return ABSENT if value is None else f"{value:,.0f}"
+    return ABSENT if value is None else f"{value:z,.0f}"
 
 
 def short_money(value: Decimal) -> str:
     """1.2M, 340k, 85: for the axis of a chart."""
     for limit, unit in ((1_000_000, "M"), (1_000, "k")):
-        if abs(value) >= limit:
+        # What rounds to a thousand of one unit is one of the next.
+        if abs(value) >= limit - Decimal(limit) / 2_000:
             scaled = value / limit
-            return f"{scaled:.1f}{unit}" if abs(scaled) < 10 else f"{scaled:,.0f}{unit}"
-    return f"{value:.0f}"
+            return (
+                f"{scaled:.1f}{unit}" if abs(scaled) < Decimal("9.95") else f"{scaled:,.0f}{unit}"
+            )
+    return f"{value:z.0f}"
 
 
 def duration(seconds: float | None) -> str:
     """0.4 s, 14 s, 1 min 20 s, 2 h 5 min"""
     if seconds is None:
         return ABSENT
-    if 0 <= seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = max(round(seconds), 0)
+    # Clocks of two machines may make it negative.
+    seconds = max(seconds, 0.0)
+    if seconds < 9.95:
+        return f"{seconds:z.1f} s"
+    whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:

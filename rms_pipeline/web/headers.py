@@ -44,7 +44,7 @@ class Headers:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                _add_headers(MutableHeaders(scope=message), scope)
+                _add_headers(MutableHeaders(scope=message), scope, message["status"])
             if head and message["type"] == "http.response.body":
                 message = {"type": "http.response.body", "body": b""}
             await send(message)
@@ -61,14 +61,14 @@ class Headers:
             await answer(scope, receive, send_with_headers)
 
 
-def _add_headers(headers: MutableHeaders, scope: Scope) -> None:
+def _add_headers(headers: MutableHeaders, scope: Scope, status: int) -> None:
     headers.update(_HEADERS)
     if scope["scheme"] == "https":
         headers["Strict-Transport-Security"] = _ONE_YEAR
     if not scope["path"].startswith("/static/"):
         headers["Cache-Control"] = "no-store"
-    elif scope["query_string"].startswith(b"v="):
-        # The address bears a mark of the content.
+    elif scope["query_string"].startswith(b"v=") and status < 400:
+        # The address bears a mark of the content. That a file is not there may end.
         headers["Cache-Control"] = f"public, {_ONE_YEAR}, immutable"
     else:
         headers["Cache-Control"] = "no-cache"

@@ -190,7 +190,8 @@ def test_events_of_an_opportunity_are_told_whatever_became_of_them(queue: Databa
 def test_replaying_takes_those_named_or_all_and_only_dead_ones(queue: Database) -> None:
     with queue.session() as connection:
         assert replay(connection, [4]) == 1
-        assert replay(connection, [4, 1, 2, 7, 999]) == 0
+        assert replay(connection, [4, 1, 2, 7, 999, 0, -1, 2**63, 10**30]) == 0
+        assert replay(connection, []) == 0
         assert [e.id for e in dead_letters(connection)] == [8, 6, 5]
         assert queue_state(connection).depth == 3
         assert replay(connection) == 3
