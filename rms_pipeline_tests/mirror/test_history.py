@@ -74,7 +74,7 @@ def test_dagster_keeps_nothing_in_public_and_we_nothing_in_its_schema(connection
     assert {name for schema, name in tables if schema == "public"} == {
         *("opportunities", "deleted_opportunities", "opportunity_versions", "opportunity_changes"),
         *("raw_rms_pages", "status_counts", "sync_faults", "sync_progress", "webhook_events"),
-        *("walks", "mirror_state", "api_budget", "rms_pipeline_alembic_version", "week_counts"),
+        *("walks", "mirror_state", "api_budget", "week_counts", "rms_pipeline_alembic_version"),
     }
 
 
