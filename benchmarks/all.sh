@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every figure of benchmarks/README.md anew, written there: about 25 minutes, on a machine that does
+# Every figure of benchmarks/README.md anew, written there: about 30 minutes, on a machine that does
 # nothing else. Needs `.venv/bin/pip install -e '.[benchmarks]'` for the comparison with dlt.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -7,9 +7,11 @@ python=.venv/bin/python
 results=$(mktemp)
 trap 'rm -f "$results"' EXIT
 
-for script in peers startup growth limit; do
-    echo "+ $script.py" >&2
-    $python "benchmarks/$script.py" | tee -a "$results"
+for script in peers.py startup.py growth.py limit.py dashboard.py \
+    "freshness.py edits" "freshness.py burst" "freshness.py sensor"; do
+    echo "+ $script" >&2
+    # shellcheck disable=SC2086
+    $python benchmarks/$script | tee -a "$results"
 done
 
 $python - "$results" <<'PYTHON'
