@@ -15,14 +15,13 @@ import pytest
 
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.mirror import budget as budget_module
-from rms_pipeline.mirror.budget import LONGEST_PAUSE, BudgetUse, SharedBudget, read_budget
+from rms_pipeline.mirror.budget import BudgetUse, SharedBudget, read_budget
+from rms_pipeline.mirror.budget_row import BUCKETS, LANES, LONGEST_PAUSE
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline_tests.conftest import database_at
 
 ROOT = Path(__file__).parent.parent.parent
 ACCOUNT = "acme"
-LANES = 3
-BUCKETS = 123
 
 MakeBudget = Callable[[int], SharedBudget]
 
@@ -121,10 +120,10 @@ def use_of(database: Database) -> BudgetUse:
 
 def set_sent(database: Database, lane: Lane, calls: int) -> None:
     """Makes it so that the lane sent `calls`, evenly over the last minute, and the others none."""
-    sent = [0] * (LANES * BUCKETS)
+    sent = [0] * (len(LANES) * BUCKETS)
     for call in range(calls):
         bucket = BUCKETS - 1 - call * 118 // calls
-        sent[LANES * bucket + list(Lane).index(lane)] += 1
+        sent[len(LANES) * bucket + LANES.index(lane)] += 1
     run_sql(database, "UPDATE api_budget SET sent = %s, seen_at = clock_timestamp()", sent)
 
 

@@ -1,0 +1,132 @@
+"""What is asked of the row of `api_budget` in which an account's budget is kept.
+
+What belongs here: the row's arithmetic, in SQL, which one statement does under the row's lock. What
+does not: connections and waiting (`budget`), the shares of lanes (`current_rms.pacing`).
+"""
+
+from rms_pipeline.current_rms.pacing import SHARES
+
+# Seconds.
+LONGEST_PAUSE = 900.0
+
+LANES = tuple(SHARES)
+# Calls are counted by the half second; a window ends with what of the current one is over. That of
+# the limit is 61 s, where the second beyond the API's minute is for calls that travel slower than
+# those after them. A share is our own affair, and its window a plain minute.
+_PER_SECOND = 2
+BUCKETS = 61 * _PER_SECOND + 1
+_BEYOND = _PER_SECOND
+_SHOWN = 60 * _PER_SECOND
+
+# `state` is the row as of now. When the clock was set back, everything kept moves back with it, so
+# that a pause lasts as long as was meant and no call is forgotten early. `sent` holds the lanes'
+# counts of the oldest half second first; those that have left the window make room for new ones.
+_STATE = f"""
+WITH stored AS MATERIALIZED (
+    SELECT * FROM public.api_budget WHERE account = %(account)s {{lock}}
+), timed AS MATERIALIZED (
+    -- Read when the row is locked, not before the wait for it.
+    SELECT *, clock_timestamp() AS now FROM stored
+), state AS MATERIALIZED (
+    SELECT account, now, tick, requests_per_minute, allowance,
+        least(paused_until - back, now + {LONGEST_PAUSE} * interval '1 s') AS paused_until,
+        least(throttled_at - back, now) AS throttled_at,
+        least(
+            1, allowance + 0.1 * greatest(extract(epoch FROM now - throttled_at + back), 0) / 60
+        )::float8 AS level,
+        (SELECT array_agg(slot - back ORDER BY lane)
+            FROM unnest(next_slots) WITH ORDINALITY AS slots(slot, lane)) AS slots,
+        (sent || array_fill(0, ARRAY[{len(LANES)} * gone]))[{len(LANES)} * gone + 1:] AS sent
+    FROM timed
+    CROSS JOIN LATERAL (
+        SELECT greatest(seen_at - now, interval '0') AS back,
+            floor(extract(epoch FROM now) * {_PER_SECOND})::bigint AS tick,
+            floor(extract(epoch FROM seen_at) * {_PER_SECOND})::bigint AS seen_tick
+    ) AS clock
+    CROSS JOIN LATERAL (
+        SELECT least(greatest(tick - seen_tick, 0), {BUCKETS})::integer AS gone
+    ) AS shift
+)"""
+
+# The answer is the seconds to wait, 0 for a call that is granted and counted. A call takes a slot
+# of its own lane and of those below, which keeps the sum of lanes paced too. Without a limit
+# `paces` and `room` are null: comparisons with null hold nobody up. A window that is full
+# holds a call up until the oldest call in it leaves.
+#
+# A call up to 50 ms late for its slot does not move the next, or the way to the database would eat
+# into the rate. No slot lies further off than what a lane can owe to those above it (7 s).
+ASK = f"""{_STATE.format(lock="FOR UPDATE")}, paced AS MATERIALIZED (
+    SELECT state.*, steps,
+        (SELECT array_agg(least(slot, now + step + interval '7 s') ORDER BY lane)
+            FROM unnest(slots, steps) WITH ORDINALITY AS lanes(slot, step, lane)) AS due
+    FROM state CROSS JOIN LATERAL (
+        SELECT array_agg(pace / level * interval '1 s' ORDER BY lane) AS steps
+        FROM unnest(%(paces)s::float8[]) WITH ORDINALITY AS paces(pace, lane)
+    ) AS stepped
+), answer AS MATERIALIZED (
+    SELECT *, greatest(
+            interval '0',
+            paused_until - now,
+            CASE WHEN %(room)s::float8 IS NOT NULL THEN due[%(lane)s] - now END,
+            (SELECT max(full_until) - now FROM (
+                SELECT to_timestamp((tick + min(bucket) - beyond) / {_PER_SECOND}.0) AS full_until
+                FROM (
+                    SELECT calls, (n + 2) / {len(LANES)} AS bucket
+                    FROM unnest(sent) WITH ORDINALITY AS counts(calls, n) WHERE calls > 0
+                ) AS buckets
+                JOIN (VALUES
+                    (nullif(%(requests_per_minute)s, 0), 0), (%(room)s, {_BEYOND})
+                ) AS windows(most, beyond) ON bucket > beyond
+                GROUP BY most, beyond HAVING sum(calls) >= most
+            ) AS full_windows)
+        ) AS wait
+    FROM paced
+)
+UPDATE public.api_budget AS budget SET
+    requests_per_minute = %(requests_per_minute)s,
+    seen_at = now,
+    paused_until = answer.paused_until,
+    throttled_at = answer.throttled_at,
+    sent = CASE WHEN wait > interval '0' THEN answer.sent ELSE answer.sent[:%(counter)s - 1]
+        || (answer.sent[%(counter)s] + 1) || answer.sent[%(counter)s + 1:] END,
+    next_slots = CASE WHEN wait > interval '0' THEN due ELSE (
+        SELECT array_agg(
+            CASE WHEN lane < %(lane)s THEN slot
+                WHEN slot > now - interval '50 ms' THEN slot + step ELSE now + step END
+            ORDER BY lane
+        ) FROM unnest(due, steps) WITH ORDINALITY AS lanes(slot, step, lane)
+    ) END
+FROM answer WHERE budget.account = answer.account
+RETURNING extract(epoch FROM wait)::float8"""
+
+# Programs that we know nothing of share the limit: what they leave is found by giving way, and then
+# taking a tenth more each minute. Calls that are refused together count as one refusal.
+PAUSE = f"""{_STATE.format(lock="FOR UPDATE")}, answer AS MATERIALIZED (
+    SELECT *, now >= throttled_at + interval '5 s' AS cut FROM state
+)
+UPDATE public.api_budget AS budget SET
+    requests_per_minute = %(requests_per_minute)s,
+    seen_at = now,
+    paused_until = greatest(answer.paused_until, now + %(seconds)s * interval '1 s'),
+    throttled_at = CASE WHEN cut THEN now ELSE answer.throttled_at END,
+    allowance = CASE WHEN cut THEN greatest(0.7 * level, 0.1) ELSE answer.allowance END,
+    sent = answer.sent,
+    next_slots = answer.slots
+FROM answer WHERE budget.account = answer.account
+RETURNING 0::float8"""
+
+OPEN = f"""
+INSERT INTO public.api_budget (account, requests_per_minute, sent, next_slots)
+VALUES (%(account)s, %(requests_per_minute)s, array_fill(0, ARRAY[{BUCKETS * len(LANES)}]),
+    array_fill(clock_timestamp(), ARRAY[{len(LANES)}]))
+ON CONFLICT (account) DO NOTHING"""
+
+READ = f"""{_STATE.format(lock="")}
+SELECT requests_per_minute, round(requests_per_minute * level)::integer,
+    CASE WHEN paused_until > now THEN paused_until END,
+    (SELECT array_agg(calls ORDER BY lane) FROM (
+        SELECT (n - 1) %% {len(LANES)} AS lane, sum(calls)::bigint AS calls
+        FROM unnest(sent) WITH ORDINALITY AS buckets(calls, n)
+        WHERE n > {len(LANES) * (BUCKETS - _SHOWN)} GROUP BY 1
+    ) AS lanes)
+FROM state"""
