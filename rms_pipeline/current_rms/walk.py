@@ -11,10 +11,8 @@ even that is impossible.
 """
 
 import contextlib
-import itertools
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from msgspec import Raw
@@ -27,6 +25,7 @@ from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.page_numbers import read_by_number
 from rms_pipeline.current_rms.payloads import Record, read_record
 from rms_pipeline.current_rms.ranges import read_ranges
+from rms_pipeline.current_rms.seeds import Seeds, ascending
 from rms_pipeline.current_rms.spans import WHOLE, Span, gaps
 from rms_pipeline.current_rms.window import EVERYTHING, Params, Segment
 
@@ -97,7 +96,8 @@ class Walk:
         def lane(index: int, out: Outbox[WalkedPage]) -> None:
             segment = self._segments[index]
             try:
-                with contextlib.closing(self._segment(segment)) as pages:
+                opened = opening if index == 0 else None
+                with contextlib.closing(self._segment(segment, opened)) as pages:
                     for page in pages:
                         out.put(page)
             except (_FilterNotHonoured, Unprocessable) as error:
@@ -105,6 +105,9 @@ class Walk:
                     raise
                 not_honoured.append(f"filter of {segment.name} not honoured: {error}")
 
+        # Where the API refuses (a wrong key) one call is enough to learn it.
+        head = self._segments[0]
+        opening = None if self._known.get(head.name) else self._first(head)
         # Side by side, for a short list leaves most of the limit unused: each of its calls waits
         # for the one before.
         yield from in_parallel(lane, len(self._segments))
@@ -113,14 +116,16 @@ class Walk:
             self.report.notes += not_honoured
             yield from self._segment(EVERYTHING)
 
-    def _segment(self, segment: Segment) -> Generator[WalkedPage, None, None]:
+    def _segment(
+        self, segment: Segment, opening: ListAnswer | None = None
+    ) -> Generator[WalkedPage, None, None]:
         missing = gaps(self._known.get(segment.name, ()))
         if not missing:
             self.report.read_by[segment.name] = "id"
             return
         total = None
         if missing == [WHOLE]:
-            first = self._first(segment)
+            first = opening or self._first(segment)
             total = first.page.meta.total_row_count
             with self._lock:
                 self.report.expected += total
@@ -171,25 +176,26 @@ class Walk:
         page_count = -(-first.page.meta.total_row_count // size)
         # A lane of one page would need a call more, to show that nothing lies behind it.
         lanes = max(1, min(self._lanes, page_count // 2))
-        numbers = [1 + lane * page_count // lanes for lane in range(lanes)]
-        with ThreadPoolExecutor(lanes) as pool:
-            seeds = [first]
-            seeds += pool.map(lambda n: self._list(segment, page=n), numbers[1:])
-        seeds = [seed for seed in seeds if seed.ids]
-        if not all(_ascending(seed.ids) for seed in seeds):
-            raise NotHonoured("not in the order of id")
-        firsts = [seed.ids[0] for seed in seeds]
-        if not _ascending(firsts):
-            raise NotHonoured("pages not in the order of id")
+        seeds = Seeds(first, lanes)
 
         def lane(index: int, out: Outbox[WalkedPage]) -> None:
-            seed, last = seeds[index], seeds[index].ids[-1]
-            end = firsts[index + 1] - 1 if index + 1 < len(firsts) else None
-            out.put(self._seen(segment, seed, (None if index == 0 else firsts[index], last)))
-            if end is None or last < end:
-                self._read_span(segment, (last + 1, end), out.put)
+            def put(page: WalkedPage) -> None:
+                seeds.in_order()
+                out.put(page)
 
-        yield from in_parallel(lane, len(seeds))
+            if index > 0:
+                number = 1 + index * page_count // lanes
+                seeds.fetch(index, lambda: self._list(segment, page=number))
+            if (rest := seeds.rest_of(index)) is not None:
+                self._read_span(segment, rest, put)
+
+        def put_seeds(out: Outbox[WalkedPage]) -> None:
+            for answer, span in seeds.in_order():
+                out.put(self._seen(segment, answer, span))
+
+        yield from in_parallel(
+            lambda index, out: lane(index, out) if index < lanes else put_seeds(out), lanes + 1
+        )
 
     def _by_gaps(self, segment: Segment, missing: Sequence[Span]) -> Iterator[WalkedPage]:
         todo = iter(missing)
@@ -223,7 +229,7 @@ class Walk:
             inside = all(
                 (lower is None or i >= lower) and (upper is None or i <= upper) for i in ids
             )
-            if not inside or not _ascending(ids):
+            if not inside or not ascending(ids):
                 raise NotHonoured("ids outside the range asked for, or not in order")
             if rest <= len(answer.page.opportunities):
                 put(self._seen(segment, answer, (lower, upper)))
@@ -272,10 +278,6 @@ class Walk:
 
 class _FilterNotHonoured(NotHonoured):
     """Not a matter of how the segment is read: what came is not the segment."""
-
-
-def _ascending(ids: Sequence[int]) -> bool:
-    return all(a < b for a, b in itertools.pairwise(ids))
 
 
 def _fits(segment: Segment, record: Raw) -> bool:
