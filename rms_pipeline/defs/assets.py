@@ -142,7 +142,8 @@ def _land_changes(
     "longer has move to deleted_opportunities, and the count is compared with the API's own.\n\n"
     "In the metadata: rows *created*, *updated*, *unchanged*, *restored* after a deletion; records "
     "that were *stale* (the table had a newer one) or *failed* (see the table sync_faults). "
-    "The next incremental sync starts at *watermark*. After a full sync *certificate* says whether "
+    "An incremental sync starts at the *watermark* of the one before, and the first at that of the "
+    "first full sync. After a full sync *certificate* says whether "
     "*mirrored* rows are as many as *counted_by_api*, with *repaired* ones fetched again for it, "
     "and rows were *deleted* or kept because too many would have gone (*deletions_held_back*).",
     metadata={

@@ -47,12 +47,17 @@ def latest_syncs(connection: Connection, limit: int = 5) -> list[Sync]:
 
 
 def watermarks(connection: Connection, limit: int = 20) -> list[datetime]:
-    """The watermarks (the API's clock) of the last successful list walks, newest first."""
+    """Where an incremental sync may start, by the API's clock, best first.
+
+    Those of successful incremental syncs, newest first, then of the full syncs, oldest first: a
+    full sync reads its window only, and must not hide what changed elsewhere before it.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT metadata ->> 'watermark' FROM sync_metadata WHERE status = 'completed'"
             " AND sync_type IN ('initial_sync', 'incremental_sync', 'reconciliation')"
-            " ORDER BY completed_at DESC LIMIT %s",
+            " ORDER BY CASE sync_type WHEN 'incremental_sync' THEN completed_at END"
+            " DESC NULLS LAST, completed_at LIMIT %s",
             (limit,),
         )
         found = [row[0] for row in cursor.fetchall()]
@@ -113,13 +118,3 @@ def run_error(connection: Connection, id_: str) -> str | None:
         cursor.execute("SELECT public.rms_run_error(%s)", (id_,))
         row = cursor.fetchone()
     return row[0] if row else None
-
-
-def count_by_status(connection: Connection) -> list[tuple[str, int]]:
-    """Live counts of `opportunities`, most frequent status first; `(none)` for an absent one."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT coalesce(opportunity_status, '(none)'), count(*) FROM opportunities"
-            " GROUP BY 1 ORDER BY 2 DESC, 1"
-        )
-        return [(row[0], row[1]) for row in cursor.fetchall()]

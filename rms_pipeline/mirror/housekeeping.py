@@ -37,12 +37,14 @@ def purge(
 
 
 def runs_still_needed(connection: Connection) -> set[str]:
-    """Runs that must stay whatever their age: they hold the watermark, or show the first sync."""
+    """Runs that must stay whatever their age: they hold a watermark, or show the first sync."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT id FROM (SELECT id, row_number() OVER"
-            " (PARTITION BY sync_type ORDER BY completed_at DESC) AS place"
-            " FROM sync_metadata WHERE status = 'completed') newest WHERE place <= 3"
+            "SELECT id FROM (SELECT id,"
+            " row_number() OVER (PARTITION BY sync_type ORDER BY completed_at DESC) AS from_last,"
+            " row_number() OVER (PARTITION BY sync_type ORDER BY completed_at) AS from_first"
+            " FROM sync_metadata WHERE status = 'completed') placed"
+            " WHERE from_last <= 2 OR from_first = 1"
         )
         found = {row[0] for row in cursor.fetchall()}
     connection.commit()

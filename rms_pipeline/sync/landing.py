@@ -101,8 +101,8 @@ def land_changes(
 ) -> LandedWalk:
     """Reads everything that changed since the watermark, whatever its dates.
 
-    `watermarks` are those of the last successful walks, newest first. One that lies ahead of the
-    API's clock was set when that clock was wrong, so the one before it counts.
+    `watermarks` are where it may start, best first. One that lies ahead of the API's clock was set
+    when that clock was wrong, so the next counts.
     """
     began = time.monotonic()
     with database.session() as connection:

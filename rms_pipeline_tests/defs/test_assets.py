@@ -71,6 +71,34 @@ def test_materialize_all_without_config_is_a_full_sync_in_the_history(
     assert "| Open" in str(counts)
 
 
+def test_a_full_sync_hides_no_edit_outside_its_window_from_the_next_incremental_sync(
+    instance: dg.DagsterInstance, empty_url: str, sandbox: SandboxServer
+) -> None:
+    def run(job: str, config: dict[str, int]) -> None:
+        result = (
+            build_defs()
+            .resolve_job_def(job)
+            .execute_in_process(
+                instance=instance, run_config={"ops": {"raw_rms_pages": {"config": config}}}
+            )
+        )
+        assert result.success
+
+    today = {"days_back": 0, "days_ahead": 0}
+    run("initial_sync", {})
+    for name in ("Edited before any incremental sync", "Edited after one"):
+        sandbox.store.ahead += timedelta(hours=1)
+        later = (sandbox.store.today + timedelta(days=90)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+        id_ = sandbox.store.create({"subject": name, "starts_at": later, "ends_at": later})
+        sandbox.store.ahead += timedelta(hours=1)
+        run("initial_sync", today)
+        run("reconciliation", today)
+        run("incremental_sync", {})
+        with database_at(empty_url).session() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT name FROM opportunities WHERE id = %s", (id_,))
+            assert cursor.fetchone() == (name,)
+
+
 def test_a_part_of_the_lineage_alone_is_no_sync(
     instance: dg.DagsterInstance, empty_url: str
 ) -> None:

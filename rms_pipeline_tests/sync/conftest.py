@@ -66,7 +66,8 @@ class Mirror:
 
     def full_sync(self, **options: Any) -> FullSync:
         done = full_sync(self.database, self.client(), self.window, self.run(), **options)
-        self.watermarks.insert(0, done.landed.watermark)
+        if not self.watermarks:
+            self.watermarks = [done.landed.watermark]
         return done
 
     def incremental_sync(
@@ -87,10 +88,10 @@ class Mirror:
             return {row[0] for row in cursor.fetchall()}
 
     def differences(self, ids: set[int] | None = None) -> dict[int, str]:
-        """How the window differs from the API; only `ids` are looked at when given."""
+        """How the window differs from the API, or only `ids`, wherever they lie."""
         found, problems = self.rows(), {}
         wanted = set(ids_in(self.store, self.window))
-        for id_ in wanted if ids is None else wanted & ids:
+        for id_ in wanted if ids is None else ids:
             if id_ not in found:
                 problems[id_] = "missing"
                 continue

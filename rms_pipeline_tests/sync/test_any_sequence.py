@@ -27,6 +27,7 @@ from rms_pipeline.sandbox import Churn, Faults, Store, Switches
 from rms_pipeline.sync import landing, settling, storing
 from rms_pipeline.sync.refreshing import refresh
 from rms_pipeline_tests.sync.conftest import Mirror
+from rms_pipeline_tests.test_sync import ids_in
 
 NO_OVERLAP = timedelta(0)
 FAULTS = {"error_500": 0.05, "truncated": 0.05, "dropped": 0.05, "html_200": 0.05}
@@ -63,6 +64,8 @@ class Sequences(RuleBasedStateMachine):
         # What the API has changed without moving updated_at, since the last full sync began.
         self.silent: set[int] = set()
         self.silent_meanwhile: set[int] = set()
+        # What it last changed with a new updated_at, after the first sync, in the window or not.
+        self.edited: set[int] = set()
         self.removed: dict[int, dict[str, Any]] = {}
 
     def some_id(self, number: int) -> int | None:
@@ -87,7 +90,16 @@ class Sequences(RuleBasedStateMachine):
         }
 
     def note(self, id_: int, kind: str) -> None:
-        (self.silent.discard if kind == "now" else self.silent.add)(id_)
+        self.silent.add(id_)
+        self.edited.discard(id_)
+        if kind == "now":
+            self.note_edit(id_)
+
+    def note_edit(self, id_: int) -> None:
+        self.silent.discard(id_)
+        self.silent_meanwhile.discard(id_)
+        if self.mirror.watermarks:
+            self.edited.add(id_)
 
     @rule(where=WHERE, kind=STAMP)
     def create(self, where: str, kind: str) -> None:
@@ -120,7 +132,7 @@ class Sequences(RuleBasedStateMachine):
     def reappear(self) -> None:
         id_, record = self.removed.popitem()
         self.mirror.store.put(id_, record)
-        self.silent.add(id_)
+        self.note(id_, "absent")
 
     @rule(seconds=st.integers(2, 4_000))
     def time_passes(self, seconds: int) -> None:
@@ -177,11 +189,11 @@ class Sequences(RuleBasedStateMachine):
 
     def step(self, _: str) -> None:
         change, id_ = self.churn.step()
-        for silent in (self.silent, self.silent_meanwhile):
-            if change == "silent_edit":
-                silent.add(id_)
-            elif change != "delete":
-                silent.discard(id_)
+        if change == "silent_edit":
+            self.note(id_, "back")
+            self.silent_meanwhile.add(id_)
+        elif change != "delete":
+            self.note_edit(id_)
 
     def teardown(self) -> None:
         if not hasattr(self, "mirror"):
@@ -189,8 +201,9 @@ class Sequences(RuleBasedStateMachine):
         mirror = self.mirror
         if mirror.watermarks:
             mirror.incremental_sync(NO_OVERLAP)
-            loud = set(mirror.store.ids()) - self.silent
-            assert mirror.differences(loud) == {}
+            loud = set(ids_in(mirror.store, mirror.window)) - self.silent
+            edited = self.edited & set(mirror.store.ids())
+            assert mirror.differences(loud | edited) == {}
         done = mirror.full_sync(overlap=NO_OVERLAP, confirm_deletions=True, reverify_calls=50)
         assert mirror.differences() == {}
         assert done.settled.certificate.shown, done.settled.certificate.sentence
