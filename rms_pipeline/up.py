@@ -26,7 +26,8 @@ from rms_pipeline.defs.run_lock import fail_dead_runs
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database, stop_embedded
-from rms_pipeline.mirror.history import count_by_status, find_sync, has_full_sync
+from rms_pipeline.mirror.history import find_sync, has_full_sync
+from rms_pipeline.mirror.overview import read_statuses
 from rms_pipeline.mirror.ownership import claim_mirror
 from rms_pipeline.progress_bar import sync_progress
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
@@ -215,9 +216,9 @@ def _first_sync(
             out.print(f"[red]The initial sync failed:[/red] {sync.error if sync else 'no run'}")
             out.print(f"See {url}/runs/{run} and start it again there, once mended.")
     with database.session() as connection:
-        counts = count_by_status(connection)
-    out.print(f"{sum(c for _, c in counts):,} opportunities: ", end="")
-    out.print(", ".join(f"{count:,} {name}" for name, count in counts) or "none yet")
+        _, counts = read_statuses(connection)
+    out.print(f"{sum(c.opportunities for c in counts):,} opportunities: ", end="")
+    out.print(", ".join(f"{c.opportunities:,} {c.status}" for c in counts) or "none counted yet")
 
 
 def _wait_for(database: Database, run: str, children: _Children) -> None:
