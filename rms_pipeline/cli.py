@@ -34,14 +34,17 @@ app = typer.Typer(
 app.add_typer(sync_app, name="sync")
 app.add_typer(webhooks_app, name="webhooks")
 
+PORTS: Any = {"min": 0, "max": 65_535}
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 
 
 @app.command()
 def up(
-    dagster_port: Annotated[int, typer.Option(help="Port of Dagster's UI.")] = DAGSTER_PORT,
-    port: Annotated[int, typer.Option(help="Port of the web service.")] = WEB_PORT,
-    sandbox_port: Annotated[int, typer.Option(help="Port of the sandbox.")] = SANDBOX_PORT,
+    dagster_port: Annotated[
+        int, typer.Option(**PORTS, help="Port of Dagster's UI.")
+    ] = DAGSTER_PORT,
+    port: Annotated[int, typer.Option(**PORTS, help="Port of the web service.")] = WEB_PORT,
+    sandbox_port: Annotated[int, typer.Option(**PORTS, help="Port of the sandbox.")] = SANDBOX_PORT,
     host: Host = "127.0.0.1",
     initial_sync: Annotated[
         bool,
@@ -70,7 +73,7 @@ app.command()(status)
 
 @app.command()
 def web(
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = WEB_PORT,
+    port: Annotated[int, typer.Option(**PORTS, help="Port to listen on.")] = WEB_PORT,
     host: Host = "127.0.0.1",
 ) -> None:
     """Serve the webhook receiver, the fast lane and the sync API (`up` starts it too)."""
@@ -83,7 +86,7 @@ def web(
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Check settings, database, credentials, clocks, budget, runs, schedules and syncs.
+    """Check settings, database, credentials, clocks, budget, webhooks, runs, schedules and syncs.
 
     Each line says what was found and what to do. Exit code 1 if anything is ✘.
     """
@@ -133,7 +136,7 @@ def rebuild() -> None:
 
 @app.command()
 def sandbox(
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = SANDBOX_PORT,
+    port: Annotated[int, typer.Option(**PORTS, help="Port to listen on.")] = SANDBOX_PORT,
     rows: Annotated[int, typer.Option(min=0, help="How many opportunities.")] = 1_200,
     seed: Annotated[int, typer.Option(help="The same seed and day give the same data.")] = 1,
     requests_per_minute: Annotated[

@@ -205,11 +205,14 @@ def normalise_postgres_url(url: str) -> str:
         # libpq would take what follows the first @ for the host, and print it in its errors.
         if parts.netloc.count("@") > 1:
             raise ValueError("more than one @")
+        # So it does with all of a part that holds a bare %.
+        if re.search(r"%(?![0-9A-Fa-f]{2})", rest):
+            raise ValueError("a % that encodes nothing")
         _ = parts.port
     except ValueError as error:
         raise ValueError(
             "has no readable host and port: percent-encode special characters of the password "
-            "(@ is %40, / is %2F, # is %23)"
+            "(@ is %40, / is %2F, # is %23, % is %25)"
         ) from error
     return f"postgresql://{rest}"
 

@@ -5,7 +5,6 @@ from rich.text import Text
 
 from rms_pipeline import settings as config
 from rms_pipeline.console import out
-from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.history import Sync
 
 _COLOURS = {"completed": "green", "failed": "red", "running": "yellow"}
@@ -15,15 +14,11 @@ def status() -> None:
     """Show the last syncs, opportunities by status, completeness, and the queue of webhooks."""
     from rms_pipeline.mirror.embedded import open_database
     from rms_pipeline.mirror.overview import StatusCount, add_up, read_statuses
-    from rms_pipeline.mirror.schema import HEAD, current_version, has_history_view
+    from rms_pipeline.mirror.schema import demand_tables
     from rms_pipeline.mirror.sync_state import read_sync_state
 
     with open_database(config.settings()).session() as connection:
-        if current_version(connection) != HEAD or not has_history_view(connection):
-            raise RmsPipelineError(
-                "This database holds no mirror yet (or an older one). "
-                "Run `rms-pipeline sync initial`, `rms-pipeline up` or `rms-pipeline migrate`."
-            )
+        demand_tables(connection)
         state = read_sync_state(connection)
         as_of, statuses = read_statuses(connection)
     if not state.history:

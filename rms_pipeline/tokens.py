@@ -15,9 +15,14 @@ from rms_pipeline.settings import Settings, SettingsError, is_token
 
 def webhook_token(settings: Settings) -> SecretStr:
     """The secret in the URL that Current RMS posts to. Raises SettingsError."""
-    return settings.webhook_token or kept_token(
-        settings.state_folder / "webhook_token", "RMS_WEBHOOK_TOKEN"
-    )
+    return settings.webhook_token or kept_token(_webhook_token_file(settings), "RMS_WEBHOOK_TOKEN")
+
+
+def existing_webhook_token(settings: Settings) -> SecretStr | None:
+    """The same, but None while nobody has needed one."""
+    if settings.webhook_token is None and not _webhook_token_file(settings).exists():
+        return None
+    return webhook_token(settings)
 
 
 def api_token(settings: Settings) -> SecretStr:
@@ -46,6 +51,10 @@ def kept_token(path: Path, variable: str) -> SecretStr:
             f"Delete the file to have another one generated, or set {variable}."
         )
     return SecretStr(token)
+
+
+def _webhook_token_file(settings: Settings) -> Path:
+    return settings.state_folder / "webhook_token"
 
 
 def _make(path: Path) -> None:

@@ -38,14 +38,14 @@ def list_webhooks() -> None:
             event.event, _status(event), escape(event.target or ""), _last_delivery(event)
         )
     out.print(table)
-    if any(not (s.active and s.is_ours and s.count == 1) for s in stands):
+    if not all(s.is_right for s in stands):
         out.print("`rms-pipeline webhooks register URL` makes what is missing and mends the rest.")
 
 
 @webhooks_app.command()
 def register(
     url: Annotated[
-        str, typer.Argument(help="Where the world reaches the web service: https://host[/path].")
+        str, typer.Argument(help="Where the world reaches the web service, such as https://rms.example.com.")
     ],
 ) -> None:
     """Subscribe to every event of opportunities, once; mend what is there already."""
@@ -87,10 +87,17 @@ def replay(
     """Put dead letters back into the queue: events whose refresh failed too often."""
     from rms_pipeline.mirror.embedded import open_database
     from rms_pipeline.mirror.queue import replay as put_back
+    from rms_pipeline.mirror.schema import demand_tables
 
     with open_database(config.settings()).session() as connection:
+        demand_tables(connection)
         count = put_back(connection, events or None)
-    out.print(f"{count} events are in the queue again." if count else "There are no dead letters.")
+    if count:
+        out.print(f"{count} event{'' if count == 1 else 's'} back in the queue.")
+    elif events:
+        out.print("None of these is a dead letter. `rms-pipeline status` says if there are any.")
+    else:
+        out.print("There are no dead letters.")
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 CurrentRmsError
 ├── RequestRefused          final: the same request gets the same answer
 │   ├── Unauthorized        401: wrong key or subdomain
-│   ├── Forbidden           403: the key's user lacks a permission
+│   ├── Forbidden           402, 403: the account, or the key's user, may not do this now
 │   ├── NotFound            404: no such record, or not the API's address
 │   ├── Unprocessable       422: the API does not know a parameter we sent
 │   └── Redirected          3xx: never followed, the key would travel with it
@@ -29,7 +29,7 @@ class Unauthorized(RequestRefused):
 
 
 class Forbidden(RequestRefused):
-    """403."""
+    """402 or 403."""
 
 
 class NotFound(RequestRefused):
@@ -65,6 +65,10 @@ _ADVICE: dict[int, tuple[type[RequestRefused], str]] = {
         Unauthorized,
         "Check CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY: the key is under "
         "System Setup > Integrations > API in Current RMS, and belongs to one account.",
+    ),
+    402: (
+        Forbidden,
+        "The account's subscription to Current RMS seems to have lapsed: see to it there.",
     ),
     403: (
         Forbidden,

@@ -72,6 +72,11 @@ class Subscribed:
     target: str | None = None
     last_delivery: Delivery | None = None
 
+    @property
+    def is_right(self) -> bool:
+        """Whether `register` would leave it alone, but for its host."""
+        return self.active and self.is_ours and self.count == 1
+
 
 def target_url(base_url: str, token: SecretStr) -> SecretStr:
     """Where Current RMS is to post to, for a web service that the world reaches at `base_url`.
@@ -137,8 +142,11 @@ def remove(client: CurrentRmsClient) -> tuple[str, ...]:
     return tuple(removed)
 
 
-def overview(client: CurrentRmsClient, token: SecretStr) -> list[Subscribed]:
-    """How each of EVENTS stands, in their order. Raises RequestRefused, ApiUnavailable."""
+def overview(client: CurrentRmsClient, token: SecretStr | None) -> list[Subscribed]:
+    """How each of EVENTS stands, in their order; none is ours while there is no `token`.
+
+    Raises RequestRefused, ApiUnavailable.
+    """
     ours = _by_event(listed(client))
     latest = latest_deliveries(client, {w.id for webhooks in ours.values() for w in webhooks})
     found = []
@@ -205,5 +213,5 @@ def _by_event(webhooks: Iterable[Webhook]) -> dict[str, list[Webhook]]:
     return {event: ours[_NAMES[event]] for event in EVENTS}
 
 
-def _holds(url: str | None, token: SecretStr) -> bool:
-    return (url or "").endswith(f"{RECEIVER_PATH}/{token.get_secret_value()}")
+def _holds(url: str | None, token: SecretStr | None) -> bool:
+    return token is not None and (url or "").endswith(f"{RECEIVER_PATH}/{token.get_secret_value()}")

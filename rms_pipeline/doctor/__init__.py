@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from rms_pipeline.doctor import accounts, dagsters, databases, syncs
+from rms_pipeline.doctor import accounts, dagsters, databases, syncs, webhooks
 from rms_pipeline.doctor.finding import Examination, Finding, Level, problem, warning
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.settings import Settings, SettingsError
@@ -33,6 +33,8 @@ _CHECKS = (
     _Check("credentials", accounts.check_credentials),
     _Check("clock", accounts.check_clock),
     _Check("budget", accounts.check_budget),
+    _Check("webhooks", webhooks.check_subscriptions),
+    _Check("queue", webhooks.check_queue, "the tables"),
     _Check("storage", databases.check_storage, "the tables"),
     _Check("syncs", syncs.check_syncs, "the tables"),
     _Check("completeness", syncs.check_certificate, "the tables"),

@@ -1,6 +1,7 @@
 """Which account, does it let us in, do the clocks agree, and how much may we ask?"""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 from rms_pipeline.account import open_account
@@ -10,7 +11,7 @@ from rms_pipeline.current_rms.pacing import Lane, ProcessBudget
 from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
 from rms_pipeline.mirror.budget import read_budget
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
-from rms_pipeline.settings import without_password
+from rms_pipeline.settings import Settings, without_password
 
 # One answer is enough to know, and nobody wants to wait for a doctor.
 _PATIENCE = Patience(connect=5, read=15, answer=20, attempts=2, throttled=0, backoff=0.2)
@@ -35,9 +36,9 @@ def check_settings(exam: Examination) -> Iterator[Finding]:
     yield fine("settings", f"{name}; {place}")
 
 
-def check_credentials(exam: Examination) -> Iterator[Finding]:
-    """Whether the API answers to the key: one call, kept for the clock."""
-    current = exam.settings
+@contextmanager
+def open_client(current: Settings) -> Iterator[CurrentRmsClient]:
+    """A client of the account that soon gives up."""
     with (
         open_account(current) as (base_url, subdomain, api_key),
         CurrentRmsClient(
@@ -48,6 +49,13 @@ def check_credentials(exam: Examination) -> Iterator[Finding]:
             patience=_PATIENCE,
         ) as client,
     ):
+        yield client
+
+
+def check_credentials(exam: Examination) -> Iterator[Finding]:
+    """Whether the API answers to the key: one call, kept for the clock."""
+    current = exam.settings
+    with open_client(current) as client:
         try:
             exam.answer = client.list_opportunities((), per_page=1, lane=Lane.LIVE)
         except ApiUnavailable as error:

@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
-from rms_pipeline.mirror.history import Sync, latest_syncs
+from rms_pipeline.mirror.history import FULL_SYNCS, Sync, last_completed, latest_syncs
 from rms_pipeline.mirror.walks import FULL, newest_walk
 
-_FULL = frozenset({"initial_sync", "reconciliation"})
 _FULL_EVERY, _CHANGES_EVERY = timedelta(hours=26), timedelta(hours=1)
 _LOOKED_AT = 500
 _START_DAGSTER = "Let Dagster run (`rms-pipeline up`), or start one: "
@@ -17,10 +16,9 @@ def check_syncs(exam: Examination) -> Iterator[Finding]:
     """When the last syncs completed, and why the last that failed did."""
     with exam.reached.session() as connection:
         syncs = latest_syncs(connection, _LOOKED_AT)
+        full = last_completed(connection, FULL_SYNCS)
+        changes = last_completed(connection, ["incremental_sync"])
     now = datetime.now(UTC)
-    completed = [s for s in syncs if s.status == "completed"]
-    full = _ended(next((s for s in completed if s.sync_type in _FULL), None))
-    changes = _ended(next((s for s in completed if s.sync_type == "incremental_sync"), None))
     if full is None:
         advice = "Run `rms-pipeline sync initial`."
         yield warning("full sync", "None has completed yet.", advice)
@@ -69,7 +67,7 @@ def _last_failure(syncs: list[Sync]) -> Iterator[Finding]:
     if failed is None:
         yield fine("failures", "None among the syncs that are remembered.")
         return
-    kinds = _FULL if failed.sync_type in _FULL else {failed.sync_type}
+    kinds = FULL_SYNCS if failed.sync_type in FULL_SYNCS else (failed.sync_type,)
     since = any(
         s.status == "completed" and s.sync_type in kinds and s.started_at > failed.started_at
         for s in syncs
@@ -81,10 +79,6 @@ def _last_failure(syncs: list[Sync]) -> Iterator[Finding]:
         yield fine("failures", f"{found.rstrip('.')}. Since then one has completed.")
     else:
         yield warning("failures", found, "Mend what it says, then sync again.")
-
-
-def _ended(sync: Sync | None) -> datetime | None:
-    return sync.completed_at if sync else None
 
 
 def _ago(age: timedelta) -> str:

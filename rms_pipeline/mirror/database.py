@@ -41,6 +41,12 @@ class Database:
                 keepalives_interval=10,
                 keepalives_count=3,
             )
+        except psycopg2.ProgrammingError:
+            # It quotes what it cannot read, which may be the password.
+            raise DatabaseError(
+                "POSTGRES_URL (or POSTGRES_URL_NON_POOLING) cannot be read by libpq. "
+                "Compare it with postgresql://user:password@host:5432/database?sslmode=require."
+            ) from None
         except psycopg2.Error as error:
             raise DatabaseError(
                 f"No connection to PostgreSQL: {' '.join(str(error).split())} "

@@ -8,6 +8,7 @@ from typing import Any
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 SYNC_TYPES = ("initial_sync", "incremental_sync", "reconciliation", "webhook_refresh")
+FULL_SYNCS = ("initial_sync", "reconciliation")
 COLUMNS = (
     "id",
     "sync_type",
@@ -64,6 +65,18 @@ def watermarks(connection: Connection, limit: int = 20) -> list[datetime]:
     return [datetime.fromisoformat(text) for text in found if text]
 
 
+def last_completed(connection: Connection, types: Sequence[str]) -> datetime | None:
+    """When a sync of one of these `types` last completed (UTC), None for never."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT max(completed_at) FROM sync_metadata WHERE status = 'completed'"
+            " AND sync_type = ANY(%s)",
+            (list(types),),
+        )
+        row = cursor.fetchone()
+    return row[0] if row else None
+
+
 def has_full_sync(connection: Connection) -> bool:
     """Whether a full sync of this mirror ever completed."""
     with connection.cursor() as cursor:
@@ -85,11 +98,15 @@ def find_sync(connection: Connection, id_: str) -> Sync | None:
 
 
 def running_sync(connection: Connection, types: Sequence[str] = SYNC_TYPES) -> Sync | None:
-    """The newest sync of one of these `types` that has not ended; None when there is none."""
+    """A sync of one of these `types` that has not ended, None when there is none.
+
+    Of several the one that is at work, rather than one that waits for it; else the newest.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT {', '.join(COLUMNS)} FROM sync_metadata WHERE status = 'running'"
-            " AND sync_type = ANY(%s) ORDER BY started_at DESC LIMIT 1",
+            " AND sync_type = ANY(%s) ORDER BY id IN (SELECT run FROM sync_progress) DESC,"
+            " sync_type = 'webhook_refresh', started_at DESC LIMIT 1",
             (list(types),),
         )
         row = cursor.fetchone()

@@ -97,6 +97,15 @@ def has_history_view(connection: Connection) -> bool:
     return bool(row and row[0])
 
 
+def demand_tables(connection: Connection) -> None:
+    """Raises DatabaseError unless there is a mirror, of this version, to be read."""
+    if current_version(connection) != HEAD or not has_history_view(connection):
+        raise DatabaseError(
+            "This database holds no mirror yet (or an older one). "
+            "Run `rms-pipeline sync initial`, `rms-pipeline up` or `rms-pipeline migrate`."
+        )
+
+
 def _upgrade(database: Database) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))

@@ -8,14 +8,22 @@ from datetime import datetime
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.current_rms.client import CurrentRmsClient
-from rms_pipeline.current_rms.errors import ApiUnavailable, CurrentRmsError, Forbidden, Unauthorized
+from rms_pipeline.current_rms.errors import (
+    ApiUnavailable,
+    CurrentRmsError,
+    Forbidden,
+    NotFound,
+    Redirected,
+    Unauthorized,
+)
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.queue import Claim, claim, give_back, settle
 from rms_pipeline.sync.refreshing import Refreshed, refresh
 
-# What says nothing about the event: it is tried again for as long as it takes.
-_BLAMELESS = (ApiUnavailable, Unauthorized, Forbidden)
+# What says nothing about the event: it is tried again for as long as it takes. (An opportunity that
+# is gone is no error here: a list that is not found is.)
+_BLAMELESS = (ApiUnavailable, Unauthorized, Forbidden, Redirected, NotFound)
 
 
 @dataclass(slots=True)

@@ -1,5 +1,7 @@
 """What Prometheus reads from /metrics."""
 
+import math
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
@@ -50,7 +52,9 @@ class Metrics:
         self._share = gauge(
             "webhook_share", "Of what the last incremental sync found, the share told by webhook."
         )
-        self._left = gauge("api_budget_left", "Calls that may still be sent this minute.")
+        self._left = gauge(
+            "api_budget_left", "Calls that may still be sent this minute; +Inf without a limit."
+        )
 
     def render(self, connection: Connection, account: str) -> bytes:
         """The text format of Prometheus, with the queue and the budget as they are now."""
@@ -65,5 +69,6 @@ class Metrics:
         if use is not None:
             for lane, calls in use.calls_by_lane.items():
                 self._calls.labels(lane.value).set(calls)
-            self._left.set(max(use.allowance - use.calls, 0))
+            limited = use.requests_per_minute > 0
+            self._left.set(max(use.allowance - use.calls, 0) if limited else math.inf)
         return generate_latest(self.registry)

@@ -96,16 +96,17 @@ def receiver(database: Database, token: SecretStr, metrics: Metrics) -> APIRoute
     pool: QueuePool = QueuePool(cast(Any, database.connect), pool_size=8, max_overflow=0, timeout=5)
 
     def store(event: Event) -> tuple[int, bool]:
-        for last in (False, True):
+        # A restarted server has forgotten all of the pool's connections. Where it is down no new
+        # one can be had, and that ends this at once.
+        for stale in range(pool.size() + 1):
             connection = None
             try:
                 connection = pool.connect()
                 return store_event(connection.dbapi_connection, event)  # type: ignore[arg-type]
             except (psycopg2.OperationalError, psycopg2.InterfaceError):
-                # The pool's connection may be one that a restarted server has forgotten.
                 if connection is not None:
                     connection.invalidate()
-                if last:
+                if stale == pool.size():
                     raise
             finally:
                 if connection is not None:

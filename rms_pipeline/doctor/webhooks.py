@@ -1,0 +1,90 @@
+"""Does Current RMS tell us what changes, and does what it tells come through?"""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from rms_pipeline.current_rms.webhooks import EVENTS, Subscribed
+from rms_pipeline.current_rms.webhooks import overview as subscriptions
+from rms_pipeline.doctor.accounts import open_client
+from rms_pipeline.doctor.finding import Examination, Finding, fine, warning
+from rms_pipeline.mirror.audit import last_audit
+from rms_pipeline.mirror.queue import queue_state
+from rms_pipeline.tokens import existing_webhook_token
+
+_WAITS_TOO_LONG = timedelta(minutes=1)
+_REGISTER = "`rms-pipeline webhooks register URL`, with the address of the web service"
+
+
+def check_subscriptions(exam: Examination) -> Iterator[Finding]:
+    """Whether Current RMS is to tell us of every event, and how it last fared: two calls or so."""
+    if exam.answer is None:
+        yield warning("webhooks", "Not looked at: the API does not answer.", "See credentials.")
+        return
+    token = existing_webhook_token(exam.settings)
+    with open_client(exam.settings) as client:
+        found = subscriptions(client, token)
+    if not any(event.count for event in found):
+        yield warning(
+            "webhooks",
+            "None is registered: edits arrive with the next incremental sync.",
+            f"To have them within a second: {_REGISTER}.",
+        )
+        return
+    wrong = [event for event in found if not event.is_right]
+    failing = [event for event in found if event.is_right and _failed(event)]
+    if wrong:
+        names = ", ".join(event.event for event in wrong[:3])
+        names += f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        yield warning(
+            "webhooks",
+            f"{len(wrong)} of {len(EVENTS)} are missing, inactive, doubled or aimed elsewhere: "
+            f"{names}.",
+            f"Mend them all: {_REGISTER}.",
+        )
+    elif failing:
+        delivery = failing[0].last_delivery
+        code = delivery.response_code if delivery else None
+        yield warning(
+            "webhooks",
+            f"{len(failing)} of {len(EVENTS)} were not taken when last delivered: "
+            f"{failing[0].event} got {code or 'no answer'} from {failing[0].target}.",
+            "Make sure that the web service runs and that Current RMS reaches it there; "
+            "`rms-pipeline webhooks list` shows all.",
+        )
+    else:
+        yield fine("webhooks", f"All {len(EVENTS)} events are told to {found[0].target}.")
+
+
+def check_queue(exam: Examination) -> Iterator[Finding]:
+    """Whether what was told is worked off, and whether edits are still told of."""
+    with exam.reached.session() as connection:
+        state = queue_state(connection)
+        audit = last_audit(connection)
+    if state.dead:
+        yield warning(
+            "queue",
+            f"{state.dead:,} dead letters: webhook events whose refresh failed too often.",
+            "The dashboard shows their errors; `rms-pipeline webhooks replay` tries them again.",
+        )
+    elif state.oldest_seconds > _WAITS_TOO_LONG.total_seconds():
+        yield warning(
+            "queue",
+            f"{state.depth:,} webhook events wait, the oldest for "
+            f"{state.oldest_seconds / 60:,.0f} min.",
+            "They are worked off by the web service and by Dagster's sensor webhook_refresh: start "
+            "`rms-pipeline up`, or look into its logs.",
+        )
+    elif audit is not None and audit["seem_stopped"]:
+        yield warning(
+            "queue",
+            f"Webhooks seem to have stopped: none told of {audit['changed']:,} opportunities that "
+            "the last incremental sync found changed.",
+            "`rms-pipeline webhooks list` shows how the last deliveries went.",
+        )
+    else:
+        yield fine("queue", f"{state.depth:,} webhook events wait, no dead letters.")
+
+
+def _failed(event: Subscribed) -> bool:
+    delivery = event.last_delivery
+    return delivery is not None and not 200 <= (delivery.response_code or 0) < 300
