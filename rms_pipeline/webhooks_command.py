@@ -45,7 +45,10 @@ def list_webhooks() -> None:
 @webhooks_app.command()
 def register(
     url: Annotated[
-        str, typer.Argument(help="Where the world reaches the web service, such as https://rms.example.com.")
+        str,
+        typer.Argument(
+            help="Where the world reaches the web service, such as https://rms.example.com."
+        ),
     ],
 ) -> None:
     """Subscribe to every event of opportunities, once; mend what is there already."""
