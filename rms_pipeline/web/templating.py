@@ -10,7 +10,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from rms_pipeline.charts import status_colour
+from rms_pipeline.status_chart import status_colour
 from rms_pipeline.web import formatting
 from rms_pipeline.web.formatting import Clock
 

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from rms_pipeline.charts import OTHER_COLOUR, Bar, bar_chart, status_colour
+from rms_pipeline.status_chart import OTHER_COLOUR, Bar, bar_chart, status_colour
 
 KNOWN = [
     *("Open", "Provisional", "Reserved", "Active", "Completed"),
