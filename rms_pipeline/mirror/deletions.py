@@ -8,13 +8,10 @@ from datetime import datetime
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.mirror.merge import MAPPED
 from rms_pipeline.mirror.order import Fetch, supersedes
 
-_COPIED = (
-    "id, name, subject, description, starts_at, ends_at, opportunity_status, created_at_rms,"
-    " updated_at_rms, venue_name, organisation_id, organisation_name, owner_id, owner_name,"
-    " charge_total, total_value, data, synced_at, last_webhook_at"
-)
+_COPIED = ", ".join((*MAPPED, "synced_at", "last_webhook_at"))
 IN_WINDOW = (
     "(o.starts_at IS NULL OR o.ends_at IS NULL OR (o.ends_at >= %(start)s"
     " AND o.starts_at <= %(end)s))"
