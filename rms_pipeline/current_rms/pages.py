@@ -10,9 +10,6 @@ class Meta(msgspec.Struct, frozen=True):
     """`meta` of a list answer; `total_row_count` counts the whole filtered list."""
 
     total_row_count: int
-    row_count: int | None = None
-    page: int | None = None
-    per_page: int | None = None
 
 
 class Page(msgspec.Struct, frozen=True):

@@ -51,7 +51,6 @@ class WalkReport:
     """
 
     expected: int = 0
-    pages: int = 0
     records: int = 0
     notes: list[str] = field(default_factory=list)
     read_by: dict[str, str] = field(default_factory=dict)
@@ -270,7 +269,6 @@ class Walk:
     def _seen(self, segment: Segment, answer: ListAnswer, covers: Span | None) -> WalkedPage:
         with self._lock:
             records = len(answer.page.opportunities)
-            self.report.pages += 1
             self.report.records += records
             self._came[segment.name] = self._came.get(segment.name, 0) + records
         return WalkedPage(segment.name, answer, covers)

@@ -7,11 +7,11 @@ import dagster as dg
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import InstigatorStatus
 
+from rms_pipeline.dagster_api import LOCATION
 from rms_pipeline.definitions import build_defs
 from rms_pipeline.defs.run_lock import seems_alive
 from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
 
-LOCATION = "rms_pipeline"
 _QUEUED_TOO_LONG = 600.0
 # The daemon writes one every 30 s.
 _HEARTBEAT_WITHIN = 120.0

@@ -10,7 +10,7 @@ from typing import Any
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-Span = tuple[int | None, int | None]
+from rms_pipeline.current_rms.spans import Span
 
 _SEGMENTS = {
     "dated": "starts_at <= %(end)s AND ends_at >= %(start)s",

@@ -27,7 +27,6 @@ from rms_pipeline.sync.storing import Watcher, raw_page
 OVERLAP = timedelta(minutes=5)
 # Without a `Date` from the API our own clock must do, which may be well off.
 _OVERLAP_WITHOUT_DATE = timedelta(minutes=30)
-FRESH_FOR = timedelta(hours=2)
 
 
 @dataclass(frozen=True, slots=True)
