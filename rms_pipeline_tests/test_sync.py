@@ -36,7 +36,7 @@ def rows(database: Database, columns: str = "*") -> dict[int, dict[str, Any]]:
 
 
 def expected(record: dict[str, Any]) -> dict[str, Any]:
-    """The mapping table of the API page, written down a second time and without our decoder."""
+    """Which field becomes which column, written down a second time and without our decoder."""
 
     def time(value: str | None) -> str | None:
         return value.replace("Z", "+00:00") if value else None

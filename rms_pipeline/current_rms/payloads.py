@@ -121,6 +121,6 @@ def read_record(record: Raw) -> Record | Fault:
 
 
 def decode_record(record: Raw) -> Opportunity | Fault:
-    """One record per the mapping table; a Fault only when there is no id to store it under."""
+    """One record with all its mapped fields; a Fault only when there is no id to store it under."""
     found = read_record(record)
     return found if isinstance(found, Fault) else found.decode()

@@ -40,7 +40,7 @@ class Window:
         return cls(now - timedelta(days=days_back), now + timedelta(days=days_ahead))
 
     def contains(self, starts_at: datetime | None, ends_at: datetime | None) -> bool:
-        """The contract's rule, applied to what came back rather than to what was asked for."""
+        """Whether such dates belong in it: judged by what came back, not by what was asked for."""
         if starts_at is None or ends_at is None:
             return True
         return ends_at >= self.start and starts_at <= self.end

@@ -1,4 +1,4 @@
-"""From bytes to opportunities: the mapping table, and every way a field can be wrong."""
+"""From bytes to opportunities: which field becomes which column, and what can be wrong."""
 
 import json
 from datetime import UTC, datetime

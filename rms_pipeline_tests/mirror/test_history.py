@@ -57,7 +57,7 @@ def test_dagster_keeps_its_runs_tags_and_events_where_the_view_reads_them(connec
         assert {name: found.get(name) for name in columns} == columns, (table, dg.__version__)
 
 
-def test_the_view_has_the_columns_of_the_contract(connection: Any) -> None:
+def test_the_view_has_the_columns_that_peoples_sql_names(connection: Any) -> None:
     found = columns_of(connection, "public", "sync_metadata")
     assert tuple(found) == COLUMNS
     assert found["started_at"] == found["completed_at"] == "timestamp with time zone"
@@ -78,7 +78,7 @@ def test_dagster_keeps_nothing_in_public_and_we_nothing_in_its_schema(connection
     }
 
 
-def test_the_table_has_the_columns_of_the_contract(connection: Any) -> None:
+def test_the_table_has_the_columns_that_peoples_sql_names(connection: Any) -> None:
     found = columns_of(connection, "public", "opportunities")
     assert found == {
         "id": "bigint",

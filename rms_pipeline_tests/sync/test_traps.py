@@ -30,7 +30,7 @@ def once(action: Callable[[], object], after: int = 0) -> Callable[[str], None]:
     return hook
 
 
-def test_trap_1_an_edit_made_during_a_sync_is_fetched_by_the_next_one(
+def test_an_edit_made_during_a_sync_is_fetched_by_the_next_one(
     mirror_of: MakeMirror,
 ) -> None:
     mirror = mirror_of(Store(300))
@@ -52,7 +52,7 @@ def test_trap_1_an_edit_made_during_a_sync_is_fetched_by_the_next_one(
     assert mirror.differences() == {}
 
 
-def test_trap_1_the_watermark_is_the_start_of_the_walk_by_the_clock_of_the_api(
+def test_the_watermark_is_the_start_of_the_walk_by_the_clock_of_the_api(
     mirror_of: MakeMirror,
 ) -> None:
     mirror = mirror_of(Store(300, ahead=timedelta(hours=-3)))
@@ -85,7 +85,7 @@ def test_without_a_date_from_the_api_the_overlap_is_wide(mirror_of: MakeMirror) 
     assert done.landed.clock_skew is None
 
 
-def test_trap_2_an_incremental_sync_reads_every_page(mirror_of: MakeMirror) -> None:
+def test_an_incremental_sync_reads_every_page(mirror_of: MakeMirror) -> None:
     mirror = mirror_of(Store(1_000))
     mirror.full_sync()
     edited = ids_in(mirror.store, mirror.window)[:450]
@@ -97,7 +97,7 @@ def test_trap_2_an_incremental_sync_reads_every_page(mirror_of: MakeMirror) -> N
     assert mirror.differences() == {}
 
 
-def test_trap_3_a_refresh_does_not_move_the_watermark_past_other_edits(
+def test_a_refresh_does_not_move_the_watermark_past_other_edits(
     mirror_of: MakeMirror,
 ) -> None:
     mirror = mirror_of(Store(100))
@@ -120,7 +120,7 @@ def test_trap_3_a_refresh_does_not_move_the_watermark_past_other_edits(
     assert mirror.differences() == {}
 
 
-def test_trap_4_a_record_without_updated_at_is_found_by_the_next_full_sync(
+def test_a_record_without_updated_at_is_found_by_the_next_full_sync(
     mirror_of: MakeMirror,
 ) -> None:
     mirror = mirror_of(Store(100))
@@ -134,7 +134,7 @@ def test_trap_4_a_record_without_updated_at_is_found_by_the_next_full_sync(
     assert mirror.differences() == {}
 
 
-def test_trap_5_a_deleted_opportunity_moves_to_deleted_opportunities(
+def test_a_deleted_opportunity_moves_to_deleted_opportunities(
     mirror_of: MakeMirror,
 ) -> None:
     mirror = mirror_of(Store(500))
@@ -150,7 +150,7 @@ def test_trap_5_a_deleted_opportunity_moves_to_deleted_opportunities(
     assert done.settled.calls == 4
 
 
-def test_trap_5_a_walk_that_was_cut_short_deletes_nothing(mirror_of: MakeMirror) -> None:
+def test_a_walk_that_was_cut_short_deletes_nothing(mirror_of: MakeMirror) -> None:
     mirror = mirror_of(Store(1_500))
     mirror.full_sync()
     mirror.store.delete(ids_in(mirror.store, mirror.window)[0])
@@ -167,7 +167,7 @@ def test_trap_5_a_walk_that_was_cut_short_deletes_nothing(mirror_of: MakeMirror)
     assert mirror.differences() == {}
 
 
-def test_trap_5_a_row_that_left_the_window_stays_and_is_up_to_date(mirror_of: MakeMirror) -> None:
+def test_a_row_that_left_the_window_stays_and_is_up_to_date(mirror_of: MakeMirror) -> None:
     mirror = mirror_of(Store(200))
     mirror.full_sync()
     moved = ids_in(mirror.store, mirror.window)[5]
@@ -182,7 +182,7 @@ def test_trap_5_a_row_that_left_the_window_stays_and_is_up_to_date(mirror_of: Ma
 
 
 @pytest.mark.parametrize("confirm", [False, True])
-def test_trap_5_when_too_many_would_go_none_goes_unless_confirmed(
+def test_when_too_many_would_go_none_goes_unless_confirmed(
     mirror_of: MakeMirror, confirm: bool
 ) -> None:
     mirror = mirror_of(Store(500))
@@ -202,7 +202,7 @@ def test_trap_5_when_too_many_would_go_none_goes_unless_confirmed(
         assert "confirmation" in done.settled.certificate.sentence
 
 
-def test_trap_5_a_list_by_id_that_is_not_obeyed_deletes_nobody_who_is_there(
+def test_a_list_by_id_that_is_not_obeyed_deletes_nobody_who_is_there(
     mirror_of: MakeMirror,
 ) -> None:
     mirror = mirror_of(Store(300), switches=Switches(honours_id_in=False))
@@ -272,7 +272,7 @@ SHIFTING = [
 
 
 @pytest.mark.parametrize("switches", SHIFTING)
-def test_trap_6_rows_that_shift_between_pages_are_neither_missed_nor_counted_twice(
+def test_rows_that_shift_between_pages_are_neither_missed_nor_counted_twice(
     mirror_of: MakeMirror, switches: Switches
 ) -> None:
     mirror = mirror_of(Store(2_000), switches=switches)
@@ -296,7 +296,7 @@ def test_trap_6_rows_that_shift_between_pages_are_neither_missed_nor_counted_twi
     assert done.settled.certificate.shown
 
 
-def test_trap_6_an_api_that_obeys_neither_order_nor_ranges_is_read_until_it_rests(
+def test_an_api_that_obeys_neither_order_nor_ranges_is_read_until_it_rests(
     mirror_of: MakeMirror,
 ) -> None:
     switches = Switches(honours_sort=False, honours_id_predicates=False, honours_created_at=False)
@@ -315,7 +315,7 @@ def test_trap_6_an_api_that_obeys_neither_order_nor_ranges_is_read_until_it_rest
     assert done.settled.certificate.shown
 
 
-def test_trap_6_a_row_that_moves_to_a_list_already_read_is_found(mirror_of: MakeMirror) -> None:
+def test_a_row_that_moves_to_a_list_already_read_is_found(mirror_of: MakeMirror) -> None:
     mirror = mirror_of(Store(400))
     undated = mirror.store.create({"subject": "Dated at last"})
     today = mirror.store.today.strftime("%Y-%m-%dT00:00:00.000Z")
@@ -332,7 +332,7 @@ def test_trap_6_a_row_that_moves_to_a_list_already_read_is_found(mirror_of: Make
     assert mirror.differences() == {}
 
 
-def test_trap_7_an_older_page_does_not_overwrite_a_refresh(mirror_of: MakeMirror) -> None:
+def test_an_older_page_does_not_overwrite_a_refresh(mirror_of: MakeMirror) -> None:
     mirror = mirror_of(Store(100))
     first = mirror.full_sync()
     id_ = ids_in(mirror.store, mirror.window)[0]
@@ -354,7 +354,7 @@ def test_a_living_account_is_mirrored_exactly_once_it_rests(mirror_of: MakeMirro
     assert done.settled.certificate.shown
 
 
-def test_trap_9_a_nul_or_a_refused_record_costs_no_other_and_is_named_in_the_certificate(
+def test_a_nul_or_a_refused_record_costs_no_other_and_is_named_in_the_certificate(
     mirror_of: MakeMirror,
 ) -> None:
     mirror = mirror_of(Store(150))
@@ -371,7 +371,7 @@ def test_trap_9_a_nul_or_a_refused_record_costs_no_other_and_is_named_in_the_cer
     assert certificate.counted == certificate.mirrored + 1
 
 
-def test_trap_10_empty_text_for_a_number_or_a_date_is_absent_and_no_fault(
+def test_empty_text_for_a_number_or_a_date_is_absent_and_no_fault(
     mirror_of: MakeMirror,
 ) -> None:
     mirror = mirror_of(Store(20))

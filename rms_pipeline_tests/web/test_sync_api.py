@@ -148,7 +148,7 @@ def has_begun(web: Web) -> bool:
     return bool(web.query("SELECT 1 FROM dagster.runs WHERE status = 'STARTED'"))
 
 
-def test_a_sync_is_run_waited_for_and_told_in_the_contracts_words(web: Web) -> None:
+def test_a_sync_is_run_waited_for_and_told_in_the_documented_words(web: Web) -> None:
     answer = post(web, "initial")
     assert answer.status_code == 200, answer.text
     said = answer.json()
