@@ -20,7 +20,7 @@ from rms_pipeline.settings import (
     SettingsError,
 )
 from rms_pipeline.status_command import status
-from rms_pipeline.sync_command import AsJson, refresh, sync_app
+from rms_pipeline.sync_command import refresh, sync_app
 from rms_pipeline.webhooks_command import webhooks_app
 
 app = typer.Typer(
@@ -76,7 +76,8 @@ def web(
     port: Annotated[int, typer.Option(**PORTS, help="Port to listen on.")] = WEB_PORT,
     host: Host = "127.0.0.1",
 ) -> None:
-    """Serve the webhook receiver, the fast lane and the sync API (`up` starts it too)."""
+    """Serve the dashboard, the sync API, the webhook receiver and the fast lane (`up` starts it
+    too)."""
     current = prepare()
     announce_sandbox(current)
     from rms_pipeline.web.server import serve
@@ -85,7 +86,11 @@ def web(
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the findings as one line of JSON.")
+    ] = False,
+) -> None:
     """Check settings, database, credentials, clocks, budget, webhooks, runs, schedules and syncs.
 
     Each line says what was found and what to do. Exit code 1 if anything is ✘.

@@ -6,12 +6,13 @@ class RmsPipelineError(Exception):
 
     RmsPipelineError
     ├── SettingsError                 settings: a variable of the environment is wrong
-    ├── CurrentRmsError               current_rms: the API did not give what was asked
-    │   ├── RequestRefused            final: trying again gives the same answer
-    │   └── ApiUnavailable            retried until patience ran out
-    ├── WalkIncomplete                current_rms: the list kept moving, or lied
+    ├── NoAccountError                account: none is configured, and no sandbox answers
+    ├── CurrentRmsError               current_rms: the API did not give what was asked; its kinds
+    │                                 are listed in current_rms/errors.py
     ├── DatabaseError                 mirror: PostgreSQL cannot be used as it is
     ├── DagsterUnavailable            dagster_api: it would not launch a run
     ├── SyncUnderWay, NoFullSync      web: no sync was launched, and why
-    └── SandboxError                  the bundled stand-in could not be started
+    ├── SyncFailed, RebuildFailed     foreground: a run of the command failed
+    ├── UpFailed, WebFailed           up, web: a part could not be started, or ended by itself
+    └── PortInUseError                sandbox: its port is taken
     """

@@ -18,14 +18,16 @@ def sync_initial(
     confirm_deletions: Annotated[
         bool,
         typer.Option(
-            "--confirm-deletions", help="Let rows go even if they are more than 5 % of all."
+            "--confirm-deletions",
+            help="Let rows go even if they are more than 5 % of the window, and more than 20.",
         ),
     ] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Do not go on with what an unfinished sync fetched.")
     ] = False,
 ) -> None:
-    """Fetch every opportunity in the window (30 days back to a year ahead, and undated ones)."""
+    """Fetch every opportunity in the window (by default 30 days back to a year
+    ahead) and all without dates."""
     ops: dict[str, dict[str, Any]] = {"opportunities": {"confirm_deletions": confirm_deletions}}
     if fresh:
         ops["raw_rms_pages"] = {"resume_within_minutes": 0}

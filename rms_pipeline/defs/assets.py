@@ -60,8 +60,8 @@ current_rms_api = dg.AssetSpec(
     kinds={"python", "postgres"},
     owners=OWNERS,
     description="Pages of the Current RMS list of opportunities, stored exactly as received. A "
-    "full sync fetches what overlaps the window of 30 days back to a year ahead and what has no "
-    "dates; an incremental one whatever changed since the last, whatever its dates.\n\n"
+    "full sync fetches what overlaps the window (by default 30 days back to a year ahead) and what "
+    "has no dates; an incremental one whatever changed since the last, whatever its dates.\n\n"
     "In the metadata: *api_calls*, of which some had to be asked again because the account's limit "
     "was reached (*throttled_calls*) or the answer was no good (*retried_calls*). What an "
     "unfinished sync had just fetched is not fetched again (*pages_kept_from_unfinished_sync*).",

@@ -10,8 +10,8 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
-from rms_pipeline.status_chart import Bar, bar_chart, status_colour
 from rms_pipeline.mirror.audit import Audit
+from rms_pipeline.status_chart import Bar, bar_chart, status_colour
 from rms_pipeline.sync.landing import LandedWalk
 from rms_pipeline.sync.settling import Settled
 

@@ -3,6 +3,8 @@
 landing    walk the API into `raw_rms_pages`, going on with what an earlier run left
 storing    merge landed pages into `opportunities`
 by_id      ask for single opportunities: are they still there?
+refreshing ask for single opportunities and store what became of them
+queued     refresh what the queue of webhooks tells of
 settling   after a full walk: deletions, and the certificate of completeness
 certifying compare the API's count with the mirror's, find and mend the difference
 rebuilding decode again what is stored, without the API

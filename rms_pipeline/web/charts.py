@@ -1,6 +1,6 @@
 """What the dashboard's charts need to be drawn: lengths in percent, links and words.
 
-The drawing itself is in templates/charts.html, as SVG: no script, and no style that the page's
+The drawing itself is in templates/macros.html, as SVG: no script, and no style that the page's
 content policy would have to allow.
 """
 
