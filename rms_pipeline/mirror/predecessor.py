@@ -1,4 +1,4 @@
-"""Takes over a database that the Node predecessor used, without dropping any of its rows."""
+"""Takes over a database where others used our names, without dropping any of its rows."""
 
 import logging
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The tables of the mirror; what the Node predecessor left under their names is renamed aside."""
+"""The tables of the mirror; what another program left under their names is renamed aside."""
 
 import sqlalchemy as sa
 from alembic import op
