@@ -1,8 +1,8 @@
 """The sandbox for benchmarks: `api_server.py ROWS LATENCY_SECONDS REQUESTS_PER_MINUTE`.
 
-It must not be what is measured, so each record is rendered once, before the first call (about 5 KB
-a record in memory). Prints a line of JSON with its URL, then answers each line of stdin with one:
-`reset`, `stats` (calls since then, and when the first came), `edit N`.
+It must not be what is measured, so each record is rendered once, before the first call, and kept in
+memory. Prints a line of JSON with its URL and the average size of a record in bytes, then answers
+each line of stdin with one: `reset`, `stats` (calls since then, and when the first came), `edit N`.
 """
 
 import json
@@ -21,6 +21,8 @@ class RenderedStore(Store):
         super().__init__(rows)
         whole = tuple(NESTED)
         self._rendered = {id_: super(RenderedStore, self).body(id_, whole) for id_ in self.ids()}
+        sizes = [len(body or b"") for body in self._rendered.values()]
+        self.average_bytes = sum(sizes) / max(len(sizes), 1)
 
     def body(self, id_: int, include: Sequence[str]) -> bytes | None:
         if id_ in self._edited or id_ not in self._rows or set(include) != set(NESTED):
@@ -44,7 +46,7 @@ def main() -> None:
     store, calls = RenderedStore(rows), Calls()
     with SandboxServer(store, latency_ms=latency * 1000, requests_per_minute=limit) as server:
         server.before_request = calls.note
-        _say({"url": server.url})
+        _say({"url": server.url, "average_bytes": store.average_bytes})
         for line in sys.stdin:
             what, *values = line.split()
             if what == "reset":

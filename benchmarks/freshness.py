@@ -10,14 +10,13 @@ time each acknowledgement. All on the account's limit of 120 requests a minute.
 """
 
 import argparse
-import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import ground
@@ -63,7 +62,15 @@ def edits(url: str, sandbox: SandboxServer, count: int, options: argparse.Namesp
             headers=headers,
             timeout=10,
         ).raise_for_status()
-        report("edit to row", measure(url, sandbox, count, options.per_second), options.latency_ms)
+        seconds = measure(url, sandbox, count, options.per_second)
+    own = options.latency_ms / 1000
+    report(f"edit to row, the API's own latency of {own:g} s included", seconds)
+    ground.judge(
+        [
+            ground.Asked("median, s", ground.median(seconds), most=0.7 + own),
+            ground.Asked("95th percentile, s", percentile(seconds, 0.95), most=1.5 + own),
+        ]
+    )
 
 
 def sensor(url: str, sandbox: SandboxServer, count: int) -> None:
@@ -80,7 +87,9 @@ def sensor(url: str, sandbox: SandboxServer, count: int) -> None:
     with service(url, sandbox, "dagster"):
         # Once for nothing: the daemon's first evaluation loads the code.
         measure(url, sandbox, 1, 1, tell)
-        report("event to row by the sensor alone", measure(url, sandbox, count, 0.1, tell), 0)
+        seconds = measure(url, sandbox, count, 0.1, tell)
+    report("event to row by the sensor alone", seconds)
+    ground.judge([ground.Asked("median, s", ground.median(seconds), most=8)])
 
 
 def measure(
@@ -138,13 +147,14 @@ def burst(url: str, sandbox: SandboxServer, options: argparse.Namespace) -> None
             acknowledged.append(time.monotonic() - began)
             answer.raise_for_status()
 
+        futures: list[Future[None]] = []
         start = time.monotonic()
         with ThreadPoolExecutor(8) as pool:
             for number in range(options.events):
                 wait = start + number * options.seconds / options.events - time.monotonic()
                 if wait > 0:
                     time.sleep(wait)
-                pool.submit(post, number)
+                futures.append(pool.submit(post, number))
         took = time.monotonic() - start
         wait_until(lambda: ground.ask(url, WAITING) == 0)
         settled = time.monotonic() - start - took
@@ -153,13 +163,34 @@ def burst(url: str, sandbox: SandboxServer, options: argparse.Namespace) -> None
             != (sandbox.store.get(i) or {}).get("subject")
             for i in ids
         )
-        print(f"{len(acknowledged):,} of {options.events:,} events acknowledged in {took:.1f} s")
-        print(
-            f"acknowledgement: median {1000 * statistics.median(acknowledged):.1f} ms,"
-            f" 99th percentile {1000 * percentile(acknowledged, 0.99):.1f} ms"
-        )
-        print(f"API calls: {len(sandbox.requests)}; settled {settled:.1f} s after the last event")
-        print(f"rows that differ from the API: {wrong} of {len(ids)}")
+        calls = len(sandbox.requests)
+    if failed := [f for f in futures if f.exception()]:
+        print(f"first failure: {failed[0].exception()}", file=sys.stderr)
+    good = len(futures) - len(failed)
+    median, late = ground.median(acknowledged), percentile(acknowledged, 0.99)
+    ground.table(
+        ["burst", "found"],
+        [
+            ["events sent", f"{options.events:,}"],
+            ["in seconds", f"{took:.1f}"],
+            ["on so many opportunities", f"{len(ids):,}"],
+            ["acknowledged", f"{good:,}"],
+            ["acknowledgement, median, ms", f"{1000 * median:.1f}"],
+            ["acknowledgement, 99th percentile, ms", f"{1000 * late:.1f}"],
+            ["API calls", str(calls)],
+            ["settled after the last event, s", f"{settled:.1f}"],
+            ["rows that differ from the API", str(wrong)],
+        ],
+    )
+    ground.judge(
+        [
+            ground.Asked("share of events acknowledged", good / options.events, least=1),
+            ground.Asked("acknowledgement, 99th percentile, ms", 1000 * late, most=100),
+            ground.Asked("API calls", calls, most=60),
+            ground.Asked("settled after the last event, s", settled, most=10),
+            ground.Asked("rows that differ from the API then", wrong, most=0),
+        ]
+    )
 
 
 @contextmanager
@@ -203,11 +234,11 @@ def percentile(values: list[float], share: float) -> float:
     return sorted(values)[min(int(share * len(values)), len(values) - 1)]
 
 
-def report(what: str, seconds: list[float], latency_ms: float) -> None:
-    print(
-        f"{what}, {len(seconds)} times: median {statistics.median(seconds):.2f} s,"
-        f" 95th percentile {percentile(seconds, 0.95):.2f} s, longest {max(seconds):.2f} s"
-        + (f" (the API's own latency is {latency_ms / 1000:.2f} s)" if latency_ms else "")
+def report(what: str, seconds: list[float]) -> None:
+    found = (ground.median(seconds), percentile(seconds, 0.95), max(seconds))
+    ground.table(
+        [what, "times", "median, s", "95th percentile, s", "longest, s"],
+        [["", str(len(seconds)), *(f"{one:.2f}" for one in found)]],
     )
 
 

@@ -86,11 +86,16 @@ def carry_out(url: str, statement: str) -> None:
 
 
 class Api:
-    """The sandbox in a process of its own, every record rendered before it is asked for."""
+    """The sandbox in a process of its own, every record rendered before it is asked for.
+
+    `kilobytes` is the average size of a record.
+    """
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
-        self.url = str(self._answer()["url"])
+        began = self._answer()
+        self.url = str(began["url"])
+        self.kilobytes = float(began["average_bytes"]) / 1000
 
     def reset(self) -> None:
         """Forgets which calls came."""
@@ -238,23 +243,71 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     print(flush=True)
 
 
-def headline(what: str, url: str | None = None) -> None:
-    """Prints the command that runs, the machine, and the versions that the figures depend on."""
-    command = shlex.join(["python", *_shown_arguments()])
-    print(f"### {what}\n\n`{command}`\n")
-    versions = [f"Python {platform.python_version()}"]
-    if url is not None:
-        lz4 = ask(
-            url,
-            "SELECT 'lz4' = ANY(enumvals) FROM pg_settings"
-            " WHERE name = 'default_toast_compression'",
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A figure that is asked for: `found` is to be at most `most`, or at least `least`."""
+
+    what: str
+    found: float
+    most: float | None = None
+    least: float | None = None
+
+    @property
+    def met(self) -> bool:
+        return (self.most is None or self.found <= self.most) and (
+            self.least is None or self.found >= self.least
         )
-        version = str(ask(url, "SHOW server_version")).split(" ")[0]
-        versions.append(f"PostgreSQL {version} ({'lz4' if lz4 else 'without lz4'})")
+
+    def row(self) -> list[str]:
+        limits = (("at most", self.most), ("at least", self.least))
+        asked = [f"{word} {_short(limit)}" for word, limit in limits if limit is not None]
+        return [
+            self.what,
+            " and ".join(asked),
+            _short(self.found),
+            "yes" if self.met else "**missed**",
+        ]
+
+
+def judge(asked: Sequence[Asked]) -> None:
+    """Prints what is asked of the figures beside what was found."""
+    if asked:
+        table(["what", "asked for", "found", "met"], [a.row() for a in asked])
+
+
+def _short(number: float) -> str:
+    """At most three decimals, none of them a zero at the end."""
+    return f"{number:,.3f}".rstrip("0").rstrip(".")
+
+
+def postgresql(url: str) -> str:
+    """The server's version."""
+    return "PostgreSQL " + str(ask(url, "SHOW server_version")).split(" ")[0]
+
+
+def headline(
+    what: str, url: str, *, kilobytes: float | None = None, also: Sequence[str] = ()
+) -> None:
+    """Prints the command that runs, the machine, and what else the figures depend on: versions, and
+    the average size of a record where there is one.
+
+    `also` are arguments that were not given, and would make the command print just this.
+    """
+    command = shlex.join(["python", *_shown_arguments(), *also])
+    print(f"### {what}\n\n`{command}`\n")
+    lz4 = ask(
+        url,
+        "SELECT 'lz4' = ANY(enumvals) FROM pg_settings WHERE name = 'default_toast_compression'",
+    )
+    versions = [
+        f"Python {platform.python_version()}",
+        f"{postgresql(url)} ({'lz4' if lz4 else 'without lz4'})",
+    ]
     for package in ("dagster", "dlt"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions.append(f"{package} {metadata.version(package)}")
-    print(f"{machine()}; {', '.join(versions)}.\n", flush=True)
+    size = f"; {kilobytes:.1f} KB a record on average" if kilobytes is not None else ""
+    print(f"{machine()}; {', '.join(versions)}{size}.\n", flush=True)
 
 
 def machine() -> str:

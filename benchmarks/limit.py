@@ -23,7 +23,7 @@ from rms_pipeline.mirror.budget import SharedBudget
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.schema import migrate
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN
-from rms_pipeline.sync.landing import land_window
+from rms_pipeline.sync.landing import LandedWalk, land_window
 
 
 def main() -> None:
@@ -36,48 +36,73 @@ def main() -> None:
 
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(ground.a_server("embedded"))
-        ground.headline(f"The walk at {options.requests_per_minute} requests a minute", url)
+        limit = options.requests_per_minute
+        apis = [
+            stack.enter_context(ground.api_of(options.rows, latency=s, requests_per_minute=limit))
+            for s in options.latencies
+        ]
+        ground.headline(f"The walk at {limit} requests a minute", url, kilobytes=apis[0].kilobytes)
         databases = []
         for _ in options.latencies:
             databases.append(ground.database_at(stack.enter_context(ground.new_database(url))))
             migrate(databases[-1], history_view=False)
 
-        def walk(database: Database, latency: float) -> list[str]:
-            return measure(database, options.rows, latency, options.requests_per_minute, share)
+        def walk(database: Database, api: ground.Api) -> LandedWalk:
+            return land(database, api, limit)
 
         pool = stack.enter_context(ThreadPoolExecutor(len(databases)))
-        rows = list(pool.map(walk, databases, options.latencies))
+        landed = list(pool.map(walk, databases, apis))
+    walks = list(zip(options.latencies, landed, strict=True))
     ground.table(
         ["latency, s", "records", "pages", "API calls", "refused", "seconds", "allowed", "ratio"],
-        rows,
+        [line(latency, walk, share) for latency, walk in walks],
+    )
+    ground.judge(
+        [
+            ground.Asked(
+                f"seconds over those allowed, {latency:g} s latency",
+                walk.seconds / allowed(walk, share),
+                most=1.05,
+            )
+            for latency, walk in walks
+        ]
     )
 
 
-def measure(database: Database, rows: int, latency: float, limit: int, share: float) -> list[str]:
-    with ground.api_of(rows, latency=latency, requests_per_minute=limit) as api:
-        budget = SharedBudget(database, SANDBOX_SUBDOMAIN, limit)
-        client = CurrentRmsClient(
-            base_url=api.url,
-            subdomain=SANDBOX_SUBDOMAIN,
-            api_key=SecretStr(SANDBOX_API_KEY),
-            budget=budget,
-            now=database.clock(),
-        )
-        days = ground.EVERYTHING_DAYS
-        window = Window.around(database.clock()(), days_back=days, days_ahead=days)
-        with contextlib.closing(budget), client:
-            landed = land_window(database, client, window, "limit")
-    pages = -(-landed.distinct_records // 100)
-    allowed = pages / share * 60
+def land(database: Database, api: ground.Api, limit: int) -> LandedWalk:
+    budget = SharedBudget(database, SANDBOX_SUBDOMAIN, limit)
+    client = CurrentRmsClient(
+        base_url=api.url,
+        subdomain=SANDBOX_SUBDOMAIN,
+        api_key=SecretStr(SANDBOX_API_KEY),
+        budget=budget,
+        now=database.clock(),
+    )
+    days = ground.EVERYTHING_DAYS
+    window = Window.around(database.clock()(), days_back=days, days_ahead=days)
+    with contextlib.closing(budget), client:
+        return land_window(database, client, window, "limit")
+
+
+def pages_of(landed: LandedWalk) -> int:
+    return -(-landed.distinct_records // 100)
+
+
+def allowed(landed: LandedWalk, share: float) -> float:
+    """Seconds for its pages at `share` calls a minute."""
+    return pages_of(landed) / share * 60
+
+
+def line(latency: float, landed: LandedWalk, share: float) -> list[str]:
     return [
         f"{latency:g}",
         f"{landed.distinct_records:,}",
-        str(pages),
+        str(pages_of(landed)),
         str(landed.api_calls),
         str(landed.throttled_calls),
         f"{landed.seconds:.1f}",
-        f"{allowed:.1f}",
-        f"{landed.seconds / allowed:.3f}",
+        f"{allowed(landed, share):.1f}",
+        f"{landed.seconds / allowed(landed, share):.3f}",
     ]
 
 

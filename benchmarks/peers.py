@@ -16,11 +16,11 @@ import argparse
 import importlib.util
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import ground
 
-FLOOR = "floor: fetch, decode, one COPY"
+FLOOR, OURS, DLT = "floor: fetch, decode, one COPY", "**initial_sync**", "dlt `rest_api`, merge"
 Way = Callable[[ground.Api, str], ground.Outcome]
 
 
@@ -46,8 +46,8 @@ def initial_sync(api: ground.Api, url: str) -> ground.Outcome:
 WAYS: dict[str, Way] = {
     "fetching the pages and nothing else": plainly("fetch"),
     FLOOR: plainly("floor"),
-    "**initial_sync**": initial_sync,
-    "dlt `rest_api`, merge": plainly("dlt"),
+    OURS: initial_sync,
+    DLT: plainly("dlt"),
     "one upsert a row, autocommit": plainly("upsert"),
 }
 
@@ -70,12 +70,20 @@ def main() -> None:
         print("dlt is not installed: pip install -e '.[benchmarks]'", file=sys.stderr)
     with ground.api_of(options.rows) as api:
         for server in ground.servers(options.postgres_url or options.server):
+            chosen = options.postgres_url or options.server
             with ground.a_server(server) as url:
+                ground.headline(
+                    f"{options.rows:,} opportunities into {ground.postgresql(url)}"
+                    f"{' (embedded)' if server == 'embedded' else ''},"
+                    f" medians of {options.rounds} rounds",
+                    url,
+                    kilobytes=api.kilobytes,
+                    also=() if chosen else ("--server", server),
+                )
                 compare(api, url, ways, options)
 
 
 def compare(api: ground.Api, url: str, ways: dict[str, Way], options: argparse.Namespace) -> None:
-    ground.headline(f"{options.rows:,} opportunities, medians of {options.rounds} rounds", url)
     outcomes: dict[str, list[ground.Outcome]] = {name: [] for name in ways}
     for _ in range(options.rounds):
         for name, way in ways.items():
@@ -107,6 +115,21 @@ def compare(api: ground.Api, url: str, ways: dict[str, Way], options: argparse.N
             for name, (seconds, process, memory, calls) in medians.items()
         ],
     )
+    ground.judge(list(asked(medians)))
+
+
+def asked(medians: dict[str, list[float]]) -> Iterator[ground.Asked]:
+    if OURS not in medians:
+        return
+    seconds, _, memory, _ = medians[OURS]
+    if FLOOR in medians:
+        yield ground.Asked(
+            "`initial_sync`, in times of the floor's seconds", seconds / medians[FLOOR][0], most=1.6
+        )
+    if DLT in medians:
+        their_seconds, _, their_memory, _ = medians[DLT]
+        yield ground.Asked("faster than dlt, times", their_seconds / seconds, least=2.5)
+        yield ground.Asked("peak memory, of dlt's", memory / their_memory, most=0.5)
 
 
 if __name__ == "__main__":
