@@ -1,18 +1,29 @@
 #!/usr/bin/env bash
-# Every figure of benchmarks/README.md anew, written there: about 30 minutes, on a machine that does
-# nothing else. Needs `.venv/bin/pip install -e '.[benchmarks]'` for the comparison with dlt.
+# Every figure of benchmarks/README.md anew, written there when all came: about 35 minutes, on a machine
+# that does nothing else. Needs `.venv/bin/pip install -e '.[benchmarks]'` for the comparison with dlt,
+# and Debian's postgresql-15.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=.venv/bin/python
+$python -c 'import dlt'
 results=$(mktemp)
-trap 'rm -f "$results"' EXIT
+trap 'echo "Not all came. What did is in $results." >&2' ERR
 
-for script in peers.py startup.py growth.py limit.py dashboard.py \
-    "freshness.py edits" "freshness.py burst" "freshness.py sensor"; do
+while read -r script; do
     echo "+ $script" >&2
     # shellcheck disable=SC2086
-    $python benchmarks/$script | tee -a "$results"
-done
+    $python benchmarks/$script </dev/null | tee -a "$results"
+done <<'SCRIPTS'
+peers.py --rows 20000 --rounds 3 --server embedded
+peers.py --rows 20000 --rounds 3 --server 15
+startup.py --times 7
+growth.py --rows 2000 20000 200000 500000
+limit.py --rows 50000 --latencies 0.2 0.7 3
+dashboard.py --rows 100000 500000 --times 15
+freshness.py edits --edits 200 --per-second 2
+freshness.py burst --events 5000 --opportunities 300 --seconds 30
+freshness.py sensor --edits 20
+SCRIPTS
 
 $python - "$results" <<'PYTHON'
 import pathlib
@@ -23,3 +34,4 @@ head, marker, _ = readme.read_text().partition("<!-- results -->\n")
 printed = pathlib.Path(sys.argv[1]).read_text().strip()
 readme.write_text(f"{head}{marker}\n{printed}\n")
 PYTHON
+rm "$results"
