@@ -9,6 +9,7 @@ from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import move_to_deleted
 from rms_pipeline.mirror.merge import MergeResult
+from rms_pipeline.mirror.ownership import demand_mirror_of
 from rms_pipeline.sync.by_id import ask_by_id
 from rms_pipeline.sync.storing import store_answer
 
@@ -41,6 +42,8 @@ def refresh(
     done = Refreshed()
     before = client.counts.calls
     with database.session() as connection:
+        # A client that lives long may be of an account that has had to make room.
+        demand_mirror_of(connection, client.subdomain)
         walk = walks.begin_walk(connection, run, walks.REFRESH)
         for verdict in ask_by_id(client, sorted(set(ids)), witness=None, lane=lane):
             for answer in verdict.answers:
