@@ -29,8 +29,11 @@ def act_on_changes(
     context: dg.OpExecutionContext, config: ChangesConfig, mirror: MirrorResource
 ) -> None:
     # Where an attempt, or the run that this one repeats, came to: what it handed over stays so.
-    run = context.instance.get_run_by_id(context.run.run_id) or context.run
-    after = max(config.after, int(run.tags.get(HANDED_OVER_TAG, config.after)))
+    run, handed_over = context.run, [config.after]
+    for id_ in filter(None, (run.run_id, run.parent_run_id)):
+        earlier = context.instance.get_run_by_id(id_)
+        handed_over.append(int(earlier.tags.get(HANDED_OVER_TAG, 0)) if earlier else 0)
+    after = max(handed_over)
     with mirror.database.session() as connection:
         changes = changes_after(connection, after, config.until - after)
     for change in changes:

@@ -46,6 +46,19 @@ class WorkedOff:
     error: str | None = None
     blameless: bool = False
 
+    def __iadd__(self, other: "WorkedOff") -> "WorkedOff":
+        """Adds up what several claims led to; `error` and `blameless` are the later one's."""
+        self.claimed += other.claimed
+        self.settled += other.settled
+        self.failed += other.failed
+        self.dead += other.dead
+        self.opportunities += other.opportunities
+        self.refreshed += other.refreshed
+        self.received_at += other.received_at
+        if other.error:
+            self.error, self.blameless = other.error, other.blameless
+        return self
+
 
 def work_off(
     database: Database,
@@ -110,7 +123,4 @@ def _work_off(
     done.settled += settle(connection, claimed, ids)
     done.opportunities += len(ids)
     done.received_at += [claimed.received_at[e] for e in claimed.events_of(ids)]
-    done.refreshed.result += refreshed.result
-    done.refreshed.gone |= refreshed.gone
-    done.refreshed.deleted += refreshed.deleted
-    done.refreshed.calls += refreshed.calls
+    done.refreshed += refreshed

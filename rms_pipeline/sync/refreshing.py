@@ -26,6 +26,13 @@ class Refreshed:
     deleted: int = 0
     calls: int = 0
 
+    def __iadd__(self, other: "Refreshed") -> "Refreshed":
+        self.result += other.result
+        self.gone |= other.gone
+        self.deleted += other.deleted
+        self.calls += other.calls
+        return self
+
 
 def refresh(
     database: Database,
