@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
 from rms_pipeline.errors import RmsPipelineError
+from rms_pipeline.loopback import session_for
 from rms_pipeline.mirror.budget import SharedBudget
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.ownership import claim_mirror
@@ -103,12 +104,13 @@ def _configured_or_running(current: Settings) -> Account | None:
 
 def _is_sandbox(url: str) -> bool:
     try:
-        answer = requests.get(
-            f"{url}/opportunities?per_page=1",
-            headers={"X-SUBDOMAIN": SANDBOX_SUBDOMAIN, "X-AUTH-TOKEN": SANDBOX_API_KEY},
-            timeout=5,
-            allow_redirects=False,
-        )
+        with session_for(url) as session:
+            answer = session.get(
+                f"{url}/opportunities?per_page=1",
+                headers={"X-SUBDOMAIN": SANDBOX_SUBDOMAIN, "X-AUTH-TOKEN": SANDBOX_API_KEY},
+                timeout=5,
+                allow_redirects=False,
+            )
     except requests.RequestException:
         return False
     return answer.status_code in (200, 429)

@@ -6,6 +6,7 @@ from typing import Any
 import requests
 
 from rms_pipeline.errors import RmsPipelineError
+from rms_pipeline.loopback import session_for
 
 LOCATION = "rms_pipeline"
 _PATIENCE_OF_ONE_CALL = 30
@@ -49,7 +50,8 @@ def is_up(url: str) -> bool:
 def answers(url: str) -> bool:
     """Whether a GET of `url` is answered 200."""
     try:
-        return requests.get(url, timeout=2).status_code == 200
+        with session_for(url) as session:
+            return session.get(url, timeout=2).status_code == 200
     except requests.RequestException:
         return False
 
@@ -90,12 +92,13 @@ def launch(url: str, job: str, *, by: str | None = None, patience: float = 30.0)
 
 def _ask(url: str, query: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:
     try:
-        answer = requests.post(
-            f"{url}/graphql",
-            json={"query": query, "variables": variables or {}},
-            timeout=(5, _PATIENCE_OF_ONE_CALL),
-            allow_redirects=False,
-        )
+        with session_for(url) as session:
+            answer = session.post(
+                f"{url}/graphql",
+                json={"query": query, "variables": variables or {}},
+                timeout=(5, _PATIENCE_OF_ONE_CALL),
+                allow_redirects=False,
+            )
     except requests.ConnectionError:
         raise DagsterUnavailable(
             f"Dagster does not answer at {url}. Start it (`rms-pipeline up` does), or set "

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from zoneinfo import available_timezones
 
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -111,6 +112,8 @@ class Settings(BaseSettings):
         parts = urlsplit(value)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError("is not an http(s) URL")
+        if parts.username is not None:
+            raise ValueError("would show a user and password: it is printed, and linked to")
         return value.rstrip("/")
 
     @field_validator("base_url")
@@ -156,6 +159,15 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{absent} is missing while {present} is set. Set both to mirror an account, "
                 f"or neither to try the bundled sandbox. Example: {absent}={_EXAMPLES[absent]}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sessions_are_of_the_same_database(self) -> "Settings":
+        if self.postgres_url is None and self.postgres_url_non_pooling is not None:
+            raise ValueError(
+                "POSTGRES_URL is missing while POSTGRES_URL_NON_POOLING is set. Set both to the "
+                "same database, or neither to use the embedded PostgreSQL."
             )
         return self
 
@@ -232,11 +244,11 @@ def without_password(url: str) -> str:
 
 
 def with_search_path(url: str, schema: str) -> str:
-    """The same database, with unqualified names resolved in `schema`."""
+    """The same database, with unqualified names resolved in `schema`, and times in UTC."""
     # Not urlunsplit: it drops the empty host of postgresql:///database.
     head, _, tail = url.partition("?")
     query = dict(parse_qsl(tail))
-    query["options"] = f"{query.get('options', '')} -csearch_path={schema}".strip()
+    query["options"] = f"{query.get('options', '')} -csearch_path={schema} -ctimezone=UTC".strip()
     return f"{head}?{urlencode(query, quote_via=quote)}"
 
 
@@ -255,8 +267,12 @@ def settings() -> Settings:
 
 
 def child_environment(**changes: str | None) -> dict[str, str]:
-    """This process's environment for a child, with variables set, or removed where None."""
-    environment = dict(os.environ)
+    """This process's environment for a child, with variables set, or removed where None.
+
+    What only our `.env` says is in it too: the child may be started in another folder.
+    """
+    kept = {name: value for name, value in dotenv_values(".env").items() if value is not None}
+    environment = kept | dict(os.environ)
     for name, value in changes.items():
         if value is None:
             environment.pop(name, None)

@@ -4,7 +4,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rms_pipeline import settings as config
-from rms_pipeline.console import out
+from rms_pipeline.console import announce_sandbox, out
 from rms_pipeline.mirror.history import Sync
 
 _COLOURS = {"completed": "green", "failed": "red", "running": "yellow"}
@@ -17,6 +17,7 @@ def status() -> None:
     from rms_pipeline.mirror.schema import demand_tables
     from rms_pipeline.mirror.sync_state import read_sync_state
 
+    announce_sandbox(config.settings())
     with open_database(config.settings()).session() as connection:
         demand_tables(connection)
         state = read_sync_state(connection)

@@ -67,6 +67,11 @@ def register(
             f"{len(done.mended)} mended, {len(done.removed)} removed).",
             highlight=False,
         )
+        out.print(
+            "What was edited before that comes with the next incremental sync: `rms-pipeline sync "
+            "incremental`, or the schedule within 15 minutes.",
+            highlight=False,
+        )
     else:
         out.print(f"{len(EVENTS)} webhooks post to {target} already: nothing changed.")
 

@@ -63,6 +63,12 @@ class Pooler:
                 while True:
                     kind, answer = _message(server)
                     client.sendall(answer)
+                    # COPY: the client has the word until it is done, or fails.
+                    while kind == b"G":
+                        said, message = _message(client)
+                        server.sendall(message)
+                        if said in (b"c", b"f"):
+                            break
                     if kind == b"Z":
                         break
                 if answer.endswith(b"I"):

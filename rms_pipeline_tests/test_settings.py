@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from rms_pipeline.console import prepare
-from rms_pipeline.settings import SettingsError, load_settings, settings, with_search_path
+from rms_pipeline.settings import (
+    SettingsError,
+    child_environment,
+    load_settings,
+    settings,
+    with_search_path,
+)
 
 VARIABLES = (
     *("CURRENT_RMS_SUBDOMAIN", "CURRENT_RMS_API_KEY", "CURRENT_RMS_BASE_URL", "DAGSTER_HOME"),
@@ -126,4 +132,30 @@ def test_a_password_with_a_bare_percent_sign_is_refused_with_advice_and_not_repe
 
 def test_a_search_path_keeps_the_other_options_of_a_url() -> None:
     url = with_search_path("postgresql:///d?host=/run&options=-cgeqo%3Doff", "dagster")
-    assert url == "postgresql:///d?host=%2Frun&options=-cgeqo%3Doff%20-csearch_path%3Ddagster"
+    options = "-cgeqo%3Doff%20-csearch_path%3Ddagster%20-ctimezone%3DUTC"
+    assert url == f"postgresql:///d?host=%2Frun&options={options}"
+
+
+@pytest.mark.parametrize("name", ["CURRENT_RMS_BASE_URL", "RMS_DAGSTER_URL"])
+def test_an_address_with_a_password_is_refused_for_it_would_be_shown(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "https://user:planted-secret@host.example.com")
+    with pytest.raises(SettingsError, match=name) as caught:
+        load_settings()
+    assert "planted-secret" not in str(caught.value)
+
+
+def test_a_direct_url_without_the_pooled_one_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTGRES_URL_NON_POOLING", "postgresql://host/database")
+    with pytest.raises(SettingsError, match="POSTGRES_URL is missing"):
+        load_settings()
+
+
+def test_a_child_in_another_folder_knows_what_our_dotenv_file_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("RMS_SYNC_DAYS_BACK=7\nRMS_SYNC_DAYS_AHEAD=8\n")
+    monkeypatch.setenv("RMS_SYNC_DAYS_AHEAD", "9")
+    environment = child_environment(RMS_TIME_ZONE="UTC")
+    assert (environment["RMS_SYNC_DAYS_BACK"], environment["RMS_SYNC_DAYS_AHEAD"]) == ("7", "9")

@@ -42,17 +42,20 @@ class ProcessBudget:
     def __init__(self, requests_per_minute: int) -> None:
         self.requests_per_minute = requests_per_minute
         self._lock = threading.Lock()
-        self._next_slot = 0.0
+        self._next_slot = dict.fromkeys(SHARES, 0.0)
         self._paused_until = 0.0
 
     def acquire(self, lane: Lane) -> None:
-        allowed = self.requests_per_minute * SHARES[lane]
-        interval = 60 / allowed if allowed else 0.0
+        # A call takes a slot of its own lane and of those below, so that their sum is paced too.
+        taken = list(SHARES)[list(SHARES).index(lane) :]
+        limit = self.requests_per_minute
         while True:
             with self._lock:
                 now = time.monotonic()
-                slot = max(now, self._paused_until, 0.0 if lane is Lane.LIVE else self._next_slot)
-                self._next_slot = max(self._next_slot, slot) + interval
+                slot = max(now, self._paused_until, self._next_slot[lane])
+                for other in taken if limit else ():
+                    interval = 60 / (limit * SHARES[other])
+                    self._next_slot[other] = max(self._next_slot[other], slot) + interval
             if slot > now:
                 time.sleep(slot - now)
             # A pause that began while this call waited for its slot holds for it too.
@@ -62,4 +65,5 @@ class ProcessBudget:
     def pause(self, seconds: float) -> None:
         with self._lock:
             self._paused_until = max(self._paused_until, time.monotonic() + seconds)
-            self._next_slot = max(self._next_slot, self._paused_until)
+            for lane, slot in self._next_slot.items():
+                self._next_slot[lane] = max(slot, self._paused_until)

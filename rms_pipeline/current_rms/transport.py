@@ -20,6 +20,7 @@ from requests.adapters import HTTPAdapter
 from rms_pipeline.current_rms.answers import api_words, describe, http_date, retry_after
 from rms_pipeline.current_rms.errors import ApiUnavailable, Redirected, refusal
 from rms_pipeline.current_rms.pacing import Budget, Lane
+from rms_pipeline.loopback import session_for
 
 logger = logging.getLogger(__name__)
 
@@ -119,11 +120,12 @@ class Transport:
     ) -> None:
         self.base_url = base_url
         self.subdomain = subdomain
+        self._api_key = api_key
         self.budget = budget
         self.counts = CallCounts()
         self._patience = patience or Patience()
         self.now = now
-        self._session = requests.Session()
+        self._session = session_for(base_url)
         self._session.headers.update(
             {
                 "X-SUBDOMAIN": subdomain,
@@ -260,9 +262,9 @@ class Transport:
                 throttled=status == 429,
                 wait=retry_after(response.headers) if status in (429, 503) else None,
             )
-        if request.hidden is not None:
+        for secret in filter(None, (self._api_key, request.hidden)):
             # Before it is cut to length, or half of the secret might stay.
-            body = body.replace(request.hidden.get_secret_value().encode(), b"***")
+            body = body.replace(secret.get_secret_value().encode(), b"***")
         raise refusal(status, f"{request.method} {request.place}", api_words(body))
 
     def _backoff(self, failures: int) -> float:

@@ -132,6 +132,7 @@ def webhooks_arrive(mirror: MirrorResource) -> dg.AssetCheckResult:
         metadata={
             "changed": audit["changed"],
             "came_by_webhook": audit["by_webhook"],
+            "webhook_lag_seconds": audit["lag_seconds"],
             "last_webhook_at": _timestamp(audit["last_event_at"]),
         },
     )

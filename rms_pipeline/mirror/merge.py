@@ -189,8 +189,8 @@ def _update(
 ) -> set[int]:
     """Rewrites the rows that differ; the API may write the same record with other bytes."""
     cursor.execute(
-        "CREATE TEMP TABLE IF NOT EXISTS staged_opportunities"
-        " (LIKE opportunities) ON COMMIT DELETE ROWS"
+        # Not kept for the next batch: behind a pooler that may find another server process.
+        "CREATE TEMP TABLE staged_opportunities (LIKE opportunities) ON COMMIT DROP"
     )
     copy_rows(cursor, "staged_opportunities", _STAGED, (_row(o, asked_at) for o in changed))
     note_changes(cursor, "staged_opportunities", run)

@@ -81,9 +81,22 @@ def create_history_view(database: Database) -> None:
 
 
 def drop_history_view(database: Database) -> None:
-    """Takes the view out of the way of a migration of Dagster's tables."""
+    """Takes the view out of the way of a migration of Dagster's tables.
+
+    A table of that name, which another program left, stays for `migrate` to set aside. Raises
+    DatabaseError when something was built on the view.
+    """
     with database.session() as connection, connection.cursor() as cursor:
-        cursor.execute("DROP VIEW IF EXISTS public.sync_metadata")
+        if not has_history_view(connection):
+            return
+        try:
+            cursor.execute("DROP VIEW public.sync_metadata")
+        except psycopg2.errors.DependentObjectsStillExist as error:
+            raise DatabaseError(
+                "sync_metadata has to make room while Dagster's tables change, but other views are "
+                f"built on it: {' '.join((error.diag.message_detail or '').split())} Drop those, "
+                "migrate, and create them again."
+            ) from None
 
 
 def has_history_view(connection: Connection) -> bool:
@@ -115,7 +128,15 @@ def _upgrade(database: Database) -> None:
             config.attributes["connection"] = connection
             command.upgrade(config, HEAD)
     except Exception as error:
-        if isinstance(getattr(error, "orig", error), psycopg2.errors.InsufficientPrivilege):
+        cause = getattr(error, "orig", error)
+        if isinstance(cause, psycopg2.errors.InsufficientPrivilege):
+            said = str(cause).strip().splitlines()[0]
+            if "owner" in said:
+                raise DatabaseError(
+                    f"A table that another program left has one of our names, and the user of "
+                    f"POSTGRES_URL may not rename it ({said}). As its owner: ALTER TABLE <table> "
+                    "OWNER TO <user>; or rename it yourself."
+                ) from None
             raise DatabaseError(
                 "The user of POSTGRES_URL may not create tables in schema public (since PostgreSQL "
                 "15 that is a right of its own). As an administrator of the database: "

@@ -17,8 +17,9 @@ EXCEPTION WHEN OTHERS THEN
 END
 $$;
 
+-- As their owner: whoever may read the view needs no right to Dagster's tables.
 CREATE OR REPLACE FUNCTION public.rms_run_error(run text) RETURNS text
-LANGUAGE sql STABLE AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
     SELECT coalesce(
         e -> 'event_specific_data' -> 'user_failure_data' ->> 'description',
         e -> 'event_specific_data' -> 'error' -> 'cause' ->> 'message',
@@ -36,7 +37,7 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 CREATE OR REPLACE FUNCTION public.rms_run_metadata(run text) RETURNS jsonb
-LANGUAGE sql STABLE AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
     SELECT coalesce(jsonb_object_agg(entry ->> 'label', coalesce(
         entry -> 'entry_data' -> 'value', entry -> 'entry_data' -> 'text'
     )), '{}')

@@ -41,6 +41,8 @@ def select(store: Store, query: list[tuple[str, str]], switches: Switches) -> li
     lower = upper = None
     sort, mode = "id asc", switches.filtermode_default
     for key, value in query:
+        if key.startswith(switches.refused):
+            raise Unprocessable(f"{key} is not known")
         if key == "filtermode":
             if value not in ("live", "all"):
                 raise Unprocessable(f"filtermode {value} is not known")

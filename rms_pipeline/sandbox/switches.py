@@ -18,6 +18,7 @@ class Switches:
     ignored. `null_predicates`: `_null` and `_not_null` honoured, ignored or refused. `nested`:
     whether member, owner and venue come when asked for, always or never. `filtermode_default`:
     what an absent `filtermode` means. `retry_after`: the form of that header on a 429.
+    `refused`: beginnings of parameters (`q[s]`, `q[id_in]`) that get a 422.
     `default_per_page`: 12 and 20 have been seen. `max_per_page`: 100, and small for small tests.
     """
 
@@ -31,6 +32,7 @@ class Switches:
     nested: Literal["asked", "always", "never"] = "asked"
     filtermode_default: Literal["live", "all"] = "live"
     retry_after: Literal["seconds", "date", "none"] = "seconds"
+    refused: tuple[str, ...] = ()
     default_per_page: int = 20
     max_per_page: int = 100
 

@@ -52,6 +52,9 @@ class Metrics:
         self._share = gauge(
             "webhook_share", "Of what the last incremental sync found, the share told by webhook."
         )
+        self._lag = gauge(
+            "webhook_lag_seconds", "Of the same, the median from the edit to its webhook."
+        )
         self._left = gauge(
             "api_budget_left", "Calls that may still be sent this minute; +Inf without a limit."
         )
@@ -65,6 +68,7 @@ class Metrics:
         audit = last_audit(connection)
         if audit is not None and audit["share"] is not None:
             self._share.set(audit["share"])
+            self._lag.set(math.nan if audit["lag_seconds"] is None else audit["lag_seconds"])
         use = read_budget(connection, account)
         if use is not None:
             for lane, calls in use.calls_by_lane.items():

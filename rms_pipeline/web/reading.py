@@ -18,11 +18,11 @@ class Reader:
 
     def __init__(self, database: Database) -> None:
         def connect() -> Connection:
-            connection = database.connect()
+            # A pooler would hand the settings of these on to others.
+            connection = database.connect(session=True)
+            connection.set_session(readonly=True)
             with connection.cursor() as cursor:
-                cursor.execute(
-                    f"SET statement_timeout = '{_SECONDS}s'; SET default_transaction_read_only = on"
-                )
+                cursor.execute(f"SET statement_timeout = '{_SECONDS}s'")
             connection.commit()
             return connection
 

@@ -11,6 +11,7 @@ from rms_pipeline.current_rms.errors import ApiUnavailable
 from rms_pipeline.mirror.changes import changes_after
 from rms_pipeline.mirror.merge import merge
 from rms_pipeline.sandbox import Churn, Faults, Store, Switches
+from rms_pipeline.sync.refreshing import refresh
 from rms_pipeline.sync.storing import merge_walk, read_records
 from rms_pipeline_tests.sync.conftest import Mirror
 from rms_pipeline_tests.test_sync import ids_in
@@ -217,6 +218,34 @@ def test_a_list_by_id_that_is_not_obeyed_deletes_nobody_who_is_there(
     done = mirror.full_sync()
     assert mirror.deleted() == {ids[-2]}
     assert done.settled.left_window == 1
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        ("q[s]",),
+        ("q[id_gt]", "q[id_lt]"),
+        ("q[id_gt]", "q[id_lt]", "q[created_at_"),
+        ("q[id_in]",),
+        ("q[s]", "q[id_", "q[created_at_", "q[starts_at_null]", "q[ends_at_null]"),
+    ],
+)
+def test_an_api_that_refuses_a_parameter_with_422_is_mirrored_all_the_same(
+    mirror_of: MakeMirror, refused: tuple[str, ...]
+) -> None:
+    mirror = mirror_of(Store(450), switches=Switches(refused=refused))
+    mirror.full_sync()
+    assert mirror.differences() == {}
+    edited, gone = list(mirror.rows())[:2]
+    mirror.store.edit(edited, {"subject": "Edited"})
+    mirror.store.delete(gone)
+    refresh(mirror.database, mirror.client(), [edited, gone], "refresh")
+    assert mirror.rows()[edited]["name"] == "Edited"
+    assert mirror.deleted() == {gone}
+    mirror.store.delete(edited)
+    mirror.full_sync()
+    assert mirror.deleted() == {gone, edited}
+    assert mirror.differences() == {}
 
 
 def test_a_record_that_reappears_comes_back(mirror_of: MakeMirror) -> None:

@@ -2,11 +2,14 @@
 
 from alembic import op
 
+from rms_pipeline.mirror.predecessor import set_aside
+
 revision = "0002"
 down_revision = "0001"
 
 
 def upgrade() -> None:
+    set_aside(op.get_bind(), ("walks", "mirror_state"))
     op.execute("""
         CREATE TABLE walks (
             id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -1,0 +1,162 @@
+"""Migrations on databases that others use too, and what people's SQL relies on."""
+
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import psycopg2
+import pytest
+
+from rms_pipeline.definitions import build_defs
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline_tests.conftest import database_at
+from rms_pipeline_tests.defs.test_assets import instance
+from rms_pipeline_tests.defs.test_assets import sandbox as account
+from rms_pipeline_tests.mirror.test_merge import fetch_all
+from rms_pipeline_tests.processes import SECRET_KEY, command, environment_for
+
+__all__ = ["account", "instance"]
+
+
+@pytest.fixture
+def sandbox(request: pytest.FixtureRequest) -> Iterator[SandboxServer]:
+    with SandboxServer(Store(20), api_key=SECRET_KEY) as server:
+        yield server
+
+
+def execute(url: str, statements: str) -> None:
+    connection = psycopg2.connect(url)
+    with connection, connection.cursor() as cursor:
+        cursor.execute(statements)
+    connection.close()
+
+
+def test_migrate_sets_aside_what_another_program_left_and_loses_none_of_it(
+    empty_url: str, sandbox: SandboxServer
+) -> None:
+    execute(
+        empty_url,
+        "CREATE TABLE sync_metadata (id serial PRIMARY KEY, sync_type text);"
+        "INSERT INTO sync_metadata (sync_type) VALUES ('old');"
+        "CREATE TABLE walks (dog text); INSERT INTO walks VALUES ('Rex');"
+        "CREATE TABLE mirror_state (id int);",
+    )
+    done = command("migrate", environment=environment_for(empty_url, sandbox))
+    assert done.returncode == 0, done.stderr
+    database = database_at(empty_url)
+    aside = "SELECT {} FROM {}_before_rms_pipeline"
+    assert fetch_all(database, aside.format("sync_type", "sync_metadata")) == [("old",)]
+    assert fetch_all(database, aside.format("dog", "walks")) == [("Rex",)]
+    assert fetch_all(database, "SELECT count(*) FROM sync_metadata") == [(0,)]
+
+
+def test_migrate_names_the_views_that_were_built_on_the_history(
+    empty_url: str, sandbox: SandboxServer
+) -> None:
+    environment = environment_for(empty_url, sandbox)
+    assert command("migrate", environment=environment).returncode == 0
+    execute(empty_url, "CREATE VIEW failed_syncs AS SELECT * FROM sync_metadata")
+    done = command("migrate", environment=environment)
+    assert done.returncode == 1
+    assert "failed_syncs" in done.stderr
+    assert "Traceback" not in done.stderr
+    execute(empty_url, "SELECT * FROM failed_syncs")
+
+
+def test_a_table_of_another_owner_with_one_of_our_names_is_told_as_such(
+    empty_url: str, sandbox: SandboxServer
+) -> None:
+    role = f"mirror_{uuid.uuid4().hex}"
+    name = empty_url.partition("?")[0].rpartition("/")[2]
+    execute(
+        empty_url,
+        f"CREATE ROLE {role} LOGIN; GRANT CREATE ON DATABASE {name} TO {role};"
+        f"GRANT CREATE, USAGE ON SCHEMA public TO {role}; CREATE TABLE walks (dog text)",
+    )
+    try:
+        url = empty_url.replace("postgresql://postgres:@", f"postgresql://{role}:@")
+        assert role in url
+        done = command("migrate", environment=environment_for(url, sandbox))
+        assert done.returncode == 1
+        assert "must be owner of table walks" in done.stderr
+        assert "OWNER TO" in done.stderr
+    finally:
+        execute(empty_url, f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_whoever_may_read_the_history_needs_no_right_to_dagsters_tables(
+    instance: dg.DagsterInstance, empty_url: str
+) -> None:
+    job = build_defs().resolve_job_def("initial_sync")
+    run = instance.create_run_for_job(job)
+    instance.report_run_failed(run, "It failed.")
+    role = f"analyst_{uuid.uuid4().hex}"
+    execute(empty_url, f"CREATE ROLE {role}; GRANT SELECT ON sync_metadata TO {role}")
+    try:
+        connection = psycopg2.connect(empty_url)
+        with connection, connection.cursor() as cursor:
+            cursor.execute(f"SET ROLE {role}")
+            cursor.execute("SELECT id, status, error, metadata FROM sync_metadata")
+            assert cursor.fetchall() == [(run.run_id, "failed", "It failed.", {})]
+        connection.close()
+    finally:
+        execute(empty_url, f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+@pytest.fixture
+def in_tokyo(empty_url: str) -> str:
+    name = empty_url.partition("?")[0].rpartition("/")[2]
+    execute(empty_url, f"ALTER DATABASE {name} SET timezone TO 'Asia/Tokyo'")
+    return empty_url
+
+
+def test_a_sync_that_waits_began_when_it_was_asked_for_wherever_the_server_stands(
+    in_tokyo: str, instance: dg.DagsterInstance
+) -> None:
+    job = build_defs().resolve_job_def("initial_sync")
+    waiting = instance.create_run_for_job(job)
+    canceled = instance.create_run_for_job(job)
+    instance.report_run_canceled(canceled)
+    times = fetch_all(
+        database_at(in_tokyo), "SELECT id, started_at, coalesce(completed_at, now()) FROM"
+        " sync_metadata ORDER BY id"
+    )  # fmt: skip
+    assert {row[0] for row in times} == {waiting.run_id, canceled.run_id}
+    for moment in (moment for row in times for moment in row[1:]):
+        assert abs(datetime.now(UTC) - moment) < timedelta(minutes=5)
+
+
+def test_the_indexes_that_people_rely_on_are_there(database: Database) -> None:
+    statement = "SELECT indexdef FROM pg_indexes WHERE tablename = 'opportunities'"
+    found = " ".join(row[0] for row in fetch_all(database, statement))
+    for columns in (
+        *("(id)", "(opportunity_status)", "(starts_at, ends_at)", "(organisation_id)"),
+        "(updated_at_rms DESC",
+    ):
+        assert columns in found
+
+
+@pytest.mark.parametrize(
+    ("table", "columns"),
+    [
+        ("webhook_events", "id received_at action_id action_type subject_type opportunity_id"
+         " member_id member_name raw_payload attempts processed_at error"),
+        ("opportunity_changes", "id opportunity_id field old_value new_value changed_at changed_by"
+         " seen_at seen_by"),
+        ("status_counts", "opportunity_status opportunities charge_total total_value as_of"),
+        ("sync_faults", "opportunity_id field problem raw_value run"),
+        ("raw_rms_pages", "body run page fetched_at request"),
+        ("deleted_opportunities", "id name data synced_at deleted_at deleted_because"),
+    ],
+)  # fmt: skip
+def test_a_table_has_the_columns_that_peoples_sql_names(
+    database: Database, table: str, columns: str
+) -> None:
+    statement = f"SELECT column_name FROM information_schema.columns WHERE table_name = '{table}'"
+    found = {row[0] for row in fetch_all(database, statement)}
+    assert set(columns.split()) <= found
+    if table == "deleted_opportunities":
+        live = fetch_all(database, statement.replace(table, "opportunities"))
+        assert {row[0] for row in live} <= found
