@@ -100,7 +100,8 @@ def dashboard(
             count = replay(connection, events)
         if not count:
             return answer(request, "There was no dead letter to replay any more.", 409)
-        return answer(request, f"{count:,} back in the queue.")
+        are = "dead letter is" if count == 1 else "dead letters are"
+        return answer(request, f"{count:,} {are} back in the queue.")
 
     @router.get(
         "/api/dashboard",

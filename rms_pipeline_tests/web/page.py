@@ -13,8 +13,8 @@ _OUTSIDE = ("http:", "https:", "//", "javascript:", "data:")
 
 
 class Page(HTMLParser):
-    """`html` as it came, `text` is what is to be read on the page, `tags` its elements with their attributes, and
-    `forbidden` what the content policy would refuse."""
+    """`html` as it came, `text` what is to be read on it, `tags` its elements with their attributes,
+    and `forbidden` what the content policy would refuse."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)

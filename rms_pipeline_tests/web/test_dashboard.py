@@ -245,7 +245,7 @@ def test_a_script_gets_errors_it_can_show_and_a_person_a_page(
 
 def test_an_answer_to_a_button_clears_the_notice_of_the_one_before(dead: Web) -> None:
     told = Page(post(dead, "/dead-letters/2/replay", **FRAGMENT).text)
-    assert "1 back in the queue." in told.html.partition('id="notice"')[2]
+    assert "1 dead letter is back in the queue." in told.html.partition('id="notice"')[2]
     for path in ("/fragments/sync", "/"):
         page = visit(dead, path)
         assert [a for a in page.all("a") if "data-dismiss" in a] == []
@@ -280,7 +280,7 @@ def test_one_dead_letter_is_replayed_or_all_of_them(dead: Web) -> None:
     assert "3 dead letters." in visit(dead, "/").text
     answer = post(dead, "/dead-letters/2/replay", **FRAGMENT)
     assert answer.status_code == 200
-    assert "1 back in the queue." in Page(answer.text).text
+    assert "1 dead letter is back in the queue." in Page(answer.text).text
     assert "event-1" in Page(answer.text).ids
     assert "event-2" not in Page(answer.text).ids
     assert dead_ids(dead) == [1, 3]

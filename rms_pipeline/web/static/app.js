@@ -67,6 +67,9 @@ document.addEventListener("htmx:after:request", (event) => {
     // Not a refusal with the panel in it, which is shown like any other: a proxy's own page.
     event.preventDefault();
     tell(`The service cannot be reached at the moment (${ctx.response.status}). Try again shortly.`);
+  } else if (!isPoll(ctx)) {
+    // What was told before is over; the answer itself may bring another notice.
+    notice().replaceChildren();
   }
 });
 
