@@ -250,9 +250,7 @@ def test_no_page_has_a_serious_accessibility_finding_or_scrolls_sideways(
             for summary in page.locator("details > summary").all():
                 summary.click()
             if path == "/":
-                page.evaluate(
-                    "tell('A notice, over what is at the bottom of the window. '.repeat(5))"
-                )
+                page.evaluate("tell('A notice, at the bottom of the window. '.repeat(5))")
             found = Axe().run(page).response["violations"]
             serious = [
                 (f["id"], f["nodes"][0]["html"])
