@@ -13,7 +13,7 @@ _OUTSIDE = ("http:", "https:", "//", "javascript:", "data:")
 
 
 class Page(HTMLParser):
-    """`html` as it came, `text` what is to be read on it, `tags` its elements with their attributes,
+    """`html` as it came, `text` what is to be read on it, `tags` the elements with attributes,
     and `forbidden` what the content policy would refuse."""
 
     def __init__(self, html: str) -> None:
