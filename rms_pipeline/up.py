@@ -1,7 +1,7 @@
-"""Everything at once: database, sandbox, Dagster's UI and daemon, under one Ctrl-C.
+"""Everything at once: database, sandbox, Dagster's UI and daemon, web service, under one Ctrl-C.
 
 Each child gets a process group of its own, so that ending the group ends what it started in turn;
-the database goes last.
+the database goes last. SIGTERM and a closed terminal (SIGHUP) end it like Ctrl-C.
 """
 
 import contextlib
@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ from rms_pipeline.tokens import api_token
 
 _START_SECONDS = 120
 _STOP_SECONDS = 20
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class UpFailed(RmsPipelineError):
@@ -48,8 +48,20 @@ class _Children:
     def __init__(self, logs: Path) -> None:
         self._logs = logs
         self._started: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self._errands: set[str] = set()
 
-    def start(self, name: str, command: list[str], environment: dict[str, str], cwd: Path) -> None:
+    def start(
+        self,
+        name: str,
+        command: list[str],
+        environment: dict[str, str],
+        cwd: Path,
+        *,
+        errand: bool = False,
+    ) -> None:
+        """Starts `command`, to run until it is stopped; or, as an `errand`, until it is done."""
+        if errand:
+            self._errands.add(name)
         self._logs.mkdir(parents=True, exist_ok=True)
         with (self._logs / f"{name}.log").open("ab") as log:
             child = subprocess.Popen(
@@ -65,8 +77,12 @@ class _Children:
 
     def check(self) -> None:
         """Raises UpFailed, with the end of its log, when a child has ended."""
-        for name, child in self._started:
-            if child.poll() is not None:
+        for name, child in list(self._started):
+            if child.poll() is None:
+                continue
+            if name in self._errands:
+                self._started.remove((name, child))
+            else:
                 log = self._logs / f"{name}.log"
                 tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
                 raise UpFailed(f"{name} ended by itself (exit code {child.returncode}):\n{tail}")
@@ -100,7 +116,10 @@ def run_everything(
 
     Raises UpFailed (or another RmsPipelineError) when a part fails; all parts are stopped first.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in _ENDING:
+        # What is ignored from the start stays so: that is what nohup is for.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     _demand_free_port("127.0.0.1", ports.dagster, "--dagster-port")
     _demand_free_port(host, ports.web, "--port")
     if current.uses_sandbox and current.base_url is None:
@@ -112,14 +131,15 @@ def run_everything(
             children.check()
             time.sleep(1)
     except KeyboardInterrupt:
-        out.print("\nStopping ...")
+        _print_if_heard(out, "\nStopping ...")
     finally:
-        # A second Ctrl-C must not leave half of it running.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        children.stop()
-        if current.postgres_url is None:
-            stop_embedded(current.state_folder)
-    out.print("Stopped.")
+        _ignore_signals()
+        try:
+            children.stop()
+        finally:
+            if current.postgres_url is None:
+                stop_embedded(current.state_folder)
+    _print_if_heard(out, "Stopped.")
 
 
 def _start(
@@ -170,8 +190,10 @@ def _start(
     print_dashboard(current, web_url, api_token(current), out)
     _first_sync(database, url, children, out, wanted=initial_sync)
     if current.uses_sandbox and current.base_url is None:
-        # Twenty paced calls: not worth waiting for.
-        threading.Thread(target=_register, args=(environment, web_url), daemon=True).start()
+        # Has the sandbox deliver its webhooks to us, so that the demo is live. Twenty paced calls:
+        # not worth waiting for.
+        command = [sys.executable, "-m", "rms_pipeline.cli", "webhooks", "register", web_url]
+        children.start("webhooks", command, environment, current.project_folder, errand=True)
     out.print()
     print_dashboard(current, web_url, api_token(current), out)
     out.print(f"Dagster UI   {url} (no password, so for this machine only)")
@@ -258,15 +280,19 @@ def _group_lives(child: "subprocess.Popen[bytes]") -> bool:
     return True
 
 
-def _register(environment: dict[str, str], web_url: str) -> None:
-    """Has the sandbox deliver its webhooks to us, so that the demo is live."""
-    subprocess.run(
-        [sys.executable, "-m", "rms_pipeline.cli", "webhooks", "register", web_url],
-        env=environment,
-        capture_output=True,
-        check=False,
-    )
+def _print_if_heard(out: Console, text: str) -> None:
+    """Prints, unless the terminal is closed, or the pipe (of which rich makes SystemExit)."""
+    with contextlib.suppress(OSError, SystemExit):
+        out.print(text)
+
+
+def _ignore_signals() -> None:
+    """A second Ctrl-C must not leave half of it running."""
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _interrupt(*_: Any) -> None:
+    # At once: the next one may come before anything else is done.
+    _ignore_signals()
     raise KeyboardInterrupt

@@ -30,6 +30,7 @@ _LISTED = (
     " venue_name, owner_name, charge_total, total_value, updated_at_rms"
 )
 _NUMBER = "left(data ->> 'number', 100)"
+_WIDEST_NUMBER = 12
 # Not the record itself, which psycopg2 would read as JSON: its numbers may be such that Python
 # refuses them, and would be rounded if it did not.
 _COLUMNS = (
@@ -51,9 +52,10 @@ _TABLES = {
 class Criteria:
     """What to list. Dates (of `time_zone`) are those the hire starts on, both ends included.
 
-    `search` finds an id, the beginning of a number, or part of a name or customer; `customer` part
-    of a customer's name; `status` and `owner` are exact, `NO_STATUS` being the absent one. `sort`
-    is a key of `SORTS`, with a leading `-` for descending.
+    `search` finds an id, the beginning of a number (or, in digits, all of it but leading zeros), or
+    part of a name or customer; `customer` part of a customer's name; `status` and `owner` are
+    exact, `NO_STATUS` being the absent one. `sort` is a key of `SORTS`, with a leading `-` for
+    descending.
     """
 
     search: str = ""
@@ -203,6 +205,9 @@ def _where(criteria: Criteria) -> tuple[str, dict[str, Any]]:
         found = ["name ILIKE %(part)s", "organisation_name ILIKE %(part)s"]
         # A subquery of its own, or every record would be unpacked for its number.
         found.append(f"id IN (SELECT id FROM opportunities WHERE {_NUMBER} LIKE %(start)s)")
+        if padded := _padded(criteria.search):
+            found.append(f"id IN (SELECT id FROM opportunities WHERE {_NUMBER} = ANY(%(padded)s))")
+            values["padded"] = padded
         if re.fullmatch(r"-?[0-9]{1,100}", criteria.search):
             number = int(criteria.search)
             if abs(number) <= _BIGINT_MAX:
@@ -234,6 +239,13 @@ def _where(criteria: Criteria) -> tuple[str, dict[str, Any]]:
     # PostgreSQL has no NUL.
     texts = {k: v.replace("\x00", "\ufffd") for k, v in values.items() if isinstance(v, str)}
     return " AND ".join(conditions), values | texts
+
+
+def _padded(search: str) -> list[str]:
+    """Digits as numbers that Current RMS pads with zeros, in every usual width."""
+    if not re.fullmatch(r"[0-9]+", search):
+        return []
+    return [search.zfill(width) for width in range(len(search) + 1, _WIDEST_NUMBER + 1)]
 
 
 def _literal(text: str) -> str:

@@ -49,18 +49,19 @@ def dashboard(
             view = read_overview(connection, current.time_zone)
         return _overview_context(view, pages)
 
-    def sync_context(notice: str = "", *, bad: bool = False) -> dict[str, Any]:
+    def sync_context() -> dict[str, Any]:
         with reader.session() as connection:
             state = read_sync_state(connection)
-        return _sync_context(state, current, pages.clock) | {"notice": notice, "notice_is_bad": bad}
+        return _sync_context(state, current, pages.clock)
 
     def answer(request: Request, notice: str, status: int = 200) -> Response:
-        """The panel for a script; without one, the page itself."""
+        """The panel and the notice for a script; without one, the page itself."""
         if not is_fragment(request) and status < 400:
             return RedirectResponse("/", 303)
-        context = sync_context(notice, bad=status >= 400)
+        context = sync_context()
+        context |= {"notice": notice, "notice_is_bad": status >= 400, "notice_at": "/"}
         if is_fragment(request):
-            return pages.render("sync.html", status=status, **context)
+            return pages.render("sync_answer.html", status=status, **context)
         page = overview_context() | context
         return pages.render("dashboard.html", status=status, here="dashboard", **page)
 
@@ -99,7 +100,8 @@ def dashboard(
             count = replay(connection, events)
         if not count:
             return answer(request, "There was no dead letter to replay any more.", 409)
-        return answer(request, f"{count:,} back in the queue.")
+        are = "dead letter is" if count == 1 else "dead letters are"
+        return answer(request, f"{count:,} {are} back in the queue.")
 
     @router.get(
         "/api/dashboard",
@@ -146,7 +148,9 @@ def _overview_context(view: Overview, pages: Pages) -> dict[str, Any]:
 
 def _sync_context(state: SyncState, current: Settings, clock: Clock) -> dict[str, Any]:
     running = state.running
-    under_way = "a sync is running." if running else ""
+    # A refresh asks for a few records; it stands in no one's way.
+    syncs = [s for s in (running, *state.history) if s and s.sync_type != "webhook_refresh"]
+    under_way = "a sync is running." if any(s.status == "running" for s in syncs) else ""
     certificate = ""
     if state.certificate:
         certificate = _certificate(state.certificate, clock)

@@ -46,7 +46,8 @@ class Headers:
                 started = True
                 _add_headers(MutableHeaders(scope=message), scope, message["status"])
             if head and message["type"] == "http.response.body":
-                message = {"type": "http.response.body", "body": b""}
+                # A stream goes on: what follows the end of an answer would be an error.
+                message = {**message, "body": b""}
             await send(message)
 
         try:

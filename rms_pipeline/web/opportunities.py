@@ -2,8 +2,9 @@
 
 import csv
 import io
+import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from datetime import date, datetime
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ import msgspec
 from fastapi import APIRouter, Depends, HTTPException, Query
 from fastapi.responses import Response, StreamingResponse
 from psycopg2.extensions import connection as Connection  # noqa: N812
+from starlette.types import Receive, Scope, Send
 
 from rms_pipeline.mirror.browse import (
     SORTS,
@@ -118,11 +120,9 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
 
     @router.get("/opportunities.csv")
     def download(wanted: Annotated[Criteria, Depends(criteria)]) -> Response:
-        return StreamingResponse(
-            _csv(reader, wanted),
-            media_type="text/csv; charset=utf-8",
-            headers={"Content-Disposition": 'attachment; filename="opportunities.csv"'},
-        )
+        lines = _csv(reader, wanted)
+        # Before anything is sent, so that an outage can still be answered as one.
+        return _Download(next(lines), lines)
 
     def found(id_: int) -> Found:
         with reader.session() as connection:
@@ -215,7 +215,26 @@ _CSV_COLUMNS: dict[str, Callable[[Listed], Any]] = {
 }
 
 
-def _csv(reader: Reader, wanted: Criteria) -> Iterator[str]:
+class _Download(StreamingResponse):
+    """`first` and what `lines` still has. Closes `lines`, and so gives its connection back, also
+    when the browser goes away in the middle."""
+
+    def __init__(self, first: str, lines: Generator[str, None, None]) -> None:
+        super().__init__(
+            itertools.chain([first], lines),
+            media_type="text/csv; charset=utf-8",
+            headers={"Content-Disposition": 'attachment; filename="opportunities.csv"'},
+        )
+        self._lines = lines
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._lines.close()
+
+
+def _csv(reader: Reader, wanted: Criteria) -> Generator[str, None, None]:
     """Lines for a spreadsheet, in UTF-8 that says so; times are UTC."""
     buffer = io.StringIO()
     writer = csv.writer(buffer)

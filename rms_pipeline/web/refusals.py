@@ -17,7 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from rms_pipeline.mirror.database import DatabaseError
-from rms_pipeline.web.templating import render
+from rms_pipeline.web.templating import is_fragment, render
 
 logger = logging.getLogger(__name__)
 
@@ -92,8 +92,11 @@ def is_outage(error: Exception) -> bool:
 
 
 def wants_page(request: Request) -> bool:
-    """Whether a browser shows the answer to a person. Routes for programs always get JSON."""
+    """Whether a browser shows the answer to a person. Routes for programs always get JSON, and so
+    do our own scripts, which have a place of their own on the page for what was refused."""
     if request.url.path.startswith("/api/") or getattr(request.state, "for_programs", False):
+        return False
+    if is_fragment(request):
         return False
     return "text/html" in request.headers.get("Accept", "")
 

@@ -81,6 +81,7 @@ class Pages:
             "dagster_url": dagster_url,
             "clock": self.clock,
             "here": "",
+            "notice": "",
         }
 
     def render(self, name: str, *, status: int = 200, **context: Any) -> HTMLResponse:

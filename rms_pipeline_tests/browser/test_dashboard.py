@@ -6,12 +6,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline_tests.conftest import new_database
@@ -247,6 +249,8 @@ def test_no_page_has_a_serious_accessibility_finding_or_scrolls_sideways(
             page.goto(f"{stand.url}{path}")
             for summary in page.locator("details > summary").all():
                 summary.click()
+            if path == "/":
+                page.evaluate("tell('A notice, at the bottom of the window. '.repeat(5))")
             found = Axe().run(page).response["violations"]
             serious = [
                 (f["id"], f["nodes"][0]["html"])
@@ -277,6 +281,96 @@ def test_the_dashboard_works_by_keyboard_alone(stand: Stand, page: Page) -> None
     expect(page.locator("#history > li").first.locator(".badge")).to_have_text(
         "completed", timeout=60_000
     )
+
+
+def test_a_pressed_button_keeps_the_focus_and_refuses_a_second_press(
+    stand: Stand, page: Page
+) -> None:
+    asked: list[str] = []
+    page.on("request", lambda r: asked.append(r.url) if r.method == "POST" else None)
+    stand.visit(page)
+    incremental = page.locator("#incremental")
+    expect(incremental).to_be_enabled()
+    stand.sandbox.latency = SLOW
+    try:
+        incremental.focus()
+        page.keyboard.press("Enter")
+        expect(incremental).to_be_disabled()
+        expect(page.locator("#sync-status")).to_have_text("Incremental sync is running")
+        expect(incremental).to_be_focused()
+        renewed_twice(page)
+        page.keyboard.press("Enter")
+        page.keyboard.press("Space")
+        renewed_twice(page)
+        expect(incremental).to_be_focused()
+    finally:
+        stand.sandbox.latency = 0.0
+    assert asked == [f"{stand.url}/sync/incremental"]
+    expect(incremental).to_be_enabled(timeout=60_000)
+    expect(incremental).to_be_focused()
+
+
+def test_a_notice_stays_until_it_is_dismissed_or_the_next_answer(stand: Stand, page: Page) -> None:
+    dead = "INSERT INTO webhook_events (opportunity_id, attempts, dead_at, error)"
+    for _ in range(2):
+        stand.write(f"{dead} VALUES (1, 8, now(), 'answered 422')")
+    stand.visit(page)
+    page.locator("#dead-letters > summary").click()
+    # Another person was quicker, and the panel does not show it yet.
+    page.route("**/fragments/sync", lambda route: route.abort())
+    stand.write("UPDATE webhook_events SET dead_at = NULL, processed_at = now() WHERE id = ("
+                "SELECT max(id) FROM webhook_events WHERE dead_at IS NOT NULL)")  # fmt: skip
+    notice = page.get_by_role("alert").locator(".notice")
+    page.get_by_role("button", name="Replay event").first.click()
+    page.unroute("**/fragments/sync")
+    expect(notice).to_contain_text("no dead letter to replay")
+    renewed_twice(page)
+    expect(notice).to_be_in_viewport()
+    page.get_by_role("button", name="Replay all").click()
+    expect(notice).to_contain_text("1 dead letter is back in the queue.")
+    page.evaluate("window.notReloaded = true")
+    notice.get_by_role("link", name="Dismiss").click()
+    expect(notice).to_have_count(0)
+    assert page.evaluate("window.notReloaded") is True
+
+
+def fulfil(answer: dict[str, Any], route: Route) -> None:
+    route.fulfill(**answer)
+
+
+def test_a_refusal_or_a_failure_is_told_and_leaves_the_page_as_it_was(
+    stand: Stand, page: Page
+) -> None:
+    stand.visit(page)
+    words = "<b>Something</b> went wrong."
+    notice = page.get_by_role("alert").locator(".notice")
+    answers: list[dict[str, Any]] = [
+        {"status": 500, "json": {"success": False, "error": words}},
+        {"status": 502, "content_type": "text/html", "body": "<html><h1>Bad gateway</h1></html>"},
+        {"status": 503, "content_type": "application/json", "body": "{"},
+    ]
+    told = [words, "cannot be reached at the moment (502)", "could not be read"]
+    for answer, expected in zip(answers, told, strict=True):
+        page.route("**/sync/*", partial(fulfil, answer))
+        page.locator("#incremental").click()
+        expect(notice).to_contain_text(expected)
+        expect(page.locator("#sync #incremental")).to_be_visible()
+        page.unroute("**/sync/*")
+
+    page.goto(f"{stand.url}/opportunities")
+    lines = page.locator("tbody tr").count()
+    # The year 12026, half typed: no date of ours.
+    page.route("**/opportunities?*", lambda route: route.continue_(
+        url=f"{stand.url}/opportunities?from=12026-1-1"))  # fmt: skip
+    page.locator(".filters [name=q]").fill("x")
+    expect(notice).to_be_visible()
+    assert page.locator("tbody tr").count() == lines > 0
+    expect(page).to_have_url(f"{stand.url}/opportunities")
+    # What is asked for next is answered, and nothing is to be told any more.
+    page.unroute("**/opportunities?*")
+    page.locator(".filters [name=q]").fill("nothing is called like this")
+    expect(page.get_by_text("Nothing fits these filters.")).to_be_visible()
+    expect(notice).to_have_count(0)
 
 
 def test_a_service_that_went_away_is_said_and_forgotten_when_it_is_back(

@@ -13,6 +13,7 @@ from rms_pipeline.mirror.browse import (
     SORTS,
     Criteria,
     Listed,
+    _where,
     changes_of,
     count_listed,
     find_opportunity,
@@ -196,6 +197,42 @@ def test_search_finds_an_id_the_beginning_of_a_number_and_part_of_a_name_or_cust
     assert found(database, "000041") == [41]
     assert found(database, "-5") == [-5]
     assert found(database, "²") == []
+
+
+def test_digits_find_the_number_that_is_padded_with_zeros(database: Database) -> None:
+    numbers = ["1234", "01234", "00001234", "0000001234", "000000001234", "0000000001234"]
+    numbers += ["12345678", "00012345", "00011234", "R-00001234", "0000012"]
+    insert_opportunities(database, *({"id": 9_000_000 + i, "data": {"number": n}}
+                                     for i, n in enumerate(numbers)))  # fmt: skip
+    insert_opportunities(database, {"id": 1234}, {"id": 7, "data": {"number": 1234}})
+
+    def numbers_of(search: str) -> list[str]:
+        rows = [i - 9_000_000 for i in found(database, search) if i >= 9_000_000]
+        return [numbers[i] for i in rows]
+
+    # As padded up to 12 digits, and what begins with the digits as they are.
+    assert numbers_of("1234") == [*numbers[:5], "12345678"]
+    assert [i for i in found(database, "1234") if i < 9_000_000] == [7, 1234]
+    assert numbers_of("00001234") == [*numbers[2:5]]
+    assert numbers_of("12") == ["1234", "12345678", "0000012"]
+    assert numbers_of("-1234") == []
+    assert numbers_of("R-1234") == []
+
+
+def test_a_search_by_number_reads_no_record_but_those_of_the_number(database: Database) -> None:
+    query(
+        database,
+        "INSERT INTO opportunities (id, name, data) SELECT i, 'Opportunity',"
+        " jsonb_build_object('number', lpad(i::text, 10, '0')) FROM generate_series(1, 5000) AS i",
+    )
+    query(database, "ANALYZE opportunities")
+    where, values = _where(Criteria(search="1234"))
+    with database.session() as connection, connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN SELECT id FROM opportunities WHERE {where}", values)
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert plan.count("using opportunities_number") == 2, plan
+    assert "Seq Scan" not in plan.partition("SubPlan")[2], plan
+    assert found(database, "1234") == [1234]
 
 
 @pytest.mark.parametrize("beyond", [str(BIGINT_MAX + 1), "9" * 20, "9" * 200, "1" + "0" * 199])

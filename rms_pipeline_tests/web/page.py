@@ -13,11 +13,12 @@ _OUTSIDE = ("http:", "https:", "//", "javascript:", "data:")
 
 
 class Page(HTMLParser):
-    """`text` is what is to be read on the page, `tags` its elements with their attributes, and
-    `forbidden` what the content policy would refuse."""
+    """`html` as it came, `text` what is to be read on it, `tags` the elements with attributes,
+    and `forbidden` what the content policy would refuse."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
+        self.html = html
         self.text, self.tags = "", list[tuple[str, dict[str, str]]]()
         self.forbidden = list[str]()
         self._in_script = False

@@ -396,6 +396,7 @@ def test_without_the_database_every_route_says_when_to_come_again(web: Web) -> N
     object.__setattr__(web.database, "session_url", type(web.database.url)(down))
     headers: dict[str, Any] = {**BEARER}
     paths = [("GET", "/metrics"), ("GET", "/healthz"), ("GET", "/api/sync/status")]
+    paths += [("GET", "/opportunities"), ("GET", "/opportunities.csv")]
     for method, path in [*paths, ("POST", "/api/sync/initial"), ("POST", "/api/sync/incremental")]:
         answer = ask(web, method, path, headers=headers)
         assert answer.status_code == 503, path

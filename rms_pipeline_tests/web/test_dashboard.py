@@ -76,8 +76,9 @@ def test_an_empty_mirror_says_what_to_do(web: Web) -> None:
     ):
         assert words in page.text
     (incremental,) = page.all("button", id="incremental")
-    assert "disabled" in incremental
-    assert "disabled" not in page.all("button", id="initial")[0]
+    assert incremental["aria-disabled"] == "true"
+    assert incremental["aria-describedby"] == "why-no-incremental"
+    assert "aria-disabled" not in page.all("button", id="initial")[0]
 
 
 def test_the_api_of_the_dashboard_agrees_with_the_rows(web: Web) -> None:
@@ -165,7 +166,14 @@ def test_a_running_sync_shows_how_far_it_is_and_no_second_one_is_to_be_had(web: 
     assert re.search(r"about 1 min (20|1\d) s left", page.text), page.text
     assert page.all("progress")[0]["max"] == "50"
     assert page.all("section", id="sync")[0]["hx-trigger"] == "every 1s"
-    assert all("disabled" in b for b in page.all("button") if b["id"] in ("initial", "incremental"))
+    for button in ("initial", "incremental"):
+        # A button that is `disabled` loses the focus of whoever pressed it.
+        assert page.all("button", id=button)[0]["aria-disabled"] == "true"
+        assert "disabled" not in page.all("button", id=button)[0]
+    # What is read out to people does not change each second.
+    (status,) = page.all("p", role="status")
+    assert status["id"] == "sync-status"
+    assert re.search(r'role="status">Reconciliation is running</p>', page.html)
     for kind in ("initial", "incremental"):
         refused = post(web, f"/sync/{kind}", **FRAGMENT)
         # A reconciliation is a full sync, and Dagster is not even asked.
@@ -186,11 +194,64 @@ def test_a_sync_that_cannot_start_says_why_and_what_to_do(
     page = Page(answer.text)
     assert page.forbidden == []
     assert words in page.text
-    assert len(page.all("p", role="alert")) == 1
+    # Outside of what is polled, so that it stays; a script puts it where the page has it.
+    (notice,) = page.all("div", id="notice")
+    assert notice.get("hx-swap-oob") == ("innerHTML" if fragment else None)
+    assert notice.get("role") == (None if fragment else "alert")
+    assert page.html.index('id="notice"') > page.html.index("</section>")
+    assert words in page.html.partition('id="notice"')[2]
+    (dismiss,) = [a for a in page.all("a") if "data-dismiss" in a]
+    assert dismiss["href"] == "/"
     assert len(page.all("section", id="sync")) == 1
     assert len(page.all("html")) == (0 if fragment else 1)
     assert len(page.all("div", id="overview")) == (0 if fragment else 1)
     assert query(web.database, "SELECT count(*) FROM dagster.runs") == [(0,)]
+
+
+def test_a_webhook_refresh_stands_in_no_ones_way(web: Web) -> None:
+    full_sync_of_before(web)
+    run(web, "refresh", "STARTED", job="webhook_refresh", ago=2)
+    page = visit(web, "/fragments/sync")
+    assert "Webhook refresh is running" in page.text
+    assert not [b for b in page.all("button") if "aria-disabled" in b]
+    # Also when the one that is in the way is not the one that is shown.
+    run(web, "waits", "QUEUED", job="initial_sync", ago=1)
+    with web.database.session() as connection:
+        note_progress(connection, "refresh", Progress("fetching", 1, 1, 1, 1))
+    page = visit(web, "/fragments/sync")
+    assert len([b for b in page.all("button") if "aria-disabled" in b]) == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/sync/full", 422),
+        ("POST", "/dead-letters/x/replay", 422),
+        ("GET", "/opportunities?from=2026-13-01", 422),
+        ("GET", "/opportunities?page=0", 422),
+        ("GET", "/nowhere", 404),
+    ],
+)
+def test_a_script_gets_errors_it_can_show_and_a_person_a_page(
+    web: Web, method: str, path: str, status: int
+) -> None:
+    asked = {**BEARER, "Accept": "text/html"}
+    page = requests.request(method, f"{web.url}{path}", headers=asked, timeout=30)
+    said = requests.request(method, f"{web.url}{path}", headers=asked | FRAGMENT, timeout=30)
+    assert page.status_code == said.status_code == status
+    assert "<html" in page.text
+    assert said.json()["error"]
+
+
+def test_an_answer_to_a_button_clears_the_notice_of_the_one_before(dead: Web) -> None:
+    told = Page(post(dead, "/dead-letters/2/replay", **FRAGMENT).text)
+    assert "1 dead letter is back in the queue." in told.html.partition('id="notice"')[2]
+    for path in ("/fragments/sync", "/"):
+        page = visit(dead, path)
+        assert [a for a in page.all("a") if "data-dismiss" in a] == []
+    # A fragment that is polled leaves it alone.
+    assert visit(dead, "/fragments/sync").all("div", id="notice") == []
+    assert len(visit(dead, "/").all("div", id="notice", role="alert")) == 1
 
 
 @pytest.mark.parametrize("kind", ["full", "", "initial%00", "%ff", "reconciliation", "9" * 300])
@@ -219,7 +280,7 @@ def test_one_dead_letter_is_replayed_or_all_of_them(dead: Web) -> None:
     assert "3 dead letters." in visit(dead, "/").text
     answer = post(dead, "/dead-letters/2/replay", **FRAGMENT)
     assert answer.status_code == 200
-    assert "1 back in the queue." in Page(answer.text).text
+    assert "1 dead letter is back in the queue." in Page(answer.text).text
     assert "event-1" in Page(answer.text).ids
     assert "event-2" not in Page(answer.text).ids
     assert dead_ids(dead) == [1, 3]

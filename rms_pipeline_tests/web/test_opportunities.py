@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 import urllib.parse
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -10,8 +11,10 @@ from http.client import HTTPConnection
 from typing import Any
 
 import pytest
+import requests
 
 from rms_pipeline.mirror.summary import refresh_status_counts
+from rms_pipeline_tests.processes import wait_until
 from rms_pipeline_tests.rows import insert, insert_opportunities, query
 from rms_pipeline_tests.web.conftest import BEARER, Web
 from rms_pipeline_tests.web.page import EVIL, get, visit
@@ -340,6 +343,43 @@ def test_the_csv_holds_all_that_the_list_finds_in_its_order(web: Web) -> None:
     assert [int(r["id"]) for r in rows] == sorted(range(1, 3_301), key=lambda i: (-(i % 7), -i))
     assert [r["id"] for r in rows_of(web, "/opportunities.csv?q=Opportunity+3299")] == ["3299"]
     assert rows_of(web, "/opportunities.csv?q=nothing") == []
+
+
+def idle_in_transaction(web: Web) -> int:
+    statement = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND"
+    return int(query(web.database, f"{statement} state = 'idle in transaction'")[0][0])
+
+
+def test_a_download_that_is_broken_off_leaves_no_transaction_open(web: Web) -> None:
+    query(
+        web.database,
+        "INSERT INTO opportunities (id, name)"
+        " SELECT i, repeat('x', 2000) FROM generate_series(1, 20000) i",
+    )
+    for _ in range(2):
+        asked = {**BEARER, "Accept-Encoding": "identity"}
+        with requests.get(
+            f"{web.url}/opportunities.csv", headers=asked, stream=True, timeout=30
+        ) as answer:
+            next(answer.iter_content(1_000))
+    wait_until(lambda: not idle_in_transaction(web), timeout=10)
+
+
+def test_head_of_the_csv_is_its_headers_and_no_error(
+    web: Web, caplog: pytest.LogCaptureFixture
+) -> None:
+    query(
+        web.database,
+        "INSERT INTO opportunities (id, name)"
+        " SELECT i, repeat('x', 100) FROM generate_series(1, 2000) i",
+    )
+    with requests.Session() as session, caplog.at_level(logging.ERROR):
+        for _ in range(2):
+            answer = session.head(f"{web.url}/opportunities.csv", headers=BEARER, timeout=30)
+            assert (answer.status_code, answer.content) == (200, b"")
+            assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
+    assert caplog.text == ""
+    wait_until(lambda: not idle_in_transaction(web), timeout=10)
 
 
 def test_a_deleted_opportunity_shows_as_deleted_and_how_it_was(web: Web) -> None:

@@ -1,11 +1,45 @@
 // Polling, made considerate: not in a hidden tab, and never showing an error page inside a panel.
+// And a place for what was refused, which no polling takes away.
 "use strict";
 
-const offline = document.getElementById("offline");
 const isPoll = (ctx) => ctx.request.method === "GET" && ctx.request.action.startsWith("/fragments/");
 
+// Looked up each time: htmx renews the page's body when people go back.
+const notice = () => document.getElementById("notice");
+const showOffline = (is) => { document.getElementById("offline").hidden = !is; };
+
+function tell(text) {
+  const told = document.createElement("p");
+  told.className = "notice bad";
+  const words = document.createElement("span");
+  words.textContent = text;
+  const dismiss = document.createElement("a");
+  dismiss.href = window.location.href;
+  dismiss.textContent = "Dismiss";
+  dismiss.dataset.dismiss = "";
+  told.append(words, " ", dismiss);
+  notice().replaceChildren(told);
+}
+
+function errorIn(text) {
+  try {
+    return String(JSON.parse(text).error);
+  } catch {
+    return "The answer could not be read. Try again, or reload the page.";
+  }
+}
+
+document.addEventListener("click", (event) => {
+  if (!event.target.closest("[data-dismiss]")) return;
+  event.preventDefault();
+  notice().replaceChildren();
+});
+
 document.addEventListener("htmx:before:request", (event) => {
-  if (document.hidden && isPoll(event.detail.ctx)) event.preventDefault();
+  const { ctx } = event.detail;
+  // Not `disabled`, which would take the focus away.
+  const unavailable = ctx.request.form?.querySelector("button[aria-disabled=true]");
+  if (unavailable || (document.hidden && isPoll(ctx))) event.preventDefault();
 });
 
 document.addEventListener("htmx:before:response", (event) => {
@@ -16,16 +50,32 @@ document.addEventListener("htmx:before:response", (event) => {
     window.location.reload();
     event.preventDefault();
   } else if (isPoll(ctx) && status >= 400) {
-    offline.hidden = false;
+    showOffline(true);
     event.preventDefault();
   } else if (status < 400) {
-    offline.hidden = true;
+    showOffline(false);
+  }
+});
+
+document.addEventListener("htmx:after:request", (event) => {
+  const { ctx } = event.detail;
+  const type = ctx.response.headers.get("Content-Type") ?? "";
+  if (type.startsWith("application/json")) {
+    event.preventDefault();
+    tell(errorIn(ctx.text));
+  } else if (ctx.response.status >= 400 && !ctx.text.includes(`id="${ctx.target.id}"`)) {
+    // Not a refusal with the panel in it, which is shown like any other: a proxy's own page.
+    event.preventDefault();
+    tell(`The service cannot be reached at the moment (${ctx.response.status}). Try again shortly.`);
+  } else if (!isPoll(ctx)) {
+    // What was told before is over; the answer itself may bring another notice.
+    notice().replaceChildren();
   }
 });
 
 document.addEventListener("htmx:error", (event) => {
   // No answer at all.
-  if (event.detail.ctx && !event.detail.ctx.response) offline.hidden = false;
+  if (event.detail.ctx && !event.detail.ctx.response) showOffline(true);
 });
 
 document.addEventListener("visibilitychange", () => {

@@ -1,0 +1,116 @@
+"""However `up` is ended, nothing that it started is left: the embedded PostgreSQL included."""
+
+import contextlib
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from rms_pipeline.settings import child_environment
+from rms_pipeline_tests.processes import PROJECT, free_port, wait_until
+
+# The command, with a state folder of its own.
+_SCRIPT = """
+from pathlib import Path
+from rms_pipeline.settings import Settings
+Settings.state_folder = property(lambda _: Path({folder!r}))
+from rms_pipeline.cli import main
+main()
+"""
+
+
+class Up:
+    """`up` at a terminal, on the bundled sandbox and the embedded PostgreSQL."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.mark = folder, f"planted-{uuid.uuid4().hex}"
+        environment = child_environment(
+            **dict.fromkeys(
+                ("POSTGRES_URL", "POSTGRES_URL_NON_POOLING", "CURRENT_RMS_SUBDOMAIN",
+                 "CURRENT_RMS_API_KEY", "CURRENT_RMS_BASE_URL", "DAGSTER_HOME", "PYTHONWARNINGS")
+            ),
+            RMS_API_TOKEN=self.mark,
+            RMS_WEBHOOK_TOKEN=self.mark,
+        )  # fmt: skip
+        ports = [f"--{name}={free_port()}" for name in ("dagster-port", "port", "sandbox-port")]
+        script = _SCRIPT.format(folder=str(folder))
+        self.terminal, writer = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", script, "up", "--no-initial-sync", *ports],
+            env=environment,
+            cwd=PROJECT,
+            stdin=subprocess.DEVNULL,
+            stdout=writer,
+            stderr=writer,
+        )
+        os.close(writer)
+        self.postgres = 0
+
+    def wait_until_ready(self) -> None:
+        printed = b""
+        while b"Ready" not in printed:
+            try:
+                printed += os.read(self.terminal, 10_000)
+            except OSError:
+                pytest.fail(f"up ended by itself: {printed.decode()}")
+        self.postgres = int((self.folder / "postgres" / "postmaster.pid").read_text().split()[0])
+
+    def alive(self) -> dict[int, str]:
+        """What was started and still runs: the commands by process id."""
+        found = {}
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                is_ours = self.mark.encode() in (process / "environ").read_bytes()
+                command = (process / "cmdline").read_text().replace("\0", " ")
+            except OSError:
+                continue
+            # What has ended and is not waited for yet has no command any more.
+            if command and (is_ours or int(process.name) == self.postgres):
+                found[int(process.name)] = command
+        return found
+
+
+@pytest.fixture
+def up() -> Iterator[Up]:
+    # Not below pytest's own temporary folder: the server's system user must reach it.
+    folder = Path(tempfile.mkdtemp(prefix="rms-test-up-"))
+    started = Up(folder)
+    try:
+        started.wait_until_ready()
+        yield started
+    finally:
+        for process in started.alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        started.process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def close_the_terminal(up: Up) -> None:
+    os.close(up.terminal)
+    up.process.send_signal(signal.SIGHUP)
+
+
+def terminate_impatiently(up: Up) -> None:
+    for _ in range(4):
+        up.process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("end", [close_the_terminal, terminate_impatiently])
+def test_however_it_is_ended_nothing_is_left_running(up: Up, end: Callable[[Up], None]) -> None:
+    running = " ".join(up.alive().values())
+    for part in ("dagster dev", "cli web", "cli sandbox", "postgres -D"):
+        assert part in running, running
+    end(up)
+    up.process.wait(timeout=60)
+    wait_until(lambda: not up.alive(), timeout=10)
