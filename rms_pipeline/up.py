@@ -17,6 +17,8 @@ from typing import Any
 
 from dagster import DagsterInstance
 from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
 
 from rms_pipeline import dagster_api
 from rms_pipeline.account import account_name
@@ -235,12 +237,15 @@ def _first_sync(
         with database.session() as connection:
             sync = find_sync(connection, run)
         if sync is None or sync.status != "completed":
-            out.print(f"[red]The initial sync failed:[/red] {sync.error if sync else 'no run'}")
+            reason = (sync.error if sync else None) or "no reason was noted"
+            out.print(f"[red]The initial sync failed:[/red] {escape(reason)}")
             out.print(f"See {url}/runs/{run} and start it again there, once mended.")
     with database.session() as connection:
         _, counts = read_statuses(connection)
     out.print(f"{sum(c.opportunities for c in counts):,} opportunities: ", end="")
-    out.print(", ".join(f"{c.opportunities:,} {c.status}" for c in counts) or "none counted yet")
+    told = ", ".join(f"{c.opportunities:,} {c.status}" for c in counts) or "none counted yet"
+    # What others wrote is no markup of ours.
+    out.print(Text(told))
 
 
 def _wait_for(database: Database, run: str, children: _Children) -> None:

@@ -118,6 +118,7 @@ def dashboard(
             state = read_sync_state(connection)
         found = {
             "success": True,
+            "sandbox": current.uses_sandbox,
             "total": view.total,
             "total_value": view.total_value,
             "time_zone": current.time_zone,

@@ -110,7 +110,7 @@ def test_the_api_of_the_dashboard_agrees_with_the_rows(web: Web) -> None:
     assert query(web.database, "SELECT count(*), sum(total_value)::text FROM opportunities") == [
         (told["total"], told["total_value"])
     ]
-    assert (told["success"], told["time_zone"]) == (True, "UTC")
+    assert (told["success"], told["sandbox"], told["time_zone"]) == (True, True, "UTC")
     monday = NOW.date() - timedelta(days=NOW.weekday())
     assert told["weeks"] == [
         {"week": f"{monday}", "status": "Open", "opportunities": 2, "total_value": "10.15"}
