@@ -1,10 +1,10 @@
 """Two of everything at once, by schedule, command and Dagster; and workers that are killed."""
 
+import contextlib
 import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,16 +12,16 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from rms_pipeline.dagster_api import is_up, launch
+from rms_pipeline.dagster_api import launch
 from rms_pipeline.sandbox import SandboxServer, Store, Switches
 from rms_pipeline_tests.conftest import new_database
 from rms_pipeline_tests.processes import (
-    PROJECT,
     SECRET_KEY,
     Dagster,
     command,
     environment_for,
     query,
+    started,
     wait_until,
 )
 
@@ -53,7 +53,7 @@ def test_a_worker_killed_three_times_is_retried_and_goes_on_with_the_pages_it_ha
         dagster = Dagster(environment, tmp_path / "dagster.log")
         chance = random.Random(3)
         try:
-            wait_until(lambda: is_up(dagster.url))
+            dagster.wait_until_quiet()
             for _ in range(3):
                 sandbox.latency = 0.25
                 sandbox.requests.clear()
@@ -96,19 +96,16 @@ def test_syncs_of_every_kind_at_once_take_turns_and_leave_one_truth(
             sandbox.store.delete(id_)
         sandbox.latency = 0.02
         kinds = ["initial", "incremental", "initial", "incremental"]
-        children = [
-            subprocess.Popen(
-                [sys.executable, "-m", "rms_pipeline.cli", "sync", kind],
-                env=environment,
-                cwd=PROJECT,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for kind in kinds
-        ]
-        for child in children:
-            _, stderr = child.communicate(timeout=180)
-            assert child.returncode == 0, stderr
+        with contextlib.ExitStack() as stack:
+            children = [
+                stack.enter_context(
+                    started("sync", kind, environment=environment, stderr=subprocess.PIPE)
+                )
+                for kind in kinds
+            ]
+            for child in children:
+                _, stderr = child.communicate(timeout=180)
+                assert child.returncode == 0, stderr
         alone = query(environment, "SELECT id, name FROM opportunities ORDER BY id")
         assert command("sync", "initial", environment=environment).returncode == 0
         assert query(environment, "SELECT id, name FROM opportunities ORDER BY id") == alone
@@ -163,7 +160,7 @@ def test_a_worker_and_the_daemon_killed_while_webhooks_wait_lose_no_event(
         log = tmp_path / "dagster.log"
         dagster = Dagster(environment, log)
         try:
-            wait_until(lambda: is_up(dagster.url))
+            dagster.wait_until_quiet()
             sandbox.latency = 3.0
             ids = sandbox.store.ids()[:30]
             values = ", ".join(f"('Opportunity', {id_})" for id_ in ids)
@@ -182,6 +179,7 @@ def test_a_worker_and_the_daemon_killed_while_webhooks_wait_lose_no_event(
         sandbox.latency = 0.0
         dagster = Dagster(environment, log)
         try:
+            dagster.wait_until_quiet()
             waiting = "SELECT count(*) FROM webhook_events WHERE processed_at IS NULL"
             wait_until(lambda: query(environment, waiting) == [(0,)], timeout=180)
         finally:

@@ -1,9 +1,6 @@
 """The dashboard as a person meets it: `up` with everything it starts, in a real browser."""
 
 import re
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,19 +13,19 @@ from playwright.sync_api import Browser, Page, expect
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline_tests.conftest import new_database
 from rms_pipeline_tests.processes import (
-    PROJECT,
     SECRET_KEY,
     command,
     environment_for,
     free_port,
     query,
+    started,
+    stop_schedules,
     wait_until,
 )
 
 TOKEN = "planted-dashboard-token-77"
-expect.set_options(timeout=20_000)
 # A page's worth of requests takes long enough to be watched.
-SLOW = 0.5
+SLOW = 2.0
 
 
 @dataclass
@@ -54,29 +51,27 @@ class Stand:
 @pytest.fixture(scope="module")
 def stand(embedded_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
     log = tmp_path_factory.mktemp("up") / "up.log"
-    port = free_port()
+    port, dagster_port = free_port(), free_port()
     with (
         new_database(embedded_url) as url,
         SandboxServer(Store(1_500), api_key=SECRET_KEY) as sandbox,
     ):
         environment = environment_for(url, sandbox, RMS_API_TOKEN=TOKEN)
-        arguments = ["up", "--no-initial-sync", "--dagster-port", str(free_port())]
-        arguments += ["--port", str(port)]
-        with log.open("wb") as out:
-            up = subprocess.Popen(
-                [sys.executable, "-m", "rms_pipeline.cli", *arguments],
-                env=environment,
-                cwd=PROJECT,
+        ports = ["--dagster-port", str(dagster_port), "--port", str(port)]
+        with (
+            log.open("wb") as out,
+            started(
+                *("up", "--no-initial-sync", *ports),
+                environment=environment,
                 stdout=out,
                 stderr=out,
-            )
-        try:
+            ) as up,
+        ):
+            dagster_url = f"http://127.0.0.1:{dagster_port}"
+            wait_until(lambda: stop_schedules(dagster_url) or up.poll() is not None, timeout=180)
             wait_until(lambda: "Ready" in log.read_text() or up.poll() is not None, timeout=180)
             assert "Ready" in log.read_text(), log.read_text()
             yield Stand(f"http://127.0.0.1:{port}", sandbox, environment, log)
-        finally:
-            up.send_signal(signal.SIGTERM)
-            up.wait(timeout=60)
 
 
 def renewed_twice(page: Page) -> None:

@@ -127,7 +127,7 @@ def synced(
         environment = environment_for(url, sandbox)
         dagster = Dagster(environment, tmp_path_factory.mktemp("dagster") / "dagster.log")
         try:
-            wait_until(lambda: is_up(dagster.url))
+            dagster.wait_until_quiet()
             yield database_at(url), dagster.url
         finally:
             sandbox.latency = 0.0
