@@ -1,6 +1,7 @@
 """Real servers for the tests: PostgreSQL, embedded and (where installed) 15, and the sandbox."""
 
 import contextlib
+import signal
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
@@ -48,6 +49,9 @@ QUICK = Patience(connect=10, read=20, answer=60, attempts=8, throttled=30, backo
 def pytest_configure() -> None:
     if reason := why_not_here():
         raise pytest.UsageError(reason)
+    # A script's background jobs and all their children ignore it, with which Dagster ends its own.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

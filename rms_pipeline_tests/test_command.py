@@ -9,11 +9,15 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
 import requests
+import typer
+from typer.testing import CliRunner
 
+from rms_pipeline.cli import app
 from rms_pipeline.dagster_api import answers, is_up, launch
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline_tests.conftest import new_database
@@ -55,6 +59,22 @@ def everything_stored(environment: dict[str, str]) -> str:
     for (table,) in tables:
         texts += [str(r[0]) for r in query(environment, f"SELECT t::text FROM {table} t")]
     return "\n".join(texts)
+
+
+def commands(group: Any, *path: str) -> Iterator[tuple[str, ...]]:
+    """Where every command is in the tree, groups too."""
+    yield path
+    for name, found in getattr(group, "commands", {}).items():
+        yield from commands(found, *path, name)
+
+
+def test_every_command_shows_its_help() -> None:
+    paths = list(commands(typer.main.get_command(app)))
+    assert {("up",), ("sync", "initial"), ("webhooks", "register")} <= set(paths)
+    for path in paths:
+        shown = CliRunner().invoke(app, [*path, "--help"])
+        assert shown.exit_code == 0, (path, shown.output, shown.exception)
+        assert "Usage: " in shown.output
 
 
 def test_a_sync_in_the_foreground_answers_in_json_and_is_in_the_history(
@@ -245,7 +265,7 @@ def test_a_database_that_drops_the_sync_fails_it_with_a_reason(
     empty_url: str, sandbox: SandboxServer
 ) -> None:
     environment = environment_for(empty_url, sandbox)
-    sandbox.latency = 1.0
+    sandbox.latency = 2.0
     with started("sync", "initial", environment=environment, stderr=subprocess.PIPE) as child:
         wait_until(lambda: len(sandbox.requests) >= 2)
         query(
