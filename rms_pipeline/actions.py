@@ -9,7 +9,9 @@ Dagster's UI:
             "text": f"{change.opportunity_id} was converted to an order by {change.changed_by}"
         }, timeout=10)
 
-A change is handed over at least once: after a failure the same changes come again.
+A change is handed over at least once. When a function fails, its change comes again, seven times
+within twenty minutes, and the later ones of the same run wait for it. After that the run counts as
+failed; executing it again in Dagster's UI goes on with the change that failed.
 """
 
 from collections.abc import Callable

@@ -22,6 +22,6 @@ def announce_sandbox(current: Settings) -> None:
 def prepare() -> config.Settings:
     """Settings, checked; and Dagster told where its instance is configured."""
     current = config.settings()
-    if current.dagster_home is None:
-        set_environment({"DAGSTER_HOME": str(current.project_folder)})
+    # Dagster itself reads no .env.
+    set_environment({"DAGSTER_HOME": str(current.dagster_home or current.project_folder)})
     return config.settings()

@@ -79,7 +79,11 @@ def levels(found: dict[str, tuple[str, str, str]], level: str) -> set[str]:
 def test_a_healthy_mirror_is_all_well_but_for_the_daemon_that_nobody_started(
     mirror: str, sandbox: SandboxServer
 ) -> None:
-    environment = environment_for(mirror, sandbox, CURRENT_RMS_REQUESTS_PER_MINUTE="120")
+    environment = environment_for(
+        mirror, sandbox, CURRENT_RMS_REQUESTS_PER_MINUTE="120", RMS_WEBHOOK_TOKEN="a" * 16
+    )
+    url = "https://rms.example.com"
+    assert command("webhooks", "register", url, environment=environment).returncode == 0
     found = examined(environment, healthy=True)
     assert levels(found, "warning") == {"daemon"}
     assert "rms-pipeline up" in found["daemon"][2]

@@ -1,10 +1,12 @@
 """The environment: what is accepted, and what a person is told when it is not."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from rms_pipeline.settings import SettingsError, load_settings, with_search_path
+from rms_pipeline.console import prepare
+from rms_pipeline.settings import SettingsError, load_settings, settings, with_search_path
 
 VARIABLES = (
     *("CURRENT_RMS_SUBDOMAIN", "CURRENT_RMS_API_KEY", "CURRENT_RMS_BASE_URL", "DAGSTER_HOME"),
@@ -98,6 +100,28 @@ def test_secrets_are_stars_in_every_rendering(monkeypatch: pytest.MonkeyPatch) -
 def test_a_dotenv_file_is_read(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("RMS_SYNC_DAYS_BACK=7\n")
     assert load_settings().days_back == 7
+
+
+def test_where_dagster_keeps_its_configuration_may_stand_in_a_dotenv_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "put back afterwards")
+    monkeypatch.delenv("DAGSTER_HOME")
+    (tmp_path / ".env").write_text(f"DAGSTER_HOME={tmp_path}/dagster\n")
+    settings.cache_clear()
+    assert prepare().dagster_home == tmp_path / "dagster"
+    assert os.environ["DAGSTER_HOME"] == f"{tmp_path}/dagster"
+    settings.cache_clear()
+
+
+@pytest.mark.parametrize("password", ["100%sure", "a%", "50%/50", "p%zz"])
+def test_a_password_with_a_bare_percent_sign_is_refused_with_advice_and_not_repeated(
+    password: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POSTGRES_URL", f"postgresql://rms:{password}@db/rms")
+    with pytest.raises(SettingsError, match="% is %25") as caught:
+        load_settings()
+    assert password not in str(caught.value)
 
 
 def test_a_search_path_keeps_the_other_options_of_a_url() -> None:

@@ -36,6 +36,19 @@ def webhooks(
     return done
 
 
+def test_replay_says_when_there_is_nothing_to_replay_and_when_there_is_no_mirror(
+    environment: dict[str, str],
+) -> None:
+    without = webhooks("replay", environment=environment, code=1).stderr
+    assert "holds no mirror yet" in without
+    assert "Traceback" not in without
+    assert command("migrate", environment=environment).returncode == 0
+    assert "There are no dead letters" in webhooks("replay", environment=environment).stdout
+    assert (
+        "None of these is a dead letter" in webhooks("replay", "7", environment=environment).stdout
+    )
+
+
 def test_webhooks_are_listed_registered_and_removed(
     environment: dict[str, str], sandbox: SandboxServer
 ) -> None:

@@ -64,6 +64,8 @@ class Fault:
 
 _named_decoder = msgspec.json.Decoder(_Named)
 _value_decoder = msgspec.json.Decoder(Any)
+# JSON may be right, and still hold what no number here can (1e999), or be nested too deeply.
+_UNREADABLE = (ValueError, RecursionError)
 
 _WHOLE = re.compile(r"[+-]?\d{1,19}", re.ASCII)
 
@@ -83,7 +85,11 @@ class Reader:
         return None if raw is NULL else self._text_of(field, raw)
 
     def _text_of(self, field: str, raw: Raw) -> str | None:
-        value: object = _value_decoder.decode(raw)
+        try:
+            value: object = _value_decoder.decode(raw)
+        except _UNREADABLE:
+            self._fault(field, "is not a value that can be read", raw)
+            return None
         if value is None or value == "":
             return None
         if isinstance(value, str):
@@ -113,7 +119,7 @@ class Reader:
             return None
         try:
             named = _named_decoder.decode(raw)
-        except msgspec.DecodeError:
+        except _UNREADABLE:
             self._fault(field, "is not an object with a name", raw)
             return None
         return None if named.name is NULL else self._text_of(f"{field}.name", named.name)
@@ -124,7 +130,7 @@ class Reader:
             return None
         try:
             return to_whole(_value_decoder.decode(raw))
-        except ValueError:
+        except _UNREADABLE:
             self._fault(field, "is not a whole number of 64 bits", raw)
             return None
 
@@ -135,10 +141,10 @@ class Reader:
         raw = getattr(self._fields, field)
         if raw is NULL:
             return None
-        value: object = _value_decoder.decode(raw)
-        if value is None or value == "":
-            return None
         try:
+            value: object = _value_decoder.decode(raw)
+            if value is None or value == "":
+                return None
             if not isinstance(value, str):
                 raise TypeError
             moment = datetime.fromisoformat(value)
@@ -146,7 +152,7 @@ class Reader:
                 return moment
             # A time without an offset is UTC: that is how the API writes all others.
             return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-        except (TypeError, ValueError, OverflowError):
+        except (TypeError, OverflowError, *_UNREADABLE):
             self._fault(field, "is not a date and time", raw)
             return None
 

@@ -118,6 +118,7 @@ class Transport:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.base_url = base_url
+        self.subdomain = subdomain
         self.budget = budget
         self.counts = CallCounts()
         self._patience = patience or Patience()
@@ -180,6 +181,8 @@ class Transport:
                     self.counts.add(throttled=1)
                     throttled_since = throttled_since or now
                     wait = error.wait if error.wait is not None else self._backoff(3)
+                    # Others may bear it longer, and must not ask meanwhile.
+                    self.budget.pause(wait)
                     if now + wait - throttled_since > self._patience.throttled:
                         raise ApiUnavailable(
                             f"Current RMS kept answering 429 (too many requests) for "
@@ -187,7 +190,6 @@ class Transport:
                             "Another integration may be using up the account's limit: lower "
                             "CURRENT_RMS_REQUESTS_PER_MINUTE, or try at a quieter time."
                         ) from None
-                    self.budget.pause(wait)
                     continue
                 throttled_since = None
                 failures += 1
@@ -199,7 +201,10 @@ class Transport:
                         "then run the sync again, or the command that asked."
                     ) from None
                 self.counts.add(retried=1)
-                wait = error.wait if error.wait is not None else self._backoff(failures)
+                # Maintenance may end before it said it would: whoever holds a lock asks on.
+                wait = self._backoff(failures)
+                if error.wait is not None:
+                    wait = min(error.wait, _LONGEST_BACKOFF)
                 logger.warning("Current RMS: %s; trying again in %.1f s", error, wait)
                 time.sleep(wait)
                 asked_at = self.now()

@@ -6,9 +6,11 @@ from pydantic import Field
 from rms_pipeline.actions import act
 from rms_pipeline.defs.config import LaunchpadConfig
 from rms_pipeline.defs.resources import MirrorResource
-from rms_pipeline.mirror.changes import changes_after
+from rms_pipeline.mirror.changes import await_writers, changes_after
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.settings import settings
+
+HANDED_OVER_TAG = "rms/handed_over_until"
 
 
 class ChangesConfig(LaunchpadConfig):
@@ -18,12 +20,22 @@ class ChangesConfig(LaunchpadConfig):
     until: int = Field(description="up to this one.")
 
 
-@dg.op(description="Calls the functions of rms_pipeline/actions.py for each change.")
+@dg.op(
+    description="Calls the functions of rms_pipeline/actions.py for each change.",
+    # Twenty minutes in all, for a chat server that restarts.
+    retry_policy=dg.RetryPolicy(max_retries=7, delay=5, backoff=dg.Backoff.EXPONENTIAL),
+)
 def act_on_changes(
     context: dg.OpExecutionContext, config: ChangesConfig, mirror: MirrorResource
 ) -> None:
+    # Where an attempt, or the run that this one repeats, came to: what it handed over stays so.
+    run, handed_over = context.run, [config.after]
+    for id_ in filter(None, (run.run_id, run.parent_run_id)):
+        earlier = context.instance.get_run_by_id(id_)
+        handed_over.append(int(earlier.tags.get(HANDED_OVER_TAG, 0)) if earlier else 0)
+    after = max(handed_over)
     with mirror.database.session() as connection:
-        changes = changes_after(connection, config.after, config.until - config.after)
+        changes = changes_after(connection, after, config.until - after)
     for change in changes:
         if change.id <= config.until:
             called = act(change)
@@ -32,6 +44,7 @@ def act_on_changes(
                 f"{change.new_value} by {change.changed_by or 'somebody'}: "
                 f"{', '.join(called) or 'no action waits for it'}"
             )
+            context.instance.add_run_tags(run.run_id, {HANDED_OVER_TAG: str(change.id)})
 
 
 @dg.job(description="Acts on changes of status and state; see rms_pipeline/actions.py.")
@@ -48,6 +61,7 @@ def business_events() -> None:
 )
 def business_events_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     with open_database(settings()).session() as connection:
+        await_writers(connection)
         if context.cursor is None:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT coalesce(max(id), 0) FROM opportunity_changes")

@@ -13,6 +13,7 @@ import pandas as pd
 from rms_pipeline.charts import Bar, bar_chart, status_colour
 from rms_pipeline.mirror.audit import Audit
 from rms_pipeline.sync.landing import LandedWalk
+from rms_pipeline.sync.queued import WorkedOff
 from rms_pipeline.sync.settling import Settled
 
 
@@ -72,6 +73,21 @@ def audit_metadata(audit: Audit) -> dict[str, Any]:
     if audit.lag_seconds is not None:
         metadata["webhook_lag_seconds"] = round(audit.lag_seconds, 1)
     return metadata
+
+
+def refresh_metadata(done: WorkedOff, row_count: int) -> dict[str, Any]:
+    """Of `opportunities` after refreshes by id."""
+    result = done.refreshed.result
+    return {
+        "dagster/row_count": row_count,
+        "webhook_events": done.settled,
+        "refreshed": done.opportunities,
+        "created": result.created,
+        "updated": result.updated,
+        "unchanged": result.unchanged,
+        "deleted": done.refreshed.deleted,
+        "api_calls": done.refreshed.calls,
+    }
 
 
 def status_metadata(frame: pd.DataFrame) -> dict[str, Any]:

@@ -7,10 +7,9 @@ import dagster as dg
 from rms_pipeline.defs.assets import INCREMENTAL
 from rms_pipeline.defs.housekeeping import housekeeping
 from rms_pipeline.mirror.embedded import open_database
-from rms_pipeline.mirror.history import has_full_sync
+from rms_pipeline.mirror.history import FULL_SYNCS, has_full_sync
 from rms_pipeline.settings import settings
 
-_SYNCS = ("initial_sync", "incremental_sync", "reconciliation")
 UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -31,9 +30,11 @@ def reason_to_skip(
     return None
 
 
-def _reason_to_skip(instance: dg.DagsterInstance, *, needs_full_sync: bool) -> str | None:
+def _reason_to_skip(
+    instance: dg.DagsterInstance, gives_way_to: Collection[str], *, needs_full_sync: bool
+) -> str | None:
     runs = instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY))
-    under_way = {run.job_name for run in runs if run.job_name in _SYNCS}
+    under_way = {run.job_name for run in runs if run.job_name in gives_way_to}
     with open_database(settings()).session() as connection:
         full = has_full_sync(connection)
     return reason_to_skip(under_way, needs_full_sync=needs_full_sync, has_full_sync=full)
@@ -47,7 +48,7 @@ def _reason_to_skip(instance: dg.DagsterInstance, *, needs_full_sync: bool) -> s
     description="Every 15 minutes: what changed since the last sync.",
 )
 def incremental_sync(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    reason = _reason_to_skip(context.instance, needs_full_sync=True)
+    reason = _reason_to_skip(context.instance, [INCREMENTAL, *FULL_SYNCS], needs_full_sync=True)
     return dg.SkipReason(reason) if reason else dg.RunRequest()
 
 
@@ -60,7 +61,8 @@ def incremental_sync(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | d
     "mirror is complete.",
 )
 def reconciliation(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    reason = _reason_to_skip(context.instance, needs_full_sync=False)
+    # It has one tick a day, and rather waits for an incremental sync than for tomorrow.
+    reason = _reason_to_skip(context.instance, FULL_SYNCS, needs_full_sync=False)
     return dg.SkipReason(reason) if reason else dg.RunRequest()
 
 

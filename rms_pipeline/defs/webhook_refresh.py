@@ -6,7 +6,7 @@ from pydantic import Field
 from rms_pipeline.defs.assets import RECORDS_FAILED_TAG, RECORDS_SYNCED_TAG, SYNC_TYPE_TAG
 from rms_pipeline.defs.config import LaunchpadConfig
 from rms_pipeline.defs.failures import Explained, explained
-from rms_pipeline.defs.metadata import status_metadata
+from rms_pipeline.defs.metadata import refresh_metadata, status_metadata
 from rms_pipeline.defs.resources import CurrentRmsResource, MirrorResource
 from rms_pipeline.defs.schedules import UNDER_WAY
 from rms_pipeline.mirror.database import is_locked
@@ -15,7 +15,7 @@ from rms_pipeline.mirror.queue import FAST_LANE_LOCK, queue_state
 from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
 from rms_pipeline.settings import settings
 from rms_pipeline.sync.queued import WorkedOff, work_off
-from rms_pipeline.sync.refreshing import Refreshed, refresh
+from rms_pipeline.sync.refreshing import refresh
 
 # What a living fast lane has not taken up by then, it will not.
 FAST_LANE_SECONDS = 10.0
@@ -42,36 +42,31 @@ def refresh_opportunities(
 ) -> None:
     database, run = mirror.database, context.run.run_id
     total = WorkedOff()
-    by_hand = Refreshed()
     with (
         explained("refresh"),
         current_rms.client(database) as client,
         database.session() as connection,
     ):
         if config.ids:
-            by_hand = refresh(database, client, config.ids, run)
+            total.refreshed += refresh(database, client, config.ids, run)
+            total.opportunities += len(set(config.ids))
         lives = is_locked(database, FAST_LANE_LOCK)
         while True:
             done = work_off(
                 database, connection, client, run, older_than=FAST_LANE_SECONDS if lives else 0.0
             )
-            total.settled += done.settled
-            total.failed += done.failed + done.dead
-            total.opportunities += done.opportunities
-            total.refreshed.result += done.refreshed.result
-            total.refreshed.deleted += done.refreshed.deleted
-            total.error = done.error or total.error
+            total += done
             if not done.claimed or done.error:
                 break
-        calls = client.counts.calls
+        # With those that led to nothing.
+        total.refreshed.calls = client.counts.calls
     frame = refresh_status_counts(database, settings().time_zone)
-    result = total.refreshed.result
-    result += by_hand.result
+    failed = total.failed + total.dead
     context.instance.add_run_tags(
         run,
         {
-            RECORDS_SYNCED_TAG: str(total.opportunities + len(set(config.ids))),
-            RECORDS_FAILED_TAG: str(total.failed + result.failed),
+            RECORDS_SYNCED_TAG: str(total.opportunities),
+            RECORDS_FAILED_TAG: str(failed + total.refreshed.result.failed),
         },
     )
     with database.session() as connection:
@@ -79,22 +74,13 @@ def refresh_opportunities(
     context.log_event(
         dg.AssetMaterialization(
             "opportunities",
-            metadata={
-                "dagster/row_count": rows,
-                "webhook_events": total.settled,
-                "refreshed": total.opportunities + len(set(config.ids)),
-                "created": result.created,
-                "updated": result.updated,
-                "unchanged": result.unchanged,
-                "deleted": total.refreshed.deleted + by_hand.deleted,
-                "api_calls": calls,
-            },
+            metadata=refresh_metadata(total, rows),
         )
     )
     context.log_event(dg.AssetMaterialization("status_counts", metadata=status_metadata(frame)))
     if total.error:
         raise Explained(
-            f"{total.failed} events went back to the queue and will be tried again: {total.error}"
+            f"{failed} events went back to the queue and will be tried again: {total.error}"
         )
 
 

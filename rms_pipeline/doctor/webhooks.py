@@ -63,13 +63,13 @@ def check_queue(exam: Examination) -> Iterator[Finding]:
     if state.dead:
         yield warning(
             "queue",
-            f"{state.dead:,} dead letters: webhook events whose refresh failed too often.",
+            f"Dead letters: {state.dead:,} (webhook events whose refresh failed too often).",
             "The dashboard shows their errors; `rms-pipeline webhooks replay` tries them again.",
         )
     elif state.oldest_seconds > _WAITS_TOO_LONG.total_seconds():
         yield warning(
             "queue",
-            f"{state.depth:,} webhook events wait, the oldest for "
+            f"Webhook events waiting: {state.depth:,}, the oldest for "
             f"{state.oldest_seconds / 60:,.0f} min.",
             "They are worked off by the web service and by Dagster's sensor webhook_refresh: start "
             "`rms-pipeline up`, or look into its logs.",
@@ -82,7 +82,7 @@ def check_queue(exam: Examination) -> Iterator[Finding]:
             "`rms-pipeline webhooks list` shows how the last deliveries went.",
         )
     else:
-        yield fine("queue", f"{state.depth:,} webhook events wait, no dead letters.")
+        yield fine("queue", f"Webhook events waiting: {state.depth:,}. No dead letters.")
 
 
 def _failed(event: Subscribed) -> bool:

@@ -46,8 +46,18 @@ def note_changes(cursor: Cursor, staged: str, run: str) -> None:
     )
 
 
+def await_writers(connection: Connection) -> None:
+    """Until the transaction ends, nobody is about to add a change with an id below those there are.
+
+    Ids are given out before they are committed: whoever goes on from the highest that can be seen
+    would pass over a lower one that comes later. Raises LockNotAvailable (psycopg2) after 10 s.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL lock_timeout = '10s'; LOCK opportunity_changes IN SHARE MODE")
+
+
 def changes_after(connection: Connection, last: int, limit: int = 500) -> list[Change]:
-    """Changes with an id above `last`, oldest first."""
+    """Changes with an id above `last`, oldest first. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT id, opportunity_id, field, old_value, new_value, changed_at, changed_by,"

@@ -85,12 +85,23 @@ class Database:
         All processes stamp what they fetch by one clock, and a wall clock set back during a run
         reorders nothing.
         """
-        with self.session() as connection, connection.cursor() as cursor:
-            cursor.execute("SELECT clock_timestamp()")
-            row = cursor.fetchone()
-        assert row is not None
-        start, tick = row[0], time.monotonic()
-        return lambda: start + timedelta(seconds=time.monotonic() - tick)
+        with self.session() as connection:
+            return clock_of(connection)
+
+
+def clock_of(connection: Connection) -> Callable[[], datetime]:
+    """`Database.clock`, by a connection that is open already. Commits.
+
+    A process that lives long takes a new one now and then: monotonic clocks drift, and stand still
+    while a machine sleeps.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        row = cursor.fetchone()
+    connection.commit()
+    assert row is not None
+    start, tick = row[0], time.monotonic()
+    return lambda: start + timedelta(seconds=time.monotonic() - tick)
 
 
 def lock_key(name: str) -> int:

@@ -9,6 +9,7 @@ from datetime import datetime
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.mirror.order import Fetch, supersedes
+from rms_pipeline.mirror.versions import IN_THE_FUTURE
 
 _COPIED = (
     "id, name, subject, description, starts_at, ends_at, opportunity_status, created_at_rms,"
@@ -28,7 +29,7 @@ def unseen_rows(
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT o.id FROM opportunities o JOIN opportunity_versions v USING (id)"
-            f" WHERE {IN_WINDOW} AND v.asked_at < %(started)s AND NOT EXISTS"
+            f" WHERE {IN_WINDOW} AND (v.asked_at < %(started)s OR v.{IN_THE_FUTURE}) AND NOT EXISTS"
             " (SELECT FROM (SELECT unnest(record_ids) AS id FROM raw_rms_pages"
             " WHERE walk = %(walk)s) seen WHERE seen.id = o.id) ORDER BY o.id",
             {"start": window[0], "end": window[1], "started": started_at, "walk": walk},
@@ -57,12 +58,33 @@ def oldest_outside(
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT o.id FROM opportunities o WHERE NOT {IN_WINDOW}"
-            " ORDER BY o.synced_at, o.id LIMIT %(limit)s",
+            # What was asked for in the future was asked for by a wrong clock.
+            " ORDER BY o.synced_at <= clock_timestamp(), o.synced_at, o.id LIMIT %(limit)s",
             {"start": window[0], "end": window[1], "limit": limit},
         )
         found = [row[0] for row in cursor.fetchall()]
     connection.commit()
     return found
+
+
+def those_kept(connection: Connection, ids: Sequence[int]) -> list[int]:
+    """Those of `ids` that have a live row. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT id FROM opportunities WHERE id = ANY(%s) ORDER BY id", (list(ids),))
+        found = [row[0] for row in cursor.fetchall()]
+    connection.commit()
+    return found
+
+
+def note_asked(connection: Connection, gone: Mapping[int, tuple[datetime, datetime]]) -> None:
+    """Notes when rows were asked for that are gone but stay, so that others come first. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE opportunities o SET synced_at = n.asked_at FROM"
+            " unnest(%s::bigint[], %s::timestamptz[]) AS n (id, asked_at) WHERE o.id = n.id",
+            (list(gone), [asked for asked, _ in gone.values()]),
+        )
+    connection.commit()
 
 
 def move_to_deleted(
@@ -85,14 +107,15 @@ def move_to_deleted(
             (ids,),
         )
         cursor.execute(
-            "SELECT id, asked_at, answered_at, updated_at_rms, deleted FROM opportunity_versions"
+            "SELECT id, asked_at, answered_at, updated_at_rms, deleted,"
+            f" asked_at IS NULL OR {IN_THE_FUTURE} FROM opportunity_versions"
             " WHERE id = ANY(%s) ORDER BY id FOR UPDATE",
             (ids,),
         )
         going = []
-        for id_, asked, answered, updated, deleted in cursor.fetchall():
+        for id_, asked, answered, updated, deleted, is_void in cursor.fetchall():
             absence = Fetch(*gone[id_], None, deleted=True)
-            if asked is None or supersedes(absence, Fetch(asked, answered, updated, deleted)):
+            if is_void or supersedes(absence, Fetch(asked, answered, updated, deleted)):
                 going.append(id_)
         cursor.execute(
             "DELETE FROM deleted_opportunities d USING opportunities o"

@@ -83,7 +83,8 @@ def has_full_sync(connection: Connection) -> bool:
         cursor.execute(
             "SELECT EXISTS (SELECT FROM sync_metadata WHERE status = 'completed'"
             " AND sync_type IN ('initial_sync', 'reconciliation'))"
-            " AND EXISTS (SELECT FROM walks WHERE kind = 'full' AND completed_at IS NOT NULL)"
+            # The history outlives a change of accounts, and a walk that landed may not be merged.
+            " AND EXISTS (SELECT FROM walks WHERE kind = 'full' AND settled_at IS NOT NULL)"
         )
         row = cursor.fetchone()
     return bool(row and row[0])

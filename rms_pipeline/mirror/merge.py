@@ -148,7 +148,7 @@ def _merge_batch(
                     continue
             if id_ not in present:
                 new.append(whole(record))
-                if k.fetch is not None and k.fetch.deleted:
+                if k.deleted:
                     restored.append(id_)
             elif alike:
                 same.append(id_)

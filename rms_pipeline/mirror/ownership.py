@@ -1,11 +1,25 @@
 """Which account a mirror is of: two accounts, or an account and invented data, must never mix."""
 
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
 from rms_pipeline.mirror.database import Database, DatabaseError
 
 _EMPTIED = (
     "opportunities, deleted_opportunities, opportunity_versions, opportunity_changes, walks,"
     " raw_rms_pages, webhook_events, status_counts, week_counts, sync_faults, sync_progress"
 )
+
+
+def demand_mirror_of(connection: Connection, account: str) -> None:
+    """Raises DatabaseError when the mirror has become another account's meanwhile. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT value FROM mirror_state WHERE name = 'account'")
+        row = cursor.fetchone()
+    connection.commit()
+    if row is not None and row[0] != account:
+        raise DatabaseError(
+            f"This database now mirrors the account {row[0]}, so nothing of {account} goes into it."
+        )
 
 
 def claim_mirror(database: Database, account: str, *, sandbox: str) -> bool:

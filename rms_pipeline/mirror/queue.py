@@ -18,6 +18,16 @@ LEASE = timedelta(seconds=60)
 ATTEMPTS = 8
 FAST_LANE_LOCK = "fast lane"
 _WAITING = "processed_at IS NULL AND dead_at IS NULL"
+# No attempt is put off for longer than these, and nothing is received in the future: such a moment
+# was noted by a wrong clock, and nobody waits for it.
+_DUE = (
+    "(next_attempt_at <= clock_timestamp()"
+    " OR next_attempt_at > clock_timestamp() + interval '10 min')"
+    " AND (claimed_until IS NULL OR claimed_until < clock_timestamp()"
+    " OR claimed_until > clock_timestamp() + interval '10 min')"
+    " AND (received_at <= clock_timestamp() - make_interval(secs => %(older)s)"
+    " OR received_at > clock_timestamp() + interval '1 min')"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +129,7 @@ def claim(
     with connection.cursor() as cursor:
         cursor.execute(
             f"WITH due AS MATERIALIZED (SELECT id, opportunity_id FROM webhook_events"
-            f" WHERE {_WAITING} AND next_attempt_at <= clock_timestamp()"
-            " AND received_at <= clock_timestamp() - make_interval(secs => %(older)s)"
-            " AND (claimed_until IS NULL OR claimed_until < clock_timestamp())"
+            f" WHERE {_WAITING} AND {_DUE}"
             " ORDER BY next_attempt_at LIMIT 5000 FOR UPDATE SKIP LOCKED),"
             " chosen AS (SELECT opportunity_id FROM due GROUP BY 1 ORDER BY min(id)"
             " LIMIT %(most)s)"
@@ -231,18 +239,14 @@ def _events(connection: Connection, where: str, **values: int) -> list[StoredEve
 def queue_state(connection: Connection, *, older_than: float = 0.0) -> QueueState:
     """How the queue stands; only events that nobody works on and that have waited `older_than`
     seconds are counted when that is given."""
-    unclaimed = (
-        " AND received_at <= clock_timestamp() - make_interval(secs => %(older)s)"
-        " AND next_attempt_at <= clock_timestamp()"
-        " AND (claimed_until IS NULL OR claimed_until < clock_timestamp())"
-    )
+    unclaimed = f" AND {_DUE}" if older_than else ""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT count(*) FILTER (WHERE {_WAITING}{unclaimed if older_than else ''}),"
+            f"SELECT count(*) FILTER (WHERE {_WAITING}{unclaimed}),"
             " count(*) FILTER (WHERE dead_at IS NOT NULL),"
             f" min(received_at) FILTER (WHERE {_WAITING}),"
-            f" coalesce(extract(epoch FROM clock_timestamp() - min(received_at)"
-            f" FILTER (WHERE {_WAITING})), 0)::float8"
+            f" coalesce(greatest(extract(epoch FROM clock_timestamp() - min(received_at)"
+            f" FILTER (WHERE {_WAITING})), 0), 0)::float8"
             " FROM webhook_events WHERE processed_at IS NULL",
             {"older": older_than},
         )

@@ -4,10 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import psycopg2
 from isal import isal_zlib  # zlib's format, four times as fast
 from psycopg2 import Binary
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extras import NumericRange
+
+_LAND = (
+    "INSERT INTO raw_rms_pages (run, walk, page, segment, request, asked_at, fetched_at, api_date,"
+    " record_count, record_ids, covers, window_start, window_end, size_bytes, body)"
+    " SELECT %s, %s, coalesce(max(page), 0) + 1, %s, %s, %s, %s, %s, %s, %s::bigint[],"
+    " %s::int8range, %s, %s, %s, %s FROM raw_rms_pages WHERE run = %s"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,31 +43,36 @@ def land_page(connection: Connection, run: str, walk: int, page: RawPage) -> Non
     covers = None
     if page.covers is not None:
         covers = NumericRange(page.covers[0], page.covers[1], "[]")
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO raw_rms_pages (run, walk, page, segment, request, asked_at, fetched_at,"
-            " api_date, record_count, record_ids, covers, window_start, window_end,"
-            " size_bytes, body)"
-            " SELECT %s, %s, coalesce(max(page), 0) + 1, %s, %s, %s, %s, %s, %s, %s::bigint[],"
-            " %s::int8range, %s, %s, %s, %s FROM raw_rms_pages WHERE run = %s",
-            (
-                run,
-                walk,
-                page.segment,
-                page.request,
-                page.asked_at,
-                page.answered_at,
-                page.api_date,
-                page.record_count,
-                list(page.record_ids),
-                covers,
-                *(page.window or (None, None)),
-                len(page.body),
-                Binary(isal_zlib.compress(page.body, 1)),
-                run,
-            ),
-        )
+    values = (
+        run,
+        walk,
+        page.segment,
+        page.request,
+        page.asked_at,
+        page.answered_at,
+        page.api_date,
+        page.record_count,
+        list(page.record_ids),
+        covers,
+        *(page.window or (None, None)),
+        len(page.body),
+        Binary(isal_zlib.compress(page.body, 1)),
+        run,
+    )
+    while not _landed(connection, values):
+        # Another process of the same name (there may be several web services) took the number.
+        pass
+
+
+def _landed(connection: Connection, values: tuple[object, ...]) -> bool:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(_LAND, values)
+    except psycopg2.errors.UniqueViolation:
+        connection.rollback()
+        return False
     connection.commit()
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,16 @@ from rms_pipeline.mirror.order import Fetch
 @dataclass(frozen=True, slots=True)
 class Known:
     """What a row stands for: the fetch, None when nothing is known yet, and the fingerprint of what
-    came, None for a record with faults and for one that is gone."""
+    came, None for a record with faults and for one that is gone (`deleted`)."""
 
     fetch: Fetch | None
     fingerprint: bytes | None
+    deleted: bool = False
 
+
+# A fetch that was answered by then was stamped while the database's clock was wrong. It counts for
+# nothing, or every fetch until that moment comes would lose to it.
+IN_THE_FUTURE = "answered_at > clock_timestamp() + interval '1 min'"
 
 # Of an id that this very fetch was the first to bring.
 FIRST = Known(None, None)
@@ -70,14 +75,15 @@ def claim_versions(
 
 def _lock_known(cursor: Cursor, ids: list[int]) -> dict[int, Known]:
     cursor.execute(
-        "SELECT id, asked_at, answered_at, updated_at_rms, deleted, fingerprint"
+        "SELECT id, asked_at, answered_at, updated_at_rms, deleted, fingerprint,"
+        f" asked_at IS NULL OR {IN_THE_FUTURE}"
         " FROM opportunity_versions WHERE id = ANY(%s) ORDER BY id FOR UPDATE",
         (ids,),
     )
     known = {}
-    for id_, asked, answered, updated, deleted, fingerprint in cursor.fetchall():
-        fetch = None if asked is None else Fetch(asked, answered, updated, deleted)
-        known[id_] = Known(fetch, None if fingerprint is None else bytes(fingerprint))
+    for id_, asked, answered, updated, deleted, fingerprint, is_void in cursor.fetchall():
+        fetch = None if is_void else Fetch(asked, answered, updated, deleted)
+        known[id_] = Known(fetch, None if fingerprint is None else bytes(fingerprint), deleted)
     return known
 
 

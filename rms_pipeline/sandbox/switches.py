@@ -36,8 +36,8 @@ class Switches:
 
 
 FaultKind = Literal[
-    "slow", "error_500", "error_502", "error_503", "rate_limited", "truncated", "broken_off",
-    "html_200", "dropped", "hang", "redirect", "wrong_shape",
+    "slow", "error_400", "error_500", "error_502", "error_503", "rate_limited", "truncated",
+    "broken_off", "html_200", "dropped", "hang", "redirect", "wrong_shape",
 ]  # fmt: skip
 
 

@@ -1,10 +1,13 @@
 """Working off the queue of webhooks: the same for the fast lane, the sensor's run and anyone."""
 
+import contextlib
+import logging
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.current_rms.client import CurrentRmsClient
@@ -17,9 +20,11 @@ from rms_pipeline.current_rms.errors import (
     Unauthorized,
 )
 from rms_pipeline.current_rms.pacing import Lane
-from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.database import Database, DatabaseError, clock_of
 from rms_pipeline.mirror.queue import Claim, claim, give_back, settle
 from rms_pipeline.sync.refreshing import Refreshed, refresh
+
+logger = logging.getLogger(__name__)
 
 # What says nothing about the event: it is tried again for as long as it takes. (An opportunity that
 # is gone is no error here: a list that is not found is.)
@@ -41,6 +46,19 @@ class WorkedOff:
     error: str | None = None
     blameless: bool = False
 
+    def __iadd__(self, other: "WorkedOff") -> "WorkedOff":
+        """Adds up what several claims led to; `error` and `blameless` are the later one's."""
+        self.claimed += other.claimed
+        self.settled += other.settled
+        self.failed += other.failed
+        self.dead += other.dead
+        self.opportunities += other.opportunities
+        self.refreshed += other.refreshed
+        self.received_at += other.received_at
+        if other.error:
+            self.error, self.blameless = other.error, other.blameless
+        return self
+
 
 def work_off(
     database: Database,
@@ -53,13 +71,22 @@ def work_off(
     """Claims up to a hundred opportunities' events, refreshes them in one call, settles them.
 
     What cannot be refreshed goes back into the queue. Raises psycopg2.Error or DatabaseError when
-    the database fails; the claim then ends by itself.
+    the database fails; the claim then ends by itself at the latest. From then on `client` goes by
+    the database's clock as it is now.
     """
     done = WorkedOff()
     claimed = claim(connection, f"{run} {uuid.uuid4()}", older_than=older_than)
     done.claimed = len(claimed.events)
     if claimed.events:
-        _work_off(database, connection, client, run, claimed, claimed.opportunities, done)
+        client.now = clock_of(connection)
+        try:
+            _work_off(database, connection, client, run, claimed, claimed.opportunities, done)
+        except (psycopg2.Error, DatabaseError) as error:
+            # Nobody need wait for the lease to end, where the database can still be told so.
+            with contextlib.suppress(psycopg2.Error):
+                connection.rollback()
+                give_back(connection, claimed, claimed.opportunities, str(error), blameless=True)
+            raise
     return done
 
 
@@ -74,7 +101,10 @@ def _work_off(
 ) -> None:
     try:
         refreshed = refresh(database, client, ids, run, lane=Lane.LIVE)
-    except CurrentRmsError as error:
+    except (psycopg2.Error, DatabaseError):
+        raise
+    except Exception as error:
+        # Whatever it is, it must not keep the other events waiting for ever.
         blameless = isinstance(error, _BLAMELESS)
         if not blameless and len(ids) > 1:
             # One of them is at fault; the others must not suffer for it.
@@ -82,6 +112,8 @@ def _work_off(
             _work_off(database, connection, client, run, claimed, ids[:half], done)
             _work_off(database, connection, client, run, claimed, ids[half:], done)
             return
+        if not isinstance(error, CurrentRmsError):
+            logger.exception("Opportunities %s could not be refreshed", list(ids))
         events = len(claimed.events_of(ids))
         dead = give_back(connection, claimed, ids, str(error), blameless=blameless)
         done.failed += events - dead
@@ -91,7 +123,4 @@ def _work_off(
     done.settled += settle(connection, claimed, ids)
     done.opportunities += len(ids)
     done.received_at += [claimed.received_at[e] for e in claimed.events_of(ids)]
-    done.refreshed.result += refreshed.result
-    done.refreshed.gone |= refreshed.gone
-    done.refreshed.deleted += refreshed.deleted
-    done.refreshed.calls += refreshed.calls
+    done.refreshed += refreshed

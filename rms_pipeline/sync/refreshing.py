@@ -9,6 +9,7 @@ from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import move_to_deleted
 from rms_pipeline.mirror.merge import MergeResult
+from rms_pipeline.mirror.ownership import demand_mirror_of
 from rms_pipeline.sync.by_id import ask_by_id
 from rms_pipeline.sync.storing import store_answer
 
@@ -24,6 +25,13 @@ class Refreshed:
     gone: set[int] = field(default_factory=set)
     deleted: int = 0
     calls: int = 0
+
+    def __iadd__(self, other: "Refreshed") -> "Refreshed":
+        self.result += other.result
+        self.gone |= other.gone
+        self.deleted += other.deleted
+        self.calls += other.calls
+        return self
 
 
 def refresh(
@@ -41,6 +49,8 @@ def refresh(
     done = Refreshed()
     before = client.counts.calls
     with database.session() as connection:
+        # A client that lives long may be of an account that has had to make room.
+        demand_mirror_of(connection, client.subdomain)
         walk = walks.begin_walk(connection, run, walks.REFRESH)
         for verdict in ask_by_id(client, sorted(set(ids)), witness=None, lane=lane):
             for answer in verdict.answers:

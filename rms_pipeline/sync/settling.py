@@ -4,8 +4,9 @@ A row leaves only by two witnesses: a complete reading of where it should be did
 asking for it by its id finds nothing. If too many would leave at once, none does.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
@@ -18,7 +19,9 @@ from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import (
     count_window,
     move_to_deleted,
+    note_asked,
     oldest_outside,
+    those_kept,
     unseen_rows,
 )
 from rms_pipeline.mirror.merge import MergeResult
@@ -36,7 +39,8 @@ _BY_ID_ALONE = "outside the window; asking for it by id, twice, found nothing"
 class Settled:
     """What a full walk led to. Counts are rows.
 
-    `deleted` left the table. `held_back` would have, but were too many to go without confirmation.
+    `deleted` left the table. `held_back` would have, but were too many to go without confirmation;
+    `held_outside` are the ids of those of them that lie outside the window, from earlier walks too.
     `left_window` were not in the walk but are there. `reverified` rows outside the window were
     asked for again. `result` is what was merged meanwhile.
     """
@@ -44,13 +48,18 @@ class Settled:
     certificate: Certificate
     deleted: int = 0
     held_back: int = 0
+    held_outside: list[int] = field(default_factory=list)
     left_window: int = 0
     reverified: int = 0
     calls: int = 0
     result: MergeResult = field(default_factory=MergeResult)
 
     def deletions(self) -> dict[str, Any]:
-        return {"deleted": self.deleted, "held_back": self.held_back}
+        return {
+            "deleted": self.deleted,
+            "held_back": self.held_back,
+            "held_outside": self.held_outside,
+        }
 
 
 def settle_full_walk(
@@ -85,6 +94,7 @@ def settle_full_walk(
             certificate=certificate,
             deleted=settling.deleted,
             held_back=settling.held_back,
+            held_outside=settling.held_outside,
             left_window=settling.left_window,
             reverified=reverified,
             calls=client.counts.calls - before,
@@ -111,11 +121,13 @@ class _Settling:
         assert walk.window is not None
         self.result = MergeResult()
         self.deleted = self.held_back = self.left_window = 0
+        self.held_outside: list[int] = []
         self._connection, self._client, self._walk, self._run = connection, client, walk, run
         self._window = walk.window
         self._most: float = max(
             GUARDED_COUNT, GUARDED_SHARE * count_window(connection, walk.window)
         )
+        self._confirmed = confirmed
         if confirmed:
             self._most = float("inf")
 
@@ -140,26 +152,39 @@ class _Settling:
         self.deleted += len(move_to_deleted(self._connection, gone, _BY_TWO_WITNESSES))
 
     def reverify(self, calls: int) -> int:
-        """Asks again for rows outside the window, those of longest ago first."""
-        last = self._client.counts.calls + calls
+        """Asks again for rows outside the window, those of longest ago first.
+
+        Once it is confirmed that rows may go, those held back before are asked for as well.
+        """
+        last = walks.newest_walk(self._connection, kind=walks.FULL, settled=True)
+        held = (last.deletions or {}).get("held_outside", []) if last else []
+        held = those_kept(self._connection, held)
+        limit = self._client.counts.calls + calls
         ids = oldest_outside(self._connection, self._window, 100 * calls)
-        asked = 0
-        gone = {}
+        asked = self._ask_again(held) if self._confirmed else {}
         for start in range(0, len(ids), 100):
-            if self._client.counts.calls >= last:
+            if self._client.counts.calls >= limit:
                 break
-            # Without a witness every absence is asked for twice: no walk vouches for these rows.
-            for verdict in ask_by_id(
-                self._client, ids[start : start + 100], witness=None, lane=Lane.WALK
-            ):
-                for answer in verdict.answers:
-                    self.result += store_answer(
-                        self._connection, self._run, self._walk.id, "by_id", answer
-                    )
-                gone.update(verdict.gone)
-            asked += min(100, len(ids) - start)
+            asked |= self._ask_again([i for i in ids[start : start + 100] if i not in asked])
+        gone = {id_: times for id_, times in asked.items() if times is not None}
         if self.deleted + len(gone) > self._most:
-            self.held_back += len(gone)
+            note_asked(self._connection, gone)
+            held = sorted({*held, *gone})
         else:
             self.deleted += len(move_to_deleted(self._connection, gone, _BY_ID_ALONE))
+        there = {id_ for id_, times in asked.items() if times is None}
+        self.held_outside = those_kept(self._connection, [i for i in held if i not in there])
+        self.held_back += len(self.held_outside)
+        return len(asked)
+
+    def _ask_again(self, ids: Sequence[int]) -> dict[int, tuple[datetime, datetime] | None]:
+        """For each id when its absence was asked for and answered, None for one that is there."""
+        asked: dict[int, tuple[datetime, datetime] | None] = dict.fromkeys(ids)
+        # Without a witness every absence is asked for twice: no walk vouches for these rows.
+        for verdict in ask_by_id(self._client, ids, witness=None, lane=Lane.WALK):
+            for answer in verdict.answers:
+                self.result += store_answer(
+                    self._connection, self._run, self._walk.id, "by_id", answer
+                )
+            asked.update(verdict.gone)
         return asked

@@ -76,12 +76,11 @@ class FastLane:
                 # Shared: there may be several receivers, and the sensor asks whether one lives.
                 cursor.execute("SELECT pg_advisory_lock_shared(%s)", (lock_key(FAST_LANE_LOCK),))
                 cursor.execute(f"LISTEN {CHANNEL}")
-            clock = self._database.clock()
             last = WorkedOff()
             while not self._stopped.is_set():
                 last = work_off(self._database, hand, client, RUN)
-                now = clock()
                 if last.claimed:
+                    now = client.now()
                     self._note(last, [(now - r).total_seconds() for r in last.received_at])
                 if not last.claimed or last.blameless:
                     self._wait(ear)

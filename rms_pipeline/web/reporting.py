@@ -9,7 +9,7 @@ import threading
 import pandas as pd
 from dagster import AssetMaterialization, DagsterInstance
 
-from rms_pipeline.defs.metadata import status_metadata
+from rms_pipeline.defs.metadata import refresh_metadata, status_metadata
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
 from rms_pipeline.sync.queued import WorkedOff
@@ -41,11 +41,7 @@ class Reporter:
 
     def __call__(self, done: WorkedOff) -> None:
         with self._lock:
-            self._done.settled += done.settled
-            self._done.opportunities += done.opportunities
-            self._done.refreshed.result += done.refreshed.result
-            self._done.refreshed.deleted += done.refreshed.deleted
-            self._done.refreshed.calls += done.refreshed.calls
+            self._done += done
 
     def _run(self) -> None:
         while True:
@@ -64,21 +60,11 @@ class Reporter:
         frame = refresh_status_counts(self._database, self._time_zone)
         with self._database.session() as connection:
             rows = count_rows(connection)
-        result = done.refreshed.result
         self._instance.report_runless_asset_event(
             AssetMaterialization(
                 "opportunities",
                 description="Refreshed by webhooks, as they came.",
-                metadata={
-                    "dagster/row_count": rows,
-                    "webhook_events": done.settled,
-                    "refreshed": done.opportunities,
-                    "created": result.created,
-                    "updated": result.updated,
-                    "unchanged": result.unchanged,
-                    "deleted": done.refreshed.deleted,
-                    "api_calls": done.refreshed.calls,
-                },
+                metadata=refresh_metadata(done, rows),
             )
         )
         if self._counted is None or not frame.equals(self._counted):

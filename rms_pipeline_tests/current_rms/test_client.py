@@ -8,7 +8,7 @@ from email.utils import format_datetime
 import pytest
 from requests.structures import CaseInsensitiveDict
 
-from rms_pipeline.current_rms import answers
+from rms_pipeline.current_rms import answers, transport
 from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
 from rms_pipeline.current_rms.errors import ApiUnavailable, Unprocessable
 from rms_pipeline.sandbox import Faults, SandboxServer, Store, Switches
@@ -52,6 +52,27 @@ def test_an_api_that_only_says_429_ends_with_a_reason(client_for: MakeClient) ->
         pytest.raises(ApiUnavailable, match="CURRENT_RMS_REQUESTS_PER_MINUTE"),
     ):
         client_for(sandbox.url, patience=patience).list_opportunities(())
+
+
+def test_maintenance_that_promises_to_take_long_is_asked_again_before(
+    client_for: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    monkeypatch.setattr(transport, "retry_after", lambda _: 86_400.0)
+    with SandboxServer(Store(5), faults=Faults(queue=["error_503"])) as sandbox:
+        client_for(sandbox.url, patience=Patience()).list_opportunities(())
+    assert waits == [30.0]
+
+
+def test_a_limit_that_one_does_not_wait_for_holds_the_others_too(client_for: MakeClient) -> None:
+    with SandboxServer(Store(5), faults=Faults(queue=["rate_limited"])) as sandbox:
+        client = client_for(sandbox.url, patience=Patience(throttled=0))
+        with pytest.raises(ApiUnavailable):
+            client.list_opportunities(())
+        asked = time.monotonic()
+        client.list_opportunities(())
+    assert time.monotonic() - asked > 0.5
 
 
 def test_an_unknown_parameter_is_final_and_quotes_the_api(client_for: MakeClient) -> None:

@@ -51,6 +51,30 @@ def test_second_choices_of_the_mapping_are_used_when_the_first_are_absent() -> N
     assert found.total_value == Decimal("12.50")
 
 
+@pytest.mark.parametrize("value", ["1e999", "9" * 5_000, "[" * 600 + "]" * 600, '{"a": 1e999}'])
+@pytest.mark.parametrize(
+    "field", ["subject", "number", "starts_at", "status_name", "member_id", "member", "owner"]
+)
+def test_a_value_that_is_json_and_that_nothing_can_hold_costs_its_own_field_only(
+    field: str, value: str
+) -> None:
+    for raw in (value, f'{{"name": {value}}}'):
+        record = f'{{"id": 7, "{field}": {raw}, "charge_total": "12.50"}}'
+        found = decode_record(msgspec.Raw(record.encode()))
+        assert isinstance(found, Opportunity)
+        assert (found.id, found.charge_total) == (7, Decimal("12.50"))
+
+
+def test_a_number_beyond_all_numbers_is_a_fault() -> None:
+    found = decode_record(msgspec.Raw(b'{"id": 7, "subject": 1e999, "ends_at": 1e999}'))
+    assert isinstance(found, Opportunity)
+    assert (found.name, found.ends_at) == ("Opportunity 7", None)
+    assert [(f.field, f.raw_value) for f in found.faults] == [
+        ("subject", "1e999"),
+        ("ends_at", "1e999"),
+    ]
+
+
 @pytest.mark.parametrize("absent", [None, ""])
 def test_an_absent_date_or_number_is_null_and_no_fault(absent: str | None) -> None:
     found = decode(starts_at=absent, charge_total=absent, member_id=absent, member=absent)

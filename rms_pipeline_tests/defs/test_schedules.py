@@ -44,6 +44,23 @@ def test_a_scheduled_sync_is_skipped_with_a_reason_while_one_is_running(
     assert decide(schedules.incremental_sync, instance) == "run"
 
 
+def test_reconciliation_has_one_tick_a_day_and_gives_it_up_to_no_incremental_sync(
+    instance: dg.DagsterInstance,
+) -> None:
+    materialize(instance)
+    job = build_defs().resolve_job_def("incremental_sync")
+    instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    assert "incremental_sync is running" in decide(schedules.incremental_sync, instance)
+    assert decide(schedules.reconciliation, instance) == "run"
+
+
+def test_a_walk_that_landed_and_was_never_merged_is_no_full_sync(
+    instance: dg.DagsterInstance,
+) -> None:
+    materialize(instance, "raw_rms_pages")
+    assert "No full sync" in decide(schedules.incremental_sync, instance)
+
+
 @pytest.mark.parametrize("name", ["incremental_sync", "reconciliation", "housekeeping"])
 def test_a_schedule_is_on_by_default(name: str) -> None:
     schedule = build_defs().resolve_schedule_def(name)

@@ -1,5 +1,6 @@
 """The sensor and the run behind the fast lane, and business events."""
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -163,6 +164,55 @@ def test_a_conversion_to_order_reaches_the_action_that_waits_for_it(
         (id_, "Quotation", "Order")
     ]
     assert not decide(instance, business_events_sensor, told.cursor).run_requests
+
+
+def test_an_action_that_fails_gets_its_change_again_and_the_others_once(
+    instance: dg.DagsterInstance,
+    database: Database,
+    registered: list[actions.Change],
+) -> None:
+    with database.session() as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO opportunity_changes (opportunity_id, field, new_value)"
+            " SELECT n, 'state_name', 'Order' FROM generate_series(1, 3) AS n"
+        )
+    fails = iter([True, False])
+
+    @actions.when(actions.STATE)
+    def stumble(change: actions.Change) -> None:
+        if change.opportunity_id == 2 and next(fails):
+            raise RuntimeError("the chat server restarts")
+
+    job = build_defs().resolve_job_def("business_events")
+    config = {"ops": {"act_on_changes": {"config": {"after": 0, "until": 3}}}}
+    result = job.execute_in_process(instance=instance, run_config=config, raise_on_error=False)
+    assert result.success
+    # The other action of the second change had come first.
+    assert [c.opportunity_id for c in registered] == [1, 2, 2, 3]
+
+
+def test_no_change_is_passed_over_because_it_is_committed_late(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    insert = (
+        "INSERT INTO opportunity_changes (opportunity_id, field, new_value)"
+        " VALUES (1, 'state_name', 'Order')"
+    )
+    begins = decide(instance, business_events_sensor)
+    with database.session() as slow, slow.cursor() as cursor:
+        cursor.execute(insert)
+        with database.session() as quick, quick.cursor() as other:
+            other.execute(insert)
+        told: list[dg.SensorExecutionData] = []
+        looking = threading.Thread(
+            target=lambda: told.append(decide(instance, business_events_sensor, begins.cursor))
+        )
+        looking.start()
+        looking.join(1)
+    looking.join(30)
+    requests = told[0].run_requests or []
+    config = requests[0].run_config["ops"]["act_on_changes"]["config"]
+    assert config["until"] - config["after"] == 2
 
 
 def test_what_the_fast_lane_did_shows_in_dagster(

@@ -3,8 +3,11 @@
 import time
 from collections.abc import Callable
 
+import pytest
+
 from rms_pipeline.mirror.queue import ATTEMPTS, replay
 from rms_pipeline.sandbox import Faults, Store
+from rms_pipeline.sandbox.switches import FaultKind
 from rms_pipeline_tests.processes import wait_until
 from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.web.conftest import Web, delivery
@@ -68,10 +71,11 @@ def test_a_destroyed_opportunity_leaves_by_the_same_way(serve: Serve) -> None:
     assert web.query("SELECT id FROM deleted_opportunities") == [(id_,)]
 
 
-def test_an_api_that_is_down_costs_no_event_an_attempt(serve: Serve) -> None:
+@pytest.mark.parametrize("fault", ["error_502", "redirect"])
+def test_an_api_that_is_down_costs_no_event_an_attempt(serve: Serve, fault: FaultKind) -> None:
     web = serve()
     id_ = web.sandbox.store.ids()[0]
-    web.sandbox.faults = Faults(probabilities={"error_502": 1.0})
+    web.sandbox.faults = Faults(probabilities={fault: 1.0})
     web.post(delivery(1, id_))
     given_back = "SELECT attempts, dead_at FROM webhook_events WHERE error IS NOT NULL"
     assert wait_until(lambda: web.query(f"{given_back} AND claimed_until IS NULL")) == [(0, None)]
@@ -87,7 +91,7 @@ def test_an_event_whose_refresh_is_refused_dies_alone_and_can_be_replayed(serve:
 
     def refuse(path: str) -> None:
         if refused["on"] and f"={poison}" in path:
-            web.sandbox.faults.queue = ["redirect"]
+            web.sandbox.faults.queue = ["error_400"]
 
     web.sandbox.before_request = refuse
     with web.database.session() as connection, connection.cursor() as cursor:
@@ -101,7 +105,7 @@ def test_an_event_whose_refresh_is_refused_dies_alone_and_can_be_replayed(serve:
     )
     assert web.query("SELECT id FROM opportunities") == [(good,)]
     error = web.query("SELECT error FROM webhook_events WHERE dead_at IS NOT NULL")[0][0]
-    assert "redirect" in error
+    assert "answered 400" in error
     refused["on"] = False
     with web.database.session() as connection:
         assert replay(connection) == 1

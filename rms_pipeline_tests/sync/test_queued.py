@@ -1,0 +1,130 @@
+"""Working off the queue when something else goes wrong than the API."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg2
+import pytest
+
+from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
+from rms_pipeline.mirror.database import DatabaseError
+from rms_pipeline.mirror.ownership import claim_mirror
+from rms_pipeline.mirror.queue import ATTEMPTS
+from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN, Store
+from rms_pipeline.sync.queued import WorkedOff, work_off
+from rms_pipeline_tests.sync.conftest import Mirror
+
+MakeMirror = Callable[..., Mirror]
+
+
+def tell(mirror: Mirror, *ids: int, attempts: int = 0) -> None:
+    with mirror.database.session() as connection, connection.cursor() as cursor:
+        for id_ in ids:
+            cursor.execute(
+                "INSERT INTO webhook_events (subject_type, opportunity_id, attempts)"
+                " VALUES ('Opportunity', %s, %s)",
+                (id_, attempts),
+            )
+
+
+def run_query(mirror: Mirror, statement: str) -> list[tuple[Any, ...]]:
+    with mirror.database.session() as connection, connection.cursor() as cursor:
+        cursor.execute(statement)
+        return cursor.fetchall() if cursor.description else []
+
+
+def work(mirror: Mirror, client: CurrentRmsClient | None = None) -> WorkedOff:
+    with mirror.database.session() as connection:
+        return work_off(mirror.database, connection, client or mirror.client(), "run")
+
+
+@pytest.mark.parametrize("hours", [-8, 8])
+def test_a_client_that_has_lived_through_a_change_of_clocks_is_put_right(
+    mirror_of: MakeMirror, hours: int
+) -> None:
+    mirror = mirror_of(Store(5))
+    id_ = mirror.store.ids()[0]
+    client = mirror.client()
+    mirror.full_sync()
+    client = mirror.client()
+    wrong = datetime.now(UTC) + timedelta(hours=hours)
+    client.now = lambda: wrong
+    mirror.store.edit(id_, {"subject": "Edited"})
+    tell(mirror, id_)
+    assert work(mirror, client).refreshed.result.updated == 1
+    assert mirror.rows()[id_]["name"] == "Edited"
+    mirror.store.edit(id_, {"subject": "Edited again"})
+    mirror.full_sync()
+    assert mirror.rows()[id_]["name"] == "Edited again"
+
+
+class Stumbling(CurrentRmsClient):
+    """Fails in a way that nobody has foreseen, over one opportunity."""
+
+    stumbles_over = 0
+
+    def list_opportunities(self, params: Any, **options: Any) -> ListAnswer:
+        if ("q[id_in][]", str(self.stumbles_over)) in params:
+            raise RuntimeError("nobody has foreseen this")
+        return super().list_opportunities(params, **options)
+
+
+def test_what_nobody_has_foreseen_costs_its_own_event_only(
+    mirror_of: MakeMirror, caplog: pytest.LogCaptureFixture
+) -> None:
+    mirror = mirror_of(Store(40))
+    good, bad = mirror.store.ids()[:7], mirror.store.ids()[7]
+    tell(mirror, *good)
+    tell(mirror, bad, attempts=ATTEMPTS - 1)
+    client = mirror.client()
+    client.__class__ = Stumbling
+    assert isinstance(client, Stumbling)
+    client.stumbles_over = bad
+    done = work(mirror, client)
+    assert (done.settled, done.failed, done.dead) == (len(good), 0, 1)
+    assert set(mirror.rows()) == set(good)
+    assert "nobody has foreseen this" in caplog.text
+    dead = "SELECT opportunity_id, error FROM webhook_events WHERE dead_at IS NOT NULL"
+    assert run_query(mirror, dead) == [(bad, "nobody has foreseen this")]
+
+
+def test_a_database_that_fails_in_the_middle_keeps_no_event_waiting_for_the_lease(
+    mirror_of: MakeMirror,
+) -> None:
+    mirror = mirror_of(Store(5))
+    tell(mirror, mirror.store.ids()[0])
+    run_query(mirror, "ALTER TABLE opportunities RENAME TO hidden")
+    with pytest.raises(psycopg2.Error):
+        work(mirror)
+    run_query(mirror, "ALTER TABLE hidden RENAME TO opportunities")
+    waits = "SELECT claimed_until, attempts, next_attempt_at < now() + interval '15 s'"
+    assert run_query(mirror, f"{waits} FROM webhook_events") == [(None, 0, True)]
+
+
+def test_an_event_stamped_by_a_clock_that_was_ahead_is_taken_up_all_the_same(
+    mirror_of: MakeMirror,
+) -> None:
+    mirror = mirror_of(Store(5))
+    tell(mirror, mirror.store.ids()[0])
+    run_query(
+        mirror,
+        "UPDATE webhook_events SET received_at = now() + interval '9 h', next_attempt_at ="
+        " now() + interval '9 h', claimed_until = now() + interval '9 h'",
+    )
+    assert work(mirror).settled == 1
+
+
+def test_a_client_of_an_account_that_had_to_make_room_writes_nothing(
+    mirror_of: MakeMirror,
+) -> None:
+    mirror = mirror_of(Store(5))
+    claim_mirror(mirror.database, SANDBOX_SUBDOMAIN, sandbox=SANDBOX_SUBDOMAIN)
+    claim_mirror(mirror.database, "acme", sandbox=SANDBOX_SUBDOMAIN)
+    tell(mirror, mirror.store.ids()[0], 999_999)
+    with pytest.raises(DatabaseError, match="mirrors the account acme"):
+        work(mirror)
+    assert mirror.rows() == {}
+    assert run_query(mirror, "SELECT count(*) FROM opportunity_versions") == [(0,)]
+    settled = "SELECT count(*) FROM webhook_events WHERE processed_at IS NOT NULL OR dead_at IS"
+    assert run_query(mirror, f"{settled} NOT NULL") == [(0,)]

@@ -1,0 +1,55 @@
+"""Rows outside the window that too many of are gone: held back, remembered, and let go."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from rms_pipeline.sandbox import Store
+from rms_pipeline.sync.refreshing import refresh
+from rms_pipeline_tests.sync.conftest import Mirror
+
+MakeMirror = Callable[..., Mirror]
+
+
+def with_old_ones(mirror: Mirror, count: int) -> list[int]:
+    """Ids of mirrored opportunities that lie before the window."""
+    day = (mirror.store.today - timedelta(days=700)).strftime("%Y-%m-%dT00:00:00.000Z")
+    ids = [mirror.store.create({"starts_at": day, "ends_at": day}) for _ in range(count)]
+    refresh(mirror.database, mirror.client(), ids, "refresh")
+    return ids
+
+
+def test_what_was_held_back_makes_room_for_others_and_goes_when_it_is_confirmed(
+    mirror_of: MakeMirror,
+) -> None:
+    mirror = mirror_of(Store(60))
+    purged, other = with_old_ones(mirror, 130), with_old_ones(mirror, 1)[0]
+    for id_ in purged:
+        mirror.store.delete(id_)
+    mirror.store.edit(other, {"subject": "Silently edited", "updated_at": None})
+    first = mirror.full_sync(reverify_calls=20).settled
+    assert (first.held_back, first.deleted) == (100, 0)
+    # The rest of them, and the one that had to wait behind them.
+    second = mirror.full_sync(reverify_calls=20).settled
+    assert (second.held_back, second.deleted) == (130, 0)
+    assert mirror.rows()[other]["name"] == "Silently edited"
+    assert set(purged) <= set(mirror.rows())
+    # As the command does it: no calls for rows outside, but for those.
+    done = mirror.full_sync(confirm_deletions=True).settled
+    assert (done.held_back, done.held_outside) == (0, [])
+    assert mirror.deleted() == set(purged)
+    assert mirror.full_sync().settled.held_back == 0
+
+
+def test_a_row_that_was_held_back_and_is_there_again_is_forgotten(mirror_of: MakeMirror) -> None:
+    mirror = mirror_of(Store(60))
+    old = with_old_ones(mirror, 30)
+    records = {id_: mirror.store.get(id_, ()) or {} for id_ in old}
+    for id_ in old:
+        mirror.store.delete(id_)
+    assert mirror.full_sync(reverify_calls=1).settled.held_outside == old
+    for id_, record in records.items():
+        mirror.store.put(id_, record)
+    # Not asked about, so nothing is known to have changed.
+    assert mirror.full_sync().settled.held_back == len(old)
+    assert mirror.full_sync(reverify_calls=1).settled.held_back == 0
+    assert set(old) <= set(mirror.rows())
