@@ -26,6 +26,7 @@ from tabulate import tabulate
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN
 from rms_pipeline.settings import child_environment
+from rms_pipeline_tests.processes import why_not_here
 from rms_pipeline_tests.servers import (
     POSTGRESQL_15,
     embedded_postgresql,
@@ -39,6 +40,9 @@ PROJECT = Path(__file__).parent.parent
 HERE = Path(__file__).parent
 # So wide a window holds every row, whatever the way it comes.
 EVERYTHING_DAYS = 20_000
+
+if _reason := why_not_here():
+    sys.exit(_reason)
 
 
 def servers(choice: str | None) -> list[str]:
@@ -149,7 +153,7 @@ def environment(url: str, api_url: str, **changes: str | None) -> dict[str, str]
     """For `rms-pipeline` on the database and the API, without a limit, over all there is."""
     values: dict[str, str | None] = {
         "POSTGRES_URL": url,
-        "POSTGRES_URL_NON_POOLING": None,
+        "POSTGRES_URL_NON_POOLING": url,
         "CURRENT_RMS_SUBDOMAIN": SANDBOX_SUBDOMAIN,
         "CURRENT_RMS_API_KEY": SANDBOX_API_KEY,
         "CURRENT_RMS_BASE_URL": api_url,

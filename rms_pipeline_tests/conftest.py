@@ -1,6 +1,7 @@
 """Real servers for the tests: PostgreSQL, embedded and (where installed) 15, and the sandbox."""
 
 import contextlib
+import signal
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
@@ -15,6 +16,7 @@ from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.schema import migrate
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN
 from rms_pipeline.settings import settings
+from rms_pipeline_tests.processes import why_not_here
 from rms_pipeline_tests.servers import (
     POSTGRESQL_15 as POSTGRESQL_15,
 )
@@ -40,7 +42,16 @@ LONGEST = (
     "sync/test_any_sequence.py",
     "sync/test_traps.py",
 )
-QUICK = Patience(connect=2, read=2, answer=5, attempts=8, throttled=30, backoff=0.02)
+# Impatient with refusals only: a call that is made again is one more than a test counts.
+QUICK = Patience(connect=10, read=20, answer=60, attempts=8, throttled=30, backoff=0.02)
+
+
+def pytest_configure() -> None:
+    if reason := why_not_here():
+        raise pytest.UsageError(reason)
+    # A script's background jobs and all their children ignore it, with which Dagster ends its own.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -117,7 +128,7 @@ def dagsters_tables(database: Database) -> Iterator[None]:
     """Dagster's tables in the database, and the view over them."""
     with pytest.MonkeyPatch.context() as changes:
         changes.setenv("POSTGRES_URL", database.url.get_secret_value())
-        changes.delenv("POSTGRES_URL_NON_POOLING", raising=False)
+        changes.setenv("POSTGRES_URL_NON_POOLING", database.url.get_secret_value())
         settings.cache_clear()
         MirrorPostgresStorage.from_config_value(None, {})
         yield

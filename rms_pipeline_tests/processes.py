@@ -1,16 +1,21 @@
 """Real processes: the command, and `dagster dev`."""
 
+import contextlib
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO, Any, TypeVar
 
 import psycopg2
+import requests
 
+from rms_pipeline.dagster_api import LOCATION
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN, SandboxServer
 from rms_pipeline.settings import child_environment
 
@@ -18,6 +23,19 @@ PROJECT = Path(__file__).parent.parent
 SECRET_KEY = "planted-key-71f3"
 SECRET_PASSWORD = "planted-password-88c2"
 SECRET_TOKEN = "planted-api-token-40d7"
+REPOSITORY = {"repositoryLocationName": LOCATION, "repositoryName": "__repository__"}
+
+Seen = TypeVar("Seen")
+
+
+def why_not_here() -> str | None:
+    """What keeps tests and benchmarks from running in this checkout."""
+    if not (PROJECT / ".env").exists():
+        return None
+    return (
+        f"{PROJECT / '.env'} would lead what is started here to a real account or database: "
+        "move it elsewhere, or use another clone."
+    )
 
 
 def with_password(url: str) -> str:
@@ -41,17 +59,57 @@ def environment_for(url: str, sandbox: SandboxServer, **changes: str | None) -> 
     return child_environment(**values)
 
 
+def _without_gaps(environment: dict[str, str]) -> dict[str, str]:
+    """With the variable set that would be looked for in a `.env` file when it is not."""
+    return {"POSTGRES_URL_NON_POOLING": environment.get("POSTGRES_URL", ""), **environment}
+
+
 def command(
     *arguments: str, environment: dict[str, str], timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "rms_pipeline.cli", *arguments],
-        env=environment,
+        env=_without_gaps(environment),
         cwd=PROJECT,
         capture_output=True,
         text=True,
         timeout=timeout,
     )
+
+
+@contextlib.contextmanager
+def started(
+    *arguments: str,
+    environment: dict[str, str],
+    stdout: int | IO[Any] | None = None,
+    stderr: int | IO[Any] | None = None,
+) -> Iterator["subprocess.Popen[str]"]:
+    """The command, running; it is told to end and none of its group outlives the block."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "rms_pipeline.cli", *arguments],
+        env=_without_gaps(environment),
+        cwd=PROJECT,
+        stdout=stdout,
+        stderr=stderr,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            # Not the group: that the command ends its own children is part of what is tested.
+            process.terminate()
+            _leave_nothing(process)
+
+
+def _leave_nothing(process: "subprocess.Popen[Any]") -> None:
+    """Waits for the head of a group, kills whatever is left of it. Raises TimeoutExpired."""
+    try:
+        process.wait(timeout=90)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def query(environment: dict[str, str], statement: str) -> list[tuple[object, ...]]:
@@ -82,20 +140,73 @@ class Dagster:
         with log.open("ab") as out:
             self.process = subprocess.Popen(
                 [sys.executable, *arguments],
-                env=environment,
+                env=_without_gaps(environment),
                 cwd=PROJECT,
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
             )
 
+    def wait_until_quiet(self) -> None:
+        """Until it is up and starts nothing by the clock."""
+        wait_until(lambda: stop_schedules(self.url))
+
     def end(self, number: int) -> None:
-        os.killpg(self.process.pid, number)
-        self.process.wait(timeout=60)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+        _leave_nothing(self.process)
 
 
-def wait_until(condition: Callable[[], object], timeout: float = 90) -> None:
+def stop_schedules(url: str) -> bool:
+    """Switches every schedule off; whether that was done, which takes a Dagster with code loaded.
+
+    A sync that started by itself at a quarter of an hour would be counted with those of a test.
+    """
+    selector = {"selector": REPOSITORY}
+    try:
+        found = _ask(url, _SCHEDULES, selector)["schedulesOrError"].get("results", [])
+        for schedule in found:
+            _ask(url, _STOP, {"id": schedule["scheduleState"]["id"]})
+        found = _ask(url, _SCHEDULES, selector)["schedulesOrError"].get("results", [])
+    except requests.ConnectionError:
+        return False
+    return bool(found) and {s["scheduleState"]["status"] for s in found} == {"STOPPED"}
+
+
+def reset_schedules(url: str) -> None:
+    """Leaves every schedule as the code has it."""
+    for schedule in _ask(url, _SCHEDULES, {"selector": REPOSITORY})["schedulesOrError"]["results"]:
+        selector = {**REPOSITORY, "scheduleName": schedule["name"]}
+        _ask(url, _RESET, {"selector": selector})
+
+
+_SCHEDULES = """
+query Schedules($selector: RepositorySelector!) {
+  schedulesOrError(repositorySelector: $selector) {
+    ... on Schedules { results { name scheduleState { id status } } }
+  }
+}
+"""
+_STOP = "mutation Stop($id: String!) { stopRunningSchedule(id: $id) { __typename } }"
+_RESET = """
+mutation Reset($selector: ScheduleSelector!) {
+  resetSchedule(scheduleSelector: $selector) { __typename }
+}
+"""
+
+
+def _ask(url: str, asked: str, variables: dict[str, Any]) -> dict[str, Any]:
+    body = {"query": asked, "variables": variables}
+    answer = requests.post(f"{url}/graphql", json=body, timeout=60)
+    answer.raise_for_status()
+    data: dict[str, Any] = answer.json()["data"]
+    return data
+
+
+def wait_until(condition: Callable[[], Seen], timeout: float = 90) -> Seen:
+    """What the condition was once it was true."""
     deadline = time.monotonic() + timeout
-    while not condition():
+    while not (seen := condition()):
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.2)
+    return seen

@@ -6,15 +6,18 @@ import pty
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
 import requests
+import typer
+from typer.testing import CliRunner
 
+from rms_pipeline.cli import app
 from rms_pipeline.dagster_api import answers, is_up, launch
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline_tests.conftest import new_database
@@ -28,6 +31,8 @@ from rms_pipeline_tests.processes import (
     environment_for,
     free_port,
     query,
+    started,
+    stop_schedules,
     wait_until,
 )
 
@@ -54,6 +59,22 @@ def everything_stored(environment: dict[str, str]) -> str:
     for (table,) in tables:
         texts += [str(r[0]) for r in query(environment, f"SELECT t::text FROM {table} t")]
     return "\n".join(texts)
+
+
+def commands(group: Any, *path: str) -> Iterator[tuple[str, ...]]:
+    """Where every command is in the tree, groups too."""
+    yield path
+    for name, found in getattr(group, "commands", {}).items():
+        yield from commands(found, *path, name)
+
+
+def test_every_command_shows_its_help() -> None:
+    paths = list(commands(typer.main.get_command(app)))
+    assert {("up",), ("sync", "initial"), ("webhooks", "register")} <= set(paths)
+    for path in paths:
+        shown = CliRunner().invoke(app, [*path, "--help"])
+        assert shown.exit_code == 0, (path, shown.output, shown.exception)
+        assert "Usage: " in shown.output
 
 
 def test_a_sync_in_the_foreground_answers_in_json_and_is_in_the_history(
@@ -232,13 +253,7 @@ def test_ctrl_c_in_mid_sync_leaves_a_failed_sync_and_whole_rows(
 ) -> None:
     environment = environment_for(empty_url, sandbox)
     sandbox.latency = 2.0
-    with subprocess.Popen(
-        [sys.executable, "-m", "rms_pipeline.cli", "sync", "initial"],
-        env=environment,
-        cwd=PROJECT,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as child:
+    with started("sync", "initial", environment=environment, stderr=subprocess.PIPE) as child:
         wait_until(lambda: len(sandbox.requests) >= 1)
         child.send_signal(signal.SIGINT)
         _, stderr = child.communicate(timeout=60)
@@ -250,14 +265,8 @@ def test_a_database_that_drops_the_sync_fails_it_with_a_reason(
     empty_url: str, sandbox: SandboxServer
 ) -> None:
     environment = environment_for(empty_url, sandbox)
-    sandbox.latency = 1.0
-    with subprocess.Popen(
-        [sys.executable, "-m", "rms_pipeline.cli", "sync", "initial"],
-        env=environment,
-        cwd=PROJECT,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as child:
+    sandbox.latency = 2.0
+    with started("sync", "initial", environment=environment, stderr=subprocess.PIPE) as child:
         wait_until(lambda: len(sandbox.requests) >= 2)
         query(
             environment,
@@ -280,7 +289,7 @@ def test_dagster_dev_killed_in_mid_run_fails_that_run_and_the_next_one_succeeds(
         log = tmp_path / "dagster.log"
         dagster = Dagster(environment, log)
         try:
-            wait_until(lambda: is_up(dagster.url))
+            dagster.wait_until_quiet()
             sandbox.latency = 30.0
             sandbox.requests.clear()
             run = launch(dagster.url, "initial_sync")
@@ -295,9 +304,9 @@ def test_dagster_dev_killed_in_mid_run_fails_that_run_and_the_next_one_succeeds(
         sandbox.latency = 0.0
         dagster = Dagster(environment, log)
         try:
-            wait_until(lambda: is_up(dagster.url))
+            dagster.wait_until_quiet()
             history = "SELECT status, error FROM sync_metadata WHERE id = '" + run + "'"
-            wait_until(lambda: query(environment, history)[0][0] == "failed", timeout=15)
+            wait_until(lambda: query(environment, history)[0][0] == "failed")
             assert "died" in str(query(environment, history)[0][1])
             following = launch(dagster.url, "initial_sync")
             done = f"SELECT status FROM sync_metadata WHERE id = '{following}'"
@@ -313,18 +322,15 @@ def test_up_makes_everything_ready_and_leaves_nothing_running(
     environment = environment_for(empty_url, sandbox, RMS_API_TOKEN=SECRET_TOKEN)
     port, web_port = free_port(), free_port()
     log = tmp_path / "up.log"
-    with log.open("wb") as out:
-        up = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "rms_pipeline.cli", "up", "--host", "0.0.0.0"),
-                *("--dagster-port", str(port), "--port", str(web_port)),
-            ],
-            env=environment,
-            cwd=PROJECT,
-            stdout=out,
-            stderr=out,
-        )
-    try:
+    ports = ["--dagster-port", str(port), "--port", str(web_port)]
+    with (
+        log.open("wb") as out,
+        started(
+            *("up", "--host", "0.0.0.0", *ports), environment=environment, stdout=out, stderr=out
+        ) as up,
+    ):
+        dagster_url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: stop_schedules(dagster_url) or up.poll() is not None, timeout=180)
         wait_until(lambda: "Ready" in log.read_text() or up.poll() is not None, timeout=180)
         text = log.read_text()
         assert "Ready" in text, text
@@ -334,10 +340,10 @@ def test_up_makes_everything_ready_and_leaves_nothing_running(
         assert SECRET_TOKEN not in text
         assert f"http://127.0.0.1:{web_port}/, the API token is in RMS_API_TOKEN" in text
         assert "without TLS" in text
-        assert requests.get(f"http://127.0.0.1:{port}/server_info", timeout=5).ok
-        assert requests.get(f"http://127.0.0.2:{web_port}/healthz", timeout=5).ok
+        assert requests.get(f"http://127.0.0.1:{port}/server_info", timeout=30).ok
+        assert requests.get(f"http://127.0.0.2:{web_port}/healthz", timeout=30).ok
         with pytest.raises(requests.ConnectionError):
-            requests.get(f"http://127.0.0.2:{port}/server_info", timeout=5)
+            requests.get(f"http://127.0.0.2:{port}/server_info", timeout=30)
         synced = requests.post(
             f"http://127.0.0.1:{web_port}/api/sync/incremental",
             headers={"Authorization": f"Bearer {SECRET_TOKEN}"},
@@ -349,13 +355,11 @@ def test_up_makes_everything_ready_and_leaves_nothing_running(
         assert "--dagster-port" in taken.stderr
         status = command("status", environment=environment)
         assert SECRET_TOKEN not in status.stdout + status.stderr
-    finally:
         up.send_signal(signal.SIGTERM)
-        up.wait(timeout=60)
-    assert up.returncode == 0
-    assert not is_up(f"http://127.0.0.1:{port}")
-    left = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-    wait_until(lambda: query(environment, left) == [(1,)], timeout=10)
+        assert up.wait(timeout=90) == 0
+        assert not is_up(dagster_url)
+        left = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        wait_until(lambda: query(environment, left) == [(1,)], timeout=60)
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -367,20 +371,17 @@ def test_the_link_that_lets_a_browser_in_is_printed_on_a_terminal_only(
     )
     port = free_port()
     reader, writer = pty.openpty() if terminal else os.pipe()
-    web = subprocess.Popen(
-        [sys.executable, "-m", "rms_pipeline.cli", "web", "--port", str(port)],
-        env=environment,
-        cwd=PROJECT,
-        stdout=writer,
-        stderr=subprocess.DEVNULL,
-    )
-    os.close(writer)
     try:
-        wait_until(lambda: answers(f"http://127.0.0.1:{port}/healthz"))
-        printed = os.read(reader, 10_000).decode()
+        with started(
+            *("web", "--port", str(port)),
+            environment=environment,
+            stdout=writer,
+            stderr=subprocess.DEVNULL,
+        ):
+            os.close(writer)
+            wait_until(lambda: answers(f"http://127.0.0.1:{port}/healthz"))
+            printed = os.read(reader, 10_000).decode()
     finally:
-        web.terminate()
-        web.wait(timeout=60)
         os.close(reader)
     link = f"http://127.0.0.1:{port}/?token={SECRET_TOKEN}"
     assert (link in printed) == terminal

@@ -2,12 +2,13 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
+from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.errors import ApiUnavailable, CurrentRmsError, Unauthorized
 from rms_pipeline.current_rms.window import Window, iso
 from rms_pipeline.mirror.database import Database
@@ -236,8 +237,9 @@ def test_an_api_that_limits_stalls_truncates_and_errs_still_ends_equal_to_the_tr
         slow_seconds=0.3,
         hang_seconds=3,
     )
+    patience = replace(QUICK, read=2, answer=5)
     with SandboxServer(store, faults=faults) as sandbox:
-        landed, _ = sync(database, client_for(sandbox.url), window)
+        landed, _ = sync(database, client_for(sandbox.url, patience=patience), window)
     assert landed.retried_calls > 0
     assert landed.throttled_calls > 0
     assert_equal(database, store, window)
@@ -247,7 +249,7 @@ def test_an_api_that_never_recovers_fails_with_a_reason_and_no_page_is_lost(
     database: Database, client_for: MakeClient, window: Window
 ) -> None:
     store = Store(2_000)
-    patience = Patience(connect=1, read=1, answer=2, attempts=3, throttled=1, backoff=0.01)
+    patience = replace(QUICK, attempts=3, throttled=1, backoff=0.01)
     with SandboxServer(store) as sandbox:
         served = 0
 

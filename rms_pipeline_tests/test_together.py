@@ -1,10 +1,12 @@
 """Two of everything at once, by schedule, command and Dagster; and workers that are killed."""
 
+import contextlib
+import itertools
 import os
 import random
 import signal
 import subprocess
-import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,16 +14,16 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from rms_pipeline.dagster_api import is_up, launch
+from rms_pipeline.dagster_api import launch
 from rms_pipeline.sandbox import SandboxServer, Store, Switches
 from rms_pipeline_tests.conftest import new_database
 from rms_pipeline_tests.processes import (
-    PROJECT,
     SECRET_KEY,
     Dagster,
     command,
     environment_for,
     query,
+    started,
     wait_until,
 )
 
@@ -32,6 +34,24 @@ def sandbox() -> Iterator[SandboxServer]:
         Store(1_500), api_key=SECRET_KEY, switches=Switches(max_per_page=10)
     ) as server:
         yield server
+
+
+@contextlib.contextmanager
+def held(sandbox: SandboxServer, *, after: int = 0) -> Iterator[threading.Event]:
+    """Requests beyond so many wait for the end of the block; set once one of them does."""
+    number, waits, over = itertools.count(), threading.Event(), threading.Event()
+
+    def hold(_: str) -> None:
+        if next(number) >= after:
+            waits.set()
+            over.wait(120)
+
+    sandbox.before_request = hold
+    try:
+        yield waits
+    finally:
+        sandbox.before_request = None
+        over.set()
 
 
 def worker_of(environment: dict[str, str], run: str) -> int:
@@ -53,15 +73,12 @@ def test_a_worker_killed_three_times_is_retried_and_goes_on_with_the_pages_it_ha
         dagster = Dagster(environment, tmp_path / "dagster.log")
         chance = random.Random(3)
         try:
-            wait_until(lambda: is_up(dagster.url))
+            dagster.wait_until_quiet()
             for _ in range(3):
-                sandbox.latency = 0.25
-                sandbox.requests.clear()
-                run = launch(dagster.url, "initial_sync")
-                moment = chance.randrange(20, 110)
-                wait_until(lambda moment=moment: len(sandbox.requests) >= moment)  # type: ignore[misc]
-                os.kill(worker_of(environment, run), signal.SIGKILL)
-                sandbox.latency = 0.01
+                with held(sandbox, after=chance.randrange(20, 110)) as waits:
+                    run = launch(dagster.url, "initial_sync")
+                    assert waits.wait(90)
+                    os.kill(worker_of(environment, run), signal.SIGKILL)
                 retry = (
                     "SELECT t.run_id, s.status, s.metadata FROM dagster.run_tags t"
                     " JOIN sync_metadata s ON s.id = t.run_id"
@@ -96,19 +113,16 @@ def test_syncs_of_every_kind_at_once_take_turns_and_leave_one_truth(
             sandbox.store.delete(id_)
         sandbox.latency = 0.02
         kinds = ["initial", "incremental", "initial", "incremental"]
-        children = [
-            subprocess.Popen(
-                [sys.executable, "-m", "rms_pipeline.cli", "sync", kind],
-                env=environment,
-                cwd=PROJECT,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for kind in kinds
-        ]
-        for child in children:
-            _, stderr = child.communicate(timeout=180)
-            assert child.returncode == 0, stderr
+        with contextlib.ExitStack() as stack:
+            children = [
+                stack.enter_context(
+                    started("sync", kind, environment=environment, stderr=subprocess.PIPE)
+                )
+                for kind in kinds
+            ]
+            for child in children:
+                _, stderr = child.communicate(timeout=180)
+                assert child.returncode == 0, stderr
         alone = query(environment, "SELECT id, name FROM opportunities ORDER BY id")
         assert command("sync", "initial", environment=environment).returncode == 0
         assert query(environment, "SELECT id, name FROM opportunities ORDER BY id") == alone
@@ -163,25 +177,27 @@ def test_a_worker_and_the_daemon_killed_while_webhooks_wait_lose_no_event(
         log = tmp_path / "dagster.log"
         dagster = Dagster(environment, log)
         try:
-            wait_until(lambda: is_up(dagster.url))
-            sandbox.latency = 3.0
+            dagster.wait_until_quiet()
             ids = sandbox.store.ids()[:30]
             values = ", ".join(f"('Opportunity', {id_})" for id_ in ids)
             connection = psycopg2.connect(environment["POSTGRES_URL"])
-            with connection, connection.cursor() as cursor:
-                cursor.execute(
-                    f"INSERT INTO webhook_events (subject_type, opportunity_id) VALUES {values}"
-                )
-            connection.close()
-            claimed = "SELECT count(*) FROM webhook_events WHERE claimed_until > now()"
-            wait_until(lambda: query(environment, claimed) == [(30,)])
-            run = "SELECT run_id FROM dagster.runs WHERE pipeline_name = 'webhook_refresh'"
-            os.kill(worker_of(environment, str(query(environment, run)[0][0])), signal.SIGKILL)
+            with held(sandbox) as waits:
+                with connection, connection.cursor() as cursor:
+                    cursor.execute(
+                        f"INSERT INTO webhook_events (subject_type, opportunity_id) VALUES {values}"
+                    )
+                connection.close()
+                assert waits.wait(90)
+                claimed = "SELECT count(*) FROM webhook_events WHERE claimed_until > now()"
+                assert query(environment, claimed) == [(30,)]
+                run = "SELECT run_id FROM dagster.runs WHERE pipeline_name = 'webhook_refresh'"
+                os.kill(worker_of(environment, str(query(environment, run)[0][0])), signal.SIGKILL)
+                dagster.end(signal.SIGKILL)
         finally:
             dagster.end(signal.SIGKILL)
-        sandbox.latency = 0.0
         dagster = Dagster(environment, log)
         try:
+            dagster.wait_until_quiet()
             waiting = "SELECT count(*) FROM webhook_events WHERE processed_at IS NULL"
             wait_until(lambda: query(environment, waiting) == [(0,)], timeout=180)
         finally:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from rms_pipeline.dagster_api import is_up
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline_tests.conftest import new_database
 from rms_pipeline_tests.processes import (
@@ -18,7 +17,8 @@ from rms_pipeline_tests.processes import (
     command,
     environment_for,
     query,
-    wait_until,
+    reset_schedules,
+    stop_schedules,
 )
 
 RUN_MS = 60_000
@@ -43,7 +43,7 @@ def deployment(embedded_url: str, tmp_path_factory: pytest.TempPathFactory) -> I
         environment = environment_for(url, sandbox)
         dagster = Dagster(environment, log)
         try:
-            wait_until(lambda: is_up(dagster.url))
+            dagster.wait_until_quiet()
             yield Deployment(dagster.url, environment)
         finally:
             dagster.end(signal.SIGTERM)
@@ -134,6 +134,14 @@ def test_a_failed_sync_says_what_to_do_on_its_page_without_a_stack(
     expect(page.get_by_text("Stack Trace")).to_have_count(0)
 
 
+@pytest.fixture
+def as_shipped(deployment: Deployment) -> Iterator[Deployment]:
+    """With the schedules as the code has them, which other tests could do without."""
+    reset_schedules(deployment.url)
+    yield deployment
+    assert stop_schedules(deployment.url)
+
+
 @pytest.mark.parametrize(
     ("name", "is_on"),
     [
@@ -142,9 +150,9 @@ def test_a_failed_sync_says_what_to_do_on_its_page_without_a_stack(
     ],
 )
 def test_what_runs_by_itself_is_listed_and_shows_whether_it_is_on(
-    page: Page, deployment: Deployment, name: str, is_on: bool
+    page: Page, as_shipped: Deployment, name: str, is_on: bool
 ) -> None:
-    page.goto(f"{deployment.url}/automation")
+    page.goto(f"{as_shipped.url}/automation")
     row = page.locator("[data-index]").filter(has=page.get_by_text(name, exact=True))
     expect(row.get_by_role("checkbox")).to_have_count(2)
     expect(row.get_by_role("checkbox").last).to_be_checked(checked=is_on)

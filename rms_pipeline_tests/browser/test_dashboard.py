@@ -1,9 +1,6 @@
 """The dashboard as a person meets it: `up` with everything it starts, in a real browser."""
 
 import re
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,19 +15,19 @@ from playwright.sync_api import Browser, Page, Route, expect
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline_tests.conftest import new_database
 from rms_pipeline_tests.processes import (
-    PROJECT,
     SECRET_KEY,
     command,
     environment_for,
     free_port,
     query,
+    started,
+    stop_schedules,
     wait_until,
 )
 
 TOKEN = "planted-dashboard-token-77"
-expect.set_options(timeout=20_000)
 # A page's worth of requests takes long enough to be watched.
-SLOW = 0.5
+SLOW = 2.0
 
 
 @dataclass
@@ -56,29 +53,40 @@ class Stand:
 @pytest.fixture(scope="module")
 def stand(embedded_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
     log = tmp_path_factory.mktemp("up") / "up.log"
-    port = free_port()
+    port, dagster_port = free_port(), free_port()
     with (
         new_database(embedded_url) as url,
         SandboxServer(Store(1_500), api_key=SECRET_KEY) as sandbox,
     ):
         environment = environment_for(url, sandbox, RMS_API_TOKEN=TOKEN)
-        arguments = ["up", "--no-initial-sync", "--dagster-port", str(free_port())]
-        arguments += ["--port", str(port)]
-        with log.open("wb") as out:
-            up = subprocess.Popen(
-                [sys.executable, "-m", "rms_pipeline.cli", *arguments],
-                env=environment,
-                cwd=PROJECT,
+        ports = ["--dagster-port", str(dagster_port), "--port", str(port)]
+        with (
+            log.open("wb") as out,
+            started(
+                *("up", "--no-initial-sync", *ports),
+                environment=environment,
                 stdout=out,
                 stderr=out,
-            )
-        try:
+            ) as up,
+        ):
+            dagster_url = f"http://127.0.0.1:{dagster_port}"
+            wait_until(lambda: stop_schedules(dagster_url) or up.poll() is not None, timeout=180)
             wait_until(lambda: "Ready" in log.read_text() or up.poll() is not None, timeout=180)
             assert "Ready" in log.read_text(), log.read_text()
             yield Stand(f"http://127.0.0.1:{port}", sandbox, environment, log)
-        finally:
-            up.send_signal(signal.SIGTERM)
-            up.wait(timeout=60)
+
+
+@pytest.fixture
+def filled(stand: Stand) -> Stand:
+    """With opportunities, one of which has changed, for a test that runs without the first."""
+    if query(stand.environment, "SELECT count(*) FROM opportunities") == [(0,)]:
+        assert command("sync", "initial", environment=stand.environment).returncode == 0
+    if query(stand.environment, "SELECT count(*) FROM opportunity_changes") == [(0,)]:
+        mirrored = "SELECT id FROM opportunities WHERE opportunity_status <> 'Postponed' LIMIT 1"
+        edited = int(str(query(stand.environment, mirrored)[0][0]))
+        assert stand.sandbox.store.edit(edited, {"status": 80})
+        assert command("sync", "incremental", environment=stand.environment).returncode == 0
+    return stand
 
 
 def renewed_twice(page: Page) -> None:
@@ -125,7 +133,7 @@ def test_from_the_first_visit_to_a_replayed_dead_letter(stand: Stand, page: Page
     page.evaluate("window.notReloaded = true")
     sandbox.store.edit(edited, {"subject": "Lantern parade, tower lights", "status": 80})
     recent = page.locator(".recent li").first
-    expect(recent).to_contain_text("Lantern parade, tower lights", timeout=15_000)
+    expect(recent).to_contain_text("Lantern parade, tower lights", timeout=60_000)
     expect(recent).to_contain_text("Postponed")
     assert page.evaluate("window.notReloaded") is True
 
@@ -133,7 +141,7 @@ def test_from_the_first_visit_to_a_replayed_dead_letter(stand: Stand, page: Page
     expect(page.locator("#incremental")).to_be_enabled()
     page.locator("#incremental").click()
     newest = page.locator("#history > li").first
-    expect(newest).to_contain_text("Incremental sync", timeout=30_000)
+    expect(newest).to_contain_text("Incremental sync", timeout=60_000)
     expect(newest.locator(".badge")).to_have_text("completed", timeout=60_000)
 
     # An API that refuses: a red badge, and an error that a person can act on.
@@ -155,11 +163,11 @@ def test_from_the_first_visit_to_a_replayed_dead_letter(stand: Stand, page: Page
         " error) VALUES ('update', 'Opportunity', %s, 8, now(), 'Current RMS answered 422.')",
         edited,
     )
-    expect(page.locator("#queue")).to_contain_text("1 dead letter", timeout=15_000)
+    expect(page.locator("#queue")).to_contain_text("1 dead letter", timeout=60_000)
     page.locator("#dead-letters > summary").click()
     expect(page.locator("#dead-letters")).to_contain_text("Current RMS answered 422.")
     page.get_by_role("button", name="Replay event").click()
-    expect(page.locator("#queue")).to_contain_text("No dead letters", timeout=15_000)
+    expect(page.locator("#queue")).to_contain_text("No dead letters", timeout=60_000)
     settled = "SELECT bool_and(processed_at IS NOT NULL) FROM webhook_events WHERE"
     wait_until(
         lambda: query(stand.environment, f"{settled} opportunity_id = {edited}") == [(True,)]
@@ -170,9 +178,9 @@ def test_from_the_first_visit_to_a_replayed_dead_letter(stand: Stand, page: Page
 
 
 def test_a_status_and_a_week_open_their_lists_and_the_list_an_opportunity(
-    stand: Stand, page: Page
+    filled: Stand, page: Page
 ) -> None:
-    stand.visit(page)
+    filled.visit(page)
     bar = page.locator(".bars li", has_text="Provisional")
     count = bar.locator(".count").inner_text()
     bar.locator("a").click()
@@ -180,7 +188,7 @@ def test_a_status_and_a_week_open_their_lists_and_the_list_an_opportunity(
     expect(page.get_by_label("Status")).to_have_value("Provisional")
     assert set(page.locator("td[data-label=Status]").all_inner_texts()) == {"Provisional"}
 
-    page.goto(f"{stand.url}/")
+    page.goto(f"{filled.url}/")
     week = page.locator("#weeks a").nth(3)
     words = week.get_attribute("aria-label") or ""
     week.click()
@@ -199,11 +207,11 @@ def test_a_status_and_a_week_open_their_lists_and_the_list_an_opportunity(
 
 
 def test_typing_finds_by_number_subject_and_customer_without_a_reload(
-    stand: Stand, page: Page
+    filled: Stand, page: Page
 ) -> None:
-    stand.visit(page, "/opportunities")
+    filled.visit(page, "/opportunities")
     id_, number, subject, customer = query(
-        stand.environment,
+        filled.environment,
         "SELECT id, data ->> 'number', subject, organisation_name FROM opportunities"
         " WHERE subject IS NOT NULL ORDER BY id LIMIT 1",
     )[0]
@@ -219,11 +227,11 @@ def test_typing_finds_by_number_subject_and_customer_without_a_reload(
     search.fill("nothing is called like this")
     expect(page.get_by_text("Nothing fits these filters.")).to_be_visible()
     with page.expect_download() as download:
-        page.goto(f"{stand.url}/opportunities?status=Lost")
+        page.goto(f"{filled.url}/opportunities?status=Lost")
         page.locator(".csv").click()
     lines = Path(download.value.path()).read_text(encoding="utf-8-sig").splitlines()
     lost = query(
-        stand.environment, "SELECT count(*) FROM opportunities WHERE opportunity_status = 'Lost'"
+        filled.environment, "SELECT count(*) FROM opportunities WHERE opportunity_status = 'Lost'"
     )
     assert len(lines) == 1 + int(str(lost[0][0]))
 
@@ -231,7 +239,7 @@ def test_typing_finds_by_number_subject_and_customer_without_a_reload(
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1400, 390])
 def test_no_page_has_a_serious_accessibility_finding_or_scrolls_sideways(
-    stand: Stand, chromium: Browser, scheme: str, width: int
+    filled: Stand, chromium: Browser, scheme: str, width: int
 ) -> None:
     context = chromium.new_context(
         viewport={"width": width, "height": 900},
@@ -239,14 +247,14 @@ def test_no_page_has_a_serious_accessibility_finding_or_scrolls_sideways(
         bypass_csp=True,
     )
     page = context.new_page()
-    page.goto(f"{stand.url}/")
+    page.goto(f"{filled.url}/")
     paths = ["/login", "/nowhere", "/", "/opportunities", "/opportunities?q=zzzz"]
-    one = query(stand.environment, "SELECT min(opportunity_id) FROM opportunity_changes")[0][0]
+    one = query(filled.environment, "SELECT min(opportunity_id) FROM opportunity_changes")[0][0]
     try:
         for number, path in enumerate([*paths, f"/opportunities/{one}"]):
             if number == 2:
-                stand.visit(page)
-            page.goto(f"{stand.url}{path}")
+                filled.visit(page)
+            page.goto(f"{filled.url}{path}")
             for summary in page.locator("details > summary").all():
                 summary.click()
             if path == "/":
@@ -263,8 +271,8 @@ def test_no_page_has_a_serious_accessibility_finding_or_scrolls_sideways(
         context.close()
 
 
-def test_the_dashboard_works_by_keyboard_alone(stand: Stand, page: Page) -> None:
-    stand.visit(page)
+def test_the_dashboard_works_by_keyboard_alone(filled: Stand, page: Page) -> None:
+    filled.visit(page)
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     page.keyboard.press("Enter")
@@ -374,24 +382,24 @@ def test_a_refusal_or_a_failure_is_told_and_leaves_the_page_as_it_was(
 
 
 def test_a_service_that_went_away_is_said_and_forgotten_when_it_is_back(
-    stand: Stand, page: Page
+    filled: Stand, page: Page
 ) -> None:
-    stand.visit(page)
+    filled.visit(page)
     page.route("**/fragments/*", lambda route: route.abort())
-    expect(page.locator("#offline")).to_be_visible(timeout=15_000)
+    expect(page.locator("#offline")).to_be_visible(timeout=60_000)
     expect(page.locator("#total")).to_be_visible()
     page.unroute("**/fragments/*")
-    expect(page.locator("#offline")).to_be_hidden(timeout=15_000)
+    expect(page.locator("#offline")).to_be_hidden(timeout=60_000)
 
 
-def test_without_the_token_the_form_asks_for_it_and_leads_on(stand: Stand, page: Page) -> None:
-    page.goto(f"{stand.url}/opportunities?status=Open")
+def test_without_the_token_the_form_asks_for_it_and_leads_on(filled: Stand, page: Page) -> None:
+    page.goto(f"{filled.url}/opportunities?status=Open")
     page.get_by_label("API token").fill("wrong")
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_be_visible()
     page.get_by_label("API token").fill(TOKEN)
     page.keyboard.press("Enter")
-    expect(page).to_have_url(f"{stand.url}/opportunities?status=Open")
+    expect(page).to_have_url(f"{filled.url}/opportunities?status=Open")
     cookie = page.context.cookies()[0]
     assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
     assert TOKEN not in cookie["value"]

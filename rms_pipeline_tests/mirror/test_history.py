@@ -14,7 +14,7 @@ from rms_pipeline.settings import settings
 @pytest.fixture
 def connection(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("POSTGRES_URL", empty_url)
-    monkeypatch.delenv("POSTGRES_URL_NON_POOLING", raising=False)
+    monkeypatch.setenv("POSTGRES_URL_NON_POOLING", empty_url)
     settings.cache_clear()
     MirrorPostgresStorage.from_config_value(None, {})
     opened = psycopg2.connect(empty_url)

@@ -2,10 +2,12 @@
 
 import time
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from rms_pipeline.mirror import progress as progress_module
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.progress import (
     Pace,
@@ -75,10 +77,10 @@ def test_a_stage_is_timed_from_its_own_beginning(database: Database) -> None:
         second = read_progress(connection, "run")
         assert second is not None
         assert (second.pages, second.stage_began_at) == (50, 40)
-        assert 0.1 <= second.stage_seconds < 5
+        assert 0.1 <= second.stage_seconds < 30
         # Ten pages in that time, fifty to go.
         assert second.seconds_left == pytest.approx(
-            5 * second.stage_seconds - second.idle_seconds, abs=0.01
+            max(5 * second.stage_seconds - second.idle_seconds, 0), abs=0.01
         )
         note_progress(connection, "run", Progress("storing", 0, 80, 0, 8_000))
         third = read_progress(connection, "run")
@@ -99,11 +101,15 @@ def test_idle_time_counts_down(database: Database) -> None:
         found = read_progress(connection, "run")
     assert found is not None
     assert found.stage_seconds == pytest.approx(10, abs=0.01)
-    assert 20 <= found.idle_seconds < 25
+    assert 20 <= found.idle_seconds < 60
     assert found.seconds_left == pytest.approx(90 - found.idle_seconds)
 
 
-def test_notes_are_kept_at_once_then_seldom_and_at_the_end(database: Database) -> None:
+def test_notes_are_kept_at_once_then_seldom_and_at_the_end(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(progress_module, "time", SimpleNamespace(monotonic=lambda: now))
     with database.session() as connection, database.session() as reading:
 
         def noted() -> int:
@@ -121,7 +127,8 @@ def test_notes_are_kept_at_once_then_seldom_and_at_the_end(database: Database) -
         notes.finish()
         assert noted() == 2
         notes.note(Progress("fetching", 3, 9, 3, 9))
-        time.sleep(0.3)
+        assert noted() == 2
+        now += 0.3
         notes.note(Progress("fetching", 4, 9, 4, 9))
         assert noted() == 4
 

@@ -4,19 +4,26 @@ from collections.abc import Callable
 
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.sandbox import Store
+from rms_pipeline_tests.processes import wait_until
+from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.sync.conftest import Mirror
 from rms_pipeline_tests.test_sync import ids_in
 
 
 def rows_touched(database: Database) -> int:
     """Rows of the mirror's tables written since the statistics were last reset."""
-    with database.session() as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT pg_stat_force_next_flush()")
-        cursor.execute(
-            "SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_user_tables"
-            " WHERE relname IN ('opportunities', 'opportunity_versions', 'raw_rms_pages')"
-        )
-        return int((cursor.fetchone() or (0,))[0])
+    # A session that ends counts what it did last of all, a moment after its client has left.
+    others = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    )
+    wait_until(lambda: query(database, others) == [(0,)])
+    counted = query(
+        database,
+        "SELECT sum(n_tup_ins + n_tup_upd + n_tup_del)::bigint FROM pg_stat_user_tables"
+        " WHERE relname IN ('opportunities', 'opportunity_versions', 'raw_rms_pages')",
+    )
+    return int(counted[0][0])
 
 
 def test_five_changes_among_ten_thousand_cost_one_call_and_the_work_of_five(

@@ -103,15 +103,17 @@ def serving(
     server = uvicorn.Server(server_config(app, "127.0.0.1", 0))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
-    deadline = time.monotonic() + 30
-    while not server.started:
-        assert thread.is_alive(), "the service did not start"
-        assert time.monotonic() < deadline, "the service does not start"
-        time.sleep(0.01)
-    yield Web(url, database, sandbox, metrics, done, app, access, server)
-    server.should_exit = True
-    thread.join(timeout=30)
-    listener.close()
+    try:
+        deadline = time.monotonic() + 60
+        while not server.started:
+            assert thread.is_alive(), "the service did not start"
+            assert time.monotonic() < deadline, "the service does not start"
+            time.sleep(0.01)
+        yield Web(url, database, sandbox, metrics, done, app, access, server)
+    finally:
+        server.should_exit = True
+        thread.join(timeout=60)
+        listener.close()
 
 
 @pytest.fixture(scope="module")

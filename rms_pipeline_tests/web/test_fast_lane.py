@@ -9,6 +9,7 @@ from rms_pipeline.mirror.queue import ATTEMPTS, replay
 from rms_pipeline.sandbox import Faults, Store
 from rms_pipeline.sandbox.switches import FaultKind
 from rms_pipeline_tests.processes import wait_until
+from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.web.conftest import Web, delivery
 
 Serve = Callable[..., Web]
@@ -19,14 +20,12 @@ def settled(web: Web) -> bool:
     return web.query(WAITING) == [(0,)]
 
 
-def test_an_edit_told_by_webhook_is_in_the_row_at_once(serve: Serve) -> None:
+def test_an_edit_told_by_webhook_is_brought_into_the_row_by_the_lane_alone(serve: Serve) -> None:
     web = serve()
     id_ = web.sandbox.store.ids()[0]
     web.sandbox.store.edit(id_, {"subject": "Told by webhook"})
-    began = time.monotonic()
     web.post(delivery(1, id_))
-    wait_until(lambda: settled(web), timeout=10)
-    assert time.monotonic() - began < 5
+    wait_until(lambda: settled(web))
     rows = web.query("SELECT name, last_webhook_at IS NOT NULL FROM opportunities")
     assert rows == [("Told by webhook", True)]
 
@@ -41,7 +40,7 @@ def test_fifty_events_on_one_opportunity_are_one_refresh(serve: Serve) -> None:
                 " VALUES (%s, 'Opportunity', %s)",
                 (action, id_),
             )
-    wait_until(lambda: settled(web), timeout=10)
+    wait_until(lambda: settled(web))
     assert len(web.sandbox.requests) == 1
     assert web.query("SELECT count(*) FROM opportunities") == [(1,)]
 
@@ -51,11 +50,11 @@ def test_an_event_that_arrives_during_the_refresh_causes_another(serve: Serve) -
     id_ = web.sandbox.store.ids()[0]
     web.sandbox.latency = 0.5
     web.post(delivery(1, id_))
-    wait_until(lambda: web.query("SELECT sum(attempts) FROM webhook_events") == [(1,)], timeout=5)
+    wait_until(lambda: web.query("SELECT sum(attempts) FROM webhook_events") == [(1,)])
     time.sleep(0.2)
     web.sandbox.store.edit(id_, {"subject": "Edited meanwhile"})
     web.post(delivery(2, id_))
-    wait_until(lambda: settled(web), timeout=10)
+    wait_until(lambda: settled(web))
     assert len(web.sandbox.requests) == 2
     assert web.query("SELECT name FROM opportunities") == [("Edited meanwhile",)]
 
@@ -64,10 +63,10 @@ def test_a_destroyed_opportunity_leaves_by_the_same_way(serve: Serve) -> None:
     web = serve()
     id_ = web.sandbox.store.ids()[0]
     web.post(delivery(1, id_))
-    wait_until(lambda: settled(web), timeout=10)
+    wait_until(lambda: settled(web))
     web.sandbox.store.delete(id_)
     web.post(delivery(2, id_, action_type="destroy"))
-    wait_until(lambda: settled(web), timeout=10)
+    wait_until(lambda: settled(web))
     assert web.query("SELECT count(*) FROM opportunities") == [(0,)]
     assert web.query("SELECT id FROM deleted_opportunities") == [(id_,)]
 
@@ -78,10 +77,10 @@ def test_an_api_that_is_down_costs_no_event_an_attempt(serve: Serve, fault: Faul
     id_ = web.sandbox.store.ids()[0]
     web.sandbox.faults = Faults(probabilities={fault: 1.0})
     web.post(delivery(1, id_))
-    wait_until(lambda: web.query("SELECT error FROM webhook_events") != [(None,)], timeout=20)
-    assert web.query("SELECT attempts, dead_at FROM webhook_events") == [(0, None)]
+    given_back = "SELECT attempts, dead_at FROM webhook_events WHERE error IS NOT NULL"
+    assert wait_until(lambda: web.query(f"{given_back} AND claimed_until IS NULL")) == [(0, None)]
     web.sandbox.faults = Faults()
-    wait_until(lambda: settled(web), timeout=20)
+    wait_until(lambda: settled(web))
     assert web.query("SELECT id FROM opportunities") == [(id_,)]
 
 
@@ -102,10 +101,7 @@ def test_an_event_whose_refresh_is_refused_dies_alone_and_can_be_replayed(serve:
             (good, poison, ATTEMPTS - 1),
         )
     wait_until(
-        lambda: (
-            web.query("SELECT count(*) FROM webhook_events WHERE dead_at IS NOT NULL") == [(1,)]
-        ),
-        timeout=20,
+        lambda: web.query("SELECT count(*) FROM webhook_events WHERE dead_at IS NOT NULL") == [(1,)]
     )
     assert web.query("SELECT id FROM opportunities") == [(good,)]
     error = web.query("SELECT error FROM webhook_events WHERE dead_at IS NOT NULL")[0][0]
@@ -113,7 +109,7 @@ def test_an_event_whose_refresh_is_refused_dies_alone_and_can_be_replayed(serve:
     refused["on"] = False
     with web.database.session() as connection:
         assert replay(connection) == 1
-    wait_until(lambda: settled(web), timeout=10)
+    wait_until(lambda: settled(web))
     assert web.query("SELECT count(*) FROM opportunities") == [(2,)]
 
 
@@ -123,12 +119,14 @@ def test_a_claim_of_a_dead_process_is_taken_over_when_its_lease_ends(serve: Serv
     with web.database.session() as connection, connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO webhook_events (action_id, subject_type, opportunity_id, claimed_by,"
-            " claimed_until) VALUES (1, 'Opportunity', %s, 'dead', now() + interval '2 s')",
+            " claimed_until) VALUES (1, 'Opportunity', %s, 'dead', now() + interval '60 s')",
             (id_,),
         )
-    time.sleep(1)
+    # The lane looks every second.
+    time.sleep(2)
     assert not settled(web)
-    wait_until(lambda: settled(web), timeout=10)
+    query(web.database, "UPDATE webhook_events SET claimed_until = now()")
+    wait_until(lambda: settled(web))
 
 
 def test_a_terminated_database_connection_does_not_end_the_fast_lane(serve: Serve) -> None:
@@ -137,4 +135,4 @@ def test_a_terminated_database_connection_does_not_end_the_fast_lane(serve: Serv
     web.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
               " WHERE datname = current_database() AND pid <> pg_backend_pid()")  # fmt: skip
     web.post(delivery(1, id_))
-    wait_until(lambda: settled(web), timeout=15)
+    wait_until(lambda: settled(web))
