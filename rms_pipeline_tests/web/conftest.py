@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.sandbox import SandboxServer, Store
-from rms_pipeline.settings import load_settings
+from rms_pipeline.settings import Settings, load_settings
 from rms_pipeline.sync.queued import WorkedOff
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.app import create_app
@@ -78,6 +78,7 @@ def serving(
     sandbox: SandboxServer,
     *,
     client: ClientFactory | None = None,
+    current: Settings | None = None,
     dagster_url: str = NO_DAGSTER,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Web]:
@@ -89,7 +90,7 @@ def serving(
     access = Access(SecretStr(API_TOKEN), clock=clock)
     app = create_app(
         database,
-        current=load_settings(_env_file=None),
+        current=current or load_settings(_env_file=None),
         webhook_token=SecretStr(WEBHOOK_TOKEN),
         access=access,
         metrics=metrics,

@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 import requests
 
+from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.summary import refresh_status_counts
+from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline.settings import load_settings
 from rms_pipeline_tests.processes import wait_until
 from rms_pipeline_tests.rows import insert, insert_opportunities, query
-from rms_pipeline_tests.web.conftest import BEARER, Web
+from rms_pipeline_tests.web.conftest import BEARER, Web, serving
 from rms_pipeline_tests.web.page import EVIL, get, visit
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -476,3 +479,18 @@ def test_times_money_changes_and_webhooks_are_told(web: Web) -> None:
         *("refreshed after 1 min 20 s", "dead letter: answered 422", "waiting: answered 500"),
     ):
         assert words in text
+
+
+def test_an_opportunity_of_an_account_links_to_current_rms_and_nothing_speaks_of_a_sandbox(
+    emptied: Database,
+) -> None:
+    insert_opportunities(emptied, {"id": 7, "name": "Gala"})
+    account = load_settings(
+        _env_file=None, CURRENT_RMS_SUBDOMAIN="acme", CURRENT_RMS_API_KEY="planted-key-of-acme"
+    )
+    with SandboxServer(Store(1)) as sandbox, serving(emptied, sandbox, current=account) as web:
+        page = visit(web, "/opportunities/7")
+    assert "https://acme.current-rms.com/opportunities/7" in [a.get("href") for a in page.all("a")]
+    assert "invented" not in page.text
+    assert "acme" in page.text
+    assert "planted-key-of-acme" not in page.text
