@@ -10,7 +10,6 @@ from typing import Any
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
-from rms_pipeline.mirror.changes import Change
 from rms_pipeline.mirror.summary import NO_STATUS
 
 _BIGINT_MAX = 2**63 - 1
@@ -171,20 +170,6 @@ def find_opportunity(connection: Connection, id_: int) -> Found | None:
         return None
     apart = ("number", "reference", "state", "record", "deleted_at", "deleted_because")
     return Found(**{name: columns.pop(name) for name in apart}, columns=columns)
-
-
-def changes_of(connection: Connection, id_: int, most: int = 50) -> list[Change]:
-    """What is known to have changed, newest first."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT id, opportunity_id, field, old_value, new_value, changed_at, changed_by,"
-            " seen_at, seen_by FROM opportunity_changes WHERE opportunity_id = %s"
-            " ORDER BY id DESC LIMIT %s",
-            (id_, most),
-        )
-        found = [Change(*row) for row in cursor.fetchall()]
-    connection.commit()
-    return found
 
 
 def _names(cursor: Cursor) -> list[str]:

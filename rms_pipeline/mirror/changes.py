@@ -58,11 +58,21 @@ def await_writers(connection: Connection) -> None:
 
 def changes_after(connection: Connection, last: int, limit: int = 500) -> list[Change]:
     """Changes with an id above `last`, oldest first. Commits."""
+    return _changes(connection, "id > %s ORDER BY id LIMIT %s", last, limit)
+
+
+def changes_of(connection: Connection, opportunity: int, most: int = 50) -> list[Change]:
+    """What is known to have changed of one opportunity, newest first. Commits."""
+    where = "opportunity_id = %s ORDER BY id DESC LIMIT %s"
+    return _changes(connection, where, opportunity, most)
+
+
+def _changes(connection: Connection, where: str, *values: int) -> list[Change]:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT id, opportunity_id, field, old_value, new_value, changed_at, changed_by,"
-            " seen_at, seen_by FROM opportunity_changes WHERE id > %s ORDER BY id LIMIT %s",
-            (last, limit),
+            f" seen_at, seen_by FROM opportunity_changes WHERE {where}",
+            values,
         )
         found = [Change(*row) for row in cursor.fetchall()]
     connection.commit()

@@ -21,13 +21,13 @@ from rms_pipeline.mirror.browse import (
     Criteria,
     Found,
     Listed,
-    changes_of,
     count_listed,
     find_opportunity,
     iterate_opportunities,
     list_opportunities,
     owners,
 )
+from rms_pipeline.mirror.changes import changes_of
 from rms_pipeline.mirror.queue import events_of
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access

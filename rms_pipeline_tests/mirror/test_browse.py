@@ -14,13 +14,13 @@ from rms_pipeline.mirror.browse import (
     Criteria,
     Listed,
     _where,
-    changes_of,
     count_listed,
     find_opportunity,
     iterate_opportunities,
     list_opportunities,
     owners,
 )
+from rms_pipeline.mirror.changes import changes_of
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.summary import NO_STATUS
 from rms_pipeline_tests.rows import insert, insert_opportunities, query
