@@ -27,6 +27,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
+    # They may be secrets.
+    pretty_exceptions_show_locals=False,
     help="Keeps a complete, live copy of a Current RMS account's opportunities in PostgreSQL.\n\n"
     "Start with [bold]rms-pipeline up[/bold]: without an account it shows the bundled sandbox, "
     "without POSTGRES_URL it brings its own PostgreSQL.",
