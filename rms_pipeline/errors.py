@@ -13,6 +13,6 @@ class RmsPipelineError(Exception):
     ├── DagsterUnavailable            dagster_api: it would not launch a run
     ├── SyncUnderWay, NoFullSync      web: no sync was launched, and why
     ├── SyncFailed, RebuildFailed     foreground: a run of the command failed
-    ├── UpFailed, WebFailed           up, web: a part could not be started, or ended by itself
+    ├── UpFailed, WebFailed           children, web: a part could not be started, or ended by itself
     └── PortInUseError                sandbox: its port is taken
     """

@@ -5,14 +5,11 @@ the database goes last. SIGTERM and a closed terminal (SIGHUP) end it like Ctrl-
 """
 
 import contextlib
-import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from dagster import DagsterInstance
@@ -23,8 +20,8 @@ from rich.text import Text
 from rms_pipeline import dagster_api
 from rms_pipeline.account import account_name
 from rms_pipeline.addresses import UNENCRYPTED, is_exposed, kept_in, print_dashboard, url_of
+from rms_pipeline.children import Children, UpFailed
 from rms_pipeline.defs.run_lock import fail_dead_runs
-from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database, stop_embedded
 from rms_pipeline.mirror.history import find_sync, has_full_sync
@@ -36,68 +33,7 @@ from rms_pipeline.settings import Settings, child_environment, without_password
 from rms_pipeline.tokens import api_token
 
 _START_SECONDS = 120
-_STOP_SECONDS = 20
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class UpFailed(RmsPipelineError):
-    """A part could not be started, or ended by itself."""
-
-
-class _Children:
-    """The processes that were started, each the head of its group, with a log each."""
-
-    def __init__(self, logs: Path) -> None:
-        self._logs = logs
-        self._started: list[tuple[str, subprocess.Popen[bytes]]] = []
-        self._errands: set[str] = set()
-
-    def start(
-        self,
-        name: str,
-        command: list[str],
-        environment: dict[str, str],
-        cwd: Path,
-        *,
-        errand: bool = False,
-    ) -> None:
-        """Starts `command`, to run until it is stopped; or, as an `errand`, until it is done."""
-        if errand:
-            self._errands.add(name)
-        self._logs.mkdir(parents=True, exist_ok=True)
-        with (self._logs / f"{name}.log").open("ab") as log:
-            child = subprocess.Popen(
-                command,
-                env=environment,
-                cwd=cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self._started.append((name, child))
-
-    def check(self) -> None:
-        """Raises UpFailed, with the end of its log, when a child has ended."""
-        for name, child in list(self._started):
-            if child.poll() is None:
-                continue
-            if name in self._errands:
-                self._started.remove((name, child))
-            else:
-                log = self._logs / f"{name}.log"
-                tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-                raise UpFailed(f"{name} ended by itself (exit code {child.returncode}):\n{tail}")
-
-    def stop(self) -> None:
-        """Ends every group, Dagster's first: its runs still need the others."""
-        for _, child in reversed(self._started):
-            _signal_group(child, signal.SIGTERM)
-            deadline = time.monotonic() + _STOP_SECONDS
-            while _group_lives(child) and time.monotonic() < deadline:
-                time.sleep(0.1)
-            _signal_group(child, signal.SIGKILL)
-            child.wait()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +62,7 @@ def run_everything(
     _demand_free_port(host, ports.web, "--port")
     if current.uses_sandbox and current.base_url is None:
         _demand_free_port("127.0.0.1", ports.sandbox, "--sandbox-port")
-    children = _Children(current.state_folder / "logs")
+    children = Children(current.state_folder / "logs")
     try:
         _start(current, children, host, ports, out, initial_sync)
         while True:
@@ -146,7 +82,7 @@ def run_everything(
 
 def _start(
     current: Settings,
-    children: _Children,
+    children: Children,
     host: str,
     ports: Ports,
     out: Console,
@@ -211,7 +147,7 @@ def _start(
     out.print("Ready. Ctrl-C ends everything.")
 
 
-def _wait_for_answer(url: str, name: str, children: _Children) -> None:
+def _wait_for_answer(url: str, name: str, children: Children) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while not dagster_api.answers(url):
         children.check()
@@ -221,7 +157,7 @@ def _wait_for_answer(url: str, name: str, children: _Children) -> None:
 
 
 def _first_sync(
-    database: Database, url: str, children: _Children, out: Console, *, wanted: bool
+    database: Database, url: str, children: Children, out: Console, *, wanted: bool
 ) -> None:
     with database.session() as connection:
         synced = has_full_sync(connection)
@@ -248,7 +184,7 @@ def _first_sync(
     out.print(Text(told))
 
 
-def _wait_for(database: Database, run: str, children: _Children) -> None:
+def _wait_for(database: Database, run: str, children: Children) -> None:
     while True:
         children.check()
         with database.session() as connection:
@@ -269,20 +205,6 @@ def _demand_free_port(host: str, port: int, option: str) -> None:
                 f"Port {port} on {host} is in use or may not be used ({error.strerror}). "
                 f"Stop the other program, or choose another port with {option}."
             ) from None
-
-
-def _signal_group(child: "subprocess.Popen[bytes]", number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, number)
-
-
-def _group_lives(child: "subprocess.Popen[bytes]") -> bool:
-    child.poll()
-    try:
-        os.killpg(child.pid, 0)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
 
 
 def _print_if_heard(out: Console, text: str) -> None:

@@ -20,7 +20,11 @@ from rms_pipeline_tests.processes import PROJECT, free_port, wait_until
 
 # The command, with a state folder of its own.
 _SCRIPT = """
+import signal
 from pathlib import Path
+# Under nohup, or in the background of a script, these are ignored, and children inherit that.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from rms_pipeline.settings import Settings
 Settings.state_folder = property(lambda _: Path({folder!r}))
 from rms_pipeline.cli import main
@@ -112,5 +116,6 @@ def test_however_it_is_ended_nothing_is_left_running(up: Up, end: Callable[[Up],
     for part in ("dagster dev", "cli web", "cli sandbox", "postgres -D"):
         assert part in running, running
     end(up)
-    up.process.wait(timeout=60)
+    # Four groups, each with twenty seconds to end by itself.
+    up.process.wait(timeout=100)
     wait_until(lambda: not up.alive(), timeout=10)

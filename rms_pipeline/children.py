@@ -1,0 +1,89 @@
+"""The processes that `up` starts, and how they end.
+
+Each is the head of a process group, so that ending the group ends what it started in turn.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from rms_pipeline.errors import RmsPipelineError
+
+_STOP_SECONDS = 20
+
+
+class UpFailed(RmsPipelineError):
+    """A part could not be started, or ended by itself."""
+
+
+class Children:
+    """The processes that were started, each the head of its group, with a log each."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._started: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self._errands: set[str] = set()
+
+    def start(
+        self,
+        name: str,
+        command: list[str],
+        environment: dict[str, str],
+        cwd: Path,
+        *,
+        errand: bool = False,
+    ) -> None:
+        """Starts `command`, to run until it is stopped; or, as an `errand`, until it is done."""
+        if errand:
+            self._errands.add(name)
+        self._logs.mkdir(parents=True, exist_ok=True)
+        with (self._logs / f"{name}.log").open("ab") as log:
+            child = subprocess.Popen(
+                command,
+                env=environment,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._started.append((name, child))
+
+    def check(self) -> None:
+        """Raises UpFailed, with the end of its log, when a child has ended."""
+        for name, child in list(self._started):
+            if child.poll() is None:
+                continue
+            if name in self._errands:
+                self._started.remove((name, child))
+            else:
+                log = self._logs / f"{name}.log"
+                tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+                raise UpFailed(f"{name} ended by itself (exit code {child.returncode}):\n{tail}")
+
+    def stop(self) -> None:
+        """Ends every group, Dagster's first: its runs still need the others."""
+        for _, child in reversed(self._started):
+            _signal_group(child, signal.SIGTERM)
+            deadline = time.monotonic() + _STOP_SECONDS
+            while _group_lives(child) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            _signal_group(child, signal.SIGKILL)
+            child.wait()
+
+
+def _signal_group(child: "subprocess.Popen[bytes]", number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, number)
+
+
+def _group_lives(child: "subprocess.Popen[bytes]") -> bool:
+    child.poll()
+    try:
+        os.killpg(child.pid, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
