@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 import pandas as pd
+from tabulate import tabulate
 
 from rms_pipeline.mirror.audit import Audit
 from rms_pipeline.status_chart import Bar, bar_chart, status_colour
@@ -132,4 +133,6 @@ def _table(frame: pd.DataFrame) -> str:
     for column in ("Charge total", "Total value"):
         shown[column] = [f"{value:,.2f}" for value in shown[column]]
     right = ("left", "right", "right", "right")
-    return shown.to_markdown(index=False, disable_numparse=True, colalign=right)
+    rows = shown.to_numpy().tolist()
+    headings = [str(column) for column in shown.columns]
+    return tabulate(rows, headings, tablefmt="pipe", disable_numparse=True, colalign=right)

@@ -10,8 +10,11 @@ from psycopg2 import Binary
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extras import NumericRange
 
+# Not flushed to the disk page by page: whatever rests on a page is committed after it and flushes
+# it too, and one that a crash of the server takes with it before that is fetched again.
 _LAND = (
-    "INSERT INTO raw_rms_pages (run, walk, page, segment, request, asked_at, fetched_at, api_date,"
+    "SET LOCAL synchronous_commit = off;"
+    " INSERT INTO raw_rms_pages (run, walk, page, segment, request, asked_at, fetched_at, api_date,"
     " record_count, record_ids, covers, window_start, window_end, size_bytes, body)"
     " SELECT %s, %s, coalesce(max(page), 0) + 1, %s, %s, %s, %s, %s, %s, %s::bigint[],"
     " %s::int8range, %s, %s, %s, %s FROM raw_rms_pages WHERE run = %s"
