@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every figure of benchmarks/README.md anew, written there when all came: about 35 minutes, on a machine
+# Every figure of benchmarks/README.md anew, written there when all came: about 30 minutes, on a machine
 # that does nothing else. Needs `.venv/bin/pip install -e '.[benchmarks]'` for the comparison with dlt,
 # and Debian's postgresql-15.
 set -euo pipefail
