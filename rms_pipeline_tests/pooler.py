@@ -23,6 +23,8 @@ class Pooler:
         self._socket = f"{parse_qs(parts.query)['host'][0]}/.s.PGSQL.5432"
         self._user, self._name = parts.username or "", parts.path.removeprefix("/")
         self._free: list[socket.socket] = []
+        self._opened: list[socket.socket] = []
+        self._clients: list[tuple[threading.Thread, socket.socket]] = []
         self._lock = threading.Lock()
         self._greeting = b""
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -31,16 +33,27 @@ class Pooler:
         self.servers = 0
 
     def serve(self) -> None:
-        with contextlib.suppress(OSError):
+        with self._listener, contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                threading.Thread(target=self._follow, args=(client,), daemon=True).start()
+                follower = threading.Thread(target=self._follow, args=(client,), daemon=True)
+                self._clients.append((follower, client))
+                follower.start()
+
+    def stop(self) -> None:
+        """Takes no more clients; `serve` returns."""
+        self._listener.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for server in self._free:
+        """After `serve` has returned: ends every client, and then every server connection."""
+        for follower, client in self._clients:
+            # Most have gone by themselves; the others notice now.
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
+            follower.join(5)
+        # Not those that are free only: a client that went in mid-transaction leaves one behind.
+        for server in self._opened:
             server.close()
 
     def _follow(self, client: socket.socket) -> None:
@@ -53,36 +66,52 @@ class Pooler:
                 client.sendall(b"N")
             self._give_back(self._take())
             client.sendall(self._greeting)
-            server: socket.socket | None = None
-            while True:
+            while self._transaction(client):
+                pass
+
+    def _transaction(self, client: socket.socket) -> bool:
+        """Passes one transaction of `client` on; False when it says goodbye."""
+        kind, message = _message(client)
+        if kind == b"X":
+            return False
+        server = self._take()
+        # Who leaves in mid-transaction takes the server connection along, as with PgBouncer.
+        with contextlib.ExitStack() as broken:
+            broken.callback(server.close)
+            while not (done := self._statement(client, server, message)).endswith(b"I"):
+                client.sendall(done)
                 kind, message = _message(client)
                 if kind == b"X":
-                    break
-                server = server or self._take()
+                    return False
+            broken.pop_all()
+        # Before the client knows: whoever asks next, having heard of it, finds this one free.
+        self._give_back(server)
+        client.sendall(done)
+        return True
+
+    def _statement(self, client: socket.socket, server: socket.socket, message: bytes) -> bytes:
+        """Passes `message` on, and its answers but the last one, which says whether a transaction
+        is open: that one is returned."""
+        server.sendall(message)
+        while True:
+            kind, answer = _message(server)
+            if kind == b"Z":
+                return answer
+            client.sendall(answer)
+            # COPY: the client has the word until it is done, or fails.
+            while kind == b"G":
+                said, message = _message(client)
                 server.sendall(message)
-                while True:
-                    kind, answer = _message(server)
-                    client.sendall(answer)
-                    # COPY: the client has the word until it is done, or fails.
-                    while kind == b"G":
-                        said, message = _message(client)
-                        server.sendall(message)
-                        if said in (b"c", b"f"):
-                            break
-                    if kind == b"Z":
-                        break
-                if answer.endswith(b"I"):
-                    self._give_back(server)
-                    server = None
-            if server is not None:
-                server.close()
+                if said in (b"c", b"f"):
+                    break
 
     def _take(self) -> socket.socket:
         with self._lock:
             if self._free:
                 return self._free.pop()
             self.servers += 1
-        server = socket.socket(socket.AF_UNIX)
+            server = socket.socket(socket.AF_UNIX)
+            self._opened.append(server)
         server.connect(self._socket)
         fields = b"\0".join(
             [b"user", self._user.encode(), b"database", self._name.encode(), b"", b""]
@@ -112,8 +141,9 @@ def transaction_pooler(url: str) -> Iterator[Pooler]:
     try:
         yield pooler
     finally:
-        pooler.close()
+        pooler.stop()
         thread.join(5)
+        pooler.close()
 
 
 def _message(connection: socket.socket) -> tuple[bytes, bytes]:
