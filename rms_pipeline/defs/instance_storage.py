@@ -1,8 +1,12 @@
 """Dagster's own storage, in schema `dagster` of the mirror's database. Named in `dagster.yaml`."""
 
+import os
+import threading
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
+import sqlalchemy
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres.storage import DagsterPostgresStorage
 
@@ -31,5 +35,44 @@ class MirrorPostgresStorage(DagsterPostgresStorage):
         ensure_dagster_schema(database)
         url = with_search_path(database.session_url.get_secret_value(), DAGSTER_SCHEMA)
         storage = cls(postgres_url=url, inst_data=inst_data)
+        engine = _engine_of(url)
+        part: Any
+        for part in (storage.run_storage, storage.event_log_storage, storage.schedule_storage):
+            # As Dagster's own `optimize_for_webserver` does, which is the webserver's alone.
+            part._engine = engine
         migrate(database)
         return storage
+
+
+def _engine_of(url: str) -> sqlalchemy.Engine:
+    """This process's engine for `url`: one connection stays open, others come and go as needed.
+
+    Dagster connects anew for every event that it stores and every look of its daemon, since each of
+    its many instances would keep connections of its own; here all of them share these.
+    """
+    with _making:
+        engine = _engines.get(url)
+        if engine is None:
+            engine = _engines[url] = sqlalchemy.create_engine(
+                url,
+                isolation_level="AUTOCOMMIT",
+                connect_args={"application_name": "dagster"},
+                pool_size=1,
+                max_overflow=-1,
+                # The server may have been restarted since the last use.
+                pool_pre_ping=True,
+            )
+        return engine
+
+
+_engines: "weakref.WeakValueDictionary[str, sqlalchemy.Engine]" = weakref.WeakValueDictionary()
+_making = threading.Lock()
+
+
+def _after_fork() -> None:
+    # A connection serves one process only; psycopg2 leaves the parent's alone when it is forgotten.
+    for engine in list(_engines.values()):
+        engine.dispose(close=False)
+
+
+os.register_at_fork(after_in_child=_after_fork)
