@@ -244,11 +244,13 @@ def without_password(url: str) -> str:
 
 
 def with_search_path(url: str, schema: str) -> str:
-    """The same database, with unqualified names resolved in `schema`, and times in UTC."""
+    """The same database, with unqualified names resolved in `schema`, times in UTC, and that name
+    in `pg_stat_activity` unless `url` has one."""
     # Not urlunsplit: it drops the empty host of postgresql:///database.
     head, _, tail = url.partition("?")
     query = dict(parse_qsl(tail))
     query["options"] = f"{query.get('options', '')} -csearch_path={schema} -ctimezone=UTC".strip()
+    query.setdefault("application_name", schema)
     return f"{head}?{urlencode(query, quote_via=quote)}"
 
 

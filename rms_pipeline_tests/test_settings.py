@@ -133,7 +133,11 @@ def test_a_password_with_a_bare_percent_sign_is_refused_with_advice_and_not_repe
 def test_a_search_path_keeps_the_other_options_of_a_url() -> None:
     url = with_search_path("postgresql:///d?host=/run&options=-cgeqo%3Doff", "dagster")
     options = "-cgeqo%3Doff%20-csearch_path%3Ddagster%20-ctimezone%3DUTC"
-    assert url == f"postgresql:///d?host=%2Frun&options={options}"
+    assert url == f"postgresql:///d?host=%2Frun&options={options}&application_name=dagster"
+    named = with_search_path("postgresql:///d?application_name=mine", "dagster")
+    assert named.endswith(
+        "application_name=mine&options=-csearch_path%3Ddagster%20-ctimezone%3DUTC"
+    )
 
 
 @pytest.mark.parametrize("name", ["CURRENT_RMS_BASE_URL", "RMS_DAGSTER_URL"])

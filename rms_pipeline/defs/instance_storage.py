@@ -56,7 +56,6 @@ def _engine_of(url: str) -> sqlalchemy.Engine:
             engine = _engines[url] = sqlalchemy.create_engine(
                 url,
                 isolation_level="AUTOCOMMIT",
-                connect_args={"application_name": "dagster"},
                 pool_size=1,
                 max_overflow=-1,
                 # The server may have been restarted since the last use.
