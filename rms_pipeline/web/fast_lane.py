@@ -22,7 +22,7 @@ from rms_pipeline.web.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-# Shorter together than the lease of a claim.
+# Shorter together than the lease of a claim, which an API that keeps silent may outlast.
 PATIENCE = Patience(connect=5, read=20, answer=25, attempts=2, throttled=20)
 _GATHER, _GATHER_IN_A_BURST, _BURST = 0.03, 0.6, 10
 _LOOK_ANYWAY = 1.0
