@@ -31,6 +31,8 @@ def forget_what_is_old(
     gone["runs"] = _delete_runs(
         context.instance, datetime.now(UTC) - timedelta(days=config.runs_days), needed
     )
+    with mirror.database.session() as connection:
+        gone["events"] = old_rows.forget_what_runs_left(connection, days=config.runs_days)
     context.log.info("Deleted: " + ", ".join(f"{count} {name}" for name, count in gone.items()))
     context.add_output_metadata(gone)
 
