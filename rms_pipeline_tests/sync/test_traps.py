@@ -448,3 +448,32 @@ def test_filters_on_absent_dates_that_are_ignored_are_noticed_when_no_record_has
     done = mirror.full_sync()
     assert mirror.differences() == {}
     assert done.settled.certificate.shown
+
+
+def test_no_transaction_is_open_while_the_api_is_waited_for(mirror_of: MakeMirror) -> None:
+    """It may take minutes at the limit: servers end such sessions, and migrations wait for them."""
+    mirror = mirror_of(Store(40))
+    mirror.full_sync()
+    edited, gone, surplus = ids_in(mirror.store, mirror.window)[:3]
+    open_ones: list[tuple[str, ...]] = []
+
+    def look(path: str) -> None:
+        time.sleep(0.3)
+        with mirror.database.session() as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT %s, query FROM pg_stat_activity WHERE datname = current_database()"
+                " AND state LIKE 'idle in transaction%%'"
+                " AND state_change < clock_timestamp() - interval '0.2 s'",
+                (path.partition("&q")[2],),
+            )
+            open_ones.extend(cursor.fetchall())
+
+    mirror.sandbox.before_request = look
+    mirror.store.edit(edited, {"subject": "Edited"})
+    mirror.incremental_sync()
+    mirror.store.delete(gone)
+    refresh(mirror.database, mirror.client(), [edited, gone], "refresh")
+    mirror.store.delete(surplus)
+    mirror.full_sync(reverify_calls=1)
+    assert open_ones == []
+    assert mirror.deleted() == {gone, surplus}
