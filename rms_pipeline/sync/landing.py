@@ -78,6 +78,8 @@ def land_window(
         )
         if walk is None:
             walk = walks.begin_walk(connection, run, walks.FULL, window=(window.start, window.end))
+            # Here too, for the account of which no walk ever completes.
+            walks.prune_walks(connection)
         elif walk.window is not None:
             window = Window(*walk.window)
         landing = _Landing(connection, client, walk.id, run, window, watch)
