@@ -90,10 +90,12 @@ class StoredPage:
     window: tuple[datetime, datetime] | None
 
 
-def page_ids(connection: Connection, walk: int) -> list[int]:
-    """The pages of `walk` in the order they were landed, as `read_page` finds them. Commits."""
+def page_ids(connection: Connection, walks: Sequence[int]) -> list[int]:
+    """The pages of `walks` in the order they were landed, as `read_page` finds them. Commits."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT id FROM raw_rms_pages WHERE walk = %s ORDER BY id", (walk,))
+        cursor.execute(
+            "SELECT id FROM raw_rms_pages WHERE walk = ANY(%s) ORDER BY id", (list(walks),)
+        )
         ids = [row[0] for row in cursor.fetchall()]
     connection.commit()
     return ids
@@ -141,12 +143,13 @@ def count_stored(connection: Connection, walk: int) -> int:
     return int(row[0]) if row else 0
 
 
-def count_pages(connection: Connection, walk: int) -> tuple[int, int]:
-    """Pages and records (repeats included) that have landed for `walk`. Commits."""
+def count_pages(connection: Connection, walks: Sequence[int]) -> tuple[int, int]:
+    """Pages and records (repeats included) that have landed for `walks`. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT count(*), coalesce(sum(record_count), 0) FROM raw_rms_pages WHERE walk = %s",
-            (walk,),
+            "SELECT count(*), coalesce(sum(record_count), 0) FROM raw_rms_pages"
+            " WHERE walk = ANY(%s)",
+            (list(walks),),
         )
         row = cursor.fetchone()
     connection.commit()

@@ -207,14 +207,14 @@ def newest_walk(
     )
 
 
-def kept_walks(connection: Connection) -> list[StoredWalk]:
-    """Every complete walk whose pages are still here, oldest first."""
+def kept_walks(connection: Connection) -> list[int]:
+    """Every complete walk, and every refresh, whose pages are still here; oldest first."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {_COLUMNS} FROM walks w WHERE completed_at IS NOT NULL AND EXISTS"
+            "SELECT id FROM walks w WHERE (completed_at IS NOT NULL OR kind = 'refresh') AND EXISTS"
             " (SELECT FROM raw_rms_pages p WHERE p.walk = w.id) ORDER BY id"
         )
-        found = [_stored(row) for row in cursor.fetchall()]
+        found = [row[0] for row in cursor.fetchall()]
     connection.commit()
     return found
 

@@ -137,7 +137,7 @@ class _Landing:
         self._connection, self._client, self._walk, self._run = connection, client, walk, run
         self._window = window
         self._watch, self._lane = watch, lane
-        self._pages_kept, self._records_kept = count_pages(connection, walk)
+        self._pages_kept, self._records_kept = count_pages(connection, [walk])
         self._pages = self._size = 0
         self._progress = ProgressNotes(connection, run)
 

@@ -12,7 +12,7 @@ from rms_pipeline.mirror.changes import changes_after
 from rms_pipeline.mirror.merge import merge
 from rms_pipeline.sandbox import Churn, Faults, Store, Switches
 from rms_pipeline.sync.refreshing import refresh
-from rms_pipeline.sync.storing import merge_walk, read_records
+from rms_pipeline.sync.storing import merge_walks, read_records
 from rms_pipeline_tests.sync.conftest import Mirror
 from rms_pipeline_tests.test_sync import ids_in
 
@@ -271,7 +271,7 @@ def test_nothing_fetched_before_a_deletion_brings_the_row_back(mirror_of: MakeMi
     id_ = ids_in(mirror.store, mirror.window)[0]
     mirror.store.delete(id_)
     mirror.full_sync()
-    merge_walk(mirror.database, first.landed.walk, "late")
+    merge_walks(mirror.database, [first.landed.walk], "late")
     assert id_ not in mirror.rows()
     assert mirror.deleted() == {id_}
 
@@ -368,7 +368,7 @@ def test_an_older_page_does_not_overwrite_a_refresh(mirror_of: MakeMirror) -> No
     id_ = ids_in(mirror.store, mirror.window)[0]
     mirror.store.edit(id_, {"subject": "Newer"})
     mirror.incremental_sync()
-    merge_walk(mirror.database, first.landed.walk, "late")
+    merge_walks(mirror.database, [first.landed.walk], "late")
     assert mirror.rows()[id_]["name"] == "Newer"
 
 
