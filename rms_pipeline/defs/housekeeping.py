@@ -45,6 +45,8 @@ def _delete_runs(instance: dg.DagsterInstance, before: datetime, needed: set[str
     )
     ids = [r.dagster_run.run_id for r in records if r.dagster_run.run_id not in needed]
     for id_ in ids:
+        # What its steps printed lies in files of this host, or wherever the instance keeps it.
+        instance.compute_log_manager.delete_logs(prefix=[id_])
         instance.delete_run(id_)
     return len(ids)
 

@@ -1,6 +1,7 @@
 """When syncs start by themselves, and why they do not."""
 
 from datetime import timedelta
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -94,7 +95,7 @@ def test_an_incremental_job_in_dagster_fetches_only_changes(
 def test_housekeeping_forgets_old_runs_but_never_the_watermark(
     instance: dg.DagsterInstance,
 ) -> None:
-    first, *_ = [materialize(instance).run_id for _ in range(5)]
+    first, *_ = runs = [materialize(instance).run_id for _ in range(5)]
     database = open_database(settings())
     with database.session() as connection, connection.cursor() as cursor:
         cursor.execute("UPDATE dagster.runs SET create_timestamp = now() - interval '100 days'")
@@ -108,6 +109,11 @@ def test_housekeeping_forgets_old_runs_but_never_the_watermark(
         assert cursor.fetchone() == (3, True)
         cursor.execute("SELECT problem FROM sync_faults")
         assert cursor.fetchall() == [("new",)]
+        cursor.execute("SELECT id FROM sync_metadata")
+        kept = {row[0] for row in cursor.fetchall()}
+    # What a run printed lies in files, which its deletion leaves.
+    printed = Path(instance.storage_directory())
+    assert {run for run in runs if (printed / run).exists()} == kept
     assert decide(schedules.incremental_sync, instance) == "run"
 
 
