@@ -5,6 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.scheduler.instigation import InstigatorType, TickStatus
 
 from rms_pipeline.definitions import build_defs
 from rms_pipeline.defs import schedules
@@ -144,6 +145,15 @@ def test_housekeeping_forgets_what_dagster_keeps_of_no_run_and_of_runs_that_are_
         f"{checked} FROM dagster.asset_check_executions c LEFT JOIN dagster.runs r USING (run_id)",
     ) == [(3, 3)]
     assert instance.get_latest_materialization_event(dg.AssetKey("opportunities")) is not None
+
+
+@pytest.mark.parametrize("kind", [InstigatorType.SCHEDULE, InstigatorType.SENSOR])
+def test_no_tick_of_a_schedule_or_sensor_is_kept_for_ever(
+    instance: dg.DagsterInstance, kind: InstigatorType
+) -> None:
+    days = instance.get_tick_retention_settings(kind)
+    ended = (TickStatus.SKIPPED, TickStatus.SUCCESS, TickStatus.FAILURE)
+    assert all(0 < days[status] <= 90 for status in ended)
 
 
 def test_the_audit_says_which_changes_webhooks_told_of_and_warns_when_they_stop(
