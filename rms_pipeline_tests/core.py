@@ -10,7 +10,7 @@ from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.sync.landing import OVERLAP, LandedWalk, land_changes, land_window
 from rms_pipeline.sync.settling import Settled, settle_full_walk
-from rms_pipeline.sync.storing import MergedWalk, merge_walk
+from rms_pipeline.sync.storing import MergedWalk, merge_walks
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def full_sync(
     with database.session() as connection:
         walk = walks.find_walk(connection, landed.walk)
     assert walk is not None
-    merged = merge_walk(database, walk.id, run, counted_since=walk.started_at)
+    merged = merge_walks(database, [walk.id], run, counted_since=walk.started_at)
     settled = settle_full_walk(
         database,
         client,
@@ -56,4 +56,4 @@ def incremental_sync(
     overlap: timedelta = OVERLAP,
 ) -> tuple[LandedWalk, MergedWalk]:
     landed = land_changes(database, client, watermarks, run, overlap=overlap)
-    return landed, merge_walk(database, landed.walk, run)
+    return landed, merge_walks(database, [landed.walk], run)

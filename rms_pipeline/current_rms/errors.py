@@ -8,6 +8,7 @@ CurrentRmsError
 │   ├── Unprocessable       422: the API does not know a parameter we sent
 │   └── Redirected          3xx: never followed, the key would travel with it
 ├── ApiUnavailable          tried again until patience ran out
+│   └── Throttled           429: the account's limit is used up, whatever is asked
 ├── WebhooksNotKept         what was registered is not what the API then shows
 ├── NotHonoured             an order, range or filter was ignored; another way of reading is tried
 └── WalkIncomplete          the list could not be read as a whole
@@ -46,6 +47,10 @@ class Redirected(RequestRefused):
 
 class ApiUnavailable(CurrentRmsError):
     """Connection errors, 408, 429, 5xx or a body that is not the promised JSON, to the end."""
+
+
+class Throttled(ApiUnavailable):
+    """429, to the end."""
 
 
 class WebhooksNotKept(CurrentRmsError):

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from requests.adapters import HTTPAdapter
 
 from rms_pipeline.current_rms.answers import api_words, describe, http_date, retry_after
-from rms_pipeline.current_rms.errors import ApiUnavailable, Redirected, refusal
+from rms_pipeline.current_rms.errors import ApiUnavailable, Redirected, Throttled, refusal
 from rms_pipeline.current_rms.pacing import Budget, Lane
 from rms_pipeline.loopback import session_for
 
@@ -186,7 +186,7 @@ class Transport:
                     # Others may bear it longer, and must not ask meanwhile.
                     self.budget.pause(wait)
                     if now + wait - throttled_since > self._patience.throttled:
-                        raise ApiUnavailable(
+                        raise Throttled(
                             f"Current RMS kept answering 429 (too many requests) for "
                             f"{now - throttled_since:.0f} s and asks to wait {wait:.0f} s more. "
                             "Another integration may be using up the account's limit: lower "

@@ -29,7 +29,7 @@ from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
 from rms_pipeline.settings import settings
 from rms_pipeline.sync.landing import LandedWalk, land_changes, land_window
 from rms_pipeline.sync.settling import settle_full_walk
-from rms_pipeline.sync.storing import merge_walk
+from rms_pipeline.sync.storing import merge_walks
 
 GROUP = "current_rms"
 OWNERS = ["team:data-engineering"]
@@ -162,7 +162,7 @@ def opportunities(
     with database.session() as connection:
         walk = _walk_to_store(connection, context.run)
     with explained():
-        merged = merge_walk(database, walk.id, run, counted_since=walk.started_at)
+        merged = merge_walks(database, [walk.id], run, counted_since=walk.started_at)
         settled, audit = None, None
         if walk.settled_at is None and walk.kind == walks.FULL:
             with advisory_lock(database, SETTLING_LOCK), current_rms.client(database) as client:

@@ -81,7 +81,9 @@ class HousekeepingConfig(LaunchpadConfig):
     """How long things are kept, in days."""
 
     runs_days: int = Field(
-        default=90, ge=1, description="Dagster's runs, and with them rows of sync_metadata."
+        default=90,
+        ge=1,
+        description="Dagster's runs and events, and with them rows of sync_metadata.",
     )
     faults_days: int = Field(default=90, ge=1, description="Rows of sync_faults.")
     webhook_events_days: int = Field(

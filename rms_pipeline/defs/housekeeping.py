@@ -31,6 +31,8 @@ def forget_what_is_old(
     gone["runs"] = _delete_runs(
         context.instance, datetime.now(UTC) - timedelta(days=config.runs_days), needed
     )
+    with mirror.database.session() as connection:
+        gone["events"] = old_rows.forget_what_runs_left(connection, days=config.runs_days)
     context.log.info("Deleted: " + ", ".join(f"{count} {name}" for name, count in gone.items()))
     context.add_output_metadata(gone)
 
@@ -43,6 +45,8 @@ def _delete_runs(instance: dg.DagsterInstance, before: datetime, needed: set[str
     )
     ids = [r.dagster_run.run_id for r in records if r.dagster_run.run_id not in needed]
     for id_ in ids:
+        # What its steps printed lies in files of this host, or wherever the instance keeps it.
+        instance.compute_log_manager.delete_logs(prefix=[id_])
         instance.delete_run(id_)
     return len(ids)
 

@@ -1,5 +1,8 @@
 """The sensor and the job behind the fast lane: whatever it left in the queue becomes one run."""
 
+import time
+from collections.abc import Sequence
+
 import dagster as dg
 from pydantic import Field
 
@@ -19,6 +22,10 @@ from rms_pipeline.sync.refreshing import refresh
 
 # What a living fast lane has not taken up by then, it will not.
 FAST_LANE_SECONDS = 10.0
+# After a run that failed, and twice as long after each further one, up to the longest.
+_FIRST_REST, _LONGEST_REST = 10.0, 300.0
+# Of a run that failed over single events: the API serves all others.
+EVENTS_AT_FAULT_TAG = "rms/events_at_fault"
 
 
 class RefreshConfig(LaunchpadConfig):
@@ -78,6 +85,8 @@ def refresh_opportunities(
         )
     )
     context.log_event(dg.AssetMaterialization("status_counts", metadata=status_metadata(frame)))
+    if total.error and not total.blameless:
+        context.instance.add_run_tags(run, {EVENTS_AT_FAULT_TAG: "true"})
     if total.error:
         raise Explained(
             f"{failed} events went back to the queue and will be tried again: {total.error}"
@@ -93,7 +102,19 @@ def webhook_refresh() -> None:
     refresh_opportunities()
 
 
-def reason_to_skip(waiting: int, *, lane_lives: bool, under_way: bool) -> str | None:
+def rest_after(failed: Sequence[float]) -> float:
+    """Seconds until the next run, by how many seconds ago the last runs failed, newest first. Pure.
+
+    What lies in the future was noted by a wrong clock, and nobody waits for it.
+    """
+    if not failed or failed[0] < 0:
+        return 0.0
+    return max(min(_FIRST_REST * (1 << len(failed) - 1), _LONGEST_REST) - failed[0], 0.0)
+
+
+def reason_to_skip(
+    waiting: int, *, lane_lives: bool, under_way: bool, rest: float = 0.0
+) -> str | None:
     """Why the sensor launches nothing now, None when it must. Pure."""
     if waiting == 0:
         return (
@@ -103,7 +124,21 @@ def reason_to_skip(waiting: int, *, lane_lives: bool, under_way: bool) -> str | 
         )
     if under_way:
         return f"A webhook_refresh run is at work on the queue; {waiting} events wait."
+    if rest:
+        return f"The last run failed; the next comes in {rest:.0f} s. {waiting} events wait."
     return None
+
+
+def _failed_in_a_row(instance: dg.DagsterInstance) -> list[float]:
+    """How many seconds ago the last runs ended, newest first, as far as they failed in a row."""
+    records = instance.get_run_records(dg.RunsFilter(job_name=webhook_refresh.name), limit=8)
+    failed = []
+    for record in records:
+        run = record.dagster_run
+        if run.status is not dg.DagsterRunStatus.FAILURE or EVENTS_AT_FAULT_TAG in run.tags:
+            break
+        failed.append(time.time() - (record.end_time or record.update_timestamp.timestamp()))
+    return failed
 
 
 @dg.sensor(
@@ -124,5 +159,10 @@ def webhook_refresh_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest
     under_way = context.instance.get_runs(
         dg.RunsFilter(job_name=webhook_refresh.name, statuses=UNDER_WAY), limit=1
     )
-    reason = reason_to_skip(state.depth, lane_lives=lives, under_way=bool(under_way))
+    reason = reason_to_skip(
+        state.depth,
+        lane_lives=lives,
+        under_way=bool(under_way),
+        rest=rest_after(_failed_in_a_row(context.instance)) if state.depth else 0.0,
+    )
     return dg.SkipReason(reason) if reason else dg.RunRequest()

@@ -122,6 +122,11 @@ def advisory_lock(
     connection.autocommit = True
     try:
         with connection.cursor() as cursor:
+            # Limits of a server, or of the role, that end a wait for a walk which takes an hour, or
+            # a session that holds the lock and has nothing else to say: the lock would fall.
+            cursor.execute(
+                "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0"
+            )
             cursor.execute("SELECT pg_try_advisory_lock(%s)", (lock_key(name),))
             row = cursor.fetchone()
             if row is not None and not row[0]:

@@ -10,7 +10,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.mirror.merge import MAPPED
 from rms_pipeline.mirror.order import Fetch, supersedes
-from rms_pipeline.mirror.versions import IN_THE_FUTURE
+from rms_pipeline.mirror.versions import IN_THE_FUTURE, lock_versions
 
 _COPIED = ", ".join((*MAPPED, "synced_at", "last_webhook_at"))
 IN_WINDOW = (
@@ -76,6 +76,8 @@ def those_kept(connection: Connection, ids: Sequence[int]) -> list[int]:
 def note_asked(connection: Connection, gone: Mapping[int, tuple[datetime, datetime]]) -> None:
     """Notes when rows were asked for that are gone but stay, so that others come first. Commits."""
     with connection.cursor() as cursor:
+        # Whoever writes rows locks these first, or two might wait for one another.
+        lock_versions(cursor, sorted(gone))
         cursor.execute(
             "UPDATE opportunities o SET synced_at = n.asked_at FROM"
             " unnest(%s::bigint[], %s::timestamptz[]) AS n (id, asked_at) WHERE o.id = n.id",

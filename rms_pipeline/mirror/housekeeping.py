@@ -36,6 +36,31 @@ def purge(
     return gone
 
 
+def forget_what_runs_left(connection: Connection, *, days: int) -> int:
+    """Deletes what Dagster itself never does, where it is older than so many days; how many rows.
+
+    That is: events of no run (each report of the fast lane leaves some), and what checks found in
+    runs that have been deleted. The latest event of each asset is kept in another place. Commits.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "WITH old AS (DELETE FROM dagster.event_logs WHERE run_id = ''"
+            # Dagster's times have no zone; these are UTC.
+            " AND timestamp < now() AT TIME ZONE 'UTC' - make_interval(days => %(days)s)"
+            " RETURNING id),"
+            " tags AS (DELETE FROM dagster.asset_event_tags"
+            " WHERE event_id IN (SELECT id FROM old)),"
+            " checked AS (DELETE FROM dagster.asset_check_executions c"
+            " WHERE create_timestamp < now() AT TIME ZONE 'UTC' - make_interval(days => %(days)s)"
+            " AND NOT EXISTS (SELECT FROM dagster.runs r WHERE r.run_id = c.run_id) RETURNING id)"
+            " SELECT (SELECT count(*) FROM old) + (SELECT count(*) FROM checked)",
+            {"days": days},
+        )
+        row = cursor.fetchone()
+    connection.commit()
+    return int(row[0]) if row else 0
+
+
 def runs_still_needed(connection: Connection) -> set[str]:
     """Runs that must stay whatever their age: they hold a watermark, or show the first sync."""
     with connection.cursor() as cursor:

@@ -23,12 +23,14 @@ def supersedes(new: Fetch, old: Fetch) -> bool:
     What was asked for after the other had arrived wins, whatever its `updated_at`: the API changed
     its mind in between. Of two fetches that overlapped, nobody knows which the API answered first,
     so the newer `updated_at` wins, an absent one loses, and the later arrival decides a tie. A
-    deletion is only undone by what was asked for after it was known.
+    deletion is only undone by what was asked for after it was known, whichever is stored first.
     """
     if new.asked_at >= old.answered_at:
         return True
     if old.deleted or old.asked_at >= new.answered_at:
         return False
+    if new.deleted:
+        return True
     if new.updated_at != old.updated_at:
         if new.updated_at is None or old.updated_at is None:
             return old.updated_at is None

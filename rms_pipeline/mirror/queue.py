@@ -13,6 +13,8 @@ from datetime import datetime, timedelta
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.mirror.versions import lock_versions
+
 CHANNEL = "rms_webhook_events"
 LEASE = timedelta(seconds=60)
 ATTEMPTS = 8
@@ -154,6 +156,8 @@ def settle(connection: Connection, claimed: Claim, opportunities: Iterable[int])
             (claimed.events_of(wanted),),
         )
         settled = cursor.rowcount
+        # A merge writes rows in another order, and one of the two would be ended.
+        lock_versions(cursor, wanted)
         cursor.execute(
             "UPDATE opportunities SET last_webhook_at = clock_timestamp() WHERE id = ANY(%s)",
             (wanted,),

@@ -90,10 +90,12 @@ class StoredPage:
     window: tuple[datetime, datetime] | None
 
 
-def page_ids(connection: Connection, walk: int) -> list[int]:
-    """The pages of `walk` in the order they were landed, as `read_page` finds them. Commits."""
+def page_ids(connection: Connection, walks: Sequence[int]) -> list[int]:
+    """The pages of `walks` in the order they were landed, as `read_page` finds them. Commits."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT id FROM raw_rms_pages WHERE walk = %s ORDER BY id", (walk,))
+        cursor.execute(
+            "SELECT id FROM raw_rms_pages WHERE walk = ANY(%s) ORDER BY id", (list(walks),)
+        )
         ids = [row[0] for row in cursor.fetchall()]
     connection.commit()
     return ids
@@ -117,18 +119,19 @@ def read_page(connection: Connection, id_: int) -> StoredPage | None:
 
 
 def count_distinct_records(connection: Connection, walk: int) -> int:
-    """How many different ids the pages of `walk` hold."""
+    """How many different ids the pages of `walk` hold. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(DISTINCT r) FROM raw_rms_pages, unnest(record_ids) AS r WHERE walk = %s",
             (walk,),
         )
         row = cursor.fetchone()
+    connection.commit()
     return int(row[0]) if row else 0
 
 
 def count_stored(connection: Connection, walk: int) -> int:
-    """How many rows of `opportunities` the pages of `walk` speak of."""
+    """How many rows of `opportunities` the pages of `walk` speak of. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FROM opportunities o JOIN (SELECT DISTINCT unnest(record_ids) AS id"
@@ -136,15 +139,18 @@ def count_stored(connection: Connection, walk: int) -> int:
             (walk,),
         )
         row = cursor.fetchone()
+    connection.commit()
     return int(row[0]) if row else 0
 
 
-def count_pages(connection: Connection, walk: int) -> tuple[int, int]:
-    """Pages and records (repeats included) that have landed for `walk`."""
+def count_pages(connection: Connection, walks: Sequence[int]) -> tuple[int, int]:
+    """Pages and records (repeats included) that have landed for `walks`. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT count(*), coalesce(sum(record_count), 0) FROM raw_rms_pages WHERE walk = %s",
-            (walk,),
+            "SELECT count(*), coalesce(sum(record_count), 0) FROM raw_rms_pages"
+            " WHERE walk = ANY(%s)",
+            (list(walks),),
         )
         row = cursor.fetchone()
+    connection.commit()
     return (int(row[0]), int(row[1])) if row else (0, 0)

@@ -36,7 +36,8 @@ def lock_versions(cursor: Cursor, ids: list[int]) -> None:
     """Until the transaction ends, nobody else writes the rows of `ids` (ascending), live or
     deleted."""
     cursor.execute(
-        "INSERT INTO opportunity_versions (id) SELECT unnest(%s) ON CONFLICT DO NOTHING", (ids,)
+        "INSERT INTO opportunity_versions (id) SELECT unnest(%s::bigint[]) ON CONFLICT DO NOTHING",
+        (ids,),
     )
     _lock_known(cursor, ids)
 

@@ -207,28 +207,34 @@ def newest_walk(
     )
 
 
-def kept_walks(connection: Connection) -> list[StoredWalk]:
-    """Every complete walk whose pages are still here, oldest first."""
+def kept_walks(connection: Connection) -> list[int]:
+    """Every complete walk, and every refresh, whose pages are still here; oldest first."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {_COLUMNS} FROM walks w WHERE completed_at IS NOT NULL AND EXISTS"
+            "SELECT id FROM walks w WHERE (completed_at IS NOT NULL OR kind = 'refresh') AND EXISTS"
             " (SELECT FROM raw_rms_pages p WHERE p.walk = w.id) ORDER BY id"
         )
-        found = [_stored(row) for row in cursor.fetchall()]
+        found = [row[0] for row in cursor.fetchall()]
     connection.commit()
     return found
 
 
 def prune_walks(connection: Connection, keep: int = KEPT_WALKS) -> int:
-    """Forgets the pages of all but the newest `keep` full walks and of what lies between.
+    """Forgets the pages of all but the newest `keep` complete full walks and the newest full walk,
+    which may be gone on with; and of what came before the newest `keep` full walks of any outcome.
 
-    The walks themselves stay, with what they proved. Returns how many pages went. Commits.
+    So walks that fail push out no whole one, nor pile up. The walks themselves stay, with what they
+    proved. Returns how many pages went. Commits.
     """
+    full = "SELECT id FROM walks WHERE kind = 'full'"
+    newest = "ORDER BY id DESC LIMIT %(keep)s"
     with connection.cursor() as cursor:
         cursor.execute(
-            "DELETE FROM raw_rms_pages WHERE walk < (SELECT min(id) FROM"
-            " (SELECT id FROM walks WHERE kind = 'full' ORDER BY id DESC LIMIT %s) kept)",
-            (keep,),
+            "DELETE FROM raw_rms_pages WHERE walk IN (SELECT id FROM walks WHERE CASE kind"
+            f" WHEN 'full' THEN id < (SELECT max(id) FROM ({full}) every)"
+            f" AND id NOT IN ({full} AND completed_at IS NOT NULL {newest})"
+            f" ELSE id < (SELECT min(id) FROM ({full} {newest}) latest) END)",
+            {"keep": keep},
         )
         gone = cursor.rowcount
     connection.commit()

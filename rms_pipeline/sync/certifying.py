@@ -32,7 +32,8 @@ _ROUNDS = 4
 _MOST_CALLS = 200
 _KEYS: dict[str, Key] = {"id": BY_ID, "id ranges": BY_ID, "created_at ranges": BY_CREATION}
 
-Remover = Callable[[set[int]], None]
+_HELD_BACK = "Deletions wait for confirmation."
+Remover = Callable[[set[int]], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,8 @@ def certify(
     """Compares, and mends what differs, until the counts agree or it is clear that they will not.
 
     `remove` is given ids of rows that the API did not list where they should be, to find out what
-    became of them; None when nothing may be mended. What is merged on the way adds to `result`.
+    became of them, and says whether those that are gone could go; None when nothing may be mended.
+    What is merged on the way adds to `result`.
     """
     certifier = _Certifier(connection, client, walk, run, result)
     before = client.counts.calls
@@ -106,7 +108,7 @@ def certify(
                 break
     if differing and not reason:
         reason = (
-            "Deletions wait for confirmation."
+            _HELD_BACK
             if remove is None
             else "The account may be changing too fast to be counted; the next full sync tries "
             "again."
@@ -170,20 +172,27 @@ class _Certifier:
 
     def mend(self, differing: list[str], remove: Remover) -> str:
         """Reads again where `differing` segments differ; why that is impossible, or ''."""
+        surplus: set[int] = set()
+        reason = ""
         for name in differing:
             key = _KEYS.get(self._walk.read_by.get(name, "id"))
             if name == EVERYTHING.name or key is None:
-                return (
+                reason = (
                     f"The API obeys no filter that would locate the difference in {name}; "
                     "the next full sync tries again."
                 )
+                break
             try:
-                self._mend_segment(self._segments[name], key, remove)
+                self._mend_segment(self._segments[name], key, surplus)
             except (NotHonoured, Unprocessable) as error:
-                return f"The difference in {name} could not be located: {error}."
-        return ""
+                reason = f"The difference in {name} could not be located: {error}."
+                break
+        # All at once, or some would go before it shows that they are too many.
+        if surplus and not remove(surplus):
+            return _HELD_BACK
+        return reason
 
-    def _mend_segment(self, segment: Segment, key: Key, remove: Remover) -> None:
+    def _mend_segment(self, segment: Segment, key: Key, surplus: set[int]) -> None:
         rows = SegmentRows(segment.name, self._window, key.name)
         refused = self._refused.get(segment.name, set()) if key is BY_ID else set()
 
@@ -204,15 +213,15 @@ class _Certifier:
             middle = rows.middle(self._connection, span)
             lower, upper = span
             if counted <= PER_PAGE or middle is None or here < counted // 2 or middle == upper:
-                self._read_again(segment, key, span, rows, remove)
+                surplus |= self._read_again(segment, key, span, rows)
                 continue
             left: Span = (lower, middle)
             in_left = self._client.count(segment.params + key.params(left))
             spans += [(left, in_left), ((middle + 1, upper), counted - in_left)]
 
-    def _read_again(
-        self, segment: Segment, key: Key, span: Span, rows: SegmentRows, remove: Remover
-    ) -> None:
+    def _read_again(self, segment: Segment, key: Key, span: Span, rows: SegmentRows) -> set[int]:
+        """The ids of rows in `span` that the API does not list there."""
+
         def ask(part: Span) -> ListAnswer:
             return self._client.list_opportunities(
                 segment.params + key.params(part), lane=Lane.WALK
@@ -224,6 +233,4 @@ class _Certifier:
             self._result += stored
             self.repaired += stored.stored
             listed.update(answer.ids)
-        surplus = rows.ids(self._connection, span) - listed
-        if surplus:
-            remove(surplus)
+        return rows.ids(self._connection, span) - listed

@@ -78,6 +78,8 @@ def land_window(
         )
         if walk is None:
             walk = walks.begin_walk(connection, run, walks.FULL, window=(window.start, window.end))
+            # Here too, for the account of which no walk ever completes.
+            walks.prune_walks(connection)
         elif walk.window is not None:
             window = Window(*walk.window)
         landing = _Landing(connection, client, walk.id, run, window, watch)
@@ -135,7 +137,7 @@ class _Landing:
         self._connection, self._client, self._walk, self._run = connection, client, walk, run
         self._window = window
         self._watch, self._lane = watch, lane
-        self._pages_kept, self._records_kept = count_pages(connection, walk)
+        self._pages_kept, self._records_kept = count_pages(connection, [walk])
         self._pages = self._size = 0
         self._progress = ProgressNotes(connection, run)
 

@@ -17,6 +17,7 @@ from rms_pipeline.current_rms.errors import (
     Forbidden,
     NotFound,
     Redirected,
+    Throttled,
     Unauthorized,
 )
 from rms_pipeline.current_rms.pacing import Lane
@@ -26,8 +27,8 @@ from rms_pipeline.sync.refreshing import Refreshed, refresh
 
 logger = logging.getLogger(__name__)
 
-# What says nothing about the event: it is tried again for as long as it takes. (An opportunity that
-# is gone is no error here: a list that is not found is.)
+# What says nothing about the event, if the API answers nobody else either: it is tried again for as
+# long as it takes. (An opportunity that is gone is no error here: a list that is not found is.)
 _BLAMELESS = (ApiUnavailable, Unauthorized, Forbidden, Redirected, NotFound)
 
 
@@ -105,7 +106,7 @@ def _work_off(
         raise
     except Exception as error:
         # Whatever it is, it must not keep the other events waiting for ever.
-        blameless = isinstance(error, _BLAMELESS)
+        blameless = isinstance(error, _BLAMELESS) and not _would_answer(client, error)
         if not blameless and len(ids) > 1:
             # One of them is at fault; the others must not suffer for it.
             half = len(ids) // 2
@@ -124,3 +125,18 @@ def _work_off(
     done.opportunities += len(ids)
     done.received_at += [claimed.received_at[e] for e in claimed.events_of(ids)]
     done.refreshed += refreshed
+
+
+def _would_answer(client: CurrentRmsClient, error: Exception) -> bool:
+    """Whether it was for what was asked that the API failed: it answers another question.
+
+    Else one opportunity that the API cannot serve, or not to the key's user, would take all that
+    wait beside it down with it, at each attempt.
+    """
+    if isinstance(error, Throttled):
+        return False
+    try:
+        client.list_opportunities((), per_page=1, lane=Lane.LIVE)
+    except CurrentRmsError:
+        return False
+    return True

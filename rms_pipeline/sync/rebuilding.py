@@ -11,7 +11,7 @@ from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.merge import MergeResult
 from rms_pipeline.mirror.progress import Progress, note_progress
 from rms_pipeline.mirror.redecode import Redecoded, redecode
-from rms_pipeline.sync.storing import Watcher, merge_walk
+from rms_pipeline.sync.storing import Watcher, merge_walks
 
 
 @dataclass(slots=True)
@@ -26,18 +26,17 @@ class Rebuilt:
 
 
 def rebuild(database: Database, run: str, watch: Watcher = lambda _: None) -> Rebuilt:
-    """Merges the pages of every kept walk again, oldest first, then decodes every row again.
+    """Merges the pages of every kept walk again, those of refreshes too, for theirs may be the last
+    that was heard of a row; then decodes every row again.
 
     Safe beside running syncs, and after an interruption: nothing older replaces anything newer, and
     what was deleted stays deleted.
     """
     done = Rebuilt()
     with database.session() as notes:
-        for walk in walks.kept_walks(notes):
-            merged = merge_walk(database, walk.id, run, watch=watch)
-            done.walks += 1
-            done.pages += merged.pages
-            done.merged += merged.result
+        kept = walks.kept_walks(notes)
+        merged = merge_walks(database, kept, run, watch=watch)
+        done.walks, done.pages, done.merged = len(kept), merged.pages, merged.result
 
         def follow(progress: Progress) -> None:
             note_progress(notes, run, progress)

@@ -131,8 +131,11 @@ class _Settling:
         if confirmed:
             self._most = float("inf")
 
-    def remove(self, suspects: Iterable[int]) -> None:
-        """Asks for `suspects`, which a complete reading did not list, and removes who is gone."""
+    def remove(self, suspects: Iterable[int]) -> bool:
+        """Asks for `suspects`, which a complete reading did not list, and removes who is gone.
+
+        False when they are too many, and stay.
+        """
         ids = sorted(suspects)
         witness = some_seen_id(self._connection, self._walk.id)
         gone = {}
@@ -147,9 +150,10 @@ class _Settling:
             if self.deleted + len(gone) > self._most:
                 # How many more there are need not be known to see that something is wrong.
                 self.held_back = len(gone)
-                return
+                return False
         self.left_window += len(ids) - len(gone)
         self.deleted += len(move_to_deleted(self._connection, gone, _BY_TWO_WITNESSES))
+        return True
 
     def reverify(self, calls: int) -> int:
         """Asks again for rows outside the window, those of longest ago first.

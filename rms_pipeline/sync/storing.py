@@ -51,18 +51,18 @@ class _Stored:
     outside_window: int = 0
 
 
-def merge_walk(
+def merge_walks(
     database: Database,
-    walk: int,
+    walks: Sequence[int],
     run: str,
     *,
     counted_since: datetime | None = None,
     watch: Watcher = lambda _: None,
 ) -> MergedWalk:
-    """Merges the landed pages of `walk` on behalf of `run`.
+    """Merges the landed pages of `walks` on behalf of `run`.
 
-    What was fetched at or after `counted_since`, the start of the walk, and has not changed since,
-    is not counted again. A record outside the walk's window only updates a row that is there
+    What was fetched at or after `counted_since`, the start of a walk, and has not changed since,
+    is not counted again. A record outside its page's window only updates a row that is there
     already: it may have left the window since. Several pages are merged at a time, so that decoding
     one does not wait for PostgreSQL's work on another; which comes first decides nothing.
     """
@@ -81,12 +81,12 @@ def merge_walk(
             finally:
                 idle.put(connection)
 
-        page_count, record_count = count_pages(notes, walk)
+        page_count, record_count = count_pages(notes, walks)
         progress = ProgressNotes(notes, run)
         records = 0
         # The last to enter, so that no writer is at work when its connection is closed.
         pool = stack.enter_context(ThreadPoolExecutor(WRITERS, thread_name_prefix="merge"))
-        for stored in _few_ahead(pool, store, page_ids(notes, walk)):
+        for stored in _few_ahead(pool, store, page_ids(notes, walks)):
             merged.result += stored.result
             merged.pages += 1
             merged.outside_window += stored.outside_window

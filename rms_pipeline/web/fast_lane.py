@@ -22,10 +22,12 @@ from rms_pipeline.web.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-# Shorter together than the lease of a claim.
+# Shorter together than the lease of a claim, which an API that keeps silent may outlast.
 PATIENCE = Patience(connect=5, read=20, answer=25, attempts=2, throttled=20)
 _GATHER, _GATHER_IN_A_BURST, _BURST = 0.03, 0.6, 10
 _LOOK_ANYWAY = 1.0
+# While the API serves nobody, each rest is twice as long as the one before, up to this.
+_LONGEST_REST = 10.0
 RUN = "fast lane"
 
 ClientFactory = Callable[[], AbstractContextManager[CurrentRmsClient]]
@@ -76,13 +78,20 @@ class FastLane:
                 # Shared: there may be several receivers, and the sensor asks whether one lives.
                 cursor.execute("SELECT pg_advisory_lock_shared(%s)", (lock_key(FAST_LANE_LOCK),))
                 cursor.execute(f"LISTEN {CHANNEL}")
-            last = WorkedOff()
+            rest = _LOOK_ANYWAY
             while not self._stopped.is_set():
                 last = work_off(self._database, hand, client, RUN)
                 if last.claimed:
                     now = client.now()
                     self._note(last, [(now - r).total_seconds() for r in last.received_at])
-                if not last.claimed or last.blameless:
+                if last.blameless:
+                    # Giving back notifies too, and however much waits, one claim tells enough.
+                    self._stopped.wait(rest)
+                    rest = min(2 * rest, _LONGEST_REST)
+                    continue
+                if last.claimed:
+                    rest = _LOOK_ANYWAY
+                else:
                     self._wait(ear)
                 burst = last.opportunities >= _BURST
                 self._stopped.wait(_GATHER_IN_A_BURST if burst else _GATHER)

@@ -1,9 +1,11 @@
 """When syncs start by themselves, and why they do not."""
 
 from datetime import timedelta
+from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.scheduler.instigation import InstigatorType, TickStatus
 
 from rms_pipeline.definitions import build_defs
 from rms_pipeline.defs import schedules
@@ -12,6 +14,7 @@ from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.sandbox import SandboxServer
 from rms_pipeline.settings import settings
 from rms_pipeline_tests.defs.test_assets import instance, materialize, sandbox
+from rms_pipeline_tests.rows import query
 
 __all__ = ["instance", "sandbox"]
 
@@ -93,7 +96,7 @@ def test_an_incremental_job_in_dagster_fetches_only_changes(
 def test_housekeeping_forgets_old_runs_but_never_the_watermark(
     instance: dg.DagsterInstance,
 ) -> None:
-    first, *_ = [materialize(instance).run_id for _ in range(5)]
+    first, *_ = runs = [materialize(instance).run_id for _ in range(5)]
     database = open_database(settings())
     with database.session() as connection, connection.cursor() as cursor:
         cursor.execute("UPDATE dagster.runs SET create_timestamp = now() - interval '100 days'")
@@ -107,7 +110,50 @@ def test_housekeeping_forgets_old_runs_but_never_the_watermark(
         assert cursor.fetchone() == (3, True)
         cursor.execute("SELECT problem FROM sync_faults")
         assert cursor.fetchall() == [("new",)]
+        cursor.execute("SELECT id FROM sync_metadata")
+        kept = {row[0] for row in cursor.fetchall()}
+    # What a run printed lies in files, which its deletion leaves.
+    printed = Path(instance.storage_directory())
+    assert {run for run in runs if (printed / run).exists()} == kept
     assert decide(schedules.incremental_sync, instance) == "run"
+
+
+def test_housekeeping_forgets_what_dagster_keeps_of_no_run_and_of_runs_that_are_gone(
+    instance: dg.DagsterInstance,
+) -> None:
+    for _ in range(4):
+        materialize(instance)
+    for _ in range(2):
+        instance.report_runless_asset_event(dg.AssetMaterialization("opportunities"))
+    database = open_database(settings())
+    of_no_run = "SELECT id FROM dagster.event_logs WHERE run_id = '' ORDER BY id"
+    old, new = (row[0] for row in query(database, of_no_run))
+    long_ago = "now() - interval '100 days'"
+    query(database, f"UPDATE dagster.runs SET create_timestamp = {long_ago}")
+    query(database, f"UPDATE dagster.asset_check_executions SET create_timestamp = {long_ago}")
+    query(database, f"UPDATE dagster.event_logs SET timestamp = {long_ago} WHERE id = %s", old)
+    query(database, "INSERT INTO dagster.asset_event_tags (event_id, asset_key, key)"
+                    " VALUES (%s, '', ''), (%s, '', '')", old, new)  # fmt: skip
+    job = build_defs().resolve_job_def("housekeeping")
+    assert job.execute_in_process(instance=instance).success
+    assert query(database, of_no_run) == [(new,)]
+    tagged = "SELECT event_id FROM dagster.asset_event_tags WHERE event_id >= %s"
+    assert query(database, tagged, old) == [(new,)]
+    checked = "SELECT count(DISTINCT c.run_id), count(DISTINCT r.run_id)"
+    assert query(
+        database,
+        f"{checked} FROM dagster.asset_check_executions c LEFT JOIN dagster.runs r USING (run_id)",
+    ) == [(3, 3)]
+    assert instance.get_latest_materialization_event(dg.AssetKey("opportunities")) is not None
+
+
+@pytest.mark.parametrize("kind", [InstigatorType.SCHEDULE, InstigatorType.SENSOR])
+def test_no_tick_of_a_schedule_or_sensor_is_kept_for_ever(
+    instance: dg.DagsterInstance, kind: InstigatorType
+) -> None:
+    days = instance.get_tick_retention_settings(kind)
+    ended = (TickStatus.SKIPPED, TickStatus.SUCCESS, TickStatus.FAILURE)
+    assert all(0 < days[status] <= 90 for status in ended)
 
 
 def test_the_audit_says_which_changes_webhooks_told_of_and_warns_when_they_stop(

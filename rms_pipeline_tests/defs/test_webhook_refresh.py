@@ -20,6 +20,7 @@ from rms_pipeline.settings import settings
 from rms_pipeline.sync.queued import WorkedOff
 from rms_pipeline.web.reporting import Reporter
 from rms_pipeline_tests.defs.test_assets import instance, materialize, sandbox
+from rms_pipeline_tests.rows import query
 
 __all__ = ["instance", "sandbox"]
 
@@ -123,6 +124,42 @@ def test_a_refused_refresh_fails_the_run_and_keeps_the_events(
     with database.session() as connection, connection.cursor() as cursor:
         cursor.execute("SELECT processed_at, error IS NOT NULL FROM webhook_events")
         assert cursor.fetchone() == (None, True)
+
+
+def test_while_the_api_serves_nobody_the_runs_come_at_ever_longer_intervals(
+    instance: dg.DagsterInstance, database: Database, sandbox: SandboxServer
+) -> None:
+    def ended(seconds_ago: float) -> None:
+        query(
+            database,
+            "UPDATE dagster.runs SET end_time = extract(epoch FROM now()) - %s",
+            seconds_ago,
+        )
+        query(database, "UPDATE webhook_events SET next_attempt_at = now()")
+
+    tell(database, sandbox.store.ids()[0])
+    sandbox.faults = Faults(probabilities={"redirect": 1.0})
+    for rests in (10, 20, 40):
+        run(instance, succeed=False)
+        ended(rests - 2)
+        assert "the next comes in" in str(decide(instance, webhook_refresh_sensor).skip_message)
+        ended(rests + 1)
+        assert decide(instance, webhook_refresh_sensor).run_requests
+    sandbox.faults = Faults()
+    run(instance)
+    tell(database, sandbox.store.ids()[1])
+    assert decide(instance, webhook_refresh_sensor).run_requests
+
+
+def test_a_run_that_failed_over_its_events_keeps_no_other_event_waiting(
+    instance: dg.DagsterInstance, database: Database, sandbox: SandboxServer
+) -> None:
+    bad, other = sandbox.store.ids()[:2]
+    tell(database, bad)
+    sandbox.faults = Faults(queue=["error_400"])
+    run(instance, succeed=False)
+    tell(database, other)
+    assert decide(instance, webhook_refresh_sensor).run_requests
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,23 @@
 import json
 import random
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+import pytest
+from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.current_rms.fields import Fault
 from rms_pipeline.current_rms.pages import storable_json
 from rms_pipeline.current_rms.payloads import Record, read_record
+from rms_pipeline.mirror import merge as merging
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.deletions import move_to_deleted
+from rms_pipeline.mirror.deletions import move_to_deleted, note_asked
 from rms_pipeline.mirror.merge import MergeResult, merge
+from rms_pipeline.mirror.queue import Claim, settle
+from rms_pipeline_tests.processes import wait_until
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -188,3 +194,44 @@ def test_merges_that_share_new_and_known_ids_never_wait_for_one_another_in_a_cir
     assert fetch_all(database, torn) == []
     both = "SELECT id FROM opportunities JOIN deleted_opportunities USING (id)"
     assert fetch_all(database, both) == []
+
+
+def settle_both(connection: Connection) -> None:
+    settle(connection, Claim("lane", {}, {}), [1, 9])
+
+
+def note_both(connection: Connection) -> None:
+    note_asked(connection, dict.fromkeys([1, 9], (T0, T0)))
+
+
+@pytest.mark.parametrize("write", [settle_both, note_both])
+def test_who_writes_beside_a_merge_never_waits_for_it_in_a_circle(
+    database: Database, monkeypatch: pytest.MonkeyPatch, write: Callable[[Connection], None]
+) -> None:
+    """A merge writes the rows that changed before those that did not."""
+    merge_at(database, 1, 2, *(record(id=i, subject="old") for i in range(1, 10)))
+    errors: list[BaseException] = []
+
+    def beside() -> None:
+        try:
+            with database.session() as connection:
+                write(connection)
+        except BaseException as error:
+            errors.append(error)
+
+    other = threading.Thread(target=beside)
+    update = merging._update
+
+    def update_and_wait(*arguments: Any) -> set[int]:
+        updated = update(*arguments)
+        other.start()
+        waits = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+        wait_until(lambda: fetch_all(database, f"{waits} AND wait_event_type = 'Lock'"))
+        return updated
+
+    monkeypatch.setattr(merging, "_update", update_and_wait)
+    rows = [record(id=i, subject="new" if i == 9 else "old") for i in range(1, 10)]
+    result = merge_at(database, 3, 4, *rows)
+    other.join()
+    assert errors == []
+    assert (result.updated, result.unchanged) == (1, 8)

@@ -42,6 +42,13 @@ def test_only_what_was_asked_for_after_a_deletion_was_known_undoes_it() -> None:
     assert supersedes(fetch(4, 5, None), gone)
 
 
+def test_a_deletion_is_undone_by_nothing_less_when_it_is_stored_last() -> None:
+    gone = fetch(2, 4, None, deleted=True)
+    assert supersedes(gone, fetch(0, 1, 9))
+    assert supersedes(gone, fetch(3, 9, 9))
+    assert not supersedes(gone, fetch(4, 5, None))
+
+
 moments = st.integers(0, 8)
 fetches = st.builds(
     lambda asked, took, updated: fetch(asked, asked + took, updated),
@@ -57,6 +64,16 @@ def test_of_two_different_fetches_exactly_one_wins_over_the_other(a: Fetch, b: F
         a.asked_at >= b.answered_at or b.asked_at >= a.answered_at
     ):
         assert supersedes(a, b) != supersedes(b, a)
+
+
+absences = st.builds(
+    lambda asked, took: fetch(asked, asked + took, None, deleted=True), moments, st.integers(1, 4)
+)
+
+
+@given(fetches, absences)
+def test_of_a_fetch_and_a_deletion_exactly_one_wins_over_the_other(a: Fetch, gone: Fetch) -> None:
+    assert supersedes(a, gone) != supersedes(gone, a)
 
 
 @given(st.lists(fetches, min_size=2, max_size=2))

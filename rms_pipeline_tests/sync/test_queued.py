@@ -8,6 +8,7 @@ import psycopg2
 import pytest
 
 from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
+from rms_pipeline.current_rms.errors import ApiUnavailable, CurrentRmsError, Forbidden, NotFound
 from rms_pipeline.mirror.database import DatabaseError
 from rms_pipeline.mirror.ownership import claim_mirror
 from rms_pipeline.mirror.queue import ATTEMPTS
@@ -60,13 +61,14 @@ def test_a_client_that_has_lived_through_a_change_of_clocks_is_put_right(
 
 
 class Stumbling(CurrentRmsClient):
-    """Fails in a way that nobody has foreseen, over one opportunity."""
+    """Fails over one opportunity, by default in a way that nobody has foreseen."""
 
     stumbles_over = 0
+    error: Exception = RuntimeError("nobody has foreseen this")
 
     def list_opportunities(self, params: Any, **options: Any) -> ListAnswer:
         if ("q[id_in][]", str(self.stumbles_over)) in params:
-            raise RuntimeError("nobody has foreseen this")
+            raise self.error
         return super().list_opportunities(params, **options)
 
 
@@ -87,6 +89,39 @@ def test_what_nobody_has_foreseen_costs_its_own_event_only(
     assert "nobody has foreseen this" in caplog.text
     dead = "SELECT opportunity_id, error FROM webhook_events WHERE dead_at IS NOT NULL"
     assert run_query(mirror, dead) == [(bad, "nobody has foreseen this")]
+
+
+@pytest.mark.parametrize("kind", [ApiUnavailable, Forbidden, NotFound])
+def test_an_opportunity_that_the_api_cannot_give_keeps_no_other_waiting_and_dies_in_the_end(
+    mirror_of: MakeMirror, kind: type[CurrentRmsError]
+) -> None:
+    mirror = mirror_of(Store(40))
+    bad, *good = mirror.store.ids()[:8]
+    tell(mirror, bad, *good)
+    client = mirror.client()
+    client.__class__ = Stumbling
+    assert isinstance(client, Stumbling)
+    client.stumbles_over, client.error = bad, kind("not this one")
+    done = work(mirror, client)
+    assert (done.settled, done.failed, done.blameless) == (len(good), 1, False)
+    assert set(mirror.rows()) == set(good)
+    for attempt in range(2, ATTEMPTS + 1):
+        run_query(mirror, "UPDATE webhook_events SET next_attempt_at = now()")
+        assert work(mirror, client).dead == (attempt == ATTEMPTS)
+    dead = "SELECT opportunity_id, error FROM webhook_events WHERE dead_at IS NOT NULL"
+    assert run_query(mirror, dead) == [(bad, "not this one")]
+
+
+def test_an_api_that_refuses_everything_is_asked_little_and_costs_no_event_an_attempt(
+    mirror_of: MakeMirror,
+) -> None:
+    mirror = mirror_of(Store(40))
+    tell(mirror, *mirror.store.ids()[:30])
+    mirror.sandbox.faults.probabilities = {"redirect": 1.0}
+    done = work(mirror)
+    assert (done.settled, done.failed, done.dead, done.blameless) == (0, 30, 0, True)
+    assert run_query(mirror, "SELECT DISTINCT attempts FROM webhook_events") == [(0,)]
+    assert len(mirror.sandbox.requests) == 2
 
 
 def test_a_database_that_fails_in_the_middle_keeps_no_event_waiting_for_the_lease(

@@ -60,9 +60,25 @@ def test_what_was_refreshed_after_the_pages_keeps_its_newer_values(mirror_of: Ma
     before = mirror.rows()
     change(mirror.database, f"UPDATE opportunities {DAMAGE}")
     done = rebuild(mirror.database, "rebuild")
-    assert done.walks == 2
+    assert done.walks == 3
     assert mirror.rows() == before
     assert [before[i]["name"] for i in (first, second)] == ["By incremental sync", "By webhook"]
+
+
+def test_a_missing_row_that_a_webhook_brought_or_refreshed_last_comes_back(
+    mirror_of: MakeMirror,
+) -> None:
+    mirror = mirror_of(Store(40))
+    mirror.full_sync()
+    refreshed = ids_in(mirror.store, mirror.window)[0]
+    brought = mirror.store.create({"starts_at": "2001-01-01", "ends_at": "2001-01-02"})
+    mirror.store.edit(refreshed, {"subject": "By webhook"})
+    refresh(mirror.database, mirror.client(), [refreshed, brought], "refresh")
+    before = mirror.rows()
+    assert brought in before
+    change(mirror.database, "DELETE FROM opportunities")
+    rebuild(mirror.database, "rebuild")
+    assert mirror.rows() == before
 
 
 def test_a_deleted_row_stays_deleted_and_is_mended_where_it_is(mirror_of: MakeMirror) -> None:

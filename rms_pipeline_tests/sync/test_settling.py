@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from urllib.parse import unquote
 
 from rms_pipeline.sandbox import Store
 from rms_pipeline.sync.refreshing import refresh
 from rms_pipeline_tests.sync.conftest import Mirror
+from rms_pipeline_tests.test_sync import ids_in
 
 MakeMirror = Callable[..., Mirror]
 
@@ -53,3 +55,30 @@ def test_a_row_that_was_held_back_and_is_there_again_is_forgotten(mirror_of: Mak
     assert mirror.full_sync().settled.held_back == len(old)
     assert mirror.full_sync(reverify_calls=1).settled.held_back == 0
     assert set(old) <= set(mirror.rows())
+
+
+def test_rows_that_go_in_masses_after_the_walk_are_asked_for_once_and_held_back(
+    mirror_of: MakeMirror,
+) -> None:
+    mirror = mirror_of(Store(80))
+    mirror.full_sync()
+    records = {id_: mirror.store.get(id_) or {} for id_ in ids_in(mirror.store, mirror.window)}
+    dated = [id_ for id_, r in records.items() if r["starts_at"] and r["ends_at"]]
+    undated = [id_ for id_ in records if id_ not in dated]
+    assert undated
+    doomed = dated[:25] + undated[:5]
+
+    def purge(path: str) -> None:
+        if "per_page=1&" in path:
+            mirror.sandbox.before_request = None
+            for id_ in doomed:
+                mirror.store.delete(id_)
+
+    mirror.sandbox.before_request = purge
+    settled = mirror.full_sync().settled
+    assert (settled.held_back, settled.deleted) == (len(doomed), 0)
+    assert "wait for confirmation" in settled.certificate.sentence
+    by_id = [path for _, path, _ in mirror.sandbox.requests if "id_in" in unquote(path)]
+    assert len(by_id) == 1
+    confirmed = mirror.full_sync(confirm_deletions=True).settled
+    assert (confirmed.deleted, confirmed.certificate.shown) == (len(doomed), True)

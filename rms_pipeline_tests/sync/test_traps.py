@@ -12,7 +12,7 @@ from rms_pipeline.mirror.changes import changes_after
 from rms_pipeline.mirror.merge import merge
 from rms_pipeline.sandbox import Churn, Faults, Store, Switches
 from rms_pipeline.sync.refreshing import refresh
-from rms_pipeline.sync.storing import merge_walk, read_records
+from rms_pipeline.sync.storing import merge_walks, read_records
 from rms_pipeline_tests.sync.conftest import Mirror
 from rms_pipeline_tests.test_sync import ids_in
 
@@ -271,7 +271,7 @@ def test_nothing_fetched_before_a_deletion_brings_the_row_back(mirror_of: MakeMi
     id_ = ids_in(mirror.store, mirror.window)[0]
     mirror.store.delete(id_)
     mirror.full_sync()
-    merge_walk(mirror.database, first.landed.walk, "late")
+    merge_walks(mirror.database, [first.landed.walk], "late")
     assert id_ not in mirror.rows()
     assert mirror.deleted() == {id_}
 
@@ -368,7 +368,7 @@ def test_an_older_page_does_not_overwrite_a_refresh(mirror_of: MakeMirror) -> No
     id_ = ids_in(mirror.store, mirror.window)[0]
     mirror.store.edit(id_, {"subject": "Newer"})
     mirror.incremental_sync()
-    merge_walk(mirror.database, first.landed.walk, "late")
+    merge_walks(mirror.database, [first.landed.walk], "late")
     assert mirror.rows()[id_]["name"] == "Newer"
 
 
@@ -448,3 +448,32 @@ def test_filters_on_absent_dates_that_are_ignored_are_noticed_when_no_record_has
     done = mirror.full_sync()
     assert mirror.differences() == {}
     assert done.settled.certificate.shown
+
+
+def test_no_transaction_is_open_while_the_api_is_waited_for(mirror_of: MakeMirror) -> None:
+    """It may take minutes at the limit: servers end such sessions, and migrations wait for them."""
+    mirror = mirror_of(Store(40))
+    mirror.full_sync()
+    edited, gone, surplus = ids_in(mirror.store, mirror.window)[:3]
+    open_ones: list[tuple[str, ...]] = []
+
+    def look(path: str) -> None:
+        time.sleep(0.3)
+        with mirror.database.session() as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT %s, query FROM pg_stat_activity WHERE datname = current_database()"
+                " AND state LIKE 'idle in transaction%%'"
+                " AND state_change < clock_timestamp() - interval '0.2 s'",
+                (path.partition("&q")[2],),
+            )
+            open_ones.extend(cursor.fetchall())
+
+    mirror.sandbox.before_request = look
+    mirror.store.edit(edited, {"subject": "Edited"})
+    mirror.incremental_sync()
+    mirror.store.delete(gone)
+    refresh(mirror.database, mirror.client(), [edited, gone], "refresh")
+    mirror.store.delete(surplus)
+    mirror.full_sync(reverify_calls=1)
+    assert open_ones == []
+    assert mirror.deleted() == {gone, surplus}

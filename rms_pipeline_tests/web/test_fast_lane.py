@@ -84,6 +84,26 @@ def test_an_api_that_is_down_costs_no_event_an_attempt(serve: Serve, fault: Faul
     assert web.query("SELECT id FROM opportunities") == [(id_,)]
 
 
+def test_an_api_that_refuses_everything_is_asked_now_and_then_however_much_waits(
+    serve: Serve,
+) -> None:
+    web = serve()
+    web.sandbox.faults = Faults(probabilities={"redirect": 1.0})
+    query(
+        web.database,
+        "INSERT INTO webhook_events (subject_type, opportunity_id)"
+        " SELECT 'Opportunity', n FROM generate_series(1, 2000) AS n",
+    )
+    time.sleep(6)
+    # For each claim, the list by id and one that shows that it was not for the ids.
+    assert 2 <= len(web.sandbox.requests) <= 8
+    web.sandbox.faults = Faults()
+    started = time.monotonic()
+    wait_until(lambda: web.query("SELECT count(*) FROM webhook_events WHERE error IS NULL"
+                                 " AND processed_at IS NOT NULL") != [(0,)])  # fmt: skip
+    assert time.monotonic() - started < 12
+
+
 def test_an_event_whose_refresh_is_refused_dies_alone_and_can_be_replayed(serve: Serve) -> None:
     web = serve(Store(20))
     good, poison = web.sandbox.store.ids()[:2]
