@@ -23,7 +23,7 @@ from rms_pipeline.sync.refreshing import refresh
 # What a living fast lane has not taken up by then, it will not.
 FAST_LANE_SECONDS = 10.0
 # After a run that failed, and twice as long after each further one, up to the longest.
-_FIRST_REST, _LONGEST_REST = 10.0, 300.0
+_FIRST_REST, _LONGEST_REST = 10.0, 120.0
 # Of a run that failed over single events: the API serves all others.
 EVENTS_AT_FAULT_TAG = "rms/events_at_fault"
 
