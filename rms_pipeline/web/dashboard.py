@@ -72,7 +72,7 @@ def dashboard(
 
     @router.get("/fragments/overview", **visible)
     def show_overview() -> Response:
-        return pages.render("overview.html", **overview_context())
+        return pages.render("overview_answer.html", **overview_context())
 
     @router.get("/fragments/sync", **visible)
     def show_sync() -> Response:

@@ -237,7 +237,7 @@ def test_typing_finds_by_number_subject_and_customer_without_a_reload(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1400, 390])
+@pytest.mark.parametrize("width", [1400, 390, 320])
 def test_no_page_has_a_serious_accessibility_finding_or_scrolls_sideways(
     filled: Stand, chromium: Browser, scheme: str, width: int
 ) -> None:
@@ -269,6 +269,30 @@ def test_no_page_has_a_serious_accessibility_finding_or_scrolls_sideways(
             assert page.evaluate("document.documentElement.scrollWidth") <= width, path
     finally:
         context.close()
+
+def test_neither_column_of_the_dashboard_waits_for_the_other(filled: Stand, page: Page) -> None:
+    filled.visit(page)
+    gaps = """(names) => names.slice(1).map((name, i) =>
+        document.querySelector(name).getBoundingClientRect().top
+        - document.querySelector(names[i]).getBoundingClientRect().bottom)"""
+    left, right = [".figures", ".statuses", ".weeks", ".recent"], ["#sync", "#webhooks"]
+    long = "document.querySelector('#queue').style.paddingBottom = '%dpx'"
+    # What the page asks for anew has no such paragraph.
+    page.route("**/fragments/sync", lambda route: route.abort())
+    for pixels in (0, 2_000):
+        page.evaluate(long % pixels)
+        for column in (left, right):
+            assert set(page.evaluate(gaps, column)) == {16}, (pixels, column)
+
+
+def test_the_panel_of_webhooks_renews_itself_in_its_own_column(filled: Stand, page: Page) -> None:
+    filled.visit(page)
+    expect(page.locator("#webhooks .empty, #webhooks ol").first).to_be_visible()
+    page.evaluate("document.querySelector('#webhooks h2').textContent = 'Of before'")
+    expect(page.get_by_role("heading", name="Webhooks, last 7 days")).to_be_visible()
+    expect(page.locator(".side > #webhooks")).to_have_count(1)
+    expect(page.locator("#webhooks")).to_have_count(1)
+
 
 
 def test_the_dashboard_works_by_keyboard_alone(filled: Stand, page: Page) -> None:
