@@ -13,6 +13,7 @@ from pydantic_core import to_jsonable_python
 from rms_pipeline.current_rms.client import PER_PAGE
 from rms_pipeline.current_rms.pacing import SHARES, Lane
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.outcomes import CLOSED, CONFIRMED
 from rms_pipeline.mirror.overview import Overview, add_up, read_overview
 from rms_pipeline.mirror.queue import replay
 from rms_pipeline.mirror.sync_state import SyncState, read_sync_state
@@ -142,8 +143,8 @@ def _overview_context(view: Overview, pages: Pages) -> dict[str, Any]:
         "bars": charts.status_bars(view.statuses),
         "weeks": charts.week_columns(view.weeks, monday, pages.clock),
         "webhooks": charts.webhook_columns(view.webhook_days),
-        "confirmed_value": worth(charts.CONFIRMED),
-        "closed_value": worth(charts.CLOSED),
+        "confirmed_value": worth(CONFIRMED),
+        "closed_value": worth(CLOSED),
     }
 
 

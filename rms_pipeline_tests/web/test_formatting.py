@@ -199,7 +199,9 @@ def test_weeks_stack_undecided_on_confirmed_and_leave_out_what_is_closed() -> No
     ]
     first, third = drawn.columns[0], drawn.columns[2]
     assert first.title == ("Week of 15 Jun 2026: 30 confirmed, 70 undecided, 3 opportunities")
-    assert first.href == "/opportunities?from=2026-06-15&to=2026-06-21&sort=starts"
+    assert first.href == (
+        "/opportunities?status=is%3Aopen&from=2026-06-15&to=2026-06-21&sort=starts"
+    )
     assert "1 opportunity" in third.title
     assert "1 opportunities" not in third.title
 
