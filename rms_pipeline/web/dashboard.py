@@ -152,7 +152,11 @@ def _sync_context(state: SyncState, current: Settings, clock: Clock) -> dict[str
     running = state.running
     # A refresh asks for a few records; it stands in no one's way.
     syncs = [s for s in (running, *state.history) if s and s.sync_type != "webhook_refresh"]
-    under_way = "a sync is running." if any(s.status == "running" for s in syncs) else ""
+    under_way = (
+        "Another sync can start when the one that is running has ended."
+        if any(s.status == "running" for s in syncs)
+        else ""
+    )
     certificate = ""
     if state.certificate:
         certificate = _certificate(state.certificate, clock)
@@ -163,7 +167,11 @@ def _sync_context(state: SyncState, current: Settings, clock: Clock) -> dict[str
         "certificate": certificate,
         "why_no_initial": under_way,
         "why_no_incremental": under_way
-        or ("" if state.has_full_sync else "available once an initial sync has completed."),
+        or (
+            ""
+            if state.has_full_sync
+            else "An incremental sync is available once an initial sync has completed."
+        ),
         "days_back": current.days_back,
         "days_ahead": current.days_ahead,
         "records_per_minute": round(per_minute),

@@ -288,7 +288,7 @@ def _fields(one: Found, pages: Pages) -> list[tuple[str, str]]:
         ("Total with tax", money(o["total_value"])),
         ("Created in Current RMS", full(o["created_at_rms"])),
         ("Updated in Current RMS", full(o["updated_at_rms"])),
-        ("Last asked for", full(o["synced_at"])),
+        ("Last checked", full(o["synced_at"])),
         ("Last webhook", full(o["last_webhook_at"])),
     ]
     return [(name, str(value)[:300]) for name, value in texts if value not in (None, "", "–")]

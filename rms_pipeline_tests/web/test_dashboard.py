@@ -155,6 +155,10 @@ def test_a_running_sync_shows_how_far_it_is_and_no_second_one_is_to_be_had(web: 
     run(web, "now", "STARTED", job="reconciliation", ago=65)
     page = visit(web, "/fragments/sync")
     assert "Waiting for its turn, or just starting" in page.text
+    # Of a run that has not begun, seconds would be counted again from 0 when it does.
+    assert re.search(r"is running\s+since [^,]*\d\d:\d\d\s+Waiting", page.text), page.text
+    # Nor is anything synced yet; that of before is the other one.
+    assert page.text.count(" synced") == 1
     with web.database.session() as connection:
         note_progress(connection, "now", Progress("fetching", 10, 50, 1_000, 5_012))
     query(web.database, "UPDATE sync_progress SET stage_began_at = 0, stage_started_at ="
@@ -165,6 +169,8 @@ def test_a_running_sync_shows_how_far_it_is_and_no_second_one_is_to_be_had(web: 
     assert "10 of 50 pages" in page.text
     assert re.search(r"about 1 min (20|1\d) s left", page.text), page.text
     assert page.all("progress")[0]["max"] == "50"
+    assert re.search(r"is running\s+since [^,]*\d\d:\d\d, 1 min \d+ s", page.text), page.text
+    assert page.text.count("when the one that is running has ended") == 1
     assert page.all("section", id="sync")[0]["hx-trigger"] == "every 1s"
     for button in ("initial", "incremental"):
         # A button that is `disabled` loses the focus of whoever pressed it.

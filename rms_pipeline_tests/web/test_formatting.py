@@ -13,6 +13,7 @@ from rms_pipeline.web.formatting import (
     money,
     number,
     short_money,
+    time_left,
     whole_money,
 )
 from rms_pipeline.web.templating import templates
@@ -108,6 +109,34 @@ def test_short_money_is_short_on_both_sides_of_each_unit(value: str, text: str) 
 )
 def test_a_duration_is_in_the_units_one_would_say(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "nearly done"),
+        (1.2, "about 1 s left"),
+        (9.6, "about 10 s left"),
+        (130, "about 2 min 10 s left"),
+    ],
+)
+def test_the_time_left_is_no_more_exact_than_it_can_be(seconds: float, text: str) -> None:
+    assert time_left(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("Run `rms-pipeline up`.", "Run <code>rms-pipeline up</code>."),
+        ("`<b>`", "<code>&lt;b&gt;</code>"),
+        ("a ` b", "a ` b"),
+        ("``", "``"),
+        ("`a\nb`", "`a\nb`"),
+        (None, ""),
+    ],
+)
+def test_what_is_to_be_typed_stands_out_and_html_stays_text(text: str | None, html: str) -> None:
+    assert templates.filters["with_code"](text) == html
 
 
 def test_times_are_those_of_the_time_zone() -> None:
