@@ -14,8 +14,8 @@ _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRu
 
 
 @dg.op(
-    description="Deletes runs, faults, settled webhook events and records of walks that are older "
-    "than configured. The last completed runs of each sync always stay."
+    description="Deletes runs, faults, settled webhook events, records of walks and reports of the "
+    "fast lane that are older than configured. The last completed runs of each sync always stay."
 )
 def forget_what_is_old(
     context: dg.OpExecutionContext, config: HousekeepingConfig, mirror: MirrorResource
@@ -27,6 +27,7 @@ def forget_what_is_old(
             webhook_events_days=config.webhook_events_days,
             walks_days=config.walks_days,
         )
+        gone["reports"] = old_rows.purge_reports(connection, days=config.reports_days)
         needed = old_rows.runs_still_needed(connection)
     gone["runs"] = _delete_runs(
         context.instance, datetime.now(UTC) - timedelta(days=config.runs_days), needed

@@ -3,6 +3,7 @@
 import dagster as dg
 from pydantic import Field
 
+from rms_pipeline.defs.asset_checks import report_checks
 from rms_pipeline.defs.assets import RECORDS_FAILED_TAG, RECORDS_SYNCED_TAG, SYNC_TYPE_TAG
 from rms_pipeline.defs.config import LaunchpadConfig
 from rms_pipeline.defs.failures import Explained, explained
@@ -78,6 +79,7 @@ def refresh_opportunities(
         )
     )
     context.log_event(dg.AssetMaterialization("status_counts", metadata=status_metadata(frame)))
+    report_checks(context.instance, database, run)
     if total.error:
         raise Explained(
             f"{failed} events went back to the queue and will be tried again: {total.error}"

@@ -36,6 +36,33 @@ def purge(
     return gone
 
 
+def purge_reports(connection: Connection, *, days: int) -> int:
+    """Deletes what refreshes reported to Dagster outside of any run, older than so many days; how
+    many events. The newest of each kind stays for each asset. Commits.
+
+    Dagster itself forgets events only with their run, and these have none.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "DELETE FROM dagster.event_logs old WHERE run_id = ''"
+            " AND dagster_event_type IN ('ASSET_MATERIALIZATION', 'ASSET_CHECK_EVALUATION')"
+            " AND timestamp < now() AT TIME ZONE 'UTC' - make_interval(days => %(days)s)"
+            " AND id <> ALL(SELECT max(id) FROM dagster.event_logs WHERE run_id = ''"
+            " GROUP BY asset_key, dagster_event_type)",
+            {"days": days},
+        )
+        gone = cursor.rowcount
+        cursor.execute(
+            "DELETE FROM dagster.asset_check_executions WHERE run_id = ''"
+            " AND create_timestamp < now() AT TIME ZONE 'UTC' - make_interval(days => %(days)s)"
+            " AND id <> ALL(SELECT max(id) FROM dagster.asset_check_executions WHERE run_id = ''"
+            " GROUP BY asset_key, check_name)",
+            {"days": days},
+        )
+    connection.commit()
+    return gone
+
+
 def runs_still_needed(connection: Connection) -> set[str]:
     """Runs that must stay whatever their age: they hold a watermark, or show the first sync."""
     with connection.cursor() as cursor:
