@@ -270,6 +270,18 @@ def test_no_page_has_a_serious_accessibility_finding_or_scrolls_sideways(
         context.close()
 
 
+def test_a_printed_list_has_all_its_columns_on_the_sheet(filled: Stand, page: Page) -> None:
+    # A4 without its margins, in the pixels of CSS.
+    page.set_viewport_size({"width": 718, "height": 1_000})
+    page.emulate_media(media="print")
+    filled.visit(page, "/opportunities")
+    box = page.get_by_role("columnheader", name="Updated").bounding_box()
+    assert box is not None
+    assert box["x"] + box["width"] <= 718
+    expect(page.locator(".filters")).to_be_hidden()
+    expect(page.locator("tbody tr").first.locator("td").last).to_be_visible()
+
+
 def test_neither_column_of_the_dashboard_waits_for_the_other(filled: Stand, page: Page) -> None:
     filled.visit(page)
     gaps = """(names) => names.slice(1).map((name, i) =>
