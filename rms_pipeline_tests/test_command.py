@@ -410,3 +410,12 @@ def test_the_link_that_lets_a_browser_in_is_printed_on_a_terminal_only(
     assert (link in printed) == terminal
     assert (SECRET_TOKEN in printed) == terminal
     assert ("RMS_API_TOKEN" in printed) != terminal
+
+
+def test_a_refresh_of_what_nobody_has_does_not_claim_to_have_refreshed_it(
+    empty_url: str, sandbox: SandboxServer
+) -> None:
+    environment = environment_for(empty_url, sandbox)
+    assert command("sync", "initial", environment=environment).returncode == 0
+    done = command("refresh", "99999999", environment=environment)
+    assert (done.returncode, "Nothing was refreshed" in done.stdout) == (0, True), done.stderr
