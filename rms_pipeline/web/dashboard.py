@@ -1,6 +1,6 @@
 """The dashboard: one page that keeps itself up to date, and the buttons on it."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -14,7 +14,16 @@ from rms_pipeline.current_rms.client import PER_PAGE
 from rms_pipeline.current_rms.pacing import SHARES, Lane
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.outcomes import CLOSED, CONFIRMED
-from rms_pipeline.mirror.overview import Overview, add_up, read_overview
+from rms_pipeline.mirror.overview import (
+    ActiveOpportunity,
+    Overview,
+    RecentEdit,
+    StatusCount,
+    WebhookDay,
+    WeekCount,
+    add_up,
+    read_overview,
+)
 from rms_pipeline.mirror.queue import replay
 from rms_pipeline.mirror.sync_state import SyncState, read_sync_state
 from rms_pipeline.settings import Settings
@@ -31,6 +40,24 @@ from rms_pipeline.web.launching import (
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import REFUSALS
 from rms_pipeline.web.templating import Pages, is_fragment
+
+
+@dataclass(frozen=True, slots=True)
+class DashboardAnswer:
+    """`as_of` is when statuses and weeks were counted; `time_zone` that of days and weeks."""
+
+    success: bool
+    sandbox: bool
+    total: int
+    total_value: Decimal
+    time_zone: str
+    as_of: datetime | None
+    statuses: list[StatusCount]
+    weeks: list[WeekCount]
+    recent: list[RecentEdit]
+    webhook_days: list[WebhookDay]
+    most_active: list[ActiveOpportunity]
+    sync: SyncState
 
 
 def dashboard(
@@ -109,7 +136,7 @@ def dashboard(
         summary="What the dashboard shows",
         tags=["dashboard"],
         dependencies=[Depends(access.required)],
-        responses=REFUSALS,
+        responses={**REFUSALS, 200: {"model": DashboardAnswer}},
     )
     def read() -> JSONResponse:
         """Totals, counts by status, value by week, recent edits, webhooks of the last seven days,
@@ -117,16 +144,16 @@ def dashboard(
         with reader.session() as connection:
             view = read_overview(connection, current.time_zone)
             state = read_sync_state(connection)
-        found = {
-            "success": True,
-            "sandbox": current.uses_sandbox,
-            "total": view.total,
-            "total_value": view.total_value,
-            "time_zone": current.time_zone,
-            **asdict(view),
-            "sync": asdict(state),
-        }
-        return JSONResponse(to_jsonable_python(found, fallback=str))
+        found = DashboardAnswer(
+            success=True,
+            sandbox=current.uses_sandbox,
+            total=view.total,
+            total_value=view.total_value,
+            time_zone=current.time_zone,
+            **{each.name: getattr(view, each.name) for each in fields(view)},
+            sync=state,
+        )
+        return JSONResponse(to_jsonable_python(asdict(found), fallback=str))
 
     return router
 

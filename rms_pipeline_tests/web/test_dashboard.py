@@ -118,6 +118,13 @@ def test_the_api_of_the_dashboard_agrees_with_the_rows(web: Web) -> None:
     assert [(e["id"], e["status"]) for e in told["recent"]] == [(3, "Reserved")]
     assert sum(d["received"] for d in told["webhook_days"]) == 3
     assert [(a["id"], a["webhooks"]) for a in told["most_active"]] == [(1, 3)]
+    schemas = web.app.openapi()["components"]["schemas"]
+    for name, answered in (
+        *(("DashboardAnswer", told), ("StatusCount", told["statuses"][0])),
+        *(("WeekCount", told["weeks"][0]), ("RecentEdit", told["recent"][0])),
+        *(("ActiveOpportunity", told["most_active"][0]), ("SyncState", told["sync"])),
+    ):
+        assert set(schemas[name]["properties"]) == set(answered), name
     sync = told["sync"]
     assert (sync["has_full_sync"], sync["running"]) == (True, None)
     assert (sync["queue"]["depth"], sync["queue"]["dead"]) == (1, 1)
