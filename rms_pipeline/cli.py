@@ -6,6 +6,7 @@ Exit codes: 0 success, 1 failure with the reason on stderr, 2 usage or configura
 import signal
 import sys
 import threading
+from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
@@ -33,8 +34,29 @@ app = typer.Typer(
     "Start with [bold]rms-pipeline up[/bold]: without an account it shows the bundled sandbox, "
     "without POSTGRES_URL it brings its own PostgreSQL.",
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"rms-pipeline {version('rms-pipeline')}", highlight=False)
+        raise typer.Exit
+
+
 app.add_typer(sync_app, name="sync")
 app.add_typer(webhooks_app, name="webhooks")
+
+
+@app.callback()
+def start(
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """What precedes every command."""
+
 
 PORTS: Any = {"min": 0, "max": 65_535}
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
@@ -55,11 +77,11 @@ def up(
         ),
     ] = True,
 ) -> None:
-    """Start everything: database, sandbox (without an account), Dagster's UI and daemon, and the
-    web service that receives webhooks.
+    """Start everything: database, sandbox, Dagster's UI and daemon, and the web service.
 
-    The first start runs the initial sync. Ctrl-C ends it all. --host is for the web service:
-    Dagster's UI, which has no password, stays on this machine.
+    The sandbox stands in where no account is configured. The first start runs the initial sync.
+    Ctrl-C ends it all. --host is for the web service: Dagster's UI, which has no password, stays on
+    this machine.
     """
     current = prepare()
     announce_sandbox(current)
@@ -78,8 +100,9 @@ def web(
     port: Annotated[int, typer.Option(**PORTS, help="Port to listen on.")] = WEB_PORT,
     host: Host = "127.0.0.1",
 ) -> None:
-    """Serve the dashboard, the sync API, the webhook receiver and the fast lane (`up` starts it
-    too)."""
+    """Serve the dashboard, the sync API, the webhook receiver and the fast lane.
+
+    `up` starts it too."""
     current = prepare()
     announce_sandbox(current)
     from rms_pipeline.web.server import serve

@@ -26,8 +26,10 @@ def sync_initial(
         bool, typer.Option("--fresh", help="Do not go on with what an unfinished sync fetched.")
     ] = False,
 ) -> None:
-    """Fetch every opportunity in the window (by default 30 days back to a year
-    ahead) and all without dates."""
+    """Fetch every opportunity in the window, and all without dates.
+
+    The window is RMS_SYNC_DAYS_BACK and RMS_SYNC_DAYS_AHEAD, by default 30 days back to a year
+    ahead."""
     ops: dict[str, dict[str, Any]] = {"opportunities": {"confirm_deletions": confirm_deletions}}
     if fresh:
         ops["raw_rms_pages"] = {"resume_within_minutes": 0}
@@ -85,4 +87,7 @@ def refresh(
     if not as_json:
         kinds = ("created", "updated", "unchanged", "deleted")
         made = ", ".join(f"{count:,} {k}" for k in kinds if (count := sync.metadata.get(k)))
-        out.print(f"[green]Refreshed {sync.records_synced:,}[/green] ({made or 'none is there'}).")
+        if made:
+            out.print(f"[green]Refreshed {sync.records_synced:,}[/green] ({made}).")
+        else:
+            out.print("Nothing was refreshed: Current RMS has none of these, nor has the mirror.")

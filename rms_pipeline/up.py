@@ -88,7 +88,8 @@ def _start(
     out: Console,
     initial_sync: bool,
 ) -> None:
-    out.print("Starting PostgreSQL and preparing its tables ...")
+    embedded = current.postgres_url is None
+    out.print("Starting PostgreSQL ..." if embedded else "Preparing the database ...")
     database = open_database(current)
     with DagsterInstance.get() as instance:
         fail_dead_runs(database, instance)
@@ -165,6 +166,7 @@ def _first_sync(
         out.print("The mirror has its initial sync already; `rms-pipeline status` shows it.")
     elif not wanted:
         out.print("Nothing is mirrored yet: run the initial sync from the dashboard.")
+        return
     else:
         out.print("First start: running the initial sync. The dashboard shows it too.")
         run = dagster_api.launch(url, "initial_sync")

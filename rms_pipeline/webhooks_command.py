@@ -30,14 +30,20 @@ def list_webhooks() -> None:
     current = config.settings()
     with _client(current) as client:
         stands = overview(client, webhook_token(current))
+    targets = {event.target for event in stands if event.target}
     table = Table(title="Webhooks of this mirror", title_justify="left")
-    for heading in ("Event", "Status", "Target", "Last delivery (UTC)"):
-        table.add_column(heading, overflow="fold")
+    table.add_column("Event", no_wrap=True)
+    table.add_column("Status")
+    table.add_column("Last delivery (UTC)")
+    # One for all of them is said once, and leaves the others the width of a terminal.
+    if len(targets) > 1:
+        table.add_column("Target", overflow="fold")
     for event in stands:
-        table.add_row(
-            event.event, _status(event), escape(event.target or ""), _last_delivery(event)
-        )
+        row = [event.event, _status(event), _last_delivery(event), escape(event.target or "")]
+        table.add_row(*row[: len(table.columns)])
     out.print(table)
+    if len(targets) == 1:
+        out.print(f"They post to {escape(targets.pop())}", highlight=False, soft_wrap=True)
     if not all(s.is_right for s in stands):
         out.print("`rms-pipeline webhooks register URL` makes what is missing and mends the rest.")
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,28 @@ def test_status_shows_totals_and_prints_every_text_as_it_is(
     assert re.findall(r"[\d,.]+", total) == ["12", "6,172.50"]
     (opened,) = (line for line in done.stdout.splitlines() if "Open " in line)
     assert re.findall(r"[\d,.]+", opened) == ["5", "1,234.50"]
+    told = json.loads(command("status", "--json", environment=environment).stdout)
+    assert (told["total"], told["total_value"]) == (12, "6172.5")
+    assert {s["status"]: s["opportunities"] for s in told["statuses"]} == statuses
+    assert [(s["id"], s["error"]) for s in told["sync"]["history"]] == [("bad", error)]
+
+
+def test_a_long_error_leaves_the_table_of_syncs_its_width(
+    empty_url: str, sandbox: SandboxServer
+) -> None:
+    environment = environment_for(empty_url, sandbox) | {"COLUMNS": "80"}
+    failed = command("sync", "incremental", environment=environment)
+    assert failed.returncode == 1
+    shown = command("status", environment=environment).stdout
+    assert re.search(
+        r"│ incremental_sync │ failed │ \d{4}-\d\d-\d\d \d\d:\d\d:\d\d │ +0 │ +0 │", shown
+    ), shown
+    assert "There is nothing yet to be incremental to" in " ".join(shown.split())
+
+
+def test_the_version_is_told() -> None:
+    told = command("--version", environment=dict(os.environ))
+    assert (told.returncode, told.stdout.split()) == (0, ["rms-pipeline", version("rms-pipeline")])
 
 
 def test_an_error_text_with_nul_does_not_break_the_history(
@@ -387,3 +410,12 @@ def test_the_link_that_lets_a_browser_in_is_printed_on_a_terminal_only(
     assert (link in printed) == terminal
     assert (SECRET_TOKEN in printed) == terminal
     assert ("RMS_API_TOKEN" in printed) != terminal
+
+
+def test_a_refresh_of_what_nobody_has_does_not_claim_to_have_refreshed_it(
+    empty_url: str, sandbox: SandboxServer
+) -> None:
+    environment = environment_for(empty_url, sandbox)
+    assert command("sync", "initial", environment=environment).returncode == 0
+    done = command("refresh", "99999999", environment=environment)
+    assert (done.returncode, "Nothing was refreshed" in done.stdout) == (0, True), done.stderr

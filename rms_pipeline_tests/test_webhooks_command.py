@@ -69,7 +69,7 @@ def test_webhooks_are_listed_registered_and_removed(
     assert shown.count("none known") == len(EVENTS) - 1
     (line,) = (line for line in shown.splitlines() if "opportunity_create " in line)
     assert " 200, 20" in line
-    assert f"{receiver.url}/api/webhook/***" in line
+    assert f"They post to {receiver.url}/api/webhook/***" in shown
     removed = webhooks("remove", environment=environment).stdout
     assert f"{len(EVENTS)} webhooks removed" in removed
     assert "none of ours" in webhooks("remove", environment=environment).stdout

@@ -92,3 +92,9 @@ class HousekeepingConfig(LaunchpadConfig):
     walks_days: int = Field(
         default=365, ge=1, description="What is known of walks (their pages: three full walks)."
     )
+    reports_days: int = Field(
+        default=14,
+        ge=1,
+        description="What the fast lane reported to Dagster, several times a minute. The webhooks "
+        "themselves are kept for webhook_events_days.",
+    )

@@ -14,8 +14,8 @@ _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRu
 
 
 @dg.op(
-    description="Deletes runs, faults, settled webhook events and records of walks that are older "
-    "than configured. The last completed runs of each sync always stay."
+    description="Deletes runs, faults, settled webhook events, records of walks and reports of the "
+    "fast lane that are older than configured. The last completed runs of each sync always stay."
 )
 def forget_what_is_old(
     context: dg.OpExecutionContext, config: HousekeepingConfig, mirror: MirrorResource
@@ -32,7 +32,9 @@ def forget_what_is_old(
         context.instance, datetime.now(UTC) - timedelta(days=config.runs_days), needed
     )
     with mirror.database.session() as connection:
-        gone["events"] = old_rows.forget_what_runs_left(connection, days=config.runs_days)
+        gone["events"] = old_rows.purge_events(
+            connection, reports_days=config.reports_days, runs_days=config.runs_days
+        )
     context.log.info("Deleted: " + ", ".join(f"{count} {name}" for name, count in gone.items()))
     context.add_output_metadata(gone)
 

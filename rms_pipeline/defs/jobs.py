@@ -15,11 +15,6 @@ from rms_pipeline.defs.assets import (
 from rms_pipeline.defs.config import StoreConfig, WalkConfig
 
 _ALL = dg.AssetSelection.assets(raw_rms_pages, opportunities, status_counts)
-# What they say is only found out by a full walk.
-_OF_FULL_SYNCS = dg.AssetSelection.checks(
-    dg.AssetCheckKey(opportunities.key, "mirror_is_complete"),
-    dg.AssetCheckKey(opportunities.key, "deletions_are_plausible"),
-)
 NIGHTLY_REVERIFY_CALLS = 20
 
 
@@ -50,7 +45,7 @@ def sync_jobs(*, days_back: int, days_ahead: int) -> list[UnresolvedAssetJobDefi
         ),
         dg.define_asset_job(
             INCREMENTAL,
-            selection=_ALL - _OF_FULL_SYNCS,
+            selection=_ALL,
             config={"ops": {raw_rms_pages.op.name: {"config": {"overlap_minutes": 5}}}},
             description="Fetches whatever changed in Current RMS since the last sync, whatever its "
             "dates; usually one call. Deletions, and records without an updated_at, are for "

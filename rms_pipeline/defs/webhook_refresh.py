@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import dagster as dg
 from pydantic import Field
 
+from rms_pipeline.defs.asset_checks import report_checks
 from rms_pipeline.defs.assets import RECORDS_FAILED_TAG, RECORDS_SYNCED_TAG, SYNC_TYPE_TAG
 from rms_pipeline.defs.config import LaunchpadConfig
 from rms_pipeline.defs.failures import Explained, explained
@@ -85,6 +86,7 @@ def refresh_opportunities(
         )
     )
     context.log_event(dg.AssetMaterialization("status_counts", metadata=status_metadata(frame)))
+    report_checks(context.instance, database, run)
     if total.error and not total.blameless:
         context.instance.add_run_tags(run, {EVENTS_AT_FAULT_TAG: "true"})
     if total.error:

@@ -10,6 +10,7 @@ from typing import Any
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
+from rms_pipeline.mirror.outcomes import OUTCOMES
 from rms_pipeline.mirror.summary import NO_STATUS
 
 _BIGINT_MAX = 2**63 - 1
@@ -53,8 +54,8 @@ class Criteria:
 
     `search` finds an id, the beginning of a number (or, in digits, all of it but leading zeros), or
     part of a name or customer; `customer` part of a customer's name; `status` and `owner` are
-    exact, `NO_STATUS` being the absent one. `sort` is a key of `SORTS`, with a leading `-` for
-    descending.
+    exact, `NO_STATUS` being the absent one, and a key of `OUTCOMES` several. `sort` is a key
+    of `SORTS`, with a leading `-` for descending.
     """
 
     search: str = ""
@@ -99,14 +100,16 @@ class Found:
     deleted_because: str | None
 
 
-def count_listed(connection: Connection, criteria: Criteria) -> int:
-    """How many opportunities meet `criteria`."""
+def count_listed(connection: Connection, criteria: Criteria) -> tuple[int, Decimal | None]:
+    """How many opportunities meet `criteria`, and what they are worth with tax, None where nothing
+    says so, or for all opportunities: that is known already, and here would cost reading each."""
     where, values = _where(criteria)
+    worth = "NULL::numeric" if where == "true" else "sum(total_value)"
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT count(*) FROM opportunities WHERE {where}", values)
+        cursor.execute(f"SELECT count(*), {worth} FROM opportunities WHERE {where}", values)
         row = cursor.fetchone()
     connection.commit()
-    return int(row[0]) if row else 0
+    return (int(row[0]), row[1]) if row else (0, None)
 
 
 def list_opportunities(
@@ -205,6 +208,10 @@ def _where(criteria: Criteria) -> tuple[str, dict[str, Any]]:
         # Nobody can be kept from calling a status that.
         conditions.append("(opportunity_status IS NULL OR opportunity_status = %(status)s)")
         values["status"] = NO_STATUS
+    elif outcome := OUTCOMES.get(criteria.status):
+        one_of = "<> ALL" if outcome.is_rest else "= ANY"
+        conditions.append(f"coalesce(opportunity_status, '') {one_of}(%(statuses)s)")
+        values["statuses"] = sorted(outcome.statuses)
     elif criteria.status:
         conditions.append("opportunity_status = %(status)s")
         values["status"] = criteria.status

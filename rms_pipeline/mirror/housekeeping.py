@@ -36,29 +36,48 @@ def purge(
     return gone
 
 
-def forget_what_runs_left(connection: Connection, *, days: int) -> int:
-    """Deletes what Dagster itself never does, where it is older than so many days; how many rows.
+def purge_events(connection: Connection, *, reports_days: int, runs_days: int) -> int:
+    """Deletes what Dagster forgets with a run only, where there is no run; how many rows. Commits.
 
-    That is: events of no run (each report of the fast lane leaves some), and what checks found in
-    runs that have been deleted. The latest event of each asset is kept in another place. Commits.
+    That is what refreshes reported outside of any run, older than `reports_days` (the newest of
+    each kind stays for each asset), and what checks found in runs deleted after `runs_days`.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(
+    # Dagster's times have no zone; these are UTC.
+    old = "< now() AT TIME ZONE 'UTC' - make_interval(days => %(days)s)"
+    statements = (
+        (
             "WITH old AS (DELETE FROM dagster.event_logs WHERE run_id = ''"
-            # Dagster's times have no zone; these are UTC.
-            " AND timestamp < now() AT TIME ZONE 'UTC' - make_interval(days => %(days)s)"
-            " RETURNING id),"
+            " AND dagster_event_type IN ('ASSET_MATERIALIZATION', 'ASSET_CHECK_EVALUATION')"
+            f" AND timestamp {old}"
+            " AND id <> ALL(SELECT max(id) FROM dagster.event_logs WHERE run_id = ''"
+            " GROUP BY asset_key, dagster_event_type) RETURNING id),"
             " tags AS (DELETE FROM dagster.asset_event_tags"
-            " WHERE event_id IN (SELECT id FROM old)),"
-            " checked AS (DELETE FROM dagster.asset_check_executions c"
-            " WHERE create_timestamp < now() AT TIME ZONE 'UTC' - make_interval(days => %(days)s)"
-            " AND NOT EXISTS (SELECT FROM dagster.runs r WHERE r.run_id = c.run_id) RETURNING id)"
-            " SELECT (SELECT count(*) FROM old) + (SELECT count(*) FROM checked)",
-            {"days": days},
-        )
-        row = cursor.fetchone()
-    connection.commit()
-    return int(row[0]) if row else 0
+            " WHERE event_id IN (SELECT id FROM old)) SELECT count(*) FROM old",
+            reports_days,
+        ),
+        (
+            "WITH old AS (DELETE FROM dagster.asset_check_executions WHERE run_id = ''"
+            f" AND create_timestamp {old}"
+            " AND id <> ALL(SELECT max(id) FROM dagster.asset_check_executions WHERE run_id = ''"
+            " GROUP BY asset_key, check_name) RETURNING id) SELECT count(*) FROM old",
+            reports_days,
+        ),
+        (
+            "WITH old AS (DELETE FROM dagster.asset_check_executions c WHERE run_id <> ''"
+            f" AND create_timestamp {old} AND NOT EXISTS"
+            " (SELECT FROM dagster.runs r WHERE r.run_id = c.run_id) RETURNING id)"
+            " SELECT count(*) FROM old",
+            runs_days,
+        ),
+    )
+    gone = 0
+    for statement, days in statements:
+        with connection.cursor() as cursor:
+            cursor.execute(statement, {"days": days})
+            row = cursor.fetchone()
+        connection.commit()
+        gone += row[0] if row else 0
+    return gone
 
 
 def runs_still_needed(connection: Connection) -> set[str]:

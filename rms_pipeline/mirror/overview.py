@@ -64,13 +64,14 @@ class WebhookDay:
 
 @dataclass(frozen=True, slots=True)
 class ActiveOpportunity:
-    """An opportunity and its webhooks over the last days; `name` None when it is gone."""
+    """An opportunity and its webhooks over the last days; `name` None when it was never here."""
 
     id: int
     name: str | None
     status: str | None
     webhooks: int
     last_at: datetime
+    is_deleted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +151,14 @@ def read_overview(connection: Connection, time_zone: str, *, most: int = 8) -> O
         )
         webhook_days = [WebhookDay(*row) for row in cursor.fetchall()]
         cursor.execute(
-            "SELECT e.opportunity_id, o.name, o.opportunity_status, e.webhooks, e.last_at FROM"
+            "SELECT e.opportunity_id, coalesce(o.name, d.name), coalesce(o.opportunity_status,"
+            " d.opportunity_status), e.webhooks, e.last_at, d.id IS NOT NULL FROM"
             " (SELECT opportunity_id, count(*) AS webhooks, max(received_at) AS last_at"
             " FROM webhook_events WHERE opportunity_id IS NOT NULL"
             " AND received_at >= now() - make_interval(days => %(days)s)"
             " GROUP BY 1 ORDER BY 2 DESC, 3 DESC LIMIT %(most)s) e"
             " LEFT JOIN opportunities o ON o.id = e.opportunity_id"
+            " LEFT JOIN deleted_opportunities d ON d.id = e.opportunity_id AND o.id IS NULL"
             " ORDER BY e.webhooks DESC, e.last_at DESC",
             {"days": WEBHOOK_DAYS, "most": most},
         )

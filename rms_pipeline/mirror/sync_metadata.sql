@@ -82,3 +82,14 @@ WHERE r.pipeline_name IN
         ('initial_sync', 'incremental_sync', 'reconciliation', 'webhook_refresh')
    OR (r.pipeline_name LIKE '\_\_ASSET\_JOB%'
        AND (r.run_body LIKE '%"raw_rms_pages"%' OR r.run_body LIKE '%"asset_selection": null%'));
+
+COMMENT ON VIEW public.sync_metadata IS 'Every sync, out of Dagster''s own run history.';
+COMMENT ON COLUMN public.sync_metadata.id IS 'The id of its run in Dagster.';
+COMMENT ON COLUMN public.sync_metadata.sync_type IS 'initial_sync, incremental_sync, reconciliation (the nightly full sync) or webhook_refresh.';
+COMMENT ON COLUMN public.sync_metadata.status IS 'running (also while it waits), completed or failed.';
+COMMENT ON COLUMN public.sync_metadata.started_at IS 'When it began; while it waits, when it was asked for.';
+COMMENT ON COLUMN public.sync_metadata.completed_at IS 'When it ended, well or not.';
+COMMENT ON COLUMN public.sync_metadata.records_synced IS 'How many of the opportunities it read stand in the table.';
+COMMENT ON COLUMN public.sync_metadata.records_failed IS 'How many records it could not store; see sync_faults.';
+COMMENT ON COLUMN public.sync_metadata.error IS 'Why it failed, and what to do.';
+COMMENT ON COLUMN public.sync_metadata.metadata IS 'Its figures, as in Dagster: calls, pages, rows created, the certificate of a full sync, ...';

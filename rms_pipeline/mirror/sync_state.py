@@ -1,6 +1,7 @@
 """How syncs and the queue stand: the same facts for the dashboard, the sync API and `status`."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
@@ -14,7 +15,8 @@ from rms_pipeline.mirror.walks import FULL, newest_walk
 @dataclass(frozen=True, slots=True)
 class SyncState:
     """`running` is the newest sync under way, `pace` how far it has come (None before
-    its first page). `history` is newest first. `certificate` is that of the last full sync."""
+    its first page). `history` is newest first. `certificate` is that of the last full sync,
+    `window` the days that it spoke of (UTC)."""
 
     has_full_sync: bool
     running: Sync | None
@@ -23,6 +25,7 @@ class SyncState:
     queue: QueueState
     dead: list[StoredEvent]
     certificate: dict[str, Any] | None
+    window: tuple[datetime, datetime] | None
 
     @property
     def last(self) -> Sync | None:
@@ -42,4 +45,5 @@ def read_sync_state(connection: Connection, *, syncs: int = 5, dead: int = 20) -
         queue=queue,
         dead=dead_letters(connection, dead) if queue.dead else [],
         certificate=walk.certificate if walk else None,
+        window=walk.window if walk else None,
     )

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from fastapi import Depends, FastAPI
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import SecretStr
@@ -108,8 +108,9 @@ def create_app(
         "/metrics",
         summary="For Prometheus",
         dependencies=for_programs,
-        response_class=PlainTextResponse,
-        responses=REFUSALS,
+        # A class with a type of its own would be taken for that of the refusals, too.
+        response_class=Response,
+        responses={**REFUSALS, 200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
     def read_metrics() -> Response:
         with reader.session() as connection:

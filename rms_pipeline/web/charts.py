@@ -10,13 +10,9 @@ from datetime import date, timedelta
 from decimal import Decimal
 from urllib.parse import urlencode
 
+from rms_pipeline.mirror.outcomes import CLOSED, CONFIRMED
 from rms_pipeline.mirror.overview import WEEKS, StatusCount, WebhookDay, WeekCount
 from rms_pipeline.web.formatting import Clock, number, short_money, some, whole_money
-
-# How Current RMS names what will, and what will not, come to pass. A status that it does not know
-# counts as undecided.
-CONFIRMED = frozenset({"Reserved", "Active", "Completed"})
-CLOSED = frozenset({"Cancelled", "Lost", "Dead"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +81,12 @@ def week_columns(weeks: Sequence[WeekCount], first: date, clock: Clock) -> Colum
     for monday in mondays:
         sunday = monday + timedelta(days=6)
         sure, open_ = confirmed.get(monday, nothing), undecided.get(monday, nothing)
-        query = {"from": monday.isoformat(), "to": sunday.isoformat(), "sort": "starts"}
+        query = {
+            "status": "is:open",
+            "from": monday.isoformat(),
+            "to": sunday.isoformat(),
+            "sort": "starts",
+        }
         column = Column(
             # A month's name where it begins; 26 dates would not fit on a phone.
             f"{sunday:%b}" if sunday.day <= 7 else "",

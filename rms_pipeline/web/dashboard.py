@@ -1,6 +1,6 @@
 """The dashboard: one page that keeps itself up to date, and the buttons on it."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -13,7 +13,17 @@ from pydantic_core import to_jsonable_python
 from rms_pipeline.current_rms.client import PER_PAGE
 from rms_pipeline.current_rms.pacing import SHARES, Lane
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.overview import Overview, add_up, read_overview
+from rms_pipeline.mirror.outcomes import CLOSED, CONFIRMED
+from rms_pipeline.mirror.overview import (
+    ActiveOpportunity,
+    Overview,
+    RecentEdit,
+    StatusCount,
+    WebhookDay,
+    WeekCount,
+    add_up,
+    read_overview,
+)
 from rms_pipeline.mirror.queue import replay
 from rms_pipeline.mirror.sync_state import SyncState, read_sync_state
 from rms_pipeline.settings import Settings
@@ -30,6 +40,24 @@ from rms_pipeline.web.launching import (
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import REFUSALS
 from rms_pipeline.web.templating import Pages, is_fragment
+
+
+@dataclass(frozen=True, slots=True)
+class DashboardAnswer:
+    """`as_of` is when statuses and weeks were counted; `time_zone` that of days and weeks."""
+
+    success: bool
+    sandbox: bool
+    total: int
+    total_value: Decimal
+    time_zone: str
+    as_of: datetime | None
+    statuses: list[StatusCount]
+    weeks: list[WeekCount]
+    recent: list[RecentEdit]
+    webhook_days: list[WebhookDay]
+    most_active: list[ActiveOpportunity]
+    sync: SyncState
 
 
 def dashboard(
@@ -72,7 +100,7 @@ def dashboard(
 
     @router.get("/fragments/overview", **visible)
     def show_overview() -> Response:
-        return pages.render("overview.html", **overview_context())
+        return pages.render("overview_answer.html", **overview_context())
 
     @router.get("/fragments/sync", **visible)
     def show_sync() -> Response:
@@ -108,7 +136,7 @@ def dashboard(
         summary="What the dashboard shows",
         tags=["dashboard"],
         dependencies=[Depends(access.required)],
-        responses=REFUSALS,
+        responses={**REFUSALS, 200: {"model": DashboardAnswer}},
     )
     def read() -> JSONResponse:
         """Totals, counts by status, value by week, recent edits, webhooks of the last seven days,
@@ -116,16 +144,16 @@ def dashboard(
         with reader.session() as connection:
             view = read_overview(connection, current.time_zone)
             state = read_sync_state(connection)
-        found = {
-            "success": True,
-            "sandbox": current.uses_sandbox,
-            "total": view.total,
-            "total_value": view.total_value,
-            "time_zone": current.time_zone,
-            **asdict(view),
-            "sync": asdict(state),
-        }
-        return JSONResponse(to_jsonable_python(found, fallback=str))
+        found = DashboardAnswer(
+            success=True,
+            sandbox=current.uses_sandbox,
+            total=view.total,
+            total_value=view.total_value,
+            time_zone=current.time_zone,
+            **{each.name: getattr(view, each.name) for each in fields(view)},
+            sync=state,
+        )
+        return JSONResponse(to_jsonable_python(asdict(found), fallback=str))
 
     return router
 
@@ -142,8 +170,8 @@ def _overview_context(view: Overview, pages: Pages) -> dict[str, Any]:
         "bars": charts.status_bars(view.statuses),
         "weeks": charts.week_columns(view.weeks, monday, pages.clock),
         "webhooks": charts.webhook_columns(view.webhook_days),
-        "confirmed_value": worth(charts.CONFIRMED),
-        "closed_value": worth(charts.CLOSED),
+        "confirmed_value": worth(CONFIRMED),
+        "closed_value": worth(CLOSED),
     }
 
 
@@ -151,7 +179,11 @@ def _sync_context(state: SyncState, current: Settings, clock: Clock) -> dict[str
     running = state.running
     # A refresh asks for a few records; it stands in no one's way.
     syncs = [s for s in (running, *state.history) if s and s.sync_type != "webhook_refresh"]
-    under_way = "a sync is running." if any(s.status == "running" for s in syncs) else ""
+    under_way = (
+        "Another sync can start when the one that is running has ended."
+        if any(s.status == "running" for s in syncs)
+        else ""
+    )
     certificate = ""
     if state.certificate:
         certificate = _certificate(state.certificate, clock)
@@ -162,7 +194,11 @@ def _sync_context(state: SyncState, current: Settings, clock: Clock) -> dict[str
         "certificate": certificate,
         "why_no_initial": under_way,
         "why_no_incremental": under_way
-        or ("" if state.has_full_sync else "available once an initial sync has completed."),
+        or (
+            ""
+            if state.has_full_sync
+            else "An incremental sync is available once an initial sync has completed."
+        ),
         "days_back": current.days_back,
         "days_ahead": current.days_ahead,
         "records_per_minute": round(per_minute),

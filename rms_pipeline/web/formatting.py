@@ -57,6 +57,14 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
 
 
+def time_left(seconds: float) -> str:
+    """about 4 s left, about 2 min 10 s left, nearly done: an estimate, so no tenths of seconds."""
+    whole = round(seconds)
+    if whole < 1:
+        return "nearly done"
+    return f"about {f'{whole} s' if whole < 10 else duration(whole)} left"
+
+
 class Clock:
     """Times in `time_zone` (a name of the IANA database)."""
 

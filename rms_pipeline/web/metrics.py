@@ -58,6 +58,9 @@ class Metrics:
         self._left = gauge(
             "api_budget_left", "Calls that may still be sent this minute; +Inf without a limit."
         )
+        # Of what was never looked at, 0 would be a lie that wakes people up.
+        for unknown in (self._share, self._lag, self._left):
+            unknown.set(math.nan)
 
     def render(self, connection: Connection, account: str) -> bytes:
         """The text format of Prometheus, with the queue and the budget as they are now."""

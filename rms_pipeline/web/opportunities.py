@@ -28,6 +28,7 @@ from rms_pipeline.mirror.browse import (
     owners,
 )
 from rms_pipeline.mirror.changes import changes_of
+from rms_pipeline.mirror.outcomes import OUTCOMES
 from rms_pipeline.mirror.queue import events_of
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
@@ -94,7 +95,7 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
         page: Annotated[int, Query(ge=1, le=_MOST_PAGES)] = 1,
     ) -> Response:
         with reader.session() as connection:
-            count = count_listed(connection, wanted)
+            count, value = count_listed(connection, wanted)
             rows = list_opportunities(
                 connection, wanted, limit=_PER_PAGE, offset=(page - 1) * _PER_PAGE
             )
@@ -108,8 +109,10 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
             criteria=wanted,
             filtered=_filters(wanted) != _filters(Criteria()),
             count=count,
+            value=value,
+            outcomes=OUTCOMES,
             rows=rows,
-            statuses=_with(statuses, wanted.status),
+            statuses=statuses if wanted.status in OUTCOMES else _with(statuses, wanted.status),
             owners=_with(names, wanted.owner),
             headings=_HEADINGS,
             page_number=page,
@@ -285,7 +288,7 @@ def _fields(one: Found, pages: Pages) -> list[tuple[str, str]]:
         ("Total with tax", money(o["total_value"])),
         ("Created in Current RMS", full(o["created_at_rms"])),
         ("Updated in Current RMS", full(o["updated_at_rms"])),
-        ("Last asked for", full(o["synced_at"])),
+        ("Last checked", full(o["synced_at"])),
         ("Last webhook", full(o["last_webhook_at"])),
     ]
     return [(name, str(value)[:300]) for name, value in texts if value not in (None, "", "–")]

@@ -38,6 +38,16 @@ _OF_STARLETTE = {
 }
 
 
+# Of pages, for people.
+_TITLES = {
+    404: "There is nothing here",
+    422: "This address has a mistake in it",
+    429: "Too many attempts",
+    500: "Something went wrong",
+    503: "Not available at the moment",
+}
+
+
 class Refused(BaseModel):
     """`error` says what happened and what to do."""
 
@@ -112,7 +122,7 @@ def refuse(
     """The answer that says `text`."""
     kept = dict(headers or {})
     if wants_page(request):
-        title = HTTPStatus(status).phrase
+        title = _TITLES.get(status) or HTTPStatus(status).phrase.capitalize()
         return render("error.html", status=status, headers=kept, title=title, text=text)
     body = {"success": False, "error": text, **(extra or {})}
     return JSONResponse(body, status_code=status, headers=kept)

@@ -5,14 +5,17 @@ Gathered for some seconds: an event of Dagster's for every webhook would drown t
 
 import logging
 import threading
+import time
 
 import pandas as pd
 from dagster import AssetMaterialization, DagsterInstance
 
+from rms_pipeline.defs.asset_checks import report_checks
 from rms_pipeline.defs.metadata import refresh_metadata, status_metadata
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
 from rms_pipeline.sync.queued import WorkedOff
+from rms_pipeline.web.fast_lane import RUN
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +23,8 @@ _SECONDS = 10.0
 
 
 class Reporter:
-    """Call it with what was done; it recounts `status_counts` and reports both assets."""
+    """Call it with what was done; it recounts `status_counts`, reports both assets, and evaluates
+    their checks."""
 
     def __init__(self, database: Database, instance: DagsterInstance, time_zone: str) -> None:
         self._database, self._instance = database, instance
@@ -28,6 +32,7 @@ class Reporter:
         self._lock = threading.Lock()
         self._done = WorkedOff()
         self._counted: pd.DataFrame | None = None
+        self._since = time.monotonic()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reporting", daemon=True)
 
@@ -76,3 +81,5 @@ class Reporter:
                 )
             )
             self._counted = frame
+        report_checks(self._instance, self._database, RUN, seconds=time.monotonic() - self._since)
+        self._since = time.monotonic()

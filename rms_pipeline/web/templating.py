@@ -1,6 +1,7 @@
 """Pages from the templates beside this module, and static files under addresses that change with
 their content, so that browsers may keep them."""
 
+import re
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from rms_pipeline.status_chart import status_colour
 from rms_pipeline.web import formatting
@@ -41,6 +43,11 @@ def _first_line(text: str, most: int = 120) -> str:
     return line if len(line) <= most else f"{line[: most - 1].rstrip()}…"
 
 
+def _with_code(text: str | None) -> Markup:
+    """`text`, in which what stands between backquotes is to be typed as it is."""
+    return Markup(re.sub(r"`([^`\n]+)`", r"<code>\1</code>", str(escape(text or ""))))
+
+
 templates = Environment(
     loader=PackageLoader("rms_pipeline.web"),
     autoescape=True,
@@ -54,11 +61,13 @@ templates.filters |= {
     "money": formatting.money,
     "whole_money": formatting.whole_money,
     "duration": formatting.duration,
+    "time_left": formatting.time_left,
     "status_colour": status_colour,
     "sync_name": lambda name: _SYNC_NAMES.get(name, name),
     "stage_name": lambda name: _STAGE_NAMES.get(name, name),
     "field_name": lambda name: name.removeprefix("opportunity_").removesuffix("_name"),
     "first_line": _first_line,
+    "with_code": _with_code,
 }
 
 

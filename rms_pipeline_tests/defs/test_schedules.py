@@ -89,8 +89,9 @@ def test_an_incremental_job_in_dagster_fetches_only_changes(
     pages = result.asset_materializations_for_node("raw_rms_pages")[0].metadata
     assert pages["api_calls"].value == 1
     assert "changed_since" in pages
-    checks = {c.check_name for c in result.get_asset_check_evaluations()}
-    assert "mirror_is_complete" not in checks
+    # Or what a full sync found would be out of sight a quarter of an hour later.
+    passed = {c.check_name for c in result.get_asset_check_evaluations() if c.passed}
+    assert passed >= {"mirror_is_complete", "deletions_are_plausible"}
 
 
 def test_housekeeping_forgets_old_runs_but_never_the_watermark(

@@ -1,11 +1,14 @@
 """The sensor and the run behind the fast lane, and business events."""
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.loader import LoadingContextForTest
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 
 from rms_pipeline import actions
 from rms_pipeline.definitions import build_defs
@@ -14,6 +17,7 @@ from rms_pipeline.defs.webhook_refresh import reason_to_skip, webhook_refresh_se
 from rms_pipeline.mirror.database import Database, advisory_lock
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.history import latest_syncs
+from rms_pipeline.mirror.housekeeping import purge_events
 from rms_pipeline.mirror.queue import FAST_LANE_LOCK
 from rms_pipeline.sandbox import Faults, SandboxServer
 from rms_pipeline.settings import settings
@@ -266,3 +270,72 @@ def test_what_the_fast_lane_did_shows_in_dagster(
     metadata = event.asset_materialization.metadata
     assert (metadata["webhook_events"].value, metadata["refreshed"].value) == (6, 4)
     assert instance.get_latest_materialization_event(dg.AssetKey("status_counts")) is not None
+
+
+def standing(instance: dg.DagsterInstance) -> dict[str, bool | None]:
+    """What Dagster's UI shows of each check: how it ended, None when it is "Not Evaluated"."""
+    keys = [
+        dg.AssetCheckKey(dg.AssetKey(asset), name)
+        for asset, name in (
+            *(("opportunities", n) for n in ("opportunity_ids_are_unique", "no_faults")),
+            *(("opportunities", n) for n in ("mirror_is_complete", "deletions_are_plausible")),
+            *(("opportunities", "webhooks_arrive"), ("status_counts", "status_counts_add_up")),
+        )
+    ]
+    found: dict[str, bool | None] = {key.name: None for key in keys}
+
+    async def look() -> None:
+        context = LoadingContextForTest(instance)
+        for key in keys:
+            record = await AssetCheckExecutionRecord.gen(context, key)
+            if record and await record.targets_latest_materialization(context):
+                found[key.name] = record.evaluation.passed if record.evaluation else None
+
+    asyncio.run(look())
+    return found
+
+
+def test_a_refresh_leaves_no_check_unevaluated(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    materialize(instance)
+    with database.session() as connection, connection.cursor() as cursor:
+        cursor.execute('UPDATE walks SET deletions = \'{"deleted": 0, "held_back": 40}\'')
+        cursor.execute(
+            "INSERT INTO sync_faults (field, problem, run, seen_at) VALUES"
+            " ('name', 'too long', 'fast lane', now() - interval '1 day')"
+        )
+    reporter = Reporter(database, instance, "UTC")
+    reporter.start()
+    reporter(WorkedOff(settled=1, opportunities=1))
+    reporter.stop()
+    stands = standing(instance)
+    # That too many rows would go is still in sight; a fault of yesterday is of no refresh of now.
+    assert stands.pop("deletions_are_plausible") is False
+    assert set(stands.values()) == {True}, stands
+
+
+def test_housekeeping_forgets_old_reports_but_not_the_last(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    for _ in range(3):
+        reporter = Reporter(database, instance, "UTC")
+        reporter.start()
+        reporter(WorkedOff(settled=1, opportunities=1))
+        reporter.stop()
+    count = "SELECT count(*) FROM dagster.event_logs WHERE run_id = ''"
+    count += " AND dagster_event_type LIKE 'ASSET%'"
+    executions = "SELECT count(*) FROM dagster.asset_check_executions"
+    assert query(database, count) == [(3 * 8,)]
+    with database.session() as connection, connection.cursor() as cursor:
+        assert purge_events(connection, reports_days=14, runs_days=90) == 0
+        cursor.execute("UPDATE dagster.event_logs SET timestamp = timestamp - interval '15 d'")
+        cursor.execute(
+            "UPDATE dagster.asset_check_executions"
+            " SET create_timestamp = create_timestamp - interval '15 d'"
+        )
+        connection.commit()
+        assert purge_events(connection, reports_days=14, runs_days=90) > 0
+    assert query(database, executions) == [(6,)]
+    assert instance.get_latest_materialization_event(dg.AssetKey("opportunities")) is not None
+    assert None not in standing(instance).values()

@@ -35,10 +35,14 @@ def database(emptied: Database) -> Database:
 
 
 def all_of(database: Database, criteria: Criteria) -> list[Listed]:
-    """What meets `criteria`: as one list, which the count and the iteration have to agree with."""
+    """What meets `criteria`: as one list, with which count, value and iteration have to agree."""
     with database.session() as connection:
         rows = list_opportunities(connection, criteria, limit=10_000)
-        assert count_listed(connection, criteria) == len(rows)
+        count, value = count_listed(connection, criteria)
+        assert count == len(rows)
+        known = [row.total_value for row in rows if row.total_value is not None]
+        is_whole = replace(criteria, sort="") == Criteria(sort="")
+        assert value == (sum(known) if known and not is_whole else None)
         assert list(iterate_opportunities(connection, criteria)) == rows
     return rows
 
@@ -126,6 +130,11 @@ FILTERS: list[tuple[dict[str, Any], Callable[[Listed], bool]]] = [
     ({"status": "Open"}, lambda o: o.status == "Open"),
     ({"status": "open"}, lambda o: False),
     ({"status": NO_STATUS}, lambda o: o.status is None),
+    ({"status": "is:confirmed"}, lambda o: o.status == "Reserved"),
+    ({"status": "is:undecided"}, lambda o: o.status in ("Open", None)),
+    ({"status": "is:open"}, lambda o: o.status in ("Open", "Reserved", None)),
+    ({"status": "is:closed"}, lambda o: o.status == "Lost"),
+    ({"status": "is:nothing"}, lambda o: False),
     ({"owner": "Ann"}, lambda o: o.owner == "Ann"),
     ({"owner": "An"}, lambda o: False),
     ({"customer": "ACME"}, lambda o: "acme" in (o.customer or "").lower()),

@@ -168,13 +168,18 @@ def test_webhooks_are_counted_by_day_of_the_time_zone(database: Database, zone: 
     ]
 
 
-def test_the_most_active_come_first_and_one_that_is_gone_has_no_name(database: Database) -> None:
+def test_the_most_active_come_first_and_one_that_is_gone_is_still_called_by_its_name(
+    database: Database,
+) -> None:
     insert_opportunities(database, {"opportunity_status": "Open"}, {})
 
     def events(id_: int, count: int, ago: timedelta) -> list[dict[str, Any]]:
         return [{"opportunity_id": id_, "received_at": NOW - ago} for _ in range(count)]
 
     hour = timedelta(hours=1)
+    gone = {"id": 3, "name": "Regatta", "opportunity_status": "Lost", "synced_at": NOW}
+    gone |= {"deleted_at": NOW, "deleted_because": "not found"}
+    insert(database, "deleted_opportunities", [gone])
     insert(
         database,
         "webhook_events",
@@ -187,9 +192,9 @@ def test_the_most_active_come_first_and_one_that_is_gone_has_no_name(database: D
         ],
     )
     assert overview(database).most_active == [
-        ActiveOpportunity(3, None, None, 5, NOW - 3 * hour),
-        ActiveOpportunity(1, "Opportunity 1", "Open", 3, NOW - hour),
-        ActiveOpportunity(4, None, None, 1, NOW - hour),
-        ActiveOpportunity(2, "Opportunity 2", None, 1, NOW - 2 * hour),
+        ActiveOpportunity(3, "Regatta", "Lost", 5, NOW - 3 * hour, True),
+        ActiveOpportunity(1, "Opportunity 1", "Open", 3, NOW - hour, False),
+        ActiveOpportunity(4, None, None, 1, NOW - hour, False),
+        ActiveOpportunity(2, "Opportunity 2", None, 1, NOW - 2 * hour, False),
     ]
     assert [a.id for a in overview(database, most=2).most_active] == [3, 1]

@@ -10,6 +10,7 @@ import pytest
 
 from rms_pipeline.definitions import build_defs
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.descriptions import COLUMNS, TABLES
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline_tests.conftest import database_at
 from rms_pipeline_tests.defs.test_assets import instance
@@ -160,3 +161,34 @@ def test_a_table_has_the_columns_that_peoples_sql_names(
     if table == "deleted_opportunities":
         live = fetch_all(database, statement.replace(table, "opportunities"))
         assert {row[0] for row in live} <= found
+
+
+@pytest.mark.usefixtures("instance")
+def test_whoever_lists_the_tables_is_told_what_they_and_their_columns_hold(empty_url: str) -> None:
+    database = database_at(empty_url)
+    tables = fetch_all(
+        database,
+        "SELECT relname, obj_description(oid) FROM pg_class WHERE relkind IN ('r', 'v')"
+        " AND relnamespace = 'public'::regnamespace AND relname <> 'rms_pipeline_alembic_version'",
+    )
+    history = dict(tables)["sync_metadata"]
+    assert history
+    assert dict(tables) == TABLES | {"sync_metadata": history}
+    undescribed = fetch_all(
+        database,
+        "SELECT attrelid::regclass::text, attname FROM pg_attribute"
+        " WHERE attnum > 0 AND NOT attisdropped AND attrelid IN ('opportunities'::regclass,"
+        " 'deleted_opportunities'::regclass, 'status_counts'::regclass, 'sync_metadata'::regclass)"
+        " AND col_description(attrelid, attnum) IS NULL",
+    )
+    assert undescribed == []
+    told = fetch_all(
+        database,
+        "SELECT attrelid::regclass::text, attname, col_description(attrelid, attnum)"
+        " FROM pg_attribute WHERE attnum > 0 AND attrelid <> 'sync_metadata'::regclass"
+        " AND attrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace)"
+        " AND col_description(attrelid, attnum) IS NOT NULL",
+    )
+    assert {(table, column, text) for table, column, text in told} == {
+        (table, column, text) for table, texts in COLUMNS.items() for column, text in texts.items()
+    }

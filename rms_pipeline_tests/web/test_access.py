@@ -377,7 +377,9 @@ def test_people_get_a_page_and_programs_json_whatever_goes_wrong(
             assert page.status_code == said.status_code == status
             assert page.headers["Content-Type"].startswith("text/html")
             assert said.json()["success"] is False
-            assert said.json()["error"] in page.text.replace("&#39;", "'")
+            # What is to be typed stands out on the page, and between backquotes in JSON.
+            shown = page.text.replace("&#39;", "'").replace("<code>", "`")
+            assert said.json()["error"] in shown.replace("</code>", "`")
             for text in (page.text, said.text):
                 assert "Traceback" not in text
                 assert "planted" not in text

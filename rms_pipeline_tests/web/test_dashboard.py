@@ -63,7 +63,8 @@ def full_sync_of_before(web: Web, **certificate: Any) -> None:
     run(web, "full", "SUCCESS", ago=1_000)
     found = {"shown": True, "sentence": "complete", "as_of": NOW.isoformat(), "unstorable": 0}
     found |= {"mirrored": 5_012, "counted": 5_012, **certificate}
-    settled = {"kind": "full", "completed_at": NOW, "settled_at": NOW, "window_start": NOW}
+    settled = {"kind": "full", "completed_at": NOW, "settled_at": NOW}
+    settled |= {"window_start": NOW - timedelta(days=30), "window_end": NOW + timedelta(days=365)}
     insert(web.database, "walks", [settled | {"runs": ["full"], "certificate": found}])
 
 
@@ -118,6 +119,13 @@ def test_the_api_of_the_dashboard_agrees_with_the_rows(web: Web) -> None:
     assert [(e["id"], e["status"]) for e in told["recent"]] == [(3, "Reserved")]
     assert sum(d["received"] for d in told["webhook_days"]) == 3
     assert [(a["id"], a["webhooks"]) for a in told["most_active"]] == [(1, 3)]
+    schemas = web.app.openapi()["components"]["schemas"]
+    for name, answered in (
+        *(("DashboardAnswer", told), ("StatusCount", told["statuses"][0])),
+        *(("WeekCount", told["weeks"][0]), ("RecentEdit", told["recent"][0])),
+        *(("ActiveOpportunity", told["most_active"][0]), ("SyncState", told["sync"])),
+    ):
+        assert set(schemas[name]["properties"]) == set(answered), name
     sync = told["sync"]
     assert (sync["has_full_sync"], sync["running"]) == (True, None)
     assert (sync["queue"]["depth"], sync["queue"]["dead"]) == (1, 1)
@@ -148,6 +156,9 @@ def test_the_certificate_is_told(web: Web, certificate: dict[str, Any], sentence
     page = visit(web, "/fragments/sync")
     assert sentence in page.text
     assert ("Complete as of" in page.text) == certificate.get("shown", True)
+    # Whoever adds up finds the others outside of these days.
+    days = f"{NOW - timedelta(days=30):%d %b %Y} to {NOW + timedelta(days=365):%d %b %Y}"
+    assert (f"that overlap {days} or have no dates" in page.text) == certificate.get("shown", True)
 
 
 def test_a_running_sync_shows_how_far_it_is_and_no_second_one_is_to_be_had(web: Web) -> None:
@@ -155,6 +166,10 @@ def test_a_running_sync_shows_how_far_it_is_and_no_second_one_is_to_be_had(web: 
     run(web, "now", "STARTED", job="reconciliation", ago=65)
     page = visit(web, "/fragments/sync")
     assert "Waiting for its turn, or just starting" in page.text
+    # Of a run that has not begun, seconds would be counted again from 0 when it does.
+    assert re.search(r"is running\s+since [^,]*\d\d:\d\d\s+Waiting", page.text), page.text
+    # Nor is anything synced yet; that of before is the other one.
+    assert page.text.count(" synced") == 1
     with web.database.session() as connection:
         note_progress(connection, "now", Progress("fetching", 10, 50, 1_000, 5_012))
     query(web.database, "UPDATE sync_progress SET stage_began_at = 0, stage_started_at ="
@@ -165,6 +180,8 @@ def test_a_running_sync_shows_how_far_it_is_and_no_second_one_is_to_be_had(web: 
     assert "10 of 50 pages" in page.text
     assert re.search(r"about 1 min (20|1\d) s left", page.text), page.text
     assert page.all("progress")[0]["max"] == "50"
+    assert re.search(r"is running\s+since [^,]*\d\d:\d\d, \d+ min \d+ s", page.text), page.text
+    assert page.text.count("when the one that is running has ended") == 1
     assert page.all("section", id="sync")[0]["hx-trigger"] == "every 1s"
     for button in ("initial", "incremental"):
         # A button that is `disabled` loses the focus of whoever pressed it.

@@ -13,6 +13,7 @@ from rms_pipeline.web.formatting import (
     money,
     number,
     short_money,
+    time_left,
     whole_money,
 )
 from rms_pipeline.web.templating import templates
@@ -110,6 +111,34 @@ def test_a_duration_is_in_the_units_one_would_say(seconds: float | None, text: s
     assert duration(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "nearly done"),
+        (1.2, "about 1 s left"),
+        (9.6, "about 10 s left"),
+        (130, "about 2 min 10 s left"),
+    ],
+)
+def test_the_time_left_is_no_more_exact_than_it_can_be(seconds: float, text: str) -> None:
+    assert time_left(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("Run `rms-pipeline up`.", "Run <code>rms-pipeline up</code>."),
+        ("`<b>`", "<code>&lt;b&gt;</code>"),
+        ("a ` b", "a ` b"),
+        ("``", "``"),
+        ("`a\nb`", "`a\nb`"),
+        (None, ""),
+    ],
+)
+def test_what_is_to_be_typed_stands_out_and_html_stays_text(text: str | None, html: str) -> None:
+    assert templates.filters["with_code"](text) == html
+
+
 def test_times_are_those_of_the_time_zone() -> None:
     london = Clock("Europe/London")
     assert london.full(NOON) == "Mon 15 Jun 2026, 13:00:00"
@@ -199,7 +228,9 @@ def test_weeks_stack_undecided_on_confirmed_and_leave_out_what_is_closed() -> No
     ]
     first, third = drawn.columns[0], drawn.columns[2]
     assert first.title == ("Week of 15 Jun 2026: 30 confirmed, 70 undecided, 3 opportunities")
-    assert first.href == "/opportunities?from=2026-06-15&to=2026-06-21&sort=starts"
+    assert first.href == (
+        "/opportunities?status=is%3Aopen&from=2026-06-15&to=2026-06-21&sort=starts"
+    )
     assert "1 opportunity" in third.title
     assert "1 opportunities" not in third.title
 

@@ -1,5 +1,6 @@
 """What Prometheus reads."""
 
+import math
 from collections.abc import Callable
 from contextlib import closing
 
@@ -72,3 +73,9 @@ def test_every_figure_of_the_webhooks_the_queue_and_the_budget_is_there(
     }
     assert {name: found.get(name) for name in expected} == expected
     assert 3_600 <= found["rms_webhook_oldest_pending_seconds"] < 4_000
+
+
+def test_what_nobody_has_measured_yet_is_no_number(web: Web) -> None:
+    found = measured(web)
+    for name in ("rms_webhook_share", "rms_webhook_lag_seconds", "rms_api_budget_left"):
+        assert math.isnan(found[name]), name

@@ -58,6 +58,16 @@ def test_an_example_is_what_it_is_an_example_of(model: type[BaseModel], example:
     model.model_validate(example)
 
 
+def test_every_refusal_is_described_as_it_is_answered(description: dict[str, Any]) -> None:
+    for path, operations in description["paths"].items():
+        for operation in operations.values():
+            for status, answer in operation["responses"].items():
+                if status >= "400" and path != "/healthz":
+                    schema = answer["content"]["application/json"]["schema"]
+                    told = description["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+                    assert {"success", "error"} <= set(told["properties"]), (path, status)
+
+
 def test_the_example_of_a_webhook_is_one(description: dict[str, Any]) -> None:
     for path in ("/api/webhook/{token}", "/api/webhook"):
         body = description["paths"][path]["post"]["requestBody"]["content"]["application/json"]

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging
+import re
 import urllib.parse
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -253,7 +254,7 @@ def test_each_status_on_the_dashboard_leads_to_as_many_opportunities(web: Web) -
         *({"opportunity_status": s} for i, s in enumerate(statuses) for _ in range(i + 1)),
     )
     refresh_status_counts(web.database, "UTC")
-    bars = [link for link in visit(web, "/").links if link.startswith("/opportunities?status=")]
+    bars = [link for link in visit(web, "/").links if re.match(r".*\?status=(?!is:)", link)]
     counted = dict(
         query(web.database, "SELECT opportunity_status, opportunities FROM status_counts")
     )
@@ -263,6 +264,32 @@ def test_each_status_on_the_dashboard_leads_to_as_many_opportunities(web: Web) -
         page = visit(web, link)
         number = counted[status]
         assert f"{number} opportunit{'y' if number == 1 else 'ies'}" in page.text, repr(status)
+
+
+def test_each_week_and_each_sum_on_the_dashboard_leads_to_what_was_added_up(web: Web) -> None:
+    statuses = ["Open", "Reserved", "Completed", "Lost", "Dead", "Postponed", None, "Invented"]
+    insert_opportunities(
+        web.database,
+        *(
+            {"opportunity_status": status, "starts_at": NOW, "total_value": Decimal(10**i)}
+            for i, status in enumerate(statuses)
+        ),
+    )
+    refresh_status_counts(web.database, "UTC")
+    page = visit(web, "/")
+    first = next(a for a in page.all("a") if "from=" in a.get("href", ""))
+    assert first["title"].endswith("110 confirmed, 11,100,001 undecided, 6 opportunities")
+    words = {
+        first["href"]: "6 opportunities worth 11,100,111.00 with tax",
+        "/opportunities?status=is:confirmed": "2 opportunities worth 110.00 with tax",
+        "/opportunities?status=is:closed": "2 opportunities worth 11,000.00 with tax",
+    }
+    for link, told in words.items():
+        assert link in page.links
+        listed = visit(web, link)
+        assert told in listed.text, link
+        chosen = [o["value"] for o in listed.all("option") if "selected" in o]
+        assert chosen == re.findall(r"is:\w+", urllib.parse.unquote(link))
 
 
 def test_a_list_leads_to_each_opportunity_in_it(web: Web) -> None:
