@@ -1,4 +1,8 @@
-"""Real servers for the tests: PostgreSQL, embedded and (where installed) 15, and the sandbox."""
+"""Real servers for the tests: PostgreSQL, embedded and (where installed) 15, and the sandbox.
+
+From cheap to dear: `emptied` (a module's one database, emptied for each test), `database` (a copy
+of one with our tables), `ready_url` (a copy of one with Dagster's too, and the view), `empty_url`.
+"""
 
 import contextlib
 import signal
@@ -21,8 +25,10 @@ from rms_pipeline_tests.servers import (
     POSTGRESQL_15 as POSTGRESQL_15,
 )
 from rms_pipeline_tests.servers import (
+    be_careless,
     embedded_postgresql,
     installed_postgresql,
+    template,
 )
 from rms_pipeline_tests.servers import (
     new_database as new_database,
@@ -30,7 +36,6 @@ from rms_pipeline_tests.servers import (
 
 # The longest first, so that neither of two processes waits for the other at the end.
 LONGEST = (
-    "sync/test_kills.py",
     "test_together.py",
     "test_sync.py",
     "mirror/test_budget.py",
@@ -44,6 +49,20 @@ LONGEST = (
 )
 # Impatient with refusals only: a call that is made again is one more than a test counts.
 QUICK = Patience(connect=10, read=20, answer=60, attempts=8, throttled=30, backoff=0.02)
+
+
+# What `-m quick` runs: the core, from the API to the tables, without Dagster, pages and processes.
+CORE = ("current_rms", "mirror", "sandbox", "sync")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="The drills in their long form.")
+
+
+@pytest.fixture(scope="session")
+def long(request: pytest.FixtureRequest) -> bool:
+    """Whether the drills are asked for in their long form."""
+    return bool(request.config.getoption("--long"))
 
 
 def pytest_configure() -> None:
@@ -60,11 +79,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((n for n, name in enumerate(LONGEST) if path.endswith(name)), len(LONGEST))
 
     items.sort(key=place)
+    for item in items:
+        if item.path.parent.name in CORE and not item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.quick)
 
 
 @pytest.fixture(scope="session")
 def embedded_url() -> Iterator[str]:
     with embedded_postgresql() as url:
+        be_careless(url)
         yield url
 
 
@@ -73,6 +96,7 @@ def postgresql_15_url() -> Iterator[str]:
     if not (POSTGRESQL_15 / "initdb").exists():
         pytest.skip("no PostgreSQL 15 server is installed (Debian: apt-get install postgresql-15)")
     with installed_postgresql(POSTGRESQL_15) as url:
+        be_careless(url)
         yield url
 
 
@@ -93,19 +117,42 @@ def each_empty_url(request: pytest.FixtureRequest) -> Iterator[str]:
         yield url
 
 
+def with_our_tables(server_url: str) -> str:
+    """The template that holds our tables, and nothing of Dagster's."""
+    return template(server_url, "template_ours", lambda url: migrate(database_at(url)))
+
+
+def with_all_tables(server_url: str) -> str:
+    """The template that holds everything `rms-pipeline migrate` makes."""
+
+    def fill(url: str) -> None:
+        with dagsters_tables(database_at(url)):
+            pass
+
+    return template(server_url, "template_all", fill)
+
+
 @pytest.fixture
-def database(empty_url: str) -> Database:
-    opened = database_at(empty_url)
-    migrate(opened)
-    return opened
+def database(embedded_url: str) -> Iterator[Database]:
+    with new_database(embedded_url, with_our_tables(embedded_url)) as url:
+        yield database_at(url)
+
+
+@pytest.fixture
+def ready_url(embedded_url: str) -> Iterator[str]:
+    """A database as `rms-pipeline migrate` leaves it."""
+    with new_database(embedded_url, with_all_tables(embedded_url)) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
 def migrated(embedded_url: str) -> Iterator[Database]:
-    with new_database(embedded_url) as url:
-        opened = database_at(url)
-        migrate(opened)
-        yield opened
+    with new_database(embedded_url, with_our_tables(embedded_url)) as url:
+        yield database_at(url)
+
+
+# What a new database holds, or what the tests of a module may share.
+_KEPT = ("rms_pipeline_alembic_version", "mirror_state")
 
 
 @pytest.fixture
@@ -113,10 +160,12 @@ def emptied(migrated: Database) -> Database:
     """The module's one database with nothing in its tables: much quicker than a new one."""
     with migrated.session() as connection, connection.cursor() as cursor:
         cursor.execute(
-            "TRUNCATE opportunities, deleted_opportunities, opportunity_versions, status_counts,"
-            " week_counts, webhook_events, opportunity_changes, sync_progress, sync_faults,"
-            " raw_rms_pages, walks RESTART IDENTITY"
+            "SELECT string_agg(tablename, ', ') FROM pg_tables WHERE schemaname = 'public'"
+            " AND NOT tablename = ANY(%s)",
+            (list(_KEPT),),
         )
+        ours = (cursor.fetchone() or ("",))[0]
+        cursor.execute(f"TRUNCATE {ours} RESTART IDENTITY")
         cursor.execute("SELECT to_regclass('dagster.runs') IS NOT NULL")
         if cursor.fetchall() == [(True,)]:
             cursor.execute("TRUNCATE dagster.runs, dagster.run_tags, dagster.event_logs CASCADE")

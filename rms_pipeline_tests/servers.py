@@ -6,8 +6,9 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 
@@ -51,18 +52,59 @@ def installed_postgresql(programs: Path = POSTGRESQL_15) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def be_careless(server_url: str) -> None:
+    """Makes the server forget about crashes: nothing that a test looks at depends on the disk."""
+    with _administrator(server_url) as run:
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            run(f"ALTER SYSTEM SET {setting} = off")
+        run("SELECT pg_reload_conf()")
+
+
 @contextlib.contextmanager
-def new_database(server_url: str) -> Iterator[str]:
-    """An empty database on the server; its URL."""
+def new_database(server_url: str, template: str | None = None) -> Iterator[str]:
+    """A database of its own on the server, empty or a copy of another; its URL."""
     name = f"test_{uuid.uuid4().hex[:12]}"
-    admin = psycopg2.connect(server_url)
-    admin.autocommit = True
-    with admin.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name}")
+    with _administrator(server_url) as run:
+        run(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
+        try:
+            yield url_of(server_url, name)
+        finally:
+            run(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def template(server_url: str, name: str, fill: Callable[[str], None]) -> str:
+    """The name of a database, on the server, that `fill` has been given the URL of: to be copied.
+
+    It is made on first use and lives as long as the server. Nothing may stay connected to it.
+    """
+    with _administrator(server_url) as run:
+        if not run("SELECT 1 FROM pg_database WHERE datname = %s", name):
+            run(f"CREATE DATABASE {name}")
+            try:
+                fill(url_of(server_url, name))
+            except BaseException:
+                run(f"DROP DATABASE {name} WITH (FORCE)")
+                raise
+    return name
+
+
+def url_of(server_url: str, name: str) -> str:
+    """Another database of the same server."""
     head, _, query = server_url.partition("?")
+    return f"{head.rpartition('/')[0]}/{name}?{query}"
+
+
+@contextlib.contextmanager
+def _administrator(server_url: str) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
+    connection = psycopg2.connect(server_url)
+    connection.autocommit = True
+
+    def run(statement: str, *values: object) -> list[tuple[Any, ...]]:
+        with connection.cursor() as cursor:
+            cursor.execute(statement, values or None)
+            return cursor.fetchall() if cursor.description else []
+
     try:
-        yield f"{head.rpartition('/')[0]}/{name}?{query}"
+        yield run
     finally:
-        with admin.cursor() as cursor:
-            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        admin.close()
+        connection.close()

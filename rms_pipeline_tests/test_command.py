@@ -6,7 +6,6 @@ import pty
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -19,15 +18,13 @@ import typer
 from typer.testing import CliRunner
 
 from rms_pipeline.cli import app
-from rms_pipeline.dagster_api import answers, is_up, launch
+from rms_pipeline.dagster_api import answers, is_up
 from rms_pipeline.sandbox import SandboxServer, Store
-from rms_pipeline_tests.conftest import new_database
 from rms_pipeline_tests.processes import (
     PROJECT,
     SECRET_KEY,
     SECRET_PASSWORD,
     SECRET_TOKEN,
-    Dagster,
     command,
     environment_for,
     free_port,
@@ -302,40 +299,6 @@ def test_a_database_that_drops_the_sync_fails_it_with_a_reason(
     assert query(environment, "SELECT status FROM sync_metadata") == [("failed",)]
     sandbox.latency = 0.0
     assert command("sync", "initial", environment=environment).returncode == 0
-
-
-def test_dagster_dev_killed_in_mid_run_fails_that_run_and_the_next_one_succeeds(
-    embedded_url: str, sandbox: SandboxServer, tmp_path: Path
-) -> None:
-    with new_database(embedded_url) as url:
-        environment = environment_for(url, sandbox)
-        log = tmp_path / "dagster.log"
-        dagster = Dagster(environment, log)
-        try:
-            dagster.wait_until_quiet()
-            sandbox.latency = 30.0
-            sandbox.requests.clear()
-            run = launch(dagster.url, "initial_sync")
-            status = f"SELECT status FROM dagster.runs WHERE run_id = '{run}'"
-            wait_until(lambda: query(environment, status) == [("STARTED",)])
-            # The grace of a run that has only just started is over.
-            time.sleep(9)
-        finally:
-            dagster.end(signal.SIGKILL)
-        assert query(environment, status) == [("STARTED",)]
-        sandbox.closing.set()  # whatever still waits for its answer gets it
-        sandbox.latency = 0.0
-        dagster = Dagster(environment, log)
-        try:
-            dagster.wait_until_quiet()
-            history = "SELECT status, error FROM sync_metadata WHERE id = '" + run + "'"
-            wait_until(lambda: query(environment, history)[0][0] == "failed")
-            assert "died" in str(query(environment, history)[0][1])
-            following = launch(dagster.url, "initial_sync")
-            done = f"SELECT status FROM sync_metadata WHERE id = '{following}'"
-            wait_until(lambda: query(environment, done) == [("completed",)])
-        finally:
-            dagster.end(signal.SIGTERM)
 
 
 def test_up_makes_everything_ready_and_leaves_nothing_running(

@@ -133,13 +133,6 @@ def test_a_full_sync_makes_the_table_equal_to_the_api_field_by_field(
     assert_exact_sync(database, client_for, window, count)
 
 
-@pytest.mark.timeout(600)
-def test_a_hundred_thousand_opportunities_are_equal_field_by_field_too(
-    database: Database, client_for: MakeClient, window: Window
-) -> None:
-    assert_exact_sync(database, client_for, window, 100_000)
-
-
 def test_lost_dead_long_and_undated_ones_are_mirrored_and_far_ones_are_not(
     database: Database, client_for: MakeClient, window: Window
 ) -> None:

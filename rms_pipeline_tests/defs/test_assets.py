@@ -24,9 +24,9 @@ def sandbox() -> Iterator[SandboxServer]:
 
 @pytest.fixture
 def instance(
-    empty_url: str, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+    ready_url: str, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[dg.DagsterInstance]:
-    monkeypatch.setenv("POSTGRES_URL", empty_url)
+    monkeypatch.setenv("POSTGRES_URL", ready_url)
     monkeypatch.setenv("DAGSTER_HOME", str(PROJECT))
     monkeypatch.setenv("CURRENT_RMS_SUBDOMAIN", SANDBOX_SUBDOMAIN)
     monkeypatch.setenv("CURRENT_RMS_API_KEY", SANDBOX_API_KEY)
@@ -52,10 +52,10 @@ def materialize(
 
 
 def test_materialize_all_without_config_is_a_full_sync_in_the_history(
-    instance: dg.DagsterInstance, empty_url: str, sandbox: SandboxServer
+    instance: dg.DagsterInstance, ready_url: str, sandbox: SandboxServer
 ) -> None:
     result = materialize(instance)
-    with database_at(empty_url).session() as connection:
+    with database_at(ready_url).session() as connection:
         syncs = latest_syncs(connection)
     assert [(s.id, s.sync_type, s.status) for s in syncs] == [
         (result.run_id, "initial_sync", "completed")
@@ -72,7 +72,7 @@ def test_materialize_all_without_config_is_a_full_sync_in_the_history(
 
 
 def test_a_full_sync_hides_no_edit_outside_its_window_from_the_next_incremental_sync(
-    instance: dg.DagsterInstance, empty_url: str, sandbox: SandboxServer
+    instance: dg.DagsterInstance, ready_url: str, sandbox: SandboxServer
 ) -> None:
     def run(job: str, config: dict[str, int]) -> None:
         result = (
@@ -94,18 +94,18 @@ def test_a_full_sync_hides_no_edit_outside_its_window_from_the_next_incremental_
         run("initial_sync", today)
         run("reconciliation", today)
         run("incremental_sync", {})
-        with database_at(empty_url).session() as connection, connection.cursor() as cursor:
+        with database_at(ready_url).session() as connection, connection.cursor() as cursor:
             cursor.execute("SELECT name FROM opportunities WHERE id = %s", (id_,))
             assert cursor.fetchone() == (name,)
 
 
 def test_a_part_of_the_lineage_alone_is_no_sync(
-    instance: dg.DagsterInstance, empty_url: str
+    instance: dg.DagsterInstance, ready_url: str
 ) -> None:
     materialize(instance, "raw_rms_pages", "opportunities", "status_counts")
     materialize(instance, "opportunities")
     materialize(instance, "status_counts")
-    with database_at(empty_url).session() as connection:
+    with database_at(ready_url).session() as connection:
         assert len(latest_syncs(connection)) == 1
 
 
@@ -131,7 +131,7 @@ def test_a_fault_is_a_warning_and_the_sync_completes(
 
 
 def test_a_window_out_of_range_fails_with_a_sentence_and_without_a_stack(
-    instance: dg.DagsterInstance, empty_url: str, sandbox: SandboxServer
+    instance: dg.DagsterInstance, ready_url: str, sandbox: SandboxServer
 ) -> None:
     job = build_defs().resolve_job_def("initial_sync")
     config = {"ops": {"raw_rms_pages": {"config": {"days_back": -5}}}}
@@ -142,7 +142,7 @@ def test_a_window_out_of_range_fails_with_a_sentence_and_without_a_stack(
     assert failure.error.stack == []
     assert "days_back is -5" in failure.error.message
     assert not sandbox.requests
-    with database_at(empty_url).session() as connection:
+    with database_at(ready_url).session() as connection:
         assert "days_back is -5" in str(latest_syncs(connection)[0].error)
 
 
@@ -158,14 +158,14 @@ def test_a_failure_that_a_person_can_act_on_is_shown_without_a_stack(
 
 
 def test_the_window_of_the_settings_is_that_of_a_sync_without_config(
-    instance: dg.DagsterInstance, empty_url: str, monkeypatch: pytest.MonkeyPatch
+    instance: dg.DagsterInstance, ready_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RMS_SYNC_DAYS_BACK", "7")
     settings.cache_clear()
     job = build_defs().resolve_job_def("initial_sync")
     assert job.execute_in_process(instance=instance).success
     materialize(instance)
-    with database_at(empty_url).session() as connection:
+    with database_at(ready_url).session() as connection:
         windows = [
             datetime.fromisoformat(s.metadata["window_end"])
             - datetime.fromisoformat(s.metadata["window_start"])

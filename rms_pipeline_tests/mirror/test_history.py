@@ -12,12 +12,12 @@ from rms_pipeline.settings import settings
 
 
 @pytest.fixture
-def connection(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("POSTGRES_URL", empty_url)
-    monkeypatch.setenv("POSTGRES_URL_NON_POOLING", empty_url)
+def connection(ready_url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("POSTGRES_URL", ready_url)
+    monkeypatch.setenv("POSTGRES_URL_NON_POOLING", ready_url)
     settings.cache_clear()
     MirrorPostgresStorage.from_config_value(None, {})
-    opened = psycopg2.connect(empty_url)
+    opened = psycopg2.connect(ready_url)
     yield opened
     opened.close()
     settings.cache_clear()

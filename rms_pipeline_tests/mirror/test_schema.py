@@ -88,29 +88,29 @@ def test_a_table_of_another_owner_with_one_of_our_names_is_told_as_such(
 
 
 def test_whoever_may_read_the_history_needs_no_right_to_dagsters_tables(
-    instance: dg.DagsterInstance, empty_url: str
+    instance: dg.DagsterInstance, ready_url: str
 ) -> None:
     job = build_defs().resolve_job_def("initial_sync")
     run = instance.create_run_for_job(job)
     instance.report_run_failed(run, "It failed.")
     role = f"analyst_{uuid.uuid4().hex}"
-    execute(empty_url, f"CREATE ROLE {role}; GRANT SELECT ON sync_metadata TO {role}")
+    execute(ready_url, f"CREATE ROLE {role}; GRANT SELECT ON sync_metadata TO {role}")
     try:
-        connection = psycopg2.connect(empty_url)
+        connection = psycopg2.connect(ready_url)
         with connection, connection.cursor() as cursor:
             cursor.execute(f"SET ROLE {role}")
             cursor.execute("SELECT id, status, error, metadata FROM sync_metadata")
             assert cursor.fetchall() == [(run.run_id, "failed", "It failed.", {})]
         connection.close()
     finally:
-        execute(empty_url, f"DROP OWNED BY {role}; DROP ROLE {role}")
+        execute(ready_url, f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 @pytest.fixture
-def in_tokyo(empty_url: str) -> str:
-    name = empty_url.partition("?")[0].rpartition("/")[2]
-    execute(empty_url, f"ALTER DATABASE {name} SET timezone TO 'Asia/Tokyo'")
-    return empty_url
+def in_tokyo(ready_url: str) -> str:
+    name = ready_url.partition("?")[0].rpartition("/")[2]
+    execute(ready_url, f"ALTER DATABASE {name} SET timezone TO 'Asia/Tokyo'")
+    return ready_url
 
 
 def test_a_sync_that_waits_began_when_it_was_asked_for_wherever_the_server_stands(
@@ -163,9 +163,8 @@ def test_a_table_has_the_columns_that_peoples_sql_names(
         assert {row[0] for row in live} <= found
 
 
-@pytest.mark.usefixtures("instance")
-def test_whoever_lists_the_tables_is_told_what_they_and_their_columns_hold(empty_url: str) -> None:
-    database = database_at(empty_url)
+def test_whoever_lists_the_tables_is_told_what_they_and_their_columns_hold(ready_url: str) -> None:
+    database = database_at(ready_url)
     tables = fetch_all(
         database,
         "SELECT relname, obj_description(oid) FROM pg_class WHERE relkind IN ('r', 'v')"

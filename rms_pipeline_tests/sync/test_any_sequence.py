@@ -1,7 +1,6 @@
 """Whatever happens, in whatever order: one quiet sync later the mirror is right.
 
-A hundred sequences by default; thousands with
-`pytest rms_pipeline_tests/sync/test_any_sequence.py --hypothesis-profile=thousands`.
+Some sequences here, and many more in `drills/test_many_sequences.py`.
 """
 
 import contextlib
@@ -244,11 +243,16 @@ def empty(database: Database) -> None:
         )
 
 
+def sequences_of(mirror_of: Callable[..., Mirror], database: Database) -> type[Sequences]:
+    """The sequences, on that database."""
+    Sequences.mirror_of = staticmethod(mirror_of)
+    Sequences.database = database
+    return Sequences
+
+
 @pytest.mark.timeout(0)
 def test_after_any_sequence_one_quiet_full_sync_makes_the_window_equal_to_the_api(
     mirror_of: Callable[..., Mirror], database: Database
 ) -> None:
     """And before it, one quiet incremental sync leaves nothing missing but deletions."""
-    Sequences.mirror_of = staticmethod(mirror_of)
-    Sequences.database = database
-    run_state_machine_as_test(Sequences)
+    run_state_machine_as_test(sequences_of(mirror_of, database))

@@ -19,7 +19,6 @@ from rms_pipeline.mirror.summary import NO_STATUS, refresh_status_counts
 from rms_pipeline.sync.queued import WorkedOff
 from rms_pipeline.web.recounting import Recounter
 from rms_pipeline.web.templating import STATIC, static_address
-from rms_pipeline_tests.conftest import database_at
 from rms_pipeline_tests.processes import wait_until
 from rms_pipeline_tests.rows import insert, insert_opportunities, query
 from rms_pipeline_tests.web.conftest import BEARER, Web
@@ -451,11 +450,11 @@ def test_a_burst_of_refreshes_is_few_recounts(database: Database) -> None:
 
 
 def test_a_recount_that_failed_is_made_when_the_database_is_back(
-    empty_url: str, caplog: pytest.LogCaptureFixture, database: Database
+    caplog: pytest.LogCaptureFixture, database: Database
 ) -> None:
     insert_opportunities(database, {"opportunity_status": "Open"})
     query(database, "ALTER TABLE week_counts RENAME TO away")
-    recounter = Recounter(database_at(empty_url), "UTC")
+    recounter = Recounter(database, "UTC")
     recounter.start()
     try:
         recounter(WorkedOff(opportunities=1))

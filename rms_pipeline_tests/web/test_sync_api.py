@@ -280,7 +280,7 @@ def test_a_service_that_stops_tells_who_waits_at_once(web: Web, sandbox: Sandbox
 
 
 def test_code_that_cannot_be_loaded_is_told_as_that(
-    serve: Callable[..., Web], empty_url: str, tmp_path: Path
+    serve: Callable[..., Web], database: Database, tmp_path: Path
 ) -> None:
     workspace = tmp_path / "workspace.yaml"
     workspace.write_text(
@@ -288,7 +288,7 @@ def test_code_that_cannot_be_loaded_is_told_as_that(
         "  - python_module: {module_name: no_such_module, location_name: rms_pipeline}\n"
     )
     with SandboxServer(Store(1), api_key=SECRET_KEY) as sandbox:
-        environment = environment_for(empty_url, sandbox)
+        environment = environment_for(database.url.get_secret_value(), sandbox)
         log = tmp_path / "dagster.log"
         dagster = Dagster(environment, log, workspace=str(workspace))
         try:
