@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 
 from rms_pipeline.sandbox import SandboxServer, Store
-from rms_pipeline.sandbox.store import NESTED
+from rms_pipeline.sandbox.store import LISTED
 
 
 class RenderedStore(Store):
@@ -19,14 +19,13 @@ class RenderedStore(Store):
 
     def __init__(self, rows: int) -> None:
         super().__init__(rows)
-        whole = tuple(NESTED)
-        self._rendered = {id_: super(RenderedStore, self).body(id_, whole) for id_ in self.ids()}
+        self._rendered = {id_: super(RenderedStore, self).body(id_, LISTED) for id_ in self.ids()}
         sizes = [len(body or b"") for body in self._rendered.values()]
         self.average_bytes = sum(sizes) / max(len(sizes), 1)
 
-    def body(self, id_: int, include: Sequence[str]) -> bytes | None:
-        if id_ in self._edited or id_ not in self._rows or set(include) != set(NESTED):
-            return super().body(id_, include)
+    def body(self, id_: int, include: Sequence[str], *, signed: bool = False) -> bytes | None:
+        if signed or id_ in self._edited or id_ not in self._rows or set(include) != set(LISTED):
+            return super().body(id_, include, signed=signed)
         return self._rendered[id_]
 
 

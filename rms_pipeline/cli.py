@@ -3,9 +3,7 @@
 Exit codes: 0 success, 1 failure with the reason on stderr, 2 usage or configuration.
 """
 
-import signal
 import sys
-import threading
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -14,6 +12,7 @@ from rich.markup import escape
 
 from rms_pipeline.console import announce_sandbox, err, out, prepare
 from rms_pipeline.errors import RmsPipelineError
+from rms_pipeline.sandbox_command import sandbox
 from rms_pipeline.settings import (
     DAGSTER_PORT,
     SANDBOX_PORT,
@@ -164,49 +163,7 @@ def rebuild() -> None:
     )
 
 
-@app.command()
-def sandbox(
-    port: Annotated[int, typer.Option(**PORTS, help="Port to listen on.")] = SANDBOX_PORT,
-    rows: Annotated[int, typer.Option(min=0, help="How many opportunities.")] = 1_200,
-    seed: Annotated[int, typer.Option(help="The same seed and day give the same data.")] = 1,
-    requests_per_minute: Annotated[
-        int, typer.Option(min=0, help="The account's limit; 0 is none.")
-    ] = 120,
-    latency_ms: Annotated[int, typer.Option(min=0, help="Delay of every answer.")] = 0,
-    changes_per_minute: Annotated[
-        float, typer.Option(min=0, help="Opportunities that change by themselves; 0 is none.")
-    ] = 0,
-    host: Host = "127.0.0.1",
-) -> None:
-    """Serve an invented Current RMS account, for demos, tests and experiments.
-
-    Credentials: X-SUBDOMAIN sandbox, X-AUTH-TOKEN sandbox-key.
-    """
-    from rms_pipeline.sandbox import Churn, SandboxServer, Store
-
-    store = Store(rows, seed)
-    server = SandboxServer(
-        store,
-        host=host,
-        port=port,
-        requests_per_minute=requests_per_minute,
-        latency_ms=latency_ms,
-    )
-    out.print(f"Current RMS sandbox with {rows:,} opportunities at {server.url} (Ctrl-C ends it)")
-    signal.signal(signal.SIGTERM, _raise_interrupt)
-    if changes_per_minute:
-        churn = Churn(store, seed=seed)
-        threading.Thread(
-            target=churn.run, args=(changes_per_minute, server.closing), daemon=True
-        ).start()
-    try:
-        server.serve_forever()
-    except KeyboardInterrupt:
-        out.print("Sandbox stopped.")
-
-
-def _raise_interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
+app.command("sandbox")(sandbox)
 
 
 def main() -> None:

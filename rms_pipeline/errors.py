@@ -14,5 +14,5 @@ class RmsPipelineError(Exception):
     ├── SyncUnderWay, NoFullSync      web: no sync was launched, and why
     ├── SyncFailed, RebuildFailed     foreground: a run of the command failed
     ├── UpFailed, WebFailed           children, web: a part could not be started, or ended by itself
-    └── PortInUseError                sandbox: its port is taken
+    └── SandboxNotStarted             sandbox_command: its port is taken
     """

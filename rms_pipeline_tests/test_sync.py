@@ -186,7 +186,7 @@ def test_an_edit_is_updated_and_a_record_in_other_bytes_is_unchanged(
         Switches(null_predicates="422"),
         Switches(nested="always"),
         Switches(filtermode_default="all", default_per_page=12),
-        Switches(unknown_predicate="ignore"),
+        Switches(unknown_predicate="ignored"),
     ],
     ids=str,
 )

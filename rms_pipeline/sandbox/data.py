@@ -4,8 +4,9 @@ Only what lists are filtered and sorted by is held in memory; the rest of a reco
 is asked for, from the seed and the id.
 """
 
+import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -163,8 +164,46 @@ def member(kind: str, id_: int) -> dict[str, Any]:
         },
         "emails": [{"id": id_, "address": f"m{id_}@example.com", "type_id": 4001}],
         "phones": [], "links": [], "addresses": [],
-        "icon": {"image": "", "iconable_id": id_, "iconable_type": "Member"},
+        "icon": _icon(id_),
     }  # fmt: skip
+
+
+def _icon(member_id: int) -> dict[str, Any]:
+    """Every third has no picture, as in accounts where people have begun to give them."""
+    icon = {"image": "", "iconable_id": member_id, "iconable_type": "Member"}
+    if member_id % 3 == 0:
+        return icon
+    place = f"https://pictures.example/members/{member_id}"
+    return icon | {
+        "image": "picture.png",
+        "url": f"{place}/picture.png",
+        "thumb_url": f"{place}/thumb_picture.png",
+    }
+
+
+_signatures = itertools.count(1)
+
+
+def with_signed_picture(record: dict[str, Any]) -> dict[str, Any]:
+    """A copy whose links to a picture are signed, differently each time."""
+    icon = record.get("icon")
+    if not isinstance(icon, dict) or not icon.get("url"):
+        return record
+    signature = f"{next(_signatures) * 0x9E3779B97F4A7C15 % 2**64:016x}"
+    query = f"?X-Amz-Expires=21600&X-Amz-SignedHeaders=host&X-Amz-Signature={signature}"
+    links = {name: icon[name] + query for name in ("url", "thumb_url")}
+    return {**record, "icon": {**icon, **links}}
+
+
+def participants(opportunity_id: int, record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The colleague who owns it takes part."""
+    who = record.get("owned_by")
+    if not isinstance(who, int):
+        return []
+    return [{
+        "id": opportunity_id, "uuid": f"p{opportunity_id}", "member_id": who, "mute": False,
+        "member_name": member("User", who)["name"], "assignment_type": "Activity",
+    }]  # fmt: skip
 
 
 def render(row: Row, seed: int) -> dict[str, Any]:
@@ -217,10 +256,6 @@ def render(row: Row, seed: int) -> dict[str, Any]:
             "risk_score": "", "po_received": "Yes" if row.state == 3 else "",
             "number_of_attendees": str(rng.randrange(20, 5000)), "event_type": 1000050 + row.id % 9,
         },
-        "participants": [{
-            "id": row.id, "uuid": f"p{row.id}", "member_id": row.owned_by, "mute": False,
-            "member_name": member("User", row.owned_by)["name"], "assignment_type": "Activity",
-        }],
         "billing_address": {
             "id": row.member_id, "street": "1 High Street", "city": "London", "country_id": 1,
         },

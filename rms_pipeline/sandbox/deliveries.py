@@ -3,12 +3,12 @@
 import random
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 import requests
 
-from rms_pipeline.current_rms.answers import describe, retry_after
 from rms_pipeline.sandbox.events import Event
 from rms_pipeline.sandbox.webhooks import Webhooks
 
@@ -158,12 +158,22 @@ class Deliveries:
                 allow_redirects=False,
             )
         except requests.RequestException as error:
-            self._webhooks.log(delivery.webhook_id, None, describe(error))
+            self._webhooks.log(delivery.webhook_id, None, _describe(error))
         else:
             said = answer.content[:_QUOTED].decode(errors="replace")
             self._webhooks.log(delivery.webhook_id, answer.status_code, said)
             if 200 <= answer.status_code < 300:
                 return None
-            asked = retry_after(answer.headers)
+            asked = _retry_after(answer.headers)
         backoff = switches.backoff * 2.0 ** (attempt - 1)
         return min(backoff if asked is None else asked, switches.longest_wait)
+
+
+def _describe(error: requests.RequestException) -> str:
+    return type(error).__name__
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds, where the header is a number of them."""
+    said = headers.get("Retry-After", "")
+    return float(said) if said.isdigit() else None

@@ -1,25 +1,20 @@
-"""What the sandbox answers to one request: paths, credentials, limits, misbehaviour."""
+"""HTTP of the sandbox: bodies, credentials, the limit, misbehaviour. Others make the answers."""
 
 import json
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import format_datetime, formatdate
 from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-import msgspec
+from rms_pipeline.sandbox import controls, opportunities, webhooks_api
+from rms_pipeline.sandbox.account import SANDBOX_SUBDOMAIN, InventedAccount
+from rms_pipeline.sandbox.answers import Answer, Refusal, Request, page_of_a_proxy
+from rms_pipeline.sandbox.faults import FaultKind
 
-from rms_pipeline.sandbox.paging import cut
-from rms_pipeline.sandbox.ransack import Unprocessable, select
-from rms_pipeline.sandbox.store import NESTED
-from rms_pipeline.sandbox.switches import FaultKind
-
-if TYPE_CHECKING:
-    from rms_pipeline.sandbox.server import SandboxServer
-
-SANDBOX_SUBDOMAIN = "sandbox"
-PREFIX, FAULTS_PATH = "/api/v1", "/sandbox/faults"
+PREFIX, CONTROLS = "/api/v1", "/sandbox/"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -27,10 +22,10 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     server_version = "rms-sandbox"
     sys_version = ""
-    server_of: "SandboxServer"
+    account: InventedAccount
 
     def setup(self) -> None:
-        self.server_of.connections += 1
+        self.account.connections += 1
         super().setup()
 
     def do_GET(self) -> None:
@@ -42,30 +37,33 @@ class Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         self._handle("PUT")
 
+    def do_PATCH(self) -> None:
+        self._handle("PATCH")
+
     def do_DELETE(self) -> None:
         self._handle("DELETE")
 
     def date_time_string(self, timestamp: float | None = None) -> str:
         """The account's own clock, which may be wrong."""
-        moment = self.server_of.store.now() if timestamp is None else None
+        moment = self.account.store.now() if timestamp is None else None
         return format_datetime(moment or datetime.fromtimestamp(timestamp or 0, UTC), usegmt=True)
 
     def send_header(self, keyword: str, value: str) -> None:
-        if keyword != "Date" or self.server_of.switches.tells_date:
+        if keyword != "Date" or self.account.switches.tells_date:
             super().send_header(keyword, value)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Silent: `requests` remembers."""
 
     def _handle(self, method: str) -> None:
-        sandbox = self.server_of
-        sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        sandbox = self.account
+        sent = self._body()
         if sandbox.latency:
             sandbox.closing.wait(sandbox.latency)
         if sandbox.before_request:
             sandbox.before_request(self.path)
         parts = urlsplit(self.path)
-        if not parts.path.startswith((PREFIX, FAULTS_PATH)):
+        if not parts.path.startswith((f"{PREFIX}/", CONTROLS)):
             self._error(404, "not found")
             return
         if (
@@ -74,8 +72,10 @@ class Handler(BaseHTTPRequestHandler):
         ):
             self._error(401, "Invalid subdomain or API key")
             return
-        if parts.path == FAULTS_PATH:
-            self._set_faults(sent)
+        query = parse_qsl(parts.query, keep_blank_values=True)
+        if parts.path.startswith(CONTROLS):
+            path = "/" + parts.path.removeprefix(CONTROLS)
+            self._answer(controls.answer, Request(method, path, query, sent))
             return
         wait = sandbox.throttled()
         if wait is not None:
@@ -84,78 +84,48 @@ class Handler(BaseHTTPRequestHandler):
         fault = sandbox.faults.next()
         if fault is not None and self._misbehave(fault):
             return
-        try:
-            self._route(
-                method, parts.path.removeprefix(PREFIX), parse_qsl(parts.query), sent, fault
-            )
-        except Unprocessable as error:
-            self._error(422, str(error))
+        path = parts.path.removeprefix(PREFIX)
+        route = webhooks_api.answer if path.startswith("/webhook") else opportunities.answer
+        self._answer(route, Request(method, path, query, sent), fault)
 
-    def _set_faults(self, sent: bytes) -> None:
-        try:
-            self.server_of.faults.change(sent)
-        except ValueError as error:
-            self._error(422, str(error))
-        else:
-            self._send(204, b"")
+    def _body(self) -> bytes:
+        """What was sent, in one piece or in chunks."""
+        if "chunked" not in self.headers.get("Transfer-Encoding", "").lower():
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        sent = bytearray()
+        while size := int(self.rfile.readline().partition(b";")[0], 16):
+            sent += self.rfile.read(size)
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            """Trailers are of no interest."""
+        return bytes(sent)
 
-    def _route(
+    def _answer(
         self,
-        method: str,
-        path: str,
-        query: list[tuple[str, str]],
-        sent: bytes,
-        fault: FaultKind | None,
+        route: Callable[[InventedAccount, Request], Answer],
+        request: Request,
+        fault: FaultKind | None = None,
     ) -> None:
-        store = self.server_of.store
-        if path.startswith("/webhook"):
-            switches = self.server_of.switches
-            status, said = self.server_of.webhooks.answer(method, path, query, sent, switches)
-            self._send(status, said, fault=fault)
-            return
-        _, _, tail = path.partition("/opportunities")
-        if path == "/opportunities" and method == "GET":
-            self._list(query, fault)
-        elif path == "/opportunities" and method == "POST":
-            id_ = store.create(_fields(sent))
-            self._send(201, b'{"opportunity":%b}' % (store.body(id_, ()) or b"null"))
-        elif not path.startswith("/opportunities/") or not tail[1:].isdigit():
-            self._error(404, "not found")
-        elif method == "GET" and (body := store.body(int(tail[1:]), self._include(query))):
-            self._send(200, b'{"opportunity":%b}' % body)
-        elif method == "PUT" and store.edit(int(tail[1:]), _fields(sent)):
-            self._send(200, b'{"opportunity":%b}' % (store.body(int(tail[1:]), ()) or b"null"))
-        elif method == "DELETE" and store.delete(int(tail[1:])):
-            self._send(204, b"")
+        try:
+            answer = route(self.account, request)
+        except Refusal as refusal:
+            self._error(refusal.status, str(refusal))
         else:
-            self._error(404, "Opportunity not found")
-
-    def _list(self, query: list[tuple[str, str]], fault: FaultKind | None) -> None:
-        sandbox = self.server_of
-        page = cut(select(sandbox.store, query, sandbox.switches), query, sandbox.switches)
-        include = self._include(query)
-        bodies = [b for id_ in page.rows if (b := sandbox.store.body(id_, include)) is not None]
-        self._send(200, page.body("opportunities", bodies), fault=fault)
-
-    def _include(self, query: list[tuple[str, str]]) -> tuple[str, ...]:
-        nested = self.server_of.switches.nested
-        if nested != "asked":
-            return tuple(NESTED) if nested == "always" else ()
-        return tuple(v for k, v in query if k == "include[]" and v in NESTED)
+            self._send(answer, fault)
 
     def _misbehave(self, fault: FaultKind) -> bool:
         """True when there is nothing more to answer."""
-        sandbox = self.server_of
+        sandbox = self.account
         if fault.startswith("error_"):
             self._error(int(fault.removeprefix("error_")), "something went wrong")
+        elif fault.startswith("html_"):
+            self._send(page_of_a_proxy(int(fault.removeprefix("html_"))))
         elif fault == "rate_limited":
             self._too_many(1)
-        elif fault == "html_200":
-            self._send(200, b"<html><body>Back soon</body></html>", kind="text/html")
         elif fault == "wrong_shape":
-            self._send(200, b'{"status":"ok"}')
+            self._send(Answer(200, b'{"status":"ok"}'))
         elif fault == "redirect":
-            self._send(302, b"", headers={"Location": "http://127.0.0.2:9/elsewhere"})
+            self._send(Answer(302, headers={"Location": "http://127.0.0.2:9/elsewhere"}))
         elif fault in ("dropped", "hang"):
             if fault == "hang":
                 sandbox.closing.wait(sandbox.faults.hang_seconds)
@@ -167,31 +137,24 @@ class Handler(BaseHTTPRequestHandler):
         return True
 
     def _too_many(self, wait: float) -> None:
-        form = self.server_of.switches.retry_after
+        form = self.account.switches.retry_after
         whole = int(wait) + 1
         value = {"seconds": str(whole), "date": formatdate(time.time() + whole, usegmt=True)}
         headers = {"Retry-After": value[form]} if form != "none" else {}
-        self._send(429, b'{"errors":["Too many requests"]}', headers=headers)
+        self._send(Answer(429, b'{"errors":["Too many requests"]}', headers=headers))
 
     def _error(self, status: int, message: str) -> None:
-        self._send(status, json.dumps({"errors": [message]}).encode())
+        self._send(Answer(status, json.dumps({"errors": [message]}).encode()))
 
-    def _send(
-        self,
-        status: int,
-        body: bytes,
-        *,
-        kind: str = "application/json; charset=utf-8",
-        headers: dict[str, str] | None = None,
-        fault: FaultKind | None = None,
-    ) -> None:
+    def _send(self, answer: Answer, fault: FaultKind | None = None) -> None:
+        body = answer.body
         if fault == "truncated":
             body = body[: len(body) // 2]
-        self.server_of.requests.append((self.command, self.path, status))
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
+        self.account.requests.append((self.command, self.path, answer.status))
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.kind)
         self.send_header("Content-Length", str(len(body)))
-        for name, value in (headers or {}).items():
+        for name, value in answer.headers.items():
             self.send_header(name, value)
         head = b"".join(self._headers_buffer) + b"\r\n"
         self._headers_buffer: list[bytes] = []
@@ -199,13 +162,3 @@ class Handler(BaseHTTPRequestHandler):
             body = body[: len(body) // 2]
             self.close_connection = True
         self.wfile.write(head + body)
-
-
-def _fields(sent: bytes) -> dict[str, Any]:
-    try:
-        fields = msgspec.json.decode(sent)["opportunity"]
-    except (msgspec.DecodeError, KeyError, TypeError):
-        raise Unprocessable('the body must be {"opportunity": {...}}') from None
-    if not isinstance(fields, dict):
-        raise Unprocessable("opportunity must be an object")
-    return fields

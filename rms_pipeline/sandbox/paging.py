@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from rms_pipeline.sandbox.ransack import Unprocessable
+from rms_pipeline.sandbox.answers import Refusal
 from rms_pipeline.sandbox.switches import Switches
 
 T = TypeVar("T")
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Cut(Generic[T]):
-    """One page of a list that has `total` rows."""
+    """One page of a list that says it has `total` rows."""
 
     rows: Sequence[T]
     total: int
@@ -37,15 +37,23 @@ class Cut(Generic[T]):
 
 
 def cut(rows: Sequence[T], query: list[tuple[str, str]], switches: Switches) -> Cut[T]:
-    """The page that `query` asks for. Raises Unprocessable."""
+    """The page that `query` asks for. Raises Refusal."""
     single = dict(query)
     page = _positive(single.get("page", "1"), "page")
     wanted = _positive(single.get("per_page", str(switches.default_per_page)), "per_page")
+    if wanted > switches.max_per_page and switches.per_page_over == "422":
+        raise Refusal(f"per_page must be at most {switches.max_per_page}")
     per_page = min(wanted, switches.max_per_page)
-    return Cut(rows[(page - 1) * per_page : page * per_page], len(rows), page, per_page)
+    cap = switches.count_cap
+    return Cut(
+        rows=rows[(page - 1) * per_page : page * per_page],
+        total=len(rows) if cap is None else min(len(rows), cap),
+        page=page,
+        per_page=per_page,
+    )
 
 
 def _positive(value: str, name: str) -> int:
     if not value.isdigit() or int(value) < 1:
-        raise Unprocessable(f"{name} must be a whole number from 1")
+        raise Refusal(f"{name} must be a whole number from 1")
     return int(value)

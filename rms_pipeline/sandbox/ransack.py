@@ -6,7 +6,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from rms_pipeline.sandbox.store import Store
+from rms_pipeline.sandbox.answers import Refusal
+from rms_pipeline.sandbox.store import Records
 from rms_pipeline.sandbox.switches import Switches
 
 _FIELDS = frozenset(
@@ -30,35 +31,32 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
-class Unprocessable(Exception):
-    """422: a parameter the API does not know."""
-
-
-def select(store: Store, query: list[tuple[str, str]], switches: Switches) -> list[int]:
-    """Ids of the list that `query` asks for, in its order. Raises Unprocessable."""
+def select(store: Records, query: list[tuple[str, str]], switches: Switches) -> list[int]:
+    """Ids of the list that `query` asks for, in its order. Raises Refusal."""
     conditions: list[tuple[str, str, Any]] = []
     many: dict[tuple[str, str], set[Any]] = {}
     lower = upper = None
     sort, mode = "id asc", switches.filtermode_default
     for key, value in query:
         if key.startswith(switches.refused):
-            raise Unprocessable(f"{key} is not known")
+            raise Refusal(f"{key} is not known")
         if key == "filtermode":
             if value not in ("live", "all"):
-                raise Unprocessable(f"filtermode {value} is not known")
-            mode = "all" if value == "all" else "live"
+                raise Refusal(f"filtermode {value} is not known")
+            if switches.honours_filtermode:
+                mode = "all" if value == "all" else "live"
         elif key == "q[s]":
             sort = value
         elif key.startswith("q["):
             match = _KEY.fullmatch(key)
             if match is None or match["field"] not in _FIELDS:
-                if switches.unknown_predicate == "422":
-                    raise Unprocessable(f"{key} is not known")
-                continue
+                if switches.unknown_predicate == "ignored":
+                    continue
+                raise Refusal(f"{key} is not known", int(switches.unknown_predicate))
             field, predicate = match["field"], match["predicate"]
             if predicate in ("null", "not_null"):
                 if switches.null_predicates == "422":
-                    raise Unprocessable(f"{key} is not known")
+                    raise Refusal(f"{key} is not known")
                 if switches.null_predicates == "honoured":
                     conditions.append((field, predicate, value in ("1", "true", "t")))
             elif field == "id" and predicate in ("gt", "lt"):
@@ -84,7 +82,7 @@ def select(store: Store, query: list[tuple[str, str]], switches: Switches) -> li
     return _sorted(store, found, sort, switches)
 
 
-def _matches(store: Store, id_: int, mode: str, conditions: list[tuple[str, str, Any]]) -> bool:
+def _matches(store: Records, id_: int, mode: str, conditions: list[tuple[str, str, Any]]) -> bool:
     if mode == "live" and store.value(id_, "status") in _NOT_LIVE:
         return False
     for field, predicate, wanted in conditions:
@@ -113,12 +111,12 @@ def _between(ids: list[int], lower: int | None, upper: int | None) -> list[int]:
     return ids[start:end]
 
 
-def _sorted(store: Store, ids: list[int], sort: str, switches: Switches) -> list[int]:
+def _sorted(store: Records, ids: list[int], sort: str, switches: Switches) -> list[int]:
     if not switches.honours_sort:
         return sorted(ids, key=lambda id_: (id_ * 2_654_435_761) % 4_294_967_296)
     field, _, direction = sort.partition(" ")
     if field not in _FIELDS or direction not in ("", "asc", "desc"):
-        raise Unprocessable(f"cannot sort by {sort}")
+        raise Refusal(f"cannot sort by {sort}")
     if field == "id":
         return ids if direction != "desc" else ids[::-1]
 
@@ -138,5 +136,5 @@ def _parse(field: str, value: str) -> Any:
         if field == "id" or field.endswith("_id") or field in ("state", "status", "owned_by"):
             return int(value)
     except ValueError:
-        raise Unprocessable(f"{value} is not a value for {field}") from None
+        raise Refusal(f"{value} is not a value for {field}") from None
     return value

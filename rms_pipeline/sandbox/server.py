@@ -1,34 +1,23 @@
-"""The sandbox as a server on this machine."""
+"""The invented account as a server on this machine."""
 
 import threading
-from collections import deque
-from collections.abc import Callable
 from http.server import ThreadingHTTPServer
 from typing import Any
 
-from rms_pipeline.errors import RmsPipelineError
-from rms_pipeline.sandbox.deliveries import Deliveries, WebhookSwitches
+from rms_pipeline.sandbox.account import SANDBOX_API_KEY, InventedAccount
+from rms_pipeline.sandbox.deliveries import WebhookSwitches
+from rms_pipeline.sandbox.faults import Faults
 from rms_pipeline.sandbox.handler import PREFIX, Handler
-from rms_pipeline.sandbox.limit import Limit
 from rms_pipeline.sandbox.store import Store
-from rms_pipeline.sandbox.switches import Faults, Switches
-from rms_pipeline.sandbox.webhooks import Webhooks
-
-SANDBOX_API_KEY = "sandbox-key"
+from rms_pipeline.sandbox.switches import Switches
 
 
-class PortInUseError(RmsPipelineError):
-    """Another program listens where the sandbox should."""
+class PortInUseError(Exception):
+    """Another program listens where the sandbox should. Its text says what to do."""
 
 
-class SandboxServer:
-    """Serves `store` as Current RMS would. `port` 0 takes a free one; `requests_per_minute` 0 means
-    no limit; `latency_ms` delays every answer.
-
-    `requests` holds the last calls as (method, path with query, status). `before_request` is called
-    before each, to move the world while a client is reading. `connections` counts those accepted.
-    `deliveries` tells the subscriptions of `webhooks` what happens to the store, until `stop`.
-    """
+class SandboxServer(InventedAccount):
+    """Serves `store` as Current RMS would, at `url`. `port` 0 takes a free one."""
 
     def __init__(
         self,
@@ -43,26 +32,20 @@ class SandboxServer:
         latency_ms: float = 0,
         api_key: str = SANDBOX_API_KEY,
     ) -> None:
-        self.store = store
-        self.switches = switches or Switches()
-        self.faults = faults or Faults()
-        self.requests: deque[tuple[str, str, int]] = deque(maxlen=100_000)
-        self.before_request: Callable[[str], object] | None = None
-        self.connections = 0
-        self.api_key = api_key
-        self.latency = latency_ms / 1000
-        self.closing = threading.Event()
-        self._limit = Limit(requests_per_minute)
-        self.webhooks = Webhooks(store.now)
-        self.deliveries = Deliveries(self.webhooks, webhooks)
-        sandbox = self
-
-        class OwnHandler(Handler):
-            server_of = sandbox
-
+        super().__init__(
+            store,
+            switches=switches,
+            faults=faults,
+            webhooks=webhooks,
+            requests_per_minute=requests_per_minute,
+            latency_ms=latency_ms,
+            api_key=api_key,
+        )
+        handler = type("OwnHandler", (Handler,), {"account": self})
         try:
-            self._http = _Server((host, port), OwnHandler)
+            self._http = _Server((host, port), handler)
         except OSError as error:
+            self.close()
             raise PortInUseError(
                 f"Port {port} on {host} is in use or may not be used ({error.strerror}). "
                 "Stop the other program, or choose another port with --port "
@@ -70,11 +53,6 @@ class SandboxServer:
             ) from None
         self.port: int = self._http.server_address[1]
         self.url = f"http://{host}:{self.port}{PREFIX}"
-        self._stop_listening = store.listen(self.deliveries.deliver)
-
-    def throttled(self) -> float | None:
-        """Seconds until the limit lets the next request through; None when it does now."""
-        return self._limit.take()
 
     def serve_forever(self) -> None:
         """Serves until `stop`, in this thread."""
@@ -84,9 +62,7 @@ class SandboxServer:
         threading.Thread(target=self.serve_forever, name="sandbox", daemon=True).start()
 
     def stop(self) -> None:
-        self.closing.set()
-        self._stop_listening()
-        self.deliveries.close()
+        self.close()
         self._http.shutdown()
         self._http.server_close()
 

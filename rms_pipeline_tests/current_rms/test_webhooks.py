@@ -34,7 +34,7 @@ from rms_pipeline.sandbox import (
     WebhookSwitches,
 )
 from rms_pipeline.sandbox import events as sandbox_events
-from rms_pipeline.sandbox.switches import FaultKind
+from rms_pipeline.sandbox.faults import FaultKind
 from rms_pipeline.settings import SettingsError
 from rms_pipeline_tests.sandbox.receiver import Receiver
 

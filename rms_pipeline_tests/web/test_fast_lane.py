@@ -7,7 +7,7 @@ import pytest
 
 from rms_pipeline.mirror.queue import ATTEMPTS, replay
 from rms_pipeline.sandbox import Faults, Store
-from rms_pipeline.sandbox.switches import FaultKind
+from rms_pipeline.sandbox.faults import FaultKind
 from rms_pipeline_tests.processes import wait_until
 from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.web.conftest import Web, delivery
