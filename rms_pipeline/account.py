@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.loopback import session_for
+from rms_pipeline.mirror.api_terms import StoredTerms
 from rms_pipeline.mirror.budget import SharedBudget
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.ownership import claim_mirror
@@ -87,6 +88,7 @@ def client_for(
             budget=budget,
             patience=patience,
             now=database.clock(),
+            terms=StoredTerms(database, account.subdomain),
         )
         with contextlib.closing(budget), client:
             yield client

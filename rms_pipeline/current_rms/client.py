@@ -7,18 +7,19 @@ What belongs here: which requests there are about opportunities. What does not: 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from urllib.parse import urlencode
 
 from rms_pipeline.current_rms.errors import NotFound
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.pages import Page, decode_page, decode_single
 from rms_pipeline.current_rms.payloads import record_id
+from rms_pipeline.current_rms.terms import MOST_PER_PAGE, Terms
 from rms_pipeline.current_rms.transport import CallCounts, Patience, Transport
 from rms_pipeline.current_rms.window import Params
 
-__all__ = ["LIST_PARAMS", "PER_PAGE", "CallCounts", "CurrentRmsClient", "ListAnswer", "Patience"]
+__all__ = ["LIST_PARAMS", "CallCounts", "CurrentRmsClient", "ListAnswer", "Patience"]
 
-PER_PAGE = 100
 # Every state of an opportunity, and the objects that names are read from.
 LIST_PARAMS: Params = (
     ("filtermode", "all"),
@@ -47,8 +48,18 @@ class ListAnswer:
 class CurrentRmsClient(Transport):
     """Asks Current RMS for opportunities. Safe to share between threads.
 
-    Every method may raise a RequestRefused (final) or ApiUnavailable.
+    `terms` is what the account was found to grant; what answers teach goes there. Every method may
+    raise a RequestRefused (final) or ApiUnavailable.
     """
+
+    def __init__(self, *, terms: Terms | None = None, **transport: Any) -> None:
+        super().__init__(**transport)
+        self.terms = terms or Terms()
+
+    @property
+    def page_size(self) -> int:
+        """How many records a page of the list holds at most, as far as is known."""
+        return self.terms.page_size
 
     def __enter__(self) -> "CurrentRmsClient":
         return self
@@ -57,11 +68,27 @@ class CurrentRmsClient(Transport):
         self.close()
 
     def list_opportunities(
-        self, params: Params, *, page: int = 1, per_page: int = PER_PAGE, lane: Lane = Lane.WALK
+        self,
+        params: Params,
+        *,
+        page: int = 1,
+        per_page: int = MOST_PER_PAGE,
+        lane: Lane = Lane.WALK,
     ) -> ListAnswer:
-        """One page of `GET /opportunities`, filtered by `params`, of every state."""
+        """One page of `GET /opportunities`, filtered by `params`, of every state.
+
+        It may hold fewer records than `per_page` though more are left: `page_size` at most.
+        """
         query = (("page", str(page)), ("per_page", str(per_page)), *LIST_PARAMS, *params)
-        return self._get(f"/opportunities?{urlencode(query, safe='[]:')}", decode_page, lane)
+        answer = self._get(f"/opportunities?{urlencode(query, safe='[]:')}", decode_page, lane)
+        self.terms.learn_page_size(
+            asked=per_page,
+            claimed=answer.page.meta.claimed_per_page,
+            came=len(answer.page.opportunities),
+            total=answer.page.meta.total_row_count,
+            number=page,
+        )
+        return answer
 
     def get_opportunity(self, id_: int, *, lane: Lane = Lane.LIVE) -> ListAnswer | None:
         """`GET /opportunities/{id}` as a page of one record; None when it is gone (404)."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from rms_pipeline.current_rms.client import PER_PAGE, ListAnswer
+from rms_pipeline.current_rms.client import ListAnswer
 from rms_pipeline.current_rms.errors import WalkIncomplete
 from rms_pipeline.current_rms.lanes import Outbox, in_parallel
 from rms_pipeline.current_rms.payloads import record_id
@@ -37,8 +37,9 @@ def read_by_number(
 def _one_reading(ask: Callable[[int], ListAnswer], lanes: int) -> Iterator[tuple[int, ListAnswer]]:
     first = ask(1)
     yield 1, first
-    size = len(first.page.opportunities) or PER_PAGE
-    page_count = -(-first.page.meta.total_row_count // size)
+    # A first page of nothing is the end, whatever is counted: no page number says where to go on.
+    size = len(first.page.opportunities)
+    page_count = -(-first.page.meta.total_row_count // size) if size else 1
 
     def lane(index: int, out: Outbox[tuple[int, ListAnswer]]) -> None:
         for page in range(2 + index, page_count + 1, lanes):

@@ -1,15 +1,28 @@
 """From the body of a list answer to its records, each still undecoded."""
 
 import re
+from typing import Any
 
 import msgspec
 from msgspec import Raw
 
 
 class Meta(msgspec.Struct, frozen=True):
-    """`meta` of a list answer; `total_row_count` counts the whole filtered list."""
+    """`meta` of a list answer; `total_row_count` counts the whole filtered list.
+
+    `per_page` is as the API wrote it, for `claimed_per_page` to read.
+    """
 
     total_row_count: int
+    per_page: Any = None
+
+    @property
+    def claimed_per_page(self) -> int | None:
+        """How many records the API says a page holds, None when it does not say."""
+        try:
+            return int(self.per_page)
+        except (TypeError, ValueError, OverflowError):
+            return None
 
 
 class Page(msgspec.Struct, frozen=True):

@@ -12,13 +12,15 @@ from urllib.parse import urlencode
 import msgspec
 from pydantic import SecretStr
 
-from rms_pipeline.current_rms.client import PER_PAGE, CurrentRmsClient
+from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.errors import CurrentRmsError, NotFound, WalkIncomplete
 from rms_pipeline.current_rms.pacing import Lane
 
 # How often a list that changed while it was read is read again.
 _READINGS = 3
 _LOG_PAGES = 5
+# What is asked for; how many come is for the API to say.
+_PER_PAGE = 100
 
 T = TypeVar("T")
 
@@ -77,7 +79,7 @@ def listed(client: CurrentRmsClient) -> list[Webhook]:
         total: int | None = None
         page, grown = 1, True
         while grown and (total is None or len(found) < total):
-            query = urlencode({"page": page, "per_page": PER_PAGE})
+            query = urlencode({"page": page, "per_page": _PER_PAGE})
             decoded = client.read(f"/webhooks?{query}", _decoder(_Webhooks), Lane.LIVE).decoded
             before = len(found)
             found |= {webhook.id: webhook for webhook in decoded.webhooks}
@@ -128,7 +130,7 @@ def latest_deliveries(client: CurrentRmsClient, ids: set[int]) -> dict[int, Deli
     for page in range(1, _LOG_PAGES + 1):
         if not ids - latest.keys():
             break
-        query = urlencode({"page": page, "per_page": PER_PAGE})
+        query = urlencode({"page": page, "per_page": _PER_PAGE})
         try:
             answer = client.read(f"/webhook_logs?{query}", _decoder(_Logs), Lane.LIVE)
         except CurrentRmsError:

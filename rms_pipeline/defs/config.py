@@ -73,7 +73,7 @@ class StoreConfig(LaunchpadConfig):
         ge=0,
         le=10_000,
         description="Full syncs: how many calls to spend on asking again for rows outside the "
-        "window (100 rows a call), those first that were not asked for longest.",
+        "window (a page of rows each), those first that were not asked for longest.",
     )
 
 

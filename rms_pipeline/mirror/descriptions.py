@@ -1,11 +1,8 @@
 """What our tables and their columns hold, in the words that psql's \\d+ and Dagster's UI show.
 
-The database is told by a migration: a description that changes reaches databases with the next
-one, which has to call `describe` again. The view sync_metadata brings its own.
+The database is told by migrations, each with a copy of its own: one that changes here has to be
+told again by the next. The view sync_metadata brings its own.
 """
-
-import sqlalchemy as sa
-from sqlalchemy import Connection
 
 _OPPORTUNITY = {
     "id": "The opportunity's id in Current RMS.",
@@ -47,6 +44,10 @@ TABLES: dict[str, str] = {
     "mirror_state": "Of rms_pipeline itself: whose mirror this is, and facts it remembers.",
     "sync_progress": "Of rms_pipeline itself: how far running syncs have come.",
     "api_budget": "Of rms_pipeline itself: the calls to the API that all processes share.",
+    "api_page_sizes": "Of rms_pipeline itself: how many records a page of the API was found to"
+    " hold.",
+    "api_refusals": "What Current RMS refuses or ignores in this account, as syncs found; each is"
+    " tried again after a week.",
 }
 
 COLUMNS: dict[str, dict[str, str]] = {
@@ -103,19 +104,11 @@ COLUMNS: dict[str, dict[str, str]] = {
         "size_bytes": "The answer's size as it came.",
         "body": "The answer itself, compressed with zlib.",
     },
+    "api_page_sizes": {"learned_at": "When an answer last showed another size."},
+    "api_refusals": {
+        "kind": "What it is: include, per_page or filter.",
+        "name": "Which one.",
+        "status": "The status it was refused with; empty when it was ignored.",
+        "noted_at": "When that was last seen.",
+    },
 }
-
-
-def describe(connection: Connection) -> None:
-    """Has the database show these as the comments of our tables, which have to be there."""
-    for table, text in TABLES.items():
-        _comment(connection, f"TABLE public.{table}", text)
-    for table, columns in COLUMNS.items():
-        for column, text in columns.items():
-            _comment(connection, f"COLUMN public.{table}.{column}", text)
-
-
-def _comment(connection: Connection, what: str, text: str) -> None:
-    # A comment takes no parameters.
-    quoted = text.replace("'", "''").replace(":", "\\:")
-    connection.execute(sa.text(f"COMMENT ON {what} IS '{quoted}'"))

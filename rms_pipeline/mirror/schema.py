@@ -13,7 +13,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from rms_pipeline.mirror.database import Database, DatabaseError, advisory_lock
 from rms_pipeline.mirror.redecode import adopt_mapping, is_mapping_current
 
-HEAD = "0006"
+HEAD = "0007"
 VERSION_TABLE = "rms_pipeline_alembic_version"
 DAGSTER_SCHEMA = "dagster"
 _HISTORY_SQL = Path(__file__).with_name("sync_metadata.sql")

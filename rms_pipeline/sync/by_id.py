@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from rms_pipeline.current_rms.client import PER_PAGE, CurrentRmsClient, ListAnswer
+from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
 from rms_pipeline.current_rms.errors import Unprocessable
 from rms_pipeline.current_rms.pacing import Lane
 
@@ -21,15 +21,16 @@ class Verdict:
 def ask_by_id(
     client: CurrentRmsClient, ids: Sequence[int], *, witness: int | None, lane: Lane
 ) -> Iterator[Verdict]:
-    """One verdict for each call's worth of ids (about a hundred).
+    """One verdict for each call's worth of ids, as many as a page holds.
 
     An id that a list by id leaves out is gone only if the list shows that it works: nothing but
     what was asked for comes, and `witness`, an id known to be there, among it. Otherwise, and
     without a witness, each absent id is asked for alone, and only a 404 means gone.
     """
-    size = PER_PAGE if witness is None else PER_PAGE - 1
-    for start in range(0, len(ids), size):
-        chunk = ids[start : start + size]
+    waiting = list(ids)
+    while waiting:
+        size = max(client.page_size - (witness is not None), 1)
+        chunk, waiting = waiting[:size], waiting[size:]
         verdict = Verdict()
         wanted = {*chunk} if witness is None else {*chunk, witness}
         answer = _list(client, sorted(wanted), lane)
@@ -37,7 +38,11 @@ def ask_by_id(
         if answer is not None:
             verdict.answers.append(answer)
         missing = [i for i in chunk if i not in came]
-        if answer is not None and witness is not None and witness in came:
+        is_whole = answer is not None and len(came) == answer.page.meta.total_row_count
+        if not is_whole and came & set(chunk):
+            # The page was shorter than it was taken to be: it says nothing of the others.
+            waiting, missing = missing + waiting, []
+        if answer is not None and is_whole and witness is not None and witness in came:
             verdict.gone = dict.fromkeys(missing, (answer.asked_at, answer.answered_at))
         else:
             for id_ in missing:
@@ -57,5 +62,6 @@ def _list(client: CurrentRmsClient, ids: Sequence[int], lane: Lane) -> ListAnswe
     except Unprocessable:
         return None
     came, records = set(answer.ids), len(answer.page.opportunities)
-    obeyed = came <= set(ids) and len(came) == records == answer.page.meta.total_row_count
+    obeyed = came <= set(ids) and len(came) == records
+    obeyed = obeyed and records <= answer.page.meta.total_row_count <= len(ids)
     return answer if obeyed else None

@@ -11,7 +11,7 @@ from typing import Any
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from rms_pipeline.current_rms.client import PER_PAGE, CurrentRmsClient, ListAnswer
+from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
 from rms_pipeline.current_rms.errors import NotHonoured, Unprocessable
 from rms_pipeline.current_rms.keys import BY_CREATION, BY_ID, Key
 from rms_pipeline.current_rms.pacing import Lane
@@ -212,7 +212,12 @@ class _Certifier:
                 continue
             middle = rows.middle(self._connection, span)
             lower, upper = span
-            if counted <= PER_PAGE or middle is None or here < counted // 2 or middle == upper:
+            if (
+                counted <= self._client.page_size
+                or middle is None
+                or here < counted // 2
+                or middle == upper
+            ):
                 surplus |= self._read_again(segment, key, span, rows)
                 continue
             left: Span = (lower, middle)

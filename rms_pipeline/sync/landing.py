@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from rms_pipeline.current_rms.client import PER_PAGE, CurrentRmsClient
+from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.errors import WalkIncomplete
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.spans import Span, gaps
@@ -172,7 +172,7 @@ class _Landing:
         progress = Progress(
             "fetching",
             pages,
-            max(-(-expected // PER_PAGE), pages),
+            max(-(-expected // self._client.page_size), pages),
             records,
             max(expected, records),
         )

@@ -164,12 +164,13 @@ class _Settling:
         held = (last.deletions or {}).get("held_outside", []) if last else []
         held = those_kept(self._connection, held)
         limit = self._client.counts.calls + calls
-        ids = oldest_outside(self._connection, self._window, 100 * calls)
+        ids = oldest_outside(self._connection, self._window, self._client.page_size * calls)
         asked = self._ask_again(held) if self._confirmed else {}
-        for start in range(0, len(ids), 100):
-            if self._client.counts.calls >= limit:
-                break
-            asked |= self._ask_again([i for i in ids[start : start + 100] if i not in asked])
+        while ids and self._client.counts.calls < limit:
+            # Anew each time: the answers tell how many fit into one.
+            size = self._client.page_size
+            asked |= self._ask_again([i for i in ids[:size] if i not in asked])
+            ids = ids[size:]
         gone = {id_: times for id_, times in asked.items() if times is not None}
         if self.deleted + len(gone) > self._most:
             note_asked(self._connection, gone)

@@ -10,8 +10,10 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic_core import to_jsonable_python
 
-from rms_pipeline.current_rms.client import PER_PAGE
+from rms_pipeline.account import account_name
 from rms_pipeline.current_rms.pacing import SHARES, Lane
+from rms_pipeline.current_rms.terms import PAGE_SIZE
+from rms_pipeline.mirror.api_terms import read_page_size
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.outcomes import CLOSED, CONFIRMED
 from rms_pipeline.mirror.overview import (
@@ -80,7 +82,8 @@ def dashboard(
     def sync_context() -> dict[str, Any]:
         with reader.session() as connection:
             state = read_sync_state(connection)
-        return _sync_context(state, current, pages.clock)
+            page_size = read_page_size(connection, account_name(current)) or PAGE_SIZE
+        return _sync_context(state, current, pages.clock, page_size)
 
     def answer(request: Request, notice: str, status: int = 200) -> Response:
         """The panel and the notice for a script; without one, the page itself."""
@@ -175,7 +178,9 @@ def _overview_context(view: Overview, pages: Pages) -> dict[str, Any]:
     }
 
 
-def _sync_context(state: SyncState, current: Settings, clock: Clock) -> dict[str, Any]:
+def _sync_context(
+    state: SyncState, current: Settings, clock: Clock, page_size: int
+) -> dict[str, Any]:
     running = state.running
     # A refresh asks for a few records; it stands in no one's way.
     syncs = [s for s in (running, *state.history) if s and s.sync_type != "webhook_refresh"]
@@ -187,7 +192,7 @@ def _sync_context(state: SyncState, current: Settings, clock: Clock) -> dict[str
     certificate = ""
     if state.certificate:
         certificate = _certificate(state.certificate, clock)
-    per_minute = current.requests_per_minute * SHARES[Lane.WALK] * PER_PAGE
+    per_minute = current.requests_per_minute * SHARES[Lane.WALK] * page_size
     return {
         "state": state,
         "elapsed": (datetime.now(UTC) - running.started_at).total_seconds() if running else None,

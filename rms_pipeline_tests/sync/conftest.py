@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from rms_pipeline.current_rms.client import CurrentRmsClient
+from rms_pipeline.current_rms.terms import Terms
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.sandbox import SandboxServer, Store
@@ -40,6 +41,7 @@ class Mirror:
     client_for: MakeClient
     watermarks: list[datetime] = field(default_factory=list)
     runs: int = 0
+    terms: Terms = field(default_factory=Terms)
     _client: CurrentRmsClient | None = None
     window: Window = field(
         default_factory=lambda: Window.around(datetime.now(UTC), days_back=30, days_ahead=365)
@@ -54,6 +56,8 @@ class Mirror:
         self.close()
         self._client = self.client_for(self.sandbox.url)
         self._client.now = self.database.clock()
+        # What one learned the next one knows, as with the terms that are stored.
+        self._client.terms = self.terms
         return self._client
 
     def close(self) -> None:

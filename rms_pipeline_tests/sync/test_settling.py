@@ -4,7 +4,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from urllib.parse import unquote
 
-from rms_pipeline.sandbox import Store
+from rms_pipeline.current_rms.terms import Terms
+from rms_pipeline.sandbox import Store, Switches
 from rms_pipeline.sync.refreshing import refresh
 from rms_pipeline_tests.sync.conftest import Mirror
 from rms_pipeline_tests.test_sync import ids_in
@@ -23,7 +24,8 @@ def with_old_ones(mirror: Mirror, count: int) -> list[int]:
 def test_what_was_held_back_makes_room_for_others_and_goes_when_it_is_confirmed(
     mirror_of: MakeMirror,
 ) -> None:
-    mirror = mirror_of(Store(60))
+    mirror = mirror_of(Store(60), switches=Switches(max_per_page=100))
+    mirror.terms = Terms(100)
     purged, other = with_old_ones(mirror, 130), with_old_ones(mirror, 1)[0]
     for id_ in purged:
         mirror.store.delete(id_)
