@@ -46,7 +46,14 @@ class Redirected(RequestRefused):
 
 
 class ApiUnavailable(CurrentRmsError):
-    """Connection errors, 408, 429, 5xx or a body that is not the promised JSON, to the end."""
+    """Connection errors, 408, 429, 5xx or a body that is not the promised JSON, to the end.
+
+    `reason` is what was wrong with the last answer.
+    """
+
+    def __init__(self, *texts: object, reason: str = "") -> None:
+        super().__init__(*texts)
+        self.reason = reason
 
 
 class Throttled(ApiUnavailable):

@@ -14,12 +14,20 @@ from datetime import UTC, datetime
 from typing import Any, Generic, Literal, TypeVar
 
 import requests
+import urllib3
 from pydantic import SecretStr
-from requests.adapters import HTTPAdapter
 
-from rms_pipeline.current_rms.answers import api_words, describe, http_date, retry_after
+from rms_pipeline.current_rms.answers import api_words, describe, http_date, is_html, retry_after
 from rms_pipeline.current_rms.errors import ApiUnavailable, Redirected, Throttled, refusal
 from rms_pipeline.current_rms.pacing import Budget, Lane
+from rms_pipeline.current_rms.wire import (
+    ACCEPTED_ENCODINGS,
+    DeadlineAdapter,
+    NotUnpackable,
+    TooLarge,
+    deadline,
+    read_body,
+)
 from rms_pipeline.loopback import session_for
 
 logger = logging.getLogger(__name__)
@@ -27,8 +35,16 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Method = Literal["GET", "POST", "PUT", "DELETE"]
 
-_RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+# Below 500; from there on every status passes, by whatever proxy it was invented.
+_PASSING_STATUSES = frozenset({408, 425, 429})
 _LONGEST_BACKOFF = 30.0
+# No limit is counted over more than an hour: what asks for more is a mistake.
+_LONGEST_BELIEVED_WAIT = 3_600.0
+# A page in HTML with a status that is final otherwise: a firewall may let the next request through,
+# but a wrong address never becomes right.
+_ATTEMPTS_AT_A_WALL = 3
+# Unpacked. A hundred records of megabytes of pasted e-mail each are asked for again, fewer a page.
+LARGEST_ANSWER = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +52,8 @@ class Patience:
     """How long to wait for the API. All in seconds but `attempts`.
 
     `attempts` counts answers that are failures; `throttled` is how long 429s in a row are borne.
-    `answer` bounds one whole answer, so that a trickle of bytes is not mistaken for progress.
+    `read` bounds the silence between two bytes, `answer` everything that an answer does: one that
+    trickles ends when it is over.
     """
 
     connect: float = 10.0
@@ -94,10 +111,18 @@ class _Request(Generic[T]):
 class _Unusable(Exception):
     """An answer that is a failure, worth another try."""
 
-    def __init__(self, reason: str, *, throttled: bool = False, wait: float | None = None) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        throttled: bool = False,
+        wait: float | None = None,
+        attempts: int | None = None,
+    ) -> None:
         super().__init__(reason)
         self.throttled = throttled
         self.wait = wait
+        self.attempts = attempts
 
 
 class Transport:
@@ -131,19 +156,30 @@ class Transport:
                 "X-SUBDOMAIN": subdomain,
                 "X-AUTH-TOKEN": api_key.get_secret_value(),
                 "Accept": "application/json",
+                "Accept-Encoding": ACCEPTED_ENCODINGS,
                 "User-Agent": "rms_pipeline",
             }
         )
         # The key must not be replaced by credentials from a ~/.netrc.
         self._session.auth = lambda request: request
-        self._session.mount(base_url, HTTPAdapter(pool_maxsize=connections, pool_block=True))
+        self._session.mount(base_url, DeadlineAdapter(pool_maxsize=connections, pool_block=True))
 
     def close(self) -> None:
         self._session.close()
 
-    def read(self, path: str, decode: Callable[[bytes], T], lane: Lane) -> Answer[T]:
-        """`GET path`. `decode` raises ValueError for a body that is not what was promised."""
-        return self._patiently(_Request("GET", path, decode), lane)
+    def read(
+        self,
+        path: str,
+        decode: Callable[[bytes], T],
+        lane: Lane,
+        *,
+        attempts: int | None = None,
+    ) -> Answer[T]:
+        """`GET path`. `decode` raises ValueError for a body that is not what was promised.
+
+        `attempts` is how many failures are borne, those of the patience when it is absent.
+        """
+        return self._patiently(_Request("GET", path, decode), lane, attempts=attempts)
 
     def write(
         self,
@@ -170,8 +206,10 @@ class Transport:
         request: _Request[T],
         lane: Lane,
         done_already: Callable[[], T | None] | None = None,
+        attempts: int | None = None,
     ) -> Answer[T]:
-        failures, throttled_since = 0, None
+        failures, throttled, throttled_since = 0, 0, None
+        attempts = attempts or self._patience.attempts
         while True:
             self.budget.acquire(lane)
             self.counts.add(calls=1)
@@ -182,7 +220,11 @@ class Transport:
                 if error.throttled:
                     self.counts.add(throttled=1)
                     throttled_since = throttled_since or now
-                    wait = error.wait if error.wait is not None else self._backoff(3)
+                    throttled += 1
+                    wait = self._backoff(2 + throttled)
+                    if error.wait is not None and error.wait <= _LONGEST_BELIEVED_WAIT:
+                        # "At once" would be asked for again and again.
+                        wait = max(error.wait, self._backoff(0))
                     # Others may bear it longer, and must not ask meanwhile.
                     self.budget.pause(wait)
                     if now + wait - throttled_since > self._patience.throttled:
@@ -193,14 +235,15 @@ class Transport:
                             "CURRENT_RMS_REQUESTS_PER_MINUTE, or try at a quieter time."
                         ) from None
                     continue
-                throttled_since = None
+                throttled, throttled_since = 0, None
                 failures += 1
-                if failures >= self._patience.attempts:
+                if failures >= min(attempts, error.attempts or attempts):
                     raise ApiUnavailable(
                         f"Current RMS gave no usable answer to {request.place} in "
                         f"{failures} attempts; the last: {error}. If status.current-rms.com shows "
                         "no incident, check the network between this machine and the API; "
-                        "then run the sync again, or the command that asked."
+                        "then run the sync again, or the command that asked.",
+                        reason=str(error),
                     ) from None
                 self.counts.add(retried=1)
                 # Maintenance may end before it said it would: whoever holds a lock asks on.
@@ -215,53 +258,61 @@ class Transport:
 
     def _try(self, request: _Request[T]) -> Answer[T]:
         asked_at = self.now()
-        deadline = time.monotonic() + self._patience.answer
+        until = time.monotonic() + self._patience.answer
         try:
-            with self._session.request(
-                request.method,
-                self.base_url + request.path,
-                json=request.content,
-                timeout=(self._patience.connect, self._patience.read),
-                allow_redirects=False,
-                stream=True,
-            ) as response:
-                chunks = []
-                for chunk in response.iter_content(1 << 18):
-                    chunks.append(chunk)
-                    if time.monotonic() > deadline:
-                        raise _Unusable(f"an answer that was not over in {self._patience.answer} s")
-        except requests.RequestException as error:
+            with (
+                deadline(until),
+                self._session.request(
+                    request.method,
+                    self.base_url + request.path,
+                    json=request.content,
+                    timeout=(
+                        min(self._patience.connect, self._patience.answer),
+                        min(self._patience.read, self._patience.answer),
+                    ),
+                    allow_redirects=False,
+                    stream=True,
+                ) as response,
+            ):
+                body = read_body(response.raw, LARGEST_ANSWER)
+        except (TooLarge, NotUnpackable) as error:
+            raise _Unusable(str(error)) from None
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            if time.monotonic() >= until:
+                raise _Unusable(
+                    f"an answer that was not over in {self._patience.answer:g} s"
+                ) from None
             raise _Unusable(describe(error)) from None
-        body = b"".join(chunks)
         answered_at = self.now()
         self._check_status(response, request, body)
         try:
             decoded = request.decode(body)
         except ValueError as error:
-            kind = response.headers.get("Content-Type", "no content type")
-            raise _Unusable(
-                f"status {response.status_code} with {len(body)} bytes of {kind} that are not the "
-                f"promised JSON ({error})"
-            ) from None
+            raise _Unusable(_not_json(response, body, error)) from None
         self.counts.add(size=len(body))
         api_date = http_date(response.headers.get("Date"))
         return Answer(body, decoded, asked_at, answered_at, api_date)
 
     def _check_status(self, response: requests.Response, request: _Request[T], body: bytes) -> None:
         status = response.status_code
-        if status == 200 or (request.method != "GET" and 200 <= status < 300):
+        if 200 <= status < 300:
             return
         if 300 <= status < 400:
             raise Redirected(
                 f"Current RMS answered {status}, a redirect, which is never followed because the "
                 "API key would go with it. Check CURRENT_RMS_BASE_URL."
             )
-        if status in _RETRIED_STATUSES:
+        by_a_wall = is_html(response.headers, body)
+        reason = f"status {status}" + (f" with {_WALL}" if by_a_wall else "")
+        if status < 200 or status >= 500 or status in _PASSING_STATUSES:
             raise _Unusable(
-                f"status {status}",
+                reason,
                 throttled=status == 429,
                 wait=retry_after(response.headers) if status in (429, 503) else None,
             )
+        if by_a_wall and status != 401:
+            # Least of all a "not found" of somebody else's may pass for one of the API's.
+            raise _Unusable(reason, attempts=_ATTEMPTS_AT_A_WALL)
         for secret in filter(None, (self._api_key, request.hidden)):
             # Before it is cut to length, or half of the secret might stay.
             body = body.replace(secret.get_secret_value().encode(), b"***")
@@ -271,3 +322,19 @@ class Transport:
         """Exponential with full jitter above a floor of half."""
         longest = min(self._patience.backoff * 2.0**failures, _LONGEST_BACKOFF)
         return random.uniform(longest / 2, longest)
+
+
+_WALL = (
+    "a page in HTML in place of the API's JSON, as firewalls and proxies send (check also "
+    "CURRENT_RMS_BASE_URL, if it is set)"
+)
+
+
+def _not_json(response: requests.Response, body: bytes, error: ValueError) -> str:
+    if is_html(response.headers, body):
+        return f"status {response.status_code} with {_WALL}"
+    kind = response.headers.get("Content-Type", "no content type")
+    return (
+        f"status {response.status_code} with {len(body)} bytes of {kind[:100]} that are not the "
+        f"promised JSON ({error})"
+    )

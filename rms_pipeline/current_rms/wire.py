@@ -1,0 +1,182 @@
+"""Bytes of one answer over the wire: by one deadline, however they trickle, and never too many.
+
+What belongs here: connections that know a deadline, unpacking what came. What does not: which
+requests are made, how often, and what an answer's status means (`transport`).
+"""
+
+import contextlib
+import http.client
+import io
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, cast
+
+import urllib3
+from isal import isal_zlib  # zlib's format, four times as fast
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+# What `unpacked` can undo. Nothing else is asked for.
+ACCEPTED_ENCODINGS = "gzip, deflate"
+
+_STEP = 1 << 16
+_GZIP, _ZLIB, _RAW_DEFLATE = 31, 15, -15
+_GZIP_MAGIC = b"\x1f\x8b"
+
+_here = threading.local()
+
+
+class TooLarge(Exception):
+    """An answer that is larger, unpacked, than any that could be meant."""
+
+
+class NotUnpackable(Exception):
+    """An answer that is packed in a way that was not asked for, or broke off."""
+
+
+@contextlib.contextmanager
+def deadline(at: float) -> Iterator[None]:
+    """What this thread receives meanwhile has to have come when `time.monotonic()` is `at`.
+
+    Afterwards a read raises TimeoutError, in the headers, between the bytes of the body, anywhere:
+    the time limit of a socket alone begins anew with each byte.
+    """
+    before = getattr(_here, "deadline", None)
+    _here.deadline = at
+    try:
+        yield
+    finally:
+        _here.deadline = before
+
+
+class DeadlineAdapter(HTTPAdapter):
+    """Sends requests over connections that obey `deadline`, through proxies as well."""
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, **options)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **options)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+
+def read_body(raw: urllib3.BaseHTTPResponse, most: int) -> bytes:
+    """The whole body of `raw`, unpacked.
+
+    Raises TooLarge as soon as more than `most` bytes have come (packed or not), NotUnpackable, and
+    what urllib3 raises for an answer that breaks off.
+    """
+    return b"".join(unpacked(_received(raw), raw.headers.get("Content-Encoding") or "", most))
+
+
+def unpacked(packed: Iterator[bytes], encoding: str, most: int) -> Iterator[bytes]:
+    """`packed` as it was before it was encoded as a `Content-Encoding` says; see `read_body`."""
+    names = [name.strip().lower().removeprefix("x-") for name in encoding.split(",")]
+    names = [name for name in names if name not in ("", "identity")]
+    if len(names) > 1 or not {*names} <= {"gzip", "deflate"}:
+        raise NotUnpackable(f"an answer packed as {encoding[:50]!r}, which was not asked for")
+    received = _counted(packed, most)
+    return _counted(_inflated(received, names[0]), most) if names else received
+
+
+def _received(raw: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    while chunk := raw.read1(_STEP, decode_content=False):
+        yield chunk
+
+
+def _counted(chunks: Iterator[bytes], most: int) -> Iterator[bytes]:
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        if size > most:
+            raise TooLarge(f"an answer of more than {most:,} bytes")
+        yield chunk
+
+
+def _inflated(packed: Iterator[bytes], encoding: str) -> Iterator[bytes]:
+    stream, began = None, False
+    for chunk in packed:
+        while chunk:
+            if stream is None:
+                if began and not chunk.startswith(_GZIP_MAGIC):
+                    return  # Padding behind the end.
+                stream, began = isal_zlib.decompressobj(_kind(encoding, chunk)), True
+            try:
+                out = stream.decompress(chunk, _STEP)
+            except isal_zlib.error as error:  # type: ignore[misc]
+                raise NotUnpackable(f"an answer that cannot be unpacked ({error})") from None
+            if out:
+                yield out
+            if stream.eof:
+                chunk, stream = stream.unused_data, None
+            else:
+                chunk = stream.unconsumed_tail
+                if not out and not chunk:
+                    break
+    while stream is not None and (out := stream.decompress(b"", _STEP)):
+        yield out
+    if stream is not None and not stream.eof:
+        raise NotUnpackable("an answer that broke off")
+
+
+def _kind(encoding: str, start: bytes) -> int:
+    if encoding == "gzip":
+        return _GZIP
+    # "deflate" is meant to be zlib's format; some servers leave its frame out.
+    has_frame = start[0] & 0x0F == 8 and (len(start) < 2 or (start[0] << 8 | start[1]) % 31 == 0)
+    return _ZLIB if has_frame else _RAW_DEFLATE
+
+
+class _Timed(io.RawIOBase):
+    """Reads of a socket, each bounded by what is left until the deadline of the thread."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+        self._raw, self._socket = raw, sock
+        self._longest = sock.gettimeout()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        at = getattr(_here, "deadline", None)
+        if at is not None:
+            left = at - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("the deadline has passed")
+            self._socket.settimeout(left if self._longest is None else min(left, self._longest))
+        return cast(int | None, self._raw.readinto(buffer))
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self._raw.close()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
+        super().__init__(sock, *arguments, **options)
+        self.fp = io.BufferedReader(_Timed(self.fp.detach(), sock))
+
+
+class _Connection(HTTPConnection):
+    response_class = _Response
+
+
+class _SecureConnection(HTTPSConnection):
+    response_class = _Response
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+_POOLS: dict[str, type[HTTPConnectionPool]] = {"http": _Pool, "https": _SecurePool}
