@@ -45,7 +45,7 @@ def main() -> None:
         databases = []
         for _ in options.latencies:
             databases.append(ground.database_at(stack.enter_context(ground.new_database(url))))
-            migrate(databases[-1], history_view=False)
+            migrate(databases[-1])
 
         def walk(database: Database, api: ground.Api) -> LandedWalk:
             return land(database, api, limit)

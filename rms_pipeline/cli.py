@@ -129,20 +129,19 @@ def doctor(
 def migrate() -> None:
     """Bring our tables and Dagster's storage to this version's shape."""
     current = prepare()
-    from dagster import DagsterInstance
-
+    from rms_pipeline.defs.instance_storage import upgrade_storage
     from rms_pipeline.mirror import schema
     from rms_pipeline.mirror.embedded import open_database
 
     database = open_database(current)
-    # Dagster's own migrations may not change a column that a view reads.
-    schema.drop_history_view(database)
-    with DagsterInstance.get() as instance:
-        schema.drop_history_view(database)
-        instance.upgrade()
-        schema.migrate(database, history_view=False)
-        schema.create_history_view(database)
+    upgrade_storage(database)
     out.print(f"Up to date (schema {schema.HEAD}, Dagster's storage in schema dagster).")
+    with database.session() as connection:
+        because = schema.full_sync_wanted(connection)
+    if because:
+        out.print(
+            f"A full sync is needed: {because} Run `rms-pipeline sync initial`.", markup=False
+        )
 
 
 @app.command()

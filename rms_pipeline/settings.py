@@ -34,6 +34,7 @@ _EXAMPLES = {
     "RMS_SYNC_DAYS_BACK": "30",
     "RMS_SYNC_DAYS_AHEAD": "365",
     "RMS_TIME_ZONE": "Europe/London",
+    "RMS_SCHEMA": "public",
     "RMS_API_TOKEN": "what `openssl rand -hex 24` prints",
     "RMS_WEBHOOK_TOKEN": "what `openssl rand -hex 24` prints",
 }
@@ -68,6 +69,7 @@ class Settings(BaseSettings):
     postgres_url_non_pooling: SecretStr | None = Field(
         None, validation_alias="POSTGRES_URL_NON_POOLING"
     )
+    schema_name: str = Field("public", validation_alias="RMS_SCHEMA")
     days_back: Annotated[int, Field(ge=0, le=36_500)] = Field(
         30, validation_alias="RMS_SYNC_DAYS_BACK"
     )
@@ -133,6 +135,13 @@ class Settings(BaseSettings):
         return (
             None if value is None else SecretStr(normalise_postgres_url(value.get_secret_value()))
         )
+
+    @field_validator("schema_name")
+    @classmethod
+    def _check_schema(cls, value: str) -> str:
+        if value != "public":
+            raise ValueError("is not a schema that this version can use: its tables live in public")
+        return value
 
     @field_validator("time_zone")
     @classmethod

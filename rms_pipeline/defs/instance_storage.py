@@ -7,11 +7,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy
+from dagster import DagsterInstance
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres.storage import DagsterPostgresStorage
 
+from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database
-from rms_pipeline.mirror.schema import DAGSTER_SCHEMA, ensure_dagster_schema, migrate
+from rms_pipeline.mirror.history_view import DAGSTER_SCHEMA, has_dagsters_tables
+from rms_pipeline.mirror.schema import (
+    bring_up_to_date,
+    ensure_dagster_schema,
+    migrate,
+    migrations_lock,
+    take_down_history_view,
+)
 from rms_pipeline.settings import settings, with_search_path
 
 
@@ -32,8 +41,14 @@ class MirrorPostgresStorage(DagsterPostgresStorage):
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> "MirrorPostgresStorage":
         database = open_database(settings())
-        ensure_dagster_schema(database)
         url = with_search_path(database.session_url.get_secret_value(), DAGSTER_SCHEMA)
+        with database.session() as connection:
+            has_tables = has_dagsters_tables(connection)
+        if not has_tables:
+            # Dagster makes its tables without asking who else is about to.
+            with migrations_lock(database):
+                ensure_dagster_schema(database)
+                cls(postgres_url=url)
         storage = cls(postgres_url=url, inst_data=inst_data)
         engine = _engine_of(url)
         part: Any
@@ -42,6 +57,20 @@ class MirrorPostgresStorage(DagsterPostgresStorage):
             part._engine = engine
         migrate(database)
         return storage
+
+
+def upgrade_storage(database: Database) -> None:
+    """Brings Dagster's tables, and then ours, to this version; one process at a time.
+
+    Raises DatabaseError.
+    """
+    with DagsterInstance.get() as instance, migrations_lock(database):
+        there, wanted = instance.run_storage.alembic_version() or (None, ())
+        if there not in (wanted if isinstance(wanted, tuple) else (wanted,)):
+            # A migration of Dagster's may not change a column that a view reads.
+            take_down_history_view(database)
+        instance.upgrade()
+        bring_up_to_date(database)
 
 
 def _engine_of(url: str) -> sqlalchemy.Engine:

@@ -6,8 +6,9 @@ from psycopg2.extensions import quote_ident
 
 from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
 from rms_pipeline.mirror.embedded import open_database
+from rms_pipeline.mirror.history_view import has_history_view
 from rms_pipeline.mirror.redecode import is_mapping_current
-from rms_pipeline.mirror.schema import HEAD, current_version, has_history_view
+from rms_pipeline.mirror.schema import HEAD, current_version
 from rms_pipeline.mirror.session_probe import probe_session
 from rms_pipeline.mirror.sizes import measure
 

@@ -24,10 +24,12 @@ class DatabaseError(RmsPipelineError):
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """Where the mirror lives: `url` for work, `session_url` for what a pooler would break."""
+    """Where the mirror lives: `url` for work, `session_url` for what a pooler would break, and the
+    `schema` of our tables, a name that needs no quotes."""
 
     url: SecretStr
     session_url: SecretStr
+    schema: str = "public"
 
     def connect(self, *, session: bool = False) -> Connection:
         """A new connection in UTC. `session` for session locks. Raises DatabaseError."""
@@ -57,7 +59,7 @@ class Database:
             connection.close()
             raise DatabaseError(f"PostgreSQL {version} is too old: 14 or later is needed.")
         with connection.cursor() as cursor:
-            cursor.execute("SET TIME ZONE 'UTC'; SET search_path = public")
+            cursor.execute(f"SET TIME ZONE 'UTC'; SET search_path = {self.schema}")
         connection.commit()
         return connection
 

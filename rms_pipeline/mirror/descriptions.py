@@ -1,8 +1,10 @@
 """What our tables and their columns hold, in the words that psql's \\d+ and Dagster's UI show.
 
-The database is told by migrations, each with a copy of its own: one that changes here has to be
-told again by the next. The view sync_metadata brings its own.
+The database is told whenever `migrate` finds that it says something else. The view sync_metadata
+brings its own.
 """
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
 
 _OPPORTUNITY = {
     "id": "The opportunity's id in Current RMS.",
@@ -112,3 +114,31 @@ COLUMNS: dict[str, dict[str, str]] = {
         "noted_at": "When that was last seen.",
     },
 }
+
+
+def undescribed(connection: Connection) -> list[tuple[str, str | None, str]]:
+    """Tables (column None) and columns that are there but described otherwise, with the text each
+    should have. Reads the first schema of the search path."""
+    wanted: dict[tuple[str, str | None], str] = {(t, None): text for t, text in TABLES.items()}
+    wanted |= {(t, c): text for t, texts in COLUMNS.items() for c, text in texts.items()}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT c.relname, a.attname, d.description FROM pg_class c"
+            " LEFT JOIN LATERAL (SELECT attname, attnum FROM pg_attribute WHERE attrelid = c.oid"
+            " AND attnum > 0 AND NOT attisdropped UNION ALL SELECT NULL, 0) a ON true"
+            " LEFT JOIN pg_description d ON d.classoid = 'pg_class'::regclass AND d.objoid = c.oid"
+            " AND d.objsubid = a.attnum"
+            " WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema()))"
+            " AND c.relname = ANY(%s)",
+            (list({*TABLES, *COLUMNS}),),
+        )
+        found = {(table, column): text for table, column, text in cursor.fetchall()}
+    return [(*key, text) for key, text in wanted.items() if key in found and found[key] != text]
+
+
+def describe(connection: Connection) -> None:
+    """Has the database show these as the comments of our tables and their columns."""
+    with connection.cursor() as cursor:
+        for table, column, text in undescribed(connection):
+            what = f"TABLE {table}" if column is None else f"COLUMN {table}.{column}"
+            cursor.execute(f"COMMENT ON {what} IS %s", (text,))

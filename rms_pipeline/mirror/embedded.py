@@ -53,6 +53,6 @@ def stop_embedded(state_folder: Path) -> None:
 def open_database(settings: Settings) -> Database:
     """The mirror's database: that of POSTGRES_URL, else the embedded one, started if need be."""
     if settings.postgres_url is not None and settings.session_url is not None:
-        return Database(settings.postgres_url, settings.session_url)
+        return Database(settings.postgres_url, settings.session_url, settings.schema_name)
     url = SecretStr(start_embedded(settings.state_folder))
-    return Database(url, url)
+    return Database(url, url, settings.schema_name)

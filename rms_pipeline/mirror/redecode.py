@@ -76,11 +76,11 @@ def redecode(
 
 
 def is_mapping_current(connection: Connection) -> bool:
-    """Whether all rows were filled by this code's mapping."""
+    """Whether all rows were filled by this code's mapping, or by a newer one."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT value FROM mirror_state WHERE name = 'mapping_version'")
         row = cursor.fetchone()
-    return row is not None and row[0] == _VERSION
+    return row is not None and int(row[0]) >= int(_VERSION)
 
 
 def adopt_mapping(database: Database) -> None:
@@ -89,7 +89,9 @@ def adopt_mapping(database: Database) -> None:
     with database.session() as connection, connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO mirror_state (name, value) VALUES ('mapping_version', %s)"
-            " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            " ON CONFLICT (name) DO UPDATE SET value ="
+            # A newer version of this program may have noted its own meanwhile.
+            " greatest(mirror_state.value::integer, excluded.value::integer)::text",
             (_VERSION,),
         )
 

@@ -1,8 +1,12 @@
-"""Our tables in `public`, brought up to date by Alembic, and the view over Dagster's history.
+"""Our tables, brought up to date by Alembic, and what follows from their being there.
+
+They live in the schema of the Database that is handed in, which is its connections' search path.
 
 The version table has a name of its own: another application's `alembic_version` is not ours.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg2
@@ -11,18 +15,24 @@ from alembic.config import Config
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.mirror.database import Database, DatabaseError, advisory_lock
+from rms_pipeline.mirror.descriptions import describe, undescribed
+from rms_pipeline.mirror.history_view import (
+    DAGSTER_SCHEMA,
+    drop_history_view,
+    has_history_view,
+    is_history_view_current,
+    make_history_view,
+)
 from rms_pipeline.mirror.redecode import adopt_mapping, is_mapping_current
 
 HEAD = "0007"
 VERSION_TABLE = "rms_pipeline_alembic_version"
-DAGSTER_SCHEMA = "dagster"
-_HISTORY_SQL = Path(__file__).with_name("sync_metadata.sql")
 
 
 def current_version(connection: Connection) -> str | None:
     """The migration that the database is at, None for one that has never been ours."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (f"public.{VERSION_TABLE}",))
+        cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (VERSION_TABLE,))
         row = cursor.fetchone()
         if not row or not row[0]:
             return None
@@ -48,85 +58,111 @@ def ensure_dagster_schema(database: Database) -> None:
             ) from None
 
 
-def migrate(database: Database, *, history_view: bool = True) -> None:
-    """Brings our tables to HEAD, their rows to this code's mapping, and the view with them.
+def migrate(database: Database) -> None:
+    """Brings our tables to HEAD, their descriptions, the view, and rows to this code's mapping.
 
     Cheap when nothing is to be done. Safe to call from any number of processes at once, and again
-    when it was interrupted. Raises DatabaseError.
+    when it was interrupted. What a newer version of this program has made stays as it is. Raises
+    DatabaseError.
     """
     with database.session() as connection:
-        up_to_date = current_version(connection) == HEAD and is_mapping_current(connection)
-        if up_to_date and (not history_view or has_history_view(connection)):
+        if _is_up_to_date(connection):
             return
+    with migrations_lock(database):
+        bring_up_to_date(database)
+
+
+@contextmanager
+def migrations_lock(database: Database) -> Iterator[None]:
+    """Nobody else changes the shape of our tables, of Dagster's, or the view meanwhile."""
     with advisory_lock(database, "migrations"):
-        with database.session() as connection:
-            version = current_version(connection)
-        if version != HEAD:
-            _upgrade(database)
-        if history_view:
-            create_history_view(database)
-        with database.session() as connection:
-            current = is_mapping_current(connection)
-        if not current:
-            adopt_mapping(database)
+        yield
 
 
-def create_history_view(database: Database) -> None:
-    """(Re)creates `sync_metadata` over Dagster's tables; does nothing before those exist."""
-    with database.session() as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (f"{DAGSTER_SCHEMA}.event_logs",))
-        row = cursor.fetchone()
-        if row and row[0]:
-            cursor.execute(_HISTORY_SQL.read_text())
+def bring_up_to_date(database: Database) -> None:
+    """`migrate`, for whoever holds the lock on migrations. Raises DatabaseError."""
+    with database.session() as connection:
+        version = current_version(connection)
+        _refuse_newer(version)
+    if version != HEAD:
+        upgrade_tables(database)
+    with database.session() as connection:
+        describe(connection)
+        make_history_view(connection)
+        current = is_mapping_current(connection)
+    if not current:
+        adopt_mapping(database)
 
 
-def drop_history_view(database: Database) -> None:
-    """Takes the view out of the way of a migration of Dagster's tables.
+def take_down_history_view(database: Database) -> None:
+    """Makes room for a migration of Dagster's tables, for whoever holds the lock on migrations.
 
-    A table of that name, which another program left, stays for `migrate` to set aside. Raises
-    DatabaseError when something was built on the view.
+    A table of that name, which another program left, stays. `bring_up_to_date` makes the view
+    again. Raises DatabaseError when something was built on it.
     """
-    with database.session() as connection, connection.cursor() as cursor:
-        if not has_history_view(connection):
-            return
-        try:
-            cursor.execute("DROP VIEW public.sync_metadata")
-        except psycopg2.errors.DependentObjectsStillExist as error:
-            raise DatabaseError(
-                "sync_metadata has to make room while Dagster's tables change, but other views are "
-                f"built on it: {' '.join((error.diag.message_detail or '').split())} Drop those, "
-                "migrate, and create them again."
-            ) from None
+    with database.session() as connection:
+        drop_history_view(connection)
 
 
-def has_history_view(connection: Connection) -> bool:
-    """Whether `sync_metadata` is there to be read."""
+def full_sync_wanted(connection: Connection) -> str | None:
+    """What rows lack since an upgrade, until a full sync has brought it; None when nothing."""
+    if current_version(connection) != HEAD:
+        return None
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('public.sync_metadata')"
-            " AND relkind = 'v')"
+            "SELECT m.value::json ->> 'because' FROM mirror_state m"
+            " WHERE m.name = 'full_sync_wanted' AND NOT EXISTS (SELECT FROM walks w"
+            " WHERE w.kind = 'full' AND w.settled_at IS NOT NULL"
+            " AND w.started_at > (m.value::json ->> 'since')::timestamptz)"
         )
         row = cursor.fetchone()
-    return bool(row and row[0])
+    return str(row[0]) if row else None
 
 
 def demand_tables(connection: Connection) -> None:
     """Raises DatabaseError unless there is a mirror, of this version, to be read."""
-    if current_version(connection) != HEAD or not has_history_view(connection):
+    version = current_version(connection)
+    _refuse_newer(version)
+    if version != HEAD or not has_history_view(connection):
         raise DatabaseError(
             "This database holds no mirror yet (or an older one). "
             "Run `rms-pipeline sync initial`, `rms-pipeline up` or `rms-pipeline migrate`."
         )
 
 
-def _upgrade(database: Database) -> None:
+def _is_up_to_date(connection: Connection) -> bool:
+    version = current_version(connection)
+    _refuse_newer(version)
+    return (
+        version == HEAD
+        and is_mapping_current(connection)
+        and is_history_view_current(connection)
+        and not undescribed(connection)
+    )
+
+
+def _refuse_newer(version: str | None) -> None:
+    if version is not None and version > HEAD:
+        raise DatabaseError(
+            f"The tables in this database are of a newer version of this program (schema {version},"
+            f" while this one knows {HEAD}). Use that version here, or restore a backup from before"
+            " the upgrade."
+        )
+
+
+def upgrade_tables(database: Database, to: str = HEAD) -> None:
+    """Runs the migrations up to `to`, all of them or none. Raises DatabaseError."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
     engine = database.engine()
     try:
         with engine.begin() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, HEAD)
+            config.attributes |= {
+                "connection": connection,
+                "version_table": VERSION_TABLE,
+                "schema": database.schema,
+            }
+            command.upgrade(config, to)
     except Exception as error:
         cause = getattr(error, "orig", error)
         if isinstance(cause, psycopg2.errors.InsufficientPrivilege):
@@ -138,9 +174,10 @@ def _upgrade(database: Database) -> None:
                     "OWNER TO <user>; or rename it yourself."
                 ) from None
             raise DatabaseError(
-                "The user of POSTGRES_URL may not create tables in schema public (since PostgreSQL "
-                "15 that is a right of its own). As an administrator of the database: "
-                "GRANT CREATE ON SCHEMA public TO <user>;"
+                f"The user of POSTGRES_URL may not create tables in schema {database.schema} "
+                "(since PostgreSQL 15 that is a right of its own). As an administrator of the "
+                "database: "
+                f"GRANT CREATE ON SCHEMA {database.schema} TO <user>;"
             ) from None
         raise
     finally:

@@ -1,24 +1,38 @@
 """Migrations on databases that others use too, and what people's SQL relies on."""
 
+import ast
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import psycopg2
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from dagster._core.storage.sql import ALEMBIC_SCRIPTS_LOCATION
+from pydantic import SecretStr
 
 from rms_pipeline.definitions import build_defs
+from rms_pipeline.mirror import history_view
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.descriptions import COLUMNS, TABLES
+from rms_pipeline.mirror.schema import HEAD, migrate
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline_tests.conftest import database_at
 from rms_pipeline_tests.defs.test_assets import instance
 from rms_pipeline_tests.defs.test_assets import sandbox as account
 from rms_pipeline_tests.mirror.test_merge import fetch_all
+from rms_pipeline_tests.mirror.upgrades import MIGRATIONS, versions
 from rms_pipeline_tests.processes import SECRET_KEY, command, environment_for
 
 __all__ = ["account", "instance"]
+
+# Of sync_metadata.sql: its version, and what stands for its text.
+HISTORY_VIEW = (2, "ed9e912cf9e8891d")
 
 
 @pytest.fixture
@@ -53,17 +67,199 @@ def test_migrate_sets_aside_what_another_program_left_and_loses_none_of_it(
     assert fetch_all(database, "SELECT count(*) FROM sync_metadata") == [(0,)]
 
 
-def test_migrate_names_the_views_that_were_built_on_the_history(
+def make_dagsters_tables_old(url: str) -> None:
+    """As a version of Dagster left them that was one migration behind."""
+    config = Config()
+    config.set_main_option("script_location", ALEMBIC_SCRIPTS_LOCATION)
+    scripts = ScriptDirectory.from_config(config)
+    newest = scripts.get_revision("head")
+    assert newest is not None
+    execute(url, f"UPDATE dagster.alembic_version SET version_num = '{newest.down_revision}'")
+
+
+def test_migrate_names_the_views_that_are_in_the_way_of_dagsters_own_migrations(
     empty_url: str, sandbox: SandboxServer
 ) -> None:
     environment = environment_for(empty_url, sandbox)
     assert command("migrate", environment=environment).returncode == 0
     execute(empty_url, "CREATE VIEW failed_syncs AS SELECT * FROM sync_metadata")
+    make_dagsters_tables_old(empty_url)
     done = command("migrate", environment=environment)
     assert done.returncode == 1
     assert "failed_syncs" in done.stderr
     assert "Traceback" not in done.stderr
-    execute(empty_url, "SELECT * FROM failed_syncs")
+    execute(empty_url, "SELECT * FROM failed_syncs; DROP VIEW failed_syncs")
+    done = command("migrate", environment=environment)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def analyst(empty_url: str) -> Iterator[str]:
+    role = f"analyst_{uuid.uuid4().hex}"
+    execute(empty_url, f"CREATE ROLE {role}")
+    yield role
+    execute(empty_url, f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def rights_on_the_history(url: str) -> list[tuple[Any, ...]]:
+    return fetch_all(
+        database_at(url),
+        "SELECT relacl::text, (SELECT array_agg((attname, attacl::text)::text ORDER BY attnum)"
+        " FROM pg_attribute WHERE attrelid = c.oid AND attacl IS NOT NULL)"
+        " FROM pg_class c WHERE oid = 'sync_metadata'::regclass",
+    )
+
+
+@pytest.mark.usefixtures("history")
+def test_the_history_is_left_alone_when_it_is_as_it_should_be(empty_url: str, analyst: str) -> None:
+    database = database_at(empty_url)
+    execute(
+        empty_url,
+        f"GRANT SELECT ON sync_metadata TO {analyst};"
+        "CREATE VIEW failed_syncs AS SELECT * FROM sync_metadata WHERE status = 'failed'",
+    )
+    standing = (
+        "SELECT oid, xmin::text, relacl::text FROM pg_class WHERE oid = 'sync_metadata'::regclass"
+    )
+    before = fetch_all(database, standing)
+    migrate(database)
+    assert fetch_all(database, standing) == before
+
+
+@pytest.mark.usefixtures("history")
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "CREATE OR REPLACE VIEW sync_metadata AS SELECT run_id AS id, 'x' AS sync_type,"
+        " 'y' AS status, now() AS started_at FROM dagster.runs",
+        "CREATE OR REPLACE FUNCTION rms_run_error(run text) RETURNS text"
+        " LANGUAGE sql AS 'SELECT 1'",
+        "ALTER VIEW sync_metadata RENAME COLUMN metadata TO figures",
+        "DROP VIEW sync_metadata",
+    ],
+    ids=["another text", "another function", "another column", "none"],
+)
+def test_a_history_that_is_not_as_it_should_be_is_mended_and_nobody_loses_a_right(
+    empty_url: str, analyst: str, damage: str
+) -> None:
+    database = database_at(empty_url)
+    columns = (
+        "SELECT array_agg(attname ORDER BY attnum) FROM pg_attribute"
+        " WHERE attrelid = 'sync_metadata'::regclass"
+    )
+    before = fetch_all(database, columns)
+    if not damage.startswith("DROP"):
+        execute(
+            empty_url,
+            f"GRANT SELECT ON sync_metadata TO {analyst} WITH GRANT OPTION;"
+            "GRANT SELECT (id, status) ON sync_metadata TO PUBLIC",
+        )
+    rights = rights_on_the_history(empty_url)
+    if damage.startswith("CREATE OR REPLACE VIEW"):
+        # Columns can only be added to a view in place.
+        execute(empty_url, f"DROP VIEW sync_metadata; {damage}")
+        execute(
+            empty_url,
+            f"GRANT SELECT ON sync_metadata TO {analyst} WITH GRANT OPTION;"
+            "GRANT SELECT (id, status) ON sync_metadata TO PUBLIC",
+        )
+    else:
+        execute(empty_url, damage)
+    migrate(database)
+    assert fetch_all(database, columns) == before
+    assert rights_on_the_history(empty_url) == rights
+    assert fetch_all(database, "SELECT rms_run_error('none')") == [(None,)]
+
+
+def test_grants_outlive_a_migration_of_dagsters_tables(
+    empty_url: str, analyst: str, sandbox: SandboxServer
+) -> None:
+    environment = environment_for(empty_url, sandbox)
+    assert command("migrate", environment=environment).returncode == 0
+    execute(empty_url, f"GRANT SELECT ON sync_metadata TO {analyst}")
+    rights = rights_on_the_history(empty_url)
+    make_dagsters_tables_old(empty_url)
+    done = command("migrate", environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert rights_on_the_history(empty_url) == rights
+
+
+@pytest.mark.usefixtures("history")
+def test_the_history_that_a_newer_version_made_stays(empty_url: str) -> None:
+    database = database_at(empty_url)
+    execute(
+        empty_url,
+        "UPDATE mirror_state SET value = '1000 abc' WHERE name = 'history_view';"
+        "COMMENT ON VIEW sync_metadata IS 'newer'",
+    )
+    migrate(database)
+    assert fetch_all(database, "SELECT obj_description('sync_metadata'::regclass)") == [("newer",)]
+
+
+def test_the_text_of_the_history_has_a_higher_version_whenever_it_changes() -> None:
+    text = Path(history_view.__file__).with_name("sync_metadata.sql").read_bytes()
+    told = (history_view.history_view_version(), blake2b(text, digest_size=8).hexdigest())
+    assert told == HISTORY_VIEW, "raise the version in its first line, and note both here"
+
+
+def test_descriptions_are_brought_up_to_date_by_what_they_say(database: Database) -> None:
+    execute(
+        database.url.get_secret_value(),
+        "COMMENT ON COLUMN opportunities.name IS 'Something else.'; COMMENT ON TABLE walks IS NULL",
+    )
+    migrate(database)
+    assert fetch_all(
+        database,
+        "SELECT obj_description('walks'::regclass), col_description('opportunities'::regclass, 2)",
+    ) == [(TABLES["walks"], COLUMNS["opportunities"]["name"])]
+
+
+def test_tables_of_a_newer_version_are_refused_in_one_sentence(
+    empty_url: str, sandbox: SandboxServer
+) -> None:
+    environment = environment_for(empty_url, sandbox)
+    assert command("migrate", environment=environment).returncode == 0
+    execute(empty_url, "UPDATE rms_pipeline_alembic_version SET version_num = '9999'")
+    for arguments in (("migrate",), ("status",), ("sync", "initial", "--json")):
+        done = command(*arguments, environment=environment)
+        assert done.returncode == 1
+        assert "newer version of this program (schema 9999, while this one knows" in (
+            done.stderr + done.stdout
+        )
+        assert "Traceback" not in done.stderr
+
+
+def test_the_newest_migration_is_the_one_that_tables_are_brought_to() -> None:
+    assert versions()[-1] == HEAD
+
+
+def test_migrations_call_nothing_that_lives() -> None:
+    for path in MIGRATIONS.glob("**/*.py"):
+        imported = {
+            name
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for name in (
+                [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else [alias.name for alias in node.names]
+            )
+        }
+        ours = {name for name in imported if name.startswith("rms_pipeline")}
+        assert ours <= {"rms_pipeline.mirror.migrations.frozen"}, path.name
+
+
+def test_the_tables_can_live_in_another_schema(empty_url: str) -> None:
+    execute(empty_url, "CREATE SCHEMA rms; CREATE TABLE walks (dog text)")
+    url = SecretStr(empty_url)
+    database = Database(url, url, "rms")
+    migrate(database)
+    migrate(database)
+    there = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = %s::regnamespace"
+    assert fetch_all(database, there % "'public'") == [("walks",)]
+    names = {row[0] for row in fetch_all(database, there % "'rms'")}
+    assert set(TABLES) | {"rms_pipeline_alembic_version"} <= names
+    assert fetch_all(database, "SELECT count(*) FROM walks") == [(0,)]
 
 
 def test_a_table_of_another_owner_with_one_of_our_names_is_told_as_such(

@@ -1,13 +1,12 @@
-"""Runs our migrations on the connection that `schema` hands over."""
+"""Runs our migrations on the connection, and in the schema, that `schema` hands over."""
 
 from alembic import context
 
-from rms_pipeline.mirror.schema import VERSION_TABLE
-
+attributes = context.config.attributes
 context.configure(
-    connection=context.config.attributes["connection"],
-    version_table=VERSION_TABLE,
-    version_table_schema="public",
+    connection=attributes["connection"],
+    version_table=attributes["version_table"],
+    version_table_schema=attributes["schema"],
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from rms_pipeline.mirror.predecessor import set_aside
+from rms_pipeline.mirror.migrations.frozen import set_aside
 
 revision = "0001"
 down_revision = None

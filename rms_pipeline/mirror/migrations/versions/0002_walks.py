@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from rms_pipeline.mirror.predecessor import set_aside
+from rms_pipeline.mirror.migrations.frozen import set_aside
 
 revision = "0002"
 down_revision = "0001"

@@ -2,23 +2,10 @@
 
 from alembic import op
 
-from rms_pipeline.mirror.predecessor import set_aside
+from rms_pipeline.mirror.migrations.frozen import set_aside
 
 revision = "0007"
 down_revision = "0006"
-
-_DESCRIPTIONS = {
-    "TABLE public.api_page_sizes": "Of rms_pipeline itself: how many records a page of the API was"
-    " found to hold.",
-    "TABLE public.api_refusals": "What Current RMS refuses or ignores in this account, as syncs"
-    " found; each is tried again after a week.",
-    "COLUMN public.api_page_sizes.learned_at": "When an answer last showed another size.",
-    "COLUMN public.api_refusals.kind": "What it is: include, per_page or filter.",
-    "COLUMN public.api_refusals.name": "Which one.",
-    "COLUMN public.api_refusals.status": "The status it was refused with; empty when it was"
-    " ignored.",
-    "COLUMN public.api_refusals.noted_at": "When that was last seen.",
-}
 
 
 def upgrade() -> None:
@@ -43,8 +30,6 @@ def upgrade() -> None:
             PRIMARY KEY (account, collection, kind, name)
         )
     """)
-    for what, text in _DESCRIPTIONS.items():
-        op.execute(f"COMMENT ON {what} IS '{text}'")
 
 
 def downgrade() -> None:

@@ -1,0 +1,71 @@
+"""What migrations share. Frozen like them: a migration that needs something else brings its own.
+
+Every migration runs with `search_path` set to the schema of the mirror, so names that are not
+qualified lie there; `schema()` is for the few places that have to name it.
+"""
+
+import logging
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy import Connection
+
+logger = logging.getLogger(__name__)
+
+SUFFIX = "_before_rms_pipeline"
+_KINDS = {"r": "TABLE", "p": "TABLE", "f": "FOREIGN TABLE", "v": "VIEW", "m": "MATERIALIZED VIEW"}
+
+
+def schema() -> str:
+    """The schema that our tables live in, as it was handed to Alembic."""
+    return str(op.get_context().version_table_schema)
+
+
+def set_aside(connection: Connection, names: Sequence[str]) -> list[str]:
+    """Renames relations of the mirror's schema that bear one of `names`; returns their new names.
+
+    Only to be called before our own tables exist: whatever has these names then is not ours.
+    """
+    place = schema()
+    found = connection.execute(
+        sa.text(
+            "SELECT relname, relkind FROM pg_class WHERE relnamespace = to_regnamespace(:place)"
+            " AND relname = ANY(:names) AND relkind IN ('r', 'p', 'f', 'v', 'm') ORDER BY relname"
+        ),
+        {"place": f'"{place}"', "names": list(names)},
+    ).all()
+    renamed = []
+    for name, kind in found:
+        aside = _free_name(connection, place, name)
+        connection.execute(sa.text(f'ALTER {_KINDS[kind]} "{place}"."{name}" RENAME TO "{aside}"'))
+        logger.warning("Renamed %s.%s, which another program left, to %s", place, name, aside)
+        renamed.append(aside)
+    return renamed
+
+
+def _free_name(connection: Connection, place: str, name: str) -> str:
+    candidate, number = f"{name}{SUFFIX}", 1
+    while connection.execute(
+        sa.text("SELECT to_regclass(:n) IS NOT NULL"), {"n": f'"{place}"."{candidate}"'}
+    ).scalar():
+        number += 1
+        candidate = f"{name}{SUFFIX}_{number}"
+    return candidate
+
+
+def want_full_sync(because: str) -> None:
+    """Notes that rows which are there already lack what only the API can tell, `because` of what.
+
+    `rms-pipeline migrate` and `doctor` say so until a full sync that began later has completed. An
+    empty mirror wants nothing.
+    """
+    op.get_bind().execute(
+        sa.text(
+            "INSERT INTO mirror_state (name, value) SELECT 'full_sync_wanted', json_build_object("
+            "'since', clock_timestamp(), 'because', CAST(:because AS text))::text"
+            " WHERE EXISTS (SELECT FROM opportunities)"
+            " ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+        ),
+        {"because": because},
+    )
