@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
 from dotenv import dotenv_values
@@ -18,6 +18,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from rms_pipeline.errors import RmsPipelineError
+from rms_pipeline.postgres_urls import normalise_postgres_url
 
 CURRENT_RMS_BASE_URL = "https://api.current-rms.com/api/v1"
 DAGSTER_PORT, WEB_PORT, SANDBOX_PORT = 3000, 8400, 8401
@@ -212,55 +213,9 @@ class Settings(BaseSettings):
         return working
 
 
-def normalise_postgres_url(url: str) -> str:
-    """`postgres://`, `postgresql://` and `postgresql+psycopg2://` to the `postgresql://` of libpq.
-
-    Raises ValueError for anything else. SQLAlchemy does not know `postgres://`, and libpq does not
-    know `+psycopg2`.
-    """
-    scheme, separator, rest = url.strip().partition("://")
-    if not separator or scheme not in {"postgres", "postgresql", "postgresql+psycopg2"}:
-        raise ValueError("is not a PostgreSQL URL (postgresql://user:password@host:5432/database)")
-    try:
-        parts = urlsplit(f"postgresql://{rest}")
-        # libpq would take what follows the first @ for the host, and print it in its errors.
-        if parts.netloc.count("@") > 1:
-            raise ValueError("more than one @")
-        # So it does with all of a part that holds a bare %.
-        if re.search(r"%(?![0-9A-Fa-f]{2})", rest):
-            raise ValueError("a % that encodes nothing")
-        _ = parts.port
-    except ValueError as error:
-        raise ValueError(
-            "has no readable host and port: percent-encode special characters of the password "
-            "(@ is %40, / is %2F, # is %23, % is %25)"
-        ) from error
-    return f"postgresql://{rest}"
-
-
 def is_token(value: str) -> bool:
     """At least 16 characters that mean nothing but themselves in a URL."""
     return re.fullmatch(r"[A-Za-z0-9_.~-]{16,}", value) is not None
-
-
-def without_password(url: str) -> str:
-    """The same URL, fit to be shown."""
-    head, _, query = url.partition("?")
-    scheme, _, rest = head.partition("://")
-    user_info, at, place = rest.rpartition("@")
-    kept = urlencode([(k, v) for k, v in parse_qsl(query) if "password" not in k], safe="/")
-    return f"{scheme}://{user_info.partition(':')[0]}{at}{place}{'?' if kept else ''}{kept}"
-
-
-def with_search_path(url: str, schema: str) -> str:
-    """The same database, with unqualified names resolved in `schema`, times in UTC, and that name
-    in `pg_stat_activity` unless `url` has one."""
-    # Not urlunsplit: it drops the empty host of postgresql:///database.
-    head, _, tail = url.partition("?")
-    query = dict(parse_qsl(tail))
-    query["options"] = f"{query.get('options', '')} -csearch_path={schema} -ctimezone=UTC".strip()
-    query.setdefault("application_name", schema)
-    return f"{head}?{urlencode(query, quote_via=quote)}"
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -27,9 +27,10 @@ from rms_pipeline.mirror.embedded import open_database, stop_embedded
 from rms_pipeline.mirror.history import find_sync, has_full_sync
 from rms_pipeline.mirror.overview import read_statuses
 from rms_pipeline.mirror.ownership import claim_mirror
+from rms_pipeline.postgres_urls import without_password
 from rms_pipeline.progress_bar import sync_progress
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
-from rms_pipeline.settings import Settings, child_environment, without_password
+from rms_pipeline.settings import Settings, child_environment
 from rms_pipeline.tokens import api_token
 
 _START_SECONDS = 120

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from rms_pipeline.console import prepare
+from rms_pipeline.postgres_urls import with_search_path
 from rms_pipeline.settings import (
     SettingsError,
     child_environment,
     load_settings,
     settings,
-    with_search_path,
 )
 
 VARIABLES = (

@@ -21,7 +21,8 @@ from rms_pipeline.mirror.schema import (
     migrations_lock,
     take_down_history_view,
 )
-from rms_pipeline.settings import settings, with_search_path
+from rms_pipeline.postgres_urls import with_search_path
+from rms_pipeline.settings import settings
 
 
 class MirrorPostgresStorage(DagsterPostgresStorage):

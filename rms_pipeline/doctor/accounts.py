@@ -10,8 +10,9 @@ from rms_pipeline.current_rms.errors import ApiUnavailable
 from rms_pipeline.current_rms.pacing import Lane, ProcessBudget
 from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
 from rms_pipeline.mirror.budget import read_budget
+from rms_pipeline.postgres_urls import without_password
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
-from rms_pipeline.settings import Settings, without_password
+from rms_pipeline.settings import Settings
 
 # One answer is enough to know, and nobody wants to wait for a doctor.
 _PATIENCE = Patience(connect=5, read=15, answer=20, attempts=2, throttled=0, backoff=0.2)

@@ -6,7 +6,8 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from rms_pipeline.mirror.database import Database, DatabaseError
-from rms_pipeline.settings import Settings, normalise_postgres_url, set_environment
+from rms_pipeline.postgres_urls import normalise_postgres_url
+from rms_pipeline.settings import Settings, set_environment
 
 logger = logging.getLogger(__name__)
 

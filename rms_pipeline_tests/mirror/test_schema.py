@@ -78,27 +78,26 @@ def make_dagsters_tables_old(url: str) -> None:
 
 
 def test_migrate_names_the_views_that_are_in_the_way_of_dagsters_own_migrations(
-    empty_url: str, sandbox: SandboxServer
+    ready_url: str, sandbox: SandboxServer
 ) -> None:
-    environment = environment_for(empty_url, sandbox)
-    assert command("migrate", environment=environment).returncode == 0
-    execute(empty_url, "CREATE VIEW failed_syncs AS SELECT * FROM sync_metadata")
-    make_dagsters_tables_old(empty_url)
+    environment = environment_for(ready_url, sandbox)
+    execute(ready_url, "CREATE VIEW failed_syncs AS SELECT * FROM sync_metadata")
+    make_dagsters_tables_old(ready_url)
     done = command("migrate", environment=environment)
     assert done.returncode == 1
     assert "failed_syncs" in done.stderr
     assert "Traceback" not in done.stderr
-    execute(empty_url, "SELECT * FROM failed_syncs; DROP VIEW failed_syncs")
+    execute(ready_url, "SELECT * FROM failed_syncs; DROP VIEW failed_syncs")
     done = command("migrate", environment=environment)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture
-def analyst(empty_url: str) -> Iterator[str]:
+def analyst(ready_url: str) -> Iterator[str]:
     role = f"analyst_{uuid.uuid4().hex}"
-    execute(empty_url, f"CREATE ROLE {role}")
+    execute(ready_url, f"CREATE ROLE {role}")
     yield role
-    execute(empty_url, f"DROP OWNED BY {role}; DROP ROLE {role}")
+    execute(ready_url, f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 def rights_on_the_history(url: str) -> list[tuple[Any, ...]]:
@@ -110,11 +109,10 @@ def rights_on_the_history(url: str) -> list[tuple[Any, ...]]:
     )
 
 
-@pytest.mark.usefixtures("history")
-def test_the_history_is_left_alone_when_it_is_as_it_should_be(empty_url: str, analyst: str) -> None:
-    database = database_at(empty_url)
+def test_the_history_is_left_alone_when_it_is_as_it_should_be(ready_url: str, analyst: str) -> None:
+    database = database_at(ready_url)
     execute(
-        empty_url,
+        ready_url,
         f"GRANT SELECT ON sync_metadata TO {analyst};"
         "CREATE VIEW failed_syncs AS SELECT * FROM sync_metadata WHERE status = 'failed'",
     )
@@ -126,7 +124,6 @@ def test_the_history_is_left_alone_when_it_is_as_it_should_be(empty_url: str, an
     assert fetch_all(database, standing) == before
 
 
-@pytest.mark.usefixtures("history")
 @pytest.mark.parametrize(
     "damage",
     [
@@ -140,9 +137,9 @@ def test_the_history_is_left_alone_when_it_is_as_it_should_be(empty_url: str, an
     ids=["another text", "another function", "another column", "none"],
 )
 def test_a_history_that_is_not_as_it_should_be_is_mended_and_nobody_loses_a_right(
-    empty_url: str, analyst: str, damage: str
+    ready_url: str, analyst: str, damage: str
 ) -> None:
-    database = database_at(empty_url)
+    database = database_at(ready_url)
     columns = (
         "SELECT array_agg(attname ORDER BY attnum) FROM pg_attribute"
         " WHERE attrelid = 'sync_metadata'::regclass"
@@ -150,45 +147,43 @@ def test_a_history_that_is_not_as_it_should_be_is_mended_and_nobody_loses_a_righ
     before = fetch_all(database, columns)
     if not damage.startswith("DROP"):
         execute(
-            empty_url,
+            ready_url,
             f"GRANT SELECT ON sync_metadata TO {analyst} WITH GRANT OPTION;"
             "GRANT SELECT (id, status) ON sync_metadata TO PUBLIC",
         )
-    rights = rights_on_the_history(empty_url)
+    rights = rights_on_the_history(ready_url)
     if damage.startswith("CREATE OR REPLACE VIEW"):
         # Columns can only be added to a view in place.
-        execute(empty_url, f"DROP VIEW sync_metadata; {damage}")
+        execute(ready_url, f"DROP VIEW sync_metadata; {damage}")
         execute(
-            empty_url,
+            ready_url,
             f"GRANT SELECT ON sync_metadata TO {analyst} WITH GRANT OPTION;"
             "GRANT SELECT (id, status) ON sync_metadata TO PUBLIC",
         )
     else:
-        execute(empty_url, damage)
+        execute(ready_url, damage)
     migrate(database)
     assert fetch_all(database, columns) == before
-    assert rights_on_the_history(empty_url) == rights
+    assert rights_on_the_history(ready_url) == rights
     assert fetch_all(database, "SELECT rms_run_error('none')") == [(None,)]
 
 
 def test_grants_outlive_a_migration_of_dagsters_tables(
-    empty_url: str, analyst: str, sandbox: SandboxServer
+    ready_url: str, analyst: str, sandbox: SandboxServer
 ) -> None:
-    environment = environment_for(empty_url, sandbox)
-    assert command("migrate", environment=environment).returncode == 0
-    execute(empty_url, f"GRANT SELECT ON sync_metadata TO {analyst}")
-    rights = rights_on_the_history(empty_url)
-    make_dagsters_tables_old(empty_url)
+    environment = environment_for(ready_url, sandbox)
+    execute(ready_url, f"GRANT SELECT ON sync_metadata TO {analyst}")
+    rights = rights_on_the_history(ready_url)
+    make_dagsters_tables_old(ready_url)
     done = command("migrate", environment=environment)
     assert done.returncode == 0, done.stderr
-    assert rights_on_the_history(empty_url) == rights
+    assert rights_on_the_history(ready_url) == rights
 
 
-@pytest.mark.usefixtures("history")
-def test_the_history_that_a_newer_version_made_stays(empty_url: str) -> None:
-    database = database_at(empty_url)
+def test_the_history_that_a_newer_version_made_stays(ready_url: str) -> None:
+    database = database_at(ready_url)
     execute(
-        empty_url,
+        ready_url,
         "UPDATE mirror_state SET value = '1000 abc' WHERE name = 'history_view';"
         "COMMENT ON VIEW sync_metadata IS 'newer'",
     )
@@ -215,11 +210,10 @@ def test_descriptions_are_brought_up_to_date_by_what_they_say(database: Database
 
 
 def test_tables_of_a_newer_version_are_refused_in_one_sentence(
-    empty_url: str, sandbox: SandboxServer
+    ready_url: str, sandbox: SandboxServer
 ) -> None:
-    environment = environment_for(empty_url, sandbox)
-    assert command("migrate", environment=environment).returncode == 0
-    execute(empty_url, "UPDATE rms_pipeline_alembic_version SET version_num = '9999'")
+    environment = environment_for(ready_url, sandbox)
+    execute(ready_url, "UPDATE rms_pipeline_alembic_version SET version_num = '9999'")
     for arguments in (("migrate",), ("status",), ("sync", "initial", "--json")):
         done = command(*arguments, environment=environment)
         assert done.returncode == 1
