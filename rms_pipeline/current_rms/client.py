@@ -91,7 +91,7 @@ class CurrentRmsClient(Transport):
         return answer
 
     def get_opportunity(self, id_: int, *, lane: Lane = Lane.LIVE) -> ListAnswer | None:
-        """`GET /opportunities/{id}` as a page of one record; None when it is gone (404)."""
+        """`GET /opportunities/{id}` as a page of one record; None when it is gone (404, 410)."""
         query = urlencode(tuple(p for p in LIST_PARAMS if p[0] == "include[]"), safe="[]")
         try:
             return self._get(f"/opportunities/{id_}?{query}", decode_single, lane)

@@ -4,7 +4,7 @@ CurrentRmsError
 ├── RequestRefused          final: the same request gets the same answer
 │   ├── Unauthorized        401: wrong key or subdomain
 │   ├── Forbidden           402, 403: the account, or the key's user, may not do this now
-│   ├── NotFound            404: no such record, or not the API's address
+│   ├── NotFound            404, 410: no such record, or not the API's address
 │   ├── Unprocessable       422: the API does not know a parameter we sent
 │   └── Redirected          3xx: never followed, the key would travel with it
 ├── ApiUnavailable          tried again until patience ran out
@@ -34,7 +34,7 @@ class Forbidden(RequestRefused):
 
 
 class NotFound(RequestRefused):
-    """404."""
+    """404 or 410."""
 
 
 class Unprocessable(RequestRefused):
@@ -72,6 +72,7 @@ class WalkIncomplete(CurrentRmsError):
     """The list could not be read as a whole, so nothing may be concluded from it."""
 
 
+_NOT_THERE = "Check the id, and CURRENT_RMS_BASE_URL if it is set."
 _ADVICE: dict[int, tuple[type[RequestRefused], str]] = {
     401: (
         Unauthorized,
@@ -87,7 +88,8 @@ _ADVICE: dict[int, tuple[type[RequestRefused], str]] = {
         "The user behind CURRENT_RMS_API_KEY may not do this: give that user the permission in "
         "Current RMS (to see opportunities, to manage webhooks), or use another user's key.",
     ),
-    404: (NotFound, "Check the id, and CURRENT_RMS_BASE_URL if it is set."),
+    404: (NotFound, _NOT_THERE),
+    410: (NotFound, _NOT_THERE),
     422: (Unprocessable, "The API did not accept a parameter of this request."),
 }
 

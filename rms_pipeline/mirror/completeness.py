@@ -108,17 +108,3 @@ def count_unreadable_dates(connection: Connection, run: str) -> int:
         row = cursor.fetchone()
     connection.commit()
     return int(row[0]) if row else 0
-
-
-def some_seen_id(connection: Connection, walk: int) -> int | None:
-    """An id that `walk` saw and that has a row: a witness that asking by id works."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT o.id FROM (SELECT record_ids FROM raw_rms_pages WHERE walk = %s"
-            " AND cardinality(record_ids) > 0 ORDER BY id DESC LIMIT 1) newest,"
-            " unnest(newest.record_ids) AS seen JOIN opportunities o ON o.id = seen LIMIT 1",
-            (walk,),
-        )
-        row = cursor.fetchone()
-    connection.commit()
-    return int(row[0]) if row else None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
-from rms_pipeline.current_rms.errors import Unprocessable
+from rms_pipeline.current_rms.errors import NotFound, RequestRefused, Unprocessable
 from rms_pipeline.current_rms.pacing import Lane
 
 
@@ -18,50 +18,74 @@ class Verdict:
     gone: dict[int, tuple[datetime, datetime]] = field(default_factory=dict)
 
 
-def ask_by_id(
-    client: CurrentRmsClient, ids: Sequence[int], *, witness: int | None, lane: Lane
-) -> Iterator[Verdict]:
-    """One verdict for each call's worth of ids, as many as a page holds.
+def ask_by_id(client: CurrentRmsClient, ids: Sequence[int], *, lane: Lane) -> Iterator[Verdict]:
+    """One verdict for each page's worth of `ids`, which are told apart.
 
-    An id that a list by id leaves out is gone only if the list shows that it works: nothing but
-    what was asked for comes, and `witness`, an id known to be there, among it. Otherwise, and
-    without a witness, each absent id is asked for alone, and only a 404 means gone.
+    One id is asked for singly, which costs the same call as a list of it and is never behind as
+    lists are; more are asked for by list. Nothing is gone on a list's word: lists lag, and filters
+    are ignored. Each id that a list left out is asked for alone, and only what
+    `GET /opportunities/{id}` answers with 404 or 410 is gone. Where the API has answered nothing
+    else, it is asked whether it answers at all: a wrong address has none of anything. Raises
+    RequestRefused (NotFound when the address is wrong) or ApiUnavailable.
     """
+    asking = _Asking(client, lane)
     waiting = list(ids)
     while waiting:
-        size = max(client.page_size - (witness is not None), 1)
+        size = client.page_size
         chunk, waiting = waiting[:size], waiting[size:]
         verdict = Verdict()
-        wanted = {*chunk} if witness is None else {*chunk, witness}
-        answer = _list(client, sorted(wanted), lane)
+        answer = asking.list(chunk) if len(chunk) > 1 else None
         came = set() if answer is None else set(answer.ids)
+        missing = [i for i in chunk if i not in came]
         if answer is not None:
             verdict.answers.append(answer)
-        missing = [i for i in chunk if i not in came]
-        is_whole = answer is not None and len(came) == answer.page.meta.total_row_count
-        if not is_whole and came & set(chunk):
-            # The page was shorter than it was taken to be: it says nothing of the others.
-            waiting, missing = missing + waiting, []
-        if answer is not None and is_whole and witness is not None and witness in came:
-            verdict.gone = dict.fromkeys(missing, (answer.asked_at, answer.answered_at))
-        else:
-            for id_ in missing:
-                asked_at = client.now()
-                single = client.get_opportunity(id_, lane=lane)
-                if single is None:
-                    verdict.gone[id_] = (asked_at, client.now())
-                else:
-                    verdict.answers.append(single)
+            if came and len(answer.page.opportunities) < answer.page.meta.total_row_count:
+                # The page was shorter than it was taken to be: it says nothing of the others.
+                waiting, missing = missing + waiting, []
+        for id_ in missing:
+            asking.single(id_, verdict)
+        if verdict.gone:
+            asking.demand_an_answer()
         yield verdict
 
 
-def _list(client: CurrentRmsClient, ids: Sequence[int], lane: Lane) -> ListAnswer | None:
-    """None when the API does not obey the filter."""
-    try:
-        answer = client.list_opportunities(tuple(("q[id_in][]", str(i)) for i in ids), lane=lane)
-    except Unprocessable:
+class _Asking:
+    def __init__(self, client: CurrentRmsClient, lane: Lane) -> None:
+        self._client, self._lane = client, lane
+        self._answered, self._lists = False, True
+
+    def list(self, ids: Sequence[int]) -> ListAnswer | None:
+        """None when the API does not obey the filter."""
+        if not self._lists:
+            return None
+        params = tuple(("q[id_in][]", str(i)) for i in ids)
+        try:
+            answer = self._client.list_opportunities(params, lane=self._lane)
+        except Unprocessable:
+            self._lists = False
+            return None
+        self._answered = True
+        if set(answer.ids) <= set(ids):
+            return answer
+        self._lists = False
         return None
-    came, records = set(answer.ids), len(answer.page.opportunities)
-    obeyed = came <= set(ids) and len(came) == records
-    obeyed = obeyed and records <= answer.page.meta.total_row_count <= len(ids)
-    return answer if obeyed else None
+
+    def single(self, id_: int, verdict: Verdict) -> None:
+        asked_at = self._client.now()
+        answer = self._client.get_opportunity(id_, lane=self._lane)
+        if answer is None:
+            verdict.gone[id_] = (asked_at, self._client.now())
+        else:
+            self._answered = True
+            verdict.answers.append(answer)
+
+    def demand_an_answer(self) -> None:
+        if not self._answered:
+            try:
+                self._client.list_opportunities((), per_page=1, lane=self._lane)
+            except NotFound:
+                raise
+            except RequestRefused:
+                # It knows the place, whatever it thinks of the question.
+                pass
+            self._answered = True

@@ -13,7 +13,7 @@ from rms_pipeline.mirror.ownership import demand_mirror_of
 from rms_pipeline.sync.by_id import ask_by_id
 from rms_pipeline.sync.storing import store_answer
 
-_BECAUSE = "asked for by id, twice, and not found"
+_BECAUSE = "asked for by its id, and Current RMS no longer has it"
 
 
 @dataclass(slots=True)
@@ -42,9 +42,9 @@ def refresh(
     *,
     lane: Lane = Lane.LIVE,
 ) -> Refreshed:
-    """Asks for `ids`, up to a hundred in a call, and merges what comes; who is gone is deleted.
+    """Asks for `ids`, a page of them in a call, and merges what comes; who is gone is deleted.
 
-    An absence counts when the list by id and the single record agree on it.
+    Gone is what `GET /opportunities/{id}` has answered with 404 or 410.
     """
     done = Refreshed()
     before = client.counts.calls
@@ -52,7 +52,7 @@ def refresh(
         # A client that lives long may be of an account that has had to make room.
         demand_mirror_of(connection, client.subdomain)
         walk = walks.begin_walk(connection, run, walks.REFRESH)
-        for verdict in ask_by_id(client, sorted(set(ids)), witness=None, lane=lane):
+        for verdict in ask_by_id(client, sorted(set(ids)), lane=lane):
             for answer in verdict.answers:
                 done.result += store_answer(connection, run, walk.id, "by_id", answer)
             done.gone |= verdict.gone.keys()

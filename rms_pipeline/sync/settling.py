@@ -1,7 +1,7 @@
 """After the pages of a full walk are merged: who is gone, and is everything there?
 
 A row leaves only by two witnesses: a complete reading of where it should be did not list it, and
-asking for it by its id finds nothing. If too many would leave at once, none does.
+`GET /opportunities/{id}` answers that it is gone. If too many would leave at once, none does.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,6 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.mirror import walks
-from rms_pipeline.mirror.completeness import some_seen_id
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import (
     count_window,
@@ -32,7 +31,7 @@ from rms_pipeline.sync.storing import store_answer
 GUARDED_SHARE = 0.05
 GUARDED_COUNT = 20
 _BY_TWO_WITNESSES = "a full walk did not see it, and asking for it by id found nothing"
-_BY_ID_ALONE = "outside the window; asking for it by id, twice, found nothing"
+_BY_ID_ALONE = "outside the window; asking for it by id found nothing"
 
 
 @dataclass(slots=True)
@@ -137,11 +136,8 @@ class _Settling:
         False when they are too many, and stay.
         """
         ids = sorted(suspects)
-        witness = some_seen_id(self._connection, self._walk.id)
         gone = {}
-        for verdict in ask_by_id(
-            self._client, ids, witness=None if witness in ids else witness, lane=Lane.WALK
-        ):
+        for verdict in ask_by_id(self._client, ids, lane=Lane.WALK):
             for answer in verdict.answers:
                 self.result += store_answer(
                     self._connection, self._run, self._walk.id, "by_id", answer
@@ -185,8 +181,7 @@ class _Settling:
     def _ask_again(self, ids: Sequence[int]) -> dict[int, tuple[datetime, datetime] | None]:
         """For each id when its absence was asked for and answered, None for one that is there."""
         asked: dict[int, tuple[datetime, datetime] | None] = dict.fromkeys(ids)
-        # Without a witness every absence is asked for twice: no walk vouches for these rows.
-        for verdict in ask_by_id(self._client, ids, witness=None, lane=Lane.WALK):
+        for verdict in ask_by_id(self._client, ids, lane=Lane.WALK):
             for answer in verdict.answers:
                 self.result += store_answer(
                     self._connection, self._run, self._walk.id, "by_id", answer

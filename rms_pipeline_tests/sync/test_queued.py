@@ -71,6 +71,11 @@ class Stumbling(CurrentRmsClient):
             raise self.error
         return super().list_opportunities(params, **options)
 
+    def get_opportunity(self, id_: int, **options: Any) -> ListAnswer | None:
+        if id_ == self.stumbles_over:
+            raise self.error
+        return super().get_opportunity(id_, **options)
+
 
 def test_what_nobody_has_foreseen_costs_its_own_event_only(
     mirror_of: MakeMirror, caplog: pytest.LogCaptureFixture

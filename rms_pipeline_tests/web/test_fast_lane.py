@@ -110,7 +110,7 @@ def test_an_event_whose_refresh_is_refused_dies_alone_and_can_be_replayed(serve:
     refused = {"on": True}
 
     def refuse(path: str) -> None:
-        if refused["on"] and f"={poison}" in path:
+        if refused["on"] and (f"={poison}" in path or f"/{poison}?" in path):
             web.sandbox.faults.queue = ["error_400"]
 
     web.sandbox.before_request = refuse

@@ -1,0 +1,93 @@
+"""Asking by id: who is there, who is gone, and what may not be concluded."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
+
+import pytest
+
+from rms_pipeline.current_rms.client import CurrentRmsClient
+from rms_pipeline.current_rms.errors import NotFound
+from rms_pipeline.current_rms.pacing import Lane
+from rms_pipeline.sandbox import SandboxServer, Store, Switches
+from rms_pipeline.sync.by_id import ask_by_id
+
+MakeClient = Callable[..., CurrentRmsClient]
+
+
+def ask(client: CurrentRmsClient, ids: list[int]) -> tuple[set[int], set[int]]:
+    """Who came, and who is gone."""
+    came: set[int] = set()
+    gone: set[int] = set()
+    for verdict in ask_by_id(client, ids, lane=Lane.LIVE):
+        came |= {i for answer in verdict.answers for i in answer.ids}
+        gone |= verdict.gone.keys()
+    return came, gone
+
+
+@pytest.mark.parametrize("count", [1, 3, 60])
+def test_who_is_there_comes_and_who_is_not_is_gone(client_for: MakeClient, count: int) -> None:
+    with SandboxServer(Store(80)) as sandbox:
+        there = sandbox.store.ids()[:count]
+        assert ask(client_for(sandbox.url), [*there, 999_999]) == (set(there), {999_999})
+
+
+@pytest.mark.parametrize("count", [1, 30])
+def test_what_a_list_leaves_out_is_there_as_long_as_the_single_record_is(
+    client_for: MakeClient, count: int
+) -> None:
+    class Forgetful(CurrentRmsClient):
+        """Its lists hold nothing but the first of what was asked for."""
+
+        def list_opportunities(self, params, **options):  # type: ignore[no-untyped-def]
+            return super().list_opportunities(params[:1], **options)
+
+    with SandboxServer(Store(80)) as sandbox:
+        client = client_for(sandbox.url)
+        client.__class__ = Forgetful
+        ids = sandbox.store.ids()[:count]
+        assert ask(client, ids) == (set(ids), set())
+
+
+@pytest.mark.parametrize("count", [1, 2, 10])
+def test_a_wrong_address_makes_nobody_gone(client_for: MakeClient, count: int) -> None:
+    with SandboxServer(Store(20)) as sandbox:
+        client = client_for(f"{sandbox.url}/elsewhere")
+        with pytest.raises(NotFound):
+            ask(client, sandbox.store.ids()[:count])
+
+
+def test_pages_that_hold_less_than_was_asked_for_cost_pages_and_not_a_call_an_id(
+    client_for: MakeClient,
+) -> None:
+    with SandboxServer(Store(80), switches=Switches(max_per_page=25)) as sandbox:
+        ids = sandbox.store.ids()[:60]
+        assert ask(client_for(sandbox.url), ids) == (set(ids), set())
+        assert len(sandbox.requests) <= 4
+
+
+@pytest.mark.parametrize(
+    "change", [{"honours_id_in": False}, {"refused": ("q[id_in]",)}], ids=["ignored", "refused"]
+)
+def test_a_filter_that_does_not_hold_leads_to_each_record_alone(
+    client_for: MakeClient, change: dict[str, object]
+) -> None:
+    switches = dataclasses.replace(Switches(), **change)  # type: ignore[arg-type]
+    with SandboxServer(Store(80), switches=switches) as sandbox:
+        ids = sandbox.store.ids()[-10:]
+        assert ask(client_for(sandbox.url), [*ids, 999_999]) == (set(ids), {999_999})
+
+
+@pytest.mark.parametrize("gone_status", [404, 410])
+@pytest.mark.parametrize("count", [1, 5])
+def test_404_and_410_of_the_single_record_both_mean_gone(
+    client_for: MakeClient, gone_status: Literal[404, 410], count: int
+) -> None:
+    switches = Switches(gone_status=gone_status)
+    with SandboxServer(Store(40), switches=switches) as sandbox:
+        gone = sandbox.store.ids()[:count]
+        for id_ in gone:
+            sandbox.store.delete(id_)
+        there = sandbox.store.ids()[:2]
+        assert ask(client_for(sandbox.url), [*gone, *there]) == (set(there), set(gone))
+        assert ask(client_for(sandbox.url), gone) == (set(), set(gone))
