@@ -18,8 +18,10 @@ import requests
 from rms_pipeline.dagster_api import LOCATION
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN, SandboxServer
 from rms_pipeline.settings import child_environment
+from rms_pipeline_tests.forks import Child
 
 PROJECT = Path(__file__).parent.parent
+COMMAND = "rms_pipeline.cli"
 SECRET_KEY = "planted-key-71f3"
 SECRET_PASSWORD = "planted-password-88c2"
 SECRET_TOKEN = "planted-api-token-40d7"
@@ -67,14 +69,20 @@ def _without_gaps(environment: dict[str, str]) -> dict[str, str]:
 def command(
     *arguments: str, environment: dict[str, str], timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "rms_pipeline.cli", *arguments],
+    """The command, run to its end."""
+    with Child(
+        *(COMMAND, *arguments),
         env=_without_gaps(environment),
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    assert process.returncode is not None
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 @contextlib.contextmanager
@@ -83,17 +91,16 @@ def started(
     environment: dict[str, str],
     stdout: int | IO[Any] | None = None,
     stderr: int | IO[Any] | None = None,
-) -> Iterator["subprocess.Popen[str]"]:
+) -> Iterator[Child]:
     """The command, running; it is told to end and none of its group outlives the block."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "rms_pipeline.cli", *arguments],
+    process = Child(
+        *(COMMAND, *arguments),
         env=_without_gaps(environment),
-        cwd=PROJECT,
         stdout=stdout,
         stderr=stderr,
-        text=True,
         start_new_session=True,
-    ) as process:
+    )
+    with process:
         try:
             yield process
         finally:
@@ -102,7 +109,7 @@ def started(
             _leave_nothing(process)
 
 
-def _leave_nothing(process: "subprocess.Popen[Any]") -> None:
+def _leave_nothing(process: "subprocess.Popen[Any] | Child") -> None:
     """Waits for the head of a group, kills whatever is left of it. Raises TimeoutExpired."""
     try:
         process.wait(timeout=90)

@@ -6,6 +6,7 @@ import pty
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,7 @@ from rms_pipeline.cli import app
 from rms_pipeline.dagster_api import answers, is_up
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline_tests.processes import (
+    COMMAND,
     PROJECT,
     SECRET_KEY,
     SECRET_PASSWORD,
@@ -246,9 +248,15 @@ def test_a_long_error_leaves_the_table_of_syncs_its_width(
     assert "There is nothing yet to be incremental to" in " ".join(shown.split())
 
 
-def test_the_version_is_told() -> None:
-    told = command("--version", environment=dict(os.environ))
-    assert (told.returncode, told.stdout.split()) == (0, ["rms-pipeline", version("rms-pipeline")])
+def test_the_version_is_told_by_a_process_that_starts_from_nothing() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", COMMAND, "--version"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.split() == ["rms-pipeline", version("rms-pipeline")]
 
 
 def test_an_error_text_with_nul_does_not_break_the_history(

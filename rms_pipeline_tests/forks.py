@@ -1,0 +1,226 @@
+"""Processes that begin with Dagster and the rest imported already.
+
+A command spends more than a second on imports before it does anything. So one process imports
+everything, and forks for each command. What runs is still a process of its own, with its own
+environment, files, signals and exit code. What it costs: an import that a module forgot is not
+noticed here, but by the commands that `.ci/run` starts.
+"""
+
+import array
+import atexit
+import contextlib
+import gc
+import importlib
+import json
+import os
+import random
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import IO, Any
+
+# Not `rms_pipeline.console` and what needs it: the width of a terminal is read on import.
+IMPORTED = (
+    *("dagster", "dagster_postgres", "alembic.command", "pandas", "tabulate", "typer", "uvicorn"),
+    *("rms_pipeline.definitions", "rms_pipeline.foreground", "rms_pipeline.web.app"),
+)
+_PROJECT = Path(__file__).parent.parent
+_PIPE = subprocess.PIPE
+
+
+class Child:
+    """A forked process, with as much of `subprocess.Popen[str]` as the tests use.
+
+    What goes to a PIPE is there for `communicate` only.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        *arguments: str,
+        env: dict[str, str],
+        stdout: int | IO[Any] | None = None,
+        stderr: int | IO[Any] | None = None,
+        start_new_session: bool = False,
+    ) -> None:
+        self.args = [module, *arguments]
+        self.returncode: int | None = None
+        self._kept = [_memory() if f == _PIPE else None for f in (stdout, stderr)]
+        given = [kept or f for kept, f in zip(self._kept, (stdout, stderr), strict=True)]
+        self._state, told = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        asked = {"argv": self.args, "env": env, "own_session": start_new_session}
+        with contextlib.ExitStack() as stack, told:
+            files = [_descriptor(f, number, stack) for number, f in enumerate(given, 1)]
+            _parent().ask(asked, [told.fileno(), *files])
+        self.pid = int(self._state.recv(32) or b"0")
+        assert self.pid, "the process that forks has ended"
+
+    def __enter__(self) -> "Child":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wait()
+        for kept in self._kept:
+            if kept is not None:
+                kept.close()
+
+    def poll(self) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            waiting = select.poll()
+            waiting.register(self._state, select.POLLIN)
+            if not waiting.poll(None if timeout is None else timeout * 1000):
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            self.returncode = int(self._state.recv(32) or b"-9")
+            self._state.close()
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """What it wrote to PIPEs. Raises TimeoutExpired."""
+        self.wait(timeout)
+        written = []
+        for kept in self._kept:
+            if kept is None:
+                written.append("")
+                continue
+            kept.seek(0)
+            written.append(kept.read().decode())
+        return written[0], written[1]
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def _memory() -> IO[bytes]:
+    """A file that is in memory only, without a limit as a pipe has one."""
+    return os.fdopen(os.memfd_create("written"), "w+b")
+
+
+def _descriptor(given: int | IO[Any] | None, number: int, stack: contextlib.ExitStack) -> int:
+    if given is None:
+        return number
+    if given == subprocess.DEVNULL:
+        return stack.enter_context(Path(os.devnull).open("wb")).fileno()
+    return given if isinstance(given, int) else given.fileno()
+
+
+class _Parent:
+    """The process that has imported everything, as the tests' process sees it."""
+
+    def __init__(self) -> None:
+        self._asking = threading.Lock()
+        self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._requests.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        with theirs:
+            # In a session of its own, so that it is there to tell how its children have ended.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                cwd=_PROJECT,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
+    def end(self) -> None:
+        self._requests.close()
+        self._process.wait()
+
+    def ask(self, asked: dict[str, Any], descriptors: list[int]) -> None:
+        passed = array.array("i", descriptors)
+        with self._asking:
+            self._requests.sendmsg(
+                [json.dumps(asked).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)]
+            )
+
+
+_made: list[_Parent] = []
+_making = threading.Lock()
+
+
+def _parent() -> _Parent:
+    with _making:
+        if not _made:
+            _made.append(_Parent())
+            atexit.register(_made[0].end)
+        return _made[0]
+
+
+def _fork_on_request(requests: socket.socket) -> list[str]:
+    """Returns in each child with its arguments; ends with the process that asks."""
+    selector = select.poll()
+    selector.register(requests, select.POLLIN)
+    alive: dict[int, tuple[int, socket.socket]] = {}
+    while True:
+        for number, _ in selector.poll():
+            if number in alive:
+                pid, told = alive.pop(number)
+                selector.unregister(number)
+                os.close(number)
+                with told, contextlib.suppress(OSError):
+                    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                    told.send(str(code).encode())
+                continue
+            message, passed, _, _ = socket.recv_fds(requests, 1 << 20, 3)
+            if not message:
+                sys.exit()
+            pid = os.fork()
+            if pid == 0:
+                for other, (_, socket_) in alive.items():
+                    os.close(other)
+                    socket_.close()
+                requests.close()
+                os.close(passed[0])
+                return _become(json.loads(message), passed[1:])
+            for file in passed[1:]:
+                os.close(file)
+            told = socket.socket(fileno=passed[0])
+            watched = os.pidfd_open(pid)
+            alive[watched] = pid, told
+            selector.register(watched, select.POLLIN)
+            told.send(str(pid).encode())
+
+
+def _become(asked: dict[str, Any], files: list[int]) -> list[str]:
+    if asked["own_session"]:
+        os.setsid()
+    for number, file in enumerate(files, 1):
+        os.dup2(file, number)
+        os.close(file)
+    os.environ.clear()
+    os.environ.update(asked["env"])
+    random.seed()
+    argv: list[str] = asked["argv"]
+    return argv
+
+
+def main() -> None:
+    requests = socket.socket(fileno=int(sys.argv[1]))
+    for name in IMPORTED:
+        importlib.import_module(name)
+    # Pages of what was imported stay shared with the children.
+    gc.collect()
+    gc.freeze()
+    module, *arguments = _fork_on_request(requests)
+    sys.argv = [module, *arguments]
+    # The end of this is that of the process, as if Python had been started with `-m module`.
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
