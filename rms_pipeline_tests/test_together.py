@@ -4,9 +4,11 @@ import contextlib
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 
+from rms_pipeline.current_rms.window import Window
 from rms_pipeline.sandbox import SandboxServer, Store, Switches
 from rms_pipeline_tests.conftest import new_database
 from rms_pipeline_tests.processes import (
@@ -16,6 +18,7 @@ from rms_pipeline_tests.processes import (
     query,
     started,
 )
+from rms_pipeline_tests.test_sync import ids_in
 
 
 @pytest.fixture
@@ -34,7 +37,8 @@ def test_syncs_of_every_kind_at_once_take_turns_and_leave_one_truth(
         assert command("sync", "initial", environment=environment).returncode == 0
         for id_ in sandbox.store.ids()[:40]:
             sandbox.store.edit(id_, {"subject": f"Renamed {id_}"})
-        for id_ in sandbox.store.ids()[-5:]:
+        window = Window.around(datetime.now(UTC), days_back=30, days_ahead=365)
+        for id_ in ids_in(sandbox.store, window)[-5:]:
             sandbox.store.delete(id_)
         sandbox.latency = 0.02
         kinds = ["initial", "incremental", "initial", "incremental"]
