@@ -33,7 +33,8 @@ _OVERLAP_WITHOUT_DATE = timedelta(minutes=30)
 class LandedWalk:
     """What a walk brought. Counts are records, sizes bytes, times seconds.
 
-    `watermark` (the API's clock) is what an incremental sync may start from once this is stored.
+    `watermark` is what an incremental sync may start from once this is stored, by whichever clock
+    is behind, the API's or the database's.
     `pages_kept` were landed by an earlier run that did not finish. `clock_skew` is how far the
     API's clock is ahead of the database's, None when the API does not tell.
     """
@@ -103,19 +104,26 @@ def land_changes(
     """Reads everything that changed since the watermark, whatever its dates.
 
     `watermarks` are where it may start, best first. One that lies ahead of the API's clock was set
-    when that clock was wrong, so the next counts.
+    when that clock was wrong, so the next counts; where all do, the first by the clock as it is.
     """
     began = time.monotonic()
     with database.session() as connection:
         notes: list[str] = []
-        for number, since in enumerate(watermarks, 1):
+        starts, is_shifted = list(watermarks), False
+        while True:
+            since = starts.pop(0)
             walk = walks.begin_walk(connection, run, walks.CHANGES, since=since)
             landing = _Landing(connection, client, walk.id, run, None, watch, Lane.INCREMENTAL)
             landing.read([changed_since(since)])
             watermark = landing.watermark(overlap)
-            if watermark + overlap >= since or number == len(watermarks):
+            if watermark + overlap >= since or is_shifted:
                 break
             notes.append(f"watermark {since} is ahead of the API's clock")
+            if not starts:
+                # That clock was put back since the last sync, and stamps edits with times that
+                # had been asked for already.
+                starts.append(watermarks[0] - landing.behind())
+                is_shifted = True
         landing.report.notes += notes
         return landing.complete(watermark, time.monotonic() - began, since=since)
 
@@ -180,12 +188,26 @@ class _Landing:
         self._watch(progress)
 
     def watermark(self, overlap: timedelta) -> datetime:
-        """The start of the walk by the API's clock, less `overlap`."""
+        """When the walk began by the API's clock or by ours, whichever is earlier, less `overlap`.
+
+        Edits are stamped by one of the two, nobody knows which: a `Date` may be that of a proxy
+        whose clock is ahead, and then edits of the hours between would never be asked for. The
+        earlier one costs, at worst, records that are fetched twice. An API clock that is behind
+        stamps edits in what is our past: it is the earlier one.
+        """
         api_date, asked_at = walks.first_api_date(self._connection, self._walk)
+        asked_at = asked_at or self._client.now()
         if api_date is not None:
-            return api_date - overlap
+            return min(api_date, asked_at) - overlap
         self.report.notes.append("the API does not tell its time (no Date header)")
-        return (asked_at or self._client.now()) - max(overlap, _OVERLAP_WITHOUT_DATE)
+        return asked_at - max(overlap, _OVERLAP_WITHOUT_DATE)
+
+    def behind(self) -> timedelta:
+        """How far the API's clock is behind ours, zero when it is not or does not tell."""
+        api_date, asked_at = walks.first_api_date(self._connection, self._walk)
+        if api_date is None or asked_at is None:
+            return timedelta(0)
+        return max(asked_at - api_date, timedelta(0))
 
     def demand_whole(self, segments: Sequence[str]) -> None:
         """The proof that does not rest on the walk's own word: the spans add up to all ids."""

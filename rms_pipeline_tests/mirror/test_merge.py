@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
@@ -71,6 +72,31 @@ def test_a_record_that_postgresql_refuses_costs_no_other_and_is_named(database: 
     assert fetch_all(database, "SELECT id FROM opportunities ORDER BY 1") == [(1,), (3,), (4,)]
     faults = fetch_all(database, "SELECT opportunity_id, field, problem FROM sync_faults")
     assert sorted(f[0] or 0 for f in faults) == [0, 2]
+
+
+def test_many_faults_cost_one_statement(
+    database: Database,
+) -> None:
+    statements: list[str] = []
+
+    class Counting(psycopg2.extensions.cursor):
+        def execute(self, query: Any, variables: Any = None) -> None:
+            statements.append(str(query))
+            super().execute(query, variables)
+
+    bad = [record(id=i, starts_at="soon", ends_at="late", charge_total="x") for i in range(1, 101)]
+    with database.session() as connection:
+        connection.cursor_factory = Counting
+        merge(connection, "run", bad, asked_at=T0, answered_at=T0)
+    assert sum("INTO sync_faults" in s for s in statements) == 1
+    faults = fetch_all(
+        database, "SELECT field, count(*), min(raw_value), min(run) FROM sync_faults GROUP BY 1"
+    )
+    assert sorted(faults) == [
+        ("charge_total", 100, '"x"', "run"),
+        ("ends_at", 100, '"late"', "run"),
+        ("starts_at", 100, '"soon"', "run"),
+    ]
 
 
 def test_bad_fields_are_null_and_noted_and_the_row_is_stored(database: Database) -> None:

@@ -3,11 +3,12 @@
 import itertools
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from rms_pipeline.current_rms.errors import ApiUnavailable
+from rms_pipeline.current_rms.window import iso
 from rms_pipeline.mirror.changes import changes_after
 from rms_pipeline.mirror.merge import merge
 from rms_pipeline.sandbox import Churn, Faults, Store, Switches
@@ -66,6 +67,33 @@ def test_the_watermark_is_the_start_of_the_walk_by_the_clock_of_the_api(
     mirror.store.edit(mirror.store.ids()[0], {"subject": "By a slow clock"})
     mirror.incremental_sync()
     assert mirror.rows()[mirror.store.ids()[0]]["name"] == "By a slow clock"
+
+
+@pytest.mark.parametrize("hours", [-30, -3, 3, 30])
+@pytest.mark.parametrize("dates_are_right", [True, False])
+def test_an_incremental_sync_finds_edits_however_wrong_the_clock_of_the_api_is(
+    mirror_of: MakeMirror, hours: int, dates_are_right: bool
+) -> None:
+    """Whether edits are stamped by the clock that the `Date` tells of, or by a right one."""
+    mirror = mirror_of(Store(40, ahead=timedelta(hours=hours)))
+    mirror.full_sync()
+    for number in range(3):
+        id_ = mirror.store.ids()[number]
+        now = datetime.now(UTC) if dates_are_right else mirror.store.now()
+        mirror.store.edit(id_, {"subject": "Edited", "updated_at": iso(now)})
+        mirror.incremental_sync()
+        assert mirror.rows()[id_]["name"] == "Edited"
+
+
+def test_a_clock_of_the_api_that_is_put_right_hides_no_edit(mirror_of: MakeMirror) -> None:
+    mirror = mirror_of(Store(40, ahead=timedelta(hours=3)))
+    mirror.full_sync()
+    for number, hours in enumerate((0, -3, 3, 0)):
+        id_ = mirror.store.ids()[number]
+        mirror.store.ahead = timedelta(hours=hours)
+        mirror.store.edit(id_, {"subject": "Edited"})
+        mirror.incremental_sync()
+        assert mirror.rows()[id_]["name"] == "Edited"
 
 
 def test_a_watermark_ahead_of_the_clock_of_the_api_gives_way_to_the_one_before(
