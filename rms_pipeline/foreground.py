@@ -18,6 +18,7 @@ from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.history import Sync, find_sync, outcome, run_error
+from rms_pipeline.mirror.run_workers import announced
 from rms_pipeline.progress_bar import sync_progress
 from rms_pipeline.settings import settings
 
@@ -76,7 +77,11 @@ def _run(
         run_id = str(uuid.uuid4())
         watched = console if console is not None and console.is_terminal else None
         try:
-            with sync_progress(database, run_id, watched) if watched else nullcontext():
+            # Before Dagster knows of the run: killed in between, it must not count as starting.
+            with (
+                announced(database, run_id),
+                sync_progress(database, run_id, watched) if watched else nullcontext(),
+            ):
                 return run_id, _execute(job, instance, run_id, ops)
         except KeyboardInterrupt:
             _note_interrupted(instance, run_id)

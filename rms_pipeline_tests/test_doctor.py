@@ -283,6 +283,13 @@ def test_a_dead_run_and_a_forgotten_queued_one_are_problems(
             "UPDATE dagster.runs SET status = 'STARTED', end_time = NULL,"
             " start_time = extract(epoch FROM now()) - 60 RETURNING 1",
         )
+        # Its process ended without a word.
+        fetch_all(database_at(url), "UPDATE run_workers SET ended_at = NULL RETURNING 1")
+        examined(environment, healthy=True)
+        fetch_all(
+            database_at(url),
+            "UPDATE run_workers SET lost_at = lost_at - interval '9 s' RETURNING 1",
+        )
         level, text, advice = examined(environment, healthy=False)["runs"]
         assert level == "problem"
         assert "initial_sync" in text

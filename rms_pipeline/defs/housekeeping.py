@@ -1,14 +1,20 @@
 """The nightly tidying-up: Dagster's old runs, and old rows of our own tables."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 
+from rms_pipeline.defs.assets import SYNC_TYPE_TAG
 from rms_pipeline.defs.config import HousekeepingConfig
 from rms_pipeline.defs.resources import MirrorResource
 from rms_pipeline.mirror import housekeeping as old_rows
+from rms_pipeline.mirror.run_workers import announced_runs, forget_workers
 
-_RUNS_AT_ONCE = 2_000
+_RUNS_AT_ONCE, _LOOKED_AT_ONCE = 2_000, 500
+# Jobs that are no syncs, and so have no tag that says so.
+OTHER_JOBS = frozenset({"housekeeping", "rebuild", "business_events"})
 
 _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
@@ -28,10 +34,14 @@ def forget_what_is_old(
             walks_days=config.walks_days,
         )
         needed = old_rows.runs_still_needed(connection)
+        syncs, announced = old_rows.sync_runs(connection), announced_runs(connection)
     gone["runs"] = _delete_runs(
-        context.instance, datetime.now(UTC) - timedelta(days=config.runs_days), needed
+        context.instance,
+        datetime.now(UTC) - timedelta(days=config.runs_days),
+        lambda run: run.run_id not in needed and _is_ours(run, context.run, syncs, announced),
     )
     with mirror.database.session() as connection:
+        gone["run_workers"] = forget_workers(connection, days=config.runs_days)
         gone["events"] = old_rows.purge_events(
             connection, reports_days=config.reports_days, runs_days=config.runs_days
         )
@@ -39,13 +49,36 @@ def forget_what_is_old(
     context.add_output_metadata(gone)
 
 
-def _delete_runs(instance: dg.DagsterInstance, before: datetime, needed: set[str]) -> int:
-    records = instance.get_run_records(
-        dg.RunsFilter(statuses=_ENDED, created_before=before),
-        limit=_RUNS_AT_ONCE,
-        ascending=True,
-    )
-    ids = [r.dagster_run.run_id for r in records if r.dagster_run.run_id not in needed]
+def _is_ours(
+    run: dg.DagsterRun, housekeeping_run: dg.DagsterRun, syncs: set[str], announced: set[str]
+) -> bool:
+    """Whether `run` is of a job of this project, and of this mirror.
+
+    The instance may be shared with other code, whose jobs may have the same names, and the code
+    location with other jobs: their history is not ours to delete.
+    """
+    is_job = SYNC_TYPE_TAG in run.tags or run.job_name in OTHER_JOBS or run.run_id in syncs
+    label = REPOSITORY_LABEL_TAG
+    is_here = run.tags.get(label) == housekeeping_run.tags.get(label) or run.run_id in announced
+    return is_job and is_here
+
+
+def _delete_runs(
+    instance: dg.DagsterInstance, before: datetime, may_go: Callable[[dg.DagsterRun], bool]
+) -> int:
+    ids: list[str] = []
+    cursor = None
+    while len(ids) < _RUNS_AT_ONCE:
+        records = instance.get_run_records(
+            dg.RunsFilter(statuses=_ENDED, created_before=before),
+            limit=_LOOKED_AT_ONCE,
+            ascending=True,
+            cursor=cursor,
+        )
+        ids += [r.dagster_run.run_id for r in records if may_go(r.dagster_run)]
+        if len(records) < _LOOKED_AT_ONCE:
+            break
+        cursor = records[-1].dagster_run.run_id
     for id_ in ids:
         # What its steps printed lies in files of this host, or wherever the instance keeps it.
         instance.compute_log_manager.delete_logs(prefix=[id_])

@@ -8,14 +8,14 @@ from pydantic import PrivateAttr
 
 from rms_pipeline.account import client_for
 from rms_pipeline.current_rms.client import CurrentRmsClient
-from rms_pipeline.defs.run_lock import lock_name
-from rms_pipeline.mirror.database import Database, advisory_lock
+from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database
+from rms_pipeline.mirror.run_workers import announced
 from rms_pipeline.settings import settings
 
 
 class MirrorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The company's PostgreSQL. While a run has it, the run's lock says that its process lives."""
+    """The company's PostgreSQL. While a run has it, a lock says that its process lives."""
 
     _database: Database = PrivateAttr()
 
@@ -29,7 +29,7 @@ class MirrorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         if context.run is None:
             yield self
             return
-        with advisory_lock(self._database, lock_name(context.run.run_id)):
+        with announced(self._database, context.run.run_id):
             yield self
 
 

@@ -1,18 +1,31 @@
-"""Dagster's default launcher, told how to see whether a worker lives. Named in `dagster.yaml`."""
+"""Run launchers that see when the process of a run has died. Named in `dagster.yaml`.
+
+Dagster's run monitoring asks the launcher every few seconds about each started run of the instance.
+Without an answer, a run whose process was killed stays started for ever, and every later sync waits
+behind it.
+"""
+
+from typing import TYPE_CHECKING
 
 from dagster import DagsterRun, DefaultRunLauncher
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 
-from rms_pipeline.defs.run_lock import DEAD_RUN_MESSAGE, seems_alive
+from rms_pipeline.defs.run_lock import DEAD_RUN_MESSAGE, is_dead
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.settings import settings
 
+if TYPE_CHECKING:
+    from dagster._core.launcher import RunLauncher as _Launcher
+else:
+    _Launcher = object
 
-class LockedRunLauncher(DefaultRunLauncher):
-    """Run monitoring asks it every few seconds about each started run.
 
-    Without an answer, a run whose process was killed would stay started for ever, and every later
-    sync would queue behind it.
+class WorkerLockCheck(_Launcher):
+    """Gives any launcher the check: `class Mine(WorkerLockCheck, SomeRunLauncher): ...`.
+
+    A run is dead when a worker that had announced itself lost its lock without having ended. About
+    every other run, and about ours between two steps, the launcher itself is asked, where it can
+    tell; else the run is left alone.
     """
 
     @property
@@ -20,6 +33,12 @@ class LockedRunLauncher(DefaultRunLauncher):
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        if seems_alive(open_database(settings()), self._instance, run):
-            return CheckRunHealthResult(WorkerStatus.RUNNING)
-        return CheckRunHealthResult(WorkerStatus.FAILED, DEAD_RUN_MESSAGE)
+        if is_dead(open_database(settings()), run):
+            return CheckRunHealthResult(WorkerStatus.FAILED, DEAD_RUN_MESSAGE)
+        if super().supports_check_run_worker_health:
+            return super().check_run_worker_health(run)
+        return CheckRunHealthResult(WorkerStatus.RUNNING)
+
+
+class LockedRunLauncher(WorkerLockCheck, DefaultRunLauncher):
+    """Dagster's default launcher with the check: what this project's `dagster.yaml` names."""

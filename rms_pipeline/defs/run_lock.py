@@ -1,43 +1,87 @@
-"""Whether the process that executes a run still lives.
+"""Which of Dagster's runs are dead or under way, judged by the workers that announced themselves.
 
-It holds a PostgreSQL advisory lock on the run's id, which falls when the process does, on whatever
-host and however it ends. That is a surer sign than any heartbeat or process id.
+Runs of others in the same instance announce nothing (`mirror.run_workers`), so nothing here ends
+them or waits for them.
 """
 
 import time
+from collections.abc import Collection
+from datetime import timedelta
 
-from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
+import dagster as dg
 
-from rms_pipeline.mirror.database import Database, is_locked
-
-# Between Dagster marking a run as started and the run taking its lock.
-GRACE_SECONDS = 8.0
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.run_workers import living_runs, lost_runs
 
 DEAD_RUN_MESSAGE = (
     "The process that ran this sync died (killed, out of memory, or the machine went down). "
     "What it had stored is kept and in order; the next sync completes it."
 )
+# An executor with a process a step may notice by itself that one of them died, and go on.
+GRACE = timedelta(seconds=4)
+UNDER_WAY = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+# In seconds. Whoever was to start a run died in between when it stays so for longer. (Dagster gives
+# up on it later; until then it must not keep the next sync of its kind from starting.)
+_STARTS_WITHIN = {
+    dg.DagsterRunStatus.NOT_STARTED: 20.0,
+    dg.DagsterRunStatus.STARTING: 60.0,
+}
 
 
-def lock_name(run_id: str) -> str:
-    """The advisory lock that the executing process of `run_id` holds."""
-    return f"run {run_id}"
+def is_dead(database: Database, run: dg.DagsterRun, *, grace: timedelta = GRACE) -> bool:
+    """Whether a worker of `run` that had announced itself ended without a word."""
+    with database.session() as connection:
+        return bool(lost_runs(connection, [run.run_id], for_longer_than=grace))
 
 
-def seems_alive(database: Database, instance: DagsterInstance, run: DagsterRun) -> bool:
-    """True while the lock is held, and for a moment after the start."""
-    if is_locked(database, lock_name(run.run_id)):
-        return True
-    record = instance.get_run_record_by_id(run.run_id)
-    started = record.start_time if record else None
-    return started is None or time.time() - started < GRACE_SECONDS
+def dead_runs(
+    database: Database, instance: dg.DagsterInstance, *, grace: timedelta = GRACE
+) -> list[dg.DagsterRun]:
+    """Every run that Dagster takes for unfinished though a worker of it is dead."""
+    unfinished = [s for s in UNDER_WAY if s is not dg.DagsterRunStatus.QUEUED]
+    runs = {r.run_id: r for r in instance.get_runs(dg.RunsFilter(statuses=unfinished))}
+    with database.session() as connection:
+        lost = lost_runs(connection, list(runs), for_longer_than=grace)
+    return [run for id_, run in runs.items() if id_ in lost]
 
 
-def fail_dead_runs(database: Database, instance: DagsterInstance) -> list[str]:
-    """Ends every run that is marked as started but has no living process. Returns their ids."""
-    dead = []
-    for run in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED])):
-        if not seems_alive(database, instance, run):
-            instance.report_run_failed(run, DEAD_RUN_MESSAGE)
-            dead.append(run.run_id)
-    return dead
+def fail_dead_runs(database: Database, instance: dg.DagsterInstance) -> list[str]:
+    """Ends every run of which a worker is dead. Returns their ids."""
+    dead = dead_runs(database, instance, grace=timedelta(0))
+    for run in dead:
+        instance.report_run_failed(run, DEAD_RUN_MESSAGE)
+    return [run.run_id for run in dead]
+
+
+def jobs_under_way(
+    database: Database, instance: dg.DagsterInstance, jobs: Collection[str]
+) -> set[str]:
+    """Those of `jobs` with a run that waits, starts or is at work.
+
+    A run whose worker is dead, or which nobody started, counts for nothing.
+    """
+    records = {
+        record.dagster_run.run_id: record
+        for record in instance.get_run_records(dg.RunsFilter(statuses=UNDER_WAY))
+        if record.dagster_run.job_name in jobs
+    }
+    if not records:
+        return set()
+    with database.session() as connection:
+        dead = lost_runs(connection, list(records), for_longer_than=GRACE)
+        alive = living_runs(connection, list(records))
+    now = time.time()
+    found = set()
+    for id_, record in records.items():
+        run = record.dagster_run
+        waits = now - record.update_timestamp.timestamp()
+        was_left = waits > _STARTS_WITHIN.get(run.status, float("inf")) and id_ not in alive
+        if id_ not in dead and not was_left:
+            found.add(run.job_name)
+    return found

@@ -6,17 +6,10 @@ import dagster as dg
 
 from rms_pipeline.defs.assets import INCREMENTAL
 from rms_pipeline.defs.housekeeping import housekeeping
+from rms_pipeline.defs.run_lock import jobs_under_way
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.history import FULL_SYNCS, has_full_sync
 from rms_pipeline.settings import settings
-
-UNDER_WAY = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 def reason_to_skip(
@@ -33,9 +26,9 @@ def reason_to_skip(
 def _reason_to_skip(
     instance: dg.DagsterInstance, gives_way_to: Collection[str], *, needs_full_sync: bool
 ) -> str | None:
-    runs = instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY))
-    under_way = {run.job_name for run in runs if run.job_name in gives_way_to}
-    with open_database(settings()).session() as connection:
+    database = open_database(settings())
+    under_way = jobs_under_way(database, instance, gives_way_to)
+    with database.session() as connection:
         full = has_full_sync(connection)
     return reason_to_skip(under_way, needs_full_sync=needs_full_sync, has_full_sync=full)
 

@@ -12,7 +12,7 @@ from rms_pipeline.defs.config import LaunchpadConfig
 from rms_pipeline.defs.failures import Explained, explained
 from rms_pipeline.defs.metadata import refresh_metadata, status_metadata
 from rms_pipeline.defs.resources import CurrentRmsResource, MirrorResource
-from rms_pipeline.defs.schedules import UNDER_WAY
+from rms_pipeline.defs.run_lock import jobs_under_way
 from rms_pipeline.mirror.database import is_locked
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.queue import FAST_LANE_LOCK, queue_state
@@ -158,9 +158,7 @@ def webhook_refresh_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest
     with database.session() as connection:
         # More than nothing, so that only what is due and unclaimed counts.
         state = queue_state(connection, older_than=FAST_LANE_SECONDS if lives else 0.001)
-    under_way = context.instance.get_runs(
-        dg.RunsFilter(job_name=webhook_refresh.name, statuses=UNDER_WAY), limit=1
-    )
+    under_way = jobs_under_way(database, context.instance, [webhook_refresh.name])
     reason = reason_to_skip(
         state.depth,
         lane_lives=lives,

@@ -9,7 +9,8 @@ from dagster._core.scheduler.instigation import InstigatorStatus
 
 from rms_pipeline.dagster_api import LOCATION
 from rms_pipeline.definitions import build_defs
-from rms_pipeline.defs.run_lock import seems_alive
+from rms_pipeline.defs.run_launcher import WorkerLockCheck
+from rms_pipeline.defs.run_lock import dead_runs
 from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
 
 _QUEUED_TOO_LONG = 600.0
@@ -22,7 +23,10 @@ def check_runs(exam: Examination) -> Iterator[Finding]:
     """Runs whose process is dead, and runs that wait for too long."""
     with dg.DagsterInstance.get() as instance:
         started = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
-        dead = [r for r in started if not seems_alive(exam.reached, instance, r)]
+        dead = dead_runs(exam.reached, instance)
+        sees_dead_workers = (
+            isinstance(instance.run_launcher, WorkerLockCheck) and instance.run_monitoring_enabled
+        )
         queued = instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]))
         daemon_lives = not _silent_daemons(instance)
     now = time.time()
@@ -33,7 +37,12 @@ def check_runs(exam: Examination) -> Iterator[Finding]:
             f"{_named(dead)} counted as running, but the process died; scheduled syncs wait for "
             "it.",
             "Dagster's daemon ends such runs within seconds (`rms-pipeline up`); so does any "
-            "`rms-pipeline sync`.",
+            "`rms-pipeline sync`."
+            if sees_dead_workers
+            else f"The {type(instance.run_launcher).__name__} of this Dagster does not see that: "
+            "run any `rms-pipeline sync`, which ends it, or end it in Dagster's UI. To have it "
+            "seen, switch run_monitoring on in dagster.yaml and name a launcher with our "
+            "WorkerLockCheck there (rms_pipeline/defs/run_launcher.py).",
         )
     if waiting:
         found = f"{_named([r.dagster_run for r in waiting])} queued for more than 10 minutes."

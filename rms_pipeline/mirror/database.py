@@ -114,12 +114,14 @@ def lock_key(name: str) -> int:
 
 @contextmanager
 def advisory_lock(
-    database: Database, name: str, *, on_wait: Callable[[], None] | None = None
+    database: Database, name: str | int, *, on_wait: Callable[[], None] | None = None
 ) -> Iterator[Connection]:
-    """Holds the lock `name` while inside; it falls with the process, however that ends.
+    """Holds the lock `name` (or of that key) while inside; it falls with the process, however that
+    ends.
 
     `on_wait` is called once when another process holds it.
     """
+    key = name if isinstance(name, int) else lock_key(name)
     connection = database.connect(session=True)
     connection.autocommit = True
     try:
@@ -129,12 +131,12 @@ def advisory_lock(
             cursor.execute(
                 "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0"
             )
-            cursor.execute("SELECT pg_try_advisory_lock(%s)", (lock_key(name),))
+            cursor.execute("SELECT pg_try_advisory_lock(%s)", (key,))
             row = cursor.fetchone()
             if row is not None and not row[0]:
                 if on_wait:
                     on_wait()
-                cursor.execute("SELECT pg_advisory_lock(%s)", (lock_key(name),))
+                cursor.execute("SELECT pg_advisory_lock(%s)", (key,))
         yield connection
     finally:
         connection.close()

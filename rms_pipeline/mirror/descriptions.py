@@ -45,6 +45,8 @@ TABLES: dict[str, str] = {
     " answered, which decides what replaces what.",
     "mirror_state": "Of rms_pipeline itself: whose mirror this is, and facts it remembers.",
     "sync_progress": "Of rms_pipeline itself: how far running syncs have come.",
+    "run_workers": "Of rms_pipeline itself: the processes that execute runs; each holds a lock"
+    " while it lives.",
     "api_budget": "Of rms_pipeline itself: the calls to the API that all processes share.",
     "api_page_sizes": "Of rms_pipeline itself: how many records a page of the API was found to"
     " hold.",

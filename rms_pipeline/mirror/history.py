@@ -20,6 +20,13 @@ COLUMNS = (
     "error",
     "metadata",
 )
+# Dagster itself gives up on such a run after three minutes.
+_LEFT = (
+    "id IN (SELECT run_id FROM dagster.runs WHERE CASE status"
+    " WHEN 'NOT_STARTED' THEN update_timestamp < now() AT TIME ZONE 'UTC' - interval '20 s'"
+    " WHEN 'STARTING' THEN update_timestamp < now() AT TIME ZONE 'UTC' - interval '60 s' END)"
+    " AND id NOT IN (SELECT run FROM run_workers WHERE ended_at IS NULL AND lost_at IS NULL)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +108,14 @@ def find_sync(connection: Connection, id_: str) -> Sync | None:
 def running_sync(connection: Connection, types: Sequence[str] = SYNC_TYPES) -> Sync | None:
     """A sync of one of these `types` that has not ended, None when there is none.
 
-    Of several the one that is at work, rather than one that waits for it; else the newest.
+    Of several the one that is at work, rather than one that waits for it; else the newest. One that
+    should have started long ago, while no process executes it, was left by whoever launched it.
     """
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT {', '.join(COLUMNS)} FROM sync_metadata WHERE status = 'running'"
-            " AND sync_type = ANY(%s) ORDER BY id IN (SELECT run FROM sync_progress) DESC,"
+            f" AND sync_type = ANY(%s) AND NOT ({_LEFT})"
+            " ORDER BY id IN (SELECT run FROM sync_progress) DESC,"
             " sync_type = 'webhook_refresh', started_at DESC LIMIT 1",
             (list(types),),
         )

@@ -93,3 +93,12 @@ def runs_still_needed(connection: Connection) -> set[str]:
         found = {row[0] for row in cursor.fetchall()}
     connection.commit()
     return found
+
+
+def sync_runs(connection: Connection) -> set[str]:
+    """The ids of all runs that were syncs of this mirror. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT id FROM sync_metadata")
+        found = {row[0] for row in cursor.fetchall()}
+    connection.commit()
+    return found

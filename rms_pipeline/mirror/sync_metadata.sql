@@ -22,12 +22,18 @@ $$;
 -- As their owner: whoever may read the view needs no right to Dagster's tables.
 CREATE OR REPLACE FUNCTION @mirror@.rms_run_error(run text) RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
-    SELECT coalesce(
-        e -> 'event_specific_data' -> 'user_failure_data' ->> 'description',
-        e -> 'event_specific_data' -> 'error' -> 'cause' ->> 'message',
-        e -> 'event_specific_data' -> 'error' ->> 'message',
-        e ->> 'message'
-    )
+    SELECT CASE
+        -- Dagster's own word for it, which tells a person nothing.
+        WHEN e -> 'event_specific_data' -> 'error' ->> 'cls_name' = 'DagsterExecutionInterruptedError'
+        THEN 'Somebody terminated this run in Dagster''s UI, or ended its process. What it had stored '
+            'is whole; run the sync again to complete it.'
+        ELSE coalesce(
+            e -> 'event_specific_data' -> 'user_failure_data' ->> 'description',
+            e -> 'event_specific_data' -> 'error' -> 'cause' ->> 'message',
+            e -> 'event_specific_data' -> 'error' ->> 'message',
+            e ->> 'message'
+        )
+    END
     FROM (
         SELECT @mirror@.rms_event_json(event) AS e, dagster_event_type, id
         FROM @dagster@.event_logs

@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -153,8 +152,7 @@ def test_dagster_dev_killed_in_mid_run_fails_that_run_and_the_next_one_succeeds(
             run = launch(dagster.url, "initial_sync")
             status = f"SELECT status FROM dagster.runs WHERE run_id = '{run}'"
             wait_until(lambda: query(environment, status) == [("STARTED",)])
-            # The grace of a run that has only just started is over.
-            time.sleep(9)
+            wait_until(lambda: query(environment, "SELECT 1 FROM run_workers") != [])
         finally:
             dagster.end(signal.SIGKILL)
         assert query(environment, status) == [("STARTED",)]

@@ -1,0 +1,26 @@
+"""The processes that execute runs announce themselves, so that nobody else's run is judged."""
+
+from alembic import op
+
+from rms_pipeline.mirror.migrations.frozen import set_aside
+
+revision = "0008"
+down_revision = "0007"
+
+
+def upgrade() -> None:
+    set_aside(op.get_bind(), ("run_workers",))
+    op.execute("""
+        CREATE TABLE run_workers (
+            lock_key bigint PRIMARY KEY,
+            run text NOT NULL,
+            announced_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+            ended_at timestamptz,
+            lost_at timestamptz
+        )
+    """)
+    op.execute("CREATE INDEX ON run_workers (run)")
+
+
+def downgrade() -> None:
+    raise NotImplementedError("The mirror can be fetched again; restore a backup to go back.")

@@ -1,0 +1,125 @@
+"""Which processes execute which runs, and whether they still live.
+
+A process that executes a run announces itself in `run_workers` and holds a PostgreSQL advisory
+lock of its own until it is done. The lock falls when the process does, on whatever host and however
+it ends: a surer sign than any heartbeat or process id. A run of which nothing was announced is
+somebody else's, and is never judged here.
+"""
+
+import contextlib
+import uuid
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+
+import psycopg2
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from rms_pipeline.mirror.database import Database, DatabaseError, advisory_lock, lock_key
+
+# A lock counts as held in this database only: another mirror on the same server has locks as well.
+_HELD = (
+    "EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1"
+    " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    " AND (l.classid::bigint << 32) | l.objid::bigint = w.lock_key)"
+)
+
+
+@contextlib.contextmanager
+def announced(database: Database, run: str) -> Iterator[None]:
+    """This process executes `run`, or a step of it, while inside.
+
+    A run may have several workers, one after the other or at a time: each step of an executor that
+    starts a process a step is one. A worker that is new puts those of the run aside that are lost,
+    for whoever started it knew of them: a run that is resumed lives. Raises DatabaseError.
+    """
+    key = lock_key(f"run worker {uuid.uuid4()}")
+    # A session lock: behind a transaction pooler it would be held by nobody in particular.
+    with advisory_lock(database, key) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "UPDATE run_workers w SET ended_at = clock_timestamp()"
+                f" WHERE run = %s AND ended_at IS NULL AND NOT {_HELD}",
+                (run,),
+            )
+            cursor.execute("INSERT INTO run_workers (run, lock_key) VALUES (%s, %s)", (run, key))
+        try:
+            yield
+        finally:
+            _note_end(database, connection, key)
+
+
+def lost_runs(
+    connection: Connection, runs: Sequence[str], *, for_longer_than: timedelta = timedelta(0)
+) -> set[str]:
+    """Those of `runs` with a worker that ended without a word: its process is dead. Commits.
+
+    Only those that were first found so `for_longer_than` ago: an executor that lost one of its
+    processes may be about to deal with it.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE run_workers w SET lost_at = clock_timestamp()"
+            f" WHERE run = ANY(%s) AND ended_at IS NULL AND lost_at IS NULL AND NOT {_HELD}",
+            (list(runs),),
+        )
+        cursor.execute(
+            "SELECT DISTINCT run FROM run_workers w WHERE run = ANY(%s)"
+            " AND ended_at IS NULL AND lost_at <= clock_timestamp() - %s"
+            f" AND NOT {_HELD}",
+            (list(runs), for_longer_than),
+        )
+        found = {row[0] for row in cursor.fetchall()}
+    connection.commit()
+    return found
+
+
+def living_runs(connection: Connection, runs: Sequence[str]) -> set[str]:
+    """Those of `runs` that a living process executes right now. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT DISTINCT run FROM run_workers w WHERE run = ANY(%s)"
+            f" AND ended_at IS NULL AND {_HELD}",
+            (list(runs),),
+        )
+        found = {row[0] for row in cursor.fetchall()}
+    connection.commit()
+    return found
+
+
+def announced_runs(connection: Connection) -> set[str]:
+    """Every run that a process announced to this mirror, ended or not. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT DISTINCT run FROM run_workers")
+        found = {row[0] for row in cursor.fetchall()}
+    connection.commit()
+    return found
+
+
+def forget_workers(connection: Connection, *, days: int) -> int:
+    """Deletes announcements older than `days` of which nobody holds the lock; how many. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "DELETE FROM run_workers w"
+            f" WHERE announced_at < now() - make_interval(days => %s) AND NOT {_HELD}",
+            (days,),
+        )
+        gone = cursor.rowcount
+    connection.commit()
+    return gone
+
+
+def _note_end(database: Database, connection: Connection, key: int) -> None:
+    """While the lock is still held. From another connection where that one is lost: the process
+    lived until here, and its run must not count as dead."""
+    statement = "UPDATE run_workers SET ended_at = clock_timestamp() WHERE lock_key = %s"
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement, (key,))
+    except psycopg2.Error:
+        # Without a database nobody can be told; the run itself then fails for the same reason.
+        with (
+            contextlib.suppress(psycopg2.Error, DatabaseError),
+            database.session() as other,
+            other.cursor() as cursor,
+        ):
+            cursor.execute(statement, (key,))

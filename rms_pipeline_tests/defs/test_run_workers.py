@@ -1,0 +1,312 @@
+"""Which runs are dead: only those whose process announced itself and then died."""
+
+import contextlib
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.launcher import CheckRunHealthResult, RunLauncher, WorkerStatus
+from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
+
+from rms_pipeline.definitions import build_defs
+from rms_pipeline.defs import run_lock, schedules
+from rms_pipeline.defs.assets import SYNC_TYPE_TAG
+from rms_pipeline.defs.celery_launcher import LockedCeleryRunLauncher
+from rms_pipeline.defs.resources import CurrentRmsResource
+from rms_pipeline.defs.run_launcher import LockedRunLauncher, WorkerLockCheck
+from rms_pipeline.defs.run_lock import DEAD_RUN_MESSAGE, fail_dead_runs
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.embedded import open_database
+from rms_pipeline.mirror.history import find_sync, running_sync
+from rms_pipeline.mirror.run_workers import announced, living_runs, lost_runs
+from rms_pipeline.settings import settings
+from rms_pipeline_tests.defs.test_assets import instance, sandbox
+from rms_pipeline_tests.defs.test_schedules import decide
+from rms_pipeline_tests.rows import query
+
+__all__ = ["instance", "sandbox"]
+
+STARTED, NOT_STARTED = dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.NOT_STARTED
+
+_WORKER = """
+import sys, time
+from pydantic import SecretStr
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.run_workers import announced
+url = SecretStr(sys.argv[1])
+with announced(Database(url, url), sys.argv[2]):
+    print("announced", flush=True)
+    time.sleep(300)
+"""
+
+
+@dg.op
+def somebody_elses_work() -> None: ...
+
+
+@dg.job
+def somebody_elses_job() -> None:
+    somebody_elses_work()
+
+
+@pytest.fixture
+def database(instance: dg.DagsterInstance) -> Database:
+    return open_database(settings())
+
+
+@contextlib.contextmanager
+def worker(database: Database, run: str) -> Iterator["subprocess.Popen[str]"]:
+    """A process that executes `run`."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _WORKER, database.url.get_secret_value(), run],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "announced\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def kill_worker_of(database: Database, run: str) -> None:
+    """kill -9, and its lock has fallen."""
+    with worker(database, run) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with database.session() as connection:
+        while living_runs(connection, [run]):
+            pass
+
+
+def sync_run(instance: dg.DagsterInstance, status: dg.DagsterRunStatus = STARTED) -> dg.DagsterRun:
+    job = build_defs().resolve_job_def("initial_sync")
+    return instance.create_run_for_job(job, status=status)
+
+
+def health(instance: dg.DagsterInstance, run: dg.DagsterRun) -> WorkerStatus:
+    launcher = instance.run_launcher
+    assert isinstance(launcher, LockedRunLauncher)
+    return launcher.check_run_worker_health(run).status
+
+
+def test_a_run_that_announced_nothing_is_never_judged(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    run = instance.create_run_for_job(somebody_elses_job, status=STARTED)
+    query(database, "UPDATE dagster.runs SET start_time = 1, update_timestamp = 'epoch'")
+    assert health(instance, run) is WorkerStatus.RUNNING
+    assert fail_dead_runs(database, instance) == []
+
+
+def test_a_run_whose_process_was_killed_is_dead_and_ended(
+    instance: dg.DagsterInstance, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, other = sync_run(instance), sync_run(instance)
+    with worker(database, run.run_id) as process, worker(database, other.run_id):
+        assert health(instance, run) is WorkerStatus.RUNNING
+        process.kill()
+        process.wait()
+        monkeypatch.setattr(run_lock, "GRACE", timedelta(0))
+        monkeypatch.setattr(run_lock.is_dead, "__kwdefaults__", {"grace": timedelta(0)})
+        while health(instance, run) is not WorkerStatus.FAILED:
+            pass
+        assert health(instance, other) is WorkerStatus.RUNNING
+        assert fail_dead_runs(database, instance) == [run.run_id]
+    with database.session() as connection:
+        sync = find_sync(connection, run.run_id)
+    assert sync is not None
+    assert (sync.status, sync.error) == ("failed", DEAD_RUN_MESSAGE)
+
+
+def test_an_executor_that_lost_one_of_its_processes_is_given_a_moment_to_deal_with_it(
+    database: Database,
+) -> None:
+    kill_worker_of(database, "run")
+    with database.session() as connection:
+        assert lost_runs(connection, ["run"], for_longer_than=timedelta(seconds=5)) == set()
+        assert lost_runs(connection, ["run"]) == {"run"}
+        query(database, "UPDATE run_workers SET lost_at = lost_at - interval '6 s' RETURNING 1")
+        assert lost_runs(connection, ["run"], for_longer_than=timedelta(seconds=5)) == {"run"}
+
+
+def test_between_two_steps_and_after_the_last_a_run_is_not_dead(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    run = sync_run(instance)
+    for _ in ("first step", "second step"):
+        with announced(database, run.run_id):
+            pass
+        with database.session() as connection:
+            assert lost_runs(connection, [run.run_id]) == set()
+
+
+def test_a_worker_that_fails_ends_with_a_word(database: Database) -> None:
+    with pytest.raises(RuntimeError), announced(database, "run"):
+        raise RuntimeError
+    with database.session() as connection:
+        assert lost_runs(connection, ["run"]) == set()
+
+
+def test_a_worker_that_loses_its_connection_and_then_ends_is_not_dead(database: Database) -> None:
+    with announced(database, "run"):
+        query(
+            database,
+            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+            " AND pid <> pg_backend_pid()",
+        )
+    with database.session() as connection:
+        assert lost_runs(connection, ["run"]) == set()
+
+
+def test_a_run_that_is_resumed_after_its_process_died_lives(database: Database) -> None:
+    kill_worker_of(database, "run")
+    with announced(database, "run"), database.session() as connection:
+        assert lost_runs(connection, ["run"]) == set()
+        assert living_runs(connection, ["run", "another"]) == {"run"}
+
+
+def test_a_lock_in_another_database_of_the_server_is_nobodys_sign_of_life(
+    database: Database, migrated: Database
+) -> None:
+    kill_worker_of(database, "run")
+    (key,) = (row[0] for row in query(database, "SELECT lock_key FROM run_workers"))
+    with migrated.session() as holder:
+        with holder.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(%s)", (key,))
+        with database.session() as connection:
+            assert lost_runs(connection, ["run"]) == {"run"}
+
+
+@pytest.mark.parametrize("status", [NOT_STARTED, dg.DagsterRunStatus.STARTING])
+def test_a_run_that_nobody_started_keeps_no_sync_of_its_kind_from_starting(
+    instance: dg.DagsterInstance, database: Database, status: dg.DagsterRunStatus
+) -> None:
+    sync_run(instance, status)
+    with database.session() as connection:
+        assert running_sync(connection) is not None
+    assert "initial_sync is running" in decide(schedules.reconciliation, instance)
+    query(
+        database,
+        "UPDATE dagster.runs SET update_timestamp = update_timestamp - interval '61 s' RETURNING 1",
+    )
+    assert decide(schedules.reconciliation, instance) == "run"
+    with database.session() as connection:
+        assert running_sync(connection) is None
+
+
+def test_a_command_that_was_killed_before_its_run_had_started_blocks_nothing(
+    instance: dg.DagsterInstance, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = sync_run(instance, NOT_STARTED)
+    kill_worker_of(database, run.run_id)
+    monkeypatch.setattr(run_lock, "GRACE", timedelta(0))
+    assert decide(schedules.reconciliation, instance) == "run"
+    assert fail_dead_runs(database, instance) == [run.run_id]
+
+
+def test_a_run_that_starts_slowly_but_lives_is_under_way(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    run = sync_run(instance, NOT_STARTED)
+    query(database, "UPDATE dagster.runs SET update_timestamp = 'epoch' RETURNING 1")
+    with announced(database, run.run_id):
+        assert "initial_sync is running" in decide(schedules.reconciliation, instance)
+
+
+class _SaysDone(RunLauncher):
+    """A launcher that can tell by itself."""
+
+    @property
+    def supports_check_run_worker_health(self) -> bool:
+        return True
+
+    def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
+        return CheckRunHealthResult(WorkerStatus.SUCCESS)
+
+    def launch_run(self, context: Any) -> None: ...
+
+    def terminate(self, run_id: str) -> bool:
+        return False
+
+
+class _Both(WorkerLockCheck, _SaysDone):
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        _Both(),
+        LockedCeleryRunLauncher(
+            default_queue="dagster", broker="memory://", backend="cache+memory://"
+        ),
+    ],
+)
+def test_any_launcher_takes_the_check_and_keeps_its_own(
+    instance: dg.DagsterInstance,
+    database: Database,
+    launcher: RunLauncher,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = sync_run(instance).with_tags({"dagster-celery/task_id": "task"})
+    own = WorkerStatus.SUCCESS if isinstance(launcher, _Both) else WorkerStatus.UNKNOWN
+    assert launcher.check_run_worker_health(run).status is own
+    kill_worker_of(database, run.run_id)
+    monkeypatch.setattr(run_lock.is_dead, "__kwdefaults__", {"grace": timedelta(0)})
+    assert launcher.check_run_worker_health(run).status is WorkerStatus.FAILED
+
+
+class _Terminated(CurrentRmsResource):
+    """Somebody presses Terminate while the API is asked."""
+
+    @contextlib.contextmanager
+    def client(self, database: Database) -> Iterator[Any]:
+        raise dg.DagsterExecutionInterruptedError
+        yield
+
+
+def test_a_run_that_was_terminated_in_the_ui_says_so_in_words(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    job = build_defs({"current_rms": _Terminated()}).resolve_job_def("initial_sync")
+    result = job.execute_in_process(instance=instance, raise_on_error=False)
+    with database.session() as connection:
+        sync = find_sync(connection, result.run_id)
+    assert sync is not None
+    assert sync.status == "failed"
+    assert sync.error is not None
+    assert sync.error.startswith("Somebody terminated this run")
+    assert "run the sync again" in sync.error
+
+
+def test_housekeeping_deletes_the_runs_of_this_project_only(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    here, there = {REPOSITORY_LABEL_TAG: "a@here"}, {REPOSITORY_LABEL_TAG: "a@there"}
+
+    def run(job: dg.JobDefinition, tags: dict[str, str]) -> str:
+        made = instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.SUCCESS)
+        return made.run_id
+
+    job = build_defs().resolve_job_def("housekeeping")
+    sync = build_defs().resolve_job_def("webhook_refresh")
+    ours = {run(job, here), run(sync, {**here, SYNC_TYPE_TAG: "webhook_refresh"})}
+    theirs = {
+        run(somebody_elses_job, here),
+        run(job, there),
+        run(sync, {**there, SYNC_TYPE_TAG: "webhook_refresh"}),
+    }
+    query(database, "UPDATE dagster.runs SET create_timestamp = now() - interval '100 days'")
+    query(database, "UPDATE dagster.runs SET status = 'FAILURE' RETURNING 1")
+    assert job.execute_in_process(instance=instance, tags=here).success
+    kept = {r.run_id for r in instance.get_runs()}
+    assert theirs <= kept
+    assert not ours & kept
