@@ -1,4 +1,4 @@
--- version 2. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 3. Raise it with every change: of two programs on one database the higher makes the view.
 -- Dagster's run history as the table of syncs that people query. Reads runs, run_tags and event_logs
 -- of Dagster's schema; rms_pipeline_tests/mirror/test_history.py fails when an upgrade changes those.
 -- @mirror@ and @dagster@ stand for the schemas, which history_view.py puts in.
