@@ -1,10 +1,11 @@
 """From the body of a list answer to its records, each still undecoded."""
 
-import re
 from typing import Any
 
 import msgspec
 from msgspec import Raw
+
+from rms_pipeline.current_rms.lenient import elements_of, members_of
 
 
 class Meta(msgspec.Struct, frozen=True):
@@ -32,54 +33,44 @@ class Page(msgspec.Struct, frozen=True):
     meta: Meta
 
 
-_SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
-_ESCAPE = re.compile(
-    rb"\\(?:u(?:[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-    rb"|(?P<bad>0000|[dD][89a-fA-F][0-9a-fA-F]{2}))|.)",
-    re.DOTALL,
-)
-
-
 class _Single(msgspec.Struct, frozen=True):
     opportunity: Raw
 
 
+_BOM = b"\xef\xbb\xbf"
+
+_meta_decoder = msgspec.json.Decoder(Meta)
 _single_decoder = msgspec.json.Decoder(_Single)
 _page_decoder = msgspec.json.Decoder(Page)
 
 
-def storable_json(body: bytes) -> bytes:
-    """The same JSON with what PostgreSQL's `text` and `jsonb` cannot hold replaced by U+FFFD.
-
-    That is: NUL, halves of surrogate pairs, and bytes that are not UTF-8. A body without any comes
-    back as it is.
-    """
-    if body.startswith(b"\xef\xbb\xbf"):
-        body = body[3:]
-    if not body.isascii():
-        try:
-            body.decode()
-        except UnicodeDecodeError:
-            body = body.decode(errors="replace").encode()
-    if _SUSPECT.search(body):
-        body = _ESCAPE.sub(lambda m: b"\\ufffd" if m["bad"] else m[0], body)
-    return body
-
-
 def decode_page(body: bytes) -> Page:
-    """Raises ValueError when `body` is not the JSON of a list of opportunities with its `meta`."""
+    """Raises ValueError when `body` is not a list of opportunities with its `meta`.
+
+    Each record is as it came: what is wrong within one is for `payloads` to find.
+    """
     try:
-        return _page_decoder.decode(storable_json(body))
+        return _page_decoder.decode(body.removeprefix(_BOM))
     except (msgspec.DecodeError, RecursionError) as error:
-        raise ValueError(str(error)) from error
+        refused = error
+    try:
+        members = members_of(body)
+        meta = _meta_decoder.decode(members.get(b"meta", b""))
+        records = elements_of(members.get(b"opportunities", b""))
+    except (ValueError, RecursionError):
+        raise ValueError(str(refused)) from refused
+    return Page([Raw(record) for record in records], meta)
 
 
 def decode_single(body: bytes) -> Page:
     """`{"opportunity": {...}}` as a page of one record. Raises ValueError for anything else."""
     try:
-        record = _single_decoder.decode(storable_json(body)).opportunity
+        record = _single_decoder.decode(body.removeprefix(_BOM)).opportunity
     except (msgspec.DecodeError, RecursionError) as error:
-        raise ValueError(str(error)) from error
+        try:
+            record = Raw(members_of(body)[b"opportunity"])
+        except (ValueError, KeyError):
+            raise ValueError(str(error)) from error
     return Page([record], Meta(total_row_count=1))
 
 

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Raw
 
 from rms_pipeline.current_rms.fields import NULL, Fault, Fields, Reader, excerpt, to_whole
+from rms_pipeline.current_rms.lenient import mend_record, some_id, storable_json
 
 # Raise it when the mapping changes, or which records have a fingerprint in the mirror: that, when
 # next opened, decodes all its rows again from `data`. It is part of every fingerprint too, so no
@@ -51,13 +52,14 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     """A record whose mapped fields nobody has needed to read yet.
 
     `data` is the record as JSON that PostgreSQL can hold; `fingerprint` (16 bytes) changes when the
-    record as received, or the mapping, does.
+    record as received, or the mapping, does. `mended` is what was wrong with the JSON itself.
     """
 
     id: int
     data: bytes
     fingerprint: bytes
     fields: Fields
+    mended: tuple[Fault, ...] = ()
 
     def dates(self) -> tuple[datetime | None, datetime | None]:
         """`starts_at` and `ends_at` (UTC), as in the whole opportunity."""
@@ -66,7 +68,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
     def decode(self) -> Opportunity:
         """All of it; what cannot be read is None, and a fault."""
-        faults: list[Fault] = []
+        faults = list(self.mended)
         reader = Reader(self.fields, faults, self.id)
         subject = reader.text("subject")
         return Opportunity(
@@ -101,23 +103,44 @@ def record_id(record: Raw) -> int | None:
     """The id of a record, None when it has none that could be a key."""
     try:
         return to_whole(_value_decoder.decode(_keyed_decoder.decode(record).id))
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
-        return None
+    except (ValueError, RecursionError):
+        found = read_record(record)
+        return found.opportunity_id if isinstance(found, Fault) else found.id
 
 
 def read_record(record: Raw) -> Record | Fault:
-    """One record, still undecoded; a Fault only when there is no id to store it under."""
+    """One record, still undecoded; a Fault only when there is no id to store it under.
+
+    What strict JSON or PostgreSQL does not take in it is mended, and a fault of its field.
+    """
     raw = bytes(record)
-    try:
-        fields = _fields_decoder.decode(raw)
-    except msgspec.DecodeError:
-        return Fault(None, "(record)", "is not a JSON object", excerpt(raw))
+    data = raw
+    mends: list[tuple[str, str, str]] = []
+    if storable_json(raw) is not raw or (fields := _fields_of(raw)) is None:
+        try:
+            data, found = mend_record(raw)
+        except ValueError as error:
+            return Fault(some_id(raw), "(record)", f"is not a JSON object ({error})", excerpt(raw))
+        mends = [(m.field, m.problem, excerpt(m.value)) for m in found]
+        fields = _fields_of(data)
+        if fields is None:
+            problem = "is not JSON that can be read"
+            return Fault(some_id(raw), "(record)", problem, excerpt(raw))
     faults: list[Fault] = []
     key = Reader(fields, faults).whole("id")
     if key is None:
-        problem = faults[0].problem if faults else "is absent, and without it nothing can be stored"
+        said = [f.problem for f in faults] + [p for field, p, _ in mends if field == "id"]
+        problem = said[0] if said else "is absent, and without it nothing can be stored"
         return Fault(None, "id", problem, excerpt(raw))
-    return Record(key, raw, blake2b(raw, digest_size=16, key=MAPPING_VERSION).digest(), fields)
+    fingerprint = blake2b(raw, digest_size=16, key=MAPPING_VERSION).digest()
+    return Record(key, data, fingerprint, fields, tuple(Fault(key, *mend) for mend in mends))
+
+
+def _fields_of(record: bytes) -> Fields | None:
+    try:
+        return _fields_decoder.decode(record)
+    except (msgspec.DecodeError, RecursionError):
+        return None
 
 
 def decode_record(record: Raw) -> Opportunity | Fault:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, SecretStr
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
 
-from rms_pipeline.current_rms.pages import storable_json
+from rms_pipeline.current_rms.lenient import storable_json
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.queue import Event, store_event
 from rms_pipeline.web.access import matches

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rms_pipeline.current_rms.fields import Fault
-from rms_pipeline.current_rms.pages import decode_page, storable_json
+from rms_pipeline.current_rms.lenient import storable_json
+from rms_pipeline.current_rms.pages import decode_page
 from rms_pipeline.current_rms.payloads import Opportunity, decode_record
 
 

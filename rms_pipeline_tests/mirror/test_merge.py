@@ -13,7 +13,7 @@ import pytest
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.current_rms.fields import Fault
-from rms_pipeline.current_rms.pages import storable_json
+from rms_pipeline.current_rms.lenient import storable_json
 from rms_pipeline.current_rms.payloads import Record, read_record
 from rms_pipeline.mirror import merge as merging
 from rms_pipeline.mirror.database import Database

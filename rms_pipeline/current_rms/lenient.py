@@ -1,0 +1,242 @@
+"""Reading what strict JSON is not, so that one wrong value costs its field and no other record.
+
+What belongs here: splitting a body into its records, and mending a record, where the strict parser
+refuses (NaN, raw control characters, bytes that are not UTF-8, values nested a thousand deep). What
+does not: good bodies, which never come here (`pages`, `payloads`), and what a field means
+(`fields`). Nothing here is recursive, for the depth is somebody else's choice.
+"""
+
+import re
+from collections.abc import Iterator
+
+import msgspec
+from msgspec import Raw
+
+# PostgreSQL and all that reads it from there have limits of their own, further up.
+MOST_NESTED = 500
+
+Span = tuple[int, int]
+# Where a value lies in a body, and its key, None in an array.
+Member = tuple[Span | None, Span]
+
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_STRUCTURE = re.compile(_STRING + rb'|[\[\]{},:"]', re.DOTALL)
+_TOKEN = re.compile(_STRING + rb'|[\[\]{},:"]|[^\s\[\]{},:"]+', re.DOTALL)
+_LITERAL = re.compile(rb"true|false|null|-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
+_CLOSES = {b"]": b"[", b"}": b"{"}
+
+_RAW_CONTROL = re.compile(rb"[\x00-\x1f]")
+_ANY_ESCAPE = re.compile(rb'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}|(?P<odd>.))', re.DOTALL)
+_SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+_ESCAPE = re.compile(
+    rb"\\(?:u(?:[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(?P<bad>0000|[dD][89a-fA-F][0-9a-fA-F]{2}))|.)",
+    re.DOTALL,
+)
+_SOME_ID = re.compile(rb'"id"\s*:\s*"?(\d{1,18})\b')
+_BOM = b"\xef\xbb\xbf"
+
+_raw_decoder = msgspec.json.Decoder(Raw)
+
+
+class Mend(msgspec.Struct, frozen=True):
+    """What was wrong with the value of `field`, and the value as it came."""
+
+    field: str
+    problem: str
+    value: bytes
+
+
+def storable_json(body: bytes) -> bytes:
+    """The same JSON with what PostgreSQL's `text` and `jsonb` cannot hold replaced by U+FFFD.
+
+    That is: NUL, halves of surrogate pairs, and bytes that are not UTF-8. A body without any comes
+    back as it is.
+    """
+    if body.startswith(_BOM):
+        body = body[len(_BOM) :]
+    if not body.isascii():
+        try:
+            body.decode()
+        except UnicodeDecodeError:
+            body = body.decode(errors="replace").encode()
+    if _SUSPECT.search(body):
+        body = _ESCAPE.sub(lambda m: b"\\ufffd" if m["bad"] else m[0], body)
+    return body
+
+
+def members_of(body: bytes) -> dict[bytes, bytes]:
+    """The values of the object that `body` is, by key (without quotes), each as it came.
+
+    Of a key that comes twice the last value counts. Raises ValueError when `body` is no object, or
+    breaks off.
+    """
+    body = body.removeprefix(_BOM).strip()
+    if not body.startswith(b"{"):
+        raise ValueError("not an object")
+    found, end = _members(body, 0)
+    if body[end:].strip(b" \t\r\n\x00"):
+        raise ValueError("something follows the end")
+    return {body[slice(*key)][1:-1]: body[slice(*value)] for key, value in found if key is not None}
+
+
+def elements_of(array: bytes) -> list[bytes]:
+    """The elements of `array`, each as it came. Raises ValueError when it is none."""
+    array = array.strip()
+    if not array.startswith(b"["):
+        raise ValueError("not an array")
+    found, end = _members(array, 0)
+    if end != len(array):
+        raise ValueError("something follows the end of the array")
+    return [array[start:stop] for _, (start, stop) in found]
+
+
+def mend_record(record: bytes) -> tuple[bytes, list[Mend]]:
+    """`record` as JSON that every parser takes, and what had to be mended for it.
+
+    A value that cannot be read at all is null. Raises ValueError when `record` is no object.
+    """
+    record = record.strip()
+    if not record.startswith(b"{"):
+        raise ValueError("not an object")
+    found, _ = _members(record, 0)
+    mends: list[Mend] = []
+    parts: list[bytes] = []
+    for key, (start, stop) in found:
+        value = record[start:stop]
+        if key is None:
+            mends.append(Mend("(record)", "holds something that is no field", value))
+            continue
+        name, odd_name = _mended_string(record[slice(*key)])
+        mended, problem = _mended(value)
+        parts.append(b"%b:%b" % (name, mended))
+        if problem or odd_name:
+            field = name[1:-1].decode(errors="replace").replace("\x00", "\ufffd")[:200]
+            mends.append(Mend(field, problem or f"has a name that {odd_name}", value))
+    return b"{%b}" % b",".join(parts), mends
+
+
+def some_id(record: bytes) -> int | None:
+    """What is probably the id of a record that cannot be read."""
+    found = _SOME_ID.search(record)
+    return int(found[1]) if found else None
+
+
+def _members(body: bytes, start: int) -> tuple[list[Member], int]:
+    """What the array or object that begins at `start` holds, and where it ends.
+
+    Empty members, as a comma before the end makes, are left out. Raises ValueError when it breaks
+    off, or brackets do not match.
+    """
+    found: list[Member] = []
+    open_: list[bytes] = []
+    key: Span | None = None
+    begin = start + 1
+    for token in _STRUCTURE.finditer(body, start):
+        kind, at = token[0], token.start()
+        if kind == b'"':
+            raise ValueError(f"a text without an end (byte {at})")
+        if kind in (b"[", b"{"):
+            open_.append(kind)
+        elif kind in _CLOSES:
+            if open_.pop() != _CLOSES[kind]:
+                raise ValueError(f"a bracket that does not match (byte {at})")
+            if not open_:
+                _add(found, body, key, begin, at)
+                return found, at + 1
+        elif len(open_) == 1 and kind == b",":
+            _add(found, body, key, begin, at)
+            key, begin = None, at + 1
+        elif len(open_) == 1 and kind == b":" and key is None and open_ == [b"{"]:
+            left, right = _stripped(body, begin, at)
+            if body[left : left + 1] == b'"':
+                key, begin = (left, right), at + 1
+    raise ValueError("it breaks off")
+
+
+def _add(found: list[Member], body: bytes, key: Span | None, begin: int, end: int) -> None:
+    span = _stripped(body, begin, end)
+    if key is not None or span[0] < span[1]:
+        found.append((key, span))
+
+
+def _stripped(body: bytes, begin: int, end: int) -> Span:
+    part = body[begin:end]
+    begin = end - len(part.lstrip())
+    return begin, begin + len(part.strip())
+
+
+def _mended(value: bytes) -> tuple[bytes, str]:
+    """`value` as strict JSON, and what was wrong with it ('' for nothing)."""
+    if _depth(value) > MOST_NESTED:
+        return b"null", f"is nested more than {MOST_NESTED} deep"
+    if _is_strict(value) and storable_json(value) == value:
+        return value, ""
+    problems: list[str] = []
+    mended = b"".join(_mended_tokens(value, problems))
+    if not problems or not _is_strict(mended):
+        return b"null", "is not JSON that can be read"
+    return mended, "; ".join(dict.fromkeys(problems))
+
+
+def _depth(value: bytes) -> int:
+    depth = deepest = 0
+    if value.count(b"[") + value.count(b"{") <= MOST_NESTED:
+        return 0
+    for token in _STRUCTURE.finditer(value):
+        if token[0] in (b"[", b"{"):
+            depth += 1
+            deepest = max(deepest, depth)
+        elif token[0] in _CLOSES:
+            depth -= 1
+    return deepest
+
+
+def _is_strict(value: bytes) -> bool:
+    try:
+        _raw_decoder.decode(value)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
+def _mended_tokens(value: bytes, problems: list[str]) -> Iterator[bytes]:
+    comma = b""
+    for match in _TOKEN.finditer(value):
+        token = match[0]
+        if token == b",":
+            comma = token
+            continue
+        if comma and token in _CLOSES:
+            problems.append("has a comma before its end")
+        elif comma:
+            yield comma
+        comma = b""
+        if token.startswith(b'"') and len(token) > 1:
+            token, problem = _mended_string(token)
+            problems += [problem] if problem else []
+        elif token not in _CLOSES and token not in (b"[", b"{", b":") and not _literal(token):
+            problems.append(f"is or holds {token[:40].decode(errors='replace')}, which is no JSON")
+            token = b"null"
+        yield token
+
+
+def _literal(token: bytes) -> bool:
+    return _LITERAL.fullmatch(token) is not None
+
+
+def _mended_string(text: bytes) -> tuple[bytes, str]:
+    """A JSON text with its quotes, and what was wrong with it ('' for nothing)."""
+    problems = []
+    mended = _RAW_CONTROL.sub(lambda m: b"\\u%04x" % m[0][0], text)
+    if mended != text:
+        problems.append("holds control characters as they are")
+    escaped = _ANY_ESCAPE.sub(
+        lambda m: m[0] if m["odd"] is None else b"'" if m["odd"] == b"'" else b"\\" + m[0], mended
+    )
+    if escaped != mended:
+        problems.append("holds escapes that JSON does not know")
+    storable = storable_json(escaped)
+    if storable != escaped:
+        problems.append("holds what is not UTF-8, or no character that PostgreSQL can hold")
+    return storable, "; ".join(problems)
