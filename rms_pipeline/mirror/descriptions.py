@@ -37,6 +37,8 @@ TABLES: dict[str, str] = {
     "opportunity_changes": "Each change of status or state that was seen: what, from, to, who, and"
     " when.",
     "sync_faults": "Values that could not be kept as they came.",
+    "unreadable_records": "Records that Current RMS has and cannot deliver; each sync asks for them"
+    " again.",
     "webhook_events": "Webhooks as received: settled ones have processed_at, dead letters dead_at,"
     " all others wait.",
     "raw_rms_pages": "Answers of the API as received; old ones are forgotten.",
@@ -74,6 +76,13 @@ COLUMNS: dict[str, dict[str, str]] = {
         "changed_by": "Who changed it, where a webhook told.",
         "seen_at": "When the change was noticed here.",
         "seen_by": "The run that noticed it, as in sync_metadata.id, or the fast lane.",
+    },
+    "unreadable_records": {
+        "id": "The record's id in Current RMS.",
+        "reason": "What Current RMS answers instead of it.",
+        "first_seen_at": "Since when.",
+        "last_seen_at": "When it was last asked for in vain.",
+        "run": "The run that did, as in sync_metadata.id.",
     },
     "sync_faults": {
         "field": "The field of the record.",

@@ -25,7 +25,7 @@ from rms_pipeline.mirror.history_view import (
 )
 from rms_pipeline.mirror.redecode import adopt_mapping, is_mapping_current
 
-HEAD = "0008"
+HEAD = "0009"
 VERSION_TABLE = "rms_pipeline_alembic_version"
 
 

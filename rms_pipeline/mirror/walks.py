@@ -17,7 +17,7 @@ KEPT_WALKS = 3
 
 _COLUMNS = (
     "id, kind, started_at, window_start, window_end, since, watermark, completed_at, settled_at,"
-    " read_by, nameless, certificate, deletions, audit"
+    " read_by, nameless, certificate, deletions, audit, counts_believed, listed_twice"
 )
 
 
@@ -27,6 +27,8 @@ class StoredWalk:
 
     `watermark` is what its success moves the watermark to. `read_by`: how each segment was read.
     `nameless`: records without an id in each segment. `audit`: what webhooks had missed.
+    `counts_believed`: nothing came that the API's count had left out. `listed_twice`: ids that its
+    lists hold, and count, more than once.
     """
 
     id: int
@@ -42,6 +44,8 @@ class StoredWalk:
     certificate: dict[str, Any] | None
     deletions: dict[str, Any] | None
     audit: dict[str, Any] | None
+    counts_believed: bool
+    listed_twice: list[int]
 
 
 def begin_walk(
@@ -150,13 +154,24 @@ def complete_walk(
     read_by: Mapping[str, str],
     nameless: Mapping[str, int],
     notes: Sequence[str],
+    counts_believed: bool = True,
+    listed_twice: Sequence[int] = (),
 ) -> StoredWalk:
     """Notes that every page of `walk` has landed. Commits."""
     found = _one(
         connection,
         "UPDATE walks SET completed_at = clock_timestamp(), watermark = %s, read_by = %s,"
-        f" nameless = %s, notes = %s WHERE id = %s RETURNING {_COLUMNS}",
-        (watermark, json.dumps(dict(read_by)), json.dumps(dict(nameless)), list(notes), walk),
+        " nameless = %s, notes = %s, counts_believed = %s, listed_twice = %s::bigint[]"
+        f" WHERE id = %s RETURNING {_COLUMNS}",
+        (
+            watermark,
+            json.dumps(dict(read_by)),
+            json.dumps(dict(nameless)),
+            list(notes),
+            counts_believed,
+            list(listed_twice),
+            walk,
+        ),
     )
     assert found is not None
     return found

@@ -1,0 +1,56 @@
+"""`unreadable_records`: records that Current RMS has and that cannot be read, by name.
+
+What belongs here: which they are and since when. What does not: finding them (`current_rms.walk`),
+and asking for them again, which every sync does (`sync.landing`).
+"""
+
+from collections.abc import Iterable, Mapping
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+OPPORTUNITIES = "opportunities"
+
+
+def unreadable(connection: Connection, collection: str = OPPORTUNITIES) -> dict[int, str]:
+    """The records of `collection` that cannot be read, by id, with the reason of each. Commits.
+
+    Those asked for longest ago come first.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id, reason FROM unreadable_records WHERE collection = %s"
+            " ORDER BY last_seen_at, id",
+            (collection,),
+        )
+        found = dict(cursor.fetchall())
+    connection.commit()
+    return found
+
+
+def note_unreadable(
+    connection: Connection, collection: str, found: Mapping[int, str], run: str
+) -> None:
+    """Notes that `run` could not read these, ids with reasons, now. Commits."""
+    if not found:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO unreadable_records (collection, id, reason, run)"
+            " SELECT %s, *, %s FROM unnest(%s::bigint[], %s::text[])"
+            " ON CONFLICT (collection, id) DO UPDATE SET reason = excluded.reason,"
+            " last_seen_at = excluded.last_seen_at, run = excluded.run",
+            (collection, run, list(found), list(found.values())),
+        )
+    connection.commit()
+
+
+def forget_unreadable(connection: Connection, collection: str, ids: Iterable[int]) -> None:
+    """Notes that these were read after all, or are gone. Commits."""
+    if not (gone := list(ids)):
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "DELETE FROM unreadable_records WHERE collection = %s AND id = ANY(%s)",
+            (collection, gone),
+        )
+    connection.commit()
