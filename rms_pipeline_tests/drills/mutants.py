@@ -1,0 +1,423 @@
+"""Forty small faults, each put into a copy of the code: the tests named for it must fail.
+
+    python -m rms_pipeline_tests.drills.mutants [--area merge] [--only 3] [--of FOLDER]
+
+prints a line for each mutant, and ends with exit code 1 when one survived. A mutant is the exact
+text of what it replaces, wherever in the package that stands, once. When the text is gone, whoever
+changed the code says here what the same fault is now.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).parent.parent.parent
+PACKAGE = "rms_pipeline"
+
+
+class TextIsGone(Exception):
+    """What a mutant replaces does not stand in the package, or more than once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """`fault` is what is wrong with the code once `new` stands where `old` did; `tests` notice."""
+
+    area: str
+    fault: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+TRAPS = "sync/test_traps.py"
+SYNC = "test_sync.py"
+MERGE = "mirror/test_merge.py"
+BUDGET = "mirror/test_budget.py"
+ACCESS = "web/test_access.py"
+SCHEMA = "mirror/test_schema.py"
+
+MUTANTS = (
+    Mutant(
+        "scan",
+        "a lane goes on one id too far after each page",
+        "lower = ids[-1] + 1",
+        "lower = ids[-1] + 2",
+        (f"{SYNC}::test_lost_dead_long_and_undated_ones_are_mirrored_and_far_ones_are_not",),
+    ),
+    Mutant(
+        "scan",
+        "between two ranges one id belongs to neither",
+        "[*(c - 1 for c in inside), upper]",
+        "[*(c - 2 for c in inside), upper]",
+        (f"{SYNC}::test_whichever_way_the_unsure_facts_turn_out_the_copy_is_complete",),
+    ),
+    Mutant(
+        "scan",
+        "an API that ignores ranges is believed",
+        "if not inside or not ascending(ids):",
+        "if not ascending(ids):",
+        (f"{SYNC}::test_whichever_way_the_unsure_facts_turn_out_the_copy_is_complete",),
+    ),
+    Mutant(
+        "scan",
+        "what changed while the lists were read is not read",
+        "landing.read([changed_since(watermark)])",
+        "pass",
+        (f"{TRAPS}::test_a_row_that_moves_to_a_list_already_read_is_found",),
+    ),
+    Mutant(
+        "scan",
+        "the watermark has no overlap",
+        "OVERLAP = timedelta(minutes=5)",
+        "OVERLAP = timedelta(0)",
+        ("sync/test_landing.py",),
+    ),
+    Mutant(
+        "merge",
+        "a deletion is undone by what was asked for before it was known",
+        "if old.deleted or old.asked_at >= new.answered_at:",
+        "if old.asked_at >= new.answered_at:",
+        ("mirror/test_order.py", TRAPS),
+    ),
+    Mutant(
+        "merge",
+        "of overlapping fetches the older record wins",
+        "return new.updated_at > old.updated_at",
+        "return new.updated_at < old.updated_at",
+        ("mirror/test_order.py", MERGE),
+    ),
+    Mutant(
+        "merge",
+        "the same record in other bytes counts as updated",
+        'f" WHERE o.id = s.id AND ({before}) IS DISTINCT FROM ({after}) RETURNING o.id"',
+        'f" WHERE o.id = s.id RETURNING o.id"',
+        (f"{SYNC}::test_an_edit_is_updated_and_a_record_in_other_bytes_is_unchanged",),
+    ),
+    Mutant(
+        "merge",
+        "a record that PostgreSQL refuses costs those beside it",
+        "        if len(batch) == 1:",
+        "        if len(batch) >= 1:",
+        (MERGE,),
+    ),
+    Mutant(
+        "merge",
+        "faults of a record that has not changed are found once only",
+        "[None if o.faults else",
+        "[None if False else",
+        (MERGE,),
+    ),
+    Mutant(
+        "deletions",
+        "a row goes although something newer was learnt of it",
+        "if is_void or supersedes(absence, Fetch(asked, answered, updated, deleted)):",
+        "if True:",
+        (TRAPS, "sync/test_wrong_clock.py", "sync/test_by_id.py"),
+    ),
+    Mutant(
+        "deletions",
+        "any share of the rows may go unasked",
+        "GUARDED_SHARE = 0.05",
+        "GUARDED_SHARE = 1.0",
+        (f"{TRAPS}::test_when_too_many_would_go_none_goes_unless_confirmed",),
+    ),
+    Mutant(
+        "deletions",
+        "what the API still has counts as gone",
+        "                if single is None:",
+        "                if True:",
+        (TRAPS,),
+    ),
+    Mutant(
+        "deletions",
+        "an older page brings a deleted row back",
+        "        _note_gone(connection, going, gone)",
+        "        pass",
+        (f"{TRAPS}::test_nothing_fetched_before_a_deletion_brings_the_row_back",),
+    ),
+    Mutant(
+        "deletions",
+        "a row that is restored stays among the deleted ones",
+        'cursor.execute("DELETE FROM deleted_opportunities WHERE id = ANY(%s)", (restored,))',
+        "pass",
+        (f"{TRAPS}::test_a_record_that_reappears_comes_back",),
+    ),
+    Mutant(
+        "proof",
+        "a mirror that lacks rows is called complete",
+        "if n != self.mirrored[s]]",
+        "if n < self.mirrored[s]]",
+        ("sync/test_cost.py", TRAPS),
+    ),
+    Mutant(
+        "proof",
+        "what has neither date counts in two lists",
+        '"no_end": "ends_at IS NULL AND starts_at IS NOT NULL"',
+        '"no_end": "ends_at IS NULL"',
+        ("sync/test_cost.py", TRAPS),
+    ),
+    Mutant(
+        "proof",
+        "rows that the API does not list where they should be stay",
+        "surplus |= self._read_again(segment, key, span, rows)",
+        "self._read_again(segment, key, span, rows)",
+        ("sync/test_cost.py", "sync/test_settling.py", TRAPS),
+    ),
+    Mutant(
+        "proof",
+        "what cannot be stored makes the mirror incomplete",
+        "refused = len(self._refused.get(name, ()))",
+        "refused = 0",
+        (TRAPS,),
+    ),
+    Mutant(
+        "proof",
+        "half of the list is taken for all of it",
+        "spans += [(left, in_left), ((middle + 1, upper), counted - in_left)]",
+        "spans += [(left, in_left)]",
+        ("sync/test_cost.py",),
+    ),
+    Mutant(
+        "queue",
+        "an API that is down costs events their attempts",
+        '" attempts = attempts - %(blameless)s::int,"',
+        '" attempts = attempts - (%(blameless)s AND false)::int,"',
+        ("web/test_fast_lane.py", "sync/test_queued.py"),
+    ),
+    Mutant(
+        "queue",
+        "a claim that a wrong clock made for a far day is waited for",
+        "\" OR claimed_until > clock_timestamp() + interval '10 min')\"",
+        '")"',
+        ("sync/test_queued.py",),
+    ),
+    Mutant(
+        "queue",
+        "a replayed dead letter dies at its first refusal",
+        "dead_at = NULL, attempts = 0, claimed_until = NULL,",
+        "dead_at = NULL, claimed_until = NULL,",
+        ("web/test_fast_lane.py",),
+    ),
+    Mutant(
+        "queue",
+        "rows do not tell that a webhook refreshed them",
+        '"UPDATE opportunities SET last_webhook_at = clock_timestamp() WHERE id = ANY(%s)"',
+        '"UPDATE opportunities SET synced_at = synced_at WHERE id = ANY(%s)"',
+        ("web/test_fast_lane.py", "defs/test_webhook_refresh.py"),
+    ),
+    Mutant(
+        "queue",
+        "an event that is at fault never becomes a dead letter",
+        "ATTEMPTS = 8",
+        "ATTEMPTS = 8_000",
+        ("web/test_fast_lane.py", "sync/test_queued.py"),
+    ),
+    Mutant(
+        "budget",
+        "walks leave no room for a live refresh",
+        "Lane.WALK: 0.9}",
+        "Lane.WALK: 1.0}",
+        (f"{BUDGET}::test_walks_are_paced_at_nine_tenths_of_the_limit_and_use_it",),
+    ),
+    Mutant(
+        "budget",
+        "the allowance is not cut by a refusal",
+        "greatest(0.7 * level, 0.1)",
+        "greatest(level, 0.1)",
+        (f"{BUDGET}::test_a_refusal_cuts_the_allowance_once_and_time_gives_it_back",),
+    ),
+    Mutant(
+        "budget",
+        "a pause may be of any length",
+        "LONGEST_PAUSE = 900.0",
+        "LONGEST_PAUSE = 90_000_000.0",
+        (
+            f"{BUDGET}::test_no_moment_kept_in_the_row_makes_anybody_wait_for_ever",
+            f"{BUDGET}::test_a_pause_is_no_longer_than_a_quarter_of_an_hour",
+        ),
+    ),
+    Mutant(
+        "budget",
+        "a clock that was set back makes a pause longer",
+        "least(paused_until - back, now",
+        "least(paused_until, now",
+        (
+            f"{BUDGET}::test_a_clock_that_was_set_back_shortens_no_pause_and_makes_nobody_wait_longer",
+        ),
+    ),
+    Mutant(
+        "budget",
+        "calls of half a minute ago are forgotten",
+        "BUCKETS = 61 * _PER_SECOND + 1",
+        "BUCKETS = 31 * _PER_SECOND + 1",
+        ("mirror/test_budget.py",),
+    ),
+    Mutant(
+        "access",
+        "tokens may be guessed without end",
+        "MOST_FAILURES = 10",
+        "MOST_FAILURES = 10_000",
+        (ACCESS,),
+    ),
+    Mutant(
+        "access",
+        "another site may use a person's session",
+        "            refuse_foreign_page(request)\n            return True",
+        "            return True",
+        (ACCESS,),
+    ),
+    Mutant(
+        "access",
+        "another site's script may use the token",
+        "        refuse_foreign_origin(request)\n        return True",
+        "        return True",
+        (ACCESS,),
+    ),
+    Mutant(
+        "access",
+        "logging in may lead to another host",
+        r'if re.fullmatch(r"/(?!/)[\x21-\x5b\x5d-\x7e]*", wanted):',
+        'if wanted.startswith("/"):',
+        (ACCESS,),
+    ),
+    Mutant(
+        "access",
+        "behind TLS the session may travel in clear",
+        'secure=request.url.scheme == "https"',
+        "secure=False",
+        (ACCESS,),
+    ),
+    Mutant(
+        "migrations",
+        "another program's table of our name is not set aside",
+        'set_aside(op.get_bind(), ("walks", "mirror_state"))',
+        "pass",
+        (SCHEMA,),
+    ),
+    Mutant(
+        "migrations",
+        "rows of an older mapping stay as they are",
+        "        if not current:\n            adopt_mapping(database)",
+        "        pass",
+        ("mirror/test_redecode.py",),
+    ),
+    Mutant(
+        "migrations",
+        "an index that people's queries rely on is not made",
+        'op.execute("CREATE INDEX ON opportunities (organisation_id)")',
+        "pass",
+        (SCHEMA,),
+    ),
+    Mutant(
+        "migrations",
+        "a table of another owner is told as a missing right",
+        'if "owner" in said:',
+        "if False:",
+        (SCHEMA,),
+    ),
+    Mutant(
+        "migrations",
+        "views that stand in the way of a migration are not named",
+        "built on it: {' '.join((error.diag.message_detail or '').split())} Drop those, ",
+        "built on it. Drop those, ",
+        (SCHEMA,),
+    ),
+)
+
+
+def place_of(mutant: Mutant, project: Path) -> Path:
+    """The file that holds what the mutant replaces. Raises TextIsGone unless that is there once."""
+    found = [
+        (path, count)
+        for path in sorted((project / PACKAGE).rglob("*.*"))
+        if path.suffix in (".py", ".sql") and (count := path.read_text().count(mutant.old))
+    ]
+    if [count for _, count in found] != [1]:
+        raise TextIsGone(
+            f"{mutant.area}: {mutant.fault}: {mutant.old!r} stands "
+            f"{'nowhere' if not found else 'in ' + ', '.join(f'{p} ({n})' for p, n in found)}"
+        )
+    return found[0][0]
+
+
+@contextmanager
+def copy_of(project: Path) -> Iterator[Path]:
+    """The code, the tests and what they read, in a folder of their own."""
+    # Not below a folder that only its owner may enter: servers run as users of their own.
+    with tempfile.TemporaryDirectory(prefix="rms-mutants-") as name:
+        folder = Path(name) / "project"
+        left_out = shutil.ignore_patterns(".*", "__pycache__", "storage", "logs", "history")
+        shutil.copytree(project, folder, ignore=left_out)
+        for hidden in (".env.example", ".ci"):
+            source = project / hidden
+            if source.is_dir():
+                shutil.copytree(source, folder / hidden)
+            elif source.exists():
+                shutil.copy(source, folder / hidden)
+        yield folder
+
+
+def survives(mutant: Mutant, folder: Path) -> bool:
+    """Whether the tests named for the mutant pass with it. `folder` is a copy, and is put back."""
+    path = place_of(mutant, folder)
+    whole = path.read_text()
+    path.write_text(whole.replace(mutant.old, mutant.new))
+    try:
+        return passes(mutant.tests, folder)
+    finally:
+        path.write_text(whole)
+
+
+def passes(tests: Sequence[str], folder: Path) -> bool:
+    """Whether these tests pass in `folder`. Raises RuntimeError when they cannot be run at all."""
+    named = [f"{PACKAGE}_tests/{t}" for t in tests]
+    there = [t for t in named if (folder / t.partition("::")[0]).exists()]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-n0", "-x", "-q", "-p", "no:cacheprovider", *there],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    if done.returncode not in (0, 1) or not there:
+        raise RuntimeError(f"{named} cannot be run:\n{done.stdout[-3_000:]}{done.stderr[-2_000:]}")
+    return done.returncode == 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--area", help="only the mutants of one area")
+    parser.add_argument("--only", type=int, help="only the mutant with this number")
+    parser.add_argument("--of", type=Path, default=PROJECT, help="the checkout to put them into")
+    asked = parser.parse_args()
+    survivors = 0
+    with copy_of(asked.of) as folder:
+        for number, mutant in enumerate(MUTANTS, 1):
+            if asked.area not in (None, mutant.area) or asked.only not in (None, number):
+                continue
+            began = time.monotonic()
+            try:
+                survived = survives(mutant, folder)
+                word = "SURVIVED" if survived else "killed"
+            except TextIsGone as error:
+                survived, word = True, f"TEXT IS GONE ({error})"
+            survivors += survived
+            took = time.monotonic() - began
+            sys.stdout.write(
+                f"{number:>2} {mutant.area:<10} {mutant.fault}: {word} ({took:.0f} s)\n"
+            )
+            sys.stdout.flush()
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
