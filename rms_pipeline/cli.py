@@ -82,7 +82,7 @@ def up(
     Ctrl-C ends it all. --host is for the web service: Dagster's UI, which has no password, stays on
     this machine.
     """
-    current = prepare()
+    current = prepare(instance=True)
     announce_sandbox(current)
     from rms_pipeline.up import Ports, run_everything
 
@@ -102,7 +102,7 @@ def web(
     """Serve the dashboard, the sync API, the webhook receiver and the fast lane.
 
     `up` starts it too."""
-    current = prepare()
+    current = prepare(instance=True)
     announce_sandbox(current)
     from rms_pipeline.web.server import serve
 
@@ -128,7 +128,7 @@ def doctor(
 @app.command()
 def migrate() -> None:
     """Bring our tables and Dagster's storage to this version's shape."""
-    current = prepare()
+    current = prepare(instance=True)
     from rms_pipeline.defs.instance_storage import upgrade_storage
     from rms_pipeline.mirror import schema
     from rms_pipeline.mirror.embedded import open_database
@@ -150,7 +150,7 @@ def rebuild() -> None:
 
     For when the mapping was mended, or rows were damaged.
     """
-    prepare()
+    prepare(instance=True)
     from rms_pipeline.foreground import run_rebuild
 
     done = run_rebuild(err)

@@ -3,6 +3,7 @@
 from rich.console import Console
 
 from rms_pipeline import settings as config
+from rms_pipeline.project_files import lay_out
 from rms_pipeline.settings import Settings, set_environment
 
 out = Console()
@@ -19,9 +20,16 @@ def announce_sandbox(current: Settings) -> None:
         )
 
 
-def prepare() -> config.Settings:
-    """Settings, checked; and Dagster told where its instance is configured."""
+def prepare(*, instance: bool = False) -> config.Settings:
+    """Settings, checked; and Dagster told where its instance is configured.
+
+    With `instance`, for a command that uses it, what Dagster needs in an empty folder is made.
+    """
     current = config.settings()
+    current.demand_dagster_home()
+    if instance:
+        for made in lay_out(current.project_folder):
+            err.print(f"Made {made}, which Dagster needs.", highlight=False)
     # Dagster itself reads no .env.
     set_environment({"DAGSTER_HOME": str(current.dagster_home or current.project_folder)})
     return config.settings()

@@ -124,6 +124,12 @@ def _ask(url: str, query: str, variables: dict[str, Any] | None = None) -> dict[
     return data
 
 
+def loaded_locations(url: str) -> set[str]:
+    """The names of the code locations that Dagster at `url` knows. Raises DagsterUnavailable."""
+    found = _ask(url, _LOCATIONS)["workspaceOrError"].get("locationEntries", [])
+    return {str(entry["name"]) for entry in found}
+
+
 def _why_not_loaded(url: str) -> str | None:
     """What keeps our code from being loaded; None while it loads, and when it is."""
     found = _ask(url, _LOCATIONS)["workspaceOrError"].get("locationEntries", [])

@@ -47,11 +47,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
             housekeeping.housekeeping,
             rebuilding.rebuild,
         ],
-        schedules=[
-            schedules.incremental_sync,
-            schedules.reconciliation,
-            schedules.housekeeping_schedule,
-        ],
+        schedules=schedules.schedules(settings().time_zone),
         sensors=[webhook_refresh.webhook_refresh_sensor, business_events.business_events_sensor],
         resources={
             "mirror": MirrorResource(),

@@ -13,6 +13,7 @@ import dagster as dg
 from rich.console import Console
 
 from rms_pipeline.definitions import build_defs
+from rms_pipeline.defs.instance_storage import demand_history_here
 from rms_pipeline.defs.run_lock import fail_dead_runs
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.database import Database
@@ -72,6 +73,7 @@ def _run(
     """The run's id, and its result whether or not it succeeded. A terminal shows its progress."""
     signal.signal(signal.SIGTERM, _interrupt)
     with dg.DagsterInstance.get() as instance:
+        demand_history_here(instance)
         fail_dead_runs(database, instance)
         job = build_defs().resolve_job_def(job_name)
         run_id = str(uuid.uuid4())

@@ -22,6 +22,7 @@ from rms_pipeline.postgres_urls import normalise_postgres_url
 
 CURRENT_RMS_BASE_URL = "https://api.current-rms.com/api/v1"
 DAGSTER_PORT, WEB_PORT, SANDBOX_PORT = 3000, 8400, 8401
+PROJECT_FILES = ("dagster.yaml", "workspace.yaml")
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 _EXAMPLES = {
@@ -32,6 +33,7 @@ _EXAMPLES = {
     "POSTGRES_URL": "postgresql://rms:password@db.example.com:5432/rms",
     "POSTGRES_URL_NON_POOLING": "postgresql://rms:password@db.example.com:5432/rms",
     "RMS_DAGSTER_URL": "http://127.0.0.1:3000",
+    "DAGSTER_HOME": "/opt/rms_pipeline",
     "RMS_SYNC_DAYS_BACK": "30",
     "RMS_SYNC_DAYS_AHEAD": "365",
     "RMS_TIME_ZONE": "Europe/London",
@@ -54,6 +56,8 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_file=".env",
+        # Editors of Windows put a mark in front, which would become part of the first name.
+        env_file_encoding="utf-8-sig",
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
@@ -202,13 +206,40 @@ class Settings(BaseSettings):
             return Path("/var/lib/rms-pipeline")
         return self.project_folder / ".rms"
 
+    def demand_dagster_home(self) -> None:
+        """Raises SettingsError when DAGSTER_HOME is set and holds no instance.
+
+        Dagster takes any folder, and without a `dagster.yaml` there quietly keeps its history in
+        files, where no other process finds it. For our own command only: a code server of somebody
+        else's Dagster may know its instance in another way.
+        """
+        folder = self.dagster_home
+        if folder is None:
+            return
+        if not folder.is_absolute():
+            problem = f"is not an absolute path: {folder}. Write it from the root on"
+        elif not folder.is_dir():
+            problem = f"is no folder: {folder}. Make it and copy dagster.yaml into it"
+        elif not (folder / "dagster.yaml").is_file():
+            problem = f"has no dagster.yaml in it: {folder}. Copy the one of this project there"
+        else:
+            return
+        raise SettingsError(
+            f"DAGSTER_HOME {problem}, or leave the variable out to use the working folder. "
+            f"Example: DAGSTER_HOME={_EXAMPLES['DAGSTER_HOME']}"
+        )
+
     @property
     def project_folder(self) -> Path:
-        """The folder with `workspace.yaml`: the working folder, else where the package stands."""
+        """The folder with `workspace.yaml`: the working folder, else where the package stands.
+
+        The working folder too where the package was installed without its project: `up` and the
+        commands that sync make there what is missing (`project_files`).
+        """
         working = Path.cwd()
         checkout = Path(__file__).resolve().parent.parent
         for folder in (working, checkout):
-            if (folder / "workspace.yaml").exists() and (folder / "dagster.yaml").exists():
+            if all((folder / name).exists() for name in PROJECT_FILES):
                 return folder
         return working
 
@@ -224,6 +255,8 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as error:
         raise SettingsError("\n".join(_explain(e) for e in error.errors())) from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise _unreadable_dotenv(error) from None
 
 
 @lru_cache(maxsize=1)
@@ -237,7 +270,11 @@ def child_environment(**changes: str | None) -> dict[str, str]:
 
     What only our `.env` says is in it too: the child may be started in another folder.
     """
-    kept = {name: value for name, value in dotenv_values(".env").items() if value is not None}
+    try:
+        found = dotenv_values(".env", encoding="utf-8-sig")
+    except (UnicodeDecodeError, OSError) as error:
+        raise _unreadable_dotenv(error) from None
+    kept = {name: value for name, value in found.items() if value is not None}
     environment = kept | dict(os.environ)
     for name, value in changes.items():
         if value is None:
@@ -245,6 +282,19 @@ def child_environment(**changes: str | None) -> dict[str, str]:
         else:
             environment[name] = value
     return environment
+
+
+def _unreadable_dotenv(error: UnicodeDecodeError | OSError) -> SettingsError:
+    place = Path(".env").absolute()
+    if isinstance(error, UnicodeDecodeError):
+        return SettingsError(
+            f"{place} is not text in UTF-8 (byte {error.start + 1} is not). Save it as UTF-8 in "
+            "your editor, or write it again."
+        )
+    return SettingsError(
+        f"{place} cannot be read ({error.strerror}). Let the user of this process read it, or move "
+        "it away."
+    )
 
 
 def set_environment(values: Mapping[str, str]) -> None:

@@ -43,7 +43,7 @@ def sync_incremental(as_json: AsJson = False) -> None:
 
 
 def _sync(job: str, as_json: bool, ops: dict[str, dict[str, Any]]) -> None:
-    current = prepare()
+    current = prepare(instance=True)
     announce_sandbox(current)
     from rms_pipeline.foreground import print_json, run_sync
 
@@ -74,7 +74,7 @@ def refresh(
     as_json: AsJson = False,
 ) -> None:
     """Fetch these opportunities now, and whatever webhooks are waiting."""
-    current = prepare()
+    current = prepare(instance=True)
     announce_sandbox(current)
     from rms_pipeline.foreground import print_json, run_sync
 

@@ -113,6 +113,8 @@ def test_where_dagster_keeps_its_configuration_may_stand_in_a_dotenv_file(
 ) -> None:
     monkeypatch.setenv("DAGSTER_HOME", "put back afterwards")
     monkeypatch.delenv("DAGSTER_HOME")
+    (tmp_path / "dagster").mkdir()
+    (tmp_path / "dagster" / "dagster.yaml").touch()
     (tmp_path / ".env").write_text(f"DAGSTER_HOME={tmp_path}/dagster\n")
     settings.cache_clear()
     assert prepare().dagster_home == tmp_path / "dagster"

@@ -8,9 +8,11 @@ from typing import Any
 
 import sqlalchemy
 from dagster import DagsterInstance
+from dagster._core.instance.ref import InstanceRef
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres.storage import DagsterPostgresStorage
 
+from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.history_view import DAGSTER_SCHEMA, has_dagsters_tables
@@ -23,6 +25,14 @@ from rms_pipeline.mirror.schema import (
 )
 from rms_pipeline.postgres_urls import with_search_path
 from rms_pipeline.settings import settings
+
+ADVICE = (
+    "Put the part `storage:` of this project's dagster.yaml into yours, or leave DAGSTER_HOME out."
+)
+
+
+class StoredElsewhere(RmsPipelineError):
+    """Dagster's history is not in the mirror's database."""
 
 
 class MirrorPostgresStorage(DagsterPostgresStorage):
@@ -72,6 +82,22 @@ def upgrade_storage(database: Database) -> None:
             take_down_history_view(database)
         instance.upgrade()
         bring_up_to_date(database)
+
+
+def keeps_history_here(instance: InstanceRef) -> bool:
+    """Whether the runs of an instance, which need not be opened for it, are in the mirror's
+    database, where `sync_metadata` shows them."""
+    storage = instance.storage_data
+    return storage is not None and storage.class_name == MirrorPostgresStorage.__name__
+
+
+def demand_history_here(instance: DagsterInstance) -> None:
+    """Raises StoredElsewhere unless `sync_metadata` shows the runs of `instance`."""
+    if not keeps_history_here(instance.get_ref()):
+        raise StoredElsewhere(
+            f"The Dagster of {instance.root_directory} keeps its history elsewhere than in the "
+            f"mirror's database, so that syncs could not be found again. {ADVICE}"
+        )
 
 
 def _engine_of(url: str) -> sqlalchemy.Engine:

@@ -33,36 +33,43 @@ def _reason_to_skip(
     return reason_to_skip(under_way, needs_full_sync=needs_full_sync, has_full_sync=full)
 
 
-@dg.schedule(
-    name="incremental_sync",
-    job_name=INCREMENTAL,
-    cron_schedule="*/15 * * * *",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every 15 minutes: what changed since the last sync.",
-)
-def incremental_sync(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    reason = _reason_to_skip(context.instance, [INCREMENTAL, *FULL_SYNCS], needs_full_sync=True)
-    return dg.SkipReason(reason) if reason else dg.RunRequest()
+def schedules(time_zone: str) -> list[dg.ScheduleDefinition]:
+    """All of them, by the clocks of `time_zone`: the nightly ones are to run in the company's own
+    night."""
+    running = dg.DefaultScheduleStatus.RUNNING
 
+    @dg.schedule(
+        name="incremental_sync",
+        job_name=INCREMENTAL,
+        cron_schedule="*/15 * * * *",
+        execution_timezone=time_zone,
+        default_status=running,
+        description="Every 15 minutes: what changed since the last sync.",
+    )
+    def incremental_sync(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        reason = _reason_to_skip(context.instance, [INCREMENTAL, *FULL_SYNCS], needs_full_sync=True)
+        return dg.SkipReason(reason) if reason else dg.RunRequest()
 
-@dg.schedule(
-    name="reconciliation",
-    job_name="reconciliation",
-    cron_schedule="20 2 * * *",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every night at 02:20 UTC: a full sync, with deletions and the proof that the "
-    "mirror is complete.",
-)
-def reconciliation(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    # It has one tick a day, and rather waits for an incremental sync than for tomorrow.
-    reason = _reason_to_skip(context.instance, FULL_SYNCS, needs_full_sync=False)
-    return dg.SkipReason(reason) if reason else dg.RunRequest()
+    @dg.schedule(
+        name="reconciliation",
+        job_name="reconciliation",
+        cron_schedule="20 2 * * *",
+        execution_timezone=time_zone,
+        default_status=running,
+        description=f"Every night at 02:20 ({time_zone}): a full sync, with deletions and the "
+        "proof that the mirror is complete.",
+    )
+    def reconciliation(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        # It has one tick a day, and rather waits for an incremental sync than for tomorrow.
+        reason = _reason_to_skip(context.instance, FULL_SYNCS, needs_full_sync=False)
+        return dg.SkipReason(reason) if reason else dg.RunRequest()
 
-
-housekeeping_schedule = dg.ScheduleDefinition(
-    name="housekeeping",
-    job=housekeeping,
-    cron_schedule="50 3 * * *",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every night at 03:50 UTC: forgets old runs, faults and events.",
-)
+    nightly = dg.ScheduleDefinition(
+        name="housekeeping",
+        job=housekeeping,
+        cron_schedule="50 3 * * *",
+        execution_timezone=time_zone,
+        default_status=running,
+        description=f"Every night at 03:50 ({time_zone}): forgets old runs, faults and events.",
+    )
+    return [incremental_sync, reconciliation, nightly]

@@ -29,6 +29,7 @@ _CHECKS = (
     _Check("database", databases.check_database),
     _Check("rights", databases.check_rights, "a database"),
     _Check("tables", databases.check_tables, "a database"),
+    _Check("account", databases.check_account, "a database"),
     _Check("pooler", databases.check_pooler, "a database"),
     _Check("credentials", accounts.check_credentials),
     _Check("clock", accounts.check_clock),
@@ -38,9 +39,11 @@ _CHECKS = (
     _Check("storage", databases.check_storage, "the tables"),
     _Check("syncs", syncs.check_syncs, "the tables"),
     _Check("completeness", syncs.check_certificate, "the tables"),
+    _Check("history", dagsters.check_history),
     _Check("runs", dagsters.check_runs, "the tables"),
     _Check("daemon", dagsters.check_daemon, "the tables"),
     _Check("automation", dagsters.check_automation, "the tables"),
+    _Check("webserver", dagsters.check_webserver),
 )
 
 

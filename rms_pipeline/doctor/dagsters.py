@@ -5,10 +5,13 @@ from collections.abc import Iterator
 
 import dagster as dg
 from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.instance.ref import InstanceRef
 from dagster._core.scheduler.instigation import InstigatorStatus
 
-from rms_pipeline.dagster_api import LOCATION
+from rms_pipeline import dagster_api
+from rms_pipeline.dagster_api import LOCATION, DagsterUnavailable
 from rms_pipeline.definitions import build_defs
+from rms_pipeline.defs.instance_storage import ADVICE, keeps_history_here
 from rms_pipeline.defs.run_launcher import WorkerLockCheck
 from rms_pipeline.defs.run_lock import dead_runs
 from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
@@ -17,6 +20,49 @@ _QUEUED_TOO_LONG = 600.0
 # The daemon writes one every 30 s.
 _HEARTBEAT_WITHIN = 120.0
 _START = "Start it with `rms-pipeline up` (or `dagster dev`)."
+
+
+def check_history(exam: Examination) -> Iterator[Finding]:
+    """Whether Dagster keeps its runs where `sync_metadata` shows them."""
+    home = exam.settings.dagster_home or exam.settings.project_folder
+    if not (home / "dagster.yaml").exists():
+        found = f"{home} has no dagster.yaml, so Dagster has no instance here yet."
+        yield warning("history", found, "Start `rms-pipeline up` here: it makes one.")
+    elif keeps_history_here(InstanceRef.from_dir(str(home))):
+        yield fine("history", "Dagster keeps its runs in the mirror's database.")
+    else:
+        yield problem(
+            "history",
+            f"The Dagster of {home} keeps its runs elsewhere than in the mirror's database: "
+            "sync_metadata cannot show them, and no sync can be told from another.",
+            ADVICE,
+        )
+
+
+def check_webserver(exam: Examination) -> Iterator[Finding]:
+    """Whether RMS_DAGSTER_URL leads to the Dagster of this project, where that can be expected."""
+    url = exam.settings.dagster_url
+    try:
+        locations = dagster_api.loaded_locations(url)
+    except DagsterUnavailable as error:
+        if "dagster_url" in exam.settings.model_fields_set:
+            yield problem("webserver", f"RMS_DAGSTER_URL is wrong, or Dagster is down: {error}")
+        else:
+            yield fine(
+                "webserver",
+                f"No Dagster webserver at {url}; `rms-pipeline up` starts one. Until then nobody "
+                "can start syncs from the dashboard.",
+            )
+        return
+    if LOCATION in locations:
+        yield fine("webserver", f"Dagster at {url} has the jobs of this project.")
+    else:
+        there = ", ".join(sorted(locations)) or "nothing"
+        yield problem(
+            "webserver",
+            f"Dagster at {url} has not loaded this project; it has {there}.",
+            "Set RMS_DAGSTER_URL to where this project's Dagster is, or stop the other one.",
+        )
 
 
 def check_runs(exam: Examination) -> Iterator[Finding]:

@@ -4,13 +4,17 @@ from collections.abc import Iterator
 
 from psycopg2.extensions import quote_ident
 
+from rms_pipeline.account import account_name
 from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
+from rms_pipeline.mirror.descriptions import TABLES
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.history_view import has_history_view
+from rms_pipeline.mirror.ownership import mirrored_account
 from rms_pipeline.mirror.redecode import is_mapping_current
 from rms_pipeline.mirror.schema import HEAD, current_version
 from rms_pipeline.mirror.session_probe import probe_session
 from rms_pipeline.mirror.sizes import measure
+from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
 
 _GB = 1_000_000_000
 _SHOWN_TABLES = 3
@@ -41,6 +45,26 @@ def check_rights(exam: Examination) -> Iterator[Finding]:
         user, name = (quote_ident(part, cursor) for part in row[:2])
         in_public, in_dagster, has_dagster, temporary = row[2:]
         ready = current_version(connection) == HEAD
+        cursor.execute(
+            "SELECT t FROM unnest(%s::text[]) AS t WHERE to_regclass(t) IS NOT NULL AND NOT ("
+            "has_table_privilege(t, 'SELECT') AND has_table_privilege(t, 'INSERT')"
+            " AND has_table_privilege(t, 'UPDATE') AND has_table_privilege(t, 'DELETE'))",
+            (list(TABLES),),
+        )
+        unwritable = [row[0] for row in cursor.fetchall()]
+    if unwritable:
+        schema = exam.reached.schema
+        more = ", ..." if len(unwritable) > _SHOWN_TABLES else ""
+        some = ", ".join(unwritable[:_SHOWN_TABLES]) + more
+        yield problem(
+            "rights",
+            f"{user} may not write to {len(unwritable)} of the mirror's tables ({some}), so no "
+            "sync can store anything.",
+            "Use the user that made them in POSTGRES_URL; or, as their owner: "
+            f"GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {user}; "
+            f"GRANT ALL ON ALL SEQUENCES IN SCHEMA {schema} TO {user};",
+        )
+        return
     grants = []
     if not in_public:
         grants.append(f"GRANT CREATE ON SCHEMA public TO {user};")
@@ -66,6 +90,12 @@ def check_tables(exam: Examination) -> Iterator[Finding]:
         version = current_version(connection)
         view = has_history_view(connection)
         mapped = version == HEAD and is_mapping_current(connection)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT t FROM unnest(%s::text[]) AS t WHERE to_regclass(t) IS NULL",
+                (list(TABLES),),
+            )
+            missing = [row[0] for row in cursor.fetchall()]
     if version is None:
         found = "This database holds no mirror yet."
         yield warning("tables", found, "Run `rms-pipeline up` or `rms-pipeline sync initial`.")
@@ -78,12 +108,44 @@ def check_tables(exam: Examination) -> Iterator[Finding]:
     elif version != HEAD or not view:
         lacking = f"of an older version (schema {version}, not {HEAD})" if view else "not complete"
         yield warning("tables", f"The tables are {lacking}.", "Run `rms-pipeline migrate`.")
+    elif missing:
+        yield problem(
+            "tables",
+            f"Tables are missing: {', '.join(missing)}. Somebody dropped them, or a backup came "
+            "back without them.",
+            "Restore them from a backup. Or start again: empty this database, or use another one "
+            "(POSTGRES_URL), and run `rms-pipeline sync initial`.",
+        )
     elif not mapped:
         found = "The rows were filled by another version's mapping of records to columns."
         yield warning("tables", found, "Run `rms-pipeline migrate`: it makes them again.")
     else:
         exam.tables_ready = True
         yield fine("tables", f"Schema {HEAD}, and the history of syncs, are there.")
+
+
+def check_account(exam: Examination) -> Iterator[Finding]:
+    """Whether the mirror is of the account that is configured."""
+    with exam.reached.session() as connection:
+        owner = mirrored_account(connection) if current_version(connection) else None
+    account = account_name(exam.settings)
+    if owner is None:
+        yield fine("account", f"The mirror is nobody's yet; it will be that of {account}.")
+    elif owner == account:
+        yield fine("account", f"The mirror is of {account}.")
+    elif owner == SANDBOX_SUBDOMAIN:
+        found = "The mirror holds the sandbox's invented opportunities."
+        yield warning("account", found, f"The next sync makes room for those of {account}.")
+    else:
+        wanted = f"CURRENT_RMS_SUBDOMAIN is {account}"
+        if exam.settings.uses_sandbox:
+            wanted = "no account is configured"
+        yield problem(
+            "account",
+            f"This database mirrors the account {owner}, but {wanted}: no sync goes into it.",
+            f"Set CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY to those of {owner}, or use "
+            "another database (POSTGRES_URL).",
+        )
 
 
 def check_pooler(exam: Examination) -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """Connections to the mirror's database, and what has to hold before it is used."""
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -50,10 +51,7 @@ class Database:
                 "Compare it with postgresql://user:password@host:5432/database?sslmode=require."
             ) from None
         except psycopg2.Error as error:
-            raise DatabaseError(
-                f"No connection to PostgreSQL: {' '.join(str(error).split())} "
-                "Check POSTGRES_URL, and that the server is up and lets this machine in."
-            ) from None
+            raise DatabaseError(_no_connection(" ".join(str(error).split()))) from None
         if connection.server_version < OLDEST_SERVER:
             version = connection.server_version // 10_000
             connection.close()
@@ -89,6 +87,54 @@ class Database:
         """
         with self.session() as connection:
             return clock_of(connection)
+
+
+# What servers and libpq say when they let nobody in, and what to do about it. The first that fits.
+_REMEDIES = (
+    (
+        r'database "(?P<name>[^"]*)" does not exist',
+        "Create it, as an administrator of the server: CREATE DATABASE {name}; or name another one "
+        "in POSTGRES_URL.",
+    ),
+    (
+        r'role "(?P<name>[^"]*)" does not exist',
+        "Create it, as an administrator of the server: CREATE ROLE {name} LOGIN PASSWORD '...'; or "
+        "name another user in POSTGRES_URL.",
+    ),
+    (
+        "password authentication failed|no password supplied",
+        "Check the user and the password in POSTGRES_URL (special characters are percent-encoded: "
+        "@ is %40).",
+    ),
+    (
+        "no pg_hba.conf entry",
+        "The server does not let this user in from this machine, or not without TLS: add "
+        "?sslmode=require to POSTGRES_URL, or have its administrator allow it in pg_hba.conf.",
+    ),
+    (
+        "could not translate host name|Name or service not known",
+        "Check the host in POSTGRES_URL.",
+    ),
+    (
+        "remaining connection slots|too many (connections|clients)",
+        "All connections of the server are in use: end what needs none, or raise max_connections.",
+    ),
+    (
+        "permission denied for database",
+        "As an administrator of the database: GRANT CONNECT ON DATABASE <database> TO <user>;",
+    ),
+    ("server does not support SSL", "Take sslmode out of POSTGRES_URL, or have TLS switched on."),
+    ("starting up|shutting down|recovery mode", "Wait a moment, and try again."),
+)
+
+
+def _no_connection(said: str) -> str:
+    advice = "Check POSTGRES_URL, and that the server is up and lets this machine in."
+    for pattern, remedy in _REMEDIES:
+        if found := re.search(pattern, said):
+            advice = remedy.format(**found.groupdict())
+            break
+    return f"No connection to PostgreSQL: {said.rstrip('.')}. {advice}"
 
 
 def clock_of(connection: Connection) -> Callable[[], datetime]:

@@ -12,14 +12,20 @@ _EMPTIED = (
 
 def demand_mirror_of(connection: Connection, account: str) -> None:
     """Raises DatabaseError when the mirror has become another account's meanwhile. Commits."""
+    owner = mirrored_account(connection)
+    if owner is not None and owner != account:
+        raise DatabaseError(
+            f"This database now mirrors the account {owner}, so nothing of {account} goes into it."
+        )
+
+
+def mirrored_account(connection: Connection) -> str | None:
+    """Whose mirror this is, None while it is nobody's yet. Commits."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT value FROM mirror_state WHERE name = 'account'")
         row = cursor.fetchone()
     connection.commit()
-    if row is not None and row[0] != account:
-        raise DatabaseError(
-            f"This database now mirrors the account {row[0]}, so nothing of {account} goes into it."
-        )
+    return row[0] if row else None
 
 
 def claim_mirror(database: Database, account: str, *, sandbox: str) -> bool:

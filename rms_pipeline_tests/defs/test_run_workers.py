@@ -14,7 +14,7 @@ from dagster._core.launcher import CheckRunHealthResult, RunLauncher, WorkerStat
 from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 
 from rms_pipeline.definitions import build_defs
-from rms_pipeline.defs import run_lock, schedules
+from rms_pipeline.defs import run_lock
 from rms_pipeline.defs.assets import SYNC_TYPE_TAG
 from rms_pipeline.defs.celery_launcher import LockedCeleryRunLauncher
 from rms_pipeline.defs.resources import CurrentRmsResource
@@ -191,12 +191,12 @@ def test_a_run_that_nobody_started_keeps_no_sync_of_its_kind_from_starting(
     sync_run(instance, status)
     with database.session() as connection:
         assert running_sync(connection) is not None
-    assert "initial_sync is running" in decide(schedules.reconciliation, instance)
+    assert "initial_sync is running" in decide("reconciliation", instance)
     query(
         database,
         "UPDATE dagster.runs SET update_timestamp = update_timestamp - interval '61 s' RETURNING 1",
     )
-    assert decide(schedules.reconciliation, instance) == "run"
+    assert decide("reconciliation", instance) == "run"
     with database.session() as connection:
         assert running_sync(connection) is None
 
@@ -207,7 +207,7 @@ def test_a_command_that_was_killed_before_its_run_had_started_blocks_nothing(
     run = sync_run(instance, NOT_STARTED)
     kill_worker_of(database, run.run_id)
     monkeypatch.setattr(run_lock, "GRACE", timedelta(0))
-    assert decide(schedules.reconciliation, instance) == "run"
+    assert decide("reconciliation", instance) == "run"
     assert fail_dead_runs(database, instance) == [run.run_id]
 
 
@@ -217,7 +217,7 @@ def test_a_run_that_starts_slowly_but_lives_is_under_way(
     run = sync_run(instance, NOT_STARTED)
     query(database, "UPDATE dagster.runs SET update_timestamp = 'epoch' RETURNING 1")
     with announced(database, run.run_id):
-        assert "initial_sync is running" in decide(schedules.reconciliation, instance)
+        assert "initial_sync is running" in decide("reconciliation", instance)
 
 
 class _SaysDone(RunLauncher):

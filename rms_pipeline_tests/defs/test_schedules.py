@@ -1,15 +1,16 @@
 """When syncs start by themselves, and why they do not."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
 from dagster._core.scheduler.instigation import InstigatorType, TickStatus
+from dagster._utils.schedules import schedule_execution_time_iterator
 
 from rms_pipeline.definitions import build_defs
-from rms_pipeline.defs import schedules
-from rms_pipeline.defs.schedules import reason_to_skip
+from rms_pipeline.defs.schedules import reason_to_skip, schedules
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.sandbox import SandboxServer
 from rms_pipeline.settings import settings
@@ -19,8 +20,9 @@ from rms_pipeline_tests.rows import query
 __all__ = ["instance", "sandbox"]
 
 
-def decide(schedule: dg.ScheduleDefinition, instance: dg.DagsterInstance) -> str:
+def decide(name: str, instance: dg.DagsterInstance) -> str:
     """ "run", or the reason for which not."""
+    schedule = build_defs().resolve_schedule_def(name)
     with dg.build_schedule_context(instance=instance) as context:
         data = schedule.evaluate_tick(context)
     return "run" if data.run_requests else str(data.skip_message)
@@ -29,10 +31,10 @@ def decide(schedule: dg.ScheduleDefinition, instance: dg.DagsterInstance) -> str
 def test_an_incremental_sync_is_skipped_with_a_reason_until_a_full_one_has_completed(
     instance: dg.DagsterInstance,
 ) -> None:
-    assert "No full sync" in decide(schedules.incremental_sync, instance)
-    assert decide(schedules.reconciliation, instance) == "run"
+    assert "No full sync" in decide("incremental_sync", instance)
+    assert decide("reconciliation", instance) == "run"
     materialize(instance)
-    assert decide(schedules.incremental_sync, instance) == "run"
+    assert decide("incremental_sync", instance) == "run"
 
 
 def test_a_scheduled_sync_is_skipped_with_a_reason_while_one_is_running(
@@ -41,10 +43,10 @@ def test_a_scheduled_sync_is_skipped_with_a_reason_while_one_is_running(
     materialize(instance)
     job = build_defs().resolve_job_def("initial_sync")
     run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
-    for schedule in (schedules.incremental_sync, schedules.reconciliation):
+    for schedule in ("incremental_sync", "reconciliation"):
         assert "initial_sync is running" in decide(schedule, instance)
     instance.report_run_failed(run)
-    assert decide(schedules.incremental_sync, instance) == "run"
+    assert decide("incremental_sync", instance) == "run"
 
 
 def test_reconciliation_has_one_tick_a_day_and_gives_it_up_to_no_incremental_sync(
@@ -53,21 +55,65 @@ def test_reconciliation_has_one_tick_a_day_and_gives_it_up_to_no_incremental_syn
     materialize(instance)
     job = build_defs().resolve_job_def("incremental_sync")
     instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
-    assert "incremental_sync is running" in decide(schedules.incremental_sync, instance)
-    assert decide(schedules.reconciliation, instance) == "run"
+    assert "incremental_sync is running" in decide("incremental_sync", instance)
+    assert decide("reconciliation", instance) == "run"
 
 
 def test_a_walk_that_landed_and_was_never_merged_is_no_full_sync(
     instance: dg.DagsterInstance,
 ) -> None:
     materialize(instance, "raw_rms_pages")
-    assert "No full sync" in decide(schedules.incremental_sync, instance)
+    assert "No full sync" in decide("incremental_sync", instance)
 
 
 @pytest.mark.parametrize("name", ["incremental_sync", "reconciliation", "housekeeping"])
 def test_a_schedule_is_on_by_default(name: str) -> None:
     schedule = build_defs().resolve_schedule_def(name)
     assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+
+
+def ticks(name: str, time_zone: str, after: datetime, days: int) -> list[datetime]:
+    """When the schedule runs, by the clock of `time_zone`."""
+    schedule = next(s for s in schedules(time_zone) if s.name == name)
+    until = after + timedelta(days=days)
+    found = []
+    zone = schedule.execution_timezone
+    for moment in schedule_execution_time_iterator(after.timestamp(), schedule.cron_schedule, zone):
+        if moment >= until:
+            break
+        found.append(moment.astimezone(ZoneInfo(time_zone)))
+    return found
+
+
+@pytest.mark.parametrize("time_zone", ["UTC", "Australia/Sydney", "America/Los_Angeles"])
+@pytest.mark.parametrize(("name", "at"), [("reconciliation", (2, 20)), ("housekeeping", (3, 50))])
+def test_the_nightly_schedules_run_in_the_companys_own_night(
+    name: str, at: tuple[int, int], time_zone: str
+) -> None:
+    found = ticks(name, time_zone, datetime(2026, 11, 20, tzinfo=UTC), days=5)
+    assert [(t.hour, t.minute) for t in found] == [at] * 5
+
+
+@pytest.mark.parametrize(
+    "change", [datetime(2026, 10, 25, tzinfo=UTC), datetime(2027, 3, 28, tzinfo=UTC)]
+)
+def test_a_night_in_which_the_clocks_change_has_one_full_sync(change: datetime) -> None:
+    """In Berlin 02:20 comes twice on the one day, and not at all on the other."""
+    found = ticks("reconciliation", "Europe/Berlin", change - timedelta(days=1), days=3)
+    assert len({t.date() for t in found}) == len(found) == 3
+
+
+def test_the_time_zone_of_the_settings_is_that_of_the_schedules(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RMS_TIME_ZONE", "Australia/Sydney")
+    settings.cache_clear()
+    for name in ("incremental_sync", "reconciliation", "housekeeping"):
+        schedule = build_defs().resolve_schedule_def(name)
+        assert schedule.execution_timezone == "Australia/Sydney"
+        assert name == "incremental_sync" or "(Australia/Sydney)" in str(schedule.description)
+    monkeypatch.undo()
+    settings.cache_clear()
 
 
 def test_all_that_is_running_is_named() -> None:
@@ -116,7 +162,7 @@ def test_housekeeping_forgets_old_runs_but_never_the_watermark(
     # What a run printed lies in files, which its deletion leaves.
     printed = Path(instance.storage_directory())
     assert {run for run in runs if (printed / run).exists()} == kept
-    assert decide(schedules.incremental_sync, instance) == "run"
+    assert decide("incremental_sync", instance) == "run"
 
 
 def test_housekeeping_forgets_what_dagster_keeps_of_no_run_and_of_runs_that_are_gone(

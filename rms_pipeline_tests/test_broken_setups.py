@@ -1,0 +1,352 @@
+"""Set-ups that cannot work: each is found before a sync, in a sentence that says what to do."""
+
+import http.server
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg2
+import pytest
+from psycopg2 import sql
+
+from rms_pipeline.console import prepare
+from rms_pipeline.doctor import examine
+from rms_pipeline.mirror.database import DatabaseError
+from rms_pipeline.mirror.ownership import claim_mirror
+from rms_pipeline.mirror.schema import migrate
+from rms_pipeline.project_files import ProjectFolderUnusable, lay_out
+from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
+from rms_pipeline.settings import PROJECT_FILES, SettingsError, load_settings, settings
+from rms_pipeline_tests.conftest import database_at
+from rms_pipeline_tests.processes import PROJECT, command, environment_for, free_port
+
+Change = Callable[[pytest.MonkeyPatch, Path], None]
+
+
+def set_to(**values: str) -> Change:
+    def change(patch: pytest.MonkeyPatch, _: Path) -> None:
+        for name, value in values.items():
+            patch.setenv(name, value)
+
+    return change
+
+
+def home(make: Callable[[Path], Path | str]) -> Change:
+    def change(patch: pytest.MonkeyPatch, folder: Path) -> None:
+        patch.setenv("DAGSTER_HOME", str(make(folder)))
+
+    return change
+
+
+def dotenv(content: bytes) -> Change:
+    def change(_: pytest.MonkeyPatch, folder: Path) -> None:
+        (folder / ".env").write_bytes(content)
+
+    return change
+
+
+def a_file(folder: Path) -> Path:
+    (folder / "file").touch()
+    return folder / "file"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (home(lambda _: "somewhere"), ["DAGSTER_HOME", "not an absolute path"]),
+        (home(lambda f: f / "absent"), ["DAGSTER_HOME", "is no folder", "absent"]),
+        (home(lambda f: f), ["DAGSTER_HOME", "no dagster.yaml in it"]),
+        (home(a_file), ["DAGSTER_HOME", "is no folder"]),
+        (dotenv("RMS_SYNC_DAYS_BACK=3".encode("utf-16")), [".env", "UTF-8"]),
+        (dotenv("# Grüße\n".encode("latin-1")), [".env", "UTF-8", "byte 5"]),
+        (dotenv(b"RMS_SYNC_DAYS_BACK=soon"), ["RMS_SYNC_DAYS_BACK", "Example"]),
+        (set_to(CURRENT_RMS_SUBDOMAIN="acme"), ["CURRENT_RMS_API_KEY is missing"]),
+        (set_to(CURRENT_RMS_API_KEY="key"), ["CURRENT_RMS_SUBDOMAIN is missing"]),
+        (set_to(RMS_TIME_ZONE="London"), ["RMS_TIME_ZONE", "Europe/London"]),
+        (set_to(POSTGRES_URL="mysql://u:p@h/d"), ["POSTGRES_URL", "postgresql://"]),
+        (set_to(POSTGRES_URL_NON_POOLING="postgresql://h/d"), ["POSTGRES_URL is missing"]),
+        (set_to(CURRENT_RMS_BASE_URL="http://rms.example"), ["unencrypted"]),
+        (set_to(CURRENT_RMS_REQUESTS_PER_MINUTE="-1"), ["CURRENT_RMS_REQUESTS_PER_MINUTE"]),
+        (set_to(RMS_API_TOKEN="short"), ["RMS_API_TOKEN", "16 characters"]),
+        (set_to(RMS_DAGSTER_URL="localhost:3000"), ["RMS_DAGSTER_URL", "http"]),
+        (set_to(RMS_SCHEMA='a"b'), ["RMS_SCHEMA"]),
+    ],
+)
+def test_a_configuration_that_cannot_work_is_named_with_what_to_do(
+    change: Change, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [n for n in os.environ if n.startswith(("RMS_", "CURRENT_RMS_", "POSTGRES_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    change(monkeypatch, tmp_path)
+    settings.cache_clear()
+    with pytest.raises(SettingsError) as raised:
+        prepare()
+    for part in said:
+        assert part in str(raised.value)
+    (first, *_) = examine(prepare)
+    assert (first.check, first.level) == ("settings", "problem")
+    settings.cache_clear()
+
+
+def test_a_wrong_dagster_home_ends_a_command_with_exit_code_2(
+    empty_url: str, sandbox: SandboxServer
+) -> None:
+    environment = environment_for(empty_url, sandbox, DAGSTER_HOME="relative/folder")
+    for arguments in (["sync", "initial"], ["status"], ["up"], ["migrate"]):
+        done = command(*arguments, environment=environment)
+        assert done.returncode == 2, done.stderr
+        assert "DAGSTER_HOME" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_dotenv_file_with_a_mark_of_its_encoding_is_read_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("RMS_SYNC_DAYS_BACK=3", encoding="utf-8-sig")
+    monkeypatch.chdir(tmp_path)
+    assert load_settings().days_back == 3
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[SandboxServer]:
+    with SandboxServer(Store(30)) as server:
+        yield server
+
+
+@pytest.fixture
+def configured(
+    empty_url: str, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[pytest.MonkeyPatch]:
+    """A mirror without rows, of the sandbox's account."""
+    migrate(database_at(empty_url))
+    monkeypatch.setenv("POSTGRES_URL", empty_url)
+    monkeypatch.setenv("DAGSTER_HOME", str(PROJECT))
+    monkeypatch.setenv("CURRENT_RMS_SUBDOMAIN", SANDBOX_SUBDOMAIN)
+    monkeypatch.setenv("CURRENT_RMS_API_KEY", SANDBOX_API_KEY)
+    monkeypatch.setenv("CURRENT_RMS_BASE_URL", sandbox.url)
+    monkeypatch.setenv("CURRENT_RMS_REQUESTS_PER_MINUTE", "0")
+    settings.cache_clear()
+    yield monkeypatch
+    monkeypatch.undo()
+    settings.cache_clear()
+
+
+def findings() -> dict[str, tuple[str, str]]:
+    settings.cache_clear()
+    return {f.check: (f.level, f"{f.found} {f.advice}") for f in examine(settings)}
+
+
+def other_url(url: str, *, database: str | None = None, user: str | None = None) -> str:
+    head, _, query = url.partition("?")
+    place, _, name = head.rpartition("/")
+    if user is not None:
+        place = f"postgresql://{user}@{place.rpartition('@')[2]}"
+    return f"{place}/{database or name}?{query}"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"database": "not_there"}, ["does not exist", "CREATE DATABASE not_there"]),
+        ({"user": "nobody_here"}, ["does not exist", "CREATE ROLE nobody_here"]),
+    ],
+)
+def test_a_database_that_lets_nobody_in_is_told_with_the_remedy(
+    configured: pytest.MonkeyPatch, empty_url: str, changed: dict[str, str], said: list[str]
+) -> None:
+    configured.setenv("POSTGRES_URL", other_url(empty_url, **changed))
+    level, text = findings()["database"]
+    assert level == "problem"
+    assert all(part in text for part in said), text
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        (f"postgresql://u@127.0.0.1:{free_port()}/d", "server is up"),
+        ("postgresql://u@no-such-host.invalid/d", "Check the host"),
+    ],
+)
+def test_a_server_that_does_not_answer_is_told_with_the_remedy(url: str, said: str) -> None:
+    with pytest.raises(DatabaseError, match=said):
+        database_at(url).connect()
+
+
+def test_a_mirror_of_another_account_is_a_problem(
+    configured: pytest.MonkeyPatch, empty_url: str
+) -> None:
+    claim_mirror(database_at(empty_url), "acme", sandbox=SANDBOX_SUBDOMAIN)
+    level, text = findings()["account"]
+    assert level == "problem"
+    assert "mirrors the account acme" in text
+    assert "CURRENT_RMS_SUBDOMAIN" in text
+
+
+def test_the_sandboxs_mirror_that_is_to_become_a_real_one_is_said_to_make_room(
+    configured: pytest.MonkeyPatch, empty_url: str
+) -> None:
+    claim_mirror(database_at(empty_url), SANDBOX_SUBDOMAIN, sandbox=SANDBOX_SUBDOMAIN)
+    configured.setenv("CURRENT_RMS_SUBDOMAIN", "acme")
+    level, text = findings()["account"]
+    assert level == "warning"
+    assert "makes room for those of acme" in text
+
+
+def test_a_user_that_may_read_but_not_write_is_a_problem(
+    configured: pytest.MonkeyPatch, empty_url: str
+) -> None:
+    name = f"reader_{os.getpid()}"
+    with psycopg2.connect(empty_url) as admin, admin.cursor() as cursor:
+        cursor.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
+        cursor.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {name}")
+        cursor.execute(f"GRANT CREATE ON SCHEMA public TO {name}")
+    admin.close()
+    try:
+        configured.setenv("POSTGRES_URL", other_url(empty_url, user=name))
+        level, text = findings()["rights"]
+        assert level == "problem"
+        assert "may not write" in text
+        assert f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {name}" in text.replace('"', "")
+    finally:
+        with psycopg2.connect(empty_url) as admin, admin.cursor() as cursor:
+            cursor.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+        admin.close()
+
+
+@pytest.mark.parametrize("table", ["opportunities", "walks", "run_workers"])
+def test_a_table_that_is_missing_is_named(
+    configured: pytest.MonkeyPatch, empty_url: str, table: str
+) -> None:
+    with database_at(empty_url).session() as connection, connection.cursor() as cursor:
+        cursor.execute(f"DROP TABLE {table} CASCADE")
+        cursor.execute("CREATE OR REPLACE VIEW sync_metadata AS SELECT 1 AS id")
+    level, text = findings()["tables"]
+    assert level == "problem"
+    assert f"missing: {table}" in text
+    assert "backup" in text
+
+
+@pytest.mark.parametrize(
+    ("version", "said"), [("9999", "Upgrade this program"), ("0001", "rms-pipeline migrate")]
+)
+def test_tables_of_another_version_are_told_apart(
+    configured: pytest.MonkeyPatch, empty_url: str, version: str, said: str
+) -> None:
+    with database_at(empty_url).session() as connection, connection.cursor() as cursor:
+        cursor.execute("UPDATE rms_pipeline_alembic_version SET version_num = %s", (version,))
+    level, text = findings()["tables"]
+    assert level == ("problem" if version == "9999" else "warning")
+    assert said in text
+
+
+def test_an_instance_that_keeps_its_history_elsewhere_is_a_problem_and_no_sync_starts(
+    configured: pytest.MonkeyPatch, empty_url: str, sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    (tmp_path / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    environment = environment_for(
+        empty_url, sandbox, DAGSTER_HOME=str(tmp_path), CURRENT_RMS_API_KEY=SANDBOX_API_KEY
+    )
+    sandbox.requests.clear()
+    done = command("sync", "initial", environment=environment)
+    assert done.returncode == 1
+    assert "keeps its history elsewhere" in done.stderr
+    assert "storage:" in done.stderr
+    assert not sandbox.requests
+    answer = json.loads(command("doctor", "--json", environment=environment).stdout)
+    found = {f["check"]: (f["level"], f["advice"]) for f in answer["findings"]}
+    assert found["history"][0] == "problem"
+    assert "storage:" in found["history"][1]
+
+
+@contextmanager
+def somebody_elses(answer: dict[str, object]) -> Iterator[str]:
+    """A server that is not our Dagster; its address."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.dumps(answer).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_an_address_of_dagster_that_leads_nowhere_or_elsewhere_is_a_problem(
+    configured: pytest.MonkeyPatch,
+) -> None:
+    assert findings()["webserver"][0] == "ok"
+    configured.setenv("RMS_DAGSTER_URL", f"http://127.0.0.1:{free_port()}")
+    level, text = findings()["webserver"]
+    assert level == "problem"
+    assert "RMS_DAGSTER_URL" in text
+    with somebody_elses({"hello": "world"}) as url:
+        configured.setenv("RMS_DAGSTER_URL", url)
+        assert findings()["webserver"][0] == "problem"
+    others = {"workspaceOrError": {"locationEntries": [{"name": "somebody"}]}}
+    with somebody_elses({"data": others}) as url:
+        configured.setenv("RMS_DAGSTER_URL", url)
+        level, text = findings()["webserver"]
+        assert level == "problem"
+        assert "has somebody" in text
+
+
+def test_what_dagster_needs_is_laid_out_in_an_empty_folder_and_never_overwritten(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "workspace.yaml").write_text("mine")
+    assert lay_out(tmp_path) == [tmp_path / "dagster.yaml"]
+    assert (tmp_path / "dagster.yaml").read_text() == (PROJECT / "dagster.yaml").read_text()
+    assert (tmp_path / "workspace.yaml").read_text() == "mine"
+    assert lay_out(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ProjectFolderUnusable, match=r"cannot hold dagster\.yaml"):
+        lay_out(tmp_path / "absent")
+
+
+def test_the_wheel_works_in_an_empty_folder(
+    empty_url: str, sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    wheels, site, empty = tmp_path / "wheels", tmp_path / "site", tmp_path / "empty"
+    empty.mkdir()
+    source = tmp_path / "source"
+    shutil.copytree(PROJECT / "rms_pipeline", source / "rms_pipeline")
+    for name in (*PROJECT_FILES, "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(PROJECT / name, source / name)
+    pip = [sys.executable, "-m", "pip"]
+    build = ["wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(wheels), str(source)]
+    subprocess.run([*pip, *build], check=True, capture_output=True)
+    (wheel,) = wheels.iterdir()
+    install = ["install", "-q", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
+    subprocess.run([*pip, *install], check=True, capture_output=True)
+    environment = environment_for(
+        empty_url, sandbox, PYTHONPATH=str(site), CURRENT_RMS_API_KEY=SANDBOX_API_KEY
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "rms_pipeline.cli", "sync", "initial", "--json"],
+        env=environment,
+        cwd=empty,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["recordsSynced"] > 0
+    assert {p.name for p in empty.iterdir()} >= set(PROJECT_FILES)
