@@ -100,7 +100,7 @@ def test_a_wrong_dagster_home_ends_a_command_with_exit_code_2(
     empty_url: str, sandbox: SandboxServer
 ) -> None:
     environment = environment_for(empty_url, sandbox, DAGSTER_HOME="relative/folder")
-    for arguments in (["sync", "initial"], ["status"], ["up"], ["migrate"]):
+    for arguments in (["sync", "initial"], ["rebuild"], ["up"], ["migrate"]):
         done = command(*arguments, environment=environment)
         assert done.returncode == 2, done.stderr
         assert "DAGSTER_HOME" in done.stderr
