@@ -1,11 +1,14 @@
 """Databases as earlier versions of this program left them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from rms_pipeline.mirror import schema
+from rms_pipeline.mirror.database import Database
+from rms_pipeline_tests.rows import query
 
 MIGRATIONS = Path(schema.__file__).with_name("migrations")
 
@@ -16,3 +19,104 @@ def versions() -> list[str]:
     config.set_main_option("script_location", str(MIGRATIONS))
     walked = ScriptDirectory.from_config(config).walk_revisions()
     return [script.revision for script in walked][::-1]
+
+
+# What a value of each type is in row `n`. A type that is missing here is named by a KeyError.
+_SAMPLES: dict[str, Callable[[int], str]] = {
+    "bigint": lambda n: f"{n}",
+    "integer": lambda n: f"{n}",
+    "numeric": lambda n: f"{n}.50",
+    "double precision": lambda n: f"0.{n}",
+    "boolean": lambda n: "false",
+    "text": lambda n: f"'text {n}'",
+    "bytea": lambda n: f"'\\x0{n}'",
+    "jsonb": lambda n: "'{}'",
+    "date": lambda n: f"'2026-06-0{n}'",
+    "timestamp with time zone": lambda n: f"'2026-06-0{n} 12:00:00Z'",
+    "int8range": lambda n: f"'[{n}0,{n}9]'",
+    "bigint[]": lambda n: f"'{{{n}}}'",
+    "integer[]": lambda n: f"'{{{n}}}'",
+    "text[]": lambda n: f"'{{run {n}}}'",
+    "timestamp with time zone[]": lambda n: f"'{{2026-06-0{n} 12:00:00Z}}'",
+}
+# Where any text or number will not do.
+_MEANT: dict[tuple[str, str], Callable[[int], str]] = {
+    ("opportunities", "data"): lambda n: f"""'{{"id": {n}, "subject": "text {n}"}}'""",
+    ("deleted_opportunities", "id"): lambda n: f"1000 + {n}",
+    ("deleted_opportunities", "data"): lambda n: f"""'{{"id": {1000 + n}, "subject": "text"}}'""",
+    ("raw_rms_pages", "run"): lambda n: f"'run {n}'",
+    ("walks", "kind"): lambda n: "'full'",
+    ("walks", "certificate"): lambda n: "NULL",
+    ("walks", "deletions"): lambda n: "NULL",
+    ("walks", "audit"): lambda n: "NULL",
+    ("webhook_events", "subject_type"): lambda n: "'Opportunity'",
+}
+# Brought to this code's mapping by an upgrade: what the record says, it says at its end.
+_DERIVED = {
+    table: ["id", "data", "synced_at", "last_webhook_at", "deleted_at", "deleted_because"]
+    for table in ("opportunities", "deleted_opportunities")
+}
+_OURS = "relnamespace = current_schema()::regnamespace AND relkind = 'r'"
+
+Rows = dict[str, list[tuple[object, ...]]]
+
+
+def filled_at(database: Database, version: str, rows: int = 3) -> dict[str, list[str]]:
+    """Makes the tables of `version` in an empty database, with `rows` rows in each.
+
+    Returns the columns, by table, that an upgrade has to leave as they are.
+    """
+    schema.upgrade_tables(database, version)
+    columns = _columns(database)
+    for table, types in columns.items():
+        if table in (schema.VERSION_TABLE, "mirror_state"):
+            continue
+        for n in range(1, rows + 1):
+            values = [_MEANT.get((table, c), _SAMPLES[types[c]])(n) for c in types]
+            query(
+                database,
+                f"INSERT INTO {table} ({', '.join(types)}) OVERRIDING SYSTEM VALUE"
+                f" VALUES ({', '.join(values)})".replace("%", "%%"),
+            )
+        for (sequence,) in query(
+            database,
+            "SELECT pg_get_serial_sequence(%s, 'id') WHERE %s",
+            table,
+            types.get("id") == "bigint",
+        ):
+            if sequence:
+                query(database, "SELECT setval(%s, %s)", sequence, rows)
+    return {
+        table: _DERIVED.get(table) or list(types)
+        for table, types in columns.items()
+        if table not in (schema.VERSION_TABLE, "mirror_state")
+    }
+
+
+def rows_of(database: Database, columns: dict[str, list[str]]) -> Rows:
+    """All rows of these columns, as text, by table."""
+    there = _columns(database)
+    return {
+        table: query(
+            database,
+            f"SELECT {', '.join(f'{c}::text' for c in names if c in there[table])} FROM {table}"
+            " ORDER BY 1",
+        )
+        for table, names in columns.items()
+    }
+
+
+def _columns(database: Database) -> dict[str, dict[str, str]]:
+    """The types of columns by table; tables that others refer to come before those."""
+    found = query(
+        database,
+        "SELECT c.relname, a.attname, format_type(a.atttypid, NULL) FROM pg_class c"
+        f" JOIN pg_attribute a ON a.attrelid = c.oid WHERE {_OURS}"
+        " AND attnum > 0 AND NOT attisdropped AND attgenerated = ''"
+        " ORDER BY (SELECT count(*) FROM pg_constraint WHERE conrelid = c.oid AND contype = 'f'),"
+        " relname, attnum",
+    )
+    columns: dict[str, dict[str, str]] = {}
+    for table, column, type_ in found:
+        columns.setdefault(table, {})[column] = type_
+    return columns

@@ -13,7 +13,7 @@ from rms_pipeline.current_rms.terms import Terms
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.sandbox import SandboxServer, Store
-from rms_pipeline.sync.landing import LandedWalk
+from rms_pipeline.sync.landing import OVERLAP, LandedWalk
 from rms_pipeline.sync.storing import MergedWalk
 from rms_pipeline_tests.core import FullSync, full_sync, incremental_sync
 from rms_pipeline_tests.test_sync import expected, ids_in, rows
@@ -74,9 +74,7 @@ class Mirror:
             self.watermarks = [done.landed.watermark]
         return done
 
-    def incremental_sync(
-        self, overlap: timedelta = timedelta(minutes=5)
-    ) -> tuple[LandedWalk, MergedWalk]:
+    def incremental_sync(self, overlap: timedelta = OVERLAP) -> tuple[LandedWalk, MergedWalk]:
         done = incremental_sync(
             self.database, self.client(), self.watermarks, self.run(), overlap=overlap
         )
