@@ -21,6 +21,8 @@ from typer.testing import CliRunner
 from rms_pipeline.cli import app
 from rms_pipeline.dagster_api import answers, is_up
 from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline_tests.conftest import database_at
+from rms_pipeline_tests.mirror.test_merge import fetch_all
 from rms_pipeline_tests.processes import (
     COMMAND,
     PROJECT,
@@ -35,6 +37,7 @@ from rms_pipeline_tests.processes import (
     stop_schedules,
     wait_until,
 )
+from rms_pipeline_tests.test_doctor import examined
 
 
 @pytest.fixture
@@ -349,11 +352,18 @@ def test_up_makes_everything_ready_and_leaves_nothing_running(
         assert "--dagster-port" in taken.stderr
         status = command("status", environment=environment)
         assert SECRET_TOKEN not in status.stdout + status.stderr
+        wait_until(lambda: examined(environment, healthy=True)["daemon"][0] == "ok", timeout=60)
         up.send_signal(signal.SIGTERM)
         assert up.wait(timeout=90) == 0
         assert not is_up(dagster_url)
         left = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
         wait_until(lambda: query(environment, left) == [(1,)], timeout=60)
+    fetch_all(
+        database_at(empty_url),
+        "UPDATE dagster.daemon_heartbeats SET timestamp = timestamp - interval '5 min', body ="
+        " regexp_replace(body, '\"timestamp\": [0-9.]+', '\"timestamp\": 1.0') RETURNING 1",
+    )
+    assert "sign of life" in examined(environment, healthy=True)["daemon"][1]
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
@@ -14,6 +13,7 @@ import pytest
 from rms_pipeline.doctor.accounts import odd_clock
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline_tests.conftest import database_at, new_database
+from rms_pipeline_tests.forks import Child
 from rms_pipeline_tests.mirror.test_merge import fetch_all
 from rms_pipeline_tests.pooler import transaction_pooler
 from rms_pipeline_tests.processes import (
@@ -23,10 +23,8 @@ from rms_pipeline_tests.processes import (
     command,
     environment_for,
     query,
-    wait_until,
     with_password,
 )
-from rms_pipeline_tests.processes import Dagster as DagsterDev
 
 WRONG_KEY = "planted-wrong-key-5d0e"
 
@@ -63,13 +61,14 @@ def examined(environment: dict[str, str], *, healthy: bool) -> dict[str, tuple[s
 
 
 def dagster(*arguments: str, environment: dict[str, str]) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "dagster", *arguments, "-w", "workspace.yaml"],
+    with Child(
+        *("dagster", *arguments, "-w", "workspace.yaml"),
         env={**environment, "DAGSTER_HOME": str(PROJECT)},
-        cwd=PROJECT,
-        check=True,
-        capture_output=True,
-    )
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stdout + stderr
 
 
 def levels(found: dict[str, tuple[str, str, str]], level: str) -> set[str]:
@@ -336,23 +335,3 @@ def test_old_and_failed_syncs_and_a_mirror_not_shown_to_be_whole_are_told(
         found = examined(environment, healthy=False)
         assert found["incremental sync"][0] == "ok"
         assert "Since then one has completed" in found["failures"][1]
-
-
-def test_a_daemon_that_lives_is_well(
-    mirror: str, sandbox: SandboxServer, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    environment = environment_for(mirror, sandbox)
-    log = tmp_path_factory.mktemp("dagster") / "log"
-    running = DagsterDev({**environment, "DAGSTER_HOME": str(PROJECT)}, log)
-    beats = "SELECT count(*) FROM dagster.daemon_heartbeats"
-    try:
-        wait_until(lambda: int(str(query(environment, beats)[0][0])) >= 4)
-        wait_until(lambda: examined(environment, healthy=True)["daemon"][0] == "ok", timeout=60)
-    finally:
-        running.end(15)
-    fetch_all(
-        database_at(mirror),
-        "UPDATE dagster.daemon_heartbeats SET timestamp = timestamp - interval '5 min',"
-        " body = regexp_replace(body, '\"timestamp\": [0-9.]+', '\"timestamp\": 1.0') RETURNING 1",
-    )
-    assert "sign of life" in examined(environment, healthy=True)["daemon"][1]

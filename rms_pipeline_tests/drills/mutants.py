@@ -1,4 +1,4 @@
-"""Forty small faults, each put into a copy of the code: the tests named for it must fail.
+"""Some forty small faults, each put into a copy of the code: the tests named for it must fail.
 
     python -m rms_pipeline_tests.drills.mutants [--area merge] [--only 3] [--of FOLDER]
 
@@ -69,10 +69,10 @@ MUTANTS = (
     ),
     Mutant(
         "scan",
-        "what changed while the lists were read is not read",
-        "landing.read([changed_since(watermark)])",
-        "pass",
-        (f"{TRAPS}::test_a_row_that_moves_to_a_list_already_read_is_found",),
+        "a lane ends one id before the next one begins",
+        "later[0] - 1 for later in behind",
+        "later[0] - 2 for later in behind",
+        (f"{SYNC}::test_a_full_sync_makes_the_table_equal_to_the_api_field_by_field",),
     ),
     Mutant(
         "scan",
@@ -121,7 +121,16 @@ MUTANTS = (
         "a row goes although something newer was learnt of it",
         "if is_void or supersedes(absence, Fetch(asked, answered, updated, deleted)):",
         "if True:",
-        (TRAPS, "sync/test_wrong_clock.py", "sync/test_by_id.py"),
+        ("mirror/test_deletions.py",),
+    ),
+    Mutant(
+        "deletions",
+        "rows outside the window are never asked for again",
+        "limit = self._client.counts.calls + calls",
+        "limit = 0",
+        (
+            f"{TRAPS}::test_rows_outside_the_window_are_asked_for_again_oldest_first_and_go_when_gone",
+        ),
     ),
     Mutant(
         "deletions",
@@ -133,9 +142,9 @@ MUTANTS = (
     Mutant(
         "deletions",
         "what the API still has counts as gone",
-        "                if single is None:",
-        "                if True:",
-        (TRAPS,),
+        "        if answer is None:\n            verdict.gone",
+        "        if True:\n            verdict.gone",
+        ("sync/test_by_id.py", TRAPS),
     ),
     Mutant(
         "deletions",
@@ -259,7 +268,7 @@ MUTANTS = (
         "calls of half a minute ago are forgotten",
         "BUCKETS = 61 * _PER_SECOND + 1",
         "BUCKETS = 31 * _PER_SECOND + 1",
-        ("mirror/test_budget.py",),
+        (BUDGET, "mirror/test_budget_by_clock.py"),
     ),
     Mutant(
         "access",
@@ -306,8 +315,8 @@ MUTANTS = (
     Mutant(
         "migrations",
         "rows of an older mapping stay as they are",
-        "        if not current:\n            adopt_mapping(database)",
-        "        pass",
+        "    if not current:\n        adopt_mapping(database)",
+        "    pass",
         ("mirror/test_redecode.py",),
     ),
     Mutant(
@@ -327,8 +336,8 @@ MUTANTS = (
     Mutant(
         "migrations",
         "views that stand in the way of a migration are not named",
-        "built on it: {' '.join((error.diag.message_detail or '').split())} Drop those, ",
-        "built on it. Drop those, ",
+        "f\"{' '.join((error.diag.message_detail or '').split())} Drop those, run \"",
+        '"Drop those, run "',
         (SCHEMA,),
     ),
 )

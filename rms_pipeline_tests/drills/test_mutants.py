@@ -1,0 +1,43 @@
+"""Every mutant still has its place in the code, and tests that kill it."""
+
+from collections import Counter
+
+import pytest
+
+from rms_pipeline_tests.drills.mutants import (
+    MUTANTS,
+    PACKAGE,
+    PROJECT,
+    Mutant,
+    copy_of,
+    place_of,
+    survives,
+)
+
+AREAS = ("scan", "merge", "deletions", "proof", "queue", "budget", "access", "migrations")
+
+
+def test_every_part_has_five_mutants() -> None:
+    counted = Counter(mutant.area for mutant in MUTANTS)
+    assert set(counted) == set(AREAS)
+    assert min(counted.values()) >= 5
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.fault)
+def test_what_a_mutant_replaces_is_there_once_and_so_are_its_tests(mutant: Mutant) -> None:
+    assert place_of(mutant, PROJECT).is_file()
+    assert mutant.old != mutant.new
+    assert mutant.tests
+    for test in mutant.tests:
+        path, _, name = test.partition("::")
+        text = (PROJECT / f"{PACKAGE}_tests" / path).read_text()
+        assert f"def {name}(" in text or not name, test
+
+
+@pytest.mark.timeout(7_200)
+def test_every_mutant_is_killed(long: bool) -> None:
+    """All of them in the long form; else one of each part."""
+    chosen = {mutant.area: mutant for mutant in reversed(MUTANTS)}.values()
+    with copy_of(PROJECT) as folder:
+        survivors = [m.fault for m in (MUTANTS if long else chosen) if survives(m, folder)]
+    assert survivors == []

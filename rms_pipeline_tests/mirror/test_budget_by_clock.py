@@ -1,0 +1,101 @@
+"""The shared request budget over minutes, with a clock that is handed in.
+
+The row of the budget is the only thing that knows the time. Moving all its moments into the past is
+the passing of time for it, and takes none.
+"""
+
+import random
+import time
+
+import pytest
+
+from rms_pipeline.current_rms.pacing import Lane
+from rms_pipeline.mirror.budget import SharedBudget
+from rms_pipeline.mirror.database import Database
+from rms_pipeline_tests.mirror.test_budget import ACCOUNT, Grant, fullest, run_sql, use_of
+
+WALK, LIVE = Lane.WALK, Lane.LIVE
+
+
+class Clock:
+    """Passes by being told to; it also is where the budget's waits go."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._began = time.monotonic()
+
+    @property
+    def now(self) -> float:
+        return time.monotonic() - self._began
+
+    def wait(self, seconds: float) -> bool:
+        run_sql(
+            self._database,
+            "UPDATE api_budget SET seen_at = seen_at - s, paused_until = paused_until - s,"
+            " throttled_at = throttled_at - s,"
+            " next_slots = (SELECT array_agg(slot - s ORDER BY n)"
+            " FROM unnest(next_slots) WITH ORDINALITY AS slots (slot, n))"
+            " FROM (SELECT %s * interval '1 s' AS s) AS passed",
+            seconds,
+        )
+        self._began -= seconds
+        return False
+
+    def is_set(self) -> bool:
+        return False
+
+    def set(self) -> None:
+        pass
+
+
+@pytest.fixture
+def clock(emptied: Database) -> Clock:
+    return Clock(emptied)
+
+
+def budget_by(clock: Clock, database: Database, limit: int) -> SharedBudget:
+    budget = SharedBudget(database, ACCOUNT, limit)
+    budget._closed = clock  # type: ignore[assignment]
+    return budget
+
+
+def test_the_limit_is_used_and_never_exceeded_in_any_minute_of_four(
+    emptied: Database, clock: Clock
+) -> None:
+    """The calls of walks without end, and of people now and then."""
+    budget = budget_by(clock, emptied, 120)
+    chance = random.Random(1)
+    grants: list[Grant] = []
+    while clock.now < 240:
+        lane = LIVE if chance.random() < 0.15 else WALK
+        budget.acquire(lane)
+        grants.append(Grant(clock.now, lane.value))
+    budget.close()
+    assert fullest(grants, 60) <= 120
+    for start in range(5, 170, 7):
+        within = [g for g in grants if start <= g.at < start + 60]
+        assert len(within) >= 0.85 * 120
+    assert 0.85 * 120 <= use_of(emptied).calls <= 120
+
+
+@pytest.mark.parametrize("asked", [1.0, 20.0, 59.0])
+def test_a_call_counts_for_a_whole_minute_and_no_longer(
+    emptied: Database, clock: Clock, asked: float
+) -> None:
+    budget = budget_by(clock, emptied, 120)
+    budget.acquire(LIVE)
+    clock.wait(asked)
+    assert use_of(emptied).calls == 1
+    clock.wait(61.0)
+    assert use_of(emptied).calls == 0
+    budget.close()
+
+
+def test_a_pause_ends_when_it_was_meant_to(emptied: Database, clock: Clock) -> None:
+    budget = budget_by(clock, emptied, 120)
+    began = clock.now
+    budget.pause(50)
+    paused = clock.now
+    budget.acquire(LIVE)
+    assert began + 50 <= clock.now < paused + 55
+    budget.close()
