@@ -1,14 +1,26 @@
 """URLs of PostgreSQL as people and their hosts write them, brought to what libpq reads."""
 
+import logging
 import re
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from collections.abc import Mapping
+from functools import cache
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+import psycopg2
+from psycopg2.extensions import parse_dsn
+
+logger = logging.getLogger(__name__)
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\],]*)(?::(\d*))?")
 
 
 def normalise_postgres_url(url: str) -> str:
     """`postgres://`, `postgresql://` and `postgresql+psycopg2://` to the `postgresql://` of libpq.
 
-    Raises ValueError for anything else. SQLAlchemy does not know `postgres://`, and libpq does not
-    know `+psycopg2`.
+    Several hosts move into the parameters, where SQLAlchemy finds them too. Parameters that hosts
+    and other programs add and libpq does not know (`pgbouncer`, `schema`) are left out, and a
+    warning names them, once. Raises ValueError for what is no URL of PostgreSQL. SQLAlchemy does
+    not know `postgres://`, and libpq does not know `+psycopg2`.
     """
     scheme, separator, rest = url.strip().partition("://")
     if not separator or scheme not in {"postgres", "postgresql", "postgresql+psycopg2"}:
@@ -21,13 +33,49 @@ def normalise_postgres_url(url: str) -> str:
         # So it does with all of a part that holds a bare %.
         if re.search(r"%(?![0-9A-Fa-f]{2})", rest):
             raise ValueError("a % that encodes nothing")
-        _ = parts.port
+        user_info, at, place = parts.netloc.rpartition("@")
+        hosts = [_HOST.fullmatch(host) for host in place.split(",")]
+        if any(int(h[2] or 1) not in range(1, 65_536) if h else True for h in hosts):
+            raise ValueError("no host and port")
     except ValueError as error:
         raise ValueError(
             "has no readable host and port: percent-encode special characters of the password "
             "(@ is %40, / is %2F, # is %23, % is %25)"
         ) from error
-    return f"postgresql://{rest}"
+    parameters: list[tuple[str, str]] = []
+    unknown: list[tuple[str, str]] = []
+    for part in filter(None, parts.query.split("&")):
+        name = unquote(part.partition("=")[0])
+        (parameters if _is_known(name) else unknown).append((name, part))
+    if unknown:
+        _warn_once(", ".join(sorted({name for name, _ in unknown})))
+    kept = [part for _, part in parameters]
+    if len(hosts) > 1:
+        kept.insert(0, "host=" + ",".join(h[1].strip("[]") for h in hosts if h))
+        kept.insert(1, "port=" + ",".join(h[2] or "5432" for h in hosts if h))
+        place = ""
+    query = "?" + "&".join(kept) if kept else ""
+    fragment = f"#{parts.fragment}" if parts.fragment else ""
+    return f"postgresql://{user_info}{at}{place}{parts.path}{query}{fragment}"
+
+
+@cache
+def _is_known(parameter: str) -> bool:
+    if parameter == "ssl":
+        # As JDBC writes it; libpq takes it for sslmode.
+        return True
+    if not re.fullmatch(r"[a-z_]+", parameter):
+        return False
+    try:
+        parse_dsn(f"postgresql:///?{parameter}=1")
+    except psycopg2.ProgrammingError:
+        return False
+    return True
+
+
+@cache
+def _warn_once(names: str) -> None:
+    logger.warning("Left out of the URL of PostgreSQL, which does not know them: %s", names)
 
 
 def without_password(url: str) -> str:
@@ -39,12 +87,13 @@ def without_password(url: str) -> str:
     return f"{scheme}://{user_info.partition(':')[0]}{at}{place}{'?' if kept else ''}{kept}"
 
 
-def with_search_path(url: str, schema: str) -> str:
-    """The same database, with unqualified names resolved in `schema`, times in UTC, and that name
-    in `pg_stat_activity` unless `url` has one."""
+def with_settings(url: str, name: str, settings: Mapping[str, str]) -> str:
+    """The same database, where each session begins with `settings`, under that `name` in
+    `pg_stat_activity` unless `url` has one."""
     # Not urlunsplit: it drops the empty host of postgresql:///database.
     head, _, tail = url.partition("?")
     query = dict(parse_qsl(tail))
-    query["options"] = f"{query.get('options', '')} -csearch_path={schema} -ctimezone=UTC".strip()
-    query.setdefault("application_name", schema)
+    options = (f"-c{k}={v.replace(' ', chr(92) + ' ')}" for k, v in settings.items())
+    query["options"] = " ".join([*filter(None, [query.get("options")]), *options])
+    query.setdefault("application_name", name)
     return f"{head}?{urlencode(query, quote_via=quote)}"

@@ -121,7 +121,8 @@ class Pooler:
         greeting = b""
         while True:
             kind, message = _message(server)
-            greeting += message
+            # A process of its own invention, as poolers tell their clients.
+            greeting += message if kind != b"K" else b"K" + struct.pack("!III", 12, 1, 1)
             if kind == b"Z":
                 break
         self._greeting = self._greeting or greeting

@@ -4,9 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+from psycopg2.extensions import parse_dsn
+from sqlalchemy import create_engine
+from sqlalchemy.engine import make_url
 
 from rms_pipeline.console import prepare
-from rms_pipeline.postgres_urls import with_search_path
+from rms_pipeline.postgres_urls import _warn_once, normalise_postgres_url, with_settings
 from rms_pipeline.settings import (
     SettingsError,
     child_environment,
@@ -133,13 +136,86 @@ def test_a_password_with_a_bare_percent_sign_is_refused_with_advice_and_not_repe
 
 
 def test_a_search_path_keeps_the_other_options_of_a_url() -> None:
-    url = with_search_path("postgresql:///d?host=/run&options=-cgeqo%3Doff", "dagster")
-    options = "-cgeqo%3Doff%20-csearch_path%3Ddagster%20-ctimezone%3DUTC"
-    assert url == f"postgresql:///d?host=%2Frun&options={options}&application_name=dagster"
-    named = with_search_path("postgresql:///d?application_name=mine", "dagster")
-    assert named.endswith(
-        "application_name=mine&options=-csearch_path%3Ddagster%20-ctimezone%3DUTC"
+    wanted = {"search_path": "dagster", "default_transaction_isolation": "read committed"}
+    url = with_settings("postgresql:///d?host=/run&options=-cgeqo%3Doff", "dagster", wanted)
+    options = (
+        "-cgeqo%3Doff%20-csearch_path%3Ddagster"
+        "%20-cdefault_transaction_isolation%3Dread%5C%20committed"
     )
+    assert url == f"postgresql:///d?host=%2Frun&options={options}&application_name=dagster"
+    named = with_settings("postgresql:///d?application_name=mine", "dagster", {"timezone": "UTC"})
+    assert named.endswith("application_name=mine&options=-ctimezone%3DUTC")
+
+
+PLACE = "user:pass@db.example"
+
+
+@pytest.mark.parametrize(
+    ("written", "read", "left_out"),
+    [
+        (
+            f"postgresql://{PLACE}:5432/rms?sslmode=require&supa=base-pooler.x",
+            f"postgresql://{PLACE}:5432/rms?sslmode=require",
+            "supa",
+        ),
+        (
+            f"postgres://{PLACE}:6543/rms?pgbouncer=true&connection_limit=1",
+            f"postgresql://{PLACE}:6543/rms",
+            "connection_limit, pgbouncer",
+        ),
+        (
+            "postgresql://user:pass@a.example:5432,b.example/rms?target_session_attrs=read-write",
+            "postgresql://user:pass@/rms?host=a.example,b.example&port=5432,5432"
+            "&target_session_attrs=read-write",
+            None,
+        ),
+        (
+            "postgresql://user:pass@[2001:db8::1]:5433,[::1]/rms",
+            "postgresql://user:pass@/rms?host=2001:db8::1,::1&port=5433,5432",
+            None,
+        ),
+        (f"postgresql://{PLACE}/rms?sslmode=require&channel_binding=prefer", None, None),
+        (
+            f"postgresql://{PLACE}/rms?schema=public&pool_timeout=10",
+            f"postgresql://{PLACE}/rms",
+            "pool_timeout, schema",
+        ),
+        (f"postgresql://{PLACE}/rms?options=endpoint%3Dcool-name&sslrootcert=system", None, None),
+        (f"postgresql://{PLACE}/rms?ssl=true&statement_cache_size=0", f"postgresql://{PLACE}/rms?ssl=true",
+         "statement_cache_size"),
+        ("postgresql://user:pass@[::1]:5432/rms", None, None),
+        ("postgresql:///rms?host=/run/postgresql&port=5433", None, None),
+        ("postgres://user@db.example", "postgresql://user@db.example", None),
+    ],
+)  # fmt: skip
+def test_a_url_as_hosts_hand_it_out_is_read_by_libpq_and_by_sqlalchemy(
+    written: str, read: str | None, left_out: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    _warn_once.cache_clear()
+    found = normalise_postgres_url(written)
+    assert found == (read or written)
+    assert [r.args for r in caplog.records] == ([(left_out,)] if left_out else [])
+    assert "pass" not in caplog.text.replace("pass to", "")
+    whole = with_settings(found, "dagster", {"search_path": "dagster"})
+    ours = parse_dsn(whole)
+    theirs = create_engine(whole).dialect.create_connect_args(make_url(whole))[1]
+    for part in ("host", "port", "dbname", "user", "password", "options", "target_session_attrs"):
+        assert str(ours.get(part)) == str(theirs.get(part)), part
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:pass@a:5432,b:port/rms",
+        "postgresql://user:pass@a:99999/rms",
+        "postgresql://user:p@ss@a/rms",
+        "mysql://user:pass@a/rms",
+    ],
+)
+def test_a_url_that_nobody_could_read_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(ValueError, match=r"has no readable host|is not a PostgreSQL URL") as caught:
+        normalise_postgres_url(url)
+    assert "pass" not in str(caught.value).replace("password", "")
 
 
 @pytest.mark.parametrize("name", ["CURRENT_RMS_BASE_URL", "RMS_DAGSTER_URL"])

@@ -1,11 +1,13 @@
 """Dagster's own storage, in schema `dagster` of the mirror's database. Named in `dagster.yaml`."""
 
+import contextlib
 import os
 import threading
 import weakref
 from collections.abc import Mapping
 from typing import Any
 
+import psycopg2
 import sqlalchemy
 from dagster import DagsterInstance
 from dagster._core.instance.ref import InstanceRef
@@ -13,7 +15,7 @@ from dagster._serdes import ConfigurableClassData
 from dagster_postgres.storage import DagsterPostgresStorage
 
 from rms_pipeline.errors import RmsPipelineError
-from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.history_view import DAGSTER_SCHEMA, has_dagsters_tables
 from rms_pipeline.mirror.schema import (
@@ -23,7 +25,8 @@ from rms_pipeline.mirror.schema import (
     migrations_lock,
     take_down_history_view,
 )
-from rms_pipeline.postgres_urls import with_search_path
+from rms_pipeline.mirror.session_probe import demand_sessions
+from rms_pipeline.postgres_urls import with_settings
 from rms_pipeline.settings import settings
 
 ADVICE = (
@@ -52,7 +55,8 @@ class MirrorPostgresStorage(DagsterPostgresStorage):
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> "MirrorPostgresStorage":
         database = open_database(settings())
-        url = with_search_path(database.session_url.get_secret_value(), DAGSTER_SCHEMA)
+        demand_sessions(database)
+        url = _url_for_dagster(database)
         with database.session() as connection:
             has_tables = has_dagsters_tables(connection)
         if not has_tables:
@@ -68,6 +72,23 @@ class MirrorPostgresStorage(DagsterPostgresStorage):
             part._engine = engine
         migrate(database)
         return storage
+
+
+def _url_for_dagster(database: Database) -> str:
+    """Where Dagster connects by itself. Raises DatabaseError where its tables would not go into
+    their schema: a pooler may leave out what a connection asks to begin with."""
+    options = database.session_options(DAGSTER_SCHEMA)
+    url = with_settings(database.session_url.get_secret_value(), DAGSTER_SCHEMA, options)
+    with contextlib.closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute("SHOW search_path")
+        found = cursor.fetchone()
+    if found != (DAGSTER_SCHEMA,):
+        raise DatabaseError(
+            "Between Dagster and PostgreSQL is a pooler that leaves out the settings of a "
+            "connection, so that Dagster's tables would lie in the wrong schema. Set "
+            "POSTGRES_URL_NON_POOLING to the same database's direct address."
+        )
+    return url
 
 
 def upgrade_storage(database: Database) -> None:

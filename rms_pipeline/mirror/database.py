@@ -1,26 +1,99 @@
 """Connections to the mirror's database, and what has to hold before it is used."""
 
 import hashlib
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import psycopg2
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE, parse_dsn
 from psycopg2.extensions import connection as Connection  # noqa: N812
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import NullPool
 
-from rms_pipeline.errors import RmsPipelineError
+from rms_pipeline.mirror.postgres_errors import READ_ONLY, explain, no_connection, reason
+from rms_pipeline.mirror.postgres_errors import DatabaseError as DatabaseError
 
 OLDEST_SERVER = 14_00_00
+# How long another's lock is waited for before the wait ends with that process's name.
+LOCK_WAIT = "60s"
 
 
-class DatabaseError(RmsPipelineError):
-    """PostgreSQL cannot be used as it is; the text says what to change."""
+def session_settings(schema: str) -> dict[str, str]:
+    """What our SQL, and what reads its answers, rely on, whatever is the default of the server, the
+    database or the role; Dagster's storage too. Unqualified names lie in `schema`."""
+    return {
+        "search_path": schema,
+        "TimeZone": "UTC",
+        "DateStyle": "ISO, MDY",
+        "IntervalStyle": "postgres",
+        "bytea_output": "hex",
+        "extra_float_digits": "1",
+        "standard_conforming_strings": "on",
+        "default_transaction_isolation": "read committed",
+        "default_transaction_read_only": "off",
+        "default_transaction_deferrable": "off",
+        "statement_timeout": "0",
+        "transaction_timeout": "0",
+        "lock_timeout": LOCK_WAIT,
+        "idle_session_timeout": "0",
+        "idle_in_transaction_session_timeout": "15min",
+        # A policy that would hide rows is an error instead: a mirror of some rows looks like one of
+        # all.
+        "row_security": "off",
+        # Or neither the trigger that wakes the fast lane nor people's own would fire.
+        "session_replication_role": "origin",
+    }
+
+
+# Those that this server does not have, and those that are so already, are left alone: some may be
+# set by administrators only.
+_SET = (
+    "SELECT set_config(n, v, {}) FROM unnest(%s::text[], %s::text[]) AS s (n, v)"
+    " WHERE current_setting(n, true) <> v"
+)
+# Columns name no compression of their own: not every server that may restore them has lz4.
+_LOOK = (
+    "SELECT pg_backend_pid(), (SELECT set_config(name, 'lz4', false) FROM pg_settings"
+    " WHERE name = 'default_toast_compression' AND 'lz4' = ANY(enumvals))"
+)
+
+
+class _Connection(Connection):
+    """psycopg2's; behind a transaction pooler, where what is set may be lost or reach others, each
+    transaction is told `each_transaction` anew."""
+
+    each_transaction: dict[str, str] | None = None
+    leads_through_pooler = False
+
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
+        if self.each_transaction is not None:
+            kwargs.setdefault("cursor_factory", _Cursor)
+        return super().cursor(*args, **kwargs)
+
+
+class _Cursor(Cursor):
+    def execute(self, query: Any, vars: Any = None) -> None:
+        self._begin()
+        super().execute(query, vars)
+
+    def copy_expert(self, sql: Any, file: Any, size: int = 8192) -> None:
+        self._begin()
+        super().copy_expert(sql, file, size)
+
+    def _begin(self) -> None:
+        connection = self.connection
+        assert isinstance(connection, _Connection)
+        settings = connection.each_transaction
+        idle = connection.info.transaction_status == TRANSACTION_STATUS_IDLE
+        if settings is not None and idle and not connection.autocommit:
+            with Connection.cursor(connection) as cursor:
+                cursor.execute(_SET.format("true"), (list(settings), list(settings.values())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,33 +106,56 @@ class Database:
     schema: str = "public"
 
     def connect(self, *, session: bool = False) -> Connection:
-        """A new connection in UTC. `session` for session locks. Raises DatabaseError."""
+        """A new connection, with all settings as our SQL relies on them. `session` for what belongs
+        to a session (locks, notifications). Raises DatabaseError."""
         url = (self.session_url if session else self.url).get_secret_value()
-        try:
-            connection = psycopg2.connect(
-                url,
-                application_name="rms_pipeline",
-                connect_timeout=10,
-                keepalives_idle=30,
-                keepalives_interval=10,
-                keepalives_count=3,
-            )
-        except psycopg2.ProgrammingError:
-            # It quotes what it cannot read, which may be the password.
-            raise DatabaseError(
-                "POSTGRES_URL (or POSTGRES_URL_NON_POOLING) cannot be read by libpq. "
-                "Compare it with postgresql://user:password@host:5432/database?sslmode=require."
-            ) from None
-        except psycopg2.Error as error:
-            raise DatabaseError(_no_connection(" ".join(str(error).split()))) from None
-        if connection.server_version < OLDEST_SERVER:
-            version = connection.server_version // 10_000
+        connection = _open(url)
+        if connection.get_parameter_status("standard_conforming_strings") == "off":
+            # psycopg2 quotes for ever as it has to at first.
             connection.close()
-            raise DatabaseError(f"PostgreSQL {version} is too old: 14 or later is needed.")
-        with connection.cursor() as cursor:
-            cursor.execute(f"SET TIME ZONE 'UTC'; SET search_path = {self.schema}")
-        connection.commit()
+            connection = _open(url, "-c standard_conforming_strings=on")
+        try:
+            _demand_server(connection)
+            settings = session_settings(self.schema)
+            # In each BEGIN, so that they hold behind a pooler too.
+            connection.set_session("READ COMMITTED", readonly=False, deferrable=False)
+            with connection.cursor() as cursor:
+                # The first alone, or it might end the others.
+                cursor.execute(
+                    f"SET statement_timeout = 0; {_SET.format('false')}; {_LOOK}",
+                    (list(settings), list(settings.values())),
+                )
+                ((server_process, lz4),) = cursor.fetchall()
+            if lz4:
+                settings["default_toast_compression"] = lz4
+            connection.commit()
+        except psycopg2.Error as error:
+            connection.close()
+            raise explain(error) or DatabaseError(
+                f"A connection to PostgreSQL cannot be used as this program needs it: "
+                f"{reason(error)}. See the settings of the database and of the role of "
+                "POSTGRES_URL (\\drds in psql)."
+            ) from None
+        except DatabaseError:
+            connection.close()
+            raise
+        # A pooler tells its clients a process of its own invention.
+        connection.leads_through_pooler = server_process != connection.info.backend_pid
+        if not session and (connection.leads_through_pooler or self.session_url != self.url):
+            connection.each_transaction = settings
         return connection
+
+    def session_options(self, schema: str) -> dict[str, str]:
+        """Of `session_settings`, what a connection of another program may begin with here."""
+        settings = session_settings(schema)
+        # For administrators only, and about triggers, which only our own tables have.
+        del settings["session_replication_role"]
+        with self.session(session=True) as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT n FROM unnest(%s::text[]) AS n WHERE current_setting(n, true) IS NOT NULL",
+                (list(settings),),
+            )
+            return {name: settings[name] for (name,) in cursor.fetchall()}
 
     @contextmanager
     def session(self, *, session: bool = False) -> Iterator[Connection]:
@@ -68,9 +164,11 @@ class Database:
         try:
             yield connection
             connection.commit()
-        except BaseException:
+        except BaseException as error:
             if not connection.closed:
                 connection.rollback()
+            if isinstance(error, psycopg2.Error) and (told := explain(error, connection)):
+                raise told from error
             raise
         finally:
             connection.close()
@@ -89,52 +187,49 @@ class Database:
             return clock_of(connection)
 
 
-# What servers and libpq say when they let nobody in, and what to do about it. The first that fits.
-_REMEDIES = (
-    (
-        r'database "(?P<name>[^"]*)" does not exist',
-        "Create it, as an administrator of the server: CREATE DATABASE {name}; or name another one "
-        "in POSTGRES_URL.",
-    ),
-    (
-        r'role "(?P<name>[^"]*)" does not exist',
-        "Create it, as an administrator of the server: CREATE ROLE {name} LOGIN PASSWORD '...'; or "
-        "name another user in POSTGRES_URL.",
-    ),
-    (
-        "password authentication failed|no password supplied",
-        "Check the user and the password in POSTGRES_URL (special characters are percent-encoded: "
-        "@ is %40).",
-    ),
-    (
-        "no pg_hba.conf entry",
-        "The server does not let this user in from this machine, or not without TLS: add "
-        "?sslmode=require to POSTGRES_URL, or have its administrator allow it in pg_hba.conf.",
-    ),
-    (
-        "could not translate host name|Name or service not known",
-        "Check the host in POSTGRES_URL.",
-    ),
-    (
-        "remaining connection slots|too many (connections|clients)",
-        "All connections of the server are in use: end what needs none, or raise max_connections.",
-    ),
-    (
-        "permission denied for database",
-        "As an administrator of the database: GRANT CONNECT ON DATABASE <database> TO <user>;",
-    ),
-    ("server does not support SSL", "Take sslmode out of POSTGRES_URL, or have TLS switched on."),
-    ("starting up|shutting down|recovery mode", "Wait a moment, and try again."),
-)
+def leads_through_pooler(connection: Connection) -> bool:
+    """Whether a pooler, of whichever kind, answers for the server."""
+    return isinstance(connection, _Connection) and connection.leads_through_pooler
 
 
-def _no_connection(said: str) -> str:
-    advice = "Check POSTGRES_URL, and that the server is up and lets this machine in."
-    for pattern, remedy in _REMEDIES:
-        if found := re.search(pattern, said):
-            advice = remedy.format(**found.groupdict())
-            break
-    return f"No connection to PostgreSQL: {said.rstrip('.')}. {advice}"
+def _open(url: str, options: str = "") -> _Connection:
+    try:
+        own = parse_dsn(url).get("options", "")
+        return psycopg2.connect(
+            url,
+            options=f"{own} {options}".strip(),
+            connection_factory=_Connection,
+            application_name="rms_pipeline",
+            client_encoding="UTF8",
+            connect_timeout=10,
+            keepalives_idle=30,
+            keepalives_interval=10,
+            keepalives_count=3,
+        )
+    except psycopg2.ProgrammingError:
+        # It quotes what it cannot read, which may be the password.
+        raise DatabaseError(
+            "POSTGRES_URL (or POSTGRES_URL_NON_POOLING) cannot be read by libpq. "
+            "Compare it with postgresql://user:password@host:5432/database?sslmode=require."
+        ) from None
+    except psycopg2.Error as error:
+        raise DatabaseError(no_connection(error)) from None
+
+
+def _demand_server(connection: Connection) -> None:
+    """Raises DatabaseError unless the server, and the database, are such as can hold a mirror."""
+    if connection.server_version < OLDEST_SERVER:
+        version = connection.server_version // 10_000
+        raise DatabaseError(f"PostgreSQL {version} is too old: 14 or later is needed.")
+    encoding = connection.get_parameter_status("server_encoding")
+    if encoding not in {None, "UTF8"}:
+        raise DatabaseError(
+            f"The database is encoded in {encoding}, which cannot hold what people type into "
+            "Current RMS. Create another, and name it in POSTGRES_URL: CREATE DATABASE <name> "
+            "ENCODING 'UTF8' LOCALE 'C.UTF-8' TEMPLATE template0;"
+        )
+    if connection.get_parameter_status("in_hot_standby") == "on":
+        raise DatabaseError(READ_ONLY)
 
 
 def clock_of(connection: Connection) -> Callable[[], datetime]:
@@ -172,11 +267,8 @@ def advisory_lock(
     connection.autocommit = True
     try:
         with connection.cursor() as cursor:
-            # Limits of a server, or of the role, that end a wait for a walk which takes an hour, or
-            # a session that holds the lock and has nothing else to say: the lock would fall.
-            cursor.execute(
-                "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0"
-            )
+            # A walk that is waited for may take an hour.
+            cursor.execute("SET lock_timeout = 0")
             cursor.execute("SELECT pg_try_advisory_lock(%s)", (key,))
             row = cursor.fetchone()
             if row is not None and not row[0]:

@@ -24,6 +24,7 @@ from rms_pipeline.mirror.history_view import (
     make_history_view,
 )
 from rms_pipeline.mirror.redecode import adopt_mapping, is_mapping_current
+from rms_pipeline.mirror.session_probe import demand_sessions
 
 HEAD = "0009"
 VERSION_TABLE = "rms_pipeline_alembic_version"
@@ -65,6 +66,7 @@ def migrate(database: Database) -> None:
     when it was interrupted. What a newer version of this program has made stays as it is. Raises
     DatabaseError.
     """
+    demand_sessions(database)
     with database.session() as connection:
         if _is_up_to_date(connection):
             return

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.database import Database, DatabaseError, leads_through_pooler
 
 # Each takes a server process away from a pooler, so that the probed connection gets another one.
 _OTHERS = 3
@@ -49,6 +49,26 @@ def probe_session(database: Database) -> SessionProbe:
             keeps_listening=_keeps_listening(probed, others[0]),
             same_database=_identity(probed) == _identity(working),
         )
+
+
+def demand_sessions(database: Database) -> None:
+    """Raises DatabaseError when sessions lead through a transaction pooler, where the locks that
+    syncs and migrations hold would belong to nobody. Looks once in a process."""
+    url = database.session_url.get_secret_value()
+    if url in _KEEP_SESSIONS:
+        return
+    with database.session(session=True) as connection:
+        in_between = leads_through_pooler(connection)
+    if in_between and not probe_session(database).keeps_locks:
+        raise DatabaseError(
+            "Between this program and PostgreSQL is a transaction pooler, where locks get lost. "
+            "Set POSTGRES_URL_NON_POOLING to the same database's direct address (often the same "
+            "host with port 5432)."
+        )
+    _KEEP_SESSIONS.add(url)
+
+
+_KEEP_SESSIONS: set[str] = set()
 
 
 def _keeps_locks(probed: Connection, others: list[Connection]) -> bool:

@@ -1,10 +1,32 @@
 """Connections to the mirror's database, and the locks that are held by them."""
 
+import contextlib
+import re
 import threading
 import time
+from collections.abc import Callable
 
-from rms_pipeline.mirror.database import Database, advisory_lock, is_locked
+import psycopg2
+import pytest
+from pydantic import SecretStr
+
+from rms_pipeline.current_rms.client import CurrentRmsClient
+from rms_pipeline.mirror import database as databases
+from rms_pipeline.mirror.database import (
+    Database,
+    DatabaseError,
+    advisory_lock,
+    is_locked,
+    session_settings,
+)
+from rms_pipeline.mirror.postgres_errors import LockedError
+from rms_pipeline.mirror.schema import migrate
+from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline_tests.conftest import dagsters_tables, database_at
+from rms_pipeline_tests.pooler import transaction_pooler
 from rms_pipeline_tests.rows import query
+from rms_pipeline_tests.servers import new_database
+from rms_pipeline_tests.sync.conftest import Mirror
 
 
 def test_a_lock_is_held_and_waited_for_longer_than_the_server_lets_others_wait(
@@ -27,3 +49,170 @@ def test_a_lock_is_held_and_waited_for_longer_than_the_server_lets_others_wait(
         order.append("gives it up")
     other.join()
     assert order == ["waits", "gives it up", "has it"]
+
+
+# What an administrator may have set for a database, a role or the server. Each alone broke a sync,
+# or let it store something else.
+SETTINGS = {
+    "idle_session_timeout": "200ms",
+    "idle_in_transaction_session_timeout": "200ms",
+    "default_transaction_isolation": "serializable",
+    "default_transaction_read_only": "on",
+    "default_transaction_deferrable": "on",
+    "statement_timeout": "1ms",
+    "lock_timeout": "1ms",
+    "client_encoding": "LATIN1",
+    "DateStyle": "German, DMY",
+    "IntervalStyle": "sql_standard",
+    "TimeZone": "Asia/Kolkata",
+    "bytea_output": "escape",
+    "extra_float_digits": "-15",
+    "standard_conforming_strings": "off",
+    "search_path": "elsewhere",
+    "row_security": "on",
+    "session_replication_role": "replica",
+}
+
+
+@pytest.fixture
+def set_by_an_administrator(database: Database) -> Database:
+    name = query(database, "SELECT current_database()")[0][0]
+    query(database, "CREATE SCHEMA elsewhere")
+    for setting, value in SETTINGS.items():
+        query(database, f"ALTER DATABASE {name} SET {setting} = '{value}'")
+    return database
+
+
+def test_our_connections_are_as_they_should_be_whatever_an_administrator_made_the_default(
+    set_by_an_administrator: Database,
+) -> None:
+    wanted = session_settings("public")
+    for session in (False, True):
+        with set_by_an_administrator.session(session=session) as connection:
+            assert connection.encoding == "UTF8"
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT name, current_setting(name) FROM pg_settings WHERE lower(name) ="
+                    " ANY(%s)",
+                    ([name.lower() for name in wanted],),
+                )
+                found = {name.lower(): value for name, value in cursor.fetchall()}
+                cursor.execute("SHOW transaction_isolation")
+                assert cursor.fetchone() == ("read committed",)
+        expected = {n.lower(): v for n, v in wanted.items() if n.lower() in found}
+        # As the server writes it.
+        assert found == {**expected, "lock_timeout": "1min"}
+        assert len(found) >= len(wanted) - 1
+
+
+def test_a_sync_stores_the_same_whatever_an_administrator_made_the_default(
+    set_by_an_administrator: Database, client_for: Callable[..., CurrentRmsClient]
+) -> None:
+    store = Store(12)
+    odd = store.ids()[0]
+    store.edit(odd, {"subject": r"Zoë's \\ fête 🎪 \N \t '\x41'"})
+    with SandboxServer(store) as sandbox, dagsters_tables(set_by_an_administrator):
+        mirror = Mirror(set_by_an_administrator, sandbox, client_for)
+        mirror.full_sync()
+        store.edit(store.ids()[1], {"description": "1.2.2026, 01/02/2026"})
+        mirror.incremental_sync()
+        mirror.close()
+        assert mirror.differences() == {}
+        # Dagster's own tables stand in their schema, and are read in theirs.
+        assert query(set_by_an_administrator, "SELECT count(*) FROM sync_metadata") == [(0,)]
+        elsewhere = "SELECT relname FROM pg_class WHERE relnamespace = 'elsewhere'::regnamespace"
+        assert query(set_by_an_administrator, elsewhere) == []
+    assert query(
+        set_by_an_administrator, "SELECT subject FROM opportunities WHERE id = %s", odd
+    ) == [(store.get(odd)["subject"],)]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "EUC_JP"])
+def test_a_database_that_cannot_hold_every_text_is_refused_before_anything_is_written(
+    embedded_url: str, encoding: str
+) -> None:
+    with new_database(embedded_url) as url:
+        name = url.partition("?")[0].rpartition("/")[2]
+        connection = psycopg2.connect(embedded_url)
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(f"DROP DATABASE {name}")
+            cursor.execute(
+                f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+            )
+        connection.close()
+        with pytest.raises(DatabaseError, match=f"encoded in {encoding}.*ENCODING 'UTF8'"):
+            migrate(database_at(url))
+        connection = psycopg2.connect(url)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_class WHERE relnamespace ="
+                           " 'public'::regnamespace")  # fmt: skip
+            assert cursor.fetchall() == [(0,)]
+        connection.close()
+
+
+def test_what_is_set_behind_a_transaction_pooler_holds_in_every_transaction_and_reaches_nobody(
+    database: Database,
+) -> None:
+    url = database.url.get_secret_value()
+    name = query(database, "SELECT current_database()")[0][0]
+    query(database, "CREATE SCHEMA elsewhere")
+    query(database, f"ALTER DATABASE {name} SET search_path = elsewhere")
+    query(database, f"ALTER DATABASE {name} SET datestyle = 'German'")
+    looks = "SELECT current_setting('search_path'), current_setting('datestyle')"
+    with transaction_pooler(url) as pooler:
+        pooled = Database(SecretStr(pooler.url), SecretStr(url))
+        with contextlib.ExitStack() as stack:
+            connections = [stack.enter_context(pooled.session()) for _ in range(4)]
+            for _ in range(3):
+                for connection in connections:
+                    with connection.cursor() as cursor:
+                        cursor.execute(looks)
+                        assert cursor.fetchone() == ("public", "ISO, MDY")
+                # All at once, so that each gets another server process than before.
+                for connection in reversed(connections):
+                    connection.commit()
+
+
+def test_dagsters_tables_go_nowhere_when_there_is_only_a_transaction_pooler(
+    empty_url: str,
+) -> None:
+    with transaction_pooler(empty_url) as pooler:
+        only = database_at(pooler.url)
+        with pytest.raises(DatabaseError, match="POSTGRES_URL_NON_POOLING"):
+            migrate(only)
+        with (
+            pytest.raises(DatabaseError, match="POSTGRES_URL_NON_POOLING"),
+            dagsters_tables(only),
+        ):
+            pass
+    assert query(
+        database_at(empty_url),
+        "SELECT relname FROM pg_class WHERE relnamespace IN (SELECT oid FROM pg_namespace"
+        " WHERE nspname IN ('public', 'dagster'))",
+    ) == []  # fmt: skip
+
+
+def test_a_wait_for_somebodys_lock_ends_and_names_the_process(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query(database, "INSERT INTO opportunities (id, name) VALUES (1, 'One')")
+    monkeypatch.setattr(databases, "LOCK_WAIT", "300ms")
+    holder = psycopg2.connect(database.url.get_secret_value(), application_name="anna's psql")
+    pid = holder.info.backend_pid
+    for taken, wanted in (
+        ("LOCK opportunities IN SHARE MODE", "UPDATE opportunities SET name = 'Two'"),
+        ("SELECT FROM opportunities FOR UPDATE", "UPDATE opportunities SET name = 'Two'"),
+        ("SELECT FROM opportunities", "ALTER TABLE opportunities ADD COLUMN more text"),
+    ):
+        with holder.cursor() as cursor:
+            cursor.execute(taken)
+        began = time.monotonic()
+        with pytest.raises(LockedError) as caught:
+            query(database, wanted)
+        assert time.monotonic() - began < 5
+        told = str(caught.value)
+        assert f"process {pid} (user postgres, anna's psql, on opportunities" in told
+        assert re.search(r"idle in transaction, its last query began \d{4}-\d\d-\d\d .* UTC", told)
+        holder.rollback()
+    holder.close()

@@ -1,0 +1,182 @@
+"""What PostgreSQL says when it refuses, in the words of a person who can act on it.
+
+What belongs here: which errors are about one row, which about the whole server, and who holds a
+lock. What does not: what becomes of the row, or of the sync.
+"""
+
+import re
+
+import psycopg2
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from rms_pipeline.errors import RmsPipelineError
+
+
+class DatabaseError(RmsPipelineError):
+    """PostgreSQL cannot be used as it is; the text says what to change."""
+
+
+class LockedError(DatabaseError):
+    """Somebody else holds a lock for longer than is waited for; the text names the process."""
+
+
+# SQLSTATE classes of what a single row can be to blame for: its values (22, 54), a constraint (23),
+# a trigger that refuses it (09, 27, 38, 39, P0) or a view's condition (44).
+_ABOUT_A_ROW = frozenset({"09", "22", "23", "27", "38", "39", "44", "54", "P0"})
+# Classes that PostgreSQL itself uses for anything else. A trigger may raise a class of its own.
+_ABOUT_MORE = frozenset(
+    (
+        *("00", "01", "02", "03", "08", "0A", "0B", "0F", "0L", "0P", "0Z", "20", "21", "24", "25"),
+        *("26", "28", "2B", "2D", "2F", "34", "3B", "3D", "3F", "40", "42", "53", "55", "57", "58"),
+        *("72", "F0", "HV", "XX"),
+    )
+)
+
+_HOLDER = """
+SELECT a.pid, a.usename, nullif(a.application_name, ''), a.state,
+    to_char(a.query_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'), held.tables
+FROM pg_stat_activity a
+JOIN (
+    SELECT l.pid,
+        -- Who keeps others out of a whole table comes before who has locked rows of it.
+        max(array_position(ARRAY['AccessShareLock', 'RowShareLock', 'ShareUpdateExclusiveLock',
+            'RowExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
+            'AccessExclusiveLock'], l.mode)) AS strength,
+        string_agg(DISTINCT c.relname::text, ', ' ORDER BY c.relname::text) AS tables
+    FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+    WHERE l.granted AND l.locktype = 'relation' AND c.relkind IN ('r', 'p')
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND c.relnamespace = to_regnamespace(quote_ident(current_schema()))
+    GROUP BY l.pid
+) held ON held.pid = a.pid
+WHERE a.pid <> pg_backend_pid()
+ORDER BY held.strength DESC, a.xact_start
+LIMIT 1
+"""
+
+
+def is_about_a_row(error: psycopg2.Error) -> bool:
+    """Whether one row is to blame: its values, a constraint, or a trigger that refuses it.
+
+    Then the row can be left out. What breaks in the code of a trigger counts as well.
+    """
+    code = error.pgcode
+    if code is None:
+        return False
+    return (
+        code[:2] in _ABOUT_A_ROW
+        or code[:2] not in _ABOUT_MORE
+        or (code[:2] in {"21", "42"} and "function" in (error.diag.context or ""))
+    )
+
+
+def reason(error: psycopg2.Error) -> str:
+    """The first line of what PostgreSQL said, with its detail, cut to 500 characters."""
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    detail = error.diag.message_detail
+    return (f"{said} ({' '.join(detail.split())})" if detail else said)[:500]
+
+
+def lock_holder(connection: Connection) -> str | None:
+    """The process that most likely holds what was waited for, None when it has let go meanwhile.
+
+    It is asked for after the wait, in the connection that waited, once that is rolled back.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_HOLDER)
+        row = cursor.fetchone()
+    connection.rollback()
+    if row is None:
+        return None
+    pid, user, application, state, since, tables = row
+    told = [f"user {user}" if user else "", application or "", f"on {tables}"]
+    if since:
+        told.append(f"{state or 'active'}, its last query began {since}")
+    return f"process {pid} ({', '.join(t for t in told if t)})"
+
+
+def explain(error: psycopg2.Error, connection: Connection | None = None) -> DatabaseError | None:
+    """The same in words, for errors that a person can act on; None for any other.
+
+    `connection` is the one it happened on, rolled back.
+    """
+    said = " ".join(str(error).split())
+    if isinstance(error, psycopg2.errors.LockNotAvailable):
+        holder = None
+        if connection is not None and not connection.closed:
+            holder = lock_holder(connection)
+        return LockedError(
+            "A lock in the database was not to be had in time"
+            + (f": {holder} holds it" if holder else "")
+            + ". Let that end, or end it with pg_terminate_backend, and try again. What was stored "
+            "is whole."
+        )
+    if isinstance(error, psycopg2.errors.DiskFull):
+        return DatabaseError(
+            f"PostgreSQL's disk is full ({said}). Make room for it and try again: what was fetched "
+            "is kept, and what was stored is whole."
+        )
+    if isinstance(error, psycopg2.errors.ReadOnlySqlTransaction) or "during recovery" in said:
+        return DatabaseError(READ_ONLY)
+    if isinstance(error, psycopg2.errors.InsufficientPrivilege) and "row-level security" in said:
+        return DatabaseError(
+            f"A policy of row-level security hides rows from the user of POSTGRES_URL ({said}), so "
+            "the mirror could not be whole. As its owner: ALTER TABLE <table> NO FORCE ROW LEVEL "
+            "SECURITY; or as an administrator: ALTER ROLE <user> BYPASSRLS;"
+        )
+    return None
+
+
+READ_ONLY = (
+    "The server that POSTGRES_URL leads to is read-only: a replica, or in recovery. Set "
+    "POSTGRES_URL to the primary server (with several hosts: target_session_attrs=read-write)."
+)
+
+# What servers and libpq say when they let nobody in, and what to do about it. The first that fits.
+_REMEDIES = (
+    (
+        r'database "(?P<name>[^"]*)" does not exist',
+        "Create it, as an administrator of the server: CREATE DATABASE {name}; or name another one "
+        "in POSTGRES_URL.",
+    ),
+    (
+        r'role "(?P<name>[^"]*)" does not exist',
+        "Create it, as an administrator of the server: CREATE ROLE {name} LOGIN PASSWORD '...'; or "
+        "name another user in POSTGRES_URL.",
+    ),
+    (
+        "password authentication failed|no password supplied",
+        "Check the user and the password in POSTGRES_URL (special characters are percent-encoded: "
+        "@ is %40).",
+    ),
+    (
+        "no pg_hba.conf entry",
+        "The server does not let this user in from this machine, or not without TLS: add "
+        "?sslmode=require to POSTGRES_URL, or have its administrator allow it in pg_hba.conf.",
+    ),
+    (
+        "could not translate host name|Name or service not known",
+        "Check the host in POSTGRES_URL.",
+    ),
+    (
+        "remaining connection slots|too many (connections|clients)",
+        "All connections of the server are in use: end what needs none, or raise max_connections.",
+    ),
+    (
+        "permission denied for database",
+        "As an administrator of the database: GRANT CONNECT ON DATABASE <database> TO <user>;",
+    ),
+    ("server does not support SSL", "Take sslmode out of POSTGRES_URL, or have TLS switched on."),
+    ("starting up|shutting down|recovery mode", "Wait a moment, and try again."),
+)
+
+
+def no_connection(error: psycopg2.Error) -> str:
+    """Why nobody was let in, and what to do about it."""
+    said = " ".join(str(error).split())
+    advice = "Check POSTGRES_URL, and that the server is up and lets this machine in."
+    for pattern, remedy in _REMEDIES:
+        if found := re.search(pattern, said):
+            advice = remedy.format(**found.groupdict())
+            break
+    return f"No connection to PostgreSQL: {said.rstrip('.')}. {advice}"
