@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 
 from rms_pipeline.sandbox import SandboxServer, Store
-from rms_pipeline.sandbox.store import LISTED
+from rms_pipeline.sandbox.records import LISTED
 
 
 class RenderedStore(Store):

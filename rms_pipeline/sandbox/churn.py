@@ -5,8 +5,9 @@ import threading
 from datetime import timedelta
 from typing import Any, Literal
 
-from rms_pipeline.sandbox.data import STATUS_NAMES, iso
 from rms_pipeline.sandbox.store import Store
+from rms_pipeline.sandbox.world.opportunities import STATUS_NAMES
+from rms_pipeline.sandbox.world.values import iso
 
 Change = Literal["create", "edit", "move", "silent_edit", "delete"]
 CHANGES: tuple[Change, ...] = ("create", "edit", "move", "silent_edit", "delete")

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from rms_pipeline.sandbox.data import iso, member
+from rms_pipeline.sandbox.world.members import nested_member
+from rms_pipeline.sandbox.world.values import iso
 
 ACTIONS = (
     "create", "update", "destroy", "convert_to_order", "convert_to_quotation",
@@ -57,7 +58,7 @@ class Event:
             "action_type": self.action,
             "created_at": moment,
             "updated_at": moment,
-            "member": {"id": who, "name": member("User", who)["name"]},
+            "member": {"id": who, "name": nested_member("User", who)["name"]},
         }
         return msgspec.json.encode({"action": action})
 

@@ -9,9 +9,9 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from rms_pipeline.sandbox import controls, opportunities, webhooks_api
 from rms_pipeline.sandbox.account import SANDBOX_SUBDOMAIN, InventedAccount
-from rms_pipeline.sandbox.answers import Answer, Refusal, Request, page_of_a_proxy
+from rms_pipeline.sandbox.api import controls, routes
+from rms_pipeline.sandbox.api.answers import Answer, Refusal, Request, page_of_a_proxy
 from rms_pipeline.sandbox.faults import FaultKind
 
 PREFIX, CONTROLS = "/api/v1", "/sandbox/"
@@ -85,8 +85,7 @@ class Handler(BaseHTTPRequestHandler):
         if fault is not None and self._misbehave(fault):
             return
         path = parts.path.removeprefix(PREFIX)
-        route = webhooks_api.answer if path.startswith("/webhook") else opportunities.answer
-        self._answer(route, Request(method, path, query, sent), fault)
+        self._answer(routes.answer, Request(method, path, query, sent), fault)
 
     def _body(self) -> bytes:
         """What was sent, in one piece or in chunks."""

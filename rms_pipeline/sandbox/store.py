@@ -1,41 +1,28 @@
-"""The sandbox's opportunities: generated, created, edited, deleted, filtered. Thread-safe.
+"""The account's opportunities while people work in it: created, edited, deleted. Thread-safe.
 
 Changes raise events; planting (`put`) raises none.
 """
 
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-import msgspec
-
-from rms_pipeline.sandbox.data import (
+from rms_pipeline.sandbox.events import Event, actions_of_edit
+from rms_pipeline.sandbox.records import Records
+from rms_pipeline.sandbox.tables import Table
+from rms_pipeline.sandbox.world.items import totals
+from rms_pipeline.sandbox.world.members import members
+from rms_pipeline.sandbox.world.opportunities import (
     STATE_NAMES,
     STATUS_NAMES,
     Row,
     generate_rows,
-    iso,
-    member,
-    participants,
     render,
-    with_signed_picture,
 )
-from rms_pipeline.sandbox.events import Event, actions_of_edit
-
-# Associations that are members of their own, and the field that says which.
-NESTED = {"member": ("Organisation", "member_id"), "venue": ("Venue", "venue_id"),
-          "owner": ("User", "owned_by")}  # fmt: skip
-PLAIN = ("destination", "billing_address", "opportunity_surcharges")
-# What a list gives when it is asked for.
-LISTED = (*NESTED, *PLAIN)
-# What only the single record gives.
-SINGLE_ONLY = ("participants",)
-ASSOCIATIONS = frozenset({*LISTED, *SINGLE_ONLY})
-
-_TIMES = frozenset(field for field in Row._fields if field.endswith("_at"))
+from rms_pipeline.sandbox.world.stock import products, stores
+from rms_pipeline.sandbox.world.values import iso
 
 
 class _Before(NamedTuple):
@@ -48,101 +35,13 @@ class _Before(NamedTuple):
     raw: bytes | None
 
 
-class Records:
-    """Opportunities to be read: those of now in a `Store`, those of a while ago in its past."""
-
-    def __init__(
-        self,
-        rows: dict[int, Row],
-        edited: dict[int, dict[str, Any]],
-        raw: dict[int, bytes],
-        seed: int,
-    ) -> None:
-        self.seed = seed
-        self.version = 0
-        self._lock = threading.RLock()
-        self._rows, self._edited, self._raw = rows, edited, raw
-        self._lists: dict[object, tuple[int, list[int]]] = {}
-
-    def ids(self) -> list[int]:
-        """All ids, ascending."""
-        with self._lock:
-            return sorted({*self._rows, *self._edited})
-
-    def get(self, id_: int, include: Sequence[str] = LISTED) -> dict[str, Any] | None:
-        """One record, None when there is none.
-
-        Destination, billing address and surcharges are always in it; of the other associations
-        those of `include`.
-        """
-        with self._lock:
-            edited = self._edited.get(id_)
-            row = self._rows.get(id_)
-        if edited is not None:
-            record = dict(edited)
-        elif row is not None:
-            record = render(row, self.seed)
-        else:
-            return None
-        for name in include:
-            if name in record:
-                continue
-            if name == "participants":
-                record[name] = participants(id_, record)
-            elif name in NESTED:
-                kind, key = NESTED[name]
-                if isinstance(record.get(key), int):
-                    record[name] = member(kind, record[key])
-        return record
-
-    def body(self, id_: int, include: Sequence[str], *, signed: bool = False) -> bytes | None:
-        """One record as JSON, with the associations of `include` and no others.
-
-        `signed`: links to pictures are made anew.
-        """
-        if id_ in self._raw:
-            return self._raw[id_]
-        record = self.get(id_, include)
-        if record is None:
-            return None
-        for name in ASSOCIATIONS.difference(include):
-            record.pop(name, None)
-        if signed:
-            for name in NESTED:
-                if isinstance(record.get(name), dict):
-                    record[name] = with_signed_picture(record[name])
-        return msgspec.json.encode(record)
-
-    def value(self, id_: int, field: str) -> Any:
-        """A field as the database behind the API holds it: an empty date or text is null."""
-        row = None if id_ in self._edited else self._rows.get(id_)
-        if row is not None and field in Row._fields:
-            found = getattr(row, field)
-            return iso(found) if field.endswith("_at") else found
-        record = self.get(id_, ())
-        found = None if record is None else record.get(field)
-        return None if found == "" else found
-
-    def moment(self, id_: int, field: str) -> int | Any:
-        """A time as microseconds since 1970 (UTC) where it is at hand, else as `value` gives it."""
-        row = None if id_ in self._edited else self._rows.get(id_)
-        if row is None or field not in _TIMES:
-            return self.value(id_, field)
-        found = getattr(row, field)
-        return None if found is None else found * 1_000
-
-    def select(self, key: object, matches: Callable[[int], bool]) -> list[int]:
-        """Ids for which `matches`, ascending; remembered under `key` until something changes."""
-        with self._lock:
-            known = self._lists.get(key)
-            if known is not None and known[0] == self.version:
-                return known[1]
-            version = self.version
-            found = [id_ for id_ in self.ids() if matches(id_)]
-            if len(self._lists) > 50:
-                self._lists.clear()
-            self._lists[key] = (version, found)
-            return found
+_ORDER = 3
+_BARE_ITEM: dict[str, Any] = {
+    "parent_opportunity_item_id": None, "opportunity_item_type": 1, "name": "", "item": None,
+    "item_assets": [], "status": 0, "charge_total": "0.0", "rental_charge_total": "0.0",
+    "sale_charge_total": "0.0", "service_charge_total": "0.0", "surcharge_total": "0.0",
+    "tax_total": "0.0",
+}  # fmt: skip
 
 
 class Store(Records):
@@ -163,9 +62,10 @@ class Store(Records):
         now = today or datetime.now(UTC)
         self.today = now.replace(hour=0, minute=0, second=0, microsecond=0)
         self.ahead = ahead
-        super().__init__(
-            {row.id: row for row in generate_rows(rows, seed, self.today)}, {}, {}, seed
-        )
+        made = {row.id: row for row in generate_rows(rows, seed, self.today)}
+        super().__init__(made, {}, {}, seed, Table(lambda: members(self.today), self.now))
+        self.products = Table(lambda: products(self.today), self.now)
+        self.stores = Table(lambda: stores(self.today), self.now)
         self._clock = clock
         self._next_id = max(self._rows, default=1_000) + 1
         self._listeners: tuple[Callable[[Event], None], ...] = ()
@@ -197,7 +97,7 @@ class Store(Records):
                     _restore(rows, change.id, change.row)
                     _restore(edited, change.id, change.edited)
                     _restore(raw, change.id, change.raw)
-                self._past = (key, Records(rows, edited, raw, self.seed))
+                self._past = (key, Records(rows, edited, raw, self.seed, self.members))
             return self._past[1]
 
     def age(self, id_: int) -> float:
@@ -270,11 +170,13 @@ class Store(Records):
             record = self.get(id_, ())
             if record is None:
                 return False
-            changed = {**record, "updated_at": iso(round(self.now().timestamp() * 1000)), **fields}
+            changed = {**record, "updated_at": self._moment(), **fields}
             if "status" in fields and "status_name" not in fields:
                 changed["status_name"] = STATUS_NAMES.get(fields["status"], "Unknown")
             if "state" in fields and "state_name" not in fields:
                 changed["state_name"] = STATE_NAMES.get(fields["state"], "Unknown")
+            if fields.get("state") == _ORDER and not record.get("ordered_at"):
+                changed["ordered_at"] = fields.get("ordered_at") or self._moment()
             self.put(id_, changed)
             if "updated_at" not in fields:
                 self._tell(id_, changed, *actions_of_edit(record, changed))
@@ -303,9 +205,71 @@ class Store(Records):
             self._rows.pop(id_, None)
             self._edited.pop(id_, None)
             self._raw.pop(id_, None)
+            self._items.pop(id_, None)
             self._born.pop(id_, None)
             self._tell(id_, record, "destroy")
         return True
+
+    def create_item(self, id_: int, fields: dict[str, Any], *, loud: bool = True) -> int | None:
+        """A new item, like the last one as far as `fields` say nothing else; returns its id.
+
+        The totals of the opportunity follow its items. With `loud` its `updated_at` moves and an
+        event is raised; some edits in Current RMS do neither. None when there is no such
+        opportunity.
+        """
+        with self._lock:
+            if self.get(id_, ()) is None:
+                return None
+            found = self.items(id_)
+            moment = self._moment()
+            base = next(iter(reversed(found)), _BARE_ITEM)
+            item_id = max((item["id"] for item in found), default=id_ * 100) + 1
+            item = {**base, "created_at": moment, "updated_at": moment, **fields}
+            item |= {"id": item_id, "opportunity_id": id_}
+            self._keep_items(id_, [*found, item], "create_item" if loud else None)
+        return item_id
+
+    def edit_item(
+        self, id_: int, item_id: int, fields: dict[str, Any], *, loud: bool = True
+    ) -> bool:
+        """Changes fields of an item; else as `create_item`. False when there is none."""
+        with self._lock:
+            found = self.items(id_)
+            if item_id not in {item["id"] for item in found}:
+                return False
+            changed = [
+                {**item, "updated_at": self._moment(), **fields} if item["id"] == item_id else item
+                for item in found
+            ]
+            self._keep_items(id_, changed, "update_item" if loud else None)
+        return True
+
+    def delete_item(self, id_: int, item_id: int, *, loud: bool = True) -> bool:
+        """Removes an item and what is below it; else as `create_item`. False when there is none."""
+        with self._lock:
+            found = self.items(id_)
+            gone = {item_id}
+            for item in found:
+                if item["parent_opportunity_item_id"] in gone:
+                    gone.add(item["id"])
+            left = [item for item in found if item["id"] not in gone]
+            if len(left) == len(found):
+                return False
+            self._keep_items(id_, left, "destroy_item" if loud else None)
+        return True
+
+    def _keep_items(self, id_: int, found: list[dict[str, Any]], action: str | None) -> None:
+        record = self.get(id_, ()) or {}
+        changed = record | totals(found)
+        if action is not None:
+            changed["updated_at"] = self._moment()
+        self.put(id_, changed)
+        self._items[id_] = found
+        if action is not None:
+            self._tell(id_, changed, action)
+
+    def _moment(self) -> str | None:
+        return iso(round(self.now().timestamp() * 1000))
 
 
 def _restore(records: dict[int, Any], id_: int, before: Any) -> None:

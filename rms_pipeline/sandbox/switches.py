@@ -52,9 +52,10 @@ class Switches:
         `undeliverable`: ids; each page of a list that would hold one answers 500, and so does the
         single record with `undeliverable_single`.
     Answers
-        `gone_status`: of an opportunity that is not there. `tells_date`: whether answers have a
-        `Date` header. `retry_after`: the form of that header on a 429. `webhooks_enabled`: whether
-        a person has switched webhooks on for the account.
+        `all_items`: whether `/opportunity_items` gives those of the whole account, and whether it
+        obeys filters. `gone_status`: of an opportunity that is not there. `tells_date`: whether
+        answers have a `Date` header. `retry_after`: the form of that header on a 429.
+        `webhooks_enabled`: whether a person has switched webhooks on for the account.
     """
 
     api: ApiVersion = "v1"
@@ -83,6 +84,7 @@ class Switches:
     bodies: dict[int, bytes] = field(default_factory=dict, hash=False)
     undeliverable: frozenset[int] = frozenset()
     undeliverable_single: bool = False
+    all_items: Literal["filtered", "unfiltered", "absent"] = "absent"
     gone_status: Literal[404, 410] = 404
     tells_date: bool = True
     retry_after: Literal["seconds", "date", "none"] = "seconds"

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from rms_pipeline.sandbox.answers import Refusal
-from rms_pipeline.sandbox.data import iso
+from rms_pipeline.sandbox.api.answers import Refusal
 from rms_pipeline.sandbox.events import EVENTS
+from rms_pipeline.sandbox.world.values import iso
 
 _LOGS_KEPT = 100_000
 _FIELDS = ("name", "event", "target_url", "active")

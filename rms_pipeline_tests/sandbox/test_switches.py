@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from rms_pipeline.sandbox import SandboxServer, Store, Switches
-from rms_pipeline.sandbox.store import LISTED
+from rms_pipeline.sandbox.records import LISTED
 from rms_pipeline_tests.sandbox.account import ALL, HEADERS, ask, ids, listed, meta, turn
 
 ASKED = "&".join(f"include[]={name}" for name in (*LISTED, "participants"))

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 
 from rms_pipeline.sandbox.account import InventedAccount
-from rms_pipeline.sandbox.answers import Answer, Refusal, Request
-from rms_pipeline.sandbox.paging import cut
+from rms_pipeline.sandbox.api.answers import Answer, Refusal, Request
+from rms_pipeline.sandbox.api.paging import cut
 
 
 def answer(account: InventedAccount, request: Request) -> Answer:

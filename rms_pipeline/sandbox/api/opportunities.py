@@ -1,10 +1,13 @@
-"""`/opportunities`: the list, and one alone."""
+"""`/opportunities`: the list, one alone, and the items of one."""
+
+from typing import Any
 
 from rms_pipeline.sandbox.account import InventedAccount
-from rms_pipeline.sandbox.answers import Answer, Refusal, Request, page_of_a_proxy
-from rms_pipeline.sandbox.paging import cut
-from rms_pipeline.sandbox.ransack import select
-from rms_pipeline.sandbox.store import LISTED, PLAIN, SINGLE_ONLY, Records
+from rms_pipeline.sandbox.api import items
+from rms_pipeline.sandbox.api.answers import Answer, Refusal, Request, page_of_a_proxy
+from rms_pipeline.sandbox.api.opportunity_list import select
+from rms_pipeline.sandbox.api.paging import cut
+from rms_pipeline.sandbox.records import LISTED, PLAIN, SINGLE_ONLY, Records
 
 
 def answer(account: InventedAccount, request: Request) -> Answer:
@@ -15,25 +18,46 @@ def answer(account: InventedAccount, request: Request) -> Answer:
         if request.method == "POST":
             id_ = account.store.create(request.fields("opportunity"))
             return _single(account, id_, request, status=201)
-    tail = request.path.removeprefix("/opportunities/")
-    if tail.isdigit():
-        return _one(account, int(tail), request)
-    raise Refusal("Not found", 404)
-
-
-def _one(account: InventedAccount, id_: int, request: Request) -> Answer:
-    switches, store = account.switches, account.store
+    number, slash, below = request.path.removeprefix("/opportunities/").partition("/")
+    if not number.isdigit():
+        raise Refusal("Not found", 404)
+    id_ = int(number)
     if request.method == "GET":
-        if switches.undeliverable_single and id_ in switches.undeliverable:
-            raise Refusal("Internal server error", 500)
-        if store.age(id_) < switches.singles_lag:
-            raise Refusal("Opportunity not found", 404)
+        _check_readable(account, id_)
+    if below.startswith("opportunity_items"):
+        if account.store.get(id_, ()) is None:
+            raise _gone(account)
+        return items.answer(account, id_, below, request)
+    if slash:
+        raise Refusal("Not found", 404)
+    if request.method == "GET":
         return _single(account, id_, request)
-    if request.method == "PUT" and store.edit(id_, request.fields("opportunity")):
+    if request.method in ("PUT", "PATCH") and account.store.edit(
+        id_, _changes(account, id_, request)
+    ):
         return _single(account, id_, request)
-    if request.method == "DELETE" and store.delete(id_):
+    if request.method == "DELETE" and account.store.delete(id_):
         return Answer(204)
     raise _gone(account)
+
+
+def _check_readable(account: InventedAccount, id_: int) -> None:
+    """Raises Refusal."""
+    switches = account.switches
+    if switches.undeliverable_single and id_ in switches.undeliverable:
+        raise Refusal("Internal server error", 500)
+    if account.store.age(id_) < switches.singles_lag:
+        raise Refusal("Opportunity not found", 404)
+
+
+def _changes(account: InventedAccount, id_: int, request: Request) -> dict[str, Any]:
+    """What a PUT or PATCH names; custom fields that it does not name stay. Raises Refusal."""
+    changes = request.fields("opportunity")
+    record = account.store.get(id_, ()) or {}
+    before, named = record.get("custom_fields"), changes.get("custom_fields")
+    if isinstance(before, dict) and isinstance(named, dict):
+        changes["custom_fields"] = {**before, **named}
+    return changes
 
 
 def _single(account: InventedAccount, id_: int, request: Request, *, status: int = 200) -> Answer:
@@ -48,10 +72,10 @@ def _list(account: InventedAccount, request: Request) -> Answer:
     switches = account.switches
     include = _include(account, request, single=False)
     records = account.store.ago(switches.lists_lag)
-    ids = select(records, request.query, switches)
+    ids = select(records, request.query, account.store.now(), switches)
     if switches.lists_twice:
         ids = [i for id_ in ids for i in ([id_, id_] if id_ in switches.lists_twice else [id_])]
-    page = cut(ids, request.query, switches)
+    page = cut(ids, request.query, switches, switches.max_per_page)
     if switches.deepest_page is not None and page.page > switches.deepest_page:
         if switches.deep_page_status == 200:
             return Answer(200, page.body("opportunities", []))

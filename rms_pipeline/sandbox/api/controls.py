@@ -3,7 +3,7 @@
 import msgspec
 
 from rms_pipeline.sandbox.account import InventedAccount
-from rms_pipeline.sandbox.answers import Answer, Refusal, Request
+from rms_pipeline.sandbox.api.answers import Answer, Refusal, Request
 
 
 def answer(account: InventedAccount, request: Request) -> Answer:

@@ -6,9 +6,11 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from rms_pipeline.sandbox.answers import Refusal
+from rms_pipeline.sandbox.api.answers import Refusal
+from rms_pipeline.sandbox.api.filters import Query
 from rms_pipeline.sandbox.switches import Switches
 
+_MOST, _FEW = 100, 25
 T = TypeVar("T")
 
 
@@ -36,14 +38,15 @@ class Cut(Generic[T]):
         )
 
 
-def cut(rows: Sequence[T], query: list[tuple[str, str]], switches: Switches) -> Cut[T]:
-    """The page that `query` asks for. Raises Refusal."""
+def cut(rows: Sequence[T], query: Query, switches: Switches, most: int | None = None) -> Cut[T]:
+    """The page that `query` asks for, of `most` rows at most. Raises Refusal."""
     single = dict(query)
+    most = most or _most_of_others(switches)
     page = _positive(single.get("page", "1"), "page")
     wanted = _positive(single.get("per_page", str(switches.default_per_page)), "per_page")
-    if wanted > switches.max_per_page and switches.per_page_over == "422":
-        raise Refusal(f"per_page must be at most {switches.max_per_page}")
-    per_page = min(wanted, switches.max_per_page)
+    if wanted > most and switches.per_page_over == "422":
+        raise Refusal(f"per_page must be at most {most}")
+    per_page = min(wanted, most)
     cap = switches.count_cap
     return Cut(
         rows=rows[(page - 1) * per_page : page * per_page],
@@ -51,6 +54,11 @@ def cut(rows: Sequence[T], query: list[tuple[str, str]], switches: Switches) -> 
         page=page,
         per_page=per_page,
     )
+
+
+def _most_of_others(switches: Switches) -> int:
+    """Of collections other than opportunities; small for small tests."""
+    return switches.max_per_page if switches.max_per_page < _FEW else _MOST
 
 
 def _positive(value: str, name: str) -> int:
