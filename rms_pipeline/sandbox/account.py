@@ -3,6 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from rms_pipeline.sandbox.deliveries import Deliveries, WebhookSwitches
 from rms_pipeline.sandbox.events import Event
@@ -48,6 +49,7 @@ class InventedAccount:
         self._limit = Limit(requests_per_minute)
         self.webhooks = Webhooks(store.now)
         self.deliveries = Deliveries(self.webhooks, webhooks)
+        self.first_deliveries = replace(self.deliveries.switches)
         self._stop_listening = store.listen(self._raise)
 
     @property

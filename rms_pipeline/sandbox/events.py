@@ -17,6 +17,13 @@ ACTIONS = (
     "create_item", "update_item", "destroy_item",
 )  # fmt: skip
 EVENTS = frozenset(f"opportunity_{action}" for action in ACTIONS)
+# The API takes subscriptions to these too; here they never happen.
+SUBSCRIBABLE = EVENTS | {
+    *(f"opportunity_{action}" for action in ("discuss", "attach", "detach")),
+    *(f"{subject}_{action}"
+      for subject in ("member", "invoice", "project", "product")
+      for action in ("create", "update", "destroy")),
+}  # fmt: skip
 
 _ORDER, _QUOTATION = 3, 2
 _BY_STATUS = {

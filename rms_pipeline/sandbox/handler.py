@@ -1,8 +1,8 @@
 """HTTP of the sandbox: bodies, credentials, the limit, misbehaviour. Others make the answers."""
 
-import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import format_datetime, formatdate
 from http.server import BaseHTTPRequestHandler
@@ -56,43 +56,49 @@ class Handler(BaseHTTPRequestHandler):
         """Silent: `requests` remembers."""
 
     def _handle(self, method: str) -> None:
-        sandbox = self.account
-        sent = self._body()
-        if sandbox.latency:
-            sandbox.closing.wait(sandbox.latency)
-        if sandbox.before_request:
-            sandbox.before_request(self.path)
+        account = self.account
+        try:
+            sent = self._body()
+        except ValueError:
+            # Where the next request would begin is not known any more.
+            self.close_connection = True
+            self._refuse(Refusal("the body is broken", 400))
+            return
+        if account.latency:
+            account.closing.wait(account.latency)
+        if account.before_request:
+            account.before_request(self.path)
         parts = urlsplit(self.path)
         if not parts.path.startswith((f"{PREFIX}/", CONTROLS)):
-            self._error(404, "not found")
+            self._refuse(Refusal("not found", 404))
             return
         if (
             self.headers.get("X-SUBDOMAIN") != SANDBOX_SUBDOMAIN
-            or self.headers.get("X-AUTH-TOKEN") != sandbox.api_key
+            or self.headers.get("X-AUTH-TOKEN") != account.api_key
         ):
-            self._error(401, "Invalid subdomain or API key")
+            self._refuse(Refusal("Invalid subdomain or API key", 401))
             return
         query = parse_qsl(parts.query, keep_blank_values=True)
         if parts.path.startswith(CONTROLS):
             path = "/" + parts.path.removeprefix(CONTROLS)
             self._answer(controls.answer, Request(method, path, query, sent))
             return
-        wait = sandbox.throttled()
+        wait = account.throttled()
         if wait is not None:
             self._too_many(wait)
             return
-        fault = sandbox.faults.next()
+        fault = account.faults.next()
         if fault is not None and self._misbehave(fault):
             return
-        path = parts.path.removeprefix(PREFIX)
+        path = parts.path.removeprefix(PREFIX).rstrip("/")
         self._answer(routes.answer, Request(method, path, query, sent), fault)
 
     def _body(self) -> bytes:
-        """What was sent, in one piece or in chunks."""
+        """What was sent, in one piece or in chunks. Raises ValueError when it is neither."""
         if "chunked" not in self.headers.get("Transfer-Encoding", "").lower():
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            return self.rfile.read(_size(self.headers.get("Content-Length") or "0", 10))
         sent = bytearray()
-        while size := int(self.rfile.readline().partition(b";")[0], 16):
+        while size := _size(self.rfile.readline().partition(b";")[0].decode("latin-1"), 16):
             sent += self.rfile.read(size)
             self.rfile.readline()
         while self.rfile.readline().strip():
@@ -108,7 +114,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             answer = route(self.account, request)
         except Refusal as refusal:
-            self._error(refusal.status, str(refusal))
+            self._refuse(refusal)
         else:
             self._send(answer, fault)
 
@@ -116,7 +122,7 @@ class Handler(BaseHTTPRequestHandler):
         """True when there is nothing more to answer."""
         sandbox = self.account
         if fault.startswith("error_"):
-            self._error(int(fault.removeprefix("error_")), "something went wrong")
+            self._refuse(Refusal("something went wrong", int(fault.removeprefix("error_"))))
         elif fault.startswith("html_"):
             self._send(page_of_a_proxy(int(fault.removeprefix("html_"))))
         elif fault == "rate_limited":
@@ -140,10 +146,11 @@ class Handler(BaseHTTPRequestHandler):
         whole = int(wait) + 1
         value = {"seconds": str(whole), "date": formatdate(time.time() + whole, usegmt=True)}
         headers = {"Retry-After": value[form]} if form != "none" else {}
-        self._send(Answer(429, b'{"errors":["Too many requests"]}', headers=headers))
+        refused = Refusal("Too many requests", 429).answer(self.account.switches.error_shape)
+        self._send(replace(refused, headers=headers))
 
-    def _error(self, status: int, message: str) -> None:
-        self._send(Answer(status, json.dumps({"errors": [message]}).encode()))
+    def _refuse(self, refusal: Refusal) -> None:
+        self._send(refusal.answer(self.account.switches.error_shape))
 
     def _send(self, answer: Answer, fault: FaultKind | None = None) -> None:
         body = answer.body
@@ -161,3 +168,11 @@ class Handler(BaseHTTPRequestHandler):
             body = body[: len(body) // 2]
             self.close_connection = True
         self.wfile.write(head + body)
+
+
+def _size(text: str, base: int) -> int:
+    """Raises ValueError."""
+    size = int(text.strip(), base)
+    if size < 0:
+        raise ValueError(text)
+    return size

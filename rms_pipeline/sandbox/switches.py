@@ -1,13 +1,13 @@
 """The facts of the API that nobody is sure of, each to be turned either way while it runs."""
 
 import contextlib
-from dataclasses import asdict, dataclass, field, fields
-from functools import cache
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
 
 ApiVersion = Literal["v2.1", "v1"]
+ErrorShape = Literal["texts", "details", "by_field", "error", "message"]
 Status = Annotated[int, msgspec.Meta(ge=200, le=599)]
 Number = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
@@ -56,6 +56,8 @@ class Switches:
         obeys filters. `gone_status`: of an opportunity that is not there. `tells_date`: whether
         answers have a `Date` header. `retry_after`: the form of that header on a 429.
         `webhooks_enabled`: whether a person has switched webhooks on for the account.
+        `error_shape`: of the bodies of refusals: `{"errors": [text]}`, `{"errors": [{"detail":
+        text}]}`, `{"errors": {field: [text]}}`, `{"error": text}` or `{"message": text}`.
     """
 
     api: ApiVersion = "v1"
@@ -86,6 +88,7 @@ class Switches:
     undeliverable_single: bool = False
     all_items: Literal["filtered", "unfiltered", "absent"] = "absent"
     gone_status: Literal[404, 410] = 404
+    error_shape: ErrorShape = "texts"
     tells_date: bool = True
     retry_after: Literal["seconds", "date", "none"] = "seconds"
     webhooks_enabled: bool = True
@@ -101,33 +104,41 @@ class Switches:
         Where it names `api`, what depends on the version and is not named follows it. Values of
         `bodies` are base64. Raises ValueError with what is wrong.
         """
-        try:
-            named = msgspec.json.decode(wanted, type=dict[str, msgspec.Raw])
-        except msgspec.DecodeError as error:
-            raise ValueError(f'the body must be {{"switch": value, ...}}: {error}') from None
-        known = {each.name for each in fields(self)}
-        for name in named:
-            if name not in known:
-                raise ValueError(f"there is no switch {name}; there are {', '.join(sorted(known))}")
-        changes: dict[str, Any] = {}
-        for name, raw in named.items():
-            try:
-                changes[name] = _decoded(bytes(raw), _types()[name])
-            except msgspec.DecodeError as error:
-                raise ValueError(f"{name}: {error}") from None
+        changes = decoded_changes(Switches, wanted)
         if "api" in changes:
             changes = dict.fromkeys(_DEFAULTS[self.api]) | changes
-        before = {each.name: getattr(self, each.name) for each in fields(self)}
-        return Switches(**before | changes)
+        return replace(self, **changes)
 
     def told(self) -> bytes:
         """All of them as JSON, in the form that `turned` takes."""
         return msgspec.json.encode(asdict(self))
 
 
-@cache
-def _types() -> dict[str, Any]:
-    return get_type_hints(Switches, include_extras=True)
+def decoded_changes(switches: type[Any], wanted: bytes) -> dict[str, Any]:
+    """The values of `{"switch": value, ...}` by the types of the dataclass `switches`.
+
+    Raises ValueError with what is wrong.
+    """
+    try:
+        named = msgspec.json.decode(wanted, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f'the body must be {{"switch": value, ...}}: {error}') from None
+    types = _types(switches)
+    changes: dict[str, Any] = {}
+    for name, raw in named.items():
+        if name not in types:
+            raise ValueError(f"there is no switch {name}; there are {', '.join(sorted(types))}")
+        try:
+            changes[name] = _decoded(bytes(raw), types[name])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{name}: {error}") from None
+    return changes
+
+
+def _types(switches: type[Any]) -> dict[str, Any]:
+    public = {each.name for each in fields(switches)}
+    found = get_type_hints(switches, include_extras=True)
+    return {name: type_ for name, type_ in found.items() if name in public}
 
 
 def _decoded(raw: bytes, type_: Any) -> Any:

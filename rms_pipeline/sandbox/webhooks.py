@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rms_pipeline.sandbox.api.answers import Refusal
-from rms_pipeline.sandbox.events import EVENTS
+from rms_pipeline.sandbox.events import SUBSCRIBABLE
 from rms_pipeline.sandbox.world.values import iso
 
 _LOGS_KEPT = 100_000
@@ -107,13 +107,13 @@ def _taken(fields: dict[str, Any]) -> dict[str, Any]:
 def _check(webhook: Mapping[str, Any]) -> None:
     """Raises Refusal for a subscription that cannot be."""
     if not isinstance(webhook["name"], str) or not webhook["name"].strip():
-        raise Refusal("Name can't be blank")
-    if webhook["event"] not in EVENTS:
-        raise Refusal(f"Event {webhook['event']} is not included in the list")
+        raise Refusal("Name can't be blank", field="name")
+    if webhook["event"] not in SUBSCRIBABLE:
+        raise Refusal(f"Event {webhook['event']} is not included in the list", field="event")
     if not isinstance(webhook["active"], bool):
-        raise Refusal("Active must be true or false")
+        raise Refusal("Active must be true or false", field="active")
     if not _is_url(webhook["target_url"]):
-        raise Refusal(f"Target url {webhook['target_url']} is not a valid URL")
+        raise Refusal(f"Target url {webhook['target_url']} is not a valid URL", field="target_url")
 
 
 def _is_url(target: object) -> bool:

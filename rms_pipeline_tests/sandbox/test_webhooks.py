@@ -1,5 +1,6 @@
 """Webhooks of the sandbox: subscriptions over HTTP, and deliveries to a real receiver."""
 
+import itertools
 import threading
 import time
 from collections import defaultdict
@@ -99,7 +100,8 @@ def test_lists_of_webhooks_come_in_pages(sandbox: SandboxServer) -> None:
     "wrong",
     [
         {"event": "opportunity_explode"},
-        {"event": "invoice_create"},
+        {"event": "opportunity_"},
+        {"event": "invoice_explode"},
         {"target_url": "nowhere"},
         {"target_url": "http://["},
         {"name": ""},
@@ -221,6 +223,7 @@ def test_a_receiver_that_is_down_gets_its_events_in_order_once_it_is_up(
     sandbox: SandboxServer,
 ) -> None:
     sandbox.deliveries.switches.attempts = 1_000
+    sandbox.deliveries.switches.in_order = True
     port = free_port()
     subscribe(sandbox, f"http://127.0.0.1:{port}", "opportunity_update")
     id_ = sandbox.store.ids()[0]
@@ -254,6 +257,46 @@ def test_after_the_last_attempt_a_delivery_is_given_up(receiver: Receiver) -> No
         settle(sandbox)
     assert receiver.types.count("create") == 3
     assert receiver.types.count("destroy") == 1
+
+
+def test_a_delivery_to_be_repeated_is_overtaken_by_later_ones(receiver: Receiver) -> None:
+    refused = iter([500, 500])
+    receiver.answer = lambda r: (next(refused, 200) if r.action["name"] == "0" else 200, {})
+    with SandboxServer(Store(1), webhooks=quick(backoff=0.5, longest_wait=5)) as sandbox:
+        subscribe(sandbox, receiver.url, "opportunity_update")
+        id_ = sandbox.store.ids()[0]
+        for number in range(3):
+            sandbox.store.edit(id_, {"subject": f"{number}"})
+        settle(sandbox)
+    assert [r.action["name"] for r in receiver.received] == ["0", "1", "2", "0", "0"]
+    assert len({r.action["id"] for r in receiver.received if r.action["name"] == "0"}) == 1
+
+
+def test_six_repeats_come_within_thirteen_hours_or_as_much_sooner_as_is_switched(
+    receiver: Receiver,
+) -> None:
+    receiver.answer = lambda _: (500, {})
+    real = WebhookSwitches()
+    waits = [real.backoff * 2**n for n in range(real.attempts - 1)]
+    assert len(waits) == 6
+    assert sum(waits) == pytest.approx(13 * 3_600)
+    with SandboxServer(Store(), webhooks=WebhookSwitches(speed=100_000)) as sandbox:
+        subscribe(sandbox, receiver.url, "opportunity_create")
+        sandbox.store.create({})
+        settle(sandbox)
+        assert len(logs(sandbox)) == 7
+    assert len(receiver.ids) == 7
+    assert len(set(receiver.ids)) == 1
+    gaps = [b.at - a.at for a, b in itertools.pairwise(receiver.received)]
+    assert gaps[-1] > gaps[0]
+    assert sum(gaps) >= 13 * 3_600 / 100_000
+
+
+@pytest.mark.parametrize("event", ["member_update", "invoice_create", "opportunity_discuss"])
+def test_events_that_never_happen_here_may_be_subscribed_to(
+    sandbox: SandboxServer, event: str
+) -> None:
+    assert len(subscribe(sandbox, "https://a.example/", event)) == 1
 
 
 def test_a_slow_subscription_keeps_neither_the_store_nor_the_others_waiting(

@@ -5,6 +5,8 @@ from typing import Any
 
 import msgspec
 
+from rms_pipeline.sandbox.switches import ErrorShape
+
 JSON = "application/json; charset=utf-8"
 HTML = "text/html"
 
@@ -38,11 +40,22 @@ class Answer:
 
 
 class Refusal(Exception):
-    """A request that gets `status`, by default 422, and this text as the reason."""
+    """A request that gets `status`, by default 422, and this text as what is wrong with `field`."""
 
-    def __init__(self, text: str, status: int = 422) -> None:
+    def __init__(self, text: str, status: int = 422, field: str = "base") -> None:
         super().__init__(text)
-        self.status = status
+        self.text, self.status, self.field = text, status, field
+
+    def answer(self, shape: ErrorShape) -> Answer:
+        """In one of the shapes in which the API has been seen to say what is wrong."""
+        bodies: dict[ErrorShape, Any] = {
+            "texts": {"errors": [self.text]},
+            "details": {"errors": [{"detail": self.text}]},
+            "by_field": {"errors": {self.field: [self.text]}},
+            "error": {"error": self.text},
+            "message": {"message": self.text},
+        }
+        return Answer(self.status, msgspec.json.encode(bodies[shape]))
 
 
 def page_of_a_proxy(status: int) -> Answer:

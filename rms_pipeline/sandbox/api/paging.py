@@ -40,7 +40,7 @@ class Cut(Generic[T]):
 
 def cut(rows: Sequence[T], query: Query, switches: Switches, most: int | None = None) -> Cut[T]:
     """The page that `query` asks for, of `most` rows at most. Raises Refusal."""
-    single = dict(query)
+    single = {key: value for key, value in query if value}
     most = most or _most_of_others(switches)
     page = _positive(single.get("page", "1"), "page")
     wanted = _positive(single.get("per_page", str(switches.default_per_page)), "per_page")
