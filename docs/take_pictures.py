@@ -46,7 +46,7 @@ def main() -> None:
             command("sync", "incremental", environment=environment)
             sandbox.api_key = SECRET_KEY
             command("sync", "initial", environment=environment)
-            look(where, f"http://127.0.0.1:{dagster}")
+            look(where)
         finally:
             up.send_signal(signal.SIGTERM)
             up.wait(timeout=60)
@@ -90,7 +90,7 @@ def work(sandbox: SandboxServer, url: str) -> None:
     connection.close()
 
 
-def look(where: str, dagster: str) -> None:
+def look(where: str) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path="/usr/bin/chromium",
@@ -106,7 +106,8 @@ def look(where: str, dagster: str) -> None:
         page.screenshot(path=HERE / "opportunity.png")
         tab(browser, start, dark=True).screenshot(path=HERE / "dashboard-dark.png", full_page=True)
         tab(browser, start, phone=True).screenshot(path=HERE / "dashboard-phone.png")
-        lineage = tab(browser, f"{dagster}/asset-groups", height=560, seconds=8)
+        inside = f"{where}/dagster?to=/asset-groups&token={TOKEN}"
+        lineage = tab(browser, inside, height=560, seconds=8)
         lineage.screenshot(path=HERE / "dagster-lineage.png")
         browser.close()
 

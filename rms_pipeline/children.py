@@ -13,6 +13,7 @@ from pathlib import Path
 from rms_pipeline.errors import RmsPipelineError
 
 _STOP_SECONDS = 20
+SYNCING = ("daemon", "dagster", "first sync", "webhooks")
 
 
 class UpFailed(RmsPipelineError):
@@ -64,15 +65,30 @@ class Children:
                 tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
                 raise UpFailed(f"{name} ended by itself (exit code {child.returncode}):\n{tail}")
 
+    def runs(self, name: str) -> bool:
+        """Whether the child `name` was started and has not ended."""
+        return any(each == name and child.poll() is None for each, child in self._started)
+
+    def last_line(self, name: str) -> str:
+        """Of its log."""
+        log = self._logs / f"{name}.log"
+        lines = log.read_text(errors="replace").split("\n") if log.exists() else []
+        return next((line for line in reversed(lines) if line.strip()), "nothing is in its log")
+
     def stop(self) -> None:
-        """Ends every group, Dagster's first: its runs still need the others."""
-        for _, child in reversed(self._started):
-            _signal_group(child, signal.SIGTERM)
+        """Ends every group: what runs syncs first, for they still need the others; each of the rest
+        when all that was started after it has ended."""
+        syncing = [child for name, child in self._started if name in SYNCING]
+        others = [child for name, child in reversed(self._started) if name not in SYNCING]
+        for group in (syncing, *([child] for child in others)):
+            for child in group:
+                _signal_group(child, signal.SIGTERM)
             deadline = time.monotonic() + _STOP_SECONDS
-            while _group_lives(child) and time.monotonic() < deadline:
+            while any(map(_group_lives, group)) and time.monotonic() < deadline:
                 time.sleep(0.1)
-            _signal_group(child, signal.SIGKILL)
-            child.wait()
+            for child in group:
+                _signal_group(child, signal.SIGKILL)
+                child.wait()
 
 
 def _signal_group(child: "subprocess.Popen[bytes]", number: int) -> None:

@@ -79,8 +79,7 @@ def up(
     """Start everything: database, sandbox, Dagster's UI and daemon, and the web service.
 
     The sandbox stands in where no account is configured. The first start runs the initial sync.
-    Ctrl-C ends it all. --host is for the web service: Dagster's UI, which has no password, stays on
-    this machine.
+    Ctrl-C ends it all. --host is for the web service: Dagster's UI stays on this machine.
     """
     current = prepare(instance=True)
     announce_sandbox(current)
@@ -98,6 +97,9 @@ app.command()(status)
 def web(
     port: Annotated[int, typer.Option(**PORTS, help="Port to listen on.")] = WEB_PORT,
     host: Host = "127.0.0.1",
+    # What `up` knows, and the dashboard shows.
+    dagster_starts: Annotated[bool, typer.Option(hidden=True)] = False,
+    first_sync_starts: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Serve the dashboard, the sync API, the webhook receiver and the fast lane.
 
@@ -106,7 +108,13 @@ def web(
     announce_sandbox(current)
     from rms_pipeline.web.server import serve
 
-    serve(current, host=host, port=port)
+    serve(
+        current,
+        host=host,
+        port=port,
+        dagster_starts=dagster_starts,
+        first_sync_starts=first_sync_starts,
+    )
 
 
 @app.command()

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import requests
+from pydantic import SecretStr
 
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.loopback import session_for
@@ -56,10 +57,18 @@ def answers(url: str) -> bool:
         return False
 
 
-def launch(url: str, job: str, *, by: str | None = None, patience: float = 30.0) -> str:
+def launch(
+    url: str,
+    job: str,
+    *,
+    by: str | None = None,
+    token: SecretStr | None = None,
+    patience: float = 30.0,
+) -> str:
     """Launches `job` and returns the run's id. Waits `patience` seconds for the job to be loaded.
 
-    `by` is who or what Dagster's UI is to name as having launched it.
+    `by` is who or what Dagster's UI is to name as having launched it. `token` is what a guarded
+    Dagster asks for (`Sessions.dagster_token`); a plain one ignores it.
 
     Raises DagsterUnavailable.
     """
@@ -74,10 +83,10 @@ def launch(url: str, job: str, *, by: str | None = None, patience: float = 30.0)
     variables = {"params": params}
     deadline = time.monotonic() + patience
     while True:
-        result = _ask(url, _LAUNCH, variables)["launchRun"]
+        result = _ask(url, token, _LAUNCH, variables)["launchRun"]
         if result["__typename"] == "LaunchRunSuccess":
             return str(result["run"]["runId"])
-        if reason := _why_not_loaded(url):
+        if reason := _why_not_loaded(url, token):
             raise DagsterUnavailable(
                 f"Dagster at {url} could not load the code of this project: {reason}. Mend that, "
                 "then reload it under Deployment in Dagster's UI."
@@ -90,12 +99,15 @@ def launch(url: str, job: str, *, by: str | None = None, patience: float = 30.0)
         time.sleep(1)
 
 
-def _ask(url: str, query: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:
+def _ask(
+    url: str, token: SecretStr | None, query: str, variables: dict[str, Any] | None = None
+) -> dict[str, Any]:
     try:
         with session_for(url) as session:
             answer = session.post(
                 f"{url}/graphql",
                 json={"query": query, "variables": variables or {}},
+                headers=_bearer(token),
                 timeout=(5, _PATIENCE_OF_ONE_CALL),
                 allow_redirects=False,
             )
@@ -109,6 +121,11 @@ def _ask(url: str, query: str, variables: dict[str, Any] | None = None) -> dict[
             f"Dagster at {url} did not answer within {_PATIENCE_OF_ONE_CALL} seconds "
             f"({type(error).__name__}). Look into its UI whether the run was launched all the same."
         ) from None
+    if answer.status_code in (401, 403):
+        raise DagsterUnavailable(
+            f"Dagster at {url} does not let this process in (HTTP {answer.status_code}). Both have "
+            "to have the same RMS_API_TOKEN, and RMS_DAGSTER_URL has to be its own address."
+        )
     try:
         body = answer.json()
     except ValueError:
@@ -124,15 +141,19 @@ def _ask(url: str, query: str, variables: dict[str, Any] | None = None) -> dict[
     return data
 
 
-def loaded_locations(url: str) -> set[str]:
+def loaded_locations(url: str, token: SecretStr | None = None) -> set[str]:
     """The names of the code locations that Dagster at `url` knows. Raises DagsterUnavailable."""
-    found = _ask(url, _LOCATIONS)["workspaceOrError"].get("locationEntries", [])
+    found = _ask(url, token, _LOCATIONS)["workspaceOrError"].get("locationEntries", [])
     return {str(entry["name"]) for entry in found}
 
 
-def _why_not_loaded(url: str) -> str | None:
+def _bearer(token: SecretStr | None) -> dict[str, str]:
+    return {} if token is None else {"Authorization": f"Bearer {token.get_secret_value()}"}
+
+
+def _why_not_loaded(url: str, token: SecretStr | None) -> str | None:
     """What keeps our code from being loaded; None while it loads, and when it is."""
-    found = _ask(url, _LOCATIONS)["workspaceOrError"].get("locationEntries", [])
+    found = _ask(url, token, _LOCATIONS)["workspaceOrError"].get("locationEntries", [])
     for entry in found:
         loaded = entry["locationOrLoadError"]
         failed = loaded is not None and loaded["__typename"] == "PythonError"

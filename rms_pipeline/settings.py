@@ -4,6 +4,7 @@ What belongs here: names, defaults and validation of environment variables, and 
 them alone (which API, which database, which folder). What does not: opening any of these.
 """
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -40,6 +41,9 @@ _EXAMPLES = {
     "RMS_SCHEMA": "public",
     "RMS_API_TOKEN": "what `openssl rand -hex 24` prints",
     "RMS_WEBHOOK_TOKEN": "what `openssl rand -hex 24` prints",
+    "RMS_WEBHOOK_TOKEN_PREVIOUS": "the value that RMS_WEBHOOK_TOKEN had before",
+    "RMS_TRUSTED_PROXIES": "127.0.0.1,10.0.0.0/8",
+    "RMS_PUBLIC_URL": "https://rms.example.com",
 }
 
 
@@ -86,6 +90,13 @@ class Settings(BaseSettings):
     )
     api_token: SecretStr | None = Field(None, validation_alias="RMS_API_TOKEN")
     webhook_token: SecretStr | None = Field(None, validation_alias="RMS_WEBHOOK_TOKEN")
+    webhook_token_previous: SecretStr | None = Field(
+        None, validation_alias="RMS_WEBHOOK_TOKEN_PREVIOUS"
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), validation_alias="RMS_TRUSTED_PROXIES"
+    )
+    public_url: Annotated[str | None, NoDecode] = Field(None, validation_alias="RMS_PUBLIC_URL")
     time_zone: str = Field("UTC", validation_alias="RMS_TIME_ZONE")
     dagster_home: Path | None = Field(None, validation_alias="DAGSTER_HOME")
 
@@ -111,7 +122,7 @@ class Settings(BaseSettings):
             raise ValueError("holds characters that no API key has (blanks, line breaks, quotes?)")
         return SecretStr(key)
 
-    @field_validator("base_url", "dagster_url")
+    @field_validator("base_url", "dagster_url", "public_url")
     @classmethod
     def _check_http_url(cls, value: str | None) -> str | None:
         if value is None:
@@ -155,7 +166,23 @@ class Settings(BaseSettings):
             raise ValueError("is not the name of a time zone")
         return value
 
-    @field_validator("api_token", "webhook_token")
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _split_addresses(cls, value: object) -> object:
+        """`*` is not taken: whoever may say who they are may be anybody."""
+        if not isinstance(value, str):
+            return value
+        found = tuple(part.strip() for part in value.split(",") if part.strip())
+        for each in found:
+            try:
+                ipaddress.ip_network(each, strict=False)
+            except ValueError:
+                raise ValueError(
+                    f"holds {each}, which is neither an IP address nor a network of them"
+                ) from None
+        return found
+
+    @field_validator("api_token", "webhook_token", "webhook_token_previous")
     @classmethod
     def _check_token(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not is_token(value.get_secret_value()):

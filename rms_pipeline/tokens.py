@@ -18,6 +18,15 @@ def webhook_token(settings: Settings) -> SecretStr:
     return settings.webhook_token or kept_token(_webhook_token_file(settings), "RMS_WEBHOOK_TOKEN")
 
 
+def webhook_tokens(settings: Settings) -> list[SecretStr]:
+    """All that are accepted: the same, and during a change the one of before.
+
+    Raises SettingsError.
+    """
+    previous = settings.webhook_token_previous
+    return [webhook_token(settings), *([previous] if previous else [])]
+
+
 def existing_webhook_token(settings: Settings) -> SecretStr | None:
     """The same, but None while nobody has needed one."""
     if settings.webhook_token is None and not _webhook_token_file(settings).exists():
@@ -28,6 +37,13 @@ def existing_webhook_token(settings: Settings) -> SecretStr | None:
 def api_token(settings: Settings) -> SecretStr:
     """What everything else of the web service asks for. Raises SettingsError."""
     return settings.api_token or kept_token(settings.state_folder / "api_token", "RMS_API_TOKEN")
+
+
+def existing_api_token(settings: Settings) -> SecretStr | None:
+    """The same, but None while nobody has needed one."""
+    if settings.api_token is None and not (settings.state_folder / "api_token").exists():
+        return None
+    return api_token(settings)
 
 
 def kept_token(path: Path, variable: str) -> SecretStr:

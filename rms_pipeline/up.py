@@ -9,7 +9,9 @@ import signal
 import socket
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dagster import DagsterInstance
@@ -21,10 +23,11 @@ from rms_pipeline import dagster_api
 from rms_pipeline.account import account_name
 from rms_pipeline.addresses import UNENCRYPTED, is_exposed, kept_in, print_dashboard, url_of
 from rms_pipeline.children import Children, UpFailed
+from rms_pipeline.defs.instance_storage import keeps_history_here
 from rms_pipeline.defs.run_lock import fail_dead_runs
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database, stop_embedded
-from rms_pipeline.mirror.history import find_sync, has_full_sync
+from rms_pipeline.mirror.history import find_sync, has_full_sync, latest_syncs
 from rms_pipeline.mirror.overview import read_statuses
 from rms_pipeline.mirror.ownership import claim_mirror
 from rms_pipeline.postgres_urls import without_password
@@ -93,50 +96,58 @@ def _start(
     out.print("Starting PostgreSQL ..." if embedded else "Preparing the database ...")
     database = open_database(current)
     with DagsterInstance.get() as instance:
+        guarded = keeps_history_here(instance.get_ref())
         fail_dead_runs(database, instance)
     if claim_mirror(database, account_name(current), sandbox=SANDBOX_SUBDOMAIN):
         out.print("The sandbox's opportunities made room for those of your account.")
+    with database.session() as connection:
+        synced = has_full_sync(connection)
+    url, web_url = url_of("127.0.0.1", ports.dagster), url_of(host, ports.web)
     environment = child_environment(
         POSTGRES_URL=database.url.get_secret_value(), PYTHONUNBUFFERED="1"
     )
+    if "dagster_url" not in current.model_fields_set:
+        environment["RMS_DAGSTER_URL"] = url
+    parts = _Parts(children, environment, current.project_folder)
     if current.uses_sandbox and current.base_url is None:
         environment["CURRENT_RMS_BASE_URL"] = f"http://127.0.0.1:{ports.sandbox}/api/v1"
-        command = [
-            sys.executable,
-            "-m",
-            "rms_pipeline.cli",
-            "sandbox",
-            "--port",
-            str(ports.sandbox),
-        ]
-        children.start("sandbox", command, environment, current.project_folder)
-    out.print("Starting Dagster ...")
-    command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml"]
-    # Dagster has no password, and takes orders from any page that a browser on its network shows.
-    command += ["-h", "127.0.0.1", "-p", str(ports.dagster)]
-    children.start("dagster", command, environment, current.project_folder)
-    url = url_of("127.0.0.1", ports.dagster)
-    _wait_for_answer(f"{url}/server_info", "Dagster", children)
+        parts.start("sandbox", "rms_pipeline.cli", "sandbox", "--port", ports.sandbox)
+    syncs_now = initial_sync and not synced
     out.print("Starting the web service ...")
     if is_exposed(host):
         out.print(f"[yellow]{UNENCRYPTED % host}[/yellow]")
-    if "dagster_url" not in current.model_fields_set:
-        environment["RMS_DAGSTER_URL"] = url
-    command = [sys.executable, "-m", "rms_pipeline.cli", "web", "--host", host]
-    command += ["--port", str(ports.web)]
-    children.start("web", command, environment, current.project_folder)
-    web_url = url_of(host, ports.web)
+    says = ["--dagster-starts", *(["--first-sync-starts"] if syncs_now else [])]
+    parts.start("web", "rms_pipeline.cli", "web", "--host", host, "--port", ports.web, *says)
+    if syncs_now:
+        # It needs the database only. Nobody has to wait for Dagster to see opportunities.
+        parts.start("first sync", "rms_pipeline.cli", "sync", "initial", errand=True)
     _wait_for_answer(f"{web_url}/healthz", "The web service", children)
     print_dashboard(current, web_url, api_token(current), out)
-    _first_sync(database, url, children, out, wanted=initial_sync)
+    out.print("Starting Dagster ...")
+    if guarded:
+        sign_in = current.public_url or web_url
+        parts.start("daemon", "dagster._daemon", "run", "-w", "workspace.yaml")
+        ui = ["--port", ports.dagster, "--sign-in", sign_in]
+        parts.start("dagster", "rms_pipeline.dagster_ui", *ui)
+    else:
+        # Whoever signs in here may not launch whatever other people keep in their instance.
+        own = ["-w", "workspace.yaml", "-h", "127.0.0.1", "-p", ports.dagster]
+        parts.start("dagster", "dagster", "dev", *own)
+    _wait_for_answer(f"{url}/server_info", "Dagster", children)
+    _tell_of_first_sync(database, children, out, url, synced=synced, wanted=initial_sync)
     if current.uses_sandbox and current.base_url is None:
         # Has the sandbox deliver its webhooks to us, so that the demo is live. Twenty paced calls:
         # not worth waiting for.
-        command = [sys.executable, "-m", "rms_pipeline.cli", "webhooks", "register", web_url]
-        children.start("webhooks", command, environment, current.project_folder, errand=True)
+        parts.start("webhooks", "rms_pipeline.cli", "webhooks", "register", web_url, errand=True)
     out.print()
     print_dashboard(current, web_url, api_token(current), out)
-    out.print(f"Dagster UI   {url} (no password, so for this machine only)")
+    if guarded:
+        out.print(f"Dagster UI   {url} (asks for the dashboard's session)")
+    else:
+        out.print(
+            f"Dagster UI   {url} (an instance of its own, {current.dagster_home}: no password, so "
+            "for this machine only)"
+        )
     out.print(f"Lineage      {url}/asset-groups")
     kept = kept_in(current.webhook_token, "RMS_WEBHOOK_TOKEN", current)
     out.print(f"Webhooks     {web_url}/api/webhook/<token>, the token is in {kept}")
@@ -149,6 +160,19 @@ def _start(
     out.print("Ready. Ctrl-C ends everything.")
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Starts modules as processes of `children`, in one environment and folder."""
+
+    children: Children
+    environment: dict[str, str]
+    folder: Path
+
+    def start(self, name: str, module: str, *arguments: object, errand: bool = False) -> None:
+        command = [sys.executable, "-m", module, *map(str, arguments)]
+        self.children.start(name, command, self.environment, self.folder, errand=errand)
+
+
 def _wait_for_answer(url: str, name: str, children: Children) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while not dagster_api.answers(url):
@@ -158,27 +182,29 @@ def _wait_for_answer(url: str, name: str, children: Children) -> None:
         time.sleep(0.25)
 
 
-def _first_sync(
-    database: Database, url: str, children: Children, out: Console, *, wanted: bool
+def _tell_of_first_sync(
+    database: Database, children: Children, out: Console, url: str, *, synced: bool, wanted: bool
 ) -> None:
-    with database.session() as connection:
-        synced = has_full_sync(connection)
+    """Waits for the first sync, which is running, and tells how it ended and what is mirrored."""
     if synced:
         out.print("The mirror has its initial sync already; `rms-pipeline status` shows it.")
     elif not wanted:
         out.print("Nothing is mirrored yet: run the initial sync from the dashboard.")
         return
     else:
-        out.print("First start: running the initial sync. The dashboard shows it too.")
-        run = dagster_api.launch(url, "initial_sync")
-        with sync_progress(database, run, out) if out.is_terminal else contextlib.nullcontext():
-            _wait_for(database, run, children)
+        out.print("First start: the initial sync is running. The dashboard shows it too.")
+        run = _find_first_sync(database, children)
+        with sync_progress(database, run, out) if run and out.is_terminal else nullcontext():
+            while children.runs("first sync"):
+                children.check()
+                time.sleep(0.3)
         with database.session() as connection:
-            sync = find_sync(connection, run)
+            sync = find_sync(connection, run) if run else None
         if sync is None or sync.status != "completed":
-            reason = (sync.error if sync else None) or "no reason was noted"
+            reason = (sync.error if sync else None) or children.last_line("first sync")
             out.print(f"[red]The initial sync failed:[/red] {escape(reason)}")
-            out.print(f"See {url}/runs/{run} and start it again there, once mended.")
+            page = f"See {url}/runs/{run} and" if run else "Once that is mended,"
+            out.print(f"{page} start it again from the dashboard.")
     with database.session() as connection:
         _, counts = read_statuses(connection)
     out.print(f"{sum(c.opportunities for c in counts):,} opportunities: ", end="")
@@ -187,13 +213,17 @@ def _first_sync(
     out.print(Text(told))
 
 
-def _wait_for(database: Database, run: str, children: Children) -> None:
+def _find_first_sync(database: Database, children: Children) -> str | None:
+    """The run of the first sync; None when its process ended before it had one."""
     while True:
-        children.check()
+        goes_on = children.runs("first sync")
         with database.session() as connection:
-            sync = find_sync(connection, run)
-        if sync is not None and sync.status != "running":
-            return
+            found = [s for s in latest_syncs(connection) if s.sync_type == "initial_sync"]
+        if found:
+            return found[0].id
+        if not goes_on:
+            return None
+        children.check()
         time.sleep(0.3)
 
 

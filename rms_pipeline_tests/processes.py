@@ -164,17 +164,18 @@ class Dagster:
         _leave_nothing(self.process)
 
 
-def stop_schedules(url: str) -> bool:
+def stop_schedules(url: str, token: str = "") -> bool:
     """Switches every schedule off; whether that was done, which takes a Dagster with code loaded.
 
+    `token` is the API token, for a guarded one.
     A sync that started by itself at a quarter of an hour would be counted with those of a test.
     """
     selector = {"selector": REPOSITORY}
     try:
-        found = _ask(url, _SCHEDULES, selector)["schedulesOrError"].get("results", [])
+        found = _ask(url, _SCHEDULES, selector, token)["schedulesOrError"].get("results", [])
         for schedule in found:
-            _ask(url, _STOP, {"id": schedule["scheduleState"]["id"]})
-        found = _ask(url, _SCHEDULES, selector)["schedulesOrError"].get("results", [])
+            _ask(url, _STOP, {"id": schedule["scheduleState"]["id"]}, token)
+        found = _ask(url, _SCHEDULES, selector, token)["schedulesOrError"].get("results", [])
     except requests.ConnectionError:
         return False
     return bool(found) and {s["scheduleState"]["status"] for s in found} == {"STOPPED"}
@@ -202,9 +203,10 @@ mutation Reset($selector: ScheduleSelector!) {
 """
 
 
-def _ask(url: str, asked: str, variables: dict[str, Any]) -> dict[str, Any]:
+def _ask(url: str, asked: str, variables: dict[str, Any], token: str = "") -> dict[str, Any]:
     body = {"query": asked, "variables": variables}
-    answer = requests.post(f"{url}/graphql", json=body, timeout=60)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    answer = requests.post(f"{url}/graphql", json=body, headers=headers, timeout=60)
     answer.raise_for_status()
     data: dict[str, Any] = answer.json()["data"]
     return data

@@ -327,7 +327,9 @@ def test_up_makes_everything_ready_and_leaves_nothing_running(
         ) as up,
     ):
         dagster_url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: stop_schedules(dagster_url) or up.poll() is not None, timeout=180)
+        wait_until(
+            lambda: stop_schedules(dagster_url, SECRET_TOKEN) or up.poll() is not None, timeout=180
+        )
         wait_until(lambda: "Ready" in log.read_text() or up.poll() is not None, timeout=180)
         text = log.read_text()
         assert "Ready" in text, text

@@ -60,6 +60,7 @@ def test_the_example_of_an_environment_is_one_that_is_read(
         "CURRENT_RMS_API_KEY": "a-key",
         "POSTGRES_URL_NON_POOLING": "postgresql:///rms",
         "RMS_WEBHOOK_TOKEN": "t" * 16,
+        "RMS_WEBHOOK_TOKEN_PREVIOUS": "p" * 16,
         "RMS_API_TOKEN": "t" * 16,
     }.items():
         assert f"\n{name}=\n" in f"{filled}\n", name

@@ -113,7 +113,8 @@ def terminate_impatiently(up: Up) -> None:
 @pytest.mark.parametrize("end", [close_the_terminal, terminate_impatiently])
 def test_however_it_is_ended_nothing_is_left_running(up: Up, end: Callable[[Up], None]) -> None:
     running = " ".join(up.alive().values())
-    for part in ("dagster dev", "cli web", "cli sandbox", "postgres -D"):
+    parts = ("dagster._daemon run", "rms_pipeline.dagster_ui", "cli web", "cli sandbox")
+    for part in (*parts, "postgres -D"):
         assert part in running, running
     end(up)
     # Four groups, each with twenty seconds to end by itself.

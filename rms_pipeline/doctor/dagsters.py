@@ -15,6 +15,8 @@ from rms_pipeline.defs.instance_storage import ADVICE, keeps_history_here
 from rms_pipeline.defs.run_launcher import WorkerLockCheck
 from rms_pipeline.defs.run_lock import dead_runs
 from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
+from rms_pipeline.sessions import Sessions
+from rms_pipeline.tokens import existing_api_token
 
 _QUEUED_TOO_LONG = 600.0
 # The daemon writes one every 30 s.
@@ -42,8 +44,11 @@ def check_history(exam: Examination) -> Iterator[Finding]:
 def check_webserver(exam: Examination) -> Iterator[Finding]:
     """Whether RMS_DAGSTER_URL leads to the Dagster of this project, where that can be expected."""
     url = exam.settings.dagster_url
+    token = existing_api_token(exam.settings)
     try:
-        locations = dagster_api.loaded_locations(url)
+        locations = dagster_api.loaded_locations(
+            url, Sessions(token).dagster_token if token else None
+        )
     except DagsterUnavailable as error:
         if "dagster_url" in exam.settings.model_fields_set:
             yield problem("webserver", f"RMS_DAGSTER_URL is wrong, or Dagster is down: {error}")

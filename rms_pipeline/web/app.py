@@ -15,6 +15,7 @@ from rms_pipeline.account import account_name
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
+from rms_pipeline.web.dagster_link import Starting, dagster_link
 from rms_pipeline.web.dashboard import dashboard
 from rms_pipeline.web.headers import Headers
 from rms_pipeline.web.launching import Launcher
@@ -39,14 +40,17 @@ def create_app(
     database: Database,
     *,
     current: Settings,
-    webhook_token: SecretStr,
+    webhook_tokens: Sequence[SecretStr],
     access: Access,
     metrics: Metrics,
     launcher: Launcher,
     services: Sequence[Service] = (),
+    starting: Starting | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> FastAPI:
     """The service over `database`. `services` start and stop with it, the last one first.
+
+    `starting` knows what starts beside it, for the dashboard to say so.
 
     `stopping` tells that it is about to end: the server waits for open requests before it stops
     anything, so whatever waits long has to ask.
@@ -63,10 +67,11 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        for service in services:
+        beside = [*services, *([starting] if starting else [])]
+        for service in beside:
             service.start()
         yield
-        for service in reversed(services):
+        for service in reversed(beside):
             service.stop()
         reader.close()
 
@@ -84,9 +89,10 @@ def create_app(
     handle_errors(app)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.include_router(access.login())
-    app.include_router(receiver(database, webhook_token, metrics))
+    app.include_router(receiver(database, webhook_tokens, metrics))
     app.include_router(sync_api(database, access, launcher, stopping))
-    app.include_router(dashboard(pages, reader, database, launcher, current, access))
+    app.include_router(dashboard(pages, reader, database, launcher, current, access, starting))
+    app.include_router(dagster_link(access, current.dagster_url))
     app.include_router(opportunities(pages, reader, current, access))
     for_programs = [Depends(access.required)]
 

@@ -31,6 +31,7 @@ from rms_pipeline.mirror.sync_state import SyncState, read_sync_state
 from rms_pipeline.settings import Settings
 from rms_pipeline.web import charts
 from rms_pipeline.web.access import Access
+from rms_pipeline.web.dagster_link import Starting
 from rms_pipeline.web.formatting import Clock, number
 from rms_pipeline.web.launching import (
     DagsterUnavailable,
@@ -69,6 +70,7 @@ def dashboard(
     launcher: Launcher,
     current: Settings,
     access: Access,
+    starting: Starting | None = None,
 ) -> APIRouter:
     """The routes of the dashboard."""
     router = APIRouter()
@@ -83,7 +85,7 @@ def dashboard(
         with reader.session() as connection:
             state = read_sync_state(connection)
             page_size = read_page_size(connection, account_name(current)) or PAGE_SIZE
-        return _sync_context(state, current, pages.clock, page_size)
+        return _sync_context(state, current, pages.clock, page_size, starting)
 
     def answer(request: Request, notice: str, status: int = 200) -> Response:
         """The panel and the notice for a script; without one, the page itself."""
@@ -179,16 +181,24 @@ def _overview_context(view: Overview, pages: Pages) -> dict[str, Any]:
 
 
 def _sync_context(
-    state: SyncState, current: Settings, clock: Clock, page_size: int
+    state: SyncState,
+    current: Settings,
+    clock: Clock,
+    page_size: int,
+    starting: Starting | None,
 ) -> dict[str, Any]:
     running = state.running
     # A refresh asks for a few records; it stands in no one's way.
     syncs = [s for s in (running, *state.history) if s and s.sync_type != "webhook_refresh"]
-    under_way = (
-        "Another sync can start when the one that is running has ended."
-        if any(s.status == "running" for s in syncs)
-        else ""
-    )
+    dagster = starting.dagster if starting else "ready"
+    first_sync = starting is not None and starting.first_sync and not state.history
+    under_way = ""
+    if any(s.status == "running" for s in syncs):
+        under_way = "Another sync can start when the one that is running has ended."
+    elif first_sync:
+        under_way = "The initial sync starts by itself in a moment."
+    elif dagster == "starting":
+        under_way = "Dagster is starting, and runs the syncs: in some seconds one can be started."
     certificate = ""
     if state.certificate:
         certificate = _certificate(state.certificate, clock)
@@ -197,6 +207,8 @@ def _sync_context(
         "state": state,
         "elapsed": (datetime.now(UTC) - running.started_at).total_seconds() if running else None,
         "certificate": certificate,
+        "dagster": dagster,
+        "first_sync": first_sync,
         "why_no_initial": under_way,
         "why_no_incremental": under_way
         or (

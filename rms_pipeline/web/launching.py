@@ -3,6 +3,7 @@
 from typing import Literal
 
 import anyio
+from pydantic import SecretStr
 
 from rms_pipeline import dagster_api
 from rms_pipeline.dagster_api import DagsterUnavailable
@@ -45,10 +46,12 @@ class NoFullSync(RmsPipelineError):
 
 
 class Launcher:
-    """Launches syncs through the Dagster at `dagster_url`."""
+    """Launches syncs through the Dagster at `dagster_url`, which may ask for `token`."""
 
-    def __init__(self, database: Database, dagster_url: str) -> None:
-        self._database, self._dagster_url = database, dagster_url
+    def __init__(
+        self, database: Database, dagster_url: str, token: SecretStr | None = None
+    ) -> None:
+        self._database, self._dagster_url, self._token = database, dagster_url, token
         # Whoever waits for their turn, or for Dagster, must not take threads from the webhooks.
         self._turn = anyio.CapacityLimiter(1)
 
@@ -64,7 +67,7 @@ class Launcher:
                     raise SyncUnderWay(running)
                 if kind == "incremental" and not has_full_sync(connection):
                     raise NoFullSync
-            return dagster_api.launch(self._dagster_url, JOBS[kind], by=by)
+            return dagster_api.launch(self._dagster_url, JOBS[kind], by=by, token=self._token)
 
     async def launch(self, kind: Kind, by: str) -> str:
         """`start`, for a route."""

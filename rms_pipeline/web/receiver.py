@@ -5,6 +5,7 @@ body is. What cannot be kept is answered so that Current RMS delivers it again.
 """
 
 import time
+from collections.abc import Sequence
 from typing import Any, cast
 
 import msgspec
@@ -19,7 +20,7 @@ from sqlalchemy.pool import QueuePool
 from rms_pipeline.current_rms.lenient import storable_json
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.queue import Event, store_event
-from rms_pipeline.web.access import matches
+from rms_pipeline.sessions import matches
 from rms_pipeline.web.metrics import Metrics
 from rms_pipeline.web.refusals import RETRY_SECONDS, Refused
 
@@ -90,8 +91,8 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def receiver(database: Database, token: SecretStr, metrics: Metrics) -> APIRouter:
-    """The routes that Current RMS delivers to."""
+def receiver(database: Database, tokens: Sequence[SecretStr], metrics: Metrics) -> APIRouter:
+    """The routes that Current RMS delivers to; any of `tokens` opens them."""
     router = APIRouter(tags=["webhook"])
     pool: QueuePool = QueuePool(cast(Any, database.connect), pool_size=8, max_overflow=0, timeout=5)
 
@@ -117,7 +118,7 @@ def receiver(database: Database, token: SecretStr, metrics: Metrics) -> APIRoute
         began = time.monotonic()
         metrics.received.inc()
         try:
-            if not matches(given, token):
+            if not any(matches(given, token) for token in tokens):
                 raise HTTPException(
                     401,
                     "The token in the address is not this service's webhook token. Register the "

@@ -6,16 +6,16 @@ Gathered for some seconds: an event of Dagster's for every webhook would drown t
 import logging
 import threading
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import pandas as pd
-from dagster import AssetMaterialization, DagsterInstance
-
-from rms_pipeline.defs.asset_checks import report_checks
-from rms_pipeline.defs.metadata import refresh_metadata, status_metadata
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
 from rms_pipeline.sync.queued import WorkedOff
 from rms_pipeline.web.fast_lane import RUN
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from dagster import DagsterInstance
 
 logger = logging.getLogger(__name__)
 
@@ -24,9 +24,15 @@ _SECONDS = 10.0
 
 class Reporter:
     """Call it with what was done; it recounts `status_counts`, reports both assets, and evaluates
-    their checks."""
+    their checks.
 
-    def __init__(self, database: Database, instance: DagsterInstance, time_zone: str) -> None:
+    Dagster is imported, and its instance asked for, when there is something to report: the pages
+    must not wait for that.
+    """
+
+    def __init__(
+        self, database: Database, instance: "Callable[[], DagsterInstance]", time_zone: str
+    ) -> None:
         self._database, self._instance = database, instance
         self._time_zone = time_zone
         self._lock = threading.Lock()
@@ -62,10 +68,17 @@ class Reporter:
                 return
 
     def _report(self, done: WorkedOff) -> None:
+        from dagster import AssetMaterialization
+
+        from rms_pipeline.defs.asset_checks import report_checks
+        from rms_pipeline.defs.metadata import refresh_metadata, status_metadata
+        from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
+
+        instance = self._instance()
         frame = refresh_status_counts(self._database, self._time_zone)
         with self._database.session() as connection:
             rows = count_rows(connection)
-        self._instance.report_runless_asset_event(
+        instance.report_runless_asset_event(
             AssetMaterialization(
                 "opportunities",
                 description="Refreshed by webhooks, as they came.",
@@ -73,7 +86,7 @@ class Reporter:
             )
         )
         if self._counted is None or not frame.equals(self._counted):
-            self._instance.report_runless_asset_event(
+            instance.report_runless_asset_event(
                 AssetMaterialization(
                     "status_counts",
                     description="Recounted after webhooks.",
@@ -81,5 +94,5 @@ class Reporter:
                 )
             )
             self._counted = frame
-        report_checks(self._instance, self._database, RUN, seconds=time.monotonic() - self._since)
+        report_checks(instance, self._database, RUN, seconds=time.monotonic() - self._since)
         self._since = time.monotonic()

@@ -1,10 +1,12 @@
 """uvicorn around the application, with no line in its logs that could hold a token."""
 
 import logging
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
+from functools import cache
+from typing import TYPE_CHECKING
 
 import uvicorn
-from dagster import DagsterInstance
 from starlette.types import ASGIApp
 
 from rms_pipeline.account import account_name, client_for
@@ -16,16 +18,22 @@ from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.ownership import claim_mirror
 from rms_pipeline.mirror.schema import migrate
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
+from rms_pipeline.sessions import Sessions
 from rms_pipeline.settings import Settings
 from rms_pipeline.sync.queued import WorkedOff
-from rms_pipeline.tokens import api_token, webhook_token
+from rms_pipeline.tokens import api_token, webhook_tokens
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.app import create_app
+from rms_pipeline.web.dagster_link import Starting
 from rms_pipeline.web.fast_lane import PATIENCE, FastLane
 from rms_pipeline.web.launching import Launcher
 from rms_pipeline.web.metrics import Metrics
 from rms_pipeline.web.recounting import Recounter
 from rms_pipeline.web.reporting import Reporter
+from rms_pipeline.web.sockets import Limits, within
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +42,19 @@ class WebFailed(RmsPipelineError):
     """The web service could not be started."""
 
 
-def serve(current: Settings, *, host: str, port: int) -> None:
-    """Serves until SIGINT or SIGTERM. Raises WebFailed when the port cannot be had."""
+def serve(
+    current: Settings,
+    *,
+    host: str,
+    port: int,
+    dagster_starts: bool = False,
+    first_sync_starts: bool = False,
+) -> None:
+    """Serves until SIGINT or SIGTERM. Raises WebFailed when the port cannot be had.
+
+    The last two tell that Dagster, and an initial sync, are being started beside it, for the
+    dashboard to say so.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     if is_exposed(host):
         logger.warning(UNENCRYPTED, host)
@@ -43,11 +62,19 @@ def serve(current: Settings, *, host: str, port: int) -> None:
     migrate(database)
     claim_mirror(database, account_name(current), sandbox=SANDBOX_SUBDOMAIN)
     metrics = Metrics()
+    token = api_token(current)
 
     def client() -> AbstractContextManager[CurrentRmsClient]:
         return client_for(current, database, patience=PATIENCE)
 
-    with DagsterInstance.get() as instance:
+    with ExitStack() as opened:
+
+        @cache
+        def instance() -> "DagsterInstance":
+            from dagster import DagsterInstance
+
+            return opened.enter_context(DagsterInstance.get())
+
         reporter = Reporter(database, instance, current.time_zone)
         recounter = Recounter(database, current.time_zone)
 
@@ -55,19 +82,23 @@ def serve(current: Settings, *, host: str, port: int) -> None:
             reporter(done)
             recounter(done)
 
+        starting = None
+        if dagster_starts:
+            starting = Starting(current.dagster_url, first_sync=first_sync_starts)
         server: uvicorn.Server
         app = create_app(
             database,
             current=current,
-            webhook_token=webhook_token(current),
-            access=Access(api_token(current)),
+            webhook_tokens=webhook_tokens(current),
+            access=Access(token),
             metrics=metrics,
-            launcher=Launcher(database, current.dagster_url),
+            launcher=Launcher(database, current.dagster_url, Sessions(token).dagster_token),
             services=[reporter, recounter, FastLane(database, client, metrics, tell)],
+            starting=starting,
             stopping=lambda: server.should_exit,
         )
-        server = uvicorn.Server(server_config(app, host, port))
-        print_dashboard(current, url_of(host, port), api_token(current), out)
+        server = uvicorn.Server(server_config(app, host, port, current.trusted_proxies))
+        print_dashboard(current, url_of(host, port), token, out)
         logger.info("Webhooks are received at http://%s:%d/api/webhook/<token>", host, port)
         try:
             server.run()
@@ -78,8 +109,16 @@ def serve(current: Settings, *, host: str, port: int) -> None:
             ) from None
 
 
-def server_config(app: ASGIApp, host: str, port: int) -> uvicorn.Config:
-    """How uvicorn serves `app`."""
+def server_config(
+    app: ASGIApp,
+    host: str,
+    port: int,
+    trusted_proxies: Sequence[str] = (),
+    *,
+    limits: Limits | None = None,
+    websockets: bool = False,
+) -> uvicorn.Config:
+    """How uvicorn serves `app`. `X-Forwarded-For` and `-Proto` are believed from those proxies."""
     return uvicorn.Config(
         app,
         host=host,
@@ -88,8 +127,9 @@ def server_config(app: ASGIApp, host: str, port: int) -> uvicorn.Config:
         access_log=False,
         log_level="warning",
         server_header=False,
-        # Who asks, and whether by https, is taken from a proxy on this machine only.
-        proxy_headers=True,
-        forwarded_allow_ips="127.0.0.1,::1",
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=list(trusted_proxies),
+        ws="auto" if websockets else "none",
         timeout_graceful_shutdown=10,
+        **within(limits or Limits(many_behind=tuple(trusted_proxies))),
     )

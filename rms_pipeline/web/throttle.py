@@ -3,29 +3,52 @@
 import ipaddress
 import math
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 MOST_FAILURES = 10
 WITHIN_SECONDS = 60.0
+_HELD_SECONDS = 1.0
+# Answers that are held back are open connections.
+_MOST_HELD = 20
 _MOST_ADDRESSES = 10_000
 
 
 class Throttle:
-    """Counts wrong tokens. For one thread: the event loop's. `clock` tells seconds."""
+    """Counts wrong tokens. For one thread: the event loop's.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    `clock` tells seconds; `sleep` waits for some.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float], sleep: Callable[[float], Awaitable[None]]
+    ) -> None:
+        self._clock, self._sleep = clock, sleep
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
+        self._held = 0
 
-    def wait(self, address: str) -> int:
-        """Whole seconds until `address` may try again, 0 when it may now."""
+    async def slow_down(self, address: str) -> int:
+        """Notes a wrong token from `address`, and holds its answer back when there were many.
+
+        Whole seconds until wrong tokens from there are answered at once again, 0 when they are now.
+        """
+        seconds = self._wait(address)
+        self._note_failure(address)
+        if seconds and self._held < _MOST_HELD:
+            self._held += 1
+            try:
+                await self._sleep(_HELD_SECONDS)
+            finally:
+                self._held -= 1
+        return seconds
+
+    def _wait(self, address: str) -> int:
         times = self._failures.get(_network(address))
         if times is None or len(times) < MOST_FAILURES:
             return 0
         return max(math.ceil(times[0] + WITHIN_SECONDS - self._clock()), 0)
 
-    def note_failure(self, address: str) -> None:
-        """`address` sent a wrong token. The address not heard of for longest is forgotten first."""
+    def _note_failure(self, address: str) -> None:
+        """The address not heard of for longest is forgotten first."""
         network = _network(address)
         self._failures.setdefault(network, deque(maxlen=MOST_FAILURES)).append(self._clock())
         self._failures.move_to_end(network)

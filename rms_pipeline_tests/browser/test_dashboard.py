@@ -70,7 +70,9 @@ def stand(embedded_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             ) as up,
         ):
             dagster_url = f"http://127.0.0.1:{dagster_port}"
-            wait_until(lambda: stop_schedules(dagster_url) or up.poll() is not None, timeout=180)
+            wait_until(
+                lambda: stop_schedules(dagster_url, TOKEN) or up.poll() is not None, timeout=180
+            )
             wait_until(lambda: "Ready" in log.read_text() or up.poll() is not None, timeout=180)
             assert "Ready" in log.read_text(), log.read_text()
             yield Stand(f"http://127.0.0.1:{port}", sandbox, environment, log)

@@ -259,7 +259,7 @@ def test_no_change_is_passed_over_because_it_is_committed_late(
 def test_what_the_fast_lane_did_shows_in_dagster(
     instance: dg.DagsterInstance, database: Database
 ) -> None:
-    reporter = Reporter(database, instance, "UTC")
+    reporter = Reporter(database, lambda: instance, "UTC")
     reporter.start()
     for _ in range(2):
         reporter(WorkedOff(settled=3, opportunities=2))
@@ -305,7 +305,7 @@ def test_a_refresh_leaves_no_check_unevaluated(
             "INSERT INTO sync_faults (field, problem, run, seen_at) VALUES"
             " ('name', 'too long', 'fast lane', now() - interval '1 day')"
         )
-    reporter = Reporter(database, instance, "UTC")
+    reporter = Reporter(database, lambda: instance, "UTC")
     reporter.start()
     reporter(WorkedOff(settled=1, opportunities=1))
     reporter.stop()
@@ -319,7 +319,7 @@ def test_housekeeping_forgets_old_reports_but_not_the_last(
     instance: dg.DagsterInstance, database: Database
 ) -> None:
     for _ in range(3):
-        reporter = Reporter(database, instance, "UTC")
+        reporter = Reporter(database, lambda: instance, "UTC")
         reporter.start()
         reporter(WorkedOff(settled=1, opportunities=1))
         reporter.stop()

@@ -1,10 +1,11 @@
 """The web service on a real port, over a real database and a sandbox."""
 
+import asyncio
 import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ from rms_pipeline.web.fast_lane import ClientFactory, FastLane
 from rms_pipeline.web.launching import Launcher
 from rms_pipeline.web.metrics import Metrics
 from rms_pipeline.web.server import server_config
+from rms_pipeline.web.sockets import Limits
 from rms_pipeline_tests.conftest import dagsters_tables
 
 WEBHOOK_TOKEN = "planted-webhook-token-5512"
@@ -81,17 +83,22 @@ def serving(
     current: Settings | None = None,
     dagster_url: str = NO_DAGSTER,
     clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    previous_token: str | None = None,
+    limits: Limits | None = None,
 ) -> Iterator[Web]:
     """The service over these, with a fast lane when there is a `client` for it."""
     metrics = Metrics()
     done: list[WorkedOff] = []
     services = [FastLane(database, client, metrics, done.append)] if client else []
     server: uvicorn.Server
-    access = Access(SecretStr(API_TOKEN), clock=clock)
+    access = Access(SecretStr(API_TOKEN), clock=clock, sleep=sleep)
+    current = current or load_settings(_env_file=None)
+    tokens = [WEBHOOK_TOKEN, *([previous_token] if previous_token else [])]
     app = create_app(
         database,
-        current=current or load_settings(_env_file=None),
-        webhook_token=SecretStr(WEBHOOK_TOKEN),
+        current=current,
+        webhook_tokens=[SecretStr(token) for token in tokens],
         access=access,
         metrics=metrics,
         launcher=Launcher(database, dagster_url),
@@ -101,7 +108,9 @@ def serving(
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server = uvicorn.Server(server_config(app, "127.0.0.1", 0))
+    server = uvicorn.Server(
+        server_config(app, "127.0.0.1", 0, current.trusted_proxies, limits=limits)
+    )
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     try:

@@ -30,7 +30,7 @@ def description() -> dict[str, Any]:
     app: FastAPI = create_app(
         nowhere,
         current=load_settings(_env_file=None),
-        webhook_token=SecretStr("t" * 16),
+        webhook_tokens=[SecretStr("t" * 16)],
         access=Access(SecretStr("t" * 16)),
         metrics=Metrics(),
         launcher=Launcher(nowhere, "http://127.0.0.1:1"),

@@ -129,6 +129,15 @@ def test_a_nul_in_a_payload_is_kept_as_a_replacement_character(serve: Serve) -> 
     assert kept == [("a\ufffdb",)]
 
 
+def test_both_tokens_are_taken_while_one_replaces_the_other(serve: Serve) -> None:
+    web = serve(fast_lane=False, previous_token="the-one-of-before-0123")
+    for action, token in enumerate((WEBHOOK_TOKEN, "the-one-of-before-0123"), start=1):
+        assert web.post(delivery(action, 1), token=token).status_code == 200
+    assert web.post(delivery(3, 1), token="the-one-of-before").status_code == 401
+    assert web.post(delivery(3, 1), token="").status_code in (401, 404, 405)
+    assert web.query("SELECT count(*) FROM webhook_events") == [(2,)]
+
+
 def test_metrics_need_the_api_token_and_healthz_does_not(serve: Serve) -> None:
     web = serve(fast_lane=False)
     web.post(delivery(1, 1))

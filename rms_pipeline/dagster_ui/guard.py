@@ -1,0 +1,265 @@
+"""Lets through to Dagster's application what a person or program who signed in asks of it.
+
+Plain ASGI. What is refused never reaches Dagster.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+from graphql import GraphQLError, OperationDefinitionNode, OperationType, parse
+from starlette.datastructures import MutableHeaders
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rms_pipeline.sessions import SESSION_SECONDS, Sessions, Tickets, matches
+from rms_pipeline.settings import LOOPBACK_HOSTS
+from rms_pipeline.web.origins import local_address
+
+# Where the web service sends a browser that has just signed in.
+ENTRANCE = "/signed-in"
+# Versions and nothing else: whether it is up may be asked by anybody who may ask this host.
+_OPEN = "/server_info"
+_SAFE = frozenset({"GET", "HEAD"})
+_OWN_SITES = ("same-origin", "none")
+_JSON = ("application/json", "application/graphql")
+# A subscription each; more would be a leak, and each costs Dagster a thread.
+_MOST_WEBSOCKETS = 200
+_HEADERS = {
+    # A page of another site must not have this one in a frame, and its buttons under a picture.
+    "X-Frame-Options": "SAMEORIGIN",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal(Exception):
+    status: int
+    text: str
+    headers: Mapping[str, str] | None = None
+
+    def response(self) -> Response:
+        body = {"success": False, "error": self.text}
+        return JSONResponse(body, self.status, dict(self.headers or {}))
+
+
+class Guard:
+    """`dagster` for those who have a session of the web service, or the API token.
+
+    `hosts` are the names under which it is reached, beside those of this machine; anything else in
+    `Host` is a name that somebody else points here. `sign_in` is the web service's address for
+    people: who has no session is sent there, and comes back with a ticket.
+    """
+
+    def __init__(
+        self, dagster: ASGIApp, sessions: Sessions, *, hosts: Iterable[str], sign_in: str
+    ) -> None:
+        self._dagster, self._sessions = dagster, sessions
+        self._tickets = Tickets(sessions)
+        self._hosts = LOOPBACK_HOSTS | {host.lower() for host in hosts}
+        self._sign_in = sign_in
+        self._websockets = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._answer(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._connect(scope, receive, send)
+        else:
+            await self._dagster(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        answer: Response | None
+        try:
+            self._demand_own_host(request)
+            is_entrance = request.scope["path"] == ENTRANCE
+            answer = self._enter(request) if is_entrance else self._let_through(request)
+        except _Refusal as refusal:
+            answer = refusal.response()
+        await (answer or self._dagster)(scope, receive, send_with_headers)
+
+    async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection = HTTPConnection(scope)
+        try:
+            self._demand_own_host(connection)
+            # Browsers always say who opens a websocket; they ask nobody whether it may.
+            self._demand_own_origin(connection, needed=self._has_session(connection))
+            if not self._knows(connection) or self._websockets >= _MOST_WEBSOCKETS:
+                raise _Refusal(401, "")
+        except _Refusal:
+            await receive()
+            # Before it was accepted: the server answers 403.
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        self._websockets += 1
+        try:
+            await self._dagster(scope, receive, send)
+        finally:
+            self._websockets -= 1
+
+    def _is_behind_tls(self, request: Request) -> bool:
+        """Whether a proxy encrypts, as far as is known without believing any header."""
+        asked = _host_name(request.headers["Host"])
+        return self._sign_in.startswith("https:") and asked not in LOOPBACK_HOSTS
+
+    def _let_through(self, request: Request) -> Response | None:
+        """None when Dagster is to answer."""
+        if request.scope["path"] == _OPEN and request.method in _SAFE:
+            return None
+        if self._has_session(request):
+            self._demand_own_page(request)
+        elif self._has_token(request):
+            self._demand_own_origin(request, needed=False)
+        elif request.method == "GET" and "text/html" in request.headers.get("Accept", ""):
+            return self._send_to_sign_in(request)
+        else:
+            raise _Refusal(
+                401,
+                "Sign in at the dashboard first, or send the API token: `Authorization: Bearer "
+                "<RMS_API_TOKEN>`.",
+                {"WWW-Authenticate": "Bearer"},
+            )
+        if request.scope["path"].rstrip("/") == "/graphql":
+            _demand_harmless_graphql(request)
+        return None
+
+    def _demand_own_host(self, connection: HTTPConnection) -> None:
+        """Another name that leads here is the door of DNS rebinding: to a browser it is one origin
+        with the page that opened it."""
+        given = connection.headers.getlist("Host")
+        if len(given) != 1 or _host_name(given[0]) not in self._hosts:
+            raise _Refusal(
+                403,
+                "Dagster's UI is not reached under this name. Use 127.0.0.1 or localhost; where a "
+                "proxy shares it, set RMS_DAGSTER_URL to its address there, and have the proxy "
+                "pass on `Host`.",
+            )
+
+    def _demand_own_page(self, request: Request) -> None:
+        """For what a browser authenticates by itself. A link elsewhere may lead here, and no more:
+        nothing that is asked for in this way changes anything."""
+        self._demand_own_origin(request, needed=False)
+        site = request.headers.get("Sec-Fetch-Site")
+        if site is None:
+            # Browsers do not say over plain http to another machine.
+            if request.method not in _SAFE:
+                self._demand_own_origin(request, needed=True)
+        elif site not in _OWN_SITES:
+            is_link = (
+                request.method in _SAFE
+                and request.headers.get("Sec-Fetch-Mode") == "navigate"
+                and request.headers.get("Sec-Fetch-Dest", "document") == "document"
+            )
+            if not is_link:
+                raise _foreign()
+
+    def _demand_own_origin(self, connection: HTTPConnection, *, needed: bool) -> None:
+        given = connection.headers.getlist("Origin")
+        if not given and not needed:
+            return
+        own = connection.headers["Host"].lower()
+        if not given or any(_authority(origin) != own for origin in given):
+            raise _foreign()
+
+    def _knows(self, connection: HTTPConnection) -> bool:
+        return self._has_session(connection) or self._has_token(connection)
+
+    def _has_session(self, connection: HTTPConnection) -> bool:
+        """Of this UI, or of the web service: on one host browsers send both to both ports."""
+        cookies, sessions = connection.cookies, self._sessions
+        return matches(
+            cookies.get(sessions.dagster_cookie, ""), sessions.dagster_session
+        ) or matches(cookies.get(sessions.cookie, ""), sessions.session)
+
+    def _has_token(self, connection: HTTPConnection) -> bool:
+        scheme, _, given = connection.headers.get("Authorization", "").partition(" ")
+        given = given.strip()
+        return scheme.lower() == "bearer" and (
+            matches(given, self._sessions.token) or matches(given, self._sessions.dagster_token)
+        )
+
+    def _send_to_sign_in(self, request: Request) -> Response:
+        path = quote(request.scope["path"], safe="/:@!$&'()*+,;=~-._")
+        wanted = local_address(f"{path}?{request.url.query}" if request.url.query else path)
+        return RedirectResponse(f"{self._sign_in}/dagster?{urlencode({'to': wanted})}", 303)
+
+    def _enter(self, request: Request) -> Response:
+        wanted = local_address(request.query_params.get("to", "/"))
+        if request.method != "GET" or not self._tickets.take(
+            request.query_params.get("ticket", "")
+        ):
+            # Used before, or too late: the way back through the web service has a new one.
+            return self._send_to_sign_in(Request({**request.scope, "path": "/"}))
+        answer = RedirectResponse(wanted, 303, headers={"Cache-Control": "no-store"})
+        answer.set_cookie(
+            self._sessions.dagster_cookie,
+            self._sessions.dagster_session.get_secret_value(),
+            max_age=SESSION_SECONDS,
+            path="/",
+            secure=request.url.scheme == "https" or self._is_behind_tls(request),
+            httponly=True,
+            # Not strict: a link to a run, in a chat, leads to the run. Following a link changes
+            # nothing here, whatever it says.
+            samesite="lax",
+        )
+        return answer
+
+
+def _demand_harmless_graphql(request: Request) -> None:
+    """Mutations by POST only, and only in a form that no page of another site can send unasked."""
+    if request.method in _SAFE:
+        pairs = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        queries = [value for name, value in pairs if name == "query"]
+        if not all(_only_asks(query) for query in queries):
+            raise _Refusal(
+                405,
+                "By GET, /graphql answers queries only. Mutations go by POST.",
+                {"Allow": "POST"},
+            )
+    elif request.headers.get("Content-Type", "").partition(";")[0].strip().lower() not in _JSON:
+        raise _Refusal(415, "Send GraphQL as JSON: `Content-Type: application/json`.")
+
+
+def _only_asks(text: str) -> bool:
+    try:
+        document = parse(text)
+    except (GraphQLError, RecursionError):
+        return False
+    return all(
+        each.operation is OperationType.QUERY
+        for each in document.definitions
+        if isinstance(each, OperationDefinitionNode)
+    )
+
+
+def _host_name(host: str) -> str:
+    """Of a `Host` header, without its port; empty for what is none."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]+(:\d*)?|\[[0-9A-Fa-f:.]+\](:\d*)?", host):
+        return ""
+    return (urlsplit(f"//{host}").hostname or "").lower()
+
+
+def _authority(origin: str) -> str:
+    """Host and port of an `Origin` header; empty for `null` and what is none."""
+    found = re.fullmatch(r"https?://([A-Za-z0-9._:\[\]-]+)", origin)
+    return found[1].lower() if found else ""
+
+
+def _foreign() -> _Refusal:
+    return _Refusal(
+        403,
+        "A page of another site made this request (or a browser too old to tell), so it is "
+        "refused. Open Dagster's UI at its own address; programs send the API token: "
+        "`Authorization: Bearer <RMS_API_TOKEN>`.",
+    )

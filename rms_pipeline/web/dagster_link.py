@@ -1,0 +1,78 @@
+"""From the web service into Dagster's UI: who is signed in here is let in there, and it is known
+here whether it has started."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Literal
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import Response
+
+from rms_pipeline import dagster_api
+from rms_pipeline.web.access import Access
+from rms_pipeline.web.origins import local_address
+from rms_pipeline.web.templating import render
+
+_LOOK_SECONDS = 1.0
+_STARTS_WITHIN = 180.0
+
+
+def dagster_link(access: Access, dagster_url: str) -> APIRouter:
+    """The way into a guarded Dagster at `dagster_url`, and the way back from its door."""
+    router = APIRouter(include_in_schema=False, dependencies=[Depends(access.page)])
+
+    @router.get("/dagster")
+    def go(to: str = Query(default="/", max_length=8_000)) -> Response:
+        way = urlencode({"ticket": access.sessions.ticket(), "to": local_address(to)})
+        # A page, not a redirect: the form to log in may only lead to this service itself.
+        return render("to_dagster.html", address=f"{dagster_url}/signed-in?{way}")
+
+    return router
+
+
+class Starting:
+    """What is still starting beside the web service; started and stopped with it.
+
+    `first_sync` tells that an initial sync is on its way, whose run is not in the history yet.
+    """
+
+    def __init__(
+        self,
+        dagster_url: str,
+        *,
+        first_sync: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._url, self._first_sync, self._clock = dagster_url, first_sync, clock
+        self._began = clock()
+        self._answered = False
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="starting", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    @property
+    def dagster(self) -> Literal["starting", "ready", "absent"]:
+        if self._answered:
+            return "ready"
+        return "starting" if self._seconds < _STARTS_WITHIN else "absent"
+
+    @property
+    def first_sync(self) -> bool:
+        return self._first_sync and self._seconds < _STARTS_WITHIN
+
+    @property
+    def _seconds(self) -> float:
+        return self._clock() - self._began
+
+    def _watch(self) -> None:
+        while not self._answered:
+            self._answered = dagster_api.is_up(self._url)
+            if self._stopped.wait(_LOOK_SECONDS):
+                return
