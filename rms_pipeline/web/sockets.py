@@ -9,6 +9,7 @@ that whoever holds a thousand of them shuts out nobody.
 import asyncio
 import ipaddress
 import json
+import logging
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -249,8 +250,14 @@ class LimitedProtocol(H11Protocol):
             setattr(self, name, None)
 
 
+def _is_about_us(record: logging.LogRecord) -> bool:
+    """Who likes could fill the disk with the other ones, a line for each thing that is no HTTP."""
+    return record.msg != "Invalid HTTP request received."
+
+
 def within(limits: Limits) -> dict[str, Any]:
     """Options of `uvicorn.Config` for a server that keeps to `limits`."""
+    logging.getLogger("uvicorn.error").addFilter(_is_about_us)
     protocol = type(
         "LimitedProtocolOfOneServer",
         (LimitedProtocol,),
