@@ -71,8 +71,8 @@ class Inside:
     def raw(self, *lines: str) -> tuple[int, bytes]:
         """What nobody's library sends: the status, and all that came."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
-            connection.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
-            connection.shutdown(socket.SHUT_WR)
+            closing = [] if any("Upgrade" in line for line in lines) else ["Connection: close"]
+            connection.sendall("\r\n".join([*lines, *closing, "", ""]).encode("latin-1"))
             answer = b""
             while received := connection.recv(65_536):
                 answer += received
