@@ -1,12 +1,26 @@
 """Reading what an HTTP answer says about itself, and putting a failure into words."""
 
-from collections.abc import Mapping, Sequence
+import html
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 import msgspec
 import requests
 import urllib3
+
+# Of these keys the text alone is said, those of others are named: `starts_at: is not a date`.
+_PLAIN_KEYS = ("errors", "error", "message", "detail", "title", "base", "description", "reason",
+               "error_description")  # fmt: skip
+# What is there for programs.
+_UNTOLD_KEYS = ("status", "code", "success", "meta", "id", "links", "exception", "traces")
+_DEEPEST, _MOST_TEXTS, _LONGEST_QUOTE, _LONGEST_PAGE = 8, 10, 300, 20_000
+_MARKUP = re.compile(r"<\s*(!doctype|html|head|body|title|h1)\b", re.IGNORECASE)
+_HEADING = re.compile(
+    r"<(?P<tag>title|h1)\b[^>]*>(?P<text>.*?)</(?P=tag)>", re.IGNORECASE | re.DOTALL
+)
+_TAG = re.compile(r"<[^<>]{0,500}>")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -44,13 +58,54 @@ def is_html(headers: Mapping[str, str], body: bytes) -> bool:
 
 
 def api_words(body: bytes) -> str:
-    """What `{"errors": [...]}` says, short enough to quote."""
-    try:
-        errors = msgspec.json.decode(body)["errors"]
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
+    """What an error's body says to people, on one line and short enough to quote; '' for nothing.
+
+    Texts are found however deep they lie in the JSON, and named by their field where the key is
+    one: `{"errors": {"starts_at": ["is not a date"]}}` says "starts_at: is not a date".
+    """
+    body = body.strip()
+    if not body:
         return ""
-    words = errors if isinstance(errors, Sequence) else [errors]
-    return "; ".join(str(word) for word in words)[:200]
+    try:
+        words = "; ".join(_told(msgspec.json.decode(body), _DEEPEST))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        words = _told_beyond_json(body)
+    return _one_line(words)
+
+
+def _told(value: object, depth: int) -> Iterator[str]:
+    """The texts of a decoded body; those that need no name first."""
+    if isinstance(value, str):
+        yield from filter(None, (value.strip().rstrip(".;"),))
+    elif isinstance(value, bool | int | float):
+        yield str(value)
+    elif isinstance(value, Mapping) and depth:
+        plain = [key for key in _PLAIN_KEYS if key in value]
+        for key in plain:
+            yield from _told(value[key], depth - 1)
+        for key in value.keys() - {*plain, *_UNTOLD_KEYS}:
+            if said := ", ".join(_told(value[key], depth - 1)):
+                yield f"{key}: {said}"
+    elif isinstance(value, Sequence) and depth:
+        for item in value[:_MOST_TEXTS]:
+            yield from _told(item, depth - 1)
+
+
+def _told_beyond_json(body: bytes) -> str:
+    text = body[:_LONGEST_PAGE].decode(errors="replace")
+    if not _MARKUP.search(text):
+        return text
+    headings = dict.fromkeys(
+        found for match in _HEADING.finditer(text) if (found := _one_line(match["text"]))
+    )
+    page = "an HTML page, as proxies and firewalls send"
+    return f"{page}: {', '.join(headings)}" if headings else page
+
+
+def _one_line(text: str) -> str:
+    text = html.unescape(_TAG.sub(" ", text))
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= _LONGEST_QUOTE else f"{line[: _LONGEST_QUOTE - 3]}..."
 
 
 def describe(error: Exception) -> str:

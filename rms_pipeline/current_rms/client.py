@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from rms_pipeline.current_rms.errors import NotFound
+from rms_pipeline.current_rms.negotiation import Form, Negotiation
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.pages import Page, decode_page, decode_single
 from rms_pipeline.current_rms.payloads import record_id
@@ -18,14 +19,15 @@ from rms_pipeline.current_rms.terms import MOST_PER_PAGE, Terms
 from rms_pipeline.current_rms.transport import CallCounts, Patience, Transport
 from rms_pipeline.current_rms.window import Params
 
-__all__ = ["LIST_PARAMS", "CallCounts", "CurrentRmsClient", "ListAnswer", "Patience"]
+__all__ = ["CallCounts", "CurrentRmsClient", "ListAnswer", "Patience"]
 
-# Every state of an opportunity, and the objects that names are read from.
-LIST_PARAMS: Params = (
-    ("filtermode", "all"),
-    ("include[]", "member"),
-    ("include[]", "owner"),
-    ("include[]", "venue"),
+# Every state of an opportunity.
+LIST_PARAMS: Params = (("filtermode", "all"),)
+# What a record holds only when it is named, and the list gives as well as the single record does:
+# so a record reads the same whichever way it came.
+INCLUDES = (
+    *("member", "owner", "venue"),
+    *("destination", "billing_address", "opportunity_surcharges"),
 )
 
 
@@ -48,13 +50,15 @@ class ListAnswer:
 class CurrentRmsClient(Transport):
     """Asks Current RMS for opportunities. Safe to share between threads.
 
-    `terms` is what the account was found to grant; what answers teach goes there. Every method may
-    raise a RequestRefused (final) or ApiUnavailable.
+    `terms` is what the account was found to grant; what answers teach goes there. An include or a
+    `per_page` that it refuses is found out and asked for no more. Every method may raise a
+    RequestRefused (final) or ApiUnavailable.
     """
 
     def __init__(self, *, terms: Terms | None = None, **transport: Any) -> None:
         super().__init__(**transport)
         self.terms = terms or Terms()
+        self._negotiation = Negotiation(INCLUDES, lambda: self.terms, lambda: self.now())
 
     @property
     def page_size(self) -> int:
@@ -79,28 +83,50 @@ class CurrentRmsClient(Transport):
 
         It may hold fewer records than `per_page` though more are left: `page_size` at most.
         """
-        query = (("page", str(page)), ("per_page", str(per_page)), *LIST_PARAMS, *params)
-        answer = self._get(f"/opportunities?{urlencode(query, safe='[]:')}", decode_page, lane)
-        self.terms.learn_page_size(
-            asked=per_page,
-            claimed=answer.page.meta.claimed_per_page,
-            came=len(answer.page.opportunities),
-            total=answer.page.meta.total_row_count,
-            number=page,
+
+        def ask(form: Form) -> ListAnswer:
+            return self._list(form, (*LIST_PARAMS, *params), page, lane)
+
+        def ask_plainly(form: Form) -> ListAnswer:
+            return self._list(form, (), 1, lane)
+
+        return self._negotiation.ask(
+            ask, ask_plainly, per_page=per_page, parameters=tuple(name for name, _ in params)
         )
-        return answer
 
     def get_opportunity(self, id_: int, *, lane: Lane = Lane.LIVE) -> ListAnswer | None:
-        """`GET /opportunities/{id}` as a page of one record; None when it is gone (404, 410)."""
-        query = urlencode(tuple(p for p in LIST_PARAMS if p[0] == "include[]"), safe="[]")
+        """`GET /opportunities/{id}` as a page of one record; None when it is gone (404, 410).
+
+        Those statuses may also be meant for an include: a record is only called gone when it is
+        not found without any, or where another was just found with the same.
+        """
+
+        def ask(form: Form) -> ListAnswer:
+            query = urlencode([("include[]", name) for name in form.includes], safe="[]")
+            mark = "?" if query else ""
+            return self._get(f"/opportunities/{id_}{mark}{query}", decode_single, lane)
+
         try:
-            return self._get(f"/opportunities/{id_}?{query}", decode_single, lane)
+            return self._negotiation.ask_single(ask)
         except NotFound:
             return None
 
     def count(self, params: Params, *, lane: Lane = Lane.WALK) -> int:
         """How many opportunities the list filtered by `params` holds, by the API's own count."""
         return self.list_opportunities(params, per_page=1, lane=lane).page.meta.total_row_count
+
+    def _list(self, form: Form, params: Params, page: int, lane: Lane) -> ListAnswer:
+        includes = tuple(("include[]", name) for name in form.includes)
+        query = (("page", str(page)), ("per_page", str(form.per_page)), *includes, *params)
+        answer = self._get(f"/opportunities?{urlencode(query, safe='[]:')}", decode_page, lane)
+        self.terms.learn_page_size(
+            asked=form.per_page,
+            claimed=answer.page.meta.claimed_per_page,
+            came=len(answer.page.opportunities),
+            total=answer.page.meta.total_row_count,
+            number=page,
+        )
+        return answer
 
     def _get(self, request: str, decode: Callable[[bytes], Page], lane: Lane) -> ListAnswer:
         answer = self.read(request, decode, lane)

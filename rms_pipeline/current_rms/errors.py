@@ -5,7 +5,8 @@ CurrentRmsError
 │   ├── Unauthorized        401: wrong key or subdomain
 │   ├── Forbidden           402, 403: the account, or the key's user, may not do this now
 │   ├── NotFound            404, 410: no such record, or not the API's address
-│   ├── Unprocessable       422: the API does not know a parameter we sent
+│   ├── Unprocessable       400, 422: the API does not know a parameter we sent
+│   ├── WebhooksOff         a person has to switch webhooks on in the account first
 │   └── Redirected          3xx: never followed, the key would travel with it
 ├── ApiUnavailable          tried again until patience ran out
 │   └── Throttled           429: the account's limit is used up, whatever is asked
@@ -13,6 +14,8 @@ CurrentRmsError
 ├── NotHonoured             an order, range or filter was ignored; another way of reading is tried
 └── WalkIncomplete          the list could not be read as a whole
 """
+
+import re
 
 from rms_pipeline.errors import RmsPipelineError
 
@@ -22,7 +25,13 @@ class CurrentRmsError(RmsPipelineError):
 
 
 class RequestRefused(CurrentRmsError):
-    """Final: the same request gets the same answer."""
+    """Final: the same request gets the same answer.
+
+    `status` is the answer's, `said` quotes its words, '' for none.
+    """
+
+    status: int = 0
+    said: str = ""
 
 
 class Unauthorized(RequestRefused):
@@ -38,7 +47,11 @@ class NotFound(RequestRefused):
 
 
 class Unprocessable(RequestRefused):
-    """422."""
+    """400 or 422."""
+
+
+class WebhooksOff(RequestRefused):
+    """The API says that webhooks are not enabled for the account."""
 
 
 class Redirected(RequestRefused):
@@ -72,8 +85,21 @@ class WalkIncomplete(CurrentRmsError):
     """The list could not be read as a whole, so nothing may be concluded from it."""
 
 
-_NOT_THERE = "Check the id, and CURRENT_RMS_BASE_URL if it is set."
+SWITCH_WEBHOOKS_ON = (
+    "Somebody who may change the account's setup has to switch webhooks on in Current RMS: System "
+    "Setup > Company Information."
+)
+_WEBHOOKS_ARE_OFF = re.compile(
+    r"webhooks?\b.{0,40}((\bnot|\bnever|n't|\byet to be)\b.{0,20}"
+    r"(enabled|active|activated|switched|turned|allowed|permitted|available|included|part of)"
+    r"|\b(disabled|deactivated|inactive|unavailable|(switched|turned) off)\b)"
+    r"|\b(enable|activate|switch on|turn on)\b.{0,20}\bwebhooks?\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_NO_SUCH = (NotFound, "Check the id, and CURRENT_RMS_BASE_URL if it is set.")
+_UNKNOWN_PARAMETER = (Unprocessable, "The API did not accept a parameter of this request.")
 _ADVICE: dict[int, tuple[type[RequestRefused], str]] = {
+    400: _UNKNOWN_PARAMETER,
     401: (
         Unauthorized,
         "Check CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY: the key is under "
@@ -88,10 +114,12 @@ _ADVICE: dict[int, tuple[type[RequestRefused], str]] = {
         "The user behind CURRENT_RMS_API_KEY may not do this: give that user the permission in "
         "Current RMS (to see opportunities, to manage webhooks), or use another user's key.",
     ),
-    404: (NotFound, _NOT_THERE),
-    410: (NotFound, _NOT_THERE),
-    422: (Unprocessable, "The API did not accept a parameter of this request."),
+    404: _NO_SUCH,
+    410: _NO_SUCH,
+    422: _UNKNOWN_PARAMETER,
 }
+# What an account without webhooks may answer with.
+_WITHOUT_WEBHOOKS = frozenset({400, 402, 403, 404, 405, 410, 422})
 
 
 def refusal(status: int, what: str, said: str) -> RequestRefused:
@@ -99,5 +127,12 @@ def refusal(status: int, what: str, said: str) -> RequestRefused:
     kind, advice = _ADVICE.get(
         status, (RequestRefused, "The API refuses this request; trying again would not help.")
     )
+    if "/webhook" in what and status in _WITHOUT_WEBHOOKS:
+        if _WEBHOOKS_ARE_OFF.search(said):
+            kind, advice = WebhooksOff, SWITCH_WEBHOOKS_ON
+        elif not what.rpartition("/")[2].isdecimal():
+            advice += f" It may be that webhooks are switched off. {SWITCH_WEBHOOKS_ON}"
     quoted = f' ("{said}")' if said else ""
-    return kind(f"Current RMS answered {status} to {what}{quoted}. {advice}")
+    error = kind(f"Current RMS answered {status} to {what}{quoted}. {advice}")
+    error.status, error.said = status, said
+    return error

@@ -88,6 +88,10 @@ class Terms:
             size = came
         else:
             return
+        self.set_page_size(size)
+
+    def set_page_size(self, size: int) -> None:
+        """Notes that a page holds `size` records."""
         with self._lock:
             if size == self._page_size and self._is_learned:
                 return

@@ -302,8 +302,15 @@ class Transport:
                 f"Current RMS answered {status}, a redirect, which is never followed because the "
                 "API key would go with it. Check CURRENT_RMS_BASE_URL."
             )
+        for secret in filter(None, (self._api_key, request.hidden)):
+            # Before it is cut to length, or half of the secret might stay.
+            body = body.replace(secret.get_secret_value().encode(), b"***")
+        said = api_words(body)
         by_a_wall = is_html(response.headers, body)
-        reason = f"status {status}" + (f" with {_WALL}" if by_a_wall else "")
+        if by_a_wall:
+            reason = f"status {status} with {_WALL}"
+        else:
+            reason = f'status {status} ("{said}")' if said else f"status {status}"
         if status < 200 or status >= 500 or status in _PASSING_STATUSES:
             raise _Unusable(
                 reason,
@@ -313,10 +320,7 @@ class Transport:
         if by_a_wall and status != 401:
             # Least of all a "not found" of somebody else's may pass for one of the API's.
             raise _Unusable(reason, attempts=_ATTEMPTS_AT_A_WALL)
-        for secret in filter(None, (self._api_key, request.hidden)):
-            # Before it is cut to length, or half of the secret might stay.
-            body = body.replace(secret.get_secret_value().encode(), b"***")
-        raise refusal(status, f"{request.method} {request.place}", api_words(body))
+        raise refusal(status, f"{request.method} {request.place}", said)
 
     def _backoff(self, failures: int) -> float:
         """Exponential with full jitter above a floor of half."""
