@@ -139,10 +139,14 @@ def migrate() -> None:
     current = prepare(instance=True)
     from rms_pipeline.defs.instance_storage import upgrade_storage
     from rms_pipeline.mirror import schema
+    from rms_pipeline.mirror.api_terms import try_all_again
     from rms_pipeline.mirror.embedded import open_database
 
     database = open_database(current)
     upgrade_storage(database)
+    with database.session() as connection:
+        # Whoever migrates by hand may have had the account changed.
+        try_all_again(connection)
     out.print(f"Up to date (schema {schema.HEAD}, Dagster's storage in schema dagster).")
     with database.session() as connection:
         because = schema.full_sync_wanted(connection)

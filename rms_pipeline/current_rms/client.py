@@ -94,20 +94,30 @@ class CurrentRmsClient(Transport):
             ask, ask_plainly, per_page=per_page, parameters=tuple(name for name, _ in params)
         )
 
-    def get_opportunity(self, id_: int, *, lane: Lane = Lane.LIVE) -> ListAnswer | None:
+    def get_opportunity(
+        self, id_: int, *, lane: Lane = Lane.LIVE, expected: bool = True
+    ) -> ListAnswer | None:
         """`GET /opportunities/{id}` as a page of one record; None when it is gone (404, 410).
 
         Those statuses may also be meant for an include: a record is only called gone when it is
-        not found without any, or where another was just found with the same.
+        not found without any, or where another was just found with the same. That costs least for
+        one that is likely gone when it is not `expected`.
         """
 
-        def ask(form: Form) -> ListAnswer:
+        def ask(form: Form, wanted: int = id_) -> ListAnswer:
             query = urlencode([("include[]", name) for name in form.includes], safe="[]")
             mark = "?" if query else ""
-            return self._get(f"/opportunities/{id_}{mark}{query}", decode_single, lane)
+            return self._get(f"/opportunities/{wanted}{mark}{query}", decode_single, lane)
+
+        others: list[int] = []
+
+        def ask_another(form: Form) -> ListAnswer:
+            if not others:
+                others.extend(self._list(Form((), 2), LIST_PARAMS, 1, lane).ids)
+            return ask(form, next((i for i in others if i != id_), id_))
 
         try:
-            return self._negotiation.ask_single(ask)
+            return self._negotiation.ask_single(ask, ask_another, expected=expected)
         except NotFound:
             return None
 

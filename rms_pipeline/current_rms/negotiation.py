@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import TypeVar
 
-from rms_pipeline.current_rms.errors import NotFound, RequestRefused
+from rms_pipeline.current_rms.errors import NotFound, RequestRefused, Unprocessable
 from rms_pipeline.current_rms.terms import MOST_PER_PAGE, Terms
 
 T = TypeVar("T")
@@ -50,7 +51,6 @@ class Negotiation:
         self._wanted = tuple(includes)
         self._terms, self._now = terms, now
         self._granted: dict[object, float] = {}
-        self._was_gone = False
         self._lock = threading.Lock()
 
     def ask(
@@ -80,49 +80,48 @@ class Negotiation:
                 self._grant(form, "list")
                 return answer
 
-    def ask_single(self, ask: Callable[[Form], T]) -> T:
+    def ask_single(
+        self,
+        ask: Callable[[Form], T],
+        ask_another: Callable[[Form], object],
+        *,
+        expected: bool = True,
+    ) -> T:
         """What `ask`, a question about one record, returns. Raises NotFound when that is gone.
 
-        Whether it is gone is asked for without any include, unless another record was just found
-        with the same ones.
+        A record is only gone when it is not found without any include, or with those that another
+        was just found with. `ask_another` puts the question about another record, for one record
+        alone condemns no include. One that is not `expected` to be there is asked for plainly
+        first. Raises what `ask` raises where no include is to blame.
         """
-        form = self._form(1)
-        if not form.includes or self._is_vouched(form.includes, "single"):
-            try:
+        while True:
+            form = self._form(1)
+            if not form.includes or self._is_vouched(form.includes, "single"):
                 return self._granted_single(ask, form)
-            except RequestRefused as error:
-                if error.status not in _REFUSALS - _GONE or not form.includes:
-                    raise
-                self._granted.pop((form.includes, "single"))
-        elif not self._was_gone:
-            try:
-                return self._granted_single(ask, form)
-            except RequestRefused as error:
-                if error.status not in _REFUSALS:
-                    raise
-        try:
-            answer = ask(Form(()))
-        except NotFound:
-            # Many go at a time: the next one is asked for without includes at once.
-            self._was_gone = True
-            raise
-        while form.includes:
+            if not expected:
+                ask(Form(()))
             try:
                 return self._granted_single(ask, form)
             except RequestRefused as error:
                 if error.status not in _REFUSALS:
                     raise
                 refusal = error
-            # Raises NotFound when it has gone meanwhile.
-            answer = ask(Form(()))
-            self._find_includes(form.includes, lambda part: ask(Form(part)), refusal)
-            form = self._form(1)
-        return answer
+            if isinstance(refusal, NotFound):
+                ask(Form(()))
+            with self._lock:
+                if self._form(1) != form:
+                    continue
+                found = _refused(partial(ask_another, form))
+                if found is None:
+                    self._grant(form, "single")
+                    raise _of_this_record(refusal)
+                self._find_includes(form.includes, lambda part: ask_another(Form(part)), found)
+                if self._form(1) == form:
+                    raise _of_this_record(refusal)
 
     def _granted_single(self, ask: Callable[[Form], T], form: Form) -> T:
         answer = ask(form)
         self._grant(form, "single")
-        self._was_gone = False
         return answer
 
     def _form(self, per_page: int) -> Form:
@@ -228,6 +227,18 @@ class Negotiation:
     def _is_vouched(self, what: object, where: str) -> bool:
         granted_at = self._granted.get((what, where))
         return granted_at is not None and time.monotonic() - granted_at < _VOUCHED_FOR
+
+
+def _of_this_record(refusal: RequestRefused) -> RequestRefused:
+    """`refusal`, but never as if the record were gone: it was found without includes."""
+    if not isinstance(refusal, NotFound):
+        return refusal
+    error = Unprocessable(
+        f"Current RMS answered {refusal.status} for a record that is there when it is asked for "
+        "without its associations. Open it in Current RMS: one of them may be damaged."
+    )
+    error.status, error.said = refusal.status, refusal.said
+    return error
 
 
 def _halved(

@@ -22,6 +22,8 @@ from rms_pipeline.current_rms.subscriptions import (
 )
 from rms_pipeline.settings import LOOPBACK_HOSTS, SettingsError
 
+# Without `discuss`, `attach` and `detach`: comments and files are no part of the record, so each of
+# those would cost a call of the API and bring nothing.
 EVENTS = tuple(
     f"opportunity_{action}"
     for action in (

@@ -32,6 +32,7 @@ _CHECKS = (
     _Check("account", databases.check_account, "a database"),
     _Check("pooler", databases.check_pooler, "a database"),
     _Check("credentials", accounts.check_credentials),
+    _Check("terms", accounts.check_terms, "the tables"),
     _Check("clock", accounts.check_clock),
     _Check("budget", accounts.check_budget),
     _Check("webhooks", webhooks.check_subscriptions),

@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
-from rms_pipeline.account import open_account
+from rms_pipeline.account import account_name, open_account
 from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
 from rms_pipeline.current_rms.errors import ApiUnavailable
 from rms_pipeline.current_rms.pacing import Lane, ProcessBudget
+from rms_pipeline.current_rms.terms import Terms
 from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
+from rms_pipeline.mirror.api_terms import read_page_size, read_refusals, read_terms
 from rms_pipeline.mirror.budget import read_budget
 from rms_pipeline.postgres_urls import without_password
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
@@ -38,8 +40,8 @@ def check_settings(exam: Examination) -> Iterator[Finding]:
 
 
 @contextmanager
-def open_client(current: Settings) -> Iterator[CurrentRmsClient]:
-    """A client of the account that soon gives up."""
+def open_client(current: Settings, terms: Terms | None = None) -> Iterator[CurrentRmsClient]:
+    """A client of the account that soon gives up, and goes by `terms`."""
     with (
         open_account(current) as (base_url, subdomain, api_key),
         CurrentRmsClient(
@@ -48,6 +50,7 @@ def open_client(current: Settings) -> Iterator[CurrentRmsClient]:
             api_key=api_key,
             budget=ProcessBudget(current.requests_per_minute),
             patience=_PATIENCE,
+            terms=terms,
         ) as client,
     ):
         yield client
@@ -56,7 +59,11 @@ def open_client(current: Settings) -> Iterator[CurrentRmsClient]:
 def check_credentials(exam: Examination) -> Iterator[Finding]:
     """Whether the API answers to the key: one call, kept for the clock."""
     current = exam.settings
-    with open_client(current) as client:
+    terms = None
+    if exam.tables_ready:
+        with exam.reached.session() as connection:
+            terms = read_terms(connection, account_name(current))
+    with open_client(current, terms) as client:
         try:
             exam.answer = client.list_opportunities((), per_page=1, lane=Lane.LIVE)
         except ApiUnavailable as error:
@@ -73,6 +80,27 @@ def check_credentials(exam: Examination) -> Iterator[Finding]:
         )
     else:
         yield fine("credentials", f"The key is accepted; the account has {count:,} opportunities.")
+
+
+def check_terms(exam: Examination) -> Iterator[Finding]:
+    """What syncs found the account to grant: how many records a page holds, what it refuses."""
+    with exam.reached.session() as connection:
+        account = account_name(exam.settings)
+        size, refusals = read_page_size(connection, account), read_refusals(connection, account)
+    found = "How many records a page holds is not known yet."
+    if size:
+        found = f"A page holds up to {size:,} records."
+    missing = [r for r in refusals if r.kind != "per_page"]
+    if not missing:
+        yield fine("terms", found)
+        return
+    yield warning(
+        "terms",
+        f"{found} Of what is asked for, Current RMS does not give: "
+        f"{'; '.join(r.sentence for r in missing)}.",
+        "Without an include, `data` and the columns that are read from it lack those values. It is "
+        "asked for again after a week, or with the next sync after `rms-pipeline migrate`.",
+    )
 
 
 def check_clock(exam: Examination) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import timedelta
 
+from rms_pipeline.current_rms.errors import SWITCH_WEBHOOKS_ON, WebhooksOff
 from rms_pipeline.current_rms.webhooks import EVENTS, Subscribed
 from rms_pipeline.current_rms.webhooks import overview as subscriptions
 from rms_pipeline.doctor.accounts import open_client
@@ -22,7 +23,15 @@ def check_subscriptions(exam: Examination) -> Iterator[Finding]:
         return
     token = existing_webhook_token(exam.settings)
     with open_client(exam.settings) as client:
-        found = subscriptions(client, token)
+        try:
+            found = subscriptions(client, token)
+        except WebhooksOff as error:
+            yield warning(
+                "webhooks",
+                f'Current RMS says "{error.said}": edits arrive with the next incremental sync.',
+                f"To have them within a second: {SWITCH_WEBHOOKS_ON} Then {_REGISTER}.",
+            )
+            return
     if not any(event.count for event in found):
         yield warning(
             "webhooks",

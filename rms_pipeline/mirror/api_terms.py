@@ -66,6 +66,14 @@ class StoredTerms(Terms):
             cursor.execute(sql, (self._account, self._collection, *values))
 
 
+def read_terms(connection: Connection, account: str, collection: str = OPPORTUNITIES) -> Terms:
+    """What is known now, to go by and not to add to. Commits."""
+    return Terms(
+        read_page_size(connection, account, collection),
+        read_refusals(connection, account, collection),
+    )
+
+
 def read_page_size(
     connection: Connection, account: str, collection: str = OPPORTUNITIES
 ) -> int | None:

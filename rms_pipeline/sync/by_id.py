@@ -18,15 +18,18 @@ class Verdict:
     gone: dict[int, tuple[datetime, datetime]] = field(default_factory=dict)
 
 
-def ask_by_id(client: CurrentRmsClient, ids: Sequence[int], *, lane: Lane) -> Iterator[Verdict]:
+def ask_by_id(
+    client: CurrentRmsClient, ids: Sequence[int], *, lane: Lane, expected: bool = True
+) -> Iterator[Verdict]:
     """One verdict for each page's worth of `ids`, which are told apart.
 
     One id is asked for singly, which costs the same call as a list of it and is never behind as
     lists are; more are asked for by list. Nothing is gone on a list's word: lists lag, and filters
     are ignored. Each id that a list left out is asked for alone, and only what
     `GET /opportunities/{id}` answers with 404 or 410 is gone. Where the API has answered nothing
-    else, it is asked whether it answers at all: a wrong address has none of anything. Raises
-    RequestRefused (NotFound when the address is wrong) or ApiUnavailable.
+    else, it is asked whether it answers at all: a wrong address has none of anything. Whether they
+    are `expected` to be there matters to the cost only. Raises RequestRefused (NotFound when the
+    address is wrong) or ApiUnavailable.
     """
     asking = _Asking(client, lane)
     waiting = list(ids)
@@ -43,7 +46,7 @@ def ask_by_id(client: CurrentRmsClient, ids: Sequence[int], *, lane: Lane) -> It
                 # The page was shorter than it was taken to be: it says nothing of the others.
                 waiting, missing = missing + waiting, []
         for id_ in missing:
-            asking.single(id_, verdict)
+            asking.single(id_, verdict, expected=expected and answer is None)
         if verdict.gone:
             asking.demand_an_answer()
         yield verdict
@@ -70,9 +73,9 @@ class _Asking:
         self._lists = False
         return None
 
-    def single(self, id_: int, verdict: Verdict) -> None:
+    def single(self, id_: int, verdict: Verdict, *, expected: bool) -> None:
         asked_at = self._client.now()
-        answer = self._client.get_opportunity(id_, lane=self._lane)
+        answer = self._client.get_opportunity(id_, lane=self._lane, expected=expected)
         if answer is None:
             verdict.gone[id_] = (asked_at, self._client.now())
         else:

@@ -230,6 +230,7 @@ class _Landing:
         since: datetime | None = None,
     ) -> LandedWalk:
         report, client = self.report, self._client
+        report.notes += [r.sentence for r in client.terms.refusals]
         nameless = walks.nameless_by_segment(self._connection, self._walk) | report.nameless
         walks.complete_walk(
             self._connection,

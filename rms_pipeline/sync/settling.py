@@ -137,7 +137,7 @@ class _Settling:
         """
         ids = sorted(suspects)
         gone = {}
-        for verdict in ask_by_id(self._client, ids, lane=Lane.WALK):
+        for verdict in ask_by_id(self._client, ids, lane=Lane.WALK, expected=False):
             for answer in verdict.answers:
                 self.result += store_answer(
                     self._connection, self._run, self._walk.id, "by_id", answer

@@ -103,17 +103,32 @@ def test_records_that_are_gone_cost_a_call_each_and_condemn_no_include(
 ) -> None:
     with SandboxServer(Store(5), switches=Switches(gone_status=status)) as sandbox:  # type: ignore[arg-type]
         client = client_for(sandbox.url)
-        assert client.get_opportunity(999_999) is None
-        client.get_opportunity(sandbox.store.ids()[0])
+        assert client.get_opportunity(999_999, expected=False) is None
         assert client.get_opportunity(999_998) is None
-        assert refused(client) == {}
+        client.get_opportunity(sandbox.store.ids()[0])
         assert client.get_opportunity(999_997) is None
-        # Who is the first to be gone is asked for again without any include.
-        assert [answer for _, _, answer in sandbox.requests] == [
-            *(status, status),
-            *(200, 200),
-            *(status, status),
-        ]
+        assert refused(client) == {}
+        # One that should be there is asked for without includes too, where none was found yet.
+        came = [answer for _, _, answer in sandbox.requests]
+        assert came == [status, status, status, 200, status]
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_one_record_that_cannot_be_had_with_its_associations_condemns_none_of_them(
+    client_for: MakeClient, status: int
+) -> None:
+    with SandboxServer(Store(5)) as sandbox:
+        odd = sandbox.store.ids()[0]
+
+        def refuse(path: str) -> None:
+            names = {"venue": status} if f"/{odd}?" in path else {}
+            sandbox.switches = replace(sandbox.switches, refused_includes=names)
+
+        sandbox.before_request = refuse
+        client = client_for(sandbox.url)
+        with pytest.raises(Unprocessable):
+            client.get_opportunity(odd)
+        assert refused(client) == {}
 
 
 def test_an_include_that_is_refused_from_one_day_to_the_next_makes_nothing_gone(
