@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -37,6 +38,7 @@ from rms_pipeline_tests.processes import (
     stop_schedules,
     wait_until,
 )
+from rms_pipeline_tests.sandbox.holding import held
 from rms_pipeline_tests.test_doctor import examined
 
 
@@ -283,10 +285,12 @@ def test_ctrl_c_in_mid_sync_leaves_a_failed_sync_and_whole_rows(
     empty_url: str, sandbox: SandboxServer
 ) -> None:
     environment = environment_for(empty_url, sandbox)
-    sandbox.latency = 2.0
     with started("sync", "initial", environment=environment, stderr=subprocess.PIPE) as child:
-        wait_until(lambda: len(sandbox.requests) >= 1)
-        child.send_signal(signal.SIGINT)
+        with held(sandbox) as waits:
+            assert waits.wait(60)
+            child.send_signal(signal.SIGINT)
+            # Long enough that it is told before the API answers.
+            time.sleep(0.3)
         _, stderr = child.communicate(timeout=60)
     assert child.returncode == 1, stderr
     assert query(environment, "SELECT status FROM sync_metadata") == [("failed",)]
@@ -296,19 +300,18 @@ def test_a_database_that_drops_the_sync_fails_it_with_a_reason(
     empty_url: str, sandbox: SandboxServer
 ) -> None:
     environment = environment_for(empty_url, sandbox)
-    sandbox.latency = 2.0
     with started("sync", "initial", environment=environment, stderr=subprocess.PIPE) as child:
-        wait_until(lambda: len(sandbox.requests) >= 2)
-        query(
-            environment,
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND application_name = 'rms_pipeline'",
-        )
+        with held(sandbox, after=1) as waits:
+            assert waits.wait(60)
+            query(
+                environment,
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND application_name = 'rms_pipeline'",
+            )
         _, stderr = child.communicate(timeout=60)
     assert child.returncode == 1, stderr
     assert "run the sync again" in stderr
     assert query(environment, "SELECT status FROM sync_metadata") == [("failed",)]
-    sandbox.latency = 0.0
     assert command("sync", "initial", environment=environment).returncode == 0
 
 

@@ -250,7 +250,7 @@ MUTANTS = (
         "LONGEST_PAUSE = 900.0",
         "LONGEST_PAUSE = 90_000_000.0",
         (
-            f"{BUDGET}::test_no_moment_kept_in_the_row_makes_anybody_wait_for_ever",
+            "mirror/test_budget_by_clock.py::test_no_moment_kept_in_the_row_makes_anybody_wait_for_ever",
             f"{BUDGET}::test_a_pause_is_no_longer_than_a_quarter_of_an_hour",
         ),
     ),

@@ -1,11 +1,8 @@
 """Workers and daemons that are killed in the middle of their work."""
 
-import contextlib
-import itertools
 import os
 import random
 import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +19,7 @@ from rms_pipeline_tests.processes import (
     query,
     wait_until,
 )
+from rms_pipeline_tests.sandbox.holding import held
 
 
 @pytest.fixture
@@ -30,24 +28,6 @@ def sandbox() -> Iterator[SandboxServer]:
         Store(1_500), api_key=SECRET_KEY, switches=Switches(max_per_page=10)
     ) as server:
         yield server
-
-
-@contextlib.contextmanager
-def held(sandbox: SandboxServer, *, after: int = 0) -> Iterator[threading.Event]:
-    """Requests beyond so many wait for the end of the block; set once one of them does."""
-    number, waits, over = itertools.count(), threading.Event(), threading.Event()
-
-    def hold(_: str) -> None:
-        if next(number) >= after:
-            waits.set()
-            over.wait(120)
-
-    sandbox.before_request = hold
-    try:
-        yield waits
-    finally:
-        sandbox.before_request = None
-        over.set()
 
 
 def worker_of(environment: dict[str, str], run: str) -> int:

@@ -144,7 +144,7 @@ def is_granted(budget: SharedBudget, lane: Lane, within: float) -> bool:
 def test_walks_are_paced_at_nine_tenths_of_the_limit_and_use_it(database: Database) -> None:
     with Hammers(database, 1_200, [Lane.WALK] * 4) as hammers:
         hammers.wait_for_both()
-        time.sleep(6)
+        time.sleep(3)
     grants = hammers.all
     seconds = grants[-1].at - grants[0].at
     assert len(grants) <= seconds * 18 + 2
@@ -213,7 +213,7 @@ def test_a_pause_holds_in_every_process_even_without_a_limit(
 def test_every_call_is_counted_once_by_its_lane(database: Database) -> None:
     with Hammers(database, 0, [*Lane] * 2) as hammers:
         hammers.wait_for_both()
-        time.sleep(3)
+        time.sleep(1)
     counted = use_of(database).calls_by_lane
     for lane in Lane:
         sent = [g for g in hammers.all if g.lane == lane.value]
@@ -290,29 +290,6 @@ def test_a_clock_that_was_set_back_shortens_no_pause_and_makes_nobody_wait_longe
     use = use_of(database)
     assert use.calls == 4
     assert use.allowance < 90
-
-
-def test_no_moment_kept_in_the_row_makes_anybody_wait_for_ever(
-    database: Database, budget_of: MakeBudget
-) -> None:
-    budget = budget_of(1_200)
-    budget.acquire(Lane.LIVE)
-    run_sql(
-        database,
-        "UPDATE api_budget SET paused_until = now() + interval '1 year',"
-        " throttled_at = now() + interval '1 year'",
-    )
-    assert not is_granted(budget, Lane.LIVE, within=0.5)
-    [(left,)] = run_sql(
-        database, "SELECT extract(epoch FROM paused_until - now())::float8 FROM api_budget"
-    )
-    assert left <= LONGEST_PAUSE
-    run_sql(
-        database,
-        "UPDATE api_budget SET paused_until = now(),"
-        " next_slots = array_fill(now() + interval '1 year', ARRAY[3])",
-    )
-    assert is_granted(budget, Lane.LIVE, within=20)
 
 
 def test_a_lost_connection_is_replaced_even_when_the_server_is_away_for_a_while(

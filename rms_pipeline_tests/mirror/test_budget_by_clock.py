@@ -11,6 +11,7 @@ import pytest
 
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.mirror.budget import SharedBudget
+from rms_pipeline.mirror.budget_row import LONGEST_PAUSE
 from rms_pipeline.mirror.database import Database
 from rms_pipeline_tests.mirror.test_budget import ACCOUNT, Grant, fullest, run_sql, use_of
 
@@ -98,4 +99,28 @@ def test_a_pause_ends_when_it_was_meant_to(emptied: Database, clock: Clock) -> N
     paused = clock.now
     budget.acquire(LIVE)
     assert began + 50 <= clock.now < paused + 55
+    budget.close()
+
+
+def test_no_moment_kept_in_the_row_makes_anybody_wait_for_ever(
+    emptied: Database, clock: Clock
+) -> None:
+    budget = budget_by(clock, emptied, 1_200)
+    budget.acquire(LIVE)
+    run_sql(
+        emptied,
+        "UPDATE api_budget SET paused_until = now() + interval '1 year',"
+        " throttled_at = now() + interval '1 year'",
+    )
+    began = clock.now
+    budget.acquire(LIVE)
+    assert LONGEST_PAUSE - 5 < clock.now - began < LONGEST_PAUSE + 20
+    run_sql(
+        emptied,
+        "UPDATE api_budget SET paused_until = now(),"
+        " next_slots = array_fill(now() + interval '1 year', ARRAY[3])",
+    )
+    began = clock.now
+    budget.acquire(LIVE)
+    assert clock.now - began < 20
     budget.close()

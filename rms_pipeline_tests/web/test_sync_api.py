@@ -19,6 +19,7 @@ from rms_pipeline.mirror.database import Database
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline_tests.conftest import database_at, new_database
 from rms_pipeline_tests.processes import SECRET_KEY, Dagster, command, environment_for, wait_until
+from rms_pipeline_tests.sandbox.holding import held
 from rms_pipeline_tests.web.conftest import BEARER, Web, delivery, serving
 
 
@@ -180,10 +181,12 @@ def test_a_sync_is_run_waited_for_and_told_in_the_documented_words(web: Web) -> 
 
 
 def test_two_posts_at_the_same_moment_launch_one_run(web: Web, sandbox: SandboxServer) -> None:
-    sandbox.latency = 0.5
     before = web.query("SELECT count(*) FROM dagster.runs")[0][0]
     with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda _: post(web, "initial"), range(6)))
+        with held(sandbox):
+            posts = [pool.submit(post, web, "initial") for _ in range(6)]
+            wait_until(lambda: sum(p.done() for p in posts) == 5)
+        answers = [p.result() for p in posts]
     assert sorted(a.status_code for a in answers) == [200] + 5 * [409]
     assert web.query("SELECT count(*) FROM dagster.runs")[0][0] == before + 1
     done = next(a.json() for a in answers if a.status_code == 200)
@@ -257,19 +260,18 @@ def test_a_failed_sync_is_500_with_the_reason_a_person_can_act_on(
 
 
 def test_a_client_that_hangs_up_is_waited_for_no_longer(web: Web, sandbox: SandboxServer) -> None:
-    sandbox.latency = 10.0
-    client = HTTPConnection(web.url.removeprefix("http://"))
-    client.request("POST", "/api/sync/initial", headers=BEARER)
-    wait_until(lambda: has_begun(web))
-    assert web.server.server_state.tasks
-    client.close()
-    wait_until(lambda: not web.server.server_state.tasks, timeout=30)
-    assert has_begun(web)
+    with held(sandbox):
+        client = HTTPConnection(web.url.removeprefix("http://"))
+        client.request("POST", "/api/sync/initial", headers=BEARER)
+        wait_until(lambda: has_begun(web))
+        assert web.server.server_state.tasks
+        client.close()
+        wait_until(lambda: not web.server.server_state.tasks, timeout=30)
+        assert has_begun(web)
 
 
 def test_a_service_that_stops_tells_who_waits_at_once(web: Web, sandbox: SandboxServer) -> None:
-    sandbox.latency = 10.0
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, held(sandbox):
         waiting: Future[requests.Response] = pool.submit(post, web, "initial")
         wait_until(lambda: has_begun(web))
         web.server.should_exit = True

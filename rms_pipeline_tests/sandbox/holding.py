@@ -1,0 +1,29 @@
+"""Requests to the sandbox that wait until a test lets them go."""
+
+import contextlib
+import itertools
+import threading
+from collections.abc import Iterator
+
+from rms_pipeline.sandbox import SandboxServer
+
+
+@contextlib.contextmanager
+def held(sandbox: SandboxServer, *, after: int = 0) -> Iterator[threading.Event]:
+    """Requests beyond so many wait for the end of the block; set once one of them does.
+
+    Quicker than an API that takes long: nobody waits for the rest of what it takes.
+    """
+    number, waits, over = itertools.count(), threading.Event(), threading.Event()
+
+    def hold(_: str) -> None:
+        if next(number) >= after:
+            waits.set()
+            over.wait(120)
+
+    sandbox.before_request = hold
+    try:
+        yield waits
+    finally:
+        sandbox.before_request = None
+        over.set()
