@@ -9,8 +9,8 @@ from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, war
 from rms_pipeline.mirror.descriptions import TABLES
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.history_view import has_history_view
+from rms_pipeline.mirror.mapping import is_mapping_current
 from rms_pipeline.mirror.ownership import mirrored_account
-from rms_pipeline.mirror.redecode import is_mapping_current
 from rms_pipeline.mirror.schema import HEAD, current_version
 from rms_pipeline.mirror.session_probe import probe_session
 from rms_pipeline.mirror.sizes import measure

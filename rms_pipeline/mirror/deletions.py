@@ -8,8 +8,10 @@ from datetime import datetime
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from rms_pipeline.mirror.merge import MAPPED
+from rms_pipeline.current_rms.fields import Fault
+from rms_pipeline.mirror.merge import MAPPED, note_faults
 from rms_pipeline.mirror.order import Fetch, supersedes
+from rms_pipeline.mirror.postgres_errors import sparing
 from rms_pipeline.mirror.versions import IN_THE_FUTURE, lock_versions
 
 _COPIED = ", ".join((*MAPPED, "synced_at", "last_webhook_at"))
@@ -90,15 +92,42 @@ def move_to_deleted(
     connection: Connection,
     gone: Mapping[int, tuple[datetime, datetime]],
     because: str,
+    run: str,
 ) -> list[int]:
     """Moves rows to `deleted_opportunities`, each by when its absence was asked for and answered.
 
-    A row of which something was learnt meanwhile stays. An id that has no row is remembered as
-    gone, so that no older page brings it. Returns the ids that went. Commits.
+    A row of which something was learnt meanwhile stays. So does one that PostgreSQL does not let
+    go, because other tables refer to it or a trigger keeps it: `sync_faults` says so of `run`. An
+    id that has no row is remembered as gone, so that no older page brings it. Returns the ids that
+    went. Commits.
     """
-    ids = sorted(gone)
-    if not ids:
-        return []
+    moved: list[int] = []
+    kept: dict[int, str] = {}
+
+    def move(ids: list[int]) -> None:
+        went, stayed = _move(connection, ids, gone, because)
+        moved.extend(went)
+        kept.update(dict.fromkeys(stayed, "a trigger that was added to the table keeps it"))
+
+    if gone:
+        kept |= sparing(connection, sorted(gone), move)
+    if kept:
+        told = "is gone from Current RMS, but its row cannot go: {}"
+        with connection.cursor() as cursor:
+            note_faults(
+                cursor, run, [Fault(i, "(row)", told.format(kept[i]), "") for i in sorted(kept)]
+            )
+        connection.commit()
+    return sorted(moved)
+
+
+def _move(
+    connection: Connection,
+    ids: list[int],
+    gone: Mapping[int, tuple[datetime, datetime]],
+    because: str,
+) -> tuple[list[int], list[int]]:
+    """The ids of rows that went, and of those that a trigger kept. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO opportunity_versions (id) SELECT unnest(%s::bigint[])"
@@ -122,15 +151,22 @@ def move_to_deleted(
             (going,),
         )
         cursor.execute(
-            f"WITH moved AS (DELETE FROM opportunities WHERE id = ANY(%s) RETURNING {_COPIED})"
-            f" INSERT INTO deleted_opportunities ({_COPIED}, deleted_at, deleted_because)"
-            f" SELECT {_COPIED}, clock_timestamp(), %s FROM moved RETURNING id",
-            (going, because),
+            f"INSERT INTO deleted_opportunities ({_COPIED}, deleted_at, deleted_because)"
+            f" SELECT {_COPIED}, clock_timestamp(), %s FROM opportunities WHERE id = ANY(%s)"
+            " RETURNING id",
+            (because, going),
         )
         moved = [row[0] for row in cursor.fetchall()]
-        _note_gone(connection, going, gone)
+        # Not in one statement with the above, which rules of people's own would not allow.
+        cursor.execute("DELETE FROM opportunities WHERE id = ANY(%s)", (moved,))
+        kept: list[int] = []
+        if cursor.rowcount != len(moved):
+            cursor.execute("SELECT id FROM opportunities WHERE id = ANY(%s)", (moved,))
+            kept = [row[0] for row in cursor.fetchall()]
+            cursor.execute("DELETE FROM deleted_opportunities WHERE id = ANY(%s)", (kept,))
+        _note_gone(connection, [i for i in going if i not in kept], gone)
     connection.commit()
-    return sorted(moved)
+    return [i for i in moved if i not in kept], kept
 
 
 def _note_gone(

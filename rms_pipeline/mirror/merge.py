@@ -19,13 +19,16 @@ from rms_pipeline.current_rms.fields import Fault
 from rms_pipeline.current_rms.payloads import Opportunity, Record
 from rms_pipeline.mirror.changes import note_changes
 from rms_pipeline.mirror.copy_text import Value, copy_rows
+from rms_pipeline.mirror.mapping import demand_own_mapping
 from rms_pipeline.mirror.order import Fetch, supersedes
+from rms_pipeline.mirror.postgres_errors import is_about_a_row, reason
 from rms_pipeline.mirror.versions import FIRST, claim_versions, note_versions
 
 MAPPED = tuple(f for f in Opportunity.__struct_fields__ if f not in {"fingerprint", "faults"})
 _mapped_values = attrgetter(*MAPPED)
 _SETTABLE = tuple(c for c in MAPPED if c != "id")
 _STAGED = (*MAPPED, "synced_at")
+_LEFT_OUT = "a trigger that was added to the table opportunities left it out"
 
 
 @dataclass(slots=True)
@@ -64,8 +67,10 @@ def merge(
 ) -> MergeResult:
     """Merges what one request brought, in one transaction, and commits it.
 
-    A record that PostgreSQL refuses is tried alone, so that it costs no other; it then counts as
-    failed and leaves a line in `sync_faults`. Of an id that comes twice the last one counts. What
+    A record that PostgreSQL refuses, for its values, a constraint or a trigger that people have
+    added, is tried alone, so that it costs no other; it then counts as failed and leaves a line in
+    `sync_faults`. Raises DatabaseError once a newer version of this program keeps the mirror. Of an
+    id that comes twice the last one counts. What
     is unchanged since a fetch at or after `counted_since` is not counted again.
     """
     faults = [r for r in records if isinstance(r, Fault)]
@@ -73,12 +78,14 @@ def merge(
     batch = [good[i] for i in sorted(good)]
     try:
         result = _merge_batch(connection, run, batch, asked_at, answered_at, counted_since)
-    except psycopg2.DataError as error:
+    except psycopg2.Error as error:
         connection.rollback()
+        if not is_about_a_row(error):
+            raise
         if len(batch) == 1:
-            reason = str(error).splitlines()[0][:500]
             excerpt = batch[0].data[:1_000].decode(errors="replace")
-            faults.append(Fault(batch[0].id, "(record)", f"PostgreSQL refused: {reason}", excerpt))
+            problem = f"PostgreSQL refused: {reason(error)}"
+            faults.append(Fault(batch[0].id, "(record)", problem, excerpt))
             result = MergeResult()
         else:
             result = MergeResult()
@@ -128,7 +135,8 @@ def _merge_batch(
 
     with connection.cursor() as cursor:
         known = claim_versions(cursor, batch, asked_at, answered_at, whole)
-        # Only now: whoever held a lock may have brought a row, or taken it away.
+        # Only now: whoever held a lock may have brought a row, or taken it away, or be newer.
+        demand_own_mapping(cursor)
         present = _present(cursor, [r.id for r in batch])
         new: list[Opportunity] = []
         changed: list[Opportunity] = []
@@ -156,21 +164,30 @@ def _merge_batch(
                 changed.append(whole(record))
         if restored:
             cursor.execute("DELETE FROM deleted_opportunities WHERE id = ANY(%s)", (restored,))
+        left_out: set[int] = set()
         if new:
             copy_rows(cursor, "opportunities", _STAGED, (_row(o, asked_at) for o in new))
+            if cursor.rowcount != len(new):
+                ids = [o.id for o in new]
+                left_out = set(ids) - _present(cursor, ids)
         if changed:
-            updated = _update(cursor, run, changed, asked_at)
-            same += [o.id for o in changed if o.id not in updated]
+            updated, kept = _update(cursor, run, changed, asked_at)
+            same += [o.id for o in changed if o.id not in updated and o.id not in kept]
+            left_out |= kept
             result.updated = len(updated)
         if same:
             cursor.execute(
                 "UPDATE opportunities SET synced_at = %s WHERE id = ANY(%s)", (asked_at, same)
             )
-        written = [o for o in new + changed if known[o.id] is not FIRST]
+        written = [o for o in new + changed if known[o.id] is not FIRST and o.id not in left_out]
         note_versions(cursor, written, same, asked_at, answered_at)
-        note_faults(cursor, run, [f for o in decoded.values() for f in o.faults])
+        faults = [f for o in decoded.values() for f in o.faults]
+        faults += [Fault(id_, "(record)", _LEFT_OUT, "") for id_ in sorted(left_out)]
+        note_faults(cursor, run, faults)
     connection.commit()
-    result.created, result.restored = len(new), len(restored)
+    result.created = sum(o.id not in left_out for o in new)
+    result.restored = sum(id_ not in left_out for id_ in restored)
+    result.failed = len(left_out)
     result.unchanged = sum(id_ not in counted for id_ in same)
     return result
 
@@ -186,11 +203,16 @@ def _row(o: Opportunity, asked_at: datetime) -> list[Value]:
 
 def _update(
     cursor: Cursor, run: str, changed: Sequence[Opportunity], asked_at: datetime
-) -> set[int]:
-    """Rewrites the rows that differ; the API may write the same record with other bytes."""
+) -> tuple[set[int], set[int]]:
+    """Rewrites the rows that differ; the API may write the same record with other bytes.
+
+    Returns the ids of those rewritten, and of those that a trigger kept as they were.
+    """
     cursor.execute(
-        # Not kept for the next batch: behind a pooler that may find another server process.
-        "CREATE TEMP TABLE staged_opportunities (LIKE opportunities) ON COMMIT DROP"
+        # Our columns only: people add others, which may not be empty. Not kept for the next batch:
+        # behind a pooler that may find another server process.
+        "CREATE TEMP TABLE staged_opportunities ON COMMIT DROP AS"
+        f" SELECT {', '.join(_STAGED)} FROM opportunities WITH NO DATA"
     )
     copy_rows(cursor, "staged_opportunities", _STAGED, (_row(o, asked_at) for o in changed))
     note_changes(cursor, "staged_opportunities", run)
@@ -201,7 +223,16 @@ def _update(
         f"UPDATE opportunities o SET {settings} FROM staged_opportunities s"
         f" WHERE o.id = s.id AND ({before}) IS DISTINCT FROM ({after}) RETURNING o.id"
     )
-    return {row[0] for row in cursor.fetchall()}
+    updated = {row[0] for row in cursor.fetchall()}
+    others = [o.id for o in changed if o.id not in updated]
+    if not others:
+        return updated, set()
+    cursor.execute(
+        "SELECT o.id FROM opportunities o JOIN staged_opportunities s USING (id)"
+        f" WHERE o.id = ANY(%s) AND ({before}) IS DISTINCT FROM ({after})",
+        (others,),
+    )
+    return updated, {row[0] for row in cursor.fetchall()}
 
 
 def note_faults(cursor: Cursor, run: str, faults: Sequence[Fault]) -> None:

@@ -5,6 +5,7 @@ lock. What does not: what becomes of the row, or of the sync.
 """
 
 import re
+from collections.abc import Callable, Sequence
 
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
@@ -77,6 +78,25 @@ def reason(error: psycopg2.Error) -> str:
     return (f"{said} ({' '.join(detail.split())})" if detail else said)[:500]
 
 
+def sparing(
+    connection: Connection, ids: Sequence[int], work: Callable[[list[int]], None]
+) -> dict[int, str]:
+    """Does `work`, which commits, with all `ids`, or with ever smaller parts of them where
+    PostgreSQL refuses a row, so that none costs another. Returns the refused ones, and why."""
+    try:
+        work(list(ids))
+    except psycopg2.Error as error:
+        connection.rollback()
+        if not is_about_a_row(error):
+            raise
+        if len(ids) == 1:
+            return {ids[0]: reason(error)}
+        half = len(ids) // 2
+        refused = sparing(connection, ids[:half], work)
+        return refused | sparing(connection, ids[half:], work)
+    return {}
+
+
 def lock_holder(connection: Connection) -> str | None:
     """The process that most likely holds what was waited for, None when it has let go meanwhile.
 
@@ -118,7 +138,7 @@ def explain(error: psycopg2.Error, connection: Connection | None = None) -> Data
         )
     if isinstance(error, psycopg2.errors.ReadOnlySqlTransaction) or "during recovery" in said:
         return DatabaseError(READ_ONLY)
-    if isinstance(error, psycopg2.errors.InsufficientPrivilege) and "row-level security" in said:
+    if "row-level security" in said and error.pgcode in {"42501", "0A000"}:
         return DatabaseError(
             f"A policy of row-level security hides rows from the user of POSTGRES_URL ({said}), so "
             "the mirror could not be whole. As its owner: ALTER TABLE <table> NO FORCE ROW LEVEL "

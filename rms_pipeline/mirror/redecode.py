@@ -8,23 +8,28 @@ its columns only follow it.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import psycopg2
 from msgspec import Raw
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from rms_pipeline.current_rms.fields import Fault
-from rms_pipeline.current_rms.payloads import MAPPING_VERSION, Opportunity, decode_record
+from rms_pipeline.current_rms.payloads import Opportunity, decode_record
 from rms_pipeline.mirror.copy_text import copy_rows
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.mapping import (
+    VERSION,
+    close_to_older_mappings,
+    demand_own_mapping,
+    note_mapping,
+)
 from rms_pipeline.mirror.merge import MAPPED, note_faults
+from rms_pipeline.mirror.postgres_errors import sparing
 from rms_pipeline.mirror.progress import Progress
 from rms_pipeline.mirror.versions import lock_versions
 
 TABLES = ("opportunities", "deleted_opportunities")
 BATCH_ROWS = 200
 _DERIVED = tuple(c for c in MAPPED if c not in {"id", "data"})
-_VERSION = MAPPING_VERSION.decode()
 
 
 @dataclass(slots=True)
@@ -75,25 +80,13 @@ def redecode(
     return done
 
 
-def is_mapping_current(connection: Connection) -> bool:
-    """Whether all rows were filled by this code's mapping, or by a newer one."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT value FROM mirror_state WHERE name = 'mapping_version'")
-        row = cursor.fetchone()
-    return row is not None and int(row[0]) >= int(_VERSION)
-
-
 def adopt_mapping(database: Database) -> None:
     """Brings all rows to this code's mapping, and only then notes its version."""
-    redecode(database, f"mapping version {_VERSION}")
-    with database.session() as connection, connection.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO mirror_state (name, value) VALUES ('mapping_version', %s)"
-            " ON CONFLICT (name) DO UPDATE SET value ="
-            # A newer version of this program may have noted its own meanwhile.
-            " greatest(mirror_state.value::integer, excluded.value::integer)::text",
-            (_VERSION,),
-        )
+    with database.session() as connection:
+        close_to_older_mappings(connection)
+    redecode(database, f"mapping version {VERSION}")
+    with database.session() as connection:
+        note_mapping(connection)
 
 
 def _count(connection: Connection, table: str) -> int:
@@ -118,27 +111,30 @@ def _ids_after(connection: Connection, table: str, after: int | None) -> list[in
 
 def _redecode_batch(connection: Connection, table: str, run: str, ids: Sequence[int]) -> Redecoded:
     """Commits. A row that PostgreSQL refuses is tried alone, so that it costs no other."""
-    try:
+    done = Redecoded()
+
+    def work(part: list[int]) -> None:
+        nonlocal done
         with connection.cursor() as cursor:
-            done = _rewrite(cursor, table, run, list(ids))
+            rewritten = _rewrite(cursor, table, run, part)
         connection.commit()
-        return done
-    except psycopg2.DataError as error:
-        connection.rollback()
-        if len(ids) > 1:
-            half = len(ids) // 2
-            done = _redecode_batch(connection, table, run, ids[:half])
-            done += _redecode_batch(connection, table, run, ids[half:])
-            return done
-        reason = f"PostgreSQL refused: {str(error).splitlines()[0][:500]}"
+        done += rewritten
+
+    refused = sparing(connection, ids, work)
+    if refused:
+        faults = [
+            Fault(i, "(record)", f"PostgreSQL refused: {why}", "") for i, why in refused.items()
+        ]
         with connection.cursor() as cursor:
-            _note_once(cursor, run, [Fault(ids[0], "(record)", reason, "")])
+            _note_once(cursor, run, faults)
         connection.commit()
-        return Redecoded(rows=1, failed=1)
+        done += Redecoded(rows=len(refused), failed=len(refused))
+    return done
 
 
 def _rewrite(cursor: Cursor, table: str, run: str, ids: list[int]) -> Redecoded:
     lock_versions(cursor, ids)
+    demand_own_mapping(cursor)
     # Only now: whoever held the lock may have written newer data.
     cursor.execute(
         f"SELECT id, data::text FROM {table} WHERE id = ANY(%s) ORDER BY id FOR UPDATE", (ids,)

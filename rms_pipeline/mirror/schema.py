@@ -23,7 +23,8 @@ from rms_pipeline.mirror.history_view import (
     is_history_view_current,
     make_history_view,
 )
-from rms_pipeline.mirror.redecode import adopt_mapping, is_mapping_current
+from rms_pipeline.mirror.mapping import is_mapping_current
+from rms_pipeline.mirror.redecode import adopt_mapping
 from rms_pipeline.mirror.session_probe import demand_sessions
 
 HEAD = "0009"

@@ -56,7 +56,7 @@ def refresh(
             for answer in verdict.answers:
                 done.result += store_answer(connection, run, walk.id, "by_id", answer)
             done.gone |= verdict.gone.keys()
-            done.deleted += len(move_to_deleted(connection, verdict.gone, _BECAUSE))
+            done.deleted += len(move_to_deleted(connection, verdict.gone, _BECAUSE, run))
         walks.settle_walk(connection, walk.id)
     done.calls = client.counts.calls - before
     return done

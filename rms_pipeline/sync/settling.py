@@ -148,7 +148,7 @@ class _Settling:
                 self.held_back = len(gone)
                 return False
         self.left_window += len(ids) - len(gone)
-        self.deleted += len(move_to_deleted(self._connection, gone, _BY_TWO_WITNESSES))
+        self.deleted += len(move_to_deleted(self._connection, gone, _BY_TWO_WITNESSES, self._run))
         return True
 
     def reverify(self, calls: int) -> int:
@@ -172,7 +172,7 @@ class _Settling:
             note_asked(self._connection, gone)
             held = sorted({*held, *gone})
         else:
-            self.deleted += len(move_to_deleted(self._connection, gone, _BY_ID_ALONE))
+            self.deleted += len(move_to_deleted(self._connection, gone, _BY_ID_ALONE, self._run))
         there = {id_ for id_, times in asked.items() if times is None}
         self.held_outside = those_kept(self._connection, [i for i in held if i not in there])
         self.held_back += len(self.held_outside)

@@ -203,7 +203,7 @@ def test_merges_that_share_new_and_known_ids_never_wait_for_one_another_in_a_cir
                 gone_at = T0 + timedelta(seconds=next(fetches))
                 gone = dict.fromkeys(ids[:5], (gone_at, gone_at))
                 with database.session() as connection:
-                    move_to_deleted(connection, gone, "for the test")
+                    move_to_deleted(connection, gone, "for the test", "run")
         except BaseException as error:
             errors.append(error)
 
@@ -248,7 +248,7 @@ def test_who_writes_beside_a_merge_never_waits_for_it_in_a_circle(
     other = threading.Thread(target=beside)
     update = merging._update
 
-    def update_and_wait(*arguments: Any) -> set[int]:
+    def update_and_wait(*arguments: Any) -> Any:
         updated = update(*arguments)
         other.start()
         waits = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"

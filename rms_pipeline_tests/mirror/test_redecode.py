@@ -7,10 +7,12 @@ import pytest
 
 from rms_pipeline.current_rms.payloads import MAPPING_VERSION
 from rms_pipeline.mirror import redecode as redecoding
-from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.database import Database, DatabaseError
+from rms_pipeline.mirror.mapping import is_mapping_current, note_mapping
 from rms_pipeline.mirror.redecode import redecode
 from rms_pipeline.mirror.schema import migrate
 from rms_pipeline_tests.mirror.test_merge import fetch_all, merge_at, record
+from rms_pipeline_tests.processes import wait_until
 
 DAMAGE = (
     "UPDATE opportunities SET name = 'wrong', starts_at = NULL, charge_total = 7, owner_id = 9"
@@ -126,3 +128,54 @@ def test_it_waits_for_a_merge_that_holds_the_rows_and_keeps_what_that_wrote(
     thread.join(30)
     assert not thread.is_alive()
     assert fetch_all(database, "SELECT name FROM opportunities WHERE id = 2") == [("Newer",)]
+
+
+def test_an_older_version_writes_no_rows_beside_a_newer_one(database: Database) -> None:
+    before = fill(database, 3)
+    raised = str(int(MAPPING_VERSION) + 1)
+    fetch_all(
+        database,
+        f"INSERT INTO mirror_state VALUES ('mapping_writers', '{raised}') ON CONFLICT (name)"
+        " DO UPDATE SET value = excluded.value RETURNING value",
+    )
+    with pytest.raises(DatabaseError, match="newer version of this program keeps this mirror"):
+        merge_at(database, 3, 4, record(id=1, subject="By the older mapping"))
+    with pytest.raises(DatabaseError, match="newer version of this program keeps this mirror"):
+        redecode(database, "run")
+    assert fetch_all(database, SHOWN) == before
+
+
+def test_the_version_of_the_mapping_only_ever_goes_up(database: Database) -> None:
+    raised = str(int(MAPPING_VERSION) + 1)
+    fetch_all(
+        database,
+        f"UPDATE mirror_state SET value = '{raised}' WHERE name = 'mapping_version' RETURNING name",
+    )
+    migrate(database)
+    with database.session() as connection:
+        assert is_mapping_current(connection)
+        note_mapping(connection)
+    assert fetch_all(database, VERSION) == [(raised,)]
+
+
+def test_rows_that_an_older_version_was_just_writing_are_decoded_again(
+    database: Database,
+) -> None:
+    """Whoever had not seen yet that a newer version is there has committed before it begins."""
+    fill(database, 3)
+    lower_version(database)
+    older = database.connect()
+    with older.cursor() as cursor:
+        cursor.execute("INSERT INTO opportunity_versions (id) VALUES (4)")
+        cursor.execute(
+            "INSERT INTO opportunities (id, name, data) SELECT 4, 'wrong',"
+            " jsonb_set(data, '{id}', '4') FROM opportunities WHERE id = 1"
+        )
+    newer = threading.Thread(target=migrate, args=(database,))
+    newer.start()
+    waits = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+    wait_until(lambda: fetch_all(database, f"{waits} AND wait_event_type = 'Lock'"))
+    older.commit()
+    older.close()
+    newer.join()
+    assert fetch_all(database, "SELECT name FROM opportunities WHERE id = 4") == [("Hire 1",)]

@@ -1,0 +1,222 @@
+"""What people add to our tables: a sync goes on, and names what it had to leave out."""
+
+from collections.abc import Callable
+
+import psycopg2
+import pytest
+
+from rms_pipeline.mirror import database as databases
+from rms_pipeline.mirror.database import DatabaseError
+from rms_pipeline.mirror.postgres_errors import LockedError
+from rms_pipeline.mirror.redecode import redecode
+from rms_pipeline.sandbox import Store
+from rms_pipeline_tests.conftest import database_at
+from rms_pipeline_tests.rows import query
+from rms_pipeline_tests.sync.conftest import Mirror
+
+MirrorOf = Callable[[Store], Mirror]
+REFUSE = """
+CREATE FUNCTION people_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  IF new.id = {id} THEN {refusal}; END IF; RETURN new; END $$;
+CREATE TRIGGER people_refuse BEFORE INSERT OR UPDATE ON opportunities
+  FOR EACH ROW EXECUTE FUNCTION people_refuse()"""
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE crew (id bigint PRIMARY KEY, opportunity_id bigint"
+        " REFERENCES opportunities (id))",
+        "ALTER TABLE opportunities ADD COLUMN depot text NOT NULL DEFAULT ''",
+        "ALTER TABLE opportunities ADD COLUMN is_large boolean GENERATED ALWAYS AS"
+        " (charge_total > 1000) STORED",
+        "CREATE VIEW mine AS SELECT id, name FROM opportunities",
+        "CREATE MATERIALIZED VIEW mine AS SELECT * FROM opportunities",
+        "CREATE TABLE log (id bigint); CREATE RULE log AS ON UPDATE TO opportunities DO ALSO"
+        " INSERT INTO log VALUES (new.id); CREATE RULE gone AS ON DELETE TO opportunities DO ALSO"
+        " INSERT INTO log VALUES (old.id)",
+        "ALTER TABLE opportunities ENABLE ROW LEVEL SECURITY",
+        "CREATE INDEX ON opportunities (lower(name)); ALTER TABLE opportunities CLUSTER ON"
+        " opportunities_pkey",
+        "ALTER TABLE opportunities ADD CHECK (id > 0), ALTER COLUMN subject SET STORAGE EXTERNAL",
+        "CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM 1; RETURN"
+        " NULL; END $$; CREATE TRIGGER shout AFTER INSERT OR UPDATE OR DELETE ON opportunities"
+        " FOR EACH STATEMENT EXECUTE FUNCTION shout()",
+    ],
+)
+def test_what_is_only_added_costs_nothing(mirror_of: MirrorOf, statement: str) -> None:
+    mirror = mirror_of(Store(20))
+    query(mirror.database, statement)
+    mirror.full_sync()
+    ids = mirror.store.ids()
+    mirror.store.edit(ids[1], {"subject": "Edited"})
+    mirror.store.delete(ids[2])
+    mirror.incremental_sync()
+    done = mirror.full_sync()
+    assert mirror.differences() == {}
+    assert (done.merged.result.failed, mirror.deleted()) == (0, {ids[2]})
+    assert query(mirror.database, "SELECT problem FROM sync_faults") == []
+
+
+@pytest.mark.parametrize(
+    ("refusal", "told"),
+    [
+        (REFUSE.format(id="{id}", refusal="RAISE EXCEPTION 'not on a Friday'"), "not on a Friday"),
+        (
+            REFUSE.format(id="{id}", refusal="RAISE EXCEPTION 'mine' USING ERRCODE = 'MY001'"),
+            "mine",
+        ),
+        (REFUSE.format(id="{id}", refusal="PERFORM no_such_function()"), "no_such_function"),
+        (REFUSE.format(id="{id}", refusal="PERFORM 1/0"), "division by zero"),
+        (REFUSE.format(id="{id}", refusal="RETURN NULL"), "left it out"),
+        ("ALTER TABLE opportunities ADD CHECK (id <> {id})", "violates check constraint"),
+        (
+            "ALTER TABLE opportunities ADD COLUMN key bigint GENERATED ALWAYS AS"
+            " (nullif(id, {id})) STORED NOT NULL",
+            "null value in column",
+        ),
+        (
+            "CREATE UNIQUE INDEX ON opportunities ((CASE WHEN id IN ({id}, {other}) THEN 1 END))",
+            "duplicate key value",
+        ),
+        (
+            "ALTER TABLE opportunities ADD EXCLUDE USING btree"
+            " ((CASE WHEN id IN ({id}, {other}) THEN 1 END) WITH =)",
+            "conflicting key value",
+        ),
+        (
+            "CREATE TABLE allowed (id bigint PRIMARY KEY); INSERT INTO allowed SELECT"
+            " generate_series(1, 100000) EXCEPT SELECT {id}; ALTER TABLE opportunities ADD FOREIGN"
+            " KEY (id) REFERENCES allowed DEFERRABLE INITIALLY DEFERRED",
+            "violates foreign key constraint",
+        ),
+    ],
+)
+def test_a_row_that_the_database_refuses_costs_only_itself_and_is_named(
+    mirror_of: MirrorOf, refusal: str, told: str
+) -> None:
+    mirror = mirror_of(Store(20))
+    other, refused = mirror.store.ids()[3:5]
+    query(mirror.database, refusal.replace("{id}", str(refused)).replace("{other}", str(other)))
+    done = mirror.full_sync()
+    there = set(mirror.rows())
+    missing = set(mirror.store.ids()) & {refused, other} - there
+    assert len(missing) == 1
+    assert done.merged.result.failed >= 1
+    assert set(mirror.differences()) == missing
+    faults = query(mirror.database, "SELECT opportunity_id, problem FROM sync_faults")
+    assert {id_ for id_, _ in faults} == missing
+    assert all(told in problem for _, problem in faults)
+
+
+@pytest.mark.parametrize("refusal", ["RAISE EXCEPTION 'locked by the office'", "RETURN NULL"])
+def test_an_edit_that_a_trigger_refuses_is_named_and_tried_again(
+    mirror_of: MirrorOf, refusal: str
+) -> None:
+    mirror = mirror_of(Store(20))
+    mirror.full_sync()
+    first, second, third = mirror.store.ids()[:3]
+    query(mirror.database, REFUSE.format(id=second, refusal=refusal))
+    for id_ in (first, second, third):
+        mirror.store.edit(id_, {"subject": f"Edited {id_}"})
+    _, merged = mirror.incremental_sync()
+    assert (merged.result.updated, merged.result.failed) == (2, 1)
+    assert set(mirror.differences()) == {second}
+    named = "SELECT DISTINCT opportunity_id FROM sync_faults"
+    assert query(mirror.database, named) == [(second,)]
+    query(mirror.database, "DROP TRIGGER people_refuse ON opportunities")
+    mirror.full_sync()
+    assert mirror.differences() == {}
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        (
+            "CREATE TABLE crew (opportunity_id bigint REFERENCES opportunities (id));"
+            " INSERT INTO crew VALUES ({id})",
+            'still referenced from table "crew"',
+        ),
+        (
+            "CREATE TABLE crew (opportunity_id bigint REFERENCES opportunities (id) DEFERRABLE"
+            " INITIALLY DEFERRED); INSERT INTO crew VALUES ({id})",
+            'still referenced from table "crew"',
+        ),
+        (
+            "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF old.id = {id}"
+            " THEN RAISE EXCEPTION 'invoiced'; END IF; RETURN old; END $$; CREATE TRIGGER keep"
+            " BEFORE DELETE ON opportunities FOR EACH ROW EXECUTE FUNCTION keep()",
+            "invoiced",
+        ),
+        (
+            "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF old.id = {id}"
+            " THEN RETURN NULL; END IF; RETURN old; END $$; CREATE TRIGGER keep"
+            " BEFORE DELETE ON opportunities FOR EACH ROW EXECUTE FUNCTION keep()",
+            "a trigger that was added to the table keeps it",
+        ),
+    ],
+)
+def test_a_deletion_that_the_database_refuses_is_held_back_alone_and_said(
+    mirror_of: MirrorOf, statement: str, told: str
+) -> None:
+    mirror = mirror_of(Store(20))
+    mirror.full_sync()
+    gone = mirror.store.ids()[:3]
+    query(mirror.database, statement.replace("{id}", str(gone[1])))
+    for id_ in gone:
+        mirror.store.delete(id_)
+    mirror.full_sync()
+    assert mirror.deleted() == {gone[0], gone[2]}
+    assert set(mirror.differences()) == {gone[1]}
+    faults = query(mirror.database, "SELECT DISTINCT opportunity_id, problem FROM sync_faults")
+    assert [id_ for id_, _ in faults] == [gone[1]]
+    assert faults[0][1].startswith("is gone from Current RMS, but its row cannot go: ")
+    assert told in faults[0][1]
+
+
+def test_rows_are_made_again_around_one_that_a_trigger_refuses(mirror_of: MirrorOf) -> None:
+    mirror = mirror_of(Store(20))
+    mirror.full_sync()
+    refused = mirror.store.ids()[4]
+    query(mirror.database, "UPDATE opportunities SET name = 'damaged'")
+    query(mirror.database, REFUSE.format(id=refused, refusal="RAISE EXCEPTION 'locked'"))
+    done = redecode(mirror.database, "run")
+    assert (done.rows, done.failed) == (len(mirror.rows()), 1)
+    assert set(mirror.differences()) == {refused}
+
+
+def test_a_policy_that_hides_rows_is_refused_in_a_sentence(mirror_of: MirrorOf) -> None:
+    mirror = mirror_of(Store(5))
+    mirror.full_sync()
+    role = "rms_hidden_from"
+    query(
+        mirror.database,
+        f"DROP ROLE IF EXISTS {role}; CREATE ROLE {role} LOGIN;"
+        f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role};"
+        "ALTER TABLE opportunities ENABLE ROW LEVEL SECURITY;"
+        f"CREATE POLICY few ON opportunities TO {role} USING (id < 0)",
+    )
+    try:
+        url = mirror.database.url.get_secret_value().replace("//postgres:@", f"//{role}:@")
+        other = database_at(url)
+        with pytest.raises(DatabaseError, match=r"row-level security hides rows.*BYPASSRLS"):
+            query(other, "SELECT * FROM opportunities")
+    finally:
+        query(mirror.database, f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_a_sync_waits_for_somebodys_lock_within_bounds_and_goes_on_from_its_pages(
+    mirror_of: MirrorOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = mirror_of(Store(20))
+    monkeypatch.setattr(databases, "LOCK_WAIT", "300ms")
+    holder = psycopg2.connect(mirror.database.url.get_secret_value(), application_name="office")
+    with holder.cursor() as cursor:
+        cursor.execute("LOCK opportunities IN EXCLUSIVE MODE")
+    told = rf"process {holder.info.backend_pid} \(user postgres, office"
+    with pytest.raises(LockedError, match=told):
+        mirror.full_sync()
+    holder.close()
+    assert query(mirror.database, "SELECT count(*) > 0 FROM raw_rms_pages") == [(True,)]
+    mirror.full_sync()
+    assert mirror.differences() == {}
