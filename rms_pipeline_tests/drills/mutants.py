@@ -212,8 +212,15 @@ MUTANTS = (
     Mutant(
         "queue",
         "a replayed dead letter dies at its first refusal",
-        "dead_at = NULL, attempts = 0, claimed_until = NULL,",
-        "dead_at = NULL, claimed_until = NULL,",
+        "SET dead_at = NULL, attempts = 0, claimed",
+        "SET dead_at = NULL, claimed",
+        ("mirror/test_queue.py",),
+    ),
+    Mutant(
+        "queue",
+        "a replayed dead letter stays dead",
+        "SET dead_at = NULL, attempts = 0, claimed_until",
+        "SET attempts = 0, claimed_until",
         ("web/test_fast_lane.py",),
     ),
     Mutant(
@@ -301,8 +308,8 @@ MUTANTS = (
     Mutant(
         "access",
         "behind TLS the session may travel in clear",
-        'secure=request.url.scheme == "https"',
-        "secure=False",
+        'secure=request.url.scheme == "https",\n            httponly=True,\n            samesite',
+        "secure=False,\n            httponly=True,\n            samesite",
         (ACCESS,),
     ),
     Mutant(

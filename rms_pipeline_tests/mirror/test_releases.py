@@ -21,6 +21,7 @@ from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.servers import new_database
 from rms_pipeline_tests.sync.conftest import Mirror
 
+pytestmark = pytest.mark.slow
 OPPORTUNITIES = (
     "SELECT id, name, subject, starts_at, ends_at, opportunity_status, updated_at_rms, venue_name,"
     " organisation_id, organisation_name, owner_name, charge_total, total_value, data, synced_at"

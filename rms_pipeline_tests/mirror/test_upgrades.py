@@ -13,6 +13,8 @@ from rms_pipeline_tests.core import full_sync
 from rms_pipeline_tests.mirror.upgrades import Rows, filled_at, rows_of, versions
 from rms_pipeline_tests.rows import query
 
+pytestmark = pytest.mark.slow
+
 
 def lost(before: Rows, after: Rows) -> Rows:
     """Rows that are not there any more as they were, by table."""

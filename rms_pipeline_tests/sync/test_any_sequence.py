@@ -28,6 +28,7 @@ from rms_pipeline.sync.refreshing import refresh
 from rms_pipeline_tests.sync.conftest import Mirror
 from rms_pipeline_tests.test_sync import ids_in
 
+pytestmark = pytest.mark.slow
 NO_OVERLAP = timedelta(0)
 FAULTS = {"error_500": 0.05, "truncated": 0.05, "dropped": 0.05, "html_200": 0.05}
 

@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.sandbox import Store
 from rms_pipeline_tests.processes import wait_until
 from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.sync.conftest import Mirror
 from rms_pipeline_tests.test_sync import ids_in
+
+pytestmark = pytest.mark.slow
 
 
 def rows_touched(database: Database) -> int:

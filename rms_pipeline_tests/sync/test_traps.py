@@ -323,10 +323,10 @@ def test_rows_outside_the_window_are_asked_for_again_oldest_first_and_go_when_go
 
 
 SHIFTING = [
-    Switches(),
-    Switches(honours_sort=False),
-    Switches(honours_id_predicates=False),
-    Switches(honours_sort=False, honours_id_predicates=False),
+    Switches(max_per_page=25),
+    Switches(max_per_page=25, honours_sort=False),
+    Switches(max_per_page=25, honours_id_predicates=False),
+    Switches(max_per_page=25, honours_sort=False, honours_id_predicates=False),
 ]
 
 
@@ -334,7 +334,7 @@ SHIFTING = [
 def test_rows_that_shift_between_pages_are_neither_missed_nor_counted_twice(
     mirror_of: MakeMirror, switches: Switches
 ) -> None:
-    mirror = mirror_of(Store(2_000), switches=switches)
+    mirror = mirror_of(Store(600), switches=switches)
     ids = mirror.store.ids()
     victims = iter(ids[::9])
 
