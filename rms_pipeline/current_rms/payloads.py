@@ -10,6 +10,7 @@ from msgspec import Raw
 
 from rms_pipeline.current_rms.fields import NULL, Fault, Fields, Reader, excerpt, to_whole
 from rms_pipeline.current_rms.lenient import mend_record, some_id, storable_json
+from rms_pipeline.current_rms.links import without_signatures
 
 # Raise it when the mapping changes, or which records have a fingerprint in the mirror: that, when
 # next opened, decodes all its rows again from `data`. It is part of every fingerprint too, so no
@@ -52,7 +53,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     """A record whose mapped fields nobody has needed to read yet.
 
     `data` is the record as JSON that PostgreSQL can hold; `fingerprint` (16 bytes) changes when the
-    record as received, or the mapping, does. `mended` is what was wrong with the JSON itself.
+    record as received, or the mapping, does, but not with links that differ at each read
+    (`has_fleeting_links`). `mended` is what was wrong with the JSON itself.
     """
 
     id: int
@@ -60,6 +62,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     fingerprint: bytes
     fields: Fields
     mended: tuple[Fault, ...] = ()
+    has_fleeting_links: bool = False
 
     def dates(self) -> tuple[datetime | None, datetime | None]:
         """`starts_at` and `ends_at` (UTC), as in the whole opportunity."""
@@ -132,8 +135,24 @@ def read_record(record: Raw) -> Record | Fault:
         said = [f.problem for f in faults] + [p for field, p, _ in mends if field == "id"]
         problem = said[0] if said else "is absent, and without it nothing can be stored"
         return Fault(None, "id", problem, excerpt(raw))
-    fingerprint = blake2b(raw, digest_size=16, key=MAPPING_VERSION).digest()
-    return Record(key, data, fingerprint, fields, tuple(Fault(key, *mend) for mend in mends))
+    lasting = without_signatures(raw)
+    return Record(
+        id=key,
+        data=data,
+        fingerprint=blake2b(lasting, digest_size=16, key=MAPPING_VERSION).digest(),
+        fields=fields,
+        mended=tuple(Fault(key, *mend) for mend in mends),
+        has_fleeting_links=lasting != raw,
+    )
+
+
+def same_but_for_links(one: bytes, other: bytes) -> bool:
+    """Whether two records, as JSON, say the same but for links that differ at each read."""
+    try:
+        first, second = (_value_decoder.decode(without_signatures(r)) for r in (one, other))
+    except (ValueError, RecursionError):
+        return False
+    return bool(first == second)
 
 
 def _fields_of(record: bytes) -> Fields | None:

@@ -19,6 +19,7 @@ from rms_pipeline.current_rms.fields import Fault
 from rms_pipeline.current_rms.payloads import Opportunity, Record
 from rms_pipeline.mirror.changes import note_changes
 from rms_pipeline.mirror.copy_text import Value, copy_rows
+from rms_pipeline.mirror.fleeting_links import differ_in_links_only, note_asked
 from rms_pipeline.mirror.mapping import demand_own_mapping
 from rms_pipeline.mirror.order import Fetch, supersedes
 from rms_pipeline.mirror.postgres_errors import is_about_a_row, reason
@@ -170,15 +171,16 @@ def _merge_batch(
             if cursor.rowcount != len(new):
                 ids = [o.id for o in new]
                 left_out = set(ids) - _present(cursor, ids)
+        linked = {r.id: r.data for r in batch if r.has_fleeting_links}
         if changed:
-            updated, kept = _update(cursor, run, changed, asked_at)
+            relinked = differ_in_links_only(cursor, linked, changed, _SETTABLE)
+            differing = [o for o in changed if o.id not in relinked]
+            updated, kept = _update(cursor, run, differing, asked_at)
             same += [o.id for o in changed if o.id not in updated and o.id not in kept]
             left_out |= kept
             result.updated = len(updated)
         if same:
-            cursor.execute(
-                "UPDATE opportunities SET synced_at = %s WHERE id = ANY(%s)", (asked_at, same)
-            )
+            note_asked(cursor, same, linked, asked_at)
         written = [o for o in new + changed if known[o.id] is not FIRST and o.id not in left_out]
         note_versions(cursor, written, same, asked_at, answered_at)
         faults = [f for o in decoded.values() for f in o.faults]
@@ -208,6 +210,8 @@ def _update(
 
     Returns the ids of those rewritten, and of those that a trigger kept as they were.
     """
+    if not changed:
+        return set(), set()
     cursor.execute(
         # Our columns only: people add others, which may not be empty. Not kept for the next batch:
         # behind a pooler that may find another server process.
