@@ -36,16 +36,18 @@ from rms_pipeline_tests.servers import (
 
 # The longest first, so that neither of two processes waits for the other at the end.
 LONGEST = (
-    "test_together.py",
-    "test_sync.py",
-    "mirror/test_budget.py",
     "browser/test_dashboard.py",
+    "web/test_sync_api.py",
     "test_command.py",
     "test_doctor.py",
-    "web/test_sync_api.py",
-    "web/test_end_to_end.py",
+    "test_broken_setups.py",
+    "test_up.py",
     "sync/test_any_sequence.py",
     "sync/test_traps.py",
+    "test_sync.py",
+    "mirror/test_budget.py",
+    "defs/test_schedules.py",
+    "web/test_fast_lane.py",
 )
 # Impatient with refusals only: a call that is made again is one more than a test counts.
 QUICK = Patience(connect=10, read=20, answer=60, attempts=8, throttled=30, backoff=0.02)

@@ -65,7 +65,9 @@ def new_database(server_url: str, template: str | None = None) -> Iterator[str]:
     """A database of its own on the server, empty or a copy of another; its URL."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     with _administrator(server_url) as run:
-        run(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
+        # By files: half the time of a copy through the log, on a server that waits for no disk.
+        copied = f"TEMPLATE {template} STRATEGY FILE_COPY" if template else ""
+        run(f"CREATE DATABASE {name} {copied}")
         try:
             yield url_of(server_url, name)
         finally:

@@ -190,9 +190,9 @@ MUTANTS = (
     ),
     Mutant(
         "proof",
-        "half of the list is taken for all of it",
-        "spans += [(left, in_left), ((middle + 1, upper), counted - in_left)]",
-        "spans += [(left, in_left)]",
+        "what differs is not read again",
+        "_ROUNDS = 4",
+        "_ROUNDS = 1",
         ("sync/test_cost.py",),
     ),
     Mutant(
