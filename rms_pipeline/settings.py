@@ -37,6 +37,7 @@ _EXAMPLES = {
     "DAGSTER_HOME": "/opt/rms_pipeline",
     "RMS_SYNC_DAYS_BACK": "30",
     "RMS_SYNC_DAYS_AHEAD": "365",
+    "RMS_PROOF_EVERY_MINUTES": "60",
     "RMS_TIME_ZONE": "Europe/London",
     "RMS_SCHEMA": "public",
     "RMS_API_TOKEN": "what `openssl rand -hex 24` prints",
@@ -84,6 +85,9 @@ class Settings(BaseSettings):
     )
     days_ahead: Annotated[int, Field(ge=0, le=36_500)] = Field(
         365, validation_alias="RMS_SYNC_DAYS_AHEAD"
+    )
+    proof_every_minutes: Annotated[int, Field(ge=0, le=1_440)] = Field(
+        0, validation_alias="RMS_PROOF_EVERY_MINUTES"
     )
     dagster_url: Annotated[str, NoDecode] = Field(
         f"http://127.0.0.1:{DAGSTER_PORT}", validation_alias="RMS_DAGSTER_URL"

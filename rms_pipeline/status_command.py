@@ -14,6 +14,7 @@ from rms_pipeline.console import announce_sandbox, out
 from rms_pipeline.mirror.history import Sync
 
 _COLOURS = {"completed": "green", "failed": "red", "running": "yellow"}
+_STATES = {"green": "", "amber": "yellow", "red": "red"}
 
 
 def status(
@@ -78,7 +79,8 @@ def status(
     out.print(counted)
     if state.certificate is not None:
         sentence = str(state.certificate["sentence"])
-        out.print(Text(f"{sentence[:1].upper()}{sentence[1:]}"))
+        style = _STATES[state.certificate["state"]]
+        out.print(Text(f"{sentence[:1].upper()}{sentence[1:]}", style=style))
     out.print(f"Webhook events waiting: {state.queue.depth:,}, dead letters: {state.queue.dead:,}")
 
 

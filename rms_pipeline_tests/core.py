@@ -8,7 +8,9 @@ from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.proofs import Proof
 from rms_pipeline.sync.landing import OVERLAP, LandedWalk, land_changes, land_window
+from rms_pipeline.sync.prove import begin_proof, finish_proof
 from rms_pipeline.sync.settling import Settled, settle_full_walk
 from rms_pipeline.sync.storing import MergedWalk, merge_walks
 
@@ -55,5 +57,29 @@ def incremental_sync(
     *,
     overlap: timedelta = OVERLAP,
 ) -> tuple[LandedWalk, MergedWalk]:
+    landed, merged, _ = proved_sync(database, client, watermarks, run, overlap=overlap, proof=False)
+    return landed, merged
+
+
+def proved_sync(
+    database: Database,
+    client: CurrentRmsClient,
+    watermarks: Sequence[datetime],
+    run: str = "incremental",
+    *,
+    overlap: timedelta = OVERLAP,
+    proof: bool = True,
+) -> tuple[LandedWalk, MergedWalk, Proof | None]:
+    """An incremental sync that ends with the proof, where there is something to prove."""
+    begun = begin_proof(database, client, run) if proof else None
     landed = land_changes(database, client, watermarks, run, overlap=overlap)
-    return landed, merge_walks(database, [landed.walk], run)
+    merged = merge_walks(database, [landed.walk], run)
+    with database.session() as connection:
+        walk = walks.find_walk(connection, landed.walk)
+    assert walk is not None
+    if begun is not None:
+        begun, further = finish_proof(database, client, begun, walk, merged.result, run)
+        merged.result += further
+    with database.session() as connection:
+        walks.settle_walk(connection, walk.id)
+    return landed, merged, begun

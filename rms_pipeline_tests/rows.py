@@ -1,6 +1,7 @@
 """Rows put straight into the tables, for tests of what reads them."""
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from psycopg2.extras import Json, execute_values
@@ -30,3 +31,12 @@ def query(database: Database, statement: str, *values: Any) -> list[tuple[Any, .
     with database.session() as connection, connection.cursor() as cursor:
         cursor.execute(statement, values or None)
         return cursor.fetchall() if cursor.description else []
+
+
+def insert_proof(database: Database, **columns: Any) -> None:
+    """A proof that showed 5,012 of 5,012 now, but for `columns`."""
+    now = datetime.now(UTC)
+    proof = {"collection": "opportunities", "run": "full", "scan": 1, "as_of": now, "content": 1}
+    proof |= {"window_start": now - timedelta(days=30), "window_end": now + timedelta(days=365)}
+    proof |= {"counted": 5_012, "mirrored": 5_012, "shown": True, "closed_at": now}
+    insert(database, "proofs", [proof | columns])

@@ -218,14 +218,14 @@ def test_status_shows_totals_and_prints_every_text_as_it_is(
             (json.dumps({"dagster_event": {"message": error}}),),
         )
         cursor.execute(
-            "INSERT INTO walks (kind, runs, completed_at, settled_at, certificate)"
-            " VALUES ('full', '{bad}', now(), now(), %s)",
-            (json.dumps({"sentence": "not shown: [why] :x:"}),),
+            "INSERT INTO proofs (collection, run, scan, as_of, content, window_start, window_end,"
+            " shown, reason, closed_at) VALUES ('opportunities', 'bad', 1, now(), 1, now(), now(),"
+            " false, '[why] :x:', now())"
         )
     connection.close()
     done = command("status", environment=environment)
     assert done.returncode == 0, done.stderr
-    for text in (error, *statuses, "[b]typed :x:", "Not shown: [why] :x:"):
+    for text in (error, *statuses, "[b]typed :x:", "[why] :x:"):
         assert text in done.stdout, done.stdout
     assert "counted 2026-06-01 12:00:00 UTC" in " ".join(done.stdout.split())
     (total,) = (

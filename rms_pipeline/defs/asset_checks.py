@@ -13,7 +13,8 @@ import dagster as dg
 from rms_pipeline.defs.resources import MirrorResource
 from rms_pipeline.mirror.audit import last_audit
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.walks import FULL, StoredWalk, newest_walk
+from rms_pipeline.mirror.deletions import deleted_lately, held_back
+from rms_pipeline.mirror.proofs import standing
 
 
 def _one_row(database: Database, query: str, *values: object) -> tuple[Any, ...]:
@@ -78,55 +79,59 @@ def _no_faults(database: Database, run: str, seconds: float | None = None) -> dg
 
 @dg.asset_check(
     asset="opportunities",
-    description="After the last full sync the table held as many opportunities of the window as "
-    "Current RMS itself counted.",
+    description="The last sync that compared them showed that the table holds exactly what Current "
+    "RMS lists in the window, no sync has failed since, and it is no more than a day ago.",
 )
 def mirror_is_complete(mirror: MirrorResource) -> dg.AssetCheckResult:
     return _is_complete(mirror.database)
 
 
 def _is_complete(database: Database) -> dg.AssetCheckResult:
-    walk = _last_full_walk(database)
-    if walk is None or walk.certificate is None:
+    with database.session() as connection:
+        known = standing(connection)
+    proof = known.proof
+    if proof is None:
         return dg.AssetCheckResult(
             passed=False, description="No full sync has compared the counts yet: run initial_sync."
         )
-    certificate = walk.certificate
+    doubtful = known.state == "amber"
     return dg.AssetCheckResult(
-        passed=bool(certificate["shown"]),
-        description=certificate["sentence"],
+        passed=known.state == "green",
+        severity=dg.AssetCheckSeverity.WARN if doubtful else dg.AssetCheckSeverity.ERROR,
+        description=known.sentence,
         metadata={
-            "counted_by_api": certificate["counted"],
-            "mirrored": certificate["mirrored"],
-            "cannot_be_stored": certificate["unstorable"],
-            "as_of": _timestamp(certificate["as_of"]),
+            "counted_by_api": proof.counted,
+            "mirrored": proof.mirrored,
+            "cannot_be_stored": proof.unstorable,
+            "cannot_be_delivered": len(proof.unreadable),
+            "as_of": dg.MetadataValue.timestamp(proof.as_of),
+            "rests_on": "\n".join(f"- {note}" for note in proof.notes),
         },
     )
 
 
 @dg.asset_check(
     asset="opportunities",
-    description="No sync removed more rows than can be believed: at most 5 % of the window, or 20. "
-    "What would exceed that stays until a person confirms it.",
+    description="No more rows went within a day than can be believed: at most 5 % of the window, "
+    "or 20, by whatever way. What would exceed that stays until a person confirms it.",
 )
 def deletions_are_plausible(mirror: MirrorResource) -> dg.AssetCheckResult:
     return _deletions(mirror.database)
 
 
 def _deletions(database: Database) -> dg.AssetCheckResult:
-    walk = _last_full_walk(database)
-    found = (walk.deletions if walk else None) or {"deleted": 0, "held_back": 0}
-    held_back, deleted = int(found["held_back"]), int(found["deleted"])
+    with database.session() as connection:
+        held, deleted = len(held_back(connection)), deleted_lately(connection)
     return dg.AssetCheckResult(
-        passed=held_back == 0,
-        description=f"The last full sync removed {deleted:,} rows."
-        if not held_back
-        else f"At least {held_back:,} rows are gone from Current RMS, more than 5 % of the window "
-        "(and more than 20), so none was removed here. If the API key's user has lost the right to "
-        "see them, mend that. If they were really deleted, confirm it: launch reconciliation with "
-        "confirm_deletions: true for opportunities, or run `rms-pipeline sync initial "
-        "--confirm-deletions`.",
-        metadata={"deleted": deleted, "held_back": held_back},
+        passed=held == 0,
+        description=f"{deleted:,} rows were removed within a day."
+        if not held
+        else f"At least {held:,} rows are gone from Current RMS, more than 5 % of the window "
+        "(and more than 20) within a day, so they were not removed here. If the API key's user has "
+        "lost the right to see them, mend that. If they were really deleted, confirm it: launch "
+        "reconciliation with confirm_deletions: true for opportunities, or run `rms-pipeline sync "
+        "initial --confirm-deletions`.",
+        metadata={"deleted": deleted, "held_back": held},
     )
 
 
@@ -165,11 +170,6 @@ def _webhooks(database: Database) -> dg.AssetCheckResult:
             "last_webhook_at": _timestamp(audit["last_event_at"]),
         },
     )
-
-
-def _last_full_walk(database: Database) -> StoredWalk | None:
-    with database.session() as connection:
-        return newest_walk(connection, kind=FULL, settled=True)
 
 
 @dg.asset_check(

@@ -14,6 +14,7 @@ from rms_pipeline.defs.failures import Explained, explained
 from rms_pipeline.defs.metadata import (
     audit_metadata,
     instant,
+    proof_metadata,
     settled_metadata,
     status_metadata,
     walk_metadata,
@@ -24,10 +25,12 @@ from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.audit import audit_webhooks
 from rms_pipeline.mirror.database import Database, advisory_lock
 from rms_pipeline.mirror.history import has_full_sync, watermarks
+from rms_pipeline.mirror.proofs import OPPORTUNITIES, proof_begun
 from rms_pipeline.mirror.raw_pages import count_stored
 from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
 from rms_pipeline.settings import settings
 from rms_pipeline.sync.landing import LandedWalk, land_changes, land_window
+from rms_pipeline.sync.prove import begin_proof, finish_proof
 from rms_pipeline.sync.settling import settle_full_walk
 from rms_pipeline.sync.storing import merge_walks
 
@@ -93,6 +96,9 @@ def raw_rms_pages(
         current_rms.client(database) as client,
     ):
         if context.run.tags.get(SYNC_TYPE_TAG) == INCREMENTAL:
+            # Before the changes are read: those are then the end of the proof.
+            every = timedelta(minutes=settings().proof_every_minutes)
+            begin_proof(database, client, context.run.run_id, every=every)
             walk = _land_changes(database, client, context.run.run_id, config)
         else:
             walk = _land_window(database, client, context.run.run_id, config)
@@ -138,14 +144,14 @@ def _land_changes(
     kinds={"postgres", "table"},
     owners=OWNERS,
     description="One row for each opportunity: the table that people query. Rows that did not "
-    "change only learn when they were last asked for. After a full sync, rows that Current RMS no "
-    "longer has move to deleted_opportunities, and the count is compared with the API's own.\n\n"
+    "change only learn when they were last asked for. Rows that Current RMS no longer has move to "
+    "deleted_opportunities, and a sync ends with the proof that nothing is missing or surplus.\n\n"
     "In the metadata: rows *created*, *updated*, *unchanged*, *restored* after a deletion; records "
     "that were *stale* (the table had a newer one) or *failed* (see the table sync_faults). "
     "An incremental sync starts at the *watermark* of the one before, and the first at that of the "
-    "first full sync. After a full sync *certificate* says whether "
-    "*mirrored* rows are as many as *counted_by_api*, with *repaired* ones fetched again for it, "
-    "and rows were *deleted* or kept because too many would have gone (*deletions_held_back*).",
+    "first full sync. *certificate* says whether the mirror was shown to hold exactly what Current "
+    "RMS lists, with *repaired* ones fetched again for it in *proof_calls*, and rows were "
+    "*deleted* or kept because too many would have gone (*deletions_held_back*).",
     metadata={
         "dagster/table_name": "public.opportunities",
         "dagster/column_schema": OPPORTUNITY_COLUMNS,
@@ -161,11 +167,19 @@ def opportunities(
     database, run = mirror.database, context.run.run_id
     with database.session() as connection:
         walk = _walk_to_store(connection, context.run)
-    with explained():
+    proof, settled, audit = None, None, None
+    with (
+        explained(),
+        # Rows that another sync changes meanwhile would leave nothing to be proved.
+        advisory_lock(
+            database,
+            SETTLING_LOCK,
+            on_wait=lambda: context.log.info("Waiting: another sync is storing its pages."),
+        ),
+    ):
         merged = merge_walks(database, [walk.id], run, counted_since=walk.started_at)
-        settled, audit = None, None
         if walk.settled_at is None and walk.kind == walks.FULL:
-            with advisory_lock(database, SETTLING_LOCK), current_rms.client(database) as client:
+            with current_rms.client(database) as client:
                 settled = settle_full_walk(
                     database,
                     client,
@@ -176,6 +190,12 @@ def opportunities(
                 )
             merged.result += settled.result
         elif walk.settled_at is None:
+            with database.session() as connection:
+                begun = proof_begun(connection, OPPORTUNITIES, runs_of(context.run))
+            if begun is not None and begun.as_of <= walk.started_at:
+                with current_rms.client(database) as client:
+                    proof, further = finish_proof(database, client, begun, walk, merged.result, run)
+                merged.result += further
             with database.session() as connection:
                 if walk.since is not None and walk.watermark is not None:
                     audit = audit_webhooks(connection, walk.id, walk.since, walk.watermark)
@@ -201,15 +221,21 @@ def opportunities(
         metadata["watermark"] = instant(walk.watermark)
     if settled is not None:
         metadata |= settled_metadata(settled)
+    if proof is not None:
+        metadata |= proof_metadata(proof) | {"deleted": proof.deleted}
     if audit is not None:
         metadata |= audit_metadata(audit)
     return dg.MaterializeResult(metadata=metadata)
 
 
+def runs_of(run: dg.DagsterRun) -> list[str]:
+    """This run, and those that it retries."""
+    return [r for r in (run.run_id, run.parent_run_id, run.root_run_id) if r]
+
+
 def _walk_to_store(connection: Connection, run: dg.DagsterRun) -> walks.StoredWalk:
     """The walk of this run, or of the one it retries; else the newest, to decode it again."""
-    runs = [r for r in (run.run_id, run.parent_run_id, run.root_run_id) if r]
-    walk = walks.walk_of_run(connection, *runs)
+    walk = walks.walk_of_run(connection, *runs_of(run))
     if walk is None or walk.completed_at is None:
         walk = walks.newest_walk(connection, kind=walks.FULL)
     if walk is None:

@@ -12,6 +12,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from rms_pipeline.mirror.audit import Audit
+from rms_pipeline.mirror.proofs import Proof
 from rms_pipeline.status_chart import Bar, bar_chart, status_colour
 from rms_pipeline.sync.landing import LandedWalk
 from rms_pipeline.sync.queued import WorkedOff
@@ -48,18 +49,25 @@ def walk_metadata(walk: LandedWalk) -> dict[str, Any]:
 
 def settled_metadata(settled: Settled) -> dict[str, Any]:
     """The certificate, and what was deleted or asked for again on the way to it."""
-    certificate = settled.certificate
     return {
-        "certificate": certificate.sentence,
-        "complete": certificate.shown,
-        "counted_by_api": certificate.counted,
-        "mirrored": certificate.mirrored,
-        "repaired": certificate.repaired,
+        **proof_metadata(settled.certificate),
         "deleted": settled.deleted,
         "deletions_held_back": settled.held_back,
         "left_window": settled.left_window,
         "reverified_outside_window": settled.reverified,
         "verification_calls": settled.calls,
+    }
+
+
+def proof_metadata(proof: Proof) -> dict[str, Any]:
+    """What was counted, and whether it showed the mirror to be complete."""
+    return {
+        "certificate": proof.sentence,
+        "complete": bool(proof.shown),
+        "counted_by_api": proof.counted,
+        "mirrored": proof.mirrored,
+        "repaired": proof.repaired,
+        "proof_calls": proof.calls,
     }
 
 

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
+from rms_pipeline.mirror.deletions import held_back
 from rms_pipeline.mirror.history import FULL_SYNCS, Sync, last_completed, latest_syncs
-from rms_pipeline.mirror.walks import FULL, newest_walk
+from rms_pipeline.mirror.proofs import standing
 
 _FULL_EVERY, _CHANGES_EVERY = timedelta(hours=26), timedelta(hours=1)
 _LOOKED_AT = 500
@@ -38,25 +39,23 @@ def check_syncs(exam: Examination) -> Iterator[Finding]:
 
 
 def check_certificate(exam: Examination) -> Iterator[Finding]:
-    """What the last full sync has shown, and which deletions wait."""
+    """How complete the mirror is known to be, and which deletions wait."""
     with exam.reached.session() as connection:
-        walk = newest_walk(connection, kind=FULL, settled=True)
-    certificate = walk.certificate if walk else None
-    if certificate is None:
-        found = "No full sync has compared the mirror with the API's own count yet."
+        known, held = standing(connection), len(held_back(connection))
+    if known.state == "none":
+        found = "No sync has compared the mirror with the API's own count yet."
         yield warning("completeness", found, "Run `rms-pipeline sync initial`.")
-    elif certificate["shown"]:
-        yield fine("completeness", certificate["sentence"])
+    elif known.state == "green":
+        yield fine("completeness", known.sentence)
+    elif known.state == "amber":
+        advice = f"{_START_DAGSTER}`rms-pipeline sync incremental`."
+        yield warning("completeness", known.sentence, advice)
     else:
-        yield problem(
-            "completeness", certificate["sentence"], "Run `rms-pipeline sync initial` again."
-        )
-    held_back = int((walk.deletions or {}).get("held_back", 0)) if walk else 0
-    if held_back:
+        yield problem("completeness", known.sentence, "Run `rms-pipeline sync initial` again.")
+    if held:
         yield warning(
             "deletions",
-            f"At least {held_back:,} rows are gone from Current RMS: too many to be removed "
-            "unasked.",
+            f"At least {held:,} rows are gone from Current RMS: too many to be removed unasked.",
             "If they were really deleted, run `rms-pipeline sync initial --confirm-deletions`. If "
             "not, the API key's user has lost the right to see them: give it back.",
         )

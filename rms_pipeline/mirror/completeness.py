@@ -1,9 +1,10 @@
-"""What the mirror holds of each list that a full walk reads, to be compared with the API's counts.
+"""What the mirror holds of each list that the API can count.
 
 A segment is named as in `current_rms.window`; a span is of ids, or of milliseconds since 1970 (UTC)
 when rows are found by `created_at`.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,6 +15,7 @@ from rms_pipeline.current_rms.spans import Span
 
 _SEGMENTS = {
     "dated": "starts_at <= %(end)s AND ends_at >= %(start)s",
+    "undated": "(starts_at IS NULL OR ends_at IS NULL)",
     "no_start": "starts_at IS NULL",
     "no_end": "ends_at IS NULL AND starts_at IS NOT NULL",
 }
@@ -26,11 +28,13 @@ _KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class SegmentRows:
-    """Rows of `opportunities` in `segment` of `window`, found by `key` ("id" or "created_at")."""
+    """Rows of `opportunities` in `segment` of `window`, found by `key` ("id" or "created_at"),
+    without those `apart`."""
 
     segment: str
     window: tuple[datetime, datetime]
     key: str = "id"
+    apart: Collection[int] = ()
 
     def count(self, connection: Connection, span: Span = (None, None)) -> int:
         return int(self._rows(connection, "count(*)", span)[0][0])
@@ -38,25 +42,30 @@ class SegmentRows:
     def ids(self, connection: Connection, span: Span) -> set[int]:
         return {row[0] for row in self._rows(connection, "id", span)}
 
-    def middle(self, connection: Connection, span: Span) -> int | None:
-        """The key that halves the rows of `span`, None without rows."""
+    def middle(self, connection: Connection, span: Span, share: float = 0.5) -> int | None:
+        """The key up to which that `share` of the rows of `span` lie, None without rows."""
         key = _KEYS[self.key]
-        median = f"percentile_disc(0.5) WITHIN GROUP (ORDER BY {key})"
-        found = self._rows(connection, median, span)[0][0]
+        place = f"percentile_disc(%(share)s) WITHIN GROUP (ORDER BY {key})"
+        found = self._rows(connection, place, span, share=share)[0][0]
         return None if found is None else int(found)
 
-    def _rows(self, connection: Connection, what: str, span: Span) -> list[tuple[Any, ...]]:
+    def _rows(
+        self, connection: Connection, what: str, span: Span, **values: object
+    ) -> list[tuple[Any, ...]]:
         key, (lower, upper) = _KEYS[self.key], span
         conditions = [_SEGMENTS[self.segment]]
         if lower is not None:
             conditions.append(f"{key} >= %(lower)s")
         if upper is not None:
             conditions.append(f"{key} <= %(upper)s")
-        values = {
+        if self.apart:
+            conditions.append("id <> ALL(%(apart)s)")
+        values |= {
             "start": self.window[0],
             "end": self.window[1],
             "lower": lower,
             "upper": upper,
+            "apart": list(self.apart),
         }
         with connection.cursor() as cursor:
             cursor.execute(
@@ -67,44 +76,52 @@ class SegmentRows:
         return found
 
 
-def refused_ids(connection: Connection, walk: int, run: str) -> dict[str, set[int]]:
-    """By segment, ids that `walk` brought but PostgreSQL refused: no row stands for them."""
-    refused: dict[str, set[int]] = {}
+def refused_ids(connection: Connection) -> set[int]:
+    """Ids whose newest record PostgreSQL refused: no row stands for it. Commits."""
+    return _ids(
+        connection,
+        "SELECT DISTINCT f.opportunity_id FROM sync_faults f WHERE f.field = '(record)'"
+        " AND f.opportunity_id IS NOT NULL AND NOT EXISTS"
+        " (SELECT FROM opportunity_versions v WHERE v.id = f.opportunity_id"
+        " AND v.asked_at > f.seen_at)",
+    )
+
+
+def known_as_gone(connection: Connection, ids: Collection[int]) -> set[int]:
+    """Those of `ids` of which the last that was learnt is that they are gone. Commits."""
+    return _ids(
+        connection,
+        "SELECT id FROM opportunity_versions WHERE deleted AND id = ANY(%s)",
+        list(ids),
+    )
+
+
+def ids_with_unreadable_dates(connection: Connection) -> set[int]:
+    """Rows whose dates came but could not be read: which list they are in, only the API knows.
+    Commits."""
+    return _ids(
+        connection,
+        "SELECT DISTINCT f.opportunity_id FROM sync_faults f JOIN opportunities o"
+        " ON o.id = f.opportunity_id WHERE f.field IN ('starts_at', 'ends_at')"
+        " AND (o.starts_at IS NULL OR o.ends_at IS NULL)",
+    )
+
+
+def fetched_singly(connection: Connection, ids: Collection[int], seconds: float) -> set[int]:
+    """Those of `ids` that were asked for by themselves in the last `seconds`. Commits."""
+    return _ids(
+        connection,
+        "SELECT DISTINCT seen FROM raw_rms_pages, unnest(record_ids) AS seen"
+        " WHERE segment = 'by_id' AND request NOT LIKE '/opportunities?%%' AND seen = ANY(%s)"
+        " AND fetched_at > clock_timestamp() - make_interval(secs => %s)",
+        list(ids),
+        seconds,
+    )
+
+
+def _ids(connection: Connection, query: str, *values: object) -> set[int]:
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT DISTINCT p.segment, f.opportunity_id FROM sync_faults f"
-            " JOIN raw_rms_pages p ON p.walk = %s AND f.opportunity_id = ANY(p.record_ids)"
-            " WHERE f.run = %s AND f.field = '(record)' AND f.opportunity_id IS NOT NULL"
-            " AND NOT EXISTS (SELECT FROM opportunities o WHERE o.id = f.opportunity_id)",
-            (walk, run),
-        )
-        for segment, id_ in cursor.fetchall():
-            refused.setdefault(segment, set()).add(id_)
+        cursor.execute(query, values)
+        found = {row[0] for row in cursor.fetchall()}
     connection.commit()
-    return refused
-
-
-def count_seen(connection: Connection, walk: int, segment: str) -> int:
-    """Different ids on the pages of one segment of `walk`."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(DISTINCT seen) FROM raw_rms_pages, unnest(record_ids) AS seen"
-            " WHERE walk = %s AND segment = %s",
-            (walk, segment),
-        )
-        row = cursor.fetchone()
-    connection.commit()
-    return int(row[0]) if row else 0
-
-
-def count_unreadable_dates(connection: Connection, run: str) -> int:
-    """Records of `run` with unreadable dates, which we therefore file under another segment."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(DISTINCT opportunity_id) FROM sync_faults"
-            " WHERE run = %s AND field IN ('starts_at', 'ends_at')",
-            (run,),
-        )
-        row = cursor.fetchone()
-    connection.commit()
-    return int(row[0]) if row else 0
+    return found

@@ -4,15 +4,21 @@ What belongs here: SQL about absence. Who says that a record is gone is for `syn
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from rms_pipeline.current_rms.fields import Fault
 from rms_pipeline.mirror.merge import MAPPED, note_faults
 from rms_pipeline.mirror.order import Fetch, supersedes
 from rms_pipeline.mirror.postgres_errors import sparing
-from rms_pipeline.mirror.versions import IN_THE_FUTURE, lock_versions
+from rms_pipeline.mirror.versions import IN_THE_FUTURE
+
+# More than this share of the window, and more than so many rows, do not go within the period
+# without a person's word, whoever found that they are gone.
+GUARDED_SHARE, GUARDED_COUNT, GUARDED_PERIOD = 0.05, 20, timedelta(days=1)
 
 _COPIED = ", ".join((*MAPPED, "synced_at", "last_webhook_at"))
 IN_WINDOW = (
@@ -66,26 +72,61 @@ def oldest_outside(
     return found
 
 
-def those_kept(connection: Connection, ids: Sequence[int]) -> list[int]:
-    """Those of `ids` that have a live row. Commits."""
+def held_back(connection: Connection) -> list[int]:
+    """Rows that are known to be gone and stay, because too many would have gone. Commits.
+
+    One that was found there again since is not among them.
+    """
     with connection.cursor() as cursor:
-        cursor.execute("SELECT id FROM opportunities WHERE id = ANY(%s) ORDER BY id", (list(ids),))
+        cursor.execute(
+            "SELECT h.id FROM held_deletions h JOIN opportunities o USING (id)"
+            " JOIN opportunity_versions v USING (id) WHERE h.collection = 'opportunities'"
+            f" AND (v.asked_at IS NULL OR v.asked_at <= h.asked_at OR v.{IN_THE_FUTURE})"
+            " ORDER BY h.id"
+        )
         found = [row[0] for row in cursor.fetchall()]
     connection.commit()
     return found
 
 
-def note_asked(connection: Connection, gone: Mapping[int, tuple[datetime, datetime]]) -> None:
-    """Notes when rows were asked for that are gone but stay, so that others come first. Commits."""
+def deleted_lately(connection: Connection) -> int:
+    """Rows that went within the period that is guarded, unconfirmed. Commits."""
     with connection.cursor() as cursor:
-        # Whoever writes rows locks these first, or two might wait for one another.
-        lock_versions(cursor, sorted(gone))
+        count = _deleted_lately(cursor)
+    connection.commit()
+    return count
+
+
+def may_still_go(connection: Connection) -> int:
+    """How many rows may go now without a person's word. Commits."""
+    with connection.cursor() as cursor:
+        left = _most(cursor) - _deleted_lately(cursor)
+    connection.commit()
+    return max(left, 0)
+
+
+def confirm_deletions(connection: Connection) -> None:
+    """Notes that what went so far was confirmed by a person. Commits."""
+    with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE opportunities o SET synced_at = n.asked_at FROM"
-            " unnest(%s::bigint[], %s::timestamptz[]) AS n (id, asked_at) WHERE o.id = n.id",
-            (list(gone), [asked for asked, _ in gone.values()]),
+            "INSERT INTO deletions_confirmed VALUES ('opportunities', clock_timestamp())"
+            " ON CONFLICT (collection) DO UPDATE SET confirmed_at = excluded.confirmed_at"
+        )
+        cursor.execute(
+            "DELETE FROM held_deletions h WHERE collection = 'opportunities'"
+            " AND NOT EXISTS (SELECT FROM opportunities o WHERE o.id = h.id)"
         )
     connection.commit()
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """The ids of rows that went (`gone`), that stay because too many would have gone (`held`), and
+    that PostgreSQL does not let go (`kept`)."""
+
+    gone: list[int] = field(default_factory=list)
+    held: list[int] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)
 
 
 def move_to_deleted(
@@ -93,20 +134,23 @@ def move_to_deleted(
     gone: Mapping[int, tuple[datetime, datetime]],
     because: str,
     run: str,
-) -> list[int]:
+    *,
+    confirmed: bool = False,
+) -> Removal:
     """Moves rows to `deleted_opportunities`, each by when its absence was asked for and answered.
 
     A row of which something was learnt meanwhile stays. So does one that PostgreSQL does not let
     go, because other tables refer to it or a trigger keeps it: `sync_faults` says so of `run`. An
-    id that has no row is remembered as gone, so that no older page brings it. Returns the ids that
-    went. Commits.
+    id that has no row is remembered as gone, so that no older page brings it. Where more would go
+    within a day than can be believed, none goes, unless `confirmed`. Commits.
     """
-    moved: list[int] = []
+    removal = Removal()
     kept: dict[int, str] = {}
 
     def move(ids: list[int]) -> None:
-        went, stayed = _move(connection, ids, gone, because)
-        moved.extend(went)
+        went, stayed, held = _move(connection, ids, gone, because, confirmed)
+        removal.gone.extend(went)
+        removal.held.extend(held)
         kept.update(dict.fromkeys(stayed, "a trigger that was added to the table keeps it"))
 
     if gone:
@@ -118,7 +162,9 @@ def move_to_deleted(
                 cursor, run, [Fault(i, "(row)", told.format(kept[i]), "") for i in sorted(kept)]
             )
         connection.commit()
-    return sorted(moved)
+        removal.kept.extend(sorted(kept))
+    removal.gone.sort()
+    return removal
 
 
 def _move(
@@ -126,8 +172,10 @@ def _move(
     ids: list[int],
     gone: Mapping[int, tuple[datetime, datetime]],
     because: str,
-) -> tuple[list[int], list[int]]:
-    """The ids of rows that went, and of those that a trigger kept. Commits."""
+    confirmed: bool,
+) -> tuple[list[int], list[int], list[int]]:
+    """The ids of rows that went, of those that a trigger kept, and of those that are too many.
+    Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO opportunity_versions (id) SELECT unnest(%s::bigint[])"
@@ -145,6 +193,14 @@ def _move(
             absence = Fetch(*gone[id_], None, deleted=True)
             if is_void or supersedes(absence, Fetch(asked, answered, updated, deleted)):
                 going.append(id_)
+        cursor.execute(
+            "SELECT id FROM opportunities WHERE id = ANY(%s) ORDER BY id FOR UPDATE", (going,)
+        )
+        live = [row[0] for row in cursor.fetchall()]
+        if live and not confirmed and _are_too_many(cursor, len(live)):
+            _hold(cursor, live, gone, because)
+            connection.commit()
+            return [], [], live
         cursor.execute(
             "DELETE FROM deleted_opportunities d USING opportunities o"
             " WHERE d.id = o.id AND o.id = ANY(%s)",
@@ -164,9 +220,75 @@ def _move(
             cursor.execute("SELECT id FROM opportunities WHERE id = ANY(%s)", (moved,))
             kept = [row[0] for row in cursor.fetchall()]
             cursor.execute("DELETE FROM deleted_opportunities WHERE id = ANY(%s)", (kept,))
+        cursor.execute(
+            "DELETE FROM held_deletions WHERE collection = 'opportunities' AND id = ANY(%s)",
+            (going,),
+        )
         _note_gone(connection, [i for i in going if i not in kept], gone)
     connection.commit()
-    return [i for i in moved if i not in kept], kept
+    return [i for i in moved if i not in kept], kept, []
+
+
+def _are_too_many(cursor: Cursor, going: int) -> bool:
+    # One after the other, or several at once would each find room. Nothing is waited for inside:
+    # the rows are locked already.
+    cursor.execute(
+        "SELECT pg_advisory_xact_lock(hashtextextended("
+        "'rms_pipeline deletions of ' || current_schema() || '.opportunities', 0))"
+    )
+    lately = _deleted_lately(cursor)
+    if lately + going <= GUARDED_COUNT:
+        return False
+    return lately + going > _most(cursor)
+
+
+def _deleted_lately(cursor: Cursor) -> int:
+    cursor.execute(
+        "SELECT count(*) FROM deleted_opportunities"
+        " WHERE deleted_at > clock_timestamp() - %s AND deleted_at > coalesce((SELECT confirmed_at"
+        " FROM deletions_confirmed WHERE collection = 'opportunities'), '-infinity')",
+        (GUARDED_PERIOD,),
+    )
+    return int((cursor.fetchone() or (0,))[0])
+
+
+def _most(cursor: Cursor) -> int:
+    """How many may go in the period: a share of the window of the last full walk, or the table."""
+    cursor.execute(
+        "SELECT window_start, window_end FROM walks WHERE kind = 'full' AND settled_at IS NOT NULL"
+        " AND window_end IS NOT NULL ORDER BY id DESC LIMIT 1"
+    )
+    start, end = cursor.fetchone() or (None, None)
+    condition = "true" if start is None or end is None else IN_WINDOW
+    cursor.execute(
+        f"SELECT count(*) FROM opportunities o WHERE {condition}", {"start": start, "end": end}
+    )
+    rows = int((cursor.fetchone() or (0,))[0])
+    return max(GUARDED_COUNT, int(GUARDED_SHARE * rows))
+
+
+def _hold(
+    cursor: Cursor,
+    ids: Sequence[int],
+    gone: Mapping[int, tuple[datetime, datetime]],
+    because: str,
+) -> None:
+    times = [[gone[i][0] for i in ids], [gone[i][1] for i in ids]]
+    cursor.execute(
+        "INSERT INTO held_deletions (collection, id, because, asked_at, answered_at)"
+        " SELECT 'opportunities', id, %s, asked_at, answered_at"
+        " FROM unnest(%s::bigint[], %s::timestamptz[], %s::timestamptz[])"
+        " AS n (id, asked_at, answered_at) ON CONFLICT (collection, id) DO UPDATE"
+        " SET because = excluded.because, asked_at = excluded.asked_at,"
+        " answered_at = excluded.answered_at, held_at = excluded.held_at",
+        (because, list(ids), *times),
+    )
+    # So that rows which were not asked for as lately come first the next time.
+    cursor.execute(
+        "UPDATE opportunities o SET synced_at = n.asked_at FROM"
+        " unnest(%s::bigint[], %s::timestamptz[]) AS n (id, asked_at) WHERE o.id = n.id",
+        (list(ids), times[0]),
+    )
 
 
 def _note_gone(

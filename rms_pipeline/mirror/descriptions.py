@@ -46,6 +46,11 @@ TABLES: dict[str, str] = {
     "opportunity_versions": "Of rms_pipeline itself: when each opportunity was last asked for and"
     " answered, which decides what replaces what.",
     "mirror_state": "Of rms_pipeline itself: whose mirror this is, and facts it remembers.",
+    "proofs": "What was counted to show that the mirror is complete, and whether it was shown.",
+    "proof_counts": "The parts of the window that a proof counted.",
+    "held_deletions": "Rows that are gone from Current RMS, but too many of them: they stay until a"
+    " person confirms it.",
+    "deletions_confirmed": "When a person last confirmed that many rows may go.",
     "sync_progress": "Of rms_pipeline itself: how far running syncs have come.",
     "run_workers": "Of rms_pipeline itself: the processes that execute runs; each holds a lock"
     " while it lives.",

@@ -8,15 +8,15 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.mirror.history import Sync, has_full_sync, latest_syncs, running_sync
 from rms_pipeline.mirror.progress import Pace, read_progress
+from rms_pipeline.mirror.proofs import standing
 from rms_pipeline.mirror.queue import QueueState, StoredEvent, dead_letters, queue_state
-from rms_pipeline.mirror.walks import FULL, newest_walk
 
 
 @dataclass(frozen=True, slots=True)
 class SyncState:
     """`running` is the newest sync under way, `pace` how far it has come (None before
-    its first page). `history` is newest first. `certificate` is that of the last full sync,
-    `window` the days that it spoke of (UTC)."""
+    its first page). `history` is newest first. `certificate` is how complete the mirror
+    is known to be (`proofs.Standing`), `window` the days that it speaks of (UTC)."""
 
     has_full_sync: bool
     running: Sync | None
@@ -35,7 +35,7 @@ class SyncState:
 def read_sync_state(connection: Connection, *, syncs: int = 5, dead: int = 20) -> SyncState:
     """The state now, with the last `syncs` syncs and `dead` dead letters."""
     running = running_sync(connection)
-    walk = newest_walk(connection, kind=FULL, settled=True)
+    known = standing(connection)
     queue = queue_state(connection)
     return SyncState(
         has_full_sync=has_full_sync(connection),
@@ -44,6 +44,6 @@ def read_sync_state(connection: Connection, *, syncs: int = 5, dead: int = 20) -
         history=latest_syncs(connection, syncs),
         queue=queue,
         dead=dead_letters(connection, dead) if queue.dead else [],
-        certificate=walk.certificate if walk else None,
-        window=walk.window if walk else None,
+        certificate=known.as_json(),
+        window=known.proof.window if known.proof else None,
     )

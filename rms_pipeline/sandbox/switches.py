@@ -37,9 +37,10 @@ class Switches:
         `honours_sort`: whether `q[s]` is obeyed. `honours_filtermode`: whether `filtermode` is.
         `honours_id_predicates`: whether `q[id_gt]` and `q[id_lt]` narrow the list,
         `honours_created_at` and `honours_id_in` whether those filters do. `unknown_predicate`:
-        what a predicate or field gets that the API does not know. `null_predicates`: `_null` and
-        `_not_null` honoured, ignored or refused. `filtermode_default`: what an absent
-        `filtermode` means. `refused`: beginnings of parameters (`q[s]`, `q[id_in]`) that get a 422.
+        what a predicate or field gets that the API does not know. `honours_or`: whether it knows
+        fields joined by `_or_`. `null_predicates`: `_null` and `_not_null` honoured, ignored or
+        refused. `filtermode_default`: what an absent `filtermode` means. `refused`: beginnings of
+        parameters (`q[s]`, `q[id_in]`) that get a 422.
     Associations
         `nested`: whether they come when asked for, always or never. `refused_includes`: the status
         that a request gets which names one of these in `include[]`. `signed_links`: links to
@@ -73,6 +74,7 @@ class Switches:
     honours_id_predicates: bool = True
     honours_created_at: bool = True
     honours_id_in: bool = True
+    honours_or: bool = True
     unknown_predicate: Literal["ignored", "400", "422"] = _OF_THE_VERSION
     null_predicates: Literal["honoured", "ignored", "422"] = "honoured"
     filtermode_default: Literal["live", "all"] = "live"

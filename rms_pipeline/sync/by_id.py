@@ -19,7 +19,12 @@ class Verdict:
 
 
 def ask_by_id(
-    client: CurrentRmsClient, ids: Sequence[int], *, lane: Lane, expected: bool = True
+    client: CurrentRmsClient,
+    ids: Sequence[int],
+    *,
+    lane: Lane,
+    expected: bool = True,
+    calls: int | None = None,
 ) -> Iterator[Verdict]:
     """One verdict for each page's worth of `ids`, which are told apart.
 
@@ -28,11 +33,13 @@ def ask_by_id(
     are ignored. Each id that a list left out is asked for alone, and only what
     `GET /opportunities/{id}` answers with 404 or 410 is gone. Where the API has answered nothing
     else, it is asked whether it answers at all: a wrong address has none of anything. Whether they
-    are `expected` to be there matters to the cost only. Raises RequestRefused (NotFound when the
+    are `expected` to be there matters to the cost only. After `calls` nothing more is asked for
+    (but that), and the last verdict speaks of fewer ids. Raises RequestRefused (NotFound when the
     address is wrong) or ApiUnavailable.
     """
     asking = _Asking(client, lane)
     waiting = list(ids)
+    limit = None if calls is None else client.counts.calls + calls
     while waiting:
         size = client.page_size
         chunk, waiting = waiting[:size], waiting[size:]
@@ -46,6 +53,9 @@ def ask_by_id(
                 # The page was shorter than it was taken to be: it says nothing of the others.
                 waiting, missing = missing + waiting, []
         for id_ in missing:
+            if limit is not None and client.counts.calls >= limit:
+                waiting = []
+                break
             asking.single(id_, verdict, expected=expected and answer is None)
         if verdict.gone:
             asking.demand_an_answer()

@@ -19,17 +19,19 @@ _BECAUSE = "asked for by its id, and Current RMS no longer has it"
 @dataclass(slots=True)
 class Refreshed:
     """`result` of the merge; `gone` are ids that the API no longer has, `deleted` the rows that
-    went, `calls` what it cost."""
+    went, `held_back` those that stay because too many would go, `calls` what it cost."""
 
     result: MergeResult = field(default_factory=MergeResult)
     gone: set[int] = field(default_factory=set)
     deleted: int = 0
+    held_back: int = 0
     calls: int = 0
 
     def __iadd__(self, other: "Refreshed") -> "Refreshed":
         self.result += other.result
         self.gone |= other.gone
         self.deleted += other.deleted
+        self.held_back += other.held_back
         self.calls += other.calls
         return self
 
@@ -56,7 +58,9 @@ def refresh(
             for answer in verdict.answers:
                 done.result += store_answer(connection, run, walk.id, "by_id", answer)
             done.gone |= verdict.gone.keys()
-            done.deleted += len(move_to_deleted(connection, verdict.gone, _BECAUSE, run))
+            removal = move_to_deleted(connection, verdict.gone, _BECAUSE, run)
+            done.deleted += len(removal.gone)
+            done.held_back += len(removal.held)
         walks.settle_walk(connection, walk.id)
     done.calls = client.counts.calls - before
     return done

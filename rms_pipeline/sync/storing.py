@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -136,17 +136,41 @@ def read_records(answer: ListAnswer) -> list[Record | Fault]:
 
 
 def store_answer(
-    connection: Connection, run: str, walk: int, segment: str, answer: ListAnswer
+    connection: Connection,
+    run: str,
+    walk: int,
+    segment: str,
+    answer: ListAnswer,
+    *,
+    window: Window | None = None,
+    covers: Span | None = None,
+    without: Collection[int] = (),
 ) -> MergeResult:
-    """Lands an answer asked for beside the walk, and merges all that is in it."""
-    land_page(connection, run, walk, raw_page(answer, segment))
-    return merge(
-        connection,
-        run,
-        read_records(answer),
-        asked_at=answer.asked_at,
-        answered_at=answer.answered_at,
-    )
+    """Lands an answer asked for beside the walk, and merges what is in it but the ids `without`.
+
+    Of records outside `window` only those are merged that have a row.
+    """
+    land_page(connection, run, walk, raw_page(answer, segment, covers=covers, window=window))
+    records = [r for r in read_records(answer) if isinstance(r, Fault) or r.id not in without]
+    inside, _ = _that_belong(connection, records, window)
+    return merge(connection, run, inside, asked_at=answer.asked_at, answered_at=answer.answered_at)
+
+
+def _that_belong(
+    connection: Connection, records: Iterable[Record | Fault], window: Window | None
+) -> tuple[list[Record | Fault], int]:
+    """The records in `window` and those outside it that have a row; how many are outside."""
+    inside: list[Record | Fault] = []
+    outside: list[Record] = []
+    for record in records:
+        if window is None or isinstance(record, Fault) or window.contains(*record.dates()):
+            inside.append(record)
+        else:
+            outside.append(record)
+    if outside:
+        known = known_ids(connection, [o.id for o in outside])
+        inside += (o for o in outside if o.id in known)
+    return inside, len(outside)
 
 
 def _store(
@@ -156,18 +180,8 @@ def _store(
     if page is None:
         return _Stored(MergeResult())
     window = None if page.window is None else Window(*page.window)
-    inside: list[Record | Fault] = []
-    outside: list[Record] = []
-    for raw in decode_answer(page.request, page.body).opportunities:
-        record = read_record(raw)
-        if window is None or isinstance(record, Fault) or window.contains(*record.dates()):
-            inside.append(record)
-        else:
-            outside.append(record)
-    records = len(inside) + len(outside)
-    if outside:
-        known = known_ids(connection, [o.id for o in outside])
-        inside += (o for o in outside if o.id in known)
+    records = [read_record(raw) for raw in decode_answer(page.request, page.body).opportunities]
+    inside, outside = _that_belong(connection, records, window)
     result = merge(
         connection,
         run,
@@ -176,4 +190,4 @@ def _store(
         answered_at=page.answered_at,
         counted_since=counted_since,
     )
-    return _Stored(result, records, len(outside))
+    return _Stored(result, len(records), outside)

@@ -26,13 +26,14 @@ from rms_pipeline.mirror.overview import (
     add_up,
     read_overview,
 )
+from rms_pipeline.mirror.proofs import Standing, standing
 from rms_pipeline.mirror.queue import replay
 from rms_pipeline.mirror.sync_state import SyncState, read_sync_state
 from rms_pipeline.settings import Settings
 from rms_pipeline.web import charts
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.dagster_link import Starting
-from rms_pipeline.web.formatting import Clock, number
+from rms_pipeline.web.formatting import Clock
 from rms_pipeline.web.launching import (
     DagsterUnavailable,
     Kind,
@@ -83,9 +84,9 @@ def dashboard(
 
     def sync_context() -> dict[str, Any]:
         with reader.session() as connection:
-            state = read_sync_state(connection)
+            state, known = read_sync_state(connection), standing(connection)
             page_size = read_page_size(connection, account_name(current)) or PAGE_SIZE
-        return _sync_context(state, current, pages.clock, page_size, starting)
+        return _sync_context(state, known, current, pages.clock, page_size, starting)
 
     def answer(request: Request, notice: str, status: int = 200) -> Response:
         """The panel and the notice for a script; without one, the page itself."""
@@ -182,6 +183,7 @@ def _overview_context(view: Overview, pages: Pages) -> dict[str, Any]:
 
 def _sync_context(
     state: SyncState,
+    known: Standing,
     current: Settings,
     clock: Clock,
     page_size: int,
@@ -199,14 +201,14 @@ def _sync_context(
         under_way = "The initial sync starts by itself in a moment."
     elif dagster == "starting":
         under_way = "Dagster is starting, and runs the syncs: in some seconds one can be started."
-    certificate = ""
-    if state.certificate:
-        certificate = _certificate(state.certificate, clock)
+    certificate = known.proof.words(clock.short) if known.proof else ""
     per_minute = current.requests_per_minute * SHARES[Lane.WALK] * page_size
     return {
         "state": state,
         "elapsed": (datetime.now(UTC) - running.started_at).total_seconds() if running else None,
-        "certificate": certificate,
+        "known": known,
+        "certificate": f"{certificate[:1].upper()}{certificate[1:]}",
+        "doubt": known.doubt(clock.short),
         "dagster": dagster,
         "first_sync": first_sync,
         "why_no_initial": under_way,
@@ -220,15 +222,3 @@ def _sync_context(
         "days_ahead": current.days_ahead,
         "records_per_minute": round(per_minute),
     }
-
-
-def _certificate(found: dict[str, Any], clock: Clock) -> str:
-    """ "Complete as of 12:03: 5,012 of 5,012", or why that cannot be said."""
-    if not found["shown"]:
-        sentence = str(found["sentence"])
-        return f"{sentence[:1].upper()}{sentence[1:]}"
-    at = clock.short(datetime.fromisoformat(found["as_of"]))
-    said = f"Complete as of {at}: {number(found['mirrored'])} of {number(found['counted'])}"
-    if found["unstorable"]:
-        said += f", and {number(found['unstorable'])} that cannot be stored (see sync_faults)"
-    return said

@@ -1,12 +1,14 @@
 """What Prometheus reads from /metrics."""
 
 import math
+from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.mirror.audit import last_audit
 from rms_pipeline.mirror.budget import read_budget
+from rms_pipeline.mirror.proofs import standing
 from rms_pipeline.mirror.queue import queue_state
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -58,8 +60,18 @@ class Metrics:
         self._left = gauge(
             "api_budget_left", "Calls that may still be sent this minute; +Inf without a limit."
         )
+        self._complete = gauge(
+            "mirror_complete",
+            "1 when the mirror is shown to be complete, 0 when it is not or that has expired.",
+        )
+        self._proof_age = gauge("proof_age_seconds", "Age of the last proof of completeness.")
+        self._counted = gauge("proof_counted", "Opportunities that Current RMS counted then.")
+        self._mirrored = gauge("proof_mirrored", "Of those, the ones mirrored then.")
         # Of what was never looked at, 0 would be a lie that wakes people up.
-        for unknown in (self._share, self._lag, self._left):
+        for unknown in (
+            *(self._share, self._lag, self._left),
+            *(self._complete, self._proof_age, self._counted, self._mirrored),
+        ):
             unknown.set(math.nan)
 
     def render(self, connection: Connection, account: str) -> bytes:
@@ -72,6 +84,13 @@ class Metrics:
         if audit is not None and audit["share"] is not None:
             self._share.set(audit["share"])
             self._lag.set(math.nan if audit["lag_seconds"] is None else audit["lag_seconds"])
+        known = standing(connection)
+        if known.proof is not None:
+            age = (datetime.now(UTC) - known.proof.as_of).total_seconds()
+            self._complete.set(known.state == "green")
+            self._proof_age.set(age)
+            self._counted.set(known.proof.counted)
+            self._mirrored.set(known.proof.mirrored)
         use = read_budget(connection, account)
         if use is not None:
             for lane, calls in use.calls_by_lane.items():

@@ -153,8 +153,9 @@ class Queue(BaseModel):
 
 
 class SyncStatus(BaseModel):
-    """`history` is newest first and begins with `lastSync`. `certificate` is what the last full
-    sync found when it compared its count with the API's own."""
+    """`history` is newest first and begins with `lastSync`. `certificate` is how complete the
+    mirror is known to be: `state` is green, amber (shown once, but a later sync failed, or it is
+    more than a day ago) or red (could not be shown); null before anything was compared."""
 
     model_config = _example(
         {
@@ -164,6 +165,7 @@ class SyncStatus(BaseModel):
             "progress": None,
             "queue": {"waiting": 0, "deadLetters": 0, "oldestWaitingSeconds": 0.0},
             "certificate": {
+                "state": "green",
                 "shown": True,
                 "counted": 5012,
                 "mirrored": 5012,

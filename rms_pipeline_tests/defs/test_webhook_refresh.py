@@ -300,7 +300,10 @@ def test_a_refresh_leaves_no_check_unevaluated(
 ) -> None:
     materialize(instance)
     with database.session() as connection, connection.cursor() as cursor:
-        cursor.execute('UPDATE walks SET deletions = \'{"deleted": 0, "held_back": 40}\'')
+        cursor.execute(
+            "INSERT INTO held_deletions (collection, id, because, asked_at, answered_at)"
+            " SELECT 'opportunities', id, 'gone', now(), now() FROM opportunities LIMIT 40"
+        )
         cursor.execute(
             "INSERT INTO sync_faults (field, problem, run, seen_at) VALUES"
             " ('name', 'too long', 'fast lane', now() - interval '1 day')"

@@ -20,7 +20,7 @@ def test_an_absence_takes_a_row_away_unless_that_was_fetched_after_it_was_known(
     merge_at(emptied, 10, 12, record(id=1, subject="There"), record(id=2, subject="Beside it"))
     gone = {1: (T0 + timedelta(seconds=asked), T0 + timedelta(seconds=answered))}
     with emptied.session() as connection:
-        assert move_to_deleted(connection, gone, "a test", "run") == ([1] if goes else [])
+        assert move_to_deleted(connection, gone, "a test", "run").gone == ([1] if goes else [])
     rows = fetch_all(emptied, "SELECT id FROM opportunities ORDER BY id")
     assert rows == ([(2,)] if goes else [(1,), (2,)])
     assert fetch_all(emptied, "SELECT id FROM deleted_opportunities") == ([(1,)] if goes else [])

@@ -15,9 +15,10 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from rms_pipeline.current_rms.fields import Fault
 from rms_pipeline.current_rms.lenient import storable_json
 from rms_pipeline.current_rms.payloads import Record, read_record
+from rms_pipeline.mirror import deletions
 from rms_pipeline.mirror import merge as merging
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.deletions import move_to_deleted, note_asked
+from rms_pipeline.mirror.deletions import move_to_deleted
 from rms_pipeline.mirror.merge import MergeResult, merge
 from rms_pipeline.mirror.queue import Claim, settle
 from rms_pipeline_tests.processes import wait_until
@@ -203,7 +204,7 @@ def test_merges_that_share_new_and_known_ids_never_wait_for_one_another_in_a_cir
                 gone_at = T0 + timedelta(seconds=next(fetches))
                 gone = dict.fromkeys(ids[:5], (gone_at, gone_at))
                 with database.session() as connection:
-                    move_to_deleted(connection, gone, "for the test", "run")
+                    move_to_deleted(connection, gone, "a test", "run", confirmed=True)
         except BaseException as error:
             errors.append(error)
 
@@ -226,15 +227,19 @@ def settle_both(connection: Connection) -> None:
     settle(connection, Claim("lane", {}, {}), [1, 9])
 
 
-def note_both(connection: Connection) -> None:
-    note_asked(connection, dict.fromkeys([1, 9], (T0, T0)))
+def hold_both(connection: Connection) -> None:
+    later = T0 + timedelta(hours=1)
+    gone = dict.fromkeys([1, 9], (later, later))
+    assert move_to_deleted(connection, gone, "a test", "run").held == [1, 9]
 
 
-@pytest.mark.parametrize("write", [settle_both, note_both])
+@pytest.mark.parametrize("write", [settle_both, hold_both])
 def test_who_writes_beside_a_merge_never_waits_for_it_in_a_circle(
     database: Database, monkeypatch: pytest.MonkeyPatch, write: Callable[[Connection], None]
 ) -> None:
     """A merge writes the rows that changed before those that did not."""
+    monkeypatch.setattr(deletions, "GUARDED_COUNT", 0)
+    monkeypatch.setattr(deletions, "GUARDED_SHARE", 0)
     merge_at(database, 1, 2, *(record(id=i, subject="old") for i in range(1, 10)))
     errors: list[BaseException] = []
 

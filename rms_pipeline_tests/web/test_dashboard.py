@@ -20,7 +20,7 @@ from rms_pipeline.sync.queued import WorkedOff
 from rms_pipeline.web.recounting import Recounter
 from rms_pipeline.web.templating import STATIC, static_address
 from rms_pipeline_tests.processes import wait_until
-from rms_pipeline_tests.rows import insert, insert_opportunities, query
+from rms_pipeline_tests.rows import insert, insert_opportunities, insert_proof, query
 from rms_pipeline_tests.web.conftest import BEARER, Web
 from rms_pipeline_tests.web.page import Page, get, visit
 
@@ -60,11 +60,11 @@ def run(web: Web, id_: str, status: str, *, job: str = "initial_sync", ago: floa
 
 def full_sync_of_before(web: Web, **certificate: Any) -> None:
     run(web, "full", "SUCCESS", ago=1_000)
-    found = {"shown": True, "sentence": "complete", "as_of": NOW.isoformat(), "unstorable": 0}
-    found |= {"mirrored": 5_012, "counted": 5_012, **certificate}
     settled = {"kind": "full", "completed_at": NOW, "settled_at": NOW}
     settled |= {"window_start": NOW - timedelta(days=30), "window_end": NOW + timedelta(days=365)}
-    insert(web.database, "walks", [settled | {"runs": ["full"], "certificate": found}])
+    insert(web.database, "walks", [settled | {"runs": ["full"]}])
+    window = {name: settled[name] for name in ("window_start", "window_end")}
+    insert_proof(web.database, **{**window, "as_of": NOW, **certificate})
 
 
 def test_an_empty_mirror_says_what_to_do(web: Web) -> None:
@@ -147,7 +147,9 @@ def test_the_api_of_an_empty_mirror_is_complete(web: Web) -> None:
     [
         ({}, "5,012 of 5,012"),
         ({"unstorable": 3}, "and 3 that cannot be stored"),
-        ({"shown": False, "sentence": "not shown complete: [why]"}, "Not shown complete: [why]"),
+        ({"unreadable": [37]}, ", 1 that Current RMS cannot deliver: 37"),
+        ({"shown": False, "reason": "[why]"}, "Not shown to be complete: 5,012 of 5,012 at"),
+        ({"shown": False, "reason": "[why]"}, ". [why]"),
     ],
 )
 def test_the_certificate_is_told(web: Web, certificate: dict[str, Any], sentence: str) -> None:

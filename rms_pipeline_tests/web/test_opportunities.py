@@ -19,7 +19,7 @@ from rms_pipeline.mirror.summary import refresh_status_counts
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import load_settings
 from rms_pipeline_tests.processes import wait_until
-from rms_pipeline_tests.rows import insert, insert_opportunities, query
+from rms_pipeline_tests.rows import insert, insert_opportunities, insert_proof, query
 from rms_pipeline_tests.web.conftest import BEARER, Web, serving
 from rms_pipeline_tests.web.page import EVIL, get, visit
 
@@ -141,8 +141,8 @@ def everything_evil(web: Web) -> None:
             ],
         )
     started = {"runs": ["run"], "kind": "full", "started_at": NOW, "completed_at": NOW}
-    certificate = {"shown": False, "sentence": EVIL}
-    insert(web.database, "walks", [{**started, "settled_at": NOW, "certificate": certificate}])
+    insert(web.database, "walks", [{**started, "settled_at": NOW}])
+    insert_proof(web.database, shown=False, reason=EVIL)
     for run, status in (("run", "SUCCESS"), (EVIL, "FAILURE")):
         insert(
             web.database,

@@ -181,7 +181,7 @@ def _condition(
     """None for what is ignored. Raises Refusal."""
     match = _KEY.fullmatch(key)
     names, any_of, predicate = _split(match[1], fields) if match else ((), False, "")
-    if not match or not names:
+    if not match or not names or (any_of and len(names) > 1 and not switches.honours_or):
         unknown(key, switches)
         return None
     if predicate in ("null", "not_null") and switches.null_predicates != "honoured":

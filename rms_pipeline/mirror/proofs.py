@@ -1,0 +1,426 @@
+"""Proofs that the mirror is complete: their rows, whether one still holds, and the words for it.
+
+What belongs here: keeping proofs, whether rows changed while one was made, and the one sentence
+that everything shows (`standing`). What does not: counting and mending (`sync.prove`).
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+from psycopg2.extras import NumericRange, execute_values
+
+from rms_pipeline.current_rms.spans import Span
+from rms_pipeline.errors import RmsPipelineError
+from rms_pipeline.mirror.run_workers import living_runs
+
+OPPORTUNITIES = "opportunities"
+HOLDS_FOR = timedelta(days=1)
+
+# What a proof could not do the usual way; each has its words below.
+NO_RANGES = "no_ranges"
+UNDATED_APART = "undated_apart"
+UNDATED_UNCOUNTED = "undated_uncounted"
+
+_RESTS_ON = {
+    NO_RANGES: "The API obeys no ranges of ids, so the dated ones were counted all at once.",
+    UNDATED_APART: "Those without a start and those without an end were listed one after the "
+    "other, for the API cannot list both at once.",
+    UNDATED_UNCOUNTED: "Opportunities without dates were not counted, for the API cannot list them "
+    "apart; a full sync reads them among all others.",
+}
+CANNOT_SEE = (
+    "Counting cannot see: an opportunity that Current RMS changed without moving its updated_at, "
+    "or that has none (a full sync finds it, and until then it may stand in for another); one that "
+    "was changed after the sync before, and deleted while this proof counted; and what the lists "
+    "of Current RMS do not show yet."
+)
+
+
+class WriterHangs(RmsPipelineError):
+    """A transaction that writes opportunities stays open."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartCount:
+    """A part of the window as the API and the mirror have it.
+
+    `segment` is a list of the API, `ids` the span of it. `counted` are different records by the
+    API's count, `mirrored` rows. `nameless` of the counted have no id, `unstorable` are refused by
+    PostgreSQL; `repeated` were listed again, and are not counted again. `alike` when nothing is
+    missing or surplus. `listed` when the records themselves were looked at, not only their number.
+    """
+
+    segment: str
+    ids: Span
+    counted: int
+    mirrored: int
+    nameless: int = 0
+    repeated: int = 0
+    unstorable: int = 0
+    alike: bool = True
+    listed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was counted `as_of` (UTC, the database's clock), and whether it showed the mirror to be
+    complete; `shown` is None until it is closed.
+
+    `scan` is the full walk whose window it counts. `content` is the number of the mirror's content
+    while it counted. `counted` opportunities are in the API's lists, `mirrored` of them in the
+    mirror; `unstorable` ones have no row, `unreadable` ids cannot be delivered by the API. `left`
+    are ids of which the list and the single record say different things. `repaired` were fetched
+    again, `deleted` left, in `calls` and `rounds`. `rests_on` names what could not be done the
+    usual way.
+    """
+
+    id: int
+    collection: str
+    run: str
+    scan: int
+    as_of: datetime
+    content: int
+    window: tuple[datetime, datetime]
+    counted: int = 0
+    mirrored: int = 0
+    unstorable: int = 0
+    repeated: int = 0
+    unreadable: tuple[int, ...] = ()
+    left: tuple[int, ...] = ()
+    repaired: int = 0
+    deleted: int = 0
+    calls: int = 0
+    rounds: int = 0
+    shown: bool | None = None
+    reason: str = ""
+    rests_on: tuple[str, ...] = ()
+    closed_at: datetime | None = None
+    parts: tuple[PartCount, ...] = field(default=(), compare=False)
+
+    @property
+    def sentence(self) -> str:
+        """ "complete as of 2026-11-24 12:03:10 UTC: 5,012 of 5,012", or why that cannot be said."""
+        return self.words(_utc)
+
+    def words(self, moment: Callable[[datetime], str]) -> str:
+        """The same with times as `moment` writes them."""
+        numbers = f"{self.mirrored:,} of {self.counted:,}"
+        if self.unreadable:
+            count = len(self.unreadable)
+            numbers += f", {count:,} that Current RMS cannot deliver: {_ids(self.unreadable)}"
+        if self.unstorable:
+            numbers += f", and {self.unstorable:,} that cannot be stored (see sync_faults)"
+        if self.repeated:
+            numbers += f"; {self.repeated:,} more entries of the list are repeats"
+        if self.left:
+            numbers += (
+                f"; {_ids(self.left)} left for the next proof, for there the list of Current RMS "
+                "differs from the single record"
+            )
+        if self.shown:
+            return f"complete as of {moment(self.as_of)}: {numbers}"
+        return f"not shown to be complete: {numbers} at {moment(self.as_of)}. {self.reason}"
+
+    @property
+    def covers_undated(self) -> bool:
+        return UNDATED_UNCOUNTED not in self.rests_on
+
+    @property
+    def notes(self) -> list[str]:
+        """What it rests on besides, and what it cannot see; a sentence each."""
+        first, last = (f"{day:%-d %B %Y}" for day in self.window)
+        bounds = f"It speaks of opportunities that overlap {first} to {last}, the window of the "
+        bounds += "last full sync"
+        bounds += ", and of those without dates." if self.covers_undated else "."
+        return [bounds, *(_RESTS_ON[r] for r in self.rests_on if r in _RESTS_ON), CANNOT_SEE]
+
+    def as_json(self) -> dict[str, Any]:
+        told = asdict(self)
+        del told["parts"]
+        start, end = told.pop("window")
+        return {
+            **told,
+            "as_of": self.as_of.isoformat(),
+            "closed_at": self.closed_at.isoformat() if self.closed_at else None,
+            "window_start": start.isoformat(),
+            "window_end": end.isoformat(),
+            "sentence": self.sentence,
+            "notes": self.notes,
+        }
+
+
+def _ids(ids: Sequence[int]) -> str:
+    more = len(ids) - 10
+    return ", ".join(map(str, ids[:10])) + (f" and {more:,} more" if more > 0 else "")
+
+
+State = Literal["green", "amber", "red", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How complete the mirror is known to be now.
+
+    Green: shown. Amber: shown, but a later sync failed (`failed_at`), or it is long ago. Red: could
+    not be shown; `last_shown` is when it last could. None: nobody has looked yet.
+    """
+
+    state: State
+    proof: Proof | None = None
+    failed_at: datetime | None = None
+    is_old: bool = False
+    last_shown: datetime | None = None
+
+    @property
+    def sentence(self) -> str:
+        return self.words(_utc)
+
+    def words(self, moment: Callable[[datetime], str]) -> str:
+        """What was found, and what makes it doubtful; times as `moment` writes them."""
+        if self.proof is None:
+            return "not compared with Current RMS yet: a full sync does that"
+        doubt = self.doubt(moment)
+        said = self.proof.words(moment)
+        return f"{said.rstrip('.')}. {doubt}" if doubt else said
+
+    def doubt(self, moment: Callable[[datetime], str]) -> str:
+        """Why what was found may not hold any longer, as a sentence; '' when nothing speaks for
+        that. Where nothing was shown: when it last was."""
+        if self.state == "red":
+            if self.last_shown is None:
+                return ""
+            return f"It was last shown to be complete as of {moment(self.last_shown)}."
+        if self.failed_at is not None:
+            return (
+                f"A later sync failed ({moment(self.failed_at)}), so what changed since may be "
+                "missing."
+            )
+        if self.is_old:
+            return "That is more than a day ago, so what changed since may be missing."
+        return ""
+
+    def as_json(self) -> dict[str, Any] | None:
+        """As the sync API shows it; None before anything was compared."""
+        if self.proof is None:
+            return None
+        return {**self.proof.as_json(), "state": self.state, "sentence": self.sentence}
+
+
+def _utc(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def standing(connection: Connection, collection: str = OPPORTUNITIES) -> Standing:
+    """How complete `collection` is known to be now. Commits."""
+    proof = newest_proof(connection, collection)
+    if proof is None:
+        return Standing("none")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp() - %s > %s", (proof.as_of, HOLDS_FOR))
+        is_old = bool((cursor.fetchone() or (False,))[0])
+        cursor.execute(
+            "SELECT max(as_of) FROM proofs WHERE collection = %s AND shown AND id < %s",
+            (collection, proof.id),
+        )
+        last_shown = (cursor.fetchone() or (None,))[0]
+    failed_at = _later_failure(connection, proof)
+    connection.commit()
+    if not proof.shown:
+        return Standing("red", proof, last_shown=last_shown)
+    state: State = "amber" if is_old or failed_at is not None else "green"
+    return Standing(state, proof, failed_at, is_old, last_shown)
+
+
+def _later_failure(connection: Connection, proof: Proof) -> datetime | None:
+    """When the newest sync after `proof` began that did not come to its end, and is not at work."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT runs[cardinality(runs)], started_at FROM walks"
+            " WHERE kind IN ('full', 'changes') AND settled_at IS NULL AND started_at > %s"
+            " AND id > (SELECT coalesce(max(id), 0) FROM walks"
+            " WHERE kind IN ('full', 'changes') AND settled_at IS NOT NULL)"
+            " ORDER BY id DESC LIMIT 5",
+            (proof.as_of,),
+        )
+        begun = cursor.fetchall()
+    alive = living_runs(connection, [run for run, _ in begun])
+    for run, started_at in begun:
+        if run == proof.run:
+            continue
+        if run not in alive:
+            return started_at  # type: ignore[no-any-return]
+    return None
+
+
+def content_number(connection: Connection, collection: str, *, patience: float = 5.0) -> int:
+    """The number that grows with whatever changes the rows of `collection`. Commits.
+
+    When it is the same twice, no transaction changed what rows hold in between, nor is one that did
+    still open. Raises WriterHangs when one stays open for longer than `patience` seconds.
+    """
+    give_up = time.monotonic() + patience
+    while True:
+        with connection.cursor() as cursor:
+            # Tried, not waited for: who waits in line makes all others wait behind him.
+            cursor.execute(
+                "SELECT pg_try_advisory_xact_lock("
+                "hashtextextended('rms_pipeline content of ' || current_schema() || '.' || %s, 0))",
+                (collection,),
+            )
+            alone = (cursor.fetchone() or (False,))[0]
+            if alone:
+                cursor.execute(
+                    f"SELECT last_value + CASE WHEN is_called THEN 1 ELSE 0 END"
+                    f" FROM content_of_{collection}"
+                )
+                number = int((cursor.fetchone() or (0,))[0])
+        connection.commit()
+        if alone:
+            return number
+        if time.monotonic() > give_up:
+            raise WriterHangs(
+                f"Another program has been changing {collection} for more than {patience:.0f} s "
+                "without ending its transaction"
+            )
+        time.sleep(0.02)
+
+
+_COLUMNS = (
+    "id, collection, run, scan, as_of, content, window_start, window_end, counted, mirrored,"
+    " unstorable, repeated, unreadable, left_for_next, repaired, deleted, calls, rounds, shown,"
+    " reason, rests_on, closed_at"
+)
+
+
+def open_proof(connection: Connection, proof: Proof) -> Proof:
+    """Keeps `proof`, whose `id` is not known yet, with its parts. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO proofs (collection, run, scan, as_of, content, window_start, window_end)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING id",
+            (proof.collection, proof.run, proof.scan, proof.as_of, proof.content, *proof.window),
+        )
+        row = cursor.fetchone()
+        assert row is not None
+    kept = replace(proof, id=row[0])
+    return _write(connection, kept)
+
+
+def keep_proof(connection: Connection, proof: Proof) -> Proof:
+    """Writes what was found out since; closes it when `shown` is known. Commits."""
+    return _write(connection, proof)
+
+
+def _write(connection: Connection, proof: Proof) -> Proof:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE proofs SET as_of = %s, content = %s, counted = %s, mirrored = %s,"
+            " unstorable = %s, repeated = %s, unreadable = %s, left_for_next = %s, repaired = %s,"
+            " deleted = %s, calls = %s, rounds = %s, shown = %s, reason = %s, rests_on = %s,"
+            " closed_at = CASE WHEN %s::boolean IS NULL THEN NULL ELSE clock_timestamp() END"
+            " WHERE id = %s RETURNING closed_at",
+            (
+                proof.as_of,
+                proof.content,
+                proof.counted,
+                proof.mirrored,
+                proof.unstorable,
+                proof.repeated,
+                list(proof.unreadable),
+                list(proof.left),
+                proof.repaired,
+                proof.deleted,
+                proof.calls,
+                proof.rounds,
+                proof.shown,
+                proof.reason,
+                list(proof.rests_on),
+                proof.shown,
+                proof.id,
+            ),
+        )
+        row = cursor.fetchone()
+        cursor.execute("DELETE FROM proof_counts WHERE proof = %s", (proof.id,))
+        execute_values(
+            cursor,
+            "INSERT INTO proof_counts (proof, segment, ids, counted, mirrored, nameless, repeated,"
+            " unstorable, alike, listed) VALUES %s",
+            [
+                (
+                    proof.id,
+                    p.segment,
+                    NumericRange(*p.ids, "[]"),
+                    p.counted,
+                    p.mirrored,
+                    p.nameless,
+                    p.repeated,
+                    p.unstorable,
+                    p.alike,
+                    p.listed,
+                )
+                for p in proof.parts
+            ],
+        )
+    connection.commit()
+    return replace(proof, closed_at=row[0] if row else None)
+
+
+def newest_proof(connection: Connection, collection: str = OPPORTUNITIES) -> Proof | None:
+    """The newest that was closed, shown or not. Commits."""
+    return _one(
+        connection,
+        f"SELECT {_COLUMNS} FROM proofs WHERE collection = %s AND closed_at IS NOT NULL"
+        " ORDER BY id DESC LIMIT 1",
+        (collection,),
+    )
+
+
+def proof_begun(connection: Connection, collection: str, runs: Sequence[str]) -> Proof | None:
+    """The newest of `runs`, if it still waits to be closed. Commits."""
+    found = _one(
+        connection,
+        f"SELECT {_COLUMNS} FROM proofs WHERE collection = %s AND run = ANY(%s)"
+        " ORDER BY id DESC LIMIT 1",
+        (collection, list(runs)),
+    )
+    return None if found is None or found.closed_at is not None else found
+
+
+def proof_of_run(connection: Connection, collection: str, run: str) -> Proof | None:
+    """The newest that `run` closed. Commits."""
+    return _one(
+        connection,
+        f"SELECT {_COLUMNS} FROM proofs WHERE collection = %s AND run = %s"
+        " AND closed_at IS NOT NULL ORDER BY id DESC LIMIT 1",
+        (collection, run),
+    )
+
+
+def _one(connection: Connection, query: str, values: tuple[object, ...]) -> Proof | None:
+    with connection.cursor() as cursor:
+        cursor.execute(query, values)
+        row = cursor.fetchone()
+        parts: list[PartCount] = []
+        if row is not None:
+            cursor.execute(
+                "SELECT segment, lower(ids), upper(ids) - 1, counted, mirrored, nameless, repeated,"
+                " unstorable, alike, listed FROM proof_counts WHERE proof = %s"
+                " ORDER BY segment, ids",
+                (row[0],),
+            )
+            parts = [PartCount(s, (a, b), *rest) for s, a, b, *rest in cursor.fetchall()]
+    connection.commit()
+    if row is None:
+        return None
+    id_, collection, run, scan, as_of, content, start, end, *rest = row
+    counted, mirrored, unstorable, repeated, unreadable, left, repaired, *more = rest
+    deleted, calls, rounds, shown, reason, rests_on, closed_at = more
+    return Proof(
+        id_, collection, run, scan, as_of, content, (start, end), counted, mirrored, unstorable,
+        repeated, tuple(unreadable), tuple(left), repaired, deleted, calls, rounds, shown,
+        reason, tuple(rests_on), closed_at, tuple(parts),
+    )  # fmt: skip
