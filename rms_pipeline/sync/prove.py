@@ -417,7 +417,7 @@ class Prover:
 
     def _count_all(self) -> tuple[int, datetime, list[PartCount]]:
         """The number of the mirror's content, when the first count was asked for, and all parts."""
-        if not getattr(self._scan, "counts_believed", True):
+        if not self._scan.counts_believed:
             raise _NotCounted(_CAPPED)
         content = content_number(self._connection, OPPORTUNITIES)
         self._prepare()
