@@ -4,6 +4,8 @@
 """
 
 import base64
+import re
+import string
 from datetime import datetime
 from typing import Any
 
@@ -99,6 +101,15 @@ def refresh_metadata(done: WorkedOff, row_count: int) -> dict[str, Any]:
     }
 
 
+def in_markdown(text: str) -> str:
+    """`text`, which people typed, as Markdown that shows it and nothing else: no link, no picture
+    that is fetched from elsewhere, no HTML, no end of a table's cell."""
+    # Dagster's UI makes links of bare addresses, after it has read what is escaped. A blank of no
+    # width keeps them apart.
+    apart = re.sub(r"(?i)(?<=:/)(?=/)|(?<=www)(?=\.)|(?<=@)", "\u200b", " ".join(text.split()))
+    return "".join(f"&#{ord(c)};" if c in string.punctuation else c for c in apart)
+
+
 def status_metadata(frame: pd.DataFrame) -> dict[str, Any]:
     """Of `refresh_status_counts`' frame: a table with its chart, totals, a number each status."""
     return {
@@ -135,8 +146,7 @@ def _table(frame: pd.DataFrame) -> str:
             "total_value": "Total value",
         }
     )
-    # A status is typed by people; a pipe in it must not end the cell.
-    shown["Status"] = shown["Status"].str.replace("|", "\\|", regex=False)
+    shown["Status"] = [in_markdown(str(status)) for status in shown["Status"]]
     shown["Opportunities"] = [f"{value:,}" for value in shown["Opportunities"]]
     for column in ("Charge total", "Total value"):
         shown[column] = [f"{value:,.2f}" for value in shown[column]]

@@ -12,6 +12,8 @@ from threading import Thread
 from typing import Any
 from urllib.parse import quote
 
+import dagster as dg
+import pandas as pd
 import pytest
 import requests
 from playwright.sync_api import Page, expect
@@ -19,9 +21,11 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from rms_pipeline.dagster_api import is_up
+from rms_pipeline.defs.metadata import status_metadata
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import load_settings
 from rms_pipeline_tests.conftest import dagsters_tables, database_at, new_database
+from rms_pipeline_tests.defs.test_metadata import HOSTILE
 from rms_pipeline_tests.processes import (
     PROJECT,
     REPOSITORY,
@@ -216,3 +220,28 @@ def test_a_program_with_the_token_subscribes_over_a_websocket(stand: Stand) -> N
     with connect(url, additional_headers=BEARER, subprotocols=protocols) as opened:
         opened.send('{"type": "connection_init"}')
         assert "connection_ack" in str(opened.recv(timeout=30))
+
+
+def test_a_status_that_is_markdown_is_shown_as_it_was_typed(
+    page: Page, stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = pd.DataFrame(
+        {"opportunity_status": HOSTILE, "opportunities": 1, "charge_total": 0.0, "total_value": 0.0}
+    )
+    monkeypatch.setenv("DAGSTER_HOME", str(PROJECT))
+    with dg.DagsterInstance.get() as instance:
+        counted = dg.AssetMaterialization("status_counts", metadata=status_metadata(frame))
+        instance.report_runless_asset_event(counted)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{stand.web}/dagster?to=/assets/status_counts&token={API_TOKEN}")
+    page.get_by_text("Show Markdown").first.click()
+    table = page.get_by_role("dialog").get_by_role("table")
+    expect(table.get_by_role("row")).to_have_count(len(HOSTILE) + 1)
+    shown = [
+        cell.replace("\u200b", "") for cell in table.locator("td:first-child").all_inner_texts()
+    ]
+    assert shown == [" ".join(text.split()) for text in HOSTILE]
+    for what in ("a", "img", "script", "code", "em", "strong", "del", "h1", "sup"):
+        expect(table.locator(what)).to_have_count(0)
+    assert [url for url in asked if "evil.example" in url] == []
