@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dagster import DagsterInstance
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
@@ -23,13 +22,13 @@ from rms_pipeline import dagster_api
 from rms_pipeline.account import account_name
 from rms_pipeline.addresses import UNENCRYPTED, is_exposed, kept_in, print_dashboard, url_of
 from rms_pipeline.children import Children, UpFailed
-from rms_pipeline.defs.instance_storage import keeps_history_here
-from rms_pipeline.defs.run_lock import fail_dead_runs
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database, stop_embedded
 from rms_pipeline.mirror.history import find_sync, has_full_sync, latest_syncs
+from rms_pipeline.mirror.history_view import has_history_view
 from rms_pipeline.mirror.overview import read_statuses
 from rms_pipeline.mirror.ownership import claim_mirror
+from rms_pipeline.mirror.schema import migrate
 from rms_pipeline.postgres_urls import without_password
 from rms_pipeline.progress_bar import sync_progress
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
@@ -95,13 +94,11 @@ def _start(
     embedded = current.postgres_url is None
     out.print("Starting PostgreSQL ..." if embedded else "Preparing the database ...")
     database = open_database(current)
-    with DagsterInstance.get() as instance:
-        guarded = keeps_history_here(instance.get_ref())
-        fail_dead_runs(database, instance)
+    migrate(database)
     if claim_mirror(database, account_name(current), sandbox=SANDBOX_SUBDOMAIN):
         out.print("The sandbox's opportunities made room for those of your account.")
     with database.session() as connection:
-        synced = has_full_sync(connection)
+        synced = has_history_view(connection) and has_full_sync(connection)
     url, web_url = url_of("127.0.0.1", ports.dagster), url_of(host, ports.web)
     environment = child_environment(
         POSTGRES_URL=database.url.get_secret_value(), PYTHONUNBUFFERED="1"
@@ -118,6 +115,7 @@ def _start(
         out.print(f"[yellow]{UNENCRYPTED % host}[/yellow]")
     says = ["--dagster-starts", *(["--first-sync-starts"] if syncs_now else [])]
     parts.start("web", "rms_pipeline.cli", "web", "--host", host, "--port", ports.web, *says)
+    guarded = _open_instance(database)
     if syncs_now:
         # It needs the database only. Nobody has to wait for Dagster to see opportunities.
         parts.start("first sync", "rms_pipeline.cli", "sync", "initial", errand=True)
@@ -158,6 +156,21 @@ def _start(
     out.print(f"PostgreSQL   {without_password(database.url.get_secret_value())}")
     out.print(f"Logs         {current.state_folder / 'logs'}")
     out.print("Ready. Ctrl-C ends everything.")
+
+
+def _open_instance(database: Database) -> bool:
+    """Makes Dagster's tables, ends the runs of a crash, and tells whether the instance is ours.
+
+    While the web service starts: the import of Dagster alone takes as long as that.
+    """
+    from dagster import DagsterInstance
+
+    from rms_pipeline.defs.instance_storage import keeps_history_here
+    from rms_pipeline.defs.run_lock import fail_dead_runs
+
+    with DagsterInstance.get() as instance:
+        fail_dead_runs(database, instance)
+        return keeps_history_here(instance.get_ref())
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,13 @@
 """`status_counts` and `week_counts`: the summaries that people look at first, kept ready."""
 
-import pandas as pd
+from typing import TYPE_CHECKING
+
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.mirror.database import Database
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NO_STATUS = "(none)"
 
@@ -16,13 +20,16 @@ def count_rows(connection: Connection) -> int:
     return int(row[0]) if row else 0
 
 
-def refresh_status_counts(database: Database, time_zone: str) -> pd.DataFrame:
+def refresh_status_counts(database: Database, time_zone: str) -> "pd.DataFrame":
     """Recounts `opportunities` by status, and by the week they start in (weeks of `time_zone`, from
     Monday), in one reading and one transaction, so the counts add up at `as_of`.
 
     Returns a frame with one row a status, most frequent first: `opportunity_status` (text),
     `opportunities` (int), `charge_total`, `total_value` (Decimal, the account's currency).
     """
+    # Half of what the web service would import before its first answer.
+    import pandas as pd
+
     with database.session() as connection, connection.cursor() as cursor:
         # One summary at a time, or two would insert the same status.
         cursor.execute("LOCK TABLE status_counts IN SHARE ROW EXCLUSIVE MODE")
