@@ -9,6 +9,8 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 SYNC_TYPES = ("initial_sync", "incremental_sync", "reconciliation", "webhook_refresh")
 FULL_SYNCS = ("initial_sync", "reconciliation")
+# What is read is not yet merged; and of what the first version read nobody noted the time.
+_STORED = "settled_at IS NOT NULL AND watermark IS NOT NULL"
 COLUMNS = (
     "id",
     "sync_type",
@@ -57,19 +59,18 @@ def latest_syncs(connection: Connection, limit: int = 5) -> list[Sync]:
 def watermarks(connection: Connection, limit: int = 20) -> list[datetime]:
     """Where an incremental sync may start, by the API's clock, best first.
 
-    Those of successful incremental syncs, newest first, then of the full syncs, oldest first: a
-    full sync reads its window only, and must not hide what changed elsewhere before it.
+    Those of incremental syncs that stored what they read, newest first, then of the full syncs,
+    oldest first: a full sync reads its window only, and must not hide what changed elsewhere before
+    it. Read from our own tables, so that a restore of these alone goes on.
     """
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT metadata ->> 'watermark' FROM sync_metadata WHERE status = 'completed'"
-            " AND sync_type IN ('initial_sync', 'incremental_sync', 'reconciliation')"
-            " ORDER BY CASE sync_type WHEN 'incremental_sync' THEN completed_at END"
-            " DESC NULLS LAST, completed_at LIMIT %s",
+            f"SELECT watermark FROM walks WHERE {_STORED} AND kind IN ('changes', 'full')"
+            " ORDER BY CASE kind WHEN 'changes' THEN settled_at END DESC NULLS LAST, settled_at"
+            " LIMIT %s",
             (limit,),
         )
-        found = [row[0] for row in cursor.fetchall()]
-    return [datetime.fromisoformat(text) for text in found if text]
+        return [row[0] for row in cursor.fetchall()]
 
 
 def last_completed(connection: Connection, types: Sequence[str]) -> datetime | None:
@@ -85,14 +86,9 @@ def last_completed(connection: Connection, types: Sequence[str]) -> datetime | N
 
 
 def has_full_sync(connection: Connection) -> bool:
-    """Whether a full sync of this mirror ever completed."""
+    """Whether a full sync of this mirror ever stored all it read."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT EXISTS (SELECT FROM sync_metadata WHERE status = 'completed'"
-            " AND sync_type IN ('initial_sync', 'reconciliation'))"
-            # The history outlives a change of accounts, and a walk that landed may not be merged.
-            " AND EXISTS (SELECT FROM walks WHERE kind = 'full' AND settled_at IS NOT NULL)"
-        )
+        cursor.execute(f"SELECT EXISTS (SELECT FROM walks WHERE kind = 'full' AND {_STORED})")
         row = cursor.fetchone()
     return bool(row and row[0])
 

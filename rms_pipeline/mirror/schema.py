@@ -15,7 +15,8 @@ from alembic.config import Config
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.mirror.database import Database, DatabaseError, advisory_lock
-from rms_pipeline.mirror.descriptions import describe, undescribed
+from rms_pipeline.mirror.descriptions import TABLES, describe, undescribed
+from rms_pipeline.mirror.history import has_full_sync
 from rms_pipeline.mirror.history_view import (
     DAGSTER_SCHEMA,
     drop_history_view,
@@ -27,7 +28,7 @@ from rms_pipeline.mirror.mapping import is_mapping_current
 from rms_pipeline.mirror.redecode import adopt_mapping
 from rms_pipeline.mirror.session_probe import demand_sessions
 
-HEAD = "0010"
+HEAD = "0011"
 VERSION_TABLE = "rms_pipeline_alembic_version"
 
 
@@ -112,6 +113,9 @@ def full_sync_wanted(connection: Connection) -> str | None:
     if current_version(connection) != HEAD:
         return None
     with connection.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT FROM opportunities)")
+        if cursor.fetchone() == (True,) and not has_full_sync(connection):
+            return "Nobody noted when the rows that are there were read."
         cursor.execute(
             "SELECT m.value::json ->> 'because' FROM mirror_state m"
             " WHERE m.name = 'full_sync_wanted' AND NOT EXISTS (SELECT FROM walks w"
@@ -131,17 +135,41 @@ def demand_tables(connection: Connection) -> None:
             "This database holds no mirror yet (or an older one). "
             "Run `rms-pipeline sync initial`, `rms-pipeline up` or `rms-pipeline migrate`."
         )
+    _demand_whole(connection)
 
 
 def _is_up_to_date(connection: Connection) -> bool:
     version = current_version(connection)
     _refuse_newer(version)
+    if version == HEAD:
+        _demand_whole(connection)
     return (
         version == HEAD
         and is_mapping_current(connection)
         and is_history_view_current(connection)
         and not undescribed(connection)
     )
+
+
+def missing_tables(connection: Connection) -> list[str]:
+    """Those of our tables that are not there. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT t FROM unnest(%s::text[]) AS t WHERE to_regclass(t) IS NULL ORDER BY t",
+            (list(TABLES),),
+        )
+        missing = [row[0] for row in cursor.fetchall()]
+    connection.commit()
+    return missing
+
+
+def _demand_whole(connection: Connection) -> None:
+    if missing := missing_tables(connection):
+        raise DatabaseError(
+            f"Tables of the mirror are missing: {', '.join(missing)}. A restore left them out, or "
+            "somebody dropped them. Restore them from a backup (see what the restore printed), or "
+            f"begin anew: DROP TABLE {VERSION_TABLE}; and run `rms-pipeline sync initial`."
+        )
 
 
 def _refuse_newer(version: str | None) -> None:
