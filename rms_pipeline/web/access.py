@@ -5,7 +5,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import RedirectResponse, Response
@@ -40,6 +40,7 @@ class Access:
     browser gets the form to log in, and `?token=` makes a session. Both raise Refusal 403 for what
     a page of another site does with a person's session, and 429 for wrong tokens after too many
     of them. The right token always gets in. `clock` tells seconds, and `sleep` waits for some.
+    `public_url` is where people reach the service, when a proxy is in between.
     """
 
     def __init__(
@@ -48,8 +49,10 @@ class Access:
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        public_url: str | None = None,
     ) -> None:
         self.sessions = Sessions(token)
+        self._public = urlsplit(public_url or "")
         self._throttle = Throttle(clock, sleep)
 
     async def required(
@@ -134,11 +137,16 @@ class Access:
             self.sessions.session.get_secret_value(),
             max_age=SESSION_SECONDS,
             path="/",
-            secure=request.url.scheme == "https",
+            secure=request.url.scheme == "https" or self._is_behind_tls(request),
             httponly=True,
             samesite="strict",
         )
         return answer
+
+    def _is_behind_tls(self, request: Request) -> bool:
+        """Whether a proxy encrypts, as far as is known without believing any header of it."""
+        asked = request.headers.get("Host", "").lower()
+        return self._public.scheme == "https" and asked == self._public.netloc.lower()
 
     def _ask(
         self, request: Request, wanted: str, *, wrong: bool = False, status: int = 401

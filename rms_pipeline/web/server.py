@@ -90,7 +90,7 @@ def serve(
             database,
             current=current,
             webhook_tokens=webhook_tokens(current),
-            access=Access(token),
+            access=Access(token, public_url=current.public_url),
             metrics=metrics,
             launcher=Launcher(database, current.dagster_url, Sessions(token).dagster_token),
             services=[reporter, recounter, FastLane(database, client, metrics, tell)],

@@ -23,6 +23,7 @@ from rms_pipeline.settings import Settings, load_settings
 from rms_pipeline.sync.queued import WorkedOff
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.app import create_app
+from rms_pipeline.web.dagster_link import Starting
 from rms_pipeline.web.fast_lane import ClientFactory, FastLane
 from rms_pipeline.web.launching import Launcher
 from rms_pipeline.web.metrics import Metrics
@@ -86,14 +87,15 @@ def serving(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     previous_token: str | None = None,
     limits: Limits | None = None,
+    starting: Starting | None = None,
 ) -> Iterator[Web]:
     """The service over these, with a fast lane when there is a `client` for it."""
     metrics = Metrics()
     done: list[WorkedOff] = []
     services = [FastLane(database, client, metrics, done.append)] if client else []
     server: uvicorn.Server
-    access = Access(SecretStr(API_TOKEN), clock=clock, sleep=sleep)
     current = current or load_settings(_env_file=None)
+    access = Access(SecretStr(API_TOKEN), clock=clock, sleep=sleep, public_url=current.public_url)
     tokens = [WEBHOOK_TOKEN, *([previous_token] if previous_token else [])]
     app = create_app(
         database,
@@ -103,6 +105,7 @@ def serving(
         metrics=metrics,
         launcher=Launcher(database, dagster_url),
         services=services,
+        starting=starting,
         stopping=lambda: server.should_exit,
     )
     listener = socket.socket()

@@ -3,12 +3,14 @@
 import asyncio
 import hashlib
 import hmac
+import html
 import logging
+import re
 from collections.abc import Callable
 from http.client import HTTPConnection
 from http.cookies import SimpleCookie
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 import requests
@@ -17,7 +19,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import SecretStr
 from starlette.routing import Mount
 
-from rms_pipeline.sessions import Sessions
+from rms_pipeline.sessions import Sessions, Tickets
 from rms_pipeline.settings import SettingsError, load_settings
 from rms_pipeline.web.headers import CONTENT_POLICY
 from rms_pipeline.web.throttle import Throttle
@@ -213,6 +215,16 @@ def test_behind_a_proxy_with_tls_the_session_never_travels_in_clear(
     assert "; Secure" in answer.headers["Set-Cookie"]
     assert "max-age=31536000" in answer.headers["Strict-Transport-Security"]
     assert "Strict-Transport-Security" not in ask(web, "GET", "/healthz").headers
+
+
+def test_a_session_begun_at_the_public_address_is_for_https_only(
+    serve: Callable[..., Web],
+) -> None:
+    current = load_settings(_env_file=None, RMS_PUBLIC_URL="https://rms.example.com")
+    web = serve(fast_lane=False, current=current)
+    for host, secure in (("rms.example.com", True), ("127.0.0.1", False)):
+        answer = ask(web, "GET", f"/?token={API_TOKEN}", headers={"Host": host})
+        assert ("; Secure" in answer.headers["Set-Cookie"]) == secure
 
 
 @pytest.mark.parametrize("proxies", ["", "10.0.0.0/8,::1", "127.0.0.2"])
@@ -515,3 +527,22 @@ def test_without_the_database_every_route_says_when_to_come_again(web: Web) -> N
         assert answer.status_code == 503, path
         assert int(answer.headers["Retry-After"]) > 0
         assert "database does not answer" in answer.json()["error"]
+
+
+def test_the_way_into_dagster_is_for_who_is_signed_in_and_leads_there_only(
+    serve: Callable[..., Web],
+) -> None:
+    current = load_settings(_env_file=None, RMS_DAGSTER_URL="https://dagster.example.com")
+    web = serve(fast_lane=False, current=current)
+    asked = ask(web, "GET", "/dagster?to=/runs/1", headers=PAGE)
+    assert asked.status_code == 401
+    assert 'value="/dagster?to=%2Fruns%2F1"' in asked.text
+    for to, leads in (("/runs/1?a=b", "%2Fruns%2F1%3Fa%3Db"), ("//evil.example", "%2F")):
+        page = ask(web, "GET", f"/dagster?to={quote(to)}", headers={**COOKIE, **PAGE})
+        assert page.status_code == 200
+        (address,) = set(re.findall(r'(?:url=|href=")(https://[^"]+)"', page.text))
+        address = html.unescape(address)
+        assert address.startswith("https://dagster.example.com/signed-in?ticket=")
+        assert address.endswith(f"&to={leads}")
+        assert API_TOKEN not in page.text
+        assert Tickets(web.access.sessions).take(parse_qs(urlsplit(address).query)["ticket"][0])

@@ -8,6 +8,8 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -16,12 +18,14 @@ import requests
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.progress import Progress, note_progress
 from rms_pipeline.mirror.summary import NO_STATUS, refresh_status_counts
+from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.sync.queued import WorkedOff
+from rms_pipeline.web.dagster_link import Starting
 from rms_pipeline.web.recounting import Recounter
 from rms_pipeline.web.templating import STATIC, static_address
 from rms_pipeline_tests.processes import wait_until
 from rms_pipeline_tests.rows import insert, insert_opportunities, insert_proof, query
-from rms_pipeline_tests.web.conftest import BEARER, Web
+from rms_pipeline_tests.web.conftest import BEARER, NO_DAGSTER, Web
 from rms_pipeline_tests.web.page import Page, get, visit
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -476,3 +480,48 @@ def test_a_silent_dagster_holds_up_no_page(serve: Callable[..., Web], history: N
         for _ in range(5):
             visit(web, "/")
         assert time.monotonic() - began < 25
+
+
+def test_the_dashboard_says_what_is_starting_and_what_never_came(
+    serve: Callable[..., Web], history: None
+) -> None:
+    seconds = [0.0]
+    starting = Starting(NO_DAGSTER, first_sync=True, clock=lambda: seconds[0])
+    web = serve(fast_lane=False, starting=starting)
+    page = visit(web, "/")
+    assert "Starting: Dagster, and then the initial sync" in page.text
+    assert "The initial sync starts by itself in a moment." in page.text
+    assert page.all("button", id="initial")[0]["aria-disabled"] == "true"
+    assert page.all("section", id="sync")[0]["hx-trigger"] == "every 1s"
+    seconds[0] = 181
+    page = visit(web, "/")
+    assert "Dagster does not answer at" in page.text
+    assert "aria-disabled" not in page.all("button", id="initial")[0]
+
+
+def test_the_dashboard_forgets_that_dagster_was_starting_once_it_answers(
+    serve: Callable[..., Web], history: None
+) -> None:
+    with SandboxServer(Store(1)) as other:
+        # Whatever answers there is up: its answers are others' affair.
+        starting = Starting(other.url.removesuffix("/api/v1"))
+        web = serve(fast_lane=False, starting=starting)
+        assert starting.dagster == "starting"
+        assert "Starting: Dagster" in visit(web, "/").text
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as answering:
+        Thread(target=answering.serve_forever, daemon=True).start()
+        starting = Starting(f"http://127.0.0.1:{answering.server_address[1]}")
+        web = serve(fast_lane=False, starting=starting)
+        wait_until(lambda: starting.dagster == "ready", timeout=20)
+        assert "Starting" not in visit(web, "/").text
+        answering.shutdown()
+
+
+class Answering(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
