@@ -23,6 +23,8 @@ def status(
     ] = False,
 ) -> None:
     """Show the last syncs, opportunities by status, completeness, and the queue of webhooks."""
+    from rms_pipeline.account import account_name
+    from rms_pipeline.mirror.budget import read_budget
     from rms_pipeline.mirror.embedded import open_database
     from rms_pipeline.mirror.overview import StatusCount, add_up, read_statuses
     from rms_pipeline.mirror.schema import demand_tables
@@ -33,6 +35,7 @@ def status(
         demand_tables(connection)
         state = read_sync_state(connection)
         as_of, statuses = read_statuses(connection)
+        budget = read_budget(connection, account_name(config.settings()))
     if as_json:
         from pydantic_core import to_jsonable_python
 
@@ -43,6 +46,8 @@ def status(
             "as_of": as_of,
             "statuses": [asdict(s) for s in statuses],
             "sync": asdict(state),
+            "calls_per_minute": None if budget is None else budget.allowance,
+            "calls_per_minute_why": "" if budget is None else budget.sentence,
         }
         json.dump(to_jsonable_python(told, fallback=str), sys.stdout)
         sys.stdout.write("\n")
@@ -82,6 +87,10 @@ def status(
         style = _STATES[state.certificate["state"]]
         out.print(Text(f"{sentence[:1].upper()}{sentence[1:]}", style=style))
     out.print(f"Webhook events waiting: {state.queue.depth:,}, dead letters: {state.queue.dead:,}")
+    if budget is not None:
+        limit = budget.requests_per_minute
+        set_limit = f"{limit:,} calls a minute" if limit else "no limit of calls a minute"
+        out.print(Text(f"Request limit in force: {budget.sentence or set_limit}"))
 
 
 def _syncs(syncs: list[Sync]) -> Table:

@@ -173,9 +173,9 @@ def check_budget(exam: Examination) -> Iterator[Finding]:
     elif limit and use and use.allowance < use.requests_per_minute:
         yield warning(
             "budget",
-            f"{found} For now {use.allowance:,} are used: the API has refused calls.",
-            "It rises by itself. If that happens often, another program uses the same account's "
-            "limit: lower CURRENT_RMS_REQUESTS_PER_MINUTE.",
+            f"{found} In force are {use.sentence}",
+            "Nothing has to be done. If the account's limit is known to be lower, or another "
+            "program uses it too, set CURRENT_RMS_REQUESTS_PER_MINUTE to what is left.",
         )
     elif not limit and not exam.settings.uses_sandbox:
         yield warning(

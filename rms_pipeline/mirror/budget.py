@@ -40,13 +40,30 @@ class BudgetUse:
 
     `requests_per_minute` is the limit that was last asked under, and `allowance` what of it is used
     now that the API has refused calls; both are a minute's calls, 0 for no limit. `paused_until`
-    (UTC) is None when nothing is paused.
+    (UTC) is None when nothing is paused. `learned_at` (UTC) is when refusals last showed that the
+    account's limit is lower than the setting, None when they did not; more is tried from
+    `more_tried_at` on.
     """
 
     requests_per_minute: int
     allowance: int
     paused_until: datetime | None
+    learned_at: datetime | None
+    more_tried_at: datetime | None
     calls_by_lane: Mapping[Lane, int]
+
+    @property
+    def sentence(self) -> str:
+        """ "59 calls a minute, of 120 that are set", and why; '' when all that are set are used."""
+        if not self.requests_per_minute or self.allowance >= self.requests_per_minute:
+            return ""
+        found = f"{self.allowance:,} calls a minute, of {self.requests_per_minute:,} that are set"
+        if self.learned_at is None or self.more_tried_at is None:
+            return f"{found}: the API refused some a moment ago. It rises by itself."
+        return (
+            f"{found}: the API refused more on {self.learned_at:%Y-%m-%d %H:%M} UTC. More is tried "
+            f"from {self.more_tried_at:%Y-%m-%d %H:%M} UTC on."
+        )
 
     @property
     def calls(self) -> int:
@@ -61,8 +78,9 @@ def read_budget(connection: Connection, account: str) -> BudgetUse | None:
     connection.commit()
     if row is None:
         return None
-    limit, allowance, paused_until, calls = row
-    return BudgetUse(limit, allowance, paused_until, dict(zip(LANES, calls, strict=True)))
+    limit, allowance, paused_until, learned_at, more_tried_at, calls = row
+    by_lane = dict(zip(LANES, calls, strict=True))
+    return BudgetUse(limit, allowance, paused_until, learned_at, more_tried_at, by_lane)
 
 
 class SharedBudget:

@@ -18,6 +18,16 @@ BUCKETS = 61 * _PER_SECOND + 1
 _BEYOND = _PER_SECOND
 _SHOWN = 60 * _PER_SECOND
 
+# What was learned from refusals holds for so long, twice as long after each vain try of more; then
+# so much more of it is tried each hour. After two weeks without a refusal it is forgotten.
+_HELD = "interval '6 h' * 2 ^ least(tries, 5)"
+_MORE_AN_HOUR, _FORGOTTEN = 0.25, "interval '14 days'"
+# Calls of the last 10 s are looked at to tell whether it was us who asked too often.
+_LATELY = 10
+
+# `level` is what of the setting is used: what refusals of a moment ago leave (`temporary`), below
+# what was learned to be the account's limit (`ceiling`).
+#
 # `state` is the row as of now. When the clock was set back, everything kept moves back with it, so
 # that a pause lasts as long as was meant and no call is forgotten early. `sent` holds the lanes'
 # counts of the oldest half second first; those that have left the window make room for new ones.
@@ -31,9 +41,9 @@ WITH stored AS MATERIALIZED (
     SELECT account, now, tick, requests_per_minute, allowance,
         least(paused_until - back, now + {LONGEST_PAUSE} * interval '1 s') AS paused_until,
         least(throttled_at - back, now) AS throttled_at,
-        least(
-            1, allowance + 0.1 * greatest(extract(epoch FROM now - throttled_at + back), 0) / 60
-        )::float8 AS level,
+        learned, tries,
+        CASE WHEN learned IS NOT NULL THEN least(learned_at - back, now) END AS learned_at,
+        temporary, ceiling, least(temporary, ceiling) AS level,
         (SELECT array_agg(slot - back ORDER BY lane)
             FROM unnest(next_slots) WITH ORDINALITY AS slots(slot, lane)) AS slots,
         (sent || array_fill(0, ARRAY[{len(LANES)} * gone]))[{len(LANES)} * gone + 1:] AS sent
@@ -43,6 +53,16 @@ WITH stored AS MATERIALIZED (
             floor(extract(epoch FROM now) * {_PER_SECOND})::bigint AS tick,
             floor(extract(epoch FROM seen_at) * {_PER_SECOND})::bigint AS seen_tick
     ) AS clock
+    CROSS JOIN LATERAL (
+        SELECT least(
+            1, allowance + 0.1 * greatest(extract(epoch FROM now - throttled_at + back), 0) / 60
+        )::float8 AS temporary,
+        coalesce(least(1, learned / nullif(requests_per_minute, 0) * (
+            1 + {_MORE_AN_HOUR} / 3600 * greatest(
+                0, extract(epoch FROM now - least(learned_at - back, now) - {_HELD})
+            )
+        )), 1)::float8 AS ceiling
+    ) AS levels
     CROSS JOIN LATERAL (
         SELECT least(greatest(tick - seen_tick, 0), {BUCKETS})::integer AS gone
     ) AS shift
@@ -87,6 +107,7 @@ UPDATE public.api_budget AS budget SET
     seen_at = now,
     paused_until = answer.paused_until,
     throttled_at = answer.throttled_at,
+    learned_at = answer.learned_at,
     sent = CASE WHEN wait > interval '0' THEN answer.sent ELSE answer.sent[:%(counter)s - 1]
         || (answer.sent[%(counter)s] + 1) || answer.sent[%(counter)s + 1:] END,
     next_slots = CASE WHEN wait > interval '0' THEN due ELSE (
@@ -101,8 +122,22 @@ RETURNING extract(epoch FROM wait)::float8"""
 
 # Programs that we know nothing of share the limit: what they leave is found by giving way, and then
 # taking a tenth more each minute. Calls that are refused together count as one refusal.
-PAUSE = f"""{_STATE.format(lock="FOR UPDATE")}, answer AS MATERIALIZED (
-    SELECT *, now >= throttled_at + interval '5 s' AS cut FROM state
+#
+# A refusal while we sent at half our pace or more shows the account's own limit: it is learned, at
+# most once a minute, for others may have used it all up. What was learned while we were still
+# climbing back lies closer to the truth. A refusal of more than was learned leaves it as it is.
+PAUSE = f"""{_STATE.format(lock="FOR UPDATE")}, seen AS MATERIALIZED (
+    SELECT *, now >= throttled_at + interval '5 s' AS cut, level * requests_per_minute AS pace,
+        CASE WHEN learned_at > now - {_FORGOTTEN} THEN learned END AS known,
+        (SELECT sum(calls) FROM unnest(sent) WITH ORDINALITY AS counts(calls, n)
+            WHERE n > {len(LANES) * (BUCKETS - _LATELY * _PER_SECOND)}) AS lately
+    FROM state
+), answer AS MATERIALIZED (
+    SELECT *, cut AND requests_per_minute > 0
+        AND lately >= greatest(5, 0.5 * pace * {_LATELY} / 60)
+        AND (learned_at IS NULL OR now >= learned_at + interval '1 min') AS learns,
+        coalesce(pace > 1.02 * known, false) AS tried
+    FROM seen
 )
 UPDATE public.api_budget AS budget SET
     requests_per_minute = %(requests_per_minute)s,
@@ -110,6 +145,14 @@ UPDATE public.api_budget AS budget SET
     paused_until = greatest(answer.paused_until, now + %(seconds)s * interval '1 s'),
     throttled_at = CASE WHEN cut THEN now ELSE answer.throttled_at END,
     allowance = CASE WHEN cut THEN greatest(0.7 * level, 0.1) ELSE answer.allowance END,
+    learned = CASE WHEN NOT learns THEN answer.learned WHEN tried THEN known
+        ELSE greatest(
+            pace * CASE WHEN temporary < ceiling - 0.01 THEN 0.85 ELSE 0.7 END,
+            0.1 * answer.requests_per_minute, 1
+        ) END,
+    learned_at = CASE WHEN learns THEN now ELSE answer.learned_at END,
+    tries = CASE WHEN NOT learns THEN answer.tries WHEN tried THEN answer.tries + 1
+        WHEN known IS NULL THEN 0 ELSE answer.tries END,
     sent = answer.sent,
     next_slots = answer.slots
 FROM answer WHERE budget.account = answer.account
@@ -124,6 +167,7 @@ ON CONFLICT (account) DO NOTHING"""
 READ = f"""{_STATE.format(lock="")}
 SELECT requests_per_minute, round(requests_per_minute * level)::integer,
     CASE WHEN paused_until > now THEN paused_until END,
+    CASE WHEN ceiling < 1 THEN learned_at END, learned_at + {_HELD},
     (SELECT array_agg(calls ORDER BY lane) FROM (
         SELECT (n - 1) %% {len(LANES)} AS lane, sum(calls)::bigint AS calls
         FROM unnest(sent) WITH ORDINALITY AS buckets(calls, n)
