@@ -307,10 +307,11 @@ def test_rows_deleted_and_created_while_the_list_is_read_cost_no_other_row(
     assert survivors <= {row["id"] for row in mirrored(database)}
 
 
+@pytest.mark.parametrize(("rows", "per_page"), [(5_000, 100), (1_200, 25)])
 def test_a_walk_costs_one_call_for_each_page_and_no_more_than_three_besides(
-    database: Database, client_for: MakeClient, window: Window
+    database: Database, client_for: MakeClient, window: Window, rows: int, per_page: int
 ) -> None:
-    store = Store(5_000)
-    with SandboxServer(store) as sandbox:
+    store = Store(rows)
+    with SandboxServer(store, switches=Switches(max_per_page=per_page)) as sandbox:
         landed, _ = sync(database, client_for(sandbox.url), window)
-    assert landed.api_calls <= -(-landed.distinct_records // 100) + 3
+    assert landed.api_calls <= -(-landed.distinct_records // per_page) + 3

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import msgspec
@@ -36,12 +37,12 @@ SINGLE_ONLY = ("participants", "opportunity_items", "item_assets", "return_item_
 ASSOCIATIONS = frozenset({*LISTED, *SINGLE_ONLY})
 
 _TIMES: dict[str, Callable[[Row], int | None]] = {
-    "starts_at": lambda row: row.starts_at,
-    "ends_at": lambda row: row.ends_at,
-    "charge_starts_at": lambda row: row.starts_at,
-    "charge_ends_at": lambda row: row.ends_at,
-    "created_at": lambda row: row.created_at,
-    "updated_at": lambda row: row.updated_at,
+    "starts_at": attrgetter("starts_at"),
+    "ends_at": attrgetter("ends_at"),
+    "charge_starts_at": attrgetter("starts_at"),
+    "charge_ends_at": attrgetter("ends_at"),
+    "created_at": attrgetter("created_at"),
+    "updated_at": attrgetter("updated_at"),
     "ordered_at": ordered_at,
 }
 _OTHERS: dict[str, Callable[[Row], Any]] = {
@@ -138,7 +139,8 @@ class Records:
 
         `field` may be one of a nested member, as in `member_name`.
         """
-        row = None if id_ in self._edited else self._rows.get(id_)
+        edited = self._edited.get(id_)
+        row = None if edited is not None else self._rows.get(id_)
         if row is not None:
             if field in _TIMES:
                 return iso(_TIMES[field](row))
@@ -152,16 +154,17 @@ class Records:
             which = self.value(id_, key)
             found = self._member(kind, which) if isinstance(which, int) else None
             return None if found is None else found.get(tail)
-        record = self.get(id_, ())
+        record = edited if edited is not None else self.get(id_, ())
         found = None if record is None else record.get(field)
         return None if found == "" else found
 
     def moment(self, id_: int, field: str) -> int | Any:
         """A time as microseconds since 1970 (UTC) where it is at hand, else as `value` gives it."""
         row = None if id_ in self._edited else self._rows.get(id_)
-        if row is None or field not in _TIMES:
+        time = _TIMES.get(field)
+        if row is None or time is None:
             return self.value(id_, field)
-        found = _TIMES[field](row)
+        found = time(row)
         return None if found is None else found * 1_000
 
     def select(self, key: object, matches: Callable[[int], bool]) -> list[int]:

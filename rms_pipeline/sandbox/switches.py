@@ -61,7 +61,7 @@ class Switches:
         text}]}`, `{"errors": {field: [text]}}`, `{"error": text}` or `{"message": text}`.
     """
 
-    api: ApiVersion = "v1"
+    api: ApiVersion = "v2.1"
     max_per_page: Number = _OF_THE_VERSION
     per_page_over: Literal["clamped", "422"] = "clamped"
     default_per_page: Number = 20

@@ -76,7 +76,7 @@ def test_a_limit_that_one_does_not_wait_for_holds_the_others_too(client_for: Mak
 
 
 def test_an_unknown_parameter_is_final_and_quotes_the_api(client_for: MakeClient) -> None:
-    with SandboxServer(Store(1)) as sandbox:
+    with SandboxServer(Store(1), switches=Switches(unknown_predicate="422")) as sandbox:
         with pytest.raises(Unprocessable, match="nonsense_eq"):
             client_for(sandbox.url).list_opportunities((("q[nonsense_eq]", "1"),))
         assert len(sandbox.requests) == 1

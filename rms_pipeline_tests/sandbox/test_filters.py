@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline.sandbox import SandboxServer, Store, Switches
 from rms_pipeline_tests.sandbox.account import ask, ids, listed, meta, turn
 
 Record = dict[str, Any]
@@ -16,7 +16,7 @@ CLOSED = {40, 50, 60, 70}
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[SandboxServer]:
-    with SandboxServer(Store(400)) as server:
+    with SandboxServer(Store(400), switches=Switches(max_per_page=100)) as server:
         yield server
 
 
@@ -57,6 +57,15 @@ CASES: list[tuple[str, Callable[[Record], bool]]] = [
     ("q[subject_end]=rigging", lambda r: (r["subject"] or "").lower().endswith("rigging")),
     ("q[subject_matches]=w%25, led wall", lambda r: (r["subject"] or "").startswith("W")
      and (r["subject"] or "").endswith(", LED wall")),
+    ("q[subject_not_start]=wedding", lambda r: not (r["subject"] or "wedding").lower()
+     .startswith("wedding")),
+    ("q[subject_not_end]=rigging", lambda r: not (r["subject"] or "rigging").endswith("rigging")),
+    ("q[subject_does_not_match]=w%25", lambda r: not (r["subject"] or "W").startswith("W")),
+    ("q[subject_cont_any][]=gala&q[subject_cont_any][]=wedding", lambda r: any(
+     word in (r["subject"] or "").lower() for word in ("gala", "wedding"))),
+    ("q[subject_cont_all][]=gala&q[subject_cont_all][]=lighting", lambda r: all(
+     word in (r["subject"] or "").lower() for word in ("gala", "lighting"))),
+    ("q[status_eq_any][]=5&q[status_eq_any][]=20", lambda r: r["status"] in (5, 20)),
     ("q[subject_null]=1", lambda r: r["subject"] is None),
     ("q[subject_null]=0", lambda r: r["subject"] is not None),
     ("q[starts_at_null]=true", lambda r: not r["starts_at"]),

@@ -12,6 +12,7 @@ from rms_pipeline.sandbox import (
     PortInUseError,
     SandboxServer,
     Store,
+    Switches,
 )
 
 HEADERS = {"X-SUBDOMAIN": SANDBOX_SUBDOMAIN, "X-AUTH-TOKEN": SANDBOX_API_KEY}
@@ -19,7 +20,7 @@ HEADERS = {"X-SUBDOMAIN": SANDBOX_SUBDOMAIN, "X-AUTH-TOKEN": SANDBOX_API_KEY}
 
 @pytest.fixture
 def sandbox() -> Iterator[SandboxServer]:
-    with SandboxServer(Store(400)) as server:
+    with SandboxServer(Store(400), switches=Switches(api="v1")) as server:
         yield server
 
 
@@ -43,6 +44,14 @@ def test_a_page_is_small_by_default_and_a_hundred_at_most(sandbox: SandboxServer
     assert get(sandbox).json()["meta"]["per_page"] == 20
     meta = get(sandbox, "?filtermode=all&per_page=500&page=4").json()["meta"]
     assert meta == {"total_row_count": 400, "row_count": 100, "page": 4, "per_page": 100}
+
+
+def test_since_june_a_page_of_opportunities_has_twenty_five_at_most() -> None:
+    with SandboxServer(Store(60)) as sandbox:
+        meta = get(sandbox, "?filtermode=all&per_page=100&page=3").json()["meta"]
+        assert meta == {"total_row_count": 60, "row_count": 10, "page": 3, "per_page": 25}
+        assert get(sandbox).json()["meta"]["per_page"] == 20
+        assert get(sandbox, "?q[nonsense_eq]=1").status_code == 200
 
 
 def test_lost_and_completed_ones_come_only_with_filtermode_all(sandbox: SandboxServer) -> None:

@@ -116,7 +116,7 @@ def test_without_a_date_from_the_api_the_overlap_is_wide(mirror_of: MakeMirror) 
 
 
 def test_an_incremental_sync_reads_every_page(mirror_of: MakeMirror) -> None:
-    mirror = mirror_of(Store(1_000))
+    mirror = mirror_of(Store(1_000), switches=Switches(max_per_page=100))
     mirror.full_sync()
     edited = ids_in(mirror.store, mirror.window)[:450]
     for id_ in edited:

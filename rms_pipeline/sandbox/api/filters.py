@@ -1,5 +1,6 @@
 """The filters and the order of a list: Ransack predicates in `q[...]`, sorts in `q[s]`."""
 
+import operator
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,12 +23,12 @@ _TRUE, _FALSE = frozenset({"1", "true", "t", "yes"}), frozenset({"0", "false", "
 _KEY = re.compile(r"q\[(\w+)\](\[\])?")
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
-    "eq": lambda a, b: bool(a == b),
-    "not_eq": lambda a, b: bool(a != b),
-    "gt": lambda a, b: bool(a > b),
-    "gteq": lambda a, b: bool(a >= b),
-    "lt": lambda a, b: bool(a < b),
-    "lteq": lambda a, b: bool(a <= b),
+    "eq": operator.eq,
+    "not_eq": operator.ne,
+    "gt": operator.gt,
+    "gteq": operator.ge,
+    "lt": operator.lt,
+    "lteq": operator.le,
     "in": lambda a, b: a in b,
     "not_in": lambda a, b: a not in b,
 }
@@ -36,8 +37,11 @@ _TEXT: dict[str, Callable[[str, str], bool]] = {
     "cont": lambda a, b: b in a,
     "not_cont": lambda a, b: b not in a,
     "start": str.startswith,
+    "not_start": lambda a, b: not a.startswith(b),
     "end": str.endswith,
+    "not_end": lambda a, b: not a.endswith(b),
     "matches": lambda a, b: _like(b).fullmatch(a) is not None,
+    "does_not_match": lambda a, b: _like(b).fullmatch(a) is None,
 }
 # Whether the value is there, for the parameter "1"; "0" asks for the opposite.
 _IS: dict[str, Callable[[Any], bool]] = {
@@ -48,8 +52,15 @@ _IS: dict[str, Callable[[Any], bool]] = {
     "true": lambda value: value is True,
     "false": lambda value: value is False,
 }
+# With `_any` or `_all` a predicate takes several values.
+_SEVERAL = {
+    f"{predicate}_{how}": (predicate, how)
+    for predicate in ("eq", "not_eq", *_TEXT)
+    for how in ("any", "all")
+}
 # The longest first: `not_eq` ends with `eq`.
-_PREDICATES = sorted([*_COMPARE, *_TEXT, *_IS], key=len, reverse=True)
+_PREDICATES = sorted([*_COMPARE, *_TEXT, *_IS, *_SEVERAL], key=len, reverse=True)
+_MANY = frozenset({"in", "not_in", *_SEVERAL})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,11 @@ class Condition:
     predicate: str
     wanted: Any
 
+    @property
+    def comparison(self) -> Callable[[Any, Any], bool] | None:
+        """What compares a value with `wanted`; None for predicates of text and presence."""
+        return _COMPARE.get(self.predicate)
+
     def holds(self, value: Value) -> bool:
         """`value` gives a field as `comparable` makes it. A null satisfies no comparison."""
         found = (self._holds(value(field)) for field in self.fields)
@@ -71,12 +87,11 @@ class Condition:
             return bool(_IS[self.predicate](value) == self.wanted)
         if value is None:
             return False
-        if self.predicate in _TEXT:
-            return bool(_TEXT[self.predicate](str(value).lower(), self.wanted))
-        try:
-            return bool(_COMPARE[self.predicate](value, self.wanted))
-        except TypeError:
-            return False
+        if self.predicate in _SEVERAL:
+            predicate, how = _SEVERAL[self.predicate]
+            found = (_compare(predicate, value, wanted) for wanted in self.wanted)
+            return any(found) if how == "any" else all(found)
+        return _compare(self.predicate, value, self.wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +128,7 @@ def parse(query: Query, fields: Fields, switches: Switches) -> Filters:
         if found is None:
             continue
         condition, kind = found
-        if condition.predicate in ("in", "not_in"):
+        if condition.predicate in _MANY:
             which = (condition.fields, condition.any_of, condition.predicate, kind)
             many.setdefault(which, set()).add(condition.wanted)
         else:
@@ -121,6 +136,15 @@ def parse(query: Query, fields: Fields, switches: Switches) -> Filters:
     for (names, any_of, predicate, _), values in many.items():
         conditions.append(Condition(names, any_of, predicate, frozenset(values)))
     return Filters(tuple(conditions), tuple(sorts), tuple(modes))
+
+
+def _compare(predicate: str, value: Any, wanted: Any) -> bool:
+    if predicate in _TEXT:
+        return bool(_TEXT[predicate](str(value).lower(), wanted))
+    try:
+        return bool(_COMPARE[predicate](value, wanted))
+    except TypeError:
+        return False
 
 
 def fields_of(record: Mapping[str, Any], fields: Fields) -> Value:
@@ -198,11 +222,12 @@ def _condition(
         # As Ransack does with what nobody filled in.
         return None
     try:
-        wanted = value.lower() if predicate in _TEXT else _parsed(value, kind)
+        textual = _SEVERAL.get(predicate, (predicate,))[0] in _TEXT
+        wanted = value.lower() if textual else _parsed(value, kind)
     except ValueError:
         unknown(f"{key}={value}", switches)
         return None
-    if match[2] and predicate not in ("in", "not_in"):
+    if match[2] and predicate not in _MANY:
         predicate = "in" if predicate == "eq" else predicate
     return Condition(names, any_of, predicate, wanted), kind
 
