@@ -1,8 +1,10 @@
 """What nobody is sure of, each in both positions, turned over HTTP."""
 
 import base64
+import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -318,3 +320,70 @@ def test_associations_come_by_the_version_of_the_api(sandbox: SandboxServer) -> 
     assert come(f"{many}&{ASKED}") == set()
     turn(sandbox, nested="always")
     assert come(many) == come(one) == set(LISTED)
+
+
+ONE_WAY_OR_THE_OTHER: list[tuple[str, Any, Any, str]] = [
+    ("honours_sort", True, False, "/opportunities?filtermode=all&per_page=60&q[s]=id%20asc"),
+    ("honours_id_predicates", True, False, "/opportunities?filtermode=all&q[id_gt]=1030"),
+    ("honours_created_at", True, False, "/opportunities?q[created_at_gteq]=2026-10-01"),
+    ("honours_id_in", True, False, "/opportunities?filtermode=all&q[id_in][]=1003"),
+    ("honours_filtermode", True, False, "/opportunities?filtermode=all&per_page=1"),
+    ("honours_or", True, False, "/opportunities?q[subject_or_description_cont]=gala"),
+    ("null_predicates", "honoured", "ignored", "/opportunities?q[starts_at_not_null]=1"),
+    ("filtermode_default", "live", "all", "/opportunities?per_page=1"),
+    ("default_per_page", 20, 12, "/opportunities"),
+    ("per_page_over", "clamped", "422", "/opportunities?per_page=500"),
+    ("nested", "asked", "always", "/opportunities"),
+    ("nested", "asked", "never", "/opportunities?include[]=member"),
+    ("refused", [], ["q[s]"], "/opportunities?q[s]=id%20asc"),
+    ("all_items", "absent", "filtered", "/opportunity_items"),
+    ("error_shape", "texts", "message", "/opportunities/1"),
+    ("webhooks_enabled", True, False, "/webhooks"),
+]
+
+
+@pytest.mark.parametrize(("name", "one", "other", "path"), ONE_WAY_OR_THE_OTHER)
+def test_a_switch_changes_the_answer_and_back(
+    sandbox: SandboxServer, name: str, one: Any, other: Any, path: str
+) -> None:
+    sandbox.store.create({"starts_at": None, "ends_at": None})
+    turn(sandbox, **{name: one})
+    before = ask(sandbox, path).content
+    turn(sandbox, **{name: other})
+    assert ask(sandbox, path).content != before
+    turn(sandbox, **{name: one})
+    assert ask(sandbox, path).content == before
+
+
+def test_null_predicates_may_be_refused(sandbox: SandboxServer) -> None:
+    turn(sandbox, null_predicates="422")
+    assert ask(sandbox, "/opportunities?q[starts_at_null]=1").status_code == 422
+    assert ask(sandbox, "/opportunities?q[starts_at_gteq]=2026-01-01").status_code == 200
+
+
+def test_the_date_may_be_missing(sandbox: SandboxServer) -> None:
+    assert "Date" in ask(sandbox, "/opportunities").headers
+    turn(sandbox, tells_date=False)
+    assert "Date" not in ask(sandbox, "/opportunities").headers
+
+
+@pytest.mark.parametrize(
+    ("form", "looks_like"), [("seconds", r"\d+"), ("date", r"\w{3}, .* GMT"), ("none", None)]
+)
+def test_a_429_says_in_several_forms_when_to_come_back(
+    sandbox: SandboxServer, form: str, looks_like: str | None
+) -> None:
+    turn(sandbox, retry_after=form)
+    sandbox.faults.queue.append("rate_limited")
+    said = ask(sandbox, "/opportunities").headers.get("Retry-After")
+    if looks_like is None:
+        assert said is None
+    else:
+        assert re.fullmatch(looks_like, said or "")
+
+
+def test_every_switch_has_a_test() -> None:
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    for field in fields(Switches):
+        assert re.search(rf"\b{field.name}\b", tests), field.name
+        assert f"`{field.name}`" in (Switches.__doc__ or ""), field.name
