@@ -69,6 +69,10 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         reader = Reader(self.fields, [], self.id)
         return reader.moment("starts_at"), reader.moment("ends_at")
 
+    def updated_at(self) -> datetime | None:
+        """`updated_at` (UTC), as in the whole opportunity."""
+        return Reader(self.fields, [], self.id).moment("updated_at")
+
     def decode(self) -> Opportunity:
         """All of it; what cannot be read is None, and a fault."""
         faults = list(self.mended)

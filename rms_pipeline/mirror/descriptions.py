@@ -41,6 +41,8 @@ TABLES: dict[str, str] = {
     " again.",
     "webhook_events": "Webhooks as received: settled ones have processed_at, dead letters dead_at,"
     " all others wait.",
+    "webhook_absences": "Of rms_pipeline itself: opportunities that webhooks told of and Current"
+    " RMS did not have.",
     "raw_rms_pages": "Answers of the API as received; old ones are forgotten.",
     "walks": "Readings of the API's list, full ones and of changes, and what they proved.",
     "opportunity_versions": "Of rms_pipeline itself: when each opportunity was last asked for and"
@@ -96,13 +98,19 @@ COLUMNS: dict[str, dict[str, str]] = {
         "run": "The run that met it, as in sync_metadata.id.",
     },
     "webhook_events": {
-        "action_id": "The event's id in Current RMS; a repeat is kept once.",
+        "action_id": "The event's id in Current RMS.",
         "action_type": "What happened: update, destroy, ...",
         "member_name": "Who did it.",
         "attempts": "How often the opportunity was asked for because of it.",
         "processed_at": "When its opportunity had been refreshed.",
         "dead_at": "When it was given up: `rms-pipeline webhooks replay` tries again.",
-        "error": "What went wrong last.",
+        "error": "What went wrong last, or what the event waits for.",
+        "happened_at": "When it happened, by Current RMS's clock.",
+        "content_digest": "SHA-256 of the body: an event that has another's action_id and digest is"
+        " its repeat, and not kept.",
+        "size_bytes": "How much of the body is kept; of a long one, its short fields.",
+        "put_off": "It waits for Current RMS, or for a locked row; later ones wait with it.",
+        "waits": "How often it was put off until Current RMS has what it tells of.",
     },
     "raw_rms_pages": {
         "id": "The page, numbered as pages arrived.",

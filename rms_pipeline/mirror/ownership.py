@@ -6,8 +6,8 @@ from rms_pipeline.mirror.database import Database, DatabaseError
 
 _EMPTIED = (
     "opportunities, deleted_opportunities, opportunity_versions, opportunity_changes, walks,"
-    " raw_rms_pages, webhook_events, status_counts, week_counts, sync_faults, sync_progress,"
-    " proofs, proof_counts, held_deletions, deletions_confirmed"
+    " raw_rms_pages, webhook_events, webhook_absences, status_counts, week_counts, sync_faults,"
+    " sync_progress, proofs, proof_counts, held_deletions, deletions_confirmed"
 )
 
 

@@ -4,166 +4,205 @@ What belongs here: storing, claiming, settling, giving back. What does not: HTTP
 
 A claim is a lease. Whoever dies with one loses it when the lease ends; two who refresh the same
 opportunity do no harm. All waiting events of an opportunity are claimed together, and one that
-arrives during the refresh is not among them, so it causes another.
+arrives during the refresh is not among them, so it causes another, after this one.
+
+An event that was put off waits for something: for Current RMS to have the record as the event tells
+it, or for a row that somebody has locked. Later events of its opportunity wait with it.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 
+import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.mirror.queued_events import Claim, Claimed, Event, QueueState, StoredEvent
 from rms_pipeline.mirror.versions import lock_versions
+
+__all__ = ["Claim", "Claimed", "Event", "QueueState", "StoredEvent"]
 
 CHANNEL = "rms_webhook_events"
 LEASE = timedelta(seconds=60)
 ATTEMPTS = 8
 FAST_LANE_LOCK = "fast lane"
+# How long an event waits for Current RMS to have what it tells of, in seconds, before each attempt.
+PATIENCE = (1, 2, 4, 8, 15, 30)
 _WAITING = "processed_at IS NULL AND dead_at IS NULL"
 # No attempt is put off for longer than these, and nothing is received in the future: such a moment
 # was noted by a wrong clock, and nobody waits for it.
-_DUE = (
+_UNCLAIMED = (
+    "(claimed_until IS NULL OR claimed_until < clock_timestamp()"
+    " OR claimed_until > clock_timestamp() + interval '10 min')"
+)
+_TIME_HAS_COME = (
     "(next_attempt_at <= clock_timestamp()"
     " OR next_attempt_at > clock_timestamp() + interval '10 min')"
-    " AND (claimed_until IS NULL OR claimed_until < clock_timestamp()"
-    " OR claimed_until > clock_timestamp() + interval '10 min')"
+)
+_DUE = (
+    f"{_TIME_HAS_COME} AND {_UNCLAIMED}"
     " AND (received_at <= clock_timestamp() - make_interval(secs => %(older)s)"
     " OR received_at > clock_timestamp() + interval '1 min')"
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A webhook delivery. `opportunity_id` None when its subject is no opportunity.
-
-    `payload` is the whole body as JSON that PostgreSQL can hold.
-    """
-
-    action_id: int | None
-    action_type: str | None
-    subject_type: str | None
-    opportunity_id: int | None
-    member_id: int | None
-    member_name: str | None
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """Events (by id) of up to a hundred opportunities, held by `claimant` until the lease ends."""
-
-    claimant: str
-    events: dict[int, int]
-    received_at: dict[int, datetime]
-
-    @property
-    def opportunities(self) -> list[int]:
-        return sorted(set(self.events.values()))
-
-    def events_of(self, opportunities: Iterable[int]) -> list[int]:
-        wanted = set(opportunities)
-        return [event for event, id_ in self.events.items() if id_ in wanted]
-
-
-@dataclass(frozen=True, slots=True)
-class QueueState:
-    """`depth` events wait, the oldest since `oldest` (UTC); `dead` gave up."""
-
-    depth: int
-    dead: int
-    oldest: datetime | None
-    oldest_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class StoredEvent:
-    """An event as it stands in the queue; `processed_at` and `dead_at` both None while it waits."""
-
-    id: int
-    opportunity_id: int
-    action_type: str | None
-    member_name: str | None
-    received_at: datetime
-    attempts: int
-    processed_at: datetime | None
-    dead_at: datetime | None
-    error: str | None
-
-
 def store_event(connection: Connection, event: Event) -> tuple[int, bool]:
-    """Keeps `event`; its id, and whether it is new: the same `action_id` is kept once. Commits."""
-    refreshes = event.opportunity_id is not None
-    error = None if refreshes else f"not an opportunity: {event.subject_type or 'no subject_type'}"
+    """Keeps `event`; its id, and whether it is new. Commits.
+
+    A repeat has the same `action_id` and the same content, however it is written; another subject
+    or another change under the same id is another event.
+    """
+    digest = "sha256(convert_to((%(payload)s::jsonb)::text, 'UTF8'))"
+    values = {
+        "action_id": event.action_id,
+        "action_type": event.action_type,
+        "subject_type": event.subject_type,
+        "opportunity_id": event.opportunity_id,
+        "member_id": event.member_id,
+        "member_name": event.member_name,
+        "happened_at": event.happened_at,
+        "payload": event.payload.decode(),
+        "kept": event.kept.decode(),
+        "size": len(event.kept),
+        "because": event.because,
+    }
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO webhook_events (action_id, action_type, subject_type, opportunity_id,"
-            " member_id, member_name, raw_payload, processed_at, error)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s, CASE WHEN %s THEN NULL ELSE now() END, %s)"
-            " ON CONFLICT (action_id) DO NOTHING RETURNING id",
-            (
-                event.action_id,
-                event.action_type,
-                event.subject_type,
-                event.opportunity_id,
-                event.member_id,
-                event.member_name,
-                event.payload.decode(),
-                refreshes,
-                error,
-            ),
+            " member_id, member_name, happened_at, content_digest, raw_payload, size_bytes,"
+            " processed_at, error)"
+            " VALUES (%(action_id)s, %(action_type)s, %(subject_type)s, %(opportunity_id)s,"
+            f" %(member_id)s, %(member_name)s, %(happened_at)s, {digest}, %(kept)s, %(size)s,"
+            " CASE WHEN %(opportunity_id)s::bigint IS NULL THEN now() END, %(because)s)"
+            " ON CONFLICT (action_id, content_digest) DO NOTHING RETURNING id",
+            values,
         )
         row = cursor.fetchone()
         new = row is not None
         if row is None:
-            cursor.execute("SELECT id FROM webhook_events WHERE action_id = %s", (event.action_id,))
+            cursor.execute(
+                "SELECT id FROM webhook_events WHERE action_id = %(action_id)s"
+                f" AND content_digest = {digest}",
+                values,
+            )
             row = cursor.fetchone()
     connection.commit()
     return (int(row[0]) if row else 0), new
 
 
 def claim(
-    connection: Connection, claimant: str, *, most: int = 100, older_than: float = 0.0
+    connection: Connection,
+    claimant: str,
+    *,
+    most: int = 100,
+    older_than: float = 0.0,
+    strangers: bool = True,
 ) -> Claim:
     """Claims the waiting events of up to `most` opportunities, the longest waiting first. Commits.
 
-    Only those that have waited for `older_than` seconds.
+    Only those that have waited for `older_than` seconds, and none of an opportunity that somebody
+    works on or that was put off. `strangers`: also of opportunities that the mirror does not know.
+    Raises LockNotAvailable (psycopg2) when somebody has a table as a whole.
     """
     with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL lock_timeout = '2s'")
         cursor.execute(
-            f"WITH due AS MATERIALIZED (SELECT id, opportunity_id FROM webhook_events"
-            f" WHERE {_WAITING} AND {_DUE}"
-            " ORDER BY next_attempt_at LIMIT 5000 FOR UPDATE SKIP LOCKED),"
-            " chosen AS (SELECT opportunity_id FROM due GROUP BY 1 ORDER BY min(id)"
-            " LIMIT %(most)s)"
+            "WITH due AS MATERIALIZED (SELECT id, opportunity_id FROM webhook_events"
+            f" WHERE {_WAITING} AND {_DUE} AND opportunity_id IS NOT NULL"
+            " ORDER BY next_attempt_at LIMIT 5000),"
+            " held AS MATERIALIZED (SELECT DISTINCT opportunity_id FROM webhook_events"
+            f" WHERE {_WAITING} AND (NOT {_UNCLAIMED} OR (put_off AND NOT {_TIME_HAS_COME}))),"
+            " chosen AS (SELECT due.opportunity_id, v.id IS NULL OR v.deleted AS is_stranger"
+            " FROM due LEFT JOIN opportunity_versions v ON v.id = due.opportunity_id"
+            " WHERE (%(strangers)s OR NOT (v.id IS NULL OR v.deleted))"
+            " AND due.opportunity_id NOT IN (SELECT opportunity_id FROM held)"
+            " GROUP BY 1, 2 ORDER BY min(due.id) LIMIT %(most)s),"
+            " free AS MATERIALIZED (SELECT e.id, is_stranger FROM webhook_events e"
+            f" JOIN chosen USING (opportunity_id) WHERE {_WAITING} AND {_UNCLAIMED}"
+            " FOR UPDATE OF e SKIP LOCKED)"
             " UPDATE webhook_events e SET claimed_by = %(claimant)s, attempts = attempts + 1,"
-            " claimed_until = clock_timestamp() + %(lease)s"
-            " FROM due JOIN chosen USING (opportunity_id) WHERE e.id = due.id"
-            " RETURNING e.id, e.opportunity_id, e.received_at",
-            {"claimant": claimant, "most": most, "lease": LEASE, "older": older_than},
+            " put_off = false, claimed_until = clock_timestamp() + %(lease)s"
+            " FROM free WHERE e.id = free.id RETURNING e.id, e.opportunity_id, e.action_type,"
+            " e.happened_at, e.received_at, e.waits, is_stranger",
+            {
+                "claimant": claimant,
+                "most": most,
+                "lease": LEASE,
+                "older": older_than,
+                "strangers": strangers,
+            },
         )
         rows = cursor.fetchall()
     connection.commit()
-    return Claim(claimant, {r[0]: r[1] for r in rows}, {r[0]: r[2] for r in rows})
+    return Claim(
+        claimant, [Claimed(*row[:-1]) for row in rows], frozenset(r[1] for r in rows if r[-1])
+    )
 
 
 def settle(connection: Connection, claimed: Claim, opportunities: Iterable[int]) -> int:
-    """Marks the claimed events of `opportunities` as done, and their rows as refreshed. Commits."""
+    """Marks the claimed events of `opportunities` as done, and their rows as refreshed. Commits.
+
+    A row that somebody has locked is not marked: nobody waits for that.
+    """
     wanted = sorted(set(opportunities))
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE webhook_events SET processed_at = clock_timestamp(), claimed_until = NULL,"
             " error = NULL WHERE id = ANY(%s) AND processed_at IS NULL",
-            (claimed.events_of(wanted),),
+            ([event.id for event in claimed.events_of(wanted)],),
         )
         settled = cursor.rowcount
-        # A merge writes rows in another order, and one of the two would be ended.
-        lock_versions(cursor, wanted)
-        cursor.execute(
-            "UPDATE opportunities SET last_webhook_at = clock_timestamp() WHERE id = ANY(%s)",
-            (wanted,),
-        )
     connection.commit()
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = '2s'")
+            # A merge writes rows in another order, and one of the two would be ended.
+            lock_versions(cursor, wanted)
+            cursor.execute(
+                "UPDATE opportunities SET last_webhook_at = clock_timestamp() WHERE id = ANY(%s)",
+                (wanted,),
+            )
+        connection.commit()
+    except psycopg2.errors.LockNotAvailable:
+        connection.rollback()
     return settled
+
+
+def put_off(
+    connection: Connection,
+    claimed: Claim,
+    reasons: Mapping[int, str],
+    *,
+    counted: bool = True,
+    seconds: float | None = None,
+) -> int:
+    """Returns the claimed events of the opportunities in `reasons` to the queue, to wait; how many.
+
+    Such an attempt does not count as one that failed. `counted`: it counts as a wait for Current
+    RMS, of which there are as many as in PATIENCE. `seconds`: until the next attempt, else the
+    longer the more often, or the longer the event has waited. Commits.
+    """
+    events = claimed.events_of(reasons)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE webhook_events e SET claimed_until = NULL, error = n.reason, put_off = true,"
+            " attempts = attempts - 1, waits = waits + %(counted)s::int,"
+            " next_attempt_at = clock_timestamp() + interval '1 s' * coalesce(%(seconds)s::float8,"
+            " CASE WHEN %(counted)s THEN (%(patience)s::int[])[least(waits + 1, %(most)s)] ELSE"
+            " least(greatest(extract(epoch FROM clock_timestamp() - received_at) / 4, 1), 10) END)"
+            " FROM unnest(%(ids)s::bigint[], %(reasons)s::text[]) AS n (id, reason)"
+            " WHERE e.id = n.id AND processed_at IS NULL",
+            {
+                "counted": counted,
+                "seconds": seconds,
+                "patience": list(PATIENCE),
+                "most": len(PATIENCE),
+                "ids": [event.id for event in events],
+                "reasons": [reasons[e.opportunity_id].replace("\x00", "\ufffd") for e in events],
+            },
+        )
+        count = cursor.rowcount
+    connection.commit()
+    return count
 
 
 def give_back(
@@ -194,7 +233,7 @@ def give_back(
                 "blameless": blameless,
                 "most": ATTEMPTS,
                 "longest": 10 if blameless else 300,
-                "ids": claimed.events_of(opportunities),
+                "ids": [event.id for event in claimed.events_of(opportunities)],
             },
         )
         dead = sum(1 for row in cursor.fetchall() if row[0] is not None)
@@ -207,7 +246,8 @@ def replay(connection: Connection, events: Sequence[int] | None = None) -> int:
     ids = None if events is None else [e for e in events if abs(e) < 2**63]
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE webhook_events SET dead_at = NULL, attempts = 0, claimed_until = NULL,"
+            "UPDATE webhook_events SET dead_at = NULL, attempts = 0, waits = 0,"
+            " claimed_until = NULL,"
             " next_attempt_at = clock_timestamp() WHERE dead_at IS NOT NULL"
             " AND (%(ids)s::bigint[] IS NULL OR id = ANY(%(ids)s::bigint[]))",
             {"ids": ids},

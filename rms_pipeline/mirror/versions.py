@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from rms_pipeline.current_rms.payloads import Opportunity, Record
@@ -86,6 +87,23 @@ def _lock_known(cursor: Cursor, ids: list[int]) -> dict[int, Known]:
         fetch = None if is_void else Fetch(asked, answered, updated, deleted)
         known[id_] = Known(fetch, None if fingerprint is None else bytes(fingerprint), deleted)
     return known
+
+
+def held_times(connection: Connection, ids: Sequence[int]) -> dict[int, datetime]:
+    """`updated_at` (UTC) of the records that the live rows of `ids` stand for. Commits.
+
+    Raises LockNotAvailable (psycopg2) when somebody has the table as a whole.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL lock_timeout = '2s'")
+        cursor.execute(
+            "SELECT id, updated_at_rms FROM opportunity_versions WHERE id = ANY(%s)"
+            f" AND NOT deleted AND updated_at_rms IS NOT NULL AND NOT ({IN_THE_FUTURE})",
+            (list(ids),),
+        )
+        found: dict[int, datetime] = dict(cursor.fetchall())
+    connection.commit()
+    return found
 
 
 def note_versions(

@@ -21,8 +21,16 @@ from rms_pipeline.current_rms.errors import (
     Unauthorized,
 )
 from rms_pipeline.current_rms.pacing import Lane
+from rms_pipeline.mirror.absences import (
+    FORGOTTEN_AFTER,
+    absences_of_last_minute,
+    lately_absent,
+    most_a_minute,
+    note_absences,
+)
 from rms_pipeline.mirror.database import Database, DatabaseError, clock_of
-from rms_pipeline.mirror.queue import Claim, claim, give_back, settle
+from rms_pipeline.mirror.queue import PATIENCE, Claim, claim, give_back, put_off, settle
+from rms_pipeline.sync.by_id import Wanted
 from rms_pipeline.sync.refreshing import Refreshed, refresh
 
 logger = logging.getLogger(__name__)
@@ -30,17 +38,30 @@ logger = logging.getLogger(__name__)
 # What says nothing about the event, if the API answers nobody else either: it is tried again for as
 # long as it takes. (An opportunity that is gone is no error here: a list that is not found is.)
 _BLAMELESS = (ApiUnavailable, Unauthorized, Forbidden, Redirected, NotFound)
+_COLLECTION = "opportunities"
+_GONE = "destroy"
+# What these do leaves the opportunity's own `updated_at` where it was.
+_BESIDE_THE_RECORD = frozenset(
+    {"create_item", "update_item", "destroy_item", "discuss", "attach", "detach"}
+)
+# A single record is behind an event for no longer than this many waits, if it is: some events move
+# no time of the record's, and nobody knows them all.
+_WAITS_FOR_CONTENT = 3
+# How long an event waits whose opportunity is unknown, while too many of those are told of.
+_STRANGERS_WAIT = 60.0
 
 
 @dataclass(slots=True)
 class WorkedOff:
-    """What one claim led to: events `settled`, given back (`failed`) and `dead`, opportunities
-    `refreshed`; `received_at` of the settled ones; the last error's text."""
+    """What one claim led to: events `settled`, given back (`failed`) and `dead`, or put off
+    (`waiting`), opportunities `refreshed`; `received_at` of the settled ones; the last error's
+    text."""
 
     claimed: int = 0
     settled: int = 0
     failed: int = 0
     dead: int = 0
+    waiting: int = 0
     opportunities: int = 0
     refreshed: Refreshed = field(default_factory=Refreshed)
     received_at: list[datetime] = field(default_factory=list)
@@ -53,6 +74,7 @@ class WorkedOff:
         self.settled += other.settled
         self.failed += other.failed
         self.dead += other.dead
+        self.waiting += other.waiting
         self.opportunities += other.opportunities
         self.refreshed += other.refreshed
         self.received_at += other.received_at
@@ -67,21 +89,32 @@ def work_off(
     client: CurrentRmsClient,
     run: str,
     *,
+    most: int = 100,
     older_than: float = 0.0,
 ) -> WorkedOff:
-    """Claims up to a hundred opportunities' events, refreshes them in one call, settles them.
+    """Claims the events of up to `most` opportunities, refreshes those, settles them.
 
-    What cannot be refreshed goes back into the queue. Raises psycopg2.Error or DatabaseError when
-    the database fails; the claim then ends by itself at the latest. From then on `client` goes by
-    the database's clock as it is now.
+    What cannot be refreshed goes back into the queue: after a failure, or to wait for Current RMS
+    to have what it tells of, or for a row that somebody has locked. Raises psycopg2.Error or
+    DatabaseError when the database fails; the claim then ends by itself at the latest. From then on
+    `client` goes by the database's clock as it is now.
     """
     done = WorkedOff()
-    claimed = claim(connection, f"{run} {uuid.uuid4()}", older_than=older_than)
+    spare = _spare(connection, client)
+    claimed = claim(
+        connection,
+        f"{run} {uuid.uuid4()}",
+        most=most,
+        older_than=older_than,
+        strangers=spare > 0,
+    )
     done.claimed = len(claimed.events)
     if claimed.events:
         client.now = clock_of(connection)
         try:
-            _work_off(database, connection, client, run, claimed, claimed.opportunities, done)
+            ids = _without_lately_absent(connection, claimed, done)
+            if ids:
+                _work_off(database, connection, client, run, claimed, ids, done)
         except (psycopg2.Error, DatabaseError) as error:
             # Nobody need wait for the lease to end, where the database can still be told so.
             with contextlib.suppress(psycopg2.Error):
@@ -89,6 +122,62 @@ def work_off(
                 give_back(connection, claimed, claimed.opportunities, str(error), blameless=True)
             raise
     return done
+
+
+def _spare(connection: Connection, client: CurrentRmsClient) -> int:
+    """How many more unknown opportunities may be asked for in vain this minute."""
+    most = most_a_minute(client.budget.requests_per_minute)
+    return max(most - absences_of_last_minute(connection, _COLLECTION), 0)
+
+
+def _without_lately_absent(connection: Connection, claimed: Claim, done: WorkedOff) -> list[int]:
+    """The claimed opportunities but for those that Current RMS has just said it has not."""
+    absent = lately_absent(connection, _COLLECTION, claimed.strangers)
+    if absent:
+        destroyed = {e.opportunity_id for e in claimed.events if e.action_type == _GONE}
+        gone = absent.keys() & destroyed
+        if gone:
+            done.settled += settle(connection, claimed, gone)
+            done.received_at += [e.received_at for e in claimed.events_of(gone)]
+        reasons = {
+            i: f"Current RMS had no opportunity {i} at {at:%H:%M:%S} UTC; it is asked again "
+            f"{FORGOTTEN_AFTER.total_seconds() / 60:.0f} minutes after that."
+            for i, at in absent.items()
+            if i not in gone
+        }
+        seconds = FORGOTTEN_AFTER.total_seconds()
+        done.waiting += put_off(connection, claimed, reasons, counted=False, seconds=seconds)
+    return [i for i in claimed.opportunities if i not in absent]
+
+
+def _wanted(claimed: Claim, ids: Sequence[int], spare: int) -> tuple[Wanted, set[int]]:
+    """What the events tell of `ids`, and which of those may not be there yet."""
+    told: dict[int, datetime] = {}
+    destroyed, alive = set(), set()
+    waits: dict[int, int] = {}
+    for event in claimed.events_of(ids):
+        id_ = event.opportunity_id
+        waits[id_] = max(waits.get(id_, 0), event.waits)
+        if event.action_type == _GONE:
+            destroyed.add(id_)
+        elif event.action_type is not None:
+            # Something was done to it, so it was there; of another event nobody knows.
+            alive.add(id_)
+        if (
+            event.action_type != _GONE
+            and event.happened_at is not None
+            and event.action_type not in _BESIDE_THE_RECORD
+        ):
+            told[id_] = max(told.get(id_, event.happened_at), event.happened_at)
+    wanted = Wanted(
+        told=told,
+        # What is gone is in no list; what was behind before is not asked of lists again.
+        singly=destroyed | {i for i, count in waits.items() if count},
+        strangers=claimed.strangers,
+        most_absent=spare,
+    )
+    patient = {i for i in alive - destroyed if waits[i] < len(PATIENCE)}
+    return wanted, patient
 
 
 def _work_off(
@@ -100,8 +189,11 @@ def _work_off(
     ids: Sequence[int],
     done: WorkedOff,
 ) -> None:
+    wanted, patient = _wanted(claimed, ids, _spare(connection, client))
     try:
-        refreshed = refresh(database, client, ids, run, lane=Lane.LIVE)
+        refreshed = refresh(
+            database, client, ids, run, lane=Lane.LIVE, wanted=wanted, patient_with=patient
+        )
     except (psycopg2.Error, DatabaseError):
         raise
     except Exception as error:
@@ -121,10 +213,49 @@ def _work_off(
         done.dead += dead
         done.error, done.blameless = str(error), blameless
         return
-    done.settled += settle(connection, claimed, ids)
-    done.opportunities += len(ids)
-    done.received_at += [claimed.received_at[e] for e in claimed.events_of(ids)]
+    waiting = _put_off(connection, claimed, ids, refreshed, done)
+    settled = [i for i in ids if i not in waiting]
+    note_absences(
+        connection,
+        _COLLECTION,
+        dict.fromkeys(refreshed.absent & claimed.strangers, False)
+        | dict.fromkeys(refreshed.gone & claimed.strangers, True),
+    )
+    done.settled += settle(connection, claimed, settled)
+    done.opportunities += len(settled)
+    done.received_at += [e.received_at for e in claimed.events_of(settled)]
     done.refreshed += refreshed
+
+
+def _put_off(
+    connection: Connection,
+    claimed: Claim,
+    ids: Sequence[int],
+    refreshed: Refreshed,
+    done: WorkedOff,
+) -> set[int]:
+    """Has the events wait whose refresh did not show what they told; of which opportunities."""
+    waits = {i: max(e.waits for e in claimed.events_of([i])) for i in ids}
+    destroyed = {e.opportunity_id for e in claimed.events_of(ids) if e.action_type == _GONE}
+    there = set(ids) - refreshed.absent - refreshed.gone - refreshed.unasked
+    late = {
+        i: f"Current RMS has no opportunity {i} yet; it is asked again." for i in refreshed.absent
+    }
+    late |= {
+        i: f"Current RMS still shows opportunity {i} as it was before; it is asked again."
+        for i in refreshed.outdated | (destroyed & there)
+        if waits[i] < _WAITS_FOR_CONTENT
+    }
+    late = {i: reason for i, reason in late.items() if i not in refreshed.locked}
+    unasked = {
+        i: f"Opportunity {i} is unknown, and Current RMS had none of too many that webhooks told "
+        "of; it is asked for later."
+        for i in refreshed.unasked
+    }
+    done.waiting += put_off(connection, claimed, late)
+    done.waiting += put_off(connection, claimed, refreshed.locked, counted=False)
+    done.waiting += put_off(connection, claimed, unasked, counted=False, seconds=_STRANGERS_WAIT)
+    return late.keys() | refreshed.locked.keys() | unasked.keys()
 
 
 def _would_answer(client: CurrentRmsClient, error: Exception) -> bool:

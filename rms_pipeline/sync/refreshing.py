@@ -1,31 +1,50 @@
 """Refreshing single opportunities: the one way for webhooks, the command and whoever asks."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
-from rms_pipeline.current_rms.client import CurrentRmsClient
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
+from rms_pipeline.current_rms.fields import Fault
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.deletions import move_to_deleted
+from rms_pipeline.mirror.deletions import Removal, move_to_deleted
+from rms_pipeline.mirror.locked_rows import write_what_is_free
 from rms_pipeline.mirror.merge import MergeResult
 from rms_pipeline.mirror.ownership import demand_mirror_of
-from rms_pipeline.sync.by_id import ask_by_id
-from rms_pipeline.sync.storing import store_answer
+from rms_pipeline.mirror.raw_pages import land_page
+from rms_pipeline.mirror.versions import held_times
+from rms_pipeline.sync.by_id import Verdict, Wanted, ask_by_id
+from rms_pipeline.sync.storing import merge_answer, raw_page, read_records
 
 _BECAUSE = "asked for by its id, and Current RMS no longer has it"
+# So many that a person asks for are asked for singly: a list may be seconds behind what that person
+# has just done.
+ASKED_SINGLY = 10
 
 
 @dataclass(slots=True)
 class Refreshed:
     """`result` of the merge; `gone` are ids that the API no longer has, `deleted` the rows that
-    went, `held_back` those that stay because too many would go, `calls` what it cost."""
+    went, `held_back` those that stay because too many would go, `calls` what it cost.
+
+    Of what did not come about: `absent` are ids that the API has not, though that is not taken for
+    the last word; `outdated` came older than events told; `unasked` were not asked for; `locked`
+    says who holds the row that could not be written.
+    """
 
     result: MergeResult = field(default_factory=MergeResult)
     gone: set[int] = field(default_factory=set)
     deleted: int = 0
     held_back: int = 0
     calls: int = 0
+    absent: set[int] = field(default_factory=set)
+    outdated: set[int] = field(default_factory=set)
+    unasked: set[int] = field(default_factory=set)
+    locked: dict[int, str] = field(default_factory=dict)
 
     def __iadd__(self, other: "Refreshed") -> "Refreshed":
         self.result += other.result
@@ -33,6 +52,10 @@ class Refreshed:
         self.deleted += other.deleted
         self.held_back += other.held_back
         self.calls += other.calls
+        self.absent |= other.absent
+        self.outdated |= other.outdated
+        self.unasked |= other.unasked
+        self.locked |= other.locked
         return self
 
 
@@ -43,24 +66,77 @@ def refresh(
     run: str,
     *,
     lane: Lane = Lane.LIVE,
+    wanted: Wanted | None = None,
+    patient_with: Collection[int] = (),
 ) -> Refreshed:
     """Asks for `ids`, a page of them in a call, and merges what comes; who is gone is deleted.
 
-    Gone is what `GET /opportunities/{id}` has answered with 404 or 410.
+    Gone is what `GET /opportunities/{id}` has answered with 404 or 410, but for those of
+    `patient_with`. `wanted` is what events told of them; without it a few are asked for singly, and
+    of more it is tried whether lists are behind. A row that somebody has locked for longer than a
+    second is left, and costs no other.
     """
     done = Refreshed()
     before = client.counts.calls
+    asked = sorted(set(ids))
+    if wanted is None:
+        few = len(asked) <= ASKED_SINGLY
+        wanted = Wanted(singly=asked if few else (), sampled=not few)
     with database.session() as connection:
         # A client that lives long may be of an account that has had to make room.
         demand_mirror_of(connection, client.subdomain)
-        walk = walks.begin_walk(connection, run, walks.REFRESH)
-        for verdict in ask_by_id(client, sorted(set(ids)), lane=lane):
-            for answer in verdict.answers:
-                done.result += store_answer(connection, run, walk.id, "by_id", answer)
-            done.gone |= verdict.gone.keys()
-            removal = move_to_deleted(connection, verdict.gone, _BECAUSE, run)
-            done.deleted += len(removal.gone)
-            done.held_back += len(removal.held)
-        walks.settle_walk(connection, walk.id)
+        wanted = replace(wanted, held=held_times(connection, asked))
+        storing = _Storing(
+            database, connection, run, walks.begin_walk(connection, run, "refresh").id
+        )
+        for verdict in ask_by_id(client, asked, lane=lane, wanted=wanted):
+            storing.store(verdict, done, patient_with)
+        walks.settle_walk(connection, storing.walk)
     done.calls = client.counts.calls - before
     return done
+
+
+class _Storing:
+    def __init__(self, database: Database, connection: Connection, run: str, walk: int) -> None:
+        self.walk = walk
+        self._database, self._connection, self._run = database, connection, run
+
+    def store(self, verdict: Verdict, done: Refreshed, patient_with: Collection[int]) -> None:
+        for answer in verdict.answers:
+            land_page(self._connection, self._run, self.walk, raw_page(answer, "by_id"))
+            is_list = answer.request.partition("?")[0] == "/opportunities"
+            done.locked |= self._merge(answer, verdict.superseded if is_list else set(), done)
+        gone = {i: times for i, times in verdict.gone.items() if i not in patient_with}
+        done.absent |= verdict.gone.keys() - gone.keys()
+        done.locked |= self._delete(gone, done)
+        done.gone |= gone.keys() - done.locked.keys()
+        done.outdated |= verdict.outdated
+        done.unasked |= verdict.unasked
+
+    def _merge(self, answer: ListAnswer, without: set[int], done: Refreshed) -> dict[int, str]:
+        records = read_records(answer)
+        nameless = [r for r in records if isinstance(r, Fault)]
+        named = {r.id: r for r in records if not isinstance(r, Fault) and r.id not in without}
+
+        def write(ids: Sequence[int]) -> MergeResult:
+            return merge_answer(self._connection, self._run, answer, [named[i] for i in ids])
+
+        if nameless:
+            done.result += merge_answer(self._connection, self._run, answer, nameless)
+        results, held = write_what_is_free(self._database, self._connection, sorted(named), write)
+        for result in results:
+            done.result += result
+        return held
+
+    def _delete(
+        self, gone: Mapping[int, tuple[datetime, datetime]], done: Refreshed
+    ) -> dict[int, str]:
+        def write(ids: Sequence[int]) -> Removal:
+            going = {i: gone[i] for i in ids}
+            return move_to_deleted(self._connection, going, _BECAUSE, self._run)
+
+        removals, held = write_what_is_free(self._database, self._connection, sorted(gone), write)
+        for removal in removals:
+            done.deleted += len(removal.gone)
+            done.held_back += len(removal.held)
+        return held

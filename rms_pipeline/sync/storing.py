@@ -156,6 +156,13 @@ def store_answer(
     return merge(connection, run, inside, asked_at=answer.asked_at, answered_at=answer.answered_at)
 
 
+def merge_answer(
+    connection: Connection, run: str, answer: ListAnswer, records: Sequence[Record | Fault]
+) -> MergeResult:
+    """Merges `records`, those of an answer that has landed or some of them."""
+    return merge(connection, run, records, asked_at=answer.asked_at, answered_at=answer.answered_at)
+
+
 def _that_belong(
     connection: Connection, records: Iterable[Record | Fault], window: Window | None
 ) -> tuple[list[Record | Fault], int]:

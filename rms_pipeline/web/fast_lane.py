@@ -1,7 +1,10 @@
 """The fast lane: what a webhook told is refreshed at once, by the service that received it.
 
 It waits for PostgreSQL's word that an event was written, by whomever; gathers for a moment, so that
-a burst becomes one call; and works off the queue. What it leaves behind is for the sensor.
+a burst becomes few calls; and works off the queue. What it leaves behind is for the sensor.
+
+One worker after the other takes a page's worth of opportunities. Only when one takes long, for the
+API or a lock keeps it waiting, does another begin beside it.
 """
 
 import logging
@@ -9,6 +12,7 @@ import select
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 
 import psycopg2
@@ -24,7 +28,13 @@ logger = logging.getLogger(__name__)
 
 # Shorter together than the lease of a claim, which an API that keeps silent may outlast.
 PATIENCE = Patience(connect=5, read=20, answer=25, attempts=2, throttled=20)
-_GATHER, _GATHER_IN_A_BURST, _BURST = 0.03, 0.6, 10
+# At a time; each has two connections to the database while it works.
+WORKERS = 4
+_TAKES_LONG = 1.0
+_GATHER, _BURST = 0.03, 10
+# In a burst each call serves more events the longer they gather, and calls are scarce: until none
+# has come for a moment.
+_GATHER_IN_A_BURST, _QUIET = 0.8, 0.35
 _LOOK_ANYWAY = 1.0
 # While the API serves nobody, each rest is twice as long as the one before, up to this.
 _LONGEST_REST = 10.0
@@ -34,7 +44,7 @@ ClientFactory = Callable[[], AbstractContextManager[CurrentRmsClient]]
 
 
 class FastLane:
-    """A thread that works off the queue until `stop`. `report` is told of every batch."""
+    """Threads that work off the queue until `stop`. `report` is told of every batch."""
 
     def __init__(
         self,
@@ -68,44 +78,79 @@ class FastLane:
                 self._stopped.wait(5)
 
     def _work(self) -> None:
-        with (
-            self._database.session(session=True) as ear,
-            self._database.session() as hand,
-            self._client() as client,
-        ):
+        with self._database.session(session=True) as ear, self._client() as client:
             ear.autocommit = True
             with ear.cursor() as cursor:
                 # Shared: there may be several receivers, and the sensor asks whether one lives.
                 cursor.execute("SELECT pg_advisory_lock_shared(%s)", (lock_key(FAST_LANE_LOCK),))
                 cursor.execute(f"LISTEN {CHANNEL}")
-            rest = _LOOK_ANYWAY
-            while not self._stopped.is_set():
-                last = work_off(self._database, hand, client, RUN)
-                if last.claimed:
-                    now = client.now()
-                    self._note(last, [(now - r).total_seconds() for r in last.received_at])
-                if last.blameless:
-                    # Giving back notifies too, and however much waits, one claim tells enough.
-                    self._stopped.wait(rest)
-                    rest = min(2 * rest, _LONGEST_REST)
-                    continue
-                if last.claimed:
-                    rest = _LOOK_ANYWAY
-                else:
-                    self._wait(ear)
-                burst = last.opportunities >= _BURST
-                self._stopped.wait(_GATHER_IN_A_BURST if burst else _GATHER)
+            hands = _Hands(self._database)
+            # The last to enter, so that no worker is at work when what it needs is closed.
+            with hands, ThreadPoolExecutor(WORKERS, thread_name_prefix="refresh") as pool:
+                self._keep_at_work(ear, pool, lambda: self._turn(hands, client))
 
-    def _wait(self, ear: Connection) -> None:
-        """Until an event is written; and now and then anyway, for attempts that come due."""
-        deadline = time.monotonic() + _LOOK_ANYWAY
+    def _keep_at_work(
+        self, ear: Connection, pool: ThreadPoolExecutor, turn: Callable[[], WorkedOff]
+    ) -> None:
+        busy: set[Future[WorkedOff]] = set()
+        rest = _LOOK_ANYWAY
+        while not self._stopped.is_set():
+            busy.add(pool.submit(turn))
+            ended, busy = wait(busy, _TAKES_LONG, FIRST_COMPLETED)
+            while len(busy) >= WORKERS and not self._stopped.is_set():
+                more, busy = wait(busy, _TAKES_LONG, FIRST_COMPLETED)
+                ended |= more
+            done = [each.result() for each in ended]
+            if any(each.blameless for each in done):
+                # Giving back notifies too, and however much waits, one claim tells enough.
+                self._stopped.wait(rest)
+                rest = min(2 * rest, _LONGEST_REST)
+                continue
+            if any(each.claimed for each in done):
+                rest = _LOOK_ANYWAY
+            elif done:
+                self._listen(ear, _LOOK_ANYWAY)
+            if any(each.opportunities + each.waiting >= _BURST for each in done):
+                self._gather(ear)
+            else:
+                self._stopped.wait(_GATHER)
+
+    def _turn(self, hands: "_Hands", client: CurrentRmsClient) -> WorkedOff:
+        hand = hands.take()
+        try:
+            last = work_off(self._database, hand, client, RUN, most=client.page_size)
+        except BaseException:
+            hand.close()
+            raise
+        hands.give_back(hand)
+        if last.claimed:
+            now = client.now()
+            self._note(last, [(now - r).total_seconds() for r in last.received_at])
+        return last
+
+    def _listen(self, ear: Connection, seconds: float) -> bool:
+        """Until an event is written, whether one was; and now and then anyway, for attempts that
+        come due."""
+        deadline = time.monotonic() + seconds
         while not ear.notifies and not self._stopped.is_set():
             left = deadline - time.monotonic()
             if left <= 0:
-                return
+                return False
             select.select([ear], [], [], min(left, 0.5))
             ear.poll()
         ear.notifies.clear()
+        return True
+
+    def _gather(self, ear: Connection) -> None:
+        """Until no event has come for a moment, but not for long."""
+        deadline = time.monotonic() + _GATHER_IN_A_BURST
+        ear.poll()
+        ear.notifies.clear()
+        while (left := deadline - time.monotonic()) > 0 and not self._stopped.is_set():
+            if not self._listen(ear, min(left, _QUIET)):
+                return
+            # A notification for each event need not be looked at one by one.
+            self._stopped.wait(min(max(left, 0.0), 0.05))
 
     def _note(self, done: WorkedOff, seconds: list[float]) -> None:
         self._metrics.refreshed.inc(done.opportunities)
@@ -116,3 +161,28 @@ class FastLane:
         if done.error:
             logger.warning("Fast lane: %d events went back: %s", done.failed, done.error)
         self._report(done)
+
+
+class _Hands:
+    """The workers' connections, each used by one at a time and kept for the next."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._idle: list[Connection] = []
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        for connection in self._idle:
+            connection.close()
+
+    def take(self) -> Connection:
+        """One that nobody uses."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._database.connect()
+
+    def give_back(self, connection: Connection) -> None:
+        self._idle.append(connection)

@@ -8,24 +8,25 @@ import time
 from collections.abc import Sequence
 from typing import Any, cast
 
-import msgspec
 import psycopg2
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
+from psycopg2.extensions import connection as Connection  # noqa: N812
 from pydantic import BaseModel, SecretStr
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
 
-from rms_pipeline.current_rms.lenient import storable_json
+from rms_pipeline.current_rms.deliveries import BIGINT_MAX, Delivered, NotADelivery, read_delivery
 from rms_pipeline.mirror.database import Database, DatabaseError
+from rms_pipeline.mirror.intake import MOST_KEPT, Intake
 from rms_pipeline.mirror.queue import Event, store_event
 from rms_pipeline.sessions import matches
 from rms_pipeline.web.metrics import Metrics
 from rms_pipeline.web.refusals import RETRY_SECONDS, Refused
 
 MOST_BYTES = 8 * 1024 * 1024
-_BIGINT_MAX = 2**63 - 1
+_TOO_MUCH_SECONDS = 60
 
 _EXAMPLE = {
     "action": {
@@ -45,50 +46,32 @@ class Acknowledged(BaseModel):
     message: str
 
 
-class _Shape(msgspec.Struct, frozen=True):
-    action: dict[str, Any]
+class _TooMuch(Exception):
+    """More came than is kept; the text says of what."""
 
 
-class NotAnEvent(ValueError):
-    """The body is no webhook delivery; the text says why."""
-
-
-def parse_event(body: bytes) -> Event:
-    """Raises NotAnEvent when `body` is not JSON with a whole-number `action.subject_id`."""
-    payload = storable_json(body)
-    try:
-        action = msgspec.json.decode(payload, type=_Shape).action
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise NotAnEvent(
-            f'The body is not JSON of the form {{"action": {{...}}}}: {error}'
-        ) from None
-    subject = _whole(action.get("subject_id"))
-    if subject is None:
-        raise NotAnEvent("action.subject_id is not a whole number.")
-    kind = _text(action.get("subject_type"))
-    member = action.get("member")
-    name = member.get("name") if isinstance(member, dict) else None
-    return Event(
-        action_id=_whole(action.get("id")),
-        action_type=_text(action.get("action_type")),
-        subject_type=kind,
-        opportunity_id=subject if kind == "Opportunity" else None,
-        member_id=_whole(action.get("member_id")),
-        member_name=_text(name),
-        payload=payload,
+def _keep(connection: Connection, delivered: Delivered, intake: Intake) -> tuple[int, bool]:
+    """Keeps what was delivered; its id, and whether it is new. Raises _TooMuch."""
+    if reason := intake.refusal(connection, delivered.opportunity_id):
+        raise _TooMuch(reason)
+    whole = len(delivered.payload) <= MOST_KEPT and intake.keeps_bodies
+    kept = delivered.payload if whole else delivered.shortened()
+    intake.note_kept(len(kept))
+    return store_event(
+        connection,
+        Event(
+            action_id=delivered.action_id,
+            action_type=delivered.action_type,
+            subject_type=delivered.subject_type,
+            opportunity_id=delivered.opportunity_id,
+            member_id=delivered.member_id,
+            member_name=delivered.member_name,
+            happened_at=delivered.happened_at,
+            payload=delivered.payload,
+            kept=kept,
+            because=delivered.because,
+        ),
     )
-
-
-def _whole(value: object) -> int | None:
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 19:
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _BIGINT_MAX:
-        return None
-    return value
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
 
 
 def receiver(database: Database, tokens: Sequence[SecretStr], metrics: Metrics) -> APIRouter:
@@ -96,14 +79,16 @@ def receiver(database: Database, tokens: Sequence[SecretStr], metrics: Metrics) 
     router = APIRouter(tags=["webhook"])
     pool: QueuePool = QueuePool(cast(Any, database.connect), pool_size=8, max_overflow=0, timeout=5)
 
-    def store(event: Event) -> tuple[int, bool]:
+    intake = Intake()
+
+    def store(delivered: Delivered) -> tuple[int, bool]:
         # A restarted server has forgotten all of the pool's connections. Where it is down no new
         # one can be had, and that ends this at once.
         for stale in range(pool.size() + 1):
             connection = None
             try:
                 connection = pool.connect()
-                return store_event(connection.dbapi_connection, event)  # type: ignore[arg-type]
+                return _keep(cast(Connection, connection.dbapi_connection), delivered, intake)
             except (psycopg2.OperationalError, psycopg2.InterfaceError):
                 if connection is not None:
                     connection.invalidate()
@@ -126,11 +111,17 @@ def receiver(database: Database, tokens: Sequence[SecretStr], metrics: Metrics) 
                 )
             body = await _read(request)
             try:
-                event = parse_event(body)
-            except NotAnEvent as error:
+                event = read_delivery(body)
+            except NotADelivery as error:
                 raise HTTPException(400, str(error)) from None
             try:
                 id_, new = await run_in_threadpool(store, event)
+            except _TooMuch as error:
+                raise HTTPException(
+                    429,
+                    f"{error} This one is not kept; deliver it again.",
+                    headers={"Retry-After": str(_TOO_MUCH_SECONDS)},
+                ) from None
             except psycopg2.DataError as error:
                 reason = str(error).splitlines()[0]
                 raise HTTPException(400, f"PostgreSQL cannot keep this body: {reason}") from None
@@ -147,7 +138,7 @@ def receiver(database: Database, tokens: Sequence[SecretStr], metrics: Metrics) 
         metrics.acknowledged.observe(time.monotonic() - began)
         message = "Stored." if new else "Stored before."
         if event.opportunity_id is None:
-            message += " Its subject is no opportunity, so nothing is refreshed."
+            message += f" Nothing is refreshed, for it tells of no opportunity: {event.because}."
         return JSONResponse({"success": True, "eventId": id_, "message": message})
 
     documented: dict[str, Any] = {
@@ -158,6 +149,7 @@ def receiver(database: Database, tokens: Sequence[SecretStr], metrics: Metrics) 
             413: {"model": Refused, "description": "More than 8 MiB."},
             # In place of FastAPI's own description, whose shape nothing here answers with.
             422: {"model": Refused, "description": "A parameter is not what is taken."},
+            429: {"model": Refused, "description": "More came than is kept; deliver again."},
             503: {"model": Refused, "description": "The database is down; deliver again."},
         },
         "openapi_extra": {
@@ -177,7 +169,7 @@ def receiver(database: Database, tokens: Sequence[SecretStr], metrics: Metrics) 
                                         "subject_id": {
                                             "type": "integer",
                                             "minimum": 0,
-                                            "maximum": _BIGINT_MAX,
+                                            "maximum": BIGINT_MAX,
                                         },
                                         "subject_type": {"type": "string"},
                                         "action_type": {"type": "string"},

@@ -224,7 +224,7 @@ def test_merges_that_share_new_and_known_ids_never_wait_for_one_another_in_a_cir
 
 
 def settle_both(connection: Connection) -> None:
-    settle(connection, Claim("lane", {}, {}), [1, 9])
+    settle(connection, Claim("lane", ()), [1, 9])
 
 
 def hold_both(connection: Connection) -> None:

@@ -7,6 +7,7 @@ import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel, SecretStr
 
+from rms_pipeline.current_rms.deliveries import read_delivery
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.settings import load_settings
 from rms_pipeline.web import sync_models
@@ -14,7 +15,6 @@ from rms_pipeline.web.access import Access
 from rms_pipeline.web.app import create_app
 from rms_pipeline.web.launching import Launcher
 from rms_pipeline.web.metrics import Metrics
-from rms_pipeline.web.receiver import parse_event
 
 EXAMPLES = [
     (model, extra["example"])
@@ -71,5 +71,5 @@ def test_every_refusal_is_described_as_it_is_answered(description: dict[str, Any
 def test_the_example_of_a_webhook_is_one(description: dict[str, Any]) -> None:
     for path in ("/api/webhook/{token}", "/api/webhook"):
         body = description["paths"][path]["post"]["requestBody"]["content"]["application/json"]
-        event = parse_event(str(body["example"]).replace("'", '"').encode())
+        event = read_delivery(str(body["example"]).replace("'", '"').encode())
         assert (event.action_type, event.opportunity_id) == ("update", 1234)

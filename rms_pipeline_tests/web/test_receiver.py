@@ -4,6 +4,7 @@ import collections
 import itertools
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg2
@@ -13,6 +14,8 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rms_pipeline.mirror import intake
+from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.web.conftest import API_TOKEN, BEARER, WEBHOOK_TOKEN, Web, delivery
 
 Serve = Callable[..., Web]
@@ -40,6 +43,144 @@ def test_a_repeat_of_an_action_is_acknowledged_and_kept_once(serve: Serve) -> No
     assert (first.status_code, second.status_code) == (200, 200)
     assert first.json()["eventId"] == second.json()["eventId"]
     assert web.query("SELECT count(*) FROM webhook_events") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"subject_id": 2},
+        {"action_type": "mark_as_lost"},
+        {"created_at": "2026-11-20T10:00:02.000Z"},
+        {"member": {"id": 8, "name": "Somebody else"}},
+        {"subject_type": "Invoice"},
+    ],
+)
+def test_the_same_id_with_another_subject_or_content_is_another_event(
+    serve: Serve, other: dict[str, Any]
+) -> None:
+    web = serve(fast_lane=False)
+    first = delivery(5, 1)
+    changed = delivery(5, other.pop("subject_id", 1), **other)
+    messages = [web.post(body).json()["message"][:7] for body in (first, changed, first, changed)]
+    assert messages == ["Stored.", "Stored.", "Stored ", "Stored "]
+    assert web.query("SELECT count(*) FROM webhook_events") == [(2,)]
+
+
+def test_a_repeat_is_known_however_it_is_written_and_whichever_of_many_comes_first(
+    serve: Serve,
+) -> None:
+    web = serve(fast_lane=False)
+    body = delivery(5, 1, name="Gala, é", price=1.50)
+    turned = {"action": dict(reversed(body["action"].items()))}
+    bodies = [
+        json.dumps(body).encode(),
+        json.dumps(turned, ensure_ascii=False, indent=1).encode(),
+    ] * 8
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(web.post, bodies))
+    assert {a.status_code for a in answers} == {200}
+    assert len({a.json()["eventId"] for a in answers}) == 1
+    assert sum(a.json()["message"] == "Stored." for a in answers) == 1
+
+
+def test_repeats_of_a_body_too_long_to_keep_are_known_and_its_short_fields_are_kept(
+    serve: Serve,
+) -> None:
+    web = serve(fast_lane=False)
+    body = delivery(5, 1, description="x" * 3_000_000)
+    other = delivery(5, 1, description="x" * 2_999_999 + "y")
+    assert [web.post(b).json()["message"] for b in (body, body, other)] == [
+        *("Stored.", "Stored before.", "Stored.")
+    ]
+    kept = web.query(
+        "SELECT pg_column_size(raw_payload), raw_payload -> 'action' ->> 'subject_id',"
+        " raw_payload ->> 'shortened' FROM webhook_events ORDER BY id LIMIT 1"
+    )[0]
+    assert kept[0] < 1_000
+    assert kept[1] == "1"
+    assert "bytes" in kept[2]
+
+
+def test_more_than_people_can_do_in_a_minute_is_refused_for_now(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "MOST_A_MINUTE", 3)
+    web = serve(fast_lane=False)
+    codes = [web.post(delivery(n, 1)).status_code for n in range(5)]
+    assert codes == [200, 200, 200, 429, 429]
+    answer = web.post(delivery(9, 1))
+    assert int(answer.headers["Retry-After"]) > 0
+    assert "within a minute" in answer.json()["error"]
+    assert web.query("SELECT count(*) FROM webhook_events") == [(3,)]
+
+
+def test_unknown_opportunities_fill_their_part_of_the_queue_and_known_ones_come_in(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "MOST_STRANGERS", 2)
+    monkeypatch.setattr(intake, "_MEASURED_EVERY", 0.0)
+    web = serve(fast_lane=False)
+    query(web.database, "INSERT INTO opportunity_versions (id) VALUES (7)")
+    codes = [web.post(delivery(n, n)).status_code for n in range(1, 9)]
+    assert codes == [200, 200, 429, 429, 429, 429, 200, 429]
+
+
+def test_beyond_so_many_bytes_a_minute_only_short_fields_are_kept(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "MOST_BYTES_A_MINUTE", 50_000)
+    web = serve(fast_lane=False)
+    for n in range(6):
+        assert web.post(delivery(n, 1, description="x" * 20_000)).status_code == 200
+    kept = web.query("SELECT length(raw_payload -> 'action' ->> 'description') FROM webhook_events")
+    assert sum(row[0] is not None for row in kept) == 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "opportunity"),
+    [
+        ({}, 37),
+        ({"subject_type": "opportunity"}, 37),
+        ({"subject_type": " OPPORTUNITY "}, 37),
+        ({"subject_type": "Opportunities"}, 37),
+        ({"subject_type": "CurrentRms::Opportunity"}, 37),
+        ({"subject_type": None}, 37),
+        ({"subject_type": ""}, 37),
+        ({"subject_type": 5}, 37),
+        ({"subject_id": "37"}, 37),
+        ({"subject_id": " 37 "}, 37),
+        ({"subject_id": 37.0}, 37),
+        ({"subject_type": "OpportunityItem", "source_type": "Opportunity", "source_id": 4}, 4),
+        ({"subject_type": "opportunity_item", "source_type": "opportunity", "source_id": "4"}, 4),
+        ({"subject_type": "Opportunity Item", "opportunity_id": 4}, 4),
+        ({"subject_type": "OpportunityItem", "subject": {"opportunity_id": "4"}}, 4),
+        ({"subject_type": "Attachment", "source_type": "Opportunity", "source_id": 4}, 4),
+        ({"subject_type": "OpportunityItem"}, None),
+        ({"subject_type": "OpportunityItem", "source_type": "Member", "source_id": 4}, None),
+        ({"subject_type": "Invoice"}, None),
+        ({"subject_type": "Member"}, None),
+    ],
+)
+def test_whatever_may_be_an_opportunity_is_refreshed(
+    web: Web, fields: dict[str, Any], opportunity: int | None
+) -> None:
+    body = delivery(1, 37)
+    body["action"] |= fields
+    assert web.post(body).status_code == 200
+    kept = web.query("SELECT opportunity_id, processed_at IS NULL, error FROM webhook_events")
+    assert kept[0][:2] == (opportunity, opportunity is not None)
+    if opportunity is None:
+        assert fields["subject_type"] in kept[0][2]
+    else:
+        assert kept[0][2] is None
+
+
+def test_an_event_without_a_subject_type_is_refreshed(web: Web) -> None:
+    body = delivery(1, 37, action_type="Opportunity_Update")
+    del body["action"]["subject_type"]
+    web.post(body)
+    kept = web.query("SELECT opportunity_id, action_type, happened_at FROM webhook_events")
+    assert kept == [(37, "update", None)]
 
 
 def test_the_token_may_come_as_a_parameter(serve: Serve) -> None:

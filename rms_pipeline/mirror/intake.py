@@ -1,0 +1,119 @@
+"""How much webhooks may bring: whoever knows their address must not be able to fill the disk.
+
+The bounds lie far above what an account's people do, bulk edits included. What is refused is
+delivered again by Current RMS, over some 13 hours.
+"""
+
+import threading
+import time
+from dataclasses import dataclass
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+MOST_A_MINUTE = 20_000
+MOST_A_DAY = 500_000
+# Waiting events of opportunities that the mirror does not know.
+MOST_STRANGERS = 4_000
+# Bytes of a body that are kept; of a longer one its short fields. Real ones have a few hundred.
+MOST_KEPT = 64 * 1024
+# Of all bodies of a minute. Beyond that only short fields are kept.
+MOST_BYTES_A_MINUTE = 32 * 1024 * 1024
+_MEASURED_EVERY, _DAY_MEASURED_EVERY = 1.0, 60.0
+
+
+@dataclass(slots=True)
+class Brought:
+    """What webhooks brought: events and kept bytes of the last minute, events of the last day, and
+    events that wait though the mirror does not know their opportunity."""
+
+    minute: int = 0
+    bytes: int = 0
+    day: int = 0
+    strangers: int = 0
+
+    @property
+    def refusal(self) -> str | None:
+        """Why no more is taken now, None when it is."""
+        if self.minute >= MOST_A_MINUTE:
+            return f"More than {MOST_A_MINUTE:,} webhook events came within a minute."
+        if self.day >= MOST_A_DAY:
+            return f"More than {MOST_A_DAY:,} webhook events came within a day."
+        return None
+
+
+def brought(connection: Connection, *, day: bool = True) -> Brought:
+    """What webhooks brought lately; without the day's count unless asked for. Commits."""
+    found = Brought()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*), coalesce(sum(size_bytes), 0)::bigint FROM webhook_events"
+            " WHERE received_at > clock_timestamp() - interval '1 min'"
+        )
+        found.minute, found.bytes = cursor.fetchone() or (0, 0)
+        cursor.execute(
+            "SELECT count(*) FROM webhook_events e"
+            " LEFT JOIN opportunity_versions v ON v.id = e.opportunity_id"
+            " WHERE processed_at IS NULL AND dead_at IS NULL AND (v.id IS NULL OR v.deleted)"
+        )
+        (found.strangers,) = cursor.fetchone() or (0,)
+        if day:
+            cursor.execute(
+                "SELECT count(*) FROM webhook_events"
+                " WHERE received_at > clock_timestamp() - interval '1 day'"
+            )
+            (found.day,) = cursor.fetchone() or (0,)
+    connection.commit()
+    return found
+
+
+class Intake:
+    """Whether one more event may come in. Safe to share between threads; counts all receivers'."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._brought = Brought()
+        self._measured_at = self._day_measured_at = -_DAY_MEASURED_EVERY
+
+    def refusal(self, connection: Connection, opportunity: int | None) -> str | None:
+        """Why an event of `opportunity` is not taken now, None when it is: it is then counted."""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._measured_at >= _MEASURED_EVERY:
+                day = now - self._day_measured_at >= _DAY_MEASURED_EVERY
+                before = self._brought.day
+                self._brought = brought(connection, day=day)
+                self._measured_at = now
+                if day:
+                    self._day_measured_at = now
+                else:
+                    self._brought.day = before
+            found = self._brought
+            reason = found.refusal
+            crowded = found.strangers >= MOST_STRANGERS and opportunity is not None
+            if reason is None and crowded and not _is_known(connection, opportunity):
+                return f"{found.strangers:,} events of unknown opportunities wait already."
+            if reason is None:
+                found.minute += 1
+                found.day += 1
+            return reason
+
+    @property
+    def keeps_bodies(self) -> bool:
+        """Whether whole bodies are kept now."""
+        return self._brought.bytes < MOST_BYTES_A_MINUTE
+
+    def note_kept(self, size: int) -> None:
+        """Counts what was kept of a body."""
+        with self._lock:
+            self._brought.bytes += size
+
+
+def _is_known(connection: Connection, opportunity: int | None) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM opportunity_versions WHERE id = %s AND NOT deleted)",
+            (opportunity,),
+        )
+        row = cursor.fetchone()
+    connection.commit()
+    return bool(row and row[0])

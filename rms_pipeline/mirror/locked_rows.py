@@ -1,0 +1,152 @@
+"""Rows that somebody else has locked: which, who holds them, and writing without waiting for long.
+
+A lock may be held by a transaction that somebody forgot to end. Whoever writes a few rows waits a
+second for it, and then says which process has to end its transaction.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import psycopg2
+from psycopg2.errors import LockNotAvailable
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from rms_pipeline.mirror.database import Database, DatabaseError
+
+T = TypeVar("T")
+# Longer than a merge of a page holds its rows.
+WAIT_SECONDS = 1.0
+_TABLES = ("opportunity_versions", "opportunities")
+
+
+def write_what_is_free(
+    database: Database,
+    connection: Connection,
+    ids: Sequence[int],
+    write: Callable[[Sequence[int]], T],
+) -> tuple[list[T], dict[int, str]]:
+    """Has `write` write the rows of `ids`, together as far as nobody else has them locked.
+
+    `write` is told which; it begins in a transaction that waits for no lock longer than
+    WAIT_SECONDS, and commits. Returns what it returned, and for each id that could not be written
+    who holds its row.
+    """
+    done: list[T] = []
+    held: dict[int, str] = {}
+    deadline = WAIT_SECONDS
+    if not ids:
+        return done, held
+    try:
+        locked = _locked(connection, ids)
+    except LockNotAvailable:
+        connection.rollback()
+        # The table as a whole, or something that no row shows.
+        return _halving(database, connection, ids, write, deadline)
+    free = [i for i in ids if i not in locked]
+    if free:
+        written, waits = _halving(database, connection, free, write, deadline)
+        done += written
+        held |= waits
+    for id_ in sorted(locked):
+        written, waits = _halving(database, connection, [id_], write, deadline)
+        done += written
+        held |= waits
+        if waits:
+            # It was waited for; the next of them must not wait as long again.
+            deadline = 0.05
+    return done, held
+
+
+def _halving(
+    database: Database,
+    connection: Connection,
+    ids: Sequence[int],
+    write: Callable[[Sequence[int]], T],
+    seconds: float,
+) -> tuple[list[T], dict[int, str]]:
+    with _watching(database, connection, seconds) as holder:
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SET LOCAL lock_timeout = %s", (f"{int(seconds * 1000)}ms",))
+            return [write(ids)], {}
+        except LockNotAvailable:
+            connection.rollback()
+    reason = f"Its row is locked by {holder()}; it is tried again until that transaction ends."
+    if len(ids) == 1 or _is_table_locked(connection):
+        return [], dict.fromkeys(ids, reason)
+    half = len(ids) // 2
+    done, held = _halving(database, connection, ids[:half], write, seconds)
+    rest, more = _halving(database, connection, ids[half:], write, seconds)
+    return done + rest, held | more
+
+
+def _locked(connection: Connection, ids: Sequence[int]) -> set[int]:
+    """Those of `ids` of which a row is locked now. Ends the transaction, and with it its locks."""
+    found: set[int] = set()
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL lock_timeout = '50ms'")
+        for table in _TABLES:
+            cursor.execute(f"SELECT id FROM {table} WHERE id = ANY(%s)", (list(ids),))
+            there = {row[0] for row in cursor.fetchall()}
+            cursor.execute(
+                f"SELECT id FROM {table} WHERE id = ANY(%s) FOR UPDATE SKIP LOCKED", (list(ids),)
+            )
+            found |= there - {row[0] for row in cursor.fetchall()}
+    connection.rollback()
+    return found
+
+
+def _is_table_locked(connection: Connection) -> bool:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = '50ms'")
+            cursor.execute(f"LOCK TABLE {', '.join(_TABLES)} IN ROW EXCLUSIVE MODE")
+    except LockNotAvailable:
+        return True
+    finally:
+        connection.rollback()
+    return False
+
+
+@contextmanager
+def _watching(
+    database: Database, connection: Connection, seconds: float
+) -> Iterator[Callable[[], str]]:
+    """Looks who blocks `connection` when it has waited for most of `seconds`; tells afterwards."""
+    pid = connection.info.backend_pid
+    found: list[str] = []
+
+    def look() -> None:
+        try:
+            with database.session() as other, other.cursor() as cursor:
+                cursor.execute(
+                    "SELECT pid, usename, application_name, state, round(extract(epoch FROM"
+                    " clock_timestamp() - xact_start)) FROM pg_stat_activity"
+                    " WHERE pid = ANY(pg_blocking_pids(%s)) ORDER BY xact_start LIMIT 3",
+                    (pid,),
+                )
+                for process, user, program, state, age in cursor.fetchall():
+                    of = f" ({program})" if program else ""
+                    since = "" if age is None else f", its transaction open for {age:.0f} s"
+                    found.append(
+                        f"PostgreSQL's process {process} of user {user or 'unknown'}{of}, "
+                        f"{state or 'at work'}{since}"
+                    )
+        except (psycopg2.Error, DatabaseError):
+            # It would only have been nice to know.
+            pass
+
+    timer = threading.Timer(seconds * 0.6, look)
+    timer.daemon = True
+    timer.start()
+
+    def holder() -> str:
+        timer.join()
+        return " and ".join(found) or "another transaction"
+
+    try:
+        yield holder
+    finally:
+        timer.cancel()
