@@ -263,6 +263,13 @@ MUTANTS = (
     ),
     Mutant(
         "budget",
+        "a slot may lie as far off as a wrong clock put it",
+        "least(slot, now + step + interval '7 s')",
+        "slot",
+        ("mirror/test_budget_by_clock.py", BUDGET),
+    ),
+    Mutant(
+        "budget",
         "a clock that was set back makes a pause longer",
         "least(paused_until - back, now",
         "least(paused_until, now",
