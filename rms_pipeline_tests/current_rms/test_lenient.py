@@ -203,6 +203,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(), JSON))
 def test_what_is_good_json_is_split_as_the_strict_parser_splits_it(value: dict[str, Any]) -> None:
     body = json.dumps(value, ensure_ascii=False).encode(errors="replace")
@@ -227,6 +228,7 @@ def test_no_bytes_whatever_raise_anything_but_a_refusal(noise: bytes) -> None:
                 json.loads(found.data)
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(), JSON))
 def test_mending_what_is_sound_changes_nothing(value: dict[str, Any]) -> None:
     clean = json.loads(json.dumps(value).replace("\\u0000", "").replace("\\ud", "\\u0d"))

@@ -72,6 +72,7 @@ def budget_by(clock: Clock, database: Database, limit: int) -> SharedBudget:
     return budget
 
 
+@pytest.mark.slow
 def test_the_limit_is_used_and_never_exceeded_in_any_minute_of_four(
     emptied: Database, clock: Clock
 ) -> None:

@@ -186,6 +186,7 @@ def test_two_merges_of_the_same_rows_at_once_end_as_one_after_the_other(
     assert fetch_all(database, "SELECT DISTINCT subject FROM opportunities") == [("asked at 95",)]
 
 
+@pytest.mark.slow
 def test_merges_that_share_new_and_known_ids_never_wait_for_one_another_in_a_circle(
     database: Database,
 ) -> None:

@@ -143,6 +143,7 @@ def test_items_are_edited_and_deleted_over_http(sandbox: SandboxServer) -> None:
     assert ask(sandbox, "/opportunities/1/opportunity_items").status_code == 404
 
 
+@pytest.mark.slow
 def test_items_of_the_whole_account_come_filtered_unfiltered_or_not_at_all(
     sandbox: SandboxServer,
 ) -> None:

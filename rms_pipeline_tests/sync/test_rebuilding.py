@@ -123,6 +123,7 @@ def test_killed_between_batches_and_run_again_it_ends_right(
     assert mirror.rows() == before
 
 
+@pytest.mark.slow
 def test_a_full_sync_and_a_rebuild_at_once_end_equal_to_the_api(mirror_of: MakeMirror) -> None:
     mirror = mirror_of(Store(900))
     mirror.full_sync()

@@ -181,6 +181,7 @@ def test_a_deleted_opportunity_moves_to_deleted_opportunities(
     assert done.settled.calls == 1 + len(gone) + 5
 
 
+@pytest.mark.slow
 def test_a_walk_that_was_cut_short_deletes_nothing(mirror_of: MakeMirror) -> None:
     mirror = mirror_of(Store(1_500))
     mirror.full_sync()
@@ -330,6 +331,7 @@ SHIFTING = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("switches", SHIFTING)
 def test_rows_that_shift_between_pages_are_neither_missed_nor_counted_twice(
     mirror_of: MakeMirror, switches: Switches
@@ -401,6 +403,7 @@ def test_an_older_page_does_not_overwrite_a_refresh(mirror_of: MakeMirror) -> No
     assert mirror.rows()[id_]["name"] == "Newer"
 
 
+@pytest.mark.slow
 def test_a_living_account_is_mirrored_exactly_once_it_rests(mirror_of: MakeMirror) -> None:
     mirror = mirror_of(Store(1_200))
     churn = Churn(mirror.store, seed=7)
