@@ -1,4 +1,4 @@
-"""The sandbox for benchmarks: `api_server.py ROWS LATENCY_SECONDS REQUESTS_PER_MINUTE`.
+"""The sandbox for benchmarks: `api_server.py ROWS LATENCY_SECONDS REQUESTS_PER_MINUTE [PER_PAGE]`.
 
 It must not be what is measured, so each record is rendered once, before the first call, and kept in
 memory. Prints a line of JSON with its URL and the average size of a record in bytes, then answers
@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline.sandbox import SandboxServer, Store, Switches
 from rms_pipeline.sandbox.records import LISTED
 
 
@@ -42,8 +42,12 @@ class Calls:
 
 def main() -> None:
     rows, latency, limit = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+    # The figures are of a hundred a page, which accounts gave until June 2026.
+    switches = Switches(max_per_page=int(sys.argv[4]) if len(sys.argv) > 4 else 100)
     store, calls = RenderedStore(rows), Calls()
-    with SandboxServer(store, latency_ms=latency * 1000, requests_per_minute=limit) as server:
+    with SandboxServer(
+        store, switches=switches, latency_ms=latency * 1000, requests_per_minute=limit
+    ) as server:
         server.before_request = calls.note
         _say({"url": server.url, "average_bytes": store.average_bytes})
         for line in sys.stdin:
