@@ -1,24 +1,26 @@
 """One sync in this process, recorded in Dagster's history like any other run."""
 
+import contextlib
 import json
 import signal
 import sys
 import threading
 import uuid
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import Any
 
 import dagster as dg
 from rich.console import Console
 
 from rms_pipeline.definitions import build_defs
+from rms_pipeline.defs.failures import in_words
 from rms_pipeline.defs.instance_storage import demand_history_here
 from rms_pipeline.defs.run_lock import fail_dead_runs
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.history import Sync, find_sync, outcome, run_error
+from rms_pipeline.mirror.postgres_errors import postgres_error_in
 from rms_pipeline.mirror.run_workers import announced
 from rms_pipeline.progress_bar import sync_progress
 from rms_pipeline.settings import settings
@@ -72,6 +74,8 @@ def _run(
 ) -> tuple[str, dg.ExecuteInProcessResult]:
     """The run's id, and its result whether or not it succeeded. A terminal shows its progress."""
     signal.signal(signal.SIGTERM, _interrupt)
+    work = "rebuild" if job_name == "rebuild" else "sync"
+    failed = RebuildFailed if work == "rebuild" else SyncFailed
     with dg.DagsterInstance.get() as instance:
         demand_history_here(instance)
         fail_dead_runs(database, instance)
@@ -82,16 +86,39 @@ def _run(
             # Before Dagster knows of the run: killed in between, it must not count as starting.
             with (
                 announced(database, run_id),
-                sync_progress(database, run_id, watched) if watched else nullcontext(),
+                sync_progress(database, run_id, watched) if watched else contextlib.nullcontext(),
             ):
                 return run_id, _execute(job, instance, run_id, ops)
         except KeyboardInterrupt:
             _note_interrupted(instance, run_id)
-            work = "rebuild" if job_name == "rebuild" else "sync"
-            failed = RebuildFailed if work == "rebuild" else SyncFailed
             raise failed(
                 f"Interrupted. What was stored is whole; run the {work} again to complete it."
             ) from None
+        except Exception as error:
+            # Dagster could not write down what went on; nor, most likely, how it ended. Then
+            # whoever is next ends the run.
+            if (cause := postgres_error_in(error)) is None:
+                raise
+            said = in_words(cause, work)
+            with contextlib.suppress(Exception):
+                if (run := instance.get_run_by_id(run_id)) is not None and not run.is_finished:
+                    instance.report_run_failed(run, said)
+            raise failed(said) from None
+
+
+def print_failure(sync_type: str, error: RmsPipelineError) -> None:
+    """`print_json` for a sync of which there is no history, or that did not begin."""
+    answer = {
+        "success": False,
+        "syncId": None,
+        "syncType": sync_type,
+        "recordsSynced": 0,
+        "recordsFailed": 0,
+        "duration": 0.0,
+        "error": str(error),
+    }
+    json.dump(answer, sys.stdout)
+    sys.stdout.write("\n")
 
 
 def print_json(sync: Sync) -> None:

@@ -1,11 +1,14 @@
 """`rms-pipeline sync` and `refresh`: one run here and now."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rms_pipeline.console import announce_sandbox, err, out, prepare
 from rms_pipeline.errors import RmsPipelineError
+
+if TYPE_CHECKING:
+    from rms_pipeline.mirror.history import Sync
 
 sync_app = typer.Typer(no_args_is_help=True, help="Run one sync here and now.")
 
@@ -45,11 +48,7 @@ def sync_incremental(as_json: AsJson = False) -> None:
 def _sync(job: str, as_json: bool, ops: dict[str, dict[str, Any]]) -> None:
     current = prepare(instance=True)
     announce_sandbox(current)
-    from rms_pipeline.foreground import print_json, run_sync
-
-    sync = run_sync(job, as_json=as_json, console=err, ops=ops)
-    if as_json:
-        print_json(sync)
+    sync = _run(job, as_json, ops)
     if sync.status != "completed":
         raise RmsPipelineError(sync.error or "The sync failed; see the run in Dagster's UI.")
     if not as_json:
@@ -69,6 +68,20 @@ def _sync(job: str, as_json: bool, ops: dict[str, dict[str, Any]]) -> None:
             )
 
 
+def _run(job: str, as_json: bool, ops: dict[str, dict[str, Any]]) -> "Sync":
+    from rms_pipeline.foreground import print_failure, print_json, run_sync
+
+    try:
+        sync = run_sync(job, as_json=as_json, console=err, ops=ops)
+    except RmsPipelineError as error:
+        if as_json:
+            print_failure(job, error)
+        raise
+    if as_json:
+        print_json(sync)
+    return sync
+
+
 def refresh(
     ids: Annotated[list[int], typer.Argument(help="Ids of opportunities in Current RMS.", min=1)],
     as_json: AsJson = False,
@@ -76,12 +89,7 @@ def refresh(
     """Fetch these opportunities now, and whatever webhooks are waiting."""
     current = prepare(instance=True)
     announce_sandbox(current)
-    from rms_pipeline.foreground import print_json, run_sync
-
-    ops = {"refresh_opportunities": {"ids": ids}}
-    sync = run_sync("webhook_refresh", as_json=as_json, console=err, ops=ops)
-    if as_json:
-        print_json(sync)
+    sync = _run("webhook_refresh", as_json, {"refresh_opportunities": {"ids": ids}})
     if sync.status != "completed":
         raise RmsPipelineError(sync.error or "The refresh failed; see the run in Dagster's UI.")
     if not as_json:

@@ -9,6 +9,7 @@ from dagster._core.errors import DagsterUserCodeProcessError
 from dagster_shared.error import SerializableErrorInfo
 
 from rms_pipeline.errors import RmsPipelineError
+from rms_pipeline.mirror.postgres_errors import explain, reason
 
 
 class Explained(DagsterUserCodeProcessError, dg.Failure):
@@ -31,9 +32,22 @@ def explained(work: str = "sync") -> Iterator[None]:
         yield
     except RmsPipelineError as error:
         raise Explained(str(error)) from None
-    except psycopg2.OperationalError as error:
+    except psycopg2.Error as error:
+        raise Explained(in_words(error, work)) from None
+
+
+def in_words(error: psycopg2.Error, work: str = "sync") -> str:
+    """What PostgreSQL refused during the `work`, and what to do."""
+    if told := explain(error):
+        return str(told)
+    if isinstance(error, psycopg2.OperationalError):
         said = " ".join(str(error).split()) or type(error).__name__
-        raise Explained(
+        return (
             f"PostgreSQL failed during the {work}: {said}. Check that the server is up and its "
             f"disk has room. What was stored is whole; run the {work} again to complete it."
-        ) from None
+        )
+    return (
+        f"PostgreSQL refused what the {work} needs: {reason(error)}. See whether something "
+        "that was added to our tables (a rule, a trigger, a right) is in the way. What was stored "
+        f"is whole; run the {work} again to complete it."
+    )

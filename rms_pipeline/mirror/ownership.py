@@ -1,8 +1,10 @@
 """Which account a mirror is of: two accounts, or an account and invented data, must never mix."""
 
+import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.mirror.database import Database, DatabaseError
+from rms_pipeline.mirror.postgres_errors import reason
 
 _EMPTIED = (
     "opportunities, deleted_opportunities, opportunity_versions, opportunity_changes, walks,"
@@ -55,6 +57,13 @@ def claim_mirror(database: Database, account: str, *, sandbox: str) -> bool:
                 f"This database mirrors the account {owner}, but {wanted}, or use another database "
                 "(POSTGRES_URL) for the other account."
             )
-        cursor.execute(f"TRUNCATE {_EMPTIED}")
+        try:
+            cursor.execute(f"TRUNCATE {_EMPTIED}")
+        except psycopg2.errors.FeatureNotSupported as error:
+            raise DatabaseError(
+                "The sandbox's rows cannot make room for the account, for a table of your own "
+                f"refers to them ({reason(error)}) Empty that table and take the reference away, "
+                "or use another database (POSTGRES_URL)."
+            ) from None
         cursor.execute("UPDATE mirror_state SET value = %s WHERE name = 'account'", (account,))
     return True

@@ -71,6 +71,17 @@ def is_about_a_row(error: psycopg2.Error) -> bool:
     )
 
 
+def postgres_error_in(error: BaseException | None) -> psycopg2.Error | None:
+    """What PostgreSQL said, where `error` is that or was caused by it (SQLAlchemy wraps it)."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, psycopg2.Error):
+            return error
+        error = getattr(error, "orig", None) or error.__cause__ or error.__context__
+    return None
+
+
 def reason(error: psycopg2.Error) -> str:
     """The first line of what PostgreSQL said, with its detail, cut to 500 characters."""
     said = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -15,6 +15,7 @@ import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.mirror.database import Database, DatabaseError, advisory_lock, lock_key
+from rms_pipeline.mirror.postgres_errors import postgres_error_in
 
 # A lock counts as held in this database only: another mirror on the same server has locks as well.
 _HELD = (
@@ -44,8 +45,16 @@ def announced(database: Database, run: str) -> Iterator[None]:
             cursor.execute("INSERT INTO run_workers (run, lock_key) VALUES (%s, %s)", (run, key))
         try:
             yield
-        finally:
+        except Exception as error:
+            # What PostgreSQL refuses Dagster could not write down either: whoever looks next finds
+            # the worker lost, and ends the run.
+            if postgres_error_in(error) is None:
+                _note_end(database, connection, key)
+            raise
+        except BaseException:
             _note_end(database, connection, key)
+            raise
+        _note_end(database, connection, key)
 
 
 def lost_runs(
