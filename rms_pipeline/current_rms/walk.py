@@ -14,9 +14,11 @@ import contextlib
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from msgspec import Raw
 
+from rms_pipeline.current_rms.changes import NEWEST_CHANGE, mostly_older, read_newest
 from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
 from rms_pipeline.current_rms.errors import NotHonoured, Unprocessable, WalkIncomplete
 from rms_pipeline.current_rms.keys import BY_CREATION, BY_ID, Key
@@ -27,7 +29,7 @@ from rms_pipeline.current_rms.payloads import Record, read_record
 from rms_pipeline.current_rms.ranges import read_ranges
 from rms_pipeline.current_rms.seeds import Seeds, ascending
 from rms_pipeline.current_rms.spans import WHOLE, Span, gaps
-from rms_pipeline.current_rms.window import EVERYTHING, Params, Segment
+from rms_pipeline.current_rms.window import CHANGED_SINCE, EVERYTHING, Params, Segment
 
 ORDER: Params = (("q[s]", "id asc"),)
 
@@ -94,6 +96,10 @@ class Walk:
 
         def lane(index: int, out: Outbox[WalkedPage]) -> None:
             segment = self._segments[index]
+            if segment.since is not None:
+                for page in self._changes(segment, segment.since):
+                    out.put(page)
+                return
             try:
                 opened = opening if index == 0 else None
                 with contextlib.closing(self._segment(segment, opened)) as pages:
@@ -106,7 +112,9 @@ class Walk:
 
         # Where the API refuses (a wrong key) one call is enough to learn it.
         head = self._segments[0]
-        opening = None if self._known.get(head.name) else self._first(head)
+        opening = None
+        if head.since is None and not self._known.get(head.name):
+            opening = self._first(head)
         # Side by side, for a short list leaves most of the limit unused: each of its calls waits
         # for the one before.
         yield from in_parallel(lane, len(self._segments))
@@ -114,6 +122,37 @@ class Walk:
             # Records without dates are then only to be found among all there are.
             self.report.notes += not_honoured
             yield from self._segment(EVERYTHING)
+
+    def _changes(self, segment: Segment, since: datetime) -> Iterator[WalkedPage]:
+        """What changed, whether or not the API can be asked for it: in the order of change if it
+        obeys that, else by reading everything, which the report then says."""
+        terms, now = self._client.terms, self._client.now
+        if terms.is_to_be_asked("filter", CHANGED_SINCE, now()):
+            try:
+                yield from self._segment(segment)
+            except (_FilterNotHonoured, Unprocessable) as error:
+                status = error.status if isinstance(error, Unprocessable) else None
+                terms.note("filter", CHANGED_SINCE, status, now())
+            else:
+                terms.forget("filter", CHANGED_SINCE)
+                return
+        all_there_are = Segment(segment.name, ())
+        try:
+            yield from self._by_change(all_there_are, since)
+        except (NotHonoured, Unprocessable) as error:
+            self.report.notes.append(
+                f"the whole account was read to find what changed, for the API obeys neither "
+                f"{CHANGED_SINCE} nor the order of updated_at ({error})"
+            )
+            yield from self._segment(all_there_are)
+
+    def _by_change(self, segment: Segment, since: datetime) -> Iterator[WalkedPage]:
+        def ask(number: int) -> ListAnswer:
+            return self._client.list_opportunities(NEWEST_CHANGE, page=number, lane=self._lane)
+
+        for answer in read_newest(ask, since):
+            yield self._seen(segment, answer, None)
+        self.report.read_by[segment.name] = "order of change"
 
     def _segment(
         self, segment: Segment, opening: ListAnswer | None = None
@@ -264,6 +303,8 @@ class Walk:
         answer = self._client.list_opportunities(params, page=page, lane=self._lane)
         if segment.lacking and not all(_fits(segment, r) for r in answer.page.opportunities):
             raise _FilterNotHonoured(f"records with a date of {segment.lacking} came back")
+        if segment.since is not None and mostly_older(answer, segment.since):
+            raise _FilterNotHonoured("records that changed earlier came back")
         return answer
 
     def _seen(self, segment: Segment, answer: ListAnswer, covers: Span | None) -> WalkedPage:

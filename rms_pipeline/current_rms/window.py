@@ -12,12 +12,14 @@ class Segment:
     """One filtered list; a full walk reads each segment of its window to the end.
 
     `params` are Ransack predicates. `lacking` names the date ("start" or "end") that records of the
-    segment do not have: one that does not fit shows that the API ignored the filter.
+    segment do not have, `since` is the earliest `updated_at` (UTC) of its records: those that do
+    not fit show that the API ignored the filter.
     """
 
     name: str
     params: Params
     lacking: Literal["start", "end"] | None = None
+    since: datetime | None = None
 
     def fits(self, starts_at: datetime | None, ends_at: datetime | None) -> bool:
         """Whether a record with these dates belongs here, as far as absent dates tell."""
@@ -65,11 +67,12 @@ class Window:
 
 EVERYTHING = Segment("everything", ())
 CHANGED = "changed"
+CHANGED_SINCE = "q[updated_at_gteq]"
 
 
 def changed_since(since: datetime) -> Segment:
     """Whatever changed at or after `since` (the API's clock), whatever its dates."""
-    return Segment(CHANGED, (("q[updated_at_gteq]", iso(since)),))
+    return Segment(CHANGED, ((CHANGED_SINCE, iso(since)),), since=since)
 
 
 def iso(moment: datetime) -> str:

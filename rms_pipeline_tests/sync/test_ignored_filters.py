@@ -1,0 +1,132 @@
+"""Filters that the API ignores or refuses lead to another way of asking, and are told of."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import pytest
+
+from rms_pipeline.sandbox import Store, Switches
+from rms_pipeline_tests.sync.conftest import Mirror
+from rms_pipeline_tests.test_sync import ids_in
+
+MakeMirror = Callable[..., Mirror]
+
+
+@pytest.fixture
+def mirror(mirror_of: MakeMirror) -> Mirror:
+    """At 10 a page, with everything long unchanged but what a test edits."""
+    made = mirror_of(Store(200), switches=Switches(api="v2.1", max_per_page=10))
+    made.full_sync()
+    made.watermarks = [made.store.now() - timedelta(minutes=5)]
+    return made
+
+
+def ignore(mirror: Mirror, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """What asks with a parameter of `names` is answered as if it did not."""
+    client_of = mirror.client
+
+    def client() -> object:
+        made = client_of()
+        get = made._get
+
+        def get_without(request: str, decode: object, lane: object) -> object:
+            parts = urlsplit(request)
+            kept = [
+                (k, v)
+                for k, v in parse_qsl(parts.query)
+                if k not in names and f"{k}={v}" not in names
+            ]
+            return get(f"{parts.path}?{urlencode(kept)}", decode, lane)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(made, "_get", get_without)
+        return made
+
+    monkeypatch.setattr(mirror, "client", client)
+
+
+def test_changes_are_read_in_their_order_where_the_filter_is_ignored(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ignore(mirror, monkeypatch, "q[updated_at_gteq]")
+    edited = ids_in(mirror.store, mirror.window)[-13:]
+    for id_ in edited:
+        mirror.store.edit(id_, {"subject": "Edited"})
+    mirror.sandbox.requests.clear()
+    landed, merged = mirror.incremental_sync()
+    assert merged.result.updated == 13
+    assert mirror.differences() == {}
+    # One that shows that the filter is ignored, and two pages: not the account's twenty.
+    assert len(mirror.sandbox.requests) == 3
+    assert any("filter q[updated_at_gteq] ignored" in note for note in landed.notes)
+    mirror.sandbox.requests.clear()
+    mirror.incremental_sync()
+    assert len(mirror.sandbox.requests) <= 3
+
+
+def test_a_filter_that_is_obeyed_again_is_used_again(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as ignoring:
+        ignore(mirror, ignoring, "q[updated_at_gteq]")
+        mirror.incremental_sync()
+    assert mirror.terms.refusal("filter", "q[updated_at_gteq]") is not None
+    known = mirror.terms.refusal("filter", "q[updated_at_gteq]")
+    assert known is not None
+    mirror.terms.note("filter", known.name, None, known.noted_at - timedelta(days=8))
+    mirror.watermarks = [mirror.store.now() - timedelta(minutes=5)]
+    landed, _ = mirror.incremental_sync()
+    assert mirror.terms.refusals == ()
+    assert not any("ignored" in note for note in landed.notes)
+
+
+def test_changes_are_found_where_the_filter_is_refused(mirror: Mirror) -> None:
+    switches = replace(mirror.sandbox.switches, refused=("q[updated_at_gteq]",))
+    mirror.sandbox.switches = switches
+    id_ = ids_in(mirror.store, mirror.window)[0]
+    mirror.store.edit(id_, {"subject": "Edited"})
+    landed, merged = mirror.incremental_sync()
+    assert merged.result.updated == 1
+    assert any("refused with 422" in note for note in landed.notes)
+    assert mirror.differences() == {}
+
+
+def test_where_nothing_is_obeyed_everything_is_read_and_the_sync_says_so(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ignore(mirror, monkeypatch, "q[updated_at_gteq]", "q[s]=updated_at desc")
+    id_ = ids_in(mirror.store, mirror.window)[0]
+    mirror.store.edit(id_, {"subject": "Edited"})
+    landed, merged = mirror.incremental_sync()
+    assert merged.result.updated == 1
+    assert any("the whole account was read" in note for note in landed.notes)
+    assert mirror.differences() == {}
+
+
+def test_a_record_that_goes_while_changes_are_read_in_order_hides_no_other(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ignore(mirror, monkeypatch, "q[updated_at_gteq]")
+    edited = ids_in(mirror.store, mirror.window)[:25]
+    for id_ in edited:
+        mirror.store.edit(id_, {"subject": "Edited"})
+
+    def delete_one(path: str) -> None:
+        if "page=2&" in path:
+            mirror.sandbox.before_request = None
+            mirror.store.delete(edited[-1])
+
+    mirror.sandbox.before_request = delete_one
+    mirror.incremental_sync()
+    rows = mirror.rows()
+    assert all(rows[id_]["name"] == "Edited" for id_ in edited[:-1])
+
+
+def test_a_whole_page_of_old_records_is_needed_to_call_a_filter_ignored(mirror: Mirror) -> None:
+    ids = ids_in(mirror.store, mirror.window)
+    mirror.store.edit(ids[0], {"subject": "Edited"})
+    body = b'{"id": %d, "subject": "Odd", "updated_at": "2001-01-01T00:00:00Z"}' % ids[0]
+    mirror.sandbox.switches = replace(mirror.sandbox.switches, bodies={ids[0]: body})
+    mirror.incremental_sync()
+    assert mirror.terms.refusals == ()
