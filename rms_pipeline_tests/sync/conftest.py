@@ -12,10 +12,12 @@ from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.terms import Terms
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.proofs import Proof
 from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline.sandbox.records import Records
 from rms_pipeline.sync.landing import OVERLAP, LandedWalk
 from rms_pipeline.sync.storing import MergedWalk
-from rms_pipeline_tests.core import FullSync, full_sync, incremental_sync
+from rms_pipeline_tests.core import FullSync, full_sync, incremental_sync, proved_sync
 from rms_pipeline_tests.test_sync import expected, ids_in, rows
 
 settings.register_profile(
@@ -60,6 +62,12 @@ class Mirror:
         self._client.terms = self.terms
         return self._client
 
+    def another_client(self) -> CurrentRmsClient:
+        """One beside the last."""
+        client = self.client_for(self.sandbox.url)
+        client.now = self.database.clock()
+        return client
+
     def close(self) -> None:
         if self._client is not None:
             self._client.close()
@@ -80,6 +88,20 @@ class Mirror:
         )
         self.watermarks.insert(0, done[0].watermark)
         return done
+
+    def proved_sync(self, overlap: timedelta = OVERLAP) -> Proof | None:
+        """An incremental sync that ends with a proof, where there is something to prove."""
+        landed, _, proof = proved_sync(
+            self.database, self.client(), self.watermarks, self.run(), overlap=overlap
+        )
+        self.watermarks.insert(0, landed.watermark)
+        return proof
+
+    def lists_then(self, moment: datetime) -> Records:
+        """What the API's lists held at `moment`, by the clock of the last client."""
+        assert self._client is not None
+        seconds = (self._client.now() - moment).total_seconds()
+        return self.store.ago(seconds + self.sandbox.switches.lists_lag)
 
     def rows(self) -> dict[int, dict[str, Any]]:
         return rows(self.database)

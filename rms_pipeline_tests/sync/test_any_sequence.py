@@ -5,8 +5,10 @@ Some sequences here, and many more in `drills/test_many_sequences.py`.
 
 import contextlib
 import random
+import threading
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -21,9 +23,12 @@ from hypothesis.stateful import (
 )
 
 from rms_pipeline.current_rms.errors import CurrentRmsError
+from rms_pipeline.current_rms.window import iso
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.proofs import Proof
 from rms_pipeline.sandbox import Churn, Faults, Store, Switches
 from rms_pipeline.sync import landing, settling, storing
+from rms_pipeline.sync.landing import OVERLAP
 from rms_pipeline.sync.refreshing import refresh
 from rms_pipeline_tests.sync.conftest import Mirror
 from rms_pipeline_tests.test_sync import ids_in
@@ -40,11 +45,28 @@ SWITCHES = st.sampled_from(
         Switches(max_per_page=10, honours_id_predicates=False),
         Switches(max_per_page=100),
         Switches(max_per_page=10, null_predicates="ignored"),
+        Switches(max_per_page=10, honours_or=False, unknown_predicate="ignored"),
+        Switches(max_per_page=10, gone_status=410, most_records=4),
+        Switches(max_per_page=10, lists_lag=0.06),
+        Switches(max_per_page=10, lists_lag=0.3),
+        Switches(max_per_page=10, singles_lag=0.1),
+        Switches(max_per_page=10, count_cap=12),
+        Switches(max_per_page=10, honours_filtermode=False),
+        Switches(max_per_page=10, lists_twice=frozenset(range(1_003, 1_008))),
+        Switches(max_per_page=10, undeliverable=frozenset({1_005})),
+        Switches(max_per_page=10, undeliverable=frozenset({1_004}), undeliverable_single=True),
     ]
 )
+# Of a list that obeys no filtermode.
+CLOSED = frozenset({40, 50, 60, 70})
+FOR_EVER = 1e9
 WHERE = st.sampled_from(["inside", "outside", "undated", "no end"])
 STAMP = st.sampled_from(["now", "now", "now", "absent", "back"])
 ANY = st.integers(0, 10_000)
+
+
+# The certificates that were issued, and compared.
+SHOWN: list[int] = []
 
 
 class Killed(BaseException):
@@ -59,6 +81,13 @@ class Sequences(RuleBasedStateMachine):
     def begin(self, switches: Switches, seed: int, rows: int) -> None:
         empty(self.database)
         self.mirror = self.mirror_of(Store(rows, seed), switches=switches)
+        self.mirror.store.remember(FOR_EVER)
+        # A list that lags by less than that is what the overlap is for.
+        self.overlap = OVERLAP if switches.lists_lag else NO_OVERLAP
+        self.is_told = threading.Lock()
+        # What changed since the last sync began, and what of that went while one was counting.
+        self.changed: set[int] = set()
+        self.fleeting: set[int] = set()
         self.churn = Churn(self.mirror.store, seed=seed)
         self.random = random.Random(seed)
         # What the API has changed without moving updated_at, since the last full sync began.
@@ -90,12 +119,14 @@ class Sequences(RuleBasedStateMachine):
         }
 
     def note(self, id_: int, kind: str) -> None:
+        self.changed.add(id_)
         self.silent.add(id_)
         self.edited.discard(id_)
         if kind == "now":
             self.note_edit(id_)
 
     def note_edit(self, id_: int) -> None:
+        self.changed.add(id_)
         self.silent.discard(id_)
         self.silent_meanwhile.discard(id_)
         if self.mirror.watermarks:
@@ -146,10 +177,16 @@ class Sequences(RuleBasedStateMachine):
         refresh(self.mirror.database, self.mirror.client(), ids, self.mirror.run())
 
     @precondition(lambda self: self.mirror.watermarks)
-    @rule(moving=st.booleans(), faulty=st.booleans())
-    def incremental_sync(self, moving: bool, faulty: bool) -> None:
-        with self.troubled(moving, faulty), contextlib.suppress(CurrentRmsError):
-            self.mirror.incremental_sync(NO_OVERLAP)
+    @rule(moving=st.booleans(), faulty=st.booleans(), told=st.booleans())
+    def incremental_sync(self, moving: bool, faulty: bool, told: bool) -> None:
+        before, self.changed = self.changed, set()
+        proof = None
+        try:
+            with self.troubled(moving, faulty, told, before):
+                proof = self.mirror.proved_sync(self.overlap)
+        except CurrentRmsError:
+            self.changed |= before
+        self.check(proof)
 
     @rule(
         moving=st.booleans(),
@@ -162,21 +199,62 @@ class Sequences(RuleBasedStateMachine):
         self, moving: bool, faulty: bool, resumes: bool, killed: str | None, after: int
     ) -> None:
         self.silent_meanwhile = set()
+        before, self.changed = self.changed, set()
         fresh_for = timedelta(hours=1) if resumes else timedelta(0)
         try:
-            with self.troubled(moving, faulty), kill(killed, after):
-                done = self.mirror.full_sync(fresh_for=fresh_for, overlap=NO_OVERLAP)
+            with self.troubled(moving, faulty, False, before), kill(killed, after):
+                done = self.mirror.full_sync(fresh_for=fresh_for, overlap=self.overlap)
         except (Killed, CurrentRmsError) as error:
+            self.changed |= before
             event(f"a full sync ended by {type(error).__name__}")
             return
         if done.landed.pages_kept == 0:
             self.silent = self.silent_meanwhile
         else:
             event("a full sync went on with an unfinished one")
+        self.check(done.settled.certificate)
+
+    def check(self, proof: Proof | None) -> None:
+        """What a certificate says was so: the API's lists held then exactly what is mirrored, but
+        for what its own text says that counting cannot see."""
+        if proof is None or not proof.shown:
+            event("not shown" if proof else "nothing to prove")
+            return
+        event("shown")
+        SHOWN.append(proof.id)
+        mirror, switches = self.mirror, self.mirror.sandbox.switches
+        records = mirror.lists_then(proof.as_of)
+        listed = {i: (records.value(i, "starts_at"), records.value(i, "ends_at"))
+                  for i in records.ids()
+                  if switches.honours_filtermode or records.value(i, "status") not in CLOSED
+                 }  # fmt: skip
+        held = {i: (iso_or_none(r["starts_at"]), iso_or_none(r["ends_at"]))
+                for i, r in mirror.rows().items()}  # fmt: skip
+
+        def inside(found: dict[int, tuple[Any, Any]]) -> set[int]:
+            start, end = iso(proof.window[0]), iso(proof.window[1])
+            return {
+                i
+                for i, (starts, ends) in found.items()
+                if (None in (starts, ends) and proof.covers_undated)
+                or (None not in (starts, ends) and ends >= start and starts <= end)
+            } - {*proof.left, *proof.unreadable}
+
+        wanted, found = inside(listed), inside(held)
+        missing, surplus = wanted - found, found - wanted
+        unseen = self.silent | self.silent_meanwhile
+        assert missing <= unseen | self.fleeting, (missing, proof.sentence)
+        # Each can stand in for one other.
+        assert len(surplus - unseen) <= len(missing), (surplus, missing, proof.sentence)
+        if not switches.lists_lag:
+            for id_ in (wanted & found) - unseen:
+                assert listed[id_] == held[id_], (id_, proof.sentence)
 
     @contextlib.contextmanager
-    def troubled(self, moving: bool, faulty: bool) -> Iterator[None]:
+    def troubled(self, moving: bool, faulty: bool, told: bool, changed: set[int]) -> Iterator[None]:
+        """`told` when webhooks tell of some changes at once, and they are refreshed."""
         sandbox = self.mirror.sandbox
+        self.told, self.changed_before, self.fleeting = told, changed, set()
         if faulty:
             sandbox.faults = Faults(probabilities=dict(FAULTS), seed=self.random.randrange(1_000))  # type: ignore[arg-type]
         if moving:
@@ -194,16 +272,35 @@ class Sequences(RuleBasedStateMachine):
             self.silent_meanwhile.add(id_)
         elif change != "delete":
             self.note_edit(id_)
+        elif id_ in self.changed | self.changed_before:
+            self.fleeting.add(id_)
+        if self.told and self.random.random() < 0.3 and self.is_told.acquire(blocking=False):
+            try:
+                with contextlib.suppress(CurrentRmsError):
+                    refresh(self.database, self.mirror.another_client(), [id_], "webhook")
+            finally:
+                self.is_told.release()
 
     def teardown(self) -> None:
         if not hasattr(self, "mirror"):
             return
         mirror = self.mirror
+        # In the end it lags no more and delivers everything.
+        before = mirror.sandbox.switches
+        mirror.sandbox.switches = replace(
+            before, lists_lag=0, singles_lag=0, count_cap=None, honours_filtermode=True,
+            undeliverable=frozenset(),
+        )  # fmt: skip
+        mirror.store.remember(FOR_EVER)
+        obeys = before.honours_filtermode
         if mirror.watermarks:
-            mirror.incremental_sync(NO_OVERLAP)
+            proof = mirror.proved_sync(self.overlap)
+            if obeys:
+                self.check(proof)
             loud = set(ids_in(mirror.store, mirror.window)) - self.silent
             edited = self.edited & set(mirror.store.ids())
-            assert mirror.differences(loud | edited) == {}
+            if obeys and before.count_cap is None:
+                assert mirror.differences(loud | edited) == {}
         done = mirror.full_sync(overlap=NO_OVERLAP, confirm_deletions=True, reverify_calls=50)
         assert mirror.differences() == {}
         assert done.settled.certificate.shown, done.settled.certificate.sentence
@@ -240,8 +337,13 @@ def empty(database: Database) -> None:
     with database.session() as connection, connection.cursor() as cursor:
         cursor.execute(
             "TRUNCATE opportunities, deleted_opportunities, opportunity_versions, walks,"
-            " raw_rms_pages, sync_faults, sync_progress RESTART IDENTITY CASCADE"
+            " raw_rms_pages, sync_faults, sync_progress, proofs, proof_counts, held_deletions,"
+            " deletions_confirmed, unreadable_records RESTART IDENTITY CASCADE"
         )
+
+
+def iso_or_none(moment: datetime | None) -> str | None:
+    return None if moment is None else iso(moment)
 
 
 def sequences_of(mirror_of: Callable[..., Mirror], database: Database) -> type[Sequences]:
