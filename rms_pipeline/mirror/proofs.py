@@ -75,7 +75,7 @@ class Proof:
     mirror; `unstorable` ones have no row, `unreadable` ids cannot be delivered by the API. `left`
     are ids of which the list and the single record say different things. `repaired` were fetched
     again, `deleted` left, in `calls` and `rounds`. `rests_on` names what could not be done the
-    usual way.
+    usual way. Counts below `greatest_count`, which the API gave before, are not capped.
     """
 
     id: int
@@ -89,6 +89,7 @@ class Proof:
     mirrored: int = 0
     unstorable: int = 0
     repeated: int = 0
+    greatest_count: int = 0
     unreadable: tuple[int, ...] = ()
     left: tuple[int, ...] = ()
     repaired: int = 0
@@ -291,8 +292,8 @@ def content_number(connection: Connection, collection: str, *, patience: float =
 
 _COLUMNS = (
     "id, collection, run, scan, as_of, content, window_start, window_end, counted, mirrored,"
-    " unstorable, repeated, unreadable, left_for_next, repaired, deleted, calls, rounds, shown,"
-    " reason, rests_on, closed_at"
+    " unstorable, repeated, greatest_count, unreadable, left_for_next, repaired, deleted, calls,"
+    " rounds, shown, reason, rests_on, closed_at"
 )
 
 
@@ -319,8 +320,9 @@ def _write(connection: Connection, proof: Proof) -> Proof:
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE proofs SET as_of = %s, content = %s, counted = %s, mirrored = %s,"
-            " unstorable = %s, repeated = %s, unreadable = %s, left_for_next = %s, repaired = %s,"
-            " deleted = %s, calls = %s, rounds = %s, shown = %s, reason = %s, rests_on = %s,"
+            " unstorable = %s, repeated = %s, greatest_count = %s, unreadable = %s,"
+            " left_for_next = %s, repaired = %s, deleted = %s, calls = %s, rounds = %s,"
+            " shown = %s, reason = %s, rests_on = %s,"
             " closed_at = CASE WHEN %s::boolean IS NULL THEN NULL ELSE clock_timestamp() END"
             " WHERE id = %s RETURNING closed_at",
             (
@@ -330,6 +332,7 @@ def _write(connection: Connection, proof: Proof) -> Proof:
                 proof.mirrored,
                 proof.unstorable,
                 proof.repeated,
+                proof.greatest_count,
                 list(proof.unreadable),
                 list(proof.left),
                 proof.repaired,
@@ -417,10 +420,10 @@ def _one(connection: Connection, query: str, values: tuple[object, ...]) -> Proo
     if row is None:
         return None
     id_, collection, run, scan, as_of, content, start, end, *rest = row
-    counted, mirrored, unstorable, repeated, unreadable, left, repaired, *more = rest
+    counted, mirrored, unstorable, repeated, greatest, unreadable, left, repaired, *more = rest
     deleted, calls, rounds, shown, reason, rests_on, closed_at = more
     return Proof(
         id_, collection, run, scan, as_of, content, (start, end), counted, mirrored, unstorable,
-        repeated, tuple(unreadable), tuple(left), repaired, deleted, calls, rounds, shown,
+        repeated, greatest, tuple(unreadable), tuple(left), repaired, deleted, calls, rounds, shown,
         reason, tuple(rests_on), closed_at, tuple(parts),
     )  # fmt: skip

@@ -59,8 +59,11 @@ from rms_pipeline.sync.by_id import ask_by_id
 from rms_pipeline.sync.landing import OVERLAP
 from rms_pipeline.sync.storing import read_records, store_answer
 
+# Pages that were asked for because a list and the mirror differ; not the same as a refresh, which
+# knows of something new.
+SUSPECT = "suspect"
 ROUNDS = 4
-RANGES, RANGES_OF_A_FULL_SYNC = 2, 3
+RANGES, RANGES_OF_A_FULL_SYNC = 2, 2
 MOST_CALLS = 200
 # For so long the list of the API may not show yet what the single record shows.
 LAG = timedelta(minutes=2)
@@ -235,7 +238,10 @@ class Prover:
         self._listed: dict[str, set[int]] = {}
         self._exact: dict[str, list[Span]] = {}
         self._found = False
+        # What the API has counted so far: it caps nothing below that.
+        self._greatest = 0
         if self._last is not None and self._last.scan == scan.id:
+            self._greatest = self._last.greatest_count
             for part in self._last.parts:
                 if part.listed and (part.nameless or part.repeated) and part.segment == "dated":
                     self._exact.setdefault(part.segment, []).append(part.ids)
@@ -268,7 +274,7 @@ class Prover:
         if proof.reason:
             return self._closed(proof, shown=False)
         self._prepare()
-        self._left.ids |= dict.fromkeys(proof.left, True)
+        self._left.ids = {i: self._left.ids.get(i, True) for i in proof.left}
         return self._rounds(proof, merged, walk, since, window)
 
     def prove(self, walk: int, since: datetime, window: Window | None) -> Proof:
@@ -367,6 +373,7 @@ class Prover:
             mirrored=sum(p.mirrored for p in parts),
             unstorable=sum(p.unstorable + p.nameless for p in parts),
             repeated=sum(p.repeated for p in parts),
+            greatest_count=self._greatest,
             unreadable=self._holes,
             left=tuple(sorted(self._left.ids)),
             rests_on=tuple(self._rests_on),
@@ -437,7 +444,7 @@ class Prover:
         if key is not None and NO_RANGES not in self._rests_on:
             spans = self._spans(segment, key)
             try:
-                parts = [self._count_part(segment, key, span, listed) for span in spans]
+                parts = [self._compare(segment, key, span, listed) for span in spans]
             except (NotHonoured, RequestRefused) as error:
                 _demand_refusal(error)
             else:
@@ -448,6 +455,24 @@ class Prover:
                     ]
         self._rests_on[NO_RANGES] = None
         return [self._count_part(segment, None, WHOLE, listed)]
+
+    def _compare(self, segment: Segment, key: Key, span: Span, listed: set[int]) -> PartCount:
+        """By number; the ids themselves where one answer shows them all, for the same price."""
+        if key is BY_ID:
+            rows = self._rows(segment).count(self._connection, span)
+            if rows < self._client.page_size:
+                return self._list_part(segment, span, listed)[0]
+        return self._count_part(segment, key, span, listed)
+
+    def _demand_uncapped(self, counted: int) -> None:
+        """A count as great as any that the API has given may be all that it ever gives.
+
+        Raises _NotCounted when that cannot be told apart.
+        """
+        if counted >= self._greatest:
+            self._greatest = max(self._greatest, self._count(EVERYTHING, None, WHOLE))
+        if counted and counted >= self._greatest:
+            raise _NotCounted(_CAPPED)
 
     def _are_whole_counts(self, parts: Sequence[PartCount]) -> bool:
         """Whether each count is that of the whole list: the API ignored the ranges."""
@@ -465,8 +490,9 @@ class Prover:
         rows = self._rows(segment, key)
         total = rows.count(self._connection)
         cuts = set()
-        for _ in range(self._ranges - 1 if total > 1 else 0):
-            share = (self._dice.randrange(1, total) - 0.5) / total
+        for _ in range(self._ranges - 1 if total else 0):
+            # Never behind the last row: what lies beyond must be counted by itself.
+            share = (self._dice.randrange(1, max(total, 2)) - 0.5) / total
             place = rows.middle(self._connection, WHOLE, share)
             if place is not None:
                 cuts.add(place)
@@ -490,6 +516,8 @@ class Prover:
         here = {i for i in listed if key is not BY_ID or _inside(i, span)}
         mirrored = rows.count(self._connection, span) + len(here - self._refused)
         unstorable = len(here & self._refused)
+        if key is not None:
+            self._demand_uncapped(counted)
         return PartCount(
             segment.name,
             span if key is BY_ID else WHOLE,
@@ -512,7 +540,10 @@ class Prover:
                 odd = record.id in self._odd or starts is None or ends is None
                 if not odd and not self._window.contains(starts, ends):
                     raise NotHonoured("a record outside the window asked for")
-        return answer.page.meta.total_row_count
+        total = answer.page.meta.total_row_count
+        if total < len(answer.page.opportunities):
+            raise _NotCounted(_CAPPED)
+        return total
 
     def _count_undated(self) -> list[PartCount]:
         if EVERYTHING.name in self._scan.read_by:
@@ -552,6 +583,10 @@ class Prover:
         answer = self._page(segment, span)
         records, total = len(answer.page.opportunities), answer.page.meta.total_row_count
         ids, rows = set(answer.ids), self._rows(segment)
+        if total < records:
+            raise _NotCounted(_CAPPED)
+        if total == records >= self._client.page_size or total > records:
+            self._demand_more_or_uncapped(segment, span, answer)
         nameless, repeated = records - len(answer.ids), len(answer.ids) - len(ids)
         whole = total <= records
         apart = self._apart
@@ -582,6 +617,16 @@ class Prover:
             ),
             answer,
         )
+
+    def _demand_more_or_uncapped(self, segment: Segment, span: Span, answer: ListAnswer) -> None:
+        """A full page is not the end on the word of a count that may be capped."""
+        total = answer.page.meta.total_row_count
+        if total < self._greatest:
+            return
+        if total > len(answer.page.opportunities) or not answer.ids:
+            self._demand_uncapped(total)
+        elif self._page(segment, (max(answer.ids) + 1, span[1])).ids:
+            raise _NotCounted(_CAPPED)
 
     def _page(self, segment: Segment, span: Span) -> ListAnswer:
         """The first page of `segment` in `span`, in order of id where the API obeys that.
@@ -760,7 +805,7 @@ class Prover:
         return reason
 
     def _store_suspects(self, answer: ListAnswer, walk: int) -> None:
-        self.result += store_answer(self._connection, self._run, walk, "by_id", answer)
+        self.result += store_answer(self._connection, self._run, walk, SUSPECT, answer)
         for record in read_records(answer):
             self.repaired += 1
             if isinstance(record, Record) and self._window.contains(*record.dates()):

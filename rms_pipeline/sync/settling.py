@@ -20,7 +20,7 @@ from rms_pipeline.mirror.deletions import held_back, oldest_outside, unseen_rows
 from rms_pipeline.mirror.merge import MergeResult
 from rms_pipeline.mirror.proofs import Proof
 from rms_pipeline.sync.by_id import Verdict, ask_by_id
-from rms_pipeline.sync.prove import RANGES_OF_A_FULL_SYNC, Deletions, Prover
+from rms_pipeline.sync.prove import RANGES_OF_A_FULL_SYNC, SUSPECT, Deletions, Prover
 from rms_pipeline.sync.storing import store_answer
 
 _BY_ID_ALONE = "outside the window; asking for it by id found nothing"
@@ -152,4 +152,4 @@ class _Settling:
 
     def _store(self, verdict: Verdict) -> None:
         for answer in verdict.answers:
-            self.result += store_answer(self._connection, self._run, self._walk.id, "by_id", answer)
+            self.result += store_answer(self._connection, self._run, self._walk.id, SUSPECT, answer)

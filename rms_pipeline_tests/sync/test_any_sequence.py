@@ -46,7 +46,7 @@ SWITCHES = st.sampled_from(
         Switches(max_per_page=100),
         Switches(max_per_page=10, null_predicates="ignored"),
         Switches(max_per_page=10, honours_or=False, unknown_predicate="ignored"),
-        Switches(max_per_page=10, gone_status=410, most_records=4),
+        Switches(max_per_page=10, gone_status=410, honours_or=True),
         Switches(max_per_page=10, lists_lag=0.06),
         Switches(max_per_page=10, lists_lag=0.3),
         Switches(max_per_page=10, singles_lag=0.1),

@@ -49,8 +49,8 @@ def test_five_changes_among_ten_thousand_cost_one_call_and_the_work_of_five(
 def test_a_full_sync_over_few_pages_spends_no_more_than_eight_calls_besides(
     mirror_of: Callable[..., Mirror],
 ) -> None:
-    """Those are: what changed meanwhile, and the proof (three ranges counted, those without dates
-    listed, and what had changed by then)."""
+    """Those are: what changed meanwhile, and the proof (two ranges and everything counted, those
+    without dates listed, and what had changed by then)."""
     mirror = mirror_of(Store(2_000))
     mirror.full_sync()
     mirror.sandbox.requests.clear()

@@ -176,8 +176,8 @@ def test_a_deleted_opportunity_moves_to_deleted_opportunities(
     assert done.settled.deleted == len(gone)
     assert mirror.deleted() == gone
     assert mirror.differences() == {}
-    # One call asked for them all, and each by itself; the other five are the proof: three
-    # ranges counted, those without dates listed, and what had changed meanwhile.
+    # One call asked for them all, and each by itself; the other five are the proof: two
+    # ranges and everything counted, those without dates listed, and what had changed meanwhile.
     assert done.settled.calls == 1 + len(gone) + 5
 
 
