@@ -375,7 +375,6 @@ def place_of(mutant: Mutant, project: Path) -> Path:
 @contextmanager
 def copy_of(project: Path) -> Iterator[Path]:
     """The code, the tests and what they read, in a folder of their own."""
-    # Not below a folder that only its owner may enter: servers run as users of their own.
     with tempfile.TemporaryDirectory(prefix="rms-mutants-") as name:
         folder = Path(name) / "project"
         left_out = shutil.ignore_patterns(".*", "__pycache__", "storage", "logs", "history")

@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +19,16 @@ from rms_pipeline.dagster_api import is_up, launch
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline_tests.conftest import database_at, new_database
-from rms_pipeline_tests.processes import SECRET_KEY, Dagster, command, environment_for, wait_until
+from rms_pipeline_tests.forks import Child
+from rms_pipeline_tests.processes import (
+    PROJECT,
+    SECRET_KEY,
+    Dagster,
+    command,
+    environment_for,
+    free_port,
+    wait_until,
+)
 from rms_pipeline_tests.sandbox.holding import held
 from rms_pipeline_tests.web.conftest import BEARER, Web, delivery, serving
 
@@ -291,13 +301,20 @@ def test_code_that_cannot_be_loaded_is_told_as_that(
     )
     with SandboxServer(Store(1), api_key=SECRET_KEY) as sandbox:
         environment = environment_for(database.url.get_secret_value(), sandbox)
-        log = tmp_path / "dagster.log"
-        dagster = Dagster(environment, log, workspace=str(workspace))
-        try:
-            wait_until(lambda: is_up(dagster.url))
-            answer = post(serve(fast_lane=False, dagster_url=dagster.url), "initial")
-        finally:
-            dagster.end(signal.SIGTERM)
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        # The part of Dagster that is asked; without the daemon it is up much sooner.
+        with Child(
+            *("dagster_webserver", "-w", str(workspace), "-p", str(port)),
+            env={**environment, "DAGSTER_HOME": str(PROJECT)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as webserver:
+            try:
+                wait_until(lambda: is_up(url))
+                answer = post(serve(fast_lane=False, dagster_url=url), "initial")
+            finally:
+                webserver.terminate()
     assert answer.status_code == 503
     assert "no_such_module" in answer.json()["error"]
     assert "reload it under Deployment" in answer.json()["error"]
