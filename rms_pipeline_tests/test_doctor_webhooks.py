@@ -67,6 +67,25 @@ def test_each_state_of_the_subscriptions_is_told_with_what_to_do(
     assert "web service runs" in advice
 
 
+def test_more_unknown_opportunities_than_are_asked_for_is_told_with_what_to_do(
+    environment: dict[str, str], empty_url: str
+) -> None:
+    run("sync", "initial", environment=environment)
+    database: Database = database_at(empty_url)
+    level, found, advice = finding("intake", environment)
+    assert (level, "Webhook events of the last day: 0" in found, advice) == ("ok", True, "")
+    fetch_all(
+        database,
+        "INSERT INTO webhook_absences (collection, id, asked_at, settled)"
+        " SELECT 'opportunities', n, now() + interval '10 s', true FROM generate_series(1, 300) n"
+        " RETURNING 1",
+    )
+    fetch_all(database, "UPDATE webhook_absences SET asked_at = now() RETURNING 1")
+    level, found, advice = finding("intake", environment)
+    assert (level, "in vain within a minute: 300" in found) == ("warning", True)
+    assert "change RMS_WEBHOOK_TOKEN" in advice
+
+
 def test_dead_letters_and_a_queue_that_nobody_works_off_are_told_with_what_to_do(
     environment: dict[str, str], empty_url: str
 ) -> None:

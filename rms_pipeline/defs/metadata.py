@@ -92,6 +92,7 @@ def refresh_metadata(done: WorkedOff, row_count: int) -> dict[str, Any]:
     return {
         "dagster/row_count": row_count,
         "webhook_events": done.settled,
+        "events_that_wait": done.waiting,
         "refreshed": done.opportunities,
         "created": result.created,
         "updated": result.updated,

@@ -49,7 +49,7 @@ def refresh_opportunities(
     current_rms: CurrentRmsResource,
 ) -> None:
     database, run = mirror.database, context.run.run_id
-    total = WorkedOff()
+    total, locked = WorkedOff(), dict[int, str]()
     with (
         explained("refresh"),
         current_rms.client(database) as client,
@@ -57,6 +57,7 @@ def refresh_opportunities(
     ):
         if config.ids:
             total.refreshed += refresh(database, client, config.ids, run)
+            locked |= total.refreshed.locked
             total.opportunities += len(set(config.ids))
         lives = is_locked(database, FAST_LANE_LOCK)
         while True:
@@ -89,6 +90,12 @@ def refresh_opportunities(
     report_checks(context.instance, database, run)
     if total.error and not total.blameless:
         context.instance.add_run_tags(run, {EVENTS_AT_FAULT_TAG: "true"})
+    if locked and not total.error:
+        named = ", ".join(str(i) for i in sorted(locked)[:10])
+        raise Explained(
+            f"Opportunities that could not be written: {named}. {next(iter(locked.values()))} "
+            "End that transaction, then refresh them again."
+        )
     if total.error:
         raise Explained(
             f"{failed} events went back to the queue and will be tried again: {total.error}"

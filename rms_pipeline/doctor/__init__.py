@@ -37,6 +37,7 @@ _CHECKS = (
     _Check("budget", accounts.check_budget),
     _Check("webhooks", webhooks.check_subscriptions),
     _Check("queue", webhooks.check_queue, "the tables"),
+    _Check("intake", webhooks.check_intake, "the tables"),
     _Check("storage", databases.check_storage, "the tables"),
     _Check("syncs", syncs.check_syncs, "the tables"),
     _Check("completeness", syncs.check_certificate, "the tables"),

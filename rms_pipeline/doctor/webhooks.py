@@ -8,7 +8,9 @@ from rms_pipeline.current_rms.webhooks import EVENTS, Subscribed
 from rms_pipeline.current_rms.webhooks import overview as subscriptions
 from rms_pipeline.doctor.accounts import open_client
 from rms_pipeline.doctor.finding import Examination, Finding, fine, warning
+from rms_pipeline.mirror.absences import absences_of_last_minute, most_a_minute
 from rms_pipeline.mirror.audit import last_audit
+from rms_pipeline.mirror.intake import MOST_A_DAY, MOST_A_MINUTE, MOST_STRANGERS, brought
 from rms_pipeline.mirror.queue import queue_state
 from rms_pipeline.tokens import existing_webhook_token
 
@@ -92,6 +94,35 @@ def check_queue(exam: Examination) -> Iterator[Finding]:
         )
     else:
         yield fine("queue", f"Webhook events waiting: {state.depth:,}. No dead letters.")
+
+
+def check_intake(exam: Examination) -> Iterator[Finding]:
+    """Whether more is told than people can have done: whoever knows the address can tell us."""
+    with exam.reached.session() as connection:
+        found = brought(connection)
+        in_vain = absences_of_last_minute(connection, "opportunities")
+    most_in_vain = most_a_minute(exam.settings.requests_per_minute)
+    told = (
+        f"Webhook events of the last day: {found.day:,} (at most {MOST_A_DAY:,} are taken), of the "
+        f"last minute: {found.minute:,} ({MOST_A_MINUTE:,}). Unknown opportunities asked for in "
+        f"vain within a minute: {in_vain:,} ({most_in_vain:,}); their events that wait: "
+        f"{found.strangers:,} ({MOST_STRANGERS:,})."
+    )
+    is_flooded = (
+        found.refusal is not None
+        or found.day > MOST_A_DAY / 2
+        or found.strangers >= MOST_STRANGERS
+        or in_vain >= most_in_vain
+    )
+    if is_flooded:
+        yield warning(
+            "intake",
+            told,
+            "If nobody edits that much, somebody else knows the webhooks' address: change "
+            f"RMS_WEBHOOK_TOKEN, then {_REGISTER}. `SELECT * FROM webhook_events` shows what came.",
+        )
+    else:
+        yield fine("intake", told)
 
 
 def _failed(event: Subscribed) -> bool:

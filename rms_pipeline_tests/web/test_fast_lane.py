@@ -133,6 +133,27 @@ def test_an_event_whose_refresh_is_refused_dies_alone_and_can_be_replayed(serve:
     assert web.query("SELECT count(*) FROM opportunities") == [(2,)]
 
 
+def test_a_row_that_somebody_has_locked_holds_up_no_other_event(serve: Serve) -> None:
+    web = serve()
+    locked, *others = ids = web.sandbox.store.ids()[:6]
+    for number, id_ in enumerate(ids):
+        web.post(delivery(number, id_))
+    wait_until(lambda: settled(web))
+    with web.database.session() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT FROM opportunities WHERE id = %s FOR UPDATE", (locked,))
+        for round_ in range(1, 4):
+            for number, id_ in enumerate(ids):
+                web.sandbox.store.edit(id_, {"subject": f"Round {round_}"})
+                web.post(delivery(100 * round_ + number, id_))
+            there = ("SELECT count(*) FROM opportunities WHERE name = %s", f"Round {round_}")
+            while query(web.database, *there) != [(len(others),)]:
+                time.sleep(0.1)
+        waits = "SELECT DISTINCT opportunity_id FROM webhook_events WHERE processed_at IS NULL"
+        wait_until(lambda: web.query(waits) == [(locked,)])
+    wait_until(lambda: settled(web))
+    assert web.query("SELECT DISTINCT name FROM opportunities") == [("Round 3",)]
+
+
 def test_a_claim_of_a_dead_process_is_taken_over_when_its_lease_ends(serve: Serve) -> None:
     web = serve()
     id_ = web.sandbox.store.ids()[0]
