@@ -76,26 +76,34 @@ class Intake:
 
     def refusal(self, connection: Connection, opportunity: int | None) -> str | None:
         """Why an event of `opportunity` is not taken now, None when it is: it is then counted."""
+        self._measure(connection)
         with self._lock:
-            now = time.monotonic()
-            if now - self._measured_at >= _MEASURED_EVERY:
-                day = now - self._day_measured_at >= _DAY_MEASURED_EVERY
-                before = self._brought.day
-                self._brought = brought(connection, day=day)
-                self._measured_at = now
-                if day:
-                    self._day_measured_at = now
-                else:
-                    self._brought.day = before
             found = self._brought
             reason = found.refusal
-            crowded = found.strangers >= MOST_STRANGERS and opportunity is not None
-            if reason is None and crowded and not _is_known(connection, opportunity):
-                return f"{found.strangers:,} events of unknown opportunities wait already."
-            if reason is None:
+            is_crowded = found.strangers >= MOST_STRANGERS and opportunity is not None
+            if reason is None and not is_crowded:
                 found.minute += 1
                 found.day += 1
-            return reason
+                return None
+        if reason is None and not _is_known(connection, opportunity):
+            reason = f"{found.strangers:,} events of unknown opportunities wait already."
+        return reason
+
+    def _measure(self, connection: Connection) -> None:
+        """Now and then, and by one thread: the others go by what was measured before."""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._measured_at < _MEASURED_EVERY:
+                return
+            day = now - self._day_measured_at >= _DAY_MEASURED_EVERY
+            self._measured_at = now
+            if day:
+                self._day_measured_at = now
+        found = brought(connection, day=day)
+        with self._lock:
+            if not day:
+                found.day = self._brought.day
+            self._brought = found
 
     @property
     def keeps_bodies(self) -> bool:
