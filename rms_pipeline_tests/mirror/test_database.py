@@ -60,7 +60,7 @@ SETTINGS = {
     "default_transaction_isolation": "serializable",
     "default_transaction_read_only": "on",
     "default_transaction_deferrable": "on",
-    "statement_timeout": "1ms",
+    "statement_timeout": "1h",
     "lock_timeout": "1h",
     "client_encoding": "LATIN1",
     "DateStyle": "German, DMY",
