@@ -16,6 +16,7 @@ while read -r script; do
 done <<'SCRIPTS'
 peers.py --rows 20000 --rounds 3 --server embedded
 peers.py --rows 20000 --rounds 3 --server 15
+proof.py --rows 20000
 startup.py --times 7
 growth.py --rows 2000 20000 200000 500000
 limit.py --rows 50000 --latencies 0.2 0.7 3

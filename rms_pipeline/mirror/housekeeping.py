@@ -25,6 +25,13 @@ def purge(
             " AND id NOT IN (SELECT id FROM walks WHERE kind = 'full' ORDER BY id DESC LIMIT 5)",
             walks_days,
         ),
+        # The newest stays whatever its age: it is what is known.
+        "proofs": (
+            "DELETE FROM proofs WHERE as_of < now() - make_interval(days => %s)"
+            " AND id <> ALL (SELECT max(id) FROM proofs WHERE closed_at IS NOT NULL"
+            " GROUP BY collection)",
+            walks_days,
+        ),
     }
     gone = {}
     for table, (statement, days) in statements.items():
