@@ -85,6 +85,11 @@ class CallCounts:
     bytes: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
+    def copy(self) -> "CallCounts":
+        """As they stand now."""
+        with self._lock:
+            return CallCounts(self.calls, self.throttled, self.retried, self.bytes)
+
     def add(self, *, calls: int = 0, throttled: int = 0, retried: int = 0, size: int = 0) -> None:
         with self._lock:
             self.calls += calls

@@ -198,7 +198,9 @@ def opportunities(
                 merged.result += further
             with database.session() as connection:
                 if walk.since is not None and walk.watermark is not None:
-                    audit = audit_webhooks(connection, walk.id, walk.since, walk.watermark)
+                    # The watermark may lie further back than edits are stamped.
+                    until = walk.watermark + walks.clock_ahead(connection, walk.id)
+                    audit = audit_webhooks(connection, walk.id, walk.since, until)
                 walks.settle_walk(connection, walk.id, audit=audit.as_json() if audit else None)
     result = merged.result
     with database.session() as connection:

@@ -134,6 +134,14 @@ def first_api_date(connection: Connection, walk: int) -> tuple[datetime | None, 
     return (row[0], row[1]) if row else (None, None)
 
 
+def clock_ahead(connection: Connection, walk: int) -> timedelta:
+    """How far the API's clock was ahead of ours, zero when it was not or did not tell."""
+    api_date, asked_at = first_api_date(connection, walk)
+    if api_date is None or asked_at is None:
+        return timedelta(0)
+    return max(api_date - asked_at, timedelta(0))
+
+
 def nameless_by_segment(connection: Connection, walk: int) -> dict[str, int]:
     """How many records without an id the pages hold, by segment."""
     with connection.cursor() as cursor:

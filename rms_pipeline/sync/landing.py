@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from rms_pipeline.current_rms.client import CurrentRmsClient
+from rms_pipeline.current_rms.client import CallCounts, CurrentRmsClient
 from rms_pipeline.current_rms.errors import WalkIncomplete
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.spans import Span, gaps
@@ -72,7 +72,7 @@ def land_window(
     older than `fresh_for`. Ends with what changed while it read. Raises a CurrentRmsError when the
     list could not be read as a whole; what came stays landed.
     """
-    began = time.monotonic()
+    began, before = time.monotonic(), client.counts.copy()
     with database.session() as connection:
         walk = walks.resume_walk(
             connection, run, window=(window.start, window.end), fresh_for=fresh_for
@@ -89,7 +89,7 @@ def land_window(
         # A row that moved from a list not yet read to one that had been is in neither.
         landing.read([changed_since(watermark)])
         landing.demand_whole([s.name for s in window.segments()])
-        return landing.complete(watermark, time.monotonic() - began, window=window)
+        return landing.complete(watermark, before, time.monotonic() - began, window=window)
 
 
 def land_changes(
@@ -106,7 +106,7 @@ def land_changes(
     `watermarks` are where it may start, best first. One that lies ahead of the API's clock was set
     when that clock was wrong, so the next counts; where all do, the first by the clock as it is.
     """
-    began = time.monotonic()
+    began, before = time.monotonic(), client.counts.copy()
     with database.session() as connection:
         notes: list[str] = []
         starts, is_shifted = list(watermarks), False
@@ -125,7 +125,7 @@ def land_changes(
                 starts.append(watermarks[0] - landing.behind())
                 is_shifted = True
         landing.report.notes += notes
-        return landing.complete(watermark, time.monotonic() - began, since=since)
+        return landing.complete(watermark, before, time.monotonic() - began, since=since)
 
 
 class _Landing:
@@ -224,6 +224,7 @@ class _Landing:
     def complete(
         self,
         watermark: datetime,
+        before: CallCounts,
         seconds: float,
         *,
         window: Window | None = None,
@@ -251,9 +252,9 @@ class _Landing:
             records=report.records,
             distinct_records=distinct,
             bytes=self._size,
-            api_calls=client.counts.calls,
-            throttled_calls=client.counts.throttled,
-            retried_calls=client.counts.retried,
+            api_calls=client.counts.calls - before.calls,
+            throttled_calls=client.counts.throttled - before.throttled,
+            retried_calls=client.counts.retried - before.retried,
             watermark=watermark,
             window=window,
             since=since,

@@ -64,7 +64,7 @@ def run(web: Web, id_: str, status: str, *, job: str = "initial_sync", ago: floa
 
 def full_sync_of_before(web: Web, **certificate: Any) -> None:
     run(web, "full", "SUCCESS", ago=1_000)
-    settled = {"kind": "full", "completed_at": NOW, "settled_at": NOW}
+    settled = {"kind": "full", "completed_at": NOW, "settled_at": NOW, "watermark": NOW}
     settled |= {"window_start": NOW - timedelta(days=30), "window_end": NOW + timedelta(days=365)}
     insert(web.database, "walks", [settled | {"runs": ["full"]}])
     window = {name: settled[name] for name in ("window_start", "window_end")}
