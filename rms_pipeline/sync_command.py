@@ -60,6 +60,14 @@ def _sync(job: str, as_json: bool, ops: dict[str, dict[str, Any]]) -> None:
         )
         if "certificate" in sync.metadata:
             out.print(sync.metadata["certificate"], highlight=False)
+        if unreadable := sync.metadata.get("unreadable_records"):
+            count = sync.metadata.get("unreadable", 1)
+            err.print(
+                f"[yellow]Current RMS cannot deliver {count:,} of them: {unreadable}. Each sync "
+                "asks for them again. Open and save them in Current RMS, or tell its "
+                "support.[/yellow]",
+                highlight=False,
+            )
         if held_back := sync.metadata.get("deletions_held_back"):
             err.print(
                 f"[yellow]At least {held_back:,} rows are gone from Current RMS: too many to be "

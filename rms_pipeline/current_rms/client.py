@@ -78,24 +78,31 @@ class CurrentRmsClient(Transport):
         page: int = 1,
         per_page: int = MOST_PER_PAGE,
         lane: Lane = Lane.WALK,
+        attempts: int | None = None,
     ) -> ListAnswer:
         """One page of `GET /opportunities`, filtered by `params`, of every state.
 
         It may hold fewer records than `per_page` though more are left: `page_size` at most.
+        `attempts` bounds the patience with failures.
         """
 
         def ask(form: Form) -> ListAnswer:
-            return self._list(form, (*LIST_PARAMS, *params), page, lane)
+            return self._list(form, (*LIST_PARAMS, *params), page, lane, attempts)
 
         def ask_plainly(form: Form) -> ListAnswer:
-            return self._list(form, (), 1, lane)
+            return self._list(form, (), 1, lane, attempts)
 
         return self._negotiation.ask(
             ask, ask_plainly, per_page=per_page, parameters=tuple(name for name, _ in params)
         )
 
     def get_opportunity(
-        self, id_: int, *, lane: Lane = Lane.LIVE, expected: bool = True
+        self,
+        id_: int,
+        *,
+        lane: Lane = Lane.LIVE,
+        expected: bool = True,
+        attempts: int | None = None,
     ) -> ListAnswer | None:
         """`GET /opportunities/{id}` as a page of one record; None when it is gone (404, 410).
 
@@ -107,13 +114,14 @@ class CurrentRmsClient(Transport):
         def ask(form: Form, wanted: int = id_) -> ListAnswer:
             query = urlencode([("include[]", name) for name in form.includes], safe="[]")
             mark = "?" if query else ""
-            return self._get(f"/opportunities/{wanted}{mark}{query}", decode_single, lane)
+            request = f"/opportunities/{wanted}{mark}{query}"
+            return self._get(request, decode_single, lane, attempts)
 
         others: list[int] = []
 
         def ask_another(form: Form) -> ListAnswer:
             if not others:
-                others.extend(self._list(Form((), 2), LIST_PARAMS, 1, lane).ids)
+                others.extend(self._list(Form((), 2), LIST_PARAMS, 1, lane, attempts).ids)
             return ask(form, next((i for i in others if i != id_), id_))
 
         try:
@@ -125,10 +133,13 @@ class CurrentRmsClient(Transport):
         """How many opportunities the list filtered by `params` holds, by the API's own count."""
         return self.list_opportunities(params, per_page=1, lane=lane).page.meta.total_row_count
 
-    def _list(self, form: Form, params: Params, page: int, lane: Lane) -> ListAnswer:
+    def _list(
+        self, form: Form, params: Params, page: int, lane: Lane, attempts: int | None
+    ) -> ListAnswer:
         includes = tuple(("include[]", name) for name in form.includes)
         query = (("page", str(page)), ("per_page", str(form.per_page)), *includes, *params)
-        answer = self._get(f"/opportunities?{urlencode(query, safe='[]:')}", decode_page, lane)
+        request = f"/opportunities?{urlencode(query, safe='[]:')}"
+        answer = self._get(request, decode_page, lane, attempts)
         self.terms.learn_page_size(
             asked=form.per_page,
             claimed=answer.page.meta.claimed_per_page,
@@ -138,8 +149,14 @@ class CurrentRmsClient(Transport):
         )
         return answer
 
-    def _get(self, request: str, decode: Callable[[bytes], Page], lane: Lane) -> ListAnswer:
-        answer = self.read(request, decode, lane)
+    def _get(
+        self,
+        request: str,
+        decode: Callable[[bytes], Page],
+        lane: Lane,
+        attempts: int | None = None,
+    ) -> ListAnswer:
+        answer = self.read(request, decode, lane, attempts=attempts)
         return ListAnswer(
             request=request,
             body=answer.body,

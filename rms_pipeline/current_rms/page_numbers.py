@@ -1,6 +1,6 @@
 """The last resort: reading a list by page number, as often as it takes to be sure of it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from rms_pipeline.current_rms.client import ListAnswer
 from rms_pipeline.current_rms.errors import WalkIncomplete
@@ -11,20 +11,25 @@ _READINGS = 6
 
 
 def read_by_number(
-    ask: Callable[[int], ListAnswer], *, lanes: int
+    ask: Callable[[int], Sequence[ListAnswer | None]], *, lanes: int
 ) -> Iterator[tuple[int, ListAnswer]]:
     """Reads until two readings in a row are the same, page by page.
 
-    A row can only be missed when another moves or goes, and that one stands differently in the next
-    reading. Yields (number of the reading, answer). Raises WalkIncomplete when the list never
-    rests.
+    `ask` gets the answers that make up a page, None in place of what cannot be had. A row can only
+    be missed when another moves or goes, and that one stands differently in the next reading.
+    Yields (number of the reading, answer). Raises WalkIncomplete when the list never rests.
     """
     before: dict[int, list[int | None]] = {}
     for number in range(1, _READINGS + 1):
         reading: dict[int, list[int | None]] = {}
-        for page, answer in _one_reading(ask, lanes):
-            reading[page] = [record_id(r) for r in answer.page.opportunities]
-            yield number, answer
+        for page, answers in _one_reading(ask, lanes):
+            records = reading.setdefault(page, [])
+            for answer in answers:
+                if answer is None:
+                    records.append(None)
+                    continue
+                records += [record_id(r) for r in answer.page.opportunities]
+                yield number, answer
         if reading == before:
             return
         before = reading
@@ -34,15 +39,33 @@ def read_by_number(
     )
 
 
-def _one_reading(ask: Callable[[int], ListAnswer], lanes: int) -> Iterator[tuple[int, ListAnswer]]:
+Pages = Sequence[ListAnswer | None]
+
+
+def _one_reading(ask: Callable[[int], Pages], lanes: int) -> Iterator[tuple[int, Pages]]:
     first = ask(1)
     yield 1, first
     # A first page of nothing is the end, whatever is counted: no page number says where to go on.
-    size = len(first.page.opportunities)
-    page_count = -(-first.page.meta.total_row_count // size) if size else 1
+    size = _size(first)
+    total = max((a.page.meta.total_row_count for a in first if a is not None), default=0)
+    page_count = -(-total // size) if size else 1
+    sizes: dict[int, int] = {1: size}
 
-    def lane(index: int, out: Outbox[tuple[int, ListAnswer]]) -> None:
+    def lane(index: int, out: Outbox[tuple[int, Pages]]) -> None:
         for page in range(2 + index, page_count + 1, lanes):
-            out.put((page, ask(page)))
+            answers = ask(page)
+            sizes[page] = _size(answers)
+            out.put((page, answers))
 
     yield from in_parallel(lane, min(lanes, max(page_count - 1, 1)))
+    # A last page that is full is not the end on the count's word.
+    page = page_count
+    while size and sizes.get(page, 0) >= size:
+        page += 1
+        answers = ask(page)
+        sizes[page] = _size(answers)
+        yield page, answers
+
+
+def _size(answers: Pages) -> int:
+    return sum(1 if a is None else len(a.page.opportunities) for a in answers)

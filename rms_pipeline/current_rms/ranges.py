@@ -6,10 +6,11 @@ call in two being spent on finding out where to cut.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from rms_pipeline.current_rms.client import ListAnswer
 from rms_pipeline.current_rms.errors import NotHonoured
+from rms_pipeline.current_rms.failing import PageFailed
 from rms_pipeline.current_rms.keys import Key
 from rms_pipeline.current_rms.lanes import Outbox, Stopped, in_parallel
 from rms_pipeline.current_rms.spans import Span
@@ -17,29 +18,72 @@ from rms_pipeline.current_rms.spans import Span
 _FILL = 0.7
 
 Asker = Callable[[Span], ListAnswer]
+Stuck = Callable[[Span, PageFailed], Iterable[ListAnswer]]
+
+
+def _fail(_: Span, failed: PageFailed) -> Iterable[ListAnswer]:
+    raise failed
 
 
 def read_ranges(
-    ask: Asker, key: Key, spans: Sequence[Span], *, lanes: int
+    ask: Asker,
+    key: Key,
+    spans: Sequence[Span],
+    *,
+    lanes: int,
+    is_full: Callable[[ListAnswer], bool] = lambda _: False,
+    stuck: Stuck = _fail,
 ) -> Iterator[tuple[Span, ListAnswer]]:
     """Every record of `spans`, each answer with the span it is the whole truth about.
 
-    Raises NotHonoured when what comes back is outside the range asked for, has no `key`, or is too
-    much for one answer in a range that cannot be cut.
+    A page that `is_full` is not believed to be all of its range, whatever is counted. Where `ask`
+    raises PageFailed the range is halved; `stuck` returns what there is to say of one that cannot
+    be. Raises NotHonoured when what comes back is outside the range asked for, has no `key`, or is
+    too much for one answer in a range that cannot be cut.
     """
     work = _Work(spans)
 
     def lane(_: int, out: Outbox[tuple[Span, ListAnswer]]) -> None:
         while (span := work.take(out.stopped)) is not None:
-            answer = ask(span)
+            try:
+                answer = ask(span)
+            except PageFailed as error:
+                parts = halves(span, key.floor)
+                for found in () if parts else stuck(span, error):
+                    out.put((span, found))
+                work.finish(parts)
+                continue
             values = _values(answer, key, span)
-            if answer.page.meta.total_row_count <= len(values):
+            total = answer.page.meta.total_row_count
+            if total <= len(values) and not (is_full(answer) and _can_be_cut(span, values)):
                 out.put((span, answer))
                 work.finish()
             else:
-                work.finish(cut(span, values, answer.page.meta.total_row_count, floor=key.floor))
+                total = max(total, len(values) + 1)
+                work.finish(cut(span, values, total, floor=key.floor))
 
     yield from in_parallel(lane, lanes)
+
+
+def halves(span: Span, floor: int) -> list[Span]:
+    """Two spans that together are `span`, none when it is of one value, or below `floor`."""
+    lower, upper = span
+    if lower is None:
+        if upper is not None and upper < floor:
+            return []
+        middle = floor - 1
+    elif upper is None:
+        # Ids, and times, lie denser at the beginning than out there.
+        middle = lower + max(abs(lower), 1_024)
+    elif lower >= upper:
+        return []
+    else:
+        middle = (lower + upper) // 2
+    return [(lower, middle), (middle + 1, upper)]
+
+
+def _can_be_cut(span: Span, values: Sequence[int]) -> bool:
+    return span[0] is None or span[1] is None or values[0] != values[-1] or span[0] != span[1]
 
 
 def _values(answer: ListAnswer, key: Key, span: Span) -> list[int]:

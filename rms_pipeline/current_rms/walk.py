@@ -7,12 +7,14 @@ in order of id. Every answer then is the whole truth about a range of ids at its
 moved elsewhere, and it costs no call more than page numbers would; and a walk that was cut short
 goes on with the ranges it has not. Order and range are verified on what comes back. Where the API
 ignores them, the list is cut into ranges instead (`ranges`), and read by page number only where
-even that is impossible.
+even that is impossible. What fails is read past (`failing`), and where the API refuses the page
+numbers that lanes start from, there are fewer lanes.
 """
 
 import contextlib
+import functools
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -20,7 +22,23 @@ from msgspec import Raw
 
 from rms_pipeline.current_rms.changes import NEWEST_CHANGE, mostly_older, read_newest
 from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
-from rms_pipeline.current_rms.errors import NotHonoured, Unprocessable, WalkIncomplete
+from rms_pipeline.current_rms.errors import (
+    CurrentRmsError,
+    NotHonoured,
+    Unprocessable,
+    WalkIncomplete,
+)
+from rms_pipeline.current_rms.failing import (
+    FEW,
+    MOST_UNDELIVERED,
+    ONCE,
+    Health,
+    Narrowing,
+    PageFailed,
+    PageSizes,
+    Undelivered,
+    is_of_the_question,
+)
 from rms_pipeline.current_rms.keys import BY_CREATION, BY_ID, Key
 from rms_pipeline.current_rms.lanes import Outbox, in_parallel
 from rms_pipeline.current_rms.pacing import Lane
@@ -29,6 +47,7 @@ from rms_pipeline.current_rms.payloads import Record, read_record
 from rms_pipeline.current_rms.ranges import read_ranges
 from rms_pipeline.current_rms.seeds import Seeds, ascending
 from rms_pipeline.current_rms.spans import WHOLE, Span, gaps
+from rms_pipeline.current_rms.terms import MOST_PER_PAGE
 from rms_pipeline.current_rms.window import CHANGED_SINCE, EVERYTHING, Params, Segment
 
 ORDER: Params = (("q[s]", "id asc"),)
@@ -50,6 +69,9 @@ class WalkReport:
     `expected` is how many records the API counted, `read_by` how each segment was read ("id",
     "id ranges", "created_at ranges", "page numbers"), `nameless` how many records without an id a
     segment read by page number holds.
+
+    `counts_believed`: nothing came that the API's count had left out. `listed_twice`: ids that came
+    twice in one page. `undelivered`: records that no list delivers.
     """
 
     expected: int = 0
@@ -57,13 +79,20 @@ class WalkReport:
     notes: list[str] = field(default_factory=list)
     read_by: dict[str, str] = field(default_factory=dict)
     nameless: dict[str, int] = field(default_factory=dict)
+    counts_believed: bool = True
+    listed_twice: set[int] = field(default_factory=set)
+    undelivered: Undelivered = field(default_factory=Undelivered)
+
+
+Put = Callable[[WalkedPage], None]
 
 
 class Walk:
     """One reading of everything in `segments`. Iterate `pages()` once; `report` fills meanwhile.
 
-    `known` are the spans of each segment that need not be read again. `lanes` requests are in
-    flight at a time. Pages come in no particular order.
+    `known` are the spans of each segment that need not be read again. `suspects` are ids of records
+    that no list delivered lately, `undelivered` those that an earlier reading of the same sync
+    found. `lanes` requests are in flight at a time. Pages come in no particular order.
     """
 
     def __init__(
@@ -72,18 +101,30 @@ class Walk:
         segments: Sequence[Segment],
         *,
         known: Mapping[str, Sequence[Span]] | None = None,
+        suspects: Iterable[int] = (),
+        undelivered: Undelivered | None = None,
         lanes: int = 12,
         lane: Lane = Lane.WALK,
     ) -> None:
         self.report = WalkReport()
+        if undelivered is not None:
+            self.report.undelivered = undelivered
         self._client = client
         self._segments = segments
         self._known = known or {}
+        self._suspects = tuple(suspects)
         self._lanes = lanes
         self._lane = lane
+        self._health = Health(client, lane)
+        self._sizes = PageSizes(client)
         # By segment: the order to ask for, where the API refused the usual one; records so far.
         self._orders: dict[str, Params] = {}
         self._came: dict[str, int] = {}
+        # Where full pages ended by the count, until what lies beyond was asked for; and whether it
+        # ever was.
+        self._doubted: set[tuple[str, int]] = set()
+        self._doubts_answered = False
+        self._highest_count = 0
         self._lock = threading.Lock()
 
     def pages(self) -> Iterator[WalkedPage]:
@@ -112,9 +153,9 @@ class Walk:
 
         # Where the API refuses (a wrong key) one call is enough to learn it.
         head = self._segments[0]
-        opening = None
+        opening: ListAnswer | PageFailed | None = None
         if head.since is None and not self._known.get(head.name):
-            opening = self._first(head)
+            opening = self._opening(head, None)
         # Side by side, for a short list leaves most of the limit unused: each of its calls waits
         # for the one before.
         yield from in_parallel(lane, len(self._segments))
@@ -139,7 +180,7 @@ class Walk:
         all_there_are = Segment(segment.name, ())
         try:
             yield from self._by_change(all_there_are, since)
-        except (NotHonoured, Unprocessable) as error:
+        except (NotHonoured, Unprocessable, PageFailed) as error:
             self.report.notes.append(
                 f"the whole account was read to find what changed, for the API obeys neither "
                 f"{CHANGED_SINCE} nor the order of updated_at ({error})"
@@ -148,73 +189,125 @@ class Walk:
 
     def _by_change(self, segment: Segment, since: datetime) -> Iterator[WalkedPage]:
         def ask(number: int) -> ListAnswer:
-            return self._client.list_opportunities(NEWEST_CHANGE, page=number, lane=self._lane)
+            return self._health.ask(
+                NEWEST_CHANGE,
+                lambda attempts: self._client.list_opportunities(
+                    NEWEST_CHANGE, page=number, lane=self._lane, attempts=attempts
+                ),
+                FEW,
+            )
 
         for answer in read_newest(ask, since):
             yield self._seen(segment, answer, None)
         self.report.read_by[segment.name] = "order of change"
 
     def _segment(
-        self, segment: Segment, opening: ListAnswer | None = None
+        self, segment: Segment, opening: ListAnswer | PageFailed | None = None
     ) -> Generator[WalkedPage, None, None]:
         missing = gaps(self._known.get(segment.name, ()))
         if not missing:
             self.report.read_by[segment.name] = "id"
             return
-        total = None
-        if missing == [WHOLE]:
-            first = opening or self._first(segment)
-            total = first.page.meta.total_row_count
-            with self._lock:
-                self.report.expected += total
-            if total <= len(first.page.opportunities):
-                self.report.read_by[segment.name] = "id"
-                yield self._seen(segment, first, WHOLE)
-                return
-            if not first.page.opportunities:
-                raise WalkIncomplete(
-                    f"Current RMS counts {total} opportunities but sends none of them. "
-                    "Run the sync again; if it stays so, ask Current RMS."
-                )
-            by_id = self._by_id(segment, first)
-        else:
-            by_id = self._by_gaps(segment, missing)
+        is_whole = missing == [WHOLE]
+        by_id = self._from_the_start(segment, opening) if is_whole else None
         ways = {
-            "id": by_id,
+            "id": by_id or self._by_gaps(segment, missing),
             "id ranges": self._by_ranges(segment, BY_ID, missing),
             "created_at ranges": self._by_ranges(segment, BY_CREATION, [WHOLE]),
             "page numbers": self._by_page_number(segment),
         }
+        last: CurrentRmsError | None = None
         for name, pages in ways.items():
             try:
                 yield from pages
                 self.report.read_by[segment.name] = name
-                break
-            except (NotHonoured, Unprocessable) as error:
+                return
+            except (NotHonoured, Unprocessable, PageFailed) as error:
                 if isinstance(error, _FilterNotHonoured):
                     raise
                 if isinstance(error, Unprocessable):
                     self._orders[segment.name] = ()
                 self.report.notes.append(f"{segment.name} not read by {name}: {error}")
-        came = self._came.get(segment.name, 0)
-        if total is not None and name == "id" and came != total:
+                last = error
+        if isinstance(last, Unprocessable):
+            raise last
+        raise WalkIncomplete(
+            f"The list of {segment.name} opportunities could not be read in any way; the last: "
+            f"{last} What came is stored. Run the sync again."
+        ) from last
+
+    def _opening(self, segment: Segment, lower: int | None) -> ListAnswer | PageFailed:
+        """The first page from the id `lower` on, or why there is none."""
+        for attempt in range(2):
+            try:
+                return self._ask(segment, (lower, None))
+            except PageFailed as failed:
+                return failed
+            except Unprocessable:
+                if attempt or self._orders.get(segment.name) == ():
+                    raise
+                self._orders[segment.name] = ()
+        raise AssertionError
+
+    def _from_the_start(
+        self, segment: Segment, opening: ListAnswer | PageFailed | None
+    ) -> Iterator[WalkedPage]:
+        lower: int | None = None
+        while True:
+            first = opening or self._opening(segment, lower)
+            opening = None
+            if isinstance(first, ListAnswer):
+                break
+            passed: list[WalkedPage] = []
+            after = self._narrowing(segment, passed.append).read_past((lower, None), first)
+            yield from passed
+            if after is None:
+                return
+            lower = after
+        total = first.page.meta.total_row_count
+        with self._lock:
+            self.report.expected += total
+        if total and not first.page.opportunities:
+            raise WalkIncomplete(
+                f"Current RMS counts {total} opportunities but sends none of them. "
+                "Run the sync again; if it stays so, ask Current RMS."
+            )
+        before = self._came.get(segment.name, 0)
+        if total <= len(first.page.opportunities):
+            begin: list[WalkedPage] = []
+            after = self._take(segment, begin.append, (lower, None), None, first)
+            yield from begin
+            if after is not None:
+                yield from self._by_gaps(segment, [(after, None)])
+            return
+        yield from self._by_id(segment, first, lower)
+        came = self._came.get(segment.name, 0) - before
+        if came != total:
             self.report.notes.append(
                 f"{segment.name} moved while it was read: {total} at first, {came} came"
             )
 
-    def _first(self, segment: Segment) -> ListAnswer:
-        try:
-            return self._list(segment)
-        except Unprocessable:
-            self._orders[segment.name] = ()
-        return self._list(segment)
-
-    def _by_id(self, segment: Segment, first: ListAnswer) -> Iterator[WalkedPage]:
+    def _by_id(
+        self, segment: Segment, first: ListAnswer, lower: int | None
+    ) -> Iterator[WalkedPage]:
         size = len(first.page.opportunities)
         page_count = -(-first.page.meta.total_row_count // size)
         # A lane of one page would need a call more, to show that nothing lies behind it.
         lanes = max(1, min(self._lanes, page_count // 2))
-        seeds = Seeds(first, lanes)
+        seeds = Seeds(first, lanes, lower)
+
+        def seed(index: int) -> ListAnswer | None:
+            number = 1 + index * page_count // lanes
+            params = BY_ID.params((lower, None))
+            try:
+                return self._list(segment, params, page=number, attempts=ONCE)
+            except CurrentRmsError as error:
+                if not is_of_the_question(error):
+                    raise
+                # Nothing is lost but a start: the lane before reads on.
+                with self._lock:
+                    self.report.notes.append(f"{segment.name} not read from page {number}: {error}")
+                return None
 
         def lane(index: int, out: Outbox[WalkedPage]) -> None:
             def put(page: WalkedPage) -> None:
@@ -222,8 +315,7 @@ class Walk:
                 out.put(page)
 
             if index > 0:
-                number = 1 + index * page_count // lanes
-                seeds.fetch(index, lambda: self._list(segment, page=number))
+                seeds.fetch(index, lambda: seed(index))
             if (rest := seeds.rest_of(index)) is not None:
                 self._read_span(segment, rest, put)
 
@@ -248,59 +340,225 @@ class Walk:
 
         yield from in_parallel(lane, min(self._lanes, len(missing)))
 
-    def _read_span(
-        self,
-        segment: Segment,
-        span: Span,
-        put: Callable[[WalkedPage], None],
-        *,
-        expect: bool = False,
-    ) -> None:
+    def _read_span(self, segment: Segment, span: Span, put: Put, *, expect: bool = False) -> None:
         lower, upper = span
+        narrowing = self._narrowing(segment, put)
+        attempts = FEW
         while upper is None or lower is None or lower <= upper:
-            answer = self._list(segment, BY_ID.params((lower, upper)))
-            ids, rest = answer.ids, answer.page.meta.total_row_count
-            if expect:
-                with self._lock:
-                    self.report.expected += rest
-                expect = False
-            inside = all(
-                (lower is None or i >= lower) and (upper is None or i <= upper) for i in ids
-            )
-            if not inside or not ascending(ids):
-                raise NotHonoured("ids outside the range asked for, or not in order")
-            if rest <= len(answer.page.opportunities):
-                put(self._seen(segment, answer, (lower, upper)))
+            here: Span = (lower, upper)
+            # One that is known to fail need not do so three times.
+            few = ONCE if narrowing.has_suspect(here) else attempts
+            try:
+                answer = self._ask(segment, here, None, few)
+            except PageFailed as failed:
+                after = narrowing.read_past(here, failed, beside=attempts == ONCE)
+                # Records at fault stand side by side, as whatever spoilt them came at one time.
+                attempts = ONCE
+            else:
+                if expect:
+                    with self._lock:
+                        self.report.expected += answer.page.meta.total_row_count
+                    expect = False
+                after = self._take(segment, put, here, None, answer)
+                attempts = FEW
+            if after is None:
                 return
-            if not ids:
-                raise NotHonoured("an empty page in the middle of the list")
-            put(self._seen(segment, answer, (lower, ids[-1])))
-            lower = ids[-1] + 1
+            lower = after
+
+    def _narrowing(self, segment: Segment, put: Put) -> Narrowing:
+        return Narrowing(
+            self._client,
+            self._lane,
+            self._health,
+            self._sizes,
+            self.report.undelivered,
+            self._suspects,
+            params=self._form(segment),
+            ask=functools.partial(self._ask, segment),
+            take=functools.partial(self._take, segment, put),
+            place=functools.partial(self._place, segment),
+            take_single=lambda id_, answer: put(self._seen(segment, answer, (id_, id_))),
+        )
+
+    def _take(
+        self, segment: Segment, put: Put, span: Span, asked: int | None, answer: ListAnswer
+    ) -> int | None:
+        """Verifies and puts one page of `span`; the id to go on from, None when that was all."""
+        lower, upper = span
+        ids, records = answer.ids, len(answer.page.opportunities)
+        inside = all((lower is None or i >= lower) and (upper is None or i <= upper) for i in ids)
+        if not inside or not ascending(ids):
+            raise NotHonoured("ids outside the range asked for, or not in order")
+        counted = answer.page.meta.total_row_count
+        left_over = counted - records
+        with self._lock:
+            # A counter that stops somewhere has not stopped below what it counted already.
+            stops = counted >= self._highest_count
+            is_beyond = lower is not None and (segment.name, lower) in self._doubted
+            if is_beyond:
+                self._doubts_answered = True
+                if records:
+                    self._disbelieve(f"{segment.name} goes on beyond the end of the API's count")
+            is_believed = self._doubts_answered and self.report.counts_believed
+        if left_over > 0 and not ids:
+            raise NotHonoured("an empty page in the middle of the list")
+        is_doubtful = (upper is None or stops) and not is_believed and self._is_full(answer, asked)
+        is_over = left_over <= 0 and (not ids or not is_doubtful)
+        if is_over or ids[-1] == upper:
+            put(self._seen(segment, answer, span))
+            return None
+        put(self._seen(segment, answer, (lower, ids[-1])))
+        if left_over <= 0:
+            with self._lock:
+                self._doubted.add((segment.name, ids[-1] + 1))
+        return ids[-1] + 1
+
+    def _is_full(self, answer: ListAnswer, asked: int | None) -> bool:
+        """Whether it holds as much as a page may, so that it could go on whatever is counted."""
+        most = asked or self._sizes.most or MOST_PER_PAGE
+        return len(answer.page.opportunities) >= min(most, self._client.page_size)
+
+    def _disbelieve(self, note: str) -> None:
+        if self.report.counts_believed:
+            self.report.counts_believed = False
+            self.report.notes.append(f"{note}: no count of it is believed")
 
     def _by_ranges(
         self, segment: Segment, key: Key, missing: Sequence[Span]
     ) -> Iterator[WalkedPage]:
-        def ask(span: Span) -> ListAnswer:
-            return self._list(segment, key.params(span))
+        counted: int | None = None
+        distinct: set[int] = set()
 
-        for span, answer in read_ranges(ask, key, missing, lanes=self._lanes):
+        def ask(span: Span) -> ListAnswer:
+            nonlocal counted
+            answer = self._health.ask(
+                self._form(segment),
+                lambda attempts: self._list(segment, key.params(span), attempts=attempts),
+                FEW,
+            )
+            if span == WHOLE:
+                counted = answer.page.meta.total_row_count
+            return answer
+
+        def stuck(span: Span, failed: PageFailed) -> Iterable[ListAnswer]:
+            if key is not BY_ID or span[0] is None or span[0] != span[1]:
+                raise failed
+            found: list[WalkedPage] = []
+            self._narrowing(segment, found.append).read_one(span[0], failed, FEW)
+            with self._lock:
+                # Put again by whoever gets it from here.
+                self.report.records -= len(found)
+                self._came[segment.name] = self._came.get(segment.name, 0) - len(found)
+            return [page.answer for page in found]
+
+        for span, answer in read_ranges(
+            ask,
+            key,
+            missing,
+            lanes=self._lanes,
+            is_full=lambda answer: self._is_full(answer, None),
+            stuck=stuck,
+        ):
+            distinct.update(answer.ids)
             yield self._seen(segment, answer, span if key is BY_ID else None)
+        # Some may have come meanwhile; not as many as that.
+        if counted is not None and len(distinct) > counted + max(
+            self._sizes.expected, counted // 9
+        ):
+            with self._lock:
+                self._disbelieve(f"{segment.name} holds far more than the API counts")
 
     def _by_page_number(self, segment: Segment) -> Iterator[WalkedPage]:
-        self._first(segment)  # finds out whether an order may be asked for
+        opening = self._opening(segment, None)  # finds out whether an order may be asked for
+        size = len(opening.page.opportunities) if isinstance(opening, ListAnswer) else 0
+        size = size or self._sizes.expected
         nameless: dict[int, int] = {}
-        for reading, answer in read_by_number(
-            lambda number: self._list(segment, page=number), lanes=self._lanes
-        ):
+        lost: set[int] = set()
+
+        def get(number: int, per_page: int | None) -> ListAnswer:
+            return self._health.ask(
+                self._form(segment),
+                lambda attempts: self._list(
+                    segment, page=number, per_page=per_page, attempts=attempts
+                ),
+                FEW,
+            )
+
+        def ask(number: int) -> list[ListAnswer | None]:
+            try:
+                return [get(number, self._sizes.most)]
+            except PageFailed:
+                pass
+            answers: list[ListAnswer | None] = []
+            for position in range((number - 1) * size + 1, number * size + 1):
+                try:
+                    answers.append(get(position, 1))
+                except PageFailed:
+                    lost.add(position)
+                    if len(lost) > MOST_UNDELIVERED:
+                        raise
+                    answers.append(None)
+            return answers
+
+        for reading, answer in read_by_number(ask, lanes=self._lanes):
             page = self._seen(segment, answer, None)
             absent = len(answer.page.opportunities) - len(answer.ids)
             nameless[reading] = nameless.get(reading, 0) + absent
             yield page
-        self.report.nameless[segment.name] = nameless[max(nameless)]
+        self.report.nameless[segment.name] = nameless[max(nameless)] if nameless else 0
+        if lost:
+            places = ", ".join(map(str, sorted(lost)[:20]))
+            self.report.nameless[segment.name] += len(lost)
+            self.report.notes.append(
+                f"{segment.name}: Current RMS cannot deliver {len(lost)} of the list, which has no"
+                f" order to find their ids by; their places in it: {places}"
+            )
 
-    def _list(self, segment: Segment, params: Params = (), *, page: int = 1) -> ListAnswer:
-        params = segment.params + params + self._orders.get(segment.name, ORDER)
-        answer = self._client.list_opportunities(params, page=page, lane=self._lane)
+    def _form(self, segment: Segment) -> Params:
+        """What all questions about `segment` have in common."""
+        return segment.params + self._orders.get(segment.name, ORDER)
+
+    def _ask(
+        self, segment: Segment, span: Span, per_page: int | None = None, attempts: int = FEW
+    ) -> ListAnswer:
+        """One page of `span`. Raises PageFailed, and what a down or refusing API does."""
+        return self._health.ask(
+            self._form(segment),
+            lambda attempts: self._list(
+                segment, BY_ID.params(span), per_page=per_page, attempts=attempts
+            ),
+            attempts,
+        )
+
+    def _place(self, segment: Segment, span: Span, number: int) -> ListAnswer:
+        """The record that stands in this place of `span`, counted from 1; or PageFailed."""
+        try:
+            answer = self._list(segment, BY_ID.params(span), page=number, per_page=1, attempts=ONCE)
+        except CurrentRmsError as error:
+            if not is_of_the_question(error):
+                raise
+            raise PageFailed(error) from error
+        self._health.answered()
+        return answer
+
+    def _list(
+        self,
+        segment: Segment,
+        params: Params = (),
+        *,
+        page: int = 1,
+        per_page: int | None = None,
+        attempts: int | None = None,
+    ) -> ListAnswer:
+        answer = self._client.list_opportunities(
+            segment.params + params + self._orders.get(segment.name, ORDER),
+            page=page,
+            per_page=per_page or self._sizes.most or MOST_PER_PAGE,
+            lane=self._lane,
+            attempts=attempts,
+        )
+        with self._lock:
+            self._highest_count = max(self._highest_count, answer.page.meta.total_row_count)
         if segment.lacking and not all(_fits(segment, r) for r in answer.page.opportunities):
             raise _FilterNotHonoured(f"records with a date of {segment.lacking} came back")
         if segment.since is not None and mostly_older(answer, segment.since):
@@ -308,10 +566,14 @@ class Walk:
         return answer
 
     def _seen(self, segment: Segment, answer: ListAnswer, covers: Span | None) -> WalkedPage:
+        twice = len(answer.ids) - len({*answer.ids})
         with self._lock:
-            records = len(answer.page.opportunities)
+            records = len(answer.page.opportunities) - twice
             self.report.records += records
             self._came[segment.name] = self._came.get(segment.name, 0) + records
+            if twice:
+                seen: set[int] = set()
+                self.report.listed_twice |= {i for i in answer.ids if i in seen or seen.add(i)}  # type: ignore[func-returns-value]
         return WalkedPage(segment.name, answer, covers)
 
 

@@ -6,6 +6,7 @@
 import base64
 import re
 import string
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -38,6 +39,13 @@ def walk_metadata(walk: LandedWalk) -> dict[str, Any]:
         "walk_seconds": round(walk.seconds, 3),
         "walk_notes": "; ".join(walk.notes) or "none",
     }
+    if walk.unreadable:
+        metadata["unreadable"] = len(walk.unreadable)
+        metadata["unreadable_records"] = named(walk.unreadable)
+    if walk.listed_twice:
+        metadata["listed_twice"] = len(walk.listed_twice)
+    if not walk.counts_believed:
+        metadata["counts_believed"] = False
     if walk.window is not None:
         metadata["window_start"] = instant(walk.window.start)
         metadata["window_end"] = instant(walk.window.end)
@@ -47,6 +55,13 @@ def walk_metadata(walk: LandedWalk) -> dict[str, Any]:
     if walk.clock_skew is not None:
         metadata["api_clock_ahead_seconds"] = round(walk.clock_skew, 1)
     return metadata
+
+
+def named(unreadable: Mapping[int, str], most: int = 10) -> str:
+    """ "37 (each list that would hold it: status 500), 41 (...) and 3 more"."""
+    some = [f"{i} ({reason})" for i, reason in sorted(unreadable.items())[:most]]
+    more = f" and {len(unreadable) - most} more" if len(unreadable) > most else ""
+    return ", ".join(some) + more
 
 
 def settled_metadata(settled: Settled) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Pages of the API, landed as received before anything interprets them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -128,6 +128,19 @@ def count_distinct_records(connection: Connection, walk: int) -> int:
         row = cursor.fetchone()
     connection.commit()
     return int(row[0]) if row else 0
+
+
+def seen_among(connection: Connection, walk: int, ids: Iterable[int]) -> set[int]:
+    """Those of `ids` that the pages of `walk` hold. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT DISTINCT seen FROM raw_rms_pages, unnest(record_ids) AS seen"
+            " WHERE walk = %s AND record_ids && %s::bigint[] AND seen = ANY(%s)",
+            (walk, list(ids), list(ids)),
+        )
+        found = {row[0] for row in cursor.fetchall()}
+    connection.commit()
+    return found
 
 
 def count_stored(connection: Connection, walk: int) -> int:

@@ -12,21 +12,37 @@ from datetime import datetime, timedelta
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.current_rms.client import CallCounts, CurrentRmsClient
-from rms_pipeline.current_rms.errors import WalkIncomplete
+from rms_pipeline.current_rms.errors import CurrentRmsError, WalkIncomplete
+from rms_pipeline.current_rms.failing import ONCE, is_of_the_question
+from rms_pipeline.current_rms.fields import Fault
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.spans import Span, gaps
 from rms_pipeline.current_rms.walk import Walk, WalkedPage, WalkReport
 from rms_pipeline.current_rms.window import Segment, Window, changed_since
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.merge import note_faults
 from rms_pipeline.mirror.progress import Progress, ProgressNotes
-from rms_pipeline.mirror.raw_pages import count_distinct_records, count_pages, land_page
+from rms_pipeline.mirror.raw_pages import (
+    count_distinct_records,
+    count_pages,
+    land_page,
+    seen_among,
+)
+from rms_pipeline.mirror.unreadable import (
+    OPPORTUNITIES,
+    forget_unreadable,
+    note_unreadable,
+    unreadable,
+)
 from rms_pipeline.sync.storing import Watcher, raw_page
 
 # For what is committed a while after its `updated_at`, and servers whose clocks differ a little.
 OVERLAP = timedelta(minutes=5)
 # Without a `Date` from the API our own clock must do, which may be well off.
 _OVERLAP_WITHOUT_DATE = timedelta(minutes=30)
+# Records that could not be read before, of those that no list of this sync speaks of.
+_ASKED_AGAIN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +53,9 @@ class LandedWalk:
     is behind, the API's or the database's.
     `pages_kept` were landed by an earlier run that did not finish. `clock_skew` is how far the
     API's clock is ahead of the database's, None when the API does not tell.
+
+    `unreadable` are all records, by id, that exist and cannot be read, each with the reason.
+    `counts_believed` and `listed_twice` are what it found out about the API's lists.
     """
 
     walk: int
@@ -54,6 +73,9 @@ class LandedWalk:
     clock_skew: float | None = None
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
+    unreadable: dict[int, str] = field(default_factory=dict)
+    counts_believed: bool = True
+    listed_twice: list[int] = field(default_factory=list)
 
 
 def land_window(
@@ -89,6 +111,7 @@ def land_window(
         # A row that moved from a list not yet read to one that had been is in neither.
         landing.read([changed_since(watermark)])
         landing.demand_whole([s.name for s in window.segments()])
+        landing.ask_again()
         return landing.complete(watermark, before, time.monotonic() - began, window=window)
 
 
@@ -125,6 +148,7 @@ def land_changes(
                 starts.append(watermarks[0] - landing.behind())
                 is_shifted = True
         landing.report.notes += notes
+        landing.ask_again()
         return landing.complete(watermark, before, time.monotonic() - began, since=since)
 
 
@@ -148,14 +172,29 @@ class _Landing:
         self._pages_kept, self._records_kept = count_pages(connection, [walk])
         self._pages = self._size = 0
         self._progress = ProgressNotes(connection, run)
+        self._suspects = unreadable(connection)
 
     def read(
         self, segments: Sequence[Segment], known: Mapping[str, Sequence[Span]] | None = None
     ) -> None:
-        walk = Walk(self._client, segments, known=known, lane=self._lane)
-        for page in walk.pages():
-            self._land(page)
-            self._note_progress(walk.report)
+        undelivered = self.report.undelivered
+        named = set(undelivered.unreadable)
+        walk = Walk(
+            self._client,
+            segments,
+            known=known,
+            suspects={*self._suspects, *undelivered.unreadable, *undelivered.singly},
+            undelivered=undelivered,
+            lane=self._lane,
+        )
+        try:
+            for page in walk.pages():
+                self._land(page)
+                self._note_progress(walk.report)
+        finally:
+            # Also where the walk ends in vain: the next one need not find them anew.
+            new = {i: why for i, why in undelivered.unreadable.items() if i not in named}
+            self._note_unreadable(new)
         self._progress.finish()
         for total, part in (
             (self.report.read_by, walk.report.read_by),
@@ -165,6 +204,48 @@ class _Landing:
         self.report.notes += walk.report.notes
         self.report.expected += walk.report.expected
         self.report.records += walk.report.records
+        self.report.counts_believed &= walk.report.counts_believed
+        self.report.listed_twice |= walk.report.listed_twice
+
+    def _note_unreadable(self, found: Mapping[int, str]) -> None:
+        if not found:
+            return
+        # What broke the walk off may have left its transaction open.
+        self._connection.rollback()
+        note_unreadable(self._connection, OPPORTUNITIES, found, self._run)
+        with self._connection.cursor() as cursor:
+            faults = [
+                Fault(id_, "(record)", f"Current RMS cannot deliver it: {reason}", "")
+                for id_, reason in found.items()
+            ]
+            note_faults(cursor, self._run, faults)
+        self._connection.commit()
+
+    def ask_again(self) -> None:
+        """Asks for what could not be read before and was in no list now; forgets what could.
+
+        One call each, and no more than a few: those of longest ago first.
+        """
+        failing = self.report.undelivered.unreadable
+        came = seen_among(self._connection, self._walk, self._suspects) if self._suspects else set()
+        over, still = set(came), dict[int, str]()
+        left = [i for i in self._suspects if i not in came and i not in failing]
+        for id_ in left[:_ASKED_AGAIN]:
+            try:
+                answer = self._client.get_opportunity(id_, lane=self._lane, attempts=ONCE)
+            except CurrentRmsError as error:
+                if not is_of_the_question(error):
+                    # Of no use to go on; what the walk read is as good as it was.
+                    break
+                still[id_] = self._suspects[id_]
+                continue
+            if answer is None:
+                over.add(id_)
+            elif answer.ids == (id_,):
+                self._land(WalkedPage("by_id", answer, None))
+                over.add(id_)
+        self._note_unreadable(still)
+        forget_unreadable(self._connection, OPPORTUNITIES, over - failing.keys())
 
     def _land(self, page: WalkedPage) -> None:
         answer = page.answer
@@ -213,8 +294,10 @@ class _Landing:
         """The proof that does not rest on the walk's own word: the spans add up to all ids."""
         covered = walks.covered_spans(self._connection, self._walk)
         for segment in segments:
+            # What cannot be read is named; of that nothing is missing from the pages.
+            named: list[Span] = [(i, i) for i in self.report.undelivered.unreadable]
             if self.report.read_by.get(segment) in ("id", "id ranges") and gaps(
-                covered.get(segment, ())
+                [*covered.get(segment, ()), *named]
             ):
                 raise WalkIncomplete(
                     f"Pages of {segment} are missing from raw_rms_pages although the walk ended. "
@@ -232,6 +315,11 @@ class _Landing:
     ) -> LandedWalk:
         report, client = self.report, self._client
         report.notes += [r.sentence for r in client.terms.refusals]
+        twice = sorted(report.listed_twice)
+        if twice:
+            report.notes.append(
+                f"Current RMS lists {len(twice)} more than once: {', '.join(map(str, twice[:20]))}"
+            )
         nameless = walks.nameless_by_segment(self._connection, self._walk) | report.nameless
         walks.complete_walk(
             self._connection,
@@ -240,6 +328,8 @@ class _Landing:
             read_by=report.read_by,
             nameless=nameless,
             notes=report.notes,
+            counts_believed=report.counts_believed,
+            listed_twice=twice,
         )
         distinct = count_distinct_records(self._connection, self._walk)
         walks.prune_walks(self._connection)
@@ -261,4 +351,7 @@ class _Landing:
             clock_skew=skew,
             seconds=seconds,
             notes=report.notes,
+            unreadable=unreadable(self._connection),
+            counts_believed=report.counts_believed,
+            listed_twice=twice,
         )

@@ -31,14 +31,17 @@ def ignore(mirror: Mirror, monkeypatch: pytest.MonkeyPatch, *names: str) -> None
         made = client_of()
         get = made._get
 
-        def get_without(request: str, decode: object, lane: object) -> object:
+        def get_without(
+            request: str, decode: object, lane: object, attempts: int | None = None
+        ) -> object:
             parts = urlsplit(request)
             kept = [
                 (k, v)
                 for k, v in parse_qsl(parts.query)
                 if k not in names and f"{k}={v}" not in names
             ]
-            return get(f"{parts.path}?{urlencode(kept)}", decode, lane)  # type: ignore[arg-type]
+            asked = f"{parts.path}?{urlencode(kept)}"
+            return get(asked, decode, lane, attempts)  # type: ignore[arg-type]
 
         monkeypatch.setattr(made, "_get", get_without)
         return made
