@@ -142,6 +142,24 @@ def test_a_webhooks_deletion_while_it_is_counted_hides_no_other_row_that_is_gone
     assert mirror.deleted() == {ids[1], ids[2]}
 
 
+def test_a_row_that_a_webhook_brings_while_it_is_counted_hides_none_that_is_gone(
+    mirror_of: MakeMirror,
+) -> None:
+    """The API counted the new one, the mirror the old one; then both had the new one."""
+    mirror = mirror_of(Store(40), switches=replace(SMALL, max_per_page=2))
+    mirror.full_sync()
+    last = dated(mirror)[-1]
+    dates = {k: mirror.store.value(last, k) for k in ("starts_at", "ends_at")}
+    mirror.store.delete(last)
+    new = mirror.store.create(dates)
+    told = mirror.another_client()
+    with when(mirror, "updated_at_gteq", lambda: refresh(mirror.database, told, [new], "webhook")):
+        proof = proved(mirror)
+    assert proof.rounds > 1
+    assert proof.shown, proof.sentence
+    assert mirror.differences() == {}
+
+
 @pytest.mark.parametrize("cap", [0, 1, 10, 37, 60])
 def test_counts_that_are_capped_prove_nothing(mirror_of: MakeMirror, cap: int) -> None:
     mirror = mirror_of(Store(150), switches=replace(SMALL, count_cap=cap))
