@@ -402,3 +402,31 @@ def test_a_sync_that_died_after_counting_leaves_no_proof_behind(mirror_of: MakeM
         prove.begin_proof(mirror.database, mirror.client(), "killed")
         assert newest_proof(connection) == before
     assert proved(mirror).shown
+
+
+class Cut(random.Random):
+    """Cuts the list behind a row that is named."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.rank = rank
+
+    def randrange(self, *_: object, **__: object) -> int:
+        return self.rank
+
+
+def test_counts_that_agree_because_they_are_capped_are_not_believed(
+    mirror_of: MakeMirror,
+) -> None:
+    """Half of the rows are missing, and the API counts each range up to what is left of it."""
+    mirror = mirror_of(Store(150), switches=SMALL)
+    mirror.full_sync()
+    kept = dated(mirror)[:60]
+    query(mirror.database, "DELETE FROM opportunities WHERE id > %s", kept[-1])
+    undated = len(mirror.rows()) - len(kept)
+    query(mirror.database, "UPDATE proofs SET greatest_count = 0")
+    mirror.sandbox.switches = replace(SMALL, count_cap=30)
+    assert undated < 30
+    proof = prove.begin_proof(mirror.database, mirror.client(), "capped", dice=Cut(30))
+    assert proof is not None
+    assert "prove nothing" in proof.reason
