@@ -167,9 +167,12 @@ class Negotiation:
             def refused(includes: tuple[str, ...], size: int = 1) -> RequestRefused | None:
                 return _refused(lambda: ask_plainly(Form(includes, size)))
 
+            if error.status in _GONE and refused(()):
+                # Not the list itself is there.
+                return False
             if not includes_vouched:
                 if found := refused(form.includes):
-                    if form.includes and refused(()):
+                    if form.includes and error.status not in _GONE and refused(()):
                         # Not even the plainest question is answered.
                         return False
                     self._find_includes(form.includes, lambda part: ask_plainly(Form(part)), found)
@@ -177,6 +180,8 @@ class Negotiation:
                 self._grant(replace(form, per_page=1), "list")
             if not per_page_vouched:
                 if found := refused((), form.per_page):
+                    if includes_vouched and refused(()):
+                        return False
                     return self._lower_per_page(form.per_page, found.status, refused)
                 self._grant(Form((), form.per_page), "list")
             return False

@@ -4,18 +4,15 @@ from dataclasses import dataclass
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+# All that migrations make, by what they are for.
 OUR_TABLES = (
-    "opportunities",
-    "deleted_opportunities",
-    "opportunity_versions",
-    "raw_rms_pages",
-    "walks",
-    "sync_faults",
-    "sync_progress",
-    "opportunity_changes",
-    "webhook_events",
-    "status_counts",
-    "week_counts",
+    *("opportunities", "deleted_opportunities", "opportunity_versions", "opportunity_changes"),
+    *("raw_rms_pages", "walks", "sync_faults", "sync_progress", "unreadable_records"),
+    *("proofs", "proof_counts", "held_deletions", "deletions_confirmed"),
+    *("webhook_events", "webhook_absences"),
+    *("api_budget", "api_page_sizes", "api_refusals"),
+    *("status_counts", "week_counts"),
+    *("mirror_state", "run_workers", "rms_pipeline_alembic_version"),
 )
 
 

@@ -163,7 +163,21 @@ def test_a_wrong_address_is_no_matter_of_includes(client_for: MakeClient) -> Non
         with pytest.raises(NotFound):
             client.list_opportunities(())
         assert refused(client) == {}
-        assert len(sandbox.requests) <= 3
+        asked = [path.partition("?")[2] for _, path, _ in sandbox.requests]
+        # The second time with nothing that the first could have been refused for.
+        assert len(asked) == 2
+        assert asked[1] == "page=1&per_page=1"
+
+
+def test_an_account_that_refuses_everything_teaches_nothing(client_for: MakeClient) -> None:
+    with SandboxServer(Store(5)) as sandbox:
+        client = client_for(sandbox.url)
+        client.count(())
+        sandbox.faults.queue = ["error_400"] * 50
+        with pytest.raises(Unprocessable):
+            client.list_opportunities(())
+        assert len(sandbox.requests) == 4
+        assert client.terms.refusals == ()
 
 
 @pytest.mark.parametrize("most", [25, 20, 7, 1])

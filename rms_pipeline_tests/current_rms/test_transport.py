@@ -16,7 +16,15 @@ import pytest
 
 from rms_pipeline.current_rms import answers, transport, wire
 from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
-from rms_pipeline.current_rms.errors import ApiUnavailable, Forbidden, NotFound, Throttled
+from rms_pipeline.current_rms.errors import (
+    ApiUnavailable,
+    Forbidden,
+    NotFound,
+    RequestRefused,
+    Throttled,
+    Unauthorized,
+    Unprocessable,
+)
 from rms_pipeline.current_rms.pacing import ProcessBudget
 from rms_pipeline_tests.conftest import QUICK
 
@@ -282,13 +290,52 @@ def test_a_firewall_that_says_not_found_makes_nobody_believe_that_a_record_is_go
         assert client_for(url).get_opportunity(36) is None
 
 
-def test_a_refusal_in_json_is_final_at_once(client_for: MakeClient) -> None:
-    for status, error in (("403 Forbidden", Forbidden), ("404 Not Found", NotFound)):
-        with speaking(answer(b'{"errors":["no"]}', status)) as url:
-            client = client_for(url)
-            with pytest.raises(error):
-                client.list_opportunities(())
-            assert client.counts.calls == 1
+NO = b'{"errors":["no"]}'
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [("401 Unauthorized", Unauthorized), ("402 Payment Required", Forbidden),
+     ("403 Forbidden", Forbidden), ("404 Not Found", NotFound), ("410 Gone", NotFound),
+     ("400 Bad Request", Unprocessable), ("422 Unprocessable", Unprocessable)],
+)  # fmt: skip
+def test_a_refusal_in_json_is_final_at_once(
+    status: str, error: type[RequestRefused], client_for: MakeClient
+) -> None:
+    with speaking(answer(), answer(NO, status)) as url:
+        client = client_for(url)
+        client.list_opportunities(())
+        # Nothing that is asked for beside it can be meant: it was granted a moment ago.
+        with pytest.raises(error):
+            client.list_opportunities(())
+        assert client.counts.calls == 2
+    # Nothing was granted before. That the list itself is not there one more call shows, which asks
+    # for nothing else; a parameter that is refused may be an include, and one call more shows that.
+    more = {"404": 1, "410": 1, "400": 2, "422": 2}.get(status[:3], 0)
+    with speaking(answer(NO, status)) as url:
+        client = client_for(url)
+        with pytest.raises(error):
+            client.list_opportunities(())
+        assert client.counts.calls == 1 + more
+        assert client.terms.refusals == ()
+
+
+@pytest.mark.parametrize("status", ["404 Not Found", "410 Gone"])
+def test_a_single_record_that_is_not_found_costs_at_most_one_call_more(
+    status: str, client_for: MakeClient
+) -> None:
+    with speaking(answer(NO, status)) as url:
+        client = client_for(url)
+        assert client.get_opportunity(36) is None
+        assert client.counts.calls == 2
+        assert client.get_opportunity(36, expected=False) is None
+        assert client.counts.calls == 3
+    found = b'{"opportunity":{"id":36}}'
+    with speaking(answer(found), answer(NO, status)) as url:
+        client = client_for(url)
+        assert client.get_opportunity(36) is not None
+        assert client.get_opportunity(37) is None
+        assert client.counts.calls == 2
 
 
 ODD_DATES = [
