@@ -49,8 +49,8 @@ MUTANTS = (
     Mutant(
         "scan",
         "a lane goes on one id too far after each page",
-        "lower = ids[-1] + 1",
-        "lower = ids[-1] + 2",
+        "        return ids[-1] + 1\n",
+        "        return ids[-1] + 2\n",
         (f"{SYNC}::test_lost_dead_long_and_undated_ones_are_mirrored_and_far_ones_are_not",),
     ),
     Mutant(
@@ -172,7 +172,7 @@ MUTANTS = (
         "what moved while it was counted is taken for counted",
         "if self._was_still(proof.content, merged):",
         "if True:",
-        ("sync/test_any_sequence.py", TRAPS, "sync/test_cost.py"),
+        ("sync/test_prove.py",),
     ),
     Mutant(
         "proof",
@@ -183,10 +183,10 @@ MUTANTS = (
     ),
     Mutant(
         "proof",
-        "what cannot be stored makes the mirror incomplete",
-        "self._refused = refused_ids(connection)",
-        "self._refused = set()",
-        (TRAPS,),
+        "what a list shows twice is counted twice",
+        "counted = total - repeated",
+        "counted = total",
+        ("sync/test_prove.py",),
     ),
     Mutant(
         "proof",
