@@ -77,11 +77,15 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(_HEADERS)
+                headers = MutableHeaders(scope=message)
+                headers.update(_HEADERS)
+                # Caches take a cookie for no reason to keep an answer to themselves.
+                headers.setdefault("Cache-Control", "private" if answer is None else "no-store")
             await send(message)
 
         answer: Response | None
         try:
+            _demand_plain_path(request)
             self._demand_own_host(request)
             is_entrance = request.scope["path"] == ENTRANCE
             answer = self._enter(request) if is_entrance else self._let_through(request)
@@ -92,6 +96,7 @@ class Guard:
     async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = HTTPConnection(scope)
         try:
+            _demand_plain_path(connection)
             self._demand_own_host(connection)
             # Browsers always say who opens a websocket; they ask nobody whether it may.
             self._demand_own_origin(connection, needed=self._has_session(connection))
@@ -122,7 +127,9 @@ class Guard:
         elif self._has_token(request):
             self._demand_own_origin(request, needed=False)
         elif request.method == "GET" and "text/html" in request.headers.get("Accept", ""):
-            return self._send_to_sign_in(request)
+            path = quote(request.scope["path"], safe="/:@!$&'()*+,;=~-._")
+            query = request.url.query
+            return self._send_to_sign_in(local_address(f"{path}?{query}" if query else path))
         else:
             raise _Refusal(
                 401,
@@ -189,19 +196,18 @@ class Guard:
             matches(given, self._sessions.token) or matches(given, self._sessions.dagster_token)
         )
 
-    def _send_to_sign_in(self, request: Request) -> Response:
-        path = quote(request.scope["path"], safe="/:@!$&'()*+,;=~-._")
-        wanted = local_address(f"{path}?{request.url.query}" if request.url.query else path)
+    def _send_to_sign_in(self, wanted: str) -> Response:
         return RedirectResponse(f"{self._sign_in}/dagster?{urlencode({'to': wanted})}", 303)
 
     def _enter(self, request: Request) -> Response:
         wanted = local_address(request.query_params.get("to", "/"))
-        if request.method != "GET" or not self._tickets.take(
-            request.query_params.get("ticket", "")
-        ):
-            # Used before, or too late: the way back through the web service has a new one.
-            return self._send_to_sign_in(Request({**request.scope, "path": "/"}))
-        answer = RedirectResponse(wanted, 303, headers={"Cache-Control": "no-store"})
+        ticket = request.query_params.get("ticket", "")
+        if request.method != "GET" or not self._tickets.take(ticket):
+            # Used before, or too late. The way back through the web service has a new one.
+            if self._has_session(request):
+                return RedirectResponse(wanted, 303)
+            return self._send_to_sign_in(wanted)
+        answer = RedirectResponse(wanted, 303)
         answer.set_cookie(
             self._sessions.dagster_cookie,
             self._sessions.dagster_session.get_secret_value(),
@@ -214,6 +220,13 @@ class Guard:
             samesite="lax",
         )
         return answer
+
+
+def _demand_plain_path(connection: HTTPConnection) -> None:
+    """What is compared here must be what the router behind it compares, and that one takes a path
+    with a line feed at its end for the path without it."""
+    if re.search(r"[\x00-\x1f\x7f]", connection.scope["path"]):
+        raise _Refusal(400, "The address has a control character in it. Remove it.")
 
 
 def _demand_harmless_graphql(request: Request) -> None:

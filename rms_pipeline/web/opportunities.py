@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import re
 import time
 from collections.abc import Callable, Generator
 from dataclasses import replace
@@ -202,6 +203,9 @@ def _query(wanted: Criteria, **changes: Any) -> str:
 
 # The wide ones are of Chinese and Japanese keyboards, and spreadsheets there take them too.
 _BEGINS_A_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+# Where semicolons part the cells (most of Europe), quotes around a cell of ours are not seen, and
+# what stands behind a semicolon or on a new line is a cell of its own.
+_FORMULA_WITHIN = re.compile(r"([;\r\n][\s\"]*)(?=[=+\-@＝＋－＠])")
 _CSV_COLUMNS: dict[str, Callable[[Listed], Any]] = {
     "id": lambda o: o.id,
     "number": lambda o: _cell(o.number),
@@ -257,7 +261,8 @@ def _cell(text: str | None) -> str:
     """A spreadsheet would run what begins like a formula."""
     if text is None:
         return ""
-    return f"'{text}" if text.startswith(_BEGINS_A_FORMULA) else text
+    harmless = _FORMULA_WITHIN.sub(r"\1'", text)
+    return f"'{harmless}" if harmless.startswith(_BEGINS_A_FORMULA) else harmless
 
 
 def _utc(moment: datetime | None) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import h11
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
@@ -85,6 +86,7 @@ class LimitedProtocol(H11Protocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.app = _without_two_lengths(self.app)
         self._limits = self.connections_within.limits
         self._waits_for: str | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -141,7 +143,15 @@ class LimitedProtocol(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        if self in self.connections_within.open:
+            # It waits for its client to read, whatever else is still to be done.
+            self.connections_within.waiting[self] = None
         self._watch_reader()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._waits_for is None:
+            self.connections_within.waiting.pop(self, None)
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
@@ -175,7 +185,7 @@ class LimitedProtocol(H11Protocol):
         self._began, self._received = self.loop.time(), 0
         self._cancel("_deadline")
         self.connections_within.waiting.pop(self, None)
-        if what is not None:
+        if what is not None or self.flow.write_paused:
             self.connections_within.waiting[self] = None
         if seconds is not None:
             self._deadline = self.loop.call_later(seconds, self._give_up)
@@ -248,6 +258,29 @@ class LimitedProtocol(H11Protocol):
         if timer is not None:
             timer.cancel()
             setattr(self, name, None)
+
+
+def _without_two_lengths(application: ASGIApp) -> Any:
+    """`application` for requests of one length. h11 takes one that has both kinds for chunked; a
+    proxy that goes by the other one would take the rest for the request of somebody else."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        names = {name for name, _ in scope["headers"]}
+        if not {b"content-length", b"transfer-encoding"} <= names:
+            await application(scope, receive, send)
+            return
+        told = "Send either Content-Length or Transfer-Encoding, not both."
+        body = json.dumps({"success": False, "error": told}).encode()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"x-content-type-options", b"nosniff"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
+        await send({"type": "http.response.start", "status": 400, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    return answer
 
 
 def _is_about_us(record: logging.LogRecord) -> bool:

@@ -169,10 +169,14 @@ def test_a_browser_without_a_session_is_sent_to_sign_in_and_comes_back(inside: I
     assert f"{SESSIONS.dagster_cookie}=" in cookie
     assert {"HttpOnly", "SameSite=lax", "Path=/"} <= set(cookie.split("; "))
     assert TOKEN not in cookie
+    assert entered.headers["Cache-Control"] == sent.headers["Cache-Control"] == "no-store"
     # Once only: an address stays in histories and logs.
     again = inside.ask("GET", back, headers=PAGE)
-    assert again.headers["Location"].startswith(f"{SIGN_IN}/dagster?to=")
+    assert again.headers["Location"] == sent.headers["Location"]
     assert "Set-Cookie" not in again.headers
+    # Who has a session already, and goes back in the browser, needs no other ticket.
+    reloaded = inside.ask("GET", back, headers={**PAGE, **COOKIE})
+    assert (reloaded.status_code, reloaded.headers["Location"]) == (303, wanted)
     assert inside.asked == []
 
 
@@ -297,12 +301,28 @@ def test_a_mutation_by_get_is_refused_to_everybody(inside: Inside, query: str) -
     for proof in (BEARER, COOKIE):
         one = f"query={quote(query)}"
         for path in (f"/graphql?{one}", f"/graphql/?{one}", f"/%67raphql?{one}",
-                     f"/graphql?query={{a}}&{one}", f"/graphql?{one}&query={{a}}",
+                     f"/graphql//?{one}", f"/graphql?query={{a}}&{one}",
+                     f"/graphql?{one}&query={{a}}",
                      f"/graphql?{one}&operationName=Harmless"):  # fmt: skip
             for method in ("GET", "HEAD"):
                 headers = {**proof, "Accept": "application/json"}
                 answer = inside.ask(method, path, headers=headers)
                 assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
+    assert inside.asked == []
+
+
+@pytest.mark.parametrize("path", ["/graphql%0A", "/graphql/%0a", "/%0Agraphql", "/graphql%00",
+                                  "/graphql%0d", "/graphql%09", "/graphql%7F", "/runs%0A",
+                                  "/report_asset_check/x%0a"])  # fmt: skip
+def test_an_address_with_a_control_character_is_refused(inside: Inside, path: str) -> None:
+    """Starlette's router takes "/graphql" and a line feed for /graphql."""
+    for method in ("GET", "HEAD", "POST"):
+        answer = inside.ask(method, f"{path}?query={quote(MUTATION)}", headers=BEARER)
+        assert answer.status_code == 400
+    opening = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
+               "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]  # fmt: skip
+    own = ["Host: localhost", f"Authorization: Bearer {TOKEN}"]
+    assert inside.raw(f"GET {path} HTTP/1.1", *own, *opening)[0] == 403
     assert inside.asked == []
 
 
@@ -334,6 +354,12 @@ def test_no_page_has_it_in_a_frame(inside: Inside) -> None:
         answer = inside.ask("GET", "/runs", headers=headers)
         assert answer.headers["X-Frame-Options"] == "SAMEORIGIN"
         assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+
+
+def test_no_shared_cache_keeps_what_a_session_opened(inside: Inside) -> None:
+    for path in ("/runs", "/graphql?query={a}"):
+        assert inside.ask("GET", path, headers=COOKIE).headers["Cache-Control"] == "private"
+    assert inside.ask("GET", "/runs").headers["Cache-Control"] == "no-store"
 
 
 def test_a_second_request_in_one_connection_is_looked_at_like_the_first(inside: Inside) -> None:

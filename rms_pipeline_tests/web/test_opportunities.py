@@ -329,9 +329,25 @@ def test_no_cell_of_the_csv_is_a_formula(web: Web, formula: str) -> None:
         web.database, {**text, "total_value": Decimal("-5.20"), "data": {"number": formula}}
     )
     (row,) = rows_of(web)
+    # What begins a line begins a cell where the lines are cut before the quotes are read.
+    kept = f"'{formula}" if formula[0] not in "\r\n" else f"'{formula[0]}'{formula[1:]}"
     for column in ("number", "name", "status", "customer", "venue", "owner"):
-        assert row[column] == f"'{formula}", column
+        assert row[column] == kept, column
     assert row["total_value"] == "-5.20"
+
+
+@pytest.mark.parametrize(("typed", "kept"), [
+    ("Gala;=1+1", "Gala;'=1+1"), ("Gala; @SUM(A1)", "Gala; '@SUM(A1)"), ('a;"-1', "a;\"'-1"),
+    ("a\n=1", "a\n'=1"), ("a\r\n+1", "a\r\n'+1"), ("a;;=1;-2", "a;;'=1;'-2"),
+    ("a;＝1", "a;'＝1"), ("a=1; b-2", "a=1; b-2"),
+])  # fmt: skip
+def test_no_cell_is_a_formula_where_semicolons_part_the_cells(
+    web: Web, typed: str, kept: str
+) -> None:
+    """Spreadsheets of most of Europe do so, and read no quotes but those a cell begins with."""
+    insert_opportunities(web.database, {"name": typed})
+    (row,) = rows_of(web)
+    assert row["name"] == kept
 
 
 def test_every_other_cell_of_the_csv_is_what_the_row_has(web: Web) -> None:

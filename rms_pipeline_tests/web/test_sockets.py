@@ -224,6 +224,54 @@ def test_connections_that_are_all_at_work_are_kept_and_one_more_is_told_so() -> 
         assert requests.get(f"http://127.0.0.1:{port}/", timeout=5).status_code == 200
 
 
+@pytest.mark.parametrize("together", [False, True], ids=["one", "pipelined"])
+def test_answers_that_nobody_reads_make_room_for_others(together: bool) -> None:
+    limits = Limits(connections=6, connections_of_one_address=3, stall_seconds=60)
+    ask = b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n" * (3 if together else 1)
+    with listening(limits) as (port, _), contextlib.ExitStack() as stack:
+        for _ in range(12):
+            stack.enter_context(connect(port)).sendall(ask)
+        until = time.monotonic() + 10
+        while "the kernel's buffers fill":
+            with contextlib.suppress(requests.ConnectionError):
+                if requests.get(f"http://127.0.0.1:{port}/", timeout=5).status_code == 200:
+                    break
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+
+def test_who_reads_a_big_answer_slowly_is_no_one_who_waits_once_it_reads_again() -> None:
+    limits = Limits(connections=3, connections_of_one_address=2)
+    with listening(limits) as (port, _), connect(port) as slow:
+        slow.sendall(b"GET /big HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        time.sleep(0.3)
+        with connect(port) as silent:
+            # It began to wait before the one that says nothing, but has read since.
+            got = len(slow.recv(1024 * 1024))
+            while got < MUCH // 2:
+                got += len(slow.recv(1024 * 1024))
+            time.sleep(0.3)
+            assert requests.get(f"http://127.0.0.1:{port}/", timeout=5).status_code == 200
+            assert what_comes(silent) == b""
+        while received := slow.recv(1024 * 1024):
+            got += len(received)
+        assert got > MUCH
+
+
+@pytest.mark.parametrize("lengths", [
+    ["Content-Length: 5", "Transfer-Encoding: chunked"],
+    ["transfer-encoding: CHUNKED", "Content-Length: 0"],
+])  # fmt: skip
+def test_a_body_of_two_lengths_is_refused_and_nothing_behind_it_is_read(
+    port: int, lengths: list[str]
+) -> None:
+    """A proxy that believes the other one takes what follows for another person's request."""
+    head = "\r\n".join(["POST /early HTTP/1.1", "Host: x", *lengths, "", ""])
+    with connect(port) as connection:
+        connection.sendall(f"{head}0\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert "Transfer-Encoding" in refused(what_comes(connection), 400)
+
+
 def test_one_address_does_not_take_all_and_a_proxy_may() -> None:
     for proxies, most in (((), 2), (("127.0.0.0/8",), 6)):
         limits = Limits(connections=6, connections_of_one_address=2, many_behind=proxies)
