@@ -21,6 +21,13 @@ from rms_pipeline.mirror.versions import IN_THE_FUTURE
 GUARDED_SHARE, GUARDED_COUNT, GUARDED_PERIOD = 0.05, 20, timedelta(days=1)
 
 _COPIED = ", ".join((*MAPPED, "synced_at", "last_webhook_at"))
+# Not those that were found there again since.
+_HELD_BACK = (
+    "SELECT id FROM held_deletions h JOIN opportunities o USING (id)"
+    " JOIN opportunity_versions v USING (id) WHERE h.collection = 'opportunities'"
+    " AND (v.asked_at IS NULL OR v.asked_at <= h.asked_at"
+    f" OR v.{IN_THE_FUTURE})"
+)
 IN_WINDOW = (
     "(o.starts_at IS NULL OR o.ends_at IS NULL OR (o.ends_at >= %(start)s"
     " AND o.starts_at <= %(end)s))"
@@ -78,12 +85,7 @@ def held_back(connection: Connection) -> list[int]:
     One that was found there again since is not among them.
     """
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT h.id FROM held_deletions h JOIN opportunities o USING (id)"
-            " JOIN opportunity_versions v USING (id) WHERE h.collection = 'opportunities'"
-            f" AND (v.asked_at IS NULL OR v.asked_at <= h.asked_at OR v.{IN_THE_FUTURE})"
-            " ORDER BY h.id"
-        )
+        cursor.execute(f"{_HELD_BACK} ORDER BY id")
         found = [row[0] for row in cursor.fetchall()]
     connection.commit()
     return found
@@ -197,7 +199,7 @@ def _move(
             "SELECT id FROM opportunities WHERE id = ANY(%s) ORDER BY id FOR UPDATE", (going,)
         )
         live = [row[0] for row in cursor.fetchall()]
-        if live and not confirmed and _are_too_many(cursor, len(live)):
+        if live and not confirmed and _are_too_many(cursor, live):
             _hold(cursor, live, gone, because)
             connection.commit()
             return [], [], live
@@ -229,17 +231,18 @@ def _move(
     return [i for i in moved if i not in kept], kept, []
 
 
-def _are_too_many(cursor: Cursor, going: int) -> bool:
+def _are_too_many(cursor: Cursor, going: Sequence[int]) -> bool:
     # One after the other, or several at once would each find room. Nothing is waited for inside:
     # the rows are locked already.
     cursor.execute(
         "SELECT pg_advisory_xact_lock(hashtextextended("
         "'rms_pipeline deletions of ' || current_schema() || '.opportunities', 0))"
     )
-    lately = _deleted_lately(cursor)
-    if lately + going <= GUARDED_COUNT:
-        return False
-    return lately + going > _most(cursor)
+    # What is held counts as well, or the rest of a multitude would go in small numbers.
+    cursor.execute(f"SELECT count(*) FROM ({_HELD_BACK}) held WHERE id <> ALL(%s)", (list(going),))
+    held = int((cursor.fetchone() or (0,))[0])
+    together = _deleted_lately(cursor) + held + len(going)
+    return together > GUARDED_COUNT and together > _most(cursor)
 
 
 def _deleted_lately(cursor: Cursor) -> int:

@@ -19,6 +19,7 @@ from rms_pipeline.mirror.deletions import confirm_deletions as note_confirmation
 from rms_pipeline.mirror.deletions import held_back, oldest_outside, unseen_rows
 from rms_pipeline.mirror.merge import MergeResult
 from rms_pipeline.mirror.proofs import Proof
+from rms_pipeline.mirror.unreadable import unreadable
 from rms_pipeline.sync.by_id import Verdict, ask_by_id
 from rms_pipeline.sync.prove import RANGES_OF_A_FULL_SYNC, SUSPECT, Deletions, Prover
 from rms_pipeline.sync.storing import store_answer
@@ -111,10 +112,12 @@ class _Settling:
         self._connection, self._client, self._walk, self._run = connection, client, walk, run
         self._window = walk.window
         self._deletions = deletions
+        self._unreadable = set(unreadable(connection))
 
     def remove(self, suspects: Iterable[int]) -> None:
         """Asks for `suspects`, which a complete reading did not list, and removes who is gone."""
-        ids = sorted(suspects)
+        # What cannot be delivered was not seen either, and asking for it would end the sync.
+        ids = sorted(set(suspects) - self._unreadable)
         gone: dict[int, tuple[datetime, datetime]] = {}
         calls = self._deletions.calls_for(len(ids), self._client.page_size)
         asked = ask_by_id(self._client, ids, lane=Lane.WALK, expected=False, calls=calls)
@@ -135,6 +138,7 @@ class _Settling:
             asked += self._ask_again(held_back(self._connection))
         limit = self._client.counts.calls + calls
         ids = oldest_outside(self._connection, self._window, self._client.page_size * calls)
+        ids = [i for i in ids if i not in self._unreadable]
         while ids and (left := limit - self._client.counts.calls) > 0:
             # Anew each time: the answers tell how many fit into one.
             size = self._client.page_size

@@ -237,6 +237,9 @@ def test_what_cannot_be_delivered_is_named_and_cut_around(mirror_of: MakeMirror)
     total = len(ids_in(mirror.store, mirror.window))
     named = f"{total - 1:,} of {total:,}, 1 that Current RMS cannot deliver: {bad}"
     assert named in proof.sentence
+    certificate = mirror.full_sync().settled.certificate
+    assert certificate.shown, certificate.sentence
+    assert named in certificate.sentence
 
 
 def test_what_is_listed_twice_is_counted_once_and_said(mirror_of: MakeMirror) -> None:
