@@ -10,8 +10,8 @@ from rms_pipeline.settings import LOOPBACK_HOSTS, Settings
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 UNENCRYPTED = (
-    "The web service listens on %s without TLS: put a proxy with a certificate in front of it, or "
-    "the tokens travel in clear."
+    "The web service listens on %s without TLS, so tokens travel unencrypted. Put a proxy with a "
+    "certificate in front of it."
 )
 
 

@@ -29,9 +29,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     # They may be secrets.
     pretty_exceptions_show_locals=False,
-    help="Keeps a complete, live copy of a Current RMS account's opportunities in PostgreSQL.\n\n"
-    "Start with [bold]rms-pipeline up[/bold]: without an account it shows the bundled sandbox, "
-    "without POSTGRES_URL it brings its own PostgreSQL.",
+    help="Keeps a complete, live copy of a Current RMS account's opportunities in "
+    "PostgreSQL.\n\nStart with [bold]rms-pipeline up[/bold]: without an account it uses the "
+    "bundled sandbox, without POSTGRES_URL an embedded PostgreSQL.",
 )
 
 
@@ -72,14 +72,15 @@ def up(
     initial_sync: Annotated[
         bool,
         typer.Option(
-            "--initial-sync/--no-initial-sync", help="Run the initial sync if there never was one."
+            "--initial-sync/--no-initial-sync",
+            help=("Run the initial sync if none has completed yet."),
         ),
     ] = True,
 ) -> None:
     """Start everything: database, sandbox, Dagster's UI and daemon, and the web service.
 
-    The sandbox stands in where no account is configured. The first start runs the initial sync.
-    Ctrl-C ends it all. --host is for the web service: Dagster's UI stays on this machine.
+    Without an account, the sandbox is used. The first start runs the initial sync.
+    Ctrl-C stops everything. --host is for the web service: Dagster's UI stays on this machine.
     """
     current = prepare(instance=True)
     announce_sandbox(current)
@@ -135,7 +136,7 @@ def doctor(
 
 @app.command()
 def migrate() -> None:
-    """Bring our tables and Dagster's storage to this version's shape."""
+    """Upgrade the tables of this program and of Dagster to this version."""
     current = prepare(instance=True)
     from rms_pipeline.defs.instance_storage import upgrade_storage
     from rms_pipeline.mirror import schema
@@ -158,9 +159,9 @@ def migrate() -> None:
 
 @app.command()
 def rebuild() -> None:
-    """Make all rows again from what is stored, without one API call.
+    """Rebuild all rows from the stored API answers, without any API call.
 
-    For when the mapping was mended, or rows were damaged.
+    Use it when the mapping was corrected, or rows were damaged.
     """
     prepare(instance=True)
     from rms_pipeline.foreground import run_rebuild

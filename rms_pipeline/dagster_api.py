@@ -88,8 +88,8 @@ def launch(
             return str(result["run"]["runId"])
         if reason := _why_not_loaded(url, token):
             raise DagsterUnavailable(
-                f"Dagster at {url} could not load the code of this project: {reason}. Mend that, "
-                "then reload it under Deployment in Dagster's UI."
+                f"Dagster at {url} could not load the code of this project: {reason}. Correct "
+                "that, then reload it under Deployment in Dagster's UI."
             )
         if time.monotonic() > deadline:
             raise DagsterUnavailable(
@@ -119,12 +119,12 @@ def _ask(
     except requests.RequestException as error:
         raise DagsterUnavailable(
             f"Dagster at {url} did not answer within {_PATIENCE_OF_ONE_CALL} seconds "
-            f"({type(error).__name__}). Look into its UI whether the run was launched all the same."
+            f"({type(error).__name__}). Check in its UI whether the run was launched anyway."
         ) from None
     if answer.status_code in (401, 403):
         raise DagsterUnavailable(
-            f"Dagster at {url} does not let this process in (HTTP {answer.status_code}). Both have "
-            "to have the same RMS_API_TOKEN, and RMS_DAGSTER_URL has to be its own address."
+            f"Dagster at {url} refuses this process (HTTP {answer.status_code}). Both must have "
+            "the same RMS_API_TOKEN, and RMS_DAGSTER_URL must be Dagster's own address."
         )
     try:
         body = answer.json()

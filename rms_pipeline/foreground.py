@@ -92,7 +92,7 @@ def _run(
         except KeyboardInterrupt:
             _note_interrupted(instance, run_id)
             raise failed(
-                f"Interrupted. What was stored is whole; run the {work} again to complete it."
+                f"Interrupted. Stored data is intact; run the {work} again to complete it."
             ) from None
         except Exception as error:
             # Dagster could not write down what went on; nor, most likely, how it ended. Then

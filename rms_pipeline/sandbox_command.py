@@ -35,8 +35,8 @@ def sandbox(
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="Turn what nobody is sure of, for example [bold]gone_status=410[/bold]; may be "
-            "given several times. GET /sandbox/switches shows all of them.",
+            help="Set a switch of the API's behaviour, for example [bold]gone_status=410[/bold]; "
+            "may be given several times. GET /sandbox/switches shows all of them.",
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",

@@ -22,11 +22,14 @@ def sync_initial(
         bool,
         typer.Option(
             "--confirm-deletions",
-            help="Let rows go even if they are more than 5 % of the window, and more than 20.",
+            help="Delete rows even if they are more than 5 % of the window and more than 20.",
         ),
     ] = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Do not go on with what an unfinished sync fetched.")
+        bool,
+        typer.Option(
+            "--fresh", help=("Fetch everything again, also what an unfinished sync fetched.")
+        ),
     ] = False,
 ) -> None:
     """Fetch every opportunity in the window, and all without dates.
@@ -41,7 +44,7 @@ def sync_initial(
 
 @sync_app.command("incremental")
 def sync_incremental(as_json: AsJson = False) -> None:
-    """Fetch whatever changed since the last sync, whatever its dates."""
+    """Fetch everything that changed since the last sync, inside and outside the window."""
     _sync("incremental_sync", as_json, {})
 
 
@@ -70,9 +73,9 @@ def _sync(job: str, as_json: bool, ops: dict[str, dict[str, Any]]) -> None:
             )
         if held_back := sync.metadata.get("deletions_held_back"):
             err.print(
-                f"[yellow]At least {held_back:,} rows are gone from Current RMS: too many to be "
-                "removed unasked. If that is right, run `rms-pipeline sync initial "
-                "--confirm-deletions`.[/yellow]"
+                f"[yellow]At least {held_back:,} opportunities no longer exist in Current RMS. "
+                "That is too many to delete them without confirmation. If that is right, run "
+                "`rms-pipeline sync initial --confirm-deletions`.[/yellow]"
             )
 
 
@@ -106,4 +109,7 @@ def refresh(
         if made:
             out.print(f"[green]Refreshed {sync.records_synced:,}[/green] ({made}).")
         else:
-            out.print("Nothing was refreshed: Current RMS has none of these, nor has the mirror.")
+            out.print(
+                "Nothing was refreshed: these opportunities are neither in Current RMS nor "
+                "in the mirror."
+            )

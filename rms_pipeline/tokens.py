@@ -58,8 +58,8 @@ def kept_token(path: Path, variable: str) -> SecretStr:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise SettingsError(
-            f"{variable} is not set, and the token kept in {path} cannot be used ({reason}). "
-            f"Set {variable}, or let the user of this process read and write that file."
+            f"{variable} is not set, and the token kept in {path} cannot be used ({reason}). Set "
+            f"{variable}, or allow the user of this process to read and write that file."
         ) from None
     if not is_token(token):
         raise SettingsError(

@@ -96,7 +96,7 @@ def _start(
     database = open_database(current)
     migrate(database)
     if claim_mirror(database, account_name(current), sandbox=SANDBOX_SUBDOMAIN):
-        out.print("The sandbox's opportunities made room for those of your account.")
+        out.print("The sandbox's opportunities were removed. Those of your account replace them.")
     with database.session() as connection:
         synced = has_history_view(connection) and has_full_sync(connection)
     url, web_url = url_of("127.0.0.1", ports.dagster), url_of(host, ports.web)
@@ -216,7 +216,7 @@ def _tell_of_first_sync(
         if sync is None or sync.status != "completed":
             reason = (sync.error if sync else None) or children.last_line("first sync")
             out.print(f"[red]The initial sync failed:[/red] {escape(reason)}")
-            page = f"See {url}/runs/{run} and" if run else "Once that is mended,"
+            page = f"See {url}/runs/{run} and" if run else "When the cause is corrected,"
             out.print(f"{page} start it again from the dashboard.")
     with database.session() as connection:
         _, counts = read_statuses(connection)

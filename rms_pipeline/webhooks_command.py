@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rms_pipeline.current_rms.webhooks import Subscribed
 
 webhooks_app = typer.Typer(
-    no_args_is_help=True, help="Have Current RMS tell this mirror what changes."
+    no_args_is_help=True, help="Manage the webhooks by which Current RMS reports changes."
 )
 
 
@@ -45,7 +45,9 @@ def list_webhooks() -> None:
     if len(targets) == 1:
         out.print(f"They post to {escape(targets.pop())}", highlight=False, soft_wrap=True)
     if not all(s.is_right for s in stands):
-        out.print("`rms-pipeline webhooks register URL` makes what is missing and mends the rest.")
+        out.print(
+            "`rms-pipeline webhooks register URL` creates what is missing and corrects the rest."
+        )
 
 
 @webhooks_app.command()
@@ -53,11 +55,11 @@ def register(
     url: Annotated[
         str,
         typer.Argument(
-            help="Where the world reaches the web service, such as https://rms.example.com."
+            help="The public address of the web service, such as https://rms.example.com."
         ),
     ],
 ) -> None:
-    """Subscribe to every event of opportunities, once; mend what is there already."""
+    """Subscribe once to every event that changes an opportunity. Correct existing webhooks."""
     from rms_pipeline.current_rms.webhooks import EVENTS, target_url, without_secret
     from rms_pipeline.current_rms.webhooks import register as register_all
     from rms_pipeline.tokens import webhook_token
@@ -74,8 +76,8 @@ def register(
             highlight=False,
         )
         out.print(
-            "What was edited before that comes with the next incremental sync: `rms-pipeline sync "
-            "incremental`, or the schedule within 15 minutes.",
+            "Earlier edits come with the next incremental sync: `rms-pipeline sync incremental`, "
+            "or the schedule within 15 minutes.",
             highlight=False,
         )
     else:
@@ -95,7 +97,8 @@ def remove() -> None:
 @webhooks_app.command()
 def replay(
     events: Annotated[
-        list[int] | None, typer.Argument(help="Ids of webhook_events; all dead letters without.")
+        list[int] | None,
+        typer.Argument(help=("Ids of webhook_events. Without ids: all dead letters.")),
     ] = None,
 ) -> None:
     """Put dead letters back into the queue: events whose refresh failed too often."""

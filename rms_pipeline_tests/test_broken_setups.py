@@ -197,7 +197,7 @@ def test_the_sandboxs_mirror_that_is_to_become_a_real_one_is_said_to_make_room(
     configured.setenv("CURRENT_RMS_SUBDOMAIN", "acme")
     level, text = findings()["account"]
     assert level == "warning"
-    assert "makes room for those of acme" in text
+    assert "replaces them with those of acme" in text
 
 
 def test_a_user_that_may_read_but_not_write_is_a_problem(
@@ -257,7 +257,7 @@ def test_an_instance_that_keeps_its_history_elsewhere_is_a_problem_and_no_sync_s
     sandbox.requests.clear()
     done = command("sync", "initial", environment=environment)
     assert done.returncode == 1
-    assert "keeps its history elsewhere" in done.stderr
+    assert "does not keep its history" in done.stderr
     assert "storage:" in done.stderr
     assert not sandbox.requests
     answer = json.loads(command("doctor", "--json", environment=environment).stdout)

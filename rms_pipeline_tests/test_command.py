@@ -250,7 +250,7 @@ def test_a_long_error_leaves_the_table_of_syncs_its_width(
     assert re.search(
         r"│ incremental_sync │ failed │ \d{4}-\d\d-\d\d \d\d:\d\d:\d\d │ +0 │ +0 │", shown
     ), shown
-    assert "There is nothing yet to be incremental to" in " ".join(shown.split())
+    assert "an incremental sync needs one" in " ".join(shown.split())
 
 
 def test_the_version_is_told_by_a_process_that_starts_from_nothing() -> None:

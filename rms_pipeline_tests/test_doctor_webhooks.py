@@ -54,11 +54,11 @@ def test_each_state_of_the_subscriptions_is_told_with_what_to_do(
         level, found, advice = finding("webhooks", environment)
         assert level == "warning"
         assert "20 of 20 are missing, inactive, doubled or aimed elsewhere" in found
-        assert "Mend them all" in advice
+        assert "Correct them all" in advice
         run("webhooks", "register", receiver.url, environment=environment)
         level, found, advice = finding("webhooks", environment)
         assert (level, advice) == ("ok", "")
-        assert f"All 20 events are told to {receiver.url}" in found
+        assert f"All 20 events are sent to {receiver.url}" in found
     # Nobody listens there any more.
     sandbox.store.edit(sandbox.store.ids()[0], {"subject": "Edited"})
     wait_until(lambda: "no answer" in finding("webhooks", environment)[1])
@@ -82,8 +82,8 @@ def test_more_unknown_opportunities_than_are_asked_for_is_told_with_what_to_do(
     )
     fetch_all(database, "UPDATE webhook_absences SET asked_at = now() RETURNING 1")
     level, found, advice = finding("intake", environment)
-    assert (level, "in vain within a minute: 300" in found) == ("warning", True)
-    assert "change RMS_WEBHOOK_TOKEN" in advice
+    assert (level, "does not have: 300" in found) == ("warning", True)
+    assert "Change RMS_WEBHOOK_TOKEN" in advice
 
 
 def test_dead_letters_and_a_queue_that_nobody_works_off_are_told_with_what_to_do(

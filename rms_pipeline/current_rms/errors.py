@@ -86,8 +86,8 @@ class WalkIncomplete(CurrentRmsError):
 
 
 SWITCH_WEBHOOKS_ON = (
-    "Somebody who may change the account's setup has to switch webhooks on in Current RMS: System "
-    "Setup > Company Information."
+    "An administrator of the account has to switch webhooks on in Current RMS: System Setup > "
+    "Company Information."
 )
 _WEBHOOKS_ARE_OFF = re.compile(
     r"webhooks?\b.{0,40}((\bnot|\bnever|n't|\byet to be)\b.{0,20}"
@@ -107,7 +107,7 @@ _ADVICE: dict[int, tuple[type[RequestRefused], str]] = {
     ),
     402: (
         Forbidden,
-        "The account's subscription to Current RMS seems to have lapsed: see to it there.",
+        "The account's subscription to Current RMS seems to have ended. Renew it there.",
     ),
     403: (
         Forbidden,

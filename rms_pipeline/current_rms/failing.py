@@ -352,8 +352,9 @@ class Narrowing:
         if len(self._undelivered) >= MOST_UNDELIVERED:
             raise ApiUnavailable(
                 f"Current RMS cannot deliver {MOST_UNDELIVERED} opportunities and more, each of "
-                f"which fails the list that would hold it (the last: {id_}, {failed.reason}). That "
-                "is no matter of single records: ask Current RMS. What came is stored.",
+                f"which fails the list that would hold it (the last: {id_}, {failed.reason}). So "
+                "single records are not the cause: ask the support of Current RMS. What was "
+                "received is stored.",
                 reason=failed.reason,
             ) from failed
         reason = f"each list that would hold it: {failed.reason}"

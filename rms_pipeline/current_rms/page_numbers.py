@@ -34,8 +34,8 @@ def read_by_number(
             return
         before = reading
     raise WalkIncomplete(
-        f"The list kept moving while it was read {_READINGS} times. What came is stored; run the "
-        "sync again at a quieter time to complete it."
+        f"The list changed each of the {_READINGS} times that it was read. What was received is "
+        "stored. Run the sync again at a quieter time to complete it."
     )
 
 

@@ -182,7 +182,7 @@ class Walk:
             yield from self._by_change(all_there_are, since)
         except (NotHonoured, Unprocessable, PageFailed) as error:
             self.report.notes.append(
-                f"the whole account was read to find what changed, for the API obeys neither "
+                "the whole account was read to find what changed, because the API obeys neither "
                 f"{CHANGED_SINCE} nor the order of updated_at ({error})"
             )
             yield from self._segment(all_there_are)
@@ -233,7 +233,7 @@ class Walk:
             raise last
         raise WalkIncomplete(
             f"The list of {segment.name} opportunities could not be read in any way; the last: "
-            f"{last} What came is stored. Run the sync again."
+            f"{last} What was received is stored. Run the sync again."
         ) from last
 
     def _opening(self, segment: Segment, lower: int | None) -> ListAnswer | PageFailed:
@@ -269,8 +269,8 @@ class Walk:
             self.report.expected += total
         if total and not first.page.opportunities:
             raise WalkIncomplete(
-                f"Current RMS counts {total} opportunities but sends none of them. "
-                "Run the sync again; if it stays so, ask Current RMS."
+                f"Current RMS counts {total} opportunities but sends none of them. Run the sync "
+                "again. If that does not help, ask the support of Current RMS."
             )
         before = self._came.get(segment.name, 0)
         if total <= len(first.page.opportunities):

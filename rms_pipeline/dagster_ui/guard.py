@@ -148,9 +148,9 @@ class Guard:
         if len(given) != 1 or _host_name(given[0]) not in self._hosts:
             raise _Refusal(
                 403,
-                "Dagster's UI is not reached under this name. Use 127.0.0.1 or localhost; where a "
-                "proxy shares it, set RMS_DAGSTER_URL to its address there, and have the proxy "
-                "pass on `Host`.",
+                "Dagster's UI does not answer under this host name. Use 127.0.0.1 or localhost. "
+                "If a proxy shares it, set RMS_DAGSTER_URL to its public address, and let the "
+                "proxy pass on the header `Host`.",
             )
 
     def _demand_own_page(self, request: Request) -> None:

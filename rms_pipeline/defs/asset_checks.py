@@ -31,7 +31,7 @@ def _timestamp(text: str) -> dg.TimestampMetadataValue:
 
 @dg.asset_check(
     asset="opportunities",
-    description="No opportunity stands in the table twice, and none without an id.",
+    description="Each opportunity is in the table once, and has an id.",
 )
 def opportunity_ids_are_unique(mirror: MirrorResource) -> dg.AssetCheckResult:
     return _ids_are_unique(mirror.database)
@@ -48,8 +48,8 @@ def _ids_are_unique(database: Database) -> dg.AssetCheckResult:
 
 @dg.asset_check(
     asset="opportunities",
-    description="Every value of this sync could be kept as it came. The table sync_faults lists "
-    "those that could not.",
+    description="Every value of this sync was stored as received. The table sync_faults lists "
+    "those that could not be.",
 )
 def no_faults(
     context: dg.AssetCheckExecutionContext, mirror: MirrorResource
@@ -69,7 +69,7 @@ def _no_faults(database: Database, run: str, seconds: float | None = None) -> dg
     return dg.AssetCheckResult(
         passed=faults == 0,
         severity=dg.AssetCheckSeverity.WARN,
-        description="Everything could be kept as it came."
+        description="Every value was stored as received."
         if faults == 0
         else f"{faults:,} values of {records:,} opportunities could not; see: SELECT * FROM "
         f"sync_faults WHERE run = '{run}'",
@@ -112,8 +112,8 @@ def _is_complete(database: Database) -> dg.AssetCheckResult:
 
 @dg.asset_check(
     asset="opportunities",
-    description="No more rows went within a day than can be believed: at most 5 % of the window, "
-    "or 20, by whatever way. What would exceed that stays until a person confirms it.",
+    description="At most 5 % of the window, or 20 rows, were deleted within a day. Further "
+    "deletions wait until a person confirms them.",
 )
 def deletions_are_plausible(mirror: MirrorResource) -> dg.AssetCheckResult:
     return _deletions(mirror.database)
@@ -126,11 +126,11 @@ def _deletions(database: Database) -> dg.AssetCheckResult:
         passed=held == 0,
         description=f"{deleted:,} rows were removed within a day."
         if not held
-        else f"At least {held:,} rows are gone from Current RMS, more than 5 % of the window "
-        "(and more than 20) within a day, so they were not removed here. If the API key's user has "
-        "lost the right to see them, mend that. If they were really deleted, confirm it: launch "
-        "reconciliation with confirm_deletions: true for opportunities, or run `rms-pipeline sync "
-        "initial --confirm-deletions`.",
+        else f"At least {held:,} opportunities no longer exist in Current RMS, more than 5 % of "
+        "the window (and more than 20) within a day, so their rows were not deleted. If the "
+        "API key's user has lost the permission to see them, restore it. If they were "
+        "really deleted, confirm it: launch reconciliation with confirm_deletions: true for "
+        "opportunities, or run `rms-pipeline sync initial --confirm-deletions`.",
         metadata={"deleted": deleted, "held_back": held},
     )
 

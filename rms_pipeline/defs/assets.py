@@ -130,7 +130,7 @@ def _land_changes(
         since = watermarks(connection) if has_full_sync(connection) else []
     if not since:
         raise RmsPipelineError(
-            "There is nothing yet to be incremental to: no full sync has completed. Run "
+            "No full sync has completed yet, and an incremental sync needs one. Run "
             "`rms-pipeline sync initial`, or the job initial_sync, first."
         )
     return land_changes(
@@ -143,15 +143,17 @@ def _land_changes(
     group_name=GROUP,
     kinds={"postgres", "table"},
     owners=OWNERS,
-    description="One row for each opportunity: the table that people query. Rows that did not "
-    "change only learn when they were last asked for. Rows that Current RMS no longer has move to "
-    "deleted_opportunities, and a sync ends with the proof that nothing is missing or surplus.\n\n"
-    "In the metadata: rows *created*, *updated*, *unchanged*, *restored* after a deletion; records "
-    "that were *stale* (the table had a newer one) or *failed* (see the table sync_faults). "
-    "An incremental sync starts at the *watermark* of the one before, and the first at that of the "
-    "first full sync. *certificate* says whether the mirror was shown to hold exactly what Current "
-    "RMS lists, with *repaired* ones fetched again for it in *proof_calls*, and rows were "
-    "*deleted* or kept because too many would have gone (*deletions_held_back*).",
+    description="One row for each opportunity: the table that people query. In rows that did not "
+    "change, only synced_at is updated. Rows that Current RMS no longer has move to "
+    "deleted_opportunities. Each sync ends with the proof that no row is missing or "
+    "left over.\n\nIn the metadata: rows *created*, *updated*, *unchanged*, "
+    "*restored* after a deletion; records that were *stale* (the table had a newer "
+    "one) or *failed* (see the table sync_faults). An incremental sync starts at the "
+    "*watermark* of the one before, and the first at that of the first full sync. "
+    "*certificate* says whether the mirror was shown to hold exactly what Current "
+    "RMS lists. For that, *repaired* records were fetched again, in *proof_calls* "
+    "calls. Rows were *deleted*, or kept because too many would have been deleted "
+    "(*deletions_held_back*).",
     metadata={
         "dagster/table_name": "public.opportunities",
         "dagster/column_schema": OPPORTUNITY_COLUMNS,

@@ -65,8 +65,9 @@ class StoreConfig(LaunchpadConfig):
 
     confirm_deletions: bool = Field(
         default=False,
-        description="Let any number of rows go that Current RMS no longer has. Without it nothing "
-        "goes when more than 5 % of the window (and more than 20 rows) would go at once.",
+        description="Delete any number of rows that Current RMS no longer has. Otherwise nothing "
+        "is deleted when it would be more than 5 % of the window (and more than 20 "
+        "rows) at once.",
     )
     reverify_calls: int = Field(
         default=0,

@@ -44,10 +44,10 @@ def in_words(error: psycopg2.Error, work: str = "sync") -> str:
         said = " ".join(str(error).split()) or type(error).__name__
         return (
             f"PostgreSQL failed during the {work}: {said}. Check that the server is up and its "
-            f"disk has room. What was stored is whole; run the {work} again to complete it."
+            f"disk has room. Stored data is intact; run the {work} again to complete it."
         )
     return (
-        f"PostgreSQL refused what the {work} needs: {reason(error)}. See whether something "
-        "that was added to our tables (a rule, a trigger, a right) is in the way. What was stored "
-        f"is whole; run the {work} again to complete it."
+        f"PostgreSQL refused what the {work} needs: {reason(error)}. Check whether something "
+        "that was added to our tables (a rule, a trigger, a right) is in the way. Stored data is "
+        f"intact; run the {work} again to complete it."
     )

@@ -87,8 +87,8 @@ def _delete_runs(
 
 
 @dg.job(
-    description="Forgets what is old: runs, faults, settled webhook events, records of walks. "
-    "Nothing that the mirror needs."
+    description="Deletes old records: runs, faults, settled webhook events, walks. It deletes "
+    "nothing that the mirror needs."
 )
 def housekeeping() -> None:
     forget_what_is_old()

@@ -84,9 +84,9 @@ def _url_for_dagster(database: Database) -> str:
         found = cursor.fetchone()
     if found != (DAGSTER_SCHEMA,):
         raise DatabaseError(
-            "Between Dagster and PostgreSQL is a pooler that leaves out the settings of a "
-            "connection, so that Dagster's tables would lie in the wrong schema. Set "
-            "POSTGRES_URL_NON_POOLING to the same database's direct address."
+            "A pooler between Dagster and PostgreSQL drops the settings of a connection, so "
+            "Dagster's tables would be created in the wrong schema. Set POSTGRES_URL_NON_POOLING "
+            "to the same database's direct address."
         )
     return url
 
@@ -116,8 +116,8 @@ def demand_history_here(instance: DagsterInstance) -> None:
     """Raises StoredElsewhere unless `sync_metadata` shows the runs of `instance`."""
     if not keeps_history_here(instance.get_ref()):
         raise StoredElsewhere(
-            f"The Dagster of {instance.root_directory} keeps its history elsewhere than in the "
-            f"mirror's database, so that syncs could not be found again. {ADVICE}"
+            f"The Dagster of {instance.root_directory} does not keep its history in the mirror's "
+            f"database, so syncs could not be found there. {ADVICE}"
         )
 
 

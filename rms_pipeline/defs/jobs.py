@@ -47,17 +47,18 @@ def sync_jobs(*, days_back: int, days_ahead: int) -> list[UnresolvedAssetJobDefi
             INCREMENTAL,
             selection=_ALL,
             config={"ops": {raw_rms_pages.op.name: {"config": {"overlap_minutes": 5}}}},
-            description="Fetches whatever changed in Current RMS since the last sync, whatever its "
-            "dates; usually one call. Deletions, and records without an updated_at, are for "
-            "reconciliation.",
+            description="Fetches everything that changed in Current RMS since the last sync, "
+            "inside and outside the window. It ends with the proof that the mirror "
+            "is complete, which also finds deletions: four calls when nothing has "
+            "changed.",
             tags={SYNC_TYPE_TAG: INCREMENTAL},
         ),
         dg.define_asset_job(
             "reconciliation",
             selection=_ALL,
             config=full(reverify_calls=NIGHTLY_REVERIFY_CALLS),
-            description="The nightly full sync: finds what no incremental sync can (deletions, "
-            "edits without a new updated_at, missed webhooks) and asks again for rows outside the "
+            description="The nightly full sync: reads the whole window again, and so finds edits "
+            "without a new updated_at, too. It asks again for rows outside the "
             "window.",
             tags={SYNC_TYPE_TAG: "reconciliation"},
         ),

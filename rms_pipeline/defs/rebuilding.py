@@ -31,8 +31,9 @@ def decode_what_is_stored(context: dg.OpExecutionContext, mirror: MirrorResource
 
 
 @dg.job(
-    description="Makes the columns of every row again from what is stored, without one API call: "
-    "for when the mapping was mended, or rows were damaged. Safe to run at any time."
+    description="Rebuilds the columns of every row from the stored API answers, without any API "
+    "call. Use it when the mapping was corrected, or rows were damaged. Safe to run "
+    "at any time."
 )
 def rebuild() -> None:
     decode_what_is_stored()

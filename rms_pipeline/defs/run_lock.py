@@ -14,8 +14,8 @@ from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.run_workers import living_runs, lost_runs
 
 DEAD_RUN_MESSAGE = (
-    "The process that ran this sync died (killed, out of memory, or the machine went down). "
-    "What it had stored is kept and in order; the next sync completes it."
+    "The process that ran this sync died (killed, out of memory, or the machine went down). What "
+    "it stored is kept and intact. The next sync completes it."
 )
 # An executor with a process a step may notice by itself that one of them died, and go on.
 GRACE = timedelta(seconds=4)

@@ -19,7 +19,7 @@ def reason_to_skip(
     if under_way:
         return f"{' and '.join(sorted(under_way))} is running; the next tick tries again."
     if needs_full_sync and not has_full_sync:
-        return "No full sync has completed yet, so there is nothing to be incremental to."
+        return "No full sync has completed yet, and an incremental sync needs one."
     return None
 
 

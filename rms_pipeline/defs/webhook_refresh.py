@@ -39,8 +39,8 @@ class RefreshConfig(LaunchpadConfig):
 
 
 @dg.op(
-    description="Asks Current RMS for the opportunities that webhooks told of, a hundred in a "
-    "call, and brings their rows up to date."
+    description="Asks Current RMS for the opportunities that webhooks told of, many in a call, "
+    "and brings their rows up to date."
 )
 def refresh_opportunities(
     context: dg.OpExecutionContext,

@@ -84,7 +84,7 @@ def _look(check: _Check, exam: Examination) -> Iterator[Finding]:
         yield problem(
             check.name,
             f"Could not be looked at: {type(error).__name__}: {said}",
-            "If a line above names the cause, mend that first.",
+            "If a line above names the cause, correct that first.",
         )
 
 

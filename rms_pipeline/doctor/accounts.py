@@ -128,14 +128,15 @@ def check_clock(exam: Examination) -> Iterator[Finding]:
     found = "; ".join(f"{name} is {_told(shift)} this machine" for name, shift in others.items())
     odd = odd_clock(ahead)
     advice = (
-        f"Let the clock of {odd or 'whichever is wrong'} be set over the network "
-        "(timedatectl set-ntp true). Incremental syncs lose nothing, they go by the API's clock; "
-        "but the window's edges, schedules and the times in the history are off by as much."
+        f"Let the clock of {odd or 'whichever is wrong'} be set over the network (timedatectl "
+        "set-ntp true). Incremental syncs lose nothing, because they use the API's clock. But "
+        "the window's edges, schedules and the times in the history are wrong by as much."
     )
     if odd == "Current RMS":
         advice = (
-            "That clock is not yours to set, and incremental syncs lose nothing: they go by it. "
-            "Make sure that CURRENT_RMS_BASE_URL is right and no proxy answers in its place."
+            "You cannot set that clock, and incremental syncs lose nothing, because they use it. "
+            "Check that CURRENT_RMS_BASE_URL is right, and that no proxy answers instead of the "
+            "API."
         )
     yield (problem if apart > _WRONG else warning)("clock", f"{found}.", advice)
 
@@ -173,7 +174,7 @@ def check_budget(exam: Examination) -> Iterator[Finding]:
     elif limit and use and use.allowance < use.requests_per_minute:
         yield warning(
             "budget",
-            f"{found} In force are {use.sentence}",
+            f"{found} In force: {use.sentence}",
             "Nothing has to be done. If the account's limit is known to be lower, or another "
             "program uses it too, set CURRENT_RMS_REQUESTS_PER_MINUTE to what is left.",
         )

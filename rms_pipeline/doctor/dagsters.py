@@ -35,8 +35,8 @@ def check_history(exam: Examination) -> Iterator[Finding]:
     else:
         yield problem(
             "history",
-            f"The Dagster of {home} keeps its runs elsewhere than in the mirror's database: "
-            "sync_metadata cannot show them, and no sync can be told from another.",
+            f"The Dagster of {home} does not keep its runs in the mirror's database, so "
+            "sync_metadata cannot show the syncs.",
             ADVICE,
         )
 
@@ -91,9 +91,9 @@ def check_runs(exam: Examination) -> Iterator[Finding]:
             "`rms-pipeline sync`."
             if sees_dead_workers
             else f"The {type(instance.run_launcher).__name__} of this Dagster does not see that: "
-            "run any `rms-pipeline sync`, which ends it, or end it in Dagster's UI. To have it "
-            "seen, switch run_monitoring on in dagster.yaml and name a launcher with our "
-            "WorkerLockCheck there (rms_pipeline/defs/run_launcher.py).",
+            "run any `rms-pipeline sync`, which ends it, or end it in Dagster's UI. To have "
+            "it noticed, switch run_monitoring on in dagster.yaml and name a launcher with "
+            "our WorkerLockCheck there (rms_pipeline/defs/run_launcher.py).",
         )
     if waiting:
         found = f"{_named([r.dagster_run for r in waiting])} queued for more than 10 minutes."
@@ -101,7 +101,7 @@ def check_runs(exam: Examination) -> Iterator[Finding]:
             advice = "See in Dagster's UI what runs before it, and end that if it is stuck."
             yield warning("runs", found, advice)
         else:
-            yield problem("runs", found, f"Nobody starts it: the daemon is not running. {_START}")
+            yield problem("runs", found, f"Nothing starts it: the daemon is not running. {_START}")
     if not dead and not waiting:
         yield fine("runs", f"{len(started):,} running, {len(queued):,} queued, none stuck.")
 

@@ -130,12 +130,15 @@ def check_account(exam: Examination) -> Iterator[Finding]:
         owner = mirrored_account(connection) if current_version(connection) else None
     account = account_name(exam.settings)
     if owner is None:
-        yield fine("account", f"The mirror is nobody's yet; it will be that of {account}.")
+        yield fine(
+            "account",
+            f"The mirror belongs to no account yet. The first sync makes it that of {account}.",
+        )
     elif owner == account:
         yield fine("account", f"The mirror is of {account}.")
     elif owner == SANDBOX_SUBDOMAIN:
         found = "The mirror holds the sandbox's invented opportunities."
-        yield warning("account", found, f"The next sync makes room for those of {account}.")
+        yield warning("account", found, f"The next sync replaces them with those of {account}.")
     else:
         wanted = f"CURRENT_RMS_SUBDOMAIN is {account}"
         if exam.settings.uses_sandbox:
@@ -162,9 +165,9 @@ def check_pooler(exam: Examination) -> Iterator[Finding]:
     if lost:
         yield problem(
             "pooler",
-            f"{' and '.join(lost).capitalize()} get lost between transactions: a transaction "
-            "pooler is in between. Syncs would not wait for one another, and dead ones not be "
-            "noticed.",
+            f"{' and '.join(lost).capitalize()} do not work: a transaction pooler is between "
+            "this program and PostgreSQL. Syncs would not wait for one another, and dead syncs "
+            "would not be noticed.",
             "Set POSTGRES_URL_NON_POOLING to the same database's direct address (often the same "
             "host with port 5432).",
         )
@@ -192,8 +195,8 @@ def check_storage(exam: Examination) -> Iterator[Finding]:
         yield warning(
             "storage",
             f"{found} The raw pages are far more than three walks take.",
-            "See that reconciliation completes: each full sync prunes them. What is already "
-            "freed goes back to the disk with VACUUM FULL raw_rms_pages.",
+            "Check that reconciliation completes: each full sync deletes old ones. VACUUM FULL "
+            "raw_rms_pages gives the freed space back to the disk.",
         )
     else:
         yield fine("storage", found)

@@ -55,9 +55,10 @@ def check_certificate(exam: Examination) -> Iterator[Finding]:
     if held:
         yield warning(
             "deletions",
-            f"At least {held:,} rows are gone from Current RMS: too many to be removed unasked.",
-            "If they were really deleted, run `rms-pipeline sync initial --confirm-deletions`. If "
-            "not, the API key's user has lost the right to see them: give it back.",
+            f"At least {held:,} opportunities no longer exist in Current RMS. That is too many "
+            "to delete them without confirmation.",
+            "If they were really deleted, run `rms-pipeline sync initial --confirm-deletions`. "
+            "If not, the API key's user has lost the permission to see them. Restore it.",
         )
 
 
@@ -77,7 +78,7 @@ def _last_failure(syncs: list[Sync]) -> Iterator[Finding]:
     if since:
         yield fine("failures", f"{found.rstrip('.')}. Since then one has completed.")
     else:
-        yield warning("failures", found, "Mend what it says, then sync again.")
+        yield warning("failures", found, "Correct what it names, then sync again.")
 
 
 def _ago(age: timedelta) -> str:

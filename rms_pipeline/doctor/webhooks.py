@@ -50,7 +50,7 @@ def check_subscriptions(exam: Examination) -> Iterator[Finding]:
             "webhooks",
             f"{len(wrong)} of {len(EVENTS)} are missing, inactive, doubled or aimed elsewhere: "
             f"{names}.",
-            f"Mend them all: {_REGISTER}.",
+            f"Correct them all: {_REGISTER}.",
         )
     elif failing:
         delivery = failing[0].last_delivery
@@ -63,7 +63,7 @@ def check_subscriptions(exam: Examination) -> Iterator[Finding]:
             "`rms-pipeline webhooks list` shows all.",
         )
     else:
-        yield fine("webhooks", f"All {len(EVENTS)} events are told to {found[0].target}.")
+        yield fine("webhooks", f"All {len(EVENTS)} events are sent to {found[0].target}.")
 
 
 def check_queue(exam: Examination) -> Iterator[Finding]:
@@ -103,10 +103,10 @@ def check_intake(exam: Examination) -> Iterator[Finding]:
         in_vain = absences_of_last_minute(connection, "opportunities")
     most_in_vain = most_a_minute(exam.settings.requests_per_minute)
     told = (
-        f"Webhook events of the last day: {found.day:,} (at most {MOST_A_DAY:,} are taken), of the "
-        f"last minute: {found.minute:,} ({MOST_A_MINUTE:,}). Unknown opportunities asked for in "
-        f"vain within a minute: {in_vain:,} ({most_in_vain:,}); their events that wait: "
-        f"{found.strangers:,} ({MOST_STRANGERS:,})."
+        f"Webhook events of the last day: {found.day:,} (at most {MOST_A_DAY:,} are taken), of "
+        f"the last minute: {found.minute:,} ({MOST_A_MINUTE:,}). Opportunities asked for within "
+        f"a minute that Current RMS does not have: {in_vain:,} ({most_in_vain:,}); waiting "
+        f"events of unknown opportunities: {found.strangers:,} ({MOST_STRANGERS:,})."
     )
     is_flooded = (
         found.refusal is not None
@@ -118,8 +118,9 @@ def check_intake(exam: Examination) -> Iterator[Finding]:
         yield warning(
             "intake",
             told,
-            "If nobody edits that much, somebody else knows the webhooks' address: change "
-            f"RMS_WEBHOOK_TOKEN, then {_REGISTER}. `SELECT * FROM webhook_events` shows what came.",
+            "If your colleagues do not edit that much, somebody else knows the webhooks' "
+            f"address. Change RMS_WEBHOOK_TOKEN, then {_REGISTER}. `SELECT * FROM "
+            "webhook_events` shows what came.",
         )
     else:
         yield fine("intake", told)

@@ -158,7 +158,7 @@ def move_to_deleted(
     if gone:
         kept |= sparing(connection, sorted(gone), move)
     if kept:
-        told = "is gone from Current RMS, but its row cannot go: {}"
+        told = "no longer exists in Current RMS, but its row cannot be deleted: {}"
         with connection.cursor() as cursor:
             note_faults(
                 cursor, run, [Fault(i, "(row)", told.format(kept[i]), "") for i in sorted(kept)]

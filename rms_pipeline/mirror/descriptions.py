@@ -8,7 +8,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 _OPPORTUNITY = {
     "id": "The opportunity's id in Current RMS.",
-    "name": "Its subject, else its number.",
+    "name": "Its subject; its number if it has none.",
     "subject": "What it is about, as typed in Current RMS.",
     "description": "Longer text, as typed in Current RMS.",
     "starts_at": "When the hire starts.",
@@ -47,7 +47,7 @@ TABLES: dict[str, str] = {
     "walks": "Readings of the API's list, full ones and of changes, and what they proved.",
     "opportunity_versions": "Of rms_pipeline itself: when each opportunity was last asked for and"
     " answered, which decides what replaces what.",
-    "mirror_state": "Of rms_pipeline itself: whose mirror this is, and facts it remembers.",
+    "mirror_state": "Of rms_pipeline itself: which account this mirrors, and facts it remembers.",
     "proofs": "What was counted to show that the mirror is complete, and whether it was shown.",
     "proof_counts": "The parts of the window that a proof counted.",
     "held_deletions": "Rows that are gone from Current RMS, but too many of them: they stay until a"
@@ -88,7 +88,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "id": "The record's id in Current RMS.",
         "reason": "What Current RMS answers instead of it.",
         "first_seen_at": "Since when.",
-        "last_seen_at": "When it was last asked for in vain.",
+        "last_seen_at": "When Current RMS last failed to deliver it.",
         "run": "The run that did, as in sync_metadata.id.",
     },
     "sync_faults": {
@@ -110,7 +110,9 @@ COLUMNS: dict[str, dict[str, str]] = {
         " its repeat, and not kept.",
         "size_bytes": "How much of the body is kept; of a long one, its short fields.",
         "put_off": "It waits for Current RMS, or for a locked row; later ones wait with it.",
-        "waits": "How often it was put off until Current RMS has what it tells of.",
+        "waits": (
+            "How often it was postponed because Current RMS did not yet have what it tells of."
+        ),
     },
     "raw_rms_pages": {
         "id": "The page, numbered as pages arrived.",
@@ -124,7 +126,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "api_date": "What Current RMS's own clock said.",
         "record_count": "How many opportunities are on it.",
         "record_ids": "Their ids.",
-        "covers": "The ids about which it is the whole truth.",
+        "covers": "The range of ids that it covers completely.",
         "window_start": "The window asked for: from here",
         "window_end": "to here; empty when asked for changes.",
         "size_bytes": "The answer's size as it came.",

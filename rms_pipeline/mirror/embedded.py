@@ -35,7 +35,8 @@ def start_embedded(state_folder: Path) -> str:
         raise
     except Exception as error:
         raise DatabaseError(
-            f"The embedded PostgreSQL did not start in {state_folder}: {error}. "
+            f"The embedded PostgreSQL did not start in {state_folder}: "
+            f"{str(error) or type(error).__name__}. "
             "Set POSTGRES_URL to use a server of your own, or see the file postgres/log there."
         ) from error
 

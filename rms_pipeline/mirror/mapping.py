@@ -28,8 +28,8 @@ def demand_own_mapping(cursor: Cursor) -> None:
     newest = _version(cursor, _FILLED, _WRITERS)
     if newest is not None and newest > VERSION:
         raise DatabaseError(
-            "A newer version of this program keeps this mirror by now (its mapping is number "
-            f"{newest}, this one's is {VERSION}). Start this program anew, in that version."
+            "A newer version of this program has taken over this mirror (its mapping is number "
+            f"{newest}, this one's is {VERSION}). Restart this program in that version."
         )
 
 

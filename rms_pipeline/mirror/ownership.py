@@ -61,9 +61,9 @@ def claim_mirror(database: Database, account: str, *, sandbox: str) -> bool:
             cursor.execute(f"TRUNCATE {_EMPTIED}")
         except psycopg2.errors.FeatureNotSupported as error:
             raise DatabaseError(
-                "The sandbox's rows cannot make room for the account, for a table of your own "
-                f"refers to them ({reason(error)}) Empty that table and take the reference away, "
-                "or use another database (POSTGRES_URL)."
+                "The sandbox's rows cannot be removed, because a table of your own refers to "
+                f"them ({reason(error)}) Empty that table and take the reference away, or use "
+                "another database (POSTGRES_URL)."
             ) from None
         cursor.execute("UPDATE mirror_state SET value = %s WHERE name = 'account'", (account,))
     return True

@@ -137,15 +137,15 @@ def explain(error: psycopg2.Error, connection: Connection | None = None) -> Data
         if connection is not None and not connection.closed:
             holder = lock_holder(connection)
         return LockedError(
-            "A lock in the database was not to be had in time"
+            "A lock in the database could not be obtained in time"
             + (f": {holder} holds it" if holder else "")
-            + ". Let that end, or end it with pg_terminate_backend, and try again. What was stored "
-            "is whole."
+            + ". Let that end, or end it with pg_terminate_backend, and try again. Stored data "
+            "is intact."
         )
     if isinstance(error, psycopg2.errors.DiskFull):
         return DatabaseError(
-            f"PostgreSQL's disk is full ({said}). Make room for it and try again: what was fetched "
-            "is kept, and what was stored is whole."
+            f"PostgreSQL's disk is full ({said}). Make room for it and try again: what was "
+            "fetched is kept, and stored data is intact."
         )
     if isinstance(error, psycopg2.errors.ReadOnlySqlTransaction) or "during recovery" in said:
         return DatabaseError(READ_ONLY)
@@ -183,7 +183,7 @@ _REMEDIES = (
     (
         "no pg_hba.conf entry",
         "The server does not let this user in from this machine, or not without TLS: add "
-        "?sslmode=require to POSTGRES_URL, or have its administrator allow it in pg_hba.conf.",
+        "?sslmode=require to POSTGRES_URL, or ask its administrator to allow it in pg_hba.conf.",
     ),
     (
         "could not translate host name|Name or service not known",
@@ -210,4 +210,4 @@ def no_connection(error: psycopg2.Error) -> str:
         if found := re.search(pattern, said):
             advice = remedy.format(**found.groupdict())
             break
-    return f"No connection to PostgreSQL: {said.rstrip('.')}. {advice}"
+    return f"Cannot connect to PostgreSQL: {said.rstrip('.')}. {advice}"

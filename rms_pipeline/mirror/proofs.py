@@ -26,17 +26,17 @@ UNDATED_APART = "undated_apart"
 UNDATED_UNCOUNTED = "undated_uncounted"
 
 _RESTS_ON = {
-    NO_RANGES: "The API obeys no ranges of ids, so the dated ones were counted all at once.",
+    NO_RANGES: "The API obeys no ranges of ids, so those with dates were counted all at once.",
     UNDATED_APART: "Those without a start and those without an end were listed one after the "
-    "other, for the API cannot list both at once.",
-    UNDATED_UNCOUNTED: "Opportunities without dates were not counted, for the API cannot list them "
-    "apart; a full sync reads them among all others.",
+    "other, because the API cannot list both at once.",
+    UNDATED_UNCOUNTED: "Opportunities without dates were not counted, because the API cannot "
+    "list them apart. A full sync reads them among all others.",
 }
 CANNOT_SEE = (
-    "Counting cannot see: an opportunity that Current RMS changed without moving its updated_at, "
-    "or that has none (a full sync finds it, and until then it may stand in for another); one that "
-    "was changed after the sync before, and deleted while this proof counted; and what the lists "
-    "of Current RMS do not show yet."
+    "Counting cannot see: an opportunity that was changed without a new updated_at, or that has "
+    "none (a full sync finds it, and until then it may be counted in place of another); one that "
+    "was changed after the previous sync and deleted while this proof counted; and what the "
+    "lists of Current RMS do not show yet."
 )
 
 
@@ -119,8 +119,8 @@ class Proof:
             numbers += f"; {self.repeated:,} more entries of the list are repeats"
         if self.left:
             numbers += (
-                f"; {_ids(self.left)} left for the next proof, for there the list of Current RMS "
-                "differs from the single record"
+                f"; {_ids(self.left)} left for the next proof, because the list of Current RMS "
+                "differs from the single record there"
             )
         if self.shown:
             return f"complete as of {moment(self.as_of)}: {numbers}"

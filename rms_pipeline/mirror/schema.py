@@ -115,7 +115,7 @@ def full_sync_wanted(connection: Connection) -> str | None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT EXISTS (SELECT FROM opportunities)")
         if cursor.fetchone() == (True,) and not has_full_sync(connection):
-            return "Nobody noted when the rows that are there were read."
+            return "It is not recorded when the existing rows were read."
         cursor.execute(
             "SELECT m.value::json ->> 'because' FROM mirror_state m"
             " WHERE m.name = 'full_sync_wanted' AND NOT EXISTS (SELECT FROM walks w"

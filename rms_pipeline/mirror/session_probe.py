@@ -61,9 +61,9 @@ def demand_sessions(database: Database) -> None:
         in_between = leads_through_pooler(connection)
     if in_between and not probe_session(database).keeps_locks:
         raise DatabaseError(
-            "Between this program and PostgreSQL is a transaction pooler, where locks get lost. "
-            "Set POSTGRES_URL_NON_POOLING to the same database's direct address (often the same "
-            "host with port 5432)."
+            "A transaction pooler is between this program and PostgreSQL, and locks do not work "
+            "through it. Set POSTGRES_URL_NON_POOLING to the same database's direct address "
+            "(often the same host with port 5432)."
         )
     _KEEP_SESSIONS.add(url)
 

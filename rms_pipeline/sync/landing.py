@@ -301,7 +301,7 @@ class _Landing:
             ):
                 raise WalkIncomplete(
                     f"Pages of {segment} are missing from raw_rms_pages although the walk ended. "
-                    "What came is stored. Run the sync again."
+                    "What was received is stored. Run the sync again."
                 )
 
     def complete(

@@ -248,8 +248,8 @@ def _put_off(
     }
     late = {i: reason for i, reason in late.items() if i not in refreshed.locked}
     unasked = {
-        i: f"Opportunity {i} is unknown, and Current RMS had none of too many that webhooks told "
-        "of; it is asked for later."
+        i: f"Opportunity {i} is unknown here. Webhooks told of too many that Current RMS does "
+        "not have, so it is asked for later."
         for i in refreshed.unasked
     }
     done.waiting += put_off(connection, claimed, late)

@@ -124,8 +124,8 @@ class Access:
         if seconds := await self._throttle.slow_down(request.client.host if request.client else ""):
             raise Refusal(
                 429,
-                "Too many wrong tokens came from this address, and this is another one. The right "
-                "one is let in at any time: it is what `rms-pipeline up` prints.",
+                "Too many wrong tokens came from this address, and this one is wrong, too. The "
+                "right token works at any time: `rms-pipeline up` prints it, or where it is kept.",
                 headers={"Retry-After": str(seconds)},
             )
         return False

@@ -200,7 +200,7 @@ def _sync_context(
     elif first_sync:
         under_way = "The initial sync starts by itself in a moment."
     elif dagster == "starting":
-        under_way = "Dagster is starting, and runs the syncs: in some seconds one can be started."
+        under_way = "Dagster is starting. You can start a sync in a few seconds."
     certificate = known.proof.words(clock.short) if known.proof else ""
     per_minute = current.requests_per_minute * SHARES[Lane.WALK] * page_size
     return {

@@ -40,8 +40,8 @@ class NoFullSync(RmsPipelineError):
 
     def __init__(self) -> None:
         super().__init__(
-            "No full sync has completed yet, so there is nothing to be incremental to. Run an "
-            "initial sync first: POST /api/sync/initial, or `rms-pipeline sync initial`."
+            "No full sync has completed yet, and an incremental sync needs one. Run an initial "
+            "sync first: POST /api/sync/initial, or `rms-pipeline sync initial`."
         )
 
 

@@ -52,10 +52,11 @@ class Metrics:
         self._oldest = gauge("webhook_oldest_pending_seconds", "Age of the oldest waiting event.")
         self._calls = gauge("api_calls_last_minute", "Calls to Current RMS, by lane.", ("lane",))
         self._share = gauge(
-            "webhook_share", "Of what the last incremental sync found, the share told by webhook."
+            "webhook_share",
+            "Share of the last incremental sync's changes that webhooks had told of.",
         )
         self._lag = gauge(
-            "webhook_lag_seconds", "Of the same, the median from the edit to its webhook."
+            "webhook_lag_seconds", "Median time from an edit to its webhook, for the same changes."
         )
         self._left = gauge(
             "api_budget_left", "Calls that may still be sent this minute; +Inf without a limit."

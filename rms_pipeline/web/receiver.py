@@ -128,7 +128,7 @@ def receiver(database: Database, tokens: Sequence[SecretStr], metrics: Metrics) 
             except (psycopg2.Error, DatabaseError, PoolTimeout):
                 raise HTTPException(
                     503,
-                    "The database does not take the event at the moment; deliver it again.",
+                    "The database cannot store the event at the moment. Deliver it again.",
                     headers={"Retry-After": str(RETRY_SECONDS)},
                 ) from None
         except HTTPException as error:
@@ -138,7 +138,9 @@ def receiver(database: Database, tokens: Sequence[SecretStr], metrics: Metrics) 
         metrics.acknowledged.observe(time.monotonic() - began)
         message = "Stored." if new else "Stored before."
         if event.opportunity_id is None:
-            message += f" Nothing is refreshed, for it tells of no opportunity: {event.because}."
+            message += (
+                f" Nothing is refreshed, because it is about no opportunity: {event.because}."
+            )
         return JSONResponse({"success": True, "eventId": id_, "message": message})
 
     documented: dict[str, Any] = {
@@ -148,8 +150,8 @@ def receiver(database: Database, tokens: Sequence[SecretStr], metrics: Metrics) 
             401: {"model": Refused, "description": "Wrong token."},
             413: {"model": Refused, "description": "More than 8 MiB."},
             # In place of FastAPI's own description, whose shape nothing here answers with.
-            422: {"model": Refused, "description": "A parameter is not what is taken."},
-            429: {"model": Refused, "description": "More came than is kept; deliver again."},
+            422: {"model": Refused, "description": "A parameter is not valid."},
+            429: {"model": Refused, "description": "Too many events came; deliver again later."},
             503: {"model": Refused, "description": "The database is down; deliver again."},
         },
         "openapi_extra": {

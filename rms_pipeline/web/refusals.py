@@ -33,8 +33,8 @@ _UNEXPECTED = (
 _OF_STARLETTE = {
     (404, "Not Found"): "There is nothing at this address. The dashboard is at /, the description "
     "of the API at /openapi.json.",
-    (405, "Method Not Allowed"): "This address does not take this kind of request. What takes "
-    "which is described at /openapi.json.",
+    (405, "Method Not Allowed"): "This address does not accept this HTTP method. /openapi.json "
+    "says which methods each address accepts.",
 }
 
 
@@ -152,7 +152,7 @@ def handle_errors(app: FastAPI) -> None:
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         said = [f"{e['loc'][-1]}: {e['msg']}" for e in error.errors()]
-        return refuse(request, 422, f"{'; '.join(said)}. What is taken is in /openapi.json.")
+        return refuse(request, 422, f"{'; '.join(said)}. /openapi.json describes all parameters.")
 
     async def answered(_: Request, error: Exception) -> Response:
         assert isinstance(error, Answered)

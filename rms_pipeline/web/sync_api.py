@@ -49,12 +49,15 @@ _OUTAGE_SECONDS = 10.0
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     **REFUSALS,
-    422: {"model": Refused, "description": "A parameter is not what is taken."},
+    422: {"model": Refused, "description": "A parameter is not valid."},
 }
 _SYNC_ANSWERS: dict[int | str, dict[str, Any]] = {
     **_ERRORS,
     202: {"model": Started, "description": "Launched, with `wait=false`."},
-    409: {"model": NotStarted, "description": "One of the kind is under way, or none can be yet."},
+    409: {
+        "model": NotStarted,
+        "description": ("One of this kind is running, or no full sync has completed yet."),
+    },
     500: {"model": Failed, "description": "The sync failed; `error` is its reason."},
     503: {"model": Refused, "description": "Dagster or the database does not answer."},
     504: {"model": StillRunning, "description": "Not done in time; the sync goes on."},

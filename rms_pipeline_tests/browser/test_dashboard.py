@@ -226,7 +226,7 @@ def test_typing_finds_by_number_subject_and_customer_without_a_reload(
         expect(link.or_(more).first).to_be_visible()
     assert page.evaluate("window.notReloaded") is True
     search.fill("nothing is called like this")
-    expect(page.get_by_text("Nothing fits these filters.")).to_be_visible()
+    expect(page.get_by_text("No opportunity matches these filters.")).to_be_visible()
     with page.expect_download() as download:
         page.goto(f"{filled.url}/opportunities?status=Lost")
         page.locator(".csv").click()
@@ -414,7 +414,7 @@ def test_a_refusal_or_a_failure_is_told_and_leaves_the_page_as_it_was(
     # What is asked for next is answered, and nothing is to be told any more.
     page.unroute("**/opportunities?*")
     page.locator(".filters [name=q]").fill("nothing is called like this")
-    expect(page.get_by_text("Nothing fits these filters.")).to_be_visible()
+    expect(page.get_by_text("No opportunity matches these filters.")).to_be_visible()
     expect(notice).to_have_count(0)
 
 

@@ -138,9 +138,13 @@ def test_an_older_version_writes_no_rows_beside_a_newer_one(database: Database) 
         f"INSERT INTO mirror_state VALUES ('mapping_writers', '{raised}') ON CONFLICT (name)"
         " DO UPDATE SET value = excluded.value RETURNING value",
     )
-    with pytest.raises(DatabaseError, match="newer version of this program keeps this mirror"):
+    with pytest.raises(
+        DatabaseError, match="newer version of this program has taken over this mirror"
+    ):
         merge_at(database, 3, 4, record(id=1, subject="By the older mapping"))
-    with pytest.raises(DatabaseError, match="newer version of this program keeps this mirror"):
+    with pytest.raises(
+        DatabaseError, match="newer version of this program has taken over this mirror"
+    ):
         redecode(database, "run")
     assert fetch_all(database, SHOWN) == before
 

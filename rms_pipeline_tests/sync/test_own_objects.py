@@ -170,7 +170,9 @@ def test_a_deletion_that_the_database_refuses_is_held_back_alone_and_said(
     assert set(mirror.differences()) == {gone[1]}
     faults = query(mirror.database, "SELECT DISTINCT opportunity_id, problem FROM sync_faults")
     assert [id_ for id_, _ in faults] == [gone[1]]
-    assert faults[0][1].startswith("is gone from Current RMS, but its row cannot go: ")
+    assert faults[0][1].startswith(
+        "no longer exists in Current RMS, but its row cannot be deleted: "
+    )
     assert told in faults[0][1]
 
 

@@ -98,7 +98,7 @@ def test_dates_at_the_ends_of_time_find_what_is_between(web: Web) -> None:
     insert_opportunities(web.database, {"starts_at": NOW}, {})
     for path in ("?from=0001-01-01", "?to=9999-12-31", "?from=0001-01-01&to=9999-12-31"):
         assert "1 opportunity" in visit(web, f"/opportunities{path}").text
-    assert "Nothing fits" in visit(web, "/opportunities?from=9999-12-31").text
+    assert "No opportunity matches" in visit(web, "/opportunities?from=9999-12-31").text
 
 
 def everything_evil(web: Web) -> None:
@@ -303,9 +303,9 @@ def test_a_list_leads_to_each_opportunity_in_it(web: Web) -> None:
 def test_an_empty_list_says_why(web: Web) -> None:
     assert "No opportunities yet" in visit(web, "/opportunities").text
     insert_opportunities(web.database, {"name": "Ball"})
-    assert "Nothing fits these filters" in visit(web, "/opportunities?q=nothing").text
-    assert "behind the last one" in visit(web, "/opportunities?page=2").text
-    assert "behind the last one" in visit(web, "/opportunities?page=1000000").text
+    assert "No opportunity matches these filters" in visit(web, "/opportunities?q=nothing").text
+    assert "fewer pages than that" in visit(web, "/opportunities?page=2").text
+    assert "fewer pages than that" in visit(web, "/opportunities?page=1000000").text
 
 
 def rows_of(web: Web, path: str = "/opportunities.csv") -> list[dict[str, str]]:
