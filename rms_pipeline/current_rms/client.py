@@ -15,14 +15,14 @@ from rms_pipeline.current_rms.negotiation import Form, Negotiation
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.pages import Page, decode_page, decode_single
 from rms_pipeline.current_rms.payloads import record_id
-from rms_pipeline.current_rms.terms import MOST_PER_PAGE, Terms
+from rms_pipeline.current_rms.terms import EVERY_STATE, MOST_PER_PAGE, Terms
 from rms_pipeline.current_rms.transport import CallCounts, Patience, Transport
 from rms_pipeline.current_rms.window import Params
 
 __all__ = ["CallCounts", "CurrentRmsClient", "ListAnswer", "Patience"]
 
 # Every state of an opportunity.
-LIST_PARAMS: Params = (("filtermode", "all"),)
+LIST_PARAMS: Params = ((EVERY_STATE, "all"),)
 # What a record holds only when it is named, and the list gives as well as the single record does:
 # so a record reads the same whichever way it came.
 INCLUDES = (
@@ -79,15 +79,17 @@ class CurrentRmsClient(Transport):
         per_page: int = MOST_PER_PAGE,
         lane: Lane = Lane.WALK,
         attempts: int | None = None,
+        mode: str = "all",
     ) -> ListAnswer:
-        """One page of `GET /opportunities`, filtered by `params`, of every state.
+        """One page of `GET /opportunities`, filtered by `params`, of every state unless `mode`
+        names another `filtermode`.
 
         It may hold fewer records than `per_page` though more are left: `page_size` at most.
         `attempts` bounds the patience with failures.
         """
 
         def ask(form: Form) -> ListAnswer:
-            return self._list(form, (*LIST_PARAMS, *params), page, lane, attempts)
+            return self._list(form, ((EVERY_STATE, mode), *params), page, lane, attempts)
 
         def ask_plainly(form: Form) -> ListAnswer:
             return self._list(form, (), 1, lane, attempts)

@@ -20,6 +20,16 @@ TRIED_AGAIN_AFTER = timedelta(days=7)
 
 Kind = Literal["include", "per_page", "filter"]
 
+# The parameter that asks for every state of an opportunity.
+EVERY_STATE = "filtermode"
+# What follows from a filter that nothing can be asked instead of.
+_WHAT_FOLLOWS = {
+    EVERY_STATE: "completed, cancelled, lost and dead opportunities are only mirrored when they are"
+    " asked for by id",
+    "q[ends_at_gteq]": "what ended before the window is read too, and left out",
+    "q[starts_at_lteq]": "what starts after the window is read too, and left out",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -32,9 +42,15 @@ class Refusal:
 
     @property
     def sentence(self) -> str:
-        """ "include destination refused with 422 since 2026-11-24"."""
+        """ "include destination refused with 422 as of 2026-11-24", and what follows if known."""
         how = "ignored" if self.status is None else f"refused with {self.status}"
-        return f"{self.kind} {self.name} {how} as of {self.noted_at:%Y-%m-%d}"
+        said = f"{self.kind} {self.name} {how} as of {self.noted_at:%Y-%m-%d}"
+        return f"{said} ({self.what_follows})" if self.what_follows else said
+
+    @property
+    def what_follows(self) -> str:
+        """Of a filter without which nothing can be counted; '' of any other."""
+        return _WHAT_FOLLOWS.get(self.name, "") if self.kind == "filter" else ""
 
 
 class Terms:

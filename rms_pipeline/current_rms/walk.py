@@ -45,6 +45,7 @@ from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.page_numbers import read_by_number
 from rms_pipeline.current_rms.payloads import Record, read_record
 from rms_pipeline.current_rms.ranges import read_ranges
+from rms_pipeline.current_rms.scope import Scope, note_refused_dates
 from rms_pipeline.current_rms.seeds import Seeds, ascending
 from rms_pipeline.current_rms.spans import WHOLE, Span, gaps
 from rms_pipeline.current_rms.terms import MOST_PER_PAGE
@@ -71,7 +72,8 @@ class WalkReport:
     segment read by page number holds.
 
     `counts_believed`: nothing came that the API's count had left out. `listed_twice`: ids that came
-    twice in one page. `undelivered`: records that no list delivers.
+    twice in one page. `undelivered`: records that no list delivers. `scope`: whether what came is
+    what was asked for.
     """
 
     expected: int = 0
@@ -82,6 +84,7 @@ class WalkReport:
     counts_believed: bool = True
     listed_twice: set[int] = field(default_factory=set)
     undelivered: Undelivered = field(default_factory=Undelivered)
+    scope: Scope = field(default_factory=Scope)
 
 
 Put = Callable[[WalkedPage], None]
@@ -147,7 +150,9 @@ class Walk:
                     for page in pages:
                         out.put(page)
             except (_FilterNotHonoured, Unprocessable) as error:
-                if segment.lacking is None:
+                if segment.window is not None and isinstance(error, Unprocessable):
+                    note_refused_dates(self._client.terms, self._client.now(), error)
+                elif segment.lacking is None:
                     raise
                 not_honoured.append(f"filter of {segment.name} not honoured: {error}")
 
@@ -155,12 +160,17 @@ class Walk:
         head = self._segments[0]
         opening: ListAnswer | PageFailed | None = None
         if head.since is None and not self._known.get(head.name):
-            opening = self._opening(head, None)
+            try:
+                opening = self._opening(head, None)
+            except Unprocessable:
+                # Without the dates it may be answered.
+                if head.window is None:
+                    raise
         # Side by side, for a short list leaves most of the limit unused: each of its calls waits
         # for the one before.
         yield from in_parallel(lane, len(self._segments))
         if not_honoured:
-            # Records without dates are then only to be found among all there are.
+            # Then they are only to be found among all there are.
             self.report.notes += not_honoured
             yield from self._segment(EVERYTHING)
 
@@ -566,6 +576,7 @@ class Walk:
         return answer
 
     def _seen(self, segment: Segment, answer: ListAnswer, covers: Span | None) -> WalkedPage:
+        self.report.scope.look(segment, answer)
         twice = len(answer.ids) - len({*answer.ids})
         with self._lock:
             records = len(answer.page.opportunities) - twice

@@ -5,6 +5,8 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 Params = tuple[tuple[str, str], ...]
+CHANGED_SINCE = "q[updated_at_gteq]"
+ENDS_AFTER, STARTS_BEFORE = "q[ends_at_gteq]", "q[starts_at_lteq]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,14 +14,15 @@ class Segment:
     """One filtered list; a full walk reads each segment of its window to the end.
 
     `params` are Ransack predicates. `lacking` names the date ("start" or "end") that records of the
-    segment do not have, `since` is the earliest `updated_at` (UTC) of its records: those that do
-    not fit show that the API ignored the filter.
+    segment do not have, `since` is the earliest `updated_at` (UTC) of its records, `window` what
+    they overlap: those that do not fit show that the API ignored the filter.
     """
 
     name: str
     params: Params
     lacking: Literal["start", "end"] | None = None
     since: datetime | None = None
+    window: "Window | None" = None
 
     def fits(self, starts_at: datetime | None, ends_at: datetime | None) -> bool:
         """Whether a record with these dates belongs here, as far as absent dates tell."""
@@ -56,7 +59,8 @@ class Window:
         return (
             Segment(
                 "dated",
-                (("q[ends_at_gteq]", iso(self.start)), ("q[starts_at_lteq]", iso(self.end))),
+                ((ENDS_AFTER, iso(self.start)), (STARTS_BEFORE, iso(self.end))),
+                window=self,
             ),
             Segment("no_start", (("q[starts_at_null]", "1"),), lacking="start"),
             Segment(
@@ -67,7 +71,6 @@ class Window:
 
 EVERYTHING = Segment("everything", ())
 CHANGED = "changed"
-CHANGED_SINCE = "q[updated_at_gteq]"
 
 
 def changed_since(since: datetime) -> Segment:

@@ -94,12 +94,25 @@ def check_terms(exam: Examination) -> Iterator[Finding]:
     if not missing:
         yield fine("terms", found)
         return
+    advice = []
+    if any(r.kind == "include" for r in missing):
+        advice.append(
+            "Without an include, `data` and the columns that are read from it lack those values. "
+            "It is asked for again after a week, or with the next sync after `rms-pipeline "
+            "migrate`."
+        )
+    if any(r.kind == "filter" for r in missing):
+        advice.append(
+            "A filter that is ignored deletes nothing and brings no wrong row; syncs cost more "
+            "calls, and find out by themselves when it is obeyed again."
+        )
+    if any(r.what_follows for r in missing):
+        advice.append("Until then no sync can show that the mirror is complete. Tell Current RMS.")
     yield warning(
         "terms",
         f"{found} Of what is asked for, Current RMS does not give: "
         f"{'; '.join(r.sentence for r in missing)}.",
-        "Without an include, `data` and the columns that are read from it lack those values. It is "
-        "asked for again after a week, or with the next sync after `rms-pipeline migrate`.",
+        " ".join(advice),
     )
 
 

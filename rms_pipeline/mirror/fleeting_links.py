@@ -25,6 +25,8 @@ def note_asked(
             "UPDATE opportunities SET synced_at = %s WHERE id = ANY(%s)", (asked_at, plain)
         )
     if fleeting := [id_ for id_ in same if id_ in linked]:
+        # No change of what the rows hold, so that no proof has to begin again (`rms_note_content`).
+        cursor.execute("SELECT set_config('rms_pipeline.only_links', 'on', true)")
         cursor.execute(
             # The old value as it is, when it is the same: it is then not compressed again.
             "UPDATE opportunities o SET synced_at = %s,"
@@ -33,6 +35,7 @@ def note_asked(
             " WHERE o.id = n.id",
             (asked_at, fleeting, [linked[id_].decode() for id_ in fleeting]),
         )
+        cursor.execute("SELECT set_config('rms_pipeline.only_links', 'off', true)")
 
 
 def differ_in_links_only(

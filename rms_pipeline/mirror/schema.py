@@ -28,7 +28,7 @@ from rms_pipeline.mirror.mapping import is_mapping_current
 from rms_pipeline.mirror.redecode import adopt_mapping
 from rms_pipeline.mirror.session_probe import demand_sessions
 
-HEAD = "0014"
+HEAD = "0015"
 VERSION_TABLE = "rms_pipeline_alembic_version"
 
 

@@ -40,7 +40,8 @@ class Switches:
         what a predicate or field gets that the API does not know. `honours_or`: whether it knows
         fields joined by `_or_`. `null_predicates`: `_null` and `_not_null` honoured, ignored or
         refused. `filtermode_default`: what an absent `filtermode` means. `refused`: beginnings of
-        parameters (`q[s]`, `q[id_in]`) that get a 422.
+        parameters (`q[s]`, `q[id_in]`) that get a 422. `ignored`: beginnings of those that change
+        nothing.
     Associations
         `nested`: whether they come when asked for, always or never. `refused_includes`: the status
         that a request gets which names one of these in `include[]`. `signed_links`: links to
@@ -79,6 +80,7 @@ class Switches:
     null_predicates: Literal["honoured", "ignored", "422"] = "honoured"
     filtermode_default: Literal["live", "all"] = "live"
     refused: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
     nested: Literal["asked", "always", "never"] = "asked"
     refused_includes: dict[str, Status] = field(default_factory=dict, hash=False)
     signed_links: bool = False

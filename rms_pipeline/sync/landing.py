@@ -16,6 +16,7 @@ from rms_pipeline.current_rms.errors import CurrentRmsError, WalkIncomplete
 from rms_pipeline.current_rms.failing import ONCE, is_of_the_question
 from rms_pipeline.current_rms.fields import Fault
 from rms_pipeline.current_rms.pacing import Lane
+from rms_pipeline.current_rms.scope import inactive_ids, note_states
 from rms_pipeline.current_rms.spans import Span, gaps
 from rms_pipeline.current_rms.walk import Walk, WalkedPage, WalkReport
 from rms_pipeline.current_rms.window import Segment, Window, changed_since
@@ -111,6 +112,7 @@ def land_window(
         # A row that moved from a list not yet read to one that had been is in neither.
         landing.read([changed_since(watermark)])
         landing.demand_whole([s.name for s in window.segments()])
+        landing.verify_scope(window)
         landing.ask_again()
         return landing.complete(watermark, before, time.monotonic() - began, window=window)
 
@@ -206,6 +208,7 @@ class _Landing:
         self.report.records += walk.report.records
         self.report.counts_believed &= walk.report.counts_believed
         self.report.listed_twice |= walk.report.listed_twice
+        self.report.scope.add(walk.report.scope)
 
     def _note_unreadable(self, found: Mapping[int, str]) -> None:
         if not found:
@@ -303,6 +306,23 @@ class _Landing:
                     f"Pages of {segment} are missing from raw_rms_pages although the walk ended. "
                     "What was received is stored. Run the sync again."
                 )
+
+    def verify_scope(self, window: Window) -> None:
+        """Notes whether the API obeyed `filtermode` and the dates of `window`.
+
+        A closed opportunity among what came shows that all states did. Without any, one more call
+        asks for closed ones alone, for the account may have none.
+        """
+        scope, terms, now = self.report.scope, self._client.terms, self._client.now
+        scope.note_dates(terms, now())
+        honoured = scope.has_closed
+        if not honoured:
+            dated = window.segments()[0]
+            closed = inactive_ids(self._client, dated, self._lane)
+            honoured = closed is not None and (
+                not closed or bool(seen_among(self._connection, self._walk, closed))
+            )
+        note_states(terms, now(), honoured=honoured)
 
     def complete(
         self,

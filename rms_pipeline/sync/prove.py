@@ -80,6 +80,7 @@ _CONTRADICTORY = (
     "The counts of Current RMS contradict one another, so they prove nothing. What its lists show "
     "is mirrored."
 )
+_OUT_OF_SCOPE = "Nothing can be counted, for Current RMS does not do what is asked: {}."
 _CAPPED = (
     "Current RMS counts fewer opportunities than its list holds, so its counts prove nothing. What "
     "the list shows is mirrored."
@@ -426,6 +427,9 @@ class Prover:
         """The number of the mirror's content, when the first count was asked for, and all parts."""
         if not self._scan.counts_believed:
             raise _NotCounted(_CAPPED)
+        for refusal in self._client.terms.refusals:
+            if refusal.what_follows:
+                raise _NotCounted(_OUT_OF_SCOPE.format(refusal.sentence))
         content = content_number(self._connection, OPPORTUNITIES)
         self._prepare()
         self._listed = {}
@@ -536,10 +540,7 @@ class Prover:
             if value is not None and not _inside(value, span):
                 raise NotHonoured("a record outside the range asked for")
             if isinstance(record, Record) and segment is self._dated:
-                starts, ends = record.dates()
-                odd = record.id in self._odd or starts is None or ends is None
-                if not odd and not self._window.contains(starts, ends):
-                    raise NotHonoured("a record outside the window asked for")
+                self._demand_in_window(record)
         total = answer.page.meta.total_row_count
         if total < len(answer.page.opportunities):
             raise _NotCounted(_CAPPED)
@@ -641,7 +642,10 @@ class Prover:
         if not all(_inside(i, span) for i in answer.ids):
             raise NotHonoured("records outside the range asked for")
         for record in read_records(answer):
-            if not isinstance(record, Record) or segment is self._dated:
+            if not isinstance(record, Record):
+                continue
+            if segment is self._dated:
+                self._demand_in_window(record)
                 continue
             starts, ends = record.dates()
             fits = segment.fits(starts, ends) if segment.lacking else None in (starts, ends)
@@ -650,6 +654,13 @@ class Prover:
                     f"records with dates in the list of those without ({segment.name})"
                 )
         return answer
+
+    def _demand_in_window(self, record: Record) -> None:
+        """Raises NotHonoured for one that has nothing to do in a list of the window."""
+        starts, ends = record.dates()
+        odd = record.id in self._odd or starts is None or ends is None
+        if not odd and not self._window.contains(starts, ends):
+            raise NotHonoured("Current RMS lists, and counts, records outside the window asked for")
 
     def _list_apart(self, segment: Segment, ids: set[int] | None = None) -> set[int]:
         """Those of the ids apart that the API lists in `segment`."""

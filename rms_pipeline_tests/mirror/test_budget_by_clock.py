@@ -4,6 +4,7 @@ The row of the budget is the only thing that knows the time. Moving all its mome
 the passing of time for it, and takes none.
 """
 
+import math
 import random
 import time
 
@@ -47,7 +48,7 @@ class Clock:
         run_sql(
             self._database,
             "UPDATE api_budget SET seen_at = seen_at - s, paused_until = paused_until - s,"
-            " throttled_at = throttled_at - s,"
+            " throttled_at = throttled_at - s, learned_at = learned_at - s,"
             " next_slots = (SELECT array_agg(slot - s ORDER BY n)"
             " FROM unnest(next_slots) WITH ORDINALITY AS slots (slot, n))"
             " FROM (SELECT %s * interval '1 s' AS s) AS passed",
@@ -136,4 +137,71 @@ def test_no_moment_kept_in_the_row_makes_anybody_wait_for_ever(
     began = clock.now
     budget.acquire(LIVE)
     assert clock.now - began < 20
+    budget.close()
+
+
+class StrictApi:
+    """Answers so many calls in any 60 s of a clock, and refuses the others."""
+
+    def __init__(self, clock: Clock, budget: SharedBudget, limit: int) -> None:
+        self._clock, self._budget, self._limit = clock, budget, limit
+        self.answered: list[float] = []
+        self.refused: list[float] = []
+
+    def read(self, pages: int) -> tuple[int, list[Grant]]:
+        """A walk that gets so many pages: how often it was refused, and when it was answered."""
+        before, grants = len(self.refused), list[Grant]()
+        while len(grants) < pages:
+            self._clock.stand()
+            self._budget.acquire(WALK)
+            now = self._clock.now
+            lately = self.answered[-self._limit :]
+            if len(lately) == self._limit and now - lately[0] < 60:
+                self.refused.append(now)
+                # What its Retry-After says, in whole seconds.
+                self._budget.pause(math.ceil(lately[0] + 60 - now))
+                continue
+            self.answered.append(now)
+            grants.append(Grant(now, WALK.value))
+        return len(self.refused) - before, grants
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rest", [60.0, 3 * 3_600.0], ids="{:.0f} s apart".format)
+def test_at_half_the_setting_a_second_and_a_third_sync_are_refused_once_at_most(
+    emptied: Database, clock: Clock, rest: float
+) -> None:
+    setting, limit = 120, 60
+    budget = budget_by(clock, emptied, setting)
+    api = StrictApi(clock, budget, limit)
+    refusals, _ = api.read(150)
+    assert 1 <= refusals <= 5
+    learned = use_of(emptied).allowance
+    assert learned <= limit / 0.9
+    for _ in range(2):
+        clock.wait(rest)
+        refusals, grants = api.read(70)
+        assert refusals <= 1
+        assert fullest(grants, 60) <= 0.9 * max(learned, use_of(emptied).allowance) + 1
+        assert fullest(grants, 60) <= limit
+        assert use_of(emptied).learned_at is not None
+    budget.close()
+
+
+@pytest.mark.slow
+def test_more_that_is_tried_in_vain_the_next_night_costs_one_refusal(
+    emptied: Database, clock: Clock
+) -> None:
+    budget = budget_by(clock, emptied, 120)
+    api = StrictApi(clock, budget, 60)
+    api.read(150)
+    learned = use_of(emptied).allowance
+    clock.wait(86_400.0)
+    assert use_of(emptied).allowance == 120
+    refusals, _ = api.read(80)
+    assert refusals == 1
+    assert use_of(emptied).allowance <= learned
+    refusals, grants = api.read(65)
+    assert refusals == 0
+    assert fullest(grants, 60) <= 0.9 * learned + 1
     budget.close()

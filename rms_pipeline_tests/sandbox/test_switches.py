@@ -336,6 +336,7 @@ ONE_WAY_OR_THE_OTHER: list[tuple[str, Any, Any, str]] = [
     ("nested", "asked", "always", "/opportunities"),
     ("nested", "asked", "never", "/opportunities?include[]=member"),
     ("refused", [], ["q[s]"], "/opportunities?q[s]=id%20asc"),
+    ("ignored", [], ["q[ends_at"], "/opportunities?filtermode=all&q[ends_at_gteq]=2026-11-01"),
     ("all_items", "absent", "filtered", "/opportunity_items"),
     ("error_shape", "texts", "message", "/opportunities/1"),
     ("webhooks_enabled", True, False, "/webhooks"),

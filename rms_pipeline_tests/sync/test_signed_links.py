@@ -94,3 +94,20 @@ def test_links_that_stay_as_they_are_are_not_written_again(mirror_of: MakeMirror
     before = query(mirror.database, sizes)
     assert mirror.full_sync().merged.result.updated == 0
     assert query(mirror.database, sizes)[0][0] <= before[0][0] * 1.5
+
+
+def test_newer_links_of_what_changed_lately_keep_no_proof_from_being_shown(mirror: Mirror) -> None:
+    id_ = min(links(mirror))
+    mirror.store.edit(id_, {"subject": "Lately"})
+    first, before = mirror.proved_sync(), links(mirror)
+    second = mirror.proved_sync()
+    assert first is not None
+    assert second is not None
+    assert (first.shown, first.rounds) == (True, 2)
+    assert (second.shown, second.rounds) == (True, 1)
+    # They are taken over all the same.
+    assert links(mirror) != before
+    mirror.store.edit(id_, {"subject": "Later"})
+    third = mirror.proved_sync()
+    assert third is not None
+    assert (third.shown, third.rounds) == (True, 2)

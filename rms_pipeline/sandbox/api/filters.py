@@ -115,6 +115,8 @@ def parse(query: Query, fields: Fields, switches: Switches) -> Filters:
     for key, value in query:
         if key.startswith(switches.refused):
             raise Refusal(f"{key} is not known")
+        if key.startswith(switches.ignored):
+            continue
         if key in ("filtermode", "filtermode[]"):
             if switches.honours_filtermode:
                 modes.append(value)
