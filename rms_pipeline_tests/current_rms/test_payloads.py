@@ -22,6 +22,18 @@ def decode(**fields: Any) -> Opportunity:
     return found
 
 
+def test_a_status_that_nobody_has_heard_of_is_stored_under_its_own_name() -> None:
+    found = decode(state=9, state_name="Dream", status=77, status_name="Half forgotten")
+    assert (found.opportunity_status, found.faults) == ("Half forgotten", ())
+
+
+def test_custom_fields_of_every_kind_stay_as_they_come() -> None:
+    fields = {"text": "", "ticked": "Yes", "pick": 1_000_123, "picks": [4, 5], "none": None}
+    found = decode(custom_fields=fields, tag_list=["a"], collect_starts_at="")
+    assert json.loads(found.data)["custom_fields"] == fields
+    assert found.faults == ()
+
+
 @pytest.mark.parametrize(
     ("fields", "name"),
     [

@@ -164,6 +164,20 @@ def test_a_record_without_updated_at_is_found_by_the_next_full_sync(
     assert mirror.differences() == {}
 
 
+def test_an_edit_that_leaves_updated_at_as_it_was_is_found_by_the_next_full_sync(
+    mirror_of: MakeMirror,
+) -> None:
+    mirror = mirror_of(Store(40))
+    edited = ids_in(mirror.store, mirror.window)[3]
+    before = mirror.store.value(edited, "updated_at")
+    mirror.full_sync()
+    # As an edit to an item does.
+    mirror.store.edit(edited, {"charge_total": "77.5", "updated_at": before})
+    assert set(mirror.differences()) == {edited}
+    mirror.full_sync()
+    assert mirror.differences() == {}
+
+
 def test_a_deleted_opportunity_moves_to_deleted_opportunities(
     mirror_of: MakeMirror,
 ) -> None:
