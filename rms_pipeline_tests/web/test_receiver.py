@@ -259,7 +259,7 @@ def test_without_its_database_it_answers_503_and_when_to_come_again(serve: Serve
     admin.close()
     assert down.status_code == 503
     assert int(down.headers["Retry-After"]) > 0
-    assert "deliver it again" in down.json()["error"]
+    assert "Deliver it again" in down.json()["error"]
     assert web.post(delivery(2, 1)).json()["message"] == "Stored."
 
 
