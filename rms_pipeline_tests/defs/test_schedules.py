@@ -133,8 +133,10 @@ def test_an_incremental_job_in_dagster_fetches_only_changes(
     )
     assert result.success
     pages = result.asset_materializations_for_node("raw_rms_pages")[0].metadata
-    # What changed, and the proof: two ranges counted, and those without dates listed.
-    assert pages["api_calls"].value == 4
+    # The proof's calls are told beside it.
+    assert pages["api_calls"].value == 1
+    stored = result.asset_materializations_for_node("opportunities")[0].metadata
+    assert stored["proof_calls"].value == 3
     assert pages["pages"].value == 1
     assert "changed_since" in pages
     # Or what a full sync found would be out of sight a quarter of an hour later.

@@ -242,7 +242,7 @@ def test_the_state_has_the_sync_under_way_its_pace_and_the_dead_letters(queue: D
         # A run alone is no mirror.
         assert not read_sync_state(connection).has_full_sync
     settled = {"kind": "full", "completed_at": NOW, "settled_at": NOW, "window_start": NOW}
-    insert(queue, "walks", [settled | {"runs": ["old"]}])
+    insert(queue, "walks", [settled | {"runs": ["old"], "watermark": NOW}])
     insert_proof(queue, counted=9, mirrored=9)
     with queue.session() as connection:
         note_progress(connection, "old", Progress("storing", 9, 9, 9, 9))
