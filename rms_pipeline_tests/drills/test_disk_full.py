@@ -55,7 +55,7 @@ def database_on(disk: Path) -> Iterator[str]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("left", [600 << 10, 2 << 20], ids=["while it reads", "while it stores"])
+@pytest.mark.parametrize("left", [600 << 10, 4 << 20], ids=["while it reads", "while it stores"])
 def test_a_full_disk_fails_the_sync_in_words_and_what_was_fetched_is_kept(
     disk: Path, left: int
 ) -> None:
@@ -82,6 +82,8 @@ def test_a_full_disk_fails_the_sync_in_words_and_what_was_fetched_is_kept(
         assert "disk is full" in answer["error"]
         pages = query(database, "SELECT count(*) FROM raw_rms_pages")[0][0]
         assert pages > 0
+        # Where a disk is full is not to the byte. A walk that was whole is read again.
+        whole = query(database, "SELECT completed_at IS NOT NULL FROM walks")[0][0]
         ballast.unlink()
         done = command("sync", "initial", "--json", environment=environment)
         assert done.returncode == 0, done.stderr
@@ -90,6 +92,6 @@ def test_a_full_disk_fails_the_sync_in_words_and_what_was_fetched_is_kept(
             database,
             "SELECT status, (metadata ->> 'pages_kept_from_unfinished_sync')::int > 0"
             " FROM sync_metadata ORDER BY started_at",
-        )[-1] == ("completed", left < 1 << 20)
+        )[-1] == ("completed", not whole)
         statuses = query(database, "SELECT status FROM sync_metadata ORDER BY started_at")
         assert statuses == [("failed",), ("completed",)]
