@@ -14,6 +14,7 @@ from rms_pipeline.loopback import session_for
 from rms_pipeline.mirror.api_terms import StoredTerms
 from rms_pipeline.mirror.budget import SharedBudget
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.obstacles import demand_no_obstacle
 from rms_pipeline.mirror.ownership import claim_mirror
 from rms_pipeline.sandbox import (
     SANDBOX_API_KEY,
@@ -77,8 +78,11 @@ def client_for(
     """A client of the account that stamps what it fetches by the database's clock and shares the
     account's request budget with every other process.
 
-    Raises DatabaseError when the database mirrors another account."""
+    Raises DatabaseError when the database mirrors another account, or where something that was
+    added to its tables would make a sync do harm."""
     claim_mirror(database, account_name(current), sandbox=SANDBOX_SUBDOMAIN)
+    with database.session() as connection:
+        demand_no_obstacle(connection)
     with open_account(current) as account:
         budget = SharedBudget(database, account.subdomain, current.requests_per_minute)
         client = CurrentRmsClient(

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from rms_pipeline.console import announce_sandbox, err, out, prepare
 from rms_pipeline.errors import RmsPipelineError
+from rms_pipeline.mirror.postgres_errors import postgres_error_in
 from rms_pipeline.sandbox_command import sandbox
 from rms_pipeline.settings import (
     DAGSTER_PORT,
@@ -187,6 +188,15 @@ def main() -> None:
         sys.exit(2)
     except RmsPipelineError as error:
         err.print(f"[red]Error:[/red] {escape(str(error))}", highlight=False)
+        sys.exit(1)
+    except Exception as error:
+        refused = postgres_error_in(error)
+        if refused is None:
+            raise
+        from rms_pipeline.defs.failures import in_words
+
+        told = escape(in_words(refused, "command"))
+        err.print(f"[red]Error:[/red] {told}", highlight=False)
         sys.exit(1)
 
 

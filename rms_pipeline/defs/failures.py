@@ -11,6 +11,10 @@ from dagster_shared.error import SerializableErrorInfo
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.postgres_errors import explain, reason
 
+# Classes of what a server tells that stops, or lacks something; the first one when the connection
+# is lost and nobody tells anything.
+_OF_THE_SERVER = frozenset({"08", "40", "53", "57", "58", "XX"})
+
 
 class Explained(DagsterUserCodeProcessError, dg.Failure):
     """A failure that Dagster shows as its text alone, and does not try again.
@@ -40,7 +44,7 @@ def in_words(error: psycopg2.Error, work: str = "sync") -> str:
     """What PostgreSQL refused during the `work`, and what to do."""
     if told := explain(error):
         return str(told)
-    if isinstance(error, psycopg2.OperationalError):
+    if (error.pgcode or "08")[:2] in _OF_THE_SERVER:
         said = " ".join(str(error).split()) or type(error).__name__
         return (
             f"PostgreSQL failed during the {work}: {said}. Check that the server is up and its "
@@ -48,6 +52,6 @@ def in_words(error: psycopg2.Error, work: str = "sync") -> str:
         )
     return (
         f"PostgreSQL refused what the {work} needs: {reason(error)}. Check whether something "
-        "that was added to our tables (a rule, a trigger, a right) is in the way. Stored data is "
-        f"intact; run the {work} again to complete it."
+        "that was added to our tables (a rule, a trigger, a right) is in the way; `rms-pipeline "
+        f"doctor` looks for it. Stored data is intact; run the {work} again to complete it."
     )

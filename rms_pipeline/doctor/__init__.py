@@ -29,6 +29,7 @@ _CHECKS = (
     _Check("database", databases.check_database),
     _Check("rights", databases.check_rights, "a database"),
     _Check("tables", databases.check_tables, "a database"),
+    _Check("alterations", databases.check_alterations, "a database"),
     _Check("account", databases.check_account, "a database"),
     _Check("pooler", databases.check_pooler, "a database"),
     _Check("credentials", accounts.check_credentials),

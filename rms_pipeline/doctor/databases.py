@@ -2,22 +2,25 @@
 
 from collections.abc import Iterator
 
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extensions import quote_ident
 
 from rms_pipeline.account import account_name
 from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
 from rms_pipeline.mirror.descriptions import TABLES
 from rms_pipeline.mirror.embedded import open_database
-from rms_pipeline.mirror.history_view import has_history_view
+from rms_pipeline.mirror.history_view import DAGSTER_SCHEMA, FUNCTIONS, has_history_view
 from rms_pipeline.mirror.mapping import is_mapping_current
+from rms_pipeline.mirror.obstacles import obstacles
 from rms_pipeline.mirror.ownership import mirrored_account
-from rms_pipeline.mirror.schema import HEAD, current_version
+from rms_pipeline.mirror.schema import HEAD, VERSION_TABLE, current_version, missing_tables
 from rms_pipeline.mirror.session_probe import probe_session
 from rms_pipeline.mirror.sizes import measure
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
 
 _GB = 1_000_000_000
 _SHOWN_TABLES = 3
+_BESIDE_TABLES = ("content_of_opportunities", "sync_metadata")
 
 
 def check_database(exam: Examination) -> Iterator[Finding]:
@@ -30,58 +33,96 @@ def check_database(exam: Examination) -> Iterator[Finding]:
 
 
 def check_rights(exam: Examination) -> Iterator[Finding]:
-    """Whether the user may make what the mirror and Dagster need."""
+    """Whether the user may make what the mirror and Dagster need, and use what is there."""
+    schema = exam.reached.schema
     with exam.reached.session() as connection, connection.cursor() as cursor:
         cursor.execute(
-            "SELECT current_user, current_database(),"
-            " coalesce(has_schema_privilege(to_regnamespace('public'), 'CREATE'), false),"
-            " coalesce(has_schema_privilege(to_regnamespace('dagster'), 'CREATE'),"
+            "SELECT current_user, current_database(), to_regnamespace(%(ours)s) IS NOT NULL,"
+            " coalesce(has_schema_privilege(to_regnamespace(%(ours)s), 'USAGE'), false),"
+            " coalesce(has_schema_privilege(to_regnamespace(%(ours)s), 'CREATE'), false),"
+            " coalesce(has_schema_privilege(to_regnamespace(%(dagster)s), 'CREATE'),"
             " has_database_privilege(current_database(), 'CREATE')),"
-            " to_regnamespace('dagster') IS NOT NULL,"
-            " has_database_privilege(current_database(), 'TEMP')"
+            " to_regnamespace(%(dagster)s) IS NOT NULL,"
+            " has_database_privilege(current_database(), 'TEMP')",
+            {"ours": schema, "dagster": DAGSTER_SCHEMA},
         )
         row = cursor.fetchone()
         assert row is not None
         user, name = (quote_ident(part, cursor) for part in row[:2])
-        in_public, in_dagster, has_dagster, temporary = row[2:]
-        ready = current_version(connection) == HEAD
-        cursor.execute(
-            "SELECT t FROM unnest(%s::text[]) AS t WHERE to_regclass(t) IS NOT NULL AND NOT ("
-            "has_table_privilege(t, 'SELECT') AND has_table_privilege(t, 'INSERT')"
-            " AND has_table_privilege(t, 'UPDATE') AND has_table_privilege(t, 'DELETE'))",
-            (list(TABLES),),
+        has_schema, uses, creates, in_dagster, has_dagster, temporary = row[2:]
+        if not has_schema:
+            yield problem(
+                "rights",
+                f"The database {name} has no schema {schema}, where the mirror's tables live.",
+                f"As an administrator of the database: CREATE SCHEMA {schema} AUTHORIZATION "
+                f"{user};",
+            )
+            return
+        unusable = _unusable(cursor) if uses else []
+        ready = uses and not unusable and current_version(connection) == HEAD
+    if unusable:
+        more = ", ..." if len(unusable) > _SHOWN_TABLES else ""
+        some = ", ".join(unusable[:_SHOWN_TABLES]) + more
+        grants = " ".join(
+            f"GRANT USAGE ON SCHEMA {s} TO {user}; GRANT ALL ON ALL TABLES IN SCHEMA {s} TO {user};"
+            f" GRANT ALL ON ALL SEQUENCES IN SCHEMA {s} TO {user};"
+            f" GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {s} TO {user};"
+            for s in (schema, DAGSTER_SCHEMA)
         )
-        unwritable = [row[0] for row in cursor.fetchall()]
-    if unwritable:
-        schema = exam.reached.schema
-        more = ", ..." if len(unwritable) > _SHOWN_TABLES else ""
-        some = ", ".join(unwritable[:_SHOWN_TABLES]) + more
         yield problem(
             "rights",
-            f"{user} may not write to {len(unwritable)} of the mirror's tables ({some}), so no "
-            "sync can store anything.",
-            "Use the user that made them in POSTGRES_URL; or, as their owner: "
-            f"GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {user}; "
-            f"GRANT ALL ON ALL SEQUENCES IN SCHEMA {schema} TO {user};",
+            f"{user} may not write to (or read) {len(unusable)} parts of the mirror ({some}), so "
+            "no sync can store anything.",
+            f"Use the user that made them in POSTGRES_URL; or, as their owner: {grants}",
         )
         return
-    grants = []
-    if not in_public:
-        grants.append(f"GRANT CREATE ON SCHEMA public TO {user};")
+    lacking = []
+    if not (uses and creates):
+        usage = "" if uses else "USAGE, "
+        lacking.append(f"GRANT {usage}CREATE ON SCHEMA {schema} TO {user};")
     if not in_dagster:
-        place = "SCHEMA dagster" if has_dagster else f"DATABASE {name}"
-        grants.append(f"GRANT CREATE ON {place} TO {user};")
+        place = f"SCHEMA {DAGSTER_SCHEMA}" if has_dagster else f"DATABASE {name}"
+        lacking.append(f"GRANT CREATE ON {place} TO {user};")
     if not temporary:
-        grants.append(f"GRANT TEMPORARY ON DATABASE {name} TO {user};")
-    if not grants:
-        yield fine("rights", f"{user} may create tables in public and the schema dagster.")
+        lacking.append(f"GRANT TEMPORARY ON DATABASE {name} TO {user};")
+    if not lacking:
+        yield fine("rights", f"{user} may create tables in {schema} and the schema dagster.")
         return
-    advice = f"As an administrator of the database: {' '.join(grants)}"
+    advice = f"As an administrator of the database: {' '.join(lacking)}"
     if ready and temporary:
         found = f"{user} may use the tables, but not change them when the program is upgraded."
         yield warning("rights", found, advice)
     else:
         yield problem("rights", f"{user} may not create what the mirror needs.", advice)
+
+
+def _unusable(cursor: Cursor) -> list[str]:
+    """Of what is there, ours and Dagster's: what the user may not use as a sync does."""
+    cursor.execute(
+        "WITH parts AS (SELECT c.oid, c.relname::text AS name, c.relkind, n.oid AS schema,"
+        " n.nspname <> %(dagster)s AS is_ours FROM pg_class c"
+        " JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE (n.nspname = %(dagster)s AND c.relkind IN ('r', 'p', 'S'))"
+        " OR c.oid IN (SELECT to_regclass(t) FROM unnest(%(tables)s::text[]) AS t))"
+        " SELECT CASE WHEN is_ours THEN name ELSE format('%%s.%%s', %(dagster)s, name) END"
+        " FROM parts WHERE NOT (has_schema_privilege(schema, 'USAGE') AND CASE relkind"
+        " WHEN 'S' THEN has_sequence_privilege(oid, 'SELECT') AND (is_ours OR"
+        " has_sequence_privilege(oid, 'USAGE'))"
+        " WHEN 'v' THEN has_table_privilege(oid, 'SELECT')"
+        " ELSE has_table_privilege(oid, 'SELECT') AND (name = %(version)s OR"
+        " (has_table_privilege(oid, 'INSERT') AND has_table_privilege(oid, 'UPDATE')"
+        " AND has_table_privilege(oid, 'DELETE'))) END) UNION ALL"
+        " SELECT p.proname || '()' FROM pg_proc p WHERE p.pronamespace = to_regnamespace("
+        "quote_ident(current_schema())) AND p.proname = ANY(%(functions)s)"
+        " AND NOT has_function_privilege(p.oid, 'EXECUTE') ORDER BY 1",
+        {
+            "dagster": DAGSTER_SCHEMA,
+            "tables": [*TABLES, *_BESIDE_TABLES, VERSION_TABLE],
+            "version": VERSION_TABLE,
+            "functions": list(FUNCTIONS),
+        },
+    )
+    return [row[0] for row in cursor.fetchall()]
 
 
 def check_tables(exam: Examination) -> Iterator[Finding]:
@@ -122,6 +163,19 @@ def check_tables(exam: Examination) -> Iterator[Finding]:
     else:
         exam.tables_ready = True
         yield fine("tables", f"Schema {HEAD}, and the history of syncs, are there.")
+
+
+def check_alterations(exam: Examination) -> Iterator[Finding]:
+    """Whether something that people added to the tables, or took away, is in a sync's way."""
+    with exam.reached.session() as connection:
+        if current_version(connection) != HEAD or missing_tables(connection):
+            yield warning("alterations", "Not looked at: it needs the tables.", "See tables.")
+            return
+        found = obstacles(connection)
+    for obstacle in found:
+        yield problem("alterations", obstacle.found, obstacle.advice)
+    if not found:
+        yield fine("alterations", "Nothing that was added to the tables is in the way.")
 
 
 def check_account(exam: Examination) -> Iterator[Finding]:

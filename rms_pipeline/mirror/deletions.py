@@ -3,7 +3,7 @@
 What belongs here: SQL about absence. Who says that a record is gone is for `sync` to find out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -148,9 +148,16 @@ def move_to_deleted(
     """
     removal = Removal()
     kept: dict[int, str] = {}
+    too_many = False
+
+    def are_too_many(cursor: Cursor, going: Sequence[int]) -> bool:
+        nonlocal too_many
+        # What was too many stays so when PostgreSQL refuses one of them and parts are tried.
+        too_many = too_many or (not confirmed and _are_too_many(cursor, going))
+        return too_many
 
     def move(ids: list[int]) -> None:
-        went, stayed, held = _move(connection, ids, gone, because, confirmed)
+        went, stayed, held = _move(connection, ids, gone, because, are_too_many)
         removal.gone.extend(went)
         removal.held.extend(held)
         kept.update(dict.fromkeys(stayed, "a trigger that was added to the table keeps it"))
@@ -174,7 +181,7 @@ def _move(
     ids: list[int],
     gone: Mapping[int, tuple[datetime, datetime]],
     because: str,
-    confirmed: bool,
+    are_too_many: Callable[[Cursor, Sequence[int]], bool],
 ) -> tuple[list[int], list[int], list[int]]:
     """The ids of rows that went, of those that a trigger kept, and of those that are too many.
     Commits."""
@@ -199,7 +206,7 @@ def _move(
             "SELECT id FROM opportunities WHERE id = ANY(%s) ORDER BY id FOR UPDATE", (going,)
         )
         live = [row[0] for row in cursor.fetchall()]
-        if live and not confirmed and _are_too_many(cursor, live):
+        if live and are_too_many(cursor, live):
             _hold(cursor, live, gone, because)
             connection.commit()
             return [], [], live

@@ -18,6 +18,8 @@ from rms_pipeline.mirror.database import DatabaseError
 DAGSTER_SCHEMA = "dagster"
 _SQL = Path(__file__).with_name("sync_metadata.sql")
 _VERSION = re.compile(r"-- version (\d+)\.")
+# What the view calls.
+FUNCTIONS = ("rms_event_json", "rms_run_error", "rms_run_metadata")
 # Names of rows of mirror_state.
 _MADE_FROM, _GRANTS = "history_view", "history_view_grants"
 
@@ -123,7 +125,8 @@ def _digest(cursor: Cursor) -> str:
         "SELECT pg_get_viewdef(to_regclass('sync_metadata')), (SELECT string_agg("
         "pg_get_functiondef(p.oid), '' ORDER BY p.proname) FROM pg_proc p"
         " WHERE p.pronamespace = to_regnamespace(quote_ident(current_schema()))"
-        " AND p.proname IN ('rms_event_json', 'rms_run_error', 'rms_run_metadata'))"
+        " AND p.proname = ANY(%s))",
+        (list(FUNCTIONS),),
     )
     there = json.dumps(cursor.fetchone())
     return hashlib.blake2b(f"{_text(cursor)}\0{there}".encode(), digest_size=16).hexdigest()

@@ -32,6 +32,9 @@ _ABOUT_MORE = frozenset(
         *("72", "F0", "HV", "XX"),
     )
 )
+# Of these: what befalls whoever is connected, wherever it happens to strike.
+_ABOUT_ALL = frozenset({"08", "25", "40", "53", "57", "58", "XX"})
+_LOCK_NOT_AVAILABLE = "55P03"
 
 _HOLDER = """
 SELECT a.pid, a.usename, nullif(a.application_name, ''), a.state,
@@ -64,11 +67,14 @@ def is_about_a_row(error: psycopg2.Error) -> bool:
     code = error.pgcode
     if code is None:
         return False
-    return (
-        code[:2] in _ABOUT_A_ROW
-        or code[:2] not in _ABOUT_MORE
-        or (code[:2] in {"21", "42"} and "function" in (error.diag.context or ""))
-    )
+    if code[:2] in _ABOUT_A_ROW or code[:2] not in _ABOUT_MORE:
+        return True
+    if code[:2] in _ABOUT_ALL or code == _LOCK_NOT_AVAILABLE:
+        return False
+    # None of our statements runs inside a function, and the server may say so in any language; the
+    # row that a COPY has come to is context as well.
+    context = (error.diag.context or "").splitlines()
+    return any(line and "COPY" not in line for line in context)
 
 
 def postgres_error_in(error: BaseException | None) -> psycopg2.Error | None:
@@ -154,6 +160,17 @@ def explain(error: psycopg2.Error, connection: Connection | None = None) -> Data
             f"A policy of row-level security hides rows from the user of POSTGRES_URL ({said}), so "
             "the mirror could not be whole. As its owner: ALTER TABLE <table> NO FORCE ROW LEVEL "
             "SECURITY; or as an administrator: ALTER ROLE <user> BYPASSRLS;"
+        )
+    if error.pgcode == "55000" and "replica identity" in said:
+        return DatabaseError(
+            f"A publication sends a table on that has no replica identity ({reason(error)}). As "
+            "the table's owner: ALTER TABLE <table> REPLICA IDENTITY FULL; or take it out of the "
+            "publication."
+        )
+    if isinstance(error, psycopg2.errors.InsufficientPrivilege):
+        return DatabaseError(
+            f"The user of POSTGRES_URL lacks a right that this program needs ({reason(error)}). "
+            "`rms-pipeline doctor` says in its line `rights` which to grant."
         )
     return None
 

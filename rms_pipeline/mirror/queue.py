@@ -16,6 +16,7 @@ from datetime import timedelta
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.mirror.postgres_errors import sparing
 from rms_pipeline.mirror.queued_events import Claim, Claimed, Event, QueueState, StoredEvent
 from rms_pipeline.mirror.versions import lock_versions
 
@@ -141,7 +142,8 @@ def claim(
 def settle(connection: Connection, claimed: Claim, opportunities: Iterable[int]) -> int:
     """Marks the claimed events of `opportunities` as done, and their rows as refreshed. Commits.
 
-    A row that somebody has locked is not marked: nobody waits for that.
+    A row that somebody has locked is not marked: nobody waits for that. Nor is one that PostgreSQL
+    refuses to change: what was told of it is done all the same.
     """
     wanted = sorted(set(opportunities))
     with connection.cursor() as cursor:
@@ -152,16 +154,20 @@ def settle(connection: Connection, claimed: Claim, opportunities: Iterable[int])
         )
         settled = cursor.rowcount
     connection.commit()
-    try:
+
+    def mark(ids: list[int]) -> None:
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL lock_timeout = '2s'")
             # A merge writes rows in another order, and one of the two would be ended.
-            lock_versions(cursor, wanted)
+            lock_versions(cursor, ids)
             cursor.execute(
                 "UPDATE opportunities SET last_webhook_at = clock_timestamp() WHERE id = ANY(%s)",
-                (wanted,),
+                (ids,),
             )
         connection.commit()
+
+    try:
+        sparing(connection, wanted, mark)
     except psycopg2.errors.LockNotAvailable:
         connection.rollback()
     return settled

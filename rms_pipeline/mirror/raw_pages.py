@@ -10,6 +10,8 @@ from psycopg2 import Binary
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extras import NumericRange
 
+from rms_pipeline.mirror.postgres_errors import DatabaseError
+
 # Not flushed to the disk page by page: whatever rests on a page is committed after it and flushes
 # it too, and one that a crash of the server takes with it before that is fetched again.
 _LAND = (
@@ -42,7 +44,8 @@ class RawPage:
 
 
 def land_page(connection: Connection, run: str, walk: int, page: RawPage) -> None:
-    """Stores `page` of `walk`, fetched by `run`, and commits."""
+    """Stores `page` of `walk`, fetched by `run`, and commits. Raises DatabaseError where the table
+    does not take it."""
     covers = None
     if page.covers is not None:
         covers = NumericRange(page.covers[0], page.covers[1], "[]")
@@ -71,6 +74,11 @@ def _landed(connection: Connection, values: tuple[object, ...]) -> bool:
     try:
         with connection.cursor() as cursor:
             cursor.execute(_LAND, values)
+            if cursor.rowcount != 1:
+                raise DatabaseError(
+                    "The table raw_rms_pages did not take a page: a rule or a trigger that was "
+                    "added to it leaves pages out. Take that away, and run the sync again."
+                )
     except psycopg2.errors.UniqueViolation:
         connection.rollback()
         return False

@@ -28,7 +28,7 @@ from rms_pipeline.mirror.mapping import is_mapping_current
 from rms_pipeline.mirror.redecode import adopt_mapping
 from rms_pipeline.mirror.session_probe import demand_sessions
 
-HEAD = "0015"
+HEAD = "0016"
 VERSION_TABLE = "rms_pipeline_alembic_version"
 
 
@@ -208,7 +208,14 @@ def upgrade_tables(database: Database, to: str = HEAD) -> None:
                 f"The user of POSTGRES_URL may not create tables in schema {database.schema} "
                 "(since PostgreSQL 15 that is a right of its own). As an administrator of the "
                 "database: "
-                f"GRANT CREATE ON SCHEMA {database.schema} TO <user>;"
+                f"GRANT USAGE, CREATE ON SCHEMA {database.schema} TO <user>;"
+            ) from None
+        if isinstance(cause, psycopg2.errors.InvalidSchemaName):
+            raise DatabaseError(
+                f"The database has no schema {database.schema}, or the user of POSTGRES_URL may "
+                "not use it. As an administrator of the database: "
+                f"CREATE SCHEMA IF NOT EXISTS {database.schema}; "
+                f"GRANT USAGE, CREATE ON SCHEMA {database.schema} TO <user>;"
             ) from None
         raise
     finally:

@@ -233,6 +233,7 @@ class Prover:
         self._last = newest_proof(connection, OPPORTUNITIES)
         self._rests_on: dict[str, None] = {}
         self._refused: set[int] = set()
+        self._counted_without: set[int] | None = None
         self._odd: set[int] = set()
         self._left = _Left()
         self._holes: tuple[int, ...] = ()
@@ -325,6 +326,9 @@ class Prover:
         again. Something `stale` differed, and lost to what the mirror had.
         """
         if merged.stale or merged.created or merged.updated:
+            return False
+        if merged.failed and refused_ids(self._connection) != self._counted_without:
+            # What PostgreSQL has refused only since then was counted as if it were stored.
             return False
         return content_number(self._connection, OPPORTUNITIES) == content
 
@@ -432,6 +436,7 @@ class Prover:
                 raise _NotCounted(_OUT_OF_SCOPE.format(refusal.sentence))
         content = content_number(self._connection, OPPORTUNITIES)
         self._prepare()
+        self._counted_without = self._refused
         self._listed = {}
         as_of = self._client.now()
         parts = self._count_dated() + self._count_undated()

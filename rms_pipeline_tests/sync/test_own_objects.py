@@ -7,12 +7,15 @@ import pytest
 
 from rms_pipeline.mirror import database as databases
 from rms_pipeline.mirror.database import DatabaseError
+from rms_pipeline.mirror.deletions import GUARDED_COUNT, move_to_deleted
 from rms_pipeline.mirror.postgres_errors import LockedError
+from rms_pipeline.mirror.proofs import standing
 from rms_pipeline.mirror.redecode import redecode
 from rms_pipeline.sandbox import Store
 from rms_pipeline_tests.conftest import database_at
 from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.sync.conftest import Mirror
+from rms_pipeline_tests.sync.test_queued import tell, work
 
 MirrorOf = Callable[[Store], Mirror]
 REFUSE = """
@@ -39,6 +42,7 @@ CREATE TRIGGER people_refuse BEFORE INSERT OR UPDATE ON opportunities
         "CREATE INDEX ON opportunities (lower(name)); ALTER TABLE opportunities CLUSTER ON"
         " opportunities_pkey",
         "ALTER TABLE opportunities ADD CHECK (id > 0), ALTER COLUMN subject SET STORAGE EXTERNAL",
+        "CREATE PUBLICATION all_of_it FOR ALL TABLES",
         "CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM 1; RETURN"
         " NULL; END $$; CREATE TRIGGER shout AFTER INSERT OR UPDATE OR DELETE ON opportunities"
         " FOR EACH STATEMENT EXECUTE FUNCTION shout()",
@@ -66,6 +70,11 @@ def test_what_is_only_added_costs_nothing(mirror_of: MirrorOf, statement: str) -
             REFUSE.format(id="{id}", refusal="RAISE EXCEPTION 'mine' USING ERRCODE = 'MY001'"),
             "mine",
         ),
+        (
+            REFUSE.format(id="{id}", refusal="RAISE 'not here' USING ERRCODE = '0A000'"),
+            "not here",
+        ),
+        (REFUSE.format(id="{id}", refusal="PERFORM currval('walks_id_seq')"), "not yet defined"),
         (REFUSE.format(id="{id}", refusal="PERFORM no_such_function()"), "no_such_function"),
         (REFUSE.format(id="{id}", refusal="PERFORM 1/0"), "division by zero"),
         (REFUSE.format(id="{id}", refusal="RETURN NULL"), "left it out"),
@@ -174,6 +183,75 @@ def test_a_deletion_that_the_database_refuses_is_held_back_alone_and_said(
         "no longer exists in Current RMS, but its row cannot be deleted: "
     )
     assert told in faults[0][1]
+
+
+def test_a_certificate_is_shown_beside_an_edit_that_a_constraint_refuses_and_names_it(
+    mirror_of: MirrorOf,
+) -> None:
+    mirror = mirror_of(Store(20))
+    mirror.full_sync()
+    refused = mirror.store.ids()[4]
+    query(
+        mirror.database,
+        f"ALTER TABLE opportunities ADD CHECK (id <> {refused} OR subject <> 'Edited') NOT VALID",
+    )
+    mirror.store.edit(refused, {"subject": "Edited"})
+    for _ in range(2):
+        assert mirror.proved_sync() is not None
+        with mirror.database.session() as connection:
+            told = standing(connection)
+        assert (told.state, "1 that cannot be stored" in told.sentence) == ("green", True)
+
+
+TOLD_BY_WEBHOOK = """
+CREATE FUNCTION people_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  IF new.id = {id} AND new.last_webhook_at IS DISTINCT FROM old.last_webhook_at THEN
+    RAISE EXCEPTION 'not by webhook'; END IF; RETURN new; END $$;
+CREATE TRIGGER people_refuse BEFORE UPDATE ON opportunities
+  FOR EACH ROW EXECUTE FUNCTION people_refuse()"""
+
+
+def test_a_row_that_takes_no_mark_of_its_webhook_costs_no_other_its_own(
+    mirror_of: MirrorOf,
+) -> None:
+    mirror = mirror_of(Store(20))
+    mirror.full_sync()
+    ids = mirror.store.ids()[:4]
+    query(mirror.database, TOLD_BY_WEBHOOK.format(id=ids[1]))
+    for id_ in ids:
+        mirror.store.edit(id_, {"subject": f"Edited {id_}"})
+    tell(mirror, *ids)
+    done = work(mirror)
+    assert (done.settled, done.failed) == (4, 0)
+    assert mirror.differences() == {}
+    marked = "SELECT id FROM opportunities WHERE last_webhook_at IS NOT NULL ORDER BY id"
+    assert query(mirror.database, marked) == [(i,) for i in ids if i != ids[1]]
+
+
+def test_a_row_that_cannot_be_held_back_does_not_let_the_others_of_a_multitude_go(
+    mirror_of: MirrorOf,
+) -> None:
+    mirror = mirror_of(Store(80))
+    mirror.full_sync()
+    gone = [i for i in mirror.store.ids() if i in mirror.rows()][: GUARDED_COUNT + 8]
+    query(mirror.database, REFUSE.format(id=gone[3], refusal="RAISE EXCEPTION 'locked'"))
+    now = mirror.database.clock()()
+    with mirror.database.session() as connection:
+        removal = move_to_deleted(connection, dict.fromkeys(gone, (now, now)), "gone", "run")
+    assert removal.gone == []
+    assert sorted(removal.held + removal.kept) == gone
+    assert mirror.deleted() == set()
+
+
+def test_a_page_that_the_table_does_not_take_ends_the_sync_before_anything_is_missed(
+    mirror_of: MirrorOf,
+) -> None:
+    mirror = mirror_of(Store(20))
+    mirror.full_sync()
+    query(mirror.database, "CREATE RULE none AS ON INSERT TO raw_rms_pages DO INSTEAD NOTHING")
+    mirror.store.edit(mirror.store.ids()[1], {"subject": "Edited"})
+    with pytest.raises(DatabaseError, match="raw_rms_pages did not take a page"):
+        mirror.incremental_sync()
 
 
 def test_rows_are_made_again_around_one_that_a_trigger_refuses(mirror_of: MirrorOf) -> None:

@@ -1,0 +1,228 @@
+"""What was added to our tables, or taken from them, that a mirror cannot live with.
+
+What belongs here: looking into the catalog. People's columns, indexes, foreign keys, constraints,
+triggers and views are no obstacle: what those refuse is left out row by row.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
+
+from rms_pipeline.mirror.database import DatabaseError
+from rms_pipeline.mirror.descriptions import TABLES
+
+# What a merge writes into columns of these types; a column of another type holds something else.
+COLUMNS = {
+    "id": "bigint",
+    "name": "text",
+    "subject": "text",
+    "description": "text",
+    "starts_at": "timestamp with time zone",
+    "ends_at": "timestamp with time zone",
+    "opportunity_status": "text",
+    "created_at_rms": "timestamp with time zone",
+    "updated_at_rms": "timestamp with time zone",
+    "venue_name": "text",
+    "organisation_id": "bigint",
+    "organisation_name": "text",
+    "owner_id": "bigint",
+    "owner_name": "text",
+    "charge_total": "numeric",
+    "total_value": "numeric",
+    "data": "jsonb",
+    "synced_at": "timestamp with time zone",
+    "last_webhook_at": "timestamp with time zone",
+}
+# The first four tell a proof that rows changed while it counted, the last one wakes the fast lane.
+TRIGGERS = {
+    "rms_content_insert": "opportunities",
+    "rms_content_truncate": "opportunities",
+    "rms_content_delete": "opportunities",
+    "rms_content_update": "opportunities",
+    "rms_notify_webhook_events": "webhook_events",
+}
+_ROWS = ("opportunities", "deleted_opportunities")
+# Into these goes what is not there yet (ON CONFLICT), which no rule on INSERT or UPDATE allows.
+_NO_RULES = (
+    "opportunity_versions",
+    "webhook_events",
+    "webhook_absences",
+    "week_counts",
+    "sync_progress",
+    "unreadable_records",
+    "held_deletions",
+    "deletions_confirmed",
+    "api_page_sizes",
+    "api_refusals",
+    "mirror_state",
+)
+_OURS = "SELECT to_regclass(t) FROM unnest(%(tables)s::text[]) AS t"
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """What is in the way, and how to take it away. `harms`: a sync would do harm, or nothing, and
+    has to stop."""
+
+    found: str
+    advice: str
+    harms: bool = False
+
+
+def obstacles(connection: Connection) -> list[Obstacle]:
+    """What stands in the way of a mirror whose tables are there. Commits."""
+    with connection.cursor() as cursor:
+        found = [
+            *_rules(cursor),
+            *_heirs(cursor),
+            *_policies(cursor),
+            *_publications(cursor),
+            *_triggers(cursor),
+            *_columns(cursor),
+        ]
+    connection.commit()
+    return found
+
+
+def demand_no_obstacle(connection: Connection) -> None:
+    """Raises DatabaseError where a sync would harm what is not the mirror's, or come to nothing.
+    Commits."""
+    for obstacle in obstacles(connection):
+        if obstacle.harms:
+            raise DatabaseError(f"{obstacle.found} {obstacle.advice}")
+
+
+def _rows(cursor: Cursor, question: str, **values: object) -> list[tuple[str, ...]]:
+    cursor.execute(question, {"tables": list(TABLES)} | values)
+    return cursor.fetchall()
+
+
+def _rules(cursor: Cursor) -> Iterator[Obstacle]:
+    found = _rows(
+        cursor,
+        "SELECT quote_ident(rulename), c.oid::regclass::text, is_instead FROM pg_rewrite r"
+        f" JOIN pg_class c ON c.oid = ev_class WHERE c.oid IN ({_OURS}) AND ev_type <> '1'"
+        " AND c.relkind IN ('r', 'p') AND ev_enabled <> 'D'"
+        " AND (is_instead OR (ev_type IN ('2', '3') AND c.relname = ANY(%(no_rules)s))) ORDER BY 1",
+        no_rules=list(_NO_RULES),
+    )
+    for rule, table, is_instead in found:
+        kind = "does something else instead of what a sync writes" if is_instead else (
+            "does something beside what a sync writes there, which PostgreSQL does not allow"
+        )  # fmt: skip
+        yield Obstacle(
+            f"The rule {rule} on the table {table} {kind}.",
+            f"Make a trigger of it: DROP RULE {rule} ON {table};",
+            harms=True,
+        )
+
+
+def _heirs(cursor: Cursor) -> Iterator[Obstacle]:
+    found = _rows(
+        cursor,
+        "SELECT inhrelid::regclass::text, inhparent::regclass::text FROM pg_inherits"
+        f" JOIN pg_class c ON c.oid = inhrelid WHERE inhparent IN ({_OURS})"
+        " AND NOT c.relispartition ORDER BY 1",
+    )
+    for child, parent in found:
+        yield Obstacle(
+            f"The table {child} inherits from {parent}: its rows would count as the mirror's, and "
+            "be changed and deleted like those.",
+            f"As its owner: ALTER TABLE {child} NO INHERIT {parent};",
+            harms=True,
+        )
+
+
+def _policies(cursor: Cursor) -> Iterator[Obstacle]:
+    found = _rows(
+        cursor,
+        "SELECT c.oid::regclass::text, quote_ident(current_user) FROM pg_class c"
+        f" WHERE c.oid IN ({_OURS}) AND row_security_active(c.oid) ORDER BY 1",
+    )
+    if found:
+        tables, user = ", ".join(table for table, _ in found), found[0][1]
+        yield Obstacle(
+            f"Policies of row-level security hide rows of {tables} from the user {user}, so the "
+            "mirror could not be whole.",
+            f"As the tables' owner: ALTER TABLE {found[0][0]} NO FORCE ROW LEVEL SECURITY; or as "
+            f"an administrator: ALTER ROLE {user} BYPASSRLS;",
+        )
+
+
+def _publications(cursor: Cursor) -> Iterator[Obstacle]:
+    found = _rows(
+        cursor,
+        "SELECT c.oid::regclass::text, string_agg(DISTINCT quote_ident(t.pubname), ', ')"
+        " FROM pg_publication_tables t JOIN pg_publication p USING (pubname)"
+        " JOIN pg_class c ON c.oid = to_regclass(format('%%I.%%I', t.schemaname, t.tablename))"
+        f" WHERE c.oid IN ({_OURS}) AND (p.pubupdate OR p.pubdelete) AND (c.relreplident = 'n'"
+        " OR (c.relreplident = 'd' AND NOT EXISTS (SELECT FROM pg_index i"
+        " WHERE i.indrelid = c.oid AND i.indisprimary)) OR (c.relreplident = 'i' AND NOT EXISTS"
+        " (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident)))"
+        " GROUP BY 1 ORDER BY 1",
+    )
+    for table, publication in found:
+        yield Obstacle(
+            f"The publication {publication} sends {table} on, which has no replica identity, so "
+            "that its rows can be neither changed nor deleted.",
+            f"As its owner: ALTER TABLE {table} REPLICA IDENTITY FULL;",
+        )
+
+
+def _triggers(cursor: Cursor) -> Iterator[Obstacle]:
+    found = _rows(
+        cursor,
+        "SELECT n.name, n.place, t.tgname IS NULL"
+        " FROM unnest(%(names)s::text[], %(places)s::text[]) AS n (name, place)"
+        " LEFT JOIN pg_trigger t ON t.tgname = n.name AND t.tgrelid = to_regclass(n.place)"
+        " WHERE t.tgname IS NULL OR t.tgenabled NOT IN ('O', 'A') ORDER BY 1",
+        names=list(TRIGGERS),
+        places=list(TRIGGERS.values()),
+    )
+    gone = [name for name, _, is_gone in found if is_gone]
+    cursor.execute("SELECT to_regclass('content_of_opportunities') IS NULL")
+    if cursor.fetchone() == (True,):
+        gone.append("the sequence content_of_opportunities")
+    if gone:
+        yield Obstacle(
+            f"Parts of the mirror's tables were dropped: {', '.join(gone)}. Without them a "
+            "certificate may be wrong, and webhooks wait.",
+            "Restore them from a backup, or begin anew in an empty database.",
+        )
+    for name, place, is_gone in found:
+        if not is_gone:
+            yield Obstacle(
+                f"The trigger {name} of {place} is switched off. Without it a certificate may be "
+                "wrong, or webhooks wait.",
+                f"ALTER TABLE {place} ENABLE TRIGGER {name};",
+            )
+
+
+def _columns(cursor: Cursor) -> Iterator[Obstacle]:
+    found = _rows(
+        cursor,
+        "SELECT t.name, c.name, c.type, format_type(a.atttypid, a.atttypmod)"
+        " FROM unnest(%(rows)s::text[]) AS t (name) CROSS JOIN"
+        " unnest(%(columns)s::text[], %(types)s::text[]) AS c (name, type)"
+        " LEFT JOIN pg_attribute a ON a.attrelid = to_regclass(t.name) AND a.attname = c.name"
+        " AND NOT a.attisdropped WHERE to_regclass(t.name) IS NOT NULL"
+        " AND format_type(a.atttypid, a.atttypmod) IS DISTINCT FROM c.type ORDER BY 1, 2",
+        rows=list(_ROWS),
+        columns=list(COLUMNS),
+        types=list(COLUMNS.values()),
+    )
+    for table, column, wanted, there in found:
+        if there is None:
+            yield Obstacle(
+                f"The column {column} of {table} was dropped, or has another name.",
+                f"Rename it back, or make it anew: ALTER TABLE {table} ADD COLUMN {column} "
+                f"{wanted}; then run `rms-pipeline rebuild`.",
+            )
+        else:
+            yield Obstacle(
+                f"The column {column} of {table} is now {there}, so it does not hold what came.",
+                f"ALTER TABLE {table} ALTER COLUMN {column} TYPE {wanted} USING "
+                f"{column}::{wanted}; then run `rms-pipeline rebuild`.",
+            )

@@ -1,0 +1,187 @@
+"""What the doctor says of a database that people or its administrator have worked on."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import pytest
+from pydantic import SecretStr
+
+from rms_pipeline.account import client_for
+from rms_pipeline.doctor.databases import check_alterations, check_rights
+from rms_pipeline.doctor.finding import Examination, Finding, Level
+from rms_pipeline.mirror.database import Database, DatabaseError
+from rms_pipeline.mirror.obstacles import COLUMNS, TRIGGERS, obstacles
+from rms_pipeline.mirror.schema import migrate
+from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline.settings import load_settings
+from rms_pipeline_tests.conftest import database_at
+from rms_pipeline_tests.processes import command, environment_for
+from rms_pipeline_tests.rows import query
+
+ROLE = "rms_examined"
+
+
+def examination(database: Database) -> Examination:
+    return Examination(load_settings(), database=database)
+
+
+def of_role(database: Database) -> Database:
+    url = database.url.get_secret_value().replace("//postgres:@", f"//{ROLE}:@")
+    return dataclasses.replace(database, url=SecretStr(url), session_url=SecretStr(url))
+
+
+@pytest.fixture
+def ready(ready_url: str) -> Iterator[Database]:
+    """A database that `migrate` has made, and a role that may do nothing in it yet."""
+    database = database_at(ready_url)
+    query(database, f"DROP ROLE IF EXISTS {ROLE}; CREATE ROLE {ROLE} LOGIN")
+    yield database
+    query(database, f"DROP OWNED BY {ROLE}; DROP ROLE {ROLE}")
+
+
+def rights(database: Database) -> Finding:
+    (found,) = check_rights(examination(of_role(database)))
+    return found
+
+
+def test_what_is_expected_of_our_tables_is_what_migrations_make(database: Database) -> None:
+    with database.session() as connection:
+        assert obstacles(connection) == []
+    made = "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attnum > 0"
+    found = query(database, f"{made} AND attrelid = 'opportunities'::regclass")
+    assert dict(found) == COLUMNS
+    ours = "SELECT tgname, tgrelid::regclass::text FROM pg_trigger WHERE tgname LIKE 'rms_%'"
+    assert dict(query(database, ours)) == TRIGGERS
+
+
+@pytest.mark.parametrize(
+    ("statement", "told", "stops"),
+    [
+        ("CREATE RULE r AS ON UPDATE TO opportunities DO INSTEAD NOTHING", "The rule r", True),
+        ("CREATE RULE r AS ON DELETE TO walks WHERE old.id = 1 DO INSTEAD NOTHING", "rule r", True),
+        (
+            "CREATE TABLE log (id bigint); CREATE RULE r AS ON INSERT TO opportunity_versions DO"
+            " ALSO INSERT INTO log VALUES (new.id)",
+            "beside what a sync writes",
+            True,
+        ),
+        ("CREATE TABLE archive () INHERITS (opportunities)", "archive inherits from", True),
+        (
+            "ALTER TABLE opportunities REPLICA IDENTITY NOTHING; CREATE PUBLICATION sent FOR TABLE"
+            " opportunities",
+            "publication sent sends opportunities on",
+            False,
+        ),
+        ("ALTER TABLE opportunities DISABLE TRIGGER rms_content_update", "switched off", False),
+        ("DROP TRIGGER rms_notify_webhook_events ON webhook_events", "were dropped", False),
+        ("DROP SEQUENCE content_of_opportunities", "were dropped", False),
+        ("ALTER TABLE opportunities RENAME subject TO title", "subject of opportunities", False),
+        ("ALTER TABLE opportunities DROP venue_name", "venue_name of opportunities was", False),
+        (
+            "ALTER TABLE deleted_opportunities ALTER total_value TYPE numeric(6, 1)",
+            "total_value of deleted_opportunities is now numeric(6,1)",
+            False,
+        ),
+    ],
+)
+def test_what_is_in_the_way_is_told_before_a_sync_meets_it(
+    database: Database, monkeypatch: pytest.MonkeyPatch, statement: str, told: str, stops: bool
+) -> None:
+    query(database, statement)
+    (found,) = check_alterations(examination(database))
+    assert found.level is Level.PROBLEM
+    assert told in found.found
+    assert found.advice
+    if stops:
+        with SandboxServer(Store(1)) as sandbox:
+            current = load_settings(CURRENT_RMS_BASE_URL=sandbox.url)
+            with pytest.raises(DatabaseError, match=told), client_for(current, database):
+                pass
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE log (id bigint); CREATE RULE r AS ON UPDATE TO opportunities DO ALSO INSERT"
+        " INTO log VALUES (new.id)",
+        "CREATE RULE r AS ON UPDATE TO opportunities DO INSTEAD NOTHING; ALTER TABLE opportunities"
+        " DISABLE RULE r",
+        "CREATE PUBLICATION sent FOR ALL TABLES",
+        "ALTER TABLE opportunities REPLICA IDENTITY NOTHING; CREATE PUBLICATION sent FOR TABLE"
+        " opportunities WITH (publish = 'insert')",
+        "ALTER TABLE opportunities ENABLE ROW LEVEL SECURITY",
+        "ALTER TABLE opportunities ADD depot text NOT NULL DEFAULT '', ADD CHECK (id > 0)",
+        "CREATE TABLE more (LIKE opportunities INCLUDING ALL)",
+    ],
+)
+def test_what_is_in_nobodys_way_is_no_problem(database: Database, statement: str) -> None:
+    query(database, statement)
+    (found,) = check_alterations(examination(database))
+    assert found.level is Level.OK, found
+
+
+def test_policies_that_hide_rows_from_our_user_are_told(ready: Database) -> None:
+    query(
+        ready,
+        f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {ROLE};"
+        "ALTER TABLE opportunities ENABLE ROW LEVEL SECURITY;"
+        f"CREATE POLICY few ON opportunities TO {ROLE} USING (id < 0)",
+    )
+    (found,) = check_alterations(examination(of_role(ready)))
+    assert found.level is Level.PROBLEM
+    assert f"rows of opportunities from the user {ROLE}" in found.found
+    assert f"ALTER ROLE {ROLE} BYPASSRLS;" in found.advice
+
+
+def test_each_right_that_a_sync_needs_is_told_until_what_is_advised_was_granted(
+    ready: Database,
+) -> None:
+    schemas = ("public", "dagster")
+    query(ready, f"GRANT USAGE ON SCHEMA public TO {ROLE}")
+    query(ready, "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC")
+    assert "may not write to (or read)" in rights(ready).found
+    for right, of, missing in (
+        ("ALL", "TABLES IN SCHEMA public", "dagster."),
+        ("ALL", "TABLES IN SCHEMA dagster", "dagster."),
+        ("USAGE", "SCHEMA dagster", "_id_seq"),
+        ("ALL", "SEQUENCES IN SCHEMA dagster", "content_of_opportunities"),
+        ("ALL", "SEQUENCES IN SCHEMA public", "rms_event_json()"),
+    ):
+        what = of if of.startswith("SCHEMA") else f"ALL {of}"
+        query(ready, f"GRANT {right} ON {what} TO {ROLE}")
+        found = rights(ready)
+        assert found.level is Level.PROBLEM
+        assert missing in found.found
+        assert all(f"IN SCHEMA {schema} TO" in found.advice for schema in schemas)
+    query(ready, found.advice[found.advice.index("GRANT") :])
+    assert rights(ready).level is Level.WARNING
+
+
+def test_a_schema_that_may_not_be_used_or_is_not_there_is_told(ready: Database) -> None:
+    query(ready, f"GRANT CREATE ON SCHEMA public TO {ROLE}; REVOKE USAGE ON SCHEMA public FROM"
+                 " PUBLIC")  # fmt: skip
+    found = rights(ready)
+    assert found.level is Level.PROBLEM
+    assert f'GRANT USAGE, CREATE ON SCHEMA public TO "{ROLE}";' in found.advice
+    query(ready, "ALTER SCHEMA public RENAME TO moved")
+    found = rights(ready)
+    assert "has no schema public" in found.found
+    assert f'CREATE SCHEMA public AUTHORIZATION "{ROLE}";' in found.advice
+
+
+def test_without_a_schema_for_its_tables_migrate_says_what_to_do(empty_url: str) -> None:
+    database = database_at(empty_url)
+    query(database, "DROP SCHEMA public")
+    with pytest.raises(DatabaseError, match=r"no schema public.*CREATE SCHEMA IF NOT EXISTS"):
+        migrate(database)
+
+
+@pytest.mark.parametrize("words", ["status", "sync incremental", "refresh 1", "migrate"])
+def test_a_command_whose_user_lacks_a_right_says_so_in_words(ready: Database, words: str) -> None:
+    query(ready, f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {ROLE}")
+    with SandboxServer(Store(1)) as sandbox:
+        environment = environment_for(of_role(ready).url.get_secret_value(), sandbox)
+        done = command(*words.split(), environment=environment)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "Error: The user of POSTGRES_URL lacks a right" in done.stderr.replace("\n", " ")
