@@ -9,7 +9,9 @@ CurrentRmsError
 │   ├── WebhooksOff         a person has to switch webhooks on in the account first
 │   └── Redirected          3xx: never followed, the key would travel with it
 ├── ApiUnavailable          tried again until patience ran out
-│   └── Throttled           429: the account's limit is used up, whatever is asked
+│   ├── Throttled           429: the account's limit is used up, whatever is asked
+│   └── FindsNone           no record is found by its id, not even one that a list shows
+├── WrongRecord             another record, or none, came in place of the one asked for
 ├── WebhooksNotKept         what was registered is not what the API then shows
 ├── NotHonoured             an order, range or filter was ignored; another way of reading is tried
 └── WalkIncomplete          the list could not be read as a whole
@@ -71,6 +73,14 @@ class ApiUnavailable(CurrentRmsError):
 
 class Throttled(ApiUnavailable):
     """429, to the end."""
+
+
+class FindsNone(ApiUnavailable):
+    """No record is found by its id, not even one that a list shows."""
+
+
+class WrongRecord(CurrentRmsError):
+    """Asked for one record, the API sent another, or something that is none."""
 
 
 class WebhooksNotKept(CurrentRmsError):

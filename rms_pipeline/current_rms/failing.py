@@ -366,6 +366,11 @@ class Narrowing:
             try:
                 self._take(here, None, self._ask(here, None, TWICE))
             except PageFailed:
+                if not self._health.accepts(self._params):
+                    # Any other id would fail its list as well.
+                    raise NotHonoured(
+                        f"a list of no ids fails as the whole one does ({failed.reason})"
+                    ) from failed
                 self._give_up(id_, f"{reason}; asked for by its id it is not found")
         except (PageFailed, RequestRefused) as error:
             if not is_of_the_question(error) and not isinstance(error, PageFailed):

@@ -17,7 +17,8 @@ def read_by_number(
 
     `ask` gets the answers that make up a page, None in place of what cannot be had. A row can only
     be missed when another moves or goes, and that one stands differently in the next reading.
-    Yields (number of the reading, answer). Raises WalkIncomplete when the list never rests.
+    Yields (number of the reading, answer). Raises WalkIncomplete when the list never rests, or its
+    pages are all the same.
     """
     before: dict[int, list[int | None]] = {}
     for number in range(1, _READINGS + 1):
@@ -30,6 +31,11 @@ def read_by_number(
                     continue
                 records += [record_id(r) for r in answer.page.opportunities]
                 yield number, answer
+            if page == 2 and len(records) > 1 and records == reading[1]:
+                raise WalkIncomplete(
+                    "Current RMS sends the first page whatever page is asked for, so the list "
+                    "cannot be read beyond it. What came is stored; ask Current RMS."
+                )
         if reading == before:
             return
         before = reading
@@ -60,11 +66,19 @@ def _one_reading(ask: Callable[[int], Pages], lanes: int) -> Iterator[tuple[int,
     yield from in_parallel(lane, min(lanes, max(page_count - 1, 1)))
     # A last page that is full is not the end on the count's word.
     page = page_count
+    ids = _ids(first) if page == 1 else None
     while size and sizes.get(page, 0) >= size:
         page += 1
         answers = ask(page)
-        sizes[page] = _size(answers)
+        if _ids(answers) == ids:
+            # Some send the last page for whatever lies behind it.
+            return
+        sizes[page], ids = _size(answers), _ids(answers)
         yield page, answers
+
+
+def _ids(answers: Pages) -> list[int]:
+    return [i for a in answers if a is not None for i in a.ids]
 
 
 def _size(answers: Pages) -> int:

@@ -5,13 +5,16 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from rms_pipeline.current_rms.fields import to_whole
 from rms_pipeline.current_rms.lenient import elements_of, members_of
 
 
 class Meta(msgspec.Struct, frozen=True):
     """`meta` of a list answer; `total_row_count` counts the whole filtered list.
 
-    `per_page` is as the API wrote it, for `claimed_per_page` to read.
+    Where the API gives no count it is that of the page, as from a counter that stops there: nobody
+    believes that of a page that may be full. `per_page` is as the API wrote it, for
+    `claimed_per_page` to read.
     """
 
     total_row_count: int
@@ -33,15 +36,32 @@ class Page(msgspec.Struct, frozen=True):
     meta: Meta
 
 
+class _SaidMeta(msgspec.Struct, frozen=True):
+    """As the API wrote it: numbers may be text."""
+
+    total_row_count: Any = None
+    per_page: Any = None
+
+    def read(self, records: int) -> Meta:
+        """Raises ValueError for a count that is none."""
+        count = to_whole(self.total_row_count)
+        return Meta(records if count is None or count < 0 else count, self.per_page)
+
+
+class _SaidPage(msgspec.Struct, frozen=True):
+    opportunities: list[Raw]
+    meta: _SaidMeta
+
+
 class _Single(msgspec.Struct, frozen=True):
     opportunity: Raw
 
 
 _BOM = b"\xef\xbb\xbf"
 
-_meta_decoder = msgspec.json.Decoder(Meta)
+_meta_decoder = msgspec.json.Decoder(_SaidMeta)
 _single_decoder = msgspec.json.Decoder(_Single)
-_page_decoder = msgspec.json.Decoder(Page)
+_page_decoder = msgspec.json.Decoder(_SaidPage)
 
 
 def decode_page(body: bytes) -> Page:
@@ -50,13 +70,15 @@ def decode_page(body: bytes) -> Page:
     Each record is as it came: what is wrong within one is for `payloads` to find.
     """
     try:
-        return _page_decoder.decode(body.removeprefix(_BOM))
+        page = _page_decoder.decode(body.removeprefix(_BOM))
     except (msgspec.DecodeError, RecursionError) as error:
         refused = error
+    else:
+        return Page(page.opportunities, page.meta.read(len(page.opportunities)))
     try:
         members = members_of(body)
-        meta = _meta_decoder.decode(members.get(b"meta", b""))
         records = elements_of(members.get(b"opportunities", b""))
+        meta = _meta_decoder.decode(members.get(b"meta", b"")).read(len(records))
     except (ValueError, RecursionError):
         raise ValueError(str(refused)) from refused
     return Page([Raw(record) for record in records], meta)

@@ -72,6 +72,11 @@ class Terms:
         return self._page_size
 
     @property
+    def knows_page_size(self) -> bool:
+        """Whether an answer has shown it."""
+        return self._is_learned
+
+    @property
     def refusals(self) -> tuple[Refusal, ...]:
         """All that is refused or ignored, in order of kind and name."""
         with self._lock:

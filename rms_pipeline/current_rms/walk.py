@@ -127,7 +127,7 @@ class Walk:
         # ever was.
         self._doubted: set[tuple[str, int]] = set()
         self._doubts_answered = False
-        self._highest_count = 0
+        self._highest_count = self._largest = 0
         self._lock = threading.Lock()
 
     def pages(self) -> Iterator[WalkedPage]:
@@ -277,6 +277,9 @@ class Walk:
         total = first.page.meta.total_row_count
         with self._lock:
             self.report.expected += total
+        if 0 < total <= self._sizes.expected and not first.page.opportunities:
+            # A few that are counted and never sent stop nothing, if page numbers find none either.
+            raise NotHonoured(f"{total} are counted but none is sent")
         if total and not first.page.opportunities:
             raise WalkIncomplete(
                 f"Current RMS counts {total} opportunities but sends none of them. Run the sync "
@@ -425,8 +428,11 @@ class Walk:
 
     def _is_full(self, answer: ListAnswer, asked: int | None) -> bool:
         """Whether it holds as much as a page may, so that it could go on whatever is counted."""
-        most = asked or self._sizes.most or MOST_PER_PAGE
-        return len(answer.page.opportunities) >= min(most, self._client.page_size)
+        most, size = asked or self._sizes.most or MOST_PER_PAGE, self._client.page_size
+        if not self._client.terms.knows_page_size:
+            # Nothing tells how long a page is but the longest that came.
+            size = min(size, max(self._largest, 1))
+        return len(answer.page.opportunities) >= min(most, size)
 
     def _disbelieve(self, note: str) -> None:
         if self.report.counts_believed:
@@ -569,6 +575,7 @@ class Walk:
         )
         with self._lock:
             self._highest_count = max(self._highest_count, answer.page.meta.total_row_count)
+            self._largest = max(self._largest, len(answer.page.opportunities))
         if segment.lacking and not all(_fits(segment, r) for r in answer.page.opportunities):
             raise _FilterNotHonoured(f"records with a date of {segment.lacking} came back")
         if segment.since is not None and mostly_older(answer, segment.since):

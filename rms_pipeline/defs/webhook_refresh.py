@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import dagster as dg
 from pydantic import Field
 
+from rms_pipeline.current_rms.errors import CurrentRmsError
 from rms_pipeline.defs.asset_checks import report_checks
 from rms_pipeline.defs.assets import RECORDS_FAILED_TAG, RECORDS_SYNCED_TAG, SYNC_TYPE_TAG
 from rms_pipeline.defs.config import LaunchpadConfig
@@ -50,6 +51,7 @@ def refresh_opportunities(
 ) -> None:
     database, run = mirror.database, context.run.run_id
     total, locked = WorkedOff(), dict[int, str]()
+    undelivered: dict[int, CurrentRmsError] = {}
     with (
         explained("refresh"),
         current_rms.client(database) as client,
@@ -95,6 +97,12 @@ def refresh_opportunities(
         raise Explained(
             f"Opportunities that could not be written: {named}. {next(iter(locked.values()))} "
             "End that transaction, then refresh them again."
+        )
+    if undelivered and not total.error:
+        named = ", ".join(str(i) for i in sorted(undelivered)[:10])
+        raise Explained(
+            f"Opportunities that Current RMS did not give: {named}. "
+            f"{next(iter(undelivered.values()))}"
         )
     if total.error:
         raise Explained(

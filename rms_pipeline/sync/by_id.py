@@ -1,15 +1,31 @@
 """Asking for opportunities by their ids: which are still there, and which are gone."""
 
+import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
-from rms_pipeline.current_rms.errors import NotFound, RequestRefused, Unprocessable
+from rms_pipeline.current_rms.errors import (
+    ApiUnavailable,
+    CurrentRmsError,
+    FindsNone,
+    NotFound,
+    RequestRefused,
+    Unprocessable,
+    WrongRecord,
+)
+from rms_pipeline.current_rms.failing import FEW, Health, PageSizes, is_of_the_question
 from rms_pipeline.current_rms.fields import Fault
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.payloads import read_record
+from rms_pipeline.current_rms.window import Params
 
+# Of which it is tried whether it is found by its id: what a late list still shows was rarely there
+# for long.
+_OLDEST: Params = (("q[s]", "id asc"),)
+_NEWEST: Params = (("q[s]", "id desc"),)
+_WITNESSES = 2
 # An event is written down a moment after the record it tells of.
 SLACK = timedelta(seconds=1)
 
@@ -21,7 +37,8 @@ class Wanted:
     `told`: when, by Current RMS's clock, they were last changed by the word of an event; `held`:
     their `updated_at` in the mirror. A list that brings an older one is behind. `singly`: no list
     is asked about these. `most_absent`: so many of `strangers` are asked for singly, none more.
-    `sampled`: lists are tried on one record, and not believed where they are behind.
+    `sampled`: lists are tried on one record, and not believed where they are behind. `alive`: from
+    the absence of these nothing is concluded.
     """
 
     told: Mapping[int, datetime] = field(default_factory=dict)
@@ -30,6 +47,7 @@ class Wanted:
     strangers: Collection[int] = ()
     most_absent: int | None = None
     sampled: bool = False
+    alive: Collection[int] = ()
 
 
 @dataclass(slots=True)
@@ -39,6 +57,7 @@ class Verdict:
     `answers` hold the records that are there; what a list among them says of `superseded` does not
     count. `gone`: when (UTC) each absence was asked for and answered. `outdated` came singly and
     are older than an event says. `unasked` were left out by a list and are asked for another time.
+    `failed`: why the API could not be made to say anything of these, though it answers otherwise.
     """
 
     answers: list[ListAnswer] = field(default_factory=list)
@@ -46,6 +65,7 @@ class Verdict:
     gone: dict[int, tuple[datetime, datetime]] = field(default_factory=dict)
     outdated: set[int] = field(default_factory=set)
     unasked: set[int] = field(default_factory=set)
+    failed: dict[int, CurrentRmsError] = field(default_factory=dict)
 
 
 def ask_by_id(
@@ -63,21 +83,30 @@ def ask_by_id(
     lists are; more are asked for by list, and what came older than `wanted` says singly too.
     Nothing is gone on a list's word: lists lag, and filters are ignored. Each id that a list left
     out is asked for alone, and only what `GET /opportunities/{id}` answers with 404 or 410 is gone.
-    Where the API has answered nothing else, it is asked whether it answers at all: a wrong address
-    has none of anything. Whether they are `expected` to be there matters to the cost only. After
-    `calls` nothing more is asked for (but that), and the last verdict speaks of fewer ids. Raises
-    RequestRefused (NotFound when the address is wrong) or ApiUnavailable.
+    Where no record came singly, it is asked for one that a list shows: an API that finds none of
+    them by id has gone astray. A list that fails is halved, down to the one record that it cannot
+    deliver. Whether they are `expected` to be there matters to the cost only. After `calls`, or one
+    more, nothing is asked for, and the last verdict speaks of fewer ids. Raises RequestRefused
+    (NotFound when the address is wrong) or ApiUnavailable (FindsNone).
     """
     asking = _Asking(client, lane, wanted or Wanted())
     singly = set(asking.wanted.singly)
     limit = None if calls is None else client.counts.calls + calls
     waiting = [i for i in ids if i not in singly] + [i for i in ids if i in singly]
+    most = PageSizes(client).expected
     while waiting:
-        size = client.page_size
-        chunk, waiting = waiting[:size], waiting[size:]
+        most = min(most, PageSizes(client).expected)
+        chunk, waiting = waiting[:most], waiting[most:]
         listed = [i for i in chunk if i not in singly]
         verdict, behind = Verdict(), list[int]()
-        answer = asking.listed(listed) if len(listed) > 1 else None
+        try:
+            answer = asking.listed(listed) if len(listed) > 1 else None
+        except _ListFailed:
+            if limit is not None and client.counts.calls >= limit:
+                return
+            waiting, most = chunk + waiting, len(listed) // 2
+            continue
+        most *= 2
         if answer is None:
             missing = chunk
         else:
@@ -90,20 +119,25 @@ def ask_by_id(
             missing = behind + left_out + [i for i in chunk if i in singly]
             verdict.answers.insert(0, answer)
         for id_ in missing:
-            if limit is not None and client.counts.calls >= limit:
+            if limit is not None and client.counts.calls + asking.owed(verdict) >= limit:
                 waiting = []
                 break
             asking.single(id_, verdict, expected=expected and (answer is None or id_ in behind))
-        if verdict.gone:
-            asking.demand_an_answer()
+        if verdict.gone.keys() - set(asking.wanted.alive):
+            asking.demand_singles(verdict.gone)
         yield verdict
+
+
+class _ListFailed(Exception):
+    """Though the API answers other questions."""
 
 
 class _Asking:
     def __init__(self, client: CurrentRmsClient, lane: Lane, wanted: Wanted) -> None:
         self.wanted = wanted
         self._client, self._lane = client, lane
-        self._answered, self._lists = False, True
+        self._lists = True
+        self._found_singly = False
         self._to_sample = wanted.sampled
         self._strangers = set(wanted.strangers)
         self._left = wanted.most_absent
@@ -114,11 +148,13 @@ class _Asking:
             return None
         params = tuple(("q[id_in][]", str(i)) for i in ids)
         try:
-            answer = self._client.list_opportunities(params, lane=self._lane)
+            answer = self._client.list_opportunities(params, lane=self._lane, attempts=FEW)
         except Unprocessable:
             self._lists = False
             return None
-        self._answered = True
+        except ApiUnavailable as error:
+            self._demand_other_answers(error)
+            raise _ListFailed from error
         if set(answer.ids) <= set(ids):
             return answer
         self._lists = False
@@ -151,27 +187,82 @@ class _Asking:
             verdict.unasked.add(id_)
             return
         asked_at = self._client.now()
-        answer = self._client.get_opportunity(id_, lane=self._lane, expected=expected)
+        try:
+            answer = self._client.get_opportunity(
+                id_, lane=self._lane, expected=expected, attempts=FEW
+            )
+            if answer is not None and answer.ids != (id_,):
+                raise WrongRecord(
+                    f"Asked for opportunity {id_}, Current RMS sent "
+                    f"{answer.ids[0] if answer.ids else 'something that is none'}. Look at "
+                    "the opportunity there; if it is well, ask Current RMS."
+                )
+        except (ApiUnavailable, RequestRefused) as error:
+            self._demand_other_answers(error)
+            verdict.failed[id_] = error
+            return
+        except WrongRecord as error:
+            verdict.failed[id_] = error
+            return
         if answer is None:
             verdict.gone[id_] = (asked_at, self._client.now())
             if id_ in self._strangers and self._left is not None:
                 self._left -= 1
             return
-        self._answered = True
+        self._found_singly = True
         verdict.answers.append(answer)
         if _is_older(_times(answer).get(id_), self.wanted.told.get(id_), SLACK):
             verdict.outdated.add(id_)
 
-    def demand_an_answer(self) -> None:
-        if not self._answered:
-            try:
-                self._client.list_opportunities((), per_page=1, lane=self._lane)
-            except NotFound:
+    def _demand_other_answers(self, error: CurrentRmsError) -> None:
+        """Raises `error` unless the API answers another question."""
+        if not is_of_the_question(error):
+            raise error
+        if not Health(self._client, self._lane).is_up((), for_sure=True):
+            raise error
+
+    def owed(self, verdict: Verdict) -> int:
+        """How many calls beyond one are still needed to believe what is gone."""
+        return 1 if verdict.gone and not self._found_singly else 0
+
+    def demand_singles(self, gone: Collection[int]) -> None:
+        """Raises NotFound or ApiUnavailable where `gone` may be so of any record.
+
+        That is so until one came by its id: of the first in the list one must. Of an account that
+        lists none there is none to try.
+        """
+        if self._found_singly:
+            return
+        try:
+            answer = self._some_list(len(gone) + _WITNESSES)
+        except NotFound:
+            raise
+        except RequestRefused:
+            # It knows the place, whatever it thinks of the question.
+            return
+        for id_ in [i for i in answer.ids if i not in gone][:_WITNESSES]:
+            with contextlib.suppress(ApiUnavailable, RequestRefused):
+                found = self._client.get_opportunity(id_, lane=self._lane, attempts=FEW)
+                if found is not None and found.ids == (id_,):
+                    self._found_singly = True
+                    return
+        if answer.ids:
+            raise FindsNone(
+                "Current RMS finds no opportunity by its id, not even those that its list shows: "
+                "so nothing is taken to be gone. If that lasts, ask Current RMS.",
+                reason="no record is found by its id",
+            )
+
+    def _some_list(self, size: int) -> ListAnswer:
+        """The list from one end, or from the other where a record fails it there."""
+        try:
+            return self._client.list_opportunities(
+                _OLDEST, per_page=size, lane=self._lane, attempts=FEW
+            )
+        except ApiUnavailable as error:
+            if not is_of_the_question(error):
                 raise
-            except RequestRefused:
-                # It knows the place, whatever it thinks of the question.
-                pass
-            self._answered = True
+            return self._client.list_opportunities(_NEWEST, per_page=size, lane=self._lane)
 
 
 def _times(answer: ListAnswer) -> dict[int, datetime | None]:

@@ -14,7 +14,6 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from rms_pipeline.current_rms.client import CallCounts, CurrentRmsClient
 from rms_pipeline.current_rms.errors import CurrentRmsError, WalkIncomplete
 from rms_pipeline.current_rms.failing import ONCE, is_of_the_question
-from rms_pipeline.current_rms.fields import Fault
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.scope import inactive_ids, note_states
 from rms_pipeline.current_rms.spans import Span, gaps
@@ -22,7 +21,6 @@ from rms_pipeline.current_rms.walk import Walk, WalkedPage, WalkReport
 from rms_pipeline.current_rms.window import Segment, Window, changed_since
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.merge import note_faults
 from rms_pipeline.mirror.progress import Progress, ProgressNotes
 from rms_pipeline.mirror.raw_pages import (
     count_distinct_records,
@@ -33,10 +31,9 @@ from rms_pipeline.mirror.raw_pages import (
 from rms_pipeline.mirror.unreadable import (
     OPPORTUNITIES,
     forget_unreadable,
-    note_unreadable,
     unreadable,
 )
-from rms_pipeline.sync.storing import Watcher, raw_page
+from rms_pipeline.sync.storing import Watcher, name_unreadable, raw_page
 
 # For what is committed a while after its `updated_at`, and servers whose clocks differ a little.
 OVERLAP = timedelta(minutes=5)
@@ -196,7 +193,7 @@ class _Landing:
         finally:
             # Also where the walk ends in vain: the next one need not find them anew.
             new = {i: why for i, why in undelivered.unreadable.items() if i not in named}
-            self._note_unreadable(new)
+            name_unreadable(self._connection, self._run, new)
         self._progress.finish()
         for total, part in (
             (self.report.read_by, walk.report.read_by),
@@ -209,20 +206,6 @@ class _Landing:
         self.report.counts_believed &= walk.report.counts_believed
         self.report.listed_twice |= walk.report.listed_twice
         self.report.scope.add(walk.report.scope)
-
-    def _note_unreadable(self, found: Mapping[int, str]) -> None:
-        if not found:
-            return
-        # What broke the walk off may have left its transaction open.
-        self._connection.rollback()
-        note_unreadable(self._connection, OPPORTUNITIES, found, self._run)
-        with self._connection.cursor() as cursor:
-            faults = [
-                Fault(id_, "(record)", f"Current RMS cannot deliver it: {reason}", "")
-                for id_, reason in found.items()
-            ]
-            note_faults(cursor, self._run, faults)
-        self._connection.commit()
 
     def ask_again(self) -> None:
         """Asks for what could not be read before and was in no list now; forgets what could.
@@ -247,7 +230,7 @@ class _Landing:
             elif answer.ids == (id_,):
                 self._land(WalkedPage("by_id", answer, None))
                 over.add(id_)
-        self._note_unreadable(still)
+        name_unreadable(self._connection, self._run, still)
         forget_unreadable(self._connection, OPPORTUNITIES, over - failing.keys())
 
     def _land(self, page: WalkedPage) -> None:

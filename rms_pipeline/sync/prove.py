@@ -23,13 +23,15 @@ from rms_pipeline.current_rms.errors import (
     RequestRefused,
     Unprocessable,
 )
+from rms_pipeline.current_rms.failing import PageSizes
 from rms_pipeline.current_rms.keys import BY_CREATION, BY_ID, Key
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.payloads import Record
 from rms_pipeline.current_rms.seeds import ascending
 from rms_pipeline.current_rms.spans import WHOLE, Span, gaps
+from rms_pipeline.current_rms.terms import MOST_PER_PAGE
 from rms_pipeline.current_rms.walk import ORDER, Walk
-from rms_pipeline.current_rms.window import EVERYTHING, Segment, Window, changed_since
+from rms_pipeline.current_rms.window import EVERYTHING, Params, Segment, Window, changed_since
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.completeness import (
     SegmentRows,
@@ -57,7 +59,7 @@ from rms_pipeline.mirror.proofs import (
 from rms_pipeline.mirror.unreadable import unreadable
 from rms_pipeline.sync.by_id import ask_by_id
 from rms_pipeline.sync.landing import OVERLAP
-from rms_pipeline.sync.storing import read_records, store_answer
+from rms_pipeline.sync.storing import name_unreadable, read_records, store_answer
 
 # Pages that were asked for because a list and the mirror differ; not the same as a refresh, which
 # knows of something new.
@@ -105,9 +107,10 @@ class Deletions:
 
     def calls_for(self, suspects: int, page_size: int) -> int | None:
         """How many calls to spend on finding out which of so many are gone: how many more there
-        are than may go need not be known to see that something is wrong. None for no bound."""
+        are than may go need not be known to see that something is wrong. One of them shows that
+        singles are found at all. None for no bound."""
         most = self.most
-        return None if most == float("inf") else -(-suspects // page_size) + int(most) + 1
+        return None if most == float("inf") else -(-suspects // page_size) + int(most) + 2
 
     def remove_gone(
         self, gone: dict[int, tuple[datetime, datetime]], because: str = BY_TWO_WITNESSES
@@ -222,6 +225,7 @@ class Prover:
         self.repaired = self.deleted = 0
         self._connection, self._client, self._scan, self._run = connection, client, scan, run
         self._lane, self._ranges, self._remove = lane, ranges, remove
+        self._sizes = PageSizes(client)
         self._dice = dice or random.Random()
         self._calls = client.counts.calls
         self._calls_before = 0
@@ -233,10 +237,10 @@ class Prover:
         self._last = newest_proof(connection, OPPORTUNITIES)
         self._rests_on: dict[str, None] = {}
         self._refused: set[int] = set()
-        self._counted_without: set[int] | None = None
         self._odd: set[int] = set()
         self._left = _Left()
         self._holes: tuple[int, ...] = ()
+        self._counted_around: tuple[set[int], set[int]] = set(), set()
         self._listed: dict[str, set[int]] = {}
         self._exact: dict[str, list[Span]] = {}
         self._found = False
@@ -276,6 +280,9 @@ class Prover:
         if proof.reason:
             return self._closed(proof, shown=False)
         self._prepare()
+        # What could not be stored since it counted, it took for stored.
+        refused = set() if merged.failed else self._refused
+        self._counted_around = set(proof.unreadable), refused
         self._left.ids = {i: self._left.ids.get(i, True) for i in proof.left}
         return self._rounds(proof, merged, walk, since, window)
 
@@ -327,10 +334,14 @@ class Prover:
         """
         if merged.stale or merged.created or merged.updated:
             return False
-        if merged.failed and refused_ids(self._connection) != self._counted_without:
-            # What PostgreSQL has refused only since then was counted as if it were stored.
+        if self._cannot_be_had() != self._counted_around:
+            # Counted as if it were mirrored, before it was found that it cannot be.
             return False
         return content_number(self._connection, OPPORTUNITIES) == content
+
+    def _cannot_be_had(self) -> tuple[set[int], set[int]]:
+        """Ids that the API cannot deliver, and those that PostgreSQL refused."""
+        return set(unreadable(self._connection, OPPORTUNITIES)), refused_ids(self._connection)
 
     def _concluded(self, proof: Proof) -> Proof:
         old = self._left.old()
@@ -391,7 +402,7 @@ class Prover:
         self, walk: int, since: datetime, window: Window | None
     ) -> tuple[MergeResult, datetime]:
         """Merges what changed since; what came of it, and since when to ask the next time."""
-        reading = Walk(self._client, [changed_since(since)], lane=self._lane)
+        reading = Walk(self._client, [changed_since(since)], suspects=self._holes, lane=self._lane)
         merged = MergeResult()
         asked_at, pages = self._client.now(), 0
         for page in reading.pages():
@@ -406,6 +417,7 @@ class Prover:
                 window=window,
                 covers=page.covers,
             )
+        name_unreadable(self._connection, self._run, reading.report.undelivered.unreadable)
         self.result += merged
         # Where it is much, only what has changed meanwhile need be asked for again.
         return merged, max(since, asked_at - OVERLAP) if pages > 1 else since
@@ -436,7 +448,7 @@ class Prover:
                 raise _NotCounted(_OUT_OF_SCOPE.format(refusal.sentence))
         content = content_number(self._connection, OPPORTUNITIES)
         self._prepare()
-        self._counted_without = self._refused
+        self._counted_around = set(self._holes), set(self._refused)
         self._listed = {}
         as_of = self._client.now()
         parts = self._count_dated() + self._count_undated()
@@ -469,7 +481,7 @@ class Prover:
         """By number; the ids themselves where one answer shows them all, for the same price."""
         if key is BY_ID:
             rows = self._rows(segment).count(self._connection, span)
-            if rows < self._client.page_size:
+            if rows < self._sizes.expected:
                 return self._list_part(segment, span, listed)[0]
         return self._count_part(segment, key, span, listed)
 
@@ -591,7 +603,8 @@ class Prover:
         ids, rows = set(answer.ids), self._rows(segment)
         if total < records:
             raise _NotCounted(_CAPPED)
-        if total == records >= self._client.page_size or total > records:
+        known = self._client.terms.knows_page_size
+        if total > records or (records and (records >= self._sizes.expected or not known)):
             self._demand_more_or_uncapped(segment, span, answer)
         nameless, repeated = records - len(answer.ids), len(answer.ids) - len(ids)
         whole = total <= records
@@ -641,9 +654,9 @@ class Prover:
         """
         params = segment.params + (BY_ID.params(span) if span != WHOLE else ())
         try:
-            answer = self._client.list_opportunities(params + ORDER, lane=self._lane)
+            answer = self._whole_page(params + ORDER)
         except Unprocessable:
-            answer = self._client.list_opportunities(params, lane=self._lane)
+            answer = self._whole_page(params)
         if not all(_inside(i, span) for i in answer.ids):
             raise NotHonoured("records outside the range asked for")
         for record in read_records(answer):
@@ -667,15 +680,20 @@ class Prover:
         if not odd and not self._window.contains(starts, ends):
             raise NotHonoured("Current RMS lists, and counts, records outside the window asked for")
 
+    def _whole_page(self, params: Params) -> ListAnswer:
+        return self._client.list_opportunities(
+            params, per_page=self._sizes.most or MOST_PER_PAGE, lane=self._lane
+        )
+
     def _list_apart(self, segment: Segment, ids: set[int] | None = None) -> set[int]:
         """Those of the ids apart that the API lists in `segment`."""
         wanted = sorted(self._apart if ids is None else ids)
-        size = self._client.page_size
+        size = self._sizes.expected
         found: set[int] = set()
         for start in range(0, len(wanted), size):
             chunk = wanted[start : start + size]
             params = segment.params + tuple(("q[id_in][]", str(i)) for i in chunk)
-            answer = self._client.list_opportunities(params, lane=self._lane)
+            answer = self._whole_page(params)
             if not set(answer.ids) <= set(chunk):
                 raise _NotCounted(
                     "The API obeys no filter by id, so it is not known where it counts some "
@@ -712,7 +730,7 @@ class Prover:
                 continue
             segment = self._segment(part.segment)
             cannot_narrow = self._key is not BY_ID or NO_RANGES in self._rests_on
-            if segment is self._dated and cannot_narrow and part.counted > self._client.page_size:
+            if segment is self._dated and cannot_narrow and part.counted > self._sizes.expected:
                 return (
                     f"Current RMS counts {part.counted:,} where the mirror has {part.mirrored:,}, "
                     "and obeys no filter that would locate the difference; the next full sync "
@@ -736,7 +754,7 @@ class Prover:
         """Fetches what is missing in `part`; the ids of rows that are not in the API's list."""
         rows = self._rows(segment)
         listed = self._listed.get(segment.name, set())
-        size = self._client.page_size
+        size = self._sizes.expected
         suspects: set[int] = set()
         spans: list[tuple[Span, int]] = [(part.ids, part.counted + part.repeated)]
         first = True
@@ -806,19 +824,28 @@ class Prover:
         young = fetched_singly(self._connection, suspects, LAG.total_seconds())
         self._left.ids |= dict.fromkeys(young, True)
         gone: dict[int, tuple[datetime, datetime]] = {}
+        failed: dict[int, CurrentRmsError] = {}
         ids = sorted(suspects - young)
-        calls = self._remove.calls_for(len(ids), self._client.page_size)
+        calls = self._remove.calls_for(len(ids), self._sizes.expected)
         asked = ask_by_id(self._client, ids, lane=self._lane, expected=False, calls=calls)
         for verdict in asked:
             gone |= verdict.gone
+            failed |= verdict.failed
             for answer in verdict.answers:
                 self._store_suspects(answer, walk)
+        unknown = ""
+        if failed:
+            shown = ", ".join(map(str, sorted(failed)[:10]))
+            unknown = (
+                f"No list of Current RMS shows {shown}, and whether they are still there it does "
+                f"not say: {next(iter(failed.values()))}"
+            )
         if not gone:
-            return ""
+            return unknown
         before = self._remove.deleted
         reason = self._remove.remove_gone(gone)
         self.deleted += self._remove.deleted - before
-        return reason
+        return reason or unknown
 
     def _store_suspects(self, answer: ListAnswer, walk: int) -> None:
         self.result += store_answer(self._connection, self._run, walk, SUSPECT, answer)

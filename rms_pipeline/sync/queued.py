@@ -14,12 +14,14 @@ from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.errors import (
     ApiUnavailable,
     CurrentRmsError,
+    FindsNone,
     Forbidden,
     NotFound,
     Redirected,
     Throttled,
     Unauthorized,
 )
+from rms_pipeline.current_rms.failing import Health
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.mirror.absences import (
     FORGOTTEN_AFTER,
@@ -198,7 +200,7 @@ def _work_off(
         raise
     except Exception as error:
         # Whatever it is, it must not keep the other events waiting for ever.
-        blameless = isinstance(error, _BLAMELESS) and not _would_answer(client, error)
+        blameless = _is_blameless(client, error)
         if not blameless and len(ids) > 1:
             # One of them is at fault; the others must not suffer for it.
             half = len(ids) // 2
@@ -214,7 +216,13 @@ def _work_off(
         done.error, done.blameless = str(error), blameless
         return
     waiting = _put_off(connection, claimed, ids, refreshed, done)
-    settled = [i for i in ids if i not in waiting]
+    for id_, failure in refreshed.failed.items():
+        # The API answers otherwise, or `refresh` would have raised.
+        dead = give_back(connection, claimed, [id_], str(failure), blameless=False)
+        done.failed += len(claimed.events_of([id_])) - dead
+        done.dead += dead
+        done.error, done.blameless = str(failure), False
+    settled = [i for i in ids if i not in waiting and i not in refreshed.failed]
     note_absences(
         connection,
         _COLLECTION,
@@ -238,6 +246,7 @@ def _put_off(
     waits = {i: max(e.waits for e in claimed.events_of([i])) for i in ids}
     destroyed = {e.opportunity_id for e in claimed.events_of(ids) if e.action_type == _GONE}
     there = set(ids) - refreshed.absent - refreshed.gone - refreshed.unasked
+    there -= refreshed.failed.keys()
     late = {
         i: f"Current RMS has no opportunity {i} yet; it is asked again." for i in refreshed.absent
     }
@@ -258,6 +267,13 @@ def _put_off(
     return late.keys() | refreshed.locked.keys() | unasked.keys()
 
 
+def _is_blameless(client: CurrentRmsClient, error: Exception) -> bool:
+    """Whether no event need be at fault, for the API fails with others too."""
+    if isinstance(error, FindsNone):
+        return True
+    return isinstance(error, _BLAMELESS) and not _would_answer(client, error)
+
+
 def _would_answer(client: CurrentRmsClient, error: Exception) -> bool:
     """Whether it was for what was asked that the API failed: it answers another question.
 
@@ -267,7 +283,6 @@ def _would_answer(client: CurrentRmsClient, error: Exception) -> bool:
     if isinstance(error, Throttled):
         return False
     try:
-        client.list_opportunities((), per_page=1, lane=Lane.LIVE)
+        return Health(client, Lane.LIVE).is_up((), for_sure=True)
     except CurrentRmsError:
         return False
-    return True

@@ -7,6 +7,7 @@ from datetime import datetime
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
+from rms_pipeline.current_rms.errors import CurrentRmsError
 from rms_pipeline.current_rms.fields import Fault
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.mirror import walks
@@ -33,7 +34,7 @@ class Refreshed:
 
     Of what did not come about: `absent` are ids that the API has not, though that is not taken for
     the last word; `outdated` came older than events told; `unasked` were not asked for; `locked`
-    says who holds the row that could not be written.
+    says who holds the row that could not be written; `failed` why the API gave no record.
     """
 
     result: MergeResult = field(default_factory=MergeResult)
@@ -45,6 +46,7 @@ class Refreshed:
     outdated: set[int] = field(default_factory=set)
     unasked: set[int] = field(default_factory=set)
     locked: dict[int, str] = field(default_factory=dict)
+    failed: dict[int, CurrentRmsError] = field(default_factory=dict)
 
     def __iadd__(self, other: "Refreshed") -> "Refreshed":
         self.result += other.result
@@ -56,6 +58,7 @@ class Refreshed:
         self.outdated |= other.outdated
         self.unasked |= other.unasked
         self.locked |= other.locked
+        self.failed |= other.failed
         return self
 
 
@@ -74,7 +77,7 @@ def refresh(
     Gone is what `GET /opportunities/{id}` has answered with 404 or 410, but for those of
     `patient_with`. `wanted` is what events told of them; without it a few are asked for singly, and
     of more it is tried whether lists are behind. A row that somebody has locked for longer than a
-    second is left, and costs no other.
+    second is left, and costs no other; so does a record that the API fails to give.
     """
     done = Refreshed()
     before = client.counts.calls
@@ -85,7 +88,7 @@ def refresh(
     with database.session() as connection:
         # A client that lives long may be of an account that has had to make room.
         demand_mirror_of(connection, client.subdomain)
-        wanted = replace(wanted, held=held_times(connection, asked))
+        wanted = replace(wanted, held=held_times(connection, asked), alive=patient_with)
         storing = _Storing(
             database, connection, run, walks.begin_walk(connection, run, "refresh").id
         )
@@ -112,6 +115,7 @@ class _Storing:
         done.gone |= gone.keys() - done.locked.keys()
         done.outdated |= verdict.outdated
         done.unasked |= verdict.unasked
+        done.failed |= verdict.failed
 
     def _merge(self, answer: ListAnswer, without: set[int], done: Refreshed) -> dict[int, str]:
         records = read_records(answer)

@@ -4,6 +4,7 @@ A row leaves only by two witnesses: a complete reading of where it should be did
 `GET /opportunities/{id}` answers that it is gone. If too many would leave at once, none does.
 """
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,6 +12,7 @@ from datetime import datetime
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.current_rms.client import CurrentRmsClient
+from rms_pipeline.current_rms.errors import FindsNone
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror import walks
@@ -121,9 +123,11 @@ class _Settling:
         gone: dict[int, tuple[datetime, datetime]] = {}
         calls = self._deletions.calls_for(len(ids), self._client.page_size)
         asked = ask_by_id(self._client, ids, lane=Lane.WALK, expected=False, calls=calls)
-        for verdict in asked:
-            self._store(verdict)
-            gone.update(verdict.gone)
+        # Where no record is found by its id none goes; the proof will say so.
+        with contextlib.suppress(FindsNone):
+            for verdict in asked:
+                self._store(verdict)
+                gone.update(verdict.gone)
         self._deletions.remove_gone(gone)
         if not self._deletions.held:
             self.left_window += len(ids) - len(gone)
@@ -148,10 +152,11 @@ class _Settling:
 
     def _ask_again(self, ids: Sequence[int], calls: int | None = None) -> int:
         asked = 0
-        for verdict in ask_by_id(self._client, ids, lane=Lane.WALK, calls=calls):
-            self._store(verdict)
-            asked += sum(len(answer.ids) for answer in verdict.answers) + len(verdict.gone)
-            self._deletions.remove_gone(verdict.gone, _BY_ID_ALONE)
+        with contextlib.suppress(FindsNone):
+            for verdict in ask_by_id(self._client, ids, lane=Lane.WALK, calls=calls):
+                self._store(verdict)
+                asked += sum(len(answer.ids) for answer in verdict.answers) + len(verdict.gone)
+                self._deletions.remove_gone(verdict.gone, _BY_ID_ALONE)
         return asked
 
     def _store(self, verdict: Verdict) -> None:

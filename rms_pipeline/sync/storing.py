@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from rms_pipeline.current_rms.payloads import Record, read_record
 from rms_pipeline.current_rms.spans import Span
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.merge import MergeResult, known_ids, merge
+from rms_pipeline.mirror.merge import MergeResult, known_ids, merge, note_faults
 from rms_pipeline.mirror.progress import Progress, ProgressNotes
 from rms_pipeline.mirror.raw_pages import (
     RawPage,
@@ -27,6 +27,7 @@ from rms_pipeline.mirror.raw_pages import (
     page_ids,
     read_page,
 )
+from rms_pipeline.mirror.unreadable import OPPORTUNITIES, note_unreadable
 
 Watcher = Callable[[Progress], None]
 
@@ -110,6 +111,22 @@ def _few_ahead(
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
+
+
+def name_unreadable(connection: Connection, run: str, found: Mapping[int, str]) -> None:
+    """Names records that exist and cannot be read, by id with the reason. Commits."""
+    if not found:
+        return
+    # What broke a walk off may have left its transaction open.
+    connection.rollback()
+    note_unreadable(connection, OPPORTUNITIES, found, run)
+    with connection.cursor() as cursor:
+        faults = [
+            Fault(id_, "(record)", f"Current RMS cannot deliver it: {reason}", "")
+            for id_, reason in found.items()
+        ]
+        note_faults(cursor, run, faults)
+    connection.commit()
 
 
 def raw_page(

@@ -1,0 +1,370 @@
+"""An API that answers, and what it says is not so: no certificate is false, no row goes, nothing
+else stops."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from rms_pipeline.current_rms.client import CurrentRmsClient
+from rms_pipeline.current_rms.errors import CurrentRmsError
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.sandbox import SandboxServer, Store, Switches
+from rms_pipeline.sandbox.account import InventedAccount
+from rms_pipeline.sandbox.api import routes
+from rms_pipeline.sandbox.api.answers import Answer, Refusal, Request
+from rms_pipeline.sync.refreshing import refresh
+from rms_pipeline_tests.rows import query
+from rms_pipeline_tests.sync.conftest import Mirror
+from rms_pipeline_tests.test_sync import ids_in
+
+MakeClient = Callable[..., CurrentRmsClient]
+MakeMirror = Callable[..., Mirror]
+Lie = Callable[[Request, Answer], Answer]
+TEN = Switches(max_per_page=10)
+
+
+@pytest.fixture
+def mirror_of(emptied: Database, client_for: MakeClient) -> Iterator[MakeMirror]:
+    """As everywhere, in a database that the tests of this module share."""
+    servers: list[SandboxServer] = []
+
+    def make(store: Store, **options: Any) -> Mirror:
+        server = SandboxServer(store, **options)
+        server.start()
+        servers.append(server)
+        return Mirror(emptied, server, client_for)
+
+    yield make
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def lie(monkeypatch: pytest.MonkeyPatch) -> Callable[[Lie], None]:
+    """Has all sandboxes answer with what it makes of the truth."""
+    truth = routes.answer
+
+    def tell(change: Lie) -> None:
+        def answer(account: InventedAccount, request: Request) -> Answer:
+            try:
+                answer = truth(account, request)
+            except Refusal as refusal:
+                answer = refusal.answer(account.switches.error_shape)
+            return change(request, answer)
+
+        monkeypatch.setattr(routes, "answer", answer)
+
+    return tell
+
+
+def is_list(request: Request) -> bool:
+    return request.path == "/opportunities"
+
+
+def is_single(request: Request) -> bool:
+    return request.path.startswith("/opportunities/")
+
+
+def with_meta(change: Callable[[dict[str, Any], int], object]) -> Lie:
+    """Lists whose `meta` was changed, given it and how many records came."""
+
+    def lie(request: Request, answer: Answer) -> Answer:
+        if not is_list(request) or answer.status != 200:
+            return answer
+        said = json.loads(answer.body)
+        change(said["meta"], len(said["opportunities"]))
+        return replace(answer, body=json.dumps(said).encode())
+
+    return lie
+
+
+def turn(mirror: Mirror, **switches: Any) -> None:
+    mirror.sandbox.switches = replace(mirror.sandbox.switches, **switches)
+
+
+METAS: dict[str, Callable[[dict[str, Any], int], object]] = {
+    "counts are text": lambda meta, _: meta.update({k: str(v) for k, v in meta.items()}),
+    "counts are fractions": lambda meta, _: meta.update({k: float(v) for k, v in meta.items()}),
+    "there is no per_page": lambda meta, _: meta.pop("per_page"),
+    "per_page is what was asked for": lambda meta, _: meta.update(per_page=100),
+    "per_page is absurd": lambda meta, _: meta.update(per_page=10**30),
+    "there is nothing but the count": lambda meta, _: [
+        meta.pop(k) for k in ("row_count", "page", "per_page")
+    ],
+}
+COUNTS: dict[str, Callable[[dict[str, Any], int], object]] = {
+    "the count is that of the page": lambda meta, came: meta.update(total_row_count=came),
+    "the count is that of the page, and nothing tells its size": lambda meta, came: (
+        meta.update(total_row_count=came),
+        meta.pop("per_page"),
+    ),
+    "the count is absent": lambda meta, _: meta.pop("total_row_count"),
+    "the count is null, and nothing tells the page's size": lambda meta, _: (
+        meta.update(total_row_count=None),
+        meta.pop("per_page"),
+    ),
+    "there is no meta": lambda meta, _: meta.clear(),
+    "the count is below nothing": lambda meta, _: meta.update(total_row_count=-1),
+    "the count is too high": lambda meta, _: meta.update(
+        total_row_count=meta["total_row_count"] + 3
+    ),
+    "the count is twice as high": lambda meta, _: meta.update(
+        total_row_count=meta["total_row_count"] * 2
+    ),
+}
+
+
+@pytest.mark.parametrize("rows", [0, 10, 26])
+@pytest.mark.parametrize("meta", METAS)
+def test_what_meta_looks_like_costs_nothing(mirror_of, lie, meta, rows) -> None:
+    mirror = mirror_of(Store(rows), switches=TEN)
+    lie(with_meta(METAS[meta]))
+    done = mirror.full_sync()
+    assert mirror.differences() == {}
+    assert done.settled.certificate.shown, done.settled.certificate.sentence
+
+
+@pytest.mark.parametrize("rows", [1, 10, 25, 50])
+@pytest.mark.parametrize("meta", COUNTS)
+def test_a_count_that_is_wrong_loses_no_row(mirror_of, lie, meta, rows) -> None:
+    mirror = mirror_of(Store(rows), switches=TEN)
+    lie(with_meta(COUNTS[meta]))
+    done = mirror.full_sync()
+    print(done.settled.certificate.sentence, done.landed.notes)
+    assert mirror.differences() == {}
+    proof = mirror.proved_sync()
+    print(proof.sentence)
+    assert mirror.differences() == {}
+    if ids_in(mirror.store, mirror.window):
+        mirror.store.edit(ids_in(mirror.store, mirror.window)[0], {"subject": "x"})
+        mirror.store.delete(ids_in(mirror.store, mirror.window)[-1])
+        proof = mirror.proved_sync()
+        print(proof.sentence)
+        assert not proof.shown or mirror.differences() == {}
+
+
+def test_one_page_for_every_number_ends_with_a_reason(mirror_of, lie) -> None:
+    mirror = mirror_of(
+        Store(60),
+        switches=Switches(
+            max_per_page=10,
+            honours_sort=False,
+            honours_id_predicates=False,
+            honours_created_at=False,
+        ),
+    )
+    first: dict[str, bytes] = {}
+
+    def repeat(request: Request, answer: Answer) -> Answer:
+        if not is_list(request):
+            return answer
+        kind = json.dumps([p for p in request.query if p[0] != "page"])
+        return replace(answer, body=first.setdefault(kind, answer.body))
+
+    lie(repeat)
+    with pytest.raises(CurrentRmsError, match="whatever page"):
+        mirror.full_sync()
+
+
+def test_the_last_page_for_every_number_behind_it_is_the_end(mirror_of, lie) -> None:
+    mirror = mirror_of(
+        Store(60),
+        switches=Switches(
+            max_per_page=10,
+            honours_sort=False,
+            honours_id_predicates=False,
+            honours_created_at=False,
+        ),
+    )
+    while len(ids_in(mirror.store, mirror.window)) % 10:
+        mirror.store.delete(ids_in(mirror.store, mirror.window)[0])
+    last: dict[str, bytes] = {}
+
+    def repeat(request: Request, answer: Answer) -> Answer:
+        if not is_list(request):
+            return answer
+        kind = json.dumps([p for p in request.query if p[0] != "page"])
+        if json.loads(answer.body)["opportunities"]:
+            last[kind] = answer.body
+        return replace(answer, body=last.get(kind, answer.body))
+
+    lie(repeat)
+    mirror.full_sync()
+    assert mirror.differences() == {}
+
+
+@pytest.mark.parametrize("id_", [2**63 - 1, -(2**63) + 1, 0, -5])
+def test_an_id_at_the_end_of_all_numbers_costs_nothing(mirror_of, id_) -> None:
+    store = Store(30)
+    record = store.get(ids_in(store, Mirror(None, None, None).window)[0])  # type: ignore
+    record["id"] = id_
+    store.put(id_, record)
+    mirror = mirror_of(store, switches=TEN)
+    done = mirror.full_sync()
+    assert mirror.differences() == {}
+    assert done.settled.certificate.shown, done.settled.certificate.sentence
+    proof = mirror.proved_sync()
+    assert proof.shown, proof.sentence
+
+
+WRONG = {
+    "another": lambda id_, body: {"opportunity": {**body["opportunity"], "id": id_ + 1}},
+    "none": lambda id_, body: {"opportunity": None},
+    "one without an id": lambda id_, body: {"opportunity": {"subject": "x"}},
+    "an error": lambda id_, body: {"errors": ["Something went wrong"]},
+}
+
+
+def spoil(lie, wrong: str, *spoilt: int) -> None:
+    def change(request: Request, answer: Answer) -> Answer:
+        if not is_single(request) or int(request.path.split("/")[2]) not in spoilt:
+            return answer
+        id_ = int(request.path.split("/")[2])
+        body = json.loads(answer.body) if answer.status == 200 else {"opportunity": {"id": 7}}
+        return Answer(200, json.dumps(WRONG[wrong](id_, body)).encode())
+
+    lie(change)
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_single_record_that_is_another_settles_no_event_and_costs_no_other(
+    mirror_of, lie, wrong
+) -> None:
+    from rms_pipeline_tests.sync.test_queued import tell, work
+
+    mirror = mirror_of(Store(40), switches=TEN)
+    mirror.full_sync()
+    bad, good = ids_in(mirror.store, mirror.window)[:2]
+    mirror.store.edit(bad, {"subject": "Edited"})
+    mirror.store.edit(good, {"subject": "Edited"})
+    spoil(lie, wrong, bad)
+    query(
+        mirror.database,
+        "INSERT INTO webhook_events (subject_type, action_type, opportunity_id) VALUES ('Opportunity', 'destroy', %s), ('Opportunity', 'destroy', %s)",
+        bad,
+        good,
+    )
+    done = work(mirror)
+    assert (done.settled, done.failed, done.waiting) == (0, 1, 1)
+    assert mirror.rows()[good]["name"] == "Edited"
+    assert mirror.deleted() == set()
+
+
+@pytest.mark.parametrize("wrong", [*WRONG, "500"])
+def test_a_suspect_that_cannot_be_asked_for_stops_neither_the_sync_nor_other_deletions(
+    mirror_of, lie, wrong
+) -> None:
+    mirror = mirror_of(Store(60), switches=TEN)
+    mirror.full_sync()
+    bad, gone, *rest = ids_in(mirror.store, mirror.window)
+    for id_ in bad, gone:
+        mirror.store.delete(id_)
+    if wrong == "500":
+        lie(lambda r, a: Answer(500, b"{}") if r.path == f"/opportunities/{bad}" else a)
+    else:
+        spoil(lie, wrong, bad)
+    done = mirror.full_sync()
+    assert mirror.deleted() == {gone}
+    assert not done.settled.certificate.shown
+    assert str(bad) in done.settled.certificate.sentence, done.settled.certificate.sentence
+    proof = mirror.proved_sync()
+    assert not proof.shown and str(bad) in proof.sentence
+    assert bad in mirror.rows()
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("count", [30, 3, 1])
+def test_a_refresh_gets_all_but_the_one_that_cannot_be_delivered(mirror_of, count, alone) -> None:
+    mirror = mirror_of(Store(60), switches=TEN)
+    ids = mirror.store.ids()[:count]
+    bad = ids[count // 2]
+    turn(mirror, undeliverable=frozenset([bad]), undeliverable_single=alone)
+    done = refresh(mirror.database, mirror.client(), ids, "run")
+    expected = set(ids) - ({bad} if alone else set())
+    assert set(mirror.rows()) == expected
+    assert set(done.failed) == set(ids) - expected
+
+
+def test_an_undeliverable_row_outside_the_window_stops_no_nightly_sync(mirror_of) -> None:
+    mirror = mirror_of(Store(60), switches=TEN)
+    refresh(mirror.database, mirror.client(), mirror.store.ids(), "run")
+    outside = sorted(set(mirror.store.ids()) - set(ids_in(mirror.store, mirror.window)))
+    mirror.store.delete(outside[-1])
+    turn(mirror, undeliverable=frozenset(outside[:1]), undeliverable_single=True)
+    done = mirror.full_sync(reverify_calls=20)
+    assert done.settled.certificate.shown
+    assert mirror.deleted() == {outside[-1]}
+
+
+def test_what_could_not_be_delivered_since_it_was_counted_is_named(mirror_of) -> None:
+    mirror = mirror_of(Store(60), switches=TEN)
+    mirror.full_sync()
+    bad = ids_in(mirror.store, mirror.window)[4]
+    mirror.store.edit(bad, {"subject": "Edited"})
+    turn(mirror, undeliverable=frozenset([bad]), undeliverable_single=True)
+    proof = mirror.proved_sync()
+    assert not proof.shown or str(bad) in proof.sentence, proof.sentence
+    proof = mirror.proved_sync()
+    assert proof.shown and f"cannot deliver: {bad}" in proof.sentence, proof.sentence
+
+
+def test_what_could_not_be_stored_since_it_was_counted_is_named(mirror_of) -> None:
+    mirror = mirror_of(Store(60), switches=TEN)
+    mirror.full_sync()
+    bad = ids_in(mirror.store, mirror.window)[4]
+    mirror.store.edit(bad, {"subject": "Edited"})
+    query(
+        mirror.database,
+        f"ALTER TABLE opportunities ADD CONSTRAINT mine CHECK (id <> {bad} OR name <> 'Edited')",
+    )
+    try:
+        proof = mirror.proved_sync()
+    finally:
+        query(mirror.database, "ALTER TABLE opportunities DROP CONSTRAINT mine")
+    assert "1 that cannot be stored" in proof.sentence, proof.sentence
+
+
+@pytest.mark.parametrize("by", ["refresh", "event", "full sync", "proof"])
+def test_an_api_that_finds_no_record_by_its_id_deletes_none(mirror_of, lie, by) -> None:
+    from rms_pipeline_tests.sync.test_queued import tell, work
+
+    mirror = mirror_of(Store(60), switches=TEN)
+    mirror.full_sync()
+    some = ids_in(mirror.store, mirror.window)[:3]
+
+    def astray(request: Request, answer: Answer) -> Answer:
+        if is_single(request):
+            return Answer(404, b'{"errors":["Not found"]}')
+        if is_list(request) and by in ("full sync", "proof") and answer.status == 200:
+            said = json.loads(answer.body)
+            left = [o for o in said["opportunities"] if o["id"] not in some]
+            said["meta"]["total_row_count"] -= len(said["opportunities"]) - len(left)
+            return replace(answer, body=json.dumps({**said, "opportunities": left}).encode())
+        return answer
+
+    lie(astray)
+    if by == "refresh":
+        with pytest.raises(CurrentRmsError, match="finds no opportunity by its id"):
+            refresh(mirror.database, mirror.client(), some, "run")
+    elif by == "event":
+        query(
+            mirror.database,
+            "INSERT INTO webhook_events (subject_type, action_type, opportunity_id) VALUES ('Opportunity', 'destroy', %s)",
+            some[0],
+        )
+        for _ in range(3):
+            query(mirror.database, "UPDATE webhook_events SET next_attempt_at = now()")
+            done = work(mirror)
+            assert (done.settled, done.failed, done.dead) == (0, 1, 0)
+        assert query(mirror.database, "SELECT attempts FROM webhook_events") == [(0,)]
+    elif by == "proof":
+        proof = mirror.proved_sync()
+        assert not proof.shown, proof.sentence
+        print(proof.sentence)
+    else:
+        done = mirror.full_sync()
+        assert not done.settled.certificate.shown
+    assert mirror.deleted() == set()
