@@ -87,6 +87,16 @@ def refused_ids(connection: Connection) -> set[int]:
     )
 
 
+def some_other_row(connection: Connection, ids: Collection[int]) -> list[int]:
+    """The id of a row that is none of `ids`, if there is one: of the oldest. Commits."""
+    found = _ids(
+        connection,
+        "SELECT id FROM opportunities WHERE id <> ALL(%s) ORDER BY id LIMIT 1",
+        list(ids),
+    )
+    return sorted(found)
+
+
 def known_as_gone(connection: Connection, ids: Collection[int]) -> set[int]:
     """Those of `ids` of which the last that was learnt is that they are gone. Commits."""
     return _ids(

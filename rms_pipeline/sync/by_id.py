@@ -1,21 +1,29 @@
 """Asking for opportunities by their ids: which are still there, and which are gone."""
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
 from rms_pipeline.current_rms.errors import (
     ApiUnavailable,
     CurrentRmsError,
     FindsNone,
+    Forbidden,
     NotFound,
     RequestRefused,
     Unprocessable,
     WrongRecord,
 )
-from rms_pipeline.current_rms.failing import FEW, Health, PageSizes, is_of_the_question
+from rms_pipeline.current_rms.failing import (
+    FEW,
+    Health,
+    PageFailed,
+    PageSizes,
+    is_of_the_question,
+)
 from rms_pipeline.current_rms.fields import Fault
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.payloads import read_record
@@ -26,6 +34,8 @@ from rms_pipeline.current_rms.window import Params
 _OLDEST: Params = (("q[s]", "id asc"),)
 _NEWEST: Params = (("q[s]", "id desc"),)
 _WITNESSES = 2
+T = TypeVar("T")
+
 # An event is written down a moment after the record it tells of.
 SLACK = timedelta(seconds=1)
 
@@ -76,6 +86,7 @@ def ask_by_id(
     wanted: Wanted | None = None,
     expected: bool = True,
     calls: int | None = None,
+    witnesses: Sequence[int] = (),
 ) -> Iterator[Verdict]:
     """One verdict for each page's worth of `ids`, which are told apart.
 
@@ -83,13 +94,14 @@ def ask_by_id(
     lists are; more are asked for by list, and what came older than `wanted` says singly too.
     Nothing is gone on a list's word: lists lag, and filters are ignored. Each id that a list left
     out is asked for alone, and only what `GET /opportunities/{id}` answers with 404 or 410 is gone.
-    Where no record came singly, it is asked for one that a list shows: an API that finds none of
-    them by id has gone astray. A list that fails is halved, down to the one record that it cannot
-    deliver. Whether they are `expected` to be there matters to the cost only. After `calls`, or one
-    more, nothing is asked for, and the last verdict speaks of fewer ids. Raises RequestRefused
-    (NotFound when the address is wrong) or ApiUnavailable (FindsNone).
+    Where no record came singly, it is asked for one of `witnesses`, which should be there, or for
+    one that a list shows: an API that finds none of them by id has gone astray. A list that fails
+    is halved, down to the one record that it cannot deliver. Whether they are `expected` to be
+    there matters to the cost only. After `calls` nothing more is asked for (but that), and the last
+    verdict speaks of fewer ids. Raises RequestRefused (NotFound when the address is wrong) or
+    ApiUnavailable (FindsNone).
     """
-    asking = _Asking(client, lane, wanted or Wanted())
+    asking = _Asking(client, lane, wanted or Wanted(), witnesses)
     singly = set(asking.wanted.singly)
     limit = None if calls is None else client.counts.calls + calls
     waiting = [i for i in ids if i not in singly] + [i for i in ids if i in singly]
@@ -101,7 +113,7 @@ def ask_by_id(
         verdict, behind = Verdict(), list[int]()
         try:
             answer = asking.listed(listed) if len(listed) > 1 else None
-        except _ListFailed:
+        except PageFailed:
             if limit is not None and client.counts.calls >= limit:
                 return
             waiting, most = chunk + waiting, len(listed) // 2
@@ -119,7 +131,7 @@ def ask_by_id(
             missing = behind + left_out + [i for i in chunk if i in singly]
             verdict.answers.insert(0, answer)
         for id_ in missing:
-            if limit is not None and client.counts.calls + asking.owed(verdict) >= limit:
+            if limit is not None and client.counts.calls >= limit:
                 waiting = []
                 break
             asking.single(id_, verdict, expected=expected and (answer is None or id_ in behind))
@@ -128,14 +140,14 @@ def ask_by_id(
         yield verdict
 
 
-class _ListFailed(Exception):
-    """Though the API answers other questions."""
-
-
 class _Asking:
-    def __init__(self, client: CurrentRmsClient, lane: Lane, wanted: Wanted) -> None:
+    def __init__(
+        self, client: CurrentRmsClient, lane: Lane, wanted: Wanted, witnesses: Sequence[int]
+    ) -> None:
         self.wanted = wanted
+        self._witnesses = list(witnesses)
         self._client, self._lane = client, lane
+        self._health = Health(client, lane)
         self._lists = True
         self._found_singly = False
         self._to_sample = wanted.sampled
@@ -148,14 +160,16 @@ class _Asking:
             return None
         params = tuple(("q[id_in][]", str(i)) for i in ids)
         try:
-            answer = self._client.list_opportunities(params, lane=self._lane, attempts=FEW)
+            answer = self._ask(
+                lambda attempts: self._client.list_opportunities(
+                    params, lane=self._lane, attempts=attempts
+                )
+            )
         except Unprocessable:
             self._lists = False
             return None
-        except ApiUnavailable as error:
-            self._demand_other_answers(error)
-            raise _ListFailed from error
         if set(answer.ids) <= set(ids):
+            self._witnesses = [*answer.ids[:1], *self._witnesses]
             return answer
         self._lists = False
         return None
@@ -173,6 +187,10 @@ class _Asking:
             self._to_sample = False
             sample = max(found or times)
             self.single(sample, verdict, expected=True)
+            if verdict.failed.pop(sample, None) is not None:
+                # The list delivers what the API does not deliver alone.
+                self._to_sample = True
+                return sorted(found - {sample})
             alone = _times(verdict.answers[-1]).get(sample) if verdict.answers else None
             verdict.superseded.add(sample)
             found.discard(sample)
@@ -188,8 +206,10 @@ class _Asking:
             return
         asked_at = self._client.now()
         try:
-            answer = self._client.get_opportunity(
-                id_, lane=self._lane, expected=expected, attempts=FEW
+            answer = self._ask(
+                lambda attempts: self._client.get_opportunity(
+                    id_, lane=self._lane, expected=expected, attempts=attempts
+                )
             )
             if answer is not None and answer.ids != (id_,):
                 raise WrongRecord(
@@ -197,11 +217,15 @@ class _Asking:
                     f"{answer.ids[0] if answer.ids else 'something that is none'}. Look at "
                     "the opportunity there; if it is well, ask Current RMS."
                 )
-        except (ApiUnavailable, RequestRefused) as error:
-            self._demand_other_answers(error)
-            verdict.failed[id_] = error
+        except PageFailed as failed:
+            verdict.failed[id_] = failed.error
             return
         except WrongRecord as error:
+            verdict.failed[id_] = error
+            return
+        except (Forbidden, Unprocessable) as error:
+            if not self._health.is_up((), for_sure=True):
+                raise
             verdict.failed[id_] = error
             return
         if answer is None:
@@ -214,16 +238,24 @@ class _Asking:
         if _is_older(_times(answer).get(id_), self.wanted.told.get(id_), SLACK):
             verdict.outdated.add(id_)
 
-    def _demand_other_answers(self, error: CurrentRmsError) -> None:
-        """Raises `error` unless the API answers another question."""
-        if not is_of_the_question(error):
-            raise error
-        if not Health(self._client, self._lane).is_up((), for_sure=True):
-            raise error
+    def _ask(self, question: Callable[[int | None], T]) -> T:
+        """What `question` answers when it is given so many attempts, None for all there are.
 
-    def owed(self, verdict: Verdict) -> int:
-        """How many calls beyond one are still needed to believe what is gone."""
-        return 1 if verdict.gone and not self._found_singly else 0
+        Raises PageFailed when it fails though the API answers others.
+        """
+        try:
+            return question(FEW)
+        except ApiUnavailable as error:
+            if not is_of_the_question(error):
+                raise
+            if self._health.is_up((), for_sure=True):
+                raise PageFailed(error) from error
+        try:
+            return question(None)
+        except ApiUnavailable as error:
+            if is_of_the_question(error) and self._health.is_up((), for_sure=True):
+                raise PageFailed(error) from error
+            raise
 
     def demand_singles(self, gone: Collection[int]) -> None:
         """Raises NotFound or ApiUnavailable where `gone` may be so of any record.
@@ -231,7 +263,7 @@ class _Asking:
         That is so until one came by its id: of the first in the list one must. Of an account that
         lists none there is none to try.
         """
-        if self._found_singly:
+        if self._found_singly or self._finds([i for i in self._witnesses if i not in gone][:1]):
             return
         try:
             answer = self._some_list(len(gone) + _WITNESSES)
@@ -240,18 +272,24 @@ class _Asking:
         except RequestRefused:
             # It knows the place, whatever it thinks of the question.
             return
-        for id_ in [i for i in answer.ids if i not in gone][:_WITNESSES]:
-            with contextlib.suppress(ApiUnavailable, RequestRefused):
-                found = self._client.get_opportunity(id_, lane=self._lane, attempts=FEW)
-                if found is not None and found.ids == (id_,):
-                    self._found_singly = True
-                    return
+        if self._finds([i for i in answer.ids if i not in gone][:_WITNESSES]):
+            return
         if answer.ids:
             raise FindsNone(
                 "Current RMS finds no opportunity by its id, not even those that its list shows: "
                 "so nothing is taken to be gone. If that lasts, ask Current RMS.",
                 reason="no record is found by its id",
             )
+
+    def _finds(self, ids: Sequence[int]) -> bool:
+        """Whether one of these is found by its id; after the first that is, no more is asked."""
+        for id_ in ids:
+            with contextlib.suppress(ApiUnavailable, RequestRefused):
+                found = self._client.get_opportunity(id_, lane=self._lane, attempts=FEW)
+                if found is not None and found.ids == (id_,):
+                    self._found_singly = True
+                    return True
+        return False
 
     def _some_list(self, size: int) -> ListAnswer:
         """The list from one end, or from the other where a record fails it there."""

@@ -39,6 +39,7 @@ from rms_pipeline.mirror.completeness import (
     ids_with_unreadable_dates,
     known_as_gone,
     refused_ids,
+    some_other_row,
 )
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import may_still_go, move_to_deleted
@@ -107,10 +108,9 @@ class Deletions:
 
     def calls_for(self, suspects: int, page_size: int) -> int | None:
         """How many calls to spend on finding out which of so many are gone: how many more there
-        are than may go need not be known to see that something is wrong. One of them shows that
-        singles are found at all. None for no bound."""
+        are than may go need not be known to see that something is wrong. None for no bound."""
         most = self.most
-        return None if most == float("inf") else -(-suspects // page_size) + int(most) + 2
+        return None if most == float("inf") else -(-suspects // page_size) + int(most) + 1
 
     def remove_gone(
         self, gone: dict[int, tuple[datetime, datetime]], because: str = BY_TWO_WITNESSES
@@ -827,7 +827,14 @@ class Prover:
         failed: dict[int, CurrentRmsError] = {}
         ids = sorted(suspects - young)
         calls = self._remove.calls_for(len(ids), self._sizes.expected)
-        asked = ask_by_id(self._client, ids, lane=self._lane, expected=False, calls=calls)
+        asked = ask_by_id(
+            self._client,
+            ids,
+            lane=self._lane,
+            expected=False,
+            calls=calls,
+            witnesses=some_other_row(self._connection, suspects),
+        )
         for verdict in asked:
             gone |= verdict.gone
             failed |= verdict.failed

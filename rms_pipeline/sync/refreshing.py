@@ -11,6 +11,7 @@ from rms_pipeline.current_rms.errors import CurrentRmsError
 from rms_pipeline.current_rms.fields import Fault
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.mirror import walks
+from rms_pipeline.mirror.completeness import some_other_row
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import Removal, move_to_deleted
 from rms_pipeline.mirror.locked_rows import write_what_is_free
@@ -92,7 +93,8 @@ def refresh(
         storing = _Storing(
             database, connection, run, walks.begin_walk(connection, run, "refresh").id
         )
-        for verdict in ask_by_id(client, asked, lane=lane, wanted=wanted):
+        others = some_other_row(connection, asked)
+        for verdict in ask_by_id(client, asked, lane=lane, wanted=wanted, witnesses=others):
             storing.store(verdict, done, patient_with)
         walks.settle_walk(connection, storing.walk)
     done.calls = client.counts.calls - before

@@ -16,6 +16,7 @@ from rms_pipeline.current_rms.errors import FindsNone
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror import walks
+from rms_pipeline.mirror.completeness import some_other_row
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import confirm_deletions as note_confirmation
 from rms_pipeline.mirror.deletions import held_back, oldest_outside, unseen_rows
@@ -122,7 +123,14 @@ class _Settling:
         ids = sorted(set(suspects) - self._unreadable)
         gone: dict[int, tuple[datetime, datetime]] = {}
         calls = self._deletions.calls_for(len(ids), self._client.page_size)
-        asked = ask_by_id(self._client, ids, lane=Lane.WALK, expected=False, calls=calls)
+        asked = ask_by_id(
+            self._client,
+            ids,
+            lane=Lane.WALK,
+            expected=False,
+            calls=calls,
+            witnesses=some_other_row(self._connection, ids),
+        )
         # Where no record is found by its id none goes; the proof will say so.
         with contextlib.suppress(FindsNone):
             for verdict in asked:
@@ -153,7 +161,10 @@ class _Settling:
     def _ask_again(self, ids: Sequence[int], calls: int | None = None) -> int:
         asked = 0
         with contextlib.suppress(FindsNone):
-            for verdict in ask_by_id(self._client, ids, lane=Lane.WALK, calls=calls):
+            others = some_other_row(self._connection, ids)
+            for verdict in ask_by_id(
+                self._client, ids, lane=Lane.WALK, calls=calls, witnesses=others
+            ):
                 self._store(verdict)
                 asked += sum(len(answer.ids) for answer in verdict.answers) + len(verdict.gone)
                 self._deletions.remove_gone(verdict.gone, _BY_ID_ALONE)

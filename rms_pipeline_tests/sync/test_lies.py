@@ -11,6 +11,7 @@ import pytest
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.errors import CurrentRmsError
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.proofs import Proof
 from rms_pipeline.sandbox import SandboxServer, Store, Switches
 from rms_pipeline.sandbox.account import InventedAccount
 from rms_pipeline.sandbox.api import routes
@@ -18,11 +19,13 @@ from rms_pipeline.sandbox.api.answers import Answer, Refusal, Request
 from rms_pipeline.sync.refreshing import refresh
 from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.sync.conftest import Mirror
+from rms_pipeline_tests.sync.test_queued import work
 from rms_pipeline_tests.test_sync import ids_in
 
 MakeClient = Callable[..., CurrentRmsClient]
 MakeMirror = Callable[..., Mirror]
 Lie = Callable[[Request, Answer], Answer]
+Tell = Callable[[Lie], None]
 TEN = Switches(max_per_page=10)
 
 
@@ -43,7 +46,7 @@ def mirror_of(emptied: Database, client_for: MakeClient) -> Iterator[MakeMirror]
 
 
 @pytest.fixture
-def lie(monkeypatch: pytest.MonkeyPatch) -> Callable[[Lie], None]:
+def lie(monkeypatch: pytest.MonkeyPatch) -> Tell:
     """Has all sandboxes answer with what it makes of the truth."""
     truth = routes.answer
 
@@ -117,36 +120,33 @@ COUNTS: dict[str, Callable[[dict[str, Any], int], object]] = {
 }
 
 
-@pytest.mark.parametrize("rows", [0, 10, 26])
 @pytest.mark.parametrize("meta", METAS)
-def test_what_meta_looks_like_costs_nothing(mirror_of, lie, meta, rows) -> None:
-    mirror = mirror_of(Store(rows), switches=TEN)
+def test_however_meta_is_written_it_is_read(mirror_of: MakeMirror, lie: Tell, meta: str) -> None:
+    mirror = mirror_of(Store(30), switches=TEN)
     lie(with_meta(METAS[meta]))
     done = mirror.full_sync()
     assert mirror.differences() == {}
     assert done.settled.certificate.shown, done.settled.certificate.sentence
 
 
-@pytest.mark.parametrize("rows", [1, 10, 25, 50])
-@pytest.mark.parametrize("meta", COUNTS)
-def test_a_count_that_is_wrong_loses_no_row(mirror_of, lie, meta, rows) -> None:
+@pytest.mark.parametrize("rows", [1, 25, 50])
+@pytest.mark.parametrize("count", COUNTS)
+def test_a_count_that_is_wrong_loses_no_row_and_proves_nothing(
+    mirror_of: MakeMirror, lie: Tell, count: str, rows: int
+) -> None:
     mirror = mirror_of(Store(rows), switches=TEN)
-    lie(with_meta(COUNTS[meta]))
-    done = mirror.full_sync()
-    print(done.settled.certificate.sentence, done.landed.notes)
+    lie(with_meta(COUNTS[count]))
+    mirror.full_sync()
     assert mirror.differences() == {}
-    proof = mirror.proved_sync()
-    print(proof.sentence)
-    assert mirror.differences() == {}
-    if ids_in(mirror.store, mirror.window):
-        mirror.store.edit(ids_in(mirror.store, mirror.window)[0], {"subject": "x"})
-        mirror.store.delete(ids_in(mirror.store, mirror.window)[-1])
-        proof = mirror.proved_sync()
-        print(proof.sentence)
-        assert not proof.shown or mirror.differences() == {}
+    ids = ids_in(mirror.store, mirror.window)
+    mirror.store.edit(ids[0], {"subject": "Edited"})
+    mirror.store.delete(ids[-1])
+    proof = proved(mirror)
+    assert not proof.shown or mirror.differences() == {}
+    assert mirror.differences(set(ids[:-1])) == {}
 
 
-def test_one_page_for_every_number_ends_with_a_reason(mirror_of, lie) -> None:
+def test_one_page_for_every_number_ends_with_a_reason(mirror_of: MakeMirror, lie: Tell) -> None:
     mirror = mirror_of(
         Store(60),
         switches=Switches(
@@ -169,7 +169,9 @@ def test_one_page_for_every_number_ends_with_a_reason(mirror_of, lie) -> None:
         mirror.full_sync()
 
 
-def test_the_last_page_for_every_number_behind_it_is_the_end(mirror_of, lie) -> None:
+def test_the_last_page_for_every_number_behind_it_is_the_end(
+    mirror_of: MakeMirror, lie: Tell
+) -> None:
     mirror = mirror_of(
         Store(60),
         switches=Switches(
@@ -197,20 +199,20 @@ def test_the_last_page_for_every_number_behind_it_is_the_end(mirror_of, lie) -> 
 
 
 @pytest.mark.parametrize("id_", [2**63 - 1, -(2**63) + 1, 0, -5])
-def test_an_id_at_the_end_of_all_numbers_costs_nothing(mirror_of, id_) -> None:
+def test_an_id_at_the_end_of_all_numbers_costs_nothing(mirror_of: MakeMirror, id_: int) -> None:
     store = Store(30)
-    record = store.get(ids_in(store, Mirror(None, None, None).window)[0])  # type: ignore
-    record["id"] = id_
-    store.put(id_, record)
     mirror = mirror_of(store, switches=TEN)
+    record = store.get(ids_in(store, mirror.window)[0])
+    assert record is not None
+    store.put(id_, {**record, "id": id_})
     done = mirror.full_sync()
     assert mirror.differences() == {}
     assert done.settled.certificate.shown, done.settled.certificate.sentence
-    proof = mirror.proved_sync()
+    proof = proved(mirror)
     assert proof.shown, proof.sentence
 
 
-WRONG = {
+WRONG: dict[str, Callable[[int, dict[str, Any]], object]] = {
     "another": lambda id_, body: {"opportunity": {**body["opportunity"], "id": id_ + 1}},
     "none": lambda id_, body: {"opportunity": None},
     "one without an id": lambda id_, body: {"opportunity": {"subject": "x"}},
@@ -218,7 +220,22 @@ WRONG = {
 }
 
 
-def spoil(lie, wrong: str, *spoilt: int) -> None:
+def tell_gone(mirror: Mirror, *ids: int) -> None:
+    query(
+        mirror.database,
+        "INSERT INTO webhook_events (subject_type, action_type, opportunity_id)"
+        " SELECT 'Opportunity', 'destroy', unnest(%s)",
+        list(ids),
+    )
+
+
+def proved(mirror: Mirror) -> Proof:
+    proof = mirror.proved_sync()
+    assert proof is not None
+    return proof
+
+
+def spoil(lie: Tell, wrong: str, *spoilt: int) -> None:
     def change(request: Request, answer: Answer) -> Answer:
         if not is_single(request) or int(request.path.split("/")[2]) not in spoilt:
             return answer
@@ -231,22 +248,15 @@ def spoil(lie, wrong: str, *spoilt: int) -> None:
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_single_record_that_is_another_settles_no_event_and_costs_no_other(
-    mirror_of, lie, wrong
+    mirror_of: MakeMirror, lie: Tell, wrong: str
 ) -> None:
-    from rms_pipeline_tests.sync.test_queued import tell, work
-
     mirror = mirror_of(Store(40), switches=TEN)
     mirror.full_sync()
     bad, good = ids_in(mirror.store, mirror.window)[:2]
     mirror.store.edit(bad, {"subject": "Edited"})
     mirror.store.edit(good, {"subject": "Edited"})
     spoil(lie, wrong, bad)
-    query(
-        mirror.database,
-        "INSERT INTO webhook_events (subject_type, action_type, opportunity_id) VALUES ('Opportunity', 'destroy', %s), ('Opportunity', 'destroy', %s)",
-        bad,
-        good,
-    )
+    tell_gone(mirror, bad, good)
     done = work(mirror)
     assert (done.settled, done.failed, done.waiting) == (0, 1, 1)
     assert mirror.rows()[good]["name"] == "Edited"
@@ -255,11 +265,11 @@ def test_a_single_record_that_is_another_settles_no_event_and_costs_no_other(
 
 @pytest.mark.parametrize("wrong", [*WRONG, "500"])
 def test_a_suspect_that_cannot_be_asked_for_stops_neither_the_sync_nor_other_deletions(
-    mirror_of, lie, wrong
+    mirror_of: MakeMirror, lie: Tell, wrong: str
 ) -> None:
     mirror = mirror_of(Store(60), switches=TEN)
     mirror.full_sync()
-    bad, gone, *rest = ids_in(mirror.store, mirror.window)
+    bad, gone = ids_in(mirror.store, mirror.window)[:2]
     for id_ in bad, gone:
         mirror.store.delete(id_)
     if wrong == "500":
@@ -270,14 +280,17 @@ def test_a_suspect_that_cannot_be_asked_for_stops_neither_the_sync_nor_other_del
     assert mirror.deleted() == {gone}
     assert not done.settled.certificate.shown
     assert str(bad) in done.settled.certificate.sentence, done.settled.certificate.sentence
-    proof = mirror.proved_sync()
-    assert not proof.shown and str(bad) in proof.sentence
+    proof = proved(mirror)
+    assert not proof.shown
+    assert str(bad) in proof.sentence
     assert bad in mirror.rows()
 
 
 @pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize("count", [30, 3, 1])
-def test_a_refresh_gets_all_but_the_one_that_cannot_be_delivered(mirror_of, count, alone) -> None:
+def test_a_refresh_gets_all_but_the_one_that_cannot_be_delivered(
+    mirror_of: MakeMirror, count: int, alone: bool
+) -> None:
     mirror = mirror_of(Store(60), switches=TEN)
     ids = mirror.store.ids()[:count]
     bad = ids[count // 2]
@@ -288,7 +301,9 @@ def test_a_refresh_gets_all_but_the_one_that_cannot_be_delivered(mirror_of, coun
     assert set(done.failed) == set(ids) - expected
 
 
-def test_an_undeliverable_row_outside_the_window_stops_no_nightly_sync(mirror_of) -> None:
+def test_an_undeliverable_row_outside_the_window_stops_no_nightly_sync(
+    mirror_of: MakeMirror,
+) -> None:
     mirror = mirror_of(Store(60), switches=TEN)
     refresh(mirror.database, mirror.client(), mirror.store.ids(), "run")
     outside = sorted(set(mirror.store.ids()) - set(ids_in(mirror.store, mirror.window)))
@@ -299,19 +314,20 @@ def test_an_undeliverable_row_outside_the_window_stops_no_nightly_sync(mirror_of
     assert mirror.deleted() == {outside[-1]}
 
 
-def test_what_could_not_be_delivered_since_it_was_counted_is_named(mirror_of) -> None:
+def test_what_could_not_be_delivered_since_it_was_counted_is_named(mirror_of: MakeMirror) -> None:
     mirror = mirror_of(Store(60), switches=TEN)
     mirror.full_sync()
     bad = ids_in(mirror.store, mirror.window)[4]
     mirror.store.edit(bad, {"subject": "Edited"})
     turn(mirror, undeliverable=frozenset([bad]), undeliverable_single=True)
-    proof = mirror.proved_sync()
+    proof = proved(mirror)
     assert not proof.shown or str(bad) in proof.sentence, proof.sentence
-    proof = mirror.proved_sync()
-    assert proof.shown and f"cannot deliver: {bad}" in proof.sentence, proof.sentence
+    proof = proved(mirror)
+    assert proof.shown
+    assert f"cannot deliver: {bad}" in proof.sentence
 
 
-def test_what_could_not_be_stored_since_it_was_counted_is_named(mirror_of) -> None:
+def test_what_could_not_be_stored_since_it_was_counted_is_named(mirror_of: MakeMirror) -> None:
     mirror = mirror_of(Store(60), switches=TEN)
     mirror.full_sync()
     bad = ids_in(mirror.store, mirror.window)[4]
@@ -321,15 +337,16 @@ def test_what_could_not_be_stored_since_it_was_counted_is_named(mirror_of) -> No
         f"ALTER TABLE opportunities ADD CONSTRAINT mine CHECK (id <> {bad} OR name <> 'Edited')",
     )
     try:
-        proof = mirror.proved_sync()
+        proof = proved(mirror)
     finally:
         query(mirror.database, "ALTER TABLE opportunities DROP CONSTRAINT mine")
     assert "1 that cannot be stored" in proof.sentence, proof.sentence
 
 
 @pytest.mark.parametrize("by", ["refresh", "event", "full sync", "proof"])
-def test_an_api_that_finds_no_record_by_its_id_deletes_none(mirror_of, lie, by) -> None:
-    from rms_pipeline_tests.sync.test_queued import tell, work
+def test_an_api_that_finds_no_record_by_its_id_deletes_none(
+    mirror_of: MakeMirror, lie: Tell, by: str
+) -> None:
 
     mirror = mirror_of(Store(60), switches=TEN)
     mirror.full_sync()
@@ -350,21 +367,15 @@ def test_an_api_that_finds_no_record_by_its_id_deletes_none(mirror_of, lie, by) 
         with pytest.raises(CurrentRmsError, match="finds no opportunity by its id"):
             refresh(mirror.database, mirror.client(), some, "run")
     elif by == "event":
-        query(
-            mirror.database,
-            "INSERT INTO webhook_events (subject_type, action_type, opportunity_id) VALUES ('Opportunity', 'destroy', %s)",
-            some[0],
-        )
+        tell_gone(mirror, some[0])
         for _ in range(3):
             query(mirror.database, "UPDATE webhook_events SET next_attempt_at = now()")
             done = work(mirror)
             assert (done.settled, done.failed, done.dead) == (0, 1, 0)
         assert query(mirror.database, "SELECT attempts FROM webhook_events") == [(0,)]
     elif by == "proof":
-        proof = mirror.proved_sync()
+        proof = proved(mirror)
         assert not proof.shown, proof.sentence
-        print(proof.sentence)
     else:
-        done = mirror.full_sync()
-        assert not done.settled.certificate.shown
+        assert not mirror.full_sync().settled.certificate.shown
     assert mirror.deleted() == set()

@@ -89,6 +89,10 @@ def test_rows_that_go_in_masses_after_the_walk_are_held_back_before_all_were_ask
     assert (settled.held_back, settled.deleted) == (21, 0)
     assert "wait for confirmation" in settled.certificate.sentence
     singles = [path for _, path, _ in mirror.sandbox.requests if "opportunities/" in path]
-    assert len(singles) == 21
+    *suspects, witness = [int(path.partition("?")[0].rpartition("/")[2]) for path in singles]
+    assert len(suspects) == 21
+    assert set(suspects) <= set(doomed)
+    # Before it was said of any that it is gone, another had to be found in the same way.
+    assert witness in mirror.store.ids()
     confirmed = mirror.full_sync(confirm_deletions=True).settled
     assert (confirmed.deleted, confirmed.certificate.shown) == (len(doomed), True)
