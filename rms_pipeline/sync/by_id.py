@@ -136,7 +136,10 @@ def ask_by_id(
                 break
             asking.single(id_, verdict, expected=expected and (answer is None or id_ in behind))
         if verdict.gone.keys() - set(asking.wanted.alive):
+            before = client.counts.calls
             asking.demand_singles(verdict.gone)
+            if limit is not None:
+                limit += client.counts.calls - before
         yield verdict
 
 

@@ -148,15 +148,9 @@ class _Settling:
         asked = 0
         if self._deletions.confirmed:
             asked += self._ask_again(held_back(self._connection))
-        limit = self._client.counts.calls + calls
         ids = oldest_outside(self._connection, self._window, self._client.page_size * calls)
         ids = [i for i in ids if i not in self._unreadable]
-        while ids and (left := limit - self._client.counts.calls) > 0:
-            # Anew each time: the answers tell how many fit into one.
-            size = self._client.page_size
-            asked += self._ask_again(ids[:size], calls=left)
-            ids = ids[size:]
-        return asked
+        return asked + (self._ask_again(ids, calls=calls) if ids else 0)
 
     def _ask_again(self, ids: Sequence[int], calls: int | None = None) -> int:
         asked = 0

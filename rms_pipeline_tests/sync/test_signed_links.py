@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from rms_pipeline.mirror.proofs import content_number
 from rms_pipeline.sandbox import Store, Switches
 from rms_pipeline.sync.refreshing import refresh
 from rms_pipeline_tests.rows import query
@@ -111,3 +112,17 @@ def test_newer_links_of_what_changed_lately_keep_no_proof_from_being_shown(mirro
     third = mirror.proved_sync()
     assert third is not None
     assert (third.shown, third.rounds) == (True, 2)
+
+
+def test_what_is_edited_in_the_transaction_that_keeps_newer_links_is_a_change(
+    mirror: Mirror,
+) -> None:
+    def number() -> int:
+        with mirror.database.session() as connection:
+            return content_number(connection, "opportunities")
+
+    ids = ids_in(mirror.store, mirror.window)
+    mirror.store.edit(ids[0], {"subject": "Edited"})
+    before = number()
+    assert refresh(mirror.database, mirror.client(), ids, "refresh").result.updated == 1
+    assert number() == before + 1
