@@ -60,6 +60,7 @@ def refresh_opportunities(
         if config.ids:
             total.refreshed += refresh(database, client, config.ids, run)
             locked |= total.refreshed.locked
+            undelivered |= total.refreshed.failed
             total.opportunities += len(set(config.ids))
         lives = is_locked(database, FAST_LANE_LOCK)
         while True:

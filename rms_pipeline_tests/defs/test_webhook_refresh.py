@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -117,6 +118,21 @@ def test_ids_can_be_refreshed_by_hand_and_one_that_is_gone_is_deleted(
         assert cursor.fetchone() == ("By hand",)
         cursor.execute("SELECT id FROM deleted_opportunities")
         assert cursor.fetchall() == [(gone,)]
+
+
+def test_one_that_current_rms_does_not_give_fails_a_refresh_by_hand_and_costs_no_other(
+    instance: dg.DagsterInstance, database: Database, sandbox: SandboxServer
+) -> None:
+    bad, good = sandbox.store.ids()[:2]
+    sandbox.switches = replace(
+        sandbox.switches, undeliverable=frozenset([bad]), undeliverable_single=True
+    )
+    run(instance, succeed=False, ids=[bad, good])
+    with database.session() as connection:
+        said = latest_syncs(connection)[0].error
+    assert said is not None
+    assert f"did not give: {bad}." in said
+    assert query(database, "SELECT id FROM opportunities") == [(good,)]
 
 
 def test_a_refused_refresh_fails_the_run_and_keeps_the_events(

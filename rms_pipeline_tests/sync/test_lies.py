@@ -109,7 +109,7 @@ COUNTS: dict[str, Callable[[dict[str, Any], int], object]] = {
         meta.update(total_row_count=None),
         meta.pop("per_page"),
     ),
-    "there is no meta": lambda meta, _: meta.clear(),
+    "meta is empty": lambda meta, _: meta.clear(),
     "the count is below nothing": lambda meta, _: meta.update(total_row_count=-1),
     "the count is too high": lambda meta, _: meta.update(
         total_row_count=meta["total_row_count"] + 3
