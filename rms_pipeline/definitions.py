@@ -26,12 +26,15 @@ warnings.filterwarnings("ignore", "Parameter `owners` of initializer `SensorDefi
 def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """All assets, checks, jobs and resources; `resource_overrides` replaces resources by key."""
     return dg.Definitions(
-        assets=[
-            assets.current_rms_api,
-            assets.raw_rms_pages,
-            assets.opportunities,
-            assets.status_counts,
-        ],
+        assets=dg.map_asset_specs(
+            _names_its_table,
+            [
+                assets.current_rms_api,
+                assets.raw_rms_pages,
+                assets.opportunities,
+                assets.status_counts,
+            ],
+        ),
         asset_checks=[
             asset_checks.opportunity_ids_are_unique,
             asset_checks.no_faults,
@@ -57,6 +60,13 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
         # A process a step costs seconds and buys nothing: the steps follow one another.
         executor=dg.in_process_executor,
     )
+
+
+def _names_its_table(spec: dg.AssetSpec) -> dg.AssetSpec:
+    if "dagster/column_schema" not in spec.metadata:
+        return spec
+    table = f"{settings().schema_name}.{spec.key.path[-1]}"
+    return spec.merge_attributes(metadata={"dagster/table_name": table})
 
 
 @dg.definitions

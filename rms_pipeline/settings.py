@@ -159,8 +159,15 @@ class Settings(BaseSettings):
     @field_validator("schema_name")
     @classmethod
     def _check_schema(cls, value: str) -> str:
-        if value != "public":
-            raise ValueError("is not a schema that this version can use: its tables live in public")
+        if not re.fullmatch(r"[a-z_][a-z0-9_]{0,39}", value):
+            raise ValueError(
+                "is not a name of a schema that needs no quotes: it takes up to 40 of a-z, 0-9 and "
+                "_, and begins with no digit"
+            )
+        if value == "information_schema" or value.startswith("pg_"):
+            raise ValueError("is a schema of PostgreSQL itself: name one of your own")
+        if value == "dagster" or value.startswith("dagster_"):
+            raise ValueError("is where Dagster's tables live: name another schema for the mirror's")
         return value
 
     @field_validator("time_zone")

@@ -180,6 +180,7 @@ def dagsters_tables(database: Database) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as changes:
         changes.setenv("POSTGRES_URL", database.url.get_secret_value())
         changes.setenv("POSTGRES_URL_NON_POOLING", database.url.get_secret_value())
+        changes.setenv("RMS_SCHEMA", database.schema)
         settings.cache_clear()
         MirrorPostgresStorage.from_config_value(None, {})
         yield

@@ -76,6 +76,11 @@ def a_file(folder: Path) -> Path:
         (set_to(RMS_API_TOKEN="short"), ["RMS_API_TOKEN", "16 characters"]),
         (set_to(RMS_DAGSTER_URL="localhost:3000"), ["RMS_DAGSTER_URL", "http"]),
         (set_to(RMS_SCHEMA='a"b'), ["RMS_SCHEMA"]),
+        (set_to(RMS_SCHEMA="Acme"), ["RMS_SCHEMA", "a-z"]),
+        (set_to(RMS_SCHEMA="acme-hire"), ["RMS_SCHEMA", "a-z"]),
+        (set_to(RMS_SCHEMA="a" * 41), ["RMS_SCHEMA", "40"]),
+        (set_to(RMS_SCHEMA="dagster"), ["RMS_SCHEMA", "Dagster"]),
+        (set_to(RMS_SCHEMA="pg_catalog"), ["RMS_SCHEMA", "PostgreSQL"]),
     ],
 )
 def test_a_configuration_that_cannot_work_is_named_with_what_to_do(

@@ -68,10 +68,7 @@ current_rms_api = dg.AssetSpec(
     "In the metadata: *api_calls*, of which some had to be asked again because the account's limit "
     "was reached (*throttled_calls*) or the answer was no good (*retried_calls*). What an "
     "unfinished sync had just fetched is not fetched again (*pages_kept_from_unfinished_sync*).",
-    metadata={
-        "dagster/table_name": "public.raw_rms_pages",
-        "dagster/column_schema": RAW_PAGE_COLUMNS,
-    },
+    metadata={"dagster/column_schema": RAW_PAGE_COLUMNS},
     freshness_policy=KEPT_FRESH,
 )
 def raw_rms_pages(
@@ -154,10 +151,7 @@ def _land_changes(
     "RMS lists. For that, *repaired* records were fetched again, in *proof_calls* "
     "calls. Rows were *deleted*, or kept because too many would have been deleted "
     "(*deletions_held_back*).",
-    metadata={
-        "dagster/table_name": "public.opportunities",
-        "dagster/column_schema": OPPORTUNITY_COLUMNS,
-    },
+    metadata={"dagster/column_schema": OPPORTUNITY_COLUMNS},
     freshness_policy=KEPT_FRESH,
 )
 def opportunities(
@@ -258,10 +252,7 @@ def _walk_to_store(connection: Connection, run: dg.DagsterRun) -> walks.StoredWa
     description="How many opportunities there are in each status, and what they are worth. "
     "The counts add up to the rows of opportunities. Table and chart are in the metadata, under "
     "*counts*; Plots shows how each status developed.",
-    metadata={
-        "dagster/table_name": "public.status_counts",
-        "dagster/column_schema": STATUS_COLUMNS,
-    },
+    metadata={"dagster/column_schema": STATUS_COLUMNS},
     freshness_policy=KEPT_FRESH,
     # People look at it while the checks of opportunities still run.
     op_tags={"dagster/priority": "1"},

@@ -1,4 +1,7 @@
-"""Dagster's own storage, in schema `dagster` of the mirror's database. Named in `dagster.yaml`."""
+"""Dagster's own storage, in a schema of the mirror's database. Named in `dagster.yaml`.
+
+The schema is `dagster`; beside a mirror in the schema `acme` it is `dagster_acme`.
+"""
 
 import contextlib
 import os
@@ -17,7 +20,7 @@ from dagster_postgres.storage import DagsterPostgresStorage
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.embedded import open_database
-from rms_pipeline.mirror.history_view import DAGSTER_SCHEMA, has_dagsters_tables
+from rms_pipeline.mirror.history_view import has_dagsters_tables
 from rms_pipeline.mirror.schema import (
     bring_up_to_date,
     ensure_dagster_schema,
@@ -77,12 +80,13 @@ class MirrorPostgresStorage(DagsterPostgresStorage):
 def _url_for_dagster(database: Database) -> str:
     """Where Dagster connects by itself. Raises DatabaseError where its tables would not go into
     their schema: a pooler may leave out what a connection asks to begin with."""
-    options = database.session_options(DAGSTER_SCHEMA)
-    url = with_settings(database.session_url.get_secret_value(), DAGSTER_SCHEMA, options)
+    schema = database.dagster_schema
+    options = database.session_options(schema)
+    url = with_settings(database.session_url.get_secret_value(), schema, options)
     with contextlib.closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
         cursor.execute("SHOW search_path")
         found = cursor.fetchone()
-    if found != (DAGSTER_SCHEMA,):
+    if found != (schema,):
         raise DatabaseError(
             "A pooler between Dagster and PostgreSQL drops the settings of a connection, so "
             "Dagster's tables would be created in the wrong schema. Set POSTGRES_URL_NON_POOLING "

@@ -7,9 +7,10 @@ from psycopg2.extensions import quote_ident
 
 from rms_pipeline.account import account_name
 from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
+from rms_pipeline.mirror.database import PUBLIC
 from rms_pipeline.mirror.descriptions import TABLES
 from rms_pipeline.mirror.embedded import open_database
-from rms_pipeline.mirror.history_view import DAGSTER_SCHEMA, FUNCTIONS, has_history_view
+from rms_pipeline.mirror.history_view import FUNCTIONS, has_history_view
 from rms_pipeline.mirror.mapping import is_mapping_current
 from rms_pipeline.mirror.obstacles import obstacles
 from rms_pipeline.mirror.ownership import mirrored_account
@@ -34,7 +35,8 @@ def check_database(exam: Examination) -> Iterator[Finding]:
 
 def check_rights(exam: Examination) -> Iterator[Finding]:
     """Whether the user may make what the mirror and Dagster need, and use what is there."""
-    schema = exam.reached.schema
+    schema, dagster = exam.reached.schema, exam.reached.dagster_schema
+    ours = exam.reached.schema_in_sql
     with exam.reached.session() as connection, connection.cursor() as cursor:
         cursor.execute(
             "SELECT current_user, current_database(), to_regnamespace(%(ours)s) IS NOT NULL,"
@@ -43,22 +45,25 @@ def check_rights(exam: Examination) -> Iterator[Finding]:
             " coalesce(has_schema_privilege(to_regnamespace(%(dagster)s), 'CREATE'),"
             " has_database_privilege(current_database(), 'CREATE')),"
             " to_regnamespace(%(dagster)s) IS NOT NULL,"
-            " has_database_privilege(current_database(), 'TEMP')",
-            {"ours": schema, "dagster": DAGSTER_SCHEMA},
+            " has_database_privilege(current_database(), 'TEMP'),"
+            " has_database_privilege(current_database(), 'CREATE')",
+            {"ours": schema, "dagster": dagster},
         )
         row = cursor.fetchone()
         assert row is not None
         user, name = (quote_ident(part, cursor) for part in row[:2])
-        has_schema, uses, creates, in_dagster, has_dagster, temporary = row[2:]
+        has_schema, uses, creates, in_dagster, has_dagster, temporary, makes_schemas = row[2:]
         if not has_schema:
+            if schema != PUBLIC and makes_schemas:
+                yield fine("rights", f"{user} may create the schema {schema}; the first sync does.")
+                return
             yield problem(
                 "rights",
                 f"The database {name} has no schema {schema}, where the mirror's tables live.",
-                f"As an administrator of the database: CREATE SCHEMA {schema} AUTHORIZATION "
-                f"{user};",
+                f"As an administrator of the database: CREATE SCHEMA {ours} AUTHORIZATION {user};",
             )
             return
-        unusable = _unusable(cursor) if uses else []
+        unusable = _unusable(cursor, dagster) if uses else []
         ready = uses and not unusable and current_version(connection) == HEAD
     if unusable:
         more = ", ..." if len(unusable) > _SHOWN_TABLES else ""
@@ -67,7 +72,7 @@ def check_rights(exam: Examination) -> Iterator[Finding]:
             f"GRANT USAGE ON SCHEMA {s} TO {user}; GRANT ALL ON ALL TABLES IN SCHEMA {s} TO {user};"
             f" GRANT ALL ON ALL SEQUENCES IN SCHEMA {s} TO {user};"
             f" GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {s} TO {user};"
-            for s in (schema, DAGSTER_SCHEMA)
+            for s in (ours, dagster)
         )
         yield problem(
             "rights",
@@ -79,14 +84,14 @@ def check_rights(exam: Examination) -> Iterator[Finding]:
     lacking = []
     if not (uses and creates):
         usage = "" if uses else "USAGE, "
-        lacking.append(f"GRANT {usage}CREATE ON SCHEMA {schema} TO {user};")
+        lacking.append(f"GRANT {usage}CREATE ON SCHEMA {ours} TO {user};")
     if not in_dagster:
-        place = f"SCHEMA {DAGSTER_SCHEMA}" if has_dagster else f"DATABASE {name}"
+        place = f"SCHEMA {dagster}" if has_dagster else f"DATABASE {name}"
         lacking.append(f"GRANT CREATE ON {place} TO {user};")
     if not temporary:
         lacking.append(f"GRANT TEMPORARY ON DATABASE {name} TO {user};")
     if not lacking:
-        yield fine("rights", f"{user} may create tables in {schema} and the schema dagster.")
+        yield fine("rights", f"{user} may create tables in {schema} and the schema {dagster}.")
         return
     advice = f"As an administrator of the database: {' '.join(lacking)}"
     if ready and temporary:
@@ -96,7 +101,7 @@ def check_rights(exam: Examination) -> Iterator[Finding]:
         yield problem("rights", f"{user} may not create what the mirror needs.", advice)
 
 
-def _unusable(cursor: Cursor) -> list[str]:
+def _unusable(cursor: Cursor, dagster: str) -> list[str]:
     """Of what is there, ours and Dagster's: what the user may not use as a sync does."""
     cursor.execute(
         "WITH parts AS (SELECT c.oid, c.relname::text AS name, c.relkind, n.oid AS schema,"
@@ -116,7 +121,7 @@ def _unusable(cursor: Cursor) -> list[str]:
         "quote_ident(current_schema())) AND p.proname = ANY(%(functions)s)"
         " AND NOT has_function_privilege(p.oid, 'EXECUTE') ORDER BY 1",
         {
-            "dagster": DAGSTER_SCHEMA,
+            "dagster": dagster,
             "tables": [*TABLES, *_BESIDE_TABLES, VERSION_TABLE],
             "version": VERSION_TABLE,
             "functions": list(FUNCTIONS),

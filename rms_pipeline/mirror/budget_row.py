@@ -33,7 +33,7 @@ _LATELY = 10
 # counts of the oldest half second first; those that have left the window make room for new ones.
 _STATE = f"""
 WITH stored AS MATERIALIZED (
-    SELECT * FROM public.api_budget WHERE account = %(account)s {{lock}}
+    SELECT * FROM api_budget WHERE account = %(account)s {{lock}}
 ), timed AS MATERIALIZED (
     -- Read when the row is locked, not before the wait for it.
     SELECT *, clock_timestamp() AS now FROM stored
@@ -102,7 +102,7 @@ ASK = f"""{_STATE.format(lock="FOR UPDATE")}, paced AS MATERIALIZED (
         ) AS wait
     FROM paced
 )
-UPDATE public.api_budget AS budget SET
+UPDATE api_budget AS budget SET
     requests_per_minute = %(requests_per_minute)s,
     seen_at = now,
     paused_until = answer.paused_until,
@@ -139,7 +139,7 @@ PAUSE = f"""{_STATE.format(lock="FOR UPDATE")}, seen AS MATERIALIZED (
         coalesce(pace > 1.02 * known, false) AS tried
     FROM seen
 )
-UPDATE public.api_budget AS budget SET
+UPDATE api_budget AS budget SET
     requests_per_minute = %(requests_per_minute)s,
     seen_at = now,
     paused_until = greatest(answer.paused_until, now + %(seconds)s * interval '1 s'),
@@ -159,7 +159,7 @@ FROM answer WHERE budget.account = answer.account
 RETURNING 0::float8"""
 
 OPEN = f"""
-INSERT INTO public.api_budget (account, requests_per_minute, sent, next_slots)
+INSERT INTO api_budget (account, requests_per_minute, sent, next_slots)
 VALUES (%(account)s, %(requests_per_minute)s, array_fill(0, ARRAY[{BUCKETS * len(LANES)}]),
     array_fill(clock_timestamp(), ARRAY[{len(LANES)}]))
 ON CONFLICT (account) DO NOTHING"""

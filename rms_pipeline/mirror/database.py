@@ -22,6 +22,14 @@ from rms_pipeline.mirror.postgres_errors import DatabaseError as DatabaseError
 OLDEST_SERVER = 14_00_00
 # How long another's lock is waited for before the wait ends with that process's name.
 LOCK_WAIT = "60s"
+# That of a database which nobody told another.
+PUBLIC = "public"
+
+
+def dagster_schema(schema: str) -> str:
+    """Where the tables of the Dagster beside a mirror in `schema` live: each mirror has its own, or
+    one's daemon would launch, and clean up, what is another's."""
+    return "dagster" if schema == PUBLIC else f"dagster_{schema}"
 
 
 def session_settings(schema: str) -> dict[str, str]:
@@ -70,6 +78,7 @@ class _Connection(Connection):
 
     each_transaction: dict[str, str] | None = None
     leads_through_pooler = False
+    schema = PUBLIC
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
         if self.each_transaction is not None:
@@ -99,11 +108,21 @@ class _Cursor(Cursor):
 @dataclass(frozen=True, slots=True)
 class Database:
     """Where the mirror lives: `url` for work, `session_url` for what a pooler would break, and the
-    `schema` of our tables, a name that needs no quotes."""
+    `schema` of our tables: lower-case letters, digits and underscores, at most 40 of them."""
 
     url: SecretStr
     session_url: SecretStr
-    schema: str = "public"
+    schema: str = PUBLIC
+
+    @property
+    def schema_in_sql(self) -> str:
+        """The name of `schema` as statements have to write it: it may be a reserved word."""
+        return self.schema if self.schema == PUBLIC else f'"{self.schema}"'
+
+    @property
+    def dagster_schema(self) -> str:
+        """Where the tables of the Dagster beside this mirror live."""
+        return dagster_schema(self.schema)
 
     def connect(self, *, session: bool = False) -> Connection:
         """A new connection, with all settings as our SQL relies on them. `session` for what belongs
@@ -139,6 +158,7 @@ class Database:
         except DatabaseError:
             connection.close()
             raise
+        connection.schema = self.schema
         # A pooler tells its clients a process of its own invention.
         connection.leads_through_pooler = server_process != connection.info.backend_pid
         if not session and (connection.leads_through_pooler or self.session_url != self.url):
@@ -190,6 +210,11 @@ class Database:
 def leads_through_pooler(connection: Connection) -> bool:
     """Whether a pooler, of whichever kind, answers for the server."""
     return isinstance(connection, _Connection) and connection.leads_through_pooler
+
+
+def dagster_schema_beside(connection: Connection) -> str:
+    """`dagster_schema` of the mirror that a connection of `Database` leads to."""
+    return dagster_schema(connection.schema if isinstance(connection, _Connection) else PUBLIC)
 
 
 def _open(url: str, options: str = "") -> _Connection:
@@ -247,9 +272,11 @@ def clock_of(connection: Connection) -> Callable[[], datetime]:
     return lambda: start + timedelta(seconds=time.monotonic() - tick)
 
 
-def lock_key(name: str) -> int:
-    """The advisory lock (a signed 64-bit number) that stands for `name`."""
-    digest = hashlib.blake2b(f"rms_pipeline {name}".encode(), digest_size=8).digest()
+def lock_key(name: str, schema: str = PUBLIC) -> int:
+    """The advisory lock (a signed 64-bit number) that stands for `name` of the mirror in `schema`:
+    advisory locks are a database's, and mirrors in other schemas of it have the same names."""
+    whole = name if schema == PUBLIC else f"{schema} {name}"
+    digest = hashlib.blake2b(f"rms_pipeline {whole}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
 
 
@@ -262,7 +289,7 @@ def advisory_lock(
 
     `on_wait` is called once when another process holds it.
     """
-    key = name if isinstance(name, int) else lock_key(name)
+    key = name if isinstance(name, int) else lock_key(name, database.schema)
     connection = database.connect(session=True)
     connection.autocommit = True
     try:
@@ -282,7 +309,7 @@ def advisory_lock(
 
 def is_locked(database: Database, name: str) -> bool:
     """Whether a living process holds the lock `name`."""
-    key = lock_key(name) & 0xFFFF_FFFF_FFFF_FFFF
+    key = lock_key(name, database.schema) & 0xFFFF_FFFF_FFFF_FFFF
     with database.session(session=True) as connection, connection.cursor() as cursor:
         cursor.execute(
             "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted"

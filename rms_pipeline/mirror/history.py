@@ -7,6 +7,8 @@ from typing import Any
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.mirror.database import dagster_schema_beside
+
 SYNC_TYPES = ("initial_sync", "incremental_sync", "reconciliation", "webhook_refresh")
 FULL_SYNCS = ("initial_sync", "reconciliation")
 # What is read is not yet merged; and of what the first version read nobody noted the time.
@@ -24,7 +26,7 @@ COLUMNS = (
 )
 # Dagster itself gives up on such a run after three minutes.
 _LEFT = (
-    "id IN (SELECT run_id FROM dagster.runs WHERE CASE status"
+    "id IN (SELECT run_id FROM {dagster}.runs WHERE CASE status"
     " WHEN 'NOT_STARTED' THEN update_timestamp < now() AT TIME ZONE 'UTC' - interval '20 s'"
     " WHEN 'STARTING' THEN update_timestamp < now() AT TIME ZONE 'UTC' - interval '60 s' END)"
     " AND id NOT IN (SELECT run FROM run_workers WHERE ended_at IS NULL AND lost_at IS NULL)"
@@ -107,10 +109,11 @@ def running_sync(connection: Connection, types: Sequence[str] = SYNC_TYPES) -> S
     Of several the one that is at work, rather than one that waits for it; else the newest. One that
     should have started long ago, while no process executes it, was left by whoever launched it.
     """
+    left = _LEFT.format(dagster=dagster_schema_beside(connection))
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT {', '.join(COLUMNS)} FROM sync_metadata WHERE status = 'running'"
-            f" AND sync_type = ANY(%s) AND NOT ({_LEFT})"
+            f" AND sync_type = ANY(%s) AND NOT ({left})"
             " ORDER BY id IN (SELECT run FROM sync_progress) DESC,"
             " sync_type = 'webhook_refresh', started_at DESC LIMIT 1",
             (list(types),),
@@ -138,6 +141,6 @@ def outcome(sync: Sync) -> dict[str, Any]:
 def run_error(connection: Connection, id_: str) -> str | None:
     """Why any run, a sync or not, failed; None when nothing failed in it."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT public.rms_run_error(%s)", (id_,))
+        cursor.execute("SELECT rms_run_error(%s)", (id_,))
         row = cursor.fetchone()
     return row[0] if row else None

@@ -13,9 +13,8 @@ import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
-from rms_pipeline.mirror.database import DatabaseError
+from rms_pipeline.mirror.database import DatabaseError, dagster_schema_beside
 
-DAGSTER_SCHEMA = "dagster"
 _SQL = Path(__file__).with_name("sync_metadata.sql")
 _VERSION = re.compile(r"-- version (\d+)\.")
 # What the view calls.
@@ -39,7 +38,7 @@ def has_dagsters_tables(connection: Connection) -> bool:
         connection,
         "SELECT bool_and(to_regclass(%s || '.' || t) IS NOT NULL)"
         " FROM unnest(ARRAY['runs', 'event_logs', 'instance_info', 'job_ticks']) AS t",
-        DAGSTER_SCHEMA,
+        dagster_schema_beside(connection),
     )
 
 
@@ -113,7 +112,8 @@ def drop_history_view(connection: Connection) -> None:
 
 
 def _text(cursor: Cursor) -> str:
-    cursor.execute("SELECT quote_ident(current_schema()), quote_ident(%s)", (DAGSTER_SCHEMA,))
+    dagster = dagster_schema_beside(cursor.connection)
+    cursor.execute("SELECT quote_ident(current_schema()), quote_ident(%s)", (dagster,))
     row = cursor.fetchone()
     assert row is not None
     return _SQL.read_text().replace("@mirror@", row[0]).replace("@dagster@", row[1])

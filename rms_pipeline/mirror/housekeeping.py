@@ -2,6 +2,7 @@
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.mirror.database import dagster_schema_beside
 from rms_pipeline.mirror.progress import forget_old_progress
 
 
@@ -49,30 +50,31 @@ def purge_events(connection: Connection, *, reports_days: int, runs_days: int) -
     That is what refreshes reported outside of any run, older than `reports_days` (the newest of
     each kind stays for each asset), and what checks found in runs deleted after `runs_days`.
     """
+    dagster = dagster_schema_beside(connection)
     # Dagster's times have no zone; these are UTC.
     old = "< now() AT TIME ZONE 'UTC' - make_interval(days => %(days)s)"
     statements = (
         (
-            "WITH old AS (DELETE FROM dagster.event_logs WHERE run_id = ''"
+            f"WITH old AS (DELETE FROM {dagster}.event_logs WHERE run_id = ''"
             " AND dagster_event_type IN ('ASSET_MATERIALIZATION', 'ASSET_CHECK_EVALUATION')"
             f" AND timestamp {old}"
-            " AND id <> ALL(SELECT max(id) FROM dagster.event_logs WHERE run_id = ''"
+            f" AND id <> ALL(SELECT max(id) FROM {dagster}.event_logs WHERE run_id = ''"
             " GROUP BY asset_key, dagster_event_type) RETURNING id),"
-            " tags AS (DELETE FROM dagster.asset_event_tags"
+            f" tags AS (DELETE FROM {dagster}.asset_event_tags"
             " WHERE event_id IN (SELECT id FROM old)) SELECT count(*) FROM old",
             reports_days,
         ),
         (
-            "WITH old AS (DELETE FROM dagster.asset_check_executions WHERE run_id = ''"
+            f"WITH old AS (DELETE FROM {dagster}.asset_check_executions WHERE run_id = ''"
             f" AND create_timestamp {old}"
-            " AND id <> ALL(SELECT max(id) FROM dagster.asset_check_executions WHERE run_id = ''"
+            f" AND id <> ALL(SELECT max(id) FROM {dagster}.asset_check_executions WHERE run_id = ''"
             " GROUP BY asset_key, check_name) RETURNING id) SELECT count(*) FROM old",
             reports_days,
         ),
         (
-            "WITH old AS (DELETE FROM dagster.asset_check_executions c WHERE run_id <> ''"
+            f"WITH old AS (DELETE FROM {dagster}.asset_check_executions c WHERE run_id <> ''"
             f" AND create_timestamp {old} AND NOT EXISTS"
-            " (SELECT FROM dagster.runs r WHERE r.run_id = c.run_id) RETURNING id)"
+            f" (SELECT FROM {dagster}.runs r WHERE r.run_id = c.run_id) RETURNING id)"
             " SELECT count(*) FROM old",
             runs_days,
         ),

@@ -5,12 +5,12 @@ triggers and views are no obstacle: what those refuse is left out row by row.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
-from rms_pipeline.mirror.database import DatabaseError
+from rms_pipeline.mirror.database import PUBLIC, DatabaseError
 from rms_pipeline.mirror.descriptions import TABLES
 
 # What a merge writes into columns of these types; a column of another type holds something else.
@@ -74,6 +74,8 @@ class Obstacle:
 def obstacles(connection: Connection) -> list[Obstacle]:
     """What stands in the way of a mirror whose tables are there. Commits."""
     with connection.cursor() as cursor:
+        cursor.execute("SELECT quote_ident(current_schema())")
+        schema = (cursor.fetchone() or (PUBLIC,))[0]
         found = [
             *_rules(cursor),
             *_heirs(cursor),
@@ -83,7 +85,11 @@ def obstacles(connection: Connection) -> list[Obstacle]:
             *_columns(cursor),
         ]
     connection.commit()
-    return found
+    if schema == PUBLIC:
+        return found
+    # Of two mirrors in a database the advice must not reach the other's tables.
+    first = f"(In psql, first: SET search_path = {schema};)"
+    return [replace(each, advice=f"{each.advice} {first}") for each in found]
 
 
 def demand_no_obstacle(connection: Connection) -> None:

@@ -16,13 +16,14 @@ from datetime import timedelta
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.mirror.database import PUBLIC
 from rms_pipeline.mirror.postgres_errors import sparing
 from rms_pipeline.mirror.queued_events import Claim, Claimed, Event, QueueState, StoredEvent
 from rms_pipeline.mirror.versions import lock_versions
 
 __all__ = ["Claim", "Claimed", "Event", "QueueState", "StoredEvent"]
 
-CHANNEL = "rms_webhook_events"
+_CHANNEL = "rms_webhook_events"
 LEASE = timedelta(seconds=60)
 ATTEMPTS = 8
 FAST_LANE_LOCK = "fast lane"
@@ -44,6 +45,11 @@ _DUE = (
     " AND (received_at <= clock_timestamp() - make_interval(secs => %(older)s)"
     " OR received_at > clock_timestamp() + interval '1 min')"
 )
+
+
+def channel(schema: str) -> str:
+    """Where PostgreSQL tells that an event was written to the queue of the mirror in `schema`."""
+    return _CHANNEL if schema == PUBLIC else f"{_CHANNEL}_{schema}"
 
 
 def store_event(connection: Connection, event: Event) -> tuple[int, bool]:

@@ -14,11 +14,10 @@ from alembic import command
 from alembic.config import Config
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from rms_pipeline.mirror.database import Database, DatabaseError, advisory_lock
+from rms_pipeline.mirror.database import PUBLIC, Database, DatabaseError, advisory_lock
 from rms_pipeline.mirror.descriptions import TABLES, describe, undescribed
 from rms_pipeline.mirror.history import has_full_sync
 from rms_pipeline.mirror.history_view import (
-    DAGSTER_SCHEMA,
     drop_history_view,
     has_history_view,
     is_history_view_current,
@@ -28,7 +27,7 @@ from rms_pipeline.mirror.mapping import is_mapping_current
 from rms_pipeline.mirror.redecode import adopt_mapping
 from rms_pipeline.mirror.session_probe import demand_sessions
 
-HEAD = "0016"
+HEAD = "0017"
 VERSION_TABLE = "rms_pipeline_alembic_version"
 
 
@@ -46,18 +45,26 @@ def current_version(connection: Connection) -> str | None:
 
 def ensure_dagster_schema(database: Database) -> None:
     """Makes the schema that Dagster's own tables live in. Raises DatabaseError without rights."""
+    _ensure_schema(database, database.dagster_schema)
+
+
+def _ensure_schema(database: Database, schema: str) -> None:
     with database.session() as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT to_regnamespace(%s) IS NOT NULL", (DAGSTER_SCHEMA,))
-        row = cursor.fetchone()
-        if row and row[0]:
+        cursor.execute(
+            "SELECT to_regnamespace(%(name)s) IS NOT NULL, quote_ident(%(name)s),"
+            " quote_ident(current_database()), quote_ident(current_user)",
+            {"name": schema},
+        )
+        is_there, name, database_name, user = cursor.fetchone() or (False, schema, "", "")
+        if is_there:
             return
         try:
-            cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {DAGSTER_SCHEMA}")
+            cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {name}")
         except psycopg2.errors.InsufficientPrivilege:
             raise DatabaseError(
-                "The user of POSTGRES_URL may not create the schema 'dagster'. As an administrator "
-                "of the database: GRANT CREATE ON DATABASE <database> TO <user>; "
-                "GRANT CREATE ON SCHEMA public TO <user>;"
+                f"The user of POSTGRES_URL may not create the schema {schema}. As an administrator "
+                f"of the database: CREATE SCHEMA {name} AUTHORIZATION {user}; "
+                f"or, for all schemas: GRANT CREATE ON DATABASE {database_name} TO {user};"
             ) from None
 
 
@@ -89,6 +96,9 @@ def bring_up_to_date(database: Database) -> None:
         version = current_version(connection)
         _refuse_newer(version)
     if version != HEAD:
+        # Whoever took `public` away meant it.
+        if database.schema != PUBLIC:
+            _ensure_schema(database, database.schema)
         upgrade_tables(database)
     with database.session() as connection:
         describe(connection)
@@ -165,10 +175,15 @@ def missing_tables(connection: Connection) -> list[str]:
 
 def _demand_whole(connection: Connection) -> None:
     if missing := missing_tables(connection):
+        with connection.cursor() as cursor:
+            # Whoever runs this may look into another schema.
+            cursor.execute("SELECT quote_ident(current_schema())")
+            schema = (cursor.fetchone() or (PUBLIC,))[0]
+        connection.commit()
         raise DatabaseError(
             f"Tables of the mirror are missing: {', '.join(missing)}. A restore left them out, or "
             "somebody dropped them. Restore them from a backup (see what the restore printed), or "
-            f"begin anew: DROP TABLE {VERSION_TABLE}; and run `rms-pipeline sync initial`."
+            f"begin anew: DROP TABLE {schema}.{VERSION_TABLE}; and run `rms-pipeline sync initial`."
         )
 
 
@@ -208,14 +223,14 @@ def upgrade_tables(database: Database, to: str = HEAD) -> None:
                 f"The user of POSTGRES_URL may not create tables in schema {database.schema} "
                 "(since PostgreSQL 15 that is a right of its own). As an administrator of the "
                 "database: "
-                f"GRANT USAGE, CREATE ON SCHEMA {database.schema} TO <user>;"
+                f"GRANT USAGE, CREATE ON SCHEMA {database.schema_in_sql} TO <user>;"
             ) from None
         if isinstance(cause, psycopg2.errors.InvalidSchemaName):
             raise DatabaseError(
                 f"The database has no schema {database.schema}, or the user of POSTGRES_URL may "
                 "not use it. As an administrator of the database: "
-                f"CREATE SCHEMA IF NOT EXISTS {database.schema}; "
-                f"GRANT USAGE, CREATE ON SCHEMA {database.schema} TO <user>;"
+                f"CREATE SCHEMA IF NOT EXISTS {database.schema_in_sql}; "
+                f"GRANT USAGE, CREATE ON SCHEMA {database.schema_in_sql} TO <user>;"
             ) from None
         raise
     finally:

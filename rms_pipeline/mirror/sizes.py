@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.mirror.database import dagster_schema_beside
+
 # All that migrations make, by what they are for.
 OUR_TABLES = (
     *("opportunities", "deleted_opportunities", "opportunity_versions", "opportunity_changes"),
@@ -30,12 +32,12 @@ def measure(connection: Connection) -> Sizes:
     """Raises psycopg2.Error when our tables are not there. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT CASE n.nspname WHEN 'public' THEN c.relname"
+            "SELECT CASE n.nspname WHEN current_schema() THEN c.relname"
             " ELSE n.nspname || '.' || c.relname END, pg_total_relation_size(c.oid) AS size"
             " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r'"
-            " AND (n.nspname = 'dagster' OR n.nspname = 'public' AND c.relname = ANY(%s))"
+            " AND (n.nspname = %s OR n.nspname = current_schema() AND c.relname = ANY(%s))"
             " ORDER BY size DESC, 1",
-            (list(OUR_TABLES),),
+            (dagster_schema_beside(connection), list(OUR_TABLES)),
         )
         tables = {name: int(size) for name, size in cursor.fetchall()}
         cursor.execute(

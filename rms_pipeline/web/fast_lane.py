@@ -20,7 +20,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
 from rms_pipeline.mirror.database import Database, DatabaseError, lock_key
-from rms_pipeline.mirror.queue import CHANNEL, FAST_LANE_LOCK
+from rms_pipeline.mirror.queue import FAST_LANE_LOCK, channel
 from rms_pipeline.sync.queued import WorkedOff, work_off
 from rms_pipeline.web.metrics import Metrics
 
@@ -82,8 +82,10 @@ class FastLane:
             ear.autocommit = True
             with ear.cursor() as cursor:
                 # Shared: there may be several receivers, and the sensor asks whether one lives.
-                cursor.execute("SELECT pg_advisory_lock_shared(%s)", (lock_key(FAST_LANE_LOCK),))
-                cursor.execute(f"LISTEN {CHANNEL}")
+                schema = self._database.schema
+                key = lock_key(FAST_LANE_LOCK, schema)
+                cursor.execute("SELECT pg_advisory_lock_shared(%s)", (key,))
+                cursor.execute(f"LISTEN {channel(schema)}")
             hands = _Hands(self._database)
             # The last to enter, so that no worker is at work when what it needs is closed.
             with hands, ThreadPoolExecutor(WORKERS, thread_name_prefix="refresh") as pool:
