@@ -26,7 +26,7 @@ DAGSTER_PORT, WEB_PORT, SANDBOX_PORT = 3000, 8400, 8401
 PROJECT_FILES = ("dagster.yaml", "workspace.yaml")
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
-_EXAMPLES = {
+EXAMPLES = {
     "CURRENT_RMS_SUBDOMAIN": "acme",
     "CURRENT_RMS_API_KEY": "the key from System Setup > Integrations > API in Current RMS",
     "CURRENT_RMS_BASE_URL": CURRENT_RMS_BASE_URL,
@@ -69,40 +69,128 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    subdomain: str | None = Field(None, validation_alias="CURRENT_RMS_SUBDOMAIN")
-    api_key: SecretStr | None = Field(None, validation_alias="CURRENT_RMS_API_KEY")
-    base_url: str | None = Field(None, validation_alias="CURRENT_RMS_BASE_URL")
+    subdomain: str | None = Field(
+        None,
+        validation_alias="CURRENT_RMS_SUBDOMAIN",
+        description=(
+            "The account: `acme` for acme.current-rms.com. Without it and the key, the "
+            "bundled sandbox is used."
+        ),
+    )
+    api_key: SecretStr | None = Field(
+        None,
+        validation_alias="CURRENT_RMS_API_KEY",
+        description="A key from System Setup > Integrations > API in Current RMS.",
+    )
+    base_url: str | None = Field(
+        None,
+        validation_alias="CURRENT_RMS_BASE_URL",
+        description="Another address of the API. Plain http only on this machine.",
+    )
     requests_per_minute: Annotated[int, Field(ge=0, le=100_000)] = Field(
-        120, validation_alias="CURRENT_RMS_REQUESTS_PER_MINUTE"
+        120,
+        validation_alias="CURRENT_RMS_REQUESTS_PER_MINUTE",
+        description=(
+            "The account's limit, shared with other integrations. A sync uses at most 90 % of "
+            "it. If Current RMS refuses calls, a lower limit is learned. 0 means no limit."
+        ),
     )
-    postgres_url: SecretStr | None = Field(None, validation_alias="POSTGRES_URL")
+    postgres_url: SecretStr | None = Field(
+        None,
+        validation_alias="POSTGRES_URL",
+        description=(
+            "PostgreSQL 14 or later. The user needs CREATE on the database. Without it, an "
+            "embedded PostgreSQL is used."
+        ),
+    )
     postgres_url_non_pooling: SecretStr | None = Field(
-        None, validation_alias="POSTGRES_URL_NON_POOLING"
+        None,
+        validation_alias="POSTGRES_URL_NON_POOLING",
+        description=(
+            "The same database, not through a transaction pooler. Without it, `POSTGRES_URL` "
+            "is used."
+        ),
     )
-    schema_name: str = Field("public", validation_alias="RMS_SCHEMA")
+    schema_name: str = Field(
+        "public",
+        validation_alias="RMS_SCHEMA",
+        description=(
+            "The schema of this program's tables, up to 40 of `a-z`, `0-9` and `_`. Beside `acme`, "
+            "Dagster's tables are in `dagster_acme`. So several accounts can share a database, "
+            "each in a schema of its own."
+        ),
+    )
     days_back: Annotated[int, Field(ge=0, le=36_500)] = Field(
-        30, validation_alias="RMS_SYNC_DAYS_BACK"
+        30,
+        validation_alias="RMS_SYNC_DAYS_BACK",
+        description="The window of a full sync: how many days back.",
     )
     days_ahead: Annotated[int, Field(ge=0, le=36_500)] = Field(
-        365, validation_alias="RMS_SYNC_DAYS_AHEAD"
+        365,
+        validation_alias="RMS_SYNC_DAYS_AHEAD",
+        description="The window of a full sync: how many days ahead.",
     )
     proof_every_minutes: Annotated[int, Field(ge=0, le=1_440)] = Field(
-        0, validation_alias="RMS_PROOF_EVERY_MINUTES"
+        0,
+        validation_alias="RMS_PROOF_EVERY_MINUTES",
+        description=(
+            "How often incremental syncs prove that the copy is complete, which costs three "
+            "more calls. 0 means each time. Set 60 if the account's limit is tight. Full "
+            "syncs always prove it."
+        ),
     )
     dagster_url: Annotated[str, NoDecode] = Field(
-        f"http://127.0.0.1:{DAGSTER_PORT}", validation_alias="RMS_DAGSTER_URL"
+        f"http://127.0.0.1:{DAGSTER_PORT}",
+        validation_alias="RMS_DAGSTER_URL",
+        description="Where the web service and people's browsers find Dagster.",
     )
-    api_token: SecretStr | None = Field(None, validation_alias="RMS_API_TOKEN")
-    webhook_token: SecretStr | None = Field(None, validation_alias="RMS_WEBHOOK_TOKEN")
+    api_token: SecretStr | None = Field(
+        None,
+        validation_alias="RMS_API_TOKEN",
+        description=(
+            "The token for all pages of the web service but the webhook: at least 16 letters "
+            "and digits. Generated when absent."
+        ),
+    )
+    webhook_token: SecretStr | None = Field(
+        None,
+        validation_alias="RMS_WEBHOOK_TOKEN",
+        description=(
+            "The secret in the webhooks' address: at least 16 letters and digits. Generated "
+            "when absent."
+        ),
+    )
     webhook_token_previous: SecretStr | None = Field(
-        None, validation_alias="RMS_WEBHOOK_TOKEN_PREVIOUS"
+        None,
+        validation_alias="RMS_WEBHOOK_TOKEN_PREVIOUS",
+        description="The old webhook token. It stays valid while you change `RMS_WEBHOOK_TOKEN`.",
     )
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), validation_alias="RMS_TRUSTED_PROXIES"
+        (),
+        validation_alias="RMS_TRUSTED_PROXIES",
+        description=(
+            "IP addresses or networks of proxies, with commas. Their `X-Forwarded-For` and "
+            "`X-Forwarded-Proto` are believed."
+        ),
     )
-    public_url: Annotated[str | None, NoDecode] = Field(None, validation_alias="RMS_PUBLIC_URL")
-    time_zone: str = Field("UTC", validation_alias="RMS_TIME_ZONE")
-    dagster_home: Path | None = Field(None, validation_alias="DAGSTER_HOME")
+    public_url: Annotated[str | None, NoDecode] = Field(
+        None,
+        validation_alias="RMS_PUBLIC_URL",
+        description="The address where people reach the web service, if that is a proxy.",
+    )
+    time_zone: str = Field(
+        "UTC",
+        validation_alias="RMS_TIME_ZONE",
+        description="The company's time zone. Pages, days, weeks and schedules follow it.",
+    )
+    dagster_home: Path | None = Field(
+        None,
+        validation_alias="DAGSTER_HOME",
+        description=(
+            "Where Dagster finds `dagster.yaml`, as an absolute path. The folder of the "
+            "project when absent."
+        ),
+    )
 
     @field_validator("subdomain")
     @classmethod
@@ -210,7 +298,7 @@ class Settings(BaseSettings):
             present = "CURRENT_RMS_API_KEY" if self.subdomain is None else "CURRENT_RMS_SUBDOMAIN"
             raise ValueError(
                 f"{absent} is missing while {present} is set. Set both to mirror an account, "
-                f"or neither to try the bundled sandbox. Example: {absent}={_EXAMPLES[absent]}"
+                f"or neither to try the bundled sandbox. Example: {absent}={EXAMPLES[absent]}"
             )
         return self
 
@@ -264,7 +352,7 @@ class Settings(BaseSettings):
             return
         raise SettingsError(
             f"DAGSTER_HOME {problem}, or leave the variable out to use the working folder. "
-            f"Example: DAGSTER_HOME={_EXAMPLES['DAGSTER_HOME']}"
+            f"Example: DAGSTER_HOME={EXAMPLES['DAGSTER_HOME']}"
         )
 
     @property
@@ -346,7 +434,7 @@ def _explain(error: Any) -> str:
     if not error["loc"]:
         return message
     name = str(error["loc"][0])
-    example = f" Example: {name}={_EXAMPLES[name]}" if name in _EXAMPLES else ""
+    example = f" Example: {name}={EXAMPLES[name]}" if name in EXAMPLES else ""
     if not message.startswith(("is ", "has ", "holds ", "would ")):
         message = f"is wrong: {message[0].lower()}{message[1:]}"
     return f"{name} {message.rstrip('.')}.{example}"

@@ -1,4 +1,4 @@
-"""The README and .env.example name what there is, and nothing that is not there."""
+"""README, CONTRIBUTING and .env.example name what there is, and nothing that is not there."""
 
 import re
 from collections.abc import Iterator
@@ -12,11 +12,13 @@ from rms_pipeline.settings import Settings
 
 PROJECT = Path(__file__).parent.parent
 README = (PROJECT / "README.md").read_text()
+CONTRIBUTING = (PROJECT / "CONTRIBUTING.md").read_text()
+SETTINGS = (PROJECT / "docs/reference/settings.md").read_text()
 VARIABLES = sorted(str(f.validation_alias) for f in Settings.model_fields.values())
 
 
-def section(title: str) -> str:
-    found = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", README, re.DOTALL | re.MULTILINE)
+def section(title: str, page: str = README) -> str:
+    found = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)
     assert found is not None, title
     return found[1]
 
@@ -40,9 +42,14 @@ def test_the_readme_lists_exactly_the_commands_that_there_are() -> None:
     assert commands_told_of() == set(commands(app))
 
 
-def test_the_readme_lists_exactly_the_variables_that_are_read() -> None:
-    cells = re.findall(r"^\| (`[A-Z_`, ]+`) \|", section("Mirror your account"), re.MULTILINE)
-    assert sorted(name for cell in cells for name in re.findall("[A-Z_]+", cell)) == VARIABLES
+def test_the_page_of_settings_lists_exactly_the_variables_that_are_read() -> None:
+    assert sorted(re.findall(r"^\| `([A-Z_]+)` \|", SETTINGS, re.MULTILINE)) == VARIABLES
+
+
+def test_every_variable_that_the_readme_names_is_read() -> None:
+    named = set(re.findall(r"^([A-Z_]+)=", README, re.MULTILINE))
+    assert named
+    assert named <= set(VARIABLES)
 
 
 def test_the_example_of_an_environment_names_each_variable_once() -> None:
@@ -72,27 +79,33 @@ def test_the_example_of_an_environment_is_one_that_is_read(
     assert read.model_fields_set == set(Settings.model_fields)
 
 
-def test_what_the_readme_gives_as_a_default_is_the_default() -> None:
-    told = dict(re.findall(r"^\| (`[A-Z_`, ]+`) \|.*\| (.*) \|$", README, re.MULTILINE))
+def test_what_the_page_of_settings_gives_as_a_default_is_the_default() -> None:
+    told = dict(re.findall(r"^\| `([A-Z_]+)` \|[^|]*\| (.*?) ?\|", SETTINGS, re.MULTILINE))
     fields = Settings.model_fields
-    window = f"{fields['days_back'].default}, {fields['days_ahead'].default}"
-    assert told["`RMS_SYNC_DAYS_BACK`, `RMS_SYNC_DAYS_AHEAD`"] == window
-    assert told["`RMS_DAGSTER_URL`"] == f"`{fields['dagster_url'].default}`"
-    limit = told["`CURRENT_RMS_REQUESTS_PER_MINUTE`"]
-    assert limit == str(fields["requests_per_minute"].default)
+    assert told["RMS_SYNC_DAYS_BACK"] == f"`{fields['days_back'].default}`"
+    assert told["RMS_SYNC_DAYS_AHEAD"] == f"`{fields['days_ahead'].default}`"
+    assert told["RMS_DAGSTER_URL"] == f"`{fields['dagster_url'].default}`"
+    limit = told["CURRENT_RMS_REQUESTS_PER_MINUTE"]
+    assert limit == f"`{fields['requests_per_minute'].default}`"
+    assert told["CURRENT_RMS_SUBDOMAIN"] == ""
 
 
-def test_every_path_that_the_readme_names_is_there() -> None:
-    architecture = section("Architecture")
-    paths = set(re.findall(r"`((?:rms_pipeline|rms_pipeline_tests)/[\w./]+)`", README))
-    paths |= set(re.findall(r"\]\(((?:docs|benchmarks)/[\w./-]+)\)", README))
-    paths |= set(re.findall(r"(?<![\w./])((?:docs|rms_pipeline_tests)/[\w/]+\.py)", README))
+def test_every_path_that_readme_and_contributing_name_is_there() -> None:
+    architecture = section("The house", CONTRIBUTING)
+    text = README + CONTRIBUTING
+    paths = set(re.findall(r"`((?:rms_pipeline|rms_pipeline_tests)/[\w./]+)`", text))
+    paths |= set(re.findall(r"\]\(((?:docs|benchmarks)/[\w./-]+|[A-Z]+\.md)\)", text))
+    paths |= set(re.findall(r"(?<![\w./])((?:docs|rms_pipeline_tests)/[\w/]+\.py)", text))
     assert len(re.findall(r"`rms_pipeline/[\w./]+`", architecture)) > 20
     assert [path for path in sorted(paths) if not (PROJECT / path).exists()] == []
 
 
-def test_every_folder_of_the_package_has_its_line_in_the_architecture() -> None:
-    architecture = section("Architecture")
+def test_every_folder_of_the_package_has_its_line_in_the_house() -> None:
+    architecture = section("The house", CONTRIBUTING)
     for folder in (PROJECT / "rms_pipeline").iterdir():
         if (folder / "__init__.py").exists():
             assert f"`rms_pipeline/{folder.name}/`" in architecture, folder.name
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) < 150

@@ -1,0 +1,271 @@
+"""Writes the pages of docs/reference anew from the code: `python docs/make_reference.py`.
+
+What a setting, command, column, route, metric, job or check means is said once, where it is
+declared; these pages only arrange it. A test fails when one of them is not what this would write.
+"""
+
+import contextlib
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psycopg2
+import typer
+from psycopg2.extensions import connection as Connection  # noqa: N812
+from pydantic import SecretStr
+
+from rms_pipeline import settings
+from rms_pipeline.cli import app
+from rms_pipeline.definitions import build_defs
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.settings import Settings, load_settings
+from rms_pipeline.web.access import Access
+from rms_pipeline.web.app import create_app
+from rms_pipeline.web.launching import Launcher
+from rms_pipeline.web.metrics import Metrics
+
+HERE = Path(__file__).parent / "reference"
+
+
+def pages(connection: Connection) -> dict[str, str]:
+    """The text of each page by its file name. `connection` is to a migrated database."""
+    made = {
+        "settings.md": settings_page(),
+        "command.md": command_page(),
+        "tables.md": tables_page(connection),
+        "http.md": http_page(),
+        "metrics.md": metrics_page(),
+        "dagster.md": dagster_page(),
+    }
+    note = "<!-- Made by docs/make_reference.py. Change the code's own words instead. -->\n\n"
+    return {name: note + text.rstrip() + "\n" for name, text in made.items()}
+
+
+def settings_page() -> str:
+    rows = []
+    for field in Settings.model_fields.values():
+        name = str(field.validation_alias)
+        default = "" if field.default in (None, ()) else f"`{field.default}`"
+        rows.append([f"`{name}`", field.description or "", default, example(name)])
+    return (
+        "# Settings\n\n"
+        "Environment variables. A file `.env` in the working folder is read, too; the environment "
+        "wins. All are optional: without an account the bundled sandbox is used, without "
+        "`POSTGRES_URL` an embedded PostgreSQL. A value that is wrong is refused with its name, "
+        "the reason and an example, and exit code 2.\n\n"
+        + table(["variable", "meaning", "default", "example"], rows)
+    )
+
+
+def example(name: str) -> str:
+    text = settings.EXAMPLES[name]
+    return text if "`" in text or " " in text else f"`{text}`"
+
+
+def command_page() -> str:
+    parts = [
+        "# Command\n",
+        "Exit codes: 0 success, 1 failure with the reason on stderr, 2 usage or configuration.\n",
+    ]
+    for path, command in commands(typer.main.get_command(app), "rms-pipeline"):
+        shown = [p for p in command.params if not getattr(p, "hidden", False)]
+        arguments = " ".join(argument(p) for p in shown if p.param_type_name == "argument")
+        parts.append(f"## `{path}`\n\n```\n{path} {arguments}".rstrip() + "\n```\n")
+        parts.append(paragraphs(command.help or ""))
+        options = [p for p in shown if p.param_type_name == "option" and p.name != "help"]
+        if options:
+            rows = [
+                [
+                    ", ".join(f"`{o}`" for o in (*option.opts, *option.secondary_opts)),
+                    paragraphs(option.help or "").strip(),
+                    default_of(option),
+                ]
+                for option in options
+            ]
+            parts.append(table(["option", "meaning", "default"], rows))
+    return "\n".join(parts)
+
+
+def commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Each command with its path. Typer brings a click of its own, whose classes have no names."""
+    if hasattr(command, "commands"):
+        for name, sub in command.commands.items():
+            yield from commands(sub, f"{path} {name}")
+    else:
+        yield path, command
+
+
+def argument(parameter: Any) -> str:
+    name = f"{parameter.name.upper()}{'...' if parameter.nargs == -1 else ''}"
+    return name if parameter.required else f"[{name}]"
+
+
+def default_of(option: Any) -> str:
+    return "" if option.is_flag or option.default in (None, ()) else f"`{option.default}`"
+
+
+def tables_page(connection: Connection) -> str:
+    parts = [
+        "# Tables and columns\n",
+        "Everything lies in the schema `RMS_SCHEMA`. The same words are comments in the database: "
+        "`\\dt+` and `\\d+ opportunities` in psql show them. Tables that are *of rms_pipeline "
+        "itself* may change with any version; all others keep their columns.\n",
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT c.relname, c.relkind = 'v', obj_description(c.oid, 'pg_class') FROM pg_class c"
+            " WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema()))"
+            " AND c.relkind IN ('r', 'v', 'p') AND c.relname NOT LIKE '%alembic%'"
+            " ORDER BY obj_description(c.oid, 'pg_class') LIKE 'Of rms_pipeline itself%', 1"
+        )
+        for name, is_view, says in cursor.fetchall():
+            cursor.execute(
+                "SELECT attname, format_type(atttypid, atttypmod), attnotnull,"
+                " col_description(attrelid, attnum) FROM pg_attribute"
+                " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped"
+                " ORDER BY attnum",
+                (name,),
+            )
+            columns = [
+                [f"`{column}`", kind, "" if required or is_view else "may be empty", text or ""]
+                for column, kind, required, text in cursor.fetchall()
+            ]
+            parts.append(f"## `{name}`\n\n{'A view. ' if is_view else ''}{says or ''}\n")
+            parts.append(table(["column", "type", "", "meaning"], columns))
+    return "\n".join(parts)
+
+
+def http_page() -> str:
+    nowhere = Database(SecretStr("postgresql:///nowhere"), SecretStr("postgresql:///nowhere"))
+    web = create_app(
+        nowhere,
+        current=load_settings(_env_file=None),
+        webhook_tokens=[SecretStr("t" * 16)],
+        access=Access(SecretStr("t" * 16)),
+        metrics=Metrics(),
+        launcher=Launcher(nowhere, "http://127.0.0.1:1"),
+    )
+    described = web.openapi()
+    parts = [
+        "# HTTP\n",
+        "Of the web service, port 8400. Everything but the webhook and `/healthz` takes "
+        "`Authorization: Bearer <RMS_API_TOKEN>`, or the session of a browser that signed in. "
+        'Every refusal is `{"success": false, "error": "what happened and what to do"}`. '
+        "`/openapi.json` describes all of it for programs.\n",
+    ]
+    for path, operations in described["paths"].items():
+        for method, operation in operations.items():
+            parts.append(f"## `{method.upper()} {path}`\n")
+            summary = operation.get("summary", "").rstrip(".")
+            parts.append(f"{summary}.\n" if summary else "")
+            parts.append(paragraphs(operation.get("description", "")))
+            given = [
+                [f"`{p['name']}`", p["in"], p.get("description", ""), default_in(p["schema"])]
+                for p in operation.get("parameters", [])
+            ]
+            if given:
+                parts.append(table(["parameter", "in", "meaning", "default"], given))
+            answers = [
+                [status, answer["description"]]
+                for status, answer in sorted(operation["responses"].items())
+            ]
+            parts.append(table(["status", "meaning"], answers))
+    return "\n".join(parts)
+
+
+def default_in(schema: dict[str, object]) -> str:
+    return f"`{schema['default']}`" if "default" in schema else ""
+
+
+def metrics_page() -> str:
+    rows = [
+        [f"`{name_of(metric.name, metric.type)}`", metric.type, metric.documentation]
+        for metric in Metrics().registry.collect()
+    ]
+    return (
+        "# Metrics\n\n"
+        "`GET /metrics` of the web service, in the format of Prometheus. What was never measured "
+        "is `NaN`, not 0.\n\n" + table(["metric", "kind", "meaning"], rows)
+    )
+
+
+def name_of(name: str, kind: str) -> str:
+    return f"{name}_total" if kind == "counter" else name
+
+
+def dagster_page() -> str:
+    defs = build_defs()
+    parts = ["# Assets, checks, jobs, schedules, sensors\n", "## Assets\n"]
+    graph = defs.resolve_asset_graph()
+    rows = []
+    for key in sorted(graph.get_all_asset_keys()):
+        node = graph.get(key)
+        upstream = ", ".join(f"`{k.to_user_string()}`" for k in sorted(node.parent_keys))
+        rows.append([f"`{key.to_user_string()}`", upstream, plain(node.description)])
+    parts.append(table(["asset", "made from", "meaning"], rows))
+    parts.append("## Asset checks\n")
+    rows = []
+    for check in sorted(graph.asset_check_keys, key=lambda k: (k.asset_key, k.name)):
+        spec = graph.get_check_spec(check)
+        asset = f"`{check.asset_key.to_user_string()}`"
+        rows.append([f"`{check.name}`", asset, plain(spec.description)])
+    parts.append(table(["check", "of", "what holds when it passes"], rows))
+    parts.append("## Jobs\n")
+    jobs = [j for j in defs.resolve_all_job_defs() if not j.name.startswith("__")]
+    rows = [[f"`{j.name}`", plain(j.description)] for j in sorted(jobs, key=lambda j: j.name)]
+    parts.append(table(["job", "what it does"], rows))
+    parts.append("## Schedules\n")
+    rows = [
+        [f"`{s.name}`", f"`{s.cron_schedule}`", on(s.default_status.value), plain(s.description)]
+        for s in defs.schedules or ()
+        if isinstance(s, dg.ScheduleDefinition)
+    ]
+    parts.append(table(["schedule", "when", "at first", "what"], rows))
+    parts.append("## Sensors\n")
+    rows = [
+        [f"`{s.name}`", on(s.default_status.value), plain(s.description)]
+        for s in defs.sensors or ()
+        if isinstance(s, dg.SensorDefinition)
+    ]
+    parts.append(table(["sensor", "at first", "what"], rows))
+    return "\n".join(parts)
+
+
+def on(status: str) -> str:
+    return "on" if status == "RUNNING" else "off"
+
+
+def plain(text: str | None) -> str:
+    return " ".join((text or "").split())
+
+
+def paragraphs(text: str) -> str:
+    """Help as the command shows it, without the marks of the terminal's bold."""
+    return re.sub(r"\[/?bold\]", "", inspect.cleandoc(text)) + "\n" if text else ""
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(plain(c).replace("|", "\\|") for c in cells) + " |"
+
+    return "\n".join([line(titles), "|" + "---|" * len(titles), *map(line, rows)]) + "\n"
+
+
+def main() -> None:
+    from rms_pipeline_tests.conftest import with_all_tables
+    from rms_pipeline_tests.servers import embedded_postgresql, new_database
+
+    with (
+        embedded_postgresql() as server,
+        new_database(server, with_all_tables(server)) as url,
+        contextlib.closing(psycopg2.connect(url)) as connection,
+    ):
+        for name, text in pages(connection).items():
+            (HERE / name).write_text(text)
+
+
+if __name__ == "__main__":
+    main()
