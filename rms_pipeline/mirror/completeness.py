@@ -88,10 +88,14 @@ def refused_ids(connection: Connection) -> set[int]:
 
 
 def some_other_row(connection: Connection, ids: Collection[int]) -> list[int]:
-    """The id of a row that is none of `ids`, if there is one: of the oldest. Commits."""
+    """The id of a row that is none of `ids`, if there is one: of the oldest. Commits.
+
+    Read from where nobody but us locks: a refresh must not wait for whoever has the rows.
+    """
     found = _ids(
         connection,
-        "SELECT id FROM opportunities WHERE id <> ALL(%s) ORDER BY id LIMIT 1",
+        "SELECT id FROM opportunity_versions WHERE NOT deleted AND id <> ALL(%s)"
+        " ORDER BY id LIMIT 1",
         list(ids),
     )
     return sorted(found)
