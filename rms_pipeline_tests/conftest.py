@@ -5,9 +5,12 @@ of one with our tables), `ready_url` (a copy of one with Dagster's too, and the 
 """
 
 import contextlib
+import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -15,7 +18,6 @@ from pydantic import SecretStr
 from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
 from rms_pipeline.current_rms.pacing import ProcessBudget
 from rms_pipeline.current_rms.window import Window
-from rms_pipeline.defs.instance_storage import MirrorPostgresStorage
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.schema import migrate
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN
@@ -70,9 +72,21 @@ def long(request: pytest.FixtureRequest) -> bool:
 def pytest_configure() -> None:
     if reason := why_not_here():
         raise pytest.UsageError(reason)
+    # A machine may be set up to keep no compiled code: then each process that is started here would
+    # compile all of ours, and each worker rewrite all tests, for half of the time that it takes.
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # A script's background jobs and all their children ignore it, with which Dagster ends its own.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m quick`, nothing of what that leaves out is imported."""
+    if config.option.markexpr != "quick" or collection_path.parent != Path(__file__).parent:
+        return None
+    is_other = collection_path.name.startswith("test_") or collection_path.is_dir()
+    return True if is_other and collection_path.name not in CORE else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -177,6 +191,9 @@ def emptied(migrated: Database) -> Database:
 @contextlib.contextmanager
 def dagsters_tables(database: Database) -> Iterator[None]:
     """Dagster's tables in the database, and the view over them."""
+    # Dagster takes long to import, and most tests of the core do without.
+    from rms_pipeline.defs.instance_storage import MirrorPostgresStorage
+
     with pytest.MonkeyPatch.context() as changes:
         changes.setenv("POSTGRES_URL", database.url.get_secret_value())
         changes.setenv("POSTGRES_URL_NON_POOLING", database.url.get_secret_value())

@@ -8,7 +8,6 @@ changed the code says here what the same fault is now.
 """
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
@@ -392,11 +391,18 @@ def survives(mutant: Mutant, folder: Path) -> bool:
     """Whether the tests named for the mutant pass with it. `folder` is a copy, and is put back."""
     path = place_of(mutant, folder)
     whole = path.read_text()
-    path.write_text(whole.replace(mutant.old, mutant.new))
+    _write(path, whole.replace(mutant.old, mutant.new))
     try:
         return passes(mutant.tests, folder)
     finally:
-        path.write_text(whole)
+        _write(path, whole)
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a module. What was compiled of it before may look as new, and as long, as this."""
+    path.write_text(text)
+    for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
+        compiled.unlink()
 
 
 def passes(tests: Sequence[str], folder: Path) -> bool:
@@ -409,7 +415,6 @@ def passes(tests: Sequence[str], folder: Path) -> bool:
         cwd=folder,
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )
     if done.returncode not in (0, 1) or not there:
         raise RuntimeError(f"{named} cannot be run:\n{done.stdout[-3_000:]}{done.stderr[-2_000:]}")
