@@ -161,14 +161,16 @@ def _start(
 def _open_instance(database: Database) -> bool:
     """Makes Dagster's tables, ends the runs of a crash, and tells whether the instance is ours.
 
-    While the web service starts: the import of Dagster alone takes as long as that.
+    While the web service starts: the import of Dagster alone takes as long as that. Raises
+    StoredElsewhere where no sync could be shown.
     """
     from dagster import DagsterInstance
 
-    from rms_pipeline.defs.instance_storage import keeps_history_here
+    from rms_pipeline.defs.instance_storage import demand_history_here, keeps_history_here
     from rms_pipeline.defs.run_lock import fail_dead_runs
 
     with DagsterInstance.get() as instance:
+        demand_history_here(instance)
         fail_dead_runs(database, instance)
         return keeps_history_here(instance.get_ref())
 

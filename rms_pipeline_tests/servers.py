@@ -52,6 +52,31 @@ def installed_postgresql(programs: Path = POSTGRESQL_15) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def replica_of(server_url: str, programs: Path = POSTGRESQL_15) -> Iterator[str]:
+    """A streaming replica of an `installed_postgresql`, which follows it; its URL."""
+    folder = Path(tempfile.mkdtemp(prefix="rms-test-replica-"))
+    primary = server_url.rpartition("host=")[2]
+    user: str | None = None
+    if os.geteuid() == 0:
+        shutil.chown(folder, "postgres")
+        user = "postgres"
+
+    def run(*command: str) -> None:
+        subprocess.run(command, check=True, user=user, stdout=subprocess.DEVNULL, cwd="/")
+
+    data = str(folder / "data")
+    copies = ("-h", primary, "-U", "postgres", "-D", data, "-X", "stream", "-c", "fast", "-R")
+    run(f"{programs}/pg_basebackup", *copies)
+    options = f"-c listen_addresses= -k {folder}"
+    run(f"{programs}/pg_ctl", "-w", "-D", data, "-o", options, "-l", f"{data}.log", "start")
+    try:
+        yield f"postgresql://postgres@/postgres?host={folder}"
+    finally:
+        run(f"{programs}/pg_ctl", "-w", "-D", data, "-m", "immediate", "stop")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def be_careless(server_url: str) -> None:
     """Makes the server forget about crashes: nothing that a test looks at depends on the disk."""
     with _administrator(server_url) as run:

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import psycopg2
 import pytest
+from dagster._core.instance.ref import InstanceRef
 from psycopg2 import sql
 
 from rms_pipeline.console import prepare
+from rms_pipeline.defs.instance_storage import keeps_history_here
 from rms_pipeline.doctor import examine
 from rms_pipeline.mirror.database import DatabaseError
 from rms_pipeline.mirror.ownership import claim_mirror
@@ -269,6 +271,34 @@ def test_an_instance_that_keeps_its_history_elsewhere_is_a_problem_and_no_sync_s
     found = {f["check"]: (f["level"], f["advice"]) for f in answer["findings"]}
     assert found["history"][0] == "problem"
     assert "storage:" in found["history"][1]
+    ports = [f"--{name}={free_port()}" for name in ("dagster-port", "port", "sandbox-port")]
+    sandbox.requests.clear()
+    done = command("up", *ports, environment=environment)
+    assert done.returncode == 1
+    assert "does not keep its history" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert not sandbox.requests
+
+
+@pytest.mark.parametrize(
+    ("storage", "is_ours"),
+    [
+        ("", False),
+        ("storage:\n  sqlite:\n    base_dir: history\n", False),
+        ("storage:\n  postgres:\n    postgres_url: postgresql://u@127.0.0.1:1/dagster\n", False),
+        (
+            "storage:\n  custom:\n    module: dagster_postgres\n    class: DagsterPostgresStorage\n"
+            "    config:\n      postgres_url: postgresql://u@127.0.0.1:1/dagster\n",
+            False,
+        ),
+        ((PROJECT / "dagster.yaml").read_text(), True),
+    ],
+)
+def test_an_instance_is_told_to_be_ours_by_its_storage_without_being_opened(
+    tmp_path: Path, storage: str, is_ours: bool
+) -> None:
+    (tmp_path / "dagster.yaml").write_text(storage or "telemetry:\n  enabled: false\n")
+    assert keeps_history_here(InstanceRef.from_dir(str(tmp_path))) is is_ours
 
 
 @contextmanager

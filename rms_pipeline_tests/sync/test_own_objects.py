@@ -24,6 +24,14 @@ CREATE FUNCTION people_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 CREATE TRIGGER people_refuse BEFORE INSERT OR UPDATE ON opportunities
   FOR EACH ROW EXECUTE FUNCTION people_refuse()"""
 
+# Fires when the transaction commits, after all that it wrote.
+AT_COMMIT = """
+CREATE FUNCTION people_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  IF coalesce(new.id, old.id) = {id} THEN {refusal}; END IF; RETURN NULL; END $$;
+CREATE CONSTRAINT TRIGGER people_refuse AFTER {events} ON opportunities
+  DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION people_refuse()"""
+LATE = "RAISE EXCEPTION 'not at the end of the day'"
+
 
 @pytest.mark.parametrize(
     "statement",
@@ -99,6 +107,17 @@ def test_what_is_only_added_costs_nothing(mirror_of: MirrorOf, statement: str) -
             " KEY (id) REFERENCES allowed DEFERRABLE INITIALLY DEFERRED",
             "violates foreign key constraint",
         ),
+        (
+            "ALTER TABLE opportunities ADD COLUMN one bigint GENERATED ALWAYS AS (CASE WHEN id IN"
+            " ({id}, {other}) THEN 1 ELSE -id END) STORED;"
+            " ALTER TABLE opportunities ADD UNIQUE (one) DEFERRABLE INITIALLY DEFERRED",
+            "duplicate key value",
+        ),
+        (AT_COMMIT.format(id="{id}", refusal=LATE, events="INSERT"), "at the end of the day"),
+        (
+            AT_COMMIT.format(id="{id}", refusal="PERFORM no_such_function()", events="INSERT"),
+            "no_such_function",
+        ),
     ],
 )
 def test_a_row_that_the_database_refuses_costs_only_itself_and_is_named(
@@ -118,14 +137,21 @@ def test_a_row_that_the_database_refuses_costs_only_itself_and_is_named(
     assert all(told in problem for _, problem in faults)
 
 
-@pytest.mark.parametrize("refusal", ["RAISE EXCEPTION 'locked by the office'", "RETURN NULL"])
+@pytest.mark.parametrize(
+    ("when", "refusal"),
+    [
+        (REFUSE, "RAISE EXCEPTION 'locked by the office'"),
+        (REFUSE, "RETURN NULL"),
+        (AT_COMMIT, LATE),
+    ],
+)
 def test_an_edit_that_a_trigger_refuses_is_named_and_tried_again(
-    mirror_of: MirrorOf, refusal: str
+    mirror_of: MirrorOf, when: str, refusal: str
 ) -> None:
     mirror = mirror_of(Store(20))
     mirror.full_sync()
     first, second, third = mirror.store.ids()[:3]
-    query(mirror.database, REFUSE.format(id=second, refusal=refusal))
+    query(mirror.database, when.format(id=second, refusal=refusal, events="UPDATE"))
     for id_ in (first, second, third):
         mirror.store.edit(id_, {"subject": f"Edited {id_}"})
     _, merged = mirror.incremental_sync()
@@ -163,6 +189,7 @@ def test_an_edit_that_a_trigger_refuses_is_named_and_tried_again(
             " BEFORE DELETE ON opportunities FOR EACH ROW EXECUTE FUNCTION keep()",
             "a trigger that was added to the table keeps it",
         ),
+        (AT_COMMIT.format(id="{id}", refusal=LATE, events="DELETE"), "at the end of the day"),
     ],
 )
 def test_a_deletion_that_the_database_refuses_is_held_back_alone_and_said(
@@ -207,17 +234,24 @@ TOLD_BY_WEBHOOK = """
 CREATE FUNCTION people_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
   IF new.id = {id} AND new.last_webhook_at IS DISTINCT FROM old.last_webhook_at THEN
     RAISE EXCEPTION 'not by webhook'; END IF; RETURN new; END $$;
-CREATE TRIGGER people_refuse BEFORE UPDATE ON opportunities
+CREATE {trigger} UPDATE ON opportunities {when}
   FOR EACH ROW EXECUTE FUNCTION people_refuse()"""
 
 
+@pytest.mark.parametrize(
+    ("trigger", "when"),
+    [
+        ("TRIGGER people_refuse BEFORE", ""),
+        ("CONSTRAINT TRIGGER people_refuse AFTER", "DEFERRABLE INITIALLY DEFERRED"),
+    ],
+)
 def test_a_row_that_takes_no_mark_of_its_webhook_costs_no_other_its_own(
-    mirror_of: MirrorOf,
+    mirror_of: MirrorOf, trigger: str, when: str
 ) -> None:
     mirror = mirror_of(Store(20))
     mirror.full_sync()
     ids = mirror.store.ids()[:4]
-    query(mirror.database, TOLD_BY_WEBHOOK.format(id=ids[1]))
+    query(mirror.database, TOLD_BY_WEBHOOK.format(id=ids[1], trigger=trigger, when=when))
     for id_ in ids:
         mirror.store.edit(id_, {"subject": f"Edited {id_}"})
     tell(mirror, *ids)
@@ -254,12 +288,16 @@ def test_a_page_that_the_table_does_not_take_ends_the_sync_before_anything_is_mi
         mirror.incremental_sync()
 
 
-def test_rows_are_made_again_around_one_that_a_trigger_refuses(mirror_of: MirrorOf) -> None:
+@pytest.mark.parametrize("when", [REFUSE, AT_COMMIT])
+def test_rows_are_made_again_around_one_that_a_trigger_refuses(
+    mirror_of: MirrorOf, when: str
+) -> None:
     mirror = mirror_of(Store(20))
     mirror.full_sync()
     refused = mirror.store.ids()[4]
     query(mirror.database, "UPDATE opportunities SET name = 'damaged'")
-    query(mirror.database, REFUSE.format(id=refused, refusal="RAISE EXCEPTION 'locked'"))
+    late = when.format(id=refused, refusal="RAISE EXCEPTION 'locked'", events="UPDATE")
+    query(mirror.database, late)
     done = redecode(mirror.database, "run")
     assert (done.rows, done.failed) == (len(mirror.rows()), 1)
     assert set(mirror.differences()) == {refused}
