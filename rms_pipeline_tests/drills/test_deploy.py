@@ -1,0 +1,177 @@
+"""The processes of deploy/compose.yaml, each with its own command and environment, without Docker.
+
+What only containers show (the image, its network, read-only file systems, the proxy) was not run.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import yaml
+
+from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN, SandboxServer, Store
+from rms_pipeline.settings import child_environment
+from rms_pipeline_tests.conftest import new_database
+from rms_pipeline_tests.processes import PROJECT, SECRET_KEY, free_port, query, wait_until
+
+DEPLOY = PROJECT / "deploy"
+TOKEN = "a-token-of-this-deployment"
+BIN = Path(sys.executable).parent
+
+
+def filled(text: str, values: dict[str, str]) -> str:
+    """As compose does it: ${NAME:?what to do} and ${NAME:-default}."""
+
+    def value(found: re.Match[str]) -> str:
+        return values.get(found[1]) or ((found[3] or "") if found[2] == ":-" else values[found[1]])
+
+    return re.sub(r"\$\{(\w+)(?:(:[-?])([^}]*))?\}", value, text)
+
+
+class Deployment:
+    """What compose.yaml says, with this machine's names and ports in place of containers'."""
+
+    def __init__(self, url: str, sandbox: SandboxServer, home: Path) -> None:
+        self.home, self.url = home, url
+        self.code, self.dagster, self.web = free_port(), free_port(), (free_port(), free_port())
+        self.compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+        names = re.findall(r"^([A-Z_]+)=", (DEPLOY / "example.env").read_text(), re.MULTILINE)
+        self.values = dict.fromkeys(names, "x") | {
+            "CURRENT_RMS_SUBDOMAIN": SANDBOX_SUBDOMAIN,
+            "CURRENT_RMS_API_KEY": SECRET_KEY,
+            "RMS_API_TOKEN": TOKEN,
+            "RMS_WEBHOOK_TOKEN": "w" * 20,
+            "RMS_HOST": "rms.example.com",
+            "DAGSTER_HOST": "dagster.example.com",
+            "RMS_TIME_ZONE": "Europe/London",
+            # Not for this drill to wait for.
+            "CURRENT_RMS_REQUESTS_PER_MINUTE": "0",
+        }
+        workspace = (DEPLOY / "workspace.yaml").read_text()
+        assert "host: code-location" in workspace
+        workspace = workspace.replace("code-location", "127.0.0.1").replace("4000", str(self.code))
+        (home / "workspace.yaml").write_text(workspace)
+        (home / "dagster.yaml").write_text((PROJECT / "dagster.yaml").read_text())
+        self.sandbox = sandbox
+
+    def environment(self, service: str) -> dict[str, str]:
+        said = {
+            name: filled(str(value), self.values)
+            for name, value in self.compose["services"][service]["environment"].items()
+        }
+        assert said["RMS_DAGSTER_URL"] == "https://dagster.example.com"
+        return child_environment(
+            **said
+            | {
+                "POSTGRES_URL": self.url,
+                "POSTGRES_URL_NON_POOLING": self.url,
+                "CURRENT_RMS_BASE_URL": self.sandbox.url,
+                "RMS_DAGSTER_URL": f"http://127.0.0.1:{self.dagster}",
+                "DAGSTER_HOME": str(self.home),
+            }
+        )
+
+    def command(self, service: str, *more: str) -> list[str]:
+        said = self.compose["services"][service]
+        words = [*said.get("entrypoint", ["rms-pipeline"]), *said.get("command", []), *more]
+        words = [filled(word, self.values).replace("0.0.0.0", "127.0.0.1") for word in words]
+        ports = {"4000": str(self.code), "--port=3000": f"--port={self.dagster}"}
+        words = [ports.get(word, word) for word in words]
+        return [str(BIN / words[0]), *words[1:]]
+
+    def health_check(self, service: str) -> list[str]:
+        said = self.compose["services"][service]["healthcheck"]["test"][1:]
+        return [str(BIN / said[0]), *(str(self.code) if w == "4000" else w for w in said[1:])]
+
+
+@pytest.fixture
+def sandbox() -> Iterator[SandboxServer]:
+    with SandboxServer(Store(300), api_key=SECRET_KEY) as server:
+        yield server
+
+
+def post(port: int, path: str) -> dict[str, Any]:
+    answer = requests.post(
+        f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=120
+    )
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=5).status_code < 500
+    except requests.ConnectionError:
+        return False
+
+
+@pytest.mark.timeout(400)
+def test_the_services_of_the_compose_file_sync_together_and_stop_in_time(
+    embedded_url: str, sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    with new_database(embedded_url) as url, ExitStack() as ends:
+        deployment = Deployment(url, sandbox, tmp_path)
+
+        def start(service: str, *more: str) -> "subprocess.Popen[bytes]":
+            log = ends.enter_context((tmp_path / f"{service}.log").open("wb"))
+            process = subprocess.Popen(
+                deployment.command(service, *more),
+                env=deployment.environment(service),
+                cwd=tmp_path,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+            ends.callback(end, process)
+            return process
+
+        assert start("migrate").wait(120) == 0
+        start("code-location")
+        check = deployment.health_check("code-location")
+
+        def healthy() -> bool:
+            done = subprocess.run(check, capture_output=True, timeout=30)
+            return done.returncode == 0
+
+        wait_until(healthy, timeout=120)
+        webs = [
+            start(service, "--port", str(port))
+            for service, port in zip(("web-a", "web-b"), deployment.web, strict=True)
+        ]
+        daemon, dagster = start("daemon"), start("dagster")
+        for port in deployment.web:
+            wait_until(partial(answers, f"http://127.0.0.1:{port}/healthz"), timeout=60)
+        wait_until(
+            lambda: answers(f"http://127.0.0.1:{deployment.dagster}/server_info"), timeout=60
+        )
+
+        full = post(deployment.web[0], "/api/sync/initial")
+        mirrored = query({"POSTGRES_URL": url}, "SELECT count(*) FROM opportunities")
+        assert full["success"] is True
+        assert mirrored == [(full["recordsSynced"],)]
+        assert post(deployment.web[1], "/api/sync/incremental")["success"] is True
+        certified = "SELECT metadata ->> 'certificate' FROM sync_metadata ORDER BY started_at DESC"
+        assert "complete" in str(query({"POSTGRES_URL": url}, certified)[0][0])
+
+        ending = [*webs, daemon, dagster]
+        for process in ending:
+            process.terminate()
+        for process in ending:
+            process.wait(60)
