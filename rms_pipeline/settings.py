@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
@@ -24,6 +24,7 @@ from rms_pipeline.postgres_urls import normalise_postgres_url
 CURRENT_RMS_BASE_URL = "https://api.current-rms.com/api/v1"
 DAGSTER_PORT, WEB_PORT, SANDBOX_PORT = 3000, 8400, 8401
 PROJECT_FILES = ("dagster.yaml", "workspace.yaml")
+LogFormat = Literal["text", "json"]
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 EXAMPLES = {
@@ -40,6 +41,7 @@ EXAMPLES = {
     "RMS_PROOF_EVERY_MINUTES": "60",
     "RMS_TIME_ZONE": "Europe/London",
     "RMS_SCHEMA": "public",
+    "RMS_LOG_FORMAT": "json",
     "RMS_API_TOKEN": "what `openssl rand -hex 24` prints",
     "RMS_WEBHOOK_TOKEN": "what `openssl rand -hex 24` prints",
     "RMS_WEBHOOK_TOKEN_PREVIOUS": "the value that RMS_WEBHOOK_TOKEN had before",
@@ -182,6 +184,14 @@ class Settings(BaseSettings):
         "UTC",
         validation_alias="RMS_TIME_ZONE",
         description="The company's time zone. Pages, days, weeks and schedules follow it.",
+    )
+    log_format: LogFormat = Field(
+        "text",
+        validation_alias="RMS_LOG_FORMAT",
+        description=(
+            "How the web service and Dagster's guarded UI write their logs: `text` to stderr, or "
+            "`json` to stdout, an object a line."
+        ),
     )
     dagster_home: Path | None = Field(
         None,

@@ -1,7 +1,6 @@
 """`python -m rms_pipeline.dagster_ui`: Dagster's webserver in this process, guarded."""
 
 import argparse
-import logging
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -18,6 +17,7 @@ from dagster_webserver.version import __version__
 
 from rms_pipeline.console import prepare
 from rms_pipeline.dagster_ui.guard import Guard
+from rms_pipeline.log import start_logging
 from rms_pipeline.sessions import Sessions
 from rms_pipeline.settings import Settings
 from rms_pipeline.tokens import api_token
@@ -28,7 +28,7 @@ _POLL_MILLISECONDS = 2000
 
 def serve(current: Settings, *, host: str, port: int, sign_in: str) -> None:
     """Serves until SIGINT or SIGTERM. `sign_in` is the web service's address for people."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    start_logging(current.log_format)
     names = [urlsplit(address).hostname or "" for address in (current.dagster_url, sign_in)]
     with DagsterInstance.get() as instance:
         # As Dagster's own command does.

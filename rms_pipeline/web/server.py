@@ -14,6 +14,7 @@ from rms_pipeline.addresses import UNENCRYPTED, is_exposed, print_dashboard, url
 from rms_pipeline.console import out
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.errors import RmsPipelineError
+from rms_pipeline.log import start_logging
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.ownership import claim_mirror
 from rms_pipeline.mirror.schema import migrate
@@ -55,7 +56,7 @@ def serve(
     The last two tell that Dagster, and an initial sync, are being started beside it, for the
     dashboard to say so.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    start_logging(current.log_format)
     if is_exposed(host):
         logger.warning(UNENCRYPTED, host)
     database = open_database(current)
@@ -98,7 +99,8 @@ def serve(
             stopping=lambda: server.should_exit,
         )
         server = uvicorn.Server(server_config(app, host, port, current.trusted_proxies))
-        print_dashboard(current, url_of(host, port), token, out)
+        if current.log_format == "text":
+            print_dashboard(current, url_of(host, port), token, out)
         logger.info("Webhooks are received at http://%s:%d/api/webhook/<token>", host, port)
         try:
             server.run()
@@ -125,6 +127,8 @@ def server_config(
         port=port,
         # The address of a webhook holds its secret.
         access_log=False,
+        # What uvicorn has to say goes where everything else does.
+        log_config=None,
         log_level="warning",
         server_header=False,
         proxy_headers=bool(trusted_proxies),

@@ -255,9 +255,11 @@ def test_without_its_database_it_answers_503_and_when_to_come_again(serve: Serve
         cursor.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                        f" WHERE datname = '{name}'")  # fmt: skip
         down = web.post(delivery(2, 1))
+        ready = requests.get(f"{web.url}/healthz", timeout=30)
+        alive = requests.get(f"{web.url}/healthz?live=true", timeout=5)
         cursor.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
     admin.close()
-    assert down.status_code == 503
+    assert (down.status_code, ready.status_code, alive.status_code) == (503, 503, 200)
     assert int(down.headers["Retry-After"]) > 0
     assert "Deliver it again" in down.json()["error"]
     assert web.post(delivery(2, 1)).json()["message"] == "Stored."
