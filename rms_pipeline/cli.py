@@ -145,11 +145,16 @@ def migrate() -> None:
     from rms_pipeline.mirror.embedded import open_database
 
     database = open_database(current)
-    upgrade_storage(database)
+    is_ours = upgrade_storage(database)
     with database.session() as connection:
         # Whoever migrates by hand may have had the account changed.
         try_all_again(connection)
-    out.print(f"Up to date (schema {schema.HEAD}, Dagster's storage in schema dagster).")
+    where = f"Dagster's storage in schema {database.dagster_schema}"
+    if not is_ours:
+        where = (
+            f"the Dagster of {current.dagster_home} keeps its history elsewhere, and is left alone"
+        )
+    out.print(f"Up to date (schema {schema.HEAD}, {where}).", markup=False)
     with database.session() as connection:
         because = schema.full_sync_wanted(connection)
     if because:

@@ -13,15 +13,16 @@ from pathlib import Path
 
 import psycopg2
 import pytest
+from dagster import DagsterInstance
 from dagster._core.instance.ref import InstanceRef
 from psycopg2 import sql
 
 from rms_pipeline.console import prepare
-from rms_pipeline.defs.instance_storage import keeps_history_here
+from rms_pipeline.defs.instance_storage import keeps_history_here, upgrade_storage
 from rms_pipeline.doctor import examine
 from rms_pipeline.mirror.database import DatabaseError
 from rms_pipeline.mirror.ownership import claim_mirror
-from rms_pipeline.mirror.schema import migrate
+from rms_pipeline.mirror.schema import HEAD, current_version, migrate
 from rms_pipeline.project_files import ProjectFolderUnusable, lay_out
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
 from rms_pipeline.settings import PROJECT_FILES, SettingsError, load_settings, settings
@@ -271,6 +272,9 @@ def test_an_instance_that_keeps_its_history_elsewhere_is_a_problem_and_no_sync_s
     found = {f["check"]: (f["level"], f["advice"]) for f in answer["findings"]}
     assert found["history"][0] == "problem"
     assert "storage:" in found["history"][1]
+    done = command("migrate", environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert "keeps its history elsewhere, and is left alone" in " ".join(done.stdout.split())
     ports = [f"--{name}={free_port()}" for name in ("dagster-port", "port", "sandbox-port")]
     sandbox.requests.clear()
     done = command("up", *ports, environment=environment)
@@ -278,6 +282,17 @@ def test_an_instance_that_keeps_its_history_elsewhere_is_a_problem_and_no_sync_s
     assert "does not keep its history" in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert not sandbox.requests
+
+
+def test_the_storage_of_somebody_elses_dagster_is_not_migrated(
+    empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setattr(DagsterInstance, "upgrade", lambda *_: pytest.fail("it was upgraded"))
+    assert not upgrade_storage(database_at(empty_url))
+    with database_at(empty_url).session() as connection:
+        assert current_version(connection) == HEAD
 
 
 @pytest.mark.parametrize(

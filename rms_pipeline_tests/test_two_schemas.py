@@ -15,7 +15,7 @@ from rms_pipeline.mirror.budget import SharedBudget
 from rms_pipeline.mirror.database import Database, DatabaseError, advisory_lock, is_locked
 from rms_pipeline.mirror.obstacles import obstacles
 from rms_pipeline.mirror.queue import channel
-from rms_pipeline.mirror.schema import migrate
+from rms_pipeline.mirror.schema import demand_tables, migrate
 from rms_pipeline.mirror.sizes import OUR_TABLES, measure
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline_tests.conftest import dagsters_tables, new_database
@@ -200,6 +200,18 @@ def test_advice_about_one_mirror_does_not_reach_the_tables_of_the_other(
     finally:
         query(both[1], on)
     assert 'SET search_path = "order";' in found.advice
+
+
+def test_who_names_a_schema_without_a_mirror_is_told_where_there_are_some(
+    both: tuple[Database, Database],
+) -> None:
+    url = both[0].url
+    with (
+        Database(url, url, "acmee").session() as connection,
+        pytest.raises(DatabaseError, match=r"other schemas: acme, order\. .*RMS_SCHEMA"),
+    ):
+        demand_tables(connection)
+    assert ("acmee",) not in query(both[0], SCHEMAS)
 
 
 def test_a_schema_that_may_not_be_created_is_asked_for_in_one_sentence(empty_url: str) -> None:

@@ -95,18 +95,24 @@ def _url_for_dagster(database: Database) -> str:
     return url
 
 
-def upgrade_storage(database: Database) -> None:
+def upgrade_storage(database: Database) -> bool:
     """Brings Dagster's tables, and then ours, to this version; one process at a time.
 
-    Raises DatabaseError.
+    An instance that keeps its history elsewhere is somebody else's, and stays as it is; whether it
+    is ours. Raises DatabaseError.
     """
+    demand_sessions(database)
     with DagsterInstance.get() as instance, migrations_lock(database):
+        if not keeps_history_here(instance.get_ref()):
+            bring_up_to_date(database)
+            return False
         there, wanted = instance.run_storage.alembic_version() or (None, ())
         if there not in (wanted if isinstance(wanted, tuple) else (wanted,)):
             # A migration of Dagster's may not change a column that a view reads.
             take_down_history_view(database)
         instance.upgrade()
         bring_up_to_date(database)
+        return True
 
 
 def keeps_history_here(instance: InstanceRef) -> bool:

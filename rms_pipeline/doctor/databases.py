@@ -14,7 +14,13 @@ from rms_pipeline.mirror.history_view import FUNCTIONS, has_history_view
 from rms_pipeline.mirror.mapping import is_mapping_current
 from rms_pipeline.mirror.obstacles import obstacles
 from rms_pipeline.mirror.ownership import mirrored_account
-from rms_pipeline.mirror.schema import HEAD, VERSION_TABLE, current_version, missing_tables
+from rms_pipeline.mirror.schema import (
+    HEAD,
+    VERSION_TABLE,
+    current_version,
+    mirrors_elsewhere,
+    missing_tables,
+)
 from rms_pipeline.mirror.session_probe import probe_session
 from rms_pipeline.mirror.sizes import measure
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
@@ -136,6 +142,7 @@ def check_tables(exam: Examination) -> Iterator[Finding]:
         version = current_version(connection)
         view = has_history_view(connection)
         mapped = version == HEAD and is_mapping_current(connection)
+        elsewhere = mirrors_elsewhere(connection) if version is None else ""
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT t FROM unnest(%s::text[]) AS t WHERE to_regclass(t) IS NULL",
@@ -143,7 +150,7 @@ def check_tables(exam: Examination) -> Iterator[Finding]:
             )
             missing = [row[0] for row in cursor.fetchall()]
     if version is None:
-        found = "This database holds no mirror yet."
+        found = f"This database holds no mirror yet. {elsewhere}".rstrip()
         yield warning("tables", found, "Run `rms-pipeline up` or `rms-pipeline sync initial`.")
     elif version > HEAD:
         yield problem(

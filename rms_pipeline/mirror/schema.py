@@ -141,9 +141,11 @@ def demand_tables(connection: Connection) -> None:
     version = current_version(connection)
     _refuse_newer(version)
     if version != HEAD or not has_history_view(connection):
+        elsewhere = "" if version else f" {mirrors_elsewhere(connection)}"
         raise DatabaseError(
             "This database holds no mirror yet (or an older one). "
             "Run `rms-pipeline sync initial`, `rms-pipeline up` or `rms-pipeline migrate`."
+            f"{elsewhere.rstrip()}"
         )
     _demand_whole(connection)
 
@@ -159,6 +161,23 @@ def _is_up_to_date(connection: Connection) -> bool:
         and is_history_view_current(connection)
         and not undescribed(connection)
     )
+
+
+def mirrors_elsewhere(connection: Connection) -> str:
+    """A sentence about mirrors in other schemas of this database, which somebody may have meant;
+    empty when there are none. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT string_agg(n.nspname, ', ' ORDER BY n.nspname) FROM pg_class c"
+            " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relname = %s"
+            " AND c.relkind = 'r' AND n.nspname <> coalesce(current_schema(), '')",
+            (VERSION_TABLE,),
+        )
+        found = (cursor.fetchone() or (None,))[0]
+    connection.commit()
+    if not found:
+        return ""
+    return f"It holds mirrors in other schemas: {found}. If you meant one, set RMS_SCHEMA to it."
 
 
 def missing_tables(connection: Connection) -> list[str]:

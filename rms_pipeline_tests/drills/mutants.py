@@ -43,6 +43,11 @@ MERGE = "mirror/test_merge.py"
 BUDGET = "mirror/test_budget.py"
 ACCESS = "web/test_access.py"
 SCHEMA = "mirror/test_schema.py"
+GUARD = "dagster_ui/test_guard.py"
+SOCKETS = "web/test_sockets.py"
+RECEIVER = "web/test_receiver.py"
+SCHEMAS = "test_two_schemas.py"
+OWN_OBJECTS = "sync/test_own_objects.py"
 
 MUTANTS = (
     Mutant(
@@ -125,7 +130,7 @@ MUTANTS = (
     Mutant(
         "deletions",
         "rows outside the window are never asked for again",
-        "limit = self._client.counts.calls + calls",
+        "limit = None if calls is None else client.counts.calls + calls",
         "limit = 0",
         (
             f"{TRAPS}::test_rows_outside_the_window_are_asked_for_again_oldest_first_and_go_when_gone",
@@ -352,6 +357,222 @@ MUTANTS = (
         "f\"{' '.join((error.diag.message_detail or '').split())} Drop those, run \"",
         '"Drop those, run "',
         (SCHEMA,),
+    ),
+    Mutant(
+        "dagster_ui",
+        "a mutation goes by GET",
+        "        if not all(_only_asks(query) for query in queries):\n",
+        "        if False:\n",
+        (f"{GUARD}::test_a_mutation_by_get_is_refused_to_everybody",),
+    ),
+    Mutant(
+        "dagster_ui",
+        "of several queries in an address one is looked at",
+        "if not all(_only_asks(query) for query in queries):",
+        "if not any(_only_asks(query) for query in queries):",
+        (f"{GUARD}::test_a_mutation_by_get_is_refused_to_everybody",),
+    ),
+    Mutant(
+        "dagster_ui",
+        "any host name is answered",
+        "if len(given) != 1 or _host_name(given[0]) not in self._hosts:",
+        "if len(given) != 1:",
+        (f"{GUARD}::test_another_name_that_leads_here_is_refused_whoever_asks",),
+    ),
+    Mutant(
+        "dagster_ui",
+        "the origin of who opens a websocket is not needed",
+        "self._demand_own_origin(connection, needed=self._has_session(connection))",
+        "self._demand_own_origin(connection, needed=False)",
+        (f"{GUARD}::test_a_session_alone_sends_nothing_that_no_page_of_ours_stands_behind",),
+    ),
+    Mutant(
+        "dagster_ui",
+        "a websocket asks for no session",
+        "if not self._knows(connection) or self._websockets >= _MOST_WEBSOCKETS:",
+        "if self._websockets >= _MOST_WEBSOCKETS:",
+        (f"{GUARD}::test_nothing_reaches_dagster_without_a_session_or_the_token",),
+    ),
+    Mutant(
+        "dagster_ui",
+        "a page of another origin is let through",
+        "if not given or any(_authority(origin) != own for origin in given):",
+        "if not given:",
+        (f"{GUARD}::test_a_page_of_another_origin_reaches_nothing_even_with_the_session",),
+    ),
+    Mutant(
+        "dagster_ui",
+        "a path with a line feed is another path",
+        'if re.search(r"[\\x00-\\x1f\\x7f]", connection.scope["path"]):',
+        "if False:",
+        (f"{GUARD}::test_an_address_with_a_control_character_is_refused",),
+    ),
+    Mutant(
+        "dagster_ui",
+        "a form may send GraphQL",
+        ".strip().lower() not in _JSON:",
+        '.strip().lower() in ("text/html",):',
+        (f"{GUARD}::test_graphql_is_taken_as_json_only_which_no_form_can_send",),
+    ),
+    Mutant(
+        "dagster_ui",
+        "a ticket opens twice",
+        "            if ticket in self._used:\n",
+        "            if False:\n",
+        (f"{GUARD}::test_a_browser_without_a_session_is_sent_to_sign_in_and_comes_back",),
+    ),
+    Mutant(
+        "dagster_ui",
+        "a frame of another site shows it",
+        '                and request.headers.get("Sec-Fetch-Dest", "document") == "document"\n',
+        "",
+        (f"{GUARD}::test_what_another_site_has_a_browser_ask_is_refused_unless_it_is_a_link",),
+    ),
+    Mutant(
+        "access",
+        "the right token is throttled like wrong ones",
+        "        if matches(given, self.sessions.token):\n            return True\n"
+        "        if seconds",
+        "        if seconds",
+        (f"{ACCESS}::test_the_right_token_always_works_and_wrong_ones_are_slowed",),
+    ),
+    Mutant(
+        "access",
+        "everybody is believed about whom they speak for",
+        "proxy_headers=bool(trusted_proxies),",
+        "proxy_headers=True,",
+        (f"{ACCESS}::test_who_is_no_configured_proxy_is_not_believed_about_others",),
+    ),
+    Mutant(
+        "access",
+        "two instances on one host share a cookie",
+        'mark = self._derived("rms_pipeline instance 1")[:8]',
+        'mark = "12345678"',
+        (f"{ACCESS}::test_cookies_of_two_instances_on_one_host_do_not_collide",),
+    ),
+    Mutant(
+        "sockets",
+        "an unfinished header is waited for",
+        'self._wait_for("header", self._limits.header_seconds)',
+        'self._wait_for("header")',
+        (
+            f"{SOCKETS}::test_a_header_that_does_not_end_is_waited_for_no_longer_than_one_that_is_silent",
+        ),
+    ),
+    Mutant(
+        "sockets",
+        "a header may be of any size",
+        '"h11_max_incomplete_event_size": limits.header_bytes,',
+        '"h11_max_incomplete_event_size": 1 << 30,',
+        (f"{SOCKETS}::test_an_endless_header_is_cut_off",),
+    ),
+    Mutant(
+        "sockets",
+        "connections are not bounded",
+        "elif len(self.open) >= self.limits.connections:",
+        "elif False:",
+        (f"{SOCKETS}::test_connections_that_are_all_at_work_are_kept_and_one_more_is_told_so",),
+    ),
+    Mutant(
+        "sockets",
+        "one address may take all connections",
+        "if self._of_address[address] >= most and not self._is_proxy(address):",
+        "if False:",
+        (f"{SOCKETS}::test_one_address_does_not_take_all_and_a_proxy_may",),
+    ),
+    Mutant(
+        "sockets",
+        "a body is waited for",
+        'self._wait_for("body", self._limits.body_seconds)',
+        'self._wait_for("body")',
+        (f"{SOCKETS}::test_a_body_that_trickles_is_not_waited_for",),
+    ),
+    Mutant(
+        "sockets",
+        "an answer that nobody reads is kept",
+        "if (self.flow.write_paused or self.transport.is_closing()) and left > before - must:",
+        "if False:",
+        (f"{SOCKETS}::test_who_does_not_read_a_big_answer_is_hung_up_on_and_a_slow_reader_is_not",),
+    ),
+    Mutant(
+        "sockets",
+        "a body may have two lengths",
+        'if not {b"content-length", b"transfer-encoding"} <= names:',
+        "if True:",
+        (f"{SOCKETS}::test_a_body_of_two_lengths_is_refused_and_nothing_behind_it_is_read",),
+    ),
+    Mutant(
+        "intake",
+        "webhooks may bring any number of events",
+        "if self.minute >= MOST_A_MINUTE:",
+        "if False:",
+        (f"{RECEIVER}::test_more_than_people_can_do_in_a_minute_is_refused_for_now",),
+    ),
+    Mutant(
+        "intake",
+        "unknown opportunities fill the queue",
+        "is_crowded = found.strangers >= MOST_STRANGERS and opportunity is not None",
+        "is_crowded = False",
+        (
+            f"{RECEIVER}::test_unknown_opportunities_fill_their_part_of_the_queue_and_known_ones_come_in",
+        ),
+    ),
+    Mutant(
+        "intake",
+        "bodies fill the disk",
+        "return self._brought.bytes < MOST_BYTES_A_MINUTE",
+        "return True",
+        (f"{RECEIVER}::test_beyond_so_many_bytes_a_minute_only_short_fields_are_kept",),
+    ),
+    Mutant(
+        "intake",
+        "a body may be of any size",
+        "            too_big = len(body) > MOST_BYTES\n",
+        "            too_big = False\n",
+        (f"{RECEIVER}::test_a_body_over_8_mib_is_refused_with_413",),
+    ),
+    Mutant(
+        "intake",
+        "a wrong webhook token is taken",
+        "if not any(matches(given, token) for token in tokens):",
+        "if not given:",
+        (f"{RECEIVER}::test_a_wrong_token_is_refused_before_the_body_is_read",),
+    ),
+    Mutant(
+        "databases",
+        "two mirrors in a database have the same locks",
+        '    whole = name if schema == PUBLIC else f"{schema} {name}"\n',
+        "    whole = name\n",
+        (f"{SCHEMAS}::test_a_lock_of_one_mirror_holds_up_nobody_in_the_other",),
+    ),
+    Mutant(
+        "databases",
+        "two mirrors in a database wake each other",
+        '    return _CHANNEL if schema == PUBLIC else f"{_CHANNEL}_{schema}"\n',
+        "    return _CHANNEL\n",
+        (f"{SCHEMAS}::test_an_event_of_one_mirror_wakes_its_own_fast_lane_only",),
+    ),
+    Mutant(
+        "databases",
+        "two mirrors in a database share one history of Dagster",
+        '    return "dagster" if schema == PUBLIC else f"dagster_{schema}"\n',
+        '    return "dagster"\n',
+        (f"{SCHEMAS}::test_two_accounts_side_by_side_are_each_equal_to_their_own_account",),
+    ),
+    Mutant(
+        "databases",
+        "a schema that is absent is not created",
+        "        if database.schema != PUBLIC:\n"
+        "            _ensure_schema(database, database.schema)\n",
+        "",
+        (f"{SCHEMAS}::test_a_schema_that_may_not_be_created_is_asked_for_in_one_sentence",),
+    ),
+    Mutant(
+        "databases",
+        "one refused row fails its batch",
+        "        if not is_about_a_row(error):\n            raise\n        if len(batch) == 1:",
+        "        if True:\n            raise\n        if len(batch) == 1:",
+        (f"{OWN_OBJECTS}::test_a_row_that_the_database_refuses_costs_only_itself_and_is_named",),
     ),
 )
 

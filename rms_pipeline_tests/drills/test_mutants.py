@@ -14,7 +14,20 @@ from rms_pipeline_tests.drills.mutants import (
     survives,
 )
 
-AREAS = ("scan", "merge", "deletions", "proof", "queue", "budget", "access", "migrations")
+AREAS = (
+    "scan",
+    "merge",
+    "deletions",
+    "proof",
+    "queue",
+    "budget",
+    "access",
+    "migrations",
+    "dagster_ui",
+    "sockets",
+    "intake",
+    "databases",
+)
 
 
 def test_every_part_has_five_mutants() -> None:

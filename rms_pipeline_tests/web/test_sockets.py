@@ -210,8 +210,11 @@ def test_half_sent_requests_make_room_for_whole_ones(port: int) -> None:
             assert answer.status_code == 200
 
 
-def test_connections_that_are_all_at_work_are_kept_and_one_more_is_told_so() -> None:
-    limits = Limits(connections=3, connections_of_one_address=3)
+@pytest.mark.parametrize(("all_", "of_one"), [(3, 3), (3, 100), (100, 3)])
+def test_connections_that_are_all_at_work_are_kept_and_one_more_is_told_so(
+    all_: int, of_one: int
+) -> None:
+    limits = Limits(connections=all_, connections_of_one_address=of_one)
     with listening(limits) as (port, _), contextlib.ExitStack() as stack:
         busy = [stack.enter_context(connect(port)) for _ in range(3)]
         for connection in busy:
