@@ -17,17 +17,17 @@ import ground
 from pydantic import SecretStr
 
 from rms_pipeline.current_rms.client import CurrentRmsClient
-from rms_pipeline.current_rms.pacing import ProcessBudget
+from rms_pipeline.current_rms.pacing import Lane, ProcessBudget
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.proofs import Proof
 from rms_pipeline.mirror.schema import migrate
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store, Switches
+from rms_pipeline.sync.doubts import merge_walk
 from rms_pipeline.sync.landing import land_changes, land_window
 from rms_pipeline.sync.prove import begin_proof, finish_proof
 from rms_pipeline.sync.settling import settle_full_walk
-from rms_pipeline.sync.storing import merge_walks
 
 
 def main() -> None:
@@ -97,7 +97,7 @@ class Proving:
         landed = land_window(self._database, self._client, self._window, "full")
         self._since = [landed.watermark]
         walk = self._walk(landed.walk)
-        merge_walks(self._database, [walk.id], "full")
+        merge_walk(self._database, self._client, walk, "full", lane=Lane.WALK)
         settle_full_walk(self._database, self._client, walk, "full")
         return landed.distinct_records, self._client.counts.calls
 
@@ -109,7 +109,7 @@ class Proving:
         landed = land_changes(self._database, self._client, self._since, run)
         self._since.insert(0, landed.watermark)
         walk = self._walk(landed.walk)
-        merged = merge_walks(self._database, [walk.id], run)
+        merged = merge_walk(self._database, self._client, walk, run, lane=Lane.INCREMENTAL)
         proof, _ = finish_proof(self._database, self._client, begun, walk, merged.result, run)
         with self._database.session() as connection:
             walks.settle_walk(connection, walk.id)

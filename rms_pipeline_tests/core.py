@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from rms_pipeline.current_rms.client import CurrentRmsClient
+from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.proofs import Proof
+from rms_pipeline.sync.doubts import merge_walk
 from rms_pipeline.sync.landing import OVERLAP, LandedWalk, land_changes, land_window
 from rms_pipeline.sync.prove import begin_proof, finish_proof
 from rms_pipeline.sync.settling import Settled, settle_full_walk
-from rms_pipeline.sync.storing import MergedWalk, merge_walks
+from rms_pipeline.sync.storing import MergedWalk
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def full_sync(
     with database.session() as connection:
         walk = walks.find_walk(connection, landed.walk)
     assert walk is not None
-    merged = merge_walks(database, [walk.id], run, counted_since=walk.started_at)
+    merged = merge_walk(database, client, walk, run, lane=Lane.WALK)
     settled = settle_full_walk(
         database,
         client,
@@ -73,10 +75,10 @@ def proved_sync(
     """An incremental sync that ends with the proof, where there is something to prove."""
     begun = begin_proof(database, client, run) if proof else None
     landed = land_changes(database, client, watermarks, run, overlap=overlap)
-    merged = merge_walks(database, [landed.walk], run)
     with database.session() as connection:
         walk = walks.find_walk(connection, landed.walk)
     assert walk is not None
+    merged = merge_walk(database, client, walk, run, lane=Lane.INCREMENTAL)
     if begun is not None:
         begun, further = finish_proof(database, client, begun, walk, merged.result, run)
         merged.result += further

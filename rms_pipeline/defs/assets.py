@@ -7,6 +7,7 @@ import dagster as dg
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.current_rms.client import CurrentRmsClient
+from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.defs.columns import OPPORTUNITY_COLUMNS, RAW_PAGE_COLUMNS, STATUS_COLUMNS
 from rms_pipeline.defs.config import StoreConfig, WalkConfig
@@ -29,6 +30,7 @@ from rms_pipeline.mirror.proofs import OPPORTUNITIES, proof_begun
 from rms_pipeline.mirror.raw_pages import count_stored
 from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
 from rms_pipeline.settings import settings
+from rms_pipeline.sync.doubts import merge_walk
 from rms_pipeline.sync.landing import LandedWalk, land_changes, land_window
 from rms_pipeline.sync.prove import begin_proof, finish_proof
 from rms_pipeline.sync.settling import settle_full_walk
@@ -173,9 +175,11 @@ def opportunities(
             on_wait=lambda: context.log.info("Waiting: another sync is storing its pages."),
         ),
     ):
-        merged = merge_walks(database, [walk.id], run, counted_since=walk.started_at)
-        if walk.settled_at is None and walk.kind == walks.FULL:
+        if walk.settled_at is not None:
+            merged = merge_walks(database, [walk.id], run, counted_since=walk.started_at)
+        elif walk.kind == walks.FULL:
             with current_rms.client(database) as client:
+                merged = merge_walk(database, client, walk, run, lane=Lane.WALK)
                 settled = settle_full_walk(
                     database,
                     client,
@@ -185,13 +189,14 @@ def opportunities(
                     reverify_calls=config.reverify_calls,
                 )
             merged.result += settled.result
-        elif walk.settled_at is None:
+        else:
             with database.session() as connection:
                 begun = proof_begun(connection, OPPORTUNITIES, runs_of(context.run))
-            if begun is not None and begun.as_of <= walk.started_at:
-                with current_rms.client(database) as client:
+            with current_rms.client(database) as client:
+                merged = merge_walk(database, client, walk, run, lane=Lane.INCREMENTAL)
+                if begun is not None and begun.as_of <= walk.started_at:
                     proof, further = finish_proof(database, client, begun, walk, merged.result, run)
-                merged.result += further
+                    merged.result += further
             with database.session() as connection:
                 if walk.since is not None and walk.watermark is not None:
                     # The watermark may lie further back than edits are stamped.
@@ -210,7 +215,7 @@ def opportunities(
         "updated": result.updated,
         "unchanged": result.unchanged,
         "restored": result.restored,
-        "stale": result.stale,
+        "stale": result.stale + len(result.lagging),
         "failed": result.failed,
         "outside_window": merged.outside_window,
         "merge_seconds": round(merged.seconds, 3),

@@ -21,7 +21,7 @@ from rms_pipeline.mirror.changes import note_changes
 from rms_pipeline.mirror.copy_text import Value, copy_rows
 from rms_pipeline.mirror.fleeting_links import differ_in_links_only, note_asked
 from rms_pipeline.mirror.mapping import demand_own_mapping
-from rms_pipeline.mirror.order import Fetch, supersedes
+from rms_pipeline.mirror.order import Fetch, contradicts, supersedes
 from rms_pipeline.mirror.postgres_errors import is_about_a_row, reason
 from rms_pipeline.mirror.versions import FIRST, claim_versions, note_versions
 
@@ -37,7 +37,9 @@ class MergeResult:
     """How many opportunities were created, updated, found unchanged, and so on.
 
     `stale`: the mirror already held something newer. `restored`: created again after a deletion,
-    counted among created too. `failed`: could not be stored.
+    counted among created too. `failed`: could not be stored. `doubted`: ids that a list showed as
+    they were before, with the `updated_at` it told; nobody knows yet whether it lags. `lagging`:
+    ids of which that is known; the mirror has something newer.
     """
 
     created: int = 0
@@ -46,6 +48,8 @@ class MergeResult:
     stale: int = 0
     restored: int = 0
     failed: int = 0
+    doubted: tuple[tuple[int, datetime | None], ...] = ()
+    lagging: tuple[int, ...] = ()
 
     def __iadd__(self, other: "MergeResult") -> "MergeResult":
         for f in fields(self):
@@ -65,6 +69,7 @@ def merge(
     asked_at: datetime,
     answered_at: datetime,
     counted_since: datetime | None = None,
+    doubting: bool = False,
 ) -> MergeResult:
     """Merges what one request brought, in one transaction, and commits it.
 
@@ -72,13 +77,16 @@ def merge(
     added, is tried alone, so that it costs no other; it then counts as failed and leaves a line in
     `sync_faults`. Raises DatabaseError once a newer version of this program keeps the mirror. Of an
     id that comes twice the last one counts. What
-    is unchanged since a fetch at or after `counted_since` is not counted again.
+    is unchanged since a fetch at or after `counted_since` is not counted again. `doubting`, for
+    what a list brought: what contradicts the mirror is left for the single record to decide.
     """
     faults = [r for r in records if isinstance(r, Fault)]
     good = {r.id: r for r in records if isinstance(r, Record)}
     batch = [good[i] for i in sorted(good)]
     try:
-        result = _merge_batch(connection, run, batch, asked_at, answered_at, counted_since)
+        result = _merge_batch(
+            connection, run, batch, asked_at, answered_at, counted_since, doubting
+        )
     except psycopg2.Error as error:
         connection.rollback()
         if not is_about_a_row(error):
@@ -99,6 +107,7 @@ def merge(
                     asked_at=asked_at,
                     answered_at=answered_at,
                     counted_since=counted_since,
+                    doubting=doubting,
                 )
     result.failed += len(faults)
     with connection.cursor() as cursor:
@@ -122,6 +131,7 @@ def _merge_batch(
     asked_at: datetime,
     answered_at: datetime,
     counted_since: datetime | None,
+    doubting: bool,
 ) -> MergeResult:
     result = MergeResult()
     if not batch:
@@ -152,8 +162,12 @@ def _merge_batch(
             if k.fetch is not None:
                 # The same bytes tell the same time.
                 updated_at = k.fetch.updated_at if alike else whole(record).updated_at_rms
-                if not supersedes(Fetch(asked_at, answered_at, updated_at), k.fetch):
+                fetch = Fetch(asked_at, answered_at, updated_at)
+                if not supersedes(fetch, k.fetch):
                     result.stale += id_ not in counted
+                    continue
+                if doubting and not alike and contradicts(fetch, k.fetch):
+                    result.doubted += ((id_, updated_at),)
                     continue
             if id_ not in present:
                 new.append(whole(record))

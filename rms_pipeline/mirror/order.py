@@ -36,3 +36,15 @@ def supersedes(new: Fetch, old: Fetch) -> bool:
             return old.updated_at is None
         return new.updated_at > old.updated_at
     return new.answered_at >= old.answered_at
+
+
+def contradicts(new: Fetch, old: Fetch) -> bool:
+    """Whether `new`, asked for after `old` had arrived, tells what seems to be from before it.
+
+    A list that lags behind the single records does; so does a record that came back after a
+    deletion, or whose `updated_at` was set back. Only the single record tells which it is.
+    """
+    if old.deleted:
+        return True
+    times = (new.updated_at, old.updated_at)
+    return times[0] is not None and times[1] is not None and times[0] < times[1]

@@ -89,13 +89,16 @@ def _lock_known(cursor: Cursor, ids: list[int]) -> dict[int, Known]:
     return known
 
 
-def held_times(connection: Connection, ids: Sequence[int]) -> dict[int, datetime]:
+def held_times(
+    connection: Connection, ids: Sequence[int], *, patience: float = 0.0
+) -> dict[int, datetime]:
     """`updated_at` (UTC) of the records that the live rows of `ids` stand for. Commits.
 
-    Raises LockNotAvailable (psycopg2) when somebody has the table as a whole.
+    Raises LockNotAvailable (psycopg2) when somebody has the table as a whole for longer than
+    `patience` seconds; 0 waits for as long as it takes.
     """
     with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL lock_timeout = '2s'")
+        cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{patience * 1000:.0f}",))
         cursor.execute(
             "SELECT id, updated_at_rms FROM opportunity_versions WHERE id = ANY(%s)"
             f" AND NOT deleted AND updated_at_rms IS NOT NULL AND NOT ({IN_THE_FUTURE})",

@@ -45,14 +45,16 @@ class Wanted:
     """What is known of the records that are asked for, by their ids.
 
     `told`: when, by Current RMS's clock, they were last changed by the word of an event; `held`:
-    their `updated_at` in the mirror. A list that brings an older one is behind. `singly`: no list
-    is asked about these. `most_absent`: so many of `strangers` are asked for singly, none more.
+    their `updated_at` in the mirror; `gone`: those that it knows as deleted. A list that brings an
+    older one, or one that is gone, is behind. `singly`: no list is asked about these.
+    `most_absent`: so many of `strangers` are asked for singly, none more.
     `sampled`: lists are tried on one record, and not believed where they are behind. `alive`: from
     the absence of these nothing is concluded.
     """
 
     told: Mapping[int, datetime] = field(default_factory=dict)
     held: Mapping[int, datetime] = field(default_factory=dict)
+    gone: Collection[int] = ()
     singly: Collection[int] = ()
     strangers: Collection[int] = ()
     most_absent: int | None = None
@@ -179,11 +181,12 @@ class _Asking:
 
     def behind(self, answer: ListAnswer, verdict: Verdict) -> list[int]:
         """Those of a list's records that are to be asked for singly, for it may be behind."""
-        times = _times(answer)
+        times = times_of(answer)
         found = {
             i
             for i, at in times.items()
-            if _is_older(at, self.wanted.held.get(i))
+            if i in self.wanted.gone
+            or _is_older(at, self.wanted.held.get(i))
             or _is_older(at, self.wanted.told.get(i), SLACK)
         }
         if self._to_sample and times:
@@ -194,7 +197,7 @@ class _Asking:
                 # The list delivers what the API does not deliver alone.
                 self._to_sample = True
                 return sorted(found - {sample})
-            alone = _times(verdict.answers[-1]).get(sample) if verdict.answers else None
+            alone = times_of(verdict.answers[-1]).get(sample) if verdict.answers else None
             verdict.superseded.add(sample)
             found.discard(sample)
             if sample in verdict.gone or _is_older(times[sample], alone):
@@ -238,7 +241,7 @@ class _Asking:
             return
         self._found_singly = True
         verdict.answers.append(answer)
-        if _is_older(_times(answer).get(id_), self.wanted.told.get(id_), SLACK):
+        if _is_older(times_of(answer).get(id_), self.wanted.told.get(id_), SLACK):
             verdict.outdated.add(id_)
 
     def _ask(self, question: Callable[[int | None], T]) -> T:
@@ -306,7 +309,7 @@ class _Asking:
             return self._client.list_opportunities(_NEWEST, per_page=size, lane=self._lane)
 
 
-def _times(answer: ListAnswer) -> dict[int, datetime | None]:
+def times_of(answer: ListAnswer) -> dict[int, datetime | None]:
     """`updated_at` of each record, as the mirror reads it."""
     records = [read_record(raw) for raw in answer.page.opportunities]
     return {r.id: r.updated_at() for r in records if not isinstance(r, Fault)}

@@ -37,7 +37,6 @@ from rms_pipeline.mirror.completeness import (
     SegmentRows,
     fetched_singly,
     ids_with_unreadable_dates,
-    known_as_gone,
     refused_ids,
     some_other_row,
 )
@@ -59,8 +58,9 @@ from rms_pipeline.mirror.proofs import (
 )
 from rms_pipeline.mirror.unreadable import unreadable
 from rms_pipeline.sync.by_id import ask_by_id
+from rms_pipeline.sync.doubts import merge_list, what_is_held
 from rms_pipeline.sync.landing import OVERLAP
-from rms_pipeline.sync.storing import name_unreadable, read_records, store_answer
+from rms_pipeline.sync.storing import is_list, name_unreadable, read_records, store_answer
 
 # Pages that were asked for because a list and the mirror differ; not the same as a refresh, which
 # knows of something new.
@@ -239,6 +239,8 @@ class Prover:
         self._refused: set[int] = set()
         self._odd: set[int] = set()
         self._left = _Left()
+        # Of which a list showed, while this proof was made, what was before the mirror's.
+        self._lagging: set[int] = set()
         self._holes: tuple[int, ...] = ()
         self._counted_around: tuple[set[int], set[int]] = set(), set()
         self._listed: dict[str, set[int]] = {}
@@ -330,9 +332,13 @@ class Prover:
         """Whether the mirror is what it was before the first count, and the API brought no news.
 
         What was fetched anew and is the same as stored changes nothing, so it need not be compared
-        again. Something `stale` differed, and lost to what the mirror had.
+        again. Something `stale` differed, and lost to what the mirror had. Where the lists lag it
+        is counted again with those apart.
         """
         if merged.stale or merged.created or merged.updated:
+            return False
+        if not set(merged.lagging) <= self._lagging:
+            self._lagging |= set(merged.lagging)
             return False
         if self._cannot_be_had() != self._counted_around:
             # Counted as if it were mirrored, before it was found that it cannot be.
@@ -408,14 +414,17 @@ class Prover:
         for page in reading.pages():
             pages += 1
             asked_at = min(asked_at, page.answer.api_date or asked_at)
-            merged += store_answer(
+            merged += merge_list(
                 self._connection,
+                self._client,
                 self._run,
                 walk,
                 page.segment,
                 page.answer,
+                lane=self._lane,
                 window=window,
                 covers=page.covers,
+                lagging=self._lagging,
             )
         name_unreadable(self._connection, self._run, reading.report.undelivered.unreadable)
         self.result += merged
@@ -437,7 +446,8 @@ class Prover:
     @property
     def _apart(self) -> set[int]:
         """Ids whose place in the API's lists only those lists can tell."""
-        return (self._refused | self._odd | set(self._left.ids)).difference(self._holes)
+        apart = self._refused | self._odd | set(self._left.ids) | self._lagging
+        return apart.difference(self._holes)
 
     def _count_all(self) -> tuple[int, datetime, list[PartCount]]:
         """The number of the mirror's content, when the first count was asked for, and all parts."""
@@ -711,10 +721,11 @@ class Prover:
         mirrored: set[int] = set()
         for segment in segments:
             rows = SegmentRows(segment.name, window)
-            for id_ in self._left.ids:
+            for id_ in self._left.ids.keys() | self._lagging:
                 mirrored |= rows.ids(self._connection, (id_, id_))
+        known = dict.fromkeys(self._lagging, True) | self._left.ids
         self._left.ids = {
-            i: young for i, young in self._left.ids.items() if (i in listed) != (i in mirrored)
+            i: young for i, young in known.items() if (i in listed) != (i in mirrored)
         }
 
     # Mending
@@ -788,13 +799,21 @@ class Prover:
             end = upper if part.listed else max(ids, default=lower or 0)
             mirrored = self._rows(segment).ids(self._connection, (lower, end))
             missing = ids - mirrored - self._apart
-            gone = self._still_gone(missing)
-            if missing - gone:
-                stored = store_answer(
-                    self._connection, self._run, walk, "repair", answer, without=gone
+            if missing:
+                stored = merge_list(
+                    self._connection,
+                    self._client,
+                    self._run,
+                    walk,
+                    "repair",
+                    answer,
+                    lane=self._lane,
+                    lagging=self._lagging,
                 )
                 self.result += stored
-                self.repaired += len(missing - gone)
+                # A list that lags shows for a while what was, and must not bring it back.
+                self._lagging |= set(stored.lagging)
+                self.repaired += len(missing - self._lagging)
                 self._found = True
             suspects |= mirrored - ids
             if part.nameless or part.repeated:
@@ -805,18 +824,6 @@ class Prover:
             if self._spent() > MOST_CALLS:
                 raise NotHonoured(f"it takes more than {MOST_CALLS} calls")
             lower = max(ids) + 1
-
-    def _still_gone(self, ids: set[int]) -> set[int]:
-        """Those of `ids`, which a list shows, that are gone: the single record has the last word.
-
-        A list that lags shows for a while what was deleted, and must not bring it back.
-        """
-        gone = set()
-        for id_ in sorted(known_as_gone(self._connection, ids)):
-            if self._client.get_opportunity(id_, lane=self._lane) is None:
-                gone.add(id_)
-                self._left.ids[id_] = self._found = True
-        return gone
 
     def _settle(self, suspects: set[int], walk: int) -> str:
         """Asks for each of `suspects`, which no list shows, by itself: fetched, or deleted."""
@@ -832,6 +839,7 @@ class Prover:
             ids,
             lane=self._lane,
             expected=False,
+            wanted=what_is_held(self._connection, ids),
             calls=calls,
             witnesses=some_other_row(self._connection, suspects),
         )
@@ -839,7 +847,8 @@ class Prover:
             gone |= verdict.gone
             failed |= verdict.failed
             for answer in verdict.answers:
-                self._store_suspects(answer, walk)
+                without = verdict.superseded if is_list(answer.request) else set[int]()
+                self._store_suspects(answer, walk, without)
         unknown = ""
         if failed:
             shown = ", ".join(map(str, sorted(failed)[:10]))
@@ -854,9 +863,13 @@ class Prover:
         self.deleted += self._remove.deleted - before
         return reason or unknown
 
-    def _store_suspects(self, answer: ListAnswer, walk: int) -> None:
-        self.result += store_answer(self._connection, self._run, walk, SUSPECT, answer)
+    def _store_suspects(self, answer: ListAnswer, walk: int, without: set[int]) -> None:
+        self.result += store_answer(
+            self._connection, self._run, walk, SUSPECT, answer, without=without
+        )
         for record in read_records(answer):
+            if isinstance(record, Record) and record.id in without:
+                continue
             self.repaired += 1
             if isinstance(record, Record) and self._window.contains(*record.dates()):
                 changed = record.decode().updated_at_rms

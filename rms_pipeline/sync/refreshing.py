@@ -18,9 +18,9 @@ from rms_pipeline.mirror.locked_rows import write_what_is_free
 from rms_pipeline.mirror.merge import MergeResult
 from rms_pipeline.mirror.ownership import demand_mirror_of
 from rms_pipeline.mirror.raw_pages import land_page
-from rms_pipeline.mirror.versions import held_times
 from rms_pipeline.sync.by_id import Verdict, Wanted, ask_by_id
-from rms_pipeline.sync.storing import merge_answer, raw_page, read_records
+from rms_pipeline.sync.doubts import what_is_held
+from rms_pipeline.sync.storing import is_list, merge_answer, raw_page, read_records
 
 _BECAUSE = "asked for by its id, and Current RMS no longer has it"
 # So many that a person asks for are asked for singly: a list may be seconds behind what that person
@@ -89,7 +89,8 @@ def refresh(
     with database.session() as connection:
         # A client that lives long may be of an account that has had to make room.
         demand_mirror_of(connection, client.subdomain)
-        wanted = replace(wanted, held=held_times(connection, asked), alive=patient_with)
+        known = what_is_held(connection, asked, patience=2.0)
+        wanted = replace(wanted, held=known.held, gone=known.gone, alive=patient_with)
         storing = _Storing(
             database, connection, run, walks.begin_walk(connection, run, "refresh").id
         )
@@ -109,8 +110,8 @@ class _Storing:
     def store(self, verdict: Verdict, done: Refreshed, patient_with: Collection[int]) -> None:
         for answer in verdict.answers:
             land_page(self._connection, self._run, self.walk, raw_page(answer, "by_id"))
-            is_list = answer.request.partition("?")[0] == "/opportunities"
-            done.locked |= self._merge(answer, verdict.superseded if is_list else set(), done)
+            without = verdict.superseded if is_list(answer.request) else set[int]()
+            done.locked |= self._merge(answer, without, done)
         gone = {i: times for i, times in verdict.gone.items() if i not in patient_with}
         done.absent |= verdict.gone.keys() - gone.keys()
         done.locked |= self._delete(gone, done)

@@ -24,8 +24,9 @@ from rms_pipeline.mirror.merge import MergeResult
 from rms_pipeline.mirror.proofs import Proof
 from rms_pipeline.mirror.unreadable import unreadable
 from rms_pipeline.sync.by_id import Verdict, ask_by_id
+from rms_pipeline.sync.doubts import what_is_held
 from rms_pipeline.sync.prove import RANGES_OF_A_FULL_SYNC, SUSPECT, Deletions, Prover
-from rms_pipeline.sync.storing import store_answer
+from rms_pipeline.sync.storing import is_list, store_answer
 
 _BY_ID_ALONE = "outside the window; asking for it by id found nothing"
 
@@ -128,6 +129,7 @@ class _Settling:
             ids,
             lane=Lane.WALK,
             expected=False,
+            wanted=what_is_held(self._connection, ids),
             calls=calls,
             witnesses=some_other_row(self._connection, ids),
         )
@@ -157,7 +159,12 @@ class _Settling:
         with contextlib.suppress(FindsNone):
             others = some_other_row(self._connection, ids)
             for verdict in ask_by_id(
-                self._client, ids, lane=Lane.WALK, calls=calls, witnesses=others
+                self._client,
+                ids,
+                lane=Lane.WALK,
+                wanted=what_is_held(self._connection, ids),
+                calls=calls,
+                witnesses=others,
             ):
                 self._store(verdict)
                 asked += sum(len(answer.ids) for answer in verdict.answers) + len(verdict.gone)
@@ -166,4 +173,7 @@ class _Settling:
 
     def _store(self, verdict: Verdict) -> None:
         for answer in verdict.answers:
-            self.result += store_answer(self._connection, self._run, self._walk.id, SUSPECT, answer)
+            without = verdict.superseded if is_list(answer.request) else ()
+            self.result += store_answer(
+                self._connection, self._run, self._walk.id, SUSPECT, answer, without=without
+            )

@@ -58,14 +58,18 @@ def merge_walks(
     run: str,
     *,
     counted_since: datetime | None = None,
+    doubting: bool = False,
+    only: Collection[int] | None = None,
     watch: Watcher = lambda _: None,
 ) -> MergedWalk:
     """Merges the landed pages of `walks` on behalf of `run`.
 
     What was fetched at or after `counted_since`, the start of a walk, and has not changed since,
-    is not counted again. A record outside its page's window only updates a row that is there
-    already: it may have left the window since. Several pages are merged at a time, so that decoding
-    one does not wait for PostgreSQL's work on another; which comes first decides nothing.
+    is not counted again. `doubting`: what a list shows as it was before is left (`sync.doubts`);
+    only the ids `only` are merged, if those are given. A record outside its page's window only
+    updates a row that is there already: it may have left the window since. Several pages are merged
+    at a time, so that decoding one does not wait for PostgreSQL's work on another; which comes
+    first decides nothing.
     """
     began = time.monotonic()
     merged = MergedWalk()
@@ -78,7 +82,7 @@ def merge_walks(
         def store(page: int) -> _Stored:
             connection = idle.get()
             try:
-                return _store(connection, run, page, counted_since)
+                return _store(connection, run, page, counted_since, doubting, only)
             finally:
                 idle.put(connection)
 
@@ -147,6 +151,11 @@ def raw_page(
     )
 
 
+def is_list(request: str) -> bool:
+    """Whether `request` asked for a list, not for one record by its id."""
+    return request.partition("?")[0] == "/opportunities"
+
+
 def read_records(answer: ListAnswer) -> list[Record | Fault]:
     """The records of an answer, whatever their dates."""
     return [read_record(raw) for raw in answer.page.opportunities]
@@ -162,15 +171,23 @@ def store_answer(
     window: Window | None = None,
     covers: Span | None = None,
     without: Collection[int] = (),
+    doubting: bool = False,
 ) -> MergeResult:
     """Lands an answer asked for beside the walk, and merges what is in it but the ids `without`.
 
-    Of records outside `window` only those are merged that have a row.
+    Of records outside `window` only those are merged that have a row. `doubting` as in `merge`.
     """
     land_page(connection, run, walk, raw_page(answer, segment, covers=covers, window=window))
     records = [r for r in read_records(answer) if isinstance(r, Fault) or r.id not in without]
     inside, _ = _that_belong(connection, records, window)
-    return merge(connection, run, inside, asked_at=answer.asked_at, answered_at=answer.answered_at)
+    return merge(
+        connection,
+        run,
+        inside,
+        asked_at=answer.asked_at,
+        answered_at=answer.answered_at,
+        doubting=doubting,
+    )
 
 
 def merge_answer(
@@ -198,13 +215,20 @@ def _that_belong(
 
 
 def _store(
-    connection: Connection, run: str, page_id: int, counted_since: datetime | None
+    connection: Connection,
+    run: str,
+    page_id: int,
+    counted_since: datetime | None,
+    doubting: bool,
+    only: Collection[int] | None,
 ) -> _Stored:
     page = read_page(connection, page_id)
     if page is None:
         return _Stored(MergeResult())
     window = None if page.window is None else Window(*page.window)
     records = [read_record(raw) for raw in decode_answer(page.request, page.body).opportunities]
+    if only is not None:
+        records = [r for r in records if isinstance(r, Record) and r.id in only]
     inside, outside = _that_belong(connection, records, window)
     result = merge(
         connection,
@@ -213,5 +237,6 @@ def _store(
         asked_at=page.asked_at,
         answered_at=page.answered_at,
         counted_since=counted_since,
+        doubting=doubting and is_list(page.request),
     )
     return _Stored(result, len(records), outside)

@@ -1,0 +1,142 @@
+"""Records that a list shows as they were before the mirror's: does it lag, or is that how they are?
+
+What belongs here: asking for them singly, for the single record has the last word. What does not:
+which records those are (`mirror.order`).
+"""
+
+from collections.abc import Callable, Collection, Sequence
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
+from rms_pipeline.current_rms.errors import FindsNone
+from rms_pipeline.current_rms.pacing import Lane
+from rms_pipeline.current_rms.window import Window
+from rms_pipeline.mirror import walks
+from rms_pipeline.mirror.completeness import known_as_gone, some_other_row
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.merge import MergeResult
+from rms_pipeline.mirror.versions import held_times
+from rms_pipeline.sync.by_id import Wanted, ask_by_id, times_of
+from rms_pipeline.sync.storing import (
+    MergedWalk,
+    merge_answer,
+    merge_walks,
+    read_records,
+    store_answer,
+)
+
+# So many are asked for; what is found of them goes for the others. They are few where a list lags,
+# and thousands where an account was restored from a backup.
+MOST_ASKED = 25
+_SEGMENT = "by_id"
+
+
+def what_is_held(connection: Connection, ids: Sequence[int], patience: float = 0.0) -> Wanted:
+    """What the mirror knows of `ids`, for a list of them that may be behind."""
+    held = held_times(connection, ids, patience=patience)
+    return Wanted(held=held, gone=known_as_gone(connection, ids))
+
+
+def merge_walk(
+    database: Database,
+    client: CurrentRmsClient,
+    walk: walks.StoredWalk,
+    run: str,
+    *,
+    lane: Lane,
+) -> MergedWalk:
+    """Merges the landed pages of `walk`, and finds out about what they showed as it was before.
+
+    Raises RequestRefused or ApiUnavailable.
+    """
+    began = walk.started_at
+
+    def take(ids: Collection[int]) -> MergeResult:
+        return merge_walks(database, [walk.id], run, counted_since=began, only=ids).result
+
+    merged = merge_walks(database, [walk.id], run, counted_since=began, doubting=True)
+    if merged.result.doubted:
+        with database.session() as connection:
+            settle_doubts(connection, client, run, walk.id, merged.result, take=take, lane=lane)
+    return merged
+
+
+def merge_list(
+    connection: Connection,
+    client: CurrentRmsClient,
+    run: str,
+    walk: int,
+    segment: str,
+    answer: ListAnswer,
+    *,
+    lane: Lane,
+    window: Window | None = None,
+    covers: tuple[int | None, int | None] | None = None,
+    lagging: Collection[int] = (),
+) -> MergeResult:
+    """Lands and merges a list that was asked for beside a walk; of those `lagging` it is known."""
+
+    def take(ids: Collection[int]) -> MergeResult:
+        some = [r for r in read_records(answer) if getattr(r, "id", None) in ids]
+        return merge_answer(connection, run, answer, some)
+
+    merged = store_answer(
+        connection, run, walk, segment, answer, window=window, covers=covers, doubting=True
+    )
+    settle_doubts(connection, client, run, walk, merged, take=take, lane=lane, known=lagging)
+    return merged
+
+
+def settle_doubts(
+    connection: Connection,
+    client: CurrentRmsClient,
+    run: str,
+    walk: int,
+    merged: MergeResult,
+    *,
+    take: Callable[[Collection[int]], MergeResult],
+    lane: Lane,
+    known: Collection[int] = (),
+) -> None:
+    """Asks for what is `merged.doubted` singly, and stores what comes; the list's own word of a
+    record is taken by `take` where the single record cannot be had.
+
+    `merged` then says what came of it, and of which the list is `lagging`. Of those `known` that
+    needs no asking. Raises RequestRefused or ApiUnavailable.
+    """
+    told = dict(merged.doubted)
+    merged.doubted = ()
+    lagging = told.keys() & set(known)
+    left = sorted(told.keys() - lagging)
+    asked, others = left[-MOST_ASKED:], left[:-MOST_ASKED]
+    unheard = set(asked)
+    behind = set[int]()
+    try:
+        for verdict in ask_by_id(
+            client,
+            asked,
+            lane=lane,
+            wanted=Wanted(singly=asked),
+            witnesses=some_other_row(connection, asked),
+        ):
+            behind |= verdict.gone.keys()
+            for answer in verdict.answers:
+                merged += store_answer(connection, run, walk, _SEGMENT, answer)
+                for id_, at in times_of(answer).items():
+                    before = told.get(id_)
+                    if before is not None and at is not None and before < at:
+                        behind.add(id_)
+            unheard -= verdict.gone.keys()
+            unheard -= {i for answer in verdict.answers for i in answer.ids}
+    except FindsNone:
+        # No single record has a word to say.
+        behind.clear()
+        unheard |= set(asked)
+    if behind:
+        lagging |= {*behind, *others}
+    else:
+        unheard |= set(others)
+    if unheard:
+        merged += take(unheard)
+    merged.lagging += tuple(sorted(lagging))
