@@ -12,7 +12,7 @@ from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.proofs import Proof
 from rms_pipeline.sync.doubts import merge_walk
 from rms_pipeline.sync.landing import OVERLAP, LandedWalk, land_changes, land_window
-from rms_pipeline.sync.prove import begin_proof, finish_proof
+from rms_pipeline.sync.prove import RANGES, begin_proof, finish_proof
 from rms_pipeline.sync.settling import Settled, settle_full_walk
 from rms_pipeline.sync.storing import MergedWalk
 
@@ -34,6 +34,7 @@ def full_sync(
     overlap: timedelta = OVERLAP,
     confirm_deletions: bool = False,
     reverify_calls: int = 0,
+    ranges: int = RANGES,
 ) -> FullSync:
     landed = land_window(database, client, window, run, fresh_for=fresh_for, overlap=overlap)
     with database.session() as connection:
@@ -47,6 +48,7 @@ def full_sync(
         run,
         confirm_deletions=confirm_deletions,
         reverify_calls=reverify_calls,
+        ranges=ranges,
     )
     return FullSync(landed, merged, settled)
 

@@ -187,6 +187,7 @@ def opportunities(
                     run,
                     confirm_deletions=config.confirm_deletions,
                     reverify_calls=config.reverify_calls,
+                    ranges=config.ranges,
                 )
             merged.result += settled.result
         else:

@@ -6,6 +6,7 @@ import dagster as dg
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from rms_pipeline.defs.failures import Explained
+from rms_pipeline.sync.prove import RANGES
 
 
 class LaunchpadConfig(dg.Config):
@@ -75,6 +76,13 @@ class StoreConfig(LaunchpadConfig):
         le=10_000,
         description="Full syncs: how many calls to spend on asking again for rows outside the "
         "window (a page of rows each), those first that were not asked for longest.",
+    )
+    ranges: int = Field(
+        default=RANGES,
+        ge=2,
+        le=100,
+        description="Full syncs: in how many ranges of ids, cut at random, the proof counts the "
+        "window. Each costs a call. A missing row and a surplus one in the same range do not show.",
     )
 
 

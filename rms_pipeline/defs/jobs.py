@@ -13,9 +13,11 @@ from rms_pipeline.defs.assets import (
     status_counts,
 )
 from rms_pipeline.defs.config import StoreConfig, WalkConfig
+from rms_pipeline.sync.prove import RANGES
 
 _ALL = dg.AssetSelection.assets(raw_rms_pages, opportunities, status_counts)
 NIGHTLY_REVERIFY_CALLS = 20
+NIGHTLY_RANGES = 10
 
 
 def sync_jobs(*, days_back: int, days_ahead: int) -> list[UnresolvedAssetJobDefinition]:
@@ -24,11 +26,11 @@ def sync_jobs(*, days_back: int, days_ahead: int) -> list[UnresolvedAssetJobDefi
     Without config, as schedules and the command launch them, the window is that of the settings.
     """
 
-    def full(*, reverify_calls: int = 0) -> dg.RunConfig:
+    def full(*, reverify_calls: int = 0, ranges: int = RANGES) -> dg.RunConfig:
         return dg.RunConfig(
             ops={
                 raw_rms_pages.op.name: WalkConfig(days_back=days_back, days_ahead=days_ahead),
-                opportunities.op.name: StoreConfig(reverify_calls=reverify_calls),
+                opportunities.op.name: StoreConfig(reverify_calls=reverify_calls, ranges=ranges),
             }
         )
 
@@ -56,10 +58,10 @@ def sync_jobs(*, days_back: int, days_ahead: int) -> list[UnresolvedAssetJobDefi
         dg.define_asset_job(
             "reconciliation",
             selection=_ALL,
-            config=full(reverify_calls=NIGHTLY_REVERIFY_CALLS),
+            config=full(reverify_calls=NIGHTLY_REVERIFY_CALLS, ranges=NIGHTLY_RANGES),
             description="The nightly full sync: reads the whole window again, and so finds edits "
             "without a new updated_at, too. It asks again for rows outside the "
-            "window.",
+            f"window, and counts the window in {NIGHTLY_RANGES} ranges of ids.",
             tags={SYNC_TYPE_TAG: "reconciliation"},
         ),
     ]

@@ -28,7 +28,7 @@ UNDATED_UNCOUNTED = "undated_uncounted"
 _RESTS_ON = {
     NO_RANGES: "The API obeys no ranges of ids, so those with dates were counted all at once.",
     UNDATED_APART: "Those without a start and those without an end were listed one after the "
-    "other, because the API cannot list both at once.",
+    "other, because the API cannot list both at once. Incremental syncs take turns at them.",
     UNDATED_UNCOUNTED: "Opportunities without dates were not counted, because the API cannot "
     "list them apart. A full sync reads them among all others.",
 }
@@ -38,6 +38,9 @@ CANNOT_SEE = (
     "was changed after the previous sync and deleted while this proof counted; and what the "
     "lists of Current RMS do not show yet."
 )
+
+
+_LACKING = {"no_start": "a start", "no_end": "an end"}
 
 
 class WriterHangs(RmsPipelineError):
@@ -52,6 +55,7 @@ class PartCount:
     API's count, `mirrored` rows. `nameless` of the counted have no id, `unstorable` are refused by
     PostgreSQL; `repeated` were listed again, and are not counted again. `alike` when nothing is
     missing or surplus. `listed` when the records themselves were looked at, not only their number.
+    `as_of` when it was an earlier proof that counted this part, None for the proof it belongs to.
     """
 
     segment: str
@@ -63,6 +67,7 @@ class PartCount:
     unstorable: int = 0
     alike: bool = True
     listed: bool = False
+    as_of: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,8 @@ class Proof:
             numbers += f", and {self.unstorable:,} that cannot be stored (see sync_faults)"
         if self.repeated:
             numbers += f"; {self.repeated:,} more entries of the list are repeats"
+        for segment, at in self.earlier.items():
+            numbers += f"; those without {_LACKING.get(segment, segment)} as of {moment(at)}"
         if self.left:
             numbers += (
                 f"; {_ids(self.left)} left for the next proof, because the list of Current RMS "
@@ -125,6 +132,11 @@ class Proof:
         if self.shown:
             return f"complete as of {moment(self.as_of)}: {numbers}"
         return f"not shown to be complete: {numbers} at {moment(self.as_of)}. {self.reason}"
+
+    @property
+    def earlier(self) -> dict[str, datetime]:
+        """The segments of which an earlier proof speaks, with its time."""
+        return {p.segment: p.as_of for p in self.parts if p.as_of is not None}
 
     @property
     def covers_undated(self) -> bool:
@@ -351,7 +363,7 @@ def _write(connection: Connection, proof: Proof) -> Proof:
         execute_values(
             cursor,
             "INSERT INTO proof_counts (proof, segment, ids, counted, mirrored, nameless, repeated,"
-            " unstorable, alike, listed) VALUES %s",
+            " unstorable, alike, listed, as_of) VALUES %s",
             [
                 (
                     proof.id,
@@ -364,6 +376,7 @@ def _write(connection: Connection, proof: Proof) -> Proof:
                     p.unstorable,
                     p.alike,
                     p.listed,
+                    p.as_of,
                 )
                 for p in proof.parts
             ],
@@ -411,7 +424,7 @@ def _one(connection: Connection, query: str, values: tuple[object, ...]) -> Proo
         if row is not None:
             cursor.execute(
                 "SELECT segment, lower(ids), upper(ids) - 1, counted, mirrored, nameless, repeated,"
-                " unstorable, alike, listed FROM proof_counts WHERE proof = %s"
+                " unstorable, alike, listed, as_of FROM proof_counts WHERE proof = %s"
                 " ORDER BY segment, ids",
                 (row[0],),
             )

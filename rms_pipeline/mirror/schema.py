@@ -27,7 +27,7 @@ from rms_pipeline.mirror.mapping import is_mapping_current
 from rms_pipeline.mirror.redecode import adopt_mapping
 from rms_pipeline.mirror.session_probe import demand_sessions
 
-HEAD = "0017"
+HEAD = "0018"
 VERSION_TABLE = "rms_pipeline_alembic_version"
 
 

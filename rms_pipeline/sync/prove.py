@@ -66,7 +66,7 @@ from rms_pipeline.sync.storing import is_list, name_unreadable, read_records, st
 # knows of something new.
 SUSPECT = "suspect"
 ROUNDS = 4
-RANGES, RANGES_OF_A_FULL_SYNC = 2, 2
+RANGES = 2
 MOST_CALLS = 200
 # For so long the list of the API may not show yet what the single record shows.
 LAG = timedelta(minutes=2)
@@ -521,7 +521,9 @@ class Prover:
         rows = self._rows(segment, key)
         total = rows.count(self._connection)
         cuts = set()
-        for _ in range(self._ranges - 1 if total else 0):
+        # More ranges than pages tell nothing more.
+        most = max(RANGES, min(self._ranges, total // self._sizes.expected))
+        for _ in range(most - 1 if total else 0):
             # Never behind the last row: what lies beyond must be counted by itself.
             share = (self._dice.randrange(1, max(total, 2)) - 0.5) / total
             place = rows.middle(self._connection, WHOLE, share)
@@ -579,19 +581,44 @@ class Prover:
         if UNDATED_UNCOUNTED in self._rests_on:
             return []
         known_apart = self._last is not None and UNDATED_APART in self._last.rests_on
-        if UNDATED_APART not in self._rests_on and not (known_apart and self._ranges == RANGES):
+        is_tried = self._lane is Lane.WALK or not known_apart
+        if UNDATED_APART not in self._rests_on and is_tried:
             try:
                 return self._list_parts([_UNDATED])
             except (NotHonoured, RequestRefused) as error:
                 _demand_refusal(error)
         self._rests_on[UNDATED_APART] = None
+        turn, earlier = self._whose_turn()
         try:
-            return self._list_parts(self._apart_segments)
+            return self._list_parts(turn) + earlier
         except (NotHonoured, RequestRefused) as error:
             _demand_refusal(error)
         del self._rests_on[UNDATED_APART]
         self._rests_on[UNDATED_UNCOUNTED] = None
         return []
+
+    def _whose_turn(self) -> tuple[list[Segment], list[PartCount]]:
+        """Which of the lists apart to ask for, and what the last proof found of the others.
+
+        With all of them a quiet proof would cost a call more each time.
+        """
+        last, all_of_them = self._last, self._apart_segments
+        if self._lane is Lane.WALK or last is None or not last.shown or last.scan != self._scan.id:
+            return all_of_them, []
+        if self._apart or self._holes:
+            # Whose place is uncertain may be in any of them.
+            return all_of_them, []
+        known = {s.name: [p for p in last.parts if p.segment == s.name] for s in all_of_them}
+        if not all(known.values()):
+            return all_of_them, []
+        at = {name: parts[0].as_of or last.as_of for name, parts in known.items()}
+        turn = min(all_of_them, key=lambda segment: at[segment.name])
+        return [turn], [
+            replace(part, as_of=at[name])
+            for name, parts in known.items()
+            if name != turn.name
+            for part in parts
+        ]
 
     def _list_parts(self, segments: Iterable[Segment]) -> list[PartCount]:
         holes: list[Span] = [(i, i) for i in self._holes]

@@ -25,7 +25,7 @@ from rms_pipeline.mirror.proofs import Proof
 from rms_pipeline.mirror.unreadable import unreadable
 from rms_pipeline.sync.by_id import Verdict, ask_by_id
 from rms_pipeline.sync.doubts import what_is_held
-from rms_pipeline.sync.prove import RANGES_OF_A_FULL_SYNC, SUSPECT, Deletions, Prover
+from rms_pipeline.sync.prove import RANGES, SUSPECT, Deletions, Prover
 from rms_pipeline.sync.storing import is_list, store_answer
 
 _BY_ID_ALONE = "outside the window; asking for it by id found nothing"
@@ -58,11 +58,12 @@ def settle_full_walk(
     *,
     confirm_deletions: bool = False,
     reverify_calls: int = 0,
+    ranges: int = RANGES,
 ) -> Settled:
     """Removes what is gone, certifies the window, and asks again for rows outside it.
 
     `walk` is complete and merged. `confirm_deletions` lets any number of rows go; `reverify_calls`
-    bounds the calls spent on rows outside the window.
+    bounds the calls spent on rows outside the window. The proof counts so many `ranges` of ids.
     """
     assert walk.window is not None
     before = client.counts.calls
@@ -75,7 +76,7 @@ def settle_full_walk(
             client,
             walk,
             run,
-            ranges=RANGES_OF_A_FULL_SYNC,
+            ranges=ranges,
             remove=None if deletions.held else deletions,
         )
         proof = prover.prove(walk.id, walk.watermark or walk.started_at, Window(*walk.window))

@@ -239,7 +239,11 @@ class Sequences(RuleBasedStateMachine):
             return {
                 i
                 for i, (starts, ends) in found.items()
-                if (None in (starts, ends) and proof.covers_undated)
+                if (
+                    None in (starts, ends)
+                    and proof.covers_undated
+                    and ("no_end" if starts else "no_start") not in proof.earlier
+                )
                 or (None not in (starts, ends) and ends >= start and starts <= end)
             } - {*proof.left, *proof.unreadable}
 
