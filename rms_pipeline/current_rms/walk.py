@@ -447,11 +447,7 @@ class Walk:
 
         def ask(span: Span) -> ListAnswer:
             nonlocal counted
-            answer = self._health.ask(
-                self._form(segment),
-                lambda attempts: self._list(segment, key.params(span), attempts=attempts),
-                FEW,
-            )
+            answer = self._page_of(segment, key.params(span), None, FEW)
             if span == WHOLE:
                 counted = answer.page.meta.total_row_count
             return answer
@@ -538,13 +534,21 @@ class Walk:
         self, segment: Segment, span: Span, per_page: int | None = None, attempts: int = FEW
     ) -> ListAnswer:
         """One page of `span`. Raises PageFailed, and what a down or refusing API does."""
-        return self._health.ask(
-            self._form(segment),
-            lambda attempts: self._list(
-                segment, BY_ID.params(span), per_page=per_page, attempts=attempts
-            ),
-            attempts,
-        )
+        return self._page_of(segment, BY_ID.params(span), per_page, attempts)
+
+    def _page_of(
+        self, segment: Segment, params: Params, per_page: int | None, attempts: int
+    ) -> ListAnswer:
+        for is_last in (False, True):
+            answer = self._health.ask(
+                self._form(segment),
+                lambda attempts: self._list(segment, params, per_page=per_page, attempts=attempts),
+                attempts,
+            )
+            # One that counts records and sends none may do so by accident, once.
+            if answer.page.opportunities or not answer.page.meta.total_row_count or is_last:
+                return answer
+        raise AssertionError
 
     def _place(self, segment: Segment, span: Span, number: int) -> ListAnswer:
         """The record that stands in this place of `span`, counted from 1; or PageFailed."""

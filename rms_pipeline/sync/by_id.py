@@ -186,7 +186,8 @@ class _Asking:
             i
             for i, at in times.items()
             if i in self.wanted.gone
-            or _is_older(at, self.wanted.held.get(i))
+            # Without a time it may as well be newer.
+            or (at is not None and _is_older(at, self.wanted.held.get(i)))
             or _is_older(at, self.wanted.told.get(i), SLACK)
         }
         if self._to_sample and times:

@@ -1,0 +1,247 @@
+"""Lists that are not what was asked for, in ways that no specification foresees: what is said to be
+complete is, nothing goes that is there, and what can be read is read."""
+
+import contextlib
+import itertools
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from rms_pipeline.current_rms.errors import CurrentRmsError
+from rms_pipeline.sandbox import Store, Switches
+from rms_pipeline.sandbox.api import routes
+from rms_pipeline.sandbox.api.answers import Answer, Request
+from rms_pipeline_tests.sync.conftest import Mirror
+from rms_pipeline_tests.sync.test_lies import Lie, MakeMirror, Tell, is_list, lie, mirror_of, proved
+from rms_pipeline_tests.test_sync import ids_in
+
+__all__ = ["lie", "mirror_of"]
+TEN = Switches(max_per_page=10)
+Said = dict[str, Any]
+Change = Callable[[Said, Request], object]
+
+
+@dataclass(frozen=True)
+class Odd:
+    """How lists are changed, and whether all can be mirrored and shown all the same.
+
+    `every` so many lists only, None for all of them.
+    """
+
+    change: Change
+    every: int | None = None
+    is_mirrored: bool = True
+    is_shown: bool = True
+
+    def lie(self) -> Lie:
+        calls = itertools.count(1)
+
+        def told(request: Request, answer: Answer) -> Answer:
+            if not is_list(request) or answer.status != 200:
+                return answer
+            if self.every is not None and next(calls) % self.every:
+                return answer
+            said = json.loads(answer.body)
+            changed = self.change(said, request)
+            if isinstance(changed, Answer):
+                return changed
+            return replace(answer, body=json.dumps(said).encode())
+
+        return told
+
+
+def first(request: Request) -> bool:
+    """Whether it is the first page of a whole list."""
+    return not any(name.startswith(("q[id_", "page")) and value != "1"
+                   for name, value in request.query)  # fmt: skip
+
+
+def repeat_one(said: Said, _: Request) -> None:
+    said["opportunities"] += said["opportunities"][:1]
+
+
+def repeat_one_and_count_it(said: Said, _: Request) -> None:
+    if said["opportunities"]:
+        said["opportunities"].insert(1, said["opportunities"][0])
+        said["meta"]["total_row_count"] += 1
+
+
+def shrink(said: Said, request: Request) -> None:
+    if not first(request):
+        said["meta"]["total_row_count"] = len(said["opportunities"])
+
+
+def grow(said: Said, request: Request) -> None:
+    if not first(request):
+        said["meta"]["total_row_count"] += 7
+
+
+def turn_ids(kind: Callable[[int], object]) -> Change:
+    def change(said: Said, _: Request) -> None:
+        for record in said["opportunities"]:
+            record["id"] = kind(record["id"])
+
+    return change
+
+
+def shuffle(said: Said, _: Request) -> None:
+    random.Random(1).shuffle(said["opportunities"])
+
+
+def lose_the_last(said: Said, _: Request) -> None:
+    said["opportunities"] = said["opportunities"][:-1]
+
+
+def empty_it(said: Said, _: Request) -> None:
+    said["opportunities"] = []
+
+
+def empty_all_of_it(said: Said, _: Request) -> None:
+    said["opportunities"], said["meta"]["total_row_count"] = [], 0
+
+
+def add_nothings(said: Said, _: Request) -> None:
+    said["opportunities"] += [None, {}, 7]
+
+
+def with_answer(body: bytes) -> Change:
+    return lambda said, _: Answer(200, body)
+
+
+def as_string(said: Said, _: Request) -> None:
+    said["opportunities"] = json.dumps(said["opportunities"])
+
+
+MEMBERS = json.dumps(
+    {"members": [{"id": 1_003, "name": "A member"}], "meta": {"total_row_count": 1, "per_page": 10}}
+).encode()
+ODD = {
+    "a record stands twice on each page": Odd(repeat_one, is_shown=False),
+    "a record stands twice on some pages": Odd(repeat_one, every=3, is_shown=False),
+    "a record stands twice on each page and is counted twice": Odd(
+        repeat_one_and_count_it, is_mirrored=True, is_shown=False
+    ),
+    "counts shrink on later pages": Odd(shrink, is_shown=False),
+    "counts grow on later pages": Odd(grow, is_shown=False),
+    "ids are text": Odd(turn_ids(str)),
+    "ids are text with blanks": Odd(turn_ids(lambda i: f" {i} ")),
+    "ids are fractions": Odd(turn_ids(float)),
+    "pages are in no order": Odd(shuffle),
+    "some pages are in no order": Odd(shuffle, every=4),
+    "each page lacks its last record": Odd(lose_the_last, is_mirrored=False, is_shown=False),
+    "some pages lack their last record": Odd(lose_the_last, every=3, is_shown=False),
+    "some pages are empty": Odd(empty_it, every=3, is_shown=False),
+    "some lists are empty": Odd(empty_all_of_it, every=3, is_mirrored=False, is_shown=False),
+    "pages hold nothings": Odd(add_nothings, is_shown=False),
+    "some pages are of HTML": Odd(with_answer(b"<html><body>Please wait</body></html>"), every=3),
+    "some pages are errors with 200": Odd(with_answer(b'{"errors": ["Try later"]}'), every=3),
+    "some pages are of members": Odd(with_answer(MEMBERS), every=3),
+    "some lists are null": Odd(with_answer(b'{"opportunities": null, "meta": {}}'), every=3),
+    "some lists are objects": Odd(
+        with_answer(b'{"opportunities": {}, "meta": {"total_row_count": 3}}'), every=3
+    ),
+    "some lists are text": Odd(as_string, every=3),
+    "some answers have no meta": Odd(lambda said, _: said.pop("meta"), every=3),
+    "some answers are empty": Odd(with_answer(b""), every=3),
+}
+
+
+def without_id(data: Any) -> Any:
+    return {name: value for name, value in data.items() if name != "id"}
+
+
+def demand_truth(mirror: Mirror, shown: bool, but_for: set[int], why: str) -> None:
+    there = set(mirror.store.ids())
+    assert not mirror.deleted() & there
+    if shown:
+        left = {i: d for i, d in mirror.differences(but_for=without_id).items() if i not in but_for}
+        assert left == {}, why
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_whatever_lists_hold_what_is_said_to_be_complete_is(
+    mirror_of: MakeMirror, lie: Tell, odd: str
+) -> None:
+    mirror = mirror_of(Store(60), switches=TEN)
+    kind = ODD[odd]
+    lie(kind.lie())
+    was_read = False
+    with contextlib.suppress(CurrentRmsError):
+        proof = mirror.full_sync().settled.certificate
+        demand_truth(mirror, proof.shown is True, set(proof.left), proof.sentence)
+        was_read = True
+        assert proof.shown or not kind.is_shown, proof.sentence
+    assert was_read or not kind.is_shown
+    if kind.is_mirrored:
+        assert mirror.differences(but_for=without_id) == {}
+    if not was_read:
+        return
+    ids = ids_in(mirror.store, mirror.window)
+    mirror.store.edit(ids[-1], {"subject": "Edited"})
+    mirror.store.delete(ids[2])
+    for _ in range(2):
+        with contextlib.suppress(CurrentRmsError):
+            proof = proved(mirror)
+            demand_truth(mirror, proof.shown is True, set(proof.left), proof.sentence)
+
+
+@pytest.mark.parametrize("cap", [10, 20, 30])
+@pytest.mark.parametrize("rows", [30, 60])
+def test_a_cap_at_a_multiple_of_the_page_size_hides_nothing(
+    mirror_of: MakeMirror, cap: int, rows: int
+) -> None:
+    mirror = mirror_of(Store(rows), switches=replace(TEN, count_cap=cap))
+    done = mirror.full_sync()
+    assert mirror.differences(but_for=without_id) == {}
+    certificate = done.settled.certificate
+    assert not certificate.shown or certificate.counted == len(ids_in(mirror.store, mirror.window))
+    mirror.store.delete(ids_in(mirror.store, mirror.window)[0])
+    proof = proved(mirror)
+    assert not proof.shown or mirror.differences(but_for=without_id) == {}
+
+
+@pytest.mark.parametrize("name", ["q[id_gt]", "q[id_lt]"])
+def test_a_bound_that_includes_its_end_loses_nothing(
+    mirror_of: MakeMirror, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    mirror = mirror_of(Store(60), switches=TEN)
+    other = {"q[id_gt]": "q[id_gteq]", "q[id_lt]": "q[id_lteq]"}[name]
+    truth = routes.answer
+
+    def answer(account: Any, request: Request) -> Answer:
+        query = [(other if n == name else n, v) for n, v in request.query]
+        return truth(account, replace(request, query=query))
+
+    monkeypatch.setattr(routes, "answer", answer)
+    done = mirror.full_sync()
+    assert mirror.differences(but_for=without_id) == {}
+    certificate = done.settled.certificate
+    demand_truth(mirror, certificate.shown is True, set(certificate.left), certificate.sentence)
+    mirror.store.delete(ids_in(mirror.store, mirror.window)[0])
+    proof = proved(mirror)
+    demand_truth(mirror, proof.shown is True, set(proof.left), proof.sentence)
+
+
+def test_a_page_larger_than_asked_for_is_read_and_counted(
+    mirror_of: MakeMirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from an API that ignores `per_page`, also where one record is all that is wanted."""
+    mirror = mirror_of(Store(60), switches=TEN)
+    truth = routes.answer
+
+    def answer(account: Any, request: Request) -> Answer:
+        query = [(n, "10" if n == "per_page" else v) for n, v in request.query]
+        return truth(account, replace(request, query=query))
+
+    monkeypatch.setattr(routes, "answer", answer)
+    done = mirror.full_sync()
+    assert mirror.differences(but_for=without_id) == {}
+    assert done.settled.certificate.shown, done.settled.certificate.sentence
+    mirror.store.delete(ids_in(mirror.store, mirror.window)[0])
+    proof = proved(mirror)
+    assert proof.shown, proof.sentence
+    assert mirror.differences(but_for=without_id) == {}
