@@ -36,20 +36,37 @@ from rms_pipeline_tests.servers import (
     new_database as new_database,
 )
 
-# The longest first, so that neither of two processes waits for the other at the end.
+# The longest first, so that no process has long to go when the others have ended.
 LONGEST = (
     "browser/test_dashboard.py",
     "web/test_sync_api.py",
     "test_command.py",
+    "test_sync.py",
+    "browser/test_dagster_ui.py",
+    "browser/test_hostile_pages.py",
     "test_doctor.py",
-    "test_broken_setups.py",
     "test_up.py",
+    "sync/test_prove.py",
+    "sync/test_lies.py",
+    "sync/test_one_bad_record.py",
+    "test_together.py",
+    "sync/test_own_objects.py",
     "sync/test_any_sequence.py",
     "sync/test_traps.py",
-    "test_sync.py",
-    "mirror/test_budget.py",
+    "mirror/test_upgrades.py",
+    "test_api_facts.py",
+    "defs/test_assets.py",
     "defs/test_schedules.py",
+    "defs/test_webhook_refresh.py",
     "web/test_fast_lane.py",
+    "mirror/test_budget.py",
+    "test_broken_setups.py",
+    "drills/test_faults.py",
+    "drills/test_kills.py",
+    "drills/test_mutants.py",
+    "drills/test_many_sequences.py",
+    "drills/test_kills_of_the_proof.py",
+    "drills/test_workers.py",
 )
 # Impatient with refusals only: a call that is made again is one more than a test counts.
 QUICK = Patience(connect=10, read=20, answer=60, attempts=8, throttled=30, backoff=0.02)
@@ -149,8 +166,10 @@ def with_all_tables(server_url: str) -> str:
 
 
 @pytest.fixture
-def database(embedded_url: str) -> Iterator[Database]:
-    with new_database(embedded_url, with_our_tables(embedded_url)) as url:
+def database(embedded_url: str, request: pytest.FixtureRequest) -> Iterator[Database]:
+    with_history = "history" in request.fixturenames
+    filled = (with_all_tables if with_history else with_our_tables)(embedded_url)
+    with new_database(embedded_url, filled) as url:
         yield database_at(url)
 
 

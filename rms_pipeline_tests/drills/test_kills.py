@@ -1,8 +1,8 @@
 """kill -9 at any moment of a walk: the next one goes on with what had landed, and ends right."""
 
+import os
 import random
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 
@@ -10,6 +10,7 @@ import pytest
 
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.sandbox import Store, Switches
+from rms_pipeline_tests.forks import Child
 from rms_pipeline_tests.sync.conftest import Mirror
 from rms_pipeline_tests.sync.test_any_sequence import empty
 
@@ -19,11 +20,12 @@ LANES = 12
 BESIDES = 10
 
 
-def walker(mirror: Mirror, run: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "rms_pipeline_tests.drills.walker"]
+def walker(mirror: Mirror, run: str) -> Child:
     url = mirror.database.url.get_secret_value()
-    return subprocess.Popen(
-        [*command, url, mirror.sandbox.url, run], stdout=subprocess.PIPE, text=True
+    return Child(
+        *("rms_pipeline_tests.drills.walker", url, mirror.sandbox.url, run),
+        env=dict(os.environ),
+        stdout=subprocess.PIPE,
     )
 
 

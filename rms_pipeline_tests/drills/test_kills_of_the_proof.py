@@ -1,8 +1,7 @@
 """kill -9 at any moment of a proof: the next one is right."""
 
+import os
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 
@@ -10,6 +9,7 @@ import pytest
 
 from rms_pipeline.mirror.proofs import newest_proof
 from rms_pipeline.sandbox import Store, Switches
+from rms_pipeline_tests.forks import Child
 from rms_pipeline_tests.sync.conftest import Mirror
 from rms_pipeline_tests.test_sync import ids_in
 
@@ -41,9 +41,9 @@ def test_after_a_proof_killed_at_twenty_random_moments_the_next_one_is_right(
         moment = chance.randrange(1, MOST_REQUESTS)
         url = mirror.database.url.get_secret_value()
         since = mirror.watermarks[0].isoformat()
-        command = [sys.executable, "-m", "rms_pipeline_tests.drills.prover"]
-        with subprocess.Popen(
-            [*command, url, mirror.sandbox.url, f"killed {number}", since]
+        arguments = (url, mirror.sandbox.url, f"killed {number}", since)
+        with Child(
+            *("rms_pipeline_tests.drills.prover", *arguments), env=dict(os.environ)
         ) as process:
             while len(mirror.sandbox.requests) < moment and process.poll() is None:
                 time.sleep(0.001)

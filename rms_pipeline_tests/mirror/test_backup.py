@@ -40,6 +40,7 @@ def restore(url: str, into: str, file: Path, *what: str) -> str:
     return str(subprocess.run(load, capture_output=True, text=True, check=True).stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", [WHOLE, OURS], ids=["all of it", "our schema alone"])
 def test_a_dump_is_restored_into_another_server_and_the_next_sync_is_incremental(
     full_url: str,

@@ -48,6 +48,7 @@ def execute(url: str, statements: str) -> None:
     connection.close()
 
 
+@pytest.mark.slow
 def test_migrate_sets_aside_what_another_program_left_and_loses_none_of_it(
     empty_url: str, sandbox: SandboxServer
 ) -> None:

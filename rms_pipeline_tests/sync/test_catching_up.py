@@ -216,6 +216,7 @@ def test_a_later_event_waits_with_the_one_that_was_put_off_and_is_settled_with_i
     assert work(mirror).settled == 2
 
 
+@pytest.mark.slow
 def test_ids_that_current_rms_has_none_of_cost_few_calls_a_minute_and_hold_up_no_other(
     mirror_of: MakeMirror,
 ) -> None:

@@ -129,6 +129,7 @@ def test_however_meta_is_written_it_is_read(mirror_of: MakeMirror, lie: Tell, me
     assert done.settled.certificate.shown, done.settled.certificate.sentence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 25, 50])
 @pytest.mark.parametrize("count", COUNTS)
 def test_a_count_that_is_wrong_loses_no_row_and_proves_nothing(
@@ -263,6 +264,7 @@ def test_a_single_record_that_is_another_settles_no_event_and_costs_no_other(
     assert mirror.deleted() == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [*WRONG, "500"])
 def test_a_suspect_that_cannot_be_asked_for_stops_neither_the_sync_nor_other_deletions(
     mirror_of: MakeMirror, lie: Tell, wrong: str

@@ -87,6 +87,7 @@ def test_a_row_that_is_about_to_be_inserted_by_somebody_costs_only_its_own_event
     assert mirror.differences({locked, *others}) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("table", "mode"),
     [

@@ -90,6 +90,7 @@ def places(ids: list[int]) -> dict[str, list[int]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "single"), [(25, True), (7, False)], ids=["and not alone", "but alone"]
 )
@@ -223,6 +224,7 @@ def test_what_is_known_to_fail_costs_the_next_full_sync_few_calls(mirror_of: Mak
     assert set(mirror.rows()) == set(ids) - bad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "switches",
     [
@@ -253,6 +255,7 @@ def test_whichever_way_the_unsure_facts_turn_out(
     assert stored == set(ids) - (bad if single or by_number else set())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [1, 3, 10, 24])
 def test_pages_shrink_until_they_come_and_later_syncs_remember(
     mirror_of: MakeMirror, most: int
@@ -268,6 +271,7 @@ def test_pages_shrink_until_they_come_and_later_syncs_remember(
     assert calls(mirror) <= len(ids) / max(most // 2, 1) + 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "deepest"), [(200, 1), (400, 3), (404, 1), (422, 3), (500, 1), (504, 3), (403, 1)]
 )

@@ -33,6 +33,7 @@ CREATE CONSTRAINT TRIGGER people_refuse AFTER {events} ON opportunities
 LATE = "RAISE EXCEPTION 'not at the end of the day'"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "statement",
     [
@@ -70,6 +71,7 @@ def test_what_is_only_added_costs_nothing(mirror_of: MirrorOf, statement: str) -
     assert query(mirror.database, "SELECT problem FROM sync_faults") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("refusal", "told"),
     [
@@ -262,6 +264,7 @@ def test_a_row_that_takes_no_mark_of_its_webhook_costs_no_other_its_own(
     assert query(mirror.database, marked) == [(i,) for i in ids if i != ids[1]]
 
 
+@pytest.mark.slow
 def test_a_row_that_cannot_be_held_back_does_not_let_the_others_of_a_multitude_go(
     mirror_of: MirrorOf,
 ) -> None:

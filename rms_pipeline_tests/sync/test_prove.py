@@ -79,6 +79,7 @@ def test_after_five_edits_it_costs_at_most_nine(mirror_of: MakeMirror) -> None:
     assert mirror.differences() == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["deleted", "created silently", "moved out silently"])
 def test_a_difference_is_found_for_twice_the_logarithm_and_six_calls(
     mirror_of: MakeMirror, change: str
@@ -160,6 +161,7 @@ def test_a_row_that_a_webhook_brings_while_it_is_counted_hides_none_that_is_gone
     assert mirror.differences() == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cap", [0, 1, 10, 37, 60])
 def test_counts_that_are_capped_prove_nothing(mirror_of: MakeMirror, cap: int) -> None:
     mirror = mirror_of(Store(150), switches=replace(SMALL, count_cap=cap))

@@ -96,6 +96,7 @@ def test_a_deleted_row_stays_deleted_and_is_mended_where_it_is(mirror_of: MakeMi
     assert mirror.rows() == before
 
 
+@pytest.mark.slow
 def test_killed_between_batches_and_run_again_it_ends_right(
     mirror_of: MakeMirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,7 @@ def stored(mirror_of: MakeMirror) -> Callable[..., Mirror]:
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ignored", [DATES, DATES[:1], DATES[1:]], ids="+".join)
 def test_dates_that_are_ignored_are_told_and_leave_the_mirror_right(
     stored: MakeMirror, ignored: tuple[str, ...], monkeypatch: pytest.MonkeyPatch

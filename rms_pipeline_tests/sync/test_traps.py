@@ -32,6 +32,7 @@ def once(action: Callable[[], object], after: int = 0) -> Callable[[str], None]:
     return hook
 
 
+@pytest.mark.slow
 def test_an_edit_made_during_a_sync_is_fetched_by_the_next_one(
     mirror_of: MakeMirror,
 ) -> None:
@@ -115,6 +116,7 @@ def test_without_a_date_from_the_api_the_overlap_is_wide(mirror_of: MakeMirror) 
     assert done.landed.clock_skew is None
 
 
+@pytest.mark.slow
 def test_an_incremental_sync_reads_every_page(mirror_of: MakeMirror) -> None:
     mirror = mirror_of(Store(1_000), switches=Switches(max_per_page=100))
     mirror.full_sync()
@@ -228,6 +230,7 @@ def test_a_row_that_left_the_window_stays_and_is_up_to_date(mirror_of: MakeMirro
     assert mirror.rows()[moved]["starts_at"].year == 2040
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("confirm", [False, True])
 def test_when_too_many_would_go_none_goes_unless_confirmed(
     mirror_of: MakeMirror, confirm: bool
@@ -266,6 +269,7 @@ def test_a_list_by_id_that_is_not_obeyed_deletes_nobody_who_is_there(
     assert done.settled.left_window == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "refused",
     [
@@ -372,6 +376,7 @@ def test_rows_that_shift_between_pages_are_neither_missed_nor_counted_twice(
     assert done.settled.certificate.shown
 
 
+@pytest.mark.slow
 def test_an_api_that_obeys_neither_order_nor_ranges_is_read_until_it_rests(
     mirror_of: MakeMirror,
 ) -> None:
