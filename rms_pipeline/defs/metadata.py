@@ -8,10 +8,9 @@ import re
 import string
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-import pandas as pd
 from tabulate import tabulate
 
 from rms_pipeline.mirror.audit import Audit
@@ -20,6 +19,10 @@ from rms_pipeline.status_chart import Bar, bar_chart, status_colour
 from rms_pipeline.sync.landing import LandedWalk
 from rms_pipeline.sync.queued import WorkedOff
 from rms_pipeline.sync.settling import Settled
+
+if TYPE_CHECKING:
+    # Not for each process that loads the definitions: few of them count opportunities.
+    import pandas as pd
 
 
 def instant(at: datetime) -> str:
@@ -126,7 +129,7 @@ def in_markdown(text: str) -> str:
     return "".join(f"&#{ord(c)};" if c in string.punctuation else c for c in apart)
 
 
-def status_metadata(frame: pd.DataFrame) -> dict[str, Any]:
+def status_metadata(frame: "pd.DataFrame") -> dict[str, Any]:
     """Of `refresh_status_counts`' frame: a table with its chart, totals, a number each status."""
     return {
         "counts": dg.MetadataValue.md(f"{_picture(frame)}\n\n{_table(frame)}"),
@@ -142,7 +145,7 @@ def status_metadata(frame: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _picture(frame: pd.DataFrame) -> str:
+def _picture(frame: "pd.DataFrame") -> str:
     total = int(frame["opportunities"].sum()) or 1
     bars = [
         Bar(status, count, f"{count:,} ({count / total:.0%})", status_colour(status))
@@ -153,7 +156,7 @@ def _picture(frame: pd.DataFrame) -> str:
     return f"![Opportunities by status](data:image/svg+xml;base64,{encoded})"
 
 
-def _table(frame: pd.DataFrame) -> str:
+def _table(frame: "pd.DataFrame") -> str:
     shown = frame.rename(
         columns={
             "opportunity_status": "Status",
