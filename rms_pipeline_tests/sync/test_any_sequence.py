@@ -29,7 +29,7 @@ from rms_pipeline.mirror.proofs import Proof
 from rms_pipeline.sandbox import Churn, Faults, Store, Switches
 from rms_pipeline.sync import landing, settling, storing
 from rms_pipeline.sync.landing import OVERLAP
-from rms_pipeline.sync.refreshing import refresh
+from rms_pipeline.sync.refreshing import ASKED_SINGLY, refresh
 from rms_pipeline_tests.sync.conftest import Mirror
 from rms_pipeline_tests.test_sync import ids_in
 
@@ -96,6 +96,9 @@ class Sequences(RuleBasedStateMachine):
         # What it last changed with a new updated_at, after the first sync, in the window or not.
         self.edited: set[int] = set()
         self.removed: dict[int, dict[str, Any]] = {}
+        # When those changed that were asked for singly, unless they were set back since: no list
+        # that lags may take them back.
+        self.fetched: dict[int, str] = {}
 
     def some_id(self, number: int) -> int | None:
         ids = self.mirror.store.ids()
@@ -120,6 +123,7 @@ class Sequences(RuleBasedStateMachine):
 
     def note(self, id_: int, kind: str) -> None:
         self.changed.add(id_)
+        self.fetched.pop(id_, None)
         self.silent.add(id_)
         self.edited.discard(id_)
         if kind == "now":
@@ -176,7 +180,11 @@ class Sequences(RuleBasedStateMachine):
             ids |= set(self.removed)
         # One that the API cannot deliver fails alone.
         with contextlib.suppress(CurrentRmsError):
-            refresh(self.mirror.database, self.mirror.client(), ids, self.mirror.run())
+            done = refresh(self.mirror.database, self.mirror.client(), ids, self.mirror.run())
+            if len(ids) <= ASKED_SINGLY:
+                for id_ in ids - done.gone - done.failed.keys():
+                    if at := self.mirror.store.value(id_, "updated_at"):
+                        self.fetched[id_] = at
 
     @precondition(lambda self: self.mirror.watermarks)
     @rule(moving=st.booleans(), faulty=st.booleans(), told=st.booleans())
@@ -220,6 +228,10 @@ class Sequences(RuleBasedStateMachine):
     def check(self, proof: Proof | None) -> None:
         """What a certificate says was so: the API's lists held then exactly what is mirrored, but
         for what its own text says that counting cannot see."""
+        rows = self.mirror.rows()
+        for id_, at in self.fetched.items():
+            if id_ in rows:
+                assert (iso_or_none(rows[id_]["updated_at_rms"]) or "") >= at, id_
         if proof is None or not proof.shown:
             event("not shown" if proof else "nothing to prove")
             return
