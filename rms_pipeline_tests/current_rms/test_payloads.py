@@ -148,6 +148,7 @@ def test_what_postgresql_cannot_hold_becomes_the_replacement_character() -> None
     )
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_whatever_is_typed_stays_but_for_nul(text: str) -> None:
     body = json.dumps({"id": 7, "description": text}).encode()

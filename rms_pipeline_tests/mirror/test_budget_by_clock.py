@@ -116,6 +116,7 @@ def test_a_pause_ends_when_it_was_meant_to(emptied: Database, clock: Clock) -> N
     budget.close()
 
 
+@pytest.mark.slow
 def test_no_moment_kept_in_the_row_makes_anybody_wait_for_ever(
     emptied: Database, clock: Clock
 ) -> None:

@@ -106,6 +106,7 @@ def test_our_connections_are_as_they_should_be_whatever_an_administrator_made_th
         assert len(found) >= len(wanted) - 1
 
 
+@pytest.mark.slow
 def test_a_sync_stores_the_same_whatever_an_administrator_made_the_default(
     set_by_an_administrator: Database, client_for: Callable[..., CurrentRmsClient]
 ) -> None:

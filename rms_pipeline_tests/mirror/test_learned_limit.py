@@ -104,6 +104,7 @@ def test_more_is_tried_after_hours_and_one_refusal_brings_back_what_was_learned(
     assert years.use.allowance == SETTING
 
 
+@pytest.mark.slow
 def test_nightly_syncs_at_half_the_setting_are_refused_ever_more_rarely(years: Years) -> None:
     refusals = 0
     for _ in range(30):

@@ -78,6 +78,7 @@ def make_dagsters_tables_old(url: str) -> None:
     execute(url, f"UPDATE dagster.alembic_version SET version_num = '{newest.down_revision}'")
 
 
+@pytest.mark.slow
 def test_migrate_names_the_views_that_are_in_the_way_of_dagsters_own_migrations(
     ready_url: str, sandbox: SandboxServer
 ) -> None:
@@ -169,6 +170,7 @@ def test_a_history_that_is_not_as_it_should_be_is_mended_and_nobody_loses_a_righ
     assert fetch_all(database, "SELECT rms_run_error('none')") == [(None,)]
 
 
+@pytest.mark.slow
 def test_grants_outlive_a_migration_of_dagsters_tables(
     ready_url: str, analyst: str, sandbox: SandboxServer
 ) -> None:
@@ -210,6 +212,7 @@ def test_descriptions_are_brought_up_to_date_by_what_they_say(database: Database
     ) == [(TABLES["walks"], COLUMNS["opportunities"]["name"])]
 
 
+@pytest.mark.slow
 def test_tables_of_a_newer_version_are_refused_in_one_sentence(
     ready_url: str, sandbox: SandboxServer
 ) -> None:
@@ -257,6 +260,7 @@ def test_the_tables_can_live_in_another_schema(empty_url: str) -> None:
     assert fetch_all(database, "SELECT count(*) FROM walks") == [(0,)]
 
 
+@pytest.mark.slow
 def test_a_table_of_another_owner_with_one_of_our_names_is_told_as_such(
     empty_url: str, sandbox: SandboxServer
 ) -> None:

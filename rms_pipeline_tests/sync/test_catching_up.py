@@ -76,6 +76,7 @@ def test_a_refresh_of_sixty_costs_four_calls_at_25_a_page_where_lists_do_not_lag
     assert refresh(mirror.database, mirror.client(), ids, "refresh").calls <= 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 30])
 def test_what_a_list_brings_older_than_its_event_is_asked_for_singly_and_once(
     mirror_of: MakeMirror, count: int

@@ -107,6 +107,7 @@ def test_where_nothing_is_obeyed_everything_is_read_and_the_sync_says_so(
     assert mirror.differences() == {}
 
 
+@pytest.mark.slow
 def test_a_record_that_goes_while_changes_are_read_in_order_hides_no_other(
     mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from rms_pipeline_tests.test_sync import ids_in
 MakeMirror = Callable[..., Mirror]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [400, 404, 422])
 def test_syncs_go_on_without_an_include_that_is_refused_and_note_it(
     mirror_of: MakeMirror, status: int

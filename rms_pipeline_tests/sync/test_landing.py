@@ -37,6 +37,7 @@ def pages(mirror: Mirror) -> list[tuple[Any, ...]]:
     return query(mirror.database, PAGES_BY_WALK)
 
 
+@pytest.mark.slow
 def test_full_syncs_that_fail_push_out_no_page_of_those_that_completed(
     mirror_of: MakeMirror,
 ) -> None:
@@ -49,6 +50,7 @@ def test_full_syncs_that_fail_push_out_no_page_of_those_that_completed(
     assert pages(mirror)[:1] == complete
 
 
+@pytest.mark.slow
 def test_where_no_full_sync_ever_completes_the_pages_do_not_pile_up(
     mirror_of: MakeMirror,
 ) -> None:

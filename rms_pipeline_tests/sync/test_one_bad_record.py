@@ -432,6 +432,7 @@ def test_an_api_that_errs_at_random_loses_no_record(mirror_of: MakeMirror) -> No
     assert mirror.differences() == {}
 
 
+@pytest.mark.slow
 def test_an_api_whose_lists_are_all_broken_ends_the_sync_with_a_reason(
     mirror_of: MakeMirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:

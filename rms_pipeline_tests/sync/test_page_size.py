@@ -76,6 +76,7 @@ def test_a_per_page_that_cannot_be_read_costs_no_page(per_page: str) -> None:
         assert claimed == (25 if "25" in per_page else None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_page", [1, 7, 25, 100])
 def test_full_sync_refresh_and_deletions_are_whole_at_any_page_size(
     mirror_of: MakeMirror, per_page: int
@@ -115,6 +116,7 @@ def test_ids_are_asked_for_again_when_a_page_was_shorter_than_it_was_taken_to_be
     assert (len(lists), done.calls) == (3, 4)
 
 
+@pytest.mark.slow
 def test_a_full_sync_costs_its_pages_and_eight_calls(mirror_of: MakeMirror) -> None:
     mirror = mirror_of(Store(600), switches=Switches(max_per_page=25))
     done = mirror.full_sync()

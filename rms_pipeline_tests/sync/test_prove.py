@@ -209,6 +209,7 @@ def test_a_row_that_no_list_shows_but_exists_stays_and_is_left_for_the_next_proo
     assert (proof.shown, proof.left) == (True, ())
 
 
+@pytest.mark.slow
 def test_a_list_that_obeys_no_filtermode_deletes_nothing_and_is_not_called_complete(
     mirror_of: MakeMirror,
 ) -> None:
@@ -408,6 +409,7 @@ def test_a_proof_turns_amber_when_a_later_sync_failed_or_it_is_old_and_red_when_
         assert "It was last shown to be complete as of" in known.sentence
 
 
+@pytest.mark.slow
 def test_more_than_can_be_believed_go_by_no_way_within_a_day(mirror_of: MakeMirror) -> None:
     mirror = mirror_of(Store(120), switches=SMALL)
     mirror.full_sync()

@@ -30,6 +30,7 @@ def deleted_rows(database: Database) -> list[tuple[Any, ...]]:
     return fetch_all(database, "SELECT * FROM deleted_opportunities ORDER BY id")
 
 
+@pytest.mark.slow
 def test_damaged_and_missing_rows_are_mended_with_not_one_call(mirror_of: MakeMirror) -> None:
     mirror = mirror_of(Store(450))
     mirror.full_sync()

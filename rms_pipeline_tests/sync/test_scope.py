@@ -94,6 +94,7 @@ def test_dates_that_are_ignored_are_told_and_leave_the_mirror_right(
     assert mirror.differences() == {}
 
 
+@pytest.mark.slow
 def test_dates_that_are_ignored_from_one_day_to_the_next_certify_nothing_and_bring_no_strangers(
     stored: MakeMirror,
 ) -> None:
@@ -125,6 +126,7 @@ def test_dates_that_are_obeyed_again_are_believed_again(stored: MakeMirror) -> N
     assert not any("ignored" in note for note in done.landed.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refused", [DATES, DATES[:1], DATES[1:]], ids="+".join)
 def test_where_the_dates_are_refused_the_whole_account_is_read_and_the_sync_says_so(
     stored: MakeMirror, refused: tuple[str, ...]
@@ -165,6 +167,7 @@ def test_a_filtermode_that_is_ignored_is_told_and_nothing_is_certified(
     assert mirror.deleted() == set()
 
 
+@pytest.mark.slow
 def test_a_filtermode_that_is_ignored_from_one_day_to_the_next_deletes_and_certifies_nothing(
     stored: MakeMirror,
 ) -> None:

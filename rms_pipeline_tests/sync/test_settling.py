@@ -4,6 +4,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from urllib.parse import unquote
 
+import pytest
+
 from rms_pipeline.current_rms.terms import Terms
 from rms_pipeline.mirror.deletions import held_back
 from rms_pipeline.sandbox import Store, Switches
@@ -27,6 +29,7 @@ def held_ids(mirror: Mirror) -> list[int]:
         return held_back(connection)
 
 
+@pytest.mark.slow
 def test_what_was_held_back_makes_room_for_others_and_goes_when_it_is_confirmed(
     mirror_of: MakeMirror,
 ) -> None:

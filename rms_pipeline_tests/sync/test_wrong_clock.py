@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from datetime import timedelta
 
+import pytest
+
 from rms_pipeline.sandbox import Store
 from rms_pipeline.sync.refreshing import refresh
 from rms_pipeline_tests.sync.conftest import Mirror
@@ -21,6 +23,7 @@ def stamped_ahead(mirror: Mirror) -> None:
         cursor.execute(f"UPDATE opportunities SET synced_at = synced_at + {year}")
 
 
+@pytest.mark.slow
 def test_edits_and_deletions_are_seen_at_once(mirror_of: MakeMirror) -> None:
     mirror = mirror_of(Store(300))
     mirror.full_sync()
