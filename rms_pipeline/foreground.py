@@ -14,7 +14,7 @@ from rich.console import Console
 
 from rms_pipeline.definitions import build_defs
 from rms_pipeline.defs.failures import in_words
-from rms_pipeline.defs.instance_storage import demand_history_here
+from rms_pipeline.defs.instance_storage import demand_history_here, open_instance
 from rms_pipeline.defs.run_lock import fail_dead_runs
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.database import Database
@@ -76,7 +76,7 @@ def _run(
     signal.signal(signal.SIGTERM, _interrupt)
     work = "rebuild" if job_name == "rebuild" else "sync"
     failed = RebuildFailed if work == "rebuild" else SyncFailed
-    with dg.DagsterInstance.get() as instance:
+    with open_instance() as instance:
         demand_history_here(instance)
         fail_dead_runs(database, instance)
         job = build_defs().resolve_job_def(job_name)

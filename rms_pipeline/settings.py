@@ -4,6 +4,8 @@ What belongs here: names, defaults and validation of environment variables, and 
 them alone (which API, which database, which folder). What does not: opening any of these.
 """
 
+import difflib
+import io
 import ipaddress
 import os
 import re
@@ -15,6 +17,7 @@ from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -388,6 +391,8 @@ def is_token(value: str) -> bool:
 def load_settings(**overrides: Any) -> Settings:
     """Reads the environment now. Raises SettingsError naming every variable that is wrong."""
     try:
+        if "_env_file" not in overrides:
+            _demand_whole_dotenv()
         return Settings(**overrides)
     except ValidationError as error:
         raise SettingsError("\n".join(_explain(e) for e in error.errors())) from None
@@ -418,6 +423,41 @@ def child_environment(**changes: str | None) -> dict[str, str]:
         else:
             environment[name] = value
     return environment
+
+
+def unknown_variables() -> dict[str, str | None]:
+    """Variables that are named like ours and that nobody reads: each with the name that was meant,
+    where one is near enough."""
+    ours = {str(field.validation_alias) for field in Settings.model_fields.values()}
+    given = set(child_environment())
+    unknown = (n for n in given - ours if n.startswith(("RMS_", "CURRENT_RMS_")))
+    return {n: next(iter(difflib.get_close_matches(n, ours, 1)), None) for n in sorted(unknown)}
+
+
+def _demand_whole_dotenv() -> None:
+    """Raises SettingsError when there is no working folder, or where `.env` has what would be left
+    out without a word: another account and database would be used than those meant."""
+    try:
+        place = Path.cwd() / ".env"
+    except OSError as error:
+        raise SettingsError(
+            f"The working folder cannot be used ({error.strerror}). Change into one that exists "
+            "and that the user of this process may read."
+        ) from None
+    if not place.exists():
+        return
+    if not place.is_file():
+        raise SettingsError(
+            f"{place} is no file (docker makes a folder of what it is to mount and does not find). "
+            "Remove it, or put the file there."
+        )
+    text = place.read_text(encoding="utf-8-sig")
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.error:
+            raise SettingsError(
+                f"Line {binding.original.line} of {place} cannot be read. Write NAME=value; a "
+                "value that begins with a quote has to end with the same one."
+            )
 
 
 def _unreadable_dotenv(error: UnicodeDecodeError | OSError) -> SettingsError:

@@ -164,12 +164,14 @@ def _open_instance(database: Database) -> bool:
     While the web service starts: the import of Dagster alone takes as long as that. Raises
     StoredElsewhere where no sync could be shown.
     """
-    from dagster import DagsterInstance
-
-    from rms_pipeline.defs.instance_storage import demand_history_here, keeps_history_here
+    from rms_pipeline.defs.instance_storage import (
+        demand_history_here,
+        keeps_history_here,
+        open_instance,
+    )
     from rms_pipeline.defs.run_lock import fail_dead_runs
 
-    with DagsterInstance.get() as instance:
+    with open_instance() as instance:
         demand_history_here(instance)
         fail_dead_runs(database, instance)
         return keeps_history_here(instance.get_ref())

@@ -18,7 +18,7 @@ from dagster._core.instance.ref import InstanceRef
 from psycopg2 import sql
 
 from rms_pipeline.console import prepare
-from rms_pipeline.defs.instance_storage import keeps_history_here, upgrade_storage
+from rms_pipeline.defs.instance_storage import keeps_history_here, open_instance, upgrade_storage
 from rms_pipeline.doctor import examine
 from rms_pipeline.mirror.database import DatabaseError
 from rms_pipeline.mirror.ownership import claim_mirror
@@ -54,6 +54,16 @@ def dotenv(content: bytes) -> Change:
     return change
 
 
+def a_folder_for_dotenv(_: pytest.MonkeyPatch, folder: Path) -> None:
+    (folder / ".env").mkdir()
+
+
+def in_a_folder_that_is_gone(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    (folder / "gone").mkdir()
+    patch.chdir(folder / "gone")
+    (folder / "gone").rmdir()
+
+
 def a_file(folder: Path) -> Path:
     (folder / "file").touch()
     return folder / "file"
@@ -66,6 +76,15 @@ def a_file(folder: Path) -> Path:
         (home(lambda f: f / "absent"), ["DAGSTER_HOME", "is no folder", "absent"]),
         (home(lambda f: f), ["DAGSTER_HOME", "no dagster.yaml in it"]),
         (home(a_file), ["DAGSTER_HOME", "is no folder"]),
+        # These lines would be left out, and another account or database be used.
+        (
+            dotenv(b'RMS_SYNC_DAYS_BACK=3\nPOSTGRES_URL="postgresql://u:secret@h/d\n'),
+            ["Line 2", ".env"],
+        ),
+        (dotenv(b"POSTGRES_URL postgresql://u:secret@h/d"), ["Line 1", "NAME=value"]),
+        (dotenv(b"CURRENT_RMS_API_KEY='a'b"), ["Line 1", ".env"]),
+        (a_folder_for_dotenv, [".env", "is no file"]),
+        (in_a_folder_that_is_gone, ["working folder cannot be used"]),
         (dotenv("RMS_SYNC_DAYS_BACK=3".encode("utf-16")), [".env", "UTF-8"]),
         (dotenv("# Grüße\n".encode("latin-1")), [".env", "UTF-8", "byte 5"]),
         (dotenv(b"RMS_SYNC_DAYS_BACK=soon"), ["RMS_SYNC_DAYS_BACK", "Example"]),
@@ -99,6 +118,7 @@ def test_a_configuration_that_cannot_work_is_named_with_what_to_do(
         prepare()
     for part in said:
         assert part in str(raised.value)
+    assert "secret" not in str(raised.value)
     (first, *_) = examine(prepare)
     assert (first.check, first.level) == ("settings", "problem")
     settings.cache_clear()
@@ -121,6 +141,62 @@ def test_a_dotenv_file_with_a_mark_of_its_encoding_is_read_like_any_other(
     (tmp_path / ".env").write_text("RMS_SYNC_DAYS_BACK=3", encoding="utf-8-sig")
     monkeypatch.chdir(tmp_path)
     assert load_settings().days_back == 3
+
+
+def test_what_a_dotenv_file_may_hold_is_read_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text(
+        "# a note\r\n\r\nexport RMS_SYNC_DAYS_BACK = 3 # days\r\nRMS_TIME_ZONE='Europe/London'\r\n"
+        'EMPTY=\r\nALONE\r\nOTHER="two\nlines"\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    assert (load_settings().days_back, load_settings().time_zone) == (3, "Europe/London")
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (
+            "storage: [\n",
+            "is not YAML (expected the node content, but found '<stream end>' in line 2",
+        ),
+        ("storage: &a\n\t- b\n", "is not YAML"),
+        ("nonsense: 1\n", 'unexpected config entry "nonsense"'),
+        ("storage:\n  postgres:\n    postgres_url: [secret]\n", "storage"),
+        (
+            "storage:\n  custom:\n    module: not_there\n    class: Secrets\n",
+            "import module not_there",
+        ),
+    ],
+)
+def test_a_dagster_yaml_that_dagster_cannot_use_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str, said: str
+) -> None:
+    (tmp_path / "dagster.yaml").write_text(written)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    settings.cache_clear()
+    with pytest.raises(SettingsError) as raised:
+        open_instance()
+    settings.cache_clear()
+    assert str(tmp_path / "dagster.yaml") in str(raised.value)
+    assert said in str(raised.value)
+    assert "secret" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 700
+
+
+def test_a_variable_that_nobody_reads_is_told_with_the_name_that_was_meant(
+    configured: pytest.MonkeyPatch,
+) -> None:
+    configured.setenv("RMS_TIMEZONE", "Europe/London")
+    configured.setenv("CURRENT_RMS_SUBDOMAINS", "acme")
+    settings.cache_clear()
+    told = [(f.level, f.found, f.advice) for f in examine(settings) if f.check == "settings"]
+    assert [level for level, _, _ in told] == ["ok", "warning", "warning"]
+    assert "CURRENT_RMS_SUBDOMAINS" in told[1][1]
+    assert told[1][2] == "Did you mean CURRENT_RMS_SUBDOMAIN?"
+    assert told[2][2] == "Did you mean RMS_TIME_ZONE?"
 
 
 @pytest.fixture(scope="module")

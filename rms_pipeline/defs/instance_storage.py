@@ -5,14 +5,18 @@ The schema is `dagster`; beside a mirror in the schema `acme` it is `dagster_acm
 
 import contextlib
 import os
+import re
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import psycopg2
 import sqlalchemy
-from dagster import DagsterInstance
+import yaml
+from dagster import DagsterError, DagsterInstance
+from dagster._check import CheckError
 from dagster._core.instance.ref import InstanceRef
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres.storage import DagsterPostgresStorage
@@ -30,11 +34,15 @@ from rms_pipeline.mirror.schema import (
 )
 from rms_pipeline.mirror.session_probe import demand_sessions
 from rms_pipeline.postgres_urls import with_settings
-from rms_pipeline.settings import settings
+from rms_pipeline.settings import SettingsError, settings
 
 ADVICE = (
     "Put the part `storage:` of this project's dagster.yaml into yours, or leave DAGSTER_HOME out."
 )
+
+
+class InstanceUnusable(SettingsError):
+    """Dagster cannot read what configures its instance."""
 
 
 class StoredElsewhere(RmsPipelineError):
@@ -95,6 +103,43 @@ def _url_for_dagster(database: Database) -> str:
     return url
 
 
+def open_instance() -> DagsterInstance:
+    """`DagsterInstance.get()`. Raises InstanceUnusable when its dagster.yaml is wrong."""
+    with _explained():
+        return DagsterInstance.get()
+
+
+def instance_of(folder: Path) -> InstanceRef:
+    """What configures the instance of `folder`, without opening it. Raises InstanceUnusable."""
+    with _explained():
+        return InstanceRef.from_dir(str(folder))
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except (yaml.YAMLError, DagsterError, CheckError) as error:
+        current = settings()
+        home = current.dagster_home or current.project_folder
+        raise InstanceUnusable(
+            f"Dagster cannot use {home / 'dagster.yaml'}: {_said(error)}. Compare it with the one "
+            "of this project, which may be copied there as it is."
+        ) from None
+
+
+def _said(error: Exception) -> str:
+    """What is wrong, and where; not what stands there, which may be a password."""
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        where = f" in line {mark.line + 1}" if mark else ""
+        return f"it is not YAML ({error.problem or error.context}{where})"
+    text = " ".join(str(error).split()).removeprefix("Failure condition: ")
+    text = re.sub(r"^Errors whilst loading .*? Error 1: ", "", text)
+    text = re.split(r"[.:]? (?:Expected|Got|Value|Error 2)\b", text)[0]
+    return text[:300].rstrip(" .")
+
+
 def upgrade_storage(database: Database) -> bool:
     """Brings Dagster's tables, and then ours, to this version; one process at a time.
 
@@ -102,7 +147,7 @@ def upgrade_storage(database: Database) -> bool:
     is ours. Raises DatabaseError.
     """
     demand_sessions(database)
-    with DagsterInstance.get() as instance, migrations_lock(database):
+    with open_instance() as instance, migrations_lock(database):
         if not keeps_history_here(instance.get_ref()):
             bring_up_to_date(database)
             return False

@@ -14,7 +14,7 @@ from rms_pipeline.mirror.api_terms import read_page_size, read_refusals, read_te
 from rms_pipeline.mirror.budget import read_budget
 from rms_pipeline.postgres_urls import without_password
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
-from rms_pipeline.settings import Settings
+from rms_pipeline.settings import Settings, unknown_variables
 
 # One answer is enough to know, and nobody wants to wait for a doctor.
 _PATIENCE = Patience(connect=5, read=15, answer=20, attempts=2, throttled=0, backoff=0.2)
@@ -37,6 +37,12 @@ def check_settings(exam: Examination) -> Iterator[Finding]:
         if direct is not None and direct != current.postgres_url:
             place += f" (sessions: {without_password(direct.get_secret_value())})"
     yield fine("settings", f"{name}; {place}")
+    for unknown, meant in unknown_variables().items():
+        yield warning(
+            "settings",
+            f"{unknown} is not a variable of this program, and does nothing.",
+            f"Did you mean {meant}?" if meant else "Remove it, or see the README for the name.",
+        )
 
 
 @contextmanager

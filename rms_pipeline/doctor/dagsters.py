@@ -5,13 +5,17 @@ from collections.abc import Iterator
 
 import dagster as dg
 from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.instance.ref import InstanceRef
 from dagster._core.scheduler.instigation import InstigatorStatus
 
 from rms_pipeline import dagster_api
 from rms_pipeline.dagster_api import LOCATION, DagsterUnavailable
 from rms_pipeline.definitions import build_defs
-from rms_pipeline.defs.instance_storage import ADVICE, keeps_history_here
+from rms_pipeline.defs.instance_storage import (
+    ADVICE,
+    instance_of,
+    keeps_history_here,
+    open_instance,
+)
 from rms_pipeline.defs.run_launcher import WorkerLockCheck
 from rms_pipeline.defs.run_lock import dead_runs
 from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
@@ -30,7 +34,7 @@ def check_history(exam: Examination) -> Iterator[Finding]:
     if not (home / "dagster.yaml").exists():
         found = f"{home} has no dagster.yaml, so Dagster has no instance here yet."
         yield warning("history", found, "Start `rms-pipeline up` here: it makes one.")
-    elif keeps_history_here(InstanceRef.from_dir(str(home))):
+    elif keeps_history_here(instance_of(home)):
         yield fine("history", "Dagster keeps its runs in the mirror's database.")
     else:
         yield problem(
@@ -72,7 +76,7 @@ def check_webserver(exam: Examination) -> Iterator[Finding]:
 
 def check_runs(exam: Examination) -> Iterator[Finding]:
     """Runs whose process is dead, and runs that wait for too long."""
-    with dg.DagsterInstance.get() as instance:
+    with open_instance() as instance:
         started = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
         dead = dead_runs(exam.reached, instance)
         sees_dead_workers = (
@@ -108,7 +112,7 @@ def check_runs(exam: Examination) -> Iterator[Finding]:
 
 def check_daemon(_: Examination) -> Iterator[Finding]:
     """Whether Dagster's daemon lives: without it no schedule ticks and no queued run starts."""
-    with dg.DagsterInstance.get() as instance:
+    with open_instance() as instance:
         silent = _silent_daemons(instance)
         heartbeats = instance.get_daemon_heartbeats()
     troubled = sorted(name for name, beat in heartbeats.items() if beat.errors)
@@ -143,7 +147,7 @@ def check_automation(_: Examination) -> Iterator[Finding]:
             if s.default_status is dg.DefaultSensorStatus.RUNNING
         },
     }
-    with dg.DagsterInstance.get() as instance:
+    with open_instance() as instance:
         states = instance.all_instigator_state(instigator_statuses={InstigatorStatus.STOPPED})
     off = sorted(
         f"{state.instigator_type.value.lower()} {state.instigator_name}"
