@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import ground
 from pydantic import SecretStr
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.pacing import SHARES, Lane
 from rms_pipeline.current_rms.window import Window
@@ -72,6 +73,7 @@ def main() -> None:
 def land(database: Database, api: ground.Api, limit: int) -> LandedWalk:
     budget = SharedBudget(database, SANDBOX_SUBDOMAIN, limit)
     client = CurrentRmsClient(
+        collection=OPPORTUNITIES,
         base_url=api.url,
         subdomain=SANDBOX_SUBDOMAIN,
         api_key=SecretStr(SANDBOX_API_KEY),

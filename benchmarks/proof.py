@@ -16,6 +16,7 @@ from datetime import datetime
 import ground
 from pydantic import SecretStr
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.pacing import Lane, ProcessBudget
 from rms_pipeline.current_rms.window import Window
@@ -85,6 +86,7 @@ class Proving:
         now = database.clock()()
         self._window = Window.around(now, days_back=30, days_ahead=365)
         self._client = CurrentRmsClient(
+            collection=OPPORTUNITIES,
             base_url=api.url,
             subdomain=SANDBOX_SUBDOMAIN,
             api_key=SecretStr(SANDBOX_API_KEY),

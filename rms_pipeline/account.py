@@ -8,6 +8,7 @@ from typing import NamedTuple
 import requests
 from pydantic import SecretStr
 
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.loopback import session_for
@@ -73,10 +74,14 @@ def account_name(current: Settings) -> str:
 
 @contextmanager
 def client_for(
-    current: Settings, database: Database, *, patience: Patience | None = None
+    current: Settings,
+    database: Database,
+    collection: Collection,
+    *,
+    patience: Patience | None = None,
 ) -> Iterator[CurrentRmsClient]:
-    """A client of the account that stamps what it fetches by the database's clock and shares the
-    account's request budget with every other process.
+    """A client for `collection` of the account. It stamps what it fetches by the database's clock
+    and shares the account's request budget with every other process.
 
     Raises DatabaseError when the database mirrors another account, or where something that was
     added to its tables would make a sync do harm."""
@@ -86,13 +91,14 @@ def client_for(
     with open_account(current) as account:
         budget = SharedBudget(database, account.subdomain, current.requests_per_minute)
         client = CurrentRmsClient(
+            collection=collection,
             base_url=account.base_url,
             subdomain=account.subdomain,
             api_key=account.api_key,
             budget=budget,
             patience=patience,
             now=database.clock(),
-            terms=StoredTerms(database, account.subdomain),
+            terms=StoredTerms(database, account.subdomain, collection),
         )
         with contextlib.closing(budget), client:
             yield client

@@ -24,6 +24,7 @@ def status(
 ) -> None:
     """Show the last syncs, opportunities by status, completeness, and the queue of webhooks."""
     from rms_pipeline.account import account_name
+    from rms_pipeline.collections.opportunities import OPPORTUNITIES
     from rms_pipeline.mirror.budget import read_budget
     from rms_pipeline.mirror.embedded import open_database
     from rms_pipeline.mirror.overview import StatusCount, add_up, read_statuses
@@ -33,7 +34,7 @@ def status(
     announce_sandbox(config.settings())
     with open_database(config.settings()).session() as connection:
         demand_tables(connection)
-        state = read_sync_state(connection)
+        state = read_sync_state(connection, OPPORTUNITIES)
         as_of, statuses = read_statuses(connection)
         budget = read_budget(connection, account_name(config.settings()))
     if as_json:

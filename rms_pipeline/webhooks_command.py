@@ -120,6 +120,7 @@ def replay(
 @contextmanager
 def _client(current: config.Settings) -> "Iterator[CurrentRmsClient]":
     from rms_pipeline.account import lasting_account
+    from rms_pipeline.collections.opportunities import OPPORTUNITIES
     from rms_pipeline.current_rms.client import CurrentRmsClient
 
     announce_sandbox(current)
@@ -127,7 +128,11 @@ def _client(current: config.Settings) -> "Iterator[CurrentRmsClient]":
     with (
         _budget(current, subdomain) as budget,
         CurrentRmsClient(
-            base_url=base_url, subdomain=subdomain, api_key=api_key, budget=budget
+            collection=OPPORTUNITIES,
+            base_url=base_url,
+            subdomain=subdomain,
+            api_key=api_key,
+            budget=budget,
         ) as client,
     ):
         yield client

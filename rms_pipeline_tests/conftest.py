@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from rms_pipeline.collections.base import Collection
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
 from rms_pipeline.current_rms.pacing import ProcessBudget
 from rms_pipeline.current_rms.window import Window
@@ -245,8 +247,10 @@ def client_for() -> Iterator[Callable[..., CurrentRmsClient]]:
             requests_per_minute: int = 0,
             patience: Patience = QUICK,
             api_key: str = SANDBOX_API_KEY,
+            collection: Collection = OPPORTUNITIES,
         ) -> CurrentRmsClient:
             client = CurrentRmsClient(
+                collection=collection,
                 base_url=url,
                 subdomain=SANDBOX_SUBDOMAIN,
                 api_key=SecretStr(api_key),

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import SecretStr
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.errors import WebhooksOff
 from rms_pipeline.current_rms.webhooks import register
@@ -49,7 +50,7 @@ def test_what_the_account_refuses_is_told_with_since_when_and_what_follows(
     ):
         found = only(accounts.check_terms(exam))
         assert (found.level, "not known yet" in found.found) == (Level.OK, True)
-        terms = StoredTerms(emptied, SANDBOX_SUBDOMAIN)
+        terms = StoredTerms(emptied, SANDBOX_SUBDOMAIN, OPPORTUNITIES)
         terms.set_page_size(25)
         assert only(accounts.check_terms(exam)).found == "A page holds up to 25 records."
         terms.note("include", "venue", 422, datetime.now(UTC))

@@ -1,1 +1,1 @@
-"""The remote API: requests, pages and payloads. Knows no database and no Dagster."""
+"""The remote API: requests, pages and records. Knows no database and no Dagster."""

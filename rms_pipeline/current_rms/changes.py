@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from rms_pipeline.current_rms.client import ListAnswer
 from rms_pipeline.current_rms.errors import NotHonoured
-from rms_pipeline.current_rms.payloads import Record, read_record
+from rms_pipeline.current_rms.records import Record, bare_record
 from rms_pipeline.current_rms.window import Params
 
 NEWEST_CHANGE: Params = (("q[s]", "updated_at desc"),)
@@ -48,14 +48,14 @@ def read_newest(ask: Callable[[int], ListAnswer], since: datetime) -> Iterator[L
         if ordered != sorted(ordered, reverse=True):
             raise NotHonoured("not in the order of updated_at")
         yield answer
-        total, came = counted, came + len(answer.page.opportunities)
-        if not answer.page.opportunities or came >= total:
+        total, came = counted, came + len(answer.page.records)
+        if not answer.page.records or came >= total:
             return
         latest = moments[-1] if moments else latest
 
 
 def _moments(answer: ListAnswer) -> list[datetime]:
     """`updated_at` of each record that tells it."""
-    records = (read_record(raw) for raw in answer.page.opportunities)
+    records = (bare_record(raw) for raw in answer.page.records)
     found = (r.updated_at() for r in records if isinstance(r, Record))
     return [moment for moment in found if moment is not None]

@@ -1,7 +1,7 @@
-"""The opportunities of Current RMS over HTTP.
+"""One collection of Current RMS over HTTP.
 
-What belongs here: which requests there are about opportunities. What does not: how one is sent
-(`transport`), which requests make a walk (`walk`), what is in a record (`payloads`).
+What belongs here: which requests there are about its records. What does not: how one is sent
+(`transport`), which requests make a walk (`walk`), what is in a record (`records`).
 """
 
 from collections.abc import Callable
@@ -10,25 +10,17 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.errors import NotFound
 from rms_pipeline.current_rms.negotiation import Form, Negotiation
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.pages import Page, decode_page, decode_single
-from rms_pipeline.current_rms.payloads import record_id
+from rms_pipeline.current_rms.records import record_id
 from rms_pipeline.current_rms.terms import EVERY_STATE, MOST_PER_PAGE, Terms
 from rms_pipeline.current_rms.transport import CallCounts, Patience, Transport
 from rms_pipeline.current_rms.window import Params
 
 __all__ = ["CallCounts", "CurrentRmsClient", "ListAnswer", "Patience"]
-
-# Every state of an opportunity.
-LIST_PARAMS: Params = ((EVERY_STATE, "all"),)
-# What a record holds only when it is named, and the list gives as well as the single record does:
-# so a record reads the same whichever way it came.
-INCLUDES = (
-    *("member", "owner", "venue"),
-    *("destination", "billing_address", "opportunity_surcharges"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +40,21 @@ class ListAnswer:
 
 
 class CurrentRmsClient(Transport):
-    """Asks Current RMS for opportunities. Safe to share between threads.
+    """Asks Current RMS for the records of `collection`. Safe to share between threads.
 
     `terms` is what the account was found to grant; what answers teach goes there. An include or a
     `per_page` that it refuses is found out and asked for no more. Every method may raise a
     RequestRefused (final) or ApiUnavailable.
     """
 
-    def __init__(self, *, terms: Terms | None = None, **transport: Any) -> None:
+    def __init__(
+        self, *, collection: Collection, terms: Terms | None = None, **transport: Any
+    ) -> None:
         super().__init__(**transport)
+        self.collection = collection
         self.terms = terms or Terms()
-        self._negotiation = Negotiation(INCLUDES, lambda: self.terms, lambda: self.now())
+        self._path = f"/{collection.name}"
+        self._negotiation = Negotiation(collection.includes, lambda: self.terms, lambda: self.now())
 
     @property
     def page_size(self) -> int:
@@ -71,7 +67,7 @@ class CurrentRmsClient(Transport):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def list_opportunities(
+    def list_records(
         self,
         params: Params,
         *,
@@ -79,17 +75,17 @@ class CurrentRmsClient(Transport):
         per_page: int = MOST_PER_PAGE,
         lane: Lane = Lane.WALK,
         attempts: int | None = None,
-        mode: str = "all",
+        mode: str | None = None,
     ) -> ListAnswer:
-        """One page of `GET /opportunities`, filtered by `params`, of every state unless `mode`
-        names another `filtermode`.
+        """One page of `GET /<collection>`, filtered by `params`; of all records there are, unless
+        `mode` names another `filtermode`.
 
         It may hold fewer records than `per_page` though more are left: `page_size` at most.
         `attempts` bounds the patience with failures.
         """
 
         def ask(form: Form) -> ListAnswer:
-            return self._list(form, ((EVERY_STATE, mode), *params), page, lane, attempts)
+            return self._list(form, self._mode(mode) + params, page, lane, attempts)
 
         def ask_plainly(form: Form) -> ListAnswer:
             return self._list(form, (), 1, lane, attempts)
@@ -98,7 +94,7 @@ class CurrentRmsClient(Transport):
             ask, ask_plainly, per_page=per_page, parameters=tuple(name for name, _ in params)
         )
 
-    def get_opportunity(
+    def get_record(
         self,
         id_: int,
         *,
@@ -106,7 +102,7 @@ class CurrentRmsClient(Transport):
         expected: bool = True,
         attempts: int | None = None,
     ) -> ListAnswer | None:
-        """`GET /opportunities/{id}` as a page of one record; None when it is gone (404, 410).
+        """`GET /<collection>/{id}` as a page of one record; None when it is gone (404, 410).
 
         Those statuses may also be meant for an include: a record is only called gone when it is
         not found without any, or where another was just found with the same. That costs least for
@@ -116,14 +112,14 @@ class CurrentRmsClient(Transport):
         def ask(form: Form, wanted: int = id_) -> ListAnswer:
             query = urlencode([("include[]", name) for name in form.includes], safe="[]")
             mark = "?" if query else ""
-            request = f"/opportunities/{wanted}{mark}{query}"
+            request = f"{self._path}/{wanted}{mark}{query}"
             return self._get(request, decode_single, lane, attempts)
 
         others: list[int] = []
 
         def ask_another(form: Form) -> ListAnswer:
             if not others:
-                others.extend(self._list(Form((), 2), LIST_PARAMS, 1, lane, attempts).ids)
+                others.extend(self._list(Form((), 2), self._mode(), 1, lane, attempts).ids)
             return ask(form, next((i for i in others if i != id_), id_))
 
         try:
@@ -132,20 +128,24 @@ class CurrentRmsClient(Transport):
             return None
 
     def count(self, params: Params, *, lane: Lane = Lane.WALK) -> int:
-        """How many opportunities the list filtered by `params` holds, by the API's own count."""
-        return self.list_opportunities(params, per_page=1, lane=lane).page.meta.total_row_count
+        """How many records the list filtered by `params` holds, by the API's own count."""
+        return self.list_records(params, per_page=1, lane=lane).page.meta.total_row_count
+
+    def _mode(self, mode: str | None = None) -> Params:
+        modes = self.collection.modes
+        return ((EVERY_STATE, mode or modes.every),) if modes else ()
 
     def _list(
         self, form: Form, params: Params, page: int, lane: Lane, attempts: int | None
     ) -> ListAnswer:
         includes = tuple(("include[]", name) for name in form.includes)
         query = (("page", str(page)), ("per_page", str(form.per_page)), *includes, *params)
-        request = f"/opportunities?{urlencode(query, safe='[]:')}"
+        request = f"{self._path}?{urlencode(query, safe='[]:')}"
         answer = self._get(request, decode_page, lane, attempts)
         self.terms.learn_page_size(
             asked=form.per_page,
             claimed=answer.page.meta.claimed_per_page,
-            came=len(answer.page.opportunities),
+            came=len(answer.page.records),
             total=answer.page.meta.total_row_count,
             number=page,
         )
@@ -154,16 +154,18 @@ class CurrentRmsClient(Transport):
     def _get(
         self,
         request: str,
-        decode: Callable[[bytes], Page],
+        decode: Callable[[bytes, Collection], Page],
         lane: Lane,
         attempts: int | None = None,
     ) -> ListAnswer:
-        answer = self.read(request, decode, lane, attempts=attempts)
+        answer = self.read(
+            request, lambda body: decode(body, self.collection), lane, attempts=attempts
+        )
         return ListAnswer(
             request=request,
             body=answer.body,
             page=answer.decoded,
-            ids=tuple(i for r in answer.decoded.opportunities if (i := record_id(r)) is not None),
+            ids=tuple(i for r in answer.decoded.records if (i := record_id(r)) is not None),
             asked_at=answer.asked_at,
             answered_at=answer.answered_at,
             api_date=answer.api_date,

@@ -101,9 +101,7 @@ class Health:
     def accepts(self, params: Params) -> bool:
         """Whether a list of nothing, filtered and ordered as `params` say, is answered."""
         try:
-            self._client.list_opportunities(
-                params + _NOTHING, per_page=1, lane=self._lane, attempts=ONCE
-            )
+            self._client.list_records(params + _NOTHING, per_page=1, lane=self._lane, attempts=ONCE)
         except (ApiUnavailable, RequestRefused) as error:
             if not is_of_the_question(error):
                 raise
@@ -114,7 +112,7 @@ class Health:
     def _knows_nobody(self) -> bool:
         """Whether the API says so of a record that is nowhere: for one that ignores ranges."""
         try:
-            self._client.get_opportunity(_NOBODY, lane=self._lane, attempts=ONCE)
+            self._client.get_record(_NOBODY, lane=self._lane, attempts=ONCE)
         except (ApiUnavailable, RequestRefused) as error:
             if not is_of_the_question(error):
                 raise
@@ -276,7 +274,7 @@ class Narrowing:
                 return None
             largest = max(largest, wanted)
             # Those left of the page that failed: it is one of them, if it is anyone.
-            failing, is_proven = failing - max(len(answer.page.opportunities), 1), False
+            failing, is_proven = failing - max(len(answer.page.records), 1), False
         self._sizes.note_failure(size, largest, failed.reason)
         return lower
 
@@ -351,10 +349,10 @@ class Narrowing:
                 return
         if len(self._undelivered) >= MOST_UNDELIVERED:
             raise ApiUnavailable(
-                f"Current RMS cannot deliver {MOST_UNDELIVERED} opportunities and more, each of "
-                f"which fails the list that would hold it (the last: {id_}, {failed.reason}). So "
-                "single records are not the cause: ask the support of Current RMS. What was "
-                "received is stored.",
+                f"Current RMS cannot deliver {MOST_UNDELIVERED} {self._client.collection.name} and "
+                f"more, each of which fails the list that would hold it (the last: {id_}, "
+                f"{failed.reason}). So single records are not the cause: ask the support of "
+                "Current RMS. What was received is stored.",
                 reason=failed.reason,
             ) from failed
         reason = f"each list that would hold it: {failed.reason}"
@@ -387,7 +385,7 @@ class Narrowing:
                 self._give_up(id_, f"{reason}; asked for by its id another record comes")
 
     def _single(self, id_: int, attempts: int | None) -> ListAnswer:
-        answer = self._client.get_opportunity(id_, lane=self._lane, attempts=attempts)
+        answer = self._client.get_record(id_, lane=self._lane, attempts=attempts)
         if answer is None:
             raise _IsNowhere
         return answer

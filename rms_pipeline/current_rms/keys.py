@@ -8,7 +8,7 @@ from typing import Protocol
 
 from msgspec import Raw
 
-from rms_pipeline.current_rms.payloads import Opportunity, decode_record, record_id
+from rms_pipeline.current_rms.records import Fault, bare_record, record_id
 from rms_pipeline.current_rms.spans import Span
 from rms_pipeline.current_rms.window import Params, iso
 
@@ -65,10 +65,9 @@ class _ByCreation:
         return params
 
     def value(self, record: Raw) -> int | None:
-        decoded = decode_record(record)
-        if not isinstance(decoded, Opportunity) or decoded.created_at_rms is None:
-            return None
-        return (decoded.created_at_rms - _EPOCH) // _MILLISECOND
+        found = bare_record(record)
+        created_at = None if isinstance(found, Fault) else found.created_at()
+        return None if created_at is None else (created_at - _EPOCH) // _MILLISECOND
 
 
 BY_ID: Key = _ById()

@@ -2,7 +2,7 @@
 
 What belongs here: splitting a body into its records, and mending a record, where the strict parser
 refuses (NaN, raw control characters, bytes that are not UTF-8, values nested a thousand deep). What
-does not: good bodies, which never come here (`pages`, `payloads`), and what a field means
+does not: good bodies, which never come here (`pages`, `records`), and what a field means
 (`fields`). Nothing here is recursive, for the depth is somebody else's choice.
 """
 

@@ -1,7 +1,7 @@
 """Links that differ at each read though nothing changed: signed for some hours, or stamped.
 
 What belongs here: what of a record's JSON has no meaning beyond the moment. What does not: what a
-record is compared for (`payloads`, `mirror.merge`).
+record is compared for (`records`, `mirror.merge`).
 """
 
 import re

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from rms_pipeline.current_rms.client import ListAnswer
 from rms_pipeline.current_rms.errors import WalkIncomplete
 from rms_pipeline.current_rms.lanes import Outbox, in_parallel
-from rms_pipeline.current_rms.payloads import record_id
+from rms_pipeline.current_rms.records import record_id
 
 _READINGS = 6
 
@@ -29,7 +29,7 @@ def read_by_number(
                 if answer is None:
                     records.append(None)
                     continue
-                records += [record_id(r) for r in answer.page.opportunities]
+                records += [record_id(r) for r in answer.page.records]
                 yield number, answer
             if page == 2 and len(records) > 1 and records == reading[1]:
                 raise WalkIncomplete(
@@ -82,4 +82,4 @@ def _ids(answers: Pages) -> list[int]:
 
 
 def _size(answers: Pages) -> int:
-    return sum(1 if a is None else len(a.page.opportunities) for a in answers)
+    return sum(1 if a is None else len(a.page.records) for a in answers)

@@ -1,12 +1,15 @@
 """From the body of a list answer to its records, each still undecoded."""
 
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
-from rms_pipeline.current_rms.fields import to_whole
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.lenient import elements_of, members_of
+from rms_pipeline.current_rms.records import to_whole
 
 
 class Meta(msgspec.Struct, frozen=True):
@@ -32,7 +35,7 @@ class Meta(msgspec.Struct, frozen=True):
 class Page(msgspec.Struct, frozen=True):
     """A list answer: records undecoded."""
 
-    opportunities: list[Raw]
+    records: list[Raw]
     meta: Meta
 
 
@@ -49,54 +52,71 @@ class _SaidMeta(msgspec.Struct, frozen=True):
 
 
 class _SaidPage(msgspec.Struct, frozen=True):
-    opportunities: list[Raw]
+    records: list[Raw]
     meta: _SaidMeta
 
 
 class _Single(msgspec.Struct, frozen=True):
-    opportunity: Raw
+    record: Raw
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoders:
+    """What the records of one collection stand under."""
+
+    page: "msgspec.json.Decoder[_SaidPage]"
+    single: "msgspec.json.Decoder[_Single]"
 
 
 _BOM = b"\xef\xbb\xbf"
-
 _meta_decoder = msgspec.json.Decoder(_SaidMeta)
-_single_decoder = msgspec.json.Decoder(_Single)
-_page_decoder = msgspec.json.Decoder(_SaidPage)
 
 
-def decode_page(body: bytes) -> Page:
-    """Raises ValueError when `body` is not a list of opportunities with its `meta`.
+@cache
+def _decoders(collection: Collection) -> _Decoders:
+    page = msgspec.defstruct("page", [], bases=(_SaidPage,), rename={"records": collection.name})
+    single = msgspec.defstruct("single", [], bases=(_Single,), rename={"record": collection.single})
+    return _Decoders(msgspec.json.Decoder(page), msgspec.json.Decoder(single))
 
-    Each record is as it came: what is wrong within one is for `payloads` to find.
+
+def decode_page(body: bytes, collection: Collection) -> Page:
+    """Raises ValueError when `body` is not a list of `collection` with its `meta`.
+
+    Each record is as it came: what is wrong within one is for `records` to find.
     """
     try:
-        page = _page_decoder.decode(body.removeprefix(_BOM))
+        page = _decoders(collection).page.decode(body.removeprefix(_BOM))
     except (msgspec.DecodeError, RecursionError) as error:
         refused = error
     else:
-        return Page(page.opportunities, page.meta.read(len(page.opportunities)))
+        return Page(page.records, page.meta.read(len(page.records)))
     try:
         members = members_of(body)
-        records = elements_of(members.get(b"opportunities", b""))
+        records = elements_of(members.get(collection.name.encode(), b""))
         meta = _meta_decoder.decode(members.get(b"meta", b"")).read(len(records))
     except (ValueError, RecursionError):
         raise ValueError(str(refused)) from refused
     return Page([Raw(record) for record in records], meta)
 
 
-def decode_single(body: bytes) -> Page:
+def decode_single(body: bytes, collection: Collection) -> Page:
     """`{"opportunity": {...}}` as a page of one record. Raises ValueError for anything else."""
     try:
-        record = _single_decoder.decode(body.removeprefix(_BOM)).opportunity
+        record = _decoders(collection).single.decode(body.removeprefix(_BOM)).record
     except (msgspec.DecodeError, RecursionError) as error:
         try:
-            record = Raw(members_of(body)[b"opportunity"])
+            record = Raw(members_of(body)[collection.single.encode()])
         except (ValueError, KeyError):
             raise ValueError(str(error)) from error
     return Page([record], Meta(total_row_count=1))
 
 
-def decode_answer(request: str, body: bytes) -> Page:
+def is_list(request: str, collection: Collection) -> bool:
+    """Whether `request` asked for a list of `collection`, and not for one record by its id."""
+    return request.partition("?")[0] == f"/{collection.name}"
+
+
+def decode_answer(request: str, body: bytes, collection: Collection) -> Page:
     """`body` as `request` promised it: a list, or one record asked for by its id."""
-    single = request.partition("?")[0] != "/opportunities"
-    return decode_single(body) if single else decode_page(body)
+    decode = decode_page if is_list(request, collection) else decode_single
+    return decode(body, collection)

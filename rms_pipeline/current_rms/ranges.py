@@ -89,7 +89,7 @@ def _can_be_cut(span: Span, values: Sequence[int]) -> bool:
 def _values(answer: ListAnswer, key: Key, span: Span) -> list[int]:
     lower, upper = span
     values: list[int] = []
-    for record in answer.page.opportunities:
+    for record in answer.page.records:
         value = key.value(record)
         if value is None:
             raise NotHonoured(f"a record without {key.name}")

@@ -1,4 +1,4 @@
-"""Whether a list holds what was asked for: every state, and only dates within the window.
+"""Whether a list holds what was asked for: all records, and only dates within the window.
 
 What belongs here: telling from what comes that `filtermode` or the dates are ignored. What does
 not: the other filters, which lead to another way of reading (`walk`, `changes`). For these there is
@@ -9,21 +9,19 @@ import contextlib
 import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
+from rms_pipeline.collections.base import Modes
 from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
 from rms_pipeline.current_rms.errors import Unprocessable
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.terms import EVERY_STATE, Terms
 from rms_pipeline.current_rms.window import ENDS_AFTER, STARTS_BEFORE, Segment, Window
 
-# Completed, Cancelled, Lost and Dead: what only `filtermode=all` reaches, and what it is asked for.
-CLOSED = frozenset({40, 50, 60, 70})
-# Open, Provisional, Reserved and Active: what no list of inactive ones holds.
-_LIVE = frozenset({0, 1, 5, 20})
 # A filter may compare whole days, in whatever time zone.
 _ROUNDED = timedelta(days=2)
 # So many records are looked at; then the first and the last of each page.
@@ -33,7 +31,6 @@ _LOOKED_AT_WHOLE = 200
 class _Placed(msgspec.Struct, frozen=True, gc=False):
     """Where a record belongs, as far as it tells."""
 
-    status: Any = None
     starts_at: Any = None
     ends_at: Any = None
 
@@ -44,26 +41,30 @@ _decoder = msgspec.json.Decoder(_Placed)
 @dataclass(slots=True)
 class Scope:
     """What a reading showed: records looked at that were asked for by date, the filters that were
-    ignored, and whether a closed opportunity came. Safe between threads."""
+    ignored, and whether a record came that only one of `modes` reaches. Safe between threads."""
 
+    modes: Modes | None = None
     dated: int = 0
     ignored: set[str] = field(default_factory=set)
-    has_closed: bool = False
+    has_hidden: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def look(self, segment: Segment, answer: ListAnswer) -> None:
         """Learns from a page of `segment`."""
-        records = answer.page.opportunities
+        records = answer.page.records
         if self.dated >= _LOOKED_AT_WHOLE and len(records) > 2:
             records = [records[0], records[-1]]
         placed = [found for raw in records if (found := _placed(raw)) is not None]
-        has_closed = any(_status(p) in CLOSED for p in placed)
+        modes = self.modes
+        has_hidden = modes is not None and (
+            self.has_hidden or any(_mark(raw, modes) in modes.values for raw in records)
+        )
         ignored: set[str] = set()
         if segment.window is not None:
             for each in placed:
                 ignored |= _outside(each, segment.window)
         with self._lock:
-            self.has_closed |= has_closed
+            self.has_hidden |= has_hidden
             self.ignored |= ignored
             self.dated += len(placed) if segment.window is not None else 0
 
@@ -71,7 +72,7 @@ class Scope:
         """Takes over what another reading showed."""
         self.dated += other.dated
         self.ignored |= other.ignored
-        self.has_closed |= other.has_closed
+        self.has_hidden |= other.has_hidden
 
     def note_dates(self, terms: Terms, now: datetime) -> None:
         """Notes which dates were ignored, and which no longer are."""
@@ -89,25 +90,27 @@ def note_refused_dates(terms: Terms, now: datetime, error: Unprocessable) -> Non
         terms.note("filter", name, error.status, now)
 
 
-def inactive_ids(client: CurrentRmsClient, segment: Segment, lane: Lane) -> set[int] | None:
-    """Ids of some closed opportunities of `segment`, by a list of nothing else; one call.
+def hidden_ids(
+    client: CurrentRmsClient, modes: Modes, segment: Segment, lane: Lane
+) -> set[int] | None:
+    """Ids of some records of `segment` that only one of `modes` reaches, by a list of nothing else;
+    one call.
 
-    None when that list holds live ones too, so that `filtermode` changes nothing. Raises
+    None when that list holds others too, so that `filtermode` changes nothing. Raises
     ApiUnavailable, or a RequestRefused that is not about the question.
     """
     try:
-        answer = client.list_opportunities(segment.params, lane=lane, mode="inactive")
+        answer = client.list_records(segment.params, lane=lane, mode=modes.hidden)
     except Unprocessable:
         # A word that is refused is understood as a filtermode; so `all` was one that it knows.
         return set()
-    placed = [_placed(raw) for raw in answer.page.opportunities]
-    if any(p is not None and _status(p) in _LIVE for p in placed):
+    if any(_mark(raw, modes) in modes.others for raw in answer.page.records):
         return None
     return set(answer.ids)
 
 
 def note_states(terms: Terms, now: datetime, *, honoured: bool) -> None:
-    """Notes whether `filtermode=all` brings every state."""
+    """Notes whether `filtermode` brings all records."""
     if honoured:
         terms.forget("filter", EVERY_STATE)
     else:
@@ -121,9 +124,22 @@ def _placed(record: Raw) -> _Placed | None:
         return None
 
 
-def _status(placed: _Placed) -> int | None:
+@cache
+def _marked(field: str) -> "msgspec.json.Decoder[Any]":
+    mark = msgspec.defstruct("mark", [("value", Any, None)], rename={"value": field}, frozen=True)
+    return msgspec.json.Decoder(mark)
+
+
+def _mark(record: Raw, modes: Modes) -> object:
+    """What a record says of which mode it is in; None when it says nothing that can be read."""
+    try:
+        value = _marked(modes.field).decode(record).value
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if isinstance(value, bool):
+        return value
     with contextlib.suppress(TypeError, ValueError):
-        return int(placed.status)
+        return int(value)
     return None
 
 

@@ -43,8 +43,8 @@ from rms_pipeline.current_rms.keys import BY_CREATION, BY_ID, Key
 from rms_pipeline.current_rms.lanes import Outbox, in_parallel
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.page_numbers import read_by_number
-from rms_pipeline.current_rms.payloads import Record, read_record
 from rms_pipeline.current_rms.ranges import read_ranges
+from rms_pipeline.current_rms.records import Record, read_record
 from rms_pipeline.current_rms.scope import Scope, note_refused_dates
 from rms_pipeline.current_rms.seeds import Seeds, ascending
 from rms_pipeline.current_rms.spans import WHOLE, Span, gaps
@@ -109,7 +109,7 @@ class Walk:
         lanes: int = 12,
         lane: Lane = Lane.WALK,
     ) -> None:
-        self.report = WalkReport()
+        self.report = WalkReport(scope=Scope(client.collection.modes))
         if undelivered is not None:
             self.report.undelivered = undelivered
         self._client = client
@@ -201,7 +201,7 @@ class Walk:
         def ask(number: int) -> ListAnswer:
             return self._health.ask(
                 NEWEST_CHANGE,
-                lambda attempts: self._client.list_opportunities(
+                lambda attempts: self._client.list_records(
                     NEWEST_CHANGE, page=number, lane=self._lane, attempts=attempts
                 ),
                 FEW,
@@ -242,8 +242,8 @@ class Walk:
         if isinstance(last, Unprocessable):
             raise last
         raise WalkIncomplete(
-            f"The list of {segment.name} opportunities could not be read in any way; the last: "
-            f"{last} What was received is stored. Run the sync again."
+            f"The list of {segment.name} {self._client.collection.name} could not be read in any "
+            f"way; the last: {last} What was received is stored. Run the sync again."
         ) from last
 
     def _opening(self, segment: Segment, lower: int | None) -> ListAnswer | PageFailed:
@@ -277,16 +277,16 @@ class Walk:
         total = first.page.meta.total_row_count
         with self._lock:
             self.report.expected += total
-        if 0 < total <= self._sizes.expected and not first.page.opportunities:
+        if 0 < total <= self._sizes.expected and not first.page.records:
             # A few that are counted and never sent stop nothing, if page numbers find none either.
             raise NotHonoured(f"{total} are counted but none is sent")
-        if total and not first.page.opportunities:
+        if total and not first.page.records:
             raise WalkIncomplete(
-                f"Current RMS counts {total} opportunities but sends none of them. Run the sync "
-                "again. If that does not help, ask the support of Current RMS."
+                f"Current RMS counts {total} {self._client.collection.name} but sends none of "
+                "them. Run the sync again. If that does not help, ask the support of Current RMS."
             )
         before = self._came.get(segment.name, 0)
-        if total <= len(first.page.opportunities):
+        if total <= len(first.page.records):
             begin: list[WalkedPage] = []
             after = self._take(segment, begin.append, (lower, None), None, first)
             yield from begin
@@ -303,7 +303,7 @@ class Walk:
     def _by_id(
         self, segment: Segment, first: ListAnswer, lower: int | None
     ) -> Iterator[WalkedPage]:
-        size = len(first.page.opportunities)
+        size = len(first.page.records)
         page_count = -(-first.page.meta.total_row_count // size)
         # A lane of one page would need a call more, to show that nothing lies behind it.
         lanes = max(1, min(self._lanes, page_count // 2))
@@ -398,7 +398,7 @@ class Walk:
     ) -> int | None:
         """Verifies and puts one page of `span`; the id to go on from, None when that was all."""
         lower, upper = span
-        ids, records = answer.ids, len(answer.page.opportunities)
+        ids, records = answer.ids, len(answer.page.records)
         inside = all((lower is None or i >= lower) and (upper is None or i <= upper) for i in ids)
         if not inside or not ascending(ids):
             raise NotHonoured("ids outside the range asked for, or not in order")
@@ -432,7 +432,7 @@ class Walk:
         if not self._client.terms.knows_page_size:
             # Nothing tells how long a page is but the longest that came.
             size = min(size, max(self._largest, 1))
-        return len(answer.page.opportunities) >= min(most, size)
+        return len(answer.page.records) >= min(most, size)
 
     def _disbelieve(self, note: str) -> None:
         if self.report.counts_believed:
@@ -482,7 +482,7 @@ class Walk:
 
     def _by_page_number(self, segment: Segment) -> Iterator[WalkedPage]:
         opening = self._opening(segment, None)  # finds out whether an order may be asked for
-        size = len(opening.page.opportunities) if isinstance(opening, ListAnswer) else 0
+        size = len(opening.page.records) if isinstance(opening, ListAnswer) else 0
         size = size or self._sizes.expected
         nameless: dict[int, int] = {}
         lost: set[int] = set()
@@ -514,7 +514,7 @@ class Walk:
 
         for reading, answer in read_by_number(ask, lanes=self._lanes):
             page = self._seen(segment, answer, None)
-            absent = len(answer.page.opportunities) - len(answer.ids)
+            absent = len(answer.page.records) - len(answer.ids)
             nameless[reading] = nameless.get(reading, 0) + absent
             yield page
         self.report.nameless[segment.name] = nameless[max(nameless)] if nameless else 0
@@ -546,7 +546,7 @@ class Walk:
                 attempts,
             )
             # One that counts records and sends none may do so by accident, once.
-            if answer.page.opportunities or not answer.page.meta.total_row_count or is_last:
+            if answer.page.records or not answer.page.meta.total_row_count or is_last:
                 return answer
         raise AssertionError
 
@@ -570,7 +570,7 @@ class Walk:
         per_page: int | None = None,
         attempts: int | None = None,
     ) -> ListAnswer:
-        answer = self._client.list_opportunities(
+        answer = self._client.list_records(
             segment.params + params + self._orders.get(segment.name, ORDER),
             page=page,
             per_page=per_page or self._sizes.most or MOST_PER_PAGE,
@@ -579,8 +579,8 @@ class Walk:
         )
         with self._lock:
             self._highest_count = max(self._highest_count, answer.page.meta.total_row_count)
-            self._largest = max(self._largest, len(answer.page.opportunities))
-        if segment.lacking and not all(_fits(segment, r) for r in answer.page.opportunities):
+            self._largest = max(self._largest, len(answer.page.records))
+        if segment.lacking and not all(self._fits(segment, r) for r in answer.page.records):
             raise _FilterNotHonoured(f"records with a date of {segment.lacking} came back")
         if segment.since is not None and mostly_older(answer, segment.since):
             raise _FilterNotHonoured("records that changed earlier came back")
@@ -590,7 +590,7 @@ class Walk:
         self.report.scope.look(segment, answer)
         twice = len(answer.ids) - len({*answer.ids})
         with self._lock:
-            records = len(answer.page.opportunities) - twice
+            records = len(answer.page.records) - twice
             self.report.records += records
             self._came[segment.name] = self._came.get(segment.name, 0) + records
             if twice:
@@ -598,11 +598,10 @@ class Walk:
                 self.report.listed_twice |= {i for i in answer.ids if i in seen or seen.add(i)}  # type: ignore[func-returns-value]
         return WalkedPage(segment.name, answer, covers)
 
+    def _fits(self, segment: Segment, record: Raw) -> bool:
+        found = read_record(record, self._client.collection)
+        return not isinstance(found, Record) or segment.fits(*found.dates())
+
 
 class _FilterNotHonoured(NotHonoured):
     """Not a matter of how the segment is read: what came is not the segment."""
-
-
-def _fits(segment: Segment, record: Raw) -> bool:
-    found = read_record(record)
-    return not isinstance(found, Record) or segment.fits(*found.dates())

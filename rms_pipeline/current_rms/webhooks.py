@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.errors import WebhooksNotKept
 from rms_pipeline.current_rms.subscriptions import (
@@ -22,17 +23,8 @@ from rms_pipeline.current_rms.subscriptions import (
 )
 from rms_pipeline.settings import LOOPBACK_HOSTS, SettingsError
 
-# Without `discuss`, `attach` and `detach`: comments and files are no part of the record, so each of
-# those would cost a call of the API and bring nothing.
-EVENTS = tuple(
-    f"opportunity_{action}"
-    for action in (
-        *("create", "update", "destroy", "convert_to_order", "convert_to_quotation"),
-        *("revert_to_quotation", "mark_as_provisional", "mark_as_reserved", "mark_as_lost"),
-        *("mark_as_dead", "cancel", "complete", "confirm", "allocate", "prepare", "book_out"),
-        *("check_in", "create_item", "update_item", "destroy_item"),
-    )
-)
+# All that tell of a record of ours.
+EVENTS = tuple(event for c in COLLECTIONS if c.webhooks for event in c.webhooks.events)
 RECEIVER_PATH = "/api/webhook"
 # How often the outcome is looked at: two that register at a time clear up after each other for some
 # rounds, while an API that changes what it is told would be told for ever.

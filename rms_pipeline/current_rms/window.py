@@ -1,4 +1,4 @@
-"""Which opportunities a full sync covers, and how to ask the API for exactly those."""
+"""Which records a full sync covers, and how to ask the API for exactly those."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -33,7 +33,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Opportunities that overlap `[start, end]` (UTC), and those without a start or an end."""
+    """Records that overlap `[start, end]` (UTC), and those without a start or an end."""
 
     start: datetime
     end: datetime

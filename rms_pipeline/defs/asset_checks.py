@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.defs.resources import MirrorResource
 from rms_pipeline.mirror.audit import last_audit
 from rms_pipeline.mirror.database import Database
@@ -88,7 +89,7 @@ def mirror_is_complete(mirror: MirrorResource) -> dg.AssetCheckResult:
 
 def _is_complete(database: Database) -> dg.AssetCheckResult:
     with database.session() as connection:
-        known = standing(connection)
+        known = standing(connection, OPPORTUNITIES)
     proof = known.proof
     if proof is None:
         return dg.AssetCheckResult(
@@ -121,7 +122,8 @@ def deletions_are_plausible(mirror: MirrorResource) -> dg.AssetCheckResult:
 
 def _deletions(database: Database) -> dg.AssetCheckResult:
     with database.session() as connection:
-        held, deleted = len(held_back(connection)), deleted_lately(connection)
+        held = len(held_back(connection, OPPORTUNITIES))
+        deleted = deleted_lately(connection, OPPORTUNITIES)
     return dg.AssetCheckResult(
         passed=held == 0,
         description=f"{deleted:,} rows were removed within a day."

@@ -6,10 +6,11 @@ from typing import Any
 import dagster as dg
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.window import Window
-from rms_pipeline.defs.columns import OPPORTUNITY_COLUMNS, RAW_PAGE_COLUMNS, STATUS_COLUMNS
+from rms_pipeline.defs.columns import RAW_PAGE_COLUMNS, STATUS_COLUMNS, columns_of
 from rms_pipeline.defs.config import StoreConfig, WalkConfig
 from rms_pipeline.defs.failures import Explained, explained
 from rms_pipeline.defs.metadata import (
@@ -26,7 +27,7 @@ from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.audit import audit_webhooks
 from rms_pipeline.mirror.database import Database, advisory_lock
 from rms_pipeline.mirror.history import has_full_sync, watermarks
-from rms_pipeline.mirror.proofs import OPPORTUNITIES, proof_begun
+from rms_pipeline.mirror.proofs import proof_begun
 from rms_pipeline.mirror.raw_pages import count_stored
 from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
 from rms_pipeline.settings import settings
@@ -92,7 +93,7 @@ def raw_rms_pages(
             WALK_LOCK,
             on_wait=lambda: context.log.info("Waiting: another sync is reading the API."),
         ),
-        current_rms.client(database) as client,
+        current_rms.client(database, OPPORTUNITIES) as client,
     ):
         if context.run.tags.get(SYNC_TYPE_TAG) == INCREMENTAL:
             # Before the changes are read: those are then the end of the proof.
@@ -153,7 +154,7 @@ def _land_changes(
     "RMS lists. For that, *repaired* records were fetched again, in *proof_calls* "
     "calls. Rows were *deleted*, or kept because too many would have been deleted "
     "(*deletions_held_back*).",
-    metadata={"dagster/column_schema": OPPORTUNITY_COLUMNS},
+    metadata={"dagster/column_schema": columns_of(OPPORTUNITIES)},
     freshness_policy=KEPT_FRESH,
 )
 def opportunities(
@@ -176,9 +177,11 @@ def opportunities(
         ),
     ):
         if walk.settled_at is not None:
-            merged = merge_walks(database, [walk.id], run, counted_since=walk.started_at)
+            merged = merge_walks(
+                database, OPPORTUNITIES, [walk.id], run, counted_since=walk.started_at
+            )
         elif walk.kind == walks.FULL:
-            with current_rms.client(database) as client:
+            with current_rms.client(database, OPPORTUNITIES) as client:
                 merged = merge_walk(database, client, walk, run, lane=Lane.WALK)
                 settled = settle_full_walk(
                     database,
@@ -193,7 +196,7 @@ def opportunities(
         else:
             with database.session() as connection:
                 begun = proof_begun(connection, OPPORTUNITIES, runs_of(context.run))
-            with current_rms.client(database) as client:
+            with current_rms.client(database, OPPORTUNITIES) as client:
                 merged = merge_walk(database, client, walk, run, lane=Lane.INCREMENTAL)
                 if begun is not None and begun.as_of <= walk.started_at:
                     proof, further = finish_proof(database, client, begun, walk, merged.result, run)
@@ -202,11 +205,11 @@ def opportunities(
                 if walk.since is not None and walk.watermark is not None:
                     # The watermark may lie further back than edits are stamped.
                     until = walk.watermark + walks.clock_ahead(connection, walk.id)
-                    audit = audit_webhooks(connection, walk.id, walk.since, until)
+                    audit = audit_webhooks(connection, OPPORTUNITIES, walk.id, walk.since, until)
                 walks.settle_walk(connection, walk.id, audit=audit.as_json() if audit else None)
     result = merged.result
     with database.session() as connection:
-        row_count, synced = count_rows(connection), count_stored(connection, walk.id)
+        row_count, synced = count_rows(connection), count_stored(connection, OPPORTUNITIES, walk.id)
     context.instance.add_run_tags(
         run, {RECORDS_SYNCED_TAG: str(synced), RECORDS_FAILED_TAG: str(result.failed)}
     )

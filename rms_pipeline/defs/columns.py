@@ -2,7 +2,13 @@
 
 import dagster as dg
 
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.descriptions import COLUMNS
+
+
+def columns_of(collection: Collection) -> dg.TableSchema:
+    """Those of the collection's table, as its declaration has them."""
+    return dg.TableSchema([dg.TableColumn(c.name, c.kind, c.says) for c in collection.table])
 
 
 def _schema(table: str, **types: str) -> dg.TableSchema:
@@ -10,29 +16,6 @@ def _schema(table: str, **types: str) -> dg.TableSchema:
         columns=[dg.TableColumn(name, type_, COLUMNS[table][name]) for name, type_ in types.items()]
     )
 
-
-OPPORTUNITY_COLUMNS = _schema(
-    "opportunities",
-    id="bigint",
-    name="text",
-    subject="text",
-    description="text",
-    starts_at="timestamptz",
-    ends_at="timestamptz",
-    opportunity_status="text",
-    created_at_rms="timestamptz",
-    updated_at_rms="timestamptz",
-    venue_name="text",
-    organisation_id="bigint",
-    organisation_name="text",
-    owner_id="bigint",
-    owner_name="text",
-    charge_total="numeric",
-    total_value="numeric",
-    data="jsonb",
-    synced_at="timestamptz",
-    last_webhook_at="timestamptz",
-)
 
 RAW_PAGE_COLUMNS = _schema(
     "raw_rms_pages",

@@ -7,6 +7,7 @@ import dagster as dg
 from pydantic import PrivateAttr
 
 from rms_pipeline.account import client_for
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database
@@ -37,7 +38,7 @@ class CurrentRmsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Access to the account of CURRENT_RMS_SUBDOMAIN, or to the sandbox when there is none."""
 
     @contextmanager
-    def client(self, database: Database) -> Iterator[CurrentRmsClient]:
-        """A client stamping what it fetches by the database's clock."""
-        with client_for(settings(), database) as client:
+    def client(self, database: Database, collection: Collection) -> Iterator[CurrentRmsClient]:
+        """A client for `collection`, stamping what it fetches by the database's clock."""
+        with client_for(settings(), database, collection) as client:
             yield client

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import dagster as dg
 from pydantic import Field
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.errors import CurrentRmsError
 from rms_pipeline.defs.asset_checks import report_checks
 from rms_pipeline.defs.assets import RECORDS_FAILED_TAG, RECORDS_SYNCED_TAG, SYNC_TYPE_TAG
@@ -54,7 +55,7 @@ def refresh_opportunities(
     undelivered: dict[int, CurrentRmsError] = {}
     with (
         explained("refresh"),
-        current_rms.client(database) as client,
+        current_rms.client(database, OPPORTUNITIES) as client,
         database.session() as connection,
     ):
         if config.ids:

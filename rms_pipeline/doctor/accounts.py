@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 from rms_pipeline.account import account_name, open_account
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
 from rms_pipeline.current_rms.errors import ApiUnavailable
 from rms_pipeline.current_rms.pacing import Lane, ProcessBudget
@@ -51,6 +52,7 @@ def open_client(current: Settings, terms: Terms | None = None) -> Iterator[Curre
     with (
         open_account(current) as (base_url, subdomain, api_key),
         CurrentRmsClient(
+            collection=OPPORTUNITIES,
             base_url=base_url,
             subdomain=subdomain,
             api_key=api_key,
@@ -68,10 +70,10 @@ def check_credentials(exam: Examination) -> Iterator[Finding]:
     terms = None
     if exam.tables_ready:
         with exam.reached.session() as connection:
-            terms = read_terms(connection, account_name(current))
+            terms = read_terms(connection, account_name(current), OPPORTUNITIES)
     with open_client(current, terms) as client:
         try:
-            exam.answer = client.list_opportunities((), per_page=1, lane=Lane.LIVE)
+            exam.answer = client.list_records((), per_page=1, lane=Lane.LIVE)
         except ApiUnavailable as error:
             if not client.counts.throttled:
                 raise
@@ -92,7 +94,8 @@ def check_terms(exam: Examination) -> Iterator[Finding]:
     """What syncs found the account to grant: how many records a page holds, what it refuses."""
     with exam.reached.session() as connection:
         account = account_name(exam.settings)
-        size, refusals = read_page_size(connection, account), read_refusals(connection, account)
+        size = read_page_size(connection, account, OPPORTUNITIES)
+        refusals = read_refusals(connection, account, OPPORTUNITIES)
     found = "How many records a page holds is not known yet."
     if size:
         found = f"A page holds up to {size:,} records."

@@ -6,6 +6,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extensions import quote_ident
 
 from rms_pipeline.account import account_name
+from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
 from rms_pipeline.mirror.database import PUBLIC
 from rms_pipeline.mirror.descriptions import TABLES
@@ -141,7 +142,7 @@ def check_tables(exam: Examination) -> Iterator[Finding]:
     with exam.reached.session() as connection:
         version = current_version(connection)
         view = has_history_view(connection)
-        mapped = version == HEAD and is_mapping_current(connection)
+        mapped = version == HEAD and all(is_mapping_current(connection, c) for c in COLLECTIONS)
         elsewhere = mirrors_elsewhere(connection) if version is None else ""
         with connection.cursor() as cursor:
             cursor.execute(

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
 from rms_pipeline.mirror.deletions import held_back
 from rms_pipeline.mirror.history import FULL_SYNCS, Sync, last_completed, latest_syncs
@@ -41,7 +42,8 @@ def check_syncs(exam: Examination) -> Iterator[Finding]:
 def check_certificate(exam: Examination) -> Iterator[Finding]:
     """How complete the mirror is known to be, and which deletions wait."""
     with exam.reached.session() as connection:
-        known, held = standing(connection), len(held_back(connection))
+        known = standing(connection, OPPORTUNITIES)
+        held = len(held_back(connection, OPPORTUNITIES))
     if known.state == "none":
         found = "No sync has compared the mirror with the API's own count yet."
         yield warning("completeness", found, "Run `rms-pipeline sync initial`.")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import timedelta
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.errors import SWITCH_WEBHOOKS_ON, WebhooksOff
 from rms_pipeline.current_rms.webhooks import EVENTS, Subscribed
 from rms_pipeline.current_rms.webhooks import overview as subscriptions
@@ -100,7 +101,7 @@ def check_intake(exam: Examination) -> Iterator[Finding]:
     """Whether more is told than people can have done: whoever knows the address can tell us."""
     with exam.reached.session() as connection:
         found = brought(connection)
-        in_vain = absences_of_last_minute(connection, "opportunities")
+        in_vain = absences_of_last_minute(connection, OPPORTUNITIES)
     most_in_vain = most_a_minute(exam.settings.requests_per_minute)
     told = (
         f"Webhook events of the last day: {found.day:,} (at most {MOST_A_DAY:,} are taken), of "

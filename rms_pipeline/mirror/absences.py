@@ -1,42 +1,47 @@
-"""`webhook_absences`: which opportunities webhooks told of that Current RMS did not have.
+"""`webhook_absences`: which records webhooks told of that Current RMS did not have.
 
 Whoever knows the webhook's address can tell of as many as he likes, and each costs calls. So what
 the mirror does not know, and the API has not, is asked for so often a minute, and not again soon.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection as Ids
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from rms_pipeline.collections.base import Collection
 
 # Of the account's limit of requests; an absence costs two calls at most.
 SHARE = 0.1
 # When there is no limit.
 WITHOUT_LIMIT = 12
-# So long after it was settled that there is no such opportunity, nobody asks for it again.
+# So long after it was settled that there is no such record, nobody asks for it again.
 FORGOTTEN_AFTER = timedelta(minutes=2)
 _KEPT = timedelta(days=1)
 
 
 def most_a_minute(requests_per_minute: int) -> int:
-    """How many absences of unknown opportunities are borne a minute, by the account's limit."""
+    """How many absences of unknown records are borne a minute, by the account's limit."""
     return max(int(requests_per_minute * SHARE), 1) if requests_per_minute else WITHOUT_LIMIT
 
 
-def absences_of_last_minute(connection: Connection, collection: str) -> int:
+def absences_of_last_minute(connection: Connection, collection: Collection) -> int:
     """How many unknown ones were asked for in vain. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FROM webhook_absences WHERE collection = %s"
             " AND asked_at BETWEEN clock_timestamp() - interval '1 min' AND clock_timestamp()",
-            (collection,),
+            (collection.name,),
         )
         row = cursor.fetchone()
     connection.commit()
     return int(row[0]) if row else 0
 
 
-def note_absences(connection: Connection, collection: str, absent: Mapping[int, bool]) -> None:
+def note_absences(
+    connection: Connection, collection: Collection, absent: Mapping[int, bool]
+) -> None:
     """Notes that these were asked for in vain, and whether that was settled. Commits."""
     if not absent:
         return
@@ -46,7 +51,7 @@ def note_absences(connection: Connection, collection: str, absent: Mapping[int, 
             " SELECT %s, id, clock_timestamp(), settled FROM unnest(%s::bigint[], %s::bool[])"
             " AS n (id, settled) ORDER BY id ON CONFLICT (collection, id)"
             " DO UPDATE SET asked_at = excluded.asked_at, settled = excluded.settled",
-            (collection, list(absent), list(absent.values())),
+            (collection.name, list(absent), list(absent.values())),
         )
         cursor.execute(
             "DELETE FROM webhook_absences WHERE asked_at < clock_timestamp() - %s"
@@ -57,7 +62,7 @@ def note_absences(connection: Connection, collection: str, absent: Mapping[int, 
 
 
 def lately_absent(
-    connection: Connection, collection: str, ids: Collection[int]
+    connection: Connection, collection: Collection, ids: Ids[int]
 ) -> dict[int, datetime]:
     """Those of `ids` that it was settled there are none of, and when (UTC) they were asked for.
 
@@ -67,7 +72,7 @@ def lately_absent(
         cursor.execute(
             "SELECT id, asked_at FROM webhook_absences WHERE collection = %s AND id = ANY(%s)"
             " AND settled AND asked_at BETWEEN clock_timestamp() - %s AND clock_timestamp()",
-            (collection, list(ids), FORGOTTEN_AFTER),
+            (collection.name, list(ids), FORGOTTEN_AFTER),
         )
         found: dict[int, datetime] = dict(cursor.fetchall())
     connection.commit()

@@ -5,10 +5,9 @@ Rows are kept by account, so that those of the sandbox are never taken for a rea
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.terms import Kind, Refusal, Terms
 from rms_pipeline.mirror.database import Database
-
-OPPORTUNITIES = "opportunities"
 
 
 class StoredTerms(Terms):
@@ -18,7 +17,7 @@ class StoredTerms(Terms):
     learns something, may raise DatabaseError.
     """
 
-    def __init__(self, database: Database, account: str, collection: str = OPPORTUNITIES) -> None:
+    def __init__(self, database: Database, account: str, collection: Collection) -> None:
         self._database, self._account, self._collection = database, account, collection
         with database.session() as connection:
             super().__init__(
@@ -63,10 +62,10 @@ class StoredTerms(Terms):
 
     def _execute(self, sql: str, *values: object) -> None:
         with self._database.session() as connection, connection.cursor() as cursor:
-            cursor.execute(sql, (self._account, self._collection, *values))
+            cursor.execute(sql, (self._account, self._collection.name, *values))
 
 
-def read_terms(connection: Connection, account: str, collection: str = OPPORTUNITIES) -> Terms:
+def read_terms(connection: Connection, account: str, collection: Collection) -> Terms:
     """What is known now, to go by and not to add to. Commits."""
     return Terms(
         read_page_size(connection, account, collection),
@@ -74,29 +73,25 @@ def read_terms(connection: Connection, account: str, collection: str = OPPORTUNI
     )
 
 
-def read_page_size(
-    connection: Connection, account: str, collection: str = OPPORTUNITIES
-) -> int | None:
+def read_page_size(connection: Connection, account: str, collection: Collection) -> int | None:
     """How many records a page was found to hold, None before that is known. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT page_size FROM api_page_sizes WHERE account = %s AND collection = %s",
-            (account, collection),
+            (account, collection.name),
         )
         row = cursor.fetchone()
     connection.commit()
     return int(row[0]) if row else None
 
 
-def read_refusals(
-    connection: Connection, account: str, collection: str = OPPORTUNITIES
-) -> list[Refusal]:
+def read_refusals(connection: Connection, account: str, collection: Collection) -> list[Refusal]:
     """What the account refuses or ignores, by kind and name. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT kind, name, status, noted_at FROM api_refusals"
             " WHERE account = %s AND collection = %s ORDER BY kind, name",
-            (account, collection),
+            (account, collection.name),
         )
         found = [Refusal(*row) for row in cursor.fetchall()]
     connection.commit()

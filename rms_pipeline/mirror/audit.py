@@ -6,12 +6,14 @@ from typing import Any
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.collections.base import Collection
+
 _ENOUGH = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """Of `changed` opportunities, `by_webhook` had been told of, `lag_seconds` (median) after the
+    """Of `changed` records, `by_webhook` had been told of, `lag_seconds` (median) after the
     edit. `last_event_at` (UTC) is when any webhook came last, None for never."""
 
     changed: int
@@ -38,7 +40,13 @@ class Audit:
         }
 
 
-def audit_webhooks(connection: Connection, walk: int, since: datetime, until: datetime) -> Audit:
+def audit_webhooks(
+    connection: Connection,
+    collection: Collection,
+    walk: int,
+    since: datetime,
+    until: datetime,
+) -> Audit:
     """Looks at what `walk` brought that was edited in `[since, until)` by Current RMS's own times.
 
     `until` lies some minutes back, so that every webhook has had time to arrive. A webhook counts
@@ -48,7 +56,7 @@ def audit_webhooks(connection: Connection, walk: int, since: datetime, until: da
         cursor.execute(
             "SELECT count(*), count(told.at), (percentile_cont(0.5) WITHIN GROUP"
             " (ORDER BY extract(epoch FROM told.at - o.updated_at_rms)))::float8"
-            " FROM opportunities o CROSS JOIN LATERAL"
+            f" FROM {collection.name} o CROSS JOIN LATERAL"
             " (SELECT min(received_at) AS at FROM webhook_events e WHERE e.opportunity_id = o.id"
             " AND e.received_at >= o.updated_at_rms - interval '2 min') told"
             " WHERE o.updated_at_rms >= %s AND o.updated_at_rms < %s AND o.id IN"

@@ -10,6 +10,7 @@ from typing import Any
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.outcomes import OUTCOMES
 from rms_pipeline.mirror.summary import NO_STATUS
 
@@ -33,11 +34,7 @@ _NUMBER = "left(data ->> 'number', 100)"
 _WIDEST_NUMBER = 12
 # Not the record itself, which psycopg2 would read as JSON: its numbers may be such that Python
 # refuses them, and would be rounded if it did not.
-_COLUMNS = (
-    "id, name, description, starts_at, ends_at, opportunity_status, created_at_rms, updated_at_rms,"
-    " venue_name, organisation_id, organisation_name, owner_id, owner_name, charge_total,"
-    " total_value, synced_at, last_webhook_at"
-)
+_COLUMNS = ", ".join(c.name for c in OPPORTUNITIES.table if c.kind != "jsonb")
 _FOUND = (
     "data ->> 'number' AS number, data ->> 'reference' AS reference,"
     " data ->> 'state_name' AS state, coalesce(data, '{}')::text AS record"

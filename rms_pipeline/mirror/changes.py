@@ -1,7 +1,6 @@
 """`opportunity_changes`: business events, seen as a row is about to be rewritten.
 
-Field by field, so that every mapped field can follow; for now the status, and the state (Enquiry,
-Quotation, Order) that a conversion moves.
+Field by field: those that the collection's declaration names.
 """
 
 from dataclasses import dataclass
@@ -9,6 +8,8 @@ from datetime import datetime
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
+
+from rms_pipeline.collections.base import Collection
 
 STATUS, STATE = "opportunity_status", "state_name"
 
@@ -29,20 +30,27 @@ class Change:
     seen_by: str | None
 
 
-def note_changes(cursor: Cursor, staged: str, run: str) -> None:
-    """Compares `opportunities` with the rows of `staged` that are about to replace them."""
+def note_changes(cursor: Cursor, collection: Collection, staged: str, run: str) -> None:
+    """Compares rows of `collection` with those of `staged` that are about to replace them."""
+    if not collection.noted:
+        return
+    columns = {column.name for column in collection.columns}
+    values, names = [], []
+    for field in collection.noted:
+        value = "{0}." + field if field in columns else "{0}.data ->> %s"
+        names += [field] if field in columns else [field] * 3
+        values.append(f"(%s, {value.format('o')}, {value.format('s')})")
     cursor.execute(
-        "INSERT INTO opportunity_changes"
-        " (opportunity_id, field, old_value, new_value, changed_at, changed_by, seen_by)"
+        f"INSERT INTO {collection.changes} ({collection.single}_id, field, old_value, new_value,"
+        " changed_at, changed_by, seen_by)"
         " SELECT o.id, f.field, f.old_value, f.new_value, s.updated_at_rms,"
         # Who: the last one whose webhook came since the row was last asked for.
         " (SELECT e.member_name FROM webhook_events e WHERE e.opportunity_id = o.id"
         " AND e.received_at >= o.synced_at ORDER BY e.id DESC LIMIT 1), %s"
-        f" FROM opportunities o JOIN {staged} s USING (id) CROSS JOIN LATERAL (VALUES"
-        " (%s, o.opportunity_status, s.opportunity_status),"
-        " (%s, o.data ->> 'state_name', s.data ->> 'state_name'))"
-        " AS f (field, old_value, new_value) WHERE f.old_value IS DISTINCT FROM f.new_value",
-        (run, STATUS, STATE),
+        f" FROM {collection.name} o JOIN {staged} s USING (id)"
+        f" CROSS JOIN LATERAL (VALUES {', '.join(values)}) AS f (field, old_value, new_value)"
+        " WHERE f.old_value IS DISTINCT FROM f.new_value",
+        (run, *names),
     )
 
 

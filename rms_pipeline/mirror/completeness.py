@@ -4,13 +4,14 @@ A segment is named as in `current_rms.window`; a span is of ids, or of milliseco
 when rows are found by `created_at`.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection as Ids
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.spans import Span
 
 _SEGMENTS = {
@@ -28,13 +29,14 @@ _KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class SegmentRows:
-    """Rows of `opportunities` in `segment` of `window`, found by `key` ("id" or "created_at"),
-    without those `apart`."""
+    """Rows of `collection` in `segment` of `window`, found by `key` ("id" or "created_at"), without
+    those `apart`."""
 
+    collection: Collection
     segment: str
     window: tuple[datetime, datetime]
     key: str = "id"
-    apart: Collection[int] = ()
+    apart: Ids[int] = ()
 
     def count(self, connection: Connection, span: Span = (None, None)) -> int:
         return int(self._rows(connection, "count(*)", span)[0][0])
@@ -69,65 +71,69 @@ class SegmentRows:
         }
         with connection.cursor() as cursor:
             cursor.execute(
-                f"SELECT {what} FROM opportunities WHERE {' AND '.join(conditions)}", values
+                f"SELECT {what} FROM {self.collection.name} WHERE {' AND '.join(conditions)}",
+                values,
             )
             found = cursor.fetchall()
         connection.commit()
         return found
 
 
-def refused_ids(connection: Connection) -> set[int]:
+def refused_ids(connection: Connection, collection: Collection) -> set[int]:
     """Ids whose newest record PostgreSQL refused: no row stands for it. Commits."""
     return _ids(
         connection,
         "SELECT DISTINCT f.opportunity_id FROM sync_faults f WHERE f.field = '(record)'"
         " AND f.opportunity_id IS NOT NULL AND NOT EXISTS"
-        " (SELECT FROM opportunity_versions v WHERE v.id = f.opportunity_id"
+        f" (SELECT FROM {collection.versions} v WHERE v.id = f.opportunity_id"
         " AND v.asked_at > f.seen_at)",
     )
 
 
-def some_other_row(connection: Connection, ids: Collection[int]) -> list[int]:
+def some_other_row(connection: Connection, collection: Collection, ids: Ids[int]) -> list[int]:
     """The id of a row that is none of `ids`, if there is one: of the oldest. Commits.
 
     Read from where nobody but us locks: a refresh must not wait for whoever has the rows.
     """
     found = _ids(
         connection,
-        "SELECT id FROM opportunity_versions WHERE NOT deleted AND id <> ALL(%s)"
+        f"SELECT id FROM {collection.versions} WHERE NOT deleted AND id <> ALL(%s)"
         " ORDER BY id LIMIT 1",
         list(ids),
     )
     return sorted(found)
 
 
-def known_as_gone(connection: Connection, ids: Collection[int]) -> set[int]:
+def known_as_gone(connection: Connection, collection: Collection, ids: Ids[int]) -> set[int]:
     """Those of `ids` of which the last that was learnt is that they are gone. Commits."""
     return _ids(
         connection,
-        "SELECT id FROM opportunity_versions WHERE deleted AND id = ANY(%s)",
+        f"SELECT id FROM {collection.versions} WHERE deleted AND id = ANY(%s)",
         list(ids),
     )
 
 
-def ids_with_unreadable_dates(connection: Connection) -> set[int]:
+def ids_with_unreadable_dates(connection: Connection, collection: Collection) -> set[int]:
     """Rows whose dates came but could not be read: which list they are in, only the API knows.
     Commits."""
     return _ids(
         connection,
-        "SELECT DISTINCT f.opportunity_id FROM sync_faults f JOIN opportunities o"
+        f"SELECT DISTINCT f.opportunity_id FROM sync_faults f JOIN {collection.name} o"
         " ON o.id = f.opportunity_id WHERE f.field IN ('starts_at', 'ends_at')"
         " AND (o.starts_at IS NULL OR o.ends_at IS NULL)",
     )
 
 
-def fetched_singly(connection: Connection, ids: Collection[int], seconds: float) -> set[int]:
+def fetched_singly(
+    connection: Connection, collection: Collection, ids: Ids[int], seconds: float
+) -> set[int]:
     """Those of `ids` that were asked for by themselves in the last `seconds`. Commits."""
     return _ids(
         connection,
         "SELECT DISTINCT seen FROM raw_rms_pages, unnest(record_ids) AS seen"
-        " WHERE segment = 'by_id' AND request NOT LIKE '/opportunities?%%' AND seen = ANY(%s)"
+        " WHERE segment = 'by_id' AND request LIKE %s AND seen = ANY(%s)"
         " AND fetched_at > clock_timestamp() - make_interval(secs => %s)",
+        f"/{collection.name}/%",
         list(ids),
         seconds,
     )

@@ -10,113 +10,131 @@ from datetime import datetime, timedelta
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
-from rms_pipeline.current_rms.fields import Fault
-from rms_pipeline.mirror.merge import MAPPED, note_faults
-from rms_pipeline.mirror.order import Fetch, supersedes
+from rms_pipeline.collections.base import Collection
+from rms_pipeline.current_rms.records import Fault
+from rms_pipeline.mirror.merge import IN_THE_FUTURE, Fetch, lock_versions, note_faults, supersedes
 from rms_pipeline.mirror.postgres_errors import sparing
-from rms_pipeline.mirror.versions import IN_THE_FUTURE
 
+BY_TWO_WITNESSES = "no list shows it, and asking for it by its id finds nothing"
+HELD_BACK = "Deletions wait for confirmation."
 # More than this share of the window, and more than so many rows, do not go within the period
 # without a person's word, whoever found that they are gone.
 GUARDED_SHARE, GUARDED_COUNT, GUARDED_PERIOD = 0.05, 20, timedelta(days=1)
 
-_COPIED = ", ".join((*MAPPED, "synced_at", "last_webhook_at"))
-# Not those that were found there again since.
-_HELD_BACK = (
-    "SELECT id FROM held_deletions h JOIN opportunities o USING (id)"
-    " JOIN opportunity_versions v USING (id) WHERE h.collection = 'opportunities'"
-    " AND (v.asked_at IS NULL OR v.asked_at <= h.asked_at"
-    f" OR v.{IN_THE_FUTURE})"
-)
-IN_WINDOW = (
+_IN_WINDOW = (
     "(o.starts_at IS NULL OR o.ends_at IS NULL OR (o.ends_at >= %(start)s"
     " AND o.starts_at <= %(end)s))"
 )
 
 
+Window = tuple[datetime, datetime] | None
+
+
+def _held_back(collection: Collection) -> str:
+    # Not those that were found there again since.
+    return (
+        f"SELECT id FROM held_deletions h JOIN {collection.name} o USING (id)"
+        f" JOIN {collection.versions} v USING (id) WHERE h.collection = '{collection.name}'"
+        f" AND (v.asked_at IS NULL OR v.asked_at <= h.asked_at OR v.{IN_THE_FUTURE})"
+    )
+
+
+def _within(window: Window) -> tuple[str, dict[str, object]]:
+    """The condition that a row `o` is in `window`, and its values; None holds all rows."""
+    if window is None:
+        return "true", {}
+    return _IN_WINDOW, {"start": window[0], "end": window[1]}
+
+
 def unseen_rows(
-    connection: Connection, walk: int, started_at: datetime, window: tuple[datetime, datetime]
+    connection: Connection,
+    collection: Collection,
+    walk: int,
+    started_at: datetime,
+    window: Window,
 ) -> list[int]:
     """Rows of the window that `walk` did not see and nobody has asked for since it began."""
+    condition, values = _within(window)
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT o.id FROM opportunities o JOIN opportunity_versions v USING (id)"
-            f" WHERE {IN_WINDOW} AND (v.asked_at < %(started)s OR v.{IN_THE_FUTURE}) AND NOT EXISTS"
+            f"SELECT o.id FROM {collection.name} o JOIN {collection.versions} v USING (id)"
+            f" WHERE {condition} AND (v.asked_at < %(started)s OR v.{IN_THE_FUTURE}) AND NOT EXISTS"
             " (SELECT FROM (SELECT unnest(record_ids) AS id FROM raw_rms_pages"
             " WHERE walk = %(walk)s) seen WHERE seen.id = o.id) ORDER BY o.id",
-            {"start": window[0], "end": window[1], "started": started_at, "walk": walk},
+            values | {"started": started_at, "walk": walk},
         )
         found = [row[0] for row in cursor.fetchall()]
     connection.commit()
     return found
 
 
-def count_window(connection: Connection, window: tuple[datetime, datetime]) -> int:
+def count_window(connection: Connection, collection: Collection, window: Window) -> int:
     """Rows that overlap `window` or lack a date."""
+    condition, values = _within(window)
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT count(*) FROM opportunities o WHERE {IN_WINDOW}",
-            {"start": window[0], "end": window[1]},
-        )
+        cursor.execute(f"SELECT count(*) FROM {collection.name} o WHERE {condition}", values)
         row = cursor.fetchone()
     connection.commit()
     return int(row[0]) if row else 0
 
 
 def oldest_outside(
-    connection: Connection, window: tuple[datetime, datetime], limit: int
+    connection: Connection, collection: Collection, window: Window, limit: int
 ) -> list[int]:
     """Rows outside `window`, those first that the API was not asked about for longest."""
+    condition, values = _within(window)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT o.id FROM opportunities o WHERE NOT {IN_WINDOW}"
+            f"SELECT o.id FROM {collection.name} o WHERE NOT {condition}"
             # What was asked for in the future was asked for by a wrong clock.
             " ORDER BY o.synced_at <= clock_timestamp(), o.synced_at, o.id LIMIT %(limit)s",
-            {"start": window[0], "end": window[1], "limit": limit},
+            values | {"limit": limit},
         )
         found = [row[0] for row in cursor.fetchall()]
     connection.commit()
     return found
 
 
-def held_back(connection: Connection) -> list[int]:
+def held_back(connection: Connection, collection: Collection) -> list[int]:
     """Rows that are known to be gone and stay, because too many would have gone. Commits.
 
     One that was found there again since is not among them.
     """
     with connection.cursor() as cursor:
-        cursor.execute(f"{_HELD_BACK} ORDER BY id")
+        cursor.execute(f"{_held_back(collection)} ORDER BY id")
         found = [row[0] for row in cursor.fetchall()]
     connection.commit()
     return found
 
 
-def deleted_lately(connection: Connection) -> int:
+def deleted_lately(connection: Connection, collection: Collection) -> int:
     """Rows that went within the period that is guarded, unconfirmed. Commits."""
     with connection.cursor() as cursor:
-        count = _deleted_lately(cursor)
+        count = _deleted_lately(cursor, collection)
     connection.commit()
     return count
 
 
-def may_still_go(connection: Connection) -> int:
+def may_still_go(connection: Connection, collection: Collection) -> int:
     """How many rows may go now without a person's word. Commits."""
     with connection.cursor() as cursor:
-        left = _most(cursor) - _deleted_lately(cursor)
+        left = _most(cursor, collection) - _deleted_lately(cursor, collection)
     connection.commit()
     return max(left, 0)
 
 
-def confirm_deletions(connection: Connection) -> None:
+def confirm_deletions(connection: Connection, collection: Collection) -> None:
     """Notes that what went so far was confirmed by a person. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO deletions_confirmed VALUES ('opportunities', clock_timestamp())"
-            " ON CONFLICT (collection) DO UPDATE SET confirmed_at = excluded.confirmed_at"
+            "INSERT INTO deletions_confirmed VALUES (%s, clock_timestamp())"
+            " ON CONFLICT (collection) DO UPDATE SET confirmed_at = excluded.confirmed_at",
+            (collection.name,),
         )
         cursor.execute(
-            "DELETE FROM held_deletions h WHERE collection = 'opportunities'"
-            " AND NOT EXISTS (SELECT FROM opportunities o WHERE o.id = h.id)"
+            "DELETE FROM held_deletions h WHERE collection = %s"
+            f" AND NOT EXISTS (SELECT FROM {collection.name} o WHERE o.id = h.id)",
+            (collection.name,),
         )
     connection.commit()
 
@@ -133,13 +151,14 @@ class Removal:
 
 def move_to_deleted(
     connection: Connection,
+    collection: Collection,
     gone: Mapping[int, tuple[datetime, datetime]],
     because: str,
     run: str,
     *,
     confirmed: bool = False,
 ) -> Removal:
-    """Moves rows to `deleted_opportunities`, each by when its absence was asked for and answered.
+    """Moves rows to the table of deleted ones, each by when its absence was asked for and answered.
 
     A row of which something was learnt meanwhile stays. So does one that PostgreSQL does not let
     go, because other tables refer to it or a trigger keeps it: `sync_faults` says so of `run`. An
@@ -153,11 +172,11 @@ def move_to_deleted(
     def are_too_many(cursor: Cursor, going: Sequence[int]) -> bool:
         nonlocal too_many
         # What was too many stays so when PostgreSQL refuses one of them and parts are tried.
-        too_many = too_many or (not confirmed and _are_too_many(cursor, going))
+        too_many = too_many or (not confirmed and _are_too_many(cursor, collection, going))
         return too_many
 
     def move(ids: list[int]) -> None:
-        went, stayed, held = _move(connection, ids, gone, because, are_too_many)
+        went, stayed, held = _move(connection, collection, ids, gone, because, are_too_many)
         removal.gone.extend(went)
         removal.held.extend(held)
         kept.update(dict.fromkeys(stayed, "a trigger that was added to the table keeps it"))
@@ -168,7 +187,10 @@ def move_to_deleted(
         told = "no longer exists in Current RMS, but its row cannot be deleted: {}"
         with connection.cursor() as cursor:
             note_faults(
-                cursor, run, [Fault(i, "(row)", told.format(kept[i]), "") for i in sorted(kept)]
+                cursor,
+                collection,
+                run,
+                [Fault(i, "(row)", told.format(kept[i]), "") for i in sorted(kept)],
             )
         connection.commit()
         removal.kept.extend(sorted(kept))
@@ -178,6 +200,7 @@ def move_to_deleted(
 
 def _move(
     connection: Connection,
+    collection: Collection,
     ids: list[int],
     gone: Mapping[int, tuple[datetime, datetime]],
     because: str,
@@ -185,100 +208,92 @@ def _move(
 ) -> tuple[list[int], list[int], list[int]]:
     """The ids of rows that went, of those that a trigger kept, and of those that are too many.
     Commits."""
+    copied = ", ".join((*collection.mapped, "synced_at", "last_webhook_at"))
     with connection.cursor() as cursor:
+        going = [
+            id_
+            for id_, known in lock_versions(cursor, collection, ids).items()
+            if known.fetch is None or supersedes(Fetch(*gone[id_], None, deleted=True), known.fetch)
+        ]
         cursor.execute(
-            "INSERT INTO opportunity_versions (id) SELECT unnest(%s::bigint[])"
-            " ON CONFLICT DO NOTHING",
-            (ids,),
-        )
-        cursor.execute(
-            "SELECT id, asked_at, answered_at, updated_at_rms, deleted,"
-            f" asked_at IS NULL OR {IN_THE_FUTURE} FROM opportunity_versions"
-            " WHERE id = ANY(%s) ORDER BY id FOR UPDATE",
-            (ids,),
-        )
-        going = []
-        for id_, asked, answered, updated, deleted, is_void in cursor.fetchall():
-            absence = Fetch(*gone[id_], None, deleted=True)
-            if is_void or supersedes(absence, Fetch(asked, answered, updated, deleted)):
-                going.append(id_)
-        cursor.execute(
-            "SELECT id FROM opportunities WHERE id = ANY(%s) ORDER BY id FOR UPDATE", (going,)
+            f"SELECT id FROM {collection.name} WHERE id = ANY(%s) ORDER BY id FOR UPDATE",
+            (going,),
         )
         live = [row[0] for row in cursor.fetchall()]
         if live and are_too_many(cursor, live):
-            _hold(cursor, live, gone, because)
+            _hold(cursor, collection, live, gone, because)
             connection.commit()
             return [], [], live
         cursor.execute(
-            "DELETE FROM deleted_opportunities d USING opportunities o"
+            f"DELETE FROM {collection.deleted} d USING {collection.name} o"
             " WHERE d.id = o.id AND o.id = ANY(%s)",
             (going,),
         )
         cursor.execute(
-            f"INSERT INTO deleted_opportunities ({_COPIED}, deleted_at, deleted_because)"
-            f" SELECT {_COPIED}, clock_timestamp(), %s FROM opportunities WHERE id = ANY(%s)"
+            f"INSERT INTO {collection.deleted} ({copied}, deleted_at, deleted_because)"
+            f" SELECT {copied}, clock_timestamp(), %s FROM {collection.name} WHERE id = ANY(%s)"
             " RETURNING id",
             (because, going),
         )
         moved = [row[0] for row in cursor.fetchall()]
         # Not in one statement with the above, which rules of people's own would not allow.
-        cursor.execute("DELETE FROM opportunities WHERE id = ANY(%s)", (moved,))
+        cursor.execute(f"DELETE FROM {collection.name} WHERE id = ANY(%s)", (moved,))
         kept: list[int] = []
         if cursor.rowcount != len(moved):
-            cursor.execute("SELECT id FROM opportunities WHERE id = ANY(%s)", (moved,))
+            cursor.execute(f"SELECT id FROM {collection.name} WHERE id = ANY(%s)", (moved,))
             kept = [row[0] for row in cursor.fetchall()]
-            cursor.execute("DELETE FROM deleted_opportunities WHERE id = ANY(%s)", (kept,))
+            cursor.execute(f"DELETE FROM {collection.deleted} WHERE id = ANY(%s)", (kept,))
         cursor.execute(
-            "DELETE FROM held_deletions WHERE collection = 'opportunities' AND id = ANY(%s)",
-            (going,),
+            "DELETE FROM held_deletions WHERE collection = %s AND id = ANY(%s)",
+            (collection.name, going),
         )
-        _note_gone(connection, [i for i in going if i not in kept], gone)
+        _note_gone(cursor, collection, [i for i in going if i not in kept], gone)
     connection.commit()
     return [i for i in moved if i not in kept], kept, []
 
 
-def _are_too_many(cursor: Cursor, going: Sequence[int]) -> bool:
+def _are_too_many(cursor: Cursor, collection: Collection, going: Sequence[int]) -> bool:
     # One after the other, or several at once would each find room. Nothing is waited for inside:
     # the rows are locked already.
     cursor.execute(
         "SELECT pg_advisory_xact_lock(hashtextextended("
-        "'rms_pipeline deletions of ' || current_schema() || '.opportunities', 0))"
+        "'rms_pipeline deletions of ' || current_schema() || '.' || %s, 0))",
+        (collection.name,),
     )
     # What is held counts as well, or the rest of a multitude would go in small numbers.
-    cursor.execute(f"SELECT count(*) FROM ({_HELD_BACK}) held WHERE id <> ALL(%s)", (list(going),))
+    held_back = _held_back(collection)
+    cursor.execute(f"SELECT count(*) FROM ({held_back}) held WHERE id <> ALL(%s)", (list(going),))
     held = int((cursor.fetchone() or (0,))[0])
-    together = _deleted_lately(cursor) + held + len(going)
-    return together > GUARDED_COUNT and together > _most(cursor)
+    together = _deleted_lately(cursor, collection) + held + len(going)
+    return together > GUARDED_COUNT and together > _most(cursor, collection)
 
 
-def _deleted_lately(cursor: Cursor) -> int:
+def _deleted_lately(cursor: Cursor, collection: Collection) -> int:
     cursor.execute(
-        "SELECT count(*) FROM deleted_opportunities"
+        f"SELECT count(*) FROM {collection.deleted}"
         " WHERE deleted_at > clock_timestamp() - %s AND deleted_at > coalesce((SELECT confirmed_at"
-        " FROM deletions_confirmed WHERE collection = 'opportunities'), '-infinity')",
-        (GUARDED_PERIOD,),
+        " FROM deletions_confirmed WHERE collection = %s), '-infinity')",
+        (GUARDED_PERIOD, collection.name),
     )
     return int((cursor.fetchone() or (0,))[0])
 
 
-def _most(cursor: Cursor) -> int:
+def _most(cursor: Cursor, collection: Collection) -> int:
     """How many may go in the period: a share of the window of the last full walk, or the table."""
     cursor.execute(
         "SELECT window_start, window_end FROM walks WHERE kind = 'full' AND settled_at IS NOT NULL"
         " AND window_end IS NOT NULL ORDER BY id DESC LIMIT 1"
     )
     start, end = cursor.fetchone() or (None, None)
-    condition = "true" if start is None or end is None else IN_WINDOW
-    cursor.execute(
-        f"SELECT count(*) FROM opportunities o WHERE {condition}", {"start": start, "end": end}
-    )
+    condition, values = _within(None if start is None or end is None else (start, end))
+    cursor.execute(f"SELECT count(*) FROM {collection.name} o WHERE {condition}", values)
     rows = int((cursor.fetchone() or (0,))[0])
     return max(GUARDED_COUNT, int(GUARDED_SHARE * rows))
 
 
 def _hold(
     cursor: Cursor,
+    collection: Collection,
     ids: Sequence[int],
     gone: Mapping[int, tuple[datetime, datetime]],
     because: str,
@@ -286,29 +301,77 @@ def _hold(
     times = [[gone[i][0] for i in ids], [gone[i][1] for i in ids]]
     cursor.execute(
         "INSERT INTO held_deletions (collection, id, because, asked_at, answered_at)"
-        " SELECT 'opportunities', id, %s, asked_at, answered_at"
+        " SELECT %s, id, %s, asked_at, answered_at"
         " FROM unnest(%s::bigint[], %s::timestamptz[], %s::timestamptz[])"
         " AS n (id, asked_at, answered_at) ON CONFLICT (collection, id) DO UPDATE"
         " SET because = excluded.because, asked_at = excluded.asked_at,"
         " answered_at = excluded.answered_at, held_at = excluded.held_at",
-        (because, list(ids), *times),
+        (collection.name, because, list(ids), *times),
     )
     # So that rows which were not asked for as lately come first the next time.
     cursor.execute(
-        "UPDATE opportunities o SET synced_at = n.asked_at FROM"
+        f"UPDATE {collection.name} o SET synced_at = n.asked_at FROM"
         " unnest(%s::bigint[], %s::timestamptz[]) AS n (id, asked_at) WHERE o.id = n.id",
         (list(ids), times[0]),
     )
 
 
 def _note_gone(
-    connection: Connection, ids: Sequence[int], gone: Mapping[int, tuple[datetime, datetime]]
+    cursor: Cursor,
+    collection: Collection,
+    ids: Sequence[int],
+    gone: Mapping[int, tuple[datetime, datetime]],
 ) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE opportunity_versions v SET asked_at = n.asked_at, answered_at = n.answered_at,"
-            " updated_at_rms = NULL, fingerprint = NULL, deleted = true"
-            " FROM unnest(%s::bigint[], %s::timestamptz[], %s::timestamptz[])"
-            " AS n (id, asked_at, answered_at) WHERE v.id = n.id",
-            (list(ids), [gone[i][0] for i in ids], [gone[i][1] for i in ids]),
+    cursor.execute(
+        f"UPDATE {collection.versions} v SET asked_at = n.asked_at, answered_at = n.answered_at,"
+        " updated_at_rms = NULL, fingerprint = NULL, deleted = true"
+        " FROM unnest(%s::bigint[], %s::timestamptz[], %s::timestamptz[])"
+        " AS n (id, asked_at, answered_at) WHERE v.id = n.id",
+        (list(ids), [gone[i][0] for i in ids], [gone[i][1] for i in ids]),
+    )
+
+
+class Deletions:
+    """Rows that leave, and those that have to stay because too many would go.
+
+    `confirmed` lets any number go.
+    """
+
+    def __init__(
+        self, connection: Connection, collection: Collection, run: str, *, confirmed: bool = False
+    ) -> None:
+        self.deleted = self.held = 0
+        self.confirmed = confirmed
+        self._connection, self._collection, self._run = connection, collection, run
+
+    @property
+    def most(self) -> float:
+        """How many may still go."""
+        return float("inf") if self.confirmed else may_still_go(self._connection, self._collection)
+
+    def calls_for(self, suspects: int, page_size: int) -> int | None:
+        """How many calls to spend on finding out which of so many are gone: how many more there
+        are than may go need not be known to see that something is wrong. None for no bound."""
+        most = self.most
+        return None if most == float("inf") else -(-suspects // page_size) + int(most) + 1
+
+    def remove_gone(
+        self, gone: dict[int, tuple[datetime, datetime]], because: str = BY_TWO_WITNESSES
+    ) -> str:
+        """Given when the absence of each id was asked for and answered: why some stay, or ''."""
+        removal = move_to_deleted(
+            self._connection,
+            self._collection,
+            gone,
+            because,
+            self._run,
+            confirmed=self.confirmed,
         )
+        self.deleted += len(removal.gone)
+        self.held += len(removal.held)
+        if removal.held:
+            return HELD_BACK
+        if removal.kept:
+            ids = ", ".join(map(str, removal.kept[:10]))
+            return f"Gone from Current RMS, but PostgreSQL keeps the rows (see sync_faults): {ids}."
+        return ""

@@ -6,32 +6,9 @@ brings its own.
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-_OPPORTUNITY = {
-    "id": "The opportunity's id in Current RMS.",
-    "name": "Its subject; its number if it has none.",
-    "subject": "What it is about, as typed in Current RMS.",
-    "description": "Longer text, as typed in Current RMS.",
-    "starts_at": "When the hire starts.",
-    "ends_at": "When the hire ends.",
-    "opportunity_status": "Open, Provisional, Reserved, Lost, ...",
-    "created_at_rms": "When it was entered in Current RMS.",
-    "updated_at_rms": "When Current RMS last changed it.",
-    "venue_name": "Where it takes place.",
-    "organisation_id": "The customer's id in Current RMS.",
-    "organisation_name": "The customer's name.",
-    "owner_id": "The id of the colleague it belongs to.",
-    "owner_name": "The colleague it belongs to.",
-    "charge_total": "The charge before tax.",
-    "total_value": "The charge with tax.",
-    "data": "The whole record as the API gave it.",
-    "synced_at": "When the API was last asked for it.",
-    "last_webhook_at": "When a webhook last refreshed it.",
-}
+from rms_pipeline.collections import COLLECTIONS
 
 TABLES: dict[str, str] = {
-    "opportunities": "One row for each opportunity that Current RMS has; those it no longer has are"
-    " in deleted_opportunities. Money is in the account's currency.",
-    "deleted_opportunities": "Opportunities that Current RMS no longer has, as they last were.",
     "status_counts": "How many opportunities there are in each status, and what they are worth.",
     "week_counts": "The same for each week of starts_at, from its Monday on.",
     "opportunity_changes": "Each change of status or state that was seen: what, from, to, who, and"
@@ -64,12 +41,6 @@ TABLES: dict[str, str] = {
 }
 
 COLUMNS: dict[str, dict[str, str]] = {
-    "opportunities": _OPPORTUNITY,
-    "deleted_opportunities": _OPPORTUNITY
-    | {
-        "deleted_at": "When it was noticed that Current RMS no longer has it.",
-        "deleted_because": "How that is known.",
-    },
     "status_counts": {
         "opportunity_status": "The status; (none) where it is absent.",
         "opportunities": "How many opportunities have it.",
@@ -140,6 +111,11 @@ COLUMNS: dict[str, dict[str, str]] = {
         "noted_at": "When that was last seen.",
     },
 }
+
+# What each collection says of its own tables.
+for _collection in COLLECTIONS:
+    for _table, _says, _columns in _collection.descriptions():
+        TABLES[_table], COLUMNS[_table] = _says, _columns
 
 
 def undescribed(connection: Connection) -> list[tuple[str, str | None, str]]:

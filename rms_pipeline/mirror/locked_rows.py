@@ -13,17 +13,18 @@ import psycopg2
 from psycopg2.errors import LockNotAvailable
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.database import Database, DatabaseError
 
 T = TypeVar("T")
 # Longer than a merge of a page holds its rows.
 WAIT_SECONDS = 1.0
-_TABLES = ("opportunity_versions", "opportunities")
 
 
 def write_what_is_free(
     database: Database,
     connection: Connection,
+    collection: Collection,
     ids: Sequence[int],
     write: Callable[[Sequence[int]], T],
 ) -> tuple[list[T], dict[int, str]]:
@@ -38,19 +39,20 @@ def write_what_is_free(
     deadline = WAIT_SECONDS
     if not ids:
         return done, held
+    tables = (collection.versions, collection.name)
     try:
-        locked = _locked(connection, ids)
+        locked = _locked(connection, tables, ids)
     except LockNotAvailable:
         connection.rollback()
         # The table as a whole, or something that no row shows.
-        return _halving(database, connection, ids, write, deadline)
+        return _halving(database, connection, tables, ids, write, deadline)
     free = [i for i in ids if i not in locked]
     if free:
-        written, waits = _halving(database, connection, free, write, deadline)
+        written, waits = _halving(database, connection, tables, free, write, deadline)
         done += written
         held |= waits
     for id_ in sorted(locked):
-        written, waits = _halving(database, connection, [id_], write, deadline)
+        written, waits = _halving(database, connection, tables, [id_], write, deadline)
         done += written
         held |= waits
         if waits:
@@ -62,6 +64,7 @@ def write_what_is_free(
 def _halving(
     database: Database,
     connection: Connection,
+    tables: Sequence[str],
     ids: Sequence[int],
     write: Callable[[Sequence[int]], T],
     seconds: float,
@@ -74,20 +77,20 @@ def _halving(
         except LockNotAvailable:
             connection.rollback()
     reason = f"Its row is locked by {holder()}; it is tried again until that transaction ends."
-    if len(ids) == 1 or _is_table_locked(connection):
+    if len(ids) == 1 or _is_table_locked(connection, tables):
         return [], dict.fromkeys(ids, reason)
     half = len(ids) // 2
-    done, held = _halving(database, connection, ids[:half], write, seconds)
-    rest, more = _halving(database, connection, ids[half:], write, seconds)
+    done, held = _halving(database, connection, tables, ids[:half], write, seconds)
+    rest, more = _halving(database, connection, tables, ids[half:], write, seconds)
     return done + rest, held | more
 
 
-def _locked(connection: Connection, ids: Sequence[int]) -> set[int]:
+def _locked(connection: Connection, tables: Sequence[str], ids: Sequence[int]) -> set[int]:
     """Those of `ids` of which a row is locked now. Ends the transaction, and with it its locks."""
     found: set[int] = set()
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL lock_timeout = '50ms'")
-        for table in _TABLES:
+        for table in tables:
             cursor.execute(f"SELECT id FROM {table} WHERE id = ANY(%s)", (list(ids),))
             there = {row[0] for row in cursor.fetchall()}
             cursor.execute(
@@ -98,11 +101,11 @@ def _locked(connection: Connection, ids: Sequence[int]) -> set[int]:
     return found
 
 
-def _is_table_locked(connection: Connection) -> bool:
+def _is_table_locked(connection: Connection, tables: Sequence[str]) -> bool:
     try:
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL lock_timeout = '50ms'")
-            cursor.execute(f"LOCK TABLE {', '.join(_TABLES)} IN ROW EXCLUSIVE MODE")
+            cursor.execute(f"LOCK TABLE {', '.join(tables)} IN ROW EXCLUSIVE MODE")
     except LockNotAvailable:
         return True
     finally:

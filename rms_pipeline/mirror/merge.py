@@ -1,40 +1,38 @@
-"""The one way an opportunity gets into the mirror: in bulk, idempotent, ordered.
+"""The one way a record gets into the mirror: in bulk, idempotent, ordered.
 
-For each id, `opportunity_versions` remembers which fetch the row stands for. A merge locks those
-rows in order of id, so merges of the same ids come one after the other, decides by `order`, and
-writes only what changed; a row that is the same only learns when it was last asked for, and is not
-even decoded. A record with faults has no fingerprint there, so that each sync finds them anew.
+For each id, the versions of its collection (such as `opportunity_versions`) remember which fetch
+the row stands for. A merge locks those in order of id, so merges of the same ids come one after the
+other, decides by `supersedes`, and writes only what changed; a row that is the same only learns
+when it was last asked for, and is not even decoded. A record with faults has no fingerprint there,
+so that each sync finds them anew.
+
+What belongs here: which fetch wins, locking and noting versions, writing rows. What does not: rows
+that go (`deletions`), and decoding again what is stored (`redecode`).
 """
 
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
+from decimal import Decimal
 from operator import attrgetter
 
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
-from rms_pipeline.current_rms.fields import Fault
-from rms_pipeline.current_rms.payloads import Opportunity, Record
+from rms_pipeline.collections.base import Collection
+from rms_pipeline.current_rms.records import Fault, Record, Row, same_but_for_links
 from rms_pipeline.mirror.changes import note_changes
-from rms_pipeline.mirror.copy_text import Value, copy_rows
-from rms_pipeline.mirror.fleeting_links import differ_in_links_only, note_asked
 from rms_pipeline.mirror.mapping import demand_own_mapping
-from rms_pipeline.mirror.order import Fetch, contradicts, supersedes
 from rms_pipeline.mirror.postgres_errors import is_about_a_row, reason
-from rms_pipeline.mirror.versions import FIRST, claim_versions, note_versions
 
-MAPPED = tuple(f for f in Opportunity.__struct_fields__ if f not in {"fingerprint", "faults"})
-_mapped_values = attrgetter(*MAPPED)
-_SETTABLE = tuple(c for c in MAPPED if c != "id")
-_STAGED = (*MAPPED, "synced_at")
-_LEFT_OUT = "a trigger that was added to the table opportunities left it out"
+_LEFT_OUT = "a trigger that was added to the table {} left it out"
 
 
 @dataclass(slots=True)
 class MergeResult:
-    """How many opportunities were created, updated, found unchanged, and so on.
+    """How many records were created, updated, found unchanged, and so on.
 
     `stale`: the mirror already held something newer. `restored`: created again after a deletion,
     counted among created too. `failed`: could not be stored. `doubted`: ids that a list showed as
@@ -63,6 +61,7 @@ class MergeResult:
 
 def merge(
     connection: Connection,
+    collection: Collection,
     run: str,
     records: Sequence[Record | Fault],
     *,
@@ -71,7 +70,7 @@ def merge(
     counted_since: datetime | None = None,
     doubting: bool = False,
 ) -> MergeResult:
-    """Merges what one request brought, in one transaction, and commits it.
+    """Merges what one request brought of `collection`, in one transaction, and commits it.
 
     A record that PostgreSQL refuses, for its values, a constraint or a trigger that people have
     added, is tried alone, so that it costs no other; it then counts as failed and leaves a line in
@@ -85,7 +84,7 @@ def merge(
     batch = [good[i] for i in sorted(good)]
     try:
         result = _merge_batch(
-            connection, run, batch, asked_at, answered_at, counted_since, doubting
+            connection, collection, run, batch, asked_at, answered_at, counted_since, doubting
         )
     except psycopg2.Error as error:
         connection.rollback()
@@ -102,6 +101,7 @@ def merge(
             for part in (batch[:half], batch[half:]):
                 result += merge(
                     connection,
+                    collection,
                     run,
                     part,
                     asked_at=asked_at,
@@ -111,21 +111,22 @@ def merge(
                 )
     result.failed += len(faults)
     with connection.cursor() as cursor:
-        note_faults(cursor, run, faults)
+        note_faults(cursor, collection, run, faults)
     connection.commit()
     return result
 
 
-def known_ids(connection: Connection, ids: Sequence[int]) -> set[int]:
-    """Those of `ids` that have a row in `opportunities`. Commits."""
+def known_ids(connection: Connection, collection: Collection, ids: Sequence[int]) -> set[int]:
+    """Those of `ids` that have a row. Commits."""
     with connection.cursor() as cursor:
-        found = _present(cursor, list(ids))
+        found = _present(cursor, collection, list(ids))
     connection.commit()
     return found
 
 
 def _merge_batch(
     connection: Connection,
+    collection: Collection,
     run: str,
     batch: Sequence[Record],
     asked_at: datetime,
@@ -136,21 +137,21 @@ def _merge_batch(
     result = MergeResult()
     if not batch:
         return result
-    decoded: dict[int, Opportunity] = {}
+    decoded: dict[int, Row] = {}
 
-    def whole(record: Record) -> Opportunity:
+    def whole(record: Record) -> Row:
         found = decoded.get(record.id)
         if found is None:
             found = decoded[record.id] = record.decode()
         return found
 
     with connection.cursor() as cursor:
-        known = claim_versions(cursor, batch, asked_at, answered_at, whole)
+        known = claim_versions(cursor, collection, batch, asked_at, answered_at, whole)
         # Only now: whoever held a lock may have brought a row, or taken it away, or be newer.
-        demand_own_mapping(cursor)
-        present = _present(cursor, [r.id for r in batch])
-        new: list[Opportunity] = []
-        changed: list[Opportunity] = []
+        demand_own_mapping(cursor, collection)
+        present = _present(cursor, collection, [r.id for r in batch])
+        new: list[Row] = []
+        changed: list[Row] = []
         same: list[int] = []
         restored: list[int] = []
         counted: set[int] = set()
@@ -178,28 +179,31 @@ def _merge_batch(
             else:
                 changed.append(whole(record))
         if restored:
-            cursor.execute("DELETE FROM deleted_opportunities WHERE id = ANY(%s)", (restored,))
+            cursor.execute(f"DELETE FROM {collection.deleted} WHERE id = ANY(%s)", (restored,))
         left_out: set[int] = set()
         if new:
-            copy_rows(cursor, "opportunities", _STAGED, (_row(o, asked_at) for o in new))
+            _copy(cursor, collection, collection.name, new, asked_at)
             if cursor.rowcount != len(new):
                 ids = [o.id for o in new]
-                left_out = set(ids) - _present(cursor, ids)
+                left_out = set(ids) - _present(cursor, collection, ids)
         linked = {r.id: r.data for r in batch if r.has_fleeting_links}
         if changed:
-            relinked = differ_in_links_only(cursor, linked, changed, _SETTABLE)
+            relinked = _differ_in_links_only(cursor, collection, linked, changed)
             differing = [o for o in changed if o.id not in relinked]
-            updated, kept = _update(cursor, run, differing, asked_at)
+            updated, kept = _update(cursor, collection, run, differing, asked_at)
             same += [o.id for o in changed if o.id not in updated and o.id not in kept]
             left_out |= kept
             result.updated = len(updated)
         if same:
-            note_asked(cursor, same, linked, asked_at)
+            _note_asked(cursor, collection, same, linked, asked_at)
         written = [o for o in new + changed if known[o.id] is not FIRST and o.id not in left_out]
-        note_versions(cursor, written, same, asked_at, answered_at)
+        _note_versions(cursor, collection, written, same, asked_at, answered_at)
         faults = [f for o in decoded.values() for f in o.faults]
-        faults += [Fault(id_, "(record)", _LEFT_OUT, "") for id_ in sorted(left_out)]
-        note_faults(cursor, run, faults)
+        faults += [
+            Fault(id_, "(record)", _LEFT_OUT.format(collection.name), "")
+            for id_ in sorted(left_out)
+        ]
+        note_faults(cursor, collection, run, faults)
     connection.commit()
     result.created = sum(o.id not in left_out for o in new)
     result.restored = sum(id_ not in left_out for id_ in restored)
@@ -208,17 +212,25 @@ def _merge_batch(
     return result
 
 
-def _present(cursor: Cursor, ids: list[int]) -> set[int]:
-    cursor.execute("SELECT id FROM opportunities WHERE id = ANY(%s)", (ids,))
+def _present(cursor: Cursor, collection: Collection, ids: list[int]) -> set[int]:
+    cursor.execute(f"SELECT id FROM {collection.name} WHERE id = ANY(%s)", (ids,))
     return {row[0] for row in cursor.fetchall()}
 
 
-def _row(o: Opportunity, asked_at: datetime) -> list[Value]:
-    return [*_mapped_values(o), asked_at]
+def _settable(collection: Collection) -> tuple[str, ...]:
+    return tuple(c for c in collection.mapped if c != "id")
+
+
+def _copy(
+    cursor: Cursor, collection: Collection, table: str, rows: Sequence[Row], asked_at: datetime
+) -> None:
+    values = attrgetter(*collection.mapped)
+    columns = (*collection.mapped, "synced_at")
+    copy_rows(cursor, table, columns, ([*values(row), asked_at] for row in rows))
 
 
 def _update(
-    cursor: Cursor, run: str, changed: Sequence[Opportunity], asked_at: datetime
+    cursor: Cursor, collection: Collection, run: str, changed: Sequence[Row], asked_at: datetime
 ) -> tuple[set[int], set[int]]:
     """Rewrites the rows that differ; the API may write the same record with other bytes.
 
@@ -226,19 +238,21 @@ def _update(
     """
     if not changed:
         return set(), set()
+    table, staged = collection.name, f"staged_{collection.name}"
+    columns = _settable(collection)
     cursor.execute(
         # Our columns only: people add others, which may not be empty. Not kept for the next batch:
         # behind a pooler that may find another server process.
-        "CREATE TEMP TABLE staged_opportunities ON COMMIT DROP AS"
-        f" SELECT {', '.join(_STAGED)} FROM opportunities WITH NO DATA"
+        f"CREATE TEMP TABLE {staged} ON COMMIT DROP AS"
+        f" SELECT {', '.join((*collection.mapped, 'synced_at'))} FROM {table} WITH NO DATA"
     )
-    copy_rows(cursor, "staged_opportunities", _STAGED, (_row(o, asked_at) for o in changed))
-    note_changes(cursor, "staged_opportunities", run)
-    settings = ", ".join(f"{c} = s.{c}" for c in (*_SETTABLE, "synced_at"))
-    before = ", ".join(f"o.{c}" for c in _SETTABLE)
-    after = ", ".join(f"s.{c}" for c in _SETTABLE)
+    _copy(cursor, collection, staged, changed, asked_at)
+    note_changes(cursor, collection, staged, run)
+    settings = ", ".join(f"{c} = s.{c}" for c in (*columns, "synced_at"))
+    before = ", ".join(f"o.{c}" for c in columns)
+    after = ", ".join(f"s.{c}" for c in columns)
     cursor.execute(
-        f"UPDATE opportunities o SET {settings} FROM staged_opportunities s"
+        f"UPDATE {table} o SET {settings} FROM {staged} s"
         f" WHERE o.id = s.id AND ({before}) IS DISTINCT FROM ({after}) RETURNING o.id"
     )
     updated = {row[0] for row in cursor.fetchall()}
@@ -246,14 +260,14 @@ def _update(
     if not others:
         return updated, set()
     cursor.execute(
-        "SELECT o.id FROM opportunities o JOIN staged_opportunities s USING (id)"
+        f"SELECT o.id FROM {table} o JOIN {staged} s USING (id)"
         f" WHERE o.id = ANY(%s) AND ({before}) IS DISTINCT FROM ({after})",
         (others,),
     )
     return updated, {row[0] for row in cursor.fetchall()}
 
 
-def note_faults(cursor: Cursor, run: str, faults: Sequence[Fault]) -> None:
+def note_faults(cursor: Cursor, collection: Collection, run: str, faults: Sequence[Fault]) -> None:
     """Adds `faults` to `sync_faults`, as found by `run`, however many in one statement."""
     if not faults:
         return
@@ -262,9 +276,299 @@ def note_faults(cursor: Cursor, run: str, faults: Sequence[Fault]) -> None:
         " SELECT *, %s FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[])",
         (
             run,
-            [f.opportunity_id for f in faults],
+            [f.record for f in faults],
             [f.field for f in faults],
             [f.problem for f in faults],
             [f.raw_value for f in faults],
         ),
+    )
+
+
+# Which of two fetches wins
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """When a record was asked for and answered (UTC, one clock), and what it says of itself.
+
+    `deleted` when what was learnt is that the record is gone.
+    """
+
+    asked_at: datetime
+    answered_at: datetime
+    updated_at: datetime | None
+    deleted: bool = False
+
+
+def supersedes(new: Fetch, old: Fetch) -> bool:
+    """Whether `new` replaces `old` in the mirror.
+
+    What was asked for after the other had arrived wins, whatever its `updated_at`: the API changed
+    its mind in between. Of two fetches that overlapped, nobody knows which the API answered first,
+    so the newer `updated_at` wins, an absent one loses, and the later arrival decides a tie. A
+    deletion is only undone by what was asked for after it was known, whichever is stored first.
+    """
+    if new.asked_at >= old.answered_at:
+        return True
+    if old.deleted or old.asked_at >= new.answered_at:
+        return False
+    if new.deleted:
+        return True
+    if new.updated_at != old.updated_at:
+        if new.updated_at is None or old.updated_at is None:
+            return old.updated_at is None
+        return new.updated_at > old.updated_at
+    return new.answered_at >= old.answered_at
+
+
+def contradicts(new: Fetch, old: Fetch) -> bool:
+    """Whether `new`, asked for after `old` had arrived, tells what seems to be from before it.
+
+    A list that lags behind the single records does; so does a record that came back after a
+    deletion, or whose `updated_at` was set back. Only the single record tells which it is.
+    """
+    if old.deleted:
+        return True
+    times = (new.updated_at, old.updated_at)
+    return times[0] is not None and times[1] is not None and times[0] < times[1]
+
+
+# Versions
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a row stands for: the fetch, None when nothing is known yet, and the fingerprint of what
+    came, None for a record with faults and for one that is gone (`deleted`)."""
+
+    fetch: Fetch | None
+    fingerprint: bytes | None
+    deleted: bool = False
+
+
+# A fetch that was answered by then was stamped while the database's clock was wrong. It counts for
+# nothing, or every fetch until that moment comes would lose to it.
+IN_THE_FUTURE = "answered_at > clock_timestamp() + interval '1 min'"
+
+# Of an id that this very fetch was the first to bring.
+FIRST = Known(None, None)
+
+
+def lock_versions(cursor: Cursor, collection: Collection, ids: list[int]) -> dict[int, Known]:
+    """What the rows of `ids` (ascending) stand for. Until the transaction ends, nobody else writes
+    them, live or deleted."""
+    cursor.execute(
+        f"INSERT INTO {collection.versions} (id) SELECT unnest(%s::bigint[])"
+        " ON CONFLICT DO NOTHING",
+        (ids,),
+    )
+    return _lock_known(cursor, collection, ids)
+
+
+def claim_versions(
+    cursor: Cursor,
+    collection: Collection,
+    batch: Sequence[Record],
+    asked_at: datetime,
+    answered_at: datetime,
+    decode: Callable[[Record], Row],
+) -> dict[int, Known]:
+    """Locks the versions of `batch` (ascending), as `lock_versions` does: what each stands for.
+
+    Of an id that was never seen this fetch is noted at once, for nothing can be newer. New ids come
+    before known ones in all transactions, and each in order: no two wait for one another.
+    """
+    cursor.execute(
+        f"SELECT id FROM {collection.versions} WHERE id = ANY(%s)", ([r.id for r in batch],)
+    )
+    seen = {row[0] for row in cursor.fetchall()}
+    known: dict[int, Known] = {}
+    if unseen := [decode(r) for r in batch if r.id not in seen]:
+        cursor.execute(
+            f"INSERT INTO {collection.versions}"
+            " (id, asked_at, answered_at, updated_at_rms, fingerprint)"
+            " SELECT id, %s, %s, updated_at_rms, fingerprint"
+            " FROM unnest(%s::bigint[], %s::timestamptz[], %s::bytea[])"
+            " AS n (id, updated_at_rms, fingerprint) ON CONFLICT DO NOTHING RETURNING id",
+            (asked_at, answered_at, *_version_columns(unseen)),
+        )
+        known = {row[0]: FIRST for row in cursor.fetchall()}
+    if len(known) < len(batch):
+        known |= _lock_known(cursor, collection, [r.id for r in batch if r.id not in known])
+    return known
+
+
+def _lock_known(cursor: Cursor, collection: Collection, ids: list[int]) -> dict[int, Known]:
+    cursor.execute(
+        "SELECT id, asked_at, answered_at, updated_at_rms, deleted, fingerprint,"
+        f" asked_at IS NULL OR {IN_THE_FUTURE}"
+        f" FROM {collection.versions} WHERE id = ANY(%s) ORDER BY id FOR UPDATE",
+        (ids,),
+    )
+    known = {}
+    for id_, asked, answered, updated, deleted, fingerprint, is_void in cursor.fetchall():
+        fetch = None if is_void else Fetch(asked, answered, updated, deleted)
+        known[id_] = Known(fetch, None if fingerprint is None else bytes(fingerprint), deleted)
+    return known
+
+
+def held_times(
+    connection: Connection,
+    collection: Collection,
+    ids: Sequence[int],
+    *,
+    patience: float = 0.0,
+) -> dict[int, datetime]:
+    """`updated_at` (UTC) of the records that the live rows of `ids` stand for. Commits.
+
+    Raises LockNotAvailable (psycopg2) when somebody has the table as a whole for longer than
+    `patience` seconds; 0 waits for as long as it takes.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{patience * 1000:.0f}",))
+        cursor.execute(
+            f"SELECT id, updated_at_rms FROM {collection.versions} WHERE id = ANY(%s)"
+            f" AND NOT deleted AND updated_at_rms IS NOT NULL AND NOT ({IN_THE_FUTURE})",
+            (list(ids),),
+        )
+        found: dict[int, datetime] = dict(cursor.fetchall())
+    connection.commit()
+    return found
+
+
+def _note_versions(
+    cursor: Cursor,
+    collection: Collection,
+    written: Sequence[Row],
+    same: list[int],
+    asked_at: datetime,
+    answered_at: datetime,
+) -> None:
+    """Notes this fetch for the rows `written` and for those found the `same`."""
+    if same:
+        cursor.execute(
+            f"UPDATE {collection.versions} SET asked_at = %s, answered_at = %s WHERE id = ANY(%s)",
+            (asked_at, answered_at, same),
+        )
+    if written:
+        cursor.execute(
+            f"UPDATE {collection.versions} v SET asked_at = %s, answered_at = %s,"
+            " updated_at_rms = n.updated_at_rms, fingerprint = n.fingerprint, deleted = false"
+            " FROM unnest(%s::bigint[], %s::timestamptz[], %s::bytea[])"
+            " AS n (id, updated_at_rms, fingerprint) WHERE v.id = n.id",
+            (
+                asked_at,
+                answered_at,
+                *_version_columns(written),
+            ),
+        )
+
+
+def _version_columns(
+    batch: Sequence[Row],
+) -> tuple[list[int], list[datetime | None], list[str | None]]:
+    return (
+        [o.id for o in batch],
+        [o.updated_at_rms for o in batch],
+        [None if o.faults else f"\\x{o.fingerprint.hex()}" for o in batch],
+    )
+
+
+# Records that are the same but for links that differ at each read
+
+
+def _note_asked(
+    cursor: Cursor,
+    collection: Collection,
+    same: Sequence[int],
+    linked: Mapping[int, bytes],
+    asked_at: datetime,
+) -> None:
+    """Notes of rows found the same when they were asked for, and takes over newer links.
+
+    Those go stale, so the newest are kept; that writes `data` anew where they differ, and only
+    there. `linked` are the records that have any.
+    """
+    plain = [id_ for id_ in same if id_ not in linked]
+    if plain:
+        cursor.execute(
+            f"UPDATE {collection.name} SET synced_at = %s WHERE id = ANY(%s)", (asked_at, plain)
+        )
+    if fleeting := [id_ for id_ in same if id_ in linked]:
+        # No change of what the rows hold, so that no proof has to begin again (`rms_note_content`).
+        cursor.execute("SELECT set_config('rms_pipeline.only_links', 'on', true)")
+        cursor.execute(
+            # The old value as it is, when it is the same: it is then not compressed again.
+            f"UPDATE {collection.name} o SET synced_at = %s,"
+            " data = CASE WHEN o.data = n.data THEN o.data ELSE n.data END"
+            " FROM (SELECT * FROM unnest(%s::bigint[], %s::jsonb[])) AS n (id, data)"
+            " WHERE o.id = n.id",
+            (asked_at, fleeting, [linked[id_].decode() for id_ in fleeting]),
+        )
+        cursor.execute("SELECT set_config('rms_pipeline.only_links', 'off', true)")
+
+
+def _differ_in_links_only(
+    cursor: Cursor,
+    collection: Collection,
+    linked: Mapping[int, bytes],
+    changed: Sequence[Row],
+) -> set[int]:
+    """Which of `changed` are the rows that are there but for links: those have no fingerprint that
+    tells (a fault, a row from before it left links out), or came with other bytes."""
+    ids = [o.id for o in changed if o.id in linked]
+    if not ids:
+        return set()
+    columns = [c for c in _settable(collection) if c != "data"]
+    cursor.execute(
+        f"SELECT id, data::text, {', '.join(columns)} FROM {collection.name} WHERE id = ANY(%s)",
+        (ids,),
+    )
+    there = {row[0]: row[1:] for row in cursor.fetchall()}
+    return {
+        o.id
+        for o in changed
+        if o.id in there
+        and o.id in linked
+        and there[o.id][0] is not None
+        and list(there[o.id][1:]) == [getattr(o, c) for c in columns]
+        and same_but_for_links(there[o.id][0].encode(), o.data)
+    }
+
+
+# COPY
+
+
+Value = str | int | bool | Decimal | datetime | bytes | list[str] | None
+
+
+def encode_value(value: Value) -> bytes:
+    """One field. `bytes` are JSON and stay as they are but for the escapes of COPY itself."""
+    if value is None:
+        return b"\\N"
+    if isinstance(value, str):
+        value = value.encode()
+    elif isinstance(value, datetime):
+        return value.isoformat().encode()
+    elif isinstance(value, list):
+        # An array, quoted throughout: a text may hold anything.
+        escaped = (v.replace("\\", "\\\\").replace('"', '\\"') for v in value)
+        value = "{{{}}}".format(",".join(f'"{v}"' for v in escaped)).encode()
+    elif not isinstance(value, bytes):
+        return str(value).encode()
+    if b"\\" in value:
+        value = value.replace(b"\\", b"\\\\")
+    if b"\n" in value or b"\r" in value or b"\t" in value:
+        value = value.replace(b"\n", b"\\n").replace(b"\r", b"\\r").replace(b"\t", b"\\t")
+    return value
+
+
+def copy_rows(
+    cursor: Cursor, table: str, columns: Iterable[str], rows: Iterable[Iterable[Value]]
+) -> None:
+    """Loads `rows` into `table` in one COPY."""
+    lines = [b"\t".join(map(encode_value, row)) for row in rows]
+    lines.append(b"")
+    cursor.copy_expert(
+        f"COPY {table} ({', '.join(columns)}) FROM STDIN", io.BytesIO(b"\n".join(lines)), 1 << 17
     )

@@ -10,43 +10,26 @@ from dataclasses import dataclass, replace
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
+from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.mirror.database import PUBLIC, DatabaseError
 from rms_pipeline.mirror.descriptions import TABLES
 
+# As the catalog names them.
+_TYPES = {"timestamptz": "timestamp with time zone"}
 # What a merge writes into columns of these types; a column of another type holds something else.
-COLUMNS = {
-    "id": "bigint",
-    "name": "text",
-    "subject": "text",
-    "description": "text",
-    "starts_at": "timestamp with time zone",
-    "ends_at": "timestamp with time zone",
-    "opportunity_status": "text",
-    "created_at_rms": "timestamp with time zone",
-    "updated_at_rms": "timestamp with time zone",
-    "venue_name": "text",
-    "organisation_id": "bigint",
-    "organisation_name": "text",
-    "owner_id": "bigint",
-    "owner_name": "text",
-    "charge_total": "numeric",
-    "total_value": "numeric",
-    "data": "jsonb",
-    "synced_at": "timestamp with time zone",
-    "last_webhook_at": "timestamp with time zone",
-}
-# The first four tell a proof that rows changed while it counted, the last one wakes the fast lane.
+COLUMNS = {c.name: {o.name: _TYPES.get(o.kind, o.kind) for o in c.table} for c in COLLECTIONS}
+# Those of rows tell a proof that they changed while it counted, the last one wakes the fast lane.
 TRIGGERS = {
-    "rms_content_insert": "opportunities",
-    "rms_content_truncate": "opportunities",
-    "rms_content_delete": "opportunities",
-    "rms_content_update": "opportunities",
-    "rms_notify_webhook_events": "webhook_events",
+    *{
+        (f"rms_content_{event}", c.name)
+        for event in ("insert", "truncate", "delete", "update")
+        for c in COLLECTIONS
+    },
+    ("rms_notify_webhook_events", "webhook_events"),
 }
-_ROWS = ("opportunities", "deleted_opportunities")
 # Into these goes what is not there yet (ON CONFLICT), which no rule on INSERT or UPDATE allows.
 _NO_RULES = (
-    "opportunity_versions",
+    *(c.versions for c in COLLECTIONS),
     "webhook_events",
     "webhook_absences",
     "week_counts",
@@ -184,13 +167,15 @@ def _triggers(cursor: Cursor) -> Iterator[Obstacle]:
         " FROM unnest(%(names)s::text[], %(places)s::text[]) AS n (name, place)"
         " LEFT JOIN pg_trigger t ON t.tgname = n.name AND t.tgrelid = to_regclass(n.place)"
         " WHERE t.tgname IS NULL OR t.tgenabled NOT IN ('O', 'A') ORDER BY 1",
-        names=list(TRIGGERS),
-        places=list(TRIGGERS.values()),
+        names=[name for name, _ in TRIGGERS],
+        places=[place for _, place in TRIGGERS],
     )
     gone = [name for name, _, is_gone in found if is_gone]
-    cursor.execute("SELECT to_regclass('content_of_opportunities') IS NULL")
-    if cursor.fetchone() == (True,):
-        gone.append("the sequence content_of_opportunities")
+    cursor.execute(
+        "SELECT s FROM unnest(%s::text[]) AS s WHERE to_regclass(s) IS NULL ORDER BY 1",
+        ([c.content for c in COLLECTIONS],),
+    )
+    gone += [f"the sequence {name}" for (name,) in cursor.fetchall()]
     if gone:
         yield Obstacle(
             f"Parts of the mirror's tables were dropped: {', '.join(gone)}. Without them a "
@@ -207,28 +192,34 @@ def _triggers(cursor: Cursor) -> Iterator[Obstacle]:
 
 
 def _columns(cursor: Cursor) -> Iterator[Obstacle]:
+    wanted = [
+        (table, column, type_)
+        for c in COLLECTIONS
+        for table in (c.name, c.deleted)
+        for column, type_ in COLUMNS[c.name].items()
+    ]
     found = _rows(
         cursor,
-        "SELECT t.name, c.name, c.type, format_type(a.atttypid, a.atttypmod)"
-        " FROM unnest(%(rows)s::text[]) AS t (name) CROSS JOIN"
-        " unnest(%(columns)s::text[], %(types)s::text[]) AS c (name, type)"
-        " LEFT JOIN pg_attribute a ON a.attrelid = to_regclass(t.name) AND a.attname = c.name"
-        " AND NOT a.attisdropped WHERE to_regclass(t.name) IS NOT NULL"
+        "SELECT c.table_name, c.name, c.type, format_type(a.atttypid, a.atttypmod)"
+        " FROM unnest(%(rows)s::text[], %(columns)s::text[], %(types)s::text[])"
+        " AS c (table_name, name, type)"
+        " LEFT JOIN pg_attribute a ON a.attrelid = to_regclass(c.table_name) AND a.attname = c.name"
+        " AND NOT a.attisdropped WHERE to_regclass(c.table_name) IS NOT NULL"
         " AND format_type(a.atttypid, a.atttypmod) IS DISTINCT FROM c.type ORDER BY 1, 2",
-        rows=list(_ROWS),
-        columns=list(COLUMNS),
-        types=list(COLUMNS.values()),
+        rows=[table for table, _, _ in wanted],
+        columns=[column for _, column, _ in wanted],
+        types=[type_ for _, _, type_ in wanted],
     )
-    for table, column, wanted, there in found:
+    for table, column, type_, there in found:
         if there is None:
             yield Obstacle(
                 f"The column {column} of {table} was dropped, or has another name.",
                 f"Rename it back, or make it anew: ALTER TABLE {table} ADD COLUMN {column} "
-                f"{wanted}; then run `rms-pipeline rebuild`.",
+                f"{type_}; then run `rms-pipeline rebuild`.",
             )
         else:
             yield Obstacle(
                 f"The column {column} of {table} is now {there}, so it does not hold what came.",
-                f"ALTER TABLE {table} ALTER COLUMN {column} TYPE {wanted} USING "
-                f"{column}::{wanted}; then run `rms-pipeline rebuild`.",
+                f"ALTER TABLE {table} ALTER COLUMN {column} TYPE {type_} USING "
+                f"{column}::{type_}; then run `rms-pipeline rebuild`.",
             )

@@ -13,11 +13,11 @@ from typing import Any, Literal
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extras import NumericRange, execute_values
 
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.spans import Span
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.run_workers import living_runs
 
-OPPORTUNITIES = "opportunities"
 HOLDS_FOR = timedelta(days=1)
 
 # What a proof could not do the usual way; each has its words below.
@@ -29,11 +29,11 @@ _RESTS_ON = {
     NO_RANGES: "The API obeys no ranges of ids, so those with dates were counted all at once.",
     UNDATED_APART: "Those without a start and those without an end were listed one after the "
     "other, because the API cannot list both at once. Incremental syncs take turns at them.",
-    UNDATED_UNCOUNTED: "Opportunities without dates were not counted, because the API cannot "
+    UNDATED_UNCOUNTED: "Those without dates were not counted, because the API cannot "
     "list them apart. A full sync reads them among all others.",
 }
 CANNOT_SEE = (
-    "Counting cannot see: an opportunity that was changed without a new updated_at, or that has "
+    "Counting cannot see: a record that was changed without a new updated_at, or that has "
     "none (a full sync finds it, and until then it may be counted in place of another); one that "
     "was changed after the previous sync and deleted while this proof counted; and what the "
     "lists of Current RMS do not show yet."
@@ -44,7 +44,7 @@ _LACKING = {"no_start": "a start", "no_end": "an end"}
 
 
 class WriterHangs(RmsPipelineError):
-    """A transaction that writes opportunities stays open."""
+    """A transaction that writes rows of a collection stays open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Proof:
     complete; `shown` is None until it is closed.
 
     `scan` is the full walk whose window it counts. `content` is the number of the mirror's content
-    while it counted. `counted` opportunities are in the API's lists, `mirrored` of them in the
+    while it counted. `counted` records are in the API's lists, `mirrored` of them in the
     mirror; `unstorable` ones have no row, `unreadable` ids cannot be delivered by the API. `left`
     are ids of which the list and the single record say different things. `repaired` were fetched
     again, `deleted` left, in `calls` and `rounds`. `rests_on` names what could not be done the
@@ -146,7 +146,9 @@ class Proof:
     def notes(self) -> list[str]:
         """What it rests on besides, and what it cannot see; a sentence each."""
         first, last = (f"{day:%-d %B %Y}" for day in self.window)
-        bounds = f"It speaks of opportunities that overlap {first} to {last}, the window of the "
+        bounds = (
+            f"It speaks of {self.collection} that overlap {first} to {last}, the window of the "
+        )
         bounds += "last full sync"
         bounds += ", and of those without dates." if self.covers_undated else "."
         return [bounds, *(_RESTS_ON[r] for r in self.rests_on if r in _RESTS_ON), CANNOT_SEE]
@@ -227,7 +229,7 @@ def _utc(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def standing(connection: Connection, collection: str = OPPORTUNITIES) -> Standing:
+def standing(connection: Connection, collection: Collection) -> Standing:
     """How complete `collection` is known to be now. Commits."""
     proof = newest_proof(connection, collection)
     if proof is None:
@@ -237,7 +239,7 @@ def standing(connection: Connection, collection: str = OPPORTUNITIES) -> Standin
         is_old = bool((cursor.fetchone() or (False,))[0])
         cursor.execute(
             "SELECT max(as_of) FROM proofs WHERE collection = %s AND shown AND id < %s",
-            (collection, proof.id),
+            (collection.name, proof.id),
         )
         last_shown = (cursor.fetchone() or (None,))[0]
     failed_at = _later_failure(connection, proof)
@@ -269,7 +271,7 @@ def _later_failure(connection: Connection, proof: Proof) -> datetime | None:
     return None
 
 
-def content_number(connection: Connection, collection: str, *, patience: float = 5.0) -> int:
+def content_number(connection: Connection, collection: Collection, *, patience: float = 5.0) -> int:
     """The number that grows with whatever changes the rows of `collection`. Commits.
 
     When it is the same twice, no transaction changed what rows hold in between, nor is one that did
@@ -282,13 +284,13 @@ def content_number(connection: Connection, collection: str, *, patience: float =
             cursor.execute(
                 "SELECT pg_try_advisory_xact_lock("
                 "hashtextextended('rms_pipeline content of ' || current_schema() || '.' || %s, 0))",
-                (collection,),
+                (collection.name,),
             )
             alone = (cursor.fetchone() or (False,))[0]
             if alone:
                 cursor.execute(
                     f"SELECT last_value + CASE WHEN is_called THEN 1 ELSE 0 END"
-                    f" FROM content_of_{collection}"
+                    f" FROM {collection.content}"
                 )
                 number = int((cursor.fetchone() or (0,))[0])
         connection.commit()
@@ -296,8 +298,8 @@ def content_number(connection: Connection, collection: str, *, patience: float =
             return number
         if time.monotonic() > give_up:
             raise WriterHangs(
-                f"Another program has been changing {collection} for more than {patience:.0f} s "
-                "without ending its transaction"
+                f"Another program has been changing {collection.name} for more than "
+                f"{patience:.0f} s without ending its transaction"
             )
         time.sleep(0.02)
 
@@ -385,34 +387,36 @@ def _write(connection: Connection, proof: Proof) -> Proof:
     return replace(proof, closed_at=row[0] if row else None)
 
 
-def newest_proof(connection: Connection, collection: str = OPPORTUNITIES) -> Proof | None:
+def newest_proof(connection: Connection, collection: Collection) -> Proof | None:
     """The newest that was closed, shown or not. Commits."""
     return _one(
         connection,
         f"SELECT {_COLUMNS} FROM proofs WHERE collection = %s AND closed_at IS NOT NULL"
         " ORDER BY id DESC LIMIT 1",
-        (collection,),
+        (collection.name,),
     )
 
 
-def proof_begun(connection: Connection, collection: str, runs: Sequence[str]) -> Proof | None:
+def proof_begun(
+    connection: Connection, collection: Collection, runs: Sequence[str]
+) -> Proof | None:
     """The newest of `runs`, if it still waits to be closed. Commits."""
     found = _one(
         connection,
         f"SELECT {_COLUMNS} FROM proofs WHERE collection = %s AND run = ANY(%s)"
         " ORDER BY id DESC LIMIT 1",
-        (collection, list(runs)),
+        (collection.name, list(runs)),
     )
     return None if found is None or found.closed_at is not None else found
 
 
-def proof_of_run(connection: Connection, collection: str, run: str) -> Proof | None:
+def proof_of_run(connection: Connection, collection: Collection, run: str) -> Proof | None:
     """The newest that `run` closed. Commits."""
     return _one(
         connection,
         f"SELECT {_COLUMNS} FROM proofs WHERE collection = %s AND run = %s"
         " AND closed_at IS NOT NULL ORDER BY id DESC LIMIT 1",
-        (collection, run),
+        (collection.name, run),
     )
 
 

@@ -16,10 +16,11 @@ from datetime import timedelta
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.database import PUBLIC
+from rms_pipeline.mirror.merge import lock_versions
 from rms_pipeline.mirror.postgres_errors import sparing
 from rms_pipeline.mirror.queued_events import Claim, Claimed, Event, QueueState, StoredEvent
-from rms_pipeline.mirror.versions import lock_versions
 
 __all__ = ["Claim", "Claimed", "Event", "QueueState", "StoredEvent"]
 
@@ -98,6 +99,7 @@ def store_event(connection: Connection, event: Event) -> tuple[int, bool]:
 
 def claim(
     connection: Connection,
+    collection: Collection,
     claimant: str,
     *,
     most: int = 100,
@@ -119,7 +121,7 @@ def claim(
             " held AS MATERIALIZED (SELECT DISTINCT opportunity_id FROM webhook_events"
             f" WHERE {_WAITING} AND (NOT {_UNCLAIMED} OR (put_off AND NOT {_TIME_HAS_COME}))),"
             " chosen AS (SELECT due.opportunity_id, v.id IS NULL OR v.deleted AS is_stranger"
-            " FROM due LEFT JOIN opportunity_versions v ON v.id = due.opportunity_id"
+            f" FROM due LEFT JOIN {collection.versions} v ON v.id = due.opportunity_id"
             " WHERE (%(strangers)s OR NOT (v.id IS NULL OR v.deleted))"
             " AND due.opportunity_id NOT IN (SELECT opportunity_id FROM held)"
             " GROUP BY 1, 2 ORDER BY min(due.id) LIMIT %(most)s),"
@@ -141,7 +143,10 @@ def claim(
         rows = cursor.fetchall()
     connection.commit()
     return Claim(
-        claimant, [Claimed(*row[:-1]) for row in rows], frozenset(r[1] for r in rows if r[-1])
+        collection,
+        claimant,
+        [Claimed(*row[:-1]) for row in rows],
+        frozenset(r[1] for r in rows if r[-1]),
     )
 
 
@@ -165,9 +170,10 @@ def settle(connection: Connection, claimed: Claim, opportunities: Iterable[int])
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL lock_timeout = '2s'")
             # A merge writes rows in another order, and one of the two would be ended.
-            lock_versions(cursor, ids)
+            lock_versions(cursor, claimed.collection, ids)
             cursor.execute(
-                "UPDATE opportunities SET last_webhook_at = clock_timestamp() WHERE id = ANY(%s)",
+                f"UPDATE {claimed.collection.name} SET last_webhook_at = clock_timestamp()"
+                " WHERE id = ANY(%s)",
                 (ids,),
             )
         connection.commit()

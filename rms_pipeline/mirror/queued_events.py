@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from rms_pipeline.collections.base import Collection
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -40,9 +42,10 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Events of some opportunities, held by `claimant` until the lease ends. `strangers`:
+    """Events of some records of `collection`, held by `claimant` until the lease ends. `strangers`:
     opportunities among them that the mirror does not know."""
 
+    collection: Collection
     claimant: str
     events: Sequence[Claimed]
     strangers: frozenset[int] = frozenset()

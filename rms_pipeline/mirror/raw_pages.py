@@ -10,6 +10,7 @@ from psycopg2 import Binary
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extras import NumericRange
 
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.postgres_errors import DatabaseError
 
 # Not flushed to the disk page by page: whatever rests on a page is committed after it and flushes
@@ -151,12 +152,13 @@ def seen_among(connection: Connection, walk: int, ids: Iterable[int]) -> set[int
     return found
 
 
-def count_stored(connection: Connection, walk: int) -> int:
-    """How many rows of `opportunities` the pages of `walk` speak of. Commits."""
+def count_stored(connection: Connection, collection: Collection, walk: int) -> int:
+    """How many rows the pages of `walk` speak of. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT count(*) FROM opportunities o JOIN (SELECT DISTINCT unnest(record_ids) AS id"
-            " FROM raw_rms_pages WHERE walk = %s) seen USING (id)",
+            f"SELECT count(*) FROM {collection.name} o JOIN"
+            " (SELECT DISTINCT unnest(record_ids) AS id FROM raw_rms_pages WHERE walk = %s) seen"
+            " USING (id)",
             (walk,),
         )
         row = cursor.fetchone()

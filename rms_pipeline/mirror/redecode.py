@@ -12,29 +12,24 @@ from msgspec import Raw
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
-from rms_pipeline.current_rms.fields import Fault
-from rms_pipeline.current_rms.payloads import Opportunity, decode_record
-from rms_pipeline.mirror.copy_text import copy_rows
+from rms_pipeline.collections.base import Collection
+from rms_pipeline.current_rms.records import Fault, Row, decode_record
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.mapping import (
-    VERSION,
     close_to_older_mappings,
     demand_own_mapping,
     note_mapping,
 )
-from rms_pipeline.mirror.merge import MAPPED, note_faults
+from rms_pipeline.mirror.merge import copy_rows, lock_versions, note_faults
 from rms_pipeline.mirror.postgres_errors import sparing
 from rms_pipeline.mirror.progress import Progress
-from rms_pipeline.mirror.versions import lock_versions
 
-TABLES = ("opportunities", "deleted_opportunities")
 BATCH_ROWS = 200
-_DERIVED = tuple(c for c in MAPPED if c not in {"id", "data"})
 
 
 @dataclass(slots=True)
 class Redecoded:
-    """Rows of `opportunities` and `deleted_opportunities`: looked at, rewritten because a column
+    """Rows of a collection, live and deleted ones: looked at, rewritten because a column
     differed, and failed (without `data` that could be decoded and stored; they stay as they are).
     """
 
@@ -50,7 +45,11 @@ class Redecoded:
 
 
 def redecode(
-    database: Database, run: str, *, watch: Callable[[Progress], None] = lambda _: None
+    database: Database,
+    collection: Collection,
+    run: str,
+    *,
+    watch: Callable[[Progress], None] = lambda _: None,
 ) -> Redecoded:
     """Rewrites, on behalf of `run`, every row whose columns are not what its `data` says.
 
@@ -59,13 +58,14 @@ def redecode(
     """
     done = Redecoded()
     batches = 0
+    tables = (collection.name, collection.deleted)
     with database.session() as connection:
-        sizes = [_count(connection, table) for table in TABLES]
+        sizes = [_count(connection, table) for table in tables]
         rows_expected, batches_expected = sum(sizes), sum(-(-n // BATCH_ROWS) for n in sizes)
-        for table in TABLES:
+        for table in tables:
             after: int | None = None
             while ids := _ids_after(connection, table, after):
-                done += _redecode_batch(connection, table, run, ids)
+                done += _redecode_batch(connection, collection, table, run, ids)
                 after = ids[-1]
                 batches += 1
                 watch(
@@ -80,13 +80,13 @@ def redecode(
     return done
 
 
-def adopt_mapping(database: Database) -> None:
-    """Brings all rows to this code's mapping, and only then notes its version."""
+def adopt_mapping(database: Database, collection: Collection) -> None:
+    """Brings all rows of `collection` to this code's mapping, and only then notes its version."""
     with database.session() as connection:
-        close_to_older_mappings(connection)
-    redecode(database, f"mapping version {VERSION}")
+        close_to_older_mappings(connection, collection)
+    redecode(database, collection, f"mapping version {collection.version}")
     with database.session() as connection:
-        note_mapping(connection)
+        note_mapping(connection, collection)
 
 
 def _count(connection: Connection, table: str) -> int:
@@ -109,14 +109,16 @@ def _ids_after(connection: Connection, table: str, after: int | None) -> list[in
     return ids
 
 
-def _redecode_batch(connection: Connection, table: str, run: str, ids: Sequence[int]) -> Redecoded:
+def _redecode_batch(
+    connection: Connection, collection: Collection, table: str, run: str, ids: Sequence[int]
+) -> Redecoded:
     """Commits. A row that PostgreSQL refuses is tried alone, so that it costs no other."""
     done = Redecoded()
 
     def work(part: list[int]) -> None:
         nonlocal done
         with connection.cursor() as cursor:
-            rewritten = _rewrite(cursor, table, run, part)
+            rewritten = _rewrite(cursor, collection, table, run, part)
         connection.commit()
         done += rewritten
 
@@ -126,25 +128,27 @@ def _redecode_batch(connection: Connection, table: str, run: str, ids: Sequence[
             Fault(i, "(record)", f"PostgreSQL refused: {why}", "") for i, why in refused.items()
         ]
         with connection.cursor() as cursor:
-            _note_once(cursor, run, faults)
+            _note_once(cursor, collection, run, faults)
         connection.commit()
         done += Redecoded(rows=len(refused), failed=len(refused))
     return done
 
 
-def _rewrite(cursor: Cursor, table: str, run: str, ids: list[int]) -> Redecoded:
-    lock_versions(cursor, ids)
-    demand_own_mapping(cursor)
+def _rewrite(
+    cursor: Cursor, collection: Collection, table: str, run: str, ids: list[int]
+) -> Redecoded:
+    lock_versions(cursor, collection, ids)
+    demand_own_mapping(cursor, collection)
     # Only now: whoever held the lock may have written newer data.
     cursor.execute(
         f"SELECT id, data::text FROM {table} WHERE id = ANY(%s) ORDER BY id FOR UPDATE", (ids,)
     )
-    decoded: list[Opportunity] = []
+    decoded: list[Row] = []
     faults: list[Fault] = []
     done = Redecoded()
     for id_, data in cursor.fetchall():
         done.rows += 1
-        record = _decode(id_, data)
+        record = _decode(collection, id_, data)
         if isinstance(record, Fault):
             done.failed += 1
             faults.append(record)
@@ -152,31 +156,32 @@ def _rewrite(cursor: Cursor, table: str, run: str, ids: list[int]) -> Redecoded:
             decoded.append(record)
             faults += record.faults
     if decoded:
-        done.rewritten = _update(cursor, table, decoded)
-    _note_once(cursor, run, faults)
+        done.rewritten = _update(cursor, collection, table, decoded)
+    _note_once(cursor, collection, run, faults)
     return done
 
 
-def _decode(id_: int, data: str | None) -> Opportunity | Fault:
+def _decode(collection: Collection, id_: int, data: str | None) -> Row | Fault:
     if data is None:
         return Fault(id_, "data", "is absent, so there is nothing to decode", "")
-    record = decode_record(Raw(data.encode()))
+    record = decode_record(Raw(data.encode()), collection)
     if isinstance(record, Fault) or record.id != id_:
         return Fault(id_, "data", "is not the record of this row", data[:1_000])
     return record
 
 
-def _update(cursor: Cursor, table: str, decoded: Sequence[Opportunity]) -> int:
-    columns = ("id", *_DERIVED)
+def _update(cursor: Cursor, collection: Collection, table: str, decoded: Sequence[Row]) -> int:
+    derived = [c for c in collection.mapped if c not in {"id", "data"}]
+    columns = ("id", *derived)
     cursor.execute(
         "CREATE TEMP TABLE redecoded ON COMMIT DROP AS"
         f" SELECT {', '.join(columns)} FROM {table} WITH NO DATA"
     )
     rows = ([getattr(o, column) for column in columns] for o in decoded)
     copy_rows(cursor, "redecoded", columns, rows)
-    settings = ", ".join(f"{c} = r.{c}" for c in _DERIVED)
-    before = ", ".join(f"t.{c}" for c in _DERIVED)
-    after = ", ".join(f"r.{c}" for c in _DERIVED)
+    settings = ", ".join(f"{c} = r.{c}" for c in derived)
+    before = ", ".join(f"t.{c}" for c in derived)
+    after = ", ".join(f"r.{c}" for c in derived)
     cursor.execute(
         f"UPDATE {table} t SET {settings} FROM redecoded r"
         f" WHERE t.id = r.id AND ({before}) IS DISTINCT FROM ({after})"
@@ -184,12 +189,12 @@ def _update(cursor: Cursor, table: str, decoded: Sequence[Opportunity]) -> int:
     return cursor.rowcount
 
 
-def _note_once(cursor: Cursor, run: str, faults: Sequence[Fault]) -> None:
+def _note_once(cursor: Cursor, collection: Collection, run: str, faults: Sequence[Fault]) -> None:
     if not faults:
         return
     cursor.execute(
         "SELECT opportunity_id, field FROM sync_faults WHERE run = %s AND opportunity_id = ANY(%s)",
-        (run, [f.opportunity_id for f in faults]),
+        (run, [f.record for f in faults]),
     )
     known = set(cursor.fetchall())
-    note_faults(cursor, run, [f for f in faults if (f.opportunity_id, f.field) not in known])
+    note_faults(cursor, collection, run, [f for f in faults if (f.record, f.field) not in known])

@@ -14,6 +14,7 @@ from alembic import command
 from alembic.config import Config
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.mirror.database import PUBLIC, Database, DatabaseError, advisory_lock
 from rms_pipeline.mirror.descriptions import TABLES, describe, undescribed
 from rms_pipeline.mirror.history import has_full_sync
@@ -27,7 +28,9 @@ from rms_pipeline.mirror.mapping import is_mapping_current
 from rms_pipeline.mirror.redecode import adopt_mapping
 from rms_pipeline.mirror.session_probe import demand_sessions
 
-HEAD = "0018"
+MIGRATIONS = Path(__file__).with_name("migrations")
+# The newest migration that there is.
+HEAD = max(path.name for path in MIGRATIONS.glob("versions/[0-9]*.py"))[:4]
 VERSION_TABLE = "rms_pipeline_alembic_version"
 
 
@@ -103,9 +106,9 @@ def bring_up_to_date(database: Database) -> None:
     with database.session() as connection:
         describe(connection)
         make_history_view(connection)
-        current = is_mapping_current(connection)
-    if not current:
-        adopt_mapping(database)
+        stale = [c for c in COLLECTIONS if not is_mapping_current(connection, c)]
+    for collection in stale:
+        adopt_mapping(database, collection)
 
 
 def take_down_history_view(database: Database) -> None:
@@ -157,7 +160,7 @@ def _is_up_to_date(connection: Connection) -> bool:
         _demand_whole(connection)
     return (
         version == HEAD
-        and is_mapping_current(connection)
+        and all(is_mapping_current(connection, c) for c in COLLECTIONS)
         and is_history_view_current(connection)
         and not undescribed(connection)
     )
@@ -218,7 +221,7 @@ def _refuse_newer(version: str | None) -> None:
 def upgrade_tables(database: Database, to: str = HEAD) -> None:
     """Runs the migrations up to `to`, all of them or none. Raises DatabaseError."""
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    config.set_main_option("script_location", str(MIGRATIONS))
     engine = database.engine()
     try:
         with engine.begin() as connection:

@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.mirror.database import dagster_schema_beside
 
 # All that migrations make, by what they are for.
 OUR_TABLES = (
-    *("opportunities", "deleted_opportunities", "opportunity_versions", "opportunity_changes"),
+    *(table for c in COLLECTIONS for table in (c.name, c.deleted, c.versions)),
+    *(c.changes for c in COLLECTIONS if c.noted),
     *("raw_rms_pages", "walks", "sync_faults", "sync_progress", "unreadable_records"),
     *("proofs", "proof_counts", "held_deletions", "deletions_confirmed"),
     *("webhook_events", "webhook_absences"),

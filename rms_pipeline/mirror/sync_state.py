@@ -6,6 +6,7 @@ from typing import Any
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.history import Sync, has_full_sync, latest_syncs, running_sync
 from rms_pipeline.mirror.progress import Pace, read_progress
 from rms_pipeline.mirror.proofs import standing
@@ -32,10 +33,12 @@ class SyncState:
         return self.history[0] if self.history else None
 
 
-def read_sync_state(connection: Connection, *, syncs: int = 5, dead: int = 20) -> SyncState:
+def read_sync_state(
+    connection: Connection, collection: Collection, *, syncs: int = 5, dead: int = 20
+) -> SyncState:
     """The state now, with the last `syncs` syncs and `dead` dead letters."""
     running = running_sync(connection)
-    known = standing(connection)
+    known = standing(connection, collection)
     queue = queue_state(connection)
     return SyncState(
         has_full_sync=has_full_sync(connection),

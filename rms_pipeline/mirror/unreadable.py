@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-OPPORTUNITIES = "opportunities"
+from rms_pipeline.collections.base import Collection
 
 
-def unreadable(connection: Connection, collection: str = OPPORTUNITIES) -> dict[int, str]:
+def unreadable(connection: Connection, collection: Collection) -> dict[int, str]:
     """The records of `collection` that cannot be read, by id, with the reason of each. Commits.
 
     Those asked for longest ago come first.
@@ -20,7 +20,7 @@ def unreadable(connection: Connection, collection: str = OPPORTUNITIES) -> dict[
         cursor.execute(
             "SELECT id, reason FROM unreadable_records WHERE collection = %s"
             " ORDER BY last_seen_at, id",
-            (collection,),
+            (collection.name,),
         )
         found = dict(cursor.fetchall())
     connection.commit()
@@ -28,7 +28,7 @@ def unreadable(connection: Connection, collection: str = OPPORTUNITIES) -> dict[
 
 
 def note_unreadable(
-    connection: Connection, collection: str, found: Mapping[int, str], run: str
+    connection: Connection, collection: Collection, found: Mapping[int, str], run: str
 ) -> None:
     """Notes that `run` could not read these, ids with reasons, now. Commits."""
     if not found:
@@ -39,18 +39,18 @@ def note_unreadable(
             " SELECT %s, *, %s FROM unnest(%s::bigint[], %s::text[])"
             " ON CONFLICT (collection, id) DO UPDATE SET reason = excluded.reason,"
             " last_seen_at = excluded.last_seen_at, run = excluded.run",
-            (collection, run, list(found), list(found.values())),
+            (collection.name, run, list(found), list(found.values())),
         )
     connection.commit()
 
 
-def forget_unreadable(connection: Connection, collection: str, ids: Iterable[int]) -> None:
+def forget_unreadable(connection: Connection, collection: Collection, ids: Iterable[int]) -> None:
     """Notes that these were read after all, or are gone. Commits."""
     if not (gone := list(ids)):
         return
     with connection.cursor() as cursor:
         cursor.execute(
             "DELETE FROM unreadable_records WHERE collection = %s AND id = ANY(%s)",
-            (collection, gone),
+            (collection.name, gone),
         )
     connection.commit()

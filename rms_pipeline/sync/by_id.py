@@ -1,4 +1,4 @@
-"""Asking for opportunities by their ids: which are still there, and which are gone."""
+"""Asking for records by their ids: which are still there, and which are gone."""
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -24,9 +24,8 @@ from rms_pipeline.current_rms.failing import (
     PageSizes,
     is_of_the_question,
 )
-from rms_pipeline.current_rms.fields import Fault
 from rms_pipeline.current_rms.pacing import Lane
-from rms_pipeline.current_rms.payloads import read_record
+from rms_pipeline.current_rms.records import Fault, bare_record
 from rms_pipeline.current_rms.window import Params
 
 # Of which it is tried whether it is found by its id: what a late list still shows was rarely there
@@ -127,7 +126,7 @@ def ask_by_id(
             came = set(answer.ids)
             behind = asking.behind(answer, verdict)
             left_out = [i for i in listed if i not in came]
-            if came and len(answer.page.opportunities) < answer.page.meta.total_row_count:
+            if came and len(answer.page.records) < answer.page.meta.total_row_count:
                 # The page was shorter than it was taken to be: it says nothing of the others.
                 waiting, left_out = left_out + waiting, []
             missing = behind + left_out + [i for i in chunk if i in singly]
@@ -166,7 +165,7 @@ class _Asking:
         params = tuple(("q[id_in][]", str(i)) for i in ids)
         try:
             answer = self._ask(
-                lambda attempts: self._client.list_opportunities(
+                lambda attempts: self._client.list_records(
                     params, lane=self._lane, attempts=attempts
                 )
             )
@@ -214,15 +213,15 @@ class _Asking:
         asked_at = self._client.now()
         try:
             answer = self._ask(
-                lambda attempts: self._client.get_opportunity(
+                lambda attempts: self._client.get_record(
                     id_, lane=self._lane, expected=expected, attempts=attempts
                 )
             )
             if answer is not None and answer.ids != (id_,):
                 raise WrongRecord(
-                    f"Asked for opportunity {id_}, Current RMS sent "
+                    f"Asked for {self._client.collection.single} {id_}, Current RMS sent "
                     f"{answer.ids[0] if answer.ids else 'something that is none'}. Look at "
-                    "the opportunity there; if it is well, ask Current RMS."
+                    f"the {self._client.collection.single} there; if it is well, ask Current RMS."
                 )
         except PageFailed as failed:
             verdict.failed[id_] = failed.error
@@ -283,8 +282,9 @@ class _Asking:
             return
         if answer.ids:
             raise FindsNone(
-                "Current RMS finds no opportunity by its id, not even those that its list shows: "
-                "so nothing is taken to be gone. If that lasts, ask Current RMS.",
+                f"Current RMS finds no {self._client.collection.single} by its id, not even those "
+                "that its list shows: so nothing is taken to be gone. If that lasts, ask Current "
+                "RMS.",
                 reason="no record is found by its id",
             )
 
@@ -292,7 +292,7 @@ class _Asking:
         """Whether one of these is found by its id; after the first that is, no more is asked."""
         for id_ in ids:
             with contextlib.suppress(ApiUnavailable, RequestRefused):
-                found = self._client.get_opportunity(id_, lane=self._lane, attempts=FEW)
+                found = self._client.get_record(id_, lane=self._lane, attempts=FEW)
                 if found is not None and found.ids == (id_,):
                     self._found_singly = True
                     return True
@@ -301,18 +301,16 @@ class _Asking:
     def _some_list(self, size: int) -> ListAnswer:
         """The list from one end, or from the other where a record fails it there."""
         try:
-            return self._client.list_opportunities(
-                _OLDEST, per_page=size, lane=self._lane, attempts=FEW
-            )
+            return self._client.list_records(_OLDEST, per_page=size, lane=self._lane, attempts=FEW)
         except ApiUnavailable as error:
             if not is_of_the_question(error):
                 raise
-            return self._client.list_opportunities(_NEWEST, per_page=size, lane=self._lane)
+            return self._client.list_records(_NEWEST, per_page=size, lane=self._lane)
 
 
 def times_of(answer: ListAnswer) -> dict[int, datetime | None]:
     """`updated_at` of each record, as the mirror reads it."""
-    records = [read_record(raw) for raw in answer.page.opportunities]
+    records = [bare_record(raw) for raw in answer.page.records]
     return {r.id: r.updated_at() for r in records if not isinstance(r, Fault)}
 
 

@@ -1,13 +1,15 @@
 """Records that a list shows as they were before the mirror's: does it lag, or is that how they are?
 
 What belongs here: asking for them singly, for the single record has the last word. What does not:
-which records those are (`mirror.order`).
+which records those are (`mirror.merge`).
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
+from collections.abc import Collection as Ids
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
 from rms_pipeline.current_rms.errors import FindsNone
 from rms_pipeline.current_rms.pacing import Lane
@@ -15,8 +17,7 @@ from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.completeness import known_as_gone, some_other_row
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.merge import MergeResult
-from rms_pipeline.mirror.versions import held_times
+from rms_pipeline.mirror.merge import MergeResult, held_times
 from rms_pipeline.sync.by_id import Wanted, ask_by_id, times_of
 from rms_pipeline.sync.storing import (
     MergedWalk,
@@ -32,10 +33,12 @@ MOST_ASKED = 25
 _SEGMENT = "by_id"
 
 
-def what_is_held(connection: Connection, ids: Sequence[int], patience: float = 0.0) -> Wanted:
+def what_is_held(
+    connection: Connection, collection: Collection, ids: Sequence[int], patience: float = 0.0
+) -> Wanted:
     """What the mirror knows of `ids`, for a list of them that may be behind."""
-    held = held_times(connection, ids, patience=patience)
-    return Wanted(held=held, gone=known_as_gone(connection, ids))
+    held = held_times(connection, collection, ids, patience=patience)
+    return Wanted(held=held, gone=known_as_gone(connection, collection, ids))
 
 
 def merge_walk(
@@ -52,10 +55,14 @@ def merge_walk(
     """
     began = walk.started_at
 
-    def take(ids: Collection[int]) -> MergeResult:
-        return merge_walks(database, [walk.id], run, counted_since=began, only=ids).result
+    def take(ids: Ids[int]) -> MergeResult:
+        return merge_walks(
+            database, client.collection, [walk.id], run, counted_since=began, only=ids
+        ).result
 
-    merged = merge_walks(database, [walk.id], run, counted_since=began, doubting=True)
+    merged = merge_walks(
+        database, client.collection, [walk.id], run, counted_since=began, doubting=True
+    )
     if merged.result.doubted:
         with database.session() as connection:
             settle_doubts(connection, client, run, walk.id, merged.result, take=take, lane=lane)
@@ -73,16 +80,24 @@ def merge_list(
     lane: Lane,
     window: Window | None = None,
     covers: tuple[int | None, int | None] | None = None,
-    lagging: Collection[int] = (),
+    lagging: Ids[int] = (),
 ) -> MergeResult:
     """Lands and merges a list that was asked for beside a walk; of those `lagging` it is known."""
 
-    def take(ids: Collection[int]) -> MergeResult:
-        some = [r for r in read_records(answer) if getattr(r, "id", None) in ids]
-        return merge_answer(connection, run, answer, some)
+    def take(ids: Ids[int]) -> MergeResult:
+        some = [r for r in read_records(client.collection, answer) if getattr(r, "id", None) in ids]
+        return merge_answer(connection, client.collection, run, answer, some)
 
     merged = store_answer(
-        connection, run, walk, segment, answer, window=window, covers=covers, doubting=True
+        connection,
+        client.collection,
+        run,
+        walk,
+        segment,
+        answer,
+        window=window,
+        covers=covers,
+        doubting=True,
     )
     settle_doubts(connection, client, run, walk, merged, take=take, lane=lane, known=lagging)
     return merged
@@ -95,9 +110,9 @@ def settle_doubts(
     walk: int,
     merged: MergeResult,
     *,
-    take: Callable[[Collection[int]], MergeResult],
+    take: Callable[[Ids[int]], MergeResult],
     lane: Lane,
-    known: Collection[int] = (),
+    known: Ids[int] = (),
 ) -> None:
     """Asks for what is `merged.doubted` singly, and stores what comes; the list's own word of a
     record is taken by `take` where the single record cannot be had.
@@ -118,11 +133,11 @@ def settle_doubts(
             asked,
             lane=lane,
             wanted=Wanted(singly=asked),
-            witnesses=some_other_row(connection, asked),
+            witnesses=some_other_row(connection, client.collection, asked),
         ):
             behind |= verdict.gone.keys()
             for answer in verdict.answers:
-                merged += store_answer(connection, run, walk, _SEGMENT, answer)
+                merged += store_answer(connection, client.collection, run, walk, _SEGMENT, answer)
                 for id_, at in times_of(answer).items():
                     before = told.get(id_)
                     if before is not None and at is not None and before < at:

@@ -15,7 +15,7 @@ from rms_pipeline.current_rms.client import CallCounts, CurrentRmsClient
 from rms_pipeline.current_rms.errors import CurrentRmsError, WalkIncomplete
 from rms_pipeline.current_rms.failing import ONCE, is_of_the_question
 from rms_pipeline.current_rms.pacing import Lane
-from rms_pipeline.current_rms.scope import inactive_ids, note_states
+from rms_pipeline.current_rms.scope import Scope, hidden_ids, note_states
 from rms_pipeline.current_rms.spans import Span, gaps
 from rms_pipeline.current_rms.walk import Walk, WalkedPage, WalkReport
 from rms_pipeline.current_rms.window import Segment, Window, changed_since
@@ -28,11 +28,7 @@ from rms_pipeline.mirror.raw_pages import (
     land_page,
     seen_among,
 )
-from rms_pipeline.mirror.unreadable import (
-    OPPORTUNITIES,
-    forget_unreadable,
-    unreadable,
-)
+from rms_pipeline.mirror.unreadable import forget_unreadable, unreadable
 from rms_pipeline.sync.storing import Watcher, name_unreadable, raw_page
 
 # For what is committed a while after its `updated_at`, and servers whose clocks differ a little.
@@ -164,14 +160,15 @@ class _Landing:
         watch: Watcher,
         lane: Lane = Lane.WALK,
     ) -> None:
-        self.report = WalkReport()
+        self.report = WalkReport(scope=Scope(client.collection.modes))
+        self._collection = client.collection
         self._connection, self._client, self._walk, self._run = connection, client, walk, run
         self._window = window
         self._watch, self._lane = watch, lane
         self._pages_kept, self._records_kept = count_pages(connection, [walk])
         self._pages = self._size = 0
         self._progress = ProgressNotes(connection, run)
-        self._suspects = unreadable(connection)
+        self._suspects = unreadable(connection, self._collection)
 
     def read(
         self, segments: Sequence[Segment], known: Mapping[str, Sequence[Span]] | None = None
@@ -193,7 +190,7 @@ class _Landing:
         finally:
             # Also where the walk ends in vain: the next one need not find them anew.
             new = {i: why for i, why in undelivered.unreadable.items() if i not in named}
-            name_unreadable(self._connection, self._run, new)
+            name_unreadable(self._connection, self._collection, self._run, new)
         self._progress.finish()
         for total, part in (
             (self.report.read_by, walk.report.read_by),
@@ -218,7 +215,7 @@ class _Landing:
         left = [i for i in self._suspects if i not in came and i not in failing]
         for id_ in left[:_ASKED_AGAIN]:
             try:
-                answer = self._client.get_opportunity(id_, lane=self._lane, attempts=ONCE)
+                answer = self._client.get_record(id_, lane=self._lane, attempts=ONCE)
             except CurrentRmsError as error:
                 if not is_of_the_question(error):
                     # Of no use to go on; what the walk read is as good as it was.
@@ -230,8 +227,8 @@ class _Landing:
             elif answer.ids == (id_,):
                 self._land(WalkedPage("by_id", answer, None))
                 over.add(id_)
-        name_unreadable(self._connection, self._run, still)
-        forget_unreadable(self._connection, OPPORTUNITIES, over - failing.keys())
+        name_unreadable(self._connection, self._collection, self._run, still)
+        forget_unreadable(self._connection, self._collection, over - failing.keys())
 
     def _land(self, page: WalkedPage) -> None:
         answer = page.answer
@@ -293,17 +290,20 @@ class _Landing:
     def verify_scope(self, window: Window) -> None:
         """Notes whether the API obeyed `filtermode` and the dates of `window`.
 
-        A closed opportunity among what came shows that all states did. Without any, one more call
-        asks for closed ones alone, for the account may have none.
+        A record among what came that only `filtermode` reaches shows that all did. Without any, one
+        more call asks for such alone, for the account may have none.
         """
         scope, terms, now = self.report.scope, self._client.terms, self._client.now
         scope.note_dates(terms, now())
-        honoured = scope.has_closed
+        modes = self._collection.modes
+        if modes is None:
+            return
+        honoured = scope.has_hidden
         if not honoured:
             dated = window.segments()[0]
-            closed = inactive_ids(self._client, dated, self._lane)
-            honoured = closed is not None and (
-                not closed or bool(seen_among(self._connection, self._walk, closed))
+            hidden = hidden_ids(self._client, modes, dated, self._lane)
+            honoured = hidden is not None and (
+                not hidden or bool(seen_among(self._connection, self._walk, hidden))
             )
         note_states(terms, now(), honoured=honoured)
 
@@ -354,7 +354,7 @@ class _Landing:
             clock_skew=skew,
             seconds=seconds,
             notes=report.notes,
-            unreadable=unreadable(self._connection),
+            unreadable=unreadable(self._connection, self._collection),
             counts_believed=report.counts_believed,
             listed_twice=twice,
         )

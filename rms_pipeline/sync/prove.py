@@ -26,7 +26,8 @@ from rms_pipeline.current_rms.errors import (
 from rms_pipeline.current_rms.failing import PageSizes
 from rms_pipeline.current_rms.keys import BY_CREATION, BY_ID, Key
 from rms_pipeline.current_rms.pacing import Lane
-from rms_pipeline.current_rms.payloads import Record
+from rms_pipeline.current_rms.pages import is_list
+from rms_pipeline.current_rms.records import Record
 from rms_pipeline.current_rms.seeds import ascending
 from rms_pipeline.current_rms.spans import WHOLE, Span, gaps
 from rms_pipeline.current_rms.terms import MOST_PER_PAGE
@@ -41,11 +42,10 @@ from rms_pipeline.mirror.completeness import (
     some_other_row,
 )
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.deletions import may_still_go, move_to_deleted
+from rms_pipeline.mirror.deletions import HELD_BACK, Deletions
 from rms_pipeline.mirror.merge import MergeResult
 from rms_pipeline.mirror.proofs import (
     NO_RANGES,
-    OPPORTUNITIES,
     UNDATED_APART,
     UNDATED_UNCOUNTED,
     PartCount,
@@ -60,7 +60,7 @@ from rms_pipeline.mirror.unreadable import unreadable
 from rms_pipeline.sync.by_id import ask_by_id
 from rms_pipeline.sync.doubts import merge_list, what_is_held
 from rms_pipeline.sync.landing import OVERLAP
-from rms_pipeline.sync.storing import is_list, name_unreadable, read_records, store_answer
+from rms_pipeline.sync.storing import name_unreadable, read_records, store_answer
 
 # Pages that were asked for because a list and the mirror differ; not the same as a refresh, which
 # knows of something new.
@@ -73,8 +73,6 @@ LAG = timedelta(minutes=2)
 
 _KEYS: dict[str, Key] = {"id": BY_ID, "id ranges": BY_ID, "created_at ranges": BY_CREATION}
 _UNDATED = Segment("undated", (("q[starts_at_or_ends_at_null]", "1"),))
-BY_TWO_WITNESSES = "no list shows it, and asking for it by its id finds nothing"
-HELD_BACK = "Deletions wait for confirmation."
 _MOVING = (
     "Something changed, in Current RMS or in the mirror, each of the {rounds} times that it was "
     "counted. The next sync tries again."
@@ -85,48 +83,9 @@ _CONTRADICTORY = (
 )
 _OUT_OF_SCOPE = "Nothing can be counted, for Current RMS does not do what is asked: {}."
 _CAPPED = (
-    "Current RMS counts fewer opportunities than its list holds, so its counts prove nothing. What "
+    "Current RMS counts fewer records than its list holds, so its counts prove nothing. What "
     "the list shows is mirrored."
 )
-
-
-class Deletions:
-    """Rows that leave, and those that have to stay because too many would go.
-
-    `confirmed` lets any number go.
-    """
-
-    def __init__(self, connection: Connection, run: str, *, confirmed: bool = False) -> None:
-        self.deleted = self.held = 0
-        self.confirmed = confirmed
-        self._connection, self._run = connection, run
-
-    @property
-    def most(self) -> float:
-        """How many may still go."""
-        return float("inf") if self.confirmed else may_still_go(self._connection)
-
-    def calls_for(self, suspects: int, page_size: int) -> int | None:
-        """How many calls to spend on finding out which of so many are gone: how many more there
-        are than may go need not be known to see that something is wrong. None for no bound."""
-        most = self.most
-        return None if most == float("inf") else -(-suspects // page_size) + int(most) + 1
-
-    def remove_gone(
-        self, gone: dict[int, tuple[datetime, datetime]], because: str = BY_TWO_WITNESSES
-    ) -> str:
-        """Given when the absence of each id was asked for and answered: why some stay, or ''."""
-        removal = move_to_deleted(
-            self._connection, gone, because, self._run, confirmed=self.confirmed
-        )
-        self.deleted += len(removal.gone)
-        self.held += len(removal.held)
-        if removal.held:
-            return HELD_BACK
-        if removal.kept:
-            ids = ", ".join(map(str, removal.kept[:10]))
-            return f"Gone from Current RMS, but PostgreSQL keeps the rows (see sync_faults): {ids}."
-        return ""
 
 
 class _NotCounted(Exception):
@@ -159,7 +118,7 @@ def begin_proof(
     """
     with database.session() as connection:
         scan = walks.newest_walk(connection, kind=walks.FULL, settled=True)
-        last = newest_proof(connection, OPPORTUNITIES)
+        last = newest_proof(connection, client.collection)
         if scan is None or scan.window is None:
             return None
         if last is not None and last.shown and client.now() - last.as_of < every:
@@ -195,7 +154,7 @@ def finish_proof(
             scan,
             run,
             lane=Lane.INCREMENTAL,
-            remove=Deletions(connection, run),
+            remove=Deletions(connection, client.collection, run),
             dice=dice,
         )
         return prover.finish(proof, merged, walk.id, since, None), prover.result
@@ -224,6 +183,7 @@ class Prover:
         self.result = MergeResult()
         self.repaired = self.deleted = 0
         self._connection, self._client, self._scan, self._run = connection, client, scan, run
+        self._collection = client.collection
         self._lane, self._ranges, self._remove = lane, ranges, remove
         self._sizes = PageSizes(client)
         self._dice = dice or random.Random()
@@ -234,7 +194,7 @@ class Prover:
         self._dated = segments["dated"]
         self._apart_segments = [segments["no_start"], segments["no_end"]]
         self._key = _KEYS.get(scan.read_by.get("dated", "id"))
-        self._last = newest_proof(connection, OPPORTUNITIES)
+        self._last = newest_proof(connection, self._collection)
         self._rests_on: dict[str, None] = {}
         self._refused: set[int] = set()
         self._odd: set[int] = set()
@@ -343,11 +303,13 @@ class Prover:
         if self._cannot_be_had() != self._counted_around:
             # Counted as if it were mirrored, before it was found that it cannot be.
             return False
-        return content_number(self._connection, OPPORTUNITIES) == content
+        return content_number(self._connection, self._collection) == content
 
     def _cannot_be_had(self) -> tuple[set[int], set[int]]:
         """Ids that the API cannot deliver, and those that PostgreSQL refused."""
-        return set(unreadable(self._connection, OPPORTUNITIES)), refused_ids(self._connection)
+        return set(unreadable(self._connection, self._collection)), refused_ids(
+            self._connection, self._collection
+        )
 
     def _concluded(self, proof: Proof) -> Proof:
         old = self._left.old()
@@ -380,7 +342,7 @@ class Prover:
     def _blank(self, content: int, as_of: datetime) -> Proof:
         return Proof(
             id=0,
-            collection=OPPORTUNITIES,
+            collection=self._collection.name,
             run=self._run,
             scan=self._scan.id,
             as_of=as_of,
@@ -426,7 +388,8 @@ class Prover:
                 covers=page.covers,
                 lagging=self._lagging,
             )
-        name_unreadable(self._connection, self._run, reading.report.undelivered.unreadable)
+        found = reading.report.undelivered.unreadable
+        name_unreadable(self._connection, self._collection, self._run, found)
         self.result += merged
         # Where it is much, only what has changed meanwhile need be asked for again.
         return merged, max(since, asked_at - OVERLAP) if pages > 1 else since
@@ -435,11 +398,13 @@ class Prover:
 
     def _prepare(self) -> None:
         connection = self._connection
-        self._refused = refused_ids(connection)
-        self._odd = ids_with_unreadable_dates(connection)
-        self._holes = tuple(sorted(unreadable(connection, OPPORTUNITIES)))
+        self._refused = refused_ids(connection, self._collection)
+        self._odd = ids_with_unreadable_dates(connection, self._collection)
+        self._holes = tuple(sorted(unreadable(connection, self._collection)))
         if self._last is not None:
-            young = fetched_singly(connection, self._last.left, LAG.total_seconds())
+            young = fetched_singly(
+                connection, self._collection, self._last.left, LAG.total_seconds()
+            )
             for id_ in self._last.left:
                 self._left.ids.setdefault(id_, id_ in young)
 
@@ -456,7 +421,7 @@ class Prover:
         for refusal in self._client.terms.refusals:
             if refusal.what_follows:
                 raise _NotCounted(_OUT_OF_SCOPE.format(refusal.sentence))
-        content = content_number(self._connection, OPPORTUNITIES)
+        content = content_number(self._connection, self._collection)
         self._prepare()
         self._counted_around = set(self._holes), set(self._refused)
         self._listed = {}
@@ -467,7 +432,7 @@ class Prover:
 
     def _rows(self, segment: Segment, key: Key = BY_ID) -> SegmentRows:
         window = (self._window.start, self._window.end)
-        return SegmentRows(segment.name, window, key.name, self._apart)
+        return SegmentRows(self._collection, segment.name, window, key.name, self._apart)
 
     def _count_dated(self) -> list[PartCount]:
         segment, key = self._dated, self._key
@@ -563,15 +528,17 @@ class Prover:
     def _count(self, segment: Segment, key: Key | None, span: Span) -> int:
         """By the API. Raises NotHonoured when it shows what was not asked for."""
         params = segment.params + (key.params(span) if key is not None else ())
-        answer = self._client.list_opportunities(params, per_page=1, lane=self._lane)
-        for raw, record in zip(answer.page.opportunities, read_records(answer), strict=True):
+        answer = self._client.list_records(params, per_page=1, lane=self._lane)
+        for raw, record in zip(
+            answer.page.records, read_records(self._collection, answer), strict=True
+        ):
             value = None if key is None else key.value(raw)
             if value is not None and not _inside(value, span):
                 raise NotHonoured("a record outside the range asked for")
             if isinstance(record, Record) and segment is self._dated:
                 self._demand_in_window(record)
         total = answer.page.meta.total_row_count
-        if total < len(answer.page.opportunities):
+        if total < len(answer.page.records):
             raise _NotCounted(_CAPPED)
         return total
 
@@ -636,7 +603,7 @@ class Prover:
         `listed` are those of the ids apart that are known to be in the list; None to find out.
         """
         answer = self._page(segment, span)
-        records, total = len(answer.page.opportunities), answer.page.meta.total_row_count
+        records, total = len(answer.page.records), answer.page.meta.total_row_count
         ids, rows = set(answer.ids), self._rows(segment)
         if total < records:
             raise _NotCounted(_CAPPED)
@@ -679,7 +646,7 @@ class Prover:
         total = answer.page.meta.total_row_count
         if total < self._greatest:
             return
-        if total > len(answer.page.opportunities) or not answer.ids:
+        if total > len(answer.page.records) or not answer.ids:
             self._demand_uncapped(total)
         elif self._page(segment, (max(answer.ids) + 1, span[1])).ids:
             raise _NotCounted(_CAPPED)
@@ -696,7 +663,7 @@ class Prover:
             answer = self._whole_page(params)
         if not all(_inside(i, span) for i in answer.ids):
             raise NotHonoured("records outside the range asked for")
-        for record in read_records(answer):
+        for record in read_records(self._collection, answer):
             if not isinstance(record, Record):
                 continue
             if segment is self._dated:
@@ -718,7 +685,7 @@ class Prover:
             raise NotHonoured("Current RMS lists, and counts, records outside the window asked for")
 
     def _whole_page(self, params: Params) -> ListAnswer:
-        return self._client.list_opportunities(
+        return self._client.list_records(
             params, per_page=self._sizes.most or MOST_PER_PAGE, lane=self._lane
         )
 
@@ -734,7 +701,7 @@ class Prover:
             if not set(answer.ids) <= set(chunk):
                 raise _NotCounted(
                     "The API obeys no filter by id, so it is not known where it counts some "
-                    "opportunities whose place here is uncertain."
+                    f"{self._collection.name} whose place here is uncertain."
                 )
             found.update(answer.ids)
         self._listed.setdefault(segment.name, set()).update(found)
@@ -747,7 +714,7 @@ class Prover:
         window = (self._window.start, self._window.end)
         mirrored: set[int] = set()
         for segment in segments:
-            rows = SegmentRows(segment.name, window)
+            rows = SegmentRows(self._collection, segment.name, window)
             for id_ in self._left.ids.keys() | self._lagging:
                 mirrored |= rows.ids(self._connection, (id_, id_))
         known = dict.fromkeys(self._lagging, True) | self._left.ids
@@ -855,7 +822,7 @@ class Prover:
     def _settle(self, suspects: set[int], walk: int) -> str:
         """Asks for each of `suspects`, which no list shows, by itself: fetched, or deleted."""
         assert self._remove is not None
-        young = fetched_singly(self._connection, suspects, LAG.total_seconds())
+        young = fetched_singly(self._connection, self._collection, suspects, LAG.total_seconds())
         self._left.ids |= dict.fromkeys(young, True)
         gone: dict[int, tuple[datetime, datetime]] = {}
         failed: dict[int, CurrentRmsError] = {}
@@ -866,15 +833,17 @@ class Prover:
             ids,
             lane=self._lane,
             expected=False,
-            wanted=what_is_held(self._connection, ids),
+            wanted=what_is_held(self._connection, self._collection, ids),
             calls=calls,
-            witnesses=some_other_row(self._connection, suspects),
+            witnesses=some_other_row(self._connection, self._collection, suspects),
         )
         for verdict in asked:
             gone |= verdict.gone
             failed |= verdict.failed
             for answer in verdict.answers:
-                without = verdict.superseded if is_list(answer.request) else set[int]()
+                without = (
+                    verdict.superseded if is_list(answer.request, self._collection) else set[int]()
+                )
                 self._store_suspects(answer, walk, without)
         unknown = ""
         if failed:
@@ -892,14 +861,14 @@ class Prover:
 
     def _store_suspects(self, answer: ListAnswer, walk: int, without: set[int]) -> None:
         self.result += store_answer(
-            self._connection, self._run, walk, SUSPECT, answer, without=without
+            self._connection, self._collection, self._run, walk, SUSPECT, answer, without=without
         )
-        for record in read_records(answer):
+        for record in read_records(self._collection, answer):
             if isinstance(record, Record) and record.id in without:
                 continue
             self.repaired += 1
             if isinstance(record, Record) and self._window.contains(*record.dates()):
-                changed = record.decode().updated_at_rms
+                changed = record.updated_at()
                 now = answer.api_date or answer.asked_at
                 self._left.ids[record.id] = changed is not None and changed > now - LAG
 

@@ -40,7 +40,6 @@ logger = logging.getLogger(__name__)
 # What says nothing about the event, if the API answers nobody else either: it is tried again for as
 # long as it takes. (An opportunity that is gone is no error here: a list that is not found is.)
 _BLAMELESS = (ApiUnavailable, Unauthorized, Forbidden, Redirected, NotFound)
-_COLLECTION = "opportunities"
 _GONE = "destroy"
 # What these do leaves the opportunity's own `updated_at` where it was.
 _BESIDE_THE_RECORD = frozenset(
@@ -105,6 +104,7 @@ def work_off(
     spare = _spare(connection, client)
     claimed = claim(
         connection,
+        client.collection,
         f"{run} {uuid.uuid4()}",
         most=most,
         older_than=older_than,
@@ -129,12 +129,12 @@ def work_off(
 def _spare(connection: Connection, client: CurrentRmsClient) -> int:
     """How many more unknown opportunities may be asked for in vain this minute."""
     most = most_a_minute(client.budget.requests_per_minute)
-    return max(most - absences_of_last_minute(connection, _COLLECTION), 0)
+    return max(most - absences_of_last_minute(connection, client.collection), 0)
 
 
 def _without_lately_absent(connection: Connection, claimed: Claim, done: WorkedOff) -> list[int]:
     """The claimed opportunities but for those that Current RMS has just said it has not."""
-    absent = lately_absent(connection, _COLLECTION, claimed.strangers)
+    absent = lately_absent(connection, claimed.collection, claimed.strangers)
     if absent:
         destroyed = {e.opportunity_id for e in claimed.events if e.action_type == _GONE}
         gone = absent.keys() & destroyed
@@ -142,8 +142,8 @@ def _without_lately_absent(connection: Connection, claimed: Claim, done: WorkedO
             done.settled += settle(connection, claimed, gone)
             done.received_at += [e.received_at for e in claimed.events_of(gone)]
         reasons = {
-            i: f"Current RMS had no opportunity {i} at {at:%H:%M:%S} UTC; it is asked again "
-            f"{FORGOTTEN_AFTER.total_seconds() / 60:.0f} minutes after that."
+            i: f"Current RMS had no {claimed.collection.single} {i} at {at:%H:%M:%S} UTC; it is "
+            f"asked again {FORGOTTEN_AFTER.total_seconds() / 60:.0f} minutes after that."
             for i, at in absent.items()
             if i not in gone
         }
@@ -225,7 +225,7 @@ def _work_off(
     settled = [i for i in ids if i not in waiting and i not in refreshed.failed]
     note_absences(
         connection,
-        _COLLECTION,
+        claimed.collection,
         dict.fromkeys(refreshed.absent & claimed.strangers, False)
         | dict.fromkeys(refreshed.gone & claimed.strangers, True),
     )
@@ -248,17 +248,19 @@ def _put_off(
     there = set(ids) - refreshed.absent - refreshed.gone - refreshed.unasked
     there -= refreshed.failed.keys()
     late = {
-        i: f"Current RMS has no opportunity {i} yet; it is asked again." for i in refreshed.absent
+        i: f"Current RMS has no {claimed.collection.single} {i} yet; it is asked again."
+        for i in refreshed.absent
     }
     late |= {
-        i: f"Current RMS still shows opportunity {i} as it was before; it is asked again."
+        i: f"Current RMS still shows {claimed.collection.single} {i} as it was before; it is asked "
+        "again."
         for i in refreshed.outdated | (destroyed & there)
         if waits[i] < _WAITS_FOR_CONTENT
     }
     late = {i: reason for i, reason in late.items() if i not in refreshed.locked}
     unasked = {
-        i: f"Opportunity {i} is unknown here. Webhooks told of too many that Current RMS does "
-        "not have, so it is asked for later."
+        i: f"{claimed.collection.single.capitalize()} {i} is unknown here. Webhooks told of too "
+        "many that Current RMS does not have, so it is asked for later."
         for i in refreshed.unasked
     }
     done.waiting += put_off(connection, claimed, late)

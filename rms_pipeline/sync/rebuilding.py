@@ -6,6 +6,7 @@ first, for rows that are missing; then each row's own `data`, which may be newer
 
 from dataclasses import dataclass, field
 
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.merge import MergeResult
@@ -25,7 +26,9 @@ class Rebuilt:
     redecoded: Redecoded = field(default_factory=Redecoded)
 
 
-def rebuild(database: Database, run: str, watch: Watcher = lambda _: None) -> Rebuilt:
+def rebuild(
+    database: Database, collection: Collection, run: str, watch: Watcher = lambda _: None
+) -> Rebuilt:
     """Merges the pages of every kept walk again, those of refreshes too, for theirs may be the last
     that was heard of a row; then decodes every row again.
 
@@ -35,12 +38,12 @@ def rebuild(database: Database, run: str, watch: Watcher = lambda _: None) -> Re
     done = Rebuilt()
     with database.session() as notes:
         kept = walks.kept_walks(notes)
-        merged = merge_walks(database, kept, run, watch=watch)
+        merged = merge_walks(database, collection, kept, run, watch=watch)
         done.walks, done.pages, done.merged = len(kept), merged.pages, merged.result
 
         def follow(progress: Progress) -> None:
             note_progress(notes, run, progress)
             watch(progress)
 
-        done.redecoded = redecode(database, run, watch=follow)
+        done.redecoded = redecode(database, collection, run, watch=follow)
     return done

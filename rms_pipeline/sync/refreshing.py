@@ -1,15 +1,18 @@
-"""Refreshing single opportunities: the one way for webhooks, the command and whoever asks."""
+"""Refreshing single records: the one way for webhooks, the command and whoever asks."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection as Ids
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
 from rms_pipeline.current_rms.errors import CurrentRmsError
-from rms_pipeline.current_rms.fields import Fault
 from rms_pipeline.current_rms.pacing import Lane
+from rms_pipeline.current_rms.pages import is_list
+from rms_pipeline.current_rms.records import Fault
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.completeness import some_other_row
 from rms_pipeline.mirror.database import Database
@@ -20,7 +23,7 @@ from rms_pipeline.mirror.ownership import demand_mirror_of
 from rms_pipeline.mirror.raw_pages import land_page
 from rms_pipeline.sync.by_id import Verdict, Wanted, ask_by_id
 from rms_pipeline.sync.doubts import what_is_held
-from rms_pipeline.sync.storing import is_list, merge_answer, raw_page, read_records
+from rms_pipeline.sync.storing import merge_answer, raw_page, read_records
 
 _BECAUSE = "asked for by its id, and Current RMS no longer has it"
 # So many that a person asks for are asked for singly: a list may be seconds behind what that person
@@ -71,7 +74,7 @@ def refresh(
     *,
     lane: Lane = Lane.LIVE,
     wanted: Wanted | None = None,
-    patient_with: Collection[int] = (),
+    patient_with: Ids[int] = (),
 ) -> Refreshed:
     """Asks for `ids`, a page of them in a call, and merges what comes; who is gone is deleted.
 
@@ -89,12 +92,16 @@ def refresh(
     with database.session() as connection:
         # A client that lives long may be of an account that has had to make room.
         demand_mirror_of(connection, client.subdomain)
-        known = what_is_held(connection, asked, patience=2.0)
+        known = what_is_held(connection, client.collection, asked, patience=2.0)
         wanted = replace(wanted, held=known.held, gone=known.gone, alive=patient_with)
         storing = _Storing(
-            database, connection, run, walks.begin_walk(connection, run, "refresh").id
+            database,
+            connection,
+            client.collection,
+            run,
+            walks.begin_walk(connection, run, "refresh").id,
         )
-        others = some_other_row(connection, asked)
+        others = some_other_row(connection, client.collection, asked)
         for verdict in ask_by_id(client, asked, lane=lane, wanted=wanted, witnesses=others):
             storing.store(verdict, done, patient_with)
         walks.settle_walk(connection, storing.walk)
@@ -103,15 +110,22 @@ def refresh(
 
 
 class _Storing:
-    def __init__(self, database: Database, connection: Connection, run: str, walk: int) -> None:
-        self.walk = walk
+    def __init__(
+        self,
+        database: Database,
+        connection: Connection,
+        collection: Collection,
+        run: str,
+        walk: int,
+    ) -> None:
+        self.walk, self._collection = walk, collection
         self._database, self._connection, self._run = database, connection, run
 
-    def store(self, verdict: Verdict, done: Refreshed, patient_with: Collection[int]) -> None:
+    def store(self, verdict: Verdict, done: Refreshed, patient_with: Ids[int]) -> None:
         for answer in verdict.answers:
             land_page(self._connection, self._run, self.walk, raw_page(answer, "by_id"))
-            without = verdict.superseded if is_list(answer.request) else set[int]()
-            done.locked |= self._merge(answer, without, done)
+            from_list = is_list(answer.request, self._collection)
+            done.locked |= self._merge(answer, verdict.superseded if from_list else set(), done)
         gone = {i: times for i, times in verdict.gone.items() if i not in patient_with}
         done.absent |= verdict.gone.keys() - gone.keys()
         done.locked |= self._delete(gone, done)
@@ -121,16 +135,22 @@ class _Storing:
         done.failed |= verdict.failed
 
     def _merge(self, answer: ListAnswer, without: set[int], done: Refreshed) -> dict[int, str]:
-        records = read_records(answer)
+        records = read_records(self._collection, answer)
         nameless = [r for r in records if isinstance(r, Fault)]
         named = {r.id: r for r in records if not isinstance(r, Fault) and r.id not in without}
 
         def write(ids: Sequence[int]) -> MergeResult:
-            return merge_answer(self._connection, self._run, answer, [named[i] for i in ids])
+            return merge_answer(
+                self._connection, self._collection, self._run, answer, [named[i] for i in ids]
+            )
 
         if nameless:
-            done.result += merge_answer(self._connection, self._run, answer, nameless)
-        results, held = write_what_is_free(self._database, self._connection, sorted(named), write)
+            done.result += merge_answer(
+                self._connection, self._collection, self._run, answer, nameless
+            )
+        results, held = write_what_is_free(
+            self._database, self._connection, self._collection, sorted(named), write
+        )
         for result in results:
             done.result += result
         return held
@@ -140,9 +160,11 @@ class _Storing:
     ) -> dict[int, str]:
         def write(ids: Sequence[int]) -> Removal:
             going = {i: gone[i] for i in ids}
-            return move_to_deleted(self._connection, going, _BECAUSE, self._run)
+            return move_to_deleted(self._connection, self._collection, going, _BECAUSE, self._run)
 
-        removals, held = write_what_is_free(self._database, self._connection, sorted(gone), write)
+        removals, held = write_what_is_free(
+            self._database, self._connection, self._collection, sorted(gone), write
+        )
         for removal in removals:
             done.deleted += len(removal.gone)
             done.held_back += len(removal.held)

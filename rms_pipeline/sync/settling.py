@@ -14,19 +14,20 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.errors import FindsNone
 from rms_pipeline.current_rms.pacing import Lane
+from rms_pipeline.current_rms.pages import is_list
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.completeness import some_other_row
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.deletions import Deletions, held_back, oldest_outside, unseen_rows
 from rms_pipeline.mirror.deletions import confirm_deletions as note_confirmation
-from rms_pipeline.mirror.deletions import held_back, oldest_outside, unseen_rows
 from rms_pipeline.mirror.merge import MergeResult
 from rms_pipeline.mirror.proofs import Proof
 from rms_pipeline.mirror.unreadable import unreadable
 from rms_pipeline.sync.by_id import Verdict, ask_by_id
 from rms_pipeline.sync.doubts import what_is_held
-from rms_pipeline.sync.prove import RANGES, SUSPECT, Deletions, Prover
-from rms_pipeline.sync.storing import is_list, store_answer
+from rms_pipeline.sync.prove import RANGES, SUSPECT, Prover
+from rms_pipeline.sync.storing import store_answer
 
 _BY_ID_ALONE = "outside the window; asking for it by id found nothing"
 
@@ -68,9 +69,11 @@ def settle_full_walk(
     assert walk.window is not None
     before = client.counts.calls
     with database.session() as connection:
-        deletions = Deletions(connection, run, confirmed=confirm_deletions)
+        deletions = Deletions(connection, client.collection, run, confirmed=confirm_deletions)
         settling = _Settling(connection, client, walk, run, deletions)
-        settling.remove(unseen_rows(connection, walk.id, walk.started_at, walk.window))
+        settling.remove(
+            unseen_rows(connection, client.collection, walk.id, walk.started_at, walk.window)
+        )
         prover = Prover(
             connection,
             client,
@@ -83,8 +86,8 @@ def settle_full_walk(
         settling.result += prover.result
         reverified = settling.reverify(reverify_calls)
         if confirm_deletions:
-            note_confirmation(connection)
-        held = held_back(connection)
+            note_confirmation(connection, client.collection)
+        held = held_back(connection, client.collection)
         settled = Settled(
             certificate=proof,
             deleted=deletions.deleted,
@@ -117,7 +120,8 @@ class _Settling:
         self._connection, self._client, self._walk, self._run = connection, client, walk, run
         self._window = walk.window
         self._deletions = deletions
-        self._unreadable = set(unreadable(connection))
+        self._collection = client.collection
+        self._unreadable = set(unreadable(connection, self._collection))
 
     def remove(self, suspects: Iterable[int]) -> None:
         """Asks for `suspects`, which a complete reading did not list, and removes who is gone."""
@@ -130,9 +134,9 @@ class _Settling:
             ids,
             lane=Lane.WALK,
             expected=False,
-            wanted=what_is_held(self._connection, ids),
+            wanted=what_is_held(self._connection, self._collection, ids),
             calls=calls,
-            witnesses=some_other_row(self._connection, ids),
+            witnesses=some_other_row(self._connection, self._collection, ids),
         )
         # Where no record is found by its id none goes; the proof will say so.
         with contextlib.suppress(FindsNone):
@@ -150,20 +154,22 @@ class _Settling:
         """
         asked = 0
         if self._deletions.confirmed:
-            asked += self._ask_again(held_back(self._connection))
-        ids = oldest_outside(self._connection, self._window, self._client.page_size * calls)
+            asked += self._ask_again(held_back(self._connection, self._collection))
+        ids = oldest_outside(
+            self._connection, self._collection, self._window, self._client.page_size * calls
+        )
         ids = [i for i in ids if i not in self._unreadable]
         return asked + (self._ask_again(ids, calls=calls) if ids else 0)
 
     def _ask_again(self, ids: Sequence[int], calls: int | None = None) -> int:
         asked = 0
         with contextlib.suppress(FindsNone):
-            others = some_other_row(self._connection, ids)
+            others = some_other_row(self._connection, self._collection, ids)
             for verdict in ask_by_id(
                 self._client,
                 ids,
                 lane=Lane.WALK,
-                wanted=what_is_held(self._connection, ids),
+                wanted=what_is_held(self._connection, self._collection, ids),
                 calls=calls,
                 witnesses=others,
             ):
@@ -174,7 +180,13 @@ class _Settling:
 
     def _store(self, verdict: Verdict) -> None:
         for answer in verdict.answers:
-            without = verdict.superseded if is_list(answer.request) else ()
+            from_list = is_list(answer.request, self._collection)
             self.result += store_answer(
-                self._connection, self._run, self._walk.id, SUSPECT, answer, without=without
+                self._connection,
+                self._collection,
+                self._run,
+                self._walk.id,
+                SUSPECT,
+                answer,
+                without=verdict.superseded if from_list else (),
             )

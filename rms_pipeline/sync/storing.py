@@ -1,8 +1,9 @@
-"""Merging landed pages into `opportunities`, page by page."""
+"""Merging landed pages into the table of their collection, page by page."""
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection as Ids
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -11,10 +12,10 @@ from queue import SimpleQueue
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.client import ListAnswer
-from rms_pipeline.current_rms.fields import Fault
-from rms_pipeline.current_rms.pages import decode_answer
-from rms_pipeline.current_rms.payloads import Record, read_record
+from rms_pipeline.current_rms.pages import decode_answer, is_list
+from rms_pipeline.current_rms.records import Fault, Record, read_record
 from rms_pipeline.current_rms.spans import Span
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror.database import Database
@@ -27,7 +28,7 @@ from rms_pipeline.mirror.raw_pages import (
     page_ids,
     read_page,
 )
-from rms_pipeline.mirror.unreadable import OPPORTUNITIES, note_unreadable
+from rms_pipeline.mirror.unreadable import note_unreadable
 
 Watcher = Callable[[Progress], None]
 
@@ -54,15 +55,16 @@ class _Stored:
 
 def merge_walks(
     database: Database,
+    collection: Collection,
     walks: Sequence[int],
     run: str,
     *,
     counted_since: datetime | None = None,
     doubting: bool = False,
-    only: Collection[int] | None = None,
+    only: Ids[int] | None = None,
     watch: Watcher = lambda _: None,
 ) -> MergedWalk:
-    """Merges the landed pages of `walks` on behalf of `run`.
+    """Merges the landed pages of `walks`, which read `collection`, on behalf of `run`.
 
     What was fetched at or after `counted_since`, the start of a walk, and has not changed since,
     is not counted again. `doubting`: what a list shows as it was before is left (`sync.doubts`);
@@ -82,7 +84,7 @@ def merge_walks(
         def store(page: int) -> _Stored:
             connection = idle.get()
             try:
-                return _store(connection, run, page, counted_since, doubting, only)
+                return _store(connection, collection, run, page, counted_since, doubting, only)
             finally:
                 idle.put(connection)
 
@@ -117,19 +119,21 @@ def _few_ahead(
         yield waiting.popleft().result()
 
 
-def name_unreadable(connection: Connection, run: str, found: Mapping[int, str]) -> None:
+def name_unreadable(
+    connection: Connection, collection: Collection, run: str, found: Mapping[int, str]
+) -> None:
     """Names records that exist and cannot be read, by id with the reason. Commits."""
     if not found:
         return
     # What broke a walk off may have left its transaction open.
     connection.rollback()
-    note_unreadable(connection, OPPORTUNITIES, found, run)
+    note_unreadable(connection, collection, found, run)
     with connection.cursor() as cursor:
         faults = [
             Fault(id_, "(record)", f"Current RMS cannot deliver it: {reason}", "")
             for id_, reason in found.items()
         ]
-        note_faults(cursor, run, faults)
+        note_faults(cursor, collection, run, faults)
     connection.commit()
 
 
@@ -145,24 +149,20 @@ def raw_page(
         answered_at=answer.answered_at,
         api_date=answer.api_date,
         record_ids=answer.ids,
-        record_count=len(answer.page.opportunities),
+        record_count=len(answer.page.records),
         covers=covers,
         window=None if window is None else (window.start, window.end),
     )
 
 
-def is_list(request: str) -> bool:
-    """Whether `request` asked for a list, not for one record by its id."""
-    return request.partition("?")[0] == "/opportunities"
-
-
-def read_records(answer: ListAnswer) -> list[Record | Fault]:
+def read_records(collection: Collection, answer: ListAnswer) -> list[Record | Fault]:
     """The records of an answer, whatever their dates."""
-    return [read_record(raw) for raw in answer.page.opportunities]
+    return [read_record(raw, collection) for raw in answer.page.records]
 
 
 def store_answer(
     connection: Connection,
+    collection: Collection,
     run: str,
     walk: int,
     segment: str,
@@ -170,7 +170,7 @@ def store_answer(
     *,
     window: Window | None = None,
     covers: Span | None = None,
-    without: Collection[int] = (),
+    without: Ids[int] = (),
     doubting: bool = False,
 ) -> MergeResult:
     """Lands an answer asked for beside the walk, and merges what is in it but the ids `without`.
@@ -178,27 +178,39 @@ def store_answer(
     Of records outside `window` only those are merged that have a row. `doubting` as in `merge`.
     """
     land_page(connection, run, walk, raw_page(answer, segment, covers=covers, window=window))
-    records = [r for r in read_records(answer) if isinstance(r, Fault) or r.id not in without]
-    inside, _ = _that_belong(connection, records, window)
+    records = [
+        r for r in read_records(collection, answer) if isinstance(r, Fault) or r.id not in without
+    ]
+    inside, _ = _that_belong(connection, collection, records, window)
+    return merge_answer(connection, collection, run, answer, inside, doubting=doubting)
+
+
+def merge_answer(
+    connection: Connection,
+    collection: Collection,
+    run: str,
+    answer: ListAnswer,
+    records: Sequence[Record | Fault],
+    *,
+    doubting: bool = False,
+) -> MergeResult:
+    """Merges `records`, those of an answer that has landed or some of them."""
     return merge(
         connection,
+        collection,
         run,
-        inside,
+        records,
         asked_at=answer.asked_at,
         answered_at=answer.answered_at,
         doubting=doubting,
     )
 
 
-def merge_answer(
-    connection: Connection, run: str, answer: ListAnswer, records: Sequence[Record | Fault]
-) -> MergeResult:
-    """Merges `records`, those of an answer that has landed or some of them."""
-    return merge(connection, run, records, asked_at=answer.asked_at, answered_at=answer.answered_at)
-
-
 def _that_belong(
-    connection: Connection, records: Iterable[Record | Fault], window: Window | None
+    connection: Connection,
+    collection: Collection,
+    records: Iterable[Record | Fault],
+    window: Window | None,
 ) -> tuple[list[Record | Fault], int]:
     """The records in `window` and those outside it that have a row; how many are outside."""
     inside: list[Record | Fault] = []
@@ -209,34 +221,37 @@ def _that_belong(
         else:
             outside.append(record)
     if outside:
-        known = known_ids(connection, [o.id for o in outside])
+        known = known_ids(connection, collection, [o.id for o in outside])
         inside += (o for o in outside if o.id in known)
     return inside, len(outside)
 
 
 def _store(
     connection: Connection,
+    collection: Collection,
     run: str,
     page_id: int,
     counted_since: datetime | None,
     doubting: bool,
-    only: Collection[int] | None,
+    only: Ids[int] | None,
 ) -> _Stored:
     page = read_page(connection, page_id)
     if page is None:
         return _Stored(MergeResult())
     window = None if page.window is None else Window(*page.window)
-    records = [read_record(raw) for raw in decode_answer(page.request, page.body).opportunities]
+    answer = decode_answer(page.request, page.body, collection)
+    records = [read_record(raw, collection) for raw in answer.records]
     if only is not None:
         records = [r for r in records if isinstance(r, Record) and r.id in only]
-    inside, outside = _that_belong(connection, records, window)
+    inside, outside = _that_belong(connection, collection, records, window)
     result = merge(
         connection,
+        collection,
         run,
         inside,
         asked_at=page.asked_at,
         answered_at=page.answered_at,
         counted_since=counted_since,
-        doubting=doubting and is_list(page.request),
+        doubting=doubting and is_list(page.request, collection),
     )
     return _Stored(result, len(records), outside)

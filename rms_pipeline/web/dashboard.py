@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic_core import to_jsonable_python
 
 from rms_pipeline.account import account_name
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.pacing import SHARES, Lane
 from rms_pipeline.current_rms.terms import PAGE_SIZE
 from rms_pipeline.mirror.api_terms import read_page_size
@@ -84,9 +85,10 @@ def dashboard(
 
     def sync_context() -> dict[str, Any]:
         with reader.session() as connection:
-            state, known = read_sync_state(connection), standing(connection)
-            page_size = read_page_size(connection, account_name(current)) or PAGE_SIZE
-        return _sync_context(state, known, current, pages.clock, page_size, starting)
+            state = read_sync_state(connection, OPPORTUNITIES)
+            known = standing(connection, OPPORTUNITIES)
+            page_size = read_page_size(connection, account_name(current), OPPORTUNITIES)
+        return _sync_context(state, known, current, pages.clock, page_size or PAGE_SIZE, starting)
 
     def answer(request: Request, notice: str, status: int = 200) -> Response:
         """The panel and the notice for a script; without one, the page itself."""
@@ -149,7 +151,7 @@ def dashboard(
         and how syncs stand. Money is in the account's currency, as strings of decimal digits."""
         with reader.session() as connection:
             view = read_overview(connection, current.time_zone)
-            state = read_sync_state(connection)
+            state = read_sync_state(connection, OPPORTUNITIES)
         found = DashboardAnswer(
             success=True,
             sandbox=current.uses_sandbox,

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.audit import last_audit
 from rms_pipeline.mirror.budget import read_budget
 from rms_pipeline.mirror.proofs import standing
@@ -85,7 +86,7 @@ class Metrics:
         if audit is not None and audit["share"] is not None:
             self._share.set(audit["share"])
             self._lag.set(math.nan if audit["lag_seconds"] is None else audit["lag_seconds"])
-        known = standing(connection)
+        known = standing(connection, OPPORTUNITIES)
         if known.proof is not None:
             age = (datetime.now(UTC) - known.proof.as_of).total_seconds()
             self._complete.set(known.state == "green")

@@ -17,6 +17,7 @@ from fastapi.responses import Response, StreamingResponse
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from starlette.types import Receive, Scope, Send
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.browse import (
     SORTS,
     Criteria,
@@ -280,19 +281,17 @@ def _indented(record: str) -> str:
 
 def _fields(one: Found, pages: Pages) -> list[tuple[str, str]]:
     o, full = one.columns, pages.clock.full
+    written: dict[str, Callable[[Any], str]] = {"timestamptz": full, "numeric": money}
+    declared: dict[str, Any] = {}
+    for column in OPPORTUNITIES.columns:
+        if column.shown and (value := o[column.name]) is not None:
+            # Of two by one name, as an id and the name that belongs to it, the later one.
+            declared[column.shown] = written.get(column.kind, str)(value)
     texts: list[tuple[str, Any]] = [
         ("Number", one.number),
         ("Id", o["id"]),
-        ("Customer", o["organisation_name"] or o["organisation_id"]),
-        ("Venue", o["venue_name"]),
-        ("Owner", o["owner_name"] or o["owner_id"]),
         ("Reference", one.reference),
-        ("Starts", full(o["starts_at"])),
-        ("Ends", full(o["ends_at"])),
-        ("Charge without tax", money(o["charge_total"])),
-        ("Total with tax", money(o["total_value"])),
-        ("Created in Current RMS", full(o["created_at_rms"])),
-        ("Updated in Current RMS", full(o["updated_at_rms"])),
+        *declared.items(),
         ("Last checked", full(o["synced_at"])),
         ("Last webhook", full(o["last_webhook_at"])),
     ]

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from rms_pipeline.account import account_name, client_for
 from rms_pipeline.addresses import UNENCRYPTED, is_exposed, print_dashboard, url_of
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.console import out
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.errors import RmsPipelineError
@@ -66,7 +67,7 @@ def serve(
     token = api_token(current)
 
     def client() -> AbstractContextManager[CurrentRmsClient]:
-        return client_for(current, database, patience=PATIENCE)
+        return client_for(current, database, OPPORTUNITIES, patience=PATIENCE)
 
     with ExitStack() as opened:
 

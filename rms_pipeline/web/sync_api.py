@@ -10,6 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.history import Sync, find_sync, outcome
 from rms_pipeline.mirror.sync_state import read_sync_state
@@ -126,7 +127,7 @@ def sync_api(
 
 def read_status(connection: Connection, limit: int = 10) -> SyncStatus:
     """The last `limit` syncs, and how the mirror stands."""
-    state = read_sync_state(connection, syncs=limit)
+    state = read_sync_state(connection, OPPORTUNITIES, syncs=limit)
     history = [SyncRow.model_validate(s) for s in state.history]
     progress = None
     if state.running is not None and state.pace is not None:

@@ -24,7 +24,7 @@ def test_a_429_is_waited_out_in_every_form_of_retry_after(
     switches = Switches(retry_after=form)  # type: ignore[arg-type]
     with SandboxServer(Store(5), faults=faults, switches=switches) as sandbox:
         client = client_for(sandbox.url)
-        assert client.list_opportunities(()).page.meta.total_row_count >= 3
+        assert client.list_records(()).page.meta.total_row_count >= 3
     assert client.counts.throttled == 2
     assert client.counts.calls == 3
 
@@ -51,7 +51,7 @@ def test_an_api_that_only_says_429_ends_with_a_reason(client_for: MakeClient) ->
         SandboxServer(Store(1), faults=Faults(probabilities={"rate_limited": 1})) as sandbox,
         pytest.raises(ApiUnavailable, match="CURRENT_RMS_REQUESTS_PER_MINUTE"),
     ):
-        client_for(sandbox.url, patience=patience).list_opportunities(())
+        client_for(sandbox.url, patience=patience).list_records(())
 
 
 def test_maintenance_that_promises_to_take_long_is_asked_again_before(
@@ -61,7 +61,7 @@ def test_maintenance_that_promises_to_take_long_is_asked_again_before(
     monkeypatch.setattr(time, "sleep", waits.append)
     monkeypatch.setattr(transport, "retry_after", lambda _: 86_400.0)
     with SandboxServer(Store(5), faults=Faults(queue=["error_503"])) as sandbox:
-        client_for(sandbox.url, patience=Patience()).list_opportunities(())
+        client_for(sandbox.url, patience=Patience()).list_records(())
     assert waits == [30.0]
 
 
@@ -69,16 +69,16 @@ def test_a_limit_that_one_does_not_wait_for_holds_the_others_too(client_for: Mak
     with SandboxServer(Store(5), faults=Faults(queue=["rate_limited"])) as sandbox:
         client = client_for(sandbox.url, patience=Patience(throttled=0))
         with pytest.raises(ApiUnavailable):
-            client.list_opportunities(())
+            client.list_records(())
         asked = time.monotonic()
-        client.list_opportunities(())
+        client.list_records(())
     assert time.monotonic() - asked > 0.5
 
 
 def test_an_unknown_parameter_is_final_and_quotes_the_api(client_for: MakeClient) -> None:
     with SandboxServer(Store(1), switches=Switches(unknown_predicate="422")) as sandbox:
         with pytest.raises(Unprocessable, match="nonsense_eq"):
-            client_for(sandbox.url).list_opportunities((("q[nonsense_eq]", "1"),))
+            client_for(sandbox.url).list_records((("q[nonsense_eq]", "1"),))
         assert len(sandbox.requests) == 1
 
 
@@ -87,7 +87,7 @@ def test_calls_are_paced_below_the_limit_and_never_throttled(client_for: MakeCli
         client = client_for(sandbox.url, requests_per_minute=600)
         began = time.monotonic()
         for _ in range(15):
-            client.list_opportunities(())
+            client.list_records(())
         took = time.monotonic() - began
     assert client.counts.throttled == 0
     assert took >= 14 * 60 / (600 * 0.9) - 0.01
@@ -97,6 +97,6 @@ def test_connections_are_reused(client_for: MakeClient) -> None:
     with SandboxServer(Store(1)) as sandbox:
         client = client_for(sandbox.url)
         for _ in range(5):
-            client.list_opportunities(())
+            client.list_records(())
         assert len(sandbox.requests) == 5
         assert sandbox.connections == 1

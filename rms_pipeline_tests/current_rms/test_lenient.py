@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rms_pipeline.current_rms.fields import Fault
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.lenient import elements_of, members_of, mend_record
 from rms_pipeline.current_rms.pages import decode_answer, decode_page, decode_single
-from rms_pipeline.current_rms.payloads import Opportunity, decode_record, record_id
+from rms_pipeline.current_rms.records import Fault, Row, decode_record, record_id
 
 GOOD = b'{"id":36,"subject":"Awards \\u00e9 night","charge_total":"12.50"}'
 
@@ -21,8 +21,11 @@ def page(*records: bytes) -> bytes:
     return b'{"opportunities":[%b],"meta":%b}' % (b",".join(records), meta)
 
 
-def read(*records: bytes) -> list[Opportunity | Fault]:
-    return [decode_record(raw) for raw in decode_page(page(*records)).opportunities]
+def read(*records: bytes) -> list[Row | Fault]:
+    return [
+        decode_record(raw, OPPORTUNITIES)
+        for raw in decode_page(page(*records), OPPORTUNITIES).records
+    ]
 
 
 # A value that no strict parser takes, what becomes of it, and a word of what is said.
@@ -85,15 +88,15 @@ def test_an_odd_value_is_a_fault_of_its_field_and_touches_nothing_else(
         "beside another": [GOOD, odd, odd.replace(b"37", b"38"), GOOD],
     }[place]
     for found, sent in zip(read(*records), records, strict=True):
-        assert isinstance(found, Opportunity)
+        assert isinstance(found, Row)
         if sent is GOOD:
-            assert found == decode_record(msgspec.Raw(GOOD))
+            assert found == decode_record(msgspec.Raw(GOOD), OPPORTUNITIES)
             assert found.data == GOOD
             continue
         assert (found.id, found.name, str(found.charge_total)) == (found.id, "Odd one", "9.5")
         assert json.loads(found.data)["oddity"] == kept
         (fault,) = found.faults
-        assert (fault.opportunity_id, fault.field) == (found.id, "oddity")
+        assert (fault.record, fault.field) == (found.id, "oddity")
         assert any(word in fault.problem for word in said.split("|"))
 
 
@@ -103,8 +106,8 @@ def test_an_odd_value_of_a_mapped_field_is_read_as_far_as_it_goes(
     field: str, value: bytes, kept: Any, said: str
 ) -> None:
     found, other = read(b'{"id":37,"number":"7","%b":%b}' % (field.encode(), value), GOOD)
-    assert isinstance(found, Opportunity)
-    assert isinstance(other, Opportunity)
+    assert isinstance(found, Row)
+    assert isinstance(other, Row)
     assert found.faults[0].field == field
     assert found.name == (kept if field == "subject" and isinstance(kept, str) else "7")
     assert other.faults == ()
@@ -113,16 +116,16 @@ def test_an_odd_value_of_a_mapped_field_is_read_as_far_as_it_goes(
 @pytest.mark.parametrize(("value", "kept", "said"), ODD_VALUES, ids=IDS)
 def test_an_odd_single_record_is_read_alike(value: bytes, kept: Any, said: str) -> None:
     body = b'\n{"opportunity":{"id":37,"oddity":%b}}' % value
-    (raw,) = decode_single(body).opportunities
-    found = decode_record(raw)
-    assert isinstance(found, Opportunity)
+    (raw,) = decode_single(body, OPPORTUNITIES).records
+    found = decode_record(raw, OPPORTUNITIES)
+    assert isinstance(found, Row)
     assert json.loads(found.data) == {"id": 37, "oddity": kept}
     assert record_id(raw) == 37
 
 
 def test_an_odd_name_of_a_field_is_mended_and_told() -> None:
     (found,) = read(b'{"id":37,"a\nb":1,"caf\xe9":2,"\\u0000":3}')
-    assert isinstance(found, Opportunity)
+    assert isinstance(found, Row)
     assert json.loads(found.data) == {"id": 37, "a\nb": 1, "caf\ufffd": 2, "\ufffd": 3}
     assert [f.problem[:10] for f in found.faults] == ["has a name"] * 3
 
@@ -132,7 +135,7 @@ def test_an_odd_name_of_a_field_is_mended_and_told() -> None:
 )
 def test_a_record_that_breaks_the_page_is_not_guessed_at(record: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        decode_page(page(record, GOOD))
+        decode_page(page(record, GOOD), OPPORTUNITIES)
 
 
 @pytest.mark.parametrize("record", [b"NaN", b"[1]", b'"x"', b"nonsense", b"{NaN}", b"{}"])
@@ -145,18 +148,18 @@ def test_a_key_that_comes_twice_counts_once_and_last_in_every_reading() -> None:
     twice = b'{"id":1,"id":37,"subject":"old","subject":"new"%b}'
     for end in (b"", b',"x":NaN'):
         (found,) = read(twice % end)
-        assert isinstance(found, Opportunity)
+        assert isinstance(found, Row)
         assert (found.id, found.subject) == (37, "new")
         assert json.loads(found.data)["subject"] == "new"
     body = page(b'{"id":1,"x":NaN}')[:-1] + b',"opportunities":[%b]}' % GOOD
-    assert [record_id(r) for r in decode_page(body).opportunities] == [36]
+    assert [record_id(r) for r in decode_page(body, OPPORTUNITIES).records] == [36]
 
 
 @pytest.mark.parametrize("cut", [1, 5, 30, 60, 90])
 def test_a_page_that_breaks_off_is_refused_also_where_it_holds_odd_values(cut: int) -> None:
     body = page(GOOD, b'{"id":37,"x":NaN}', GOOD)
     with pytest.raises(ValueError, match=r".+"):
-        decode_page(body[: len(body) * cut // 100])
+        decode_page(body[: len(body) * cut // 100], OPPORTUNITIES)
 
 
 @pytest.mark.parametrize(
@@ -175,19 +178,19 @@ def test_a_page_that_breaks_off_is_refused_also_where_it_holds_odd_values(cut: i
 )
 def test_what_is_no_page_is_no_page_however_leniently_it_is_read(body: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        decode_page(body)
+        decode_page(body, OPPORTUNITIES)
 
 
 def test_a_mark_before_the_page_is_passed_over() -> None:
     for record in (GOOD, b'{"id":36,"x":NaN}'):
-        (raw,) = decode_page(b"\xef\xbb\xbf" + page(record)).opportunities
+        (raw,) = decode_page(b"\xef\xbb\xbf" + page(record), OPPORTUNITIES).records
         assert record_id(raw) == 36
 
 
 def test_a_record_of_megabytes_is_mended_in_no_time() -> None:
     mail = b'\\\\ \\n quoted \\" mail\t ' * 200_000
     found, _ = read(b'{"id":37,"description":"%b","x":NaN}' % mail, GOOD)
-    assert isinstance(found, Opportunity)
+    assert isinstance(found, Row)
     assert len(found.description or "") > 3_000_000
     assert [f.field for f in found.faults] == ["description", "x"]
 
@@ -218,13 +221,13 @@ def test_what_is_good_json_is_split_as_the_strict_parser_splits_it(value: dict[s
 def test_no_bytes_whatever_raise_anything_but_a_refusal(noise: bytes) -> None:
     for body in (noise, page(GOOD, noise), page(b'{"id":3,"x":%b}' % noise)):
         try:
-            records = decode_answer("/opportunities?page=1", body).opportunities
+            records = decode_answer("/opportunities?page=1", body, OPPORTUNITIES).records
         except ValueError:
             continue
         for raw in records:
-            found = decode_record(raw)
+            found = decode_record(raw, OPPORTUNITIES)
             record_id(raw)
-            if isinstance(found, Opportunity):
+            if isinstance(found, Row):
                 json.loads(found.data)
 
 

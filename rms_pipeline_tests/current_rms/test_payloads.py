@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rms_pipeline.current_rms.fields import Fault
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.lenient import storable_json
 from rms_pipeline.current_rms.pages import decode_page
-from rms_pipeline.current_rms.payloads import Opportunity, decode_record
+from rms_pipeline.current_rms.records import Fault, Row, decode_record
 
 
-def decode(**fields: Any) -> Opportunity:
-    found = decode_record(msgspec.Raw(json.dumps({"id": 7, **fields}).encode()))
-    assert isinstance(found, Opportunity)
+def decode(**fields: Any) -> Row:
+    found = decode_record(msgspec.Raw(json.dumps({"id": 7, **fields}).encode()), OPPORTUNITIES)
+    assert isinstance(found, Row)
     return found
 
 
@@ -73,14 +73,16 @@ def test_a_value_that_is_json_and_that_nothing_can_hold_costs_its_own_field_only
 ) -> None:
     for raw in (value, f'{{"name": {value}}}'):
         record = f'{{"id": 7, "{field}": {raw}, "charge_total": "12.50"}}'
-        found = decode_record(msgspec.Raw(record.encode()))
-        assert isinstance(found, Opportunity)
+        found = decode_record(msgspec.Raw(record.encode()), OPPORTUNITIES)
+        assert isinstance(found, Row)
         assert (found.id, found.charge_total) == (7, Decimal("12.50"))
 
 
 def test_a_number_beyond_all_numbers_is_a_fault() -> None:
-    found = decode_record(msgspec.Raw(b'{"id": 7, "subject": 1e999, "ends_at": 1e999}'))
-    assert isinstance(found, Opportunity)
+    found = decode_record(
+        msgspec.Raw(b'{"id": 7, "subject": 1e999, "ends_at": 1e999}'), OPPORTUNITIES
+    )
+    assert isinstance(found, Row)
     assert (found.name, found.ends_at) == ("Opportunity 7", None)
     assert [(f.field, f.raw_value) for f in found.faults] == [
         ("subject", "1e999"),
@@ -103,8 +105,8 @@ def test_times_are_utc_with_or_without_an_offset() -> None:
 def test_money_keeps_every_digit_whether_text_or_number() -> None:
     assert decode(charge_total="1250.10").charge_total == Decimal("1250.10")
     record = msgspec.Raw(b'{"id": 7, "charge_total": 12345678901234567890.123456789}')
-    found = decode_record(record)
-    assert isinstance(found, Opportunity)
+    found = decode_record(record, OPPORTUNITIES)
+    assert isinstance(found, Row)
     assert found.charge_total == Decimal("12345678901234567890.123456789")
 
 
@@ -132,13 +134,13 @@ def test_one_bad_field_becomes_null_and_one_fault_and_the_rest_stays(
     found = decode(**{"subject": "Gala", field: value})
     assert found.name == "Gala"
     assert len(found.faults) == 1
-    assert found.faults[0].opportunity_id == 7
+    assert found.faults[0].record == 7
     assert found.faults[0].problem.startswith("is ")
 
 
 @pytest.mark.parametrize("raw", [b"5", b"null", b"[]", b"{}", b'{"id": null}', b'{"id": "x"}'])
 def test_a_record_that_cannot_be_keyed_is_a_fault(raw: bytes) -> None:
-    assert isinstance(decode_record(msgspec.Raw(raw)), Fault)
+    assert isinstance(decode_record(msgspec.Raw(raw), OPPORTUNITIES), Fault)
 
 
 def test_what_postgresql_cannot_hold_becomes_the_replacement_character() -> None:
@@ -152,8 +154,8 @@ def test_what_postgresql_cannot_hold_becomes_the_replacement_character() -> None
 @given(st.text())
 def test_whatever_is_typed_stays_but_for_nul(text: str) -> None:
     body = json.dumps({"id": 7, "description": text}).encode()
-    found = decode_record(msgspec.Raw(storable_json(body)))
-    assert isinstance(found, Opportunity)
+    found = decode_record(msgspec.Raw(storable_json(body)), OPPORTUNITIES)
+    assert isinstance(found, Row)
     assert found.description == (text.replace("\x00", "\ufffd") or None)
 
 
@@ -171,4 +173,4 @@ def test_whatever_is_typed_stays_but_for_nul(text: str) -> None:
 )
 def test_a_body_that_is_not_the_promised_json_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        decode_page(body)
+        decode_page(body, OPPORTUNITIES)

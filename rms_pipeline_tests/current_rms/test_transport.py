@@ -116,7 +116,7 @@ def test_a_trickle_of_bytes_ends_at_the_deadline_wherever_in_the_answer_it_is(
     with speaking(trickling(before, byte)) as url:
         began = time.monotonic()
         with pytest.raises(ApiUnavailable):
-            client_for(url, patience=patience).list_opportunities(())
+            client_for(url, patience=patience).list_records(())
         assert time.monotonic() - began < 3
 
 
@@ -127,7 +127,7 @@ def test_an_answer_that_is_over_in_time_says_so_when_it_was_not(client_for: Make
         speaking(trickling(head, b" ")) as url,
         pytest.raises(ApiUnavailable, match=r"not over in 0\.4 s"),
     ):
-        client_for(url, patience=patience).list_opportunities(())
+        client_for(url, patience=patience).list_records(())
 
 
 def test_silence_ends_before_the_deadline(client_for: MakeClient) -> None:
@@ -135,7 +135,7 @@ def test_silence_ends_before_the_deadline(client_for: MakeClient) -> None:
     with speaking(lambda connection: time.sleep(3)) as url:
         began = time.monotonic()
         with pytest.raises(ApiUnavailable, match="no answer in time"):
-            client_for(url, patience=patience).list_opportunities(())
+            client_for(url, patience=patience).list_records(())
         assert time.monotonic() - began < 2
 
 
@@ -148,7 +148,7 @@ def test_an_answer_in_many_pieces_is_read_whole(client_for: MakeClient) -> None:
     pieces = [b"%x\r\n%b\r\n" % (len(p), p) for p in (PAGE[:20], PAGE[20:21], PAGE[21:])]
     pieces.append(b"0\r\n\r\n")
     with speaking(speak) as url:
-        assert client_for(url).list_opportunities(()).ids == (36,)
+        assert client_for(url).list_records(()).ids == (36,)
 
 
 def raw_deflate(body: bytes) -> bytes:
@@ -170,7 +170,7 @@ def raw_deflate(body: bytes) -> bytes:
 )
 def test_what_is_packed_is_unpacked(encoding: str, packed: bytes, client_for: MakeClient) -> None:
     with speaking(answer(packed, "200 OK", f"Content-Encoding: {encoding}")) as url:
-        assert client_for(url).list_opportunities(()).body == PAGE
+        assert client_for(url).list_records(()).body == PAGE
 
 
 @pytest.mark.parametrize(
@@ -189,9 +189,9 @@ def test_what_cannot_be_unpacked_is_tried_again_and_then_told(
 ) -> None:
     turn = answer(packed, "200 OK", f"Content-Encoding: {encoding}")
     with speaking(turn) as url, pytest.raises(ApiUnavailable, match=says):
-        client_for(url, patience=replace(QUICK, attempts=2)).list_opportunities(())
+        client_for(url, patience=replace(QUICK, attempts=2)).list_records(())
     with speaking(turn, answer()) as url:
-        assert client_for(url).list_opportunities(()).ids == (36,)
+        assert client_for(url).list_records(()).ids == (36,)
 
 
 def gzip_bomb(size: int) -> bytes:
@@ -213,7 +213,7 @@ def test_an_answer_that_unpacks_to_gigabytes_is_cut_off_and_takes_no_memory(
         tracemalloc.start()
         try:
             with pytest.raises(ApiUnavailable, match="more than 8,388,608 bytes"):
-                client.list_opportunities(())
+                client.list_records(())
             assert tracemalloc.get_traced_memory()[1] < 24 << 20
         finally:
             tracemalloc.stop()
@@ -237,7 +237,7 @@ def test_an_answer_without_end_is_cut_off_packed_or_not(
     packed = b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"")[:10]
     for head, piece in ((b"\r\n", b" " * 65_536), (packed, empty)):
         with speaking(flood(head, piece)) as url, pytest.raises(ApiUnavailable, match="more than"):
-            client_for(url, patience=ONCE).list_opportunities(())
+            client_for(url, patience=ONCE).list_records(())
 
 
 HTML = b"<!DOCTYPE html><html><body>Checking your browser</body></html>"
@@ -251,7 +251,7 @@ HTML = b"<!DOCTYPE html><html><body>Checking your browser</body></html>"
 def test_every_passing_status_is_tried_again(status: str, client_for: MakeClient) -> None:
     with speaking(answer(b"", f"{status} Whatever"), answer()) as url:
         client = client_for(url)
-        assert client.list_opportunities(()).ids == (36,)
+        assert client.list_records(()).ids == (36,)
         assert client.counts.retried == 1
 
 
@@ -259,7 +259,7 @@ def test_every_passing_status_is_tried_again(status: str, client_for: MakeClient
 def test_every_success_is_a_success(status: str, client_for: MakeClient) -> None:
     with speaking(answer(PAGE, f"{status} Transformed")) as url:
         client = client_for(url)
-        assert client.list_opportunities(()).ids == (36,)
+        assert client.list_records(()).ids == (36,)
         assert client.counts.calls == 1
 
 
@@ -270,7 +270,7 @@ def test_a_success_without_what_was_promised_is_tried_again(
 ) -> None:
     body = b"" if status == "204" else body
     with speaking(answer(body, f"{status} Partial"), answer()) as url:
-        assert client_for(url).list_opportunities(()).ids == (36,)
+        assert client_for(url).list_records(()).ids == (36,)
 
 
 @pytest.mark.parametrize("status", ["200", "400", "403", "404", "405", "410", "422", "502", "503"])
@@ -280,9 +280,9 @@ def test_a_page_of_a_firewall_is_tried_again_and_then_named(
 ) -> None:
     wall = answer(b"\n " + HTML, f"{status} X", f"Content-Type: {kind}")
     with speaking(wall, wall, answer()) as url:
-        assert client_for(url).list_opportunities(()).ids == (36,)
+        assert client_for(url).list_records(()).ids == (36,)
     with speaking(wall) as url, pytest.raises(ApiUnavailable, match=r"HTML.*firewall"):
-        client_for(url, patience=replace(QUICK, attempts=3)).list_opportunities(())
+        client_for(url, patience=replace(QUICK, attempts=3)).list_records(())
 
 
 def test_a_firewall_that_says_not_found_makes_nobody_believe_that_a_record_is_gone(
@@ -290,11 +290,11 @@ def test_a_firewall_that_says_not_found_makes_nobody_believe_that_a_record_is_go
 ) -> None:
     wall = answer(HTML, "404 Not Found", "Content-Type: text/html")
     with speaking(wall) as url, pytest.raises(ApiUnavailable, match="HTML"):
-        client_for(url).get_opportunity(36)
+        client_for(url).get_record(36)
     with speaking(answer(b'{"error":"Not found"}', "404 Not Found")) as url:
-        assert client_for(url).get_opportunity(36) is None
+        assert client_for(url).get_record(36) is None
     with speaking(answer(b"", "404 Not Found")) as url:
-        assert client_for(url).get_opportunity(36) is None
+        assert client_for(url).get_record(36) is None
 
 
 NO = b'{"errors":["no"]}'
@@ -311,10 +311,10 @@ def test_a_refusal_in_json_is_final_at_once(
 ) -> None:
     with speaking(answer(), answer(NO, status)) as url:
         client = client_for(url)
-        client.list_opportunities(())
+        client.list_records(())
         # Nothing that is asked for beside it can be meant: it was granted a moment ago.
         with pytest.raises(error):
-            client.list_opportunities(())
+            client.list_records(())
         assert client.counts.calls == 2
     # Nothing was granted before. That the list itself is not there one more call shows, which asks
     # for nothing else; a parameter that is refused may be an include, and one call more shows that.
@@ -322,7 +322,7 @@ def test_a_refusal_in_json_is_final_at_once(
     with speaking(answer(NO, status)) as url:
         client = client_for(url)
         with pytest.raises(error):
-            client.list_opportunities(())
+            client.list_records(())
         assert client.counts.calls == 1 + more
         assert client.terms.refusals == ()
 
@@ -333,15 +333,15 @@ def test_a_single_record_that_is_not_found_costs_at_most_one_call_more(
 ) -> None:
     with speaking(answer(NO, status)) as url:
         client = client_for(url)
-        assert client.get_opportunity(36) is None
+        assert client.get_record(36) is None
         assert client.counts.calls == 2
-        assert client.get_opportunity(36, expected=False) is None
+        assert client.get_record(36, expected=False) is None
         assert client.counts.calls == 3
     found = b'{"opportunity":{"id":36}}'
     with speaking(answer(found), answer(NO, status)) as url:
         client = client_for(url)
-        assert client.get_opportunity(36) is not None
-        assert client.get_opportunity(37) is None
+        assert client.get_record(36) is not None
+        assert client.get_record(37) is None
         assert client.counts.calls == 2
 
 
@@ -366,7 +366,7 @@ ODD_DATES = [
 @pytest.mark.parametrize("value", ODD_DATES)
 def test_no_date_raises(value: str, client_for: MakeClient) -> None:
     with speaking(answer(PAGE, "200 OK", f"Date: {value}")) as url:
-        answered = client_for(url).list_opportunities(())
+        answered = client_for(url).list_records(())
     assert answered.ids == (36,)
     assert answered.api_date is None or answered.api_date.tzinfo is UTC
 
@@ -382,7 +382,7 @@ def test_no_retry_after_raises_and_none_is_waited_for_long(
     header = f"Retry-After: {value}".encode().decode("latin-1")
     turn = answer(b"", f"{status} Busy", header, "Date: Thu, 26 Nov 2026 10:00:00 GMT")
     with speaking(turn, answer()) as url:
-        assert client_for(url).list_opportunities(()).ids == (36,)
+        assert client_for(url).list_records(()).ids == (36,)
     assert sum(waits) <= 60
 
 
@@ -391,7 +391,7 @@ def test_an_hour_that_is_asked_for_is_believed_and_not_waited_for_here(
 ) -> None:
     turn = answer(b"", "429 Too Many", "Retry-After: 3600")
     with speaking(turn) as url, pytest.raises(Throttled, match="3600 s more"):
-        client_for(url).list_opportunities(())
+        client_for(url).list_records(())
 
 
 @pytest.mark.parametrize(
@@ -433,7 +433,7 @@ def test_no_header_raises_anything_but_an_error_that_says_what_is_wrong(
     with speaking(turn) as url:
         ids: tuple[int, ...] = (36,)
         with contextlib.suppress(ApiUnavailable):
-            ids = client_for(url, patience=ONCE).list_opportunities(()).ids
+            ids = client_for(url, patience=ONCE).list_records(()).ids
     assert ids == (36,)
 
 
@@ -449,4 +449,4 @@ def test_a_large_page_that_fits_is_read(client_for: MakeClient) -> None:
     record = {"id": 36, "description": "mail " * 200_000}
     body = json.dumps({"opportunities": [record] * 25, "meta": {"total_row_count": 25}}).encode()
     with speaking(answer(gzip.compress(body), "200 OK", "Content-Encoding: gzip")) as url:
-        assert client_for(url, patience=Patience()).list_opportunities(()).body == body
+        assert client_for(url, patience=Patience()).list_records(()).body == body

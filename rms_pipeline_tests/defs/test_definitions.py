@@ -8,6 +8,7 @@ import pytest
 from dagster._config import ConfigTypeKind, Field, Shape
 from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.definitions import build_defs
 from rms_pipeline.defs import business_events, columns, config, webhook_refresh
 from rms_pipeline.mirror.database import Database
@@ -15,7 +16,7 @@ from rms_pipeline_tests.mirror.test_merge import fetch_all
 
 TABLES = {
     "raw_rms_pages": columns.RAW_PAGE_COLUMNS,
-    "opportunities": columns.OPPORTUNITY_COLUMNS,
+    "opportunities": columns.columns_of(OPPORTUNITIES),
     "status_counts": columns.STATUS_COLUMNS,
 }
 CONFIGS: list[type[dg.Config]] = [

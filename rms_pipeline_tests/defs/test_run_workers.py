@@ -13,6 +13,7 @@ import pytest
 from dagster._core.launcher import CheckRunHealthResult, RunLauncher, WorkerStatus
 from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.definitions import build_defs
 from rms_pipeline.defs import run_lock
 from rms_pipeline.defs.assets import SYNC_TYPE_TAG
@@ -268,7 +269,7 @@ class _Terminated(CurrentRmsResource):
     """Somebody presses Terminate while the API is asked."""
 
     @contextlib.contextmanager
-    def client(self, database: Database) -> Iterator[Any]:
+    def client(self, database: Database, collection: Collection) -> Iterator[Any]:
         raise dg.DagsterExecutionInterruptedError
         yield
 

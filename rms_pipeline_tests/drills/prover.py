@@ -5,6 +5,7 @@ from datetime import datetime
 
 from pydantic import SecretStr
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.pacing import ProcessBudget
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN
@@ -15,6 +16,7 @@ from rms_pipeline_tests.core import proved_sync
 def main(database_url: str, api_url: str, run: str, since: str) -> None:
     database = database_at(database_url)
     client = CurrentRmsClient(
+        collection=OPPORTUNITIES,
         base_url=api_url,
         subdomain=SANDBOX_SUBDOMAIN,
         api_key=SecretStr(SANDBOX_API_KEY),

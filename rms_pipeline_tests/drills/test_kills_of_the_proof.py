@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.proofs import newest_proof
 from rms_pipeline.sandbox import Store, Switches
 from rms_pipeline_tests.forks import Child
@@ -36,7 +37,7 @@ def test_after_a_proof_killed_at_twenty_random_moments_the_next_one_is_right(
             dates = {k: mirror.store.value(model, k) for k in ("starts_at", "ends_at")}
             mirror.store.create({"subject": f"Silent {number}", **dates, "updated_at": None})
         with mirror.database.session() as connection:
-            before = newest_proof(connection)
+            before = newest_proof(connection, OPPORTUNITIES)
         mirror.sandbox.requests.clear()
         moment = chance.randrange(1, MOST_REQUESTS)
         url = mirror.database.url.get_secret_value()
@@ -50,7 +51,7 @@ def test_after_a_proof_killed_at_twenty_random_moments_the_next_one_is_right(
             time.sleep(chance.random() * 0.02)
             process.kill()
         with mirror.database.session() as connection:
-            after = newest_proof(connection)
+            after = newest_proof(connection, OPPORTUNITIES)
         if after == before:
             died += 1
         else:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import SecretStr
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.pacing import ProcessBudget
 from rms_pipeline.current_rms.window import Window
@@ -17,6 +18,7 @@ from rms_pipeline_tests.core import full_sync
 def main(database_url: str, api_url: str, run: str) -> None:
     database = database_at(database_url)
     client = CurrentRmsClient(
+        collection=OPPORTUNITIES,
         base_url=api_url,
         subdomain=SANDBOX_SUBDOMAIN,
         api_key=SecretStr(SANDBOX_API_KEY),

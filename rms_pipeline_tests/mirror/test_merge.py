@@ -12,9 +12,9 @@ import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from rms_pipeline.current_rms.fields import Fault
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.lenient import storable_json
-from rms_pipeline.current_rms.payloads import Record, read_record
+from rms_pipeline.current_rms.records import Fault, Record, read_record
 from rms_pipeline.mirror import deletions
 from rms_pipeline.mirror import merge as merging
 from rms_pipeline.mirror.database import Database
@@ -27,7 +27,7 @@ T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def record(**fields: Any) -> Record | Fault:
-    return read_record(msgspec.Raw(storable_json(json.dumps(fields).encode())))
+    return read_record(msgspec.Raw(storable_json(json.dumps(fields).encode())), OPPORTUNITIES)
 
 
 def merge_at(
@@ -36,6 +36,7 @@ def merge_at(
     with database.session() as connection:
         return merge(
             connection,
+            OPPORTUNITIES,
             "run",
             records,
             asked_at=T0 + timedelta(seconds=asked),
@@ -65,7 +66,7 @@ def test_of_overlapping_fetches_the_newer_updated_at_stays(database: Database) -
 
 
 def test_a_record_that_postgresql_refuses_costs_no_other_and_is_named(database: Database) -> None:
-    refused = read_record(msgspec.Raw(b'{"id": 2, "custom_fields": 1e200000}'))
+    refused = read_record(msgspec.Raw(b'{"id": 2, "custom_fields": 1e200000}'), OPPORTUNITIES)
     result = merge_at(
         database, 1, 2, *(record(id=i, subject="x") for i in (1, 3, 4)), refused, record(subject="")
     )
@@ -88,7 +89,7 @@ def test_many_faults_cost_one_statement(
     bad = [record(id=i, starts_at="soon", ends_at="late", charge_total="x") for i in range(1, 101)]
     with database.session() as connection:
         connection.cursor_factory = Counting
-        merge(connection, "run", bad, asked_at=T0, answered_at=T0)
+        merge(connection, OPPORTUNITIES, "run", bad, asked_at=T0, answered_at=T0)
     assert sum("INTO sync_faults" in s for s in statements) == 1
     faults = fetch_all(
         database, "SELECT field, count(*), min(raw_value), min(run) FROM sync_faults GROUP BY 1"
@@ -205,7 +206,9 @@ def test_merges_that_share_new_and_known_ids_never_wait_for_one_another_in_a_cir
                 gone_at = T0 + timedelta(seconds=next(fetches))
                 gone = dict.fromkeys(ids[:5], (gone_at, gone_at))
                 with database.session() as connection:
-                    move_to_deleted(connection, gone, "a test", "run", confirmed=True)
+                    move_to_deleted(
+                        connection, OPPORTUNITIES, gone, "a test", "run", confirmed=True
+                    )
         except BaseException as error:
             errors.append(error)
 
@@ -225,13 +228,13 @@ def test_merges_that_share_new_and_known_ids_never_wait_for_one_another_in_a_cir
 
 
 def settle_both(connection: Connection) -> None:
-    settle(connection, Claim("lane", ()), [1, 9])
+    settle(connection, Claim(OPPORTUNITIES, "lane", ()), [1, 9])
 
 
 def hold_both(connection: Connection) -> None:
     later = T0 + timedelta(hours=1)
     gone = dict.fromkeys([1, 9], (later, later))
-    assert move_to_deleted(connection, gone, "a test", "run").held == [1, 9]
+    assert move_to_deleted(connection, OPPORTUNITIES, gone, "a test", "run").held == [1, 9]
 
 
 @pytest.mark.parametrize("write", [settle_both, hold_both])

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rms_pipeline.mirror.order import Fetch, supersedes
+from rms_pipeline.mirror.merge import Fetch, supersedes
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror import progress as progress_module
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.progress import (
@@ -209,7 +210,7 @@ def test_replaying_takes_those_named_or_all_and_only_dead_ones(queue: Database) 
 @pytest.mark.usefixtures("history")
 def test_the_state_before_any_sync_is_empty(database: Database) -> None:
     with database.session() as connection:
-        state = read_sync_state(connection)
+        state = read_sync_state(connection, OPPORTUNITIES)
     assert (state.has_full_sync, state.running, state.pace, state.last) == (False, None, None, None)
     assert (state.history, state.dead, state.certificate) == ([], [], None)
     assert (state.queue.depth, state.queue.dead) == (0, 0)
@@ -240,15 +241,15 @@ def test_the_state_has_the_sync_under_way_its_pace_and_the_dead_letters(queue: D
     )
     with queue.session() as connection:
         # A run alone is no mirror.
-        assert not read_sync_state(connection).has_full_sync
+        assert not read_sync_state(connection, OPPORTUNITIES).has_full_sync
     settled = {"kind": "full", "completed_at": NOW, "settled_at": NOW, "window_start": NOW}
     insert(queue, "walks", [settled | {"runs": ["old"], "watermark": NOW}])
     insert_proof(queue, counted=9, mirrored=9)
     with queue.session() as connection:
         note_progress(connection, "old", Progress("storing", 9, 9, 9, 9))
-        assert read_sync_state(connection).pace is None
+        assert read_sync_state(connection, OPPORTUNITIES).pace is None
         note_progress(connection, "now", Progress("fetching", 1, 9, 1, 9))
-        state = read_sync_state(connection, syncs=2, dead=3)
+        state = read_sync_state(connection, OPPORTUNITIES, syncs=2, dead=3)
     assert state.has_full_sync
     assert state.running is not None
     assert state.running.id == "now"

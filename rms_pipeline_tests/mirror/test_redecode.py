@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rms_pipeline.current_rms.payloads import MAPPING_VERSION
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror import redecode as redecoding
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.mapping import is_mapping_current, note_mapping
@@ -51,7 +51,7 @@ def test_migrate_makes_rows_again_that_another_mapping_filled_and_notes_its_own(
     lower_version(database)
     migrate(database)
     assert fetch_all(database, SHOWN) == before
-    assert fetch_all(database, VERSION) == [(MAPPING_VERSION.decode(),)]
+    assert fetch_all(database, VERSION) == [(str(OPPORTUNITIES.version),)]
     assert fetch_all(database, "SELECT * FROM opportunity_versions ORDER BY id") == versions
 
 
@@ -79,13 +79,13 @@ def test_migrate_killed_between_batches_ends_right_when_it_runs_again(
     assert fetch_all(database, VERSION) == [("0",)]
     migrate(database)
     assert fetch_all(database, SHOWN) == before
-    assert fetch_all(database, VERSION) == [(MAPPING_VERSION.decode(),)]
+    assert fetch_all(database, VERSION) == [(str(OPPORTUNITIES.version),)]
 
 
 def test_rows_that_are_right_are_not_written(database: Database) -> None:
     fill(database, 30)
     places = fetch_all(database, "SELECT id, ctid, xmin FROM opportunities ORDER BY id")
-    done = redecode(database, "again")
+    done = redecode(database, OPPORTUNITIES, "again")
     assert (done.rows, done.rewritten, done.failed) == (30, 0, 0)
     assert fetch_all(database, "SELECT id, ctid, xmin FROM opportunities ORDER BY id") == places
 
@@ -101,7 +101,7 @@ def test_a_row_whose_data_is_absent_or_of_another_stays_as_it_is_and_is_named_on
     )
     fetch_all(database, "UPDATE opportunities SET name = 'c' WHERE id = 3 RETURNING 1")
     for _ in range(2):
-        done = redecode(database, "again")
+        done = redecode(database, OPPORTUNITIES, "again")
         assert (done.rows, done.failed) == (4, 2)
     names = fetch_all(database, "SELECT name FROM opportunities ORDER BY id")
     assert names == [("a",), ("b",), ("Hire 3",), ("Hire 4",)]
@@ -117,7 +117,9 @@ def test_it_waits_for_a_merge_that_holds_the_rows_and_keeps_what_that_wrote(
     fill(database, 3)
     with database.session() as merging, merging.cursor() as cursor:
         cursor.execute("SELECT FROM opportunity_versions WHERE id = 2 FOR UPDATE")
-        thread = threading.Thread(target=redecode, args=(database, "again"), daemon=True)
+        thread = threading.Thread(
+            target=redecode, args=(database, OPPORTUNITIES, "again"), daemon=True
+        )
         thread.start()
         cursor.execute(
             "UPDATE opportunities SET subject = 'Newer', name = 'Newer',"
@@ -132,7 +134,7 @@ def test_it_waits_for_a_merge_that_holds_the_rows_and_keeps_what_that_wrote(
 
 def test_an_older_version_writes_no_rows_beside_a_newer_one(database: Database) -> None:
     before = fill(database, 3)
-    raised = str(int(MAPPING_VERSION) + 1)
+    raised = str(int(OPPORTUNITIES.version) + 1)
     fetch_all(
         database,
         f"INSERT INTO mirror_state VALUES ('mapping_writers', '{raised}') ON CONFLICT (name)"
@@ -145,20 +147,20 @@ def test_an_older_version_writes_no_rows_beside_a_newer_one(database: Database) 
     with pytest.raises(
         DatabaseError, match="newer version of this program has taken over this mirror"
     ):
-        redecode(database, "run")
+        redecode(database, OPPORTUNITIES, "run")
     assert fetch_all(database, SHOWN) == before
 
 
 def test_the_version_of_the_mapping_only_ever_goes_up(database: Database) -> None:
-    raised = str(int(MAPPING_VERSION) + 1)
+    raised = str(int(OPPORTUNITIES.version) + 1)
     fetch_all(
         database,
         f"UPDATE mirror_state SET value = '{raised}' WHERE name = 'mapping_version' RETURNING name",
     )
     migrate(database)
     with database.session() as connection:
-        assert is_mapping_current(connection)
-        note_mapping(connection)
+        assert is_mapping_current(connection, OPPORTUNITIES)
+        note_mapping(connection, OPPORTUNITIES)
     assert fetch_all(database, VERSION) == [(raised,)]
 
 

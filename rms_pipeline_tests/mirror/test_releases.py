@@ -7,8 +7,8 @@ from typing import Any
 import psycopg2
 import pytest
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient
-from rms_pipeline.current_rms.payloads import MAPPING_VERSION
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.history import has_full_sync, latest_syncs, watermarks
@@ -22,7 +22,7 @@ from rms_pipeline_tests.servers import new_database
 from rms_pipeline_tests.sync.conftest import Mirror
 
 pytestmark = pytest.mark.slow
-OPPORTUNITIES = (
+ROWS = (
     "SELECT id, name, subject, starts_at, ends_at, opportunity_status, updated_at_rms, venue_name,"
     " organisation_id, organisation_name, owner_name, charge_total, total_value, data, synced_at"
     " FROM {} ORDER BY id"
@@ -62,7 +62,7 @@ def test_an_older_version_with_its_rows_is_brought_up_to_date_and_goes_on(
 ) -> None:
     database = database_at(old_url)
     before = counts(database)
-    kept = [query(database, OPPORTUNITIES.format(t)) for t in ("opportunities",
+    kept = [query(database, ROWS.format(t)) for t in ("opportunities",
             "deleted_opportunities")]  # fmt: skip
     history = history_for(old_url, "postgres")
     assert before["opportunities"] >= 22
@@ -79,11 +79,11 @@ def test_an_older_version_with_its_rows_is_brought_up_to_date_and_goes_on(
     assert {t: after[t] for t in before if t not in GROWING} == {
         t: n for t, n in before.items() if t not in GROWING
     }
-    assert [query(database, OPPORTUNITIES.format(t)) for t in ("opportunities",
+    assert [query(database, ROWS.format(t)) for t in ("opportunities",
             "deleted_opportunities")] == kept  # fmt: skip
     assert history_for(old_url, ANALYST) == history
     mapping = query(database, "SELECT value FROM mirror_state WHERE name = 'mapping_version'")
-    assert mapping == [(MAPPING_VERSION.decode(),)]
+    assert mapping == [(str(OPPORTUNITIES.version),)]
     store = Store(24, today=MADE_AT)
     with SandboxServer(store) as sandbox:
         window = Window(MADE_AT - timedelta(30), MADE_AT + timedelta(365))

@@ -39,8 +39,8 @@ def test_what_a_list_leaves_out_is_there_as_long_as_the_single_record_is(
     class Forgetful(CurrentRmsClient):
         """Its lists hold nothing but the first of what was asked for."""
 
-        def list_opportunities(self, params, **options):  # type: ignore[no-untyped-def]
-            return super().list_opportunities(params[:1], **options)
+        def list_records(self, params, **options):  # type: ignore[no-untyped-def]
+            return super().list_records(params[:1], **options)
 
     with SandboxServer(Store(80)) as sandbox:
         client = client_for(sandbox.url)

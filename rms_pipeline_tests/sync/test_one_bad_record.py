@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms import failing
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.errors import ApiUnavailable
@@ -51,7 +52,7 @@ def read_all(mirror: Mirror) -> LandedWalk:
     """A full reading and what is merged of it, without what comes after."""
     mirror.sandbox.requests.clear()
     landed = land_window(mirror.database, mirror.client(), mirror.window, mirror.run())
-    merge_walks(mirror.database, [landed.walk], "merge")
+    merge_walks(mirror.database, OPPORTUNITIES, [landed.walk], "merge")
     if not mirror.watermarks:
         mirror.watermarks = [landed.watermark]
     return landed
@@ -62,14 +63,14 @@ def read_changes(mirror: Mirror) -> LandedWalk:
     landed = land_changes(
         mirror.database, mirror.client(), mirror.watermarks, mirror.run(), overlap=NO_OVERLAP
     )
-    merge_walks(mirror.database, [landed.walk], "merge")
+    merge_walks(mirror.database, OPPORTUNITIES, [landed.walk], "merge")
     mirror.watermarks.insert(0, landed.watermark)
     return landed
 
 
 def named(mirror: Mirror) -> dict[int, str]:
     with mirror.database.session() as connection:
-        return unreadable(connection)
+        return unreadable(connection, OPPORTUNITIES)
 
 
 def calls(mirror: Mirror) -> int:
@@ -378,7 +379,7 @@ def test_what_is_no_json_is_a_fault_of_its_field_and_survives_a_rebuild(
     before = mirror.rows()
     with mirror.database.session() as connection, connection.cursor() as cursor:
         cursor.execute("DELETE FROM opportunities; DELETE FROM opportunity_versions")
-    rebuild(mirror.database, "rebuild")
+    rebuild(mirror.database, OPPORTUNITIES, "rebuild")
     again = mirror.rows()
     assert {i: row["data"] for i, row in again.items()} == {
         i: row["data"] for i, row in before.items()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import psycopg2
 import pytest
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror import database as databases
 from rms_pipeline.mirror.database import DatabaseError
 from rms_pipeline.mirror.deletions import GUARDED_COUNT, move_to_deleted
@@ -228,7 +229,7 @@ def test_a_certificate_is_shown_beside_an_edit_that_a_constraint_refuses_and_nam
     for _ in range(2):
         assert mirror.proved_sync() is not None
         with mirror.database.session() as connection:
-            told = standing(connection)
+            told = standing(connection, OPPORTUNITIES)
         assert (told.state, "1 that cannot be stored" in told.sentence) == ("green", True)
 
 
@@ -274,7 +275,9 @@ def test_a_row_that_cannot_be_held_back_does_not_let_the_others_of_a_multitude_g
     query(mirror.database, REFUSE.format(id=gone[3], refusal="RAISE EXCEPTION 'locked'"))
     now = mirror.database.clock()()
     with mirror.database.session() as connection:
-        removal = move_to_deleted(connection, dict.fromkeys(gone, (now, now)), "gone", "run")
+        removal = move_to_deleted(
+            connection, OPPORTUNITIES, dict.fromkeys(gone, (now, now)), "gone", "run"
+        )
     assert removal.gone == []
     assert sorted(removal.held + removal.kept) == gone
     assert mirror.deleted() == set()
@@ -301,7 +304,7 @@ def test_rows_are_made_again_around_one_that_a_trigger_refuses(
     query(mirror.database, "UPDATE opportunities SET name = 'damaged'")
     late = when.format(id=refused, refusal="RAISE EXCEPTION 'locked'", events="UPDATE")
     query(mirror.database, late)
-    done = redecode(mirror.database, "run")
+    done = redecode(mirror.database, OPPORTUNITIES, "run")
     assert (done.rows, done.failed) == (len(mirror.rows()), 1)
     assert set(mirror.differences()) == {refused}
 

@@ -7,6 +7,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.pages import decode_page
 from rms_pipeline.current_rms.terms import PAGE_SIZE, Terms
 from rms_pipeline.mirror.api_terms import StoredTerms, read_page_size
@@ -69,7 +70,7 @@ def test_a_page_size_goes_up_and_down_with_what_comes() -> None:
 def test_a_per_page_that_cannot_be_read_costs_no_page(per_page: str) -> None:
     body = b'{"opportunities":[],"meta":{"total_row_count":0,"per_page":%b}}' % per_page.encode()
     try:
-        claimed = decode_page(body).meta.claimed_per_page
+        claimed = decode_page(body, OPPORTUNITIES).meta.claimed_per_page
     except ValueError:
         assert per_page == "1e999"
     else:
@@ -137,23 +138,25 @@ def test_progress_counts_the_pages_that_there_will_be(
 
 
 def test_what_one_process_learned_the_next_one_knows(emptied: Database) -> None:
-    terms = StoredTerms(emptied, "acme")
+    terms = StoredTerms(emptied, "acme", OPPORTUNITIES)
     assert terms.page_size == PAGE_SIZE
     terms.learn_page_size(asked=100, claimed=40, came=40, total=90, number=1)
-    assert StoredTerms(emptied, "acme").page_size == 40
-    assert StoredTerms(emptied, "other").page_size == PAGE_SIZE
-    assert StoredTerms(emptied, "acme", "members").page_size == PAGE_SIZE
+    assert StoredTerms(emptied, "acme", OPPORTUNITIES).page_size == 40
+    assert StoredTerms(emptied, "other", OPPORTUNITIES).page_size == PAGE_SIZE
+    assert (
+        StoredTerms(emptied, "acme", replace(OPPORTUNITIES, name="members")).page_size == PAGE_SIZE
+    )
     with emptied.session() as connection:
-        assert read_page_size(connection, "acme") == 40
-        assert read_page_size(connection, "other") is None
-    other_process = StoredTerms(emptied, "acme")
+        assert read_page_size(connection, "acme", OPPORTUNITIES) == 40
+        assert read_page_size(connection, "other", OPPORTUNITIES) is None
+    other_process = StoredTerms(emptied, "acme", OPPORTUNITIES)
     terms.learn_page_size(asked=100, claimed=30, came=30, total=90, number=1)
     other_process.reload()
     assert other_process.page_size == 30
 
 
 def test_a_size_that_is_known_is_not_written_again(emptied: Database) -> None:
-    terms = StoredTerms(emptied, "acme")
+    terms = StoredTerms(emptied, "acme", OPPORTUNITIES)
     answer = {"asked": 100, "claimed": 25, "came": 25, "total": 90, "number": 1}
     terms.learn_page_size(**answer)
     before = _learned_at(emptied)
@@ -164,11 +167,11 @@ def test_a_size_that_is_known_is_not_written_again(emptied: Database) -> None:
 def test_an_account_that_grants_more_after_all_is_asked_for_more(mirror_of: MakeMirror) -> None:
     mirror = mirror_of(Store(200), switches=Switches(max_per_page=25))
     client = mirror.client()
-    client.list_opportunities(())
+    client.list_records(())
     assert client.page_size == 25
     server: SandboxServer = mirror.sandbox
     server.switches = replace(server.switches, max_per_page=100)
-    client.list_opportunities(())
+    client.list_records(())
     assert client.page_size == 100
 
 

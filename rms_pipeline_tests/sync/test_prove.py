@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import pytest
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.deletions import held_back
 from rms_pipeline.mirror.proofs import Proof, content_number, newest_proof, standing
 from rms_pipeline.mirror.unreadable import note_unreadable
@@ -231,7 +232,7 @@ def test_what_cannot_be_delivered_is_named_and_cut_around(mirror_of: MakeMirror)
     mirror.full_sync()
     bad = dated(mirror)[11]
     with mirror.database.session() as connection:
-        note_unreadable(connection, "opportunities", {bad: "500"}, "run")
+        note_unreadable(connection, OPPORTUNITIES, {bad: "500"}, "run")
     mirror.sandbox.switches = replace(
         SMALL, undeliverable=frozenset({bad}), undeliverable_single=True
     )
@@ -301,7 +302,7 @@ def test_where_those_without_a_date_take_turns_a_quiet_proof_still_costs_four_ca
 
 def newest_proof_of(mirror: Mirror) -> Proof:
     with mirror.database.session() as connection:
-        found = newest_proof(connection)
+        found = newest_proof(connection, OPPORTUNITIES)
     assert found is not None
     return found
 
@@ -371,9 +372,9 @@ def test_whoever_changes_what_rows_hold_is_noticed(
     mirror = mirror_of(Store(10))
     mirror.full_sync()
     with mirror.database.session() as connection:
-        before = content_number(connection, "opportunities")
+        before = content_number(connection, OPPORTUNITIES)
         query(mirror.database, statement)
-        assert (content_number(connection, "opportunities") != before) == counts
+        assert (content_number(connection, OPPORTUNITIES) != before) == counts
 
 
 def test_a_proof_turns_amber_when_a_later_sync_failed_or_it_is_old_and_red_when_not_shown(
@@ -382,9 +383,9 @@ def test_a_proof_turns_amber_when_a_later_sync_failed_or_it_is_old_and_red_when_
     mirror = mirror_of(Store(30), switches=SMALL)
     mirror.full_sync()
     with mirror.database.session() as connection:
-        assert standing(connection).state == "green"
+        assert standing(connection, OPPORTUNITIES).state == "green"
         query(mirror.database, "INSERT INTO walks (kind, runs) VALUES ('changes', '{failed}')")
-        known = standing(connection)
+        known = standing(connection, OPPORTUNITIES)
         assert known.state == "amber"
         assert "A later sync failed" in known.sentence
         # One that is at work has not failed.
@@ -394,17 +395,17 @@ def test_a_proof_turns_amber_when_a_later_sync_failed_or_it_is_old_and_red_when_
         )
         with mirror.database.session() as worker, worker.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(77)")
-            assert standing(connection).state == "green"
+            assert standing(connection, OPPORTUNITIES).state == "green"
             cursor.execute("SELECT pg_advisory_unlock(77)")
-        assert standing(connection).state == "amber"
+        assert standing(connection, OPPORTUNITIES).state == "amber"
         assert proved(mirror).shown
-        assert standing(connection).state == "green"
+        assert standing(connection, OPPORTUNITIES).state == "green"
         query(mirror.database, "UPDATE proofs SET as_of = as_of - interval '25 h'")
-        known = standing(connection)
+        known = standing(connection, OPPORTUNITIES)
         assert (known.state, "more than a day ago" in known.sentence) == ("amber", True)
         mirror.sandbox.switches = replace(SMALL, count_cap=1)
         proved(mirror)
-        known = standing(connection)
+        known = standing(connection, OPPORTUNITIES)
         assert known.state == "red"
         assert "It was last shown to be complete as of" in known.sentence
 
@@ -425,7 +426,7 @@ def test_more_than_can_be_believed_go_by_no_way_within_a_day(mirror_of: MakeMirr
     assert "confirmation" in proof.sentence
     assert mirror.deleted() == set(ids[:18])
     with mirror.database.session() as connection:
-        assert set(held_back(connection)) >= set(ids[18:])
+        assert set(held_back(connection, OPPORTUNITIES)) >= set(ids[18:])
     done = mirror.full_sync(confirm_deletions=True)
     assert done.settled.certificate.shown
     assert mirror.deleted() == set(ids)
@@ -458,9 +459,9 @@ def test_a_sync_that_died_after_counting_leaves_no_proof_behind(mirror_of: MakeM
     mirror = mirror_of(Store(30), switches=SMALL)
     mirror.full_sync()
     with mirror.database.session() as connection:
-        before = newest_proof(connection)
+        before = newest_proof(connection, OPPORTUNITIES)
         prove.begin_proof(mirror.database, mirror.client(), "killed")
-        assert newest_proof(connection) == before
+        assert newest_proof(connection, OPPORTUNITIES) == before
     assert proved(mirror).shown
 
 

@@ -66,15 +66,15 @@ class Stumbling(CurrentRmsClient):
     stumbles_over = 0
     error: Exception = RuntimeError("nobody has foreseen this")
 
-    def list_opportunities(self, params: Any, **options: Any) -> ListAnswer:
+    def list_records(self, params: Any, **options: Any) -> ListAnswer:
         if ("q[id_in][]", str(self.stumbles_over)) in params:
             raise self.error
-        return super().list_opportunities(params, **options)
+        return super().list_records(params, **options)
 
-    def get_opportunity(self, id_: int, **options: Any) -> ListAnswer | None:
+    def get_record(self, id_: int, **options: Any) -> ListAnswer | None:
         if id_ == self.stumbles_over:
             raise self.error
-        return super().get_opportunity(id_, **options)
+        return super().get_record(id_, **options)
 
 
 def test_what_nobody_has_foreseen_costs_its_own_event_only(

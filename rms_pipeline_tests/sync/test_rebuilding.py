@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror import redecode as redecoding
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.sandbox import Store
@@ -39,7 +40,7 @@ def test_damaged_and_missing_rows_are_mended_with_not_one_call(mirror_of: MakeMi
     change(mirror.database, f"UPDATE opportunities {DAMAGE}")
     change(mirror.database, f"DELETE FROM opportunities WHERE id = {min(before)}")
     mirror.sandbox.requests.clear()
-    done = rebuild(mirror.database, "rebuild")
+    done = rebuild(mirror.database, OPPORTUNITIES, "rebuild")
     assert not mirror.sandbox.requests
     assert mirror.rows() == before
     assert mirror.differences() == {}
@@ -60,7 +61,7 @@ def test_what_was_refreshed_after_the_pages_keeps_its_newer_values(mirror_of: Ma
     change(mirror.database, "UPDATE opportunities SET last_webhook_at = now()")
     before = mirror.rows()
     change(mirror.database, f"UPDATE opportunities {DAMAGE}")
-    done = rebuild(mirror.database, "rebuild")
+    done = rebuild(mirror.database, OPPORTUNITIES, "rebuild")
     assert done.walks == 3
     assert mirror.rows() == before
     assert [before[i]["name"] for i in (first, second)] == ["By incremental sync", "By webhook"]
@@ -78,7 +79,7 @@ def test_a_missing_row_that_a_webhook_brought_or_refreshed_last_comes_back(
     before = mirror.rows()
     assert brought in before
     change(mirror.database, "DELETE FROM opportunities")
-    rebuild(mirror.database, "rebuild")
+    rebuild(mirror.database, OPPORTUNITIES, "rebuild")
     assert mirror.rows() == before
 
 
@@ -92,7 +93,7 @@ def test_a_deleted_row_stays_deleted_and_is_mended_where_it_is(mirror_of: MakeMi
     assert [row[0] for row in deleted] == [gone]
     change(mirror.database, f"UPDATE deleted_opportunities {DAMAGE}")
     assert deleted_rows(mirror.database) != deleted
-    assert rebuild(mirror.database, "rebuild").redecoded.rewritten == 1
+    assert rebuild(mirror.database, OPPORTUNITIES, "rebuild").redecoded.rewritten == 1
     assert deleted_rows(mirror.database) == deleted
     assert mirror.rows() == before
 
@@ -117,10 +118,10 @@ def test_killed_between_batches_and_run_again_it_ends_right(
     with monkeypatch.context() as patch:
         patch.setattr(redecoding, "_redecode_batch", dying)
         with pytest.raises(KeyboardInterrupt):
-            rebuild(mirror.database, "killed")
+            rebuild(mirror.database, OPPORTUNITIES, "killed")
     mended = fetch_all(mirror.database, "SELECT count(*) FROM opportunities WHERE name <> 'wrong'")
     assert mended == [(400,)]
-    done = rebuild(mirror.database, "again")
+    done = rebuild(mirror.database, OPPORTUNITIES, "again")
     assert done.redecoded.rewritten == len(before) - 400
     assert mirror.rows() == before
 
@@ -138,7 +139,7 @@ def test_a_full_sync_and_a_rebuild_at_once_end_equal_to_the_api(mirror_of: MakeM
     def rebuild_meanwhile(_: str) -> None:
         if rebuilding.acquire(blocking=False):
             try:
-                rebuild(mirror.database, "rebuild")
+                rebuild(mirror.database, OPPORTUNITIES, "rebuild")
             finally:
                 rebuilding.release()
 

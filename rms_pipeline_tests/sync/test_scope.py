@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.doctor import accounts
 from rms_pipeline.doctor.finding import Examination, Level
 from rms_pipeline.mirror.api_terms import StoredTerms
@@ -60,7 +61,7 @@ def stored(mirror_of: MakeMirror) -> Callable[..., Mirror]:
 
     def make(store: Store, **options: object) -> Mirror:
         mirror = mirror_of(store, **options)
-        mirror.terms = StoredTerms(mirror.database, SANDBOX_SUBDOMAIN)
+        mirror.terms = StoredTerms(mirror.database, SANDBOX_SUBDOMAIN, OPPORTUNITIES)
         return mirror
 
     return make

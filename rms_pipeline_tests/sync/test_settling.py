@@ -6,6 +6,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.terms import Terms
 from rms_pipeline.mirror.deletions import held_back
 from rms_pipeline.sandbox import Store, Switches
@@ -26,7 +27,7 @@ def with_old_ones(mirror: Mirror, count: int) -> list[int]:
 
 def held_ids(mirror: Mirror) -> list[int]:
     with mirror.database.session() as connection:
-        return held_back(connection)
+        return held_back(connection, OPPORTUNITIES)
 
 
 @pytest.mark.slow

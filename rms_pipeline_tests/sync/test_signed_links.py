@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.proofs import content_number
 from rms_pipeline.sandbox import Store, Switches
 from rms_pipeline.sync.refreshing import refresh
@@ -119,7 +120,7 @@ def test_what_is_edited_in_the_transaction_that_keeps_newer_links_is_a_change(
 ) -> None:
     def number() -> int:
         with mirror.database.session() as connection:
-            return content_number(connection, "opportunities")
+            return content_number(connection, OPPORTUNITIES)
 
     ids = ids_in(mirror.store, mirror.window)
     mirror.store.edit(ids[0], {"subject": "Edited"})

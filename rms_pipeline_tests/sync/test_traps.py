@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.errors import ApiUnavailable
 from rms_pipeline.current_rms.window import iso
 from rms_pipeline.mirror.changes import changes_after
@@ -138,13 +139,14 @@ def test_a_refresh_does_not_move_the_watermark_past_other_edits(
     mirror.store.edit(early, {"subject": "Not fetched yet"})
     mirror.store.edit(late, {"subject": "Refreshed"})
     client = mirror.client()
-    answer = client.get_opportunity(late)
+    answer = client.get_record(late)
     assert answer is not None
     with mirror.database.session() as connection:
         merge(
             connection,
+            OPPORTUNITIES,
             "refresh",
-            read_records(answer),
+            read_records(OPPORTUNITIES, answer),
             asked_at=answer.asked_at,
             answered_at=answer.answered_at,
         )
@@ -320,7 +322,7 @@ def test_nothing_fetched_before_a_deletion_brings_the_row_back(mirror_of: MakeMi
     id_ = ids_in(mirror.store, mirror.window)[0]
     mirror.store.delete(id_)
     mirror.full_sync()
-    merge_walks(mirror.database, [first.landed.walk], "late")
+    merge_walks(mirror.database, OPPORTUNITIES, [first.landed.walk], "late")
     assert id_ not in mirror.rows()
     assert mirror.deleted() == {id_}
 
@@ -419,7 +421,7 @@ def test_an_older_page_does_not_overwrite_a_refresh(mirror_of: MakeMirror) -> No
     id_ = ids_in(mirror.store, mirror.window)[0]
     mirror.store.edit(id_, {"subject": "Newer"})
     mirror.incremental_sync()
-    merge_walks(mirror.database, [first.landed.walk], "late")
+    merge_walks(mirror.database, OPPORTUNITIES, [first.landed.walk], "late")
     assert mirror.rows()[id_]["name"] == "Newer"
 
 

@@ -1,0 +1,212 @@
+"""What is mirrored: a `Collection` says all of it, and everything else follows from what it says.
+
+What belongs here: what a declaration can say. What does not: reading the API (`current_rms`),
+tables (`mirror`), and which collections there are (the package itself lists them).
+
+A declaration is read by every layer, and no layer knows a collection by name:
+
+    current_rms   which address, filters and includes are asked for; which fields are sliced out of
+                  a record, and decoded into which columns, and with which number (`version`)
+    mirror        the tables' names, what `COPY` and the merge write, comments in the database, how
+                  a table must look (`obstacles`), whose rows an upgrade decodes again
+    sync          whether there is a window, and so what a full sync covers and a proof counts
+    defs          the columns' schema in Dagster's UI
+    web           the dashboard's fields (`shown`), which webhooks tell of it
+
+So one more mapped column is one more `Column`, and one migration that adds it to the table of the
+collection and to that of the deleted ones. The number of the mapping rises with it: whatever opens
+the mirror next decodes all rows again from their `data`, without the API. A column that PostgreSQL
+makes of others (GENERATED) has no `source`. Where the sources of a column that is there already are
+corrected, raise `corrections`.
+
+One more collection is a module beside this one, its name in `COLLECTIONS`, and a migration.
+Migrations are frozen: they never import a declaration.
+
+In every collection records have a whole number `id`, `created_at` and `updated_at`; a record that
+the API no longer has (`GET /<name>/<id>` says so, and no list shows it) is a deletion.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+# As PostgreSQL names them in a table's definition.
+Kind = Literal["bigint", "text", "timestamptz", "numeric", "boolean", "text[]", "jsonb"]
+
+# What every table of records has besides the columns that are mapped.
+_KEY, _DATA = "id", "data"
+_ASKED, _TOLD = "synced_at", "last_webhook_at"
+_DELETED, _BECAUSE = "deleted_at", "deleted_because"
+_RESERVED = frozenset({_KEY, _DATA, _ASKED, _TOLD, _DELETED, _BECAUSE})
+# The column of `updated_at`, the API's own time of the last edit, by which fetches are ordered.
+CHANGED = "updated_at_rms"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column, and where its value stands in a record.
+
+    `source` names fields of the record, of which the first that holds a value counts; `member.name`
+    is the field `name` of the object in `member`. Without one, PostgreSQL makes the column itself.
+    `says` is what it holds, in a sentence. `otherwise` stands where there is no value, `{id}` being
+    the record's id; the column is then never NULL. A text that is longer than `longest` is a fault.
+    `index` is the order in which an index of its own has it. `shown` is its name on the dashboard.
+    """
+
+    name: str
+    kind: Kind
+    says: str
+    source: str | tuple[str, ...] | None = None
+    index: Literal["ascending", "descending"] | None = None
+    otherwise: str | None = None
+    longest: int | None = None
+    shown: str | None = None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (self.source,) if isinstance(self.source, str) else self.source or ()
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether it is read out of the record."""
+        return bool(self.sources)
+
+    @property
+    def is_required(self) -> bool:
+        """Whether it is never NULL."""
+        return self.otherwise is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Modes:
+    """The `filtermode` of a list: `every` reaches all records.
+
+    So does nothing else: a list with `hidden` instead holds only records of which `field` is one of
+    `values`, and none where it is one of `others`. That tells whether the API knows the parameter.
+    """
+
+    every: str
+    hidden: str
+    field: str
+    values: frozenset[object]
+    others: frozenset[object]
+
+
+@dataclass(frozen=True, slots=True)
+class Webhooks:
+    """Which webhooks tell of a record: those whose subject is one of `subjects`, and those whose
+    subject belongs to a record (`parts`) and that name it in `names`. All in lower case, letters
+    and digits only. `events` are what is subscribed to."""
+
+    subjects: frozenset[str]
+    parts: frozenset[str] = frozenset()
+    names: str = ""
+    events: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Collection:
+    """What one list of the API holds, and the table it is mirrored in.
+
+    `name` is the list's address, the key of its records in an answer, and the table; `single` that
+    of one record. `says` and `says_of_deleted` are what the two tables hold. Where it `has_window`,
+    records have `starts_at` and `ends_at`, and a full sync reads those that overlap its window and
+    those without dates; else it reads all. `includes` are associations that come only when they are
+    named. `volatile` are fields that differ at each read though nothing
+    was changed (links that are signed for some hours are known as such). `indexes` are those of
+    several columns or of expressions, as PostgreSQL writes them.
+
+    `mapped` are what `COPY` and the merge write, `table` and `deleted_table` all columns in order,
+    each with its kind.
+    """
+
+    name: str
+    single: str
+    says: str
+    says_of_deleted: str
+    columns: tuple[Column, ...]
+    has_window: bool = False
+    modes: Modes | None = None
+    includes: tuple[str, ...] = ()
+    volatile: tuple[str, ...] = ()
+    webhooks: Webhooks | None = None
+    # Columns, and fields of the record, of which each change is a business event.
+    noted: tuple[str, ...] = ()
+    indexes: tuple[str, ...] = ()
+    # What is added to the number of columns, for `version`.
+    corrections: int = 0
+    # What follows the names of what is remembered of it in mirror_state.
+    marked: str | None = None
+
+    def __post_init__(self) -> None:
+        names = [column.name for column in self.columns]
+        taken = {n for n in names if names.count(n) > 1 or n in _RESERVED}
+        if taken:
+            raise ValueError(f"{self.name}: more than one column is called {sorted(taken)}")
+        if CHANGED not in names:
+            raise ValueError(f"{self.name} has no column {CHANGED}, by which fetches are ordered")
+        if self.has_window and {"starts_at", "ends_at"} - {*names}:
+            raise ValueError(f"{self.name} has a window, but no columns starts_at and ends_at")
+
+    @property
+    def version(self) -> int:
+        """The number of its mapping; it rises with each column, and with each correction."""
+        return self.corrections + len(self.columns)
+
+    @property
+    def deleted(self) -> str:
+        """The table of the records that are gone."""
+        return f"deleted_{self.name}"
+
+    @property
+    def versions(self) -> str:
+        """The table that says which fetch each row stands for."""
+        return f"{self.single}_versions"
+
+    @property
+    def changes(self) -> str:
+        """The table of business events."""
+        return f"{self.single}_changes"
+
+    @property
+    def mark(self) -> str:
+        return f"_of_{self.name}" if self.marked is None else self.marked
+
+    @property
+    def content(self) -> str:
+        """The sequence that grows with whatever changes its rows."""
+        return f"content_of_{self.name}"
+
+    @property
+    def mapped(self) -> tuple[str, ...]:
+        names = (column.name for column in self.columns if column.is_mapped)
+        return (_KEY, *names, _DATA)
+
+    @property
+    def table(self) -> tuple[Column, ...]:
+        return (
+            Column(_KEY, "bigint", f"The {self.single}'s id in Current RMS."),
+            *self.columns,
+            Column(_DATA, "jsonb", "The whole record as the API gave it."),
+            Column(_ASKED, "timestamptz", "When the API was last asked for it."),
+            Column(_TOLD, "timestamptz", "When a webhook last refreshed it."),
+        )
+
+    @property
+    def deleted_table(self) -> tuple[Column, ...]:
+        return (
+            *self.table,
+            Column(
+                _DELETED, "timestamptz", "When it was noticed that Current RMS no longer has it."
+            ),
+            Column(_BECAUSE, "text", "How that is known."),
+        )
+
+    def column(self, name: str) -> Column:
+        """Raises KeyError."""
+        return {column.name: column for column in self.table}[name]
+
+    def descriptions(self) -> Iterator[tuple[str, str, dict[str, str]]]:
+        """Its two tables: the name, what it holds, and what each column does."""
+        yield self.name, self.says, {c.name: c.says for c in self.table}
+        yield self.deleted, self.says_of_deleted, {c.name: c.says for c in self.deleted_table}

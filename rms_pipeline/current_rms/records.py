@@ -1,0 +1,436 @@
+"""From records of the API to rows of a collection, losing neither a row nor a reason.
+
+What belongs here: slicing a record into the fields that a collection maps, and reading each of them
+as its column's kind. What does not: mending JSON (`lenient`), links that differ (`links`).
+
+Each field stays a slice of its record until it is read, so that what is wrong with one field
+touches nothing else, and a record that nobody needs to read costs next to nothing.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from functools import cache
+from hashlib import blake2b
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+from msgspec import Raw
+
+from rms_pipeline.collections.base import Collection, Column
+from rms_pipeline.current_rms.lenient import members_of, mend_record, some_id, storable_json
+from rms_pipeline.current_rms.links import without_signatures
+
+NULL = Raw(b"null")
+_BIGINT_MAX = 2**63 - 1
+_MAX_EXPONENT = 1_000
+_WHOLE = re.compile(r"[+-]?\d{1,19}", re.ASCII)
+# JSON may be right, and still hold what no number here can (1e999), or be nested too deeply.
+_UNREADABLE = (ValueError, RecursionError)
+
+Value = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A value that could not be kept as it came: which, why, and its beginning as received."""
+
+    record: int | None
+    field: str
+    problem: str
+    raw_value: str
+
+
+class _Keyed(msgspec.Struct, frozen=True, gc=False):
+    id: Raw = NULL
+
+
+class Fields(msgspec.Struct, frozen=True, gc=False):
+    """What is read of any record, in its own names; a collection adds what it maps."""
+
+    id: Raw = NULL
+    created_at: Raw = NULL
+    updated_at: Raw = NULL
+
+
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """One record as the mirror maps it; a collection adds an attribute for each mapped column.
+
+    `data` and `fingerprint` are those of its Record.
+    """
+
+    id: int
+    data: bytes
+    fingerprint: bytes
+    faults: tuple[Fault, ...]
+
+    if TYPE_CHECKING:
+        # What each collection has.
+        @property
+        def updated_at_rms(self) -> datetime | None: ...
+
+        def __getattr__(self, column: str) -> Value: ...
+
+
+class _Problem(Exception):
+    """What is wrong with a value; `within` names the part of its field that is, and `part` it."""
+
+    def __init__(self, text: str, within: str = "", part: Raw = NULL) -> None:
+        super().__init__(text)
+        self.within, self.part = within, part
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Mapping:
+    """How records of one collection become rows; made once of its declaration."""
+
+    collection: Collection
+    fields: "msgspec.json.Decoder[Fields]"
+    row: Callable[..., Row]
+    read: tuple[Callable[[Fields, list[Fault], int], Value], ...]
+    # Part of every fingerprint, so that no row of another mapping passes for unchanged.
+    key: bytes
+
+
+@cache
+def mapping_of(collection: Collection) -> Mapping:
+    """Its mapping; the same one each time."""
+    mapped = [column for column in collection.columns if column.is_mapped]
+    roots = dict.fromkeys(source.partition(".")[0] for c in mapped for source in c.sources)
+    fields = msgspec.defstruct(
+        f"{collection.single}_fields",
+        [(root, Raw, NULL) for root in roots if root not in Fields.__struct_fields__],
+        bases=(Fields,),
+        frozen=True,
+        gc=False,
+    )
+    row = msgspec.defstruct(
+        f"{collection.single}_row",
+        [(column.name, Any) for column in mapped],
+        bases=(Row,),
+        frozen=True,
+        gc=False,
+    )
+    return Mapping(
+        collection,
+        msgspec.json.Decoder(fields),
+        cast(Callable[..., Row], row),
+        tuple(_reader(column) for column in mapped),
+        str(collection.version).encode(),
+    )
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """A record whose mapped fields nobody has needed to read yet.
+
+    `data` is the record as JSON that PostgreSQL can hold; `fingerprint` (16 bytes) changes when the
+    record as received, or the mapping, does, but not with links that differ at each read
+    (`has_fleeting_links`). `mended` is what was wrong with the JSON itself.
+    """
+
+    id: int
+    data: bytes
+    fingerprint: bytes
+    fields: Fields
+    mapping: Mapping
+    mended: tuple[Fault, ...] = ()
+    has_fleeting_links: bool = False
+
+    def moment(self, field: str) -> datetime | None:
+        """The time in a field that is mapped, or is `created_at` or `updated_at` (UTC)."""
+        try:
+            raw: Raw = getattr(self.fields, field)
+            return None if raw is NULL else _moment(raw)
+        except _Problem:
+            return None
+
+    def dates(self) -> tuple[datetime | None, datetime | None]:
+        """When it starts and ends (UTC), as in the whole row; None in a collection without."""
+        if not self.mapping.collection.has_window:
+            return None, None
+        return self.moment("starts_at"), self.moment("ends_at")
+
+    def updated_at(self) -> datetime | None:
+        """`updated_at` (UTC), as in the whole row."""
+        return self.moment("updated_at")
+
+    def created_at(self) -> datetime | None:
+        """`created_at` (UTC)."""
+        return self.moment("created_at")
+
+    def decode(self) -> Row:
+        """All of it; what cannot be read is None, and a fault."""
+        faults = list(self.mended)
+        fields, id_, mapping = self.fields, self.id, self.mapping
+        values = [read(fields, faults, id_) for read in mapping.read]
+        # A field that two columns read is at fault once.
+        found = tuple(dict.fromkeys(faults)) if faults else ()
+        return mapping.row(id_, self.data, self.fingerprint, found, *values)
+
+
+_keyed_decoder = msgspec.json.Decoder(_Keyed)
+_value_decoder = msgspec.json.Decoder(Any)
+_BARE = Collection("records", "record", "", "", (Column("updated_at_rms", "timestamptz", ""),))
+
+
+def record_id(record: Raw) -> int | None:
+    """The id of a record, None when it has none that could be a key."""
+    try:
+        return to_whole(_value_decoder.decode(_keyed_decoder.decode(record).id))
+    except _UNREADABLE:
+        found = bare_record(record)
+        return found.record if isinstance(found, Fault) else found.id
+
+
+def bare_record(record: Raw) -> Record | Fault:
+    """`read_record` for whoever needs but id and times, of which collection it may be."""
+    return read_record(record, _BARE)
+
+
+def read_record(record: Raw, collection: Collection) -> Record | Fault:
+    """One record, still undecoded; a Fault only when there is no id to store it under.
+
+    What strict JSON or PostgreSQL does not take in it is mended, and a fault of its field.
+    """
+    mapping = mapping_of(collection)
+    raw = bytes(record)
+    data = raw
+    mends: list[tuple[str, str, str]] = []
+    if storable_json(raw) is not raw or (fields := _fields_of(raw, mapping)) is None:
+        try:
+            data, found = mend_record(raw)
+        except ValueError as error:
+            return Fault(some_id(raw), "(record)", f"is not a JSON object ({error})", excerpt(raw))
+        mends = [(m.field, m.problem, excerpt(m.value)) for m in found]
+        fields = _fields_of(data, mapping)
+        if fields is None:
+            problem = "is not JSON that can be read"
+            return Fault(some_id(raw), "(record)", problem, excerpt(raw))
+    try:
+        key = _whole(fields.id)
+        said = [p for field, p, _ in mends if field == "id"]
+    except _Problem as problem:
+        key, said = None, [str(problem)]
+    if key is None:
+        why = said[0] if said else "is absent, and without it nothing can be stored"
+        return Fault(None, "id", why, excerpt(raw))
+    lasting = without_signatures(raw)
+    has_fleeting_links = lasting != raw
+    if collection.volatile:
+        lasting = _without(lasting, collection.volatile)
+    return Record(
+        id=key,
+        data=data,
+        fingerprint=blake2b(lasting, digest_size=16, key=mapping.key).digest(),
+        fields=fields,
+        mapping=mapping,
+        mended=tuple(Fault(key, *mend) for mend in mends),
+        has_fleeting_links=has_fleeting_links,
+    )
+
+
+def decode_record(record: Raw, collection: Collection) -> Row | Fault:
+    """One record with all its mapped fields; a Fault only when there is no id to store it under."""
+    found = read_record(record, collection)
+    return found if isinstance(found, Fault) else found.decode()
+
+
+def same_but_for_links(one: bytes, other: bytes) -> bool:
+    """Whether two records, as JSON, say the same but for links that differ at each read."""
+    try:
+        first, second = (_value_decoder.decode(without_signatures(r)) for r in (one, other))
+    except _UNREADABLE:
+        return False
+    return bool(first == second)
+
+
+def to_whole(value: object) -> int | None:
+    """A key of the API, None when absent. Raises ValueError unless it is a whole 64-bit number."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("not a whole number")
+    if not -_BIGINT_MAX <= value <= _BIGINT_MAX:
+        raise ValueError("out of range")
+    return value
+
+
+def excerpt(raw: bytes) -> str:
+    """The beginning of what came, as text that PostgreSQL can hold."""
+    return raw[:1_000].decode(errors="replace").replace("\x00", "\ufffd")
+
+
+def _fields_of(record: bytes, mapping: Mapping) -> Fields | None:
+    try:
+        return mapping.fields.decode(record)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def _without(record: bytes, names: tuple[str, ...]) -> bytes:
+    try:
+        members = members_of(record)
+    except ValueError:
+        return record
+    left = {name.encode() for name in names}
+    return b",".join(b"%b:%b" % (k, v) for k, v in members.items() if k not in left)
+
+
+# Reading one column
+
+
+def _reader(column: Column) -> Callable[[Fields, list[Fault], int], Value]:
+    """Reads `column` out of the slices of a record: the first of its sources that has a value."""
+    convert = _KINDS[column.kind]
+    sources = []
+    for source in column.sources:
+        root, _, member = source.partition(".")
+        sources.append((root, attrgetter(root), _member(member, convert) if member else convert))
+    otherwise, longest = column.otherwise, column.longest
+
+    def read(fields: Fields, faults: list[Fault], id_: int) -> Value:
+        for name, slice_of, convert in sources:
+            raw = slice_of(fields)
+            if raw is NULL:
+                continue
+            try:
+                value = convert(raw)
+            except _Problem as problem:
+                where, part = name, raw
+                if problem.within:
+                    where, part = f"{name}.{problem.within}", problem.part
+                faults.append(Fault(id_, where, str(problem), excerpt(bytes(part))))
+                continue
+            if value is None:
+                continue
+            if longest is not None and len(value) > longest:
+                told = f"is longer than {longest} characters"
+                faults.append(Fault(id_, column.name, told, value[:1_000]))
+                return None
+            return value
+        return None if otherwise is None else otherwise.format(id=id_)
+
+    return read
+
+
+def _member(name: str, convert: Callable[[Raw], Value]) -> Callable[[Raw], Value]:
+    """Reads the member `name` of the object that a field is."""
+    member = msgspec.defstruct(name, [(name, Raw, NULL)], frozen=True, gc=False)
+    decoder = msgspec.json.Decoder(member)
+    slice_of = attrgetter(name)
+
+    def read(raw: Raw) -> Value:
+        if bytes(raw) in (b"null", b'""'):
+            return None
+        try:
+            found = slice_of(decoder.decode(raw))
+        except _UNREADABLE:
+            raise _Problem(f"is not an object with a {name}") from None
+        if found is NULL:
+            return None
+        try:
+            return convert(found)
+        except _Problem as problem:
+            raise _Problem(str(problem), name, found) from None
+
+    return read
+
+
+def _decoded(raw: Raw, problem: str = "is not a value that can be read") -> object:
+    try:
+        return _value_decoder.decode(raw)
+    except _UNREADABLE:
+        raise _Problem(problem) from None
+
+
+def _text(raw: Raw) -> str | None:
+    value = _decoded(raw)
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | int | float):
+        return bytes(raw).decode()
+    raise _Problem("is not text")
+
+
+def _whole(raw: Raw) -> int | None:
+    try:
+        return to_whole(_value_decoder.decode(raw))
+    except _UNREADABLE:
+        raise _Problem("is not a whole number of 64 bits") from None
+
+
+def _moment(raw: Raw) -> datetime | None:
+    try:
+        value: object = _value_decoder.decode(raw)
+        if value is None or value == "":
+            return None
+        if not isinstance(value, str):
+            raise TypeError
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is UTC:
+            return moment
+        # A time without an offset is UTC: that is how the API writes all others.
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (TypeError, OverflowError, *_UNREADABLE):
+        raise _Problem("is not a date and time") from None
+
+
+def _decimal(raw: Raw) -> Decimal | None:
+    # The digits as written, never through a float.
+    text = bytes(raw).decode().strip('"').strip()
+    if text in ("", "null"):
+        return None
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        raise _Problem("is not a number") from None
+    if not number.is_finite() or abs(number.adjusted()) > _MAX_EXPONENT:
+        raise _Problem("is not a finite number PostgreSQL can hold")
+    return number
+
+
+_FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def _flag(raw: Raw) -> bool | None:
+    value = _decoded(raw)
+    if value is None or value == "":
+        return None
+    found = _FLAGS.get(str(value).strip().lower()) if isinstance(value, str | int | bool) else None
+    if found is None:
+        raise _Problem("is neither true nor false")
+    return found
+
+
+def _texts(raw: Raw) -> list[str] | None:
+    value = _decoded(raw)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise _Problem("is not a list of texts")
+    return value
+
+
+def _json(raw: Raw) -> bytes | None:
+    found = bytes(raw)
+    return None if found in (b"null", b'""') else found
+
+
+_KINDS: dict[str, Callable[[Raw], Value]] = {
+    "text": _text,
+    "bigint": _whole,
+    "timestamptz": _moment,
+    "numeric": _decimal,
+    "boolean": _flag,
+    "text[]": _texts,
+    "jsonb": _json,
+}
