@@ -5,6 +5,7 @@ Without an answer, a run whose process was killed stays started for ever, and ev
 behind it.
 """
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from dagster import DagsterRun, DefaultRunLauncher
@@ -33,11 +34,16 @@ class WorkerLockCheck(_Launcher):
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        if is_dead(open_database(settings()), run):
+        database = open_database(settings())
+        if is_dead(database, run):
             return CheckRunHealthResult(WorkerStatus.FAILED, DEAD_RUN_MESSAGE)
-        if super().supports_check_run_worker_health:
-            return super().check_run_worker_health(run)
-        return CheckRunHealthResult(WorkerStatus.RUNNING)
+        if not super().supports_check_run_worker_health:
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        found = super().check_run_worker_health(run)
+        if found.status is WorkerStatus.FAILED and is_dead(database, run, grace=timedelta(0)):
+            # The launcher was first to see it, and has no words for it that help anybody.
+            return CheckRunHealthResult(WorkerStatus.FAILED, DEAD_RUN_MESSAGE)
+        return found
 
 
 class LockedRunLauncher(WorkerLockCheck, DefaultRunLauncher):
