@@ -3,43 +3,40 @@
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.mirror.database import dagster_schema_beside
+from rms_pipeline.mirror.postgres_errors import delete_sparing
 from rms_pipeline.mirror.progress import forget_old_progress
 
 
 def purge(
     connection: Connection, *, faults_days: int, webhook_events_days: int, walks_days: int
 ) -> dict[str, int]:
-    """Deletes rows older than so many days; how many, by table. Commits."""
-    statements = {
-        "sync_faults": (
-            "DELETE FROM sync_faults WHERE seen_at < now() - make_interval(days => %s)",
-            faults_days,
-        ),
+    """Deletes rows older than so many days; how many, by table. What people's own tables refer to
+    stays, counted by the table with `_kept` behind. Commits."""
+    old = {
+        "sync_faults": ("seen_at < now() - make_interval(days => %s)", faults_days),
         "webhook_events": (
-            "DELETE FROM webhook_events WHERE processed_at IS NOT NULL"
-            " AND received_at < now() - make_interval(days => %s)",
+            "processed_at IS NOT NULL AND received_at < now() - make_interval(days => %s)",
             webhook_events_days,
         ),
         # The last ones stay whatever their age: checks and resumption read them.
         "walks": (
-            "DELETE FROM walks WHERE started_at < now() - make_interval(days => %s)"
+            "started_at < now() - make_interval(days => %s)"
             " AND id NOT IN (SELECT id FROM walks WHERE kind = 'full' ORDER BY id DESC LIMIT 5)",
             walks_days,
         ),
         # The newest stays whatever its age: it is what is known.
         "proofs": (
-            "DELETE FROM proofs WHERE as_of < now() - make_interval(days => %s)"
+            "as_of < now() - make_interval(days => %s)"
             " AND id <> ALL (SELECT max(id) FROM proofs WHERE closed_at IS NOT NULL"
             " GROUP BY collection)",
             walks_days,
         ),
     }
     gone = {}
-    for table, (statement, days) in statements.items():
-        with connection.cursor() as cursor:
-            cursor.execute(statement, (days,))
-            gone[table] = cursor.rowcount
-        connection.commit()
+    for table, (condition, days) in old.items():
+        gone[table], kept = delete_sparing(connection, table, condition, (days,))
+        if kept:
+            gone[f"{table}_kept"] = kept
     forget_old_progress(connection)
     return gone
 

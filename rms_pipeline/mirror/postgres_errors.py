@@ -1,16 +1,20 @@
 """What PostgreSQL says when it refuses, in the words of a person who can act on it.
 
-What belongs here: which errors are about one row, which about the whole server, and who holds a
-lock. What does not: what becomes of the row, or of the sync.
+What belongs here: which errors are about one row, which about the whole server, how work is done
+around such a row, and who holds a lock. What does not: what becomes of the row, or of the sync.
 """
 
+import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.errors import RmsPipelineError
+
+logger = logging.getLogger(__name__)
 
 
 class DatabaseError(RmsPipelineError):
@@ -112,6 +116,48 @@ def sparing(
         refused = sparing(connection, ids[:half], work)
         return refused | sparing(connection, ids[half:], work)
     return {}
+
+
+def delete_sparing(
+    connection: Connection,
+    table: str,
+    where: str,
+    values: Sequence[Any] | Mapping[str, Any],
+    *,
+    by: str = "id",
+) -> tuple[int, int]:
+    """Deletes the rows of `table` that fit `where`, and commits. Where people's own tables refer to
+    some, or a trigger keeps them, those of the same `by` stay, for the next time. Returns how many
+    rows went, and of how many `by` they stay."""
+    gone = 0
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(f"DELETE FROM {table} WHERE {where}", values)
+            gone = cursor.rowcount
+        connection.commit()
+        return gone, 0
+    except psycopg2.Error as error:
+        connection.rollback()
+        if not is_about_a_row(error):
+            raise
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT DISTINCT {by} FROM {table} WHERE {where} ORDER BY 1", values)
+        ids = [row[0] for row in cursor.fetchall()]
+    connection.commit()
+    gone = 0
+
+    def delete(some: list[int]) -> None:
+        nonlocal gone
+        with connection.cursor() as cursor:
+            cursor.execute(f"DELETE FROM {table} WHERE {by} = ANY(%s)", (some,))
+            deleted = cursor.rowcount
+        connection.commit()
+        gone += deleted
+
+    kept = sparing(connection, ids, delete) if ids else {}
+    if kept:
+        logger.warning("%d rows of %s stay: %s", len(kept), table, next(iter(kept.values())))
+    return gone, len(kept)
 
 
 def lock_holder(connection: Connection) -> str | None:

@@ -12,6 +12,8 @@ from typing import Any
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.mirror.postgres_errors import delete_sparing
+
 FULL, CHANGES, REFRESH = "full", "changes", "refresh"
 KEPT_WALKS = 3
 
@@ -247,20 +249,21 @@ def prune_walks(connection: Connection, keep: int = KEPT_WALKS) -> int:
     which may be gone on with; and of what came before the newest `keep` full walks of any outcome.
 
     So walks that fail push out no whole one, nor pile up. The walks themselves stay, with what they
-    proved. Returns how many pages went. Commits.
+    proved; so do the pages of a walk to which people's own tables refer. Returns how many pages
+    went. Commits.
     """
     full = "SELECT id FROM walks WHERE kind = 'full'"
     newest = "ORDER BY id DESC LIMIT %(keep)s"
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "DELETE FROM raw_rms_pages WHERE walk IN (SELECT id FROM walks WHERE CASE kind"
-            f" WHEN 'full' THEN id < (SELECT max(id) FROM ({full}) every)"
-            f" AND id NOT IN ({full} AND completed_at IS NOT NULL {newest})"
-            f" ELSE id < (SELECT min(id) FROM ({full} {newest}) latest) END)",
-            {"keep": keep},
-        )
-        gone = cursor.rowcount
-    connection.commit()
+    gone, _ = delete_sparing(
+        connection,
+        "raw_rms_pages",
+        "walk IN (SELECT id FROM walks WHERE CASE kind"
+        f" WHEN 'full' THEN id < (SELECT max(id) FROM ({full}) every)"
+        f" AND id NOT IN ({full} AND completed_at IS NOT NULL {newest})"
+        f" ELSE id < (SELECT min(id) FROM ({full} {newest}) latest) END)",
+        {"keep": keep},
+        by="walk",
+    )
     return gone
 
 

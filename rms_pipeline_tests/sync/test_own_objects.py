@@ -9,6 +9,7 @@ from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror import database as databases
 from rms_pipeline.mirror.database import DatabaseError
 from rms_pipeline.mirror.deletions import GUARDED_COUNT, move_to_deleted
+from rms_pipeline.mirror.housekeeping import purge
 from rms_pipeline.mirror.postgres_errors import LockedError
 from rms_pipeline.mirror.proofs import standing
 from rms_pipeline.mirror.redecode import redecode
@@ -307,6 +308,48 @@ def test_rows_are_made_again_around_one_that_a_trigger_refuses(
     done = redecode(mirror.database, OPPORTUNITIES, "run")
     assert (done.rows, done.failed) == (len(mirror.rows()), 1)
     assert set(mirror.differences()) == {refused}
+
+
+def test_pages_to_which_other_tables_refer_stay_and_no_sync_fails(mirror_of: MirrorOf) -> None:
+    mirror = mirror_of(Store(20))
+    first = mirror.full_sync().landed.walk
+    query(
+        mirror.database,
+        "CREATE TABLE seen (page bigint REFERENCES raw_rms_pages (id) DEFERRABLE INITIALLY"
+        " DEFERRED); INSERT INTO seen SELECT min(id) FROM raw_rms_pages",
+    )
+    second = mirror.full_sync().landed.walk
+    for _ in range(4):
+        mirror.full_sync()
+    left = "SELECT DISTINCT walk FROM raw_rms_pages ORDER BY 1"
+    there = [row[0] for row in query(mirror.database, left)]
+    assert first in there
+    assert second not in there
+    assert mirror.differences() == {}
+
+
+def test_old_rows_to_which_other_tables_refer_stay_alone_and_are_counted(
+    mirror_of: MirrorOf, caplog: pytest.LogCaptureFixture
+) -> None:
+    mirror = mirror_of(Store(20))
+    mirror.full_sync()
+    tell(mirror, *mirror.store.ids()[:4])
+    work(mirror)
+    query(
+        mirror.database,
+        "UPDATE webhook_events SET received_at = now() - interval '300 days';"
+        " CREATE TABLE answered (event bigint REFERENCES webhook_events (id));"
+        " INSERT INTO answered SELECT min(id) FROM webhook_events;"
+        " INSERT INTO sync_faults (field, problem, run, seen_at) VALUES"
+        " ('id', 'old', 'r', now() - interval '300 days')",
+    )
+    with mirror.database.session() as connection:
+        gone = purge(connection, faults_days=90, webhook_events_days=90, walks_days=90)
+    assert (gone["webhook_events"], gone["webhook_events_kept"], gone["sync_faults"]) == (3, 1, 1)
+    assert "webhook_events stay" in caplog.text
+    assert 'still referenced from table "answered"' in caplog.text
+    left = "SELECT id = (SELECT event FROM answered) FROM webhook_events"
+    assert query(mirror.database, left) == [(True,)]
 
 
 def test_a_policy_that_hides_rows_is_refused_in_a_sentence(mirror_of: MirrorOf) -> None:
