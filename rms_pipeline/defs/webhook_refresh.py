@@ -41,7 +41,7 @@ class RefreshConfig(LaunchpadConfig):
 
 
 @dg.op(
-    description="Asks Current RMS for the opportunities that webhooks told of, many in a call, "
+    description="Asks Current RMS for the opportunities that webhooks named, many in a call, "
     "and brings their rows up to date."
 )
 def refresh_opportunities(
@@ -114,7 +114,7 @@ def refresh_opportunities(
 
 @dg.job(
     tags={SYNC_TYPE_TAG: "webhook_refresh"},
-    description="Refreshes the opportunities that webhooks told of and the fast lane has not "
+    description="Refreshes the opportunities that webhooks named and the fast lane has not "
     "settled, and those whose ids are given by hand.",
 )
 def webhook_refresh() -> None:

@@ -89,8 +89,8 @@ def check_queue(exam: Examination) -> Iterator[Finding]:
     elif audit is not None and audit["seem_stopped"]:
         yield warning(
             "queue",
-            f"Webhooks seem to have stopped: none told of {audit['changed']:,} opportunities that "
-            "the last incremental sync found changed.",
+            f"Webhooks seem to have stopped: none named the {audit['changed']:,} opportunities "
+            "that the last incremental sync found changed.",
             "`rms-pipeline webhooks list` shows how the last deliveries went.",
         )
     else:

@@ -18,7 +18,7 @@ TABLES: dict[str, str] = {
     " again.",
     "webhook_events": "Webhooks as received: settled ones have processed_at, dead letters dead_at,"
     " all others wait.",
-    "webhook_absences": "Of rms_pipeline itself: opportunities that webhooks told of and Current"
+    "webhook_absences": "Of rms_pipeline itself: opportunities that webhooks named and Current"
     " RMS did not have.",
     "raw_rms_pages": "Answers of the API as received; old ones are forgotten.",
     "walks": "Readings of the API's list, full ones and of changes, and what they proved.",
@@ -81,9 +81,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         " its repeat, and not kept.",
         "size_bytes": "How much of the body is kept; of a long one, its short fields.",
         "put_off": "It waits for Current RMS, or for a locked row; later ones wait with it.",
-        "waits": (
-            "How often it was postponed because Current RMS did not yet have what it tells of."
-        ),
+        "waits": ("How often it was postponed because Current RMS did not have the change yet."),
     },
     "raw_rms_pages": {
         "id": "The page, numbered as pages arrived.",

@@ -259,7 +259,7 @@ def _put_off(
     }
     late = {i: reason for i, reason in late.items() if i not in refreshed.locked}
     unasked = {
-        i: f"{claimed.collection.single.capitalize()} {i} is unknown here. Webhooks told of too "
+        i: f"{claimed.collection.single.capitalize()} {i} is unknown here. Webhooks named too "
         "many that Current RMS does not have, so it is asked for later."
         for i in refreshed.unasked
     }

@@ -54,7 +54,7 @@ class Metrics:
         self._calls = gauge("api_calls_last_minute", "Calls to Current RMS, by lane.", ("lane",))
         self._share = gauge(
             "webhook_share",
-            "Share of the last incremental sync's changes that webhooks had told of.",
+            "Share of the last incremental sync's changes that webhooks had named.",
         )
         self._lag = gauge(
             "webhook_lag_seconds", "Median time from an edit to its webhook, for the same changes."

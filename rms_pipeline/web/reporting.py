@@ -63,7 +63,9 @@ class Reporter:
                 try:
                     self._report(done)
                 except Exception:
-                    logger.exception("Dagster was not told of %d refreshes", done.opportunities)
+                    logger.exception(
+                        "%d refreshes could not be reported to Dagster", done.opportunities
+                    )
             if ended:
                 return
 
