@@ -155,9 +155,9 @@ def test_a_sync_in_the_foreground_answers_in_json_and_is_in_the_history(
 
 
 def test_a_refused_key_is_a_failed_sync_with_advice_and_exit_code_1(
-    empty_url: str, sandbox: SandboxServer
+    ready_url: str, sandbox: SandboxServer
 ) -> None:
-    environment = environment_for(empty_url, sandbox, CURRENT_RMS_API_KEY="planted-wrong-key")
+    environment = environment_for(ready_url, sandbox, CURRENT_RMS_API_KEY="planted-wrong-key")
     done = command("sync", "initial", "--json", environment=environment)
     assert done.returncode == 1
     assert json.loads(done.stdout)["success"] is False
@@ -193,10 +193,10 @@ def test_status_before_any_sync_says_what_to_run(empty_url: str, sandbox: Sandbo
 
 
 def test_status_shows_totals_and_prints_every_text_as_it_is(
-    empty_url: str, sandbox: SandboxServer
+    ready_url: str, sandbox: SandboxServer
 ) -> None:
     """Brackets, names of colours and of emoji, a backslash at the end: all of it is text."""
-    environment = environment_for(empty_url, sandbox)
+    environment = environment_for(ready_url, sandbox)
     assert command("migrate", environment=environment).returncode == 0
     error = "[red]boom[/red] [/] :warning: [link=x]y \\"
     statuses = {"[bold]Odd[/bold]": 3, "[/]": 2, ":smile:": 1, "end \\": 1, "Open": 5}
@@ -244,9 +244,9 @@ def test_status_shows_totals_and_prints_every_text_as_it_is(
 
 
 def test_a_long_error_leaves_the_table_of_syncs_its_width(
-    empty_url: str, sandbox: SandboxServer
+    ready_url: str, sandbox: SandboxServer
 ) -> None:
-    environment = environment_for(empty_url, sandbox) | {"COLUMNS": "80"}
+    environment = environment_for(ready_url, sandbox) | {"COLUMNS": "80"}
     failed = command("sync", "incremental", environment=environment)
     assert failed.returncode == 1
     shown = command("status", environment=environment).stdout
@@ -268,9 +268,9 @@ def test_the_version_is_told_by_a_process_that_starts_from_nothing() -> None:
 
 
 def test_an_error_text_with_nul_does_not_break_the_history(
-    empty_url: str, sandbox: SandboxServer
+    ready_url: str, sandbox: SandboxServer
 ) -> None:
-    environment = environment_for(empty_url, sandbox, CURRENT_RMS_API_KEY="wrong")
+    environment = environment_for(ready_url, sandbox, CURRENT_RMS_API_KEY="wrong")
     command("sync", "initial", environment=environment)
     connection = psycopg2.connect(environment["POSTGRES_URL"])
     with connection, connection.cursor() as cursor:
@@ -285,9 +285,9 @@ def test_an_error_text_with_nul_does_not_break_the_history(
 
 
 def test_ctrl_c_in_mid_sync_leaves_a_failed_sync_and_whole_rows(
-    empty_url: str, sandbox: SandboxServer
+    ready_url: str, sandbox: SandboxServer
 ) -> None:
-    environment = environment_for(empty_url, sandbox)
+    environment = environment_for(ready_url, sandbox)
     with started("sync", "initial", environment=environment, stderr=subprocess.PIPE) as child:
         with held(sandbox) as waits:
             assert waits.wait(60)
@@ -300,9 +300,9 @@ def test_ctrl_c_in_mid_sync_leaves_a_failed_sync_and_whole_rows(
 
 
 def test_a_database_that_drops_the_sync_fails_it_with_a_reason(
-    empty_url: str, sandbox: SandboxServer
+    ready_url: str, sandbox: SandboxServer
 ) -> None:
-    environment = environment_for(empty_url, sandbox)
+    environment = environment_for(ready_url, sandbox)
     with started("sync", "initial", environment=environment, stderr=subprocess.PIPE) as child:
         with held(sandbox, after=1) as waits:
             assert waits.wait(60)
@@ -376,10 +376,10 @@ def test_up_makes_everything_ready_and_leaves_nothing_running(
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_the_link_that_lets_a_browser_in_is_printed_on_a_terminal_only(
-    empty_url: str, sandbox: SandboxServer, terminal: bool
+    ready_url: str, sandbox: SandboxServer, terminal: bool
 ) -> None:
     environment = environment_for(
-        empty_url, sandbox, RMS_API_TOKEN=SECRET_TOKEN, FORCE_COLOR="1", TERM="xterm"
+        ready_url, sandbox, RMS_API_TOKEN=SECRET_TOKEN, FORCE_COLOR="1", TERM="xterm"
     )
     port = free_port()
     reader, writer = pty.openpty() if terminal else os.pipe()
@@ -402,9 +402,9 @@ def test_the_link_that_lets_a_browser_in_is_printed_on_a_terminal_only(
 
 
 def test_a_refresh_of_what_nobody_has_does_not_claim_to_have_refreshed_it(
-    empty_url: str, sandbox: SandboxServer
+    ready_url: str, sandbox: SandboxServer
 ) -> None:
-    environment = environment_for(empty_url, sandbox)
+    environment = environment_for(ready_url, sandbox)
     assert command("sync", "initial", environment=environment).returncode == 0
     done = command("refresh", "99999999", environment=environment)
     assert (done.returncode, "Nothing was refreshed" in done.stdout) == (0, True), done.stderr

@@ -24,8 +24,8 @@ def sandbox() -> Iterator[SandboxServer]:
 
 
 @pytest.fixture
-def environment(empty_url: str, sandbox: SandboxServer) -> dict[str, str]:
-    return environment_for(empty_url, sandbox, RMS_WEBHOOK_TOKEN=TOKEN)
+def environment(ready_url: str, sandbox: SandboxServer) -> dict[str, str]:
+    return environment_for(ready_url, sandbox, RMS_WEBHOOK_TOKEN=TOKEN)
 
 
 def run(*arguments: str, environment: dict[str, str]) -> None:
@@ -68,10 +68,10 @@ def test_each_state_of_the_subscriptions_is_told_with_what_to_do(
 
 
 def test_more_unknown_opportunities_than_are_asked_for_is_told_with_what_to_do(
-    environment: dict[str, str], empty_url: str
+    environment: dict[str, str], ready_url: str
 ) -> None:
     run("sync", "initial", environment=environment)
-    database: Database = database_at(empty_url)
+    database: Database = database_at(ready_url)
     level, found, advice = finding("intake", environment)
     assert (level, "Webhook events of the last day: 0" in found, advice) == ("ok", True, "")
     fetch_all(
@@ -87,10 +87,10 @@ def test_more_unknown_opportunities_than_are_asked_for_is_told_with_what_to_do(
 
 
 def test_dead_letters_and_a_queue_that_nobody_works_off_are_told_with_what_to_do(
-    environment: dict[str, str], empty_url: str
+    environment: dict[str, str], ready_url: str
 ) -> None:
     run("sync", "initial", environment=environment)
-    database: Database = database_at(empty_url)
+    database: Database = database_at(ready_url)
     assert finding("queue", environment)[0] == "ok"
     insert = "INSERT INTO webhook_events (subject_type, opportunity_id, received_at, dead_at)"
     old = f"{insert} VALUES ('Opportunity', 1, now() - interval '90 min', NULL) RETURNING 1"

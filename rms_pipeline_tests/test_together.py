@@ -10,7 +10,7 @@ import pytest
 
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.sandbox import SandboxServer, Store, Switches
-from rms_pipeline_tests.conftest import new_database
+from rms_pipeline_tests.conftest import new_database, with_all_tables
 from rms_pipeline_tests.processes import (
     SECRET_KEY,
     command,
@@ -32,7 +32,7 @@ def sandbox() -> Iterator[SandboxServer]:
 def test_syncs_of_every_kind_at_once_take_turns_and_leave_one_truth(
     embedded_url: str, sandbox: SandboxServer
 ) -> None:
-    with new_database(embedded_url) as url:
+    with new_database(embedded_url, with_all_tables(embedded_url)) as url:
         environment = environment_for(url, sandbox)
         assert command("sync", "initial", environment=environment).returncode == 0
         for id_ in sandbox.store.ids()[:40]:
@@ -59,9 +59,9 @@ def test_syncs_of_every_kind_at_once_take_turns_and_leave_one_truth(
 
 
 def test_an_incremental_sync_before_any_full_one_says_what_to_run(
-    empty_url: str, sandbox: SandboxServer
+    ready_url: str, sandbox: SandboxServer
 ) -> None:
-    environment = environment_for(empty_url, sandbox)
+    environment = environment_for(ready_url, sandbox)
     done = command("sync", "incremental", environment=environment)
     assert done.returncode == 1
     assert "rms-pipeline sync initial" in done.stderr
@@ -69,9 +69,9 @@ def test_an_incremental_sync_before_any_full_one_says_what_to_run(
 
 
 def test_a_failed_sync_moves_no_watermark_and_an_incremental_one_costs_few_calls(
-    empty_url: str, sandbox: SandboxServer
+    ready_url: str, sandbox: SandboxServer
 ) -> None:
-    environment = environment_for(empty_url, sandbox)
+    environment = environment_for(ready_url, sandbox)
     assert command("sync", "initial", environment=environment).returncode == 0
     time.sleep(1.1)
     sandbox.store.edit(sandbox.store.ids()[0], {"subject": "Renamed"})

@@ -25,7 +25,12 @@ def decode_what_is_stored(context: dg.OpExecutionContext, mirror: MirrorResource
         {
             "walks": done.walks,
             "pages": done.pages,
-            **{f"pages/{name}": count for name, count in asdict(done.merged).items()},
+            **{
+                f"pages/{name}": count
+                for name, count in asdict(done.merged).items()
+                # What a merge leaves for others to ask for is no count.
+                if isinstance(count, int)
+            },
             **{f"rows/{name}": count for name, count in asdict(done.redecoded).items()},
         }
     )

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from rms_pipeline.sandbox import SandboxServer, Store
-from rms_pipeline_tests.conftest import new_database
+from rms_pipeline_tests.conftest import new_database, with_all_tables
 from rms_pipeline_tests.processes import (
     SECRET_KEY,
     Dagster,
@@ -37,7 +37,7 @@ class Deployment:
 def deployment(embedded_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     log = tmp_path_factory.mktemp("dagster") / "log"
     with (
-        new_database(embedded_url) as url,
+        new_database(embedded_url, with_all_tables(embedded_url)) as url,
         SandboxServer(Store(150), api_key=SECRET_KEY) as sandbox,
     ):
         environment = environment_for(url, sandbox)

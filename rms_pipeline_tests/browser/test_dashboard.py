@@ -13,7 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect
 
 from rms_pipeline.sandbox import SandboxServer, Store
-from rms_pipeline_tests.conftest import new_database
+from rms_pipeline_tests.conftest import new_database, with_all_tables
 from rms_pipeline_tests.processes import (
     SECRET_KEY,
     command,
@@ -55,7 +55,7 @@ def stand(embedded_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     log = tmp_path_factory.mktemp("up") / "up.log"
     port, dagster_port = free_port(), free_port()
     with (
-        new_database(embedded_url) as url,
+        new_database(embedded_url, with_all_tables(embedded_url)) as url,
         SandboxServer(Store(1_500), api_key=SECRET_KEY) as sandbox,
     ):
         environment = environment_for(url, sandbox, RMS_API_TOKEN=TOKEN)

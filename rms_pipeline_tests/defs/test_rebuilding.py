@@ -6,15 +6,15 @@ from rms_pipeline_tests.mirror.test_merge import fetch_all
 from rms_pipeline_tests.processes import SECRET_KEY, command, environment_for, query
 
 
-def test_the_command_rebuilds_what_is_damaged_counts_again_and_is_no_sync(empty_url: str) -> None:
+def test_the_command_rebuilds_what_is_damaged_counts_again_and_is_no_sync(ready_url: str) -> None:
     with SandboxServer(Store(150), api_key=SECRET_KEY) as sandbox:
-        environment = environment_for(empty_url, sandbox)
+        environment = environment_for(ready_url, sandbox)
         assert command("sync", "initial", environment=environment).returncode == 0
         summary = "SELECT opportunity_status, opportunities, total_value FROM status_counts"
         counts = sorted(query(environment, summary))
         rows = query(environment, "SELECT * FROM opportunities ORDER BY id")
         fetch_all(
-            database_at(empty_url),
+            database_at(ready_url),
             "WITH emptied AS (DELETE FROM status_counts) UPDATE opportunities"
             " SET opportunity_status = NULL, total_value = 0 RETURNING id",
         )
@@ -31,11 +31,11 @@ def test_the_command_rebuilds_what_is_damaged_counts_again_and_is_no_sync(empty_
     assert runs == [("initial_sync", "SUCCESS"), ("rebuild", "SUCCESS")]
 
 
-def test_a_rebuild_that_fails_says_why_with_exit_code_1(empty_url: str) -> None:
+def test_a_rebuild_that_fails_says_why_with_exit_code_1(ready_url: str) -> None:
     with SandboxServer(Store(5), api_key=SECRET_KEY) as sandbox:
-        environment = environment_for(empty_url, sandbox)
+        environment = environment_for(ready_url, sandbox)
         assert command("sync", "initial", environment=environment).returncode == 0
-        fetch_all(database_at(empty_url), "ALTER TABLE raw_rms_pages RENAME TO elsewhere; SELECT 1")
+        fetch_all(database_at(ready_url), "ALTER TABLE raw_rms_pages RENAME TO elsewhere; SELECT 1")
         done = command("rebuild", environment=environment)
     assert done.returncode == 1
     assert "raw_rms_pages" in done.stderr

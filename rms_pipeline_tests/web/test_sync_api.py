@@ -18,7 +18,7 @@ import requests
 from rms_pipeline.dagster_api import is_up, launch
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.sandbox import SandboxServer, Store
-from rms_pipeline_tests.conftest import database_at, new_database
+from rms_pipeline_tests.conftest import database_at, new_database, with_all_tables
 from rms_pipeline_tests.forks import Child
 from rms_pipeline_tests.processes import (
     PROJECT,
@@ -67,7 +67,6 @@ def test_before_any_sync_the_status_is_empty_and_an_incremental_one_is_refused(
     assert "POST /api/sync/initial" in refused.json()["error"]
 
 
-@pytest.mark.usefixtures("history")
 @pytest.mark.parametrize(
     "hostile",
     [{"wait": "perhaps"}, {"timeout": "0"}, {"timeout": "-1"}, {"timeout": "3601"},
@@ -75,14 +74,13 @@ def test_before_any_sync_the_status_is_empty_and_an_incremental_one_is_refused(
      {"timeout": "\x00"}, {"timeout": ""}],
 )  # fmt: skip
 def test_what_is_no_parameter_is_refused_by_name_and_starts_nothing(
-    serve: Callable[..., Web], hostile: dict[str, str]
+    standing: Web, hostile: dict[str, str]
 ) -> None:
-    web = serve(fast_lane=False)
-    answer = post(web, "initial", **hostile)
+    answer = post(standing, "initial", **hostile)
     assert answer.status_code == 422
     assert next(iter(hostile)) in answer.json()["error"]
     for limit in ("0", "101", "x", "1e9"):
-        assert status(web, limit=limit).status_code == 422
+        assert status(standing, limit=limit).status_code == 422
 
 
 @pytest.mark.usefixtures("history")
@@ -135,7 +133,7 @@ def synced(
     embedded_url: str, sandbox: SandboxServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Database, str]]:
     """A database that has had a full sync, with a Dagster over it, and that Dagster's address."""
-    with new_database(embedded_url) as url:
+    with new_database(embedded_url, with_all_tables(embedded_url)) as url:
         environment = environment_for(url, sandbox)
         assert command("sync", "initial", environment=environment).returncode == 0
         dagster = Dagster(environment, tmp_path_factory.mktemp("dagster") / "dagster.log")
