@@ -41,6 +41,8 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
             asset_checks.mirror_is_complete,
             asset_checks.deletions_are_plausible,
             asset_checks.webhooks_arrive,
+            asset_checks.hires_have_a_length,
+            asset_checks.statuses_are_known,
             asset_checks.status_counts_add_up,
         ],
         jobs=[

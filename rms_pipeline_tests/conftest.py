@@ -189,7 +189,7 @@ def migrated(embedded_url: str) -> Iterator[Database]:
 
 
 # What a new database holds, or what the tests of a module may share.
-_KEPT = ("rms_pipeline_alembic_version", "mirror_state")
+_KEPT = ("rms_pipeline_alembic_version", "mirror_state", "statuses")
 
 
 @pytest.fixture

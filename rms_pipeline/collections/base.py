@@ -31,7 +31,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 # As PostgreSQL names them in a table's definition.
-Kind = Literal["bigint", "text", "timestamptz", "numeric", "boolean", "text[]", "jsonb"]
+Kind = Literal[
+    "bigint", "text", "timestamptz", "numeric", "boolean", "text[]", "jsonb", "tstzrange"
+]
 
 # What every table of records has besides the columns that are mapped.
 _KEY, _DATA = "id", "data"

@@ -7,6 +7,31 @@ from rms_pipeline.collections.base import Collection, Column, Modes, Webhooks
 
 # A B-tree entry of PostgreSQL holds about 2,700 bytes; no status comes near that.
 _LONGEST_STATUS = 500
+# What is planned for the equipment, in this order.
+_SCHEDULE = (
+    ("prep", "preparing it"),
+    ("load", "loading it"),
+    ("deliver", "delivering it"),
+    ("setup", "setting it up"),
+    ("show", "the show"),
+    ("takedown", "taking it down"),
+    ("collect", "collecting it"),
+    ("unload", "unloading it"),
+    ("deprep", "putting it back"),
+)
+
+
+def _times_of(stage: str, what: str) -> tuple[Column, Column]:
+    starts, ends = f"{stage}_starts_at", f"{stage}_ends_at"
+    return (
+        Column(starts, "timestamptz", f"When {what} starts.", source=starts),
+        Column(ends, "timestamptz", f"When {what} ends.", source=ends),
+    )
+
+
+def _money(name: str, says: str) -> Column:
+    return Column(name, "numeric", says, source=name)
+
 
 OPPORTUNITIES = Collection(
     name="opportunities",
@@ -103,6 +128,50 @@ OPPORTUNITIES = Collection(
             source=("charge_including_tax_total", "total_value"),
             shown="Total with tax",
         ),
+        Column("number", "text", "Its number, as people write it.", source="number"),
+        Column("reference", "text", "The customer's own reference.", source="reference"),
+        Column("state_name", "text", "Enquiry, Draft, Quotation or Order.", source="state_name"),
+        Column("store_id", "bigint", "The id of the store that it leaves.", source="store_id"),
+        Column("project_id", "bigint", "The id of its project.", source="project_id"),
+        Column("venue_id", "bigint", "The venue's id in Current RMS.", source="venue_id"),
+        Column("ordered_at", "timestamptz", "When it became an order.", source="ordered_at"),
+        Column(
+            "quote_invalid_at",
+            "timestamptz",
+            "Until when the quotation holds.",
+            source="quote_invalid_at",
+        ),
+        Column("invoiced", "boolean", "Whether it has been invoiced.", source="invoiced"),
+        Column("tags", "text[]", "Its tags.", source="tag_list"),
+        _money("charge_excluding_tax_total", "The charge without tax."),
+        _money("charge_including_tax_total", "The charge with tax."),
+        _money("tax_total", "The tax."),
+        _money("provisional_cost_total", "What it was planned to cost."),
+        _money("predicted_cost_total", "What it is predicted to cost."),
+        _money("actual_cost_total", "What it did cost."),
+        Column("weight_total", "numeric", "The weight of all its items.", source="weight_total"),
+        _money("revenue", "The revenue that Current RMS expects of it."),
+        Column("rating", "bigint", "How likely it is, as colleagues rated it.", source="rating"),
+        Column(
+            "open_ended_rental",
+            "boolean",
+            "Whether the hire goes on until somebody ends it.",
+            source="open_ended_rental",
+        ),
+        *(column for stage in _SCHEDULE for column in _times_of(*stage)),
+        Column(
+            "custom_fields",
+            "jsonb",
+            "The account's own fields: @> finds one by its value, through an index.",
+            source="custom_fields",
+        ),
+        Column("profit", "numeric", "charge_total less provisional_cost_total."),
+        Column(
+            "hire",
+            "tstzrange",
+            "From deliver_starts_at, else starts_at, to collect_ends_at, else ends_at, both"
+            " included; without an end when open-ended. Empty where the dates make no period.",
+        ),
     ),
     # Its mapping was number 2 when it had fifteen columns.
     corrections=2 - 15,
@@ -111,6 +180,8 @@ OPPORTUNITIES = Collection(
     indexes=(
         "starts_at, ends_at",
         "\"left\"((data ->> 'number'::text), 100) text_pattern_ops",
+        "custom_fields jsonb_path_ops",
+        "hire",
     ),
     has_window=True,
     # The state (Enquiry, Quotation, Order) is what a conversion moves.

@@ -15,6 +15,7 @@ from rms_pipeline.defs.resources import MirrorResource
 from rms_pipeline.mirror.audit import last_audit
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import deleted_lately, held_back
+from rms_pipeline.mirror.outcomes import unknown_statuses, without_a_hire
 from rms_pipeline.mirror.proofs import standing
 
 
@@ -175,6 +176,51 @@ def _webhooks(database: Database) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(
+    asset="opportunities",
+    description="The dates of each opportunity make a hire: it does not end before it starts.",
+)
+def hires_have_a_length(mirror: MirrorResource) -> dg.AssetCheckResult:
+    return _hires(mirror.database)
+
+
+def _hires(database: Database) -> dg.AssetCheckResult:
+    with database.session() as connection:
+        count, ids = without_a_hire(connection)
+    return dg.AssetCheckResult(
+        passed=count == 0,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="Every opportunity that has both dates has a hire."
+        if not count
+        else f"{count:,} end before they start, so that they have no hire: correct their dates in "
+        f"Current RMS. The first are {', '.join(map(str, ids))}.",
+        metadata={"without_a_hire": count, "first_ids": ids},
+    )
+
+
+@dg.asset_check(
+    asset="opportunities",
+    description="The table statuses says of every status whether it is open, confirmed or lost.",
+)
+def statuses_are_known(mirror: MirrorResource) -> dg.AssetCheckResult:
+    return _statuses(mirror.database)
+
+
+def _statuses(database: Database) -> dg.AssetCheckResult:
+    with database.session() as connection:
+        unknown = unknown_statuses(connection)
+    some = ", ".join(f"{name} ({count:,})" for name, count in list(unknown.items())[:10])
+    return dg.AssetCheckResult(
+        passed=not unknown,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="Every status is in the table statuses."
+        if not unknown
+        else f"Not in the table statuses, so taken for open: {some}. Add each with its phase: "
+        "INSERT INTO statuses (name, phase) VALUES ('...', 'confirmed');",
+        metadata={"unknown": len(unknown), "opportunities": sum(unknown.values())},
+    )
+
+
+@dg.asset_check(
     asset="status_counts",
     description="The counts add up to the rows of opportunities.",
 )
@@ -208,6 +254,8 @@ def report_checks(
         mirror_is_complete: _is_complete(database),
         deletions_are_plausible: _deletions(database),
         webhooks_arrive: _webhooks(database),
+        hires_have_a_length: _hires(database),
+        statuses_are_known: _statuses(database),
         status_counts_add_up: _counts_add_up(database),
     }
     for check, result in results.items():

@@ -34,7 +34,7 @@ _NUMBER = "left(data ->> 'number', 100)"
 _WIDEST_NUMBER = 12
 # Not the record itself, which psycopg2 would read as JSON: its numbers may be such that Python
 # refuses them, and would be rounded if it did not.
-_COLUMNS = ", ".join(c.name for c in OPPORTUNITIES.table if c.kind != "jsonb")
+_COLUMNS = ", ".join(c.name for c in OPPORTUNITIES.table if c.kind not in ("jsonb", "tstzrange"))
 _FOUND = (
     "data ->> 'number' AS number, data ->> 'reference' AS reference,"
     " data ->> 'state_name' AS state, coalesce(data, '{}')::text AS record"
@@ -206,9 +206,7 @@ def _where(criteria: Criteria) -> tuple[str, dict[str, Any]]:
         conditions.append("(opportunity_status IS NULL OR opportunity_status = %(status)s)")
         values["status"] = NO_STATUS
     elif outcome := OUTCOMES.get(criteria.status):
-        one_of = "<> ALL" if outcome.is_rest else "= ANY"
-        conditions.append(f"coalesce(opportunity_status, '') {one_of}(%(statuses)s)")
-        values["statuses"] = sorted(outcome.statuses)
+        conditions.append(outcome.condition)
     elif criteria.status:
         conditions.append("opportunity_status = %(status)s")
         values["status"] = criteria.status

@@ -11,6 +11,8 @@ from rms_pipeline.collections import COLLECTIONS
 TABLES: dict[str, str] = {
     "status_counts": "How many opportunities there are in each status, and what they are worth.",
     "week_counts": "The same for each week of starts_at, from its Monday on.",
+    "statuses": "What each status means, and how it is shown. Edit it as you like; a status that is"
+    " not in it is open.",
     "opportunity_changes": "Each change of status or state that was seen: what, from, to, who, and"
     " when.",
     "sync_faults": "Values that could not be kept as they came.",
@@ -47,6 +49,12 @@ COLUMNS: dict[str, dict[str, str]] = {
         "charge_total": "Their charge before tax, added up.",
         "total_value": "Their charge with tax, added up.",
         "as_of": "When this was counted.",
+    },
+    "statuses": {
+        "name": "The status as Current RMS calls it.",
+        "phase": "open, confirmed or lost.",
+        "sort": "Its place among the others, the least first.",
+        "colour": "#rrggbb.",
     },
     "opportunity_changes": {
         "field": "The column that changed: opportunity_status, or state_name of the record.",

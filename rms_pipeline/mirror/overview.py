@@ -11,6 +11,7 @@ from decimal import Context, Decimal
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.mirror.changes import STATUS
+from rms_pipeline.mirror.outcomes import OPEN, Phase
 
 WEEKS = 26
 WEBHOOK_DAYS = 7
@@ -20,22 +21,24 @@ _EXACT = Context(prec=2_100)
 
 @dataclass(frozen=True, slots=True)
 class StatusCount:
-    """One status: how many opportunities, and their worth in the account's currency."""
+    """One status: how many opportunities, their worth in the account's currency, and its phase."""
 
     status: str
     opportunities: int
     charge_total: Decimal
     total_value: Decimal
+    phase: Phase = OPEN
 
 
 @dataclass(frozen=True, slots=True)
 class WeekCount:
-    """Opportunities of one status that start in the week from the Monday `week`."""
+    """Opportunities of one status, of `phase`, that start in the week from the Monday `week`."""
 
     week: date
     status: str
     opportunities: int
     total_value: Decimal
+    phase: Phase = OPEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,8 @@ class ActiveOpportunity:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """`as_of` (UTC) is when statuses and weeks were counted, None before any sync."""
+    """`as_of` (UTC) is when statuses and weeks were counted, None before any sync. `confirmed` are
+    the statuses that count as such."""
 
     as_of: datetime | None
     statuses: list[StatusCount]
@@ -84,6 +88,7 @@ class Overview:
     recent: list[RecentEdit]
     webhook_days: list[WebhookDay]
     most_active: list[ActiveOpportunity]
+    confirmed: list[str]
 
     @property
     def total(self) -> int:
@@ -92,6 +97,10 @@ class Overview:
     @property
     def total_value(self) -> Decimal:
         return add_up(s.total_value for s in self.statuses)
+
+    def worth(self, phase: Phase) -> Decimal:
+        """What those of `phase` are worth with tax."""
+        return add_up(s.total_value for s in self.statuses if s.phase == phase)
 
 
 def add_up(amounts: Iterable[Decimal]) -> Decimal:
@@ -107,12 +116,14 @@ def read_statuses(connection: Connection) -> tuple[datetime | None, list[StatusC
     most frequent first."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT opportunity_status, opportunities, charge_total, total_value, as_of"
-            " FROM status_counts ORDER BY opportunities DESC, opportunity_status"
+            "SELECT as_of, opportunity_status, opportunities, charge_total, total_value,"
+            " coalesce(s.phase, 'open') FROM status_counts"
+            " LEFT JOIN statuses s ON s.name = opportunity_status"
+            " ORDER BY opportunities DESC, opportunity_status"
         )
         counted = cursor.fetchall()
     connection.commit()
-    return (counted[0][4] if counted else None), [StatusCount(*row[:4]) for row in counted]
+    return (counted[0][0] if counted else None), [StatusCount(*row[1:]) for row in counted]
 
 
 def read_overview(connection: Connection, time_zone: str, *, most: int = 8) -> Overview:
@@ -120,7 +131,9 @@ def read_overview(connection: Connection, time_zone: str, *, most: int = 8) -> O
     as_of, statuses = read_statuses(connection)
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT week, opportunity_status, opportunities, total_value FROM week_counts"
+            "SELECT week, opportunity_status, opportunities, total_value,"
+            " coalesce(s.phase, 'open') FROM week_counts"
+            " LEFT JOIN statuses s ON s.name = opportunity_status"
             " WHERE week >= date_trunc('week', now() AT TIME ZONE %(zone)s)::date"
             " AND week < date_trunc('week', now() AT TIME ZONE %(zone)s)::date + 7 * %(weeks)s"
             " ORDER BY week, opportunity_status",
@@ -163,6 +176,8 @@ def read_overview(connection: Connection, time_zone: str, *, most: int = 8) -> O
             {"days": WEBHOOK_DAYS, "most": most},
         )
         most_active = [ActiveOpportunity(*row) for row in cursor.fetchall()]
+        cursor.execute("SELECT name FROM statuses WHERE phase = 'confirmed' ORDER BY sort, name")
+        confirmed = [row[0] for row in cursor.fetchall()]
     connection.commit()
     return Overview(
         as_of=as_of,
@@ -171,4 +186,5 @@ def read_overview(connection: Connection, time_zone: str, *, most: int = 8) -> O
         recent=recent,
         webhook_days=webhook_days,
         most_active=most_active,
+        confirmed=confirmed,
     )

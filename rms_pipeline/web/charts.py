@@ -10,7 +10,7 @@ from datetime import date, timedelta
 from decimal import Decimal
 from urllib.parse import urlencode
 
-from rms_pipeline.mirror.outcomes import CLOSED, CONFIRMED
+from rms_pipeline.mirror.outcomes import CONFIRMED, LOST
 from rms_pipeline.mirror.overview import WEEKS, StatusCount, WebhookDay, WeekCount
 from rms_pipeline.web.formatting import Clock, number, short_money, some, whole_money
 
@@ -70,8 +70,8 @@ def week_columns(weeks: Sequence[WeekCount], first: date, clock: Clock) -> Colum
     undecided: dict[date, Decimal] = {}
     counts: dict[date, int] = {}
     for w in weeks:
-        if w.status not in CLOSED:
-            kind = confirmed if w.status in CONFIRMED else undecided
+        if w.phase != LOST:
+            kind = confirmed if w.phase == CONFIRMED else undecided
             kind[w.week] = kind.get(w.week, Decimal(0)) + max(w.total_value, Decimal(0))
             counts[w.week] = counts.get(w.week, 0) + w.opportunities
     mondays = [first + timedelta(weeks=i) for i in range(WEEKS)]

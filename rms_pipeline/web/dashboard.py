@@ -16,7 +16,7 @@ from rms_pipeline.current_rms.pacing import SHARES, Lane
 from rms_pipeline.current_rms.terms import PAGE_SIZE
 from rms_pipeline.mirror.api_terms import read_page_size
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.outcomes import CLOSED, CONFIRMED
+from rms_pipeline.mirror.outcomes import CONFIRMED, LOST
 from rms_pipeline.mirror.overview import (
     ActiveOpportunity,
     Overview,
@@ -24,7 +24,6 @@ from rms_pipeline.mirror.overview import (
     StatusCount,
     WebhookDay,
     WeekCount,
-    add_up,
     read_overview,
 )
 from rms_pipeline.mirror.proofs import Standing, standing
@@ -169,17 +168,13 @@ def dashboard(
 def _overview_context(view: Overview, pages: Pages) -> dict[str, Any]:
     today = datetime.now(pages.clock.zone).date()
     monday = today - timedelta(days=today.weekday())
-
-    def worth(names: frozenset[str]) -> Decimal:
-        return add_up(s.total_value for s in view.statuses if s.status in names)
-
     return {
         "view": view,
         "bars": charts.status_bars(view.statuses),
         "weeks": charts.week_columns(view.weeks, monday, pages.clock),
         "webhooks": charts.webhook_columns(view.webhook_days),
-        "confirmed_value": worth(CONFIRMED),
-        "closed_value": worth(CLOSED),
+        "confirmed_value": view.worth(CONFIRMED),
+        "closed_value": view.worth(LOST),
     }
 
 

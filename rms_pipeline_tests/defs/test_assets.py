@@ -65,6 +65,7 @@ def test_materialize_all_without_config_is_a_full_sync_in_the_history(
     assert {c.check_name for c in checks if c.passed} == {
         *("opportunity_ids_are_unique", "no_faults", "status_counts_add_up"),
         *("mirror_is_complete", "deletions_are_plausible", "webhooks_arrive"),
+        *("hires_have_a_length", "statuses_are_known"),
     }
     counts = result.asset_materializations_for_node("status_counts")[0].metadata["counts"].value
     assert "| Status" in str(counts)

@@ -86,6 +86,7 @@ def test_the_columns_shown_are_those_of_the_table(database: Database, table: str
         f" WHERE table_schema = 'public' AND table_name = '{table}'",
     )
     short = {"int8": "bigint", "int4": "integer", "_int8": "bigint[]"}
+    short |= {"bool": "boolean", "_text": "text[]"}
     shown = {c.name: c.type for c in TABLES[table].columns}
     assert shown == {str(name): short.get(str(type_), str(type_)) for name, type_ in rows}
     assert all(c.description for c in TABLES[table].columns)

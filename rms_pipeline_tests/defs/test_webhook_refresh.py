@@ -295,6 +295,7 @@ def standing(instance: dg.DagsterInstance) -> dict[str, bool | None]:
         for asset, name in (
             *(("opportunities", n) for n in ("opportunity_ids_are_unique", "no_faults")),
             *(("opportunities", n) for n in ("mirror_is_complete", "deletions_are_plausible")),
+            *(("opportunities", n) for n in ("hires_have_a_length", "statuses_are_known")),
             *(("opportunities", "webhooks_arrive"), ("status_counts", "status_counts_add_up")),
         )
     ]
@@ -345,7 +346,7 @@ def test_housekeeping_forgets_old_reports_but_not_the_last(
     count = "SELECT count(*) FROM dagster.event_logs WHERE run_id = ''"
     count += " AND dagster_event_type LIKE 'ASSET%'"
     executions = "SELECT count(*) FROM dagster.asset_check_executions"
-    assert query(database, count) == [(3 * 8,)]
+    assert query(database, count) == [(3 * 10,)]
     with database.session() as connection, connection.cursor() as cursor:
         assert purge_events(connection, reports_days=14, runs_days=90) == 0
         cursor.execute("UPDATE dagster.event_logs SET timestamp = timestamp - interval '15 d'")
@@ -355,6 +356,6 @@ def test_housekeeping_forgets_old_reports_but_not_the_last(
         )
         connection.commit()
         assert purge_events(connection, reports_days=14, runs_days=90) > 0
-    assert query(database, executions) == [(6,)]
+    assert query(database, executions) == [(8,)]
     assert instance.get_latest_materialization_event(dg.AssetKey("opportunities")) is not None
     assert None not in standing(instance).values()

@@ -5,6 +5,7 @@ from decimal import Decimal
 
 import pytest
 
+from rms_pipeline.mirror.outcomes import Phase
 from rms_pipeline.mirror.overview import WEEKS, StatusCount, WebhookDay, WeekCount
 from rms_pipeline.web import charts
 from rms_pipeline.web.formatting import (
@@ -201,8 +202,17 @@ def test_bars_are_as_long_as_their_counts_and_lead_to_their_lists() -> None:
     assert charts.status_bars([]) == []
 
 
+PHASES: dict[str, Phase] = {
+    "Reserved": "confirmed",
+    "Active": "confirmed",
+    "Lost": "lost",
+    "Dead": "lost",
+}
+
+
 def week(weeks: int, name: str, value: str, count: int = 1) -> WeekCount:
-    return WeekCount(MONDAY + timedelta(weeks=weeks), name, count, Decimal(value))
+    phase: Phase = PHASES.get(name, "open")
+    return WeekCount(MONDAY + timedelta(weeks=weeks), name, count, Decimal(value), phase)
 
 
 def test_weeks_stack_undecided_on_confirmed_and_leave_out_what_is_closed() -> None:
