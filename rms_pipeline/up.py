@@ -5,10 +5,12 @@ the database goes last. SIGTERM and a closed terminal (SIGHUP) end it like Ctrl-
 """
 
 import contextlib
+import fcntl
 import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,21 +68,40 @@ def run_everything(
     if current.uses_sandbox and current.base_url is None:
         _demand_free_port("127.0.0.1", ports.sandbox, "--sandbox-port")
     children = Children(current.state_folder / "logs")
-    try:
-        _start(current, children, host, ports, out, initial_sync)
-        while True:
-            children.check()
-            time.sleep(1)
-    except KeyboardInterrupt:
-        _print_if_heard(out, "\nStopping ...")
-    finally:
-        _ignore_signals()
+    embedded = current.postgres_url is None
+    with _the_only_one_in(current.state_folder) if embedded else nullcontext():
         try:
-            children.stop()
+            _start(current, children, host, ports, out, initial_sync)
+            while True:
+                children.check()
+                time.sleep(1)
+        except KeyboardInterrupt:
+            _print_if_heard(out, "\nStopping ...")
         finally:
-            if current.postgres_url is None:
-                stop_embedded(current.state_folder)
+            _ignore_signals()
+            try:
+                children.stop()
+            finally:
+                if embedded:
+                    stop_embedded(current.state_folder)
     _print_if_heard(out, "Stopped.")
+
+
+@contextlib.contextmanager
+def _the_only_one_in(state_folder: Path) -> Iterator[None]:
+    """Raises UpFailed where another `up` has its embedded PostgreSQL here: whichever of them ended
+    first would stop it under the other."""
+    state_folder.mkdir(parents=True, exist_ok=True)
+    # The kernel lets go of it when the process ends, in whatever way.
+    with (state_folder / "up.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UpFailed(
+                f"Another `rms-pipeline up` runs on the embedded PostgreSQL in {state_folder}. Use "
+                "that one, or stop it first; or set POSTGRES_URL to a database of its own."
+            ) from None
+        yield
 
 
 def _start(

@@ -1,6 +1,7 @@
 """However `up` is ended, nothing that it started is left: the embedded PostgreSQL included."""
 
 import contextlib
+import fcntl
 import os
 import pty
 import shutil
@@ -67,6 +68,15 @@ class Up:
                 pytest.fail(f"up ended by itself: {printed.decode()}")
         self.postgres = int((self.folder / "postgres" / "postmaster.pid").read_text().split()[0])
 
+    def printed(self) -> str:
+        """All that it prints until it ends by itself."""
+        said = b""
+        with contextlib.suppress(OSError):
+            while more := os.read(self.terminal, 10_000):
+                said += more
+        self.process.wait(timeout=60)
+        return " ".join(said.decode().split())
+
     def alive(self) -> dict[int, str]:
         """What was started and still runs: the commands by process id."""
         found = {}
@@ -96,6 +106,19 @@ def up() -> Iterator[Up]:
                 os.kill(process, signal.SIGKILL)
         started.process.wait()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_second_one_on_the_same_embedded_database_is_refused_and_starts_nothing(
+    tmp_path: Path,
+) -> None:
+    with (tmp_path / "up.lock").open("a") as file:
+        # As a living one does.
+        fcntl.flock(file, fcntl.LOCK_EX)
+        second = Up(tmp_path)
+        assert "Another `rms-pipeline up` runs on the embedded PostgreSQL" in second.printed()
+    assert second.process.returncode == 1
+    assert [path.name for path in tmp_path.iterdir() if path.name != "logs"] == ["up.lock"]
+    assert second.alive() == {}
 
 
 def close_the_terminal(up: Up) -> None:

@@ -307,6 +307,21 @@ def advisory_lock(
         connection.close()
 
 
+@contextmanager
+def lock_if_free(database: Database, name: str) -> Iterator[bool]:
+    """Holds the lock `name` while inside, unless another process does; whether it is held here."""
+    connection = database.connect(session=True)
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            key = lock_key(name, database.schema)
+            cursor.execute("SELECT pg_try_advisory_lock(%s)", (key,))
+            row = cursor.fetchone()
+        yield bool(row and row[0])
+    finally:
+        connection.close()
+
+
 def is_locked(database: Database, name: str) -> bool:
     """Whether a living process holds the lock `name`."""
     key = lock_key(name, database.schema) & 0xFFFF_FFFF_FFFF_FFFF
