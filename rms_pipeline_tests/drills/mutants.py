@@ -1,4 +1,4 @@
-"""Some forty small faults, each put into a copy of the code: the tests named for it must fail.
+"""Some seventy small faults, each put into a copy of the code: the tests named for it must fail.
 
     python -m rms_pipeline_tests.drills.mutants [--area merge] [--only 3] [--of FOLDER]
 
