@@ -47,6 +47,11 @@ _HISTORY = (
     " asset_key) SELECT run_id || n, event, dagster_event_type, timestamp, step_key, asset_key"
     " FROM dagster.event_logs, generate_series(1, {syncs}) AS n"
     " WHERE dagster_event_type = 'ASSET_MATERIALIZATION'",
+    "INSERT INTO sync_runs (run_id, sync_type, status, launched_at, started_at, ended_at,"
+    " records_synced, metadata) SELECT run_id || n, 'incremental_sync', status,"
+    " launched_at - n * interval '1 hour', started_at - n * interval '1 hour',"
+    " ended_at - n * interval '1 hour', records_synced, metadata"
+    " FROM sync_runs, generate_series(1, {syncs}) AS n WHERE status = 'completed'",
     "INSERT INTO webhook_events (action_id, action_type, subject_type, opportunity_id, received_at,"
     " processed_at) SELECT n, 'update', 'Opportunity', 1000 + n % 3000,"
     " now() - n * interval '24 s', now() FROM generate_series(1, {events}) AS n",

@@ -1,6 +1,8 @@
 """Dagster's GraphQL API, as far as launching runs needs it."""
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import requests
@@ -37,6 +39,31 @@ query Locations {
   }
 }
 """
+
+
+# Dagster's words for runs that have not ended.
+_UNDER_WAY = ["QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING"]
+_RUNS = """
+query Runs($filter: RunsFilter!) {
+  runsOrError(filter: $filter, limit: 200) {
+    __typename
+    ... on Runs {
+      results { runId jobName status updateTime repositoryOrigin { repositoryLocationName } }
+    }
+    ... on PythonError { message }
+  }
+}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedRun:
+    """A run that Dagster has not seen end; its `status` changed `seconds_ago`."""
+
+    id: str
+    job: str
+    status: str
+    seconds_ago: float
 
 
 class DagsterUnavailable(RmsPipelineError):
@@ -97,6 +124,26 @@ def launch(
                 "Does RMS_DAGSTER_URL lead to this project's Dagster?"
             )
         time.sleep(1)
+
+
+def unfinished_runs(
+    url: str, jobs: Sequence[str], token: SecretStr | None = None
+) -> list[UnfinishedRun]:
+    """The runs of our `jobs` that wait, start or go on as Dagster sees it, newest first.
+
+    Raises DagsterUnavailable.
+    """
+    result = _ask(url, token, _RUNS, {"filter": {"statuses": _UNDER_WAY}})["runsOrError"]
+    if result["__typename"] != "Runs":
+        raise DagsterUnavailable(f"Dagster at {url} does not list its runs: {_reason(result)}.")
+    now = time.time()
+    return [
+        UnfinishedRun(r["runId"], r["jobName"], r["status"], now - (r["updateTime"] or now))
+        for r in result["results"]
+        if r["jobName"] in jobs
+        # The instance may be shared with code whose jobs have the same names.
+        and (r["repositoryOrigin"] or {}).get("repositoryLocationName", LOCATION) == LOCATION
+    ]
 
 
 def _ask(

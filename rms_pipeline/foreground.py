@@ -15,16 +15,22 @@ from rich.console import Console
 from rms_pipeline.definitions import build_defs
 from rms_pipeline.defs.failures import in_words
 from rms_pipeline.defs.instance_storage import demand_history_here, open_instance
+from rms_pipeline.defs.recording import why_failed
 from rms_pipeline.defs.run_lock import fail_dead_runs
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database
-from rms_pipeline.mirror.history import Sync, find_sync, outcome, run_error
+from rms_pipeline.mirror.history import Sync, find_sync, outcome
 from rms_pipeline.mirror.postgres_errors import postgres_error_in
 from rms_pipeline.mirror.run_workers import announced
+from rms_pipeline.mirror.sync_runs import SYNC_TYPES, end_run, note_launch
 from rms_pipeline.progress_bar import sync_progress
 from rms_pipeline.settings import settings
 
+_INTERRUPTED = (
+    "Interrupted by the person or service that started it. Stored data is intact; run the sync "
+    "again to complete it."
+)
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -58,8 +64,8 @@ def run_rebuild(console: Console) -> dict[str, int]:
     database = open_database(settings())
     run_id, result = _run(database, "rebuild", console, {})
     if not result.success:
-        with database.session() as connection:
-            reason = run_error(connection, run_id)
+        with open_instance() as instance:
+            reason = why_failed(instance, run_id)
         raise RebuildFailed(reason or "The rebuild failed; see the run in Dagster's UI.")
     return {
         name: int(str(value.value))
@@ -88,9 +94,12 @@ def _run(
                 announced(database, run_id),
                 sync_progress(database, run_id, watched) if watched else contextlib.nullcontext(),
             ):
+                if job_name in SYNC_TYPES:
+                    with database.session() as connection:
+                        note_launch(connection, run_id, job_name)
                 return run_id, _execute(job, instance, run_id, ops)
         except KeyboardInterrupt:
-            _note_interrupted(instance, run_id)
+            _note_interrupted(database, instance, run_id)
             raise failed(
                 f"Interrupted. Stored data is intact; run the {work} again to complete it."
             ) from None
@@ -101,6 +110,8 @@ def _run(
                 raise
             said = in_words(cause, work)
             with contextlib.suppress(Exception):
+                with database.session() as connection:
+                    end_run(connection, run_id, said)
                 if (run := instance.get_run_by_id(run_id)) is not None and not run.is_finished:
                     instance.report_run_failed(run, said)
             raise failed(said) from None
@@ -111,6 +122,7 @@ def print_failure(sync_type: str, error: RmsPipelineError) -> None:
     answer = {
         "success": False,
         "syncId": None,
+        "runId": None,
         "syncType": sync_type,
         "recordsSynced": 0,
         "recordsFailed": 0,
@@ -151,14 +163,18 @@ def _outcome(database: Database, run_id: str) -> Sync:
     with database.session() as connection:
         sync = find_sync(connection, run_id)
     if sync is None:
-        raise SyncFailed("The run is not in Dagster's history; run `rms-pipeline migrate`.")
+        raise SyncFailed("The sync was not noted in sync_runs; run `rms-pipeline migrate`.")
     return sync
 
 
-def _note_interrupted(instance: dg.DagsterInstance, run_id: str) -> None:
+def _note_interrupted(database: Database, instance: dg.DagsterInstance, run_id: str) -> None:
     run = instance.get_run_by_id(run_id)
     if run is not None and not run.is_finished:
-        instance.report_run_canceled(run, "Interrupted by the person or service that started it.")
+        instance.report_run_canceled(run, _INTERRUPTED)
+    with database.session() as connection:
+        sync = find_sync(connection, run_id)
+        if sync is not None and sync.status != "completed":
+            end_run(connection, run_id, _INTERRUPTED)
 
 
 def _interrupt(*_: Any) -> None:

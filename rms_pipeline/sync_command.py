@@ -6,6 +6,7 @@ import typer
 
 from rms_pipeline.console import announce_sandbox, err, out, prepare
 from rms_pipeline.errors import RmsPipelineError
+from rms_pipeline.mirror.sync_runs import NO_REASON
 
 if TYPE_CHECKING:
     from rms_pipeline.mirror.history import Sync
@@ -53,7 +54,7 @@ def _sync(job: str, as_json: bool, ops: dict[str, dict[str, Any]]) -> None:
     announce_sandbox(current)
     sync = _run(job, as_json, ops)
     if sync.status != "completed":
-        raise RmsPipelineError(sync.error or "The sync failed; see the run in Dagster's UI.")
+        raise RmsPipelineError(sync.error or NO_REASON)
     if not as_json:
         kinds = ("created", "updated", "unchanged", "deleted", "restored")
         made = ", ".join(f"{count:,} {k}" for k in kinds if (count := sync.metadata.get(k)))
@@ -102,7 +103,7 @@ def refresh(
     announce_sandbox(current)
     sync = _run("webhook_refresh", as_json, {"refresh_opportunities": {"ids": ids}})
     if sync.status != "completed":
-        raise RmsPipelineError(sync.error or "The refresh failed; see the run in Dagster's UI.")
+        raise RmsPipelineError(sync.error or NO_REASON)
     if not as_json:
         kinds = ("created", "updated", "unchanged", "deleted")
         made = ", ".join(f"{count:,} {k}" for k in kinds if (count := sync.metadata.get(k)))

@@ -258,7 +258,7 @@ def _find_first_sync(database: Database, children: Children) -> str | None:
         with database.session() as connection:
             found = [s for s in latest_syncs(connection) if s.sync_type == "initial_sync"]
         if found:
-            return found[0].id
+            return found[0].run_id
         if not goes_on:
             return None
         children.check()

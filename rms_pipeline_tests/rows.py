@@ -40,3 +40,54 @@ def insert_proof(database: Database, **columns: Any) -> None:
     proof |= {"window_start": now - timedelta(days=30), "window_end": now + timedelta(days=365)}
     proof |= {"counted": 5_012, "mirrored": 5_012, "shown": True, "closed_at": now}
     insert(database, "proofs", [proof | columns])
+
+
+def insert_sync(
+    database: Database,
+    run: str,
+    sync_type: str = "initial_sync",
+    status: str = "completed",
+    *,
+    ago: float = 0.0,
+    took: float = 10.0,
+    in_dagster: bool = True,
+    **columns: Any,
+) -> None:
+    """A sync that began `ago` seconds ago, and ended after `took` more unless it goes on; so in
+    Dagster's history, too, where that is here and the run is to be `in_dagster`."""
+    began = datetime.now(UTC) - timedelta(seconds=ago)
+    ended = began + timedelta(seconds=took) if status in ("completed", "failed") else None
+    row = {"run_id": run, "sync_type": sync_type, "status": status, "launched_at": began}
+    row |= {"started_at": None if status == "launched" else began, "ended_at": ended}
+    insert(database, "sync_runs", [row | columns])
+    if in_dagster and query(database, "SELECT to_regclass('dagster.runs') IS NOT NULL") == [
+        (True,)
+    ]:
+        insert_dagsters_run(database, run, sync_type, status, began, ended)
+
+
+DAGSTERS_WORDS = {
+    "launched": "QUEUED",
+    "running": "STARTED",
+    "completed": "SUCCESS",
+    "failed": "FAILURE",
+}
+
+
+def insert_dagsters_run(
+    database: Database,
+    run: str,
+    job: str,
+    status: str,
+    began: datetime,
+    ended: datetime | None,
+    body: str = "{}",
+) -> None:
+    """A row of Dagster's runs; `status` in Dagster's words or in ours."""
+    row: dict[str, Any] = {"run_id": run, "pipeline_name": job, "run_body": body}
+    row |= {"status": DAGSTERS_WORDS.get(status, status)}
+    row |= {"start_time": None if status == "launched" else began.timestamp()}
+    row |= {"end_time": ended.timestamp() if ended else None}
+    naive = began.astimezone(UTC).replace(tzinfo=None)
+    row |= {"create_timestamp": naive, "update_timestamp": naive}
+    insert(database, "dagster.runs", [row])

@@ -100,7 +100,7 @@ def test_a_sync_in_the_foreground_answers_in_json_and_is_in_the_history(
     assert first.returncode == 0, first.stderr
     answer = json.loads(first.stdout)
     assert set(answer) == {
-        *("success", "syncId", "syncType", "recordsSynced", "recordsFailed", "duration")
+        *("success", "syncId", "runId", "syncType", "recordsSynced", "recordsFailed", "duration")
     }
     assert answer["success"] is True
     assert answer["syncType"] == "initial_sync"
@@ -113,9 +113,11 @@ def test_a_sync_in_the_foreground_answers_in_json_and_is_in_the_history(
     assert f"({count} unchanged, 0 failed)" in second.stdout
     assert f": {count} of {count}" in second.stdout
 
-    columns = "id, sync_type, status, records_synced, records_failed, error"
+    columns = "id, run_id, sync_type, status, records_synced, records_failed, error"
     history = query(environment, f"SELECT {columns} FROM sync_metadata ORDER BY started_at")
-    assert history[0] == (answer["syncId"], "initial_sync", "completed", count, 0, None)
+    ids = (answer["syncId"], answer["runId"])
+    assert history[0] == (*ids, "initial_sync", "completed", count, 0, None)
+    assert isinstance(answer["syncId"], int)
     assert len(history) == 2
     metadata = query(environment, "SELECT metadata FROM sync_metadata ORDER BY started_at")[1][0]
     assert isinstance(metadata, dict)
@@ -208,17 +210,9 @@ def test_status_shows_totals_and_prints_every_text_as_it_is(
                 (name, count),
             )
         cursor.execute(
-            "INSERT INTO dagster.runs (run_id, pipeline_name, status, run_body, start_time,"
-            " end_time) VALUES ('bad', 'initial_sync', 'FAILURE', '{}', 1000, 1001)"
-        )
-        cursor.execute(
-            "INSERT INTO dagster.run_tags (run_id, key, value)"
-            " VALUES ('bad', 'rms/sync_type', '[b]typed :x:')"
-        )
-        cursor.execute(
-            "INSERT INTO dagster.event_logs (run_id, event, dagster_event_type, timestamp)"
-            " VALUES ('bad', %s, 'STEP_FAILURE', now())",
-            (json.dumps({"dagster_event": {"message": error}}),),
+            "INSERT INTO sync_runs (run_id, sync_type, status, ended_at, error)"
+            " VALUES ('bad', '[b]typed :x:', 'failed', now(), %s)",
+            (error,),
         )
         cursor.execute(
             "INSERT INTO proofs (collection, run, scan, as_of, content, window_start, window_end,"
@@ -240,7 +234,7 @@ def test_status_shows_totals_and_prints_every_text_as_it_is(
     told = json.loads(command("status", "--json", environment=environment).stdout)
     assert (told["total"], told["total_value"]) == (12, "6172.5")
     assert {s["status"]: s["opportunities"] for s in told["statuses"]} == statuses
-    assert [(s["id"], s["error"]) for s in told["sync"]["history"]] == [("bad", error)]
+    assert [(s["run_id"], s["error"]) for s in told["sync"]["history"]] == [("bad", error)]
 
 
 def test_a_long_error_leaves_the_table_of_syncs_its_width(

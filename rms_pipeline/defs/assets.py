@@ -21,6 +21,7 @@ from rms_pipeline.defs.metadata import (
     status_metadata,
     walk_metadata,
 )
+from rms_pipeline.defs.recording import SYNC_TYPE_TAG
 from rms_pipeline.defs.resources import CurrentRmsResource, MirrorResource
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror import walks
@@ -30,6 +31,7 @@ from rms_pipeline.mirror.history import has_full_sync, watermarks
 from rms_pipeline.mirror.proofs import proof_begun
 from rms_pipeline.mirror.raw_pages import count_stored
 from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
+from rms_pipeline.mirror.sync_runs import INCREMENTAL, note_figures, note_metadata
 from rms_pipeline.settings import settings
 from rms_pipeline.sync.doubts import merge_walk
 from rms_pipeline.sync.landing import LandedWalk, land_changes, land_window
@@ -40,9 +42,6 @@ from rms_pipeline.sync.storing import merge_walks
 GROUP = "current_rms"
 OWNERS = ["team:data-engineering"]
 WALK_LOCK, SETTLING_LOCK = "walk", "settling"
-RECORDS_SYNCED_TAG, RECORDS_FAILED_TAG = "rms/records_synced", "rms/records_failed"
-SYNC_TYPE_TAG = "rms/sync_type"
-INCREMENTAL = "incremental_sync"
 
 # Incremental syncs come every 15 minutes: two in a row are missing, or a morning's worth. (Dagster
 # would show 45 minutes as "an hour".)
@@ -102,7 +101,10 @@ def raw_rms_pages(
             walk = _land_changes(database, client, context.run.run_id, config)
         else:
             walk = _land_window(database, client, context.run.run_id, config)
-    return dg.MaterializeResult(metadata=walk_metadata(walk))
+    metadata = walk_metadata(walk)
+    with database.session() as connection:
+        note_metadata(connection, context.run.run_id, metadata)
+    return dg.MaterializeResult(metadata=metadata)
 
 
 def _land_window(
@@ -210,9 +212,6 @@ def opportunities(
     result = merged.result
     with database.session() as connection:
         row_count, synced = count_rows(connection), count_stored(connection, OPPORTUNITIES, walk.id)
-    context.instance.add_run_tags(
-        run, {RECORDS_SYNCED_TAG: str(synced), RECORDS_FAILED_TAG: str(result.failed)}
-    )
     metadata: dict[str, Any] = {
         "dagster/row_count": row_count,
         "created": result.created,
@@ -232,6 +231,15 @@ def opportunities(
         metadata |= proof_metadata(proof) | {"deleted": proof.deleted}
     if audit is not None:
         metadata |= audit_metadata(audit)
+    with database.session() as connection:
+        note_figures(
+            connection,
+            run,
+            OPPORTUNITIES.name,
+            synced=synced,
+            failed=result.failed,
+            metadata=metadata,
+        )
     return dg.MaterializeResult(metadata=metadata)
 
 

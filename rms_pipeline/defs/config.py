@@ -92,7 +92,7 @@ class HousekeepingConfig(LaunchpadConfig):
     runs_days: int = Field(
         default=90,
         ge=1,
-        description="Dagster's runs and events, and with them rows of sync_metadata.",
+        description="Dagster's runs and events, and the syncs in sync_metadata.",
     )
     faults_days: int = Field(default=90, ge=1, description="Rows of sync_faults.")
     webhook_events_days: int = Field(

@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 
-from rms_pipeline.defs.assets import SYNC_TYPE_TAG
 from rms_pipeline.defs.config import HousekeepingConfig
+from rms_pipeline.defs.recording import SYNC_TYPE_TAG
 from rms_pipeline.defs.resources import MirrorResource
 from rms_pipeline.mirror import housekeeping as old_rows
 from rms_pipeline.mirror.run_workers import announced_runs, forget_workers
+from rms_pipeline.mirror.sync_runs import all_runs, forget_runs, runs_to_keep
 
 _RUNS_AT_ONCE, _LOOKED_AT_ONCE = 2_000, 500
 # Jobs that are no syncs, and so have no tag that says so.
@@ -20,8 +21,9 @@ _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRu
 
 
 @dg.op(
-    description="Deletes runs, faults, settled webhook events, records of walks and reports of the "
-    "fast lane that are older than configured. The last completed runs of each sync always stay."
+    description="Deletes runs, syncs, faults, settled webhook events, records of walks and reports "
+    "of the fast lane that are older than configured. The last completed runs of each sync always "
+    "stay."
 )
 def forget_what_is_old(
     context: dg.OpExecutionContext, config: HousekeepingConfig, mirror: MirrorResource
@@ -33,14 +35,16 @@ def forget_what_is_old(
             webhook_events_days=config.webhook_events_days,
             walks_days=config.walks_days,
         )
-        needed = old_rows.runs_still_needed(connection)
-        syncs, announced = old_rows.sync_runs(connection), announced_runs(connection)
-    gone["runs"] = _delete_runs(
+        needed = runs_to_keep(connection)
+        syncs, announced = all_runs(connection), announced_runs(connection)
+    deleted = _delete_runs(
         context.instance,
         datetime.now(UTC) - timedelta(days=config.runs_days),
         lambda run: run.run_id not in needed and _is_ours(run, context.run, syncs, announced),
     )
+    gone["runs"] = len(deleted)
     with mirror.database.session() as connection:
+        gone["syncs"] = forget_runs(connection, days=config.runs_days, deleted=deleted)
         gone["run_workers"] = forget_workers(connection, days=config.runs_days)
         gone["events"] = old_rows.purge_events(
             connection, reports_days=config.reports_days, runs_days=config.runs_days
@@ -65,7 +69,7 @@ def _is_ours(
 
 def _delete_runs(
     instance: dg.DagsterInstance, before: datetime, may_go: Callable[[dg.DagsterRun], bool]
-) -> int:
+) -> list[str]:
     ids: list[str] = []
     cursor = None
     while len(ids) < _RUNS_AT_ONCE:
@@ -83,7 +87,7 @@ def _delete_runs(
         # What its steps printed lies in files of this host, or wherever the instance keeps it.
         instance.compute_log_manager.delete_logs(prefix=[id_])
         instance.delete_run(id_)
-    return len(ids)
+    return ids
 
 
 @dg.job(

@@ -5,14 +5,10 @@ from dagster._core.definitions.unresolved_asset_job_definition import (
     UnresolvedAssetJobDefinition,
 )
 
-from rms_pipeline.defs.assets import (
-    INCREMENTAL,
-    SYNC_TYPE_TAG,
-    opportunities,
-    raw_rms_pages,
-    status_counts,
-)
+from rms_pipeline.defs.assets import opportunities, raw_rms_pages, status_counts
 from rms_pipeline.defs.config import StoreConfig, WalkConfig
+from rms_pipeline.defs.recording import SYNC_TYPE_TAG
+from rms_pipeline.mirror.sync_runs import INCREMENTAL, INITIAL, RECONCILIATION
 from rms_pipeline.sync.prove import RANGES
 
 _ALL = dg.AssetSelection.assets(raw_rms_pages, opportunities, status_counts)
@@ -36,14 +32,14 @@ def sync_jobs(*, days_back: int, days_ahead: int) -> list[UnresolvedAssetJobDefi
 
     return [
         dg.define_asset_job(
-            "initial_sync",
+            INITIAL,
             selection=_ALL,
             config=full(),
             description="The full sync: fetches every opportunity in the window and brings the "
             "tables up to date. Safe to run at any time and as often as you like. For another "
             "window choose Open launchpad beside Materialize all, and set days_back and "
             "days_ahead.",
-            tags={SYNC_TYPE_TAG: "initial_sync"},
+            tags={SYNC_TYPE_TAG: INITIAL},
         ),
         dg.define_asset_job(
             INCREMENTAL,
@@ -56,12 +52,12 @@ def sync_jobs(*, days_back: int, days_ahead: int) -> list[UnresolvedAssetJobDefi
             tags={SYNC_TYPE_TAG: INCREMENTAL},
         ),
         dg.define_asset_job(
-            "reconciliation",
+            RECONCILIATION,
             selection=_ALL,
             config=full(reverify_calls=NIGHTLY_REVERIFY_CALLS, ranges=NIGHTLY_RANGES),
             description="The nightly full sync: reads the whole window again, and so finds edits "
             "without a new updated_at, too. It asks again for rows outside the "
             f"window, and counts the window in {NIGHTLY_RANGES} ranges of ids.",
-            tags={SYNC_TYPE_TAG: "reconciliation"},
+            tags={SYNC_TYPE_TAG: RECONCILIATION},
         ),
     ]

@@ -9,6 +9,7 @@ from pydantic import PrivateAttr
 from rms_pipeline.account import client_for
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.client import CurrentRmsClient
+from rms_pipeline.defs.recording import recorded
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.run_workers import announced
@@ -27,10 +28,13 @@ class MirrorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["MirrorResource"]:
         self._database = open_database(settings())
-        if context.run is None:
+        if context.run is None or context.instance is None:
             yield self
             return
-        with announced(self._database, context.run.run_id):
+        with (
+            announced(self._database, context.run.run_id),
+            recorded(self._database, context.instance, context.run),
+        ):
             yield self
 
 

@@ -13,6 +13,7 @@ from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 
 from rms_pipeline.defs.run_lock import DEAD_RUN_MESSAGE, is_dead
 from rms_pipeline.mirror.embedded import open_database
+from rms_pipeline.mirror.sync_runs import declare_dead
 from rms_pipeline.settings import settings
 
 if TYPE_CHECKING:
@@ -36,12 +37,16 @@ class WorkerLockCheck(_Launcher):
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         database = open_database(settings())
         if is_dead(database, run):
+            with database.session() as connection:
+                declare_dead(connection, [run.run_id])
             return CheckRunHealthResult(WorkerStatus.FAILED, DEAD_RUN_MESSAGE)
         if not super().supports_check_run_worker_health:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         found = super().check_run_worker_health(run)
         if found.status is WorkerStatus.FAILED and is_dead(database, run, grace=timedelta(0)):
             # The launcher was first to see it, and has no words for it that help anybody.
+            with database.session() as connection:
+                declare_dead(connection, [run.run_id])
             return CheckRunHealthResult(WorkerStatus.FAILED, DEAD_RUN_MESSAGE)
         return found
 

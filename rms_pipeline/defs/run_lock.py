@@ -12,11 +12,9 @@ import dagster as dg
 
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.run_workers import living_runs, lost_runs
+from rms_pipeline.mirror.sync_runs import DIED, declare_dead, declare_lost_dead, runs_at_work
 
-DEAD_RUN_MESSAGE = (
-    "The process that ran this sync died (killed, out of memory, or the machine went down). What "
-    "it stored is kept and intact. The next sync completes it."
-)
+DEAD_RUN_MESSAGE = DIED
 # An executor with a process a step may notice by itself that one of them died, and go on.
 GRACE = timedelta(seconds=4)
 UNDER_WAY = [
@@ -52,8 +50,12 @@ def dead_runs(
 
 
 def fail_dead_runs(database: Database, instance: dg.DagsterInstance) -> list[str]:
-    """Ends every run of which a worker is dead. Returns their ids."""
+    """Ends every run of which a worker is dead, also those that Dagster has forgotten. Returns the
+    ids of those that it has not."""
     dead = dead_runs(database, instance, grace=timedelta(0))
+    with database.session() as connection:
+        declare_dead(connection, [run.run_id for run in dead])
+        declare_lost_dead(connection)
     for run in dead:
         instance.report_run_failed(run, DEAD_RUN_MESSAGE)
     return [run.run_id for run in dead]
@@ -64,20 +66,23 @@ def jobs_under_way(
 ) -> set[str]:
     """Those of `jobs` with a run that waits, starts or is at work.
 
-    A run whose worker is dead, or which nobody started, counts for nothing.
+    What is at work our own rows tell. Dagster is asked for what only it can know: which runs wait
+    in its queue, and those of a version of this program that keeps no rows. A run whose worker is
+    dead, or which nobody started, counts for nothing.
     """
+    with database.session() as connection:
+        found = runs_at_work(connection, list(jobs))
     records = {
         record.dagster_run.run_id: record
         for record in instance.get_run_records(dg.RunsFilter(statuses=UNDER_WAY))
         if record.dagster_run.job_name in jobs
     }
     if not records:
-        return set()
+        return found
     with database.session() as connection:
         dead = lost_runs(connection, list(records), for_longer_than=GRACE)
         alive = living_runs(connection, list(records))
     now = time.time()
-    found = set()
     for id_, record in records.items():
         run = record.dagster_run
         waits = now - record.update_timestamp.timestamp()

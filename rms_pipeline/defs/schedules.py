@@ -4,11 +4,11 @@ from collections.abc import Collection
 
 import dagster as dg
 
-from rms_pipeline.defs.assets import INCREMENTAL
 from rms_pipeline.defs.housekeeping import housekeeping
 from rms_pipeline.defs.run_lock import jobs_under_way
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.history import FULL_SYNCS, has_full_sync
+from rms_pipeline.mirror.sync_runs import INCREMENTAL
 from rms_pipeline.settings import settings
 
 

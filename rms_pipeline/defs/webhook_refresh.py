@@ -1,6 +1,5 @@
 """The sensor and the job behind the fast lane: whatever it left in the queue becomes one run."""
 
-import time
 from collections.abc import Sequence
 
 import dagster as dg
@@ -9,16 +8,22 @@ from pydantic import Field
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.errors import CurrentRmsError
 from rms_pipeline.defs.asset_checks import report_checks
-from rms_pipeline.defs.assets import RECORDS_FAILED_TAG, RECORDS_SYNCED_TAG, SYNC_TYPE_TAG
 from rms_pipeline.defs.config import LaunchpadConfig
 from rms_pipeline.defs.failures import Explained, explained
 from rms_pipeline.defs.metadata import refresh_metadata, status_metadata
+from rms_pipeline.defs.recording import SYNC_TYPE_TAG
 from rms_pipeline.defs.resources import CurrentRmsResource, MirrorResource
 from rms_pipeline.defs.run_lock import jobs_under_way
 from rms_pipeline.mirror.database import is_locked
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.queue import FAST_LANE_LOCK, queue_state
 from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
+from rms_pipeline.mirror.sync_runs import (
+    WEBHOOK_REFRESH,
+    note_figures,
+    note_metadata,
+    seconds_since_failures,
+)
 from rms_pipeline.settings import settings
 from rms_pipeline.sync.queued import WorkedOff, work_off
 from rms_pipeline.sync.refreshing import refresh
@@ -27,8 +32,6 @@ from rms_pipeline.sync.refreshing import refresh
 FAST_LANE_SECONDS = 10.0
 # After a run that failed, and twice as long after each further one, up to the longest.
 _FIRST_REST, _LONGEST_REST = 10.0, 120.0
-# Of a run that failed over single events: the API serves all others.
-EVENTS_AT_FAULT_TAG = "rms/events_at_fault"
 
 
 class RefreshConfig(LaunchpadConfig):
@@ -75,25 +78,22 @@ def refresh_opportunities(
         total.refreshed.calls = client.counts.calls
     frame = refresh_status_counts(database, settings().time_zone)
     failed = total.failed + total.dead
-    context.instance.add_run_tags(
-        run,
-        {
-            RECORDS_SYNCED_TAG: str(total.opportunities),
-            RECORDS_FAILED_TAG: str(failed + total.refreshed.result.failed),
-        },
-    )
     with database.session() as connection:
-        rows = count_rows(connection)
-    context.log_event(
-        dg.AssetMaterialization(
-            "opportunities",
-            metadata=refresh_metadata(total, rows),
+        metadata = refresh_metadata(total, count_rows(connection))
+        note_figures(
+            connection,
+            run,
+            OPPORTUNITIES.name,
+            synced=total.opportunities,
+            failed=failed + total.refreshed.result.failed,
+            metadata=metadata,
         )
-    )
+        if total.error and not total.blameless:
+            # It failed over single events: the API serves all others.
+            note_metadata(connection, run, {"events_at_fault": True})
+    context.log_event(dg.AssetMaterialization("opportunities", metadata=metadata))
     context.log_event(dg.AssetMaterialization("status_counts", metadata=status_metadata(frame)))
     report_checks(context.instance, database, run)
-    if total.error and not total.blameless:
-        context.instance.add_run_tags(run, {EVENTS_AT_FAULT_TAG: "true"})
     if locked and not total.error:
         named = ", ".join(str(i) for i in sorted(locked)[:10])
         raise Explained(
@@ -113,7 +113,7 @@ def refresh_opportunities(
 
 
 @dg.job(
-    tags={SYNC_TYPE_TAG: "webhook_refresh"},
+    tags={SYNC_TYPE_TAG: WEBHOOK_REFRESH},
     description="Refreshes the opportunities that webhooks named and the fast lane has not "
     "settled, and those whose ids are given by hand.",
 )
@@ -148,18 +148,6 @@ def reason_to_skip(
     return None
 
 
-def _failed_in_a_row(instance: dg.DagsterInstance) -> list[float]:
-    """How many seconds ago the last runs ended, newest first, as far as they failed in a row."""
-    records = instance.get_run_records(dg.RunsFilter(job_name=webhook_refresh.name), limit=8)
-    failed = []
-    for record in records:
-        run = record.dagster_run
-        if run.status is not dg.DagsterRunStatus.FAILURE or EVENTS_AT_FAULT_TAG in run.tags:
-            break
-        failed.append(time.time() - (record.end_time or record.update_timestamp.timestamp()))
-    return failed
-
-
 @dg.sensor(
     name="webhook_refresh",
     job=webhook_refresh,
@@ -175,11 +163,12 @@ def webhook_refresh_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest
     with database.session() as connection:
         # More than nothing, so that only what is due and unclaimed counts.
         state = queue_state(connection, older_than=FAST_LANE_SECONDS if lives else 0.001)
+        failed = seconds_since_failures(connection, WEBHOOK_REFRESH)
     under_way = jobs_under_way(database, context.instance, [webhook_refresh.name])
     reason = reason_to_skip(
         state.depth,
         lane_lives=lives,
         under_way=bool(under_way),
-        rest=rest_after(_failed_in_a_row(context.instance)) if state.depth else 0.0,
+        rest=rest_after(failed) if state.depth else 0.0,
     )
     return dg.SkipReason(reason) if reason else dg.RunRequest()

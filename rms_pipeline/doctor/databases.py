@@ -11,7 +11,7 @@ from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, war
 from rms_pipeline.mirror.database import PUBLIC
 from rms_pipeline.mirror.descriptions import TABLES
 from rms_pipeline.mirror.embedded import open_database
-from rms_pipeline.mirror.history_view import FUNCTIONS, has_history_view
+from rms_pipeline.mirror.history_view import has_history_view
 from rms_pipeline.mirror.mapping import is_mapping_current
 from rms_pipeline.mirror.obstacles import obstacles
 from rms_pipeline.mirror.ownership import mirrored_account
@@ -123,15 +123,11 @@ def _unusable(cursor: Cursor, dagster: str) -> list[str]:
         " WHEN 'v' THEN has_table_privilege(oid, 'SELECT')"
         " ELSE has_table_privilege(oid, 'SELECT') AND (name = %(version)s OR"
         " (has_table_privilege(oid, 'INSERT') AND has_table_privilege(oid, 'UPDATE')"
-        " AND has_table_privilege(oid, 'DELETE'))) END) UNION ALL"
-        " SELECT p.proname || '()' FROM pg_proc p WHERE p.pronamespace = to_regnamespace("
-        "quote_ident(current_schema())) AND p.proname = ANY(%(functions)s)"
-        " AND NOT has_function_privilege(p.oid, 'EXECUTE') ORDER BY 1",
+        " AND has_table_privilege(oid, 'DELETE'))) END) ORDER BY 1",
         {
             "dagster": dagster,
             "tables": [*TABLES, *_BESIDE_TABLES, VERSION_TABLE],
             "version": VERSION_TABLE,
-            "functions": list(FUNCTIONS),
         },
     )
     return [row[0] for row in cursor.fetchall()]

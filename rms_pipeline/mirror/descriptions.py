@@ -32,6 +32,9 @@ TABLES: dict[str, str] = {
     "held_deletions": "Rows that are gone from Current RMS, but too many of them: they stay until a"
     " person confirms it.",
     "deletions_confirmed": "When a person last confirmed that many rows may go.",
+    "sync_runs": "One row for each sync, as rms_pipeline itself keeps it; read sync_metadata, which"
+    " knows more.",
+    "sync_figures": "What each sync brought of each collection.",
     "sync_progress": "Of rms_pipeline itself: how far running syncs have come.",
     "run_workers": "Of rms_pipeline itself: the processes that execute runs; each holds a lock"
     " while it lives.",
@@ -61,20 +64,38 @@ COLUMNS: dict[str, dict[str, str]] = {
         "changed_at": "When Current RMS says it was changed.",
         "changed_by": "Who changed it, where a webhook told.",
         "seen_at": "When the change was noticed here.",
-        "seen_by": "The run that noticed it, as in sync_metadata.id, or the fast lane.",
+        "seen_by": "The run that noticed it, as in sync_metadata.run_id, or the fast lane.",
+    },
+    "sync_runs": {
+        "id": "Its number, as in sync_metadata.id.",
+        "run_id": "The id of its run in Dagster.",
+        "sync_type": "initial_sync, incremental_sync, reconciliation or webhook_refresh.",
+        "status": "launched, running, completed or failed, as far as its own process told.",
+        "launched_at": "When it was asked for.",
+        "started_at": "When its first step began.",
+        "ended_at": "When its last step ended; empty while it goes on.",
+        "records_synced": "Of all its collections, added up.",
+        "records_failed": "Of all its collections, added up.",
+        "error": "Why it failed, and what to do.",
+        "metadata": "Its figures, by name.",
+    },
+    "sync_figures": {
+        "sync": "The sync, as in sync_metadata.id.",
+        "records_synced": "How many of the records it read stand in the table.",
+        "records_failed": "How many records it could not store; see sync_faults.",
     },
     "unreadable_records": {
         "id": "The record's id in Current RMS.",
         "reason": "What Current RMS answers instead of it.",
         "first_seen_at": "Since when.",
         "last_seen_at": "When Current RMS last failed to deliver it.",
-        "run": "The run that did, as in sync_metadata.id.",
+        "run": "The run that did, as in sync_metadata.run_id.",
     },
     "sync_faults": {
         "field": "The field of the record.",
         "problem": "What was wrong with its value.",
         "raw_value": "The value as it came.",
-        "run": "The run that met it, as in sync_metadata.id.",
+        "run": "The run that met it, as in sync_metadata.run_id.",
     },
     "webhook_events": {
         "action_id": "The event's id in Current RMS.",
@@ -93,7 +114,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     "raw_rms_pages": {
         "id": "The page, numbered as pages arrived.",
-        "run": "The run that fetched it, as in sync_metadata.id.",
+        "run": "The run that fetched it, as in sync_metadata.run_id.",
         "walk": "The reading of the list it belongs to, as in walks.id.",
         "page": "Its number within the run.",
         "segment": "Which list: dated, no_start, no_end or changed.",

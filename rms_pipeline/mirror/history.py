@@ -7,14 +7,21 @@ from typing import Any
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from rms_pipeline.mirror.database import dagster_schema_beside
+from rms_pipeline.mirror.sync_runs import (
+    AT_WORK,
+    INITIAL,
+    NO_REASON,
+    RECONCILIATION,
+    SYNC_TYPES,
+    WEBHOOK_REFRESH,
+)
 
-SYNC_TYPES = ("initial_sync", "incremental_sync", "reconciliation", "webhook_refresh")
-FULL_SYNCS = ("initial_sync", "reconciliation")
+FULL_SYNCS = (INITIAL, RECONCILIATION)
 # What is read is not yet merged; and of what the first version read nobody noted the time.
 _STORED = "settled_at IS NOT NULL AND watermark IS NOT NULL"
 COLUMNS = (
     "id",
+    "run_id",
     "sync_type",
     "status",
     "started_at",
@@ -24,20 +31,14 @@ COLUMNS = (
     "error",
     "metadata",
 )
-# Dagster itself gives up on such a run after three minutes.
-_LEFT = (
-    "id IN (SELECT run_id FROM {dagster}.runs WHERE CASE status"
-    " WHEN 'NOT_STARTED' THEN update_timestamp < now() AT TIME ZONE 'UTC' - interval '20 s'"
-    " WHEN 'STARTING' THEN update_timestamp < now() AT TIME ZONE 'UTC' - interval '60 s' END)"
-    " AND id NOT IN (SELECT run FROM run_workers WHERE ended_at IS NULL AND lost_at IS NULL)"
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """A row of `sync_metadata`."""
+    """A row of `sync_metadata`: `id` is our own number, `run_id` that of its run in Dagster."""
 
-    id: str
+    id: int
+    run_id: str
     sync_type: str
     status: str
     started_at: datetime
@@ -52,7 +53,10 @@ def latest_syncs(connection: Connection, limit: int = 5) -> list[Sync]:
     """The newest syncs first."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {', '.join(COLUMNS)} FROM sync_metadata ORDER BY started_at DESC LIMIT %s",
+            # Those launched last: the view need not be read whole.
+            f"SELECT {', '.join(COLUMNS)} FROM sync_metadata WHERE id IN"
+            " (SELECT id FROM sync_runs ORDER BY launched_at DESC LIMIT %s)"
+            " ORDER BY started_at DESC, id DESC",
             (limit,),
         )
         return [Sync(*row) for row in cursor.fetchall()]
@@ -95,10 +99,13 @@ def has_full_sync(connection: Connection) -> bool:
     return bool(row and row[0])
 
 
-def find_sync(connection: Connection, id_: str) -> Sync | None:
-    """One sync by its id, None when there is no such run."""
+def find_sync(connection: Connection, id_: int | str) -> Sync | None:
+    """One sync by its id, a number, or by that of its run, a text; None when there is none."""
+    column = "id" if isinstance(id_, int) else "run_id"
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {', '.join(COLUMNS)} FROM sync_metadata WHERE id = %s", (id_,))
+        cursor.execute(
+            f"SELECT {', '.join(COLUMNS)} FROM sync_metadata WHERE {column} = %s", (id_,)
+        )
         row = cursor.fetchone()
     return Sync(*row) if row else None
 
@@ -106,17 +113,17 @@ def find_sync(connection: Connection, id_: str) -> Sync | None:
 def running_sync(connection: Connection, types: Sequence[str] = SYNC_TYPES) -> Sync | None:
     """A sync of one of these `types` that has not ended, None when there is none.
 
-    Of several the one that is at work, rather than one that waits for it; else the newest. One that
-    should have started long ago, while no process executes it, was left by whoever launched it.
+    Of several the one that is at work, rather than one that waits for it; else the newest. Locks
+    tell which live: what Dagster's history says of them, if it has any, decides nothing.
     """
-    left = _LEFT.format(dagster=dagster_schema_beside(connection))
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {', '.join(COLUMNS)} FROM sync_metadata WHERE status = 'running'"
-            f" AND sync_type = ANY(%s) AND NOT ({left})"
-            " ORDER BY id IN (SELECT run FROM sync_progress) DESC,"
-            " sync_type = 'webhook_refresh', started_at DESC LIMIT 1",
-            (list(types),),
+            "SELECT id, run_id, sync_type, 'running', coalesce(started_at, launched_at), NULL,"
+            " records_synced, records_failed, NULL, metadata FROM sync_runs s"
+            f" WHERE sync_type = ANY(%s) AND {AT_WORK}"
+            " ORDER BY run_id IN (SELECT run FROM sync_progress) DESC,"
+            " sync_type = %s, coalesce(started_at, launched_at) DESC LIMIT 1",
+            (list(types), WEBHOOK_REFRESH),
         )
         row = cursor.fetchone()
     return Sync(*row) if row else None
@@ -128,19 +135,12 @@ def outcome(sync: Sync) -> dict[str, Any]:
     said = {
         "success": sync.status == "completed",
         "syncId": sync.id,
+        "runId": sync.run_id,
         "syncType": sync.sync_type,
         "recordsSynced": sync.records_synced,
         "recordsFailed": sync.records_failed,
         "duration": round((ended - sync.started_at).total_seconds(), 3),
     }
     if sync.status == "failed":
-        said["error"] = sync.error or "The sync failed; see the run in Dagster's UI."
+        said["error"] = sync.error or NO_REASON
     return said
-
-
-def run_error(connection: Connection, id_: str) -> str | None:
-    """Why any run, a sync or not, failed; None when nothing failed in it."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT rms_run_error(%s)", (id_,))
-        row = cursor.fetchone()
-    return row[0] if row else None

@@ -1,7 +1,8 @@
-"""The view `sync_metadata` over Dagster's tables: made again only when it is not what it should be.
+"""The view `sync_metadata`: made again only when it is not what it should be.
 
-What others made of it survives that: a right that was granted on it is granted again, and where
-views are built on it nothing is dropped; they are named instead.
+It shows our rows (`sync_runs`), and Dagster's runs beside them where they lie in this database and
+may be read. What others made of it survives that: a right that was granted on it is granted again,
+and where views are built on it nothing is dropped; they are named instead.
 """
 
 import hashlib
@@ -13,12 +14,13 @@ import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
+from rms_pipeline.mirror import sync_runs
 from rms_pipeline.mirror.database import DatabaseError, dagster_schema_beside
 
 _SQL = Path(__file__).with_name("sync_metadata.sql")
 _VERSION = re.compile(r"-- version (\d+)\.")
-# What the view calls.
-FUNCTIONS = ("rms_event_json", "rms_run_error", "rms_run_metadata")
+# What earlier versions of the view called.
+_FORMER_FUNCTIONS = ("rms_run_metadata(text)", "rms_run_error(text)", "rms_event_json(text)")
 # Names of rows of mirror_state.
 _MADE_FROM, _GRANTS = "history_view", "history_view_grants"
 
@@ -43,12 +45,7 @@ def has_dagsters_tables(connection: Connection) -> bool:
 
 
 def is_history_view_current(connection: Connection) -> bool:
-    """Whether the view is what this code would make, or a newer one made it.
-
-    Without Dagster's tables there is none.
-    """
-    if not has_dagsters_tables(connection):
-        return True
+    """Whether the view is what this code would make, or a newer one made it."""
     if not has_history_view(connection):
         return False
     with connection.cursor() as cursor:
@@ -68,10 +65,9 @@ def history_view_version() -> int:
 def make_history_view(connection: Connection) -> None:
     """Makes the view, or changes it to what this code wants, unless it is so already.
 
-    Does nothing before Dagster's tables exist. Raises DatabaseError when views of others are in the
-    way. Does not commit.
+    Raises DatabaseError when views of others are in the way. Does not commit.
     """
-    if is_history_view_current(connection) or not has_dagsters_tables(connection):
+    if is_history_view_current(connection):
         return
     with connection.cursor() as cursor:
         text = _text(cursor)
@@ -85,8 +81,13 @@ def make_history_view(connection: Connection) -> None:
             cursor.execute(text)
         cursor.execute("DELETE FROM mirror_state WHERE name = %s RETURNING value", (_GRANTS,))
         row = cursor.fetchone()
-        for statement in json.loads(row[0]) if row else ():
-            _grant(cursor, statement)
+        if row is not None:
+            _revoke_all(cursor)
+            for statement in json.loads(row[0]):
+                _attempt(cursor, statement)
+        for function in _FORMER_FUNCTIONS:
+            # Where people's own views call it, it stays.
+            _attempt(cursor, f"DROP FUNCTION IF EXISTS {function}")
         _remember(cursor, _MADE_FROM, f"{history_view_version()} {_digest(cursor)}")
 
 
@@ -99,35 +100,93 @@ def drop_history_view(connection: Connection) -> None:
         return
     with connection.cursor() as cursor:
         grants = _grants(cursor)
-        try:
-            cursor.execute("DROP VIEW sync_metadata")
-        except psycopg2.errors.DependentObjectsStillExist as error:
-            raise DatabaseError(
-                "sync_metadata has to be made anew, but other views are built on it: "
-                f"{' '.join((error.diag.message_detail or '').split())} Drop those, run "
-                "`rms-pipeline migrate`, and create them again."
-            ) from None
-        if grants:
-            _remember(cursor, _GRANTS, json.dumps(grants))
+        _drop(cursor)
+        _remember(cursor, _GRANTS, json.dumps(grants))
+
+
+def demand_replaceable(connection: Connection) -> None:
+    """Raises DatabaseError when the view has to be made anew and others are built on it.
+
+    Asked before an upgrade changes anything, so that the version of before can go on. In
+    `sync_metadata` of earlier versions `id` was a text, and no column's type can be changed in
+    place. Commits.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('sync_metadata')"
+            " AND attname = 'id' AND atttypid <> 'bigint'::regtype)"
+        )
+        if has_history_view(connection) and cursor.fetchone() == (True,):
+            cursor.execute("SAVEPOINT demand_replaceable")
+            _drop(cursor)
+            cursor.execute("ROLLBACK TO SAVEPOINT demand_replaceable")
+    connection.commit()
+
+
+def _drop(cursor: Cursor) -> None:
+    try:
+        cursor.execute("DROP VIEW sync_metadata")
+    except psycopg2.errors.DependentObjectsStillExist as error:
+        raise DatabaseError(
+            "sync_metadata has to be made anew, but other views are built on it: "
+            f"{' '.join((error.diag.message_detail or '').split())} Drop those, run "
+            "`rms-pipeline migrate`, and create them again (where they say sync_metadata.id, "
+            "run_id may be meant: CHANGELOG.md)."
+        ) from None
 
 
 def _text(cursor: Cursor) -> str:
-    dagster = dagster_schema_beside(cursor.connection)
-    cursor.execute("SELECT quote_ident(current_schema()), quote_ident(%s)", (dagster,))
-    row = cursor.fetchone()
-    assert row is not None
-    return _SQL.read_text().replace("@mirror@", row[0]).replace("@dagster@", row[1])
+    """The statements that make the view in this database."""
+    cursor.execute("SELECT quote_ident(current_schema())")
+    ((schema,),) = cursor.fetchall()
+    runs = (
+        f"{dagster_schema_beside(cursor.connection)}.runs"
+        if _dagsters_runs_can_be_read(cursor)
+        # What is read of it, and no row.
+        else "(SELECT ''::text AS run_id, ''::text AS status, 0::float8 AS start_time,"
+        " 0::float8 AS end_time WHERE false)"
+    )
+    text = _SQL.read_text()
+    for name, value in {
+        "mirror": schema,
+        "runs": runs,
+        "lives": sync_runs.LIVES,
+        "lost": sync_runs.LOST,
+        "last_seen": sync_runs.LAST_SEEN,
+        "between_steps": sync_runs.BETWEEN_STEPS,
+        "died": _literal(sync_runs.DIED),
+        "terminated": _literal(sync_runs.TERMINATED),
+        "never_began": _literal(sync_runs.NEVER_BEGAN),
+        "no_reason": _literal(sync_runs.NO_REASON),
+    }.items():
+        text = text.replace(f"@{name}@", value)
+    return text
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _dagsters_runs_can_be_read(cursor: Cursor) -> bool:
+    """Dagster's table may be absent, somebody else's, or of a version that we do not know."""
+    cursor.execute(
+        "SELECT CASE WHEN to_regnamespace(%(schema)s) IS NULL THEN false"
+        " WHEN NOT has_schema_privilege(%(schema)s, 'USAGE') THEN false"
+        " WHEN to_regclass(%(schema)s || '.runs') IS NULL THEN false"
+        " WHEN NOT has_table_privilege(to_regclass(%(schema)s || '.runs'), 'SELECT') THEN false"
+        " ELSE (SELECT count(*) = 4 FROM pg_attribute"
+        " WHERE attrelid = to_regclass(%(schema)s || '.runs')"
+        " AND (attname IN ('run_id', 'status') AND atttypid IN ('text'::regtype,"
+        " 'varchar'::regtype) OR attname IN ('start_time', 'end_time')"
+        " AND atttypid = 'float8'::regtype)) END",
+        {"schema": dagster_schema_beside(cursor.connection)},
+    )
+    return cursor.fetchall() == [(True,)]
 
 
 def _digest(cursor: Cursor) -> str:
     """Stands for what is wanted together with what is there: it changes when either does."""
-    cursor.execute(
-        "SELECT pg_get_viewdef(to_regclass('sync_metadata')), (SELECT string_agg("
-        "pg_get_functiondef(p.oid), '' ORDER BY p.proname) FROM pg_proc p"
-        " WHERE p.pronamespace = to_regnamespace(quote_ident(current_schema()))"
-        " AND p.proname = ANY(%s))",
-        (list(FUNCTIONS),),
-    )
+    cursor.execute("SELECT pg_get_viewdef(to_regclass('sync_metadata'))")
     there = json.dumps(cursor.fetchone())
     return hashlib.blake2b(f"{_text(cursor)}\0{there}".encode(), digest_size=16).hexdigest()
 
@@ -149,13 +208,30 @@ def _grants(cursor: Cursor) -> list[str]:
     return [row[0] for row in cursor.fetchall()]
 
 
-def _grant(cursor: Cursor, statement: str) -> None:
-    cursor.execute("SAVEPOINT grant_again")
+def _revoke_all(cursor: Cursor) -> None:
+    """Takes back what default privileges gave: the rights of before come back, and no others."""
+    cursor.execute(
+        "SELECT DISTINCT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END"
+        " FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) a"
+        " LEFT JOIN pg_roles r ON r.oid = a.grantee"
+        " WHERE c.oid = 'sync_metadata'::regclass AND a.grantee <> c.relowner"
+    )
+    for (grantee,) in cursor.fetchall():
+        cursor.execute(f"REVOKE ALL ON sync_metadata FROM {grantee}")
+
+
+def _attempt(cursor: Cursor, statement: str) -> None:
+    cursor.execute("SAVEPOINT attempt")
     try:
         cursor.execute(statement)
-    except (psycopg2.errors.UndefinedColumn, psycopg2.errors.UndefinedObject):
-        # The column is no more, or the role was dropped meanwhile.
-        cursor.execute("ROLLBACK TO SAVEPOINT grant_again")
+    except (
+        psycopg2.errors.UndefinedColumn,
+        psycopg2.errors.UndefinedObject,
+        psycopg2.errors.DependentObjectsStillExist,
+        psycopg2.errors.InsufficientPrivilege,
+    ):
+        # The column is no more, the role was dropped meanwhile, or it is another's.
+        cursor.execute("ROLLBACK TO SAVEPOINT attempt")
 
 
 def _remember(cursor: Cursor, name: str, value: str) -> None:

@@ -3,6 +3,7 @@
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.mirror.database import dagster_schema_beside
+from rms_pipeline.mirror.history_view import has_dagsters_tables
 from rms_pipeline.mirror.postgres_errors import delete_sparing
 from rms_pipeline.mirror.progress import forget_old_progress
 
@@ -44,9 +45,13 @@ def purge(
 def purge_events(connection: Connection, *, reports_days: int, runs_days: int) -> int:
     """Deletes what Dagster forgets with a run only, where there is no run; how many rows. Commits.
 
+    Nothing where Dagster keeps its history elsewhere.
+
     That is what refreshes reported outside of any run, older than `reports_days` (the newest of
     each kind stays for each asset), and what checks found in runs deleted after `runs_days`.
     """
+    if not has_dagsters_tables(connection):
+        return 0
     dagster = dagster_schema_beside(connection)
     # Dagster's times have no zone; these are UTC.
     old = "< now() AT TIME ZONE 'UTC' - make_interval(days => %(days)s)"
@@ -84,27 +89,3 @@ def purge_events(connection: Connection, *, reports_days: int, runs_days: int) -
         connection.commit()
         gone += row[0] if row else 0
     return gone
-
-
-def runs_still_needed(connection: Connection) -> set[str]:
-    """Runs that must stay whatever their age: they hold a watermark, or show the first sync."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT id FROM (SELECT id,"
-            " row_number() OVER (PARTITION BY sync_type ORDER BY completed_at DESC) AS from_last,"
-            " row_number() OVER (PARTITION BY sync_type ORDER BY completed_at) AS from_first"
-            " FROM sync_metadata WHERE status = 'completed') placed"
-            " WHERE from_last <= 2 OR from_first = 1"
-        )
-        found = {row[0] for row in cursor.fetchall()}
-    connection.commit()
-    return found
-
-
-def sync_runs(connection: Connection) -> set[str]:
-    """The ids of all runs that were syncs of this mirror. Commits."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT id FROM sync_metadata")
-        found = {row[0] for row in cursor.fetchall()}
-    connection.commit()
-    return found

@@ -18,7 +18,7 @@ from rms_pipeline.mirror.database import Database, DatabaseError, advisory_lock,
 from rms_pipeline.mirror.postgres_errors import postgres_error_in
 
 # A lock counts as held in this database only: another mirror on the same server has locks as well.
-_HELD = (
+HELD = (
     "EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1"
     " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     " AND (l.classid::bigint << 32) | l.objid::bigint = w.lock_key)"
@@ -39,7 +39,7 @@ def announced(database: Database, run: str) -> Iterator[None]:
         with connection.cursor() as cursor:
             cursor.execute(
                 "UPDATE run_workers w SET ended_at = clock_timestamp()"
-                f" WHERE run = %s AND ended_at IS NULL AND NOT {_HELD}",
+                f" WHERE run = %s AND ended_at IS NULL AND NOT {HELD}",
                 (run,),
             )
             cursor.execute("INSERT INTO run_workers (run, lock_key) VALUES (%s, %s)", (run, key))
@@ -68,13 +68,13 @@ def lost_runs(
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE run_workers w SET lost_at = clock_timestamp()"
-            f" WHERE run = ANY(%s) AND ended_at IS NULL AND lost_at IS NULL AND NOT {_HELD}",
+            f" WHERE run = ANY(%s) AND ended_at IS NULL AND lost_at IS NULL AND NOT {HELD}",
             (list(runs),),
         )
         cursor.execute(
             "SELECT DISTINCT run FROM run_workers w WHERE run = ANY(%s)"
             " AND ended_at IS NULL AND lost_at <= clock_timestamp() - %s"
-            f" AND NOT {_HELD}",
+            f" AND NOT {HELD}",
             (list(runs), for_longer_than),
         )
         found = {row[0] for row in cursor.fetchall()}
@@ -87,7 +87,7 @@ def living_runs(connection: Connection, runs: Sequence[str]) -> set[str]:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT DISTINCT run FROM run_workers w WHERE run = ANY(%s)"
-            f" AND ended_at IS NULL AND {_HELD}",
+            f" AND ended_at IS NULL AND {HELD}",
             (list(runs),),
         )
         found = {row[0] for row in cursor.fetchall()}
@@ -109,7 +109,7 @@ def forget_workers(connection: Connection, *, days: int) -> int:
     with connection.cursor() as cursor:
         cursor.execute(
             "DELETE FROM run_workers w"
-            f" WHERE announced_at < now() - make_interval(days => %s) AND NOT {_HELD}",
+            f" WHERE announced_at < now() - make_interval(days => %s) AND NOT {HELD}",
             (days,),
         )
         gone = cursor.rowcount

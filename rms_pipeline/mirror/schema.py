@@ -19,6 +19,7 @@ from rms_pipeline.mirror.database import PUBLIC, Database, DatabaseError, adviso
 from rms_pipeline.mirror.descriptions import TABLES, describe, undescribed
 from rms_pipeline.mirror.history import has_full_sync
 from rms_pipeline.mirror.history_view import (
+    demand_replaceable,
     drop_history_view,
     has_history_view,
     is_history_view_current,
@@ -98,6 +99,7 @@ def bring_up_to_date(database: Database) -> None:
     with database.session() as connection:
         version = current_version(connection)
         _refuse_newer(version)
+        demand_replaceable(connection)
     if version != HEAD:
         # Whoever took `public` away meant it.
         if database.schema != PUBLIC:

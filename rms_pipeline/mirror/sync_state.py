@@ -43,7 +43,7 @@ def read_sync_state(
     return SyncState(
         has_full_sync=has_full_sync(connection),
         running=running,
-        pace=read_progress(connection, running.id) if running else None,
+        pace=read_progress(connection, running.run_id) if running else None,
         history=latest_syncs(connection, syncs),
         queue=queue,
         dead=dead_letters(connection, dead) if queue.dead else [],

@@ -1,26 +1,41 @@
 """Launching a sync as a run of Dagster's, never two of a kind at once."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import anyio
+from psycopg2.extensions import connection as Connection  # noqa: N812
 from pydantic import SecretStr
 
 from rms_pipeline import dagster_api
 from rms_pipeline.dagster_api import DagsterUnavailable
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.database import Database, advisory_lock
-from rms_pipeline.mirror.history import Sync, has_full_sync, running_sync
+from rms_pipeline.mirror.history import Sync, find_sync, has_full_sync, running_sync
+from rms_pipeline.mirror.run_workers import living_runs, lost_runs
+from rms_pipeline.mirror.sync_runs import INCREMENTAL, INITIAL, RECONCILIATION, note_launch
 
-__all__ = ["DagsterUnavailable", "Kind", "Launcher", "NoFullSync", "SyncUnderWay"]
+__all__ = ["DagsterUnavailable", "Kind", "Launched", "Launcher", "NoFullSync", "SyncUnderWay"]
 
 Kind = Literal["initial", "incremental"]
-JOBS: dict[Kind, str] = {"initial": "initial_sync", "incremental": "incremental_sync"}
+JOBS: dict[Kind, str] = {"initial": INITIAL, "incremental": INCREMENTAL}
 # What does the work of each kind already: a reconciliation is a full sync.
 _ALIKE: dict[Kind, list[str]] = {
-    "initial": ["initial_sync", "reconciliation"],
-    "incremental": ["incremental_sync"],
+    "initial": [INITIAL, RECONCILIATION],
+    "incremental": [INCREMENTAL],
 }
+# In seconds. Whoever was to start a run died in between when it stays so for longer. (Dagster gives
+# up on it later; until then it must not keep the next sync of its kind from starting.)
+_STARTS_WITHIN = {"NOT_STARTED": 20.0, "STARTING": 60.0}
 _LOCK = "launching a sync"
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A sync that was launched: its number here, and the id of its run in Dagster."""
+
+    id: int
+    run_id: str
 
 
 class SyncUnderWay(RmsPipelineError):
@@ -29,8 +44,8 @@ class SyncUnderWay(RmsPipelineError):
     def __init__(self, running: Sync) -> None:
         super().__init__(
             f"A sync of this kind ({running.sync_type}) is under way since "
-            f"{running.started_at:%Y-%m-%d %H:%M:%S} UTC: {running.id}. Wait for it; "
-            "/api/sync/status shows how far it has come."
+            f"{running.started_at:%Y-%m-%d %H:%M:%S} UTC: sync {running.id}, run "
+            f"{running.run_id}. Wait for it; /api/sync/status shows how far it has come."
         )
         self.running = running
 
@@ -55,8 +70,8 @@ class Launcher:
         # Whoever waits for their turn, or for Dagster, must not take threads from the webhooks.
         self._turn = anyio.CapacityLimiter(1)
 
-    def start(self, kind: Kind, by: str) -> str:
-        """Launches one on behalf of `by`; its run's id, which is the sync's.
+    def start(self, kind: Kind, by: str) -> Launched:
+        """Launches one on behalf of `by`.
 
         Raises SyncUnderWay, NoFullSync or DagsterUnavailable.
         """
@@ -67,8 +82,42 @@ class Launcher:
                     raise SyncUnderWay(running)
                 if kind == "incremental" and not has_full_sync(connection):
                     raise NoFullSync
-            return dagster_api.launch(self._dagster_url, JOBS[kind], by=by, token=self._token)
+            waiting = self._unfinished(_ALIKE[kind])
+            if waiting is not None:
+                raise SyncUnderWay(waiting)
+            run = dagster_api.launch(self._dagster_url, JOBS[kind], by=by, token=self._token)
+            with self._database.session() as connection:
+                return Launched(note_launch(connection, run, JOBS[kind]), run)
 
-    async def launch(self, kind: Kind, by: str) -> str:
+    def _unfinished(self, jobs: list[str]) -> Sync | None:
+        """What only Dagster knows: a run that waits in its queue, or of a version of this program
+        that keeps no rows. One that is dead, or that nobody started, counts for nothing."""
+        runs = dagster_api.unfinished_runs(self._dagster_url, jobs, self._token)
+        if not runs:
+            return None
+        with self._database.session() as connection:
+            ids = [run.id for run in runs]
+            dead, alive = lost_runs(connection, ids), living_runs(connection, ids)
+            for run in runs:
+                was_left = run.seconds_ago > _STARTS_WITHIN.get(run.status, float("inf"))
+                if run.id in dead or (was_left and run.id not in alive):
+                    continue
+                if _has_ended(connection, run.id):
+                    continue
+                note_launch(connection, run.id, run.job)
+                return find_sync(connection, run.id)
+        return None
+
+    async def launch(self, kind: Kind, by: str) -> Launched:
         """`start`, for a route."""
         return await anyio.to_thread.run_sync(self.start, kind, by, limiter=self._turn)
+
+
+def _has_ended(connection: Connection, run: str) -> bool:
+    """Whether `run` noted its own end: Dagster may be told of it a moment later."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM sync_runs WHERE run_id = %s AND ended_at IS NOT NULL)",
+            (run,),
+        )
+        return cursor.fetchall() == [(True,)]

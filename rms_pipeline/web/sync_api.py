@@ -19,6 +19,7 @@ from rms_pipeline.web.launching import (
     JOBS,
     DagsterUnavailable,
     Kind,
+    Launched,
     Launcher,
     NoFullSync,
     SyncUnderWay,
@@ -101,11 +102,11 @@ def sync_api(
         async def run(
             request: Request, wait: Wait = True, timeout: Timeout = WAIT_SECONDS
         ) -> Response:
-            id_ = await _launch(launcher, kind)
+            launched = await _launch(launcher, kind)
             if not wait:
-                started = {"syncId": id_, "syncType": JOBS[kind], "status": "running"}
-                return JSONResponse({"success": True, **started}, status_code=202)
-            sync = await _wait_for(database, request, id_, timeout, stopping)
+                started = {"syncType": JOBS[kind], "status": "running"}
+                return JSONResponse({"success": True, **_ids(launched), **started}, status_code=202)
+            sync = await _wait_for(database, request, launched, timeout, stopping)
             return JSONResponse(
                 outcome(sync), status_code=200 if sync.status == "completed" else 500
             )
@@ -133,6 +134,7 @@ def read_status(connection: Connection, limit: int = 10) -> SyncStatus:
     if state.running is not None and state.pace is not None:
         progress = SyncProgress(
             syncId=state.running.id,
+            runId=state.running.run_id,
             stage=state.pace.stage,
             pages=state.pace.pages,
             pagesExpected=state.pace.pages_expected,
@@ -154,7 +156,11 @@ def read_status(connection: Connection, limit: int = 10) -> SyncStatus:
     )
 
 
-async def _launch(launcher: Launcher, kind: Kind) -> str:
+def _ids(launched: Launched) -> dict[str, int | str]:
+    return {"syncId": launched.id, "runId": launched.run_id}
+
+
+async def _launch(launcher: Launcher, kind: Kind) -> Launched:
     try:
         return await launcher.launch(kind, "sync API")
     except SyncUnderWay as error:
@@ -168,14 +174,18 @@ async def _launch(launcher: Launcher, kind: Kind) -> str:
 
 
 async def _wait_for(
-    database: Database, request: Request, id_: str, timeout: int, stopping: Callable[[], bool]
+    database: Database,
+    request: Request,
+    launched: Launched,
+    timeout: int,
+    stopping: Callable[[], bool],
 ) -> Sync:
     """The sync when it has ended. Raises Refusal (504, 503) when it is no use to wait on."""
-    goes_on = {"syncId": id_, "status": "running"}
+    goes_on = {**_ids(launched), "status": "running"}
 
     def find() -> Sync | None:
         with database.session() as connection:
-            return find_sync(connection, id_)
+            return find_sync(connection, launched.id)
 
     began = heard = time.monotonic()
     while True:

@@ -7,10 +7,11 @@ from pydantic import BaseModel, ConfigDict
 
 from rms_pipeline.web.refusals import Refused
 
-_ID = "5f3a0c1e-7a44-4a0e-9c1b-1f0d6a5f2b77"
+_ID, _RUN = 812, "5f3a0c1e-7a44-4a0e-9c1b-1f0d6a5f2b77"
 _ENDED: dict[str, Any] = {
     "success": True,
     "syncId": _ID,
+    "runId": _RUN,
     "syncType": "initial_sync",
     "recordsSynced": 5012,
     "recordsFailed": 0,
@@ -18,6 +19,7 @@ _ENDED: dict[str, Any] = {
 }
 _ROW: dict[str, Any] = {
     "id": _ID,
+    "run_id": _RUN,
     "sync_type": "initial_sync",
     "status": "running",
     "started_at": "2026-11-24T12:03:11.204000Z",
@@ -41,12 +43,14 @@ def _example(value: dict[str, Any]) -> ConfigDict:
 
 
 class Ended(BaseModel):
-    """A sync that ended well; `duration` in seconds."""
+    """A sync that ended well; `duration` in seconds. `syncId` is its number in `sync_metadata`,
+    `runId` the id of its run in Dagster, here and in all other answers."""
 
     model_config = _example(_ENDED)
 
     success: bool
-    syncId: str  # noqa: N815
+    syncId: int  # noqa: N815
+    runId: str  # noqa: N815
     syncType: str  # noqa: N815
     recordsSynced: int  # noqa: N815
     recordsFailed: int  # noqa: N815
@@ -73,11 +77,18 @@ class Started(BaseModel):
     """A sync that was launched and goes on by itself."""
 
     model_config = _example(
-        {"success": True, "syncId": _ID, "syncType": "initial_sync", "status": "running"}
+        {
+            "success": True,
+            "syncId": _ID,
+            "runId": _RUN,
+            "syncType": "initial_sync",
+            "status": "running",
+        }
     )
 
     success: bool
-    syncId: str  # noqa: N815
+    syncId: int  # noqa: N815
+    runId: str  # noqa: N815
     syncType: str  # noqa: N815
     status: str
 
@@ -90,11 +101,13 @@ class StillRunning(Refused):
             "success": False,
             "error": "The sync is not done after 900 seconds. It goes on; see /api/sync/status.",
             "syncId": _ID,
+            "runId": _RUN,
             "status": "running",
         }
     )
 
-    syncId: str  # noqa: N815
+    syncId: int  # noqa: N815
+    runId: str  # noqa: N815
     status: str
 
 
@@ -103,7 +116,8 @@ class SyncRow(BaseModel):
 
     model_config = ConfigDict(from_attributes=True, json_schema_extra={"example": _ROW})
 
-    id: str
+    id: int
+    run_id: str
     sync_type: str
     status: str
     started_at: datetime
@@ -121,7 +135,8 @@ class NotStarted(Refused):
         {
             "success": False,
             "error": "A sync of this kind (initial_sync) is under way since 2026-11-24 12:03:11 "
-            f"UTC: {_ID}. Wait for it; /api/sync/status shows how far it has come.",
+            f"UTC: sync {_ID}, run {_RUN}. Wait for it; "
+            "/api/sync/status shows how far it has come.",
             "running": _ROW,
         }
     )
@@ -135,7 +150,8 @@ class SyncProgress(BaseModel):
     `secondsLeft` until the stage ends, null before its pace is known.
     """
 
-    syncId: str  # noqa: N815
+    syncId: int  # noqa: N815
+    runId: str  # noqa: N815
     stage: str
     pages: int
     pagesExpected: int  # noqa: N815

@@ -100,7 +100,7 @@ def test_another_window_is_synced_from_the_launchpad(page: Page, deployment: Dep
     window = "(metadata ->> 'window_end')::date - (metadata ->> 'window_start')::date"
     found = query(
         deployment.environment,
-        f"SELECT sync_type, status, {window} FROM sync_metadata WHERE id = '{run}'",
+        f"SELECT sync_type, status, {window} FROM sync_metadata WHERE run_id = '{run}'",
     )
     assert found == [("initial_sync", "completed", 90 + 365)]
 

@@ -57,7 +57,7 @@ def test_materialize_all_without_config_is_a_full_sync_in_the_history(
     result = materialize(instance)
     with database_at(ready_url).session() as connection:
         syncs = latest_syncs(connection)
-    assert [(s.id, s.sync_type, s.status) for s in syncs] == [
+    assert [(s.run_id, s.sync_type, s.status) for s in syncs] == [
         (result.run_id, "initial_sync", "completed")
     ]
     assert syncs[0].records_synced > 100

@@ -16,8 +16,8 @@ from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.definitions import build_defs
 from rms_pipeline.defs import run_lock
-from rms_pipeline.defs.assets import SYNC_TYPE_TAG
 from rms_pipeline.defs.celery_launcher import LockedCeleryRunLauncher
+from rms_pipeline.defs.recording import SYNC_TYPE_TAG
 from rms_pipeline.defs.resources import CurrentRmsResource
 from rms_pipeline.defs.run_launcher import LockedRunLauncher, WorkerLockCheck
 from rms_pipeline.defs.run_lock import DEAD_RUN_MESSAGE, fail_dead_runs
@@ -25,6 +25,7 @@ from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.history import find_sync, running_sync
 from rms_pipeline.mirror.run_workers import announced, living_runs, lost_runs
+from rms_pipeline.mirror.sync_runs import begin_run, note_launch
 from rms_pipeline.settings import settings
 from rms_pipeline_tests.defs.test_assets import instance, sandbox
 from rms_pipeline_tests.defs.test_schedules import decide
@@ -110,6 +111,8 @@ def test_a_run_whose_process_was_killed_is_dead_and_ended(
     instance: dg.DagsterInstance, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, other = sync_run(instance), sync_run(instance)
+    with database.session() as connection:
+        begin_run(connection, run.run_id, "initial_sync")
     with worker(database, run.run_id) as process, worker(database, other.run_id):
         assert health(instance, run) is WorkerStatus.RUNNING
         process.kill()
@@ -189,10 +192,12 @@ def test_a_lock_in_another_database_of_the_server_is_nobodys_sign_of_life(
 def test_a_run_that_nobody_started_keeps_no_sync_of_its_kind_from_starting(
     instance: dg.DagsterInstance, database: Database, status: dg.DagsterRunStatus
 ) -> None:
-    sync_run(instance, status)
+    run = sync_run(instance, status)
     with database.session() as connection:
+        note_launch(connection, run.run_id, "initial_sync")
         assert running_sync(connection) is not None
     assert "initial_sync is running" in decide("reconciliation", instance)
+    query(database, "UPDATE sync_runs SET launched_at = launched_at - interval '61 s' RETURNING 1")
     query(
         database,
         "UPDATE dagster.runs SET update_timestamp = update_timestamp - interval '61 s' RETURNING 1",

@@ -157,11 +157,11 @@ def test_housekeeping_forgets_old_runs_but_never_the_watermark(
     job = build_defs().resolve_job_def("housekeeping")
     assert job.execute_in_process(instance=instance).success
     with database.session() as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT count(*), bool_or(id = %s) FROM sync_metadata", (first,))
+        cursor.execute("SELECT count(*), bool_or(run_id = %s) FROM sync_metadata", (first,))
         assert cursor.fetchone() == (3, True)
         cursor.execute("SELECT problem FROM sync_faults")
         assert cursor.fetchall() == [("new",)]
-        cursor.execute("SELECT id FROM sync_metadata")
+        cursor.execute("SELECT run_id FROM sync_metadata")
         kept = {row[0] for row in cursor.fetchall()}
     # What a run printed lies in files, which its deletion leaves.
     printed = Path(instance.storage_directory())

@@ -152,7 +152,7 @@ def test_while_the_api_serves_nobody_the_runs_come_at_ever_longer_intervals(
     def ended(seconds_ago: float) -> None:
         query(
             database,
-            "UPDATE dagster.runs SET end_time = extract(epoch FROM now()) - %s",
+            "UPDATE sync_runs SET ended_at = now() - make_interval(secs => %s)",
             seconds_ago,
         )
         query(database, "UPDATE webhook_events SET next_attempt_at = now()")

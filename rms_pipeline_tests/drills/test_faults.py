@@ -164,7 +164,7 @@ def test_an_operation_killed_at_random_moments_is_completed_by_the_next(
         done = command("sync", "incremental", environment=world.environment)
         assert done.returncode == 0, done.stderr
         assert world.differences() == {}
-    running = query(world.environment, "SELECT id FROM sync_metadata WHERE status = 'running'")
+    running = query(world.environment, "SELECT run_id FROM sync_metadata WHERE status = 'running'")
     assert running == []
     tell(f"{name}: killed {killed} times in its {lasts:.1f} s, ended before {ended} times, equal")
 

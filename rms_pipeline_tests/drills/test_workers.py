@@ -57,7 +57,7 @@ def test_a_worker_killed_three_times_is_retried_and_goes_on_with_the_pages_it_ha
                     os.kill(worker_of(environment, run), signal.SIGKILL)
                 retry = (
                     "SELECT t.run_id, s.status, s.metadata FROM dagster.run_tags t"
-                    " JOIN sync_metadata s ON s.id = t.run_id"
+                    " JOIN sync_metadata s ON s.run_id = t.run_id"
                     f" WHERE t.key = 'dagster/parent_run_id' AND t.value = '{run}'"
                 )
                 wait_until(
@@ -71,7 +71,9 @@ def test_a_worker_killed_three_times_is_retried_and_goes_on_with_the_pages_it_ha
                 assert isinstance(metadata, dict)
                 assert metadata["complete"] is True
                 assert metadata["pages_kept_from_unfinished_sync"] > 0
-                failed = query(environment, f"SELECT status FROM sync_metadata WHERE id = '{run}'")
+                failed = query(
+                    environment, f"SELECT status FROM sync_metadata WHERE run_id = '{run}'"
+                )
                 assert failed == [("failed",)]
         finally:
             dagster.end(signal.SIGTERM)
@@ -141,11 +143,11 @@ def test_dagster_dev_killed_in_mid_run_fails_that_run_and_the_next_one_succeeds(
         dagster = Dagster(environment, log)
         try:
             dagster.wait_until_quiet()
-            history = "SELECT status, error FROM sync_metadata WHERE id = '" + run + "'"
+            history = "SELECT status, error FROM sync_metadata WHERE run_id = '" + run + "'"
             wait_until(lambda: query(environment, history)[0][0] == "failed")
             assert "died" in str(query(environment, history)[0][1])
             following = launch(dagster.url, "initial_sync")
-            done = f"SELECT status FROM sync_metadata WHERE id = '{following}'"
+            done = f"SELECT status FROM sync_metadata WHERE run_id = '{following}'"
             wait_until(lambda: query(environment, done) == [("completed",)])
         finally:
             dagster.end(signal.SIGTERM)

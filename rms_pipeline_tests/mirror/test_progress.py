@@ -25,7 +25,13 @@ from rms_pipeline.mirror.queue import (
     replay,
 )
 from rms_pipeline.mirror.sync_state import read_sync_state
-from rms_pipeline_tests.rows import insert, insert_proof, query
+from rms_pipeline_tests.rows import (
+    insert,
+    insert_dagsters_run,
+    insert_proof,
+    insert_sync,
+    query,
+)
 
 NOW = datetime.now(UTC)
 
@@ -218,27 +224,13 @@ def test_the_state_before_any_sync_is_empty(database: Database) -> None:
 
 @pytest.mark.usefixtures("history")
 def test_the_state_has_the_sync_under_way_its_pace_and_the_dead_letters(queue: Database) -> None:
-    runs = [
-        ("old", "initial_sync", "SUCCESS", 300),
-        ("bad", "incremental_sync", "FAILURE", 200),
-        ("now", "incremental_sync", "STARTED", 100),
-        ("other", "housekeeping", "STARTED", 50),
-    ]
-    insert(
-        queue,
-        "dagster.runs",
-        [
-            {
-                "run_id": run,
-                "pipeline_name": job,
-                "status": status,
-                "run_body": "{}",
-                "start_time": NOW.timestamp() - ago,
-                "end_time": None if status == "STARTED" else NOW.timestamp() - ago + 10,
-            }
-            for run, job, status, ago in runs
-        ],
-    )
+    for run, sync_type, status, ago in (
+        ("old", "initial_sync", "completed", 300),
+        ("bad", "incremental_sync", "failed", 200),
+        ("now", "incremental_sync", "running", 100),
+    ):
+        insert_sync(queue, run, sync_type, status, ago=ago)
+    insert_dagsters_run(queue, "other", "housekeeping", "running", NOW, None)
     with queue.session() as connection:
         # A run alone is no mirror.
         assert not read_sync_state(connection, OPPORTUNITIES).has_full_sync
@@ -252,10 +244,10 @@ def test_the_state_has_the_sync_under_way_its_pace_and_the_dead_letters(queue: D
         state = read_sync_state(connection, OPPORTUNITIES, syncs=2, dead=3)
     assert state.has_full_sync
     assert state.running is not None
-    assert state.running.id == "now"
+    assert state.running.run_id == "now"
     assert state.pace is not None
     assert state.pace.pages_expected == 9
-    assert [s.id for s in state.history] == ["now", "bad"]
+    assert [s.run_id for s in state.history] == ["now", "bad"]
     assert state.last == state.history[0]
     assert [e.id for e in state.dead] == [8, 6, 5]
     assert (state.queue.depth, state.queue.dead) == (2, 4)

@@ -21,6 +21,7 @@ from rms_pipeline.mirror import history_view
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.descriptions import COLUMNS, TABLES
 from rms_pipeline.mirror.schema import HEAD, migrate
+from rms_pipeline.mirror.sync_runs import end_run, note_launch
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline_tests.conftest import database_at
 from rms_pipeline_tests.defs.test_assets import instance
@@ -32,7 +33,7 @@ from rms_pipeline_tests.processes import SECRET_KEY, command, environment_for
 __all__ = ["account", "instance"]
 
 # Of sync_metadata.sql: its version, and what stands for its text.
-HISTORY_VIEW = (3, "68d4041e0575bed6")
+HISTORY_VIEW = (4, "8d04c1cb51a9ca89")
 
 
 @pytest.fixture
@@ -131,12 +132,10 @@ def test_the_history_is_left_alone_when_it_is_as_it_should_be(ready_url: str, an
     [
         "CREATE OR REPLACE VIEW sync_metadata AS SELECT run_id AS id, 'x' AS sync_type,"
         " 'y' AS status, now() AS started_at FROM dagster.runs",
-        "CREATE OR REPLACE FUNCTION rms_run_error(run text) RETURNS text"
-        " LANGUAGE sql AS 'SELECT 1'",
         "ALTER VIEW sync_metadata RENAME COLUMN metadata TO figures",
         "DROP VIEW sync_metadata",
     ],
-    ids=["another text", "another function", "another column", "none"],
+    ids=["another text", "another column", "none"],
 )
 def test_a_history_that_is_not_as_it_should_be_is_mended_and_nobody_loses_a_right(
     ready_url: str, analyst: str, damage: str
@@ -167,7 +166,7 @@ def test_a_history_that_is_not_as_it_should_be_is_mended_and_nobody_loses_a_righ
     migrate(database)
     assert fetch_all(database, columns) == before
     assert rights_on_the_history(ready_url) == rights
-    assert fetch_all(database, "SELECT rms_run_error('none')") == [(None,)]
+    assert fetch_all(database, "SELECT count(*) FROM sync_metadata") == [(0,)]
 
 
 @pytest.mark.slow
@@ -287,6 +286,9 @@ def test_whoever_may_read_the_history_needs_no_right_to_dagsters_tables(
 ) -> None:
     job = build_defs().resolve_job_def("initial_sync")
     run = instance.create_run_for_job(job)
+    with database_at(ready_url).session() as connection:
+        note_launch(connection, run.run_id, "initial_sync")
+        end_run(connection, run.run_id, "It failed.")
     instance.report_run_failed(run, "It failed.")
     role = f"analyst_{uuid.uuid4().hex}"
     execute(ready_url, f"CREATE ROLE {role}; GRANT SELECT ON sync_metadata TO {role}")
@@ -294,7 +296,7 @@ def test_whoever_may_read_the_history_needs_no_right_to_dagsters_tables(
         connection = psycopg2.connect(ready_url)
         with connection, connection.cursor() as cursor:
             cursor.execute(f"SET ROLE {role}")
-            cursor.execute("SELECT id, status, error, metadata FROM sync_metadata")
+            cursor.execute("SELECT run_id, status, error, metadata FROM sync_metadata")
             assert cursor.fetchall() == [(run.run_id, "failed", "It failed.", {})]
         connection.close()
     finally:
@@ -314,9 +316,12 @@ def test_a_sync_that_waits_began_when_it_was_asked_for_wherever_the_server_stand
     job = build_defs().resolve_job_def("initial_sync")
     waiting = instance.create_run_for_job(job)
     canceled = instance.create_run_for_job(job)
+    with database_at(in_tokyo).session() as connection:
+        for run in (waiting, canceled):
+            note_launch(connection, run.run_id, "initial_sync")
     instance.report_run_canceled(canceled)
     times = fetch_all(
-        database_at(in_tokyo), "SELECT id, started_at, coalesce(completed_at, now()) FROM"
+        database_at(in_tokyo), "SELECT run_id, started_at, coalesce(completed_at, now()) FROM"
         " sync_metadata ORDER BY id"
     )  # fmt: skip
     assert {row[0] for row in times} == {waiting.run_id, canceled.run_id}

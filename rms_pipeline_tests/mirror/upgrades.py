@@ -45,6 +45,7 @@ _MEANT: dict[tuple[str, str], Callable[[int], str]] = {
     ("deleted_opportunities", "id"): lambda n: f"1000 + {n}",
     ("deleted_opportunities", "data"): lambda n: f"""'{{"id": {1000 + n}, "subject": "text"}}'""",
     ("raw_rms_pages", "run"): lambda n: f"'run {n}'",
+    ("sync_runs", "status"): lambda n: "'completed'",
     ("walks", "kind"): lambda n: "'full'",
     ("walks", "certificate"): lambda n: "NULL",
     ("walks", "deletions"): lambda n: "NULL",

@@ -24,7 +24,13 @@ from rms_pipeline.web.dagster_link import Starting
 from rms_pipeline.web.recounting import Recounter
 from rms_pipeline.web.templating import STATIC, static_address
 from rms_pipeline_tests.processes import wait_until
-from rms_pipeline_tests.rows import insert, insert_opportunities, insert_proof, query
+from rms_pipeline_tests.rows import (
+    insert,
+    insert_opportunities,
+    insert_proof,
+    insert_sync,
+    query,
+)
 from rms_pipeline_tests.web.conftest import BEARER, NO_DAGSTER, Web
 from rms_pipeline_tests.web.page import Page, get, visit
 
@@ -45,25 +51,11 @@ def read(web: Web) -> dict[str, Any]:
 
 
 def run(web: Web, id_: str, status: str, *, job: str = "initial_sync", ago: float = 100) -> None:
-    ended = None if status == "STARTED" else NOW.timestamp() - ago + 10
-    insert(
-        web.database,
-        "dagster.runs",
-        [
-            {
-                "run_id": id_,
-                "pipeline_name": job,
-                "status": status,
-                "run_body": "{}",
-                "start_time": NOW.timestamp() - ago,
-                "end_time": ended,
-            }
-        ],
-    )
+    insert_sync(web.database, id_, job, status, ago=ago)
 
 
 def full_sync_of_before(web: Web, **certificate: Any) -> None:
-    run(web, "full", "SUCCESS", ago=1_000)
+    run(web, "full", "completed", ago=1_000)
     settled = {"kind": "full", "completed_at": NOW, "settled_at": NOW, "watermark": NOW}
     settled |= {"window_start": NOW - timedelta(days=30), "window_end": NOW + timedelta(days=365)}
     insert(web.database, "walks", [settled | {"runs": ["full"]}])
@@ -132,7 +124,7 @@ def test_the_api_of_the_dashboard_agrees_with_the_rows(web: Web) -> None:
     sync = told["sync"]
     assert (sync["has_full_sync"], sync["running"]) == (True, None)
     assert (sync["queue"]["depth"], sync["queue"]["dead"]) == (1, 1)
-    assert [s["id"] for s in sync["history"]] == ["full"]
+    assert [s["run_id"] for s in sync["history"]] == ["full"]
     page = visit(web, "/")
     assert "10.15" not in page.text
     assert f"{10**40 + 10:,}" in page.text
@@ -168,7 +160,7 @@ def test_the_certificate_is_told(web: Web, certificate: dict[str, Any], sentence
 
 def test_a_running_sync_shows_how_far_it_is_and_no_second_one_is_to_be_had(web: Web) -> None:
     full_sync_of_before(web)
-    run(web, "now", "STARTED", job="reconciliation", ago=65)
+    run(web, "now", "running", job="reconciliation", ago=65)
     page = visit(web, "/fragments/sync")
     assert "Waiting for its turn, or just starting" in page.text
     # Of a run that has not begun, seconds would be counted again from 0 when it does.
@@ -232,12 +224,12 @@ def test_a_sync_that_cannot_start_says_why_and_what_to_do(
 
 def test_a_webhook_refresh_stands_in_no_ones_way(web: Web) -> None:
     full_sync_of_before(web)
-    run(web, "refresh", "STARTED", job="webhook_refresh", ago=2)
+    run(web, "refresh", "running", job="webhook_refresh", ago=2)
     page = visit(web, "/fragments/sync")
     assert "Webhook refresh is running" in page.text
     assert not [b for b in page.all("button") if "aria-disabled" in b]
     # Also when the one that is in the way is not the one that is shown.
-    run(web, "waits", "QUEUED", job="initial_sync", ago=1)
+    run(web, "waits", "launched", job="initial_sync", ago=1)
     with web.database.session() as connection:
         note_progress(connection, "refresh", Progress("fetching", 1, 1, 1, 1))
     page = visit(web, "/fragments/sync")

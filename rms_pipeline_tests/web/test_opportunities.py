@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import logging
 import re
 import urllib.parse
@@ -19,7 +18,13 @@ from rms_pipeline.mirror.summary import refresh_status_counts
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import load_settings
 from rms_pipeline_tests.processes import wait_until
-from rms_pipeline_tests.rows import insert, insert_opportunities, insert_proof, query
+from rms_pipeline_tests.rows import (
+    insert,
+    insert_opportunities,
+    insert_proof,
+    insert_sync,
+    query,
+)
 from rms_pipeline_tests.web.conftest import BEARER, Web, serving
 from rms_pipeline_tests.web.page import EVIL, get, visit
 
@@ -143,36 +148,8 @@ def everything_evil(web: Web) -> None:
     started = {"runs": ["run"], "kind": "full", "started_at": NOW, "completed_at": NOW}
     insert(web.database, "walks", [{**started, "settled_at": NOW}])
     insert_proof(web.database, shown=False, reason=EVIL)
-    for run, status in (("run", "SUCCESS"), (EVIL, "FAILURE")):
-        insert(
-            web.database,
-            "dagster.runs",
-            [
-                {
-                    "run_id": run,
-                    "pipeline_name": "initial_sync",
-                    "status": status,
-                    "run_body": "{}",
-                    "start_time": NOW.timestamp(),
-                    "end_time": NOW.timestamp(),
-                }
-            ],
-        )
-    insert(
-        web.database,
-        "dagster.event_logs",
-        [
-            {
-                "run_id": EVIL,
-                "event": json.dumps({"dagster_event": {"message": EVIL}}),
-                "dagster_event_type": "STEP_FAILURE",
-                "timestamp": NOW,
-            }
-        ],
-    )
-    insert(web.database, "dagster.run_tags", [
-        {"run_id": EVIL, "key": "rms/sync_type", "value": EVIL}
-    ])  # fmt: skip
+    insert_sync(web.database, "run")
+    insert_sync(web.database, EVIL, EVIL, "failed", error=EVIL)
     refresh_status_counts(web.database, "UTC")
 
 

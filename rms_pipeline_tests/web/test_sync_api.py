@@ -166,6 +166,7 @@ def test_a_sync_is_run_waited_for_and_told_in_the_documented_words(web: Web) -> 
     rows = web.query("SELECT count(*) FROM opportunities")[0][0]
     assert said.pop("duration") > 0
     id_ = said.pop("syncId")
+    run = said.pop("runId")
     assert said == {
         "success": True,
         "syncType": "initial_sync",
@@ -179,8 +180,10 @@ def test_a_sync_is_run_waited_for_and_told_in_the_documented_words(web: Web) -> 
     assert [s["sync_type"] for s in told["history"]][:2] == ["incremental_sync", "initial_sync"]
     assert told["lastSync"] == told["history"][0]
     found = told["history"][1]
-    columns = "id, sync_type, status, records_synced, records_failed, error, metadata"
-    row = web.query(f"SELECT {columns} FROM sync_metadata WHERE id = '{id_}'")[0]
+    columns = "id, run_id, sync_type, status, records_synced, records_failed, error, metadata"
+    row = web.query(f"SELECT {columns} FROM sync_metadata WHERE id = {id_}")[0]
+    assert row[:2] == (id_, run)
+    assert web.query(f"SELECT count(*) FROM dagster.runs WHERE run_id = '{run}'") == [(1,)]
     assert tuple(found[c] for c in columns.split(", ")) == row
     assert datetime.fromisoformat(found["started_at"]).tzinfo is not None
     assert found["completed_at"] > found["started_at"]
@@ -202,7 +205,8 @@ def test_two_posts_at_the_same_moment_launch_one_run(web: Web, sandbox: SandboxS
         assert refused["success"] is False
         assert refused["running"]["id"] == done["syncId"]
         assert refused["running"]["status"] == "running"
-        assert done["syncId"] in refused["error"]
+        assert refused["running"]["run_id"] == done["runId"]
+        assert f"sync {done['syncId']}, run {done['runId']}" in refused["error"]
 
 
 def test_without_waiting_it_answers_202_and_shows_the_progress(
@@ -215,6 +219,7 @@ def test_without_waiting_it_answers_202_and_shows_the_progress(
     assert answer.json() == {
         "success": True,
         "syncId": id_,
+        "runId": answer.json()["runId"],
         "syncType": "initial_sync",
         "status": "running",
     }
@@ -233,7 +238,7 @@ def test_a_reconciliation_under_way_is_a_full_sync(
     run = launch(synced[1], "reconciliation")
     refused = post(web, "initial")
     assert refused.status_code == 409
-    assert refused.json()["running"]["id"] == run
+    assert refused.json()["running"]["run_id"] == run
     assert refused.json()["running"]["sync_type"] == "reconciliation"
 
 
@@ -247,7 +252,7 @@ def test_waiting_too_long_is_told_with_the_id_and_the_sync_goes_on(
     assert (said["success"], said["status"]) == (False, "running")
     assert "1 second" in said["error"]
     sandbox.latency = 0.0
-    ended = f"SELECT status FROM sync_metadata WHERE id = '{said['syncId']}'"
+    ended = f"SELECT status FROM sync_metadata WHERE id = {said['syncId']}"
     wait_until(lambda: web.query(ended) == [("completed",)])
 
 
@@ -262,7 +267,7 @@ def test_a_failed_sync_is_500_with_the_reason_a_person_can_act_on(
     assert (said["recordsSynced"], said["recordsFailed"]) == (0, 0)
     assert "401" in said["error"]
     assert "CURRENT_RMS_API_KEY" in said["error"]
-    row = web.query(f"SELECT error FROM sync_metadata WHERE id = '{said['syncId']}'")
+    row = web.query(f"SELECT error FROM sync_metadata WHERE id = {said['syncId']}")
     assert row == [(said["error"],)]
     assert SECRET_KEY not in answer.text
 

@@ -1,0 +1,80 @@
+"""Our own row of each sync, written as its run goes: when it began, and how and why it ended.
+
+What belongs here: what a run of Dagster's is to the mirror, and its end in words. What does not:
+the figures, which the assets note themselves, and the rows (`mirror.sync_runs`).
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+import dagster as dg
+import psycopg2
+
+from rms_pipeline.mirror.database import Database, DatabaseError
+from rms_pipeline.mirror.sync_runs import INITIAL, TERMINATED, begin_run, end_run
+
+SYNC_TYPE_TAG = "rms/sync_type"
+_READS, _STORES = "raw_rms_pages", "opportunities"
+_IMPLICIT_JOB = "__ASSET_JOB"
+
+logger = logging.getLogger(__name__)
+
+
+def sync_type_of(run: dg.DagsterRun) -> str | None:
+    """Which kind of sync `run` is, None when it is none: a rebuild, or a part of the lineage.
+
+    "Materialize all", and any selection that both reads the API and stores, is a full sync.
+    """
+    if SYNC_TYPE_TAG in run.tags:
+        return run.tags[SYNC_TYPE_TAG]
+    if not run.job_name.startswith(_IMPLICIT_JOB):
+        return None
+    # A key may have a prefix.
+    chosen = {key.path[-1] for key in run.asset_selection or ()}
+    is_everything = not chosen and not run.asset_check_selection
+    return INITIAL if is_everything or {_READS, _STORES} <= chosen else None
+
+
+@contextlib.contextmanager
+def recorded(
+    database: Database, instance: dg.DagsterInstance, run: dg.DagsterRun
+) -> Iterator[None]:
+    """This process executes `run`, or a step of it, while inside; its row says so, if it is a sync.
+
+    However a step failed, in its config, in a check or because somebody ended it: Dagster is told
+    of it before its resources are closed, and is asked here.
+    """
+    sync_type = sync_type_of(run)
+    if sync_type is not None:
+        with database.session() as connection:
+            begin_run(connection, run.run_id, sync_type)
+    try:
+        yield
+    finally:
+        try:
+            failure = why_failed(instance, run.run_id)
+            with database.session() as connection:
+                end_run(connection, run.run_id, failure)
+        except (psycopg2.Error, DatabaseError) as error:
+            # The lock falls with the process, so that the row reads failed all the same.
+            logger.warning("How the sync ended was not noted: %s", " ".join(str(error).split()))
+
+
+def why_failed(instance: dg.DagsterInstance, run: str) -> str | None:
+    """Why a step of `run` failed, in words that a person can act on; None when none did."""
+    for entry in instance.all_logs(run, of_type=dg.DagsterEventType.STEP_FAILURE):
+        event = entry.dagster_event
+        if event is None:
+            continue
+        failure = event.step_failure_data
+        told, error = failure.user_failure_data, failure.error
+        if error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
+            # Dagster's own word for it tells a person nothing.
+            return TERMINATED
+        if told is not None and told.description:
+            return told.description
+        if error is not None:
+            return (error.cause or error).message.strip()
+        return event.message
+    return None

@@ -1,0 +1,225 @@
+"""What syncs rest on when Dagster's history is wiped, elsewhere, or in part: our own rows."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.definitions import build_defs
+from rms_pipeline.defs.recording import sync_type_of
+from rms_pipeline.defs.run_lock import fail_dead_runs
+from rms_pipeline.doctor.finding import Examination
+from rms_pipeline.doctor.syncs import check_certificate, check_syncs
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.embedded import open_database
+from rms_pipeline.mirror.history import find_sync, latest_syncs, watermarks
+from rms_pipeline.mirror.schema import demand_tables, migrate
+from rms_pipeline.mirror.sync_runs import DIED, TERMINATED
+from rms_pipeline.mirror.sync_state import read_sync_state
+from rms_pipeline.sandbox import SANDBOX_API_KEY, SandboxServer
+from rms_pipeline.settings import settings
+from rms_pipeline_tests.defs.test_assets import instance, materialize, sandbox
+from rms_pipeline_tests.defs.test_run_workers import kill_worker_of
+from rms_pipeline_tests.defs.test_schedules import decide
+from rms_pipeline_tests.rows import query
+
+__all__ = ["instance", "sandbox"]
+
+STABLE = (
+    "SELECT id, run_id, sync_type, status, records_synced, records_failed, error, metadata"
+    " FROM sync_metadata ORDER BY id"
+)
+
+
+@pytest.fixture
+def database(instance: dg.DagsterInstance) -> Database:
+    return open_database(settings())
+
+
+def run(instance: dg.DagsterInstance, job: str, **config: Any) -> dg.ExecuteInProcessResult:
+    return (
+        build_defs()
+        .resolve_job_def(job)
+        .execute_in_process(instance=instance, raise_on_error=False, **config)
+    )
+
+
+def levels(database: Database) -> dict[str, str]:
+    exam = Examination(settings(), database)
+    found = [*check_syncs(exam), *check_certificate(exam)]
+    return {finding.check: finding.level for finding in found}
+
+
+def wipe(instance: dg.DagsterInstance, database: Database) -> None:
+    """`dagster run wipe --force`."""
+    instance.wipe()
+
+
+def delete_each(instance: dg.DagsterInstance, database: Database) -> None:
+    for record in instance.get_runs():
+        instance.delete_run(record.run_id)
+
+
+@pytest.mark.parametrize("lose", [wipe, delete_each], ids=["wiped", "deleted"])
+def test_a_history_of_dagsters_that_is_gone_costs_no_sync_its_correctness(
+    instance: dg.DagsterInstance, database: Database, sandbox: SandboxServer, lose: Any
+) -> None:
+    materialize(instance)
+    assert run(instance, "incremental_sync").success
+    with database.session() as connection:
+        since, before = watermarks(connection), latest_syncs(connection)
+    rows, found = query(database, STABLE), levels(database)
+    assert [row[3] for row in rows] == ["completed"] * 2
+    lose(instance, database)
+    assert instance.get_runs() == []
+    assert query(database, STABLE) == rows
+    with database.session() as connection:
+        assert watermarks(connection) == since
+        state = read_sync_state(connection, OPPORTUNITIES)
+        for had, has in zip(before, latest_syncs(connection), strict=True):
+            # By our own clock instead of Dagster's.
+            assert abs((had.started_at - has.started_at).total_seconds()) < 5
+            assert had.completed_at is not None
+            assert has.completed_at is not None
+            assert abs((had.completed_at - has.completed_at).total_seconds()) < 5
+    assert state.has_full_sync
+    assert (state.running, len(state.history)) == (None, 2)
+    assert levels(database) == found
+    assert set(found.values()) == {"ok"}
+    assert decide("incremental_sync", instance) == "run"
+    edited = sandbox.store.ids()[0]
+    sandbox.store.edit(edited, {"subject": "Edited after the wipe"})
+    sandbox.requests.clear()
+    done = run(instance, "incremental_sync")
+    assert done.success
+    pages = done.asset_materializations_for_node("raw_rms_pages")[0].metadata
+    assert pages["changed_since"].value == since[0].isoformat(sep=" ", timespec="seconds")
+    assert pages["api_calls"].value == 1
+    name = query(database, "SELECT name FROM opportunities WHERE id = %s", edited)
+    assert name == [("Edited after the wipe",)]
+    assert len(query(database, STABLE)) == 3
+    # Nor does a run count as running that Dagster has forgotten.
+    job = build_defs().resolve_job_def("housekeeping")
+    assert job.execute_in_process(instance=instance).success
+    assert len(query(database, STABLE)) == 3
+
+
+@pytest.fixture
+def elsewhere(
+    instance: dg.DagsterInstance, database: Database, tmp_path: Any
+) -> Iterator[dg.DagsterInstance]:
+    """An instance that keeps its history in files, while the mirror's database has none."""
+    query(database, "DROP SCHEMA dagster CASCADE")
+    with dg.DagsterInstance.local_temp(str(tmp_path), {"telemetry": {"enabled": False}}) as opened:
+        yield opened
+
+
+def test_with_dagsters_history_elsewhere_syncs_are_told_all_the_same(
+    elsewhere: dg.DagsterInstance, database: Database, sandbox: SandboxServer
+) -> None:
+    # DROP took the view along.
+    migrate(database)
+    with database.session() as connection:
+        demand_tables(connection)
+    assert "No full sync" in decide("incremental_sync", elsewhere)
+    full = run(elsewhere, "initial_sync")
+    sandbox.api_key = "another"
+    failed = run(elsewhere, "incremental_sync")
+    sandbox.api_key = SANDBOX_API_KEY
+    assert decide("incremental_sync", elsewhere) == "run"
+    later = run(elsewhere, "incremental_sync")
+    assert (full.success, failed.success, later.success) == (True, False, True)
+    with database.session() as connection:
+        syncs = {s.run_id: s for s in latest_syncs(connection)}
+    assert [s.status for s in syncs.values()] == ["completed", "failed", "completed"]
+    assert "401" in str(syncs[failed.run_id].error)
+    assert syncs[full.run_id].records_synced > 100
+    assert syncs[full.run_id].metadata["complete"] is True
+    assert syncs[later.run_id].metadata["proof_calls"] == 3
+    assert set(levels(database).values()) == {"ok"}
+    assert run(elsewhere, "housekeeping").success
+
+
+def test_a_run_that_dagster_has_forgotten_and_whose_process_died_is_declared_dead(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    query(
+        database,
+        "INSERT INTO sync_runs (run_id, sync_type, status, started_at)"
+        " VALUES ('gone', 'initial_sync', 'running', now())",
+    )
+    assert "initial_sync is running" in decide("reconciliation", instance)
+    kill_worker_of(database, "gone")
+    assert decide("reconciliation", instance) == "run"
+    assert fail_dead_runs(database, instance) == []
+    assert query(database, "SELECT status, error FROM sync_runs") == [("failed", DIED)]
+
+
+def test_a_living_sync_that_dagster_has_forgotten_keeps_the_next_one_waiting(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    materialize(instance)
+    query(database, "UPDATE sync_runs SET ended_at = NULL, status = 'running' RETURNING 1")
+    instance.wipe()
+    for schedule in ("incremental_sync", "reconciliation"):
+        assert "initial_sync is running" in decide(schedule, instance)
+
+
+@pytest.mark.parametrize("canceled", [True, False], ids=["canceled", "failed"])
+def test_a_run_that_dagster_ended_before_it_began_says_so_in_words(
+    instance: dg.DagsterInstance, database: Database, canceled: bool
+) -> None:
+    made = instance.create_run_for_job(build_defs().resolve_job_def("initial_sync"))
+    query(
+        database,
+        "INSERT INTO sync_runs (run_id, sync_type, status) VALUES (%s, 'initial_sync', 'launched')"
+        " RETURNING 1",
+        made.run_id,
+    )
+    (instance.report_run_canceled if canceled else instance.report_run_failed)(made)
+    with database.session() as connection:
+        sync = find_sync(connection, made.run_id)
+    assert sync is not None
+    assert (sync.status, sync.completed_at is not None) == ("failed", True)
+    assert (sync.error == TERMINATED) is canceled
+    assert "run the sync again" in str(sync.error)
+
+
+ALL, STORED, LANDED = (), ("raw_rms_pages", "opportunities"), ("raw_rms_pages",)
+
+
+@pytest.mark.parametrize(
+    ("job", "chosen", "checks", "tags", "kind"),
+    [
+        ("__ASSET_JOB", None, None, {}, "initial_sync"),
+        ("__ASSET_JOB_0", ALL, None, {}, "initial_sync"),
+        ("__ASSET_JOB", STORED, None, {}, "initial_sync"),
+        ("__ASSET_JOB", LANDED, None, {}, None),
+        ("__ASSET_JOB", ("opportunities",), None, {}, None),
+        ("__ASSET_JOB", (), ("no_faults",), {}, None),
+        ("acme__incremental_sync", None, None, {"rms/sync_type": "incremental_sync"},
+         "incremental_sync"),
+        ("rebuild", None, None, {}, None),
+        ("somebody_elses", None, None, {}, None),
+    ],
+)  # fmt: skip
+def test_a_run_that_reads_and_stores_is_a_sync_whatever_launched_it(
+    job: str,
+    chosen: tuple[str, ...] | None,
+    checks: tuple[str, ...] | None,
+    tags: dict[str, str],
+    kind: str | None,
+) -> None:
+    made = dg.DagsterRun(
+        job_name=job,
+        asset_selection=None
+        if chosen is None
+        else frozenset(dg.AssetKey(["acme", name]) for name in chosen),
+        asset_check_selection=None
+        if checks is None
+        else frozenset(dg.AssetCheckKey(dg.AssetKey("opportunities"), c) for c in checks),
+        tags=tags,
+    )
+    assert sync_type_of(made) == kind
