@@ -213,9 +213,11 @@ def _ask(url: str, asked: str, variables: dict[str, Any], token: str = "") -> di
 
 
 def wait_until(condition: Callable[[], Seen], timeout: float = 90) -> Seen:
-    """What the condition was once it was true."""
+    """What the condition was once it was true; asked for ever more rarely."""
     deadline = time.monotonic() + timeout
+    pause = 0.02
     while not (seen := condition()):
         assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
+        time.sleep(pause)
+        pause = min(1.5 * pause, 0.2)
     return seen
