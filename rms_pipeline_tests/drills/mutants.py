@@ -123,8 +123,8 @@ MUTANTS = (
     Mutant(
         "deletions",
         "a row goes although something newer was learnt of it",
-        "if is_void or supersedes(absence, Fetch(asked, answered, updated, deleted)):",
-        "if True:",
+        "if known.fetch is None or supersedes(Fetch(*gone[id_], None, deleted=True), known.fetch)",
+        "if True",
         ("mirror/test_deletions.py",),
     ),
     Mutant(
@@ -153,14 +153,14 @@ MUTANTS = (
     Mutant(
         "deletions",
         "an older page brings a deleted row back",
-        "        _note_gone(connection, [i for i in going if i not in kept], gone)",
+        "        _note_gone(cursor, collection, [i for i in going if i not in kept], gone)",
         "        pass",
         (f"{TRAPS}::test_nothing_fetched_before_a_deletion_brings_the_row_back",),
     ),
     Mutant(
         "deletions",
         "a row that is restored stays among the deleted ones",
-        'cursor.execute("DELETE FROM deleted_opportunities WHERE id = ANY(%s)", (restored,))',
+        'cursor.execute(f"DELETE FROM {collection.deleted} WHERE id = ANY(%s)", (restored,))',
         "pass",
         (f"{TRAPS}::test_a_record_that_reappears_comes_back",),
     ),
@@ -230,8 +230,8 @@ MUTANTS = (
     Mutant(
         "queue",
         "rows do not tell that a webhook refreshed them",
-        '"UPDATE opportunities SET last_webhook_at = clock_timestamp() WHERE id = ANY(%s)"',
-        '"UPDATE opportunities SET synced_at = synced_at WHERE id = ANY(%s)"',
+        'f"UPDATE {claimed.collection.name} SET last_webhook_at = clock_timestamp()"',
+        'f"UPDATE {claimed.collection.name} SET synced_at = synced_at"',
         ("web/test_fast_lane.py", "defs/test_webhook_refresh.py"),
     ),
     Mutant(
@@ -333,7 +333,7 @@ MUTANTS = (
     Mutant(
         "migrations",
         "rows of an older mapping stay as they are",
-        "    if not current:\n        adopt_mapping(database)",
+        "    for collection in stale:\n        adopt_mapping(database, collection)",
         "    pass",
         ("mirror/test_redecode.py",),
     ),
