@@ -305,6 +305,55 @@ def test_a_user_that_may_read_but_not_write_is_a_problem(
         admin.close()
 
 
+@pytest.mark.parametrize(
+    ("limited", "most", "level", "said"),
+    [
+        ("ROLE {role}", 4, "problem", "ALTER ROLE {role} CONNECTION LIMIT -1;"),
+        ("ROLE {role}", 12, "warning", "ALTER ROLE {role} CONNECTION LIMIT -1;"),
+        ("DATABASE {database}", 4, "problem", "ALTER DATABASE {database} CONNECTION LIMIT -1;"),
+        ("ROLE {role}", 60, "ok", "answers"),
+    ],
+)
+def test_too_few_connections_are_told_before_a_sync_meets_them(
+    configured: pytest.MonkeyPatch, empty_url: str, limited: str, most: int, level: str, said: str
+) -> None:
+    names = {
+        "role": f"few_{os.getpid()}",
+        "database": empty_url.partition("?")[0].rpartition("/")[2],
+    }
+    with psycopg2.connect(empty_url) as admin, admin.cursor() as cursor:
+        cursor.execute(f"CREATE ROLE {names['role']} LOGIN")
+        cursor.execute(f"ALTER {limited.format(**names)} CONNECTION LIMIT {most}")
+    admin.close()
+    try:
+        configured.setenv("POSTGRES_URL", other_url(empty_url, user=names["role"]))
+        found, text = findings()["database"]
+        assert found == level, text
+        assert said.format(**names) in text
+    finally:
+        with psycopg2.connect(empty_url) as admin, admin.cursor() as cursor:
+            cursor.execute(f"DROP ROLE {names['role']}")
+        admin.close()
+
+
+def test_a_sync_that_gets_no_connection_says_whose_limit_it_is(
+    configured: pytest.MonkeyPatch, empty_url: str
+) -> None:
+    name = f"few_{os.getpid()}"
+    with psycopg2.connect(empty_url) as admin, admin.cursor() as cursor:
+        cursor.execute(f"CREATE ROLE {name} LOGIN CONNECTION LIMIT 1")
+    admin.close()
+    try:
+        database = database_at(other_url(empty_url, user=name))
+        with database.session(), pytest.raises(DatabaseError) as raised:
+            database.connect()
+        assert f'ALTER ROLE "{name}" CONNECTION LIMIT -1;' in str(raised.value)
+    finally:
+        with psycopg2.connect(empty_url) as admin, admin.cursor() as cursor:
+            cursor.execute(f"DROP ROLE {name}")
+        admin.close()
+
+
 @pytest.mark.parametrize("table", ["opportunities", "walks", "run_workers"])
 def test_a_table_that_is_missing_is_named(
     configured: pytest.MonkeyPatch, empty_url: str, table: str

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 
+from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extensions import quote_ident
 
 from rms_pipeline.account import account_name
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
-from rms_pipeline.mirror.database import PUBLIC
+from rms_pipeline.mirror.database import PUBLIC, dagster_schema_beside, leads_through_pooler
 from rms_pipeline.mirror.descriptions import TABLES
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.history_view import has_history_view
@@ -27,6 +28,8 @@ from rms_pipeline.mirror.sizes import measure
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
 
 _GB = 1_000_000_000
+# Below 7 a sync fails; of `up`, 18 were seen on a first start, and a run beside it has its own.
+CONNECTIONS_OF_A_SYNC, CONNECTIONS_OF_UP = 7, 30
 _SHOWN_TABLES = 3
 _BESIDE_TABLES = ("content_of_opportunities", "sync_metadata")
 
@@ -36,8 +39,50 @@ def check_database(exam: Examination) -> Iterator[Finding]:
     database = open_database(exam.settings)
     with database.session() as connection:
         version = connection.get_parameter_status("server_version") or "of an unknown version"
+        room = None if leads_through_pooler(connection) else _room(connection)
     exam.database = database
-    yield fine("database", f"PostgreSQL {version.partition(' ')[0]} answers.")
+    answers = f"PostgreSQL {version.partition(' ')[0]} answers."
+    if room is None or room[0] >= CONNECTIONS_OF_UP:
+        yield fine("database", answers)
+        return
+    left, limit, statement = room
+    found = f"{answers} It has room for {max(left, 0)} connections of ours ({limit})."
+    advice = f"As an administrator of the server: {statement}"
+    if left < CONNECTIONS_OF_A_SYNC:
+        yield problem("database", f"{found} A sync needs {CONNECTIONS_OF_A_SYNC}.", advice)
+    else:
+        needs = f"`rms-pipeline up` takes some {CONNECTIONS_OF_UP}."
+        yield warning("database", f"{found} A sync has enough. {needs}", advice)
+
+
+def _room(connection: Connection) -> tuple[int, str, str] | None:
+    """How many connections the user may have, ours that are open already among them; what limits
+    that; and what would change it. Of several limits the tightest."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "WITH others AS MATERIALIZED (SELECT usesysid, datid FROM pg_stat_activity"
+            " WHERE datid IS NOT NULL AND application_name IS DISTINCT FROM 'rms_pipeline'"
+            " AND application_name IS DISTINCT FROM %s), limits (room, name, change) AS ("
+            " SELECT rolconnlimit - (SELECT count(*) FROM others WHERE usesysid = r.oid),"
+            " 'CONNECTION LIMIT of the role ' || quote_ident(rolname),"
+            " format('ALTER ROLE %%I CONNECTION LIMIT -1;', rolname)"
+            " FROM pg_roles r WHERE rolname = current_user AND rolconnlimit >= 0 AND NOT rolsuper"
+            " UNION ALL"
+            " SELECT datconnlimit - (SELECT count(*) FROM others WHERE datid = d.oid),"
+            " 'CONNECTION LIMIT of the database ' || quote_ident(datname),"
+            " format('ALTER DATABASE %%I CONNECTION LIMIT -1;', datname)"
+            " FROM pg_database d, pg_roles r WHERE datname = current_database()"
+            " AND datconnlimit >= 0 AND rolname = current_user AND NOT rolsuper"
+            " UNION ALL"
+            " SELECT current_setting('max_connections')::bigint"
+            " - current_setting('superuser_reserved_connections')::bigint"
+            " - (SELECT count(*) FROM others), 'max_connections of the server',"
+            " 'raise max_connections, or end what needs none.')"
+            " SELECT room, name, change FROM limits ORDER BY room LIMIT 1",
+            (dagster_schema_beside(connection),),
+        )
+        row = cursor.fetchone()
+    return None if row is None else (int(row[0]), row[1], row[2])
 
 
 def check_rights(exam: Examination) -> Iterator[Finding]:

@@ -194,6 +194,9 @@ def explain(error: psycopg2.Error, connection: Connection | None = None) -> Data
             + ". Let that end, or end it with pg_terminate_backend, and try again. Stored data "
             "is intact."
         )
+    if error.pgcode is None and re.search(_ALL_IN_USE, said):
+        # As Dagster's storage meets it, which connects by itself.
+        return DatabaseError(no_connection(error))
     if isinstance(error, psycopg2.errors.DiskFull):
         return DatabaseError(
             f"PostgreSQL's disk is full ({said}). Make room for it and try again: what was "
@@ -226,6 +229,7 @@ READ_ONLY = (
     "POSTGRES_URL to the primary server (with several hosts: target_session_attrs=read-write)."
 )
 
+_ALL_IN_USE = "remaining connection slots|too many (connections|clients)"
 # What servers and libpq say when they let nobody in, and what to do about it. The first that fits.
 _REMEDIES = (
     (
@@ -253,7 +257,17 @@ _REMEDIES = (
         "Check the host in POSTGRES_URL.",
     ),
     (
-        "remaining connection slots|too many (connections|clients)",
+        r'too many connections for role "(?P<name>[^"]*)"',
+        "The role may have no more at a time. As an administrator of the server: ALTER ROLE"
+        ' "{name}" CONNECTION LIMIT -1;',
+    ),
+    (
+        r'too many connections for database "(?P<name>[^"]*)"',
+        "The database may have no more at a time. As an administrator of the server: ALTER DATABASE"
+        ' "{name}" CONNECTION LIMIT -1;',
+    ),
+    (
+        _ALL_IN_USE,
         "All connections of the server are in use: end what needs none, or raise max_connections.",
     ),
     (
