@@ -21,24 +21,22 @@ _EXACT = Context(prec=2_100)
 
 @dataclass(frozen=True, slots=True)
 class StatusCount:
-    """One status: how many opportunities, their worth in the account's currency, and its phase."""
+    """One status: how many opportunities, and their worth in the account's currency."""
 
     status: str
     opportunities: int
     charge_total: Decimal
     total_value: Decimal
-    phase: Phase = OPEN
 
 
 @dataclass(frozen=True, slots=True)
 class WeekCount:
-    """Opportunities of one status, of `phase`, that start in the week from the Monday `week`."""
+    """Opportunities of one status that start in the week from the Monday `week`."""
 
     week: date
     status: str
     opportunities: int
     total_value: Decimal
-    phase: Phase = OPEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +77,8 @@ class ActiveOpportunity:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """`as_of` (UTC) is when statuses and weeks were counted, None before any sync. `confirmed` are
-    the statuses that count as such."""
+    """`as_of` (UTC) is when statuses and weeks were counted, None before any sync. `phases` are
+    those of statuses; one that is not among them is open."""
 
     as_of: datetime | None
     statuses: list[StatusCount]
@@ -88,7 +86,7 @@ class Overview:
     recent: list[RecentEdit]
     webhook_days: list[WebhookDay]
     most_active: list[ActiveOpportunity]
-    confirmed: list[str]
+    phases: dict[str, Phase]
 
     @property
     def total(self) -> int:
@@ -100,7 +98,9 @@ class Overview:
 
     def worth(self, phase: Phase) -> Decimal:
         """What those of `phase` are worth with tax."""
-        return add_up(s.total_value for s in self.statuses if s.phase == phase)
+        return add_up(
+            s.total_value for s in self.statuses if self.phases.get(s.status, OPEN) == phase
+        )
 
 
 def add_up(amounts: Iterable[Decimal]) -> Decimal:
@@ -116,10 +116,8 @@ def read_statuses(connection: Connection) -> tuple[datetime | None, list[StatusC
     most frequent first."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT as_of, opportunity_status, opportunities, charge_total, total_value,"
-            " coalesce(s.phase, 'open') FROM status_counts"
-            " LEFT JOIN statuses s ON s.name = opportunity_status"
-            " ORDER BY opportunities DESC, opportunity_status"
+            "SELECT as_of, opportunity_status, opportunities, charge_total, total_value"
+            " FROM status_counts ORDER BY opportunities DESC, opportunity_status"
         )
         counted = cursor.fetchall()
     connection.commit()
@@ -131,9 +129,7 @@ def read_overview(connection: Connection, time_zone: str, *, most: int = 8) -> O
     as_of, statuses = read_statuses(connection)
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT week, opportunity_status, opportunities, total_value,"
-            " coalesce(s.phase, 'open') FROM week_counts"
-            " LEFT JOIN statuses s ON s.name = opportunity_status"
+            "SELECT week, opportunity_status, opportunities, total_value FROM week_counts"
             " WHERE week >= date_trunc('week', now() AT TIME ZONE %(zone)s)::date"
             " AND week < date_trunc('week', now() AT TIME ZONE %(zone)s)::date + 7 * %(weeks)s"
             " ORDER BY week, opportunity_status",
@@ -176,8 +172,8 @@ def read_overview(connection: Connection, time_zone: str, *, most: int = 8) -> O
             {"days": WEBHOOK_DAYS, "most": most},
         )
         most_active = [ActiveOpportunity(*row) for row in cursor.fetchall()]
-        cursor.execute("SELECT name FROM statuses WHERE phase = 'confirmed' ORDER BY sort, name")
-        confirmed = [row[0] for row in cursor.fetchall()]
+        cursor.execute("SELECT name, phase FROM statuses ORDER BY sort, name")
+        phases: dict[str, Phase] = dict(cursor.fetchall())
     connection.commit()
     return Overview(
         as_of=as_of,
@@ -186,5 +182,5 @@ def read_overview(connection: Connection, time_zone: str, *, most: int = 8) -> O
         recent=recent,
         webhook_days=webhook_days,
         most_active=most_active,
-        confirmed=confirmed,
+        phases=phases,
     )

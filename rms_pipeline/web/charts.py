@@ -4,13 +4,13 @@ The drawing itself is in templates/macros.html, as SVG: no script, and no style 
 content policy would have to allow.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from decimal import Decimal
 from urllib.parse import urlencode
 
-from rms_pipeline.mirror.outcomes import CONFIRMED, LOST
+from rms_pipeline.mirror.outcomes import CONFIRMED, LOST, OPEN, Phase
 from rms_pipeline.mirror.overview import WEEKS, StatusCount, WebhookDay, WeekCount
 from rms_pipeline.web.formatting import Clock, number, short_money, some, whole_money
 
@@ -64,14 +64,20 @@ def status_bars(statuses: Sequence[StatusCount]) -> list[Bar]:
     ]
 
 
-def week_columns(weeks: Sequence[WeekCount], first: date, clock: Clock) -> Columns:
-    """Value by week from the Monday `first` on, confirmed below undecided; closed ones left out."""
+def week_columns(
+    weeks: Sequence[WeekCount], first: date, clock: Clock, phases: Mapping[str, Phase]
+) -> Columns:
+    """Value by week from the Monday `first` on, confirmed below undecided; lost ones left out.
+
+    A status that is not in `phases` is undecided.
+    """
     confirmed: dict[date, Decimal] = {}
     undecided: dict[date, Decimal] = {}
     counts: dict[date, int] = {}
     for w in weeks:
-        if w.phase != LOST:
-            kind = confirmed if w.phase == CONFIRMED else undecided
+        phase = phases.get(w.status, OPEN)
+        if phase != LOST:
+            kind = confirmed if phase == CONFIRMED else undecided
             kind[w.week] = kind.get(w.week, Decimal(0)) + max(w.total_value, Decimal(0))
             counts[w.week] = counts.get(w.week, 0) + w.opportunities
     mondays = [first + timedelta(weeks=i) for i in range(WEEKS)]

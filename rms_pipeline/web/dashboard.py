@@ -16,7 +16,7 @@ from rms_pipeline.current_rms.pacing import SHARES, Lane
 from rms_pipeline.current_rms.terms import PAGE_SIZE
 from rms_pipeline.mirror.api_terms import read_page_size
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.outcomes import CONFIRMED, LOST
+from rms_pipeline.mirror.outcomes import CONFIRMED, LOST, Phase
 from rms_pipeline.mirror.overview import (
     ActiveOpportunity,
     Overview,
@@ -48,7 +48,8 @@ from rms_pipeline.web.templating import Pages, is_fragment
 
 @dataclass(frozen=True, slots=True)
 class DashboardAnswer:
-    """`as_of` is when statuses and weeks were counted; `time_zone` that of days and weeks."""
+    """`as_of` is when statuses and weeks were counted; `time_zone` that of days and weeks;
+    `phases` are those of statuses: open, confirmed or lost."""
 
     success: bool
     sandbox: bool
@@ -61,6 +62,7 @@ class DashboardAnswer:
     recent: list[RecentEdit]
     webhook_days: list[WebhookDay]
     most_active: list[ActiveOpportunity]
+    phases: dict[str, Phase]
     sync: SyncState
 
 
@@ -171,8 +173,9 @@ def _overview_context(view: Overview, pages: Pages) -> dict[str, Any]:
     return {
         "view": view,
         "bars": charts.status_bars(view.statuses),
-        "weeks": charts.week_columns(view.weeks, monday, pages.clock),
+        "weeks": charts.week_columns(view.weeks, monday, pages.clock, view.phases),
         "webhooks": charts.webhook_columns(view.webhook_days),
+        "confirmed": [name for name, phase in view.phases.items() if phase == CONFIRMED],
         "confirmed_value": view.worth(CONFIRMED),
         "closed_value": view.worth(LOST),
     }

@@ -57,6 +57,8 @@ _DERIVED = {
     table: ["id", "data", "synced_at", "last_webhook_at", "deleted_at", "deleted_because"]
     for table in ("opportunities", "deleted_opportunities")
 }
+# Which hold rows as soon as they are there.
+_FILLED_ALREADY = (schema.VERSION_TABLE, "mirror_state", "statuses")
 _OURS = "relnamespace = current_schema()::regnamespace AND relkind = 'r'"
 
 Rows = dict[str, list[tuple[object, ...]]]
@@ -70,7 +72,7 @@ def filled_at(database: Database, version: str, rows: int = 3) -> dict[str, list
     schema.upgrade_tables(database, version)
     columns = _columns(database)
     for table, types in columns.items():
-        if table in (schema.VERSION_TABLE, "mirror_state"):
+        if table in _FILLED_ALREADY:
             continue
         for n in range(1, rows + 1):
             values = [_MEANT.get((table, c), _SAMPLES[types[c]])(n) for c in types]
@@ -90,7 +92,7 @@ def filled_at(database: Database, version: str, rows: int = 3) -> dict[str, list
     return {
         table: _DERIVED.get(table) or list(types)
         for table, types in columns.items()
-        if table not in (schema.VERSION_TABLE, "mirror_state")
+        if table not in _FILLED_ALREADY
     }
 
 

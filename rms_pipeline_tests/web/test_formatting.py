@@ -211,8 +211,7 @@ PHASES: dict[str, Phase] = {
 
 
 def week(weeks: int, name: str, value: str, count: int = 1) -> WeekCount:
-    phase: Phase = PHASES.get(name, "open")
-    return WeekCount(MONDAY + timedelta(weeks=weeks), name, count, Decimal(value), phase)
+    return WeekCount(MONDAY + timedelta(weeks=weeks), name, count, Decimal(value))
 
 
 def test_weeks_stack_undecided_on_confirmed_and_leave_out_what_is_closed() -> None:
@@ -228,6 +227,7 @@ def test_weeks_stack_undecided_on_confirmed_and_leave_out_what_is_closed() -> No
         ],
         MONDAY,
         UTC_CLOCK,
+        PHASES,
     )
     assert (len(drawn.columns), drawn.top, drawn.empty) == (WEEKS, "100", False)
     assert [c.parts for c in drawn.columns[:4]] == [
@@ -248,22 +248,25 @@ def test_weeks_stack_undecided_on_confirmed_and_leave_out_what_is_closed() -> No
 def test_each_month_is_named_once_where_it_begins() -> None:
     for start in range(104):
         monday = MONDAY + timedelta(weeks=start)
-        labels = [c.label for c in charts.week_columns([], monday, UTC_CLOCK).columns]
+        labels = [c.label for c in charts.week_columns([], monday, UTC_CLOCK, PHASES).columns]
         named = [label for label in labels if label]
         assert len(named) in (5, 6, 7)
         assert len(named) == len(set(named))
 
 
 def test_nothing_of_any_value_is_an_empty_chart() -> None:
-    assert charts.week_columns([], MONDAY, UTC_CLOCK).empty
-    assert charts.week_columns([week(0, "Lost", "5")], MONDAY, UTC_CLOCK).empty
+    assert charts.week_columns([], MONDAY, UTC_CLOCK, PHASES).empty
+    assert charts.week_columns([week(0, "Lost", "5")], MONDAY, UTC_CLOCK, PHASES).empty
     assert charts.webhook_columns([WebhookDay(MONDAY, 0, 0, 0)]).empty
 
 
 @pytest.mark.parametrize("huge", ["1e1000", "1e28", "1e-1000"])
 def test_an_amount_out_of_all_proportion_is_drawn(huge: str) -> None:
     drawn = charts.week_columns(
-        [week(0, "Open", huge), week(0, "Active", huge), week(1, "Active", "1")], MONDAY, UTC_CLOCK
+        [week(0, "Open", huge), week(0, "Active", huge), week(1, "Active", "1")],
+        MONDAY,
+        UTC_CLOCK,
+        PHASES,
     )
     for column in drawn.columns:
         assert all(0 <= height <= 100 for _, _, height in column.parts)
