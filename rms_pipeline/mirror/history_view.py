@@ -16,6 +16,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from rms_pipeline.mirror import sync_runs
 from rms_pipeline.mirror.database import DatabaseError, dagster_schema_beside
+from rms_pipeline.mirror.run_workers import HELD_KEYS
 
 _SQL = Path(__file__).with_name("sync_metadata.sql")
 _VERSION = re.compile(r"-- version (\d+)\.")
@@ -150,9 +151,7 @@ def _text(cursor: Cursor) -> str:
     for name, value in {
         "mirror": schema,
         "runs": runs,
-        "lives": sync_runs.LIVES,
-        "lost": sync_runs.LOST,
-        "last_seen": sync_runs.LAST_SEEN,
+        "held_keys": HELD_KEYS,
         "between_steps": sync_runs.BETWEEN_STEPS,
         "died": _literal(sync_runs.DIED),
         "terminated": _literal(sync_runs.TERMINATED),

@@ -18,11 +18,12 @@ from rms_pipeline.mirror.database import Database, DatabaseError, advisory_lock,
 from rms_pipeline.mirror.postgres_errors import postgres_error_in
 
 # A lock counts as held in this database only: another mirror on the same server has locks as well.
-HELD = (
-    "EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1"
+HELD_KEYS = (
+    "SELECT (l.classid::bigint << 32) | l.objid::bigint FROM pg_locks l"
+    " WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1"
     " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-    " AND (l.classid::bigint << 32) | l.objid::bigint = w.lock_key)"
 )
+HELD = f"w.lock_key IN ({HELD_KEYS})"
 
 
 @contextlib.contextmanager

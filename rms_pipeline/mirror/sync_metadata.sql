@@ -1,4 +1,4 @@
--- version 4. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 5. Raise it with every change: of two programs on one database the higher makes the view.
 -- The syncs that people query: rows of sync_runs, with status and times of Dagster's own history
 -- where that lies in this database. Reads plain columns of Dagster's table runs, and of no other;
 -- rms_pipeline_tests/mirror/test_history.py fails when an upgrade changes those.
@@ -21,7 +21,8 @@ SELECT
         CASE WHEN d.status IN ('SUCCESS', 'FAILURE', 'CANCELED') AND d.end_time BETWEEN 0 AND 1e11
             THEN to_timestamp(d.end_time) END,
         s.ended_at,
-        (SELECT max(coalesce(w.ended_at, w.lost_at)) FROM run_workers w WHERE w.run = s.run_id),
+        w.ended_at,
+        w.lost_at,
         s.started_at,
         s.launched_at
     ) END AS completed_at,
@@ -31,7 +32,7 @@ SELECT
         s.error,
         CASE
             WHEN d.status = 'CANCELED' THEN @terminated@
-            WHEN @lost@ THEN @died@
+            WHEN w.lost THEN @died@
             WHEN coalesce(d.start_time IS NULL, true) AND s.started_at IS NULL THEN @never_began@
             ELSE @no_reason@
         END
@@ -39,6 +40,19 @@ SELECT
     s.metadata
 FROM sync_runs s
 LEFT JOIN @runs@ AS d ON d.run_id = s.run_id
+-- Of the few runs that are open, or lost a process. Joined, and not asked row by row: the planner
+-- would think that dear, and compile it.
+LEFT JOIN (
+    SELECT w.run,
+        bool_or(w.ended_at IS NULL AND held.key IS NOT NULL) AS lives,
+        bool_or(w.ended_at IS NULL AND held.key IS NULL) AS lost,
+        max(w.ended_at) AS ended_at,
+        max(w.lost_at) AS lost_at
+    FROM run_workers w
+    LEFT JOIN (@held_keys@) AS held (key) ON held.key = w.lock_key
+    WHERE w.ended_at IS NULL OR w.run IN (SELECT run_id FROM sync_runs WHERE ended_at IS NULL)
+    GROUP BY w.run
+) w ON w.run = s.run_id
 CROSS JOIN LATERAL (
     SELECT CASE
         WHEN d.status = 'SUCCESS' THEN 'completed'
@@ -46,11 +60,11 @@ CROSS JOIN LATERAL (
         -- Without Dagster's word ours is the last one.
         WHEN d.status IS NULL AND s.status = 'completed' THEN 'completed'
         -- It lets its lock go when its process does, whatever Dagster still believes.
-        WHEN @lost@ THEN 'failed'
-        WHEN d.status IS NOT NULL OR @lives@ THEN 'running'
+        WHEN w.lost THEN 'failed'
+        WHEN d.status IS NOT NULL OR w.lives THEN 'running'
         -- It waits in a queue that is not to be seen from here, or between two of its steps.
         WHEN s.started_at IS NULL AND s.launched_at > clock_timestamp() - interval '1 hour'
-            OR @last_seen@ > clock_timestamp() - interval '@between_steps@' THEN 'running'
+            OR greatest(s.started_at, w.ended_at) > clock_timestamp() - interval '@between_steps@' THEN 'running'
         ELSE 'failed'
     END AS status
 ) stands;

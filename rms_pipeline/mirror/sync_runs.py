@@ -34,26 +34,26 @@ NEVER_BEGAN = (
 )
 NO_REASON = "This sync failed and noted no reason. See its run in Dagster's UI."
 
-# Of the row `s` of sync_runs; the view asks the same.
-LIVES = (
+# Of the row `s` of sync_runs; the view joins the same.
+_LIVES = (
     f"EXISTS (SELECT FROM run_workers w WHERE w.run = s.run_id AND w.ended_at IS NULL AND {HELD})"
 )
-LOST = (
+_LOST = (
     "EXISTS (SELECT FROM run_workers w WHERE w.run = s.run_id AND w.ended_at IS NULL"
     f" AND NOT {HELD})"
 )
 # An executor that starts a process a step has none in between.
 BETWEEN_STEPS = "5 minutes"
-LAST_SEEN = (
+_LAST_SEEN = (
     "greatest(s.started_at, (SELECT max(w.ended_at) FROM run_workers w WHERE w.run = s.run_id))"
 )
 # Whoever was to start it has done so by then, unless it waits in Dagster's queue.
 _STARTS_WITHIN = "60 seconds"
 # The condition of being at work, or about to begin.
 AT_WORK = (
-    f"s.ended_at IS NULL AND ({LIVES} OR NOT {LOST} AND CASE WHEN s.started_at IS NULL"
+    f"s.ended_at IS NULL AND ({_LIVES} OR NOT {_LOST} AND CASE WHEN s.started_at IS NULL"
     f" THEN s.launched_at > clock_timestamp() - interval '{_STARTS_WITHIN}'"
-    f" ELSE {LAST_SEEN} > clock_timestamp() - interval '{BETWEEN_STEPS}' END)"
+    f" ELSE {_LAST_SEEN} > clock_timestamp() - interval '{BETWEEN_STEPS}' END)"
 )
 
 
@@ -162,7 +162,7 @@ def declare_dead(connection: Connection, runs: Sequence[str]) -> None:
 def declare_lost_dead(connection: Connection) -> list[str]:
     """`declare_dead` for every open run that lost a process; their ids. Commits."""
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT run_id FROM sync_runs s WHERE ended_at IS NULL AND {LOST}")
+        cursor.execute(f"SELECT run_id FROM sync_runs s WHERE ended_at IS NULL AND {_LOST}")
         lost = [row[0] for row in cursor.fetchall()]
     declare_dead(connection, lost)
     return lost
