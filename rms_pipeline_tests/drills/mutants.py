@@ -439,8 +439,8 @@ MUTANTS = (
     Mutant(
         "access",
         "everybody is believed about whom they speak for",
-        "proxy_headers=bool(trusted_proxies),",
-        "proxy_headers=True,",
+        "proxy_headers=bool(trusted_proxies),\n        forwarded_allow_ips=list(trusted_proxies),",
+        'proxy_headers=True,\n        forwarded_allow_ips="*",',
         (f"{ACCESS}::test_who_is_no_configured_proxy_is_not_believed_about_others",),
     ),
     Mutant(
