@@ -19,7 +19,12 @@ from zoneinfo import available_timezones
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.postgres_urls import normalise_postgres_url
@@ -400,6 +405,43 @@ def load_settings(**overrides: Any) -> Settings:
         raise _unreadable_dotenv(error) from None
 
 
+class _Handed(Settings):
+    """Made of what is handed in alone, by the names of the fields."""
+
+    model_config = SettingsConfigDict(extra="forbid", populate_by_name=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+def settings_of(names: Mapping[str, str], **values: Any) -> Settings:
+    """Settings of `values` and the defaults: neither the environment nor a `.env` file is read.
+
+    `values` go by the fields' names; `names` says what an error calls a field, where whoever gave
+    the value knows it by another name. Raises SettingsError for each value that is wrong.
+    """
+    try:
+        return _Handed(**values)
+    except ValidationError as error:
+        text = "\n".join(_explain(e, with_example=False) for e in error.errors())
+    told = {
+        str(field.validation_alias): names.get(name, name)
+        for name, field in Settings.model_fields.items()
+    }
+    told |= names
+    for variable in sorted(told, key=len, reverse=True):
+        text = re.sub(rf"\b{variable}\b", told[variable], text)
+    raise SettingsError(text)
+
+
 @lru_cache(maxsize=1)
 def settings() -> Settings:
     """The settings of this process, read on first use."""
@@ -479,12 +521,12 @@ def set_environment(values: Mapping[str, str]) -> None:
     settings.cache_clear()
 
 
-def _explain(error: Any) -> str:
+def _explain(error: Any, *, with_example: bool = True) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if not error["loc"]:
         return message
     name = str(error["loc"][0])
-    example = f" Example: {name}={EXAMPLES[name]}" if name in EXAMPLES else ""
+    example = f" Example: {name}={EXAMPLES[name]}" if with_example and name in EXAMPLES else ""
     if not message.startswith(("is ", "has ", "holds ", "would ")):
         message = f"is wrong: {message[0].lower()}{message[1:]}"
     return f"{name} {message.rstrip('.')}.{example}"

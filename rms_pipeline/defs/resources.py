@@ -1,10 +1,17 @@
-"""What assets are given: the mirror's database, and the Current RMS API (or its stand-in)."""
+"""What assets are given: the mirror's database, and the Current RMS API (or its stand-in).
 
-from collections.abc import Iterator
+Each resource has fields, as in any Dagster project: `CurrentRms(subdomain="acme",
+api_key=dg.EnvVar("ACME_KEY"))`. One that is told no account, or no database, is that of the
+settings of this process, as `rms-pipeline` uses it.
+"""
+
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, ClassVar
 
 import dagster as dg
-from pydantic import PrivateAttr
+from pydantic import ConfigDict, Field, PrivateAttr
 
 from rms_pipeline.account import client_for
 from rms_pipeline.collections.base import Collection
@@ -13,36 +20,185 @@ from rms_pipeline.defs.recording import recorded
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.run_workers import announced
-from rms_pipeline.settings import settings
+from rms_pipeline.mirror.schema import migrate
+from rms_pipeline.postgres_urls import without_password
+from rms_pipeline.settings import Settings, settings, settings_of
+
+# What stands for a secret that was written into code, where Dagster keeps and shows the values of
+# resources: its launchpad does. By what stands for it, since each process makes its own resources.
+_SECRETS: dict[str, str] = {}
+# Databases that this process has brought up to date.
+_MIGRATED: set[Database] = set()
 
 
-class MirrorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The company's PostgreSQL. While a run has it, a lock says that its process lives."""
+def _hidden(secret: str, shown: str) -> str:
+    """What stands for `secret`. The name of an environment variable may be shown."""
+    if isinstance(secret, dg.EnvVar) or secret in _SECRETS:
+        return secret
+    _SECRETS[shown] = secret
+    return shown
 
-    _database: Database = PrivateAttr()
+
+class _Configured(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """A resource whose fields are settings, and are held to what settings are held to."""
+
+    model_config = ConfigDict(extra="forbid")
+    # The name of each setting, by the field that gives it, and the field without which all that
+    # are not given are those of the process.
+    _SETTING_OF: ClassVar[Mapping[str, str]]
+    _DECIDES: ClassVar[str]
+    _made: Settings | None = PrivateAttr(default=None)
+
+    @property
+    def settings(self) -> Settings:
+        """What the fields say, validated, and the defaults. Raises SettingsError, which names the
+        field that is wrong."""
+        if self._made is None:
+            given = {
+                setting: _SECRETS.get(value, value) if isinstance(value, str) else value
+                for field, setting in self._SETTING_OF.items()
+                if (value := getattr(self, field)) is not None
+            }
+            if getattr(self, self._DECIDES) is None:
+                own = settings()
+                given = {s: getattr(own, s) for s in self._SETTING_OF.values()} | given
+            shown = type(self).model_fields
+            names = {s: shown[f].alias or f for f, s in self._SETTING_OF.items()}
+            self._made = settings_of(names, **given)
+        return self._made
+
+
+class Mirror(_Configured):
+    """The company's PostgreSQL. Its tables are brought to this version when it is first used.
+    While a run has it, a lock says that its process lives."""
+
+    _SETTING_OF = {  # noqa: RUF012
+        "url": "postgres_url",
+        "url_non_pooling": "postgres_url_non_pooling",
+        "schema_name": "schema_name",
+        "time_zone": "time_zone",
+    }
+    _DECIDES = "url"
+
+    url: str | None = Field(
+        default=None,
+        repr=False,
+        description="PostgreSQL 14 or later: postgresql://user:password@host:5432/database. "
+        "Without it, the database of the settings of this process (POSTGRES_URL).",
+    )
+    url_non_pooling: str | None = Field(
+        default=None,
+        repr=False,
+        description="The same database, not through a transaction pooler.",
+    )
+    schema_name: str | None = Field(
+        default=None,
+        alias="schema",
+        description="The schema of the mirror's tables: one an account. `public` when absent.",
+    )
+    time_zone: str | None = Field(
+        default=None,
+        description="The company's time zone, which days, weeks and schedules follow. UTC when "
+        "absent.",
+    )
+    _database: Database | None = PrivateAttr(default=None)
+
+    def __init__(self, **values: Any) -> None:
+        for name in ("url", "url_non_pooling"):
+            given = values.get(name)
+            if not isinstance(given, str) or isinstance(given, dg.EnvVar):
+                continue
+            if (bare := without_password(given)) != given:
+                values[name] = _hidden(given, f"{bare} (and its password)")
+        super().__init__(**values)
 
     @property
     def database(self) -> Database:
+        """The mirror, at this version. Raises DatabaseError."""
+        if self._database is None:
+            self._database = open_database(self.settings)
+            if self._database not in _MIGRATED:
+                migrate(self._database)
+                _MIGRATED.add(self._database)
         return self._database
 
     @contextmanager
-    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["MirrorResource"]:
-        self._database = open_database(settings())
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["Mirror"]:
         if context.run is None or context.instance is None:
             yield self
             return
         with (
-            announced(self._database, context.run.run_id),
-            recorded(self._database, context.instance, context.run),
+            announced(self.database, context.run.run_id),
+            recorded(self.database, context.instance, context.run),
         ):
             yield self
 
 
-class CurrentRmsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Access to the account of CURRENT_RMS_SUBDOMAIN, or to the sandbox when there is none."""
+class CurrentRms(_Configured):
+    """Access to an account of Current RMS; without fields, to that of the settings of this process,
+    or to the sandbox when they name none."""
+
+    _SETTING_OF = {  # noqa: RUF012
+        name: name
+        for name in (
+            *("subdomain", "api_key", "base_url", "requests_per_minute"),
+            *("days_back", "days_ahead", "proof_every_minutes"),
+        )
+    }
+    _DECIDES = "subdomain"
+
+    subdomain: str | None = Field(
+        default=None,
+        description="The account: `acme` for acme.current-rms.com. Without it, the account of the "
+        "settings of this process (CURRENT_RMS_SUBDOMAIN).",
+    )
+    api_key: str | None = Field(
+        default=None,
+        repr=False,
+        description="A key from System Setup > Integrations > API in Current RMS.",
+    )
+    base_url: str | None = Field(
+        default=None, description="Another address of the API. Plain http only on this machine."
+    )
+    requests_per_minute: int | None = Field(
+        default=None,
+        description="The account's limit, shared with other integrations: 120 when absent. 0 means "
+        "no limit.",
+    )
+    days_back: int | None = Field(
+        default=None, description="The window of a full sync: how many days back, 30 when absent."
+    )
+    days_ahead: int | None = Field(
+        default=None, description="The window of a full sync: how many days ahead, 365 when absent."
+    )
+    proof_every_minutes: int | None = Field(
+        default=None,
+        description="How often incremental syncs prove that the copy is complete, which costs "
+        "three more calls. Each time when absent.",
+    )
+
+    def __init__(self, **values: Any) -> None:
+        if isinstance(key := values.get("api_key"), str):
+            values["api_key"] = _hidden(key, f"(the key of {values.get('subdomain')})")
+        super().__init__(**values)
+
+    @property
+    def is_sandbox(self) -> bool:
+        """Whether no account is named, so that the bundled sandbox stands in."""
+        return self.settings.uses_sandbox
+
+    @property
+    def proof_every(self) -> timedelta:
+        """How long after a proof an incremental sync needs no other."""
+        return timedelta(minutes=self.settings.proof_every_minutes)
 
     @contextmanager
     def client(self, database: Database, collection: Collection) -> Iterator[CurrentRmsClient]:
         """A client for `collection`, stamping what it fetches by the database's clock."""
-        with client_for(settings(), database, collection) as client:
+        with client_for(self.settings, database, collection) as client:
             yield client
+
+
+# What they were called before they had fields.
+MirrorResource = Mirror
+CurrentRmsResource = CurrentRms
