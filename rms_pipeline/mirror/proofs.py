@@ -52,10 +52,11 @@ class PartCount:
     """A part of the window as the API and the mirror have it.
 
     `segment` is a list of the API, `ids` the span of it. `counted` are different records by the
-    API's count, `mirrored` rows. `nameless` of the counted have no id, `unstorable` are refused by
-    PostgreSQL; `repeated` were listed again, and are not counted again. `alike` when nothing is
-    missing or surplus. `listed` when the records themselves were looked at, not only their number.
-    `as_of` when it was an earlier proof that counted this part, None for the proof it belongs to.
+    API's count, `mirrored` rows. `nameless` of the counted have no id or never come, `unstorable`
+    are refused by PostgreSQL; `repeated` were listed again, and are not counted again. `alike` when
+    nothing is missing or surplus. `listed` when the records themselves were looked at, not only
+    their number. `as_of` when it was an earlier proof that counted this part, None for the proof it
+    belongs to.
     """
 
     segment: str

@@ -26,6 +26,7 @@ from rms_pipeline.current_rms.failing import (
 )
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.records import Fault, bare_record
+from rms_pipeline.current_rms.terms import MOST_PER_PAGE
 from rms_pipeline.current_rms.window import Params
 
 # Of which it is tried whether it is found by its id: what a late list still shows was rarely there
@@ -95,11 +96,11 @@ def ask_by_id(
     lists are; more are asked for by list, and what came older than `wanted` says singly too.
     Nothing is gone on a list's word: lists lag, and filters are ignored. Each id that a list left
     out is asked for alone, and only what `GET /opportunities/{id}` answers with 404 or 410 is gone.
-    Where no record came singly, it is asked for one of `witnesses`, which should be there, or for
-    one that a list shows: an API that finds none of them by id has gone astray. A list that fails
-    is halved, down to the one record that it cannot deliver. Whether they are `expected` to be
-    there matters to the cost only. After `calls` nothing more is asked for (but that), and the last
-    verdict speaks of fewer ids. Raises RequestRefused (NotFound when the address is wrong) or
+    Where no record came singly since, it is asked for one of `witnesses`, which should be there, or
+    for one that a list shows: an API that finds none of them by id has gone astray. A list that
+    fails is halved, down to the one record that it cannot deliver. Whether they are `expected` to
+    be there matters to the cost only. After `calls` nothing more is asked for (but that), and the
+    last verdict speaks of fewer ids. Raises RequestRefused (NotFound when the address is wrong) or
     ApiUnavailable (FindsNone).
     """
     asking = _Asking(client, lane, wanted or Wanted(), witnesses)
@@ -138,7 +139,7 @@ def ask_by_id(
             asking.single(id_, verdict, expected=expected and (answer is None or id_ in behind))
         if verdict.gone.keys() - set(asking.wanted.alive):
             before = client.counts.calls
-            asking.demand_singles(verdict.gone)
+            asking.demand_singles()
             if limit is not None:
                 limit += client.counts.calls - before
         yield verdict
@@ -154,6 +155,7 @@ class _Asking:
         self._health = Health(client, lane)
         self._lists = True
         self._found_singly = False
+        self._gone = set[int]()
         self._to_sample = wanted.sampled
         self._strangers = set(wanted.strangers)
         self._left = wanted.most_absent
@@ -236,6 +238,9 @@ class _Asking:
             return
         if answer is None:
             verdict.gone[id_] = (asked_at, self._client.now())
+            # It may have gone astray just now.
+            self._found_singly = False
+            self._gone.add(id_)
             if id_ in self._strangers and self._left is not None:
                 self._left -= 1
             return
@@ -263,16 +268,17 @@ class _Asking:
                 raise PageFailed(error) from error
             raise
 
-    def demand_singles(self, gone: Collection[int]) -> None:
-        """Raises NotFound or ApiUnavailable where `gone` may be so of any record.
+    def demand_singles(self) -> None:
+        """Raises NotFound or ApiUnavailable where any record may be as gone as those that are.
 
-        That is so until one came by its id: of the first in the list one must. Of an account that
-        lists none there is none to try.
+        That is so until one comes by its id after the last of them: of the first in the list one
+        must. Of an account that lists none there is none to try.
         """
+        gone = self._gone
         if self._found_singly or self._finds([i for i in self._witnesses if i not in gone][:1]):
             return
         try:
-            answer = self._some_list(len(gone) + _WITNESSES)
+            answer = self._some_list(min(len(gone) + _WITNESSES, MOST_PER_PAGE))
         except NotFound:
             raise
         except RequestRefused:
@@ -280,7 +286,7 @@ class _Asking:
             return
         if self._finds([i for i in answer.ids if i not in gone][:_WITNESSES]):
             return
-        if answer.ids:
+        if answer.ids or answer.page.meta.total_row_count:
             raise FindsNone(
                 f"Current RMS finds no {self._client.collection.single} by its id, not even those "
                 "that its list shows: so nothing is taken to be gone. If that lasts, ask Current "

@@ -4,6 +4,7 @@ What belongs here: asking for them singly, for the single record has the last wo
 which records those are (`mirror.merge`).
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from collections.abc import Collection as Ids
 
@@ -127,7 +128,8 @@ def settle_doubts(
     asked, others = left[-MOST_ASKED:], left[:-MOST_ASKED]
     unheard = set(asked)
     behind = set[int]()
-    try:
+    # Where no record is found by its id none has a word to say.
+    with contextlib.suppress(FindsNone):
         for verdict in ask_by_id(
             client,
             asked,
@@ -144,10 +146,6 @@ def settle_doubts(
                         behind.add(id_)
             unheard -= verdict.gone.keys()
             unheard -= {i for answer in verdict.answers for i in answer.ids}
-    except FindsNone:
-        # No single record has a word to say.
-        behind.clear()
-        unheard |= set(asked)
     if behind:
         lagging |= {*behind, *others}
     else:

@@ -27,7 +27,7 @@ from rms_pipeline.current_rms.failing import PageSizes
 from rms_pipeline.current_rms.keys import BY_CREATION, BY_ID, Key
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.pages import is_list
-from rms_pipeline.current_rms.records import Record
+from rms_pipeline.current_rms.records import Fault, Record
 from rms_pipeline.current_rms.seeds import ascending
 from rms_pipeline.current_rms.spans import WHOLE, Span, gaps
 from rms_pipeline.current_rms.terms import MOST_PER_PAGE
@@ -43,7 +43,7 @@ from rms_pipeline.mirror.completeness import (
 )
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import HELD_BACK, Deletions
-from rms_pipeline.mirror.merge import MergeResult
+from rms_pipeline.mirror.merge import MergeResult, note_faults
 from rms_pipeline.mirror.proofs import (
     NO_RANGES,
     UNDATED_APART,
@@ -611,7 +611,9 @@ class Prover:
         if total > records or (records and (records >= self._sizes.expected or not known)):
             self._demand_more_or_uncapped(segment, span, answer)
         nameless, repeated = records - len(answer.ids), len(answer.ids) - len(ids)
-        whole = total <= records
+        never_sent = self._never_sent(segment, span, answer)
+        nameless += never_sent
+        whole = total <= records + never_sent
         apart = self._apart
         if listed is None:
             listed = ids & apart
@@ -640,6 +642,18 @@ class Prover:
             ),
             answer,
         )
+
+    def _never_sent(self, segment: Segment, span: Span, answer: ListAnswer) -> int:
+        """How many are counted in `span` that no page of it sends: its first one, which is
+        `answer`, has room for more, and nothing comes behind it."""
+        total, records = answer.page.meta.total_row_count, len(answer.page.records)
+        is_short = total > records and records < self._sizes.expected
+        if not is_short or not self._client.terms.knows_page_size or not ascending(answer.ids):
+            return 0
+        rest: Span = (max(answer.ids) + 1 if answer.ids else span[0], span[1])
+        if rest[0] is not None and rest[1] is not None and rest[0] > rest[1]:
+            return total - records
+        return 0 if self._page(segment, rest).page.records else total - records
 
     def _demand_more_or_uncapped(self, segment: Segment, span: Span, answer: ListAnswer) -> None:
         """A full page is not the end on the word of a count that may be capped."""
@@ -810,6 +824,9 @@ class Prover:
                 self.repaired += len(missing - self._lagging)
                 self._found = True
             suspects |= mirrored - ids
+            never_sent = part.counted + part.repeated - len(answer.page.records)
+            if part.listed and never_sent > 0:
+                self._name_never_sent(segment, (lower, end), never_sent)
             if part.nameless or part.repeated:
                 self._exact.setdefault(segment.name, []).append((lower, end))
                 self._found = True
@@ -818,6 +835,14 @@ class Prover:
             if self._spent() > MOST_CALLS:
                 raise NotHonoured(f"it takes more than {MOST_CALLS} calls")
             lower = max(ids) + 1
+
+    def _name_never_sent(self, segment: Segment, span: Span, count: int) -> None:
+        lower, upper = (str(end) if end is not None else "either end" for end in span)
+        told = f"Current RMS counts {count:,} more in its list ({segment.name}) than it sends"
+        fault = Fault(None, "(record)", f"{told}, between {lower} and {upper}", "")
+        with self._connection.cursor() as cursor:
+            note_faults(cursor, self._collection, self._run, [fault])
+        self._connection.commit()
 
     def _settle(self, suspects: set[int], walk: int) -> str:
         """Asks for each of `suspects`, which no list shows, by itself: fetched, or deleted."""

@@ -48,6 +48,13 @@ SOCKETS = "web/test_sockets.py"
 RECEIVER = "web/test_receiver.py"
 SCHEMAS = "test_two_schemas.py"
 OWN_OBJECTS = "sync/test_own_objects.py"
+DOUBTS = "sync/test_doubts.py"
+PROVE = "sync/test_prove.py"
+LIES = "sync/test_lies.py"
+ODD_LISTS = "sync/test_odd_lists.py"
+AT_ONCE = "sync/test_all_at_once.py"
+CATCHING_UP = "sync/test_catching_up.py"
+BAD_RECORD = "sync/test_one_bad_record.py"
 
 MUTANTS = (
     Mutant(
@@ -240,6 +247,168 @@ MUTANTS = (
         "ATTEMPTS = 8",
         "ATTEMPTS = 8_000",
         ("web/test_fast_lane.py", "sync/test_queued.py"),
+    ),
+    Mutant(
+        "merge",
+        "a list that lags takes back what was asked for singly",
+        "if doubting and not alike and contradicts(fetch, k.fetch):",
+        "if not doubting and not alike and contradicts(fetch, k.fetch):",
+        (f"{DOUBTS}::test_a_list_that_lags_takes_nothing_back",),
+    ),
+    Mutant(
+        "merge",
+        "a list that lags brings back what was deleted",
+        "    if old.deleted:\n        return True\n    times",
+        "    times",
+        (f"{DOUBTS}::test_a_list_that_lags_brings_back_nothing_that_was_deleted",),
+    ),
+    Mutant(
+        "merge",
+        "what was found of a few is not found of the others",
+        "    if behind:\n        lagging |= {*behind, *others}\n",
+        "    lagging |= behind\n    if not told:\n        pass\n",
+        (f"{DOUBTS}::test_a_list_that_lags_takes_nothing_back",),
+    ),
+    Mutant(
+        "merge",
+        "where no single record is found the list has no word either",
+        "    with contextlib.suppress(FindsNone):\n        for verdict in ask_by_id(",
+        "    with contextlib.suppress():\n        for verdict in ask_by_id(",
+        (f"{DOUBTS}::test_where_the_single_record_cannot_be_had_the_list_has_its_word",),
+    ),
+    Mutant(
+        "deletions",
+        "a refresh by list brings back what is gone",
+        "if i in self.wanted.gone\n",
+        "if i in ()\n",
+        (f"{DOUBTS}::test_a_refresh_of_many_brings_back_nothing_that_a_list_still_shows",),
+    ),
+    Mutant(
+        "deletions",
+        "another record in place of the one asked for is believed",
+        "if answer is not None and answer.ids != (id_,):",
+        "if answer is not None and not answer:",
+        (f"{LIES}::test_a_single_record_that_is_another_settles_no_event_and_costs_no_other",),
+    ),
+    Mutant(
+        "deletions",
+        "an API that finds no record by its id makes all of them gone",
+        "            asking.demand_singles()\n",
+        "",
+        (f"{LIES}::test_an_api_that_finds_no_record_by_its_id_deletes_none",),
+    ),
+    Mutant(
+        "proof",
+        "what a list showed as it was before is counted with the others",
+        " | set(self._left.ids) | self._lagging\n",
+        " | set(self._left.ids)\n",
+        (f"{DOUBTS}::test_two_that_make_up_for_one_another_in_a_list_that_lags_are_both_seen",),
+    ),
+    Mutant(
+        "proof",
+        "what others changed in the mirror while it was counted is not noticed",
+        "return content_number(self._connection, self._collection) == content",
+        "return True",
+        (PROVE, AT_ONCE),
+    ),
+    Mutant(
+        "proof",
+        "what cannot be had since it was counted counts as mirrored",
+        "if self._cannot_be_had() != self._counted_around:",
+        "if not self._counted_around:",
+        (LIES,),
+    ),
+    Mutant(
+        "proof",
+        "a count that may be capped is believed",
+        "if counted and counted >= self._greatest:",
+        "if counted and counted > self._greatest:",
+        (f"{PROVE}::test_counts_that_are_capped_prove_nothing", PROVE, ODD_LISTS),
+    ),
+    Mutant(
+        "proof",
+        "a list that holds what is outside the window is counted as the window",
+        "if not odd and not self._window.contains(starts, ends):",
+        "if odd and not self._window.contains(starts, ends):",
+        ("sync/test_scope.py", "sync/test_ignored_filters.py"),
+    ),
+    Mutant(
+        "proof",
+        "what was fetched singly a moment ago is taken for surplus",
+        "        self._left.ids |= dict.fromkeys(young, True)\n",
+        "        young = set()\n",
+        (
+            f"{PROVE}::test_a_row_that_no_list_shows_but_exists_stays_and_is_left_for_the_next_proof",
+            PROVE,
+        ),
+    ),
+    Mutant(
+        "proof",
+        "what is counted and never sent makes up for a row that is gone",
+        "        nameless += never_sent\n        whole = total <= records + never_sent\n",
+        "        whole = total <= records\n",
+        (
+            f"{ODD_LISTS}::"
+            "test_one_that_is_counted_and_never_sent_is_said_and_makes_up_for_no_row_that_is_gone",
+        ),
+    ),
+    Mutant(
+        "proof",
+        "a count of an API whose list goes on beyond it is believed",
+        "if not self._scan.counts_believed:",
+        "if self._scan.counts_believed is None:",
+        (f"{PROVE}::test_counts_that_are_capped_prove_nothing", PROVE, ODD_LISTS),
+    ),
+    Mutant(
+        "proof",
+        "of two lists that take turns always the same is asked for",
+        "turn = min(all_of_them, key=lambda segment: at[segment.name])",
+        "turn = all_of_them[0]",
+        (
+            f"{PROVE}::test_where_those_without_a_date_take_turns_a_quiet_proof_still_costs_four_calls",
+        ),
+    ),
+    Mutant(
+        "scan",
+        "a full page is the end on the count's word",
+        "is_over = left_over <= 0 and (not ids or not is_doubtful)",
+        "is_over = left_over <= 0",
+        (f"{PROVE}::test_counts_that_are_capped_prove_nothing", LIES, ODD_LISTS),
+    ),
+    Mutant(
+        "scan",
+        "one page that sends nothing of what it counts ends the reading",
+        "if answer.page.records or not answer.page.meta.total_row_count or is_last:",
+        "if answer is not None or is_last:",
+        (ODD_LISTS,),
+    ),
+    Mutant(
+        "scan",
+        "the watermark is by the API's clock, however far ahead that is",
+        "return min(api_date, asked_at) - overlap",
+        "return max(api_date, asked_at) - overlap",
+        ("sync/test_wrong_clock.py",),
+    ),
+    Mutant(
+        "scan",
+        "a record that fails its page fails all of them",
+        "if not is_of_the_question(error) or not self.accepts(params):",
+        "if is_of_the_question(error) or not self.accepts(params):",
+        (BAD_RECORD, "sync/test_page_size.py"),
+    ),
+    Mutant(
+        "queue",
+        "a record older than its event settles it",
+        "or _is_older(at, self.wanted.told.get(i), SLACK)",
+        "or _is_older(at, None, SLACK)",
+        (CATCHING_UP,),
+    ),
+    Mutant(
+        "queue",
+        "what is not there yet is settled at its first attempt",
+        "patient = {i for i in alive - destroyed if waits[i] < len(PATIENCE)}",
+        "patient = {i for i in alive - destroyed if waits[i] < 0}",
+        (CATCHING_UP,),
     ),
     Mutant(
         "budget",

@@ -14,7 +14,7 @@ from rms_pipeline.sync.doubts import MOST_ASKED
 from rms_pipeline.sync.refreshing import refresh
 from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.sync.conftest import Mirror
-from rms_pipeline_tests.sync.test_catching_up import singly
+from rms_pipeline_tests.sync.test_catching_up import singly, tell, work
 from rms_pipeline_tests.sync.test_lies import Tell, is_single, lie, mirror_of
 from rms_pipeline_tests.test_sync import ids_in
 
@@ -41,10 +41,11 @@ def set_back(mirror: Mirror, id_: int, **fields: Any) -> None:
     mirror.store.edit(id_, {"subject": "As of a backup", "updated_at": past, **fields})
 
 
+@pytest.mark.parametrize("count", [3, MOST_ASKED + 15])
 @pytest.mark.parametrize("by", ["incremental sync", "full sync"])
-def test_a_list_that_lags_takes_nothing_back(mirror_of: MakeMirror, by: str) -> None:
+def test_a_list_that_lags_takes_nothing_back(mirror_of: MakeMirror, by: str, count: int) -> None:
     mirror, ids = mirrored(mirror_of)
-    some = ids[:3]
+    some = ids[:count]
     for id_ in some:
         mirror.store.edit(id_, {"subject": "First"})
     mirror.store.ahead += timedelta(seconds=30)
@@ -80,8 +81,9 @@ def test_a_list_that_lags_brings_back_nothing_that_was_deleted(mirror_of: MakeMi
     assert mirror.differences() == {}
 
 
+@pytest.mark.parametrize("by", ["refresh", "events"])
 def test_a_refresh_of_many_brings_back_nothing_that_a_list_still_shows(
-    mirror_of: MakeMirror,
+    mirror_of: MakeMirror, by: str
 ) -> None:
     mirror, ids = mirrored(mirror_of)
     gone = ids[:12]
@@ -91,7 +93,11 @@ def test_a_refresh_of_many_brings_back_nothing_that_a_list_still_shows(
     refresh(mirror.database, mirror.client(), gone[:10], "singly")
     refresh(mirror.database, mirror.client(), gone[10:], "singly")
     turn(mirror, lists_lag=20)
-    refresh(mirror.database, mirror.client(), gone, "by list")
+    if by == "refresh":
+        refresh(mirror.database, mirror.client(), gone, "by list")
+    else:
+        tell(mirror, *gone, at=None)
+        work(mirror)
     assert mirror.deleted() == set(gone)
 
 

@@ -1,6 +1,7 @@
 """An API that answers, and what it says is not so: no certificate is false, no row goes, nothing
 else stops."""
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -345,17 +346,24 @@ def test_what_could_not_be_stored_since_it_was_counted_is_named(mirror_of: MakeM
     assert "1 that cannot be stored" in proof.sentence, proof.sentence
 
 
-@pytest.mark.parametrize("by", ["refresh", "event", "full sync", "proof"])
+@pytest.mark.parametrize(
+    ("by", "found_before"),
+    [("event", 0), *itertools.product(("refresh", "full sync", "proof"), (0, 1, 2))],
+)
 def test_an_api_that_finds_no_record_by_its_id_deletes_none(
-    mirror_of: MakeMirror, lie: Tell, by: str
+    mirror_of: MakeMirror, lie: Tell, by: str, found_before: int
 ) -> None:
-
+    """Nor one that does so from the second or third record on."""
     mirror = mirror_of(Store(60), switches=TEN)
     mirror.full_sync()
     some = ids_in(mirror.store, mirror.window)[:3]
+    found = set[str]()
 
     def astray(request: Request, answer: Answer) -> Answer:
         if is_single(request):
+            found.add(request.path)
+            if len(found) <= found_before:
+                return answer
             return Answer(404, b'{"errors":["Not found"]}')
         if is_list(request) and by in ("full sync", "proof") and answer.status == 200:
             said = json.loads(answer.body)

@@ -15,12 +15,14 @@ from rms_pipeline.current_rms.errors import CurrentRmsError
 from rms_pipeline.sandbox import Store, Switches
 from rms_pipeline.sandbox.api import routes
 from rms_pipeline.sandbox.api.answers import Answer, Request
+from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.sync.conftest import Mirror
 from rms_pipeline_tests.sync.test_lies import Lie, MakeMirror, Tell, is_list, lie, mirror_of, proved
 from rms_pipeline_tests.test_sync import ids_in
 
 __all__ = ["lie", "mirror_of"]
 TEN = Switches(max_per_page=10)
+NEVER_SENT = 1_010
 Said = dict[str, Any]
 Change = Callable[[Said, Request], object]
 
@@ -94,6 +96,10 @@ def shuffle(said: Said, _: Request) -> None:
 
 def lose_the_last(said: Said, _: Request) -> None:
     said["opportunities"] = said["opportunities"][:-1]
+
+
+def lose_one(said: Said, _: Request) -> None:
+    said["opportunities"] = [o for o in said["opportunities"] if o["id"] != NEVER_SENT]
 
 
 def empty_it(said: Said, _: Request) -> None:
@@ -245,3 +251,29 @@ def test_a_page_larger_than_asked_for_is_read_and_counted(
     proof = proved(mirror)
     assert proof.shown, proof.sentence
     assert mirror.differences(but_for=without_id) == {}
+
+
+def test_one_that_is_counted_and_never_sent_is_said_and_makes_up_for_no_row_that_is_gone(
+    mirror_of: MakeMirror, lie: Tell
+) -> None:
+    mirror = mirror_of(Store(60), switches=TEN)
+    lie(Odd(lose_one).lie())
+    certificate = mirror.full_sync().settled.certificate
+    ids = ids_in(mirror.store, mirror.window)
+    said = f"{len(ids) - 1} of {len(ids)}, and 1 that cannot be stored (see sync_faults)"
+    assert certificate.shown, certificate.sentence
+    assert said in certificate.sentence
+    [(fault,)] = query(mirror.database, "SELECT problem FROM sync_faults")
+    assert "counts 1 more" in fault
+    beside = ids[ids.index(NEVER_SENT) - 1]
+    mirror.store.delete(beside)
+    proof = proved(mirror)
+    assert mirror.deleted() == {beside}
+    assert proof.shown, proof.sentence
+    # Nothing new is found from then on, and it is found again once it comes.
+    assert proved(mirror).shown
+    assert len(query(mirror.database, "SELECT problem FROM sync_faults")) == 1
+    lie(lambda _, answer: answer)
+    proof = proved(mirror)
+    assert proof.shown, proof.sentence
+    assert mirror.differences() == {}
