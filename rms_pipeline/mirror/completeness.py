@@ -44,6 +44,14 @@ class SegmentRows:
     def ids(self, connection: Connection, span: Span) -> set[int]:
         return {row[0] for row in self._rows(connection, "id", span)}
 
+    def among(self, connection: Connection, ids: Ids[int]) -> set[int]:
+        """Those of `ids` that have such a row."""
+        wanted = list(ids)
+        if not wanted:
+            return set()
+        found = self._rows(connection, "id", (None, None), " AND id = ANY(%(among)s)", among=wanted)
+        return {row[0] for row in found}
+
     def middle(self, connection: Connection, span: Span, share: float = 0.5) -> int | None:
         """The key up to which that `share` of the rows of `span` lie, None without rows."""
         key = _KEYS[self.key]
@@ -52,7 +60,7 @@ class SegmentRows:
         return None if found is None else int(found)
 
     def _rows(
-        self, connection: Connection, what: str, span: Span, **values: object
+        self, connection: Connection, what: str, span: Span, further: str = "", **values: object
     ) -> list[tuple[Any, ...]]:
         key, (lower, upper) = _KEYS[self.key], span
         conditions = [_SEGMENTS[self.segment]]
@@ -71,7 +79,8 @@ class SegmentRows:
         }
         with connection.cursor() as cursor:
             cursor.execute(
-                f"SELECT {what} FROM {self.collection.name} WHERE {' AND '.join(conditions)}",
+                f"SELECT {what} FROM {self.collection.name}"
+                f" WHERE {' AND '.join(conditions)}{further}",
                 values,
             )
             found = cursor.fetchall()
@@ -80,7 +89,7 @@ class SegmentRows:
 
 
 def refused_ids(connection: Connection, collection: Collection) -> set[int]:
-    """Ids whose newest record PostgreSQL refused: no row stands for it. Commits."""
+    """Ids whose newest record PostgreSQL refused: no row, or an older one, is there. Commits."""
     return _ids(
         connection,
         "SELECT DISTINCT f.opportunity_id FROM sync_faults f WHERE f.field = '(record)'"

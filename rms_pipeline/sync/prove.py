@@ -201,6 +201,7 @@ class Prover:
         self._left = _Left()
         # Of which a list showed, while this proof was made, what was before the mirror's.
         self._lagging: set[int] = set()
+        self._asked: set[int] = set()
         self._holes: tuple[int, ...] = ()
         self._counted_around: tuple[set[int], set[int]] = set(), set()
         self._listed: dict[str, set[int]] = {}
@@ -245,7 +246,8 @@ class Prover:
         # What could not be stored since it counted, it took for stored.
         refused = set() if merged.failed else self._refused
         self._counted_around = set(proof.unreadable), refused
-        self._left.ids = {i: self._left.ids.get(i, True) for i in proof.left}
+        young = fetched_singly(self._connection, self._collection, proof.left, LAG.total_seconds())
+        self._left.ids = {i: self._left.ids.get(i, i in young) for i in proof.left}
         return self._rounds(proof, merged, walk, since, window)
 
     def prove(self, walk: int, since: datetime, window: Window | None) -> Proof:
@@ -272,9 +274,11 @@ class Prover:
             while True:
                 alike = all(part.alike for part in proof.parts)
                 if self._was_still(proof.content, merged):
-                    if alike:
+                    unlisted = self._unlisted()
+                    if alike and not unlisted:
                         return self._concluded(proof)
-                    reason = self._mend(proof.parts, walk)
+                    reason = "" if alike else self._mend(proof.parts, walk)
+                    reason = reason or self._settle(unlisted, walk)
                     if reason:
                         break
                 if proof.rounds >= ROUNDS or self._spent() > MOST_CALLS:
@@ -287,6 +291,17 @@ class Prover:
         except (CurrentRmsError, WriterHangs, _NotCounted) as error:
             reason = _sentence(error)
         return self._closed(replace(proof, reason=reason), shown=False)
+
+    def _unlisted(self) -> set[int]:
+        """Rows that no list shows and whose newest record was refused, not asked for yet.
+
+        They are in no count of the mirror's, so that they would never show.
+        """
+        if self._remove is None:
+            return set()
+        found = self._refused.intersection(self._left.old()) - self._asked
+        self._asked |= found
+        return found
 
     def _was_still(self, content: int, merged: MergeResult) -> bool:
         """Whether the mirror is what it was before the first count, and the API brought no news.
@@ -722,16 +737,21 @@ class Prover:
         return found
 
     def _sort_out_left(self) -> None:
-        """Whoever the list and the mirror agree about again is left no longer."""
+        """Whoever the list and the mirror agree about again is left no longer.
+
+        A row whose newest record was refused is left once no list shows it.
+        """
         listed = set().union(*self._listed.values()) if self._listed else set()
         segments = [self._dated] + ([] if UNDATED_UNCOUNTED in self._rests_on else [_UNDATED])
         window = (self._window.start, self._window.end)
         mirrored: set[int] = set()
         for segment in segments:
             rows = SegmentRows(self._collection, segment.name, window)
-            for id_ in self._left.ids.keys() | self._lagging:
-                mirrored |= rows.ids(self._connection, (id_, id_))
-        known = dict.fromkeys(self._lagging, True) | self._left.ids
+            mirrored |= rows.among(
+                self._connection, self._left.ids.keys() | self._lagging | self._refused
+            )
+        surplus = (self._refused & mirrored) - listed - set(self._holes)
+        known = dict.fromkeys(surplus, False) | dict.fromkeys(self._lagging, True) | self._left.ids
         self._left.ids = {
             i: young for i, young in known.items() if (i in listed) != (i in mirrored)
         }

@@ -5,6 +5,7 @@ Some sequences here, and many more in `drills/test_many_sequences.py`.
 
 import contextlib
 import random
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -65,8 +66,9 @@ STAMP = st.sampled_from(["now", "now", "now", "absent", "back"])
 ANY = st.integers(0, 10_000)
 
 
-# The certificates that were issued, and compared.
+# The certificates that were issued, and compared; the switches of sequences that came to an end.
 SHOWN: list[int] = []
+ENDED: list[Switches] = []
 
 
 class Killed(BaseException):
@@ -326,6 +328,10 @@ class Sequences(RuleBasedStateMachine):
         assert not mirror.deleted() & set(mirror.rows())
         mirror.close()
         mirror.sandbox.stop()
+        ENDED.append(before)
+        if len(ENDED) % 50 == 0:
+            sys.stdout.write(f"{len(ENDED):,} sequences, {len(SHOWN):,} certificates.\n")
+            sys.stdout.flush()
 
 
 @contextlib.contextmanager

@@ -269,6 +269,48 @@ def test_an_api_without_joined_fields_lists_those_without_a_date_one_after_the_o
     assert len(mirror.sandbox.requests) == 4
 
 
+def test_a_row_whose_newest_record_was_refused_does_not_stay_unseen_once_it_is_gone(
+    mirror_of: MakeMirror,
+) -> None:
+    mirror = mirror_of(Store(60), switches=SMALL)
+    mirror.full_sync()
+    id_ = dated(mirror)[3]
+    query(
+        mirror.database,
+        f"ALTER TABLE opportunities ADD CONSTRAINT mine CHECK (id <> {id_} OR name <> 'Edited')",
+    )
+    try:
+        mirror.store.edit(id_, {"subject": "Edited"})
+        assert "1 that cannot be stored" in proved(mirror).sentence
+        mirror.store.delete(id_)
+        proof = proved(mirror)
+        assert mirror.deleted() == {id_}
+        assert proof.shown, proof.sentence
+        assert mirror.differences() == {}
+    finally:
+        query(mirror.database, "ALTER TABLE opportunities DROP CONSTRAINT mine")
+
+
+def test_a_row_that_could_not_be_delivered_does_not_stay_unseen_once_it_is_gone(
+    mirror_of: MakeMirror,
+) -> None:
+    mirror = mirror_of(Store(60), switches=SMALL)
+    mirror.full_sync()
+    id_ = dated(mirror)[3]
+    mirror.store.edit(id_, {"subject": "Edited"})
+    mirror.sandbox.switches = replace(
+        SMALL, undeliverable=frozenset([id_]), undeliverable_single=True
+    )
+    assert f"cannot deliver: {id_}" in (proved(mirror).sentence + proved(mirror).sentence)
+    mirror.store.delete(id_)
+    mirror.sandbox.switches = SMALL
+    for _ in range(2):
+        proof = proved(mirror)
+        assert not proof.shown or mirror.differences() == {} or id_ in proof.unreadable
+    assert mirror.deleted() == {id_}
+    assert proof.shown, proof.sentence
+
+
 @pytest.mark.parametrize("segment", ["no_start", "no_end"])
 def test_where_those_without_a_date_take_turns_a_quiet_proof_still_costs_four_calls(
     mirror_of: MakeMirror, segment: str
