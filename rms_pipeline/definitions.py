@@ -25,28 +25,26 @@ warnings.filterwarnings("ignore", "Parameter `owners` of initializer `SensorDefi
 
 def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """All assets, checks, jobs and resources; `resource_overrides` replaces resources by key."""
+    collections = settings().collections
     return dg.Definitions(
         assets=dg.map_asset_specs(
             _names_its_table,
             [
                 assets.current_rms_api,
-                assets.raw_rms_pages,
-                assets.opportunities,
+                *(asset for c in collections for asset in assets.assets_of(c)),
                 assets.status_counts,
             ],
         ),
         asset_checks=[
-            asset_checks.opportunity_ids_are_unique,
-            asset_checks.no_faults,
-            asset_checks.mirror_is_complete,
-            asset_checks.deletions_are_plausible,
-            asset_checks.webhooks_arrive,
+            *(check for c in collections for check in asset_checks.checks_of(c)),
             asset_checks.hires_have_a_length,
             asset_checks.statuses_are_known,
             asset_checks.status_counts_add_up,
         ],
         jobs=[
-            *jobs.sync_jobs(days_back=settings().days_back, days_ahead=settings().days_ahead),
+            *jobs.sync_jobs(
+                collections, days_back=settings().days_back, days_ahead=settings().days_ahead
+            ),
             webhook_refresh.webhook_refresh,
             business_events.business_events,
             housekeeping.housekeeping,

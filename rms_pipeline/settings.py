@@ -26,6 +26,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from rms_pipeline.collections import COLLECTIONS, Collection
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.postgres_urls import normalise_postgres_url
 
@@ -36,6 +37,7 @@ LogFormat = Literal["text", "json"]
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 EXAMPLES = {
+    "RMS_COLLECTIONS": "opportunities,members",
     "CURRENT_RMS_SUBDOMAIN": "acme",
     "CURRENT_RMS_API_KEY": "the key from System Setup > Integrations > API in Current RMS",
     "CURRENT_RMS_BASE_URL": CURRENT_RMS_BASE_URL,
@@ -188,6 +190,15 @@ class Settings(BaseSettings):
         validation_alias="RMS_PUBLIC_URL",
         description="The address where people reach the web service, if that is a proxy.",
     )
+    collections: Annotated[tuple[Collection, ...], NoDecode] = Field(
+        COLLECTIONS[:1],
+        validation_alias="RMS_COLLECTIONS",
+        description=(
+            "What is mirrored, with commas: "
+            f"{', '.join(f'`{c.name}`' for c in COLLECTIONS)}. Default `{COLLECTIONS[0].name}`, "
+            "which is always mirrored."
+        ),
+    )
     time_zone: str = Field(
         "UTC",
         validation_alias="RMS_TIME_ZONE",
@@ -282,6 +293,17 @@ class Settings(BaseSettings):
         if value not in available_timezones():
             raise ValueError("is not the name of a time zone")
         return value
+
+    @field_validator("collections", mode="before")
+    @classmethod
+    def _find_collections(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        wanted = {name.strip().lower() for name in value.split(",")} - {""}
+        if unknown := sorted(wanted - {c.name for c in COLLECTIONS}):
+            known = ", ".join(c.name for c in COLLECTIONS)
+            raise ValueError(f"has {', '.join(unknown)} in it; there are {known}")
+        return tuple(c for c in COLLECTIONS if c.name in wanted or c is COLLECTIONS[0])
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod

@@ -24,6 +24,7 @@ from rms_pipeline import dagster_api
 from rms_pipeline.account import account_name
 from rms_pipeline.addresses import UNENCRYPTED, is_exposed, kept_in, print_dashboard, url_of
 from rms_pipeline.children import Children, UpFailed
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database, stop_embedded
 from rms_pipeline.mirror.history import find_sync, has_full_sync, latest_syncs
@@ -119,7 +120,7 @@ def _start(
     if claim_mirror(database, account_name(current), sandbox=SANDBOX_SUBDOMAIN):
         out.print("The sandbox's opportunities were removed. Those of your account replace them.")
     with database.session() as connection:
-        synced = has_history_view(connection) and has_full_sync(connection)
+        synced = has_history_view(connection) and has_full_sync(connection, OPPORTUNITIES)
     url, web_url = url_of("127.0.0.1", ports.dagster), url_of(host, ports.web)
     environment = child_environment(
         POSTGRES_URL=database.url.get_secret_value(), PYTHONUNBUFFERED="1"

@@ -27,7 +27,7 @@ class FullSync:
 def full_sync(
     database: Database,
     client: CurrentRmsClient,
-    window: Window,
+    window: Window | None,
     run: str = "full",
     *,
     fresh_for: timedelta = timedelta(0),

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.deliveries import read_delivery
 from rms_pipeline.mirror.queue import Event, store_event
 from rms_pipeline.sandbox import Faults, Store, Switches
@@ -175,12 +176,13 @@ def comparable(value: Any, lacks: tuple[str, ...] = ()) -> Any:
 
 def deliver(mirror: Mirror, body: bytes) -> bool:
     """Whether the event is a new one, and not a repeat."""
-    told = read_delivery(body)
+    told = read_delivery(body, [OPPORTUNITIES])
     event = Event(
         action_id=told.action_id,
         action_type=told.action_type,
         subject_type=told.subject_type,
-        opportunity_id=told.opportunity_id,
+        collection=told.collection,
+        record=told.record,
         member_id=told.member_id,
         member_name=told.member_name,
         happened_at=told.happened_at,

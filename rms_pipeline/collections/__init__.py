@@ -4,8 +4,10 @@ base     what a declaration says, and what follows from it
 """
 
 from rms_pipeline.collections.base import Collection, Column
+from rms_pipeline.collections.members import MEMBERS
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 
 __all__ = ["COLLECTIONS", "Collection", "Column"]
 
-COLLECTIONS = (OPPORTUNITIES,)
+# The first is always mirrored; the others are switched on by RMS_COLLECTIONS.
+COLLECTIONS = (OPPORTUNITIES, MEMBERS)

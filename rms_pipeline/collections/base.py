@@ -139,6 +139,8 @@ class Collection:
     corrections: int = 0
     # What follows the names of what is remembered of it in mirror_state.
     marked: str | None = None
+    # The column of webhook_events that names its record.
+    event_column: str = "record_id"
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]

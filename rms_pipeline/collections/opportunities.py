@@ -177,6 +177,7 @@ OPPORTUNITIES = Collection(
     corrections=2 - 15,
     # It was the only one.
     marked="",
+    event_column="opportunity_id",
     indexes=(
         "starts_at, ends_at",
         "\"left\"((data ->> 'number'::text), 100) text_pattern_ops",

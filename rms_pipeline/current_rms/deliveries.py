@@ -1,20 +1,20 @@
-"""What a webhook delivery of Current RMS tells: which opportunity, what was done to it, and when.
+"""What a webhook delivery of Current RMS tells: of which record, what was done to it, and when.
 
 The vendor describes deliveries nowhere, and accounts differ in how they are spelled. So whatever
-may be about an opportunity is taken to be.
+may be about a record of ours is taken to be.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.lenient import storable_json
 
 BIGINT_MAX = 2**63 - 1
-_OPPORTUNITY = frozenset({"opportunity", "opportunities"})
-_ITEM = frozenset({"opportunityitem", "opportunityitems", "opportunityitemasset"})
 _SHORT, _MOST_FIELDS = 500, 50
 
 
@@ -24,7 +24,7 @@ class NotADelivery(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """A delivery. `opportunity_id` None when it tells of no opportunity: `because` says so.
+    """A delivery. `record` of `collection` is None when it tells of none: `because` says so.
 
     `happened_at` (UTC) is Current RMS's own time of it. `payload` is the whole body as JSON that
     PostgreSQL can hold.
@@ -33,7 +33,8 @@ class Delivered:
     action_id: int | None
     action_type: str | None
     subject_type: str | None
-    opportunity_id: int | None
+    collection: Collection | None
+    record: int | None
     member_id: int | None
     member_name: str | None
     happened_at: datetime | None
@@ -58,8 +59,10 @@ class _Shape(msgspec.Struct, frozen=True):
     action: dict[str, Any]
 
 
-def read_delivery(body: bytes) -> Delivered:
-    """Raises NotADelivery when `body` is not JSON with a whole-number `action.subject_id`."""
+def read_delivery(body: bytes, collections: Sequence[Collection]) -> Delivered:
+    """What `body` tells of a record of `collections`, of the first where it does not say of which.
+
+    Raises NotADelivery when `body` is not JSON with a whole-number `action.subject_id`."""
     payload = storable_json(body)
     try:
         action = msgspec.json.decode(payload, type=_Shape).action
@@ -70,13 +73,14 @@ def read_delivery(body: bytes) -> Delivered:
     subject = _whole(action.get("subject_id"))
     if subject is None:
         raise NotADelivery("action.subject_id is not a whole number.")
-    opportunity, because = _opportunity(action, subject)
+    collection, record, because = _record(action, subject, collections)
     member = action.get("member")
     return Delivered(
         action_id=_whole(action.get("id")),
-        action_type=_action(action.get("action_type")),
+        action_type=_action(action.get("action_type"), collection or collections[0]),
         subject_type=_text(action.get("subject_type")),
-        opportunity_id=opportunity,
+        collection=collection,
+        record=record,
         member_id=_whole(action.get("member_id")),
         member_name=_text(member.get("name")) if isinstance(member, dict) else None,
         happened_at=_moment(action.get("created_at")) or _moment(action.get("updated_at")),
@@ -85,23 +89,32 @@ def read_delivery(body: bytes) -> Delivered:
     )
 
 
-def _opportunity(action: dict[str, Any], subject: int) -> tuple[int | None, str | None]:
-    """Which opportunity it is about, else why that cannot be told."""
+def _record(
+    action: dict[str, Any], subject: int, collections: Sequence[Collection]
+) -> tuple[Collection | None, int | None, str | None]:
+    """Of which collection which record it is about, else why that cannot be told."""
     kind = _kind(action.get("subject_type"))
-    if not kind or kind in _OPPORTUNITY:
-        return subject, None
-    # What belongs to an opportunity names it somewhere, or nobody can tell which it is.
-    named = action.get("subject")
-    for place in (action, named if isinstance(named, dict) else {}):
-        if (found := _whole(place.get("opportunity_id"))) is not None:
-            return found, None
-    source = _whole(action.get("source_id"))
-    if source is not None and _kind(action.get("source_type")) in _OPPORTUNITY:
-        return source, None
+    if not kind:
+        return collections[0], subject, None
+    source_kind, named = _kind(action.get("source_type")), action.get("subject")
     said = str(action.get("subject_type"))[:100]
-    if kind in _ITEM:
-        return None, f"an {said} that does not say of which opportunity"
-    return None, f"not an opportunity: {said}"
+    because = f"not an opportunity: {said}"
+    for collection in collections:
+        told = collection.webhooks
+        if told is None:
+            continue
+        if kind in told.subjects:
+            return collection, subject, None
+        # What belongs to a record names it somewhere, or nobody can tell which it is.
+        for place in (action, named if isinstance(named, dict) else {}):
+            if told.names and (found := _whole(place.get(told.names))) is not None:
+                return collection, found, None
+        source = _whole(action.get("source_id"))
+        if source is not None and source_kind in told.subjects:
+            return collection, source, None
+        if kind in told.parts:
+            because = f"an {said} that does not say of which {collection.single}"
+    return None, None, because
 
 
 def _kind(value: object) -> str:
@@ -112,13 +125,13 @@ def _kind(value: object) -> str:
     return "".join(c for c in last.lower() if c.isalnum())
 
 
-def _action(value: object) -> str | None:
+def _action(value: object, collection: Collection) -> str | None:
     """What was done, as subscriptions call it: `Update`, `opportunity_update` are `update`."""
     text = _text(value)
     if text is None or len(text) > _SHORT:
         return text
     word = "_".join(text.strip().lower().replace("-", " ").replace(".", " ").split())
-    return word.removeprefix("opportunity_") or text
+    return word.removeprefix(f"{collection.single}_") or text
 
 
 def _whole(value: object) -> int | None:

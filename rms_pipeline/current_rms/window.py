@@ -70,6 +70,15 @@ class Window:
 
 
 EVERYTHING = Segment("everything", ())
+# The one list of a collection without a window.
+ALL = Segment("all", ())
+
+
+def segments_of(window: Window | None) -> tuple[Segment, ...]:
+    """Disjoint lists that together hold the window, or all there are without one."""
+    return (ALL,) if window is None else window.segments()
+
+
 CHANGED = "changed"
 
 

@@ -3,13 +3,17 @@
 A materialization puts aside what checks said before it, in Dagster's UI: until they are evaluated
 again a check that failed shows as "Not Evaluated". So whatever materializes evaluates all of them,
 a refresh by webhooks too (`report_checks`).
+
+Each collection has the same checks, made of its declaration.
 """
 
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
 import dagster as dg
 
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.defs.resources import MirrorResource
 from rms_pipeline.mirror.audit import last_audit
@@ -31,16 +35,13 @@ def _timestamp(text: str) -> dg.TimestampMetadataValue:
     return dg.MetadataValue.timestamp(datetime.fromisoformat(text))
 
 
-@dg.asset_check(
-    asset="opportunities",
-    description="Each opportunity is in the table once, and has an id.",
-)
-def opportunity_ids_are_unique(mirror: MirrorResource) -> dg.AssetCheckResult:
-    return _ids_are_unique(mirror.database)
+Evaluate = Callable[[Database, Collection, str, float | None], dg.AssetCheckResult]
 
 
-def _ids_are_unique(database: Database) -> dg.AssetCheckResult:
-    rows, ids = _one_row(database, "SELECT count(*), count(DISTINCT id) FROM opportunities")
+def _ids_are_unique(
+    database: Database, collection: Collection, run: str, seconds: float | None
+) -> dg.AssetCheckResult:
+    rows, ids = _one_row(database, f"SELECT count(*), count(DISTINCT id) FROM {collection.name}")
     return dg.AssetCheckResult(
         passed=rows == ids,
         description=f"{rows:,} rows, {ids:,} different ids.",
@@ -48,24 +49,17 @@ def _ids_are_unique(database: Database) -> dg.AssetCheckResult:
     )
 
 
-@dg.asset_check(
-    asset="opportunities",
-    description="Every value of this sync was stored as received. The table sync_faults lists "
-    "those that could not be.",
-)
-def no_faults(
-    context: dg.AssetCheckExecutionContext, mirror: MirrorResource
+def _no_faults(
+    database: Database, collection: Collection, run: str, seconds: float | None
 ) -> dg.AssetCheckResult:
-    return _no_faults(mirror.database, context.run.run_id)
-
-
-def _no_faults(database: Database, run: str, seconds: float | None = None) -> dg.AssetCheckResult:
     """Of `run`; of the last `seconds` where it is one that goes on, like the fast lane."""
     faults, records = _one_row(
         database,
         "SELECT count(*), count(DISTINCT opportunity_id) FROM sync_faults WHERE run = %s"
+        " AND collection = %s"
         " AND seen_at >= coalesce(now() - make_interval(secs => %s), '-infinity')",
         run,
+        collection.name,
         seconds,
     )
     return dg.AssetCheckResult(
@@ -73,24 +67,17 @@ def _no_faults(database: Database, run: str, seconds: float | None = None) -> dg
         severity=dg.AssetCheckSeverity.WARN,
         description="Every value was stored as received."
         if faults == 0
-        else f"{faults:,} values of {records:,} opportunities could not; see: SELECT * FROM "
+        else f"{faults:,} values of {records:,} {collection.name} could not; see: SELECT * FROM "
         f"sync_faults WHERE run = '{run}'",
-        metadata={"faults": faults, "opportunities": records},
+        metadata={"faults": faults, collection.name: records},
     )
 
 
-@dg.asset_check(
-    asset="opportunities",
-    description="The last sync that compared them showed that the table holds exactly what Current "
-    "RMS lists in the window, no sync has failed since, and it is no more than a day ago.",
-)
-def mirror_is_complete(mirror: MirrorResource) -> dg.AssetCheckResult:
-    return _is_complete(mirror.database)
-
-
-def _is_complete(database: Database) -> dg.AssetCheckResult:
+def _is_complete(
+    database: Database, collection: Collection, run: str, seconds: float | None
+) -> dg.AssetCheckResult:
     with database.session() as connection:
-        known = standing(connection, OPPORTUNITIES)
+        known = standing(connection, collection)
     proof = known.proof
     if proof is None:
         return dg.AssetCheckResult(
@@ -112,43 +99,30 @@ def _is_complete(database: Database) -> dg.AssetCheckResult:
     )
 
 
-@dg.asset_check(
-    asset="opportunities",
-    description="At most 5 % of the window, or 20 rows, were deleted within a day. Further "
-    "deletions wait until a person confirms them.",
-)
-def deletions_are_plausible(mirror: MirrorResource) -> dg.AssetCheckResult:
-    return _deletions(mirror.database)
-
-
-def _deletions(database: Database) -> dg.AssetCheckResult:
+def _deletions(
+    database: Database, collection: Collection, run: str, seconds: float | None
+) -> dg.AssetCheckResult:
     with database.session() as connection:
-        held = len(held_back(connection, OPPORTUNITIES))
-        deleted = deleted_lately(connection, OPPORTUNITIES)
+        held = len(held_back(connection, collection))
+        deleted = deleted_lately(connection, collection)
     return dg.AssetCheckResult(
         passed=held == 0,
         description=f"{deleted:,} rows were removed within a day."
         if not held
-        else f"At least {held:,} opportunities no longer exist in Current RMS, more than 5 % of "
-        "the window (and more than 20) within a day, so their rows were not deleted. If the "
+        else f"At least {held:,} {collection.name} no longer exist in Current RMS, more than 5 % "
+        "of the window (and more than 20) within a day, so their rows were not deleted. If the "
         "API key's user has lost the permission to see them, restore it. If they were "
         "really deleted, confirm it: launch reconciliation with confirm_deletions: true for "
-        "opportunities, or run `rms-pipeline sync initial --confirm-deletions`.",
+        f"{collection.name}, or run `rms-pipeline sync initial --confirm-deletions`.",
         metadata={"deleted": deleted, "held_back": held},
     )
 
 
-@dg.asset_check(
-    asset="opportunities",
-    description="Webhooks tell of what changes in Current RMS, when they are registered at all.",
-)
-def webhooks_arrive(mirror: MirrorResource) -> dg.AssetCheckResult:
-    return _webhooks(mirror.database)
-
-
-def _webhooks(database: Database) -> dg.AssetCheckResult:
+def _webhooks(
+    database: Database, collection: Collection, run: str, seconds: float | None
+) -> dg.AssetCheckResult:
     with database.session() as connection:
-        audit = last_audit(connection)
+        audit = last_audit(connection, collection)
     if audit is None or audit["last_event_at"] is None:
         return dg.AssetCheckResult(
             passed=True,
@@ -241,28 +215,85 @@ def _counts_add_up(database: Database) -> dg.AssetCheckResult:
     )
 
 
+def _evaluations(collection: Collection) -> dict[str, tuple[str, Evaluate]]:
+    """Each check of its table by name: what must hold, and how that is found out."""
+    in_window = " in the window" if collection.has_window else ""
+    found: dict[str, tuple[str, Evaluate]] = {
+        f"{collection.single}_ids_are_unique": (
+            f"Each {collection.single} is in the table once, and has an id.",
+            _ids_are_unique,
+        ),
+        "no_faults": (
+            "Every value of this sync was stored as received. The table sync_faults lists "
+            "those that could not be.",
+            _no_faults,
+        ),
+        "mirror_is_complete": (
+            "The last sync that compared them showed that the table holds exactly what Current "
+            f"RMS lists{in_window}, no sync has failed since, and it is no more than a day ago.",
+            _is_complete,
+        ),
+        "deletions_are_plausible": (
+            "At most 5 % of the window, or 20 rows, were deleted within a day. Further "
+            "deletions wait until a person confirms them.",
+            _deletions,
+        ),
+    }
+    if collection.webhooks:
+        found["webhooks_arrive"] = (
+            "Webhooks tell of what changes in Current RMS, when they are registered at all.",
+            _webhooks,
+        )
+    return found
+
+
+def checks_of(collection: Collection) -> list[dg.AssetChecksDefinition]:
+    """The checks of its table."""
+    return [
+        _check(collection, name, description, evaluate)
+        for name, (description, evaluate) in _evaluations(collection).items()
+    ]
+
+
+def _check(
+    collection: Collection, name: str, description: str, evaluate: Evaluate
+) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=collection.name, name=name, description=description)
+    def check(
+        context: dg.AssetCheckExecutionContext, mirror: MirrorResource
+    ) -> dg.AssetCheckResult:
+        return evaluate(mirror.database, collection, context.run.run_id, None)
+
+    return check
+
+
 def report_checks(
-    instance: dg.DagsterInstance, database: Database, run: str, *, seconds: float | None = None
+    instance: dg.DagsterInstance,
+    database: Database,
+    collections: Sequence[Collection],
+    run: str,
+    *,
+    seconds: float | None = None,
 ) -> None:
-    """Evaluates all checks after a refresh that was reported as a materialization.
+    """Evaluates all checks of `collections`, and of what follows from them, after a refresh that
+    was reported as a materialization.
 
     `run` is what the refresh was done by; of one that goes on, its last `seconds` count.
     """
     results = {
-        opportunity_ids_are_unique: _ids_are_unique(database),
-        no_faults: _no_faults(database, run, seconds),
-        mirror_is_complete: _is_complete(database),
-        deletions_are_plausible: _deletions(database),
-        webhooks_arrive: _webhooks(database),
-        hires_have_a_length: _hires(database),
-        statuses_are_known: _statuses(database),
-        status_counts_add_up: _counts_add_up(database),
+        dg.AssetCheckKey(dg.AssetKey(c.name), name): evaluate(database, c, run, seconds)
+        for c in collections
+        for name, (_, evaluate) in _evaluations(c).items()
     }
-    for check, result in results.items():
+    if OPPORTUNITIES in collections:
+        results[hires_have_a_length.check_key] = _hires(database)
+        results[statuses_are_known.check_key] = _statuses(database)
+        results[status_counts_add_up.check_key] = _counts_add_up(database)
+    for key, result in results.items():
         instance.report_runless_asset_event(
             dg.AssetCheckEvaluation(
-                asset_key=check.check_key.asset_key,
-                check_name=check.check_key.name,
+                asset_key=key.asset_key,
+                check_name=key.name,
                 passed=result.passed,
                 severity=result.severity,
                 description=result.description,

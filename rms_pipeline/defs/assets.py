@@ -6,6 +6,8 @@ from typing import Any
 import dagster as dg
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.collections import COLLECTIONS
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.pacing import Lane
@@ -52,69 +54,198 @@ KEPT_FRESH = dg.FreshnessPolicy.time_window(
 current_rms_api = dg.AssetSpec(
     "current_rms_api",
     group_name=GROUP,
-    description="The opportunities of the company's Current RMS account, behind its web API. "
-    "Everything else here is a copy of them.",
+    description="The company's Current RMS account, behind its web API. Everything else here is a "
+    "copy of what is in it.",
     kinds={"api"},
     owners=OWNERS,
 )
 
 
-@dg.asset(
-    deps=[current_rms_api],
-    group_name=GROUP,
-    kinds={"python", "postgres"},
-    owners=OWNERS,
-    description="Pages of the Current RMS list of opportunities, stored exactly as received. A "
-    "full sync fetches what overlaps the window (by default 30 days back to a year ahead) and what "
-    "has no dates; an incremental one whatever changed since the last, whatever its dates.\n\n"
-    "In the metadata: *api_calls*, of which some had to be asked again because the account's limit "
-    "was reached (*throttled_calls*) or the answer was no good (*retried_calls*). What an "
-    "unfinished sync had just fetched is not fetched again (*pages_kept_from_unfinished_sync*).",
-    metadata={"dagster/column_schema": RAW_PAGE_COLUMNS},
-    freshness_policy=KEPT_FRESH,
-)
-def raw_rms_pages(
-    context: dg.AssetExecutionContext,
-    config: WalkConfig,
-    mirror: MirrorResource,
-    current_rms: CurrentRmsResource,
-) -> dg.MaterializeResult[Any]:
-    database = mirror.database
-    if settings().uses_sandbox:
-        context.log.warning(
-            "No account is configured: these are the sandbox's opportunities, not yours. Set "
-            "CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY to mirror your account."
-        )
-    with (
-        explained(),
-        advisory_lock(
-            database,
-            WALK_LOCK,
-            on_wait=lambda: context.log.info("Waiting: another sync is reading the API."),
-        ),
-        current_rms.client(database, OPPORTUNITIES) as client,
-    ):
-        if context.run.tags.get(SYNC_TYPE_TAG) == INCREMENTAL:
-            # Before the changes are read: those are then the end of the proof.
-            every = timedelta(minutes=settings().proof_every_minutes)
-            begin_proof(database, client, context.run.run_id, every=every)
-            walk = _land_changes(database, client, context.run.run_id, config)
-        else:
-            walk = _land_window(database, client, context.run.run_id, config)
-    metadata = walk_metadata(walk)
-    with database.session() as connection:
-        note_metadata(connection, context.run.run_id, metadata)
-    return dg.MaterializeResult(metadata=metadata)
+def raw_pages_of(collection: Collection) -> str:
+    """The name of the asset of its pages; all of them are in the table raw_rms_pages."""
+    return "raw_rms_pages" if collection is OPPORTUNITIES else f"raw_{collection.name}"
+
+
+def _reach(collection: Collection) -> str:
+    if not collection.has_window:
+        return "all there are"
+    return (
+        "what overlaps the window (by default 30 days back to a year ahead) and what has no dates"
+    )
+
+
+def assets_of(collection: Collection) -> tuple[dg.AssetsDefinition, dg.AssetsDefinition]:
+    """Its pages as received, and its table."""
+
+    @dg.asset(
+        name=raw_pages_of(collection),
+        deps=[current_rms_api],
+        group_name=GROUP,
+        kinds={"python", "postgres"},
+        owners=OWNERS,
+        description=f"Pages of the Current RMS list of {collection.name}, stored exactly as "
+        f"received. A full sync fetches {_reach(collection)}; an incremental one whatever changed "
+        "since the last, whatever its dates.\n\n"
+        "In the metadata: *api_calls*, of which some had to be asked again because the account's "
+        "limit was reached (*throttled_calls*) or the answer was no good (*retried_calls*). What "
+        "an unfinished sync had just fetched is not fetched again "
+        "(*pages_kept_from_unfinished_sync*).",
+        metadata={"dagster/column_schema": RAW_PAGE_COLUMNS},
+        freshness_policy=KEPT_FRESH,
+    )
+    def raw_pages(
+        context: dg.AssetExecutionContext,
+        config: WalkConfig,
+        mirror: MirrorResource,
+        current_rms: CurrentRmsResource,
+    ) -> dg.MaterializeResult[Any]:
+        database = mirror.database
+        if settings().uses_sandbox:
+            context.log.warning(
+                f"No account is configured: these are the sandbox's {collection.name}, not yours. "
+                "Set CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY to mirror your account."
+            )
+        with (
+            explained(),
+            advisory_lock(
+                database,
+                WALK_LOCK,
+                on_wait=lambda: context.log.info("Waiting: another sync is reading the API."),
+            ),
+            current_rms.client(database, collection) as client,
+        ):
+            if context.run.tags.get(SYNC_TYPE_TAG) == INCREMENTAL:
+                # Before the changes are read: those are then the end of the proof.
+                every = timedelta(minutes=settings().proof_every_minutes)
+                begin_proof(database, client, context.run.run_id, every=every)
+                walk = _land_changes(database, client, context.run.run_id, config)
+            else:
+                walk = _land_window(database, client, context.run.run_id, config)
+        metadata = walk_metadata(walk)
+        told = metadata if collection is COLLECTIONS[0] else {raw_pages_of(collection): metadata}
+        with database.session() as connection:
+            note_metadata(connection, context.run.run_id, told)
+        return dg.MaterializeResult(metadata=metadata)
+
+    @dg.asset(
+        name=collection.name,
+        deps=[raw_pages],
+        group_name=GROUP,
+        kinds={"postgres", "table"},
+        owners=OWNERS,
+        description=f"One row for each {collection.single}: the table that people query. In rows "
+        "that did not change, only synced_at is updated. Rows that Current RMS no longer has move "
+        f"to {collection.deleted}. Each sync ends with the proof that no row is missing or "
+        "left over.\n\nIn the metadata: rows *created*, *updated*, *unchanged*, "
+        "*restored* after a deletion; records that were *stale* (the table had a newer "
+        "one) or *failed* (see the table sync_faults). An incremental sync starts at the "
+        "*watermark* of the one before, and the first at that of the first full sync. "
+        "*certificate* says whether the mirror was shown to hold exactly what Current "
+        "RMS lists. For that, *repaired* records were fetched again, in *proof_calls* "
+        "calls. Rows were *deleted*, or kept because too many would have been deleted "
+        "(*deletions_held_back*).",
+        metadata={"dagster/column_schema": columns_of(collection)},
+        freshness_policy=KEPT_FRESH,
+    )
+    def table(
+        context: dg.AssetExecutionContext,
+        config: StoreConfig,
+        mirror: MirrorResource,
+        current_rms: CurrentRmsResource,
+    ) -> dg.MaterializeResult[Any]:
+        database, run = mirror.database, context.run.run_id
+        with database.session() as connection:
+            walk = _walk_to_store(connection, collection, context.run)
+        proof, settled, audit = None, None, None
+        with (
+            explained(),
+            # Rows that another sync changes meanwhile would leave nothing to be proved.
+            advisory_lock(
+                database,
+                SETTLING_LOCK,
+                on_wait=lambda: context.log.info("Waiting: another sync is storing its pages."),
+            ),
+        ):
+            if walk.settled_at is not None:
+                merged = merge_walks(
+                    database, collection, [walk.id], run, counted_since=walk.started_at
+                )
+            elif walk.kind == walks.FULL:
+                with current_rms.client(database, collection) as client:
+                    merged = merge_walk(database, client, walk, run, lane=Lane.WALK)
+                    settled = settle_full_walk(
+                        database,
+                        client,
+                        walk,
+                        run,
+                        confirm_deletions=config.confirm_deletions,
+                        reverify_calls=config.reverify_calls,
+                        ranges=config.ranges,
+                    )
+                merged.result += settled.result
+            else:
+                with database.session() as connection:
+                    begun = proof_begun(connection, collection, runs_of(context.run))
+                with current_rms.client(database, collection) as client:
+                    merged = merge_walk(database, client, walk, run, lane=Lane.INCREMENTAL)
+                    if begun is not None and begun.as_of <= walk.started_at:
+                        proof, further = finish_proof(
+                            database, client, begun, walk, merged.result, run
+                        )
+                        merged.result += further
+                with database.session() as connection:
+                    if walk.since is not None and walk.watermark is not None:
+                        # The watermark may lie further back than edits are stamped.
+                        until = walk.watermark + walks.clock_ahead(connection, walk.id)
+                        audit = audit_webhooks(connection, collection, walk.id, walk.since, until)
+                    walks.settle_walk(connection, walk.id, audit=audit.as_json() if audit else None)
+        result = merged.result
+        with database.session() as connection:
+            row_count = count_rows(connection, collection)
+            synced = count_stored(connection, collection, walk.id)
+        metadata: dict[str, Any] = {
+            "dagster/row_count": row_count,
+            "created": result.created,
+            "updated": result.updated,
+            "unchanged": result.unchanged,
+            "restored": result.restored,
+            "stale": result.stale + len(result.lagging),
+            "failed": result.failed,
+            "outside_window": merged.outside_window,
+            "merge_seconds": round(merged.seconds, 3),
+        }
+        if walk.watermark is not None:
+            metadata["watermark"] = instant(walk.watermark)
+        if settled is not None:
+            metadata |= settled_metadata(settled)
+        if proof is not None:
+            metadata |= proof_metadata(proof) | {"deleted": proof.deleted}
+        if audit is not None:
+            metadata |= audit_metadata(audit)
+        with database.session() as connection:
+            note_figures(
+                connection,
+                run,
+                collection.name,
+                synced=synced,
+                failed=result.failed,
+                metadata=metadata,
+            )
+        return dg.MaterializeResult(metadata=metadata)
+
+    return raw_pages, table
 
 
 def _land_window(
     database: Database, client: CurrentRmsClient, run: str, config: WalkConfig
 ) -> LandedWalk:
-    window = Window.around(
-        database.clock()(),
-        days_back=settings().days_back if config.days_back is None else config.days_back,
-        days_ahead=settings().days_ahead if config.days_ahead is None else config.days_ahead,
-    )
+    window = None
+    if client.collection.has_window:
+        window = Window.around(
+            database.clock()(),
+            days_back=settings().days_back if config.days_back is None else config.days_back,
+            days_ahead=settings().days_ahead if config.days_ahead is None else config.days_ahead,
+        )
     return land_window(
         database,
         client,
@@ -129,7 +260,12 @@ def _land_changes(
     database: Database, client: CurrentRmsClient, run: str, config: WalkConfig
 ) -> LandedWalk:
     with database.session() as connection:
-        since = watermarks(connection) if has_full_sync(connection) else []
+        collection = client.collection
+        is_full = has_full_sync(connection, collection)
+        since = watermarks(connection, collection) if is_full else []
+    if not since and collection is not COLLECTIONS[0]:
+        # It was switched on since the others had their full sync.
+        return _land_window(database, client, run, config)
     if not since:
         raise RmsPipelineError(
             "No full sync has completed yet, and an incremental sync needs one. Run "
@@ -140,129 +276,28 @@ def _land_changes(
     )
 
 
-@dg.asset(
-    deps=[raw_rms_pages],
-    group_name=GROUP,
-    kinds={"postgres", "table"},
-    owners=OWNERS,
-    description="One row for each opportunity: the table that people query. In rows that did not "
-    "change, only synced_at is updated. Rows that Current RMS no longer has move to "
-    "deleted_opportunities. Each sync ends with the proof that no row is missing or "
-    "left over.\n\nIn the metadata: rows *created*, *updated*, *unchanged*, "
-    "*restored* after a deletion; records that were *stale* (the table had a newer "
-    "one) or *failed* (see the table sync_faults). An incremental sync starts at the "
-    "*watermark* of the one before, and the first at that of the first full sync. "
-    "*certificate* says whether the mirror was shown to hold exactly what Current "
-    "RMS lists. For that, *repaired* records were fetched again, in *proof_calls* "
-    "calls. Rows were *deleted*, or kept because too many would have been deleted "
-    "(*deletions_held_back*).",
-    metadata={"dagster/column_schema": columns_of(OPPORTUNITIES)},
-    freshness_policy=KEPT_FRESH,
-)
-def opportunities(
-    context: dg.AssetExecutionContext,
-    config: StoreConfig,
-    mirror: MirrorResource,
-    current_rms: CurrentRmsResource,
-) -> dg.MaterializeResult[Any]:
-    database, run = mirror.database, context.run.run_id
-    with database.session() as connection:
-        walk = _walk_to_store(connection, context.run)
-    proof, settled, audit = None, None, None
-    with (
-        explained(),
-        # Rows that another sync changes meanwhile would leave nothing to be proved.
-        advisory_lock(
-            database,
-            SETTLING_LOCK,
-            on_wait=lambda: context.log.info("Waiting: another sync is storing its pages."),
-        ),
-    ):
-        if walk.settled_at is not None:
-            merged = merge_walks(
-                database, OPPORTUNITIES, [walk.id], run, counted_since=walk.started_at
-            )
-        elif walk.kind == walks.FULL:
-            with current_rms.client(database, OPPORTUNITIES) as client:
-                merged = merge_walk(database, client, walk, run, lane=Lane.WALK)
-                settled = settle_full_walk(
-                    database,
-                    client,
-                    walk,
-                    run,
-                    confirm_deletions=config.confirm_deletions,
-                    reverify_calls=config.reverify_calls,
-                    ranges=config.ranges,
-                )
-            merged.result += settled.result
-        else:
-            with database.session() as connection:
-                begun = proof_begun(connection, OPPORTUNITIES, runs_of(context.run))
-            with current_rms.client(database, OPPORTUNITIES) as client:
-                merged = merge_walk(database, client, walk, run, lane=Lane.INCREMENTAL)
-                if begun is not None and begun.as_of <= walk.started_at:
-                    proof, further = finish_proof(database, client, begun, walk, merged.result, run)
-                    merged.result += further
-            with database.session() as connection:
-                if walk.since is not None and walk.watermark is not None:
-                    # The watermark may lie further back than edits are stamped.
-                    until = walk.watermark + walks.clock_ahead(connection, walk.id)
-                    audit = audit_webhooks(connection, OPPORTUNITIES, walk.id, walk.since, until)
-                walks.settle_walk(connection, walk.id, audit=audit.as_json() if audit else None)
-    result = merged.result
-    with database.session() as connection:
-        row_count, synced = count_rows(connection), count_stored(connection, OPPORTUNITIES, walk.id)
-    metadata: dict[str, Any] = {
-        "dagster/row_count": row_count,
-        "created": result.created,
-        "updated": result.updated,
-        "unchanged": result.unchanged,
-        "restored": result.restored,
-        "stale": result.stale + len(result.lagging),
-        "failed": result.failed,
-        "outside_window": merged.outside_window,
-        "merge_seconds": round(merged.seconds, 3),
-    }
-    if walk.watermark is not None:
-        metadata["watermark"] = instant(walk.watermark)
-    if settled is not None:
-        metadata |= settled_metadata(settled)
-    if proof is not None:
-        metadata |= proof_metadata(proof) | {"deleted": proof.deleted}
-    if audit is not None:
-        metadata |= audit_metadata(audit)
-    with database.session() as connection:
-        note_figures(
-            connection,
-            run,
-            OPPORTUNITIES.name,
-            synced=synced,
-            failed=result.failed,
-            metadata=metadata,
-        )
-    return dg.MaterializeResult(metadata=metadata)
-
-
 def runs_of(run: dg.DagsterRun) -> list[str]:
     """This run, and those that it retries."""
     return [r for r in (run.run_id, run.parent_run_id, run.root_run_id) if r]
 
 
-def _walk_to_store(connection: Connection, run: dg.DagsterRun) -> walks.StoredWalk:
+def _walk_to_store(
+    connection: Connection, collection: Collection, run: dg.DagsterRun
+) -> walks.StoredWalk:
     """The walk of this run, or of the one it retries; else the newest, to decode it again."""
-    walk = walks.walk_of_run(connection, *runs_of(run))
+    walk = walks.walk_of_run(connection, collection, *runs_of(run))
     if walk is None or walk.completed_at is None:
-        walk = walks.newest_walk(connection, kind=walks.FULL)
+        walk = walks.newest_walk(connection, collection, kind=walks.FULL)
     if walk is None:
         raise Explained(
-            "There are no pages to decode yet: materialize raw_rms_pages as well, or run the job "
-            "initial_sync."
+            f"There are no pages to decode yet: materialize {raw_pages_of(collection)} as well, or "
+            "run the job initial_sync."
         )
     return walk
 
 
 @dg.asset(
-    deps=[opportunities],
+    deps=[OPPORTUNITIES.name],
     group_name=GROUP,
     kinds={"postgres", "pandas"},
     owners=OWNERS,

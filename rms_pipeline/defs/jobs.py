@@ -1,39 +1,50 @@
 """What can be launched."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import (
     UnresolvedAssetJobDefinition,
 )
 
-from rms_pipeline.defs.assets import opportunities, raw_rms_pages, status_counts
+from rms_pipeline.collections.base import Collection
+from rms_pipeline.defs.assets import raw_pages_of
 from rms_pipeline.defs.config import StoreConfig, WalkConfig
 from rms_pipeline.defs.recording import SYNC_TYPE_TAG
 from rms_pipeline.mirror.sync_runs import INCREMENTAL, INITIAL, RECONCILIATION
 from rms_pipeline.sync.prove import RANGES
 
-_ALL = dg.AssetSelection.assets(raw_rms_pages, opportunities, status_counts)
 NIGHTLY_REVERIFY_CALLS = 20
 NIGHTLY_RANGES = 10
 
 
-def sync_jobs(*, days_back: int, days_ahead: int) -> list[UnresolvedAssetJobDefinition]:
+def sync_jobs(
+    collections: Sequence[Collection], *, days_back: int, days_ahead: int
+) -> list[UnresolvedAssetJobDefinition]:
     """The jobs that sync. Their launchpads open with all that may be set, the window in days.
 
     Without config, as schedules and the command launch them, the window is that of the settings.
     """
 
+    tables = [c.name for c in collections]
+    everything = dg.AssetSelection.assets(*map(raw_pages_of, collections), *tables, "status_counts")
+
     def full(*, reverify_calls: int = 0, ranges: int = RANGES) -> dg.RunConfig:
+        walk = WalkConfig(days_back=days_back, days_ahead=days_ahead)
+        store = StoreConfig(reverify_calls=reverify_calls, ranges=ranges)
+        # Without a window there is none to be set, and nothing lies outside it.
+        whole = StoreConfig(ranges=ranges)
         return dg.RunConfig(
             ops={
-                raw_rms_pages.op.name: WalkConfig(days_back=days_back, days_ahead=days_ahead),
-                opportunities.op.name: StoreConfig(reverify_calls=reverify_calls, ranges=ranges),
+                **{raw_pages_of(c): walk if c.has_window else WalkConfig() for c in collections},
+                **{c.name: store if c.has_window else whole for c in collections},
             }
         )
 
     return [
         dg.define_asset_job(
             INITIAL,
-            selection=_ALL,
+            selection=everything,
             config=full(),
             description="The full sync: fetches every opportunity in the window and brings the "
             "tables up to date. Safe to run at any time and as often as you like. For another "
@@ -43,8 +54,10 @@ def sync_jobs(*, days_back: int, days_ahead: int) -> list[UnresolvedAssetJobDefi
         ),
         dg.define_asset_job(
             INCREMENTAL,
-            selection=_ALL,
-            config={"ops": {raw_rms_pages.op.name: {"config": {"overlap_minutes": 5}}}},
+            selection=everything,
+            config={
+                "ops": {raw_pages_of(c): {"config": {"overlap_minutes": 5}} for c in collections}
+            },
             description="Fetches everything that changed in Current RMS since the last sync, "
             "inside and outside the window. It ends with the proof that the mirror "
             "is complete, which also finds deletions: four calls when nothing has "
@@ -53,7 +66,7 @@ def sync_jobs(*, days_back: int, days_ahead: int) -> list[UnresolvedAssetJobDefi
         ),
         dg.define_asset_job(
             RECONCILIATION,
-            selection=_ALL,
+            selection=everything,
             config=full(reverify_calls=NIGHTLY_REVERIFY_CALLS, ranges=NIGHTLY_RANGES),
             description="The nightly full sync: reads the whole window again, and so finds edits "
             "without a new updated_at, too. It asks again for rows outside the "

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 import dagster as dg
 
+from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.defs.failures import explained
 from rms_pipeline.defs.resources import MirrorResource
@@ -20,6 +21,8 @@ from rms_pipeline.sync.rebuilding import rebuild as rebuild_rows
 def decode_what_is_stored(context: dg.OpExecutionContext, mirror: MirrorResource) -> None:
     with explained("rebuild"):
         done = rebuild_rows(mirror.database, OPPORTUNITIES, context.run.run_id)
+        for collection in COLLECTIONS[1:]:
+            done += rebuild_rows(mirror.database, collection, context.run.run_id)
         refresh_status_counts(mirror.database, settings().time_zone)
     context.add_output_metadata(
         {

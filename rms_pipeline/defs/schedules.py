@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 import dagster as dg
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.defs.housekeeping import housekeeping
 from rms_pipeline.defs.run_lock import jobs_under_way
 from rms_pipeline.mirror.embedded import open_database
@@ -29,7 +30,7 @@ def _reason_to_skip(
     database = open_database(settings())
     under_way = jobs_under_way(database, instance, gives_way_to)
     with database.session() as connection:
-        full = has_full_sync(connection)
+        full = has_full_sync(connection, OPPORTUNITIES)
     return reason_to_skip(under_way, needs_full_sync=needs_full_sync, has_full_sync=full)
 
 

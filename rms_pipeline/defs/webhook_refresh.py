@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 import dagster as dg
+from psycopg2.extensions import connection as Connection  # noqa: N812
 from pydantic import Field
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.errors import CurrentRmsError
 from rms_pipeline.defs.asset_checks import report_checks
 from rms_pipeline.defs.config import LaunchpadConfig
@@ -14,7 +16,7 @@ from rms_pipeline.defs.metadata import refresh_metadata, status_metadata
 from rms_pipeline.defs.recording import SYNC_TYPE_TAG
 from rms_pipeline.defs.resources import CurrentRmsResource, MirrorResource
 from rms_pipeline.defs.run_lock import jobs_under_way
-from rms_pipeline.mirror.database import is_locked
+from rms_pipeline.mirror.database import Database, is_locked
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.queue import FAST_LANE_LOCK, queue_state
 from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
@@ -54,46 +56,48 @@ def refresh_opportunities(
     current_rms: CurrentRmsResource,
 ) -> None:
     database, run = mirror.database, context.run.run_id
+    collections = settings().collections
     total, locked = WorkedOff(), dict[int, str]()
     undelivered: dict[int, CurrentRmsError] = {}
-    with (
-        explained("refresh"),
-        current_rms.client(database, OPPORTUNITIES) as client,
-        database.session() as connection,
-    ):
-        if config.ids:
-            total.refreshed += refresh(database, client, config.ids, run)
-            locked |= total.refreshed.locked
-            undelivered |= total.refreshed.failed
-            total.opportunities += len(set(config.ids))
-        lives = is_locked(database, FAST_LANE_LOCK)
-        while True:
-            done = work_off(
-                database, connection, client, run, older_than=FAST_LANE_SECONDS if lives else 0.0
+    lives = is_locked(database, FAST_LANE_LOCK)
+    for collection in collections:
+        done = WorkedOff()
+        with (
+            explained("refresh"),
+            current_rms.client(database, collection) as client,
+            database.session() as connection,
+        ):
+            if config.ids and collection is OPPORTUNITIES:
+                done.refreshed += refresh(database, client, config.ids, run)
+                locked |= done.refreshed.locked
+                undelivered |= done.refreshed.failed
+                done.opportunities += len(set(config.ids))
+            _work_off_all(database, connection, client, run, lives, done)
+            # With those that led to nothing.
+            done.refreshed.calls = client.counts.calls
+        total += done
+        failed = done.failed + done.dead + done.refreshed.result.failed
+        if not done.opportunities and collection is not OPPORTUNITIES:
+            continue
+        with database.session() as connection:
+            metadata = refresh_metadata(done, count_rows(connection, collection))
+            note_figures(
+                connection,
+                run,
+                collection.name,
+                synced=done.opportunities,
+                failed=failed,
+                metadata=metadata,
             )
-            total += done
-            if not done.claimed or done.error:
-                break
-        # With those that led to nothing.
-        total.refreshed.calls = client.counts.calls
+        context.log_event(dg.AssetMaterialization(collection.name, metadata=metadata))
     frame = refresh_status_counts(database, settings().time_zone)
     failed = total.failed + total.dead
-    with database.session() as connection:
-        metadata = refresh_metadata(total, count_rows(connection))
-        note_figures(
-            connection,
-            run,
-            OPPORTUNITIES.name,
-            synced=total.opportunities,
-            failed=failed + total.refreshed.result.failed,
-            metadata=metadata,
-        )
-        if total.error and not total.blameless:
-            # It failed over single events: the API serves all others.
+    if total.error and not total.blameless:
+        # It failed over single events: the API serves all others.
+        with database.session() as connection:
             note_metadata(connection, run, {"events_at_fault": True})
-    context.log_event(dg.AssetMaterialization("opportunities", metadata=metadata))
     context.log_event(dg.AssetMaterialization("status_counts", metadata=status_metadata(frame)))
-    report_checks(context.instance, database, run)
+    report_checks(context.instance, database, collections, run)
     if locked and not total.error:
         named = ", ".join(str(i) for i in sorted(locked)[:10])
         raise Explained(
@@ -110,6 +114,24 @@ def refresh_opportunities(
         raise Explained(
             f"{failed} events went back to the queue and will be tried again: {total.error}"
         )
+
+
+def _work_off_all(
+    database: Database,
+    connection: Connection,
+    client: CurrentRmsClient,
+    run: str,
+    lives: bool,
+    total: WorkedOff,
+) -> None:
+    """Adds to `total` what came of the events that wait; those a living fast lane has are left."""
+    while True:
+        done = work_off(
+            database, connection, client, run, older_than=FAST_LANE_SECONDS if lives else 0.0
+        )
+        total += done
+        if not done.claimed or done.error:
+            return
 
 
 @dg.job(

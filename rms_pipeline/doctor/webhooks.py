@@ -71,7 +71,7 @@ def check_queue(exam: Examination) -> Iterator[Finding]:
     """Whether what was told is worked off, and whether edits are still told of."""
     with exam.reached.session() as connection:
         state = queue_state(connection)
-        audit = last_audit(connection)
+        audit = last_audit(connection, OPPORTUNITIES)
     if state.dead:
         yield warning(
             "queue",

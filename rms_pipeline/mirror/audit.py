@@ -7,6 +7,7 @@ from typing import Any
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.collections.base import Collection
+from rms_pipeline.mirror.queued_events import RECORD
 
 _ENOUGH = 5
 
@@ -57,25 +58,32 @@ def audit_webhooks(
             "SELECT count(*), count(told.at), (percentile_cont(0.5) WITHIN GROUP"
             " (ORDER BY extract(epoch FROM told.at - o.updated_at_rms)))::float8"
             f" FROM {collection.name} o CROSS JOIN LATERAL"
-            " (SELECT min(received_at) AS at FROM webhook_events e WHERE e.opportunity_id = o.id"
+            " (SELECT min(received_at) AS at FROM webhook_events e"
+            f" WHERE e.collection = %s AND {RECORD} = o.id"
             " AND e.received_at >= o.updated_at_rms - interval '2 min') told"
             " WHERE o.updated_at_rms >= %s AND o.updated_at_rms < %s AND o.id IN"
             " (SELECT unnest(record_ids) FROM raw_rms_pages WHERE walk = %s)",
-            (since, until, walk),
+            (collection.name, since, until, walk),
         )
         row = cursor.fetchone()
         assert row is not None
-        cursor.execute("SELECT max(received_at) FROM webhook_events")
+        cursor.execute(
+            "SELECT max(received_at) FROM webhook_events WHERE collection = %s", (collection.name,)
+        )
         last = cursor.fetchone()
     connection.commit()
     changed, by_webhook, lag = row
     return Audit(changed, by_webhook, lag, last[0] if last else None)
 
 
-def last_audit(connection: Connection) -> dict[str, Any] | None:
+def last_audit(connection: Connection, collection: Collection) -> dict[str, Any] | None:
     """What the last sync over changes found, as `Audit.as_json` gives it."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT audit FROM walks WHERE audit IS NOT NULL ORDER BY id DESC LIMIT 1")
+        cursor.execute(
+            "SELECT audit FROM walks WHERE audit IS NOT NULL AND collection = %s"
+            " ORDER BY id DESC LIMIT 1",
+            (collection.name,),
+        )
         row = cursor.fetchone()
     connection.commit()
     return dict(row[0]) if row else None

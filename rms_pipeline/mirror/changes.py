@@ -10,6 +10,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from rms_pipeline.collections.base import Collection
+from rms_pipeline.mirror.queued_events import RECORD
 
 STATUS, STATE = "opportunity_status", "state_name"
 
@@ -45,7 +46,8 @@ def note_changes(cursor: Cursor, collection: Collection, staged: str, run: str) 
         " changed_at, changed_by, seen_by)"
         " SELECT o.id, f.field, f.old_value, f.new_value, s.updated_at_rms,"
         # Who: the last one whose webhook came since the row was last asked for.
-        " (SELECT e.member_name FROM webhook_events e WHERE e.opportunity_id = o.id"
+        f" (SELECT e.member_name FROM webhook_events e WHERE e.collection = '{collection.name}'"
+        f" AND {RECORD} = o.id"
         " AND e.received_at >= o.synced_at ORDER BY e.id DESC LIMIT 1), %s"
         f" FROM {collection.name} o JOIN {staged} s USING (id)"
         f" CROSS JOIN LATERAL (VALUES {', '.join(values)}) AS f (field, old_value, new_value)"

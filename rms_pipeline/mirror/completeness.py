@@ -15,6 +15,7 @@ from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.spans import Span
 
 _SEGMENTS = {
+    "all": "true",
     "dated": "starts_at <= %(end)s AND ends_at >= %(start)s",
     "undated": "(starts_at IS NULL OR ends_at IS NULL)",
     "no_start": "starts_at IS NULL",
@@ -29,12 +30,14 @@ _KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class SegmentRows:
-    """Rows of `collection` in `segment` of `window`, found by `key` ("id" or "created_at"), without
-    those `apart`."""
+    """Rows of `collection` in `segment` of `window` (None: all there are), but for those `apart`.
+
+    They are found by `key` ("id" or "created_at").
+    """
 
     collection: Collection
     segment: str
-    window: tuple[datetime, datetime]
+    window: tuple[datetime, datetime] | None
     key: str = "id"
     apart: Ids[int] = ()
 
@@ -71,8 +74,8 @@ class SegmentRows:
         if self.apart:
             conditions.append("id <> ALL(%(apart)s)")
         values |= {
-            "start": self.window[0],
-            "end": self.window[1],
+            "start": self.window and self.window[0],
+            "end": self.window and self.window[1],
             "lower": lower,
             "upper": upper,
             "apart": list(self.apart),
@@ -93,9 +96,11 @@ def refused_ids(connection: Connection, collection: Collection) -> set[int]:
     return _ids(
         connection,
         "SELECT DISTINCT f.opportunity_id FROM sync_faults f WHERE f.field = '(record)'"
+        " AND f.collection = %s"
         " AND f.opportunity_id IS NOT NULL AND NOT EXISTS"
         f" (SELECT FROM {collection.versions} v WHERE v.id = f.opportunity_id"
         " AND v.asked_at > f.seen_at)",
+        collection.name,
     )
 
 
@@ -125,11 +130,14 @@ def known_as_gone(connection: Connection, collection: Collection, ids: Ids[int])
 def ids_with_unreadable_dates(connection: Connection, collection: Collection) -> set[int]:
     """Rows whose dates came but could not be read: which list they are in, only the API knows.
     Commits."""
+    if not collection.has_window:
+        return set()
     return _ids(
         connection,
         f"SELECT DISTINCT f.opportunity_id FROM sync_faults f JOIN {collection.name} o"
         " ON o.id = f.opportunity_id WHERE f.field IN ('starts_at', 'ends_at')"
-        " AND (o.starts_at IS NULL OR o.ends_at IS NULL)",
+        " AND f.collection = %s AND (o.starts_at IS NULL OR o.ends_at IS NULL)",
+        collection.name,
     )
 
 

@@ -282,7 +282,8 @@ def _most(cursor: Cursor, collection: Collection) -> int:
     """How many may go in the period: a share of the window of the last full walk, or the table."""
     cursor.execute(
         "SELECT window_start, window_end FROM walks WHERE kind = 'full' AND settled_at IS NOT NULL"
-        " AND window_end IS NOT NULL ORDER BY id DESC LIMIT 1"
+        " AND collection = %s AND window_end IS NOT NULL ORDER BY id DESC LIMIT 1",
+        (collection.name,),
     )
     start, end = cursor.fetchone() or (None, None)
     condition, values = _within(None if start is None or end is None else (start, end))

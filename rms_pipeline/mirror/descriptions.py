@@ -24,8 +24,6 @@ TABLES: dict[str, str] = {
     " RMS did not have.",
     "raw_rms_pages": "Answers of the API as received; old ones are forgotten.",
     "walks": "Readings of the API's list, full ones and of changes, and what they proved.",
-    "opportunity_versions": "Of rms_pipeline itself: when each opportunity was last asked for and"
-    " answered, which decides what replaces what.",
     "mirror_state": "Of rms_pipeline itself: which account this mirrors, and facts it remembers.",
     "proofs": "What was counted to show that the mirror is complete, and whether it was shown.",
     "proof_counts": "The parts of the window that a proof counted.",
@@ -84,6 +82,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "records_synced": "How many of the records it read stand in the table.",
         "records_failed": "How many records it could not store; see sync_faults.",
     },
+    "walks": {"collection": "Of which collection, by the name of its table."},
     "unreadable_records": {
         "id": "The record's id in Current RMS.",
         "reason": "What Current RMS answers instead of it.",
@@ -92,13 +91,17 @@ COLUMNS: dict[str, dict[str, str]] = {
         "run": "The run that did, as in sync_metadata.run_id.",
     },
     "sync_faults": {
+        "opportunity_id": "The record's id in Current RMS, whatever its collection.",
         "field": "The field of the record.",
+        "collection": "Of which collection, by the name of its table.",
         "problem": "What was wrong with its value.",
         "raw_value": "The value as it came.",
         "run": "The run that met it, as in sync_metadata.run_id.",
     },
     "webhook_events": {
         "action_id": "The event's id in Current RMS.",
+        "collection": "Of which collection, by the name of its table.",
+        "record_id": "Which record of another collection than opportunities it tells of.",
         "action_type": "What happened: update, destroy, ...",
         "member_name": "Who did it.",
         "attempts": "How often the opportunity was asked for because of it.",
@@ -114,6 +117,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     "raw_rms_pages": {
         "id": "The page, numbered as pages arrived.",
+        "collection": "Of which collection, by the name of its table.",
         "run": "The run that fetched it, as in sync_metadata.run_id.",
         "walk": "The reading of the list it belongs to, as in walks.id.",
         "page": "Its number within the run.",
@@ -143,6 +147,10 @@ COLUMNS: dict[str, dict[str, str]] = {
 for _collection in COLLECTIONS:
     for _table, _says, _columns in _collection.descriptions():
         TABLES[_table], COLUMNS[_table] = _says, _columns
+    TABLES[_collection.versions] = (
+        f"Of rms_pipeline itself: when each {_collection.single} was last asked for and answered,"
+        " which decides what replaces what."
+    )
 
 
 def undescribed(connection: Connection) -> list[tuple[str, str | None, str]]:

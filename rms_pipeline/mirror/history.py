@@ -7,6 +7,7 @@ from typing import Any
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.sync_runs import (
     AT_WORK,
     INITIAL,
@@ -62,8 +63,8 @@ def latest_syncs(connection: Connection, limit: int = 5) -> list[Sync]:
         return [Sync(*row) for row in cursor.fetchall()]
 
 
-def watermarks(connection: Connection, limit: int = 20) -> list[datetime]:
-    """Where an incremental sync may start, by the API's clock, best first.
+def watermarks(connection: Connection, collection: Collection, limit: int = 20) -> list[datetime]:
+    """Where an incremental sync of `collection` may start, by the API's clock, best first.
 
     Those of incremental syncs that stored what they read, newest first, then of the full syncs,
     oldest first: a full sync reads its window only, and must not hide what changed elsewhere before
@@ -72,9 +73,10 @@ def watermarks(connection: Connection, limit: int = 20) -> list[datetime]:
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT watermark FROM walks WHERE {_STORED} AND kind IN ('changes', 'full')"
+            " AND collection = %s"
             " ORDER BY CASE kind WHEN 'changes' THEN settled_at END DESC NULLS LAST, settled_at"
             " LIMIT %s",
-            (limit,),
+            (collection.name, limit),
         )
         return [row[0] for row in cursor.fetchall()]
 
@@ -91,10 +93,14 @@ def last_completed(connection: Connection, types: Sequence[str]) -> datetime | N
     return row[0] if row else None
 
 
-def has_full_sync(connection: Connection) -> bool:
-    """Whether a full sync of this mirror ever stored all it read."""
+def has_full_sync(connection: Connection, collection: Collection) -> bool:
+    """Whether a full sync of `collection` ever stored all it read."""
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT EXISTS (SELECT FROM walks WHERE kind = 'full' AND {_STORED})")
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM walks WHERE kind = 'full' AND collection = %s"
+            f" AND {_STORED})",
+            (collection.name,),
+        )
         row = cursor.fetchone()
     return bool(row and row[0])
 

@@ -22,7 +22,9 @@ def purge(
         # The last ones stay whatever their age: checks and resumption read them.
         "walks": (
             "started_at < now() - make_interval(days => %s)"
-            " AND id NOT IN (SELECT id FROM walks WHERE kind = 'full' ORDER BY id DESC LIMIT 5)",
+            " AND id NOT IN (SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY collection"
+            " ORDER BY id DESC) AS from_last FROM walks WHERE kind = 'full') placed"
+            " WHERE from_last <= 5)",
             walks_days,
         ),
         # The newest stays whatever its age: it is what is known.

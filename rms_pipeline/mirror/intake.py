@@ -10,9 +10,13 @@ from dataclasses import dataclass
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.collections import COLLECTIONS
+from rms_pipeline.collections.base import Collection
+from rms_pipeline.mirror.queued_events import RECORD
+
 MOST_A_MINUTE = 20_000
 MOST_A_DAY = 500_000
-# Waiting events of opportunities that the mirror does not know.
+# Waiting events of records that the mirror does not know.
 MOST_STRANGERS = 4_000
 # Bytes of a body that are kept; of a longer one its short fields. Real ones have a few hundred.
 MOST_KEPT = 64 * 1024
@@ -24,7 +28,7 @@ _MEASURED_EVERY, _DAY_MEASURED_EVERY = 1.0, 60.0
 @dataclass(slots=True)
 class Brought:
     """What webhooks brought: events and kept bytes of the last minute, events of the last day, and
-    events that wait though the mirror does not know their opportunity."""
+    events that wait though the mirror does not know their record."""
 
     minute: int = 0
     bytes: int = 0
@@ -50,12 +54,15 @@ def brought(connection: Connection, *, day: bool = True) -> Brought:
             " WHERE received_at > clock_timestamp() - interval '1 min'"
         )
         found.minute, found.bytes = cursor.fetchone() or (0, 0)
-        cursor.execute(
-            "SELECT count(*) FROM webhook_events e"
-            " LEFT JOIN opportunity_versions v ON v.id = e.opportunity_id"
-            " WHERE processed_at IS NULL AND dead_at IS NULL AND (v.id IS NULL OR v.deleted)"
-        )
-        (found.strangers,) = cursor.fetchone() or (0,)
+        for collection in COLLECTIONS:
+            cursor.execute(
+                "SELECT count(*) FROM webhook_events e"
+                f" LEFT JOIN {collection.versions} v ON v.id = {RECORD}"
+                " WHERE processed_at IS NULL AND dead_at IS NULL AND collection = %s"
+                " AND (v.id IS NULL OR v.deleted)",
+                (collection.name,),
+            )
+            found.strangers += (cursor.fetchone() or (0,))[0]
         if day:
             cursor.execute(
                 "SELECT count(*) FROM webhook_events"
@@ -74,19 +81,22 @@ class Intake:
         self._brought = Brought()
         self._measured_at = self._day_measured_at = -_DAY_MEASURED_EVERY
 
-    def refusal(self, connection: Connection, opportunity: int | None) -> str | None:
-        """Why an event of `opportunity` is not taken now, None when it is: it is then counted."""
+    def refusal(
+        self, connection: Connection, collection: Collection | None, record: int | None
+    ) -> str | None:
+        """Why an event of `record` is not taken now, None when it is: it is then counted."""
         self._measure(connection)
         with self._lock:
             found = self._brought
             reason = found.refusal
-            is_crowded = found.strangers >= MOST_STRANGERS and opportunity is not None
+            is_crowded = found.strangers >= MOST_STRANGERS and record is not None
             if reason is None and not is_crowded:
                 found.minute += 1
                 found.day += 1
                 return None
-        if reason is None and not _is_known(connection, opportunity):
-            reason = f"{found.strangers:,} events of unknown opportunities wait already."
+        if reason is None and not _is_known(connection, collection, record):
+            of_what = collection.name if collection else "records"
+            reason = f"{found.strangers:,} events of unknown {of_what} wait already."
         return reason
 
     def _measure(self, connection: Connection) -> None:
@@ -116,11 +126,13 @@ class Intake:
             self._brought.bytes += size
 
 
-def _is_known(connection: Connection, opportunity: int | None) -> bool:
+def _is_known(connection: Connection, collection: Collection | None, record: int | None) -> bool:
+    if collection is None:
+        return True
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT EXISTS (SELECT FROM opportunity_versions WHERE id = %s AND NOT deleted)",
-            (opportunity,),
+            f"SELECT EXISTS (SELECT FROM {collection.versions} WHERE id = %s AND NOT deleted)",
+            (record,),
         )
         row = cursor.fetchone()
     connection.commit()

@@ -272,10 +272,11 @@ def note_faults(cursor: Cursor, collection: Collection, run: str, faults: Sequen
     if not faults:
         return
     cursor.execute(
-        "INSERT INTO sync_faults (opportunity_id, field, problem, raw_value, run)"
-        " SELECT *, %s FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[])",
+        "INSERT INTO sync_faults (opportunity_id, field, problem, raw_value, run, collection)"
+        " SELECT *, %s, %s FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[])",
         (
             run,
+            collection.name,
             [f.record for f in faults],
             [f.field for f in faults],
             [f.problem for f in faults],

@@ -3,13 +3,17 @@
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.postgres_errors import reason
 
-_EMPTIED = (
-    "opportunities, deleted_opportunities, opportunity_versions, opportunity_changes, walks,"
-    " raw_rms_pages, webhook_events, webhook_absences, status_counts, week_counts, sync_faults,"
-    " sync_progress, proofs, proof_counts, held_deletions, deletions_confirmed"
+_EMPTIED = ", ".join(
+    table
+    for c in COLLECTIONS
+    for table in (c.name, c.deleted, c.versions, *([c.changes] if c.noted else []))
+) + (
+    ", walks, raw_rms_pages, webhook_events, webhook_absences, status_counts, week_counts,"
+    " sync_faults, sync_progress, proofs, proof_counts, held_deletions, deletions_confirmed"
 )
 
 

@@ -77,7 +77,8 @@ class Proof:
     complete; `shown` is None until it is closed.
 
     `scan` is the full walk whose window it counts. `content` is the number of the mirror's content
-    while it counted. `counted` records are in the API's lists, `mirrored` of them in the
+    while it counted. `window` is None where it counts all there are.
+    `counted` records are in the API's lists, `mirrored` of them in the
     mirror; `unstorable` ones have no row, `unreadable` ids cannot be delivered by the API. `left`
     are ids of which the list and the single record say different things. `repaired` were fetched
     again, `deleted` left, in `calls` and `rounds`. `rests_on` names what could not be done the
@@ -90,7 +91,7 @@ class Proof:
     scan: int
     as_of: datetime
     content: int
-    window: tuple[datetime, datetime]
+    window: tuple[datetime, datetime] | None
     counted: int = 0
     mirrored: int = 0
     unstorable: int = 0
@@ -146,24 +147,27 @@ class Proof:
     @property
     def notes(self) -> list[str]:
         """What it rests on besides, and what it cannot see; a sentence each."""
+        told = [*(_RESTS_ON[r] for r in self.rests_on if r in _RESTS_ON), CANNOT_SEE]
+        if self.window is None:
+            return [f"It speaks of all {self.collection}.", *told]
         first, last = (f"{day:%-d %B %Y}" for day in self.window)
         bounds = (
             f"It speaks of {self.collection} that overlap {first} to {last}, the window of the "
         )
         bounds += "last full sync"
         bounds += ", and of those without dates." if self.covers_undated else "."
-        return [bounds, *(_RESTS_ON[r] for r in self.rests_on if r in _RESTS_ON), CANNOT_SEE]
+        return [bounds, *told]
 
     def as_json(self) -> dict[str, Any]:
         told = asdict(self)
         del told["parts"]
-        start, end = told.pop("window")
+        start, end = told.pop("window") or (None, None)
         return {
             **told,
             "as_of": self.as_of.isoformat(),
             "closed_at": self.closed_at.isoformat() if self.closed_at else None,
-            "window_start": start.isoformat(),
-            "window_end": end.isoformat(),
+            "window_start": start and start.isoformat(),
+            "window_end": end and end.isoformat(),
             "sentence": self.sentence,
             "notes": self.notes,
         }
@@ -256,11 +260,13 @@ def _later_failure(connection: Connection, proof: Proof) -> datetime | None:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT runs[cardinality(runs)], started_at FROM walks"
-            " WHERE kind IN ('full', 'changes') AND settled_at IS NULL AND started_at > %s"
+            " WHERE kind IN ('full', 'changes') AND collection = %(collection)s"
+            " AND settled_at IS NULL AND started_at > %(as_of)s"
             " AND id > (SELECT coalesce(max(id), 0) FROM walks"
-            " WHERE kind IN ('full', 'changes') AND settled_at IS NOT NULL)"
+            " WHERE kind IN ('full', 'changes') AND collection = %(collection)s"
+            " AND settled_at IS NOT NULL)"
             " ORDER BY id DESC LIMIT 5",
-            (proof.as_of,),
+            {"as_of": proof.as_of, "collection": proof.collection},
         )
         begun = cursor.fetchall()
     alive = living_runs(connection, [run for run, _ in begun])
@@ -314,11 +320,12 @@ _COLUMNS = (
 
 def open_proof(connection: Connection, proof: Proof) -> Proof:
     """Keeps `proof`, whose `id` is not known yet, with its parts. Commits."""
+    window = proof.window or (None, None)
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO proofs (collection, run, scan, as_of, content, window_start, window_end)"
             " VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING id",
-            (proof.collection, proof.run, proof.scan, proof.as_of, proof.content, *proof.window),
+            (proof.collection, proof.run, proof.scan, proof.as_of, proof.content, *window),
         )
         row = cursor.fetchone()
         assert row is not None
@@ -438,10 +445,11 @@ def _one(connection: Connection, query: str, values: tuple[object, ...]) -> Proo
     if row is None:
         return None
     id_, collection, run, scan, as_of, content, start, end, *rest = row
+    window = None if start is None or end is None else (start, end)
     counted, mirrored, unstorable, repeated, greatest, unreadable, left, repaired, *more = rest
     deleted, calls, rounds, shown, reason, rests_on, closed_at = more
     return Proof(
-        id_, collection, run, scan, as_of, content, (start, end), counted, mirrored, unstorable,
+        id_, collection, run, scan, as_of, content, window, counted, mirrored, unstorable,
         repeated, greatest, tuple(unreadable), tuple(left), repaired, deleted, calls, rounds, shown,
         reason, tuple(rests_on), closed_at, tuple(parts),
     )  # fmt: skip

@@ -1,13 +1,13 @@
-"""`webhook_events` as a queue: what a webhook told, until its opportunity has been refreshed.
+"""`webhook_events` as a queue: what a webhook told, until its record has been refreshed.
 
 What belongs here: storing, claiming, settling, giving back. What does not: HTTP, and the refresh.
 
 A claim is a lease. Whoever dies with one loses it when the lease ends; two who refresh the same
-opportunity do no harm. All waiting events of an opportunity are claimed together, and one that
+record do no harm. All waiting events of a record are claimed together, and one that
 arrives during the refresh is not among them, so it causes another, after this one.
 
 An event that was put off waits for something: for Current RMS to have the record as the event tells
-it, or for a row that somebody has locked. Later events of its opportunity wait with it.
+it, or for a row that somebody has locked. Later events of its record wait with it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,11 +16,12 @@ from datetime import timedelta
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.database import PUBLIC
 from rms_pipeline.mirror.merge import lock_versions
 from rms_pipeline.mirror.postgres_errors import sparing
-from rms_pipeline.mirror.queued_events import Claim, Claimed, Event, QueueState, StoredEvent
+from rms_pipeline.mirror.queued_events import RECORD, Claim, Claimed, Event, QueueState, StoredEvent
 
 __all__ = ["Claim", "Claimed", "Event", "QueueState", "StoredEvent"]
 
@@ -59,12 +60,14 @@ def store_event(connection: Connection, event: Event) -> tuple[int, bool]:
     A repeat has the same `action_id` and the same content, however it is written; another subject
     or another change under the same id is another event.
     """
+    collection = event.collection or COLLECTIONS[0]
     digest = "sha256(convert_to((%(payload)s::jsonb)::text, 'UTF8'))"
     values = {
         "action_id": event.action_id,
         "action_type": event.action_type,
         "subject_type": event.subject_type,
-        "opportunity_id": event.opportunity_id,
+        "collection": collection.name,
+        "record": event.record,
         "member_id": event.member_id,
         "member_name": event.member_name,
         "happened_at": event.happened_at,
@@ -75,12 +78,12 @@ def store_event(connection: Connection, event: Event) -> tuple[int, bool]:
     }
     with connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO webhook_events (action_id, action_type, subject_type, opportunity_id,"
-            " member_id, member_name, happened_at, content_digest, raw_payload, size_bytes,"
-            " processed_at, error)"
-            " VALUES (%(action_id)s, %(action_type)s, %(subject_type)s, %(opportunity_id)s,"
+            f"INSERT INTO webhook_events (collection, {collection.event_column}, action_id,"
+            " action_type, subject_type, member_id, member_name, happened_at, content_digest,"
+            " raw_payload, size_bytes, processed_at, error)"
+            " VALUES (%(collection)s, %(record)s, %(action_id)s, %(action_type)s, %(subject_type)s,"
             f" %(member_id)s, %(member_name)s, %(happened_at)s, {digest}, %(kept)s, %(size)s,"
-            " CASE WHEN %(opportunity_id)s::bigint IS NULL THEN now() END, %(because)s)"
+            " CASE WHEN %(record)s::bigint IS NULL THEN now() END, %(because)s)"
             " ON CONFLICT (action_id, content_digest) DO NOTHING RETURNING id",
             values,
         )
@@ -106,33 +109,37 @@ def claim(
     older_than: float = 0.0,
     strangers: bool = True,
 ) -> Claim:
-    """Claims the waiting events of up to `most` opportunities, the longest waiting first. Commits.
+    """Claims the waiting events of up to `most` records of `collection`, the longest waiting first.
 
-    Only those that have waited for `older_than` seconds, and none of an opportunity that somebody
-    works on or that was put off. `strangers`: also of opportunities that the mirror does not know.
+    Commits. Only those that have waited for `older_than` seconds, and none of a record that
+    somebody works on or that was put off. `strangers`: also of records that the mirror does not
+    know.
     Raises LockNotAvailable (psycopg2) when somebody has a table as a whole.
     """
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL lock_timeout = '2s'")
         cursor.execute(
-            "WITH due AS MATERIALIZED (SELECT id, opportunity_id FROM webhook_events"
-            f" WHERE {_WAITING} AND {_DUE} AND opportunity_id IS NOT NULL"
-            " ORDER BY next_attempt_at LIMIT 5000),"
-            " held AS MATERIALIZED (SELECT DISTINCT opportunity_id FROM webhook_events"
-            f" WHERE {_WAITING} AND (NOT {_UNCLAIMED} OR (put_off AND NOT {_TIME_HAS_COME}))),"
-            " chosen AS (SELECT due.opportunity_id, v.id IS NULL OR v.deleted AS is_stranger"
-            f" FROM due LEFT JOIN {collection.versions} v ON v.id = due.opportunity_id"
+            f"WITH due AS MATERIALIZED (SELECT id, {RECORD} AS record FROM webhook_events e"
+            f" WHERE {_WAITING} AND {_DUE} AND collection = %(collection)s"
+            f" AND {RECORD} IS NOT NULL ORDER BY next_attempt_at LIMIT 5000),"
+            f" held AS MATERIALIZED (SELECT DISTINCT {RECORD} AS record FROM webhook_events e"
+            f" WHERE {_WAITING} AND collection = %(collection)s"
+            f" AND (NOT {_UNCLAIMED} OR (put_off AND NOT {_TIME_HAS_COME}))),"
+            " chosen AS (SELECT due.record, v.id IS NULL OR v.deleted AS is_stranger"
+            f" FROM due LEFT JOIN {collection.versions} v ON v.id = due.record"
             " WHERE (%(strangers)s OR NOT (v.id IS NULL OR v.deleted))"
-            " AND due.opportunity_id NOT IN (SELECT opportunity_id FROM held)"
+            " AND due.record NOT IN (SELECT record FROM held)"
             " GROUP BY 1, 2 ORDER BY min(due.id) LIMIT %(most)s),"
             " free AS MATERIALIZED (SELECT e.id, is_stranger FROM webhook_events e"
-            f" JOIN chosen USING (opportunity_id) WHERE {_WAITING} AND {_UNCLAIMED}"
+            f" JOIN chosen ON chosen.record = {RECORD} WHERE {_WAITING} AND {_UNCLAIMED}"
+            " AND collection = %(collection)s"
             " FOR UPDATE OF e SKIP LOCKED)"
             " UPDATE webhook_events e SET claimed_by = %(claimant)s, attempts = attempts + 1,"
             " put_off = false, claimed_until = clock_timestamp() + %(lease)s"
-            " FROM free WHERE e.id = free.id RETURNING e.id, e.opportunity_id, e.action_type,"
-            " e.happened_at, e.received_at, e.waits, is_stranger",
+            " FROM free WHERE e.id = free.id RETURNING e.id,"
+            f" {RECORD}, e.action_type, e.happened_at, e.received_at, e.waits, is_stranger",
             {
+                "collection": collection.name,
                 "claimant": claimant,
                 "most": most,
                 "lease": LEASE,
@@ -150,13 +157,13 @@ def claim(
     )
 
 
-def settle(connection: Connection, claimed: Claim, opportunities: Iterable[int]) -> int:
-    """Marks the claimed events of `opportunities` as done, and their rows as refreshed. Commits.
+def settle(connection: Connection, claimed: Claim, records: Iterable[int]) -> int:
+    """Marks the claimed events of `records` as done, and their rows as refreshed. Commits.
 
     A row that somebody has locked is not marked: nobody waits for that. Nor is one that PostgreSQL
     refuses to change: what was told of it is done all the same.
     """
-    wanted = sorted(set(opportunities))
+    wanted = sorted(set(records))
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE webhook_events SET processed_at = clock_timestamp(), claimed_until = NULL,"
@@ -193,7 +200,7 @@ def put_off(
     counted: bool = True,
     seconds: float | None = None,
 ) -> int:
-    """Returns the claimed events of the opportunities in `reasons` to the queue, to wait; how many.
+    """Returns the claimed events of the records in `reasons` to the queue, to wait; how many.
 
     Such an attempt does not count as one that failed. `counted`: it counts as a wait for Current
     RMS, of which there are as many as in PATIENCE. `seconds`: until the next attempt, else the
@@ -215,7 +222,7 @@ def put_off(
                 "patience": list(PATIENCE),
                 "most": len(PATIENCE),
                 "ids": [event.id for event in events],
-                "reasons": [reasons[e.opportunity_id].replace("\x00", "\ufffd") for e in events],
+                "reasons": [reasons[e.record].replace("\x00", "\ufffd") for e in events],
             },
         )
         count = cursor.rowcount
@@ -226,7 +233,7 @@ def put_off(
 def give_back(
     connection: Connection,
     claimed: Claim,
-    opportunities: Iterable[int],
+    records: Iterable[int],
     error: str,
     *,
     blameless: bool,
@@ -251,7 +258,7 @@ def give_back(
                 "blameless": blameless,
                 "most": ATTEMPTS,
                 "longest": 10 if blameless else 300,
-                "ids": [event.id for event in claimed.events_of(opportunities)],
+                "ids": [event.id for event in claimed.events_of(records)],
             },
         )
         dead = sum(1 for row in cursor.fetchall() if row[0] is not None)
@@ -289,7 +296,8 @@ def _events(connection: Connection, where: str, **values: int) -> list[StoredEve
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT id, opportunity_id, action_type, member_name, received_at, attempts,"
-            f" processed_at, dead_at, error FROM webhook_events WHERE {where}"
+            f" processed_at, dead_at, error, collection, {RECORD} FROM webhook_events e"
+            f" WHERE {where}"
             " ORDER BY id DESC LIMIT %(most)s",
             values,
         )

@@ -6,10 +6,15 @@ from datetime import datetime
 
 from rms_pipeline.collections.base import Collection
 
+# Which record of its collection a row `e` of webhook_events tells of: those of the first
+# collection stand in a column of their own.
+RECORD = "coalesce(e.record_id, e.opportunity_id)"
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A webhook delivery. `opportunity_id` None when nothing is refreshed, `because` says why.
+    """A webhook delivery. `record` of `collection` is None when nothing is refreshed; `because`
+    says why.
 
     `happened_at`: by Current RMS's clock. `payload` is the whole body as JSON that PostgreSQL can
     hold, `kept` as much of it as is to be kept.
@@ -18,7 +23,8 @@ class Event:
     action_id: int | None
     action_type: str | None
     subject_type: str | None
-    opportunity_id: int | None
+    collection: Collection | None
+    record: int | None
     member_id: int | None
     member_name: str | None
     happened_at: datetime | None
@@ -33,7 +39,7 @@ class Claimed:
     it tells of."""
 
     id: int
-    opportunity_id: int
+    record: int
     action_type: str | None
     happened_at: datetime | None
     received_at: datetime
@@ -43,7 +49,7 @@ class Claimed:
 @dataclass(frozen=True, slots=True)
 class Claim:
     """Events of some records of `collection`, held by `claimant` until the lease ends. `strangers`:
-    opportunities among them that the mirror does not know."""
+    those among them that the mirror does not know."""
 
     collection: Collection
     claimant: str
@@ -51,12 +57,12 @@ class Claim:
     strangers: frozenset[int] = frozenset()
 
     @property
-    def opportunities(self) -> list[int]:
-        return sorted({event.opportunity_id for event in self.events})
+    def records(self) -> list[int]:
+        return sorted({event.record for event in self.events})
 
-    def events_of(self, opportunities: Iterable[int]) -> list[Claimed]:
-        wanted = set(opportunities)
-        return [event for event in self.events if event.opportunity_id in wanted]
+    def events_of(self, records: Iterable[int]) -> list[Claimed]:
+        wanted = set(records)
+        return [event for event in self.events if event.record in wanted]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +77,13 @@ class QueueState:
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """An event as it stands in the queue; `processed_at` and `dead_at` both None while it waits."""
+    """An event as it stands in the queue; `processed_at` and `dead_at` both None while it waits.
+
+    `opportunity_id` is None where it tells of a `record` of another `collection`.
+    """
 
     id: int
-    opportunity_id: int
+    opportunity_id: int | None
     action_type: str | None
     member_name: str | None
     received_at: datetime
@@ -82,3 +91,5 @@ class StoredEvent:
     processed_at: datetime | None
     dead_at: datetime | None
     error: str | None
+    collection: str
+    record: int

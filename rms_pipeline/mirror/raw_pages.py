@@ -17,9 +17,10 @@ from rms_pipeline.mirror.postgres_errors import DatabaseError
 # it too, and one that a crash of the server takes with it before that is fetched again.
 _LAND = (
     "SET LOCAL synchronous_commit = off;"
-    " INSERT INTO raw_rms_pages (run, walk, page, segment, request, asked_at, fetched_at, api_date,"
-    " record_count, record_ids, covers, window_start, window_end, size_bytes, body)"
-    " SELECT %s, %s, coalesce(max(page), 0) + 1, %s, %s, %s, %s, %s, %s, %s::bigint[],"
+    " INSERT INTO raw_rms_pages (collection, run, walk, page, segment, request, asked_at,"
+    " fetched_at, api_date, record_count, record_ids, covers, window_start, window_end,"
+    " size_bytes, body)"
+    " SELECT %s, %s, %s, coalesce(max(page), 0) + 1, %s, %s, %s, %s, %s, %s, %s::bigint[],"
     " %s::int8range, %s, %s, %s, %s FROM raw_rms_pages WHERE run = %s"
 )
 
@@ -44,13 +45,18 @@ class RawPage:
     window: tuple[datetime, datetime] | None
 
 
-def land_page(connection: Connection, run: str, walk: int, page: RawPage) -> None:
-    """Stores `page` of `walk`, fetched by `run`, and commits. Raises DatabaseError where the table
-    does not take it."""
+def land_page(
+    connection: Connection, collection: Collection, run: str, walk: int, page: RawPage
+) -> None:
+    """Stores `page` of `walk` through `collection`, fetched by `run`, and commits.
+
+    Raises DatabaseError where the table does not take it.
+    """
     covers = None
     if page.covers is not None:
         covers = NumericRange(page.covers[0], page.covers[1], "[]")
     values = (
+        collection.name,
         run,
         walk,
         page.segment,

@@ -193,8 +193,9 @@ def _note_once(cursor: Cursor, collection: Collection, run: str, faults: Sequenc
     if not faults:
         return
     cursor.execute(
-        "SELECT opportunity_id, field FROM sync_faults WHERE run = %s AND opportunity_id = ANY(%s)",
-        (run, [f.record for f in faults]),
+        "SELECT opportunity_id, field FROM sync_faults WHERE run = %s AND collection = %s"
+        " AND opportunity_id = ANY(%s)",
+        (run, collection.name, [f.record for f in faults]),
     )
     known = set(cursor.fetchall())
     note_faults(cursor, collection, run, [f for f in faults if (f.record, f.field) not in known])

@@ -127,9 +127,10 @@ def full_sync_wanted(connection: Connection) -> str | None:
     """What rows lack since an upgrade, until a full sync has brought it; None when nothing."""
     if current_version(connection) != HEAD:
         return None
+    first = COLLECTIONS[0]
     with connection.cursor() as cursor:
-        cursor.execute("SELECT EXISTS (SELECT FROM opportunities)")
-        if cursor.fetchone() == (True,) and not has_full_sync(connection):
+        cursor.execute(f"SELECT EXISTS (SELECT FROM {first.name})")
+        if cursor.fetchone() == (True,) and not has_full_sync(connection, first):
             return "It is not recorded when the existing rows were read."
         cursor.execute(
             "SELECT m.value::json ->> 'because' FROM mirror_state m"

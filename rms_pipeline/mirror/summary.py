@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.database import Database
 
 if TYPE_CHECKING:
@@ -12,10 +13,10 @@ if TYPE_CHECKING:
 NO_STATUS = "(none)"
 
 
-def count_rows(connection: Connection) -> int:
-    """Live opportunities in the mirror."""
+def count_rows(connection: Connection, collection: Collection) -> int:
+    """Live rows of `collection`."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM opportunities")
+        cursor.execute(f"SELECT count(*) FROM {collection.name}")
         row = cursor.fetchone()
     return int(row[0]) if row else 0
 

@@ -41,7 +41,7 @@ def read_sync_state(
     known = standing(connection, collection)
     queue = queue_state(connection)
     return SyncState(
-        has_full_sync=has_full_sync(connection),
+        has_full_sync=has_full_sync(connection, collection),
         running=running,
         pace=read_progress(connection, running.run_id) if running else None,
         history=latest_syncs(connection, syncs),

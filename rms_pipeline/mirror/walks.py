@@ -12,6 +12,7 @@ from typing import Any
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.postgres_errors import delete_sparing
 
 FULL, CHANGES, REFRESH = "full", "changes", "refresh"
@@ -52,26 +53,32 @@ class StoredWalk:
 
 def begin_walk(
     connection: Connection,
+    collection: Collection,
     run: str,
     kind: str,
     *,
     window: tuple[datetime, datetime] | None = None,
     since: datetime | None = None,
 ) -> StoredWalk:
-    """A new walk of `run`, with no pages yet. Commits."""
+    """A new walk of `run` through `collection`, with no pages yet. Commits."""
     start, end = window or (None, None)
     walk = _one(
         connection,
-        "INSERT INTO walks (kind, runs, window_start, window_end, since)"
-        f" VALUES (%s, ARRAY[%s], %s, %s, %s) RETURNING {_COLUMNS}",
-        (kind, run, start, end, since),
+        "INSERT INTO walks (collection, kind, runs, window_start, window_end, since)"
+        f" VALUES (%s, %s, ARRAY[%s], %s, %s, %s) RETURNING {_COLUMNS}",
+        (collection.name, kind, run, start, end, since),
     )
     assert walk is not None
     return walk
 
 
 def resume_walk(
-    connection: Connection, run: str, *, window: tuple[datetime, datetime], fresh_for: timedelta
+    connection: Connection,
+    collection: Collection,
+    run: str,
+    *,
+    window: tuple[datetime, datetime] | None,
+    fresh_for: timedelta,
 ) -> StoredWalk | None:
     """The unfinished full walk that `run` may go on with, None when there is none. Commits.
 
@@ -80,12 +87,18 @@ def resume_walk(
     """
     if fresh_for <= timedelta(0):
         return None
+    same = "window_end - window_start = %s AND window_start BETWEEN %s AND %s"
+    values: tuple[object, ...] = ()
+    if window is None:
+        same = "window_start IS NULL"
+    else:
+        values = (window[1] - window[0], window[0] - fresh_for, window[0] + fresh_for)
     walk = _one(
         connection,
-        f"SELECT {_COLUMNS} FROM walks WHERE id = (SELECT max(id) FROM walks WHERE kind = 'full')"
-        " AND completed_at IS NULL AND window_end - window_start = %s"
-        " AND window_start BETWEEN %s AND %s FOR UPDATE",
-        (window[1] - window[0], window[0] - fresh_for, window[0] + fresh_for),
+        f"SELECT {_COLUMNS} FROM walks WHERE id = (SELECT max(id) FROM walks"
+        " WHERE kind = 'full' AND collection = %s)"
+        f" AND completed_at IS NULL AND {same} FOR UPDATE",
+        (collection.name, *values),
     )
     if walk is None:
         return None
@@ -210,41 +223,48 @@ def find_walk(connection: Connection, walk: int) -> StoredWalk | None:
     return _one(connection, f"SELECT {_COLUMNS} FROM walks WHERE id = %s", (walk,))
 
 
-def walk_of_run(connection: Connection, *runs: str) -> StoredWalk | None:
-    """The newest walk that one of `runs` worked on."""
+def walk_of_run(connection: Connection, collection: Collection, *runs: str) -> StoredWalk | None:
+    """The newest walk through `collection` that one of `runs` worked on."""
     return _one(
         connection,
-        f"SELECT {_COLUMNS} FROM walks WHERE runs && %s::text[] ORDER BY id DESC LIMIT 1",
-        (list(runs),),
+        f"SELECT {_COLUMNS} FROM walks WHERE collection = %s AND runs && %s::text[]"
+        " ORDER BY id DESC LIMIT 1",
+        (collection.name, list(runs)),
     )
 
 
 def newest_walk(
-    connection: Connection, *, kind: str | None = None, settled: bool = False
+    connection: Connection,
+    collection: Collection,
+    *,
+    kind: str | None = None,
+    settled: bool = False,
 ) -> StoredWalk | None:
     """The newest complete walk (of `kind`)."""
     return _one(
         connection,
-        f"SELECT {_COLUMNS} FROM walks WHERE completed_at IS NOT NULL"
+        f"SELECT {_COLUMNS} FROM walks WHERE collection = %s AND completed_at IS NOT NULL"
         " AND (%s::text IS NULL OR kind = %s) AND (NOT %s OR settled_at IS NOT NULL)"
         " ORDER BY id DESC LIMIT 1",
-        (kind, kind, settled),
+        (collection.name, kind, kind, settled),
     )
 
 
-def kept_walks(connection: Connection) -> list[int]:
+def kept_walks(connection: Connection, collection: Collection) -> list[int]:
     """Every complete walk, and every refresh, whose pages are still here; oldest first."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT id FROM walks w WHERE (completed_at IS NOT NULL OR kind = 'refresh') AND EXISTS"
-            " (SELECT FROM raw_rms_pages p WHERE p.walk = w.id) ORDER BY id"
+            "SELECT id FROM walks w WHERE (completed_at IS NOT NULL OR kind = 'refresh')"
+            " AND collection = %s AND EXISTS"
+            " (SELECT FROM raw_rms_pages p WHERE p.walk = w.id) ORDER BY id",
+            (collection.name,),
         )
         found = [row[0] for row in cursor.fetchall()]
     connection.commit()
     return found
 
 
-def prune_walks(connection: Connection, keep: int = KEPT_WALKS) -> int:
+def prune_walks(connection: Connection, collection: Collection, keep: int = KEPT_WALKS) -> int:
     """Forgets the pages of all but the newest `keep` complete full walks and the newest full walk,
     which may be gone on with; and of what came before the newest `keep` full walks of any outcome.
 
@@ -252,16 +272,16 @@ def prune_walks(connection: Connection, keep: int = KEPT_WALKS) -> int:
     proved; so do the pages of a walk to which people's own tables refer. Returns how many pages
     went. Commits.
     """
-    full = "SELECT id FROM walks WHERE kind = 'full'"
+    full = "SELECT id FROM walks WHERE kind = 'full' AND collection = %(collection)s"
     newest = "ORDER BY id DESC LIMIT %(keep)s"
     gone, _ = delete_sparing(
         connection,
         "raw_rms_pages",
-        "walk IN (SELECT id FROM walks WHERE CASE kind"
+        "walk IN (SELECT id FROM walks WHERE collection = %(collection)s AND CASE kind"
         f" WHEN 'full' THEN id < (SELECT max(id) FROM ({full}) every)"
         f" AND id NOT IN ({full} AND completed_at IS NOT NULL {newest})"
         f" ELSE id < (SELECT min(id) FROM ({full} {newest}) latest) END)",
-        {"keep": keep},
+        {"keep": keep, "collection": collection.name},
         by="walk",
     )
     return gone

@@ -18,7 +18,7 @@ from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.scope import Scope, hidden_ids, note_states
 from rms_pipeline.current_rms.spans import Span, gaps
 from rms_pipeline.current_rms.walk import Walk, WalkedPage, WalkReport
-from rms_pipeline.current_rms.window import Segment, Window, changed_since
+from rms_pipeline.current_rms.window import Segment, Window, changed_since, segments_of
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.progress import Progress, ProgressNotes
@@ -75,7 +75,7 @@ class LandedWalk:
 def land_window(
     database: Database,
     client: CurrentRmsClient,
-    window: Window,
+    window: Window | None,
     run: str,
     *,
     fresh_for: timedelta = timedelta(0),
@@ -84,27 +84,29 @@ def land_window(
 ) -> LandedWalk:
     """Reads everything in `window`, landing each page under `run` as it arrives.
 
-    Goes on with an unfinished walk over a window of the same length, as far as its pages are no
-    older than `fresh_for`. Ends with what changed while it read. Raises a CurrentRmsError when the
-    list could not be read as a whole; what came stays landed.
+    Without a `window` that is everything there is. Goes on with an unfinished walk over a window of
+    the same length, as far as its pages are no older than `fresh_for`. Ends with what changed while
+    it read. Raises a CurrentRmsError when the list could not be read as a whole; what came stays
+    landed.
     """
     began, before = time.monotonic(), client.counts.copy()
     with database.session() as connection:
-        walk = walks.resume_walk(
-            connection, run, window=(window.start, window.end), fresh_for=fresh_for
-        )
+        collection = client.collection
+        bounds = None if window is None else (window.start, window.end)
+        walk = walks.resume_walk(connection, collection, run, window=bounds, fresh_for=fresh_for)
         if walk is None:
-            walk = walks.begin_walk(connection, run, walks.FULL, window=(window.start, window.end))
+            walk = walks.begin_walk(connection, collection, run, walks.FULL, window=bounds)
             # Here too, for the account of which no walk ever completes.
-            walks.prune_walks(connection)
+            walks.prune_walks(connection, collection)
         elif walk.window is not None:
             window = Window(*walk.window)
         landing = _Landing(connection, client, walk.id, run, window, watch)
-        landing.read(window.segments(), known=walks.covered_spans(connection, walk.id))
+        segments = segments_of(window)
+        landing.read(segments, known=walks.covered_spans(connection, walk.id))
         watermark = landing.watermark(overlap)
         # A row that moved from a list not yet read to one that had been is in neither.
         landing.read([changed_since(watermark)])
-        landing.demand_whole([s.name for s in window.segments()])
+        landing.demand_whole([s.name for s in segments])
         landing.verify_scope(window)
         landing.ask_again()
         return landing.complete(watermark, before, time.monotonic() - began, window=window)
@@ -130,7 +132,7 @@ def land_changes(
         starts, is_shifted = list(watermarks), False
         while True:
             since = starts.pop(0)
-            walk = walks.begin_walk(connection, run, walks.CHANGES, since=since)
+            walk = walks.begin_walk(connection, client.collection, run, walks.CHANGES, since=since)
             landing = _Landing(connection, client, walk.id, run, None, watch, Lane.INCREMENTAL)
             landing.read([changed_since(since)])
             watermark = landing.watermark(overlap)
@@ -235,7 +237,7 @@ class _Landing:
         self._pages += 1
         self._size += len(answer.body)
         raw = raw_page(answer, page.segment, covers=page.covers, window=self._window)
-        land_page(self._connection, self._run, self._walk, raw)
+        land_page(self._connection, self._collection, self._run, self._walk, raw)
 
     def _note_progress(self, report: WalkReport) -> None:
         pages = self._pages_kept + self._pages
@@ -287,21 +289,22 @@ class _Landing:
                     "What was received is stored. Run the sync again."
                 )
 
-    def verify_scope(self, window: Window) -> None:
+    def verify_scope(self, window: Window | None) -> None:
         """Notes whether the API obeyed `filtermode` and the dates of `window`.
 
         A record among what came that only `filtermode` reaches shows that all did. Without any, one
         more call asks for such alone, for the account may have none.
         """
         scope, terms, now = self.report.scope, self._client.terms, self._client.now
-        scope.note_dates(terms, now())
+        if window is not None:
+            scope.note_dates(terms, now())
         modes = self._collection.modes
         if modes is None:
             return
         honoured = scope.has_hidden
         if not honoured:
-            dated = window.segments()[0]
-            hidden = hidden_ids(self._client, modes, dated, self._lane)
+            first = segments_of(window)[0]
+            hidden = hidden_ids(self._client, modes, first, self._lane)
             honoured = hidden is not None and (
                 not hidden or bool(seen_among(self._connection, self._walk, hidden))
             )
@@ -335,7 +338,7 @@ class _Landing:
             listed_twice=twice,
         )
         distinct = count_distinct_records(self._connection, self._walk)
-        walks.prune_walks(self._connection)
+        walks.prune_walks(self._connection, self._collection)
         api_date, asked_at = walks.first_api_date(self._connection, self._walk)
         skew = None if None in (api_date, asked_at) else (api_date - asked_at).total_seconds()  # type: ignore[operator]
         return LandedWalk(

@@ -32,7 +32,14 @@ from rms_pipeline.current_rms.seeds import ascending
 from rms_pipeline.current_rms.spans import WHOLE, Span, gaps
 from rms_pipeline.current_rms.terms import MOST_PER_PAGE
 from rms_pipeline.current_rms.walk import ORDER, Walk
-from rms_pipeline.current_rms.window import EVERYTHING, Params, Segment, Window, changed_since
+from rms_pipeline.current_rms.window import (
+    EVERYTHING,
+    Params,
+    Segment,
+    Window,
+    changed_since,
+    segments_of,
+)
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.completeness import (
     SegmentRows,
@@ -117,9 +124,9 @@ def begin_proof(
     wrong is kept as the reason why it could not be shown.
     """
     with database.session() as connection:
-        scan = walks.newest_walk(connection, kind=walks.FULL, settled=True)
+        scan = walks.newest_walk(connection, client.collection, kind=walks.FULL, settled=True)
         last = newest_proof(connection, client.collection)
-        if scan is None or scan.window is None:
+        if scan is None:
             return None
         if last is not None and last.shown and client.now() - last.as_of < every:
             return None
@@ -144,7 +151,7 @@ def finish_proof(
     with database.session() as connection:
         scan = walks.find_walk(connection, proof.scan)
         since = walk.watermark or walk.since
-        if scan is None or scan.window is None or since is None:
+        if scan is None or since is None:
             raise ValueError(
                 f"proof {proof.id} rests on no full walk, or walk {walk.id} on nothing"
             )
@@ -179,7 +186,6 @@ class Prover:
         remove: Deletions | None = None,
         dice: random.Random | None = None,
     ) -> None:
-        assert scan.window is not None
         self.result = MergeResult()
         self.repaired = self.deleted = 0
         self._connection, self._client, self._scan, self._run = connection, client, scan, run
@@ -189,11 +195,10 @@ class Prover:
         self._dice = dice or random.Random()
         self._calls = client.counts.calls
         self._calls_before = 0
-        self._window = Window(*scan.window)
-        segments = {s.name: s for s in self._window.segments()}
-        self._dated = segments["dated"]
-        self._apart_segments = [segments["no_start"], segments["no_end"]]
-        self._key = _KEYS.get(scan.read_by.get("dated", "id"))
+        self.window = None if scan.window is None else Window(*scan.window)
+        # The list that is counted by ranges; those without dates are listed apart.
+        self._ranged, *self._apart_segments = segments_of(self.window)
+        self._key = _KEYS.get(scan.read_by.get(self._ranged.name, "id"))
         self._last = newest_proof(connection, self._collection)
         self._rests_on: dict[str, None] = {}
         self._refused: set[int] = set()
@@ -212,7 +217,11 @@ class Prover:
         if self._last is not None and self._last.scan == scan.id:
             self._greatest = self._last.greatest_count
             for part in self._last.parts:
-                if part.listed and (part.nameless or part.repeated) and part.segment == "dated":
+                if (
+                    part.listed
+                    and (part.nameless or part.repeated)
+                    and part.segment == self._ranged.name
+                ):
                     self._exact.setdefault(part.segment, []).append(part.ids)
 
     # The sequence
@@ -362,7 +371,7 @@ class Prover:
             scan=self._scan.id,
             as_of=as_of,
             content=content,
-            window=(self._window.start, self._window.end),
+            window=self._bounds,
         )
 
     def _summed(self, proof: Proof, parts: Sequence[PartCount]) -> Proof:
@@ -424,6 +433,10 @@ class Prover:
                 self._left.ids.setdefault(id_, id_ in young)
 
     @property
+    def _bounds(self) -> tuple[datetime, datetime] | None:
+        return None if self.window is None else (self.window.start, self.window.end)
+
+    @property
     def _apart(self) -> set[int]:
         """Ids whose place in the API's lists only those lists can tell."""
         apart = self._refused | self._odd | set(self._left.ids) | self._lagging
@@ -446,11 +459,10 @@ class Prover:
         return content, as_of, parts
 
     def _rows(self, segment: Segment, key: Key = BY_ID) -> SegmentRows:
-        window = (self._window.start, self._window.end)
-        return SegmentRows(self._collection, segment.name, window, key.name, self._apart)
+        return SegmentRows(self._collection, segment.name, self._bounds, key.name, self._apart)
 
     def _count_dated(self) -> list[PartCount]:
-        segment, key = self._dated, self._key
+        segment, key = self._ranged, self._key
         listed = self._list_apart(segment)
         if key is not None and NO_RANGES not in self._rests_on:
             spans = self._spans(segment, key)
@@ -550,7 +562,7 @@ class Prover:
             value = None if key is None else key.value(raw)
             if value is not None and not _inside(value, span):
                 raise NotHonoured("a record outside the range asked for")
-            if isinstance(record, Record) and segment is self._dated:
+            if isinstance(record, Record) and segment is self._ranged:
                 self._demand_in_window(record)
         total = answer.page.meta.total_row_count
         if total < len(answer.page.records):
@@ -558,6 +570,8 @@ class Prover:
         return total
 
     def _count_undated(self) -> list[PartCount]:
+        if not self._apart_segments:
+            return []
         if EVERYTHING.name in self._scan.read_by:
             self._rests_on[UNDATED_UNCOUNTED] = None
         if UNDATED_UNCOUNTED in self._rests_on:
@@ -695,7 +709,7 @@ class Prover:
         for record in read_records(self._collection, answer):
             if not isinstance(record, Record):
                 continue
-            if segment is self._dated:
+            if segment is self._ranged:
                 self._demand_in_window(record)
                 continue
             starts, ends = record.dates()
@@ -708,9 +722,11 @@ class Prover:
 
     def _demand_in_window(self, record: Record) -> None:
         """Raises NotHonoured for one that has nothing to do in a list of the window."""
+        if self.window is None:
+            return
         starts, ends = record.dates()
         odd = record.id in self._odd or starts is None or ends is None
-        if not odd and not self._window.contains(starts, ends):
+        if not odd and not self.window.contains(starts, ends):
             raise NotHonoured("Current RMS lists, and counts, records outside the window asked for")
 
     def _whole_page(self, params: Params) -> ListAnswer:
@@ -742,11 +758,12 @@ class Prover:
         A row whose newest record was refused is left once no list shows it.
         """
         listed = set().union(*self._listed.values()) if self._listed else set()
-        segments = [self._dated] + ([] if UNDATED_UNCOUNTED in self._rests_on else [_UNDATED])
-        window = (self._window.start, self._window.end)
+        segments = [self._ranged]
+        if self._apart_segments and UNDATED_UNCOUNTED not in self._rests_on:
+            segments.append(_UNDATED)
         mirrored: set[int] = set()
         for segment in segments:
-            rows = SegmentRows(self._collection, segment.name, window)
+            rows = SegmentRows(self._collection, segment.name, self._bounds)
             mirrored |= rows.among(
                 self._connection, self._left.ids.keys() | self._lagging | self._refused
             )
@@ -769,7 +786,7 @@ class Prover:
                 continue
             segment = self._segment(part.segment)
             cannot_narrow = self._key is not BY_ID or NO_RANGES in self._rests_on
-            if segment is self._dated and cannot_narrow and part.counted > self._sizes.expected:
+            if segment is self._ranged and cannot_narrow and part.counted > self._sizes.expected:
                 return (
                     f"Current RMS counts {part.counted:,} where the mirror has {part.mirrored:,}, "
                     "and obeys no filter that would locate the difference; the next full sync "
@@ -786,7 +803,7 @@ class Prover:
         return reason
 
     def _segment(self, name: str) -> Segment:
-        known = {s.name: s for s in (self._dated, _UNDATED, *self._apart_segments)}
+        known = {s.name: s for s in (self._ranged, _UNDATED, *self._apart_segments)}
         return known[name]
 
     def _locate(self, segment: Segment, part: PartCount, walk: int) -> set[int]:
@@ -912,7 +929,9 @@ class Prover:
             if isinstance(record, Record) and record.id in without:
                 continue
             self.repaired += 1
-            if isinstance(record, Record) and self._window.contains(*record.dates()):
+            if isinstance(record, Record) and (
+                self.window is None or self.window.contains(*record.dates())
+            ):
                 changed = record.updated_at()
                 now = answer.api_date or answer.asked_at
                 self._left.ids[record.id] = changed is not None and changed > now - LAG

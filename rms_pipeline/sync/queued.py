@@ -121,7 +121,7 @@ def work_off(
             # Nobody need wait for the lease to end, where the database can still be told so.
             with contextlib.suppress(psycopg2.Error):
                 connection.rollback()
-                give_back(connection, claimed, claimed.opportunities, str(error), blameless=True)
+                give_back(connection, claimed, claimed.records, str(error), blameless=True)
             raise
     return done
 
@@ -136,7 +136,7 @@ def _without_lately_absent(connection: Connection, claimed: Claim, done: WorkedO
     """The claimed opportunities but for those that Current RMS has just said it has not."""
     absent = lately_absent(connection, claimed.collection, claimed.strangers)
     if absent:
-        destroyed = {e.opportunity_id for e in claimed.events if e.action_type == _GONE}
+        destroyed = {e.record for e in claimed.events if e.action_type == _GONE}
         gone = absent.keys() & destroyed
         if gone:
             done.settled += settle(connection, claimed, gone)
@@ -149,7 +149,7 @@ def _without_lately_absent(connection: Connection, claimed: Claim, done: WorkedO
         }
         seconds = FORGOTTEN_AFTER.total_seconds()
         done.waiting += put_off(connection, claimed, reasons, counted=False, seconds=seconds)
-    return [i for i in claimed.opportunities if i not in absent]
+    return [i for i in claimed.records if i not in absent]
 
 
 def _wanted(claimed: Claim, ids: Sequence[int], spare: int) -> tuple[Wanted, set[int]]:
@@ -158,7 +158,7 @@ def _wanted(claimed: Claim, ids: Sequence[int], spare: int) -> tuple[Wanted, set
     destroyed, alive = set(), set()
     waits: dict[int, int] = {}
     for event in claimed.events_of(ids):
-        id_ = event.opportunity_id
+        id_ = event.record
         waits[id_] = max(waits.get(id_, 0), event.waits)
         if event.action_type == _GONE:
             destroyed.add(id_)
@@ -244,7 +244,7 @@ def _put_off(
 ) -> set[int]:
     """Has the events wait whose refresh did not show what they told; of which opportunities."""
     waits = {i: max(e.waits for e in claimed.events_of([i])) for i in ids}
-    destroyed = {e.opportunity_id for e in claimed.events_of(ids) if e.action_type == _GONE}
+    destroyed = {e.record for e in claimed.events_of(ids) if e.action_type == _GONE}
     there = set(ids) - refreshed.absent - refreshed.gone - refreshed.unasked
     there -= refreshed.failed.keys()
     late = {

@@ -25,6 +25,13 @@ class Rebuilt:
     merged: MergeResult = field(default_factory=MergeResult)
     redecoded: Redecoded = field(default_factory=Redecoded)
 
+    def __iadd__(self, other: "Rebuilt") -> "Rebuilt":
+        self.walks += other.walks
+        self.pages += other.pages
+        self.merged += other.merged
+        self.redecoded += other.redecoded
+        return self
+
 
 def rebuild(
     database: Database, collection: Collection, run: str, watch: Watcher = lambda _: None
@@ -37,7 +44,7 @@ def rebuild(
     """
     done = Rebuilt()
     with database.session() as notes:
-        kept = walks.kept_walks(notes)
+        kept = walks.kept_walks(notes, collection)
         merged = merge_walks(database, collection, kept, run, watch=watch)
         done.walks, done.pages, done.merged = len(kept), merged.pages, merged.result
 

@@ -99,7 +99,7 @@ def refresh(
             connection,
             client.collection,
             run,
-            walks.begin_walk(connection, run, "refresh").id,
+            walks.begin_walk(connection, client.collection, run, walks.REFRESH).id,
         )
         others = some_other_row(connection, client.collection, asked)
         for verdict in ask_by_id(client, asked, lane=lane, wanted=wanted, witnesses=others):
@@ -123,7 +123,9 @@ class _Storing:
 
     def store(self, verdict: Verdict, done: Refreshed, patient_with: Ids[int]) -> None:
         for answer in verdict.answers:
-            land_page(self._connection, self._run, self.walk, raw_page(answer, "by_id"))
+            land_page(
+                self._connection, self._collection, self._run, self.walk, raw_page(answer, "by_id")
+            )
             from_list = is_list(answer.request, self._collection)
             done.locked |= self._merge(answer, verdict.superseded if from_list else set(), done)
         gone = {i: times for i, times in verdict.gone.items() if i not in patient_with}

@@ -15,7 +15,6 @@ from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.errors import FindsNone
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.pages import is_list
-from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.completeness import some_other_row
 from rms_pipeline.mirror.database import Database
@@ -66,7 +65,6 @@ def settle_full_walk(
     `walk` is complete and merged. `confirm_deletions` lets any number of rows go; `reverify_calls`
     bounds the calls spent on rows outside the window. The proof counts so many `ranges` of ids.
     """
-    assert walk.window is not None
     before = client.counts.calls
     with database.session() as connection:
         deletions = Deletions(connection, client.collection, run, confirmed=confirm_deletions)
@@ -82,7 +80,7 @@ def settle_full_walk(
             ranges=ranges,
             remove=None if deletions.held else deletions,
         )
-        proof = prover.prove(walk.id, walk.watermark or walk.started_at, Window(*walk.window))
+        proof = prover.prove(walk.id, walk.watermark or walk.started_at, prover.window)
         settling.result += prover.result
         reverified = settling.reverify(reverify_calls)
         if confirm_deletions:
@@ -114,7 +112,6 @@ class _Settling:
         run: str,
         deletions: Deletions,
     ) -> None:
-        assert walk.window is not None
         self.result = MergeResult()
         self.left_window = 0
         self._connection, self._client, self._walk, self._run = connection, client, walk, run
@@ -155,6 +152,8 @@ class _Settling:
         asked = 0
         if self._deletions.confirmed:
             asked += self._ask_again(held_back(self._connection, self._collection))
+        if self._window is None:
+            return asked
         ids = oldest_outside(
             self._connection, self._collection, self._window, self._client.page_size * calls
         )

@@ -177,7 +177,9 @@ def store_answer(
 
     Of records outside `window` only those are merged that have a row. `doubting` as in `merge`.
     """
-    land_page(connection, run, walk, raw_page(answer, segment, covers=covers, window=window))
+    land_page(
+        connection, collection, run, walk, raw_page(answer, segment, covers=covers, window=window)
+    )
     records = [
         r for r in read_records(collection, answer) if isinstance(r, Fault) or r.id not in without
     ]

@@ -89,7 +89,7 @@ def create_app(
     handle_errors(app)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.include_router(access.login())
-    app.include_router(receiver(database, webhook_tokens, metrics))
+    app.include_router(receiver(database, webhook_tokens, metrics, current.collections))
     app.include_router(sync_api(database, access, launcher, stopping))
     app.include_router(dashboard(pages, reader, database, launcher, current, access, starting))
     app.include_router(dagster_link(access, current.dagster_url))

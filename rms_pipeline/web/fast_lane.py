@@ -11,13 +11,14 @@ import logging
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
 from rms_pipeline.mirror.database import Database, DatabaseError, lock_key
 from rms_pipeline.mirror.queue import FAST_LANE_LOCK, channel
@@ -44,16 +45,17 @@ ClientFactory = Callable[[], AbstractContextManager[CurrentRmsClient]]
 
 
 class FastLane:
-    """Threads that work off the queue until `stop`. `report` is told of every batch."""
+    """Threads that work off the queue until `stop`, with a client for each collection. `report` is
+    told of every batch."""
 
     def __init__(
         self,
         database: Database,
-        client: ClientFactory,
+        clients: Sequence[ClientFactory],
         metrics: Metrics,
-        report: Callable[[WorkedOff], None],
+        report: Callable[[Collection, WorkedOff], None],
     ) -> None:
-        self._database, self._client = database, client
+        self._database, self._clients = database, clients
         self._metrics, self._report = metrics, report
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fast-lane", daemon=True)
@@ -78,7 +80,8 @@ class FastLane:
                 self._stopped.wait(5)
 
     def _work(self) -> None:
-        with self._database.session(session=True) as ear, self._client() as client:
+        with self._database.session(session=True) as ear, ExitStack() as opened:
+            clients = [opened.enter_context(client()) for client in self._clients]
             ear.autocommit = True
             with ear.cursor() as cursor:
                 # Shared: there may be several receivers, and the sensor asks whether one lives.
@@ -89,7 +92,7 @@ class FastLane:
             hands = _Hands(self._database)
             # The last to enter, so that no worker is at work when what it needs is closed.
             with hands, ThreadPoolExecutor(WORKERS, thread_name_prefix="refresh") as pool:
-                self._keep_at_work(ear, pool, lambda: self._turn(hands, client))
+                self._keep_at_work(ear, pool, lambda: self._turn(hands, clients))
 
     def _keep_at_work(
         self, ear: Connection, pool: ThreadPoolExecutor, turn: Callable[[], WorkedOff]
@@ -117,18 +120,22 @@ class FastLane:
             else:
                 self._stopped.wait(_GATHER)
 
-    def _turn(self, hands: "_Hands", client: CurrentRmsClient) -> WorkedOff:
+    def _turn(self, hands: "_Hands", clients: Sequence[CurrentRmsClient]) -> WorkedOff:
         hand = hands.take()
+        total = WorkedOff()
         try:
-            last = work_off(self._database, hand, client, RUN, most=client.page_size)
+            for client in clients:
+                last = work_off(self._database, hand, client, RUN, most=client.page_size)
+                if last.claimed:
+                    now = client.now()
+                    seconds = [(now - r).total_seconds() for r in last.received_at]
+                    self._note(client.collection, last, seconds)
+                total += last
         except BaseException:
             hand.close()
             raise
         hands.give_back(hand)
-        if last.claimed:
-            now = client.now()
-            self._note(last, [(now - r).total_seconds() for r in last.received_at])
-        return last
+        return total
 
     def _listen(self, ear: Connection, seconds: float) -> bool:
         """Until an event is written, whether one was; and now and then anyway, for attempts that
@@ -154,7 +161,7 @@ class FastLane:
             # A notification for each event need not be looked at one by one.
             self._stopped.wait(min(max(left, 0.0), 0.05))
 
-    def _note(self, done: WorkedOff, seconds: list[float]) -> None:
+    def _note(self, collection: Collection, done: WorkedOff, seconds: list[float]) -> None:
         self._metrics.refreshed.inc(done.opportunities)
         self._metrics.settled.inc(done.settled)
         self._metrics.failed.inc(done.failed + done.dead)
@@ -162,7 +169,7 @@ class FastLane:
             self._metrics.end_to_end.observe(value)
         if done.error:
             logger.warning("Fast lane: %d events went back: %s", done.failed, done.error)
-        self._report(done)
+        self._report(collection, done)
 
 
 class _Hands:

@@ -8,6 +8,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from pydantic import SecretStr
 
 from rms_pipeline import dagster_api
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.dagster_api import DagsterUnavailable
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.database import Database, advisory_lock
@@ -80,7 +81,7 @@ class Launcher:
                 running = running_sync(connection, _ALIKE[kind])
                 if running is not None:
                     raise SyncUnderWay(running)
-                if kind == "incremental" and not has_full_sync(connection):
+                if kind == "incremental" and not has_full_sync(connection, OPPORTUNITIES):
                     raise NoFullSync
             waiting = self._unfinished(_ALIKE[kind])
             if waiting is not None:

@@ -82,7 +82,7 @@ class Metrics:
         self._depth.set(state.depth)
         self._dead.set(state.dead)
         self._oldest.set(state.oldest_seconds)
-        audit = last_audit(connection)
+        audit = last_audit(connection, OPPORTUNITIES)
         if audit is not None and audit["share"] is not None:
             self._share.set(audit["share"])
             self._lag.set(math.nan if audit["lag_seconds"] is None else audit["lag_seconds"])

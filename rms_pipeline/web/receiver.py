@@ -17,6 +17,7 @@ from pydantic import BaseModel, SecretStr
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
 
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.deliveries import BIGINT_MAX, Delivered, NotADelivery, read_delivery
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.intake import MOST_KEPT, Intake
@@ -52,7 +53,7 @@ class _TooMuch(Exception):
 
 def _keep(connection: Connection, delivered: Delivered, intake: Intake) -> tuple[int, bool]:
     """Keeps what was delivered; its id, and whether it is new. Raises _TooMuch."""
-    if reason := intake.refusal(connection, delivered.opportunity_id):
+    if reason := intake.refusal(connection, delivered.collection, delivered.record):
         raise _TooMuch(reason)
     whole = len(delivered.payload) <= MOST_KEPT and intake.keeps_bodies
     kept = delivered.payload if whole else delivered.shortened()
@@ -63,7 +64,8 @@ def _keep(connection: Connection, delivered: Delivered, intake: Intake) -> tuple
             action_id=delivered.action_id,
             action_type=delivered.action_type,
             subject_type=delivered.subject_type,
-            opportunity_id=delivered.opportunity_id,
+            collection=delivered.collection,
+            record=delivered.record,
             member_id=delivered.member_id,
             member_name=delivered.member_name,
             happened_at=delivered.happened_at,
@@ -74,8 +76,16 @@ def _keep(connection: Connection, delivered: Delivered, intake: Intake) -> tuple
     )
 
 
-def receiver(database: Database, tokens: Sequence[SecretStr], metrics: Metrics) -> APIRouter:
-    """The routes that Current RMS delivers to; any of `tokens` opens them."""
+def receiver(
+    database: Database,
+    tokens: Sequence[SecretStr],
+    metrics: Metrics,
+    collections: Sequence[Collection],
+) -> APIRouter:
+    """The routes that Current RMS delivers to; any of `tokens` opens them.
+
+    Events of `collections` are refreshed.
+    """
     router = APIRouter(tags=["webhook"])
     pool: QueuePool = QueuePool(cast(Any, database.connect), pool_size=8, max_overflow=0, timeout=5)
 
@@ -111,7 +121,7 @@ def receiver(database: Database, tokens: Sequence[SecretStr], metrics: Metrics) 
                 )
             body = await _read(request)
             try:
-                event = read_delivery(body)
+                event = read_delivery(body, collections)
             except NotADelivery as error:
                 raise HTTPException(400, str(error)) from None
             try:
@@ -137,10 +147,9 @@ def receiver(database: Database, tokens: Sequence[SecretStr], metrics: Metrics) 
         (metrics.stored if new else metrics.repeated).inc()
         metrics.acknowledged.observe(time.monotonic() - began)
         message = "Stored." if new else "Stored before."
-        if event.opportunity_id is None:
-            message += (
-                f" Nothing is refreshed, because it is about no opportunity: {event.because}."
-            )
+        if event.record is None:
+            no_record = " and ".join(f"no {c.single}" for c in collections)
+            message += f" Nothing is refreshed, because it is about {no_record}: {event.because}."
         return JSONResponse({"success": True, "eventId": id_, "message": message})
 
     documented: dict[str, Any] = {

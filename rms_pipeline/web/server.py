@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from rms_pipeline.account import account_name, client_for
 from rms_pipeline.addresses import UNENCRYPTED, is_exposed, print_dashboard, url_of
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.console import out
 from rms_pipeline.current_rms.client import CurrentRmsClient
@@ -66,8 +67,10 @@ def serve(
     metrics = Metrics()
     token = api_token(current)
 
-    def client() -> AbstractContextManager[CurrentRmsClient]:
-        return client_for(current, database, OPPORTUNITIES, patience=PATIENCE)
+    def client(collection: Collection) -> AbstractContextManager[CurrentRmsClient]:
+        return client_for(current, database, collection, patience=PATIENCE)
+
+    clients = [partial(client, collection) for collection in current.collections]
 
     with ExitStack() as opened:
 
@@ -80,9 +83,10 @@ def serve(
         reporter = Reporter(database, instance, current.time_zone)
         recounter = Recounter(database, current.time_zone)
 
-        def tell(done: WorkedOff) -> None:
-            reporter(done)
-            recounter(done)
+        def tell(collection: Collection, done: WorkedOff) -> None:
+            reporter(collection, done)
+            if collection is OPPORTUNITIES:
+                recounter(done)
 
         starting = None
         if dagster_starts:
@@ -95,7 +99,7 @@ def serve(
             access=Access(token, public_url=current.public_url),
             metrics=metrics,
             launcher=Launcher(database, current.dagster_url, Sessions(token).dagster_token),
-            services=[reporter, recounter, FastLane(database, client, metrics, tell)],
+            services=[reporter, recounter, FastLane(database, clients, metrics, tell)],
             starting=starting,
             stopping=lambda: server.should_exit,
         )

@@ -69,14 +69,14 @@ def test_a_history_of_dagsters_that_is_gone_costs_no_sync_its_correctness(
     materialize(instance)
     assert run(instance, "incremental_sync").success
     with database.session() as connection:
-        since, before = watermarks(connection), latest_syncs(connection)
+        since, before = watermarks(connection, OPPORTUNITIES), latest_syncs(connection)
     rows, found = query(database, STABLE), levels(database)
     assert [row[3] for row in rows] == ["completed"] * 2
     lose(instance, database)
     assert instance.get_runs() == []
     assert query(database, STABLE) == rows
     with database.session() as connection:
-        assert watermarks(connection) == since
+        assert watermarks(connection, OPPORTUNITIES) == since
         state = read_sync_state(connection, OPPORTUNITIES)
         for had, has in zip(before, latest_syncs(connection), strict=True):
             # By our own clock instead of Dagster's.

@@ -12,6 +12,7 @@ from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 
 from rms_pipeline import actions
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.definitions import build_defs
 from rms_pipeline.defs.business_events import business_events_sensor
 from rms_pipeline.defs.webhook_refresh import reason_to_skip, webhook_refresh_sensor
@@ -278,7 +279,7 @@ def test_what_the_fast_lane_did_shows_in_dagster(
     reporter = Reporter(database, lambda: instance, "UTC")
     reporter.start()
     for _ in range(2):
-        reporter(WorkedOff(settled=3, opportunities=2))
+        reporter(OPPORTUNITIES, WorkedOff(settled=3, opportunities=2))
     reporter.stop()
     event = instance.get_latest_materialization_event(dg.AssetKey("opportunities"))
     assert event is not None
@@ -327,7 +328,7 @@ def test_a_refresh_leaves_no_check_unevaluated(
         )
     reporter = Reporter(database, lambda: instance, "UTC")
     reporter.start()
-    reporter(WorkedOff(settled=1, opportunities=1))
+    reporter(OPPORTUNITIES, WorkedOff(settled=1, opportunities=1))
     reporter.stop()
     stands = standing(instance)
     # That too many rows would go is still in sight; a fault of yesterday is of no refresh of now.
@@ -341,7 +342,7 @@ def test_housekeeping_forgets_old_reports_but_not_the_last(
     for _ in range(3):
         reporter = Reporter(database, lambda: instance, "UTC")
         reporter.start()
-        reporter(WorkedOff(settled=1, opportunities=1))
+        reporter(OPPORTUNITIES, WorkedOff(settled=1, opportunities=1))
         reporter.stop()
     count = "SELECT count(*) FROM dagster.event_logs WHERE run_id = ''"
     count += " AND dagster_event_type LIKE 'ASSET%'"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.history import has_full_sync, watermarks
@@ -65,8 +66,8 @@ def test_a_dump_is_restored_into_another_server_and_the_next_sync_is_incremental
     assert query(restored, rows) == query(there.database, rows)
     with dagsters_tables(restored), restored.session() as connection:
         demand_tables(connection)
-        assert has_full_sync(connection)
-        since = watermarks(connection)
+        assert has_full_sync(connection, OPPORTUNITIES)
+        since = watermarks(connection, OPPORTUNITIES)
     assert since[0] == there.watermarks[0]
     here = Mirror(restored, sandbox, client_for, watermarks=since)
     sandbox.store.edit(sandbox.store.ids()[1], {"subject": "Edited after the backup"})

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.raw_pages import RawPage, land_page
@@ -16,9 +17,9 @@ def test_two_processes_of_one_name_land_all_their_pages_each_with_a_number_of_it
 
     def land(_: int) -> None:
         with database.session() as connection:
-            walk = walks.begin_walk(connection, "fast lane", walks.REFRESH)
+            walk = walks.begin_walk(connection, OPPORTUNITIES, "fast lane", walks.REFRESH)
             for _ in range(50):
-                land_page(connection, "fast lane", walk.id, page)
+                land_page(connection, OPPORTUNITIES, "fast lane", walk.id, page)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(land, range(4)))

@@ -74,9 +74,9 @@ def test_an_older_version_with_its_rows_is_brought_up_to_date_and_goes_on(
         pass
     with database.session() as connection:
         assert current_version(connection) == HEAD
-        assert has_full_sync(connection) or before.get("walks") is None
+        assert has_full_sync(connection, OPPORTUNITIES) or before.get("walks") is None
         assert len(latest_syncs(connection, 100)) == len(history)
-        found = watermarks(connection)
+        found = watermarks(connection, OPPORTUNITIES)
         wanted = full_sync_wanted(connection)
     after = counts(database)
     assert {t: after[t] for t in before if t not in GROWING} == {

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.overview import read_statuses
 from rms_pipeline.mirror.summary import NO_STATUS, count_rows, refresh_status_counts
@@ -68,7 +69,7 @@ def counted(database: Database, zone: str) -> None:
     assert statuses_kept(database) == expected
     assert weeks_kept(database) == local_weeks(rows, zone)
     with database.session() as connection:
-        assert frame["opportunities"].sum() == len(rows) == count_rows(connection)
+        assert frame["opportunities"].sum() == len(rows) == count_rows(connection, OPPORTUNITIES)
     assert {row[0]: tuple(row[1:]) for row in frame.itertuples(index=False, name=None)} == expected
 
 

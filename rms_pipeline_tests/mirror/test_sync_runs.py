@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.history import find_sync, has_full_sync, latest_syncs, running_sync
 from rms_pipeline.mirror.run_workers import announced
@@ -237,7 +238,7 @@ def test_a_walk_of_a_version_that_keeps_no_rows_counts_for_what_it_brought(
     now = datetime.now(UTC)
     walk = {"kind": "full", "runs": ["older"], "started_at": now - timedelta(minutes=5)}
     insert(emptied, "walks", [walk | {"settled_at": now, "watermark": now}])
-    assert has_full_sync(connection)
+    assert has_full_sync(connection, OPPORTUNITIES)
     with announced(emptied, "older"):
         assert declare_lost_dead(connection) == []
     assert latest_syncs(connection) == []

@@ -249,6 +249,7 @@ class Sequences(RuleBasedStateMachine):
                 for i, r in mirror.rows().items()}  # fmt: skip
 
         def inside(found: dict[int, tuple[Any, Any]]) -> set[int]:
+            assert proof.window is not None
             start, end = iso(proof.window[0]), iso(proof.window[1])
             return {
                 i

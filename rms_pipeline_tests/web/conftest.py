@@ -92,7 +92,9 @@ def serving(
     """The service over these, with a fast lane when there is a `client` for it."""
     metrics = Metrics()
     done: list[WorkedOff] = []
-    services = [FastLane(database, client, metrics, done.append)] if client else []
+    services = (
+        [FastLane(database, [client], metrics, lambda _, each: done.append(each))] if client else []
+    )
     server: uvicorn.Server
     current = current or load_settings(_env_file=None)
     access = Access(SecretStr(API_TOKEN), clock=clock, sleep=sleep, public_url=current.public_url)

@@ -7,6 +7,7 @@ import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel, SecretStr
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.deliveries import read_delivery
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.settings import load_settings
@@ -71,5 +72,9 @@ def test_every_refusal_is_described_as_it_is_answered(description: dict[str, Any
 def test_the_example_of_a_webhook_is_one(description: dict[str, Any]) -> None:
     for path in ("/api/webhook/{token}", "/api/webhook"):
         body = description["paths"][path]["post"]["requestBody"]["content"]["application/json"]
-        event = read_delivery(str(body["example"]).replace("'", '"').encode())
-        assert (event.action_type, event.opportunity_id) == ("update", 1234)
+        event = read_delivery(str(body["example"]).replace("'", '"').encode(), [OPPORTUNITIES])
+        assert (event.action_type, event.collection, event.record) == (
+            "update",
+            OPPORTUNITIES,
+            1234,
+        )
