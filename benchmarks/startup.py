@@ -29,7 +29,7 @@ _UP = """
 from pathlib import Path
 from rms_pipeline.settings import Settings
 Settings.state_folder = property(lambda _: Path({folder!r}))
-from rms_pipeline.cli import main
+from rms_pipeline.cli.main import main
 main()
 """
 _MILESTONES = ("dashboard", "first opportunity", "Dagster's UI", "Ready")

@@ -18,7 +18,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from pydantic import SecretStr
 
 from rms_pipeline import settings
-from rms_pipeline.cli import app
+from rms_pipeline.cli.main import app
 from rms_pipeline.definitions import build_defs
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.settings import Settings, load_settings

@@ -10,8 +10,8 @@ from pydantic import SecretStr
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
+from rms_pipeline.current_rms.loopback import session_for
 from rms_pipeline.errors import RmsPipelineError
-from rms_pipeline.loopback import session_for
 from rms_pipeline.mirror.api_terms import StoredTerms
 from rms_pipeline.mirror.budget import SharedBudget
 from rms_pipeline.mirror.database import Database

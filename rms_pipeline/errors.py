@@ -10,9 +10,9 @@ class RmsPipelineError(Exception):
     ├── CurrentRmsError               current_rms: the API did not give what was asked; its kinds
     │                                 are listed in current_rms/errors.py
     ├── DatabaseError                 mirror: PostgreSQL cannot be used as it is
-    ├── DagsterUnavailable            dagster_api: it would not launch a run
+    ├── DagsterUnavailable            web: Dagster would not launch a run
     ├── SyncUnderWay, NoFullSync      web: no sync was launched, and why
-    ├── SyncFailed, RebuildFailed     foreground: a run of the command failed
-    ├── UpFailed, WebFailed           children, web: a part could not be started, or ended by itself
-    └── SandboxNotStarted             sandbox_command: its port is taken
+    ├── SyncFailed, RebuildFailed     cli: a run of the command failed
+    ├── UpFailed, WebFailed           cli, web: a part could not be started, or ended by itself
+    └── SandboxNotStarted             cli: its port is taken
     """

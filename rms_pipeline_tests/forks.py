@@ -27,7 +27,7 @@ from typing import IO, Any
 # Not `rms_pipeline.console` and what needs it: the width of a terminal is read on import.
 IMPORTED = (
     *("dagster", "dagster_postgres", "alembic.command", "pandas", "tabulate", "typer", "uvicorn"),
-    *("rms_pipeline.definitions", "rms_pipeline.foreground", "rms_pipeline.web.app"),
+    *("rms_pipeline.definitions", "rms_pipeline.cli.foreground", "rms_pipeline.web.app"),
 )
 _PROJECT = Path(__file__).parent.parent
 _PIPE = subprocess.PIPE

@@ -15,9 +15,9 @@ from typing import IO, Any, TypeVar
 import psycopg2
 import requests
 
-from rms_pipeline.dagster_api import LOCATION
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN, SandboxServer
 from rms_pipeline.settings import child_environment
+from rms_pipeline.web.dagster_api import LOCATION
 from rms_pipeline_tests.forks import Child
 
 PROJECT = Path(__file__).parent.parent

@@ -19,9 +19,9 @@ import requests
 import typer
 from typer.testing import CliRunner
 
-from rms_pipeline.cli import app
-from rms_pipeline.dagster_api import answers, is_up
+from rms_pipeline.cli.main import app
 from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline.web.dagster_api import answers, is_up
 from rms_pipeline_tests.conftest import database_at
 from rms_pipeline_tests.mirror.test_merge import fetch_all
 from rms_pipeline_tests.processes import (

@@ -2,11 +2,11 @@
 
 import pytest
 
-from rms_pipeline import dagster_api
 from rms_pipeline.account import lasting_account
-from rms_pipeline.loopback import session_for
+from rms_pipeline.current_rms.loopback import session_for
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import load_settings
+from rms_pipeline.web import dagster_api
 from rms_pipeline_tests.sync.conftest import MakeClient
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from rms_pipeline.cli import app
+from rms_pipeline.cli.main import app
 from rms_pipeline.settings import Settings
 
 PROJECT = Path(__file__).parent.parent

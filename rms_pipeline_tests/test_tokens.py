@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from rms_pipeline.settings import SettingsError, load_settings
-from rms_pipeline.tokens import api_token, kept_token, webhook_token
+from rms_pipeline.web.tokens import api_token, kept_token, webhook_token
 
 ASK = """
 import sys
 from pathlib import Path
-from rms_pipeline.tokens import kept_token
+from rms_pipeline.web.tokens import kept_token
 sys.stdin.readline()
 print(kept_token(Path(sys.argv[1]), "RMS_API_TOKEN").get_secret_value())
 """

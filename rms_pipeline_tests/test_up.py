@@ -27,7 +27,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from rms_pipeline.settings import Settings
 Settings.state_folder = property(lambda _: Path({folder!r}))
-from rms_pipeline.cli import main
+from rms_pipeline.cli.main import main
 main()
 """
 

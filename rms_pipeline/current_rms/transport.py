@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 from rms_pipeline.current_rms.answers import api_words, describe, http_date, is_html, retry_after
 from rms_pipeline.current_rms.errors import ApiUnavailable, Redirected, Throttled, refusal
+from rms_pipeline.current_rms.loopback import session_for
 from rms_pipeline.current_rms.pacing import Budget, Lane
 from rms_pipeline.current_rms.wire import (
     ACCEPTED_ENCODINGS,
@@ -28,7 +29,6 @@ from rms_pipeline.current_rms.wire import (
     deadline,
     read_body,
 )
-from rms_pipeline.loopback import session_for
 
 logger = logging.getLogger(__name__)
 

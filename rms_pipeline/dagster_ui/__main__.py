@@ -5,8 +5,6 @@ from urllib.parse import urlsplit
 
 import uvicorn
 from dagster import DagsterInstance
-from dagster._core.workspace.context import WorkspaceProcessContext
-from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster_webserver.app import create_app_from_workspace_process_context
 from dagster_webserver.cli import (
     DEFAULT_DB_STATEMENT_TIMEOUT,
@@ -17,11 +15,12 @@ from dagster_webserver.version import __version__
 
 from rms_pipeline.console import prepare
 from rms_pipeline.dagster_ui.guard import Guard
-from rms_pipeline.log import start_logging
-from rms_pipeline.sessions import Sessions
+from rms_pipeline.defs.compat import WorkspaceFileTarget, WorkspaceProcessContext
 from rms_pipeline.settings import Settings
-from rms_pipeline.tokens import api_token
+from rms_pipeline.web.log import start_logging
 from rms_pipeline.web.server import server_config
+from rms_pipeline.web.sessions import Sessions
+from rms_pipeline.web.tokens import api_token
 
 _POLL_MILLISECONDS = 2000
 

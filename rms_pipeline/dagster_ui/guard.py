@@ -14,9 +14,9 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rms_pipeline.sessions import SESSION_SECONDS, Sessions, Tickets, matches
 from rms_pipeline.settings import LOOPBACK_HOSTS
 from rms_pipeline.web.origins import local_address
+from rms_pipeline.web.sessions import SESSION_SECONDS, Sessions, Tickets, matches
 
 # Where the web service sends a browser that has just signed in.
 ENTRANCE = "/signed-in"

@@ -5,9 +5,8 @@ from contextlib import contextmanager
 
 import dagster as dg
 import psycopg2
-from dagster._core.errors import DagsterUserCodeProcessError
-from dagster_shared.error import SerializableErrorInfo
 
+from rms_pipeline.defs.compat import DagsterUserCodeProcessError, SerializableErrorInfo
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.postgres_errors import explain, reason
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
-from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 
+from rms_pipeline.defs.compat import REPOSITORY_LABEL_TAG
 from rms_pipeline.defs.config import HousekeepingConfig
 from rms_pipeline.defs.recording import SYNC_TYPE_TAG
 from rms_pipeline.defs.resources import MirrorResource

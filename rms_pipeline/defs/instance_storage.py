@@ -16,11 +16,9 @@ import psycopg2
 import sqlalchemy
 import yaml
 from dagster import DagsterError, DagsterInstance
-from dagster._check import CheckError
-from dagster._core.instance.ref import InstanceRef
-from dagster._serdes import ConfigurableClassData
 from dagster_postgres.storage import DagsterPostgresStorage
 
+from rms_pipeline.defs.compat import CheckError, ConfigurableClassData, InstanceRef
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.embedded import open_database

@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import (
-    UnresolvedAssetJobDefinition,
-)
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.defs.assets import raw_pages_of
+from rms_pipeline.defs.compat import UnresolvedAssetJobDefinition
 from rms_pipeline.defs.config import StoreConfig, WalkConfig
 from rms_pipeline.defs.recording import SYNC_TYPE_TAG
 from rms_pipeline.mirror.sync_runs import INCREMENTAL, INITIAL, RECONCILIATION

@@ -9,15 +9,15 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from dagster import DagsterRun, DefaultRunLauncher
-from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 
+from rms_pipeline.defs.compat import CheckRunHealthResult, WorkerStatus
 from rms_pipeline.defs.run_lock import DEAD_RUN_MESSAGE, is_dead
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.sync_runs import declare_dead
 from rms_pipeline.settings import settings
 
 if TYPE_CHECKING:
-    from dagster._core.launcher import RunLauncher as _Launcher
+    from rms_pipeline.defs.compat import RunLauncher as _Launcher
 else:
     _Launcher = object
 

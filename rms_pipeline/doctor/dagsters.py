@@ -4,12 +4,9 @@ import time
 from collections.abc import Iterator
 
 import dagster as dg
-from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.scheduler.instigation import InstigatorStatus
 
-from rms_pipeline import dagster_api
-from rms_pipeline.dagster_api import LOCATION, DagsterUnavailable
 from rms_pipeline.definitions import build_defs
+from rms_pipeline.defs.compat import InstigatorStatus, InstigatorType
 from rms_pipeline.defs.instance_storage import (
     ADVICE,
     instance_of,
@@ -19,8 +16,10 @@ from rms_pipeline.defs.instance_storage import (
 from rms_pipeline.defs.run_launcher import WorkerLockCheck
 from rms_pipeline.defs.run_lock import dead_runs
 from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
-from rms_pipeline.sessions import Sessions
-from rms_pipeline.tokens import existing_api_token
+from rms_pipeline.web import dagster_api
+from rms_pipeline.web.dagster_api import LOCATION, DagsterUnavailable
+from rms_pipeline.web.sessions import Sessions
+from rms_pipeline.web.tokens import existing_api_token
 
 _QUEUED_TOO_LONG = 600.0
 # The daemon writes one every 30 s.

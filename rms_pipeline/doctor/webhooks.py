@@ -13,7 +13,7 @@ from rms_pipeline.mirror.absences import absences_of_last_minute, most_a_minute
 from rms_pipeline.mirror.audit import last_audit
 from rms_pipeline.mirror.intake import MOST_A_DAY, MOST_A_MINUTE, MOST_STRANGERS, brought
 from rms_pipeline.mirror.queue import queue_state
-from rms_pipeline.tokens import existing_webhook_token
+from rms_pipeline.web.tokens import existing_webhook_token
 
 _WAITS_TOO_LONG = timedelta(minutes=1)
 _REGISTER = "`rms-pipeline webhooks register URL`, with the address of the web service"

@@ -12,7 +12,6 @@ from fastapi.responses import RedirectResponse, Response
 from fastapi.security import APIKeyCookie, HTTPBearer
 from pydantic import SecretStr
 
-from rms_pipeline.sessions import SESSION_SECONDS, Sessions, matches
 from rms_pipeline.web.origins import (
     SAFE_METHODS,
     follows_a_link_elsewhere,
@@ -22,6 +21,7 @@ from rms_pipeline.web.origins import (
     refuse_foreign_page,
 )
 from rms_pipeline.web.refusals import Answered, Refusal, wants_page
+from rms_pipeline.web.sessions import SESSION_SECONDS, Sessions, matches
 from rms_pipeline.web.templating import render
 from rms_pipeline.web.throttle import Throttle
 

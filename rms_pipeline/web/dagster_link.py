@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
 
-from rms_pipeline import dagster_api
+from rms_pipeline.web import dagster_api
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.origins import local_address
 from rms_pipeline.web.templating import render

@@ -22,9 +22,9 @@ from rms_pipeline.current_rms.deliveries import BIGINT_MAX, Delivered, NotADeliv
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.intake import MOST_KEPT, Intake
 from rms_pipeline.mirror.queue import Event, store_event
-from rms_pipeline.sessions import matches
 from rms_pipeline.web.metrics import Metrics
 from rms_pipeline.web.refusals import RETRY_SECONDS, Refused
+from rms_pipeline.web.sessions import matches
 
 MOST_BYTES = 8 * 1024 * 1024
 _TOO_MUCH_SECONDS = 60

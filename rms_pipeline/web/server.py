@@ -10,30 +10,30 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from rms_pipeline.account import account_name, client_for
-from rms_pipeline.addresses import UNENCRYPTED, is_exposed, print_dashboard, url_of
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.console import out
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.errors import RmsPipelineError
-from rms_pipeline.log import start_logging
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.ownership import claim_mirror
 from rms_pipeline.mirror.schema import migrate
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
-from rms_pipeline.sessions import Sessions
 from rms_pipeline.settings import Settings
 from rms_pipeline.sync.queued import WorkedOff
-from rms_pipeline.tokens import api_token, webhook_tokens
 from rms_pipeline.web.access import Access
+from rms_pipeline.web.addresses import UNENCRYPTED, is_exposed, print_dashboard, url_of
 from rms_pipeline.web.app import create_app
 from rms_pipeline.web.dagster_link import Starting
 from rms_pipeline.web.fast_lane import PATIENCE, FastLane
 from rms_pipeline.web.launching import Launcher
+from rms_pipeline.web.log import start_logging
 from rms_pipeline.web.metrics import Metrics
 from rms_pipeline.web.recounting import Recounter
 from rms_pipeline.web.reporting import Reporter
+from rms_pipeline.web.sessions import Sessions
 from rms_pipeline.web.sockets import Limits, within
+from rms_pipeline.web.tokens import api_token, webhook_tokens
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance

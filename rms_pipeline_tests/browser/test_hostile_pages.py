@@ -20,10 +20,10 @@ from playwright.sync_api import Page, expect
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from rms_pipeline.dagster_api import is_up
 from rms_pipeline.defs.metadata import status_metadata
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import load_settings
+from rms_pipeline.web.dagster_api import is_up
 from rms_pipeline_tests.conftest import dagsters_tables, database_at, new_database, with_all_tables
 from rms_pipeline_tests.defs.test_metadata import HOSTILE
 from rms_pipeline_tests.processes import (

@@ -22,8 +22,8 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from rms_pipeline.dagster_ui.guard import ENTRANCE, Guard
-from rms_pipeline.sessions import Sessions, Tickets
 from rms_pipeline.web.server import server_config
+from rms_pipeline.web.sessions import Sessions, Tickets
 
 TOKEN = "planted-api-token-0417"
 SESSIONS = Sessions(SecretStr(TOKEN))

@@ -19,9 +19,9 @@ import pytest
 import requests
 from pydantic import SecretStr
 
-from rms_pipeline.dagster_api import launch
 from rms_pipeline.sandbox import SandboxServer, Store, Switches
-from rms_pipeline.sessions import Sessions
+from rms_pipeline.web.dagster_api import launch
+from rms_pipeline.web.sessions import Sessions
 from rms_pipeline_tests.conftest import new_database
 from rms_pipeline_tests.drills.conftest import Tell
 from rms_pipeline_tests.drills.test_burst import Service

@@ -9,8 +9,8 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from rms_pipeline.dagster_api import launch
 from rms_pipeline.sandbox import SandboxServer, Store, Switches
+from rms_pipeline.web.dagster_api import launch
 from rms_pipeline_tests.conftest import new_database
 from rms_pipeline_tests.processes import (
     SECRET_KEY,

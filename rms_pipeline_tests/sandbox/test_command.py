@@ -6,9 +6,9 @@ import pytest
 import requests
 
 import rms_pipeline.sandbox
-from rms_pipeline import sandbox_command
+from rms_pipeline.cli import sandbox as sandbox_command
+from rms_pipeline.cli.sandbox import SandboxNotStarted
 from rms_pipeline.sandbox import SandboxServer, Store, Switches
-from rms_pipeline.sandbox_command import SandboxNotStarted
 from rms_pipeline.settings import SettingsError
 
 

@@ -19,9 +19,9 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import SecretStr
 from starlette.routing import Mount
 
-from rms_pipeline.sessions import Sessions, Tickets
 from rms_pipeline.settings import SettingsError, load_settings
 from rms_pipeline.web.headers import CONTENT_POLICY
+from rms_pipeline.web.sessions import Sessions, Tickets
 from rms_pipeline.web.throttle import Throttle
 from rms_pipeline_tests.web.conftest import API_TOKEN, BEARER, WEBHOOK_TOKEN, Web, delivery
 

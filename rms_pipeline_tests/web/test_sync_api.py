@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import requests
 
-from rms_pipeline.dagster_api import is_up, launch
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline.web.dagster_api import is_up, launch
 from rms_pipeline_tests.conftest import database_at, new_database, with_all_tables
 from rms_pipeline_tests.forks import Child
 from rms_pipeline_tests.processes import (

@@ -20,10 +20,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from rms_pipeline import dagster_api
 from rms_pipeline.account import account_name
-from rms_pipeline.addresses import UNENCRYPTED, is_exposed, kept_in, print_dashboard, url_of
-from rms_pipeline.children import Children, UpFailed
+from rms_pipeline.cli.children import Children, UpFailed
+from rms_pipeline.cli.progress_bar import sync_progress
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database, stop_embedded
@@ -33,10 +32,11 @@ from rms_pipeline.mirror.overview import read_statuses
 from rms_pipeline.mirror.ownership import claim_mirror
 from rms_pipeline.mirror.schema import migrate
 from rms_pipeline.postgres_urls import without_password
-from rms_pipeline.progress_bar import sync_progress
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
 from rms_pipeline.settings import Settings, child_environment
-from rms_pipeline.tokens import api_token
+from rms_pipeline.web import dagster_api
+from rms_pipeline.web.addresses import UNENCRYPTED, is_exposed, kept_in, print_dashboard, url_of
+from rms_pipeline.web.tokens import api_token
 
 _START_SECONDS = 120
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -81,7 +81,7 @@ def _sync(job: str, as_json: bool, ops: dict[str, dict[str, Any]]) -> None:
 
 
 def _run(job: str, as_json: bool, ops: dict[str, dict[str, Any]]) -> "Sync":
-    from rms_pipeline.foreground import print_failure, print_json, run_sync
+    from rms_pipeline.cli.foreground import print_failure, print_json, run_sync
 
     try:
         sync = run_sync(job, as_json=as_json, console=err, ops=ops)

@@ -10,19 +10,19 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from rms_pipeline.cli.sandbox import sandbox
+from rms_pipeline.cli.status import status
+from rms_pipeline.cli.sync import refresh, sync_app
+from rms_pipeline.cli.webhooks import webhooks_app
 from rms_pipeline.console import announce_sandbox, err, out, prepare
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.postgres_errors import postgres_error_in
-from rms_pipeline.sandbox_command import sandbox
 from rms_pipeline.settings import (
     DAGSTER_PORT,
     SANDBOX_PORT,
     WEB_PORT,
     SettingsError,
 )
-from rms_pipeline.status_command import status
-from rms_pipeline.sync_command import refresh, sync_app
-from rms_pipeline.webhooks_command import webhooks_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -85,7 +85,7 @@ def up(
     """
     current = prepare(instance=True)
     announce_sandbox(current)
-    from rms_pipeline.up import Ports, run_everything
+    from rms_pipeline.cli.up import Ports, run_everything
 
     ports = Ports(dagster=dagster_port, web=port, sandbox=sandbox_port)
     run_everything(current, host=host, ports=ports, out=out, initial_sync=initial_sync)
@@ -170,7 +170,7 @@ def rebuild() -> None:
     Use it when the mapping was corrected, or rows were damaged.
     """
     prepare(instance=True)
-    from rms_pipeline.foreground import run_rebuild
+    from rms_pipeline.cli.foreground import run_rebuild
 
     done = run_rebuild(err)
     out.print(
@@ -203,7 +203,3 @@ def main() -> None:
         told = escape(in_words(refused, "command"))
         err.print(f"[red]Error:[/red] {told}", highlight=False)
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

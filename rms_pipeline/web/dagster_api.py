@@ -8,8 +8,8 @@ from typing import Any
 import requests
 from pydantic import SecretStr
 
+from rms_pipeline.current_rms.loopback import session_for
 from rms_pipeline.errors import RmsPipelineError
-from rms_pipeline.loopback import session_for
 
 LOCATION = "rms_pipeline"
 _PATIENCE_OF_ONE_CALL = 30

@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 from rich.console import Console
 
+from rms_pipeline.cli.progress_bar import sync_progress
 from rms_pipeline.definitions import build_defs
 from rms_pipeline.defs.failures import in_words
 from rms_pipeline.defs.instance_storage import demand_history_here, open_instance
@@ -24,7 +25,6 @@ from rms_pipeline.mirror.history import Sync, find_sync, outcome
 from rms_pipeline.mirror.postgres_errors import postgres_error_in
 from rms_pipeline.mirror.run_workers import announced
 from rms_pipeline.mirror.sync_runs import SYNC_TYPES, end_run, note_launch
-from rms_pipeline.progress_bar import sync_progress
 from rms_pipeline.settings import settings
 
 _INTERRUPTED = (

@@ -25,7 +25,7 @@ webhooks_app = typer.Typer(
 def list_webhooks() -> None:
     """Show which events Current RMS tells us of, and how the last deliveries went."""
     from rms_pipeline.current_rms.webhooks import overview
-    from rms_pipeline.tokens import webhook_token
+    from rms_pipeline.web.tokens import webhook_token
 
     current = config.settings()
     with _client(current) as client:
@@ -62,7 +62,7 @@ def register(
     """Subscribe once to every event that changes an opportunity. Correct existing webhooks."""
     from rms_pipeline.current_rms.webhooks import EVENTS, target_url, without_secret
     from rms_pipeline.current_rms.webhooks import register as register_all
-    from rms_pipeline.tokens import webhook_token
+    from rms_pipeline.web.tokens import webhook_token
 
     current = config.settings()
     token = webhook_token(current)

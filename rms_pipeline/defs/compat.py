@@ -1,0 +1,35 @@
+"""What is used of Dagster that it does not promise to keep. No other module imports it.
+
+`rms_pipeline_tests/defs/test_compat.py` says of each name what is relied on: look there first when
+an upgrade of Dagster breaks something.
+"""
+
+from dagster._check import CheckError
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from dagster._core.errors import DagsterUserCodeProcessError
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.launcher import CheckRunHealthResult, RunLauncher, WorkerStatus
+from dagster._core.scheduler.instigation import InstigatorStatus
+from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import WorkspaceFileTarget
+from dagster._serdes import ConfigurableClassData
+from dagster_shared.error import SerializableErrorInfo
+
+__all__ = [
+    "REPOSITORY_LABEL_TAG",
+    "CheckError",
+    "CheckRunHealthResult",
+    "ConfigurableClassData",
+    "DagsterUserCodeProcessError",
+    "InstanceRef",
+    "InstigatorStatus",
+    "InstigatorType",
+    "RunLauncher",
+    "SerializableErrorInfo",
+    "UnresolvedAssetJobDefinition",
+    "WorkerStatus",
+    "WorkspaceFileTarget",
+    "WorkspaceProcessContext",
+]

@@ -1,0 +1,74 @@
+"""What is relied on of Dagster's private parts, a test a name."""
+
+import dagster as dg
+import pytest
+
+from rms_pipeline.defs import compat
+
+
+def test_check_error() -> None:
+    """What Dagster raises for a storage of its own that is not configured as it should be."""
+    assert issubclass(compat.CheckError, Exception)
+
+
+def test_check_run_health_result_and_worker_status() -> None:
+    """What a launcher answers when it is asked about the process of a run."""
+    found = compat.CheckRunHealthResult(compat.WorkerStatus.FAILED, "it died")
+    assert (found.status, found.msg) == (compat.WorkerStatus.FAILED, "it died")
+    assert {"RUNNING", "FAILED", "SUCCESS", "UNKNOWN"} <= set(compat.WorkerStatus.__members__)
+
+
+def test_configurable_class_data() -> None:
+    """What a storage named in dagster.yaml is made of, and has to give back."""
+    made = compat.ConfigurableClassData("a.module", "AClass", "{}")
+    assert (made.module_name, made.class_name) == ("a.module", "AClass")
+
+
+def test_dagster_user_code_process_error_and_serializable_error_info() -> None:
+    """An error of another process, which Dagster shows as it is given."""
+    shown = compat.SerializableErrorInfo(message="told\n", stack=[], cls_name="Failure")
+    error = compat.DagsterUserCodeProcessError("told", user_code_process_error_infos=[shown])  # type: ignore[no-untyped-call]
+    assert error.user_code_process_error_infos == [shown]
+
+
+def test_instance_ref() -> None:
+    """Where an instance keeps its history, without opening it."""
+    with dg.instance_for_test() as instance:
+        storage = instance.get_ref().storage_data
+    assert isinstance(instance.get_ref(), compat.InstanceRef)
+    assert storage is None or storage.class_name
+
+
+@pytest.mark.parametrize(("kind", "names"), [
+    (compat.InstigatorType, {"SCHEDULE", "SENSOR"}),
+    (compat.InstigatorStatus, {"RUNNING", "STOPPED", "DECLARED_IN_CODE"}),
+])  # fmt: skip
+def test_instigator_type_and_status(kind: type, names: set[str]) -> None:
+    """How the doctor asks which schedules and sensors are on."""
+    assert names <= set(kind.__members__)  # type: ignore[attr-defined]
+
+
+def test_repository_label_tag() -> None:
+    """Under which code location a run is filed."""
+    assert compat.REPOSITORY_LABEL_TAG == ".dagster/repository"
+
+
+def test_run_launcher() -> None:
+    """Any launcher can be asked about the process of a run."""
+    assert issubclass(dg.DefaultRunLauncher, compat.RunLauncher)
+    assert hasattr(compat.RunLauncher, "check_run_worker_health")
+    assert isinstance(compat.RunLauncher.supports_check_run_worker_health, property)
+
+
+def test_unresolved_asset_job_definition() -> None:
+    """What `define_asset_job` makes."""
+    assert isinstance(dg.define_asset_job("job"), compat.UnresolvedAssetJobDefinition)
+
+
+def test_workspace_process_context_and_file_target() -> None:
+    """What Dagster's webserver serves when it is started in this process."""
+    with (
+        dg.instance_for_test() as instance,
+        compat.WorkspaceProcessContext(instance, compat.WorkspaceFileTarget(paths=[])) as context,
+    ):
+        assert context.create_request_context() is not None
