@@ -3,7 +3,7 @@
 A span is `(lower, upper)`, both ends included, None for no bound.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 Span = tuple[int | None, int | None]
 
@@ -37,3 +37,21 @@ def gaps(covered: Iterable[Span]) -> list[Span]:
         start = upper + 1
     left.append((start, None))
     return left
+
+
+def inside(value: int, span: Span) -> bool:
+    """Whether `span` holds `value`."""
+    lower, upper = span
+    return (lower is None or value >= lower) and (upper is None or value <= upper)
+
+
+def without(span: Span, left_out: Sequence[Span]) -> list[Span]:
+    """What `left_out` leaves of `span`, ascending."""
+    lower, upper = span
+    parts = []
+    for start, end in gaps(left_out):
+        low = start if lower is None else lower if start is None else max(start, lower)
+        high = end if upper is None else upper if end is None else min(end, upper)
+        if low is None or high is None or low <= high:
+            parts.append((low, high))
+    return parts

@@ -1,11 +1,13 @@
 """Asking for records by their ids: which are still there, and which are gone."""
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection as Ids
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
 from rms_pipeline.current_rms.errors import (
     ApiUnavailable,
@@ -25,6 +27,7 @@ from rms_pipeline.current_rms.failing import (
     is_of_the_question,
 )
 from rms_pipeline.current_rms.pacing import Lane
+from rms_pipeline.current_rms.pages import is_list
 from rms_pipeline.current_rms.records import Fault, bare_record
 from rms_pipeline.current_rms.terms import MOST_PER_PAGE
 from rms_pipeline.current_rms.window import Params
@@ -54,12 +57,12 @@ class Wanted:
 
     told: Mapping[int, datetime] = field(default_factory=dict)
     held: Mapping[int, datetime] = field(default_factory=dict)
-    gone: Collection[int] = ()
-    singly: Collection[int] = ()
-    strangers: Collection[int] = ()
+    gone: Ids[int] = ()
+    singly: Ids[int] = ()
+    strangers: Ids[int] = ()
     most_absent: int | None = None
     sampled: bool = False
-    alive: Collection[int] = ()
+    alive: Ids[int] = ()
 
 
 @dataclass(slots=True)
@@ -78,6 +81,10 @@ class Verdict:
     outdated: set[int] = field(default_factory=set)
     unasked: set[int] = field(default_factory=set)
     failed: dict[int, CurrentRmsError] = field(default_factory=dict)
+
+    def outdone(self, answer: ListAnswer, collection: Collection) -> set[int]:
+        """The records in `answer` of which another one has the last word."""
+        return self.superseded if is_list(answer.request, collection) else set()
 
 
 def ask_by_id(

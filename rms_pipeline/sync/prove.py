@@ -26,10 +26,9 @@ from rms_pipeline.current_rms.errors import (
 from rms_pipeline.current_rms.failing import PageSizes
 from rms_pipeline.current_rms.keys import BY_CREATION, BY_ID, Key
 from rms_pipeline.current_rms.pacing import Lane
-from rms_pipeline.current_rms.pages import is_list
 from rms_pipeline.current_rms.records import Fault, Record
 from rms_pipeline.current_rms.seeds import ascending
-from rms_pipeline.current_rms.spans import WHOLE, Span, gaps
+from rms_pipeline.current_rms.spans import WHOLE, Span, inside, without
 from rms_pipeline.current_rms.terms import MOST_PER_PAGE
 from rms_pipeline.current_rms.walk import ORDER, Walk
 from rms_pipeline.current_rms.window import (
@@ -72,9 +71,7 @@ from rms_pipeline.sync.storing import name_unreadable, read_records, store_answe
 # Pages that were asked for because a list and the mirror differ; not the same as a refresh, which
 # knows of something new.
 SUSPECT = "suspect"
-ROUNDS = 4
-RANGES = 2
-MOST_CALLS = 200
+ROUNDS, RANGES, MOST_CALLS = 4, 2, 200
 # For so long the list of the API may not show yet what the single record shows.
 LAG = timedelta(minutes=2)
 
@@ -531,14 +528,14 @@ class Prover:
             return ranges
         left_out: list[Span] = [(i, i) for i in self._holes]
         left_out += self._exact.get(segment.name, [])
-        return [part for span in ranges for part in _without(span, left_out)]
+        return [part for span in ranges for part in without(span, left_out)]
 
     def _count_part(
         self, segment: Segment, key: Key | None, span: Span, listed: set[int]
     ) -> PartCount:
         counted = self._count(segment, key, span)
         rows = self._rows(segment, key or BY_ID)
-        here = {i for i in listed if key is not BY_ID or _inside(i, span)}
+        here = {i for i in listed if key is not BY_ID or inside(i, span)}
         mirrored = rows.count(self._connection, span) + len(here - self._refused)
         unstorable = len(here & self._refused)
         if key is not None:
@@ -560,7 +557,7 @@ class Prover:
             answer.page.records, read_records(self._collection, answer), strict=True
         ):
             value = None if key is None else key.value(raw)
-            if value is not None and not _inside(value, span):
+            if value is not None and not inside(value, span):
                 raise NotHonoured("a record outside the range asked for")
             if isinstance(record, Record) and segment is self._ranged:
                 self._demand_in_window(record)
@@ -621,7 +618,7 @@ class Prover:
         return [
             self._list_part(segment, span, None)[0]
             for segment in segments
-            for span in _without(WHOLE, holes)
+            for span in without(WHOLE, holes)
         ]
 
     def _list_part(
@@ -649,7 +646,7 @@ class Prover:
             if not whole and apart - listed:
                 listed |= self._list_apart(segment, apart - listed)
             self._listed.setdefault(segment.name, set()).update(listed)
-        here = {i for i in listed if _inside(i, span)}
+        here = {i for i in listed if inside(i, span)}
         seen = span if whole else (span[0], max(ids, default=0))
         alike = rows.ids(self._connection, seen) == ids - apart
         if not whole and not ascending(answer.ids):
@@ -704,7 +701,7 @@ class Prover:
             answer = self._whole_page(params + ORDER)
         except Unprocessable:
             answer = self._whole_page(params)
-        if not all(_inside(i, span) for i in answer.ids):
+        if not all(inside(i, span) for i in answer.ids):
             raise NotHonoured("records outside the range asked for")
         for record in read_records(self._collection, answer):
             if not isinstance(record, Record):
@@ -817,7 +814,7 @@ class Prover:
         while spans:
             span, counted = spans.pop()
             here = rows.count(self._connection, span)
-            here += sum(_inside(i, span) for i in listed)
+            here += sum(inside(i, span) for i in listed)
             if counted == here and not first:
                 continue
             first = False
@@ -903,10 +900,8 @@ class Prover:
             gone |= verdict.gone
             failed |= verdict.failed
             for answer in verdict.answers:
-                without = (
-                    verdict.superseded if is_list(answer.request, self._collection) else set[int]()
-                )
-                self._store_suspects(answer, walk, without)
+                outdone = verdict.outdone(answer, self._collection)
+                self._store_suspects(answer, walk, outdone)
         unknown = ""
         if failed:
             shown = ", ".join(map(str, sorted(failed)[:10]))
@@ -921,37 +916,19 @@ class Prover:
         self.deleted += self._remove.deleted - before
         return reason or unknown
 
-    def _store_suspects(self, answer: ListAnswer, walk: int, without: set[int]) -> None:
+    def _store_suspects(self, answer: ListAnswer, walk: int, outdone: set[int]) -> None:
         self.result += store_answer(
-            self._connection, self._collection, self._run, walk, SUSPECT, answer, without=without
+            self._connection, self._collection, self._run, walk, SUSPECT, answer, without=outdone
         )
         for record in read_records(self._collection, answer):
-            if isinstance(record, Record) and record.id in without:
+            if isinstance(record, Record) and record.id in outdone:
                 continue
             self.repaired += 1
-            if isinstance(record, Record) and (
-                self.window is None or self.window.contains(*record.dates())
-            ):
+            window = self.window
+            if isinstance(record, Record) and (not window or window.contains(*record.dates())):
                 changed = record.updated_at()
                 now = answer.api_date or answer.asked_at
                 self._left.ids[record.id] = changed is not None and changed > now - LAG
-
-
-def _inside(value: int, span: Span) -> bool:
-    lower, upper = span
-    return (lower is None or value >= lower) and (upper is None or value <= upper)
-
-
-def _without(span: Span, left_out: Sequence[Span]) -> list[Span]:
-    """What `left_out` leaves of `span`."""
-    lower, upper = span
-    parts = []
-    for start, end in gaps(left_out):
-        low = start if lower is None else lower if start is None else max(start, lower)
-        high = end if upper is None else upper if end is None else min(end, upper)
-        if low is None or high is None or low <= high:
-            parts.append((low, high))
-    return parts
 
 
 def _demand_refusal(error: Exception) -> None:

@@ -11,7 +11,6 @@ from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
 from rms_pipeline.current_rms.errors import CurrentRmsError
 from rms_pipeline.current_rms.pacing import Lane
-from rms_pipeline.current_rms.pages import is_list
 from rms_pipeline.current_rms.records import Fault
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.completeness import some_other_row
@@ -126,8 +125,8 @@ class _Storing:
             land_page(
                 self._connection, self._collection, self._run, self.walk, raw_page(answer, "by_id")
             )
-            from_list = is_list(answer.request, self._collection)
-            done.locked |= self._merge(answer, verdict.superseded if from_list else set(), done)
+            outdone = verdict.outdone(answer, self._collection)
+            done.locked |= self._merge(answer, outdone, done)
         gone = {i: times for i, times in verdict.gone.items() if i not in patient_with}
         done.absent |= verdict.gone.keys() - gone.keys()
         done.locked |= self._delete(gone, done)

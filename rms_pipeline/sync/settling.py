@@ -14,7 +14,6 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.errors import FindsNone
 from rms_pipeline.current_rms.pacing import Lane
-from rms_pipeline.current_rms.pages import is_list
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.completeness import some_other_row
 from rms_pipeline.mirror.database import Database
@@ -179,7 +178,6 @@ class _Settling:
 
     def _store(self, verdict: Verdict) -> None:
         for answer in verdict.answers:
-            from_list = is_list(answer.request, self._collection)
             self.result += store_answer(
                 self._connection,
                 self._collection,
@@ -187,5 +185,5 @@ class _Settling:
                 self._walk.id,
                 SUSPECT,
                 answer,
-                without=verdict.superseded if from_list else (),
+                without=verdict.outdone(answer, self._collection),
             )
