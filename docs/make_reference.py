@@ -48,7 +48,10 @@ def settings_page() -> str:
     rows = []
     for field in Settings.model_fields.values():
         name = str(field.validation_alias)
-        default = "" if field.default in (None, ()) else f"`{field.default}`"
+        value = field.default
+        if isinstance(value, tuple):
+            value = ",".join(map(str, value)) or None
+        default = "" if value is None else f"`{value}`"
         rows.append([f"`{name}`", field.description or "", default, example(name)])
     return (
         "# Settings\n\n"

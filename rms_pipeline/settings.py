@@ -195,8 +195,7 @@ class Settings(BaseSettings):
         validation_alias="RMS_COLLECTIONS",
         description=(
             "What is mirrored, with commas: "
-            f"{', '.join(f'`{c.name}`' for c in COLLECTIONS)}. Default `{COLLECTIONS[0].name}`, "
-            "which is always mirrored."
+            f"{', '.join(f'`{c.name}`' for c in COLLECTIONS)}. The first always is."
         ),
     )
     time_zone: str = Field(

@@ -106,7 +106,7 @@ class Webhooks:
     events: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Collection:
     """What one list of the API holds, and the table it is mirrored in.
 
@@ -151,6 +151,9 @@ class Collection:
             raise ValueError(f"{self.name} has no column {CHANGED}, by which fetches are ordered")
         if self.has_window and {"starts_at", "ends_at"} - {*names}:
             raise ValueError(f"{self.name} has a window, but no columns starts_at and ends_at")
+
+    def __repr__(self) -> str:
+        return self.name
 
     @property
     def version(self) -> int:
