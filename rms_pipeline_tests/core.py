@@ -10,9 +10,10 @@ from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.proofs import Proof
+from rms_pipeline.sync.counting import RANGES
 from rms_pipeline.sync.doubts import merge_walk
 from rms_pipeline.sync.landing import OVERLAP, LandedWalk, land_changes, land_window
-from rms_pipeline.sync.prove import RANGES, begin_proof, finish_proof
+from rms_pipeline.sync.prove import begin_proof, finish_proof
 from rms_pipeline.sync.settling import Settled, settle_full_walk
 from rms_pipeline.sync.storing import MergedWalk
 

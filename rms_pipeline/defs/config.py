@@ -6,7 +6,7 @@ import dagster as dg
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from rms_pipeline.defs.failures import Explained
-from rms_pipeline.sync.prove import RANGES
+from rms_pipeline.sync.counting import RANGES
 
 
 class LaunchpadConfig(dg.Config):

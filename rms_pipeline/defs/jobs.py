@@ -10,7 +10,7 @@ from rms_pipeline.defs.compat import UnresolvedAssetJobDefinition
 from rms_pipeline.defs.config import StoreConfig, WalkConfig
 from rms_pipeline.defs.recording import SYNC_TYPE_TAG
 from rms_pipeline.mirror.sync_runs import INCREMENTAL, INITIAL, RECONCILIATION
-from rms_pipeline.sync.prove import RANGES
+from rms_pipeline.sync.counting import RANGES
 
 NIGHTLY_REVERIFY_CALLS = 20
 NIGHTLY_RANGES = 10

@@ -23,8 +23,9 @@ from rms_pipeline.mirror.merge import MergeResult
 from rms_pipeline.mirror.proofs import Proof
 from rms_pipeline.mirror.unreadable import unreadable
 from rms_pipeline.sync.by_id import Verdict, ask_by_id
+from rms_pipeline.sync.counting import RANGES
 from rms_pipeline.sync.doubts import what_is_held
-from rms_pipeline.sync.prove import RANGES, SUSPECT, Prover
+from rms_pipeline.sync.prove import SUSPECT, Prover
 from rms_pipeline.sync.storing import store_answer
 
 _BY_ID_ALONE = "outside the window; asking for it by id found nothing"

@@ -1,0 +1,485 @@
+"""Counting a window twice, as the API has it and as the mirror has it, and comparing the two.
+
+What belongs here: what is asked, by ranges of ids cut at random and by lists of those without
+dates; and when an answer proves nothing. What does not: when it is asked, and what is done where
+the two differ (`prove`).
+"""
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
+from rms_pipeline.current_rms.errors import (
+    NotHonoured,
+    RequestRefused,
+    Unprocessable,
+)
+from rms_pipeline.current_rms.failing import PageSizes
+from rms_pipeline.current_rms.keys import BY_CREATION, BY_ID, Key
+from rms_pipeline.current_rms.pacing import Lane
+from rms_pipeline.current_rms.records import Record
+from rms_pipeline.current_rms.seeds import ascending
+from rms_pipeline.current_rms.spans import WHOLE, Span, inside, without
+from rms_pipeline.current_rms.terms import MOST_PER_PAGE
+from rms_pipeline.current_rms.walk import ORDER
+from rms_pipeline.current_rms.window import (
+    EVERYTHING,
+    Params,
+    Segment,
+    Window,
+    segments_of,
+)
+from rms_pipeline.mirror import walks
+from rms_pipeline.mirror.completeness import (
+    SegmentRows,
+    fetched_singly,
+    ids_with_unreadable_dates,
+    refused_ids,
+)
+from rms_pipeline.mirror.proofs import (
+    NO_RANGES,
+    UNDATED_APART,
+    UNDATED_UNCOUNTED,
+    PartCount,
+    content_number,
+    newest_proof,
+)
+from rms_pipeline.mirror.unreadable import unreadable
+from rms_pipeline.sync.storing import read_records
+
+RANGES = 2
+_KEYS: dict[str, Key] = {"id": BY_ID, "id ranges": BY_ID, "created_at ranges": BY_CREATION}
+UNDATED = Segment("undated", (("q[starts_at_or_ends_at_null]", "1"),))
+# For so long the list of the API may not show yet what the single record shows.
+LAG = timedelta(minutes=2)
+_OUT_OF_SCOPE = "Nothing can be counted, for Current RMS does not do what is asked: {}."
+_CAPPED = (
+    "Current RMS counts fewer records than its list holds, so its counts prove nothing. What "
+    "the list shows is mirrored."
+)
+
+
+class NotCounted(Exception):
+    """Why there is no proof this time."""
+
+
+@dataclass(slots=True)
+class Left:
+    """What the list and the single record differ about: `young` ones may be a matter of seconds."""
+
+    ids: dict[int, bool] = field(default_factory=dict)
+
+    def old(self) -> list[int]:
+        return sorted(i for i, young in self.ids.items() if not young)
+
+
+class Counting:
+    """The parts of the window that `scan` (a full walk) read, counted as often as is asked for.
+
+    `ranges` are counted apart.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        client: CurrentRmsClient,
+        scan: walks.StoredWalk,
+        *,
+        lane: Lane = Lane.WALK,
+        ranges: int = RANGES,
+        dice: random.Random | None = None,
+    ) -> None:
+        self._connection, self._client, self._scan = connection, client, scan
+        self._collection = client.collection
+        self._lane, self._ranges = lane, ranges
+        self._sizes = PageSizes(client)
+        self._dice = dice or random.Random()
+        self.window = None if scan.window is None else Window(*scan.window)
+        # The list that is counted by ranges; those without dates are listed apart.
+        self._ranged, *self._apart_segments = segments_of(self.window)
+        self._key = _KEYS.get(scan.read_by.get(self._ranged.name, "id"))
+        self._last = newest_proof(connection, self._collection)
+        self._rests_on: dict[str, None] = {}
+        self._refused: set[int] = set()
+        self._odd: set[int] = set()
+        self._left = Left()
+        # Of which a list showed, while this proof was made, what was before the mirror's.
+        self._lagging: set[int] = set()
+        self._holes: tuple[int, ...] = ()
+        self._counted_around: tuple[set[int], set[int]] = set(), set()
+        self._listed: dict[str, set[int]] = {}
+        self._exact: dict[str, list[Span]] = {}
+        # What the API has counted so far: it caps nothing below that.
+        self._greatest = 0
+        if self._last is not None and self._last.scan == scan.id:
+            self._greatest = self._last.greatest_count
+            for part in self._last.parts:
+                if (
+                    part.listed
+                    and (part.nameless or part.repeated)
+                    and part.segment == self._ranged.name
+                ):
+                    self._exact.setdefault(part.segment, []).append(part.ids)
+
+    def _prepare(self) -> None:
+        connection = self._connection
+        self._refused = refused_ids(connection, self._collection)
+        self._odd = ids_with_unreadable_dates(connection, self._collection)
+        self._holes = tuple(sorted(unreadable(connection, self._collection)))
+        if self._last is not None:
+            young = fetched_singly(
+                connection, self._collection, self._last.left, LAG.total_seconds()
+            )
+            for id_ in self._last.left:
+                self._left.ids.setdefault(id_, id_ in young)
+
+    @property
+    def _bounds(self) -> tuple[datetime, datetime] | None:
+        return None if self.window is None else (self.window.start, self.window.end)
+
+    @property
+    def _apart(self) -> set[int]:
+        """Ids whose place in the API's lists only those lists can tell."""
+        apart = self._refused | self._odd | set(self._left.ids) | self._lagging
+        return apart.difference(self._holes)
+
+    def _count_all(self) -> tuple[int, datetime, list[PartCount]]:
+        """The number of the mirror's content, when the first count was asked for, and all parts."""
+        if not self._scan.counts_believed:
+            raise NotCounted(_CAPPED)
+        for refusal in self._client.terms.refusals:
+            if refusal.what_follows:
+                raise NotCounted(_OUT_OF_SCOPE.format(refusal.sentence))
+        content = content_number(self._connection, self._collection)
+        self._prepare()
+        self._counted_around = set(self._holes), set(self._refused)
+        self._listed = {}
+        as_of = self._client.now()
+        parts = self._count_dated() + self._count_undated()
+        self._sort_out_left()
+        return content, as_of, parts
+
+    def _rows(self, segment: Segment, key: Key = BY_ID) -> SegmentRows:
+        return SegmentRows(self._collection, segment.name, self._bounds, key.name, self._apart)
+
+    def _count_dated(self) -> list[PartCount]:
+        segment, key = self._ranged, self._key
+        listed = self._list_apart(segment)
+        if key is not None and NO_RANGES not in self._rests_on:
+            spans = self._spans(segment, key)
+            try:
+                parts = [self._compare(segment, key, span, listed) for span in spans]
+            except (NotHonoured, RequestRefused) as error:
+                _demand_refusal(error)
+            else:
+                if not self._are_whole_counts(parts):
+                    return parts + [
+                        self._list_part(segment, span, listed)[0]
+                        for span in self._exact.get(segment.name, ())
+                    ]
+        self._rests_on[NO_RANGES] = None
+        return [self._count_part(segment, None, WHOLE, listed)]
+
+    def _compare(self, segment: Segment, key: Key, span: Span, listed: set[int]) -> PartCount:
+        """By number; the ids themselves where one answer shows them all, for the same price."""
+        if key is BY_ID:
+            rows = self._rows(segment).count(self._connection, span)
+            if rows < self._sizes.expected:
+                return self._list_part(segment, span, listed)[0]
+        return self._count_part(segment, key, span, listed)
+
+    def _demand_uncapped(self, counted: int) -> None:
+        """A count as great as any that the API has given may be all that it ever gives.
+
+        Raises NotCounted when that cannot be told apart.
+        """
+        if counted >= self._greatest:
+            self._greatest = max(self._greatest, self._count(EVERYTHING, None, WHOLE))
+        if counted and counted >= self._greatest:
+            raise NotCounted(_CAPPED)
+
+    def _are_whole_counts(self, parts: Sequence[PartCount]) -> bool:
+        """Whether each count is that of the whole list: the API ignored the ranges."""
+        counts = {p.counted for p in parts}
+        whole = sum(p.mirrored + p.unstorable for p in parts)
+        return (
+            len(parts) > 1
+            and len(counts) == 1
+            and counts == {whole}
+            and not all(p.alike for p in parts)
+        )
+
+    def _spans(self, segment: Segment, key: Key) -> list[Span]:
+        """All ids in as many ranges as are asked for, without what is looked at apart."""
+        rows = self._rows(segment, key)
+        total = rows.count(self._connection)
+        cuts = set()
+        # More ranges than pages tell nothing more.
+        most = max(RANGES, min(self._ranges, total // self._sizes.expected))
+        for _ in range(most - 1 if total else 0):
+            # Never behind the last row: what lies beyond must be counted by itself.
+            share = (self._dice.randrange(1, max(total, 2)) - 0.5) / total
+            place = rows.middle(self._connection, WHOLE, share)
+            if place is not None:
+                cuts.add(place)
+        ranges: list[Span] = []
+        lower: int | None = None
+        for cut in sorted(cuts):
+            ranges.append((lower, cut))
+            lower = cut + 1
+        ranges.append((lower, None))
+        if key is not BY_ID:
+            return ranges
+        left_out: list[Span] = [(i, i) for i in self._holes]
+        left_out += self._exact.get(segment.name, [])
+        return [part for span in ranges for part in without(span, left_out)]
+
+    def _count_part(
+        self, segment: Segment, key: Key | None, span: Span, listed: set[int]
+    ) -> PartCount:
+        counted = self._count(segment, key, span)
+        rows = self._rows(segment, key or BY_ID)
+        here = {i for i in listed if key is not BY_ID or inside(i, span)}
+        mirrored = rows.count(self._connection, span) + len(here - self._refused)
+        unstorable = len(here & self._refused)
+        if key is not None:
+            self._demand_uncapped(counted)
+        return PartCount(
+            segment.name,
+            span if key is BY_ID else WHOLE,
+            counted,
+            mirrored,
+            unstorable=unstorable,
+            alike=counted == mirrored + unstorable,
+        )
+
+    def _count(self, segment: Segment, key: Key | None, span: Span) -> int:
+        """By the API. Raises NotHonoured when it shows what was not asked for."""
+        params = segment.params + (key.params(span) if key is not None else ())
+        answer = self._client.list_records(params, per_page=1, lane=self._lane)
+        for raw, record in zip(
+            answer.page.records, read_records(self._collection, answer), strict=True
+        ):
+            value = None if key is None else key.value(raw)
+            if value is not None and not inside(value, span):
+                raise NotHonoured("a record outside the range asked for")
+            if isinstance(record, Record) and segment is self._ranged:
+                self._demand_in_window(record)
+        total = answer.page.meta.total_row_count
+        if total < len(answer.page.records):
+            raise NotCounted(_CAPPED)
+        return total
+
+    def _count_undated(self) -> list[PartCount]:
+        if not self._apart_segments:
+            return []
+        if EVERYTHING.name in self._scan.read_by:
+            self._rests_on[UNDATED_UNCOUNTED] = None
+        if UNDATED_UNCOUNTED in self._rests_on:
+            return []
+        known_apart = self._last is not None and UNDATED_APART in self._last.rests_on
+        is_tried = self._lane is Lane.WALK or not known_apart
+        if UNDATED_APART not in self._rests_on and is_tried:
+            try:
+                return self._list_parts([UNDATED])
+            except (NotHonoured, RequestRefused) as error:
+                _demand_refusal(error)
+        self._rests_on[UNDATED_APART] = None
+        turn, earlier = self._whose_turn()
+        try:
+            return self._list_parts(turn) + earlier
+        except (NotHonoured, RequestRefused) as error:
+            _demand_refusal(error)
+        del self._rests_on[UNDATED_APART]
+        self._rests_on[UNDATED_UNCOUNTED] = None
+        return []
+
+    def _whose_turn(self) -> tuple[list[Segment], list[PartCount]]:
+        """Which of the lists apart to ask for, and what the last proof found of the others.
+
+        With all of them a quiet proof would cost a call more each time.
+        """
+        last, all_of_them = self._last, self._apart_segments
+        if self._lane is Lane.WALK or last is None or not last.shown or last.scan != self._scan.id:
+            return all_of_them, []
+        if self._apart or self._holes:
+            # Whose place is uncertain may be in any of them.
+            return all_of_them, []
+        known = {s.name: [p for p in last.parts if p.segment == s.name] for s in all_of_them}
+        if not all(known.values()):
+            return all_of_them, []
+        at = {name: parts[0].as_of or last.as_of for name, parts in known.items()}
+        turn = min(all_of_them, key=lambda segment: at[segment.name])
+        return [turn], [
+            replace(part, as_of=at[name])
+            for name, parts in known.items()
+            if name != turn.name
+            for part in parts
+        ]
+
+    def _list_parts(self, segments: Iterable[Segment]) -> list[PartCount]:
+        holes: list[Span] = [(i, i) for i in self._holes]
+        return [
+            self._list_part(segment, span, None)[0]
+            for segment in segments
+            for span in without(WHOLE, holes)
+        ]
+
+    def _list_part(
+        self, segment: Segment, span: Span, listed: set[int] | None
+    ) -> tuple[PartCount, ListAnswer]:
+        """The first page of a list compared by ids, the rest of it by number.
+
+        `listed` are those of the ids apart that are known to be in the list; None to find out.
+        """
+        answer = self._page(segment, span)
+        records, total = len(answer.page.records), answer.page.meta.total_row_count
+        ids, rows = set(answer.ids), self._rows(segment)
+        if total < records:
+            raise NotCounted(_CAPPED)
+        known = self._client.terms.knows_page_size
+        if total > records or (records and (records >= self._sizes.expected or not known)):
+            self._demand_more_or_uncapped(segment, span, answer)
+        nameless, repeated = records - len(answer.ids), len(answer.ids) - len(ids)
+        never_sent = self._never_sent(segment, span, answer)
+        nameless += never_sent
+        whole = total <= records + never_sent
+        apart = self._apart
+        if listed is None:
+            listed = ids & apart
+            if not whole and apart - listed:
+                listed |= self._list_apart(segment, apart - listed)
+            self._listed.setdefault(segment.name, set()).update(listed)
+        here = {i for i in listed if inside(i, span)}
+        seen = span if whole else (span[0], max(ids, default=0))
+        alike = rows.ids(self._connection, seen) == ids - apart
+        if not whole and not ascending(answer.ids):
+            alike = not (ids - apart) - rows.ids(self._connection, span)
+        mirrored = rows.count(self._connection, span) + len(here - self._refused)
+        unstorable = len(here & self._refused)
+        counted = total - repeated
+        return (
+            PartCount(
+                segment.name,
+                span,
+                counted,
+                mirrored,
+                nameless,
+                repeated,
+                unstorable,
+                alike=alike and counted == mirrored + unstorable + nameless,
+                listed=whole,
+            ),
+            answer,
+        )
+
+    def _never_sent(self, segment: Segment, span: Span, answer: ListAnswer) -> int:
+        """How many are counted in `span` that no page of it sends: its first one, which is
+        `answer`, has room for more, and nothing comes behind it."""
+        total, records = answer.page.meta.total_row_count, len(answer.page.records)
+        is_short = total > records and records < self._sizes.expected
+        if not is_short or not self._client.terms.knows_page_size or not ascending(answer.ids):
+            return 0
+        rest: Span = (max(answer.ids) + 1 if answer.ids else span[0], span[1])
+        if rest[0] is not None and rest[1] is not None and rest[0] > rest[1]:
+            return total - records
+        return 0 if self._page(segment, rest).page.records else total - records
+
+    def _demand_more_or_uncapped(self, segment: Segment, span: Span, answer: ListAnswer) -> None:
+        """A full page is not the end on the word of a count that may be capped."""
+        total = answer.page.meta.total_row_count
+        if total < self._greatest:
+            return
+        if total > len(answer.page.records) or not answer.ids:
+            self._demand_uncapped(total)
+        elif self._page(segment, (max(answer.ids) + 1, span[1])).ids:
+            raise NotCounted(_CAPPED)
+
+    def _page(self, segment: Segment, span: Span) -> ListAnswer:
+        """The first page of `segment` in `span`, in order of id where the API obeys that.
+
+        Raises NotHonoured when it shows what was not asked for.
+        """
+        params = segment.params + (BY_ID.params(span) if span != WHOLE else ())
+        try:
+            answer = self._whole_page(params + ORDER)
+        except Unprocessable:
+            answer = self._whole_page(params)
+        if not all(inside(i, span) for i in answer.ids):
+            raise NotHonoured("records outside the range asked for")
+        for record in read_records(self._collection, answer):
+            if not isinstance(record, Record):
+                continue
+            if segment is self._ranged:
+                self._demand_in_window(record)
+                continue
+            starts, ends = record.dates()
+            fits = segment.fits(starts, ends) if segment.lacking else None in (starts, ends)
+            if not fits:
+                raise NotHonoured(
+                    f"records with dates in the list of those without ({segment.name})"
+                )
+        return answer
+
+    def _demand_in_window(self, record: Record) -> None:
+        """Raises NotHonoured for one that has nothing to do in a list of the window."""
+        if self.window is None:
+            return
+        starts, ends = record.dates()
+        odd = record.id in self._odd or starts is None or ends is None
+        if not odd and not self.window.contains(starts, ends):
+            raise NotHonoured("Current RMS lists, and counts, records outside the window asked for")
+
+    def _whole_page(self, params: Params) -> ListAnswer:
+        return self._client.list_records(
+            params, per_page=self._sizes.most or MOST_PER_PAGE, lane=self._lane
+        )
+
+    def _list_apart(self, segment: Segment, ids: set[int] | None = None) -> set[int]:
+        """Those of the ids apart that the API lists in `segment`."""
+        wanted = sorted(self._apart if ids is None else ids)
+        size = self._sizes.expected
+        found: set[int] = set()
+        for start in range(0, len(wanted), size):
+            chunk = wanted[start : start + size]
+            params = segment.params + tuple(("q[id_in][]", str(i)) for i in chunk)
+            answer = self._whole_page(params)
+            if not set(answer.ids) <= set(chunk):
+                raise NotCounted(
+                    "The API obeys no filter by id, so it is not known where it counts some "
+                    f"{self._collection.name} whose place here is uncertain."
+                )
+            found.update(answer.ids)
+        self._listed.setdefault(segment.name, set()).update(found)
+        return found
+
+    def _sort_out_left(self) -> None:
+        """Whoever the list and the mirror agree about again is left no longer.
+
+        A row whose newest record was refused is left once no list shows it.
+        """
+        listed = set().union(*self._listed.values()) if self._listed else set()
+        segments = [self._ranged]
+        if self._apart_segments and UNDATED_UNCOUNTED not in self._rests_on:
+            segments.append(UNDATED)
+        mirrored: set[int] = set()
+        for segment in segments:
+            rows = SegmentRows(self._collection, segment.name, self._bounds)
+            mirrored |= rows.among(
+                self._connection, self._left.ids.keys() | self._lagging | self._refused
+            )
+        surplus = (self._refused & mirrored) - listed - set(self._holes)
+        known = dict.fromkeys(surplus, False) | dict.fromkeys(self._lagging, True) | self._left.ids
+        self._left.ids = {
+            i: young for i, young in known.items() if (i in listed) != (i in mirrored)
+        }
+
+
+def _demand_refusal(error: Exception) -> None:
+    """Goes on only where the API did not know what was asked (422, or 400)."""
+    if not isinstance(error, NotHonoured | Unprocessable) and type(error) is not RequestRefused:
+        raise error
