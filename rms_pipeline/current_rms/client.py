@@ -1,7 +1,7 @@
 """One collection of Current RMS over HTTP.
 
 What belongs here: which requests there are about its records. What does not: how one is sent
-(`transport`), which requests make a walk (`walk`), what is in a record (`records`).
+(`transport`), which requests make a full scan (`scan`), what is in a record (`records`).
 """
 
 from collections.abc import Callable

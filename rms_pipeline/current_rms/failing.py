@@ -1,7 +1,7 @@
 """Pages that fail: told from an API that is down, and narrowed down to the one record at fault.
 
 What belongs here: which failures are those of one question, and how a list is read past them. What
-does not: how a list is read where nothing fails (`walk`).
+does not: how a list is read where nothing fails (`scan`).
 
 An API that is down fails whatever is asked. A record that the API cannot deliver fails each page
 that would hold it, at once and every time. So a page that fails is asked for a few times only; if

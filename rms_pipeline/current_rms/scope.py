@@ -1,7 +1,7 @@
 """Whether a list holds what was asked for: all records, and only dates within the window.
 
 What belongs here: telling from what comes that `filtermode` or the dates are ignored. What does
-not: the other filters, which lead to another way of reading (`walk`, `changes`). For these there is
+not: the other filters, which lead to another way of reading (`scan`). For these there is
 none: a list that holds too much costs calls, and one that holds too little is told of.
 """
 

@@ -1,9 +1,17 @@
-"""Ranges of ids: which are known, and what is left between them. Pure.
+"""Ranges of ids, or of another field that never changes: which are known, and what is left. Pure.
 
 A span is `(lower, upper)`, both ends included, None for no bound.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from msgspec import Raw
+
+from rms_pipeline.current_rms.records import Fault, bare_record, record_id
+from rms_pipeline.current_rms.window import Params, iso
 
 Span = tuple[int | None, int | None]
 
@@ -55,3 +63,73 @@ def without(span: Span, left_out: Sequence[Span]) -> list[Span]:
         if low is None or high is None or low <= high:
             parts.append((low, high))
     return parts
+
+
+def ascending(ids: Sequence[int]) -> bool:
+    """Whether they are in order; one that is listed twice is, beside itself."""
+    return all(a <= b for a, b in itertools.pairwise(ids))
+
+
+# By which field a list can be cut into ranges, when its order cannot be relied on
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+class Key(Protocol):
+    """A field as whole numbers: `params` narrow a list to a span of them.
+
+    Hardly any record is below `floor`.
+    """
+
+    name: str
+    floor: int
+
+    def params(self, span: Span) -> Params: ...
+
+    def value(self, record: Raw) -> int | None:
+        """None when the record has no such value."""
+        ...
+
+
+class _ById:
+    name = "id"
+    floor = 1
+
+    def params(self, span: Span) -> Params:
+        lower, upper = span
+        params: Params = ()
+        if lower is not None:
+            params += (("q[id_gt]", str(lower - 1)),)
+        if upper is not None:
+            params += (("q[id_lt]", str(upper + 1)),)
+        return params
+
+    def value(self, record: Raw) -> int | None:
+        return record_id(record)
+
+
+class _ByCreation:
+    """Milliseconds since 1970, UTC: the API's own resolution."""
+
+    name = "created_at"
+    floor = (datetime(2005, 1, 1, tzinfo=UTC) - _EPOCH) // _MILLISECOND
+
+    def params(self, span: Span) -> Params:
+        lower, upper = span
+        params: Params = ()
+        if lower is not None:
+            params += (("q[created_at_gteq]", iso(_EPOCH + lower * _MILLISECOND)),)
+        if upper is not None:
+            params += (("q[created_at_lt]", iso(_EPOCH + (upper + 1) * _MILLISECOND)),)
+        return params
+
+    def value(self, record: Raw) -> int | None:
+        found = bare_record(record)
+        created_at = None if isinstance(found, Fault) else found.created_at()
+        return None if created_at is None else (created_at - _EPOCH) // _MILLISECOND
+
+
+BY_ID: Key = _ById()
+BY_CREATION: Key = _ByCreation()

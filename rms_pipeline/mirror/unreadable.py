@@ -1,6 +1,6 @@
 """`unreadable_records`: records that Current RMS has and that cannot be read, by name.
 
-What belongs here: which they are and since when. What does not: finding them (`current_rms.walk`),
+What belongs here: which they are and since when. What does not: finding them (`current_rms.scan`),
 and asking for them again, which every sync does (`sync.landing`).
 """
 

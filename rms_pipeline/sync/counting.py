@@ -19,13 +19,20 @@ from rms_pipeline.current_rms.errors import (
     Unprocessable,
 )
 from rms_pipeline.current_rms.failing import PageSizes
-from rms_pipeline.current_rms.keys import BY_CREATION, BY_ID, Key
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.records import Record
-from rms_pipeline.current_rms.seeds import ascending
-from rms_pipeline.current_rms.spans import WHOLE, Span, inside, without
+from rms_pipeline.current_rms.scan import ORDER
+from rms_pipeline.current_rms.spans import (
+    BY_CREATION,
+    BY_ID,
+    WHOLE,
+    Key,
+    Span,
+    ascending,
+    inside,
+    without,
+)
 from rms_pipeline.current_rms.terms import MOST_PER_PAGE
-from rms_pipeline.current_rms.walk import ORDER
 from rms_pipeline.current_rms.window import (
     EVERYTHING,
     Params,

@@ -1,7 +1,7 @@
 """Walking the API into `raw_rms_pages`.
 
 What belongs here: which walk is begun or gone on with, landing its pages, and the watermark. What
-does not: how a list is read (`current_rms.walk`), what becomes of its records (`storing`).
+does not: how a list is read (`current_rms.scan`), what becomes of its records (`storing`).
 """
 
 import time
@@ -15,9 +15,9 @@ from rms_pipeline.current_rms.client import CallCounts, CurrentRmsClient
 from rms_pipeline.current_rms.errors import CurrentRmsError, WalkIncomplete
 from rms_pipeline.current_rms.failing import ONCE, is_of_the_question
 from rms_pipeline.current_rms.pacing import Lane
+from rms_pipeline.current_rms.scan import Walk, WalkedPage, WalkReport
 from rms_pipeline.current_rms.scope import Scope, hidden_ids, note_states
 from rms_pipeline.current_rms.spans import Span, gaps
-from rms_pipeline.current_rms.walk import Walk, WalkedPage, WalkReport
 from rms_pipeline.current_rms.window import Segment, Window, changed_since, segments_of
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.database import Database

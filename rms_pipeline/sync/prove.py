@@ -22,12 +22,10 @@ from rms_pipeline.current_rms.errors import (
     NotHonoured,
     Unprocessable,
 )
-from rms_pipeline.current_rms.keys import BY_ID
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.records import Fault, Record
-from rms_pipeline.current_rms.seeds import ascending
-from rms_pipeline.current_rms.spans import Span, inside
-from rms_pipeline.current_rms.walk import Walk
+from rms_pipeline.current_rms.scan import Walk
+from rms_pipeline.current_rms.spans import BY_ID, Span, ascending, inside
 from rms_pipeline.current_rms.window import (
     Segment,
     Window,

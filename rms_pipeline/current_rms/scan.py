@@ -15,12 +15,12 @@ import contextlib
 import functools
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from msgspec import Raw
 
-from rms_pipeline.current_rms.changes import NEWEST_CHANGE, mostly_older, read_newest
 from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
 from rms_pipeline.current_rms.errors import (
     CurrentRmsError,
@@ -39,15 +39,12 @@ from rms_pipeline.current_rms.failing import (
     Undelivered,
     is_of_the_question,
 )
-from rms_pipeline.current_rms.keys import BY_CREATION, BY_ID, Key
 from rms_pipeline.current_rms.lanes import Outbox, in_parallel
 from rms_pipeline.current_rms.pacing import Lane
-from rms_pipeline.current_rms.page_numbers import read_by_number
-from rms_pipeline.current_rms.ranges import read_ranges
-from rms_pipeline.current_rms.records import Record, read_record
+from rms_pipeline.current_rms.ranges import read_by_number, read_ranges
+from rms_pipeline.current_rms.records import Record, bare_record, read_record
 from rms_pipeline.current_rms.scope import Scope, note_refused_dates
-from rms_pipeline.current_rms.seeds import Seeds, ascending
-from rms_pipeline.current_rms.spans import WHOLE, Span, gaps
+from rms_pipeline.current_rms.spans import BY_CREATION, BY_ID, WHOLE, Key, Span, ascending, gaps
 from rms_pipeline.current_rms.terms import MOST_PER_PAGE
 from rms_pipeline.current_rms.window import CHANGED_SINCE, EVERYTHING, Params, Segment
 
@@ -605,3 +602,121 @@ class Walk:
 
 class _FilterNotHonoured(NotHonoured):
     """Not a matter of how the segment is read: what came is not the segment."""
+
+
+# Where lanes start: one page each, found by its number in a list that is in order
+
+
+class Seeds:
+    """The first pages of `lanes` lanes; that of the first lane, `first`, is there already. The list
+    begins at the id `lower`.
+
+    At the limit they come one by one, so each lane waits for no more of them than it needs. What
+    their lanes fetch is good for anything only once `in_order` has returned.
+    """
+
+    def __init__(self, first: ListAnswer, lanes: int, lower: int | None = None) -> None:
+        self._seeds: list[Future[ListAnswer | None]] = [Future() for _ in range(lanes)]
+        self._lower = lower
+        self._seeds[0].set_result(first)
+        self.in_order = functools.cache(self._in_order)
+
+    def fetch(self, lane: int, ask: Callable[[], ListAnswer | None]) -> None:
+        """Takes what `ask` returns or raises for the first page of `lane`; raises that too.
+
+        None when there is no such page to be had: the lane before then reads on.
+        """
+        try:
+            self._seeds[lane].set_result(ask())
+        except BaseException as error:
+            self._seeds[lane].set_exception(error)
+            raise
+
+    def rest_of(self, lane: int) -> Span | None:
+        """The ids between the first page of `lane` and the next lane's, None if there are none.
+
+        Waits for both. Raises what `fetch` did for either.
+        """
+        ids = self._ids(self._seeds[lane])
+        # A lane that starts behind the end of a list that has become shorter has no first page.
+        behind = (self._ids(later) for later in self._seeds[lane + 1 :])
+        end = next((later[0] - 1 for later in behind if later), None)
+        if not ids or not ascending(ids) or (end is not None and ids[-1] >= end):
+            return None
+        return ids[-1] + 1, end
+
+    @staticmethod
+    def _ids(seed: "Future[ListAnswer | None]") -> Sequence[int]:
+        answer = seed.result()
+        return answer.ids if answer is not None else ()
+
+    def _in_order(self) -> Sequence[tuple[ListAnswer, Span]]:
+        """Waits for all; each with the span of ids it covers.
+
+        Raises NotHonoured when they are not in the order of id, and what `fetch` did for any.
+        """
+        came = [answer for answer in (seed.result() for seed in self._seeds) if answer]
+        came = [answer for answer in came if answer.ids]
+        if not all(ascending(answer.ids) for answer in came):
+            raise NotHonoured("not in the order of id")
+        starts = [answer.ids[0] for answer in came]
+        if not ascending(starts) or len({*starts}) < len(starts):
+            raise NotHonoured("pages not in the order of id")
+        return list(self._spans(came))
+
+    def _spans(self, came: Sequence[ListAnswer]) -> Iterator[tuple[ListAnswer, Span]]:
+        for answer in came:
+            start = self._lower if answer is came[0] else answer.ids[0]
+            yield answer, (start, answer.ids[-1])
+
+
+# Which records changed, where the API ignores the filter that asks for them
+
+
+NEWEST_CHANGE: Params = (("q[s]", "updated_at desc"),)
+# A filter may compare whole seconds.
+_ROUNDED = timedelta(seconds=1)
+
+
+def mostly_older(answer: ListAnswer, since: datetime) -> bool:
+    """Whether most of what came changed before `since`, so that this is not what was asked for.
+
+    One odd record proves nothing; and what all fits is right, whether the filter was obeyed or not.
+    """
+    moments = _moments(answer)
+    older = sum(m < since - _ROUNDED for m in moments)
+    return older > 1 and 2 * older > len(moments)
+
+
+def read_newest(ask: Callable[[int], ListAnswer], since: datetime) -> Iterator[ListAnswer]:
+    """Pages of the list in the order of NEWEST_CHANGE, until they are older than `since`.
+
+    `ask` gives a page by its number. A record that changes meanwhile pushes others back, to be read
+    twice. Raises NotHonoured when the order is not obeyed, or when a record went, which could hide
+    another.
+    """
+    latest: datetime | None = None
+    total: int | None = None
+    came = number = 0
+    while latest is None or latest >= since - _ROUNDED:
+        number += 1
+        answer = ask(number)
+        counted = answer.page.meta.total_row_count
+        if total is not None and counted < total:
+            raise NotHonoured("records went while it was read")
+        moments = _moments(answer)
+        ordered = moments if latest is None else [latest, *moments]
+        if ordered != sorted(ordered, reverse=True):
+            raise NotHonoured("not in the order of updated_at")
+        yield answer
+        total, came = counted, came + len(answer.page.records)
+        if not answer.page.records or came >= total:
+            return
+        latest = moments[-1] if moments else latest
+
+
+def _moments(answer: ListAnswer) -> list[datetime]:
+    """`updated_at` of each record that tells it."""
+    records = (bare_record(raw) for raw in answer.page.records)
+    found = (r.updated_at() for r in records if isinstance(r, Record))
+    return [moment for moment in found if moment is not None]
