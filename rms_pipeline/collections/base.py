@@ -16,8 +16,9 @@ A declaration is read by every layer, and no layer knows a collection by name:
 So one more mapped column is one more `Column`, and one migration that adds it to the table of the
 collection and to that of the deleted ones. The number of the mapping rises with it: whatever opens
 the mirror next decodes all rows again from their `data`, without the API. A column that PostgreSQL
-makes of others (GENERATED) has no `source`. Where the sources of a column that is there already are
-corrected, raise `corrections`.
+makes of others (GENERATED) has no `source`. A collection that `remembers` has a third table, of
+versions that ended; a new column goes into that, too. Where the sources of a column that is there
+already are corrected, raise `corrections`.
 
 One more collection is a module beside this one, its name in `COLLECTIONS`, and a migration.
 Migrations are frozen: they never import a declaration.
@@ -49,10 +50,11 @@ class Column:
     """One column, and where its value stands in a record.
 
     `source` names fields of the record, of which the first that holds a value counts; `member.name`
-    is the field `name` of the object in `member`. Without one, PostgreSQL makes the column itself.
-    `says` is what it holds, in a sentence. `otherwise` stands where there is no value, `{id}` being
-    the record's id; the column is then never NULL. A text that is longer than `longest` is a fault.
-    `index` is the order in which an index of its own has it. `shown` is its name on the dashboard.
+    is the field `name` of the object in `member`. Without one, PostgreSQL makes the column itself,
+    or the mirror keeps it (`kept`). `says` is what it holds, in a sentence. `otherwise` stands
+    where there is no value, `{id}` being the record's id; the column is then never NULL. A text
+    that is longer than `longest` is a fault. `index` is the order in which an index of its own has
+    it. `shown` is its name on the dashboard.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Column:
     otherwise: str | None = None
     longest: int | None = None
     shown: str | None = None
+    kept: bool = False
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -95,15 +98,29 @@ class Modes:
 
 
 @dataclass(frozen=True, slots=True)
+class Reach:
+    """Which columns any of `actions` can change. Where it `is_sure`, such an action is what changed
+    them, and no other that was told of besides."""
+
+    actions: frozenset[str]
+    fields: frozenset[str]
+    is_sure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Webhooks:
     """Which webhooks tell of a record: those whose subject is one of `subjects`, and those whose
     subject belongs to a record (`parts`) and that name it in `names`. All in lower case, letters
-    and digits only. `events` are what is subscribed to."""
+    and digits only. `events` are what is subscribed to. `reaches` say of some actions what they can
+    change at most; all others can change anything. What is done to a part is the action `of_part`.
+    """
 
     subjects: frozenset[str]
     parts: frozenset[str] = frozenset()
     names: str = ""
     events: tuple[str, ...] = ()
+    reaches: tuple[Reach, ...] = ()
+    of_part: str = ""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -135,6 +152,8 @@ class Collection:
     # Columns, and fields of the record, of which each change is a business event.
     noted: tuple[str, ...] = ()
     indexes: tuple[str, ...] = ()
+    # Whether earlier versions of its records are kept.
+    remembers: bool = False
     # What is added to the number of columns, for `version`.
     corrections: int = 0
     # What follows the names of what is remembered of it in mirror_state.
@@ -176,6 +195,26 @@ class Collection:
         return f"{self.single}_changes"
 
     @property
+    def key(self) -> str:
+        """What other tables call the id of a record."""
+        return f"{self.single}_id"
+
+    @property
+    def past(self) -> str:
+        """The table of versions that ended."""
+        return f"{self.single}_past"
+
+    @property
+    def history(self) -> str:
+        """The view of all versions."""
+        return f"{self.single}_history"
+
+    @property
+    def has_phases(self) -> bool:
+        """Whether its records are open, confirmed or lost, as the table `statuses` says."""
+        return any(column.name == "confirmed_at" and column.kept for column in self.columns)
+
+    @property
     def mark(self) -> str:
         return f"_of_{self.name}" if self.marked is None else self.marked
 
@@ -214,6 +253,28 @@ class Collection:
         return {column.name: column for column in self.table}[name]
 
     def descriptions(self) -> Iterator[tuple[str, str, dict[str, str]]]:
-        """Its two tables: the name, what it holds, and what each column does."""
+        """Its tables, and the view of its history: the name, what it holds, and what each column
+        does."""
         yield self.name, self.says, {c.name: c.says for c in self.table}
         yield self.deleted, self.says_of_deleted, {c.name: c.says for c in self.deleted_table}
+        if not self.remembers:
+            return
+        versions = {
+            self.key: f"The {self.single}'s id in Current RMS.",
+            "valid_from": "When the mirror stored this version, by its own clock.",
+            "valid_to": "When the next one took its place; empty of the one that is held now.",
+            "deleted": "Whether Current RMS no longer had it. Columns are then as they last were.",
+        }
+        columns = {c.name: c.says for c in self.columns}
+        yield (
+            self.history,
+            f"Every version of each {self.single} that this mirror has held, and the one it holds.",
+            versions
+            | {"data": "The whole record; signed links in it are not those of then."}
+            | columns,
+        )
+        yield (
+            self.past,
+            f"Of rms_pipeline itself: the versions in {self.history} that ended.",
+            versions | columns | {"difference": "The way back to its record from the next one's."},
+        )

@@ -3,7 +3,7 @@
 Columns are those of the contract: none is ever renamed or narrowed.
 """
 
-from rms_pipeline.collections.base import Collection, Column, Modes, Webhooks
+from rms_pipeline.collections.base import Collection, Column, Modes, Reach, Webhooks
 
 # A B-tree entry of PostgreSQL holds about 2,700 bytes; no status comes near that.
 _LONGEST_STATUS = 500
@@ -172,6 +172,13 @@ OPPORTUNITIES = Collection(
             "From deliver_starts_at, else starts_at, to collect_ends_at, else ends_at, both"
             " included; without an end when open-ended. Empty where the dates make no period.",
         ),
+        Column(
+            "confirmed_at",
+            "timestamptz",
+            "When it was first stored in a status that the table statuses calls confirmed. Empty"
+            " where that was before the history began.",
+            kept=True,
+        ),
     ),
     # Its mapping was number 2 when it had fifteen columns.
     corrections=2 - 15,
@@ -185,6 +192,7 @@ OPPORTUNITIES = Collection(
         "hire",
     ),
     has_window=True,
+    remembers=True,
     # The state (Enquiry, Quotation, Order) is what a conversion moves.
     noted=("opportunity_status", "state_name"),
     # Completed, Cancelled, Lost and Dead are what only `all` reaches; Open, Provisional, Reserved
@@ -218,5 +226,36 @@ OPPORTUNITIES = Collection(
                 *("create_item", "update_item", "destroy_item"),
             )
         ),
+        reaches=(
+            # Nothing else moves a status, and these move nothing else of what people type.
+            Reach(
+                frozenset(
+                    {
+                        *("convert_to_order", "convert_to_quotation", "revert_to_quotation"),
+                        *("mark_as_provisional", "mark_as_reserved", "mark_as_lost"),
+                        *("mark_as_dead", "cancel", "complete", "confirm"),
+                    }
+                ),
+                frozenset({"opportunity_status", "state_name", "ordered_at", "quote_invalid_at"}),
+                is_sure=True,
+            ),
+            # Equipment that leaves or comes back.
+            Reach(
+                frozenset({"allocate", "prepare", "book_out", "check_in"}),
+                frozenset({"opportunity_status", "actual_cost_total"}),
+            ),
+            Reach(
+                frozenset({"create_item", "update_item", "destroy_item"}),
+                frozenset(
+                    {
+                        *("charge_total", "total_value", "tax_total", "revenue", "weight_total"),
+                        *("charge_excluding_tax_total", "charge_including_tax_total"),
+                        *("provisional_cost_total", "predicted_cost_total", "actual_cost_total"),
+                    }
+                ),
+            ),
+            Reach(frozenset({"discuss", "attach", "detach"}), frozenset()),
+        ),
+        of_part="update_item",
     ),
 )

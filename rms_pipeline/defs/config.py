@@ -94,6 +94,11 @@ class HousekeepingConfig(LaunchpadConfig):
         ge=1,
         description="Dagster's runs and events, and the syncs in sync_metadata.",
     )
+    history_days: int | None = Field(
+        default=None,
+        ge=1,
+        description="Versions of opportunities that ended. Without it all are kept.",
+    )
     faults_days: int = Field(default=90, ge=1, description="Rows of sync_faults.")
     webhook_events_days: int = Field(
         default=90, ge=1, description="Webhook events that are settled. Others are kept."

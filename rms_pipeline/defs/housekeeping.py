@@ -5,11 +5,13 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.defs.compat import REPOSITORY_LABEL_TAG
 from rms_pipeline.defs.config import HousekeepingConfig
 from rms_pipeline.defs.recording import SYNC_TYPE_TAG
 from rms_pipeline.defs.resources import MirrorResource
 from rms_pipeline.mirror import housekeeping as old_rows
+from rms_pipeline.mirror.remembered import forget
 from rms_pipeline.mirror.run_workers import announced_runs, forget_workers
 from rms_pipeline.mirror.sync_runs import all_runs, forget_runs, runs_to_keep
 
@@ -35,6 +37,10 @@ def forget_what_is_old(
             webhook_events_days=config.webhook_events_days,
             walks_days=config.walks_days,
         )
+        if config.history_days is not None:
+            for collection in COLLECTIONS:
+                if collection.remembers:
+                    gone[collection.past] = forget(connection, collection, config.history_days)
         needed = runs_to_keep(connection)
         syncs, announced = all_runs(connection), announced_runs(connection)
     deleted = _delete_runs(

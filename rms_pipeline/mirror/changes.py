@@ -1,24 +1,32 @@
-"""`opportunity_changes`: business events, seen as a row is about to be rewritten.
+"""`opportunity_changes`: what changed of a record, seen as its row is about to be rewritten.
 
-Field by field: those that the collection's declaration names.
+A line for each mapped field. Those that the collection's declaration names are business events, and
+are handed to whoever waits for them.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
-from rms_pipeline.collections.base import Collection
+from rms_pipeline.collections import COLLECTIONS
+from rms_pipeline.collections.base import CHANGED, Collection
 from rms_pipeline.mirror.queued_events import RECORD
 
 STATUS, STATE = "opportunity_status", "state_name"
+# Of which each change is a business event.
+_EVENTS = [field for collection in COLLECTIONS for field in collection.noted]
+# The history holds longer texts whole.
+_LONGEST = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """What changed from what to what. `changed_at` (UTC) is Current RMS's own time of the edit,
-    `changed_by` the colleague that a webhook named, `seen_by` the run that saw it."""
+    `changed_by` the colleague whose webhook explains it, `seen_by` the run that saw it."""
 
     id: int
     opportunity_id: int
@@ -31,29 +39,108 @@ class Change:
     seen_by: str | None
 
 
-def note_changes(cursor: Cursor, collection: Collection, staged: str, run: str) -> None:
-    """Compares rows of `collection` with those of `staged` that are about to replace them."""
+def note_changes(
+    cursor: Cursor,
+    collection: Collection,
+    staged: str,
+    run: str,
+    ids: Sequence[int] | None = None,
+) -> None:
+    """Compares rows of `collection` with those of `staged` that are about to replace them: a line
+    for each field that differs. Of `ids`, where they are given."""
     if not collection.noted:
         return
-    columns = {column.name for column in collection.columns}
-    values, names = [], []
-    for field in collection.noted:
-        value = "{0}." + field if field in columns else "{0}.data ->> %s"
-        names += [field] if field in columns else [field] * 3
-        values.append(f"(%s, {value.format('o')}, {value.format('s')})")
     cursor.execute(
-        f"INSERT INTO {collection.changes} ({collection.single}_id, field, old_value, new_value,"
-        " changed_at, changed_by, seen_by)"
-        " SELECT o.id, f.field, f.old_value, f.new_value, s.updated_at_rms,"
-        # Who: the last one whose webhook came since the row was last asked for.
-        f" (SELECT e.member_name FROM webhook_events e WHERE e.collection = '{collection.name}'"
-        f" AND {RECORD} = o.id"
-        " AND e.received_at >= o.synced_at ORDER BY e.id DESC LIMIT 1), %s"
-        f" FROM {collection.name} o JOIN {staged} s USING (id)"
-        f" CROSS JOIN LATERAL (VALUES {', '.join(values)}) AS f (field, old_value, new_value)"
-        " WHERE f.old_value IS DISTINCT FROM f.new_value",
-        (run, *names),
+        _statement(collection, staged), {"run": run, "ids": None if ids is None else list(ids)}
     )
+
+
+def _fields(collection: Collection) -> list[str]:
+    """Those whose changes are noted: all that are mapped, where versions are remembered."""
+    # When it was changed stands beside each of them.
+    mapped = [c.name for c in collection.columns if c.is_mapped and c.name != CHANGED]
+    noted = list(collection.noted)
+    return noted + [m for m in mapped if m not in noted] if collection.remembers else noted
+
+
+@cache
+def _statement(collection: Collection, staged: str) -> str:
+    columns = {c.name: c for c in collection.columns}
+    plain, members = [], []
+    for field in _fields(collection):
+        column = columns.get(field)
+        barred, sure = _actions(collection, field)
+        actions = f"{_array(barred)}, {_array(sure)}"
+        if column is not None and column.kind == "jsonb":
+            members.append(
+                f"SELECT '{field}.' || key, a.value, b.value, true, {actions}"
+                f" FROM jsonb_each_text({_OBJECT.format(f'o.{field}')}) a"
+                f" FULL JOIN jsonb_each_text({_OBJECT.format(f's.{field}')}) b USING (key)"
+                " WHERE a.value IS DISTINCT FROM b.value"
+            )
+            continue
+        value = "{}." + field if column is not None else f"{{}}.data ->> '{field}'"
+        old, new = value.format("o"), value.format("s")
+        plain.append(
+            f"('{field}', ({old})::text, ({new})::text, ({old}) IS DISTINCT FROM ({new}),"
+            f" {actions})"
+        )
+    who = _WHO.format(action=_action(collection), collection=collection.name, record=RECORD)
+    parts = " UNION ALL ".join([f"VALUES {', '.join(plain)}", *members])
+    return (
+        f"INSERT INTO {collection.changes} ({collection.key}, field, old_value, new_value,"
+        " changed_at, changed_by, seen_by)"
+        f" SELECT o.id, f.field, left(f.old_value, {_LONGEST}), left(f.new_value, {_LONGEST}),"
+        f" s.{CHANGED}, ({who}), %(run)s"
+        f" FROM {collection.name} o JOIN {staged} s USING (id) CROSS JOIN LATERAL ({parts})"
+        " AS f (field, old_value, new_value, differs, barred, sure)"
+        " WHERE f.differs AND (%(ids)s::bigint[] IS NULL OR o.id = ANY(%(ids)s))"
+    )
+
+
+_OBJECT = "CASE WHEN jsonb_typeof({0}) = 'object' THEN {0} END"
+# The one person of all that can have changed the field since the row was last asked for. Where an
+# action says that it did, whoever did something else besides did not.
+_WHO = (
+    "SELECT CASE WHEN bool_or(t.is_sure) THEN"
+    " CASE WHEN count(DISTINCT t.who) FILTER (WHERE t.is_sure) = 1"
+    " THEN min(t.name) FILTER (WHERE t.is_sure) END"
+    " WHEN count(DISTINCT t.who) = 1 THEN min(t.name) END"
+    " FROM (SELECT coalesce(e.member_id::text, e.member_name, '') AS who, e.member_name AS name,"
+    " coalesce({action} = ANY(f.sure), false) AS is_sure FROM webhook_events e"
+    " WHERE e.collection = '{collection}' AND {record} = o.id AND e.received_at >= o.synced_at"
+    " AND coalesce({action} <> ALL(f.barred), true)) t"
+)
+
+
+def _action(collection: Collection) -> str:
+    """What was done, of an event `e`; what was done to a part of a record is an action of its own
+    name (`Webhooks.of_part`)."""
+    told = collection.webhooks
+    if told is None or not told.parts:
+        return "lower(e.action_type)"
+    subject = "regexp_replace(lower(e.subject_type), '[^a-z0-9]', '', 'g')"
+    return (
+        f"CASE WHEN {subject} = ANY({_array(told.parts)}) THEN '{told.of_part}'"
+        " ELSE lower(e.action_type) END"
+    )
+
+
+def _actions(collection: Collection, field: str) -> tuple[set[str], set[str]]:
+    """Those that cannot have changed `field`, and those that surely did."""
+    barred: set[str] = set()
+    sure: set[str] = set()
+    for reach in collection.webhooks.reaches if collection.webhooks else ():
+        if field not in reach.fields:
+            barred |= reach.actions
+        elif reach.is_sure:
+            sure |= reach.actions
+    return barred, sure
+
+
+def _array(texts: Iterable[str]) -> str:
+    quoted = ", ".join(f"'{text}'" for text in sorted(texts))
+    return f"ARRAY[{quoted}]::text[]"
 
 
 def await_writers(connection: Connection) -> None:
@@ -67,8 +154,9 @@ def await_writers(connection: Connection) -> None:
 
 
 def changes_after(connection: Connection, last: int, limit: int = 500) -> list[Change]:
-    """Changes with an id above `last`, oldest first. Commits."""
-    return _changes(connection, "id > %s ORDER BY id LIMIT %s", last, limit)
+    """Business events with an id above `last`, oldest first. Commits."""
+    where = "id > %s AND field = ANY(%s) ORDER BY id LIMIT %s"
+    return _changes(connection, where, last, _EVENTS, limit)
 
 
 def changes_of(connection: Connection, opportunity: int, most: int = 50) -> list[Change]:
@@ -77,7 +165,7 @@ def changes_of(connection: Connection, opportunity: int, most: int = 50) -> list
     return _changes(connection, where, opportunity, most)
 
 
-def _changes(connection: Connection, where: str, *values: int) -> list[Change]:
+def _changes(connection: Connection, where: str, *values: object) -> list[Change]:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT id, opportunity_id, field, old_value, new_value, changed_at, changed_by,"

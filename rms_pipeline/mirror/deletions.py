@@ -14,6 +14,7 @@ from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.records import Fault
 from rms_pipeline.mirror.merge import IN_THE_FUTURE, Fetch, lock_versions, note_faults, supersedes
 from rms_pipeline.mirror.postgres_errors import sparing
+from rms_pipeline.mirror.remembered import end_gone
 
 BY_TWO_WITNESSES = "no list shows it, and asking for it by its id finds nothing"
 HELD_BACK = "Deletions wait for confirmation."
@@ -208,7 +209,8 @@ def _move(
 ) -> tuple[list[int], list[int], list[int]]:
     """The ids of rows that went, of those that a trigger kept, and of those that are too many.
     Commits."""
-    copied = ", ".join((*collection.mapped, "synced_at", "last_webhook_at"))
+    held = (column.name for column in collection.columns if column.kept)
+    copied = ", ".join((*collection.mapped, *held, "synced_at", "last_webhook_at"))
     with connection.cursor() as cursor:
         going = [
             id_
@@ -248,6 +250,7 @@ def _move(
             (collection.name, going),
         )
         _note_gone(cursor, collection, [i for i in going if i not in kept], gone)
+        end_gone(cursor, collection, [i for i in moved if i not in kept])
     connection.commit()
     return [i for i in moved if i not in kept], kept, []
 

@@ -11,10 +11,11 @@ from rms_pipeline.collections import COLLECTIONS
 TABLES: dict[str, str] = {
     "status_counts": "How many opportunities there are in each status, and what they are worth.",
     "week_counts": "The same for each week of starts_at, from its Monday on.",
+    "daily_status_counts": "The same at the end of each day of the company's; of today, as it was"
+    " counted last.",
     "statuses": "What each status means, and how it is shown. Edit it as you like; a status that is"
     " not in it is open.",
-    "opportunity_changes": "Each change of status or state that was seen: what, from, to, who, and"
-    " when.",
+    "opportunity_changes": "Each change of a field that was seen: what, from, to, who, and when.",
     "sync_faults": "Values that could not be kept as they came.",
     "unreadable_records": "Records that Current RMS has and cannot deliver; each sync asks for them"
     " again.",
@@ -51,6 +52,14 @@ COLUMNS: dict[str, dict[str, str]] = {
         "total_value": "Their charge with tax, added up.",
         "as_of": "When this was counted.",
     },
+    "daily_status_counts": {
+        "day": "The day, in the time zone that RMS_TIME_ZONE names.",
+        "opportunity_status": "The status; (none) where it is absent.",
+        "phase": "open, confirmed or lost, as the table statuses says.",
+        "opportunities": "How many opportunities had it.",
+        "charge_total": "Their charge before tax, added up.",
+        "total_value": "Their charge with tax, added up.",
+    },
     "statuses": {
         "name": "The status as Current RMS calls it.",
         "phase": "open, confirmed or lost.",
@@ -58,9 +67,10 @@ COLUMNS: dict[str, dict[str, str]] = {
         "colour": "#rrggbb.",
     },
     "opportunity_changes": {
-        "field": "The column that changed: opportunity_status, or state_name of the record.",
+        "field": "The column that changed; of a custom field, custom_fields and its key.",
         "changed_at": "When Current RMS says it was changed.",
-        "changed_by": "Who changed it, where a webhook told.",
+        "changed_by": "Who changed it: the one person of all webhooks since it was last asked for"
+        " that can have; empty where there were several, or none.",
         "seen_at": "When the change was noticed here.",
         "seen_by": "The run that noticed it, as in sync_metadata.run_id, or the fast lane.",
     },
@@ -144,9 +154,11 @@ COLUMNS: dict[str, dict[str, str]] = {
 }
 
 # What each collection says of its own tables.
+VIEWS: dict[str, str] = {}
 for _collection in COLLECTIONS:
     for _table, _says, _columns in _collection.descriptions():
-        TABLES[_table], COLUMNS[_table] = _says, _columns
+        _kind = VIEWS if _collection.remembers and _table == _collection.history else TABLES
+        _kind[_table], COLUMNS[_table] = _says, _columns
     TABLES[_collection.versions] = (
         f"Of rms_pipeline itself: when each {_collection.single} was last asked for and answered,"
         " which decides what replaces what."
@@ -156,7 +168,9 @@ for _collection in COLLECTIONS:
 def undescribed(connection: Connection) -> list[tuple[str, str | None, str]]:
     """Tables (column None) and columns that are there but described otherwise, with the text each
     should have. Reads the first schema of the search path."""
-    wanted: dict[tuple[str, str | None], str] = {(t, None): text for t, text in TABLES.items()}
+    wanted: dict[tuple[str, str | None], str] = {
+        (t, None): text for t, text in (TABLES | VIEWS).items()
+    }
     wanted |= {(t, c): text for t, texts in COLUMNS.items() for c, text in texts.items()}
     with connection.cursor() as cursor:
         cursor.execute(
@@ -167,7 +181,7 @@ def undescribed(connection: Connection) -> list[tuple[str, str | None, str]]:
             " AND d.objsubid = a.attnum"
             " WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema()))"
             " AND c.relname = ANY(%s)",
-            (list({*TABLES, *COLUMNS}),),
+            (list({*TABLES, *VIEWS, *COLUMNS}),),
         )
         found = {(table, column): text for table, column, text in cursor.fetchall()}
     return [(*key, text) for key, text in wanted.items() if key in found and found[key] != text]
@@ -177,5 +191,6 @@ def describe(connection: Connection) -> None:
     """Has the database show these as the comments of our tables and their columns."""
     with connection.cursor() as cursor:
         for table, column, text in undescribed(connection):
-            what = f"TABLE {table}" if column is None else f"COLUMN {table}.{column}"
+            kind = "VIEW" if table in VIEWS else "TABLE"
+            what = f"{kind} {table}" if column is None else f"COLUMN {table}.{column}"
             cursor.execute(f"COMMENT ON {what} IS %s", (text,))

@@ -23,6 +23,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.records import Fault, Record, Row, same_but_for_links
+from rms_pipeline.mirror import remembered
 from rms_pipeline.mirror.changes import note_changes
 from rms_pipeline.mirror.mapping import demand_own_mapping
 from rms_pipeline.mirror.postgres_errors import is_about_a_row, reason
@@ -178,6 +179,8 @@ def _merge_batch(
                 same.append(id_)
             else:
                 changed.append(whole(record))
+        unseen = [o for o in new if known[o.id] is FIRST]
+        remembered.end_absent(cursor, collection, [o for o in new if known[o.id] is not FIRST])
         if restored:
             cursor.execute(f"DELETE FROM {collection.deleted} WHERE id = ANY(%s)", (restored,))
         left_out: set[int] = set()
@@ -198,6 +201,7 @@ def _merge_batch(
             _note_asked(cursor, collection, same, linked, asked_at)
         written = [o for o in new + changed if known[o.id] is not FIRST and o.id not in left_out]
         _note_versions(cursor, collection, written, same, asked_at, answered_at)
+        remembered.note_confirmed(cursor, collection, written, unseen)
         faults = [f for o in decoded.values() for f in o.faults]
         faults += [
             Fault(id_, "(record)", _LEFT_OUT.format(collection.name), "")
@@ -247,7 +251,8 @@ def _update(
         f" SELECT {', '.join((*collection.mapped, 'synced_at'))} FROM {table} WITH NO DATA"
     )
     _copy(cursor, collection, staged, changed, asked_at)
-    note_changes(cursor, collection, staged, run)
+    ended = remembered.end_changed(cursor, collection, changed)
+    note_changes(cursor, collection, staged, run, [*ended] if collection.remembers else None)
     settings = ", ".join(f"{c} = s.{c}" for c in (*columns, "synced_at"))
     before = ", ".join(f"o.{c}" for c in columns)
     after = ", ".join(f"s.{c}" for c in columns)
@@ -256,6 +261,7 @@ def _update(
         f" WHERE o.id = s.id AND ({before}) IS DISTINCT FROM ({after}) RETURNING o.id"
     )
     updated = {row[0] for row in cursor.fetchall()}
+    remembered.begin(cursor, collection, ended, updated)
     others = [o.id for o in changed if o.id not in updated]
     if not others:
         return updated, set()
@@ -520,7 +526,8 @@ def _differ_in_links_only(
     ids = [o.id for o in changed if o.id in linked]
     if not ids:
         return set()
-    columns = [c for c in _settable(collection) if c != "data"]
+    # What is JSON is part of `data`, and compared with it.
+    columns = [c for c in _settable(collection) if collection.column(c).kind != "jsonb"]
     cursor.execute(
         f"SELECT id, data::text, {', '.join(columns)} FROM {collection.name} WHERE id = ANY(%s)",
         (ids,),

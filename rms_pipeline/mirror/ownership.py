@@ -6,13 +6,19 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.postgres_errors import reason
+from rms_pipeline.mirror.remembered import begin_anew
 
 _EMPTIED = ", ".join(
     table
     for c in COLLECTIONS
-    for table in (c.name, c.deleted, c.versions, *([c.changes] if c.noted else []))
+    for table in (
+        *(c.name, c.deleted, c.versions),
+        *([c.changes] if c.noted else []),
+        *([c.past] if c.remembers else []),
+    )
 ) + (
     ", walks, raw_rms_pages, webhook_events, webhook_absences, status_counts, week_counts,"
+    " daily_status_counts,"
     " sync_faults, sync_progress, proofs, proof_counts, held_deletions, deletions_confirmed"
 )
 
@@ -70,4 +76,6 @@ def claim_mirror(database: Database, account: str, *, sandbox: str) -> bool:
                 "another database (POSTGRES_URL)."
             ) from None
         cursor.execute("UPDATE mirror_state SET value = %s WHERE name = 'account'", (account,))
+        for collection in COLLECTIONS:
+            begin_anew(cursor, collection)
     return True

@@ -157,6 +157,7 @@ def _rewrite(
             faults += record.faults
     if decoded:
         done.rewritten = _update(cursor, collection, table, decoded)
+    _decode_past(cursor, collection, ids)
     _note_once(cursor, collection, run, faults)
     return done
 
@@ -187,6 +188,43 @@ def _update(cursor: Cursor, collection: Collection, table: str, decoded: Sequenc
         f" WHERE t.id = r.id AND ({before}) IS DISTINCT FROM ({after})"
     )
     return cursor.rowcount
+
+
+def _decode_past(cursor: Cursor, collection: Collection, ids: Sequence[int]) -> None:
+    """Rewrites columns of ended versions of `ids` that are not what their records say.
+
+    What they were is found from the records that followed them. A version whose record is not
+    known, or cannot be decoded, stays as it is. To be called with the versions locked.
+    """
+    if not collection.remembers:
+        return
+    cursor.execute(
+        f"SELECT {collection.key}, valid_from, data::text FROM {collection.history}"
+        f" WHERE {collection.key} = ANY(%s) AND valid_to IS NOT NULL AND data IS NOT NULL",
+        (list(ids),),
+    )
+    columns = [column for column in collection.columns if column.is_mapped]
+    rows = []
+    for id_, valid_from, data in cursor.fetchall():
+        row = decode_record(Raw(data.encode()), collection)
+        if isinstance(row, Row) and row.id == id_:
+            rows.append([id_, valid_from, *(getattr(row, c.name) for c in columns)])
+    if not rows:
+        return
+    names = [c.name for c in columns]
+    cursor.execute(
+        f"CREATE TEMP TABLE past_again ON COMMIT DROP AS SELECT {collection.key}, valid_from,"
+        f" {', '.join(names)} FROM {collection.past} WITH NO DATA"
+    )
+    copy_rows(cursor, "past_again", (collection.key, "valid_from", *names), rows)
+    cursor.execute(
+        f"UPDATE {collection.past} p SET {', '.join(f'{n} = a.{n}' for n in names)}"
+        f" FROM past_again a WHERE p.{collection.key} = a.{collection.key}"
+        " AND p.valid_from = a.valid_from AND"
+        f" ({', '.join(f'p.{n}' for n in names)}) IS DISTINCT FROM"
+        f" ({', '.join(f'a.{n}' for n in names)})"
+    )
+    cursor.execute("DROP TABLE past_again")
 
 
 def _note_once(cursor: Cursor, collection: Collection, run: str, faults: Sequence[Fault]) -> None:

@@ -27,6 +27,7 @@ from rms_pipeline.mirror.history_view import (
 )
 from rms_pipeline.mirror.mapping import is_mapping_current
 from rms_pipeline.mirror.redecode import adopt_mapping
+from rms_pipeline.mirror.remembered import is_history_made, make_history
 from rms_pipeline.mirror.session_probe import demand_sessions
 
 MIGRATIONS = Path(__file__).with_name("migrations")
@@ -106,6 +107,8 @@ def bring_up_to_date(database: Database) -> None:
             _ensure_schema(database, database.schema)
         upgrade_tables(database)
     with database.session() as connection:
+        for collection in COLLECTIONS:
+            make_history(connection, collection)
         describe(connection)
         make_history_view(connection)
         stale = [c for c in COLLECTIONS if not is_mapping_current(connection, c)]
@@ -164,6 +167,7 @@ def _is_up_to_date(connection: Connection) -> bool:
     return (
         version == HEAD
         and all(is_mapping_current(connection, c) for c in COLLECTIONS)
+        and all(is_history_made(connection, c) for c in COLLECTIONS if c.remembers)
         and is_history_view_current(connection)
         and not undescribed(connection)
     )

@@ -65,7 +65,9 @@ templates.filters |= {
     "status_colour": status_colour,
     "sync_name": lambda name: _SYNC_NAMES.get(name, name),
     "stage_name": lambda name: _STAGE_NAMES.get(name, name),
-    "field_name": lambda name: name.removeprefix("opportunity_").removesuffix("_name"),
+    "field_name": lambda name: (
+        name.removeprefix("opportunity_").removesuffix("_name").replace("_", " ")
+    ),
     "first_line": _first_line,
     "with_code": _with_code,
 }

@@ -53,7 +53,7 @@ def test_the_migrated_tables_are_as_they_are_declared(
             column.name,
             CATALOG.get(column.kind, column.kind),
             column.is_required or column.name in never_null,
-            not column.is_mapped and column.name not in kept_by_merge,
+            not column.is_mapped and not column.kept and column.name not in kept_by_merge,
         )
         for column in declared
     )
@@ -86,6 +86,7 @@ def test_the_tables_that_are_named_after_a_collection_are_there(
     migrated: Database, collection: Collection
 ) -> None:
     names = [collection.versions, collection.content]
+    names += [collection.past, collection.history] if collection.remembers else []
     names += [collection.changes] if collection.noted else []
     found = query(migrated, "SELECT to_regclass(n) IS NOT NULL FROM unnest(%s) AS n", names)
     assert found == [(True,)] * len(names)
@@ -108,6 +109,7 @@ def test_a_new_column_is_a_line_and_a_migration_and_is_filled_for_rows_that_are_
         # The migration,
         query(database, "ALTER TABLE opportunities ADD COLUMN state bigint")
         query(database, "ALTER TABLE deleted_opportunities ADD COLUMN state bigint")
+        query(database, "ALTER TABLE opportunity_past ADD COLUMN state bigint")
         # and the line.
         wider = with_columns(STATE)
         done = full_sync(database, client_for(sandbox.url, collection=wider), window, "after")
@@ -125,7 +127,7 @@ def test_a_new_column_is_filled_by_an_upgrade_without_the_api(
     store = Store(12)
     with SandboxServer(store) as sandbox:
         full_sync(database, client_for(sandbox.url), window, "before")
-    for table in (OPPORTUNITIES.name, OPPORTUNITIES.deleted):
+    for table in (OPPORTUNITIES.name, OPPORTUNITIES.deleted, OPPORTUNITIES.past):
         query(database, f"ALTER TABLE {table} ADD COLUMN state bigint")
     wider = with_columns(STATE)
     adopt_mapping(database, wider)
@@ -179,7 +181,8 @@ def test_a_column_of_any_kind_holds_what_came(
 ) -> None:
     column = Column("tried", kind, "Tried.", source=("tried", "nothing"))
     wider = with_columns(column)
-    query(emptied, f"ALTER TABLE opportunities ADD COLUMN tried {kind}")
+    for table in ("opportunities", "opportunity_past"):
+        query(emptied, f"ALTER TABLE {table} ADD COLUMN tried {kind}")
     try:
         for data in ({}, {"tried": came}):
             raw = msgspec.Raw(json.dumps({"id": 7, **data}).encode())
@@ -189,7 +192,8 @@ def test_a_column_of_any_kind_holds_what_came(
             store(emptied, wider, raw)
         assert query(emptied, "SELECT tried FROM opportunities") == [(kept,)]
     finally:
-        query(emptied, "ALTER TABLE opportunities DROP COLUMN tried")
+        for table in ("opportunities", "opportunity_past"):
+            query(emptied, f"ALTER TABLE {table} DROP COLUMN tried")
 
 
 def store(database: Database, collection: Collection, raw: msgspec.Raw) -> None:
@@ -285,7 +289,7 @@ def test_a_field_that_is_declared_volatile_is_no_change() -> None:
 def test_a_column_that_postgresql_makes_itself_is_never_written(database: Database) -> None:
     made = Column("month", "bigint", "The month it starts in.")
     wider = with_columns(made)
-    for table in (OPPORTUNITIES.name, OPPORTUNITIES.deleted):
+    for table in (OPPORTUNITIES.name, OPPORTUNITIES.deleted, OPPORTUNITIES.past):
         query(
             database,
             f"ALTER TABLE {table} ADD COLUMN month bigint GENERATED ALWAYS AS"

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from rms_pipeline.definitions import build_defs
 from rms_pipeline.mirror import history_view
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.descriptions import COLUMNS, TABLES
+from rms_pipeline.mirror.descriptions import COLUMNS, TABLES, VIEWS
 from rms_pipeline.mirror.schema import HEAD, migrate
 from rms_pipeline.mirror.sync_runs import end_run, note_launch
 from rms_pipeline.sandbox import SandboxServer, Store
@@ -372,7 +372,7 @@ def test_whoever_lists_the_tables_is_told_what_they_and_their_columns_hold(ready
     )
     history = dict(tables)["sync_metadata"]
     assert history
-    assert dict(tables) == TABLES | {"sync_metadata": history}
+    assert dict(tables) == TABLES | VIEWS | {"sync_metadata": history}
     undescribed = fetch_all(
         database,
         "SELECT attrelid::regclass::text, attname FROM pg_attribute"

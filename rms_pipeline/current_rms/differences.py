@@ -1,0 +1,81 @@
+"""The way back from a record to the one that came before it, as little of it as says so.
+
+What belongs here: comparing two records as JSON. What does not: storing what was found, and going
+back by it, which PostgreSQL does (`rms_stepped_back` in its migration).
+
+A way back is a list of steps. Each is a path and the value that stood there, or a path alone where
+nothing did. A path is a list of keys, and places in arrays; the empty one is the record itself.
+Numbers are told apart by what they are, to the last digit; texts of links only by what lasts.
+"""
+
+import json
+from collections.abc import Collection as Names
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from rms_pipeline.current_rms.links import without_signatures
+
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+_decode = json.JSONDecoder(parse_float=Decimal, parse_int=Decimal).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The steps as JSON; None where there was no record that they could lead to."""
+
+    json: str | None
+
+
+def way_back(newer: bytes | None, older: bytes | None, but_for: Names[str]) -> Difference | None:
+    """From `newer` to `older`, both JSON of a record; None when they say the same.
+
+    The fields in `but_for`, and whatever of links differs at each read, are not looked at.
+    """
+    if older is None:
+        return None if newer is None else Difference(None)
+    before = _read(older)
+    if newer is None:
+        return Difference(_written([[[], before]]))
+    after = _read(newer)
+    for record in (before, after):
+        if isinstance(record, dict):
+            for name in but_for:
+                record.pop(name, None)
+    steps: list[list[Any]] = []
+    try:
+        _compare(after, before, [], steps)
+    except RecursionError:
+        steps = [[[], before]]
+    if not steps:
+        return None
+    found = _written(steps)
+    if len(found) > len(older):
+        found = min(found, _written([[[], before]]), key=len)
+    return Difference(found)
+
+
+def _read(record: bytes) -> Any:
+    return _decode(without_signatures(record).decode())
+
+
+def _written(steps: list[list[Any]]) -> str:
+    return _encode(steps).decode()
+
+
+def _compare(newer: Any, older: Any, path: list[str | int], steps: list[list[Any]]) -> None:
+    if isinstance(newer, dict) and isinstance(older, dict):
+        for key, value in older.items():
+            if key in newer:
+                _compare(newer[key], value, [*path, key], steps)
+            else:
+                steps.append([[*path, key], value])
+        steps += [[[*path, key]] for key in newer if key not in older]
+    elif isinstance(newer, list) and isinstance(older, list) and len(newer) == len(older):
+        for place, (one, other) in enumerate(zip(newer, older, strict=True)):
+            _compare(one, other, [*path, place], steps)
+    # True equals 1 in Python.
+    elif type(newer) is not type(older) or newer != older:
+        steps.append([path, older])

@@ -1,0 +1,743 @@
+"""What records were: every version, the table as of a moment, and who changed what."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import psycopg2
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.current_rms.differences import way_back
+from rms_pipeline.mirror.changes import changes_after
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.deletions import move_to_deleted
+from rms_pipeline.mirror.redecode import redecode
+from rms_pipeline.mirror.remembered import forget
+from rms_pipeline.mirror.schema import HEAD, migrate
+from rms_pipeline.mirror.summary import refresh_status_counts
+from rms_pipeline_tests.conftest import database_at
+from rms_pipeline_tests.mirror.releases import ANALYST, RELEASES, load_release
+from rms_pipeline_tests.mirror.test_merge import T0, merge_at, record
+from rms_pipeline_tests.rows import insert, query
+
+CLOCK = "SELECT clock_timestamp()"
+# All that the history knows. When a row was asked for, and told of, is none of it, and signatures
+# of links are those of other readings.
+COLUMNS = ", ".join(
+    c.name for c in OPPORTUNITIES.table if c.name not in ("data", "synced_at", "last_webhook_at")
+)
+COLUMNS += ", regexp_replace(data::text, '[?]sig=[0-9]+', '')"
+
+
+def moment(database: Database) -> datetime:
+    """Now, by the database's clock."""
+    ((now,),) = query(database, CLOCK)
+    assert isinstance(now, datetime)
+    return now
+
+
+def delete_at(database: Database, at: float, *ids: int) -> None:
+    gone = dict.fromkeys(ids, (T0 + timedelta(seconds=at),) * 2)
+    with database.session() as connection:
+        move_to_deleted(connection, OPPORTUNITIES, gone, "a test", "run", confirmed=True)
+
+
+def table_now(database: Database) -> list[tuple[Any, ...]]:
+    return query(database, f"SELECT {COLUMNS} FROM opportunities ORDER BY id")
+
+
+def table_as_of(database: Database, at: datetime) -> list[tuple[Any, ...]]:
+    return query(database, f"SELECT {COLUMNS} FROM opportunities_as_of(%s) ORDER BY id", at)
+
+
+def versions(database: Database, id_: int = 1, column: str = "subject") -> list[tuple[Any, ...]]:
+    """What each version says, oldest first, and whether it says that the record is gone."""
+    return query(
+        database,
+        f"SELECT {column}, deleted FROM opportunity_history WHERE opportunity_id = %s"
+        " ORDER BY valid_from",
+        id_,
+    )
+
+
+def demand_a_whole_chain(database: Database) -> None:
+    """Raises unless versions of each record follow each other, and the last one is open."""
+    torn = query(
+        database,
+        "SELECT * FROM (SELECT opportunity_id, valid_from, valid_to, lead(valid_from) OVER w AS"
+        " next FROM opportunity_history WINDOW w AS (PARTITION BY opportunity_id"
+        " ORDER BY valid_from, valid_to)) v WHERE valid_to IS DISTINCT FROM next"
+        " OR valid_to <= valid_from",
+    )
+    assert torn == []
+
+
+# The way back from one record to the one before it
+
+
+def stepped_back(database: Database, newer: Any, older: Any) -> tuple[Any, str | None]:
+    found = way_back(
+        None if newer is None else json.dumps(newer).encode(),
+        None if older is None else json.dumps(older).encode(),
+        (),
+    )
+    steps = "[]" if found is None else found.json
+    texts = (None if value is None else json.dumps(value) for value in (older, newer))
+    ((same, text),) = query(
+        database,
+        "SELECT r IS NOT DISTINCT FROM n.older, r::text FROM"
+        " (SELECT %s::jsonb, %s::jsonb, %s::jsonb) AS n (older, newer, steps),"
+        " rms_stepped_back(n.newer, n.steps) AS r",
+        *texts,
+        steps,
+    )
+    return same, text
+
+
+_TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=4)
+_LEAVES = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 3), st.sampled_from([0.5, 1.0, 1e300]), _TEXTS
+)
+_VALUES = st.recursive(
+    _LEAVES,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.one_of(st.sampled_from(["a", "b", "", "0", "-1"]), _TEXTS), inner,
+                        max_size=4),
+    ),
+    max_leaves=12,
+)  # fmt: skip
+_RECORDS = st.dictionaries(st.sampled_from("abcde"), _VALUES, max_size=5)
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(newer=_RECORDS, older=_RECORDS)
+def test_postgresql_goes_back_to_any_record_from_any_other(
+    migrated: Database, newer: Any, older: Any
+) -> None:
+    same, text = stepped_back(migrated, newer, older)
+    assert same, text
+
+
+@pytest.mark.parametrize(
+    ("newer", "older"),
+    [
+        ({"a": True}, {"a": 1}),
+        ({"a": 1}, {"a": True}),
+        ({"a": None}, {}),
+        ({}, {"a": None}),
+        ({"a": {"b": [1, {"c": 2}]}}, {"a": {"b": [1, {"c": 3}]}}),
+        ({"a": [1, 2, 3]}, {"a": [1, 3]}),
+        ({"a": {"b": 1}}, {"a": ["b", 1]}),
+        ({"": {"": 1}}, {"": {"": 2}}),
+        ({"a": 10**40}, {"a": 10**40 + 1}),
+        (None, {"a": 1}),
+        ({"a": 1}, None),
+        ([1], {"a": 1}),
+    ],
+)
+def test_postgresql_goes_back_to_odd_records_too(
+    migrated: Database, newer: Any, older: Any
+) -> None:
+    same, text = stepped_back(migrated, newer, older)
+    assert same, text
+
+
+def test_every_digit_of_an_earlier_number_is_kept() -> None:
+    found = way_back(b'{"a": 0.1}', b'{"a": 0.1000000000000000000001}', ())
+    assert found is not None
+    assert found.json == '[[["a"],0.1000000000000000000001]]'
+    assert way_back(b'{"a": 1.50}', b'{"a": 1.5}', ()) is None
+
+
+def test_the_way_back_is_short_and_links_leave_no_trace() -> None:
+    big = {f"field_{n}": "text" * 10 for n in range(100)} | {"icon": {"url": "https://x/a?sig=1"}}
+    edited = {**big, "field_7": "other", "icon": {"url": "https://x/a?sig=2"}}
+    found = way_back(json.dumps(edited).encode(), json.dumps(big).encode(), ("field_8",))
+    assert found is not None
+    assert found.json == json.dumps([[["field_7"], "text" * 10]], separators=(",", ":"))
+    moved = {**big, "field_8": "volatile", "icon": {"url": "https://x/a?sig=3"}}
+    assert way_back(json.dumps(moved).encode(), json.dumps(big).encode(), ("field_8",)) is None
+
+
+# Versions
+
+
+def test_each_edit_ends_a_version_and_the_live_row_is_the_open_one(emptied: Database) -> None:
+    for n, subject in enumerate(("first", "second", "third")):
+        merge_at(emptied, n, n + 0.5, record(id=1, subject=subject), record(id=2, subject="same"))
+    assert versions(emptied) == [("first", False), ("second", False), ("third", False)]
+    assert versions(emptied, 2) == [("same", False)]
+    assert query(emptied, "SELECT count(*) FROM opportunity_past") == [(2,)]
+    demand_a_whole_chain(emptied)
+
+
+def test_a_deletion_is_a_version_that_lasts_until_the_record_returns(emptied: Database) -> None:
+    merge_at(emptied, 1, 2, record(id=1, subject="here"))
+    delete_at(emptied, 3, 1)
+    gone_at = moment(emptied)
+    delete_at(emptied, 4, 1)
+    assert versions(emptied) == [("here", False), ("here", True)]
+    merge_at(emptied, 5, 6, record(id=1, subject="back"))
+    assert versions(emptied) == [("here", False), ("here", True), ("back", False)]
+    assert table_as_of(emptied, gone_at) == []
+    assert versions(emptied, column="data ->> 'subject'") == versions(emptied)
+    demand_a_whole_chain(emptied)
+
+
+def test_an_id_that_was_gone_before_it_was_ever_here_begins_when_it_comes(
+    emptied: Database,
+) -> None:
+    delete_at(emptied, 1, 1)
+    before = moment(emptied)
+    merge_at(emptied, 3, 4, record(id=1, subject="new"))
+    assert versions(emptied) == [("new", False)]
+    assert table_as_of(emptied, before) == []
+    assert len(table_as_of(emptied, moment(emptied))) == 1
+
+
+def test_what_says_the_same_again_or_comes_too_late_makes_no_version(emptied: Database) -> None:
+    merge_at(emptied, 5, 6, record(id=1, subject="x", rating=1, charge_total="1.50"))
+    merge_at(emptied, 7, 8, record(rating=1.0, charge_total="1.50", subject="x", id=1))
+    merge_at(emptied, 1, 2, record(id=1, subject="late"))
+    assert versions(emptied) == [("x", False)]
+
+
+def test_fields_and_links_that_differ_at_each_read_make_no_version(emptied: Database) -> None:
+    def picture(sign: int) -> dict[str, Any]:
+        return {"id": 5, "name": "Ann", "icon": {"url": f"https://cdn.example/5.png?sig={sign}"}}
+
+    merge_at(emptied, 1, 2, record(id=1, subject="x", rating="odd", member=picture(1)))
+    merge_at(emptied, 3, 4, record(id=1, subject="x", rating="odd", member=picture(2)))
+    assert versions(emptied) == [("x", False)]
+    merge_at(emptied, 5, 6, record(id=1, subject="y", rating="odd", member=picture(3)))
+    assert query(emptied, "SELECT difference FROM opportunity_past") == [([[["subject"], "x"]],)]
+
+
+def test_a_row_that_a_trigger_keeps_as_it_was_goes_on_as_the_version_it_is(
+    database: Database,
+) -> None:
+    merge_at(database, 1, 2, record(id=1, subject="kept"), record(id=2, subject="old"))
+    since = query(database, "SELECT valid_from FROM opportunity_versions WHERE id = 1")
+    query(
+        database,
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN IF NEW.id = 1 THEN RETURN NULL; END IF; RETURN NEW; END $$;"
+        "CREATE TRIGGER keep BEFORE UPDATE ON opportunities FOR EACH ROW EXECUTE FUNCTION keep()",
+    )
+    merge_at(database, 3, 4, record(id=1, subject="other"), record(id=2, subject="new"))
+    assert versions(database, 1) == [("kept", False)]
+    assert versions(database, 2) == [("old", False), ("new", False)]
+    assert query(database, "SELECT valid_from FROM opportunity_versions WHERE id = 1") == since
+
+
+def test_versions_of_a_record_rise_though_the_clock_was_set_back(emptied: Database) -> None:
+    merge_at(emptied, 1, 2, record(id=1, subject="a"))
+    query(emptied, "UPDATE opportunity_versions SET valid_from = now() + interval '1 hour'")
+    merge_at(emptied, 3, 4, record(id=1, subject="b"))
+    delete_at(emptied, 5, 1)
+    merge_at(emptied, 7, 8, record(id=1, subject="c"))
+    assert versions(emptied) == [("a", False), ("b", False), ("b", True), ("c", False)]
+    demand_a_whole_chain(emptied)
+
+
+def test_a_record_is_had_whole_as_of_any_moment(emptied: Database) -> None:
+    first = {"id": 1, "subject": "a", "custom_fields": {"x": "1", "y": [1, 2]}, "tag_list": ["t"]}
+    second = {"id": 1, "subject": "b", "custom_fields": {"x": "1"}, "tag_list": ["t", "u"]}
+    merge_at(emptied, 1, 2, record(**first))
+    then = moment(emptied)
+    merge_at(emptied, 3, 4, record(**second))
+    assert query(emptied, "SELECT data, tags FROM opportunity_as_of(1, %s)", then) == [
+        (first, ["t"])
+    ]
+    assert query(emptied, "SELECT data FROM opportunity_as_of(1, now())") == [(second,)]
+    assert query(emptied, "SELECT data FROM opportunity_as_of(2, now())") == []
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["opportunities_as_of({})", "opportunity_as_of(1, {})", "status_counts_as_of({})"],
+)
+def test_what_was_before_the_history_began_is_refused_in_a_sentence(
+    emptied: Database, question: str
+) -> None:
+    asked = f"SELECT * FROM {question}".format("'2020-01-01Z'")
+    with pytest.raises(psycopg2.Error, match=r"history of this mirror begins on 20.* unknown"):
+        query(emptied, asked)
+    assert query(emptied, f"SELECT * FROM {question}".format("NULL")) == []
+
+
+def test_the_counts_of_then_are_those_that_were_counted_then(emptied: Database) -> None:
+    merge_at(
+        emptied,
+        1,
+        2,
+        record(id=1, status_name="Open", charge_total="10", charge_including_tax_total="12"),
+        record(id=2, status_name="Open", charge_total="5"),
+        record(id=3),
+    )
+    refresh_status_counts(emptied, "UTC")
+    counted = query(
+        emptied,
+        "SELECT opportunity_status, opportunities, charge_total, total_value FROM status_counts"
+        " ORDER BY 1",
+    )
+    then = moment(emptied)
+    merge_at(emptied, 3, 4, record(id=1, status_name="Lost"))
+    delete_at(emptied, 5, 2, 3)
+    assert query(
+        emptied,
+        "SELECT opportunity_status, opportunities, charge_total, total_value"
+        " FROM status_counts_as_of(%s) ORDER BY 1",
+        then,
+    ) == counted == [("(none)", 1, 0, 0), ("Open", 2, 15, 12)]  # fmt: skip
+
+
+def test_a_new_mapping_corrects_versions_and_makes_none(emptied: Database) -> None:
+    for n, rating in enumerate((1, 2, 3)):
+        merge_at(emptied, n, n + 0.5, record(id=1, subject=f"s{n}", rating=rating))
+    delete_at(emptied, 5, 1)
+    merge_at(emptied, 6, 7, record(id=1, subject="back", rating=4))
+    before = query(emptied, "SELECT * FROM opportunity_history ORDER BY valid_from")
+    changes = query(emptied, "SELECT count(*) FROM opportunity_changes")
+    query(emptied, "UPDATE opportunity_past SET subject = 'wrong', rating = NULL, tags = '{x}'")
+    query(emptied, "UPDATE opportunities SET subject = 'wrong'")
+    redecode(emptied, OPPORTUNITIES, "again")
+    assert query(emptied, "SELECT * FROM opportunity_history ORDER BY valid_from") == before
+    assert query(emptied, "SELECT count(*) FROM opportunity_changes") == changes
+    corrected = replace(OPPORTUNITIES, corrections=OPPORTUNITIES.corrections + 1)
+    assert corrected.version > OPPORTUNITIES.version
+
+
+def test_versions_that_ended_long_ago_are_forgotten_when_asked_and_the_history_says_so(
+    database: Database,
+) -> None:
+    merge_at(database, 1, 2, record(id=1, subject="a"))
+    merge_at(database, 3, 4, record(id=1, subject="b"))
+    query(
+        database,
+        "UPDATE opportunity_past SET valid_from = valid_from - interval '50 days',"
+        " valid_to = valid_to - interval '50 days'",
+    )
+    query(
+        database,
+        "UPDATE mirror_state SET value = (value::timestamptz - interval '60 days')::text"
+        " WHERE name = 'history_began'",
+    )
+    then = moment(database) - timedelta(days=45)
+    assert query(database, "SELECT * FROM opportunities_as_of(%s)", then) == []
+    with database.session() as connection:
+        assert forget(connection, OPPORTUNITIES, 60) == 0
+        assert forget(connection, OPPORTUNITIES, 30) == 1
+    assert versions(database) == [("b", False)]
+    with pytest.raises(psycopg2.Error, match="history of this mirror begins"):
+        query(database, "SELECT * FROM opportunities_as_of(%s)", then)
+
+
+# Any sequence
+
+_CONTENT = st.fixed_dictionaries(
+    {
+        "subject": st.sampled_from(["a", "b"]),
+        "status_name": st.sampled_from(["Open", "Reserved", "Lost", None]),
+        "custom_fields": st.sampled_from([{}, {"x": "1"}, {"x": "1", "y": [1, 2]}, []]),
+        "member": st.sampled_from(
+            [
+                {"id": 1},
+                {"id": 1, "url": "https://x.example/?sig=1"},
+                {"id": 1, "url": "https://x.example/?sig=2"},
+            ]
+        ),
+        "updated_at": st.sampled_from(["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", None]),
+    },
+    optional={"rating": st.integers(0, 2), "starts_at": st.just("2026-05-01T08:00:00Z")},
+)
+_IDS = st.lists(st.integers(1, 3), min_size=1, max_size=3, unique=True)
+# How long before now it was asked for, and how long the answer took.
+_TIMES = st.tuples(st.integers(0, 4), st.integers(0, 4))
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("fetch"), _IDS, _TIMES, _CONTENT),
+        st.tuples(st.just("delete"), _IDS, _TIMES),
+        st.tuples(st.just("copy")),
+        st.tuples(st.just("decode again")),
+    ),
+    max_size=14,
+)
+
+
+def demand_that_it_remembers(database: Database, steps: list[tuple[Any, ...]]) -> None:
+    """Raises unless the history of these steps is whole, and knows each copy of the table."""
+    query(
+        database,
+        "TRUNCATE opportunities, deleted_opportunities, opportunity_versions, opportunity_past,"
+        " opportunity_changes",
+    )
+    copies = []
+    for turn, step in enumerate(steps):
+        if step[0] == "copy":
+            copies.append((moment(database), table_now(database)))
+        elif step[0] == "decode again":
+            redecode(database, OPPORTUNITIES, f"turn {turn}")
+        else:
+            kind, ids, (before, took), *content = step
+            asked = turn - before
+            if kind == "fetch":
+                records = (record(id=i, **content[0]) for i in ids)
+                merge_at(database, asked, asked + took, *records)
+            else:
+                delete_at(database, asked, *ids)
+    copies.append((moment(database), table_now(database)))
+    demand_a_whole_chain(database)
+    for at, copy in copies:
+        assert table_as_of(database, at) == copy
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(steps=STEPS)
+def test_any_sequence_is_remembered_without_a_gap(migrated: Database, steps: Any) -> None:
+    demand_that_it_remembers(migrated, steps)
+
+
+# First confirmed
+
+
+def confirmed(database: Database) -> dict[int, datetime | None]:
+    return dict(query(database, "SELECT id, confirmed_at FROM opportunities ORDER BY id"))
+
+
+def test_confirmed_at_is_the_first_version_that_is_confirmed(emptied: Database) -> None:
+    old = "2020-01-01T00:00:00Z"
+    new = (moment(emptied) + timedelta(hours=1)).isoformat()
+    merge_at(
+        emptied,
+        1,
+        2,
+        record(id=1, status_name="Open", created_at=old),
+        record(id=2, status_name="Reserved", created_at=old),
+        record(id=3, status_name="Reserved", created_at=new),
+        record(id=4, status_name="Reserved"),
+    )
+    assert {i for i, at in confirmed(emptied).items() if at} == {3}
+    merge_at(emptied, 3, 4, record(id=1, status_name="Reserved", created_at=old))
+    first = confirmed(emptied)
+    assert first[1] == query(
+        emptied,
+        "SELECT valid_from FROM opportunity_history WHERE opportunity_id = 1"
+        " AND opportunity_status = 'Reserved'",
+    )[0][0]  # fmt: skip
+    for n, status in enumerate(("Lost", "Active", "Completed")):
+        merge_at(emptied, 5 + n, 5.5 + n,
+                 *(record(id=i, status_name=status, created_at=old) for i in (1, 2)))  # fmt: skip
+    assert confirmed(emptied) == first
+    delete_at(emptied, 20, 1, 2)
+    assert dict(query(emptied, "SELECT id, confirmed_at FROM deleted_opportunities")) == {
+        i: first[i] for i in (1, 2)
+    }
+    merge_at(emptied, 30, 31, *(record(id=i, status_name="Open") for i in (1, 2)))
+    assert confirmed(emptied) == first
+
+
+def test_another_phase_of_a_status_is_another_moment_of_confirmation(database: Database) -> None:
+    for n, status in enumerate(("Open", "Provisional", "Reserved")):
+        merge_at(database, n, n + 0.5, record(id=1, status_name=status))
+    at = dict(query(database, "SELECT opportunity_status, valid_from FROM opportunity_history"))
+    assert confirmed(database) == {1: at["Reserved"]}
+    content = query(database, "SELECT last_value FROM content_of_opportunities")
+    query(database, "UPDATE statuses SET phase = 'confirmed' WHERE name = 'Provisional'")
+    refresh_status_counts(database, "UTC")
+    assert confirmed(database) == {1: at["Provisional"]}
+    query(database, "UPDATE statuses SET phase = 'lost'")
+    refresh_status_counts(database, "UTC")
+    assert confirmed(database) == {1: None}
+    # A proof of what Current RMS holds does not begin again for that.
+    assert query(database, "SELECT last_value FROM content_of_opportunities") == content
+
+
+# Who changed what
+
+
+def events(database: Database, *told: tuple[str | None, str | None], **more: Any) -> None:
+    """Webhooks about the first opportunity, each an action and who did it."""
+    insert(
+        database,
+        "webhook_events",
+        [{"subject_type": "Opportunity", "opportunity_id": 1, "action_type": action,
+          "member_name": who, **more} for action, who in told],
+    )  # fmt: skip
+
+
+@pytest.fixture
+def quoted(emptied: Database) -> Database:
+    """One opportunity, as a fetch of long ago left it."""
+    merge_at(emptied, 1, 2, record(id=1, subject="Gala", status_name="Open", charge_total="10"))
+    return emptied
+
+
+@pytest.mark.parametrize(
+    ("told", "who"),
+    [
+        ((("update", "Ann"),), {"subject": "Ann", "opportunity_status": "Ann",
+                                "charge_total": "Ann"}),
+        ((), {"subject": None, "opportunity_status": None, "charge_total": None}),
+        ((("update", "Ann"), ("update", "Ben")),
+         {"subject": None, "opportunity_status": None, "charge_total": None}),
+        ((("update", "Ann"), ("update", "Ann")),
+         {"subject": "Ann", "opportunity_status": "Ann", "charge_total": "Ann"}),
+        ((("update", "Ann"), ("mark_as_reserved", "Ben")),
+         {"subject": "Ann", "opportunity_status": "Ben", "charge_total": "Ann"}),
+        ((("mark_as_provisional", "Ann"), ("mark_as_reserved", "Ben")),
+         {"subject": None, "opportunity_status": None, "charge_total": None}),
+        ((("update", "Ann"), ("update_item", "Ben")),
+         {"subject": "Ann", "opportunity_status": "Ann", "charge_total": None}),
+        ((("update_item", "Ben"),),
+         {"subject": None, "opportunity_status": None, "charge_total": "Ben"}),
+        ((("discuss", "Ann"), ("update", "Ben")),
+         {"subject": "Ben", "opportunity_status": "Ben", "charge_total": "Ben"}),
+        ((("something_new", "Ann"),),
+         {"subject": "Ann", "opportunity_status": "Ann", "charge_total": "Ann"}),
+        (((None, "Ann"), ("update", None)),
+         {"subject": None, "opportunity_status": None, "charge_total": None}),
+        ((("Update", "Ann"), ("DISCUSS", "Ben")),
+         {"subject": "Ann", "opportunity_status": "Ann", "charge_total": "Ann"}),
+    ],
+)  # fmt: skip
+def test_who_changed_a_field_is_the_one_person_who_can_have(
+    quoted: Database, told: tuple[tuple[str | None, str | None], ...], who: dict[str, str | None]
+) -> None:
+    events(quoted, *told)
+    merge_at(quoted, 3, 4, record(id=1, subject="Ball", status_name="Reserved", charge_total="12"))
+    found = query(
+        quoted, "SELECT field, old_value, new_value, changed_by, seen_by FROM opportunity_changes"
+    )
+    assert sorted(found) == sorted(
+        [
+            ("name", "Gala", "Ball", who["subject"], "run"),
+            ("subject", "Gala", "Ball", who["subject"], "run"),
+            ("opportunity_status", "Open", "Reserved", who["opportunity_status"], "run"),
+            ("charge_total", "10", "12", who["charge_total"], "run"),
+        ]
+    )
+
+
+def test_what_is_done_to_an_item_changes_totals_and_nothing_else(quoted: Database) -> None:
+    events(quoted, ("update", "Ben"), subject_type="OpportunityItem")
+    events(quoted, ("update", "Ann"))
+    merge_at(quoted, 3, 4, record(id=1, subject="Ball", status_name="Open", charge_total="12"))
+    assert dict(query(quoted, "SELECT field, changed_by FROM opportunity_changes")) == {
+        "name": "Ann", "subject": "Ann", "charge_total": None
+    }  # fmt: skip
+
+
+def test_who_did_something_before_the_last_fetch_did_not_change_what_differs_now(
+    quoted: Database,
+) -> None:
+    events(quoted, ("update", "Ann"), received_at=T0)
+    events(quoted, ("update", "Ben"))
+    merge_at(quoted, 3, 4, record(id=1, subject="Ball", status_name="Open", charge_total="10"))
+    assert {who for (who,) in query(quoted, "SELECT changed_by FROM opportunity_changes")} == {
+        "Ben"
+    }
+
+
+def test_each_custom_field_and_each_kind_of_value_is_a_line_of_its_own(emptied: Database) -> None:
+    merge_at(
+        emptied,
+        1,
+        2,
+        record(id=1, subject="x", starts_at="2026-05-01T08:00:00Z", tag_list=["a"], rating=1,
+               invoiced=False, custom_fields={"po": "", "size": 3, "kept": [1], "gone": "x"},
+               updated_at="2026-04-01T00:00:00Z"),
+    )  # fmt: skip
+    merge_at(
+        emptied,
+        3,
+        4,
+        record(id=1, subject="x", starts_at="", tag_list=["a", "b"], rating="2",
+               invoiced="Yes", custom_fields={"po": "Yes", "size": 4, "kept": [1]},
+               updated_at="2026-04-02T00:00:00Z"),
+    )  # fmt: skip
+    found = query(emptied, "SELECT field, old_value, new_value FROM opportunity_changes ORDER BY 1")
+    assert found == [
+        ("custom_fields.gone", "x", None),
+        ("custom_fields.po", "", "Yes"),
+        ("custom_fields.size", "3", "4"),
+        ("invoiced", "false", "true"),
+        ("rating", "1", "2"),
+        ("starts_at", "2026-05-01 08:00:00+00", None),
+        ("tags", "{a}", "{a,b}"),
+    ]
+    assert query(emptied, "SELECT DISTINCT changed_at FROM opportunity_changes") == [
+        (datetime(2026, 4, 2, tzinfo=UTC),)
+    ]
+
+
+def test_those_who_wait_for_business_events_are_told_of_status_and_state_only(
+    quoted: Database,
+) -> None:
+    merge_at(quoted, 3, 4, record(id=1, subject="Ball", status_name="Reserved", state_name="Order"))
+    with quoted.session() as connection:
+        assert [c.field for c in changes_after(connection, 0)] == [
+            "opportunity_status", "state_name"
+        ]  # fmt: skip
+
+
+# Days
+
+
+def daily(database: Database) -> dict[tuple[str, str], tuple[int, Decimal]]:
+    found = query(
+        database,
+        "SELECT day::text, opportunity_status, opportunities, total_value FROM daily_status_counts",
+    )
+    return {(day, status): (count, value) for day, status, count, value in found}
+
+
+def moved_back(database: Database, days: int) -> None:
+    """Has all that was remembered so far have been so many days earlier."""
+    by = f"interval '{days} days'"
+    query(
+        database,
+        f"UPDATE opportunity_versions SET valid_from = valid_from - {by};"
+        f"UPDATE opportunity_past SET valid_from = valid_from - {by}, valid_to = valid_to - {by};"
+        f"UPDATE daily_status_counts SET day = day - {days};"
+        f"UPDATE mirror_state SET value = (value::timestamptz - {by})::text"
+        " WHERE name = 'history_began'",
+    )
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "America/Los_Angeles"])
+def test_the_counts_of_each_day_are_those_at_its_end(database: Database, zone: str) -> None:
+    def opportunity(id_: int, status: str, value: int) -> Any:
+        return record(id=id_, status_name=status, charge_including_tax_total=str(value))
+
+    merge_at(database, 1, 2, opportunity(1, "Open", 10), opportunity(2, "Open", 5))
+    refresh_status_counts(database, zone)
+    moved_back(database, 2)
+    merge_at(database, 3, 4, opportunity(1, "Reserved", 11), opportunity(3, "Lost", 7))
+    merge_at(database, 5, 6, opportunity(1, "Lost", 12))
+    delete_at(database, 7, 2)
+    moved_back(database, 3)
+    merge_at(database, 8, 9, opportunity(2, "Open", 1))
+    refresh_status_counts(database, zone)
+    ((today,),) = query(database, "SELECT (now() AT TIME ZONE %s)::date", zone)
+
+    def day(ago: int) -> str:
+        return str(today - timedelta(days=ago))
+
+    earlier = {(day(n), "Open"): (2, Decimal(15)) for n in (5, 4)}
+    later = {(day(n), "Lost"): (2, Decimal(19)) for n in (3, 2, 1, 0)}
+    assert daily(database) == earlier | later | {(day(0), "Open"): (1, Decimal(1))}
+    for ago in (5, 4, 3, 2, 1):
+        end = "(%s::date + 1)::timestamp AT TIME ZONE %s - interval '1 microsecond'"
+        then = query(
+            database,
+            "SELECT opportunity_status, opportunities, total_value"
+            f" FROM status_counts_as_of({end})",
+            day(ago),
+            zone,
+        )
+        assert {(day(ago), s): (n, v) for s, n, v in then} == {
+            key: value for key, value in daily(database).items() if key[0] == day(ago)
+        }
+
+
+def test_days_are_counted_anew_when_the_time_zone_or_a_phase_is_another(
+    database: Database,
+) -> None:
+    merge_at(database, 1, 2, record(id=1, status_name="Open"))
+    refresh_status_counts(database, "UTC")
+    moved_back(database, 3)
+    refresh_status_counts(database, "UTC")
+    assert query(database, "SELECT DISTINCT phase FROM daily_status_counts") == [("open",)]
+    assert query(database, "SELECT rms_time_zone()") == [("UTC",)]
+    query(database, "UPDATE statuses SET phase = 'confirmed' WHERE name = 'Open'")
+    refresh_status_counts(database, "UTC")
+    assert query(database, "SELECT phase, count(*) FROM daily_status_counts GROUP BY 1") == [
+        ("confirmed", 4)
+    ]
+    query(database, "UPDATE daily_status_counts SET opportunities = 99")
+    refresh_status_counts(database, "UTC")
+    assert (99,) in query(database, "SELECT opportunities FROM daily_status_counts")
+    refresh_status_counts(database, "Asia/Tokyo")
+    assert query(database, "SELECT DISTINCT opportunities FROM daily_status_counts") == [(1,)]
+    assert query(database, "SELECT rms_time_zone()") == [("Asia/Tokyo",)]
+
+
+# Upgrades
+
+
+@pytest.mark.slow
+def test_an_upgrade_begins_the_history_of_rows_that_are_there(empty_url: str) -> None:
+    load_release(empty_url, RELEASES[-1])
+    database = database_at(empty_url)
+    migrate(database)
+    began = query(
+        database, "SELECT value::timestamptz FROM mirror_state WHERE name = 'history_began'"
+    )
+    assert query(database, "SELECT DISTINCT valid_from FROM opportunity_history") == began
+    assert table_as_of(database, began[0][0]) == table_now(database)
+    assert query(database, "SELECT count(*) FROM opportunity_history WHERE deleted") == query(
+        database, "SELECT count(*) FROM deleted_opportunities"
+    )
+    demand_a_whole_chain(database)
+    assert query(database, "SELECT count(*) FROM opportunity_past") == [(0,)]
+
+
+def test_rights_and_views_on_the_history_outlive_another_column(database: Database) -> None:
+    query(
+        database,
+        f"DO $$ BEGIN CREATE ROLE {ANALYST}; EXCEPTION WHEN duplicate_object THEN NULL; END $$;"
+        f"GRANT SELECT ON opportunity_history TO {ANALYST};"
+        f"REVOKE EXECUTE ON FUNCTION opportunities_as_of(timestamptz) FROM PUBLIC;"
+        f"GRANT EXECUTE ON FUNCTION opportunities_as_of(timestamptz) TO {ANALYST};"
+        "CREATE VIEW mine AS SELECT id, name FROM opportunities_as_of(now())",
+    )
+    from rms_pipeline.collections.base import Column
+    from rms_pipeline.mirror.remembered import is_history_made, make_history
+
+    # In the midst of the others, as somebody may declare it.
+    first, *others = OPPORTUNITIES.columns
+    wider = replace(
+        OPPORTUNITIES,
+        columns=(first, Column("state", "bigint", "By number.", source="state"), *others),
+    )
+    for table in (wider.name, wider.deleted, wider.past):
+        query(database, f"ALTER TABLE {table} ADD COLUMN state bigint")
+    with database.session() as connection:
+        assert not is_history_made(connection, wider)
+        make_history(connection, wider)
+        assert is_history_made(connection, wider)
+        # One that is older leaves it alone.
+        assert is_history_made(connection, OPPORTUNITIES)
+    merge_at(database, 1, 2, record(id=1, subject="x"))
+    assert query(
+        database,
+        f"SET ROLE {ANALYST}; SELECT name, state FROM opportunities_as_of(now())",
+    ) == [("x", None)]
+    assert query(database, "SELECT name FROM mine") == [("x",)]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DROP VIEW opportunity_history",
+        "DROP FUNCTION opportunity_as_of(bigint, timestamptz)",
+        "DROP TYPE opportunity_then CASCADE",
+    ],
+)
+def test_what_somebody_dropped_of_it_is_made_again(database: Database, damage: str) -> None:
+    merge_at(database, 1, 2, record(id=1, subject="x"))
+    query(database, damage)
+    migrate(database)
+    assert query(database, "SELECT subject FROM opportunity_as_of(1, now())") == [("x",)]
+    assert HEAD >= "0023"
