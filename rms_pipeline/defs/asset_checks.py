@@ -7,6 +7,7 @@ a refresh by webhooks too (`report_checks`).
 Each collection has the same checks, made of its declaration.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -15,7 +16,8 @@ import dagster as dg
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
-from rms_pipeline.defs.resources import MirrorResource
+from rms_pipeline.defs.naming import OWN, Naming
+from rms_pipeline.defs.resources import Mirror
 from rms_pipeline.mirror.audit import last_audit
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import deleted_lately, held_back
@@ -35,11 +37,13 @@ def _timestamp(text: str) -> dg.TimestampMetadataValue:
     return dg.MetadataValue.timestamp(datetime.fromisoformat(text))
 
 
-Evaluate = Callable[[Database, Collection, str, float | None], dg.AssetCheckResult]
+# Of the mirror, for a run, or the last seconds of one that goes on.
+Evaluate = Callable[[Database, str, float | None], dg.AssetCheckResult]
+EvaluateOf = Callable[[Collection, Database, str, float | None], dg.AssetCheckResult]
 
 
 def _ids_are_unique(
-    database: Database, collection: Collection, run: str, seconds: float | None
+    collection: Collection, database: Database, run: str, seconds: float | None
 ) -> dg.AssetCheckResult:
     rows, ids = _one_row(database, f"SELECT count(*), count(DISTINCT id) FROM {collection.name}")
     return dg.AssetCheckResult(
@@ -50,7 +54,7 @@ def _ids_are_unique(
 
 
 def _no_faults(
-    database: Database, collection: Collection, run: str, seconds: float | None
+    collection: Collection, database: Database, run: str, seconds: float | None
 ) -> dg.AssetCheckResult:
     """Of `run`; of the last `seconds` where it is one that goes on, like the fast lane."""
     faults, records = _one_row(
@@ -74,7 +78,7 @@ def _no_faults(
 
 
 def _is_complete(
-    database: Database, collection: Collection, run: str, seconds: float | None
+    collection: Collection, database: Database, run: str, seconds: float | None
 ) -> dg.AssetCheckResult:
     with database.session() as connection:
         known = standing(connection, collection)
@@ -100,7 +104,7 @@ def _is_complete(
 
 
 def _deletions(
-    database: Database, collection: Collection, run: str, seconds: float | None
+    collection: Collection, database: Database, run: str, seconds: float | None
 ) -> dg.AssetCheckResult:
     with database.session() as connection:
         held = len(held_back(connection, collection))
@@ -119,7 +123,7 @@ def _deletions(
 
 
 def _webhooks(
-    database: Database, collection: Collection, run: str, seconds: float | None
+    collection: Collection, database: Database, run: str, seconds: float | None
 ) -> dg.AssetCheckResult:
     with database.session() as connection:
         audit = last_audit(connection, collection)
@@ -149,14 +153,6 @@ def _webhooks(
     )
 
 
-@dg.asset_check(
-    asset="opportunities",
-    description="The dates of each opportunity make a hire: it does not end before it starts.",
-)
-def hires_have_a_length(mirror: MirrorResource) -> dg.AssetCheckResult:
-    return _hires(mirror.database)
-
-
 def _hires(database: Database) -> dg.AssetCheckResult:
     with database.session() as connection:
         count, ids = without_a_hire(connection)
@@ -169,14 +165,6 @@ def _hires(database: Database) -> dg.AssetCheckResult:
         f"Current RMS. The first are {', '.join(map(str, ids))}.",
         metadata={"without_a_hire": count, "first_ids": ids},
     )
-
-
-@dg.asset_check(
-    asset="opportunities",
-    description="The table statuses says of every status whether it is open, confirmed or lost.",
-)
-def statuses_are_known(mirror: MirrorResource) -> dg.AssetCheckResult:
-    return _statuses(mirror.database)
 
 
 def _statuses(database: Database) -> dg.AssetCheckResult:
@@ -194,14 +182,6 @@ def _statuses(database: Database) -> dg.AssetCheckResult:
     )
 
 
-@dg.asset_check(
-    asset="status_counts",
-    description="The counts add up to the rows of opportunities.",
-)
-def status_counts_add_up(mirror: MirrorResource) -> dg.AssetCheckResult:
-    return _counts_add_up(mirror.database)
-
-
 def _counts_add_up(database: Database) -> dg.AssetCheckResult:
     rows, counted = _one_row(
         database,
@@ -215,10 +195,10 @@ def _counts_add_up(database: Database) -> dg.AssetCheckResult:
     )
 
 
-def _evaluations(collection: Collection) -> dict[str, tuple[str, Evaluate]]:
+def _evaluations(collection: Collection) -> dict[str, tuple[str, EvaluateOf]]:
     """Each check of its table by name: what must hold, and how that is found out."""
     in_window = " in the window" if collection.has_window else ""
-    found: dict[str, tuple[str, Evaluate]] = {
+    found: dict[str, tuple[str, EvaluateOf]] = {
         f"{collection.single}_ids_are_unique": (
             f"Each {collection.single} is in the table once, and has an id.",
             _ids_are_unique,
@@ -247,22 +227,68 @@ def _evaluations(collection: Collection) -> dict[str, tuple[str, Evaluate]]:
     return found
 
 
-def checks_of(collection: Collection) -> list[dg.AssetChecksDefinition]:
-    """The checks of its table."""
+def _evaluations_of(
+    collections: Sequence[Collection],
+) -> dict[tuple[str, str], tuple[str, Evaluate]]:
+    """Each check by its asset and name: what must hold, and how that is found out."""
+    found: dict[tuple[str, str], tuple[str, Evaluate]] = {
+        (c.name, name): (description, functools.partial(evaluate, c))
+        for c in collections
+        for name, (description, evaluate) in _evaluations(c).items()
+    }
+    if OPPORTUNITIES in collections:
+        for asset, name, description, of_rows in _OF_OPPORTUNITIES:
+            found[asset, name] = (description, _whatever_the_run(of_rows))
+    return found
+
+
+def _whatever_the_run(of_rows: Callable[[Database], dg.AssetCheckResult]) -> Evaluate:
+    return lambda database, run, seconds: of_rows(database)
+
+
+_OF_OPPORTUNITIES = [
+    (
+        "opportunities",
+        "hires_have_a_length",
+        "The dates of each opportunity make a hire: it does not end before it starts.",
+        _hires,
+    ),
+    (
+        "opportunities",
+        "statuses_are_known",
+        "The table statuses says of every status whether it is open, confirmed or lost.",
+        _statuses,
+    ),
+    (
+        "status_counts",
+        "status_counts_add_up",
+        "The counts add up to the rows of opportunities.",
+        _counts_add_up,
+    ),
+]
+
+
+def checks_of(collections: Sequence[Collection], naming: Naming) -> list[dg.AssetChecksDefinition]:
+    """The checks of their tables, and of what is made of them."""
     return [
-        _check(collection, name, description, evaluate)
-        for name, (description, evaluate) in _evaluations(collection).items()
+        _check(naming, asset, name, description, evaluate)
+        for (asset, name), (description, evaluate) in _evaluations_of(collections).items()
     ]
 
 
 def _check(
-    collection: Collection, name: str, description: str, evaluate: Evaluate
+    naming: Naming, asset: str, name: str, description: str, evaluate: Evaluate
 ) -> dg.AssetChecksDefinition:
-    @dg.asset_check(asset=collection.name, name=name, description=description)
-    def check(
-        context: dg.AssetCheckExecutionContext, mirror: MirrorResource
-    ) -> dg.AssetCheckResult:
-        return evaluate(mirror.database, collection, context.run.run_id, None)
+    @dg.asset_check(
+        asset=naming.key(asset),
+        name=name,
+        description=description,
+        # What counts, or sums, such rows would be wrong without a sign of it.
+        blocking=name.endswith("_ids_are_unique"),
+    )
+    @naming.bind
+    def check(context: dg.AssetCheckExecutionContext, mirror: Mirror) -> dg.AssetCheckResult:
+        return evaluate(mirror.database, context.run.run_id, None)
 
     return check
 
@@ -273,6 +299,7 @@ def report_checks(
     collections: Sequence[Collection],
     run: str,
     *,
+    naming: Naming = OWN,
     seconds: float | None = None,
 ) -> None:
     """Evaluates all checks of `collections`, and of what follows from them, after a refresh that
@@ -280,20 +307,12 @@ def report_checks(
 
     `run` is what the refresh was done by; of one that goes on, its last `seconds` count.
     """
-    results = {
-        dg.AssetCheckKey(dg.AssetKey(c.name), name): evaluate(database, c, run, seconds)
-        for c in collections
-        for name, (_, evaluate) in _evaluations(c).items()
-    }
-    if OPPORTUNITIES in collections:
-        results[hires_have_a_length.check_key] = _hires(database)
-        results[statuses_are_known.check_key] = _statuses(database)
-        results[status_counts_add_up.check_key] = _counts_add_up(database)
-    for key, result in results.items():
+    for (asset, name), (_, evaluate) in _evaluations_of(collections).items():
+        result = evaluate(database, run, seconds)
         instance.report_runless_asset_event(
             dg.AssetCheckEvaluation(
-                asset_key=key.asset_key,
-                check_name=key.name,
+                asset_key=naming.key(asset),
+                check_name=name,
                 passed=result.passed,
                 severity=result.severity,
                 description=result.description,

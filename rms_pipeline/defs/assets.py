@@ -23,8 +23,9 @@ from rms_pipeline.defs.metadata import (
     status_metadata,
     walk_metadata,
 )
+from rms_pipeline.defs.naming import Naming
 from rms_pipeline.defs.recording import SYNC_TYPE_TAG
-from rms_pipeline.defs.resources import CurrentRmsResource, MirrorResource
+from rms_pipeline.defs.resources import CurrentRms, Mirror
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.audit import audit_webhooks
@@ -34,15 +35,12 @@ from rms_pipeline.mirror.proofs import proof_begun
 from rms_pipeline.mirror.raw_pages import count_stored
 from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
 from rms_pipeline.mirror.sync_runs import INCREMENTAL, note_figures, note_metadata
-from rms_pipeline.settings import settings
 from rms_pipeline.sync.doubts import merge_walk
 from rms_pipeline.sync.landing import LandedWalk, land_changes, land_window
 from rms_pipeline.sync.prove import begin_proof, finish_proof
 from rms_pipeline.sync.settling import settle_full_walk
 from rms_pipeline.sync.storing import merge_walks
 
-GROUP = "current_rms"
-OWNERS = ["team:data-engineering"]
 WALK_LOCK, SETTLING_LOCK = "walk", "settling"
 
 # Incremental syncs come every 15 minutes: two in a row are missing, or a morning's worth. (Dagster
@@ -51,14 +49,17 @@ KEPT_FRESH = dg.FreshnessPolicy.time_window(
     warn_window=timedelta(minutes=40), fail_window=timedelta(hours=3)
 )
 
-current_rms_api = dg.AssetSpec(
-    "current_rms_api",
-    group_name=GROUP,
-    description="The company's Current RMS account, behind its web API. Everything else here is a "
-    "copy of what is in it.",
-    kinds={"api"},
-    owners=OWNERS,
-)
+
+def account_of(naming: Naming) -> dg.AssetSpec:
+    """What all else is a copy of."""
+    return dg.AssetSpec(
+        naming.key("current_rms_api"),
+        group_name=naming.group,
+        description="The company's Current RMS account, behind its web API. Everything else here "
+        "is a copy of what is in it.",
+        kinds={"api"},
+        owners=naming.owners,
+    )
 
 
 def raw_pages_of(collection: Collection) -> str:
@@ -74,15 +75,17 @@ def _reach(collection: Collection) -> str:
     )
 
 
-def assets_of(collection: Collection) -> tuple[dg.AssetsDefinition, dg.AssetsDefinition]:
+def assets_of(
+    collection: Collection, naming: Naming
+) -> tuple[dg.AssetsDefinition, dg.AssetsDefinition]:
     """Its pages as received, and its table."""
 
     @dg.asset(
-        name=raw_pages_of(collection),
-        deps=[current_rms_api],
-        group_name=GROUP,
+        key=naming.key(raw_pages_of(collection)),
+        deps=[naming.key("current_rms_api")],
+        group_name=naming.group,
         kinds={"python", "postgres"},
-        owners=OWNERS,
+        owners=naming.owners,
         description=f"Pages of the Current RMS list of {collection.name}, stored exactly as "
         f"received. A full sync fetches {_reach(collection)}; an incremental one whatever changed "
         "since the last, whatever its dates.\n\n"
@@ -92,15 +95,17 @@ def assets_of(collection: Collection) -> tuple[dg.AssetsDefinition, dg.AssetsDef
         "(*pages_kept_from_unfinished_sync*).",
         metadata={"dagster/column_schema": RAW_PAGE_COLUMNS},
         freshness_policy=KEPT_FRESH,
+        code_version="1",
     )
+    @naming.bind
     def raw_pages(
         context: dg.AssetExecutionContext,
         config: WalkConfig,
-        mirror: MirrorResource,
-        current_rms: CurrentRmsResource,
+        mirror: Mirror,
+        current_rms: CurrentRms,
     ) -> dg.MaterializeResult[Any]:
         database = mirror.database
-        if settings().uses_sandbox:
+        if current_rms.is_sandbox:
             context.log.warning(
                 f"No account is configured: these are the sandbox's {collection.name}, not yours. "
                 "Set CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY to mirror your account."
@@ -116,11 +121,10 @@ def assets_of(collection: Collection) -> tuple[dg.AssetsDefinition, dg.AssetsDef
         ):
             if context.run.tags.get(SYNC_TYPE_TAG) == INCREMENTAL:
                 # Before the changes are read: those are then the end of the proof.
-                every = timedelta(minutes=settings().proof_every_minutes)
-                begin_proof(database, client, context.run.run_id, every=every)
-                walk = _land_changes(database, client, context.run.run_id, config)
+                begin_proof(database, client, context.run.run_id, every=current_rms.proof_every)
+                walk = _land_changes(current_rms, database, client, context.run.run_id, config)
             else:
-                walk = _land_window(database, client, context.run.run_id, config)
+                walk = _land_window(current_rms, database, client, context.run.run_id, config)
         metadata = walk_metadata(walk)
         told = metadata if collection is COLLECTIONS[0] else {raw_pages_of(collection): metadata}
         with database.session() as connection:
@@ -128,11 +132,11 @@ def assets_of(collection: Collection) -> tuple[dg.AssetsDefinition, dg.AssetsDef
         return dg.MaterializeResult(metadata=metadata)
 
     @dg.asset(
-        name=collection.name,
+        key=naming.key(collection.name),
         deps=[raw_pages],
-        group_name=GROUP,
+        group_name=naming.group,
         kinds={"postgres", "table"},
-        owners=OWNERS,
+        owners=naming.owners,
         description=f"One row for each {collection.single}: the table that people query. In rows "
         "that did not change, only synced_at is updated. Rows that Current RMS no longer has move "
         f"to {collection.deleted}. Each sync ends with the proof that no row is missing or "
@@ -146,12 +150,14 @@ def assets_of(collection: Collection) -> tuple[dg.AssetsDefinition, dg.AssetsDef
         "(*deletions_held_back*).",
         metadata={"dagster/column_schema": columns_of(collection)},
         freshness_policy=KEPT_FRESH,
+        code_version=str(collection.version),
     )
+    @naming.bind
     def table(
         context: dg.AssetExecutionContext,
         config: StoreConfig,
-        mirror: MirrorResource,
-        current_rms: CurrentRmsResource,
+        mirror: Mirror,
+        current_rms: CurrentRms,
     ) -> dg.MaterializeResult[Any]:
         database, run = mirror.database, context.run.run_id
         with database.session() as connection:
@@ -237,14 +243,18 @@ def assets_of(collection: Collection) -> tuple[dg.AssetsDefinition, dg.AssetsDef
 
 
 def _land_window(
-    database: Database, client: CurrentRmsClient, run: str, config: WalkConfig
+    current_rms: CurrentRms,
+    database: Database,
+    client: CurrentRmsClient,
+    run: str,
+    config: WalkConfig,
 ) -> LandedWalk:
-    window = None
+    window, set_to = None, current_rms.settings
     if client.collection.has_window:
         window = Window.around(
             database.clock()(),
-            days_back=settings().days_back if config.days_back is None else config.days_back,
-            days_ahead=settings().days_ahead if config.days_ahead is None else config.days_ahead,
+            days_back=set_to.days_back if config.days_back is None else config.days_back,
+            days_ahead=set_to.days_ahead if config.days_ahead is None else config.days_ahead,
         )
     return land_window(
         database,
@@ -257,7 +267,11 @@ def _land_window(
 
 
 def _land_changes(
-    database: Database, client: CurrentRmsClient, run: str, config: WalkConfig
+    current_rms: CurrentRms,
+    database: Database,
+    client: CurrentRmsClient,
+    run: str,
+    config: WalkConfig,
 ) -> LandedWalk:
     with database.session() as connection:
         collection = client.collection
@@ -265,7 +279,7 @@ def _land_changes(
         since = watermarks(connection, collection) if is_full else []
     if not since and collection is not COLLECTIONS[0]:
         # It was switched on since the others had their full sync.
-        return _land_window(database, client, run, config)
+        return _land_window(current_rms, database, client, run, config)
     if not since:
         raise RmsPipelineError(
             "No full sync has completed yet, and an incremental sync needs one. Run "
@@ -296,19 +310,27 @@ def _walk_to_store(
     return walk
 
 
-@dg.asset(
-    deps=[OPPORTUNITIES.name],
-    group_name=GROUP,
-    kinds={"postgres", "pandas"},
-    owners=OWNERS,
-    description="How many opportunities there are in each status, and what they are worth. "
-    "The counts add up to the rows of opportunities. Table and chart are in the metadata, under "
-    "*counts*; Plots shows how each status developed.",
-    metadata={"dagster/column_schema": STATUS_COLUMNS},
-    freshness_policy=KEPT_FRESH,
-    # People look at it while the checks of opportunities still run.
-    op_tags={"dagster/priority": "1"},
-)
-def status_counts(mirror: MirrorResource) -> dg.MaterializeResult[Any]:
-    frame = refresh_status_counts(mirror.database, settings().time_zone)
-    return dg.MaterializeResult(metadata=status_metadata(frame))
+def status_counts_of(naming: Naming) -> dg.AssetsDefinition:
+    """How the opportunities stand."""
+
+    @dg.asset(
+        key=naming.key("status_counts"),
+        deps=[naming.key(OPPORTUNITIES.name)],
+        group_name=naming.group,
+        kinds={"postgres", "pandas"},
+        owners=naming.owners,
+        description="How many opportunities there are in each status, and what they are worth. "
+        "The counts add up to the rows of opportunities. Table and chart are in the metadata, "
+        "under *counts*; Plots shows how each status developed.",
+        metadata={"dagster/column_schema": STATUS_COLUMNS},
+        freshness_policy=KEPT_FRESH,
+        # People look at it while the checks of opportunities still run.
+        op_tags={"dagster/priority": "1"},
+        code_version="1",
+    )
+    @naming.bind
+    def status_counts(mirror: Mirror) -> dg.MaterializeResult[Any]:
+        frame = refresh_status_counts(mirror.database, mirror.settings.time_zone)
+        return dg.MaterializeResult(metadata=status_metadata(frame))
+
+    return status_counts

@@ -5,10 +5,9 @@ from pydantic import Field
 
 from rms_pipeline.actions import act
 from rms_pipeline.defs.config import LaunchpadConfig
-from rms_pipeline.defs.resources import MirrorResource
+from rms_pipeline.defs.naming import Naming
+from rms_pipeline.defs.resources import Mirror
 from rms_pipeline.mirror.changes import await_writers, changes_after
-from rms_pipeline.mirror.embedded import open_database
-from rms_pipeline.settings import settings
 
 HANDED_OVER_TAG = "rms/handed_over_until"
 
@@ -20,14 +19,7 @@ class ChangesConfig(LaunchpadConfig):
     until: int = Field(description="up to this one.")
 
 
-@dg.op(
-    description="Calls the functions of rms_pipeline/actions.py for each change.",
-    # Twenty minutes in all, for a chat server that restarts.
-    retry_policy=dg.RetryPolicy(max_retries=7, delay=5, backoff=dg.Backoff.EXPONENTIAL),
-)
-def act_on_changes(
-    context: dg.OpExecutionContext, config: ChangesConfig, mirror: MirrorResource
-) -> None:
+def act_on_changes(context: dg.OpExecutionContext, config: ChangesConfig, mirror: Mirror) -> None:
     # Where an attempt, or the run that this one repeats, came to: what it handed over stays so.
     run, handed_over = context.run, [config.after]
     for id_ in filter(None, (run.run_id, run.parent_run_id)):
@@ -47,33 +39,52 @@ def act_on_changes(
             context.instance.add_run_tags(run.run_id, {HANDED_OVER_TAG: str(change.id)})
 
 
-@dg.job(description="Acts on changes of status and state; see rms_pipeline/actions.py.")
-def business_events() -> None:
-    act_on_changes()
+def business_events_of(naming: Naming) -> tuple[dg.JobDefinition, dg.SensorDefinition]:
+    """The job and the sensor `business_events`."""
+    name, op_name = naming.name("business_events"), naming.name("act_on_changes")
+    step = dg.op(
+        name=op_name,
+        description="Calls the functions of rms_pipeline/actions.py for each change.",
+        # Twenty minutes in all, for a chat server that restarts.
+        retry_policy=dg.RetryPolicy(max_retries=7, delay=5, backoff=dg.Backoff.EXPONENTIAL),
+    )(naming.bind(act_on_changes))
 
-
-@dg.sensor(
-    name="business_events",
-    job=business_events,
-    minimum_interval_seconds=5,
-    description="Hands new rows of opportunity_changes to the functions of "
-    "rms_pipeline/actions.py. Off until you switch it on; it begins with what changes from then.",
-)
-def business_events_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    with open_database(settings()).session() as connection:
-        await_writers(connection)
-        if context.cursor is None:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT coalesce(max(id), 0) FROM opportunity_changes")
-                row = cursor.fetchone()
-            return dg.SensorResult(skip_reason="Begins here.", cursor=str(row[0] if row else 0))
-        last = int(context.cursor)
-        changes = changes_after(connection, last)
-    if not changes:
-        return dg.SkipReason("No status has changed.")
-    until = changes[-1].id
-    config = dg.RunConfig(ops={"act_on_changes": ChangesConfig(after=last, until=until)})
-    return dg.SensorResult(
-        run_requests=[dg.RunRequest(run_key=f"{last}-{until}", run_config=config)],
-        cursor=str(until),
+    @dg.job(
+        name=name,
+        executor_def=dg.in_process_executor,
+        description="Acts on changes of status and state; see rms_pipeline/actions.py.",
     )
+    def business_events() -> None:
+        step()
+
+    @dg.sensor(
+        name=name,
+        job=business_events,
+        minimum_interval_seconds=5,
+        description="Hands new rows of opportunity_changes to the functions of "
+        "rms_pipeline/actions.py. Off until you switch it on; it begins with what changes from "
+        "then.",
+    )
+    @naming.bind
+    def sensor(
+        context: dg.SensorEvaluationContext, mirror: Mirror
+    ) -> dg.SensorResult | dg.SkipReason:
+        with mirror.database.session() as connection:
+            await_writers(connection)
+            if context.cursor is None:
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT coalesce(max(id), 0) FROM opportunity_changes")
+                    row = cursor.fetchone()
+                return dg.SensorResult(skip_reason="Begins here.", cursor=str(row[0] if row else 0))
+            last = int(context.cursor)
+            changes = changes_after(connection, last)
+        if not changes:
+            return dg.SkipReason("No status has changed.")
+        until = changes[-1].id
+        config = dg.RunConfig(ops={op_name: ChangesConfig(after=last, until=until)})
+        return dg.SensorResult(
+            run_requests=[dg.RunRequest(run_key=f"{last}-{until}", run_config=config)],
+            cursor=str(until),
+        )
+
+    return business_events, sensor

@@ -5,6 +5,7 @@ an upgrade of Dagster breaks something.
 """
 
 from dagster._check import CheckError
+from dagster._config.field_utils import IntEnvVar
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.errors import DagsterUserCodeProcessError
@@ -26,6 +27,7 @@ __all__ = [
     "InstanceRef",
     "InstigatorStatus",
     "InstigatorType",
+    "IntEnvVar",
     "RunLauncher",
     "SerializableErrorInfo",
     "UnresolvedAssetJobDefinition",

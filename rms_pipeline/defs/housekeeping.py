@@ -8,8 +8,9 @@ import dagster as dg
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.defs.compat import REPOSITORY_LABEL_TAG
 from rms_pipeline.defs.config import HousekeepingConfig
+from rms_pipeline.defs.naming import Naming
 from rms_pipeline.defs.recording import SYNC_TYPE_TAG
-from rms_pipeline.defs.resources import MirrorResource
+from rms_pipeline.defs.resources import Mirror
 from rms_pipeline.mirror import housekeeping as old_rows
 from rms_pipeline.mirror.remembered import forget
 from rms_pipeline.mirror.run_workers import announced_runs, forget_workers
@@ -17,18 +18,14 @@ from rms_pipeline.mirror.sync_runs import all_runs, forget_runs, runs_to_keep
 
 _RUNS_AT_ONCE, _LOOKED_AT_ONCE = 2_000, 500
 # Jobs that are no syncs, and so have no tag that says so.
-OTHER_JOBS = frozenset({"housekeeping", "rebuild", "business_events"})
+HOUSEKEEPING = "housekeeping"
+OTHER_JOBS = frozenset({HOUSEKEEPING, "rebuild", "business_events"})
 
 _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 
-@dg.op(
-    description="Deletes runs, syncs, faults, settled webhook events, records of walks and reports "
-    "of the fast lane that are older than configured. The last completed runs of each sync always "
-    "stay."
-)
-def forget_what_is_old(
-    context: dg.OpExecutionContext, config: HousekeepingConfig, mirror: MirrorResource
+def _forget(
+    context: dg.OpExecutionContext, config: HousekeepingConfig, mirror: Mirror, naming: Naming
 ) -> None:
     with mirror.database.session() as connection:
         gone = old_rows.purge(
@@ -46,7 +43,9 @@ def forget_what_is_old(
     deleted = _delete_runs(
         context.instance,
         datetime.now(UTC) - timedelta(days=config.runs_days),
-        lambda run: run.run_id not in needed and _is_ours(run, context.run, syncs, announced),
+        lambda run: (
+            run.run_id not in needed and _is_ours(naming, run, context.run, syncs, announced)
+        ),
     )
     gone["runs"] = len(deleted)
     with mirror.database.session() as connection:
@@ -60,14 +59,24 @@ def forget_what_is_old(
 
 
 def _is_ours(
-    run: dg.DagsterRun, housekeeping_run: dg.DagsterRun, syncs: set[str], announced: set[str]
+    naming: Naming,
+    run: dg.DagsterRun,
+    housekeeping_run: dg.DagsterRun,
+    syncs: set[str],
+    announced: set[str],
 ) -> bool:
     """Whether `run` is of a job of this project, and of this mirror.
 
     The instance may be shared with other code, whose jobs may have the same names, and the code
     location with other jobs: their history is not ours to delete.
     """
-    is_job = SYNC_TYPE_TAG in run.tags or run.job_name in OTHER_JOBS or run.run_id in syncs
+    own = naming.own(run.job_name)
+    is_job = (
+        own in OTHER_JOBS
+        or run.run_id in syncs
+        # Those of another account of the same code location have the tag too.
+        or (own is not None and own == run.tags.get(SYNC_TYPE_TAG))
+    )
     label = REPOSITORY_LABEL_TAG
     is_here = run.tags.get(label) == housekeeping_run.tags.get(label) or run.run_id in announced
     return is_job and is_here
@@ -96,9 +105,28 @@ def _delete_runs(
     return ids
 
 
-@dg.job(
-    description="Deletes old records: runs, faults, settled webhook events, walks. It deletes "
-    "nothing that the mirror needs."
-)
-def housekeeping() -> None:
-    forget_what_is_old()
+def housekeeping_job(naming: Naming) -> dg.JobDefinition:
+    """The job `housekeeping`."""
+
+    @dg.op(
+        name=naming.name("forget_what_is_old"),
+        description="Deletes runs, syncs, faults, settled webhook events, records of walks and "
+        "reports of the fast lane that are older than configured. The last completed runs of each "
+        "sync always stay.",
+    )
+    @naming.bind
+    def forget_what_is_old(
+        context: dg.OpExecutionContext, config: HousekeepingConfig, mirror: Mirror
+    ) -> None:
+        _forget(context, config, mirror, naming)
+
+    @dg.job(
+        name=naming.name(HOUSEKEEPING),
+        executor_def=dg.in_process_executor,
+        description="Deletes old records: runs, faults, settled webhook events, walks. It deletes "
+        "nothing that the mirror needs.",
+    )
+    def housekeeping() -> None:
+        forget_what_is_old()
+
+    return housekeeping

@@ -8,6 +8,7 @@ from rms_pipeline.collections.base import Collection
 from rms_pipeline.defs.assets import raw_pages_of
 from rms_pipeline.defs.compat import UnresolvedAssetJobDefinition
 from rms_pipeline.defs.config import StoreConfig, WalkConfig
+from rms_pipeline.defs.naming import Naming
 from rms_pipeline.defs.recording import SYNC_TYPE_TAG
 from rms_pipeline.mirror.sync_runs import INCREMENTAL, INITIAL, RECONCILIATION
 from rms_pipeline.sync.counting import RANGES
@@ -17,15 +18,20 @@ NIGHTLY_RANGES = 10
 
 
 def sync_jobs(
-    collections: Sequence[Collection], *, days_back: int, days_ahead: int
+    collections: Sequence[Collection], naming: Naming, *, days_back: int, days_ahead: int
 ) -> list[UnresolvedAssetJobDefinition]:
     """The jobs that sync. Their launchpads open with all that may be set, the window in days.
 
     Without config, as schedules and the command launch them, the window is that of the settings.
     """
 
-    tables = [c.name for c in collections]
-    everything = dg.AssetSelection.assets(*map(raw_pages_of, collections), *tables, "status_counts")
+    pages = {c: naming.name(raw_pages_of(c)) for c in collections}
+    tables = {c: naming.name(c.name) for c in collections}
+    everything = dg.AssetSelection.assets(
+        *naming.keys(map(raw_pages_of, collections)),
+        *naming.keys(c.name for c in collections),
+        naming.key("status_counts"),
+    )
 
     def full(*, reverify_calls: int = 0, ranges: int = RANGES) -> dg.RunConfig:
         walk = WalkConfig(days_back=days_back, days_ahead=days_ahead)
@@ -34,15 +40,17 @@ def sync_jobs(
         whole = StoreConfig(ranges=ranges)
         return dg.RunConfig(
             ops={
-                **{raw_pages_of(c): walk if c.has_window else WalkConfig() for c in collections},
-                **{c.name: store if c.has_window else whole for c in collections},
+                **{pages[c]: walk if c.has_window else WalkConfig() for c in collections},
+                **{tables[c]: store if c.has_window else whole for c in collections},
             }
         )
 
     return [
         dg.define_asset_job(
-            INITIAL,
+            naming.name(INITIAL),
             selection=everything,
+            # A process a step costs seconds and buys nothing: the steps follow one another.
+            executor_def=dg.in_process_executor,
             config=full(),
             description="The full sync: fetches every opportunity in the window and brings the "
             "tables up to date. Safe to run at any time and as often as you like. For another "
@@ -51,11 +59,10 @@ def sync_jobs(
             tags={SYNC_TYPE_TAG: INITIAL},
         ),
         dg.define_asset_job(
-            INCREMENTAL,
+            naming.name(INCREMENTAL),
             selection=everything,
-            config={
-                "ops": {raw_pages_of(c): {"config": {"overlap_minutes": 5}} for c in collections}
-            },
+            executor_def=dg.in_process_executor,
+            config={"ops": {pages[c]: {"config": {"overlap_minutes": 5}} for c in collections}},
             description="Fetches everything that changed in Current RMS since the last sync, "
             "inside and outside the window. It ends with the proof that the mirror "
             "is complete, which also finds deletions: four calls when nothing has "
@@ -63,8 +70,9 @@ def sync_jobs(
             tags={SYNC_TYPE_TAG: INCREMENTAL},
         ),
         dg.define_asset_job(
-            RECONCILIATION,
+            naming.name(RECONCILIATION),
             selection=everything,
+            executor_def=dg.in_process_executor,
             config=full(reverify_calls=NIGHTLY_REVERIFY_CALLS, ranges=NIGHTLY_RANGES),
             description="The nightly full sync: reads the whole window again, and so finds edits "
             "without a new updated_at, too. It asks again for rows outside the "

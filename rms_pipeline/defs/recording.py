@@ -6,7 +6,7 @@ the figures, which the assets note themselves, and the rows (`mirror.sync_runs`)
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 import psycopg2
@@ -21,31 +21,39 @@ _IMPLICIT_JOB = "__ASSET_JOB"
 logger = logging.getLogger(__name__)
 
 
-def sync_type_of(run: dg.DagsterRun) -> str | None:
+def sync_type_of(run: dg.DagsterRun, prefix: Sequence[str] = ()) -> str | None:
     """Which kind of sync `run` is, None when it is none: a rebuild, or a part of the lineage.
 
-    "Materialize all", and any selection that both reads the API and stores, is a full sync.
+    "Materialize all", and any selection that both reads the API and stores, is a full sync. Assets
+    of this mirror have `prefix` before their names.
     """
     if SYNC_TYPE_TAG in run.tags:
         return run.tags[SYNC_TYPE_TAG]
     if not run.job_name.startswith(_IMPLICIT_JOB):
         return None
-    # A key may have a prefix.
-    chosen = {key.path[-1] for key in run.asset_selection or ()}
-    is_everything = not chosen and not run.asset_check_selection
+    # Without one, whoever put our assets into definitions of their own may have given them another.
+    chosen = {
+        key.path[-1]
+        for key in run.asset_selection or ()
+        if not prefix or key.path[:-1] == list(prefix)
+    }
+    is_everything = not run.asset_selection and not run.asset_check_selection
     return INITIAL if is_everything or {_READS, _STORES} <= chosen else None
 
 
 @contextlib.contextmanager
 def recorded(
-    database: Database, instance: dg.DagsterInstance, run: dg.DagsterRun
+    database: Database,
+    instance: dg.DagsterInstance,
+    run: dg.DagsterRun,
+    prefix: Sequence[str] = (),
 ) -> Iterator[None]:
     """This process executes `run`, or a step of it, while inside; its row says so, if it is a sync.
 
     However a step failed, in its config, in a check or because somebody ended it: Dagster is told
     of it before its resources are closed, and is asked here.
     """
-    sync_type = sync_type_of(run)
+    sync_type = sync_type_of(run, prefix)
     if sync_type is not None:
         with database.session() as connection:
             begin_run(connection, run.run_id, sync_type)

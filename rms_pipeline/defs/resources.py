@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 from rms_pipeline.account import client_for
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.client import CurrentRmsClient
+from rms_pipeline.defs.compat import IntEnvVar
 from rms_pipeline.defs.recording import recorded
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database
@@ -67,6 +68,18 @@ class _Configured(dg.ConfigurableResource):  # type: ignore[type-arg]
             self._made = settings_of(names, **given)
         return self._made
 
+    def known(self, field: str) -> Any:
+        """What `field` comes to while definitions are loaded, before there is a run to resolve an
+        environment variable for."""
+        value = getattr(self, field)
+        if isinstance(value, dg.EnvVar | IntEnvVar):
+            value = value.get_value()
+        if value is not None:
+            return _SECRETS.get(value, value) if isinstance(value, str) else value
+        setting = self._SETTING_OF[field]
+        is_own = getattr(self, self._DECIDES) is None
+        return getattr(settings(), setting) if is_own else Settings.model_fields[setting].default
+
 
 class Mirror(_Configured):
     """The company's PostgreSQL. Its tables are brought to this version when it is first used.
@@ -101,6 +114,11 @@ class Mirror(_Configured):
         description="The company's time zone, which days, weeks and schedules follow. UTC when "
         "absent.",
     )
+    asset_prefix: list[str] = Field(
+        default=[],
+        description="The first parts of the keys of the assets that write here: the key_prefix of "
+        "`build_defs`, which sets it.",
+    )
     _database: Database | None = PrivateAttr(default=None)
 
     def __init__(self, **values: Any) -> None:
@@ -129,7 +147,7 @@ class Mirror(_Configured):
             return
         with (
             announced(self.database, context.run.run_id),
-            recorded(self.database, context.instance, context.run),
+            recorded(self.database, context.instance, context.run, self.asset_prefix),
         ):
             yield self
 

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import dagster as dg
 
+from rms_pipeline.defs.naming import OWN, Naming
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.run_workers import living_runs, lost_runs
 from rms_pipeline.mirror.sync_runs import DIED, declare_dead, declare_lost_dead, runs_at_work
@@ -62,16 +63,20 @@ def fail_dead_runs(database: Database, instance: dg.DagsterInstance) -> list[str
 
 
 def jobs_under_way(
-    database: Database, instance: dg.DagsterInstance, jobs: Collection[str]
+    database: Database,
+    instance: dg.DagsterInstance,
+    types: Collection[str],
+    naming: Naming = OWN,
 ) -> set[str]:
-    """Those of `jobs` with a run that waits, starts or is at work.
+    """Those types of sync of which a run waits, starts or is at work.
 
     What is at work our own rows tell. Dagster is asked for what only it can know: which runs wait
     in its queue, and those of a version of this program that keeps no rows. A run whose worker is
     dead, or which nobody started, counts for nothing.
     """
     with database.session() as connection:
-        found = runs_at_work(connection, list(jobs))
+        found = runs_at_work(connection, list(types))
+    jobs = {naming.name(each): each for each in types}
     records = {
         record.dagster_run.run_id: record
         for record in instance.get_run_records(dg.RunsFilter(statuses=UNDER_WAY))
@@ -88,5 +93,5 @@ def jobs_under_way(
         waits = now - record.update_timestamp.timestamp()
         was_left = waits > _STARTS_WITHIN.get(run.status, float("inf")) and id_ not in alive
         if id_ not in dead and not was_left:
-            found.add(run.job_name)
+            found.add(jobs[run.job_name])
     return found

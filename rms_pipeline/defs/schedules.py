@@ -5,12 +5,12 @@ from collections.abc import Collection
 import dagster as dg
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
-from rms_pipeline.defs.housekeeping import housekeeping
+from rms_pipeline.defs.housekeeping import HOUSEKEEPING
+from rms_pipeline.defs.naming import OWN, Naming
+from rms_pipeline.defs.resources import Mirror
 from rms_pipeline.defs.run_lock import jobs_under_way
-from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.history import FULL_SYNCS, has_full_sync
-from rms_pipeline.mirror.sync_runs import INCREMENTAL
-from rms_pipeline.settings import settings
+from rms_pipeline.mirror.sync_runs import INCREMENTAL, RECONCILIATION
 
 
 def reason_to_skip(
@@ -25,52 +25,67 @@ def reason_to_skip(
 
 
 def _reason_to_skip(
-    instance: dg.DagsterInstance, gives_way_to: Collection[str], *, needs_full_sync: bool
+    mirror: Mirror,
+    instance: dg.DagsterInstance,
+    gives_way_to: Collection[str],
+    naming: Naming,
+    *,
+    needs_full_sync: bool,
 ) -> str | None:
-    database = open_database(settings())
-    under_way = jobs_under_way(database, instance, gives_way_to)
+    database = mirror.database
+    under_way = jobs_under_way(database, instance, gives_way_to, naming)
     with database.session() as connection:
         full = has_full_sync(connection, OPPORTUNITIES)
     return reason_to_skip(under_way, needs_full_sync=needs_full_sync, has_full_sync=full)
 
 
-def schedules(time_zone: str) -> list[dg.ScheduleDefinition]:
+def schedules(
+    time_zone: str, naming: Naming = OWN, *, running: bool = True
+) -> list[dg.ScheduleDefinition]:
     """All of them, by the clocks of `time_zone`: the nightly ones are to run in the company's own
     night."""
-    running = dg.DefaultScheduleStatus.RUNNING
+    status = dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED
 
     @dg.schedule(
-        name="incremental_sync",
-        job_name=INCREMENTAL,
+        name=naming.name(INCREMENTAL),
+        job_name=naming.name(INCREMENTAL),
         cron_schedule="*/15 * * * *",
         execution_timezone=time_zone,
-        default_status=running,
+        default_status=status,
         description="Every 15 minutes: what changed since the last sync.",
     )
-    def incremental_sync(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        reason = _reason_to_skip(context.instance, [INCREMENTAL, *FULL_SYNCS], needs_full_sync=True)
+    @naming.bind
+    def incremental_sync(
+        context: dg.ScheduleEvaluationContext, mirror: Mirror
+    ) -> dg.RunRequest | dg.SkipReason:
+        types = [INCREMENTAL, *FULL_SYNCS]
+        reason = _reason_to_skip(mirror, context.instance, types, naming, needs_full_sync=True)
         return dg.SkipReason(reason) if reason else dg.RunRequest()
 
     @dg.schedule(
-        name="reconciliation",
-        job_name="reconciliation",
+        name=naming.name(RECONCILIATION),
+        job_name=naming.name(RECONCILIATION),
         cron_schedule="20 2 * * *",
         execution_timezone=time_zone,
-        default_status=running,
+        default_status=status,
         description=f"Every night at 02:20 ({time_zone}): a full sync, with deletions and the "
         "proof that the mirror is complete.",
     )
-    def reconciliation(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    @naming.bind
+    def reconciliation(
+        context: dg.ScheduleEvaluationContext, mirror: Mirror
+    ) -> dg.RunRequest | dg.SkipReason:
         # It has one tick a day, and rather waits for an incremental sync than for tomorrow.
-        reason = _reason_to_skip(context.instance, FULL_SYNCS, needs_full_sync=False)
+        types = FULL_SYNCS
+        reason = _reason_to_skip(mirror, context.instance, types, naming, needs_full_sync=False)
         return dg.SkipReason(reason) if reason else dg.RunRequest()
 
     nightly = dg.ScheduleDefinition(
-        name="housekeeping",
-        job=housekeeping,
+        name=naming.name(HOUSEKEEPING),
+        job_name=naming.name(HOUSEKEEPING),
         cron_schedule="50 3 * * *",
         execution_timezone=time_zone,
-        default_status=running,
+        default_status=status,
         description=f"Every night at 03:50 ({time_zone}): forgets old runs, faults and events.",
     )
     return [incremental_sync, reconciliation, nightly]

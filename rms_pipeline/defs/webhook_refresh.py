@@ -6,6 +6,7 @@ import dagster as dg
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from pydantic import Field
 
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.errors import CurrentRmsError
@@ -13,11 +14,11 @@ from rms_pipeline.defs.asset_checks import report_checks
 from rms_pipeline.defs.config import LaunchpadConfig
 from rms_pipeline.defs.failures import Explained, explained
 from rms_pipeline.defs.metadata import refresh_metadata, status_metadata
+from rms_pipeline.defs.naming import Naming
 from rms_pipeline.defs.recording import SYNC_TYPE_TAG
-from rms_pipeline.defs.resources import CurrentRmsResource, MirrorResource
+from rms_pipeline.defs.resources import CurrentRms, Mirror
 from rms_pipeline.defs.run_lock import jobs_under_way
 from rms_pipeline.mirror.database import Database, is_locked
-from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.queue import FAST_LANE_LOCK, queue_state
 from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
 from rms_pipeline.mirror.sync_runs import (
@@ -26,7 +27,6 @@ from rms_pipeline.mirror.sync_runs import (
     note_metadata,
     seconds_since_failures,
 )
-from rms_pipeline.settings import settings
 from rms_pipeline.sync.queued import WorkedOff, work_off
 from rms_pipeline.sync.refreshing import refresh
 
@@ -45,18 +45,15 @@ class RefreshConfig(LaunchpadConfig):
     )
 
 
-@dg.op(
-    description="Asks Current RMS for the opportunities that webhooks named, many in a call, "
-    "and brings their rows up to date."
-)
-def refresh_opportunities(
+def _refresh(
     context: dg.OpExecutionContext,
     config: RefreshConfig,
-    mirror: MirrorResource,
-    current_rms: CurrentRmsResource,
+    mirror: Mirror,
+    current_rms: CurrentRms,
+    collections: Sequence[Collection],
+    naming: Naming,
 ) -> None:
     database, run = mirror.database, context.run.run_id
-    collections = settings().collections
     total, locked = WorkedOff(), dict[int, str]()
     undelivered: dict[int, CurrentRmsError] = {}
     lives = is_locked(database, FAST_LANE_LOCK)
@@ -89,15 +86,16 @@ def refresh_opportunities(
                 failed=failed,
                 metadata=metadata,
             )
-        context.log_event(dg.AssetMaterialization(collection.name, metadata=metadata))
-    frame = refresh_status_counts(database, settings().time_zone)
+        context.log_event(dg.AssetMaterialization(naming.key(collection.name), metadata=metadata))
+    frame = refresh_status_counts(database, mirror.settings.time_zone)
     failed = total.failed + total.dead
     if total.error and not total.blameless:
         # It failed over single events: the API serves all others.
         with database.session() as connection:
             note_metadata(connection, run, {"events_at_fault": True})
-    context.log_event(dg.AssetMaterialization("status_counts", metadata=status_metadata(frame)))
-    report_checks(context.instance, database, collections, run)
+    counted = naming.key("status_counts")
+    context.log_event(dg.AssetMaterialization(counted, metadata=status_metadata(frame)))
+    report_checks(context.instance, database, collections, run, naming=naming)
     if locked and not total.error:
         named = ", ".join(str(i) for i in sorted(locked)[:10])
         raise Explained(
@@ -134,15 +132,6 @@ def _work_off_all(
             return
 
 
-@dg.job(
-    tags={SYNC_TYPE_TAG: WEBHOOK_REFRESH},
-    description="Refreshes the opportunities that webhooks named and the fast lane has not "
-    "settled, and those whose ids are given by hand.",
-)
-def webhook_refresh() -> None:
-    refresh_opportunities()
-
-
 def rest_after(failed: Sequence[float]) -> float:
     """Seconds until the next run, by how many seconds ago the last runs failed, newest first. Pure.
 
@@ -170,27 +159,63 @@ def reason_to_skip(
     return None
 
 
-@dg.sensor(
-    name="webhook_refresh",
-    job=webhook_refresh,
-    minimum_interval_seconds=5,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Turns webhook events that the fast lane has not settled within 10 s (or all, "
-    "when no web service runs) into one run.",
-)
-def webhook_refresh_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    # A queue that cannot be read raises, and shows as a failed tick: it is not an empty queue.
-    database = open_database(settings())
-    lives = is_locked(database, FAST_LANE_LOCK)
-    with database.session() as connection:
-        # More than nothing, so that only what is due and unclaimed counts.
-        state = queue_state(connection, older_than=FAST_LANE_SECONDS if lives else 0.001)
-        failed = seconds_since_failures(connection, WEBHOOK_REFRESH)
-    under_way = jobs_under_way(database, context.instance, [webhook_refresh.name])
-    reason = reason_to_skip(
-        state.depth,
-        lane_lives=lives,
-        under_way=bool(under_way),
-        rest=rest_after(failed) if state.depth else 0.0,
+def webhook_refresh_of(
+    collections: Sequence[Collection], naming: Naming, *, running: bool = True
+) -> tuple[dg.JobDefinition, dg.SensorDefinition]:
+    """The job and the sensor `webhook_refresh`."""
+    name = naming.name(WEBHOOK_REFRESH)
+    status = dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED
+
+    @dg.op(
+        name=naming.name("refresh_opportunities"),
+        description="Asks Current RMS for the opportunities that webhooks named, many in a call, "
+        "and brings their rows up to date.",
     )
-    return dg.SkipReason(reason) if reason else dg.RunRequest()
+    @naming.bind
+    def refresh_opportunities(
+        context: dg.OpExecutionContext,
+        config: RefreshConfig,
+        mirror: Mirror,
+        current_rms: CurrentRms,
+    ) -> None:
+        _refresh(context, config, mirror, current_rms, collections, naming)
+
+    @dg.job(
+        name=name,
+        tags={SYNC_TYPE_TAG: WEBHOOK_REFRESH},
+        executor_def=dg.in_process_executor,
+        description="Refreshes the opportunities that webhooks named and the fast lane has not "
+        "settled, and those whose ids are given by hand.",
+    )
+    def webhook_refresh() -> None:
+        refresh_opportunities()
+
+    @dg.sensor(
+        name=name,
+        job=webhook_refresh,
+        minimum_interval_seconds=5,
+        default_status=status,
+        description="Turns webhook events that the fast lane has not settled within 10 s (or all, "
+        "when no web service runs) into one run.",
+    )
+    @naming.bind
+    def sensor(
+        context: dg.SensorEvaluationContext, mirror: Mirror
+    ) -> dg.RunRequest | dg.SkipReason:
+        # A queue that cannot be read raises, and shows as a failed tick: it is not an empty queue.
+        database = mirror.database
+        lives = is_locked(database, FAST_LANE_LOCK)
+        with database.session() as connection:
+            # More than nothing, so that only what is due and unclaimed counts.
+            state = queue_state(connection, older_than=FAST_LANE_SECONDS if lives else 0.001)
+            failed = seconds_since_failures(connection, WEBHOOK_REFRESH)
+        under_way = jobs_under_way(database, context.instance, [WEBHOOK_REFRESH], naming)
+        reason = reason_to_skip(
+            state.depth,
+            lane_lives=lives,
+            under_way=bool(under_way),
+            rest=rest_after(failed) if state.depth else 0.0,
+        )
+        return dg.SkipReason(reason) if reason else dg.RunRequest()
+
+    return webhook_refresh, sensor

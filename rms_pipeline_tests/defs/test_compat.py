@@ -48,6 +48,14 @@ def test_instigator_type_and_status(kind: type, names: set[str]) -> None:
     assert names <= set(kind.__members__)  # type: ignore[attr-defined]
 
 
+def test_int_env_var(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a field that is a number may be given in place of one."""
+    monkeypatch.setenv("SEVEN", "7")
+    found = dg.EnvVar.int("SEVEN")
+    assert isinstance(found, compat.IntEnvVar)
+    assert found.get_value() == 7
+
+
 def test_repository_label_tag() -> None:
     """Under which code location a run is filed."""
     assert compat.REPOSITORY_LABEL_TAG == ".dagster/repository"

@@ -10,6 +10,7 @@ from dagster._core.scheduler.instigation import InstigatorType, TickStatus
 from dagster._utils.schedules import schedule_execution_time_iterator
 
 from rms_pipeline.definitions import build_defs
+from rms_pipeline.defs.resources import Mirror
 from rms_pipeline.defs.schedules import reason_to_skip, schedules
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.sandbox import SandboxServer
@@ -23,7 +24,8 @@ __all__ = ["instance", "sandbox"]
 def decide(name: str, instance: dg.DagsterInstance) -> str:
     """ "run", or the reason for which not."""
     schedule = build_defs().resolve_schedule_def(name)
-    with dg.build_schedule_context(instance=instance) as context:
+    mirror = Mirror()
+    with dg.build_schedule_context(instance=instance, resources={"mirror": mirror}) as context:
         data = schedule.evaluate_tick(context)
     return "run" if data.run_requests else str(data.skip_message)
 

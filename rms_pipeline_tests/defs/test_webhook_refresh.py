@@ -14,8 +14,10 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from rms_pipeline import actions
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.definitions import build_defs
-from rms_pipeline.defs.business_events import business_events_sensor
-from rms_pipeline.defs.webhook_refresh import reason_to_skip, webhook_refresh_sensor
+from rms_pipeline.defs.business_events import business_events_of
+from rms_pipeline.defs.naming import OWN
+from rms_pipeline.defs.resources import Mirror
+from rms_pipeline.defs.webhook_refresh import reason_to_skip, webhook_refresh_of
 from rms_pipeline.mirror.database import Database, advisory_lock
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.history import latest_syncs
@@ -29,6 +31,9 @@ from rms_pipeline_tests.defs.test_assets import instance, materialize, sandbox
 from rms_pipeline_tests.rows import query
 
 __all__ = ["instance", "sandbox"]
+
+_, webhook_refresh_sensor = webhook_refresh_of([OPPORTUNITIES], OWN)
+_, business_events_sensor = business_events_of(OWN)
 
 
 @pytest.fixture
@@ -48,7 +53,8 @@ def tell(database: Database, *ids: int) -> None:
 
 def decide(instance: dg.DagsterInstance, sensor: dg.SensorDefinition, cursor: str | None = None
            ) -> Any:  # fmt: skip
-    with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
+    resources = {"mirror": Mirror()}
+    with dg.build_sensor_context(instance=instance, cursor=cursor, resources=resources) as context:
         return sensor.evaluate_tick(context)
 
 

@@ -1,0 +1,234 @@
+"""The definitions of an account in a code location of somebody else's, beside those of others.
+
+The instance keeps its history in files: nothing here lies in the mirror's database but the mirror.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from rms_pipeline import CurrentRms, Mirror, build_defs
+from rms_pipeline.defs.build import DefinitionsUnusable
+from rms_pipeline.defs.recording import SYNC_TYPE_TAG
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.history import latest_syncs
+from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
+from rms_pipeline_tests.rows import query
+
+NAMES = ("acme", "globex")
+
+
+class Account:
+    """An invented account, its mirror, and what Dagster has of it."""
+
+    def __init__(self, name: str, url: str, server: SandboxServer) -> None:
+        self.name, self.store = name, server.store
+        # The environment of this process names neither.
+        self.mirror = Mirror(url=url, schema=name)
+        self.defs = build_defs(
+            CurrentRms(
+                subdomain=SANDBOX_SUBDOMAIN,
+                api_key=SANDBOX_API_KEY,
+                base_url=server.url,
+                requests_per_minute=0,
+                days_back=36_500,
+                days_ahead=36_500,
+            ),
+            self.mirror,
+            key_prefix=name,
+        )
+
+    @property
+    def database(self) -> Database:
+        return self.mirror.database
+
+    def truth(self) -> set[int]:
+        return set(self.store.ids())
+
+    def rows(self) -> set[int]:
+        return {id_ for (id_,) in query(self.database, "SELECT id FROM opportunities")}
+
+
+@pytest.fixture
+def accounts(empty_url: str) -> Iterator[tuple[Account, Account]]:
+    with (
+        SandboxServer(Store(30, seed=1)) as one,
+        SandboxServer(Store(20, seed=2)) as two,
+    ):
+        yield Account("acme", empty_url, one), Account("globex", empty_url, two)
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as opened:
+        yield opened
+
+
+@dg.asset
+def mine() -> None:
+    """What the code location had already."""
+
+
+@dg.job
+def initial_sync() -> None:
+    """Another job of the same name as one of ours."""
+
+
+def merged(*accounts: Account) -> dg.Definitions:
+    own = dg.Definitions(
+        assets=[mine],
+        jobs=[initial_sync],
+        resources={"mirror": "somebody's", "current_rms": 3},
+        executor=dg.multiprocess_executor,
+    )
+    return dg.Definitions.merge(own, *(each.defs for each in accounts))
+
+
+def run(defs: dg.Definitions, instance: dg.DagsterInstance, job: str) -> dg.DagsterRun:
+    result = defs.resolve_job_def(job).execute_in_process(instance=instance, raise_on_error=False)
+    assert result.success, [e.message for e in result.all_events if e.is_failure]
+    return result.dagster_run
+
+
+def test_two_accounts_in_one_code_location_are_each_mirrored_into_its_own_schema(
+    accounts: tuple[Account, Account], instance: dg.DagsterInstance
+) -> None:
+    defs = merged(*accounts)
+    for each in accounts:
+        run(defs, instance, f"{each.name}__initial_sync")
+    for each in accounts:
+        assert each.rows() == each.truth()
+        gone, edited, *_ = sorted(each.truth())
+        each.store.delete(gone)
+        each.store.edit(edited, {"subject": f"Edited at {each.name}"})
+        schedule = defs.resolve_schedule_def(f"{each.name}__incremental_sync")
+        with dg.build_schedule_context(
+            instance=instance, resources={f"{each.name}__mirror": each.mirror}
+        ) as context:
+            assert schedule.evaluate_tick(context).run_requests
+        run(defs, instance, f"{each.name}__incremental_sync")
+        assert each.rows() == each.truth()
+        subject = "SELECT subject FROM opportunities WHERE id = %s"
+        assert query(each.database, subject, edited) == [(f"Edited at {each.name}",)]
+    for each in accounts:
+        _, _, told, *_ = sorted(each.truth())
+        each.store.edit(told, {"subject": f"Told by {each.name}"})
+        query(each.database, "INSERT INTO webhook_events (subject_type, opportunity_id)"
+                             " VALUES ('Opportunity', %s) RETURNING 1", told)  # fmt: skip
+        sensor = defs.resolve_sensor_def(f"{each.name}__webhook_refresh")
+        with dg.build_sensor_context(
+            instance=instance, resources={f"{each.name}__mirror": each.mirror}
+        ) as waiting:
+            assert sensor.evaluate_tick(waiting).run_requests
+        run(defs, instance, f"{each.name}__webhook_refresh")
+        assert query(each.database, subject, told) == [(f"Told by {each.name}",)]
+        run(defs, instance, f"{each.name}__housekeeping")
+        run(defs, instance, f"{each.name}__rebuild")
+    for each in accounts:
+        with each.database.session() as connection:
+            syncs = latest_syncs(connection)
+        assert {(s.sync_type, s.status) for s in syncs} == {
+            ("initial_sync", "completed"),
+            ("incremental_sync", "completed"),
+            ("webhook_refresh", "completed"),
+        }
+        assert len(syncs) == 3
+        found = instance.get_latest_materialization_event(dg.AssetKey([each.name, "opportunities"]))
+        assert found is not None
+
+
+def test_materialize_all_is_a_full_sync_of_both_and_a_part_of_one_is_none_of_the_other(
+    accounts: tuple[Account, Account], instance: dg.DagsterInstance
+) -> None:
+    acme, globex = accounts
+    job = merged(acme, globex).resolve_implicit_global_asset_job_def()
+    chosen = [dg.AssetKey(["acme", n]) for n in ("raw_rms_pages", "opportunities")]
+    chosen.append(dg.AssetKey(["globex", "status_counts"]))
+    acme_only = job.execute_in_process(instance=instance, asset_selection=chosen)
+    assert acme_only.success
+    assert query(acme.database, "SELECT sync_type, status FROM sync_runs") == [
+        ("initial_sync", "completed")
+    ]
+    assert query(globex.database, "SELECT sync_type FROM sync_runs") == []
+    assert job.execute_in_process(instance=instance).success
+    assert globex.rows() == globex.truth()
+
+
+def test_nothing_of_an_account_with_a_prefix_has_a_name_without_it(
+    accounts: tuple[Account, Account],
+) -> None:
+    acme, _ = accounts
+    repository = acme.defs.get_repository_def()
+    names = [job.name for job in repository.get_all_jobs() if not job.name.startswith("__")]
+    names += [node.name for job in repository.get_all_jobs() for node in job.nodes]
+    names += [s.name for s in repository.schedule_defs] + [s.name for s in repository.sensor_defs]
+    names += list(repository.get_top_level_resources())
+    assert len(names) > 20
+    assert [name for name in names if not name.startswith("acme__")] == []
+    assert all(key.path[0] == "acme" for key in repository.asset_graph.get_all_asset_keys())
+    assert repository.get_job("acme__initial_sync").tags[SYNC_TYPE_TAG] == "initial_sync"
+
+
+@pytest.mark.parametrize("prefix", ["acme", ["eu", "acme"], "acme-eu", ["rms", "a1"]])
+def test_a_key_prefix_may_have_several_parts_and_dashes(prefix: str | list[str]) -> None:
+    found = build_defs(mirror=Mirror(url="postgresql:///d"), key_prefix=prefix)
+    whole = [prefix] if isinstance(prefix, str) else prefix
+    job = "__".join(whole).replace("-", "_") + "__initial_sync"
+    assert found.resolve_job_def(job).name == job
+    assert found.resolve_assets_def(dg.AssetKey([*whole, "opportunities"]))
+
+
+@pytest.mark.parametrize("prefix", ["", "a b", "a/b", "1", ["acme", ""], [3]])
+def test_a_key_prefix_that_nothing_can_be_named_by_is_refused(prefix: Any) -> None:
+    with pytest.raises(DefinitionsUnusable, match="key_prefix is"):
+        build_defs(key_prefix=prefix)
+
+
+def test_a_collection_that_there_is_not_is_refused_by_name() -> None:
+    with pytest.raises(DefinitionsUnusable, match=r"unicorns.*There are: opportunities"):
+        build_defs(collections=["unicorns"])
+
+
+def test_a_translator_may_change_all_of_an_asset_but_its_key() -> None:
+    def ours(spec: dg.AssetSpec) -> dg.AssetSpec:
+        return spec.merge_attributes(tags={"domain": "sales"})
+
+    found = build_defs(translator=ours, group="rental", owners=["team:rental"])
+    for spec in found.resolve_all_asset_specs():
+        assert spec.tags["domain"] == "sales"
+        assert spec.group_name == "rental"
+        assert spec.owners == ["team:rental"]
+    with pytest.raises(DefinitionsUnusable, match="Use key_prefix"):
+        build_defs(translator=lambda spec: spec.replace_attributes(key="other"))
+
+
+def test_schedules_may_begin_switched_off() -> None:
+    repository = build_defs(schedules=False).get_repository_def()
+    assert {s.default_status for s in repository.schedule_defs} == {
+        dg.DefaultScheduleStatus.STOPPED
+    }
+    assert {s.default_status for s in repository.sensor_defs} == {dg.DefaultSensorStatus.STOPPED}
+
+
+def test_a_table_is_named_with_its_database_and_schema_and_code_has_a_version(
+    accounts: tuple[Account, Account], empty_url: str
+) -> None:
+    database = empty_url.partition("?")[0].rpartition("/")[2]
+    specs = {s.key.path[-1]: s for s in accounts[0].defs.resolve_all_asset_specs()}
+    for table in ("raw_rms_pages", "opportunities", "status_counts"):
+        assert specs[table].metadata["dagster/table_name"] == f"{database}.acme.{table}"
+        assert specs[table].code_version
+
+
+def test_what_is_below_dagster_needs_no_dagster() -> None:
+    code = "import sys, rms_pipeline.sandbox, rms_pipeline.sync; print('dagster' in sys.modules)"
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
+    )
+    assert told.stdout.strip() == "False"
