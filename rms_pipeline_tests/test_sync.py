@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -22,6 +22,12 @@ from rms_pipeline_tests.core import full_sync
 
 MakeClient = Callable[..., CurrentRmsClient]
 DAY = timedelta(days=1)
+
+
+MONEY = (
+    *("charge_excluding_tax_total", "charge_including_tax_total", "tax_total", "weight_total"),
+    *("provisional_cost_total", "predicted_cost_total", "actual_cost_total", "revenue"),
+)
 
 
 def sync(
@@ -48,6 +54,24 @@ def expected(record: dict[str, Any]) -> dict[str, Any]:
         value: str | None = (record.get(name) or {}).get("name")
         return value
 
+    def money(name: str) -> Decimal | None:
+        return None if record.get(name) is None else Decimal(record[name])
+
+    from_, to = (
+        time(record.get(first) or record.get(otherwise))
+        for first, otherwise in (
+            ("deliver_starts_at", "starts_at"),
+            ("collect_ends_at", "ends_at"),
+        )
+    )
+    if record.get("open_ended_rental"):
+        to = None
+    has_period = from_ is not None and (
+        record.get("open_ended_rental") or (to is not None and from_ <= to)
+    )
+    charge, cost = money("charge_total"), money("provisional_cost_total")
+    stages = ("prep", "load", "deliver", "setup", "show", "takedown", "collect", "unload", "deprep")
+    ends = [f"{stage}_{end}_at" for stage in stages for end in ("starts", "ends")]
     return {
         "id": record["id"],
         "name": record["subject"] or record["number"],
@@ -65,6 +89,14 @@ def expected(record: dict[str, Any]) -> dict[str, Any]:
         "owner_name": nested("owner"),
         "charge_total": Decimal(record["charge_total"]),
         "total_value": Decimal(record["charge_including_tax_total"]),
+        **{name: record.get(name) or None for name in ("number", "reference", "state_name")},
+        **{name: record.get(name) for name in ("store_id", "project_id", "venue_id", "rating")},
+        **{name: record.get(name) for name in ("invoiced", "open_ended_rental", "custom_fields")},
+        **{name: time(record.get(name)) for name in ("ordered_at", "quote_invalid_at", *ends)},
+        **{name: money(name) for name in MONEY},
+        "tags": record.get("tag_list"),
+        "profit": None if charge is None or cost is None else charge - cost,
+        "hire": [from_, to] if has_period else None,
         "data": record,
     }
 
@@ -95,10 +127,14 @@ def mirrored(database: Database) -> Iterator[dict[str, Any]]:
             row = dict(zip([c.name for c in cursor.description or ()], values, strict=True))
             assert row.pop("synced_at") is not None
             assert row.pop("last_webhook_at") is None
-            for column in ("starts_at", "ends_at", "created_at_rms", "updated_at_rms"):
-                if row[column] is not None:
-                    row[column] = row[column].isoformat(timespec="milliseconds")
-            yield row
+            if row["hire"] is not None:
+                row["hire"] = [written(row["hire"].lower), written(row["hire"].upper)]
+            yield {column: written(value) for column, value in row.items()}
+
+
+def written(value: Any) -> Any:
+    """A time as the API writes it, everything else as it is."""
+    return value.isoformat(timespec="milliseconds") if isinstance(value, datetime) else value
 
 
 def assert_equal(database: Database, store: Store, window: Window) -> int:
