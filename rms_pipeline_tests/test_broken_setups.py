@@ -380,33 +380,31 @@ def test_tables_of_another_version_are_told_apart(
     assert said in text
 
 
-def test_an_instance_that_keeps_its_history_elsewhere_is_a_problem_and_no_sync_starts(
+def test_syncs_work_on_an_instance_that_keeps_its_history_in_files(
     configured: pytest.MonkeyPatch, empty_url: str, sandbox: SandboxServer, tmp_path: Path
 ) -> None:
     (tmp_path / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
     environment = environment_for(
         empty_url, sandbox, DAGSTER_HOME=str(tmp_path), CURRENT_RMS_API_KEY=SANDBOX_API_KEY
     )
-    sandbox.requests.clear()
-    done = command("sync", "initial", environment=environment)
-    assert done.returncode == 1
-    assert "does not keep its history" in done.stderr
-    assert "storage:" in done.stderr
-    assert not sandbox.requests
-    answer = json.loads(command("doctor", "--json", environment=environment).stdout)
-    found = {f["check"]: (f["level"], f["advice"]) for f in answer["findings"]}
-    assert found["history"][0] == "problem"
-    assert "storage:" in found["history"][1]
     done = command("migrate", environment=environment)
     assert done.returncode == 0, done.stderr
     assert "keeps its history elsewhere, and is left alone" in " ".join(done.stdout.split())
-    ports = [f"--{name}={free_port()}" for name in ("dagster-port", "port", "sandbox-port")]
-    sandbox.requests.clear()
-    done = command("up", *ports, environment=environment)
-    assert done.returncode == 1
-    assert "does not keep its history" in " ".join(done.stderr.split())
-    assert "Traceback" not in done.stderr
-    assert not sandbox.requests
+    for kind in ("initial", "incremental"):
+        done = command("sync", kind, "--json", environment=environment)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["success"]
+    told = json.loads(command("status", "--json", environment=environment).stdout)
+    assert [s["status"] for s in told["sync"]["history"]] == ["completed", "completed"]
+    answer = json.loads(command("doctor", "--json", environment=environment).stdout)
+    found = {f["check"]: (f["level"], f["found"]) for f in answer["findings"]}
+    assert found["history"][0] == "ok"
+    assert "elsewhere" in found["history"][1]
+    assert found["runs"][0] == "ok"
+    assert (tmp_path / "history").is_dir()
+    with database_at(empty_url).session() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT to_regnamespace('dagster') IS NULL")
+        assert cursor.fetchone() == (True,)
 
 
 def test_the_storage_of_somebody_elses_dagster_is_not_migrated(

@@ -15,7 +15,7 @@ from rich.console import Console
 from rms_pipeline.cli.progress_bar import sync_progress
 from rms_pipeline.definitions import build_defs
 from rms_pipeline.defs.failures import in_words
-from rms_pipeline.defs.instance_storage import demand_history_here, open_instance
+from rms_pipeline.defs.instance_storage import keeps_history_here, open_instance
 from rms_pipeline.defs.recording import why_failed
 from rms_pipeline.defs.run_lock import fail_dead_runs
 from rms_pipeline.errors import RmsPipelineError
@@ -24,6 +24,7 @@ from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.history import Sync, find_sync, outcome
 from rms_pipeline.mirror.postgres_errors import postgres_error_in
 from rms_pipeline.mirror.run_workers import announced
+from rms_pipeline.mirror.schema import migrate
 from rms_pipeline.mirror.sync_runs import SYNC_TYPES, end_run, note_launch
 from rms_pipeline.settings import settings
 
@@ -83,7 +84,9 @@ def _run(
     work = "rebuild" if job_name == "rebuild" else "sync"
     failed = RebuildFailed if work == "rebuild" else SyncFailed
     with open_instance() as instance:
-        demand_history_here(instance)
+        if not keeps_history_here(instance.get_ref()):
+            # Opening it did not do so.
+            migrate(database)
         fail_dead_runs(database, instance)
         job = build_defs().resolve_job_def(job_name)
         run_id = str(uuid.uuid4())

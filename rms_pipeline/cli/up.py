@@ -187,14 +187,12 @@ def _open_instance(database: Database) -> bool:
     StoredElsewhere where no sync could be shown.
     """
     from rms_pipeline.defs.instance_storage import (
-        demand_history_here,
         keeps_history_here,
         open_instance,
     )
     from rms_pipeline.defs.run_lock import fail_dead_runs
 
     with open_instance() as instance:
-        demand_history_here(instance)
         fail_dead_runs(database, instance)
         return keeps_history_here(instance.get_ref())
 

@@ -19,7 +19,6 @@ from dagster import DagsterError, DagsterInstance
 from dagster_postgres.storage import DagsterPostgresStorage
 
 from rms_pipeline.defs.compat import CheckError, ConfigurableClassData, InstanceRef
-from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.history_view import has_dagsters_tables
@@ -34,17 +33,9 @@ from rms_pipeline.mirror.session_probe import demand_sessions
 from rms_pipeline.postgres_urls import with_settings
 from rms_pipeline.settings import SettingsError, settings
 
-ADVICE = (
-    "Put the part `storage:` of this project's dagster.yaml into yours, or leave DAGSTER_HOME out."
-)
-
 
 class InstanceUnusable(SettingsError):
     """Dagster cannot read what configures its instance."""
-
-
-class StoredElsewhere(RmsPipelineError):
-    """Dagster's history is not in the mirror's database."""
 
 
 class MirrorPostgresStorage(DagsterPostgresStorage):
@@ -160,18 +151,9 @@ def upgrade_storage(database: Database) -> bool:
 
 def keeps_history_here(instance: InstanceRef) -> bool:
     """Whether the runs of an instance, which need not be opened for it, are in the mirror's
-    database, where `sync_metadata` shows them."""
+    database. Where they are not, the mirror knows all it needs of its syncs by rows of its own."""
     storage = instance.storage_data
     return storage is not None and storage.class_name == MirrorPostgresStorage.__name__
-
-
-def demand_history_here(instance: DagsterInstance) -> None:
-    """Raises StoredElsewhere unless `sync_metadata` shows the runs of `instance`."""
-    if not keeps_history_here(instance.get_ref()):
-        raise StoredElsewhere(
-            f"The Dagster of {instance.root_directory} does not keep its history in the mirror's "
-            f"database, so syncs could not be found there. {ADVICE}"
-        )
 
 
 def _engine_of(url: str) -> sqlalchemy.Engine:

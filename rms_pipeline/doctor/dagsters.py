@@ -8,7 +8,6 @@ import dagster as dg
 from rms_pipeline.definitions import build_defs
 from rms_pipeline.defs.compat import InstigatorStatus, InstigatorType
 from rms_pipeline.defs.instance_storage import (
-    ADVICE,
     instance_of,
     keeps_history_here,
     open_instance,
@@ -28,7 +27,7 @@ _START = "Start it with `rms-pipeline up` (or `dagster dev`)."
 
 
 def check_history(exam: Examination) -> Iterator[Finding]:
-    """Whether Dagster keeps its runs where `sync_metadata` shows them."""
+    """Where Dagster keeps its runs: the mirror does not need to know."""
     home = exam.settings.dagster_home or exam.settings.project_folder
     if not (home / "dagster.yaml").exists():
         found = f"{home} has no dagster.yaml, so Dagster has no instance here yet."
@@ -36,11 +35,10 @@ def check_history(exam: Examination) -> Iterator[Finding]:
     elif keeps_history_here(instance_of(home)):
         yield fine("history", "Dagster keeps its runs in the mirror's database.")
     else:
-        yield problem(
+        yield fine(
             "history",
-            f"The Dagster of {home} does not keep its runs in the mirror's database, so "
-            "sync_metadata cannot show the syncs.",
-            ADVICE,
+            f"The Dagster of {home} keeps its runs elsewhere. sync_metadata shows syncs by the "
+            "mirror's own rows.",
         )
 
 
