@@ -24,12 +24,12 @@ webhooks_app = typer.Typer(
 @webhooks_app.command("list")
 def list_webhooks() -> None:
     """Show which events Current RMS tells us of, and how the last deliveries went."""
-    from rms_pipeline.current_rms.webhooks import overview
+    from rms_pipeline.current_rms.webhooks import events_of, overview
     from rms_pipeline.web.tokens import webhook_token
 
     current = config.settings()
     with _client(current) as client:
-        stands = overview(client, webhook_token(current))
+        stands = overview(client, webhook_token(current), events_of(current.collections))
     targets = {event.target for event in stands if event.target}
     table = Table(title="Webhooks of this mirror", title_justify="left")
     table.add_column("Event", no_wrap=True)
@@ -60,7 +60,7 @@ def register(
     ],
 ) -> None:
     """Subscribe once to every event that changes an opportunity. Correct existing webhooks."""
-    from rms_pipeline.current_rms.webhooks import EVENTS, target_url, without_secret
+    from rms_pipeline.current_rms.webhooks import events_of, target_url, without_secret
     from rms_pipeline.current_rms.webhooks import register as register_all
     from rms_pipeline.web.tokens import webhook_token
 
@@ -68,10 +68,11 @@ def register(
     token = webhook_token(current)
     target = escape(without_secret(target_url(url, token).get_secret_value()))
     with _client(current) as client:
-        done = register_all(client, url, token)
+        events = events_of(current.collections)
+        done = register_all(client, url, token, events)
     if done.changed:
         out.print(
-            f"[green]{len(EVENTS)} webhooks post to {target}[/green] ({len(done.created)} created, "
+            f"[green]{len(events)} webhooks post to {target}[/green] ({len(done.created)} created, "
             f"{len(done.mended)} mended, {len(done.removed)} removed).",
             highlight=False,
         )
@@ -81,7 +82,7 @@ def register(
             highlight=False,
         )
     else:
-        out.print(f"{len(EVENTS)} webhooks post to {target} already: nothing changed.")
+        out.print(f"{len(events)} webhooks post to {target} already: nothing changed.")
 
 
 @webhooks_app.command()

@@ -3,13 +3,13 @@
 Ours are known by their names, one for each event. Those of others are never touched.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from rms_pipeline.collections import COLLECTIONS
+from rms_pipeline.collections import COLLECTIONS, Collection
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.errors import WebhooksNotKept
 from rms_pipeline.current_rms.subscriptions import (
@@ -23,13 +23,19 @@ from rms_pipeline.current_rms.subscriptions import (
 )
 from rms_pipeline.settings import LOOPBACK_HOSTS, SettingsError
 
-# All that tell of a record of ours.
-EVENTS = tuple(event for c in COLLECTIONS if c.webhooks for event in c.webhooks.events)
+
+def events_of(collections: Iterable[Collection]) -> tuple[str, ...]:
+    """All that tell of a record of `collections`."""
+    return tuple(event for c in collections if c.webhooks for event in c.webhooks.events)
+
+
+# Those of what is always mirrored.
+EVENTS = events_of(COLLECTIONS[:1])
 RECEIVER_PATH = "/api/webhook"
 # How often the outcome is looked at: two that register at a time clear up after each other for some
 # rounds, while an API that changes what it is told would be told for ever.
 _ROUNDS, _MENDING_ROUNDS = 8, 3
-_NAMES = {event: f"rms_pipeline: {event}" for event in EVENTS}
+_NAMES = {event: f"rms_pipeline: {event}" for event in events_of(COLLECTIONS)}
 _EXAMPLE = "Example: rms-pipeline webhooks register https://rms.example.com"
 
 
@@ -100,8 +106,13 @@ def target_url(base_url: str, token: SecretStr) -> SecretStr:
     return SecretStr(f"{base}{RECEIVER_PATH}/{secret}")
 
 
-def register(client: CurrentRmsClient, base_url: str, token: SecretStr) -> Registration:
-    """Sees to exactly one active subscription of ours for each of EVENTS, aimed at `base_url`.
+def register(
+    client: CurrentRmsClient,
+    base_url: str,
+    token: SecretStr,
+    events: Sequence[str] = EVENTS,
+) -> Registration:
+    """Sees to exactly one active subscription of ours for each of `events`, aimed at `base_url`.
 
     What is right already is left alone, so a second run changes nothing. Raises SettingsError,
     RequestRefused, ApiUnavailable, or WebhooksNotKept.
@@ -111,7 +122,7 @@ def register(client: CurrentRmsClient, base_url: str, token: SecretStr) -> Regis
     for number in range(1, _ROUNDS + 1):
         ours = _by_event(listed(client))
         made = Registration()
-        for event in EVENTS:
+        for event in events:
             made += _see_to(client, event, ours[event], target, token)
         done += made
         if not made.changed:
@@ -136,12 +147,15 @@ def remove(client: CurrentRmsClient) -> tuple[str, ...]:
     return tuple(removed)
 
 
-def overview(client: CurrentRmsClient, token: SecretStr | None) -> list[Subscribed]:
-    """How each of EVENTS stands, in their order; none is ours while there is no `token`.
+def overview(
+    client: CurrentRmsClient, token: SecretStr | None, events: Sequence[str] = EVENTS
+) -> list[Subscribed]:
+    """How each of `events` stands, in their order; none is ours while there is no `token`.
 
     Raises RequestRefused, ApiUnavailable.
     """
-    ours = _by_event(listed(client))
+    every = _by_event(listed(client))
+    ours = {event: every[event] for event in events}
     latest = latest_deliveries(client, {w.id for webhooks in ours.values() for w in webhooks})
     found = []
     for event, webhooks in ours.items():
@@ -199,12 +213,12 @@ def _see_to(
 
 
 def _by_event(webhooks: Iterable[Webhook]) -> dict[str, list[Webhook]]:
-    """Ours, by the event in their name: every one of EVENTS is a key."""
-    ours: dict[str, list[Webhook]] = {_NAMES[event]: [] for event in EVENTS}
+    """Ours, by the event in their name: every one that any collection has is a key."""
+    ours: dict[str, list[Webhook]] = {name: [] for name in _NAMES.values()}
     for webhook in webhooks:
         if webhook.name in ours:
             ours[webhook.name].append(webhook)
-    return {event: ours[_NAMES[event]] for event in EVENTS}
+    return {event: ours[name] for event, name in _NAMES.items()}
 
 
 def _holds(url: str | None, token: SecretStr | None) -> bool:

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.errors import SWITCH_WEBHOOKS_ON, WebhooksOff
-from rms_pipeline.current_rms.webhooks import EVENTS, Subscribed
+from rms_pipeline.current_rms.webhooks import Subscribed, events_of
 from rms_pipeline.current_rms.webhooks import overview as subscriptions
 from rms_pipeline.doctor.accounts import open_client
 from rms_pipeline.doctor.finding import Examination, Finding, fine, warning
@@ -27,7 +27,7 @@ def check_subscriptions(exam: Examination) -> Iterator[Finding]:
     token = existing_webhook_token(exam.settings)
     with open_client(exam.settings) as client:
         try:
-            found = subscriptions(client, token)
+            found = subscriptions(client, token, events_of(exam.settings.collections))
         except WebhooksOff as error:
             yield warning(
                 "webhooks",
@@ -49,7 +49,7 @@ def check_subscriptions(exam: Examination) -> Iterator[Finding]:
         names += f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         yield warning(
             "webhooks",
-            f"{len(wrong)} of {len(EVENTS)} are missing, inactive, doubled or aimed elsewhere: "
+            f"{len(wrong)} of {len(found)} are missing, inactive, doubled or aimed elsewhere: "
             f"{names}.",
             f"Correct them all: {_REGISTER}.",
         )
@@ -58,13 +58,13 @@ def check_subscriptions(exam: Examination) -> Iterator[Finding]:
         code = delivery.response_code if delivery else None
         yield warning(
             "webhooks",
-            f"{len(failing)} of {len(EVENTS)} were not taken when last delivered: "
+            f"{len(failing)} of {len(found)} were not taken when last delivered: "
             f"{failing[0].event} got {code or 'no answer'} from {failing[0].target}.",
             "Make sure that the web service runs and that Current RMS reaches it there; "
             "`rms-pipeline webhooks list` shows all.",
         )
     else:
-        yield fine("webhooks", f"All {len(EVENTS)} events are sent to {found[0].target}.")
+        yield fine("webhooks", f"All {len(found)} events are sent to {found[0].target}.")
 
 
 def check_queue(exam: Examination) -> Iterator[Finding]:

@@ -6,12 +6,14 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.collections.members import MEMBERS
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.deliveries import read_delivery
+from rms_pipeline.current_rms.webhooks import events_of, overview, register, remove
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import held_back
 from rms_pipeline.mirror.history import has_full_sync, watermarks
@@ -220,3 +222,17 @@ def test_an_event_whose_subject_is_of_no_collection_that_is_on_refreshes_nothing
     body = b'{"action": {"id": 1, "subject_id": 7, "subject_type": "Member"}}'
     assert read_delivery(body, [OPPORTUNITIES]).record is None
     assert read_delivery(body, COLLECTIONS).collection is MEMBERS
+
+
+def test_only_events_of_what_is_on_are_subscribed_to_and_all_of_ours_are_removed(
+    sandbox: SandboxServer, client: CurrentRmsClient
+) -> None:
+    token = SecretStr("a-token-of-sixteen-letters")
+    alone, both = events_of(COLLECTIONS[:1]), events_of([OPPORTUNITIES, MEMBERS])
+    assert register(client, "https://rms.example.com", token, alone).created == alone
+    assert set(both) - set(alone) == {"member_create", "member_update", "member_destroy"}
+    assert set(register(client, "https://rms.example.com", token, both).created) == {*both} - {
+        *alone
+    }
+    assert [s.event for s in overview(client, token, both) if s.is_right] == list(both)
+    assert sorted(remove(client)) == sorted(both)
