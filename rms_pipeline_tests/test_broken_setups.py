@@ -360,7 +360,8 @@ def test_a_table_that_is_missing_is_named(
 ) -> None:
     with database_at(empty_url).session() as connection, connection.cursor() as cursor:
         cursor.execute(f"DROP TABLE {table} CASCADE")
-        cursor.execute("CREATE OR REPLACE VIEW sync_metadata AS SELECT 1 AS id")
+        cursor.execute("DROP VIEW IF EXISTS sync_metadata CASCADE")
+        cursor.execute("CREATE VIEW sync_metadata AS SELECT 1 AS id")
     level, text = findings()["tables"]
     assert level == "problem"
     assert f"missing: {table}" in text

@@ -15,7 +15,8 @@ OUR_TABLES = (
     *("proofs", "proof_counts", "held_deletions", "deletions_confirmed"),
     *("webhook_events", "webhook_absences"),
     *("api_budget", "api_page_sizes", "api_refusals"),
-    *("status_counts", "week_counts", "statuses"),
+    *("status_counts", "week_counts", "daily_status_counts", "statuses"),
+    "opportunity_past",
     *("sync_runs", "sync_figures"),
     *("mirror_state", "run_workers", "rms_pipeline_alembic_version"),
 )
