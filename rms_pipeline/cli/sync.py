@@ -9,6 +9,9 @@ from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.sync_runs import NO_REASON
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rms_pipeline.collections.base import Collection
     from rms_pipeline.mirror.history import Sync
 
 sync_app = typer.Typer(no_args_is_help=True, help="Run one sync here and now.")
@@ -37,9 +40,13 @@ def sync_initial(
 
     The window is RMS_SYNC_DAYS_BACK and RMS_SYNC_DAYS_AHEAD, by default 30 days back to a year
     ahead."""
-    ops: dict[str, dict[str, Any]] = {"opportunities": {"confirm_deletions": confirm_deletions}}
-    if fresh:
-        ops["raw_rms_pages"] = {"resume_within_minutes": 0}
+    from rms_pipeline.defs.assets import raw_pages_of
+
+    ops: dict[str, dict[str, Any]] = {}
+    for collection in prepare(instance=True).collections:
+        ops[collection.name] = {"confirm_deletions": confirm_deletions}
+        if fresh:
+            ops[raw_pages_of(collection)] = {"resume_within_minutes": 0}
     _sync("initial_sync", as_json, ops)
 
 
@@ -56,28 +63,43 @@ def _sync(job: str, as_json: bool, ops: dict[str, dict[str, Any]]) -> None:
     if sync.status != "completed":
         raise RmsPipelineError(sync.error or NO_REASON)
     if not as_json:
-        kinds = ("created", "updated", "unchanged", "deleted", "restored")
-        made = ", ".join(f"{count:,} {k}" for k in kinds if (count := sync.metadata.get(k)))
+        first, *others = current.collections
+        names = " and ".join(c.name for c in current.collections)
         out.print(
-            f"[green]Synced {sync.records_synced:,} opportunities[/green]"
-            f" ({made or 'nothing new'}, {sync.records_failed:,} failed)."
+            f"[green]Synced {sync.records_synced:,} {names}[/green]"
+            f" ({_made(sync.metadata)}, {sync.records_failed:,} failed)."
         )
-        if "certificate" in sync.metadata:
-            out.print(sync.metadata["certificate"], highlight=False)
-        if unreadable := sync.metadata.get("unreadable_records"):
-            count = sync.metadata.get("unreadable", 1)
-            err.print(
-                f"[yellow]Current RMS cannot deliver {count:,} of them: {unreadable}. Each sync "
-                "asks for them again. Open and save them in Current RMS, or tell its "
-                "support.[/yellow]",
-                highlight=False,
-            )
-        if held_back := sync.metadata.get("deletions_held_back"):
-            err.print(
-                f"[yellow]At least {held_back:,} opportunities no longer exist in Current RMS. "
-                "That is too many to delete them without confirmation. If that is right, run "
-                "`rms-pipeline sync initial --confirm-deletions`.[/yellow]"
-            )
+        _tell(first, sync.metadata)
+        for collection in others:
+            told = sync.metadata.get(collection.name, {})
+            out.print(f"Of these {collection.name}: {_made(told)}.")
+            _tell(collection, told)
+
+
+def _made(metadata: "Mapping[str, Any]") -> str:
+    """ "1,650 created, 2 deleted"."""
+    kinds = ("created", "updated", "unchanged", "deleted", "restored")
+    return ", ".join(f"{n:,} {k}" for k in kinds if (n := metadata.get(k))) or "nothing new"
+
+
+def _tell(collection: "Collection", metadata: "Mapping[str, Any]") -> None:
+    """The certificate of one collection, and what it lacks."""
+    if "certificate" in metadata:
+        out.print(metadata["certificate"], highlight=False)
+    if unreadable := metadata.get("unreadable_records"):
+        count = metadata.get("unreadable", 1)
+        err.print(
+            f"[yellow]Current RMS cannot deliver {count:,} of them: {unreadable}. Each sync "
+            "asks for them again. Open and save them in Current RMS, or tell its "
+            "support.[/yellow]",
+            highlight=False,
+        )
+    if held_back := metadata.get("deletions_held_back"):
+        err.print(
+            f"[yellow]At least {held_back:,} {collection.name} no longer exist in Current RMS. "
+            "That is too many to delete them without confirmation. If that is right, run "
+            "`rms-pipeline sync initial --confirm-deletions`.[/yellow]"
+        )
 
 
 def _run(job: str, as_json: bool, ops: dict[str, dict[str, Any]]) -> "Sync":
