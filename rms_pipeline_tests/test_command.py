@@ -402,3 +402,14 @@ def test_a_refresh_of_what_nobody_has_does_not_claim_to_have_refreshed_it(
     assert command("sync", "initial", environment=environment).returncode == 0
     done = command("refresh", "99999999", environment=environment)
     assert (done.returncode, "Nothing was refreshed" in done.stdout) == (0, True), done.stderr
+
+
+def test_a_sync_tells_of_each_collection_that_is_mirrored(
+    ready_url: str, sandbox: SandboxServer
+) -> None:
+    environment = environment_for(ready_url, sandbox, RMS_COLLECTIONS="members")
+    done = command("sync", "initial", "--confirm-deletions", "--fresh", environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert "opportunities and members" in done.stdout
+    assert "Of these members: " in done.stdout
+    assert done.stdout.count("complete as of") == 2
