@@ -1,0 +1,169 @@
+"""The component: an account of Current RMS in YAML, for Dagster projects that are made with `dg`.
+
+`dg list components` finds it, `dg scaffold defs rms_pipeline.CurrentRmsComponent acme` writes the
+YAML. A subclass may override `get_asset_spec`.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+import dagster as dg
+from pydantic import Field
+
+from rms_pipeline.defs.build import build_defs
+from rms_pipeline.defs.naming import OWN
+from rms_pipeline.defs.resources import CurrentRms, Mirror
+
+
+class AccountInYaml(dg.Model):
+    """The account of Current RMS. Without a subdomain, that of the project's environment."""
+
+    subdomain: str | None = Field(
+        default=None, description="The account: `acme` for acme.current-rms.com."
+    )
+    api_key: str | None = Field(
+        default=None,
+        repr=False,
+        description="A key of it. Write {{ env.ACME_KEY }}, not the key itself.",
+    )
+    base_url: str | None = Field(default=None, description="Another address of the API.")
+    requests_per_minute: int | None = Field(
+        default=None, description="The account's limit: 120 when absent. 0 means no limit."
+    )
+    days_back: int | None = Field(
+        default=None, description="The window of a full sync: how many days back, 30 when absent."
+    )
+    days_ahead: int | None = Field(
+        default=None, description="The window of a full sync: how many days ahead, 365 when absent."
+    )
+    proof_every_minutes: int | None = Field(
+        default=None,
+        description="How often incremental syncs prove completeness: each time when absent.",
+    )
+
+
+class MirrorInYaml(dg.Model):
+    """The PostgreSQL that the account is mirrored into. Without a URL, that of the project's
+    environment."""
+
+    url: str | None = Field(
+        default=None,
+        repr=False,
+        description="PostgreSQL 14 or later. Write {{ env.ACME_POSTGRES_URL }}, not the password.",
+    )
+    url_non_pooling: str | None = Field(
+        default=None,
+        repr=False,
+        description="The same database, not through a transaction pooler.",
+    )
+    schema_name: str | None = Field(
+        default=None,
+        alias="schema",
+        description="The schema of the tables, one an account: `public` when absent.",
+    )
+    time_zone: str | None = Field(
+        default=None,
+        description="The time zone that schedules follow: UTC when absent.",
+    )
+
+
+_InYaml = TypeVar("_InYaml", bound=dg.Model)
+
+
+def _filled_in(context: dg.ResolutionContext, written: _InYaml) -> _InYaml:
+    """What was `written`, with the values of its templates."""
+    return type(written)(**context.resolve_value(dict(_told(written))))
+
+
+class _Scaffolder(dg.Scaffolder[Any]):
+    def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
+        name = request.target_path.name
+        variable = name.upper().replace("-", "_")
+        dg.scaffold_component(
+            request,
+            {
+                "account": {
+                    "subdomain": name,
+                    "api_key": f"{{{{ env.{variable}_API_KEY }}}}",
+                },
+                "mirror": {
+                    "url": f"{{{{ env.{variable}_POSTGRES_URL }}}}",
+                    "schema": name.replace("-", "_"),
+                },
+                "key_prefix": name,
+            },
+        )
+
+
+@dg.scaffold_with(_Scaffolder)
+class CurrentRmsComponent(dg.Component, dg.Resolvable, dg.Model):
+    """A complete, live copy of an account of Current RMS in PostgreSQL: assets, checks, jobs,
+    schedules and the sensor of its webhooks.
+
+    Without any attribute it is the account of the project's environment. Several accounts need a
+    `key_prefix` each, and a `schema` each where they share a database.
+    """
+
+    account: Annotated[
+        AccountInYaml,
+        dg.Resolver(
+            _filled_in,
+            model_field_type=AccountInYaml,
+            description="The account of Current RMS that is mirrored.",
+        ),
+    ] = AccountInYaml()
+    mirror: Annotated[
+        MirrorInYaml,
+        dg.Resolver(
+            _filled_in,
+            model_field_type=MirrorInYaml,
+            description="The PostgreSQL that it is mirrored into.",
+        ),
+    ] = MirrorInYaml()
+    key_prefix: Annotated[
+        str | list[str] | None,
+        dg.Resolver.default(
+            description="The first parts of all asset keys, which jobs, schedules, sensors and "
+            "resources carry too.",
+            examples=["acme"],
+        ),
+    ] = None
+    group: Annotated[str, dg.Resolver.default(description="The group of all assets.")] = OWN.group
+    owners: Annotated[
+        list[str],
+        dg.Resolver.default(description="The owners of all assets.", examples=[["team:rental"]]),
+    ] = list(OWN.owners)  # noqa: RUF012
+    collections: Annotated[
+        list[str] | None,
+        dg.Resolver.default(
+            description="What is mirrored besides opportunities. RMS_COLLECTIONS of the project's "
+            "environment when absent.",
+            examples=[["opportunities", "members"]],
+        ),
+    ] = None
+    schedules: Annotated[
+        bool,
+        dg.Resolver.default(
+            description="Whether schedules and the sensor of webhooks start switched on."
+        ),
+    ] = True
+
+    def get_asset_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
+        """What an asset's spec becomes: override it to add tags, owners or metadata. Keys stay."""
+        return spec
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        return build_defs(
+            CurrentRms(**_told(self.account)),
+            Mirror(**_told(self.mirror)),
+            key_prefix=self.key_prefix,
+            group=self.group,
+            owners=self.owners,
+            collections=self.collections,
+            schedules=self.schedules,
+            translator=self.get_asset_spec,
+        )
+
+
+def _told(model: dg.Model) -> Mapping[str, Any]:
+    return model.model_dump(exclude_none=True, by_alias=True)

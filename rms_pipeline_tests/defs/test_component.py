@@ -1,0 +1,170 @@
+"""The component, in a project of somebody else's that is made with `dg`."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+from dagster.components.core.component_tree import ComponentTreeException
+from dagster.components.core.package_entry import discover_package_objects
+
+from rms_pipeline import CurrentRmsComponent
+from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
+from rms_pipeline_tests.conftest import database_at
+from rms_pipeline_tests.rows import query
+
+PROJECT = Path(__file__).parent.parent.parent
+
+ACCOUNT = """
+type: rms_pipeline.CurrentRmsComponent
+attributes:
+  account:
+    subdomain: %s
+    api_key: "{{ env.SCRATCH_KEY }}"
+    base_url: %s
+    requests_per_minute: 0
+  mirror:
+    url: "{{ env.SCRATCH_URL }}"
+    schema: %s
+  key_prefix: %s
+  group: rental
+"""
+
+
+# Dagster's own word about what its components use.
+pytestmark = pytest.mark.filterwarnings("ignore::dagster_shared.utils.warnings.BetaWarning")
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project with nothing in it yet; its folder."""
+    package = tmp_path / "src" / "scratch"
+    (package / "defs").mkdir(parents=True)
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "scratch"\nversion = "0"\n\n[tool.dg]\ndirectory_type = "project"\n\n'
+        '[tool.dg.project]\nroot_module = "scratch"\nregistry_modules = ["rms_pipeline"]\n'
+    )
+    for folder in (package, package / "defs"):
+        (folder / "__init__.py").write_text("")
+    (package / "definitions.py").write_text(
+        "from pathlib import Path\nimport dagster as dg\n\n\n@dg.definitions\n"
+        "def defs():\n    return dg.load_from_defs_folder(path_within_project=Path(__file__))\n"
+    )
+    monkeypatch.syspath_prepend(package.parent)
+    yield tmp_path
+    for name in [n for n in sys.modules if n.partition(".")[0] == "scratch"]:
+        del sys.modules[name]
+
+
+def test_two_accounts_in_yaml_are_loaded_and_mirrored_side_by_side(
+    scratch: Path, empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCRATCH_KEY", SANDBOX_API_KEY)
+    monkeypatch.setenv("SCRATCH_URL", empty_url)
+    with SandboxServer(Store(12)) as server:
+        for name in ("acme", "globex"):
+            folder = scratch / "src" / "scratch" / "defs" / name
+            folder.mkdir()
+            (folder / "defs.yaml").write_text(ACCOUNT % (SANDBOX_SUBDOMAIN, server.url, name, name))
+        found = dg.load_from_defs_folder(path_within_project=scratch / "src")
+        assert {s.group_name for s in found.resolve_all_asset_specs()} == {"rental"}
+        with dg.instance_for_test() as instance:
+            for name in ("acme", "globex"):
+                job = found.resolve_job_def(f"{name}__initial_sync")
+                assert job.execute_in_process(instance=instance).success
+    for name in ("acme", "globex"):
+        ((rows,),) = query(database_at(empty_url), f"SELECT count(*) FROM {name}.opportunities")
+        assert rows
+
+
+def test_a_word_that_the_yaml_does_not_know_is_refused(scratch: Path) -> None:
+    folder = scratch / "src" / "scratch" / "defs" / "acme"
+    folder.mkdir()
+    (folder / "defs.yaml").write_text(
+        "type: rms_pipeline.CurrentRmsComponent\nattributes:\n  key_prefx: acme\n"
+    )
+    with pytest.raises(ComponentTreeException) as error:
+        dg.load_from_defs_folder(path_within_project=scratch / "src").resolve_all_asset_specs()
+    told: list[str] = []
+    cause: BaseException | None = error.value
+    while cause is not None:
+        told.append(str(cause))
+        cause = cause.__cause__ or cause.__context__
+    assert any("key_prefx" in text for text in told)
+
+
+def test_dg_writes_a_yaml_that_needs_but_two_variables(scratch: Path) -> None:
+    done = subprocess.run(
+        [*DG, "scaffold", "defs", "rms_pipeline.CurrentRmsComponent", "acme"],
+        cwd=scratch,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(scratch / "src")},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    written = yaml.safe_load((scratch / "src/scratch/defs/acme/defs.yaml").read_text())
+    assert written["type"] == "rms_pipeline.CurrentRmsComponent"
+    assert written["attributes"]["account"]["api_key"] == "{{ env.ACME_API_KEY }}"
+    assert written["attributes"]["key_prefix"] == "acme"
+
+
+DG = [sys.executable, "-c", "from dagster_dg_cli.cli import main; main()"]
+
+
+def test_dg_finds_the_component_where_the_package_says() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    modules = project["entry-points"]["dagster_dg_cli.registry_modules"].values()
+    found = discover_package_objects(list(modules))
+    assert {f"{key.namespace}.{key.name}" for key in found} == {"rms_pipeline.CurrentRmsComponent"}
+
+
+def test_all_that_the_yaml_may_say_is_explained() -> None:
+    model = CurrentRmsComponent.get_model_cls()
+    assert model is not None
+    schema = model.model_json_schema()
+    shapes = [schema, *schema.get("$defs", {}).values()]
+    told = {name: of for shape in shapes for name, of in shape.get("properties", {}).items()}
+    assert {"key_prefix", "subdomain", "schema"} <= told.keys()
+    assert [name for name, of in told.items() if not of.get("description")] == []
+
+
+def test_the_python_of_the_page_makes_definitions_that_resolve() -> None:
+    names: dict[str, object] = {}
+    exec(block("python"), names)
+    defs = names["defs"]
+    assert isinstance(defs, dg.Definitions)
+    keys = {key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()}
+    assert {"acme/opportunities", "globex/opportunities", "hires_of_next_week"} <= keys
+    dg.Definitions.validate_loadable(defs)
+
+
+def test_the_yaml_of_the_page_is_loaded(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACME_API_KEY", "k")
+    monkeypatch.setenv("ACME_POSTGRES_URL", "postgresql://u@127.0.0.1:1/rental")
+    folder = scratch / "src" / "scratch" / "defs" / "acme"
+    folder.mkdir()
+    (folder / "defs.yaml").write_text(block("yaml"))
+    found = dg.load_from_defs_folder(path_within_project=scratch / "src")
+    assert found.resolve_job_def("acme__incremental_sync")
+    tables = {s.metadata.get("dagster/table_name") for s in found.resolve_all_asset_specs()}
+    assert "rental.acme.opportunities" in tables
+
+
+def block(language: str) -> str:
+    """The first example in `language` of the page that explains this."""
+    page = (PROJECT / "docs" / "how-to" / "own-dagster.md").read_text()
+    return page.partition(f"```{language}\n")[2].partition("```")[0]
+
+
+def test_a_subclass_may_say_more_of_each_asset() -> None:
+    class Ours(CurrentRmsComponent):
+        def get_asset_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
+            return spec.merge_attributes(tags={"domain": "rental"})
+
+    made = Ours(key_prefix="acme").build_defs(dg.ComponentTree.for_test().load_context)
+    assert {s.tags["domain"] for s in made.resolve_all_asset_specs()} == {"rental"}
