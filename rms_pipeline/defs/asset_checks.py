@@ -293,23 +293,22 @@ def _check(
     return check
 
 
-def report_checks(
-    instance: dg.DagsterInstance,
+def evaluations(
     database: Database,
     collections: Sequence[Collection],
     run: str,
     *,
     naming: Naming = OWN,
     seconds: float | None = None,
-) -> None:
-    """Evaluates all checks of `collections`, and of what follows from them, after a refresh that
-    was reported as a materialization.
+) -> list[dg.AssetCheckEvaluation]:
+    """What all checks of `collections`, and of what follows from them, say after a refresh.
 
     `run` is what the refresh was done by; of one that goes on, its last `seconds` count.
     """
+    found = []
     for (asset, name), (_, evaluate) in _evaluations_of(collections).items():
         result = evaluate(database, run, seconds)
-        instance.report_runless_asset_event(
+        found.append(
             dg.AssetCheckEvaluation(
                 asset_key=naming.key(asset),
                 check_name=name,
@@ -319,3 +318,18 @@ def report_checks(
                 metadata=result.metadata,
             )
         )
+    return found
+
+
+def report_checks(
+    instance: dg.DagsterInstance,
+    database: Database,
+    collections: Sequence[Collection],
+    run: str,
+    *,
+    naming: Naming = OWN,
+) -> None:
+    """Evaluates all checks of `collections` after a refresh that was reported as a
+    materialization."""
+    for evaluation in evaluations(database, collections, run, naming=naming):
+        instance.report_runless_asset_event(evaluation)

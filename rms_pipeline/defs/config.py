@@ -109,6 +109,6 @@ class HousekeepingConfig(LaunchpadConfig):
     reports_days: int = Field(
         default=14,
         ge=1,
-        description="What the fast lane reported to Dagster, several times a minute. The webhooks "
+        description="What the fast lane reported to Dagster, at most once a minute. The webhooks "
         "themselves are kept for webhook_events_days.",
     )

@@ -60,7 +60,8 @@ def purge_events(connection: Connection, *, reports_days: int, runs_days: int) -
     statements = (
         (
             f"WITH old AS (DELETE FROM {dagster}.event_logs WHERE run_id = ''"
-            " AND dagster_event_type IN ('ASSET_MATERIALIZATION', 'ASSET_CHECK_EVALUATION')"
+            " AND dagster_event_type IN ('ASSET_MATERIALIZATION', 'ASSET_OBSERVATION',"
+            " 'ASSET_CHECK_EVALUATION')"
             f" AND timestamp {old}"
             f" AND id <> ALL(SELECT max(id) FROM {dagster}.event_logs WHERE run_id = ''"
             " GROUP BY asset_key, dagster_event_type) RETURNING id),"

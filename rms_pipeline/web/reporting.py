@@ -1,6 +1,10 @@
 """Telling Dagster what the fast lane did, so that lineage and freshness show it.
 
-Gathered for some seconds: an event of Dagster's for every webhook would drown the others.
+Gathered for a minute: an event of Dagster's for every webhook would drown the others.
+
+A materialization puts aside what checks said before it, so that all of them have to say it again.
+So it is one only where a check says something new; else it is an observation, and what the checks
+said stands. Freshness, which looks at materializations, then follows the syncs.
 """
 
 import logging
@@ -16,11 +20,12 @@ from rms_pipeline.web.fast_lane import RUN
 
 if TYPE_CHECKING:
     import pandas as pd
-    from dagster import DagsterInstance
+    from dagster import AssetKey, DagsterInstance
 
 logger = logging.getLogger(__name__)
 
-_SECONDS = 10.0
+# Between two looks at what there is to report, and two reports.
+_LOOKS, _REPORTS = 10.0, 60.0
 
 
 class Reporter:
@@ -32,14 +37,21 @@ class Reporter:
     """
 
     def __init__(
-        self, database: Database, instance: "Callable[[], DagsterInstance]", time_zone: str
+        self,
+        database: Database,
+        instance: "Callable[[], DagsterInstance]",
+        time_zone: str,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database, self._instance = database, instance
         self._time_zone = time_zone
         self._lock = threading.Lock()
         self._done: dict[Collection, WorkedOff] = {}
         self._counted: pd.DataFrame | None = None
-        self._since = time.monotonic()
+        self._clock = clock
+        self._since, self._reported = clock(), float("-inf")
+        # What each check, by its asset and name, said last: whether it passed, else how bad it is.
+        self._said: dict[tuple[AssetKey, str], tuple[bool, str]] = {}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reporting", daemon=True)
 
@@ -58,48 +70,64 @@ class Reporter:
 
     def _run(self) -> None:
         while True:
-            ended = self._stopped.wait(_SECONDS)
-            with self._lock:
-                done, self._done = self._done, {}
-            refreshed = {c: each for c, each in done.items() if each.opportunities}
-            if refreshed:
-                try:
-                    self._report(refreshed)
-                except Exception:
-                    count = sum(each.opportunities for each in refreshed.values())
-                    logger.exception("%d refreshes could not be reported to Dagster", count)
+            ended = self._stopped.wait(_LOOKS)
+            self._look(at_once=ended)
             if ended:
                 return
 
-    def _report(self, refreshed: Mapping[Collection, WorkedOff]) -> None:
-        from dagster import AssetMaterialization
+    def _look(self, *, at_once: bool = False) -> None:
+        """Reports what was done since the last report, unless that was just now."""
+        if not at_once and self._clock() - self._reported < _REPORTS:
+            return
+        with self._lock:
+            done, self._done = self._done, {}
+        refreshed = {c: each for c, each in done.items() if each.opportunities}
+        if not refreshed:
+            return
+        try:
+            self._report(refreshed)
+        except Exception:
+            count = sum(each.opportunities for each in refreshed.values())
+            logger.exception("%d refreshes could not be reported to Dagster", count)
+        self._reported = self._clock()
 
-        from rms_pipeline.defs.asset_checks import report_checks
+    def _report(self, refreshed: Mapping[Collection, WorkedOff]) -> None:
+        from dagster import AssetKey, AssetMaterialization, AssetObservation
+
+        from rms_pipeline.defs.asset_checks import evaluations
         from rms_pipeline.defs.metadata import refresh_metadata, status_metadata
         from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
 
         instance = self._instance()
         frame = refresh_status_counts(self._database, self._time_zone)
+        now = self._clock()
+        answers = evaluations(self._database, list(refreshed), RUN, seconds=now - self._since)
+        self._since = now
+        said = {(e.asset_key, e.check_name): (e.passed, e.severity.value) for e in answers}
+        news = {key for (key, name), what in said.items() if self._said.get((key, name)) != what}
+        self._said |= said
         for collection, done in refreshed.items():
             with self._database.session() as connection:
                 rows = count_rows(connection, collection)
+            key = AssetKey(collection.name)
             instance.report_runless_asset_event(
-                AssetMaterialization(
-                    collection.name,
+                (AssetMaterialization if key in news else AssetObservation)(
+                    key,
                     description="Refreshed by webhooks, as they came.",
                     metadata=refresh_metadata(done, rows),
                 )
             )
-        if self._counted is None or not frame.equals(self._counted):
+        counted = AssetKey("status_counts")
+        if self._counted is None or counted in news or not frame.equals(self._counted):
             instance.report_runless_asset_event(
                 AssetMaterialization(
-                    "status_counts",
+                    counted,
                     description="Recounted after webhooks.",
                     metadata=status_metadata(frame),
                 )
             )
             self._counted = frame
-        report_checks(
-            instance, self._database, list(refreshed), RUN, seconds=time.monotonic() - self._since
-        )
-        self._since = time.monotonic()
+            news.add(counted)
+        for answer in answers:
+            if answer.asset_key in news:
+                instance.report_runless_asset_event(answer)

@@ -342,6 +342,41 @@ def test_a_refresh_leaves_no_check_unevaluated(
     assert set(stands.values()) == {True}, stands
 
 
+def test_the_fast_lane_reports_once_a_minute_and_repeats_no_check_that_says_the_same(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    materialize(instance)
+    now = [1000.0]
+    reporter = Reporter(database, lambda: instance, "UTC", clock=lambda: now[0])
+    count = ("SELECT dagster_event_type, count(*) FROM dagster.event_logs"
+             " WHERE run_id = '' AND id > %s GROUP BY 1")  # fmt: skip
+    kinds = ("ASSET_MATERIALIZATION", "ASSET_OBSERVATION", "ASSET_CHECK_EVALUATION")
+
+    def events(seconds: int) -> tuple[int, ...]:
+        """Of each kind, while something is refreshed every ten seconds."""
+        ((last,),) = query(database, "SELECT coalesce(max(id), 0) FROM dagster.event_logs")
+        for _ in range(0, seconds, 10):
+            reporter(OPPORTUNITIES, WorkedOff(settled=1, opportunities=1))
+            reporter._look()
+            now[0] += 10
+        found = {str(kind): int(str(many)) for kind, many in query(database, count, last)}
+        return tuple(found.get(kind, 0) for kind in kinds)
+
+    assert events(60) == (2, 0, 8)
+    # Six minutes in which nothing new is to be said.
+    assert events(360) == (0, 6, 0)
+    assert None not in standing(instance).values()
+    query(database, "INSERT INTO held_deletions (collection, id, because, asked_at, answered_at)"
+                    " SELECT 'opportunities', id, 'gone', now(), now() FROM opportunities"
+                    " LIMIT 40 RETURNING 1")  # fmt: skip
+    materialized, observed, checked = events(120)
+    assert (materialized, observed) == (1, 1)
+    assert checked == 7
+    stands = standing(instance)
+    assert stands["deletions_are_plausible"] is False
+    assert None not in stands.values()
+
+
 def test_housekeeping_forgets_old_reports_but_not_the_last(
     instance: dg.DagsterInstance, database: Database
 ) -> None:
