@@ -127,6 +127,8 @@ def mirrored(database: Database) -> Iterator[dict[str, Any]]:
             row = dict(zip([c.name for c in cursor.description or ()], values, strict=True))
             assert row.pop("synced_at") is not None
             assert row.pop("last_webhook_at") is None
+            # Not of the API's: what the mirror remembers.
+            row.pop("confirmed_at")
             if row["hire"] is not None:
                 row["hire"] = [written(row["hire"].lower), written(row["hire"].upper)]
             yield {column: written(value) for column, value in row.items()}
