@@ -1,106 +1,116 @@
-"""The view `sync_metadata` read whole: `python benchmarks/history.py [--syncs 9000] [--times 9]`.
+"""What remembering costs: bytes a version, and how long a merge takes that finds all changed.
 
-One real full sync, one incremental and one that failed are multiplied, in Dagster's history and in
-ours, to the number of 90 days at 100 a day. Read once with rows as text, as psql and most tools ask
-for them, and once with every JSON value made a Python object. It also runs on older versions, which
-keep no rows of their own.
+    python benchmarks/history.py [--rows 5000] [--server embedded|15] [--postgres-url URL]
+
+A merge of `rows` opportunities that are new, one that finds them the same, and one that finds two
+fields of each changed, without HTTP and without Dagster: seconds and rows a second. Then what is
+asked of the history, in milliseconds.
 """
 
 import argparse
-import contextlib
+import json
 import time
-from collections.abc import Callable
+from datetime import datetime
 
 import ground
-import psycopg2
-import psycopg2.extensions
+import msgspec
+from psycopg2.extensions import connection as Connection  # noqa: N812
+from pydantic import SecretStr
+from tabulate import tabulate
 
-ALL = "SELECT * FROM sync_metadata"
-DAY = "SELECT * FROM sync_metadata WHERE started_at > now() - interval '1 day'"
-NEWEST = "SELECT * FROM sync_metadata ORDER BY started_at DESC LIMIT 5"
-_MULTIPLY = (
-    "INSERT INTO dagster.runs (run_id, snapshot_id, pipeline_name, status, run_body,"
-    " create_timestamp, update_timestamp, start_time, end_time) SELECT run_id || n, snapshot_id,"
-    " pipeline_name, status, run_body, create_timestamp - n * interval '45 min', update_timestamp,"
-    " start_time - n * 2700, end_time - n * 2700"
-    " FROM dagster.runs, generate_series(1, {times}) AS n",
-    "INSERT INTO dagster.run_tags (run_id, key, value) SELECT run_id || n, key, value"
-    " FROM dagster.run_tags, generate_series(1, {times}) AS n",
-    "INSERT INTO dagster.event_logs (run_id, event, dagster_event_type, timestamp, step_key,"
-    " asset_key) SELECT run_id || n, event, dagster_event_type, timestamp, step_key, asset_key"
-    " FROM dagster.event_logs, generate_series(1, {times}) AS n WHERE dagster_event_type"
-    " IN ('ASSET_MATERIALIZATION', 'STEP_FAILURE', 'PIPELINE_FAILURE')",
-)
-_MULTIPLY_OURS = (
-    "INSERT INTO sync_runs (run_id, sync_type, status, launched_at, started_at, ended_at,"
-    " records_synced, records_failed, error, metadata) SELECT run_id || n, sync_type, status,"
-    " launched_at - n * interval '45 min', started_at - n * interval '45 min',"
-    " ended_at - n * interval '45 min', records_synced, records_failed, error, metadata"
-    " FROM sync_runs, generate_series(1, {times}) AS n"
-)
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.current_rms.records import read_record
+from rms_pipeline.mirror.database import Database, clock_of
+from rms_pipeline.mirror.merge import merge
+from rms_pipeline.mirror.schema import migrate
+from rms_pipeline.mirror.summary import refresh_status_counts
+from rms_pipeline.sandbox import Store
+from rms_pipeline.sandbox.records import LISTED
+
+PAGE = 100
+ASKED = (
+    ("the table as of then, all columns but the record",
+     "SELECT sum(charge_total) FROM opportunities_as_of(%s)"),
+    ("the counts as of then", "SELECT * FROM status_counts_as_of(%s)"),
+    ("one opportunity as of then, with its record",
+     "SELECT data FROM opportunity_as_of((SELECT min(id) FROM opportunities), %s)"),
+    ("what is on hire on a day",
+     "SELECT id FROM opportunities WHERE hire && tstzrange(%s, now() + interval '1 day')"),
+)  # fmt: skip
+
+
+def edited(record: bytes) -> bytes:
+    """The record with two fields changed, as one edit changes them."""
+    fields = json.loads(record)
+    fields["subject"] = f"{fields['subject']}, edited"
+    fields["custom_fields"]["job_code"] = "edited"
+    fields["updated_at"] = "2030-01-01T00:00:00.000Z"
+    return json.dumps(fields).encode()
+
+
+def merged(connection: Connection, records: list[bytes]) -> float:
+    """Seconds."""
+    clock = clock_of(connection)
+    start = time.perf_counter()
+    for first in range(0, len(records), PAGE):
+        now = clock()
+        page = [read_record(msgspec.Raw(r), OPPORTUNITIES) for r in records[first : first + PAGE]]
+        merge(connection, OPPORTUNITIES, "run", page, asked_at=now, answered_at=now)
+    return time.perf_counter() - start
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--syncs", type=int, default=9_000)
-    parser.add_argument("--times", type=int, default=9)
-    parser.add_argument("--server", choices=["embedded", "15"], default="embedded")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--rows", type=int, default=5_000)
+    parser.add_argument("--server", choices=["embedded", "15"])
+    parser.add_argument("--postgres-url", help="a server to make databases on")
     options = parser.parse_args()
-    with (
-        ground.api_of(200) as api,
-        ground.a_server(options.server) as server,
-        ground.new_database(server) as url,
-    ):
-        ground.headline("The syncs of 90 days", url, kilobytes=api.kilobytes)
-        ground.prepare(url, api)
-        ground.sync("initial", api, url)
-        ground.sync("incremental", api, url)
-        env = ground.environment(url, api.url, CURRENT_RMS_API_KEY="wrong")
-        with contextlib.suppress(RuntimeError):
-            ground.rms_pipeline("sync", "incremental", env=env)
-        times = options.syncs // 3 - 1
-        for statement in _MULTIPLY:
-            ground.carry_out(url, statement.format(times=times))
-        if ground.ask(url, "SELECT to_regclass('sync_runs') IS NOT NULL"):
-            ground.carry_out(url, _MULTIPLY_OURS.format(times=times))
-        ground.carry_out(url, "VACUUM ANALYZE")
-        count = int(ground.ask(url, "SELECT count(*) FROM sync_metadata"))
-        lines, whole = [], 0.0
-        for what, statement, as_text in (
-            (f"{ALL}, as text", ALL, True),
-            (f"{ALL}, as Python objects", ALL, False),
-            ("those of a day, as text", DAY, True),
-            ("the newest five, as text", NEWEST, True),
-        ):
-            seconds = sorted(timed(reader(url, as_text), statement) for _ in range(options.times))
-            median = 1000 * ground.median(seconds)
-            whole = whole or median
-            lines.append([what, f"{median:.1f}", f"{1000 * seconds[-1]:.1f}"])
-        ground.table([f"{count:,} syncs", "median, ms", "longest, ms"], lines)
-    ground.judge([ground.Asked(f"{ALL} of {count:,} syncs, ms", whole, most=100)])
+    store = Store(options.rows)
+    records = [store.body(id_, LISTED) or b"" for id_ in store.ids()]
+    for server in ground.servers(options.postgres_url or options.server):
+        with ground.a_server(server) as url, ground.new_database(url) as empty:
+            ground.headline(f"What {options.rows:,} opportunities cost to remember", url)
+            measure(Database(SecretStr(empty), SecretStr(empty)), records)
 
 
-def reader(url: str, as_text: bool) -> Callable[[str], int]:
-    """Reads all rows of a statement over one connection, which is warm."""
-    connection = psycopg2.connect(url)
-    if as_text:
-        psycopg2.extensions.register_type(
-            psycopg2.extensions.new_type((3802,), "JSONB", lambda value, _: value), connection
-        )
+def measure(database: Database, records: list[bytes]) -> None:
+    migrate(database)
+    with database.session() as connection:
+        rows: list[tuple[str, str]] = []
 
-    def read(statement: str) -> int:
-        with connection, connection.cursor() as cursor:
-            cursor.execute(statement)
-            return len(cursor.fetchall())
+        def note(what: str, seconds: float) -> None:
+            rows.append((what, f"{seconds:.2f} s, {len(records) / seconds:,.0f} a second"))
 
-    read(ALL)
-    return read
+        note("all new", merged(connection, records))
+        note("all the same", merged(connection, records))
+        then = moment(connection)
+        note("all changed, in two fields", merged(connection, [edited(r) for r in records]))
+        start = time.perf_counter()
+        refresh_status_counts(database, "Europe/London")
+        rows.append(("counts, with those of the day", f"{time.perf_counter() - start:.2f} s"))
+        for table in (OPPORTUNITIES.past, OPPORTUNITIES.changes):
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    f"SELECT pg_total_relation_size('{table}') / count(*), count(*) FROM {table}"
+                )
+                size, count = cursor.fetchone() or (0, 0)
+            rows.append((f"bytes a row of {table}, indexes included", f"{size:,} ({count:,} rows)"))
+        for what, question in ASKED:
+            start = time.perf_counter()
+            with connection.cursor() as cursor:
+                cursor.execute(question, (then,))
+                cursor.fetchall()
+            rows.append((what, f"{1_000 * (time.perf_counter() - start):.0f} ms"))
+    print(tabulate(rows, ["what", "found"], tablefmt="github"))
 
 
-def timed(read: Callable[[str], int], statement: str) -> float:
-    began = time.monotonic()
-    read(statement)
-    return time.monotonic() - began
+def moment(connection: Connection) -> datetime:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        row = cursor.fetchone()
+    assert row is not None
+    found: datetime = row[0]
+    return found
 
 
 if __name__ == "__main__":
