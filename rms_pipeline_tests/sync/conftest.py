@@ -18,7 +18,7 @@ from rms_pipeline.sandbox.records import Records
 from rms_pipeline.sync.landing import OVERLAP, LandedWalk
 from rms_pipeline.sync.storing import MergedWalk
 from rms_pipeline_tests.core import FullSync, full_sync, incremental_sync, proved_sync
-from rms_pipeline_tests.test_sync import expected, ids_in, rows
+from rms_pipeline_tests.test_sync import expected, ids_in, rows, written
 
 settings.register_profile(
     "sequences",
@@ -127,9 +127,10 @@ class Mirror:
             record = self.store.get(id_)
             assert record is not None
             row = found[id_]
-            for column in ("starts_at", "ends_at", "created_at_rms", "updated_at_rms"):
-                if row[column] is not None:
-                    row[column] = row[column].isoformat(timespec="milliseconds")
+            for column, value in row.items():
+                row[column] = written(value)
+            if row["hire"] is not None:
+                row["hire"] = [written(row["hire"].lower), written(row["hire"].upper)]
             true = expected(record)
             row["data"], true["data"] = but_for(row["data"]), but_for(true["data"])
             wrong = [c for c, value in true.items() if row[c] != value]
