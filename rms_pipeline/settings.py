@@ -188,7 +188,10 @@ class Settings(BaseSettings):
     public_url: Annotated[str | None, NoDecode] = Field(
         None,
         validation_alias="RMS_PUBLIC_URL",
-        description="The address where people reach the web service, if that is a proxy.",
+        description=(
+            "The address where people reach the web service, if that is a proxy. Assets and jobs in "
+            "Dagster link to it."
+        ),
     )
     collections: Annotated[tuple[Collection, ...], NoDecode] = Field(
         COLLECTIONS[:1],

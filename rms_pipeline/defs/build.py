@@ -1,6 +1,6 @@
 """All that Dagster has of one account: `build_defs`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -39,6 +39,7 @@ def build_defs(
     collections: Sequence[str] | None = None,
     schedules: bool = True,
     translator: Callable[[dg.AssetSpec], dg.AssetSpec] | None = None,
+    pages: str | None = None,
 ) -> dg.Definitions:
     """The assets, checks, jobs, schedules, sensors and resources of one account.
 
@@ -49,7 +50,9 @@ def build_defs(
 
     `account` and `mirror` are those of the settings of this process when absent. `collections` are
     names; `schedules` says whether schedules and the sensor of webhooks start switched on.
-    `translator` may change each asset's spec, but not its key.
+    `translator` may change each asset's spec, but not its key. `pages` is where people reach this
+    account's web service, which assets and jobs then link to: RMS_PUBLIC_URL of this process for
+    its own mirror.
 
     Raises DefinitionsUnusable.
     """
@@ -57,13 +60,16 @@ def build_defs(
     account = account or CurrentRms()
     mirror = _prefixed(mirror or Mirror(), naming)
     chosen = _chosen(collections)
+    if pages is None and mirror.url is None:
+        pages = settings().public_url
+    links = _links(pages)
     refresh_job, refresh_sensor = webhook_refresh.webhook_refresh_of(
         chosen, naming, running=schedules
     )
     events_job, events_sensor = business_events.business_events_of(naming)
     return dg.Definitions(
         assets=dg.map_asset_specs(
-            _translated(mirror, translator),
+            _translated(mirror, links, translator),
             [
                 assets.account_of(naming),
                 *(asset for c in chosen for asset in assets.assets_of(c, naming)),
@@ -77,6 +83,7 @@ def build_defs(
                 naming,
                 days_back=account.known("days_back"),
                 days_ahead=account.known("days_ahead"),
+                metadata=links,
             ),
             refresh_job,
             events_job,
@@ -127,13 +134,22 @@ def _chosen(names: Sequence[str] | None) -> Sequence[Collection]:
     return [c for c in COLLECTIONS if c.name in names or c is COLLECTIONS[0]]
 
 
+def _links(pages: str | None) -> dict[str, dg.MetadataValue]:
+    """To the pages of the web service at that address."""
+    if not pages:
+        return {}
+    return {"dashboard": dg.MetadataValue.url(f"{pages.rstrip('/')}/")}
+
+
 def _translated(
-    mirror: Mirror, translator: Callable[[dg.AssetSpec], dg.AssetSpec] | None
+    mirror: Mirror,
+    links: Mapping[str, dg.MetadataValue],
+    translator: Callable[[dg.AssetSpec], dg.AssetSpec] | None,
 ) -> Callable[[dg.AssetSpec], dg.AssetSpec]:
     place = _place_of(mirror)
 
     def translated(spec: dg.AssetSpec) -> dg.AssetSpec:
-        found = spec
+        found = spec.merge_attributes(metadata=links) if links else spec
         if "dagster/column_schema" in spec.metadata:
             table = f"{place}.{spec.key.path[-1]}"
             found = found.merge_attributes(metadata={"dagster/table_name": table})

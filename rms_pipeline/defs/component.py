@@ -148,6 +148,15 @@ class CurrentRmsComponent(dg.Component, dg.Resolvable, dg.Model):
         ),
     ] = True
 
+    pages: Annotated[
+        str | None,
+        dg.Resolver.default(
+            description="Where people reach this account's web service: assets and jobs link to "
+            "it.",
+            examples=["https://rms.example.com"],
+        ),
+    ] = None
+
     def get_asset_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
         """What an asset's spec becomes: override it to add tags, owners or metadata. Keys stay."""
         return spec
@@ -162,6 +171,7 @@ class CurrentRmsComponent(dg.Component, dg.Resolvable, dg.Model):
             collections=self.collections,
             schedules=self.schedules,
             translator=self.get_asset_spec,
+            pages=self.pages,
         )
 
 

@@ -1,6 +1,6 @@
 """What can be launched."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
@@ -18,7 +18,12 @@ NIGHTLY_RANGES = 10
 
 
 def sync_jobs(
-    collections: Sequence[Collection], naming: Naming, *, days_back: int, days_ahead: int
+    collections: Sequence[Collection],
+    naming: Naming,
+    *,
+    days_back: int,
+    days_ahead: int,
+    metadata: Mapping[str, dg.MetadataValue] | None = None,
 ) -> list[UnresolvedAssetJobDefinition]:
     """The jobs that sync. Their launchpads open with all that may be set, the window in days.
 
@@ -51,6 +56,7 @@ def sync_jobs(
             selection=everything,
             # A process a step costs seconds and buys nothing: the steps follow one another.
             executor_def=dg.in_process_executor,
+            metadata=metadata,
             config=full(),
             description="The full sync: fetches every opportunity in the window and brings the "
             "tables up to date. Safe to run at any time and as often as you like. For another "
@@ -62,6 +68,7 @@ def sync_jobs(
             naming.name(INCREMENTAL),
             selection=everything,
             executor_def=dg.in_process_executor,
+            metadata=metadata,
             config={"ops": {pages[c]: {"config": {"overlap_minutes": 5}} for c in collections}},
             description="Fetches everything that changed in Current RMS since the last sync, "
             "inside and outside the window. It ends with the proof that the mirror "
@@ -73,6 +80,7 @@ def sync_jobs(
             naming.name(RECONCILIATION),
             selection=everything,
             executor_def=dg.in_process_executor,
+            metadata=metadata,
             config=full(reverify_calls=NIGHTLY_REVERIFY_CALLS, ranges=NIGHTLY_RANGES),
             description="The nightly full sync: reads the whole window again, and so finds edits "
             "without a new updated_at, too. It asks again for rows outside the "

@@ -19,6 +19,7 @@ from rms_pipeline.defs.recording import SYNC_TYPE_TAG
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.history import latest_syncs
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
+from rms_pipeline.settings import settings
 from rms_pipeline_tests.rows import query
 
 NAMES = ("acme", "globex")
@@ -224,6 +225,24 @@ def test_a_table_is_named_with_its_database_and_schema_and_code_has_a_version(
     for table in ("raw_rms_pages", "opportunities", "status_counts"):
         assert specs[table].metadata["dagster/table_name"] == f"{database}.acme.{table}"
         assert specs[table].code_version
+
+
+def test_assets_and_jobs_link_to_the_pages_of_their_own_account(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RMS_PUBLIC_URL", "https://own.example.com")
+    settings.cache_clear()
+    other = Mirror(url="postgresql:///other")
+    for found, address in (
+        (build_defs(), "https://own.example.com/"),
+        (build_defs(mirror=other, pages="https://acme.example.com"), "https://acme.example.com/"),
+        (build_defs(mirror=other), None),
+    ):
+        told = [spec.metadata for spec in found.resolve_all_asset_specs()]
+        told.append(found.resolve_job_def("initial_sync").metadata)
+        links = {of["dashboard"].value if "dashboard" in of else None for of in told}
+        assert links == {address}
+    settings.cache_clear()
 
 
 def test_what_is_below_dagster_needs_no_dagster() -> None:
