@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from rms_pipeline.collections import COLLECTIONS, Collection
+from rms_pipeline.collections import COLLECTIONS
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.errors import WebhooksNotKept
 from rms_pipeline.current_rms.subscriptions import (

@@ -15,6 +15,8 @@ import pytest
 
 from rms_pipeline import CurrentRms, Mirror, build_defs
 from rms_pipeline.defs.build import DefinitionsUnusable
+from rms_pipeline.defs.housekeeping import _is_ours
+from rms_pipeline.defs.naming import Naming
 from rms_pipeline.defs.recording import SYNC_TYPE_TAG
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.history import latest_syncs
@@ -159,6 +161,34 @@ def test_materialize_all_is_a_full_sync_of_both_and_a_part_of_one_is_none_of_the
     assert query(globex.database, "SELECT sync_type FROM sync_runs") == []
     assert job.execute_in_process(instance=instance).success
     assert globex.rows() == globex.truth()
+
+
+@pytest.mark.parametrize(
+    ("prefix", "job", "is_ours"),
+    [
+        ("acme", "acme__initial_sync", True),
+        ("acme", "acme__housekeeping", True),
+        ("acme", "globex__initial_sync", False),
+        ("acme", "initial_sync", False),
+        (None, "initial_sync", True),
+        (None, "rebuild", True),
+        (None, "acme__initial_sync", False),
+        (None, "acme__housekeeping", False),
+    ],
+)
+def test_the_housekeeping_of_an_account_deletes_no_run_of_another_in_the_same_code_location(
+    prefix: str | None, job: str, is_ours: bool
+) -> None:
+    here = {".dagster/repository": "__repository__@theirs"}
+    tags = here | ({SYNC_TYPE_TAG: "initial_sync"} if job.endswith("initial_sync") else {})
+    found = _is_ours(
+        Naming((prefix,) if prefix else ()),
+        dg.DagsterRun(job_name=job, tags=tags),
+        dg.DagsterRun(job_name="housekeeping", tags=here),
+        syncs=set(),
+        announced=set(),
+    )
+    assert found is is_ours
 
 
 def test_nothing_of_an_account_with_a_prefix_has_a_name_without_it(
