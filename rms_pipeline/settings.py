@@ -189,8 +189,8 @@ class Settings(BaseSettings):
         None,
         validation_alias="RMS_PUBLIC_URL",
         description=(
-            "The address where people reach the web service, if that is a proxy. Assets and jobs in "
-            "Dagster link to it."
+            "The address where people reach the web service, if that is a proxy. Assets and jobs "
+            "in Dagster link to it."
         ),
     )
     collections: Annotated[tuple[Collection, ...], NoDecode] = Field(
