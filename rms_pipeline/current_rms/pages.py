@@ -74,8 +74,16 @@ _meta_decoder = msgspec.json.Decoder(_SaidMeta)
 
 @cache
 def _decoders(collection: Collection) -> _Decoders:
-    page = msgspec.defstruct("page", [], bases=(_SaidPage,), rename={"records": collection.name})
-    single = msgspec.defstruct("single", [], bases=(_Single,), rename={"record": collection.single})
+    # Their fields are named anew here: `rename` leaves inherited ones as they are.
+    page = msgspec.defstruct(
+        "page",
+        [("records", list[Raw]), ("meta", _SaidMeta)],
+        bases=(_SaidPage,),
+        rename={"records": collection.name},
+    )
+    single = msgspec.defstruct(
+        "single", [("record", Raw)], bases=(_Single,), rename={"record": collection.single}
+    )
     return _Decoders(msgspec.json.Decoder(page), msgspec.json.Decoder(single))
 
 

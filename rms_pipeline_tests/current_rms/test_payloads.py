@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rms_pipeline.collections import COLLECTIONS
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.current_rms import pages
 from rms_pipeline.current_rms.lenient import storable_json
 from rms_pipeline.current_rms.pages import decode_page
 from rms_pipeline.current_rms.records import Fault, Row, decode_record
@@ -174,3 +177,17 @@ def test_whatever_is_typed_stays_but_for_nul(text: str) -> None:
 def test_a_body_that_is_not_the_promised_json_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
         decode_page(body, OPPORTUNITIES)
+
+
+@pytest.mark.parametrize("collection", COLLECTIONS, ids=lambda c: c.name)
+def test_an_answer_as_it_should_be_is_read_without_mending(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mending(_: bytes) -> None:
+        raise AssertionError("it is read byte by byte, which takes forty times as long")
+
+    monkeypatch.setattr(pages, "members_of", mending)
+    body = json.dumps({collection.name: [{"id": 7}], "meta": {"total_row_count": 1}}).encode()
+    assert pages.decode_page(body, collection).records == [msgspec.Raw(b'{"id": 7}')]
+    alone = json.dumps({collection.single: {"id": 7}}).encode()
+    assert pages.decode_single(alone, collection).records == [msgspec.Raw(b'{"id": 7}')]
