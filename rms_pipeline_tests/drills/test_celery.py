@@ -190,7 +190,7 @@ class Installation:
             f" WHERE {tag} AND t.value = '{run}' AND r.status = 'SUCCESS'"
         )
         wait_until(lambda: self.rows(retry), timeout=RECOVERED_WITHIN)
-        told = self.rows(f"SELECT status, error FROM sync_metadata WHERE id = '{run}'")
+        told = self.rows(f"SELECT status, error FROM sync_metadata WHERE run_id = '{run}'")
         assert told[0][0] == "failed"
         assert "died" in str(told[0][1])
         return time.monotonic() - began
@@ -248,7 +248,7 @@ def test_whatever_part_is_killed_runs_are_recovered_and_no_webhook_is_lost(
             run = installation.begun()
             assert waits.wait(60)
             installation.daemon.kill()
-        done = f"SELECT 1 FROM sync_metadata WHERE id = '{run}' AND status = 'completed'"
+        done = f"SELECT 1 FROM sync_metadata WHERE run_id = '{run}' AND status = 'completed'"
         wait_until(lambda done=done: installation.rows(done), timeout=60)  # type: ignore[misc]
         installation.daemon.start()
         installation.sync("incremental")
