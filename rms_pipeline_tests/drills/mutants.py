@@ -202,8 +202,8 @@ MUTANTS = (
     Mutant(
         "proof",
         "what differs is not read again",
-        "\nROUNDS = 4\n",
-        "\nROUNDS = 1\n",
+        "\nROUNDS, MOST_CALLS = 4, 200\n",
+        "\nROUNDS, MOST_CALLS = 1, 200\n",
         ("sync/test_cost.py", TRAPS),
     ),
     Mutant(
@@ -328,8 +328,8 @@ MUTANTS = (
     Mutant(
         "proof",
         "a list that holds what is outside the window is counted as the window",
-        "if not odd and not self._window.contains(starts, ends):",
-        "if odd and not self._window.contains(starts, ends):",
+        "if not odd and not self.window.contains(starts, ends):",
+        "if odd and not self.window.contains(starts, ends):",
         ("sync/test_scope.py", "sync/test_ignored_filters.py"),
     ),
     Mutant(
@@ -680,7 +680,7 @@ MUTANTS = (
     Mutant(
         "intake",
         "unknown opportunities fill the queue",
-        "is_crowded = found.strangers >= MOST_STRANGERS and opportunity is not None",
+        "is_crowded = found.strangers >= MOST_STRANGERS and record is not None",
         "is_crowded = False",
         (
             f"{RECEIVER}::test_unknown_opportunities_fill_their_part_of_the_queue_and_known_ones_come_in",
