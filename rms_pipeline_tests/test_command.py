@@ -1,5 +1,6 @@
 """The command as people run it: real processes, a real Dagster instance, a real sandbox."""
 
+import contextlib
 import json
 import os
 import pty
@@ -71,6 +72,15 @@ def commands(group: Any, *path: str) -> Iterator[tuple[str, ...]]:
     yield path
     for name, found in getattr(group, "commands", {}).items():
         yield from commands(found, *path, name)
+
+
+@contextlib.contextmanager
+def suppress_refusal(words: str) -> Iterator[None]:
+    try:
+        yield
+    except psycopg2.errors.InvalidParameterValue as refused:
+        if words not in str(refused):
+            raise
 
 
 def test_every_command_shows_its_help() -> None:
@@ -146,7 +156,10 @@ def test_a_sync_in_the_foreground_answers_in_json_and_is_in_the_history(
         assert statements, page
         for statement in statements:
             # Of roles for analysts, which the page makes too: this server's user grants nothing.
-            if "GRANT" not in statement:
+            if "GRANT" in statement:
+                continue
+            # A mirror that is some seconds old refuses what is asked about last month.
+            with suppress_refusal("The history of this mirror begins on"):
                 query(environment, statement)
 
     kept = everything_stored(environment)

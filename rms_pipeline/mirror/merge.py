@@ -180,7 +180,9 @@ def _merge_batch(
             else:
                 changed.append(whole(record))
         unseen = [o for o in new if known[o.id] is FIRST]
-        remembered.end_absent(cursor, collection, [o for o in new if known[o.id] is not FIRST])
+        # A row that somebody deleted by hand, and that is as it was, goes on.
+        returning = [o for o in new if known[o.id] is not FIRST and not _goes_on(o, known[o.id])]
+        remembered.end_absent(cursor, collection, returning)
         if restored:
             cursor.execute(f"DELETE FROM {collection.deleted} WHERE id = ANY(%s)", (restored,))
         left_out: set[int] = set()
@@ -190,17 +192,18 @@ def _merge_batch(
                 ids = [o.id for o in new]
                 left_out = set(ids) - _present(cursor, collection, ids)
         linked = {r.id: r.data for r in batch if r.has_fleeting_links}
+        since: dict[int, datetime] = {}
         if changed:
             relinked = _differ_in_links_only(cursor, collection, linked, changed)
             differing = [o for o in changed if o.id not in relinked]
-            updated, kept = _update(cursor, collection, run, differing, asked_at)
+            updated, kept, since = _update(cursor, collection, run, differing, asked_at)
             same += [o.id for o in changed if o.id not in updated and o.id not in kept]
             left_out |= kept
             result.updated = len(updated)
         if same:
             _note_asked(cursor, collection, same, linked, asked_at)
         written = [o for o in new + changed if known[o.id] is not FIRST and o.id not in left_out]
-        _note_versions(cursor, collection, written, same, asked_at, answered_at)
+        _note_versions(cursor, collection, written, since, same, asked_at, answered_at)
         remembered.note_confirmed(cursor, collection, written, unseen)
         faults = [f for o in decoded.values() for f in o.faults]
         faults += [
@@ -214,6 +217,11 @@ def _merge_batch(
     result.failed = len(left_out)
     result.unchanged = sum(id_ not in counted for id_ in same)
     return result
+
+
+def _goes_on(row: Row, known: "Known") -> bool:
+    """Whether a row that is missing is what its open version says."""
+    return not known.deleted and not row.faults and known.fingerprint == row.fingerprint
 
 
 def _present(cursor: Cursor, collection: Collection, ids: list[int]) -> set[int]:
@@ -235,13 +243,14 @@ def _copy(
 
 def _update(
     cursor: Cursor, collection: Collection, run: str, changed: Sequence[Row], asked_at: datetime
-) -> tuple[set[int], set[int]]:
+) -> tuple[set[int], set[int], dict[int, datetime]]:
     """Rewrites the rows that differ; the API may write the same record with other bytes.
 
-    Returns the ids of those rewritten, and of those that a trigger kept as they were.
+    Returns the ids of those rewritten, of those that a trigger kept as they were, and since when
+    there are new versions, which is still to be noted.
     """
     if not changed:
-        return set(), set()
+        return set(), set(), {}
     table, staged = collection.name, f"staged_{collection.name}"
     columns = _settable(collection)
     cursor.execute(
@@ -261,16 +270,16 @@ def _update(
         f" WHERE o.id = s.id AND ({before}) IS DISTINCT FROM ({after}) RETURNING o.id"
     )
     updated = {row[0] for row in cursor.fetchall()}
-    remembered.begin(cursor, collection, ended, updated)
+    since = remembered.begin(cursor, collection, ended, updated)
     others = [o.id for o in changed if o.id not in updated]
     if not others:
-        return updated, set()
+        return updated, set(), since
     cursor.execute(
         f"SELECT o.id FROM {table} o JOIN {staged} s USING (id)"
         f" WHERE o.id = ANY(%s) AND ({before}) IS DISTINCT FROM ({after})",
         (others,),
     )
-    return updated, {row[0] for row in cursor.fetchall()}
+    return updated, {row[0] for row in cursor.fetchall()}, since
 
 
 def note_faults(cursor: Cursor, collection: Collection, run: str, faults: Sequence[Fault]) -> None:
@@ -447,11 +456,13 @@ def _note_versions(
     cursor: Cursor,
     collection: Collection,
     written: Sequence[Row],
+    since: Mapping[int, datetime],
     same: list[int],
     asked_at: datetime,
     answered_at: datetime,
 ) -> None:
-    """Notes this fetch for the rows `written` and for those found the `same`."""
+    """Notes this fetch for the rows `written` and for those found the `same`, and `since` when
+    there are new versions of some."""
     if same:
         cursor.execute(
             f"UPDATE {collection.versions} SET asked_at = %s, answered_at = %s WHERE id = ANY(%s)",
@@ -461,14 +472,21 @@ def _note_versions(
         cursor.execute(
             f"UPDATE {collection.versions} v SET asked_at = %s, answered_at = %s,"
             " updated_at_rms = n.updated_at_rms, fingerprint = n.fingerprint, deleted = false"
-            " FROM unnest(%s::bigint[], %s::timestamptz[], %s::bytea[])"
-            " AS n (id, updated_at_rms, fingerprint) WHERE v.id = n.id",
+            f"{', valid_from = coalesce(n.since, v.valid_from)' if since else ''}"
+            " FROM unnest(%s::bigint[], %s::timestamptz[], %s::bytea[], %s::timestamptz[])"
+            " AS n (id, updated_at_rms, fingerprint, since) WHERE v.id = n.id",
             (
                 asked_at,
                 answered_at,
                 *_version_columns(written),
+                [since.get(o.id) for o in written],
             ),
         )
+    # Of rows that had no version until now.
+    noted = {o.id for o in written}
+    remembered.note_since(
+        cursor, collection, {id_: at for id_, at in since.items() if id_ not in noted}
+    )
 
 
 def _version_columns(

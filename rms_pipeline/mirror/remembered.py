@@ -55,23 +55,25 @@ def end_changed(
 
 def begin(
     cursor: Cursor, collection: Collection, ended: Mapping[int, datetime], rewritten: set[int]
-) -> None:
-    """Has new versions follow those that `end_changed` ended; one of a row that was not
-    `rewritten` goes on after all."""
+) -> dict[int, datetime]:
+    """Since when new versions follow those that `end_changed` ended, which is still to be noted.
+
+    A version of a row that was not `rewritten` goes on after all.
+    """
     if kept := [id_ for id_ in ended if id_ not in rewritten]:
         cursor.execute(
             f"DELETE FROM {collection.past} p USING unnest(%s::bigint[], %s::timestamptz[])"
             f" AS n (id, valid_to) WHERE p.{collection.key} = n.id AND p.valid_to = n.valid_to",
             (kept, [ended[id_] for id_ in kept]),
         )
-    _open(cursor, collection, {id_: at for id_, at in ended.items() if id_ in rewritten})
+    return {id_: at for id_, at in ended.items() if id_ in rewritten}
 
 
 def end_gone(cursor: Cursor, collection: Collection, ids: Sequence[int]) -> None:
     """Has the deleted rows of `ids` be open versions, and ends those of the live rows they were."""
     if collection.remembers and ids:
         steps = dict.fromkeys(ids, Difference(_UNCHANGED))
-        _open(cursor, collection, _end(cursor, collection, collection.deleted, steps))
+        note_since(cursor, collection, _end(cursor, collection, collection.deleted, steps))
 
 
 def end_absent(cursor: Cursor, collection: Collection, returning: Sequence[Row]) -> None:
@@ -91,7 +93,7 @@ def end_absent(cursor: Cursor, collection: Collection, returning: Sequence[Row])
         if row.id in older
     }
     ended = _end(cursor, collection, collection.deleted, steps, deleted=True)
-    _open(cursor, collection, ended)
+    note_since(cursor, collection, ended)
     if unknown := [id_ for id_ in ids if id_ not in ended]:
         # Their rows were deleted by hand, or were never here.
         cursor.execute(
@@ -134,7 +136,8 @@ def _end(
     return ended
 
 
-def _open(cursor: Cursor, collection: Collection, since: Mapping[int, datetime]) -> None:
+def note_since(cursor: Cursor, collection: Collection, since: Mapping[int, datetime]) -> None:
+    """Notes since when the open version of each id is valid."""
     if since:
         cursor.execute(
             f"UPDATE {collection.versions} v SET valid_from = n.since"

@@ -125,7 +125,7 @@ def test_a_failed_sync_says_what_to_do_on_its_page_without_a_stack(
     assert command("sync", "initial", environment=environment).returncode == 1
     page.goto(f"{deployment.url}/runs")
     expect(page.get_by_text("user: command line")).to_be_visible()
-    run = deployment.syncs("id, status")[-1]
+    run = deployment.syncs("run_id, status")[-1]
     assert run[1] == "failed"
     page.goto(f"{deployment.url}/runs/{run[0]}")
     expect(page.get_by_text("RUN_FAILURE")).to_be_in_viewport()
