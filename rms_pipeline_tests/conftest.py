@@ -75,7 +75,7 @@ QUICK = Patience(connect=10, read=20, answer=60, attempts=8, throttled=30, backo
 
 
 # What `-m quick` runs: the core, from the API to the tables, without Dagster, pages and processes.
-CORE = ("current_rms", "mirror", "sandbox", "sync")
+CORE = ("current_rms", "mirror", "sync")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -38,6 +38,8 @@ from rms_pipeline.sandbox.faults import FaultKind
 from rms_pipeline.settings import SettingsError
 from rms_pipeline_tests.sandbox.receiver import Receiver
 
+pytestmark = pytest.mark.slow
+
 MakeClient = Callable[..., CurrentRmsClient]
 
 HEADERS = {"X-SUBDOMAIN": SANDBOX_SUBDOMAIN, "X-AUTH-TOKEN": SANDBOX_API_KEY}

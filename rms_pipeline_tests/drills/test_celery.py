@@ -52,7 +52,8 @@ execution:
     broker: "{broker}"
     backend: "{broker}"
 """
-RECOVERED_WITHIN = 60.0
+# Nobody should wait that long: how long it took is printed.
+PATIENCE = 180.0
 TOKEN = "a-token-of-this-installation"
 
 
@@ -189,7 +190,7 @@ class Installation:
             "SELECT 1 FROM dagster.run_tags t JOIN dagster.runs r USING (run_id)"
             f" WHERE {tag} AND t.value = '{run}' AND r.status = 'SUCCESS'"
         )
-        wait_until(lambda: self.rows(retry), timeout=RECOVERED_WITHIN)
+        wait_until(lambda: self.rows(retry), timeout=PATIENCE)
         told = self.rows(f"SELECT status, error FROM sync_metadata WHERE run_id = '{run}'")
         assert told[0][0] == "failed"
         assert "died" in str(told[0][1])
@@ -308,5 +309,5 @@ def _recovers(installation: Installation) -> float:
             return False
         return True
 
-    wait_until(succeeds, timeout=RECOVERED_WITHIN)
+    wait_until(succeeds, timeout=PATIENCE)
     return time.monotonic() - began

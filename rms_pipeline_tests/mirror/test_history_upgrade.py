@@ -15,6 +15,8 @@ from rms_pipeline_tests.mirror.releases import ANALYST, load_release
 from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.servers import new_database, template
 
+pytestmark = pytest.mark.slow
+
 BEFORE = "0019"
 RIGHTS = (
     "SELECT relacl::text, (SELECT array_agg((attname, attacl::text)::text ORDER BY attname)"

@@ -1,6 +1,7 @@
 """Does a connection keep its session? Against a real server, directly and through a pooler."""
 
 import psycopg2
+import pytest
 from pydantic import SecretStr
 
 from rms_pipeline.mirror.database import Database
@@ -8,6 +9,8 @@ from rms_pipeline.mirror.session_probe import SessionProbe, probe_session
 from rms_pipeline_tests.conftest import database_at, new_database
 from rms_pipeline_tests.mirror.test_merge import fetch_all
 from rms_pipeline_tests.pooler import transaction_pooler
+
+pytestmark = pytest.mark.slow
 
 LOCKS = (
     "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"

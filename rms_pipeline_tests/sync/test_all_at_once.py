@@ -16,6 +16,8 @@ from rms_pipeline_tests.sync.test_catching_up import tell, work
 from rms_pipeline_tests.sync.test_lies import MakeMirror, mirror_of, proved
 from rms_pipeline_tests.sync.test_prove import dated, when
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["mirror_of"]
 TEN = Switches(max_per_page=10)
 Act = Callable[[Mirror, list[int]], object]

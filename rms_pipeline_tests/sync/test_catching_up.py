@@ -13,6 +13,8 @@ from rms_pipeline.sync.refreshing import ASKED_SINGLY, refresh
 from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.sync.conftest import Mirror
 
+pytestmark = pytest.mark.slow
+
 MakeMirror = Callable[..., Mirror]
 LAGGING = Switches(lists_lag=60)
 

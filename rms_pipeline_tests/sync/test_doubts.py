@@ -18,6 +18,8 @@ from rms_pipeline_tests.sync.test_catching_up import singly, tell, work
 from rms_pipeline_tests.sync.test_lies import Tell, is_single, lie, mirror_of
 from rms_pipeline_tests.test_sync import ids_in
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["lie", "mirror_of"]
 MakeMirror = Callable[..., Mirror]
 TEN = Switches(max_per_page=10)

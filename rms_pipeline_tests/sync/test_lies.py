@@ -23,6 +23,8 @@ from rms_pipeline_tests.sync.conftest import Mirror
 from rms_pipeline_tests.sync.test_queued import work
 from rms_pipeline_tests.test_sync import ids_in
 
+pytestmark = pytest.mark.slow
+
 MakeClient = Callable[..., CurrentRmsClient]
 MakeMirror = Callable[..., Mirror]
 Lie = Callable[[Request, Answer], Answer]

@@ -13,6 +13,8 @@ from rms_pipeline.sync.refreshing import refresh
 from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.sync.conftest import Mirror
 
+pytestmark = pytest.mark.slow
+
 MakeMirror = Callable[..., Mirror]
 BACK = (
     "SELECT opportunity_id, attempts, dead_at, claimed_until, error FROM webhook_events"

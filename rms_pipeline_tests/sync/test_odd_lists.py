@@ -20,6 +20,8 @@ from rms_pipeline_tests.sync.conftest import Mirror
 from rms_pipeline_tests.sync.test_lies import Lie, MakeMirror, Tell, is_list, lie, mirror_of, proved
 from rms_pipeline_tests.test_sync import ids_in
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["lie", "mirror_of"]
 TEN = Switches(max_per_page=10)
 NEVER_SENT = 1_010

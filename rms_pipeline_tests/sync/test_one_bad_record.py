@@ -22,6 +22,8 @@ from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.sync.conftest import Mirror
 from rms_pipeline_tests.test_sync import ids_in
 
+pytestmark = pytest.mark.slow
+
 MakeClient = Callable[..., CurrentRmsClient]
 MakeMirror = Callable[..., Mirror]
 PAGES_OF_25 = Switches(max_per_page=25)

@@ -19,6 +19,8 @@ from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.sync.conftest import Mirror
 from rms_pipeline_tests.sync.test_queued import tell, work
 
+pytestmark = pytest.mark.slow
+
 MirrorOf = Callable[[Store], Mirror]
 REFUSE = """
 CREATE FUNCTION people_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
