@@ -40,6 +40,14 @@ from rms_pipeline_tests.servers import (
 
 # The longest first, so that no process has long to go when the others have ended.
 LONGEST = (
+    "drills/test_many_sequences.py",
+    "drills/test_mutants.py",
+    "drills/test_faults.py",
+    "drills/test_workers.py",
+    "drills/test_size.py",
+    "drills/test_celery.py",
+    "drills/test_kills.py",
+    "drills/test_budget.py",
     "browser/test_dashboard.py",
     "web/test_sync_api.py",
     "test_command.py",

@@ -211,6 +211,8 @@ def test_dagsters_own_page_does_what_a_person_does_on_it(page: Page, stand: Stan
         switch.focus()
         page.keyboard.press("Space")
         wait_until(lambda s=status: stand.schedules()["housekeeping"][1] == s, timeout=30)  # type: ignore[misc]
+        # The page learns of it a moment later, and until then a key would do the same again.
+        expect(switch).to_be_checked(checked=status == "RUNNING")
     assert API_TOKEN not in page.url
 
 
