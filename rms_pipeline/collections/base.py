@@ -82,6 +82,26 @@ class Column:
         return self.otherwise is not None
 
 
+# What every record tells of itself.
+TIMES = (
+    Column(
+        "created_at_rms",
+        "timestamptz",
+        "When it was entered in Current RMS.",
+        source="created_at",
+        shown="Created in Current RMS",
+    ),
+    Column(
+        CHANGED,
+        "timestamptz",
+        "When Current RMS last changed it.",
+        source="updated_at",
+        index="descending",
+        shown="Updated in Current RMS",
+    ),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Modes:
     """The `filtermode` of a list: `every` reaches all records.

@@ -1,6 +1,6 @@
 """Invoices and credit notes."""
 
-from rms_pipeline.collections.base import Collection, Column, Webhooks
+from rms_pipeline.collections.base import TIMES, Collection, Column, Webhooks
 
 
 def _money(name: str, says: str) -> Column:
@@ -39,19 +39,7 @@ INVOICES = Collection(
         _money("charge_including_tax_total", "The charge with tax."),
         _money("tax_total", "The tax."),
         Column("custom_fields", "jsonb", "The account's own fields.", source="custom_fields"),
-        Column(
-            "created_at_rms",
-            "timestamptz",
-            "When it was entered in Current RMS.",
-            source="created_at",
-        ),
-        Column(
-            "updated_at_rms",
-            "timestamptz",
-            "When Current RMS last changed it.",
-            source="updated_at",
-            index="descending",
-        ),
+        *TIMES,
     ),
     webhooks=Webhooks(
         subjects=frozenset({"invoice", "invoices"}),

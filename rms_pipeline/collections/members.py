@@ -1,6 +1,6 @@
 """Members: organisations, contacts, venues, users and vehicles, whoever the account knows."""
 
-from rms_pipeline.collections.base import Collection, Column, Modes, Webhooks
+from rms_pipeline.collections.base import TIMES, Collection, Column, Modes, Webhooks
 
 MEMBERS = Collection(
     name="members",
@@ -40,19 +40,7 @@ MEMBERS = Collection(
         Column("phones", "jsonb", "Its telephone numbers, each with its type.", source="phones"),
         Column("tags", "text[]", "Its tags.", source="tag_list"),
         Column("custom_fields", "jsonb", "The account's own fields.", source="custom_fields"),
-        Column(
-            "created_at_rms",
-            "timestamptz",
-            "When it was entered in Current RMS.",
-            source="created_at",
-        ),
-        Column(
-            "updated_at_rms",
-            "timestamptz",
-            "When Current RMS last changed it.",
-            source="updated_at",
-            index="descending",
-        ),
+        *TIMES,
     ),
     # Those that are in use no longer are in no list of active ones.
     modes=Modes(

@@ -3,7 +3,7 @@
 Columns are those of the contract: none is ever renamed or narrowed.
 """
 
-from rms_pipeline.collections.base import Collection, Column, Modes, Reach, Webhooks
+from rms_pipeline.collections.base import TIMES, Collection, Column, Modes, Reach, Webhooks
 
 # A B-tree entry of PostgreSQL holds about 2,700 bytes; no status comes near that.
 _LONGEST_STATUS = 500
@@ -63,21 +63,7 @@ OPPORTUNITIES = Collection(
             longest=_LONGEST_STATUS,
             index="ascending",
         ),
-        Column(
-            "created_at_rms",
-            "timestamptz",
-            "When it was entered in Current RMS.",
-            source="created_at",
-            shown="Created in Current RMS",
-        ),
-        Column(
-            "updated_at_rms",
-            "timestamptz",
-            "When Current RMS last changed it.",
-            source="updated_at",
-            index="descending",
-            shown="Updated in Current RMS",
-        ),
+        *TIMES,
         Column(
             "venue_name",
             "text",
