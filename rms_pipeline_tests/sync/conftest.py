@@ -1,5 +1,6 @@
 """A mirror beside its account, and the one question: are they equal?"""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -152,17 +153,20 @@ class Mirror:
         return self.window.contains(start, end)
 
 
+@contextlib.contextmanager
+def mirrors_in(database: Database, client_for: MakeClient) -> Iterator[Callable[..., Mirror]]:
+    """Makes mirrors of stores in `database`, each behind a sandbox of its own."""
+    with contextlib.ExitStack() as servers:
+
+        def make(store: Store, **options: Any) -> Mirror:
+            server = servers.enter_context(SandboxServer(store, **options))
+            return Mirror(database, server, client_for)
+
+        yield make
+
+
 @pytest.fixture
 def mirror_of(database: Database, client_for: MakeClient) -> Iterator[Callable[..., Mirror]]:
     """Makes a mirror of a store."""
-    servers: list[SandboxServer] = []
-
-    def make(store: Store, **options: Any) -> Mirror:
-        server = SandboxServer(store, **options)
-        server.start()
-        servers.append(server)
-        return Mirror(database, server, client_for)
-
-    yield make
-    for server in servers:
-        server.stop()
+    with mirrors_in(database, client_for) as make:
+        yield make

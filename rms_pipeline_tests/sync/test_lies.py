@@ -13,13 +13,13 @@ from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.errors import CurrentRmsError
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.proofs import Proof
-from rms_pipeline.sandbox import SandboxServer, Store, Switches
+from rms_pipeline.sandbox import Store, Switches
 from rms_pipeline.sandbox.account import InventedAccount
 from rms_pipeline.sandbox.api import routes
 from rms_pipeline.sandbox.api.answers import Answer, Refusal, Request
 from rms_pipeline.sync.refreshing import refresh
 from rms_pipeline_tests.rows import query
-from rms_pipeline_tests.sync.conftest import Mirror
+from rms_pipeline_tests.sync.conftest import Mirror, mirrors_in
 from rms_pipeline_tests.sync.test_queued import work
 from rms_pipeline_tests.test_sync import ids_in
 
@@ -35,17 +35,8 @@ TEN = Switches(max_per_page=10)
 @pytest.fixture
 def mirror_of(emptied: Database, client_for: MakeClient) -> Iterator[MakeMirror]:
     """As everywhere, in a database that the tests of this module share."""
-    servers: list[SandboxServer] = []
-
-    def make(store: Store, **options: Any) -> Mirror:
-        server = SandboxServer(store, **options)
-        server.start()
-        servers.append(server)
-        return Mirror(emptied, server, client_for)
-
-    yield make
-    for server in servers:
-        server.stop()
+    with mirrors_in(emptied, client_for) as make:
+        yield make
 
 
 @pytest.fixture

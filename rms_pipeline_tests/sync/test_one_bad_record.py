@@ -14,12 +14,12 @@ from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.errors import ApiUnavailable
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.unreadable import unreadable
-from rms_pipeline.sandbox import SandboxServer, Store, Switches
+from rms_pipeline.sandbox import Store, Switches
 from rms_pipeline.sync.landing import LandedWalk, land_changes, land_window
 from rms_pipeline.sync.rebuilding import rebuild
 from rms_pipeline.sync.storing import merge_walks
 from rms_pipeline_tests.rows import query
-from rms_pipeline_tests.sync.conftest import Mirror
+from rms_pipeline_tests.sync.conftest import Mirror, mirrors_in
 from rms_pipeline_tests.test_sync import ids_in
 
 pytestmark = pytest.mark.slow
@@ -33,17 +33,8 @@ NO_OVERLAP = timedelta(0)
 @pytest.fixture
 def mirror_of(emptied: Database, client_for: MakeClient) -> Iterator[MakeMirror]:
     """As everywhere, in a database that the tests of this module share."""
-    servers: list[SandboxServer] = []
-
-    def make(store: Store, **options: Any) -> Mirror:
-        server = SandboxServer(store, **options)
-        server.start()
-        servers.append(server)
-        return Mirror(emptied, server, client_for)
-
-    yield make
-    for server in servers:
-        server.stop()
+    with mirrors_in(emptied, client_for) as make:
+        yield make
 
 
 def turn(mirror: Mirror, **switches: Any) -> None:
