@@ -17,13 +17,14 @@ LAYERS = (
     {"settings"},
     {"current_rms"},
     {"mirror"},
-    {"sync"},
+    # What people ask of the mirror; a sync asks nothing of it.
+    {"sync", "insight"},
     {"account", "actions", "console", "project_files", "status_chart", "sandbox"},
     {"defs", "web", "cli", "doctor", "dagster_ui", "definitions"},
 )
 PARTS = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 # Without Dagster, and handed whatever they need of the environment.
-CORE = ("collections", "current_rms", "mirror", "sync", "sandbox")
+CORE = ("collections", "current_rms", "mirror", "sync", "insight", "sandbox")
 
 
 def imports_of(path: Path) -> set[str]:

@@ -26,6 +26,7 @@ from rms_pipeline.web.receiver import receiver
 from rms_pipeline.web.refusals import REFUSALS, Refused, handle_errors
 from rms_pipeline.web.sync_api import sync_api
 from rms_pipeline.web.templating import STATIC, Pages
+from rms_pipeline.web.today import today
 
 
 class Service(Protocol):
@@ -93,6 +94,7 @@ def create_app(
     app.include_router(sync_api(database, access, launcher, stopping))
     app.include_router(dashboard(pages, reader, database, launcher, current, access, starting))
     app.include_router(dagster_link(access, current.dagster_url))
+    app.include_router(today(pages, reader, current, access))
     app.include_router(opportunities(pages, reader, current, access))
     for_programs = [Depends(access.required)]
 

@@ -27,6 +27,11 @@ def whole_money(value: Decimal | None) -> str:
     return ABSENT if value is None else f"{value:z,.0f}"
 
 
+def signed_money(value: Decimal) -> str:
+    """+12,346, −1,200"""
+    return f"{'+' if value > 0 else '−' if value < 0 else ''}{abs(value):,.0f}"
+
+
 def short_money(value: Decimal) -> str:
     """1.2M, 340k, 85: for the axis of a chart."""
     for limit, unit in ((1_000_000, "M"), (1_000, "k")):
@@ -94,6 +99,17 @@ class Clock:
     def day(self, value: date) -> str:
         """25 Nov 2026"""
         return f"{value:%d %b %Y}"
+
+    def weekday(self, value: date) -> str:
+        """Wednesday 25 November 2026"""
+        return f"{value:%A} {value.day} {value:%B %Y}"
+
+    def within(self, moment: datetime, day: date) -> str:
+        """12:03 on that `day`, Wed 25 Nov 12:03 in that year, Wed 25 Nov 2025 in others."""
+        local = self._local(moment)
+        if local.date() == day:
+            return f"{local:%H:%M}"
+        return f"{local:%a %d %b %H:%M}" if local.year == day.year else f"{local:%a %d %b %Y}"
 
     def ago(self, moment: datetime | None, now: datetime | None = None) -> str:
         """just now, 4 min ago, 2 h ago, 3 d ago"""

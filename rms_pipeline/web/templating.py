@@ -59,6 +59,8 @@ templates.globals["static"] = static_address
 templates.filters |= {
     "number": formatting.number,
     "money": formatting.money,
+    "signed_money": formatting.signed_money,
+    "some": formatting.some,
     "whole_money": formatting.whole_money,
     "duration": formatting.duration,
     "time_left": formatting.time_left,

@@ -1,0 +1,47 @@
+"""Days as the company knows them: from midnight to midnight in its time zone."""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+# Further away nothing is hired out, and clocks of every zone can still be told.
+FIRST, LAST = date(1900, 1, 2), date(2199, 12, 30)
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """The day `date` in `time_zone` (a name of the IANA database).
+
+    It lasts 23 or 25 hours where clocks change. Raises ValueError for a day that is not from
+    `FIRST` to `LAST`.
+    """
+
+    date: date
+    time_zone: str
+
+    def __post_init__(self) -> None:
+        if not FIRST <= self.date <= LAST:
+            raise ValueError(f"is not a day from {FIRST} to {LAST}")
+
+    @classmethod
+    def of(cls, moment: datetime, time_zone: str) -> "Day":
+        """The day that `moment` lies in."""
+        return cls(moment.astimezone(ZoneInfo(time_zone)).date(), time_zone)
+
+    @property
+    def starts(self) -> datetime:
+        """Its first moment (UTC). Where clocks skip midnight, that at which they do."""
+        midnight = datetime(*self.date.timetuple()[:3], tzinfo=ZoneInfo(self.time_zone))
+        return midnight.astimezone(UTC)
+
+    @property
+    def ends(self) -> datetime:
+        """The first moment of the next day (UTC)."""
+        after = self.date + timedelta(days=1)
+        midnight = datetime(*after.timetuple()[:3], tzinfo=ZoneInfo(self.time_zone))
+        return midnight.astimezone(UTC)
+
+    def moved(self, days: int) -> "Day | None":
+        """The day so many days later, None where there is none to be shown."""
+        other = self.date + timedelta(days=days)
+        return Day(other, self.time_zone) if FIRST <= other <= LAST else None

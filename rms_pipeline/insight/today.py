@@ -1,0 +1,263 @@
+"""One day of a hire company: what leaves, what returns, what is out, and what was decided.
+
+Equipment leaves when the delivery starts, else when the hire does, and is back when the collection
+ends, else when the hire does. What is confirmed and what is lost, the table `statuses` says.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
+
+from rms_pipeline.insight.days import Day
+from rms_pipeline.mirror.changes import STATUS
+from rms_pipeline.mirror.outcomes import CONFIRMED, LOST, OUTCOMES, Phase
+
+# As many jobs are listed of each kind; and so many are counted, at most.
+MOST_LISTED, MOST_COUNTED = 100, 10_000
+SOON_DAYS = 7
+_MOST_CHANGES = 10
+# The one status in which Current RMS says that equipment has been booked out.
+_OUT = "Active"
+_STARTS, _ENDS = "coalesce(deliver_starts_at, starts_at)", "coalesce(collect_ends_at, ends_at)"
+_CONFIRMED, _OPEN = OUTCOMES["is:confirmed"].condition, OUTCOMES["is:undecided"].condition
+_WHEN = "coalesce(c.changed_at, c.seen_at)"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An opportunity of the day. Times are UTC; `comes_back` is None where it is open-ended or not
+    known. Money is in the account's currency, with tax."""
+
+    id: int
+    number: str | None
+    name: str
+    status: str | None
+    customer: str | None
+    venue: str | None
+    owner: str | None
+    goes_out: datetime | None
+    comes_back: datetime | None
+    open_ended: bool
+    total_value: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """The first `MOST_LISTED` of them; `count` is how many there are, `MOST_COUNTED` at most, and
+    `total_value` what those are worth with tax."""
+
+    count: int
+    total_value: Decimal | None
+    jobs: list[Job]
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether there are no more than `count`."""
+        return self.count < MOST_COUNTED
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """An opportunity that was confirmed, lost or deleted. `before` is the status it had, None when
+    it was entered like that, and `after` None where it was deleted. `by` is None where it is not
+    known who did it."""
+
+    id: int
+    number: str | None
+    name: str
+    customer: str | None
+    total_value: Decimal | None
+    before: str | None
+    after: str | None
+    at: datetime
+    by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Revaluation:
+    """What an opportunity's charge without tax was before and after all changes of the time. `by`
+    are those known to have changed it."""
+
+    id: int
+    number: str | None
+    name: str
+    customer: str | None
+    before: Decimal | None
+    after: Decimal | None
+    by: list[str]
+
+    @property
+    def difference(self) -> Decimal:
+        return (self.after or Decimal()) - (self.before or Decimal())
+
+
+@dataclass(frozen=True, slots=True)
+class Today:
+    """A `date`, which lasts from `starts` to `ends` (UTC), as the mirror knows it now.
+
+    Decisions and changes are those of the day and the day before. `late_back` is what should be
+    back by now, and so None of any other day than today.
+    """
+
+    date: date
+    time_zone: str
+    starts: datetime
+    ends: datetime
+    is_today: bool
+    goes_out: Jobs
+    comes_back: Jobs
+    on_hire: Jobs
+    late_back: Jobs | None
+    not_confirmed: Jobs
+    confirmed: list[Decision]
+    lost: list[Decision]
+    biggest_changes: list[Revaluation]
+
+
+def read_today(connection: Connection, day: Day, now: datetime) -> Today:
+    """How `day` looks at `now`. Commits."""
+    before = day.moved(-1) or day
+    is_today = day.starts <= now < day.ends
+    values: dict[str, Any] = {
+        "starts": day.starts,
+        "ends": day.ends,
+        "since": before.starts,
+        "soon": day.starts + timedelta(days=SOON_DAYS),
+        "now": now,
+    }
+    if last := day.moved(SOON_DAYS):
+        values["soon"] = last.starts
+    with connection.cursor() as cursor:
+        found = Today(
+            date=day.date,
+            time_zone=day.time_zone,
+            starts=day.starts,
+            ends=day.ends,
+            is_today=is_today,
+            goes_out=_jobs(cursor, _GOES_OUT, _STARTS, values),
+            comes_back=_jobs(cursor, _COMES_BACK, _ENDS, values),
+            on_hire=_jobs(cursor, _ON_HIRE, _ENDS, values),
+            late_back=_jobs(cursor, _LATE_BACK, _ENDS, values) if is_today else None,
+            not_confirmed=_jobs(cursor, _NOT_CONFIRMED, _STARTS, values),
+            confirmed=_newest_first(
+                _decided(cursor, CONFIRMED, values) + _entered_confirmed(cursor, values)
+            ),
+            lost=_newest_first(_decided(cursor, LOST, values) + _deleted(cursor, values)),
+            biggest_changes=_biggest_changes(cursor, values),
+        )
+    connection.commit()
+    return found
+
+
+_GOES_OUT = f"{_STARTS} >= %(starts)s AND {_STARTS} < %(ends)s AND {_CONFIRMED}"
+_COMES_BACK = (
+    f"{_ENDS} >= %(starts)s AND {_ENDS} < %(ends)s AND open_ended_rental IS NOT TRUE"
+    f" AND {_CONFIRMED}"
+)
+_ON_HIRE = f"hire && tstzrange(%(starts)s, %(ends)s) AND {_CONFIRMED}"
+_LATE_BACK = (
+    f"opportunity_status = '{_OUT}' AND {_ENDS} < %(now)s AND open_ended_rental IS NOT TRUE"
+)
+_NOT_CONFIRMED = f"{_STARTS} >= %(starts)s AND {_STARTS} < %(soon)s AND {_OPEN}"
+
+
+def _jobs(cursor: Cursor, where: str, order: str, values: Mapping[str, Any]) -> Jobs:
+    cursor.execute(
+        "SELECT count(*), sum(total_value) FROM (SELECT total_value FROM opportunities"
+        f" WHERE {where} LIMIT {MOST_COUNTED}) counted",
+        values,
+    )
+    count, value = cursor.fetchone() or (0, None)
+    if not count:
+        return Jobs(0, None, [])
+    cursor.execute(
+        "SELECT id, number, name, opportunity_status, organisation_name, venue_name, owner_name,"
+        f" {_STARTS}, CASE WHEN open_ended_rental IS NOT TRUE THEN {_ENDS} END,"
+        " coalesce(open_ended_rental, false), total_value FROM opportunities"
+        f" WHERE {where} ORDER BY {order} NULLS LAST, id LIMIT {MOST_LISTED}",
+        values,
+    )
+    return Jobs(count, value, [Job(*row) for row in cursor.fetchall()])
+
+
+# Of what was decided: a record that is gone is told of as it was last.
+_NAMED = (
+    "coalesce(o.number, d.number), coalesce(o.name, d.name, 'Opportunity ' || c.opportunity_id),"
+    " coalesce(o.organisation_name, d.organisation_name)"
+)
+_RECORDS = (
+    "LEFT JOIN opportunities o ON o.id = c.opportunity_id"
+    " LEFT JOIN deleted_opportunities d ON d.id = c.opportunity_id"
+)
+
+
+def _decided(cursor: Cursor, phase: Phase, values: Mapping[str, Any]) -> list[Decision]:
+    """Those whose status came into `phase` out of another one, each as it did last."""
+    cursor.execute(
+        f"SELECT DISTINCT ON (c.opportunity_id) c.opportunity_id, {_NAMED},"
+        f" coalesce(o.total_value, d.total_value), c.old_value, c.new_value, {_WHEN},"
+        f" c.changed_by FROM opportunity_changes c {_RECORDS}"
+        " LEFT JOIN statuses was ON was.name = c.old_value"
+        " LEFT JOIN statuses became ON became.name = c.new_value"
+        f" WHERE c.field = '{STATUS}' AND {_WHEN} >= %(since)s AND {_WHEN} < %(ends)s"
+        " AND coalesce(became.phase, 'open') = %(phase)s"
+        " AND coalesce(was.phase, 'open') <> %(phase)s ORDER BY c.opportunity_id, c.id DESC",
+        {**values, "phase": phase},
+    )
+    return [Decision(*row) for row in cursor.fetchall()]
+
+
+def _entered_confirmed(cursor: Cursor, values: Mapping[str, Any]) -> list[Decision]:
+    """Those that were confirmed when they were first seen: nothing of them changed."""
+    cursor.execute(
+        "SELECT o.id, o.number, o.name, o.organisation_name, o.total_value, NULL,"
+        " o.opportunity_status, o.confirmed_at, (SELECT min(e.member_name) FROM webhook_events e"
+        " WHERE e.opportunity_id = o.id AND lower(e.action_type) = 'create'"
+        " HAVING count(DISTINCT e.member_name) = 1) FROM opportunities o"
+        " WHERE o.confirmed_at >= %(since)s AND o.confirmed_at < %(ends)s"
+        f" AND {_CONFIRMED} AND NOT EXISTS (SELECT FROM opportunity_changes c"
+        f" WHERE c.opportunity_id = o.id AND c.field = '{STATUS}')",
+        values,
+    )
+    return [Decision(*row) for row in cursor.fetchall()]
+
+
+def _deleted(cursor: Cursor, values: Mapping[str, Any]) -> list[Decision]:
+    """Those that are gone from Current RMS, unless they were lost before."""
+    cursor.execute(
+        "SELECT o.id, o.number, o.name, o.organisation_name, o.total_value, o.opportunity_status,"
+        " NULL, o.deleted_at, (SELECT min(e.member_name) FROM webhook_events e"
+        " WHERE e.opportunity_id = o.id AND lower(e.action_type) = 'destroy'"
+        " HAVING count(DISTINCT e.member_name) = 1)"
+        " FROM deleted_opportunities o WHERE o.deleted_at >= %(since)s AND o.deleted_at < %(ends)s"
+        f" AND NOT ({OUTCOMES['is:closed'].condition}) ORDER BY o.deleted_at DESC"
+        f" LIMIT {MOST_LISTED}",
+        values,
+    )
+    return [Decision(*row) for row in cursor.fetchall()]
+
+
+def _newest_first(decisions: list[Decision]) -> list[Decision]:
+    return sorted(decisions, key=lambda d: (d.at, d.id), reverse=True)[:MOST_LISTED]
+
+
+def _biggest_changes(cursor: Cursor, values: Mapping[str, Any]) -> list[Revaluation]:
+    cursor.execute(
+        f"SELECT c.opportunity_id, {_NAMED}, c.before, c.after, c.by FROM"
+        " (SELECT c.opportunity_id, (array_agg(c.old_value ORDER BY c.id))[1]::numeric AS before,"
+        " (array_agg(c.new_value ORDER BY c.id DESC))[1]::numeric AS after,"
+        " coalesce(array_agg(DISTINCT c.changed_by) FILTER (WHERE c.changed_by IS NOT NULL), '{}')"
+        " AS by FROM opportunity_changes c"
+        f" WHERE c.field = 'charge_total' AND {_WHEN} >= %(since)s AND {_WHEN} < %(ends)s"
+        f" GROUP BY 1) c {_RECORDS}"
+        " WHERE coalesce(c.after, 0) <> coalesce(c.before, 0)"
+        " ORDER BY abs(coalesce(c.after, 0) - coalesce(c.before, 0)) DESC, c.opportunity_id DESC"
+        f" LIMIT {_MOST_CHANGES}",
+        values,
+    )
+    return [Revaluation(*row) for row in cursor.fetchall()]

@@ -1,0 +1,59 @@
+"""Today: the page for whoever runs the day of a hire company, on screen and on paper."""
+
+from datetime import UTC, date, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, HTTPException, Query
+from fastapi.responses import JSONResponse, Response
+from pydantic_core import to_jsonable_python
+
+from rms_pipeline.insight.days import Day
+from rms_pipeline.insight.today import SOON_DAYS, Today, read_today
+from rms_pipeline.settings import Settings
+from rms_pipeline.web.access import Access
+from rms_pipeline.web.reading import Reader
+from rms_pipeline.web.templating import Pages
+
+
+def today(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
+    """The routes of the page of a day. `day` is a date in the company's time zone."""
+    router = APIRouter(dependencies=[Depends(access.page)], include_in_schema=False)
+
+    def wanted(day: Annotated[str, Query(max_length=10)] = "") -> Day:
+        return day_of(day, "day", current.time_zone) or Day.of(datetime.now(UTC), current.time_zone)
+
+    def read(day: Day) -> Today:
+        with reader.session() as connection:
+            return read_today(connection, day, datetime.now(UTC))
+
+    @router.get("/today")
+    def show(day: Annotated[Day, Depends(wanted)]) -> Response:
+        return pages.render(
+            "today.html",
+            here="today",
+            today=read(day),
+            current_day=Day.of(datetime.now(UTC), current.time_zone).date,
+            before=day.moved(-1),
+            after=day.moved(1),
+            soon_days=SOON_DAYS,
+        )
+
+    @router.get("/today.json")
+    def tell(day: Annotated[Day, Depends(wanted)]) -> Response:
+        return JSONResponse({"success": True, **to_jsonable_python(read(day))})
+
+    return router
+
+
+def day_of(text: str, name: str, time_zone: str) -> Day | None:
+    """The day that `text`, the parameter `name` of an address, tells; None where it is empty."""
+    if not text.strip():
+        return None
+    try:
+        chosen = date.fromisoformat(text.strip())
+    except ValueError:
+        raise HTTPException(422, f"{name} is not a date like 2026-05-31.") from None
+    try:
+        return Day(chosen, time_zone)
+    except ValueError as error:
+        raise HTTPException(422, f"{name} {error}.") from None

@@ -1,0 +1,317 @@
+"""The page of a day, on days whose answers are known."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from rms_pipeline.settings import load_settings
+from rms_pipeline_tests.rows import insert, insert_opportunities
+from rms_pipeline_tests.web.conftest import Web, serving
+from rms_pipeline_tests.web.page import EVIL, get, visit
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+# Far from now, so that nothing of it is late; a Saturday.
+SATURDAY = datetime(2031, 5, 17, tzinfo=UTC)
+LISTS = ("goes_out", "comes_back", "on_hire", "not_confirmed")
+
+
+def job(starts: datetime | None, ends: datetime | None, **fields: Any) -> dict[str, Any]:
+    return {"starts_at": starts, "ends_at": ends, "opportunity_status": "Reserved", **fields}
+
+
+def told(web: Web, day: str = "") -> dict[str, Any]:
+    answer = get(web, f"/today.json{f'?day={day}' if day else ''}")
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def ids(jobs: dict[str, Any]) -> list[int]:
+    return [each["id"] for each in jobs["jobs"]]
+
+
+def test_a_day_knows_what_leaves_what_returns_and_what_is_out(web: Web) -> None:
+    insert_opportunities(
+        web.database,
+        job(SATURDAY + 9 * HOUR, SATURDAY + 3 * DAY, total_value=100),
+        job(SATURDAY - 2 * DAY, SATURDAY + 17 * HOUR, total_value="20.5"),
+        job(SATURDAY - 2 * DAY, SATURDAY + 5 * DAY),
+        job(SATURDAY + 8 * HOUR, SATURDAY + 9 * HOUR),
+        job(SATURDAY - 2 * DAY, SATURDAY - HOUR),
+        job(SATURDAY + DAY, SATURDAY + 2 * DAY),
+    )
+    found = told(web, "2031-05-17")
+    assert ids(found["goes_out"]) == [4, 1]
+    assert ids(found["comes_back"]) == [4, 2]
+    assert sorted(ids(found["on_hire"])) == [1, 2, 3, 4]
+    assert found["goes_out"]["count"] == 2
+    assert found["comes_back"]["total_value"] == "20.5"
+    assert found["late_back"] is None
+    text = visit(web, "/today?day=2031-05-17").text
+    assert "Saturday 17 May 2031" in text
+    assert "Opportunity 3" in text
+    assert "Opportunity 5" not in text
+
+
+def test_equipment_leaves_with_the_delivery_and_is_back_with_the_collection(web: Web) -> None:
+    """A show on Saturday is delivered on Friday and collected on Monday."""
+    show = job(
+        SATURDAY + 12 * HOUR,
+        SATURDAY + 20 * HOUR,
+        deliver_starts_at=SATURDAY - 10 * HOUR,
+        collect_ends_at=SATURDAY + 2 * DAY + 9 * HOUR,
+    )
+    insert_opportunities(web.database, show)
+    by_day = {n: told(web, str((SATURDAY + n * DAY).date())) for n in (-2, -1, 0, 1, 2, 3)}
+    for name, days in {"goes_out": [-1], "comes_back": [2], "on_hire": [-1, 0, 1, 2]}.items():
+        assert [n for n, found in by_day.items() if found[name]["count"]] == days, name
+
+
+@pytest.mark.parametrize(
+    ("status", "lists"),
+    [
+        ("Reserved", ["goes_out", "comes_back", "on_hire"]),
+        ("Active", ["goes_out", "comes_back", "on_hire"]),
+        ("Completed", ["goes_out", "comes_back", "on_hire"]),
+        ("Provisional", ["not_confirmed"]),
+        ("Open", ["not_confirmed"]),
+        (None, ["not_confirmed"]),
+        ("A status of their own", ["not_confirmed"]),
+        ("Lost", []),
+        ("Cancelled", []),
+    ],
+)
+def test_what_is_confirmed_is_work_and_what_is_open_is_a_question(
+    web: Web, status: str | None, lists: list[str]
+) -> None:
+    insert_opportunities(
+        web.database, job(SATURDAY + HOUR, SATURDAY + 2 * HOUR, opportunity_status=status)
+    )
+    found = told(web, "2031-05-17")
+    assert [name for name in LISTS if found[name]["count"]] == lists
+
+
+def test_a_job_with_one_date_is_not_forgotten(web: Web) -> None:
+    insert_opportunities(
+        web.database,
+        job(SATURDAY + HOUR, None),
+        job(None, SATURDAY + HOUR),
+        job(SATURDAY + 2 * HOUR, SATURDAY - DAY),
+        job(SATURDAY + 3 * HOUR, None, open_ended_rental=True),
+        job(None, None),
+    )
+    found = told(web, "2031-05-17")
+    assert ids(found["goes_out"]) == [1, 3, 4]
+    assert ids(found["comes_back"]) == [2]
+    assert ids(found["on_hire"]) == [4]
+    assert "open-ended" in visit(web, "/today?day=2031-05-17").text
+    assert ids(told(web, "2041-05-17")["on_hire"]) == [4]
+
+
+def test_what_is_out_and_due_is_late_today_and_on_no_other_day(web: Web) -> None:
+    insert_opportunities(
+        web.database,
+        job(NOW - 9 * DAY, NOW - 2 * DAY, opportunity_status="Active"),
+        job(NOW - 9 * DAY, NOW - timedelta(minutes=1), opportunity_status="Active"),
+        job(NOW - 9 * DAY, NOW + HOUR, opportunity_status="Active"),
+        job(NOW - 9 * DAY, NOW - 2 * DAY, opportunity_status="Completed"),
+        job(NOW - 9 * DAY, NOW - 2 * DAY, opportunity_status="Reserved"),
+        job(NOW - 9 * DAY, NOW - DAY, opportunity_status="Active", open_ended_rental=True),
+        job(NOW - 9 * DAY, NOW - DAY, opportunity_status="Active", collect_ends_at=NOW + DAY),
+    )
+    found = told(web)
+    assert found["is_today"]
+    assert ids(found["late_back"]) == [1, 2]
+    assert "Late back" in visit(web, "/today").text
+    yesterday = str((NOW - DAY).date())
+    assert told(web, yesterday)["late_back"] is None
+    assert "Late back" not in visit(web, f"/today?day={yesterday}").text
+
+
+def change(opportunity: int, old: object, new: object, **fields: Any) -> dict[str, Any]:
+    values = {"old_value": old and str(old), "new_value": new and str(new)}
+    values |= {"field": "opportunity_status", "changed_at": SATURDAY + 10 * HOUR}
+    return {"opportunity_id": opportunity, **values, **fields}
+
+
+def test_a_day_knows_what_was_confirmed_and_lost_since_the_day_before_and_by_whom(
+    web: Web,
+) -> None:
+    insert_opportunities(web.database, *({} for _ in range(9)))
+    insert(
+        web.database,
+        "opportunity_changes",
+        [
+            change(1, "Provisional", "Reserved", changed_by="Ada Blake"),
+            change(2, "Reserved", "Active", changed_by="Ada Blake"),
+            change(3, "Open", "Lost", changed_by="Sam Okoro", changed_at=SATURDAY - HOUR),
+            change(4, "Reserved", "Cancelled"),
+            # Before the day before, and after the day.
+            change(5, "Open", "Reserved", changed_at=SATURDAY - DAY - timedelta(seconds=1)),
+            change(6, "Open", "Reserved", changed_at=SATURDAY + DAY),
+            # There and back: it is confirmed once, the last time.
+            change(7, "Open", "Reserved", changed_by="Sam Okoro"),
+            change(7, "Reserved", "Open"),
+            change(7, "Open", "Active", changed_by="Ada Blake"),
+            # No time of Current RMS: when it was seen counts.
+            change(8, "Open", "Dead", changed_at=None, seen_at=SATURDAY + 2 * HOUR),
+            change(9, "Reserved", None),
+        ],
+    )
+    found = told(web, "2031-05-17")
+    assert {(d["id"], d["before"], d["after"], d["by"]) for d in found["confirmed"]} == {
+        (1, "Provisional", "Reserved", "Ada Blake"),
+        (7, "Open", "Active", "Ada Blake"),
+    }
+    assert [(d["id"], d["by"]) for d in found["lost"]] == [(4, None), (8, None), (3, "Sam Okoro")]
+    assert "by Ada Blake" in visit(web, "/today?day=2031-05-17").text
+
+
+def test_what_was_entered_as_confirmed_was_confirmed_and_what_is_gone_was_lost(web: Web) -> None:
+    entered = job(None, None, confirmed_at=SATURDAY + HOUR)
+    # One that was confirmed later than entered has a line of its own; one lost before is no loss.
+    insert_opportunities(web.database, entered, entered)
+    insert(web.database, "opportunity_changes", [change(2, "Open", "Reserved")])
+    gone = {"deleted_at": SATURDAY + HOUR, "deleted_because": "told"}
+    deleted = [
+        {"id": 3, "name": "Gone", "opportunity_status": "Reserved", **gone},
+        {"id": 4, "name": "Lost before", "opportunity_status": "Lost", **gone},
+        {"id": 5, "name": "Gone later", **gone, "deleted_at": SATURDAY + DAY},
+    ]
+    insert(web.database, "deleted_opportunities", deleted)
+    events = [(1, "create"), (1, "update"), (3, "Destroy")]
+    insert(
+        web.database,
+        "webhook_events",
+        [
+            {"opportunity_id": i, "action_type": what, "member_name": f"Who {what}"}
+            for i, what in events
+        ],
+    )
+    found = told(web, "2031-05-17")
+    confirmed = {(d["id"], d["before"], d["after"], d["by"]) for d in found["confirmed"]}
+    assert confirmed == {(1, None, "Reserved", "Who create"), (2, "Open", "Reserved", None)}
+    lost = [(d["id"], d["before"], d["after"], d["by"]) for d in found["lost"]]
+    assert lost == [(3, "Reserved", None, "Who Destroy")]
+    assert "deleted in Current RMS, was Reserved" in visit(web, "/today?day=2031-05-17").text
+
+
+def test_the_biggest_changes_are_what_all_changes_of_the_time_came_to(web: Web) -> None:
+    insert_opportunities(web.database, *({} for _ in range(13)))
+    lines: list[dict[str, Any]] = [
+        change(1, "100", "5000", field="charge_total", changed_by="Ada Blake"),
+        change(1, "5000", "200", field="charge_total", changed_by="Sam Okoro"),
+        change(2, "900.5", "100", field="charge_total"),
+        change(3, None, "700", field="charge_total"),
+        # It came to nothing.
+        change(4, "5", "9000", field="charge_total"),
+        change(4, "9000", "5", field="charge_total"),
+        # Not its value, and not of these days.
+        change(5, "1", "9000", field="weight_total"),
+        change(5, "1", "9000", field="charge_total", changed_at=SATURDAY - 3 * DAY),
+        *(change(n, n, n + 1, field="charge_total") for n in range(6, 14)),
+    ]
+    insert(web.database, "opportunity_changes", lines)
+    found = told(web, "2031-05-17")["biggest_changes"]
+    assert [each["id"] for each in found] == [2, 3, 1, 13, 12, 11, 10, 9, 8, 7]
+    assert (found[2]["before"], found[2]["after"]) == ("100", "200")
+    assert found[2]["by"] == ["Ada Blake", "Sam Okoro"]
+    text = visit(web, "/today?day=2031-05-17").text
+    assert "−800" in text
+    assert "+700" in text
+
+
+def test_a_day_with_more_than_a_page_holds_says_how_many(web: Web) -> None:
+    insert_opportunities(
+        web.database, *(job(SATURDAY + HOUR, SATURDAY + 2 * HOUR) for _ in range(103))
+    )
+    found = told(web, "2031-05-17")
+    assert found["goes_out"]["count"] == 103
+    assert len(found["goes_out"]["jobs"]) == 100
+    assert "The first 100 of 103 are listed" in visit(web, "/today?day=2031-05-17").text
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "first", "last"),
+    [
+        ("Europe/London", "2026-03-29", "2026-03-29T00:00Z", "2026-03-29T22:59:59Z"),
+        ("Europe/London", "2026-10-25", "2026-10-24T23:00Z", "2026-10-25T23:59:59Z"),
+        ("America/New_York", "2026-11-01", "2026-11-01T04:00Z", "2026-11-02T04:59:59Z"),
+        ("Africa/Cairo", "2026-04-24", "2026-04-23T22:00Z", "2026-04-24T20:59:59Z"),
+        ("Pacific/Kiritimati", "2026-06-01", "2026-05-31T10:00Z", "2026-06-01T09:59:59Z"),
+    ],
+)
+def test_a_day_is_that_of_the_company_where_clocks_change_too(
+    web: Web, monkeypatch: pytest.MonkeyPatch, zone: str, day: str, first: str, last: str
+) -> None:
+    moments = [datetime.fromisoformat(text) for text in (first, last)]
+    second = timedelta(seconds=1)
+    around = [moments[0] - second, *moments, moments[1] + second]
+    insert_opportunities(web.database, *(job(at, at + 90 * DAY) for at in around))
+    monkeypatch.setenv("RMS_TIME_ZONE", zone)
+    with serving(web.database, web.sandbox, current=load_settings(_env_file=None)) as elsewhere:
+        assert ids(told(elsewhere, day)["goes_out"]) == [2, 3]
+
+
+def test_arrow_keys_and_links_lead_to_the_day_before_and_after(web: Web) -> None:
+    page = visit(web, "/today?day=2028-03-01")
+    keys = {a["data-key"]: a["href"] for a in page.all("a") if "data-key" in a}
+    assert keys == {
+        "ArrowLeft": "/today?day=2028-02-29",
+        "ArrowRight": "/today?day=2028-03-02",
+    }
+    assert page.all("script", src=page.all("script")[-1]["src"])
+    first, last = visit(web, "/today?day=1900-01-02"), visit(web, "/today?day=2199-12-30")
+    assert [a["data-key"] for a in first.all("a") if "data-key" in a] == ["ArrowRight"]
+    assert [a["data-key"] for a in last.all("a") if "data-key" in a] == ["ArrowLeft"]
+
+
+@pytest.mark.parametrize(
+    ("day", "says"),
+    [
+        ("soon", "day is not a date like"),
+        ("2026-02-30", "day is not a date like"),
+        ("0001-01-01", "day is not a day from 1900-01-02 to 2199-12-30"),
+        ("9999-12-31", "day is not a day from"),
+        ("2026-01-01T00:00", "day"),
+    ],
+)
+def test_a_day_that_is_none_is_refused_in_words(web: Web, day: str, says: str) -> None:
+    assert says in visit(web, f"/today?day={day}", 422).text
+    answer = get(web, f"/today.json?day={day}", Accept="application/json")
+    assert answer.status_code == 422
+    assert says in answer.json()["error"]
+
+
+def test_today_escapes_what_people_type(web: Web) -> None:
+    evil: dict[str, Any] = {
+        "name": EVIL,
+        "number": EVIL,
+        "organisation_name": EVIL,
+        "venue_name": EVIL,
+        "owner_name": EVIL,
+        "opportunity_status": EVIL,
+    }
+    insert_opportunities(
+        web.database,
+        job(NOW, NOW, **evil),
+        job(NOW, NOW, **{**evil, "opportunity_status": "Reserved"}, confirmed_at=NOW),
+    )
+    gone = {"deleted_at": NOW, "deleted_because": EVIL}
+    insert(web.database, "deleted_opportunities", [{"id": 3, **evil, **gone}])
+    lines = [
+        change(1, EVIL, "Reserved", changed_by=EVIL, changed_at=NOW),
+        change(1, "1", "2", field="charge_total", changed_by=EVIL, changed_at=NOW),
+    ]
+    insert(web.database, "opportunity_changes", lines)
+    # `visit` refuses a script that is not ours.
+    assert visit(web, "/today").text.count("alert(1)") >= 8
+
+
+def test_today_needs_a_session_or_the_token(web: Web) -> None:
+    import requests
+
+    for path in ("/today", "/today.json"):
+        assert requests.get(f"{web.url}{path}", timeout=30).status_code == 401
