@@ -13,6 +13,7 @@ from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
 from rms_pipeline.current_rms.loopback import session_for
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.api_terms import StoredTerms
+from rms_pipeline.mirror.api_troubles import NotedTroubles
 from rms_pipeline.mirror.budget import SharedBudget
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.obstacles import demand_no_obstacle
@@ -99,6 +100,7 @@ def client_for(
             patience=patience,
             now=database.clock(),
             terms=StoredTerms(database, account.subdomain, collection),
+            tell=NotedTroubles(database, account.subdomain, collection),
         )
         with contextlib.closing(budget), client:
             yield client

@@ -19,6 +19,7 @@ from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
 from rms_pipeline.current_rms.pacing import ProcessBudget
+from rms_pipeline.current_rms.transport import Failure
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.schema import migrate
@@ -256,6 +257,7 @@ def client_for() -> Iterator[Callable[..., CurrentRmsClient]]:
             patience: Patience = QUICK,
             api_key: str = SANDBOX_API_KEY,
             collection: Collection = OPPORTUNITIES,
+            tell: Callable[[Failure | None], None] = lambda failure: None,
         ) -> CurrentRmsClient:
             client = CurrentRmsClient(
                 collection=collection,
@@ -264,6 +266,7 @@ def client_for() -> Iterator[Callable[..., CurrentRmsClient]]:
                 api_key=SecretStr(api_key),
                 budget=ProcessBudget(requests_per_minute),
                 patience=patience,
+                tell=tell,
             )
             return stack.enter_context(client)
 

@@ -38,6 +38,7 @@ Method = Literal["GET", "POST", "PUT", "DELETE"]
 # Below 500; from there on every status passes, by whatever proxy it was invented.
 _PASSING_STATUSES = frozenset({408, 425, 429})
 _LONGEST_BACKOFF = 30.0
+_THROTTLING_IS_USUAL = 30.0
 # No limit is counted over more than an hour: what asks for more is a mistake.
 _LONGEST_BELIEVED_WAIT = 3_600.0
 # A page in HTML with a status that is final otherwise: a firewall may let the next request through,
@@ -73,6 +74,17 @@ class Answer(Generic[T]):
     asked_at: datetime
     answered_at: datetime
     api_date: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Attempt number `attempt` of `attempts` had no usable answer, for `reason`; the next comes
+    after `wait` seconds. `attempts` is None where time bounds them (429), not their number."""
+
+    attempt: int
+    attempts: int | None
+    reason: str
+    wait: float
 
 
 @dataclass(slots=True)
@@ -134,7 +146,8 @@ class Transport:
     """Sends requests to the API of one account. Safe to share between threads.
 
     `now` gives the time that answers are stamped with (UTC); processes that write to one database
-    should share its clock. Every method may raise a RequestRefused (final) or ApiUnavailable.
+    should share its clock. `tell` is called with each failure that is to be tried again, and with
+    None when that ends. Every method may raise a RequestRefused (final) or ApiUnavailable.
     """
 
     def __init__(
@@ -147,6 +160,7 @@ class Transport:
         connections: int = 12,
         patience: Patience | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        tell: Callable[[Failure | None], None] = lambda failure: None,
     ) -> None:
         self.base_url = base_url
         self.subdomain = subdomain
@@ -155,6 +169,7 @@ class Transport:
         self.counts = CallCounts()
         self._patience = patience or Patience()
         self.now = now
+        self._tell = tell
         self._session = session_for(base_url)
         self._session.headers.update(
             {
@@ -213,6 +228,27 @@ class Transport:
         done_already: Callable[[], T | None] | None = None,
         attempts: int | None = None,
     ) -> Answer[T]:
+        told: list[Failure] = []
+        try:
+            return self._until_answered(request, lane, done_already, attempts, told)
+        finally:
+            if told:
+                self._tell(None)
+
+    def _until_answered(
+        self,
+        request: _Request[T],
+        lane: Lane,
+        done_already: Callable[[], T | None] | None,
+        attempts: int | None,
+        told: list[Failure],
+    ) -> Answer[T]:
+        """`told` is filled with what was told."""
+
+        def tell(failure: Failure) -> None:
+            told.append(failure)
+            self._tell(failure)
+
         failures, throttled, throttled_since = 0, 0, None
         attempts = attempts or self._patience.attempts
         while True:
@@ -239,6 +275,9 @@ class Transport:
                             "Another integration may be using up the account's limit: lower "
                             "CURRENT_RMS_REQUESTS_PER_MINUTE, or try at a quieter time."
                         ) from None
+                    # One or two are how a limit is found; nobody need hear of them.
+                    if now - throttled_since > _THROTTLING_IS_USUAL:
+                        tell(Failure(throttled, None, str(error), wait))
                     continue
                 throttled, throttled_since = 0, None
                 failures += 1
@@ -256,6 +295,7 @@ class Transport:
                 if error.wait is not None:
                     wait = min(error.wait, _LONGEST_BACKOFF)
                 logger.warning("Current RMS: %s; trying again in %.1f s", error, wait)
+                tell(Failure(failures, min(attempts, error.attempts or attempts), str(error), wait))
                 time.sleep(wait)
                 asked_at = self.now()
                 if done_already is not None and (found := done_already()) is not None:

@@ -40,6 +40,8 @@ TABLES: dict[str, str] = {
     "api_budget": "Of rms_pipeline itself: the calls to the API that all processes share.",
     "api_page_sizes": "Of rms_pipeline itself: how many records a page of the API was found to"
     " hold.",
+    "api_troubles": "Requests that Current RMS does not answer just now, and how often they were"
+    " made.",
     "api_refusals": "What Current RMS refuses or ignores in this account, as syncs found; each is"
     " tried again after a week.",
 }
@@ -145,6 +147,15 @@ COLUMNS: dict[str, dict[str, str]] = {
         "body": "The answer itself, compressed with zlib.",
     },
     "api_page_sizes": {"learned_at": "When an answer last showed another size."},
+    "api_troubles": {
+        "collection": "Of which collection, by the name of its table.",
+        "attempt": "How often the request was made.",
+        "attempts": "How often it is made at most; empty where time is what ends it.",
+        "reason": "What came in place of an answer, last.",
+        "since": "When the first of them failed.",
+        "noted_at": "When the last of them failed.",
+        "next_at": "When it is made again.",
+    },
     "api_refusals": {
         "kind": "What it is: include, per_page or filter.",
         "name": "Which one.",

@@ -14,7 +14,7 @@ OUR_TABLES = (
     *("raw_rms_pages", "walks", "sync_faults", "sync_progress", "unreadable_records"),
     *("proofs", "proof_counts", "held_deletions", "deletions_confirmed"),
     *("webhook_events", "webhook_absences"),
-    *("api_budget", "api_page_sizes", "api_refusals"),
+    *("api_budget", "api_page_sizes", "api_refusals", "api_troubles"),
     *("status_counts", "week_counts", "daily_status_counts", "statuses"),
     "opportunity_past",
     *("sync_runs", "sync_figures"),

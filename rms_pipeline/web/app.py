@@ -18,6 +18,7 @@ from rms_pipeline.web.access import Access
 from rms_pipeline.web.dagster_link import Starting, dagster_link
 from rms_pipeline.web.dashboard import dashboard
 from rms_pipeline.web.headers import Headers
+from rms_pipeline.web.health import health
 from rms_pipeline.web.launching import Launcher
 from rms_pipeline.web.metrics import Metrics
 from rms_pipeline.web.opportunities import opportunities
@@ -92,6 +93,7 @@ def create_app(
     app.include_router(access.login())
     app.include_router(receiver(database, webhook_tokens, metrics, current.collections))
     app.include_router(sync_api(database, access, launcher, stopping))
+    app.include_router(health(pages, reader, current, access))
     app.include_router(dashboard(pages, reader, database, launcher, current, access, starting))
     app.include_router(dagster_link(access, current.dagster_url))
     app.include_router(today(pages, reader, current, access))

@@ -2,6 +2,7 @@
 their content, so that browsers may keep them."""
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -12,6 +13,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from rms_pipeline.insight.health import Health
 from rms_pipeline.status_chart import status_colour
 from rms_pipeline.web import formatting
 from rms_pipeline.web.formatting import Clock
@@ -24,6 +26,12 @@ _SYNC_NAMES = {
     "reconciliation": "Reconciliation",
     "webhook_refresh": "Webhook refresh",
 }
+# The pages of the desk in their order: the name that `here` has on it, its address, its title.
+NAVIGATION = (
+    ("today", "/today", "Today"),
+    ("opportunities", "/opportunities", "Opportunities"),
+    ("dashboard", "/", "Syncs"),
+)
 _STAGE_NAMES = {
     "fetching": "Fetching from Current RMS",
     "storing": "Storing in PostgreSQL",
@@ -88,11 +96,15 @@ class Pages:
 
     def __init__(self, *, account: str, sandbox: bool, dagster_url: str, time_zone: str) -> None:
         self.clock = Clock(time_zone)
+        # Set by whoever can look; only pages with a head ask.
+        self.read_health: Callable[[], Health]
         self._shared: dict[str, Any] = {
             "account": account,
             "sandbox": sandbox,
             "dagster_url": dagster_url,
             "clock": self.clock,
+            "navigation": NAVIGATION,
+            "read_health": lambda: self.read_health(),
             "here": "",
             "notice": "",
         }

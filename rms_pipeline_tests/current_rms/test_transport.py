@@ -450,3 +450,26 @@ def test_a_large_page_that_fits_is_read(client_for: MakeClient) -> None:
     body = json.dumps({"opportunities": [record] * 25, "meta": {"total_row_count": 25}}).encode()
     with speaking(answer(gzip.compress(body), "200 OK", "Content-Encoding: gzip")) as url:
         assert client_for(url, patience=Patience()).list_records(()).body == body
+
+
+def test_each_failure_is_told_with_its_number_and_so_is_the_end_of_them(
+    client_for: MakeClient,
+) -> None:
+    told: list[transport.Failure | None] = []
+    bad = b"HTTP/1.1 503 Not now\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    good = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    good += b"Content-Length: %d\r\n\r\n%s" % (len(PAGE), PAGE)
+    with speaking(bad, bad, good) as url:
+        client = client_for(url, tell=told.append)
+        client.list_records(())
+        client.list_records(())
+        assert [f and (f.attempt, f.attempts) for f in told] == [(1, 8), (2, 8), None]
+        first = told[0]
+        assert first is not None
+        assert "503" in first.reason
+        assert 0 < first.wait < 1
+    told.clear()
+    with speaking(bad) as url, pytest.raises(ApiUnavailable):
+        client_for(url, tell=told.append, patience=replace(QUICK, attempts=2)).list_records(())
+    # The last one is the reason of the error, and no longer trouble.
+    assert [f and f.attempt for f in told] == [1, None]

@@ -1,0 +1,212 @@
+"""Whether the mirror can be relied on now, in one line: what every page shows at its head.
+
+What belongs here: putting together what is known (proofs, syncs, the queue, the API's answers), and
+the words for it. What does not: finding any of that out.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Literal
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from rms_pipeline.collections.base import Collection
+from rms_pipeline.mirror.api_troubles import Trouble, read_trouble
+from rms_pipeline.mirror.history import Sync, latest_syncs, running_sync
+from rms_pipeline.mirror.proofs import Standing, standing
+from rms_pipeline.mirror.queue import queue_state
+from rms_pipeline.mirror.sync_runs import NO_REASON, WEBHOOK_REFRESH
+
+State = Literal["green", "amber", "red", "none"]
+
+# Webhooks are worked off within seconds, and incremental syncs run every quarter of an hour: what
+# takes this much longer has stopped.
+QUEUE_IS_LATE = timedelta(minutes=1)
+SYNCS_ARE_LATE = timedelta(hours=2)
+# Of so many syncs it is looked up since when they fail.
+_LOOKED_AT = 20
+_WORST_FIRST: tuple[State, ...] = ("red", "none", "amber", "green")
+_KINDS = {
+    "initial_sync": "initial sync",
+    "incremental_sync": "incremental sync",
+    "reconciliation": "reconciliation",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How the mirror stands at `now` (all times UTC, by the database's clock).
+
+    `state` is green only when every collection was shown to be complete and nothing speaks against
+    it since; red when completeness could not be shown, none when nobody has looked yet.
+    A sync has brought what Current RMS held at `fresh_at`, None before the first one. `waiting`
+    webhooks are not worked off, the oldest for `oldest_waiting_seconds`; `dead_letters` are given
+    up. Syncs fail since `failing_since`, because of `reason`. `running` is the kind of the sync at
+    work, `trouble` what Current RMS does not answer just now. `standing` is that of
+    the collection that decides, `collection` its name, None when all stand alike.
+    """
+
+    state: State
+    now: datetime
+    fresh_at: datetime | None
+    standing: Standing
+    collection: str | None
+    waiting: int
+    oldest_waiting_seconds: float
+    dead_letters: int
+    failing_since: datetime | None
+    reason: str
+    running: str | None
+    trouble: Trouble | None
+
+    @property
+    def is_late(self) -> bool:
+        """Whether no sync has completed for so long that they must have stopped."""
+        return self.fresh_at is not None and self.now - self.fresh_at > SYNCS_ARE_LATE
+
+    def fresh(self, moment: Callable[[datetime], str]) -> str:
+        """ "Fresh as of 12:03", or why that cannot be said."""
+        if self.fresh_at is not None:
+            return f"Fresh as of {moment(self.fresh_at)}"
+        if self.running in _KINDS:
+            return f"The {_KINDS[self.running]} is running"
+        return "Nothing has been read yet"
+
+    def proven(self, moment: Callable[[datetime], str]) -> str:
+        """What was last shown, as a sentence; '' before anything was compared."""
+        if self.standing.proof is None and self.collection is None:
+            return ""
+        words = self.standing.words(moment)
+        of = f"{self.collection}: " if self.collection else ""
+        return f"{of[:1].upper()}{of[1:]}{words if of else words[:1].upper() + words[1:]}"
+
+    def problems(self, moment: Callable[[datetime], str]) -> list[str]:
+        """What speaks against relying on it, the most urgent first; a sentence each."""
+        told = []
+        if self.trouble is not None:
+            t = self.trouble
+            of = "" if t.attempts is None else f" of {t.attempts}"
+            told.append(
+                f"Current RMS gives no usable answer since {moment(t.since)}: {_short(t.reason)}."
+                f" Attempt {t.attempt}{of} failed, the next is at {moment(t.next_at)}."
+            )
+        if self.failing_since is not None:
+            told.append(f"Syncs fail since {moment(self.failing_since)}: {_short(self.reason)}")
+        elif self.is_late and not self.running and self.fresh_at is not None:
+            told.append(f"No sync has completed since {moment(self.fresh_at)}.")
+        if self.waiting and self.oldest_waiting_seconds > QUEUE_IS_LATE.total_seconds():
+            told.append(
+                f"{_some(self.waiting, 'change waits', 'changes wait')} to be fetched, the oldest"
+                f" for {_span(self.oldest_waiting_seconds)}."
+            )
+        if self.dead_letters:
+            told.append(
+                f"{_some(self.dead_letters, 'webhook was', 'webhooks were')} given up: the refresh"
+                " failed too often."
+            )
+        return told
+
+    @property
+    def advice(self) -> str:
+        """What to do; '' when there is nothing to be done."""
+        if self.trouble is not None:
+            return (
+                "It is asked again by itself. If this lasts, look at status.current-rms.com, then"
+                " run `rms-pipeline doctor`."
+            )
+        if self.failing_since is not None:
+            return "Put that right; the next sync then catches up. `rms-pipeline doctor` helps."
+        if self.state == "none":
+            if self.running:
+                return ""
+            if self.collection is None:
+                return "Run the initial sync."
+            return f"The next sync reads {self.collection} whole."
+        if self.running:
+            return ""
+        if self.state == "red":
+            return "Run an incremental sync, which proves it anew."
+        if self.is_late:
+            return "See that Dagster runs and its schedules are on, or run an incremental sync."
+        if self.dead_letters:
+            return "Replay them on the page Syncs."
+        if self.waiting and self.oldest_waiting_seconds > QUEUE_IS_LATE.total_seconds():
+            return "Run an incremental sync, or `rms-pipeline doctor`, which says why they wait."
+        if self.state == "amber":
+            return "Run an incremental sync, which proves it anew."
+        return ""
+
+    def sentence(self, moment: Callable[[datetime], str]) -> str:
+        """All of it, for a log or a program."""
+        parts = [f"{self.fresh(moment)}."]
+        if proven := self.proven(moment):
+            parts.append(f"{proven.rstrip('.')}.")
+        return " ".join([*parts, *self.problems(moment), *filter(None, [self.advice])])
+
+
+def read_health(connection: Connection, collections: Sequence[Collection]) -> Health:
+    """How the mirror of `collections` stands now. Commits."""
+    known = {c: standing(connection, c) for c in collections}
+    decides = min(collections, key=lambda c: _WORST_FIRST.index(known[c].state))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT clock_timestamp(), (SELECT min(fresh) FROM (SELECT max(started_at) AS fresh"
+            " FROM walks"
+            " WHERE kind IN ('full', 'changes') AND settled_at IS NOT NULL"
+            " AND collection = ANY(%(names)s) GROUP BY collection) each)",
+            {"names": [c.name for c in collections]},
+        )
+        now, fresh_at = cursor.fetchone() or (None, None)
+    queue = queue_state(connection)
+    since, reason = _failing(latest_syncs(connection, _LOOKED_AT))
+    running, trouble = running_sync(connection), read_trouble(connection)
+    connection.commit()
+    assert now is not None
+    health = Health(
+        state=known[decides].state,
+        now=now,
+        fresh_at=fresh_at,
+        standing=known[decides],
+        collection=None if len({each.state for each in known.values()}) == 1 else decides.name,
+        waiting=queue.depth,
+        oldest_waiting_seconds=queue.oldest_seconds,
+        dead_letters=queue.dead,
+        failing_since=since,
+        reason=reason,
+        running=running.sync_type if running else None,
+        trouble=trouble,
+    )
+    return _doubted(health)
+
+
+def _doubted(health: Health) -> Health:
+    """Green is kept for what nothing at all speaks against."""
+    is_sound = not health.problems(str)
+    return health if health.state != "green" or is_sound else replace(health, state="amber")
+
+
+def _failing(syncs: Sequence[Sync]) -> tuple[datetime | None, str]:
+    """Since when no sync has completed though some were tried, and why the last one failed."""
+    since, reason = None, ""
+    for sync in syncs:
+        if sync.sync_type == WEBHOOK_REFRESH or sync.status == "running":
+            continue
+        if sync.status != "failed":
+            break
+        since, reason = sync.started_at, reason or sync.error or NO_REASON
+    return since, reason.strip().partition("\n")[0]
+
+
+def _short(text: str, most: int = 160) -> str:
+    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
+
+
+def _some(count: int, one: str, more: str) -> str:
+    return f"{count:,} {one if count == 1 else more}"
+
+
+def _span(seconds: float) -> str:
+    if seconds < 5_400:
+        return f"{round(seconds / 60)} min"
+    return f"{round(seconds / 3600)} h" if seconds < 129_600 else f"{round(seconds / 86_400)} days"

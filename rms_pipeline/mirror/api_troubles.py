@@ -1,0 +1,88 @@
+"""While Current RMS gives no usable answer: which attempt this is, for whoever waits for it.
+
+What belongs here: the row that one process writes and all may read. What does not: when to try
+again, and when to give up (`current_rms.transport`).
+"""
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg2
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from rms_pipeline.collections.base import Collection
+from rms_pipeline.current_rms.transport import Failure
+from rms_pipeline.mirror.database import Database, DatabaseError
+
+logger = logging.getLogger(__name__)
+
+# Longer than an answer and the rest after it can take: whoever noted it has died since.
+_FORGOTTEN_AFTER = "5 minutes"
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Requests about `collection` fail since `since`: `attempt` of `attempts` did, for `reason`,
+    and the next is made at `next_at` (UTC). `attempts` is None where there is no end of them."""
+
+    collection: str
+    attempt: int
+    attempts: int | None
+    reason: str
+    since: datetime
+    next_at: datetime
+
+
+class NotedTroubles:
+    """Notes the failures of one process with `collection` of `account`. Safe to share between
+    threads; a database that is away costs a line in the log."""
+
+    def __init__(self, database: Database, account: str, collection: Collection) -> None:
+        self._database, self._account, self._collection = database, account, collection
+
+    def __call__(self, failure: Failure | None) -> None:
+        """What a request met, None when one was answered after all, or was given up."""
+        values = {"account": self._account, "collection": self._collection.name}
+        try:
+            with self._database.session() as connection, connection.cursor() as cursor:
+                if failure is None:
+                    cursor.execute(
+                        "DELETE FROM api_troubles WHERE account = %(account)s"
+                        " AND collection = %(collection)s",
+                        values,
+                    )
+                    return
+                cursor.execute(
+                    "INSERT INTO api_troubles AS t (account, collection, attempt, attempts, reason,"
+                    " since, noted_at, next_at) VALUES (%(account)s, %(collection)s, %(attempt)s,"
+                    " %(attempts)s, %(reason)s, clock_timestamp(), clock_timestamp(),"
+                    " clock_timestamp() + make_interval(secs => %(wait)s))"
+                    " ON CONFLICT (account, collection) DO UPDATE SET attempt = excluded.attempt,"
+                    " attempts = excluded.attempts, reason = excluded.reason,"
+                    " noted_at = excluded.noted_at, next_at = excluded.next_at, since = CASE WHEN"
+                    f" t.noted_at < clock_timestamp() - interval '{_FORGOTTEN_AFTER}'"
+                    " THEN excluded.since ELSE t.since END",
+                    {
+                        **values,
+                        "attempt": failure.attempt,
+                        "attempts": failure.attempts,
+                        "reason": failure.reason.replace("\0", "\ufffd"),
+                        "wait": failure.wait,
+                    },
+                )
+        except (psycopg2.Error, DatabaseError) as error:
+            logger.warning("That Current RMS does not answer cannot be noted: %s", error)
+
+
+def read_trouble(connection: Connection) -> Trouble | None:
+    """The one that lasts longest, None while Current RMS answers. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT collection, attempt, attempts, reason, since, next_at FROM api_troubles"
+            f" WHERE greatest(noted_at, next_at) > clock_timestamp() - interval"
+            f" '{_FORGOTTEN_AFTER}' ORDER BY since, collection LIMIT 1"
+        )
+        row = cursor.fetchone()
+    connection.commit()
+    return Trouble(*row) if row else None

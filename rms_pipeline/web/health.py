@@ -1,0 +1,86 @@
+"""The line at the head of every page that says whether what is shown can be relied on."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from fastapi import APIRouter, Depends
+from fastapi.responses import JSONResponse, Response
+from pydantic_core import to_jsonable_python
+
+from rms_pipeline.insight.health import Health, State, read_health
+from rms_pipeline.mirror.api_troubles import Trouble
+from rms_pipeline.settings import Settings
+from rms_pipeline.web.access import Access
+from rms_pipeline.web.reading import Reader
+from rms_pipeline.web.refusals import REFUSALS
+from rms_pipeline.web.templating import Pages
+
+
+@dataclass(frozen=True, slots=True)
+class HealthAnswer:
+    """`state` is green, amber, red, or none before anything was compared. `sentence` says all of
+    it; times are UTC. `freshAsOf` is null before the first sync, `failingSince` while syncs do not
+    fail, `trouble` while Current RMS answers."""
+
+    success: bool
+    state: State
+    sentence: str
+    advice: str
+    problems: list[str]
+    freshAsOf: datetime | None  # noqa: N815
+    waiting: int
+    oldestWaitingSeconds: float  # noqa: N815
+    deadLetters: int  # noqa: N815
+    failingSince: datetime | None  # noqa: N815
+    reason: str
+    running: str | None
+    trouble: Trouble | None
+
+
+def health(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
+    """The routes of the line. Every page that `pages` renders has it at its head."""
+    router = APIRouter()
+
+    def read() -> Health:
+        with reader.session() as connection:
+            return read_health(connection, current.collections)
+
+    pages.read_health = read
+
+    @router.get("/fragments/health", include_in_schema=False, dependencies=[Depends(access.page)])
+    def show() -> Response:
+        return pages.render("health.html")
+
+    @router.get(
+        "/api/health",
+        summary="Whether the mirror can be relied on now",
+        tags=["dashboard"],
+        dependencies=[Depends(access.required)],
+        responses={**REFUSALS, 200: {"model": HealthAnswer}},
+    )
+    def tell() -> JSONResponse:
+        """What the line at the head of every page says: fresh since when, what is behind, since
+        when and why syncs fail, what to do."""
+        now = read()
+        answer = HealthAnswer(
+            success=True,
+            state=now.state,
+            sentence=now.sentence(_utc),
+            advice=now.advice,
+            problems=now.problems(_utc),
+            freshAsOf=now.fresh_at,
+            waiting=now.waiting,
+            oldestWaitingSeconds=now.oldest_waiting_seconds,
+            deadLetters=now.dead_letters,
+            failingSince=now.failing_since,
+            reason=now.reason,
+            running=now.running,
+            trouble=now.trouble,
+        )
+        return JSONResponse(to_jsonable_python(answer))
+
+    return router
+
+
+def _utc(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,175 @@
+"""The one line of health: what it says in each situation, and that green is never a guess."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from rms_pipeline.collections.base import Collection
+from rms_pipeline.collections.members import MEMBERS
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.current_rms.transport import Failure
+from rms_pipeline.insight.health import Health, read_health
+from rms_pipeline.mirror.api_troubles import NotedTroubles, read_trouble
+from rms_pipeline.mirror.database import Database
+from rms_pipeline_tests.rows import insert, insert_proof, insert_sync, query
+
+NOW = datetime.now(UTC)
+
+
+def moment(when: datetime) -> str:
+    return f"{when:%H:%M:%S}"
+
+
+def read(database: Database, *collections: Collection) -> Health:
+    with database.session() as connection:
+        return read_health(connection, collections or (OPPORTUNITIES,))
+
+
+def synced(database: Database, *, ago: float = 60, collection: str = "opportunities") -> None:
+    """A full sync that stored all it read, and the proof at its end."""
+    began = NOW - timedelta(seconds=ago)
+    walk = {"kind": "full", "runs": ["full"], "started_at": began, "collection": collection}
+    walk |= {"completed_at": began, "settled_at": began, "watermark": began}
+    insert(database, "walks", [walk])
+    insert_sync(database, f"full {collection}", ago=ago, took=1)
+    insert_proof(database, collection=collection, as_of=began + timedelta(seconds=1))
+
+
+def test_a_mirror_that_is_proven_and_fresh_is_green_and_asks_for_nothing(emptied: Database) -> None:
+    synced(emptied)
+    health = read(emptied)
+    assert (health.state, health.advice, health.problems(moment)) == ("green", "", [])
+    assert health.fresh_at == NOW - timedelta(seconds=60)
+    told = health.sentence(moment)
+    assert told.startswith(f"Fresh as of {moment(health.fresh_at)}. Complete as of ")
+    assert told.endswith("5,012 of 5,012.")
+
+
+def test_an_empty_mirror_says_so_and_what_to_do(emptied: Database) -> None:
+    health = read(emptied)
+    assert health.state == "none"
+    assert health.sentence(moment) == "Nothing has been read yet. Run the initial sync."
+    insert_sync(emptied, "first", status="launched")
+    assert read(emptied).sentence(moment) == "The initial sync is running."
+
+
+def trouble(database: Database) -> None:
+    noted = NotedTroubles(database, "acme", OPPORTUNITIES)
+    for attempt in (1, 2, 3):
+        noted(Failure(attempt, 8, "status 503", 4.0))
+
+
+def dead_letter(database: Database) -> None:
+    insert(database, "webhook_events", [{"opportunity_id": 1, "dead_at": NOW, "error": "x"}])
+
+
+def old_event(database: Database) -> None:
+    event = {"opportunity_id": 1, "received_at": datetime.now(UTC) - timedelta(minutes=7)}
+    insert(database, "webhook_events", [event])
+
+
+def failed_syncs(database: Database) -> None:
+    for n, error in enumerate(("Current RMS answered 401: check the key.\nMore", "Earlier")):
+        kind = "incremental_sync" if n else "reconciliation"
+        insert_sync(database, f"failed {n}", kind, "failed", ago=20 + n * 10, error=error)
+
+
+SPEAKS_AGAINST: list[tuple[Callable[[Database], None], str, str]] = [
+    (trouble, "Attempt 3 of 8 failed, the next is at", "asked again by itself"),
+    (dead_letter, "1 webhook was given up", "Replay"),
+    (old_event, "1 change waits to be fetched, the oldest for 7 min", "doctor"),
+    (failed_syncs, "Current RMS answered 401: check the key.", "Put that right"),
+]
+
+
+@pytest.mark.parametrize(("happen", "words", "advice"), SPEAKS_AGAINST)
+def test_whatever_speaks_against_it_takes_the_green_away_and_says_what_to_do(
+    emptied: Database, happen: Callable[[Database], None], words: str, advice: str
+) -> None:
+    synced(emptied)
+    happen(emptied)
+    health = read(emptied)
+    assert health.state == "amber"
+    assert words in health.problems(moment)[0]
+    assert advice in health.advice
+
+
+def test_syncs_fail_since_the_first_that_failed_after_the_last_good_one(emptied: Database) -> None:
+    insert_sync(emptied, "long ago", status="failed", ago=900)
+    synced(emptied)
+    assert read(emptied).failing_since is None
+    failed_syncs(emptied)
+    insert_sync(emptied, "refresh", "webhook_refresh", ago=1)
+    ((first,),) = query(emptied, "SELECT started_at FROM sync_runs WHERE run_id = 'failed 1'")
+    assert read(emptied).failing_since == first
+    insert_sync(emptied, "good again", "incremental_sync", ago=0)
+    assert read(emptied).failing_since is None
+
+
+@pytest.mark.parametrize(
+    ("proof", "state"),
+    [
+        ({"shown": False, "reason": "3 are missing.", "mirrored": 5_009}, "red"),
+        ({"as_of": NOW - timedelta(days=2)}, "amber"),
+    ],
+)
+def test_it_is_never_greener_than_the_proof(
+    emptied: Database, proof: dict[str, Any], state: str
+) -> None:
+    synced(emptied)
+    insert_proof(emptied, **proof)
+    health = read(emptied)
+    assert health.state == state
+    assert "incremental sync" in health.advice
+
+
+def test_a_mirror_whose_syncs_have_stopped_is_behind(emptied: Database) -> None:
+    synced(emptied, ago=3 * 3600)
+    health = read(emptied)
+    assert health.state == "amber"
+    assert "No sync has completed since" in health.problems(moment)[0]
+    assert "schedules" in health.advice
+
+
+def test_one_collection_that_was_never_read_takes_the_green_of_all(emptied: Database) -> None:
+    synced(emptied)
+    health = read(emptied, OPPORTUNITIES, MEMBERS)
+    assert (health.state, health.collection) == ("none", "members")
+    assert "Members: not compared with Current RMS yet" in health.sentence(moment)
+    assert "The next sync reads members whole." in health.sentence(moment)
+    synced(emptied, collection="members", ago=300)
+    health = read(emptied, OPPORTUNITIES, MEMBERS)
+    assert (health.state, health.collection) == ("green", None)
+    assert health.fresh_at == NOW - timedelta(seconds=300)
+
+
+def test_trouble_ends_with_an_answer_or_when_nobody_has_spoken_of_it_for_long(
+    emptied: Database,
+) -> None:
+    noted = NotedTroubles(emptied, "acme", OPPORTUNITIES)
+    trouble(emptied)
+    with emptied.session() as connection:
+        found = read_trouble(connection)
+    assert found is not None
+    assert (found.attempt, found.attempts, found.reason) == (3, 8, "status 503")
+    assert found.since < found.next_at
+    noted(None)
+    with emptied.session() as connection:
+        assert read_trouble(connection) is None
+    trouble(emptied)
+    by = "interval '10 minutes'"
+    query(emptied, f"UPDATE api_troubles SET noted_at = noted_at - {by}, next_at = next_at - {by}")
+    with emptied.session() as connection:
+        assert read_trouble(connection) is None
+    # And the next one does not begin in the time of that one.
+    trouble(emptied)
+    assert query(emptied, "SELECT since > now() - interval '1 minute' FROM api_troubles") == [
+        (True,)
+    ]
+
+
+def test_a_nul_in_what_the_api_said_is_noted_all_the_same(emptied: Database) -> None:
+    NotedTroubles(emptied, "acme", OPPORTUNITIES)(Failure(1, 8, "status 500 (a\0b)", 1.0))
+    assert read(emptied).trouble is not None
