@@ -18,6 +18,11 @@ from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.defs.naming import OWN, Naming
 from rms_pipeline.defs.resources import Mirror
+from rms_pipeline.insight.sense import (
+    SENSE_CHECKS,
+    unknown_required_fields,
+    what_makes_no_sense,
+)
 from rms_pipeline.mirror.audit import last_audit
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import deleted_lately, held_back
@@ -182,6 +187,30 @@ def _statuses(database: Database) -> dg.AssetCheckResult:
     )
 
 
+def _makes_sense(check: str, database: Database) -> dg.AssetCheckResult:
+    with database.session() as connection:
+        count, ids = what_makes_no_sense(connection, check)
+        unknown = unknown_required_fields(connection) if check == "required_field_empty" else []
+    if count:
+        description = (
+            f"{count:,} opportunities do not: SELECT * FROM sense_checks WHERE sense_check = "
+            f"'{check}'. The first are {', '.join(map(str, ids))}."
+        )
+    else:
+        description = SENSE_CHECKS[check]
+    if unknown:
+        description += (
+            f" required_fields names {', '.join(unknown)}, which is neither a column of "
+            "opportunities nor custom_fields. and the key of a field of your own: correct it."
+        )
+    return dg.AssetCheckResult(
+        passed=not count and not unknown,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=description,
+        metadata={"opportunities": count, "first_ids": ids},
+    )
+
+
 def _counts_add_up(database: Database) -> dg.AssetCheckResult:
     rows, counted = _one_row(
         database,
@@ -246,7 +275,7 @@ def _whatever_the_run(of_rows: Callable[[Database], dg.AssetCheckResult]) -> Eva
     return lambda database, run, seconds: of_rows(database)
 
 
-_OF_OPPORTUNITIES = [
+_OF_OPPORTUNITIES: list[tuple[str, str, str, Callable[[Database], dg.AssetCheckResult]]] = [
     (
         "opportunities",
         "hires_have_a_length",
@@ -258,6 +287,10 @@ _OF_OPPORTUNITIES = [
         "statuses_are_known",
         "The table statuses says of every status whether it is open, confirmed or lost.",
         _statuses,
+    ),
+    *(
+        ("opportunities", check, says, functools.partial(_makes_sense, check))
+        for check, says in SENSE_CHECKS.items()
     ),
     (
         "status_counts",

@@ -15,6 +15,8 @@ TABLES: dict[str, str] = {
     " counted last.",
     "statuses": "What each status means, and how it is shown. Edit it as you like; a status that is"
     " not in it is open.",
+    "required_fields": "Which fields the company calls required; sense_checks names who lacks one."
+    " Edit it as you like.",
     "opportunity_changes": "Each change of a field that was seen: what, from, to, who, and when.",
     "sync_faults": "Values that could not be kept as they came.",
     "unreadable_records": "Records that Current RMS has and cannot deliver; each sync asks for them"
@@ -67,6 +69,11 @@ COLUMNS: dict[str, dict[str, str]] = {
         "phase": "open, confirmed or lost.",
         "sort": "Its place among the others, the least first.",
         "colour": "#rrggbb.",
+    },
+    "required_fields": {
+        "collection": "Of which collection, by the name of its table.",
+        "field": "A column of its table, or custom_fields. and the key of a field of your own.",
+        "phase": "From which phase on it is required: open (and then confirmed), or confirmed.",
     },
     "opportunity_changes": {
         "field": "The column that changed; of a custom field, custom_fields and its key.",

@@ -29,6 +29,7 @@ from rms_pipeline.mirror.mapping import is_mapping_current
 from rms_pipeline.mirror.redecode import adopt_mapping
 from rms_pipeline.mirror.remembered import is_history_made, make_history
 from rms_pipeline.mirror.session_probe import demand_sessions
+from rms_pipeline.mirror.views import are_views_made, make_views
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 # The newest migration that there is.
@@ -74,7 +75,7 @@ def _ensure_schema(database: Database, schema: str) -> None:
 
 
 def migrate(database: Database) -> None:
-    """Brings our tables to HEAD, their descriptions, the view, and rows to this code's mapping.
+    """Brings our tables to HEAD, their descriptions, the views, and rows to this code's mapping.
 
     Cheap when nothing is to be done. Safe to call from any number of processes at once, and again
     when it was interrupted. What a newer version of this program has made stays as it is. Raises
@@ -109,6 +110,7 @@ def bring_up_to_date(database: Database) -> None:
     with database.session() as connection:
         for collection in COLLECTIONS:
             make_history(connection, collection)
+        make_views(connection)
         describe(connection)
         make_history_view(connection)
         stale = [c for c in COLLECTIONS if not is_mapping_current(connection, c)]
@@ -168,6 +170,7 @@ def _is_up_to_date(connection: Connection) -> bool:
         version == HEAD
         and all(is_mapping_current(connection, c) for c in COLLECTIONS)
         and all(is_history_made(connection, c) for c in COLLECTIONS if c.remembers)
+        and are_views_made(connection)
         and is_history_view_current(connection)
         and not undescribed(connection)
     )

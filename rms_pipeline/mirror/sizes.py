@@ -16,6 +16,7 @@ OUR_TABLES = (
     *("webhook_events", "webhook_absences"),
     *("api_budget", "api_page_sizes", "api_refusals", "api_troubles"),
     *("status_counts", "week_counts", "daily_status_counts", "statuses"),
+    "required_fields",
     "opportunity_past",
     *("sync_runs", "sync_figures"),
     *("mirror_state", "run_workers", "rms_pipeline_alembic_version"),

@@ -1,0 +1,47 @@
+"""The checks of the view sense_checks, one by one: what each is called, and what it finds now."""
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
+
+# Of each check: what must hold, in a sentence.
+SENSE_CHECKS = {
+    "late_back": "Nothing is still Active whose hire has ended.",
+    "starts_soon_and_open": "Nothing that starts within seven days is still open.",
+    "confirmed_at_zero": "Everything that is confirmed has a charge.",
+    "ends_before_it_starts": "Nothing ends before it starts.",
+    "completed_and_not_invoiced": "Everything that is Completed is invoiced.",
+    "costs_above_charge": "Nothing costs more than it charges.",
+    "dates_changed_after_confirmation": "No dates were changed after the confirmation.",
+    "required_field_empty": "No field is empty that the table required_fields names.",
+}
+
+
+def what_makes_no_sense(
+    connection: Connection, check: str, most: int = 10
+) -> tuple[int, list[int]]:
+    """How many opportunities the check names, and the first ids (at most `most`). Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*), (array_agg(opportunity_id ORDER BY opportunity_id))[:%s]"
+            " FROM sense_checks WHERE sense_check = %s",
+            (most, check),
+        )
+        count, ids = cursor.fetchone() or (0, None)
+    connection.commit()
+    return count, ids or []
+
+
+def unknown_required_fields(connection: Connection) -> list[str]:
+    """What `required_fields` names for opportunities, and is no column that is read from the record
+    nor one of the account's own fields. Commits."""
+    columns = [c.name for c in OPPORTUNITIES.columns if c.is_mapped and c.kind != "jsonb"]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT field FROM required_fields WHERE collection = %s AND field <> ALL(%s)"
+            " AND NOT starts_with(field, 'custom_fields.') ORDER BY 1",
+            (OPPORTUNITIES.name, columns),
+        )
+        found = [row[0] for row in cursor.fetchall()]
+    connection.commit()
+    return found

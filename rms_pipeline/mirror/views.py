@@ -1,0 +1,229 @@
+"""The views that people ask: made of the `.sql` files of `insight`, and made again as those change.
+
+A view is no migration: migrations are frozen, and a view's text is not. It is replaced in place
+where PostgreSQL can do that, so that rights, and what people built on it, stay. Where it cannot (a
+column is gone, or of another type) the view is dropped, and its rights are granted again; what
+people built on it is named, for they alone can say what is to become of it.
+
+What belongs here: which views there are, and bringing them to their text. What does not: what they
+say (`insight`), and the views that are made of more than a file (`history_view`, `remembered`).
+"""
+
+import hashlib
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import psycopg2
+from psycopg2.extensions import connection as Connection  # noqa: N812
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
+
+from rms_pipeline.mirror.database import DatabaseError
+
+logger = logging.getLogger(__name__)
+# Read like migrations, by their place: what they say is of no concern here.
+FOLDER = Path(__file__).parent.parent / "insight" / "views"
+_VERSION = re.compile(r"-- version (\d+)\.")
+# Of a row of mirror_state; the name of the view follows.
+_MADE_FROM = "view "
+# Of relations that have the name of a view of ours, and are not ours.
+_ASIDE = "_before_rms_pipeline"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A view of ours. `version` only ever goes up: of two programs on one database the one that
+    knows the higher makes the view. `needs` are other views of ours that it reads."""
+
+    name: str
+    version: int
+    text: str
+    needs: tuple[str, ...]
+
+    def made_from(self, definition: str | None) -> str:
+        """Stands for the text together with what PostgreSQL made of it (`definition`)."""
+        digest = hashlib.blake2b(f"{self.text}\0{definition}".encode(), digest_size=16).hexdigest()
+        return f"{self.version} {digest}"
+
+
+@cache
+def views() -> tuple[View, ...]:
+    """All of them, each after those that it needs."""
+    texts = {path.stem: path.read_text() for path in sorted(FOLDER.glob("*.sql"))}
+    made = {}
+    for name, text in texts.items():
+        version = _VERSION.match(text)
+        if version is None:
+            raise ValueError(f"{name}.sql does not begin with its version: -- version 1.")
+        words = set(re.findall(r"\w+", re.sub(r"--.*|'[^']*'", "", text)))
+        needs = tuple(other for other in texts if other != name and other in words)
+        made[name] = View(name, int(version[1]), text, needs)
+    order = TopologicalSorter({name: view.needs for name, view in made.items()})
+    return tuple(made[name] for name in order.static_order())
+
+
+def are_views_made(connection: Connection) -> bool:
+    """Whether each is as this code wants it, or a newer version of this program made it."""
+    with connection.cursor() as cursor:
+        return not _stale(cursor)
+
+
+def make_views(connection: Connection) -> None:
+    """Makes those that are not as this code wants them. Does not commit.
+
+    Raises DatabaseError when views of others are in the way.
+    """
+    with connection.cursor() as cursor:
+        stale = _stale(cursor)
+        grants: dict[str, list[str]] = {}
+        for view in views():
+            if view.name not in stale:
+                continue
+            _set_aside(cursor, view.name)
+            cursor.execute("SAVEPOINT make_view")
+            try:
+                cursor.execute(view.text)
+            except psycopg2.errors.InvalidTableDefinition:
+                cursor.execute("ROLLBACK TO SAVEPOINT make_view")
+                grants |= _drop(cursor, view.name, stale)
+                cursor.execute(view.text)
+            _regrant(cursor, view.name, grants.pop(view.name, None))
+            _note(cursor, view)
+
+
+def _stale(cursor: Cursor) -> set[str]:
+    cursor.execute(
+        "SELECT v, (SELECT pg_get_viewdef(oid) FROM pg_class WHERE oid = to_regclass(v)"
+        " AND relkind = 'v'), (SELECT value FROM mirror_state WHERE name = %s || v)"
+        " FROM unnest(%s::text[]) AS v",
+        (_MADE_FROM, [view.name for view in views()]),
+    )
+    found: dict[str, tuple[str | None, str]] = {
+        name: (definition, made or "0 ") for name, definition, made in cursor.fetchall()
+    }
+    return {view.name for view in views() if _is_stale(view, *found[view.name])}
+
+
+def _is_stale(view: View, definition: str | None, made: str) -> bool:
+    if definition is None:
+        return True
+    return int(made.partition(" ")[0]) <= view.version and made != view.made_from(definition)
+
+
+def _note(cursor: Cursor, view: View) -> None:
+    cursor.execute("SELECT pg_get_viewdef(to_regclass(%s))", (view.name,))
+    (definition,) = cursor.fetchone() or (None,)
+    cursor.execute(
+        "INSERT INTO mirror_state (name, value) VALUES (%s, %s)"
+        " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        (_MADE_FROM + view.name, view.made_from(definition)),
+    )
+
+
+_KINDS = {"r": "TABLE", "p": "TABLE", "f": "FOREIGN TABLE", "v": "VIEW", "m": "MATERIALIZED VIEW"}
+
+
+def _set_aside(cursor: Cursor, name: str) -> None:
+    """Gives what has the view's name, and was never ours, another one; what was built on it stays
+    whole."""
+    cursor.execute(
+        "SELECT relkind, (SELECT rolname FROM pg_roles WHERE oid = relowner) FROM pg_class"
+        " WHERE oid = to_regclass(%(name)s) AND NOT EXISTS"
+        " (SELECT FROM mirror_state WHERE name = %(mark)s || %(name)s)",
+        {"name": name, "mark": _MADE_FROM},
+    )
+    row = cursor.fetchone()
+    if row is None:
+        return
+    kind, owner = row
+    if kind not in _KINDS:
+        raise DatabaseError(
+            f"Something that is neither table nor view is called {name}, which a view of this "
+            "program is to be called. Rename it, and run `rms-pipeline migrate`."
+        )
+    cursor.execute(
+        "SELECT format('%%s%%s', %(aside)s::text, nullif(n, 1)) FROM generate_series(1, 1000) n"
+        " WHERE to_regclass(format('%%I', format('%%s%%s', %(aside)s::text, nullif(n, 1)))) IS NULL"
+        " ORDER BY n LIMIT 1",
+        {"aside": name + _ASIDE},
+    )
+    (aside,) = cursor.fetchone() or (name + _ASIDE,)
+    cursor.execute("SAVEPOINT set_aside")
+    try:
+        cursor.execute(f"ALTER {_KINDS[kind]} {name} RENAME TO {aside}")
+    except psycopg2.errors.InsufficientPrivilege:
+        cursor.execute("ROLLBACK TO SAVEPOINT set_aside")
+        raise DatabaseError(
+            f"{name} is a view of this program, and {owner} has something else of that name, which "
+            f"the user of POSTGRES_URL may not rename. As its owner: ALTER {_KINDS[kind]} {name} "
+            f"RENAME TO {aside}; and run `rms-pipeline migrate`."
+        ) from None
+    logger.warning("Renamed %s, which another program left, to %s", name, aside)
+
+
+def _drop(cursor: Cursor, name: str, stale: set[str]) -> dict[str, list[str]]:
+    """Drops the view, and those of ours that read it, which are then `stale`: the rights on each,
+    as statements that grant them."""
+    above = [view.name for view in views() if _needs(view, name)]
+    grants = {one: _grants(cursor, one) for one in (name, *above)}
+    for one in (*reversed(above), name):
+        try:
+            cursor.execute(f"DROP VIEW IF EXISTS {one}")
+        except psycopg2.errors.DependentObjectsStillExist as error:
+            raise DatabaseError(
+                f"The view {one} has to be made anew, but something else is built on it: "
+                f"{' '.join((error.diag.message_detail or '').split())} Drop that, run "
+                "`rms-pipeline migrate`, and create it again."
+            ) from None
+    stale |= {*above}
+    return grants
+
+
+def _needs(view: View, name: str) -> bool:
+    by_name: Mapping[str, View] = {v.name: v for v in views()}
+    return any(other == name or _needs(by_name[other], name) for other in view.needs)
+
+
+def _grants(cursor: Cursor, name: str) -> list[str]:
+    """Statements that grant on the view, and on single columns of it, what is granted now."""
+    cursor.execute(
+        "SELECT format('GRANT %%s%%s ON %%I TO %%s%%s', a.privilege_type,"
+        " CASE WHEN g.column_name IS NULL THEN '' ELSE format(' (%%I)', g.column_name) END,"
+        " %(name)s, CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END,"
+        " CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)"
+        " FROM (SELECT relowner, relacl AS acl, NULL::name AS column_name FROM pg_class"
+        " WHERE oid = to_regclass(%(name)s) UNION ALL SELECT relowner, attacl, attname"
+        " FROM pg_attribute JOIN pg_class c ON c.oid = attrelid"
+        " WHERE attrelid = to_regclass(%(name)s) AND attnum > 0) g"
+        " CROSS JOIN LATERAL aclexplode(g.acl) a LEFT JOIN pg_roles r ON r.oid = a.grantee"
+        " WHERE a.grantee <> g.relowner ORDER BY 1",
+        {"name": name},
+    )
+    return [row[0] for row in cursor.fetchall()]
+
+
+def _regrant(cursor: Cursor, name: str, statements: list[str] | None) -> None:
+    """Brings back the rights of a view that was dropped, and no others; None when it was not."""
+    if statements is None:
+        return
+    cursor.execute(
+        "SELECT DISTINCT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END"
+        " FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) a"
+        " LEFT JOIN pg_roles r ON r.oid = a.grantee"
+        " WHERE c.oid = to_regclass(%s) AND a.grantee <> c.relowner",
+        (name,),
+    )
+    # What default privileges gave.
+    for (grantee,) in cursor.fetchall():
+        cursor.execute(f"REVOKE ALL ON {name} FROM {grantee}")
+    for statement in statements:
+        cursor.execute("SAVEPOINT regrant")
+        try:
+            cursor.execute(statement)
+        except (psycopg2.errors.UndefinedColumn, psycopg2.errors.UndefinedObject):
+            # The column is no more, or the role was dropped meanwhile.
+            cursor.execute("ROLLBACK TO SAVEPOINT regrant")
