@@ -1,4 +1,4 @@
-"""What people ask of the mirror: a day's work, who changed what, finding a record, what it is worth.
+"""What people ask of the mirror: a day's work, who changed what, its worth, finding a record.
 
 views/   a `.sql` file for each view: what a row is, its units, and how it is counted
 
