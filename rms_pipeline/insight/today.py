@@ -13,6 +13,7 @@ from typing import Any
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
+from rms_pipeline.insight.changes import CHARGE, as_number
 from rms_pipeline.insight.days import Day
 from rms_pipeline.mirror.changes import STATUS
 from rms_pipeline.mirror.outcomes import CONFIRMED, LOST, OUTCOMES, Phase
@@ -87,13 +88,13 @@ class Revaluation:
     number: str | None
     name: str
     customer: str | None
-    before: Decimal | None
-    after: Decimal | None
+    before: Decimal
+    after: Decimal
     by: list[str]
 
     @property
     def difference(self) -> Decimal:
-        return (self.after or Decimal()) - (self.before or Decimal())
+        return self.after - self.before
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,16 +249,16 @@ def _newest_first(decisions: list[Decision]) -> list[Decision]:
 
 def _biggest_changes(cursor: Cursor, values: Mapping[str, Any]) -> list[Revaluation]:
     cursor.execute(
-        f"SELECT c.opportunity_id, {_NAMED}, c.before, c.after, c.by FROM"
-        " (SELECT c.opportunity_id, (array_agg(c.old_value ORDER BY c.id))[1]::numeric AS before,"
-        " (array_agg(c.new_value ORDER BY c.id DESC))[1]::numeric AS after,"
+        f"SELECT c.opportunity_id, {_NAMED}, {as_number('c.before')}, {as_number('c.after')}, c.by"
+        " FROM (SELECT c.opportunity_id, (array_agg(c.old_value ORDER BY c.id))[1] AS before,"
+        " (array_agg(c.new_value ORDER BY c.id DESC))[1] AS after,"
         " coalesce(array_agg(DISTINCT c.changed_by) FILTER (WHERE c.changed_by IS NOT NULL), '{}')"
         " AS by FROM opportunity_changes c"
-        f" WHERE c.field = 'charge_total' AND {_WHEN} >= %(since)s AND {_WHEN} < %(ends)s"
+        f" WHERE c.field = '{CHARGE}' AND {_WHEN} >= %(since)s AND {_WHEN} < %(ends)s"
         f" GROUP BY 1) c {_RECORDS}"
-        " WHERE coalesce(c.after, 0) <> coalesce(c.before, 0)"
-        " ORDER BY abs(coalesce(c.after, 0) - coalesce(c.before, 0)) DESC, c.opportunity_id DESC"
-        f" LIMIT {_MOST_CHANGES}",
+        f" WHERE {as_number('c.after')} <> {as_number('c.before')}"
+        f" ORDER BY abs({as_number('c.after')} - {as_number('c.before')}) DESC,"
+        f" c.opportunity_id DESC LIMIT {_MOST_CHANGES}",
         values,
     )
     return [Revaluation(*row) for row in cursor.fetchall()]

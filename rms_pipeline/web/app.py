@@ -15,6 +15,7 @@ from rms_pipeline.account import account_name
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
+from rms_pipeline.web.changes import changes
 from rms_pipeline.web.dagster_link import Starting, dagster_link
 from rms_pipeline.web.dashboard import dashboard
 from rms_pipeline.web.headers import Headers
@@ -97,6 +98,7 @@ def create_app(
     app.include_router(dashboard(pages, reader, database, launcher, current, access, starting))
     app.include_router(dagster_link(access, current.dagster_url))
     app.include_router(today(pages, reader, current, access))
+    app.include_router(changes(pages, reader, current, access))
     app.include_router(opportunities(pages, reader, current, access))
     for_programs = [Depends(access.required)]
 

@@ -30,6 +30,7 @@ _SYNC_NAMES = {
 NAVIGATION = (
     ("today", "/today", "Today"),
     ("opportunities", "/opportunities", "Opportunities"),
+    ("changes", "/changes", "Changes"),
     ("dashboard", "/", "Syncs"),
 )
 _STAGE_NAMES = {

@@ -304,6 +304,7 @@ def test_today_escapes_what_people_type(web: Web) -> None:
     lines = [
         change(1, EVIL, "Reserved", changed_by=EVIL, changed_at=NOW),
         change(1, "1", "2", field="charge_total", changed_by=EVIL, changed_at=NOW),
+        change(2, EVIL, "2", field="charge_total", changed_by=EVIL, changed_at=NOW),
     ]
     insert(web.database, "opportunity_changes", lines)
     # `visit` refuses a script that is not ours.

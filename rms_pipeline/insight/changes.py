@@ -1,0 +1,198 @@
+"""Who changed what, when, from and to: the lines of `opportunity_changes`, the newest first.
+
+A line tells when Current RMS says that it was changed, or when it was noticed where that does not
+say. Of columns that always change together one stands for all (`ECHOES`), unless all are asked for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.insight.days import Day
+
+MOST = 100
+# In place of a person: changes of which nobody knows whose they are.
+NOBODY = "is:unknown"
+# In place of a field: each column of its own.
+EVERY = "is:every"
+# Columns that say again what another one says, or follow from it.
+ECHOES = (
+    *("name", "organisation_id", "owner_id", "venue_id", "total_value", "tax_total"),
+    *("charge_excluding_tax_total", "charge_including_tax_total"),
+)
+_KINDS = {column.name: column.kind for column in OPPORTUNITIES.columns}
+NUMBERS = tuple(name for name, kind in _KINDS.items() if kind == "numeric")
+TIMES = tuple(name for name, kind in _KINDS.items() if kind == "timestamptz")
+CHARGE = "charge_total"
+_WHEN = "coalesce(c.changed_at, c.seen_at)"
+# People write lines of their own: what is no number, or no time, has no size.
+_TIME = r"^[0-9]{4}-(0[1-9]|1[0-2])-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9](\.[0-9]+)?[+-]"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which changes to list. All that is given has to hold.
+
+    `who` is a person's name, or `NOBODY`; `field` a column, `custom_fields.` and a key, or `EVERY`.
+    `least` is by how much a number was changed at least, that of `field` or else the charge without
+    tax; `days` by how many days a date was moved at least.
+    """
+
+    day: Day | None = None
+    who: str = ""
+    field: str = ""
+    least: Decimal | None = None
+    days: int | None = None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Where a list goes on: behind the change `id` of the moment `at`."""
+
+    at: datetime
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeLine:
+    """One field of one opportunity that changed. `at` is `changed_at`, Current RMS's own time of
+    the edit, or else `seen_at`, when it was noticed here; both UTC. `changed_by` is None where it
+    is not known, `seen_by` the run that noticed it."""
+
+    id: int
+    opportunity_id: int
+    name: str | None
+    number: str | None
+    customer: str | None
+    field: str
+    old_value: str | None
+    new_value: str | None
+    at: datetime
+    changed_at: datetime | None
+    changed_by: str | None
+    seen_at: datetime
+    seen_by: str | None
+
+    @property
+    def place(self) -> Place:
+        return Place(self.at, self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Some changes, the newest first; `next` is where the list goes on, None at its end."""
+
+    lines: list[ChangeLine]
+    next: Place | None
+
+
+def list_changes(
+    connection: Connection, wanted: Wanted, *, after: Place | None = None, most: int = MOST
+) -> Changes:
+    """The first `most` changes of `wanted`, or those `after` a place of the list. Commits."""
+    where, values = _where(wanted)
+    if after is not None:
+        where.append(f"({_WHEN}, c.id) < (%(after_at)s, %(after_id)s)")
+        values |= {"after_at": after.at, "after_id": after.id}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            # Which lines first; only theirs are the opportunities that are looked up.
+            "SELECT c.id, c.opportunity_id, coalesce(o.name, d.name), coalesce(o.number, d.number),"
+            " coalesce(o.organisation_name, d.organisation_name), c.field, c.old_value,"
+            f" c.new_value, {_WHEN}, c.changed_at, c.changed_by, c.seen_at, c.seen_by"
+            f" FROM (SELECT * FROM opportunity_changes c WHERE {' AND '.join(where)}"
+            f" ORDER BY {_WHEN} DESC, c.id DESC LIMIT %(most)s) c"
+            " LEFT JOIN opportunities o ON o.id = c.opportunity_id"
+            " LEFT JOIN deleted_opportunities d ON d.id = c.opportunity_id"
+            f" ORDER BY {_WHEN} DESC, c.id DESC",
+            {**values, "most": most + 1},
+        )
+        lines = [ChangeLine(*row) for row in cursor.fetchall()]
+    connection.commit()
+    more = len(lines) > most
+    lines = lines[:most]
+    return Changes(lines, lines[-1].place if more else None)
+
+
+def known_people(connection: Connection, most: int = 200) -> list[str]:
+    """Whoever is known to have changed something, by name. Commits."""
+    return _distinct(connection, "changed_by", most)
+
+
+def known_fields(connection: Connection, most: int = 500) -> list[str]:
+    """Fields that have changed, by name. Commits."""
+    return _distinct(connection, "field", most)
+
+
+def _distinct(connection: Connection, column: str, most: int) -> list[str]:
+    """From one value to the next through the column's index, however many lines there are."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "WITH RECURSIVE known (value) AS ("
+            f"(SELECT min({column}) FROM opportunity_changes) UNION ALL"
+            f" SELECT (SELECT min({column}) FROM opportunity_changes WHERE {column} > value)"
+            " FROM known WHERE value IS NOT NULL)"
+            " SELECT value FROM known WHERE value IS NOT NULL LIMIT %s",
+            (most,),
+        )
+        found = [row[0] for row in cursor.fetchall()]
+    connection.commit()
+    return found
+
+
+def as_number(value: str) -> str:
+    """SQL: the text `value` as a number; 0 where it is none."""
+    return f"CASE WHEN {value} ~ '^-?[0-9]+(\\.[0-9]+)?$' THEN {value}::numeric ELSE 0 END"
+
+
+def _where(wanted: Wanted) -> tuple[list[str], dict[str, Any]]:
+    where, values = ["true"], dict[str, Any]()
+    if wanted.day is not None:
+        where.append(f"{_WHEN} >= %(starts)s AND {_WHEN} < %(ends)s")
+        values |= {"starts": wanted.day.starts, "ends": wanted.day.ends}
+    if wanted.who == NOBODY:
+        where.append("c.changed_by IS NULL")
+    elif wanted.who:
+        where.append("c.changed_by = %(who)s")
+        values["who"] = wanted.who
+    if wanted.field and wanted.field != EVERY:
+        where.append("c.field = %(field)s")
+        values["field"] = wanted.field
+    elif wanted.field != EVERY:
+        where.append("c.field <> ALL(%(echoes)s)")
+        values["echoes"] = list(ECHOES)
+    sizes = []
+    chosen = wanted.field if wanted.field in _KINDS else ""
+    if wanted.least is not None:
+        numbers = _chosen(chosen, NUMBERS, (CHARGE,))
+        sizes.append(
+            "CASE WHEN c.field = ANY(%(numbers)s) THEN"
+            f" abs({as_number('c.new_value')} - {as_number('c.old_value')}) >= %(least)s END"
+        )
+        values |= {"numbers": numbers, "least": wanted.least}
+    if wanted.days is not None:
+        times = _chosen(chosen, TIMES, TIMES)
+        sizes.append(
+            "CASE WHEN c.field = ANY(%(times)s) AND c.new_value ~ %(time)s"
+            " AND c.old_value ~ %(time)s THEN abs(extract(epoch FROM"
+            " c.new_value::timestamptz - c.old_value::timestamptz)) >= %(seconds)s END"
+        )
+        values |= {"times": times, "seconds": wanted.days * 86_400, "time": _TIME}
+    if sizes:
+        # So that an index leads to the few fields that have a size.
+        where.append("c.field = ANY(%(sized)s)")
+        values["sized"] = [*values.get("numbers", ()), *values.get("times", ())]
+        where.append(f"({' OR '.join(sizes)})")
+    return where, values
+
+
+def _chosen(field: str, kind: Sequence[str], otherwise: Sequence[str]) -> list[str]:
+    """The fields that a size is asked of: the one that was chosen, if it has one."""
+    if not field:
+        return list(otherwise)
+    return [field] if field in kind else []

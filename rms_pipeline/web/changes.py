@@ -1,0 +1,187 @@
+"""Changes: who changed what, when, from and to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+from itertools import groupby
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, HTTPException, Query
+from fastapi.responses import JSONResponse, Response
+from pydantic_core import to_jsonable_python
+
+from rms_pipeline.insight.changes import (
+    EVERY,
+    NOBODY,
+    ChangeLine,
+    Changes,
+    Place,
+    Wanted,
+    known_fields,
+    known_people,
+    list_changes,
+)
+from rms_pipeline.insight.days import Day
+from rms_pipeline.settings import Settings
+from rms_pipeline.web.access import Access
+from rms_pipeline.web.formatting import Clock
+from rms_pipeline.web.reading import Reader
+from rms_pipeline.web.templating import Pages
+from rms_pipeline.web.today import day_of
+from rms_pipeline.web.values import Shown, field_title, shown_change
+
+_Text = Annotated[str, Query(max_length=500)]
+_MOST = Decimal(10) ** 15
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Fields of one opportunity that were changed together: one line, and each as it reads."""
+
+    first: ChangeLine
+    fields: list[tuple[str, ChangeLine, Shown]]
+
+
+@dataclass(frozen=True, slots=True)
+class EditsOfDay:
+    """What was changed on a day of the company's, the newest first."""
+
+    date: date
+    edits: list[Edit]
+
+
+def changes(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
+    """The routes of changes. `day` is a date in the company's time zone, `after` the place of a
+    list that another answer told."""
+    router = APIRouter(dependencies=[Depends(access.page)], include_in_schema=False)
+
+    def wanted(
+        day: Annotated[str, Query(max_length=10)] = "",
+        who: _Text = "",
+        field: _Text = "",
+        least: Annotated[str, Query(max_length=30)] = "",
+        days: Annotated[str, Query(max_length=30)] = "",
+    ) -> Wanted:
+        whole = _number(days, "days")
+        return Wanted(
+            day=day_of(day, "day", current.time_zone),
+            who=_plain(who),
+            field=_plain(field),
+            least=_number(least, "least"),
+            days=None if whole is None else int(whole),
+        )
+
+    def place(after: Annotated[str, Query(max_length=60)] = "") -> Place | None:
+        return _place(after)
+
+    @router.get("/changes")
+    def show(
+        chosen: Annotated[Wanted, Depends(wanted)], after: Annotated[Place | None, Depends(place)]
+    ) -> Response:
+        with reader.session() as connection:
+            found = list_changes(connection, chosen, after=after)
+            people, fields = known_people(connection), known_fields(connection)
+        return pages.render(
+            "changes.html",
+            here="changes",
+            wanted=chosen,
+            days=by_day(found.lines, pages.clock),
+            people=_with(people, chosen.who, NOBODY),
+            fields=sorted(
+                ((f, field_title(f)) for f in _with(fields, chosen.field, EVERY)),
+                key=lambda pair: pair[1].lower(),
+            ),
+            nobody=NOBODY,
+            every=EVERY,
+            is_filtered=chosen != Wanted(),
+            is_first=after is None,
+            first=_query(chosen),
+            older=_query(chosen, found.next) if found.next else None,
+            today=Day.of(datetime.now(UTC), current.time_zone),
+            on_day=lambda day: _query(chosen, day=day),
+        )
+
+    @router.get("/changes.json")
+    def tell(
+        chosen: Annotated[Wanted, Depends(wanted)], after: Annotated[Place | None, Depends(place)]
+    ) -> Response:
+        with reader.session() as connection:
+            found = list_changes(connection, chosen, after=after)
+        return JSONResponse({"success": True, **told(found, chosen)})
+
+    return router
+
+
+def by_day(lines: Sequence[ChangeLine], clock: Clock) -> list[EditsOfDay]:
+    """`lines`, the newest first, as they belong together."""
+    days = []
+    for day, of_day in groupby(lines, key=lambda line: Day.of(line.at, clock.name).date):
+        # In any order of their ids, those of one merge stand together.
+        edits = groupby(of_day, key=lambda x: (x.opportunity_id, x.at, x.seen_at, x.changed_by))
+        days.append(EditsOfDay(day, [_edit(list(each), clock) for _, each in edits]))
+    return days
+
+
+def _edit(lines: Sequence[ChangeLine], clock: Clock) -> Edit:
+    read = [
+        (field_title(x.field), x, shown_change(x.field, x.old_value, x.new_value, clock))
+        for x in reversed(lines)
+    ]
+    return Edit(lines[0], read)
+
+
+def told(found: Changes, chosen: Wanted) -> dict[str, Any]:
+    """`found` as JSON has it: `next` is the address that goes on, null at the end."""
+    older = f"/changes.json?{_query(chosen, found.next)}" if found.next else None
+    return {"changes": to_jsonable_python(found.lines), "next": older}
+
+
+def _query(wanted: Wanted, after: Place | None = None, day: date | None = None) -> str:
+    values = {
+        "day": day or (wanted.day and wanted.day.date),
+        "who": wanted.who,
+        "field": wanted.field,
+        "least": wanted.least,
+        "days": wanted.days,
+        "after": after and f"{after.at.isoformat()}.{after.id}",
+    }
+    return urlencode({k: v for k, v in values.items() if v not in (None, "")})
+
+
+def _place(text: str) -> Place | None:
+    if not text:
+        return None
+    at, _, id_ = text.rpartition(".")
+    try:
+        found = Place(datetime.fromisoformat(at), int(id_))
+        if found.at.tzinfo is None or abs(found.id) >= 2**63:
+            raise ValueError
+    except ValueError:
+        raise HTTPException(
+            422, "after is not the place of a list; follow the links from its first page."
+        ) from None
+    return found
+
+
+def _number(text: str, name: str) -> Decimal | None:
+    if not text.strip():
+        return None
+    try:
+        number = Decimal(text.strip())
+        if not 0 <= number <= _MOST:
+            raise ValueError
+    except (ValueError, InvalidOperation):
+        raise HTTPException(422, f"{name} is not a number like 1000.") from None
+    return number
+
+
+def _plain(text: str) -> str:
+    """PostgreSQL's text has no NUL, so nothing can be found that holds one."""
+    return text.replace("\x00", "\ufffd")
+
+
+def _with(names: list[str], chosen: str, special: str) -> list[str]:
+    """What may be chosen holds what is, or the form would forget it."""
+    return names if chosen in ("", special) or chosen in names else [chosen, *names]

@@ -1,0 +1,86 @@
+"""Values of opportunities' fields as people read them: what changed from what to what."""
+
+import contextlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal, InvalidOperation
+
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.web.formatting import ABSENT, Clock, money, signed_money
+
+_LONGEST = 200
+_KINDS = {column.name: column.kind for column in OPPORTUNITIES.columns}
+_TITLES = {
+    "opportunity_status": "Status",
+    "state_name": "State",
+    "organisation_name": "Customer",
+    "organisation_id": "Customer's id",
+    "venue_name": "Venue",
+    "venue_id": "Venue's id",
+    "owner_name": "Owner",
+    "owner_id": "Owner's id",
+    "charge_total": "Charge without tax",
+    "charge_excluding_tax_total": "Charge excluding tax",
+    "charge_including_tax_total": "Charge including tax",
+    "total_value": "Charge with tax",
+    "tax_total": "Tax",
+    "weight_total": "Weight",
+    "tags": "Tags",
+    "quote_invalid_at": "Quotation holds until",
+    "starts_at": "Hire starts",
+    "ends_at": "Hire ends",
+}
+
+
+def field_title(field: str) -> str:
+    """Charge without tax, Deliver starts, or the key of a custom field."""
+    if field in _TITLES:
+        return _TITLES[field]
+    if field.startswith("custom_fields."):
+        return field.removeprefix("custom_fields.")
+    return field.removesuffix("_at").removesuffix("_rms").replace("_", " ").capitalize()
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """`before` and `after` as texts, and how far it is from one to the other, where that says
+    something."""
+
+    before: str
+    after: str
+    difference: str = ""
+
+
+def shown_change(field: str, before: str | None, after: str | None, clock: Clock) -> Shown:
+    """How a line of opportunity_changes reads."""
+    kind = _KINDS.get(field)
+    # What people put into the table by hand need not be of its kind.
+    with contextlib.suppress(ValueError, InvalidOperation):
+        if kind == "numeric":
+            old, new = (None if v is None else Decimal(v) for v in (before, after))
+            return Shown(money(old), money(new), signed_money((new or 0) - (old or Decimal())))
+        if kind == "timestamptz":
+            was, is_ = (None if v is None else datetime.fromisoformat(v) for v in (before, after))
+            moved = _moved(is_ - was) if was and is_ else ""
+            return Shown(clock.minute(was), clock.minute(is_), moved)
+    return Shown(_text(kind, before), _text(kind, after))
+
+
+def _text(kind: str | None, value: str | None) -> str:
+    if value is None or value == "":
+        return ABSENT
+    if kind == "boolean":
+        return "yes" if value == "true" else "no"
+    if kind == "text[]":
+        value = value.strip("{}").replace('"', "").replace(",", ", ") or ABSENT
+    return value if len(value) <= _LONGEST else f"{value[:_LONGEST].rstrip()}…"
+
+
+def _moved(by: timedelta) -> str:
+    """+3 d, −2 h 30 min"""
+    minutes = round(abs(by.total_seconds()) / 60)
+    days, rest = divmod(minutes, 24 * 60)
+    hours, minutes = divmod(rest, 60)
+    parts = ((days, "d"), (hours, "h"), (minutes, "min"))
+    told = " ".join(f"{count:,} {unit}" for count, unit in parts if count)
+    return f"{'+' if by > timedelta() else '−'}{told}" if told else ""
