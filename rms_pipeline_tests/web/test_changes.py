@@ -75,8 +75,8 @@ def test_the_newest_come_first_and_a_deleted_opportunity_keeps_its_name(web: Web
 
 def test_each_filter_leaves_what_it_says(web: Web) -> None:
     insert_opportunities(web.database, {})
-    money = {"field": "charge_total"}
-    dates = {"field": "starts_at"}
+    money: dict[str, Any] = {"field": "charge_total"}
+    dates: dict[str, Any] = {"field": "starts_at"}
     lines = [
         line(changed_by="Ada Blake"),
         line(changed_by="Sam Okoro", changed_at=SATURDAY - DAY),
@@ -151,7 +151,7 @@ def test_pages_go_on_where_the_last_one_ended_and_lose_nothing_to_what_comes_mea
 
 def test_lines_that_were_changed_together_are_shown_together(web: Web) -> None:
     insert_opportunities(web.database, {}, {})
-    together = {"seen_at": SATURDAY, "changed_by": "Ada Blake"}
+    together: dict[str, Any] = {"seen_at": SATURDAY, "changed_by": "Ada Blake"}
     lines = [
         line(1, field="subject", **together),
         line(1, field="reference", **together),
