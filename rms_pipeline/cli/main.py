@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from rms_pipeline.cli.roles import roles
 from rms_pipeline.cli.sandbox import sandbox
 from rms_pipeline.cli.status import status
 from rms_pipeline.cli.sync import refresh, sync_app
@@ -93,6 +94,7 @@ def up(
 
 app.command()(refresh)
 app.command()(status)
+app.command()(roles)
 
 
 @app.command()

@@ -18,7 +18,10 @@ TEXTS = {
     "funnel": (1, "69519de2f0ce5e39"),
     "hire_days": (1, "1130d76fa6e3245b"),
     "month_value": (1, "b6c31ddd3b929940"),
+    "opportunities_with_money": (1, "bdc4eab826985b9d"),
+    "opportunities_without_money": (1, "cceb59e2f8380e19"),
     "sense_checks": (1, "c5787a2c7fac0367"),
+    "sense_checks_without_money": (1, "f3f4082841c3be51"),
     "venue_overlaps": (1, "223cad874c2dd42e"),
 }
 BELOW = "-- version {}.\nCREATE OR REPLACE VIEW rms_below AS SELECT {} FROM statuses;\n"

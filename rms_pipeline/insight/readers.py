@@ -1,0 +1,76 @@
+"""Two roles of PostgreSQL that read views alone: one sees money, one does not.
+
+Rights on views outlive migrations (`mirror.views`), and views do not show what they were not made
+to show: a column that a table gains later is in no view until somebody puts it there.
+"""
+
+# What tells amounts, or holds what people type at will, or whole records.
+_OF_MONEY = (
+    *("opportunities_with_money", "opportunity_history", "sense_checks"),
+    *("month_value", "conversions", "customer_value", "sync_metadata"),
+)
+WITHOUT_MONEY = (
+    *("opportunities_without_money", "sense_checks_without_money"),
+    *("hire_days", "funnel", "venue_overlaps"),
+)
+WITH_MONEY = (*WITHOUT_MONEY, *_OF_MONEY)
+
+
+def names_of_roles(schema: str) -> tuple[str, str]:
+    """How the reader with money and the one without are called: roles belong to all databases of a
+    server, so those of another schema have other names."""
+    prefix = "rms" if schema == "public" else schema
+    return f"{prefix}_reader_with_money", f"{prefix}_reader_without_money"
+
+
+def statements(schema: str, with_money: str, without_money: str) -> str:
+    """SQL for an administrator of the database, who may run it as often as he likes: makes the two
+    roles, if they are not there, and has each read its views in `schema` and nothing else there."""
+    parts = [
+        "-- Two roles that read the views of the mirror and nothing else of it. Run this as an\n"
+        "-- administrator of the database, and again after an upgrade that brings new views.\n"
+        "-- Then give each a password: in psql, \\password and its name.\n"
+        "BEGIN;",
+        *(
+            _role(schema, role, views)
+            for role, views in ((with_money, WITH_MONEY), (without_money, WITHOUT_MONEY))
+        ),
+        "COMMIT;\n",
+    ]
+    return "\n\n".join(parts)
+
+
+def _role(schema: str, role: str, views: tuple[str, ...]) -> str:
+    name, place = _identifier(role), _identifier(schema)
+    granted = ",\n    ".join(f"{place}.{view}" for view in views)
+    return f"""DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {_literal(role)}) THEN
+        CREATE ROLE {name} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION;
+    END IF;
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO {_doubled(name)}', current_database());
+    EXECUTE format(
+        'ALTER ROLE {_doubled(name)} IN DATABASE %I SET search_path = {_doubled(place)}',
+        current_database()
+    );
+END
+$$;
+REVOKE ALL ON ALL TABLES IN SCHEMA {place} FROM {name};
+REVOKE CREATE ON SCHEMA {place} FROM {name};
+GRANT USAGE ON SCHEMA {place} TO {name};
+GRANT SELECT ON
+    {granted}
+TO {name};"""
+
+
+def _identifier(name: str) -> str:
+    return '"{}"'.format(name.replace('"', '""'))
+
+
+def _literal(text: str) -> str:
+    return "'{}'".format(text.replace("'", "''"))
+
+
+def _doubled(identifier: str) -> str:
+    """Within a format of a literal."""
+    return identifier.replace("'", "''").replace("%", "%%")

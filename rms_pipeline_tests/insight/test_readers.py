@@ -1,0 +1,244 @@
+"""The two roles: each signs in and tries everything that there is."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg2
+import pytest
+from psycopg2.extensions import parse_dsn
+from typer.testing import CliRunner
+
+from rms_pipeline.cli.main import app
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.insight.readers import WITH_MONEY, WITHOUT_MONEY, statements
+from rms_pipeline.mirror import views as made
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.schema import migrate
+from rms_pipeline.settings import settings
+from rms_pipeline_tests.conftest import database_at
+from rms_pipeline_tests.rows import insert, insert_opportunities, query
+
+ROLES = ("rms_test_with_money", "rms_test 'without' money")
+# In no id, date or count.
+AMOUNT = "918273.64"
+NOW = datetime.now(UTC)
+# The latter of a view that nobody can write to.
+REFUSED = (
+    psycopg2.errors.InsufficientPrivilege,
+    psycopg2.errors.ObjectNotInPrerequisiteState,
+)
+
+
+@pytest.fixture
+def granted(ready_url: str) -> Iterator[Database]:
+    """A mirror with the roles; each amount in it, and each text that people type, is AMOUNT."""
+    database = database_at(ready_url)
+    fill(database)
+    make_roles(database)
+    yield database
+    for role in ROLES:
+        query(database, f'DROP OWNED BY "{role}"; DROP ROLE "{role}"')
+
+
+def make_roles(database: Database) -> None:
+    connection = psycopg2.connect(database.url.get_secret_value())
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(statements("public", *ROLES))
+    connection.close()
+
+
+def fill(database: Database) -> None:
+    money = {
+        c.name: AMOUNT
+        for c in OPPORTUNITIES.columns
+        if c.kind == "numeric" and c.is_mapped and c.name != "weight_total"
+    }
+    typed = dict.fromkeys(("name", "subject", "description", "reference"), f"for {AMOUNT}")
+    own: dict[str, Any] = {"custom_fields": {"po": AMOUNT}, "data": {"charge_total": AMOUNT}}
+    row = money | typed | own | {"tags": [AMOUNT], "venue_id": 1, "opportunity_status": "Active"}
+    row |= {"starts_at": NOW - timedelta(days=2), "ends_at": NOW + timedelta(days=2)}
+    row |= {"confirmed_at": NOW - timedelta(days=5), "number": "N-1", "owner_name": "Ann"}
+    insert_opportunities(
+        database,
+        row,
+        row | {"charge_total": 1},
+        row | {"charge_total": 0, "ends_at": NOW - timedelta(days=1)},
+    )
+    insert(database, "required_fields", [{"field": "custom_fields.none"}])
+    deleted = row | {"id": 9, "deleted_at": NOW, "deleted_because": AMOUNT}
+    insert(database, "deleted_opportunities", [deleted])
+    changes = {"opportunity_id": 1, "old_value": AMOUNT, "new_value": AMOUNT, "seen_at": NOW}
+    insert(database, "opportunity_changes", [changes | {"field": "ends_at"}])
+
+
+def as_role(database: Database, role: str) -> psycopg2.extensions.connection:
+    """Signed in, not set to: a role that is set to could be left again."""
+    told = parse_dsn(database.url.get_secret_value()) | {"user": role}
+    connection: psycopg2.extensions.connection = psycopg2.connect(**told)
+    connection.autocommit = True
+    return connection
+
+
+def tried(connection: psycopg2.extensions.connection, statement: str) -> str | None:
+    """What was found, as text; None where it was not allowed."""
+    with connection.cursor() as cursor:
+        try:
+            cursor.execute(statement)
+        except REFUSED:
+            return None
+        return str(cursor.fetchall() if cursor.description else [])
+
+
+def relations(database: Database) -> list[str]:
+    return [
+        name
+        for (name,) in query(
+            database,
+            "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+            " AND relkind IN ('r', 'v', 'm', 'S', 'p', 'f') ORDER BY 1",
+        )
+    ]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_each_role_reads_its_views_and_nothing_else_and_writes_nothing(
+    granted: Database, role: str
+) -> None:
+    mine = WITH_MONEY if role == ROLES[0] else WITHOUT_MONEY
+    connection = as_role(granted, role)
+    there = relations(granted)
+    assert {*mine} < {*there}
+    seen = {name: tried(connection, f"SELECT * FROM {name}") for name in there}
+    assert {name for name, found in seen.items() if found is not None} == {*mine}
+    for name in there:
+        assert tried(connection, f"DELETE FROM {name}") is None, name
+        # A column alone, and a count.
+        assert (tried(connection, f"SELECT count(*) FROM {name}") is not None) == (name in mine)
+    for statement in (
+        "CREATE TABLE mine (n int)",
+        "SELECT * FROM opportunities_as_of(now())",
+        "SELECT * FROM opportunity_as_of(1, now())",
+        "SELECT * FROM status_counts_as_of(now())",
+        "SET ROLE postgres",
+        "ALTER VIEW hire_days RENAME TO mine",
+        "CREATE OR REPLACE VIEW hire_days AS SELECT 1",
+        "SELECT * FROM dagster.runs",
+        "SELECT pg_read_file('/etc/passwd')",
+    ):
+        found = tried(connection, statement)
+        allowed = role == ROLES[0] and "_as_of" in statement and found is not None
+        assert found is None or allowed, statement
+    connection.close()
+
+
+def test_who_is_not_to_see_money_is_shown_no_amount_wherever_it_was_typed(
+    granted: Database,
+) -> None:
+    whole, plain = (as_role(granted, role) for role in ROLES)
+    seen = {name: tried(whole, f"SELECT * FROM {name}") or "" for name in WITH_MONEY}
+    assert AMOUNT in seen["opportunities_with_money"]
+    shown = {name: tried(plain, f"SELECT * FROM {name}") or "" for name in WITHOUT_MONEY}
+    for name, found in shown.items():
+        assert found != "[]", f"nothing was there to be seen in {name}"
+        assert AMOUNT not in found, name
+        assert "918273" not in found, name
+    # That there is no charge is something of money, too.
+    assert "confirmed_at_zero" in seen["sense_checks"]
+    assert "confirmed_at_zero" not in shown["sense_checks_without_money"]
+    assert "costs_above_charge" not in shown["sense_checks_without_money"]
+    assert "late_back" in shown["sense_checks_without_money"]
+    # What PostgreSQL itself knows of the values.
+    assert tried(plain, "SELECT * FROM pg_stats WHERE schemaname = 'public'") == "[]"
+    whole.close()
+    plain.close()
+
+
+def test_a_function_of_ones_own_is_shown_no_row_that_is_left_out(granted: Database) -> None:
+    plain = as_role(granted, ROLES[1])
+    tried(
+        plain,
+        "CREATE FUNCTION pg_temp.spy(text) RETURNS boolean LANGUAGE plpgsql COST 0.0000001"
+        " AS $$ BEGIN RAISE NOTICE '%', $1; RETURN true; END $$",
+    )
+    tried(plain, "SELECT * FROM sense_checks_without_money WHERE pg_temp.spy(says)")
+    told = "".join(plain.notices)
+    assert "its hire has ended" in told
+    assert "charges nothing" not in told
+    plain.close()
+
+
+def test_the_rights_outlive_a_migration_that_makes_every_view_anew(granted: Database) -> None:
+    def rights() -> list[tuple[Any, ...]]:
+        return query(
+            granted,
+            "SELECT c.relname, r.rolname FROM pg_class c, aclexplode(c.relacl) a"
+            " JOIN pg_roles r ON r.oid = a.grantee WHERE r.rolname = ANY(%s) ORDER BY 1, 2",
+            list(ROLES),
+        )
+
+    before = rights()
+    assert len(before) == len(WITH_MONEY) + len(WITHOUT_MONEY)
+    for view in made.views():
+        # As a version would that has to change the type of a column.
+        query(granted, f"ALTER VIEW {view.name} RENAME COLUMN"
+                       f" {first_column(granted, view.name)} TO other")  # fmt: skip
+    migrate(granted)
+    assert rights() == before
+
+
+def first_column(database: Database, view: str) -> str:
+    return str(
+        query(
+            database,
+            "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum = 1",
+            view,
+        )[0][0]
+    )
+
+
+def test_the_sql_may_be_run_again_and_takes_back_what_was_granted_besides(
+    granted: Database,
+) -> None:
+    query(granted, f'GRANT SELECT ON opportunities TO "{ROLES[1]}"')
+    make_roles(granted)
+    plain = as_role(granted, ROLES[1])
+    assert tried(plain, "SELECT * FROM opportunities") is None
+    assert tried(plain, "SELECT * FROM hire_days") is not None
+    plain.close()
+
+
+def test_every_view_is_for_one_of_the_readers() -> None:
+    assert {view.name for view in made.views()} <= {*WITH_MONEY}
+    assert len({*WITH_MONEY}) == len(WITH_MONEY)
+
+
+def test_whoever_reads_views_alone_finds_every_column_of_the_table(migrated: Database) -> None:
+    def columns(name: str) -> set[str]:
+        return {
+            column
+            for (column,) in query(
+                migrated,
+                "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0",
+                name,
+            )
+        }
+
+    table = {c.name for c in OPPORTUNITIES.table}
+    assert columns("opportunities_with_money") == table | {"phase"}
+    left_out = table - columns("opportunities_without_money")
+    assert {c.name for c in OPPORTUNITIES.table if c.kind in ("numeric", "jsonb", "text[]")} - {
+        "weight_total"
+    } | {"name", "subject", "description", "reference", "invoiced"} == left_out
+
+
+def test_the_command_prints_the_sql_and_needs_no_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RMS_SCHEMA", "acme")
+    settings.cache_clear()
+    done = CliRunner().invoke(app, ["roles"])
+    assert done.exit_code == 0
+    assert done.stdout == statements("acme", "acme_reader_with_money", "acme_reader_without_money")
+    for wrong in (["--with-money", "a", "--without-money", "a"], ["--with-money", "a" * 64]):
+        assert CliRunner().invoke(app, ["roles", *wrong]).exit_code == 2
+    settings.cache_clear()
