@@ -3,7 +3,7 @@
 import json
 import sys
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -12,6 +12,9 @@ from rich.text import Text
 from rms_pipeline import settings as config
 from rms_pipeline.console import announce_sandbox, out
 from rms_pipeline.mirror.history import Sync
+
+if TYPE_CHECKING:
+    from rms_pipeline.mirror.kept import CollectionState
 
 _COLOURS = {"completed": "green", "failed": "red", "running": "yellow"}
 _STATES = {"green": "", "amber": "yellow", "red": "red"}
@@ -22,7 +25,8 @@ def status(
         bool, typer.Option("--json", help="Print one line of JSON, named as in /api/dashboard.")
     ] = False,
 ) -> None:
-    """Show the last syncs, opportunities by status, completeness, and the queue of webhooks."""
+    """Show the last syncs, opportunities by status, each collection with its completeness, and the
+    queue of webhooks."""
     from rms_pipeline.account import account_name
     from rms_pipeline.collections.opportunities import OPPORTUNITIES
     from rms_pipeline.mirror.budget import read_budget
@@ -32,9 +36,10 @@ def status(
     from rms_pipeline.mirror.sync_state import read_sync_state
 
     announce_sandbox(config.settings())
+    on = config.settings().collections
     with open_database(config.settings()).session() as connection:
         demand_tables(connection)
-        state = read_sync_state(connection, OPPORTUNITIES)
+        state = read_sync_state(connection, OPPORTUNITIES, on=on)
         as_of, statuses = read_statuses(connection)
         budget = read_budget(connection, account_name(config.settings()))
     if as_json:
@@ -87,11 +92,32 @@ def status(
         sentence = str(state.certificate["sentence"])
         style = _STATES[state.certificate["state"]]
         out.print(Text(f"{sentence[:1].upper()}{sentence[1:]}", style=style))
+    if len(state.collections) > 1:
+        out.print(_collections(state.collections))
+        for each in state.collections[1:]:
+            style = "yellow" if not each.is_on else "" if each.is_proved else "red"
+            if each.certificate is not None and each.is_on:
+                style = _STATES[each.certificate["state"]]
+            out.print(Text(f"{each.name}: {each.sentence}", style=style))
     out.print(f"Webhook events waiting: {state.queue.depth:,}, dead letters: {state.queue.dead:,}")
     if budget is not None:
         limit = budget.requests_per_minute
         set_limit = f"{limit:,} calls a minute" if limit else "no limit of calls a minute"
         out.print(Text(f"Request limit in force: {budget.sentence or set_limit}"))
+
+
+def _collections(states: "list[CollectionState]") -> Table:
+    table = Table(title="Collections", title_justify="left")
+    table.add_column("Collection", overflow="fold")
+    table.add_column("Rows", justify="right")
+    table.add_column("Last read (UTC)", overflow="fold")
+    table.add_column("Faults", justify="right")
+    for each in states:
+        read = f"{each.synced_at:%Y-%m-%d %H:%M:%S}" if each.synced_at else "never"
+        table.add_row(
+            Text(each.name), f"{each.rows:,}", read if each.is_on else "off", f"{each.faults:,}"
+        )
+    return table
 
 
 def _syncs(syncs: list[Sync]) -> Table:

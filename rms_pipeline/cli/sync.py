@@ -7,9 +7,10 @@ import typer
 from rms_pipeline.console import announce_sandbox, err, out, prepare
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.sync_runs import NO_REASON
+from rms_pipeline.settings import SettingsError, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rms_pipeline.collections.base import Collection
     from rms_pipeline.mirror.history import Sync
@@ -72,6 +73,8 @@ def _sync(job: str, as_json: bool, ops: dict[str, dict[str, Any]]) -> None:
         _tell(first, sync.metadata)
         for collection in others:
             told = sync.metadata.get(collection.name, {})
+            if said := sync.metadata.get(f"raw_{collection.name}", {}).get("read_whole"):
+                out.print(said, highlight=False)
             out.print(f"Of these {collection.name}: {_made(told)}.")
             _tell(collection, told)
 
@@ -117,22 +120,47 @@ def _run(job: str, as_json: bool, ops: dict[str, dict[str, Any]]) -> "Sync":
 
 
 def refresh(
-    ids: Annotated[list[int], typer.Argument(help="Ids of opportunities in Current RMS.", min=1)],
+    ids: Annotated[list[int], typer.Argument(help="Ids of records in Current RMS.", min=1)],
+    collection: Annotated[
+        str, typer.Option(help="Of which collection they are, such as members.")
+    ] = "opportunities",
     as_json: AsJson = False,
 ) -> None:
-    """Fetch these opportunities now, and whatever webhooks are waiting."""
+    """Fetch these records now, and whatever webhooks are waiting."""
+    chosen = _refreshable(collection, settings().collections)
     current = prepare(instance=True)
     announce_sandbox(current)
-    sync = _run("webhook_refresh", as_json, {"refresh_opportunities": {"ids": ids}})
+    config = {"ids": ids, "collection": chosen.name}
+    sync = _run("webhook_refresh", as_json, {"refresh_opportunities": config})
     if sync.status != "completed":
         raise RmsPipelineError(sync.error or NO_REASON)
     if not as_json:
+        is_first = chosen is current.collections[0]
+        told = sync.metadata if is_first else sync.metadata.get(chosen.name, {})
+        count = sync.collections.get(chosen.name, {}).get("synced", 0)
         kinds = ("created", "updated", "unchanged", "deleted")
-        made = ", ".join(f"{count:,} {k}" for k in kinds if (count := sync.metadata.get(k)))
+        made = ", ".join(f"{n:,} {k}" for k in kinds if (n := told.get(k)))
         if made:
-            out.print(f"[green]Refreshed {sync.records_synced:,}[/green] ({made}).")
+            out.print(f"[green]Refreshed {count:,}[/green] ({made}).")
         else:
             out.print(
-                "Nothing was refreshed: these opportunities are neither in Current RMS nor "
+                f"Nothing was refreshed: these {chosen.name} are neither in Current RMS nor "
                 "in the mirror."
             )
+
+
+def _refreshable(name: str, on: "Sequence[Collection]") -> "Collection":
+    """The collection of that name. Raises SettingsError where there is none, or where it is off."""
+    from rms_pipeline.collections import NoSuchCollection, collection_named
+
+    try:
+        found = collection_named(name.strip().lower())
+    except NoSuchCollection as error:
+        raise SettingsError(f"--collection: {error}") from None
+    if found not in on:
+        names = ",".join(c.name for c in (*on, found))
+        raise SettingsError(
+            f"--collection: {found.name} are not mirrored. Set RMS_COLLECTIONS={names} to mirror "
+            "them, then run this again."
+        )
+    return found

@@ -7,8 +7,22 @@ from rms_pipeline.collections.base import Collection, Column
 from rms_pipeline.collections.invoices import INVOICES
 from rms_pipeline.collections.members import MEMBERS
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.errors import RmsPipelineError
 
-__all__ = ["COLLECTIONS", "Collection", "Column"]
+__all__ = ["COLLECTIONS", "Collection", "Column", "NoSuchCollection", "collection_named"]
 
 # The first is always mirrored; the others are switched on by RMS_COLLECTIONS.
 COLLECTIONS = (OPPORTUNITIES, MEMBERS, INVOICES)
+
+
+class NoSuchCollection(RmsPipelineError):
+    """No declaration has that name; the text tells those that there are."""
+
+
+def collection_named(name: str) -> Collection:
+    """The one of that name. Raises NoSuchCollection."""
+    for collection in COLLECTIONS:
+        if collection.name == name:
+            return collection
+    known = ", ".join(c.name for c in COLLECTIONS)
+    raise NoSuchCollection(f"There is no collection {name}. There are: {known}.")

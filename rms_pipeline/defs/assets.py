@@ -105,6 +105,9 @@ def assets_of(
         current_rms: CurrentRms,
     ) -> dg.MaterializeResult[Any]:
         database = mirror.database
+        is_incremental = context.run.tags.get(SYNC_TYPE_TAG) == INCREMENTAL
+        with database.session() as connection:
+            was_read = has_full_sync(connection, collection)
         if current_rms.is_sandbox:
             context.log.warning(
                 f"No account is configured: these are the sandbox's {collection.name}, not yours. "
@@ -119,13 +122,19 @@ def assets_of(
             ),
             current_rms.client(database, collection) as client,
         ):
-            if context.run.tags.get(SYNC_TYPE_TAG) == INCREMENTAL:
+            if is_incremental:
                 # Before the changes are read: those are then the end of the proof.
                 begin_proof(database, client, context.run.run_id, every=current_rms.proof_every)
                 walk = _land_changes(current_rms, database, client, context.run.run_id, config)
             else:
                 walk = _land_window(current_rms, database, client, context.run.run_id, config)
         metadata = walk_metadata(walk)
+        if is_incremental and not was_read:
+            metadata["read_whole"] = (
+                f"All {collection.name} were read, and not only what changed: no full sync had "
+                "read them before."
+            )
+            context.log.info(metadata["read_whole"])
         told = metadata if collection is COLLECTIONS[0] else {raw_pages_of(collection): metadata}
         with database.session() as connection:
             note_metadata(connection, context.run.run_id, told)

@@ -41,7 +41,11 @@ class RefreshConfig(LaunchpadConfig):
 
     ids: list[int] = Field(
         default=[],
-        description="Opportunities to refresh, besides what waits in the queue of webhooks.",
+        description="Records to refresh, besides what waits in the queue of webhooks.",
+    )
+    collection: str = Field(
+        default=OPPORTUNITIES.name,
+        description="Of which collection they are, by the name of its table.",
     )
 
 
@@ -57,6 +61,11 @@ def _refresh(
     total, locked = WorkedOff(), dict[int, str]()
     undelivered: dict[int, CurrentRmsError] = {}
     lives = is_locked(database, FAST_LANE_LOCK)
+    if config.collection not in {c.name for c in collections}:
+        known = ", ".join(c.name for c in collections)
+        raise Explained(
+            f"The collection {config.collection} is not mirrored here. These are: {known}."
+        )
     for collection in collections:
         done = WorkedOff()
         with (
@@ -64,7 +73,7 @@ def _refresh(
             current_rms.client(database, collection) as client,
             database.session() as connection,
         ):
-            if config.ids and collection is OPPORTUNITIES:
+            if config.ids and collection.name == config.collection:
                 done.refreshed += refresh(database, client, config.ids, run)
                 locked |= done.refreshed.locked
                 undelivered |= done.refreshed.failed
@@ -99,13 +108,13 @@ def _refresh(
     if locked and not total.error:
         named = ", ".join(str(i) for i in sorted(locked)[:10])
         raise Explained(
-            f"Opportunities that could not be written: {named}. {next(iter(locked.values()))} "
-            "End that transaction, then refresh them again."
+            f"{config.collection.capitalize()} that could not be written: {named}. "
+            f"{next(iter(locked.values()))} End that transaction, then refresh them again."
         )
     if undelivered and not total.error:
         named = ", ".join(str(i) for i in sorted(undelivered)[:10])
         raise Explained(
-            f"Opportunities that Current RMS did not give: {named}. "
+            f"{config.collection.capitalize()} that Current RMS did not give: {named}. "
             f"{next(iter(undelivered.values()))}"
         )
     if total.error:

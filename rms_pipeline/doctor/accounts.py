@@ -5,9 +5,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 from rms_pipeline.account import account_name, open_account
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
-from rms_pipeline.current_rms.errors import ApiUnavailable
+from rms_pipeline.current_rms.errors import ApiUnavailable, CurrentRmsError, RequestRefused
 from rms_pipeline.current_rms.pacing import Lane, ProcessBudget
 from rms_pipeline.current_rms.terms import Terms
 from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
@@ -47,12 +48,14 @@ def check_settings(exam: Examination) -> Iterator[Finding]:
 
 
 @contextmanager
-def open_client(current: Settings, terms: Terms | None = None) -> Iterator[CurrentRmsClient]:
-    """A client of the account that soon gives up, and goes by `terms`."""
+def open_client(
+    current: Settings, terms: Terms | None = None, collection: Collection = OPPORTUNITIES
+) -> Iterator[CurrentRmsClient]:
+    """A client for `collection` of the account that soon gives up, and goes by `terms`."""
     with (
         open_account(current) as (base_url, subdomain, api_key),
         CurrentRmsClient(
-            collection=OPPORTUNITIES,
+            collection=collection,
             base_url=base_url,
             subdomain=subdomain,
             api_key=api_key,
@@ -88,6 +91,34 @@ def check_credentials(exam: Examination) -> Iterator[Finding]:
         )
     else:
         yield fine("credentials", f"The key is accepted; the account has {count:,} opportunities.")
+
+
+def check_access(exam: Examination) -> Iterator[Finding]:
+    """Whether the key's user may see the other collections that are on: one call for each."""
+    if exam.answer is None:
+        return
+    current = exam.settings
+    for collection in current.collections[1:]:
+        check = f"{collection.name} access"
+        try:
+            with open_client(current, collection=collection) as client:
+                answer = client.list_records((), per_page=1, lane=Lane.LIVE)
+        except RequestRefused as error:
+            said = f' ("{error.said}")' if error.said else ""
+            left = ",".join(c.name for c in current.collections if c is not collection)
+            yield problem(
+                check,
+                f"The key's user may not read {collection.name}: Current RMS answered "
+                f"{error.status}{said}. Each sync fails because of it, though it stores the other "
+                "collections all the same.",
+                "Give that user the permission in Current RMS. Or mirror without them: "
+                f"RMS_COLLECTIONS={left}.",
+            )
+        except CurrentRmsError as error:
+            yield warning(check, str(error), "Run the doctor again in a minute.")
+        else:
+            count = answer.page.meta.total_row_count
+            yield fine(check, f"The key may read {collection.name}; the account has {count:,}.")
 
 
 def check_terms(exam: Examination) -> Iterator[Finding]:

@@ -3,11 +3,19 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+from rms_pipeline.collections import collection_named
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
 from rms_pipeline.mirror.deletions import held_back
-from rms_pipeline.mirror.history import FULL_SYNCS, Sync, last_completed, latest_syncs
-from rms_pipeline.mirror.proofs import standing
+from rms_pipeline.mirror.history import (
+    FULL_SYNCS,
+    Sync,
+    has_full_sync,
+    last_completed,
+    latest_syncs,
+)
+from rms_pipeline.mirror.kept import read_collection_states
+from rms_pipeline.mirror.proofs import Standing, standing
 
 _FULL_EVERY, _CHANGES_EVERY = timedelta(hours=26), timedelta(hours=1)
 _LOOKED_AT = 500
@@ -39,29 +47,64 @@ def check_syncs(exam: Examination) -> Iterator[Finding]:
     yield from _last_failure(syncs)
 
 
-def check_certificate(exam: Examination) -> Iterator[Finding]:
-    """How complete the mirror is known to be, and which deletions wait."""
+def check_collections(exam: Examination) -> Iterator[Finding]:
+    """When the other collections were last read, and which are no longer kept up to date."""
+    on = exam.settings.collections
     with exam.reached.session() as connection:
-        known = standing(connection, OPPORTUNITIES)
-        held = len(held_back(connection, OPPORTUNITIES))
+        states = read_collection_states(connection, on)
+    now = datetime.now(UTC)
+    for state in states:
+        if state.name == OPPORTUNITIES.name:
+            continue
+        check = f"{state.name} sync"
+        if not state.is_on:
+            names = ",".join(c.name for c in (*on, collection_named(state.name)))
+            yield warning(
+                check,
+                f"{state.rows:,} rows of {state.name} are {state.sentence}.",
+                f"Set RMS_COLLECTIONS={names} to keep them up to date again; the next sync then "
+                "reads what has changed since. Their tables stay until you drop them.",
+            )
+        elif not state.has_full_sync or state.synced_at is None:
+            found = f"{state.name.capitalize()} have not been read yet."
+            yield warning(check, found, "The next sync reads all: `rms-pipeline sync incremental`.")
+        elif now - state.synced_at > _CHANGES_EVERY:
+            advice = f"{_START_DAGSTER}`rms-pipeline sync incremental`."
+            yield warning(check, f"They were last read {_ago(now - state.synced_at)}.", advice)
+        else:
+            yield fine(check, f"They were last read {_ago(now - state.synced_at)}.")
+
+
+def check_certificate(exam: Examination) -> Iterator[Finding]:
+    """How complete each collection is known to be, and which deletions wait."""
+    for collection in exam.settings.collections:
+        with exam.reached.session() as connection:
+            is_first = collection is OPPORTUNITIES
+            # Of one that was never read there is nothing to be said but that.
+            if is_first or has_full_sync(connection, collection):
+                known = standing(connection, collection)
+                yield _completeness("completeness" if is_first else f"{collection} proof", known)
+            held = len(held_back(connection, collection))
+        if held:
+            yield warning(
+                "deletions" if is_first else f"{collection} deletions",
+                f"At least {held:,} {collection} no longer exist in Current RMS. That is too many "
+                "to delete them without confirmation.",
+                "If they were really deleted, run `rms-pipeline sync initial --confirm-deletions`. "
+                "If not, the API key's user has lost the permission to see them. Restore it.",
+            )
+
+
+def _completeness(check: str, known: Standing) -> Finding:
     if known.state == "none":
         found = "No sync has compared the mirror with the API's own count yet."
-        yield warning("completeness", found, "Run `rms-pipeline sync initial`.")
-    elif known.state == "green":
-        yield fine("completeness", known.sentence)
-    elif known.state == "amber":
+        return warning(check, found, "Run `rms-pipeline sync initial`.")
+    if known.state == "green":
+        return fine(check, known.sentence)
+    if known.state == "amber":
         advice = f"{_START_DAGSTER}`rms-pipeline sync incremental`."
-        yield warning("completeness", known.sentence, advice)
-    else:
-        yield problem("completeness", known.sentence, "Run `rms-pipeline sync initial` again.")
-    if held:
-        yield warning(
-            "deletions",
-            f"At least {held:,} opportunities no longer exist in Current RMS. That is too many "
-            "to delete them without confirmation.",
-            "If they were really deleted, run `rms-pipeline sync initial --confirm-deletions`. "
-            "If not, the API key's user has lost the permission to see them. Restore it.",
-        )
+        return warning(check, known.sentence, advice)
+    return problem(check, known.sentence, "Run `rms-pipeline sync initial` again.")
 
 
 def _last_failure(syncs: list[Sync]) -> Iterator[Finding]:

@@ -1,7 +1,7 @@
 """Reading `sync_metadata`, and the mirror's own state, for people."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -34,9 +34,19 @@ COLUMNS = (
 )
 
 
+# The figures of each collection, beside the columns of the view.
+_FIGURES = (
+    "coalesce((SELECT jsonb_object_agg(collection, jsonb_build_object('synced', f.records_synced,"
+    " 'failed', f.records_failed)) FROM sync_figures f WHERE f.sync = s.id), '{}')"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """A row of `sync_metadata`: `id` is our own number, `run_id` that of its run in Dagster."""
+    """A row of `sync_metadata`: `id` is our own number, `run_id` that of its run in Dagster.
+
+    `collections` are the records of each collection that were "synced" and "failed", by its name.
+    """
 
     id: int
     run_id: str
@@ -48,6 +58,7 @@ class Sync:
     records_failed: int
     error: str | None
     metadata: dict[str, Any]
+    collections: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 def latest_syncs(connection: Connection, limit: int = 5) -> list[Sync]:
@@ -55,7 +66,7 @@ def latest_syncs(connection: Connection, limit: int = 5) -> list[Sync]:
     with connection.cursor() as cursor:
         cursor.execute(
             # Those launched last: the view need not be read whole.
-            f"SELECT {', '.join(COLUMNS)} FROM sync_metadata WHERE id IN"
+            f"SELECT {', '.join(COLUMNS)}, {_FIGURES} FROM sync_metadata s WHERE id IN"
             " (SELECT id FROM sync_runs ORDER BY launched_at DESC LIMIT %s)"
             " ORDER BY started_at DESC, id DESC",
             (limit,),
@@ -110,7 +121,8 @@ def find_sync(connection: Connection, id_: int | str) -> Sync | None:
     column = "id" if isinstance(id_, int) else "run_id"
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {', '.join(COLUMNS)} FROM sync_metadata WHERE {column} = %s", (id_,)
+            f"SELECT {', '.join(COLUMNS)}, {_FIGURES} FROM sync_metadata s WHERE {column} = %s",
+            (id_,),
         )
         row = cursor.fetchone()
     return Sync(*row) if row else None
@@ -136,7 +148,8 @@ def running_sync(connection: Connection, types: Sequence[str] = SYNC_TYPES) -> S
 
 
 def outcome(sync: Sync) -> dict[str, Any]:
-    """How a sync ended, as the sync API and `--json` say it; `duration` in seconds."""
+    """How a sync ended, as the sync API and `--json` say it; `duration` in seconds. Of a sync of
+    several collections the figures of each, too."""
     ended = sync.completed_at or sync.started_at
     said = {
         "success": sync.status == "completed",
@@ -147,6 +160,11 @@ def outcome(sync: Sync) -> dict[str, Any]:
         "recordsFailed": sync.records_failed,
         "duration": round((ended - sync.started_at).total_seconds(), 3),
     }
+    if len(sync.collections) > 1:
+        said["collections"] = {
+            name: {"recordsSynced": each["synced"], "recordsFailed": each["failed"]}
+            for name, each in sync.collections.items()
+        }
     if sync.status == "failed":
         said["error"] = sync.error or NO_REASON
     return said

@@ -1,5 +1,6 @@
 """How syncs and the queue stand: the same facts for the dashboard, the sync API and `status`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -8,16 +9,19 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.history import Sync, has_full_sync, latest_syncs, running_sync
+from rms_pipeline.mirror.kept import CollectionState, CountRows, read_collection_states
 from rms_pipeline.mirror.progress import Pace, read_progress
 from rms_pipeline.mirror.proofs import standing
 from rms_pipeline.mirror.queue import QueueState, StoredEvent, dead_letters, queue_state
+from rms_pipeline.mirror.summary import count_rows
 
 
 @dataclass(frozen=True, slots=True)
 class SyncState:
     """`running` is the newest sync under way, `pace` how far it has come (None before
     its first page). `history` is newest first. `certificate` is how complete the mirror
-    is known to be (`proofs.Standing`), `window` the days that it speaks of (UTC)."""
+    is known to be (`proofs.Standing`), `window` the days that it speaks of (UTC): both of the
+    first collection. `collections` is how each stands."""
 
     has_full_sync: bool
     running: Sync | None
@@ -27,6 +31,7 @@ class SyncState:
     dead: list[StoredEvent]
     certificate: dict[str, Any] | None
     window: tuple[datetime, datetime] | None
+    collections: list[CollectionState]
 
     @property
     def last(self) -> Sync | None:
@@ -34,9 +39,16 @@ class SyncState:
 
 
 def read_sync_state(
-    connection: Connection, collection: Collection, *, syncs: int = 5, dead: int = 20
+    connection: Connection,
+    collection: Collection,
+    *,
+    on: Sequence[Collection] = (),
+    syncs: int = 5,
+    dead: int = 20,
+    count: CountRows = count_rows,
 ) -> SyncState:
-    """The state now, with the last `syncs` syncs and `dead` dead letters."""
+    """The state now, with the last `syncs` syncs and `dead` dead letters. `on` are all
+    collections that are mirrored, of which `collection` is the first; `count` counts their rows."""
     running = running_sync(connection)
     known = standing(connection, collection)
     queue = queue_state(connection)
@@ -49,4 +61,5 @@ def read_sync_state(
         dead=dead_letters(connection, dead) if queue.dead else [],
         certificate=known.as_json(),
         window=known.proof.window if known.proof else None,
+        collections=read_collection_states(connection, on or [collection], count),
     )

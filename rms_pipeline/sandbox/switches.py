@@ -55,7 +55,8 @@ class Switches:
         single record with `undeliverable_single`.
     Answers
         `all_items`: whether `/opportunity_items` gives those of the whole account, and whether it
-        obeys filters. `gone_status`: of an opportunity that is not there. `tells_date`: whether
+        obeys filters. `forbidden`: addresses (`members`) that the key's user may not see: 403.
+        `gone_status`: of an opportunity that is not there. `tells_date`: whether
         answers have a `Date` header. `retry_after`: the form of that header on a 429.
         `webhooks_enabled`: whether a person has switched webhooks on for the account.
         `error_shape`: of the bodies of refusals: `{"errors": [text]}`, `{"errors": [{"detail":
@@ -91,6 +92,7 @@ class Switches:
     undeliverable: frozenset[int] = frozenset()
     undeliverable_single: bool = False
     all_items: Literal["filtered", "unfiltered", "absent"] = "absent"
+    forbidden: frozenset[str] = frozenset()
     gone_status: Literal[404, 410] = 404
     error_shape: ErrorShape = "texts"
     tells_date: bool = True

@@ -93,7 +93,7 @@ def create_app(
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.include_router(access.login())
     app.include_router(receiver(database, webhook_tokens, metrics, current.collections))
-    app.include_router(sync_api(database, access, launcher, stopping))
+    app.include_router(sync_api(database, access, launcher, stopping, current.collections))
     app.include_router(health(pages, reader, current, access))
     app.include_router(dashboard(pages, reader, database, launcher, current, access, starting))
     app.include_router(dagster_link(access, current.dagster_url))
@@ -132,7 +132,7 @@ def create_app(
     )
     def read_metrics() -> Response:
         with reader.session() as connection:
-            text = metrics.render(connection, account)
+            text = metrics.render(connection, account, current.collections)
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     return app

@@ -8,14 +8,17 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, RedirectResponse, Response
+from psycopg2.extensions import connection as Connection  # noqa: N812
 from pydantic_core import to_jsonable_python
 
 from rms_pipeline.account import account_name
+from rms_pipeline.collections import collection_named
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.pacing import SHARES, Lane
 from rms_pipeline.current_rms.terms import PAGE_SIZE
 from rms_pipeline.mirror.api_terms import read_page_size
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.kept import CollectionState, RowCounts
 from rms_pipeline.mirror.outcomes import CONFIRMED, LOST, Phase
 from rms_pipeline.mirror.overview import (
     ActiveOpportunity,
@@ -66,6 +69,18 @@ class DashboardAnswer:
     sync: SyncState
 
 
+_MOODS = {"green": "good", "amber": "doubtful", "red": "bad", "none": ""}
+
+
+@dataclass(frozen=True, slots=True)
+class _ShownCollection:
+    """`words` say how complete it is, with times as the page writes them; `mood` is their class."""
+
+    state: CollectionState
+    words: str
+    mood: str
+
+
 def dashboard(
     pages: Pages,
     reader: Reader,
@@ -77,6 +92,7 @@ def dashboard(
 ) -> APIRouter:
     """The routes of the dashboard."""
     router = APIRouter()
+    count = RowCounts()
     visible: dict[str, Any] = {"dependencies": [Depends(access.page)], "include_in_schema": False}
 
     def overview_context() -> dict[str, Any]:
@@ -86,10 +102,16 @@ def dashboard(
 
     def sync_context() -> dict[str, Any]:
         with reader.session() as connection:
-            state = read_sync_state(connection, OPPORTUNITIES)
+            state = read_sync_state(connection, OPPORTUNITIES, on=current.collections, count=count)
             known = standing(connection, OPPORTUNITIES)
             page_size = read_page_size(connection, account_name(current), OPPORTUNITIES)
-        return _sync_context(state, known, current, pages.clock, page_size or PAGE_SIZE, starting)
+            # One alone is told of by all the rest of the page.
+            several = state.collections if len(state.collections) > 1 else []
+            collections = [_shown(connection, each, pages.clock) for each in several]
+        context = _sync_context(
+            state, known, current, pages.clock, page_size or PAGE_SIZE, starting
+        )
+        return context | {"collections": collections}
 
     def answer(request: Request, notice: str, status: int = 200) -> Response:
         """The panel and the notice for a script; without one, the page itself."""
@@ -152,7 +174,7 @@ def dashboard(
         and how syncs stand. Money is in the account's currency, as strings of decimal digits."""
         with reader.session() as connection:
             view = read_overview(connection, current.time_zone)
-            state = read_sync_state(connection, OPPORTUNITIES)
+            state = read_sync_state(connection, OPPORTUNITIES, on=current.collections, count=count)
         found = DashboardAnswer(
             success=True,
             sandbox=current.uses_sandbox,
@@ -165,6 +187,13 @@ def dashboard(
         return JSONResponse(to_jsonable_python(asdict(found), fallback=str))
 
     return router
+
+
+def _shown(connection: Connection, state: CollectionState, clock: Clock) -> _ShownCollection:
+    if not state.is_on or not state.has_full_sync:
+        return _ShownCollection(state, state.sentence, "" if state.is_on else "doubtful")
+    known = standing(connection, collection_named(state.name))
+    return _ShownCollection(state, known.words(clock.short), _MOODS[known.state])
 
 
 def _overview_context(view: Overview, pages: Pages) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.collections.base import Collection
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
 from rms_pipeline.mirror.database import Database, DatabaseError, lock_key
 from rms_pipeline.mirror.queue import FAST_LANE_LOCK, channel
@@ -162,7 +163,9 @@ class FastLane:
             self._stopped.wait(min(max(left, 0.0), 0.05))
 
     def _note(self, collection: Collection, done: WorkedOff, seconds: list[float]) -> None:
-        self._metrics.refreshed.inc(done.opportunities)
+        if collection is OPPORTUNITIES:
+            self._metrics.refreshed.inc(done.opportunities)
+        self._metrics.records_refreshed.labels(collection.name).inc(done.opportunities)
         self._metrics.settled.inc(done.settled)
         self._metrics.failed.inc(done.failed + done.dead)
         for value in seconds:

@@ -1,15 +1,17 @@
 """What Prometheus reads from /metrics."""
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.audit import last_audit
 from rms_pipeline.mirror.budget import read_budget
-from rms_pipeline.mirror.proofs import standing
+from rms_pipeline.mirror.kept import CollectionState, RowCounts, read_collection_states
 from rms_pipeline.mirror.queue import queue_state
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -34,6 +36,9 @@ class Metrics:
         self.refreshed = counter(
             "opportunities_refreshed", "Opportunities refreshed by the fast lane."
         )
+        self.records_refreshed = counter(
+            "records_refreshed", "Records refreshed by the fast lane.", ("collection",)
+        )
         self.settled = counter("webhooks_settled", "Events settled by the fast lane.")
         self.failed = counter("webhook_attempts_failed", "Events given back to the queue.")
         self.acknowledged = Histogram(
@@ -44,7 +49,7 @@ class Metrics:
         )
         self.end_to_end = Histogram(
             "rms_webhook_to_row_seconds",
-            "From an event's arrival to its opportunity refreshed in PostgreSQL.",
+            "From an event's arrival to its record refreshed in PostgreSQL.",
             buckets=_SECONDS,
             registry=self.registry,
         )
@@ -69,15 +74,41 @@ class Metrics:
         self._proof_age = gauge("proof_age_seconds", "Age of the last proof of completeness.")
         self._counted = gauge("proof_counted", "Opportunities that Current RMS counted then.")
         self._mirrored = gauge("proof_mirrored", "Of those, the ones mirrored then.")
+        self._limit = gauge(
+            "api_limit_per_minute", "Calls a minute that are in force; +Inf without a limit."
+        )
+
+        def each(name: str, text: str) -> Gauge:
+            return gauge(f"collection_{name}", text, ("collection",))
+
+        self._rows = each("rows", "Rows of the table.")
+        self._sync_age = each(
+            "last_sync_age_seconds", "Since a sync last stored all that it read of it."
+        )
+        self._shown_complete = each(
+            "complete", "1 when it is shown to be complete, 0 when it is not or that has expired."
+        )
+        self._age_of_proof = each("proof_age_seconds", "Age of its last proof of completeness.")
+        self._in_the_account = each("proof_counted", "Records that Current RMS counted then.")
+        self._in_the_mirror = each("proof_mirrored", "Of those, the ones mirrored then.")
+        self._faults = each(
+            "faults", "Values of the last day that could not be stored as they came: sync_faults."
+        )
+        self._unreadable = each("unreadable", "Records that Current RMS cannot deliver.")
+        self._held_back = each("deletions_held_back", "Rows whose deletion waits for a person.")
+        self._count = RowCounts()
         # Of what was never looked at, 0 would be a lie that wakes people up.
         for unknown in (
-            *(self._share, self._lag, self._left),
+            *(self._share, self._lag, self._left, self._limit),
             *(self._complete, self._proof_age, self._counted, self._mirrored),
         ):
             unknown.set(math.nan)
 
-    def render(self, connection: Connection, account: str) -> bytes:
-        """The text format of Prometheus, with the queue and the budget as they are now."""
+    def render(
+        self, connection: Connection, account: str, on: Sequence[Collection] = (OPPORTUNITIES,)
+    ) -> bytes:
+        """The text format of Prometheus, with the queue, the budget and the collections that are
+        `on` as they are now."""
         state = queue_state(connection)
         self._depth.set(state.depth)
         self._dead.set(state.dead)
@@ -86,17 +117,44 @@ class Metrics:
         if audit is not None and audit["share"] is not None:
             self._share.set(audit["share"])
             self._lag.set(math.nan if audit["lag_seconds"] is None else audit["lag_seconds"])
-        known = standing(connection, OPPORTUNITIES)
-        if known.proof is not None:
-            age = (datetime.now(UTC) - known.proof.as_of).total_seconds()
-            self._complete.set(known.state == "green")
-            self._proof_age.set(age)
-            self._counted.set(known.proof.counted)
-            self._mirrored.set(known.proof.mirrored)
+        for each in read_collection_states(connection, on, self._count):
+            if each.is_on:
+                self._tell(each)
         use = read_budget(connection, account)
         if use is not None:
             for lane, calls in use.calls_by_lane.items():
                 self._calls.labels(lane.value).set(calls)
             limited = use.requests_per_minute > 0
             self._left.set(max(use.allowance - use.calls, 0) if limited else math.inf)
+            self._limit.set(use.allowance if limited else math.inf)
         return generate_latest(self.registry)
+
+    def _tell(self, state: CollectionState) -> None:
+        """The figures of one collection; those of opportunities under their older names as well."""
+        now, name = datetime.now(UTC), state.name
+        is_first = name == OPPORTUNITIES.name
+        self._rows.labels(name).set(state.rows)
+        for gauge, count in (
+            (self._faults, state.faults),
+            (self._unreadable, state.unreadable),
+            (self._held_back, state.held_back),
+        ):
+            gauge.labels(name).set(count)
+        synced_at, proof = state.synced_at, state.certificate
+        self._sync_age.labels(name).set(
+            math.nan if synced_at is None else (now - synced_at).total_seconds()
+        )
+        told = (
+            (self._shown_complete, self._complete),
+            (self._age_of_proof, self._proof_age),
+            (self._in_the_account, self._counted),
+            (self._in_the_mirror, self._mirrored),
+        )
+        values = (math.nan,) * len(told)
+        if proof is not None:
+            age = (now - datetime.fromisoformat(proof["as_of"])).total_seconds()
+            values = (proof["state"] == "green", age, proof["counted"], proof["mirrored"])
+        for (labelled, older), value in zip(told, values, strict=True):
+            labelled.labels(name).set(value)
+            if is_first:
+                older.set(value)

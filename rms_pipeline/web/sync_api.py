@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.collections import Collection
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.history import Sync, find_sync, outcome
 from rms_pipeline.mirror.sync_state import read_sync_state
@@ -33,6 +33,7 @@ from rms_pipeline.web.refusals import (
     is_outage,
 )
 from rms_pipeline.web.sync_models import (
+    CollectionRow,
     Ended,
     Failed,
     NotStarted,
@@ -83,9 +84,14 @@ Limit = Annotated[int, Query(ge=1, le=100, description="How many syncs of the hi
 
 
 def sync_api(
-    database: Database, access: Access, launcher: Launcher, stopping: Callable[[], bool]
+    database: Database,
+    access: Access,
+    launcher: Launcher,
+    stopping: Callable[[], bool],
+    on: Sequence[Collection],
 ) -> APIRouter:
-    """The routes. `stopping` tells that the service is about to end, so nobody is to wait on."""
+    """The routes. `on` are the collections that are mirrored. `stopping` tells that the service is
+    about to end, so nobody is to wait on."""
     router = APIRouter(prefix="/api/sync", tags=["sync"], dependencies=[Depends(access.required)])
 
     def route(kind: Kind) -> None:
@@ -121,14 +127,14 @@ def sync_api(
     )
     def status(limit: Limit = 10) -> SyncStatus:
         with database.session() as connection:
-            return read_status(connection, limit)
+            return read_status(connection, on, limit)
 
     return router
 
 
-def read_status(connection: Connection, limit: int = 10) -> SyncStatus:
-    """The last `limit` syncs, and how the mirror stands."""
-    state = read_sync_state(connection, OPPORTUNITIES, syncs=limit)
+def read_status(connection: Connection, on: Sequence[Collection], limit: int = 10) -> SyncStatus:
+    """The last `limit` syncs, and how the mirror of the collections `on` stands."""
+    state = read_sync_state(connection, on[0], on=on, syncs=limit)
     history = [SyncRow.model_validate(s) for s in state.history]
     progress = None
     if state.running is not None and state.pace is not None:
@@ -153,6 +159,21 @@ def read_status(connection: Connection, limit: int = 10) -> SyncStatus:
             oldestWaitingSeconds=state.queue.oldest_seconds,
         ),
         certificate=state.certificate,
+        collections=[
+            CollectionRow(
+                name=each.name,
+                isOn=each.is_on,
+                rows=each.rows,
+                syncedAt=each.synced_at,
+                faults=each.faults,
+                unreadable=each.unreadable,
+                deletionsHeldBack=each.held_back,
+                certificate=each.certificate,
+            )
+            for each in state.collections
+        ]
+        if len(state.collections) > 1
+        else None,
     )
 
 

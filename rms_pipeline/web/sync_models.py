@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from rms_pipeline.web.refusals import Refused
 
@@ -38,13 +38,25 @@ _DONE_ROW: dict[str, Any] = {
 }
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 def _example(value: dict[str, Any]) -> ConfigDict:
     return ConfigDict(json_schema_extra={"example": value})
 
 
+class Figures(BaseModel):
+    """What a sync did of one collection."""
+
+    recordsSynced: int  # noqa: N815
+    recordsFailed: int  # noqa: N815
+
+
 class Ended(BaseModel):
     """A sync that ended well; `duration` in seconds. `syncId` is its number in `sync_metadata`,
-    `runId` the id of its run in Dagster, here and in all other answers."""
+    `runId` the id of its run in Dagster, here and in all other answers. Where several collections
+    are mirrored, `collections` has the figures of each by its name; those above add up."""
 
     model_config = _example(_ENDED)
 
@@ -55,6 +67,7 @@ class Ended(BaseModel):
     recordsSynced: int  # noqa: N815
     recordsFailed: int  # noqa: N815
     duration: float
+    collections: dict[str, Figures] | None = Field(None, exclude_if=_is_none)
 
 
 class Failed(Ended):
@@ -168,10 +181,27 @@ class Queue(BaseModel):
     oldestWaitingSeconds: float  # noqa: N815
 
 
+class CollectionRow(BaseModel):
+    """How one collection stands. `isOn` is false where it was mirrored and is no longer: its table
+    is then as it was at `syncedAt`, when a sync last stored all that it read of it. `faults` are
+    values of the last day that could not be stored as they came, `unreadable` records that Current
+    RMS cannot deliver, `deletionsHeldBack` rows whose deletion waits for confirmation."""
+
+    name: str
+    isOn: bool  # noqa: N815
+    rows: int
+    syncedAt: datetime | None  # noqa: N815
+    faults: int
+    unreadable: int
+    deletionsHeldBack: int  # noqa: N815
+    certificate: dict[str, Any] | None
+
+
 class SyncStatus(BaseModel):
     """`history` is newest first and begins with `lastSync`. `certificate` is how complete the
     mirror is known to be: `state` is green, amber (shown once, but a later sync failed, or it is
-    more than a day ago) or red (could not be shown); null before anything was compared."""
+    more than a day ago) or red (could not be shown); null before anything was compared. It is that
+    of opportunities; where several collections are mirrored, `collections` has that of each."""
 
     model_config = _example(
         {
@@ -197,3 +227,4 @@ class SyncStatus(BaseModel):
     progress: SyncProgress | None
     queue: Queue
     certificate: dict[str, Any] | None
+    collections: list[CollectionRow] | None = Field(None, exclude_if=_is_none)

@@ -4,7 +4,7 @@ import dagster as dg
 import pytest
 
 from rms_pipeline.definitions import build_defs
-from rms_pipeline.mirror.history import find_sync
+from rms_pipeline.mirror.history import find_sync, outcome
 from rms_pipeline.sandbox import SandboxServer
 from rms_pipeline.settings import SettingsError, load_settings, settings
 from rms_pipeline_tests.conftest import database_at
@@ -70,8 +70,48 @@ def test_what_is_switched_on_later_is_read_whole_by_the_next_incremental_sync(
     assert query(database, "SELECT count(*) FROM members") == [(0,)]
     monkeypatch.setenv("RMS_COLLECTIONS", "members")
     settings.cache_clear()
-    run(instance, "incremental_sync")
+    done = run(instance, "incremental_sync")
     assert query(database, "SELECT count(*) FROM members") == [(len(sandbox.store.members.all()),)]
+    with database.session() as connection:
+        sync = find_sync(connection, done.run_id)
+    assert sync is not None
+    assert "All members were read" in sync.metadata["raw_members"]["read_whole"]
+    assert "read_whole" not in sync.metadata
+    assert outcome(sync)["collections"]["members"] == {
+        "recordsSynced": len(sandbox.store.members.all()),
+        "recordsFailed": 0,
+    }
+    done = run(instance, "incremental_sync")
+    with database.session() as connection:
+        sync = find_sync(connection, done.run_id)
+    assert sync is not None
+    assert "read_whole" not in sync.metadata["raw_members"]
+
+
+def test_records_of_another_collection_are_refreshed_by_their_ids(
+    both: dg.DagsterInstance, ready_url: str, sandbox: SandboxServer
+) -> None:
+    database = database_at(ready_url)
+    member, other = sandbox.store.members.all()[:2]
+    config = {"ids": [member["id"], 999_999], "collection": "members"}
+    ops = {"refresh_opportunities": {"config": config}}
+    job = build_defs().resolve_job_def("webhook_refresh")
+    done = job.execute_in_process(instance=both, run_config={"ops": ops})
+    assert done.success
+    assert query(database, "SELECT id, name FROM members") == [(member["id"], member["name"])]
+    assert query(database, "SELECT count(*) FROM opportunities") == [(0,)]
+    with database.session() as connection:
+        sync = find_sync(connection, done.run_id)
+    assert sync is not None
+    assert sync.metadata["members"]["created"] == 1
+    config |= {"ids": [other["id"]], "collection": "invoices"}
+    refused = job.execute_in_process(instance=both, run_config={"ops": ops}, raise_on_error=False)
+    assert not refused.success
+    with database.session() as connection:
+        sync = find_sync(connection, refused.run_id)
+    assert sync is not None
+    assert sync.error
+    assert "invoices is not mirrored here. These are: opportunities, members." in sync.error
 
 
 def test_a_collection_that_there_is_not_is_refused_with_those_there_are() -> None:

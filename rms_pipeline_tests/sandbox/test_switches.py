@@ -383,6 +383,14 @@ def test_a_429_says_in_several_forms_when_to_come_back(
         assert re.fullmatch(looks_like, said or "")
 
 
+def test_what_the_keys_user_may_not_see_is_refused_and_nothing_else(
+    sandbox: SandboxServer,
+) -> None:
+    turn(sandbox, forbidden=["members", "invoices"])
+    paths = ("/members", "/members/100", "/invoices", "/opportunities", "/products")
+    assert [ask(sandbox, path).status_code for path in paths] == [403, 403, 403, 200, 200]
+
+
 def test_every_switch_has_a_test() -> None:
     tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     for field in fields(Switches):

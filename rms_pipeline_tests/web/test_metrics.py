@@ -70,6 +70,8 @@ def test_every_figure_of_the_webhooks_the_queue_and_the_budget_is_there(
         "rms_api_calls_last_minute live": 2,
         "rms_api_calls_last_minute walk": 1,
         "rms_api_budget_left": left,
+        "rms_api_limit_per_minute": limit or float("inf"),
+        "rms_records_refreshed_total opportunities": 2,
     }
     assert {name: found.get(name) for name in expected} == expected
     assert 3_600 <= found["rms_webhook_oldest_pending_seconds"] < 4_000

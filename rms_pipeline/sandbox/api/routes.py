@@ -8,6 +8,8 @@ from rms_pipeline.sandbox.api.answers import Answer, Refusal, Request
 def answer(account: InventedAccount, request: Request) -> Answer:
     """For any address below `/api/v1`. Raises Refusal."""
     first = request.path.split("/")[1]
+    if first in account.switches.forbidden:
+        raise Refusal("You are not permitted to do this", 403)
     match first:
         case "opportunities":
             return opportunities.answer(account, request)

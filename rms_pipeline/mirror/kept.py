@@ -1,0 +1,139 @@
+"""How each collection stands that this mirror keeps, or has kept: the same for all who show it.
+
+What belongs here: which collections there is something to tell of, and the facts of each. What does
+not: what syncs and the queue do meanwhile (`sync_state`), and making any of these facts.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from rms_pipeline.collections import COLLECTIONS, Collection
+from rms_pipeline.mirror.deletions import held_back
+from rms_pipeline.mirror.history import has_full_sync
+from rms_pipeline.mirror.proofs import standing
+from rms_pipeline.mirror.summary import count_rows
+
+CountRows = Callable[[Connection, Collection], int]
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionState:
+    """How one collection stands.
+
+    `is_on` says whether RMS_COLLECTIONS names it: if not, its `rows` are as the last sync left
+    them. `synced_at` (UTC) is when a sync last stored all that it read of it, None for never;
+    `has_full_sync` whether all of it was ever read. `certificate` is how complete it is known to be
+    (`proofs.Standing`). `faults` are values of the last day that could not be stored as they came,
+    `unreadable` records that Current RMS cannot deliver, `held_back` rows whose deletion waits for
+    a person.
+    """
+
+    name: str
+    is_on: bool
+    rows: int
+    synced_at: datetime | None
+    has_full_sync: bool
+    certificate: dict[str, Any] | None
+    faults: int
+    unreadable: int
+    held_back: int
+
+    @property
+    def is_proved(self) -> bool | None:
+        """Whether it is known to be complete; None where nobody has looked."""
+        return None if self.certificate is None else self.certificate["state"] == "green"
+
+    @property
+    def sentence(self) -> str:
+        """How complete and how current it is, in a sentence without its name."""
+        if not self.is_on:
+            return self.why_off
+        if not self.has_full_sync:
+            return "not read yet: the next sync reads all of it"
+        if self.certificate is None:
+            return "not compared with Current RMS yet: the next full sync does that"
+        return str(self.certificate["sentence"])
+
+    @property
+    def why_off(self) -> str:
+        """That nothing keeps it up to date, and since when."""
+        since = f"{self.synced_at:%Y-%m-%d %H:%M} UTC" if self.synced_at else "an earlier time"
+        return (
+            f"no longer kept up to date: RMS_COLLECTIONS does not name it. Its rows are of {since}"
+        )
+
+
+def read_collection_states(
+    connection: Connection, on: Sequence[Collection], count: CountRows = count_rows
+) -> list[CollectionState]:
+    """Those that are `on`, and those that are off and were kept before; in the order of all there
+    are. Commits."""
+    kept = [c for c in COLLECTIONS if c in on or _was_kept(connection, c)]
+    return [_read(connection, c, count, is_on=c in on) for c in kept]
+
+
+def _was_kept(connection: Connection, collection: Collection) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT EXISTS (SELECT FROM {collection.name})")
+        row = cursor.fetchone()
+    connection.commit()
+    return bool(row and row[0])
+
+
+def _read(
+    connection: Connection, collection: Collection, count: CountRows, *, is_on: bool
+) -> CollectionState:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT (SELECT max(settled_at) FROM walks WHERE collection = %(name)s"
+            " AND kind IN ('full', 'changes') AND watermark IS NOT NULL),"
+            # A full sync meets each again, every night.
+            " (SELECT count(DISTINCT (opportunity_id, field)) FROM sync_faults"
+            " WHERE collection = %(name)s AND seen_at > now() - interval '1 day'),"
+            " (SELECT count(*) FROM unreadable_records WHERE collection = %(name)s)",
+            {"name": collection.name},
+        )
+        row = cursor.fetchone()
+    connection.commit()
+    assert row is not None
+    synced_at, faults, unreadable = row
+    return CollectionState(
+        name=collection.name,
+        is_on=is_on,
+        rows=count(connection, collection),
+        synced_at=synced_at,
+        has_full_sync=has_full_sync(connection, collection),
+        certificate=standing(connection, collection).as_json(),
+        faults=faults,
+        unreadable=unreadable,
+        held_back=len(held_back(connection, collection)),
+    )
+
+
+class RowCounts:
+    """`count_rows` for a page that is asked for every second: what was counted is told again for
+    so long that counting takes a twentieth of the time at most. Thread-safe."""
+
+    _SHARE, _LEAST = 20, 1.0
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._lock = clock, threading.Lock()
+        # When each is to be counted again, and the count.
+        self._known: dict[Collection, tuple[float, int]] = {}
+
+    def __call__(self, connection: Connection, collection: Collection) -> int:
+        with self._lock:
+            began = self._clock()
+            until, count = self._known.get(collection, (began, 0))
+            if began < until:
+                return count
+            count = count_rows(connection, collection)
+            took = self._clock() - began
+            self._known[collection] = (began + max(self._SHARE * took, self._LEAST), count)
+            return count
