@@ -59,7 +59,9 @@ def register(
         ),
     ],
 ) -> None:
-    """Subscribe once to every event that changes an opportunity. Correct existing webhooks."""
+    """Subscribe once to every event that changes a record of what is mirrored.
+
+    Corrects existing webhooks of ours, and removes those of collections that are off."""
     from rms_pipeline.current_rms.webhooks import events_of, target_url, without_secret
     from rms_pipeline.current_rms.webhooks import register as register_all
     from rms_pipeline.web.tokens import webhook_token

@@ -115,14 +115,20 @@ def register(
 ) -> Registration:
     """Sees to exactly one active subscription of ours for each of `events`, aimed at `base_url`.
 
-    What is right already is left alone, so a second run changes nothing. Raises SettingsError,
-    RequestRefused, ApiUnavailable, or WebhooksNotKept.
+    Ours to any other event, of a collection that is mirrored no longer, are removed. What is right
+    already is left alone, so a second run changes nothing. Raises SettingsError, RequestRefused,
+    ApiUnavailable, or WebhooksNotKept.
     """
     target = target_url(base_url, token)
     done = Registration()
     for number in range(1, _ROUNDS + 1):
         ours = _by_event(listed(client))
         made = Registration()
+        for event, surplus in ours.items():
+            if event not in events:
+                for webhook in surplus:
+                    delete(client, webhook)
+                made += Registration(removed=(event,) * len(surplus))
         for event in events:
             made += _see_to(client, event, ours[event], target, token)
         done += made

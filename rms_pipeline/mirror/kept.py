@@ -13,7 +13,8 @@ from typing import Any
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from rms_pipeline.collections import COLLECTIONS, Collection
+from rms_pipeline.collections import COLLECTIONS
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.deletions import held_back
 from rms_pipeline.mirror.history import has_full_sync
 from rms_pipeline.mirror.proofs import standing

@@ -13,6 +13,7 @@ from rms_pipeline.collections.members import MEMBERS
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.deliveries import read_delivery
+from rms_pipeline.current_rms.subscriptions import create, listed
 from rms_pipeline.current_rms.webhooks import events_of, overview, register, remove
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import held_back
@@ -236,3 +237,21 @@ def test_only_events_of_what_is_on_are_subscribed_to_and_all_of_ours_are_removed
     }
     assert [s.event for s in overview(client, token, both) if s.is_right] == list(both)
     assert sorted(remove(client)) == sorted(both)
+
+
+def test_those_of_a_collection_that_was_switched_off_are_removed_and_no_others(
+    sandbox: SandboxServer, client: CurrentRmsClient
+) -> None:
+    token, url = SecretStr("a-token-of-sixteen-letters"), "https://rms.example.com"
+    alone, every = events_of(COLLECTIONS[:1]), events_of(COLLECTIONS)
+    theirs = {"name": "of another program", "event": "member_update", "active": True}
+    theirs["target_url"] = "https://elsewhere.example.com"
+    create(client, theirs, token)
+    register(client, url, token, every)
+    done = register(client, url, token, events_of([OPPORTUNITIES, MEMBERS]))
+    assert set(done.removed) == {"invoice_create", "invoice_update", "invoice_destroy"}
+    assert not done.created
+    assert set(register(client, url, token, alone).removed) == {*every} - {*alone} - {*done.removed}
+    assert not register(client, url, token, alone).changed
+    assert [w.event for w in listed(client) if w.name == theirs["name"]] == ["member_update"]
+    remove(client)
