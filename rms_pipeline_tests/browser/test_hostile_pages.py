@@ -208,8 +208,8 @@ def test_dagsters_own_page_does_what_a_person_does_on_it(page: Page, stand: Stan
     switch = row.get_by_role("checkbox").last
     expect(switch).to_be_checked()
     for status in ("STOPPED", "RUNNING"):
-        # Before the page has heard of the last change, it takes no key. What a key then does depends
-        # on what the page shows, so a second press is never one too many.
+        # Before the page has heard of the last change, it takes no key. What a key then does
+        # depends on what the page shows, so a second press is never one too many.
         def switched(status: str = status) -> bool:
             shows = switch.is_checked() == (status == "RUNNING")
             if not shows and switch.is_enabled():
