@@ -4,7 +4,7 @@ A line tells when Current RMS says that it was changed, or when it was noticed w
 say. Of columns that always change together one stands for all (`ECHOES`), unless all are asked for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -99,6 +99,21 @@ def list_changes(
     if after is not None:
         where.append(f"({_WHEN}, c.id) < (%(after_at)s, %(after_id)s)")
         values |= {"after_at": after.at, "after_id": after.id}
+    lines = _lines(connection, where, {**values, "most": most + 1})
+    more = len(lines) > most
+    lines = lines[:most]
+    return Changes(lines, lines[-1].place if more else None)
+
+
+def changes_of_one(connection: Connection, opportunity: int, most: int) -> list[ChangeLine]:
+    """What changed of one opportunity, the newest first, each column of its own. Commits."""
+    where = ["c.opportunity_id = %(opportunity)s"]
+    return _lines(connection, where, {"opportunity": opportunity, "most": most})
+
+
+def _lines(
+    connection: Connection, where: Sequence[str], values: Mapping[str, Any]
+) -> list[ChangeLine]:
     with connection.cursor() as cursor:
         cursor.execute(
             # Which lines first; only theirs are the opportunities that are looked up.
@@ -110,13 +125,11 @@ def list_changes(
             " LEFT JOIN opportunities o ON o.id = c.opportunity_id"
             " LEFT JOIN deleted_opportunities d ON d.id = c.opportunity_id"
             f" ORDER BY {_WHEN} DESC, c.id DESC",
-            {**values, "most": most + 1},
+            values,
         )
-        lines = [ChangeLine(*row) for row in cursor.fetchall()]
+        found = [ChangeLine(*row) for row in cursor.fetchall()]
     connection.commit()
-    more = len(lines) > most
-    lines = lines[:most]
-    return Changes(lines, lines[-1].place if more else None)
+    return found
 
 
 def known_people(connection: Connection, most: int = 200) -> list[str]:

@@ -1,5 +1,7 @@
 """The checks of the view sense_checks, one by one: what each is called, and what it finds now."""
 
+from dataclasses import dataclass
+
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
@@ -15,6 +17,46 @@ SENSE_CHECKS = {
     "dates_changed_after_confirmation": "No dates were changed after the confirmation.",
     "required_field_empty": "No field is empty that the table required_fields names.",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """An opportunity that a check names; `says` what is wrong with it."""
+
+    id: int
+    number: str | None
+    name: str
+    customer: str | None
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
+class Doubts:
+    """What a check names: how many opportunities, and the first of them."""
+
+    check: str
+    count: int
+    first: list[Doubt]
+
+
+def doubts(connection: Connection, checks: list[str], most: int = 5) -> list[Doubts]:
+    """What each of `checks` names, but for those that name nothing. Reads all rows. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT s.sense_check, s.n, o.id, o.number, o.name, o.organisation_name, s.says"
+            " FROM (SELECT sense_check, opportunity_id, says, count(*) OVER checked AS n,"
+            " row_number() OVER (checked ORDER BY moment DESC NULLS LAST, opportunity_id DESC)"
+            " AS place FROM sense_checks WHERE sense_check = ANY(%s)"
+            " WINDOW checked AS (PARTITION BY sense_check)) s"
+            " JOIN opportunities o ON o.id = s.opportunity_id WHERE s.place <= %s"
+            " ORDER BY array_position(%s, s.sense_check), s.place",
+            (checks, most, checks),
+        )
+        found: dict[str, Doubts] = {}
+        for check, count, *one in cursor.fetchall():
+            found.setdefault(check, Doubts(check, count, [])).first.append(Doubt(*one))
+    connection.commit()
+    return [*found.values()]
 
 
 def what_makes_no_sense(

@@ -1,4 +1,4 @@
-"""Lists of opportunities, the single one, and the list as CSV."""
+"""Lists of opportunities, and the list as CSV."""
 
 import csv
 import io
@@ -11,36 +11,28 @@ from datetime import date, datetime
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-import msgspec
 from fastapi import APIRouter, Depends, HTTPException, Query
 from fastapi.responses import Response, StreamingResponse
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from starlette.types import Receive, Scope, Send
 
-from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.browse import (
     SORTS,
     Criteria,
-    Found,
     Listed,
     count_listed,
-    find_opportunity,
     iterate_opportunities,
     list_opportunities,
     owners,
 )
-from rms_pipeline.mirror.changes import changes_of
 from rms_pipeline.mirror.outcomes import OUTCOMES
-from rms_pipeline.mirror.queue import events_of
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
-from rms_pipeline.web.formatting import money
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.templating import Pages
 
 _PER_PAGE = 50
 _OWNERS_SECONDS = 60.0
-_LONGEST_RECORD = 100_000
 _MOST_PAGES = 1_000_000
 _HEADINGS = (
     ("name", "Opportunity"),
@@ -59,7 +51,7 @@ _Exact = Annotated[str, Query(max_length=500)]
 
 
 def opportunities(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
-    """The routes of lists and of single opportunities."""
+    """The routes of lists."""
     router = APIRouter(dependencies=[Depends(access.page)], include_in_schema=False)
 
     remembered: tuple[float, list[str]] = (0.0, [])
@@ -128,39 +120,6 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
         lines = _csv(reader, wanted)
         # Before anything is sent, so that an outage can still be answered as one.
         return _Download(next(lines), lines)
-
-    def found(id_: int) -> Found:
-        with reader.session() as connection:
-            one = find_opportunity(connection, id_)
-        if one is None:
-            raise HTTPException(
-                404,
-                f"Opportunity {id_} is not in the mirror. If it is new in Current RMS, an "
-                f"incremental sync or `rms-pipeline refresh {id_}` brings it.",
-            )
-        return one
-
-    @router.get("/opportunities/{id_}.json")
-    def show_record(id_: int) -> Response:
-        return Response(found(id_).record, media_type="application/json")
-
-    @router.get("/opportunities/{id_}")
-    def show_one(id_: int) -> Response:
-        one = found(id_)
-        with reader.session() as connection:
-            changes, events = changes_of(connection, id_), events_of(connection, id_)
-        text = one.record if len(one.record) <= _LONGEST_RECORD else None
-        host = None if current.uses_sandbox else f"{current.subdomain}.current-rms.com"
-        return pages.render(
-            "opportunity.html",
-            here="opportunities",
-            found=one,
-            fields=_fields(one, pages),
-            changes=changes,
-            events=events,
-            record_text=text and _indented(text),
-            current_rms_url=f"https://{host}/opportunities/{id_}" if host else None,
-        )
 
     return router
 
@@ -269,30 +228,3 @@ def _cell(text: str | None) -> str:
 def _utc(moment: datetime | None) -> str:
     # Not strftime, which writes the year 1 as 1.
     return "" if moment is None else f"{moment.replace(tzinfo=None, microsecond=0).isoformat()}Z"
-
-
-def _indented(record: str) -> str:
-    """For the eye, with every digit of every number as it is."""
-    try:
-        return msgspec.json.format(record, indent=2)
-    except RecursionError:
-        return record
-
-
-def _fields(one: Found, pages: Pages) -> list[tuple[str, str]]:
-    o, full = one.columns, pages.clock.full
-    written: dict[str, Callable[[Any], str]] = {"timestamptz": full, "numeric": money}
-    declared: dict[str, Any] = {}
-    for column in OPPORTUNITIES.columns:
-        if column.shown and (value := o[column.name]) is not None:
-            # Of two by one name, as an id and the name that belongs to it, the later one.
-            declared[column.shown] = written.get(column.kind, str)(value)
-    texts: list[tuple[str, Any]] = [
-        ("Number", one.number),
-        ("Id", o["id"]),
-        ("Reference", one.reference),
-        *declared.items(),
-        ("Last checked", full(o["synced_at"])),
-        ("Last webhook", full(o["last_webhook_at"])),
-    ]
-    return [(name, str(value)[:300]) for name, value in texts if value not in (None, "", "–")]

@@ -33,6 +33,14 @@ NAVIGATION = (
     ("changes", "/changes", "Changes"),
     ("dashboard", "/", "Syncs"),
 )
+_CHECK_NAMES = {
+    "confirmed_at_zero": "Confirmed, and charges nothing",
+    "ends_before_it_starts": "Ends before it starts",
+    "completed_and_not_invoiced": "Completed, not invoiced",
+    "costs_above_charge": "Costs more than it charges",
+    "dates_changed_after_confirmation": "Dates changed after the confirmation",
+    "required_field_empty": "A required field is empty",
+}
 _STAGE_NAMES = {
     "fetching": "Fetching from Current RMS",
     "storing": "Storing in PostgreSQL",
@@ -75,10 +83,12 @@ templates.filters |= {
     "time_left": formatting.time_left,
     "status_colour": status_colour,
     "sync_name": lambda name: _SYNC_NAMES.get(name, name),
+    "check_name": lambda name: _CHECK_NAMES.get(name, name.replace("_", " ").capitalize()),
     "stage_name": lambda name: _STAGE_NAMES.get(name, name),
     "field_name": lambda name: (
         name.removeprefix("opportunity_").removesuffix("_name").replace("_", " ")
     ),
+    "capitalize_first": lambda text: text[:1].upper() + text[1:],
     "first_line": _first_line,
     "with_code": _with_code,
 }

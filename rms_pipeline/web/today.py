@@ -3,16 +3,21 @@
 from datetime import UTC, date, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, HTTPException, Query
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic_core import to_jsonable_python
 
 from rms_pipeline.insight.days import Day
+from rms_pipeline.insight.sense import SENSE_CHECKS, Doubts, doubts
 from rms_pipeline.insight.today import SOON_DAYS, Today, read_today
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.reading import Reader
-from rms_pipeline.web.templating import Pages
+from rms_pipeline.web.templating import Pages, is_fragment
+
+# Those that the day has lists of.
+_LISTED = ("late_back", "starts_soon_and_open")
+_CHECKED = [check for check in SENSE_CHECKS if check not in _LISTED]
 
 
 def today(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
@@ -41,6 +46,20 @@ def today(pages: Pages, reader: Reader, current: Settings, access: Access) -> AP
     @router.get("/today.json")
     def tell(day: Annotated[Day, Depends(wanted)]) -> Response:
         return JSONResponse({"success": True, **to_jsonable_python(read(day))})
+
+    def check() -> list[Doubts]:
+        with reader.session() as connection:
+            return doubts(connection, _CHECKED)
+
+    @router.get("/today/checks")
+    def show_checks(request: Request) -> Response:
+        # Apart from the day, which need not wait until all rows have been read.
+        name = "checks.html" if is_fragment(request) else "today_checks.html"
+        return pages.render(name, here="today", found=check())
+
+    @router.get("/today/checks.json")
+    def tell_checks() -> Response:
+        return JSONResponse({"success": True, "checks": to_jsonable_python(check())})
 
     return router
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rms_pipeline.settings import load_settings
-from rms_pipeline_tests.rows import insert, insert_opportunities
+from rms_pipeline_tests.rows import insert, insert_opportunities, query
 from rms_pipeline_tests.web.conftest import Web, serving
 from rms_pipeline_tests.web.page import EVIL, get, visit
 
@@ -221,6 +221,30 @@ def test_the_biggest_changes_are_what_all_changes_of_the_time_came_to(web: Web) 
     text = visit(web, "/today?day=2031-05-17").text
     assert "−800" in text
     assert "+700" in text
+
+
+def test_what_makes_no_sense_is_told_beside_the_day(web: Web) -> None:
+    zero = {"opportunity_status": "Reserved", "charge_total": 0}
+    late = job(NOW - 9 * DAY, NOW - DAY, opportunity_status="Active", charge_total=5)
+    backwards = {"starts_at": NOW, "ends_at": NOW - DAY, "opportunity_status": "Lost"}
+    insert_opportunities(web.database, *([zero] * 7), late, {**backwards, "name": EVIL})
+    found = get(web, "/today/checks.json").json()["checks"]
+    assert [(c["check"], c["count"], len(c["first"])) for c in found] == [
+        ("confirmed_at_zero", 7, 5),
+        ("ends_before_it_starts", 1, 1),
+    ]
+    assert [one["id"] for one in found[1]["first"]] == [9]
+    whole = visit(web, "/today/checks")
+    assert "and 2 more" in whole.text
+    part = get(web, "/today/checks", **{"HX-Request": "true"}).text
+    assert part.startswith('<div id="checks">')
+    page = visit(web, "/today")
+    assert {"hx-get": "/today/checks", "hx-trigger": "load"}.items() <= page.all(
+        "div", id="checks"
+    )[0].items()
+    assert not visit(web, "/today?day=2031-05-17").all("div", id="checks")
+    query(web.database, "DELETE FROM opportunities")
+    assert "All makes sense" in visit(web, "/today/checks").text
 
 
 def test_a_day_with_more_than_a_page_holds_says_how_many(web: Web) -> None:

@@ -1,0 +1,248 @@
+"""One opportunity: what is known of it, everything that happened to it, and how it was on a day."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
+from typing import Annotated, Any
+from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
+
+import msgspec
+from fastapi import APIRouter, Depends, HTTPException, Query
+from fastapi.responses import JSONResponse, Response
+from pydantic_core import to_jsonable_python
+
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.insight.changes import ECHOES
+from rms_pipeline.insight.days import Day
+from rms_pipeline.insight.timeline import AsOf, Moment, Timeline, read_as_of, read_timeline
+from rms_pipeline.mirror.browse import Found, find_opportunity
+from rms_pipeline.settings import Settings
+from rms_pipeline.web.access import Access
+from rms_pipeline.web.formatting import Clock, money
+from rms_pipeline.web.reading import Reader
+from rms_pipeline.web.templating import Pages
+from rms_pipeline.web.values import Shown, field_title, shown_change
+
+_LONGEST_RECORD = 100_000
+_MOST_OWN_FIELDS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class _Happened:
+    """A moment as the page shows it; `fields` are the lines as they read."""
+
+    moment: Moment
+    fields: list[tuple[str, str, Shown]]
+
+
+def opportunity(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
+    """The routes of single opportunities. `as_of` is a day of the company's, at its end, or a
+    moment."""
+    router = APIRouter(dependencies=[Depends(access.page)], include_in_schema=False)
+
+    def moment(as_of: Annotated[str, Query(max_length=40)] = "") -> datetime | None:
+        return _moment(as_of, current.time_zone)
+
+    def found(id_: int) -> Found:
+        with reader.session() as connection:
+            one = find_opportunity(connection, id_)
+        if one is None:
+            raise HTTPException(
+                404,
+                f"Opportunity {id_} is not in the mirror. If it is new in Current RMS, an "
+                f"incremental sync or `rms-pipeline refresh {id_}` brings it.",
+            )
+        return one
+
+    def at(id_: int, when: datetime) -> AsOf:
+        with reader.session() as connection:
+            return read_as_of(connection, id_, when)
+
+    def timeline(id_: int) -> Timeline:
+        with reader.session() as connection:
+            return read_timeline(connection, id_)
+
+    @router.get("/opportunities/{id_}/timeline.json")
+    def tell(id_: int) -> Response:
+        found(id_)
+        return JSONResponse({"success": True, **to_jsonable_python(timeline(id_))})
+
+    @router.get("/opportunities/{id_}.json")
+    def show_record(id_: int, when: Annotated[datetime | None, Depends(moment)]) -> Response:
+        record: str | None = found(id_).record
+        if when is not None:
+            then = at(id_, when)
+            record = then.record
+            if record is None:
+                raise HTTPException(404, _why_not(then, pages.clock))
+        return Response(record, media_type="application/json")
+
+    @router.get("/opportunities/{id_}")
+    def show_one(id_: int, when: Annotated[datetime | None, Depends(moment)]) -> Response:
+        one = found(id_)
+        then = at(id_, when) if when is not None else None
+        columns, record = one.columns, one.record
+        if then is not None and then.columns is not None:
+            columns, record = columns | then.columns, then.record or "{}"
+        text = record if len(record) <= _LONGEST_RECORD else None
+        host = None if current.uses_sandbox else f"https://{current.subdomain}.current-rms.com"
+        happened = timeline(id_)
+        return pages.render(
+            "opportunity.html",
+            here="opportunities",
+            found=one,
+            o=columns,
+            then=then,
+            why_not=_why_not(then, pages.clock) if then and then.columns is None else "",
+            fields=_fields(one, columns, pages.clock, with_own_times=then is None),
+            schedule=_schedule(columns),
+            own_fields=_own_fields(record),
+            days=_by_day(happened, pages.clock),
+            timeline=happened,
+            days_of={m.version: _query(m.version) for m in happened.moments if m.version},
+            today=Day.of(datetime.now(UTC), current.time_zone).date,
+            chosen=when and Day.of(when, current.time_zone).date,
+            record_text=text and _indented(text),
+            record_query=f"?{_query(when)}" if when else "",
+            links=_links(columns, host, id_),
+        )
+
+    return router
+
+
+def _moment(text: str, time_zone: str) -> datetime | None:
+    if not (text := text.strip()):
+        return None
+    try:
+        if len(text) <= 10:
+            return Day(date.fromisoformat(text), time_zone).ends - timedelta(microseconds=1)
+        found = datetime.fromisoformat(text)
+        if found.tzinfo is None:
+            found = found.replace(tzinfo=ZoneInfo(time_zone))
+        # Far from the ends of time, where zones cannot be told.
+        Day.of(found, "UTC")
+        return found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise HTTPException(
+            422, "as_of is not a date like 2026-05-31 or a time like 2026-05-31T18:00:00Z."
+        ) from None
+
+
+def _query(when: datetime) -> str:
+    return urlencode({"as_of": when.astimezone(UTC).isoformat().replace("+00:00", "Z")})
+
+
+def _why_not(then: AsOf, clock: Clock) -> str:
+    if then.began is not None:
+        return (
+            f"The history of this mirror begins on {clock.minute(then.began)}, so what was before"
+            " is unknown."
+        )
+    return f"The mirror did not hold it at that time ({clock.minute(then.at)})."
+
+
+def _by_day(timeline: Timeline, clock: Clock) -> list[tuple[date, list[_Happened]]]:
+    return [
+        (day, [_happened(moment, clock) for moment in of_day])
+        for day, of_day in groupby(
+            timeline.moments, key=lambda moment: Day.of(moment.at, clock.name).date
+        )
+    ]
+
+
+def _happened(moment: Moment, clock: Clock) -> _Happened:
+    kept = [x for x in moment.lines if x.field not in ECHOES] or list(moment.lines)
+    return _Happened(
+        moment,
+        [
+            (field_title(x.field), x.field, shown_change(x.field, x.old_value, x.new_value, clock))
+            for x in kept
+        ],
+    )
+
+
+def _links(columns: Mapping[str, Any], host: str | None, id_: int) -> dict[str, str]:
+    """Where the opportunity, its customer, venue and owner are looked at further."""
+    found = {"Current RMS": f"{host}/opportunities/{id_}"} if host else {}
+    for parameter, name in (
+        ("customer", "organisation_name"),
+        ("venue", "venue_name"),
+        ("owner", "owner_name"),
+    ):
+        if columns.get(name):
+            found[parameter] = f"/opportunities?{urlencode({parameter: columns[name]})}"
+    for kind, name in (("customer", "organisation_id"), ("venue", "venue_id")):
+        if host and columns.get(name):
+            found[f"{kind} in Current RMS"] = f"{host}/members/{columns[name]}"
+    return found
+
+
+def _schedule(columns: Mapping[str, Any]) -> list[tuple[str, datetime | None, datetime | None]]:
+    """The stages that are planned, in their order: what, from, to (UTC)."""
+    stages = ("prep", "load", "deliver", "setup", "show", "takedown", "collect", "unload", "deprep")
+    pairs = ((s, columns.get(f"{s}_starts_at"), columns.get(f"{s}_ends_at")) for s in stages)
+    return [(stage.capitalize(), starts, ends) for stage, starts, ends in pairs if starts or ends]
+
+
+def _own_fields(record: str) -> list[tuple[str, str]]:
+    """The account's own fields that hold something, each with its value as it came."""
+    try:
+        found = json.loads(record, parse_float=str, parse_int=str).get("custom_fields")
+    except (ValueError, RecursionError, AttributeError):
+        return []
+    if not isinstance(found, dict):
+        return []
+    values = ((key, _own_value(value)) for key, value in found.items())
+    return [(key, value[:300]) for key, value in values if value][:_MOST_OWN_FIELDS]
+
+
+def _own_value(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_own_value, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)
+
+
+def _indented(record: str) -> str:
+    """For the eye, with every digit of every number as it is."""
+    try:
+        return msgspec.json.format(record, indent=2)
+    except RecursionError:
+        return record
+
+
+def _fields(
+    one: Found, columns: Mapping[str, Any], clock: Clock, *, with_own_times: bool
+) -> list[tuple[str, str, str]]:
+    """Title, value, and the name of the link that belongs to it, if any."""
+    written: dict[str, Callable[[Any], str]] = {"timestamptz": clock.full, "numeric": money}
+    declared: dict[str, Any] = {}
+    for column in OPPORTUNITIES.columns:
+        if column.shown and (value := columns[column.name]) is not None:
+            # Of two by one name, as an id and the name that belongs to it, the later one.
+            declared[column.shown] = written.get(column.kind, str)(value)
+    profit, ordered = columns.get("profit"), columns.get("ordered_at")
+    texts: list[tuple[str, Any]] = [
+        ("Number", columns.get("number") or one.number),
+        ("Id", columns["id"]),
+        ("Reference", columns.get("reference") or one.reference),
+        ("Tags", ", ".join(columns.get("tags") or ())),
+        *declared.items(),
+        ("Profit, as planned", None if profit is None else money(profit)),
+        ("Ordered", None if ordered is None else clock.full(ordered)),
+    ]
+    if with_own_times:
+        texts += [
+            ("Last checked", clock.full(columns["synced_at"])),
+            ("Last webhook", clock.full(columns["last_webhook_at"])),
+        ]
+    links = {"Customer": "customer", "Venue": "venue", "Owner": "owner"}
+    return [
+        (name, str(value)[:300], links.get(name, ""))
+        for name, value in texts
+        if value not in (None, "", "–")
+    ]
