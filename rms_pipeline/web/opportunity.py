@@ -40,7 +40,7 @@ class _Happened:
 
 def opportunity(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
     """The routes of single opportunities. `as_of` is a day of the company's, at its end, or a
-    moment."""
+    moment; one that is to come is now."""
     router = APIRouter(dependencies=[Depends(access.page)], include_in_schema=False)
 
     def moment(as_of: Annotated[str, Query(max_length=40)] = "") -> datetime | None:
@@ -118,13 +118,14 @@ def _moment(text: str, time_zone: str) -> datetime | None:
         return None
     try:
         if len(text) <= 10:
-            return Day(date.fromisoformat(text), time_zone).ends - timedelta(microseconds=1)
+            end = Day(date.fromisoformat(text), time_zone).ends - timedelta(microseconds=1)
+            return min(end, datetime.now(UTC))
         found = datetime.fromisoformat(text)
         if found.tzinfo is None:
             found = found.replace(tzinfo=ZoneInfo(time_zone))
         # Far from the ends of time, where zones cannot be told.
         Day.of(found, "UTC")
-        return found.astimezone(UTC)
+        return min(found.astimezone(UTC), datetime.now(UTC))
     except (ValueError, OverflowError):
         raise HTTPException(
             422, "as_of is not a date like 2026-05-31 or a time like 2026-05-31T18:00:00Z."
