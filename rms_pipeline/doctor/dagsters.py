@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 
 import dagster as dg
+from pydantic import SecretStr
 
 from rms_pipeline.definitions import build_defs
 from rms_pipeline.defs.compat import InstigatorStatus, InstigatorType
@@ -15,6 +16,7 @@ from rms_pipeline.defs.instance_storage import (
 from rms_pipeline.defs.run_launcher import WorkerLockCheck
 from rms_pipeline.defs.run_lock import dead_runs
 from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
+from rms_pipeline.mirror.sync_runs import INITIAL
 from rms_pipeline.web import dagster_api
 from rms_pipeline.web.dagster_api import LOCATION, DagsterUnavailable
 from rms_pipeline.web.sessions import Sessions
@@ -45,11 +47,9 @@ def check_history(exam: Examination) -> Iterator[Finding]:
 def check_webserver(exam: Examination) -> Iterator[Finding]:
     """Whether RMS_DAGSTER_URL leads to the Dagster of this project, where that can be expected."""
     url = exam.settings.dagster_url
-    token = existing_api_token(exam.settings)
     try:
-        locations = dagster_api.loaded_locations(
-            url, Sessions(token).dagster_token if token else None
-        )
+        ours = dagster_api.location_of(url, INITIAL, _token(exam))
+        locations = dagster_api.loaded_locations(url, _token(exam))
     except DagsterUnavailable as error:
         if "dagster_url" in exam.settings.model_fields_set:
             yield problem("webserver", f"RMS_DAGSTER_URL is wrong, or Dagster is down: {error}")
@@ -60,7 +60,7 @@ def check_webserver(exam: Examination) -> Iterator[Finding]:
                 "can start syncs from the dashboard.",
             )
         return
-    if LOCATION in locations:
+    if ours is not None or LOCATION in locations:
         yield fine("webserver", f"Dagster at {url} has the jobs of this project.")
     else:
         there = ", ".join(sorted(locations)) or "nothing"
@@ -129,7 +129,7 @@ def check_daemon(_: Examination) -> Iterator[Finding]:
         yield fine("daemon", "Dagster's daemon is alive.")
 
 
-def check_automation(_: Examination) -> Iterator[Finding]:
+def check_automation(exam: Examination) -> Iterator[Finding]:
     """Whether the schedules and sensors are on that are on by default."""
     repository = build_defs().get_repository_def()
     expected = {
@@ -144,13 +144,17 @@ def check_automation(_: Examination) -> Iterator[Finding]:
             if s.default_status is dg.DefaultSensorStatus.RUNNING
         },
     }
+    try:
+        ours = dagster_api.location_of(exam.settings.dagster_url, INITIAL, _token(exam))
+    except DagsterUnavailable:
+        ours = None
     with open_instance() as instance:
         states = instance.all_instigator_state(instigator_statuses={InstigatorStatus.STOPPED})
     off = sorted(
         f"{state.instigator_type.value.lower()} {state.instigator_name}"
         for state in states
         if state.instigator_name in expected.get(state.instigator_type, ())
-        and state.origin.repository_origin.code_location_origin.location_name == LOCATION
+        and state.origin.repository_origin.code_location_origin.location_name == (ours or LOCATION)
     )
     if off:
         yield warning(
@@ -162,6 +166,11 @@ def check_automation(_: Examination) -> Iterator[Finding]:
     else:
         count = sum(map(len, expected.values()))
         yield fine("automation", f"All {count} schedules and sensors are on.")
+
+
+def _token(exam: Examination) -> SecretStr | None:
+    token = existing_api_token(exam.settings)
+    return Sessions(token).dagster_token if token else None
 
 
 def _silent_daemons(instance: dg.DagsterInstance) -> list[str]:

@@ -11,7 +11,11 @@ from pydantic import SecretStr
 from rms_pipeline.current_rms.loopback import session_for
 from rms_pipeline.errors import RmsPipelineError
 
+# What our own workspace.yaml calls our code. In a project of somebody else's, and on Kubernetes, it
+# is what they call it.
 LOCATION = "rms_pipeline"
+# The tag of our jobs, which a job of the same name that is not ours has not.
+_SYNC_TYPE = "rms/sync_type"
 _PATIENCE_OF_ONE_CALL = 30
 
 _LAUNCH = """
@@ -35,6 +39,15 @@ query Locations {
         loadStatus
         locationOrLoadError { __typename ... on PythonError { message } }
       }
+    }
+  }
+}
+"""
+_JOBS = """
+query Jobs {
+  repositoriesOrError {
+    ... on RepositoryConnection {
+      nodes { location { name } jobs { name tags { key } } }
     }
   }
 }
@@ -99,18 +112,17 @@ def launch(
 
     Raises DagsterUnavailable.
     """
-    selector = {
-        "repositoryLocationName": LOCATION,
-        "repositoryName": "__repository__",
-        "jobName": job,
-    }
+    deadline = time.monotonic() + patience
     # Dagster shows the tag "user" as who launched the run.
     tags = [{"key": "user", "value": by}] if by else []
-    params = {"selector": selector, "runConfigData": {}, "executionMetadata": {"tags": tags}}
-    variables = {"params": params}
-    deadline = time.monotonic() + patience
     while True:
-        result = _ask(url, token, _LAUNCH, variables)["launchRun"]
+        selector = {
+            "repositoryLocationName": location_of(url, job, token) or LOCATION,
+            "repositoryName": "__repository__",
+            "jobName": job,
+        }
+        params = {"selector": selector, "runConfigData": {}, "executionMetadata": {"tags": tags}}
+        result = _ask(url, token, _LAUNCH, {"params": params})["launchRun"]
         if result["__typename"] == "LaunchRunSuccess":
             return str(result["run"]["runId"])
         if reason := _why_not_loaded(url, token):
@@ -126,6 +138,26 @@ def launch(
         time.sleep(1)
 
 
+def location_of(url: str, job: str, token: SecretStr | None = None) -> str | None:
+    """The code location that has our `job`; None while none has.
+
+    Raises DagsterUnavailable where several have it, unless one is called as our workspace.yaml
+    calls it.
+    """
+    found = {
+        str(node["location"]["name"])
+        for node in _ask(url, token, _JOBS)["repositoriesOrError"].get("nodes", [])
+        for each in node["jobs"]
+        if each["name"] == job and any(tag["key"] == _SYNC_TYPE for tag in each["tags"])
+    }
+    if len(found) > 1 and LOCATION not in found:
+        raise DagsterUnavailable(
+            f"Several code locations of Dagster at {url} have the job {job}: "
+            f"{', '.join(sorted(found))}. Give each account a key_prefix of its own."
+        )
+    return LOCATION if LOCATION in found else next(iter(found), None)
+
+
 def unfinished_runs(
     url: str, jobs: Sequence[str], token: SecretStr | None = None
 ) -> list[UnfinishedRun]:
@@ -136,13 +168,15 @@ def unfinished_runs(
     result = _ask(url, token, _RUNS, {"filter": {"statuses": _UNDER_WAY}})["runsOrError"]
     if result["__typename"] != "Runs":
         raise DagsterUnavailable(f"Dagster at {url} does not list its runs: {_reason(result)}.")
+    found = [run for run in result["results"] if run["jobName"] in jobs]
+    # The instance may be shared with code whose jobs have the same names. A run that the command
+    # executes is of no code location.
+    place = location_of(url, jobs[0], token) or LOCATION if found else LOCATION
     now = time.time()
     return [
         UnfinishedRun(r["runId"], r["jobName"], r["status"], now - (r["updateTime"] or now))
-        for r in result["results"]
-        if r["jobName"] in jobs
-        # The instance may be shared with code whose jobs have the same names.
-        and (r["repositoryOrigin"] or {}).get("repositoryLocationName", LOCATION) == LOCATION
+        for r in found
+        if (r["repositoryOrigin"] or {}).get("repositoryLocationName", place) == place
     ]
 
 
@@ -199,12 +233,16 @@ def _bearer(token: SecretStr | None) -> dict[str, str]:
 
 
 def _why_not_loaded(url: str, token: SecretStr | None) -> str | None:
-    """What keeps our code from being loaded; None while it loads, and when it is."""
+    """What keeps our code from being loaded; None while it loads, and when it is.
+
+    Where no code location has the name that our workspace.yaml gives it, any that failed may be it.
+    """
     found = _ask(url, token, _LOCATIONS)["workspaceOrError"].get("locationEntries", [])
-    for entry in found:
+    ours = [entry for entry in found if entry["name"] == LOCATION] or found
+    for entry in ours:
         loaded = entry["locationOrLoadError"]
         failed = loaded is not None and loaded["__typename"] == "PythonError"
-        if entry["name"] == LOCATION and entry["loadStatus"] == "LOADED" and failed:
+        if entry["loadStatus"] == "LOADED" and failed:
             return _one_line(loaded["message"])
     return None
 
