@@ -3,12 +3,20 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import pytest
+import yaml
+
+from rms_pipeline.defs.instance_storage import instance_of, keeps_history_here
+from rms_pipeline.defs.run_launcher import LockedRunLauncher
 from rms_pipeline.settings import Settings
+from rms_pipeline_tests.helm_chart import Chart, manifests, values
 from rms_pipeline_tests.processes import PROJECT
 
 DEPLOY = PROJECT / "deploy"
+DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 BIN = Path(sys.executable).parent
 
 
@@ -43,4 +51,82 @@ def test_compose_sets_only_variables_that_are_read() -> None:
 
 def test_the_image_runs_as_a_user_who_is_given_by_number_and_is_not_root() -> None:
     """As a number: Kubernetes cannot tell that a name is not root."""
-    assert re.search(r"^USER [1-9]\d+$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    assert re.search(r"^USER [1-9]\d+$", DOCKERFILE, re.MULTILINE)
+
+
+def test_the_image_has_no_entry_point() -> None:
+    """The Helm chart gives a code location arguments alone, which begin with `dagster`."""
+    assert not re.search(r"^ENTRYPOINT", DOCKERFILE, re.MULTILINE)
+    assert re.search(r'^CMD \["rms-pipeline", "web"', DOCKERFILE, re.MULTILINE)
+
+
+def test_dagster_takes_the_instance_that_the_helm_chart_makes_of_our_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_PG_PASSWORD", "p")
+    instance = Chart(values()).instance()
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(instance))
+    found = instance_of(tmp_path)
+    assert not keeps_history_here(found)
+    launcher = found.run_launcher_data
+    assert launcher is not None
+    assert isinstance(launcher.rehydrate(as_type=LockedRunLauncher), LockedRunLauncher)
+    # As our own dagster.yaml has it.
+    own = yaml.safe_load((PROJECT / "dagster.yaml").read_text())
+    for name in ("run_launcher", "run_retries", "retention", "telemetry"):
+        assert instance[name] == own[name], name
+    assert instance["run_monitoring"] == own["run_monitoring"] | {"max_resume_run_attempts": 0}
+    assert instance["run_coordinator"]["config"] == own["run_queue"]
+
+
+def test_pods_on_kubernetes_have_one_image_the_secret_and_no_rights() -> None:
+    found = values()
+    deployment = Chart(found).deployment
+    dagsters = [deployment, found["dagsterDaemon"], found["dagsterWebserver"]]
+    image = f"{deployment['image']['repository']}:{deployment['image']['tag']}"
+    assert {str(each["image"]) for each in dagsters} == {str(deployment["image"])}
+    pods = [m["spec"]["template"]["spec"] for m in manifests().values() if m["kind"] != "Service"]
+    for pod in pods:
+        (container,) = pod["containers"]
+        assert container["image"] == image
+        assert container["envFrom"] == [{"secretRef": {"name": "rms-pipeline"}}]
+        assert container["securityContext"] == deployment["securityContext"]
+        assert pod["securityContext"] == deployment["podSecurityContext"]
+    # Who executes runs, and who asks the mirror whether they live.
+    for each in (deployment, found["dagsterDaemon"]):
+        assert each["envSecrets"] == [{"name": "rms-pipeline"}]
+    assert f"USER {deployment['podSecurityContext']['runAsUser']}" in DOCKERFILE
+    version = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
+    assert deployment["image"]["tag"] == version
+
+
+def test_our_manifests_name_what_the_chart_makes() -> None:
+    found = values()
+    passwords = found["global"]["postgresqlSecretName"]
+    for (kind, _), manifest in manifests().items():
+        if kind == "Service":
+            continue
+        pod = manifest["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        told = {each["name"]: each for each in container["env"]}
+        # A release called dagster: its ConfigMap is dagster-instance.
+        instance = next(v for v in pod["volumes"] if v["name"] == "dagster-instance")
+        assert instance["configMap"] == {"name": "dagster-instance"}
+        mounted = next(m for m in container["volumeMounts"] if m["name"] == "dagster-instance")
+        assert mounted["mountPath"] == f"{told['DAGSTER_HOME']['value']}/dagster.yaml"
+        reference = told["DAGSTER_PG_PASSWORD"]["valueFrom"]["secretKeyRef"]
+        assert reference == {"name": passwords, "key": "postgresql-password"}
+        known = {str(f.validation_alias) for f in Settings.model_fields.values()}
+        assert set(told) <= known | {"DAGSTER_PG_PASSWORD"}
+
+
+def test_the_page_about_kubernetes_explains_every_value_and_manifest() -> None:
+    page = (PROJECT / "docs/how-to/kubernetes.md").read_text()
+    for name in values():
+        assert f"`{name}" in page, name
+    for kind, name in manifests():
+        assert f"`{name}`" in page, kind
+    # Of the secret, what has no default that works in a cluster.
+    for variable in ("POSTGRES_URL", "CURRENT_RMS_SUBDOMAIN", "CURRENT_RMS_API_KEY",
+                     "RMS_API_TOKEN", "RMS_WEBHOOK_TOKEN", "RMS_DAGSTER_URL"):  # fmt: skip
+        assert f"{variable}=" in page

@@ -83,7 +83,7 @@ class Deployment:
 
     def command(self, service: str, *more: str) -> list[str]:
         said = self.compose["services"][service]
-        words = [*said.get("entrypoint", ["rms-pipeline"]), *said.get("command", []), *more]
+        words = [*said["command"], *more]
         words = [filled(word, self.values).replace("0.0.0.0", "127.0.0.1") for word in words]
         ports = {"4000": str(self.code), "--port=3000": f"--port={self.dagster}"}
         words = [ports.get(word, word) for word in words]
