@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from rms_pipeline.cli.migrate import migrate
 from rms_pipeline.cli.roles import roles
 from rms_pipeline.cli.sandbox import sandbox
 from rms_pipeline.cli.status import status
@@ -137,32 +138,7 @@ def doctor(
         sys.exit(1)
 
 
-@app.command()
-def migrate() -> None:
-    """Upgrade the tables of this program and of Dagster to this version."""
-    current = prepare(instance=True)
-    from rms_pipeline.defs.instance_storage import upgrade_storage
-    from rms_pipeline.mirror import schema
-    from rms_pipeline.mirror.api_terms import try_all_again
-    from rms_pipeline.mirror.embedded import open_database
-
-    database = open_database(current)
-    is_ours = upgrade_storage(database)
-    with database.session() as connection:
-        # Whoever migrates by hand may have had the account changed.
-        try_all_again(connection)
-    where = f"Dagster's storage in schema {database.dagster_schema}"
-    if not is_ours:
-        where = (
-            f"the Dagster of {current.dagster_home} keeps its history elsewhere, and is left alone"
-        )
-    out.print(f"Up to date (schema {schema.HEAD}, {where}).", markup=False)
-    with database.session() as connection:
-        because = schema.full_sync_wanted(connection)
-    if because:
-        out.print(
-            f"A full sync is needed: {because} Run `rms-pipeline sync initial`.", markup=False
-        )
+app.command()(migrate)
 
 
 @app.command()

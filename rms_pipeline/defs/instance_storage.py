@@ -15,8 +15,11 @@ from typing import Any
 import psycopg2
 import sqlalchemy
 import yaml
+from alembic.script import ScriptDirectory
 from dagster import DagsterError, DagsterInstance
+from dagster_postgres import run_storage
 from dagster_postgres.storage import DagsterPostgresStorage
+from dagster_postgres.utils import pg_alembic_config
 
 from rms_pipeline.defs.compat import CheckError, ConfigurableClassData, InstanceRef
 from rms_pipeline.mirror.database import Database, DatabaseError
@@ -147,6 +150,40 @@ def upgrade_storage(database: Database) -> bool:
         instance.upgrade()
         bring_up_to_date(database)
         return True
+
+
+def pending_migration(database: Database) -> tuple[str | None, str] | None:
+    """The version of Dagster's tables beside the mirror (None: there are none) and the one that
+    this Dagster wants; None where they are equal. Opens no instance, and changes nothing.
+
+    Raises DatabaseError where the tables may not be read.
+    """
+    wanted = ScriptDirectory.from_config(pg_alembic_config(run_storage.__file__))
+    newest = str(wanted.get_current_head())
+    with database.session() as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT quote_ident(nspname), has_schema_privilege(oid, 'USAGE'), current_user"
+            " FROM pg_namespace WHERE nspname = %s",
+            (database.dagster_schema,),
+        )
+        row = cursor.fetchone()
+        if row is None:
+            return None, newest
+        schema, may_look, user = row
+        try:
+            if not may_look:
+                raise psycopg2.errors.InsufficientPrivilege
+            cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (f"{schema}.alembic_version",))
+            if cursor.fetchone() != (True,):
+                return None, newest
+            cursor.execute(f"SELECT version_num FROM {schema}.alembic_version")
+        except psycopg2.errors.InsufficientPrivilege:
+            raise DatabaseError(
+                f"The user {user} may not read Dagster's tables. As their owner: GRANT USAGE ON "
+                f"SCHEMA {schema} TO {user}; GRANT SELECT ON {schema}.alembic_version TO {user};"
+            ) from None
+        there = str((cursor.fetchone() or (None,))[0])
+    return None if there == newest else (there, newest)
 
 
 def keeps_history_here(instance: InstanceRef) -> bool:

@@ -18,6 +18,7 @@ from rms_pipeline.mirror import sync_runs
 from rms_pipeline.mirror.database import DatabaseError, dagster_schema_beside
 from rms_pipeline.mirror.run_workers import HELD_KEYS
 
+HISTORY = "sync_metadata"
 _SQL = Path(__file__).with_name("sync_metadata.sql")
 _VERSION = re.compile(r"-- version (\d+)\.")
 # What earlier versions of the view called.
@@ -45,15 +46,19 @@ def has_dagsters_tables(connection: Connection) -> bool:
     )
 
 
-def is_history_view_current(connection: Connection) -> bool:
-    """Whether the view is what this code would make, or a newer one made it."""
+def is_history_view_current(connection: Connection, owner: str | None = None) -> bool:
+    """Whether the view is what this code would make, or a newer one made it.
+
+    What it would make depends on what its maker may read: `owner`, the user of the connection where
+    none is named.
+    """
     if not has_history_view(connection):
         return False
     with connection.cursor() as cursor:
         cursor.execute("SELECT value FROM mirror_state WHERE name = %s", (_MADE_FROM,))
         row = cursor.fetchone()
         version, _, digest = row[0].partition(" ") if row else ("0", "", "")
-        return int(version) > history_view_version() or digest == _digest(cursor)
+        return int(version) > history_view_version() or digest == _digest(cursor, owner)
 
 
 def history_view_version() -> int:
@@ -113,15 +118,36 @@ def demand_replaceable(connection: Connection) -> None:
     place. Commits.
     """
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('sync_metadata')"
-            " AND attname = 'id' AND atttypid <> 'bigint'::regtype)"
-        )
-        if has_history_view(connection) and cursor.fetchone() == (True,):
+        if has_to_be_dropped(connection):
             cursor.execute("SAVEPOINT demand_replaceable")
             _drop(cursor)
             cursor.execute("ROLLBACK TO SAVEPOINT demand_replaceable")
     connection.commit()
+
+
+def has_to_be_dropped(connection: Connection) -> bool:
+    """Whether the view has columns that cannot be changed in place."""
+    return has_history_view(connection) and _one(
+        connection,
+        "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('sync_metadata')"
+        " AND attname = 'id' AND atttypid <> 'bigint'::regtype)",
+    )
+
+
+def builds_on_history(cursor: Cursor) -> list[str]:
+    """What people built on the view, which keeps it from being dropped."""
+    cursor.execute(
+        "SELECT DISTINCT CASE WHEN d.classid = 'pg_rewrite'::regclass"
+        " THEN (SELECT ev_class::regclass::text FROM pg_rewrite r WHERE r.oid = d.objid)"
+        " ELSE pg_describe_object(d.classid, d.objid, 0) END FROM pg_depend d"
+        " JOIN pg_class v ON v.oid = to_regclass('sync_metadata')"
+        " WHERE d.deptype = 'n' AND (d.refclassid = 'pg_class'::regclass AND d.refobjid = v.oid"
+        " OR d.refclassid = 'pg_type'::regclass AND d.refobjid IN (v.reltype,"
+        " (SELECT typarray FROM pg_type WHERE oid = v.reltype)))"
+        " AND NOT (d.classid = 'pg_rewrite'::regclass"
+        " AND d.objid IN (SELECT oid FROM pg_rewrite WHERE ev_class = v.oid)) ORDER BY 1"
+    )
+    return [row[0] for row in cursor.fetchall()]
 
 
 def _drop(cursor: Cursor) -> None:
@@ -136,13 +162,13 @@ def _drop(cursor: Cursor) -> None:
         ) from None
 
 
-def _text(cursor: Cursor) -> str:
-    """The statements that make the view in this database."""
+def _text(cursor: Cursor, owner: str | None = None) -> str:
+    """The statements that make the view in this database, where `owner` makes it."""
     cursor.execute("SELECT quote_ident(current_schema())")
     ((schema,),) = cursor.fetchall()
     runs = (
         f"{dagster_schema_beside(cursor.connection)}.runs"
-        if _dagsters_runs_can_be_read(cursor)
+        if _dagsters_runs_can_be_read(cursor, owner)
         # What is read of it, and no row.
         else "(SELECT ''::text AS run_id, ''::text AS status, 0::float8 AS start_time,"
         " 0::float8 AS end_time WHERE false)"
@@ -166,28 +192,39 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _dagsters_runs_can_be_read(cursor: Cursor) -> bool:
+def _dagsters_runs_can_be_read(cursor: Cursor, owner: str | None) -> bool:
     """Dagster's table may be absent, somebody else's, or of a version that we do not know."""
     cursor.execute(
         "SELECT CASE WHEN to_regnamespace(%(schema)s) IS NULL THEN false"
-        " WHEN NOT has_schema_privilege(%(schema)s, 'USAGE') THEN false"
-        " WHEN to_regclass(%(schema)s || '.runs') IS NULL THEN false"
-        " WHEN NOT has_table_privilege(to_regclass(%(schema)s || '.runs'), 'SELECT') THEN false"
+        " WHEN NOT has_schema_privilege(%(user)s, %(schema)s, 'USAGE') THEN false"
+        " WHEN runs IS NULL THEN false"
+        " WHEN NOT has_table_privilege(%(user)s, runs, 'SELECT') THEN false"
         " ELSE (SELECT count(*) = 4 FROM pg_attribute"
-        " WHERE attrelid = to_regclass(%(schema)s || '.runs')"
+        " WHERE attrelid = runs"
         " AND (attname IN ('run_id', 'status') AND atttypid IN ('text'::regtype,"
         " 'varchar'::regtype) OR attname IN ('start_time', 'end_time')"
-        " AND atttypid = 'float8'::regtype)) END",
-        {"schema": dagster_schema_beside(cursor.connection)},
+        " AND atttypid = 'float8'::regtype)) END FROM (SELECT c.oid AS runs FROM pg_namespace n"
+        " JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'runs'"
+        " WHERE n.nspname = %(schema)s UNION ALL SELECT NULL LIMIT 1) r",
+        {
+            "schema": dagster_schema_beside(cursor.connection),
+            "user": owner or _current_user(cursor),
+        },
     )
     return cursor.fetchall() == [(True,)]
 
 
-def _digest(cursor: Cursor) -> str:
+def _current_user(cursor: Cursor) -> str:
+    cursor.execute("SELECT current_user")
+    ((user,),) = cursor.fetchall()
+    return str(user)
+
+
+def _digest(cursor: Cursor, owner: str | None = None) -> str:
     """Stands for what is wanted together with what is there: it changes when either does."""
     cursor.execute("SELECT pg_get_viewdef(to_regclass('sync_metadata'))")
     there = json.dumps(cursor.fetchone())
-    return hashlib.blake2b(f"{_text(cursor)}\0{there}".encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(f"{_text(cursor, owner)}\0{there}".encode(), digest_size=16).hexdigest()
 
 
 def _grants(cursor: Cursor) -> list[str]:

@@ -35,6 +35,7 @@ MIGRATIONS = Path(__file__).with_name("migrations")
 # The newest migration that there is.
 HEAD = max(path.name for path in MIGRATIONS.glob("versions/[0-9]*.py"))[:4]
 VERSION_TABLE = "rms_pipeline_alembic_version"
+NOT_RECORDED = "It is not recorded when the existing rows were read."
 
 
 def current_version(connection: Connection) -> str | None:
@@ -100,7 +101,7 @@ def bring_up_to_date(database: Database) -> None:
     """`migrate`, for whoever holds the lock on migrations. Raises DatabaseError."""
     with database.session() as connection:
         version = current_version(connection)
-        _refuse_newer(version)
+        refuse_newer(version)
         demand_replaceable(connection)
     if version != HEAD:
         # Whoever took `public` away meant it.
@@ -136,7 +137,7 @@ def full_sync_wanted(connection: Connection) -> str | None:
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT EXISTS (SELECT FROM {first.name})")
         if cursor.fetchone() == (True,) and not has_full_sync(connection, first):
-            return "It is not recorded when the existing rows were read."
+            return NOT_RECORDED
         cursor.execute(
             "SELECT m.value::json ->> 'because' FROM mirror_state m"
             " WHERE m.name = 'full_sync_wanted' AND NOT EXISTS (SELECT FROM walks w"
@@ -150,7 +151,7 @@ def full_sync_wanted(connection: Connection) -> str | None:
 def demand_tables(connection: Connection) -> None:
     """Raises DatabaseError unless there is a mirror, of this version, to be read."""
     version = current_version(connection)
-    _refuse_newer(version)
+    refuse_newer(version)
     if version != HEAD or not has_history_view(connection):
         elsewhere = "" if version else f" {mirrors_elsewhere(connection)}"
         raise DatabaseError(
@@ -158,14 +159,14 @@ def demand_tables(connection: Connection) -> None:
             "Run `rms-pipeline sync initial`, `rms-pipeline up` or `rms-pipeline migrate`."
             f"{elsewhere.rstrip()}"
         )
-    _demand_whole(connection)
+    demand_whole(connection)
 
 
 def _is_up_to_date(connection: Connection) -> bool:
     version = current_version(connection)
-    _refuse_newer(version)
+    refuse_newer(version)
     if version == HEAD:
-        _demand_whole(connection)
+        demand_whole(connection)
     return (
         version == HEAD
         and all(is_mapping_current(connection, c) for c in COLLECTIONS)
@@ -205,7 +206,8 @@ def missing_tables(connection: Connection) -> list[str]:
     return missing
 
 
-def _demand_whole(connection: Connection) -> None:
+def demand_whole(connection: Connection) -> None:
+    """Raises DatabaseError unless all tables of this version are there. Commits."""
     if missing := missing_tables(connection):
         with connection.cursor() as cursor:
             # Whoever runs this may look into another schema.
@@ -219,7 +221,8 @@ def _demand_whole(connection: Connection) -> None:
         )
 
 
-def _refuse_newer(version: str | None) -> None:
+def refuse_newer(version: str | None) -> None:
+    """Raises DatabaseError where a newer version of this program made the tables."""
     if version is not None and version > HEAD:
         raise DatabaseError(
             f"The tables in this database are of a newer version of this program (schema {version},"

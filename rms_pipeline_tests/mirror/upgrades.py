@@ -72,9 +72,17 @@ def filled_at(database: Database, version: str, rows: int = 3) -> dict[str, list
     Returns the columns, by table, that an upgrade has to leave as they are.
     """
     schema.upgrade_tables(database, version)
+    return fill(database, rows)
+
+
+def fill(database: Database, rows: int = 3) -> dict[str, list[str]]:
+    """Puts `rows` rows into each table that is there and empty.
+
+    Returns the columns, by table, that an upgrade has to leave as they are.
+    """
     columns = _columns(database)
     for table, types in columns.items():
-        if table in _FILLED_ALREADY:
+        if table in _FILLED_ALREADY or query(database, f"SELECT 1 FROM {table} LIMIT 1"):
             continue
         for n in range(1, rows + 1):
             values = [_MEANT.get((table, c), _SAMPLES[types[c]])(n) for c in types]

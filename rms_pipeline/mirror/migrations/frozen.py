@@ -2,6 +2,19 @@
 
 Every migration runs with `search_path` set to the schema of the mirror, so names that are not
 qualified lie there; `schema()` is for the few places that have to name it.
+
+The first line of a migration's docstring is the sentence that `rms-pipeline migrate --plan` prints:
+what it does, for people. A migration also declares, where it applies:
+
+    makes     names of the tables and views that it makes
+    adds      columns that it adds to tables which are there already, by table
+    touches   what it does to tables which are there already, by table: "altered" (for an instant,
+              under a lock that readers wait for), "rewritten" (every row is copied under that
+              lock), "updated" (most rows get a new version), "indexed" (an index is built; who
+              writes waits) and "watched" (a trigger is added; who writes waits)
+    full_sync    why rows need the API again, as handed to `want_full_sync`
+
+`rms_pipeline_tests/mirror/test_plan.py` runs each migration and compares.
 """
 
 import logging

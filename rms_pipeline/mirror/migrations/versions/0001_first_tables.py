@@ -1,4 +1,4 @@
-"""The tables of the mirror; what another program left under their names is renamed aside."""
+"""Makes the first tables, and renames tables of another program that have one of their names."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -42,6 +42,7 @@ _COLUMNS = """
     synced_at timestamptz,
     last_webhook_at timestamptz
 """
+makes = _TABLES
 
 
 def upgrade() -> None:

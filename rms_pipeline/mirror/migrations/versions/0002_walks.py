@@ -1,4 +1,4 @@
-"""Walks: which pages belong together, what they prove, and what came of it."""
+"""Notes which stored pages belong together, and what each reading of the list showed."""
 
 from alembic import op
 
@@ -6,6 +6,9 @@ from rms_pipeline.mirror.migrations.frozen import set_aside
 
 revision = "0002"
 down_revision = "0001"
+makes = ("walks", "mirror_state")
+adds = {"raw_rms_pages": ("walk",)}
+touches = {"raw_rms_pages": ("altered", "updated", "indexed")}
 
 
 def upgrade() -> None:

@@ -1,4 +1,4 @@
-"""The request budget that all processes of one account share."""
+"""Makes the table of the request limit that all processes of an account share."""
 
 from alembic import op
 
@@ -6,6 +6,7 @@ from rms_pipeline.mirror.migrations.frozen import set_aside
 
 revision = "0003"
 down_revision = "0002"
+makes = ("api_budget",)
 
 
 def upgrade() -> None:

@@ -1,9 +1,18 @@
-"""webhook_events as a queue: claims, attempts to come, dead letters, and a word to who waits."""
+"""Makes webhook_events a queue with attempts and dead letters."""
 
 from alembic import op
 
 revision = "0004"
 down_revision = "0003"
+adds = {
+    "webhook_events": ("next_attempt_at", "claimed_by", "claimed_until", "dead_at"),
+    "walks": ("audit",),
+}
+touches = {
+    "webhook_events": ("altered", "indexed"),
+    "opportunity_changes": ("indexed",),
+    "walks": ("altered",),
+}
 
 
 def upgrade() -> None:

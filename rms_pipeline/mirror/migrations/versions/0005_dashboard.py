@@ -1,4 +1,4 @@
-"""What the dashboard reads: kept summaries, a way to find a number, and the pace of a sync."""
+"""Adds what the dashboard reads: totals for each week, a search by number, the pace of a sync."""
 
 from alembic import op
 
@@ -6,6 +6,13 @@ from rms_pipeline.mirror.migrations.frozen import set_aside
 
 revision = "0005"
 down_revision = "0004"
+makes = ("week_counts",)
+adds = {"sync_progress": ("stage_started_at", "stage_began_at")}
+touches = {
+    "opportunities": ("indexed",),
+    "webhook_events": ("indexed",),
+    "sync_progress": ("altered",),
+}
 
 
 def upgrade() -> None:

@@ -1,4 +1,4 @@
-"""Nothing any more: comments of tables and columns are brought up to date after the migrations.
+"""Changes nothing: descriptions of tables and columns are written after the migrations.
 
 This step once wrote whatever `mirror/descriptions.py` held, columns of later steps included.
 """

@@ -1,4 +1,4 @@
-"""What the API was found to grant: page sizes, and what an account refuses or ignores."""
+"""Makes the tables of what the API grants: page sizes, and parameters that it refuses."""
 
 from alembic import op
 
@@ -6,6 +6,7 @@ from rms_pipeline.mirror.migrations.frozen import set_aside
 
 revision = "0007"
 down_revision = "0006"
+makes = ("api_page_sizes", "api_refusals")
 
 
 def upgrade() -> None:

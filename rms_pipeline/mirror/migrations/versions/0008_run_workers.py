@@ -1,4 +1,4 @@
-"""The processes that execute runs announce themselves, so that nobody else's run is judged."""
+"""Makes the table in which processes that execute runs announce themselves."""
 
 from alembic import op
 
@@ -6,6 +6,7 @@ from rms_pipeline.mirror.migrations.frozen import set_aside
 
 revision = "0008"
 down_revision = "0007"
+makes = ("run_workers",)
 
 
 def upgrade() -> None:

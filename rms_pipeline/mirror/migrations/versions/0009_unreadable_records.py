@@ -1,4 +1,4 @@
-"""Records that exist and cannot be read; and what walks found out about the API's counts."""
+"""Makes the table of records that exist and cannot be read, and notes what readings found."""
 
 from alembic import op
 
@@ -6,6 +6,9 @@ from rms_pipeline.mirror.migrations.frozen import set_aside
 
 revision = "0009"
 down_revision = "0008"
+makes = ("unreadable_records",)
+adds = {"walks": ("counts_believed", "listed_twice")}
+touches = {"walks": ("altered",)}
 
 
 def upgrade() -> None:

@@ -1,4 +1,4 @@
-"""Proofs that the mirror is complete, what they counted, and whether rows changed meanwhile."""
+"""Makes the tables of the proof of completeness, and has every change of a row noted."""
 
 from alembic import op
 
@@ -6,6 +6,8 @@ from rms_pipeline.mirror.migrations.frozen import set_aside
 
 revision = "0010"
 down_revision = "0009"
+makes = ("proofs", "proof_counts", "held_deletions", "deletions_confirmed")
+touches = {"opportunities": ("watched",), "deleted_opportunities": ("indexed",)}
 
 
 def upgrade() -> None:

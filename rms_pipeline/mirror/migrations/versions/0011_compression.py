@@ -1,4 +1,4 @@
-"""Columns name no compression of their own any more.
+"""Lets the server choose how it compresses records, so that a backup restores on any server.
 
 A dump that names lz4 loses the table where it is loaded into a server without lz4. Our connections
 choose lz4 where the server has it.
@@ -8,6 +8,7 @@ from alembic import op
 
 revision = "0011"
 down_revision = "0010"
+touches = {"opportunities": ("altered",), "deleted_opportunities": ("altered",)}
 
 
 def upgrade() -> None:

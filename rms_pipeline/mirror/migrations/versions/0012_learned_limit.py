@@ -1,9 +1,11 @@
-"""The account's request limit as refusals showed it."""
+"""Adds columns for the request limit that the account was found to have."""
 
 from alembic import op
 
 revision = "0012"
 down_revision = "0011"
+adds = {"api_budget": ("learned", "learned_at", "tries")}
+touches = {"api_budget": ("altered",)}
 
 
 def upgrade() -> None:

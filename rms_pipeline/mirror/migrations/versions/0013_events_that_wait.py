@@ -1,4 +1,4 @@
-"""webhook_events: what makes a repeat, when it happened, and events that wait for Current RMS."""
+"""Lets webhook events tell repeats apart, and wait until Current RMS has the change."""
 
 from alembic import op
 
@@ -6,6 +6,12 @@ from rms_pipeline.mirror.migrations.frozen import set_aside
 
 revision = "0013"
 down_revision = "0012"
+makes = ("webhook_absences",)
+adds = {
+    "webhook_events": ("content_digest", "happened_at", "size_bytes", "put_off", "waits"),
+}
+# Only events of the last three days are updated.
+touches = {"webhook_events": ("altered", "indexed")}
 
 
 def upgrade() -> None:

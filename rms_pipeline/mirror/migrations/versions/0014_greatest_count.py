@@ -1,9 +1,11 @@
-"""The greatest number that the API was seen to count: below it, its counts are not capped."""
+"""Adds a column for the greatest number that the API was seen to count."""
 
 from alembic import op
 
 revision = "0014"
 down_revision = "0013"
+adds = {"proofs": ("greatest_count",)}
+touches = {"proofs": ("altered",)}
 
 
 def upgrade() -> None:

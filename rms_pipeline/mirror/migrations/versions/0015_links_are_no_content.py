@@ -1,4 +1,4 @@
-"""Newer links in `data` are no change of what rows hold: a proof need not begin again for them."""
+"""Replaces a function, so that newer links in a record do not make a proof begin again."""
 
 from alembic import op
 

@@ -1,9 +1,11 @@
-"""Tables that a publication of all tables can send on, and refused rows that count as no change."""
+"""Gives proof_counts a key, so that a publication of all tables can send it."""
 
 from alembic import op
 
 revision = "0016"
 down_revision = "0015"
+adds = {"proof_counts": ("id",)}
+touches = {"proof_counts": ("rewritten", "indexed"), "opportunities": ("altered",)}
 
 
 def upgrade() -> None:

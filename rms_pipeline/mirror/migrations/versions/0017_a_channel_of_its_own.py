@@ -1,4 +1,4 @@
-"""Each mirror wakes its own fast lane: another schema's has a channel of its own."""
+"""Replaces a function, so that each mirror of a database wakes its own fast lane."""
 
 from alembic import op
 

@@ -1,9 +1,11 @@
-"""When a part of the window was counted, for one that was not counted with the others."""
+"""Adds a column for the time at which a part of the window was counted."""
 
 from alembic import op
 
 revision = "0018"
 down_revision = "0017"
+adds = {"proof_counts": ("as_of",)}
+touches = {"proof_counts": ("altered",)}
 
 
 def upgrade() -> None:

@@ -1,4 +1,4 @@
-"""Columns for what people filter, sort and add up by, and the statuses with their phases."""
+"""Adds columns that people filter, sort and add up by, and the table of statuses."""
 
 from alembic import op
 
@@ -6,6 +6,7 @@ from rms_pipeline.mirror.migrations.frozen import set_aside
 
 revision = "0019"
 down_revision = "0018"
+makes = ("statuses",)
 
 _SCHEDULE = (
     *("prep", "load", "deliver", "setup", "show"),
@@ -45,6 +46,11 @@ _MADE = {
         f" THEN tstzrange({_STARTS}, NULL, '[)')"
         f" WHEN {_STARTS} <= {_ENDS} THEN tstzrange({_STARTS}, {_ENDS}, '[]') END",
     ),
+}
+adds = dict.fromkeys(("opportunities", "deleted_opportunities"), (*_COLUMNS, *_MADE))
+touches = {
+    "opportunities": ("rewritten", "indexed"),
+    "deleted_opportunities": ("rewritten",),
 }
 
 

@@ -1,4 +1,4 @@
-"""Syncs are rows of ours; figures and errors of those that Dagster still has are copied, once.
+"""Keeps syncs as rows of the mirror, and copies those that Dagster's history still has.
 
 Nothing about Dagster's tables is certain: they may be absent, belong to somebody else, or hold
 texts that are no JSON. What cannot be copied is left out.
@@ -13,6 +13,7 @@ from rms_pipeline.mirror.migrations.frozen import schema, set_aside
 
 revision = "0020"
 down_revision = "0019"
+makes = ("sync_runs", "sync_figures")
 
 logger = logging.getLogger(__name__)
 

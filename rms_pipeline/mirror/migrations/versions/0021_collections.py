@@ -1,9 +1,22 @@
-"""Which collection what is remembered is of: until now there was one."""
+"""Notes the collection of stored pages, readings, faults and webhook events."""
 
 from alembic import op
 
 revision = "0021"
 down_revision = "0020"
+adds = {
+    "walks": ("collection",),
+    "raw_rms_pages": ("collection",),
+    "sync_faults": ("collection",),
+    "webhook_events": ("collection", "record_id"),
+}
+touches = {
+    "walks": ("altered", "indexed"),
+    "raw_rms_pages": ("altered",),
+    "sync_faults": ("altered",),
+    "webhook_events": ("altered",),
+    "proofs": ("altered",),
+}
 
 
 def upgrade() -> None:

@@ -1,4 +1,4 @@
-"""The tables of members, which are mirrored where RMS_COLLECTIONS names them."""
+"""Makes the tables of members, which stay empty unless RMS_COLLECTIONS names members."""
 
 from alembic import op
 
@@ -6,6 +6,7 @@ from rms_pipeline.mirror.migrations.frozen import set_aside
 
 revision = "0022"
 down_revision = "0021"
+makes = ("members", "deleted_members", "member_versions")
 
 _COLUMNS = """
     id bigint PRIMARY KEY,

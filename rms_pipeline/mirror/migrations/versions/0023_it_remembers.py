@@ -1,4 +1,4 @@
-"""Earlier versions of opportunities, from now on; how things stood on each day.
+"""Keeps earlier versions of opportunities from now on, and how each day ended.
 
 The view of all versions, and the functions that ask as of a moment, are made of the declaration,
 not here, for they follow its columns.
@@ -10,6 +10,17 @@ from rms_pipeline.mirror.migrations.frozen import schema, set_aside
 
 revision = "0023"
 down_revision = "0022"
+makes = ("opportunity_past", "opportunity_history", "daily_status_counts")
+adds = {
+    "opportunities": ("confirmed_at",),
+    "deleted_opportunities": ("confirmed_at",),
+    "opportunity_versions": ("valid_from",),
+}
+touches = {
+    "opportunities": ("altered",),
+    "deleted_opportunities": ("altered",),
+    "opportunity_versions": ("altered", "updated"),
+}
 
 _SCHEDULE = (
     *("prep", "load", "deliver", "setup", "show"),

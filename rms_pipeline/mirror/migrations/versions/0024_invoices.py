@@ -1,4 +1,4 @@
-"""The tables of invoices, which are mirrored where RMS_COLLECTIONS names them."""
+"""Makes the tables of invoices, which stay empty unless RMS_COLLECTIONS names invoices."""
 
 from alembic import op
 
@@ -6,6 +6,7 @@ from rms_pipeline.mirror.migrations.frozen import set_aside
 
 revision = "0024"
 down_revision = "0023"
+makes = ("invoices", "deleted_invoices", "invoice_versions")
 
 _COLUMNS = """
     id bigint PRIMARY KEY,
