@@ -134,18 +134,19 @@ def has_to_be_dropped(connection: Connection) -> bool:
     )
 
 
-def builds_on_history(cursor: Cursor) -> list[str]:
-    """What people built on the view, which keeps it from being dropped."""
+def built_on(cursor: Cursor, view: str) -> list[str]:
+    """What people built on a view of ours, which keeps that from being dropped."""
     cursor.execute(
         "SELECT DISTINCT CASE WHEN d.classid = 'pg_rewrite'::regclass"
         " THEN (SELECT ev_class::regclass::text FROM pg_rewrite r WHERE r.oid = d.objid)"
         " ELSE pg_describe_object(d.classid, d.objid, 0) END FROM pg_depend d"
-        " JOIN pg_class v ON v.oid = to_regclass('sync_metadata')"
+        " JOIN pg_class v ON v.oid = to_regclass(%s)"
         " WHERE d.deptype = 'n' AND (d.refclassid = 'pg_class'::regclass AND d.refobjid = v.oid"
         " OR d.refclassid = 'pg_type'::regclass AND d.refobjid IN (v.reltype,"
         " (SELECT typarray FROM pg_type WHERE oid = v.reltype)))"
         " AND NOT (d.classid = 'pg_rewrite'::regclass"
-        " AND d.objid IN (SELECT oid FROM pg_rewrite WHERE ev_class = v.oid)) ORDER BY 1"
+        " AND d.objid IN (SELECT oid FROM pg_rewrite WHERE ev_class = v.oid)) ORDER BY 1",
+        (view,),
     )
     return [row[0] for row in cursor.fetchall()]
 

@@ -19,10 +19,10 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.mirror.database import LOCK_WAIT, Database, DatabaseError, dagster_schema_beside
-from rms_pipeline.mirror.descriptions import undescribed
+from rms_pipeline.mirror.descriptions import VIEWS, undescribed
 from rms_pipeline.mirror.history_view import (
     HISTORY,
-    builds_on_history,
+    built_on,
     has_history_view,
     has_to_be_dropped,
     is_history_view_current,
@@ -37,8 +37,10 @@ from rms_pipeline.mirror.schema import (
     VERSION_TABLE,
     current_version,
     demand_whole,
+    is_up_to_date,
     refuse_newer,
 )
+from rms_pipeline.mirror.views import names_taken, stale_views, views
 
 # Measured on two cores, PostgreSQL 18 embedded, opportunities of 5.4 KB (benchmarks/README.md).
 REWRITTEN_BYTES_PER_SECOND = 20e6
@@ -209,7 +211,7 @@ def _plan(connection: Connection, schema: str, dagster_changes: bool) -> Plan:
         plan.decoded = list(_decoded(cursor, made, version))
         plan.made_again = _made_again(cursor, version, dagster_changes)
         if has_to_be_dropped(connection) or (dagster_changes and has_history_view(connection)):
-            built = builds_on_history(cursor)
+            built = built_on(cursor, HISTORY)
             if built:
                 plan.in_the_way.append(
                     f"{HISTORY} has to be made anew, but these are built on it: {', '.join(built)}."
@@ -272,10 +274,13 @@ def _renamed(cursor: Cursor, pending: list[Migration]) -> list[str]:
         " ORDER BY 1",
         (sorted({name for m in pending for name in m.makes}),),
     )
+    found = [row[0] for row in cursor.fetchall()]
+    cursor.execute("SELECT to_regclass('mirror_state') IS NOT NULL")
+    noted = cursor.fetchone() == (True,) and not any("mirror_state" in m.makes for m in pending)
     return [
         f"{name}, which another program made, is renamed to {name}_before_rms_pipeline, "
         "and keeps its rows."
-        for (name,) in cursor.fetchall()
+        for name in [*found, *names_taken(cursor, noted=noted)]
     ]
 
 
@@ -351,8 +356,20 @@ def _made_again(cursor: Cursor, version: str, dagster_changes: bool) -> list[str
             for c in COLLECTIONS
             if c.remembers and not is_history_made(connection, c)
         ]
+    # Until 0002 nothing says what was made.
+    stale = stale_views(connection) if version >= "0002" else [view.name for view in views()]
+    if stale:
+        found.append(f"These views are made. Rights on them stay: {', '.join(stale)}.")
+    for view in set(stale) - set(names_taken(cursor, noted=version >= "0002")):
+        if built := built_on(cursor, view):
+            found.append(
+                f"If columns of {view} change, `migrate` asks you to drop what is built on it "
+                f"first: {', '.join(built)}."
+            )
     if texts := len(undescribed(connection)):
         found.append(f"{texts} descriptions of tables and columns are written.")
+    if version == HEAD and not found and not is_up_to_date(connection, owner):
+        found.append("What this program makes of the tables is made again: views and functions.")
     return found
 
 
@@ -369,7 +386,7 @@ def _syncs_in_dagsters_history(cursor: Cursor) -> int:
 
 def _kept(cursor: Cursor, plan: Plan, tables: list[str]) -> Iterator[str]:
     """What people built on tables that are touched or decoded again."""
-    ours = [HISTORY, *(c.history for c in COLLECTIONS if c.remembers)]
+    ours = [HISTORY, *VIEWS, *(view.name for view in views())]
     cursor.execute(
         "SELECT DISTINCT r.ev_class::regclass::text FROM pg_depend d"
         " JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid"
@@ -380,8 +397,8 @@ def _kept(cursor: Cursor, plan: Plan, tables: list[str]) -> Iterator[str]:
         " FROM unnest(%(ours)s::text[]) AS t) ORDER BY 1",
         {"tables": tables, "ours": ours},
     )
-    if views := [row[0] for row in cursor.fetchall()]:
-        yield f"Views that read these tables stay: {', '.join(views)}."
+    if readers := [row[0] for row in cursor.fetchall()]:
+        yield f"Views that read these tables stay: {', '.join(readers)}."
     cursor.execute(
         "SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee) END"
         " FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) a"

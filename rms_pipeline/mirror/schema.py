@@ -84,7 +84,7 @@ def migrate(database: Database) -> None:
     """
     demand_sessions(database)
     with database.session() as connection:
-        if _is_up_to_date(connection):
+        if is_up_to_date(connection):
             return
     with migrations_lock(database):
         bring_up_to_date(database)
@@ -162,7 +162,8 @@ def demand_tables(connection: Connection) -> None:
     demand_whole(connection)
 
 
-def _is_up_to_date(connection: Connection) -> bool:
+def is_up_to_date(connection: Connection, owner: str | None = None) -> bool:
+    """Whether `migrate` has nothing to do, asked by `owner` (the user of the connection)."""
     version = current_version(connection)
     refuse_newer(version)
     if version == HEAD:
@@ -172,7 +173,7 @@ def _is_up_to_date(connection: Connection) -> bool:
         and all(is_mapping_current(connection, c) for c in COLLECTIONS)
         and all(is_history_made(connection, c) for c in COLLECTIONS if c.remembers)
         and are_views_made(connection)
-        and is_history_view_current(connection)
+        and is_history_view_current(connection, owner)
         and not undescribed(connection)
     )
 

@@ -72,6 +72,24 @@ def are_views_made(connection: Connection) -> bool:
         return not _stale(cursor)
 
 
+def stale_views(connection: Connection) -> list[str]:
+    """Those that `make_views` will make."""
+    with connection.cursor() as cursor:
+        return sorted(_stale(cursor))
+
+
+def names_taken(cursor: Cursor, *, noted: bool = True) -> list[str]:
+    """Names of our views that something else has, which `make_views` renames. `noted`: there is the
+    table that tells which are ours."""
+    ours = "EXISTS (SELECT FROM mirror_state WHERE name = %(mark)s || relname)"
+    cursor.execute(
+        "SELECT relname FROM pg_class WHERE oid IN (SELECT to_regclass(v)"
+        f" FROM unnest(%(views)s::text[]) AS v) AND NOT {ours if noted else 'false'} ORDER BY 1",
+        {"views": [view.name for view in views()], "mark": _MADE_FROM},
+    )
+    return [row[0] for row in cursor.fetchall()]
+
+
 def make_views(connection: Connection) -> None:
     """Makes those that are not as this code wants them. Does not commit.
 

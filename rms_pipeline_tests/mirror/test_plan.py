@@ -318,10 +318,14 @@ def test_what_is_built_on_the_history_of_an_older_release_is_in_the_way(
 
 
 def test_tables_of_another_program_are_said_to_be_renamed(older: Database, older_url: str) -> None:
-    execute(older_url, "CREATE TABLE statuses (dog text); CREATE VIEW invoices AS SELECT 1 AS n")
+    execute(
+        older_url,
+        "CREATE TABLE statuses (dog text); CREATE VIEW invoices AS SELECT 1 AS n;"
+        "CREATE TABLE funnel (dog text)",
+    )
     told = "\n".join(plan_upgrade(older).kept)
     migrate(older)
-    for name in ("statuses", "invoices"):
+    for name in ("statuses", "invoices", "funnel"):
         assert f"{name}, which another program made, is renamed to {name}_before_rms_pipeline" in (
             told
         )
@@ -378,6 +382,26 @@ def test_rows_of_an_older_mapping_are_decoded_without_any_migration(emptied: Dat
     assert not plan.nothing_to_do
     migrate(emptied)
     assert plan_upgrade(emptied).nothing_to_do
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DROP VIEW funnel CASCADE",
+        "DROP VIEW sync_metadata",
+        "DROP VIEW opportunity_history CASCADE",
+        "COMMENT ON TABLE walks IS 'x'",
+        "DELETE FROM mirror_state WHERE name = 'mapping_version'",
+    ],
+)
+def test_there_is_nothing_to_do_only_where_the_upgrade_would_do_nothing(
+    database: Database, damage: str
+) -> None:
+    assert plan_upgrade(database).nothing_to_do
+    query(database, damage)
+    assert not plan_upgrade(database).nothing_to_do
+    migrate(database)
+    assert plan_upgrade(database).nothing_to_do
 
 
 def test_a_plan_for_tables_in_another_schema_looks_there_and_nowhere_else(empty_url: str) -> None:

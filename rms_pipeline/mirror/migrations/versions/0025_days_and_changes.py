@@ -1,9 +1,10 @@
-"""Indexes for what a day of the company asks: what leaves and returns, what changed and by whom."""
+"""Adds indexes for what a day asks: what leaves and returns, what changed and by whom."""
 
 from alembic import op
 
 revision = "0025"
 down_revision = "0024"
+touches = {"opportunities": ("indexed",), "opportunity_changes": ("indexed",)}
 
 
 def upgrade() -> None:

@@ -1,4 +1,4 @@
-"""Which attempt it is while Current RMS does not answer."""
+"""Makes the table of calls that Current RMS does not answer, with their attempts."""
 
 from alembic import op
 
@@ -6,6 +6,7 @@ from rms_pipeline.mirror.migrations.frozen import set_aside
 
 revision = "0026"
 down_revision = "0025"
+makes = ("api_troubles",)
 
 
 def upgrade() -> None:

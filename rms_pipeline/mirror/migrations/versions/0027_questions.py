@@ -1,4 +1,4 @@
-"""Which fields a company calls required, and a day of its own time zone as a range.
+"""Makes the table of required fields, and a function for a day in the company's time zone.
 
 The views that people ask are made of the files of `insight`, not here, for they change.
 """
@@ -9,6 +9,7 @@ from rms_pipeline.mirror.migrations.frozen import schema, set_aside
 
 revision = "0027"
 down_revision = "0026"
+makes = ("required_fields",)
 
 
 def upgrade() -> None:
