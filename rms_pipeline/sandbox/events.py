@@ -1,4 +1,4 @@
-"""What Current RMS tells subscribers when an opportunity changes."""
+"""What Current RMS tells subscribers when an opportunity, a member or an invoice changes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ ACTIONS = (
     "create_item", "update_item", "destroy_item",
 )  # fmt: skip
 EVENTS = frozenset(f"opportunity_{action}" for action in ACTIONS)
-# The API takes subscriptions to these too; here they never happen.
+# The API takes subscriptions to these too; some of them never happen here.
 SUBSCRIBABLE = EVENTS | {
     *(f"opportunity_{action}" for action in ("discuss", "attach", "detach")),
     *(f"{subject}_{action}"
@@ -35,32 +35,35 @@ _SOMEBODY = 10
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """`action` was done to the opportunity `subject_id`; `record` is how it was left, or was."""
+    """`action` was done to the `subject` (an opportunity, a member, an invoice) `subject_id`;
+    `record` is how it was left, or was."""
 
     id: int
     action: str
     subject_id: int
     record: Mapping[str, Any]
     at: datetime
+    subject: str = "opportunity"
 
     @property
     def name(self) -> str:
         """As subscriptions call it."""
-        return f"opportunity_{self.action}"
+        return f"{self.subject}_{self.action}"
 
     def body(self) -> bytes:
         """`{"action": {...}}` as it is posted; the member is the colleague who did it."""
-        owner = self.record.get("owned_by")
+        kind, record = self.subject.capitalize(), self.record
+        owner = record.get("owned_by")
         who = owner if isinstance(owner, int) else _SOMEBODY
         moment = iso(round(self.at.timestamp() * 1000))
         action = {
             "id": self.id,
             "subject_id": self.subject_id,
-            "subject_type": "Opportunity",
+            "subject_type": kind,
             "source_id": None,
             "source_type": None,
             "member_id": who,
-            "name": self.record.get("subject") or f"Opportunity {self.subject_id}",
+            "name": record.get("subject") or record.get("name") or f"{kind} {self.subject_id}",
             "description": "",
             "action_type": self.action,
             "created_at": moment,

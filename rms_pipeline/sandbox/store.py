@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from rms_pipeline.sandbox.events import Event, actions_of_edit
+from rms_pipeline.sandbox.invoices import Invoices
 from rms_pipeline.sandbox.records import Records
 from rms_pipeline.sandbox.tables import Table
 from rms_pipeline.sandbox.world.items import totals
@@ -63,7 +64,13 @@ class Store(Records):
         self.today = now.replace(hour=0, minute=0, second=0, microsecond=0)
         self.ahead = ahead
         made = {row.id: row for row in generate_rows(rows, seed, self.today)}
-        super().__init__(made, {}, {}, seed, Table(lambda: members(self.today), self.now))
+
+        def told_of(subject: str) -> Callable[[int, Mapping[str, Any], str], None]:
+            return lambda id_, record, action: self._tell(id_, record, action, subject=subject)
+
+        people = Table(lambda: members(self.today), self.now, told_of("member"))
+        super().__init__(made, {}, {}, seed, people)
+        self.invoices = Invoices(self, self.now, told_of("invoice"), self._lock)
         self.products = Table(lambda: products(self.today), self.now)
         self.stores = Table(lambda: stores(self.today), self.now)
         self._clock = clock
@@ -134,12 +141,15 @@ class Store(Records):
             self._listeners = (*self._listeners, listener)
         return end
 
-    def _tell(self, id_: int, record: Mapping[str, Any], *actions: str) -> None:
-        for action in actions:
-            event = Event(self._next_action, action, id_, record, self.now())
-            self._next_action += 1
-            for listener in self._listeners:
-                listener(event)
+    def _tell(
+        self, id_: int, record: Mapping[str, Any], *actions: str, subject: str = "opportunity"
+    ) -> None:
+        with self._lock:
+            for action in actions:
+                event = Event(self._next_action, action, id_, record, self.now(), subject)
+                self._next_action += 1
+                for listener in self._listeners:
+                    listener(event)
 
     def truth(self) -> Iterator[dict[str, Any]]:
         """Every record as a list with everything asked for would serve it."""
@@ -159,6 +169,7 @@ class Store(Records):
             record = {**base, "created_at": iso(now), "updated_at": iso(now), **fields}
             self.put(id_, record)
             self._tell(id_, record, "create")
+            self.invoices.follow({}, record)
         return id_
 
     def edit(self, id_: int, fields: dict[str, Any]) -> bool:
@@ -180,6 +191,7 @@ class Store(Records):
             self.put(id_, changed)
             if "updated_at" not in fields:
                 self._tell(id_, changed, *actions_of_edit(record, changed))
+                self.invoices.follow(record, changed)
         return True
 
     def put(self, id_: int, record: dict[str, Any]) -> None:
@@ -208,6 +220,7 @@ class Store(Records):
             self._items.pop(id_, None)
             self._born.pop(id_, None)
             self._tell(id_, record, "destroy")
+            self.invoices.follow(record, {})
         return True
 
     def create_item(self, id_: int, fields: dict[str, Any], *, loud: bool = True) -> int | None:
@@ -267,6 +280,7 @@ class Store(Records):
         self._items[id_] = found
         if action is not None:
             self._tell(id_, changed, action)
+            self.invoices.follow(record, changed)
 
     def _moment(self) -> str | None:
         return iso(round(self.now().timestamp() * 1000))

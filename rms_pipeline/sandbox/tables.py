@@ -1,7 +1,7 @@
 """A collection that is small enough to be held whole: members, products, stores."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -12,13 +12,16 @@ class Table:
     """Records by id, made by `make` when they are first asked for. Thread-safe.
 
     `changed` holds those that were created or edited, `removed` the ids of those deleted. `now`
-    is the account's clock (UTC).
+    is the account's clock (UTC). `tell` hears of each change: id, record, and the action.
     """
 
     def __init__(
-        self, make: Callable[[], Iterable[dict[str, Any]]], now: Callable[[], datetime]
+        self,
+        make: Callable[[], Iterable[dict[str, Any]]],
+        now: Callable[[], datetime],
+        tell: Callable[[int, Mapping[str, Any], str], None] = lambda *_: None,
     ) -> None:
-        self._make, self._now = make, now
+        self._make, self._now, self._tell = make, now, tell
         self._lock = threading.RLock()
         self._made: dict[int, dict[str, Any]] | None = None
         self.changed: dict[int, dict[str, Any]] = {}
@@ -44,26 +47,32 @@ class Table:
             id_ = max(records, default=0) + 1
             record = {**base, **fields, "id": id_, "created_at": moment, "updated_at": moment}
             self._keep(id_, record)
+            self._tell(id_, record, "create")
         return record
 
     def edit(self, id_: int, fields: dict[str, Any]) -> dict[str, Any] | None:
-        """The record with `fields`, and with a new `updated_at` where they name none."""
+        """The record with `fields`. Where they name no `updated_at` it has a new one, and `tell`
+        hears of it."""
         with self._lock:
             record = self._records().get(id_)
             if record is None:
                 return None
             record = {**record, "updated_at": self._moment(), **fields, "id": id_}
             self._keep(id_, record)
+            if "updated_at" not in fields:
+                self._tell(id_, record, "update")
         return record
 
     def delete(self, id_: int) -> bool:
         """False when there is none."""
         with self._lock:
-            if self._records().pop(id_, None) is None:
+            record = self._records().pop(id_, None)
+            if record is None:
                 return False
             self.changed.pop(id_, None)
             self.removed.add(id_)
             self.version += 1
+            self._tell(id_, record, "destroy")
         return True
 
     def _records(self) -> dict[int, dict[str, Any]]:

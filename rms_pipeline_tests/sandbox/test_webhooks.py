@@ -20,6 +20,7 @@ from rms_pipeline.sandbox import (
     WebhookSwitches,
 )
 from rms_pipeline.sandbox.events import EVENTS
+from rms_pipeline.sandbox.world.invoices import INVOICES_AN_OPPORTUNITY
 from rms_pipeline_tests.processes import free_port, wait_until
 from rms_pipeline_tests.sandbox.receiver import Received, Receiver
 
@@ -403,3 +404,73 @@ def test_a_thousand_deliveries_to_one_subscription_arrive_once_and_in_order(
         by_opportunity[received.action["subject_id"]].append(received.action["id"])
     assert all(found == sorted(found) for found in by_opportunity.values())
     assert receiver.connections <= 8
+
+
+def told(receiver: Receiver) -> list[tuple[str, int, str]]:
+    """Of what kind, of which record, and what was done to it."""
+    actions = [received.action for received in receiver.received]
+    return [(a["subject_type"], a["subject_id"], a["action_type"]) for a in actions]
+
+
+def send(sandbox: SandboxServer, method: str, path: str, fields: dict[str, Any]) -> Any:
+    single = {"members": "member", "invoices": "invoice"}[path.split("/")[1]]
+    answer = requests.request(
+        method, f"{sandbox.url}{path}", json={single: fields}, headers=HEADERS, timeout=10
+    )
+    assert answer.status_code in (200, 201, 204), answer.text
+    return answer.json()[single] if answer.content else None
+
+
+@pytest.mark.parametrize(("name", "kind"), [("member", "Member"), ("invoice", "Invoice")])
+def test_edits_of_members_and_invoices_through_the_api_are_told_of(
+    sandbox: SandboxServer, receiver: Receiver, name: str, kind: str
+) -> None:
+    events = [f"{name}_{action}" for action in ("create", "update", "destroy")]
+    subscribe(sandbox, receiver.url, *events)
+    made = send(sandbox, "POST", f"/{name}s", {"name": "New", "number": "N-1"})
+    one = f"/{name}s/{made['id']}"
+    send(sandbox, "PATCH", one, {"name": "Renamed", "number": "N-2"})
+    send(sandbox, "PUT", one, {"name": "Silent", "updated_at": made["updated_at"]})
+    send(sandbox, "DELETE", one, {})
+    settle(sandbox)
+    assert sorted(told(receiver)) == sorted(
+        (kind, made["id"], action) for action in ("create", "update", "destroy")
+    )
+    names = {received.action["name"] for received in receiver.received}
+    assert names & {"Renamed", made.get("subject")}
+
+
+def test_what_becomes_of_an_opportunitys_invoices_is_told_of(
+    sandbox: SandboxServer, receiver: Receiver
+) -> None:
+    store = sandbox.store
+    id_ = store.create({"subject": "Ball", "invoiced": False, "charge_total": "10.0"})
+    subscribe(sandbox, receiver.url, "invoice_create", "invoice_update", "invoice_destroy")
+    first = ("Invoice", id_ * INVOICES_AN_OPPORTUNITY)
+    for fields, action in (
+        ({"invoiced": True}, "create"),
+        ({"charge_total": "12.0"}, "update"),
+        ({"invoiced": False}, "destroy"),
+    ):
+        store.edit(id_, fields)
+        settle(sandbox)
+        assert told(receiver)[-1] == (*first, action)
+    store.edit(id_, {"charge_total": "13.0"})
+    store.edit(id_, {"invoiced": True})
+    store.delete(id_)
+    settle(sandbox)
+    assert sorted(told(receiver)[3:]) == [(*first, "create"), (*first, "destroy")]
+
+
+def test_an_edited_invoice_is_shown_as_it_is_and_a_deleted_one_no_more() -> None:
+    store = Store(400)
+    invoice, other, *_ = store.invoices.all()
+    edited = store.invoices.edit(invoice["id"], {"status": 40})
+    assert store.invoices.get(invoice["id"]) == edited
+    assert store.invoices.all()[0] == edited
+    created = store.invoices.create({"number": "X"})
+    assert store.invoices.all()[-1] == created
+    assert store.invoices.delete(other["id"])
+    assert not store.invoices.delete(other["id"])
+    assert store.invoices.edit(other["id"], {}) is None
+    assert other["id"] not in [i["id"] for i in store.invoices.all()]

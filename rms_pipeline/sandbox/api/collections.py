@@ -12,7 +12,6 @@ from rms_pipeline.sandbox.api.filters import Fields, fields_of, in_order, parse,
 from rms_pipeline.sandbox.api.paging import cut
 from rms_pipeline.sandbox.store import Store
 from rms_pipeline.sandbox.tables import Table
-from rms_pipeline.sandbox.world.invoices import INVOICES_AN_OPPORTUNITY, invoices
 from rms_pipeline.sandbox.world.members import with_signed_picture
 
 Record = dict[str, Any]
@@ -101,35 +100,45 @@ def answer(account: InventedAccount, name: str, request: Request) -> Answer:
 
 
 def answer_invoices(account: InventedAccount, request: Request) -> Answer:
-    """For `/invoices` and what is below; they follow from opportunities. Raises Refusal."""
-    store = account.store
-    if request.method != "GET":
-        raise Refusal("Not found", 404)
-    now = round(store.now().timestamp() * 1000)
+    """For `/invoices` and what is below it. Raises Refusal."""
+    invoices, method = account.store.invoices, request.method
     tail = request.path.removeprefix("/invoices")
-    if tail:
-        number = int(tail[1:]) if tail[1:].isdigit() else 0
-        record = store.get(number // INVOICES_AN_OPPORTUNITY, ()) or {}
-        for invoice in invoices(record, now):
-            if invoice["id"] == number:
-                return Answer(200, msgspec.json.encode({"invoice": invoice}))
+    if not tail and method == "GET":
+        return _list_invoices(account, request)
+    if not tail and method == "POST":
+        return _invoice(invoices.create(request.fields("invoice")), 201)
+    id_ = int(tail[1:]) if tail[1:].isdigit() else 0
+    found = invoices.get(id_)
+    if found is None:
         raise Refusal("Invoice not found", 404)
-    filters = parse(request.query, _INVOICE_FIELDS, account.switches)
+    if method == "GET":
+        return _invoice(found)
+    if method == "DELETE" and invoices.delete(id_):
+        return Answer(204)
+    if method in ("PUT", "PATCH"):
+        return _invoice(invoices.edit(id_, request.fields("invoice")) or found)
+    raise Refusal("Not found", 404)
 
-    def all_of_them() -> list[Record]:
-        invoiced = [id_ for id_ in store.ids() if store.value(id_, "invoiced") is True]
-        return [made for id_ in invoiced for made in invoices(store.get(id_, ()) or {}, now)]
+
+def _list_invoices(account: InventedAccount, request: Request) -> Answer:
+    store = account.store
+    filters = parse(request.query, _INVOICE_FIELDS, account.switches)
 
     def value(invoice: Record, field: str) -> Any:
         return fields_of(invoice, _INVOICE_FIELDS)(field)
 
+    key = ("invoices", store.now().date(), store.invoices.version)
     found = [
         invoice
-        for invoice in store.remembered(("invoices", store.now().date()), all_of_them)
+        for invoice in store.remembered(key, store.invoices.all)
         if filters.hold(fields_of(invoice, _INVOICE_FIELDS))
     ]
     page = cut(in_order(found, filters, value), request.query, account.switches)
     return Answer(200, page.body("invoices", [msgspec.json.encode(row) for row in page.rows]))
+
+
+def _invoice(record: Record, status: int = 200) -> Answer:
+    return Answer(status, msgspec.json.encode({"invoice": record}))
 
 
 def _list(account: InventedAccount, name: str, collection: _Collection, request: Request) -> Answer:
