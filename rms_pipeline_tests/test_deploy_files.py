@@ -54,6 +54,16 @@ def test_the_image_runs_as_a_user_who_is_given_by_number_and_is_not_root() -> No
     assert re.search(r"^USER [1-9]\d+$", DOCKERFILE, re.MULTILINE)
 
 
+def test_the_instance_of_the_image_is_our_own_but_for_what_steps_print() -> None:
+    own, image = (yaml.safe_load((f / "dagster.yaml").read_text()) for f in (PROJECT, DEPLOY))
+    noop = {
+        "module": "dagster.core.storage.noop_compute_log_manager",
+        "class": "NoOpComputeLogManager",
+    }
+    assert image == own | {"compute_logs": noop}
+    assert " deploy/dagster.yaml workspace.yaml " in DOCKERFILE
+
+
 def test_the_image_has_no_entry_point() -> None:
     """The Helm chart gives a code location arguments alone, which begin with `dagster`."""
     assert not re.search(r"^ENTRYPOINT", DOCKERFILE, re.MULTILINE)

@@ -17,6 +17,8 @@ from rms_pipeline.mirror.run_workers import announced_runs, forget_workers
 from rms_pipeline.mirror.sync_runs import all_runs, forget_runs, runs_to_keep
 
 _RUNS_AT_ONCE, _LOOKED_AT_ONCE = 2_000, 500
+# So many refusals to delete what steps printed, and no more is tried that night.
+_REFUSALS = 3
 # Jobs that are no syncs, and so have no tag that says so.
 HOUSEKEEPING = "housekeeping"
 OTHER_JOBS = frozenset({HOUSEKEEPING, "rebuild", "business_events"})
@@ -41,7 +43,7 @@ def _forget(
         needed = runs_to_keep(connection)
         syncs, announced = all_runs(connection), announced_runs(connection)
     deleted = _delete_runs(
-        context.instance,
+        context,
         datetime.now(UTC) - timedelta(days=config.runs_days),
         lambda run: (
             run.run_id not in needed and _is_ours(naming, run, context.run, syncs, announced)
@@ -83,8 +85,9 @@ def _is_ours(
 
 
 def _delete_runs(
-    instance: dg.DagsterInstance, before: datetime, may_go: Callable[[dg.DagsterRun], bool]
+    context: dg.OpExecutionContext, before: datetime, may_go: Callable[[dg.DagsterRun], bool]
 ) -> list[str]:
+    instance = context.instance
     ids: list[str] = []
     cursor = None
     while len(ids) < _RUNS_AT_ONCE:
@@ -98,10 +101,23 @@ def _delete_runs(
         if len(records) < _LOOKED_AT_ONCE:
             break
         cursor = records[-1].dagster_run.run_id
+    refused: list[Exception] = []
     for id_ in ids:
-        # What its steps printed lies in files of this host, or wherever the instance keeps it.
-        instance.compute_log_manager.delete_logs(prefix=[id_])
+        # A store that is away must not hold up each of thousands.
+        if len(refused) < _REFUSALS:
+            # What its steps printed lies in files of this host, or wherever the instance keeps it.
+            try:
+                instance.compute_log_manager.delete_logs(prefix=[id_])
+            except Exception as error:
+                refused.append(error)
         instance.delete_run(id_)
+    if refused:
+        context.log.warning(
+            "What steps of deleted runs printed could not be deleted: "
+            f"{type(refused[0]).__name__}: {' '.join(str(refused[0]).split())}. Let Dagster delete "
+            "where compute_logs of its dagster.yaml keeps them, or give that store a lifecycle "
+            "rule of its own."
+        )
     return ids
 
 

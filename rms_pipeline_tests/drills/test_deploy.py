@@ -61,7 +61,7 @@ class Deployment:
         assert "host: code-location" in workspace
         workspace = workspace.replace("code-location", "127.0.0.1").replace("4000", str(self.code))
         (home / "workspace.yaml").write_text(workspace)
-        (home / "dagster.yaml").write_text((PROJECT / "dagster.yaml").read_text())
+        (home / "dagster.yaml").write_text((DEPLOY / "dagster.yaml").read_text())
         self.sandbox = sandbox
 
     def environment(self, service: str) -> dict[str, str]:
@@ -175,3 +175,6 @@ def test_the_services_of_the_compose_file_sync_together_and_stop_in_time(
             process.terminate()
         for process in ending:
             process.wait(60)
+    # The file system of a container cannot be written to.
+    left = {path.name for path in tmp_path.iterdir() if path.suffix != ".log"}
+    assert left == {"dagster.yaml", "workspace.yaml"}

@@ -28,6 +28,9 @@ from rms_pipeline_tests.processes import PROJECT, SECRET_KEY, free_port, query, 
 from rms_pipeline_tests.sandbox.holding import held
 from rms_pipeline_tests.web.conftest import WEBHOOK_TOKEN, delivery
 
+# What the Dockerfile copies into the working folder.
+IMAGE = ("deploy/dagster.yaml", "workspace.yaml")
+
 
 class Cluster:
     """The pods, and what they see: the chart's ConfigMaps, our secret, the image's folder."""
@@ -53,8 +56,8 @@ class Cluster:
         (self.home / "dagster.yaml").write_text(yaml.safe_dump(self.chart.instance()))
         workspace = self.chart.workspace("127.0.0.1", self.code)
         (self.folder / "workspace.yaml").write_text(yaml.safe_dump(workspace))
-        for name in ("dagster.yaml", "workspace.yaml"):
-            (self.image / name).write_text((PROJECT / name).read_text())
+        for name in IMAGE:
+            (self.image / Path(name).name).write_text((PROJECT / name).read_text())
 
     @property
     def secret(self) -> dict[str, str]:
@@ -220,6 +223,12 @@ def test_the_charts_three_storages_and_a_launcher_of_ours_do_all_that_our_own_in
     # Nothing of Dagster's is in the mirror's database, nor anything of ours in Dagster's.
     assert cluster.rows("SELECT to_regclass('runs'), to_regclass('dagster.runs')") == [(None, None)]
     assert cluster.history("SELECT to_regclass('opportunities')") == [(None,)]
+    # The file system of a container cannot be written to.
+    folders = (cluster.home, cluster.image)
+    assert [sorted(p.name for p in folder.iterdir()) for folder in folders] == [
+        ["dagster.yaml"],
+        ["dagster.yaml", "workspace.yaml"],
+    ]
     for name in ("code", "daemon", "ui", "web"):
         assert "Traceback" not in (cluster.folder / f"{name}.log").read_text(), name
     tell(
