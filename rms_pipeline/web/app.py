@@ -24,6 +24,7 @@ from rms_pipeline.web.launching import Launcher
 from rms_pipeline.web.metrics import Metrics
 from rms_pipeline.web.opportunities import opportunities
 from rms_pipeline.web.opportunity import opportunity
+from rms_pipeline.web.parties import parties
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.receiver import receiver
 from rms_pipeline.web.refusals import REFUSALS, Refused, handle_errors
@@ -102,6 +103,7 @@ def create_app(
     app.include_router(changes(pages, reader, current, access))
     app.include_router(opportunities(pages, reader, current, access))
     app.include_router(opportunity(pages, reader, current, access))
+    app.include_router(parties(pages, reader, current, access))
     for_programs = [Depends(access.required)]
 
     @app.get("/openapi.json", include_in_schema=False, dependencies=for_programs)

@@ -10,6 +10,7 @@ from datetime import date, timedelta
 from decimal import Decimal
 from urllib.parse import urlencode
 
+from rms_pipeline.insight.parties import Month
 from rms_pipeline.mirror.outcomes import CONFIRMED, LOST, OPEN, Phase
 from rms_pipeline.mirror.overview import WEEKS, StatusCount, WebhookDay, WeekCount
 from rms_pipeline.web.formatting import Clock, number, short_money, some, whole_money
@@ -103,6 +104,23 @@ def week_columns(
         _stack(column, [("confirmed", sure), ("undecided", open_)], top)
         columns.append(column)
     return Columns(columns, short_money(Decimal(top)), not top)
+
+
+def month_columns(months: Sequence[Month]) -> Columns:
+    """Value by month, confirmed below undecided; what the year before had confirmed in words."""
+    nothing = Decimal(0)
+    values = [(m, max(m.confirmed.value, nothing), max(m.undecided.value, nothing)) for m in months]
+    top = max((sure + open_ for _, sure, open_ in values), default=nothing)
+    columns = []
+    for m, sure, open_ in values:
+        column = Column(
+            f"{m.month:%b}",
+            f"{m.month:%B %Y}: {whole_money(sure)} confirmed, {whole_money(open_)} undecided, "
+            f"{whole_money(m.year_before.value)} confirmed the year before",
+        )
+        _stack(column, [("confirmed", sure), ("undecided", open_)], top)
+        columns.append(column)
+    return Columns(columns, short_money(top), not top)
 
 
 def webhook_columns(days: Sequence[WebhookDay]) -> Columns:

@@ -31,6 +31,7 @@ NAVIGATION = (
     ("today", "/today", "Today"),
     ("opportunities", "/opportunities", "Opportunities"),
     ("changes", "/changes", "Changes"),
+    ("customers", "/customers", "Customers"),
     ("dashboard", "/", "Syncs"),
 )
 _CHECK_NAMES = {

@@ -250,9 +250,12 @@ def test_no_page_has_a_serious_accessibility_finding_or_scrolls_sideways(
     page = context.new_page()
     page.goto(f"{filled.url}/")
     paths = ["/login", "/nowhere", "/", "/opportunities", "/opportunities?q=zzzz"]
+    paths += ["/today", "/changes", "/customers"]
     one = query(filled.environment, "SELECT min(opportunity_id) FROM opportunity_changes")[0][0]
+    customer = query(filled.environment, "SELECT min(organisation_id) FROM opportunities")[0][0]
+    paths += [f"/opportunities/{one}", f"/customers/{customer}"]
     try:
-        for number, path in enumerate([*paths, f"/opportunities/{one}"]):
+        for number, path in enumerate(paths):
             if number == 2:
                 filled.visit(page)
             page.goto(f"{filled.url}{path}")

@@ -1,0 +1,414 @@
+"""Customers, venues and owners: what each is worth by month, and which of them are worth most.
+
+Value is the charge before tax of what is confirmed, in the account's currency, and counts where the
+equipment leaves: when the delivery starts, else when the hire does. Months and years are those of
+the company's time zone. The view `customer_value` counts the same way.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
+
+from rms_pipeline.insight.days import FIRST, LAST, Day
+from rms_pipeline.mirror.outcomes import OUTCOMES
+
+MOST_RANKED, MOST_JOBS = 50, 8
+_CONFIRMED = OUTCOMES["is:confirmed"].condition
+_UNDECIDED = OUTCOMES["is:undecided"].condition
+_LOST = OUTCOMES["is:closed"].condition
+_STARTS = "coalesce(deliver_starts_at, starts_at)"
+# What was never more than an enquiry or a draft is nothing that could be won.
+_WAS_OFFERED = "coalesce(state_name, '') NOT IN ('Enquiry', 'Draft')"
+_WAS_ORDERED = "(state_name = 'Order' OR ordered_at IS NOT NULL)"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Customers, venues or owners, and the columns of `opportunities` that tell them apart."""
+
+    name: str
+    single: str
+    id_column: str
+    name_column: str
+
+    @property
+    def key(self) -> str:
+        """Who has an id is known by it; who has none, by the name."""
+        return f"CASE WHEN {self.id_column} IS NULL THEN {self.name_column} END"
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("customers", "customer", "organisation_id", "organisation_name"),
+        Kind("venues", "venue", "venue_id", "venue_name"),
+        Kind("owners", "owner", "owner_id", "owner_name"),
+    )
+}
+
+# What a ranking may be sorted by; a leading `-` turns it round.
+RANKINGS = {
+    "name": "name",
+    "opportunities": "opportunities",
+    "value": "value",
+    "before": "value_before",
+    "trend": "trend",
+    "coming": "coming_value",
+    "open": "open_value",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """One of a ranking. `value` and `opportunities` are confirmed and started in the year up to the
+    end of today, `value_before` and `opportunities_before` in the year before that, `coming_value`
+    starts later, `open_value` is not decided. `id` is None for what has a name alone."""
+
+    id: int | None
+    name: str | None
+    opportunities: int
+    opportunities_before: int
+    value: Decimal
+    value_before: Decimal
+    trend: Decimal
+    coming_value: Decimal
+    open_value: Decimal
+    last_start: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """How many opportunities, and what they charge before tax."""
+
+    opportunities: int = 0
+    value: Decimal = Decimal(0)
+
+    def __add__(self, other: "Amount") -> "Amount":
+        return Amount(self.opportunities + other.opportunities, self.value + other.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Month:
+    """The month from its first day `month` on: what is confirmed and what is not decided, and what
+    was confirmed in the same month of the year before."""
+
+    month: date
+    confirmed: Amount
+    undecided: Amount
+    year_before: Amount
+
+
+@dataclass(frozen=True, slots=True)
+class PartyJob:
+    """An opportunity of theirs. Times are UTC, money is before tax."""
+
+    id: int
+    number: str | None
+    name: str
+    status: str | None
+    starts: datetime | None
+    created: datetime | None
+    charge_total: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """What `members` knows of one: addresses of e-mail and telephone numbers as typed."""
+
+    id: int
+    name: str | None
+    emails: list[str]
+    phones: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """One customer, venue or owner in the `year`.
+
+    `so_far` and `year_before_so_far` are confirmed and started by the end of the same day of both
+    years: of a year that is over, all of it. `won` and `lost` are quotations and orders that start
+    in the year, `lost_orders` those of the lost that had been orders. `total` is what all together
+    have confirmed in the year. `next_jobs` and `last_jobs` are confirmed, `open_jobs` undecided,
+    the oldest first. `contacts` is None where members are not mirrored.
+    """
+
+    kind: str
+    id: int
+    name: str | None
+    year: int
+    months: list[Month]
+    confirmed: Amount
+    year_before: Amount
+    so_far: Amount
+    year_before_so_far: Amount
+    won: Amount
+    lost: Amount
+    lost_orders: Amount
+    total: Decimal
+    open_count: int
+    open_value: Decimal
+    next_jobs: list[PartyJob]
+    last_jobs: list[PartyJob]
+    open_jobs: list[PartyJob]
+    member: Contact | None
+    contacts: list[Contact] | None
+
+    @property
+    def share(self) -> float | None:
+        """Of the value of all, in percent; None where there is none."""
+        return float(100 * self.confirmed.value / self.total) if self.total else None
+
+    @property
+    def percent_won(self) -> float | None:
+        """Of what was decided, in percent; None where nothing was."""
+        decided = self.won.opportunities + self.lost.opportunities
+        return 100 * self.won.opportunities / decided if decided else None
+
+
+def rank(
+    connection: Connection,
+    kind: Kind,
+    today: Day,
+    *,
+    search: str = "",
+    sort: str = "-value",
+    offset: int = 0,
+) -> tuple[int, list[Ranked]]:
+    """How many there are whose name holds `search`, and `MOST_RANKED` of them from `offset` on. By
+    a key of `RANKINGS`, turned round by a leading `-`. Reads every opportunity. Commits."""
+    direction = "DESC" if sort.startswith("-") else "ASC"
+    order = RANKINGS[sort.removeprefix("-")]
+    values = {
+        **_year_up_to(today),
+        "search": f"%{_literally(search)}%",
+        "offset": offset,
+        "most": MOST_RANKED,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT *, value - value_before AS trend, count(*) OVER () FROM (SELECT"
+            f" {kind.id_column} AS id, max({kind.name_column}) AS name,"
+            " count(*) FILTER (WHERE phase = 'confirmed' AND starts >= %(year_ago)s"
+            "  AND starts < %(now)s) AS opportunities,"
+            " count(*) FILTER (WHERE phase = 'confirmed' AND starts >= %(two_years_ago)s"
+            "  AND starts < %(year_ago)s) AS opportunities_before,"
+            " coalesce(sum(charge_total) FILTER (WHERE phase = 'confirmed'"
+            "  AND starts >= %(year_ago)s AND starts < %(now)s), 0) AS value,"
+            " coalesce(sum(charge_total) FILTER (WHERE phase = 'confirmed'"
+            "  AND starts >= %(two_years_ago)s AND starts < %(year_ago)s), 0) AS value_before,"
+            " coalesce(sum(charge_total) FILTER (WHERE phase = 'confirmed' AND starts >= %(now)s),"
+            "  0) AS coming_value,"
+            " coalesce(sum(charge_total) FILTER (WHERE phase = 'open'), 0) AS open_value,"
+            " max(starts) FILTER (WHERE phase = 'confirmed') AS last_start"
+            f" FROM (SELECT {kind.id_column}, {kind.name_column}, charge_total,"
+            f" {_STARTS} AS starts, coalesce(s.phase, 'open') AS phase FROM opportunities"
+            " LEFT JOIN statuses s ON s.name = opportunity_status"
+            f" WHERE {kind.id_column} IS NOT NULL OR {kind.name_column} IS NOT NULL) o"
+            f" GROUP BY {kind.id_column}, {kind.key}) ranked"
+            " WHERE coalesce(name, '') ILIKE %(search)s"
+            f" ORDER BY {order} {direction} NULLS LAST, name, id"
+            " LIMIT %(most)s OFFSET %(offset)s",
+            values,
+        )
+        rows = cursor.fetchall()
+    connection.commit()
+    return (rows[0][-1] if rows else 0), [_ranked(row) for row in rows]
+
+
+def _ranked(row: Sequence[Any]) -> Ranked:
+    id_, name, opportunities, before, value, value_before, coming, open_, last, trend, _ = row
+    return Ranked(id_, name, opportunities, before, value, value_before, trend, coming, open_, last)
+
+
+def read_party(
+    connection: Connection,
+    kind: Kind,
+    id_: int,
+    today: Day,
+    *,
+    year: int,
+    with_members: bool,
+) -> Party | None:
+    """The one with this id in the calendar `year`, None where no opportunity names it. Commits."""
+    with connection.cursor() as cursor:
+        party = _read_party(cursor, kind, id_, today, year, with_members)
+    connection.commit()
+    return party
+
+
+def _read_party(
+    cursor: Cursor, kind: Kind, id_: int, today: Day, year: int, with_members: bool
+) -> Party | None:
+    mine = f"{kind.id_column} = %(id)s"
+    first, after = _new_year(year, today.time_zone), _new_year(year + 1, today.time_zone)
+    values: dict[str, Any] = {
+        "id": id_,
+        "zone": today.time_zone,
+        "before": _new_year(year - 1, today.time_zone).starts,
+        "first": first.starts,
+        "after": after.starts,
+        "now": today.ends,
+    }
+    cursor.execute(
+        f"SELECT {kind.name_column} FROM opportunities WHERE {mine}"
+        f" ORDER BY updated_at_rms DESC NULLS LAST LIMIT 1",
+        values,
+    )
+    named = cursor.fetchone()
+    member, contacts = _contacts(cursor, id_) if with_members else (None, None)
+    if named is None and member is None:
+        return None
+    # Of a year that goes on, what has started by now stands against the same days of the other.
+    so_far = min(max(today.ends, first.starts), after.starts)
+    values |= {"so_far": so_far, "so_far_before": _a_year_before(so_far, today.time_zone).starts}
+    cursor.execute(
+        "SELECT date_trunc('month', starts AT TIME ZONE %(zone)s)::date AS month,"
+        " coalesce(s.phase, 'open'),"
+        " starts < CASE WHEN starts < %(first)s THEN %(so_far_before)s ELSE %(so_far)s END,"
+        f" {_WAS_OFFERED}, {_WAS_ORDERED}, count(*), coalesce(sum(charge_total), 0)"
+        f" FROM (SELECT *, {_STARTS} AS starts FROM opportunities) o"
+        " LEFT JOIN statuses s ON s.name = o.opportunity_status"
+        f" WHERE {mine} AND {_STARTS} >= %(before)s AND {_STARTS} < %(after)s"
+        " GROUP BY 1, 2, 3, 4, 5",
+        values,
+    )
+    found = [
+        _Group(month, phase, is_so_far, was_offered, was_ordered, Amount(count, value))
+        for month, phase, is_so_far, was_offered, was_ordered, count, value in cursor.fetchall()
+    ]
+    this_year = [g for g in found if g.month.year == year]
+    year_before = [g for g in found if g.month.year == year - 1]
+    cursor.execute(
+        f"SELECT coalesce(sum(charge_total), 0) FROM opportunities WHERE {_CONFIRMED}"
+        f" AND {_STARTS} >= %(first)s AND {_STARTS} < %(after)s",
+        values,
+    )
+    total = (cursor.fetchone() or (Decimal(0),))[0]
+    cursor.execute(
+        "SELECT count(*), coalesce(sum(charge_total), 0) FROM opportunities"
+        f" WHERE {mine} AND {_UNDECIDED}",
+        values,
+    )
+    open_count, open_value = cursor.fetchone() or (0, Decimal(0))
+    lost = [g for g in this_year if g.phase == "lost"]
+    return Party(
+        kind=kind.single,
+        id=id_,
+        name=named[0] if named and named[0] else member.name if member else None,
+        year=year,
+        months=[
+            Month(
+                date(year, n, 1),
+                _sum(this_year, "confirmed", month=n),
+                _sum(this_year, "open", month=n),
+                _sum(year_before, "confirmed", month=n),
+            )
+            for n in range(1, 13)
+        ],
+        confirmed=_sum(this_year, "confirmed"),
+        year_before=_sum(year_before, "confirmed"),
+        so_far=_sum([g for g in this_year if g.is_so_far], "confirmed"),
+        year_before_so_far=_sum([g for g in year_before if g.is_so_far], "confirmed"),
+        won=_sum(this_year, "confirmed"),
+        lost=_sum([g for g in lost if g.was_offered], "lost"),
+        lost_orders=_sum([g for g in lost if g.was_ordered], "lost"),
+        total=total,
+        open_count=open_count,
+        open_value=open_value,
+        next_jobs=_jobs(cursor, f"{mine} AND {_CONFIRMED} AND {_STARTS} >= %(now)s", "ASC", values),
+        last_jobs=_jobs(cursor, f"{mine} AND {_CONFIRMED} AND {_STARTS} < %(now)s", "DESC", values),
+        open_jobs=_jobs(cursor, f"{mine} AND {_UNDECIDED}", "created", values),
+        member=member,
+        contacts=contacts,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    month: date
+    phase: str
+    is_so_far: bool
+    was_offered: bool
+    was_ordered: bool | None
+    amount: Amount
+
+
+def _sum(groups: Sequence[_Group], phase: str, month: int | None = None) -> Amount:
+    amounts = (g.amount for g in groups if g.phase == phase and month in (None, g.month.month))
+    return sum(amounts, Amount())
+
+
+_ORDERS = {
+    "ASC": f"{_STARTS}, id",
+    "DESC": f"{_STARTS} DESC, id DESC",
+    "created": "created_at_rms NULLS LAST, id",
+}
+
+
+def _jobs(cursor: Cursor, where: str, order: str, values: Mapping[str, Any]) -> list[PartyJob]:
+    cursor.execute(
+        f"SELECT id, number, name, opportunity_status, {_STARTS}, created_at_rms, charge_total"
+        f" FROM opportunities WHERE {where} ORDER BY {_ORDERS[order]} LIMIT {MOST_JOBS}",
+        values,
+    )
+    return [PartyJob(*row) for row in cursor.fetchall()]
+
+
+def _contacts(cursor: Cursor, id_: int) -> tuple[Contact | None, list[Contact]]:
+    """The member itself, and those that Current RMS lists as belonging to it."""
+    cursor.execute(
+        "SELECT id, name, emails, phones, data -> 'child_members' FROM members WHERE id = %s",
+        (id_,),
+    )
+    row = cursor.fetchone()
+    if row is None:
+        return None, []
+    related = [r.get("related_id") for r in row[4] or [] if isinstance(r, dict)]
+    # An id that fits no column belongs to nobody.
+    ids = [n for n in related if isinstance(n, int) and 0 < n < 2**63]
+    cursor.execute(
+        "SELECT id, name, emails, phones FROM members WHERE id = ANY(%s::bigint[])"
+        " AND membership_type = 'Contact' AND active IS NOT FALSE ORDER BY name, id LIMIT 20",
+        (ids,),
+    )
+    return _contact(*row[:4]), [_contact(*each) for each in cursor.fetchall()]
+
+
+def _contact(id_: int, name: str | None, emails: Any, phones: Any) -> Contact:
+    return Contact(id_, name, _typed(emails, "address"), _typed(phones, "number"))
+
+
+def _typed(entries: Any, key: str) -> list[str]:
+    if not isinstance(entries, list):
+        return []
+    found = (e.get(key) for e in entries if isinstance(e, dict))
+    return [str(text).strip() for text in found if text and str(text).strip()]
+
+
+def _new_year(year: int, time_zone: str) -> Day:
+    return Day(min(max(date(year, 1, 1), FIRST), LAST), time_zone)
+
+
+def _year_up_to(today: Day) -> dict[str, datetime]:
+    year_ago = _a_year_before(today.ends, today.time_zone)
+    two_years_ago = _a_year_before(year_ago.starts, today.time_zone)
+    return {"now": today.ends, "year_ago": year_ago.starts, "two_years_ago": two_years_ago.starts}
+
+
+def _a_year_before(moment: datetime, time_zone: str) -> Day:
+    """The same day of the year before; the day after for the 29th of February."""
+    day = Day.of(moment.astimezone(UTC), time_zone).date
+    try:
+        before = day.replace(year=day.year - 1)
+    except ValueError:
+        before = date(day.year - 1, 3, 1)
+    return Day(max(before, FIRST), time_zone)
+
+
+def _literally(search: str) -> str:
+    return search.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

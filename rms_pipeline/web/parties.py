@@ -1,0 +1,153 @@
+"""Pages of customers, venues and owners: the rankings, and one of them by month."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, HTTPException, Query
+from fastapi.responses import JSONResponse, Response
+from pydantic_core import to_jsonable_python
+
+from rms_pipeline.collections.members import MEMBERS
+from rms_pipeline.insight.days import FIRST, LAST, Day
+from rms_pipeline.insight.parties import (
+    KINDS,
+    MOST_RANKED,
+    RANKINGS,
+    Amount,
+    Kind,
+    Party,
+    rank,
+    read_party,
+)
+from rms_pipeline.settings import Settings
+from rms_pipeline.web.access import Access
+from rms_pipeline.web.charts import month_columns
+from rms_pipeline.web.reading import Reader
+from rms_pipeline.web.templating import Pages
+
+_FIRST_YEAR, _LAST_YEAR = FIRST.year + 1, LAST.year - 1
+_MOST_PAGES = 10_000
+_HEADINGS = (
+    ("name", "Name"),
+    ("value", "Last 12 months"),
+    ("before", "12 months before"),
+    ("trend", "Difference"),
+    ("opportunities", "Confirmed"),
+    ("coming", "Still to come"),
+    ("open", "Not decided"),
+)
+_SORT = "|".join(RANKINGS)
+
+
+def parties(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
+    """The routes below `/customers`, `/venues` and `/owners`, each with a JSON twin."""
+    router = APIRouter(dependencies=[Depends(access.page)], include_in_schema=False)
+    for kind in KINDS.values():
+        _add(router, kind, pages, reader, current)
+    return router
+
+
+def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: Settings) -> None:
+    def today() -> Day:
+        return Day.of(datetime.now(UTC), current.time_zone)
+
+    def ranking(
+        q: Annotated[str, Query(max_length=200)] = "",
+        sort: Annotated[str, Query(pattern=f"^-?({_SORT})$")] = "-value",
+        page: Annotated[int, Query(ge=1, le=_MOST_PAGES)] = 1,
+    ) -> dict[str, Any]:
+        # PostgreSQL's text has no NUL, so nothing can be found that holds one.
+        search = q.replace("\x00", "\ufffd").strip()
+        with reader.session() as connection:
+            count, found = rank(
+                connection,
+                kind,
+                today(),
+                search=search,
+                sort=sort,
+                offset=(page - 1) * MOST_RANKED,
+            )
+        return {"search": search, "sort": sort, "page": page, "count": count, "ranked": found}
+
+    def party(
+        id_: int,
+        year: Annotated[int | None, Query(ge=_FIRST_YEAR, le=_LAST_YEAR)] = None,
+    ) -> Party:
+        day = today()
+        with reader.session() as connection:
+            found = (
+                read_party(
+                    connection,
+                    kind,
+                    id_,
+                    day,
+                    year=year or day.date.year,
+                    with_members=MEMBERS in current.collections,
+                )
+                if abs(id_) < 2**63
+                else None
+            )
+        if found is None:
+            raise HTTPException(404, f"No opportunity in the mirror has the {kind.single} {id_}.")
+        return found
+
+    @router.get(f"/{kind.name}")
+    def show_ranking(told: Annotated[dict[str, Any], Depends(ranking)]) -> Response:
+        def query(**changes: Any) -> str:
+            wanted = {"q": told["search"], "sort": told["sort"]} | changes
+            defaults = {"q": "", "sort": "-value", "page": 1}
+            text = urlencode({k: v for k, v in wanted.items() if v != defaults[k]})
+            return f"/{kind.name}{f'?{text}' if text else ''}"
+
+        return pages.render(
+            "parties.html",
+            here="customers",
+            kind=kind,
+            kinds=KINDS.values(),
+            headings=_HEADINGS,
+            pages=max(-(-told["count"] // MOST_RANKED), 1),
+            query=query,
+            # Figures are looked at from the greatest down, names from A on.
+            next_sort=lambda key: _turned(key, told["sort"]),
+            **told,
+        )
+
+    @router.get(f"/{kind.name}.json")
+    def tell_ranking(told: Annotated[dict[str, Any], Depends(ranking)]) -> Response:
+        return JSONResponse({"success": True, **to_jsonable_python(told)})
+
+    @router.get(f"/{kind.name}/{{id_}}.json")
+    def tell(found: Annotated[Party, Depends(party)]) -> Response:
+        return JSONResponse({"success": True, **to_jsonable_python(found)})
+
+    @router.get(f"/{kind.name}/{{id_}}")
+    def show(found: Annotated[Party, Depends(party)]) -> Response:
+        day = today()
+        host = None if current.uses_sandbox else f"{current.subdomain}.current-rms.com"
+        return pages.render(
+            "party.html",
+            here="customers",
+            kind=kind,
+            party=found,
+            chart=month_columns(found.months),
+            this_year=day.date.year,
+            is_over=found.year < day.date.year,
+            years=[y for y in (found.year - 1, found.year + 1) if _FIRST_YEAR <= y <= _LAST_YEAR],
+            change_so_far=_change(found.so_far, found.year_before_so_far),
+            changed=_change(found.confirmed, found.year_before),
+            listed=f"/opportunities?{urlencode({kind.single: found.name or ''})}"
+            if kind.single in ("customer", "owner") and found.name
+            else None,
+            current_rms_url=f"https://{host}/members/{found.id}" if host else None,
+        )
+
+
+def _turned(key: str, sort: str) -> str:
+    first, other = (key, f"-{key}") if key == "name" else (f"-{key}", key)
+    return other if sort == first else first
+
+
+def _change(now: Amount, before: Amount) -> float | None:
+    """In percent; None where there was nothing to compare with."""
+    return float(100 * (now.value - before.value) / before.value) if before.value else None
