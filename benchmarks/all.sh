@@ -26,6 +26,7 @@ freshness.py edits --edits 200 --per-second 2
 freshness.py burst --events 5000 --opportunities 300 --seconds 30
 freshness.py sensor --edits 20
 history.py --rows 5000
+upgrade.py --rows 20000
 SCRIPTS
 
 $python - "$results" <<'PYTHON'

@@ -46,7 +46,7 @@ from rms_pipeline.mirror.views import names_taken, stale_views, views
 REWRITTEN_BYTES_PER_SECOND = 20e6
 UPDATED_ROWS_PER_SECOND = 60_000
 INDEXED_ROWS_PER_SECOND = 150_000
-DECODED_ROWS_PER_SECOND = 1_500
+DECODED_ROWS_PER_SECOND = 1_000
 COPIED_SYNCS_PER_SECOND = 300
 # Without anything to do to rows.
 _SECONDS_AT_LEAST = 1.0
