@@ -15,56 +15,35 @@ from rms_pipeline.defs.naming import OWN
 from rms_pipeline.defs.resources import CurrentRms, Mirror
 
 
+def _as_in(resource: type[dg.ConfigurableResource[Any]], name: str) -> Any:
+    """The field of that name of `resource`, with what is said of it there."""
+    info = resource.model_fields[name]
+    hint = "" if info.repr else " Write {{ env.NAME_OF_A_VARIABLE }}, not the secret itself."
+    return Field(
+        default=None, alias=info.alias, repr=info.repr, description=f"{info.description}{hint}"
+    )
+
+
 class AccountInYaml(dg.Model):
     """The account of Current RMS. Without a subdomain, that of the project's environment."""
 
-    subdomain: str | None = Field(
-        default=None, description="The account: `acme` for acme.current-rms.com."
-    )
-    api_key: str | None = Field(
-        default=None,
-        repr=False,
-        description="A key of it. Write {{ env.ACME_KEY }}, not the key itself.",
-    )
-    base_url: str | None = Field(default=None, description="Another address of the API.")
-    requests_per_minute: int | None = Field(
-        default=None, description="The account's limit: 120 when absent. 0 means no limit."
-    )
-    days_back: int | None = Field(
-        default=None, description="The window of a full sync: how many days back, 30 when absent."
-    )
-    days_ahead: int | None = Field(
-        default=None, description="The window of a full sync: how many days ahead, 365 when absent."
-    )
-    proof_every_minutes: int | None = Field(
-        default=None,
-        description="How often incremental syncs prove completeness: each time when absent.",
-    )
+    subdomain: str | None = _as_in(CurrentRms, "subdomain")
+    api_key: str | None = _as_in(CurrentRms, "api_key")
+    base_url: str | None = _as_in(CurrentRms, "base_url")
+    requests_per_minute: int | None = _as_in(CurrentRms, "requests_per_minute")
+    days_back: int | None = _as_in(CurrentRms, "days_back")
+    days_ahead: int | None = _as_in(CurrentRms, "days_ahead")
+    proof_every_minutes: int | None = _as_in(CurrentRms, "proof_every_minutes")
 
 
 class MirrorInYaml(dg.Model):
     """The PostgreSQL that the account is mirrored into. Without a URL, that of the project's
     environment."""
 
-    url: str | None = Field(
-        default=None,
-        repr=False,
-        description="PostgreSQL 14 or later. Write {{ env.ACME_POSTGRES_URL }}, not the password.",
-    )
-    url_non_pooling: str | None = Field(
-        default=None,
-        repr=False,
-        description="The same database, not through a transaction pooler.",
-    )
-    schema_name: str | None = Field(
-        default=None,
-        alias="schema",
-        description="The schema of the tables, one an account: `public` when absent.",
-    )
-    time_zone: str | None = Field(
-        default=None,
-        description="The time zone that schedules follow: UTC when absent.",
-    )
+    url: str | None = _as_in(Mirror, "url")
+    url_non_pooling: str | None = _as_in(Mirror, "url_non_pooling")
+    schema_name: str | None = _as_in(Mirror, "schema_name")
+    time_zone: str | None = _as_in(Mirror, "time_zone")
 
 
 _InYaml = TypeVar("_InYaml", bound=dg.Model)

@@ -6,6 +6,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -13,7 +14,8 @@ import yaml
 from dagster.components.core.component_tree import ComponentTreeException
 from dagster.components.core.package_entry import discover_package_objects
 
-from rms_pipeline import CurrentRmsComponent
+from rms_pipeline import CurrentRms, CurrentRmsComponent, Mirror
+from rms_pipeline.defs.component import AccountInYaml, MirrorInYaml
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
 from rms_pipeline_tests.conftest import database_at
 from rms_pipeline_tests.rows import query
@@ -131,6 +133,21 @@ def test_all_that_the_yaml_may_say_is_explained() -> None:
     told = {name: of for shape in shapes for name, of in shape.get("properties", {}).items()}
     assert {"key_prefix", "subdomain", "schema"} <= told.keys()
     assert [name for name, of in told.items() if not of.get("description")] == []
+
+
+@pytest.mark.parametrize(
+    ("in_yaml", "resource"), [(AccountInYaml, CurrentRms), (MirrorInYaml, Mirror)]
+)
+def test_the_yaml_takes_every_field_of_its_resource(
+    in_yaml: type[dg.Model], resource: type[dg.ConfigurableResource[Any]]
+) -> None:
+    # What `build_defs` sets itself is nobody's to say.
+    fields = {f.alias or n for n, f in resource.model_fields.items() if n != "asset_prefix"}
+    assert {f.alias or n for n, f in in_yaml.model_fields.items()} == fields
+    for name, field in in_yaml.model_fields.items():
+        told = resource.model_fields[name]
+        assert (field.description or "").startswith(told.description or "?")
+        assert ("{{ env." in (field.description or "")) is (not told.repr)
 
 
 def test_the_python_of_the_page_makes_definitions_that_resolve() -> None:
