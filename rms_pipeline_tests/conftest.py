@@ -1,7 +1,7 @@
 """Real servers for the tests: PostgreSQL, embedded and (where installed) 15, and the sandbox.
 
-From cheap to dear: `emptied` (a module's one database, emptied for each test), `database` (a copy
-of one with our tables), `ready_url` (a copy of one with Dagster's too, and the view), `empty_url`.
+From cheap to dear: `emptied` (a module's one database, emptied for each test), `database` (one with
+our tables, as new), `ready_url` (one with Dagster's too, and the view, as new), `empty_url`.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.schema import migrate
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN
 from rms_pipeline.settings import settings
+from rms_pipeline_tests.copies import copy_of, empty
 from rms_pipeline_tests.processes import why_not_here
 from rms_pipeline_tests.servers import (
     POSTGRESQL_15 as POSTGRESQL_15,
@@ -180,41 +181,36 @@ def with_all_tables(server_url: str) -> str:
 def database(embedded_url: str, request: pytest.FixtureRequest) -> Iterator[Database]:
     with_history = "history" in request.fixturenames
     filled = (with_all_tables if with_history else with_our_tables)(embedded_url)
-    with new_database(embedded_url, filled) as url:
+    with copy_of(embedded_url, filled) as url:
         yield database_at(url)
 
 
 @pytest.fixture
 def ready_url(embedded_url: str) -> Iterator[str]:
     """A database as `rms-pipeline migrate` leaves it."""
-    with new_database(embedded_url, with_all_tables(embedded_url)) as url:
+    with copy_of(embedded_url, with_all_tables(embedded_url)) as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def migrated(embedded_url: str) -> Iterator[Database]:
-    with new_database(embedded_url, with_our_tables(embedded_url)) as url:
+    with copy_of(embedded_url, with_our_tables(embedded_url)) as url:
         yield database_at(url)
 
 
 # What a new database holds, or what the tests of a module may share.
-_KEPT = ("rms_pipeline_alembic_version", "mirror_state", "statuses")
+_KEPT = (
+    *("rms_pipeline_alembic_version", "mirror_state", "statuses"),
+    # Dagster's.
+    *("alembic_version", "secondary_indexes", "instance_info", "kvs"),
+)
 
 
 @pytest.fixture
 def emptied(migrated: Database) -> Database:
     """The module's one database with nothing in its tables: much quicker than a new one."""
-    with migrated.session() as connection, connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT string_agg(tablename, ', ') FROM pg_tables WHERE schemaname = 'public'"
-            " AND NOT tablename = ANY(%s)",
-            (list(_KEPT),),
-        )
-        ours = (cursor.fetchone() or ("",))[0]
-        cursor.execute(f"TRUNCATE {ours} RESTART IDENTITY")
-        cursor.execute("SELECT to_regclass('dagster.runs') IS NOT NULL")
-        if cursor.fetchall() == [(True,)]:
-            cursor.execute("TRUNCATE dagster.runs, dagster.run_tags, dagster.event_logs CASCADE")
+    with migrated.session() as connection:
+        empty(connection, _KEPT)
     return migrated
 
 

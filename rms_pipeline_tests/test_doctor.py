@@ -12,7 +12,8 @@ import pytest
 
 from rms_pipeline.doctor.accounts import odd_clock
 from rms_pipeline.sandbox import SandboxServer, Store
-from rms_pipeline_tests.conftest import database_at, new_database, with_all_tables
+from rms_pipeline_tests.conftest import database_at, with_all_tables
+from rms_pipeline_tests.copies import copy_of
 from rms_pipeline_tests.forks import Child
 from rms_pipeline_tests.mirror.test_merge import fetch_all
 from rms_pipeline_tests.pooler import transaction_pooler
@@ -38,7 +39,7 @@ def sandbox() -> Iterator[SandboxServer]:
 @pytest.fixture(scope="module")
 def mirror(embedded_url: str, sandbox: SandboxServer) -> Iterator[str]:
     """The URL of a database that has had its first full sync."""
-    with new_database(embedded_url, with_all_tables(embedded_url)) as url:
+    with copy_of(embedded_url, with_all_tables(embedded_url)) as url:
         done = command("sync", "initial", environment=environment_for(url, sandbox))
         assert done.returncode == 0, done.stderr
         yield url
@@ -274,7 +275,7 @@ def test_a_schedule_that_was_switched_off_is_named(mirror: str, sandbox: Sandbox
 def test_a_dead_run_and_a_forgotten_queued_one_are_problems(
     embedded_url: str, sandbox: SandboxServer
 ) -> None:
-    with new_database(embedded_url, with_all_tables(embedded_url)) as url:
+    with copy_of(embedded_url, with_all_tables(embedded_url)) as url:
         environment = environment_for(url, sandbox)
         assert command("sync", "initial", environment=environment).returncode == 0
         fetch_all(
@@ -309,7 +310,7 @@ def test_a_dead_run_and_a_forgotten_queued_one_are_problems(
 def test_old_and_failed_syncs_and_a_mirror_not_shown_to_be_whole_are_told(
     embedded_url: str, sandbox: SandboxServer
 ) -> None:
-    with new_database(embedded_url, with_all_tables(embedded_url)) as url:
+    with copy_of(embedded_url, with_all_tables(embedded_url)) as url:
         environment = environment_for(url, sandbox)
         assert command("sync", "initial", environment=environment).returncode == 0
         fetch_all(

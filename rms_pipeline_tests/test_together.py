@@ -10,7 +10,8 @@ import pytest
 
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.sandbox import SandboxServer, Store, Switches
-from rms_pipeline_tests.conftest import new_database, with_all_tables
+from rms_pipeline_tests.conftest import with_all_tables
+from rms_pipeline_tests.copies import copy_of
 from rms_pipeline_tests.processes import (
     SECRET_KEY,
     command,
@@ -32,7 +33,7 @@ def sandbox() -> Iterator[SandboxServer]:
 def test_syncs_of_every_kind_at_once_take_turns_and_leave_one_truth(
     embedded_url: str, sandbox: SandboxServer
 ) -> None:
-    with new_database(embedded_url, with_all_tables(embedded_url)) as url:
+    with copy_of(embedded_url, with_all_tables(embedded_url)) as url:
         environment = environment_for(url, sandbox)
         assert command("sync", "initial", environment=environment).returncode == 0
         for id_ in sandbox.store.ids()[:40]:

@@ -13,6 +13,7 @@ from rms_pipeline.mirror.history import has_full_sync, watermarks
 from rms_pipeline.mirror.schema import demand_tables, migrate
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline_tests.conftest import dagsters_tables, database_at, with_all_tables
+from rms_pipeline_tests.copies import copy_of
 from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.servers import POSTGRESQL_15, new_database
 from rms_pipeline_tests.sync.conftest import Mirror
@@ -29,7 +30,7 @@ def sandbox() -> Iterator[SandboxServer]:
 @pytest.fixture(scope="module")
 def full_url(postgresql_15_url: str) -> Iterator[str]:
     """A database on a server that has lz4."""
-    with new_database(postgresql_15_url, with_all_tables(postgresql_15_url)) as url:
+    with copy_of(postgresql_15_url, with_all_tables(postgresql_15_url)) as url:
         yield url
 
 

@@ -18,7 +18,8 @@ import requests
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.web.dagster_api import is_up, launch
-from rms_pipeline_tests.conftest import database_at, new_database, with_all_tables
+from rms_pipeline_tests.conftest import database_at, with_all_tables
+from rms_pipeline_tests.copies import copy_of
 from rms_pipeline_tests.forks import Child
 from rms_pipeline_tests.processes import (
     PROJECT,
@@ -133,7 +134,7 @@ def synced(
     embedded_url: str, sandbox: SandboxServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Database, str]]:
     """A database that has had a full sync, with a Dagster over it, and that Dagster's address."""
-    with new_database(embedded_url, with_all_tables(embedded_url)) as url:
+    with copy_of(embedded_url, with_all_tables(embedded_url)) as url:
         environment = environment_for(url, sandbox)
         assert command("sync", "initial", environment=environment).returncode == 0
         dagster = Dagster(environment, tmp_path_factory.mktemp("dagster") / "dagster.log")

@@ -1,0 +1,161 @@
+"""Copies of template databases, used again: to empty one takes a twentieth of what a new one takes.
+
+A copy that is given back is emptied and handed out under another name, so that whatever still has
+its address is refused, as by a database that is gone. One that is not built as the template was any
+more, by whatever DDL, is dropped.
+"""
+
+import contextlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+
+import psycopg2
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from rms_pipeline_tests.servers import administrator, as_copy_of, new_name, url_of
+
+# Any DDL writes, adds or removes a row of one of these.
+_CATALOGS = (
+    *("pg_attribute", "pg_attrdef", "pg_constraint", "pg_index", "pg_inherits", "pg_sequence"),
+    *("pg_trigger", "pg_event_trigger", "pg_rewrite", "pg_policy", "pg_proc", "pg_type"),
+    *("pg_namespace", "pg_default_acl", "pg_description", "pg_extension", "pg_statistic_ext"),
+    *("pg_publication", "pg_operator", "pg_cast", "pg_collation", "pg_conversion", "pg_seclabel"),
+    *("pg_ts_config", "pg_ts_dict", "pg_foreign_server", "pg_largeobject_metadata"),
+)
+# Of pg_class what TRUNCATE leaves as it is. Statistics lead the planner; only ANALYZE makes them.
+_BUILD = " UNION ALL ".join(
+    [f"SELECT count(*)::text || ' ' || max(xmin::text::bigint) FROM {name}" for name in _CATALOGS]
+    + [
+        "SELECT md5(string_agg(concat_ws(' ', oid, relname, relkind, relnamespace, relowner,"
+        " relacl, reloptions, relpersistence, relrowsecurity, relforcerowsecurity), ','"
+        " ORDER BY oid)) FROM pg_class WHERE oid >= 16384",
+        "SELECT string_agg(s::text, ',' ORDER BY s::text) FROM pg_db_role_setting s"
+        " JOIN pg_database d ON d.oid = setdatabase WHERE datname = current_database()",
+        "SELECT concat_ws(' ', datacl, datallowconn, datconnlimit, datdba) FROM pg_database"
+        " WHERE datname = current_database()",
+        "SELECT count(*)::text FROM pg_statistic WHERE starelid >= 16384",
+        "SELECT count(*)::text FROM pg_prepared_xacts WHERE database = current_database()",
+    ]
+)
+_OURS = "relpersistence <> 't' AND (relnamespace >= 16384 OR relnamespace = 'public'::regnamespace)"
+# In pages: DELETE is quicker by far for a few rows, and leaves the room of many taken.
+_MANY = 50
+_TABLES = (
+    "SELECT oid::regclass::text, pg_table_size(oid) / 8192 FROM pg_class"
+    f" WHERE relkind = 'r' AND {_OURS} AND pg_relation_size(oid) > 0 AND NOT relname = ANY(%s)"
+)
+_SEQUENCES = (
+    " FROM pg_class JOIN pg_sequence ON seqrelid = oid"
+    f" WHERE {_OURS} "
+    " AND CASE relkind WHEN 'S' THEN pg_sequence_last_value(oid) END IS NOT NULL"
+)
+
+
+def empty(connection: Connection, but_for: tuple[str, ...] = ()) -> None:
+    """Leaves no row in any table of ours or of Dagster's `but_for` those; begins all ids anew."""
+    with connection.cursor() as cursor:
+        # Neither triggers nor foreign keys.
+        cursor.execute(
+            "SET LOCAL session_replication_role = replica; SET LOCAL lock_timeout = '9s'"
+        )
+        cursor.execute(_TABLES, (list(but_for),))
+        found = cursor.fetchall()
+        statements = [f"DELETE FROM {name}" for name, pages in found if pages <= _MANY]
+        if many := [name for name, pages in found if pages > _MANY]:
+            statements.append(f"TRUNCATE {', '.join(many)} CASCADE")
+        statements.append(f"SELECT setval(oid::regclass, seqstart, false) {_SEQUENCES}")
+        cursor.execute(";".join(statements))
+
+
+@dataclass
+class _Copies:
+    """Those of one template of one server."""
+
+    server_url: str
+    template: str
+    build: list[tuple[object, ...]] = field(default_factory=list)
+    rows: dict[str, str] = field(default_factory=dict)
+    sequences: list[tuple[str, int]] = field(default_factory=list)
+    spare: list[str] = field(default_factory=list)
+
+    def take(self) -> str:
+        name = new_name()
+        with administrator(self.server_url) as run:
+            if self.spare:
+                run(f"ALTER DATABASE {self.spare.pop()} RENAME TO {name}")
+                return name
+            run(f"CREATE DATABASE {name} {as_copy_of(self.template)}")
+        if not self.build:
+            with _connected(self.server_url, name) as connection:
+                self._learn(connection)
+        return name
+
+    def give_back(self, name: str) -> None:
+        try:
+            with _connected(self.server_url, name) as connection:
+                if self._made_as_new(connection):
+                    self.spare.append(name)
+                    return
+        except psycopg2.Error:
+            """Somebody holds a lock, or nobody is let in."""
+        with administrator(self.server_url) as run:
+            run(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _learn(self, connection: Connection) -> None:
+        """What is in a new one."""
+        with connection.cursor() as cursor:
+            cursor.execute(_BUILD)
+            self.build = cursor.fetchall()
+            cursor.execute(f"SELECT oid::regclass::text, pg_sequence_last_value(oid) {_SEQUENCES}")
+            self.sequences = cursor.fetchall()
+            cursor.execute(_TABLES, ([],))
+            for name, _ in cursor.fetchall():
+                written = io.StringIO()
+                cursor.copy_expert(f"COPY {name} TO STDOUT", written)
+                self.rows[name] = written.getvalue()
+
+    def _made_as_new(self, connection: Connection) -> bool:
+        """Whether it could be."""
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            cursor.execute(_BUILD)
+            if cursor.fetchall() != self.build:
+                return False
+            empty(connection)
+            for name, rows in self.rows.items():
+                cursor.copy_expert(f"COPY {name} FROM STDIN", io.StringIO(rows))
+            for name, last in self.sequences:
+                cursor.execute("SELECT setval(%s, %s)", (name, last))
+        return True
+
+
+@contextlib.contextmanager
+def _connected(server_url: str, name: str) -> Iterator[Connection]:
+    """Commits."""
+    connection = psycopg2.connect(url_of(server_url, name))
+    try:
+        yield connection
+        connection.commit()
+    finally:
+        connection.close()
+
+
+@cache
+def _copies(server_url: str, template: str) -> _Copies:
+    return _Copies(server_url, template)
+
+
+@contextlib.contextmanager
+def copy_of(server_url: str, template: str) -> Iterator[str]:
+    """A database like the template, nobody else's; its URL."""
+    copies = _copies(server_url, template)
+    name = copies.take()
+    try:
+        yield url_of(server_url, name)
+    finally:
+        copies.give_back(name)
