@@ -3,12 +3,32 @@
 import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Page,
+    ViewportSize,
+    expect,
+    sync_playwright,
+)
 
 _SECONDS = 30
+_DESK: ViewportSize = {"width": 1400, "height": 1000}
 _REPORT = pytest.StashKey[pytest.TestReport]()
+# What moves while a page waits takes more of a processor here, where no graphics card draws it,
+# than what is waited for: so nothing glides, and a page draws ten times a second.
+_STILL = """
+const still = new CSSStyleSheet();
+still.replaceSync(
+  "*, ::before, ::after { animation: none !important; transition: none !important }"
+);
+document.adoptedStyleSheets = [...document.adoptedStyleSheets, still];
+window.requestAnimationFrame = (draw) => setTimeout(() => draw(performance.now()), 100);
+window.cancelAnimationFrame = clearTimeout;
+"""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -42,16 +62,35 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+def new_context(chromium: Browser, **options: Any) -> BrowserContext:
+    """Tabs that share cookies and what they have loaded, in which nothing moves by itself."""
+    context = chromium.new_context(**{"locale": "en-GB", "timezone_id": "UTC", **options})
+    context.set_default_timeout(_SECONDS * 1000)
+    context.add_init_script(_STILL)
+    return context
+
+
+@pytest.fixture(scope="module")
+def warm(chromium: Browser) -> Iterator[BrowserContext]:
+    """One for the `page` of all tests of a module whose pages take seconds to load and compile."""
+    with new_context(chromium, viewport=_DESK) as context:
+        yield context
+
+
 @pytest.fixture
 def page(chromium: Browser, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Page]:
-    """An empty tab with patience; a test that fails leaves `failure.png` in its `tmp_path`."""
-    context = chromium.new_context(
-        viewport={"width": 1400, "height": 1000}, locale="en-GB", timezone_id="UTC"
+    """An empty tab with patience; a test that fails leaves `failure.png` in its `tmp_path`.
+
+    Nobody is signed in. Where the module uses `warm` it is a tab of that.
+    """
+    is_shared = "warm" in request.fixturenames
+    context: BrowserContext = (
+        request.getfixturevalue("warm") if is_shared else new_context(chromium, viewport=_DESK)
     )
+    context.clear_cookies()
     tab = context.new_page()
-    tab.set_default_timeout(_SECONDS * 1000)
     yield tab
     report = request.node.stash.get(_REPORT, None)
     if report is not None and report.failed:
         tab.screenshot(path=tmp_path / "failure.png")
-    context.close()
+    (tab if is_shared else context).close()

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from rms_pipeline.sandbox import SandboxServer, Store
-from rms_pipeline_tests.conftest import new_database, with_all_tables
+from rms_pipeline_tests.conftest import with_all_tables
+from rms_pipeline_tests.copies import copy_of
 from rms_pipeline_tests.processes import (
     SECRET_KEY,
     Dagster,
@@ -22,6 +23,7 @@ from rms_pipeline_tests.processes import (
 )
 
 RUN_MS = 60_000
+pytestmark = pytest.mark.usefixtures("warm")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Deployment:
 def deployment(embedded_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     log = tmp_path_factory.mktemp("dagster") / "log"
     with (
-        new_database(embedded_url, with_all_tables(embedded_url)) as url,
+        copy_of(embedded_url, with_all_tables(embedded_url)) as url,
         SandboxServer(Store(150), api_key=SECRET_KEY) as sandbox,
     ):
         environment = environment_for(url, sandbox)
@@ -134,11 +136,14 @@ def test_a_failed_sync_says_what_to_do_on_its_page_without_a_stack(
     expect(page.get_by_text("Stack Trace")).to_have_count(0)
 
 
-@pytest.fixture
-def as_shipped(deployment: Deployment) -> Iterator[Deployment]:
-    """With the schedules as the code has them, which other tests could do without."""
+@pytest.fixture(scope="module")
+def automation(deployment: Deployment, warm: BrowserContext) -> Iterator[Page]:
+    """The page of what runs by itself, which other tests could do without."""
     reset_schedules(deployment.url)
-    yield deployment
+    page = warm.new_page()
+    page.goto(f"{deployment.url}/automation")
+    yield page
+    page.close()
     assert stop_schedules(deployment.url)
 
 
@@ -150,9 +155,8 @@ def as_shipped(deployment: Deployment) -> Iterator[Deployment]:
     ],
 )
 def test_what_runs_by_itself_is_listed_and_shows_whether_it_is_on(
-    page: Page, as_shipped: Deployment, name: str, is_on: bool
+    automation: Page, name: str, is_on: bool
 ) -> None:
-    page.goto(f"{as_shipped.url}/automation")
-    row = page.locator("[data-index]").filter(has=page.get_by_text(name, exact=True))
+    row = automation.locator("[data-index]").filter(has=automation.get_by_text(name, exact=True))
     expect(row.get_by_role("checkbox")).to_have_count(2)
     expect(row.get_by_role("checkbox").last).to_be_checked(checked=is_on)

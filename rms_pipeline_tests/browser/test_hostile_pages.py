@@ -24,7 +24,8 @@ from rms_pipeline.defs.metadata import status_metadata
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import load_settings
 from rms_pipeline.web.dagster_api import is_up
-from rms_pipeline_tests.conftest import dagsters_tables, database_at, new_database, with_all_tables
+from rms_pipeline_tests.conftest import dagsters_tables, database_at, with_all_tables
+from rms_pipeline_tests.copies import copy_of
 from rms_pipeline_tests.defs.test_metadata import HOSTILE
 from rms_pipeline_tests.processes import (
     PROJECT,
@@ -36,6 +37,7 @@ from rms_pipeline_tests.processes import (
 )
 from rms_pipeline_tests.web.conftest import API_TOKEN, BEARER, serving
 
+pytestmark = pytest.mark.usefixtures("warm")
 _SCHEDULES = """query S($selector: RepositorySelector!) {
   schedulesOrError(repositorySelector: $selector) {
     ... on Schedules { results { name scheduleState { id status } } } } }"""
@@ -83,7 +85,7 @@ def stand(embedded_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             """Nothing."""
 
     with ExitStack() as stack:
-        url = stack.enter_context(new_database(embedded_url, with_all_tables(embedded_url)))
+        url = stack.enter_context(copy_of(embedded_url, with_all_tables(embedded_url)))
         database = database_at(url)
         stack.enter_context(dagsters_tables(database))
         sandbox = stack.enter_context(SandboxServer(Store(5), api_key=SECRET_KEY))
