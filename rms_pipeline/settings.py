@@ -48,6 +48,7 @@ EXAMPLES = {
     "DAGSTER_HOME": "/opt/rms_pipeline",
     "RMS_SYNC_DAYS_BACK": "30",
     "RMS_SYNC_DAYS_AHEAD": "365",
+    "RMS_ITEMS_DAYS_AHEAD": "14",
     "RMS_PROOF_EVERY_MINUTES": "60",
     "RMS_TIME_ZONE": "Europe/London",
     "RMS_SCHEMA": "public",
@@ -141,6 +142,15 @@ class Settings(BaseSettings):
         365,
         validation_alias="RMS_SYNC_DAYS_AHEAD",
         description="The window of a full sync: how many days ahead.",
+    )
+    items_days_ahead: Annotated[int, Field(ge=0, le=36_500)] = Field(
+        14,
+        validation_alias="RMS_ITEMS_DAYS_AHEAD",
+        description=(
+            "Where `opportunity_items` are mirrored: each night the items of opportunities that "
+            "start, or are out, within so many days are read again, and at any time those of "
+            "opportunities that changed."
+        ),
     )
     proof_every_minutes: Annotated[int, Field(ge=0, le=1_440)] = Field(
         0,
@@ -305,6 +315,14 @@ class Settings(BaseSettings):
         if unknown := sorted(wanted - {c.name for c in COLLECTIONS}):
             known = ", ".join(c.name for c in COLLECTIONS)
             raise ValueError(f"has {', '.join(unknown)} in it; there are {known}")
+        for collection in COLLECTIONS:
+            needed = collection.name in wanted and collection.parts
+            if needed and needed.of.name not in wanted:
+                both = [c.name for c in COLLECTIONS if c.name in wanted | {needed.of.name}]
+                raise ValueError(
+                    f"has {collection.name} in it, which are parts of {needed.of.name}: write "
+                    f"{','.join(both)}"
+                )
         return tuple(c for c in COLLECTIONS if c.name in wanted or c is COLLECTIONS[0])
 
     @field_validator("trusted_proxies", mode="before")

@@ -57,6 +57,7 @@ TRIED_ELSEWHERE = frozenset(
     {
         *("most_records", "deepest_page", "deep_page_status", "lists_twice", "bodies"),
         *("undeliverable", "undeliverable_single", "all_items", "webhooks_enabled"),
+        "refused_items",
     }
 )
 CLOSED = frozenset({40, 50, 60, 70})

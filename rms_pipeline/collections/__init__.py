@@ -7,12 +7,13 @@ from rms_pipeline.collections.base import Collection, Column
 from rms_pipeline.collections.invoices import INVOICES
 from rms_pipeline.collections.members import MEMBERS
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.collections.opportunity_items import OPPORTUNITY_ITEMS
 from rms_pipeline.errors import RmsPipelineError
 
 __all__ = ["COLLECTIONS", "Collection", "Column", "NoSuchCollection", "collection_named"]
 
 # The first is always mirrored; the others are switched on by RMS_COLLECTIONS.
-COLLECTIONS = (OPPORTUNITIES, MEMBERS, INVOICES)
+COLLECTIONS = (OPPORTUNITIES, MEMBERS, INVOICES, OPPORTUNITY_ITEMS)
 
 
 class NoSuchCollection(RmsPipelineError):

@@ -23,6 +23,9 @@ already are corrected, raise `corrections`.
 One more collection is a module beside this one, its name in `COLLECTIONS`, and a migration.
 Migrations are frozen: they never import a declaration.
 
+A collection whose records are `Parts` of another's is read parent by parent (`sync.parts`): it
+needs that other one, and what is gone is found by comparing a parent's whole list.
+
 In every collection records have a whole number `id`, `created_at` and `updated_at`; a record that
 the API no longer has (`GET /<name>/<id>` says so, and no list shows it) is a deletion.
 """
@@ -143,6 +146,23 @@ class Webhooks:
     of_part: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """That records are parts of those of another collection, `of`, which each names by its id in
+    the column `key`. Such records are read parent by parent: each parent has a list of its own.
+
+    `soon` is the condition, in SQL, that a row `o` of the parents is read again each night: it
+    compares with `%(now)s` and `%(until)s`, the days that are looked ahead.
+    """
+
+    of: "Collection"
+    soon: str
+
+    @property
+    def key(self) -> str:
+        return self.of.key
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Collection:
     """What one list of the API holds, and the table it is mirrored in.
@@ -155,6 +175,8 @@ class Collection:
     was changed (links that are signed for some hours are known as such). `indexes` are those of
     several columns or of expressions, as PostgreSQL writes them.
 
+    Where it is `parts` of another collection no list of its own need exist.
+
     `mapped` are what `COPY` and the merge write, `table` and `deleted_table` all columns in order,
     each with its kind.
     """
@@ -165,6 +187,7 @@ class Collection:
     says_of_deleted: str
     columns: tuple[Column, ...]
     has_window: bool = False
+    parts: Parts | None = None
     modes: Modes | None = None
     includes: tuple[str, ...] = ()
     volatile: tuple[str, ...] = ()
@@ -190,6 +213,8 @@ class Collection:
             raise ValueError(f"{self.name} has no column {CHANGED}, by which fetches are ordered")
         if self.has_window and {"starts_at", "ends_at"} - {*names}:
             raise ValueError(f"{self.name} has a window, but no columns starts_at and ends_at")
+        if self.parts is not None and self.parts.key not in names:
+            raise ValueError(f"{self.name} has no column {self.parts.key}, which names its parent")
 
     def __repr__(self) -> str:
         return self.name

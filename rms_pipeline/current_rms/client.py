@@ -94,6 +94,33 @@ class CurrentRmsClient(Transport):
             ask, ask_plainly, per_page=per_page, parameters=tuple(name for name, _ in params)
         )
 
+    def list_below(
+        self,
+        parent: int,
+        params: Params,
+        *,
+        page: int = 1,
+        lane: Lane = Lane.WALK,
+        attempts: int | None = None,
+    ) -> ListAnswer:
+        """One page of `GET /<parents>/{parent}/<collection>`: of the parts of one record.
+
+        Raises NotFound when the parent is gone, or has no such list.
+        """
+        parts = self.collection.parts
+        assert parts is not None
+        below = f"/{parts.of.name}/{parent}{self._path}"
+
+        def ask(form: Form) -> ListAnswer:
+            return self._list(form, params, page, lane, attempts, below)
+
+        def ask_plainly(form: Form) -> ListAnswer:
+            return self._list(form, (), 1, lane, attempts, below)
+
+        return self._negotiation.ask(
+            ask, ask_plainly, per_page=MOST_PER_PAGE, parameters=tuple(name for name, _ in params)
+        )
+
     def get_record(
         self,
         id_: int,
@@ -136,11 +163,17 @@ class CurrentRmsClient(Transport):
         return ((EVERY_STATE, mode or modes.every),) if modes else ()
 
     def _list(
-        self, form: Form, params: Params, page: int, lane: Lane, attempts: int | None
+        self,
+        form: Form,
+        params: Params,
+        page: int,
+        lane: Lane,
+        attempts: int | None,
+        path: str | None = None,
     ) -> ListAnswer:
         includes = tuple(("include[]", name) for name in form.includes)
         query = (("page", str(page)), ("per_page", str(form.per_page)), *includes, *params)
-        request = f"{self._path}?{urlencode(query, safe='[]:')}"
+        request = f"{path or self._path}?{urlencode(query, safe='[]:')}"
         answer = self._get(request, decode_page, lane, attempts)
         self.terms.learn_page_size(
             asked=form.per_page,

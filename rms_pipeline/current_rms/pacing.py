@@ -16,10 +16,12 @@ class Lane(Enum):
     LIVE = "live"
     INCREMENTAL = "incremental"
     WALK = "walk"
+    PARTS = "parts"
 
 
-# Of the account's limit. What a lane leaves is room for those above it.
-SHARES = {Lane.LIVE: 1.0, Lane.INCREMENTAL: 0.95, Lane.WALK: 0.9}
+# Of the account's limit. What a lane leaves is room for those above it. While a walk takes its
+# share there is none for the lists of parts, which come after everything else.
+SHARES = {Lane.LIVE: 1.0, Lane.INCREMENTAL: 0.95, Lane.WALK: 0.9, Lane.PARTS: 0.75}
 
 
 class Budget(Protocol):

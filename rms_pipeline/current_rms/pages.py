@@ -120,8 +120,9 @@ def decode_single(body: bytes, collection: Collection) -> Page:
 
 
 def is_list(request: str, collection: Collection) -> bool:
-    """Whether `request` asked for a list of `collection`, and not for one record by its id."""
-    return request.partition("?")[0] == f"/{collection.name}"
+    """Whether `request` asked for a list of `collection`, be it that of the parts of one record,
+    and not for one record by its id."""
+    return request.partition("?")[0].endswith(f"/{collection.name}")
 
 
 def decode_answer(request: str, body: bytes, collection: Collection) -> Page:

@@ -227,6 +227,8 @@ def _counts_add_up(database: Database) -> dg.AssetCheckResult:
 def _evaluations(collection: Collection) -> dict[str, tuple[str, EvaluateOf]]:
     """Each check of its table by name: what must hold, and how that is found out."""
     in_window = " in the window" if collection.has_window else ""
+    if collection.parts is not None:
+        in_window = f" for the {collection.parts.of.name} that it was asked about"
     found: dict[str, tuple[str, EvaluateOf]] = {
         f"{collection.single}_ids_are_unique": (
             f"Each {collection.single} is in the table once, and has an id.",

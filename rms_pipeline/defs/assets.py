@@ -39,7 +39,7 @@ from rms_pipeline.sync.doubts import merge_walk
 from rms_pipeline.sync.landing import LandedWalk, land_changes, land_window
 from rms_pipeline.sync.prove import begin_proof, finish_proof
 from rms_pipeline.sync.settling import settle_full_walk
-from rms_pipeline.sync.storing import merge_walks
+from rms_pipeline.sync.storing import MergedWalk, merge_walks
 
 WALK_LOCK, SETTLING_LOCK = "walk", "settling"
 
@@ -170,7 +170,7 @@ def assets_of(
     ) -> dg.MaterializeResult[Any]:
         database, run = mirror.database, context.run.run_id
         with database.session() as connection:
-            walk = _walk_to_store(connection, collection, context.run)
+            walk = walk_to_store(connection, collection, context.run)
         proof, settled, audit = None, None, None
         with (
             explained(),
@@ -218,17 +218,8 @@ def assets_of(
         with database.session() as connection:
             row_count = count_rows(connection, collection)
             synced = count_stored(connection, collection, walk.id)
-        metadata: dict[str, Any] = {
-            "dagster/row_count": row_count,
-            "created": result.created,
-            "updated": result.updated,
-            "unchanged": result.unchanged,
-            "restored": result.restored,
-            "stale": result.stale + len(result.lagging),
-            "failed": result.failed,
-            "outside_window": merged.outside_window,
-            "merge_seconds": round(merged.seconds, 3),
-        }
+        metadata = merge_metadata(merged, row_count)
+        metadata["outside_window"] = merged.outside_window
         if walk.watermark is not None:
             metadata["watermark"] = instant(walk.watermark)
         if settled is not None:
@@ -249,6 +240,21 @@ def assets_of(
         return dg.MaterializeResult(metadata=metadata)
 
     return raw_pages, table
+
+
+def merge_metadata(merged: MergedWalk, row_count: int) -> dict[str, Any]:
+    """What merging the pages of a sync led to, and how many rows there are now."""
+    result = merged.result
+    return {
+        "dagster/row_count": row_count,
+        "created": result.created,
+        "updated": result.updated,
+        "unchanged": result.unchanged,
+        "restored": result.restored,
+        "stale": result.stale + len(result.lagging),
+        "failed": result.failed,
+        "merge_seconds": round(merged.seconds, 3),
+    }
 
 
 def _land_window(
@@ -304,7 +310,7 @@ def runs_of(run: dg.DagsterRun) -> list[str]:
     return [r for r in (run.run_id, run.parent_run_id, run.root_run_id) if r]
 
 
-def _walk_to_store(
+def walk_to_store(
     connection: Connection, collection: Collection, run: dg.DagsterRun
 ) -> walks.StoredWalk:
     """The walk of this run, or of the one it retries; else the newest, to decode it again."""

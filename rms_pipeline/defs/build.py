@@ -19,6 +19,7 @@ from rms_pipeline.defs import (
 )
 from rms_pipeline.defs import schedules as all_schedules
 from rms_pipeline.defs.naming import CURRENT_RMS, MIRROR, OWN, Naming
+from rms_pipeline.defs.parts import part_assets_of
 from rms_pipeline.defs.resources import CurrentRms, Mirror
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.postgres_urls import normalise_postgres_url
@@ -72,7 +73,13 @@ def build_defs(
             _translated(mirror, links, translator),
             [
                 assets.account_of(naming),
-                *(asset for c in chosen for asset in assets.assets_of(c, naming)),
+                *(
+                    asset
+                    for c in chosen
+                    for asset in (assets.assets_of if c.parts is None else part_assets_of)(
+                        c, naming
+                    )
+                ),
                 assets.status_counts_of(naming),
             ],
         ),
@@ -83,6 +90,7 @@ def build_defs(
                 naming,
                 days_back=account.known("days_back"),
                 days_ahead=account.known("days_ahead"),
+                items_days_ahead=account.known("items_days_ahead"),
                 metadata=links,
             ),
             refresh_job,
@@ -130,6 +138,13 @@ def _chosen(names: Sequence[str] | None) -> Sequence[Collection]:
         raise DefinitionsUnusable(
             f"collections names {', '.join(unknown)}. There are: {', '.join(known)}."
         )
+    for collection in COLLECTIONS:
+        needed = collection.name in names and collection.parts
+        if needed and needed.of.name not in names:
+            raise DefinitionsUnusable(
+                f"collections names {collection.name}, which are parts of {needed.of.name}: name "
+                f"{needed.of.name} as well."
+            )
     # The first is what the others belong to.
     return [c for c in COLLECTIONS if c.name in names or c is COLLECTIONS[0]]
 

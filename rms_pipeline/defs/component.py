@@ -33,6 +33,7 @@ class AccountInYaml(dg.Model):
     requests_per_minute: int | None = _as_in(CurrentRms, "requests_per_minute")
     days_back: int | None = _as_in(CurrentRms, "days_back")
     days_ahead: int | None = _as_in(CurrentRms, "days_ahead")
+    items_days_ahead: int | None = _as_in(CurrentRms, "items_days_ahead")
     proof_every_minutes: int | None = _as_in(CurrentRms, "proof_every_minutes")
 
 

@@ -7,6 +7,7 @@ from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_va
 
 from rms_pipeline.defs.failures import Explained
 from rms_pipeline.sync.counting import RANGES
+from rms_pipeline.sync.parts import CALLS, NIGHTLY_CALLS
 
 
 class LaunchpadConfig(dg.Config):
@@ -83,6 +84,50 @@ class StoreConfig(LaunchpadConfig):
         le=100,
         description="Full syncs: in how many ranges of ids, cut at random, the proof counts the "
         "window. Each costs a call. A missing row and a surplus one in the same range do not show.",
+    )
+
+
+class PartsConfig(LaunchpadConfig):
+    """Which lists of parts are asked for, such as the items of opportunities."""
+
+    days_ahead: int | None = Field(
+        default=None,
+        ge=0,
+        le=36_500,
+        description="Full syncs: list those that start, or are out, within so many days. Without "
+        "it: the setting RMS_ITEMS_DAYS_AHEAD, 14 unless set.",
+    )
+    most_calls: int | None = Field(
+        default=None,
+        ge=0,
+        le=100_000,
+        description="How many calls to spend. What is not reached waits for the next sync. Without "
+        f"it {NIGHTLY_CALLS:,} in a full sync, {CALLS} in one of changes.",
+    )
+    resume_within_minutes: int = Field(
+        default=120,
+        ge=0,
+        le=1_440,
+        description="Full syncs: lists that an unfinished sync has read at most this many minutes "
+        "ago are not read again. 0 starts afresh.",
+    )
+
+
+class StorePartsConfig(LaunchpadConfig):
+    """What becomes of lists of parts that were read."""
+
+    days_ahead: int | None = Field(
+        default=None,
+        ge=0,
+        le=36_500,
+        description="The certificate speaks of those that start, or are out, within so many days. "
+        "Without it: the setting RMS_ITEMS_DAYS_AHEAD, 14 unless set.",
+    )
+    confirm_deletions: bool = Field(
+        default=False,
+        description="Delete any number of rows that Current RMS no longer has. Otherwise nothing "
+        "is deleted when it would be more than 5 % of the rows (and more than 20) at once, but for "
+        "what goes because the record that it is a part of was changed, or is gone.",
     )
 
 

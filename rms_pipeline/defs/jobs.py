@@ -7,11 +7,12 @@ import dagster as dg
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.defs.assets import raw_pages_of
 from rms_pipeline.defs.compat import UnresolvedAssetJobDefinition
-from rms_pipeline.defs.config import StoreConfig, WalkConfig
+from rms_pipeline.defs.config import PartsConfig, StoreConfig, StorePartsConfig, WalkConfig
 from rms_pipeline.defs.naming import Naming
 from rms_pipeline.defs.recording import SYNC_TYPE_TAG
 from rms_pipeline.mirror.sync_runs import INCREMENTAL, INITIAL, RECONCILIATION
 from rms_pipeline.sync.counting import RANGES
+from rms_pipeline.sync.parts import CALLS, NIGHTLY_CALLS
 
 NIGHTLY_REVERIFY_CALLS = 20
 NIGHTLY_RANGES = 10
@@ -23,6 +24,7 @@ def sync_jobs(
     *,
     days_back: int,
     days_ahead: int,
+    items_days_ahead: int,
     metadata: Mapping[str, dg.MetadataValue] | None = None,
 ) -> list[UnresolvedAssetJobDefinition]:
     """The jobs that sync. Their launchpads open with all that may be set, the window in days.
@@ -39,16 +41,32 @@ def sync_jobs(
     )
 
     def full(*, reverify_calls: int = 0, ranges: int = RANGES) -> dg.RunConfig:
-        walk = WalkConfig(days_back=days_back, days_ahead=days_ahead)
-        store = StoreConfig(reverify_calls=reverify_calls, ranges=ranges)
-        # Without a window there is none to be set, and nothing lies outside it.
-        whole = StoreConfig(ranges=ranges)
+        def walk(collection: Collection) -> dg.Config:
+            if collection.parts is not None:
+                return PartsConfig(days_ahead=items_days_ahead, most_calls=NIGHTLY_CALLS)
+            # Without a window there is none to be set, and nothing lies outside it.
+            if not collection.has_window:
+                return WalkConfig()
+            return WalkConfig(days_back=days_back, days_ahead=days_ahead)
+
+        def store(collection: Collection) -> dg.Config:
+            if collection.parts is not None:
+                return StorePartsConfig(days_ahead=items_days_ahead)
+            if not collection.has_window:
+                return StoreConfig(ranges=ranges)
+            return StoreConfig(reverify_calls=reverify_calls, ranges=ranges)
+
         return dg.RunConfig(
             ops={
-                **{pages[c]: walk if c.has_window else WalkConfig() for c in collections},
-                **{tables[c]: store if c.has_window else whole for c in collections},
+                **{pages[c]: walk(c) for c in collections},
+                **{tables[c]: store(c) for c in collections},
             }
         )
+
+    def changes(collection: Collection) -> dict[str, int]:
+        if collection.parts is not None:
+            return {"most_calls": CALLS}
+        return {"overlap_minutes": 5}
 
     return [
         dg.define_asset_job(
@@ -69,7 +87,7 @@ def sync_jobs(
             selection=everything,
             executor_def=dg.in_process_executor,
             metadata=metadata,
-            config={"ops": {pages[c]: {"config": {"overlap_minutes": 5}} for c in collections}},
+            config={"ops": {pages[c]: {"config": changes(c)} for c in collections}},
             description="Fetches everything that changed in Current RMS since the last sync, "
             "inside and outside the window. It ends with the proof that the mirror "
             "is complete, which also finds deletions: four calls when nothing has "

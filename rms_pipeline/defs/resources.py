@@ -160,7 +160,7 @@ class CurrentRms(_Configured):
         name: name
         for name in (
             *("subdomain", "api_key", "base_url", "requests_per_minute"),
-            *("days_back", "days_ahead", "proof_every_minutes"),
+            *("days_back", "days_ahead", "items_days_ahead", "proof_every_minutes"),
         )
     }
     _DECIDES = "subdomain"
@@ -188,6 +188,11 @@ class CurrentRms(_Configured):
     )
     days_ahead: int | None = Field(
         default=None, description="The window of a full sync: how many days ahead, 365 when absent."
+    )
+    items_days_ahead: int | None = Field(
+        default=None,
+        description="Each night the items of opportunities that start, or are out, within so many "
+        "days are read: 14 when absent.",
     )
     proof_every_minutes: int | None = Field(
         default=None,

@@ -109,12 +109,13 @@ class SharedBudget:
 
     def acquire(self, lane: Lane) -> None:
         """Returns when the call may be sent; it has been counted."""
-        limit, place = self.requests_per_minute, LANES.index(lane)
+        limit = self.requests_per_minute
+        place = LANES.index(Lane.WALK if lane is Lane.PARTS else lane)
         question: dict[str, Any] = {
             "lane": place + 1,
             "counter": len(LANES) * (BUCKETS - 1) + place + 1,
             "room": limit * SHARES[lane] if limit else None,
-            "paces": [60 / (limit * share) if limit else None for share in SHARES.values()],
+            "paces": [60 / (limit * SHARES[each]) if limit else None for each in LANES],
         }
         with self._turns[lane]:
             while wait := self._run(ASK, question):

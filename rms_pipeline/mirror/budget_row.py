@@ -4,12 +4,14 @@ What belongs here: the row's arithmetic, in SQL, which one statement does under 
 does not: connections and waiting (`budget`), the shares of lanes (`current_rms.pacing`).
 """
 
-from rms_pipeline.current_rms.pacing import SHARES
+from rms_pipeline.current_rms.pacing import SHARES, Lane
 
 # Seconds.
 LONGEST_PAUSE = 900.0
 
-LANES = tuple(SHARES)
+# Those that the row counts apart. Calls for parts are counted with those of walks; they are told
+# from them by their room alone: they wait until all calls together leave them some.
+LANES: tuple[Lane, ...] = tuple(lane for lane in SHARES if lane is not Lane.PARTS)
 # Calls are counted by the half second; a window ends with what of the current one is over. That of
 # the limit is 61 s, where the second beyond the API's minute is for calls that travel slower than
 # those after them. A share is our own affair, and its window a plain minute.

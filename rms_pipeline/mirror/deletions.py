@@ -17,6 +17,10 @@ from rms_pipeline.mirror.postgres_errors import sparing
 from rms_pipeline.mirror.remembered import end_gone
 
 BY_TWO_WITNESSES = "no list shows it, and asking for it by its id finds nothing"
+# Parts of a record that is gone, or that was changed itself: nobody need be warned of these.
+WITH_ITS_PARENT = "what it is a part of is gone"
+WITH_A_CHANGE = "what it is a part of was changed, and its whole list no longer shows it"
+_EXPECTED = (WITH_ITS_PARENT, WITH_A_CHANGE)
 HELD_BACK = "Deletions wait for confirmation."
 # More than this share of the window, and more than so many rows, do not go within the period
 # without a person's word, whoever found that they are gone.
@@ -275,8 +279,9 @@ def _deleted_lately(cursor: Cursor, collection: Collection) -> int:
     cursor.execute(
         f"SELECT count(*) FROM {collection.deleted}"
         " WHERE deleted_at > clock_timestamp() - %s AND deleted_at > coalesce((SELECT confirmed_at"
-        " FROM deletions_confirmed WHERE collection = %s), '-infinity')",
-        (GUARDED_PERIOD, collection.name),
+        " FROM deletions_confirmed WHERE collection = %s), '-infinity')"
+        " AND deleted_because <> ALL(%s)",
+        (GUARDED_PERIOD, collection.name, list(_EXPECTED)),
     )
     return int((cursor.fetchone() or (0,))[0])
 

@@ -29,6 +29,8 @@ TABLES: dict[str, str] = {
     "walks": "Readings of the API's list, full ones and of changes, and what they proved.",
     "mirror_state": "Of rms_pipeline itself: which account this mirrors, and facts it remembers.",
     "proofs": "What was counted to show that the mirror is complete, and whether it was shown.",
+    "part_lists": "Of which opportunities the items were listed whole, and which lists could not be"
+    " read.",
     "proof_counts": "The parts of the window that a proof counted.",
     "held_deletions": "Rows that are gone from Current RMS, but too many of them: they stay until a"
     " person confirms it.",
@@ -100,6 +102,23 @@ COLUMNS: dict[str, dict[str, str]] = {
         "sync": "The sync, as in sync_metadata.id.",
         "records_synced": "How many of the records it read stand in the table.",
         "records_failed": "How many records it could not store; see sync_faults.",
+    },
+    "part_lists": {
+        "collection": "Of which collection, by the name of its table.",
+        "parent_id": "The opportunity.",
+        "walk": "The reading that it was listed by, as in walks.id.",
+        "asked_at": "When its list was last asked for, of those that came whole,",
+        "answered_at": "and when the last page had arrived.",
+        "ids": "What that list held.",
+        "nameless": "How many of its records have no id that can be read.",
+        "told": "Whether the opportunity had changed since the list before.",
+        "again": "Whether it is to be listed again soon, for that list may have been too early.",
+        "stored_at": "When the rows had been brought up to that list; empty until then.",
+        "counted": "How many records the list held,",
+        "mirrored": "how many rows there are for them,",
+        "unstorable": "and how many could not be stored; see sync_faults.",
+        "problem": "Why its list could not be read the last time.",
+        "problem_at": "When that was.",
     },
     "walks": {"collection": "Of which collection, by the name of its table."},
     "unreadable_records": {

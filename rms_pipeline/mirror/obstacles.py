@@ -36,6 +36,7 @@ _NO_RULES = (
     "sync_progress",
     "unreadable_records",
     "held_deletions",
+    "part_lists",
     "deletions_confirmed",
     "api_page_sizes",
     "api_refusals",

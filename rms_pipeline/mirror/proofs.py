@@ -13,6 +13,7 @@ from typing import Any, Literal
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extras import NumericRange, execute_values
 
+from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.spans import Span
 from rms_pipeline.errors import RmsPipelineError
@@ -39,6 +40,11 @@ CANNOT_SEE = (
     "lists of Current RMS do not show yet."
 )
 
+CANNOT_SEE_PARTS = (
+    "Comparing lists cannot see: an edit that leaves the time of the record it belongs to as it "
+    "was, until that record's list is read again; and what the lists of Current RMS do not show "
+    "yet. Each list of {whom} is read as a whole, and compared row by row."
+)
 
 _LACKING = {"no_start": "a start", "no_end": "an end"}
 
@@ -83,6 +89,9 @@ class Proof:
     are ids of which the list and the single record say different things. `repaired` were fetched
     again, `deleted` left, in `calls` and `rounds`. `rests_on` names what could not be done the
     usual way. Counts below `greatest_count`, which the API gave before, are not capped.
+
+    Parts of other records are not counted in a window: `parents` is of how many the lists were
+    compared, as of the earliest of those that are read each night.
     """
 
     id: int
@@ -107,6 +116,7 @@ class Proof:
     reason: str = ""
     rests_on: tuple[str, ...] = ()
     closed_at: datetime | None = None
+    parents: int | None = None
     parts: tuple[PartCount, ...] = field(default=(), compare=False)
 
     @property
@@ -131,9 +141,22 @@ class Proof:
                 f"; {_ids(self.left)} left for the next proof, because the list of Current RMS "
                 "differs from the single record there"
             )
+        if self.parents is not None:
+            whose = f"{self.parents:,} {self._of_whom}"
+            if self.shown:
+                return f"complete for {whose} as of {moment(self.as_of)}: {numbers}"
+            return (
+                f"not shown to be complete: {numbers}, of {whose}, at {moment(self.as_of)}. "
+                f"{self.reason}"
+            )
         if self.shown:
             return f"complete as of {moment(self.as_of)}: {numbers}"
         return f"not shown to be complete: {numbers} at {moment(self.as_of)}. {self.reason}"
+
+    @property
+    def _of_whom(self) -> str:
+        found = next((c for c in COLLECTIONS if c.name == self.collection), None)
+        return "records" if found is None or found.parts is None else found.parts.of.name
 
     @property
     def earlier(self) -> dict[str, datetime]:
@@ -147,6 +170,15 @@ class Proof:
     @property
     def notes(self) -> list[str]:
         """What it rests on besides, and what it cannot see; a sentence each."""
+        if self.parents is not None:
+            whom = self._of_whom
+            return [
+                f"It speaks of {whom} that begin or are out within the days that are looked ahead, "
+                f"as each was listed since the last nightly sync, and of {whom} that changed since "
+                f"{self.collection} are mirrored, as of their last change. Of other {whom} it says "
+                "nothing.",
+                CANNOT_SEE_PARTS.format(whom=whom),
+            ]
         told = [*(_RESTS_ON[r] for r in self.rests_on if r in _RESTS_ON), CANNOT_SEE]
         if self.window is None:
             return [f"It speaks of all {self.collection}.", *told]
@@ -314,7 +346,7 @@ def content_number(connection: Connection, collection: Collection, *, patience: 
 _COLUMNS = (
     "id, collection, run, scan, as_of, content, window_start, window_end, counted, mirrored,"
     " unstorable, repeated, greatest_count, unreadable, left_for_next, repaired, deleted, calls,"
-    " rounds, shown, reason, rests_on, closed_at"
+    " rounds, shown, reason, rests_on, closed_at, parents"
 )
 
 
@@ -323,9 +355,12 @@ def open_proof(connection: Connection, proof: Proof) -> Proof:
     window = proof.window or (None, None)
     with connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO proofs (collection, run, scan, as_of, content, window_start, window_end)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING id",
-            (proof.collection, proof.run, proof.scan, proof.as_of, proof.content, *window),
+            "INSERT INTO proofs (collection, run, scan, as_of, content, window_start, window_end,"
+            " parents) VALUES (%s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
+            (
+                *(proof.collection, proof.run, proof.scan, proof.as_of, proof.content),
+                *(*window, proof.parents),
+            ),
         )
         row = cursor.fetchone()
         assert row is not None
@@ -447,9 +482,9 @@ def _one(connection: Connection, query: str, values: tuple[object, ...]) -> Proo
     id_, collection, run, scan, as_of, content, start, end, *rest = row
     window = None if start is None or end is None else (start, end)
     counted, mirrored, unstorable, repeated, greatest, unreadable, left, repaired, *more = rest
-    deleted, calls, rounds, shown, reason, rests_on, closed_at = more
+    deleted, calls, rounds, shown, reason, rests_on, closed_at, parents = more
     return Proof(
         id_, collection, run, scan, as_of, content, window, counted, mirrored, unstorable,
         repeated, greatest, tuple(unreadable), tuple(left), repaired, deleted, calls, rounds, shown,
-        reason, tuple(rests_on), closed_at, tuple(parts),
+        reason, tuple(rests_on), closed_at, parents, tuple(parts),
     )  # fmt: skip

@@ -13,11 +13,12 @@ OUR_TABLES = (
     *(c.changes for c in COLLECTIONS if c.noted),
     *("raw_rms_pages", "walks", "sync_faults", "sync_progress", "unreadable_records"),
     *("proofs", "proof_counts", "held_deletions", "deletions_confirmed"),
+    "part_lists",
     *("webhook_events", "webhook_absences"),
     *("api_budget", "api_page_sizes", "api_refusals", "api_troubles"),
     *("status_counts", "week_counts", "daily_status_counts", "statuses"),
     "required_fields",
-    "opportunity_past",
+    *(c.past for c in COLLECTIONS if c.remembers),
     *("sync_runs", "sync_figures"),
     *("mirror_state", "run_workers", "rms_pipeline_alembic_version"),
 )

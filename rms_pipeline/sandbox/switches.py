@@ -56,6 +56,7 @@ class Switches:
     Answers
         `all_items`: whether `/opportunity_items` gives those of the whole account, and whether it
         obeys filters. `forbidden`: addresses (`members`) that the key's user may not see: 403.
+        obeys filters. `refused_items`: the status that the items of these opportunities get.
         `gone_status`: of an opportunity that is not there. `tells_date`: whether
         answers have a `Date` header. `retry_after`: the form of that header on a 429.
         `webhooks_enabled`: whether a person has switched webhooks on for the account.
@@ -93,6 +94,7 @@ class Switches:
     undeliverable_single: bool = False
     all_items: Literal["filtered", "unfiltered", "absent"] = "absent"
     forbidden: frozenset[str] = frozenset()
+    refused_items: dict[int, Status] = field(default_factory=dict, hash=False)
     gone_status: Literal[404, 410] = 404
     error_shape: ErrorShape = "texts"
     tells_date: bool = True

@@ -4,6 +4,8 @@ import dagster as dg
 import pytest
 
 from rms_pipeline.definitions import build_defs
+from rms_pipeline.defs.build import build_defs as build_account
+from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.history import find_sync, outcome
 from rms_pipeline.sandbox import SandboxServer
 from rms_pipeline.settings import SettingsError, load_settings, settings
@@ -123,3 +125,64 @@ def test_a_collection_that_there_is_not_is_refused_with_those_there_are() -> Non
 def test_opportunities_are_always_mirrored(text: str) -> None:
     names = [c.name for c in load_settings(RMS_COLLECTIONS=text).collections]
     assert names == ["opportunities", "members"][: 2 if "ember" in text else 1]
+
+
+def test_items_follow_the_opportunities_and_are_counted_with_them(
+    instance: dg.DagsterInstance,
+    ready_url: str,
+    sandbox: SandboxServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RMS_COLLECTIONS", "opportunities,opportunity_items")
+    monkeypatch.setenv("RMS_ITEMS_DAYS_AHEAD", "60")
+    settings.cache_clear()
+    result = run(instance, "initial_sync")
+    database = database_at(ready_url)
+    mirrored = dict(query(database, "SELECT id, data FROM opportunity_items"))
+    parents = {item["opportunity_id"] for item in mirrored.values()}
+    assert len(parents) > 3
+    assert mirrored == {i["id"]: i for p in parents for i in sandbox.store.items(p)}
+    with database.session() as connection:
+        sync = find_sync(connection, result.run_id)
+    assert sync is not None
+    ((rows,),) = query(database, "SELECT (SELECT count(*) FROM opportunities)"
+                       " + (SELECT count(*) FROM opportunity_items)")  # fmt: skip
+    assert sync.records_synced == rows
+    assert sync.metadata["opportunity_items"]["created"] == len(mirrored)
+    assert "opportunities as of" in sync.metadata["opportunity_items"]["certificate"]
+    assert sync.metadata["raw_opportunity_items"]["api_calls"] <= len(parents) + 5
+    checks = {(c.asset_key.to_user_string(), c.check_name): c.passed
+              for c in result.get_asset_check_evaluations()}  # fmt: skip
+    assert checks["opportunity_items", "mirror_is_complete"]
+    assert checks["opportunity_items", "opportunity_item_ids_are_unique"]
+    edited, gone, *_ = sorted(parents)
+    item = sandbox.store.items(edited)[0]["id"]
+    sandbox.store.edit_item(edited, item, {"name": "Renamed"})
+    sandbox.store.delete(gone)
+    run(instance, "incremental_sync")
+    assert query(database, f"SELECT name FROM opportunity_items WHERE id = {item}") == [
+        ("Renamed",)
+    ]
+    # Its opportunity is gone, as the proof found out, and they with it.
+    of_it = f"opportunity_items WHERE opportunity_id = {gone}"
+    assert query(database, f"SELECT count(*) FROM {of_it}") == [(0,)]
+    assert query(database, f"SELECT count(*) > 0 FROM deleted_{of_it}") == [(True,)]
+
+
+@pytest.mark.parametrize("text", ["opportunity_items", "members,opportunity_items"])
+def test_items_without_the_opportunities_that_they_stand_in_are_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"RMS_COLLECTIONS.*write opportunities,.*items"):
+        load_settings(RMS_COLLECTIONS=text)
+    with pytest.raises(RmsPipelineError, match="name opportunities as well"):
+        build_account(collections=text.split(","))
+
+
+def test_the_lineage_of_items_goes_through_the_opportunities() -> None:
+    defs = build_account(collections=["opportunities", "opportunity_items"])
+    graph = defs.resolve_asset_graph()
+    parents = {
+        key.to_user_string(): {p.to_user_string() for p in graph.get(key).parent_keys}
+        for key in graph.get_all_asset_keys()
+    }
+    assert parents["raw_opportunity_items"] == {"current_rms_api", "opportunities"}
+    assert parents["opportunity_items"] == {"raw_opportunity_items"}

@@ -206,3 +206,26 @@ def test_more_that_is_tried_in_vain_the_next_night_costs_one_refusal(
     assert refusals == 0
     assert fullest(grants, 60) <= 0.9 * learned + 1
     budget.close()
+
+
+def test_parts_take_what_a_walk_leaves_and_a_walk_what_it_would_without_them(
+    emptied: Database, clock: Clock
+) -> None:
+    budget = budget_by(clock, emptied, 60)
+    while clock.now < 60:
+        clock.stand()
+        budget.acquire(WALK)
+    walked = clock.now
+    clock.stand()
+    # The walk has had its share of the minute, so that parts wait until some of that is over.
+    budget.acquire(Lane.PARTS)
+    assert clock.now - walked > 5
+    grants: list[float] = []
+    began = clock.now
+    while clock.now < began + 180:
+        clock.stand()
+        budget.acquire(Lane.PARTS)
+        grants.append(clock.now)
+    budget.close()
+    # Alone they go on at a share of their own.
+    assert 0.6 * 60 <= len([at for at in grants if at > began + 120]) <= 0.75 * 60

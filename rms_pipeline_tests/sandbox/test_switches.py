@@ -338,6 +338,7 @@ ONE_WAY_OR_THE_OTHER: list[tuple[str, Any, Any, str]] = [
     ("refused", [], ["q[s]"], "/opportunities?q[s]=id%20asc"),
     ("ignored", [], ["q[ends_at"], "/opportunities?filtermode=all&q[ends_at_gteq]=2026-11-01"),
     ("all_items", "absent", "filtered", "/opportunity_items"),
+    ("refused_items", {}, {1003: 500}, "/opportunities/1003/opportunity_items"),
     ("error_shape", "texts", "message", "/opportunities/1"),
     ("webhooks_enabled", True, False, "/webhooks"),
 ]

@@ -7,7 +7,14 @@ import msgspec
 
 from rms_pipeline.sandbox.account import InventedAccount
 from rms_pipeline.sandbox.api.answers import Answer, Refusal, Request
-from rms_pipeline.sandbox.api.filters import Fields, fields_of, in_order, parse
+from rms_pipeline.sandbox.api.filters import (
+    Fields,
+    Filters,
+    fields_of,
+    in_order,
+    parse,
+    shuffled,
+)
 from rms_pipeline.sandbox.api.paging import cut
 
 _NAME = "opportunity_items"
@@ -27,10 +34,16 @@ FIELDS: Fields = {
 def answer(account: InventedAccount, id_: int, below: str, request: Request) -> Answer:
     """For the items of one opportunity, which is there; `below` follows its id. Raises Refusal."""
     store, method = account.store, request.method
+    if method == "GET" and id_ in account.switches.refused_items:
+        raise Refusal("Items cannot be shown", account.switches.refused_items[id_])
     if below == _NAME and method == "GET":
         filters = parse(request.query, FIELDS, account.switches)
         found = [item for item in store.items(id_) if filters.hold(fields_of(item, FIELDS))]
-        found = in_order(found, filters, lambda item, field: fields_of(item, FIELDS)(field))
+        if account.switches.honours_sort:
+            found = in_order(found, filters, lambda item, field: fields_of(item, FIELDS)(field))
+        else:
+            by_id = {item["id"]: item for item in found}
+            found = [by_id[each] for each in shuffled(by_id)]
         page = cut(found, request.query, account.switches)
         return Answer(200, page.body(_NAME, _bodies(account, page.rows, request)))
     if below == _NAME and method == "POST":
@@ -63,14 +76,26 @@ def answer_for_all(account: InventedAccount, request: Request) -> Answer:
         """As (opportunity, place among its items): whole items would be too many to hold."""
         return [
             (id_, place)
-            for id_ in store.ids()
+            for id_ in _owners(filters, store.ids())
             for place, item in enumerate(store.items(id_))
             if not filters.conditions or filters.hold(fields_of(item, FIELDS))
         ]
 
-    page = cut(store.remembered(("items", filters.conditions), matching), query, account.switches)
+    def value(row: tuple[int, int], field: str) -> Any:
+        return fields_of(store.items(row[0])[row[1]], FIELDS)(field)
+
+    found = store.remembered(("items", filters.conditions), matching)
+    page = cut(in_order(found, filters, value), query, account.switches)
     items = [store.items(id_)[place] for id_, place in page.rows]
     return Answer(200, page.body(_NAME, _bodies(account, items, request)))
+
+
+def _owners(filters: Filters, ids: list[int]) -> list[int]:
+    """Whose items need be looked at: those of a few are not sought among all."""
+    for condition in filters.conditions:
+        if condition.fields == ("opportunity_id",) and condition.predicate == "in":
+            return [id_ for id_ in ids if id_ in condition.wanted]
+    return ids
 
 
 def _bodies(

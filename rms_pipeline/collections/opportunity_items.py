@@ -1,0 +1,98 @@
+"""Items of opportunities: the products, services and texts that stand in them, and their groups.
+
+What is booked for an item, `item_assets`, stays in its `data`.
+"""
+
+from rms_pipeline.collections.base import TIMES, Collection, Column, Parts
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
+
+
+def _number(name: str, says: str) -> Column:
+    return Column(name, "numeric", says, source=name)
+
+
+OPPORTUNITY_ITEMS = Collection(
+    name="opportunity_items",
+    single="opportunity_item",
+    says="One row for each item of the opportunities whose items were read: those that start or are"
+    " out soon, and those that changed. Those that Current RMS no longer has are in"
+    " deleted_opportunity_items.",
+    says_of_deleted="Items that Current RMS no longer has, or whose opportunity is gone, as they"
+    " last were.",
+    columns=(
+        Column(
+            "opportunity_id",
+            "bigint",
+            "The opportunity it stands in.",
+            source="opportunity_id",
+            index="ascending",
+        ),
+        Column(
+            "parent_opportunity_item_id",
+            "bigint",
+            "The item that it stands below: its group, or what it is an accessory of.",
+            source="parent_opportunity_item_id",
+        ),
+        Column(
+            "item_id",
+            "bigint",
+            "The product's id. Empty for groups, 1 for texts.",
+            source="item_id",
+            index="ascending",
+        ),
+        Column("item_type", "text", "Product, Service, AccessoryProduct, ...", source="item_type"),
+        Column(
+            "opportunity_item_type",
+            "bigint",
+            "0 Group, 1 Principal, 2 Accessory.",
+            source="opportunity_item_type",
+        ),
+        Column("name", "text", "What stands there.", source="name"),
+        Column(
+            "description", "text", "Longer text, as typed in Current RMS.", source="description"
+        ),
+        Column(
+            "transaction_type",
+            "bigint",
+            "1 Rental, 2 Sale, 3 Service.",
+            source="transaction_type",
+        ),
+        _number("quantity", "How many."),
+        _number("price", "The price of one."),
+        _number("discount_percent", "The discount."),
+        Column("starts_at", "timestamptz", "When its hire starts.", source="starts_at"),
+        Column("ends_at", "timestamptz", "When its hire ends.", source="ends_at"),
+        _number("chargeable_days", "The days that are charged."),
+        Column("sub_rent", "boolean", "Whether it is rented from others.", source="sub_rent"),
+        Column("has_shortage", "boolean", "Whether there are too few.", source="has_shortage"),
+        _number("weight", "The weight of one."),
+        _number("replacement_charge", "What one costs that does not come back."),
+        Column(
+            "status",
+            "bigint",
+            "0 Open, 1 Provisional, 5 Reserved, 10 Allocated, 15 Prepared, 20 Booked Out, 30"
+            " Checked In, ...",
+            source="status",
+        ),
+        Column("status_name", "text", "The same in words.", source="status_name"),
+        Column("path", "text", "Its place among the items, to sort by.", source="path"),
+        _number("rental_charge_total", "The charge for rental."),
+        _number("sale_charge_total", "The charge for what is sold."),
+        _number("service_charge_total", "The charge for services."),
+        _number("surcharge_total", "The surcharges."),
+        _number("tax_total", "The tax."),
+        _number("charge_total", "The charge before tax."),
+        Column("custom_fields", "jsonb", "The account's own fields.", source="custom_fields"),
+        *TIMES,
+    ),
+    remembers=True,
+    # Those that are due to leave, out, or due back; without dates that make a hire, those that
+    # start. What came to nothing moves no equipment.
+    parts=Parts(
+        of=OPPORTUNITIES,
+        soon="(o.hire && tstzrange(%(now)s, %(until)s, '[]')"
+        " OR o.starts_at BETWEEN %(now)s AND %(until)s) AND NOT EXISTS (SELECT FROM statuses s"
+        " WHERE s.name = o.opportunity_status AND s.phase = 'lost')",
+    ),
+    includes=("item", "item_assets"),
+)

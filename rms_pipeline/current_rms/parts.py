@@ -1,0 +1,417 @@
+"""Reading the parts of records: `GET /opportunities/{id}/opportunity_items`, whole.
+
+What belongs here: when a list was received whole, and that it holds the parts of whom it should.
+What does not: whose parts are to be read (`mirror.parts`), what becomes of them (`sync.parts`).
+
+A list in several pages is read in the order of id, each page above the last id: nothing that comes
+or goes meanwhile can hide a part. Where the API obeys no such range, pages are counted, and the
+list is read until it is the same twice.
+
+Where the account's own list of all parts obeys a filter by parents, one call brings the parts of
+many. That is tried, and held against the list of one parent, in each reading anew.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import cache, partial
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from rms_pipeline.collections.base import Collection, Parts
+from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
+from rms_pipeline.current_rms.errors import (
+    ApiUnavailable,
+    CurrentRmsError,
+    Forbidden,
+    NotFound,
+    NotHonoured,
+    RequestRefused,
+    Throttled,
+    Unprocessable,
+    WalkIncomplete,
+)
+from rms_pipeline.current_rms.failing import FEW, ONCE, is_of_the_question
+from rms_pipeline.current_rms.pacing import Lane
+from rms_pipeline.current_rms.pages import decode_page
+from rms_pipeline.current_rms.records import Fault, decode_record, read_record, to_whole
+from rms_pipeline.current_rms.spans import ascending
+from rms_pipeline.current_rms.terms import EVERY_STATE
+from rms_pipeline.current_rms.window import CHANGED_SINCE, Params, iso
+
+# Parents in one call of the account's list: as many ids as its other lists are asked for.
+PARENTS_A_CALL = 25
+# One alone is better asked for by its own list.
+_FEWEST_A_CALL = 3
+_BY_ID: Params = (("q[s]", "id asc"),)
+_MOST_PAGES = 50
+_MOST_PAGES_OF_CHANGES = 10
+_READINGS = 3
+# So many in a row without one that is answered, and nothing more is asked.
+_NONE_ANSWERED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class PartList:
+    """The whole list of the parts of `parent`: their `ids`, and how many have none that can be
+    read (`nameless`). `asked_at` and `answered_at` (UTC) are when the first page was asked for and
+    the last one came; `api_date` is the API's own time of the first."""
+
+    parent: int
+    ids: tuple[int, ...]
+    nameless: int
+    asked_at: datetime
+    answered_at: datetime
+    api_date: datetime | None
+
+
+@dataclass(slots=True)
+class ReadParts:
+    """What some calls brought: `answers` as received, and of which parents that is the whole list.
+    `failed` says why it is not, by parent."""
+
+    answers: list[ListAnswer] = field(default_factory=list)
+    lists: list[PartList] = field(default_factory=list)
+    failed: dict[int, str] = field(default_factory=dict)
+
+
+class NotWhole(WalkIncomplete):
+    """A list of parts could not be read as a whole."""
+
+
+class PartsReader:
+    """Reads lists of parts through `client`, whose collection has `parts`.
+
+    `by_account` says whether the account's own list served, None before it was tried.
+    """
+
+    def __init__(self, client: CurrentRmsClient, lane: Lane) -> None:
+        parts = client.collection.parts
+        if parts is None:
+            raise ValueError(f"{client.collection} are no parts of other records")
+        self.by_account: bool | None = None
+        self._client, self._lane, self._parts = client, lane, parts
+        self._by_parents = f"q[{parts.key}_in][]"
+        self._answered = self._in_a_row = 0
+
+    def read(self, parents: Sequence[int], *, calls: int) -> Iterator[ReadParts]:
+        """The lists of `parents`, in that order, for as long as fewer than `calls` were spent.
+
+        A parent whose list cannot be read costs only itself. Raises a CurrentRmsError when the API
+        answers nobody, or gives no parent's list.
+        """
+        limit = self._client.counts.calls + calls
+        waiting, singly = list(parents), 0
+        while waiting and self._client.counts.calls < limit:
+            is_worth_it = singly <= 0 and len(waiting) >= _FEWEST_A_CALL
+            if is_worth_it and self._may_ask(self._by_parents):
+                chunk = waiting[:PARENTS_A_CALL]
+                found = self._read_many(chunk)
+                if found is not None:
+                    waiting = waiting[len(chunk) :]
+                    yield found
+                    continue
+                # Whatever was wrong with these, none of them costs the others their call.
+                singly = len(chunk)
+            singly -= 1
+            yield self._read_one(waiting.pop(0))
+
+    def changed_parents(self, since: datetime) -> set[int]:
+        """Parents of which the account's list shows parts that changed at or after `since` (the
+        API's clock): those whose own record need not have changed. Nobody, where there is no such
+        list or it ignores the filter. Raises a CurrentRmsError when the API does not answer."""
+        if not self._may_ask(CHANGED_SINCE):
+            return set()
+        terms, now = self._client.terms, self._client.now
+        found: set[int] = set()
+        params: Params = ((CHANGED_SINCE, iso(since)),)
+        last: int | None = None
+        for _ in range(_MOST_PAGES_OF_CHANGES):
+            above: Params = () if last is None else (("q[id_gt]", str(last)),)
+            try:
+                answer = self._client.list_records(
+                    (*_BY_ID, *params, *above), lane=self._lane, attempts=FEW
+                )
+            except (NotFound, Unprocessable, Forbidden) as error:
+                terms.note("filter", CHANGED_SINCE, error.status, now())
+                return set()
+            records = [read_record(raw, self._client.collection) for raw in answer.page.records]
+            times = [r.updated_at() for r in records if not isinstance(r, Fault)]
+            if any(at is not None and at < since - timedelta(seconds=1) for at in times):
+                terms.note("filter", CHANGED_SINCE, None, now())
+                return set()
+            terms.forget("filter", CHANGED_SINCE)
+            found |= {p for raw in answer.page.records if (p := self._parent_of(raw)) is not None}
+            is_over = len(records) >= answer.page.meta.total_row_count and not self._is_full(answer)
+            if is_over or not answer.ids or (last is not None and min(answer.ids) <= last):
+                break
+            last = max(answer.ids)
+        return found
+
+    # One parent, by its own list
+
+    def _read_one(self, parent: int) -> ReadParts:
+        read = ReadParts()
+        try:
+            read.answers = self._whole(partial(self._below, parent))
+            read.lists = self._lists_of([parent], read.answers)
+        except (NotFound, Forbidden, Unprocessable, NotWhole, NotHonoured) as error:
+            read.failed[parent] = self._failed(error)
+        except ApiUnavailable as error:
+            if isinstance(error, Throttled) or not is_of_the_question(error):
+                raise
+            read.failed[parent] = self._failed(error)
+        else:
+            self._answered += 1
+            self._in_a_row = 0
+        return read
+
+    def _failed(self, error: CurrentRmsError) -> str:
+        """Why one list could not be read. Raises `error` where it is not about that one."""
+        self._in_a_row += 1
+        is_refused = isinstance(error, RequestRefused)
+        if is_refused and not self._answered and self._in_a_row >= _NONE_ANSWERED:
+            raise error
+        if isinstance(error, ApiUnavailable):
+            # One may be too much for the API; when it fails with others, too, it is down.
+            if (not self._answered or self._in_a_row > 1) and not self._is_up():
+                raise error
+            return f"no usable answer: {error.reason}"
+        if isinstance(error, NotFound):
+            return f"Current RMS answers {error.status} for them"
+        return str(error)
+
+    def _is_up(self) -> bool:
+        parents = self._parts.of
+        try:
+            self._client.read(
+                f"/{parents.name}?page=1&per_page=1",
+                lambda body: decode_page(body, parents),
+                self._lane,
+                attempts=ONCE,
+            )
+        except (ApiUnavailable, RequestRefused) as error:
+            if not is_of_the_question(error):
+                raise
+            return isinstance(error, RequestRefused)
+        return True
+
+    def _below(self, parent: int, params: Params, page: int) -> ListAnswer:
+        client = self._client
+        every: Params = ((EVERY_STATE, "all"),) if self._may_ask(EVERY_STATE) else ()
+        try:
+            return client.list_below(
+                parent, every + params, page=page, lane=self._lane, attempts=FEW
+            )
+        except Unprocessable as error:
+            if not every:
+                raise
+            answer = client.list_below(parent, params, page=page, lane=self._lane, attempts=FEW)
+            # It is the word that it does not like.
+            client.terms.note("filter", EVERY_STATE, error.status, client.now())
+            return answer
+
+    # Many, by the account's list
+
+    def _read_many(self, parents: Sequence[int]) -> ReadParts | None:
+        """None where the account's list does not serve."""
+        named = tuple((self._by_parents, str(parent)) for parent in parents)
+        try:
+            answers = self._whole(
+                lambda params, page: self._client.list_records(
+                    named + params, page=page, lane=self._lane, attempts=FEW
+                )
+            )
+            lists = self._lists_of(parents, answers)
+        except (NotFound, Forbidden, Unprocessable) as error:
+            self._do_without(error.status)
+            return None
+        except NotHonoured:
+            self._do_without(None)
+            return None
+        except NotWhole:
+            # Parent by parent it may be.
+            return None
+        except ApiUnavailable as error:
+            if not is_of_the_question(error):
+                raise
+            # It may be too much at once.
+            return None
+        read = ReadParts(answers, lists)
+        if self.by_account is None and not self._verify(lists, read):
+            return None
+        self._answered += 1
+        self._in_a_row = 0
+        return read
+
+    def _do_without(self, status: int | None) -> None:
+        self.by_account = False
+        client = self._client
+        client.terms.note("filter", self._by_parents, status, client.now())
+
+    def _verify(self, lists: Sequence[PartList], read: ReadParts) -> bool:
+        """Whether the account's list gives of one parent what that parent's own list does."""
+        witness = max(lists, key=lambda each: len(each.ids))
+        if not witness.ids:
+            # A list that is always empty gives nobody's parts away.
+            return False
+        for _ in range(2):
+            own = self._read_one(witness.parent)
+            if not own.lists:
+                return False
+            read.answers += own.answers
+            if set(own.lists[0].ids) == set(witness.ids):
+                self.by_account = True
+                self._client.terms.forget("filter", self._by_parents)
+                return True
+            again = self._read_many_of_one(witness.parent)
+            if again is None:
+                break
+            # Somebody may have edited it in between.
+            witness = again
+        self._do_without(None)
+        return False
+
+    def _read_many_of_one(self, parent: int) -> PartList | None:
+        try:
+            answers = self._whole(
+                lambda params, page: self._client.list_records(
+                    ((self._by_parents, str(parent)), *params),
+                    page=page,
+                    lane=self._lane,
+                    attempts=FEW,
+                )
+            )
+            return self._lists_of([parent], answers)[0]
+        except (NotFound, Forbidden, Unprocessable, NotHonoured, NotWhole):
+            return None
+
+    # A whole list
+
+    def _whole(self, ask: Callable[[Params, int], ListAnswer]) -> list[ListAnswer]:
+        """All pages of the list that `ask` asks for, given a filter and a page. Raises NotWhole."""
+        first = ask(_BY_ID, 1)
+        if self._ends(first, len(first.page.records)):
+            return [first]
+        answers = self._by_ranges(ask, first)
+        return answers if answers is not None else self._by_pages(ask)
+
+    def _ends(self, answer: ListAnswer, came: int) -> bool:
+        """Whether the list ends with this answer, `came` records having come with it."""
+        return came >= answer.page.meta.total_row_count and not self._is_full(answer)
+
+    def _is_full(self, answer: ListAnswer) -> bool:
+        """Whether there may be more, whatever is counted: a counter may stop at some number."""
+        size = answer.page.meta.claimed_per_page or self._client.page_size
+        return len(answer.page.records) >= size
+
+    def _by_ranges(
+        self, ask: Callable[[Params, int], ListAnswer], first: ListAnswer
+    ) -> list[ListAnswer] | None:
+        """Each page above the last id; None where order or range is ignored. Raises NotWhole."""
+        answers, came = [first], len(first.page.records)
+        total = first.page.meta.total_row_count
+        while True:
+            ids = answers[-1].ids
+            if not ids or len(ids) < len(answers[-1].page.records) or not ascending(ids):
+                return None
+            if len(answers) >= _MOST_PAGES:
+                raise NotWhole(f"its list has more than {_MOST_PAGES} pages")
+            try:
+                answer = ask((*_BY_ID, ("q[id_gt]", str(ids[-1]))), 1)
+            except Unprocessable:
+                return None
+            if answer.ids and min(answer.ids) <= ids[-1]:
+                return None
+            came += len(answer.page.records)
+            answers.append(answer)
+            if not answer.page.records or self._ends(answer, len(answer.page.records)):
+                break
+        if came < total and len(answers) == 2 and not answers[-1].page.records:
+            raise NotWhole(f"Current RMS counts {total} and sends {came}")
+        return answers
+
+    def _by_pages(self, ask: Callable[[Params, int], ListAnswer]) -> list[ListAnswer]:
+        """Page after page, until the list is the same twice. Raises NotWhole."""
+        before: tuple[set[int], int] | None = None
+        for _ in range(_READINGS):
+            answers: list[ListAnswer] = []
+            ids: set[int] = set()
+            came = 0
+            while len(answers) < _MOST_PAGES:
+                answer = ask(_BY_ID, len(answers) + 1)
+                new = set(answer.ids) - ids
+                answers.append(answer)
+                came += len(answer.page.records)
+                ids |= new
+                if self._ends(answer, came) or not answer.page.records:
+                    break
+                if not new and answer.ids:
+                    raise NotWhole("each page of its list is the same")
+            else:
+                raise NotWhole(f"its list has more than {_MOST_PAGES} pages")
+            total = answers[-1].page.meta.total_row_count
+            if came < total:
+                raise NotWhole(f"Current RMS counts {total} and sends {came}")
+            if before == (ids, came):
+                return answers
+            before = (ids, came)
+        raise NotWhole("its list was another each time that it was read")
+
+    def _lists_of(self, parents: Sequence[int], answers: Sequence[ListAnswer]) -> list[PartList]:
+        """The list of each of `parents`, of the pages of a list of all of theirs.
+
+        Raises NotHonoured when parts of others came, and NotWhole when one does not say whose it
+        is.
+        """
+        ids: dict[int, list[int]] = {parent: [] for parent in parents}
+        nameless = dict.fromkeys(parents, 0)
+        for answer in answers:
+            for raw in answer.page.records:
+                parent = self._parent_of(raw)
+                if parent is None:
+                    raise NotWhole(f"one of its parts does not say which {self._parts.key} it has")
+                if parent not in ids:
+                    raise NotHonoured(f"parts of {parent} came, which was not asked for")
+                record = read_record(raw, self._client.collection)
+                if isinstance(record, Fault):
+                    nameless[parent] += 1
+                else:
+                    ids[parent].append(record.id)
+        first, last = answers[0], answers[-1]
+        return [
+            PartList(
+                parent,
+                tuple(dict.fromkeys(ids[parent])),
+                nameless[parent],
+                first.asked_at,
+                last.answered_at,
+                first.api_date,
+            )
+            for parent in parents
+        ]
+
+    def _parent_of(self, raw: Raw) -> int | None:
+        return parent_of(raw, self._client.collection, self._parts)
+
+    def _may_ask(self, name: str) -> bool:
+        return self._client.terms.is_to_be_asked("filter", name, self._client.now())
+
+
+def parent_of(raw: Raw, collection: Collection, parts: Parts) -> int | None:
+    """The id of the record that a part belongs to, None when it does not say."""
+    try:
+        return to_whole(_decoder_of(parts.key).decode(raw).parent)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        # What strict JSON does not take may be readable all the same.
+        row = decode_record(raw, collection)
+        found = None if isinstance(row, Fault) else getattr(row, parts.key)
+        return found if isinstance(found, int) else None
+
+
+@cache
+def _decoder_of(key: str) -> "msgspec.json.Decoder[Any]":
+    named = msgspec.defstruct("part", [("parent", Any, None)], rename={"parent": key}, frozen=True)
+    return msgspec.json.Decoder(named)

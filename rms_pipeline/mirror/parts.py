@@ -1,0 +1,386 @@
+"""`part_lists`: of which records the parts were listed whole, when, and whose lists are due.
+
+A list is noted when all its pages have landed, and again when it is stored: its parts are merged,
+and rows of its parent that it does not show are gone. Whatever ends a sync in between leaves the
+list due. A list that could not be read is named, with the reason; what was known before stays.
+
+What belongs here: which lists are due, what comparing them with the rows leads to, and the proof
+that follows. What does not: reading them (`current_rms.parts`), merging (`merge`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from rms_pipeline.collections.base import Collection, Parts
+from rms_pipeline.current_rms.parts import PartList
+from rms_pipeline.mirror.deletions import (
+    WITH_A_CHANGE,
+    WITH_ITS_PARENT,
+    Deletions,
+    move_to_deleted,
+)
+from rms_pipeline.mirror.merge import IN_THE_FUTURE
+from rms_pipeline.mirror.proofs import Proof, keep_proof, open_proof
+
+_BECAUSE = "the whole list of its {single} no longer shows it"
+# Lists may show for a moment what was: one that was asked for so soon after its parent changed is
+# asked for again by the next sync.
+LAG = timedelta(minutes=1)
+# A list that failed is asked for again after this long, or once its parent changed.
+_REST = timedelta(minutes=10)
+# Lists that failed come last, and no more than so many of them a sync.
+_MOST_FAILED = 10
+_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class DueList:
+    """`changed`: the mirror knows of a change of the parent since its list was last asked for.
+    `updated_at` is the parent's own time of the last edit (UTC)."""
+
+    parent: int
+    changed: bool
+    updated_at: datetime | None
+
+
+def _parts(collection: Collection) -> Parts:
+    assert collection.parts is not None
+    return collection.parts
+
+
+# Of a parent `o`, its version `v`, its list `l`, and the number `c.n` of the rows of its parts.
+# Whatever the mirror stored anew of the parent, and whatever a webhook told of it, may have changed
+# its parts. Of one that was never listed that counts since parts are mirrored at all.
+_SINCE = "(SELECT min(started_at) FROM walks WHERE collection = %(collection)s)"
+_NEWS = "greatest(v.valid_from, o.last_webhook_at)"
+
+
+def _known(collection: Collection) -> str:
+    """Each live parent, with what is known of its list."""
+    parts = _parts(collection)
+    return (
+        f"SELECT o.id, o.updated_at_rms, l.*, coalesce(c.n, 0) AS n,"
+        f" coalesce({_NEWS} >= coalesce(l.asked_at, {_SINCE}), false) AS changed,"
+        " coalesce(l.asked_at IS NOT NULL AND l.stored_at IS NULL, false) AS unstored,"
+        " coalesce(l.stored_at IS NOT NULL AND coalesce(c.n, 0) <> l.mirrored, false) AS differs,"
+        f" ({parts.soon}) IS TRUE AS soon, {_NEWS} AS news_at"
+        f" {_with_lists(collection)}"
+        f" LEFT JOIN (SELECT {parts.key}, count(*) AS n FROM {collection.name} GROUP BY 1) c"
+        f" ON c.{parts.key} = o.id"
+    )
+
+
+def _with_lists(collection: Collection) -> str:
+    of = _parts(collection).of
+    return (
+        f"FROM {of.name} o LEFT JOIN {of.versions} v ON v.id = o.id"
+        " LEFT JOIN part_lists l ON l.collection = %(collection)s AND l.parent_id = o.id"
+    )
+
+
+def _values(collection: Collection, now: datetime, ahead: timedelta) -> dict[str, object]:
+    return {"collection": collection.name, "now": now, "until": now + ahead}
+
+
+def due_lists(
+    connection: Connection,
+    collection: Collection,
+    *,
+    now: datetime,
+    ahead: timedelta,
+    limit: int,
+    nightly_of: int | None = None,
+    also: Sequence[int] = (),
+) -> list[DueList]:
+    """The parents whose lists are to be read, the most urgent first, `limit` at most. Commits.
+
+    Those that changed, and what an interrupted sync left; those in `also`. For the walk
+    `nightly_of` those that begin within `ahead` or are out, too, but for what that walk has read,
+    and those of parts whose deletion was held back; the ones of longest ago first.
+    """
+    parts = _parts(collection)
+    reasons = ["changed", "again", "unstored", "differs", "id = ANY(%(also)s)"]
+    reasons.append("problem IS NOT NULL")
+    if nightly_of is not None:
+        reasons.append("soon AND walk IS DISTINCT FROM %(walk)s")
+        # Once a person confirms it, they go by the list of that night.
+        reasons.append(
+            f"id IN (SELECT {parts.key} FROM {collection.name} JOIN held_deletions h USING (id)"
+            " WHERE h.collection = %(collection)s)"
+        )
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"WITH known AS ({_known(collection)})"
+            " SELECT id, changed, updated_at_rms FROM (SELECT *, row_number() OVER"
+            " (PARTITION BY problem IS NOT NULL ORDER BY problem_at) AS place FROM known"
+            f" WHERE ({' OR '.join(reasons)})"
+            " AND (problem_at IS NULL OR problem_at < %(now)s - %(rest)s OR news_at > problem_at"
+            " OR %(all)s)) due"
+            " WHERE problem IS NULL OR place <= %(failed)s"
+            " ORDER BY problem IS NOT NULL, NOT (changed OR coalesce(again, false)),"
+            " asked_at NULLS FIRST, id LIMIT %(limit)s",
+            _values(collection, now, ahead)
+            | {
+                "walk": nightly_of,
+                "also": list(also),
+                "rest": _REST,
+                "failed": _MOST_FAILED,
+                "limit": limit,
+                "all": nightly_of is not None,
+            },
+        )
+        found = [DueList(*row) for row in cursor.fetchall()]
+    connection.commit()
+    return found
+
+
+def told_lists(connection: Connection, collection: Collection, *, limit: int) -> list[DueList]:
+    """The parents of which webhooks have told since their lists were asked for, the first told of
+    first, `limit` at most. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT o.id, true, o.updated_at_rms {_with_lists(collection)}"
+            f" WHERE o.last_webhook_at >= coalesce(l.asked_at, {_SINCE})"
+            " AND (l.problem_at IS NULL OR o.last_webhook_at > l.problem_at)"
+            " ORDER BY o.last_webhook_at, o.id LIMIT %(limit)s",
+            {"collection": collection.name, "limit": limit},
+        )
+        found = [DueList(*row) for row in cursor.fetchall()]
+    connection.commit()
+    return found
+
+
+def note_list(
+    connection: Connection, collection: Collection, walk: int, found: PartList, due: DueList
+) -> None:
+    """Notes that all pages of a list have landed for `walk`. Commits.
+
+    One that was asked for later than this one stays.
+    """
+    asked = found.api_date or found.asked_at
+    again = due.updated_at is not None and abs(asked - due.updated_at) < LAG
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO part_lists AS l (collection, parent_id, walk, asked_at, answered_at, ids,"
+            " nameless, told, again) VALUES (%s, %s, %s, %s, %s, %s::bigint[], %s, %s, %s)"
+            " ON CONFLICT (collection, parent_id) DO UPDATE SET walk = excluded.walk,"
+            " asked_at = excluded.asked_at, answered_at = excluded.answered_at,"
+            " ids = excluded.ids, nameless = excluded.nameless,"
+            # What an interrupted sync knew, and has not stored, is still known.
+            " told = excluded.told OR (l.stored_at IS NULL AND l.told), again = excluded.again,"
+            " stored_at = NULL, problem = NULL, problem_at = NULL"
+            " WHERE l.asked_at IS NULL OR l.asked_at <= excluded.asked_at"
+            " OR l.answered_at > clock_timestamp() + interval '1 min'",
+            (
+                collection.name,
+                found.parent,
+                walk,
+                found.asked_at,
+                found.answered_at,
+                list(found.ids),
+                found.nameless,
+                due.changed,
+                again,
+            ),
+        )
+    connection.commit()
+
+
+def note_problems(
+    connection: Connection, collection: Collection, problems: Mapping[int, str]
+) -> None:
+    """Notes why the lists of these parents could not be read. Commits."""
+    if not problems:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO part_lists (collection, parent_id, problem, problem_at)"
+            " SELECT %s, *, clock_timestamp() FROM unnest(%s::bigint[], %s::text[])"
+            " ON CONFLICT (collection, parent_id) DO UPDATE SET problem = excluded.problem,"
+            " problem_at = excluded.problem_at",
+            (collection.name, list(problems), list(problems.values())),
+        )
+    connection.commit()
+
+
+def count_lists(connection: Connection, collection: Collection, walk: int) -> int:
+    """How many parents' lists `walk` has read. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM part_lists WHERE collection = %s AND walk = %s",
+            (collection.name, walk),
+        )
+        row = cursor.fetchone()
+    connection.commit()
+    return int(row[0]) if row else 0
+
+
+# Storing
+
+
+def compare_lists(
+    connection: Connection, collection: Collection, walk: int, run: str, *, confirmed: bool
+) -> Deletions:
+    """Removes rows that the whole lists of `walk`, which are merged, do not show, and notes those
+    lists as stored. Commits.
+
+    A row of which something was learnt since its list was asked for stays, and the list is due
+    again. Where the parent changed too the deletion is believed; else so many go as may, unless
+    `confirmed`.
+    """
+    deletions = Deletions(connection, collection, run, confirmed=confirmed)
+    parts = _parts(collection)
+    with connection.cursor() as cursor:
+        # In which order fetches that overlapped were answered, nobody knows.
+        cursor.execute(
+            "SELECT i.id, l.asked_at, l.answered_at, l.told AND cardinality(l.ids) > 0"
+            f" FROM part_lists l JOIN {collection.name} i ON i.{parts.key} = l.parent_id"
+            f" JOIN {collection.versions} v ON v.id = i.id"
+            " WHERE l.collection = %s AND l.walk = %s AND l.stored_at IS NULL"
+            " AND i.id <> ALL(l.ids)"
+            f" AND (v.answered_at IS NULL OR v.answered_at <= l.asked_at OR v.{IN_THE_FUTURE})"
+            " ORDER BY i.id",
+            (collection.name, walk),
+        )
+        suspects = cursor.fetchall()
+    connection.commit()
+    because = _BECAUSE.format(single=parts.of.single)
+    expected = {id_: (asked, answered) for id_, asked, answered, is_told in suspects if is_told}
+    silent = {id_: (asked, answered) for id_, asked, answered, is_told in suspects if not is_told}
+    removal = move_to_deleted(connection, collection, expected, WITH_A_CHANGE, run, confirmed=True)
+    deletions.deleted += len(removal.gone)
+    deletions.remove_gone(silent, because)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE part_lists l SET stored_at = clock_timestamp(),"
+            " counted = cardinality(l.ids) + l.nameless, mirrored = found.n,"
+            " unstorable = cardinality(l.ids) - found.listed + l.nameless,"
+            " again = l.again OR found.later > 0"
+            f" FROM (SELECT p.parent_id, count(i.id) AS n,"
+            " count(i.id) FILTER (WHERE i.id = ANY(p.ids)) AS listed,"
+            " count(i.id) FILTER (WHERE i.id <> ALL(p.ids) AND v.answered_at > p.asked_at) AS later"
+            f" FROM part_lists p LEFT JOIN {collection.name} i ON i.{parts.key} = p.parent_id"
+            f" LEFT JOIN {collection.versions} v ON v.id = i.id"
+            " WHERE p.collection = %(collection)s AND p.walk = %(walk)s AND p.stored_at IS NULL"
+            " GROUP BY p.parent_id) found WHERE l.collection = %(collection)s"
+            " AND l.parent_id = found.parent_id AND l.walk = %(walk)s",
+            {"collection": collection.name, "walk": walk},
+        )
+    connection.commit()
+    return deletions
+
+
+def remove_orphans(connection: Connection, collection: Collection, now: datetime, run: str) -> int:
+    """Removes parts of parents that are gone; how many. Commits.
+
+    Should a parent come back its list is due.
+    """
+    parts = _parts(collection)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT i.id, i.{parts.key} FROM {collection.name} i"
+            f" JOIN {parts.of.versions} v ON v.id = i.{parts.key} WHERE v.deleted AND NOT EXISTS"
+            f" (SELECT FROM {parts.of.name} o WHERE o.id = v.id) ORDER BY i.id"
+        )
+        orphans = cursor.fetchall()
+        cursor.execute(
+            "UPDATE part_lists SET again = true WHERE collection = %s AND parent_id = ANY(%s)",
+            (collection.name, sorted({parent for _, parent in orphans})),
+        )
+    connection.commit()
+    gone = {id_: (now, now) for id_, _ in orphans}
+    removal = move_to_deleted(connection, collection, gone, WITH_ITS_PARENT, run, confirmed=True)
+    return len(removal.gone)
+
+
+# The proof
+
+_LEFT = "changed OR unstored OR differs OR problem IS NOT NULL OR (soon AND stored_at IS NULL)"
+
+
+def prove_lists(
+    connection: Connection,
+    collection: Collection,
+    walk: int,
+    run: str,
+    *,
+    now: datetime,
+    ahead: timedelta,
+    calls: int,
+    deleted: int,
+) -> Proof:
+    """Of how many parents the parts are mirrored as their lists had them, and which are left out.
+    Commits.
+
+    It speaks of those that begin within `ahead` or are out, as of the earliest reading of those,
+    and of those that changed since parts are mirrored, as of their last change.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"WITH known AS ({_known(collection)}),"
+            f" judged AS (SELECT *, coalesce({_LEFT}, false) AS is_left FROM known)"
+            " SELECT count(*) FILTER (WHERE is_listed), coalesce(sum(counted) FILTER"
+            " (WHERE is_listed), 0), coalesce(sum(n) FILTER (WHERE is_listed), 0),"
+            " coalesce(sum(unstorable) FILTER (WHERE is_listed), 0),"
+            " min(asked_at) FILTER (WHERE is_listed AND soon), count(*) FILTER (WHERE is_left),"
+            " count(*) FILTER (WHERE is_listed AND n > counted - unstorable)"
+            " FROM (SELECT *, NOT is_left AND stored_at IS NOT NULL AS is_listed FROM judged) j",
+            _values(collection, now, ahead),
+        )
+        row = cursor.fetchone()
+        assert row is not None
+        parents, counted, mirrored, unstorable, as_of, left, surplus = row
+        cursor.execute(
+            f"WITH known AS ({_known(collection)}) SELECT id, problem FROM known WHERE {_LEFT}"
+            " ORDER BY problem IS NULL, id LIMIT %(named)s",
+            _values(collection, now, ahead) | {"named": _NAMED},
+        )
+        named = cursor.fetchall()
+    connection.commit()
+    proof = open_proof(
+        connection,
+        Proof(
+            id=0,
+            collection=collection.name,
+            run=run,
+            scan=walk,
+            as_of=as_of or now,
+            content=0,
+            window=None,
+            parents=int(parents),
+        ),
+    )
+    return keep_proof(
+        connection,
+        replace(
+            proof,
+            counted=int(counted),
+            mirrored=int(mirrored),
+            unstorable=int(unstorable),
+            calls=calls,
+            deleted=deleted,
+            rounds=1,
+            shown=not left and not surplus,
+            reason=_reason(collection, left, named, surplus),
+        ),
+    )
+
+
+def _reason(
+    collection: Collection, left: int, named: Sequence[tuple[int, str | None]], surplus: int
+) -> str:
+    told = []
+    if left:
+        some = ", ".join(
+            f"{id_} ({problem or 'not read since it changed'})" for id_, problem in named
+        )
+        more = f" and {left - len(named):,} more" if left > len(named) else ""
+        told.append(
+            f"Left out: {some}{more}. The next sync asks for the {collection.name} of these."
+        )
+    if surplus:
+        told.append(f"{surplus:,} have more rows than their lists show; see deletions_held_back.")
+    return " ".join(told)

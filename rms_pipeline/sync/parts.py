@@ -1,0 +1,281 @@
+"""Syncing the parts of records, such as the items of opportunities: parent by parent.
+
+Which lists are due follows from what is stored (`mirror.parts`): those of parents that changed, and
+each night those of parents that begin or are out soon. Each list is read whole, landed, merged, and
+compared with the rows of its parent. Calls are bounded; whatever is not reached stays due. All of
+it comes after everything else that is asked of the API (`Lane.PARTS`).
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from rms_pipeline.current_rms.client import CurrentRmsClient
+from rms_pipeline.current_rms.pacing import Lane
+from rms_pipeline.current_rms.parts import PartsReader
+from rms_pipeline.mirror import walks
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.deletions import confirm_deletions as note_confirmation
+from rms_pipeline.mirror.deletions import held_back
+from rms_pipeline.mirror.history import has_full_sync, watermarks
+from rms_pipeline.mirror.ownership import demand_mirror_of
+from rms_pipeline.mirror.parts import (
+    DueList,
+    compare_lists,
+    count_lists,
+    due_lists,
+    note_list,
+    note_problems,
+    prove_lists,
+    remove_orphans,
+    told_lists,
+)
+from rms_pipeline.mirror.progress import Progress, ProgressNotes
+from rms_pipeline.mirror.proofs import Proof
+from rms_pipeline.mirror.raw_pages import count_distinct_records, count_pages, land_page
+from rms_pipeline.sync.landing import OVERLAP, LandedWalk
+from rms_pipeline.sync.storing import MergedWalk, Watcher, merge_walks, raw_page
+
+DAYS_AHEAD = 14
+# Of a nightly sync, and of one of changes: with two hundred calls a minute and a half at 120.
+NIGHTLY_CALLS, CALLS = 1_000, 200
+# The lists of so many parents at a time, after webhooks.
+TOLD_AT_ONCE = 25
+# Of a list of parts, as pages say what they are.
+SEGMENT = "parts"
+
+
+@dataclass(slots=True)
+class StoredParts:
+    """What became of the lists of a walk: `merged`, and rows `deleted` because their parent's list
+    no longer shows them or because their parent is gone. `held_back` are gone, too, but too many
+    to go without a person's word."""
+
+    merged: MergedWalk
+    deleted: int = 0
+    held_back: int = 0
+    proof: Proof | None = None
+
+
+@dataclass(slots=True)
+class RefreshedParts:
+    """What reading the lists that webhooks told of led to; `parents` are those that were read."""
+
+    stored: StoredParts
+    parents: int = 0
+    calls: int = 0
+    failed: dict[int, str] = field(default_factory=dict)
+
+
+def land_parts(
+    database: Database,
+    client: CurrentRmsClient,
+    run: str,
+    *,
+    nightly: bool,
+    calls: int,
+    ahead: timedelta = timedelta(days=DAYS_AHEAD),
+    fresh_for: timedelta = timedelta(0),
+    watch: Watcher = lambda _: None,
+) -> LandedWalk:
+    """Reads the lists that are due, within so many `calls`, landing each page under `run`.
+
+    `nightly`: those of parents that begin within `ahead` or are out, too, going on with an
+    unfinished such walk as far as its pages are no older than `fresh_for`. What had been mirrored
+    never before is read as if it were night. Raises a CurrentRmsError when the API answers nobody;
+    what came stays landed. A list that cannot be read costs only itself, and is named.
+    """
+    began, before = time.monotonic(), client.counts.copy()
+    collection = client.collection
+    with database.session() as connection:
+        demand_mirror_of(connection, client.subdomain)
+        since = watermarks(connection, collection)
+        nightly = nightly or not has_full_sync(connection, collection)
+        walk = None
+        if nightly:
+            walk = walks.resume_walk(connection, collection, run, window=None, fresh_for=fresh_for)
+        kept = 0
+        if walk is None:
+            kind = walks.FULL if nightly else walks.CHANGES
+            start = None if nightly or not since else since[0]
+            walk = walks.begin_walk(connection, collection, run, kind, since=start)
+            walks.prune_walks(connection, collection)
+        else:
+            kept, _ = count_pages(connection, [walk.id])
+        asked_at = client.now()
+        reader = PartsReader(client, Lane.PARTS)
+        also = reader.changed_parents(since[0]) if since else set()
+        due = due_lists(
+            connection,
+            collection,
+            now=asked_at,
+            ahead=ahead,
+            # One more, to tell whether any is left.
+            limit=calls * TOLD_AT_ONCE + 1,
+            nightly_of=walk.id if nightly else None,
+            also=sorted(also),
+        )
+        landing = _Landing(connection, client, reader, run, walk.id, watch)
+        landing.land(due, calls=calls)
+        notes = landing.notes(len(due))
+        api_date, first_asked = walks.first_api_date(connection, walk.id)
+        watermark = min(api_date or asked_at, first_asked or asked_at, asked_at) - OVERLAP
+        walks.complete_walk(
+            connection, walk.id, watermark=watermark, read_by={}, nameless={}, notes=notes
+        )
+        walks.prune_walks(connection, collection)
+        skew = None
+        if api_date is not None and first_asked is not None:
+            skew = (api_date - first_asked).total_seconds()
+        return LandedWalk(
+            walk=walk.id,
+            pages=landing.pages,
+            pages_kept=kept,
+            records=landing.records,
+            distinct_records=count_distinct_records(connection, walk.id),
+            bytes=landing.size,
+            api_calls=client.counts.calls - before.calls,
+            throttled_calls=client.counts.throttled - before.throttled,
+            retried_calls=client.counts.retried - before.retried,
+            watermark=watermark,
+            since=walk.since,
+            clock_skew=skew,
+            seconds=time.monotonic() - began,
+            notes=notes,
+        )
+
+
+def store_parts(
+    database: Database,
+    client: CurrentRmsClient,
+    walk: walks.StoredWalk,
+    run: str,
+    *,
+    ahead: timedelta = timedelta(days=DAYS_AHEAD),
+    confirm_deletions: bool = False,
+) -> StoredParts:
+    """Merges the landed lists of `walk`, removes what they no longer show, and proves of whom the
+    parts are mirrored. `confirm_deletions` lets any number of rows go. Asks the API for nothing.
+    """
+    stored = _store(database, client, walk, run, confirmed=confirm_deletions)
+    collection = client.collection
+    with database.session() as connection:
+        if confirm_deletions:
+            note_confirmation(connection, collection)
+        stored.proof = prove_lists(
+            connection,
+            collection,
+            walk.id,
+            run,
+            now=client.now(),
+            ahead=ahead,
+            calls=0,
+            deleted=stored.deleted,
+        )
+        stored.held_back = len(held_back(connection, collection))
+        walks.settle_walk(
+            connection,
+            walk.id,
+            deletions={"deleted": stored.deleted, "held_back": stored.held_back},
+        )
+    return stored
+
+
+def refresh_told(
+    database: Database, client: CurrentRmsClient, run: str, *, most: int = TOLD_AT_ONCE
+) -> RefreshedParts:
+    """Reads and stores the lists of up to `most` parents of which webhooks have told since.
+
+    A call a parent as a rule, however many events told of it; those left are due. Raises a
+    CurrentRmsError when the API answers nobody.
+    """
+    before, collection = client.counts.calls, client.collection
+    with database.session() as connection:
+        demand_mirror_of(connection, client.subdomain)
+        due = told_lists(connection, collection, limit=most)
+        if not due:
+            return RefreshedParts(StoredParts(MergedWalk()))
+        walk = walks.begin_walk(connection, collection, run, walks.REFRESH)
+        reader = PartsReader(client, Lane.PARTS)
+        landing = _Landing(connection, client, reader, run, walk.id, lambda _: None)
+        landing.land(due, calls=2 * most)
+    stored = _store(database, client, walk, run, confirmed=False)
+    with database.session() as connection:
+        walks.settle_walk(connection, walk.id)
+    calls = client.counts.calls - before
+    return RefreshedParts(stored, landing.read, calls, landing.failed)
+
+
+def _store(
+    database: Database,
+    client: CurrentRmsClient,
+    walk: walks.StoredWalk,
+    run: str,
+    *,
+    confirmed: bool,
+) -> StoredParts:
+    collection = client.collection
+    merged = merge_walks(database, collection, [walk.id], run, counted_since=walk.started_at)
+    with database.session() as connection:
+        deletions = compare_lists(connection, collection, walk.id, run, confirmed=confirmed)
+        orphans = remove_orphans(connection, collection, client.now(), run)
+    return StoredParts(merged, deletions.deleted + orphans)
+
+
+class _Landing:
+    """Lists of one walk on their way into the database."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        client: CurrentRmsClient,
+        reader: PartsReader,
+        run: str,
+        walk: int,
+        watch: Watcher,
+    ) -> None:
+        self.pages = self.records = self.size = self.read = 0
+        self.failed: dict[int, str] = {}
+        self._connection, self._client, self._reader = connection, client, reader
+        self._run, self._walk, self._watch = run, walk, watch
+
+    def land(self, due: Sequence[DueList], *, calls: int) -> None:
+        collection, by_id = self._client.collection, {each.parent: each for each in due}
+        progress = ProgressNotes(self._connection, self._run)
+        for found in self._reader.read(list(by_id), calls=calls):
+            for answer in found.answers:
+                self.pages += 1
+                self.records += len(answer.page.records)
+                self.size += len(answer.body)
+                page = raw_page(answer, SEGMENT)
+                land_page(self._connection, collection, self._run, self._walk, page)
+            # Only now, or a list might count as read of which a page is missing.
+            for each in found.lists:
+                note_list(self._connection, collection, self._walk, each, by_id[each.parent])
+            note_problems(self._connection, collection, found.failed)
+            self.read += len(found.lists)
+            self.failed |= found.failed
+            so_far = Progress("fetching", self.pages, self.pages, self.read, len(by_id))
+            progress.note(so_far)
+            self._watch(so_far)
+        progress.finish()
+
+    def notes(self, due: int) -> list[str]:
+        """What was read, and what was left out, for people."""
+        collection = self._client.collection
+        assert collection.parts is not None
+        parents = collection.parts.of.name
+        how = " by the account's list" if self._reader.by_account else ""
+        kept = count_lists(self._connection, collection, self._walk) - self.read
+        told = [f"the {collection.name} of {self.read:,} {parents} were listed{how}"]
+        if kept > 0:
+            told.append(f"those of {kept:,} had been by the unfinished sync")
+        if self.failed:
+            some = ", ".join(f"{i} ({why})" for i, why in list(self.failed.items())[:10])
+            told.append(f"{len(self.failed):,} could not be listed: {some}")
+        if (left := due - self.read - len(self.failed)) > 0:
+            told.append(f"{left:,} wait for the next sync, for calls are bounded")
+        return told
