@@ -157,6 +157,12 @@ def _refreshable(name: str, on: "Sequence[Collection]") -> "Collection":
         found = collection_named(name.strip().lower())
     except NoSuchCollection as error:
         raise SettingsError(f"--collection: {error}") from None
+    if found.parts is not None:
+        raise SettingsError(
+            f"--collection: {found.name} are not fetched by their ids, but with the "
+            f"{found.parts.of.name} that they stand in: the next incremental sync reads those of "
+            f"each {found.parts.of.single} that changed."
+        )
     if found not in on:
         names = ",".join(c.name for c in (*on, found))
         raise SettingsError(

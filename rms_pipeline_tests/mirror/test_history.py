@@ -72,7 +72,7 @@ def test_dagster_keeps_nothing_in_public_and_we_nothing_in_its_schema(connection
         *("members", "deleted_members", "member_versions"),
         *("invoices", "deleted_invoices", "invoice_versions"),
         *("opportunity_items", "deleted_opportunity_items", "opportunity_item_versions"),
-        *("opportunity_item_past", "part_lists"),
+        *("opportunity_item_past", "part_lists", "required_fields"),
         *("proofs", "proof_counts", "held_deletions", "deletions_confirmed", "webhook_absences"),
     }
 
