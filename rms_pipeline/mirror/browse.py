@@ -1,40 +1,74 @@
 """Finding opportunities: the lists, the single opportunity and the CSV of the dashboard."""
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import date, datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
-from rms_pipeline.mirror.outcomes import OUTCOMES
-from rms_pipeline.mirror.summary import NO_STATUS
+from rms_pipeline.mirror.criteria import COMES_BACK, GOES_OUT, INDEXED
+from rms_pipeline.mirror.criteria import Criteria as Criteria
+from rms_pipeline.mirror.criteria import condition as _where
+
+__all__ = ["ORDERS", "SORTS", "Criteria", "Found", "Listed", "Place", "_where"]
 
 _BIGINT_MAX = 2**63 - 1
-# What a list may be sorted by. Absent values come last either way.
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a list is sorted by: `expression`, of which an index holds as much with the ids. Absent
+    values come last either way.
+
+    Of one value the newest comes first in the direction that people want first; the other one is
+    its reverse, so that the one index serves both.
+    """
+
+    expression: str
+    kind: Literal["text", "timestamptz", "numeric"]
+    falls: bool = False
+
+    def ids(self, falling: bool) -> bool:
+        """Whether ids fall where values fall, or do not."""
+        return falling if self.kind != "text" else not falling
+
+
+def _text(column: str) -> Order:
+    return Order(INDEXED.format(column=column), "text")
+
+
+# What a list may be sorted by.
 SORTS = {
-    "name": "name",
-    "status": "opportunity_status",
-    "customer": "organisation_name",
-    "owner": "owner_name",
-    "starts": "starts_at",
-    "ends": "ends_at",
-    "value": "total_value",
-    "updated": "updated_at_rms",
+    "name": _text("name"),
+    "status": Order("opportunity_status", "text"),
+    "customer": _text("organisation_name"),
+    "owner": _text("owner_name"),
+    "starts": Order("starts_at", "timestamptz"),
+    "ends": Order("ends_at", "timestamptz"),
+    "value": Order("total_value", "numeric", falls=True),
+    "updated": Order("updated_at_rms", "timestamptz", falls=True),
+}
+ORDERS = SORTS | {
+    "out": Order(GOES_OUT, "timestamptz"),
+    "back": Order(COMES_BACK, "timestamptz"),
+    "venue": _text("venue_name"),
+    "created": Order("created_at_rms", "timestamptz", falls=True),
+    "confirmed": Order("confirmed_at", "timestamptz", falls=True),
 }
 _LISTED = (
     "id, data ->> 'number', name, opportunity_status, starts_at, ends_at, organisation_name,"
-    " venue_name, owner_name, charge_total, total_value, updated_at_rms"
+    " venue_name, owner_name, charge_total, total_value, updated_at_rms, state_name,"
+    f" organisation_id, {GOES_OUT}, CASE WHEN open_ended_rental IS NOT TRUE THEN {COMES_BACK} END,"
+    " confirmed_at, created_at_rms, tags, profit, data ->> 'reference'"
 )
-_NUMBER = "left(data ->> 'number', 100)"
-_WIDEST_NUMBER = 12
 # Not the record itself, which psycopg2 would read as JSON: its numbers may be such that Python
 # refuses them, and would be rounded if it did not.
 _COLUMNS = ", ".join(c.name for c in OPPORTUNITIES.table if c.kind not in ("jsonb", "tstzrange"))
+_OWNER = INDEXED.format(column="owner_name")
 _FOUND = (
     "data ->> 'number' AS number, data ->> 'reference' AS reference,"
     " data ->> 'state_name' AS state, coalesce(data, '{}')::text AS record"
@@ -46,28 +80,11 @@ _TABLES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Criteria:
-    """What to list. Dates (of `time_zone`) are those the hire starts on, both ends included.
-
-    `search` finds an id, the beginning of a number (or, in digits, all of it but leading zeros), or
-    part of a name or customer; `customer` part of a customer's name; `status` and `owner` are
-    exact, `NO_STATUS` being the absent one, and a key of `OUTCOMES` several. `sort` is a key
-    of `SORTS`, with a leading `-` for descending.
-    """
-
-    search: str = ""
-    status: str = ""
-    customer: str = ""
-    owner: str = ""
-    starts_from: date | None = None
-    starts_to: date | None = None
-    sort: str = "-updated"
-    time_zone: str = "UTC"
-
-
-@dataclass(frozen=True, slots=True)
 class Listed:
-    """An opportunity as a line of a list. Times are UTC, money in the account's currency."""
+    """An opportunity as a line of a list. Times are UTC, money in the account's currency.
+
+    What only some lists show comes last, and is no part of what makes two lines the same.
+    """
 
     id: int
     number: str | None
@@ -81,6 +98,25 @@ class Listed:
     charge_total: Decimal | None
     total_value: Decimal | None
     updated_at: datetime | None
+    state: str | None = field(default=None, compare=False)
+    customer_id: int | None = field(default=None, compare=False)
+    goes_out: datetime | None = field(default=None, compare=False)
+    comes_back: datetime | None = field(default=None, compare=False)
+    confirmed_at: datetime | None = field(default=None, compare=False)
+    created_at: datetime | None = field(default=None, compare=False)
+    tags: Sequence[str] | None = field(default=None, compare=False)
+    profit: Decimal | None = field(default=None, compare=False)
+    reference: str | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in a sorted list: behind (or, `before`, in front of) the row of this value and id.
+    `value` is None for a row that has none, and else as PostgreSQL writes it."""
+
+    value: str | None
+    id: int
+    before: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +133,42 @@ class Found:
     deleted_because: str | None
 
 
-def count_listed(connection: Connection, criteria: Criteria) -> tuple[int, Decimal | None]:
+def count_listed(
+    connection: Connection, criteria: Criteria, most: int | None = None
+) -> tuple[int, Decimal | None]:
     """How many opportunities meet `criteria`, and what they are worth with tax, None where nothing
-    says so, or for all opportunities: that is known already, and here would cost reading each."""
+    says so, or for all opportunities: that is known already, and here would cost reading each.
+
+    Counting ends at `most` + 1, and then nothing is known of their worth.
+    """
     where, values = _where(criteria)
     worth = "NULL::numeric" if where == "true" else "sum(total_value)"
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT count(*), {worth} FROM opportunities WHERE {where}", values)
+        cursor.execute(
+            f"SELECT count(*), {worth} FROM (SELECT total_value FROM opportunities WHERE {where}"
+            " LIMIT %(most)s) found",
+            values | {"most": None if most is None else most + 1},
+        )
         row = cursor.fetchone()
     connection.commit()
-    return (int(row[0]), row[1]) if row else (0, None)
+    count, value = (int(row[0]), row[1]) if row else (0, None)
+    return count, None if most is not None and count > most else value
 
 
 def list_opportunities(
-    connection: Connection, criteria: Criteria, *, limit: int, offset: int = 0
+    connection: Connection,
+    criteria: Criteria,
+    *,
+    limit: int,
+    offset: int = 0,
+    place: Place | None = None,
 ) -> list[Listed]:
-    """One page of those that meet `criteria`."""
+    """One page of those that meet `criteria`: from the `offset` on, or the nearest to `place`."""
+    order, falling = _sorted(criteria)
+    if place is not None and place.before:
+        return _page(connection, criteria, order, not falling, limit, place)[::-1]
+    if offset == 0:
+        return _page(connection, criteria, order, falling, limit, place)
     where, values = _where(criteria)
     with connection.cursor() as cursor:
         cursor.execute(
@@ -125,6 +181,82 @@ def list_opportunities(
         rows = [Listed(*row) for row in cursor.fetchall()]
     connection.commit()
     return rows
+
+
+def place_of(connection: Connection, criteria: Criteria, row: Listed, *, before: bool) -> Place:
+    """Where `row` stands in the list of `criteria`."""
+    order, _ = _sorted(criteria)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT ({order.expression})::text FROM opportunities WHERE id = %s", (row.id,)
+        )
+        found = cursor.fetchone()
+    return Place(found[0] if found else None, row.id, before)
+
+
+def _sorted(criteria: Criteria) -> tuple[Order, bool]:
+    order = ORDERS.get(criteria.sort.removeprefix("-"), ORDERS["updated"])
+    return order, criteria.sort.startswith("-")
+
+
+def _page(
+    connection: Connection,
+    criteria: Criteria,
+    order: Order,
+    falling: bool,
+    limit: int,
+    place: Place | None,
+) -> list[Listed]:
+    """The next `limit` rows behind `place` in this direction.
+
+    Those with a value and those without are asked for one after the other: so each question is one
+    that an index answers from where it stands.
+    """
+    where, values = _where(criteria)
+    column, down = order.expression, order.ids(falling)
+    by = f"{_direction(falling)}, id {_direction(down)}"
+    groups = [f"{column} IS NOT NULL", f"{column} IS NULL"]
+    if place is not None:
+        if place.before:
+            groups.reverse()
+        # The group that the place is in, and what lies behind that.
+        is_last = (place.value is None) != place.before
+        groups = groups[is_last:]
+    ids: list[int] = []
+    with connection.cursor() as cursor:
+        for number, group in enumerate(groups):
+            behind = "true"
+            if place is not None and number == 0:
+                behind = _beyond(order, falling, place)
+                values |= {"value": place.value, "id_of_place": place.id}
+            cursor.execute(
+                f"SELECT id FROM opportunities WHERE {where} AND {group} AND {behind}"
+                f" ORDER BY {column} {by} LIMIT %(limit)s",
+                values | {"limit": limit - len(ids)},
+            )
+            ids += [row[0] for row in cursor.fetchall()]
+            if len(ids) >= limit:
+                break
+        cursor.execute(f"SELECT {_LISTED} FROM opportunities WHERE id = ANY(%s)", (ids,))
+        rows = {row[0]: Listed(*row) for row in cursor.fetchall()}
+    connection.commit()
+    # Not asked for again by the order: what is changed meanwhile stays where it was found.
+    return [rows[id_] for id_ in ids if id_ in rows]
+
+
+def _beyond(order: Order, falling: bool, place: Place) -> str:
+    column, down = order.expression, order.ids(falling)
+    id_goes = "<" if down else ">"
+    if place.value is None:
+        return f"id {id_goes} %(id_of_place)s"
+    value, goes = f"%(value)s::{order.kind}", "<" if falling else ">"
+    if falling == down:
+        return f"({column}, id) {goes} ({value}, %(id_of_place)s)"
+    return f"{column} {goes}= {value} AND ({column} {goes} {value} OR id {id_goes} %(id_of_place)s)"
+
+
+def _direction(falling: bool) -> str:
+    return "DESC" if falling else "ASC"
 
 
 def iterate_opportunities(connection: Connection, criteria: Criteria) -> Iterator[Listed]:
@@ -143,13 +275,32 @@ def owners(connection: Connection, most: int = 200) -> list[str]:
     """Names of colleagues that opportunities belong to."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT owner_name FROM opportunities WHERE owner_name IS NOT NULL"
-            " GROUP BY 1 ORDER BY 1 LIMIT %s",
+            # From one name to the next through the index, so that a million rows are few steps.
+            # Of those that begin with the same hundred letters only the first is found.
+            "WITH RECURSIVE each AS ("
+            f" (SELECT {_OWNER} AS start, owner_name AS name FROM opportunities"
+            f" WHERE owner_name IS NOT NULL ORDER BY {_OWNER} LIMIT 1)"
+            f" UNION ALL SELECT further.* FROM each, LATERAL (SELECT {_OWNER}, owner_name"
+            f" FROM opportunities WHERE {_OWNER} > each.start ORDER BY {_OWNER} LIMIT 1) further"
+            ") SELECT name FROM each LIMIT %s",
             (most,),
         )
         names = [row[0] for row in cursor.fetchall()]
     connection.commit()
     return names
+
+
+def names_of(connection: Connection, ids: Sequence[int]) -> list[tuple[int, str]]:
+    """What those of `ids` that are there are called, in that order. Commits."""
+    if not ids:
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id, left(name, 200) FROM opportunities WHERE id = ANY(%s)", (list(ids),)
+        )
+        names = dict(cursor.fetchall())
+    connection.commit()
+    return [(id_, names[id_]) for id_ in ids if id_ in names]
 
 
 def find_opportunity(connection: Connection, id_: int) -> Found | None:
@@ -177,66 +328,6 @@ def _names(cursor: Cursor) -> list[str]:
 
 
 def _order(criteria: Criteria) -> str:
-    column = SORTS.get(criteria.sort.removeprefix("-"), SORTS["updated"])
-    direction = "DESC" if criteria.sort.startswith("-") else "ASC"
-    return f"{column} {direction} NULLS LAST, id DESC"
-
-
-def _where(criteria: Criteria) -> tuple[str, dict[str, Any]]:
-    """The condition, every value of it a parameter."""
-    conditions = ["true"]
-    values: dict[str, Any] = {}
-    if criteria.search:
-        found = ["name ILIKE %(part)s", "organisation_name ILIKE %(part)s"]
-        # A subquery of its own, or every record would be unpacked for its number.
-        found.append(f"id IN (SELECT id FROM opportunities WHERE {_NUMBER} LIKE %(start)s)")
-        if padded := _padded(criteria.search):
-            found.append(f"id IN (SELECT id FROM opportunities WHERE {_NUMBER} = ANY(%(padded)s))")
-            values["padded"] = padded
-        if re.fullmatch(r"-?[0-9]{1,100}", criteria.search):
-            number = int(criteria.search)
-            if abs(number) <= _BIGINT_MAX:
-                found.append("id = %(id)s")
-                values["id"] = number
-        literal = _literal(criteria.search)
-        values |= {"part": f"%{literal}%", "start": f"{literal}%"}
-        conditions.append(f"({' OR '.join(found)})")
-    if criteria.status == NO_STATUS:
-        # Nobody can be kept from calling a status that.
-        conditions.append("(opportunity_status IS NULL OR opportunity_status = %(status)s)")
-        values["status"] = NO_STATUS
-    elif outcome := OUTCOMES.get(criteria.status):
-        conditions.append(outcome.condition)
-    elif criteria.status:
-        conditions.append("opportunity_status = %(status)s")
-        values["status"] = criteria.status
-    if criteria.customer:
-        conditions.append("organisation_name ILIKE %(customer)s")
-        values["customer"] = f"%{_literal(criteria.customer)}%"
-    if criteria.owner:
-        conditions.append("owner_name = %(owner)s")
-        values["owner"] = criteria.owner
-    values["zone"] = criteria.time_zone
-    if criteria.starts_from is not None:
-        conditions.append("starts_at >= %(from)s::timestamp AT TIME ZONE %(zone)s")
-        values["from"] = criteria.starts_from
-    if criteria.starts_to is not None:
-        conditions.append("starts_at < (%(to)s::date + 1)::timestamp AT TIME ZONE %(zone)s")
-        values["to"] = criteria.starts_to
-    # PostgreSQL has no NUL.
-    texts = {k: v.replace("\x00", "\ufffd") for k, v in values.items() if isinstance(v, str)}
-    return " AND ".join(conditions), values | texts
-
-
-def _padded(search: str) -> list[str]:
-    """Digits as numbers that Current RMS pads with zeros, in every usual width."""
-    if not re.fullmatch(r"[0-9]+", search):
-        return []
-    return [search.zfill(width) for width in range(len(search) + 1, _WIDEST_NUMBER + 1)]
-
-
-def _literal(text: str) -> str:
-    """`text` as part of a LIKE pattern, meaning nothing but itself."""
-    for special in "\\%_":
-        text = text.replace(special, f"\\{special}")
-    return text
+    order, falling = _sorted(criteria)
+    ids = _direction(order.ids(falling))
+    return f"{order.expression} {_direction(falling)} NULLS LAST, id {ids}"

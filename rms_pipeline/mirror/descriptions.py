@@ -9,6 +9,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from rms_pipeline.collections import COLLECTIONS
 
 TABLES: dict[str, str] = {
+    "saved_views": "Lists that people saved: what is asked for, by its name.",
     "status_counts": "How many opportunities there are in each status, and what they are worth.",
     "week_counts": "The same for each week of starts_at, from its Monday on.",
     "daily_status_counts": "The same at the end of each day of the company's; of today, as it was"
@@ -84,6 +85,13 @@ COLUMNS: dict[str, dict[str, str]] = {
         " that can have; empty where there were several, or none.",
         "seen_at": "When the change was noticed here.",
         "seen_by": "The run that noticed it, as in sync_metadata.run_id, or the fast lane.",
+    },
+    "saved_views": {
+        "collection": "A list of what, by the name of its table.",
+        "name": "What people call it.",
+        "query": "What follows the question mark in its address.",
+        "is_default": "Whether the list shows it where nothing else is asked for.",
+        "saved_at": "When it was saved last.",
     },
     "sync_runs": {
         "id": "Its number, as in sync_metadata.id.",

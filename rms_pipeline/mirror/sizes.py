@@ -20,7 +20,7 @@ OUR_TABLES = (
     "required_fields",
     *(c.past for c in COLLECTIONS if c.remembers),
     *("sync_runs", "sync_figures"),
-    *("mirror_state", "run_workers", "rms_pipeline_alembic_version"),
+    *("saved_views", "mirror_state", "run_workers", "rms_pipeline_alembic_version"),
 )
 
 

@@ -5,13 +5,14 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import RedirectResponse, Response
 from fastapi.security import APIKeyCookie, HTTPBearer
 from pydantic import SecretStr
 
+from rms_pipeline.web.forms import read_form
 from rms_pipeline.web.origins import (
     SAFE_METHODS,
     follows_a_link_elsewhere,
@@ -24,8 +25,6 @@ from rms_pipeline.web.refusals import Answered, Refusal, wants_page
 from rms_pipeline.web.sessions import SESSION_SECONDS, Sessions, matches
 from rms_pipeline.web.templating import render
 from rms_pipeline.web.throttle import Throttle
-
-_MOST_FORM_BYTES = 16_384
 
 _BEARER = HTTPBearer(auto_error=False, scheme_name="token", description="The API token.")
 # The real name ends in a mark of the token: see Sessions.
@@ -92,7 +91,7 @@ class Access:
         @router.post("/login")
         async def log_in(request: Request) -> Response:
             refuse_foreign_page(request)
-            form = await _read_form(request)
+            form = await read_form(request, "paste the API token and nothing else.")
             wanted = local_address(form.get("next", "/"))
             # People paste the whole link, too.
             given = form.get("token", "").strip().rpartition("token=")[2]
@@ -173,15 +172,3 @@ def _unauthorized() -> Refusal:
         "or where it is kept.",
         headers={"WWW-Authenticate": "Bearer"},
     )
-
-
-async def _read_form(request: Request) -> dict[str, str]:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MOST_FORM_BYTES:
-            raise Refusal(413, "The form is too big: paste the API token and nothing else.")
-    try:
-        return dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=10))
-    except ValueError:
-        raise Refusal(400, "The form has too many fields: paste the API token only.") from None

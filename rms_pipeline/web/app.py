@@ -31,6 +31,7 @@ from rms_pipeline.web.refusals import REFUSALS, Refused, handle_errors
 from rms_pipeline.web.sync_api import sync_api
 from rms_pipeline.web.templating import STATIC, Pages
 from rms_pipeline.web.today import today
+from rms_pipeline.web.views import views
 
 
 class Service(Protocol):
@@ -101,6 +102,7 @@ def create_app(
     app.include_router(dagster_link(access, current.dagster_url))
     app.include_router(today(pages, reader, current, access))
     app.include_router(changes(pages, reader, current, access))
+    app.include_router(views(database, reader, access))
     app.include_router(opportunities(pages, reader, current, access))
     app.include_router(opportunity(pages, reader, current, access))
     app.include_router(parties(pages, reader, current, access))

@@ -1,230 +1,298 @@
-"""Lists of opportunities, and the list as CSV."""
+"""Lists of opportunities, what is counted beside them, and lists to take away."""
 
-import csv
-import io
-import itertools
-import re
 import time
-from collections.abc import Callable, Generator
-from dataclasses import replace
-from datetime import date, datetime
+from dataclasses import asdict
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Annotated, Any
-from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, HTTPException, Query
-from fastapi.responses import Response, StreamingResponse
+import psycopg2
+from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 from psycopg2.extensions import connection as Connection  # noqa: N812
-from starlette.types import Receive, Scope, Send
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.insight.facets import MOST_COUNTED, read_facets
+from rms_pipeline.insight.periods import PERIODS
+from rms_pipeline.insight.saved_views import saved_views
 from rms_pipeline.mirror.browse import (
-    SORTS,
-    Criteria,
     Listed,
     count_listed,
-    iterate_opportunities,
     list_opportunities,
+    names_of,
     owners,
+    place_of,
 )
 from rms_pipeline.mirror.outcomes import OUTCOMES
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
+from rms_pipeline.web.listing import (
+    COLUMNS,
+    CUSTOM,
+    PARAMETERS,
+    PERIOD_FILTERS,
+    Asked,
+    asked,
+    has_leftovers,
+    page_behind,
+)
 from rms_pipeline.web.reading import Reader
-from rms_pipeline.web.templating import Pages
+from rms_pipeline.web.refusals import REFUSALS
+from rms_pipeline.web.taking_away import XLSX, Download, as_csv, as_xlsx
+from rms_pipeline.web.templating import Pages, is_fragment
+from rms_pipeline.web.visited import visited_before
 
 _PER_PAGE = 50
 _OWNERS_SECONDS = 60.0
-_MOST_PAGES = 1_000_000
-_HEADINGS = (
-    ("name", "Opportunity"),
-    ("status", "Status"),
-    ("customer", "Customer"),
-    ("owner", "Owner"),
-    ("starts", "Starts"),
-    ("ends", "Ends"),
-    ("value", "Value"),
-    ("updated", "Updated"),
-)
-_SORT = "|".join(SORTS)
-_Text = Annotated[str, Query(max_length=200)]
-# As long as a status may be that is kept.
-_Exact = Annotated[str, Query(max_length=500)]
+_STATES = ("Enquiry", "Draft", "Quotation", "Order")
+_FACET_TITLES = {
+    "status": "Status",
+    "state": "State",
+    "owner": "Owner",
+    "customer_id": "Customer",
+    "venue": "Venue",
+    "tag": "Tags",
+}
+
+
+class OpportunityList(BaseModel):
+    """A page of a list. `count` is how many there are in all, or more than `count` where
+    `countIsLeast`. `totalValue` is what they are worth with tax, null where that was not added up.
+    `next` and `previous` are addresses of the pages beside this one, null at the ends. Money is in
+    the account's currency, as strings of decimal digits; times are UTC."""
+
+    success: bool
+    count: int
+    countIsLeast: bool  # noqa: N815
+    totalValue: Decimal | None  # noqa: N815
+    page: int
+    next: str | None
+    previous: str | None
+    opportunities: list[dict[str, Any]]
+
+
+class _Page:
+    """A page of a list as it is shown."""
+
+    def __init__(self, connection: Connection, wanted: Asked) -> None:
+        criteria = wanted.criteria
+        self.number = wanted.page
+        # The first page is where the list begins, however one came there.
+        place = wanted.place if wanted.page > 1 else None
+        offset = (wanted.page - 1) * _PER_PAGE if place is None else 0
+        try:
+            rows = list_opportunities(
+                connection, criteria, limit=_PER_PAGE + 1, offset=offset, place=place
+            )
+        except psycopg2.DataError:
+            connection.rollback()
+            raise HTTPException(422, "page does not fit this order: begin anew.") from None
+        is_back = place is not None and place.before
+        more = len(rows) > _PER_PAGE or is_back
+        self.rows = (rows[1:] if len(rows) > _PER_PAGE else rows) if is_back else rows[:_PER_PAGE]
+        if wanted.page == 1 and not more:
+            # All of them are here: nobody has to count.
+            self.count, self.value = len(self.rows), _worth(self.rows, wanted)
+        else:
+            self.count, self.value = count_listed(connection, criteria, MOST_COUNTED)
+        self.is_counted = self.count <= MOST_COUNTED
+        self.pages = max(-(-self.count // _PER_PAGE), 1) if self.is_counted else None
+        self.next: str | None = None
+        self.previous: str | None = None
+        if more and self.rows:
+            behind = place_of(connection, criteria, self.rows[-1], before=False)
+            self.next = wanted.query(page=page_behind(wanted.page + 1, behind))
+        if wanted.page == 2 or (wanted.page > 2 and not self.rows):
+            self.previous = wanted.query()
+        elif wanted.page > 2:
+            before = place_of(connection, criteria, self.rows[0], before=True)
+            self.previous = wanted.query(page=page_behind(wanted.page - 1, before))
+
+
+def _worth(rows: list[Listed], wanted: Asked) -> Decimal | None:
+    known = [row.total_value for row in rows if row.total_value is not None]
+    return sum(known, Decimal()) if known and wanted.is_filtered else None
 
 
 def opportunities(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
     """The routes of lists."""
-    router = APIRouter(dependencies=[Depends(access.page)], include_in_schema=False)
+    router = APIRouter()
+    visible: dict[str, Any] = {"dependencies": [Depends(access.page)], "include_in_schema": False}
 
     remembered: tuple[float, list[str]] = (0.0, [])
 
     def known_owners(connection: Connection) -> list[str]:
         nonlocal remembered
         if time.monotonic() > remembered[0]:
-            # Finding them reads every row, and colleagues are few and stay.
+            # Colleagues are few and stay.
             remembered = (time.monotonic() + _OWNERS_SECONDS, owners(connection))
         return remembered[1]
 
-    def criteria(
-        q: _Text = "",
-        status: _Exact = "",
-        customer: _Text = "",
-        owner: _Exact = "",
-        starts_from: Annotated[str, Query(alias="from", max_length=10)] = "",
-        starts_to: Annotated[str, Query(alias="to", max_length=10)] = "",
-        sort: Annotated[str, Query(pattern=f"^-?({_SORT})$")] = "-updated",
-    ) -> Criteria:
-        return Criteria(
-            search=_plain(q).strip(),
-            status=_plain(status),
-            customer=_plain(customer).strip(),
-            owner=_plain(owner),
-            starts_from=_day(starts_from, "from"),
-            starts_to=_day(starts_to, "to"),
-            sort=sort,
-            time_zone=current.time_zone,
-        )
+    def wanted_of(request: Request) -> Asked:
+        return asked(request, current.time_zone)
 
-    @router.get("/opportunities")
-    def show_list(
-        wanted: Annotated[Criteria, Depends(criteria)],
-        page: Annotated[int, Query(ge=1, le=_MOST_PAGES)] = 1,
-    ) -> Response:
+    Wanted = Annotated[Asked, Depends(wanted_of)]  # noqa: N806
+
+    @router.get("/opportunities", **visible)
+    def show_list(request: Request, wanted: Wanted) -> Response:
+        if not is_fragment(request) and has_leftovers(request):
+            return RedirectResponse(_address(wanted.query(page=_page_text(request))), 303)
         with reader.session() as connection:
-            count, value = count_listed(connection, wanted)
-            rows = list_opportunities(
-                connection, wanted, limit=_PER_PAGE, offset=(page - 1) * _PER_PAGE
-            )
+            views = saved_views(connection, OPPORTUNITIES)
+            default = next((view for view in views if view.is_default), None)
+            if default is not None and not request.query_params and not is_fragment(request):
+                return RedirectResponse(_address(default.query), 303)
+            page = _Page(connection, wanted)
             with connection.cursor() as cursor:
-                cursor.execute("SELECT opportunity_status FROM status_counts ORDER BY 1")
-                statuses = [row[0] for row in cursor.fetchall()]
-            names = known_owners(connection)
+                cursor.execute(
+                    "SELECT opportunity_status FROM status_counts"
+                    " ORDER BY opportunities DESC, 1 LIMIT 200"
+                )
+                statuses = sorted(row[0] for row in cursor.fetchall())
+            people = known_owners(connection)
+            visited = names_of(connection, visited_before(request))
+            customer = _customer(connection, wanted, page.rows)
+        status = wanted.criteria.status
         return pages.render(
             "opportunities.html",
             here="opportunities",
-            criteria=wanted,
-            filtered=_filters(wanted) != _filters(Criteria()),
-            count=count,
-            value=value,
+            asked=wanted,
+            criteria=wanted.criteria,
+            page=page,
+            most_counted=MOST_COUNTED,
             outcomes=OUTCOMES,
-            rows=rows,
-            statuses=statuses if wanted.status in OUTCOMES else _with(statuses, wanted.status),
-            owners=_with(names, wanted.owner),
-            headings=_HEADINGS,
-            page_number=page,
-            pages=max(-(-count // _PER_PAGE), 1),
-            next_sort=lambda key: f"-{key}" if wanted.sort == key else key,
-            query=lambda **changes: _query(wanted, **changes),
+            statuses=statuses if status in OUTCOMES else _with(statuses, status),
+            states=_with(list(_STATES), wanted.criteria.state),
+            owners=_with(people, wanted.criteria.owner),
+            columns=COLUMNS,
+            periods={word: title for word, (title, _) in PERIODS.items()},
+            period_filters={name: PARAMETERS[name][1] for name in PERIOD_FILTERS},
+            custom=CUSTOM,
+            chips=list(wanted.chips(pages.clock, customer)),
+            views=views,
+            all_of_them="sort=-updated" if default else "",
+            here_now=wanted.query(),
+            visited=visited,
         )
 
-    @router.get("/opportunities.csv")
-    def download(wanted: Annotated[Criteria, Depends(criteria)]) -> Response:
-        lines = _csv(reader, wanted)
+    @router.get("/fragments/facets", **visible)
+    def show_facets(wanted: Wanted) -> Response:
+        with reader.session() as connection:
+            facets = read_facets(connection, wanted.criteria)
+        return pages.render(
+            "facets.html",
+            facets=facets,
+            titles=_FACET_TITLES,
+            asked=wanted,
+            most_counted=MOST_COUNTED,
+        )
+
+    @router.get(
+        "/api/opportunities",
+        summary="A list of opportunities",
+        tags=["opportunities"],
+        dependencies=[Depends(access.required)],
+        responses={**REFUSALS, 200: {"model": OpportunityList}},
+        openapi_extra={"parameters": _described()},
+    )
+    def tell_list(wanted: Wanted) -> JSONResponse:
+        """The page of the list at the same address, 50 at a time."""
+        with reader.session() as connection:
+            page = _Page(connection, wanted)
+        told = OpportunityList(
+            success=True,
+            count=min(page.count, MOST_COUNTED),
+            countIsLeast=not page.is_counted,
+            totalValue=page.value,
+            page=page.number,
+            next=page.next and f"/api/opportunities?{page.next}",
+            previous=None
+            if page.previous is None
+            else "/api/opportunities" + (f"?{page.previous}" if page.previous else ""),
+            opportunities=[asdict(row) for row in page.rows],
+        )
+        return JSONResponse(to_jsonable_python(told))
+
+    @router.get(
+        "/api/opportunities/facets",
+        summary="What the opportunities of a list have in common, counted",
+        tags=["opportunities"],
+        dependencies=[Depends(access.required)],
+        responses=REFUSALS,
+        openapi_extra={"parameters": _described()},
+    )
+    def tell_facets(wanted: Wanted) -> JSONResponse:
+        """Of each kind the most frequent choices, as if nothing of that kind were chosen."""
+        with reader.session() as connection:
+            facets = read_facets(connection, wanted.criteria)
+        return JSONResponse({"success": True, "facets": [asdict(facet) for facet in facets]})
+
+    @router.get("/opportunities.csv", **visible)
+    def download(wanted: Wanted) -> Response:
+        lines = as_csv(reader, wanted)
         # Before anything is sent, so that an outage can still be answered as one.
-        return _Download(next(lines), lines)
+        return Download(next(lines), lines, "text/csv; charset=utf-8", "opportunities.csv")
+
+    @router.get("/opportunities.xlsx", **visible)
+    def download_workbook(wanted: Wanted) -> Response:
+        with reader.session() as connection:
+            customer = _customer(connection, wanted, [])
+        told = [
+            ("Account", pages.account),
+            ("As of", pages.clock.full(datetime.now(UTC))),
+            ("Times are in", current.time_zone),
+            *((chip.name, chip.value) for chip in wanted.chips(pages.clock, customer)),
+        ]
+        parts = as_xlsx(reader, wanted, told)
+        return Download(next(parts), parts, XLSX, "opportunities.xlsx")
 
     return router
 
 
-def _plain(text: str) -> str:
-    """PostgreSQL's text has no NUL, so nothing can be found that holds one."""
-    return text.replace("\x00", "\ufffd")
+def _address(query: str) -> str:
+    return f"/opportunities?{query}" if query else "/opportunities?sort=-updated"
 
 
-def _day(text: str, name: str) -> date | None:
-    if not text.strip():
+def _page_text(request: Request) -> str:
+    return request.query_params.get("page", "")
+
+
+def _customer(connection: Connection, wanted: Asked, rows: list[Listed]) -> str | None:
+    """What the customer whose id is asked for is called."""
+    if wanted.criteria.customer_id is None:
         return None
-    try:
-        return date.fromisoformat(text.strip())
-    except ValueError:
-        raise HTTPException(422, f"{name} is not a date like 2026-05-31.") from None
+    if rows:
+        return rows[0].customer
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT organisation_name FROM opportunities WHERE organisation_id = %s LIMIT 1",
+            (wanted.criteria.customer_id,),
+        )
+        row = cursor.fetchone()
+    connection.commit()
+    return row[0] if row else None
+
+
+def _described() -> list[dict[str, Any]]:
+    """The parameters of a list, for the description of the API."""
+    told = [
+        {
+            "name": name,
+            "in": "query",
+            "description": title,
+            "schema": {"type": "string", "maxLength": longest},
+        }
+        for name, (longest, title) in PARAMETERS.items()
+    ]
+    for name, title in (("sort", "A column, with a - before it downwards"), ("page", "Which page")):
+        told.append(
+            {"name": name, "in": "query", "description": title, "schema": {"type": "string"}}
+        )
+    return told
 
 
 def _with(names: list[str], chosen: str) -> list[str]:
     """What may be chosen holds what is, or the form would forget it."""
     return names if not chosen or chosen in names else [chosen, *names]
-
-
-def _filters(wanted: Criteria) -> Criteria:
-    return replace(wanted, sort="", time_zone="")
-
-
-def _query(wanted: Criteria, **changes: Any) -> str:
-    values: dict[str, Any] = {
-        "q": wanted.search,
-        "status": wanted.status,
-        "customer": wanted.customer,
-        "owner": wanted.owner,
-        "from": wanted.starts_from,
-        "to": wanted.starts_to,
-        "sort": wanted.sort,
-    } | changes
-    defaults = {"sort": "-updated", "page": 1}
-    return urlencode({k: v for k, v in values.items() if v and v != defaults.get(k)})
-
-
-# The wide ones are of Chinese and Japanese keyboards, and spreadsheets there take them too.
-_BEGINS_A_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
-# Where semicolons part the cells (most of Europe), quotes around a cell of ours are not seen, and
-# what stands behind a semicolon or on a new line is a cell of its own.
-_FORMULA_WITHIN = re.compile(r"([;\r\n][\s\"]*)(?=[=+\-@＝＋－＠])")
-_CSV_COLUMNS: dict[str, Callable[[Listed], Any]] = {
-    "id": lambda o: o.id,
-    "number": lambda o: _cell(o.number),
-    "name": lambda o: _cell(o.name),
-    "status": lambda o: _cell(o.status),
-    "starts_at": lambda o: _utc(o.starts_at),
-    "ends_at": lambda o: _utc(o.ends_at),
-    "customer": lambda o: _cell(o.customer),
-    "venue": lambda o: _cell(o.venue),
-    "owner": lambda o: _cell(o.owner),
-    "charge_total": lambda o: o.charge_total,
-    "total_value": lambda o: o.total_value,
-    "updated_at": lambda o: _utc(o.updated_at),
-}
-
-
-class _Download(StreamingResponse):
-    """`first` and what `lines` still has. Closes `lines`, and so gives its connection back, also
-    when the browser goes away in the middle."""
-
-    def __init__(self, first: str, lines: Generator[str, None, None]) -> None:
-        super().__init__(
-            itertools.chain([first], lines),
-            media_type="text/csv; charset=utf-8",
-            headers={"Content-Disposition": 'attachment; filename="opportunities.csv"'},
-        )
-        self._lines = lines
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._lines.close()
-
-
-def _csv(reader: Reader, wanted: Criteria) -> Generator[str, None, None]:
-    """Lines for a spreadsheet, in UTF-8 that says so; times are UTC."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    buffer.write("\ufeff")
-    writer.writerow(_CSV_COLUMNS)
-    with reader.session() as connection:
-        for row in iterate_opportunities(connection, wanted):
-            writer.writerow([read(row) for read in _CSV_COLUMNS.values()])
-            if buffer.tell() > 64_000:
-                yield buffer.getvalue()
-                buffer.seek(0)
-                buffer.truncate()
-    yield buffer.getvalue()
-
-
-def _cell(text: str | None) -> str:
-    """A spreadsheet would run what begins like a formula."""
-    if text is None:
-        return ""
-    harmless = _FORMULA_WITHIN.sub(r"\1'", text)
-    return f"'{harmless}" if harmless.startswith(_BEGINS_A_FORMULA) else harmless
-
-
-def _utc(moment: datetime | None) -> str:
-    # Not strftime, which writes the year 1 as 1.
-    return "" if moment is None else f"{moment.replace(tzinfo=None, microsecond=0).isoformat()}Z"

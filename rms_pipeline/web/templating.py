@@ -107,6 +107,7 @@ class Pages:
     """Renders the pages of one mirror: what all of them show is known here."""
 
     def __init__(self, *, account: str, sandbox: bool, dagster_url: str, time_zone: str) -> None:
+        self.account = account
         self.clock = Clock(time_zone)
         # Set by whoever can look; only pages with a head ask.
         self.read_health: Callable[[], Health]

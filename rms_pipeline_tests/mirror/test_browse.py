@@ -10,17 +10,23 @@ from typing import Any
 import pytest
 
 from rms_pipeline.mirror.browse import (
+    ORDERS,
     SORTS,
     Criteria,
     Listed,
+    Place,
+    _beyond,
+    _order,
     _where,
     count_listed,
     find_opportunity,
     iterate_opportunities,
     list_opportunities,
     owners,
+    place_of,
 )
 from rms_pipeline.mirror.changes import changes_of
+from rms_pipeline.mirror.criteria import Days
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.summary import NO_STATUS
 from rms_pipeline_tests.rows import insert, insert_opportunities, query
@@ -457,3 +463,224 @@ def test_changes_are_told_newest_first_and_no_more_than_asked_for(database: Data
 def test_an_unknown_sort_is_the_usual_one(many: Database) -> None:
     usual = Criteria()
     assert all_of(many, replace(usual, sort="-id; DROP TABLE x")) == all_of(many, usual)
+
+
+@pytest.mark.parametrize("direction", ["", "-"])
+@pytest.mark.parametrize("key", ORDERS)
+def test_pages_by_place_cover_the_list_once_in_both_directions(
+    many: Database, key: str, direction: str
+) -> None:
+    """Where one page ends the next begins, and the way back is the same way."""
+    values = {"created_at_rms": T0, "confirmed_at": T0, "venue_name": "Hall"}
+    for column, value in values.items():
+        query(many, f"UPDATE opportunities SET {column} = %s WHERE id %% 3 = 1", value)
+    query(many, "UPDATE opportunities SET deliver_starts_at = starts_at - interval '1 hour'")
+    criteria = Criteria(sort=f"{direction}{key}")
+    with many.session() as connection:
+        rows = list_opportunities(connection, criteria, limit=300)
+        assert list(iterate_opportunities(connection, criteria)) == rows
+        paged = list_opportunities(connection, criteria, limit=41)
+        while page := list_opportunities(
+            connection,
+            criteria,
+            limit=41,
+            place=place_of(connection, criteria, paged[-1], before=False),
+        ):
+            paged += page
+        assert paged == rows
+        back = [rows[-1]]
+        while page := list_opportunities(
+            connection,
+            criteria,
+            limit=41,
+            place=place_of(connection, criteria, back[0], before=True),
+        ):
+            back = page + back
+        assert back == rows
+
+
+def test_a_page_goes_on_where_the_last_one_ended_whatever_came_before_it_meanwhile(
+    database: Database,
+) -> None:
+    insert_opportunities(
+        database, *({"updated_at_rms": T0 + timedelta(hours=h)} for h in range(10))
+    )
+    criteria = Criteria()
+    with database.session() as connection:
+        first = list_opportunities(connection, criteria, limit=3)
+        place = place_of(connection, criteria, first[-1], before=False)
+        # Everything before it moves: numbered pages would show some twice.
+        query(database, "UPDATE opportunities SET updated_at_rms = now() WHERE id = 1")
+        query(database, "DELETE FROM opportunities WHERE id IN (9, 10)")
+        second = list_opportunities(connection, criteria, limit=3, place=place)
+    assert [row.id for row in first + second] == [10, 9, 8, 7, 6, 5]
+
+
+DAYS = Days(date(2026, 6, 13), date(2026, 6, 14))
+HIRES = {
+    "before": (11, 12),
+    "into": (11, 13),
+    "within": (13, 14),
+    "around": (10, 20),
+    "out of": (14, 16),
+    "after": (15, 16),
+}
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"on_hire": DAYS}, ["around", "into", "open", "out of", "within"]),
+        ({"goes_out": DAYS}, ["endless", "out of", "within"]),
+        ({"comes_back": DAYS}, ["into", "within"]),
+        ({"starts": DAYS}, ["endless", "out of", "within"]),
+        ({"on_hire": Days(first=DAYS.first)},
+         ["after", "around", "into", "open", "out of", "within"]),
+        ({"on_hire": Days(last=date(2026, 6, 12))}, ["around", "before", "into", "open"]),
+        ({"on_hire": Days(date(2026, 6, 14), date(2026, 6, 13))}, []),
+        ({"goes_out": Days(date(2026, 6, 14), date(2026, 6, 13))}, []),
+    ],
+)  # fmt: skip
+def test_on_hire_is_what_overlaps_the_days_not_what_starts_on_them(
+    database: Database, asked: dict[str, Days], expected: list[str]
+) -> None:
+    def at(day: int) -> datetime:
+        return datetime(2026, 6, day, 12, tzinfo=UTC)
+
+    rows: list[dict[str, Any]] = [
+        {"name": name, "starts_at": at(first), "ends_at": at(last)}
+        for name, (first, last) in HIRES.items()
+    ]
+    rows.append({"name": "open", "starts_at": at(1), "ends_at": at(13), "open_ended_rental": True})
+    rows += [{"name": "endless", "starts_at": at(13)}, {"name": "dateless"}]
+    insert_opportunities(database, *rows)
+    assert sorted(row.name for row in all_of(database, Criteria(**asked))) == expected  # type: ignore[arg-type]
+
+
+def test_delivery_and_collection_decide_what_is_on_hire_goes_out_and_comes_back(
+    database: Database,
+) -> None:
+    def at(day: int) -> datetime:
+        return datetime(2026, 6, day, 12, tzinfo=UTC)
+
+    insert_opportunities(
+        database,
+        {
+            "starts_at": at(13),
+            "ends_at": at(14),
+            "deliver_starts_at": at(12),
+            "collect_ends_at": at(15),
+        },
+    )
+    for day, found_by in ((12, "goes_out"), (13, "starts"), (15, "comes_back")):
+        for each in ("goes_out", "starts", "comes_back"):
+            days = Days(date(2026, 6, day), date(2026, 6, day))
+            assert ids(database, **{each: days}) == ([1] if each == found_by else []), (day, each)
+    for day in range(11, 17):
+        days = Days(date(2026, 6, day), date(2026, 6, day))
+        assert ids(database, on_hire=days) == ([1] if 12 <= day <= 15 else [])
+
+
+def test_on_hire_on_a_day_is_a_day_of_the_time_zone(database: Database) -> None:
+    insert_opportunities(
+        database,
+        {
+            "starts_at": datetime(2026, 6, 14, 20, tzinfo=UTC),
+            "ends_at": datetime(2026, 6, 14, 23, 30, tzinfo=UTC),
+        },
+    )
+    day = Days(date(2026, 6, 15), date(2026, 6, 15))
+    assert ids(database, on_hire=day, time_zone="Europe/London") == [1]
+    assert ids(database, on_hire=day, time_zone="UTC") == []
+
+
+MORE_FILTERS: list[tuple[dict[str, Any], list[int]]] = [
+    ({"state": "Order"}, [1]),
+    ({"state": "order"}, []),
+    ({"venue": "Hall"}, [1]),
+    ({"venue": "Hal"}, []),
+    ({"venue": "x" * 150 + "1"}, [2]),
+    ({"customer_id": 7}, [2, 3]),
+    ({"customer_id": 2**63 - 1}, []),
+    ({"tags": ("vip",)}, [1, 2]),
+    ({"tags": ("vip", "late")}, [2]),
+    ({"tags": ("vip", "a\x00b")}, []),
+    ({"least": Decimal(10)}, [1, 2]),
+    ({"greatest": Decimal(10)}, [1, 3]),
+    ({"least": Decimal(10), "greatest": Decimal("10.00")}, [1]),
+    ({"least": Decimal(11), "greatest": Decimal(10)}, []),
+    ({"created": Days(date(2026, 6, 1), date(2026, 6, 1))}, [1]),
+    ({"created": Days(first=date(2026, 6, 2))}, [2]),
+    ({"confirmed": Days(last=date(2026, 6, 1))}, [3]),
+]
+
+
+@pytest.mark.parametrize(
+    ("criteria", "expected"), MORE_FILTERS, ids=[str(f[0])[:40] for f in MORE_FILTERS]
+)
+def test_each_further_filter_finds_what_fits_and_nothing_else(
+    database: Database, criteria: dict[str, Any], expected: list[int]
+) -> None:
+    insert_opportunities(
+        database,
+        {
+            "state_name": "Order",
+            "venue_name": "Hall",
+            "tags": ["vip"],
+            "total_value": Decimal(10),
+            "created_at_rms": T0,
+        },
+        {
+            "venue_name": "x" * 150 + "1",
+            "organisation_id": 7,
+            "tags": ["late", "x", "vip"],
+            "total_value": Decimal(11),
+            "created_at_rms": T0 + timedelta(days=1),
+        },
+        {
+            "venue_name": "x" * 150 + "2",
+            "organisation_id": 7,
+            "tags": [],
+            "total_value": Decimal("-0.01"),
+            "confirmed_at": T0,
+        },
+        {},
+    )
+    assert ids(database, **criteria) == expected
+
+
+def test_counting_ends_where_it_is_told_to(many: Database) -> None:
+    with many.session() as connection:
+        assert count_listed(connection, Criteria(), most=299) == (300, None)
+        assert count_listed(connection, Criteria(), most=300) == (300, None)
+        count, value = count_listed(connection, Criteria(status="Open"), most=5)
+        assert (count, value) == (6, None)
+        count, value = count_listed(connection, Criteria(status="Open"), most=300)
+        assert 5 < count < 300
+        assert value is not None
+
+
+@pytest.mark.parametrize("direction", ["", "-"])
+@pytest.mark.parametrize("key", ORDERS)
+def test_each_order_is_read_from_an_index_wherever_the_page_is(
+    many: Database, key: str, direction: str
+) -> None:
+    criteria = Criteria(sort=f"{direction}{key}")
+    with many.session() as connection, connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
+        order = ORDERS[key]
+        falling = direction == "-"
+        value = {"text": "A", "timestamptz": "2026-06-02", "numeric": "1"}[order.kind]
+        place = Place(value, 50)
+        cursor.execute(
+            f"EXPLAIN SELECT id FROM opportunities WHERE {order.expression} IS NOT NULL"
+            f" AND {_beyond(order, falling, place)} ORDER BY {_order(criteria)} LIMIT 50".replace(
+                " NULLS LAST", ""
+            ),
+            {"value": value, "id_of_place": 50},
+        )
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+        connection.rollback()
+    assert "Index Scan" in plan or "Index Only Scan" in plan, plan
+    # Rows of one value apart, nothing is put in order that the index does not have in it.
+    assert " Sort " not in f" {plan}".replace("Incremental Sort", "") or "Presorted" in plan, plan

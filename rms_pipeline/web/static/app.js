@@ -84,3 +84,31 @@ document.addEventListener("visibilitychange", () => {
     for (const part of document.querySelectorAll("[hx-trigger^=every]")) window.htmx.trigger(part, "every");
   }
 });
+
+// What a form of filters leaves out of the address: what is empty, and of a period its two dates.
+document.addEventListener("formdata", (event) => {
+  if (!event.target.closest("[data-clean]")) return;
+  const data = event.formData;
+  for (const [name, value] of [...data.entries()]) {
+    if (value !== "custom") continue;
+    const [first, last] = [data.get(`${name}_from`), data.get(`${name}_to`)];
+    data.set(name, first || last ? `${first}..${last}` : "");
+  }
+  for (const name of new Set([...data.keys()])) {
+    const said = data.getAll(name).filter((value) => value !== "");
+    data.delete(name);
+    const isPart = /_(from|to)$/.test(name) || (name === "sort" && said[0] === "-updated");
+    if (!isPart) for (const value of said) data.append(name, value);
+  }
+});
+
+// What a page has beside what people came for, asked for when that is there.
+function fill() {
+  for (const part of document.querySelectorAll("[data-fill]")) {
+    if (part.dataset.filled === part.dataset.fill) continue;
+    part.dataset.filled = part.dataset.fill;
+    window.htmx.ajax("GET", part.dataset.fill, { target: part, swap: "innerHTML" });
+  }
+}
+document.addEventListener("DOMContentLoaded", fill);
+document.addEventListener("htmx:after:swap", fill);

@@ -1,0 +1,190 @@
+"""Which opportunities a list is to hold, and the SQL condition for it, every value a parameter."""
+
+import re
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+from rms_pipeline.mirror.outcomes import OUTCOMES
+from rms_pipeline.mirror.summary import NO_STATUS
+
+_BIGINT_MAX = 2**63 - 1
+_NUMBER = "left(data ->> 'number', 100)"
+_WIDEST_NUMBER = 12
+# Equipment leaves when the delivery starts, else when the hire does; it is back when the collection
+# ends, else when the hire does.
+GOES_OUT = "coalesce(deliver_starts_at, starts_at)"
+COMES_BACK = "coalesce(collect_ends_at, ends_at)"
+# What an index holds of a text that people type: an entry of PostgreSQL's has its limits.
+INDEXED = "left({column}, 100)"
+
+
+@dataclass(frozen=True, slots=True)
+class Days:
+    """From the day `first` to the day `last`, both included; None is without an end there."""
+
+    first: date | None = None
+    last: date | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return self.first is not None and self.last is not None and self.first > self.last
+
+
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """What to list. Days are those of `time_zone`.
+
+    `search` finds an id, the beginning of a number (or, in digits, all of it but leading zeros), or
+    part of a name or customer; `customer` part of a customer's name; `status`, `state`, `venue` and
+    `owner` are exact, `NO_STATUS` being the absent status, and a key of `OUTCOMES` several. `tags`
+    are all there. `on_hire` overlaps the hire, the other days are those that it starts on, goes out
+    on, comes back on, was confirmed on and was created on. `least` and `greatest` are of the value
+    with tax, both included. `sort` is a key of `browse.ORDERS`, with a leading `-` for descending.
+    """
+
+    search: str = ""
+    status: str = ""
+    customer: str = ""
+    owner: str = ""
+    starts_from: date | None = None
+    starts_to: date | None = None
+    sort: str = "-updated"
+    time_zone: str = "UTC"
+    state: str = ""
+    venue: str = ""
+    customer_id: int | None = None
+    tags: tuple[str, ...] = ()
+    least: Decimal | None = None
+    greatest: Decimal | None = None
+    on_hire: Days = Days()
+    goes_out: Days = Days()
+    comes_back: Days = Days()
+    starts: Days = Days()
+    confirmed: Days = Days()
+    created: Days = Days()
+
+
+# The moment that each kind of days is about.
+_MOMENTS = {
+    "goes_out": GOES_OUT,
+    "comes_back": COMES_BACK,
+    "starts": "starts_at",
+    "confirmed": "confirmed_at",
+    "created": "created_at_rms",
+}
+
+
+def condition(criteria: Criteria) -> tuple[str, dict[str, Any]]:
+    """The condition, every value of it a parameter."""
+    conditions = ["true"]
+    values: dict[str, Any] = {"zone": criteria.time_zone}
+    if criteria.search:
+        _search(criteria.search, conditions, values)
+    if criteria.status == NO_STATUS:
+        # Nobody can be kept from calling a status that.
+        conditions.append("(opportunity_status IS NULL OR opportunity_status = %(status)s)")
+        values["status"] = NO_STATUS
+    elif outcome := OUTCOMES.get(criteria.status):
+        conditions.append(outcome.condition)
+    elif criteria.status:
+        conditions.append("opportunity_status = %(status)s")
+        values["status"] = criteria.status
+    if criteria.customer:
+        conditions.append("organisation_name ILIKE %(customer)s")
+        values["customer"] = f"%{_literal(criteria.customer)}%"
+    if criteria.customer_id is not None:
+        conditions.append("organisation_id = %(customer_id)s")
+        values["customer_id"] = criteria.customer_id
+    if criteria.state:
+        conditions.append("state_name = %(state)s")
+        values["state"] = criteria.state
+    for name, text in {"owner": criteria.owner, "venue": criteria.venue}.items():
+        if text:
+            column = f"{name}_name"
+            # The first half is for the index.
+            conditions.append(
+                f"{INDEXED.format(column=column)} = left(%({name})s, 100) AND {column} = %({name})s"
+            )
+            values[name] = text
+    if criteria.tags:
+        conditions.append("tags @> %(tags)s::text[]")
+        values["tags"] = [_without_nul(tag) for tag in criteria.tags]
+    if criteria.least is not None:
+        conditions.append("total_value >= %(least)s")
+        values["least"] = criteria.least
+    if criteria.greatest is not None:
+        conditions.append("total_value <= %(greatest)s")
+        values["greatest"] = criteria.greatest
+    _days(criteria, conditions, values)
+    texts = {k: _without_nul(v) for k, v in values.items() if isinstance(v, str)}
+    return " AND ".join(conditions), values | texts
+
+
+def _search(text: str, conditions: list[str], values: dict[str, Any]) -> None:
+    found = ["name ILIKE %(part)s", "organisation_name ILIKE %(part)s"]
+    # A subquery of its own, or every record would be unpacked for its number.
+    found.append(f"id IN (SELECT id FROM opportunities WHERE {_NUMBER} LIKE %(start)s)")
+    if padded := _padded(text):
+        found.append(f"id IN (SELECT id FROM opportunities WHERE {_NUMBER} = ANY(%(padded)s))")
+        values["padded"] = padded
+    if re.fullmatch(r"-?[0-9]{1,100}", text):
+        number = int(text)
+        if abs(number) <= _BIGINT_MAX:
+            found.append("id = %(id)s")
+            values["id"] = number
+    literal = _literal(text)
+    values |= {"part": f"%{literal}%", "start": f"{literal}%"}
+    conditions.append(f"({' OR '.join(found)})")
+
+
+def _days(criteria: Criteria, conditions: list[str], values: dict[str, Any]) -> None:
+    asked = {name: (moment, getattr(criteria, name)) for name, moment in _MOMENTS.items()}
+    asked["from_to"] = ("starts_at", Days(criteria.starts_from, criteria.starts_to))
+    for name, (moment, days) in asked.items():
+        if days.first is not None:
+            conditions.append(f"{moment} >= {_begin(f'{name}_first')}")
+            values[f"{name}_first"] = days.first
+        if days.last is not None:
+            conditions.append(f"{moment} < {_end(f'{name}_last')}")
+            values[f"{name}_last"] = days.last
+        if name == "comes_back" and days != Days():
+            # Nobody knows when.
+            conditions.append("open_ended_rental IS NOT TRUE")
+    on_hire = criteria.on_hire
+    if on_hire.is_empty:
+        conditions.append("false")
+    elif on_hire != Days():
+        # A range whose end comes first is an error, not an empty one.
+        first = _begin("hire_first") if on_hire.first else "NULL"
+        last = _end("hire_last") if on_hire.last else "NULL"
+        conditions.append(f"hire && tstzrange({first}, {last}, '[)')")
+        values |= {"hire_first": on_hire.first, "hire_last": on_hire.last}
+
+
+def _begin(name: str) -> str:
+    return f"%({name})s::timestamp AT TIME ZONE %(zone)s"
+
+
+def _end(name: str) -> str:
+    return f"(%({name})s::date + 1)::timestamp AT TIME ZONE %(zone)s"
+
+
+def _padded(search: str) -> list[str]:
+    """Digits as numbers that Current RMS pads with zeros, in every usual width."""
+    if not re.fullmatch(r"[0-9]+", search):
+        return []
+    return [search.zfill(width) for width in range(len(search) + 1, _WIDEST_NUMBER + 1)]
+
+
+def _literal(text: str) -> str:
+    """`text` as part of a LIKE pattern, meaning nothing but itself."""
+    for special in "\\%_":
+        text = text.replace(special, f"\\{special}")
+    return text
+
+
+def _without_nul(text: str) -> str:
+    """PostgreSQL has no NUL."""
+    return text.replace("\x00", "\ufffd")

@@ -1,0 +1,22 @@
+"""What a form on a page sends."""
+
+from urllib.parse import parse_qsl
+
+from fastapi import Request
+
+from rms_pipeline.web.refusals import Refusal
+
+_MOST_BYTES, _MOST_FIELDS = 16_384, 10
+
+
+async def read_form(request: Request, advice: str) -> dict[str, str]:
+    """Its fields. Raises Refusal (413, 400) with `advice` for what no form of ours sends."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MOST_BYTES:
+            raise Refusal(413, f"The form is too big: {advice}")
+    try:
+        return dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=_MOST_FIELDS))
+    except ValueError:
+        raise Refusal(400, f"The form has too many fields: {advice}") from None

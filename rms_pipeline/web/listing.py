@@ -1,0 +1,352 @@
+"""What a list's address says, and the addresses that lead on from it.
+
+What belongs here: parameters in, criteria and links out, without empty parameters. What does not:
+reading rows (`mirror.browse`), and how a list looks (templates).
+"""
+
+import base64
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+from zoneinfo import ZoneInfo
+
+from fastapi import HTTPException, Request
+
+from rms_pipeline.insight.periods import days_of, words_for
+from rms_pipeline.mirror.browse import ORDERS, Place
+from rms_pipeline.mirror.criteria import Criteria, Days
+from rms_pipeline.mirror.outcomes import OUTCOMES
+from rms_pipeline.web.formatting import Clock
+
+DEFAULT_SORT = "-updated"
+_MOST_PAGES = 1_000_000
+_BIGINT_MAX = 2**63 - 1
+_SHORT, _LONG = 200, 500
+# PostgreSQL's numeric has room for more; nobody's money does.
+_MONEY = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,20})?")
+_PLACE = re.compile(r"([1-9][0-9]{0,6})(?:-([A-Za-z0-9_-]{1,2000}))?")
+
+# The parameters of a list in the order of its address, the longest text of each, and the name of
+# the filter for people.
+PARAMETERS: dict[str, tuple[int, str]] = {
+    "q": (_SHORT, "Search"),
+    "status": (_LONG, "Status"),
+    "state": (_SHORT, "State"),
+    "customer": (_SHORT, "Customer"),
+    "customer_id": (20, "Customer"),
+    "owner": (_LONG, "Owner"),
+    "venue": (_LONG, "Venue"),
+    "tag": (_SHORT, "Tag"),
+    "onhire": (30, "On hire on"),
+    "out": (30, "Goes out"),
+    "back": (30, "Comes back"),
+    "starts": (30, "Starts"),
+    "from": (10, "Starts from"),
+    "to": (10, "Starts until"),
+    "confirmed": (30, "Confirmed"),
+    "created": (30, "Created"),
+    "least": (62, "Value from"),
+    "greatest": (62, "Value until"),
+}
+PERIOD_FILTERS = {
+    "onhire": "on_hire",
+    "out": "goes_out",
+    "back": "comes_back",
+    "starts": "starts",
+    "confirmed": "confirmed",
+    "created": "created",
+}
+# What a form sends in place of a period: this word, and its two dates apart.
+CUSTOM = "custom"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a list: its title, and what it is sorted by, if it can be."""
+
+    title: str
+    sort: str | None = None
+
+
+COLUMNS = {
+    "name": Column("Opportunity", "name"),
+    "status": Column("Status", "status"),
+    "state": Column("State"),
+    "customer": Column("Customer", "customer"),
+    "venue": Column("Venue", "venue"),
+    "owner": Column("Owner", "owner"),
+    "starts": Column("Starts", "starts"),
+    "ends": Column("Ends", "ends"),
+    "out": Column("Goes out", "out"),
+    "back": Column("Comes back", "back"),
+    "confirmed": Column("Confirmed", "confirmed"),
+    "created": Column("Created", "created"),
+    "tags": Column("Tags"),
+    "reference": Column("Reference"),
+    "charge": Column("Without tax"),
+    "profit": Column("Profit"),
+    "value": Column("Value", "value"),
+    "updated": Column("Updated", "updated"),
+}
+DEFAULT_COLUMNS = ("name", "status", "customer", "owner", "starts", "ends", "value", "updated")
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """A filter that is on: what people call it and its value, and the address without it."""
+
+    name: str
+    value: str
+    without: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an address asks for. `given` are its filters as texts, in order and none empty.
+
+    `page` counts from 1; `place` is where it begins, None where only its number is known.
+    """
+
+    criteria: Criteria
+    given: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    columns: tuple[str, ...] = DEFAULT_COLUMNS
+    page: int = 1
+    place: Place | None = None
+
+    @property
+    def is_filtered(self) -> bool:
+        return bool(self.given)
+
+    def text(self, name: str) -> str:
+        """The one value of the filter `name`, '' where it is off."""
+        return next(iter(self.given.get(name, ())), "")
+
+    def query(self, **changes: str | int | Sequence[str] | None) -> str:
+        """The address with these parameters changed, or left out (None); page 1 unless told."""
+        values: dict[str, Any] = {**self.given}
+        values["column"] = self.chosen_columns
+        values["sort"] = self.criteria.sort
+        values |= changes
+        if values.get("sort") == DEFAULT_SORT:
+            del values["sort"]
+        order = [*PARAMETERS, "column", "sort", "page"]
+        kept = {k: values[k] for k in order if values.get(k) not in (None, "", [], ())}
+        return urlencode(kept, doseq=True)
+
+    @property
+    def chosen_columns(self) -> tuple[str, ...]:
+        """Those that the address has to name."""
+        return () if self.columns == DEFAULT_COLUMNS else self.columns
+
+    def toggled(self, name: str) -> list[str]:
+        """The columns of the address with this one shown, or hidden."""
+        chosen = [c for c in COLUMNS if (c in self.columns) != (c == name)]
+        return [] if tuple(chosen) == DEFAULT_COLUMNS else chosen
+
+    def without(self, name: str, value: str) -> str:
+        """The address without this one filter."""
+        return self.query(**{name: [v for v in self.given[name] if v != value]})
+
+    def also(self, name: str, value: str) -> str:
+        """The address with this filter, besides others of its name where there may be several."""
+        if name != "tag":
+            return self.query(**{name: value})
+        return self.query(tag=list(dict.fromkeys([*self.given.get("tag", ()), value])))
+
+    def sorted_by(self, key: str) -> str:
+        """The address in this order: first in the direction that people want first, then in the
+        other."""
+        first = f"-{key}" if ORDERS[key].falls else key
+        other = key if ORDERS[key].falls else f"-{key}"
+        return self.query(sort=other if self.criteria.sort == first else first)
+
+    def chips(self, clock: Clock, customer: str | None) -> Iterator[Chip]:
+        """Each filter that is on; `customer` is the name of that of `customer_id`."""
+        for name, values in self.given.items():
+            for value in values:
+                words = value
+                if name == "status":
+                    words = OUTCOMES[value].title if value in OUTCOMES else value
+                elif name == "customer_id":
+                    words = customer or value
+                elif name in PERIOD_FILTERS:
+                    words = words_for(value, clock.day)
+                elif name in ("from", "to"):
+                    words = clock.day(date.fromisoformat(value))
+                yield Chip(PARAMETERS[name][1], words, self.without(name, value))
+
+
+def asked(request: Request, time_zone: str, now: datetime | None = None) -> Asked:
+    """What the address of `request` asks for, periods being those of `now`.
+
+    Raises HTTPException (422) that names the parameter and says what may be written.
+    """
+    today = (now or datetime.now(UTC)).astimezone(ZoneInfo(time_zone)).date()
+    texts = _texts(request)
+    given = {name: texts[name] for name in PARAMETERS if texts[name]}
+    one = {name: values[0] for name, values in given.items()}
+    periods = {
+        attribute: _period(one.get(name, ""), name, today)
+        for name, attribute in PERIOD_FILTERS.items()
+    }
+    criteria = Criteria(
+        search=one.get("q", ""),
+        status=one.get("status", ""),
+        customer=one.get("customer", ""),
+        owner=one.get("owner", ""),
+        starts_from=_day(one.get("from", ""), "from"),
+        starts_to=_day(one.get("to", ""), "to"),
+        sort=_sort(request),
+        time_zone=time_zone,
+        state=one.get("state", ""),
+        venue=one.get("venue", ""),
+        customer_id=_id(one.get("customer_id", ""), "customer_id"),
+        tags=tuple(given.get("tag", ())),
+        least=_amount(one.get("least", ""), "least"),
+        greatest=_amount(one.get("greatest", ""), "greatest"),
+        **periods,
+    )
+    return Asked(criteria, given, _columns(request), *_page(request))
+
+
+def has_leftovers(request: Request) -> bool:
+    """Whether a form without a script sent what a clean address leaves out."""
+    items = request.query_params.multi_items()
+    return len(items) > 2 and any(not value.strip() or value == CUSTOM for _, value in items)
+
+
+def cleaned(query: str) -> str:
+    """Of what follows the question mark in an address, the parameters of a list that say something,
+    but for the page."""
+    known = {*PARAMETERS, "column", "sort"}
+    return urlencode([(k, v) for k, v in parse_qsl(query, max_num_fields=200) if k in known])
+
+
+def page_behind(page: int, place: Place) -> str:
+    """The parameter `page` for the page that begins at `place`."""
+    told = json.dumps([place.value, place.id, int(place.before)], separators=(",", ":"))
+    mark = base64.urlsafe_b64encode(told.encode()).decode().rstrip("=")
+    return f"{page}-{mark}"
+
+
+def _texts(request: Request) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, (longest, _) in PARAMETERS.items():
+        values = [_plain(v) for v in request.query_params.getlist(name)]
+        if any(len(value) > longest for value in values):
+            raise HTTPException(422, f"{name} is too long: at most {longest} letters.")
+        # A status or a person may be called with a space at its end; what is typed is not.
+        if name not in ("status", "owner", "venue", "tag", "state"):
+            values = [value.strip() for value in values]
+        if name in PERIOD_FILTERS:
+            values = [_custom(request, name) if value == CUSTOM else value for value in values]
+        kept = [value for value in dict.fromkeys(values) if value]
+        # Of one that is there several times the last counts, as in a form.
+        found[name] = kept if name == "tag" else kept[-1:]
+    return found
+
+
+def _custom(request: Request, name: str) -> str:
+    first, last = (request.query_params.get(f"{name}_{end}", "").strip() for end in ("from", "to"))
+    return f"{_plain(first)}..{_plain(last)}" if first or last else ""
+
+
+def _plain(text: str) -> str:
+    """PostgreSQL's text has no NUL, so nothing can be found that holds one."""
+    return text.replace("\x00", "\ufffd")
+
+
+def _sort(request: Request) -> str:
+    sort = request.query_params.get("sort", DEFAULT_SORT) or DEFAULT_SORT
+    if sort.removeprefix("-") not in ORDERS or sort.startswith("--"):
+        raise HTTPException(422, f"sort is none of {', '.join(ORDERS)}, each also with a - before.")
+    return sort
+
+
+def _columns(request: Request) -> tuple[str, ...]:
+    chosen = [v for v in request.query_params.getlist("column") if v]
+    if unknown := [name for name in chosen if name not in COLUMNS]:
+        raise HTTPException(422, f"column {unknown[0][:50]!r} is none of {', '.join(COLUMNS)}.")
+    # What leads to the opportunity is always there.
+    kept = tuple(name for name in COLUMNS if name in chosen or name == "name")
+    return kept if chosen else DEFAULT_COLUMNS
+
+
+def _page(request: Request) -> tuple[int, Place | None]:
+    text = request.query_params.get("page", "") or "1"
+    found = _PLACE.fullmatch(text)
+    if found is None or int(found[1]) > _MOST_PAGES:
+        raise HTTPException(422, f"page is not a number from 1 to {_MOST_PAGES:,}.")
+    number, mark = int(found[1]), found[2]
+    if mark is None:
+        return number, None
+    try:
+        told = json.loads(base64.urlsafe_b64decode(mark + "=" * (-len(mark) % 4)))
+        value, id_, before = told
+        if not (value is None or isinstance(value, str)) or not isinstance(id_, int):
+            raise ValueError
+        if abs(id_) > _BIGINT_MAX or (value is not None and "\x00" in value):
+            raise ValueError
+        place = Place(value, id_, bool(before))
+    except (ValueError, TypeError):
+        raise HTTPException(422, "page does not say where it begins: begin anew.") from None
+    _check_place(place, _sort(request))
+    return number, place
+
+
+def _check_place(place: Place, sort: str) -> None:
+    """Raises HTTPException unless the value can be one of what the list is sorted by."""
+    kind = ORDERS[sort.removeprefix("-")].kind
+    try:
+        if place.value is None or kind == "text":
+            return
+        if kind == "numeric":
+            if not Decimal(place.value).is_finite() or len(place.value) > 1_200:
+                raise ValueError
+        elif not re.fullmatch(
+            r"[0-9]{4,6}-[0-9-]{5} [0-9:.]{8,15}[+-][0-9:]{2,8}( BC)?", place.value
+        ):
+            raise ValueError
+    except (ValueError, InvalidOperation):
+        raise HTTPException(422, "page does not fit this order: begin anew.") from None
+
+
+def _period(text: str, name: str, today: date) -> Days:
+    if not text:
+        return Days()
+    try:
+        return days_of(text, today)
+    except ValueError as error:
+        raise HTTPException(422, f"{name} {error}.") from None
+
+
+def _day(text: str, name: str) -> date | None:
+    if not text:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise HTTPException(422, f"{name} is not a date like 2026-05-31.") from None
+
+
+def _id(text: str, name: str) -> int | None:
+    if not text:
+        return None
+    if not re.fullmatch(r"-?[0-9]{1,19}", text) or abs(int(text)) > _BIGINT_MAX:
+        raise HTTPException(422, f"{name} is not the id of a customer.")
+    return int(text)
+
+
+def _amount(text: str, name: str) -> Decimal | None:
+    """People write 1,500 too."""
+    if not text:
+        return None
+    plain = text.replace(",", "").replace(" ", "")
+    if not _MONEY.fullmatch(plain):
+        raise HTTPException(422, f"{name} is not an amount like 1500 or 1500.50.")
+    return Decimal(plain)

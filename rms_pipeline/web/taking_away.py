@@ -1,0 +1,239 @@
+"""Lists to take away: as CSV, and as a workbook of Excel.
+
+Texts stay texts: a spreadsheet runs none of them, and changes none of them where the format allows
+that. Times are those of the company.
+"""
+
+import csv
+import io
+import itertools
+import re
+import tempfile
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import IO, Any
+from zoneinfo import ZoneInfo
+
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+from xlsxwriter import Workbook  # type: ignore[import-untyped]
+
+from rms_pipeline.mirror.browse import Listed, iterate_opportunities
+from rms_pipeline.web.listing import COLUMNS, DEFAULT_COLUMNS, Asked
+from rms_pipeline.web.reading import Reader
+
+XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+# Of a sheet, with its headings.
+_MOST_ROWS = 1_048_576
+_LONGEST_CELL = 32_767
+_MOST_DIGITS = 15
+_OLDEST = datetime(1900, 3, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A column of a file: its heading for programs, for people, and how it is read."""
+
+    heading: str
+    title: str
+    read: Callable[[Listed], Any]
+
+
+_ID = Cell("id", "Id", lambda o: o.id)
+_NUMBER = Cell("number", "Number", lambda o: o.number)
+_CELLS = {
+    "name": Cell("name", "Opportunity", lambda o: o.name),
+    "status": Cell("status", "Status", lambda o: o.status),
+    "state": Cell("state", "State", lambda o: o.state),
+    "customer": Cell("customer", "Customer", lambda o: o.customer),
+    "venue": Cell("venue", "Venue", lambda o: o.venue),
+    "owner": Cell("owner", "Owner", lambda o: o.owner),
+    "starts": Cell("starts_at", "Starts", lambda o: o.starts_at),
+    "ends": Cell("ends_at", "Ends", lambda o: o.ends_at),
+    "out": Cell("goes_out", "Goes out", lambda o: o.goes_out),
+    "back": Cell("comes_back", "Comes back", lambda o: o.comes_back),
+    "confirmed": Cell("confirmed_at", "Confirmed", lambda o: o.confirmed_at),
+    "created": Cell("created_at", "Created", lambda o: o.created_at),
+    "tags": Cell("tags", "Tags", lambda o: ", ".join(o.tags or ())),
+    "reference": Cell("reference", "Reference", lambda o: o.reference),
+    "charge": Cell("charge_total", "Without tax", lambda o: o.charge_total),
+    "profit": Cell("profit", "Profit", lambda o: o.profit),
+    "value": Cell("total_value", "With tax", lambda o: o.total_value),
+    "updated": Cell("updated_at", "Updated", lambda o: o.updated_at),
+}
+assert set(_CELLS) == set(COLUMNS)
+# What a file had before columns could be chosen, and has where none are.
+_OF_ALL_FILES = (
+    *("name", "status", "starts", "ends", "customer", "venue", "owner"),
+    *("charge", "value", "updated"),
+)
+
+
+def cells_of(asked: Asked) -> list[Cell]:
+    """The columns of a file for this list."""
+    chosen = _OF_ALL_FILES if asked.columns == DEFAULT_COLUMNS else asked.columns
+    return [_ID, _NUMBER, *(_CELLS[name] for name in chosen)]
+
+
+class Download(StreamingResponse):
+    """`first` and what `parts` still has. Closes `parts`, and so gives its connection back, also
+    when the browser goes away in the middle."""
+
+    def __init__(
+        self, first: str | bytes, parts: Generator[str | bytes, None, None], kind: str, name: str
+    ) -> None:
+        super().__init__(
+            itertools.chain([first], parts),
+            media_type=kind,
+            headers={"Content-Disposition": f'attachment; filename="{name}"'},
+        )
+        self._parts = parts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._parts.close()
+
+
+def as_csv(reader: Reader, asked: Asked) -> Generator[str, None, None]:
+    """Lines for a spreadsheet, in UTF-8 that says so. Texts stand in quotes, numbers do not."""
+    cells = cells_of(asked)
+    write = _moments(asked.criteria.time_zone)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    buffer.write("\ufeff")
+    writer.writerow([cell.heading for cell in cells])
+    # What stands in quotes is a text for whoever can be told so, however much like a number.
+    writer = csv.writer(buffer, quoting=csv.QUOTE_NONNUMERIC)
+    with reader.session() as connection:
+        for row in iterate_opportunities(connection, asked.criteria):
+            writer.writerow([_in_csv(cell.read(row), write) for cell in cells])
+            if buffer.tell() > 64_000:
+                yield buffer.getvalue()
+                buffer.seek(0)
+                buffer.truncate()
+    yield buffer.getvalue()
+
+
+# The wide ones are of Chinese and Japanese keyboards, and spreadsheets there take them too.
+_BEGINS_A_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+# Where semicolons part the cells (most of Europe), quotes around a cell of ours are not seen, and
+# what stands behind a semicolon or on a new line is a cell of its own.
+_FORMULA_WITHIN = re.compile(r"([;\r\n][\s\"]*)(?=[=+\-@＝＋－＠])")
+
+
+def _in_csv(value: Any, write: Callable[[datetime], str]) -> Any:
+    if isinstance(value, datetime):
+        return write(value)
+    if not isinstance(value, str):
+        return "" if value is None else value
+    # A spreadsheet would run what begins like a formula.
+    harmless = _FORMULA_WITHIN.sub(r"\1'", value)
+    return f"'{harmless}" if harmless.startswith(_BEGINS_A_FORMULA) else harmless
+
+
+def _moments(time_zone: str) -> Callable[[datetime], str]:
+    """How a file writes a time: the company's own, as spreadsheets read it. In UTC it says so."""
+    zone = ZoneInfo(time_zone)
+
+    def local(moment: datetime) -> str:
+        # Not strftime, which writes the year 1 as 1.
+        return _local(moment, zone).isoformat(sep=" ")
+
+    def utc(moment: datetime) -> str:
+        return f"{_local(moment, zone).isoformat()}Z"
+
+    return utc if time_zone == "UTC" else local
+
+
+def _local(moment: datetime, zone: ZoneInfo) -> datetime:
+    try:
+        moment = moment.astimezone(zone)
+    except OverflowError:
+        moment = moment.astimezone(UTC)
+    return moment.replace(tzinfo=None, microsecond=0)
+
+
+def as_xlsx(
+    reader: Reader, asked: Asked, told: Sequence[tuple[str, str]]
+) -> Generator[bytes, None, None]:
+    """A workbook: the list, with its headings fixed and a filter on each, and a sheet that tells
+    what it holds (`told`: names and values).
+
+    Rows go to a file as they are read, so a list of any length takes little memory.
+    """
+    with tempfile.TemporaryFile() as file:
+        _write_xlsx(reader, asked, told, file)
+        file.seek(0)
+        while part := file.read(64_000):
+            yield part
+
+
+def _write_xlsx(
+    reader: Reader, asked: Asked, told: Sequence[tuple[str, str]], file: IO[bytes]
+) -> None:
+    cells = cells_of(asked)
+    zone = ZoneInfo(asked.criteria.time_zone)
+    book = Workbook(file, {"constant_memory": True, "in_memory": False})
+    bold = book.add_format({"bold": True})
+    formats = {
+        "time": book.add_format({"num_format": "yyyy-mm-dd hh:mm"}),
+        "money": book.add_format({"num_format": "#,##0.00"}),
+    }
+    sheet = book.add_worksheet("Opportunities")
+    for place, cell in enumerate(cells):
+        sheet.write_string(0, place, cell.title, bold)
+        sheet.set_column(place, place, 32 if cell.heading in ("name", "customer") else 16)
+    sheet.freeze_panes(1, 3)
+    with reader.session() as connection:
+        rows = iterate_opportunities(connection, asked.criteria)
+        last, is_cut = 0, False
+        for last, row in enumerate(rows, 1):
+            if last == _MOST_ROWS:
+                last, is_cut = last - 1, True
+                break
+            for place, cell in enumerate(cells):
+                _write_cell(sheet, last, place, cell.read(row), formats, zone)
+    sheet.autofilter(0, 0, last, len(cells) - 1)
+    about = book.add_worksheet("About")
+    about.set_column(0, 0, 20)
+    about.set_column(1, 1, 60)
+    if is_cut:
+        told = [*told, ("Left out", f"What comes after {last:,} rows: no sheet holds more.")]
+    for line, (name, value) in enumerate(told):
+        about.write_string(line, 0, name, bold)
+        about.write_string(line, 1, value[:_LONGEST_CELL])
+    book.close()
+
+
+def _write_cell(
+    sheet: Any, line: int, place: int, value: Any, formats: dict[str, Any], zone: ZoneInfo
+) -> None:
+    if value is None or value == "":
+        return
+    if isinstance(value, datetime):
+        local = _local(value, zone)
+        # Excel has no time before that day, and counts a day too many until then.
+        if local >= _OLDEST:
+            sheet.write_datetime(line, place, local, formats["time"])
+        else:
+            sheet.write_string(line, place, local.isoformat(sep=" "))
+    elif isinstance(value, (int, Decimal)):
+        # It keeps fifteen digits: what has more stays whole as a text.
+        exact = Decimal(value)
+        digits = len(exact.normalize().as_tuple().digits) if exact.is_finite() else 99
+        if digits > _MOST_DIGITS or abs(exact) >= 10**_MOST_DIGITS:
+            sheet.write_string(line, place, str(value))
+        else:
+            money = formats["money"] if isinstance(value, Decimal) else None
+            sheet.write_number(line, place, float(value), money)
+    else:
+        sheet.write_string(line, place, _readable(str(value))[:_LONGEST_CELL])
+
+
+def _readable(text: str) -> str:
+    """XML has no room for most control characters, and Excel takes the file for a broken one."""
+    return "".join(c if c >= " " or c in "\t\n" else "\ufffd" for c in text)
