@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 import msgspec
-from fastapi import APIRouter, Depends, HTTPException, Query
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic_core import to_jsonable_python
 
@@ -25,6 +25,7 @@ from rms_pipeline.web.formatting import Clock, money
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.templating import Pages
 from rms_pipeline.web.values import Shown, field_title, shown_change
+from rms_pipeline.web.visited import note_visit
 
 _LONGEST_RECORD = 100_000
 _MOST_OWN_FIELDS = 200
@@ -81,7 +82,9 @@ def opportunity(pages: Pages, reader: Reader, current: Settings, access: Access)
         return Response(record, media_type="application/json")
 
     @router.get("/opportunities/{id_}")
-    def show_one(id_: int, when: Annotated[datetime | None, Depends(moment)]) -> Response:
+    def show_one(
+        request: Request, id_: int, when: Annotated[datetime | None, Depends(moment)]
+    ) -> Response:
         one = found(id_)
         then = at(id_, when) if when is not None else None
         columns, record = one.columns, one.record
@@ -90,7 +93,7 @@ def opportunity(pages: Pages, reader: Reader, current: Settings, access: Access)
         text = record if len(record) <= _LONGEST_RECORD else None
         host = None if current.uses_sandbox else f"https://{current.subdomain}.current-rms.com"
         happened = timeline(id_)
-        return pages.render(
+        answer = pages.render(
             "opportunity.html",
             here="opportunities",
             found=one,
@@ -109,6 +112,8 @@ def opportunity(pages: Pages, reader: Reader, current: Settings, access: Access)
             record_query=f"?{_query(when)}" if when else "",
             links=_links(columns, host, id_),
         )
+        note_visit(request, answer, id_)
+        return answer
 
     return router
 

@@ -1,0 +1,375 @@
+"""What a list's address may ask for, what the page then shows, and the addresses it leads to."""
+
+import io
+import re
+import urllib.parse
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import openpyxl  # type: ignore[import-untyped]
+import pytest
+import requests
+
+from rms_pipeline.mirror.browse import ORDERS
+from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline.settings import load_settings
+from rms_pipeline.web.listing import COLUMNS, PARAMETERS
+from rms_pipeline_tests.rows import insert_opportunities, query
+from rms_pipeline_tests.web.conftest import BEARER, Web, serving
+from rms_pipeline_tests.web.page import EVIL, Page, get, visit
+
+TODAY = datetime.now(UTC).date()
+NOON = datetime.combine(TODAY, datetime.min.time(), UTC) + timedelta(hours=12)
+HOSTILE = ["", " ", "0", "-1", "9" * 30, "9" * 70, "NaN", "1e9", "'; --", "%s", "\x00", "\ud800"]
+HOSTILE += [EVIL, "soon", "..", "9999-12-31..", "..0001-01-01", "2026-02-30", "2-", "2-!!"]
+# Places that say too little, too much, or no moment there is.
+HOSTILE += ["2-AAAA", "2-WzEsMiwzXQ", "2-WyJhIiwxLDBd"]
+HOSTILE += ["2-WyIyMDI2LTk5LTk5IDAwOjAwOjAwKzAwIiwxLDBd"]
+
+
+def quoted(text: str) -> str:
+    return urllib.parse.quote(text.encode(errors="surrogatepass"), safe="")
+
+
+_ONE = re.compile(r"/opportunities/(\d+)")
+
+
+def found(web: Web, query_: str) -> list[int]:
+    """Ids of the rows, as the page and its twin agree on them."""
+    page = visit(web, f"/opportunities?{query_}")
+    ids = [int(found[1]) for link in page.links if (found := _ONE.fullmatch(link))]
+    answer = requests.get(f"{web.url}/api/opportunities?{query_}", headers=BEARER, timeout=30)
+    assert answer.status_code == 200, answer.text
+    assert [row["id"] for row in answer.json()["opportunities"]] == ids
+    return ids
+
+
+def links(page: Page, text: str) -> list[str]:
+    return [link for link in page.links if text in link]
+
+
+@pytest.mark.parametrize("field", [*PARAMETERS, "column", "sort", "page"])
+def test_no_parameter_of_a_list_is_an_error_of_ours(web: Web, field: str) -> None:
+    insert_opportunities(web.database, *({"name": f"Ball {i}"} for i in range(3)))
+    with requests.Session() as session:
+        for value in HOSTILE:
+            for sort in ("starts", "-value", "name") if field == "page" else ("updated",):
+                asked = f"{field}={quoted(value)}" + ("" if field == "sort" else f"&sort={sort}")
+                answer = session.get(
+                    f"{web.url}/api/opportunities?{asked}", headers=BEARER, timeout=30
+                )
+                assert answer.status_code in (200, 422), (asked, answer.status_code)
+
+
+def test_each_kind_of_days_answers_its_own_question(web: Web) -> None:
+    day = timedelta(days=1)
+    insert_opportunities(
+        web.database,
+        {"starts_at": NOON - day, "ends_at": NOON + day},
+        {"starts_at": NOON, "ends_at": NOON + 2 * day},
+        {"starts_at": NOON - 3 * day, "ends_at": NOON},
+        {"starts_at": NOON + 5 * day, "ends_at": NOON + 6 * day, "confirmed_at": NOON},
+        {"created_at_rms": NOON - day},
+        {"starts_at": NOON, "deliver_starts_at": NOON - day, "ends_at": NOON + day},
+    )
+    assert sorted(found(web, "onhire=today")) == [1, 2, 3, 6]
+    assert found(web, "out=today") == [2]
+    assert sorted(found(web, "starts=today")) == [2, 6]
+    assert found(web, "back=today") == [3]
+    assert found(web, "confirmed=today") == [4]
+    assert found(web, "created=yesterday") == [5]
+    assert found(web, f"onhire={TODAY + 5 * day}") == [4]
+    assert found(web, f"out={TODAY + day}..") == [4]
+    assert sorted(found(web, "out=next-7")) == [2, 4]
+    assert "out=next-7" in str(links(visit(web, "/opportunities?out=next-7"), ".csv"))
+
+
+def test_an_address_keeps_no_empty_parameter_and_says_what_a_form_meant(web: Web) -> None:
+    sent = "q=&status=Open&owner=&onhire=custom&onhire_from=2026-05-01&onhire_to=&sort=-updated"
+    answer = get(web, f"/opportunities?{sent}")
+    assert answer.status_code == 303
+    assert answer.headers["Location"] == "/opportunities?status=Open&onhire=2026-05-01.."
+    cleared = get(web, "/opportunities?q=&status=&owner=&onhire=custom")
+    assert cleared.headers["Location"] == "/opportunities?sort=-updated"
+    # A script does it itself, and gets what it asks for.
+    assert get(web, f"/opportunities?{sent}", **{"HX-Request": "true"}).status_code == 200
+
+
+def test_chips_name_each_filter_and_lead_to_the_list_without_it(web: Web) -> None:
+    row = {"organisation_id": 7, "organisation_name": "Acme", "tags": ["vip", "late"]}
+    insert_opportunities(web.database, {**row, "opportunity_status": "Open", "total_value": 12})
+    asked = "q=Opp&status=is:open&customer_id=7&tag=vip&tag=late&onhire=..2026-05-31&least=1,000"
+    page = visit(web, f"/opportunities?{asked}")
+    for words in ("Confirmed or undecided", "Acme", "vip", "late", "until 31 May 2026", "1,000"):
+        assert words in page.text
+    chips = [link for link in page.links if link.startswith("?") and "column" not in link][:7]
+    asked_for = urllib.parse.parse_qsl(asked)
+    left = [urllib.parse.parse_qsl(link[1:]) for link in chips]
+    assert sorted(map(sorted, left)) == sorted(
+        sorted(pair for pair in asked_for if pair != gone) for gone in asked_for
+    )
+
+
+def test_facets_count_what_there_is_as_if_nothing_of_their_kind_were_chosen(web: Web) -> None:
+    rows = [("Open", "Ann"), ("Open", "Bob"), ("Lost", "Ann"), ("Lost", "Ann"), (None, None)]
+    insert_opportunities(
+        web.database, *({"opportunity_status": s, "owner_name": o, "tags": ["x"]} for s, o in rows)
+    )
+
+    def facets(query_: str) -> dict[str, dict[str, int]]:
+        answer = requests.get(
+            f"{web.url}/api/opportunities/facets?{query_}", headers=BEARER, timeout=30
+        )
+        return {
+            f["kind"]: {c["name"]: c["count"] for c in f["choices"]}
+            for f in answer.json()["facets"]
+        }
+
+    assert facets("")["status"] == {"Open": 2, "Lost": 2}
+    both = facets("status=Lost&owner=Ann")
+    assert (both["status"], both["owner"], both["tag"]) == (
+        {"Lost": 2, "Open": 1},
+        {"Ann": 2},
+        {"x": 2},
+    )
+    page = visit(web, "/fragments/facets?status=Lost&owner=Ann")
+    on = [a["href"] for a in page.all("a") if "aria-current" in a]
+    assert on == ["?owner=Ann", "?status=Lost"]
+    for link in page.links:
+        assert visit(web, f"/opportunities{link}")
+
+
+def test_counting_ends_at_ten_thousand_and_says_so(web: Web) -> None:
+    query(
+        web.database,
+        "INSERT INTO opportunities (id, name, opportunity_status)"
+        " SELECT i, 'Opportunity', 'Open' FROM generate_series(1, 10001) i",
+    )
+    page = visit(web, "/opportunities")
+    assert "10,000+ opportunities, page 1" in page.text
+    assert "page 1 of" not in page.text
+    fragment = visit(web, "/fragments/facets")
+    assert "10,001+" in fragment.text
+    assert "among the first 10,000" in fragment.text
+    query(web.database, "DELETE FROM opportunities WHERE id = 1")
+    assert "10,000 opportunities, page 1 of 200" in visit(web, "/opportunities").text
+    assert "10,000+" not in visit(web, "/fragments/facets").text
+
+
+def test_the_arrows_walk_through_the_list_and_back_by_place(web: Web) -> None:
+    insert_opportunities(web.database, *({"total_value": i % 3} for i in range(130)))
+    seen: list[str] = []
+    address = "/opportunities?sort=-value"
+    for number in (1, 2, 3):
+        page = visit(web, address)
+        assert f"page {number} of 3" in page.text
+        seen += [link for link in page.links if re.fullmatch(r"/opportunities/\d+", link)]
+        address = next(iter(a["href"] for a in page.all("a", rel="next")), "")
+    assert address == ""
+    assert len(set(seen)) == len(seen) == 130
+    back = page.all("a", rel="prev")[0]["href"]
+    page = visit(web, back)
+    assert "page 2 of 3" in page.text
+    assert [link for link in page.links if re.fullmatch(r"/opportunities/\d+", link)] == seen[
+        50:100
+    ]
+    assert page.all("a", rel="prev")[0]["href"] == "/opportunities?sort=-value"
+
+
+def test_a_page_whose_place_does_not_fit_says_so(web: Web) -> None:
+    insert_opportunities(web.database, *({"starts_at": NOON} for _ in range(60)))
+    following = visit(web, "/opportunities?sort=starts").all("a", rel="next")[0]["href"]
+    wrong = following.replace("sort=starts", "sort=value")
+    assert "begin anew" in visit(web, wrong, 422).text
+
+
+def test_each_order_begins_where_people_want_it_and_then_turns(web: Web) -> None:
+    insert_opportunities(web.database, {})
+    names = "&".join(f"column={name}" for name in COLUMNS)
+    page = visit(web, f"/opportunities?{names}&sort=back")
+    for key, order in ORDERS.items():
+        first, then = (f"-{key}", key) if order.falls else (key, f"-{key}")
+        if key == "back":
+            first, then = then, first
+        chosen = [
+            link
+            for link in page.links
+            if link.startswith("/opportunities?")
+            and dict(urllib.parse.parse_qsl(link)).get("sort", "-updated") == first
+        ]
+        assert len(chosen) == 1, key
+        turned = visit(web, chosen[0])
+        (heading,) = [a for tag, a in turned.tags if tag == "th" and "aria-sort" in a]
+        assert heading["aria-sort"] == ("descending" if first[0] == "-" else "ascending")
+        assert then in str(turned.links)
+
+
+def test_value_sorts_downwards_first(web: Web) -> None:
+    insert_opportunities(web.database, {})
+    page = visit(web, "/opportunities")
+    assert "/opportunities?sort=-value" in page.links
+    assert "/opportunities?sort=value" in visit(web, "/opportunities?sort=-value").links
+    assert "/opportunities?sort=name" in page.links
+
+
+def test_columns_are_those_that_were_chosen_in_the_page_and_in_what_is_taken_away(
+    web: Web,
+) -> None:
+    insert_opportunities(web.database, {"venue_name": "Hall", "owner_name": "Ann"})
+    page = visit(web, "/opportunities?column=venue&column=tags")
+    assert [t["class"] for t in page.all("th", scope="col")] == ["name", "venue", "tags"]
+    assert "Hall" in page.text
+    lines = get(web, "/opportunities.csv?column=venue&column=tags").text.splitlines()
+    assert lines == ["\ufeffid,number,name,venue,tags", '1,"","Opportunity 1","Hall",""']
+    assert "column 'nothing' is none of" in visit(web, "/opportunities?column=nothing", 422).text
+    toggle = next(link for link in page.links if link.startswith("?") and "column=owner" in link)
+    assert "Ann" in visit(web, f"/opportunities{toggle}").text
+
+
+def test_views_are_saved_shared_shown_first_and_deleted(web: Web) -> None:
+    def send(path: str, **fields: str) -> requests.Response:
+        return requests.post(
+            f"{web.url}{path}", data=fields, headers=BEARER, timeout=30, allow_redirects=False
+        )
+
+    insert_opportunities(web.database, {"opportunity_status": "Open"}, {"name": "Other"})
+    saved = send("/views", name="  Open   ones ", query="status=Open&page=3&x=1&q=")
+    assert (saved.status_code, saved.headers["Location"]) == (303, "/opportunities?status=Open")
+    page = visit(web, "/opportunities")
+    assert "Open ones" in page.text
+    assert "/views/1" in page.links
+    shared = get(web, "/views/1")
+    assert (shared.status_code, shared.headers["Location"]) == (303, "/opportunities?status=Open")
+    # By that name there is one view only.
+    send("/views", name="Open ones", query="out=weekend", default="yes")
+    twin = requests.get(f"{web.url}/api/views", headers=BEARER, timeout=30).json()["views"]
+    assert [(v["id"], v["name"], v["address"], v["is_default"]) for v in twin] == [
+        (1, "Open ones", "/opportunities?out=weekend", True)
+    ]
+    assert get(web, "/opportunities").headers["Location"] == "/opportunities?out=weekend"
+    # And everything can still be had.
+    assert found(web, "sort=-updated") == [2, 1]
+    send("/views", name="Second", query="status=Lost", default="yes")
+    assert get(web, "/opportunities").headers["Location"] == "/opportunities?status=Lost"
+    send("/views/none/default")
+    assert get(web, "/opportunities").status_code == 200
+    send("/views/1/default")
+    assert get(web, "/opportunities").headers["Location"] == "/opportunities?out=weekend"
+    assert send("/views/1/delete").status_code == 303
+    for gone in ("/views/1", "/views/1/default", "/views/1/delete", "/views/99"):
+        answer = get(web, gone) if gone.count("/") == 2 else send(gone)
+        assert answer.status_code == 404, gone
+    assert get(web, "/opportunities").status_code == 200
+    for name in ("", " ", "x" * 101):
+        assert send("/views", name=name, query="").status_code == 422
+
+
+def test_no_view_leads_elsewhere_or_breaks_the_page(web: Web) -> None:
+    for query_ in (EVIL, "\r\nSet-Cookie: a=b", "//evil.example", "a" * 8_000, "\x00"):
+        answer = requests.post(
+            f"{web.url}/views", data={"name": EVIL[:100], "query": query_}, headers=BEARER,
+            timeout=30, allow_redirects=False,
+        )  # fmt: skip
+        assert answer.status_code == 303
+        assert answer.headers["Location"].startswith("/opportunities?")
+        assert "Set-Cookie" not in answer.headers
+    assert EVIL[:100] in visit(web, "/opportunities").text
+
+
+def test_a_page_of_another_site_saves_no_view(web: Web) -> None:
+    session = web.access.sessions
+    answer = requests.post(
+        f"{web.url}/views",
+        data={"name": "theirs"},
+        cookies={session.cookie: session.session.get_secret_value()},
+        headers={"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"},
+        timeout=30,
+    )
+    assert answer.status_code == 403
+    assert query(web.database, "SELECT count(*) FROM saved_views") == [(0,)]
+
+
+def test_the_last_ten_that_were_looked_at_are_a_click_away(web: Web) -> None:
+    insert_opportunities(web.database, *({"name": f"Ball {i}"} for i in range(1, 13)))
+    with requests.Session() as browser:
+        browser.headers.update({**BEARER, "Accept": "text/html"})
+        for id_ in (*range(1, 13), 5):
+            browser.get(f"{web.url}/opportunities/{id_}", timeout=30)
+        text = browser.get(f"{web.url}/opportunities?q=nothing", timeout=30).text
+        assert re.findall(r"Ball \d+", text) == [
+            f"Ball {i}" for i in (5, 12, 11, 10, 9, 8, 7, 6, 4, 3)
+        ]
+        for cookie in ("x", "1" * 400, "-1.99999999999999999999.2", "..", "٣"):
+            browser.cookies.set("rms_visited", quoted(cookie), path="/opportunities")
+            assert browser.get(f"{web.url}/opportunities", timeout=30).status_code == 200
+
+
+def sheet_of(web: Web, query_: str = "") -> Any:
+    answer = get(web, f"/opportunities.xlsx?{query_}")
+    assert answer.status_code == 200
+    assert "spreadsheetml" in answer.headers["Content-Type"]
+    return openpyxl.load_workbook(io.BytesIO(answer.content))
+
+
+ODD = ["=1+1", "+1", "-1", "@SUM(A1)", "0005", "1E5", "2026-05-31", "1/2", "9" * 20, "TRUE"]
+ODD += ["{=1}", "http://example.com", "mailto:a@example.com", "a\x01b\x00c", "🎪", "שלום", " a "]
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_a_text_in_the_workbook_is_that_text_whatever_it_looks_like(web: Web, text: str) -> None:
+    kept = text.replace("\x00", "\ufffd")
+    insert_opportunities(web.database, {"name": kept, "data": {"number": kept}})
+    cells = sheet_of(web)["Opportunities"][2]
+    for cell in cells[1:3]:
+        assert (cell.value, cell.data_type) == (kept.replace("\x01", "\ufffd"), "s")
+        assert cell.hyperlink is None
+
+
+def test_numbers_and_times_in_the_workbook_are_what_excel_reckons_with(
+    emptied: Any, web: Web
+) -> None:
+    insert_opportunities(
+        emptied,
+        {"id": 2**62, "starts_at": datetime(2026, 7, 1, 8, 30, tzinfo=UTC),
+         "ends_at": datetime(1, 1, 1, tzinfo=UTC), "total_value": Decimal("1234.50"),
+         "charge_total": Decimal("12345678901234567890.12")},
+    )  # fmt: skip
+    current = load_settings(_env_file=None, RMS_TIME_ZONE="Europe/London")
+    with SandboxServer(Store(1)) as sandbox, serving(emptied, sandbox, current=current) as london:
+        book = sheet_of(london, "q=Opportunity")
+        titles, cells = book["Opportunities"].values
+        row = dict(zip(titles, cells, strict=True))
+        assert row["Id"] == str(2**62)
+        assert row["Starts"] == datetime(2026, 7, 1, 9, 30)
+        assert str(row["Ends"]).startswith("0001-01-01")
+        assert row["With tax"] == 1234.5
+        assert row["Without tax"] == "12345678901234567890.12"
+        told = dict(book["About"].values)
+        assert (told["Times are in"], told["Search"]) == ("Europe/London", "Opportunity")
+        assert book["Opportunities"].auto_filter.ref == "A1:L2"
+        # The same times in the CSV, as the company's clocks have them.
+        assert "2026-07-01 09:30:00" in get(london, "/opportunities.csv").text
+        assert "2026-07-01T08:30:00Z" in get(web, "/opportunities.csv").text
+
+
+def test_the_workbook_holds_what_the_list_holds_in_its_order(web: Web) -> None:
+    insert_opportunities(web.database, *({"total_value": i % 3} for i in range(9)))
+    sheet = sheet_of(web, "sort=-value&least=1&column=value")["Opportunities"]
+    assert [row[:1] + row[3:] for row in sheet.values] == [
+        ("Id", "With tax"), (9, 2), (6, 2), (3, 2), (8, 1), (5, 1), (2, 1)
+    ]  # fmt: skip
+    assert [row[0] for row in sheet_of(web, "q=nothing")["Opportunities"].values] == ["Id"]
+
+
+def test_the_api_tells_the_pages_of_a_list(web: Web) -> None:
+    insert_opportunities(web.database, *({"total_value": Decimal("1.10")} for _ in range(60)))
+    asked = f"{web.url}/api/opportunities?least=1"
+    first = requests.get(asked, headers=BEARER, timeout=30).json()
+    assert (first["count"], first["countIsLeast"], first["totalValue"]) == (60, False, "66.00")
+    assert len(first["opportunities"]) == 50
+    second = requests.get(f"{web.url}{first['next']}", headers=BEARER, timeout=30).json()
+    assert (len(second["opportunities"]), second["next"]) == (10, None)
+    assert second["previous"] == "/api/opportunities?least=1"
+    ids = {row["id"] for row in first["opportunities"] + second["opportunities"]}
+    assert len(ids) == 60
