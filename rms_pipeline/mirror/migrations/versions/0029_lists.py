@@ -4,8 +4,8 @@ from alembic import op
 
 from rms_pipeline.mirror.migrations.frozen import set_aside
 
-revision = "0028"
-down_revision = "0027"
+revision = "0029"
+down_revision = "0028"
 
 
 def upgrade() -> None:
