@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from rms_pipeline.defs import build
+from rms_pipeline.settings import settings
 
 # Dagster passes this itself when it binds a sensor to its job; nobody can act on the warning.
 warnings.filterwarnings("ignore", "Parameter `owners` of initializer `SensorDefinition")
@@ -15,7 +16,7 @@ warnings.filterwarnings("ignore", "Parameter `owners` of initializer `SensorDefi
 
 def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """All of this code location; `resource_overrides` replaces resources by key."""
-    found = build.build_defs()
+    found = build.build_defs(key_prefix=settings().key_prefix)
     return dg.Definitions(
         assets=found.assets,
         asset_checks=found.asset_checks,

@@ -32,6 +32,8 @@ from rms_pipeline.postgres_urls import normalise_postgres_url
 
 CURRENT_RMS_BASE_URL = "https://api.current-rms.com/api/v1"
 DAGSTER_PORT, WEB_PORT, SANDBOX_PORT = 3000, 8400, 8401
+# What workspace.yaml calls the code location of this project.
+DAGSTER_LOCATION = "rms_pipeline"
 PROJECT_FILES = ("dagster.yaml", "workspace.yaml")
 LogFormat = Literal["text", "json"]
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -45,6 +47,8 @@ EXAMPLES = {
     "POSTGRES_URL": "postgresql://rms:password@db.example.com:5432/rms",
     "POSTGRES_URL_NON_POOLING": "postgresql://rms:password@db.example.com:5432/rms",
     "RMS_DAGSTER_URL": "http://127.0.0.1:3000",
+    "RMS_DAGSTER_LOCATION": "rentals",
+    "RMS_KEY_PREFIX": "acme",
     "DAGSTER_HOME": "/opt/rms_pipeline",
     "RMS_SYNC_DAYS_BACK": "30",
     "RMS_SYNC_DAYS_AHEAD": "365",
@@ -165,6 +169,22 @@ class Settings(BaseSettings):
         f"http://127.0.0.1:{DAGSTER_PORT}",
         validation_alias="RMS_DAGSTER_URL",
         description="Where the web service and people's browsers find Dagster.",
+    )
+    dagster_location: str | None = Field(
+        None,
+        validation_alias="RMS_DAGSTER_LOCATION",
+        description=(
+            "The code location of that Dagster which has this account's jobs. It is found by the "
+            "jobs when absent."
+        ),
+    )
+    key_prefix: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        validation_alias="RMS_KEY_PREFIX",
+        description=(
+            "The `key_prefix` of the account's definitions there, such as `acme` where the job is "
+            "`acme__initial_sync`. Several parts have slashes between them: `rentals/acme`."
+        ),
     )
     api_token: SecretStr | None = Field(
         None,
@@ -341,6 +361,20 @@ class Settings(BaseSettings):
                 ) from None
         return found
 
+    @field_validator("key_prefix", mode="before")
+    @classmethod
+    def _split_key_prefix(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        text = value.strip()
+        parts = tuple(text.strip("/").split("/")) if text else ()
+        if not all(is_key_part(part) for part in parts):
+            raise ValueError(
+                "is no prefix of asset keys: each part takes letters, digits, - and _, and begins "
+                "with a letter"
+            )
+        return parts
+
     @field_validator("api_token", "webhook_token", "webhook_token_previous")
     @classmethod
     def _check_token(cls, value: SecretStr | None) -> SecretStr | None:
@@ -370,6 +404,11 @@ class Settings(BaseSettings):
                 "same database, or neither to use the embedded PostgreSQL."
             )
         return self
+
+    def in_dagster(self, own: str) -> str:
+        """What the job, op or resource `own` of this account is called in Dagster."""
+        # As `defs.naming` makes it, which takes a second to import.
+        return "__".join([*self.key_prefix, own]).replace("-", "_")
 
     @property
     def uses_sandbox(self) -> bool:
@@ -428,6 +467,11 @@ class Settings(BaseSettings):
             if all((folder / name).exists() for name in PROJECT_FILES):
                 return folder
         return working
+
+
+def is_key_part(value: object) -> bool:
+    """Whether asset keys may have it, and names of ops, which take less."""
+    return isinstance(value, str) and value.isascii() and value.replace("-", "_").isidentifier()
 
 
 def is_token(value: str) -> bool:

@@ -9,6 +9,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 
 from rms_pipeline.console import prepare
+from rms_pipeline.defs.naming import Naming
 from rms_pipeline.postgres_urls import _warn_once, normalise_postgres_url, with_settings
 from rms_pipeline.settings import (
     SettingsError,
@@ -241,3 +242,21 @@ def test_a_child_in_another_folder_knows_what_our_dotenv_file_says(
     monkeypatch.setenv("RMS_SYNC_DAYS_AHEAD", "9")
     environment = child_environment(RMS_TIME_ZONE="UTC")
     assert (environment["RMS_SYNC_DAYS_BACK"], environment["RMS_SYNC_DAYS_AHEAD"]) == ("7", "9")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [("", ()), ("acme", ("acme",)), (" rentals/acme/ ", ("rentals", "acme")), ("a-b", ("a-b",))],
+)
+def test_names_in_dagster_are_those_that_definitions_with_the_prefix_have(
+    text: str, parts: tuple[str, ...]
+) -> None:
+    current = load_settings(_env_file=None, RMS_KEY_PREFIX=text)
+    assert current.key_prefix == parts
+    assert current.in_dagster("initial_sync") == Naming(parts).name("initial_sync")
+
+
+@pytest.mark.parametrize("text", ["/", "a//b", "1st", "acme corp", "b.c", "ünder", "a/;DROP"])
+def test_what_is_no_prefix_of_keys_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"RMS_KEY_PREFIX is no prefix.*Example: .*acme"):
+        load_settings(_env_file=None, RMS_KEY_PREFIX=text)

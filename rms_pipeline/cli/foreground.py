@@ -26,7 +26,7 @@ from rms_pipeline.mirror.postgres_errors import postgres_error_in
 from rms_pipeline.mirror.run_workers import announced
 from rms_pipeline.mirror.schema import migrate
 from rms_pipeline.mirror.sync_runs import SYNC_TYPES, end_run, note_launch
-from rms_pipeline.settings import settings
+from rms_pipeline.settings import DAGSTER_LOCATION, settings
 
 _INTERRUPTED = (
     "Interrupted by the person or service that started it. Stored data is intact; run the sync "
@@ -48,7 +48,8 @@ def run_sync(
 ) -> Sync:
     """Runs `job_name` here, with a progress bar on `console` unless `as_json`.
 
-    `ops` is the config of its assets, as in Dagster's launchpad.
+    `ops` is the config of its assets, as in Dagster's launchpad. None of these names has the
+    prefix of RMS_KEY_PREFIX.
 
     Ctrl-C and SIGTERM end it at the next safe point; what is stored is whole. Raises SyncFailed.
     """
@@ -88,7 +89,7 @@ def _run(
             # Opening it did not do so.
             migrate(database)
         fail_dead_runs(database, instance)
-        job = build_defs().resolve_job_def(job_name)
+        job = build_defs().resolve_job_def(settings().in_dagster(job_name))
         run_id = str(uuid.uuid4())
         watched = console if console is not None and console.is_terminal else None
         try:
@@ -148,7 +149,7 @@ def _execute(
     tags = {
         **job.tags,
         # Filed under our code location in the UI; a retry by the daemon would run unasked.
-        ".dagster/repository": "__repository__@rms_pipeline",
+        ".dagster/repository": f"__repository__@{settings().dagster_location or DAGSTER_LOCATION}",
         "dagster/max_retries": "0",
         # What the UI shows as "Launched by".
         "user": "command line",
@@ -156,7 +157,10 @@ def _execute(
     return job.execute_in_process(
         instance=instance,
         run_id=run_id,
-        run_config={**_QUIET, "ops": {name: {"config": config} for name, config in ops.items()}},
+        run_config={
+            **_QUIET,
+            "ops": {settings().in_dagster(own): {"config": config} for own, config in ops.items()},
+        },
         tags=tags,
         raise_on_error=False,
     )

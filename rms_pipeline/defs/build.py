@@ -23,7 +23,7 @@ from rms_pipeline.defs.parts import part_assets_of
 from rms_pipeline.defs.resources import CurrentRms, Mirror
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.postgres_urls import normalise_postgres_url
-from rms_pipeline.settings import settings
+from rms_pipeline.settings import is_key_part, settings
 
 
 class DefinitionsUnusable(RmsPipelineError):
@@ -109,9 +109,9 @@ def _parts(key_prefix: str | Sequence[str] | None) -> tuple[str, ...]:
     try:
         for part in parts:
             # Ops are named by it, and take nothing else.
-            if not part.replace("-", "_").isidentifier() or not part.isascii():
+            if not is_key_part(part):
                 raise ValueError
-    except (ValueError, AttributeError):
+    except ValueError:
         raise DefinitionsUnusable(
             f"key_prefix is {key_prefix!r}. Each part of it takes letters, digits, - and _, and "
             'begins with a letter. Example: key_prefix="acme"'

@@ -46,10 +46,10 @@ def check_history(exam: Examination) -> Iterator[Finding]:
 
 def check_webserver(exam: Examination) -> Iterator[Finding]:
     """Whether RMS_DAGSTER_URL leads to the Dagster of this project, where that can be expected."""
-    url = exam.settings.dagster_url
+    url, wanted, job = _asked_for(exam)
     try:
-        ours = dagster_api.location_of(url, INITIAL, _token(exam))
-        locations = dagster_api.loaded_locations(url, _token(exam))
+        there = dagster_api.code_locations(url, _token(exam))
+        ours = dagster_api.location_of(url, job, _token(exam), location=wanted)
     except DagsterUnavailable as error:
         if "dagster_url" in exam.settings.model_fields_set:
             yield problem("webserver", f"RMS_DAGSTER_URL is wrong, or Dagster is down: {error}")
@@ -60,15 +60,31 @@ def check_webserver(exam: Examination) -> Iterator[Finding]:
                 "can start syncs from the dashboard.",
             )
         return
-    if ours is not None or LOCATION in locations:
+    named = there.get(wanted or LOCATION)
+    if ours is not None or (named is not None and not named.is_loaded):
         yield fine("webserver", f"Dagster at {url} has the jobs of this project.")
-    else:
-        there = ", ".join(sorted(locations)) or "nothing"
+    elif named is not None and named.error:
         yield problem(
             "webserver",
-            f"Dagster at {url} has not loaded this project; it has {there}.",
-            "Set RMS_DAGSTER_URL to where this project's Dagster is, or stop the other one.",
+            f"Dagster at {url} could not load the code of this project: {named.error}.",
+            "Correct that, then reload it under Deployment in Dagster's UI.",
         )
+    elif wanted is not None or exam.settings.key_prefix:
+        yield problem("webserver", dagster_api.why_no_job(url, job, wanted, there))
+    else:
+        yield problem(
+            "webserver",
+            f"Dagster at {url} has not loaded this project; it has "
+            f"{', '.join(sorted(there)) or 'nothing'}.",
+            "Set RMS_DAGSTER_URL to where this project's Dagster is, or stop the other one. If "
+            "definitions there have a key_prefix, set RMS_KEY_PREFIX to it.",
+        )
+
+
+def _asked_for(exam: Examination) -> tuple[str, str | None, str]:
+    """Of Dagster: its address, the code location that is named, and a job that it has to have."""
+    current = exam.settings
+    return current.dagster_url, current.dagster_location, current.in_dagster(INITIAL)
 
 
 def check_runs(exam: Examination) -> Iterator[Finding]:
@@ -145,7 +161,8 @@ def check_automation(exam: Examination) -> Iterator[Finding]:
         },
     }
     try:
-        ours = dagster_api.location_of(exam.settings.dagster_url, INITIAL, _token(exam))
+        url, wanted, job = _asked_for(exam)
+        ours = dagster_api.location_of(url, job, _token(exam), location=wanted)
     except DagsterUnavailable:
         ours = None
     with open_instance() as instance:

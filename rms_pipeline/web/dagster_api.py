@@ -1,8 +1,8 @@
 """Dagster's GraphQL API, as far as launching runs needs it."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import requests
@@ -10,10 +10,10 @@ from pydantic import SecretStr
 
 from rms_pipeline.current_rms.loopback import session_for
 from rms_pipeline.errors import RmsPipelineError
+from rms_pipeline.settings import DAGSTER_LOCATION
 
-# What our own workspace.yaml calls our code. In a project of somebody else's, and on Kubernetes, it
-# is what they call it.
-LOCATION = "rms_pipeline"
+# In a project of somebody else's, and on Kubernetes, our code location has the name they gave it.
+LOCATION = DAGSTER_LOCATION
 # The tag of our jobs, which a job of the same name that is not ours has not.
 _SYNC_TYPE = "rms/sync_type"
 _PATIENCE_OF_ONE_CALL = 30
@@ -37,23 +37,16 @@ query Locations {
       locationEntries {
         name
         loadStatus
-        locationOrLoadError { __typename ... on PythonError { message } }
+        locationOrLoadError {
+          __typename
+          ... on PythonError { message }
+          ... on RepositoryLocation { repositories { name jobs { name tags { key } } } }
+        }
       }
     }
   }
 }
 """
-_JOBS = """
-query Jobs {
-  repositoriesOrError {
-    ... on RepositoryConnection {
-      nodes { location { name } jobs { name tags { key } } }
-    }
-  }
-}
-"""
-
-
 # Dagster's words for runs that have not ended.
 _UNDER_WAY = ["QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING"]
 _RUNS = """
@@ -77,6 +70,25 @@ class UnfinishedRun:
     job: str
     status: str
     seconds_ago: float
+
+
+@dataclass(frozen=True, slots=True)
+class CodeLocation:
+    """A code location: whether Dagster is through with loading it, why that failed ('' where it did
+    not), and the names of the jobs in each of its repositories. `syncs` are jobs of ours."""
+
+    is_loaded: bool
+    error: str = ""
+    repositories: dict[str, list[str]] = field(default_factory=dict)
+    syncs: frozenset[str] = frozenset()
+
+    @property
+    def jobs(self) -> list[str]:
+        return [job for jobs in self.repositories.values() for job in jobs]
+
+    def repository_of(self, job: str) -> str | None:
+        """The name of the one that has `job`, None for none."""
+        return next((name for name, jobs in self.repositories.items() if job in jobs), None)
 
 
 class DagsterUnavailable(RmsPipelineError):
@@ -103,12 +115,14 @@ def launch(
     *,
     by: str | None = None,
     token: SecretStr | None = None,
+    location: str | None = None,
     patience: float = 30.0,
 ) -> str:
     """Launches `job` and returns the run's id. Waits `patience` seconds for the job to be loaded.
 
-    `by` is who or what Dagster's UI is to name as having launched it. `token` is what a guarded
-    Dagster asks for (`Sessions.dagster_token`); a plain one ignores it.
+    `location` is the code location that has it, None the one that turns out to have it. `by` is who
+    or what Dagster's UI is to name as having launched it. `token` is what a guarded Dagster asks
+    for (`Sessions.dagster_token`); a plain one ignores it.
 
     Raises DagsterUnavailable.
     """
@@ -116,52 +130,105 @@ def launch(
     # Dagster shows the tag "user" as who launched the run.
     tags = [{"key": "user", "value": by}] if by else []
     while True:
-        selector = {
-            "repositoryLocationName": location_of(url, job, token) or LOCATION,
-            "repositoryName": "__repository__",
-            "jobName": job,
-        }
-        params = {"selector": selector, "runConfigData": {}, "executionMetadata": {"tags": tags}}
-        result = _ask(url, token, _LAUNCH, {"params": params})["launchRun"]
-        if result["__typename"] == "LaunchRunSuccess":
-            return str(result["run"]["runId"])
-        if reason := _why_not_loaded(url, token):
+        there = code_locations(url, token)
+        place = _place(url, job, location, there)
+        said = "its code is not loaded yet"
+        if place is not None:
+            selector = {
+                "repositoryLocationName": place,
+                "repositoryName": there[place].repository_of(job),
+                "jobName": job,
+            }
+            executed = {"runConfigData": {}, "executionMetadata": {"tags": tags}}
+            params = {"selector": selector, **executed}
+            result = _ask(url, token, _LAUNCH, {"params": params})["launchRun"]
+            if result["__typename"] == "LaunchRunSuccess":
+                return str(result["run"]["runId"])
+            said = _reason(result)
+        elif reason := _why_not_loaded(there, location):
             raise DagsterUnavailable(
                 f"Dagster at {url} could not load the code of this project: {reason}. Correct "
                 "that, then reload it under Deployment in Dagster's UI."
             )
+        elif there and all(each.is_loaded for each in there.values()):
+            raise DagsterUnavailable(why_no_job(url, job, location, there))
         if time.monotonic() > deadline:
             raise DagsterUnavailable(
-                f"Dagster at {url} would not launch {job}: {_reason(result)}. "
+                f"Dagster at {url} would not launch {job}: {said}. "
                 "Does RMS_DAGSTER_URL lead to this project's Dagster?"
             )
         time.sleep(1)
 
 
-def location_of(url: str, job: str, token: SecretStr | None = None) -> str | None:
-    """The code location that has our `job`; None while none has.
+def location_of(
+    url: str, job: str, token: SecretStr | None = None, *, location: str | None = None
+) -> str | None:
+    """The code location that has our `job`; None while none has. `location` is where it has to be,
+    if it is known.
 
     Raises DagsterUnavailable where several have it, unless one is called as our workspace.yaml
     calls it.
     """
-    found = {
-        str(node["location"]["name"])
-        for node in _ask(url, token, _JOBS)["repositoriesOrError"].get("nodes", [])
-        for each in node["jobs"]
-        if each["name"] == job and any(tag["key"] == _SYNC_TYPE for tag in each["tags"])
-    }
-    if len(found) > 1 and LOCATION not in found:
+    return _place(url, job, location, code_locations(url, token))
+
+
+def _place(
+    url: str, job: str, location: str | None, there: Mapping[str, CodeLocation]
+) -> str | None:
+    if location is not None:
+        found = there.get(location)
+        return location if found is not None and found.repository_of(job) else None
+    places = [name for name, each in there.items() if job in each.syncs]
+    if len(places) > 1 and LOCATION not in places:
         raise DagsterUnavailable(
             f"Several code locations of Dagster at {url} have the job {job}: "
-            f"{', '.join(sorted(found))}. Give each account a key_prefix of its own."
+            f"{', '.join(sorted(places))}. Give each account a key_prefix of its own, and name it "
+            "in RMS_KEY_PREFIX. Or name the code location in RMS_DAGSTER_LOCATION."
         )
-    return LOCATION if LOCATION in found else next(iter(found), None)
+    return LOCATION if LOCATION in places else next(iter(places), None)
+
+
+def why_no_job(url: str, job: str, location: str | None, there: Mapping[str, CodeLocation]) -> str:
+    """That Dagster has not got `job`, what it has, and which setting is likely to be wrong."""
+    elsewhere = [name for name, each in there.items() if each.repository_of(job)]
+    if location is not None and elsewhere:
+        return (
+            f"Dagster at {url} has no job {job} in the code location {location}; it has it in "
+            f"{_some(elsewhere)}. Set RMS_DAGSTER_LOCATION={elsewhere[0]}."
+        )
+    if location is not None and location not in there:
+        return (
+            f"Dagster at {url} has no code location {location}; it has {_some(there)}. Set "
+            "RMS_DAGSTER_LOCATION to the one that has this account's jobs, or RMS_DAGSTER_URL to "
+            "its Dagster."
+        )
+    # Those of other accounts tell most.
+    own = job.rpartition("__")[2]
+    jobs = {j for name, each in there.items() if location in (None, name) for j in each.jobs}
+    known = _some(sorted(jobs, key=lambda name: (not name.endswith(own), name)))
+    place = f" in the code location {location}" if location is not None else ""
+    return (
+        f"Dagster at {url} has no job {job}{place}; it has {known}. Set RMS_KEY_PREFIX to the "
+        "key_prefix of this account's definitions there, or RMS_DAGSTER_URL to the Dagster that "
+        "has them."
+    )
+
+
+def _some(names: Iterable[str], most: int = 10) -> str:
+    found = list(names)
+    more = f" and {len(found) - most:,} more" if len(found) > most else ""
+    return (", ".join(found[:most]) or "nothing") + more
 
 
 def unfinished_runs(
-    url: str, jobs: Sequence[str], token: SecretStr | None = None
+    url: str,
+    jobs: Sequence[str],
+    token: SecretStr | None = None,
+    *,
+    location: str | None = None,
 ) -> list[UnfinishedRun]:
-    """The runs of our `jobs` that wait, start or go on as Dagster sees it, newest first.
+    """The runs of our `jobs` that wait, start or go on as Dagster sees it, newest first. `location`
+    is the code location that has them, if it is known.
 
     Raises DagsterUnavailable.
     """
@@ -171,7 +238,7 @@ def unfinished_runs(
     found = [run for run in result["results"] if run["jobName"] in jobs]
     # The instance may be shared with code whose jobs have the same names. A run that the command
     # executes is of no code location.
-    place = location_of(url, jobs[0], token) or LOCATION if found else LOCATION
+    place = location or (location_of(url, jobs[0], token) if found else None) or LOCATION
     now = time.time()
     return [
         UnfinishedRun(r["runId"], r["jobName"], r["status"], now - (r["updateTime"] or now))
@@ -222,29 +289,46 @@ def _ask(
     return data
 
 
-def loaded_locations(url: str, token: SecretStr | None = None) -> set[str]:
-    """The names of the code locations that Dagster at `url` knows. Raises DagsterUnavailable."""
-    found = _ask(url, token, _LOCATIONS)["workspaceOrError"].get("locationEntries", [])
-    return {str(entry["name"]) for entry in found}
+def code_locations(url: str, token: SecretStr | None = None) -> dict[str, CodeLocation]:
+    """The code locations that Dagster at `url` knows, by name. Raises DagsterUnavailable."""
+    entries = _ask(url, token, _LOCATIONS)["workspaceOrError"].get("locationEntries", [])
+    return {str(entry["name"]): _code_location(entry) for entry in entries}
+
+
+def _code_location(entry: Mapping[str, Any]) -> CodeLocation:
+    found = entry["locationOrLoadError"] or {}
+    is_loaded = entry["loadStatus"] == "LOADED"
+    if found.get("__typename") == "PythonError":
+        # While it is loaded anew, what failed before means nothing.
+        return CodeLocation(is_loaded, _one_line(found["message"]) if is_loaded else "")
+    repositories = found.get("repositories", [])
+    return CodeLocation(
+        is_loaded,
+        repositories={
+            # Dagster's own begin with underscores.
+            each["name"]: [job["name"] for job in each["jobs"] if not job["name"].startswith("__")]
+            for each in repositories
+        },
+        syncs=frozenset(
+            job["name"]
+            for each in repositories
+            for job in each["jobs"]
+            if any(tag["key"] == _SYNC_TYPE for tag in job["tags"])
+        ),
+    )
+
+
+def _why_not_loaded(there: Mapping[str, CodeLocation], location: str | None) -> str:
+    """What keeps our code from being loaded; '' while it loads, and when it is.
+
+    Where no code location has the name that ours should have, any that failed may be it.
+    """
+    ours = there.get(location or LOCATION)
+    return next((each.error for each in ([ours] if ours else there.values()) if each.error), "")
 
 
 def _bearer(token: SecretStr | None) -> dict[str, str]:
     return {} if token is None else {"Authorization": f"Bearer {token.get_secret_value()}"}
-
-
-def _why_not_loaded(url: str, token: SecretStr | None) -> str | None:
-    """What keeps our code from being loaded; None while it loads, and when it is.
-
-    Where no code location has the name that our workspace.yaml gives it, any that failed may be it.
-    """
-    found = _ask(url, token, _LOCATIONS)["workspaceOrError"].get("locationEntries", [])
-    ours = [entry for entry in found if entry["name"] == LOCATION] or found
-    for entry in ours:
-        loaded = entry["locationOrLoadError"]
-        failed = loaded is not None and loaded["__typename"] == "PythonError"
-        if entry["loadStatus"] == "LOADED" and failed:
-            return _one_line(loaded["message"])
-    return None
 
 
 def _reason(answer: Any) -> str:

@@ -1,5 +1,6 @@
 """Launching a sync as a run of Dagster's, never two of a kind at once."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -62,12 +63,23 @@ class NoFullSync(RmsPipelineError):
 
 
 class Launcher:
-    """Launches syncs through the Dagster at `dagster_url`, which may ask for `token`."""
+    """Launches syncs through the Dagster at `dagster_url`, which may ask for `token`.
+
+    Its code location `location` has the jobs, None the one that turns out to have them; `name` is
+    what one is called there, by its own name.
+    """
 
     def __init__(
-        self, database: Database, dagster_url: str, token: SecretStr | None = None
+        self,
+        database: Database,
+        dagster_url: str,
+        token: SecretStr | None = None,
+        *,
+        location: str | None = None,
+        name: Callable[[str], str] = lambda own: own,
     ) -> None:
         self._database, self._dagster_url, self._token = database, dagster_url, token
+        self._location, self._name = location, name
         # Whoever waits for their turn, or for Dagster, must not take threads from the webhooks.
         self._turn = anyio.CapacityLimiter(1)
 
@@ -86,14 +98,23 @@ class Launcher:
             waiting = self._unfinished(_ALIKE[kind])
             if waiting is not None:
                 raise SyncUnderWay(waiting)
-            run = dagster_api.launch(self._dagster_url, JOBS[kind], by=by, token=self._token)
+            run = dagster_api.launch(
+                self._dagster_url,
+                self._name(JOBS[kind]),
+                by=by,
+                token=self._token,
+                location=self._location,
+            )
             with self._database.session() as connection:
                 return Launched(note_launch(connection, run, JOBS[kind]), run)
 
-    def _unfinished(self, jobs: list[str]) -> Sync | None:
+    def _unfinished(self, types: list[str]) -> Sync | None:
         """What only Dagster knows: a run that waits in its queue, or of a version of this program
         that keeps no rows. One that is dead, or that nobody started, counts for nothing."""
-        runs = dagster_api.unfinished_runs(self._dagster_url, jobs, self._token)
+        jobs = {self._name(each): each for each in types}
+        runs = dagster_api.unfinished_runs(
+            self._dagster_url, list(jobs), self._token, location=self._location
+        )
         if not runs:
             return None
         with self._database.session() as connection:
@@ -105,7 +126,7 @@ class Launcher:
                     continue
                 if _has_ended(connection, run.id):
                     continue
-                note_launch(connection, run.id, run.job)
+                note_launch(connection, run.id, jobs[run.job])
                 return find_sync(connection, run.id)
         return None
 

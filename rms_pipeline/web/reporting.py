@@ -10,7 +10,7 @@ said stands. Freshness, which looks at materializations, then follows the syncs.
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rms_pipeline.collections.base import Collection
@@ -32,8 +32,8 @@ class Reporter:
     """Call it with what was done; it recounts `status_counts`, reports what was refreshed, and
     evaluates the checks.
 
-    Dagster is imported, and its instance asked for, when there is something to report: the pages
-    must not wait for that.
+    `prefix` are the first parts of the assets' keys. Dagster is imported, and its instance asked
+    for, when there is something to report: the pages must not wait for that.
     """
 
     def __init__(
@@ -41,10 +41,11 @@ class Reporter:
         database: Database,
         instance: "Callable[[], DagsterInstance]",
         time_zone: str,
+        prefix: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database, self._instance = database, instance
-        self._time_zone = time_zone
+        self._time_zone, self._prefix = time_zone, tuple(prefix)
         self._lock = threading.Lock()
         self._done: dict[Collection, WorkedOff] = {}
         self._counted: pd.DataFrame | None = None
@@ -92,16 +93,19 @@ class Reporter:
         self._reported = self._clock()
 
     def _report(self, refreshed: Mapping[Collection, WorkedOff]) -> None:
-        from dagster import AssetKey, AssetMaterialization, AssetObservation
+        from dagster import AssetMaterialization, AssetObservation
 
         from rms_pipeline.defs.asset_checks import evaluations
         from rms_pipeline.defs.metadata import refresh_metadata, status_metadata
+        from rms_pipeline.defs.naming import Naming
         from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
 
-        instance = self._instance()
+        instance, naming = self._instance(), Naming(self._prefix)
         frame = refresh_status_counts(self._database, self._time_zone)
         now = self._clock()
-        answers = evaluations(self._database, list(refreshed), RUN, seconds=now - self._since)
+        answers = evaluations(
+            self._database, list(refreshed), RUN, naming=naming, seconds=now - self._since
+        )
         self._since = now
         said = {(e.asset_key, e.check_name): (e.passed, e.severity.value) for e in answers}
         news = {key for (key, name), what in said.items() if self._said.get((key, name)) != what}
@@ -109,7 +113,7 @@ class Reporter:
         for collection, done in refreshed.items():
             with self._database.session() as connection:
                 rows = count_rows(connection, collection)
-            key = AssetKey(collection.name)
+            key = naming.key(collection.name)
             instance.report_runless_asset_event(
                 (AssetMaterialization if key in news else AssetObservation)(
                     key,
@@ -117,7 +121,7 @@ class Reporter:
                     metadata=refresh_metadata(done, rows),
                 )
             )
-        counted = AssetKey("status_counts")
+        counted = naming.key("status_counts")
         if self._counted is None or counted in news or not frame.equals(self._counted):
             instance.report_runless_asset_event(
                 AssetMaterialization(

@@ -80,7 +80,7 @@ def serve(
 
             return opened.enter_context(DagsterInstance.get())
 
-        reporter = Reporter(database, instance, current.time_zone)
+        reporter = Reporter(database, instance, current.time_zone, current.key_prefix)
         recounter = Recounter(database, current.time_zone)
 
         def tell(collection: Collection, done: WorkedOff) -> None:
@@ -98,7 +98,13 @@ def serve(
             webhook_tokens=webhook_tokens(current),
             access=Access(token, public_url=current.public_url),
             metrics=metrics,
-            launcher=Launcher(database, current.dagster_url, Sessions(token).dagster_token),
+            launcher=Launcher(
+                database,
+                current.dagster_url,
+                Sessions(token).dagster_token,
+                location=current.dagster_location,
+                name=current.in_dagster,
+            ),
             services=[reporter, recounter, FastLane(database, clients, metrics, tell)],
             starting=starting,
             stopping=lambda: server.should_exit,

@@ -279,20 +279,25 @@ def test_no_change_is_passed_over_because_it_is_committed_late(
     assert config["until"] - config["after"] == 2
 
 
+@pytest.mark.parametrize("prefix", [[], ["acme"], ["rentals", "acme"]])
 def test_what_the_fast_lane_did_shows_in_dagster(
-    instance: dg.DagsterInstance, database: Database
+    instance: dg.DagsterInstance, database: Database, prefix: list[str]
 ) -> None:
-    reporter = Reporter(database, lambda: instance, "UTC")
+    reporter = Reporter(database, lambda: instance, "UTC", prefix)
     reporter.start()
     for _ in range(2):
         reporter(OPPORTUNITIES, WorkedOff(settled=3, opportunities=2))
     reporter.stop()
-    event = instance.get_latest_materialization_event(dg.AssetKey("opportunities"))
+    event = instance.get_latest_materialization_event(dg.AssetKey([*prefix, "opportunities"]))
     assert event is not None
     assert event.asset_materialization is not None
     metadata = event.asset_materialization.metadata
     assert (metadata["webhook_events"].value, metadata["refreshed"].value) == (6, 4)
-    assert instance.get_latest_materialization_event(dg.AssetKey("status_counts")) is not None
+    counted = dg.AssetKey([*prefix, "status_counts"])
+    assert instance.get_latest_materialization_event(counted) is not None
+    checked = dg.AssetCheckKey(counted, "status_counts_add_up")
+    assert instance.get_latest_asset_check_evaluation_record(checked) is not None
+    assert {key.path[:-1] == prefix for key in instance.all_asset_keys()} == {True}
 
 
 def standing(instance: dg.DagsterInstance) -> dict[str, bool | None]:

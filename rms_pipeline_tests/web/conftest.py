@@ -105,7 +105,9 @@ def serving(
         webhook_tokens=[SecretStr(token) for token in tokens],
         access=access,
         metrics=metrics,
-        launcher=Launcher(database, dagster_url),
+        launcher=Launcher(
+            database, dagster_url, location=current.dagster_location, name=current.in_dagster
+        ),
         services=services,
         starting=starting,
         stopping=lambda: server.should_exit,
