@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from rms_pipeline.cli.fields import fields_app
 from rms_pipeline.cli.migrate import migrate
 from rms_pipeline.cli.roles import roles
 from rms_pipeline.cli.sandbox import sandbox
@@ -46,6 +47,7 @@ def _print_version(wanted: bool) -> None:
 
 app.add_typer(sync_app, name="sync")
 app.add_typer(webhooks_app, name="webhooks")
+app.add_typer(fields_app, name="fields")
 
 
 @app.callback()

@@ -197,6 +197,8 @@ class Collection:
     indexes: tuple[str, ...] = ()
     # Whether earlier versions of its records are kept.
     remembers: bool = False
+    # Whether fields of the account's own, in its column custom_fields, can have columns beside it.
+    promotes: bool = False
     # What is added to the number of columns, for `version`.
     corrections: int = 0
     # What follows the names of what is remembered of it in mirror_state.
@@ -253,6 +255,11 @@ class Collection:
     def history(self) -> str:
         """The view of all versions."""
         return f"{self.single}_history"
+
+    @property
+    def side(self) -> str:
+        """The table of typed columns that the account's own fields were given."""
+        return f"{self.single}_fields"
 
     @property
     def has_phases(self) -> bool:

@@ -193,6 +193,7 @@ OPPORTUNITIES = Collection(
     ),
     has_window=True,
     remembers=True,
+    promotes=True,
     # The state (Enquiry, Quotation, Order) is what a conversion moves.
     noted=("opportunity_status", "state_name"),
     # Completed, Cancelled, Lost and Dead are what only `all` reaches; Open, Provisional, Reserved

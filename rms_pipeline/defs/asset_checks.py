@@ -24,6 +24,7 @@ from rms_pipeline.insight.sense import (
     what_makes_no_sense,
 )
 from rms_pipeline.mirror.audit import last_audit
+from rms_pipeline.mirror.custom_fields import DAYS, known_keys
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import deleted_lately, held_back
 from rms_pipeline.mirror.outcomes import unknown_statuses, without_a_hire
@@ -187,6 +188,27 @@ def _statuses(database: Database) -> dg.AssetCheckResult:
     )
 
 
+def _own_fields(database: Database) -> dg.AssetCheckResult:
+    with database.session() as connection:
+        keys = known_keys(connection, OPPORTUNITIES)
+    told = []
+    if keys.new:
+        told.append(f"New within {DAYS} days: {', '.join(keys.new)}.")
+    if keys.vanished:
+        told.append(f"No record has these any more: {', '.join(keys.vanished)}.")
+    if keys.missed:
+        told.append(
+            f"They had columns of opportunity_fields: {', '.join(keys.missed)}. If they will not "
+            "come back, run `rms-pipeline fields demote` for each."
+        )
+    return dg.AssetCheckResult(
+        passed=not told,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=" ".join(told) or f"{keys.count:,} fields, as before.",
+        metadata={"fields": keys.count, "new": keys.new, "vanished": keys.vanished},
+    )
+
+
 def _makes_sense(check: str, database: Database) -> dg.AssetCheckResult:
     with database.session() as connection:
         count, ids = what_makes_no_sense(connection, check)
@@ -289,6 +311,13 @@ _OF_OPPORTUNITIES: list[tuple[str, str, str, Callable[[Database], dg.AssetCheckR
         "statuses_are_known",
         "The table statuses says of every status whether it is open, confirmed or lost.",
         _statuses,
+    ),
+    (
+        "opportunities",
+        "own_fields_are_as_before",
+        "No field of the account's own is new or has vanished within a week. `rms-pipeline fields` "
+        "lists them.",
+        _own_fields,
     ),
     *(
         ("opportunities", check, says, functools.partial(_makes_sense, check))

@@ -29,6 +29,7 @@ from rms_pipeline.defs.resources import CurrentRms, Mirror
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.audit import audit_webhooks
+from rms_pipeline.mirror.custom_fields import known_keys, note_keys
 from rms_pipeline.mirror.database import Database, advisory_lock
 from rms_pipeline.mirror.history import has_full_sync, watermarks
 from rms_pipeline.mirror.proofs import proof_begun
@@ -216,10 +217,21 @@ def assets_of(
                     walks.settle_walk(connection, walk.id, audit=audit.as_json() if audit else None)
         result = merged.result
         with database.session() as connection:
+            note_keys(
+                connection,
+                collection,
+                changed_since=walk.since,
+                asked_since=walk.started_at if walk.kind == walks.FULL else None,
+            )
+            keys = known_keys(connection, collection)
             row_count = count_rows(connection, collection)
             synced = count_stored(connection, collection, walk.id)
         metadata = merge_metadata(merged, row_count)
         metadata["outside_window"] = merged.outside_window
+        if keys.count:
+            metadata["custom_fields"] = keys.count
+            metadata["custom_fields_new"] = ", ".join(keys.new) or "none"
+            metadata["custom_fields_vanished"] = ", ".join(keys.vanished) or "none"
         if walk.watermark is not None:
             metadata["watermark"] = instant(walk.watermark)
         if settled is not None:

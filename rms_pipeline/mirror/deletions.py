@@ -14,6 +14,7 @@ from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.records import Fault
 from rms_pipeline.mirror.merge import IN_THE_FUTURE, Fetch, lock_versions, note_faults, supersedes
 from rms_pipeline.mirror.postgres_errors import sparing
+from rms_pipeline.mirror.promoted import let_go
 from rms_pipeline.mirror.remembered import end_gone
 
 BY_TWO_WITNESSES = "no list shows it, and asking for it by its id finds nothing"
@@ -255,6 +256,7 @@ def _move(
         )
         _note_gone(cursor, collection, [i for i in going if i not in kept], gone)
         end_gone(cursor, collection, [i for i in moved if i not in kept])
+        let_go(cursor, collection, [i for i in moved if i not in kept])
     connection.commit()
     return [i for i in moved if i not in kept], kept, []
 

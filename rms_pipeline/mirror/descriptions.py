@@ -18,6 +18,11 @@ TABLES: dict[str, str] = {
     " not in it is open.",
     "required_fields": "Which fields the company calls required; sense_checks names who lacks one."
     " Edit it as you like.",
+    "custom_field_keys": "Which fields of the account's own there are, and since when.",
+    "custom_field_labels": "What the ids of lists of values mean: `rms-pipeline fields label`.",
+    "promoted_fields": "Of rms_pipeline itself: which of those fields have a column of their own.",
+    "opportunity_fields": "A row for each opportunity, and a column for each field of the account's"
+    " own that was given one: `rms-pipeline fields promote`. Without any it is empty.",
     "opportunity_changes": "Each change of a field that was seen: what, from, to, who, and when.",
     "sync_faults": "Values that could not be kept as they came.",
     "unreadable_records": "Records that Current RMS has and cannot deliver; each sync asks for them"
@@ -78,6 +83,19 @@ COLUMNS: dict[str, dict[str, str]] = {
         "field": "A column of its table, or custom_fields. and the key of a field of your own.",
         "phase": "From which phase on it is required: open (and then confirmed), or confirmed.",
     },
+    "custom_field_keys": {
+        "collection": "Of which collection, by the name of its table.",
+        "key": "The field, as its key in custom_fields.",
+        "first_seen_at": "When a sync first met it.",
+        "vanished_at": "Since when no record has it; empty while one does.",
+    },
+    "custom_field_labels": {
+        "collection": "Of which collection, by the name of its table.",
+        "key": "The field, as its key in custom_fields.",
+        "value": "The value as it is stored, mostly an id.",
+        "label": "What people call it.",
+    },
+    "opportunity_fields": {"opportunity_id": "The opportunity's id in Current RMS."},
     "opportunity_changes": {
         "field": "The column that changed; of a custom field, custom_fields and its key.",
         "changed_at": "When Current RMS says it was changed.",

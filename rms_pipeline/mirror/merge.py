@@ -23,7 +23,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.records import Fault, Record, Row, same_but_for_links
-from rms_pipeline.mirror import remembered
+from rms_pipeline.mirror import promoted, remembered
 from rms_pipeline.mirror.changes import note_changes
 from rms_pipeline.mirror.mapping import demand_own_mapping
 from rms_pipeline.mirror.postgres_errors import is_about_a_row, reason
@@ -153,6 +153,7 @@ def _merge_batch(
         present = _present(cursor, collection, [r.id for r in batch])
         new: list[Row] = []
         changed: list[Row] = []
+        updated: set[int] = set()
         same: list[int] = []
         restored: list[int] = []
         counted: set[int] = set()
@@ -206,6 +207,8 @@ def _merge_batch(
         _note_versions(cursor, collection, written, since, same, asked_at, answered_at)
         remembered.note_confirmed(cursor, collection, written, unseen)
         faults = [f for o in decoded.values() for f in o.faults]
+        in_place = [o.id for o in new if o.id not in left_out]
+        faults += promoted.keep(cursor, collection, [*in_place, *updated])
         faults += [
             Fault(id_, "(record)", _LEFT_OUT.format(collection.name), "")
             for id_ in sorted(left_out)

@@ -23,6 +23,7 @@ from rms_pipeline.mirror.mapping import (
 from rms_pipeline.mirror.merge import copy_rows, lock_versions, note_faults
 from rms_pipeline.mirror.postgres_errors import sparing
 from rms_pipeline.mirror.progress import Progress
+from rms_pipeline.mirror.promoted import keep
 
 BATCH_ROWS = 200
 
@@ -157,6 +158,8 @@ def _rewrite(
             faults += record.faults
     if decoded:
         done.rewritten = _update(cursor, collection, table, decoded)
+    if table == collection.name:
+        faults += keep(cursor, collection, ids)
     _decode_past(cursor, collection, ids)
     _note_once(cursor, collection, run, faults)
     return done

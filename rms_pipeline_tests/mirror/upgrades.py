@@ -62,6 +62,8 @@ _DERIVED = {
 }
 # Which hold rows as soon as they are there.
 _FILLED_ALREADY = (schema.VERSION_TABLE, "mirror_state", "statuses")
+# Each row of it means a column of another table.
+_MEANING_COLUMNS = ("promoted_fields",)
 _OURS = "relnamespace = current_schema()::regnamespace AND relkind = 'r'"
 
 Rows = dict[str, list[tuple[object, ...]]]
@@ -83,7 +85,9 @@ def fill(database: Database, rows: int = 3) -> dict[str, list[str]]:
     """
     columns = _columns(database)
     for table, types in columns.items():
-        if table in _FILLED_ALREADY or query(database, f"SELECT 1 FROM {table} LIMIT 1"):
+        if table in _FILLED_ALREADY + _MEANING_COLUMNS or query(
+            database, f"SELECT 1 FROM {table} LIMIT 1"
+        ):
             continue
         for n in range(1, rows + 1):
             values = [_MEANT.get((table, c), _SAMPLES[types[c]])(n) for c in types]

@@ -1,0 +1,174 @@
+"""`rms-pipeline fields`: fields of the account's own, and columns for them."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from rms_pipeline import settings as config
+from rms_pipeline.console import announce_sandbox, out
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection  # noqa: N812
+
+fields_app = typer.Typer(
+    invoke_without_command=True,
+    help="List the account's own fields of opportunities, with kind, share filled, distinct values"
+    " and examples.",
+)
+AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
+
+
+@fields_app.callback()
+def fields(context: typer.Context, as_json: AsJson = False) -> None:
+    if context.invoked_subcommand is not None:
+        return
+    from rms_pipeline.collections.opportunities import OPPORTUNITIES
+    from rms_pipeline.insight.fields import own_fields
+
+    with _mirror() as connection:
+        found = own_fields(connection, OPPORTUNITIES)
+    if as_json:
+        _print_json({"fields": [asdict(field) for field in found]})
+        return
+    if not found:
+        out.print("No opportunity has a field of the account's own.")
+        return
+    table = Table(title="Fields of the account's own", title_justify="left")
+    for heading in ("Key", "Kind"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("Filled", "Distinct"):
+        table.add_column(heading, justify="right")
+    for heading in ("Examples", "Column"):
+        table.add_column(heading, overflow="fold")
+    for field in found:
+        examples = "no record has it any more" if field.vanished_at else ", ".join(field.examples)
+        column = "" if field.column is None else f"{field.column} {field.column_kind}"
+        # What others wrote is no markup of ours.
+        table.add_row(
+            Text(_shown(field.key)),
+            field.kind,
+            f"{field.share:.1%}",
+            f"{field.distinct:,}",
+            Text(_shown(examples)),
+            Text(column),
+        )
+    out.print(table)
+
+
+@fields_app.command()
+def promote(
+    field: Annotated[
+        str,
+        typer.Argument(metavar="KEY:KIND", help="Such as risk_score:numeric.", show_default=False),
+    ],
+    column: Annotated[
+        str | None, typer.Option("--as", help="Another name for the column than the key.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a field a typed column of opportunity_fields, filled from what is stored.
+
+    Every later sync and webhook keeps it. What cannot be read as its kind is empty there, and named
+    in sync_faults. Kinds: text, numeric, bigint, boolean, date, timestamptz, time, bigint[] and
+    text[]. Syncs wait while the column is filled, some seconds for 100,000 rows.
+    """
+    from rms_pipeline.collections.opportunities import OPPORTUNITIES
+    from rms_pipeline.insight.fields import as_promoted, demand_field
+    from rms_pipeline.mirror import promoted
+    from rms_pipeline.mirror.merge import note_faults
+
+    wanted = as_promoted(field, column)
+    with _mirror() as connection:
+        demand_field(connection, OPPORTUNITIES, wanted.key)
+        done, faults = promoted.promote(connection, OPPORTUNITIES, wanted)
+        with connection.cursor() as cursor:
+            note_faults(cursor, OPPORTUNITIES, f"promote {wanted}", faults)
+    if as_json:
+        _print_json({"column": wanted.column, "kind": wanted.kind, "rows": done.rows,
+                     "filled": done.filled, "failed": done.failed})  # fmt: skip
+        return
+    out.print(
+        Text(
+            f"opportunity_fields.{wanted.column} ({wanted.kind}) is filled in "
+            f"{done.filled - done.failed:,} of {done.rows:,} rows."
+        )
+    )
+    if done.failed:
+        out.print(
+            Text(
+                f"{done.failed:,} values cannot be read as {wanted.kind}: SELECT * FROM sync_faults"
+                f" WHERE field = '{_doubled(f'custom_fields.{wanted.key}')}'"
+            )
+        )
+
+
+@fields_app.command()
+def demote(
+    key: Annotated[str, typer.Argument(help="The field whose column is to go.")],
+) -> None:
+    """Take the column of a field away. The field itself stays in custom_fields."""
+    from rms_pipeline.collections.opportunities import OPPORTUNITIES
+    from rms_pipeline.mirror import promoted
+
+    with _mirror() as connection:
+        gone = promoted.demote(connection, OPPORTUNITIES, key)
+    out.print(Text(f"opportunity_fields.{gone.column} is gone. {_shown(key)} is in custom_fields."))
+
+
+@fields_app.command()
+def label(
+    key: Annotated[str, typer.Argument(help="The field.")],
+    labels: Annotated[
+        list[str],
+        typer.Argument(metavar="VALUE=LABEL...", help="Such as 101=Website. VALUE= removes it."),
+    ],
+) -> None:
+    """Say what values of a field mean, such as the ids of a list: table custom_field_labels."""
+    from rms_pipeline.collections.opportunities import OPPORTUNITIES
+    from rms_pipeline.insight.fields import demand_field
+    from rms_pipeline.mirror.custom_fields import set_labels
+
+    given = {}
+    for text in labels:
+        value, equals, name = text.partition("=")
+        if not equals or not value:
+            raise typer.BadParameter(f"{text!r} is no value and label: write 101=Website")
+        given[value] = name
+    with _mirror() as connection:
+        demand_field(connection, OPPORTUNITIES, key)
+        set_labels(connection, OPPORTUNITIES, key, given)
+    out.print(Text(f"{len(given):,} values of {_shown(key)} are labelled."))
+
+
+@contextmanager
+def _mirror() -> Iterator["Connection"]:
+    from rms_pipeline.mirror.embedded import open_database
+    from rms_pipeline.mirror.schema import demand_tables
+
+    announce_sandbox(config.settings())
+    with open_database(config.settings()).session() as connection:
+        demand_tables(connection)
+        yield connection
+
+
+def _print_json(told: object) -> None:
+    from pydantic_core import to_jsonable_python
+
+    json.dump(to_jsonable_python(told), sys.stdout)
+    sys.stdout.write("\n")
+
+
+def _shown(text: str) -> str:
+    """Without what would move a terminal's cursor."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
+def _doubled(text: str) -> str:
+    return _shown(text).replace("'", "''")

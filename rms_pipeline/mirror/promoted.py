@@ -1,0 +1,270 @@
+"""Fields of the account's own that have a typed column, in a side table like opportunity_fields.
+
+Which do, `promoted_fields` says. Whoever writes rows of a collection keeps the side table, too, in
+the same transaction. A value that cannot be read as the column's kind is NULL there, and a fault;
+the record itself keeps it.
+
+What belongs here: the columns, and keeping them. What does not: which fields there are, and what
+they hold (`insight.fields`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psycopg2
+from psycopg2.extensions import connection as Connection  # noqa: N812
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
+
+from rms_pipeline.collections.base import Collection
+from rms_pipeline.current_rms.records import Fault
+from rms_pipeline.errors import RmsPipelineError
+
+# Each with the function that reads it, and the index that serves it. Long texts fit into no B-tree.
+KINDS = {
+    "text": ("rms_as_text", "hash"),
+    "numeric": ("rms_as_numeric", "btree"),
+    "bigint": ("rms_as_bigint", "btree"),
+    "boolean": ("rms_as_boolean", "btree"),
+    "date": ("rms_as_date", "btree"),
+    "timestamptz": ("rms_as_timestamptz", "btree"),
+    "time": ("rms_as_time", "btree"),
+    "bigint[]": ("rms_as_bigints", "gin"),
+    "text[]": ("rms_as_texts", None),
+}
+# A row of so many, however long their values are, fits into a page.
+MOST = 200
+# Rows wait for whoever reads the table, and all syncs wait for this.
+_PATIENCE = "5s"
+
+
+class PromotionError(RmsPipelineError):
+    """A field cannot be given a column, or its column not be taken away: why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """The field `key` is read as `kind` into `column` of the side table."""
+
+    key: str
+    column: str
+    kind: str
+
+    @property
+    def function(self) -> str:
+        return KINDS[self.kind][0]
+
+    def __str__(self) -> str:
+        return f"{self.key}:{self.kind}"
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """What came of it: in so many rows the field is `filled`, and `failed` could not be read."""
+
+    field: Promoted
+    rows: int
+    filled: int
+    failed: int
+
+
+def promoted_fields(cursor: Cursor, collection: Collection) -> list[Promoted]:
+    """Those that have a column, in the order in which they were given one."""
+    cursor.execute(
+        "SELECT key, column_name, kind FROM promoted_fields WHERE collection = %s"
+        " ORDER BY promoted_at, key",
+        (collection.name,),
+    )
+    return [Promoted(*row) for row in cursor.fetchall()]
+
+
+def keep(cursor: Cursor, collection: Collection, ids: Sequence[int]) -> list[Fault]:
+    """Brings the side table to what the rows of `ids` hold now; what could not be read.
+
+    To be called with the versions locked, so that nobody promotes a field meanwhile.
+    """
+    if not collection.promotes or not ids:
+        return []
+    fields = promoted_fields(cursor, collection)
+    return _fill(cursor, collection, fields, ids) if fields else []
+
+
+def let_go(cursor: Cursor, collection: Collection, ids: Sequence[int]) -> None:
+    """Takes the rows of `ids`, which are gone, out of the side table."""
+    if collection.promotes and ids:
+        cursor.execute(
+            f"DELETE FROM {collection.side} WHERE {collection.key} = ANY(%s)", (list(ids),)
+        )
+
+
+def _fill(
+    cursor: Cursor,
+    collection: Collection,
+    fields: Sequence[Promoted],
+    ids: Sequence[int] | None = None,
+) -> list[Fault]:
+    """Writes `fields` of the rows of `ids`, of all where there are none given."""
+    values: dict[str, object] = {f"key{n}": field.key for n, field in enumerate(fields)}
+    where = "true"
+    if ids is not None:
+        values["ids"] = list(ids)
+        where = "o.id = ANY(%(ids)s)"
+    raw = [f"o.custom_fields -> %(key{n})s" for n in range(len(fields))]
+    read = [f"{f.function}({r})" for f, r in zip(fields, raw, strict=True)]
+    columns = ", ".join(f.column for f in fields)
+    ours = ", ".join(f"f.{f.column}" for f in fields)
+    theirs = ", ".join(f"excluded.{f.column}" for f in fields)
+    cursor.execute(
+        f"INSERT INTO {collection.side} AS f ({collection.key}, {columns})"
+        f" SELECT o.id, {', '.join(read)} FROM {collection.name} o WHERE {where} ORDER BY o.id"
+        f" ON CONFLICT ({collection.key}) DO UPDATE SET ({columns}) = ROW ({theirs})"
+        f" WHERE ({ours}) IS DISTINCT FROM ({theirs})",
+        values,
+    )
+    tried = ", ".join(
+        f"(%(key{n})s, '{f.kind}', {r}, f.{f.column} IS NULL)"
+        for n, (f, r) in enumerate(zip(fields, raw, strict=True))
+    )
+    cursor.execute(
+        f"SELECT o.id, v.key, v.kind, left(v.raw #>> '{{}}', 1000) FROM {collection.name} o"
+        f" JOIN {collection.side} f ON f.{collection.key} = o.id"
+        f" CROSS JOIN LATERAL (VALUES {tried}) AS v (key, kind, raw, is_null)"
+        f" WHERE {where} AND v.is_null AND rms_field_is_filled(v.raw) ORDER BY o.id, v.key",
+        values,
+    )
+    return [
+        Fault(id_, f"custom_fields.{key}", f"cannot be read as {kind}", text)
+        for id_, key, kind, text in cursor.fetchall()
+    ]
+
+
+def promote(
+    connection: Connection, collection: Collection, field: Promoted
+) -> tuple[Promotion, list[Fault]]:
+    """Gives `field` a column, and fills it from the rows that are there; what could not be read is
+    for the caller to note. Does not commit.
+
+    Beside running syncs it waits until their batches are written, and theirs wait for it. Raises
+    PromotionError.
+    """
+    if field.kind not in KINDS:
+        raise PromotionError(
+            f"{field.kind} is no kind that a column can have. There are: {', '.join(KINDS)}."
+        )
+    with connection.cursor() as cursor:
+        _lock(cursor, collection)
+        there = promoted_fields(cursor, collection)
+        for other in there:
+            if other.key == field.key:
+                raise PromotionError(
+                    f"{field.key} has a column already: {other.column} ({other.kind}) of"
+                    f" {collection.side}. To change it, demote it first."
+                )
+        _demand_name(cursor, collection, field, there)
+        if len(there) >= MOST:
+            raise PromotionError(
+                f"{MOST} fields have columns, which is as many as can have. Demote another first."
+            )
+        try:
+            cursor.execute(f"ALTER TABLE {collection.side} ADD COLUMN {field.column} {field.kind}")
+        except psycopg2.errors.TooManyColumns:
+            raise PromotionError(
+                f"{collection.side} has had 1,600 columns, which is all that PostgreSQL lets a "
+                "table have in its life; those that were demoted count. Copy what is built on it, "
+                f"demote all fields, and make the table anew: DROP TABLE {collection.side}; CREATE "
+                f"TABLE {collection.side} ({collection.key} bigint PRIMARY KEY);"
+            ) from None
+        except psycopg2.errors.LockNotAvailable:
+            raise PromotionError(_busy(collection)) from None
+        faults = _fill(cursor, collection, [field])
+        index = KINDS[field.kind][1]
+        if index is not None:
+            cursor.execute(f"CREATE INDEX ON {collection.side} USING {index} ({field.column})")
+        cursor.execute(
+            "INSERT INTO promoted_fields (collection, key, column_name, kind)"
+            " VALUES (%s, %s, %s, %s)",
+            (collection.name, field.key, field.column, field.kind),
+        )
+        cursor.execute(
+            f"COMMENT ON COLUMN {collection.side}.{field.column} IS %s",
+            (f"The account's own field {field.key}.",),
+        )
+        cursor.execute(f"SELECT count(*), count({field.column}) FROM {collection.side}")
+        rows, read = cursor.fetchone() or (0, 0)
+    return Promotion(field, rows, read + len(faults), len(faults)), faults
+
+
+def demote(connection: Connection, collection: Collection, key: str) -> Promoted:
+    """Takes the column of the field `key` away. Does not commit. Raises PromotionError."""
+    with connection.cursor() as cursor:
+        _lock(cursor, collection)
+        there = promoted_fields(cursor, collection)
+        found = next((field for field in there if field.key == key), None)
+        if found is None:
+            others = ", ".join(field.key for field in there) or "none has"
+            raise PromotionError(
+                f"{key} has no column to be taken away. Fields that have: {others}."
+            )
+        try:
+            cursor.execute(f"ALTER TABLE {collection.side} DROP COLUMN {found.column}")
+        except psycopg2.errors.DependentObjectsStillExist as error:
+            raise PromotionError(
+                f"Something is built on the column {found.column} of {collection.side}: "
+                f"{' '.join((error.diag.message_detail or '').split())} Drop that first."
+            ) from None
+        except psycopg2.errors.LockNotAvailable:
+            raise PromotionError(_busy(collection)) from None
+        cursor.execute(
+            "DELETE FROM promoted_fields WHERE collection = %s AND key = %s", (collection.name, key)
+        )
+        if len(there) == 1:
+            cursor.execute(f"DELETE FROM {collection.side}")
+    return found
+
+
+def _lock(cursor: Cursor, collection: Collection) -> None:
+    """Whoever writes rows locks their versions first, and only then asks what is promoted."""
+    if not collection.promotes:
+        raise PromotionError(f"Fields of {collection.name} can have no columns.")
+    cursor.execute(f"LOCK {collection.versions} IN EXCLUSIVE MODE")
+    cursor.execute(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
+
+
+def _busy(collection: Collection) -> str:
+    return (
+        f"Somebody reads {collection.side} at this moment, and its columns cannot change "
+        "meanwhile. Try again later."
+    )
+
+
+def _demand_name(
+    cursor: Cursor, collection: Collection, field: Promoted, there: Sequence[Promoted]
+) -> None:
+    """Raises PromotionError unless the column can have that name, without quotes in every query."""
+    name = field.column
+    cursor.execute(
+        "SELECT quote_ident(%(name)s) <> %(name)s OR %(name)s !~ '^[a-z_][a-z0-9_]*$',"
+        " EXISTS (SELECT FROM pg_get_keywords() WHERE word = %(name)s AND catcode <> 'U'),"
+        " length(%(name)s) > 63, EXISTS (SELECT FROM pg_attribute"
+        " WHERE attrelid = to_regclass(%(table)s) AND attname = %(name)s AND NOT attisdropped)",
+        {"name": name, "table": collection.side},
+    )
+    needs_quotes, is_reserved, is_long, is_there = cursor.fetchone() or (True,) * 4
+    why = None
+    if is_reserved:
+        why = "is a word of SQL's own"
+    elif is_long:
+        why = "is longer than 63 characters, which no column's name can be"
+    elif needs_quotes:
+        why = "would need quotes in every query"
+    elif is_there:
+        taken = next((f"of {other.key}" for other in there if other.column == name), "already")
+        why = f"is the name of a column {taken}"
+    if why is not None:
+        raise PromotionError(
+            f"{name!r} {why}. Choose another name for the column: --as {_suggestion(name)}"
+        )
+
+
+def _suggestion(name: str) -> str:
+    plain = "".join(c if c.isascii() and c.isalnum() else "_" for c in name.lower()).strip("_")
+    return f"own_{plain[:50] or 'field'}"

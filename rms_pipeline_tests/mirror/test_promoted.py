@@ -1,0 +1,338 @@
+"""Fields of the account's own that get a typed column, and keep it."""
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from rms_pipeline.collections.members import MEMBERS
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.defs import asset_checks
+from rms_pipeline.mirror import promoted
+from rms_pipeline.mirror.custom_fields import known_keys, note_keys
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.deletions import move_to_deleted
+from rms_pipeline.mirror.merge import lock_versions
+from rms_pipeline.mirror.promoted import Promoted, Promotion, PromotionError
+from rms_pipeline.mirror.redecode import redecode
+from rms_pipeline_tests.mirror.test_merge import T0, merge_at, record
+from rms_pipeline_tests.processes import wait_until
+from rms_pipeline_tests.rows import query
+
+HOSTILE = 'it\'s 100% "own"; DROP TABLE opportunities; -- {0} %(x)s \\ \n\u202e:🎪'
+
+
+@pytest.fixture
+def mirror(emptied: Database) -> Iterator[Database]:
+    yield emptied
+    for (column,) in query(
+        emptied,
+        "SELECT attname FROM pg_attribute WHERE attrelid = 'opportunity_fields'::regclass"
+        " AND attnum > 1 AND NOT attisdropped",
+    ):
+        query(emptied, f"ALTER TABLE opportunity_fields DROP COLUMN {column} CASCADE")
+
+
+def promote(database: Database, key: str, kind: str, column: str | None = None) -> Promotion:
+    with database.session() as connection:
+        done, _ = promoted.promote(connection, OPPORTUNITIES, Promoted(key, column or key, kind))
+    return done
+
+
+def demote(database: Database, key: str) -> None:
+    with database.session() as connection:
+        promoted.demote(connection, OPPORTUNITIES, key)
+
+
+def held(database: Database, column: str) -> dict[int, Any]:
+    return dict(query(database, f"SELECT opportunity_id, {column} FROM opportunity_fields"))
+
+
+def faults(database: Database) -> list[tuple[Any, ...]]:
+    return query(
+        database, "SELECT opportunity_id, field, problem, raw_value FROM sync_faults ORDER BY 1, 2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "read", "refused"),
+    [
+        ("numeric", ["4.50", " 7 ", 8, "-0.1", "1e3", ".5", ""],
+         [Decimal("4.50"), 7, 8, Decimal("-0.1"), 1000, Decimal("0.5"), None],
+         ["four", "1,250.50", "NaN", "Infinity", "1e9999", "0x10", True, [1], {"a": 1}, "9" * 300]),
+        ("bigint", ["12", 101, "5.0", "-3"], [12, 101, 5, -3], ["5.5", 2**63, "1e30", "x"]),
+        ("boolean", ["Yes", "no", True, False, "1", 0, "FALSE"],
+         [True, False, True, False, True, False, False], ["maybe", 2, "on"]),
+        ("date", ["2026-06-01", "2026-06-01T23:30:00.000Z", "2024-02-29"],
+         [date(2026, 6, 1), date(2026, 6, 1), date(2024, 2, 29)],
+         ["today", "infinity", "2026-02-30", "01/06/2026", "2026-13-01", 20260601]),
+        ("timestamptz", ["2026-06-01T10:00:00.000Z", "2026-06-01T12:00:00+02:00",
+                         "2026-06-01 10:00", "2026-06-01"],
+         [*[datetime(2026, 6, 1, 10, tzinfo=UTC)] * 3, datetime(2026, 6, 1, tzinfo=UTC)],
+         ["now", "2026-06-01T25:00:00Z", "10:00", "2026-06-01T10:00:00 Europe/London"]),
+        ("time", ["09:30", "9:30:15"], [time(9, 30), time(9, 30, 15)], ["25:00", "now", "9.30"]),
+        ("text", ["a", " b ", 7, True, "x" * 9_000, "", "  ", None],
+         ["a", " b ", "7", "true", "x" * 9_000, None, None, None], [[1], {"a": 1}]),
+        ("bigint[]", [[101, 102], 7, ["8"], []], [[101, 102], [7], [8], None], [["a"], "a", [[1]]]),
+        ("text[]", [["a", "b"], "c", [1]], [["a", "b"], ["c"], ["1"]], [[{"a": 1}], {"a": 1}]),
+    ],
+)  # fmt: skip
+def test_a_column_holds_what_can_be_read_as_its_kind_and_names_the_rest(
+    mirror: Database, kind: str, values: list[Any], read: list[Any], refused: list[Any]
+) -> None:
+    before, after = values[::2] + refused[::2], values[1::2] + refused[1::2]
+    merge_at(mirror, 1, 2, *(record(id=n, custom_fields={"f": v}) for n, v in enumerate(before)))
+    done = promote(mirror, "f", kind)
+    # Filled from what is stored, and kept by the merge: the same.
+    merge_at(
+        mirror, 3, 4, *(record(id=100 + n, custom_fields={"f": v}) for n, v in enumerate(after))
+    )
+    wanted = dict(enumerate(read[::2] + [None] * len(refused[::2])))
+    wanted |= {100 + n: v for n, v in enumerate(read[1::2] + [None] * len(refused[1::2]))}
+    assert held(mirror, "f") == wanted
+    # By what was stored the caller notes them; the merge does it itself.
+    assert done.failed == len(refused[::2])
+    told = faults(mirror)
+    assert [(f[1], f[2]) for f in told] == [("custom_fields.f", f"cannot be read as {kind}")] * len(
+        refused[1::2]
+    )
+    assert query(mirror, "SELECT count(*) FROM opportunities") == [(len(before) + len(after),)]
+
+
+def test_a_column_follows_every_way_in_which_a_row_changes(mirror: Database) -> None:
+    for n in (1, 2, 3):
+        merge_at(mirror, 1, 2, record(id=n, custom_fields={"risk": n}))
+    assert promote(mirror, "risk", "numeric") == Promotion(
+        Promoted("risk", "risk", "numeric"), rows=3, filled=3, failed=0
+    )
+    merge_at(mirror, 3, 4, record(id=1, custom_fields={"risk": 10}), record(id=4))
+    merge_at(mirror, 3, 4, record(id=2, custom_fields={"other": 1}))
+    assert held(mirror, "risk") == {1: 10, 2: None, 3: 3, 4: None}
+    with mirror.session() as connection:
+        move_to_deleted(
+            connection,
+            OPPORTUNITIES,
+            {3: (T0 + timedelta(seconds=5), T0 + timedelta(seconds=6))},
+            "gone",
+            "run",
+            confirmed=True,
+        )
+    assert held(mirror, "risk") == {1: 10, 2: None, 4: None}
+    merge_at(mirror, 7, 8, record(id=3, custom_fields={"risk": 33}))
+    assert held(mirror, "risk")[3] == 33
+    # By hand, or by a restore that left the side table out.
+    query(mirror, "UPDATE opportunity_fields SET risk = 7; DELETE FROM opportunity_fields"
+                  " WHERE opportunity_id = 1")  # fmt: skip
+    redecode(mirror, OPPORTUNITIES, "rebuild")
+    assert held(mirror, "risk") == {1: 10, 2: None, 3: 33, 4: None}
+
+
+def test_whoever_is_demoted_is_gone_and_can_be_promoted_again(mirror: Database) -> None:
+    merge_at(mirror, 1, 2, record(id=1, custom_fields={"risk": "4", "po": "a"}))
+    promote(mirror, "risk", "numeric")
+    promote(mirror, "po", "text")
+    demote(mirror, "risk")
+    assert query(mirror, "SELECT * FROM opportunity_fields") == [(1, "a")]
+    merge_at(mirror, 3, 4, record(id=1, custom_fields={"risk": "5", "po": "b"}))
+    promote(mirror, "risk", "text")
+    assert query(mirror, "SELECT * FROM opportunity_fields") == [(1, "b", "5")]
+    demote(mirror, "po")
+    demote(mirror, "risk")
+    assert query(mirror, "SELECT * FROM opportunity_fields") == []
+    merge_at(mirror, 5, 6, record(id=1, custom_fields={"risk": "6"}))
+    assert query(mirror, "SELECT count(*) FROM opportunities") == [(1,)]
+
+
+def test_a_field_with_a_hostile_name_is_read_like_any_other(mirror: Database) -> None:
+    merge_at(mirror, 1, 2, record(id=1, custom_fields={HOSTILE: "4"}))
+    with pytest.raises(PromotionError, match="would need quotes in every query"):
+        promote(mirror, HOSTILE, "numeric")
+    promote(mirror, HOSTILE, "numeric", "hostile")
+    merge_at(mirror, 3, 4, record(id=1, custom_fields={HOSTILE: "x"}), record(id=2))
+    assert held(mirror, "hostile") == {1: None, 2: None}
+    assert [f[1] for f in faults(mirror)] == [f"custom_fields.{HOSTILE}"]
+    demote(mirror, HOSTILE)
+    assert query(mirror, "SELECT count(*) FROM opportunities") == [(2,)]
+
+
+@pytest.mark.parametrize(
+    ("column", "why"),
+    [
+        ("Risk", "would need quotes"),
+        ("risk score", "would need quotes"),
+        ("1st", "would need quotes"),
+        ("prüfung", "would need quotes"),
+        ("", "would need quotes"),
+        ("select", "is a word of SQL's own"),
+        ("user", "is a word of SQL's own"),
+        ("between", "is a word of SQL's own"),
+        ("a" * 64, "is longer than 63 characters"),
+        ("opportunity_id", "is the name of a column already"),
+        ("ctid", "is the name of a column already"),
+        ("taken", "is the name of a column of other"),
+    ],
+)
+def test_a_column_is_called_so_that_no_query_needs_quotes(
+    mirror: Database, column: str, why: str
+) -> None:
+    promote(mirror, "other", "text", "taken")
+    with pytest.raises(PromotionError, match=why) as error:
+        promote(mirror, "risk", "numeric", column or " ")
+    suggested = str(error.value).partition("--as ")[2]
+    promote(mirror, "risk", "numeric", suggested)
+    assert suggested in query(mirror, "SELECT column_name FROM promoted_fields"
+                                      " WHERE key = 'risk'")[0]  # fmt: skip
+
+
+def test_what_cannot_be_promoted_or_demoted_is_told_why(mirror: Database) -> None:
+    promote(mirror, "risk", "numeric")
+    with pytest.raises(PromotionError, match=r"risk has a column already: risk \(numeric\)"):
+        promote(mirror, "risk", "text", "risk2")
+    with pytest.raises(PromotionError, match=r"money is no kind that a column can have. There are"):
+        promote(mirror, "po", "money")
+    with pytest.raises(PromotionError, match=r"po has no column to be taken away.*: risk"):
+        demote(mirror, "po")
+    query(mirror, "CREATE VIEW peoples AS SELECT risk FROM opportunity_fields")
+    with pytest.raises(PromotionError, match="view peoples depends on column risk"):
+        demote(mirror, "risk")
+    query(mirror, "DROP VIEW peoples")
+    with (
+        mirror.session() as connection,
+        pytest.raises(PromotionError, match="Fields of members can have no columns"),
+    ):
+        promoted.promote(connection, MEMBERS, Promoted("a", "a", "text"))
+
+
+def test_a_table_that_has_had_all_columns_it_can_have_says_so(database: Database) -> None:
+    others = ", ".join(f"c{n} int" for n in range(1_592))
+    query(
+        database,
+        "DROP TABLE opportunity_fields;"
+        f"CREATE TABLE opportunity_fields (opportunity_id bigint PRIMARY KEY, {others})",
+    )
+    for n in range(7):
+        promote(database, f"f{n}", "bigint")
+    with pytest.raises(PromotionError, match="has had 1,600 columns"):
+        promote(database, "f7", "bigint")
+    assert query(database, "SELECT count(*) FROM promoted_fields") == [(7,)]
+
+
+def test_as_many_fields_as_fit_into_a_row_and_no_more(
+    mirror: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promoted, "MOST", 2)
+    promote(mirror, "a", "text")
+    promote(mirror, "b", "text")
+    with pytest.raises(PromotionError, match="2 fields have columns"):
+        promote(mirror, "c", "text")
+
+
+def test_a_promotion_waits_for_the_batch_that_is_being_written_and_has_its_rows(
+    mirror: Database,
+) -> None:
+    merge_at(mirror, 1, 2, record(id=1, custom_fields={"risk": 1}))
+    done: list[Promotion] = []
+    with mirror.session() as writer, writer.cursor() as cursor:
+        lock_versions(cursor, OPPORTUNITIES, [1])
+        thread = threading.Thread(target=lambda: done.append(promote(mirror, "risk", "numeric")))
+        thread.start()
+        wait_until(
+            lambda: (
+                query(mirror, "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)") == [(True,)]
+            ),
+        )
+        cursor.execute("UPDATE opportunities SET custom_fields = '{\"risk\": 2}' WHERE id = 1")
+        # It does not see the field yet, and need not: the promotion comes after it.
+        assert promoted.keep(cursor, OPPORTUNITIES, [1]) == []
+        writer.commit()
+    thread.join(20)
+    assert [d.filled for d in done] == [1]
+    assert held(mirror, "risk") == {1: 2}
+
+
+def test_a_promotion_gives_way_to_a_report_that_reads_the_table(
+    mirror: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promoted, "_PATIENCE", "50ms")
+    with mirror.session() as reader, reader.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM opportunity_fields")
+        with pytest.raises(PromotionError, match="Somebody reads opportunity_fields"):
+            promote(mirror, "risk", "numeric")
+    promote(mirror, "risk", "numeric")
+
+
+def test_a_filter_by_a_promoted_field_uses_an_index(mirror: Database) -> None:
+    promote(mirror, "risk", "numeric")
+    promote(mirror, "po", "text")
+    for condition in ("risk > 3", "po = 'a'"):
+        with mirror.session() as connection, connection.cursor() as cursor:
+            cursor.execute("SET LOCAL enable_seqscan = off")
+            cursor.execute(f"EXPLAIN SELECT * FROM opportunity_fields WHERE {condition}")
+            assert "Index" in str(cursor.fetchall()), condition
+
+
+# Which keys there are
+
+
+def note(database: Database, **since: Any) -> None:
+    with database.session() as connection:
+        note_keys(connection, OPPORTUNITIES, **since)
+
+
+def test_a_key_that_is_new_or_vanished_is_noted_and_warned_of(mirror: Database) -> None:
+    def told() -> tuple[list[str], list[str]]:
+        with mirror.session() as connection:
+            keys = known_keys(connection, OPPORTUNITIES)
+        return keys.new, keys.vanished
+
+    def check() -> str | None:
+        result = asset_checks._own_fields(mirror)
+        return None if result.passed else result.description
+
+    since = {"changed_since": T0}
+    merge_at(mirror, 1, 2, record(id=1, custom_fields={"po": 1, "risk": ""}),
+             record(id=2, custom_fields=[]), record(id=3))  # fmt: skip
+    # The first time all are met, whatever had changed.
+    note(mirror, changed_since=datetime.now(UTC) + timedelta(days=1))
+    assert told() == ([], [])
+    assert check() is None
+    merge_at(mirror, 3, 4, record(id=2, custom_fields={"colour": 1}, updated_at=T0.isoformat()))
+    note(mirror, **since)
+    assert told() == (["colour"], [])
+    assert "New within 7 days: colour." in (check() or "")
+    # An incremental sync does not know that others have it no more; a full one does.
+    merge_at(mirror, 5, 6, record(id=1, custom_fields={"po": 1}))
+    note(mirror, **since)
+    assert told() == (["colour"], [])
+    promote(mirror, "risk", "text")
+    note(mirror, asked_since=T0 + timedelta(seconds=2))
+    assert told() == (["colour"], ["risk"])
+    assert "No record has these any more: risk." in (check() or "")
+    assert "rms-pipeline fields demote" in (check() or "")
+    # What was not asked for by the sync tells nothing; nor does a sync that brought nothing.
+    note(mirror, asked_since=T0 + timedelta(days=9))
+    assert told() == (["colour"], ["risk"])
+    merge_at(mirror, 7, 8, record(id=1, custom_fields={"po": 1, "risk": 2}))
+    note(mirror, asked_since=T0 + timedelta(seconds=2))
+    assert told() == (["colour"], [])
+    query(mirror, "UPDATE custom_field_keys SET first_seen_at = first_seen_at - interval '8 days'")
+    assert check() is None
+
+
+def test_a_row_whose_own_fields_are_no_object_breaks_nothing(mirror: Database) -> None:
+    merge_at(mirror, 1, 2, *(record(id=n, custom_fields=v) for n, v in
+                             enumerate([[], "text", 7, {"po": 1}, None, [{"po": 2}]])))  # fmt: skip
+    note(mirror)
+    promote(mirror, "po", "bigint")
+    assert held(mirror, "po") == {0: None, 1: None, 2: None, 3: 1, 4: None, 5: None}
+
+
+def test_promotions_are_undone_with_the_transaction_that_fails(mirror: Database) -> None:
+    connection = mirror.connect()
+    promoted.promote(connection, OPPORTUNITIES, Promoted("risk", "risk", "text"))
+    connection.close()
+    assert query(mirror, "SELECT count(*) FROM promoted_fields") == [(0,)]
+    promote(mirror, "risk", "text")
