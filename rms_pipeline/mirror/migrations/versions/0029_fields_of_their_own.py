@@ -1,4 +1,4 @@
-"""Fields of the account's own: which there are, their labels, and those with a column of their own.
+"""Makes tables for the account's own fields: keys, labels, and typed columns for some.
 
 What makes a typed value of one stands in functions here: each returns NULL for what it cannot read,
 and never fails.
@@ -10,12 +10,11 @@ from rms_pipeline.mirror.migrations.frozen import schema, set_aside
 
 revision = "0029"
 down_revision = "0028"
-
-_TABLES = ("custom_field_keys", "custom_field_labels", "promoted_fields", "opportunity_fields")
+makes = ("custom_field_keys", "custom_field_labels", "promoted_fields", "opportunity_fields")
 
 
 def upgrade() -> None:
-    set_aside(op.get_bind(), _TABLES)
+    set_aside(op.get_bind(), makes)
     op.execute("""
         CREATE TABLE custom_field_keys (
             collection text NOT NULL,
