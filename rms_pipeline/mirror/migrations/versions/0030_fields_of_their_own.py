@@ -8,8 +8,8 @@ from alembic import op
 
 from rms_pipeline.mirror.migrations.frozen import schema, set_aside
 
-revision = "0029"
-down_revision = "0028"
+revision = "0030"
+down_revision = "0029"
 makes = ("custom_field_keys", "custom_field_labels", "promoted_fields", "opportunity_fields")
 
 
