@@ -5,21 +5,32 @@ Without an answer, a run whose process was killed stays started for ever, and ev
 behind it.
 """
 
+import logging
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import dagster as dg
+import psycopg2
 from dagster import DagsterRun, DefaultRunLauncher
 
-from rms_pipeline.defs.compat import CheckRunHealthResult, WorkerStatus
+from rms_pipeline.defs.compat import (
+    CheckRunHealthResult,
+    ConfigurableClassData,
+    WorkerStatus,
+)
 from rms_pipeline.defs.run_lock import DEAD_RUN_MESSAGE, is_dead
+from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.sync_runs import declare_dead
-from rms_pipeline.settings import settings
+from rms_pipeline.settings import settings, settings_of
 
 if TYPE_CHECKING:
     from rms_pipeline.defs.compat import RunLauncher as _Launcher
 else:
     _Launcher = object
+
+logger = logging.getLogger(__name__)
 
 
 class WorkerLockCheck(_Launcher):
@@ -31,25 +42,89 @@ class WorkerLockCheck(_Launcher):
     """
 
     @property
+    def mirrors(self) -> Sequence[Database]:
+        """Those whose runs this instance may have: that of the settings of this process."""
+        return [open_database(settings())]
+
+    @property
     def supports_check_run_worker_health(self) -> bool:
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        database = open_database(settings())
-        if is_dead(database, run):
-            with database.session() as connection:
-                declare_dead(connection, [run.run_id])
+        if self._declared_dead(run):
             return CheckRunHealthResult(WorkerStatus.FAILED, DEAD_RUN_MESSAGE)
         if not super().supports_check_run_worker_health:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         found = super().check_run_worker_health(run)
-        if found.status is WorkerStatus.FAILED and is_dead(database, run, grace=timedelta(0)):
+        if found.status is WorkerStatus.FAILED and self._declared_dead(run, grace=timedelta(0)):
             # The launcher was first to see it, and has no words for it that help anybody.
-            with database.session() as connection:
-                declare_dead(connection, [run.run_id])
             return CheckRunHealthResult(WorkerStatus.FAILED, DEAD_RUN_MESSAGE)
         return found
 
+    def _declared_dead(self, run: DagsterRun, **how: timedelta) -> bool:
+        """Whether a mirror knows that `run` is dead; its own row then says so, too."""
+        for database in self.mirrors:
+            try:
+                if is_dead(database, run, **how):
+                    with database.session() as connection:
+                        declare_dead(connection, [run.run_id])
+                    return True
+            except (psycopg2.Error, DatabaseError) as error:
+                # It has no tables yet, or is away. The runs of others are judged all the same.
+                told = " ".join(str(error).split())
+                logger.warning("A mirror does not tell whether run %s lives: %s", run.run_id, told)
+        return False
+
 
 class LockedRunLauncher(WorkerLockCheck, DefaultRunLauncher):
-    """Dagster's default launcher with the check: what this project's `dagster.yaml` names."""
+    """Dagster's default launcher with the check: what this project's `dagster.yaml` names.
+
+    In an instance of somebody else's, `mirrors` names where the accounts are mirrored.
+    """
+
+    def __init__(
+        self,
+        inst_data: ConfigurableClassData | None = None,
+        mirrors: Sequence[Database] = (),
+    ) -> None:
+        super().__init__(inst_data)
+        self._mirrors = mirrors
+
+    @property
+    def mirrors(self) -> Sequence[Database]:
+        return self._mirrors or super().mirrors
+
+    @classmethod
+    def config_type(cls) -> Any:
+        mirror = {
+            "url": dg.Field(dg.StringSource, description="The `url` of its Mirror."),
+            "url_non_pooling": dg.Field(dg.Noneable(dg.StringSource), is_required=False),
+            "schema": dg.Field(dg.StringSource, default_value="public"),
+        }
+        return {
+            "mirrors": dg.Field(
+                [mirror],
+                is_required=False,
+                description="Those whose runs this instance has. Without it, that of the settings "
+                "of the process.",
+            )
+        }
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]
+    ) -> "LockedRunLauncher":
+        return cls(inst_data, [_mirror(**each) for each in config_value.get("mirrors", ())])
+
+
+def _mirror(url: str, schema: str, url_non_pooling: str | None = None) -> Database:
+    """Raises SettingsError, which names what is wrong."""
+    names = {"postgres_url": "url", "schema_name": "schema"}
+    return open_database(
+        settings_of(
+            names,
+            postgres_url=url,
+            schema_name=schema,
+            **({"postgres_url_non_pooling": url_non_pooling} if url_non_pooling else {}),
+        )
+    )

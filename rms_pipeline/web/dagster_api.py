@@ -17,6 +17,8 @@ LOCATION = DAGSTER_LOCATION
 # The tag of our jobs, which a job of the same name that is not ours has not.
 _SYNC_TYPE = "rms/sync_type"
 _PATIENCE_OF_ONE_CALL = 30
+# Dagster's word for a code server that does not answer: it may be starting.
+_AWAY = "DagsterUserCodeUnreachableError"
 
 _LAUNCH = """
 mutation Launch($params: ExecutionParams!) {
@@ -146,10 +148,12 @@ def launch(
                 return str(result["run"]["runId"])
             said = _reason(result)
         elif reason := _why_not_loaded(there, location):
-            raise DagsterUnavailable(
-                f"Dagster at {url} could not load the code of this project: {reason}. Correct "
-                "that, then reload it under Deployment in Dagster's UI."
-            )
+            said = reason
+            if _AWAY not in reason:
+                raise DagsterUnavailable(
+                    f"Dagster at {url} could not load the code of this project: {reason}. Correct "
+                    "that, then reload it under Deployment in Dagster's UI."
+                )
         elif there and all(each.is_loaded for each in there.values()):
             raise DagsterUnavailable(why_no_job(url, job, location, there))
         if time.monotonic() > deadline:

@@ -6,17 +6,21 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+import yaml
 from dagster._core.launcher import CheckRunHealthResult, RunLauncher, WorkerStatus
 from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
+from dagster._serdes import ConfigurableClassData
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.definitions import build_defs
 from rms_pipeline.defs import run_lock
 from rms_pipeline.defs.celery_launcher import LockedCeleryRunLauncher
+from rms_pipeline.defs.instance_storage import instance_of
 from rms_pipeline.defs.recording import SYNC_TYPE_TAG
 from rms_pipeline.defs.resources import CurrentRmsResource
 from rms_pipeline.defs.run_launcher import LockedRunLauncher, WorkerLockCheck
@@ -29,6 +33,7 @@ from rms_pipeline.mirror.sync_runs import begin_run, note_launch
 from rms_pipeline.settings import settings
 from rms_pipeline_tests.defs.test_assets import instance, sandbox
 from rms_pipeline_tests.defs.test_schedules import decide
+from rms_pipeline_tests.processes import PROJECT
 from rms_pipeline_tests.rows import query
 
 __all__ = ["instance", "sandbox"]
@@ -240,6 +245,50 @@ class _SaysDone(RunLauncher):
 
     def terminate(self, run_id: str) -> bool:
         return False
+
+
+def test_a_launcher_may_be_told_the_mirrors_whose_runs_it_watches(
+    instance: dg.DagsterInstance,
+    database: Database,
+    empty_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in an instance of somebody else's, where no setting of the daemon's names one."""
+    url = database.url.get_secret_value()
+    monkeypatch.setenv("ACME_POSTGRES_URL", url)
+    monkeypatch.delenv("POSTGRES_URL")
+    settings.cache_clear()
+    told = {
+        "mirrors": [
+            # One is away, and one has no tables yet: neither is in the way of the third.
+            {"url": "postgresql://nobody@127.0.0.1:1/nowhere", "schema": "public"},
+            {"url": empty_url, "schema": "globex"},
+            {"url": {"env": "ACME_POSTGRES_URL"}},
+        ]
+    }
+    of = ConfigurableClassData(
+        "rms_pipeline.defs.run_launcher", "LockedRunLauncher", yaml.safe_dump(told)
+    )
+    launcher = of.rehydrate(as_type=LockedRunLauncher)
+    run = sync_run(instance)
+    assert launcher.check_run_worker_health(run).status is WorkerStatus.RUNNING
+    kill_worker_of(database, run.run_id)
+    monkeypatch.setattr(run_lock.is_dead, "__kwdefaults__", {"grace": timedelta(0)})
+    found = launcher.check_run_worker_health(run)
+    assert (found.status, found.msg) == (WorkerStatus.FAILED, DEAD_RUN_MESSAGE)
+
+
+def test_the_launcher_of_the_page_is_one_that_dagster_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (PROJECT / "docs/how-to/own-dagster.md").read_text()
+    told = page.partition("```yaml\nrun_launcher:")[2].partition("```")[0]
+    (tmp_path / "dagster.yaml").write_text(f"run_launcher:{told}")
+    monkeypatch.setenv("RENTAL_POSTGRES_URL", "postgresql://u@127.0.0.1:1/rental")
+    found = instance_of(tmp_path).run_launcher_data
+    assert found is not None
+    launcher = found.rehydrate(as_type=LockedRunLauncher)
+    assert [mirror.schema for mirror in launcher.mirrors] == ["acme", "globex"]
 
 
 class _Both(WorkerLockCheck, _SaysDone):
