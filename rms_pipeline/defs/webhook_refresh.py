@@ -27,6 +27,7 @@ from rms_pipeline.mirror.sync_runs import (
     note_metadata,
     seconds_since_failures,
 )
+from rms_pipeline.sync.parts import refresh_told
 from rms_pipeline.sync.queued import WorkedOff, work_off
 from rms_pipeline.sync.refreshing import refresh
 
@@ -34,6 +35,8 @@ from rms_pipeline.sync.refreshing import refresh
 FAST_LANE_SECONDS = 10.0
 # After a run that failed, and twice as long after each further one, up to the longest.
 _FIRST_REST, _LONGEST_REST = 10.0, 120.0
+# In a run; what is left then is read by the next sync.
+_TURNS_OF_PARTS = 4
 
 
 class RefreshConfig(LaunchpadConfig):
@@ -73,12 +76,15 @@ def _refresh(
             current_rms.client(database, collection) as client,
             database.session() as connection,
         ):
-            if config.ids and collection.name == config.collection:
+            if collection.parts is not None:
+                _refresh_parts(context, database, client, run, done)
+            elif config.ids and collection.name == config.collection:
                 done.refreshed += refresh(database, client, config.ids, run)
                 locked |= done.refreshed.locked
                 undelivered |= done.refreshed.failed
                 done.opportunities += len(set(config.ids))
-            _work_off_all(database, connection, client, run, lives, done)
+            if collection.parts is None:
+                _work_off_all(database, connection, client, run, lives, done)
             # With those that led to nothing.
             done.refreshed.calls = client.counts.calls
         total += done
@@ -121,6 +127,27 @@ def _refresh(
         raise Explained(
             f"{failed} events went back to the queue and will be tried again: {total.error}"
         )
+
+
+def _refresh_parts(
+    context: dg.OpExecutionContext,
+    database: Database,
+    client: CurrentRmsClient,
+    run: str,
+    total: WorkedOff,
+) -> None:
+    """Adds to `total` what came of the lists of those that webhooks told of, a bounded number.
+
+    Where the API answers nobody they stay due: what was refreshed before is none the worse.
+    """
+    try:
+        for _ in range(_TURNS_OF_PARTS):
+            done = refresh_told(database, client, run)
+            total += done
+            if not done.claimed:
+                return
+    except CurrentRmsError as error:
+        context.log.warning(f"The next sync reads {client.collection.name}: {error}")
 
 
 def _work_off_all(

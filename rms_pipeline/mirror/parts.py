@@ -102,8 +102,8 @@ def due_lists(
     and those of parts whose deletion was held back; the ones of longest ago first.
     """
     parts = _parts(collection)
-    reasons = ["changed", "again", "unstored", "differs", "id = ANY(%(also)s)"]
-    reasons.append("problem IS NOT NULL")
+    reasons = ["changed", "differs", "id = ANY(%(also)s)", "problem IS NOT NULL"]
+    reasons.append("(again OR unstored) AND walk IS DISTINCT FROM %(walk)s")
     if nightly_of is not None:
         reasons.append("soon AND walk IS DISTINCT FROM %(walk)s")
         # Once a person confirms it, they go by the list of that night.
@@ -202,6 +202,20 @@ def note_problems(
             " ON CONFLICT (collection, parent_id) DO UPDATE SET problem = excluded.problem,"
             " problem_at = excluded.problem_at",
             (collection.name, list(problems), list(problems.values())),
+        )
+    connection.commit()
+
+
+def forget_lists(
+    connection: Connection, collection: Collection, walk: int, before: datetime
+) -> None:
+    """Has lists of `walk` that were asked for before that be due, for their pages are gone.
+    Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE part_lists SET walk = NULL WHERE collection = %s AND walk = %s"
+            " AND asked_at < %s",
+            (collection.name, walk, before),
         )
     connection.commit()
 

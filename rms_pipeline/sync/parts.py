@@ -8,7 +8,7 @@ it comes after everything else that is asked of the API (`Lane.PARTS`).
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
@@ -27,6 +27,7 @@ from rms_pipeline.mirror.parts import (
     compare_lists,
     count_lists,
     due_lists,
+    forget_lists,
     note_list,
     note_problems,
     prove_lists,
@@ -37,6 +38,8 @@ from rms_pipeline.mirror.progress import Progress, ProgressNotes
 from rms_pipeline.mirror.proofs import Proof
 from rms_pipeline.mirror.raw_pages import count_distinct_records, count_pages, land_page
 from rms_pipeline.sync.landing import OVERLAP, LandedWalk
+from rms_pipeline.sync.queued import WorkedOff
+from rms_pipeline.sync.refreshing import Refreshed
 from rms_pipeline.sync.storing import MergedWalk, Watcher, merge_walks, raw_page
 
 DAYS_AHEAD = 14
@@ -58,16 +61,6 @@ class StoredParts:
     deleted: int = 0
     held_back: int = 0
     proof: Proof | None = None
-
-
-@dataclass(slots=True)
-class RefreshedParts:
-    """What reading the lists that webhooks told of led to; `parents` are those that were read."""
-
-    stored: StoredParts
-    parents: int = 0
-    calls: int = 0
-    failed: dict[int, str] = field(default_factory=dict)
 
 
 def land_parts(
@@ -104,6 +97,8 @@ def land_parts(
             walk = walks.begin_walk(connection, collection, run, kind, since=start)
             walks.prune_walks(connection, collection)
         else:
+            # It begins with the oldest page that is left of it.
+            forget_lists(connection, collection, walk.id, walk.started_at)
             kept, _ = count_pages(connection, [walk.id])
         asked_at = client.now()
         reader = PartsReader(client, Lane.PARTS)
@@ -186,10 +181,11 @@ def store_parts(
 
 def refresh_told(
     database: Database, client: CurrentRmsClient, run: str, *, most: int = TOLD_AT_ONCE
-) -> RefreshedParts:
+) -> WorkedOff:
     """Reads and stores the lists of up to `most` parents of which webhooks have told since.
 
-    A call a parent as a rule, however many events told of it; those left are due. Raises a
+    What comes back counts parents: `claimed` were asked for, `opportunities` came. A call a parent
+    as a rule, however many events told of it; what is not reached stays due. Raises a
     CurrentRmsError when the API answers nobody.
     """
     before, collection = client.counts.calls, client.collection
@@ -197,16 +193,24 @@ def refresh_told(
         demand_mirror_of(connection, client.subdomain)
         due = told_lists(connection, collection, limit=most)
         if not due:
-            return RefreshedParts(StoredParts(MergedWalk()))
+            return WorkedOff()
         walk = walks.begin_walk(connection, collection, run, walks.REFRESH)
-        reader = PartsReader(client, Lane.PARTS)
-        landing = _Landing(connection, client, reader, run, walk.id, lambda _: None)
+        landing = _Landing(
+            connection, client, PartsReader(client, Lane.PARTS), run, walk.id, lambda _: None
+        )
         landing.land(due, calls=2 * most)
     stored = _store(database, client, walk, run, confirmed=False)
     with database.session() as connection:
         walks.settle_walk(connection, walk.id)
-    calls = client.counts.calls - before
-    return RefreshedParts(stored, landing.read, calls, landing.failed)
+    return WorkedOff(
+        claimed=len(due),
+        opportunities=landing.read,
+        refreshed=Refreshed(
+            result=stored.merged.result,
+            deleted=stored.deleted,
+            calls=client.counts.calls - before,
+        ),
+    )
 
 
 def _store(

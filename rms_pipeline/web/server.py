@@ -29,6 +29,7 @@ from rms_pipeline.web.fast_lane import PATIENCE, FastLane
 from rms_pipeline.web.launching import Launcher
 from rms_pipeline.web.log import start_logging
 from rms_pipeline.web.metrics import Metrics
+from rms_pipeline.web.parts_lane import PartsLane
 from rms_pipeline.web.recounting import Recounter
 from rms_pipeline.web.reporting import Reporter
 from rms_pipeline.web.sessions import Sessions
@@ -70,7 +71,7 @@ def serve(
     def client(collection: Collection) -> AbstractContextManager[CurrentRmsClient]:
         return client_for(current, database, collection, patience=PATIENCE)
 
-    clients = [partial(client, collection) for collection in current.collections]
+    clients = [partial(client, c) for c in current.collections if c.parts is None]
 
     with ExitStack() as opened:
 
@@ -83,8 +84,16 @@ def serve(
         reporter = Reporter(database, instance, current.time_zone, current.key_prefix)
         recounter = Recounter(database, current.time_zone)
 
+        parts_lanes = [
+            PartsLane(database, c, partial(client, c), reporter)
+            for c in current.collections
+            if c.parts is not None
+        ]
+
         def tell(collection: Collection, done: WorkedOff) -> None:
             reporter(collection, done)
+            for lane in parts_lanes:
+                lane(collection, done)
             if collection is OPPORTUNITIES:
                 recounter(done)
 
@@ -105,7 +114,10 @@ def serve(
                 location=current.dagster_location,
                 name=current.in_dagster,
             ),
-            services=[reporter, recounter, FastLane(database, clients, metrics, tell)],
+            services=[
+                *(reporter, recounter, FastLane(database, clients, metrics, tell)),
+                *parts_lanes,
+            ],
             starting=starting,
             stopping=lambda: server.should_exit,
         )

@@ -2,24 +2,32 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.collections.opportunity_items import OPPORTUNITY_ITEMS
-from rms_pipeline.current_rms.client import CurrentRmsClient
+from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
+from rms_pipeline.current_rms.errors import ApiUnavailable, NotFound, Unauthorized
+from rms_pipeline.current_rms.records import record_id
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.deletions import held_back
 from rms_pipeline.mirror.history import has_full_sync, watermarks
 from rms_pipeline.mirror.proofs import standing
 from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline.sync import parts as sync_parts
 from rms_pipeline.sync.landing import LandedWalk
-from rms_pipeline.sync.parts import StoredParts, land_parts, store_parts
-from rms_pipeline_tests.core import full_sync, incremental_sync
+from rms_pipeline.sync.parts import StoredParts, land_parts, refresh_told, store_parts
+from rms_pipeline.sync.rebuilding import rebuild
+from rms_pipeline.sync.refreshing import refresh
+from rms_pipeline_tests.core import full_sync, proved_sync
 from rms_pipeline_tests.rows import query
 
 MakeClient = Callable[..., CurrentRmsClient]
@@ -37,11 +45,8 @@ class Account:
     sandbox: SandboxServer
     opportunities: CurrentRmsClient
     items: CurrentRmsClient
+    soon: list[int]
     runs: int = 0
-
-    @property
-    def soon(self) -> list[int]:
-        return self.store.ids()[:SOON]
 
     @property
     def store(self) -> Store:
@@ -55,7 +60,7 @@ class Account:
         else:
             with self.database.session() as connection:
                 since = watermarks(connection, OPPORTUNITIES)
-            incremental_sync(self.database, self.opportunities, since, f"run {self.runs}")
+            proved_sync(self.database, self.opportunities, since, f"run {self.runs}")
         return self.sync_items(nightly=nightly, calls=calls, **options)
 
     def sync_items(
@@ -71,6 +76,16 @@ class Account:
         stored = store_parts(self.database, self.items, walk, run, confirm_deletions=confirm)
         asked = [int(m[1]) for _, path, _ in self.sandbox.requests if (m := LISTS.search(path))]
         return Synced(landed, stored, asked)
+
+    def store_items(self, landed: LandedWalk, run: str, *, confirm: bool = False) -> StoredParts:
+        with self.database.session() as connection:
+            walk = walks.find_walk(connection, landed.walk)
+        assert walk is not None
+        return store_parts(self.database, self.items, walk, run, confirm_deletions=confirm)
+
+    def is_mirrored(self, *parents: int) -> bool:
+        """Whether the rows of these are what the account has, and there are no others."""
+        return self.mirrored() == self.there(*parents)
 
     def mirrored(self, *parents: int) -> dict[int, dict[str, Any]]:
         of = "" if not parents else " WHERE opportunity_id = ANY(%s)"
@@ -129,8 +144,8 @@ def account(emptied: Database, client_for: MakeClient) -> Iterator[Account]:
             client_for(sandbox.url, collection=c) for c in (OPPORTUNITIES, OPPORTUNITY_ITEMS)
         )
         client.now = items.now = emptied.clock()
-        account = Account(emptied, sandbox, client, items)
         ids = sandbox.store.ids()
+        account = Account(emptied, sandbox, client, items, ids[:SOON])
         for id_ in ids:
             account.plant(id_, 40)
         for place, id_ in enumerate(ids[:SOON]):
@@ -160,3 +175,578 @@ def test_a_full_sync_lists_those_that_start_or_are_out_soon_and_nobody_else(
     quiet = account.sync()
     assert quiet.asked == []
     assert quiet.shown
+
+
+def test_what_is_done_to_items_comes_with_the_change_of_their_opportunity(
+    account: Account,
+) -> None:
+    account.sync()
+    one, other, *_ = account.soon
+    gone, edited = (item["id"] for item in account.store.items(one)[-2:])
+    account.store.edit_item(one, edited, {"name": "Renamed"})
+    account.store.delete_item(one, gone)
+    account.store.create_item(other, {"name": "New here"})
+    done = account.sync()
+    assert sorted(done.asked) == [one, other]
+    assert account.is_mirrored(*account.soon)
+    assert done.shown, done.sentence
+    because = "SELECT id, deleted_because FROM deleted_opportunity_items"
+    assert query(account.database, because) == [
+        (gone, "what it is a part of was changed, and its whole list no longer shows it")
+    ]
+    # Each version of an item is kept, and that it went.
+    history = (
+        "SELECT name = 'Renamed', deleted FROM opportunity_item_history"
+        " WHERE opportunity_item_id = %s ORDER BY valid_from"
+    )
+    assert query(account.database, history, edited) == [(False, False), (True, False)]
+    assert query(account.database, history, gone) == [(False, False), (False, True)]
+    # One that was listed within a minute of its change is listed once more, and then no more.
+    assert sorted(account.sync().asked) == [one, other]
+
+
+def test_an_opportunity_that_changes_is_listed_whenever_it_takes_place(account: Account) -> None:
+    account.sync()
+    later, lost, *_ = account.store.ids()[SOON:]
+    account.store.edit(later, {"subject": "Later"})
+    account.store.edit(lost, {"status": 60, "subject": "Lost after all"})
+    done = account.sync()
+    assert sorted(done.asked) == [later, lost]
+    assert account.is_mirrored(*account.soon, later, lost)
+    assert f"complete for {SOON + 2} opportunities" in done.sentence
+
+
+def test_what_moves_no_time_is_found_in_the_night(account: Account) -> None:
+    account.sync()
+    one, other, *_ = account.soon
+    edited, gone = account.store.items(one)[-1]["id"], account.store.items(other)[-1]["id"]
+    account.store.edit_item(one, edited, {"quantity": "77.0"}, loud=False)
+    account.store.delete_item(other, gone, loud=False)
+    assert account.sync().asked == []
+    done = account.sync(nightly=True)
+    assert account.is_mirrored(*account.soon)
+    assert done.shown, done.sentence
+    assert query(account.database, "SELECT id FROM deleted_opportunity_items") == [(gone,)]
+
+
+def test_items_go_with_their_opportunity_and_come_back_with_it(account: Account) -> None:
+    account.sync()
+    gone, *left = account.soon
+    record, there = account.store.get(gone, ()), account.there(gone)
+    assert record is not None
+    account.store.delete(gone)
+    done = account.sync()
+    assert account.is_mirrored(*left)
+    assert done.shown, done.sentence
+    assert query(
+        account.database, "SELECT DISTINCT deleted_because FROM deleted_opportunity_items"
+    ) == [("what it is a part of is gone",)]
+    count = "SELECT count(*) FROM deleted_opportunity_items"
+    assert query(account.database, count) == [(len(there),)]
+    account.store.put(gone, record)
+    refresh(account.database, account.opportunities, [gone], "it is back")
+    account.sync_items()
+    assert account.is_mirrored(*account.soon)
+    assert query(account.database, count) == [(0,)]
+
+
+@pytest.mark.parametrize("status", [404, 410, 403, 422, 500])
+def test_a_list_that_cannot_be_read_costs_only_itself_and_is_named(
+    account: Account, status: int
+) -> None:
+    account.sync()
+    before = account.mirrored()
+    hidden, edited, *_ = account.soon
+    account.sandbox.switches = replace(account.sandbox.switches, refused_items={hidden: status})
+    for id_ in (hidden, edited):
+        account.store.edit_item(id_, account.store.items(id_)[0]["id"], {"name": "Edited"})
+    done = account.sync()
+    assert not done.shown
+    assert f"Left out: {hidden} (" in done.sentence
+    assert str(hidden) in done.landed.notes[-1]
+    assert account.mirrored(edited) == account.there(edited)
+    assert account.mirrored(hidden) == {
+        i: item for i, item in before.items() if item["opportunity_id"] == hidden
+    }
+    assert query(account.database, "SELECT count(*) FROM deleted_opportunity_items") == [(0,)]
+    # It is not asked for over and over again, and once it can be read it is.
+    assert hidden not in account.sync().asked
+    account.sandbox.switches = replace(account.sandbox.switches, refused_items={})
+    done = account.sync(nightly=True)
+    assert done.shown, done.sentence
+    assert account.is_mirrored(*account.soon)
+
+
+def test_where_no_list_is_given_the_sync_fails_and_nothing_is_taken_for_gone(
+    account: Account,
+) -> None:
+    account.sync()
+    everybody = dict.fromkeys(account.store.ids(), 404)
+    account.sandbox.switches = replace(account.sandbox.switches, refused_items=everybody)
+    with pytest.raises(NotFound):
+        account.sync_items(nightly=True)
+    assert account.is_mirrored(*account.soon)
+    account.sandbox.switches = replace(account.sandbox.switches, refused_items={})
+    assert account.sync_items(nightly=True).shown
+
+
+def test_an_api_that_goes_down_on_the_way_costs_nothing_that_came(account: Account) -> None:
+    def fail(path: str) -> None:
+        if LISTS.search(path) and len(account.sandbox.requests) > 2:
+            account.sandbox.faults.probabilities = {"error_503": 1.0}
+
+    account.sync()
+    for id_ in account.soon:
+        account.store.create_item(id_, {"name": "New"})
+    account.sandbox.before_request = fail
+    with pytest.raises(ApiUnavailable):
+        account.sync_items(nightly=True)
+    account.sandbox.before_request = None
+    account.sandbox.faults.probabilities = {}
+    with account.database.session() as connection:
+        assert standing(connection, OPPORTUNITY_ITEMS).state == "amber"
+    done = account.sync_items(nightly=True, fresh_for=timedelta(hours=1))
+    assert 0 < len(done.asked) < SOON
+    assert done.shown, done.sentence
+    assert account.is_mirrored(*account.soon)
+
+
+SMALL_PAGES: list[dict[str, Any]] = [
+    {},
+    {"ignored": ("q[id_gt]",)},
+    {"refused": ("q[id_gt]",)},
+    {"honours_sort": False},
+    {"honours_sort": False, "ignored": ("q[id_gt]",)},
+    {"count_cap": 2},
+    {"refused": ("filtermode",)},
+    {"refused_includes": {"item_assets": 422}},
+    {"refused_includes": {"item": 404}},
+]
+
+
+@pytest.mark.parametrize("switches", SMALL_PAGES, ids=lambda s: "-".join(s) or "as it should be")
+def test_a_list_of_several_pages_is_read_whole_whatever_the_api_obeys(
+    account: Account, switches: dict[str, Any]
+) -> None:
+    account.sandbox.switches = replace(account.sandbox.switches, max_per_page=3)
+    refused = switches.get("refused_includes", {})
+    if "count_cap" not in switches:
+        account.sandbox.switches = replace(account.sandbox.switches, **switches)
+    refresh(account.database, account.opportunities, account.store.ids(), "opportunities")
+    account.sandbox.switches = replace(account.sandbox.switches, **switches)
+    done = account.sync_items(nightly=True)
+    there = account.there(*account.soon)
+    assert max(len(account.store.items(id_)) for id_ in account.soon) > 6
+    assert account.mirrored() == {
+        id_: {name: value for name, value in item.items() if name not in refused}
+        for id_, item in there.items()
+    }
+    assert done.shown, done.sentence
+    assert account.sync_items(nightly=True).stored.deleted == 0
+
+
+@pytest.mark.parametrize("ignored", [(), ("q[id_gt]",)], ids=["by ranges", "by pages"])
+def test_items_that_come_and_go_while_their_list_is_read_hide_no_other(
+    account: Account, ignored: tuple[str, ...]
+) -> None:
+    one = max(account.soon, key=lambda id_: len(account.store.items(id_)))
+
+    def move(path: str) -> None:
+        match = LISTS.search(path)
+        if match and int(match[1]) == one and ("id_gt" in path or "page=2" in path) and moves:
+            moves.pop()
+            # What follows moves up by one, and the count stays.
+            account.store.delete_item(one, leaf(account.store.items(one)), loud=False)
+            account.store.create_item(one, {"name": "New"}, loud=False)
+
+    moves: list[int] = []
+    account.sandbox.switches = replace(account.sandbox.switches, max_per_page=3, ignored=ignored)
+    account.sync()
+    moves.append(1)
+    account.sandbox.before_request = move
+    account.sync_items(nightly=True)
+    account.sandbox.before_request = None
+    assert not moves
+    gone = {row[0] for row in query(account.database, "SELECT id FROM deleted_opportunity_items")}
+    assert not gone & account.there(one).keys()
+    account.sync_items(nightly=True)
+    assert account.is_mirrored(*account.soon)
+
+
+def leaf(items: list[dict[str, Any]]) -> int:
+    """An item that nothing stands below, of the first there are."""
+    above = {item["parent_opportunity_item_id"] for item in items}
+    return next(int(item["id"]) for item in items if item["id"] not in above)
+
+
+def test_a_page_in_the_middle_that_fails_leaves_its_list_out_and_deletes_nothing(
+    account: Account,
+) -> None:
+    one = max(account.soon, key=lambda id_: len(account.store.items(id_)))
+
+    def fail(path: str) -> None:
+        match = LISTS.search(path)
+        if match and int(match[1]) == one and "id_gt" in path:
+            account.sandbox.faults.queue.append("error_500")
+
+    account.sandbox.switches = replace(account.sandbox.switches, max_per_page=3)
+    account.sync()
+    before = account.mirrored()
+    account.store.delete_item(one, leaf(account.store.items(one)[::-1]))
+    account.sandbox.before_request = fail
+    done = account.sync()
+    account.sandbox.before_request = None
+    assert not done.shown
+    assert f"{one} (no usable answer" in done.sentence
+    assert account.mirrored().keys() == before.keys()
+    done = account.sync(nightly=True)
+    assert done.shown, done.sentence
+    assert account.is_mirrored(*account.soon)
+
+
+def test_an_opportunity_that_is_deleted_during_the_walk_is_named_and_then_gone(
+    account: Account,
+) -> None:
+    account.sync()
+    gone, *left = account.soon
+
+    def delete(path: str) -> None:
+        if LISTS.search(path):
+            account.store.delete(gone)
+
+    account.sandbox.before_request = delete
+    done = account.sync_items(nightly=True)
+    account.sandbox.before_request = None
+    assert f"Left out: {gone} (Current RMS answers 404 for them)" in done.sentence
+    done = account.sync()
+    assert done.shown, done.sentence
+    assert account.is_mirrored(*left)
+
+
+def test_the_list_of_the_whole_account_is_used_once_it_is_shown_to_hold(account: Account) -> None:
+    account.sandbox.switches = replace(account.sandbox.switches, all_items="filtered")
+    done = account.sync()
+    assert account.is_mirrored(*account.soon)
+    assert done.shown, done.sentence
+    # One call for all, and one list to hold it against.
+    assert len(done.asked) == 1
+    assert done.landed.api_calls <= 4
+    assert "by the account's list" in done.landed.notes[0]
+    # It tells of edits that leave the opportunity as it was.
+    one, other, third, *_ = account.soon
+    account.store.edit_item(one, account.store.items(one)[0]["id"], {"name": "Quiet"}, loud=False)
+    done = account.sync()
+    assert done.asked == [one]
+    assert account.is_mirrored(*account.soon)
+    # Whoever is gone is found by comparing, there too.
+    for id_ in (other, third, one):
+        account.store.delete_item(id_, leaf(account.store.items(id_)))
+    account.sync()
+    assert account.is_mirrored(*account.soon)
+    assert query(account.database, "SELECT count(*) FROM deleted_opportunity_items") == [(3,)]
+
+
+def test_a_list_of_the_account_that_ignores_what_is_asked_is_not_used(account: Account) -> None:
+    account.sandbox.switches = replace(account.sandbox.switches, all_items="unfiltered")
+    done = account.sync()
+    assert sorted(done.asked) == account.soon
+    assert account.is_mirrored(*account.soon)
+    assert {r.name for r in account.items.terms.refusals} == {"q[opportunity_id_in][]"}
+    account.store.edit(account.soon[0], {"subject": "Edited"})
+    assert account.sync().asked == [account.soon[0]]
+    # Found out once, for a week.
+    assert {r.name for r in account.items.terms.refusals} == {
+        "q[opportunity_id_in][]", "q[updated_at_gteq]"
+    }  # fmt: skip
+    account.sync()
+    assert not [p for _, p, _ in account.sandbox.requests if p.startswith("/api/v1/opportunity_i")]
+
+
+def test_a_list_of_the_account_that_leaves_items_out_is_found_out(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = account.items.list_records
+
+    def fewer(*args: Any, **options: Any) -> ListAnswer:
+        answer = listed(*args, **options)
+        kept = [
+            raw for raw in answer.page.records if b'"opportunity_item_type":2' not in bytes(raw)
+        ]
+        kept = kept if len(kept) < len(answer.page.records) else kept[:-1]
+        meta = msgspec.structs.replace(answer.page.meta, total_row_count=len(kept))
+        ids = tuple(i for raw in kept if (i := record_id(raw)) is not None)
+        page = msgspec.structs.replace(answer.page, records=kept, meta=meta)
+        return replace(answer, page=page, ids=ids)
+
+    monkeypatch.setattr(account.items, "list_records", fewer)
+    account.sandbox.switches = replace(account.sandbox.switches, all_items="filtered")
+    account.sync()
+    assert account.is_mirrored(*account.soon)
+    assert "q[opportunity_id_in][]" in {r.name for r in account.items.terms.refusals}
+
+
+def test_calls_are_bounded_and_what_is_not_reached_waits_for_the_next_sync(
+    account: Account,
+) -> None:
+    done = account.sync(calls=2)
+    # The account's list is tried first.
+    assert done.landed.api_calls <= 4
+    assert not done.shown
+    assert "wait for the next sync, for calls are bounded" in done.landed.notes[-1]
+    assert f"complete for {SOON}" not in done.sentence
+    asked = set(done.asked)
+    while len(asked) < SOON:
+        done = account.sync_items(nightly=True, calls=2)
+        assert 0 < len(done.asked) <= 2
+        asked |= {*done.asked}
+    # Those of longest ago come first.
+    assert sorted(asked) == account.soon
+    assert done.shown, done.sentence
+    assert account.is_mirrored(*account.soon)
+
+
+class Killed(BaseException):
+    """The process is no more."""
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["land_page", "note_list", "merge_walks", "compare_lists", "remove_orphans", "prove_lists"],
+)
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_kill_at_any_statement_loses_nothing_and_deletes_nothing_wrongly(
+    account: Account, monkeypatch: pytest.MonkeyPatch, statement: str, after: bool
+) -> None:
+    account.sync()
+    one, other, third, *_ = account.soon
+    account.store.delete_item(one, leaf(account.store.items(one)))
+    account.store.create_item(other, {"name": "New"})
+    account.store.delete(third)
+    whole, turns = getattr(sync_parts, statement), [0, 0]
+
+    def killed(*args: Any, **options: Any) -> Any:
+        turns.pop()
+        done = whole(*args, **options) if after or turns else None
+        if not turns:
+            raise Killed
+        return done
+
+    if statement not in ("land_page", "note_list"):
+        turns.pop()
+    monkeypatch.setattr(sync_parts, statement, killed)
+    with pytest.raises(Killed):
+        account.sync()
+    monkeypatch.setattr(sync_parts, statement, whole)
+    done = account.sync_items()
+    left = [id_ for id_ in account.soon if id_ != third]
+    assert account.mirrored() == account.there(*left)
+    assert done.shown, done.sentence
+    gone = {row[0] for row in query(account.database, "SELECT id FROM deleted_opportunity_items")}
+    assert not gone & account.there(*left).keys()
+
+
+def test_two_syncs_at_once_lead_to_what_one_does(account: Account, client_for: MakeClient) -> None:
+    account.sync()
+    beside = client_for(account.sandbox.url, collection=OPPORTUNITY_ITEMS)
+    beside.now = account.database.clock()
+    twin = replace(account, items=beside, runs=1000)
+    for id_ in account.soon:
+        account.store.delete_item(id_, leaf(account.store.items(id_)))
+        account.store.create_item(id_, {"name": "New"})
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(each.sync_items, nightly=True) for each in (account, twin)]
+        for each in both:
+            each.result()
+    assert account.is_mirrored(*account.soon)
+    assert account.sync_items().shown
+    found = query(account.database, "SELECT count(*) FROM deleted_opportunity_items")
+    assert found == [(SOON,)]
+
+
+def test_what_was_learnt_after_a_list_was_asked_for_does_not_go_by_that_list(
+    account: Account,
+) -> None:
+    account.sync()
+    one = account.soon[0]
+    older = land_parts(account.database, account.items, "older", nightly=True, calls=100)
+    item = account.store.create_item(one, {"name": "New"}, loud=False)
+    newer = land_parts(account.database, account.items, "newer", nightly=True, calls=100)
+    account.store_items(newer, "newer")
+    account.store_items(older, "older")
+    assert item in account.mirrored(one)
+    assert account.is_mirrored(*account.soon)
+
+
+def thin_out(account: Account) -> int:
+    """Takes the items of three opportunities away but for one each, and tells nobody."""
+    before = len(account.there(*account.soon))
+    for id_ in account.soon[:3]:
+        account.store._items[id_] = account.store.items(id_)[:1]
+    return before - len(account.there(*account.soon))
+
+
+def grow(account: Account) -> None:
+    for id_ in account.soon[:3]:
+        for _ in range(8):
+            account.store.create_item(id_, {"name": "More", "parent_opportunity_item_id": None})
+
+
+def test_many_that_go_without_a_word_wait_for_a_person(account: Account) -> None:
+    grow(account)
+    account.sync()
+    before = account.mirrored()
+    assert thin_out(account) > 20
+    done = account.sync(nightly=True)
+    assert account.mirrored().keys() == before.keys()
+    assert done.stored.held_back > 20
+    assert not done.shown
+    with account.database.session() as connection:
+        assert held_back(connection, OPPORTUNITY_ITEMS)
+    done = account.sync_items(nightly=True, confirm=True)
+    assert done.shown, done.sentence
+    assert account.is_mirrored(*account.soon)
+    assert done.stored.held_back == 0
+
+
+def test_many_that_go_as_their_opportunity_is_rewritten_go_at_once_and_count_for_nobody(
+    account: Account,
+) -> None:
+    grow(account)
+    account.sync()
+    assert thin_out(account) > 20
+    for id_ in account.soon[:3]:
+        account.store.edit(id_, {"subject": "Rewritten"})
+    done = account.sync()
+    assert done.shown, done.sentence
+    assert account.is_mirrored(*account.soon)
+    # A few that go by themselves after that are no multitude.
+    last = account.soon[-1]
+    account.store.delete_item(last, leaf(account.store.items(last)), loud=False)
+    done = account.sync_items(nightly=True)
+    assert (done.stored.deleted, done.stored.held_back) == (1, 0)
+
+
+def test_lists_that_are_empty_all_of_a_sudden_are_not_believed(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grow(account)
+    account.sync()
+    before = account.mirrored()
+    for id_ in account.soon:
+        account.store.edit(id_, {"subject": "Edited"})
+    monkeypatch.setattr(account.store, "items", lambda id_: [])
+    done = account.sync()
+    assert account.mirrored().keys() == before.keys()
+    assert done.stored.held_back > 20
+    assert not done.shown
+
+
+def test_rows_that_were_deleted_by_hand_are_read_again(account: Account) -> None:
+    account.sync()
+    one = account.soon[0]
+    query(account.database, "DELETE FROM opportunity_items WHERE opportunity_id = %s", one)
+    done = account.sync_items()
+    assert done.asked == [one]
+    assert done.shown
+    assert account.is_mirrored(*account.soon)
+
+
+def test_items_that_say_they_are_of_another_opportunity_are_not_taken_for_a_whole_list(
+    account: Account,
+) -> None:
+    account.sync()
+    one, other, *_ = account.soon
+    strange, absent = account.store.items(one)[-1]["id"], account.store.items(other)[-1]["id"]
+    account.store.edit_item(one, strange, {"name": "Odd"})
+    account.store.edit_item(other, absent, {"name": "Odd"})
+    account.store._items[one][-1]["opportunity_id"] = other
+    account.store._items[other][-1]["opportunity_id"] = None
+    before = account.mirrored()
+    done = account.sync()
+    assert f"{one} (parts of {other} came, which was not asked for)" in done.sentence
+    assert f"{other} (one of its parts does not say which opportunity_id it has)" in done.sentence
+    assert account.mirrored().keys() == before.keys()
+
+
+def test_an_item_that_cannot_be_stored_costs_only_itself(account: Account) -> None:
+    account.sync()
+    one = account.soon[0]
+    account.store.create_item(one, {"name": "Odd"})
+    account.store._items[one][-1]["id"] = "none"
+    account.store._items[one][0]["quantity"] = "plenty"
+    done = account.sync()
+    assert done.shown, done.sentence
+    assert "1 that cannot be stored (see sync_faults)" in done.sentence
+    fields = "SELECT DISTINCT field FROM sync_faults WHERE collection = 'opportunity_items'"
+    assert sorted(query(account.database, fields)) == [("id",), ("quantity",)]
+
+
+def told_of(account: Account, *ids: int) -> None:
+    """As the refresh of an opportunity by a webhook leaves it."""
+    refresh(account.database, account.opportunities, ids, "fast lane")
+    query(
+        account.database,
+        "UPDATE opportunities SET last_webhook_at = clock_timestamp() WHERE id = ANY(%s)",
+        list(ids),
+    )
+
+
+def test_webhooks_of_an_opportunity_cost_one_call_for_its_items_however_many_there_are(
+    account: Account,
+) -> None:
+    account.sync()
+    one, later = account.soon[0], account.store.ids()[-1]
+    account.store.delete_item(one, leaf(account.store.items(one)))
+    account.store.create_item(later, {"name": "New"})
+    told_of(account, one, later)
+    told_of(account, one)
+    account.sandbox.requests.clear()
+    done = refresh_told(account.database, account.items, "fast lane")
+    assert (done.claimed, done.opportunities, done.refreshed.deleted) == (2, 2, 1)
+    assert len(account.sandbox.requests) == 2
+    assert account.is_mirrored(*account.soon, later)
+    assert not refresh_told(account.database, account.items, "fast lane").claimed
+    # What cannot be read is not asked for again until something new is told.
+    account.sandbox.switches = replace(account.sandbox.switches, refused_items={one: 500})
+    told_of(account, one)
+    assert refresh_told(account.database, account.items, "fast lane").opportunities == 0
+    assert not refresh_told(account.database, account.items, "fast lane").claimed
+    account.sandbox.switches = replace(account.sandbox.switches, refused_items={})
+    told_of(account, one)
+    assert refresh_told(account.database, account.items, "fast lane").opportunities == 1
+
+
+def test_a_wrong_key_ends_the_sync_at_once(account: Account, client_for: MakeClient) -> None:
+    account.sync()
+    wrong = client_for(account.sandbox.url, collection=OPPORTUNITY_ITEMS, api_key="wrong")
+    wrong.now = account.database.clock()
+    with pytest.raises(Unauthorized):
+        replace(account, items=wrong).sync_items(nightly=True)
+    assert account.is_mirrored(*account.soon)
+
+
+def test_rows_are_made_again_from_what_is_stored(account: Account) -> None:
+    account.sync()
+    one = account.soon[0]
+    account.store.delete_item(one, leaf(account.store.items(one)))
+    account.sync()
+    rows = "SELECT * FROM opportunity_items ORDER BY id"
+    before = query(account.database, rows)
+    query(account.database, "UPDATE opportunity_items SET name = 'damaged', quantity = NULL")
+    account.sandbox.requests.clear()
+    done = rebuild(account.database, OPPORTUNITY_ITEMS, "rebuild")
+    assert query(account.database, rows) == before
+    assert done.redecoded.failed == 0
+    assert not account.sandbox.requests
+
+
+def test_each_field_becomes_its_column(account: Account) -> None:
+    account.sync()
+    columns = [c for c in OPPORTUNITY_ITEMS.columns if c.kind not in ("timestamptz", "numeric")]
+    rows = query(
+        account.database, f"SELECT id, {', '.join(c.name for c in columns)} FROM opportunity_items"
+    )
+    there = account.there(*account.soon)
+    for id_, *values in rows:
+        sources = [there[id_][str(c.source)] for c in columns]
+        assert values == [None if value == "" else value for value in sources]

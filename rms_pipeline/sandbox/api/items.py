@@ -102,6 +102,8 @@ def _bodies(
     account: InventedAccount, items: Sequence[dict[str, Any]], request: Request
 ) -> list[bytes]:
     include = {value for key, value in request.query if key == "include[]"}
+    for name in sorted(include & account.switches.refused_includes.keys()):
+        raise Refusal(f"{name} cannot be included", account.switches.refused_includes[name])
     left_out = [] if account.switches.api == "v1" else [n for n in _INCLUDES if n not in include]
     return [
         msgspec.json.encode({name: value for name, value in item.items() if name not in left_out})

@@ -1,0 +1,91 @@
+"""What follows the fast lane: the parts of those that webhooks told of, such as their items.
+
+It waits for the fast lane's word, or looks by itself now and then; which lists are to be read is
+all in PostgreSQL. Every call of it comes after all others in the request budget, and it reads a
+bounded number of lists before it looks again.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import psycopg2
+
+from rms_pipeline.collections.base import Collection
+from rms_pipeline.current_rms.client import CurrentRmsClient
+from rms_pipeline.current_rms.errors import CurrentRmsError
+from rms_pipeline.mirror.database import Database, DatabaseError
+from rms_pipeline.sync.parts import refresh_told
+from rms_pipeline.sync.queued import WorkedOff
+from rms_pipeline.web.fast_lane import RUN
+
+logger = logging.getLogger(__name__)
+
+# Several events of one edit come one after the other, and need one reading.
+_GATHER = 2.0
+_LOOK_ANYWAY = 60.0
+# After a failure, and twice as long after each further one, up to the longest.
+_FIRST_REST, _LONGEST_REST = 2.0, 300.0
+
+
+class PartsLane:
+    """A thread that reads the lists of `collection`, which are parts, until `stop`. Call it with
+    what was refreshed; `report` is told of every batch."""
+
+    def __init__(
+        self,
+        database: Database,
+        collection: Collection,
+        client: Callable[[], AbstractContextManager[CurrentRmsClient]],
+        report: Callable[[Collection, WorkedOff], None],
+        *,
+        gather: float = _GATHER,
+    ) -> None:
+        self._database, self._collection = database, collection
+        self._client, self._report, self._gather = client, report, gather
+        self._told, self._stopped = threading.Event(), threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, name=f"lists of {collection.name}", daemon=True
+        )
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._told.set()
+        self._thread.join(timeout=30)
+
+    def __call__(self, collection: Collection, done: WorkedOff) -> None:
+        """Looks soon, where `done` are refreshes of its parents."""
+        parts = self._collection.parts
+        if parts is not None and collection is parts.of and done.opportunities:
+            self._told.set()
+
+    def _run(self) -> None:
+        rest = _FIRST_REST
+        while not self._stopped.is_set():
+            self._told.clear()
+            try:
+                self._work()
+            except (psycopg2.Error, DatabaseError, CurrentRmsError) as error:
+                text = " ".join(str(error).split())
+                logger.warning("%s wait: %s", self._collection.name.capitalize(), text)
+            except Exception:
+                logger.exception("%s: unexpected", self._collection.name.capitalize())
+            else:
+                rest = _FIRST_REST
+                if self._told.wait(_LOOK_ANYWAY):
+                    self._stopped.wait(self._gather)
+                continue
+            self._stopped.wait(rest)
+            rest = min(2 * rest, _LONGEST_REST)
+
+    def _work(self) -> None:
+        with self._client() as client:
+            while not self._stopped.is_set():
+                done = refresh_told(self._database, client, RUN)
+                if not done.claimed:
+                    return
+                self._report(self._collection, done)
