@@ -30,8 +30,8 @@ In every collection records have a whole number `id`, `created_at` and `updated_
 the API no longer has (`GET /<name>/<id>` says so, and no list shows it) is a deletion.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 # As PostgreSQL names them in a table's definition.
@@ -199,6 +199,11 @@ class Collection:
     remembers: bool = False
     # Whether fields of the account's own, in its column custom_fields, can have columns beside it.
     promotes: bool = False
+    # Columns whose words it is found by; those of them that are numbers; and what a name is of that
+    # stands in a column.
+    searched: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
     # What is added to the number of columns, for `version`.
     corrections: int = 0
     # What follows the names of what is remembered of it in mirror_state.
@@ -260,6 +265,11 @@ class Collection:
     def side(self) -> str:
         """The table of typed columns that the account's own fields were given."""
         return f"{self.single}_fields"
+
+    @property
+    def words(self) -> str:
+        """The table of the words by which records are found."""
+        return f"{self.single}_words"
 
     @property
     def has_phases(self) -> bool:

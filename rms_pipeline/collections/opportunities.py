@@ -166,8 +166,19 @@ OPPORTUNITIES = Collection(
             kept=True,
         ),
     ),
-    # Its mapping was number 2 when it had fifteen columns.
-    corrections=2 - 15,
+    # Its mapping was number 2 when it had fifteen columns. Words were added later, which are found
+    # as rows are decoded.
+    corrections=2 - 15 + 1,
+    searched=(
+        *("number", "name", "subject", "organisation_name", "venue_name", "owner_name"),
+        *("reference", "tags", "description"),
+    ),
+    numbers=("number",),
+    names={
+        "customer": "organisation_name",
+        "venue": "venue_name",
+        "owner": "owner_name",
+    },
     # It was the only one.
     marked="",
     event_column="opportunity_id",

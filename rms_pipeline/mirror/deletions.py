@@ -16,6 +16,7 @@ from rms_pipeline.mirror.merge import IN_THE_FUTURE, Fetch, lock_versions, note_
 from rms_pipeline.mirror.postgres_errors import sparing
 from rms_pipeline.mirror.promoted import let_go
 from rms_pipeline.mirror.remembered import end_gone
+from rms_pipeline.mirror.words import forget_words
 
 BY_TWO_WITNESSES = "no list shows it, and asking for it by its id finds nothing"
 # Parts of a record that is gone, or that was changed itself: nobody need be warned of these.
@@ -257,6 +258,7 @@ def _move(
         _note_gone(cursor, collection, [i for i in going if i not in kept], gone)
         end_gone(cursor, collection, [i for i in moved if i not in kept])
         let_go(cursor, collection, [i for i in moved if i not in kept])
+        forget_words(cursor, collection, [i for i in moved if i not in kept])
     connection.commit()
     return [i for i in moved if i not in kept], kept, []
 

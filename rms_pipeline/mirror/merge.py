@@ -27,6 +27,7 @@ from rms_pipeline.mirror import promoted, remembered
 from rms_pipeline.mirror.changes import note_changes
 from rms_pipeline.mirror.mapping import demand_own_mapping
 from rms_pipeline.mirror.postgres_errors import is_about_a_row, reason
+from rms_pipeline.mirror.words import note_words
 
 _LEFT_OUT = "a trigger that was added to the table {} left it out"
 
@@ -206,6 +207,7 @@ def _merge_batch(
         written = [o for o in new + changed if known[o.id] is not FIRST and o.id not in left_out]
         _note_versions(cursor, collection, written, since, same, asked_at, answered_at)
         remembered.note_confirmed(cursor, collection, written, unseen)
+        note_words(cursor, collection, [o for o in new + changed if o.id not in left_out])
         faults = [f for o in decoded.values() for f in o.faults]
         in_place = [o.id for o in new if o.id not in left_out]
         faults += promoted.keep(cursor, collection, [*in_place, *updated])

@@ -24,6 +24,7 @@ from rms_pipeline.mirror.merge import copy_rows, lock_versions, note_faults
 from rms_pipeline.mirror.postgres_errors import sparing
 from rms_pipeline.mirror.progress import Progress
 from rms_pipeline.mirror.promoted import keep
+from rms_pipeline.mirror.words import note_words
 
 BATCH_ROWS = 200
 
@@ -160,6 +161,7 @@ def _rewrite(
         done.rewritten = _update(cursor, collection, table, decoded)
     if table == collection.name:
         faults += keep(cursor, collection, ids)
+        note_words(cursor, collection, decoded)
     _decode_past(cursor, collection, ids)
     _note_once(cursor, collection, run, faults)
     return done

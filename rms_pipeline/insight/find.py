@@ -1,0 +1,155 @@
+"""Finding opportunities, customers, venues and owners by any words of theirs.
+
+All words have to be there, in any order. From three letters on the beginning of a word is enough;
+a shorter one has to be a whole word, or is left out where that finds nothing (`words`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
+
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.mirror.words import BLOCK_BITS, exactly, in_block, is_beginning, words_in
+
+# More words than anybody types narrow nothing down.
+_MOST_WORDS = 8
+_BIGINT_MAX = 2**63 - 1
+# Stands for a block in a query; no word holds it.
+_BLOCK = "~"
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """An opportunity that was found. Times are UTC, money with tax. `is_exact` where what was
+    searched is its whole number or id."""
+
+    id: int
+    number: str | None
+    name: str
+    status: str | None
+    customer: str | None
+    venue: str | None
+    owner: str | None
+    starts_at: datetime | None
+    ends_at: datetime | None
+    total_value: Decimal | None
+    is_exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NameMatch:
+    """A name that was found; `kind` says whose: customer, venue or owner."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """What was found, the newest first (those with the highest ids), after exact ones.
+
+    `too_short` are words that count only as whole words, and `left_out` those of them that had to
+    be left out. `next` is the id before which there are more; None at the end.
+    """
+
+    opportunities: list[Match]
+    too_short: list[str]
+    left_out: list[str]
+    next: int | None
+
+
+def find(
+    connection: Connection, text: str, *, most: int = 20, before: int | None = None
+) -> Matches:
+    """The first `most` opportunities that hold all words of `text`, or those of them whose ids are
+    below `before`. Commits."""
+    words = list(dict.fromkeys(words_in(text)))[:_MOST_WORDS]
+    short = [word for word in words if not is_beginning(word)]
+    long = [word for word in words if word not in short]
+    left_out: list[str] = []
+    with connection.cursor() as cursor:
+        exact = _exact(cursor, words) if before is None else []
+        found = _newest(cursor, words, most + 1, before) if words else []
+        if not found and short and not exact:
+            left_out = short
+            found = _newest(cursor, long, most + 1, before) if long else []
+        ids = found[:most]
+        wanted = exact + [id_ for id_ in ids if id_ not in exact]
+        matches = _matches(cursor, wanted, exact)
+    connection.commit()
+    more = len(found) > most
+    return Matches(matches, short, left_out, ids[-1] if more and ids else None)
+
+
+def find_names(connection: Connection, text: str, most: int = 6) -> list[NameMatch]:
+    """Customers, venues and owners whose names hold all words of `text`: first the names that begin
+    with it, then in their order. Commits."""
+    words = list(dict.fromkeys(words_in(text)))[:_MOST_WORDS]
+    if not any(map(is_beginning, words)):
+        return []
+    query = " & ".join(_term(word) for word in words)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT kind, name FROM known_names WHERE collection = %s AND words @@ %s::tsquery"
+            " ORDER BY NOT starts_with(lower(name), lower(%s)), kind, name LIMIT %s",
+            (OPPORTUNITIES.name, query, text.strip(), most),
+        )
+        found = [NameMatch(*row) for row in cursor.fetchall()]
+    connection.commit()
+    return found
+
+
+def _term(word: str, block: str | None = None) -> str:
+    """`word`, or the beginning of one, as PostgreSQL writes it in a tsquery."""
+    whole = word if block is None else in_block(block, word)
+    # Words hold no quotes and no backslashes.
+    return f"'{whole}'{':*' if is_beginning(word) else ''}"
+
+
+def _exact(cursor: Cursor, words: Sequence[str]) -> list[int]:
+    """Ids of those whose number or id is the one word that was typed."""
+    if len(words) != 1 or not words[0].isdecimal():
+        return []
+    cursor.execute(
+        f"SELECT w.id FROM {OPPORTUNITIES.words} w JOIN {OPPORTUNITIES.name} o USING (id)"
+        " WHERE w.words @@ %s::tsquery ORDER BY w.id DESC LIMIT 5",
+        (f"'{exactly(words[0])}'",),
+    )
+    return [row[0] for row in cursor.fetchall()]
+
+
+def _newest(
+    cursor: Cursor, words: Sequence[str], most: int, before: int | None = None
+) -> list[int]:
+    """Block by block, the newest first, until there are enough."""
+    query = " & ".join(_term(word, _BLOCK) for word in words)
+    cursor.execute(
+        f"WITH RECURSIVE blocks (block) AS ((SELECT id >> {BLOCK_BITS} FROM {OPPORTUNITIES.words}"
+        " WHERE id < %(before)s ORDER BY id DESC LIMIT 1) UNION ALL"
+        f" SELECT (SELECT id >> {BLOCK_BITS} FROM {OPPORTUNITIES.words}"
+        f" WHERE id < block << {BLOCK_BITS} ORDER BY id DESC LIMIT 1) FROM blocks"
+        " WHERE block IS NOT NULL)"
+        " SELECT found.id FROM blocks CROSS JOIN LATERAL (SELECT w.id"
+        f" FROM {OPPORTUNITIES.words} w JOIN {OPPORTUNITIES.name} o ON o.id = w.id"
+        f" WHERE w.words @@ replace(%(query)s, '{_BLOCK}', block::text)::tsquery"
+        " AND w.id < %(before)s ORDER BY w.id DESC LIMIT %(most)s) found"
+        " WHERE block IS NOT NULL LIMIT %(most)s",
+        {"query": query, "most": most, "before": _BIGINT_MAX if before is None else before},
+    )
+    return [row[0] for row in cursor.fetchall()]
+
+
+def _matches(cursor: Cursor, ids: Sequence[int], exact: Sequence[int]) -> list[Match]:
+    cursor.execute(
+        "SELECT id, number, name, opportunity_status, organisation_name, venue_name, owner_name,"
+        " starts_at, ends_at, total_value, id = ANY(%(exact)s::bigint[]) FROM opportunities"
+        " WHERE id = ANY(%(ids)s::bigint[]) ORDER BY array_position(%(ids)s::bigint[], id)",
+        {"ids": list(ids), "exact": list(exact)},
+    )
+    rows: list[tuple[Any, ...]] = cursor.fetchall()
+    return [Match(*row) for row in rows]

@@ -1,0 +1,34 @@
+"""The words by which opportunities, customers, venues and owners are found.
+
+Those of rows that are there follow as the rows are decoded again, for which the number of their
+mapping has risen.
+"""
+
+from alembic import op
+
+from rms_pipeline.mirror.migrations.frozen import set_aside
+
+revision = "0031"
+down_revision = "0030"
+
+
+def upgrade() -> None:
+    set_aside(op.get_bind(), ("opportunity_words", "known_names"))
+    op.execute("CREATE TABLE opportunity_words (id bigint PRIMARY KEY, words tsvector NOT NULL)")
+    # At once: a list of what waits would be read again and again by each search.
+    op.execute("CREATE INDEX ON opportunity_words USING gin (words) WITH (fastupdate = off)")
+    op.execute("""
+        CREATE TABLE known_names (
+            collection text NOT NULL,
+            kind text NOT NULL,
+            name text NOT NULL,
+            words tsvector NOT NULL,
+            name_digest text GENERATED ALWAYS AS (md5(name)) STORED,
+            PRIMARY KEY (collection, kind, name_digest)
+        )
+    """)
+    op.execute("CREATE INDEX ON known_names USING gin (words) WITH (fastupdate = off)")
+
+
+def downgrade() -> None:
+    raise NotImplementedError("The mirror can be fetched again; restore a backup to go back.")

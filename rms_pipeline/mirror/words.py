@@ -1,0 +1,193 @@
+"""The words by which records are found: folded, kept beside each row, and by nobody else's rules.
+
+What belongs here: which words a text has, how they are folded, keeping those of rows as they are
+written. What does not: asking for them (`insight.find`), and who may overwrite whom (`merge`).
+
+PostgreSQL's own full text does the finding, for which it needs no extension; it never parses a
+text. Case, accents and ligatures are folded here, so that a record is found in any spelling. A word
+is letters and digits. Scripts that set no spaces have a word begin at each letter. A number counts
+without the zeros that Current RMS pads it with. The whole of a number or an id is one more word,
+marked with `=`, by which exactly that record is found first.
+
+Newest matches come first, and newest is the highest id. So ids are cut into blocks, and each word
+of a record bears the number of its block: a search asks the newest block, then the one before,
+and stops when it has enough, however many older records match.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
+
+from rms_pipeline.collections.base import Collection
+from rms_pipeline.current_rms.records import Row
+
+# From so many letters on, the beginning of a word is enough.
+SHORTEST_BEGINNING = 3
+# Of one record: more is a pasted e-mail, and a longer word is no word.
+_MOST_LETTERS, _MOST_WORDS, _LONGEST_WORD = 20_000, 1_000, 60
+# Ids are in one block that have all but the last so many bits in common.
+BLOCK_BITS = 15
+# Thai, Lao, Burmese, Khmer, kana and Chinese characters.
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+_UNSPACED += "\U00020000-\U0003ffff"
+_WORD = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+")
+_IS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
+_JOINED = re.compile(r"['\u2019\u02bc.&/_-]")
+# Letters that Unicode does not take apart.
+_LIGATURES = str.maketrans(
+    {
+        **{"\u00e6": "ae", "\u0153": "oe", "\u00f8": "o", "\u0142": "l", "\u0111": "d"},
+        **{"\u00f0": "d", "\u00fe": "th", "\u0131": "i", "\u0127": "h", "\u0167": "t"},
+        **{"\u0138": "k", "\u014b": "n", "\u0640": ""},
+    }
+)
+
+
+def folded(text: str) -> str:
+    """`text` without case, accents and ligatures: "Fête No. 5" and "FETE NO. 5" are one."""
+    if text.isascii():
+        return text.lower()
+    apart = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    kept = "".join(c for c in apart if unicodedata.category(c) != "Mn")
+    return kept.translate(_LIGATURES)
+
+
+def words_in(text: str) -> list[str]:
+    """The words of `text` as people type them, in their order; numbers without leading zeros."""
+    found = (word[:_LONGEST_WORD] for word in _WORD.findall(folded(text)))
+    return [_number(word) if word.isdecimal() else word for word in found]
+
+
+def is_beginning(word: str) -> bool:
+    """Whether words that begin like `word` are found, too, and not it alone."""
+    return len(word) >= SHORTEST_BEGINNING or bool(_IS_UNSPACED.search(word))
+
+
+def exactly(number: str) -> str:
+    """The word by which the record of that number, or id, is found."""
+    return f"={_number(number)}"
+
+
+def words_of(texts: Iterable[str]) -> set[str]:
+    """The words that a record with these texts is found by."""
+    found: set[str] = set()
+    for text in texts:
+        for word in _spellings(text[:_MOST_LETTERS]):
+            if len(found) >= _MOST_WORDS:
+                return found
+            found.add(word)
+    return found
+
+
+def _spellings(text: str) -> Iterator[str]:
+    whole = folded(text)
+    for word in _WORD.findall(whole):
+        yield word[:_LONGEST_WORD]
+        if word.isdecimal():
+            yield _number(word)
+        elif len(word) > 1 and _IS_UNSPACED.match(word):
+            for start in range(1, min(len(word), _LONGEST_WORD)):
+                yield word[start : start + _LONGEST_WORD]
+    # O'Brien as obrien, PO-9136 as po9136.
+    if _JOINED.search(whole):
+        for word in _WORD.findall(_JOINED.sub("", whole)):
+            yield word[:_LONGEST_WORD]
+
+
+def _number(digits: str) -> str:
+    return digits.lstrip("0")[:_LONGEST_WORD] or "0"
+
+
+# Keeping those of rows
+
+
+def note_words(cursor: Cursor, collection: Collection, rows: Sequence[Row]) -> None:
+    """Keeps the words of rows just written, and the names in them. To be called with their versions
+    locked."""
+    if not collection.searched or not rows:
+        return
+    words = [_words_of_row(collection, row) for row in rows]
+    cursor.execute(
+        f"INSERT INTO {collection.words} AS w (id, words)"
+        " SELECT * FROM unnest(%s::bigint[], %s::tsvector[])"
+        " ON CONFLICT (id) DO UPDATE SET words = excluded.words WHERE w.words <> excluded.words",
+        ([row.id for row in rows], words),
+    )
+    _note_names(cursor, collection, rows)
+
+
+def forget_words(cursor: Cursor, collection: Collection, ids: Sequence[int]) -> None:
+    """Forgets those of rows that went. To be called with their versions locked."""
+    if collection.searched and ids:
+        cursor.execute(f"DELETE FROM {collection.words} WHERE id = ANY(%s)", (list(ids),))
+
+
+def forget_names(connection: Connection, collection: Collection) -> int:
+    """Forgets names that no row has any more; how many. Commits."""
+    gone = 0
+    with connection.cursor() as cursor:
+        for kind, column in collection.names.items():
+            cursor.execute(
+                "DELETE FROM known_names k WHERE collection = %s AND kind = %s AND NOT EXISTS"
+                f" (SELECT FROM {collection.name} o WHERE o.{column} = k.name)",
+                (collection.name, kind),
+            )
+            gone += cursor.rowcount
+    connection.commit()
+    return gone
+
+
+def _words_of_row(collection: Collection, row: Row) -> str:
+    """As PostgreSQL writes a tsvector."""
+    texts: list[str] = []
+    for column in collection.searched:
+        value = getattr(row, column)
+        texts += value if isinstance(value, list) else [value] if value else []
+    block = row.id >> BLOCK_BITS
+    found = {in_block(block, word) for word in words_of(texts)}
+    numbers = (str(getattr(row, column) or "") for column in ("id", *collection.numbers))
+    return _as_tsvector(found | {exactly(folded(n)) for n in numbers if n.isdecimal()})
+
+
+def in_block(block: int | str, word: str) -> str:
+    """`word` of a record whose id is in that block."""
+    return f"{block}:{word}"
+
+
+def _as_tsvector(words: Iterable[str]) -> str:
+    # They hold no quotes and no backslashes.
+    return " ".join(f"'{word}'" for word in words)
+
+
+def _note_names(cursor: Cursor, collection: Collection, rows: Sequence[Row]) -> None:
+    names = {
+        (kind, name)
+        for kind, column in collection.names.items()
+        for row in rows
+        if (name := getattr(row, column))
+    }
+    if not names:
+        return
+    kinds, texts = zip(*sorted(names), strict=True)
+    cursor.execute(
+        "SELECT n.kind, n.name FROM unnest(%s::text[], %s::text[]) AS n (kind, name)"
+        " WHERE NOT EXISTS (SELECT FROM known_names k WHERE k.collection = %s"
+        " AND k.kind = n.kind AND k.name_digest = md5(n.name))",
+        (list(kinds), list(texts), collection.name),
+    )
+    # In the same order in all transactions, so that no two wait for one another.
+    if new := sorted(cursor.fetchall()):
+        cursor.execute(
+            "INSERT INTO known_names (collection, kind, name, words)"
+            " SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::tsvector[])"
+            " ON CONFLICT DO NOTHING",
+            (
+                collection.name,
+                [kind for kind, _ in new],
+                [name for _, name in new],
+                [_as_tsvector(words_of([name])) for _, name in new],
+            ),
+        )
