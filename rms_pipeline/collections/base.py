@@ -199,11 +199,11 @@ class Collection:
     remembers: bool = False
     # Whether fields of the account's own, in its column custom_fields, can have columns beside it.
     promotes: bool = False
-    # Columns whose words it is found by; those of them that are numbers; and what a name is of that
-    # stands in a column.
+    # Columns whose words it is found by; those of them that are numbers; and whose names it knows,
+    # with the columns of the name and of the id.
     searched: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
-    names: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     # What is added to the number of columns, for `version`.
     corrections: int = 0
     # What follows the names of what is remembered of it in mirror_state.

@@ -175,9 +175,9 @@ OPPORTUNITIES = Collection(
     ),
     numbers=("number",),
     names={
-        "customer": "organisation_name",
-        "venue": "venue_name",
-        "owner": "owner_name",
+        "customer": ("organisation_name", "organisation_id"),
+        "venue": ("venue_name", "venue_id"),
+        "owner": ("owner_name", "owner_id"),
     },
     # It was the only one.
     marked="",

@@ -43,10 +43,12 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class NameMatch:
-    """A name that was found; `kind` says whose: customer, venue or owner."""
+    """A name that was found; `kind` says whose: customer, venue or owner. `id` is theirs in Current
+    RMS, where it is known."""
 
     kind: str
     name: str
+    id: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +97,9 @@ def find_names(connection: Connection, text: str, most: int = 6) -> list[NameMat
     query = " & ".join(_term(word) for word in words)
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT kind, name FROM known_names WHERE collection = %s AND words @@ %s::tsquery"
-            " ORDER BY NOT starts_with(lower(name), lower(%s)), kind, name LIMIT %s",
+            "SELECT kind, name, record_id FROM known_names WHERE collection = %s"
+            " AND words @@ %s::tsquery"
+            " ORDER BY NOT starts_with(lower(name), lower(%s)), kind, name, record_id LIMIT %s",
             (OPPORTUNITIES.name, query, text.strip(), most),
         )
         found = [NameMatch(*row) for row in cursor.fetchall()]
@@ -116,8 +119,8 @@ def _exact(cursor: Cursor, words: Sequence[str]) -> list[int]:
     if len(words) != 1 or not words[0].isdecimal():
         return []
     cursor.execute(
-        f"SELECT w.id FROM {OPPORTUNITIES.words} w JOIN {OPPORTUNITIES.name} o USING (id)"
-        " WHERE w.words @@ %s::tsquery ORDER BY w.id DESC LIMIT 5",
+        f"SELECT w.id FROM (SELECT id FROM {OPPORTUNITIES.words} WHERE words @@ %s::tsquery"
+        f" OFFSET 0) w JOIN {OPPORTUNITIES.name} o USING (id) ORDER BY w.id DESC LIMIT 5",
         (f"'{exactly(words[0])}'",),
     )
     return [row[0] for row in cursor.fetchall()]
@@ -126,7 +129,8 @@ def _exact(cursor: Cursor, words: Sequence[str]) -> list[int]:
 def _newest(
     cursor: Cursor, words: Sequence[str], most: int, before: int | None = None
 ) -> list[int]:
-    """Block by block, the newest first, until there are enough."""
+    """Block by block, the newest first, until there are enough. Those of rows that were deleted by
+    hand, too."""
     query = " & ".join(_term(word, _BLOCK) for word in words)
     cursor.execute(
         f"WITH RECURSIVE blocks (block) AS ((SELECT id >> {BLOCK_BITS} FROM {OPPORTUNITIES.words}"
@@ -134,10 +138,11 @@ def _newest(
         f" SELECT (SELECT id >> {BLOCK_BITS} FROM {OPPORTUNITIES.words}"
         f" WHERE id < block << {BLOCK_BITS} ORDER BY id DESC LIMIT 1) FROM blocks"
         " WHERE block IS NOT NULL)"
-        " SELECT found.id FROM blocks CROSS JOIN LATERAL (SELECT w.id"
-        f" FROM {OPPORTUNITIES.words} w JOIN {OPPORTUNITIES.name} o ON o.id = w.id"
-        f" WHERE w.words @@ replace(%(query)s, '{_BLOCK}', block::text)::tsquery"
-        " AND w.id < %(before)s ORDER BY w.id DESC LIMIT %(most)s) found"
+        " SELECT found.id FROM blocks CROSS JOIN LATERAL (SELECT w.id FROM"
+        # By the index of words alone: along the ids one would read all that do not match.
+        f" (SELECT id FROM {OPPORTUNITIES.words}"
+        f" WHERE words @@ replace(%(query)s, '{_BLOCK}', block::text)::tsquery OFFSET 0) w"
+        " WHERE w.id < %(before)s ORDER BY w.id DESC LIMIT %(most)s) found"
         " WHERE block IS NOT NULL LIMIT %(most)s",
         {"query": query, "most": most, "before": _BIGINT_MAX if before is None else before},
     )

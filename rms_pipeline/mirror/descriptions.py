@@ -47,6 +47,10 @@ TABLES: dict[str, str] = {
     "sync_progress": "Of rms_pipeline itself: how far running syncs have come.",
     "run_workers": "Of rms_pipeline itself: the processes that execute runs; each holds a lock"
     " while it lives.",
+    "opportunity_words": "Of rms_pipeline itself: the words by which each opportunity is found,"
+    " folded, with the number of its block of ids.",
+    "known_names": "Of rms_pipeline itself: names of customers, venues and owners, with their"
+    " words.",
     "api_budget": "Of rms_pipeline itself: the calls to the API that all processes share.",
     "api_page_sizes": "Of rms_pipeline itself: how many records a page of the API was found to"
     " hold.",

@@ -2,10 +2,12 @@
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.mirror.database import dagster_schema_beside
 from rms_pipeline.mirror.history_view import has_dagsters_tables
 from rms_pipeline.mirror.postgres_errors import delete_sparing
 from rms_pipeline.mirror.progress import forget_old_progress
+from rms_pipeline.mirror.words import forget_names
 
 
 def purge(
@@ -41,6 +43,8 @@ def purge(
         if kept:
             gone[f"{table}_kept"] = kept
     forget_old_progress(connection)
+    for collection in COLLECTIONS:
+        forget_names(connection, collection)
     return gone
 
 

@@ -20,6 +20,7 @@ OUR_TABLES = (
     *("required_fields", "custom_field_keys", "custom_field_labels", "promoted_fields"),
     *(c.side for c in COLLECTIONS if c.promotes),
     *(c.past for c in COLLECTIONS if c.remembers),
+    *("opportunity_words", "known_names"),
     *("sync_runs", "sync_figures"),
     *("saved_views", "mirror_state", "run_workers", "rms_pipeline_alembic_version"),
 )

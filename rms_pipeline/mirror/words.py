@@ -39,20 +39,35 @@ _JOINED = re.compile(r"['\u2019\u02bc.&/_-]")
 # Letters that Unicode does not take apart.
 _LIGATURES = str.maketrans(
     {
-        **{"\u00e6": "ae", "\u0153": "oe", "\u00f8": "o", "\u0142": "l", "\u0111": "d"},
-        **{"\u00f0": "d", "\u00fe": "th", "\u0131": "i", "\u0127": "h", "\u0167": "t"},
-        **{"\u0138": "k", "\u014b": "n", "\u0640": ""},
+        "\u00e6": "ae",
+        "\u0153": "oe",
+        "\u00f8": "o",
+        "\u0142": "l",
+        "\u0111": "d",
+        "\u00f0": "d",
+        "\u00fe": "th",
+        "\u0131": "i",
+        "\u0127": "h",
+        "\u0167": "t",
+        "\u0138": "k",
+        "\u014b": "n",
+        "\u0640": "",
     }
 )
 
 
 def folded(text: str) -> str:
-    """`text` without case, accents and ligatures: "Fête No. 5" and "FETE NO. 5" are one."""
+    """`text` without case, accents and ligatures: "Fête No. 5" and "FETE NO. 5" are one. Digits of
+    all scripts are those of ASCII."""
     if text.isascii():
         return text.lower()
     apart = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    kept = "".join(c for c in apart if unicodedata.category(c) != "Mn")
-    return kept.translate(_LIGATURES)
+    kept = (
+        str(unicodedata.decimal(c)) if c.isdecimal() else c
+        for c in apart
+        if not unicodedata.combining(c)
+    )
+    return "".join(kept).translate(_LIGATURES)
 
 
 def words_in(text: str) -> list[str]:
@@ -129,10 +144,11 @@ def forget_names(connection: Connection, collection: Collection) -> int:
     """Forgets names that no row has any more; how many. Commits."""
     gone = 0
     with connection.cursor() as cursor:
-        for kind, column in collection.names.items():
+        for kind, (column, id_) in collection.names.items():
             cursor.execute(
                 "DELETE FROM known_names k WHERE collection = %s AND kind = %s AND NOT EXISTS"
-                f" (SELECT FROM {collection.name} o WHERE o.{column} = k.name)",
+                f" (SELECT FROM {collection.name} o WHERE o.{column} = k.name"
+                f" AND coalesce(o.{id_}, 0) = coalesce(k.record_id, 0))",
                 (collection.name, kind),
             )
             gone += cursor.rowcount
@@ -164,30 +180,33 @@ def _as_tsvector(words: Iterable[str]) -> str:
 
 def _note_names(cursor: Cursor, collection: Collection, rows: Sequence[Row]) -> None:
     names = {
-        (kind, name)
-        for kind, column in collection.names.items()
+        (kind, name, getattr(row, id_))
+        for kind, (column, id_) in collection.names.items()
         for row in rows
         if (name := getattr(row, column))
     }
     if not names:
         return
-    kinds, texts = zip(*sorted(names), strict=True)
-    cursor.execute(
-        "SELECT n.kind, n.name FROM unnest(%s::text[], %s::text[]) AS n (kind, name)"
-        " WHERE NOT EXISTS (SELECT FROM known_names k WHERE k.collection = %s"
-        " AND k.kind = n.kind AND k.name_digest = md5(n.name))",
-        (list(kinds), list(texts), collection.name),
-    )
     # In the same order in all transactions, so that no two wait for one another.
-    if new := sorted(cursor.fetchall()):
+    kinds, texts, ids = zip(
+        *sorted(names, key=lambda n: (n[0], n[1], -1 if n[2] is None else n[2])), strict=True
+    )
+    cursor.execute(
+        "SELECT n.kind, n.name, n.id FROM unnest(%s::text[], %s::text[], %s::bigint[])"
+        " WITH ORDINALITY AS n (kind, name, id, place)"
+        " WHERE NOT EXISTS (SELECT FROM known_names k WHERE k.collection = %s"
+        " AND k.kind = n.kind AND md5(k.name) = md5(n.name)"
+        " AND coalesce(k.record_id, 0) = coalesce(n.id, 0)) ORDER BY n.place",
+        (list(kinds), list(texts), list(ids), collection.name),
+    )
+    if new := cursor.fetchall():
         cursor.execute(
-            "INSERT INTO known_names (collection, kind, name, words)"
-            " SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::tsvector[])"
+            "INSERT INTO known_names (collection, kind, name, record_id, words)"
+            " SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::tsvector[])"
             " ON CONFLICT DO NOTHING",
             (
                 collection.name,
-                [kind for kind, _ in new],
-                [name for _, name in new],
-                [_as_tsvector(words_of([name])) for _, name in new],
+                *(list(column) for column in zip(*new, strict=True)),
+                [_as_tsvector(words_of([name])) for _, name, _ in new],
             ),
         )

@@ -18,6 +18,7 @@ from rms_pipeline.web.access import Access
 from rms_pipeline.web.changes import changes
 from rms_pipeline.web.dagster_link import Starting, dagster_link
 from rms_pipeline.web.dashboard import dashboard
+from rms_pipeline.web.find import finder
 from rms_pipeline.web.headers import Headers
 from rms_pipeline.web.health import health
 from rms_pipeline.web.launching import Launcher
@@ -101,6 +102,7 @@ def create_app(
     app.include_router(dashboard(pages, reader, database, launcher, current, access, starting))
     app.include_router(dagster_link(access, current.dagster_url))
     app.include_router(today(pages, reader, current, access))
+    app.include_router(finder(pages, reader, access))
     app.include_router(changes(pages, reader, current, access))
     app.include_router(views(database, reader, access))
     app.include_router(opportunities(pages, reader, current, access))

@@ -36,6 +36,7 @@ _SAMPLES: dict[str, Callable[[int], str]] = {
     "int8range": lambda n: f"'[{n}0,{n}9]'",
     "bigint[]": lambda n: f"'{{{n}}}'",
     "integer[]": lambda n: f"'{{{n}}}'",
+    "tsvector": lambda n: f"'word{n}'",
     "text[]": lambda n: f"'{{run {n}}}'",
     "timestamp with time zone[]": lambda n: f"'{{2026-06-0{n} 12:00:00Z}}'",
 }
@@ -59,7 +60,7 @@ _MEANT: dict[tuple[str, str], Callable[[int], str]] = {
 _DERIVED = {
     table: ["id", "data", "synced_at", "last_webhook_at", "deleted_at", "deleted_because"]
     for table in ("opportunities", "deleted_opportunities")
-}
+} | {"opportunity_words": ["id"]}
 # Which hold rows as soon as they are there.
 _FILLED_ALREADY = (schema.VERSION_TABLE, "mirror_state", "statuses")
 # Each row of it means a column of another table.

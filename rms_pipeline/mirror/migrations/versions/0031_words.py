@@ -1,4 +1,4 @@
-"""The words by which opportunities, customers, venues and owners are found.
+"""Makes the tables of words by which opportunities, customers, venues and owners are found.
 
 Those of rows that are there follow as the rows are decoded again, for which the number of their
 mapping has risen.
@@ -10,6 +10,7 @@ from rms_pipeline.mirror.migrations.frozen import set_aside
 
 revision = "0031"
 down_revision = "0030"
+makes = ("opportunity_words", "known_names")
 
 
 def upgrade() -> None:
@@ -22,11 +23,14 @@ def upgrade() -> None:
             collection text NOT NULL,
             kind text NOT NULL,
             name text NOT NULL,
-            words tsvector NOT NULL,
-            name_digest text GENERATED ALWAYS AS (md5(name)) STORED,
-            PRIMARY KEY (collection, kind, name_digest)
+            record_id bigint,
+            words tsvector NOT NULL
         )
     """)
+    # A name may be longer than an entry of an index.
+    op.execute(
+        "CREATE UNIQUE INDEX ON known_names (collection, kind, md5(name), (coalesce(record_id, 0)))"
+    )
     op.execute("CREATE INDEX ON known_names USING gin (words) WITH (fastupdate = off)")
 
 

@@ -1,0 +1,102 @@
+"""Find: from anywhere, by a few letters, to an opportunity, a customer, a page or a command."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic_core import to_jsonable_python
+
+from rms_pipeline.insight.find import Matches, NameMatch, find, find_names
+from rms_pipeline.mirror.words import words_in
+from rms_pipeline.web.access import Access
+from rms_pipeline.web.reading import Reader
+from rms_pipeline.web.templating import NAVIGATION, Pages, is_fragment
+
+# While somebody types, and on a page of its own.
+_FEW, _MANY = 6, 50
+_BIGINT = 2**63
+_PLACES = {"customer": "customers", "venue": "venues", "owner": "owners"}
+_Text = Annotated[str, Query(max_length=200)]
+_Before = Annotated[int | None, Query(gt=-_BIGINT, lt=_BIGINT)]
+# Where people want to go, by further words that they call it.
+_COMMANDS = (
+    ("/today", "Print the day sheet", "today warehouse sheet"),
+    ("/changes", "Who changed what", "history log edits"),
+    ("/#sync", "Start a sync", "refresh update incremental initial"),
+    ("/venues", "Venues", "places locations"),
+    ("/owners", "Owners", "colleagues people sales"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A page or a command: where it is, and what it is called."""
+
+    address: str
+    title: str
+
+
+def finder(pages: Pages, reader: Reader, access: Access) -> APIRouter:
+    """The routes of finding. `q` is what somebody typed, `before` goes on with the list."""
+    router = APIRouter(dependencies=[Depends(access.page)], include_in_schema=False)
+
+    def look(q: str, most: int, before: int | None) -> tuple[Matches, list[NameMatch]]:
+        with reader.session() as connection:
+            found = find(connection, q, most=most, before=before)
+            names = find_names(connection, q) if before is None else []
+        return found, names
+
+    @router.get("/find")
+    def show(request: Request, q: _Text = "", before: _Before = None) -> Response:
+        is_part = is_fragment(request)
+        found, names = look(q, _FEW if is_part else _MANY, before)
+        return pages.render(
+            "found.html" if is_part else "find.html",
+            here="find",
+            text=q.strip(),
+            found=found,
+            names=[(name, _address(name)) for name in names],
+            places=places(q) if before is None else [],
+            older=f"/find?{urlencode({'q': q, 'before': found.next})}" if found.next else None,
+            whole=f"/find?{urlencode({'q': q})}",
+        )
+
+    @router.get("/find.json")
+    def tell(q: _Text = "", before: _Before = None) -> Response:
+        found, names = look(q, _MANY, before)
+        older = f"/find.json?{urlencode({'q': q, 'before': found.next})}" if found.next else None
+        answer: dict[str, Any] = to_jsonable_python(found)
+        answer |= {"success": True, "next": older}
+        answer["names"] = [
+            {**to_jsonable_python(name), "address": _address(name)} for name in names
+        ]
+        answer["pages"] = to_jsonable_python(places(q) if before is None else [])
+        return JSONResponse(answer)
+
+    return router
+
+
+def places(text: str) -> list[Place]:
+    """Pages and commands that hold all words of `text`, or begin so; all of them where it is
+    empty."""
+    words = words_in(text)
+    known = [(address, title, "") for _, address, title in NAVIGATION] + [*_COMMANDS]
+    return [
+        Place(address, title)
+        for address, title, others in known
+        if _holds(words_in(f"{title} {others}"), words)
+    ]
+
+
+def _holds(there: Sequence[str], words: Sequence[str]) -> bool:
+    return all(any(each.startswith(word) for each in there) for word in words)
+
+
+def _address(name: NameMatch) -> str:
+    place = _PLACES.get(name.kind)
+    if place is None or name.id is None:
+        return f"/opportunities?{urlencode({name.kind: name.name})}"
+    return f"/{place}/{name.id}"

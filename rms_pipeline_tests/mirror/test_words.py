@@ -1,0 +1,114 @@
+"""The words that records are found by: how they are folded, and that every way of writing a row
+keeps them."""
+
+import pytest
+
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.insight.find import find, find_names
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.redecode import redecode
+from rms_pipeline.mirror.words import forget_names, words_in, words_of
+from rms_pipeline_tests.mirror.test_merge import merge_at, record
+from rms_pipeline_tests.mirror.test_remembered import delete_at
+from rms_pipeline_tests.rows import query
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Fête de la Musique", ["fete", "de", "la", "musique"]),
+        # Composed and decomposed.
+        ("Cafe\u0301 Zürich", ["cafe", "zurich"]),
+        ("STRASSE Straße", ["strasse", "strasse"]),
+        ("Łódź Ærø Þing İstanbul ısı", ["lodz", "aero", "thing", "istanbul", "isi"]),
+        ("ﬁne ½ Ⅷ", ["fine", "1", "2", "viii"]),
+        ("#00002641", ["2641"]),
+        ("0000", ["0"]),
+        ("٠٠٤٢", ["42"]),
+        ("O'Brien", ["o", "brien"]),
+        ("a_b", ["a", "b"]),
+        ("🎪 !? \x00\ud800", []),
+        ("שָׁלוֹם", ["שלום"]),
+        ("محمّد", ["محمد"]),
+        ("東京2026", ["東京", "2026"]),
+        ("ＦＵＬＬ", ["full"]),
+        ("x" * 100, ["x" * 60]),
+    ],
+)
+def test_a_word_is_the_same_in_any_spelling(text: str, words: list[str]) -> None:
+    assert words_in(text) == words
+
+
+def test_a_number_counts_with_and_without_zeros_and_a_name_with_and_without_apostrophe() -> None:
+    assert words_of(["00002641"]) == {"00002641", "2641"}
+    assert words_of(["O'Brien"]) == {"o", "brien", "obrien"}
+    assert words_of(["PO-9136"]) == {"po", "9136", "po9136"}
+    assert words_of(["東京駅"]) == {"東京駅", "京駅", "駅"}
+
+
+def test_a_record_of_any_length_has_so_many_words() -> None:
+    assert len(words_of([" ".join(f"w{n}" for n in range(100_000))])) == 1_000
+    assert max(map(len, words_of(["x" * 1_000_000, "東" * 10_000]))) == 60
+
+
+def found(database: Database, text: str) -> list[int]:
+    with database.session() as connection:
+        return [match.id for match in find(connection, text).opportunities]
+
+
+def names(database: Database, text: str) -> list[tuple[str, str, int | None]]:
+    with database.session() as connection:
+        return [(n.kind, n.name, n.id) for n in find_names(connection, text)]
+
+
+def test_every_way_of_writing_a_row_keeps_its_words(emptied: Database) -> None:
+    merge_at(emptied, 1, 2, record(id=1, subject="Summer gala"), record(id=2, subject="Wedding"))
+    assert found(emptied, "summer") == [1]
+    merge_at(emptied, 3, 4, record(id=1, subject="Winter ball"))
+    assert (found(emptied, "summer"), found(emptied, "winter")) == ([], [1])
+    # Nothing but a link differs.
+    merge_at(emptied, 5, 6, record(id=1, subject="Winter ball", icon={"url": "/x?sig=1"}))
+    assert found(emptied, "winter") == [1]
+    delete_at(emptied, 7, 1)
+    assert found(emptied, "winter") == []
+    assert query(emptied, "SELECT id FROM opportunity_words ORDER BY id") == [(2,)]
+    merge_at(emptied, 9, 10, record(id=1, subject="Winter ball"))
+    assert found(emptied, "winter") == [1]
+
+
+def test_rows_that_are_there_get_their_words_as_they_are_decoded_again(emptied: Database) -> None:
+    many = [record(id=n, subject="Gala", member={"name": "Acme"}) for n in range(1, 450)]
+    merge_at(emptied, 1, 2, *many)
+    query(emptied, "TRUNCATE opportunity_words, known_names")
+    assert found(emptied, "gala") == []
+    redecode(emptied, OPPORTUNITIES, "run")
+    assert found(emptied, "gala")[:2] == [449, 448]
+    assert names(emptied, "acme") == [("customer", "Acme", None)]
+    assert query(emptied, "SELECT count(*) FROM opportunity_words") == [(449,)]
+
+
+def test_words_are_written_only_where_they_differ(emptied: Database) -> None:
+    merge_at(emptied, 1, 2, record(id=1, subject="Gala", charge_total="5"))
+    before = query(emptied, "SELECT xmin FROM opportunity_words")
+    merge_at(emptied, 3, 4, record(id=1, subject="Gala", charge_total="6"))
+    assert query(emptied, "SELECT xmin FROM opportunity_words") == before
+
+
+def test_a_name_is_known_until_no_row_has_it(emptied: Database) -> None:
+    acme = {"member_id": 5, "member": {"name": "Acme Ltd"}, "owner": {"name": "Ada"}}
+    merge_at(emptied, 1, 2, record(id=1, **acme), record(id=2, **acme))
+    merge_at(emptied, 3, 4, record(id=3, member_id=6, member={"name": "Acme Ltd"}))
+    assert names(emptied, "ltd acm") == [("customer", "Acme Ltd", 5), ("customer", "Acme Ltd", 6)]
+    assert names(emptied, "ada") == [("owner", "Ada", None)]
+    merge_at(emptied, 5, 6, record(id=3, member_id=6, member={"name": "New name"}))
+    with emptied.session() as connection:
+        assert forget_names(connection, OPPORTUNITIES) == 1
+    assert names(emptied, "acme") == [("customer", "Acme Ltd", 5)]
+    assert names(emptied, "new") == [("customer", "New name", 6)]
+
+
+def test_a_name_of_any_length_is_kept(emptied: Database) -> None:
+    long = "Ärger " * 5_000
+    merge_at(emptied, 1, 2, record(id=1, venue={"name": long}, subject=long, description=long))
+    assert found(emptied, "arger") == [1]
+    assert names(emptied, "arger") == [("venue", long, None)]
