@@ -119,11 +119,10 @@ def _exact(cursor: Cursor, words: Sequence[str]) -> list[int]:
     if len(words) != 1 or not words[0].isdecimal():
         return []
     cursor.execute(
-        f"SELECT w.id FROM (SELECT id FROM {OPPORTUNITIES.words} WHERE words @@ %s::tsquery"
-        f" OFFSET 0) w JOIN {OPPORTUNITIES.name} o USING (id) ORDER BY w.id DESC LIMIT 5",
+        f"SELECT id FROM {OPPORTUNITIES.words} WHERE words @@ %s::tsquery LIMIT 5",
         (f"'{exactly(words[0])}'",),
     )
-    return [row[0] for row in cursor.fetchall()]
+    return sorted((row[0] for row in cursor.fetchall()), reverse=True)
 
 
 def _newest(

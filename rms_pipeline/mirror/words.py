@@ -17,6 +17,8 @@ and stops when it has enough, however many older records match.
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import islice
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
@@ -27,7 +29,8 @@ from rms_pipeline.current_rms.records import Row
 # From so many letters on, the beginning of a word is enough.
 SHORTEST_BEGINNING = 3
 # Of one record: more is a pasted e-mail, and a longer word is no word.
-_MOST_LETTERS, _MOST_WORDS, _LONGEST_WORD = 20_000, 1_000, 60
+_MOST_LETTERS, _MOST_WORDS, _LONGEST_WORD = 5_000, 1_000, 60
+_MOST_REMEMBERED = 200
 # Ids are in one block that have all but the last so many bits in common.
 BLOCK_BITS = 15
 # Thai, Lao, Burmese, Khmer, kana and Chinese characters.
@@ -37,23 +40,28 @@ _WORD = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+")
 _IS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
 _JOINED = re.compile(r"['\u2019\u02bc.&/_-]")
 # Letters that Unicode does not take apart.
-_LIGATURES = str.maketrans(
-    {
-        "\u00e6": "ae",
-        "\u0153": "oe",
-        "\u00f8": "o",
-        "\u0142": "l",
-        "\u0111": "d",
-        "\u00f0": "d",
-        "\u00fe": "th",
-        "\u0131": "i",
-        "\u0127": "h",
-        "\u0167": "t",
-        "\u0138": "k",
-        "\u014b": "n",
-        "\u0640": "",
-    }
-)
+_LIGATURES = {
+    letter: plain
+    for letter, *plains in ("\u00e6ae", "\u0153oe", "\u00f8o", "\u0142l", "\u0111d", "\u00f0d",
+                            "\u00feth", "\u0131i", "\u0127h", "\u0167t", "\u014bn", "\u0640")
+    for plain in ["".join(plains)]
+}  # fmt: skip
+
+
+class _Folding(dict[int, str]):
+    """What each letter becomes; found when it is first met."""
+
+    def __missing__(self, code: int) -> str:
+        letter = chr(code)
+        if unicodedata.combining(letter):
+            letter = ""
+        elif letter.isdecimal():
+            letter = str(unicodedata.decimal(letter))
+        self[code] = _LIGATURES.get(letter, letter)
+        return self[code]
+
+
+_FOLDING = _Folding()
 
 
 def folded(text: str) -> str:
@@ -62,12 +70,7 @@ def folded(text: str) -> str:
     if text.isascii():
         return text.lower()
     apart = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    kept = (
-        str(unicodedata.decimal(c)) if c.isdecimal() else c
-        for c in apart
-        if not unicodedata.combining(c)
-    )
-    return "".join(kept).translate(_LIGATURES)
+    return apart.translate(_FOLDING)
 
 
 def words_in(text: str) -> list[str]:
@@ -87,22 +90,30 @@ def exactly(number: str) -> str:
 
 
 def words_of(texts: Iterable[str]) -> set[str]:
-    """The words that a record with these texts is found by."""
+    """The words that a record with these texts is found by, those of the first texts before all."""
     found: set[str] = set()
     for text in texts:
-        for word in _spellings(text[:_MOST_LETTERS]):
-            if len(found) >= _MOST_WORDS:
-                return found
-            found.add(word)
+        short = len(text) <= _MOST_REMEMBERED
+        more = _remembered(text) if short else _words_of_text(text[:_MOST_LETTERS])
+        found.update(islice(more, _MOST_WORDS - len(found)))
     return found
+
+
+def _words_of_text(text: str) -> frozenset[str]:
+    return frozenset(islice(dict.fromkeys(_spellings(text)), _MOST_WORDS))
+
+
+# The same customers, venues, owners and tags come again and again.
+_remembered = lru_cache(maxsize=8_192)(_words_of_text)
 
 
 def _spellings(text: str) -> Iterator[str]:
     whole = folded(text)
     for word in _WORD.findall(whole):
         yield word[:_LONGEST_WORD]
-        if word.isdecimal():
-            yield _number(word)
+        if word.isascii():
+            if word.isdecimal():
+                yield _number(word)
         elif len(word) > 1 and _IS_UNSPACED.match(word):
             for start in range(1, min(len(word), _LONGEST_WORD)):
                 yield word[start : start + _LONGEST_WORD]

@@ -16,8 +16,10 @@ makes = ("opportunity_words", "known_names")
 def upgrade() -> None:
     set_aside(op.get_bind(), ("opportunity_words", "known_names"))
     op.execute("CREATE TABLE opportunity_words (id bigint PRIMARY KEY, words tsvector NOT NULL)")
-    # At once: a list of what waits would be read again and again by each search.
-    op.execute("CREATE INDEX ON opportunity_words USING gin (words) WITH (fastupdate = off)")
+    # What waits to be put in order costs each search a little: no more than some hundred rows.
+    op.execute(
+        "CREATE INDEX ON opportunity_words USING gin (words) WITH (gin_pending_list_limit = 64)"
+    )
     op.execute("""
         CREATE TABLE known_names (
             collection text NOT NULL,
@@ -31,7 +33,7 @@ def upgrade() -> None:
     op.execute(
         "CREATE UNIQUE INDEX ON known_names (collection, kind, md5(name), (coalesce(record_id, 0)))"
     )
-    op.execute("CREATE INDEX ON known_names USING gin (words) WITH (fastupdate = off)")
+    op.execute("CREATE INDEX ON known_names USING gin (words)")
 
 
 def downgrade() -> None:
