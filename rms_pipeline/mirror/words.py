@@ -41,11 +41,19 @@ _IS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
 _JOINED = re.compile(r"['\u2019\u02bc.&/_-]")
 # Letters that Unicode does not take apart.
 _LIGATURES = {
-    letter: plain
-    for letter, *plains in ("\u00e6ae", "\u0153oe", "\u00f8o", "\u0142l", "\u0111d", "\u00f0d",
-                            "\u00feth", "\u0131i", "\u0127h", "\u0167t", "\u014bn", "\u0640")
-    for plain in ["".join(plains)]
-}  # fmt: skip
+    "\u00e6": "ae",
+    "\u0153": "oe",
+    "\u00f8": "o",
+    "\u0142": "l",
+    "\u0111": "d",
+    "\u00f0": "d",
+    "\u00fe": "th",
+    "\u0131": "i",
+    "\u0127": "h",
+    "\u0167": "t",
+    "\u014b": "n",
+    "\u0640": "",
+}
 
 
 class _Folding(dict[int, str]):
