@@ -111,6 +111,12 @@ class Access:
         refuse_foreign_origin(request)
         return True
 
+    def is_signed_in(self, request: Request) -> bool:
+        """Whether this browser, or program, has shown the token; counts no attempt."""
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        shown = scheme.lower() == "bearer" and matches(given.strip(), self.sessions.token)
+        return shown or self._has_session(request)
+
     def _has_session(self, request: Request) -> bool:
         return matches(request.cookies.get(self.sessions.cookie, ""), self.sessions.session)
 

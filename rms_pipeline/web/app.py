@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Protocol
 
-from fastapi import Depends, FastAPI, Query
+from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -108,6 +108,13 @@ def create_app(
     app.include_router(opportunities(pages, reader, current, access))
     app.include_router(opportunity(pages, reader, current, access))
     app.include_router(parties(pages, reader, current, access))
+
+    def show_missing(request: Request, title: str, text: str, hint: str) -> Response | None:
+        if not access.is_signed_in(request):
+            return None
+        return pages.render("missing.html", status=404, title=title, text=text, hint=hint)
+
+    app.state.show_missing = show_missing
     for_programs = [Depends(access.required)]
 
     @app.get("/openapi.json", include_in_schema=False, dependencies=for_programs)

@@ -48,6 +48,9 @@ from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import REFUSALS
 from rms_pipeline.web.templating import Pages, is_fragment
 
+# Statuses at first sight, and behind them: an account that invents one for each job has thousands.
+_SHOWN_BARS, _MOST_BARS = 12, 100
+
 
 @dataclass(frozen=True, slots=True)
 class DashboardAnswer:
@@ -202,6 +205,8 @@ def _overview_context(view: Overview, pages: Pages) -> dict[str, Any]:
     return {
         "view": view,
         "bars": charts.status_bars(view.statuses),
+        "shown_bars": _SHOWN_BARS,
+        "most_bars": _MOST_BARS,
         "weeks": charts.week_columns(view.weeks, monday, pages.clock, view.phases),
         "webhooks": charts.webhook_columns(view.webhook_days),
         "confirmed": [name for name, phase in view.phases.items() if phase == CONFIRMED],

@@ -4,9 +4,11 @@ Each says what happened and what to do. No answer ever holds a traceback.
 """
 
 import logging
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote
 
 import psycopg2
 from fastapi import FastAPI, Request
@@ -32,12 +34,15 @@ _UNEXPECTED = (
 )
 _OF_STARLETTE = {
     (404, "Not Found"): "There is nothing at this address. The dashboard is at /, the description "
-    "of the API at /openapi.json.",
+    "of the API at /openapi.json. A link may have lost its end on its way, or what it led to was "
+    "deleted.",
     (405, "Method Not Allowed"): "This address does not accept this HTTP method. /openapi.json "
     "says which methods each address accepts.",
 }
 
 
+# Of an address, and nothing that people look for.
+_PLACES = frozenset({"opportunities", "customers", "venues", "owners", "views", "api", "static"})
 # Of pages, for people.
 _TITLES = {
     404: "There is nothing here",
@@ -123,9 +128,34 @@ def refuse(
     kept = dict(headers or {})
     if wants_page(request):
         title = _TITLES.get(status) or HTTPStatus(status).phrase.capitalize()
+        if status == 404 and (page := _missing(request, title, text)):
+            return page
         return render("error.html", status=status, headers=kept, title=title, text=text)
     body = {"success": False, "error": text, **(extra or {})}
     return JSONResponse(body, status_code=status, headers=kept)
+
+
+def _missing(request: Request, title: str, text: str) -> Response | None:
+    """The page with everything that leads on, for whoever is signed in. None for others, who learn
+    nothing of this mirror, and where the page itself cannot be made."""
+    show_missing = getattr(request.app.state, "show_missing", None)
+    if show_missing is None:
+        return None
+    try:
+        found: Response | None = show_missing(request, title, text, _looked_for(request.url.path))
+    except Exception as error:
+        if not is_outage(error):
+            raise
+        return None
+    return found
+
+
+def _looked_for(path: str) -> str:
+    """What somebody may have meant who typed the address: the last word of it that says anything,
+    such as a number."""
+    words = [word for word in re.split(r"[/\s]+", unquote(path)) if re.search(r"\w", word)]
+    last = words[-1] if words else ""
+    return last[:200] if last.isprintable() and last not in _PLACES else ""
 
 
 def refuse_for_outage(request: Request) -> Response:
