@@ -7,7 +7,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from rms_pipeline.collections.base import Collection
-from rms_pipeline.mirror.postgres_errors import DatabaseError
+from rms_pipeline.mirror.postgres_errors import OutdatedError
 
 # Rows of mirror_state: what all rows were filled by, and what whoever writes any must have.
 _FILLED, _WRITERS = "mapping_version", "mapping_writers"
@@ -20,13 +20,13 @@ def is_mapping_current(connection: Connection, collection: Collection) -> bool:
 
 
 def demand_own_mapping(cursor: Cursor, collection: Collection) -> None:
-    """Raises DatabaseError when a newer version of this program keeps this mirror.
+    """Raises OutdatedError when a newer version of this program keeps this mirror.
 
     To be asked after the versions of the rows that are to be written are locked.
     """
     newest = _version(cursor, collection, _FILLED, _WRITERS)
     if newest is not None and newest > collection.version:
-        raise DatabaseError(
+        raise OutdatedError(
             "A newer version of this program has taken over this mirror (its mapping is number "
             f"{newest}, this one's is {collection.version}). Restart this program in that version."
         )

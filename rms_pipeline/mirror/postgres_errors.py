@@ -21,6 +21,10 @@ class DatabaseError(RmsPipelineError):
     """PostgreSQL cannot be used as it is; the text says what to change."""
 
 
+class OutdatedError(DatabaseError):
+    """A newer version of this program keeps this mirror; the text says to use that."""
+
+
 class LockedError(DatabaseError):
     """Somebody else holds a lock for longer than is waited for; the text names the process."""
 

@@ -26,6 +26,7 @@ from rms_pipeline.mirror.history_view import (
     make_history_view,
 )
 from rms_pipeline.mirror.mapping import is_mapping_current
+from rms_pipeline.mirror.postgres_errors import OutdatedError
 from rms_pipeline.mirror.redecode import adopt_mapping
 from rms_pipeline.mirror.remembered import is_history_made, make_history
 from rms_pipeline.mirror.session_probe import demand_sessions
@@ -223,9 +224,9 @@ def demand_whole(connection: Connection) -> None:
 
 
 def refuse_newer(version: str | None) -> None:
-    """Raises DatabaseError where a newer version of this program made the tables."""
+    """Raises OutdatedError where a newer version of this program made the tables."""
     if version is not None and version > HEAD:
-        raise DatabaseError(
+        raise OutdatedError(
             f"The tables in this database are of a newer version of this program (schema {version},"
             f" while this one knows {HEAD}). Use that version here, or restore a backup from before"
             " the upgrade."

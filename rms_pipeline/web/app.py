@@ -92,8 +92,8 @@ def create_app(
         redoc_url=None,
     )
     app.add_middleware(GZipMiddleware, minimum_size=1_000)
-    app.add_middleware(Headers)
-    handle_errors(app)
+    app.add_middleware(Headers, database=database)
+    handle_errors(app, database)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.include_router(access.login())
     app.include_router(receiver(database, webhook_tokens, metrics, current.collections))

@@ -2,11 +2,13 @@
 streams."""
 
 from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rms_pipeline.web.refusals import refuse_unexpected
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.web.refusals import newer_version_in, refuse_outdated, refuse_unexpected
 
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -26,10 +28,11 @@ _ONE_YEAR = "max-age=31536000"
 
 class Headers:
     """Adds the security headers to each answer of `app`, turns an unexpected error into an answer,
-    and answers HEAD wherever GET is."""
+    and answers HEAD wherever GET is. An error is no wonder where a newer version of this program
+    has upgraded `database` meanwhile: then the answer says that."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, database: Database) -> None:
+        self._app, self._database = app, database
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -55,7 +58,11 @@ class Headers:
         except ClientDisconnect:
             return
         except Exception as error:
-            answer = refuse_unexpected(request, error)
+            newer = await run_in_threadpool(newer_version_in, self._database)
+            if newer is None:
+                answer = refuse_unexpected(request, error)
+            else:
+                answer = refuse_outdated(request, newer)
             if started:
                 # Half of another answer is out already: hang up.
                 raise

@@ -12,13 +12,16 @@ from urllib.parse import unquote
 
 import psycopg2
 from fastapi import FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
-from rms_pipeline.mirror.database import DatabaseError
+from rms_pipeline.mirror.database import Database, DatabaseError
+from rms_pipeline.mirror.postgres_errors import OutdatedError
+from rms_pipeline.mirror.schema import current_version, refuse_newer
 from rms_pipeline.web.templating import is_fragment, render
 
 logger = logging.getLogger(__name__)
@@ -162,6 +165,23 @@ def refuse_for_outage(request: Request) -> Response:
     return refuse(request, 503, DATABASE_DOWN, headers={"Retry-After": str(RETRY_SECONDS)})
 
 
+def refuse_outdated(request: Request, text: str) -> Response:
+    return refuse(request, 503, text, headers={"Retry-After": str(RETRY_SECONDS)})
+
+
+def newer_version_in(database: Database) -> str | None:
+    """What to say where a newer version of this program has upgraded the tables meanwhile: anything
+    may then fail that this version knows. None where none has, or the database does not answer."""
+    try:
+        with database.session() as connection:
+            refuse_newer(current_version(connection))
+    except OutdatedError as error:
+        return str(error)
+    except (psycopg2.Error, DatabaseError):
+        return None
+    return None
+
+
 def refuse_unexpected(request: Request, error: Exception) -> Response:
     """Logs `error`, and says nothing of it."""
     # The pattern, not the path: a webhook's path holds its token.
@@ -170,7 +190,7 @@ def refuse_unexpected(request: Request, error: Exception) -> Response:
     return refuse(request, 500, _UNEXPECTED)
 
 
-def handle_errors(app: FastAPI) -> None:
+def handle_errors(app: FastAPI, database: Database) -> None:
     """Has `app` answer every error in these ways."""
 
     async def refused(request: Request, error: Exception) -> Response:
@@ -189,6 +209,13 @@ def handle_errors(app: FastAPI) -> None:
         return error.response
 
     async def failed(request: Request, error: Exception) -> Response:
+        if isinstance(error, OutdatedError):
+            return refuse_outdated(request, str(error))
+        # A table or a column is not as this version knows it.
+        if isinstance(error, psycopg2.ProgrammingError) and (
+            newer := await run_in_threadpool(newer_version_in, database)
+        ):
+            return refuse_outdated(request, newer)
         if is_outage(error):
             return refuse_for_outage(request)
         return refuse_unexpected(request, error)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.postgres_errors import OutdatedError
 from rms_pipeline.sync.queued import WorkedOff
 from rms_pipeline.web.fast_lane import RUN
 
@@ -87,6 +88,8 @@ class Reporter:
             return
         try:
             self._report(refreshed)
+        except OutdatedError as error:
+            logger.error("%s", error)
         except Exception:
             count = sum(each.opportunities for each in refreshed.values())
             logger.exception("%d refreshes could not be reported to Dagster", count)

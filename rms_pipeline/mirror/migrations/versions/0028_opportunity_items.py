@@ -1,4 +1,4 @@
-"""The tables of opportunity items, and of which opportunities they were listed whole."""
+"""Makes the tables of opportunity items, which stay empty unless RMS_COLLECTIONS names them."""
 
 from alembic import op
 
@@ -6,6 +6,16 @@ from rms_pipeline.mirror.migrations.frozen import set_aside
 
 revision = "0028"
 down_revision = "0027"
+makes = (
+    "opportunity_items",
+    "deleted_opportunity_items",
+    "opportunity_item_versions",
+    "opportunity_item_past",
+    "opportunity_item_history",
+    "part_lists",
+)
+adds = {"proofs": ("parents",)}
+touches = {"proofs": ("altered",)}
 
 _MAPPED = """
     opportunity_id bigint,

@@ -1,4 +1,4 @@
-"""An index for each order of the lists, and lists that people saved."""
+"""Adds an index for each order of the lists, and makes the table of saved lists."""
 
 from alembic import op
 
@@ -6,6 +6,8 @@ from rms_pipeline.mirror.migrations.frozen import set_aside
 
 revision = "0029"
 down_revision = "0028"
+makes = ("saved_views",)
+touches = {"opportunities": ("indexed",)}
 
 
 def upgrade() -> None:

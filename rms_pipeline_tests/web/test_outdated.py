@@ -1,0 +1,52 @@
+"""A web service that goes on after a newer version of this program has upgraded the tables."""
+
+from collections.abc import Iterator
+
+import pytest
+import requests
+
+from rms_pipeline.mirror.schema import HEAD
+from rms_pipeline_tests.web.conftest import BEARER, Web, delivery
+
+SENTENCE = f"newer version of this program (schema 9999, while this one knows {HEAD})"
+
+
+@pytest.fixture
+def outdated(web: Web) -> Iterator[Web]:
+    """Whose tables have another shape now."""
+    web.query(
+        "ALTER TABLE status_counts RENAME COLUMN as_of TO counted_at;"
+        "ALTER TABLE webhook_events RENAME TO events;"
+        "UPDATE rms_pipeline_alembic_version SET version_num = '9999' RETURNING 1"
+    )
+    yield web
+    web.query(
+        "ALTER TABLE status_counts RENAME COLUMN counted_at TO as_of;"
+        "ALTER TABLE events RENAME TO webhook_events;"
+        f"UPDATE rms_pipeline_alembic_version SET version_num = '{HEAD}' RETURNING 1"
+    )
+
+
+@pytest.mark.parametrize("accept", ["text/html", "application/json"])
+def test_pages_that_fail_say_that_the_program_is_too_old(outdated: Web, accept: str) -> None:
+    answer = requests.get(outdated.url, headers={**BEARER, "Accept": accept}, timeout=30)
+    assert answer.status_code == 503
+    assert SENTENCE in answer.text
+    assert int(answer.headers["Retry-After"]) > 0
+
+
+def test_a_webhook_that_cannot_be_kept_is_refused_so_that_it_is_sent_again(outdated: Web) -> None:
+    answer = outdated.post(delivery(1, 1))
+    assert answer.status_code == 503
+    assert answer.json()["error"].endswith("Deliver it again.")
+
+
+def test_what_still_works_is_answered(outdated: Web) -> None:
+    assert requests.get(f"{outdated.url}/healthz", timeout=30).status_code == 200
+
+
+def test_an_error_on_tables_of_this_version_is_no_matter_of_versions(outdated: Web) -> None:
+    outdated.query(f"UPDATE rms_pipeline_alembic_version SET version_num = '{HEAD}' RETURNING 1")
+    answer = requests.get(outdated.url, headers=BEARER, timeout=30)
+    assert answer.status_code in {500, 503}
+    assert "newer version" not in answer.text
