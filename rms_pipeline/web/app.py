@@ -15,6 +15,7 @@ from rms_pipeline.account import account_name
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
+from rms_pipeline.web.calendar import calendar
 from rms_pipeline.web.changes import changes
 from rms_pipeline.web.dagster_link import Starting, dagster_link
 from rms_pipeline.web.dashboard import dashboard
@@ -107,6 +108,7 @@ def create_app(
     app.include_router(views(database, reader, access))
     app.include_router(opportunities(pages, reader, current, access))
     app.include_router(opportunity(pages, reader, current, access))
+    app.include_router(calendar(pages, reader, current, access))
     app.include_router(parties(pages, reader, current, access))
 
     def show_missing(request: Request, title: str, text: str, hint: str) -> Response | None:

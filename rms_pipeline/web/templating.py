@@ -31,6 +31,7 @@ NAVIGATION = (
     ("today", "/today", "Today"),
     ("opportunities", "/opportunities", "Opportunities"),
     ("changes", "/changes", "Changes"),
+    ("calendar", "/calendar", "Calendar"),
     ("customers", "/customers", "Customers"),
     ("dashboard", "/", "Syncs"),
 )

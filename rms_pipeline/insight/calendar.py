@@ -1,0 +1,178 @@
+"""A calendar of hires: what is out on which days, as bars from day to day.
+
+A bar is the whole hire, or one stage that is planned for the equipment (preparing it, loading it,
+...). What is lost is no part of a calendar unless it is asked for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from typing import Any, Literal
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from rms_pipeline.insight.days import Day
+from rms_pipeline.mirror.criteria import COMES_BACK, GOES_OUT, Criteria, condition
+
+# So many bars are read at most; whoever has more filters.
+MOST_BARS = 2_000
+By = Literal["hire", "stages"]
+STAGES = (*("prep", "load", "deliver", "setup", "show", "takedown", "collect", "unload", "deprep"),)
+# A stage lies within the hire or near it: equipment is prepared some days before, and put back some
+# days after. So the index on hires finds those of a month.
+_NEAR = timedelta(days=14)
+_ONE_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A hire or a `stage` of it. Times are UTC; `ends` is None where it is open-ended."""
+
+    id: int
+    number: str | None
+    name: str
+    status: str | None
+    customer: str | None
+    venue: str | None
+    owner: str | None
+    starts: datetime
+    ends: datetime | None
+    stage: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """As much of `bar` as one row of days holds: from the `column` on (0 is the first day) over
+    `span` days, in the `lane` (0 is the uppermost). `begins` and `ends` tell whether it does so
+    there, or goes on in another row."""
+
+    bar: Bar
+    column: int
+    span: int
+    lane: int
+    begins: bool
+    ends: bool
+
+
+def read_bars(
+    connection: Connection, criteria: Criteria, first: Day, last: Day, by: By = "hire"
+) -> tuple[list[Bar], bool]:
+    """Bars that touch the days from `first` to `last`, by their start; whether these are all, or
+    any `MOST_BARS` of more. What is lost is left out unless `criteria` name a status. Commits."""
+    if not criteria.status:
+        criteria = replace(criteria, status="is:open")
+    where, values = condition(criteria)
+    values |= {
+        "range_first": first.starts,
+        "range_after": last.ends,
+        "near_first": first.starts - _NEAR,
+        "near_after": last.ends + _NEAR,
+        "most": MOST_BARS + 1,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute((_HIRES if by == "hire" else _STAGES).format(where=where), values)
+        bars = [Bar(*row) for row in cursor.fetchall()]
+    connection.commit()
+    return bars[:MOST_BARS], len(bars) <= MOST_BARS
+
+
+_NAMED = "id, number, name, opportunity_status, organisation_name, venue_name, owner_name"
+# What has one date alone, or an end before its start, has no hire. It is shown on the day that it
+# has, or nobody would miss it.
+# Which of too many are found is left to the index: to sort all of them would take a time that grows
+# with the mirror.
+_HIRES = f"""
+    SELECT * FROM (
+    SELECT {_NAMED}, lower(hire) AS begins, upper(hire), NULL FROM opportunities
+    WHERE {{where}} AND hire && tstzrange(%(range_first)s, %(range_after)s)
+    UNION ALL
+    SELECT {_NAMED}, coalesce({GOES_OUT}, {COMES_BACK}), coalesce({GOES_OUT}, {COMES_BACK}), NULL
+    FROM opportunities
+    WHERE {{where}} AND hire IS NULL AND (
+        {GOES_OUT} >= %(range_first)s AND {GOES_OUT} < %(range_after)s
+        OR {GOES_OUT} IS NULL
+        AND {COMES_BACK} >= %(range_first)s AND {COMES_BACK} < %(range_after)s
+    )
+    LIMIT %(most)s) found ORDER BY begins, id
+"""
+_EACH_STAGE = ", ".join(
+    f"('{stage}', {number}, {stage}_starts_at, {stage}_ends_at)"
+    for number, stage in enumerate(STAGES)
+)
+_STAGES = f"""
+    SELECT {_NAMED}, stage_starts, stage_ends, stage FROM (
+    SELECT {_NAMED}, stage_starts,
+        greatest(stage_starts, coalesce(stage_until, stage_starts)) AS stage_ends, stage, position
+    FROM opportunities CROSS JOIN LATERAL
+        (VALUES {_EACH_STAGE}) AS s (stage, position, stage_starts, stage_until)
+    WHERE {{where}} AND hire && tstzrange(%(near_first)s, %(near_after)s)
+    AND stage_starts < %(range_after)s
+    AND greatest(stage_starts, coalesce(stage_until, stage_starts)) >= %(range_first)s
+    LIMIT %(most)s) found ORDER BY stage_starts, position, id
+"""
+
+
+def days_of_bar(bar: Bar, time_zone: str) -> tuple[date, date | None]:
+    """Its first and its last day in the company's time zone, None for one that has no end. What
+    ends at midnight ends on the day before."""
+    first = Day.of(bar.starts, time_zone).date
+    if bar.ends is None:
+        return first, None
+    last = Day.of(bar.ends, time_zone)
+    is_midnight = last.starts == bar.ends and bar.ends > bar.starts
+    return first, max(last.date - _ONE_DAY, first) if is_midnight else last.date
+
+
+def lay_out(bars: Sequence[Bar], first: date, days: int, time_zone: str) -> list[Piece]:
+    """The pieces of `bars` in the row of `days` from `first` on, each in the uppermost lane that is
+    free: the earliest above, of those that begin on one day the longest."""
+    last = first + _ONE_DAY * (days - 1)
+    found: list[tuple[int, int, Bar, bool, bool]] = []
+    for bar in bars:
+        begins, ends = days_of_bar(bar, time_zone)
+        if begins > last or (ends is not None and ends < first):
+            continue
+        start = max((begins - first).days, 0)
+        end = days - 1 if ends is None else min((ends - first).days, days - 1)
+        found.append((start, end, bar, begins >= first, ends is not None and ends <= last))
+    found.sort(key=lambda f: (f[0], f[0] - f[1], f[2].starts, f[2].id))
+    free: list[int] = []
+    pieces = []
+    for start, end, bar, is_begun, is_ended in found:
+        lane = next((n for n, column in enumerate(free) if column <= start), len(free))
+        free[lane : lane + 1] = [end + 1]
+        pieces.append(Piece(bar, start, end - start + 1, lane, is_begun, is_ended))
+    return pieces
+
+
+def events_of_days(
+    bars: Sequence[Bar], first: date, days: int, time_zone: str
+) -> list[tuple[date, list[tuple[str, Bar]]]]:
+    """What happens on each day: (`starts`, bar) and (`ends`, bar) by time, then (`goes on`, bar)
+    for what is between. A day with nothing has an empty list."""
+    result = []
+    for number in range(days):
+        day = first + _ONE_DAY * number
+        moving: list[tuple[datetime, str, Bar]] = []
+        between: list[tuple[str, Bar]] = []
+        for bar in bars:
+            begins, ends = days_of_bar(bar, time_zone)
+            if begins == day:
+                moving.append((bar.starts, "starts", bar))
+            if ends == day and bar.ends is not None and bar.ends > bar.starts:
+                moving.append((bar.ends, "ends", bar))
+            if begins < day and (ends is None or ends > day):
+                between.append(("goes on", bar))
+        moving.sort(key=lambda m: (m[0], m[1] == "starts", m[2].id))
+        result.append((day, [(what, bar) for _, what, bar in moving] + between))
+    return result
+
+
+def as_record(bar: Bar) -> dict[str, Any]:
+    """`bar` as programs get it."""
+    return {
+        **{name: getattr(bar, name) for name in ("id", "number", "name", "status", "customer")},
+        **{name: getattr(bar, name) for name in ("venue", "owner", "stage")},
+        "startsAt": bar.starts,
+        "endsAt": bar.ends,
+    }

@@ -1,0 +1,219 @@
+"""The calendar: months, weeks and an agenda of what is out, with the filters of the list."""
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi.responses import JSONResponse, Response
+from psycopg2.extensions import connection as Connection  # noqa: N812
+from pydantic_core import to_jsonable_python
+
+from rms_pipeline.insight.calendar import (
+    MOST_BARS,
+    Bar,
+    By,
+    Piece,
+    as_record,
+    events_of_days,
+    lay_out,
+    read_bars,
+)
+from rms_pipeline.insight.days import FIRST, LAST, Day
+from rms_pipeline.mirror.browse import owners
+from rms_pipeline.mirror.outcomes import OUTCOMES
+from rms_pipeline.settings import Settings
+from rms_pipeline.web.access import Access
+from rms_pipeline.web.listing import Asked, asked
+from rms_pipeline.web.reading import Reader
+from rms_pipeline.web.templating import Pages
+from rms_pipeline.web.today import day_of
+
+View = Literal["month", "week", "agenda"]
+VIEWS: tuple[View, ...] = get_args(View)
+_AGENDA_DAYS = 14
+# So many lines a day has in an agenda: what happens on it, and what goes on.
+_MOST_OF_A_DAY, _MOST_BETWEEN = 100, 20
+# What is below is told by its number, and a day's agenda has it all.
+_LANES: dict[View, int] = {"month": 6, "week": 40, "agenda": 0}
+_ONE_DAY = timedelta(days=1)
+# So far ahead and back, whatever a view adds lies within what can be shown.
+_MARGIN = timedelta(days=100)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What an address of the calendar asks for: the days from `first` to `last`, around `day`."""
+
+    asked: Asked
+    view: View
+    by: By
+    day: date
+    first: date
+    last: date
+    today: date
+
+    @property
+    def days(self) -> int:
+        return (self.last - self.first).days + 1
+
+    def address(self, query: str | None = None, **changes: Any) -> str:
+        """The address with these parameters changed, its filters being those of `query`. What goes
+        without saying is left out, so a link to today stays one to today."""
+        values = {"view": self.view, "by": self.by, "day": self.day} | changes
+        plain = {"view": "month", "by": "hire", "day": self.today}
+        own = urlencode({k: v for k, v in values.items() if v != plain[k]})
+        filters = self.asked.query(sort=None, column=None) if query is None else query
+        said = "&".join(part for part in (filters, own) if part)
+        return f"/calendar{f'?{said}' if said else ''}"
+
+    def listed(self, first: date, last: date | None = None) -> str:
+        """The address of the list of what is out on these days."""
+        days = str(first) if last is None else f"{first}..{last}"
+        status = self.asked.criteria.status or "is:open"
+        query = self.asked.query(onhire=days, status=status, sort=None, column=None)
+        return f"/opportunities?{query}"
+
+    def moved(self, steps: int) -> date | None:
+        """The day that so many views later is about; None where there is none to be shown."""
+        if self.view == "month":
+            months = self.day.year * 12 + self.day.month - 1 + steps
+            other = date(months // 12, months % 12 + 1, 1)
+        else:
+            other = self.day + steps * (_ONE_DAY * (7 if self.view == "week" else _AGENDA_DAYS))
+        return other if FIRST + _MARGIN <= other <= LAST - _MARGIN else None
+
+
+@dataclass(frozen=True, slots=True)
+class Week:
+    """A row of days, with the pieces that there is room for, and how many more each day has."""
+
+    days: list[date]
+    pieces: list[Piece]
+    more: dict[date, int]
+    counts: dict[date, int]
+
+
+def calendar(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
+    """The routes of the calendar and its JSON twin."""
+    router = APIRouter(dependencies=[Depends(access.page)], include_in_schema=False)
+    zone = current.time_zone
+
+    def shown_by(request: Request) -> Shown:
+        return _shown(request, zone)
+
+    Wanted = Annotated[Shown, Depends(shown_by)]  # noqa: N806
+
+    def read(connection: Connection, wanted: Shown) -> tuple[list[Bar], bool]:
+        first, last = Day(wanted.first, zone), Day(wanted.last, zone)
+        return read_bars(connection, wanted.asked.criteria, first, last, wanted.by)
+
+    @router.get("/calendar")
+    def show(wanted: Wanted) -> Response:
+        with reader.session() as connection:
+            bars, is_all = read(connection, wanted)
+            people = owners(connection)
+            statuses = _statuses(connection)
+        return pages.render(
+            "calendar.html",
+            here="calendar",
+            wanted=wanted,
+            criteria=wanted.asked.criteria,
+            bars=bars,
+            is_all=is_all,
+            most=MOST_BARS,
+            weeks=[] if wanted.view == "agenda" else _weeks(bars, wanted, zone),
+            agenda=events_of_days(bars, wanted.first, wanted.days, zone)
+            if wanted.view == "agenda"
+            else [],
+            views=VIEWS,
+            outcomes=OUTCOMES,
+            statuses=_with(statuses, wanted.asked.text("status")),
+            owners=_with(people, wanted.asked.text("owner")),
+            chips=[
+                (chip, wanted.address(chip.without))
+                for chip in wanted.asked.chips(pages.clock, None)
+            ],
+            most_of_a_day=_MOST_OF_A_DAY,
+            most_between=_MOST_BETWEEN,
+            listed=wanted.listed,
+        )
+
+    @router.get("/calendar.json")
+    def tell(wanted: Wanted) -> Response:
+        with reader.session() as connection:
+            bars, is_all = read(connection, wanted)
+        return JSONResponse(
+            {
+                "success": True,
+                "first": str(wanted.first),
+                "last": str(wanted.last),
+                "isComplete": is_all,
+                "bars": to_jsonable_python([as_record(bar) for bar in bars]),
+            }
+        )
+
+    return router
+
+
+def _shown(request: Request, zone: str) -> Shown:
+    """Raises HTTPException (422) that names the parameter and says what may be written."""
+    wanted = asked(request, zone)
+    view = request.query_params.get("view", "") or "month"
+    by = request.query_params.get("by", "") or "hire"
+    if view not in VIEWS:
+        raise HTTPException(422, f"view is none of {', '.join(VIEWS)}.")
+    if by not in get_args(By):
+        raise HTTPException(422, f"by is none of {', '.join(get_args(By))}.")
+    today = Day.of(datetime.now(UTC), zone).date
+    chosen = day_of(request.query_params.get("day", "")[:10], "day", zone)
+    day = chosen.date if chosen else today
+    if not FIRST + _MARGIN <= day <= LAST - _MARGIN:
+        raise HTTPException(422, f"day is not a day from {FIRST + _MARGIN} to {LAST - _MARGIN}.")
+    if view == "agenda":
+        first, last = day, day + _ONE_DAY * (_AGENDA_DAYS - 1)
+    elif view == "week":
+        first = day - _ONE_DAY * day.weekday()
+        last = first + _ONE_DAY * 6
+    else:
+        first = day.replace(day=1)
+        next_month = (first + _ONE_DAY * 31).replace(day=1)
+        last = next_month - _ONE_DAY
+        first -= _ONE_DAY * first.weekday()
+        last += _ONE_DAY * (6 - last.weekday())
+    # Checked above, which mypy does not follow.
+    return Shown(wanted, view, by, day, first, last, today)  # type: ignore[arg-type]
+
+
+def _weeks(bars: list[Bar], wanted: Shown, zone: str) -> list[Week]:
+    weeks = []
+    for start in range(0, wanted.days, 7):
+        first = wanted.first + _ONE_DAY * start
+        days = [first + _ONE_DAY * n for n in range(7)]
+        pieces = lay_out(bars, first, 7, zone)
+        counts: Counter[date] = Counter()
+        more: Counter[date] = Counter()
+        for piece in pieces:
+            for day in days[piece.column : piece.column + piece.span]:
+                counts[day] += 1
+                more[day] += piece.lane >= _LANES[wanted.view]
+        kept = [piece for piece in pieces if piece.lane < _LANES[wanted.view]]
+        weeks.append(Week(days, kept, dict(more), dict(counts)))
+    return weeks
+
+
+def _statuses(connection: Connection) -> list[str]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT opportunity_status FROM status_counts ORDER BY opportunities DESC, 1 LIMIT 200"
+        )
+        found = sorted(row[0] for row in cursor.fetchall())
+    connection.commit()
+    return found
+
+
+def _with(names: list[str], chosen: str) -> list[str]:
+    """What may be chosen holds what is, or the form would forget it."""
+    return names if not chosen or chosen in names or chosen in OUTCOMES else [chosen, *names]
