@@ -55,10 +55,15 @@ class Piece:
 
 
 def read_bars(
-    connection: Connection, criteria: Criteria, first: Day, last: Day, by: By = "hire"
+    connection: Connection,
+    criteria: Criteria,
+    first: Day,
+    last: Day,
+    by: By = "hire",
+    most: int = MOST_BARS,
 ) -> tuple[list[Bar], bool]:
     """Bars that touch the days from `first` to `last`, by their start; whether these are all, or
-    any `MOST_BARS` of more. What is lost is left out unless `criteria` name a status. Commits."""
+    any `most` of more. What is lost is left out unless `criteria` name a status. Commits."""
     if not criteria.status:
         criteria = replace(criteria, status="is:open")
     where, values = condition(criteria)
@@ -67,13 +72,13 @@ def read_bars(
         "range_after": last.ends,
         "near_first": first.starts - _NEAR,
         "near_after": last.ends + _NEAR,
-        "most": MOST_BARS + 1,
+        "most": most + 1,
     }
     with connection.cursor() as cursor:
         cursor.execute((_HIRES if by == "hire" else _STAGES).format(where=where), values)
         bars = [Bar(*row) for row in cursor.fetchall()]
     connection.commit()
-    return bars[:MOST_BARS], len(bars) <= MOST_BARS
+    return bars[:most], len(bars) <= most
 
 
 _NAMED = "id, number, name, opportunity_status, organisation_name, venue_name, owner_name"

@@ -10,6 +10,7 @@ from rms_pipeline.collections import COLLECTIONS
 
 TABLES: dict[str, str] = {
     "saved_views": "Lists that people saved: what is asked for, by its name.",
+    "calendar_feeds": "Of rms_pipeline itself: calendars that programs read by their address.",
     "status_counts": "How many opportunities there are in each status, and what they are worth.",
     "week_counts": "The same for each week of starts_at, from its Monday on.",
     "daily_status_counts": "The same at the end of each day of the company's; of today, as it was"
@@ -114,6 +115,13 @@ COLUMNS: dict[str, dict[str, str]] = {
         "query": "What follows the question mark in its address.",
         "is_default": "Whether the list shows it where nothing else is asked for.",
         "saved_at": "When it was saved last.",
+    },
+    "calendar_feeds": {
+        "name": "What people call it.",
+        "query": "What follows the question mark in the address of the calendar.",
+        "secret_hash": "The SHA-256 of the secret in its address, which is kept nowhere.",
+        "made_at": "When it was made.",
+        "read_at": "When it was last read, about a minute exact.",
     },
     "sync_runs": {
         "id": "Its number, as in sync_metadata.id.",

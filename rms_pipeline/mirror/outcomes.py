@@ -43,6 +43,15 @@ OUTCOMES = {
 }
 
 
+def read_phases(connection: Connection) -> dict[str, Phase]:
+    """The phase of each status that `statuses` names. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT name, phase FROM statuses")
+        phases: dict[str, Phase] = dict(cursor.fetchall())
+    connection.commit()
+    return phases
+
+
 def unknown_statuses(connection: Connection) -> dict[str, int]:
     """Statuses of live rows that `statuses` does not name, and how many rows have each. Commits."""
     with connection.cursor() as cursor:

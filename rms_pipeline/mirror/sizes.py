@@ -22,7 +22,13 @@ OUR_TABLES = (
     *(c.past for c in COLLECTIONS if c.remembers),
     *("opportunity_words", "known_names"),
     *("sync_runs", "sync_figures"),
-    *("saved_views", "mirror_state", "run_workers", "rms_pipeline_alembic_version"),
+    *(
+        "saved_views",
+        "calendar_feeds",
+        "mirror_state",
+        "run_workers",
+        "rms_pipeline_alembic_version",
+    ),
 )
 
 

@@ -126,7 +126,7 @@ class Access:
         # same address (or had a person's browser send).
         if matches(given, self.sessions.token):
             return True
-        if seconds := await self._throttle.slow_down(request.client.host if request.client else ""):
+        if seconds := await self.slow_down(request):
             raise Refusal(
                 429,
                 "Too many wrong tokens came from this address, and this one is wrong, too. The "
@@ -134,6 +134,11 @@ class Access:
                 headers={"Retry-After": str(seconds)},
             )
         return False
+
+    async def slow_down(self, request: Request) -> int:
+        """Notes that the address of `request` guessed wrong, and holds its answer back when it did
+        so often. Whole seconds until it is answered at once again, 0 when it is now."""
+        return await self._throttle.slow_down(request.client.host if request.client else "")
 
     def _let_in(self, request: Request, wanted: str) -> Response:
         answer = RedirectResponse(wanted, 303)

@@ -19,6 +19,7 @@ from rms_pipeline.web.calendar import calendar
 from rms_pipeline.web.changes import changes
 from rms_pipeline.web.dagster_link import Starting, dagster_link
 from rms_pipeline.web.dashboard import dashboard
+from rms_pipeline.web.feeds import calendar_feeds
 from rms_pipeline.web.find import finder
 from rms_pipeline.web.headers import Headers
 from rms_pipeline.web.health import health
@@ -86,7 +87,8 @@ def create_app(
     app = FastAPI(
         title="rms_pipeline",
         description="Keeps a copy of a Current RMS account's opportunities fresh. Everything but "
-        "the webhook and /healthz takes the API token: `Authorization: Bearer <RMS_API_TOKEN>`.",
+        "the webhook, /healthz and calendar feeds takes the API token: "
+        "`Authorization: Bearer <RMS_API_TOKEN>`.",
         lifespan=lifespan,
         openapi_url=None,
         docs_url=None,
@@ -108,6 +110,7 @@ def create_app(
     app.include_router(views(database, reader, access))
     app.include_router(opportunities(pages, reader, current, access))
     app.include_router(opportunity(pages, reader, current, access))
+    app.include_router(calendar_feeds(pages, reader, database, current, access))
     app.include_router(calendar(pages, reader, current, access))
     app.include_router(parties(pages, reader, current, access))
 

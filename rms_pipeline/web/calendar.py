@@ -139,6 +139,10 @@ def calendar(pages: Pages, reader: Reader, current: Settings, access: Access) ->
             most_of_a_day=_MOST_OF_A_DAY,
             most_between=_MOST_BETWEEN,
             listed=wanted.listed,
+            subscribed_as=", ".join(chip.value for chip in wanted.asked.chips(pages.clock, None))[
+                :100
+            ]
+            or "Hires",
         )
 
     @router.get("/calendar.json")

@@ -1,0 +1,94 @@
+"""Calendar feeds: addresses that a calendar program reads without signing in.
+
+The secret in the address is the only key, so the database holds a hash of it alone. Whoever has
+read access to the tables cannot read a feed.
+"""
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+# Each is a key to the calendar, and nobody has use for more.
+MOST_FEEDS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """`query` is what follows the question mark in the calendar's address. Times are UTC;
+    `read_at` is about a minute exact, and None for one that was never read."""
+
+    id: int
+    name: str
+    query: str
+    made_at: datetime
+    read_at: datetime | None
+
+
+class TooManyFeedsError(Exception):
+    """There are `MOST_FEEDS` already."""
+
+
+def make_feed(connection: Connection, name: str, query: str) -> str:
+    """Keeps a feed of `query`; its secret, which is told nowhere again. Raises TooManyFeedsError.
+    Commits."""
+    secret = secrets.token_urlsafe(32)
+    with connection.cursor() as cursor:
+        cursor.execute("LOCK TABLE calendar_feeds IN SHARE ROW EXCLUSIVE MODE")
+        cursor.execute("SELECT count(*) >= %s FROM calendar_feeds", (MOST_FEEDS,))
+        if cursor.fetchone() == (True,):
+            connection.rollback()
+            raise TooManyFeedsError
+        cursor.execute(
+            "INSERT INTO calendar_feeds (name, query, secret_hash) VALUES (%s, %s, %s)",
+            (name, query, _hash(secret)),
+        )
+    connection.commit()
+    return secret
+
+
+def feeds(connection: Connection) -> list[Feed]:
+    """All of them by name. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id, name, query, made_at, read_at FROM calendar_feeds ORDER BY lower(name), id"
+        )
+        found = [Feed(*row) for row in cursor.fetchall()]
+    connection.commit()
+    return found
+
+
+def find_feed(connection: Connection, secret: str) -> Feed | None:
+    """The feed with this secret, None where there is none (any more). Notes that it was read.
+    Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id, name, query, made_at, read_at FROM calendar_feeds WHERE secret_hash = %s",
+            (_hash(secret),),
+        )
+        row = cursor.fetchone()
+        if row is not None:
+            # Programs ask every few minutes; a row need not be written for each.
+            cursor.execute(
+                "UPDATE calendar_feeds SET read_at = clock_timestamp() WHERE id = %s AND"
+                " coalesce(read_at, '-infinity') < clock_timestamp() - interval '1 minute'",
+                (row[0],),
+            )
+    connection.commit()
+    return Feed(*row) if row else None
+
+
+def revoke_feed(connection: Connection, id_: int) -> bool:
+    """Whether there was such a feed. Its address answers 404 from now on. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM calendar_feeds WHERE id = %s", (id_,))
+        found = cursor.rowcount == 1
+    connection.commit()
+    return found
+
+
+def _hash(secret: str) -> bytes:
+    # Of 256 random bits: nothing slow is needed, and an index finds it.
+    return hashlib.sha256(secret.encode()).digest()

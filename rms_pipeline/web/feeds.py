@@ -1,0 +1,221 @@
+"""Calendars for programs: an iCalendar file (RFC 5545) at an address that is its own key.
+
+A feed has no money, no custom fields and no addresses of people: whoever finds the address learns
+what is out, where and for whom, and nothing more.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import Any
+
+from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import RedirectResponse, Response
+from icalendar import Calendar, Event
+
+from rms_pipeline.account import account_name
+from rms_pipeline.insight.calendar import Bar, read_bars
+from rms_pipeline.insight.days import Day
+from rms_pipeline.insight.feeds import (
+    MOST_FEEDS,
+    Feed,
+    TooManyFeedsError,
+    feeds,
+    find_feed,
+    make_feed,
+    revoke_feed,
+)
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.outcomes import CONFIRMED, LOST, Phase, read_phases
+from rms_pipeline.settings import Settings
+from rms_pipeline.web.access import Access
+from rms_pipeline.web.forms import read_form
+from rms_pipeline.web.listing import asked, cleaned
+from rms_pipeline.web.reading import Reader
+from rms_pipeline.web.refusals import Refusal
+from rms_pipeline.web.templating import Pages
+
+DAYS_BACK, DAYS_AHEAD = 30, 365
+MOST_EVENTS = 5_000
+_LONGEST_NAME = 100
+# Calendar programs ask every few minutes, and people have several of them.
+_MOST_READS, _WITHIN_SECONDS = 30, 60.0
+_REFRESH = timedelta(minutes=15)
+_MEANS: dict[Phase, str] = {CONFIRMED: "CONFIRMED", LOST: "CANCELLED"}
+_GONE = "There is no calendar at this address. Somebody may have revoked it: ask for a new address."
+
+
+class _Reads:
+    """How often each feed was read lately, by `clock` (seconds). For one thread at a time."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._times: dict[str, deque[float]] = {}
+
+    def wait(self, secret: str) -> int:
+        """Notes a read; whole seconds until the next one is answered, 0 when this one is."""
+        now = self._clock()
+        times = self._times.setdefault(secret, deque(maxlen=_MOST_READS))
+        if len(times) == _MOST_READS and (left := times[0] + _WITHIN_SECONDS - now) > 0:
+            return int(left) + 1
+        times.append(now)
+        return 0
+
+
+def calendar_feeds(
+    pages: Pages,
+    reader: Reader,
+    database: Database,
+    current: Settings,
+    access: Access,
+    clock: Callable[[], float] = monotonic,
+) -> APIRouter:
+    """The routes of feeds. Only the feed itself needs no session."""
+    router = APIRouter(include_in_schema=False)
+    for_people: dict[str, Any] = {"dependencies": [Depends(access.page)]}
+    reads = _Reads(clock)
+
+    def page(request: Request, made: str | None = None) -> Response:
+        with reader.session() as connection:
+            found = feeds(connection)
+        address = None
+        if made is not None:
+            where = (current.public_url or str(request.base_url)).rstrip("/")
+            address = f"{where}/calendar/feeds/{made}.ics"
+        return pages.render(
+            "feeds.html",
+            here="calendar",
+            feeds=found,
+            address=address,
+            days=(DAYS_BACK, DAYS_AHEAD),
+        )
+
+    @router.get("/calendar/feeds", **for_people)
+    def show(request: Request) -> Response:
+        return page(request)
+
+    @router.post("/calendar/feeds", **for_people)
+    async def make(request: Request) -> Response:
+        form = await read_form(request, "shorten what is asked for.")
+        name = " ".join(form.get("name", "").replace("\x00", "\ufffd").split())
+        if not 0 < len(name) <= _LONGEST_NAME:
+            raise HTTPException(
+                422, f"name is to be what the calendar is called, in 1 to {_LONGEST_NAME} letters."
+            )
+        query = cleaned(form.get("query", "").replace("\x00", "\ufffd"))
+        # Here somebody can still mend it.
+        asked(_request_of(query), current.time_zone)
+
+        def keep() -> str:
+            with database.session() as connection:
+                return make_feed(connection, name, query)
+
+        try:
+            secret = await run_in_threadpool(keep)
+        except TooManyFeedsError:
+            raise HTTPException(
+                409, f"There are {MOST_FEEDS} calendar feeds. Revoke one that nobody reads."
+            ) from None
+        # Not by a redirect, whose address would hold the secret.
+        return await run_in_threadpool(page, request, secret)
+
+    @router.post("/calendar/feeds/{id_}/revoke", **for_people)
+    def revoke(id_: int) -> Response:
+        with database.session() as connection:
+            revoke_feed(connection, id_)
+        return RedirectResponse("/calendar/feeds", 303)
+
+    @router.get("/calendar/feeds/{secret}.ics")
+    async def read(request: Request, secret: str) -> Response:
+        def find() -> Feed | None:
+            # PostgreSQL is not even asked for what no secret of ours looks like.
+            if not 20 <= len(secret) <= 100 or not secret.isascii():
+                return None
+            with database.session() as connection:
+                return find_feed(connection, secret)
+
+        feed = await run_in_threadpool(find)
+        if feed is None:
+            await access.slow_down(request)
+            raise HTTPException(404, _GONE)
+        if seconds := reads.wait(secret):
+            raise Refusal(
+                429,
+                "This calendar was read too often. It changes every few minutes at most.",
+                headers={"Retry-After": str(seconds)},
+            )
+        text = await run_in_threadpool(written, feed)
+        return Response(
+            text,
+            media_type="text/calendar; charset=utf-8",
+            headers={"Content-Disposition": 'inline; filename="hires.ics"'},
+        )
+
+    def written(feed: Feed) -> bytes:
+        now = datetime.now(UTC)
+        today = Day.of(now, current.time_zone)
+        first, last = today.moved(-DAYS_BACK), today.moved(DAYS_AHEAD)
+        with reader.session() as connection:
+            bars, is_all = read_bars(
+                connection,
+                asked(_request_of(feed.query), current.time_zone, now).criteria,
+                first or today,
+                last or today,
+                most=MOST_EVENTS,
+            )
+            phases = read_phases(connection)
+        calendar = Calendar()
+        calendar.add("prodid", "-//rms_pipeline//calendar feed//EN")
+        calendar.add("version", "2.0")
+        calendar.add("method", "PUBLISH")
+        calendar.add("x-wr-calname", feed.name)
+        calendar.add("refresh-interval", _REFRESH, {"VALUE": "DURATION"})
+        calendar.add("x-published-ttl", "PT15M")
+        for bar in bars:
+            calendar.add_component(_event(bar, phases, now, (last or today).ends))
+        if not is_all:
+            calendar.add_component(_not_all(today, now, account_name(current)))
+        text: bytes = calendar.to_ical()
+        return text
+
+    def _event(bar: Bar, phases: dict[str, Phase], now: datetime, last: datetime) -> Event:
+        event = Event()
+        event.add("uid", f"opportunity-{bar.id}@{account_name(current)}.rms-pipeline")
+        event.add("dtstamp", now)
+        event.add("summary", f"{bar.name} ({bar.customer})" if bar.customer else bar.name)
+        event.add("dtstart", bar.starts)
+        event.add("dtend", max(bar.ends or last, bar.starts))
+        status = phases.get(bar.status or "")
+        event.add("status", _MEANS.get(status, "TENTATIVE") if status else "TENTATIVE")
+        # What is out for days is no reason to be busy.
+        event.add("transp", "TRANSPARENT")
+        if bar.venue:
+            event.add("location", bar.venue)
+        told = [f"Status: {bar.status or 'none'}"]
+        told += [f"Number: {bar.number}"] if bar.number else []
+        told += [f"Owner: {bar.owner}"] if bar.owner else []
+        told += ["Open-ended: the end shown is the end of this calendar."] if not bar.ends else []
+        event.add("description", "\n".join(told))
+        if current.public_url:
+            event.add("url", f"{current.public_url.rstrip('/')}/opportunities/{bar.id}")
+        return event
+
+    return router
+
+
+def _not_all(today: Day, now: datetime, account: str) -> Event:
+    """What a person sees who would otherwise take a part for the whole."""
+    event = Event()
+    event.add("uid", f"not-all@{account}.rms-pipeline")
+    event.add("dtstamp", now)
+    event.add("summary", f"More than {MOST_EVENTS:,} hires: not all are in this calendar")
+    event.add("description", "Make a calendar feed with a filter, and revoke this one.")
+    event.add("dtstart", today.date)
+    return event
+
+
+def _request_of(query: str) -> Request:
+    """As if somebody had asked for `query`."""
+    return Request({"type": "http", "query_string": query.encode(), "headers": []})
