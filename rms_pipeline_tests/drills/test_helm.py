@@ -152,21 +152,27 @@ class Cluster:
     def history(self, statement: str) -> list[tuple[object, ...]]:
         return query({"POSTGRES_URL": self.dagster}, statement)
 
-    def printed(self, run: str) -> dict[str, Any]:
-        """What the page of a run asks for, to show what its steps printed."""
-        asked = "query Printed($key: [String!]!) { capturedLogs(logKey: $key) { stdout stderr } }"
-        ((step,),) = self.history(
-            "SELECT event::json #>> '{dagster_event,event_specific_data,file_key}' FROM event_logs"
-            f" WHERE run_id = '{run}' AND event LIKE '%LOGS_CAPTURED%' ORDER BY id LIMIT 1"
-        )
-        answer = requests.post(
-            f"http://127.0.0.1:{self.ui}/graphql",
-            json={"query": asked, "variables": {"key": [run, "compute_logs", step]}},
-            timeout=60,
-        ).json()
+    def ask(self, asked: str, **variables: object) -> dict[str, Any]:
+        """What Dagster's webserver answers, as its pages ask it."""
+        body = {"query": asked, "variables": variables}
+        answer = requests.post(f"http://127.0.0.1:{self.ui}/graphql", json=body, timeout=60).json()
         assert "errors" not in answer, answer
-        found: dict[str, Any] = answer["data"]["capturedLogs"]
+        found: dict[str, Any] = answer["data"]
         return found
+
+    def printed(self, run: str) -> dict[str, Any]:
+        """What the page of a run shows of what its steps printed."""
+        found = self.ask(
+            "query Captured($id: ID!) { logsForRun(runId: $id) { ... on EventConnection {"
+            " events { ... on LogsCapturedEvent { fileKey } } } } }",
+            id=run,
+        )["logsForRun"]["events"]
+        step, *_ = [each["fileKey"] for each in found if each]
+        shown: dict[str, Any] = self.ask(
+            "query Printed($key: [String!]!) { capturedLogs(logKey: $key) { stdout stderr } }",
+            key=[run, "compute_logs", step],
+        )["capturedLogs"]
+        return shown
 
     def is_up(self) -> bool:
         return answers(f"http://127.0.0.1:{self.ui}/server_info")
