@@ -48,6 +48,8 @@ LONGEST = (
     "drills/test_workers.py",
     "drills/test_size.py",
     "drills/test_celery.py",
+    "drills/test_helm.py",
+    "drills/test_somebody_elses_project.py",
     "drills/test_kills.py",
     "drills/test_budget.py",
     "browser/test_dashboard.py",
