@@ -173,13 +173,15 @@ def _happened(moment: Moment, clock: Clock) -> _Happened:
 def _links(columns: Mapping[str, Any], host: str | None, id_: int) -> dict[str, str]:
     """Where the opportunity, its customer, venue and owner are looked at further."""
     found = {"Current RMS": f"{host}/opportunities/{id_}"} if host else {}
-    for parameter, name in (
-        ("customer", "organisation_name"),
-        ("venue", "venue_name"),
-        ("owner", "owner_name"),
+    for kind, place, name, id_of in (
+        ("customer", "customers", "organisation_name", "organisation_id"),
+        ("venue", "venues", "venue_name", "venue_id"),
+        ("owner", "owners", "owner_name", "owner_id"),
     ):
-        if columns.get(name):
-            found[parameter] = f"/opportunities?{urlencode({parameter: columns[name]})}"
+        if columns.get(id_of) is not None:
+            found[kind] = f"/{place}/{columns[id_of]}"
+        elif columns.get(name):
+            found[kind] = f"/opportunities?{urlencode({kind: columns[name]})}"
     for kind, name in (("customer", "organisation_id"), ("venue", "venue_id")):
         if host and columns.get(name):
             found[f"{kind} in Current RMS"] = f"{host}/members/{columns[name]}"

@@ -2,6 +2,7 @@
 
 from datetime import UTC, date, datetime
 from typing import Annotated
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.responses import JSONResponse, Response
@@ -41,6 +42,7 @@ def today(pages: Pages, reader: Reader, current: Settings, access: Access) -> AP
             before=day.moved(-1),
             after=day.moved(1),
             soon_days=SOON_DAYS,
+            lists=_lists(day),
         )
 
     @router.get("/today.json")
@@ -62,6 +64,19 @@ def today(pages: Pages, reader: Reader, current: Settings, access: Access) -> AP
         return JSONResponse({"success": True, "checks": to_jsonable_python(check())})
 
     return router
+
+
+def _lists(day: Day) -> dict[str, str]:
+    """The lists of opportunities that hold what the day does, as queries of their address."""
+    soon = (day.moved(SOON_DAYS - 1) or day).date
+    queries = {
+        **{name: {name: f"{day.date}..{day.date}"} for name in ("out", "back", "onhire")},
+        "open": {"out": f"{day.date}..{soon}"},
+    }
+    return {
+        name: urlencode({"status": "is:undecided" if name == "open" else "is:confirmed", **query})
+        for name, query in queries.items()
+    }
 
 
 def day_of(text: str, name: str, time_zone: str) -> Day | None:

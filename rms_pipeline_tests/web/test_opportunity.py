@@ -147,6 +147,7 @@ def test_a_person_reads_all_fields_without_the_record(web: Web) -> None:
             custom_fields=own,
             member_id=5,
             member={"name": "Acme & Sons"},
+            venue={"name": "Hall & Yard"},
             tag_list=["vip", "night"],
             deliver_starts_at="2026-05-01T08:00:00Z",
             deliver_ends_at="2026-05-01T10:00:00Z",
@@ -158,7 +159,9 @@ def test_a_person_reads_all_fields_without_the_record(web: Web) -> None:
     for words in ("risk", "1, 2", "vip, night", "Deliver", "01 May 2026, 08:00", "60.50"):
         assert words in page.text
     assert "doors" not in page.text.partition("The record as received")[0]
-    assert "/opportunities?customer=Acme+%26+Sons" in page.links
+    assert "/customers/5" in page.links
+    # Of a venue whose id is not known.
+    assert "/opportunities?venue=Hall+%26+Yard" in page.links
 
 
 def test_a_timeline_escapes_what_people_type(web: Web) -> None:

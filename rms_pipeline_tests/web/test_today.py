@@ -1,5 +1,6 @@
 """The page of a day, on days whose answers are known."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -53,6 +54,28 @@ def test_a_day_knows_what_leaves_what_returns_and_what_is_out(web: Web) -> None:
     assert "Saturday 17 May 2031" in text
     assert "Opportunity 3" in text
     assert "Opportunity 5" not in text
+
+
+def test_each_list_of_a_day_leads_to_the_same_as_a_list(web: Web) -> None:
+    soon = {"opportunity_status": "Open", "charge_total": 1}
+    insert_opportunities(
+        web.database,
+        job(SATURDAY + 9 * HOUR, SATURDAY + 3 * DAY),
+        job(SATURDAY - 2 * DAY, SATURDAY + 17 * HOUR),
+        job(SATURDAY - 2 * DAY, SATURDAY + 5 * DAY),
+        job(SATURDAY + 6 * DAY + 23 * HOUR, SATURDAY + 9 * DAY, **soon),
+        job(SATURDAY + 7 * DAY + HOUR, SATURDAY + 9 * DAY, **soon),
+        job(SATURDAY - DAY, SATURDAY + 9 * DAY, opportunity_status="Lost"),
+    )
+    found = told(web, "2031-05-17")
+    lists = [a for a in visit(web, "/today?day=2031-05-17").all("a") if a.get("class") == "listed"]
+    assert len(lists) == 4
+    for link, name in zip(lists, LISTS, strict=True):
+        rows = visit(web, link["href"]).links
+        listed = {
+            int(x.rpartition("/")[2]) for x in rows if re.fullmatch("/opportunities/[0-9]+", x)
+        }
+        assert listed == {*ids(found[name])}, name
 
 
 def test_equipment_leaves_with_the_delivery_and_is_back_with_the_collection(web: Web) -> None:
