@@ -71,6 +71,9 @@ document.addEventListener("mousedown", (event) => {
 
 document.addEventListener("DOMContentLoaded", () => {
   new MutationObserver((changes) => {
-    if (changes.some((change) => change.target.id === "found")) show(document.activeElement === box());
+    if (!changes.some((change) => change.target.id === "found")) return;
+    // What was chosen of other answers is no longer there.
+    choose(null);
+    show(document.activeElement === box());
   }).observe(document.body, { childList: true, subtree: true });
 });
