@@ -16,7 +16,7 @@ and stops when it has enough, however many older records match.
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import islice
 
@@ -29,7 +29,7 @@ from rms_pipeline.current_rms.records import Row
 # From so many letters on, the beginning of a word is enough.
 SHORTEST_BEGINNING = 3
 # Of one record: more is a pasted e-mail, and a longer word is no word.
-_MOST_LETTERS, _MOST_WORDS, _LONGEST_WORD = 5_000, 1_000, 60
+_MOST_LETTERS, _MOST_WORDS, _LONGEST_WORD = 2_000, 1_000, 60
 _MOST_REMEMBERED = 200
 # Ids are in one block that have all but the last so many bits in common.
 BLOCK_BITS = 15
@@ -38,7 +38,9 @@ _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\u
 _UNSPACED += "\U00020000-\U0003ffff"
 _WORD = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+")
 _IS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
-_JOINED = re.compile(r"['\u2019\u02bc.&/_-]")
+_ASCII_WORD = re.compile("[a-z0-9]+")
+_JOINT = re.compile(r"['\u2019\u02bc.&/_-]")
+_COMPOUND = re.compile(rf"[^\W_]+(?:{_JOINT.pattern}[^\W_]+)+")
 # Letters that Unicode does not take apart.
 _LIGATURES = {
     "\u00e6": "ae",
@@ -83,7 +85,7 @@ def folded(text: str) -> str:
 
 def words_in(text: str) -> list[str]:
     """The words of `text` as people type them, in their order; numbers without leading zeros."""
-    found = (word[:_LONGEST_WORD] for word in _WORD.findall(folded(text)))
+    found = (word[:_LONGEST_WORD] for word in _split(folded(text)))
     return [_number(word) if word.isdecimal() else word for word in found]
 
 
@@ -108,27 +110,28 @@ def words_of(texts: Iterable[str]) -> set[str]:
 
 
 def _words_of_text(text: str) -> frozenset[str]:
-    return frozenset(islice(dict.fromkeys(_spellings(text)), _MOST_WORDS))
+    whole = folded(text)
+    found: set[str] = set()
+    for word in dict.fromkeys(_split(whole)):
+        found.add(word[:_LONGEST_WORD])
+        if word.isascii():
+            if word.isdecimal():
+                found.add(_number(word))
+        elif len(word) > 1 and _IS_UNSPACED.match(word):
+            starts = range(1, min(len(word), _LONGEST_WORD))
+            found.update(word[start : start + _LONGEST_WORD] for start in starts)
+    # O'Brien as obrien, PO-9136 as po9136.
+    joined = _COMPOUND.findall(whole)
+    found.update(_JOINT.sub("", compound)[:_LONGEST_WORD] for compound in joined)
+    return frozenset(islice(found, _MOST_WORDS))
 
 
 # The same customers, venues, owners and tags come again and again.
 _remembered = lru_cache(maxsize=8_192)(_words_of_text)
 
 
-def _spellings(text: str) -> Iterator[str]:
-    whole = folded(text)
-    for word in _WORD.findall(whole):
-        yield word[:_LONGEST_WORD]
-        if word.isascii():
-            if word.isdecimal():
-                yield _number(word)
-        elif len(word) > 1 and _IS_UNSPACED.match(word):
-            for start in range(1, min(len(word), _LONGEST_WORD)):
-                yield word[start : start + _LONGEST_WORD]
-    # O'Brien as obrien, PO-9136 as po9136.
-    if _JOINED.search(whole):
-        for word in _WORD.findall(_JOINED.sub("", whole)):
-            yield word[:_LONGEST_WORD]
+def _split(whole: str) -> list[str]:
+    return (_ASCII_WORD if whole.isascii() else _WORD).findall(whole)
 
 
 def _number(digits: str) -> str:
