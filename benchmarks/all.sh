@@ -26,7 +26,8 @@ freshness.py edits --edits 200 --per-second 2
 freshness.py burst --events 5000 --opportunities 300 --seconds 30
 freshness.py sensor --edits 20
 history.py --rows 5000
-upgrade.py --rows 20000
+questions.py --rows 100000
+upgrade.py --rows 100000
 SCRIPTS
 
 $python - "$results" <<'PYTHON'

@@ -395,7 +395,8 @@ CREATE OR REPLACE FUNCTION {place}.{collection.name}_as_of(at timestamptz)
 RETURNS SETOF {then} LANGUAGE sql STABLE AS $$
     SELECT h.{collection.key}, h.data, {columns("h")} FROM {view} h
     WHERE h.valid_from <= $1 AND (h.valid_to > $1 OR h.valid_to IS NULL) AND NOT h.deleted
-    AND {place}.rms_demand_history('{mark}', $1)
+    -- Asked once, not of each row.
+    AND (SELECT {place}.rms_demand_history('{mark}', $1))
 $$;
 COMMENT ON FUNCTION {place}.{collection.name}_as_of(timestamptz)
 IS 'The table {collection.name} as it was at a moment.';

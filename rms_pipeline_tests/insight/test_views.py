@@ -164,6 +164,15 @@ def test_dates_that_were_changed_after_the_confirmation_are_named_with_who_did_i
     ]
 
 
+def test_every_date_of_the_schedule_counts_when_it_was_changed(london: Database) -> None:
+    dates = [c.name for c in OPPORTUNITIES.columns if c.name.endswith(("starts_at", "ends_at"))]
+    assert len(dates) == 20
+    insert_opportunities(london, SOUND | {"confirmed_at": NOW - 5 * DAY})
+    insert(london, "opportunity_changes", [change(1, d, "a", "b", NOW - DAY) for d in dates])
+    ((says,),) = query(london, "SELECT says FROM sense_checks")
+    assert says == f"After the confirmation somebody changed {', '.join(sorted(dates))}."
+
+
 def test_a_field_that_the_company_calls_required_is_named_where_it_is_empty(
     london: Database,
 ) -> None:

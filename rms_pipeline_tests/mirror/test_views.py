@@ -20,7 +20,7 @@ TEXTS = {
     "month_value": (1, "b6c31ddd3b929940"),
     "opportunities_with_money": (1, "bdc4eab826985b9d"),
     "opportunities_without_money": (1, "cceb59e2f8380e19"),
-    "sense_checks": (1, "c5787a2c7fac0367"),
+    "sense_checks": (2, "5f52948260cac774"),
     "sense_checks_without_money": (1, "f3f4082841c3be51"),
     "venue_overlaps": (1, "223cad874c2dd42e"),
 }

@@ -1,4 +1,4 @@
--- version 1. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 2. Raise it with every change: of two programs on one database the higher makes the view.
 -- What makes no sense as it stands, or wants somebody's attention now. A row for each opportunity
 -- and check, so one opportunity may be here several times. Days and weeks are the company's.
 -- Each check is a part of its own, so that whoever asks for one check pays for that one alone.
@@ -89,7 +89,13 @@ JOIN (
         string_agg(DISTINCT c.field, ', ') AS fields,
         string_agg(DISTINCT c.changed_by, ', ') AS who
     FROM opportunity_changes c JOIN opportunities p ON p.id = c.opportunity_id
-    WHERE c.field ~ '^([a-z]+_)?(starts|ends)_at$'
+    WHERE c.field IN (
+        'starts_at', 'ends_at', 'prep_starts_at', 'prep_ends_at', 'load_starts_at', 'load_ends_at',
+        'deliver_starts_at', 'deliver_ends_at', 'setup_starts_at', 'setup_ends_at',
+        'show_starts_at', 'show_ends_at', 'takedown_starts_at', 'takedown_ends_at',
+        'collect_starts_at', 'collect_ends_at', 'unload_starts_at', 'unload_ends_at',
+        'deprep_starts_at', 'deprep_ends_at'
+    )
         AND c.seen_at >= coalesce(p.confirmed_at, '-infinity')
     GROUP BY 1
 ) c ON c.opportunity_id = o.id
