@@ -45,4 +45,5 @@ INVOICES = Collection(
         subjects=frozenset({"invoice", "invoices"}),
         events=("invoice_create", "invoice_update", "invoice_destroy"),
     ),
+    remembers=True,
 )

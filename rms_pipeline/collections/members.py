@@ -54,4 +54,5 @@ MEMBERS = Collection(
         subjects=frozenset({"member", "members", "organisation", "contact", "venue", "user"}),
         events=("member_create", "member_update", "member_destroy"),
     ),
+    remembers=True,
 )

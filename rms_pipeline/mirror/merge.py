@@ -206,6 +206,8 @@ def _merge_batch(
             _note_asked(cursor, collection, same, linked, asked_at)
         written = [o for o in new + changed if known[o.id] is not FIRST and o.id not in left_out]
         _note_versions(cursor, collection, written, since, same, asked_at, answered_at)
+        if unseen:
+            remembered.note_began(cursor, collection)
         remembered.note_confirmed(cursor, collection, written, unseen)
         note_words(cursor, collection, [o for o in new + changed if o.id not in left_out])
         faults = [f for o in decoded.values() for f in o.faults]

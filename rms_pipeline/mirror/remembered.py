@@ -262,6 +262,21 @@ def forget(connection: Connection, collection: Collection, days: int) -> int:
     return gone
 
 
+def note_began(cursor: Cursor, collection: Collection) -> None:
+    """Notes that the history begins with the versions that there are, if it had not begun.
+
+    To be called when rows were written of which there were none.
+    """
+    if collection.remembers:
+        cursor.execute(
+            "INSERT INTO mirror_state (name, value) SELECT %(name)s,"
+            f" (SELECT min(valid_from)::text FROM {collection.versions})"
+            " WHERE NOT EXISTS (SELECT FROM mirror_state WHERE name = %(name)s)"
+            f" AND EXISTS (SELECT FROM {collection.versions}) ON CONFLICT DO NOTHING",
+            {"name": BEGAN + collection.mark},
+        )
+
+
 def begin_anew(cursor: Cursor, collection: Collection) -> None:
     """Notes that the history begins now: all that was known is gone."""
     cursor.execute(

@@ -53,8 +53,10 @@ _MEANT: dict[tuple[str, str], Callable[[int], str]] = {
     ("walks", "audit"): lambda n: "NULL",
     ("webhook_events", "subject_type"): lambda n: "'Opportunity'",
     ("required_fields", "phase"): lambda n: "'open'",
-    ("opportunity_past", "valid_from"): lambda n: "'2026-05-01 12:00:00Z'",
-    ("opportunity_item_past", "valid_from"): lambda n: "'2026-05-01 12:00:00Z'",
+    **{
+        (f"{single}_past", "valid_from"): lambda n: "'2026-05-01 12:00:00Z'"
+        for single in ("opportunity", "opportunity_item", "member", "invoice")
+    },
 }
 # Brought to this code's mapping by an upgrade: what the record says, it says at its end.
 _DERIVED = {
