@@ -28,6 +28,16 @@ from typing import IO, Any
 IMPORTED = (
     *("dagster", "dagster_postgres", "alembic.command", "pandas", "tabulate", "typer", "uvicorn"),
     *("rms_pipeline.definitions", "rms_pipeline.cli.foreground", "rms_pipeline.web.app"),
+    *("rms_pipeline.doctor", "rms_pipeline.project_files"),
+    # What Dagster imports when it makes an instance or executes a job, and rich when it prints.
+    *("dagster._core.instance.factory", "dagster._core.instance.runs.run_domain"),
+    *("dagster._core.storage.root", "dagster._core.storage.local_compute_log_manager"),
+    *("dagster._core.storage.migration.utils", "dagster._core.secrets.loader"),
+    *("dagster._core.execution.execute_in_process", "dagster._core.executor.in_process"),
+    *("dagster._core.execution.plan.active", "dagster._core.system_config.composite_descent"),
+    "dagster._core.definitions.repository_definition.repository_data_builder",
+    *("dagster._core.types.transform_typing", "upath.implementations.local", "isal.igzip"),
+    *("fsspec.implementations.local", "psycopg2.sql", "rich._emoji_codes", "tzdata"),
 )
 _PROJECT = Path(__file__).parent.parent
 _PIPE = subprocess.PIPE
