@@ -7,8 +7,10 @@ the passing of time for it, and takes none.
 import math
 import random
 import time
+from collections.abc import Iterator
 
 import pytest
+from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.mirror.budget import SharedBudget
@@ -28,8 +30,8 @@ WALK, LIVE = Lane.WALK, Lane.LIVE
 class Clock:
     """Passes by being told to, and not while the machine works; it is where the budget waits."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self.now = 0.0
         self._looked_at = time.monotonic()
 
@@ -45,15 +47,15 @@ class Clock:
     def _move(self, seconds: float) -> None:
         passed = time.monotonic() - self._looked_at
         self._looked_at += passed
-        run_sql(
-            self._database,
-            "UPDATE api_budget SET seen_at = seen_at - s, paused_until = paused_until - s,"
-            " throttled_at = throttled_at - s, learned_at = learned_at - s,"
-            " next_slots = (SELECT array_agg(slot - s ORDER BY n)"
-            " FROM unnest(next_slots) WITH ORDINALITY AS slots (slot, n))"
-            " FROM (SELECT %s * interval '1 s' AS s) AS passed",
-            seconds - passed,
-        )
+        with self._connection.cursor() as cursor:
+            cursor.execute(
+                "UPDATE api_budget SET seen_at = seen_at - s, paused_until = paused_until - s,"
+                " throttled_at = throttled_at - s, learned_at = learned_at - s,"
+                " next_slots = (SELECT array_agg(slot - s ORDER BY n)"
+                " FROM unnest(next_slots) WITH ORDINALITY AS slots (slot, n))"
+                " FROM (SELECT %s * interval '1 s' AS s) AS passed",
+                (seconds - passed,),
+            )
 
     def is_set(self) -> bool:
         return False
@@ -63,8 +65,11 @@ class Clock:
 
 
 @pytest.fixture
-def clock(emptied: Database) -> Clock:
-    return Clock(emptied)
+def clock(emptied: Database) -> Iterator[Clock]:
+    connection = emptied.connect()
+    connection.autocommit = True
+    yield Clock(connection)
+    connection.close()
 
 
 def budget_by(clock: Clock, database: Database, limit: int) -> SharedBudget:
