@@ -82,6 +82,7 @@ LONGEST = (
     "drills/test_kills_of_the_proof.py",
     "drills/test_workers.py",
 )
+DRILLED_CASES = Path(__file__).parent / "drills/test_cases.py"
 # Impatient with refusals only: a call that is made again is one more than a test counts.
 QUICK = Patience(connect=10, read=20, answer=60, attempts=8, throttled=30, backoff=0.02)
 
@@ -120,7 +121,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if is_other and collection_path.name not in CORE else None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    of_drills = {True: list[pytest.Item](), False: list[pytest.Item]()}
+    for item in items:
+        of_drills[item.get_closest_marker("drill") is not None].append(item)
+    drilled = [item for item in of_drills[True] if item.path.parent.name == "drills"]
+    others = [item for item in of_drills[False] if item.path != DRILLED_CASES]
+    if len(drilled) + len(others) < len(items):
+        config.hook.pytest_deselected(items=[i for i in items if i not in {*drilled, *others}])
+    items[:] = drilled + others
+
     def place(item: pytest.Item) -> int:
         path = item.path.as_posix()
         return next((n for n, name in enumerate(LONGEST) if path.endswith(name)), len(LONGEST))

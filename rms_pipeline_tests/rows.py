@@ -1,6 +1,7 @@
 """Rows put straight into the tables, for tests of what reads them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,11 +27,22 @@ def insert_opportunities(database: Database, *rows: Mapping[str, Any]) -> None:
     insert(database, "opportunities", named)
 
 
+@contextmanager
+def asking(database: Database) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
+    """As `query` of this database, in one transaction, which commits at the end."""
+    with database.session() as connection, connection.cursor() as cursor:
+
+        def ask(statement: str, *values: Any) -> list[tuple[Any, ...]]:
+            cursor.execute(statement, values or None)
+            return cursor.fetchall() if cursor.description else []
+
+        yield ask
+
+
 def query(database: Database, statement: str, *values: Any) -> list[tuple[Any, ...]]:
     """What `statement` finds, if it is one that finds something. Commits."""
-    with database.session() as connection, connection.cursor() as cursor:
-        cursor.execute(statement, values or None)
-        return cursor.fetchall() if cursor.description else []
+    with asking(database) as ask:
+        return ask(statement, *values)
 
 
 def insert_proof(database: Database, **columns: Any) -> None:

@@ -1,5 +1,6 @@
 """Reading opportunities: as fields of a database, and as the JSON of a record."""
 
+import functools
 import threading
 from collections.abc import Callable, Sequence
 from operator import attrgetter
@@ -52,6 +53,12 @@ _OTHERS: dict[str, Callable[[Row], Any]] = {
 }
 
 
+@functools.lru_cache(maxsize=4_096)
+def _rendered(row: Row, seed: int) -> bytes:
+    """A record as JSON: to read that takes a tenth of what it takes to make the record."""
+    return msgspec.json.encode(render(row, seed))
+
+
 class Records:
     """Opportunities to be read: those of now in a `Store`, those of a while ago in its past.
 
@@ -91,7 +98,7 @@ class Records:
         if edited is not None:
             record = dict(edited)
         elif row is not None:
-            record = render(row, self.seed)
+            record = msgspec.json.decode(_rendered(row, self.seed))
         else:
             return None
         for name in include:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from rms_pipeline.mirror import schema
 from rms_pipeline.mirror.database import Database
-from rms_pipeline_tests.rows import query
+from rms_pipeline_tests.rows import asking
 
 MIGRATIONS = Path(schema.__file__).with_name("migrations")
 
@@ -86,27 +87,21 @@ def fill(database: Database, rows: int = 3) -> dict[str, list[str]]:
 
     Returns the columns, by table, that an upgrade has to leave as they are.
     """
-    columns = _columns(database)
-    for table, types in columns.items():
-        if table in _FILLED_ALREADY + _MEANING_COLUMNS or query(
-            database, f"SELECT 1 FROM {table} LIMIT 1"
-        ):
-            continue
-        for n in range(1, rows + 1):
-            values = [_MEANT.get((table, c), _SAMPLES[types[c]])(n) for c in types]
-            query(
-                database,
-                f"INSERT INTO {table} ({', '.join(types)}) OVERRIDING SYSTEM VALUE"
-                f" VALUES ({', '.join(values)})".replace("%", "%%"),
+    with asking(database) as ask:
+        columns = _columns(ask)
+        for table, types in columns.items():
+            if table in _FILLED_ALREADY + _MEANING_COLUMNS or ask(f"SELECT 1 FROM {table} LIMIT 1"):
+                continue
+            values = (
+                ", ".join(_MEANT.get((table, c), _SAMPLES[types[c]])(n) for c in types)
+                for n in range(1, rows + 1)
             )
-        for (sequence,) in query(
-            database,
-            "SELECT pg_get_serial_sequence(%s, 'id') WHERE %s",
-            table,
-            types.get("id") == "bigint",
-        ):
-            if sequence:
-                query(database, "SELECT setval(%s, %s)", sequence, rows)
+            ask(
+                f"INSERT INTO {table} ({', '.join(types)}) OVERRIDING SYSTEM VALUE"
+                f" VALUES ({'), ('.join(values)})"
+            )
+            if types.get("id") == "bigint":
+                ask("SELECT setval(pg_get_serial_sequence(%s, 'id'), %s)", table, rows)
     return {
         table: _DERIVED.get(table) or list(types)
         for table, types in columns.items()
@@ -116,21 +111,20 @@ def fill(database: Database, rows: int = 3) -> dict[str, list[str]]:
 
 def rows_of(database: Database, columns: dict[str, list[str]]) -> Rows:
     """All rows of these columns, as text, by table."""
-    there = _columns(database)
-    return {
-        table: query(
-            database,
-            f"SELECT {', '.join(f'{c}::text' for c in names if c in there[table])} FROM {table}"
-            " ORDER BY 1",
-        )
-        for table, names in columns.items()
-    }
+    with asking(database) as ask:
+        there = _columns(ask)
+        return {
+            table: ask(
+                f"SELECT {', '.join(f'{c}::text' for c in names if c in there[table])} FROM {table}"
+                " ORDER BY 1",
+            )
+            for table, names in columns.items()
+        }
 
 
-def _columns(database: Database) -> dict[str, dict[str, str]]:
+def _columns(ask: Callable[..., list[tuple[Any, ...]]]) -> dict[str, dict[str, str]]:
     """The types of columns by table; tables that others refer to come before those."""
-    found = query(
-        database,
+    found = ask(
         "SELECT c.relname, a.attname, format_type(a.atttypid, NULL) FROM pg_class c"
         f" JOIN pg_attribute a ON a.attrelid = c.oid WHERE {_OURS}"
         " AND attnum > 0 AND NOT attisdropped AND attgenerated = ''"

@@ -11,6 +11,7 @@ import pytest
 from rms_pipeline.mirror.deletions import GUARDED_COUNT
 from rms_pipeline.sandbox import Store, Switches
 from rms_pipeline.sync.refreshing import refresh
+from rms_pipeline_tests.cases import some_in_drills
 from rms_pipeline_tests.sync.conftest import Mirror
 from rms_pipeline_tests.sync.test_catching_up import tell, work
 from rms_pipeline_tests.sync.test_lies import MakeMirror, mirror_of, proved
@@ -78,9 +79,24 @@ ACTS = [
 ]
 
 
-@pytest.mark.parametrize("moment", ["per_page=1&", "_null", "updated_at_gteq"])
-@pytest.mark.parametrize("act", ACTS, ids=lambda act: act.__name__)
-@pytest.mark.parametrize("ghost", [False, True])
+MOMENTS = ["per_page=1&", "_null", "updated_at_gteq"]
+# With every change each act at one moment, and each moment beside a ghost and without.
+AT_ONCE = [
+    (ghost, act, moment, m == n % 3 and ghost == (n < 3))
+    for ghost in (False, True)
+    for n, act in enumerate(ACTS)
+    for m, moment in enumerate(MOMENTS)
+]
+
+
+@pytest.mark.parametrize(
+    ("ghost", "act", "moment"),
+    some_in_drills(
+        [case[:3] for case in AT_ONCE],
+        {case[:3] for case in AT_ONCE if case[3]}.__contains__,
+        [f"{ghost}-{act.__name__}-{moment}" for ghost, act, moment, _ in AT_ONCE],
+    ),
+)
 def test_whatever_a_webhook_does_while_it_is_counted_the_certificate_is_true(
     mirror_of: MakeMirror, moment: str, act: Act, ghost: bool
 ) -> None:

@@ -15,6 +15,7 @@ from rms_pipeline.current_rms.errors import CurrentRmsError
 from rms_pipeline.sandbox import Store, Switches
 from rms_pipeline.sandbox.api import routes
 from rms_pipeline.sandbox.api.answers import Answer, Request
+from rms_pipeline_tests.cases import some_in_drills
 from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.sync.conftest import Mirror
 from rms_pipeline_tests.sync.test_lies import Lie, MakeMirror, Tell, is_list, lie, mirror_of, proved
@@ -170,7 +171,16 @@ def demand_truth(mirror: Mirror, shown: bool, but_for: set[int], why: str) -> No
         assert left == {}, why
 
 
-@pytest.mark.parametrize("odd", ODD)
+# One of each kind: counts, ids, order, records that are too many, that lack, and what is no list.
+ALWAYS = {
+    *("a record stands twice on each page and is counted twice", "counts shrink on later pages"),
+    *("ids are text with blanks", "some pages are in no order", "pages hold nothings"),
+    *("each page lacks its last record", "some lists are empty", "some pages are of members"),
+    *("some pages are errors with 200", "some answers have no meta"),
+}
+
+
+@pytest.mark.parametrize("odd", some_in_drills(ODD, ALWAYS.__contains__, ODD))
 def test_whatever_lists_hold_what_is_said_to_be_complete_is(
     mirror_of: MakeMirror, lie: Tell, odd: str
 ) -> None:
@@ -197,8 +207,12 @@ def test_whatever_lists_hold_what_is_said_to_be_complete_is(
             demand_truth(mirror, proof.shown is True, set(proof.left), proof.sentence)
 
 
-@pytest.mark.parametrize("cap", [10, 20, 30])
-@pytest.mark.parametrize("rows", [30, 60])
+@pytest.mark.parametrize(
+    ("rows", "cap"),
+    some_in_drills(
+        itertools.product((30, 60), (10, 20, 30)), {(30, 10), (60, 20), (60, 30)}.__contains__
+    ),
+)
 def test_a_cap_at_a_multiple_of_the_page_size_hides_nothing(
     mirror_of: MakeMirror, cap: int, rows: int
 ) -> None:

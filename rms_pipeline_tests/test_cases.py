@@ -1,0 +1,32 @@
+"""No case is left to drills that do not try it."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from rms_pipeline_tests import cases
+
+HERE = Path(__file__).parent
+
+
+def left_to_drills() -> Iterator[str]:
+    """Tests and fixtures with cases that are for the drills."""
+    for path in HERE.rglob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                said = " ".join(ast.unparse(decorator) for decorator in node.decorator_list)
+                if cases.some_in_drills.__name__ in said or "IN_DRILLS" in said:
+                    yield node.name
+
+
+def test_each_case_that_is_left_to_the_drills_is_tried_by_them() -> None:
+    left = set(left_to_drills())
+    tried = ast.parse((HERE / "drills/test_cases.py").read_text())
+    names = {
+        alias.name
+        for node in tried.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert len(left) > 10
+    assert left <= names
