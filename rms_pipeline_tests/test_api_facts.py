@@ -57,7 +57,7 @@ def test_no_fact_is_told_twice_and_each_way_it_may_be_is_tried() -> None:
 TRIED_ELSEWHERE = frozenset(
     {
         *("most_records", "deepest_page", "deep_page_status", "lists_twice", "bodies"),
-        *("undeliverable", "undeliverable_single", "all_items", "webhooks_enabled"),
+        *("undeliverable", "undeliverable_single", "all_items", "webhooks_enabled", "forbidden"),
         "refused_items",
     }
 )

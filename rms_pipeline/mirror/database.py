@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg2
+from psycopg2.errors import InvalidParameterValue
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, parse_dsn
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
@@ -70,6 +71,12 @@ _LOOK = (
     "SELECT pg_backend_pid(), (SELECT set_config(name, 'lz4', false) FROM pg_settings"
     " WHERE name = 'default_toast_compression' AND 'lz4' = ANY(enumvals))"
 )
+# To look there takes as long as to connect. So it is done once for each server, by its URL.
+_HAS_LZ4: dict[str, bool] = {}
+_KNOWN = {
+    True: "SELECT pg_backend_pid(), set_config('default_toast_compression', 'lz4', false)",
+    False: "SELECT pg_backend_pid(), NULL",
+}
 
 
 class _Connection(Connection):
@@ -128,6 +135,7 @@ class Database:
         """A new connection, with all settings as our SQL relies on them. `session` for what belongs
         to a session (locks, notifications). Raises DatabaseError."""
         url = (self.session_url if session else self.url).get_secret_value()
+        looked = _HAS_LZ4.get(url)
         connection = _open(url)
         if connection.get_parameter_status("standard_conforming_strings") == "off":
             # psycopg2 quotes for ever as it has to at first.
@@ -141,15 +149,20 @@ class Database:
             with connection.cursor() as cursor:
                 # The first alone, or it might end the others.
                 cursor.execute(
-                    f"SET statement_timeout = 0; {_SET.format('false')}; {_LOOK}",
+                    f"SET statement_timeout = 0; {_SET.format('false')};"
+                    f" {_LOOK if looked is None else _KNOWN[looked]}",
                     (list(settings), list(settings.values())),
                 )
                 ((server_process, lz4),) = cursor.fetchall()
             if lz4:
                 settings["default_toast_compression"] = lz4
             connection.commit()
+            _HAS_LZ4[url] = bool(lz4)
         except psycopg2.Error as error:
             connection.close()
+            if isinstance(error, InvalidParameterValue) and _HAS_LZ4.pop(url, False):
+                # Another server is there now.
+                return self.connect(session=session)
             raise explain(error) or DatabaseError(
                 f"A connection to PostgreSQL cannot be used as this program needs it: "
                 f"{reason(error)}. See the settings of the database and of the role of "

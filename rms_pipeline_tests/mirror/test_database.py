@@ -108,6 +108,21 @@ def test_our_connections_are_as_they_should_be_whatever_an_administrator_made_th
         assert len(found) >= len(wanted) - 1
 
 
+COMPRESSION = "SELECT current_setting('default_toast_compression')"
+
+
+def test_where_the_server_has_lz4_every_connection_compresses_by_it(postgresql_15_url: str) -> None:
+    database = database_at(postgresql_15_url)
+    assert [query(database, COMPRESSION) for _ in range(3)] == 3 * [[("lz4",)]]
+
+
+def test_a_server_without_lz4_may_take_the_place_of_one_that_has_it(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(databases._HAS_LZ4, database.url.get_secret_value(), True)
+    assert [query(database, COMPRESSION) for _ in range(2)] == 2 * [[("pglz",)]]
+
+
 @pytest.mark.slow
 def test_a_sync_stores_the_same_whatever_an_administrator_made_the_default(
     set_by_an_administrator: Database, client_for: Callable[..., CurrentRmsClient]
