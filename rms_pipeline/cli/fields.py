@@ -15,7 +15,7 @@ from rms_pipeline import settings as config
 from rms_pipeline.console import announce_sandbox, out
 
 if TYPE_CHECKING:
-    from psycopg2.extensions import connection as Connection  # noqa: N812
+    from rms_pipeline.mirror.statements import Connection
 
 fields_app = typer.Typer(
     invoke_without_command=True,

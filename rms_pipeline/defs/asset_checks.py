@@ -29,14 +29,13 @@ from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import deleted_lately, held_back
 from rms_pipeline.mirror.outcomes import unknown_statuses, without_a_hire
 from rms_pipeline.mirror.proofs import standing
+from rms_pipeline.mirror.statements import one_row
 
 
 def _one_row(database: Database, query: str, *values: object) -> tuple[Any, ...]:
     with database.session() as connection, connection.cursor() as cursor:
         cursor.execute(query, values)
-        row: tuple[Any, ...] | None = cursor.fetchone()
-    assert row is not None
-    return row
+        return one_row(cursor)
 
 
 def _timestamp(text: str) -> dg.TimestampMetadataValue:

@@ -4,7 +4,6 @@ from datetime import timedelta
 from typing import Any
 
 import dagster as dg
-from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.collections.base import Collection
@@ -34,6 +33,7 @@ from rms_pipeline.mirror.database import Database, advisory_lock
 from rms_pipeline.mirror.history import has_full_sync, watermarks
 from rms_pipeline.mirror.proofs import proof_begun
 from rms_pipeline.mirror.raw_pages import count_stored
+from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
 from rms_pipeline.mirror.sync_runs import INCREMENTAL, note_figures, note_metadata
 from rms_pipeline.sync.doubts import merge_walk

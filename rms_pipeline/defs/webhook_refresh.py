@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import dagster as dg
-from psycopg2.extensions import connection as Connection  # noqa: N812
 from pydantic import Field
 
 from rms_pipeline.collections.base import Collection
@@ -20,6 +19,7 @@ from rms_pipeline.defs.resources import CurrentRms, Mirror
 from rms_pipeline.defs.run_lock import jobs_under_way
 from rms_pipeline.mirror.database import Database, is_locked
 from rms_pipeline.mirror.queue import FAST_LANE_LOCK, queue_state
+from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
 from rms_pipeline.mirror.sync_runs import (
     WEBHOOK_REFRESH,

@@ -14,6 +14,7 @@ from rms_pipeline.current_rms.terms import Terms
 from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
 from rms_pipeline.mirror.api_terms import read_page_size, read_refusals, read_terms
 from rms_pipeline.mirror.budget import read_budget
+from rms_pipeline.mirror.statements import one_row
 from rms_pipeline.postgres_urls import without_password
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
 from rms_pipeline.settings import Settings, unknown_variables
@@ -169,9 +170,8 @@ def check_clock(exam: Examination) -> Iterator[Finding]:
         with exam.database.session() as connection, connection.cursor() as cursor:
             asked = datetime.now(UTC)
             cursor.execute("SELECT clock_timestamp()")
-            row = cursor.fetchone()
+            row = one_row(cursor)
             answered = datetime.now(UTC)
-        assert row is not None
         ahead["the database"] = row[0] - asked - (answered - asked) / 2
     if len(ahead) == 1:
         yield warning("clock", "Neither the API nor the database tells the time.", "See above.")

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extensions import quote_ident
 
 from rms_pipeline.account import account_name
@@ -25,6 +23,7 @@ from rms_pipeline.mirror.schema import (
 )
 from rms_pipeline.mirror.session_probe import probe_session
 from rms_pipeline.mirror.sizes import measure
+from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
 
 _GB = 1_000_000_000
@@ -101,8 +100,7 @@ def check_rights(exam: Examination) -> Iterator[Finding]:
             " has_database_privilege(current_database(), 'CREATE')",
             {"ours": schema, "dagster": dagster},
         )
-        row = cursor.fetchone()
-        assert row is not None
+        row = one_row(cursor)
         user, name = (quote_ident(part, cursor) for part in row[:2])
         has_schema, uses, creates, in_dagster, has_dagster, temporary, makes_schemas = row[2:]
         if not has_schema:

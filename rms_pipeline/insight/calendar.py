@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any, Literal
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.insight.days import Day
 from rms_pipeline.mirror.criteria import COMES_BACK, GOES_OUT, Criteria, condition
+from rms_pipeline.mirror.statements import Connection
 
 # So many bars are read at most; whoever has more filters.
 MOST_BARS = 2_000

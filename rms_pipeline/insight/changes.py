@@ -10,10 +10,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.insight.days import Day
+from rms_pipeline.mirror.statements import Connection
 
 MOST = 100
 # In place of a person: changes of which nobody knows whose they are.

@@ -3,10 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-from psycopg2.extensions import cursor as Cursor  # noqa: N812
-
 from rms_pipeline.mirror.criteria import Criteria, condition
+from rms_pipeline.mirror.statements import Connection, Cursor
 
 # So many are looked at, at most: who has more than that wants to narrow it down, not to count.
 MOST_COUNTED = 10_000

@@ -9,7 +9,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
+from rms_pipeline.mirror.statements import Connection
 
 # Each is a key to the calendar, and nobody has use for more.
 MOST_FEEDS = 100

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.promoted import KINDS, Promoted, PromotionError
+from rms_pipeline.mirror.statements import Connection
 
 EXAMPLES = 4
 _LONGEST = 60

@@ -10,10 +10,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-from psycopg2.extensions import cursor as Cursor  # noqa: N812
-
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.mirror.statements import Connection, Cursor
 from rms_pipeline.mirror.words import BLOCK_BITS, exactly, in_block, is_beginning, words_in
 
 # More words than anybody types narrow nothing down.

@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.api_troubles import Trouble, read_trouble
 from rms_pipeline.mirror.history import Sync, latest_syncs, running_sync
 from rms_pipeline.mirror.proofs import Standing, standing
 from rms_pipeline.mirror.queue import queue_state
+from rms_pipeline.mirror.statements import Connection, one_row
 from rms_pipeline.mirror.sync_runs import NO_REASON, WEBHOOK_REFRESH
 
 State = Literal["green", "amber", "red", "none"]
@@ -157,7 +156,7 @@ def read_health(connection: Connection, collections: Sequence[Collection]) -> He
             " AND collection = ANY(%(names)s) GROUP BY collection) each)",
             {"names": [c.name for c in collections]},
         )
-        now, fresh_at = cursor.fetchone() or (None, None)
+        now, fresh_at = one_row(cursor)
     queue = queue_state(connection)
     since, reason = _failing(latest_syncs(connection, _LOOKED_AT))
     running, trouble = running_sync(connection), read_trouble(connection)

@@ -11,11 +11,9 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-from psycopg2.extensions import cursor as Cursor  # noqa: N812
-
 from rms_pipeline.insight.days import FIRST, LAST, Day
 from rms_pipeline.mirror.outcomes import OUTCOMES
+from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 
 MOST_RANKED, MOST_JOBS = 50, 8
 _CONFIRMED = OUTCOMES["is:confirmed"].condition
@@ -288,13 +286,13 @@ def _read_party(
         f" AND {_STARTS} >= %(first)s AND {_STARTS} < %(after)s",
         values,
     )
-    total = (cursor.fetchone() or (Decimal(0),))[0]
+    total = one_row(cursor)[0]
     cursor.execute(
         "SELECT count(*), coalesce(sum(charge_total), 0) FROM opportunities"
         f" WHERE {mine} AND {_UNDECIDED}",
         values,
     )
-    open_count, open_value = cursor.fetchone() or (0, Decimal(0))
+    open_count, open_value = one_row(cursor)
     lost = [g for g in this_year if g.phase == "lost"]
     return Party(
         kind=kind.single,

@@ -5,9 +5,8 @@ There are no accounts of people, so everybody sees the same.
 
 from dataclasses import dataclass
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.collections.base import Collection
+from rms_pipeline.mirror.statements import Connection
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.mirror.statements import Connection, one_row
 
 # Of each check: what must hold, in a sentence.
 SENSE_CHECKS = {
@@ -69,7 +68,7 @@ def what_makes_no_sense(
             " FROM sense_checks WHERE sense_check = %s",
             (most, check),
         )
-        count, ids = cursor.fetchone() or (0, None)
+        count, ids = one_row(cursor)
     connection.commit()
     return count, ids or []
 

@@ -11,12 +11,12 @@ from datetime import datetime
 from typing import Any, Literal
 
 import psycopg2
-from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.insight.changes import ChangeLine, changes_of_one
 from rms_pipeline.mirror.queue import events_of
 from rms_pipeline.mirror.queued_events import StoredEvent
+from rms_pipeline.mirror.statements import Connection
 
 MOST_VERSIONS, MOST_LINES, MOST_EVENTS = 200, 1_000, 200
 Kind = Literal["entered", "first_seen", "changed", "deleted", "returned", "webhook"]

@@ -10,13 +10,11 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-from psycopg2.extensions import cursor as Cursor  # noqa: N812
-
 from rms_pipeline.insight.changes import CHARGE, as_number
 from rms_pipeline.insight.days import Day
 from rms_pipeline.mirror.changes import STATUS
 from rms_pipeline.mirror.outcomes import CONFIRMED, LOST, OUTCOMES, Phase
+from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 
 # As many jobs are listed of each kind; and so many are counted, at most.
 MOST_LISTED, MOST_COUNTED = 100, 10_000
@@ -173,7 +171,7 @@ def _jobs(cursor: Cursor, where: str, order: str, values: Mapping[str, Any]) -> 
         f" WHERE {where} LIMIT {MOST_COUNTED}) counted",
         values,
     )
-    count, value = cursor.fetchone() or (0, None)
+    count, value = one_row(cursor)
     if not count:
         return Jobs(0, None, [])
     cursor.execute(

@@ -8,9 +8,8 @@ from collections.abc import Collection as Ids
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.collections.base import Collection
+from rms_pipeline.mirror.statements import Connection
 
 # Of the account's limit of requests; an absence costs two calls at most.
 SHARE = 0.1

@@ -3,11 +3,10 @@
 Rows are kept by account, so that those of the sandbox are never taken for a real account's.
 """
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.terms import Kind, Refusal, Terms
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.statements import Connection
 
 
 class StoredTerms(Terms):

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import psycopg2
-from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.transport import Failure
 from rms_pipeline.mirror.database import Database, DatabaseError
+from rms_pipeline.mirror.statements import Connection
 
 logger = logging.getLogger(__name__)
 

@@ -4,10 +4,9 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.queued_events import RECORD
+from rms_pipeline.mirror.statements import Connection, one_row
 
 _ENOUGH = 5
 
@@ -65,8 +64,7 @@ def audit_webhooks(
             " (SELECT unnest(record_ids) FROM raw_rms_pages WHERE walk = %s)",
             (collection.name, since, until, walk),
         )
-        row = cursor.fetchone()
-        assert row is not None
+        row = one_row(cursor)
         cursor.execute(
             "SELECT max(received_at) FROM webhook_events WHERE collection = %s", (collection.name,)
         )

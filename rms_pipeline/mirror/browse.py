@@ -6,13 +6,11 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-from psycopg2.extensions import cursor as Cursor  # noqa: N812
-
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.criteria import COMES_BACK, GOES_OUT, INDEXED
 from rms_pipeline.mirror.criteria import Criteria as Criteria
 from rms_pipeline.mirror.criteria import condition as _where
+from rms_pipeline.mirror.statements import Connection, Cursor
 
 __all__ = ["ORDERS", "SORTS", "Criteria", "Found", "Listed", "Place", "_where"]
 

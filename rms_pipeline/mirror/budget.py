@@ -20,11 +20,11 @@ from datetime import datetime
 from typing import Any
 
 import psycopg2
-from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.current_rms.pacing import SHARES, Lane
 from rms_pipeline.mirror.budget_row import ASK, BUCKETS, LANES, LONGEST_PAUSE, OPEN, PAUSE, READ
 from rms_pipeline.mirror.database import Database, DatabaseError
+from rms_pipeline.mirror.statements import Connection
 
 logger = logging.getLogger(__name__)
 

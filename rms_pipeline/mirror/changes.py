@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-from psycopg2.extensions import cursor as Cursor  # noqa: N812
-
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.collections.base import CHANGED, Collection
 from rms_pipeline.mirror.queued_events import RECORD
+from rms_pipeline.mirror.statements import Connection, Cursor
 
 STATUS, STATE = "opportunity_status", "state_name"
 # Of which each change is a business event.

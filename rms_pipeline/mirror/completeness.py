@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.spans import Span
+from rms_pipeline.mirror.statements import Connection
 
 _SEGMENTS = {
     "all": "true",

@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-from psycopg2.extensions import cursor as Cursor  # noqa: N812
-
 from rms_pipeline.collections.base import CHANGED, Collection
+from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 
 # Of how many an account can think up; more come of records that went wrong.
 _MOST = 10_000
@@ -102,7 +100,7 @@ def known_keys(connection: Connection, collection: Collection) -> Keys:
             " WHERE collection = %(collection)s",
             {"collection": collection.name, "days": DAYS},
         )
-        count, new, vanished, missed = cursor.fetchone() or (0, None, None, None)
+        count, new, vanished, missed = one_row(cursor)
     connection.commit()
     return Keys(count, new or [], vanished or [], missed or [])
 

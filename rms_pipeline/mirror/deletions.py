@@ -7,15 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-from psycopg2.extensions import cursor as Cursor  # noqa: N812
-
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.records import Fault
 from rms_pipeline.mirror.merge import IN_THE_FUTURE, Fetch, lock_versions, note_faults, supersedes
 from rms_pipeline.mirror.postgres_errors import sparing
 from rms_pipeline.mirror.promoted import let_go
 from rms_pipeline.mirror.remembered import end_gone
+from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 from rms_pipeline.mirror.words import forget_words
 
 BY_TWO_WITNESSES = "no list shows it, and asking for it by its id finds nothing"
@@ -274,7 +272,7 @@ def _are_too_many(cursor: Cursor, collection: Collection, going: Sequence[int]) 
     # What is held counts as well, or the rest of a multitude would go in small numbers.
     held_back = _held_back(collection)
     cursor.execute(f"SELECT count(*) FROM ({held_back}) held WHERE id <> ALL(%s)", (list(going),))
-    held = int((cursor.fetchone() or (0,))[0])
+    held = int(one_row(cursor)[0])
     together = _deleted_lately(cursor, collection) + held + len(going)
     return together > GUARDED_COUNT and together > _most(cursor, collection)
 
@@ -287,7 +285,7 @@ def _deleted_lately(cursor: Cursor, collection: Collection) -> int:
         " AND deleted_because <> ALL(%s)",
         (GUARDED_PERIOD, collection.name, list(_EXPECTED)),
     )
-    return int((cursor.fetchone() or (0,))[0])
+    return int(one_row(cursor)[0])
 
 
 def _most(cursor: Cursor, collection: Collection) -> int:
@@ -300,7 +298,7 @@ def _most(cursor: Cursor, collection: Collection) -> int:
     start, end = cursor.fetchone() or (None, None)
     condition, values = _within(None if start is None or end is None else (start, end))
     cursor.execute(f"SELECT count(*) FROM {collection.name} o WHERE {condition}", values)
-    rows = int((cursor.fetchone() or (0,))[0])
+    rows = int(one_row(cursor)[0])
     return max(GUARDED_COUNT, int(GUARDED_SHARE * rows))
 
 

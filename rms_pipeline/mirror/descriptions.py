@@ -4,9 +4,8 @@ The database is told whenever `migrate` finds that it says something else. The v
 brings its own.
 """
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.collections import COLLECTIONS
+from rms_pipeline.mirror.statements import Connection
 
 TABLES: dict[str, str] = {
     "saved_views": "Lists that people saved: what is asked for, by its name.",

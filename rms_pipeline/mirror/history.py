@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.collections.base import Collection
+from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.sync_runs import (
     AT_WORK,
     INITIAL,

@@ -11,12 +11,11 @@ import re
 from pathlib import Path
 
 import psycopg2
-from psycopg2.extensions import connection as Connection  # noqa: N812
-from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from rms_pipeline.mirror import sync_runs
 from rms_pipeline.mirror.database import DatabaseError, dagster_schema_beside
 from rms_pipeline.mirror.run_workers import HELD_KEYS
+from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 
 HISTORY = "sync_metadata"
 _SQL = Path(__file__).with_name("sync_metadata.sql")
@@ -166,7 +165,7 @@ def _drop(cursor: Cursor) -> None:
 def _text(cursor: Cursor, owner: str | None = None) -> str:
     """The statements that make the view in this database, where `owner` makes it."""
     cursor.execute("SELECT quote_ident(current_schema())")
-    ((schema,),) = cursor.fetchall()
+    (schema,) = one_row(cursor)
     runs = (
         f"{dagster_schema_beside(cursor.connection)}.runs"
         if _dagsters_runs_can_be_read(cursor, owner)
@@ -217,7 +216,7 @@ def _dagsters_runs_can_be_read(cursor: Cursor, owner: str | None) -> bool:
 
 def _current_user(cursor: Cursor) -> str:
     cursor.execute("SELECT current_user")
-    ((user,),) = cursor.fetchall()
+    (user,) = one_row(cursor)
     return str(user)
 
 

@@ -1,12 +1,11 @@
 """Forgetting what is old. Only what nobody needs any more: no live row, no unsettled event."""
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.mirror.database import dagster_schema_beside
 from rms_pipeline.mirror.history_view import has_dagsters_tables
 from rms_pipeline.mirror.postgres_errors import delete_sparing
 from rms_pipeline.mirror.progress import forget_old_progress
+from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.words import forget_names
 
 

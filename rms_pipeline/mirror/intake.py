@@ -8,11 +8,10 @@ import threading
 import time
 from dataclasses import dataclass
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.queued_events import RECORD
+from rms_pipeline.mirror.statements import Connection, one_row
 
 MOST_A_MINUTE = 20_000
 MOST_A_DAY = 500_000
@@ -53,7 +52,7 @@ def brought(connection: Connection, *, day: bool = True) -> Brought:
             "SELECT count(*), coalesce(sum(size_bytes), 0)::bigint FROM webhook_events"
             " WHERE received_at > clock_timestamp() - interval '1 min'"
         )
-        found.minute, found.bytes = cursor.fetchone() or (0, 0)
+        found.minute, found.bytes = one_row(cursor)
         for collection in COLLECTIONS:
             cursor.execute(
                 "SELECT count(*) FROM webhook_events e"
@@ -62,13 +61,13 @@ def brought(connection: Connection, *, day: bool = True) -> Brought:
                 " AND (v.id IS NULL OR v.deleted)",
                 (collection.name,),
             )
-            found.strangers += (cursor.fetchone() or (0,))[0]
+            found.strangers += one_row(cursor)[0]
         if day:
             cursor.execute(
                 "SELECT count(*) FROM webhook_events"
                 " WHERE received_at > clock_timestamp() - interval '1 day'"
             )
-            (found.day,) = cursor.fetchone() or (0,)
+            (found.day,) = one_row(cursor)
     connection.commit()
     return found
 

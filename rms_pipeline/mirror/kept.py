@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.deletions import held_back
 from rms_pipeline.mirror.history import has_full_sync
 from rms_pipeline.mirror.proofs import standing
+from rms_pipeline.mirror.statements import Connection, one_row
 from rms_pipeline.mirror.summary import count_rows
 
 CountRows = Callable[[Connection, Collection], int]
@@ -100,9 +99,8 @@ def _read(
             " (SELECT count(*) FROM unreadable_records WHERE collection = %(name)s)",
             {"name": collection.name},
         )
-        row = cursor.fetchone()
+        row = one_row(cursor)
     connection.commit()
-    assert row is not None
     synced_at, faults, unreadable = row
     return CollectionState(
         name=collection.name,

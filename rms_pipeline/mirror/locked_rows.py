@@ -11,10 +11,10 @@ from typing import TypeVar
 
 import psycopg2
 from psycopg2.errors import LockNotAvailable
-from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.database import Database, DatabaseError
+from rms_pipeline.mirror.statements import Connection
 
 T = TypeVar("T")
 # Longer than a merge of a page holds its rows.

@@ -3,11 +3,9 @@
 It only ever goes up: beside a newer version of this program an older one writes no rows.
 """
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-from psycopg2.extensions import cursor as Cursor  # noqa: N812
-
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.postgres_errors import OutdatedError
+from rms_pipeline.mirror.statements import Connection, Cursor
 
 # Rows of mirror_state: what all rows were filled by, and what whoever writes any must have.
 _FILLED, _WRITERS = "mapping_version", "mapping_writers"

@@ -7,12 +7,10 @@ triggers and views are no obstacle: what those refuse is left out row by row.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-from psycopg2.extensions import cursor as Cursor  # noqa: N812
-
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.mirror.database import PUBLIC, DatabaseError
 from rms_pipeline.mirror.descriptions import TABLES
+from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 
 # As the catalog names them.
 _TYPES = {"timestamptz": "timestamp with time zone"}
@@ -59,7 +57,7 @@ def obstacles(connection: Connection) -> list[Obstacle]:
     """What stands in the way of a mirror whose tables are there. Commits."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT quote_ident(current_schema())")
-        schema = (cursor.fetchone() or (PUBLIC,))[0]
+        schema = one_row(cursor)[0]
         found = [
             *_rules(cursor),
             *_heirs(cursor),

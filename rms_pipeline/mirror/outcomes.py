@@ -7,7 +7,7 @@ open, and so is an absent one.
 from dataclasses import dataclass
 from typing import Literal
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
+from rms_pipeline.mirror.statements import Connection, one_row
 
 Phase = Literal["open", "confirmed", "lost"]
 OPEN: Phase = "open"
@@ -78,6 +78,6 @@ def without_a_hire(connection: Connection, most: int = 10) -> tuple[int, list[in
             " AND coalesce(collect_ends_at, ends_at) IS NOT NULL",
             (most,),
         )
-        count, ids = cursor.fetchone() or (0, None)
+        count, ids = one_row(cursor)
     connection.commit()
     return count, ids or []

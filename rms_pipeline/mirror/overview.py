@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Context, Decimal
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.mirror.changes import STATUS
 from rms_pipeline.mirror.outcomes import OPEN, Phase
+from rms_pipeline.mirror.statements import Connection
 
 WEEKS = 26
 WEBHOOK_DAYS = 7

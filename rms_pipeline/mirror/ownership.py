@@ -1,12 +1,12 @@
 """Which account a mirror is of: two accounts, or an account and invented data, must never mix."""
 
 import psycopg2
-from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.postgres_errors import reason
 from rms_pipeline.mirror.remembered import begin_anew
+from rms_pipeline.mirror.statements import Connection
 
 _EMPTIED = ", ".join(
     table

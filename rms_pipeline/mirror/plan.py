@@ -14,8 +14,6 @@ from functools import cache
 import psycopg2
 from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
-from psycopg2.extensions import connection as Connection  # noqa: N812
-from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.mirror.database import LOCK_WAIT, Database, DatabaseError, dagster_schema_beside
@@ -40,6 +38,7 @@ from rms_pipeline.mirror.schema import (
     is_up_to_date,
     refuse_newer,
 )
+from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 from rms_pipeline.mirror.views import names_taken, stale_views, views
 
 # Measured on two cores, PostgreSQL 18 embedded, opportunities of 5.4 KB (benchmarks/README.md).
@@ -184,7 +183,7 @@ def plan_upgrade(database: Database, *, dagster_changes: bool = False) -> Plan:
             with connection.cursor() as cursor:
                 connection.rollback()
                 cursor.execute("SELECT quote_ident(current_user), quote_ident(current_schema())")
-                user, schema = cursor.fetchone() or ("<user>", "public")
+                user, schema = one_row(cursor)
             raise DatabaseError(
                 f"The user {user} may not read what the plan needs ({reason(error)}). As the owner "
                 f"of the tables: GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {user};"
@@ -297,7 +296,7 @@ def _size(cursor: Cursor, table: str) -> tuple[int, int]:
     rows, size, readable = row
     if readable and (rows < 0 or size < _COUNTED_UP_TO_BYTES):
         cursor.execute(f"SELECT count(*) FROM {table}")
-        ((rows,),) = cursor.fetchall()
+        (rows,) = one_row(cursor)
     return max(int(rows), 0), int(size)
 
 
@@ -449,7 +448,7 @@ def _own_columns(cursor: Cursor, tables: list[str]) -> Iterator[str]:
                 " AND attname <> ALL(%s)",
                 (table, [*(c.name for c in collection.table), "deleted_at", "deleted_because"]),
             )
-            if own := (cursor.fetchone() or (None,))[0]:
+            if own := one_row(cursor)[0]:
                 yield f"Columns that somebody added to {table} stay, with their values: {own}."
 
 
@@ -459,7 +458,7 @@ def _at_work(cursor: Cursor, tables: list[str]) -> list[str]:
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
         " AND pid <> pg_backend_pid() AND application_name = 'rms_pipeline'"
     )
-    ((connections,),) = cursor.fetchall()
+    (connections,) = one_row(cursor)
     found = []
     if connections:
         found.append(
@@ -518,7 +517,7 @@ def _full_sync(cursor: Cursor, pending: list[Migration], version: str) -> FullSy
             " WHERE m.name = 'full_sync_wanted' AND NOT EXISTS (SELECT FROM walks"
             f" WHERE {stored} AND started_at > (m.value::json ->> 'since')::timestamptz))"
         )
-        ((has_full_sync, wanted),) = cursor.fetchall()
+        has_full_sync, wanted = one_row(cursor)
         if rows and not has_full_sync:
             because = NOT_RECORDED
         because = because or wanted
@@ -533,7 +532,7 @@ def _page_size(cursor: Cursor, collection: str) -> int:
         cursor.execute(
             "SELECT min(page_size) FROM api_page_sizes WHERE collection = %s", (collection,)
         )
-        if size := (cursor.fetchone() or (None,))[0]:
+        if size := one_row(cursor)[0]:
             return int(size)
     return _SERVED_SINCE_JUNE
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import psycopg2
-from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.errors import RmsPipelineError
+from rms_pipeline.mirror.statements import Connection
 
 logger = logging.getLogger(__name__)
 

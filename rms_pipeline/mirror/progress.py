@@ -3,7 +3,7 @@
 import time
 from dataclasses import asdict, dataclass
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
+from rms_pipeline.mirror.statements import Connection
 
 # Seconds; the progress bar looks as often.
 _INTERVAL = 0.25

@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psycopg2
-from psycopg2.extensions import connection as Connection  # noqa: N812
-from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.records import Fault
 from rms_pipeline.errors import RmsPipelineError
+from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 
 # Each with the function that reads it, and the index that serves it. Long texts fit into no B-tree.
 KINDS = {
@@ -189,7 +188,7 @@ def promote(
             (f"The account's own field {field.key}.",),
         )
         cursor.execute(f"SELECT count(*), count({field.column}) FROM {collection.side}")
-        rows, read = cursor.fetchone() or (0, 0)
+        rows, read = one_row(cursor)
     return Promotion(field, rows, read + len(faults), len(faults)), faults
 
 
@@ -248,7 +247,7 @@ def _demand_name(
         " WHERE attrelid = to_regclass(%(table)s) AND attname = %(name)s AND NOT attisdropped)",
         {"name": name, "table": collection.side},
     )
-    needs_quotes, is_reserved, is_long, is_there = cursor.fetchone() or (True,) * 4
+    needs_quotes, is_reserved, is_long, is_there = one_row(cursor)
     why = None
     if is_reserved:
         why = "is a word of SQL's own"

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extras import NumericRange, execute_values
 
 from rms_pipeline.collections import COLLECTIONS
@@ -18,6 +17,7 @@ from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.spans import Span
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.run_workers import living_runs
+from rms_pipeline.mirror.statements import Connection, one_row
 
 HOLDS_FOR = timedelta(days=1)
 
@@ -273,12 +273,12 @@ def standing(connection: Connection, collection: Collection) -> Standing:
         return Standing("none")
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp() - %s > %s", (proof.as_of, HOLDS_FOR))
-        is_old = bool((cursor.fetchone() or (False,))[0])
+        is_old = bool(one_row(cursor)[0])
         cursor.execute(
             "SELECT max(as_of) FROM proofs WHERE collection = %s AND shown AND id < %s",
             (collection.name, proof.id),
         )
-        last_shown = (cursor.fetchone() or (None,))[0]
+        last_shown = one_row(cursor)[0]
     failed_at = _later_failure(connection, proof)
     connection.commit()
     if not proof.shown:
@@ -325,13 +325,13 @@ def content_number(connection: Connection, collection: Collection, *, patience: 
                 "hashtextextended('rms_pipeline content of ' || current_schema() || '.' || %s, 0))",
                 (collection.name,),
             )
-            alone = (cursor.fetchone() or (False,))[0]
+            alone = one_row(cursor)[0]
             if alone:
                 cursor.execute(
                     f"SELECT last_value + CASE WHEN is_called THEN 1 ELSE 0 END"
                     f" FROM {collection.content}"
                 )
-                number = int((cursor.fetchone() or (0,))[0])
+                number = int(one_row(cursor)[0])
         connection.commit()
         if alone:
             return number
@@ -362,8 +362,7 @@ def open_proof(connection: Connection, proof: Proof) -> Proof:
                 *(*window, proof.parents),
             ),
         )
-        row = cursor.fetchone()
-        assert row is not None
+        row = one_row(cursor)
     kept = replace(proof, id=row[0])
     return _write(connection, kept)
 

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 
 import psycopg2
-from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.collections.base import Collection
@@ -22,6 +21,7 @@ from rms_pipeline.mirror.database import PUBLIC
 from rms_pipeline.mirror.merge import lock_versions
 from rms_pipeline.mirror.postgres_errors import sparing
 from rms_pipeline.mirror.queued_events import RECORD, Claim, Claimed, Event, QueueState, StoredEvent
+from rms_pipeline.mirror.statements import Connection, one_row
 
 __all__ = ["Claim", "Claimed", "Event", "QueueState", "StoredEvent"]
 
@@ -320,7 +320,6 @@ def queue_state(connection: Connection, *, older_than: float = 0.0) -> QueueStat
             " FROM webhook_events WHERE processed_at IS NULL",
             {"older": older_than},
         )
-        row = cursor.fetchone()
+        row = one_row(cursor)
     connection.commit()
-    assert row is not None
     return QueueState(*row)

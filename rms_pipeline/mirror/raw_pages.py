@@ -7,11 +7,11 @@ from datetime import datetime
 import psycopg2
 from isal import isal_zlib  # zlib's format, four times as fast
 from psycopg2 import Binary
-from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extras import NumericRange
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.postgres_errors import DatabaseError
+from rms_pipeline.mirror.statements import Connection
 
 # Not flushed to the disk page by page: whatever rests on a page is committed after it and flushes
 # it too, and one that a crash of the server takes with it before that is fetched again.

@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from msgspec import Raw
-from psycopg2.extensions import connection as Connection  # noqa: N812
-from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.records import Fault, Row, decode_record
@@ -24,6 +22,7 @@ from rms_pipeline.mirror.merge import copy_rows, lock_versions, note_faults
 from rms_pipeline.mirror.postgres_errors import sparing
 from rms_pipeline.mirror.progress import Progress
 from rms_pipeline.mirror.promoted import keep
+from rms_pipeline.mirror.statements import Connection, Cursor
 from rms_pipeline.mirror.words import note_words
 
 BATCH_ROWS = 200

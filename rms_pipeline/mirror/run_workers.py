@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 import psycopg2
-from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.mirror.database import Database, DatabaseError, advisory_lock, lock_key
 from rms_pipeline.mirror.postgres_errors import postgres_error_in
+from rms_pipeline.mirror.statements import Connection
 
 # A lock counts as held in this database only: another mirror on the same server has locks as well.
 HELD_KEYS = (

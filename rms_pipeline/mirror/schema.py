@@ -12,7 +12,6 @@ from pathlib import Path
 import psycopg2
 from alembic import command
 from alembic.config import Config
-from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.mirror.database import PUBLIC, Database, DatabaseError, advisory_lock
@@ -30,6 +29,7 @@ from rms_pipeline.mirror.postgres_errors import OutdatedError
 from rms_pipeline.mirror.redecode import adopt_mapping
 from rms_pipeline.mirror.remembered import is_history_made, make_history
 from rms_pipeline.mirror.session_probe import demand_sessions
+from rms_pipeline.mirror.statements import Connection, one_row
 from rms_pipeline.mirror.views import are_views_made, make_views
 
 MIGRATIONS = Path(__file__).with_name("migrations")
@@ -63,7 +63,7 @@ def _ensure_schema(database: Database, schema: str) -> None:
             " quote_ident(current_database()), quote_ident(current_user)",
             {"name": schema},
         )
-        is_there, name, database_name, user = cursor.fetchone() or (False, schema, "", "")
+        is_there, name, database_name, user = one_row(cursor)
         if is_there:
             return
         try:
@@ -189,7 +189,7 @@ def mirrors_elsewhere(connection: Connection) -> str:
             " AND c.relkind = 'r' AND n.nspname <> coalesce(current_schema(), '')",
             (VERSION_TABLE,),
         )
-        found = (cursor.fetchone() or (None,))[0]
+        found = one_row(cursor)[0]
     connection.commit()
     if not found:
         return ""
@@ -214,7 +214,7 @@ def demand_whole(connection: Connection) -> None:
         with connection.cursor() as cursor:
             # Whoever runs this may look into another schema.
             cursor.execute("SELECT quote_ident(current_schema())")
-            schema = (cursor.fetchone() or (PUBLIC,))[0]
+            schema = one_row(cursor)[0]
         connection.commit()
         raise DatabaseError(
             f"Tables of the mirror are missing: {', '.join(missing)}. A restore left them out, or "

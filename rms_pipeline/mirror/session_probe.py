@@ -10,9 +10,8 @@ import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.mirror.database import Database, DatabaseError, leads_through_pooler
+from rms_pipeline.mirror.statements import Connection, one_row
 
 # Each takes a server process away from a pooler, so that the probed connection gets another one.
 _OTHERS = 3
@@ -86,7 +85,7 @@ def _keeps_locks(probed: Connection, others: list[Connection]) -> bool:
         asked.append(connection)
         with connection.cursor() as cursor:
             cursor.execute(_HELD, (key,))
-            process, held = cursor.fetchone() or (0, False)
+            process, held = one_row(cursor)
             if held:
                 kept = connection is probed
                 cursor.execute("SELECT pg_advisory_unlock(%s)", (key,))

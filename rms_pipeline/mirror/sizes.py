@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.mirror.database import dagster_schema_beside
+from rms_pipeline.mirror.statements import Connection, one_row
 
 # All that migrations make, by what they are for.
 OUR_TABLES = (
@@ -57,7 +56,6 @@ def measure(connection: Connection) -> Sizes:
         cursor.execute(
             "SELECT pg_database_size(current_database()), (SELECT count(*) FROM raw_rms_pages)"
         )
-        row = cursor.fetchone()
+        row = one_row(cursor)
     connection.commit()
-    assert row is not None
     return Sizes(int(row[0]), tables, int(row[1]))

@@ -3,14 +3,12 @@ first, kept ready."""
 
 from typing import TYPE_CHECKING
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-from psycopg2.extensions import cursor as Cursor  # noqa: N812
-
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.remembered import BEGAN, follow_phases
 from rms_pipeline.mirror.remembered import NO_STATUS as NO_STATUS
+from rms_pipeline.mirror.statements import Connection, Cursor
 
 if TYPE_CHECKING:
     import pandas as pd

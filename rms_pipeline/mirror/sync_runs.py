@@ -11,10 +11,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.mirror.postgres_errors import delete_sparing
 from rms_pipeline.mirror.run_workers import HELD
+from rms_pipeline.mirror.statements import Connection, one_row
 
 INITIAL, INCREMENTAL = "initial_sync", "incremental_sync"
 RECONCILIATION, WEBHOOK_REFRESH = "reconciliation", "webhook_refresh"
@@ -245,9 +244,8 @@ def seconds_since_failures(connection: Connection, sync_type: str, most: int = 8
 def _note(connection: Connection, statement: str, run: str, sync_type: str) -> int:
     with connection.cursor() as cursor:
         cursor.execute(statement, {"run": run, "type": sync_type})
-        row = cursor.fetchone()
+        row = one_row(cursor)
     connection.commit()
-    assert row is not None
     return int(row[0])
 
 

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.history import Sync, has_full_sync, latest_syncs, running_sync
 from rms_pipeline.mirror.kept import CollectionState, CountRows, read_collection_states
 from rms_pipeline.mirror.progress import Pace, read_progress
 from rms_pipeline.mirror.proofs import standing
 from rms_pipeline.mirror.queue import QueueState, StoredEvent, dead_letters, queue_state
+from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.summary import count_rows
 
 

@@ -6,9 +6,8 @@ and asking for them again, which every sync does (`sync.landing`).
 
 from collections.abc import Iterable, Mapping
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.collections.base import Collection
+from rms_pipeline.mirror.statements import Connection
 
 
 def unreadable(connection: Connection, collection: Collection) -> dict[int, str]:

@@ -19,10 +19,9 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import psycopg2
-from psycopg2.extensions import connection as Connection  # noqa: N812
-from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from rms_pipeline.mirror.database import DatabaseError
+from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 
 logger = logging.getLogger(__name__)
 # Read like migrations, by their place: what they say is of no concern here.
@@ -134,7 +133,7 @@ def _is_stale(view: View, definition: str | None, made: str) -> bool:
 
 def _note(cursor: Cursor, view: View) -> None:
     cursor.execute("SELECT pg_get_viewdef(to_regclass(%s))", (view.name,))
-    (definition,) = cursor.fetchone() or (None,)
+    (definition,) = one_row(cursor)
     cursor.execute(
         "INSERT INTO mirror_state (name, value) VALUES (%s, %s)"
         " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
@@ -169,7 +168,7 @@ def _set_aside(cursor: Cursor, name: str) -> None:
         " ORDER BY n LIMIT 1",
         {"aside": name + _ASIDE},
     )
-    (aside,) = cursor.fetchone() or (name + _ASIDE,)
+    (aside,) = one_row(cursor)
     cursor.execute("SAVEPOINT set_aside")
     try:
         cursor.execute(f"ALTER {_KINDS[kind]} {name} RENAME TO {aside}")

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.postgres_errors import delete_sparing
+from rms_pipeline.mirror.statements import Connection
 
 FULL, CHANGES, REFRESH = "full", "changes", "refresh"
 KEPT_WALKS = 3

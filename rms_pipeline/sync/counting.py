@@ -10,8 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
 from rms_pipeline.current_rms.errors import (
     NotHonoured,
@@ -55,6 +53,7 @@ from rms_pipeline.mirror.proofs import (
     content_number,
     newest_proof,
 )
+from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.unreadable import unreadable
 from rms_pipeline.sync.storing import read_records
 

@@ -8,8 +8,6 @@ import contextlib
 from collections.abc import Callable, Sequence
 from collections.abc import Collection as Ids
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
 from rms_pipeline.current_rms.errors import FindsNone
@@ -19,6 +17,7 @@ from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.completeness import known_as_gone, some_other_row
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.merge import MergeResult, held_times
+from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.sync.by_id import Wanted, ask_by_id, times_of
 from rms_pipeline.sync.storing import (
     MergedWalk,

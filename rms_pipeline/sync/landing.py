@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.current_rms.client import CallCounts, CurrentRmsClient
 from rms_pipeline.current_rms.errors import CurrentRmsError, WalkIncomplete
 from rms_pipeline.current_rms.failing import ONCE, is_of_the_question
@@ -28,6 +26,7 @@ from rms_pipeline.mirror.raw_pages import (
     land_page,
     seen_among,
 )
+from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.unreadable import forget_unreadable, unreadable
 from rms_pipeline.sync.storing import Watcher, name_unreadable, raw_page
 

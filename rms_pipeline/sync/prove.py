@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
 from rms_pipeline.current_rms.errors import (
     ApiUnavailable,
@@ -50,6 +48,7 @@ from rms_pipeline.mirror.proofs import (
     newest_proof,
     open_proof,
 )
+from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.unreadable import unreadable
 from rms_pipeline.sync.by_id import ask_by_id
 from rms_pipeline.sync.counting import LAG, RANGES, UNDATED, Counting, NotCounted

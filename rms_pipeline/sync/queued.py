@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import psycopg2
-from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.errors import (
@@ -32,6 +31,7 @@ from rms_pipeline.mirror.absences import (
 )
 from rms_pipeline.mirror.database import Database, DatabaseError, clock_of
 from rms_pipeline.mirror.queue import PATIENCE, Claim, claim, give_back, put_off, settle
+from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.sync.by_id import Wanted
 from rms_pipeline.sync.refreshing import Refreshed, refresh
 

@@ -5,8 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
 from rms_pipeline.current_rms.errors import CurrentRmsError
@@ -20,6 +18,7 @@ from rms_pipeline.mirror.locked_rows import write_what_is_free
 from rms_pipeline.mirror.merge import MergeResult
 from rms_pipeline.mirror.ownership import demand_mirror_of
 from rms_pipeline.mirror.raw_pages import land_page
+from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.sync.by_id import Verdict, Wanted, ask_by_id
 from rms_pipeline.sync.doubts import what_is_held
 from rms_pipeline.sync.storing import merge_answer, raw_page, read_records

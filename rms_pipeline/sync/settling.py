@@ -9,8 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.errors import FindsNone
 from rms_pipeline.current_rms.pacing import Lane
@@ -21,6 +19,7 @@ from rms_pipeline.mirror.deletions import Deletions, held_back, oldest_outside, 
 from rms_pipeline.mirror.deletions import confirm_deletions as note_confirmation
 from rms_pipeline.mirror.merge import MergeResult
 from rms_pipeline.mirror.proofs import Proof
+from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.unreadable import unreadable
 from rms_pipeline.sync.by_id import Verdict, ask_by_id
 from rms_pipeline.sync.counting import RANGES

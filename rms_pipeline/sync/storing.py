@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from queue import SimpleQueue
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.client import ListAnswer
 from rms_pipeline.current_rms.pages import decode_answer, is_list
@@ -28,6 +26,7 @@ from rms_pipeline.mirror.raw_pages import (
     page_ids,
     read_page,
 )
+from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.unreadable import note_unreadable
 
 Watcher = Callable[[Progress], None]

@@ -8,7 +8,6 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import JSONResponse, Response
-from psycopg2.extensions import connection as Connection  # noqa: N812
 from pydantic_core import to_jsonable_python
 
 from rms_pipeline.insight.calendar import (
@@ -24,6 +23,7 @@ from rms_pipeline.insight.calendar import (
 from rms_pipeline.insight.days import FIRST, LAST, Day
 from rms_pipeline.mirror.browse import owners
 from rms_pipeline.mirror.outcomes import OUTCOMES
+from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.listing import Asked, asked

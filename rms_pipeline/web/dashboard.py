@@ -8,7 +8,6 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, RedirectResponse, Response
-from psycopg2.extensions import connection as Connection  # noqa: N812
 from pydantic_core import to_jsonable_python
 
 from rms_pipeline.account import account_name
@@ -31,6 +30,7 @@ from rms_pipeline.mirror.overview import (
 )
 from rms_pipeline.mirror.proofs import Standing, standing
 from rms_pipeline.mirror.queue import replay
+from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.sync_state import SyncState, read_sync_state
 from rms_pipeline.settings import Settings
 from rms_pipeline.web import charts

@@ -16,13 +16,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack
 
 import psycopg2
-from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
 from rms_pipeline.mirror.database import Database, DatabaseError, lock_key
 from rms_pipeline.mirror.queue import FAST_LANE_LOCK, channel
+from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.sync.queued import WorkedOff, work_off
 from rms_pipeline.web.metrics import Metrics
 

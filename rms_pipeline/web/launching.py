@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import anyio
-from psycopg2.extensions import connection as Connection  # noqa: N812
 from pydantic import SecretStr
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
@@ -13,6 +12,7 @@ from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.database import Database, advisory_lock
 from rms_pipeline.mirror.history import Sync, find_sync, has_full_sync, running_sync
 from rms_pipeline.mirror.run_workers import living_runs, lost_runs
+from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.sync_runs import INCREMENTAL, INITIAL, RECONCILIATION, note_launch
 from rms_pipeline.web import dagster_api
 from rms_pipeline.web.dagster_api import DagsterUnavailable

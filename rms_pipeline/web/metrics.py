@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
@@ -13,6 +12,7 @@ from rms_pipeline.mirror.audit import last_audit
 from rms_pipeline.mirror.budget import read_budget
 from rms_pipeline.mirror.kept import CollectionState, RowCounts, read_collection_states
 from rms_pipeline.mirror.queue import queue_state
+from rms_pipeline.mirror.statements import Connection
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
 from sqlalchemy import create_engine
 
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.statements import Connection
 
 _CONNECTIONS = 4
 _SECONDS = 15

@@ -12,7 +12,6 @@ import psycopg2
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
-from psycopg2.extensions import connection as Connection  # noqa: N812
 from pydantic import BaseModel, SecretStr
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
@@ -22,6 +21,7 @@ from rms_pipeline.current_rms.deliveries import BIGINT_MAX, Delivered, NotADeliv
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.intake import MOST_KEPT, Intake
 from rms_pipeline.mirror.queue import Event, store_event
+from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.web.metrics import Metrics
 from rms_pipeline.web.refusals import RETRY_SECONDS, Refused
 from rms_pipeline.web.sessions import matches

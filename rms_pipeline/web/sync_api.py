@@ -8,11 +8,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
-from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.collections import Collection
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.history import Sync, find_sync, outcome
+from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.sync_state import read_sync_state
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.launching import (
