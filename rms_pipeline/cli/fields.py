@@ -90,6 +90,7 @@ def promote(
         done, faults = promoted.promote(connection, OPPORTUNITIES, wanted)
         with connection.cursor() as cursor:
             note_faults(cursor, OPPORTUNITIES, f"promote {wanted}", faults)
+    _search_them()
     if as_json:
         _print_json({"column": wanted.column, "kind": wanted.kind, "rows": done.rows,
                      "filled": done.filled, "failed": done.failed})  # fmt: skip
@@ -119,6 +120,7 @@ def demote(
 
     with _mirror() as connection:
         gone = promoted.demote(connection, OPPORTUNITIES, key)
+    _search_them()
     out.print(Text(f"opportunity_fields.{gone.column} is gone. {_shown(key)} is in custom_fields."))
 
 
@@ -144,7 +146,17 @@ def label(
     with _mirror() as connection:
         demand_field(connection, OPPORTUNITIES, key)
         set_labels(connection, OPPORTUNITIES, key, given)
+    _search_them()
     out.print(Text(f"{len(given):,} values of {_shown(key)} are labelled."))
+
+
+def _search_them() -> None:
+    """Has opportunities be found by what has a column now, and no longer by what has none."""
+    from rms_pipeline.collections.opportunities import OPPORTUNITIES
+    from rms_pipeline.mirror.embedded import open_database
+    from rms_pipeline.mirror.redecode import reword
+
+    reword(open_database(config.settings()), OPPORTUNITIES)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from rms_pipeline.defs.naming import Naming
 from rms_pipeline.defs.recording import SYNC_TYPE_TAG
 from rms_pipeline.defs.resources import Mirror
 from rms_pipeline.mirror import housekeeping as old_rows
+from rms_pipeline.mirror.redecode import reword
 from rms_pipeline.mirror.remembered import forget
 from rms_pipeline.mirror.run_workers import announced_runs, forget_workers
 from rms_pipeline.mirror.sync_runs import all_runs, forget_runs, runs_to_keep
@@ -42,6 +43,9 @@ def _forget(
                     gone[collection.past] = forget(connection, collection, config.history_days)
         needed = runs_to_keep(connection)
         syncs, announced = all_runs(connection), announced_runs(connection)
+    for collection in COLLECTIONS:
+        # Done already, unless the command that gave a field its column was interrupted.
+        reword(mirror.database, collection)
     deleted = _delete_runs(
         context,
         datetime.now(UTC) - timedelta(days=config.runs_days),

@@ -23,7 +23,7 @@ from rms_pipeline.mirror.postgres_errors import sparing
 from rms_pipeline.mirror.progress import Progress
 from rms_pipeline.mirror.promoted import keep
 from rms_pipeline.mirror.statements import Connection, Cursor
-from rms_pipeline.mirror.words import note_words
+from rms_pipeline.mirror.words import note_words, what_is_searched
 
 BATCH_ROWS = 200
 
@@ -88,6 +88,49 @@ def adopt_mapping(database: Database, collection: Collection) -> None:
     redecode(database, collection, f"mapping version {collection.version}")
     with database.session() as connection:
         note_mapping(connection, collection)
+
+
+def reword(database: Database, collection: Collection) -> int:
+    """Makes the words of all rows anew, where other fields are searched now than they were made of;
+    of how many rows. One transaction a batch, safe beside syncs."""
+    if not collection.searched:
+        return 0
+    name, rows = f"words_made_of{collection.mark}", 0
+    with database.session() as connection:
+        with connection.cursor() as cursor:
+            wanted = what_is_searched(cursor, collection)
+            cursor.execute("SELECT value FROM mirror_state WHERE name = %s", (name,))
+            if (cursor.fetchone() or ("",))[0] == wanted:
+                connection.commit()
+                return 0
+        connection.commit()
+        after: int | None = None
+        while ids := _ids_after(connection, collection.name, after):
+            rows += _reword_batch(connection, collection, ids)
+            after = ids[-1]
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO mirror_state (name, value) VALUES (%s, %s)"
+                " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                (name, wanted),
+            )
+        connection.commit()
+    return rows
+
+
+def _reword_batch(connection: Connection, collection: Collection, ids: list[int]) -> int:
+    """Commits."""
+    with connection.cursor() as cursor:
+        lock_versions(cursor, collection, ids)
+        demand_own_mapping(cursor, collection)
+        cursor.execute(
+            f"SELECT id, data::text FROM {collection.name} WHERE id = ANY(%s) ORDER BY id", (ids,)
+        )
+        records = (_decode(collection, id_, data) for id_, data in cursor.fetchall())
+        rows = [record for record in records if isinstance(record, Row)]
+        note_words(cursor, collection, rows)
+    connection.commit()
+    return len(rows)
 
 
 def _count(connection: Connection, table: str) -> int:

@@ -20,11 +20,13 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import islice
 
+import msgspec
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.records import Row
+from rms_pipeline.mirror.promoted import promoted_fields
 
 # From so many letters on, the beginning of a word is enough.
 SHORTEST_BEGINNING = 3
@@ -146,7 +148,8 @@ def note_words(cursor: Cursor, collection: Collection, rows: Sequence[Row]) -> N
     locked."""
     if not collection.searched or not rows:
         return
-    words = [_words_of_row(collection, row) for row in rows]
+    own = _OwnFields(cursor, collection)
+    words = [_words_of_row(collection, row, own) for row in rows]
     cursor.execute(
         f"INSERT INTO {collection.words} AS w (id, words)"
         " SELECT * FROM unnest(%s::bigint[], %s::tsvector[])"
@@ -154,6 +157,58 @@ def note_words(cursor: Cursor, collection: Collection, rows: Sequence[Row]) -> N
         ([row.id for row in rows], words),
     )
     _note_names(cursor, collection, rows)
+
+
+def what_is_searched(cursor: Cursor, collection: Collection) -> str:
+    """Stands for which of the account's own fields are searched, and for what their values mean:
+    words that were kept by another one are to be made anew."""
+    cursor.execute(
+        'SELECT md5(concat((SELECT string_agg(key, chr(10) ORDER BY key COLLATE "C")'
+        " FROM promoted_fields WHERE collection = %(collection)s), chr(10), chr(10),"
+        " (SELECT string_agg(concat_ws(chr(10), key, value, label), chr(10)"
+        ' ORDER BY key COLLATE "C", value COLLATE "C") FROM custom_field_labels'
+        " JOIN promoted_fields USING (collection, key) WHERE collection = %(collection)s)))",
+        {"collection": collection.name},
+    )
+    return str((cursor.fetchone() or ("",))[0])
+
+
+class _OwnFields:
+    """The account's own fields that are searched: those that have a column, with their labels."""
+
+    def __init__(self, cursor: Cursor, collection: Collection) -> None:
+        self._keys: list[str] = []
+        self._labels: dict[tuple[str, str], str] = {}
+        if not collection.promotes:
+            return
+        self._keys = [field.key for field in promoted_fields(cursor, collection)]
+        if self._keys:
+            cursor.execute(
+                "SELECT key, value, label FROM custom_field_labels"
+                " WHERE collection = %s AND key = ANY(%s)",
+                (collection.name, self._keys),
+            )
+            self._labels = {(key, value): label for key, value, label in cursor.fetchall()}
+
+    def texts(self, row: Row) -> list[str]:
+        """What they hold in `row`, and what that is called."""
+        if not self._keys:
+            return []
+        try:
+            held = msgspec.json.decode(row.custom_fields or b"null")
+        except (ValueError, RecursionError):
+            return []
+        if not isinstance(held, dict):
+            return []
+        values = [
+            (key, str(each))
+            for key in self._keys
+            for value in [held.get(key)]
+            for each in (value if isinstance(value, list) else [value])
+            # Whether a box is ticked finds nothing.
+            if isinstance(each, str | int | float) and not isinstance(each, bool)
+        ]
+        return [text for each in values for text in (each[1], self._labels.get(each, ""))]
 
 
 def forget_words(cursor: Cursor, collection: Collection, ids: Sequence[int]) -> None:
@@ -178,12 +233,13 @@ def forget_names(connection: Connection, collection: Collection) -> int:
     return gone
 
 
-def _words_of_row(collection: Collection, row: Row) -> str:
+def _words_of_row(collection: Collection, row: Row, own: "_OwnFields") -> str:
     """As PostgreSQL writes a tsvector."""
     texts: list[str] = []
     for column in collection.searched:
         value = getattr(row, column)
         texts += value if isinstance(value, list) else [value] if value else []
+    texts += own.texts(row)
     block = row.id >> BLOCK_BITS
     found = {in_block(block, word) for word in words_of(texts)}
     numbers = (str(getattr(row, column) or "") for column in ("id", *collection.numbers))

@@ -5,8 +5,10 @@ import pytest
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.insight.find import find, find_names
+from rms_pipeline.mirror.custom_fields import set_labels
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.redecode import redecode
+from rms_pipeline.mirror.promoted import Promoted, demote, promote
+from rms_pipeline.mirror.redecode import redecode, reword
 from rms_pipeline.mirror.words import forget_names, words_in, words_of
 from rms_pipeline_tests.mirror.test_merge import merge_at, record
 from rms_pipeline_tests.mirror.test_remembered import delete_at
@@ -47,7 +49,10 @@ def test_a_number_counts_with_and_without_zeros_and_a_name_with_and_without_apos
 
 
 def test_a_record_of_any_length_has_so_many_words() -> None:
-    assert len(words_of([" ".join(f"w{n}" for n in range(100_000))])) == 1_000
+    pasted = [" ".join(f"{letter}{n}" for n in range(100_000)) for letter in "abcdefgh"]
+    found = words_of(["Name", *pasted])
+    assert len(found) == 1_000
+    assert {"name", "a0"} <= found
     assert max(map(len, words_of(["x" * 1_000_000, "東" * 10_000]))) == 60
 
 
@@ -112,3 +117,38 @@ def test_a_name_of_any_length_is_kept(emptied: Database) -> None:
     merge_at(emptied, 1, 2, record(id=1, venue={"name": long}, subject=long, description=long))
     assert found(emptied, "arger") == [1]
     assert names(emptied, "arger") == [("venue", long, None)]
+
+
+def test_fields_that_have_a_column_are_searched_and_what_their_values_mean(
+    emptied: Database,
+) -> None:
+    own = {
+        "job_code": "J-77 Große",
+        "risk": 4711,
+        "crew": [101, "Ada"],
+        "vip": True,
+        "note": "loud",
+    }
+    merge_at(emptied, 1, 2, record(id=1, custom_fields=own), record(id=2, custom_fields="none"))
+    assert found(emptied, "grosse") == []
+    fields = [Promoted("job_code", "job_code", "text"), Promoted("crew", "crew", "text[]")]
+    with emptied.session() as connection:
+        for field in [*fields, Promoted("risk", "risk", "numeric")]:
+            promote(connection, OPPORTUNITIES, field)
+        set_labels(connection, OPPORTUNITIES, "crew", {"101": "Night crew"})
+    assert reword(emptied, OPPORTUNITIES) == 2
+    for text in ("grosse", "j77", "4711", "ada", "night crew", "101"):
+        assert found(emptied, text) == [1], text
+    assert found(emptied, "loud") == found(emptied, "true") == []
+    # All is as it was made.
+    assert reword(emptied, OPPORTUNITIES) == 0
+    # The merge keeps them.
+    merge_at(emptied, 3, 4, record(id=1, custom_fields={**own, "job_code": "Kleine"}))
+    assert (found(emptied, "grosse"), found(emptied, "kleine")) == ([], [1])
+    with emptied.session() as connection:
+        demote(connection, OPPORTUNITIES, "job_code")
+    reword(emptied, OPPORTUNITIES)
+    assert found(emptied, "kleine") == []
+    for key in ("crew", "risk"):
+        with emptied.session() as connection:
+            demote(connection, OPPORTUNITIES, key)
