@@ -70,11 +70,12 @@ class PartList:
 @dataclass(slots=True)
 class ReadParts:
     """What some calls brought: `answers` as received, and of which parents that is the whole list.
-    `failed` says why it is not, by parent."""
+    `failed` says why it is not, by parent; of those `absent` the API says that there is none."""
 
     answers: list[ListAnswer] = field(default_factory=list)
     lists: list[PartList] = field(default_factory=list)
     failed: dict[int, str] = field(default_factory=dict)
+    absent: set[int] = field(default_factory=set)
 
 
 class NotWhole(WalkIncomplete):
@@ -159,6 +160,7 @@ class PartsReader:
             read.lists = self._lists_of([parent], read.answers)
         except (NotFound, Forbidden, Unprocessable, NotWhole, NotHonoured) as error:
             read.failed[parent] = self._failed(error)
+            read.absent = {parent} if isinstance(error, NotFound) else set()
         except ApiUnavailable as error:
             if isinstance(error, Throttled) or not is_of_the_question(error):
                 raise

@@ -78,6 +78,7 @@ def part_assets_of(
                 on_wait=lambda: context.log.info("Waiting: another sync is reading these lists."),
             ),
             current_rms.client(database, collection) as client,
+            current_rms.client(database, parts.of) as of_parents,
         ):
             walk = land_parts(
                 database,
@@ -87,6 +88,7 @@ def part_assets_of(
                 calls=calls if config.most_calls is None else config.most_calls,
                 ahead=ahead(current_rms, config.days_ahead),
                 fresh_for=timedelta(minutes=config.resume_within_minutes),
+                parents=of_parents,
             )
         metadata = walk_metadata(walk)
         with database.session() as connection:

@@ -196,7 +196,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "run": "The run that fetched it, as in sync_metadata.run_id.",
         "walk": "The reading of the list it belongs to, as in walks.id.",
         "page": "Its number within the run.",
-        "segment": "Which list: dated, no_start, no_end or changed.",
+        "segment": "Which list: dated, no_start, no_end, changed, or parts of one record.",
         "request": "What was asked, without credentials.",
         "asked_at": "When it was asked for.",
         "fetched_at": "When it had arrived.",

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
-from rms_pipeline.collections.base import Collection, Parts
+from rms_pipeline.collections.base import CHANGED, Collection, Parts
 from rms_pipeline.current_rms.parts import PartList
 from rms_pipeline.mirror.deletions import (
     WITH_A_CHANGE,
@@ -38,8 +38,9 @@ _NAMED = 10
 
 @dataclass(frozen=True, slots=True)
 class DueList:
-    """`changed`: the mirror knows of a change of the parent since its list was last asked for.
-    `updated_at` is the parent's own time of the last edit (UTC)."""
+    """`changed`: the mirror knows of a change of the parent since its list was last asked for, or
+    it was asked for too soon after one. `updated_at` is the parent's own time of the last edit
+    (UTC)."""
 
     parent: int
     changed: bool
@@ -53,9 +54,15 @@ def _parts(collection: Collection) -> Parts:
 
 # Of a parent `o`, its version `v`, its list `l`, and the number `c.n` of the rows of its parts.
 # Whatever the mirror stored anew of the parent, and whatever a webhook told of it, may have changed
-# its parts. Of one that was never listed that counts since parts are mirrored at all.
+# its parts. Of one that was never listed that counts since parts are mirrored at all, and not where
+# the mirror merely came to know of it: a wider window brings thousands.
 _SINCE = "(SELECT min(started_at) FROM walks WHERE collection = %(collection)s)"
 _NEWS = "greatest(v.valid_from, o.last_webhook_at)"
+_CHANGED = (
+    f"coalesce(CASE WHEN l.asked_at IS NOT NULL THEN {_NEWS} >= l.asked_at ELSE {_NEWS} >= {_SINCE}"
+    # A day, for clocks that are wrong.
+    f" AND greatest(o.{CHANGED} + interval '1 day', o.last_webhook_at) >= {_SINCE} END, false)"
+)
 
 
 def _known(collection: Collection) -> str:
@@ -63,7 +70,7 @@ def _known(collection: Collection) -> str:
     parts = _parts(collection)
     return (
         f"SELECT o.id, o.updated_at_rms, l.*, coalesce(c.n, 0) AS n,"
-        f" coalesce({_NEWS} >= coalesce(l.asked_at, {_SINCE}), false) AS changed,"
+        f" {_CHANGED} AS changed,"
         " coalesce(l.asked_at IS NOT NULL AND l.stored_at IS NULL, false) AS unstored,"
         " coalesce(l.stored_at IS NOT NULL AND coalesce(c.n, 0) <> l.mirrored, false) AS differs,"
         f" ({parts.soon}) IS TRUE AS soon, {_NEWS} AS news_at"
@@ -114,7 +121,8 @@ def due_lists(
     with connection.cursor() as cursor:
         cursor.execute(
             f"WITH known AS ({_known(collection)})"
-            " SELECT id, changed, updated_at_rms FROM (SELECT *, row_number() OVER"
+            " SELECT id, changed OR coalesce(again, false), updated_at_rms"
+            " FROM (SELECT *, row_number() OVER"
             " (PARTITION BY problem IS NOT NULL ORDER BY problem_at) AS place FROM known"
             f" WHERE ({' OR '.join(reasons)})"
             " AND (problem_at IS NULL OR problem_at < %(now)s - %(rest)s OR news_at > problem_at"
@@ -329,10 +337,19 @@ def prove_lists(
     """Of how many parents the parts are mirrored as their lists had them, and which are left out.
     Commits.
 
-    It speaks of those that begin within `ahead` or are out, as of the earliest reading of those,
-    and of those that changed since parts are mirrored, as of their last change.
+    It speaks of those that, at the last nightly reading, began within `ahead` or were out, as of
+    the earliest list of those; and of those that changed since parts are mirrored, as of their last
+    change.
     """
     with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT max(started_at) FROM walks WHERE collection = %s AND kind = 'full'"
+            " AND completed_at IS NOT NULL",
+            (collection.name,),
+        )
+        (night,) = cursor.fetchone() or (None,)
+        # Others have come nearer since; the next night has them.
+        values = _values(collection, night or now, ahead)
         cursor.execute(
             f"WITH known AS ({_known(collection)}),"
             f" judged AS (SELECT *, coalesce({_LEFT}, false) AS is_left FROM known)"
@@ -342,7 +359,7 @@ def prove_lists(
             " min(asked_at) FILTER (WHERE is_listed AND soon), count(*) FILTER (WHERE is_left),"
             " count(*) FILTER (WHERE is_listed AND n > counted - unstorable)"
             " FROM (SELECT *, NOT is_left AND stored_at IS NOT NULL AS is_listed FROM judged) j",
-            _values(collection, now, ahead),
+            values,
         )
         row = cursor.fetchone()
         assert row is not None
@@ -350,7 +367,7 @@ def prove_lists(
         cursor.execute(
             f"WITH known AS ({_known(collection)}) SELECT id, problem FROM known WHERE {_LEFT}"
             " ORDER BY problem IS NULL, id LIMIT %(named)s",
-            _values(collection, now, ahead) | {"named": _NAMED},
+            values | {"named": _NAMED},
         )
         named = cursor.fetchall()
     connection.commit()
@@ -388,9 +405,7 @@ def _reason(
 ) -> str:
     told = []
     if left:
-        some = ", ".join(
-            f"{id_} ({problem or 'not read since it changed'})" for id_, problem in named
-        )
+        some = ", ".join(f"{id_} ({problem or 'not read yet'})" for id_, problem in named)
         more = f" and {left - len(named):,} more" if left > len(named) else ""
         told.append(
             f"Left out: {some}{more}. The next sync asks for the {collection.name} of these."

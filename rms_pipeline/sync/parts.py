@@ -39,7 +39,7 @@ from rms_pipeline.mirror.proofs import Proof
 from rms_pipeline.mirror.raw_pages import count_distinct_records, count_pages, land_page
 from rms_pipeline.sync.landing import OVERLAP, LandedWalk
 from rms_pipeline.sync.queued import WorkedOff
-from rms_pipeline.sync.refreshing import Refreshed
+from rms_pipeline.sync.refreshing import Refreshed, refresh
 from rms_pipeline.sync.storing import MergedWalk, Watcher, merge_walks, raw_page
 
 DAYS_AHEAD = 14
@@ -47,6 +47,8 @@ DAYS_AHEAD = 14
 NIGHTLY_CALLS, CALLS = 1_000, 200
 # The lists of so many parents at a time, after webhooks.
 TOLD_AT_ONCE = 25
+# Parents whose lists are not found; each costs a call.
+_ASKED_FOR = 10
 # Of a list of parts, as pages say what they are.
 SEGMENT = "parts"
 
@@ -72,14 +74,16 @@ def land_parts(
     calls: int,
     ahead: timedelta = timedelta(days=DAYS_AHEAD),
     fresh_for: timedelta = timedelta(0),
+    parents: CurrentRmsClient | None = None,
     watch: Watcher = lambda _: None,
 ) -> LandedWalk:
     """Reads the lists that are due, within so many `calls`, landing each page under `run`.
 
     `nightly`: those of parents that begin within `ahead` or are out, too, going on with an
     unfinished such walk as far as its pages are no older than `fresh_for`. What had been mirrored
-    never before is read as if it were night. Raises a CurrentRmsError when the API answers nobody;
-    what came stays landed. A list that cannot be read costs only itself, and is named.
+    never before is read as if it were night. `parents`, if given, is asked for a few of those whose
+    lists are not found, which may be gone themselves. Raises a CurrentRmsError when the API answers
+    nobody; what came stays landed. A list that cannot be read costs only itself, and is named.
     """
     began, before = time.monotonic(), client.counts.copy()
     collection = client.collection
@@ -106,7 +110,7 @@ def land_parts(
         due = due_lists(
             connection,
             collection,
-            now=asked_at,
+            now=walk.started_at,
             ahead=ahead,
             # One more, to tell whether any is left.
             limit=calls * TOLD_AT_ONCE + 1,
@@ -115,6 +119,8 @@ def land_parts(
         )
         landing = _Landing(connection, client, reader, run, walk.id, watch)
         landing.land(due, calls=calls)
+        if parents is not None and landing.absent:
+            refresh(database, parents, sorted(landing.absent)[:_ASKED_FOR], run, lane=Lane.PARTS)
         notes = landing.notes(len(due))
         api_date, first_asked = walks.first_api_date(connection, walk.id)
         watermark = min(api_date or asked_at, first_asked or asked_at, asked_at) - OVERLAP
@@ -243,6 +249,7 @@ class _Landing:
     ) -> None:
         self.pages = self.records = self.size = self.read = 0
         self.failed: dict[int, str] = {}
+        self.absent: set[int] = set()
         self._connection, self._client, self._reader = connection, client, reader
         self._run, self._walk, self._watch = run, walk, watch
 
@@ -262,6 +269,7 @@ class _Landing:
             note_problems(self._connection, collection, found.failed)
             self.read += len(found.lists)
             self.failed |= found.failed
+            self.absent |= found.absent
             so_far = Progress("fetching", self.pages, self.pages, self.read, len(by_id))
             progress.note(so_far)
             self._watch(so_far)

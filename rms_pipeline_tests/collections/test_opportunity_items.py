@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,9 +26,12 @@ from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.sync import parts as sync_parts
 from rms_pipeline.sync.landing import LandedWalk
 from rms_pipeline.sync.parts import StoredParts, land_parts, refresh_told, store_parts
+from rms_pipeline.sync.queued import WorkedOff
 from rms_pipeline.sync.rebuilding import rebuild
 from rms_pipeline.sync.refreshing import refresh
+from rms_pipeline.web.parts_lane import PartsLane
 from rms_pipeline_tests.core import full_sync, proved_sync
+from rms_pipeline_tests.processes import wait_until
 from rms_pipeline_tests.rows import query
 
 MakeClient = Callable[..., CurrentRmsClient]
@@ -418,9 +422,64 @@ def test_an_opportunity_that_is_deleted_during_the_walk_is_named_and_then_gone(
     done = account.sync_items(nightly=True)
     account.sandbox.before_request = None
     assert f"Left out: {gone} (Current RMS answers 404 for them)" in done.sentence
-    done = account.sync()
+    # The opportunity is asked for then, and they go with it.
+    done = account.sync_items(nightly=True, parents=account.opportunities)
     assert done.shown, done.sentence
     assert account.is_mirrored(*left)
+    assert query(account.database, "SELECT id FROM deleted_opportunities") == [(gone,)]
+
+
+def test_one_that_comes_nearer_is_of_the_next_night_and_none_is_missed_meanwhile(
+    account: Account,
+) -> None:
+    *others, nearing = account.store.ids()[SOON:]
+    for id_, days in (*((id_, 40) for id_ in others), (nearing, 15)):
+        account.plant(id_, days, updated_at=written(account.store.now() - 300 * DAY))
+    account.sync()
+    query(account.database, "UPDATE walks SET started_at = started_at - interval '2 days'")
+    quiet = account.sync_items()
+    assert (quiet.asked, quiet.shown) == ([], True)
+    later = timedelta(days=16)
+    assert account.sync_items(nightly=True, ahead=later).asked[0] == nearing
+
+
+def test_a_wider_window_brings_no_flood_of_lists(account: Account) -> None:
+    """Opportunities that the mirror comes to know of only now have not changed."""
+    new, *others = account.store.ids()[SOON:]
+    for id_ in others:
+        account.plant(id_, 40, updated_at=written(account.store.now() - 300 * DAY))
+    account.sync()
+    for table in ("opportunities", "opportunity_versions"):
+        query(account.database, f"DELETE FROM {table} WHERE id > %s", max(account.soon))
+    account.store.edit(new, {"subject": "New"})
+    refresh(account.database, account.opportunities, account.store.ids()[SOON:], "wider")
+    assert account.sync_items().asked == [new]
+
+
+def test_what_waits_is_read_by_the_lane_behind_the_fast_lane(account: Account) -> None:
+    done: list[WorkedOff] = []
+    lane = PartsLane(
+        account.database,
+        OPPORTUNITY_ITEMS,
+        lambda: nullcontext(account.items),
+        lambda _, each: done.append(each),
+        gather=0,
+    )
+    account.sync()
+    one, other, *_ = account.soon
+    account.store.create_item(one, {"name": "Told of before"})
+    told_of(account, one)
+    lane.start()
+    try:
+        wait_until(lambda: len(done) == 1)
+        account.store.create_item(other, {"name": "Told of now"})
+        told_of(account, other)
+        lane(OPPORTUNITIES, WorkedOff(opportunities=1))
+        wait_until(lambda: len(done) == 2)
+    finally:
+        lane.stop()
+    assert account.is_mirrored(*account.soon)
+    assert [each.opportunities for each in done] == [1, 1]
 
 
 def test_the_list_of_the_whole_account_is_used_once_it_is_shown_to_hold(account: Account) -> None:
@@ -594,6 +653,8 @@ def grow(account: Account) -> None:
 def test_many_that_go_without_a_word_wait_for_a_person(account: Account) -> None:
     grow(account)
     account.sync()
+    # That they grew is long past.
+    query(account.database, "UPDATE part_lists SET again = false")
     before = account.mirrored()
     assert thin_out(account) > 20
     done = account.sync(nightly=True)

@@ -163,6 +163,13 @@ def test_items_follow_the_opportunities_and_are_counted_with_them(
     assert query(database, f"SELECT name FROM opportunity_items WHERE id = {item}") == [
         ("Renamed",)
     ]
+    # A webhook of an opportunity brings its items, too.
+    told = sorted(parents)[-1]
+    new = sandbox.store.create_item(told, {"name": "Told of"}, loud=False)
+    query(database, "INSERT INTO webhook_events (subject_type, opportunity_id) VALUES"
+                    f" ('Opportunity', {told})")  # fmt: skip
+    run(instance, "webhook_refresh")
+    assert query(database, f"SELECT name FROM opportunity_items WHERE id = {new}") == [("Told of",)]
     # Its opportunity is gone, as the proof found out, and they with it.
     of_it = f"opportunity_items WHERE opportunity_id = {gone}"
     assert query(database, f"SELECT count(*) FROM {of_it}") == [(0,)]
