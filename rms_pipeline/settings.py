@@ -55,6 +55,7 @@ EXAMPLES = {
     "RMS_ITEMS_DAYS_AHEAD": "14",
     "RMS_PROOF_EVERY_MINUTES": "60",
     "RMS_TIME_ZONE": "Europe/London",
+    "RMS_CURRENCY": "GBP",
     "RMS_SCHEMA": "public",
     "RMS_LOG_FORMAT": "json",
     "RMS_API_TOKEN": "what `openssl rand -hex 24` prints",
@@ -236,6 +237,14 @@ class Settings(BaseSettings):
         validation_alias="RMS_TIME_ZONE",
         description="The company's time zone. Pages, days, weeks and schedules follow it.",
     )
+    currency: str | None = Field(
+        None,
+        validation_alias="RMS_CURRENCY",
+        description=(
+            "What money is in, as a code of ISO 4217 like `EUR`. Pages and workbooks then show its "
+            "symbol; without it they show amounts alone."
+        ),
+    )
     log_format: LogFormat = Field(
         "text",
         validation_alias="RMS_LOG_FORMAT",
@@ -325,6 +334,19 @@ class Settings(BaseSettings):
         if value not in available_timezones():
             raise ValueError("is not the name of a time zone")
         return value
+
+    @field_validator("currency")
+    @classmethod
+    def _check_currency(cls, value: str | None) -> str | None:
+        if value is None or not value.strip():
+            return None
+        code = value.strip().upper()
+        # It takes a while to read, and few set this.
+        from babel.numbers import list_currencies
+
+        if code not in list_currencies():
+            raise ValueError("is no code of ISO 4217: write three letters like EUR, GBP or USD")
+        return code
 
     @field_validator("collections", mode="before")
     @classmethod

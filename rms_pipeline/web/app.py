@@ -24,6 +24,7 @@ from rms_pipeline.web.find import finder
 from rms_pipeline.web.headers import Headers
 from rms_pipeline.web.health import health
 from rms_pipeline.web.launching import Launcher
+from rms_pipeline.web.manners import Manners
 from rms_pipeline.web.metrics import Metrics
 from rms_pipeline.web.opportunities import opportunities
 from rms_pipeline.web.opportunity import opportunity
@@ -72,6 +73,7 @@ def create_app(
         sandbox=current.uses_sandbox,
         dagster_url=current.dagster_url,
         time_zone=current.time_zone,
+        currency=current.currency,
     )
 
     @asynccontextmanager
@@ -95,6 +97,7 @@ def create_app(
         redoc_url=None,
     )
     app.add_middleware(GZipMiddleware, minimum_size=1_000)
+    app.add_middleware(Manners, currency=current.currency)
     app.add_middleware(Headers, database=database)
     handle_errors(app, database)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")

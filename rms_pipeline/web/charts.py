@@ -13,7 +13,17 @@ from urllib.parse import urlencode
 from rms_pipeline.insight.parties import Month
 from rms_pipeline.mirror.outcomes import CONFIRMED, LOST, OPEN, Phase
 from rms_pipeline.mirror.overview import WEEKS, StatusCount, WebhookDay, WeekCount
-from rms_pipeline.web.formatting import Clock, number, short_money, some, whole_money
+from rms_pipeline.web.formatting import (
+    Clock,
+    long_month,
+    month,
+    number,
+    short_money,
+    some,
+    weekday,
+    weekday_and_day,
+    whole_money,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +106,7 @@ def week_columns(
         }
         column = Column(
             # A month's name where it begins; 26 dates would not fit on a phone.
-            f"{sunday:%b}" if sunday.day <= 7 else "",
+            month(sunday) if sunday.day <= 7 else "",
             f"Week of {clock.day(monday)}: {whole_money(sure)} confirmed, {whole_money(open_)} "
             f"undecided, {some(counts.get(monday, 0), 'opportunity', 'opportunities')}",
             f"/opportunities?{urlencode(query)}",
@@ -114,9 +124,9 @@ def month_columns(months: Sequence[Month]) -> Columns:
     columns = []
     for m, sure, open_ in values:
         column = Column(
-            f"{m.month:%b}",
-            f"{m.month:%B %Y}: {whole_money(sure)} confirmed, {whole_money(open_)} undecided, "
-            f"{whole_money(m.year_before.value)} confirmed the year before",
+            month(m.month),
+            f"{long_month(m.month)}: {whole_money(sure)} confirmed, {whole_money(open_)} "
+            f"undecided, {whole_money(m.year_before.value)} confirmed the year before",
         )
         _stack(column, [("confirmed", sure), ("undecided", open_)], top)
         columns.append(column)
@@ -130,9 +140,9 @@ def webhook_columns(days: Sequence[WebhookDay]) -> Columns:
     for d in days:
         waiting = d.received - d.settled - d.dead
         column = Column(
-            f"{d.day:%a}",
-            f"{d.day:%A %d %b}: {some(d.received, 'webhook')}, {number(d.settled)} settled, "
-            f"{number(waiting)} waiting, {some(d.dead, 'dead letter')}",
+            weekday(d.day),
+            f"{weekday_and_day(d.day)}: {some(d.received, 'webhook')}, {number(d.settled)} "
+            f"settled, {number(waiting)} waiting, {some(d.dead, 'dead letter')}",
         )
         parts = [("settled", d.settled), ("waiting", waiting), ("dead", d.dead)]
         _stack(column, parts, top)

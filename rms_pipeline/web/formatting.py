@@ -1,47 +1,119 @@
-"""Numbers, money and times as people read them. Times are shown in the company's time zone."""
+"""Numbers, money and times as people read them. Times are shown in the company's time zone.
 
+What is written here is for whoever reads English as in Britain; the locale data of a library say
+how others write (`manners`). Every page writes through this module.
+"""
+
+from collections.abc import Callable
 from datetime import UTC, date, datetime
-from decimal import Decimal
+from decimal import Decimal, DecimalException
+from typing import Any
 from zoneinfo import ZoneInfo
 
+from babel import Locale, dates, numbers
+
+from rms_pipeline.web.manners import manner
+
 ABSENT = "–"
+# Whose pounds stand before the amount, as they do in our own English.
+_BRITISH = Locale("en", "GB")
 
 
 def number(value: int | None) -> str:
     """5,012"""
-    return ABSENT if value is None else f"{value:,}"
+    if value is None:
+        return ABSENT
+    locale = manner().locale
+    return f"{value:,}" if locale is None else str(numbers.format_decimal(value, locale=locale))
 
 
 def some(count: int, one: str, more: str = "") -> str:
     """5,012 webhooks, 1 webhook; `more` where an s does not do."""
-    return f"{count:,} {one if count == 1 else more or f'{one}s'}"
+    return f"{number(count)} {one if count == 1 else more or f'{one}s'}"
+
+
+def share(percent: float) -> str:
+    """12.5 %"""
+    return f"{_decimal(Decimal(str(percent)), '.0', f'{percent:.1f}')} %"
 
 
 def money(value: Decimal | None) -> str:
-    """12,345.60, in the account's currency, which the API does not name."""
-    return ABSENT if value is None else f"{value:z,.2f}"
+    """12,345.60, or £12,345.60 where the currency is known."""
+    return ABSENT if value is None else _money(value, f"{value:z,.2f}", is_whole=False)
 
 
 def whole_money(value: Decimal | None) -> str:
-    """12,346"""
-    return ABSENT if value is None else f"{value:z,.0f}"
+    """12,346, or £12,346"""
+    return ABSENT if value is None else _money(value, f"{value:z,.0f}", is_whole=True)
 
 
 def signed_money(value: Decimal) -> str:
     """+12,346, −1,200"""
-    return f"{'+' if value > 0 else '−' if value < 0 else ''}{abs(value):,.0f}"
+    sign = "+" if value > 0 else "−" if value < 0 else ""
+    return f"{sign}{_money(abs(value), f'{abs(value):,.0f}', is_whole=True)}"
 
 
 def short_money(value: Decimal) -> str:
     """1.2M, 340k, 85: for the axis of a chart."""
+    text = f"{value:z.0f}"
     for limit, unit in ((1_000_000, "M"), (1_000, "k")):
         # What rounds to a thousand of one unit is one of the next.
         if abs(value) >= limit - Decimal(limit) / 2_000:
             scaled = value / limit
-            return (
-                f"{scaled:.1f}{unit}" if abs(scaled) < Decimal("9.95") else f"{scaled:,.0f}{unit}"
+            is_small = abs(scaled) < Decimal("9.95")
+            shown = f"{scaled:.1f}" if is_small else f"{scaled:,.0f}"
+            text = f"{_decimal(scaled, '.0' if is_small else '', shown)}{unit}"
+            break
+    currency = manner().currency
+    if currency is None:
+        return text
+    return f"{numbers.get_currency_symbol(currency, locale=manner().locale or _BRITISH)}{text}"
+
+
+def _money(value: Decimal, plain: str, *, is_whole: bool) -> str:
+    """`plain` is how it is written by whoever knows neither currency nor language."""
+    here = manner()
+    currency = here.currency
+    if currency is None:
+        return _decimal(value, "" if is_whole else ".00", plain)
+    locale = here.locale or _BRITISH
+    pattern = locale.currency_formats["standard"].pattern
+
+    def write() -> str:
+        if is_whole:
+            return numbers.format_currency(
+                _without_zero(value),
+                currency,
+                format=pattern.replace(".00", ""),
+                locale=locale,
+                currency_digits=False,
             )
-    return f"{value:z.0f}"
+        return numbers.format_currency(_without_zero(value), currency, locale=locale)
+
+    # Of what no library can round, the digits.
+    return _or(write, f"{plain} {currency}")
+
+
+def _decimal(value: Decimal, fraction: str, plain: str) -> str:
+    locale = manner().locale
+    if locale is None:
+        return plain
+    pattern = locale.decimal_formats[None].pattern.partition(";")[0].partition(".")[0] + fraction
+    return _or(
+        lambda: numbers.format_decimal(_without_zero(value), format=pattern, locale=locale), plain
+    )
+
+
+def _without_zero(value: Decimal) -> Decimal:
+    """Nobody owes minus nothing."""
+    return value if abs(value) >= Decimal("0.005") else Decimal(0)
+
+
+def _or(write: Callable[[], Any], plain: str) -> str:
+    try:
+        return str(write())
+    except (DecimalException, ValueError, OverflowError):
+        return plain
 
 
 def duration(seconds: float | None) -> str:
@@ -79,11 +151,17 @@ class Clock:
 
     def full(self, moment: datetime | None) -> str:
         """Wed 25 Nov 2026, 12:03:09"""
-        return ABSENT if moment is None else f"{self._local(moment):%a %d %b %Y, %H:%M:%S}"
+        if moment is None:
+            return ABSENT
+        local = self._local(moment)
+        return _written(local, "yMMMEd", f"{local:%a %d %b %Y}", "Hms", f", {local:%H:%M:%S}")
 
     def minute(self, moment: datetime | None) -> str:
         """25 Nov 2026, 12:03"""
-        return ABSENT if moment is None else f"{self._local(moment):%d %b %Y, %H:%M}"
+        if moment is None:
+            return ABSENT
+        local = self._local(moment)
+        return _written(local, "yMMMd", f"{local:%d %b %Y}", "Hm", f", {local:%H:%M}")
 
     def short(self, moment: datetime | None, now: datetime | None = None) -> str:
         """12:03 today, 24 Nov 12:03 this year, 24 Nov 2025 before and after."""
@@ -91,25 +169,31 @@ class Clock:
             return ABSENT
         local, today = self._local(moment), self._local(now or datetime.now(UTC))
         if local.date() == today.date():
-            return f"{local:%H:%M}"
+            return _written(local, "", "", "Hm", f"{local:%H:%M}")
         if local.year == today.year:
-            return f"{local:%d %b %H:%M}"
-        return f"{local:%d %b %Y}"
+            return _written(local, "MMMd", f"{local:%d %b}", "Hm", f" {local:%H:%M}")
+        return _written(local, "yMMMd", f"{local:%d %b %Y}")
 
     def day(self, value: date) -> str:
         """25 Nov 2026"""
-        return f"{value:%d %b %Y}"
+        return _written(value, "yMMMd", f"{value:%d %b %Y}")
 
     def weekday(self, value: date) -> str:
         """Wednesday 25 November 2026"""
-        return f"{value:%A} {value.day} {value:%B %Y}"
+        return _written(value, "yMMMMEEEEd", f"{value:%A} {value.day} {value:%B %Y}")
+
+    def day_of_week(self, value: date) -> str:
+        """Wed 25"""
+        return _written(value, "Ed", f"{value:%a %d}")
 
     def within(self, moment: datetime, day: date) -> str:
         """12:03 on that `day`, Wed 25 Nov 12:03 in that year, Wed 25 Nov 2025 in others."""
         local = self._local(moment)
         if local.date() == day:
-            return f"{local:%H:%M}"
-        return f"{local:%a %d %b %H:%M}" if local.year == day.year else f"{local:%a %d %b %Y}"
+            return _written(local, "", "", "Hm", f"{local:%H:%M}")
+        if local.year == day.year:
+            return _written(local, "MMMEd", f"{local:%a %d %b}", "Hm", f" {local:%H:%M}")
+        return _written(local, "yMMMEd", f"{local:%a %d %b %Y}")
 
     def ago(self, moment: datetime | None, now: datetime | None = None) -> str:
         """just now, 4 min ago, 2 h ago, 3 d ago"""
@@ -126,3 +210,50 @@ class Clock:
             return moment.astimezone(self.zone)
         except OverflowError:
             return moment
+
+
+def month(value: date) -> str:
+    """Nov"""
+    return _written(value, "MMM", f"{value:%b}")
+
+
+def long_month(value: date, *, with_year: bool = True) -> str:
+    """November 2026, or November"""
+    if with_year:
+        return _written(value, "yMMMM", f"{value:%B %Y}")
+    return _written(value, "MMMM", f"{value:%B}")
+
+
+def weekday(value: date) -> str:
+    """Wed"""
+    return _written(value, "E", f"{value:%a}")
+
+
+def weekday_and_day(value: date) -> str:
+    """Wednesday 25 Nov"""
+    return _written(value, "MMMEEEEd", f"{value:%A %d %b}")
+
+
+def _written(value: date, day: str, plain_day: str, clock: str = "", plain_time: str = "") -> str:
+    """`day` and `clock` name what is shown of it, in the letters of CLDR's skeletons; the plain
+    texts are the same in our own English."""
+    locale = manner().locale
+    if locale is None:
+        return f"{plain_day}{plain_time}"
+    # A zone of a time would be changed into another one.
+    local = value.replace(tzinfo=None) if isinstance(value, datetime) else value
+    parts = []
+    if day:
+        parts.append(_skeleton(day, local, locale))
+    if clock and isinstance(local, datetime):
+        length = "medium" if clock == "Hms" else "short"
+        parts.append(str(dates.format_time(local.time(), length, locale=locale)))
+    return ", ".join(parts)
+
+
+def _skeleton(wanted: str, value: date, locale: Locale) -> str:
+    try:
+        return str(dates.format_skeleton(wanted, value, fuzzy=True, locale=locale))
+    except (KeyError, AttributeError, ValueError):
+        # No locale lacks this one.
+        return str(dates.format_date(value, "medium", locale=locale))

@@ -177,6 +177,24 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
             visited=visited,
         )
 
+    @router.get("/opportunities/print", **visible)
+    def print_list(wanted: Wanted) -> Response:
+        with reader.session() as connection:
+            rows = list_opportunities(connection, wanted.criteria, limit=MOST_COUNTED + 1)
+            customer = _customer(connection, wanted, rows)
+        return pages.render(
+            "opportunity_print.html",
+            here="opportunities",
+            asked=wanted,
+            criteria=wanted.criteria,
+            columns=COLUMNS,
+            rows=rows[:MOST_COUNTED],
+            is_cut=len(rows) > MOST_COUNTED,
+            value=_worth(rows, wanted) if len(rows) <= MOST_COUNTED else None,
+            chips=list(wanted.chips(pages.clock, customer)),
+            now=datetime.now(UTC),
+        )
+
     @router.get("/fragments/facets", **visible)
     def show_facets(wanted: Wanted) -> Response:
         with reader.session() as connection:
@@ -199,6 +217,13 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
     )
     def tell_list(wanted: Wanted) -> JSONResponse:
         """The page of the list at the same address, 50 at a time."""
+        return told_list(wanted, "/api/opportunities")
+
+    @router.get("/opportunities.json", **visible)
+    def tell_page(wanted: Wanted) -> JSONResponse:
+        return told_list(wanted, "/opportunities.json")
+
+    def told_list(wanted: Asked, place: str) -> JSONResponse:
         with reader.session() as connection:
             page = _Page(connection, wanted)
         told = OpportunityList(
@@ -207,10 +232,10 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
             countIsLeast=not page.is_counted,
             totalValue=page.value,
             page=page.number,
-            next=page.next and f"/api/opportunities?{page.next}",
+            next=page.next and f"{place}?{page.next}",
             previous=None
             if page.previous is None
-            else "/api/opportunities" + (f"?{page.previous}" if page.previous else ""),
+            else place + (f"?{page.previous}" if page.previous else ""),
             opportunities=[asdict(row) for row in page.rows],
         )
         return JSONResponse(to_jsonable_python(told))
@@ -243,9 +268,10 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
             ("Account", pages.account),
             ("As of", pages.clock.full(datetime.now(UTC))),
             ("Times are in", current.time_zone),
+            ("Money is in", current.currency or "the account's currency"),
             *((chip.name, chip.value) for chip in wanted.chips(pages.clock, customer)),
         ]
-        parts = as_xlsx(reader, wanted, told)
+        parts = as_xlsx(reader, wanted, told, current.currency)
         return Download(next(parts), parts, XLSX, "opportunities.xlsx")
 
     return router

@@ -16,6 +16,7 @@ from decimal import Decimal
 from typing import IO, Any
 from zoneinfo import ZoneInfo
 
+from babel.numbers import get_currency_precision, get_currency_symbol
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 from xlsxwriter import Workbook  # type: ignore[import-untyped]
@@ -158,7 +159,7 @@ def _local(moment: datetime, zone: ZoneInfo) -> datetime:
 
 
 def as_xlsx(
-    reader: Reader, asked: Asked, told: Sequence[tuple[str, str]]
+    reader: Reader, asked: Asked, told: Sequence[tuple[str, str]], currency: str | None = None
 ) -> Generator[bytes, None, None]:
     """A workbook: the list, with its headings fixed and a filter on each, and a sheet that tells
     what it holds (`told`: names and values).
@@ -166,14 +167,18 @@ def as_xlsx(
     Rows go to a file as they are read, so a list of any length takes little memory.
     """
     with tempfile.TemporaryFile() as file:
-        _write_xlsx(reader, asked, told, file)
+        _write_xlsx(reader, asked, told, file, currency)
         file.seek(0)
         while part := file.read(64_000):
             yield part
 
 
 def _write_xlsx(
-    reader: Reader, asked: Asked, told: Sequence[tuple[str, str]], file: IO[bytes]
+    reader: Reader,
+    asked: Asked,
+    told: Sequence[tuple[str, str]],
+    file: IO[bytes],
+    currency: str | None,
 ) -> None:
     cells = cells_of(asked)
     zone = ZoneInfo(asked.criteria.time_zone)
@@ -181,7 +186,7 @@ def _write_xlsx(
     bold = book.add_format({"bold": True})
     formats = {
         "time": book.add_format({"num_format": "yyyy-mm-dd hh:mm"}),
-        "money": book.add_format({"num_format": "#,##0.00"}),
+        "money": book.add_format({"num_format": _money_format(currency)}),
     }
     sheet = book.add_worksheet("Opportunities")
     for place, cell in enumerate(cells):
@@ -207,6 +212,14 @@ def _write_xlsx(
         about.write_string(line, 0, name, bold)
         about.write_string(line, 1, value[:_LONGEST_CELL])
     book.close()
+
+
+def _money_format(currency: str | None) -> str:
+    if currency is None:
+        return "#,##0.00"
+    digits = get_currency_precision(currency)
+    fraction = f".{'0' * digits}" if digits else ""
+    return f"[${get_currency_symbol(currency, locale='en')}] #,##0{fraction}"
 
 
 def _write_cell(

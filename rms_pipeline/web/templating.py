@@ -77,6 +77,8 @@ templates = Environment(
 templates.globals["static"] = static_address
 templates.filters |= {
     "number": formatting.number,
+    "share": formatting.share,
+    "month_name": lambda day: formatting.long_month(day, with_year=False),
     "money": formatting.money,
     "signed_money": formatting.signed_money,
     "some": formatting.some,
@@ -107,7 +109,15 @@ def render(
 class Pages:
     """Renders the pages of one mirror: what all of them show is known here."""
 
-    def __init__(self, *, account: str, sandbox: bool, dagster_url: str, time_zone: str) -> None:
+    def __init__(
+        self,
+        *,
+        account: str,
+        sandbox: bool,
+        dagster_url: str,
+        time_zone: str,
+        currency: str | None = None,
+    ) -> None:
         self.account = account
         self.clock = Clock(time_zone)
         # Set by whoever can look; only pages with a head ask.
@@ -117,6 +127,7 @@ class Pages:
             "sandbox": sandbox,
             "dagster_url": dagster_url,
             "clock": self.clock,
+            "currency": currency,
             "navigation": NAVIGATION,
             "read_health": lambda: self.read_health(),
             "here": "",

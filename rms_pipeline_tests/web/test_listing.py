@@ -312,6 +312,16 @@ def sheet_of(web: Web, query_: str = "") -> Any:
     return openpyxl.load_workbook(io.BytesIO(answer.content))
 
 
+def test_printing_shows_all_rows_and_the_filter(web: Web) -> None:
+    insert_opportunities(web.database, *({"opportunity_status": "Open"} for _ in range(130)), {})
+    assert "/opportunities/print?status=Open" in visit(web, "/opportunities?status=Open").links
+    page = visit(web, "/opportunities/print?status=Open&onhire=..&sort=-value&column=status")
+    assert len([link for link in page.links if _ONE.fullmatch(link)]) == 130
+    for words in ("130 opportunities", "Status:", "Open", "On hire on:", "any day"):
+        assert words in page.text
+    assert [t["class"] for t in page.all("th", scope="col")] == ["name", "status"]
+
+
 ODD = ["=1+1", "+1", "-1", "@SUM(A1)", "0005", "1E5", "2026-05-31", "1/2", "9" * 20, "TRUE"]
 ODD += ["{=1}", "http://example.com", "mailto:a@example.com", "a\x01b\x00c", "🎪", "שלום", " a "]
 

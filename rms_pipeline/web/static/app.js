@@ -112,3 +112,8 @@ function fill() {
 }
 document.addEventListener("DOMContentLoaded", fill);
 document.addEventListener("htmx:after:swap", fill);
+
+// A page that is there to be printed.
+window.addEventListener("load", () => {
+  if (document.querySelector("[data-print]")) window.print();
+});

@@ -1,0 +1,166 @@
+"""Numbers, money and dates in the reader's own writing, and the currency that was named."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline.settings import SettingsError, load_settings
+from rms_pipeline.web import formatting, manners
+from rms_pipeline.web.formatting import Clock
+from rms_pipeline.web.manners import Manner, locale_of
+from rms_pipeline_tests.rows import insert_opportunities
+from rms_pipeline_tests.web.conftest import Web, serving
+from rms_pipeline_tests.web.page import get
+
+MOMENT = datetime(2026, 7, 1, 8, 5, 9, tzinfo=UTC)
+LONDON = Clock("Europe/London")
+
+
+@pytest.fixture
+def reads() -> Iterator[Callable[[str, str | None], None]]:
+    """Has what is written in this test be read by somebody."""
+    before = manners._manner.set(Manner())
+
+    def choose(accepted: str, currency: str | None = None) -> None:
+        manners._manner.set(Manner(locale_of(accepted), currency))
+
+    yield choose
+    manners._manner.reset(before)
+
+
+Reads = Callable[..., None]
+
+
+@pytest.mark.parametrize(
+    ("accepted", "name"),
+    [
+        ("", None),
+        ("*", None),
+        ("en", None),
+        ("en-GB,de;q=0.9", None),
+        ("en-US,en;q=0.9", "en_US"),
+        ("de-CH", "de_CH"),
+        ("de-XX", "de"),
+        ("xx,fr;q=0.5", "fr"),
+        ("fr;q=0.3, nl;q=0.8", "nl"),
+        ("nl;q=0,fr", "fr"),
+        ("pt-BR", "pt_BR"),
+        ("zh-Hant-TW", "zh_Hant_TW"),
+        ("he", "he"),
+        ("xx", None),
+        ("../../etc/passwd", None),
+        ("de" * 400, None),
+        (";;;,,,q=", None),
+        ("\u0000", None),
+    ],
+)
+def test_the_first_language_that_there_is_data_for_decides(accepted: str, name: str | None) -> None:
+    found = locale_of(accepted)
+    assert (found and str(found)) == name
+
+
+@pytest.mark.parametrize(
+    ("accepted", "number", "amount", "full", "day"),
+    [
+        ("en-GB", "5,012", "1,234.50", "Wed 01 Jul 2026, 09:05:09", "01 Jul 2026"),
+        ("de", "5.012", "1.234,50", "Mi., 1. Juli 2026, 09:05:09", "1. Juli 2026"),
+        ("fr", "5\u202f012", "1\u202f234,50", "mer. 1 juil. 2026, 09:05:09", "1 juil. 2026"),
+        ("nl", "5.012", "1.234,50", "wo 1 jul 2026, 09:05:09", "1 jul 2026"),
+        ("en-US", "5,012", "1,234.50", "Wed, Jul 1, 2026, 9:05:09\u202fAM", "Jul 1, 2026"),
+    ],
+)
+def test_each_language_has_its_numbers_and_dates(
+    reads: Reads, accepted: str, number: str, amount: str, full: str, day: str
+) -> None:
+    reads(accepted)
+    assert formatting.number(5_012) == number
+    assert formatting.money(Decimal("1234.5")) == amount
+    assert LONDON.full(MOMENT) == full
+    assert LONDON.day(date(2026, 7, 1)) == day
+
+
+@pytest.mark.parametrize(
+    ("accepted", "currency", "amount", "whole", "short"),
+    [
+        ("", "GBP", "£1,234.50", "£1,234", "£1.2k"),
+        ("", "EUR", "€1,234.50", "€1,234", "€1.2k"),
+        ("", "USD", "US$1,234.50", "US$1,234", "US$1.2k"),
+        ("", "JPY", "JP¥1,234", "JP¥1,234", "JP¥1.2k"),
+        ("de", "EUR", "1.234,50\xa0€", "1.234\xa0€", "€1,2k"),
+        ("en-US", "USD", "$1,234.50", "$1,234", "$1.2k"),
+        ("fr", "CHF", "1\u202f234,50\xa0CHF", "1\u202f234\xa0CHF", "CHF1,2k"),
+    ],
+)
+def test_money_has_its_symbol_where_the_currency_is_known(
+    reads: Reads, accepted: str, currency: str, amount: str, whole: str, short: str
+) -> None:
+    reads(accepted, currency)
+    value = Decimal("1234.5")
+    assert formatting.money(value) == amount
+    assert formatting.whole_money(value - Decimal("0.1")) == whole
+    assert formatting.short_money(value) == short
+
+
+AMOUNTS = [Decimal(10) ** 1_000, Decimal("NaN"), Decimal("-0.001"), Decimal(0), Decimal("1e-1000")]
+
+
+@pytest.mark.parametrize("accepted", ["", "de", "hi", "ar", "en-IN", "he", "ja"])
+@pytest.mark.parametrize("currency", [None, "GBP", "JPY", "KWD"])
+def test_no_amount_and_no_moment_is_too_odd_to_be_written(
+    reads: Reads, accepted: str, currency: str | None
+) -> None:
+    reads(accepted, currency)
+    for value in (*AMOUNTS, None):
+        for write in (formatting.money, formatting.whole_money):
+            assert write(value)
+    for value in (AMOUNTS[0], AMOUNTS[2], AMOUNTS[3]):
+        assert formatting.signed_money(value)
+        assert formatting.short_money(value)
+    assert "-" not in formatting.money(Decimal("-0.001"))
+    for moment in (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC), MOMENT):
+        for how in (LONDON.full, LONDON.minute, LONDON.short):
+            assert how(moment)
+        assert LONDON.within(moment, MOMENT.date())
+        assert LONDON.weekday(moment.date())
+        assert LONDON.day_of_week(moment.date())
+        for named in (formatting.month, formatting.long_month, formatting.weekday):
+            assert named(moment.date())
+
+
+@pytest.fixture
+def in_pounds(emptied: Database) -> Iterator[Web]:
+    insert_opportunities(
+        emptied,
+        {"total_value": Decimal("1234.5"), "starts_at": MOMENT, "updated_at_rms": MOMENT}
+        | {"ends_at": MOMENT + timedelta(days=1), "opportunity_status": "Reserved"},
+    )
+    current = load_settings(_env_file=None, RMS_CURRENCY="gbp", RMS_TIME_ZONE="Europe/London")
+    with SandboxServer(Store(1)) as sandbox, serving(emptied, sandbox, current=current) as web:
+        yield web
+
+
+def test_pages_are_written_for_their_reader_and_files_for_nobody(in_pounds: Web) -> None:
+    german = {"Accept-Language": "de-DE,de;q=0.9,en;q=0.1"}
+    for path in ("/opportunities", "/opportunities/1"):
+        assert "1.234,50\xa0€".replace("€", "£") in get(in_pounds, path, **german).text, path
+        assert "£1,234.50" in get(in_pounds, path).text, path
+    assert "1. Juli 2026, 09:05" in get(in_pounds, "/opportunities", **german).text
+    assert "01 Jul 2026, 09:05" in get(in_pounds, "/opportunities").text
+    assert "Money is in GBP" in get(in_pounds, "/today").text
+    # One reader's manner is no other's, and a program gets what it always got.
+    assert get(in_pounds, "/opportunities.csv", **german).content == (
+        get(in_pounds, "/opportunities.csv").content
+    )
+    answer = get(in_pounds, "/api/opportunities", **german).json()
+    assert answer["opportunities"][0]["total_value"] == "1234.5"
+
+
+def test_a_currency_that_there_is_not_is_refused() -> None:
+    assert load_settings(_env_file=None, RMS_CURRENCY=" eur ").currency == "EUR"
+    assert load_settings(_env_file=None, RMS_CURRENCY="").currency is None
+    with pytest.raises(SettingsError, match="RMS_CURRENCY is no code of ISO 4217"):
+        load_settings(_env_file=None, RMS_CURRENCY="pounds")
