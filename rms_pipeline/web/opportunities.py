@@ -177,7 +177,7 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
             visited=visited,
         )
 
-    @router.get("/opportunities/print", **visible)
+    @router.get("/print/opportunities", **visible)
     def print_list(wanted: Wanted) -> Response:
         with reader.session() as connection:
             rows = list_opportunities(connection, wanted.criteria, limit=MOST_COUNTED + 1)

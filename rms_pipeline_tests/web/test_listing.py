@@ -314,8 +314,8 @@ def sheet_of(web: Web, query_: str = "") -> Any:
 
 def test_printing_shows_all_rows_and_the_filter(web: Web) -> None:
     insert_opportunities(web.database, *({"opportunity_status": "Open"} for _ in range(130)), {})
-    assert "/opportunities/print?status=Open" in visit(web, "/opportunities?status=Open").links
-    page = visit(web, "/opportunities/print?status=Open&onhire=..&sort=-value&column=status")
+    assert "/print/opportunities?status=Open" in visit(web, "/opportunities?status=Open").links
+    page = visit(web, "/print/opportunities?status=Open&onhire=..&sort=-value&column=status")
     assert len([link for link in page.links if _ONE.fullmatch(link)]) == 130
     for words in ("130 opportunities", "Status:", "Open", "On hire on:", "any day"):
         assert words in page.text
