@@ -108,7 +108,8 @@ def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: S
             headings=_HEADINGS,
             pages=max(-(-told["count"] // MOST_RANKED), 1),
             query=query,
-            # Figures are looked at from the greatest down, names from A on.
+            # Figures are looked at from the greatest down, names from A on, and of differences
+            # those first that are to be seen to.
             next_sort=lambda key: _turned(key, told["sort"]),
             **told,
         )
@@ -144,7 +145,7 @@ def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: S
 
 
 def _turned(key: str, sort: str) -> str:
-    first, other = (key, f"-{key}") if key == "name" else (f"-{key}", key)
+    first, other = (key, f"-{key}") if key in ("name", "trend") else (f"-{key}", key)
     return other if sort == first else first
 
 

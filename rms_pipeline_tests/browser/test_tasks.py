@@ -1,0 +1,457 @@
+"""The questions of docs/how-to/tasks.md, answered in a browser in as many clicks as it says.
+
+Everything is there: a sandbox whose answers are known, a full sync, people's edits by webhooks and
+the fast lane, and the pages over that mirror. It is noon for the company, whatever the clock says.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import openpyxl  # type: ignore[import-untyped]
+import pytest
+from playwright.sync_api import BrowserContext, Locator, Page, expect
+from pydantic import SecretStr
+
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.current_rms.client import CurrentRmsClient
+from rms_pipeline.current_rms.pacing import ProcessBudget
+from rms_pipeline.current_rms.window import Window
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
+from rms_pipeline.settings import load_settings
+from rms_pipeline_tests.conftest import QUICK, dagsters_tables
+from rms_pipeline_tests.core import full_sync
+from rms_pipeline_tests.processes import wait_until
+from rms_pipeline_tests.web.conftest import API_TOKEN, Web, delivery, serving
+
+PAGE = Path(__file__).parents[2] / "docs/how-to/tasks.md"
+NOW = datetime.now(UTC).replace(microsecond=0)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+# Etc/GMT-3 is three hours ahead of UTC.
+_OFFSET = 12 - NOW.hour
+ZONE = f"Etc/GMT{-_OFFSET:+d}" if _OFFSET else "UTC"
+LOCAL = NOW + _OFFSET * HOUR
+WEEKEND = NOW + (5 - LOCAL.weekday()) * DAY
+HARBOUR, QUAY = (101, "Harbour Events"), (102, "Quay Conferences")
+HALL, BARN = (201, "Great Hall"), (202, "The Barn")
+ADA, SAM = (301, "Ada Bell"), (302, "Sam Okoro")
+
+
+def person(who: tuple[int, str]) -> dict[str, Any]:
+    return {"id": who[0], "name": who[1]}
+
+
+def job(
+    subject: str,
+    starts: datetime,
+    ends: datetime,
+    status: tuple[int, str],
+    charge: int,
+    customer: tuple[int, str] = HARBOUR,
+    venue: tuple[int, str] = HALL,
+    owner: tuple[int, str] = ADA,
+    **fields: Any,
+) -> dict[str, Any]:
+    """As Current RMS serves it."""
+    empty = {f"{stage}_{end}_at": None for stage in _STAGES for end in ("starts", "ends")}
+    money = {"charge_total": f"{charge}.0", "charge_including_tax_total": f"{charge * 6 / 5:.1f}"}
+    return empty | money | {
+        "subject": subject, "number": None, "status": status[0], "status_name": status[1],
+        "starts_at": starts.isoformat(), "ends_at": ends.isoformat(),
+        "member_id": customer[0], "member": person(customer),
+        "venue_id": venue[0], "venue": person(venue),
+        "owned_by": owner[0], "owner": person(owner),
+        "provisional_cost_total": "0.0", "predicted_cost_total": "0.0",
+        "actual_cost_total": "0.0", "open_ended_rental": False, "invoiced": True,
+        **fields,
+    }  # fmt: skip
+
+
+_STAGES = ("prep", "load", "deliver", "setup", "show", "takedown", "collect", "unload", "deprep")
+OPEN, PROVISIONAL, RESERVED, ACTIVE = (
+    (0, "Open"),
+    (1, "Provisional"),
+    (5, "Reserved"),
+    (20, "Active"),
+)
+COMPLETED, LOST = (40, "Completed"), (60, "Lost")
+QUOTATION: dict[str, Any] = {"state": 2, "state_name": "Quotation"}
+JOBS = (
+    job("Gala", NOW + 4 * HOUR, NOW + 2 * DAY, RESERVED, 1_000, number="0000004711"),
+    job("Fair", NOW - 3 * DAY, NOW + DAY, ACTIVE, 2_000),
+    job("Forgotten", NOW - 5 * DAY, NOW - DAY, ACTIVE, 300),
+    job("Maybe", NOW + 3 * DAY, NOW + 4 * DAY, PROVISIONAL, 8_000, owner=SAM, **QUOTATION),
+    job("Small", NOW + 40 * DAY, NOW + 41 * DAY, OPEN, 400, **QUOTATION),
+    job("Dropped", NOW + 20 * DAY, NOW + 21 * DAY, PROVISIONAL, 900, owner=SAM, **QUOTATION),
+    job("Agreed", NOW + 22 * DAY, NOW + 23 * DAY, PROVISIONAL, 700, owner=SAM, **QUOTATION),
+    job("Moved", NOW + 25 * DAY, NOW + 26 * DAY, RESERVED, 600),
+    job("Free", NOW + 30 * DAY, NOW + 31 * DAY, RESERVED, 0),
+    job("Weekender", WEEKEND, WEEKEND + DAY, RESERVED, 500, venue=BARN),
+    job("Anniversary", NOW - 400 * DAY, NOW - 399 * DAY, COMPLETED, 5_000, QUAY, BARN),
+    job("Breakfast", NOW - 20 * DAY, NOW - 19 * DAY, COMPLETED, 100, QUAY, BARN),
+)
+
+
+@dataclass
+class Person:
+    """Somebody at a page, whose clicks count."""
+
+    page: Page
+    web: Web
+    clicks: int = 0
+    ids: dict[str, int] = field(default_factory=dict)
+
+    def click(self, what: Locator) -> None:
+        what.click()
+        self.clicks += 1
+
+    def choose(self, what: Locator, value: str) -> None:
+        what.select_option(value)
+        self.clicks += 1
+
+    def go(self, title: str) -> None:
+        """Through the navigation."""
+        self.click(self.page.get_by_role("navigation", name="Pages").get_by_text(title, exact=True))
+        expect(self.page.get_by_role("heading", level=1)).to_be_visible()
+
+
+@pytest.fixture(scope="module")
+def stand(migrated: Database) -> Iterator[tuple[Web, dict[str, int]]]:
+    """The pages at `web`, and the ids of the jobs by name."""
+    store = Store()
+    ids = {fields["subject"]: store.create(fields) for fields in JOBS}
+    with ExitStack() as opened:
+        opened.enter_context(dagsters_tables(migrated))
+        sandbox = opened.enter_context(SandboxServer(store))
+
+        @contextmanager
+        def client() -> Iterator[CurrentRmsClient]:
+            with CurrentRmsClient(
+                collection=OPPORTUNITIES,
+                base_url=sandbox.url,
+                subdomain=SANDBOX_SUBDOMAIN,
+                api_key=SecretStr(SANDBOX_API_KEY),
+                budget=ProcessBudget(0),
+                patience=QUICK,
+            ) as made:
+                made.now = migrated.clock()
+                yield made
+
+        with client() as reading:
+            full_sync(migrated, reading, Window.around(NOW, days_back=800, days_ahead=365))
+        current = load_settings(_env_file=None, RMS_TIME_ZONE=ZONE)
+        web = opened.enter_context(serving(migrated, sandbox, client=client, current=current))
+        edits: list[tuple[str, str, dict[str, Any]]] = [
+            ("Dropped", "Kim Day", {"status": LOST[0]}),
+            ("Agreed", "Ada Bell", {"status": RESERVED[0]}),
+            ("Moved", "Lee Poe", {"starts_at": (NOW + 24 * DAY).isoformat()}),
+        ]
+        for number, (name, who, fields) in enumerate(edits, 1):
+            store.edit(ids[name], fields)
+            told = delivery(number, ids[name], member={"id": number, "name": who})
+            assert web.post(told).status_code == 200
+        wait_until(
+            lambda: (
+                web.query(
+                    "SELECT count(*) = 3 AND bool_and(processed_at IS NOT NULL) FROM webhook_events"
+                )
+                == [(True,)]
+            )
+        )
+        yield web, ids
+
+
+@pytest.fixture
+def someone(stand: tuple[Web, dict[str, int]], page: Page, warm: BrowserContext) -> Person:
+    web, ids = stand
+    page.goto(f"{web.url}/today?token={API_TOKEN}")
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    return Person(page, web, ids=ids)
+
+
+def jobs_in(place: Locator) -> set[str]:
+    """The jobs of `JOBS` that are named there."""
+    text = place.inner_text()
+    return {fields["subject"] for fields in JOBS if re.search(rf"\b{fields['subject']}\b", text)}
+
+
+def listed(person: Person) -> set[str]:
+    return jobs_in(person.page.locator("#results table"))
+
+
+def section(person: Person, title: str) -> Locator:
+    return person.page.locator("section").filter(
+        has=person.page.get_by_role("heading", level=2, name=title)
+    )
+
+
+def goes_out_today(s: Person) -> None:
+    expected = {"Gala"} | ({"Weekender"} if WEEKEND == NOW else set())
+    assert jobs_in(s.page.locator("#goes-out")) == expected
+
+
+def comes_back_tomorrow(s: Person) -> None:
+    s.click(s.page.get_by_role("link", name=re.compile("→")).first)
+    expect(s.page).to_have_url(re.compile("day="))
+    expect(s.page.locator("#comes-back")).to_contain_text("Fair")
+
+
+def is_late(s: Person) -> None:
+    assert jobs_in(s.page.locator("#late-back")) == {"Forgotten"}
+
+
+def is_not_confirmed(s: Person) -> None:
+    assert jobs_in(s.page.locator("#not-confirmed")) == {"Maybe"}
+
+
+def was_lost(s: Person) -> None:
+    lost = section(s, "Lost since")
+    assert jobs_in(lost) == {"Dropped"}
+    expect(lost).to_contain_text("Kim Day")
+
+
+def was_confirmed(s: Person) -> None:
+    confirmed = section(s, "Confirmed since")
+    expect(confirmed).to_contain_text("Agreed")
+    expect(confirmed).to_contain_text("Ada Bell")
+
+
+def makes_no_sense(s: Person) -> None:
+    checks = s.page.locator("#checks")
+    expect(checks).to_contain_text("Free")
+    expect(checks).to_contain_text("After the confirmation Lee Poe changed starts_at.")
+
+
+def is_complete(s: Person) -> None:
+    expect(s.page.locator("#health")).to_contain_text("12 of 12")
+
+
+def is_on_hire_at_the_weekend(s: Person) -> None:
+    s.go("Opportunities")
+    s.choose(s.page.locator("select[name=onhire]"), "weekend")
+    expect(s.page).to_have_url(re.compile("onhire=weekend"))
+    first = (LOCAL + (5 - LOCAL.weekday()) * DAY).replace(
+        hour=0, minute=0, second=0
+    ) - _OFFSET * HOUR
+    expected = {
+        fields["subject"]
+        for fields in JOBS
+        if datetime.fromisoformat(fields["starts_at"]) < first + 2 * DAY
+        and datetime.fromisoformat(fields["ends_at"]) >= first
+    }
+    assert "Weekender" in expected
+    assert listed(s) == expected
+
+
+def big_quotations(s: Person) -> None:
+    s.go("Opportunities")
+    s.click(s.page.locator(".facet").get_by_role("link", name=re.compile("Quotation")))
+    expect(s.page).to_have_url(re.compile("state=Quotation"))
+    s.click(s.page.get_by_role("columnheader", name="Value").get_by_role("link"))
+    expect(s.page).to_have_url(re.compile("sort=-value"))
+    first = s.page.locator("#results tbody tr").first
+    expect(first).to_contain_text("Maybe")
+    expect(first).to_contain_text("9,600")
+
+
+def by_number(s: Person) -> None:
+    s.page.keyboard.press("Control+k")
+    s.page.keyboard.type("4711")
+    option = s.page.get_by_role("option", name=re.compile("Gala"))
+    s.click(option)
+    expect(s.page.get_by_role("heading", level=1)).to_have_text("Gala")
+
+
+def of_a_customer(s: Person) -> None:
+    s.page.keyboard.press("Control+k")
+    s.page.keyboard.type("quay conf")
+    s.click(s.page.get_by_role("option", name=re.compile("Quay Conferences customer")))
+    expect(s.page.get_by_role("heading", level=1)).to_have_text("Quay Conferences")
+    expect(section(s, "Last")).to_contain_text("Breakfast")
+
+
+def what_happened(s: Person) -> None:
+    s.click(section(s, "Lost since").get_by_role("link", name="Dropped"))
+    happened = section(s, "What happened")
+    expect(happened).to_contain_text("Kim Day")
+    expect(happened).to_contain_text("Provisional")
+
+
+def on_a_past_day(s: Person) -> None:
+    s.click(section(s, "Lost since").get_by_role("link", name="Dropped"))
+    s.page.get_by_label("As of the end of").fill(str((LOCAL - 9 * DAY).date()))
+    s.click(s.page.get_by_role("button", name="Show"))
+    expect(s.page.get_by_role("status").first).to_contain_text("You see it as it is now")
+
+
+def dates_changed(s: Person) -> None:
+    s.go("Changes")
+    s.choose(s.page.locator("select[name=field]"), "starts_at")
+    expect(s.page).to_have_url(re.compile("field=starts_at"))
+    results = s.page.locator("#results")
+    expect(results).to_contain_text("Lee Poe")
+    assert jobs_in(results) == {"Moved"}
+
+
+def by_a_colleague(s: Person) -> None:
+    s.go("Changes")
+    s.choose(s.page.locator("select[name=who]"), "Kim Day")
+    expect(s.page).to_have_url(re.compile("who=Kim"))
+    results = s.page.locator("#results")
+    expect(results).to_contain_text("Lost")
+    assert jobs_in(results) == {"Dropped"}
+
+
+def best_customers(s: Person) -> None:
+    s.go("Customers")
+    first = s.page.locator("#results tbody tr").first
+    expect(first).to_contain_text("Harbour Events")
+    # Gala, Fair, Forgotten, and the job of the weekend where that has begun.
+    so_far = 1_000 + 2_000 + 300 + (500 if WEEKEND <= NOW + 12 * HOUR else 0)
+    expect(first).to_contain_text(f"{so_far:,}")
+
+
+def whose_value_fell(s: Person) -> None:
+    s.go("Customers")
+    heading = s.page.get_by_role("columnheader", name="Difference").get_by_role("link")
+    s.click(heading)
+    expect(s.page).to_have_url(re.compile("sort=trend"))
+    first = s.page.locator("#results tbody tr").first
+    expect(first).to_contain_text("Quay Conferences")
+    expect(first).to_contain_text("−4,900")
+
+
+def one_customer(s: Person) -> None:
+    s.go("Customers")
+    s.click(s.page.get_by_role("link", name="Quay Conferences"))
+    month = (LOCAL - 20 * DAY).strftime("%B")
+    row = s.page.get_by_role("row", name=re.compile(month))
+    expect(row).to_contain_text("100")
+
+
+def best_venue(s: Person) -> None:
+    s.go("Customers")
+    s.click(s.page.get_by_role("link", name="Venues"))
+    expect(s.page).to_have_url(re.compile("/venues"))
+    expect(s.page.locator("#results tbody tr").first).to_contain_text("Great Hall")
+
+
+def won_by_a_colleague(s: Person) -> None:
+    s.go("Customers")
+    s.click(s.page.get_by_role("link", name="Owners"))
+    expect(s.page).to_have_url(re.compile("/owners"))
+    s.click(s.page.get_by_role("link", name="Sam Okoro"))
+    expect(s.page.get_by_role("heading", level=1)).to_have_text("Sam Okoro")
+    if (LOCAL + 20 * DAY).year == (LOCAL + 22 * DAY).year == LOCAL.year:
+        # One lost, one won.
+        expect(s.page.locator(".figures")).to_contain_text("50 %")
+
+
+def this_month(s: Person) -> None:
+    s.go("Calendar")
+    bars = s.page.locator("#calendar .weeks")
+    expect(bars).to_contain_text("Gala")
+    assert "Dropped" not in bars.inner_text(), "what is lost is out of the calendar"
+
+
+def next_week(s: Person) -> None:
+    s.go("Calendar")
+    s.click(s.page.get_by_role("navigation", name="Calendar").get_by_role("link", name="Week"))
+    expect(s.page).to_have_url(re.compile("view=week"))
+    s.click(s.page.get_by_role("link", name="After"))
+    expect(s.page).to_have_url(re.compile("day="))
+    monday = (LOCAL + (7 - LOCAL.weekday()) * DAY).replace(hour=0, minute=0, second=0)
+    monday -= _OFFSET * HOUR
+    expected = {
+        fields["subject"]
+        for fields in JOBS
+        if fields["subject"] not in ("Dropped", "Moved")
+        and datetime.fromisoformat(fields["starts_at"]) < monday + 7 * DAY
+        and datetime.fromisoformat(fields["ends_at"]) >= monday
+    }
+    assert jobs_in(s.page.locator("#calendar .weeks")) == expected
+
+
+def in_my_calendar(s: Person) -> None:
+    s.go("Calendar")
+    s.click(s.page.get_by_text("Subscribe", exact=True))
+    s.click(s.page.get_by_role("button", name="Make an address"))
+    made = s.page.locator("main code").first
+    expect(made).to_contain_text(re.compile(r"/calendar/feeds/\S+\.ics"))
+    address = made.inner_text()
+    answer = s.page.request.get(address.replace(address.partition("/calendar")[0], s.web.url))
+    assert "Gala" in answer.text()
+
+
+def to_a_spreadsheet(s: Person) -> None:
+    s.go("Opportunities")
+    with s.page.expect_download() as download:
+        s.click(s.page.get_by_role("link", name="Excel"))
+    with Path(download.value.path()).open("rb") as file:
+        sheet = openpyxl.load_workbook(file).active
+    assert sheet is not None
+    cells = {str(cell) for row in sheet.iter_rows(values_only=True) for cell in row}
+    assert {fields["subject"] for fields in JOBS} <= cells
+
+
+def keep_a_view(s: Person) -> None:
+    s.go("Opportunities")
+    s.click(s.page.get_by_text("Save this view", exact=True))
+    s.page.locator("form[action='/views']").get_by_label("Name").fill("My list")
+    s.click(s.page.get_by_role("button", name="Save", exact=True))
+    expect(s.page.get_by_role("navigation", name="Saved views")).to_contain_text("My list")
+
+
+TASKS: dict[str, Callable[[Person], None]] = {
+    "What goes out today?": goes_out_today,
+    "What comes back tomorrow?": comes_back_tomorrow,
+    "What should be back and is not?": is_late,
+    "What starts soon and is not confirmed?": is_not_confirmed,
+    "What did we lose since yesterday, and who says so?": was_lost,
+    "What was confirmed since yesterday?": was_confirmed,
+    "Where do our records make no sense?": makes_no_sense,
+    "Is what I see complete and fresh?": is_complete,
+    "What is on hire this weekend?": is_on_hire_at_the_weekend,
+    "Which open quotations are worth 5,000 or more?": big_quotations,
+    "Where is the job with this number?": by_number,
+    "Which jobs does this customer have?": of_a_customer,
+    "What happened to this job?": what_happened,
+    "What did this job look like on a past day?": on_a_past_day,
+    "Who changed the dates of a job?": dates_changed,
+    "What did this colleague change?": by_a_colleague,
+    "Who are our best customers?": best_customers,
+    "Whose value fell most against the year before?": whose_value_fell,
+    "What is this customer worth by month?": one_customer,
+    "Which venue brings the most?": best_venue,
+    "How much of what was decided does this colleague win?": won_by_a_colleague,
+    "What does this month look like?": this_month,
+    "What is planned next week?": next_week,
+    "How do I see the hires in my own calendar?": in_my_calendar,
+    "How do I take a list to a spreadsheet?": to_a_spreadsheet,
+    "How do I keep this list for tomorrow?": keep_a_view,
+}
+
+
+def told() -> dict[str, int]:
+    """The clicks that the page says, by question."""
+    rows = re.findall(r"^\| (.+\?) \| .+ \| (\d) \|$", PAGE.read_text(), re.MULTILINE)
+    return {question: int(clicks) for question, clicks in rows}
+
+
+@pytest.mark.parametrize("question", TASKS)
+def test_a_question_of_the_morning_is_answered_in_as_many_clicks_as_the_page_says(
+    someone: Person, question: str
+) -> None:
+    TASKS[question](someone)
+    assert someone.clicks == told()[question]
+
+
+def test_the_page_tells_of_every_question_and_none_takes_more_than_three_clicks() -> None:
+    assert list(told()) == list(TASKS)
+    assert len(told()) >= 25
+    assert max(told().values()) <= 3
