@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 from rms_pipeline.cli.main import app
 from rms_pipeline.collections.members import MEMBERS
 from rms_pipeline.current_rms.client import CurrentRmsClient
-from rms_pipeline.doctor import accounts, syncs
+from rms_pipeline.doctor import accounts, syncs, webhooks
 from rms_pipeline.doctor.finding import Examination, Finding
+from rms_pipeline.mirror.api_terms import StoredTerms
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
 from rms_pipeline.settings import Settings, SettingsError, load_settings, settings
@@ -146,6 +147,31 @@ def test_the_doctor_names_the_collection_whose_deletions_wait(emptied: Database)
     found = by_check(syncs.check_certificate(examination(emptied)))
     assert "1 members no longer exist" in found["members deletions"].found
     assert "deletions" not in found
+
+
+def test_the_doctor_tells_what_the_account_refuses_of_each_collection(emptied: Database) -> None:
+    exam = examination(emptied)
+    assert set(by_check(accounts.check_terms(exam))) == {"terms"}
+    StoredTerms(emptied, SANDBOX_SUBDOMAIN, MEMBERS).note("filter", "q[id_in]", None, NOW)
+    found = by_check(accounts.check_terms(exam))
+    assert {check: f.level for check, f in found.items()} == {
+        "terms": "ok",
+        "members terms": "warning",
+    }
+    assert "q[id_in] ignored" in found["members terms"].found
+
+
+def test_the_doctor_names_the_collections_whose_webhooks_seem_to_have_stopped(
+    emptied: Database,
+) -> None:
+    for collection, stopped in (("opportunities", False), ("members", True), ("invoices", True)):
+        audit = {"changed": 8, "by_webhook": 0, "share": 0.0, "seem_stopped": stopped}
+        row = {"kind": "changes", "runs": ["run"], "collection": collection, "audit": audit}
+        insert(emptied, "walks", [row])
+    found = by_check(webhooks.check_queue(examination(emptied)))
+    assert "none named the 8 members and the 8 invoices that" in found["queue"].found
+    found = by_check(webhooks.check_queue(examination(emptied, collections="")))
+    assert found["queue"].level == "ok"
 
 
 def test_the_doctor_says_that_what_is_off_is_no_longer_kept(emptied: Database) -> None:

@@ -131,9 +131,11 @@ def assets_of(
                 walk = _land_window(current_rms, database, client, context.run.run_id, config)
         metadata = walk_metadata(walk)
         if is_incremental and not was_read:
+            whole = f"All {collection.name}"
+            if collection.parts is not None:
+                whole = f"The {collection.name} of {collection.parts.of.name} that are out soon"
             metadata["read_whole"] = (
-                f"All {collection.name} were read, and not only what changed: no full sync had "
-                "read them before."
+                f"{whole} were read, and not only what changed: no full sync had read them before."
             )
             context.log.info(metadata["read_whole"])
         told = metadata if collection is COLLECTIONS[0] else {raw_pages_of(collection): metadata}

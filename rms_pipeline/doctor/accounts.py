@@ -1,6 +1,6 @@
 """Which account, does it let us in, do the clocks agree, and how much may we ask?"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +10,7 @@ from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
 from rms_pipeline.current_rms.errors import ApiUnavailable, CurrentRmsError, RequestRefused
 from rms_pipeline.current_rms.pacing import Lane, ProcessBudget
-from rms_pipeline.current_rms.terms import Terms
+from rms_pipeline.current_rms.terms import Refusal, Terms
 from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
 from rms_pipeline.mirror.api_terms import read_page_size, read_refusals, read_terms
 from rms_pipeline.mirror.budget import read_budget
@@ -126,18 +126,25 @@ def check_access(exam: Examination) -> Iterator[Finding]:
 
 
 def check_terms(exam: Examination) -> Iterator[Finding]:
-    """What syncs found the account to grant: how many records a page holds, what it refuses."""
-    with exam.reached.session() as connection:
-        account = account_name(exam.settings)
-        size = read_page_size(connection, account, OPPORTUNITIES)
-        refusals = read_refusals(connection, account, OPPORTUNITIES)
-    found = "How many records a page holds is not known yet."
-    if size:
-        found = f"A page holds up to {size:,} records."
-    missing = [r for r in refusals if r.kind != "per_page"]
-    if not missing:
-        yield fine("terms", found)
-        return
+    """What syncs found the account to grant: how many records a page holds, what it refuses. Of
+    other collections than opportunities only what it refuses."""
+    account = account_name(exam.settings)
+    for collection in exam.settings.collections:
+        with exam.reached.session() as connection:
+            size = read_page_size(connection, account, collection)
+            refusals = read_refusals(connection, account, collection)
+        found = "How many records a page holds is not known yet."
+        if size:
+            found = f"A page holds up to {size:,} records."
+        missing = [r for r in refusals if r.kind != "per_page"]
+        is_first = collection is OPPORTUNITIES
+        if missing:
+            yield _refused("terms" if is_first else f"{collection} terms", found, missing)
+        elif is_first:
+            yield fine("terms", found)
+
+
+def _refused(check: str, found: str, missing: Sequence[Refusal]) -> Finding:
     advice = []
     if any(r.kind == "include" for r in missing):
         advice.append(
@@ -152,8 +159,8 @@ def check_terms(exam: Examination) -> Iterator[Finding]:
         )
     if any(r.what_follows for r in missing):
         advice.append("Until then no sync can show that the mirror is complete. Tell Current RMS.")
-    yield warning(
-        "terms",
+    return warning(
+        check,
         f"{found} Of what is asked for, Current RMS does not give: "
         f"{'; '.join(r.sentence for r in missing)}.",
         " ".join(advice),

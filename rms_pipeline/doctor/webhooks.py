@@ -71,7 +71,12 @@ def check_queue(exam: Examination) -> Iterator[Finding]:
     """Whether what was told is worked off, and whether edits are still told of."""
     with exam.reached.session() as connection:
         state = queue_state(connection)
-        audit = last_audit(connection, OPPORTUNITIES)
+        audits = {c: last_audit(connection, c) for c in exam.settings.collections if c.webhooks}
+    stopped = [
+        f"{audit['changed']:,} {collection}"
+        for collection, audit in audits.items()
+        if audit is not None and audit["seem_stopped"]
+    ]
     if state.dead:
         yield warning(
             "queue",
@@ -86,11 +91,11 @@ def check_queue(exam: Examination) -> Iterator[Finding]:
             "They are worked off by the web service and by Dagster's sensor webhook_refresh: start "
             "`rms-pipeline up`, or look into its logs.",
         )
-    elif audit is not None and audit["seem_stopped"]:
+    elif stopped:
         yield warning(
             "queue",
-            f"Webhooks seem to have stopped: none named the {audit['changed']:,} opportunities "
-            "that the last incremental sync found changed.",
+            f"Webhooks seem to have stopped: none named the {' and the '.join(stopped)} that the "
+            "last incremental sync found changed.",
             "`rms-pipeline webhooks list` shows how the last deliveries went.",
         )
     else:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from rms_pipeline.collections import COLLECTIONS
+from rms_pipeline.collections import COLLECTIONS, collection_named
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.deletions import held_back
 from rms_pipeline.mirror.history import has_full_sync
@@ -55,7 +55,9 @@ class CollectionState:
         if not self.is_on:
             return self.why_off
         if not self.has_full_sync:
-            return "not read yet: the next sync reads all of it"
+            of = collection_named(self.name).parts
+            what = "all of it" if of is None else f"those of {of.of.name} that are out soon"
+            return f"not read yet: the next sync reads {what}"
         if self.certificate is None:
             return "not compared with Current RMS yet: the next full sync does that"
         return str(self.certificate["sentence"])
