@@ -5,6 +5,7 @@ our tables, as new), `ready_url` (one with Dagster's too, and the view, as new),
 """
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -108,6 +109,8 @@ def pytest_configure() -> None:
     # compile all of ours, and each worker rewrite all tests, for half of the time that it takes.
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    # Until all is imported, which leaves no garbage.
+    gc.disable()
     # A script's background jobs and all their children ignore it, with which Dagster ends its own.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -139,6 +142,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.path.parent.name in CORE and not item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.quick)
+
+
+def pytest_collection_finish() -> None:
+    # What was imported stays: to look through a million objects again and again was a tenth of all.
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
