@@ -211,24 +211,15 @@ def _page(
     that an index answers from where it stands.
     """
     where, values = _where(criteria)
-    column, down = order.expression, order.ids(falling)
-    by = f"{_direction(falling)}, id {_direction(down)}"
-    groups = [f"{column} IS NOT NULL", f"{column} IS NULL"]
+    column = order.expression
+    by = f"{_direction(falling)}, id {_direction(order.ids(falling))}"
     if place is not None:
-        if place.before:
-            groups.reverse()
-        # The group that the place is in, and what lies behind that.
-        is_last = (place.value is None) != place.before
-        groups = groups[is_last:]
+        values |= {"value": place.value, "id_of_place": place.id}
     ids: list[int] = []
     with connection.cursor() as cursor:
-        for number, group in enumerate(groups):
-            behind = "true"
-            if place is not None and number == 0:
-                behind = _beyond(order, falling, place)
-                values |= {"value": place.value, "id_of_place": place.id}
+        for group in _groups(order, falling, place):
             cursor.execute(
-                f"SELECT id FROM opportunities WHERE {where} AND {group} AND {behind}"
+                f"SELECT id FROM opportunities WHERE {where} AND {group}"
                 f" ORDER BY {column} {by} LIMIT %(limit)s",
                 values | {"limit": limit - len(ids)},
             )
@@ -242,15 +233,27 @@ def _page(
     return [rows[id_] for id_ in ids if id_ in rows]
 
 
-def _beyond(order: Order, falling: bool, place: Place) -> str:
+def _groups(order: Order, falling: bool, place: Place | None) -> list[str]:
+    """What lies behind `place` in this direction, in parts that come one after the other."""
     column, down = order.expression, order.ids(falling)
-    id_goes = "<" if down else ">"
+    present, absent = f"{column} IS NOT NULL", f"{column} IS NULL"
+    if place is None:
+        return [present, absent]
+    goes, id_goes = ("<" if falling else ">"), ("<" if down else ">")
     if place.value is None:
-        return f"id {id_goes} %(id_of_place)s"
-    value, goes = f"%(value)s::{order.kind}", "<" if falling else ">"
+        rest = f"{absent} AND id {id_goes} %(id_of_place)s"
+        return [rest, present] if place.before else [rest]
+    value = f"%(value)s::{order.kind}"
     if falling == down:
-        return f"({column}, id) {goes} ({value}, %(id_of_place)s)"
-    return f"{column} {goes}= {value} AND ({column} {goes} {value} OR id {id_goes} %(id_of_place)s)"
+        behind = [f"({column}, id) {goes} ({value}, %(id_of_place)s)"]
+    else:
+        # The rest of those that are alike, which may be many, and then what follows them: an index
+        # finds the beginning of each.
+        behind = [
+            f"{column} = {value} AND id {id_goes} %(id_of_place)s",
+            f"{column} {goes} {value}",
+        ]
+    return behind if place.before else [*behind, absent]
 
 
 def _direction(falling: bool) -> str:

@@ -33,6 +33,17 @@ class Days:
 
 
 @dataclass(frozen=True, slots=True)
+class FieldFilter:
+    """The field of the account's own that was given `column`, a value of `kind`, is `text`; or, of
+    numbers and dates, lies from one to another with `..` in between. What cannot be read as such a
+    value is nobody's."""
+
+    column: str
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Criteria:
     """What to list. Days are those of `time_zone`.
 
@@ -64,6 +75,7 @@ class Criteria:
     starts: Days = Days()
     confirmed: Days = Days()
     created: Days = Days()
+    fields: tuple[FieldFilter, ...] = ()
 
 
 # The moment that each kind of days is about.
@@ -118,6 +130,8 @@ def condition(criteria: Criteria) -> tuple[str, dict[str, Any]]:
         conditions.append("total_value <= %(greatest)s")
         values["greatest"] = criteria.greatest
     _days(criteria, conditions, values)
+    for number, field in enumerate(criteria.fields):
+        _field(field, f"field_{number}", conditions, values)
     texts = {k: _without_nul(v) for k, v in values.items() if isinstance(v, str)}
     return " AND ".join(conditions), values | texts
 
@@ -161,6 +175,34 @@ def _days(criteria: Criteria, conditions: list[str], values: dict[str, Any]) -> 
         last = _end("hire_last") if on_hire.last else "NULL"
         conditions.append(f"hire && tstzrange({first}, {last}, '[)')")
         values |= {"hire_first": on_hire.first, "hire_last": on_hire.last}
+
+
+# Of these there is more and less.
+_IN_ORDER = frozenset({"numeric", "bigint", "date", "timestamptz", "time"})
+
+
+def _field(field: FieldFilter, name: str, conditions: list[str], values: dict[str, Any]) -> None:
+    # Its name was checked when it was made; a quote in it would not have been let through.
+    column = f'f."{field.column}"'
+    first, dots, last = field.text.partition("..")
+    if field.kind.endswith("[]"):
+        found = f"%({name})s = ANY({column}::text[])"
+        values[name] = field.text
+    elif dots and field.kind in _IN_ORDER:
+        bounds = []
+        for end, text, sign in (("first", first, ">="), ("last", last, "<=")):
+            if text.strip():
+                bounds.append(f"{column} {sign} {_read(field.kind, f'{name}_{end}')}")
+                values[f"{name}_{end}"] = text
+        found = " AND ".join(bounds) or f"{column} IS NOT NULL"
+    else:
+        found = f"{column} = {_read(field.kind, name)}"
+        values[name] = field.text
+    conditions.append(f"id IN (SELECT f.opportunity_id FROM opportunity_fields f WHERE {found})")
+
+
+def _read(kind: str, name: str) -> str:
+    return f"rms_as_{kind}(to_jsonb(%({name})s::text))"
 
 
 def _begin(name: str) -> str:

@@ -8,7 +8,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -19,8 +19,9 @@ from fastapi import HTTPException, Request
 
 from rms_pipeline.insight.periods import days_of, words_for
 from rms_pipeline.mirror.browse import ORDERS, Place
-from rms_pipeline.mirror.criteria import Criteria, Days
+from rms_pipeline.mirror.criteria import Criteria, Days, FieldFilter
 from rms_pipeline.mirror.outcomes import OUTCOMES
+from rms_pipeline.mirror.promoted import Promoted
 from rms_pipeline.web.formatting import Clock
 
 DEFAULT_SORT = "-updated"
@@ -53,6 +54,9 @@ PARAMETERS: dict[str, tuple[int, str]] = {
     "least": (62, "Value from"),
     "greatest": (62, "Value until"),
 }
+# What the filter of a promoted field of the account's own is called, before its key.
+FIELD = "field."
+_MOST_FIELDS, _LONGEST_KEY = 20, 300
 PERIOD_FILTERS = {
     "onhire": "on_hire",
     "out": "goes_out",
@@ -134,7 +138,8 @@ class Asked:
         values |= changes
         if values.get("sort") == DEFAULT_SORT:
             del values["sort"]
-        order = [*PARAMETERS, "column", "sort", "page"]
+        fields = [name for name in values if name.startswith(FIELD)]
+        order = [*PARAMETERS, *fields, "column", "sort", "page"]
         kept = {k: values[k] for k in order if values.get(k) not in (None, "", [], ())}
         return urlencode(kept, doseq=True)
 
@@ -178,7 +183,8 @@ class Asked:
                     words = words_for(value, clock.day)
                 elif name in ("from", "to"):
                     words = clock.day(date.fromisoformat(value))
-                yield Chip(PARAMETERS[name][1], words, self.without(name, value))
+                title = PARAMETERS[name][1] if name in PARAMETERS else name.removeprefix(FIELD)
+                yield Chip(title, words, self.without(name, value))
 
 
 def asked(request: Request, time_zone: str, now: datetime | None = None) -> Asked:
@@ -188,9 +194,9 @@ def asked(request: Request, time_zone: str, now: datetime | None = None) -> Aske
     """
     today = (now or datetime.now(UTC)).astimezone(ZoneInfo(time_zone)).date()
     texts = _texts(request)
-    given = {name: texts[name] for name in PARAMETERS if texts[name]}
+    given = {name: texts[name] for name in texts if texts[name]}
     one = {name: values[0] for name, values in given.items()}
-    periods = {
+    periods: dict[str, Any] = {
         attribute: _period(one.get(name, ""), name, today)
         for name, attribute in PERIOD_FILTERS.items()
     }
@@ -224,7 +230,13 @@ def cleaned(query: str) -> str:
     """Of what follows the question mark in an address, the parameters of a list that say something,
     but for the page."""
     known = {*PARAMETERS, "column", "sort"}
-    return urlencode([(k, v) for k, v in parse_qsl(query, max_num_fields=200) if k in known])
+    return urlencode(
+        [
+            (k, v)
+            for k, v in parse_qsl(query, max_num_fields=200)
+            if k in known or k[: len(FIELD)] == FIELD
+        ]
+    )
 
 
 def page_behind(page: int, place: Place) -> str:
@@ -248,7 +260,34 @@ def _texts(request: Request) -> dict[str, list[str]]:
         kept = [value for value in dict.fromkeys(values) if value]
         # Of one that is there several times the last counts, as in a form.
         found[name] = kept if name == "tag" else kept[-1:]
+    fields = [name for name in dict.fromkeys(request.query_params) if name.startswith(FIELD)]
+    if len(fields) > _MOST_FIELDS or any(len(name) > _LONGEST_KEY for name in fields):
+        raise HTTPException(422, f"More than {_MOST_FIELDS} fields, or one with too long a name.")
+    for name in fields:
+        values = [_plain(v).strip()[:_SHORT] for v in request.query_params.getlist(name)]
+        found[_plain(name)] = [value for value in values if value][-1:]
     return found
+
+
+def with_fields(asked_for: Asked, promoted: Sequence[Promoted]) -> Asked:
+    """The same with the filters of fields, of which `promoted` are those that there are.
+
+    Raises HTTPException (422) for another one.
+    """
+    known = {each.key: each for each in promoted}
+    filters = []
+    for name, values in asked_for.given.items():
+        if name.startswith(FIELD):
+            field = known.get(name.removeprefix(FIELD))
+            if field is None:
+                raise HTTPException(
+                    422,
+                    f"{name[:60]} is no field with a column: `rms-pipeline fields` lists them, and "
+                    "`rms-pipeline fields promote` makes one.",
+                )
+            filters += [FieldFilter(field.column, field.kind, value) for value in values]
+    criteria = replace(asked_for.criteria, fields=tuple(filters))
+    return replace(asked_for, criteria=criteria)
 
 
 def _custom(request: Request, name: str) -> str:

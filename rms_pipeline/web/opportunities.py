@@ -26,17 +26,20 @@ from rms_pipeline.mirror.browse import (
     place_of,
 )
 from rms_pipeline.mirror.outcomes import OUTCOMES
+from rms_pipeline.mirror.promoted import Promoted, promoted_fields
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.listing import (
     COLUMNS,
     CUSTOM,
+    FIELD,
     PARAMETERS,
     PERIOD_FILTERS,
     Asked,
     asked,
     has_leftovers,
     page_behind,
+    with_fields,
 )
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import REFUSALS
@@ -45,6 +48,7 @@ from rms_pipeline.web.templating import Pages, is_fragment
 from rms_pipeline.web.visited import visited_before
 
 _PER_PAGE = 50
+_MOST_FIELDS = 20
 _OWNERS_SECONDS = 60.0
 _STATES = ("Enquiry", "Draft", "Quotation", "Order")
 _FACET_TITLES = {
@@ -131,7 +135,11 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
         return remembered[1]
 
     def wanted_of(request: Request) -> Asked:
-        return asked(request, current.time_zone)
+        wanted = asked(request, current.time_zone)
+        if not any(name.startswith(FIELD) for name in wanted.given):
+            return wanted
+        with reader.session() as connection:
+            return with_fields(wanted, _promoted(connection))
 
     Wanted = Annotated[Asked, Depends(wanted_of)]  # noqa: N806
 
@@ -154,6 +162,7 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
             people = known_owners(connection)
             visited = names_of(connection, visited_before(request))
             customer = _customer(connection, wanted, page.rows)
+            promoted = _promoted(connection)
         status = wanted.criteria.status
         return pages.render(
             "opportunities.html",
@@ -167,6 +176,7 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
             states=_with(list(_STATES), wanted.criteria.state),
             owners=_with(people, wanted.criteria.owner),
             columns=COLUMNS,
+            field_filters={f"{FIELD}{each.key}": each.key for each in promoted[:_MOST_FIELDS]},
             periods={word: title for word, (title, _) in PERIODS.items()},
             period_filters={name: PARAMETERS[name][1] for name in PERIOD_FILTERS},
             custom=CUSTOM,
@@ -275,6 +285,13 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
         return Download(next(parts), parts, XLSX, "opportunities.xlsx")
 
     return router
+
+
+def _promoted(connection: Connection) -> list[Promoted]:
+    with connection.cursor() as cursor:
+        found = promoted_fields(cursor, OPPORTUNITIES)
+    connection.commit()
+    return found
 
 
 def _address(query: str) -> str:

@@ -1,6 +1,7 @@
 """What a list's address may ask for, what the page then shows, and the addresses it leads to."""
 
 import io
+import json
 import re
 import urllib.parse
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,9 @@ import openpyxl  # type: ignore[import-untyped]
 import pytest
 import requests
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.browse import ORDERS
+from rms_pipeline.mirror.promoted import Promoted, demote, promote
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import load_settings
 from rms_pipeline.web.listing import COLUMNS, PARAMETERS
@@ -310,6 +313,43 @@ def sheet_of(web: Web, query_: str = "") -> Any:
     assert answer.status_code == 200
     assert "spreadsheetml" in answer.headers["Content-Type"]
     return openpyxl.load_workbook(io.BytesIO(answer.content))
+
+
+def test_fields_of_the_accounts_own_filter_once_they_have_a_column(web: Web) -> None:
+    fields = [
+        {"risk": "4", "crew": "Ann"},
+        {"risk": 12.0, "crew": ["7", "9"]},
+        {"risk": "many"},
+        {},
+    ]
+    insert_opportunities(web.database, *({"data": {}} for _ in fields))
+    for number, custom in enumerate(fields, 1):
+        statement = "UPDATE opportunities SET custom_fields = %s WHERE id = %s"
+        query(web.database, statement, json.dumps(custom), number)
+    with web.database.session() as connection:
+        for key, column, kind in (("risk", "risk", "numeric"), ("crew", "crew", "text")):
+            promote(connection, OPPORTUNITIES, Promoted(key, column, kind))
+        connection.commit()
+    try:
+        assert found(web, "field.risk=4.0") == [1]
+        assert sorted(found(web, "field.risk=3..12")) == [1, 2]
+        assert found(web, "field.risk=5..") == [2]
+        assert sorted(found(web, "field.risk=..")) == [1, 2]
+        assert found(web, "field.crew=Ann") == [1]
+        for nothing in ("field.risk=many", "field.risk=%00", f"field.crew={quoted(EVIL)}"):
+            assert found(web, nothing) == []
+        page = visit(web, "/opportunities?field.risk=4")
+        assert page.all("input", name="field.risk")[0]["value"] == "4"
+        assert "field.risk=4" in str(links(page, ".csv"))
+        assert "risk:" in page.text
+        assert "no field with a column" in visit(web, "/opportunities?field.other=1", 422).text
+        many = "&".join(f"field.f{i}=1" for i in range(30))
+        assert get(web, f"/opportunities?{many}").status_code == 422
+    finally:
+        with web.database.session() as connection:
+            demote(connection, OPPORTUNITIES, "risk")
+            demote(connection, OPPORTUNITIES, "crew")
+            connection.commit()
 
 
 def test_printing_shows_all_rows_and_the_filter(web: Web) -> None:
