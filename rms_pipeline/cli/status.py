@@ -70,7 +70,9 @@ def status(
     if state.running is not None and state.pace is not None:
         pace = state.pace
         left = "" if pace.seconds_left is None else f", about {pace.seconds_left:.0f} s left"
-        words = f"{state.running.sync_type} is {pace.stage}: {pace.records:,} of "
+        several = state.at_work is not None and len(state.collections) > 1
+        what = f" {state.at_work}" if several else ""
+        words = f"{state.running.sync_type} is {pace.stage}{what}: {pace.records:,} of "
         out.print(Text(f"{words}{pace.records_expected:,} records{left}", style="yellow"))
 
     def add(name: Text, *counts: StatusCount, is_last: bool = False) -> None:

@@ -72,9 +72,10 @@ def note_progress(connection: Connection, run: str, progress: Progress) -> None:
             " (run, stage, pages, pages_expected, records, records_expected, stage_began_at)"
             " VALUES (%(run)s, %(stage)s, %(pages)s, %(pages_expected)s, %(records)s,"
             " %(records_expected)s, %(pages)s) ON CONFLICT (run) DO UPDATE SET"
-            " stage_started_at = CASE WHEN p.stage = excluded.stage"
+            # The next collection begins again with its first page.
+            " stage_started_at = CASE WHEN p.stage = excluded.stage AND p.pages <= excluded.pages"
             " THEN p.stage_started_at ELSE now() END,"
-            " stage_began_at = CASE WHEN p.stage = excluded.stage"
+            " stage_began_at = CASE WHEN p.stage = excluded.stage AND p.pages <= excluded.pages"
             " THEN p.stage_began_at ELSE excluded.pages END,"
             " stage = excluded.stage, pages = excluded.pages,"
             " pages_expected = excluded.pages_expected, records = excluded.records,"
@@ -97,6 +98,21 @@ def read_progress(connection: Connection, run: str) -> Pace | None:
         row = cursor.fetchone()
     connection.commit()
     return Pace(*row) if row else None
+
+
+def collection_at_work(connection: Connection, run: str, stage: str) -> str | None:
+    """Of which collection `run` fetches pages, or stores them, in that `stage`; None where that is
+    not known. Commits."""
+    is_complete = "NOT NULL" if stage != "fetching" else "NULL"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT collection FROM walks WHERE %s = ANY(runs) AND kind IN ('full', 'changes')"
+            f" AND settled_at IS NULL AND completed_at IS {is_complete} ORDER BY id LIMIT 1",
+            (run,),
+        )
+        row = cursor.fetchone()
+    connection.commit()
+    return row[0] if row else None
 
 
 def forget_old_progress(connection: Connection) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.history import Sync, has_full_sync, latest_syncs, running_sync
 from rms_pipeline.mirror.kept import CollectionState, CountRows, read_collection_states
-from rms_pipeline.mirror.progress import Pace, read_progress
+from rms_pipeline.mirror.progress import Pace, collection_at_work, read_progress
 from rms_pipeline.mirror.proofs import standing
 from rms_pipeline.mirror.queue import QueueState, StoredEvent, dead_letters, queue_state
 from rms_pipeline.mirror.statements import Connection
@@ -17,10 +17,10 @@ from rms_pipeline.mirror.summary import count_rows
 
 @dataclass(frozen=True, slots=True)
 class SyncState:
-    """`running` is the newest sync under way, `pace` how far it has come (None before
-    its first page). `history` is newest first. `certificate` is how complete the mirror
-    is known to be (`proofs.Standing`), `window` the days that it speaks of (UTC): both of the
-    first collection. `collections` is how each stands."""
+    """`running` is the newest sync under way, `pace` how far it has come (None before its first
+    page) with `at_work`, the collection that it fetches or stores now. `history` is newest first.
+    `certificate` is how complete the mirror is known to be (`proofs.Standing`), `window` the days
+    that it speaks of (UTC): both of the first collection. `collections` is how each stands."""
 
     has_full_sync: bool
     running: Sync | None
@@ -31,6 +31,7 @@ class SyncState:
     certificate: dict[str, Any] | None
     window: tuple[datetime, datetime] | None
     collections: list[CollectionState]
+    at_work: str | None
 
     @property
     def last(self) -> Sync | None:
@@ -49,16 +50,20 @@ def read_sync_state(
     """The state now, with the last `syncs` syncs and `dead` dead letters. `on` are all
     collections that are mirrored, of which `collection` is the first; `count` counts their rows."""
     running = running_sync(connection)
+    pace = read_progress(connection, running.run_id) if running else None
     known = standing(connection, collection)
     queue = queue_state(connection)
     return SyncState(
         has_full_sync=has_full_sync(connection, collection),
         running=running,
-        pace=read_progress(connection, running.run_id) if running else None,
+        pace=pace,
         history=latest_syncs(connection, syncs),
         queue=queue,
         dead=dead_letters(connection, dead) if queue.dead else [],
         certificate=known.as_json(),
         window=known.proof.window if known.proof else None,
         collections=read_collection_states(connection, on or [collection], count),
+        at_work=collection_at_work(connection, running.run_id, pace.stage)
+        if running and pace
+        else None,
     )

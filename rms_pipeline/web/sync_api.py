@@ -147,6 +147,7 @@ def read_status(connection: Connection, on: Sequence[Collection], limit: int = 1
             records=state.pace.records,
             recordsExpected=state.pace.records_expected,
             secondsLeft=state.pace.seconds_left,
+            collection=state.at_work if len(state.collections) > 1 else None,
         )
     return SyncStatus(
         success=True,

@@ -160,7 +160,8 @@ class NotStarted(Refused):
 class SyncProgress(BaseModel):
     """How far a running sync has come: `pages` of `pagesExpected` fetched, or stored.
 
-    `secondsLeft` until the stage ends, null before its pace is known.
+    `secondsLeft` until the stage ends, null before its pace is known. `collection` is what it
+    fetches or stores now, where several are mirrored.
     """
 
     syncId: int  # noqa: N815
@@ -171,6 +172,7 @@ class SyncProgress(BaseModel):
     records: int
     recordsExpected: int  # noqa: N815
     secondsLeft: float | None  # noqa: N815
+    collection: str | None = Field(None, exclude_if=_is_none)
 
 
 class Queue(BaseModel):

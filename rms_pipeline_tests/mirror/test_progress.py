@@ -213,6 +213,23 @@ def test_replaying_takes_those_named_or_all_and_only_dead_ones(queue: Database) 
         assert queue_state(connection).depth == 6
 
 
+def test_the_pace_of_the_next_collection_begins_anew(database: Database) -> None:
+    """Or its first page would be told to have taken as long as all of the one before."""
+    with database.session() as connection:
+        for pages in (1, 20, 48):
+            note_progress(connection, "now", Progress("fetching", pages, 48, pages, 48))
+        query(database, "UPDATE sync_progress SET stage_started_at = now() - interval '1 h'")
+        note_progress(connection, "now", Progress("fetching", 1, 5, 100, 446))
+        first = read_progress(connection, "now")
+        note_progress(connection, "now", Progress("fetching", 2, 5, 200, 446))
+        second = read_progress(connection, "now")
+    assert first is not None
+    assert first.seconds_left is None
+    assert second is not None
+    assert second.seconds_left is not None
+    assert second.seconds_left < 60
+
+
 @pytest.mark.usefixtures("history")
 def test_the_state_before_any_sync_is_empty(database: Database) -> None:
     with database.session() as connection:

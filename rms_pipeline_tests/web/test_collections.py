@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.progress import Progress, note_progress
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import load_settings
 from rms_pipeline_tests.conftest import dagsters_tables
@@ -125,6 +126,19 @@ def test_the_sync_api_tells_how_each_stands_and_what_a_sync_did_of_each(mirrored
         "opportunities": {"synced": 2, "failed": 0},
         "members": {"synced": 3, "failed": 1},
     }
+
+
+def test_a_running_sync_shows_which_collection_it_is_at(mirrored: Web) -> None:
+    insert_sync(mirrored.database, "run", status="running")
+    walk = {"kind": "full", "runs": ["run"], "collection": "opportunities"}
+    insert(mirrored.database, "walks", [walk | {"completed_at": NOW}])
+    insert(mirrored.database, "walks", [walk | {"collection": "members"}])
+    for stage, name in (("fetching", "members"), ("storing", "opportunities")):
+        with mirrored.database.session() as connection:
+            note_progress(connection, "run", Progress(stage, 2, 5, 200, 446))
+        assert f"{name}, 200 of 446 records" in visit(mirrored, "/fragments/sync").text
+        told = get(mirrored, "/api/sync/status").json()["progress"]
+        assert (told["collection"], told["stage"]) == (name, stage)
 
 
 def test_metrics_have_a_sample_for_each_collection_that_is_on(mirrored: Web) -> None:
