@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from rms_pipeline.collections import COLLECTIONS, collection_named
+from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.deletions import held_back
 from rms_pipeline.mirror.history import has_full_sync
@@ -55,8 +55,8 @@ class CollectionState:
         if not self.is_on:
             return self.why_off
         if not self.has_full_sync:
-            of = collection_named(self.name).parts
-            what = "all of it" if of is None else f"those of {of.of.name} that are out soon"
+            parts = {c.name: c.parts for c in COLLECTIONS}[self.name]
+            what = "all of it" if parts is None else f"those of {parts.of} that are out soon"
             return f"not read yet: the next sync reads {what}"
         if self.certificate is None:
             return "not compared with Current RMS yet: the next full sync does that"

@@ -38,6 +38,12 @@ def test_what_is_on_is_told_of_and_what_never_was_is_not(emptied: Database) -> N
     assert list(states(emptied, [OPPORTUNITIES])) == ["opportunities"]
 
 
+def test_parts_are_said_to_be_read_with_what_they_belong_to(emptied: Database) -> None:
+    (items,) = (c for c in COLLECTIONS if c.parts is not None)
+    found = states(emptied, [OPPORTUNITIES, items])[items.name]
+    assert "those of opportunities that are out soon" in found.sentence
+
+
 def test_what_was_on_and_is_off_is_said_to_be_no_longer_kept_up_to_date(emptied: Database) -> None:
     insert(emptied, "invoices", [{"id": 1}])
     insert_walk(emptied, "invoices")
