@@ -11,14 +11,13 @@ from typing import Any
 import psycopg2
 from psycopg2.errors import InvalidParameterValue
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, parse_dsn
-from psycopg2.extensions import connection as Connection  # noqa: N812
-from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import NullPool
 
 from rms_pipeline.mirror.postgres_errors import READ_ONLY, explain, no_connection, reason
 from rms_pipeline.mirror.postgres_errors import DatabaseError as DatabaseError
+from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 
 OLDEST_SERVER = 14_00_00
 # How long another's lock is waited for before the wait ends with that process's name.
@@ -153,7 +152,7 @@ class Database:
                     f" {_LOOK if looked is None else _KNOWN[looked]}",
                     (list(settings), list(settings.values())),
                 )
-                ((server_process, lz4),) = cursor.fetchall()
+                server_process, lz4 = one_row(cursor)
             if lz4:
                 settings["default_toast_compression"] = lz4
             connection.commit()
@@ -278,9 +277,8 @@ def clock_of(connection: Connection) -> Callable[[], datetime]:
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
-        row = cursor.fetchone()
+        row = one_row(cursor)
     connection.commit()
-    assert row is not None
     start, tick = row[0], time.monotonic()
     return lambda: start + timedelta(seconds=time.monotonic() - tick)
 

@@ -18,8 +18,6 @@ from decimal import Decimal
 from operator import attrgetter
 
 import psycopg2
-from psycopg2.extensions import connection as Connection  # noqa: N812
-from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.records import Fault, Record, Row, same_but_for_links
@@ -27,6 +25,7 @@ from rms_pipeline.mirror import promoted, remembered
 from rms_pipeline.mirror.changes import note_changes
 from rms_pipeline.mirror.mapping import demand_own_mapping
 from rms_pipeline.mirror.postgres_errors import is_about_a_row, reason
+from rms_pipeline.mirror.statements import Connection, Cursor
 from rms_pipeline.mirror.words import note_words
 
 _LEFT_OUT = "a trigger that was added to the table {} left it out"

@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.collections.base import CHANGED, Collection, Parts
 from rms_pipeline.current_rms.parts import PartList
 from rms_pipeline.mirror.deletions import (
@@ -24,6 +22,7 @@ from rms_pipeline.mirror.deletions import (
 )
 from rms_pipeline.mirror.merge import IN_THE_FUTURE
 from rms_pipeline.mirror.proofs import Proof, keep_proof, open_proof
+from rms_pipeline.mirror.statements import Connection, one_row
 
 _BECAUSE = "the whole list of its {single} no longer shows it"
 # Lists may show for a moment what was: one that was asked for so soon after its parent changed is
@@ -347,7 +346,7 @@ def prove_lists(
             " AND completed_at IS NOT NULL",
             (collection.name,),
         )
-        (night,) = cursor.fetchone() or (None,)
+        (night,) = one_row(cursor)
         # Others have come nearer since; the next night has them.
         values = _values(collection, night or now, ahead)
         cursor.execute(
@@ -361,8 +360,7 @@ def prove_lists(
             " FROM (SELECT *, NOT is_left AND stored_at IS NOT NULL AS is_listed FROM judged) j",
             values,
         )
-        row = cursor.fetchone()
-        assert row is not None
+        row = one_row(cursor)
         parents, counted, mirrored, unstorable, as_of, left, surplus = row
         cursor.execute(
             f"WITH known AS ({_known(collection)}) SELECT id, problem FROM known WHERE {_LEFT}"

@@ -15,13 +15,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extensions import quote_ident
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.differences import Difference, way_back
 from rms_pipeline.current_rms.records import Row
+from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 
 BEGAN = "history_began"
 NO_STATUS = "(none)"
@@ -187,7 +186,7 @@ def follow_phases(connection: Connection, collection: Collection) -> None:
             " (SELECT value FROM mirror_state WHERE name = %s) FROM statuses",
             (name,),
         )
-        (differ,) = cursor.fetchone() or (False,)
+        (differ,) = one_row(cursor)
         if differ:
             # All who write rows lock their versions first.
             cursor.execute(f"LOCK {collection.versions} IN EXCLUSIVE MODE")
@@ -302,7 +301,7 @@ def is_history_made(connection: Connection, collection: Collection) -> bool:
                 "name": _made_from(collection),
             },
         )
-        is_there, made = cursor.fetchone() or (False, None)
+        is_there, made = one_row(cursor)
         version, _, digest = (made or "0 ").partition(" ")
         if int(version) > collection.version:
             return bool(is_there)
@@ -368,8 +367,7 @@ def _text(connection: Connection, collection: Collection) -> str:
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT current_schema()")
-        row = cursor.fetchone()
-        assert row is not None
+        row = one_row(cursor)
         made = _made(cursor, collection)
     place = quote_ident(row[0], connection)
     names = [name for name in made if name not in ("id", "data")]

@@ -21,12 +21,11 @@ from functools import lru_cache
 from itertools import islice
 
 import msgspec
-from psycopg2.extensions import connection as Connection  # noqa: N812
-from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.records import Row
 from rms_pipeline.mirror.promoted import promoted_fields
+from rms_pipeline.mirror.statements import Connection, Cursor
 
 # From so many letters on, the beginning of a word is enough.
 SHORTEST_BEGINNING = 3

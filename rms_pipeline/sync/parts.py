@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.parts import PartsReader
@@ -37,6 +35,7 @@ from rms_pipeline.mirror.parts import (
 from rms_pipeline.mirror.progress import Progress, ProgressNotes
 from rms_pipeline.mirror.proofs import Proof
 from rms_pipeline.mirror.raw_pages import count_distinct_records, count_pages, land_page
+from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.sync.landing import OVERLAP, LandedWalk
 from rms_pipeline.sync.queued import WorkedOff
 from rms_pipeline.sync.refreshing import Refreshed, refresh

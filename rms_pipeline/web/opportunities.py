@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import psycopg2
 from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
-from psycopg2.extensions import connection as Connection  # noqa: N812
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
@@ -27,6 +26,7 @@ from rms_pipeline.mirror.browse import (
 )
 from rms_pipeline.mirror.outcomes import OUTCOMES
 from rms_pipeline.mirror.promoted import Promoted, promoted_fields
+from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.listing import (
