@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.mirror.postgres_errors import delete_sparing
 from rms_pipeline.mirror.run_workers import HELD
 from rms_pipeline.mirror.statements import Connection, one_row
@@ -106,10 +107,10 @@ def note_figures(
     """That `run` has brought `collection` up to date: `synced` records of those it read are in the
     table, `failed` could not be stored. Commits.
 
-    The figures of all its collections add up in its row. Of opportunities `metadata` is told as it
-    is, of any other collection under that collection's name.
+    The figures of all its collections add up in its row. Of the first collection, which always is
+    mirrored, `metadata` is told as it is, of any other under that collection's name.
     """
-    told = metadata if collection == "opportunities" else {collection: dict(metadata)}
+    told = metadata if collection == COLLECTIONS[0].name else {collection: dict(metadata)}
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO sync_figures (sync, collection, records_synced, records_failed)"
