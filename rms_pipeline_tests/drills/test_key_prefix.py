@@ -143,7 +143,6 @@ def test_a_job_that_dagster_has_not_is_named_with_those_that_it_has(
     before = runs(theirs)
     answer = theirs.post("initial", **values)
     assert answer.status_code == 503
-    assert answer.elapsed.total_seconds() < 25
     for words in (f"Dagster at {theirs.url} has", *said):
         assert words in answer.json()["error"]
     assert runs(theirs) == before

@@ -11,6 +11,7 @@ from rms_pipeline.collections.members import MEMBERS
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.kept import CollectionState, RowCounts, read_collection_states
+from rms_pipeline.mirror.summary import refresh_status_counts
 from rms_pipeline_tests.rows import insert, insert_opportunities, insert_proof, query
 
 NOW = datetime.now(UTC)
@@ -108,6 +109,18 @@ def test_rows_are_not_counted_again_for_each_look(emptied: Database) -> None:
         assert count(connection, INVOICES) == 0
         now[0] = 1.5
         assert count(connection, MEMBERS) == 1
+
+
+def test_what_is_counted_by_status_is_not_counted_again(emptied: Database) -> None:
+    count = RowCounts(lambda: 0.0)
+    insert_opportunities(emptied, {}, {})
+    with emptied.session() as connection:
+        assert count(connection, OPPORTUNITIES) == 2
+        refresh_status_counts(emptied, "UTC")
+        query(emptied, "DELETE FROM opportunities WHERE id = 1")
+        assert count(connection, OPPORTUNITIES) == 2
+        refresh_status_counts(emptied, "UTC")
+        assert count(connection, OPPORTUNITIES) == 1
 
 
 def test_a_collection_is_found_by_its_name_or_the_names_there_are_told() -> None:
