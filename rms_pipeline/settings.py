@@ -228,8 +228,8 @@ class Settings(BaseSettings):
         COLLECTIONS[:1],
         validation_alias="RMS_COLLECTIONS",
         description=(
-            "What is mirrored, with commas: "
-            f"{', '.join(f'`{c.name}`' for c in COLLECTIONS)}. The first always is."
+            "The collections to mirror, separated by commas: "
+            f"{', '.join(f'`{c.name}`' for c in COLLECTIONS)}. Opportunities are always mirrored."
         ),
     )
     time_zone: str = Field(

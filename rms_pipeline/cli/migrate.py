@@ -155,8 +155,8 @@ def _lines(plan: "Plan", dagster: tuple[str | None, str] | None, *, is_ours: boo
         yield (
             f"\nThen all rows of {decoded.table} are decoded again from their stored records, "
             f"without the API: {_rows(decoded.rows)}, {_time(decoded.seconds)}. Only few "
-            "rows are locked at a time. Programs of an older version can write no rows from then "
-            "on."
+            "rows are locked at a time. From then on, programs of an older version cannot write "
+            "rows."
         )
     if plan.made_again:
         yield "\nAfter that:"
@@ -201,11 +201,11 @@ def _locks(plan: "Plan") -> Iterator[str]:
     writers = sorted(t.table for t in plan.touched if t.writers_wait and not t.readers_wait)
     if readers:
         yield (
-            f"\nWhoever reads or writes these tables waits until the migrations end, "
+            f"\nNobody can read or write these tables until the migrations end, "
             f"{_time(plan.seconds_locked)}: {', '.join(readers)}."
         )
     if writers:
-        yield f"Whoever writes these tables waits as long; readers do not: {', '.join(writers)}."
+        yield f"Nobody can write these tables until then; reading goes on: {', '.join(writers)}."
 
 
 def _dagster(dagster: tuple[str | None, str] | None, *, is_ours: bool) -> str:

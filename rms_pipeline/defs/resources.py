@@ -202,7 +202,11 @@ class CurrentRms(_Configured):
 
     def __init__(self, **values: Any) -> None:
         if isinstance(key := values.get("api_key"), str):
-            values["api_key"] = _hidden(key, f"(the key of {values.get('subdomain')})")
+            account = values.get("subdomain")
+            if isinstance(account, dg.EnvVar):
+                # Its text is not known before a run.
+                account = account.env_var_name
+            values["api_key"] = _hidden(key, f"(the key of {account})")
         super().__init__(**values)
 
     @property

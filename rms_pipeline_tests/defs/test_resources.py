@@ -111,7 +111,7 @@ def test_environment_variables_are_read_when_a_run_begins_and_the_mirror_migrate
             resources={
                 "a_mirror": Mirror(url=dg.EnvVar("ACME_URL"), schema="acme"),
                 "an_account": CurrentRms(
-                    subdomain=SANDBOX_SUBDOMAIN,
+                    subdomain=dg.EnvVar("ACME_NAME"),
                     api_key=dg.EnvVar("ACME_KEY"),
                     base_url=server.url,
                     requests_per_minute=0,
@@ -120,7 +120,17 @@ def test_environment_variables_are_read_when_a_run_begins_and_the_mirror_migrate
         )
         monkeypatch.setenv("ACME_URL", empty_url)
         monkeypatch.setenv("ACME_KEY", SANDBOX_API_KEY)
+        monkeypatch.setenv("ACME_NAME", SANDBOX_SUBDOMAIN)
         with dg.DagsterInstance.ephemeral() as instance:
             job = defs.resolve_implicit_global_asset_job_def()
             assert job.execute_in_process(instance=instance).success
     assert found == ["acme", True, True]
+
+
+def test_an_account_may_be_named_by_an_environment_variable_whatever_its_key_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ACME_NAME", "acme")
+    account = CurrentRms(subdomain=dg.EnvVar("ACME_NAME"), api_key="planted-key-of-acme")
+    assert "planted-key-of-acme" not in repr(account)
+    assert CurrentRms(subdomain=dg.EnvVar("ACME_NAME"), api_key=dg.EnvVar("ACME_KEY"))

@@ -490,7 +490,7 @@ def test_the_text_names_each_migration_the_locks_the_time_the_disk_and_the_calls
     for part in (
         f"This database has schema 0018. rms-pipeline {version_of('rms-pipeline')} has schema",
         "  opportunities: rewritten, a new index; about 3 rows, about ",
-        "Whoever reads or writes these tables waits until the migrations end, about ",
+        "Nobody can read or write these tables until the migrations end, about ",
         "all rows of opportunities are decoded again from their stored records, without the API: "
         "about 6 rows, about 1 s.",
         # Two pages, and the proof.
