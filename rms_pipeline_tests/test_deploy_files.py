@@ -92,7 +92,9 @@ def test_dagster_takes_the_instance_that_the_helm_chart_makes_of_our_values(
 def test_pods_on_kubernetes_have_one_image_the_secret_and_no_rights() -> None:
     found = values()
     deployment = Chart(found).deployment
-    dagsters = [deployment, found["dagsterDaemon"], found["dagsterWebserver"]]
+    # The chart's own webserver would let in anybody.
+    assert found["dagsterWebserver"] == {"replicaCount": 0}
+    dagsters = [deployment, found["dagsterDaemon"]]
     image = f"{deployment['image']['repository']}:{deployment['image']['tag']}"
     assert {str(each["image"]) for each in dagsters} == {str(deployment["image"])}
     pods = [m["spec"]["template"]["spec"] for m in manifests().values() if m["kind"] != "Service"]
@@ -119,9 +121,11 @@ def test_our_manifests_name_what_the_chart_makes() -> None:
         pod = manifest["spec"]["template"]["spec"]
         (container,) = pod["containers"]
         told = {each["name"]: each for each in container["env"]}
-        # A release called dagster: its ConfigMap is dagster-instance.
-        instance = next(v for v in pod["volumes"] if v["name"] == "dagster-instance")
-        assert instance["configMap"] == {"name": "dagster-instance"}
+        # A release called dagster: its ConfigMaps are dagster-instance, dagster-workspace-yaml.
+        maps = {v["name"]: v["configMap"] for v in pod["volumes"] if "configMap" in v}
+        assert "dagster-instance" in maps
+        assert all(found == {"name": name} for name, found in maps.items())
+        assert set(maps) <= {"dagster-instance", "dagster-workspace-yaml"}
         mounted = next(m for m in container["volumeMounts"] if m["name"] == "dagster-instance")
         assert mounted["mountPath"] == f"{told['DAGSTER_HOME']['value']}/dagster.yaml"
         reference = told["DAGSTER_PG_PASSWORD"]["valueFrom"]["secretKeyRef"]
@@ -138,5 +142,6 @@ def test_the_page_about_kubernetes_explains_every_value_and_manifest() -> None:
         assert f"`{name}`" in page, kind
     # Of the secret, what has no default that works in a cluster.
     for variable in ("POSTGRES_URL", "CURRENT_RMS_SUBDOMAIN", "CURRENT_RMS_API_KEY",
-                     "RMS_API_TOKEN", "RMS_WEBHOOK_TOKEN", "RMS_DAGSTER_URL"):  # fmt: skip
+                     "RMS_API_TOKEN", "RMS_WEBHOOK_TOKEN", "RMS_DAGSTER_URL",
+                     "RMS_PUBLIC_URL"):  # fmt: skip
         assert f"{variable}=" in page

@@ -18,10 +18,12 @@ from typing import Any
 import pytest
 import requests
 import yaml
+from pydantic import SecretStr
 
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN, SandboxServer, Store, Switches
 from rms_pipeline.settings import child_environment
 from rms_pipeline.web.dagster_api import code_locations
+from rms_pipeline.web.sessions import Sessions
 from rms_pipeline_tests.conftest import database_at, new_database
 from rms_pipeline_tests.drills.conftest import Tell, leave
 from rms_pipeline_tests.drills.test_deploy import BIN, TOKEN, answers, end, post
@@ -74,6 +76,7 @@ class Cluster:
             "RMS_API_TOKEN": TOKEN,
             "RMS_WEBHOOK_TOKEN": WEBHOOK_TOKEN,
             "RMS_DAGSTER_URL": f"http://127.0.0.1:{self.ui}",
+            "RMS_PUBLIC_URL": f"http://127.0.0.1:{self.web}",
         }
 
     def environment(self, *, secret: bool, instance: bool = True) -> dict[str, str]:
@@ -91,13 +94,17 @@ class Cluster:
         )
 
     def start(
-        self, name: str, command: list[str], environment: dict[str, str]
+        self,
+        name: str,
+        command: list[str],
+        environment: dict[str, str],
+        folder: Path | None = None,
     ) -> "subprocess.Popen[bytes]":
         log = self._ends.enter_context((self.folder / f"{name}.log").open("ab"))
         process = subprocess.Popen(
             command,
             env=environment,
-            cwd=self.image,
+            cwd=folder or self.image,
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -118,10 +125,17 @@ class Cluster:
         return self.start("daemon", shell, self.environment(secret=secret))
 
     def start_ui(self) -> "subprocess.Popen[bytes]":
-        where = f"-p {self.ui} -w {self.folder / 'workspace.yaml'}"
-        secret = bool(self.chart.values["dagsterWebserver"].get("envSecrets"))
-        shell = ["/bin/bash", "-c", f"dagster-webserver -h 127.0.0.1 {where}"]
-        return self.start("ui", shell, self.environment(secret=secret))
+        # Over the file of the image lies that of the chart.
+        folder = self.folder / "image-of-ui"
+        folder.mkdir()
+        (folder / "dagster.yaml").write_text((self.image / "dagster.yaml").read_text())
+        (folder / "workspace.yaml").write_text((self.folder / "workspace.yaml").read_text())
+        command = [
+            word.replace("$(RMS_PUBLIC_URL)", self.secret["RMS_PUBLIC_URL"])
+            for word in self.container("Deployment", "rms-pipeline-dagster")
+        ]
+        command = [f"--port={self.ui}" if word == "--port=3000" else word for word in command]
+        return self.start("ui", command, self.environment(secret=True), folder)
 
     def container(self, kind: str, name: str) -> list[str]:
         """The command of the one container of a manifest of ours."""
@@ -155,7 +169,12 @@ class Cluster:
     def ask(self, asked: str, **variables: object) -> dict[str, Any]:
         """What Dagster's webserver answers, as its pages ask it."""
         body = {"query": asked, "variables": variables}
-        answer = requests.post(f"http://127.0.0.1:{self.ui}/graphql", json=body, timeout=60).json()
+        answer = requests.post(
+            f"http://127.0.0.1:{self.ui}/graphql",
+            json=body,
+            headers={"Authorization": f"Bearer {TOKEN}"},
+            timeout=60,
+        ).json()
         assert "errors" not in answer, answer
         found: dict[str, Any] = answer["data"]
         return found
@@ -178,7 +197,8 @@ class Cluster:
         return answers(f"http://127.0.0.1:{self.ui}/server_info")
 
     def has_code(self) -> bool:
-        found = code_locations(f"http://127.0.0.1:{self.ui}")
+        token = Sessions(SecretStr(TOKEN)).dagster_token
+        found = code_locations(f"http://127.0.0.1:{self.ui}", token)
         return "initial_sync" in found[self.chart.deployment["name"]].jobs
 
     def end(self) -> None:
@@ -220,6 +240,8 @@ def test_the_charts_three_storages_and_a_launcher_of_ours_do_all_that_our_own_in
     full = post(cluster.web, "/api/sync/initial")
     assert full["success"] is True
     assert cluster.rows("SELECT count(*) FROM opportunities") == [(full["recordsSynced"],)]
+    strangers = requests.post(f"http://127.0.0.1:{cluster.ui}/graphql", json={}, timeout=60)
+    assert strangers.status_code == 401
     assert cluster.printed(full["runId"]) == {"stdout": None, "stderr": None}
     edited, told, left, *_ = store.ids()
     store.edit(edited, {"subject": "Edited"})
