@@ -19,7 +19,9 @@ import msgspec
 from rms_pipeline.current_rms.links import without_signatures
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
-_decode = json.JSONDecoder(parse_float=Decimal, parse_int=Decimal).decode
+# Whole numbers stay whole, which is quicker; 1 and 1.0 are one number all the same (`_compare`).
+_decode = msgspec.json.Decoder(float_hook=Decimal).decode
+_decode_odd = json.JSONDecoder(parse_float=Decimal, parse_int=Decimal).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,12 @@ def way_back(newer: bytes | None, older: bytes | None, but_for: Names[str]) -> D
 
 
 def _read(record: bytes) -> Any:
-    return _decode(without_signatures(record).decode())
+    lasting = without_signatures(record)
+    try:
+        return _decode(lasting)
+    except (ValueError, ArithmeticError):
+        # What is no number to msgspec, such as a whole one of thousands of digits.
+        return _decode_odd(lasting.decode())
 
 
 def _written(steps: list[list[Any]]) -> str:
@@ -69,6 +76,9 @@ def _compare(newer: Any, older: Any, path: list[str | int], steps: list[list[Any
     if isinstance(newer, dict) and isinstance(older, dict):
         for key, value in older.items():
             if key in newer:
+                # Nearly all of a record, without a call and a path for each.
+                if type(value) is str and type(newer[key]) is str and newer[key] == value:
+                    continue
                 _compare(newer[key], value, [*path, key], steps)
             else:
                 steps.append([[*path, key], value])
@@ -76,6 +86,10 @@ def _compare(newer: Any, older: Any, path: list[str | int], steps: list[list[Any
     elif isinstance(newer, list) and isinstance(older, list) and len(newer) == len(older):
         for place, (one, other) in enumerate(zip(newer, older, strict=True)):
             _compare(one, other, [*path, place], steps)
-    # True equals 1 in Python.
-    elif type(newer) is not type(older) or newer != older:
+    elif newer != older or (type(newer) is not type(older) and not _are_numbers(newer, older)):
         steps.append([path, older])
+
+
+def _are_numbers(one: Any, other: Any) -> bool:
+    # True equals 1 in Python, and is none.
+    return {type(one), type(other)} <= {int, Decimal}

@@ -23,6 +23,7 @@ from msgspec import Raw
 from rms_pipeline.collections.base import Collection, Column
 from rms_pipeline.current_rms.lenient import members_of, mend_record, some_id, storable_json
 from rms_pipeline.current_rms.links import without_signatures
+from rms_pipeline.current_rms.usual import reader_of
 
 NULL = Raw(b"null")
 _BIGINT_MAX = 2**63 - 1
@@ -49,11 +50,18 @@ class _Keyed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Fields(msgspec.Struct, frozen=True, gc=False):
-    """What is read of any record, in its own names; a collection adds what it maps."""
+    """Slices of a record, in its own names; a collection adds what it maps."""
 
     id: Raw = NULL
     created_at: Raw = NULL
     updated_at: Raw = NULL
+
+
+class Times(Fields, frozen=True, gc=False):
+    """What is read of a record before anybody needs the rest."""
+
+    starts_at: Raw = NULL
+    ends_at: Raw = NULL
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -91,6 +99,8 @@ class Mapping:
     fields: "msgspec.json.Decoder[Fields]"
     row: Callable[..., Row]
     read: tuple[Callable[[Fields, list[Fault], int], Value], ...]
+    # All at once, of a record that is as records are.
+    read_usual: Callable[[bytes], list[Value] | None] | None
     # Part of every fingerprint, so that no row of another mapping passes for unchanged.
     key: bytes
 
@@ -119,6 +129,7 @@ def mapping_of(collection: Collection) -> Mapping:
         msgspec.json.Decoder(fields),
         cast(Callable[..., Row], row),
         tuple(_reader(column) for column in mapped),
+        reader_of(tuple(mapped)),
         str(collection.version).encode(),
     )
 
@@ -134,15 +145,15 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     id: int
     data: bytes
     fingerprint: bytes
-    fields: Fields
+    times: Times
     mapping: Mapping
     mended: tuple[Fault, ...] = ()
     has_fleeting_links: bool = False
 
     def moment(self, field: str) -> datetime | None:
-        """The time in a field that is mapped, or is `created_at` or `updated_at` (UTC)."""
+        """The time (UTC) in one of `times`."""
         try:
-            raw: Raw = getattr(self.fields, field)
+            raw: Raw = getattr(self.times, field)
             return None if raw is NULL else _moment(raw)
         except _Problem:
             return None
@@ -163,8 +174,13 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
     def decode(self) -> Row:
         """All of it; what cannot be read is None, and a fault."""
+        id_, mapping = self.id, self.mapping
+        if not self.mended and mapping.read_usual is not None:
+            usual = mapping.read_usual(self.data)
+            if usual is not None:
+                return mapping.row(id_, self.data, self.fingerprint, (), *usual)
         faults = list(self.mended)
-        fields, id_, mapping = self.fields, self.id, self.mapping
+        fields = mapping.fields.decode(self.data)
         values = [read(fields, faults, id_) for read in mapping.read]
         # A field that two columns read is at fault once.
         found = tuple(dict.fromkeys(faults)) if faults else ()
@@ -172,6 +188,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 _keyed_decoder = msgspec.json.Decoder(_Keyed)
+_times_decoder = msgspec.json.Decoder(Times)
 _value_decoder = msgspec.json.Decoder(Any)
 _BARE = Collection("records", "record", "", "", (Column("updated_at_rms", "timestamptz", ""),))
 
@@ -199,18 +216,18 @@ def read_record(record: Raw, collection: Collection) -> Record | Fault:
     raw = bytes(record)
     data = raw
     mends: list[tuple[str, str, str]] = []
-    if storable_json(raw) is not raw or (fields := _fields_of(raw, mapping)) is None:
+    if storable_json(raw) is not raw or (times := _times_of(raw)) is None:
         try:
             data, found = mend_record(raw)
         except ValueError as error:
             return Fault(some_id(raw), "(record)", f"is not a JSON object ({error})", excerpt(raw))
         mends = [(m.field, m.problem, excerpt(m.value)) for m in found]
-        fields = _fields_of(data, mapping)
-        if fields is None:
+        times = _times_of(data)
+        if times is None:
             problem = "is not JSON that can be read"
             return Fault(some_id(raw), "(record)", problem, excerpt(raw))
     try:
-        key = _whole(fields.id)
+        key = _whole(times.id)
         said = [p for field, p, _ in mends if field == "id"]
     except _Problem as problem:
         key, said = None, [str(problem)]
@@ -225,7 +242,7 @@ def read_record(record: Raw, collection: Collection) -> Record | Fault:
         id=key,
         data=data,
         fingerprint=blake2b(lasting, digest_size=16, key=mapping.key).digest(),
-        fields=fields,
+        times=times,
         mapping=mapping,
         mended=tuple(Fault(key, *mend) for mend in mends),
         has_fleeting_links=has_fleeting_links,
@@ -267,9 +284,9 @@ def excerpt(raw: bytes) -> str:
     return raw[:1_000].decode(errors="replace").replace("\x00", "\ufffd")
 
 
-def _fields_of(record: bytes, mapping: Mapping) -> Fields | None:
+def _times_of(record: bytes) -> Times | None:
     try:
-        return mapping.fields.decode(record)
+        return _times_decoder.decode(record)
     except (msgspec.DecodeError, RecursionError):
         return None
 
