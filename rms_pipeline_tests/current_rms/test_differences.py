@@ -19,7 +19,8 @@ def test_one_number_is_the_same_however_it_is_written(newer: str, older: str) ->
 
 @pytest.mark.parametrize(
     ("newer", "older"),
-    [("true", "1"), ("false", "0.0"), ("0", "null"), ('"1"', "1"), ("0.1", "0.10000000000000000001"),
+    [("true", "1"),
+     ("false", "0.0"), ("0", "null"), ('"1"', "1"), ("0.1", "0.10000000000000000001"),
      ("12345678901234567890123", "12345678901234567890124"), (NINES, "1"), ("[1]", "[true]"),
      ('"a"', '"b"'), ('""', "null"), ("{}", "[]")],
 )  # fmt: skip
