@@ -239,6 +239,31 @@ def test_typing_finds_by_number_subject_and_customer_without_a_reload(
     assert len(lines) == 1 + int(str(lost[0][0]))
 
 
+def test_anything_is_found_from_anywhere_by_keys_alone(filled: Stand, page: Page) -> None:
+    number, name = query(
+        filled.environment, "SELECT number, name FROM opportunities ORDER BY id DESC LIMIT 1"
+    )[0]
+    filled.visit(page, "/changes")
+    box = page.get_by_role("combobox", name="Find anything")
+    options = page.locator("#found a[role=option]")
+    page.keyboard.press("Control+k")
+    expect(box).to_be_focused()
+    # With nothing typed: where to go.
+    expect(options.filter(has_text="Today")).to_be_visible()
+    box.fill(str(number))
+    first = options.first
+    expect(first).to_contain_text(str(name))
+    box.press("ArrowDown")
+    expect(first).to_have_attribute("aria-selected", "true")
+    found = Axe().run(page).response["violations"]
+    assert [f["id"] for f in found if f["impact"] in ("serious", "critical")] == []
+    box.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text(str(name))
+    # A slash does the same, and a letter that is typed there is no key of the page.
+    page.keyboard.press("/")
+    expect(page.get_by_role("combobox", name="Find anything")).to_be_focused()
+
+
 @pytest.mark.parametrize("width", [1400, 390, 320])
 def test_no_page_has_a_serious_accessibility_finding_or_scrolls_sideways(
     filled: Stand, chromium: Browser, width: int
@@ -247,7 +272,7 @@ def test_no_page_has_a_serious_accessibility_finding_or_scrolls_sideways(
     page = context.new_page()
     page.goto(f"{filled.url}/")
     paths = ["/login", "/nowhere", "/", "/opportunities", "/opportunities?q=zzzz"]
-    paths += ["/today", "/changes", "/customers"]
+    paths += ["/today", "/changes", "/customers", "/find?q=gala"]
     one = query(filled.environment, "SELECT min(opportunity_id) FROM opportunity_changes")[0][0]
     customer = query(filled.environment, "SELECT min(organisation_id) FROM opportunities")[0][0]
     paths += [f"/opportunities/{one}", f"/customers/{customer}"]
