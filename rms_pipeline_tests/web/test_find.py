@@ -141,8 +141,8 @@ def test_every_page_has_the_box_and_its_keys(web: Web) -> None:
     for path in ("/", "/today", "/changes", "/opportunities", "/find"):
         page = visit(web, path)
         (box,) = [found for found in page.all("input") if "data-finder" in found]
-        assert (box["hx-get"], box["aria-controls"]) == ("/find", "found")
-        assert page.all("div", id="found", role="listbox")
+        assert (box["hx-get"], box["aria-controls"]) == ("/find", "finds")
+        assert page.all("div", id="finds", role="listbox")
         assert [s for s in page.all("script") if s["src"].startswith("/static/find.js")]
         (form,) = page.all("form", role="search")
         assert form["action"] == "/find"

@@ -114,3 +114,10 @@ def test_whoever_is_not_signed_in_learns_nothing_from_what_is_missing(web: Web) 
 def test_programs_are_told_what_is_missing_in_json(web: Web) -> None:
     answer = get(web, "/nowhere", Accept="application/json")
     assert (answer.status_code, answer.json()["success"]) == (404, False)
+
+
+@pytest.mark.parametrize("path", [*(address for _, address, _ in NAVIGATION), "/opportunities/1"])
+def test_no_page_gives_two_of_its_parts_the_same_name(web: Web, path: str) -> None:
+    insert_opportunities(web.database, {"starts_at": NOW, "ends_at": NOW})
+    ids = [*visit(web, path).ids]
+    assert sorted(ids) == sorted(set(ids))

@@ -4,7 +4,7 @@
 
 // Looked up each time: htmx renews the page's body when people go back.
 const box = () => document.querySelector("[data-finder]");
-const found = () => document.getElementById("found");
+const found = () => document.getElementById("finds");
 const options = () => [...found().querySelectorAll("a[role=option]")];
 const chosen = () => found().querySelector("[aria-selected=true]");
 
@@ -66,12 +66,12 @@ document.addEventListener("focusout", (event) => {
 
 // A click on what was found must not take the focus first, and so what was found away.
 document.addEventListener("mousedown", (event) => {
-  if (event.target.closest?.("#found")) event.preventDefault();
+  if (event.target.closest?.("#finds")) event.preventDefault();
 });
 
 document.addEventListener("DOMContentLoaded", () => {
   new MutationObserver((changes) => {
-    if (!changes.some((change) => change.target.id === "found")) return;
+    if (!changes.some((change) => change.target.id === "finds")) return;
     // What was chosen of other answers is no longer there.
     choose(null);
     show(document.activeElement === box());
