@@ -146,6 +146,21 @@ def test_two_accounts_in_one_code_location_are_each_mirrored_into_its_own_schema
         assert found is not None
 
 
+def test_the_tables_of_dagsters_default_storage_may_lie_beside_ours(empty_url: str) -> None:
+    """In the same schema of the same database, as whoever has one database may want it."""
+    storage = {"storage": {"postgres": {"postgres_url": empty_url}}}
+    with (
+        SandboxServer(Store(12)) as server,
+        dg.instance_for_test(overrides=storage) as instance,
+    ):
+        account = Account("public", empty_url, server)
+        for job in ("initial_sync", "housekeeping"):
+            run(account.defs, instance, f"public__{job}")
+        assert account.rows() == account.truth()
+    beside = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public' AND tablename = ANY(%s)"
+    assert query(account.database, beside, ["runs", "event_logs", "opportunities"]) == [(3,)]
+
+
 def test_materialize_all_is_a_full_sync_of_both_and_a_part_of_one_is_none_of_the_other(
     accounts: tuple[Account, Account], instance: dg.DagsterInstance
 ) -> None:
