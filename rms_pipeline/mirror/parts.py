@@ -356,18 +356,15 @@ def prove_lists(
             " (WHERE is_listed), 0), coalesce(sum(n) FILTER (WHERE is_listed), 0),"
             " coalesce(sum(unstorable) FILTER (WHERE is_listed), 0),"
             " min(asked_at) FILTER (WHERE is_listed AND soon), count(*) FILTER (WHERE is_left),"
-            " count(*) FILTER (WHERE is_listed AND n > counted - unstorable)"
+            " count(*) FILTER (WHERE is_listed AND n > counted - unstorable),"
+            " (array_agg(id ORDER BY problem IS NULL, id) FILTER (WHERE is_left))[:%(named)s],"
+            " (array_agg(problem ORDER BY problem IS NULL, id) FILTER (WHERE is_left))[:%(named)s]"
             " FROM (SELECT *, NOT is_left AND stored_at IS NOT NULL AS is_listed FROM judged) j",
-            values,
-        )
-        row = one_row(cursor)
-        parents, counted, mirrored, unstorable, as_of, left, surplus = row
-        cursor.execute(
-            f"WITH known AS ({_known(collection)}) SELECT id, problem FROM known WHERE {_LEFT}"
-            " ORDER BY problem IS NULL, id LIMIT %(named)s",
             values | {"named": _NAMED},
         )
-        named = cursor.fetchall()
+        row = one_row(cursor)
+        parents, counted, mirrored, unstorable, as_of, left, surplus, ids, problems = row
+        named = dict(zip(ids or (), problems or (), strict=True))
     connection.commit()
     proof = open_proof(
         connection,
@@ -399,11 +396,11 @@ def prove_lists(
 
 
 def _reason(
-    collection: Collection, left: int, named: Sequence[tuple[int, str | None]], surplus: int
+    collection: Collection, left: int, named: Mapping[int, str | None], surplus: int
 ) -> str:
     told = []
     if left:
-        some = ", ".join(f"{id_} ({problem or 'not read yet'})" for id_, problem in named)
+        some = ", ".join(f"{id_} ({problem or 'not read yet'})" for id_, problem in named.items())
         more = f" and {left - len(named):,} more" if left > len(named) else ""
         told.append(
             f"Left out: {some}{more}. The next sync asks for the {collection.name} of these."

@@ -604,6 +604,30 @@ def test_a_kill_at_any_statement_loses_nothing_and_deletes_nothing_wrongly(
     assert not gone & account.there(*left).keys()
 
 
+def test_lists_whose_pages_are_gone_are_read_again(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account.sync()
+    for id_ in account.soon:
+        account.store.create_item(id_, {"name": "New"}, loud=False)
+    monkeypatch.setattr(sync_parts._Landing, "notes", lambda self, due: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        account.sync_items(nightly=True)
+    monkeypatch.undo()
+    # Of all that the unfinished walk has read, three lists have come of age.
+    for column, table in (("asked_at", "part_lists"), ("asked_at", "raw_rms_pages")):
+        which = "parent_id" if table == "part_lists" else "record_ids[1] / 100"
+        query(
+            account.database,
+            f"UPDATE {table} SET {column} = {column} - interval '3 h' WHERE {which} = ANY(%s)",
+            account.soon[:3],
+        )
+    done = account.sync_items(nightly=True, fresh_for=timedelta(hours=1))
+    assert sorted(done.asked) == account.soon[:3]
+    assert done.shown, done.sentence
+    assert account.is_mirrored(*account.soon)
+
+
 def test_two_syncs_at_once_lead_to_what_one_does(account: Account, client_for: MakeClient) -> None:
     account.sync()
     beside = client_for(account.sandbox.url, collection=OPPORTUNITY_ITEMS)
