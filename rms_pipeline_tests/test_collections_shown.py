@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rms_pipeline.cli.main import app
+from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.collections.members import MEMBERS
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.doctor import accounts, syncs, webhooks
@@ -159,6 +160,20 @@ def test_the_doctor_tells_what_the_account_refuses_of_each_collection(emptied: D
         "members terms": "warning",
     }
     assert "q[id_in] ignored" in found["members terms"].found
+
+
+def test_an_account_without_a_list_of_all_items_is_as_it_should_be(emptied: Database) -> None:
+    (items,) = (c for c in COLLECTIONS if c.parts is not None)
+    exam = examination(emptied, collections=f"opportunities,{items.name}")
+    terms = StoredTerms(emptied, SANDBOX_SUBDOMAIN, items)
+    terms.note("filter", "q[opportunity_id_in][]", 404, NOW)
+    found = by_check(accounts.check_terms(exam))[f"{items.name} terms"]
+    assert (found.level, "no list of all" in found.found) == ("ok", True)
+    terms.note("include", "item_assets", 422, NOW)
+    found = by_check(accounts.check_terms(exam))[f"{items.name} terms"]
+    assert found.level == "warning"
+    assert "item_assets" in found.found
+    assert "opportunity_id_in" not in found.found
 
 
 def test_the_doctor_names_the_collections_whose_webhooks_seem_to_have_stopped(

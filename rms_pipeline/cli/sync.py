@@ -65,17 +65,24 @@ def _sync(job: str, as_json: bool, ops: dict[str, dict[str, Any]]) -> None:
         raise RmsPipelineError(sync.error or NO_REASON)
     if not as_json:
         first, *others = current.collections
-        names = " and ".join(c.name for c in current.collections)
-        out.print(
-            f"[green]Synced {sync.records_synced:,} {names}[/green]"
-            f" ({_made(sync.metadata)}, {sync.records_failed:,} failed)."
-        )
+        if not others:
+            out.print(
+                f"[green]Synced {sync.records_synced:,} {first.name}[/green]"
+                f" ({_made(sync.metadata)}, {sync.records_failed:,} failed)."
+            )
+        else:
+            *before, last = (c.name for c in current.collections)
+            out.print(
+                f"[green]Synced {sync.records_synced:,} {', '.join(before)} and {last}[/green]"
+                f" ({sync.records_failed:,} failed)."
+            )
+            out.print(f"Of these {first.name}: {_made(sync.metadata)}.")
         _tell(first, sync.metadata)
         for collection in others:
             told = sync.metadata.get(collection.name, {})
+            out.print(f"Of these {collection.name}: {_made(told)}.")
             if said := sync.metadata.get(f"raw_{collection.name}", {}).get("read_whole"):
                 out.print(said, highlight=False)
-            out.print(f"Of these {collection.name}: {_made(told)}.")
             _tell(collection, told)
 
 

@@ -138,6 +138,14 @@ def check_terms(exam: Examination) -> Iterator[Finding]:
             found = f"A page holds up to {size:,} records."
         missing = [r for r in refusals if r.kind != "per_page"]
         is_first = collection is OPPORTUNITIES
+        if collection.parts is not None and any(r.kind == "filter" for r in missing):
+            # Few accounts have such a list, and nothing is amiss without it.
+            missing = [r for r in missing if r.kind != "filter"]
+            if not missing:
+                said = (
+                    f"There is no list of all of them: each {collection.parts.of.single} is asked"
+                )
+                yield fine(f"{collection} terms", f"{said} for its own.")
         if missing:
             yield _refused("terms" if is_first else f"{collection} terms", found, missing)
         elif is_first:

@@ -64,10 +64,11 @@ class CollectionState:
 
     @property
     def why_off(self) -> str:
-        """That nothing keeps it up to date, and since when."""
+        """That nothing keeps its rows up to date, and since when."""
         since = f"{self.synced_at:%Y-%m-%d %H:%M} UTC" if self.synced_at else "an earlier time"
         return (
-            f"no longer kept up to date: RMS_COLLECTIONS does not name it. Its rows are of {since}"
+            "no longer kept up to date, because RMS_COLLECTIONS does not name them; they are as of "
+            f"{since}"
         )
 
 
