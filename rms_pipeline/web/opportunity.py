@@ -17,6 +17,7 @@ from pydantic_core import to_jsonable_python
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.insight.changes import ECHOES
 from rms_pipeline.insight.days import Day
+from rms_pipeline.insight.items import Items, read_items
 from rms_pipeline.insight.timeline import AsOf, Moment, Timeline, read_as_of, read_timeline
 from rms_pipeline.mirror.browse import Found, find_opportunity
 from rms_pipeline.settings import Settings
@@ -66,6 +67,15 @@ def opportunity(pages: Pages, reader: Reader, current: Settings, access: Access)
         with reader.session() as connection:
             return read_timeline(connection, id_)
 
+    def items(id_: int) -> Items:
+        with reader.session() as connection:
+            return read_items(connection, id_)
+
+    @router.get("/opportunities/{id_}/items.json")
+    def tell_items(id_: int) -> Response:
+        found(id_)
+        return JSONResponse({"success": True, **to_jsonable_python(items(id_))})
+
     @router.get("/opportunities/{id_}/timeline.json")
     def tell(id_: int) -> Response:
         found(id_)
@@ -103,6 +113,7 @@ def opportunity(pages: Pages, reader: Reader, current: Settings, access: Access)
             fields=_fields(one, columns, pages.clock, with_own_times=then is None),
             schedule=_schedule(columns),
             own_fields=_own_fields(record),
+            items=items(id_),
             days=_by_day(happened, pages.clock),
             timeline=happened,
             days_of={m.version: _query(m.version) for m in happened.moments if m.version},

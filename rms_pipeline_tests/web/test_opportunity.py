@@ -187,3 +187,31 @@ def test_lines_of_before_the_history_are_told_too(web: Web) -> None:
     assert [(m["by"], m["version"], m["at"]) for m in changed] == [
         ("Sam", None, "2024-05-01T10:00:00Z")
     ]
+
+
+def test_items_stand_in_their_order_with_shortages_and_sub_hires(web: Web) -> None:
+    merge_at(web.database, 1, 2, version(1))
+    assert 'id="items-title"' not in visit(web, "/opportunities/1").html
+    of: dict[str, Any] = {"opportunity_id": 1}
+    rows: list[dict[str, Any]] = [
+        {"id": 13, **of, "opportunity_item_type": 2, "name": EVIL, "path": "0001.0001.0001"},
+        {"id": 11, **of, "opportunity_item_type": 0, "name": "Lights", "path": "0001"},
+        {"id": 12, **of, "opportunity_item_type": 1, "name": "Moving head", "path": "0001.0001"},
+        {"id": 14, **of, "opportunity_item_type": 1, "name": "Cable", "path": None},
+        {"id": 15, "opportunity_id": 2, "name": "Another's", "path": "0001"},
+    ]
+    rows[2] |= {"has_shortage": True, "sub_rent": True, "quantity": "4.0", "charge_total": "120.5"}
+    insert(web.database, "opportunity_items", rows)
+    found = get(web, "/opportunities/1/items.json").json()
+    assert (found["count"], found["shortages"], found["sub_hires"]) == (3, 1, 1)
+    assert [(i["id"], i["kind"]) for i in found["items"]] == [
+        (11, "group"),
+        (12, "principal"),
+        (13, "accessory"),
+        (14, "principal"),
+    ]
+    page = visit(web, "/opportunities/1")
+    for words in ("Moving head", "1 shortage", "1 sub-hire", "4×", "120.50"):
+        assert words in page.text
+    assert "Another's" not in page.text
+    assert get(web, "/opportunities/5/items.json", Accept="*/*").status_code == 404
