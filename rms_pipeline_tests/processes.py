@@ -1,7 +1,9 @@
 """Real processes: the command, and `dagster dev`."""
 
 import contextlib
+import itertools
 import os
+import random
 import re
 import signal
 import socket
@@ -129,10 +131,17 @@ def query(environment: dict[str, str], statement: str) -> list[tuple[object, ...
         connection.close()
 
 
+# Below those that the system gives to connections: such a one could be taken in the moment before
+# whoever it is for listens. Each process of the tests begins elsewhere, and none is told twice.
+_PORTS = itertools.cycle(random.SystemRandom().sample(range(20_000, 32_000), 12_000))
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    for port in _PORTS:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("ports are without end")
 
 
 class Dagster:

@@ -15,7 +15,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-_SECONDS = 30
+_SECONDS = 60
 _DESK: ViewportSize = {"width": 1400, "height": 1000}
 _REPORT = pytest.StashKey[pytest.TestReport]()
 # What moves while a page waits takes more of a processor here, where no graphics card draws it,
