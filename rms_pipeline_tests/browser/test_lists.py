@@ -1,0 +1,53 @@
+"""What only a browser shows of a list: its address as one filters, and the choices beside it."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.summary import refresh_status_counts
+from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline_tests.rows import insert_opportunities
+from rms_pipeline_tests.web.conftest import API_TOKEN, Web, serving
+
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture
+def web(emptied: Database) -> Iterator[Web]:
+    day = timedelta(days=1)
+    insert_opportunities(
+        emptied,
+        *(
+            {
+                "opportunity_status": ("Open", "Reserved")[i % 2],
+                "starts_at": NOW - day,
+                "ends_at": NOW + (i + 1) * day,
+                "total_value": i,
+            }
+            for i in range(4)
+        ),
+    )
+    refresh_status_counts(emptied, "UTC")
+    with SandboxServer(Store(1)) as sandbox, serving(emptied, sandbox) as served:
+        yield served
+
+
+def test_filters_leave_a_clean_address_and_choices_follow_the_list(web: Web, page: Page) -> None:
+    page.goto(f"{web.url}/opportunities?token={API_TOKEN}")
+    expect(page.locator(".facet").first).to_contain_text("Open")
+    page.locator("[name=onhire]").select_option("today")
+    expect(page).to_have_url(f"{web.url}/opportunities?onhire=today")
+    expect(page.locator("#found")).to_contain_text("4 opportunities")
+    page.locator(".facet a", has_text="Reserved").click()
+    expect(page).to_have_url(f"{web.url}/opportunities?status=Reserved&onhire=today")
+    expect(page.locator(".facet a[aria-current]")).to_contain_text("Reserved")
+    page.locator(".chips a", has_text="Reserved").click()
+    expect(page).to_have_url(f"{web.url}/opportunities?onhire=today")
+    page.locator("[name=onhire]").select_option("custom")
+    first = (NOW + timedelta(days=4)).date().isoformat()
+    page.locator("[name=onhire_from]").fill(first)
+    expect(page).to_have_url(f"{web.url}/opportunities?onhire={first}..")
+    expect(page.locator("#found")).to_contain_text("1 opportunity")
