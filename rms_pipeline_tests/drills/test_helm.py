@@ -22,7 +22,7 @@ from pydantic import SecretStr
 
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN, SandboxServer, Store, Switches
 from rms_pipeline.settings import child_environment
-from rms_pipeline.web.dagster_api import code_locations
+from rms_pipeline.web.dagster_api import DagsterUnavailable, code_locations, launch
 from rms_pipeline.web.sessions import Sessions
 from rms_pipeline_tests.conftest import database_at, new_database
 from rms_pipeline_tests.drills.conftest import Tell, leave
@@ -196,9 +196,13 @@ class Cluster:
     def is_up(self) -> bool:
         return answers(f"http://127.0.0.1:{self.ui}/server_info")
 
+    @property
+    def token(self) -> SecretStr:
+        """What the web service shows Dagster."""
+        return Sessions(SecretStr(TOKEN)).dagster_token
+
     def has_code(self) -> bool:
-        token = Sessions(SecretStr(TOKEN)).dagster_token
-        found = code_locations(f"http://127.0.0.1:{self.ui}", token)
+        found = code_locations(f"http://127.0.0.1:{self.ui}", self.token)
         return "initial_sync" in found[self.chart.deployment["name"]].jobs
 
     def end(self) -> None:
@@ -228,13 +232,15 @@ def test_the_charts_three_storages_and_a_launcher_of_ours_do_all_that_our_own_in
     began = time.monotonic()
     store = cluster.sandbox.store
     cluster.run(*cluster.container("Job", "rms-pipeline-migrate"))
-    cluster.start_code()
+    # Pods start in any order: a sync that is asked for before there is code waits for it.
     cluster.start_ui()
+    wait_until(cluster.is_up, timeout=180)
+    with pytest.raises(DagsterUnavailable, match="would not launch"):
+        launch(f"http://127.0.0.1:{cluster.ui}", "initial_sync", token=cluster.token, patience=2)
+    cluster.start_code()
     cluster.start_daemon()
     web = cluster.start_web()
-    wait_until(cluster.is_up, timeout=180)
     wait_until(lambda: answers(f"http://127.0.0.1:{cluster.web}/healthz"), timeout=120)
-    # The chart waits for none of them: a sync that is asked for meanwhile waits half a minute.
     wait_until(cluster.has_code, timeout=180)
 
     full = post(cluster.web, "/api/sync/initial")
