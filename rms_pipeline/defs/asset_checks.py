@@ -8,7 +8,7 @@ Each collection has the same checks, made of its declaration.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -208,28 +208,33 @@ def _own_fields(database: Database) -> dg.AssetCheckResult:
     )
 
 
-def _makes_sense(check: str, database: Database) -> dg.AssetCheckResult:
+def sense_of(database: Database) -> dict[str, dg.AssetCheckResult]:
+    """What each sense check says: one question for all of them."""
     with database.session() as connection:
-        count, ids = what_makes_no_sense(connection, check)
-        unknown = unknown_required_fields(connection) if check == "required_field_empty" else []
-    if count:
-        description = (
-            f"{count:,} opportunities do not: SELECT * FROM sense_checks WHERE sense_check = "
-            f"'{check}'. The first are {', '.join(map(str, ids))}."
+        found = what_makes_no_sense(connection)
+        unknown = unknown_required_fields(connection)
+    results = {}
+    for check, holds in SENSE_CHECKS.items():
+        count, ids = found.get(check, (0, []))
+        description = holds
+        if count:
+            description = (
+                f"{count:,} opportunities do not: SELECT * FROM sense_checks WHERE sense_check = "
+                f"'{check}'. The first are {', '.join(map(str, ids))}."
+            )
+        is_misled = check == "required_field_empty" and bool(unknown)
+        if is_misled:
+            description += (
+                f" required_fields names {', '.join(unknown)}, which is neither a column of "
+                "opportunities nor custom_fields. and the key of a field of your own: correct it."
+            )
+        results[check] = dg.AssetCheckResult(
+            passed=not count and not is_misled,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=description,
+            metadata={"opportunities": count, "first_ids": ids},
         )
-    else:
-        description = SENSE_CHECKS[check]
-    if unknown:
-        description += (
-            f" required_fields names {', '.join(unknown)}, which is neither a column of "
-            "opportunities nor custom_fields. and the key of a field of your own: correct it."
-        )
-    return dg.AssetCheckResult(
-        passed=not count and not unknown,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=description,
-        metadata={"opportunities": count, "first_ids": ids},
-    )
+    return results
 
 
 def _counts_add_up(database: Database) -> dg.AssetCheckResult:
@@ -318,10 +323,6 @@ _OF_OPPORTUNITIES: list[tuple[str, str, str, Callable[[Database], dg.AssetCheckR
         "lists them.",
         _own_fields,
     ),
-    *(
-        ("opportunities", check, says, functools.partial(_makes_sense, check))
-        for check, says in SENSE_CHECKS.items()
-    ),
     (
         "status_counts",
         "status_counts_add_up",
@@ -333,10 +334,11 @@ _OF_OPPORTUNITIES: list[tuple[str, str, str, Callable[[Database], dg.AssetCheckR
 
 def checks_of(collections: Sequence[Collection], naming: Naming) -> list[dg.AssetChecksDefinition]:
     """The checks of their tables, and of what is made of them."""
-    return [
+    checks = [
         _check(naming, asset, name, description, evaluate)
         for (asset, name), (description, evaluate) in _evaluations_of(collections).items()
     ]
+    return [*checks, _sense_checks(naming)] if OPPORTUNITIES in collections else checks
 
 
 def _check(
@@ -356,6 +358,30 @@ def _check(
     return check
 
 
+def _sense_checks(naming: Naming) -> dg.AssetChecksDefinition:
+    """All in one step: each step of its own costs a run more than all of these questions."""
+    asset = naming.key(OPPORTUNITIES.name)
+
+    @dg.multi_asset_check(
+        name=naming.name("sense_checks"),
+        specs=[
+            dg.AssetCheckSpec(name, asset=asset, description=holds)
+            for name, holds in SENSE_CHECKS.items()
+        ],
+        can_subset=True,
+    )
+    @naming.bind
+    def checks(
+        context: dg.AssetCheckExecutionContext, mirror: Mirror
+    ) -> Iterable[dg.AssetCheckResult]:
+        selected = {key.name for key in context.selected_asset_check_keys}
+        for name, result in sense_of(mirror.database).items():
+            if name in selected:
+                yield result._replace(asset_key=asset, check_name=name)
+
+    return checks
+
+
 def evaluations(
     database: Database,
     collections: Sequence[Collection],
@@ -368,20 +394,23 @@ def evaluations(
 
     `run` is what the refresh was done by; of one that goes on, its last `seconds` count.
     """
-    found = []
-    for (asset, name), (_, evaluate) in _evaluations_of(collections).items():
-        result = evaluate(database, run, seconds)
-        found.append(
-            dg.AssetCheckEvaluation(
-                asset_key=naming.key(asset),
-                check_name=name,
-                passed=result.passed,
-                severity=result.severity,
-                description=result.description,
-                metadata=result.metadata,
-            )
+    results = {
+        which: evaluate(database, run, seconds)
+        for which, (_, evaluate) in _evaluations_of(collections).items()
+    }
+    if OPPORTUNITIES in collections:
+        results |= {(OPPORTUNITIES.name, n): result for n, result in sense_of(database).items()}
+    return [
+        dg.AssetCheckEvaluation(
+            asset_key=naming.key(asset),
+            check_name=name,
+            passed=result.passed,
+            severity=result.severity,
+            description=result.description,
+            metadata=result.metadata,
         )
-    return found
+        for (asset, name), result in results.items()
+    ]
 
 
 def report_checks(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
-from rms_pipeline.mirror.statements import Connection, one_row
+from rms_pipeline.mirror.statements import Connection
 
 # Of each check: what must hold, in a sentence.
 SENSE_CHECKS = {
@@ -58,19 +58,18 @@ def doubts(connection: Connection, checks: list[str], most: int = 5) -> list[Dou
     return [*found.values()]
 
 
-def what_makes_no_sense(
-    connection: Connection, check: str, most: int = 10
-) -> tuple[int, list[int]]:
-    """How many opportunities the check names, and the first ids (at most `most`). Commits."""
+def what_makes_no_sense(connection: Connection, most: int = 10) -> dict[str, tuple[int, list[int]]]:
+    """By check, of those that name any: how many opportunities, and the first ids (at most `most`).
+    Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT count(*), (array_agg(opportunity_id ORDER BY opportunity_id))[:%s]"
-            " FROM sense_checks WHERE sense_check = %s",
-            (most, check),
+            "SELECT sense_check, count(*), (array_agg(opportunity_id ORDER BY opportunity_id))[:%s]"
+            " FROM sense_checks GROUP BY 1",
+            (most,),
         )
-        count, ids = one_row(cursor)
+        found = {check: (count, ids) for check, count, ids in cursor.fetchall()}
     connection.commit()
-    return count, ids or []
+    return found
 
 
 def unknown_required_fields(connection: Connection) -> list[str]:

@@ -18,6 +18,7 @@ from rms_pipeline.defs.business_events import business_events_of
 from rms_pipeline.defs.naming import OWN
 from rms_pipeline.defs.resources import Mirror
 from rms_pipeline.defs.webhook_refresh import reason_to_skip, webhook_refresh_of
+from rms_pipeline.insight.sense import SENSE_CHECKS
 from rms_pipeline.mirror.database import Database, advisory_lock
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.history import latest_syncs
@@ -300,6 +301,10 @@ def test_what_the_fast_lane_did_shows_in_dagster(
     assert {key.path[:-1] == prefix for key in instance.all_asset_keys()} == {True}
 
 
+# What makes no sense in the sandbox is no concern here.
+_SENSE = [("opportunities", name) for name in SENSE_CHECKS]
+
+
 def standing(instance: dg.DagsterInstance) -> dict[str, bool | None]:
     """What Dagster's UI shows of each check: how it ended, None when it is "Not Evaluated"."""
     keys = [
@@ -309,6 +314,7 @@ def standing(instance: dg.DagsterInstance) -> dict[str, bool | None]:
             *(("opportunities", n) for n in ("mirror_is_complete", "deletions_are_plausible")),
             *(("opportunities", n) for n in ("hires_have_a_length", "statuses_are_known")),
             *(("opportunities", "webhooks_arrive"), ("status_counts", "status_counts_add_up")),
+            *(("opportunities", "own_fields_are_as_before"), *_SENSE),
         )
     ]
     found: dict[str, bool | None] = {key.name: None for key in keys}
@@ -344,6 +350,7 @@ def test_a_refresh_leaves_no_check_unevaluated(
     stands = standing(instance)
     # That too many rows would go is still in sight; a fault of yesterday is of no refresh of now.
     assert stands.pop("deletions_are_plausible") is False
+    assert None not in [stands.pop(name) for name in SENSE_CHECKS]
     assert set(stands.values()) == {True}, stands
 
 
@@ -367,7 +374,7 @@ def test_the_fast_lane_reports_once_a_minute_and_repeats_no_check_that_says_the_
         found = {str(kind): int(str(many)) for kind, many in query(database, count, last)}
         return tuple(found.get(kind, 0) for kind in kinds)
 
-    assert events(60) == (2, 0, 8)
+    assert events(60) == (2, 0, 9 + len(SENSE_CHECKS))
     # Six minutes in which nothing new is to be said.
     assert events(360) == (0, 6, 0)
     assert None not in standing(instance).values()
@@ -376,7 +383,7 @@ def test_the_fast_lane_reports_once_a_minute_and_repeats_no_check_that_says_the_
                     " LIMIT 40 RETURNING 1")  # fmt: skip
     materialized, observed, checked = events(120)
     assert (materialized, observed) == (1, 1)
-    assert checked == 7
+    assert checked == 8 + len(SENSE_CHECKS)
     stands = standing(instance)
     assert stands["deletions_are_plausible"] is False
     assert None not in stands.values()

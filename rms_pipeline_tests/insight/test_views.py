@@ -242,29 +242,30 @@ def test_whoever_asks_for_one_check_is_told_of_no_other(london: Database) -> Non
 def test_each_sense_check_is_an_asset_check_that_warns_with_a_count_and_the_first_ids(
     london: Database,
 ) -> None:
-    checks = {name: of for _, name, _, of in asset_checks._OF_OPPORTUNITIES}
-    assert checks.keys() > SENSE_CHECKS.keys()
-    assert all(checks[name](london).passed for name in SENSE_CHECKS)
+    checks = asset_checks.sense_of(london)
+    assert checks.keys() == SENSE_CHECKS.keys()
+    assert all(check.passed for check in checks.values())
     insert_opportunities(
         london,
         *[SOUND | {"opportunity_status": "Active", "starts_at": NOW - 9 * DAY,
                    "ends_at": NOW - DAY}] * 12,
     )  # fmt: skip
-    found = checks["late_back"](london)
+    checks = asset_checks.sense_of(london)
+    found = checks["late_back"]
     assert not found.passed
     assert found.severity == dg.AssetCheckSeverity.WARN
     assert "12 opportunities" in (found.description or "")
     assert "The first are 1, 2, 3, 4, 5, 6, 7, 8, 9, 10." in (found.description or "")
     assert found.metadata["opportunities"].value == 12
-    assert [n for n in SENSE_CHECKS if not checks[n](london).passed] == ["late_back"]
+    assert [n for n in SENSE_CHECKS if not checks[n].passed] == ["late_back"]
 
 
 def test_a_required_field_that_there_is_not_is_named_by_the_check(london: Database) -> None:
     known = [{"field": "venue_name", "phase": "open"}, {"field": "custom_fields.any thing"}]
     insert(london, "required_fields", known)
-    assert asset_checks._makes_sense("required_field_empty", london).passed
+    assert asset_checks.sense_of(london)["required_field_empty"].passed
     insert(london, "required_fields", [{"field": "Venue"}, {"field": "data"}])
-    found = asset_checks._makes_sense("required_field_empty", london)
+    found = asset_checks.sense_of(london)["required_field_empty"]
     assert not found.passed
     assert "required_fields names Venue, data, which is neither" in (found.description or "")
 
