@@ -8,7 +8,7 @@ Each collection has the same checks, made of its declaration.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -373,7 +373,7 @@ def _sense_checks(naming: Naming) -> dg.AssetChecksDefinition:
     @naming.bind
     def checks(
         context: dg.AssetCheckExecutionContext, mirror: Mirror
-    ) -> Iterable[dg.AssetCheckResult]:
+    ) -> Iterator[dg.AssetCheckResult]:
         selected = {key.name for key in context.selected_asset_check_keys}
         for name, result in sense_of(mirror.database).items():
             if name in selected:

@@ -7,9 +7,9 @@ stays as it is.
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import dagster as dg
 
@@ -55,13 +55,21 @@ class Naming:
         ]
         back = {name: own for own, name in names.items()}
 
-        @functools.wraps(function)
-        def called(*args: Any, **given: Any) -> Any:
-            return function(*args, **{back.get(name, name): of for name, of in given.items()})
+        def own(given: dict[str, Any]) -> dict[str, Any]:
+            return {back.get(name, name): of for name, of in given.items()}
 
+        def returns(*args: Any, **given: Any) -> Any:
+            return function(*args, **own(given))
+
+        def yields(*args: Any, **given: Any) -> Any:
+            yield from cast(Iterator[Any], function(*args, **own(given)))
+
+        # Dagster asks the function itself whether it yields its results.
+        called = yields if inspect.isgeneratorfunction(function) else returns
+        functools.update_wrapper(called, function)
         # From this Dagster takes which resources are wanted.
         called.__signature__ = signature.replace(parameters=renamed)  # type: ignore[attr-defined]
-        del called.__wrapped__
+        del called.__wrapped__  # type: ignore[attr-defined]
         called.__annotations__ = {
             names.get(name, name): of for name, of in function.__annotations__.items()
         }

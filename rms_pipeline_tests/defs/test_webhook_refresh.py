@@ -303,6 +303,8 @@ def test_what_the_fast_lane_did_shows_in_dagster(
 
 # What makes no sense in the sandbox is no concern here.
 _SENSE = [("opportunities", name) for name in SENSE_CHECKS]
+# As many as there are of opportunities, and of what is made of them.
+CHECKS = 9 + len(SENSE_CHECKS)
 
 
 def standing(instance: dg.DagsterInstance) -> dict[str, bool | None]:
@@ -374,7 +376,7 @@ def test_the_fast_lane_reports_once_a_minute_and_repeats_no_check_that_says_the_
         found = {str(kind): int(str(many)) for kind, many in query(database, count, last)}
         return tuple(found.get(kind, 0) for kind in kinds)
 
-    assert events(60) == (2, 0, 9 + len(SENSE_CHECKS))
+    assert events(60) == (2, 0, CHECKS)
     # Six minutes in which nothing new is to be said.
     assert events(360) == (0, 6, 0)
     assert None not in standing(instance).values()
@@ -383,7 +385,7 @@ def test_the_fast_lane_reports_once_a_minute_and_repeats_no_check_that_says_the_
                     " LIMIT 40 RETURNING 1")  # fmt: skip
     materialized, observed, checked = events(120)
     assert (materialized, observed) == (1, 1)
-    assert checked == 8 + len(SENSE_CHECKS)
+    assert checked == CHECKS - 1
     stands = standing(instance)
     assert stands["deletions_are_plausible"] is False
     assert None not in stands.values()
@@ -400,7 +402,7 @@ def test_housekeeping_forgets_old_reports_but_not_the_last(
     count = "SELECT count(*) FROM dagster.event_logs WHERE run_id = ''"
     count += " AND dagster_event_type LIKE 'ASSET%'"
     executions = "SELECT count(*) FROM dagster.asset_check_executions"
-    assert query(database, count) == [(3 * 10,)]
+    assert query(database, count) == [(3 * (2 + CHECKS),)]
     with database.session() as connection, connection.cursor() as cursor:
         assert purge_events(connection, reports_days=14, runs_days=90) == 0
         cursor.execute("UPDATE dagster.event_logs SET timestamp = timestamp - interval '15 d'")
@@ -410,6 +412,6 @@ def test_housekeeping_forgets_old_reports_but_not_the_last(
         )
         connection.commit()
         assert purge_events(connection, reports_days=14, runs_days=90) > 0
-    assert query(database, executions) == [(8,)]
+    assert query(database, executions) == [(CHECKS,)]
     assert instance.get_latest_materialization_event(dg.AssetKey("opportunities")) is not None
     assert None not in standing(instance).values()
