@@ -357,13 +357,14 @@ def test_items_that_come_and_go_while_their_list_is_read_hide_no_other(
 
     def move(path: str) -> None:
         match = LISTS.search(path)
-        if match and int(match[1]) == one and ("id_gt" in path or "page=2" in path) and moves:
+        if match and int(match[1]) == one and turn in path and moves:
             moves.pop()
             # What follows moves up by one, and the count stays.
             account.store.delete_item(one, leaf(account.store.items(one)), loud=False)
             account.store.create_item(one, {"name": "New"}, loud=False)
 
     moves: list[int] = []
+    turn = "?page=2&" if ignored else "id_gt"
     account.sandbox.switches = replace(account.sandbox.switches, max_per_page=3, ignored=ignored)
     account.sync()
     moves.append(1)
@@ -437,10 +438,14 @@ def test_one_that_comes_nearer_is_of_the_next_night_and_none_is_missed_meanwhile
         account.plant(id_, days, updated_at=written(account.store.now() - 300 * DAY))
     account.sync()
     query(account.database, "UPDATE walks SET started_at = started_at - interval '2 days'")
+    query(
+        account.database,
+        "UPDATE opportunities SET starts_at = starts_at - interval '2 days' WHERE id = %s",
+        nearing,
+    )
     quiet = account.sync_items()
     assert (quiet.asked, quiet.shown) == ([], True)
-    later = timedelta(days=16)
-    assert account.sync_items(nightly=True, ahead=later).asked[0] == nearing
+    assert account.sync_items(nightly=True).asked[0] == nearing
 
 
 def test_a_wider_window_brings_no_flood_of_lists(account: Account) -> None:
@@ -614,6 +619,8 @@ def test_lists_whose_pages_are_gone_are_read_again(
     with pytest.raises(ZeroDivisionError):
         account.sync_items(nightly=True)
     monkeypatch.undo()
+    query(account.database, "UPDATE opportunity_versions SET valid_from = valid_from - '1 d'"
+                            "::interval")  # fmt: skip
     # Of all that the unfinished walk has read, three lists have come of age.
     for column, table in (("asked_at", "part_lists"), ("asked_at", "raw_rms_pages")):
         which = "parent_id" if table == "part_lists" else "record_ids[1] / 100"
@@ -652,11 +659,23 @@ def test_what_was_learnt_after_a_list_was_asked_for_does_not_go_by_that_list(
     account.sync()
     one = account.soon[0]
     older = land_parts(account.database, account.items, "older", nightly=True, calls=100)
+    noted = query(account.database, "SELECT walk, asked_at, ids, parent_id FROM"
+                                    " part_lists")  # fmt: skip
     item = account.store.create_item(one, {"name": "New"}, loud=False)
     newer = land_parts(account.database, account.items, "newer", nightly=True, calls=100)
     account.store_items(newer, "newer")
+    # As if the older ones had taken long, and that others were read was not noted yet.
+    for row in noted:
+        query(
+            account.database,
+            "UPDATE part_lists SET walk = %s, asked_at = %s, answered_at = clock_timestamp(),"
+            " ids = %s, stored_at = NULL WHERE parent_id = %s",
+            *row,
+        )
     account.store_items(older, "older")
     assert item in account.mirrored(one)
+    # Such a list is read once more.
+    assert one in account.sync_items().asked
     assert account.is_mirrored(*account.soon)
 
 
