@@ -105,7 +105,7 @@ def fill(database: Database, rows: int = 3) -> dict[str, list[str]]:
     return {
         table: _DERIVED.get(table) or list(types)
         for table, types in columns.items()
-        if table not in _FILLED_ALREADY
+        if table not in _FILLED_ALREADY + _MEANING_COLUMNS
     }
 
 
