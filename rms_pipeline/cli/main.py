@@ -113,7 +113,7 @@ def web(
     `up` starts it too."""
     current = prepare(instance=True)
     announce_sandbox(current)
-    from rms_pipeline.web.server import serve
+    from rms_pipeline.web.server import leave, serve
 
     serve(
         current,
@@ -122,6 +122,7 @@ def web(
         dagster_starts=dagster_starts,
         first_sync_starts=first_sync_starts,
     )
+    leave()
 
 
 @app.command()

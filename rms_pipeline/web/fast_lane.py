@@ -37,6 +37,11 @@ _GATHER, _BURST = 0.03, 10
 # In a burst each call serves more events the longer they gather, and calls are scarce: until none
 # has come for a moment.
 _GATHER_IN_A_BURST, _QUIET = 0.8, 0.35
+# How long the end of the service waits for each of what runs beside it, such as calls in flight.
+# All of them, and the requests that uvicorn waits for, end within what operate.md says.
+END_SECONDS = 4
+# What the threads that refresh are called.
+WORKER = "refresh"
 _LOOK_ANYWAY = 1.0
 # While the API serves nobody, each rest is twice as long as the one before, up to this.
 _LONGEST_REST = 10.0
@@ -65,8 +70,9 @@ class FastLane:
         self._thread.start()
 
     def stop(self) -> None:
+        """Ends after the calls in flight, or without them where an answer is too long in coming."""
         self._stopped.set()
-        self._thread.join(timeout=30)
+        self._thread.join(timeout=END_SECONDS)
 
     def _run(self) -> None:
         while not self._stopped.is_set():
@@ -92,7 +98,7 @@ class FastLane:
                 cursor.execute(f"LISTEN {channel(schema)}")
             hands = _Hands(self._database)
             # The last to enter, so that no worker is at work when what it needs is closed.
-            with hands, ThreadPoolExecutor(WORKERS, thread_name_prefix="refresh") as pool:
+            with hands, ThreadPoolExecutor(WORKERS, thread_name_prefix=WORKER) as pool:
                 self._keep_at_work(ear, pool, lambda: self._turn(hands, clients))
 
     def _keep_at_work(

@@ -18,7 +18,7 @@ from rms_pipeline.current_rms.errors import CurrentRmsError
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.sync.parts import refresh_told
 from rms_pipeline.sync.queued import WorkedOff
-from rms_pipeline.web.fast_lane import RUN
+from rms_pipeline.web.fast_lane import END_SECONDS, RUN
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class PartsLane:
     def stop(self) -> None:
         self._stopped.set()
         self._told.set()
-        self._thread.join(timeout=30)
+        self._thread.join(timeout=END_SECONDS)
 
     def __call__(self, collection: Collection, done: WorkedOff) -> None:
         """Looks soon, where `done` are refreshes of its parents."""

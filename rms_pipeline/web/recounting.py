@@ -11,6 +11,7 @@ import time
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.summary import refresh_status_counts
 from rms_pipeline.sync.queued import WorkedOff
+from rms_pipeline.web.fast_lane import END_SECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class Recounter:
     def stop(self) -> None:
         self._stopped.set()
         self._wanted.set()
-        self._thread.join(timeout=30)
+        self._thread.join(timeout=END_SECONDS)
 
     def __call__(self, done: WorkedOff) -> None:
         if done.opportunities:

@@ -17,7 +17,7 @@ from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.postgres_errors import OutdatedError
 from rms_pipeline.sync.queued import WorkedOff
-from rms_pipeline.web.fast_lane import RUN
+from rms_pipeline.web.fast_lane import END_SECONDS, RUN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +63,7 @@ class Reporter:
     def stop(self) -> None:
         """Reports what is left, and ends."""
         self._stopped.set()
-        self._thread.join(timeout=30)
+        self._thread.join(timeout=END_SECONDS)
 
     def __call__(self, collection: Collection, done: WorkedOff) -> None:
         with self._lock:

@@ -1,6 +1,10 @@
 """uvicorn around the application, with no line in its logs that could hold a token."""
 
+import atexit
 import logging
+import os
+import sys
+import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import cache, partial
@@ -25,7 +29,7 @@ from rms_pipeline.web.access import Access
 from rms_pipeline.web.addresses import UNENCRYPTED, is_exposed, print_dashboard, url_of
 from rms_pipeline.web.app import create_app
 from rms_pipeline.web.dagster_link import Starting
-from rms_pipeline.web.fast_lane import PATIENCE, FastLane
+from rms_pipeline.web.fast_lane import PATIENCE, WORKER, FastLane
 from rms_pipeline.web.launching import Launcher
 from rms_pipeline.web.log import start_logging
 from rms_pipeline.web.metrics import Metrics
@@ -132,6 +136,22 @@ def serve(
                 f"Port {port} on {host} is in use or may not be used. Stop the other program, or "
                 "choose another port with --port."
             ) from None
+
+
+def leave() -> None:
+    """Ends this process where calls of Current RMS are still in flight, whose answers Python would
+    wait for. That costs nothing: their webhooks are free again when the lease of their claims ends,
+    and the next service refreshes them."""
+    if not any(thread.name.startswith(WORKER) for thread in threading.enumerate()):
+        return
+    logger.warning(
+        "Calls of Current RMS were still in flight. Their webhooks wait for the next one"
+    )
+    # The embedded PostgreSQL is stopped here, where this process was the last to use it.
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def server_config(
