@@ -41,42 +41,63 @@ class _Kind:
 
 
 _KINDS = {
-    "status": _Kind("opportunity_status", "NULL", lambda c: replace(c, status="")),
-    "state": _Kind("state_name", "NULL", lambda c: replace(c, state="")),
-    "owner": _Kind("owner_name", "NULL", lambda c: replace(c, owner="")),
+    "status": _Kind("opportunity_status", "NULL::text", lambda c: replace(c, status="")),
+    "state": _Kind("state_name", "NULL::text", lambda c: replace(c, state="")),
+    "owner": _Kind("owner_name", "NULL::text", lambda c: replace(c, owner="")),
     "customer_id": _Kind(
         "organisation_id::text",
         "max(organisation_name)",
         lambda c: replace(c, customer_id=None),
     ),
-    "venue": _Kind("venue_name", "NULL", lambda c: replace(c, venue="")),
+    "venue": _Kind("venue_name", "NULL::text", lambda c: replace(c, venue="")),
     # Tags are all to be there: others narrow it down further.
-    "tag": _Kind("tag", "NULL", lambda c: c, ", unnest(tags) AS tag"),
+    "tag": _Kind("tag", "NULL::text", lambda c: c, ", unnest(tags) AS tag"),
 }
 
 
 def read_facets(connection: Connection, criteria: Criteria) -> list[Facet]:
     """The choices for `criteria`, each kind as if nothing of that kind were chosen. Commits."""
-    facets = []
+    # Kinds by which nothing is filtered are counted in one reading.
+    alike: dict[Criteria, list[str]] = {}
+    for name, kind in _KINDS.items():
+        alike.setdefault(kind.clear(criteria), []).append(name)
+    found: dict[str, Facet] = {}
     with connection.cursor() as cursor:
-        for name, kind in _KINDS.items():
-            facets.append(_facet(cursor, name, kind, kind.clear(criteria)))
+        for wider, names in alike.items():
+            found |= _facets(cursor, names, wider)
     connection.commit()
-    return [facet for facet in facets if facet.choices]
+    return [found[name] for name in _KINDS if found[name].choices]
 
 
-def _facet(cursor: Cursor, name: str, kind: _Kind, criteria: Criteria) -> Facet:
+def _facets(cursor: Cursor, names: list[str], criteria: Criteria) -> dict[str, Facet]:
     where, values = condition(criteria)
+    counted = " UNION ALL ".join(
+        f"(SELECT '{name}', {kind.value}, {kind.name}, count(*)"
+        f" FROM looked_at{kind.rows} WHERE {kind.value} IS NOT NULL"
+        f" GROUP BY 2 ORDER BY 4 DESC, 2 LIMIT {_MOST_SHOWN})"
+        for name, kind in ((name, _KINDS[name]) for name in names)
+    )
     cursor.execute(
         "WITH looked_at AS MATERIALIZED (SELECT opportunity_status, state_name, owner_name,"
         f" organisation_id, organisation_name, venue_name, tags FROM opportunities WHERE {where}"
-        " LIMIT %(most)s)"
-        f" SELECT {kind.value}, {kind.name}, count(*), (SELECT count(*) FROM looked_at)"
-        f" FROM looked_at{kind.rows} WHERE {kind.value} IS NOT NULL"
-        f" GROUP BY 1 ORDER BY 3 DESC, 1 LIMIT {_MOST_SHOWN}",
+        f" LIMIT %(most)s) {counted}"
+        " UNION ALL SELECT NULL, NULL, NULL, count(*) FROM looked_at",
         values | {"most": MOST_COUNTED + 1},
     )
-    found = cursor.fetchall()
-    at_least = bool(found) and found[0][3] > MOST_COUNTED
-    choices = [Choice(value, called or value, count) for value, called, count, _ in found]
-    return Facet(name, choices, at_least)
+    rows = cursor.fetchall()
+    at_least = any(kind is None and count > MOST_COUNTED for kind, _, _, count in rows)
+    return {
+        name: Facet(
+            name,
+            sorted(
+                (
+                    Choice(value, called or value, n)
+                    for kind, value, called, n in rows
+                    if kind == name
+                ),
+                key=lambda choice: (-choice.count, choice.value),
+            ),
+            at_least,
+        )
+        for name in names
+    }
