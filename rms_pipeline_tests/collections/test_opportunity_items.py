@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from rms_pipeline.cli.sync import _refreshable
+from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.collections.opportunity_items import OPPORTUNITY_ITEMS
 from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
@@ -23,6 +25,7 @@ from rms_pipeline.mirror.deletions import held_back
 from rms_pipeline.mirror.history import has_full_sync, watermarks
 from rms_pipeline.mirror.proofs import standing
 from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline.settings import SettingsError
 from rms_pipeline.sync import parts as sync_parts
 from rms_pipeline.sync.landing import LandedWalk
 from rms_pipeline.sync.parts import StoredParts, land_parts, refresh_told, store_parts
@@ -854,3 +857,8 @@ def test_each_field_becomes_its_column(account: Account) -> None:
     for id_, *values in rows:
         sources = [there[id_][str(c.source)] for c in columns]
         assert values == [None if value == "" else value for value in sources]
+
+
+def test_nobody_refreshes_items_by_their_ids_which_the_api_may_not_know() -> None:
+    with pytest.raises(SettingsError, match="the next incremental sync reads those of each"):
+        _refreshable("opportunity_items", COLLECTIONS)
