@@ -166,7 +166,9 @@ def _unusable(cursor: Cursor, dagster: str) -> list[str]:
         " WHEN 'v' THEN has_table_privilege(oid, 'SELECT')"
         " ELSE has_table_privilege(oid, 'SELECT') AND (name = %(version)s OR"
         " (has_table_privilege(oid, 'INSERT') AND has_table_privilege(oid, 'UPDATE')"
-        " AND has_table_privilege(oid, 'DELETE'))) END) ORDER BY 1",
+        " AND has_table_privilege(oid, 'DELETE'))) END)"
+        # Only a few are named: one of each sort before the second of any.
+        " ORDER BY row_number() OVER (PARTITION BY is_ours, relkind = 'S' ORDER BY name), 1",
         {
             "dagster": dagster,
             "tables": [*TABLES, *_BESIDE_TABLES, VERSION_TABLE],
