@@ -101,6 +101,10 @@ def look(where: str) -> None:
         page.screenshot(path=HERE / "dashboard-light.png", full_page=True)
         page.goto(f"{where}/opportunities?status=Reserved&sort=starts")
         page.screenshot(path=HERE / "opportunities.png")
+        for name in ("today", "calendar", "customers", "changes"):
+            page.goto(f"{where}/{name}")
+            page.wait_for_timeout(1000)
+            page.screenshot(path=HERE / f"{name}.png")
         page.goto(f"{where}/")
         page.locator(".recent li a").first.click()
         page.screenshot(path=HERE / "opportunity.png")

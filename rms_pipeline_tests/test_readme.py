@@ -29,6 +29,8 @@ def commands(of: typer.Typer, before: str = "rms-pipeline") -> Iterator[str]:
         yield f"{before} {command.name or command.callback.__name__.replace('_', '-')}"
     for group in of.registered_groups:
         assert group.typer_instance is not None
+        if group.typer_instance.info.invoke_without_command:
+            yield f"{before} {group.name}"
         yield from commands(group.typer_instance, f"{before} {group.name}")
 
 
