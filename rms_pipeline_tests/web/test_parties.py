@@ -1,5 +1,6 @@
 """Customers, venues and owners, on opportunities whose figures are known."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -187,6 +188,15 @@ def test_a_page_of_one_shows_its_year_by_month_against_the_year_before(web: Web,
     assert "Harbour" in page.text
     assert "50 %" in page.text, "two won of four that were decided"
     assert "25 %" in page.text, "150 of 600"
+    # What it offers to copy says the same.
+    [statement] = re.findall(r"SELECT month,.*?;", page.text, re.DOTALL)
+    in_sql = {str(month): (count, str(value)) for month, count, value in web.query(statement)}
+    of_page = {
+        m["month"]: (m["confirmed"]["opportunities"], m["confirmed"]["value"])
+        for m in found["months"]
+        if m["confirmed"]["opportunities"]
+    }
+    assert {month: told for month, told in in_sql.items() if month[:4] == "2031"} == of_page
     assert {f"/{kind}/7?year=2030", f"/{kind}/7?year=2032", f"/{kind}"} <= set(page.links)
 
 
