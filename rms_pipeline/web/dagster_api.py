@@ -300,8 +300,8 @@ def code_locations(url: str, token: SecretStr | None = None) -> dict[str, CodeLo
 
 
 def _code_location(entry: Mapping[str, Any]) -> CodeLocation:
-    found = entry["locationOrLoadError"] or {}
-    is_loaded = entry["loadStatus"] == "LOADED"
+    found = entry.get("locationOrLoadError") or {}
+    is_loaded = entry.get("loadStatus") == "LOADED"
     if found.get("__typename") == "PythonError":
         # While it is loaded anew, what failed before means nothing.
         return CodeLocation(is_loaded, _one_line(found["message"]) if is_loaded else "")

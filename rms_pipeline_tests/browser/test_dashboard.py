@@ -246,7 +246,7 @@ def test_anything_is_found_from_anywhere_by_keys_alone(filled: Stand, page: Page
     )[0]
     filled.visit(page, "/changes")
     box = page.get_by_role("combobox", name="Find anything")
-    options = page.locator("#found a[role=option]")
+    options = page.locator("#finds a[role=option]")
     page.keyboard.press("Control+k")
     expect(box).to_be_focused()
     # With nothing typed: where to go.

@@ -22,10 +22,14 @@ def states(database: Database, on: Sequence[Collection]) -> dict[str, Collection
         return {state.name: state for state in read_collection_states(connection, on)}
 
 
-def insert_walk(database: Database, collection: str, kind: str = "full", ago: float = 0.0) -> None:
-    at = NOW - timedelta(seconds=ago)
+def insert_walk(
+    database: Database, collection: str, kind: str = "full", ago: float = 0.0
+) -> datetime:
+    """A sync that ended `ago` seconds before now; when that was."""
+    at = datetime.now(UTC) - timedelta(seconds=ago)
     row = {"collection": collection, "kind": kind, "runs": ["run"], "started_at": at}
     insert(database, "walks", [row | {"watermark": at, "completed_at": at, "settled_at": at}])
+    return at
 
 
 def test_what_is_on_is_told_of_and_what_never_was_is_not(emptied: Database) -> None:
@@ -47,14 +51,14 @@ def test_parts_are_said_to_be_read_with_what_they_belong_to(emptied: Database) -
 
 def test_what_was_on_and_is_off_is_said_to_be_no_longer_kept_up_to_date(emptied: Database) -> None:
     insert(emptied, "invoices", [{"id": 1}])
-    insert_walk(emptied, "invoices")
+    read_at = insert_walk(emptied, "invoices")
     insert_proof(emptied, collection="invoices")
     found = states(emptied, [OPPORTUNITIES])
     assert list(found) == ["opportunities", "invoices"]
     assert not found["invoices"].is_on
     assert found["invoices"].rows == 1
     assert "no longer kept up to date" in found["invoices"].sentence
-    assert f"{NOW:%Y-%m-%d %H:%M} UTC" in found["invoices"].sentence
+    assert f"{read_at:%Y-%m-%d %H:%M} UTC" in found["invoices"].sentence
     assert "complete" in states(emptied, [OPPORTUNITIES, INVOICES])["invoices"].sentence
 
 
@@ -65,7 +69,7 @@ def test_each_collection_has_its_own_proof_faults_and_deletions_that_wait(
     versions = [{"id": id_, "asked_at": NOW - timedelta(hours=1)} for id_ in (7, 8, 9)]
     insert(emptied, "member_versions", versions)
     insert_walk(emptied, "members", ago=7_200)
-    insert_walk(emptied, "members", "changes", ago=60)
+    changed_at = insert_walk(emptied, "members", "changes", ago=60)
     # Of one that asked for single records, and of one that ended in vain.
     insert_walk(emptied, "members", "refresh")
     vain = {"collection": "members", "kind": "changes", "runs": ["vain"]}
@@ -90,7 +94,7 @@ def test_each_collection_has_its_own_proof_faults_and_deletions_that_wait(
     insert(emptied, "unreadable_records", [unreadable])
     members = states(emptied, [OPPORTUNITIES, MEMBERS])["members"]
     assert (members.rows, members.faults, members.unreadable, members.held_back) == (3, 1, 1, 2)
-    assert members.synced_at == NOW - timedelta(seconds=60)
+    assert members.synced_at == changed_at
     assert members.has_full_sync
     assert members.is_proved
     assert "3 of 3" in members.sentence
