@@ -19,8 +19,10 @@ import msgspec
 from rms_pipeline.current_rms.links import without_signatures
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
+_encode_sorted = msgspec.json.Encoder(decimal_format="number", order="sorted").encode
 # Whole numbers stay whole, which is quicker; 1 and 1.0 are one number all the same (`_compare`).
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
+_CONTAINERS = (dict, list)
 _decode_odd = json.JSONDecoder(parse_float=Decimal, parse_int=Decimal).decode
 
 
@@ -76,10 +78,11 @@ def _compare(newer: Any, older: Any, path: list[str | int], steps: list[list[Any
     if isinstance(newer, dict) and isinstance(older, dict):
         for key, value in older.items():
             if key in newer:
+                one = newer[key]
                 # Nearly all of a record, without a call and a path for each.
-                if type(value) is str and type(newer[key]) is str and newer[key] == value:
+                if one == value and (type(one) is str or _are_strictly_same(one, value)):
                     continue
-                _compare(newer[key], value, [*path, key], steps)
+                _compare(one, value, [*path, key], steps)
             else:
                 steps.append([[*path, key], value])
         steps += [[[*path, key]] for key in newer if key not in older]
@@ -88,6 +91,15 @@ def _compare(newer: Any, older: Any, path: list[str | int], steps: list[list[Any
             _compare(one, other, [*path, place], steps)
     elif newer != older or (type(newer) is not type(older) and not _are_numbers(newer, older)):
         steps.append([path, older])
+
+
+def _are_strictly_same(one: Any, other: Any) -> bool:
+    """Whether what is equal to Python is so to JSON, as far as that is seen at a glance."""
+    kind = type(one)
+    if kind is not type(other):
+        return False
+    # Within these, True would pass for 1.
+    return kind not in _CONTAINERS or _encode_sorted(one) == _encode_sorted(other)
 
 
 def _are_numbers(one: Any, other: Any) -> bool:
