@@ -39,9 +39,12 @@ _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\u
 _UNSPACED += "\U00020000-\U0003ffff"
 _WORD = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+")
 _IS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 _ASCII_WORD = re.compile("[a-z0-9]+")
 _JOINT = re.compile(r"['\u2019\u02bc.&/_-]")
-_COMPOUND = re.compile(rf"[^\W_]+(?:{_JOINT.pattern}[^\W_]+)+")
+# A word with those that are joined to it.
+_JOINED = re.compile(rf"[^\W_]+(?:{_JOINT.pattern}[^\W_]+)*")
+_ASCII_JOINED = re.compile(r"[a-z0-9]+(?:['.&/_-][a-z0-9]+)*")
 # Letters that Unicode does not take apart.
 _LIGATURES = {
     "\u00e6": "ae",
@@ -81,7 +84,11 @@ def folded(text: str) -> str:
     if text.isascii():
         return text.lower()
     apart = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    return apart.translate(_FOLDING)
+    return _NOT_ASCII.sub(_plain, apart)
+
+
+def _plain(letters: re.Match[str]) -> str:
+    return letters[0].translate(_FOLDING)
 
 
 def words_in(text: str) -> list[str]:
@@ -106,14 +113,24 @@ def words_of(texts: Iterable[str]) -> set[str]:
     for text in texts:
         short = len(text) <= _MOST_REMEMBERED
         more = _remembered(text) if short else _words_of_text(text[:_MOST_LETTERS])
-        found.update(islice(more, _MOST_WORDS - len(found)))
+        if len(found) + len(more) <= _MOST_WORDS:
+            found |= more
+        else:
+            found.update(islice(more, _MOST_WORDS - len(found)))
     return found
 
 
 def _words_of_text(text: str) -> frozenset[str]:
     whole = folded(text)
-    found: set[str] = set()
-    for word in dict.fromkeys(_split(whole)):
+    is_ascii = whole.isascii()
+    joined = set((_ASCII_JOINED if is_ascii else _JOINED).findall(whole))
+    compounds = [each for each in joined if not each.isalnum()]
+    # Scripts without spaces have words within those.
+    apart = _split(" ".join(compounds)) if is_ascii else _split(whole)
+    words = joined.difference(compounds).union(apart) if is_ascii else set(apart)
+    # O'Brien as obrien, PO-9136 as po9136.
+    found = {_JOINT.sub("", compound)[:_LONGEST_WORD] for compound in compounds}
+    for word in words:
         found.add(word[:_LONGEST_WORD])
         if word.isascii():
             if word.isdecimal():
@@ -121,9 +138,6 @@ def _words_of_text(text: str) -> frozenset[str]:
         elif len(word) > 1 and _IS_UNSPACED.match(word):
             starts = range(1, min(len(word), _LONGEST_WORD))
             found.update(word[start : start + _LONGEST_WORD] for start in starts)
-    # O'Brien as obrien, PO-9136 as po9136.
-    joined = _COMPOUND.findall(whole)
-    found.update(_JOINT.sub("", compound)[:_LONGEST_WORD] for compound in joined)
     return frozenset(islice(found, _MOST_WORDS))
 
 
@@ -240,9 +254,10 @@ def _words_of_row(collection: Collection, row: Row, own: "_OwnFields") -> str:
         texts += value if isinstance(value, list) else [value] if value else []
     texts += own.texts(row)
     block = row.id >> BLOCK_BITS
-    found = {in_block(block, word) for word in words_of(texts)}
+    found = [in_block(block, word) for word in words_of(texts)]
     numbers = (str(getattr(row, column) or "") for column in ("id", *collection.numbers))
-    return _as_tsvector(found | {exactly(folded(n)) for n in numbers if n.isdecimal()})
+    found += {exactly(folded(n)) for n in numbers if n.isdecimal()}
+    return _as_tsvector(found)
 
 
 def in_block(block: int | str, word: str) -> str:
@@ -250,9 +265,9 @@ def in_block(block: int | str, word: str) -> str:
     return f"{block}:{word}"
 
 
-def _as_tsvector(words: Iterable[str]) -> str:
+def _as_tsvector(words: Sequence[str]) -> str:
     # They hold no quotes and no backslashes.
-    return " ".join(f"'{word}'" for word in words)
+    return "'" + "' '".join(words) + "'" if words else ""
 
 
 def _note_names(cursor: Cursor, collection: Collection, rows: Sequence[Row]) -> None:
@@ -284,6 +299,6 @@ def _note_names(cursor: Cursor, collection: Collection, rows: Sequence[Row]) -> 
             (
                 collection.name,
                 *(list(column) for column in zip(*new, strict=True)),
-                [_as_tsvector(words_of([name])) for _, name, _ in new],
+                [_as_tsvector([*words_of([name])]) for _, name, _ in new],
             ),
         )
