@@ -64,39 +64,48 @@ def _fields(collection: Collection) -> list[str]:
 @cache
 def _statement(collection: Collection, staged: str) -> str:
     columns = {c.name: c for c in collection.columns}
-    plain, members = [], []
+    # By the actions that reach them.
+    plain: dict[str, list[tuple[str, str, str, str]]] = {}
+    parts = []
     for field in _fields(collection):
         column = columns.get(field)
         barred, sure = _actions(collection, field)
         actions = f"{_array(barred)}, {_array(sure)}"
+        value = "{}." + field if column is not None else f"{{}}.data ->> '{field}'"
+        old, new = value.format("o"), value.format("s")
+        differs = f"({old}) IS DISTINCT FROM ({new})"
         if column is not None and column.kind == "jsonb":
-            members.append(
-                f"SELECT '{field}.' || key, a.value, b.value, true, {actions}"
-                f" FROM jsonb_each_text({_OBJECT.format(f'o.{field}')}) a"
-                f" FULL JOIN jsonb_each_text({_OBJECT.format(f's.{field}')}) b USING (key)"
+            objects = [f"jsonb_each_text({_OBJECT.format(v, differs)})" for v in (old, new)]
+            parts.append(
+                f"SELECT '{field}.' || key, a.value, b.value, {actions}"
+                f" FROM {objects[0]} a FULL JOIN {objects[1]} b USING (key)"
                 " WHERE a.value IS DISTINCT FROM b.value"
             )
             continue
-        value = "{}." + field if column is not None else f"{{}}.data ->> '{field}'"
-        old, new = value.format("o"), value.format("s")
-        plain.append(
-            f"('{field}', ({old})::text, ({new})::text, ({old}) IS DISTINCT FROM ({new}),"
-            f" {actions})"
+        # Written as text only where they differ, which nearly none does.
+        texts = (f"CASE WHEN {differs} THEN ({v})::text END" for v in (old, new))
+        plain.setdefault(actions, []).append((f"'{field}'", differs, *texts))
+    for actions, values in plain.items():
+        # No VALUES: their expressions are prepared anew for each row of the table.
+        lists = ", ".join(f"ARRAY[{', '.join(each)}]" for each in zip(*values, strict=True))
+        parts.append(
+            f"SELECT p.field, p.old_value, p.new_value, {actions}"
+            f" FROM unnest({lists}) AS p (field, differs, old_value, new_value) WHERE p.differs"
         )
     who = _WHO.format(action=_action(collection), collection=collection.name, record=RECORD)
-    parts = " UNION ALL ".join([f"VALUES {', '.join(plain)}", *members])
     return (
         f"INSERT INTO {collection.changes} ({collection.key}, field, old_value, new_value,"
         " changed_at, changed_by, seen_by)"
         f" SELECT o.id, f.field, left(f.old_value, {_LONGEST}), left(f.new_value, {_LONGEST}),"
         f" s.{CHANGED}, ({who}), %(run)s"
-        f" FROM {collection.name} o JOIN {staged} s USING (id) CROSS JOIN LATERAL ({parts})"
-        " AS f (field, old_value, new_value, differs, barred, sure)"
-        " WHERE f.differs AND (%(ids)s::bigint[] IS NULL OR o.id = ANY(%(ids)s))"
+        f" FROM {collection.name} o JOIN {staged} s USING (id) CROSS JOIN LATERAL"
+        f" ({' UNION ALL '.join(parts)})"
+        " AS f (field, old_value, new_value, barred, sure)"
+        " WHERE %(ids)s::bigint[] IS NULL OR o.id = ANY(%(ids)s)"
     )
 
 
-_OBJECT = "CASE WHEN jsonb_typeof({0}) = 'object' THEN {0} END"
+_OBJECT = "CASE WHEN {1} AND jsonb_typeof({0}) = 'object' THEN {0} END"
 # The one person of all that can have changed the field since the row was last asked for. Where an
 # action says that it did, whoever did something else besides did not.
 _WHO = (

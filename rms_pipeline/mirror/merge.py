@@ -275,7 +275,10 @@ def _update(
     after = ", ".join(f"s.{c}" for c in columns)
     cursor.execute(
         f"UPDATE {table} o SET {settings} FROM {staged} s"
-        f" WHERE o.id = s.id AND ({before}) IS DISTINCT FROM ({after}) RETURNING o.id"
+        f" WHERE o.id = s.id AND o.id = ANY(%s) AND ({before}) IS DISTINCT FROM ({after})"
+        " RETURNING o.id",
+        # Not all rows are read for these, while the staged ones are not counted.
+        ([o.id for o in changed],),
     )
     updated = {row[0] for row in cursor.fetchall()}
     since = remembered.begin(cursor, collection, ended, updated)
