@@ -65,7 +65,7 @@ def _fields(collection: Collection) -> list[str]:
 def _statement(collection: Collection, staged: str) -> str:
     columns = {c.name: c for c in collection.columns}
     # By the actions that reach them.
-    plain: dict[str, list[tuple[str, str, str, str]]] = {}
+    plain: dict[str, list[tuple[str, ...]]] = {}
     parts = []
     for field in _fields(collection):
         column = columns.get(field)
@@ -75,11 +75,11 @@ def _statement(collection: Collection, staged: str) -> str:
         old, new = value.format("o"), value.format("s")
         differs = f"({old}) IS DISTINCT FROM ({new})"
         if column is not None and column.kind == "jsonb":
-            objects = [f"jsonb_each_text({_OBJECT.format(v, differs)})" for v in (old, new)]
+            objects = [f"jsonb_each_text({_OBJECT.format(v)})" for v in (old, new)]
             parts.append(
                 f"SELECT '{field}.' || key, a.value, b.value, {actions}"
                 f" FROM {objects[0]} a FULL JOIN {objects[1]} b USING (key)"
-                " WHERE a.value IS DISTINCT FROM b.value"
+                f" WHERE {differs} AND a.value IS DISTINCT FROM b.value"
             )
             continue
         # Written as text only where they differ, which nearly none does.
@@ -105,7 +105,7 @@ def _statement(collection: Collection, staged: str) -> str:
     )
 
 
-_OBJECT = "CASE WHEN {1} AND jsonb_typeof({0}) = 'object' THEN {0} END"
+_OBJECT = "CASE WHEN jsonb_typeof({0}) = 'object' THEN {0} END"
 # The one person of all that can have changed the field since the row was last asked for. Where an
 # action says that it did, whoever did something else besides did not.
 _WHO = (
