@@ -65,6 +65,8 @@ def upgrade() -> None:
         ("invoices", "invoice", _INVOICE),
     ):
         _remember(table, single, columns)
+        # Each sync notes of each row when it was asked for, on the row's own page where it can.
+        op.execute(f"ALTER TABLE {table} SET (fillfactor = 50)")
     # So does that of items, which have been remembered from their first one on.
     op.execute(
         "DELETE FROM mirror_state WHERE name = 'history_began_of_opportunity_items'"
