@@ -310,6 +310,11 @@ class Collection:
             Column(_BECAUSE, "text", "How that is known."),
         )
 
+    def fields_of(self, *columns: str) -> frozenset[str]:
+        """The fields of a record that these columns are read from. Raises KeyError."""
+        sources = (source for name in columns for source in self.column(name).sources)
+        return frozenset(source.partition(".")[0] for source in sources)
+
     def column(self, name: str) -> Column:
         """Raises KeyError."""
         return {column.name: column for column in self.table}[name]

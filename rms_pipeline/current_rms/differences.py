@@ -28,9 +28,11 @@ _decode_odd = json.JSONDecoder(parse_float=Decimal, parse_int=Decimal).decode
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The steps as JSON; None where there was no record that they could lead to."""
+    """The steps as JSON; None where there was no record that they could lead to. `fields` are
+    those of the record that they change; None where that may be any."""
 
     json: str | None
+    fields: frozenset[str] | None = None
 
 
 def way_back(newer: bytes | None, older: bytes | None, but_for: Names[str]) -> Difference | None:
@@ -58,7 +60,8 @@ def way_back(newer: bytes | None, older: bytes | None, but_for: Names[str]) -> D
     found = _written(steps)
     if len(found) > len(older):
         found = min(found, _written([[[], before]]), key=len)
-    return Difference(found)
+    fields = None if any(not step[0] for step in steps) else {str(step[0][0]) for step in steps}
+    return Difference(found, None if fields is None else frozenset(fields))
 
 
 def _read(record: bytes) -> Any:

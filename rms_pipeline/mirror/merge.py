@@ -28,7 +28,7 @@ from rms_pipeline.mirror.changes import note_changes
 from rms_pipeline.mirror.mapping import demand_own_mapping
 from rms_pipeline.mirror.postgres_errors import is_about_a_row, reason
 from rms_pipeline.mirror.statements import Connection, Cursor
-from rms_pipeline.mirror.words import note_words
+from rms_pipeline.mirror.words import note_words, with_words
 
 _LEFT_OUT = "a trigger that was added to the table {} left it out"
 
@@ -189,6 +189,7 @@ def _merge_batch(
         if restored:
             cursor.execute(f"DELETE FROM {collection.deleted} WHERE id = ANY(%s)", (restored,))
         left_out: set[int] = set()
+        altered: dict[int, frozenset[str]] = {}
         if new:
             _copy(cursor, collection, collection.name, new, asked_at)
             if cursor.rowcount != len(new):
@@ -199,7 +200,7 @@ def _merge_batch(
         if changed:
             relinked = _differ_in_links_only(cursor, collection, linked, changed)
             differing = [o for o in changed if o.id not in relinked]
-            updated, kept, since = _update(cursor, collection, run, differing, asked_at)
+            updated, kept, since, altered = _update(cursor, collection, run, differing, asked_at)
             same += [o.id for o in changed if o.id not in updated and o.id not in kept]
             left_out |= kept
             result.updated = len(updated)
@@ -209,8 +210,13 @@ def _merge_batch(
         _note_versions(cursor, collection, written, since, same, asked_at, answered_at)
         if unseen:
             remembered.note_began(cursor, collection)
-        remembered.note_confirmed(cursor, collection, written, unseen)
-        note_words(cursor, collection, [o for o in new + changed if o.id not in left_out])
+        remembered.note_confirmed(cursor, collection, written, unseen, altered)
+        worded = with_words(cursor, collection, altered)
+        note_words(
+            cursor,
+            collection,
+            [o for o in new + changed if o.id not in left_out and o.id not in worded],
+        )
         faults = [f for o in decoded.values() for f in o.faults]
         in_place = [o.id for o in new if o.id not in left_out]
         faults += promoted.keep(cursor, collection, [*in_place, *updated])
@@ -251,14 +257,15 @@ def _copy(
 
 def _update(
     cursor: Cursor, collection: Collection, run: str, changed: Sequence[Row], asked_at: datetime
-) -> tuple[set[int], set[int], dict[int, datetime]]:
+) -> tuple[set[int], set[int], dict[int, datetime], dict[int, frozenset[str]]]:
     """Rewrites the rows that differ; the API may write the same record with other bytes.
 
-    Returns the ids of those rewritten, of those that a trigger kept as they were, and since when
-    there are new versions, which is still to be noted.
+    Returns the ids of those rewritten, of those that a trigger kept as they were, since when there
+    are new versions, which is still to be noted, and which fields of records are known to be
+    altered.
     """
     if not changed:
-        return set(), set(), {}
+        return set(), set(), {}, {}
     table, staged = collection.name, f"staged_{collection.name}"
     columns = _settable(collection)
     cursor.execute(
@@ -268,7 +275,7 @@ def _update(
         f" SELECT {', '.join((*collection.mapped, 'synced_at'))} FROM {table} WITH NO DATA"
     )
     _copy(cursor, collection, staged, changed, asked_at)
-    ended = remembered.end_changed(cursor, collection, changed)
+    ended, altered = remembered.end_changed(cursor, collection, changed)
     note_changes(cursor, collection, staged, run, [*ended] if collection.remembers else None)
     settings = ", ".join(f"{c} = s.{c}" for c in (*columns, "synced_at"))
     before = ", ".join(f"o.{c}" for c in columns)
@@ -284,13 +291,13 @@ def _update(
     since = remembered.begin(cursor, collection, ended, updated)
     others = [o.id for o in changed if o.id not in updated]
     if not others:
-        return updated, set(), since
+        return updated, set(), since, altered
     cursor.execute(
         f"SELECT o.id FROM {table} o JOIN {staged} s USING (id)"
         f" WHERE o.id = ANY(%s) AND ({before}) IS DISTINCT FROM ({after})",
         (others,),
     )
-    return updated, {row[0] for row in cursor.fetchall()}, since
+    return updated, {row[0] for row in cursor.fetchall()}, since, altered
 
 
 def note_faults(cursor: Cursor, collection: Collection, run: str, faults: Sequence[Fault]) -> None:

@@ -23,6 +23,7 @@ from rms_pipeline.current_rms.records import Row
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 
 BEGAN = "history_began"
+STATUS = "opportunity_status"
 NO_STATUS = "(none)"
 # By our own clock, and later than whatever is known of the record already.
 _NOW = "greatest(clock_timestamp(), v.valid_from + interval '1 microsecond')"
@@ -31,14 +32,15 @@ _UNCHANGED = "[]"
 
 def end_changed(
     cursor: Cursor, collection: Collection, changed: Sequence[Row]
-) -> dict[int, datetime]:
-    """Ends the version of each row that `changed` are about to replace: until when it was valid.
+) -> tuple[dict[int, datetime], dict[int, frozenset[str]]]:
+    """Ends the version of each row that `changed` are about to replace: until when it was valid,
+    and which fields of its record differ. Where that may be any, there are none given.
 
     Rows whose records say the same, but for links and fields that differ at each read, go on. To be
     called with the versions locked, and before the rows are rewritten; `begin` follows that.
     """
     if not collection.remembers or not changed:
-        return {}
+        return {}, {}
     cursor.execute(
         f"SELECT id, data::text FROM {collection.name} WHERE id = ANY(%s)",
         ([row.id for row in changed],),
@@ -49,7 +51,12 @@ def end_changed(
         for row in changed
         if row.id in older
     }
-    return _end(cursor, collection, collection.name, steps)
+    altered: dict[int, frozenset[str]] = {}
+    for id_, step in steps.items():
+        fields = frozenset[str]() if step is None else step.fields
+        if fields is not None:
+            altered[id_] = fields
+    return _end(cursor, collection, collection.name, steps), altered
 
 
 def begin(
@@ -149,16 +156,22 @@ def note_since(cursor: Cursor, collection: Collection, since: Mapping[int, datet
 
 
 def note_confirmed(
-    cursor: Cursor, collection: Collection, written: Sequence[Row], unseen: Sequence[Row]
+    cursor: Cursor,
+    collection: Collection,
+    written: Sequence[Row],
+    unseen: Sequence[Row],
+    altered: Mapping[int, frozenset[str]],
 ) -> None:
     """Notes of rows just `written`, and of those `unseen` before, whether they are confirmed now.
 
+    Not of those of which it is known what was `altered`, and that no status was.
     What was confirmed when the history began, or when it was first seen though it is older than the
     history, has no such time.
     """
     if not collection.has_phases:
         return
-    ids = [row.id for row in written]
+    status = collection.fields_of(STATUS)
+    ids = [row.id for row in written if altered.get(row.id, status) & status]
     if unseen:
         cursor.execute(
             "SELECT value::timestamptz FROM mirror_state WHERE name = %s",

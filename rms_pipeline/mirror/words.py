@@ -16,9 +16,9 @@ and stops when it has enough, however many older records match.
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache, lru_cache
+from itertools import chain, islice
 
 import msgspec
 
@@ -170,6 +170,28 @@ def note_words(cursor: Cursor, collection: Collection, rows: Sequence[Row]) -> N
         ([row.id for row in rows], words),
     )
     _note_names(cursor, collection, rows)
+
+
+def with_words(
+    cursor: Cursor, collection: Collection, altered: Mapping[int, frozenset[str]]
+) -> set[int]:
+    """Those of `altered`, each with the fields that are, whose words and names are there already,
+    as no field was altered that they are found by."""
+    if not collection.searched or not altered:
+        return set()
+    found_by = _found_by(collection)
+    ids = [id_ for id_, fields in altered.items() if not fields & found_by]
+    if not ids:
+        return set()
+    cursor.execute(f"SELECT id FROM {collection.words} WHERE id = ANY(%s)", (ids,))
+    return {row[0] for row in cursor.fetchall()}
+
+
+@cache
+def _found_by(collection: Collection) -> frozenset[str]:
+    columns = (*collection.searched, *collection.numbers, *chain(*collection.names.values()))
+    own = ("custom_fields",) if collection.promotes else ()
+    return collection.fields_of(*columns, *own)
 
 
 def what_is_searched(cursor: Cursor, collection: Collection) -> str:

@@ -29,3 +29,19 @@ def test_what_differs_is_kept_to_the_last_digit(newer: str, older: str) -> None:
                      ())  # fmt: skip
     assert found is not None
     assert found.json in (f'[[["a"],{older}]]', f'[[["a",0],{older[1:-1]}]]')
+
+
+@pytest.mark.parametrize(
+    ("newer", "older", "fields"),
+    [
+        ('{"a": 1, "b": {"c": [1, true]}}', '{"a": 2, "b": {"c": [1, 1]}}', {"a", "b"}),
+        ('{"a": 1}', '{"a": 1, "gone": null}', {"gone"}),
+        ('{"a": 1, "new": 1}', '{"a": 1}', {"new"}),
+        # Any may differ where it is no longer the same kind of thing.
+        ('{"a": 1}', "[]", None),
+    ],
+)
+def test_it_tells_which_fields_differ(newer: str, older: str, fields: set[str] | None) -> None:
+    found = way_back(newer.encode(), older.encode(), ())
+    assert found is not None
+    assert found.fields == fields

@@ -99,6 +99,42 @@ def test_words_are_written_only_where_they_differ(emptied: Database) -> None:
     assert query(emptied, "SELECT xmin FROM opportunity_words") == before
 
 
+@pytest.mark.parametrize(
+    ("edit", "text"),
+    [
+        ({"subject": "Winter ball"}, "winter"),
+        ({"number": "00000077"}, "77"),
+        ({"member": {"name": "Acme Hire"}}, "acme"),
+        ({"venue": {"name": "Old Mill"}}, "mill"),
+        ({"owner": {"name": "Ann Lee"}}, "lee"),
+        ({"tag_list": ["festival"]}, "festival"),
+        ({"description": "A marquee"}, "marquee"),
+        ({"reference": "PO-9136"}, "9136"),
+    ],
+)
+def test_an_edit_of_any_field_that_is_searched_is_found(
+    emptied: Database, edit: dict[str, object], text: str
+) -> None:
+    merge_at(emptied, 1, 2, record(id=1))
+    assert found(emptied, text) == []
+    merge_at(emptied, 3, 4, record(id=1, **edit))
+    assert found(emptied, text) == [1]
+
+
+def test_an_edit_of_another_field_leaves_words_alone_unless_there_are_none(
+    emptied: Database,
+) -> None:
+    merge_at(emptied, 1, 2, record(id=1, subject="Summer gala"), record(id=2, subject="Wedding"))
+    query(emptied, "UPDATE opportunity_words SET words = 'untouched' WHERE id = 1")
+    query(emptied, "DELETE FROM opportunity_words WHERE id = 2")
+    merge_at(emptied, 3, 4, record(id=1, subject="Summer gala", status_name="Lost"),
+             record(id=2, subject="Wedding", status_name="Lost"))  # fmt: skip
+    assert query(emptied, "SELECT words::text FROM opportunity_words WHERE id = 1") == [
+        ("'untouched'",)
+    ]
+    assert found(emptied, "wedding") == [2]
+
+
 def test_a_name_is_known_until_no_row_has_it(emptied: Database) -> None:
     acme = {"member_id": 5, "member": {"name": "Acme Ltd"}, "owner": {"name": "Ada"}}
     merge_at(emptied, 1, 2, record(id=1, **acme), record(id=2, **acme))
