@@ -16,7 +16,7 @@ and stops when it has enough, however many older records match.
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import cache, lru_cache
 from itertools import chain, islice
 
@@ -41,12 +41,14 @@ _WORD = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+")
 _IS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 _ASCII_WORD = re.compile("[a-z0-9]+")
-_JOINT = re.compile(r"['\u2019\u02bc.&/_-]")
+_JOINT = re.compile(r"['.&/_-]")
 # A word with those that are joined to it.
 _JOINED = re.compile(rf"[^\W_]+(?:{_JOINT.pattern}[^\W_]+)*")
 _ASCII_JOINED = re.compile(r"[a-z0-9]+(?:['.&/_-][a-z0-9]+)*")
-# Letters that Unicode does not take apart.
-_LIGATURES = {
+# Letters that Unicode does not take apart, and what people type for an apostrophe.
+_LIKE = {
+    "\u2019": "'",
+    "\u02bc": "'",
     "\u00e6": "ae",
     "\u0153": "oe",
     "\u00f8": "o",
@@ -71,7 +73,10 @@ class _Folding(dict[int, str]):
             letter = ""
         elif letter.isdecimal():
             letter = str(unicodedata.decimal(letter))
-        self[code] = _LIGATURES.get(letter, letter)
+        elif not letter.isalnum() and not _IS_UNSPACED.match(letter):
+            # It ends a word, whichever it is, and what is ASCII is quicker to look through.
+            letter = _LIKE.get(letter, " ")
+        self[code] = _LIKE.get(letter, letter)
         return self[code]
 
 
@@ -276,10 +281,10 @@ def _words_of_row(collection: Collection, row: Row, own: "_OwnFields") -> str:
         texts += value if isinstance(value, list) else [value] if value else []
     texts += own.texts(row)
     block = row.id >> BLOCK_BITS
-    found = [in_block(block, word) for word in words_of(texts)]
+    # As `in_block` writes them.
+    found = _as_tsvector(words_of(texts), f"{block}:")
     numbers = (str(getattr(row, column) or "") for column in ("id", *collection.numbers))
-    found += {exactly(folded(n)) for n in numbers if n.isdecimal()}
-    return _as_tsvector(found)
+    return f"{found} {_as_tsvector({exactly(folded(n)) for n in numbers if n.isdecimal()})}"
 
 
 def in_block(block: int | str, word: str) -> str:
@@ -287,9 +292,9 @@ def in_block(block: int | str, word: str) -> str:
     return f"{block}:{word}"
 
 
-def _as_tsvector(words: Sequence[str]) -> str:
+def _as_tsvector(words: Set[str], before: str = "") -> str:
     # They hold no quotes and no backslashes.
-    return "'" + "' '".join(words) + "'" if words else ""
+    return f"'{before}" + f"' '{before}".join(words) + "'" if words else ""
 
 
 def _note_names(cursor: Cursor, collection: Collection, rows: Sequence[Row]) -> None:
@@ -321,6 +326,6 @@ def _note_names(cursor: Cursor, collection: Collection, rows: Sequence[Row]) -> 
             (
                 collection.name,
                 *(list(column) for column in zip(*new, strict=True)),
-                [_as_tsvector([*words_of([name])]) for _, name, _ in new],
+                [_as_tsvector(words_of([name])) for _, name, _ in new],
             ),
         )

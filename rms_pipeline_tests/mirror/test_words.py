@@ -44,7 +44,9 @@ def test_a_word_is_the_same_in_any_spelling(text: str, words: list[str]) -> None
 def test_a_number_counts_with_and_without_zeros_and_a_name_with_and_without_apostrophe() -> None:
     assert words_of(["00002641"]) == {"00002641", "2641"}
     assert words_of(["O'Brien"]) == {"o", "brien", "obrien"}
-    assert words_of(["PO-9136"]) == {"po", "9136", "po9136"}
+    assert words_of(["O\u2019Brien"]) == words_of(["O\u02bcBrien"]) == words_of(["O'Brien"])
+    assert words_of(["PO-9136 – £5"]) == {"po", "9136", "po9136", "5"}
+    assert words_of(["R&D/東京-7"]) == {"r", "d", "東京", "京", "7", "rd東京7"}
     assert words_of(["東京駅"]) == {"東京駅", "京駅", "駅"}
 
 
