@@ -164,6 +164,18 @@ def test_last_webhook_at_survives_a_sync(database: Database) -> None:
     assert kept == [("y", True)]
 
 
+def test_a_row_stays_on_its_page_when_it_is_found_the_same_so_that_no_index_is_written(
+    emptied: Database,
+) -> None:
+    rows = [record(id=n, description="x" * 400) for n in range(1, 201)]
+    pages = "SELECT id, (ctid::text::point)[0] FROM opportunities ORDER BY id"
+    merge_at(emptied, 0, 1, *rows)
+    before = fetch_all(emptied, pages)
+    assert len({page for _, page in before}) > 5
+    merge_at(emptied, 2, 3, *rows)
+    assert fetch_all(emptied, pages) == before
+
+
 def test_two_merges_of_the_same_rows_at_once_end_as_one_after_the_other(
     database: Database,
 ) -> None:
