@@ -109,8 +109,8 @@ MUTANTS = (
     Mutant(
         "merge",
         "the same record in other bytes counts as updated",
-        'f" WHERE o.id = s.id AND ({before}) IS DISTINCT FROM ({after}) RETURNING o.id"',
-        'f" WHERE o.id = s.id RETURNING o.id"',
+        'f" WHERE o.id = s.id AND o.id = ANY(%s) AND ({before}) IS DISTINCT FROM ({after})"',
+        'f" WHERE o.id = s.id AND o.id = ANY(%s)"',
         (f"{SYNC}::test_an_edit_is_updated_and_a_record_in_other_bytes_is_unchanged",),
     ),
     Mutant(
@@ -413,8 +413,8 @@ MUTANTS = (
     Mutant(
         "budget",
         "walks leave no room for a live refresh",
-        "Lane.WALK: 0.9}",
-        "Lane.WALK: 1.0}",
+        "Lane.WALK: 0.9, Lane.PARTS",
+        "Lane.WALK: 1.0, Lane.PARTS",
         (f"{BUDGET}::test_walks_are_paced_at_nine_tenths_of_the_limit_and_use_it",),
     ),
     Mutant(
