@@ -36,7 +36,6 @@ class Clock:
         self._looked_at = time.monotonic()
 
     def wait(self, seconds: float) -> bool:
-        self.now += seconds
         self._move(seconds)
         return False
 
@@ -47,14 +46,24 @@ class Clock:
     def _move(self, seconds: float) -> None:
         passed = time.monotonic() - self._looked_at
         self._looked_at += passed
+        before, self.now = self.now, self.now + seconds
+        # Calls are counted by the half second. Which ones pass has to follow from this clock: by
+        # the server's, a quick machine asks again and again at the same place of a half second,
+        # and each wait is rounded the same way.
+        halves = math.floor(2 * self.now) - math.floor(2 * before)
         with self._connection.cursor() as cursor:
             cursor.execute(
-                "UPDATE api_budget SET seen_at = seen_at - s, paused_until = paused_until - s,"
+                "UPDATE api_budget SET seen_at = to_timestamp((half - greatest(half_before"
+                " - floor(2 * extract(epoch FROM seen_at)), 0) - %(halves)s) / 2.0),"
+                " paused_until = paused_until - s,"
                 " throttled_at = throttled_at - s, learned_at = learned_at - s,"
                 " next_slots = (SELECT array_agg(slot - s ORDER BY n)"
                 " FROM unnest(next_slots) WITH ORDINALITY AS slots (slot, n))"
-                " FROM (SELECT %s * interval '1 s' AS s) AS passed",
-                (seconds - passed,),
+                " FROM (SELECT %(seconds)s * interval '1 s' AS s,"
+                " floor(2 * extract(epoch FROM now)) AS half,"
+                " floor(2 * (extract(epoch FROM now) - %(passed)s)) AS half_before"
+                " FROM (SELECT clock_timestamp() AS now) AS clock) AS moved",
+                {"seconds": seconds - passed, "passed": passed, "halves": halves},
             )
 
     def is_set(self) -> bool:
