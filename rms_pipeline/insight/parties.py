@@ -12,14 +12,13 @@ from decimal import Decimal
 from typing import Any
 
 from rms_pipeline.insight.days import FIRST, LAST, Day
+from rms_pipeline.mirror.criteria import GOES_OUT, literally
 from rms_pipeline.mirror.outcomes import OUTCOMES
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 
 MOST_RANKED, MOST_JOBS = 50, 8
 _CONFIRMED = OUTCOMES["is:confirmed"].condition
 _UNDECIDED = OUTCOMES["is:undecided"].condition
-_LOST = OUTCOMES["is:closed"].condition
-_STARTS = "coalesce(deliver_starts_at, starts_at)"
 # What was never more than an enquiry or a draft is nothing that could be won.
 _WAS_OFFERED = "coalesce(state_name, '') NOT IN ('Enquiry', 'Draft')"
 _WAS_ORDERED = "(state_name = 'Order' OR ordered_at IS NOT NULL)"
@@ -183,7 +182,7 @@ def rank(
     order = RANKINGS[sort.removeprefix("-")]
     values = {
         **_year_up_to(today),
-        "search": f"%{_literally(search)}%",
+        "search": f"%{literally(search)}%",
         "offset": offset,
         "most": MOST_RANKED,
     }
@@ -204,7 +203,7 @@ def rank(
             " coalesce(sum(charge_total) FILTER (WHERE phase = 'open'), 0) AS open_value,"
             " max(starts) FILTER (WHERE phase = 'confirmed') AS last_start"
             f" FROM (SELECT {kind.id_column}, {kind.name_column}, charge_total,"
-            f" {_STARTS} AS starts, coalesce(s.phase, 'open') AS phase FROM opportunities"
+            f" {GOES_OUT} AS starts, coalesce(s.phase, 'open') AS phase FROM opportunities"
             " LEFT JOIN statuses s ON s.name = opportunity_status"
             f" WHERE {kind.id_column} IS NOT NULL OR {kind.name_column} IS NOT NULL) o"
             f" GROUP BY {kind.id_column}, {kind.key}) ranked"
@@ -269,9 +268,9 @@ def _read_party(
         " coalesce(s.phase, 'open'),"
         " starts < CASE WHEN starts < %(first)s THEN %(so_far_before)s ELSE %(so_far)s END,"
         f" {_WAS_OFFERED}, {_WAS_ORDERED}, count(*), coalesce(sum(charge_total), 0)"
-        f" FROM (SELECT *, {_STARTS} AS starts FROM opportunities) o"
+        f" FROM (SELECT *, {GOES_OUT} AS starts FROM opportunities) o"
         " LEFT JOIN statuses s ON s.name = o.opportunity_status"
-        f" WHERE {mine} AND {_STARTS} >= %(before)s AND {_STARTS} < %(after)s"
+        f" WHERE {mine} AND {GOES_OUT} >= %(before)s AND {GOES_OUT} < %(after)s"
         " GROUP BY 1, 2, 3, 4, 5",
         values,
     )
@@ -283,7 +282,7 @@ def _read_party(
     year_before = [g for g in found if g.month.year == year - 1]
     cursor.execute(
         f"SELECT coalesce(sum(charge_total), 0) FROM opportunities WHERE {_CONFIRMED}"
-        f" AND {_STARTS} >= %(first)s AND {_STARTS} < %(after)s",
+        f" AND {GOES_OUT} >= %(first)s AND {GOES_OUT} < %(after)s",
         values,
     )
     total = one_row(cursor)[0]
@@ -318,8 +317,12 @@ def _read_party(
         total=total,
         open_count=open_count,
         open_value=open_value,
-        next_jobs=_jobs(cursor, f"{mine} AND {_CONFIRMED} AND {_STARTS} >= %(now)s", "ASC", values),
-        last_jobs=_jobs(cursor, f"{mine} AND {_CONFIRMED} AND {_STARTS} < %(now)s", "DESC", values),
+        next_jobs=_jobs(
+            cursor, f"{mine} AND {_CONFIRMED} AND {GOES_OUT} >= %(now)s", "ASC", values
+        ),
+        last_jobs=_jobs(
+            cursor, f"{mine} AND {_CONFIRMED} AND {GOES_OUT} < %(now)s", "DESC", values
+        ),
         open_jobs=_jobs(cursor, f"{mine} AND {_UNDECIDED}", "created", values),
         member=member,
         contacts=contacts,
@@ -342,15 +345,15 @@ def _sum(groups: Sequence[_Group], phase: str, month: int | None = None) -> Amou
 
 
 _ORDERS = {
-    "ASC": f"{_STARTS}, id",
-    "DESC": f"{_STARTS} DESC, id DESC",
+    "ASC": f"{GOES_OUT}, id",
+    "DESC": f"{GOES_OUT} DESC, id DESC",
     "created": "created_at_rms NULLS LAST, id",
 }
 
 
 def _jobs(cursor: Cursor, where: str, order: str, values: Mapping[str, Any]) -> list[PartyJob]:
     cursor.execute(
-        f"SELECT id, number, name, opportunity_status, {_STARTS}, created_at_rms, charge_total"
+        f"SELECT id, number, name, opportunity_status, {GOES_OUT}, created_at_rms, charge_total"
         f" FROM opportunities WHERE {where} ORDER BY {_ORDERS[order]} LIMIT {MOST_JOBS}",
         values,
     )
@@ -406,7 +409,3 @@ def _a_year_before(moment: datetime, time_zone: str) -> Day:
     except ValueError:
         before = date(day.year - 1, 3, 1)
     return Day(max(before, FIRST), time_zone)
-
-
-def _literally(search: str) -> str:
-    return search.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

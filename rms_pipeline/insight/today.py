@@ -13,6 +13,7 @@ from typing import Any
 from rms_pipeline.insight.changes import CHARGE, as_number
 from rms_pipeline.insight.days import Day
 from rms_pipeline.mirror.changes import STATUS
+from rms_pipeline.mirror.criteria import COMES_BACK, GOES_OUT
 from rms_pipeline.mirror.outcomes import CONFIRMED, LOST, OUTCOMES, Phase
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 
@@ -22,7 +23,6 @@ SOON_DAYS = 7
 _MOST_CHANGES = 10
 # The one status in which Current RMS says that equipment has been booked out.
 _OUT = "Active"
-_STARTS, _ENDS = "coalesce(deliver_starts_at, starts_at)", "coalesce(collect_ends_at, ends_at)"
 _CONFIRMED, _OPEN = OUTCOMES["is:confirmed"].condition, OUTCOMES["is:undecided"].condition
 _WHEN = "coalesce(c.changed_at, c.seen_at)"
 
@@ -138,11 +138,11 @@ def read_today(connection: Connection, day: Day, now: datetime) -> Today:
             starts=day.starts,
             ends=day.ends,
             is_today=is_today,
-            goes_out=_jobs(cursor, _GOES_OUT, _STARTS, values),
-            comes_back=_jobs(cursor, _COMES_BACK, _ENDS, values),
-            on_hire=_jobs(cursor, _ON_HIRE, _ENDS, values),
-            late_back=_jobs(cursor, _LATE_BACK, _ENDS, values) if is_today else None,
-            not_confirmed=_jobs(cursor, _NOT_CONFIRMED, _STARTS, values),
+            goes_out=_jobs(cursor, _LEAVING, GOES_OUT, values),
+            comes_back=_jobs(cursor, _RETURNING, COMES_BACK, values),
+            on_hire=_jobs(cursor, _ON_HIRE, COMES_BACK, values),
+            late_back=_jobs(cursor, _LATE_BACK, COMES_BACK, values) if is_today else None,
+            not_confirmed=_jobs(cursor, _NOT_CONFIRMED, GOES_OUT, values),
             confirmed=_newest_first(
                 _decided(cursor, CONFIRMED, values) + _entered_confirmed(cursor, values)
             ),
@@ -153,16 +153,16 @@ def read_today(connection: Connection, day: Day, now: datetime) -> Today:
     return found
 
 
-_GOES_OUT = f"{_STARTS} >= %(starts)s AND {_STARTS} < %(ends)s AND {_CONFIRMED}"
-_COMES_BACK = (
-    f"{_ENDS} >= %(starts)s AND {_ENDS} < %(ends)s AND open_ended_rental IS NOT TRUE"
+_LEAVING = f"{GOES_OUT} >= %(starts)s AND {GOES_OUT} < %(ends)s AND {_CONFIRMED}"
+_RETURNING = (
+    f"{COMES_BACK} >= %(starts)s AND {COMES_BACK} < %(ends)s AND open_ended_rental IS NOT TRUE"
     f" AND {_CONFIRMED}"
 )
 _ON_HIRE = f"hire && tstzrange(%(starts)s, %(ends)s) AND {_CONFIRMED}"
 _LATE_BACK = (
-    f"opportunity_status = '{_OUT}' AND {_ENDS} < %(now)s AND open_ended_rental IS NOT TRUE"
+    f"opportunity_status = '{_OUT}' AND {COMES_BACK} < %(now)s AND open_ended_rental IS NOT TRUE"
 )
-_NOT_CONFIRMED = f"{_STARTS} >= %(starts)s AND {_STARTS} < %(soon)s AND {_OPEN}"
+_NOT_CONFIRMED = f"{GOES_OUT} >= %(starts)s AND {GOES_OUT} < %(soon)s AND {_OPEN}"
 
 
 def _jobs(cursor: Cursor, where: str, order: str, values: Mapping[str, Any]) -> Jobs:
@@ -176,7 +176,7 @@ def _jobs(cursor: Cursor, where: str, order: str, values: Mapping[str, Any]) -> 
         return Jobs(0, None, [])
     cursor.execute(
         "SELECT id, number, name, opportunity_status, organisation_name, venue_name, owner_name,"
-        f" {_STARTS}, CASE WHEN open_ended_rental IS NOT TRUE THEN {_ENDS} END,"
+        f" {GOES_OUT}, CASE WHEN open_ended_rental IS NOT TRUE THEN {COMES_BACK} END,"
         " coalesce(open_ended_rental, false), total_value FROM opportunities"
         f" WHERE {where} ORDER BY {order} NULLS LAST, id LIMIT {MOST_LISTED}",
         values,

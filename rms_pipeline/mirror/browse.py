@@ -291,6 +291,18 @@ def owners(connection: Connection, most: int = 200) -> list[str]:
     return names
 
 
+def statuses(connection: Connection, most: int = 200) -> list[str]:
+    """Those that most opportunities have, by name."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT opportunity_status FROM status_counts ORDER BY opportunities DESC, 1 LIMIT %s",
+            (most,),
+        )
+        found = sorted(row[0] for row in cursor.fetchall())
+    connection.commit()
+    return found
+
+
 def names_of(connection: Connection, ids: Sequence[int]) -> list[tuple[int, str]]:
     """What those of `ids` that are there are called, in that order. Commits."""
     if not ids:

@@ -105,7 +105,7 @@ def condition(criteria: Criteria) -> tuple[str, dict[str, Any]]:
         values["status"] = criteria.status
     if criteria.customer:
         conditions.append("organisation_name ILIKE %(customer)s")
-        values["customer"] = f"%{_literal(criteria.customer)}%"
+        values["customer"] = f"%{literally(criteria.customer)}%"
     if criteria.customer_id is not None:
         conditions.append("organisation_id = %(customer_id)s")
         values["customer_id"] = criteria.customer_id
@@ -122,7 +122,7 @@ def condition(criteria: Criteria) -> tuple[str, dict[str, Any]]:
             values[name] = text
     if criteria.tags:
         conditions.append("tags @> %(tags)s::text[]")
-        values["tags"] = [_without_nul(tag) for tag in criteria.tags]
+        values["tags"] = [without_nul(tag) for tag in criteria.tags]
     if criteria.least is not None:
         conditions.append("total_value >= %(least)s")
         values["least"] = criteria.least
@@ -132,7 +132,7 @@ def condition(criteria: Criteria) -> tuple[str, dict[str, Any]]:
     _days(criteria, conditions, values)
     for number, field in enumerate(criteria.fields):
         _field(field, f"field_{number}", conditions, values)
-    texts = {k: _without_nul(v) for k, v in values.items() if isinstance(v, str)}
+    texts = {k: without_nul(v) for k, v in values.items() if isinstance(v, str)}
     return " AND ".join(conditions), values | texts
 
 
@@ -148,7 +148,7 @@ def _search(text: str, conditions: list[str], values: dict[str, Any]) -> None:
         if abs(number) <= _BIGINT_MAX:
             found.append("id = %(id)s")
             values["id"] = number
-    literal = _literal(text)
+    literal = literally(text)
     values |= {"part": f"%{literal}%", "start": f"{literal}%"}
     conditions.append(f"({' OR '.join(found)})")
 
@@ -220,13 +220,13 @@ def _padded(search: str) -> list[str]:
     return [search.zfill(width) for width in range(len(search) + 1, _WIDEST_NUMBER + 1)]
 
 
-def _literal(text: str) -> str:
+def literally(text: str) -> str:
     """`text` as part of a LIKE pattern, meaning nothing but itself."""
     for special in "\\%_":
         text = text.replace(special, f"\\{special}")
     return text
 
 
-def _without_nul(text: str) -> str:
-    """PostgreSQL has no NUL."""
+def without_nul(text: str) -> str:
+    """`text` without NUL, which PostgreSQL keeps in no text, so that nothing is found by it."""
     return text.replace("\x00", "\ufffd")

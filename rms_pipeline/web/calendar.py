@@ -21,11 +21,12 @@ from rms_pipeline.insight.calendar import (
     read_bars,
 )
 from rms_pipeline.insight.days import FIRST, LAST, Day
-from rms_pipeline.mirror.browse import owners
+from rms_pipeline.mirror.browse import owners, statuses
 from rms_pipeline.mirror.outcomes import OUTCOMES
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
+from rms_pipeline.web.forms import with_chosen
 from rms_pipeline.web.listing import Asked, asked
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.templating import Pages
@@ -115,7 +116,7 @@ def calendar(pages: Pages, reader: Reader, current: Settings, access: Access) ->
         with reader.session() as connection:
             bars, is_all = read(connection, wanted)
             people = owners(connection)
-            statuses = _statuses(connection)
+            known = statuses(connection)
         return pages.render(
             "calendar.html",
             here="calendar",
@@ -130,8 +131,8 @@ def calendar(pages: Pages, reader: Reader, current: Settings, access: Access) ->
             else [],
             views=VIEWS,
             outcomes=OUTCOMES,
-            statuses=_with(statuses, wanted.asked.text("status")),
-            owners=_with(people, wanted.asked.text("owner")),
+            statuses=with_chosen(known, wanted.asked.text("status"), *OUTCOMES),
+            owners=with_chosen(people, wanted.asked.text("owner")),
             chips=[
                 (chip, wanted.address(chip.without))
                 for chip in wanted.asked.chips(pages.clock, None)
@@ -206,18 +207,3 @@ def _weeks(bars: list[Bar], wanted: Shown, zone: str) -> list[Week]:
         kept = [piece for piece in pieces if piece.lane < _LANES[wanted.view]]
         weeks.append(Week(days, kept, dict(more), dict(counts)))
     return weeks
-
-
-def _statuses(connection: Connection) -> list[str]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT opportunity_status FROM status_counts ORDER BY opportunities DESC, 1 LIMIT 200"
-        )
-        found = sorted(row[0] for row in cursor.fetchall())
-    connection.commit()
-    return found
-
-
-def _with(names: list[str], chosen: str) -> list[str]:
-    """What may be chosen holds what is, or the form would forget it."""
-    return names if not chosen or chosen in names or chosen in OUTCOMES else [chosen, *names]

@@ -24,9 +24,11 @@ from rms_pipeline.insight.changes import (
     list_changes,
 )
 from rms_pipeline.insight.days import Day
+from rms_pipeline.mirror.criteria import without_nul
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.formatting import Clock
+from rms_pipeline.web.forms import with_chosen
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.templating import Pages
 from rms_pipeline.web.today import day_of
@@ -67,8 +69,8 @@ def changes(pages: Pages, reader: Reader, current: Settings, access: Access) -> 
         whole = _number(days, "days")
         return Wanted(
             day=day_of(day, "day", current.time_zone),
-            who=_plain(who),
-            field=_plain(field),
+            who=without_nul(who),
+            field=without_nul(field),
             least=_number(least, "least"),
             days=None if whole is None else int(whole),
         )
@@ -88,9 +90,9 @@ def changes(pages: Pages, reader: Reader, current: Settings, access: Access) -> 
             here="changes",
             wanted=chosen,
             days=by_day(found.lines, pages.clock),
-            people=_with(people, chosen.who, NOBODY),
+            people=with_chosen(people, chosen.who, NOBODY),
             fields=sorted(
-                ((f, field_title(f)) for f in _with(fields, chosen.field, EVERY)),
+                ((f, field_title(f)) for f in with_chosen(fields, chosen.field, EVERY)),
                 key=lambda pair: pair[1].lower(),
             ),
             nobody=NOBODY,
@@ -175,13 +177,3 @@ def _number(text: str, name: str) -> Decimal | None:
     except (ValueError, InvalidOperation):
         raise HTTPException(422, f"{name} is not a number like 1000.") from None
     return number
-
-
-def _plain(text: str) -> str:
-    """PostgreSQL's text has no NUL, so nothing can be found that holds one."""
-    return text.replace("\x00", "\ufffd")
-
-
-def _with(names: list[str], chosen: str, special: str) -> list[str]:
-    """What may be chosen holds what is, or the form would forget it."""
-    return names if chosen in ("", special) or chosen in names else [chosen, *names]

@@ -27,6 +27,7 @@ from rms_pipeline.insight.feeds import (
     make_feed,
     revoke_feed,
 )
+from rms_pipeline.mirror.criteria import without_nul
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.outcomes import CONFIRMED, LOST, Phase, read_phases
 from rms_pipeline.settings import Settings
@@ -99,12 +100,12 @@ def calendar_feeds(
     @router.post("/calendar/feeds", **for_people)
     async def make(request: Request) -> Response:
         form = await read_form(request, "shorten what is asked for.")
-        name = " ".join(form.get("name", "").replace("\x00", "\ufffd").split())
+        name = " ".join(without_nul(form.get("name", "")).split())
         if not 0 < len(name) <= _LONGEST_NAME:
             raise HTTPException(
                 422, f"name is to be what the calendar is called, in 1 to {_LONGEST_NAME} letters."
             )
-        query = cleaned(form.get("query", "").replace("\x00", "\ufffd"))
+        query = cleaned(without_nul(form.get("query", "")))
         # Here somebody can still mend it.
         asked(_request_of(query), current.time_zone)
 

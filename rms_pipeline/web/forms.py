@@ -20,3 +20,10 @@ async def read_form(request: Request, advice: str) -> dict[str, str]:
         return dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=_MOST_FIELDS))
     except ValueError:
         raise Refusal(400, f"The form has too many fields: {advice}") from None
+
+
+def with_chosen(names: list[str], chosen: str, *special: str) -> list[str]:
+    """What may be chosen, with what is: or the form would forget it. `special` are choices that it
+    has besides."""
+    known = not chosen or chosen in special or chosen in names
+    return names if known else [chosen, *names]

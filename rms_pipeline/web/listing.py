@@ -19,7 +19,7 @@ from fastapi import HTTPException, Request
 
 from rms_pipeline.insight.periods import days_of, words_for
 from rms_pipeline.mirror.browse import ORDERS, Place
-from rms_pipeline.mirror.criteria import Criteria, Days, FieldFilter
+from rms_pipeline.mirror.criteria import Criteria, Days, FieldFilter, without_nul
 from rms_pipeline.mirror.outcomes import OUTCOMES
 from rms_pipeline.mirror.promoted import Promoted
 from rms_pipeline.web.formatting import Clock
@@ -249,7 +249,7 @@ def page_behind(page: int, place: Place) -> str:
 def _texts(request: Request) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name, (longest, _) in PARAMETERS.items():
-        values = [_plain(v) for v in request.query_params.getlist(name)]
+        values = [without_nul(v) for v in request.query_params.getlist(name)]
         if any(len(value) > longest for value in values):
             raise HTTPException(422, f"{name} is too long: at most {longest} letters.")
         # A status or a person may be called with a space at its end; what is typed is not.
@@ -264,8 +264,8 @@ def _texts(request: Request) -> dict[str, list[str]]:
     if len(fields) > _MOST_FIELDS or any(len(name) > _LONGEST_KEY for name in fields):
         raise HTTPException(422, f"More than {_MOST_FIELDS} fields, or one with too long a name.")
     for name in fields:
-        values = [_plain(v).strip()[:_SHORT] for v in request.query_params.getlist(name)]
-        found[_plain(name)] = [value for value in values if value][-1:]
+        values = [without_nul(v).strip()[:_SHORT] for v in request.query_params.getlist(name)]
+        found[without_nul(name)] = [value for value in values if value][-1:]
     return found
 
 
@@ -292,12 +292,7 @@ def with_fields(asked_for: Asked, promoted: Sequence[Promoted]) -> Asked:
 
 def _custom(request: Request, name: str) -> str:
     first, last = (request.query_params.get(f"{name}_{end}", "").strip() for end in ("from", "to"))
-    return f"{_plain(first)}..{_plain(last)}" if first or last else ""
-
-
-def _plain(text: str) -> str:
-    """PostgreSQL's text has no NUL, so nothing can be found that holds one."""
-    return text.replace("\x00", "\ufffd")
+    return f"{without_nul(first)}..{without_nul(last)}" if first or last else ""
 
 
 def _sort(request: Request) -> str:

@@ -23,12 +23,14 @@ from rms_pipeline.mirror.browse import (
     names_of,
     owners,
     place_of,
+    statuses,
 )
 from rms_pipeline.mirror.outcomes import OUTCOMES
 from rms_pipeline.mirror.promoted import Promoted, promoted_fields
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
+from rms_pipeline.web.forms import with_chosen
 from rms_pipeline.web.listing import (
     COLUMNS,
     CUSTOM,
@@ -153,12 +155,7 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
             if default is not None and not request.query_params and not is_fragment(request):
                 return RedirectResponse(_address(default.query), 303)
             page = _Page(connection, wanted)
-            with connection.cursor() as cursor:
-                cursor.execute(
-                    "SELECT opportunity_status FROM status_counts"
-                    " ORDER BY opportunities DESC, 1 LIMIT 200"
-                )
-                statuses = sorted(row[0] for row in cursor.fetchall())
+            known = statuses(connection)
             people = known_owners(connection)
             visited = names_of(connection, visited_before(request))
             customer = _customer(connection, wanted, page.rows)
@@ -172,9 +169,9 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
             page=page,
             most_counted=MOST_COUNTED,
             outcomes=OUTCOMES,
-            statuses=statuses if status in OUTCOMES else _with(statuses, status),
-            states=_with(list(_STATES), wanted.criteria.state),
-            owners=_with(people, wanted.criteria.owner),
+            statuses=with_chosen(known, status, *OUTCOMES),
+            states=with_chosen(list(_STATES), wanted.criteria.state),
+            owners=with_chosen(people, wanted.criteria.owner),
             columns=COLUMNS,
             field_filters={f"{FIELD}{each.key}": each.key for each in promoted[:_MOST_FIELDS]},
             periods={word: title for word, (title, _) in PERIODS.items()},
@@ -334,8 +331,3 @@ def _described() -> list[dict[str, Any]]:
             {"name": name, "in": "query", "description": title, "schema": {"type": "string"}}
         )
     return told
-
-
-def _with(names: list[str], chosen: str) -> list[str]:
-    """What may be chosen holds what is, or the form would forget it."""
-    return names if not chosen or chosen in names else [chosen, *names]

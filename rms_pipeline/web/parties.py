@@ -20,6 +20,7 @@ from rms_pipeline.insight.parties import (
     rank,
     read_party,
 )
+from rms_pipeline.mirror.criteria import without_nul
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.charts import month_columns
@@ -57,8 +58,7 @@ def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: S
         sort: Annotated[str, Query(pattern=f"^-?({_SORT})$")] = "-value",
         page: Annotated[int, Query(ge=1, le=_MOST_PAGES)] = 1,
     ) -> dict[str, Any]:
-        # PostgreSQL's text has no NUL, so nothing can be found that holds one.
-        search = q.replace("\x00", "\ufffd").strip()
+        search = without_nul(q).strip()
         with reader.session() as connection:
             count, found = rank(
                 connection,

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.insight.saved_views import delete_view, make_default, save_view, saved_views
+from rms_pipeline.mirror.criteria import without_nul
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.forms import read_form
@@ -51,12 +52,12 @@ def views(database: Database, reader: Reader, access: Access) -> APIRouter:
     @router.post("/views", **visible)
     async def save(request: Request) -> Response:
         form = await read_form(request, "shorten what is asked for.")
-        name = _storable(" ".join(form.get("name", "").split()))
+        name = without_nul(" ".join(form.get("name", "").split()))
         if not 0 < len(name) <= _LONGEST_NAME:
             raise HTTPException(
                 422, f"name is to be what the view is called, in 1 to {_LONGEST_NAME} letters."
             )
-        query = _storable(cleaned(form.get("query", "")))
+        query = without_nul(cleaned(form.get("query", "")))
 
         def keep() -> None:
             with database.session() as connection:
@@ -91,8 +92,3 @@ def views(database: Database, reader: Reader, access: Access) -> APIRouter:
 
 def _address(query: str) -> str:
     return f"/opportunities?{query}" if query else _ALL
-
-
-def _storable(text: str) -> str:
-    """Without NUL, which PostgreSQL keeps in no text."""
-    return text.replace("\x00", "\ufffd")
