@@ -30,6 +30,16 @@ def demand_own_mapping(cursor: Cursor, collection: Collection) -> None:
         )
 
 
+def say_own_mapping(cursor: Cursor, collection: Collection) -> None:
+    """Says for the rest of the transaction by which mapping this code writes rows.
+
+    A trigger of `webhook_events` refuses claims of those that do not say it, or say an older one.
+    """
+    cursor.execute(
+        "SELECT set_config('rms_pipeline.mapping', %s, true)", (str(collection.version),)
+    )
+
+
 def close_to_older_mappings(connection: Connection, collection: Collection) -> None:
     """From now on nobody writes rows by an older mapping. Commits."""
     with connection.cursor() as cursor:

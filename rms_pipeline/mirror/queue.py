@@ -18,6 +18,7 @@ import psycopg2
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.database import PUBLIC
+from rms_pipeline.mirror.mapping import demand_own_mapping, say_own_mapping
 from rms_pipeline.mirror.merge import lock_versions
 from rms_pipeline.mirror.postgres_errors import sparing
 from rms_pipeline.mirror.queued_events import RECORD, Claim, Claimed, Event, QueueState, StoredEvent
@@ -114,10 +115,14 @@ def claim(
     Commits. Only those that have waited for `older_than` seconds, and none of a record that
     somebody works on or that was put off. `strangers`: also of records that the mirror does not
     know.
-    Raises LockNotAvailable (psycopg2) when somebody has a table as a whole.
+    Raises OutdatedError when a newer version of this program keeps the mirror: events that are
+    claimed in vain would be kept from that. Raises LockNotAvailable (psycopg2) when another session
+    holds a lock on a whole table.
     """
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL lock_timeout = '2s'")
+        demand_own_mapping(cursor, collection)
+        say_own_mapping(cursor, collection)
         cursor.execute(
             f"WITH due AS MATERIALIZED (SELECT id, {RECORD} AS record FROM webhook_events e"
             f" WHERE {_WAITING} AND {_DUE} AND collection = %(collection)s"

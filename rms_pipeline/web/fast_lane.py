@@ -21,6 +21,7 @@ from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
 from rms_pipeline.mirror.database import Database, DatabaseError, lock_key
+from rms_pipeline.mirror.postgres_errors import OutdatedError
 from rms_pipeline.mirror.queue import FAST_LANE_LOCK, channel
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.sync.queued import WorkedOff, work_off
@@ -45,6 +46,8 @@ WORKER = "refresh"
 _LOOK_ANYWAY = 1.0
 # While the API serves nobody, each rest is twice as long as the one before, up to this.
 _LONGEST_REST = 10.0
+# Only a restart in the newer version ends it, so there is nothing to look for more often.
+_OUTDATED_REST = 60.0
 RUN = "fast lane"
 
 ClientFactory = Callable[[], AbstractContextManager[CurrentRmsClient]]
@@ -78,6 +81,9 @@ class FastLane:
         while not self._stopped.is_set():
             try:
                 self._work()
+            except OutdatedError as error:
+                logger.warning("Fast lane: %s", error)
+                self._stopped.wait(_OUTDATED_REST)
             except (psycopg2.Error, DatabaseError) as error:
                 logger.warning("Fast lane: %s; trying again", " ".join(str(error).split()))
                 self._stopped.wait(1)

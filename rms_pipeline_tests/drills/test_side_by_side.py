@@ -167,7 +167,7 @@ def test_old_and_new_side_by_side_are_right_or_refuse_in_one_sentence(
                     lambda: (
                         {i: s for i, s in rows(environment).items() if i in accepted} == accepted
                     ),
-                    timeout=150,
+                    timeout=60,
                 )
                 refused = old.run("sync", "incremental")
                 assert refused.returncode == 1, refused.stdout

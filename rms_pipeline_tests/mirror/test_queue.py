@@ -1,8 +1,13 @@
 """The queue of webhooks by itself, without an API."""
 
+import pytest
+
+from rms_pipeline.collections import COLLECTIONS
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.queue import ATTEMPTS, claim, give_back, replay
+from rms_pipeline.mirror.postgres_errors import OutdatedError
+from rms_pipeline.mirror.queue import ATTEMPTS, claim, give_back, replay, settle
 from rms_pipeline_tests.rows import insert, query
 
 
@@ -23,3 +28,39 @@ def test_a_replayed_dead_letter_has_all_its_attempts_again(emptied: Database) ->
                 connection, claim(connection, OPPORTUNITIES, "a"), [7], "no", blameless=False
             )
             assert died == (attempt == ATTEMPTS)
+
+
+@pytest.mark.parametrize("name", ["mapping_version", "mapping_writers"])
+@pytest.mark.parametrize("collection", COLLECTIONS, ids=lambda c: c.name)
+def test_an_older_program_claims_no_events_beside_a_newer_one(
+    emptied: Database, collection: Collection, name: str
+) -> None:
+    event = {"collection": collection.name, collection.event_column: 7}
+    insert(emptied, "webhook_events", [event])
+    by = (
+        "INSERT INTO mirror_state VALUES (%s, %s)"
+        " ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+    )
+    query(emptied, by, name + collection.mark, str(collection.version + 1))
+    with emptied.session() as connection, pytest.raises(OutdatedError, match="Restart"):
+        claim(connection, collection, "an older program")
+    # Releases before 0034 look for nothing before they claim.
+    as_they_did = "UPDATE webhook_events SET claimed_by = 'a release before' RETURNING id"
+    assert query(emptied, as_they_did) == []
+    query(emptied, by, name + collection.mark, str(collection.version))
+    with emptied.session() as connection:
+        claimed = claim(connection, collection, "this program")
+        assert len(claimed.events) == 1
+        # Whoever claimed may still settle, whatever has taken over meanwhile.
+        assert settle(connection, claimed, [7]) == 1
+
+
+def test_a_release_before_goes_on_until_rows_are_written_by_a_newer_mapping(
+    emptied: Database,
+) -> None:
+    query(emptied, "DELETE FROM mirror_state WHERE name LIKE 'mapping_%%'")
+    insert(emptied, "webhook_events", [{"subject_type": "Opportunity", "opportunity_id": 7}])
+    as_they_did = (
+        "UPDATE webhook_events SET claimed_by = 'a release before' RETURNING opportunity_id"
+    )
+    assert query(emptied, as_they_did) == [(7,)]
