@@ -378,7 +378,7 @@ def test_up_makes_everything_ready_and_leaves_nothing_running(
         "UPDATE dagster.daemon_heartbeats SET timestamp = timestamp - interval '5 min', body ="
         " regexp_replace(body, '\"timestamp\": [0-9.]+', '\"timestamp\": 1.0') RETURNING 1",
     )
-    assert "sign of life" in examined(environment, healthy=True)["daemon"][1]
+    assert "sent its last heartbeat" in examined(environment, healthy=True)["daemon"][1]
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -107,7 +107,7 @@ def test_a_database_without_a_mirror_is_said_to_be_so_and_left_alone(
     found = examined(environment, healthy=True)
     assert found["tables"][0] == "warning"
     assert "rms-pipeline sync initial" in found["tables"][2]
-    assert found["runs"][1:] == ("Not looked at: it needs the tables.", "See tables.")
+    assert found["runs"][1:] == ("Not checked: it needs the tables.", "See tables.")
     assert levels(found, "ok") >= {"settings", "database", "rights", "pooler", "credentials"}
     tables = "SELECT count(*) FROM pg_tables WHERE schemaname IN ('public', 'dagster')"
     assert query(environment, tables) == [(0,)]
@@ -144,7 +144,7 @@ def test_a_database_that_does_not_answer_stops_no_other_check(sandbox: SandboxSe
     assert levels(found, "problem") == {"database"}
     assert "Check POSTGRES_URL" in found["database"][1]
     assert levels(found, "ok") >= {"settings", "credentials", "clock"}
-    assert found["syncs"][1:] == ("Not looked at: it needs the tables.", "See database.")
+    assert found["syncs"][1:] == ("Not checked: it needs the tables.", "See database.")
 
 
 def test_wrong_settings_are_named_line_by_line(mirror: str, sandbox: SandboxServer) -> None:
@@ -304,7 +304,7 @@ def test_a_dead_run_and_a_forgotten_queued_one_are_problems(
         level, text, advice = examined(environment, healthy=False)["runs"]
         assert level == "problem"
         assert "queued for more than 10 minutes" in text
-        assert "daemon is not running" in advice
+        assert "The daemon, which starts queued runs, is not running" in advice
 
 
 def test_old_and_failed_syncs_and_a_mirror_not_shown_to_be_whole_are_told(
@@ -341,4 +341,4 @@ def test_old_and_failed_syncs_and_a_mirror_not_shown_to_be_whole_are_told(
         # It ends with a proof of its own.
         found = examined(environment, healthy=True)
         assert found["incremental sync"][0] == found["completeness"][0] == "ok"
-        assert "Since then one has completed" in found["failures"][1]
+        assert "A later sync completed" in found["failures"][1]

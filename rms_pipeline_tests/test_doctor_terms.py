@@ -52,7 +52,7 @@ def test_what_the_account_refuses_is_told_with_since_when_and_what_follows(
         assert (found.level, "not known yet" in found.found) == (Level.OK, True)
         terms = StoredTerms(emptied, SANDBOX_SUBDOMAIN, OPPORTUNITIES)
         terms.set_page_size(25)
-        assert only(accounts.check_terms(exam)).found == "A page holds up to 25 records."
+        assert only(accounts.check_terms(exam)).found == "A page of the API holds up to 25 records."
         terms.note("include", "venue", 422, datetime.now(UTC))
         found = only(accounts.check_terms(exam))
         assert found.level == Level.WARNING

@@ -46,7 +46,7 @@ def test_each_state_of_the_subscriptions_is_told_with_what_to_do(
     environment: dict[str, str], sandbox: SandboxServer
 ) -> None:
     level, found, advice = finding("webhooks", environment)
-    assert (level, "None is registered" in found) == ("warning", True)
+    assert (level, "No webhook is registered" in found) == ("warning", True)
     assert "rms-pipeline webhooks register" in advice
     with Receiver() as receiver:
         earlier = {**environment, "RMS_WEBHOOK_TOKEN": OLD_TOKEN}

@@ -106,8 +106,8 @@ def _tell(collection: "Collection", metadata: "Mapping[str, Any]") -> None:
         )
     if held_back := metadata.get("deletions_held_back"):
         err.print(
-            f"[yellow]At least {held_back:,} {collection.name} no longer exist in Current RMS. "
-            "That is too many to delete them without confirmation. If that is right, run "
+            f"[yellow]At least {held_back:,} {collection.name} no longer exist in Current RMS. So "
+            "many rows are deleted only after a person confirms it. If that is right, run "
             "`rms-pipeline sync initial --confirm-deletions`.[/yellow]"
         )
 

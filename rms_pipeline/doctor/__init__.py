@@ -76,7 +76,7 @@ def _look(check: _Check, exam: Examination) -> Iterator[Finding]:
         check.needs == "the tables" and not exam.tables_ready
     ):
         lacking = "database" if exam.database is None else "tables"
-        yield warning(check.name, f"Not looked at: it needs {check.needs}.", f"See {lacking}.")
+        yield warning(check.name, f"Not checked: it needs {check.needs}.", f"See {lacking}.")
         return
     try:
         yield from check.look(exam)
@@ -86,7 +86,7 @@ def _look(check: _Check, exam: Examination) -> Iterator[Finding]:
         said = " ".join(str(error).split())[:400]
         yield problem(
             check.name,
-            f"Could not be looked at: {type(error).__name__}: {said}",
+            f"The check failed: {type(error).__name__}: {said}",
             "If a line above names the cause, correct that first.",
         )
 

@@ -43,8 +43,10 @@ def check_settings(exam: Examination) -> Iterator[Finding]:
     for unknown, meant in unknown_variables().items():
         yield warning(
             "settings",
-            f"{unknown} is not a variable of this program, and does nothing.",
-            f"Did you mean {meant}?" if meant else "Remove it, or see the README for the name.",
+            f"{unknown} is not a setting of this program, so it has no effect.",
+            f"Did you mean {meant}?"
+            if meant
+            else "Remove it, or look for the right name in docs/reference/settings.md.",
         )
 
 
@@ -112,17 +114,17 @@ def check_access(exam: Examination) -> Iterator[Finding]:
             left = ",".join(c.name for c in current.collections if c is not collection)
             yield problem(
                 check,
-                f"The key's user may not read {collection.name}: Current RMS answered "
-                f"{error.status}{said}. Each sync fails because of it, though it stores the other "
-                "collections all the same.",
-                "Give that user the permission in Current RMS. Or mirror without them: "
+                f"The user of the API key has no permission to read {collection.name}: Current "
+                f"RMS answered {error.status}{said}. Each sync stores the other collections, but "
+                "ends as failed.",
+                "Give that user the permission in Current RMS. Or leave this collection out: "
                 f"RMS_COLLECTIONS={left}.",
             )
         except CurrentRmsError as error:
             yield warning(check, str(error), "Run the doctor again in a minute.")
         else:
             count = answer.page.meta.total_row_count
-            yield fine(check, f"The key may read {collection.name}; the account has {count:,}.")
+            yield fine(check, f"The key can read {collection.name}; the account has {count:,}.")
 
 
 def check_terms(exam: Examination) -> Iterator[Finding]:
@@ -133,9 +135,9 @@ def check_terms(exam: Examination) -> Iterator[Finding]:
         with exam.reached.session() as connection:
             size = read_page_size(connection, account, collection)
             refusals = read_refusals(connection, account, collection)
-        found = "How many records a page holds is not known yet."
+        found = "The page size of the API is not known yet. The first sync finds it out."
         if size:
-            found = f"A page holds up to {size:,} records."
+            found = f"A page of the API holds up to {size:,} records."
         missing = [r for r in refusals if r.kind != "per_page"]
         is_first = collection is OPPORTUNITIES
         if collection.parts is not None and any(r.kind == "filter" for r in missing):
@@ -143,7 +145,8 @@ def check_terms(exam: Examination) -> Iterator[Finding]:
             missing = [r for r in missing if r.kind != "filter"]
             if not missing:
                 said = (
-                    f"There is no list of all of them: each {collection.parts.of.single} is asked"
+                    f"The API has no list of all of them: each {collection.parts.of.single} is "
+                    "asked"
                 )
                 yield fine(f"{collection} terms", f"{said} for its own.")
         if missing:
@@ -156,20 +159,22 @@ def _refused(check: str, found: str, missing: Sequence[Refusal]) -> Finding:
     advice = []
     if any(r.kind == "include" for r in missing):
         advice.append(
-            "Without an include, `data` and the columns that are read from it lack those values. "
-            "It is asked for again after a week, or with the next sync after `rms-pipeline "
-            "migrate`."
+            "Without an include, `data` and the columns read from it lack its values. Syncs ask "
+            "for it again after a week, or after `rms-pipeline migrate`."
         )
     if any(r.kind == "filter" for r in missing):
         advice.append(
-            "A filter that is ignored deletes nothing and brings no wrong row; syncs cost more "
-            "calls, and find out by themselves when it is obeyed again."
+            "An ignored filter makes no row wrong and deletes nothing. Syncs only need more "
+            "calls. They notice by themselves when the API applies the filter again."
         )
     if any(r.what_follows for r in missing):
-        advice.append("Until then no sync can show that the mirror is complete. Tell Current RMS.")
+        advice.append(
+            "Until the API does, no sync can prove that the mirror is complete. Report it to "
+            "Current RMS."
+        )
     return warning(
         check,
-        f"{found} Of what is asked for, Current RMS does not give: "
+        f"{found} Current RMS does not give everything that is asked for: "
         f"{'; '.join(r.sentence for r in missing)}.",
         " ".join(advice),
     )
@@ -189,7 +194,12 @@ def check_clock(exam: Examination) -> Iterator[Finding]:
             answered = datetime.now(UTC)
         ahead["the database"] = row[0] - asked - (answered - asked) / 2
     if len(ahead) == 1:
-        yield warning("clock", "Neither the API nor the database tells the time.", "See above.")
+        yield warning(
+            "clock",
+            "Neither the API nor the database answered with its time, so the clocks were not "
+            "compared.",
+            "See above.",
+        )
         return
     apart = max(ahead.values()) - min(ahead.values())
     if apart <= _ODD:
@@ -199,15 +209,16 @@ def check_clock(exam: Examination) -> Iterator[Finding]:
     found = "; ".join(f"{name} is {_told(shift)} this machine" for name, shift in others.items())
     odd = odd_clock(ahead)
     advice = (
-        f"Let the clock of {odd or 'whichever is wrong'} be set over the network (timedatectl "
-        "set-ntp true). Incremental syncs lose nothing, because they use the API's clock. But "
-        "the window's edges, schedules and the times in the history are wrong by as much."
+        f"Synchronise the clock of {odd or 'whichever is wrong'} over the network "
+        "(timedatectl set-ntp true). Incremental syncs lose nothing, because they use the "
+        "API's clock. But the edges of the window, the schedules and the times in the "
+        "history are wrong by the same amount."
     )
     if odd == "Current RMS":
         advice = (
-            "You cannot set that clock, and incremental syncs lose nothing, because they use it. "
-            "Check that CURRENT_RMS_BASE_URL is right, and that no proxy answers instead of the "
-            "API."
+            "You cannot set the API's clock. Incremental syncs lose nothing, because they "
+            "use that clock. Check that CURRENT_RMS_BASE_URL is right, and that no proxy "
+            "answers in place of the API."
         )
     yield (problem if apart > _WRONG else warning)("clock", f"{found}.", advice)
 
@@ -246,15 +257,15 @@ def check_budget(exam: Examination) -> Iterator[Finding]:
         yield warning(
             "budget",
             f"{found} In force: {use.sentence}",
-            "Nothing has to be done. If the account's limit is known to be lower, or another "
-            "program uses it too, set CURRENT_RMS_REQUESTS_PER_MINUTE to what is left.",
+            "You need not do anything. If the account's limit is lower, or another program uses "
+            "a part of it, set CURRENT_RMS_REQUESTS_PER_MINUTE to what is left.",
         )
     elif not limit and not exam.settings.uses_sandbox:
         yield warning(
             "budget",
             found,
-            "Set CURRENT_RMS_REQUESTS_PER_MINUTE to the account's limit (120 unless told "
-            "otherwise), or syncs are slowed down by refusals and hinder other programs.",
+            "Set CURRENT_RMS_REQUESTS_PER_MINUTE to the account's limit (120 by default). "
+            "Otherwise the API refuses calls, which slows down syncs and other programs.",
         )
     else:
         yield fine("budget", found)

@@ -33,14 +33,14 @@ def check_history(exam: Examination) -> Iterator[Finding]:
     home = exam.settings.dagster_home or exam.settings.project_folder
     if not (home / "dagster.yaml").exists():
         found = f"{home} has no dagster.yaml, so Dagster has no instance here yet."
-        yield warning("history", found, "Start `rms-pipeline up` here: it makes one.")
+        yield warning("history", found, "Run `rms-pipeline up` in this folder. It creates one.")
     elif keeps_history_here(instance_of(home)):
         yield fine("history", "Dagster keeps its runs in the mirror's database.")
     else:
         yield fine(
             "history",
-            f"The Dagster of {home} keeps its runs elsewhere. sync_metadata shows syncs by the "
-            "mirror's own rows.",
+            f"The Dagster of {home} keeps its runs elsewhere. The view sync_metadata shows the "
+            "syncs from the mirror's own records.",
         )
 
 
@@ -102,23 +102,30 @@ def check_runs(exam: Examination) -> Iterator[Finding]:
     if dead:
         yield problem(
             "runs",
-            f"{_named(dead)} counted as running, but the process died; scheduled syncs wait for "
-            "it.",
-            "Dagster's daemon ends such runs within seconds (`rms-pipeline up`); so does any "
-            "`rms-pipeline sync`."
+            f"{_named(dead)} still marked as running, but the process died. Scheduled syncs wait "
+            "for it.",
+            "Dagster's daemon (`rms-pipeline up`) ends such runs within seconds. Any "
+            "`rms-pipeline sync` does so too."
             if sees_dead_workers
-            else f"The {type(instance.run_launcher).__name__} of this Dagster does not see that: "
-            "run any `rms-pipeline sync`, which ends it, or end it in Dagster's UI. To have "
-            "it noticed, switch run_monitoring on in dagster.yaml and name a launcher with "
-            "our WorkerLockCheck there (rms_pipeline/defs/run_launcher.py).",
+            else (
+                f"The {type(instance.run_launcher).__name__} of this Dagster does not notice "
+                "dead runs. Run any `rms-pipeline sync`, which ends it, or end it in Dagster's "
+                "UI. To have it noticed from now on, switch on run_monitoring in dagster.yaml "
+                "and use a run launcher with our WorkerLockCheck "
+                "(rms_pipeline/defs/run_launcher.py)."
+            ),
         )
     if waiting:
         found = f"{_named([r.dagster_run for r in waiting])} queued for more than 10 minutes."
         if daemon_lives:
-            advice = "See in Dagster's UI what runs before it, and end that if it is stuck."
+            advice = (
+                "Look in Dagster's UI for the run before it. If that run is stuck, terminate it."
+            )
             yield warning("runs", found, advice)
         else:
-            yield problem("runs", found, f"Nothing starts it: the daemon is not running. {_START}")
+            yield problem(
+                "runs", found, f"The daemon, which starts queued runs, is not running. {_START}"
+            )
     if not dead and not waiting:
         yield fine("runs", f"{len(started):,} running, {len(queued):,} queued, none stuck.")
 
@@ -134,8 +141,10 @@ def check_daemon(_: Examination) -> Iterator[Finding]:
         found = (
             "Dagster's daemon has never run here"
             if since is None
-            else f"Dagster's daemon last gave a sign of life {(time.time() - since) / 60:,.0f} min "
-            f"ago ({', '.join(silent).lower()})"
+            else (
+                f"Dagster's daemon sent its last heartbeat {(time.time() - since) / 60:,.0f} min "
+                f"ago ({', '.join(silent).lower()})"
+            )
         )
         yield warning("daemon", f"{found}: schedules do not run.", _START)
     elif troubled:
@@ -177,8 +186,8 @@ def check_automation(exam: Examination) -> Iterator[Finding]:
         yield warning(
             "automation",
             f"Switched off: {', '.join(off)}.",
-            "Unless that is meant, switch them on in Dagster's UI under Automation, or with "
-            "`dagster schedule start NAME` and `dagster sensor start NAME`.",
+            "If nobody switched them off on purpose, switch them on in Dagster's UI under "
+            "Automation, or with `dagster schedule start NAME` and `dagster sensor start NAME`.",
         )
     else:
         count = sum(map(len, expected.values()))

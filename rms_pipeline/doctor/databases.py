@@ -45,7 +45,7 @@ def check_database(exam: Examination) -> Iterator[Finding]:
         yield fine("database", answers)
         return
     left, limit, statement = room
-    found = f"{answers} It has room for {max(left, 0)} connections of ours ({limit})."
+    found = f"{answers} It accepts {max(left, 0)} connections of this program ({limit})."
     advice = f"As an administrator of the server: {statement}"
     if left < CONNECTIONS_OF_A_SYNC:
         yield problem("database", f"{found} A sync needs {CONNECTIONS_OF_A_SYNC}.", advice)
@@ -126,9 +126,9 @@ def check_rights(exam: Examination) -> Iterator[Finding]:
         )
         yield problem(
             "rights",
-            f"{user} may not write to (or read) {len(unusable)} parts of the mirror ({some}), so "
-            "no sync can store anything.",
-            f"Use the user that made them in POSTGRES_URL; or, as their owner: {grants}",
+            f"{user} may not write to (or read) {len(unusable)} tables or sequences of the mirror "
+            f"({some}), so no sync can store anything.",
+            f"Use the user that created them in POSTGRES_URL. Or run, as their owner: {grants}",
         )
         return
     lacking = []
@@ -145,10 +145,12 @@ def check_rights(exam: Examination) -> Iterator[Finding]:
         return
     advice = f"As an administrator of the database: {' '.join(lacking)}"
     if ready and temporary:
-        found = f"{user} may use the tables, but not change them when the program is upgraded."
+        found = f"{user} can use the tables, but cannot change them when the program is upgraded."
         yield warning("rights", found, advice)
     else:
-        yield problem("rights", f"{user} may not create what the mirror needs.", advice)
+        yield problem(
+            "rights", f"{user} has no permission to create what the mirror needs.", advice
+        )
 
 
 def _unusable(cursor: Cursor, dagster: str) -> list[str]:
@@ -197,8 +199,8 @@ def check_tables(exam: Examination) -> Iterator[Finding]:
     elif version > HEAD:
         yield problem(
             "tables",
-            f"The tables are of a newer version of this program (schema {version}, not {HEAD}).",
-            "Upgrade this program.",
+            f"A newer version of this program made the tables (schema {version}, not {HEAD}).",
+            "Install that version or a later one.",
         )
     elif version != HEAD or not view:
         lacking = f"of an older version (schema {version}, not {HEAD})" if view else "not complete"
@@ -206,30 +208,33 @@ def check_tables(exam: Examination) -> Iterator[Finding]:
     elif missing:
         yield problem(
             "tables",
-            f"Tables are missing: {', '.join(missing)}. Somebody dropped them, or a backup came "
-            "back without them.",
+            f"Tables are missing: {', '.join(missing)}. Somebody dropped them, or a backup was "
+            "restored without them.",
             "Restore them from a backup. Or start again: empty this database, or use another one "
             "(POSTGRES_URL), and run `rms-pipeline sync initial`.",
         )
     elif not mapped:
-        found = "The rows were filled by another version's mapping of records to columns."
-        yield warning("tables", found, "Run `rms-pipeline migrate`: it makes them again.")
+        found = "Another version of this program filled the columns of the rows."
+        yield warning("tables", found, "Run `rms-pipeline migrate`. It fills them again.")
     else:
         exam.tables_ready = True
-        yield fine("tables", f"Schema {HEAD}, and the history of syncs, are there.")
+        yield fine("tables", f"All tables are there (schema {HEAD}), and the history of syncs.")
 
 
 def check_alterations(exam: Examination) -> Iterator[Finding]:
     """Whether something that people added to the tables, or took away, is in a sync's way."""
     with exam.reached.session() as connection:
         if current_version(connection) != HEAD or missing_tables(connection):
-            yield warning("alterations", "Not looked at: it needs the tables.", "See tables.")
+            yield warning("alterations", "Not checked: it needs the tables.", "See tables.")
             return
         found = obstacles(connection)
     for obstacle in found:
         yield problem("alterations", obstacle.found, obstacle.advice)
     if not found:
-        yield fine("alterations", "Nothing that was added to the tables is in the way.")
+        yield fine(
+            "alterations",
+            "No trigger, rule, policy or constraint that was added to the tables blocks a sync.",
+        )
 
 
 def check_account(exam: Examination) -> Iterator[Finding]:
@@ -240,10 +245,10 @@ def check_account(exam: Examination) -> Iterator[Finding]:
     if owner is None:
         yield fine(
             "account",
-            f"The mirror belongs to no account yet. The first sync makes it that of {account}.",
+            f"The mirror belongs to no account yet. The first sync ties it to {account}.",
         )
     elif owner == account:
-        yield fine("account", f"The mirror is of {account}.")
+        yield fine("account", f"The mirror belongs to {account}.")
     elif owner == SANDBOX_SUBDOMAIN:
         found = "The mirror holds the sandbox's invented opportunities."
         yield warning("account", found, f"The next sync replaces them with those of {account}.")
@@ -253,7 +258,7 @@ def check_account(exam: Examination) -> Iterator[Finding]:
             wanted = "no account is configured"
         yield problem(
             "account",
-            f"This database mirrors the account {owner}, but {wanted}: no sync goes into it.",
+            f"This database mirrors the account {owner}, but {wanted}: no sync will write to it.",
             f"Set CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY to those of {owner}, or use "
             "another database (POSTGRES_URL).",
         )
@@ -284,8 +289,8 @@ def check_pooler(exam: Examination) -> Iterator[Finding]:
     if not probe.same_database:
         yield problem(
             "pooler",
-            "POSTGRES_URL and POSTGRES_URL_NON_POOLING lead to different databases.",
-            "Set both to one database.",
+            "POSTGRES_URL and POSTGRES_URL_NON_POOLING point to different databases.",
+            "Set both to the same database.",
         )
 
 
@@ -302,9 +307,9 @@ def check_storage(exam: Examination) -> Iterator[Finding]:
     if sizes.tables["raw_rms_pages"] > 3 * sizes.tables["opportunities"] + _GB:
         yield warning(
             "storage",
-            f"{found} The raw pages are far more than three walks take.",
-            "Check that reconciliation completes: each full sync deletes old ones. VACUUM FULL "
-            "raw_rms_pages gives the freed space back to the disk.",
+            f"{found} The raw pages take far more than three full syncs need.",
+            "Check that the job reconciliation completes, because each full sync deletes old "
+            "pages. `VACUUM FULL raw_rms_pages` then gives the space back to the disk.",
         )
     else:
         yield fine("storage", found)

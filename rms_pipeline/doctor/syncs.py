@@ -88,16 +88,17 @@ def check_certificate(exam: Examination) -> Iterator[Finding]:
         if held:
             yield warning(
                 "deletions" if is_first else f"{collection} deletions",
-                f"At least {held:,} {collection} no longer exist in Current RMS. That is too many "
-                "to delete them without confirmation.",
-                "If they were really deleted, run `rms-pipeline sync initial --confirm-deletions`. "
-                "If not, the API key's user has lost the permission to see them. Restore it.",
+                f"At least {held:,} {collection} no longer exist in Current RMS. So many rows are "
+                "deleted only after a person confirms it.",
+                "If they were really deleted, run `rms-pipeline sync initial "
+                "--confirm-deletions`. If not, the user of the API key has lost the permission "
+                "to see them: restore the permission.",
             )
 
 
 def _completeness(check: str, known: Standing) -> Finding:
     if known.state == "none":
-        found = "No sync has compared the mirror with the API's own count yet."
+        found = "No sync has compared the mirror with the counts of the API yet."
         return warning(check, found, "Run `rms-pipeline sync initial`.")
     if known.state == "green":
         return fine(check, known.sentence)
@@ -110,20 +111,20 @@ def _completeness(check: str, known: Standing) -> Finding:
 def _last_failure(syncs: list[Sync]) -> Iterator[Finding]:
     failed = next((s for s in syncs if s.status == "failed"), None)
     if failed is None:
-        yield fine("failures", "None among the syncs that are remembered.")
+        yield fine("failures", "None of the recorded syncs failed.")
         return
     kinds = FULL_SYNCS if failed.sync_type in FULL_SYNCS else (failed.sync_type,)
     since = any(
         s.status == "completed" and s.sync_type in kinds and s.started_at > failed.started_at
         for s in syncs
     )
-    said = " ".join((failed.error or "no reason was noted").split())
+    said = " ".join((failed.error or "no reason was recorded").split())
     said = said if len(said) <= 400 else f"{said[:400]} ..."
     found = f"{failed.sync_type} failed at {failed.started_at:%Y-%m-%d %H:%M} UTC: {said}"
     if since:
-        yield fine("failures", f"{found.rstrip('.')}. Since then one has completed.")
+        yield fine("failures", f"{found.rstrip('.')}. A later sync completed.")
     else:
-        yield warning("failures", found, "Correct what it names, then sync again.")
+        yield warning("failures", found, "Correct the cause named there, then sync again.")
 
 
 def _ago(age: timedelta) -> str:

@@ -22,7 +22,7 @@ _REGISTER = "`rms-pipeline webhooks register URL`, with the address of the web s
 def check_subscriptions(exam: Examination) -> Iterator[Finding]:
     """Whether Current RMS is to tell us of every event, and how it last fared: two calls or so."""
     if exam.answer is None:
-        yield warning("webhooks", "Not looked at: the API does not answer.", "See credentials.")
+        yield warning("webhooks", "Not checked: the API does not answer.", "See credentials.")
         return
     token = existing_webhook_token(exam.settings)
     with open_client(exam.settings) as client:
@@ -32,14 +32,14 @@ def check_subscriptions(exam: Examination) -> Iterator[Finding]:
             yield warning(
                 "webhooks",
                 f'Current RMS says "{error.said}": edits arrive with the next incremental sync.',
-                f"To have them within a second: {SWITCH_WEBHOOKS_ON} Then {_REGISTER}.",
+                f"To receive edits within a second: {SWITCH_WEBHOOKS_ON} Then {_REGISTER}.",
             )
             return
     if not any(event.count for event in found):
         yield warning(
             "webhooks",
-            "None is registered: edits arrive with the next incremental sync.",
-            f"To have them within a second: {_REGISTER}.",
+            "No webhook is registered, so edits arrive with the next incremental sync.",
+            f"To receive edits within a second: {_REGISTER}.",
         )
         return
     wrong = [event for event in found if not event.is_right]
@@ -49,8 +49,8 @@ def check_subscriptions(exam: Examination) -> Iterator[Finding]:
         names += f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         yield warning(
             "webhooks",
-            f"{len(wrong)} of {len(found)} are missing, inactive, doubled or aimed elsewhere: "
-            f"{names}.",
+            f"{len(wrong)} of {len(found)} are missing, inactive, registered twice or sent to "
+            f"another address: {names}.",
             f"Correct them all: {_REGISTER}.",
         )
     elif failing:
@@ -60,8 +60,8 @@ def check_subscriptions(exam: Examination) -> Iterator[Finding]:
             "webhooks",
             f"{len(failing)} of {len(found)} were not taken when last delivered: "
             f"{failing[0].event} got {code or 'no answer'} from {failing[0].target}.",
-            "Make sure that the web service runs and that Current RMS reaches it there; "
-            "`rms-pipeline webhooks list` shows all.",
+            "Make sure that the web service runs and that Current RMS can reach it at that "
+            "address. `rms-pipeline webhooks list` shows all.",
         )
     else:
         yield fine("webhooks", f"All {len(found)} events are sent to {found[0].target}.")
@@ -88,14 +88,14 @@ def check_queue(exam: Examination) -> Iterator[Finding]:
             "queue",
             f"Webhook events waiting: {state.depth:,}, the oldest for "
             f"{state.oldest_seconds / 60:,.0f} min.",
-            "They are worked off by the web service and by Dagster's sensor webhook_refresh: start "
+            "The web service and Dagster's sensor webhook_refresh process them. Start "
             "`rms-pipeline up`, or look into its logs.",
         )
     elif stopped:
         yield warning(
             "queue",
-            f"Webhooks seem to have stopped: none named the {' and the '.join(stopped)} that the "
-            "last incremental sync found changed.",
+            f"Webhooks seem to have stopped: none arrived for the {' and the '.join(stopped)} "
+            "that the last incremental sync found changed.",
             "`rms-pipeline webhooks list` shows how the last deliveries went.",
         )
     else:
@@ -124,9 +124,9 @@ def check_intake(exam: Examination) -> Iterator[Finding]:
         yield warning(
             "intake",
             told,
-            "If your colleagues do not edit that much, somebody else knows the webhooks' "
-            f"address. Change RMS_WEBHOOK_TOKEN, then {_REGISTER}. `SELECT * FROM "
-            "webhook_events` shows what came.",
+            "If your colleagues do not edit that much, somebody else knows the address of the "
+            f"webhooks. Change RMS_WEBHOOK_TOKEN, then {_REGISTER}. `SELECT * FROM "
+            "webhook_events` shows what was received.",
         )
     else:
         yield fine("intake", told)
