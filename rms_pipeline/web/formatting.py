@@ -1,9 +1,12 @@
 """Numbers, money and times as people read them. Times are shown in the company's time zone.
 
-What is written here is for whoever reads English as in Britain; the locale data of a library say
-how others write (`manners`). Every page writes through this module.
+The words of the pages are English. A number, an amount, a date or a time stands for itself, and is
+written whole as its reader writes it, names of months and weekdays included; the locale data of a
+library say how (`manners`). What is part of an English sentence stays English around its number:
+"4 min ago", "in 3 days", "1 h 5 min". Every page writes through this module.
 """
 
+import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal, DecimalException
@@ -12,11 +15,9 @@ from zoneinfo import ZoneInfo
 
 from babel import Locale, dates, numbers
 
-from rms_pipeline.web.manners import manner
+from rms_pipeline.web.manners import british, manner
 
 ABSENT = "–"
-# Whose pounds stand before the amount, as they do in our own English.
-_BRITISH = Locale("en", "GB")
 
 
 def number(value: int | None) -> str:
@@ -67,7 +68,7 @@ def short_money(value: Decimal) -> str:
     currency = manner().currency
     if currency is None:
         return text
-    return f"{numbers.get_currency_symbol(currency, locale=manner().locale or _BRITISH)}{text}"
+    return f"{numbers.get_currency_symbol(currency, locale=manner().locale or british())}{text}"
 
 
 def _money(value: Decimal, plain: str, *, is_whole: bool) -> str:
@@ -76,7 +77,7 @@ def _money(value: Decimal, plain: str, *, is_whole: bool) -> str:
     currency = here.currency
     if currency is None:
         return _decimal(value, "" if is_whole else ".00", plain)
-    locale = here.locale or _BRITISH
+    locale = here.locale or british()
     pattern = locale.currency_formats["standard"].pattern
 
     def write() -> str:
@@ -123,15 +124,15 @@ def duration(seconds: float | None) -> str:
     # Clocks of two machines may make it negative.
     seconds = max(seconds, 0.0)
     if seconds < 9.95:
-        return f"{seconds:z.1f} s"
+        return f"{_decimal(Decimal(seconds), '.0', f'{seconds:z.1f}')} s"
     whole = round(seconds)
     if whole < 60:
-        return f"{whole} s"
+        return f"{number(whole)} s"
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
+        return f"{number(whole // 60)} min {number(whole % 60)} s"
     if whole < 86_400:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+        return f"{number(whole // 3600)} h {number(whole % 3600 // 60)} min"
+    return f"{number(whole // 86_400)} d {number(whole % 86_400 // 3600)} h"
 
 
 def time_left(seconds: float) -> str:
@@ -139,7 +140,7 @@ def time_left(seconds: float) -> str:
     whole = round(seconds)
     if whole < 1:
         return "nearly done"
-    return f"about {f'{whole} s' if whole < 10 else duration(whole)} left"
+    return f"about {f'{number(whole)} s' if whole < 10 else duration(whole)} left"
 
 
 class Clock:
@@ -202,8 +203,8 @@ class Clock:
         seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
         for limit, size, unit in ((90, 0, ""), (5400, 60, "min"), (129_600, 3600, "h")):
             if seconds < limit:
-                return f"{round(seconds / size)} {unit} ago" if size else "just now"
-        return f"{round(seconds / 86_400)} d ago"
+                return f"{number(round(seconds / size))} {unit} ago" if size else "just now"
+        return f"{number(round(seconds / 86_400))} d ago"
 
     def _local(self, moment: datetime) -> datetime:
         try:
@@ -253,7 +254,15 @@ def _written(value: date, day: str, plain_day: str, clock: str = "", plain_time:
 
 def _skeleton(wanted: str, value: date, locale: Locale) -> str:
     try:
-        return str(dates.format_skeleton(wanted, value, fuzzy=True, locale=locale))
+        skeletons = locale.datetime_skeletons
+        found = dates.match_skeleton(wanted, skeletons)
+        pattern = skeletons[found].pattern
+        if "EEEE" in wanted:
+            # Locale data have patterns with short names only: where these stand, long ones do.
+            pattern = re.sub(r"[Ec]+", "EEEE", pattern)
+        if "MMMM" in wanted:
+            pattern = re.sub(r"[ML]{3,}", "MMMM", pattern)
+        return str(dates.format_date(value, pattern, locale=locale))
     except (KeyError, AttributeError, ValueError):
         # No locale lacks this one.
         return str(dates.format_date(value, "medium", locale=locale))

@@ -6,10 +6,11 @@ British English, and whoever names no language, reads as this program writes by 
 
 import re
 from contextvars import ContextVar
+from copy import deepcopy
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
-from babel import Locale, UnknownLocaleError
+from babel import Locale, UnknownLocaleError, localedata
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -42,20 +43,41 @@ def locale_of(accepted: str) -> Locale | None:
     for; None for our own."""
     wanted: list[tuple[float, str]] = []
     for part in accepted[:_LONGEST].split(",")[:_MOST]:
-        found = _RANGE.fullmatch(part)
-        weight = float(found[2] or 1) if found else 0.0
-        if found and weight > 0:
-            wanted.append((weight, found[1]))
+        said = _RANGE.fullmatch(part)
+        weight = float(said[2] or 1) if said else 0.0
+        if said and weight > 0:
+            wanted.append((weight, said[1]))
     # Of the same weight the first.
     for _, name in sorted(wanted, key=lambda each: -each[0]):
         if name.lower() in _OURS or name == "*":
             return None
         for tag in (name, name.partition("-")[0]):
             try:
-                return Locale.parse(tag, sep="-")
+                found = Locale.parse(tag, sep="-")
             except (UnknownLocaleError, ValueError, TypeError):
                 continue
+            if found is not None:
+                _set_apart(str(found))
+                return found
     return None
+
+
+@cache
+def british() -> Locale:
+    """The locale of our own English: pounds stand before the amount."""
+    _set_apart("en_GB")
+    return Locale("en", "GB")
+
+
+@cache
+def _set_apart(name: str) -> None:
+    """Gives the locale data of its own, before anything is looked up in them.
+
+    Babel's locales share what they inherit, and note there what an alias stands for, so that a
+    Polish month would bear the name that a Hebrew reader before it was shown.
+    """
+    data = localedata.load(name)
+    data.update(deepcopy(data))
 
 
 class Manners:

@@ -79,6 +79,8 @@ templates.filters |= {
     "number": formatting.number,
     "share": formatting.share,
     "month_name": lambda day: formatting.long_month(day, with_year=False),
+    "long_month": formatting.long_month,
+    "weekday": formatting.weekday,
     "money": formatting.money,
     "signed_money": formatting.signed_money,
     "some": formatting.some,

@@ -1,8 +1,10 @@
 """Numbers, money and dates in the reader's own writing, and the currency that was named."""
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -131,6 +133,41 @@ def test_no_amount_and_no_moment_is_too_odd_to_be_written(
             assert named(moment.date())
 
 
+@pytest.mark.parametrize(
+    ("accepted", "day", "lasted", "ago", "left", "jobs"),
+    [
+        ("", "Wednesday 1 July 2026", "1.5 s", "4 min ago", "about 9 s left", "1,000 jobs"),
+        ("de", "Mittwoch, 1. Juli 2026", "1,5 s", "4 min ago", "about 9 s left", "1.000 jobs"),
+        ("sv", "onsdag 1 juli 2026", "1,5 s", "4 min ago", "about 9 s left", "1\xa0000 jobs"),
+    ],
+)
+def test_a_date_is_written_whole_as_its_reader_writes_it_and_sentences_stay_english(
+    reads: Reads, accepted: str, day: str, lasted: str, ago: str, left: str, jobs: str
+) -> None:
+    reads(accepted)
+    assert LONDON.weekday(date(2026, 7, 1)) == day
+    assert formatting.duration(1.5) == lasted
+    assert LONDON.ago(MOMENT, MOMENT + timedelta(minutes=4)) == ago
+    assert formatting.time_left(9) == left
+    assert formatting.some(1_000, "job") == jobs
+
+
+def test_a_reader_sees_months_in_no_language_of_a_reader_before(reads: Reads) -> None:
+    names = {"he": "יולי", "pl": "lip", "es": "jul", "ar": "يوليو", "cs": "čvc", "hu": "júl."}
+    for accepted in (*names, *reversed(names)):
+        reads(accepted)
+        assert formatting.month(date(2026, 7, 1)) == names[accepted]
+        assert formatting.weekday(date(2026, 7, 1)) != "Wed"
+
+
+def test_no_page_names_a_month_or_a_weekday_past_what_its_reader_writes() -> None:
+    web = Path(formatting.__file__).parent
+    for path in (*web.glob("*.py"), *web.glob("templates/*.html")):
+        # UTC for programs and logs is in digits; letters are for people.
+        named = re.search(r"[.]strftime[(]|[{:]%-?[aAbBpcx][^(]*}", path.read_text())
+        assert named is None or path.name == "formatting.py", (path.name, named)
+
+
 @pytest.fixture
 def in_pounds(emptied: Database) -> Iterator[Web]:
     insert_opportunities(
@@ -151,6 +188,13 @@ def test_pages_are_written_for_their_reader_and_files_for_nobody(in_pounds: Web)
     assert "1. Juli 2026, 09:05" in get(in_pounds, "/opportunities", **german).text
     assert "01 Jul 2026, 09:05" in get(in_pounds, "/opportunities").text
     assert "Money is in GBP" in get(in_pounds, "/today").text
+    for view, heading in (
+        ("/calendar?day=2026-07-01", "Juli 2026"),
+        ("/today?day=2026-07-01", "Mittwoch, 1. Juli 2026"),
+    ):
+        text = get(in_pounds, view, **german).text
+        assert heading in text, view
+        assert not re.search(r"\b(July|Wednesday|Wed|vor|in \d+ Tag\w*)\b", text), view
     # One reader's manner is no other's, and a program gets what it always got.
     assert get(in_pounds, "/opportunities.csv", **german).content == (
         get(in_pounds, "/opportunities.csv").content
