@@ -77,7 +77,8 @@ class ActiveOpportunity:
 @dataclass(frozen=True, slots=True)
 class Overview:
     """`as_of` (UTC) is when statuses and weeks were counted, None before any sync. `phases` are
-    those of statuses; one that is not among them is open."""
+    those of statuses; one that is not among them is open. `colours` are those that the table
+    `statuses` says, as #rrggbb."""
 
     as_of: datetime | None
     statuses: list[StatusCount]
@@ -86,6 +87,7 @@ class Overview:
     webhook_days: list[WebhookDay]
     most_active: list[ActiveOpportunity]
     phases: dict[str, Phase]
+    colours: dict[str, str]
 
     @property
     def total(self) -> int:
@@ -171,8 +173,8 @@ def read_overview(connection: Connection, time_zone: str, *, most: int = 8) -> O
             {"days": WEBHOOK_DAYS, "most": most},
         )
         most_active = [ActiveOpportunity(*row) for row in cursor.fetchall()]
-        cursor.execute("SELECT name, phase FROM statuses ORDER BY sort, name")
-        phases: dict[str, Phase] = dict(cursor.fetchall())
+        cursor.execute("SELECT name, phase, colour FROM statuses ORDER BY sort, name")
+        named: list[tuple[str, Phase, str | None]] = cursor.fetchall()
     connection.commit()
     return Overview(
         as_of=as_of,
@@ -181,5 +183,6 @@ def read_overview(connection: Connection, time_zone: str, *, most: int = 8) -> O
         recent=recent,
         webhook_days=webhook_days,
         most_active=most_active,
-        phases=phases,
+        phases={name: phase for name, phase, _ in named},
+        colours={name: colour for name, _, colour in named if colour},
     )

@@ -4,8 +4,9 @@ The drawing itself is in templates/macros.html, as SVG: no script, and no style 
 content policy would have to allow.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from urllib.parse import urlencode
@@ -13,6 +14,7 @@ from urllib.parse import urlencode
 from rms_pipeline.insight.parties import Month
 from rms_pipeline.mirror.outcomes import CONFIRMED, LOST, OPEN, Phase
 from rms_pipeline.mirror.overview import WEEKS, StatusCount, WebhookDay, WeekCount
+from rms_pipeline.status_chart import OTHER_COLOUR, status_colour
 from rms_pipeline.web.formatting import (
     Clock,
     long_month,
@@ -31,6 +33,7 @@ class Bar:
     """One status: `width` in percent of the longest."""
 
     status: str
+    colour: str
     width: float
     opportunities: int
     share: float
@@ -57,13 +60,28 @@ class Columns:
     empty: bool
 
 
-def status_bars(statuses: Sequence[StatusCount]) -> list[Bar]:
-    """One bar a status, in the order given."""
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One piece of a pie: its outline as an SVG path, where its label stands, and on which side."""
+
+    bar: Bar
+    path: str
+    label: str
+    x: float
+    y: float
+    anchor: str
+
+
+def status_bars(
+    statuses: Sequence[StatusCount], colours: Mapping[str, str] | None = None
+) -> list[Bar]:
+    """One bar a status, in the order given. `colours` are those that somebody chose."""
     most = max((s.opportunities for s in statuses), default=0)
     total = sum(s.opportunities for s in statuses)
     return [
         Bar(
             s.status,
+            (colours or {}).get(s.status) or status_colour(s.status),
             round(100 * s.opportunities / most, 2),
             s.opportunities,
             100 * s.opportunities / total,
@@ -73,6 +91,79 @@ def status_bars(statuses: Sequence[StatusCount]) -> list[Bar]:
         for s in statuses
         if s.opportunities
     ]
+
+
+# Of the drawing: its width and height, and the radius of the pie in its middle.
+PIE_WIDTH, PIE_HEIGHT, _RADIUS = 440, 250, 92
+_MOST_SLICES, _LEAST_SHARE, _LABEL_HEIGHT, _LONGEST_LABEL = 10, 3.0, 17, 16
+
+
+def pie(bars: Sequence[Bar]) -> list[Slice]:
+    """The same as pieces of a pie, clockwise from the top.
+
+    Beyond `_MOST_SLICES` the rest is one piece. Pieces too thin for a label have none: what is
+    beneath the pie names all.
+    """
+    shown = list(bars)
+    if len(bars) > _MOST_SLICES:
+        rest = bars[_MOST_SLICES - 1 :]
+        shown = [
+            *bars[: _MOST_SLICES - 1],
+            Bar(
+                some(len(rest), "other", "others"),
+                OTHER_COLOUR,
+                0,
+                sum(b.opportunities for b in rest),
+                sum(b.share for b in rest),
+                sum((b.total_value for b in rest), Decimal(0)),
+                "/opportunities",
+            ),
+        ]
+    slices, begun = [], 0.0
+    for bar in shown:
+        middle = begun + bar.share / 2
+        x, y = _on_circle(middle, _RADIUS + 12)
+        anchor = "start" if x >= PIE_WIDTH / 2 else "end"
+        name = bar.status
+        if len(name) > _LONGEST_LABEL:
+            name = f"{name[: _LONGEST_LABEL - 1].rstrip()}…"
+        label = f"{name} {bar.share:.0f} %" if bar.share >= _LEAST_SHARE else ""
+        slices.append(Slice(bar, _piece(begun, bar.share), label, round(x, 1), y, anchor))
+        begun += bar.share
+    return [*_apart([s for s in slices if s.label]), *(s for s in slices if not s.label)]
+
+
+def _apart(labelled: list[Slice]) -> list[Slice]:
+    """With each label clear of those above it on its side, and none outside the drawing."""
+    placed = []
+    for side in ("start", "end"):
+        column = sorted((s for s in labelled if s.anchor == side), key=lambda s: s.y)
+        lowest = PIE_HEIGHT - 8.0 - _LABEL_HEIGHT * (len(column) - 1)
+        above = -float("inf")
+        for each in column:
+            y = max(min(each.y, lowest), above + _LABEL_HEIGHT, 8.0)
+            placed.append(replace(each, y=round(y, 1)))
+            above, lowest = y, lowest + _LABEL_HEIGHT
+    return placed
+
+
+def _on_circle(share: float, radius: float) -> tuple[float, float]:
+    """The point so many percent of the way round, from the top."""
+    angle = 2 * math.pi * share / 100
+    return PIE_WIDTH / 2 + radius * math.sin(angle), PIE_HEIGHT / 2 - radius * math.cos(angle)
+
+
+def _piece(begun: float, share: float) -> str:
+    # An arc that ends where it begins is none: a whole circle is drawn as two halves.
+    parts = [(begun, share)] if share < 99.99 else [(begun, 50.0), (begun + 50, 50.0)]
+    drawn = []
+    for first, length in parts:
+        (x, y), (to_x, to_y) = _on_circle(first, _RADIUS), _on_circle(first + length, _RADIUS)
+        drawn.append(
+            f"M{PIE_WIDTH / 2:g} {PIE_HEIGHT / 2:g}L{x:.2f} {y:.2f}"
+            f"A{_RADIUS} {_RADIUS} 0 {int(length > 50)} 1 {to_x:.2f} {to_y:.2f}Z"
+        )
+    return "".join(drawn)
 
 
 def week_columns(

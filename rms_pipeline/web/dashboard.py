@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
@@ -55,7 +55,8 @@ _SHOWN_BARS, _MOST_BARS = 12, 100
 @dataclass(frozen=True, slots=True)
 class DashboardAnswer:
     """`as_of` is when statuses and weeks were counted; `time_zone` that of days and weeks;
-    `phases` are those of statuses: open, confirmed or lost."""
+    `phases` are those of statuses: open, confirmed or lost. `colours` are those that the table
+    `statuses` says."""
 
     success: bool
     sandbox: bool
@@ -69,8 +70,13 @@ class DashboardAnswer:
     webhook_days: list[WebhookDay]
     most_active: list[ActiveOpportunity]
     phases: dict[str, Phase]
+    colours: dict[str, str]
     sync: SyncState
 
+
+Shape = Literal["bars", "pie"]
+SHAPES: tuple[Shape, ...] = ("bars", "pie")
+_SHAPE_COOKIE, _SHAPE_SECONDS = "rms_statuses", 365 * 24 * 3600
 
 _MOODS = {"green": "good", "amber": "doubtful", "red": "bad", "none": ""}
 
@@ -98,10 +104,10 @@ def dashboard(
     count = RowCounts()
     visible: dict[str, Any] = {"dependencies": [Depends(access.page)], "include_in_schema": False}
 
-    def overview_context() -> dict[str, Any]:
+    def overview_context(shape: Shape) -> dict[str, Any]:
         with reader.session() as connection:
             view = read_overview(connection, current.time_zone)
-        return _overview_context(view, pages)
+        return _overview_context(view, pages, shape)
 
     def sync_context() -> dict[str, Any]:
         with reader.session() as connection:
@@ -124,17 +130,19 @@ def dashboard(
         context |= {"notice": notice, "notice_is_bad": status >= 400, "notice_at": "/"}
         if is_fragment(request):
             return pages.render("sync_answer.html", status=status, **context)
-        page = overview_context() | context
+        page = overview_context(_shape(request)) | context
         return pages.render("dashboard.html", status=status, here="dashboard", **page)
 
     @router.get("/", **visible)
-    def show() -> Response:
-        context = overview_context() | sync_context()
-        return pages.render("dashboard.html", here="dashboard", **context)
+    def show(request: Request, statuses: Shape | None = None) -> Response:
+        context = overview_context(statuses or _shape(request)) | sync_context()
+        page = pages.render("dashboard.html", here="dashboard", **context)
+        return _remembering(request, page, statuses)
 
     @router.get("/fragments/overview", **visible)
-    def show_overview() -> Response:
-        return pages.render("overview_answer.html", **overview_context())
+    def show_overview(request: Request, statuses: Shape | None = None) -> Response:
+        # A page that only renews itself is no choice of anybody's, and nothing is remembered.
+        return pages.render("overview_answer.html", **overview_context(statuses or _shape(request)))
 
     @router.get("/fragments/sync", **visible)
     def show_sync() -> Response:
@@ -192,6 +200,26 @@ def dashboard(
     return router
 
 
+def _shape(request: Request) -> Shape:
+    """The one that this browser was last shown by choice."""
+    kept = request.cookies.get(_SHAPE_COOKIE)
+    return next((shape for shape in SHAPES if shape == kept), "bars")
+
+
+def _remembering(request: Request, page: Response, chosen: Shape | None) -> Response:
+    if chosen is not None:
+        page.set_cookie(
+            _SHAPE_COOKIE,
+            chosen,
+            max_age=_SHAPE_SECONDS,
+            path="/",
+            secure=request.url.scheme == "https",
+            httponly=True,
+            samesite="strict",
+        )
+    return page
+
+
 def _shown(connection: Connection, state: CollectionState, clock: Clock) -> _ShownCollection:
     if not state.is_on or not state.has_full_sync:
         return _ShownCollection(state, state.sentence, "" if state.is_on else "doubtful")
@@ -199,12 +227,18 @@ def _shown(connection: Connection, state: CollectionState, clock: Clock) -> _Sho
     return _ShownCollection(state, known.words(clock.short), _MOODS[known.state])
 
 
-def _overview_context(view: Overview, pages: Pages) -> dict[str, Any]:
+def _overview_context(view: Overview, pages: Pages, shape: Shape) -> dict[str, Any]:
     today = datetime.now(pages.clock.zone).date()
     monday = today - timedelta(days=today.weekday())
+    bars = charts.status_bars(view.statuses, view.colours)
     return {
         "view": view,
-        "bars": charts.status_bars(view.statuses),
+        "bars": bars,
+        "shape": shape,
+        "shapes": SHAPES,
+        "slices": charts.pie(bars) if shape == "pie" else [],
+        "pie_width": charts.PIE_WIDTH,
+        "pie_height": charts.PIE_HEIGHT,
         "shown_bars": _SHOWN_BARS,
         "most_bars": _MOST_BARS,
         "weeks": charts.week_columns(view.weeks, monday, pages.clock, view.phases),

@@ -272,7 +272,7 @@ def test_no_page_has_a_serious_accessibility_finding_or_scrolls_sideways(
     context = new_context(chromium, viewport={"width": width, "height": 900}, bypass_csp=True)
     page = context.new_page()
     page.goto(f"{filled.url}/")
-    paths = ["/login", "/nowhere", "/", "/opportunities", "/opportunities?q=zzzz"]
+    paths = ["/login", "/nowhere", "/", "/?statuses=pie", "/opportunities", "/opportunities?q=zzzz"]
     paths += ["/today", "/changes", "/customers", "/find?q=gala"]
     one = query(filled.environment, "SELECT min(opportunity_id) FROM opportunity_changes")[0][0]
     customer = query(filled.environment, "SELECT min(organisation_id) FROM opportunities")[0][0]

@@ -23,6 +23,7 @@ from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.pacing import ProcessBudget
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.summary import refresh_status_counts
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
 from rms_pipeline.settings import load_settings
 from rms_pipeline_tests.conftest import QUICK, dagsters_tables
@@ -166,6 +167,8 @@ def stand(migrated: Database) -> Iterator[tuple[Web, dict[str, int]]]:
                 == [(True,)]
             )
         )
+        # As the web service does after each refresh.
+        refresh_status_counts(migrated, ZONE)
         yield web, ids
 
 
@@ -409,6 +412,18 @@ def to_a_spreadsheet(s: Person) -> None:
     assert {fields["subject"] for fields in JOBS} <= cells
 
 
+def as_a_pie(s: Person) -> None:
+    s.go("Syncs")
+    s.click(s.page.get_by_role("link", name="Pie", exact=True))
+    expect(s.page).to_have_url(re.compile("statuses=pie"))
+    table = s.page.locator("#overview").get_by_role("table", name="Status distribution")
+    expect(table.get_by_role("row", name=re.compile("Completed"))).to_contain_text("2")
+    # It renews itself, and is remembered.
+    s.page.evaluate("htmx.trigger('#overview', 'every')")
+    s.page.goto(f"{s.web.url}/")
+    expect(table).to_be_visible()
+
+
 def keep_a_view(s: Person) -> None:
     s.go("Opportunities")
     s.click(s.page.get_by_text("Save this view", exact=True))
@@ -444,6 +459,7 @@ TASKS: dict[str, Callable[[Person], None]] = {
     "How do I see the hires in my own calendar?": in_my_calendar,
     "How do I take a list to a spreadsheet?": to_a_spreadsheet,
     "How do I keep this list for tomorrow?": keep_a_view,
+    "How are our jobs spread over the statuses?": as_a_pie,
 }
 
 

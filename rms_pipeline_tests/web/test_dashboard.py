@@ -517,3 +517,66 @@ class Answering(BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         """Nothing."""
+
+
+def in_statuses(web: Web, **counts: int) -> None:
+    insert_opportunities(
+        web.database,
+        *({"opportunity_status": name} for name, count in counts.items() for _ in range(count)),
+    )
+    refresh_status_counts(web.database, "UTC")
+
+
+def test_the_distribution_is_bars_until_somebody_wants_the_pie_and_that_is_remembered(
+    web: Web,
+) -> None:
+    in_statuses(web, Open=3, Lost=1)
+    assert 'class="bars"' in visit(web, "/").html
+    browser = requests.Session()
+    browser.headers.update(BEARER)
+    chosen = browser.get(f"{web.url}/?statuses=pie", timeout=30)
+    assert 'class="pie"' in chosen.text
+    cookie = chosen.headers["Set-Cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    assert 'class="pie"' in browser.get(f"{web.url}/", timeout=30).text
+    assert 'class="pie"' in browser.get(f"{web.url}/fragments/overview", timeout=30).text
+    # What the page says when it renews itself is what it shows, whatever was chosen elsewhere.
+    renewed = browser.get(f"{web.url}/fragments/overview?statuses=bars", timeout=30)
+    assert 'class="bars"' in renewed.text
+    assert "Set-Cookie" not in renewed.headers
+    assert 'class="bars"' in browser.get(f"{web.url}/?statuses=bars", timeout=30).text
+    assert 'class="bars"' in browser.get(f"{web.url}/", timeout=30).text
+
+
+@pytest.mark.parametrize("kept", ["", "cake", "pie%00", "bars,pie", "p" * 5_000])
+def test_a_choice_that_nobody_offered_is_bars(web: Web, kept: str) -> None:
+    in_statuses(web, Open=1)
+    headers = {**BEARER, "Cookie": f"rms_statuses={kept}"}
+    answer = requests.get(f"{web.url}/", headers=headers, timeout=30)
+    assert 'class="bars"' in answer.text
+    assert get(web, "/?statuses=cake").status_code == 422
+
+
+def test_beneath_the_pie_a_table_says_all_of_it_in_the_colours_of_the_company(web: Web) -> None:
+    in_statuses(web, Open=6, Lost=3, Waitlisted=1)
+    with web.database.session() as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO statuses (name, phase, colour) VALUES ('Waitlisted', 'open', '#123456')"
+        )
+        connection.commit()
+    try:
+        page = visit(web, "/?statuses=pie")
+        api = read(web)
+    finally:
+        query(web.database, "DELETE FROM statuses WHERE name = 'Waitlisted' RETURNING name")
+    fills = [found["fill"] for _, found in page.tags if "fill" in found]
+    # A piece of the pie, and the square beside the name in the table.
+    assert fills.count("#123456") >= 2
+    assert fills.count("#0a57f9") >= 2
+    assert api["colours"]["Waitlisted"] == "#123456"
+    assert len(page.all("table", **{"class": "distribution"})) == 1
+    assert re.search(r"Waitlisted\s*1\s*10\.0 %", page.text)
+    assert "Waitlisted 10 %" in page.text
+    links = [found["href"] for found in page.all("a") if "status=Waitlisted" in found["href"]]
+    assert len(links) == 2

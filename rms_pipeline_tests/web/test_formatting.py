@@ -2,6 +2,7 @@
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 
 import pytest
 
@@ -294,3 +295,22 @@ def test_days_of_webhooks_stack_to_what_was_received() -> None:
 )
 def test_the_first_line_of_an_error_sums_it_up(text: str, line: str) -> None:
     assert templates.filters["first_line"](text) == line
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [[5], [1, 1], [1] * 40, [10**9, 1], [97, 1, 1, 1], [30, 30, 1, 1, 1, 1, 30, 1, 1, 1, 1, 1]],
+)
+def test_a_pie_is_whole_and_its_labels_are_clear_of_each_other(counts: list[int]) -> None:
+    bars = charts.status_bars([status(f"Status {n}", c) for n, c in enumerate(counts)])
+    slices = charts.pie(bars)
+    assert sum(s.bar.share for s in slices) == pytest.approx(100)
+    assert sum(s.bar.opportunities for s in slices) == sum(counts)
+    assert len(slices) <= 10
+    for side in ("start", "end"):
+        places = sorted(s.y for s in slices if s.label and s.anchor == side)
+        assert all(0 < y < charts.PIE_HEIGHT for y in places)
+        assert all(after - before >= 15 for before, after in pairwise(places))
+    # An arc of a whole circle would be drawn as nothing.
+    assert all("nan" not in s.path and s.path.count("A") >= 1 for s in slices)
+    assert charts.pie([]) == []
