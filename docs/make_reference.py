@@ -48,7 +48,8 @@ def settings_page() -> str:
     rows = []
     for field in Settings.model_fields.values():
         name = str(field.validation_alias)
-        value = field.default
+        # As they are where an account is named.
+        value = field.get_default(call_default_factory=True, validated_data={"subdomain": "acme"})
         if isinstance(value, tuple):
             value = ",".join(map(str, value)) or None
         default = "" if value is None else f"`{value}`"

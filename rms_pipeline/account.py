@@ -90,7 +90,7 @@ def client_for(
     with database.session() as connection:
         demand_no_obstacle(connection)
     with open_account(current) as account:
-        budget = SharedBudget(database, account.subdomain, current.requests_per_minute)
+        budget = SharedBudget(database, account.subdomain, current.request_limit)
         client = CurrentRmsClient(
             collection=collection,
             base_url=account.base_url,

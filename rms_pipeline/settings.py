@@ -32,6 +32,9 @@ from rms_pipeline.postgres_urls import normalise_postgres_url
 
 CURRENT_RMS_BASE_URL = "https://api.current-rms.com/api/v1"
 DAGSTER_PORT, WEB_PORT, SANDBOX_PORT = 3000, 8400, 8401
+# Calls a minute. It is nobody's account, and its first sync, of all collections, should not take a
+# minute.
+SANDBOX_LIMIT = 300
 # What workspace.yaml calls the code location of this project.
 DAGSTER_LOCATION = "rms_pipeline"
 PROJECT_FILES = ("dagster.yaml", "workspace.yaml")
@@ -68,6 +71,12 @@ EXAMPLES = {
 
 class SettingsError(RmsPipelineError):
     """One line for each variable that is wrong: which one, why, and an example of a right value."""
+
+
+def _usual_collections(given: Mapping[str, Any]) -> tuple[Collection, ...]:
+    """A company chooses what its calls are spent on; the bundled sandbox shows all there is."""
+    is_bundled = given.get("subdomain") is None and given.get("base_url") is None
+    return COLLECTIONS if is_bundled else COLLECTIONS[:1]
 
 
 class Settings(BaseSettings):
@@ -110,7 +119,8 @@ class Settings(BaseSettings):
         validation_alias="CURRENT_RMS_REQUESTS_PER_MINUTE",
         description=(
             "The account's limit, shared with other integrations. A sync uses at most 90 % of "
-            "it. If Current RMS refuses calls, a lower limit is learned. 0 means no limit."
+            "it. If Current RMS refuses calls, a lower limit is learned. 0 means no limit. The "
+            f"bundled sandbox takes {SANDBOX_LIMIT}."
         ),
     )
     postgres_url: SecretStr | None = Field(
@@ -225,11 +235,12 @@ class Settings(BaseSettings):
         ),
     )
     collections: Annotated[tuple[Collection, ...], NoDecode] = Field(
-        COLLECTIONS[:1],
+        default_factory=_usual_collections,
         validation_alias="RMS_COLLECTIONS",
         description=(
             "The collections to mirror, separated by commas: "
-            f"{', '.join(f'`{c.name}`' for c in COLLECTIONS)}. Opportunities are always mirrored."
+            f"{', '.join(f'`{c.name}`' for c in COLLECTIONS)}. Opportunities are always mirrored. "
+            "Without an account, all of the bundled sandbox's are."
         ),
     )
     time_zone: str = Field(
@@ -436,6 +447,18 @@ class Settings(BaseSettings):
     def uses_sandbox(self) -> bool:
         """True when no account is configured, so the bundled sandbox stands in for the API."""
         return self.subdomain is None
+
+    @property
+    def is_bundled(self) -> bool:
+        """True when the sandbox that stands in is the one of this program itself."""
+        return self.uses_sandbox and self.base_url is None
+
+    @property
+    def request_limit(self) -> int:
+        """Calls a minute, 0 for no limit: as set, and what the bundled sandbox takes where nothing
+        is."""
+        is_told = "requests_per_minute" in self.model_fields_set
+        return SANDBOX_LIMIT if self.is_bundled and not is_told else self.requests_per_minute
 
     @property
     def session_url(self) -> SecretStr | None:

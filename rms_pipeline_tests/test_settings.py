@@ -12,6 +12,7 @@ from rms_pipeline.console import prepare
 from rms_pipeline.defs.naming import Naming
 from rms_pipeline.postgres_urls import _warn_once, normalise_postgres_url, with_settings
 from rms_pipeline.settings import (
+    SANDBOX_LIMIT,
     SettingsError,
     child_environment,
     load_settings,
@@ -21,7 +22,7 @@ from rms_pipeline.settings import (
 VARIABLES = (
     *("CURRENT_RMS_SUBDOMAIN", "CURRENT_RMS_API_KEY", "CURRENT_RMS_BASE_URL", "DAGSTER_HOME"),
     *("CURRENT_RMS_REQUESTS_PER_MINUTE", "POSTGRES_URL", "POSTGRES_URL_NON_POOLING"),
-    *("RMS_SYNC_DAYS_BACK", "RMS_SYNC_DAYS_AHEAD", "RMS_DAGSTER_URL"),
+    *("RMS_SYNC_DAYS_BACK", "RMS_SYNC_DAYS_AHEAD", "RMS_DAGSTER_URL", "RMS_COLLECTIONS"),
 )
 
 
@@ -37,6 +38,35 @@ def test_nothing_set_means_the_sandbox_and_the_defaults() -> None:
     assert current.uses_sandbox
     assert (current.days_back, current.days_ahead) == (30, 365)
     assert current.requests_per_minute == 120
+
+
+def test_the_sandbox_shows_all_collections_and_an_account_only_those_that_are_named() -> None:
+    account = {"CURRENT_RMS_SUBDOMAIN": "acme", "CURRENT_RMS_API_KEY": "key"}
+    names = [c.name for c in load_settings().collections]
+    assert names == ["opportunities", "members", "invoices", "opportunity_items"]
+    # Of a stand-in that somebody else started nothing is known.
+    stand_in = {"CURRENT_RMS_BASE_URL": "http://127.0.0.1:9000/api/v1"}
+    for said in (account, stand_in):
+        assert [c.name for c in load_settings(**said).collections] == ["opportunities"]
+    for said in ({}, account):
+        chosen = load_settings(**said, RMS_COLLECTIONS="members").collections
+        assert [c.name for c in chosen] == ["opportunities", "members"]
+
+
+@pytest.mark.parametrize(
+    ("said", "limit"),
+    [
+        ({}, SANDBOX_LIMIT),
+        ({"CURRENT_RMS_REQUESTS_PER_MINUTE": "40"}, 40),
+        ({"CURRENT_RMS_REQUESTS_PER_MINUTE": "0"}, 0),
+        ({"CURRENT_RMS_BASE_URL": "http://127.0.0.1:9000/api/v1"}, 120),
+        ({"CURRENT_RMS_SUBDOMAIN": "acme", "CURRENT_RMS_API_KEY": "key"}, 120),
+    ],
+)
+def test_only_the_bundled_sandbox_is_asked_as_often_as_it_takes(
+    said: dict[str, str], limit: int
+) -> None:
+    assert load_settings(**said).request_limit == limit
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import typer
 
 from rms_pipeline.console import out
 from rms_pipeline.errors import RmsPipelineError
-from rms_pipeline.settings import SANDBOX_PORT, SettingsError
+from rms_pipeline.settings import SANDBOX_LIMIT, SANDBOX_PORT, SettingsError
 
 
 class SandboxNotStarted(RmsPipelineError):
@@ -22,7 +22,7 @@ def sandbox(
     seed: Annotated[int, typer.Option(help="The same seed and day give the same data.")] = 1,
     requests_per_minute: Annotated[
         int, typer.Option(min=0, help="The account's limit; 0 is none.")
-    ] = 120,
+    ] = SANDBOX_LIMIT,
     latency_ms: Annotated[int, typer.Option(min=0, help="Delay of every answer.")] = 0,
     changes_per_minute: Annotated[
         float, typer.Option(min=0, help="Opportunities that change by themselves; 0 is none.")

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from rich.text import Text
 from rms_pipeline.account import account_name
 from rms_pipeline.cli.children import Children, UpFailed
 from rms_pipeline.cli.progress_bar import sync_progress
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database, stop_embedded
@@ -31,6 +32,7 @@ from rms_pipeline.mirror.history_view import has_history_view
 from rms_pipeline.mirror.overview import read_statuses
 from rms_pipeline.mirror.ownership import claim_mirror
 from rms_pipeline.mirror.schema import migrate
+from rms_pipeline.mirror.summary import count_rows
 from rms_pipeline.postgres_urls import without_password
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
 from rms_pipeline.settings import Settings, child_environment
@@ -66,7 +68,7 @@ def run_everything(
             signal.signal(number, _interrupt)
     _demand_free_port("127.0.0.1", ports.dagster, "--dagster-port")
     _demand_free_port(host, ports.web, "--port")
-    if current.uses_sandbox and current.base_url is None:
+    if current.is_bundled:
         _demand_free_port("127.0.0.1", ports.sandbox, "--sandbox-port")
     children = Children(current.state_folder / "logs")
     embedded = current.postgres_url is None
@@ -128,8 +130,13 @@ def _start(
     if "dagster_url" not in current.model_fields_set:
         environment["RMS_DAGSTER_URL"] = url
     parts = _Parts(children, environment, current.project_folder)
-    if current.uses_sandbox and current.base_url is None:
-        environment["CURRENT_RMS_BASE_URL"] = f"http://127.0.0.1:{ports.sandbox}/api/v1"
+    if current.is_bundled:
+        environment |= {
+            "CURRENT_RMS_BASE_URL": f"http://127.0.0.1:{ports.sandbox}/api/v1",
+            # What is usual of it is not of an API at that address.
+            "CURRENT_RMS_REQUESTS_PER_MINUTE": str(current.request_limit),
+            "RMS_COLLECTIONS": ",".join(c.name for c in current.collections),
+        }
         parts.start("sandbox", "rms_pipeline.cli", "sandbox", "--port", ports.sandbox)
     syncs_now = initial_sync and not synced
     out.print("Starting the web service ...")
@@ -154,8 +161,12 @@ def _start(
         own = ["-w", "workspace.yaml", "-h", "127.0.0.1", "-p", ports.dagster]
         parts.start("dagster", "dagster", "dev", *own)
     _wait_for_answer(f"{url}/server_info", "Dagster", children)
-    _tell_of_first_sync(database, children, out, url, synced=synced, wanted=initial_sync)
-    if current.uses_sandbox and current.base_url is None:
+    if synced or initial_sync:
+        _tell_of_first_sync(database, children, out, url, synced=synced)
+        _tell_of_rows(database, current.collections, out)
+    else:
+        out.print("Nothing is mirrored yet: run the initial sync from the dashboard.")
+    if current.is_bundled:
         # Has the sandbox deliver its webhooks to us, so that the demo is live. Twenty paced calls:
         # not worth waiting for.
         parts.start("webhooks", "rms_pipeline.cli", "webhooks", "register", web_url, errand=True)
@@ -171,7 +182,7 @@ def _start(
     out.print(f"Lineage      {url}/asset-groups")
     kept = kept_in(current.webhook_token, "RMS_WEBHOOK_TOKEN", current)
     out.print(f"Webhooks     {web_url}/api/webhook/<token>, the token is in {kept}")
-    if current.uses_sandbox and current.base_url is None:
+    if current.is_bundled:
         out.print(
             f"Sandbox API  http://127.0.0.1:{ports.sandbox}/api/v1 (in place of your account)"
         )
@@ -220,14 +231,11 @@ def _wait_for_answer(url: str, name: str, children: Children) -> None:
 
 
 def _tell_of_first_sync(
-    database: Database, children: Children, out: Console, url: str, *, synced: bool, wanted: bool
+    database: Database, children: Children, out: Console, url: str, *, synced: bool
 ) -> None:
-    """Waits for the first sync, which is running, and tells how it ended and what is mirrored."""
+    """Waits for the first sync, which is running, and tells how it ended."""
     if synced:
         out.print("The mirror has its initial sync already; `rms-pipeline status` shows it.")
-    elif not wanted:
-        out.print("Nothing is mirrored yet: run the initial sync from the dashboard.")
-        return
     else:
         out.print("First start: the initial sync is running. The dashboard shows it too.")
         run = _find_first_sync(database, children)
@@ -242,12 +250,19 @@ def _tell_of_first_sync(
             out.print(f"[red]The initial sync failed:[/red] {escape(reason)}")
             page = f"See {url}/runs/{run} and" if run else "When the cause is corrected,"
             out.print(f"{page} start it again from the dashboard.")
+
+
+def _tell_of_rows(database: Database, collections: Sequence[Collection], out: Console) -> None:
     with database.session() as connection:
         _, counts = read_statuses(connection)
+        others = [(count_rows(connection, c), c) for c in collections if c is not OPPORTUNITIES]
     out.print(f"{sum(c.opportunities for c in counts):,} opportunities: ", end="")
     told = ", ".join(f"{c.opportunities:,} {c.status}" for c in counts) or "none counted yet"
     # What others wrote is no markup of ours.
     out.print(Text(told))
+    if others:
+        told = ", ".join(f"{count:,} {c.name}" for count, c in others)
+        out.print(told.replace("_", " "))
 
 
 def _find_first_sync(database: Database, children: Children) -> str | None:

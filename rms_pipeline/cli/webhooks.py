@@ -159,9 +159,9 @@ def _budget(current: config.Settings, subdomain: str) -> "Iterator[Budget]":
         except DatabaseError as error:
             err.print(f"Syncs under way are not considered: {error}", markup=False)
     if not migrated:
-        yield ProcessBudget(current.requests_per_minute)
+        yield ProcessBudget(current.request_limit)
         return
-    budget = SharedBudget(database, subdomain, current.requests_per_minute)
+    budget = SharedBudget(database, subdomain, current.request_limit)
     try:
         yield budget
     finally:

@@ -60,7 +60,7 @@ def build_defs(
     naming = Naming(_parts(key_prefix), group, tuple(owners))
     account = account or CurrentRms()
     mirror = _prefixed(mirror or Mirror(), naming)
-    chosen = _chosen(collections)
+    chosen = _chosen(collections, account)
     if pages is None and mirror.url is None:
         pages = settings().public_url
     links = _links(pages)
@@ -130,9 +130,13 @@ def _prefixed(mirror: Mirror, naming: Naming) -> Mirror:
     return type(mirror)(**{**told, "asset_prefix": list(naming.prefix)})
 
 
-def _chosen(names: Sequence[str] | None) -> Sequence[Collection]:
+def _chosen(names: Sequence[str] | None, account: CurrentRms) -> Sequence[Collection]:
     if names is None:
-        return settings().collections
+        own = settings()
+        if account.subdomain is None or "collections" in own.model_fields_set:
+            return own.collections
+        # What a process without an account shows is the sandbox's.
+        return COLLECTIONS[:1]
     known = {c.name: c for c in COLLECTIONS}
     if unknown := [name for name in names if name not in known]:
         raise DefinitionsUnusable(

@@ -62,7 +62,8 @@ class _Configured(dg.ConfigurableResource):  # type: ignore[type-arg]
             }
             if getattr(self, self._DECIDES) is None:
                 own = settings()
-                given = {s: getattr(own, s) for s in self._SETTING_OF.values()} | given
+                told = own.model_fields_set.intersection(self._SETTING_OF.values())
+                given = {setting: getattr(own, setting) for setting in told} | given
             shown = type(self).model_fields
             names = {s: shown[f].alias or f for f, s in self._SETTING_OF.items()}
             self._made = settings_of(names, **given)

@@ -62,7 +62,7 @@ def open_client(
             base_url=base_url,
             subdomain=subdomain,
             api_key=api_key,
-            budget=ProcessBudget(current.requests_per_minute),
+            budget=ProcessBudget(current.request_limit),
             patience=_PATIENCE,
             terms=terms,
         ) as client,
@@ -238,7 +238,7 @@ def odd_clock(ahead: dict[str, timedelta]) -> str | None:
 
 def check_budget(exam: Examination) -> Iterator[Finding]:
     """How many calls a minute are allowed, and how many were made."""
-    limit = exam.settings.requests_per_minute
+    limit = exam.settings.request_limit
     use = None
     if exam.tables_ready:
         with exam.reached.session() as connection:

@@ -107,7 +107,7 @@ def check_intake(exam: Examination) -> Iterator[Finding]:
     with exam.reached.session() as connection:
         found = brought(connection)
         in_vain = absences_of_last_minute(connection, OPPORTUNITIES)
-    most_in_vain = most_a_minute(exam.settings.requests_per_minute)
+    most_in_vain = most_a_minute(exam.settings.request_limit)
     told = (
         f"Webhook events of the last day: {found.day:,} (at most {MOST_A_DAY:,} are taken), of "
         f"the last minute: {found.minute:,} ({MOST_A_MINUTE:,}). Opportunities asked for within "

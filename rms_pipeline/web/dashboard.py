@@ -270,7 +270,7 @@ def _sync_context(
     elif dagster == "starting":
         under_way = "Dagster is starting. You can start a sync in a few seconds."
     certificate = known.proof.words(clock.short) if known.proof else ""
-    per_minute = current.requests_per_minute * SHARES[Lane.WALK] * page_size
+    per_minute = current.request_limit * SHARES[Lane.WALK] * page_size
     return {
         "state": state,
         "elapsed": (datetime.now(UTC) - running.started_at).total_seconds() if running else None,

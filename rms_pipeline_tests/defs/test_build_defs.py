@@ -241,6 +241,30 @@ def test_a_collection_that_there_is_not_is_refused_by_name() -> None:
         build_defs(collections=["unicorns"])
 
 
+def test_an_account_of_its_own_mirrors_opportunities_alone_where_nobody_names_more(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RMS_COLLECTIONS", raising=False)
+    monkeypatch.delenv("CURRENT_RMS_SUBDOMAIN", raising=False)
+    monkeypatch.delenv("CURRENT_RMS_API_KEY", raising=False)
+
+    def mirrored(account: CurrentRms | None) -> set[str]:
+        settings.cache_clear()
+        keys = build_defs(account).resolve_asset_graph().get_all_asset_keys()
+        return {key.to_user_string() for key in keys}
+
+    account = CurrentRms(subdomain="acme", api_key="a-key")
+    try:
+        assert "members" in mirrored(None)
+        assert "members" not in mirrored(account)
+        monkeypatch.setenv("RMS_COLLECTIONS", "opportunities,members")
+        assert "members" in mirrored(account)
+        assert "invoices" not in mirrored(None)
+    finally:
+        settings.cache_clear()
+
+
 def test_a_translator_may_change_all_of_an_asset_but_its_key() -> None:
     def ours(spec: dg.AssetSpec) -> dg.AssetSpec:
         return spec.merge_attributes(tags={"domain": "sales"})

@@ -96,7 +96,7 @@ def serving(
         [FastLane(database, [client], metrics, lambda _, each: done.append(each))] if client else []
     )
     server: uvicorn.Server
-    current = current or load_settings(_env_file=None)
+    current = current or load_settings(_env_file=None, RMS_COLLECTIONS="opportunities")
     access = Access(SecretStr(API_TOKEN), clock=clock, sleep=sleep, public_url=current.public_url)
     tokens = [WEBHOOK_TOKEN, *([previous_token] if previous_token else [])]
     app = create_app(
