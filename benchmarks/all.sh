@@ -28,6 +28,7 @@ freshness.py edits --edits 200 --per-second 2
 freshness.py burst --events 5000 --opportunities 300 --seconds 30
 freshness.py sensor --edits 20
 history.py --rows 5000
+ingest.py --rows 10000 --rounds 3 --beside b23baa8
 questions.py --rows 100000
 upgrade.py --rows 100000
 SCRIPTS
