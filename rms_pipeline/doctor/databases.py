@@ -304,12 +304,14 @@ def check_storage(exam: Examination) -> Iterator[Finding]:
         + ", ".join(f"{name} {_readable(size)}" for name, size in largest)
         + f"; {sizes.raw_pages:,} raw pages."
     )
-    if sizes.tables["raw_rms_pages"] > 3 * sizes.tables["opportunities"] + _GB:
+    pages = sizes.tables["raw_rms_pages"] + sizes.tables["raw_page_bodies"]
+    if pages > 3 * sizes.tables["opportunities"] + _GB:
         yield warning(
             "storage",
             f"{found} The raw pages take far more than three full syncs need.",
             "Check that the job reconciliation completes, because each full sync deletes old "
-            "pages. `VACUUM FULL raw_rms_pages` then gives the space back to the disk.",
+            "pages. `VACUUM FULL raw_rms_pages, raw_page_bodies` then gives the space back to the "
+            "disk.",
         )
     else:
         yield fine("storage", found)

@@ -32,6 +32,7 @@ TABLES: dict[str, str] = {
     "webhook_absences": "Of rms_pipeline itself: opportunities that webhooks named and Current"
     " RMS did not have.",
     "raw_rms_pages": "Answers of the API as received; old ones are forgotten.",
+    "raw_page_bodies": "What raw_rms_pages has received, each body once however often it came.",
     "walks": "Readings of the API's list, full ones and of changes, and what they proved.",
     "mirror_state": "Of rms_pipeline itself: which account this mirrors, and facts it remembers.",
     "proofs": "What was counted to show that the mirror is complete, and whether it was shown.",
@@ -207,6 +208,13 @@ COLUMNS: dict[str, dict[str, str]] = {
         "window_start": "The window asked for: from here",
         "window_end": "to here; empty when asked for changes.",
         "size_bytes": "The answer's size as it came.",
+        "body": "The answer itself, compressed with zlib, of pages stored before schema 0035; that"
+        " of all others is in raw_page_bodies.",
+        "digest": "SHA-256 of the answer as it came, by which raw_page_bodies has it.",
+    },
+    "raw_page_bodies": {
+        "collection": "Of which collection, by the name of its table.",
+        "digest": "SHA-256 of the answer as it came.",
         "body": "The answer itself, compressed with zlib.",
     },
     "api_page_sizes": {"learned_at": "When an answer last showed another size."},

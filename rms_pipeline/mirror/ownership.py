@@ -17,8 +17,8 @@ _EMPTIED = ", ".join(
         *([c.past] if c.remembers else []),
     )
 ) + (
-    ", walks, raw_rms_pages, webhook_events, webhook_absences, status_counts, week_counts,"
-    " daily_status_counts,"
+    ", walks, raw_rms_pages, raw_page_bodies, webhook_events, webhook_absences,"
+    " status_counts, week_counts, daily_status_counts,"
     " sync_faults, sync_progress, proofs, proof_counts, held_deletions, deletions_confirmed,"
     " part_lists"
 )

@@ -1,8 +1,15 @@
-"""Pages of the API, landed as received before anything interprets them."""
+"""Pages of the API, landed as received before anything interprets them.
 
+A page that comes again byte for byte, as those of an unchanged account do at each full sync, is
+noted each time and its body stored once: pages name it by its digest. Pages landed by versions
+before that carry their body themselves, until their walk is forgotten.
+"""
+
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 
 import psycopg2
 from isal import isal_zlib  # zlib's format, four times as fast
@@ -10,18 +17,30 @@ from psycopg2 import Binary
 from psycopg2.extras import NumericRange
 
 from rms_pipeline.collections.base import Collection
-from rms_pipeline.mirror.postgres_errors import DatabaseError
+from rms_pipeline.mirror.postgres_errors import DatabaseError, reason
 from rms_pipeline.mirror.statements import Connection
+
+logger = logging.getLogger(__name__)
 
 # Not flushed to the disk page by page: whatever rests on a page is committed after it and flushes
 # it too, and one that a crash of the server takes with it before that is fetched again.
-_LAND = (
-    "SET LOCAL synchronous_commit = off;"
+_BEGIN = "SET LOCAL synchronous_commit = off;"
+_PAGE = (
     " INSERT INTO raw_rms_pages (collection, run, walk, page, segment, request, asked_at,"
     " fetched_at, api_date, record_count, record_ids, covers, window_start, window_end,"
-    " size_bytes, body)"
-    " SELECT %s, %s, %s, coalesce(max(page), 0) + 1, %s, %s, %s, %s, %s, %s, %s::bigint[],"
-    " %s::int8range, %s, %s, %s, %s FROM raw_rms_pages WHERE run = %s"
+    " size_bytes, digest)"
+    " SELECT %(collection)s, %(run)s, %(walk)s,"
+    " (SELECT coalesce(max(page), 0) + 1 FROM raw_rms_pages WHERE run = %(run)s),"
+    " %(segment)s, %(request)s, %(asked_at)s, %(answered_at)s, %(api_date)s, %(record_count)s,"
+    " %(record_ids)s::bigint[], %(covers)s::int8range, %(window_start)s, %(window_end)s,"
+    " %(size)s, digest FROM raw_page_bodies"
+    " WHERE collection = %(collection)s AND digest = %(digest)s"
+)
+_BODY = (
+    " INSERT INTO raw_page_bodies (collection, digest, body)"
+    # Touched where another process was quicker, so that nobody forgets it before the page is there.
+    " VALUES (%(collection)s, %(digest)s, %(body)s)"
+    " ON CONFLICT (collection, digest) DO UPDATE SET digest = excluded.digest;"
 )
 
 
@@ -48,49 +67,80 @@ class RawPage:
 def land_page(
     connection: Connection, collection: Collection, run: str, walk: int, page: RawPage
 ) -> None:
-    """Stores `page` of `walk` through `collection`, fetched by `run`, and commits.
+    """Stores `page` of `walk` through `collection`, fetched by `run`, and commits. Its body is
+    stored where no page has the same.
 
     Raises DatabaseError where the table does not take it.
     """
     covers = None
     if page.covers is not None:
         covers = NumericRange(page.covers[0], page.covers[1], "[]")
-    values = (
-        collection.name,
-        run,
-        walk,
-        page.segment,
-        page.request,
-        page.asked_at,
-        page.answered_at,
-        page.api_date,
-        page.record_count,
-        list(page.record_ids),
-        covers,
-        *(page.window or (None, None)),
-        len(page.body),
-        Binary(isal_zlib.compress(page.body, 1)),
-        run,
-    )
-    while not _landed(connection, values):
-        # Another process of the same name (there may be several web services) took the number.
+    start, end = page.window or (None, None)
+    values = {
+        "collection": collection.name,
+        "run": run,
+        "walk": walk,
+        "segment": page.segment,
+        "request": page.request,
+        "asked_at": page.asked_at,
+        "answered_at": page.answered_at,
+        "api_date": page.api_date,
+        "record_count": page.record_count,
+        "record_ids": list(page.record_ids),
+        "covers": covers,
+        "window_start": start,
+        "window_end": end,
+        "size": len(page.body),
+        "digest": Binary(sha256(page.body).digest()),
+    }
+    while not _landed(connection, values, page.body):
+        # Another process of the same name (there may be several web services) took the number, or
+        # forgot the body just now, which no page had any more.
         pass
 
 
-def _landed(connection: Connection, values: tuple[object, ...]) -> bool:
+def _landed(connection: Connection, values: dict[str, object], body: bytes) -> bool:
     try:
         with connection.cursor() as cursor:
-            cursor.execute(_LAND, values)
+            cursor.execute(_BEGIN + _PAGE, values)
+            if cursor.rowcount != 1:
+                values["body"] = Binary(isal_zlib.compress(body, 1))
+                cursor.execute(_BODY + _PAGE, values)
             if cursor.rowcount != 1:
                 raise DatabaseError(
                     "The table raw_rms_pages did not take a page: a rule or a trigger that was "
-                    "added to it leaves pages out. Take that away, and run the sync again."
+                    "added to it, or to raw_page_bodies, leaves pages out. Take that away, and run "
+                    "the sync again."
                 )
-    except psycopg2.errors.UniqueViolation:
+    except (psycopg2.errors.UniqueViolation, psycopg2.errors.ForeignKeyViolation) as error:
         connection.rollback()
+        if error.diag.table_name != "raw_rms_pages":
+            raise
         return False
     connection.commit()
     return True
+
+
+def forget_bodies(connection: Connection, collection: Collection) -> int:
+    """Deletes bodies that no page has any more; how many. Commits.
+
+    A page that lands with one of them meanwhile keeps it; then none goes, until the next time.
+    """
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "DELETE FROM raw_page_bodies b WHERE collection = %s AND NOT EXISTS"
+                " (SELECT FROM raw_rms_pages p"
+                " WHERE p.collection = b.collection AND p.digest = b.digest)",
+                (collection.name,),
+            )
+            gone = cursor.rowcount
+    except psycopg2.errors.IntegrityError as error:
+        connection.rollback()
+        logger.info("Bodies of pages stay until the next full sync: %s", reason(error))
+        return 0
+    connection.commit()
+    return gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +170,9 @@ def read_page(connection: Connection, id_: int) -> StoredPage | None:
     """One landed page, None when it was pruned meanwhile. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT segment, request, body, asked_at, fetched_at, window_start, window_end"
-            " FROM raw_rms_pages WHERE id = %s",
+            "SELECT segment, request, coalesce(p.body, b.body), asked_at, fetched_at,"
+            " window_start, window_end FROM raw_rms_pages p"
+            " LEFT JOIN raw_page_bodies b USING (collection, digest) WHERE p.id = %s",
             (id_,),
         )
         row = cursor.fetchone()

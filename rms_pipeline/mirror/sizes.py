@@ -10,7 +10,8 @@ from rms_pipeline.mirror.statements import Connection, one_row
 OUR_TABLES = (
     *(table for c in COLLECTIONS for table in (c.name, c.deleted, c.versions)),
     *(c.changes for c in COLLECTIONS if c.noted),
-    *("raw_rms_pages", "walks", "sync_faults", "sync_progress", "unreadable_records"),
+    *("raw_rms_pages", "raw_page_bodies"),
+    *("walks", "sync_faults", "sync_progress", "unreadable_records"),
     *("proofs", "proof_counts", "held_deletions", "deletions_confirmed"),
     "part_lists",
     *("webhook_events", "webhook_absences"),

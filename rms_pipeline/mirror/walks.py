@@ -12,6 +12,7 @@ from typing import Any
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.postgres_errors import delete_sparing
+from rms_pipeline.mirror.raw_pages import forget_bodies
 from rms_pipeline.mirror.statements import Connection
 
 FULL, CHANGES, REFRESH = "full", "changes", "refresh"
@@ -268,8 +269,8 @@ def prune_walks(connection: Connection, collection: Collection, keep: int = KEPT
     which may be gone on with; and of what came before the newest `keep` full walks of any outcome.
 
     So walks that fail push out no whole one, nor pile up. The walks themselves stay, with what they
-    proved; so do the pages of a walk to which people's own tables refer. Returns how many pages
-    went. Commits.
+    proved; so do the pages of a walk to which people's own tables refer. With the last page that
+    has a body goes the body. Returns how many pages went. Commits.
     """
     full = "SELECT id FROM walks WHERE kind = 'full' AND collection = %(collection)s"
     newest = "ORDER BY id DESC LIMIT %(keep)s"
@@ -283,6 +284,8 @@ def prune_walks(connection: Connection, collection: Collection, keep: int = KEPT
         {"keep": keep, "collection": collection.name},
         by="walk",
     )
+    if gone:
+        forget_bodies(connection, collection)
     return gone
 
 

@@ -65,6 +65,7 @@ def test_dagster_keeps_nothing_in_public_and_we_nothing_in_its_schema(connection
     assert ("dagster", "alembic_version") in tables
     assert {name for schema, name in tables if schema == "public"} == {
         *("opportunities", "deleted_opportunities", "opportunity_versions", "opportunity_changes"),
+        "raw_page_bodies",
         *("raw_rms_pages", "status_counts", "sync_faults", "sync_progress", "webhook_events"),
         *("walks", "mirror_state", "api_budget", "week_counts", "rms_pipeline_alembic_version"),
         *("run_workers", "api_page_sizes", "api_refusals", "unreadable_records", "statuses"),

@@ -363,8 +363,8 @@ def empty(database: Database) -> None:
     with database.session() as connection, connection.cursor() as cursor:
         cursor.execute(
             "TRUNCATE opportunities, deleted_opportunities, opportunity_versions, walks,"
-            " raw_rms_pages, sync_faults, sync_progress, proofs, proof_counts, held_deletions,"
-            " deletions_confirmed, unreadable_records RESTART IDENTITY CASCADE"
+            " raw_rms_pages, raw_page_bodies, sync_faults, sync_progress, proofs, proof_counts,"
+            " held_deletions, deletions_confirmed, unreadable_records RESTART IDENTITY CASCADE"
         )
 
 

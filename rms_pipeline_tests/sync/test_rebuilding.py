@@ -147,3 +147,35 @@ def test_a_full_sync_and_a_rebuild_at_once_end_equal_to_the_api(mirror_of: MakeM
     mirror.full_sync()
     mirror.sandbox.before_request = None
     assert mirror.differences() == {}
+
+
+def bodies(database: Database) -> tuple[int, int]:
+    """How many bodies of pages are stored, and their bytes."""
+    return fetch_all(database, "SELECT count(*), sum(length(body)) FROM raw_page_bodies")[0]
+
+
+def test_three_full_syncs_of_an_unchanged_account_store_its_pages_once(
+    mirror_of: MakeMirror,
+) -> None:
+    mirror = mirror_of(Store(120))
+    mirror.full_sync()
+    landed = "SELECT count(*), sum(size_bytes) FROM raw_rms_pages"
+    [(pages, size)] = fetch_all(mirror.database, landed)
+    before = bodies(mirror.database)
+    mirror.full_sync()
+    mirror.full_sync()
+    assert bodies(mirror.database) == before
+    assert fetch_all(mirror.database, landed) == [(3 * pages, 3 * size)]
+    mirror.store.edit(ids_in(mirror.store, mirror.window)[0], {"subject": "Edited"})
+    mirror.full_sync()
+    # Its page and, where it is asked for, the list of what changed.
+    assert before[0] < bodies(mirror.database)[0] <= before[0] + 2
+    for _ in range(4):
+        mirror.full_sync()
+    # What it was before went with the last walk that had read it.
+    assert bodies(mirror.database)[0] <= before[0] + 1
+    rows = mirror.rows()
+    change(mirror.database, "DELETE FROM opportunities")
+    done = rebuild(mirror.database, OPPORTUNITIES, "rebuild")
+    assert done.merged.created == len(rows)
+    assert mirror.rows() == rows
