@@ -3,6 +3,7 @@
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.mirror.database import dagster_schema_beside
 from rms_pipeline.mirror.history_view import has_dagsters_tables
+from rms_pipeline.mirror.parts import forget_lists_of_gone
 from rms_pipeline.mirror.postgres_errors import delete_sparing
 from rms_pipeline.mirror.progress import forget_old_progress
 from rms_pipeline.mirror.statements import Connection
@@ -42,8 +43,11 @@ def purge(
         if kept:
             gone[f"{table}_kept"] = kept
     forget_old_progress(connection)
+    gone["part_lists"] = 0
     for collection in COLLECTIONS:
         forget_names(connection, collection)
+        if collection.parts is not None:
+            gone["part_lists"] += forget_lists_of_gone(connection, collection, days=walks_days)
     return gone
 
 

@@ -10,6 +10,7 @@ from decimal import Context, Decimal
 
 from rms_pipeline.mirror.changes import STATUS
 from rms_pipeline.mirror.outcomes import OPEN, Phase
+from rms_pipeline.mirror.queued_events import RECORD
 from rms_pipeline.mirror.statements import Connection
 
 WEEKS = 26
@@ -53,8 +54,8 @@ class RecentEdit:
 
 @dataclass(frozen=True, slots=True)
 class WebhookDay:
-    """Webhooks about opportunities received on `day`, how many are settled and how many are dead
-    letters."""
+    """Webhooks about records of any collection received on `day`, how many are settled and how many
+    are dead letters."""
 
     day: date
     received: int
@@ -153,7 +154,7 @@ def read_overview(connection: Connection, time_zone: str, *, most: int = 8) -> O
             "SELECT day::date, count(e.id), count(e.processed_at), count(e.dead_at)"
             " FROM generate_series(date_trunc('day', now() AT TIME ZONE %(zone)s)"
             " - make_interval(days => %(days)s - 1), now() AT TIME ZONE %(zone)s, '1 day') AS day"
-            " LEFT JOIN webhook_events e ON e.opportunity_id IS NOT NULL"
+            f" LEFT JOIN webhook_events e ON {RECORD} IS NOT NULL"
             " AND e.received_at >= day AT TIME ZONE %(zone)s"
             " AND e.received_at < (day + interval '1 day') AT TIME ZONE %(zone)s"
             " GROUP BY day ORDER BY day",

@@ -227,6 +227,28 @@ def forget_lists(
     connection.commit()
 
 
+def forget_lists_of_gone(connection: Connection, collection: Collection, *, days: int) -> int:
+    """Forgets the lists of parents that are gone for so many days, unless rows of theirs are left;
+    how many. Commits.
+
+    The list of a parent that comes back later is due as that of any other is.
+    """
+    parts = _parts(collection)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "DELETE FROM part_lists l WHERE collection = %s"
+            " AND greatest(asked_at, problem_at,"
+            f" (SELECT deleted_at FROM {parts.of.deleted} WHERE id = l.parent_id))"
+            " < now() - make_interval(days => %s)"
+            f" AND NOT EXISTS (SELECT FROM {parts.of.name} WHERE id = l.parent_id)"
+            f" AND NOT EXISTS (SELECT FROM {collection.name} WHERE {parts.key} = l.parent_id)",
+            (collection.name, days),
+        )
+        gone = cursor.rowcount
+    connection.commit()
+    return gone
+
+
 def count_lists(connection: Connection, collection: Collection, walk: int) -> int:
     """How many parents' lists `walk` has read. Commits."""
     with connection.cursor() as cursor:

@@ -96,6 +96,13 @@ class Metrics:
         )
         self._unreadable = each("unreadable", "Records that Current RMS cannot deliver.")
         self._held_back = each("deletions_held_back", "Rows whose deletion waits for a person.")
+        self._share_of = each(
+            "webhook_share",
+            "Share of the last incremental sync's changes that webhooks had named.",
+        )
+        self._lag_of = each(
+            "webhook_lag_seconds", "Median time from an edit to its webhook, for the same changes."
+        )
         self._count = RowCounts()
         # Of what was never looked at, 0 would be a lie that wakes people up.
         for unknown in (
@@ -113,10 +120,9 @@ class Metrics:
         self._depth.set(state.depth)
         self._dead.set(state.dead)
         self._oldest.set(state.oldest_seconds)
-        audit = last_audit(connection, OPPORTUNITIES)
-        if audit is not None and audit["share"] is not None:
-            self._share.set(audit["share"])
-            self._lag.set(math.nan if audit["lag_seconds"] is None else audit["lag_seconds"])
+        for collection in on:
+            if collection.webhooks:
+                self._tell_of_webhooks(connection, collection)
         for each in read_collection_states(connection, on, self._count):
             if each.is_on:
                 self._tell(each)
@@ -128,6 +134,17 @@ class Metrics:
             self._left.set(max(use.allowance - use.calls, 0) if limited else math.inf)
             self._limit.set(use.allowance if limited else math.inf)
         return generate_latest(self.registry)
+
+    def _tell_of_webhooks(self, connection: Connection, collection: Collection) -> None:
+        audit = last_audit(connection, collection)
+        if audit is None or audit["share"] is None:
+            return
+        lag = math.nan if audit["lag_seconds"] is None else audit["lag_seconds"]
+        self._share_of.labels(collection.name).set(audit["share"])
+        self._lag_of.labels(collection.name).set(lag)
+        if collection is OPPORTUNITIES:
+            self._share.set(audit["share"])
+            self._lag.set(lag)
 
     def _tell(self, state: CollectionState) -> None:
         """The figures of one collection; those of opportunities under their older names as well."""

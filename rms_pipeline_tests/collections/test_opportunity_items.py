@@ -23,6 +23,8 @@ from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import held_back
 from rms_pipeline.mirror.history import has_full_sync, watermarks
+from rms_pipeline.mirror.housekeeping import purge
+from rms_pipeline.mirror.parts import note_problems
 from rms_pipeline.mirror.proofs import standing
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import SettingsError
@@ -255,6 +257,57 @@ def test_items_go_with_their_opportunity_and_come_back_with_it(account: Account)
     account.sync_items()
     assert account.is_mirrored(*account.soon)
     assert query(account.database, count) == [(0,)]
+
+
+def test_lists_of_opportunities_that_are_gone_for_long_are_forgotten_and_no_others(
+    account: Account,
+) -> None:
+    account.sync()
+    gone, lately, held, absent, *left = account.soon
+    with account.database.session() as connection:
+        note_problems(connection, OPPORTUNITY_ITEMS, {absent: "Current RMS answers 404"})
+    record = account.store.get(gone, ())
+    assert record is not None
+    for id_ in (gone, lately, held, absent):
+        account.store.delete(id_)
+    account.sync()
+    # A row of it is left, whatever left it.
+    query(
+        account.database,
+        f"INSERT INTO opportunity_items (id, name, opportunity_id) SELECT 1, 'Left behind', {held}",
+    )
+
+    def age(column: str, table: str, days: int, *ids: int) -> None:
+        key = "parent_id" if table == "part_lists" else "id"
+        query(
+            account.database,
+            f"UPDATE {table} SET {column} = {column} - make_interval(days => {days})"
+            f" WHERE {key} = ANY(%s)",
+            list(ids),
+        )
+
+    def forgotten() -> int:
+        with account.database.session() as connection:
+            gone = purge(connection, faults_days=90, webhook_events_days=90, walks_days=365)
+        return gone["part_lists"]
+
+    def listed() -> set[int]:
+        return {id_ for (id_,) in query(account.database, "SELECT parent_id FROM part_lists")}
+
+    age("asked_at", "part_lists", 400, *account.soon)
+    age("deleted_at", "deleted_opportunities", 400, gone, held, absent)
+    # What could not be read was tried a short time ago.
+    assert forgotten() == 1
+    assert listed() == {lately, held, absent, *left}
+    age("problem_at", "part_lists", 400, absent)
+    assert forgotten() == 1
+    assert listed() == {lately, held, *left}
+    # One that comes back after all is listed as any other that begins soon.
+    account.store.put(gone, record)
+    refresh(account.database, account.opportunities, [gone], "it is back")
+    query(account.database, "DELETE FROM opportunity_items WHERE id = 1")
+    account.sync_items(nightly=True)
+    assert account.is_mirrored(gone, *left)
 
 
 @pytest.mark.parametrize("status", [404, 410, 403, 422, 500])

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -23,11 +24,11 @@ def states(database: Database, on: Sequence[Collection]) -> dict[str, Collection
 
 
 def insert_walk(
-    database: Database, collection: str, kind: str = "full", ago: float = 0.0
+    database: Database, collection: str, kind: str = "full", ago: float = 0.0, **columns: Any
 ) -> datetime:
     """A sync that ended `ago` seconds before now; when that was."""
     at = datetime.now(UTC) - timedelta(seconds=ago)
-    row = {"collection": collection, "kind": kind, "runs": ["run"], "started_at": at}
+    row = {"collection": collection, "kind": kind, "runs": ["run"], "started_at": at, **columns}
     insert(database, "walks", [row | {"watermark": at, "completed_at": at, "settled_at": at}])
     return at
 

@@ -168,6 +168,21 @@ def test_webhooks_are_counted_by_day_of_the_time_zone(database: Database, zone: 
     ]
 
 
+def test_webhooks_are_counted_whichever_collection_they_tell_of(database: Database) -> None:
+    told: list[dict[str, Any]] = [
+        {"collection": "members", "record_id": 7, "processed_at": NOW},
+        {"collection": "invoices", "record_id": 7, "dead_at": NOW},
+        {"opportunity_id": 1},
+        # Of what is not mirrored, and of nothing at all.
+        {"collection": "members"},
+    ]
+    insert(database, "webhook_events", [{"received_at": NOW, **event} for event in told])
+    view = overview(database)
+    today = view.webhook_days[-1]
+    assert (today.received, today.settled, today.dead) == (3, 1, 1)
+    assert [(one.id, one.webhooks) for one in view.most_active] == [(1, 1)]
+
+
 def test_the_most_active_come_first_and_one_that_is_gone_is_still_called_by_its_name(
     database: Database,
 ) -> None:

@@ -167,6 +167,21 @@ def test_metrics_have_a_sample_for_each_collection_that_is_on(mirrored: Web) -> 
     assert math.isnan(found["rms_api_limit_per_minute"])
 
 
+def test_metrics_tell_how_many_changes_of_each_webhooks_had_named(mirrored: Web) -> None:
+    audits = {"opportunities": (0.75, 1.5), "members": (0.5, None), "invoices": (None, None)}
+    for name, (share, lag) in audits.items():
+        audit = {"changed": 8, "by_webhook": 6, "share": share, "lag_seconds": lag}
+        insert_walk(mirrored.database, name, "changes", ago=50, audit=audit)
+    found = measured(mirrored)
+    assert found["rms_collection_webhook_share opportunities"] == 0.75
+    assert found["rms_collection_webhook_lag_seconds opportunities"] == 1.5
+    assert found["rms_webhook_share"] == 0.75
+    assert found["rms_collection_webhook_share members"] == 0.5
+    assert math.isnan(found["rms_collection_webhook_lag_seconds members"])
+    # Nothing of them changed, which tells nothing of webhooks.
+    assert "rms_collection_webhook_share invoices" not in found
+
+
 def test_metrics_say_nothing_of_what_is_off(mirrored: Web, migrated: Database) -> None:
     with serving(migrated, mirrored.sandbox) as alone:
         found = measured(alone)
