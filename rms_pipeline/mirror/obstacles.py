@@ -16,7 +16,8 @@ from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 _TYPES = {"timestamptz": "timestamp with time zone"}
 # What a merge writes into columns of these types; a column of another type holds something else.
 COLUMNS = {c.name: {o.name: _TYPES.get(o.kind, o.kind) for o in c.table} for c in COLLECTIONS}
-# Those of rows tell a proof that they changed while it counted, the last one wakes the fast lane.
+# Those of rows tell a proof that they changed while it counted. Of the events' two, one wakes the
+# fast lane, and the other keeps programs of earlier releases from taking them.
 TRIGGERS = {
     *{
         (f"rms_content_{event}", c.name)
@@ -24,6 +25,7 @@ TRIGGERS = {
         for c in COLLECTIONS
     },
     ("rms_notify_webhook_events", "webhook_events"),
+    ("rms_refuse_outdated_claim", "webhook_events"),
 }
 # Into these goes what is not there yet (ON CONFLICT), which no rule on INSERT or UPDATE allows.
 _NO_RULES = (
@@ -38,6 +40,7 @@ _NO_RULES = (
     "deletions_confirmed",
     "api_page_sizes",
     "api_refusals",
+    "raw_page_bodies",
     "mirror_state",
 )
 _OURS = "SELECT to_regclass(t) FROM unnest(%(tables)s::text[]) AS t"

@@ -212,7 +212,7 @@ def installation(embedded_url: str, tmp_path: Path) -> Iterator[Installation]:
             made.stop()
 
 
-@pytest.mark.timeout(1_800)
+@pytest.mark.timeout(5_400)
 def test_whatever_part_is_killed_runs_are_recovered_and_no_webhook_is_lost(
     installation: Installation, long: bool, tell: Tell
 ) -> None:
