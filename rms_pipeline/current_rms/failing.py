@@ -37,9 +37,9 @@ _FAILURES_IN_A_ROW = 6
 # More in one scan than these are no matter of single records.
 MOST_UNDELIVERED = 100
 # No id is beyond: where nothing fails up to here, nothing fails.
-_HIGHEST_ID = 2**62
+_HIGHEST_ID = 2**63 - 1
 # A list of nothing, and a record that is nowhere, for they hold nothing that could fail.
-_NOTHING: Params = (("q[id_gt]", "-1"), ("q[id_lt]", "1"))
+_NOTHING: Params = (("q[id_gt]", "0"), ("q[id_lt]", "1"))
 _NOBODY = 0
 
 Ask = Callable[[Span, int | None, int], ListAnswer]

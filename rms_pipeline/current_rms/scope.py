@@ -7,6 +7,7 @@ none: a list that holds too much costs calls, and one that holds too little is t
 
 import contextlib
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -19,6 +20,7 @@ from rms_pipeline.collections.base import Modes
 from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
 from rms_pipeline.current_rms.errors import Unprocessable
 from rms_pipeline.current_rms.pacing import Lane
+from rms_pipeline.current_rms.spans import BY_ID, WHOLE, without
 from rms_pipeline.current_rms.terms import EVERY_STATE, Terms
 from rms_pipeline.current_rms.window import ENDS_AFTER, STARTS_BEFORE, Segment, Window
 
@@ -91,22 +93,28 @@ def note_refused_dates(terms: Terms, now: datetime, error: Unprocessable) -> Non
 
 
 def hidden_ids(
-    client: CurrentRmsClient, modes: Modes, segment: Segment, lane: Lane
+    client: CurrentRmsClient, modes: Modes, segment: Segment, lane: Lane, around: Iterable[int]
 ) -> set[int] | None:
     """Ids of some records of `segment` that only one of `modes` reaches, by a list of nothing else;
-    one call.
+    one call, and one more for each of `around`, which fail the lists that would hold them, until
+    some come.
 
     None when that list holds others too, so that `filtermode` changes nothing. Raises
     ApiUnavailable, or a RequestRefused that is not about the question.
     """
-    try:
-        answer = client.list_records(segment.params, lane=lane, mode=modes.hidden)
-    except Unprocessable:
-        # A word that is refused is understood as a filtermode; so `all` was one that it knows.
-        return set()
-    if any(_mark(raw, modes) in modes.others for raw in answer.page.records):
-        return None
-    return set(answer.ids)
+    for span in without(WHOLE, [(i, i) for i in around]):
+        try:
+            answer = client.list_records(
+                segment.params + BY_ID.params(span), lane=lane, mode=modes.hidden
+            )
+        except Unprocessable:
+            # A word that is refused is understood as a filtermode; so `all` was one that it knows.
+            return set()
+        if any(_mark(raw, modes) in modes.others for raw in answer.page.records):
+            return None
+        if answer.ids:
+            return set(answer.ids)
+    return set()
 
 
 def note_states(terms: Terms, now: datetime, *, honoured: bool) -> None:

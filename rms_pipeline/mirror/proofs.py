@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from psycopg2.extras import NumericRange, execute_values
+from psycopg2.extras import execute_values
 
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.spans import Span
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.run_workers import living_runs
-from rms_pipeline.mirror.statements import Connection, one_row
+from rms_pipeline.mirror.statements import Connection, one_row, range_of_ids
 
 HOLDS_FOR = timedelta(days=1)
 
@@ -412,7 +412,7 @@ def _write(connection: Connection, proof: Proof) -> Proof:
                 (
                     proof.id,
                     p.segment,
-                    NumericRange(*p.ids, "[]"),
+                    range_of_ids(p.ids),
                     p.counted,
                     p.mirrored,
                     p.nameless,

@@ -14,11 +14,10 @@ from hashlib import sha256
 import psycopg2
 from isal import isal_zlib  # zlib's format, four times as fast
 from psycopg2 import Binary
-from psycopg2.extras import NumericRange
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.postgres_errors import DatabaseError, reason
-from rms_pipeline.mirror.statements import Connection
+from rms_pipeline.mirror.statements import Connection, range_of_ids
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +73,7 @@ def land_page(
     """
     covers = None
     if page.covers is not None:
-        covers = NumericRange(page.covers[0], page.covers[1], "[]")
+        covers = range_of_ids(page.covers)
     start, end = page.window or (None, None)
     values = {
         "collection": collection.name,

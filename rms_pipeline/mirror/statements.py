@@ -4,8 +4,11 @@ from typing import Any
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
+from psycopg2.extras import NumericRange
 
-__all__ = ["Connection", "Cursor", "one_row"]
+__all__ = ["Connection", "Cursor", "one_row", "range_of_ids"]
+
+_BIGINT_MAX = 2**63 - 1
 
 
 def one_row(cursor: Cursor) -> tuple[Any, ...]:
@@ -16,3 +19,17 @@ def one_row(cursor: Cursor) -> tuple[Any, ...]:
     row: tuple[Any, ...] | None = cursor.fetchone()
     assert row is not None, "a query that always has a row had none"
     return row
+
+
+def range_of_ids(span: tuple[int | None, int | None]) -> NumericRange:
+    """`span`, both of whose ends are part of it, as an int8range.
+
+    PostgreSQL keeps what comes after the end, and of the greatest bigint there is none: a range
+    that ends there has no end.
+    """
+    lower, upper = span
+    if lower is not None:
+        lower = min(lower, _BIGINT_MAX)
+    if upper is not None and upper >= _BIGINT_MAX:
+        upper = None
+    return NumericRange(lower, upper, "[]")

@@ -204,9 +204,21 @@ class Counting:
         Raises NotCounted when that cannot be told apart.
         """
         if counted >= self._greatest:
-            self._greatest = max(self._greatest, self._count(EVERYTHING, None, WHOLE))
+            self._greatest = max(self._greatest, self._count_everything(counted))
         if counted and counted >= self._greatest:
             raise NotCounted(_CAPPED)
+
+    def _count_everything(self, enough: int) -> int:
+        """How many the account has, or more than `enough` of them.
+
+        Around those that the API cannot deliver: a list that begins with one of them fails.
+        """
+        total = len(self._holes)
+        for span in without(WHOLE, [(i, i) for i in self._holes]):
+            if total > enough:
+                break
+            total += self._count(EVERYTHING, None if span == WHOLE else BY_ID, span)
+        return total
 
     def _are_whole_counts(self, parts: Sequence[PartCount]) -> bool:
         """Whether each count is that of the whole list: the API ignored the ranges."""

@@ -303,7 +303,10 @@ class _Landing:
         honoured = scope.has_hidden
         if not honoured:
             first = segments_of(window)[0]
-            hidden = hidden_ids(self._client, modes, first, self._lane)
+            failing = self.report.undelivered
+            hidden = hidden_ids(
+                self._client, modes, first, self._lane, {*failing.unreadable, *failing.singly}
+            )
             honoured = hidden is not None and (
                 not hidden or bool(seen_among(self._connection, self._walk, hidden))
             )

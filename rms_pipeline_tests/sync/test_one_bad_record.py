@@ -476,3 +476,40 @@ def test_what_a_sync_found_is_told_in_its_metadata(mirror_of: MakeMirror) -> Non
     assert told["unreadable"] == 1
     assert told["unreadable_records"].startswith(f"{bad} (")
     assert json.dumps(told)
+
+
+def at_ids(mirror: Mirror, ids: list[int]) -> list[int]:
+    for id_ in ids:
+        mirror.store._next_id = id_
+        assert mirror.store.create({"subject": f"No. {id_}", "status": 0, **dates(mirror)}) == id_
+    return ids
+
+
+@pytest.mark.parametrize("obeys", [True, False], ids=["in order", "in no order"])
+def test_ids_may_be_the_greatest_that_there_are(mirror_of: MakeMirror, obeys: bool) -> None:
+    switches = replace(PAGES_OF_25, max_per_page=5, honours_sort=obeys)
+    mirror = mirror_of(Store(0), switches=switches)
+    ids = at_ids(mirror, [3, *range(2**63 - 12, 2**63)])
+    assert mirror.full_sync().settled.certificate.shown
+    assert set(mirror.rows()) == set(ids)
+    # The one that fails is looked for among as many ids as there can be.
+    turn(mirror, undeliverable=frozenset(ids[1:2]), undeliverable_single=True)
+    proof = mirror.full_sync().settled.certificate
+    assert proof.shown, proof.sentence
+    assert f"12 of 13, 1 that Current RMS cannot deliver: {ids[1]}" in proof.sentence
+
+
+@pytest.mark.parametrize("place", [0, 6, -1], ids=["first", "in the middle", "last"])
+def test_one_that_cannot_be_delivered_hinders_no_proof_wherever_it_stands(
+    mirror_of: MakeMirror, place: int
+) -> None:
+    mirror = mirror_of(Store(0), switches=replace(PAGES_OF_25, max_per_page=5))
+    ids = at_ids(mirror, list(range(11, 24)))
+    # That it is the only one of its state is how it is told whether that filter is obeyed.
+    mirror.store.edit(ids[place], {"status": 60})
+    turn(mirror, undeliverable=frozenset({ids[place]}), undeliverable_single=True)
+    proofs = [mirror.full_sync().settled.certificate, mirror.proved_sync()]
+    for proof in proofs:
+        assert proof is not None
+        assert proof.shown, proof.sentence
+        assert f"12 of 13, 1 that Current RMS cannot deliver: {ids[place]}" in proof.sentence
