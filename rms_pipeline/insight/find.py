@@ -4,7 +4,8 @@ All words have to be there, in any order. From three letters on the beginning of
 a shorter one has to be a whole word, or is left out where that finds nothing (`words`).
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -19,6 +20,8 @@ _MOST_WORDS = 8
 _BIGINT_MAX = 2**63 - 1
 # Stands for a block in a query; no word holds it.
 _BLOCK = "~"
+# So many blocks are looked through before anybody loses patience, and so many at a time.
+_AT_LEAST, _AT_A_TIME = 7, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,36 +57,63 @@ class Matches:
     """What was found, the newest first (those with the highest ids), after exact ones.
 
     `too_short` are words that count only as whole words, and `left_out` those of them that had to
-    be left out. `next` is the id before which there are more; None at the end.
+    be left out. `next` is the id before which there are more, or may be, where it `stopped`
+    before all were looked through; None at the end.
     """
 
     opportunities: list[Match]
     too_short: list[str]
     left_out: list[str]
     next: int | None
+    stopped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """Ids that were found, and the id down to which was looked; None for all there are."""
+
+    ids: list[int]
+    down_to: int | None = None
 
 
 def find(
-    connection: Connection, text: str, *, most: int = 20, before: int | None = None
+    connection: Connection,
+    text: str,
+    *,
+    most: int = 20,
+    before: int | None = None,
+    patience: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Matches:
     """The first `most` opportunities that hold all words of `text`, or those of them whose ids are
-    below `before`. Commits."""
+    below `before`. Commits.
+
+    Words that many hold each, and nobody together, take the longest: after `patience` seconds it
+    stops, some 200,000 ids at the least from where it began.
+    """
     words = list(dict.fromkeys(words_in(text)))[:_MOST_WORDS]
     short = [word for word in words if not is_beginning(word)]
     long = [word for word in words if word not in short]
     left_out: list[str] = []
     with connection.cursor() as cursor:
         exact = _exact(cursor, words) if before is None else []
-        found = _newest(cursor, words, most + 1, before) if words else []
-        if not found and short and not exact:
+        until = None if patience is None else clock() + patience
+
+        def look(words: Sequence[str]) -> _Looked:
+            is_over = (lambda: False) if until is None else (lambda: clock() >= until)
+            return newest(cursor, words, most + 1, before, is_over) if words else _Looked([])
+
+        found = look(words)
+        if not found.ids and found.down_to is None and short and not exact:
             left_out = short
-            found = _newest(cursor, long, most + 1, before) if long else []
-        ids = found[:most]
+            found = look(long)
+        ids = found.ids[:most]
         wanted = exact + [id_ for id_ in ids if id_ not in exact]
         matches = _matches(cursor, wanted, exact)
     connection.commit()
-    more = len(found) > most
-    return Matches(matches, short, left_out, ids[-1] if more and ids else None)
+    if len(found.ids) > most:
+        return Matches(matches, short, left_out, ids[-1])
+    return Matches(matches, short, left_out, found.down_to, found.down_to is not None)
 
 
 def find_names(connection: Connection, text: str, most: int = 6) -> list[NameMatch]:
@@ -123,27 +153,54 @@ def _exact(cursor: Cursor, words: Sequence[str]) -> list[int]:
     return sorted((row[0] for row in cursor.fetchall()), reverse=True)
 
 
-def _newest(
-    cursor: Cursor, words: Sequence[str], most: int, before: int | None = None
-) -> list[int]:
-    """Block by block, the newest first, until there are enough. Those of rows that were deleted by
-    hand, too."""
+def newest(
+    cursor: Cursor,
+    words: Sequence[str],
+    most: int,
+    before: int | None = None,
+    is_over: Callable[[], bool] = lambda: False,
+) -> _Looked:
+    """Ids of the first `most` that hold all `words`, below `before`: block by block, the newest
+    first, until there are enough, or it `is_over`. Those of rows that were deleted by hand, too."""
     query = " & ".join(_term(word, _BLOCK) for word in words)
-    cursor.execute(
-        f"WITH RECURSIVE blocks (block) AS ((SELECT id >> {BLOCK_BITS} FROM {OPPORTUNITIES.words}"
-        " WHERE id < %(before)s ORDER BY id DESC LIMIT 1) UNION ALL"
-        f" SELECT (SELECT id >> {BLOCK_BITS} FROM {OPPORTUNITIES.words}"
-        f" WHERE id < block << {BLOCK_BITS} ORDER BY id DESC LIMIT 1) FROM blocks"
-        " WHERE block IS NOT NULL)"
-        " SELECT found.id FROM blocks CROSS JOIN LATERAL (SELECT w.id FROM"
-        # By the index of words alone: along the ids one would read all that do not match.
-        f" (SELECT id FROM {OPPORTUNITIES.words}"
-        f" WHERE words @@ replace(%(query)s, '{_BLOCK}', block::text)::tsquery OFFSET 0) w"
-        " WHERE w.id < %(before)s ORDER BY w.id DESC LIMIT %(most)s) found"
-        " WHERE block IS NOT NULL LIMIT %(most)s",
-        {"query": query, "most": most, "before": _BIGINT_MAX if before is None else before},
-    )
-    return [row[0] for row in cursor.fetchall()]
+    found: list[int] = []
+    looked_at, at_a_time = 0, 1
+    while True:
+        cursor.execute(
+            _IN_BLOCKS,
+            {
+                "query": query,
+                "most": most - len(found),
+                "before": _BIGINT_MAX if before is None else before,
+                "blocks": at_a_time,
+            },
+        )
+        looked: list[tuple[int, list[int]]] = cursor.fetchall()
+        found += [id_ for _, ids in looked for id_ in ids]
+        if len(looked) < at_a_time or len(found) >= most:
+            return _Looked(found[:most])
+        before = looked[-1][0] << BLOCK_BITS
+        looked_at += len(looked)
+        if looked_at >= _AT_LEAST and is_over():
+            return _Looked(found, before)
+        # Few at first: the newest block is all that most searches need.
+        at_a_time = min(2 * at_a_time, _AT_A_TIME)
+
+
+_IN_BLOCKS = (
+    "WITH RECURSIVE blocks (block, number) AS ("
+    f"(SELECT id >> {BLOCK_BITS}, 1 FROM {OPPORTUNITIES.words}"
+    " WHERE id < %(before)s ORDER BY id DESC LIMIT 1) UNION ALL"
+    f" SELECT (SELECT id >> {BLOCK_BITS} FROM {OPPORTUNITIES.words}"
+    f" WHERE id < block << {BLOCK_BITS} ORDER BY id DESC LIMIT 1), number + 1 FROM blocks"
+    " WHERE block IS NOT NULL AND number < %(blocks)s)"
+    " SELECT block, ARRAY(SELECT w.id FROM"
+    # By the index of words alone: along the ids one would read all that do not match.
+    f" (SELECT id FROM {OPPORTUNITIES.words}"
+    f" WHERE words @@ replace(%(query)s, '{_BLOCK}', block::text)::tsquery OFFSET 0) w"
+    " WHERE w.id < %(before)s ORDER BY w.id DESC LIMIT %(most)s)"
+    " FROM blocks WHERE block IS NOT NULL ORDER BY number"
+)
 
 
 def _matches(cursor: Cursor, ids: Sequence[int], exact: Sequence[int]) -> list[Match]:

@@ -17,6 +17,8 @@ from rms_pipeline.web.templating import NAVIGATION, Pages, is_fragment
 
 # While somebody types, and on a page of its own.
 _FEW, _MANY = 6, 50
+# So many seconds of looking are enough before the next letter, and for whoever pressed Enter.
+WHILE_TYPING, _ON_THE_PAGE = 0.025, 1.0
 _BIGINT = 2**63
 _PLACES = {"customer": "customers", "venue": "venues", "owner": "owners"}
 _Text = Annotated[str, Query(max_length=200)]
@@ -43,16 +45,19 @@ def finder(pages: Pages, reader: Reader, access: Access) -> APIRouter:
     """The routes of finding. `q` is what somebody typed, `before` goes on with the list."""
     router = APIRouter(dependencies=[Depends(access.page)], include_in_schema=False)
 
-    def look(q: str, most: int, before: int | None) -> tuple[Matches, list[NameMatch]]:
+    def look(
+        q: str, most: int, before: int | None, patience: float = _ON_THE_PAGE
+    ) -> tuple[Matches, list[NameMatch]]:
         with reader.session() as connection:
-            found = find(connection, q, most=most, before=before)
+            found = find(connection, q, most=most, before=before, patience=patience)
             names = find_names(connection, q) if before is None else []
         return found, names
 
     @router.get("/find")
     def show(request: Request, q: _Text = "", before: _Before = None) -> Response:
         is_part = is_fragment(request)
-        found, names = look(q, _FEW if is_part else _MANY, before)
+        most, patience = (_FEW, WHILE_TYPING) if is_part else (_MANY, _ON_THE_PAGE)
+        found, names = look(q, most, before, patience)
         return pages.render(
             "found.html" if is_part else "find.html",
             here="find",

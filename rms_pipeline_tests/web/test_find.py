@@ -1,9 +1,12 @@
 """Finding anything from anywhere."""
 
+from functools import partial
 from typing import Any
 
 import pytest
 
+from rms_pipeline.insight.find import Matches, find
+from rms_pipeline.mirror.words import BLOCK_BITS
 from rms_pipeline_tests.mirror.test_merge import merge_at, record
 from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.web.conftest import Web
@@ -81,6 +84,49 @@ def test_pages_go_on_with_older_ones_across_blocks_of_ids(web: Web) -> None:
     assert seen == sorted(numbers, reverse=True)
     (older,) = [a["href"] for a in visit(web, "/find?q=gala").all("a", rel="next")]
     assert "/opportunities/-5" in visit(web, older).links
+
+
+def test_a_search_that_takes_too_long_says_how_far_it_came_and_goes_on(web: Web) -> None:
+    """Blocks of ids hold one of the words each, and the oldest one both."""
+    block = 2**BLOCK_BITS
+    rows = [record(id=n * block + 1, subject=("Gala", "Marquee")[n % 2]) for n in range(1, 20)]
+    merge_at(web.database, 1, 2, record(id=1, subject="Marquee gala"), *rows)
+    seconds = iter(range(100))
+    with web.database.session() as connection:
+        hurried = partial(find, connection, patience=0, clock=lambda: float(next(seconds)))
+        looked = 0
+        found = hurried("gala marq")
+        assert found.stopped
+        assert found.opportunities == []
+        while found.stopped:
+            looked += 1
+            assert found.next is not None
+            found = hurried("gala marq", before=found.next)
+        assert looked > 1
+        assert [match.id for match in found.opportunities] == [1]
+        assert found.next is None
+        # Enough is found before anybody loses patience, and what few hold is looked for everywhere.
+        assert not hurried("gala", most=2).stopped
+        newest = [match.id >> BLOCK_BITS for match in hurried("gala", most=2).opportunities]
+        assert newest == [18, 16]
+        assert not find(connection, "gala marq").stopped
+
+
+def test_whoever_waits_no_longer_is_told_and_led_on(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merge_at(web.database, 1, 2, record(id=1, subject="Gala"))
+    stopped = Matches([], [], [], 77, stopped=True)
+    monkeypatch.setattr("rms_pipeline.web.find.find", lambda *_, **__: stopped)
+    page = visit(web, "/find?q=gala+marquee")
+    assert "the older ones were not looked through" in page.text
+    assert "Nothing matches" not in page.text
+    assert "/find?q=gala+marquee&before=77" in page.links
+    typed = Page(get(web, "/find?q=gala+marquee", **{"HX-Request": "true"}).text)
+    assert "/find?q=gala+marquee" in typed.links
+    assert "None among the newest" in typed.text
+    answer = get(web, "/find.json?q=gala+marquee").json()
+    assert (answer["stopped"], answer["next"]) == (True, "/find.json?q=gala+marquee&before=77")
 
 
 def test_what_is_too_short_to_be_searched_says_so(web: Web) -> None:
