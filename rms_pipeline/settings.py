@@ -151,7 +151,10 @@ class Settings(BaseSettings):
     days_back: Annotated[int, Field(ge=0, le=36_500)] = Field(
         30,
         validation_alias="RMS_SYNC_DAYS_BACK",
-        description="The window of a full sync: how many days back.",
+        description=(
+            "The window of a full sync: how many days back. The page `/further-back` and "
+            "`rms-pipeline sync further-back` can ask for more, and say before what that costs."
+        ),
     )
     days_ahead: Annotated[int, Field(ge=0, le=36_500)] = Field(
         365,

@@ -426,3 +426,28 @@ def test_a_sync_tells_of_each_collection_that_is_mirrored(
     assert "opportunities and members" in done.stdout
     assert "Of these members: " in done.stdout
     assert done.stdout.count("complete as of") == 2
+
+
+def test_mirroring_further_back_says_what_it_costs_and_then_does_it(
+    environment: dict[str, str], sandbox: SandboxServer
+) -> None:
+    old = "2020-05-01T10:00:00.000Z"
+    id_ = sandbox.store.create({"subject": "Of old", "starts_at": old, "ends_at": old})
+    asked = command(
+        "sync", "further-back", "2020-01-01", "--cost", "--json", environment=environment
+    )
+    told = json.loads(asked.stdout)
+    assert told["exact"]
+    assert told["more"] == told["records"] > 100
+    stored = "SELECT days_back FROM mirrored_windows"
+    assert query(environment, stored) == []
+    done = command("sync", "further-back", "2020-01-01", environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert f"{told['calls']:,} calls" in " ".join(done.stderr.split())
+    assert query(environment, stored) == [(told["days_back"],)]
+    assert query(environment, f"SELECT name FROM opportunities WHERE id = {id_}") == [("Of old",)]
+    for wrong in (["soon"], [], ["2020-01-01", "--as-set"], ["2999-01-01"]):
+        refused = command("sync", "further-back", *wrong, environment=environment)
+        assert refused.returncode == 2, wrong
+    assert command("sync", "further-back", "--as-set", environment=environment).returncode == 0
+    assert query(environment, stored) == [(None,)]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from rms_pipeline.collections.base import Collection
     from rms_pipeline.mirror.history import Sync
+    from rms_pipeline.sync.costs import Cost
 
 sync_app = typer.Typer(no_args_is_help=True, help="Run one sync here and now.")
 
@@ -55,6 +56,109 @@ def sync_initial(
 def sync_incremental(as_json: AsJson = False) -> None:
     """Fetch everything that changed since the last sync, inside and outside the window."""
     _sync("incremental_sync", as_json, {})
+
+
+@sync_app.command("further-back")
+def sync_further_back(
+    since: Annotated[
+        str | None, typer.Argument(help="The day to mirror back to, like 2025-01-01.")
+    ] = None,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="Only say what it would cost, which costs a call.")
+    ] = False,
+    as_set: Annotated[
+        bool,
+        typer.Option("--as-set", help="Go back to RMS_SYNC_DAYS_BACK. Rows that are here stay."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Mirror further back than RMS_SYNC_DAYS_BACK: say what that costs, then run a full sync.
+
+    From then on each full sync, such as that of each night, reads as far back."""
+    from rms_pipeline.account import account_name, client_for
+    from rms_pipeline.collections.opportunities import OPPORTUNITIES
+    from rms_pipeline.current_rms.window import Window
+    from rms_pipeline.mirror.budget import read_budget
+    from rms_pipeline.mirror.embedded import open_database
+    from rms_pipeline.mirror.history import running_sync
+    from rms_pipeline.mirror.reach import MOST_DAYS, ask_for_days_back
+    from rms_pipeline.mirror.schema import migrate
+    from rms_pipeline.mirror.sync_runs import INITIAL, RECONCILIATION
+    from rms_pipeline.sync.costs import count_cost
+
+    if (since is None) == (not as_set):
+        raise SettingsError("Say either a day, like 2025-01-01, or --as-set.")
+    current = settings()
+    days = _days_since(since, current.time_zone, MOST_DAYS) if since is not None else None
+    if days is not None and days <= current.days_back:
+        raise SettingsError(
+            f"{since} is within the {current.days_back:,} days that RMS_SYNC_DAYS_BACK mirrors "
+            "anyway. Choose an earlier day."
+        )
+    current = prepare(instance=True)
+    announce_sandbox(current)
+    database = open_database(current)
+    migrate(database)
+    if days is None:
+        with database.session() as connection:
+            ask_for_days_back(connection, OPPORTUNITIES, None, "command")
+        err.print(f"Full syncs read {current.days_back:,} days back again. Rows stay.")
+        return
+    window = Window.around(database.clock()(), days_back=days, days_ahead=current.days_ahead)
+    with client_for(current, database, OPPORTUNITIES) as client, database.session() as connection:
+        use = read_budget(connection, account_name(current))
+        limit = use.allowance if use else current.requests_per_minute
+        found = count_cost(connection, client, window, limit)
+    if cost and as_json:
+        out.print_json(data={**_told(found), "since": since, "days_back": days})
+        return
+    err.print(_sentence(found), highlight=False)
+    if cost:
+        return
+    with database.session() as connection:
+        running = running_sync(connection, [INITIAL, RECONCILIATION])
+        if running is not None:
+            raise RmsPipelineError(
+                f"A full sync is running (sync {running.id}), with the window it began with. "
+                "Nothing was changed: run this again when it has ended."
+            )
+        ask_for_days_back(connection, OPPORTUNITIES, days, "command")
+    _sync("initial_sync", as_json, {})
+
+
+def _days_since(since: str, time_zone: str, most: int) -> int:
+    """Days back that hold all of that day. Raises SettingsError."""
+    from datetime import UTC, date, datetime
+
+    from rms_pipeline.insight.days import Day
+
+    today = Day.of(datetime.now(UTC), time_zone).date
+    try:
+        days = (today - date.fromisoformat(since.strip())).days + 1
+    except ValueError:
+        raise SettingsError(f"{since!r} is not a day like 2025-01-01.") from None
+    if not 1 < days <= most:
+        raise SettingsError(f"{since} is not a day before today, at most {most:,} days ago.")
+    return days
+
+
+def _told(found: "Cost") -> "dict[str, Any]":
+    return {
+        "records": found.records,
+        "more": found.more,
+        "calls": found.calls,
+        "minutes": found.minutes,
+        "exact": found.exact,
+    }
+
+
+def _sentence(found: "Cost") -> str:
+    most = "" if found.exact else "at most "
+    minutes = f", about {found.minutes:,.1f} minutes" if found.minutes is not None else ""
+    return (
+        f"That is {most}{found.records:,} opportunities, {most}{found.more:,} of them not here "
+        f"yet: about {found.calls:,} calls{minutes}. The full sync of each night costs as many."
+    )
 
 
 def _sync(job: str, as_json: bool, ops: dict[str, dict[str, Any]]) -> None:

@@ -33,6 +33,7 @@ from rms_pipeline.mirror.database import Database, advisory_lock
 from rms_pipeline.mirror.history import has_full_sync, watermarks
 from rms_pipeline.mirror.proofs import proof_begun
 from rms_pipeline.mirror.raw_pages import count_stored
+from rms_pipeline.mirror.reach import read_reach
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
 from rms_pipeline.mirror.sync_runs import INCREMENTAL, note_figures, note_metadata
@@ -280,9 +281,14 @@ def _land_window(
 ) -> LandedWalk:
     window, set_to = None, current_rms.settings
     if client.collection.has_window:
+        days_back = set_to.days_back if config.days_back is None else config.days_back
+        if days_back == set_to.days_back:
+            # Nobody chose another window for this run alone.
+            with database.session() as connection:
+                days_back = read_reach(connection, client.collection).days(days_back)
         window = Window.around(
             database.clock()(),
-            days_back=set_to.days_back if config.days_back is None else config.days_back,
+            days_back=days_back,
             days_ahead=set_to.days_ahead if config.days_ahead is None else config.days_ahead,
         )
     return land_window(

@@ -37,7 +37,8 @@ class WalkConfig(LaunchpadConfig):
         ge=0,
         le=36_500,
         description="Full syncs: fetch what ends at most this many days ago or later. "
-        "Without it: the setting RMS_SYNC_DAYS_BACK, 30 unless set.",
+        "Without it, or with the same number: the setting RMS_SYNC_DAYS_BACK, 30 unless set, or "
+        "what was asked for at /further-back where that is further.",
     )
     days_ahead: int | None = Field(
         default=None,

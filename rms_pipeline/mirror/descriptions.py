@@ -39,6 +39,7 @@ TABLES: dict[str, str] = {
     "part_lists": "Of which opportunities the items were listed whole, and which lists could not be"
     " read.",
     "proof_counts": "The parts of the window that a proof counted.",
+    "mirrored_windows": "How far back each collection is mirrored.",
     "held_deletions": "Rows that are gone from Current RMS, but too many of them: they stay until a"
     " person confirms it.",
     "deletions_confirmed": "When a person last confirmed that many rows may go.",
@@ -115,6 +116,15 @@ COLUMNS: dict[str, dict[str, str]] = {
         "query": "What follows the question mark in its address.",
         "is_default": "Whether the list shows it where nothing else is asked for.",
         "saved_at": "When it was saved last.",
+    },
+    "mirrored_windows": {
+        "collection": "Whose window it is, by the name of its table.",
+        "days_back": "How many days back full syncs read, where that is further than the setting"
+        " RMS_SYNC_DAYS_BACK. Empty for no more than that.",
+        "asked_at": "When somebody asked for it.",
+        "asked_by": "From where: a page or the command.",
+        "reaches_back_to": "Everything that ended at this time or later was read once, and what"
+        " changed since.",
     },
     "calendar_feeds": {
         "name": "What people call it.",

@@ -37,6 +37,7 @@ _NO_RULES = (
     "unreadable_records",
     "held_deletions",
     "part_lists",
+    "mirrored_windows",
     "deletions_confirmed",
     "api_page_sizes",
     "api_refusals",

@@ -20,7 +20,7 @@ _EMPTIED = ", ".join(
     ", walks, raw_rms_pages, raw_page_bodies, webhook_events, webhook_absences,"
     " status_counts, week_counts, daily_status_counts,"
     " sync_faults, sync_progress, proofs, proof_counts, held_deletions, deletions_confirmed,"
-    " part_lists"
+    " part_lists, mirrored_windows"
 )
 
 

@@ -25,6 +25,7 @@ OUR_TABLES = (
     *(
         "saved_views",
         "calendar_feeds",
+        "mirrored_windows",
         "mirror_state",
         "run_workers",
         "rms_pipeline_alembic_version",

@@ -13,6 +13,7 @@ from typing import Any
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.postgres_errors import delete_sparing
 from rms_pipeline.mirror.raw_pages import forget_bodies
+from rms_pipeline.mirror.reach import note_covered
 from rms_pipeline.mirror.statements import Connection
 
 FULL, CHANGES, REFRESH = "full", "changes", "refresh"
@@ -215,6 +216,7 @@ def settle_walk(
             " audit = %s WHERE id = %s",
             (_json(certificate), _json(deletions), _json(audit), walk),
         )
+    note_covered(connection, walk)
     connection.commit()
 
 

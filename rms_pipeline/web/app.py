@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, Protocol
 
 from fastapi import Depends, FastAPI, Query, Request
@@ -11,7 +12,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import SecretStr
 from starlette.middleware.gzip import GZipMiddleware
 
-from rms_pipeline.account import account_name
+from rms_pipeline.account import account_name, client_for
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
@@ -19,8 +21,10 @@ from rms_pipeline.web.calendar import calendar
 from rms_pipeline.web.changes import changes
 from rms_pipeline.web.dagster_link import Starting, dagster_link
 from rms_pipeline.web.dashboard import dashboard
+from rms_pipeline.web.fast_lane import PATIENCE, ClientFactory
 from rms_pipeline.web.feeds import calendar_feeds
 from rms_pipeline.web.find import finder
+from rms_pipeline.web.further_back import further_back
 from rms_pipeline.web.headers import Headers
 from rms_pipeline.web.health import health
 from rms_pipeline.web.launching import Launcher
@@ -55,10 +59,13 @@ def create_app(
     metrics: Metrics,
     launcher: Launcher,
     services: Sequence[Service] = (),
+    client: ClientFactory | None = None,
     starting: Starting | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> FastAPI:
     """The service over `database`. `services` start and stop with it, the last one first.
+
+    `client` asks Current RMS for opportunities: as the settings say when absent.
 
     `starting` knows what starts beside it, for the dashboard to say so.
 
@@ -106,6 +113,8 @@ def create_app(
     app.include_router(sync_api(database, access, launcher, stopping, current.collections))
     app.include_router(health(pages, reader, current, access))
     app.include_router(dashboard(pages, reader, database, launcher, current, access, starting))
+    asking = client or partial(client_for, current, database, OPPORTUNITIES, patience=PATIENCE)
+    app.include_router(further_back(pages, reader, database, launcher, current, access, asking))
     app.include_router(dagster_link(access, current.dagster_url))
     app.include_router(today(pages, reader, current, access))
     app.include_router(finder(pages, reader, access))

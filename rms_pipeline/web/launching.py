@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import anyio
@@ -11,6 +12,7 @@ from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.database import Database, advisory_lock
 from rms_pipeline.mirror.history import Sync, find_sync, has_full_sync, running_sync
+from rms_pipeline.mirror.reach import Reach, ask_for_days_back, read_reach
 from rms_pipeline.mirror.run_workers import living_runs, lost_runs
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.sync_runs import INCREMENTAL, INITIAL, RECONCILIATION, note_launch
@@ -83,10 +85,11 @@ class Launcher:
         # Whoever waits for their turn, or for Dagster, must not take threads from the webhooks.
         self._turn = anyio.CapacityLimiter(1)
 
-    def start(self, kind: Kind, by: str) -> Launched:
+    def start(self, kind: Kind, by: str, *, days_back: int | None = None) -> Launched:
         """Launches one on behalf of `by`.
 
-        Raises SyncUnderWay, NoFullSync or DagsterUnavailable.
+        From this one on, full syncs read `days_back` days back where that is given; not where this
+        one could not be launched. Raises SyncUnderWay, NoFullSync or DagsterUnavailable.
         """
         with advisory_lock(self._database, _LOCK):
             with self._database.session() as connection:
@@ -98,15 +101,28 @@ class Launcher:
             waiting = self._unfinished(_ALIKE[kind])
             if waiting is not None:
                 raise SyncUnderWay(waiting)
-            run = dagster_api.launch(
-                self._dagster_url,
-                self._name(JOBS[kind]),
-                by=by,
-                token=self._token,
-                location=self._location,
-            )
+            before = self._ask_for(days_back, by) if days_back is not None else None
+            try:
+                run = dagster_api.launch(
+                    self._dagster_url,
+                    self._name(JOBS[kind]),
+                    by=by,
+                    token=self._token,
+                    location=self._location,
+                )
+            except DagsterUnavailable:
+                if before is not None:
+                    self._ask_for(before.days_back, before.asked_by)
+                raise
             with self._database.session() as connection:
                 return Launched(note_launch(connection, run, JOBS[kind]), run)
+
+    def _ask_for(self, days_back: int | None, by: str | None) -> Reach:
+        """What was asked for until now."""
+        with self._database.session() as connection:
+            before = read_reach(connection, OPPORTUNITIES)
+            ask_for_days_back(connection, OPPORTUNITIES, days_back, by)
+        return before
 
     def _unfinished(self, types: list[str]) -> Sync | None:
         """What only Dagster knows: a run that waits in its queue, or of a version of this program
@@ -130,9 +146,10 @@ class Launcher:
                 return find_sync(connection, run.id)
         return None
 
-    async def launch(self, kind: Kind, by: str) -> Launched:
+    async def launch(self, kind: Kind, by: str, *, days_back: int | None = None) -> Launched:
         """`start`, for a route."""
-        return await anyio.to_thread.run_sync(self.start, kind, by, limiter=self._turn)
+        start = partial(self.start, kind, by, days_back=days_back)
+        return await anyio.to_thread.run_sync(start, limiter=self._turn)
 
 
 def _has_ended(connection: Connection, run: str) -> bool:

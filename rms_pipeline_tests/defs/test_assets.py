@@ -1,15 +1,17 @@
 """The assets in a real Dagster instance: "Materialize all", partial runs, checks, what they say."""
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.definitions import build_defs
 from rms_pipeline.insight.sense import SENSE_CHECKS
 from rms_pipeline.mirror.history import latest_syncs
+from rms_pipeline.mirror.reach import ask_for_days_back, read_reach
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
 from rms_pipeline.settings import settings
 from rms_pipeline_tests.conftest import database_at
@@ -101,6 +103,41 @@ def test_a_full_sync_hides_no_edit_outside_its_window_from_the_next_incremental_
         with database_at(ready_url).session() as connection, connection.cursor() as cursor:
             cursor.execute("SELECT name FROM opportunities WHERE id = %s", (id_,))
             assert cursor.fetchone() == (name,)
+
+
+def test_full_syncs_reach_as_far_back_as_was_asked_for_unless_a_run_is_told_otherwise(
+    instance: dg.DagsterInstance, ready_url: str, sandbox: SandboxServer
+) -> None:
+    def reached(job: str, config: dict[str, int]) -> int:
+        launched = build_defs().resolve_job_def(job)
+        run_config = {"ops": {"raw_rms_pages": {"config": config}}} if config else None
+        assert launched.execute_in_process(instance=instance, run_config=run_config).success
+        with database_at(ready_url).session() as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT started_at - window_start, (SELECT window_start = p.window_start"
+                " FROM proofs p ORDER BY id DESC LIMIT 1) FROM walks"
+                " WHERE kind = 'full' ORDER BY id DESC LIMIT 1"
+            )
+            back, is_proved = cursor.fetchone() or (timedelta(0), False)
+        assert is_proved, "the proof speaks of what was read"
+        days: int = round(back / timedelta(days=1))
+        return days
+
+    with database_at(ready_url).session() as connection:
+        ask_for_days_back(connection, OPPORTUNITIES, 400, "page")
+    # The launchpad's own number is that of the setting.
+    assert reached("initial_sync", {}) == 400
+    assert reached("incremental_sync", {}) == 400
+    assert reached("reconciliation", {"days_back": 30}) == 400
+    assert reached("initial_sync", {"days_back": 50}) == 50
+    with database_at(ready_url).session() as connection:
+        # Less than the setting is no narrower window.
+        ask_for_days_back(connection, OPPORTUNITIES, 3, "page")
+    assert reached("initial_sync", {}) == 30
+    with database_at(ready_url).session() as connection:
+        covered = read_reach(connection, OPPORTUNITIES).reaches_back_to
+    assert covered is not None
+    assert round((datetime.now(UTC) - covered) / timedelta(days=1)) == 400
 
 
 def test_a_part_of_the_lineage_alone_is_no_sync(

@@ -70,7 +70,7 @@ def test_dagster_keeps_nothing_in_public_and_we_nothing_in_its_schema(connection
         *("walks", "mirror_state", "api_budget", "week_counts", "rms_pipeline_alembic_version"),
         *("run_workers", "api_page_sizes", "api_refusals", "unreadable_records", "statuses"),
         *("sync_runs", "sync_figures", "opportunity_past", "daily_status_counts", "api_troubles"),
-        *("saved_views", "required_fields", "calendar_feeds"),
+        *("saved_views", "required_fields", "calendar_feeds", "mirrored_windows"),
         *("opportunity_words", "known_names", "opportunity_fields", "promoted_fields"),
         *("custom_field_keys", "custom_field_labels"),
         *("members", "deleted_members", "member_versions", "member_past"),

@@ -109,6 +109,7 @@ def serving(
             database, dagster_url, location=current.dagster_location, name=current.in_dagster
         ),
         services=services,
+        client=client,
         starting=starting,
         stopping=lambda: server.should_exit,
     )

@@ -1,0 +1,239 @@
+"""Mirroring further back: what it would cost, and having it done."""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from time import monotonic
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+from pydantic_core import to_jsonable_python
+
+from rms_pipeline.account import account_name
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.current_rms.errors import CurrentRmsError
+from rms_pipeline.current_rms.window import Window
+from rms_pipeline.errors import RmsPipelineError
+from rms_pipeline.insight.days import Day
+from rms_pipeline.mirror.budget import read_budget
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.history import Sync, running_sync
+from rms_pipeline.mirror.proofs import Standing, standing
+from rms_pipeline.mirror.reach import MOST_DAYS, Reach, ask_for_days_back, read_reach
+from rms_pipeline.mirror.sync_runs import INITIAL, RECONCILIATION
+from rms_pipeline.settings import Settings
+from rms_pipeline.sync.costs import Cost, count_cost
+from rms_pipeline.web.access import Access
+from rms_pipeline.web.fast_lane import ClientFactory
+from rms_pipeline.web.forms import read_form
+from rms_pipeline.web.launching import DagsterUnavailable, Launcher, SyncUnderWay
+from rms_pipeline.web.reading import Reader
+from rms_pipeline.web.refusals import Refusal
+from rms_pipeline.web.templating import Pages
+
+# So long a count stands for a day: whoever looks again costs no call.
+_COUNTED_FOR_SECONDS, _MOST_COUNTS = 600.0, 50
+_BY = "page"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the page says. `setting` and `days_back` are days; `since` is the day asked about, with
+    its `cost`, or `trouble`: why that could not be counted. `running` is a full sync under way."""
+
+    setting: int
+    days_back: int
+    days_ahead: int
+    reach: Reach
+    standing: Standing
+    running: Sync | None
+    since: date | None
+    days_asked: int | None
+    cost: Cost | None
+    trouble: str
+
+
+class _Counts:
+    """Costs that were counted a short while ago, by the number of days back."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[float, Cost]] = {}
+
+    def find(self, days: int) -> Cost | None:
+        at, cost = self._kept.get(days, (0.0, None))
+        return cost if cost is not None and monotonic() - at < _COUNTED_FOR_SECONDS else None
+
+    def keep(self, days: int, cost: Cost) -> None:
+        if len(self._kept) >= _MOST_COUNTS:
+            self._kept.clear()
+        self._kept[days] = monotonic(), cost
+
+
+def further_back(
+    pages: Pages,
+    reader: Reader,
+    database: Database,
+    launcher: Launcher,
+    current: Settings,
+    access: Access,
+    client: ClientFactory,
+) -> APIRouter:
+    """The routes below `/further-back`."""
+    router = APIRouter(dependencies=[Depends(access.page)], include_in_schema=False)
+    counts = _Counts()
+
+    def count(days: int) -> Cost:
+        found = counts.find(days)
+        if found is None:
+            now = database.clock()()
+            window = Window.around(now, days_back=days, days_ahead=current.days_ahead)
+            with client() as asking, database.session() as connection:
+                use = read_budget(connection, account_name(current))
+                limit = use.allowance if use else current.requests_per_minute
+                found = count_cost(connection, asking, window, limit)
+            counts.keep(days, found)
+        return found
+
+    def read(since: date | None, *, counted: bool = True) -> Told:
+        today = Day.of(datetime.now(UTC), current.time_zone).date
+        days = None if since is None else _days_back(since, today)
+        cost, trouble = None, ""
+        if days is not None and counted:
+            try:
+                cost = count(days)
+            except (CurrentRmsError, RmsPipelineError) as error:
+                trouble = str(error).strip().rstrip(".")
+        with reader.session() as connection:
+            reach = read_reach(connection, OPPORTUNITIES)
+            return Told(
+                setting=current.days_back,
+                days_back=reach.days(current.days_back),
+                days_ahead=current.days_ahead,
+                reach=reach,
+                standing=standing(connection, OPPORTUNITIES),
+                running=running_sync(connection, [INITIAL, RECONCILIATION]),
+                since=since,
+                days_asked=days,
+                cost=cost,
+                trouble=trouble,
+            )
+
+    def page(told: Told, refusal: str = "", status: int = 200) -> Response:
+        today = Day.of(datetime.now(UTC), current.time_zone).date
+        return pages.render(
+            "further_back.html",
+            status=status,
+            here="dashboard",
+            told=told,
+            refusal=refusal,
+            today=today,
+            choices=_choices(today, told.days_back),
+            first=today - timedelta(days=MOST_DAYS - 1),
+            last=today - timedelta(days=1),
+        )
+
+    def wanted(since: Annotated[str, Query(max_length=10)] = "") -> date | None:
+        return _day(since)
+
+    @router.get("/further-back")
+    def show(since: Annotated[date | None, Depends(wanted)]) -> Response:
+        return page(read(since))
+
+    @router.get("/further-back.json")
+    def tell(since: Annotated[date | None, Depends(wanted)]) -> Response:
+        told = read(since)
+        return JSONResponse(
+            {
+                "success": not told.trouble,
+                "setting": told.setting,
+                "days_back": told.days_back,
+                "days_ahead": told.days_ahead,
+                "reach": to_jsonable_python(told.reach),
+                "certificate": told.standing.as_json(),
+                "running": told.running.id if told.running else None,
+                "since": told.since,
+                "days_asked": told.days_asked,
+                "cost": None
+                if told.cost is None
+                else to_jsonable_python(told.cost) | {"more": told.cost.more},
+                "error": told.trouble or None,
+            }
+            | {"since": told.since.isoformat() if told.since else None},
+            status_code=503 if told.trouble else 200,
+        )
+
+    @router.post("/further-back")
+    async def run(request: Request) -> Response:
+        form = await read_form(request, "send a day alone.")
+        since = _day(form.get("since", ""))
+        if since is None:
+            raise HTTPException(422, "since is to be the day to mirror back to, like 2025-01-01.")
+        today = Day.of(datetime.now(UTC), current.time_zone).date
+        days = _days_back(since, today)
+        if days <= current.days_back:
+            raise HTTPException(
+                422,
+                f"since is within the {current.days_back:,} days that RMS_SYNC_DAYS_BACK mirrors "
+                "anyway: choose an earlier day.",
+            )
+        try:
+            await launcher.launch("initial", _BY, days_back=days)
+        except (SyncUnderWay, DagsterUnavailable) as error:
+            status = 503 if isinstance(error, DagsterUnavailable) else 409
+            words = f"{error} How far back the mirror reaches has not been changed."
+            return await run_in_threadpool(_refuse, request, since, words, status)
+        return RedirectResponse("/", 303)
+
+    def _refuse(request: Request, since: date, words: str, status: int) -> Response:
+        if "text/html" not in request.headers.get("Accept", ""):
+            raise Refusal(status, words)
+        return page(read(since, counted=False), words, status)
+
+    @router.post("/further-back/as-set")
+    def reset() -> Response:
+        with database.session() as connection:
+            ask_for_days_back(connection, OPPORTUNITIES, None, _BY)
+        return RedirectResponse("/further-back", 303)
+
+    return router
+
+
+def _choices(today: date, days_back: int) -> list[tuple[str, date]]:
+    """Days that people mean, with what they call them, but for those that are mirrored anyway."""
+    first = today.replace(month=1, day=1)
+    found: list[tuple[str, date]] = [
+        (f"All of {today.year}", first),
+        (
+            f"All of {today.year - 1}, to compare months",
+            first.replace(year=today.year - 1),
+        ),
+        (f"All of {today.year - 2}", first.replace(year=today.year - 2)),
+        (f"All of {today.year - 5}", first.replace(year=today.year - 5)),
+    ]
+    return [(name, day) for name, day in found if _days_between(day, today) > days_back]
+
+
+def _days_between(since: date, today: date) -> int:
+    # Of the first day all hours.
+    return (today - since).days + 1
+
+
+def _days_back(since: date, today: date) -> int:
+    days = _days_between(since, today)
+    if not 1 < days <= MOST_DAYS:
+        raise HTTPException(
+            422,
+            "since is to be a day before today, and no more than "
+            f"{MOST_DAYS:,} days ago, like {today.year - 1}-01-01.",
+        )
+    return days
+
+
+def _day(text: str) -> date | None:
+    if not text.strip():
+        return None
+    try:
+        return date.fromisoformat(text.strip())
+    except ValueError:
+        raise HTTPException(422, "since is not a date like 2025-01-01.") from None
