@@ -263,8 +263,9 @@ class Settings(BaseSettings):
         "text",
         validation_alias="RMS_LOG_FORMAT",
         description=(
-            "How the web service and Dagster's guarded UI write their logs: `text` to stderr, or "
-            "`json` to stdout, an object a line."
+            "How processes write their logs: `text` to stderr, or `json` to stdout, an object a "
+            "line. That holds for the web service, Dagster's guarded UI, and the commands `up`, "
+            "`sync`, `refresh`, `rebuild` and `migrate`."
         ),
     )
     dagster_home: Path | None = Field(

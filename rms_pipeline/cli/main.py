@@ -8,7 +8,6 @@ from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from rms_pipeline.cli.fields import fields_app
 from rms_pipeline.cli.migrate import migrate
@@ -17,7 +16,7 @@ from rms_pipeline.cli.sandbox import sandbox
 from rms_pipeline.cli.status import status
 from rms_pipeline.cli.sync import refresh, sync_app
 from rms_pipeline.cli.webhooks import webhooks_app
-from rms_pipeline.console import announce_sandbox, err, out, prepare
+from rms_pipeline.console import announce_sandbox, err, out, prepare, tell_failure
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.postgres_errors import postgres_error_in
 from rms_pipeline.settings import (
@@ -87,7 +86,7 @@ def up(
     Without an account, the sandbox is used. The first start runs the initial sync.
     Ctrl-C stops everything. --host is for the web service: Dagster's UI stays on this machine.
     """
-    current = prepare(instance=True)
+    current = prepare(instance=True, logs=True)
     announce_sandbox(current)
     from rms_pipeline.cli.up import Ports, run_everything
 
@@ -150,7 +149,7 @@ def rebuild() -> None:
 
     Use it when the mapping was corrected, or rows were damaged.
     """
-    prepare(instance=True)
+    prepare(instance=True, logs=True)
     from rms_pipeline.cli.foreground import run_rebuild
 
     done = run_rebuild(err)
@@ -170,10 +169,10 @@ def main() -> None:
     try:
         app()
     except SettingsError as error:
-        err.print(f"[red]Configuration:[/red] {escape(str(error))}", markup=True, highlight=False)
+        tell_failure("Configuration", str(error))
         sys.exit(2)
     except RmsPipelineError as error:
-        err.print(f"[red]Error:[/red] {escape(str(error))}", highlight=False)
+        tell_failure("Error", str(error))
         sys.exit(1)
     except Exception as error:
         refused = postgres_error_in(error)
@@ -181,6 +180,5 @@ def main() -> None:
             raise
         from rms_pipeline.defs.failures import in_words
 
-        told = escape(in_words(refused, "command"))
-        err.print(f"[red]Error:[/red] {told}", highlight=False)
+        tell_failure("Error", in_words(refused, "command"))
         sys.exit(1)

@@ -36,7 +36,7 @@ def migrate(
             raise typer.BadParameter("--json needs --plan.")
         show_plan(prepare(), as_json=as_json)
         return
-    current = prepare(instance=True)
+    current = prepare(instance=True, logs=True)
     from rms_pipeline.defs.instance_storage import upgrade_storage
     from rms_pipeline.mirror import schema
     from rms_pipeline.mirror.api_terms import try_all_again

@@ -162,7 +162,7 @@ def _sentence(found: "Cost") -> str:
 
 
 def _sync(job: str, as_json: bool, ops: dict[str, dict[str, Any]]) -> None:
-    current = prepare(instance=True)
+    current = prepare(instance=True, logs=not as_json)
     announce_sandbox(current)
     sync = _run(job, as_json, ops)
     if sync.status != "completed":
@@ -239,7 +239,7 @@ def refresh(
 ) -> None:
     """Fetch these records now, and whatever webhooks are waiting."""
     chosen = _refreshable(collection, settings().collections)
-    current = prepare(instance=True)
+    current = prepare(instance=True, logs=not as_json)
     announce_sandbox(current)
     config = {"ids": ids, "collection": chosen.name}
     sync = _run("webhook_refresh", as_json, {"refresh_opportunities": config})

@@ -151,15 +151,16 @@ def _start(
     _wait_for_answer(f"{web_url}/healthz", "The web service", children)
     print_dashboard(current, web_url, api_token(current), out)
     out.print("Starting Dagster ...")
+    logs = ["--log-format", "json"] if current.log_format == "json" else []
     if guarded:
         sign_in = current.public_url or web_url
-        parts.start("daemon", "dagster._daemon", "run", "-w", "workspace.yaml")
+        parts.start("daemon", "dagster._daemon", "run", "-w", "workspace.yaml", *logs)
         ui = ["--port", ports.dagster, "--sign-in", sign_in]
         parts.start("dagster", "rms_pipeline.dagster_ui", *ui)
     else:
         # Whoever signs in here may not launch whatever other people keep in their instance.
         own = ["-w", "workspace.yaml", "-h", "127.0.0.1", "-p", ports.dagster]
-        parts.start("dagster", "dagster", "dev", *own)
+        parts.start("dagster", "dagster", "dev", *own, *logs)
     _wait_for_answer(f"{url}/server_info", "Dagster", children)
     if synced or initial_sync:
         _tell_of_first_sync(database, children, out, url, synced=synced)

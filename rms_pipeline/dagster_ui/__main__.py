@@ -16,8 +16,8 @@ from dagster_webserver.version import __version__
 from rms_pipeline.console import prepare
 from rms_pipeline.dagster_ui.guard import Guard
 from rms_pipeline.defs.compat import WorkspaceFileTarget, WorkspaceProcessContext
+from rms_pipeline.logs import start_logging
 from rms_pipeline.settings import Settings
-from rms_pipeline.web.log import start_logging
 from rms_pipeline.web.server import server_config
 from rms_pipeline.web.sessions import Sessions
 from rms_pipeline.web.tokens import api_token

@@ -19,6 +19,7 @@ from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.console import out
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.errors import RmsPipelineError
+from rms_pipeline.logs import start_logging
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.ownership import claim_mirror
 from rms_pipeline.mirror.schema import migrate
@@ -31,7 +32,6 @@ from rms_pipeline.web.app import create_app
 from rms_pipeline.web.dagster_link import Starting
 from rms_pipeline.web.fast_lane import PATIENCE, WORKER, FastLane
 from rms_pipeline.web.launching import Launcher
-from rms_pipeline.web.log import start_logging
 from rms_pipeline.web.metrics import Metrics
 from rms_pipeline.web.parts_lane import PartsLane
 from rms_pipeline.web.recounting import Recounter
