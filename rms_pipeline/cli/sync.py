@@ -42,7 +42,7 @@ def sync_initial(
 
     The window is RMS_SYNC_DAYS_BACK and RMS_SYNC_DAYS_AHEAD, by default 30 days back to a year
     ahead."""
-    from rms_pipeline.defs.assets import raw_pages_of
+    from rms_pipeline.defs.steps import raw_pages_of
 
     ops: dict[str, dict[str, Any]] = {}
     for collection in prepare(instance=True).collections:

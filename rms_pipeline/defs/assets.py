@@ -11,9 +11,8 @@ from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.window import Window
-from rms_pipeline.defs.columns import RAW_PAGE_COLUMNS, STATUS_COLUMNS, columns_of
+from rms_pipeline.defs.columns import STATUS_COLUMNS
 from rms_pipeline.defs.config import StoreConfig, WalkConfig
-from rms_pipeline.defs.failures import Explained, explained
 from rms_pipeline.defs.metadata import (
     audit_metadata,
     instant,
@@ -25,31 +24,32 @@ from rms_pipeline.defs.metadata import (
 from rms_pipeline.defs.naming import Naming
 from rms_pipeline.defs.recording import SYNC_TYPE_TAG
 from rms_pipeline.defs.resources import CurrentRms, Mirror
+from rms_pipeline.defs.steps import (
+    declare,
+    declare_pages,
+    declare_table,
+    merge_again,
+    reading,
+    runs_of,
+    storing,
+    told_of_pages,
+    told_of_table,
+    walk_to_store,
+)
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.audit import audit_webhooks
 from rms_pipeline.mirror.custom_fields import known_keys, note_keys
-from rms_pipeline.mirror.database import Database, advisory_lock
+from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.history import has_full_sync, watermarks
 from rms_pipeline.mirror.proofs import proof_begun
-from rms_pipeline.mirror.raw_pages import count_stored
 from rms_pipeline.mirror.reach import read_reach
-from rms_pipeline.mirror.statements import Connection
-from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
-from rms_pipeline.mirror.sync_runs import INCREMENTAL, note_figures, note_metadata
+from rms_pipeline.mirror.summary import refresh_status_counts
+from rms_pipeline.mirror.sync_runs import INCREMENTAL
 from rms_pipeline.sync.doubts import merge_walk
 from rms_pipeline.sync.landing import LandedWalk, land_changes, land_window
 from rms_pipeline.sync.prove import begin_proof, finish_proof
 from rms_pipeline.sync.settling import settle_full_walk
-from rms_pipeline.sync.storing import MergedWalk, merge_walks
-
-WALK_LOCK, SETTLING_LOCK = "walk", "settling"
-
-# Incremental syncs come every 15 minutes: two in a row are missing, or a morning's worth. (Dagster
-# would show 45 minutes as "an hour".)
-KEPT_FRESH = dg.FreshnessPolicy.time_window(
-    warn_window=timedelta(minutes=40), fail_window=timedelta(hours=3)
-)
 
 
 def account_of(naming: Naming) -> dg.AssetSpec:
@@ -62,11 +62,6 @@ def account_of(naming: Naming) -> dg.AssetSpec:
         kinds={"api"},
         owners=naming.owners,
     )
-
-
-def raw_pages_of(collection: Collection) -> str:
-    """The name of the asset of its pages; all of them are in the table raw_rms_pages."""
-    return "raw_rms_pages" if collection is OPPORTUNITIES else f"raw_{collection.name}"
 
 
 def _reach(collection: Collection) -> str:
@@ -82,24 +77,18 @@ def assets_of(
 ) -> tuple[dg.AssetsDefinition, dg.AssetsDefinition]:
     """Its pages as received, and its table."""
 
-    @dg.asset(
-        key=naming.key(raw_pages_of(collection)),
-        deps=[naming.key("current_rms_api")],
-        group_name=naming.group,
-        kinds={"python", "postgres"},
-        owners=naming.owners,
-        description=f"Pages of the Current RMS list of {collection.name}, stored exactly as "
+    @declare_pages(
+        collection,
+        naming,
+        ["current_rms_api"],
+        f"Pages of the Current RMS list of {collection.name}, stored exactly as "
         f"received. A full sync fetches {_reach(collection)}; an incremental one whatever changed "
         "since the last, whatever its dates.\n\n"
         "In the metadata: *api_calls*, of which some had to be asked again because the account's "
         "limit was reached (*throttled_calls*) or the answer was no good (*retried_calls*). What "
         "an unfinished sync had just fetched is not fetched again "
         "(*pages_kept_from_unfinished_sync*).",
-        metadata={"dagster/column_schema": RAW_PAGE_COLUMNS},
-        freshness_policy=KEPT_FRESH,
-        code_version="1",
     )
-    @naming.bind
     def raw_pages(
         context: dg.AssetExecutionContext,
         config: WalkConfig,
@@ -116,12 +105,7 @@ def assets_of(
                 "Set CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY to mirror your account."
             )
         with (
-            explained(),
-            advisory_lock(
-                database,
-                WALK_LOCK,
-                on_wait=lambda: context.log.info("Waiting: another sync is reading the API."),
-            ),
+            reading(context, database),
             current_rms.client(database, collection) as client,
         ):
             if is_incremental:
@@ -139,18 +123,12 @@ def assets_of(
                 f"{whole} were read, and not only what changed: no full sync had read them before."
             )
             context.log.info(metadata["read_whole"])
-        told = metadata if collection is COLLECTIONS[0] else {raw_pages_of(collection): metadata}
-        with database.session() as connection:
-            note_metadata(connection, context.run.run_id, told)
-        return dg.MaterializeResult(metadata=metadata)
+        return told_of_pages(database, collection, context.run.run_id, metadata)
 
-    @dg.asset(
-        key=naming.key(collection.name),
-        deps=[raw_pages],
-        group_name=naming.group,
-        kinds={"postgres", "table"},
-        owners=naming.owners,
-        description=f"One row for each {collection.single}: the table that people query. In rows "
+    @declare_table(
+        collection,
+        naming,
+        f"One row for each {collection.single}: the table that people query. In rows "
         "that did not change, only synced_at is updated. Rows that Current RMS no longer has move "
         f"to {collection.deleted}. Each sync ends with the proof that no row is missing or "
         "left over.\n\nIn the metadata: rows *created*, *updated*, *unchanged*, "
@@ -161,11 +139,7 @@ def assets_of(
         "RMS lists. For that, *repaired* records were fetched again, in *proof_calls* "
         "calls. Rows were *deleted*, or kept because too many would have been deleted "
         "(*deletions_held_back*).",
-        metadata={"dagster/column_schema": columns_of(collection)},
-        freshness_policy=KEPT_FRESH,
-        code_version=str(collection.version),
     )
-    @naming.bind
     def table(
         context: dg.AssetExecutionContext,
         config: StoreConfig,
@@ -176,19 +150,9 @@ def assets_of(
         with database.session() as connection:
             walk = walk_to_store(connection, collection, context.run)
         proof, settled, audit = None, None, None
-        with (
-            explained(),
-            # Rows that another sync changes meanwhile would leave nothing to be proved.
-            advisory_lock(
-                database,
-                SETTLING_LOCK,
-                on_wait=lambda: context.log.info("Waiting: another sync is storing its pages."),
-            ),
-        ):
+        with storing(context, database):
             if walk.settled_at is not None:
-                merged = merge_walks(
-                    database, collection, [walk.id], run, counted_since=walk.started_at
-                )
+                merged = merge_again(database, collection, walk, run)
             elif walk.kind == walks.FULL:
                 with current_rms.client(database, collection) as client:
                     merged = merge_walk(database, client, walk, run, lane=Lane.WALK)
@@ -218,7 +182,6 @@ def assets_of(
                         until = walk.watermark + walks.clock_ahead(connection, walk.id)
                         audit = audit_webhooks(connection, collection, walk.id, walk.since, until)
                     walks.settle_walk(connection, walk.id, audit=audit.as_json() if audit else None)
-        result = merged.result
         with database.session() as connection:
             note_keys(
                 connection,
@@ -227,49 +190,22 @@ def assets_of(
                 asked_since=walk.started_at if walk.kind == walks.FULL else None,
             )
             keys = known_keys(connection, collection)
-            row_count = count_rows(connection, collection)
-            synced = count_stored(connection, collection, walk.id)
-        metadata = merge_metadata(merged, row_count)
-        metadata["outside_window"] = merged.outside_window
+        more: dict[str, Any] = {"outside_window": merged.outside_window}
         if keys.count:
-            metadata["custom_fields"] = keys.count
-            metadata["custom_fields_new"] = ", ".join(keys.new) or "none"
-            metadata["custom_fields_vanished"] = ", ".join(keys.vanished) or "none"
+            more["custom_fields"] = keys.count
+            more["custom_fields_new"] = ", ".join(keys.new) or "none"
+            more["custom_fields_vanished"] = ", ".join(keys.vanished) or "none"
         if walk.watermark is not None:
-            metadata["watermark"] = instant(walk.watermark)
+            more["watermark"] = instant(walk.watermark)
         if settled is not None:
-            metadata |= settled_metadata(settled)
+            more |= settled_metadata(settled)
         if proof is not None:
-            metadata |= proof_metadata(proof) | {"deleted": proof.deleted}
+            more |= proof_metadata(proof) | {"deleted": proof.deleted}
         if audit is not None:
-            metadata |= audit_metadata(audit)
-        with database.session() as connection:
-            note_figures(
-                connection,
-                run,
-                collection.name,
-                synced=synced,
-                failed=result.failed,
-                metadata=metadata,
-            )
-        return dg.MaterializeResult(metadata=metadata)
+            more |= audit_metadata(audit)
+        return told_of_table(database, collection, run, walk, merged, more)
 
     return raw_pages, table
-
-
-def merge_metadata(merged: MergedWalk, row_count: int) -> dict[str, Any]:
-    """What merging the pages of a sync led to, and how many rows there are now."""
-    result = merged.result
-    return {
-        "dagster/row_count": row_count,
-        "created": result.created,
-        "updated": result.updated,
-        "unchanged": result.unchanged,
-        "restored": result.restored,
-        "stale": result.stale + len(result.lagging),
-        "failed": result.failed,
-        "merge_seconds": round(merged.seconds, 3),
-    }
 
 
 def _land_window(
@@ -325,45 +261,21 @@ def _land_changes(
     )
 
 
-def runs_of(run: dg.DagsterRun) -> list[str]:
-    """This run, and those that it retries."""
-    return [r for r in (run.run_id, run.parent_run_id, run.root_run_id) if r]
-
-
-def walk_to_store(
-    connection: Connection, collection: Collection, run: dg.DagsterRun
-) -> walks.StoredWalk:
-    """The walk of this run, or of the one it retries; else the newest, to decode it again."""
-    walk = walks.walk_of_run(connection, collection, *runs_of(run))
-    if walk is None or walk.completed_at is None:
-        walk = walks.newest_walk(connection, collection, kind=walks.FULL)
-    if walk is None:
-        raise Explained(
-            f"There are no pages to decode yet: materialize {raw_pages_of(collection)} as well, or "
-            "run the job initial_sync."
-        )
-    return walk
-
-
 def status_counts_of(naming: Naming) -> dg.AssetsDefinition:
     """How the opportunities stand."""
 
-    @dg.asset(
-        key=naming.key("status_counts"),
-        deps=[naming.key(OPPORTUNITIES.name)],
-        group_name=naming.group,
-        kinds={"postgres", "pandas"},
-        owners=naming.owners,
-        description="How many opportunities there are in each status, and what they are worth. "
+    @declare(
+        naming,
+        "status_counts",
+        [OPPORTUNITIES.name],
+        STATUS_COLUMNS,
+        "How many opportunities there are in each status, and what they are worth. "
         "The counts add up to the rows of opportunities. Table and chart are in the metadata, "
         "under *counts*; Plots shows how each status developed.",
-        metadata={"dagster/column_schema": STATUS_COLUMNS},
-        freshness_policy=KEPT_FRESH,
+        kinds={"postgres", "pandas"},
         # People look at it while the checks of opportunities still run.
         op_tags={"dagster/priority": "1"},
-        code_version="1",
     )
-    @naming.bind
     def status_counts(mirror: Mirror) -> dg.MaterializeResult[Any]:
         frame = refresh_status_counts(mirror.database, mirror.settings.time_zone)
         return dg.MaterializeResult(metadata=status_metadata(frame))

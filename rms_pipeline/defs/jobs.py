@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 
 from rms_pipeline.collections.base import Collection
-from rms_pipeline.defs.assets import raw_pages_of
 from rms_pipeline.defs.compat import UnresolvedAssetJobDefinition
 from rms_pipeline.defs.config import PartsConfig, StoreConfig, StorePartsConfig, WalkConfig
 from rms_pipeline.defs.naming import Naming
 from rms_pipeline.defs.recording import SYNC_TYPE_TAG
+from rms_pipeline.defs.steps import raw_pages_of
 from rms_pipeline.mirror.sync_runs import INCREMENTAL, INITIAL, RECONCILIATION
 from rms_pipeline.sync.counting import RANGES
 from rms_pipeline.sync.parts import CALLS, NIGHTLY_CALLS

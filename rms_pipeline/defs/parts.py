@@ -11,26 +11,23 @@ from typing import Any
 import dagster as dg
 
 from rms_pipeline.collections.base import Collection
-from rms_pipeline.defs.assets import (
-    KEPT_FRESH,
-    SETTLING_LOCK,
-    merge_metadata,
-    raw_pages_of,
-    walk_to_store,
-)
-from rms_pipeline.defs.columns import RAW_PAGE_COLUMNS, columns_of
 from rms_pipeline.defs.config import PartsConfig, StorePartsConfig
-from rms_pipeline.defs.failures import explained
 from rms_pipeline.defs.metadata import proof_metadata, walk_metadata
 from rms_pipeline.defs.naming import Naming
 from rms_pipeline.defs.recording import SYNC_TYPE_TAG
 from rms_pipeline.defs.resources import CurrentRms, Mirror
-from rms_pipeline.mirror.database import advisory_lock
-from rms_pipeline.mirror.raw_pages import count_stored
-from rms_pipeline.mirror.summary import count_rows
-from rms_pipeline.mirror.sync_runs import INCREMENTAL, note_figures, note_metadata
+from rms_pipeline.defs.steps import (
+    declare_pages,
+    declare_table,
+    merge_again,
+    reading,
+    storing,
+    told_of_pages,
+    told_of_table,
+    walk_to_store,
+)
+from rms_pipeline.mirror.sync_runs import INCREMENTAL
 from rms_pipeline.sync.parts import CALLS, NIGHTLY_CALLS, land_parts, store_parts
-from rms_pipeline.sync.storing import merge_walks
 
 
 def part_assets_of(
@@ -44,23 +41,17 @@ def part_assets_of(
     def ahead(current_rms: CurrentRms, days: int | None) -> timedelta:
         return timedelta(days=current_rms.settings.items_days_ahead if days is None else days)
 
-    @dg.asset(
-        key=naming.key(raw_pages_of(collection)),
-        deps=[naming.key("current_rms_api"), naming.key(parents)],
-        group_name=naming.group,
-        kinds={"python", "postgres"},
-        owners=naming.owners,
-        description=f"Pages of the Current RMS lists of {collection.name}, one list for each of "
+    @declare_pages(
+        collection,
+        naming,
+        ["current_rms_api", parents],
+        f"Pages of the Current RMS lists of {collection.name}, one list for each of "
         f"the {parents}, stored exactly as received. Each sync asks for lists of {parents} that "
         "changed; a full one also for those that begin soon or are out (by default within 14 days) "
         "and did not come to nothing. Calls are bounded, and come after everything else; what is "
         "not reached waits for the next sync.\n\nIn the metadata: *api_calls*, and *walk_notes*, "
         "which name the lists that could not be read.",
-        metadata={"dagster/column_schema": RAW_PAGE_COLUMNS},
-        freshness_policy=KEPT_FRESH,
-        code_version="1",
     )
-    @naming.bind
     def raw_pages(
         context: dg.AssetExecutionContext,
         config: PartsConfig,
@@ -71,12 +62,7 @@ def part_assets_of(
         nightly = context.run.tags.get(SYNC_TYPE_TAG) != INCREMENTAL
         calls = NIGHTLY_CALLS if nightly else CALLS
         with (
-            explained(),
-            advisory_lock(
-                database,
-                f"lists of {collection.name}",
-                on_wait=lambda: context.log.info("Waiting: another sync is reading these lists."),
-            ),
+            reading(context, database, f"lists of {collection.name}"),
             current_rms.client(database, collection) as client,
             current_rms.client(database, parts.of) as of_parents,
         ):
@@ -90,29 +76,19 @@ def part_assets_of(
                 fresh_for=timedelta(minutes=config.resume_within_minutes),
                 parents=of_parents,
             )
-        metadata = walk_metadata(walk)
-        with database.session() as connection:
-            note_metadata(connection, context.run.run_id, {raw_pages_of(collection): metadata})
-        return dg.MaterializeResult(metadata=metadata)
+        return told_of_pages(database, collection, context.run.run_id, walk_metadata(walk))
 
-    @dg.asset(
-        key=naming.key(collection.name),
-        deps=[raw_pages],
-        group_name=naming.group,
-        kinds={"postgres", "table"},
-        owners=naming.owners,
-        description=f"One row for each {collection.single} of the {parents} whose lists were read. "
+    @declare_table(
+        collection,
+        naming,
+        f"One row for each {collection.single} of the {parents} whose lists were read. "
         f"Rows that the whole list of their {parts.of.single} no longer shows move to "
         f"{collection.deleted}, and so do those whose {parts.of.single} is gone.\n\nIn the "
         "metadata: rows *created*, *updated*, *unchanged*, *restored* after a deletion; records "
         "that *failed* (see the table sync_faults). *certificate* says for how many "
         f"{parents} the rows are what Current RMS lists, and which are left out. Rows were "
         "*deleted*, or kept because too many would have been deleted (*deletions_held_back*).",
-        metadata={"dagster/column_schema": columns_of(collection)},
-        freshness_policy=KEPT_FRESH,
-        code_version=str(collection.version),
     )
-    @naming.bind
     def table(
         context: dg.AssetExecutionContext,
         config: StorePartsConfig,
@@ -123,18 +99,9 @@ def part_assets_of(
         with database.session() as connection:
             walk = walk_to_store(connection, collection, context.run)
         told: dict[str, Any] = {}
-        with (
-            explained(),
-            advisory_lock(
-                database,
-                SETTLING_LOCK,
-                on_wait=lambda: context.log.info("Waiting: another sync is storing its pages."),
-            ),
-        ):
+        with storing(context, database):
             if walk.settled_at is not None:
-                merged = merge_walks(
-                    database, collection, [walk.id], run, counted_since=walk.started_at
-                )
+                merged = merge_again(database, collection, walk, run)
             else:
                 with current_rms.client(database, collection) as client:
                     stored = store_parts(
@@ -149,18 +116,6 @@ def part_assets_of(
                 told = {"deleted": stored.deleted, "deletions_held_back": stored.held_back}
                 if stored.proof is not None:
                     told = proof_metadata(stored.proof) | told
-        with database.session() as connection:
-            row_count = count_rows(connection, collection)
-            synced = count_stored(connection, collection, walk.id)
-            metadata = merge_metadata(merged, row_count) | told
-            note_figures(
-                connection,
-                run,
-                collection.name,
-                synced=synced,
-                failed=merged.result.failed,
-                metadata=metadata,
-            )
-        return dg.MaterializeResult(metadata=metadata)
+        return told_of_table(database, collection, run, walk, merged, told)
 
     return raw_pages, table

@@ -1,0 +1,194 @@
+"""What the assets of every collection have in common, however their records are read.
+
+What belongs here: how they are declared, the locks they wait for, which walk a run stores, and what
+is told of it, to Dagster and in the row of the sync. What does not: what is read, and how it is
+merged (`assets`, `parts`).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+
+from rms_pipeline.collections.base import Collection
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.defs.columns import RAW_PAGE_COLUMNS, columns_of
+from rms_pipeline.defs.failures import Explained, explained
+from rms_pipeline.defs.naming import Naming
+from rms_pipeline.mirror import walks
+from rms_pipeline.mirror.database import Database, advisory_lock
+from rms_pipeline.mirror.raw_pages import count_stored
+from rms_pipeline.mirror.statements import Connection
+from rms_pipeline.mirror.summary import count_rows
+from rms_pipeline.mirror.sync_runs import note_figures, note_metadata
+from rms_pipeline.sync.storing import MergedWalk, merge_walks
+
+# Incremental syncs come every 15 minutes: two in a row are missing, or a morning's worth. (Dagster
+# would show 45 minutes as "an hour".)
+KEPT_FRESH = dg.FreshnessPolicy.time_window(
+    warn_window=timedelta(minutes=40), fail_window=timedelta(hours=3)
+)
+
+Declare = Callable[[Callable[..., dg.MaterializeResult[Any]]], dg.AssetsDefinition]
+
+
+def raw_pages_of(collection: Collection) -> str:
+    """The name of the asset of its pages; all of them are in the table raw_rms_pages."""
+    return "raw_rms_pages" if collection is OPPORTUNITIES else f"raw_{collection.name}"
+
+
+def declare(
+    naming: Naming,
+    name: str,
+    deps: Sequence[str],
+    columns: dg.TableSchema,
+    description: str,
+    *,
+    kinds: set[str],
+    code_version: str = "1",
+    op_tags: Mapping[str, str] | None = None,
+) -> Declare:
+    """The decorator of an asset of this account, `deps` being the names of others."""
+
+    def decorate(function: Callable[..., dg.MaterializeResult[Any]]) -> dg.AssetsDefinition:
+        return dg.asset(
+            key=naming.key(name),
+            deps=naming.keys(deps),
+            group_name=naming.group,
+            kinds=kinds,
+            owners=naming.owners,
+            description=description,
+            metadata={"dagster/column_schema": columns},
+            freshness_policy=KEPT_FRESH,
+            code_version=code_version,
+            op_tags=op_tags,
+        )(naming.bind(function))
+
+    return decorate
+
+
+def declare_pages(
+    collection: Collection, naming: Naming, deps: Sequence[str], description: str
+) -> Declare:
+    """That of the pages as received."""
+    return declare(
+        naming,
+        raw_pages_of(collection),
+        deps,
+        RAW_PAGE_COLUMNS,
+        description,
+        kinds={"python", "postgres"},
+    )
+
+
+def declare_table(collection: Collection, naming: Naming, description: str) -> Declare:
+    """That of the table which is made of its pages."""
+    return declare(
+        naming,
+        collection.name,
+        [raw_pages_of(collection)],
+        columns_of(collection),
+        description,
+        kinds={"postgres", "table"},
+        # What decodes records otherwise is another version of it.
+        code_version=str(collection.version),
+    )
+
+
+@contextmanager
+def reading(
+    context: dg.AssetExecutionContext, database: Database, lists: str | None = None
+) -> Iterator[None]:
+    """One sync reads the API at a time, or one those `lists`. Errors are explained."""
+
+    def tell() -> None:
+        what = "these lists" if lists else "the API"
+        context.log.info(f"Waiting: another sync is reading {what}.")
+
+    with explained(), advisory_lock(database, lists or "walk", on_wait=tell):
+        yield
+
+
+@contextmanager
+def storing(context: dg.AssetExecutionContext, database: Database) -> Iterator[None]:
+    """One sync stores at a time: rows that another changes meanwhile would leave nothing to be
+    proved. Errors are explained."""
+
+    def tell() -> None:
+        context.log.info("Waiting: another sync is storing its pages.")
+
+    with explained(), advisory_lock(database, "settling", on_wait=tell):
+        yield
+
+
+def runs_of(run: dg.DagsterRun) -> list[str]:
+    """This run, and those that it retries."""
+    return [r for r in (run.run_id, run.parent_run_id, run.root_run_id) if r]
+
+
+def walk_to_store(
+    connection: Connection, collection: Collection, run: dg.DagsterRun
+) -> walks.StoredWalk:
+    """The walk of this run, or of the one it retries; else the newest, to decode it again."""
+    walk = walks.walk_of_run(connection, collection, *runs_of(run))
+    if walk is None or walk.completed_at is None:
+        walk = walks.newest_walk(connection, collection, kind=walks.FULL)
+    if walk is None:
+        raise Explained(
+            f"There are no pages to decode yet: materialize {raw_pages_of(collection)} as well, or "
+            "run the job initial_sync."
+        )
+    return walk
+
+
+def merge_again(
+    database: Database, collection: Collection, walk: walks.StoredWalk, run: str
+) -> MergedWalk:
+    """Decodes and merges the pages of a walk that is settled."""
+    return merge_walks(database, collection, [walk.id], run, counted_since=walk.started_at)
+
+
+def told_of_pages(
+    database: Database, collection: Collection, run: str, metadata: dict[str, Any]
+) -> dg.MaterializeResult[Any]:
+    """Notes what reading the pages led to in the row of the sync, and tells Dagster."""
+    told = metadata if collection is OPPORTUNITIES else {raw_pages_of(collection): metadata}
+    with database.session() as connection:
+        note_metadata(connection, run, told)
+    return dg.MaterializeResult(metadata=metadata)
+
+
+def told_of_table(
+    database: Database,
+    collection: Collection,
+    run: str,
+    walk: walks.StoredWalk,
+    merged: MergedWalk,
+    more: Mapping[str, Any],
+) -> dg.MaterializeResult[Any]:
+    """Notes what merging the pages of `walk` led to, and how many rows there are now, in the row of
+    the sync, and tells Dagster; `more` is what else there is to tell."""
+    result = merged.result
+    with database.session() as connection:
+        metadata = {
+            "dagster/row_count": count_rows(connection, collection),
+            "created": result.created,
+            "updated": result.updated,
+            "unchanged": result.unchanged,
+            "restored": result.restored,
+            "stale": result.stale + len(result.lagging),
+            "failed": result.failed,
+            "merge_seconds": round(merged.seconds, 3),
+            **more,
+        }
+        note_figures(
+            connection,
+            run,
+            collection.name,
+            synced=count_stored(connection, collection, walk.id),
+            failed=result.failed,
+            metadata=metadata,
+        )
+    return dg.MaterializeResult(metadata=metadata)
