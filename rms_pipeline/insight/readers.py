@@ -6,11 +6,13 @@ to show: a column that a table gains later is in no view until somebody puts it 
 
 # What tells amounts, or holds what people type at will, or whole records.
 _OF_MONEY = (
-    *("opportunities_with_money", "opportunity_history", "sense_checks"),
+    *("opportunities_with_money", "members_with_money", "invoices_with_money"),
+    *("opportunity_items_with_money", "opportunity_history", "sense_checks"),
     *("month_value", "conversions", "customer_value", "sync_metadata"),
 )
 WITHOUT_MONEY = (
-    *("opportunities_without_money", "sense_checks_without_money"),
+    *("opportunities_without_money", "members_without_money", "invoices_without_money"),
+    *("opportunity_items_without_money", "sense_checks_without_money"),
     *("hire_days", "funnel", "venue_overlaps"),
 )
 WITH_MONEY = (*WITHOUT_MONEY, *_OF_MONEY)

@@ -10,7 +10,11 @@ from psycopg2.extensions import parse_dsn
 from typer.testing import CliRunner
 
 from rms_pipeline.cli.main import app
+from rms_pipeline.collections import COLLECTIONS
+from rms_pipeline.collections.invoices import INVOICES
+from rms_pipeline.collections.members import MEMBERS
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.collections.opportunity_items import OPPORTUNITY_ITEMS
 from rms_pipeline.insight.readers import WITH_MONEY, WITHOUT_MONEY, statements
 from rms_pipeline.mirror import views as made
 from rms_pipeline.mirror.database import Database
@@ -23,6 +27,19 @@ ROLES = ("rms_test_with_money", "rms_test 'without' money")
 # In no id, date or count.
 AMOUNT = "918273.64"
 NOW = datetime.now(UTC)
+# What the views of a table have besides its columns, and which of its texts may hold amounts.
+MADE = {
+    OPPORTUNITIES: {"phase"},
+    MEMBERS: set[str](),
+    INVOICES: {"invoice_type_name", "status_name"},
+    OPPORTUNITY_ITEMS: {"product_name"},
+}
+TYPED = {
+    OPPORTUNITIES: {"name", "subject", "description", "reference", "invoiced"},
+    MEMBERS: {"title", "department", "description"},
+    INVOICES: {"subject"},
+    OPPORTUNITY_ITEMS: {"name", "description"},
+}
 # The latter of a view that nobody can write to.
 REFUSED = (
     psycopg2.errors.InsufficientPrivilege,
@@ -69,8 +86,32 @@ def fill(database: Database) -> None:
     insert(database, "required_fields", [{"field": "custom_fields.none"}])
     deleted = row | {"id": 9, "deleted_at": NOW, "deleted_because": AMOUNT}
     insert(database, "deleted_opportunities", [deleted])
+    fill_others(database)
     changes = {"opportunity_id": 1, "old_value": AMOUNT, "new_value": AMOUNT, "seen_at": NOW}
     insert(database, "opportunity_changes", [changes | {"field": "ends_at"}])
+
+
+def fill_others(database: Database) -> None:
+    """A member, an invoice and an item, of which each amount and each text is AMOUNT but those that
+    name them, their kind and their place."""
+    named = {
+        **dict.fromkeys(("id", "opportunity_id"), 1),
+        **dict.fromkeys(("number", "membership_type", "status_name", "path", "item_type"), "N-1"),
+        **dict.fromkeys(("street", "postcode", "city", "county", "country_name"), "Leeds"),
+        **dict.fromkeys(("quantity", "chargeable_days", "weight"), 2),
+    }
+    of_kind = {"text": f"for {AMOUNT}", "text[]": [AMOUNT], "jsonb": {"of": AMOUNT}}
+    of_kind["numeric"] = AMOUNT
+    for collection in COLLECTIONS[1:]:
+        row: dict[str, Any] = {
+            c.name: named.get(c.name, of_kind.get(c.kind))
+            for c in collection.table
+            if c.kind in of_kind or c.name in named
+        }
+        if collection is MEMBERS:
+            row["name"] = "Harbour Events"
+        row["data"] = {"charge_total": AMOUNT, "item": {"name": "LED wall tile"}}
+        insert(database, collection.name, [row])
 
 
 def as_role(database: Database, role: str) -> psycopg2.extensions.connection:
@@ -144,6 +185,10 @@ def test_who_is_not_to_see_money_is_shown_no_amount_wherever_it_was_typed(
         assert found != "[]", f"nothing was there to be seen in {name}"
         assert AMOUNT not in found, name
         assert "918273" not in found, name
+    for name in ("members", "invoices", "opportunity_items"):
+        assert AMOUNT in seen[f"{name}_with_money"], name
+    assert "LED wall tile" in shown["opportunity_items_without_money"]
+    assert "Harbour Events" in shown["members_without_money"]
     # That there is no charge is something of money, too.
     assert "confirmed_at_zero" in seen["sense_checks"]
     assert "confirmed_at_zero" not in shown["sense_checks_without_money"]
@@ -225,12 +270,16 @@ def test_whoever_reads_views_alone_finds_every_column_of_the_table(migrated: Dat
             )
         }
 
-    table = {c.name for c in OPPORTUNITIES.table}
-    assert columns("opportunities_with_money") == table | {"phase"}
-    left_out = table - columns("opportunities_without_money")
-    assert {c.name for c in OPPORTUNITIES.table if c.kind in ("numeric", "jsonb", "text[]")} - {
-        "weight_total"
-    } | {"name", "subject", "description", "reference", "invoiced"} == left_out
+    for collection, more in MADE.items():
+        table = {c.name for c in collection.table}
+        whole, plain = (
+            columns(f"{collection.name}_{with_}_money") for with_ in ("with", "without")
+        )
+        assert whole == table | more
+        assert plain <= whole
+        left_out = {c.name for c in collection.table if c.kind in ("numeric", "jsonb", "text[]")}
+        left_out -= {"weight_total", "weight", "quantity", "chargeable_days"}
+        assert whole - plain == left_out | TYPED[collection]
 
 
 def test_the_command_prints_the_sql_and_needs_no_database(monkeypatch: pytest.MonkeyPatch) -> None:
