@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from rms_pipeline.insight.changes import CHARGE, as_number
+from rms_pipeline.insight.compare import Figure, Point, Question, compare, shifted
 from rms_pipeline.insight.days import Day
 from rms_pipeline.mirror.changes import STATUS
 from rms_pipeline.mirror.criteria import COMES_BACK, GOES_OUT
@@ -120,17 +121,8 @@ class Today:
 
 def read_today(connection: Connection, day: Day, now: datetime) -> Today:
     """How `day` looks at `now`. Commits."""
-    before = day.moved(-1) or day
     is_today = day.starts <= now < day.ends
-    values: dict[str, Any] = {
-        "starts": day.starts,
-        "ends": day.ends,
-        "since": before.starts,
-        "soon": day.starts + timedelta(days=SOON_DAYS),
-        "now": now,
-    }
-    if last := day.moved(SOON_DAYS):
-        values["soon"] = last.starts
+    values = _values_of(day, now)
     with connection.cursor() as cursor:
         found = Today(
             date=day.date,
@@ -151,6 +143,40 @@ def read_today(connection: Connection, day: Day, now: datetime) -> Today:
         )
     connection.commit()
     return found
+
+
+def compare_today(connection: Connection, day: Day, now: datetime) -> list[Figure]:
+    """The figures of `day` beside the same weekday a week and 52 weeks before, each as it was known
+    at the same time of that week. Commits."""
+
+    def point(id_: str, title: str, days: int) -> Point | None:
+        then = day.moved(-days)
+        if then is None:
+            return None
+        at = shifted(now, day.time_zone, days=days)
+        return Point(id_, title, at, then.starts, _values_of(then, at))
+
+    points = [
+        point("week_before", "The week before", 7),
+        point("year_before", "The year before", 364),
+    ]
+    present = Point("now", "Now", now, day.starts, _values_of(day, now))
+    is_today = day.starts <= now < day.ends
+    questions = [q for q in QUESTIONS if is_today or q.id != "late_back"]
+    return compare(connection, questions, present, [p for p in points if p])
+
+
+def _values_of(day: Day, now: datetime) -> dict[str, Any]:
+    before, soon = day.moved(-1) or day, day.moved(SOON_DAYS)
+    return {
+        "starts": day.starts,
+        "ends": day.ends,
+        "since": before.starts,
+        # Of a day that goes on, what was decided by the same time.
+        "until": min(max(now, before.starts), day.ends),
+        "soon": soon.starts if soon else day.starts + timedelta(days=SOON_DAYS),
+        "now": now,
+    }
 
 
 _LEAVING = f"{GOES_OUT} >= %(starts)s AND {GOES_OUT} < %(ends)s AND {_CONFIRMED}"
@@ -183,6 +209,81 @@ def _jobs(cursor: Cursor, where: str, order: str, values: Mapping[str, Any]) -> 
     )
     return Jobs(count, value, [Job(*row) for row in cursor.fetchall()])
 
+
+def _rows(where: str) -> str:
+    return f"SELECT count(*), sum(total_value)\nFROM {{source}}\nWHERE {where}"
+
+
+def _came_into(phase: Phase) -> str:
+    return (
+        "SELECT DISTINCT c.opportunity_id AS id\n  FROM opportunity_changes c\n"
+        "  LEFT JOIN statuses was ON was.name = c.old_value\n"
+        "  LEFT JOIN statuses became ON became.name = c.new_value\n"
+        f"  WHERE c.field = '{STATUS}'\n"
+        f"    AND {_WHEN} >= %(since)s AND {_WHEN} < %(until)s\n"
+        f"    AND coalesce(became.phase, 'open') = '{phase}'\n"
+        f"    AND coalesce(was.phase, 'open') <> '{phase}'"
+    )
+
+
+# The figures of a day. What is decided is counted in the log of changes, which nobody rewrites.
+QUESTIONS = (
+    Question(
+        "goes_out",
+        "Goes out",
+        "Confirmed, and the delivery, else the hire, starts on the day.",
+        _rows(_LEAVING),
+    ),
+    Question(
+        "comes_back",
+        "Comes back",
+        "Confirmed, and the collection, else the hire, ends on the day. Open-ended hires have no"
+        " such day.",
+        _rows(_RETURNING),
+    ),
+    Question(
+        "on_hire",
+        "On hire",
+        "Confirmed, and out at any time of the day.",
+        _rows(_ON_HIRE),
+    ),
+    Question(
+        "late_back",
+        "Late back",
+        "In the status Active, though the collection, else the hire, has ended.",
+        _rows(_LATE_BACK),
+        of_dates=False,
+    ),
+    Question(
+        "not_confirmed",
+        "Not confirmed",
+        f"Starts within {SOON_DAYS} days, the day included, and is neither confirmed nor lost.",
+        _rows(_NOT_CONFIRMED),
+        of_dates=False,
+    ),
+    Question(
+        "confirmed",
+        "Confirmed",
+        "Came to be confirmed since the day before began, or was entered as such.",
+        "SELECT count(*), NULL::numeric\nFROM (\n  " + _came_into(CONFIRMED) + "\n  UNION\n"
+        "  SELECT o.id FROM opportunities o\n"
+        "  WHERE o.confirmed_at >= %(since)s AND o.confirmed_at < %(until)s\n"
+        f"    AND {_CONFIRMED}\n"
+        "    AND NOT EXISTS (SELECT FROM opportunity_changes c\n"
+        f"      WHERE c.opportunity_id = o.id AND c.field = '{STATUS}')\n) decided",
+        of_dates=False,
+    ),
+    Question(
+        "lost",
+        "Lost",
+        "Came to be lost since the day before began, or was deleted without having been lost.",
+        "SELECT count(*), NULL::numeric\nFROM (\n  " + _came_into(LOST) + "\n  UNION ALL\n"
+        "  SELECT o.id FROM deleted_opportunities o\n"
+        "  WHERE o.deleted_at >= %(since)s AND o.deleted_at < %(until)s\n"
+        f"    AND NOT ({OUTCOMES['is:closed'].condition})\n) decided",
+        of_dates=False,
+    ),
+)
 
 # Of what was decided: a record that is gone is told of as it was last.
 _NAMED = (

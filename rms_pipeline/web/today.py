@@ -8,9 +8,10 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic_core import to_jsonable_python
 
+from rms_pipeline.insight.compare import Figure
 from rms_pipeline.insight.days import Day
 from rms_pipeline.insight.sense import SENSE_CHECKS, Doubts, doubts
-from rms_pipeline.insight.today import SOON_DAYS, Today, read_today
+from rms_pipeline.insight.today import SOON_DAYS, Today, compare_today, read_today
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.reading import Reader
@@ -48,6 +49,21 @@ def today(pages: Pages, reader: Reader, current: Settings, access: Access) -> AP
     @router.get("/today.json")
     def tell(day: Annotated[Day, Depends(wanted)]) -> Response:
         return JSONResponse({"success": True, **to_jsonable_python(read(day))})
+
+    def compared(day: Day) -> list[Figure]:
+        with reader.session() as connection:
+            return compare_today(connection, day, datetime.now(UTC))
+
+    @router.get("/today/compared")
+    def show_compared(request: Request, day: Annotated[Day, Depends(wanted)]) -> Response:
+        # Apart from the day, which need not wait for the history.
+        name = "compared.html" if is_fragment(request) else "today_compared.html"
+        return pages.render(name, here="today", figures=compared(day), day=day)
+
+    @router.get("/today/compared.json")
+    def tell_compared(day: Annotated[Day, Depends(wanted)]) -> Response:
+        found = {"date": day.date, "time_zone": day.time_zone, "figures": compared(day)}
+        return JSONResponse({"success": True, **to_jsonable_python(found)})
 
     def check() -> list[Doubts]:
         with reader.session() as connection:

@@ -1,0 +1,211 @@
+"""Figures beside those of earlier, and the SQL that is shown: run, and held against the page."""
+
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from rms_pipeline.insight.compare import months_before, shifted
+from rms_pipeline.mirror.database import Database
+from rms_pipeline_tests.rows import insert, insert_opportunities, query
+from rms_pipeline_tests.web.conftest import Web
+from rms_pipeline_tests.web.page import get, visit
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+NOON = NOW.replace(hour=12, minute=0, second=0)
+
+
+def job(starts: datetime | None, ends: datetime | None, **fields: Any) -> dict[str, Any]:
+    return {"starts_at": starts, "ends_at": ends, "opportunity_status": "Reserved", **fields}
+
+
+def remember_since(database: Database, began: datetime) -> None:
+    query(
+        database,
+        "INSERT INTO mirror_state (name, value) VALUES ('history_began', %s)"
+        " ON CONFLICT (name) DO UPDATE SET value = excluded.value RETURNING name",
+        began.isoformat(),
+    )
+
+
+def reach_back_to(database: Database, day: datetime | None) -> None:
+    query(database, "DELETE FROM mirrored_windows RETURNING collection")
+    if day is not None:
+        insert(
+            database, "mirrored_windows", [{"collection": "opportunities", "reaches_back_to": day}]
+        )
+
+
+@pytest.fixture
+def clean(web: Web) -> Web:
+    remember_since(web.database, NOW)
+    reach_back_to(web.database, None)
+    return web
+
+
+def versions(database: Database, since: datetime, *ids: int) -> None:
+    insert(
+        database,
+        "opportunity_versions",
+        [{"id": i, "asked_at": since, "answered_at": since, "valid_from": since} for i in ids],
+    )
+
+
+def was(database: Database, id_: int, since: datetime, until: datetime, **columns: Any) -> None:
+    """A version of before, which ended."""
+    past = {"opportunity_id": id_, "valid_from": since, "valid_to": until, "deleted": False}
+    insert(database, "opportunity_past", [past | {"difference": {}} | columns])
+
+
+def told(web: Web, path: str) -> dict[str, Any]:
+    answer = get(web, path)
+    assert answer.status_code == 200, answer.text
+    return {figure["id"]: figure for figure in answer.json()["figures"]}
+
+
+def measures(figure: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {m["point"]: m for m in [figure["now"], *figure["before"]]}
+
+
+def assert_sql_gives_the_figures(web: Web, figures: dict[str, Any]) -> int:
+    """Pasted as it is shown; how many were run."""
+    run = 0
+    for figure in figures.values():
+        for measure in measures(figure).values():
+            if not measure["sql"]:
+                assert measure["count"] is None
+                assert measure["note"]
+                continue
+            ((count, value),) = query(web.database, measure["sql"])
+            shown = None if measure["value"] is None else Decimal(measure["value"])
+            assert (count, value) == (measure["count"], shown), figure["id"]
+            run += 1
+    return run
+
+
+def test_a_day_stands_beside_the_same_weekday_as_it_was_known_then(clean: Web) -> None:
+    began = NOW - 500 * DAY
+    remember_since(clean.database, began)
+    insert_opportunities(
+        clean.database,
+        job(NOON, NOON + DAY, total_value=100),
+        job(NOON - 7 * DAY, NOON - 6 * DAY, total_value=40),
+        # Moved away since: it went out that day as far as anybody knew.
+        job(NOON + 30 * DAY, NOON + 31 * DAY, total_value=7),
+        # Entered since.
+        job(NOON - 7 * DAY, NOON - 6 * DAY, total_value=1_000),
+        job(NOON - 364 * DAY, NOON - 363 * DAY, total_value=5),
+    )
+    versions(clean.database, began, 1, 2, 5)
+    versions(clean.database, NOW - DAY, 3, 4)
+    was(clean.database, 3, began, NOW - DAY, **job(NOON - 7 * DAY, NOON - 6 * DAY, total_value=60))
+    figures = told(clean, "/today/compared.json")
+    out = measures(figures["goes_out"])
+    assert (out["now"]["count"], Decimal(out["now"]["value"])) == (1, Decimal(100))
+    week, year = out["week_before"], out["year_before"]
+    assert (week["count"], Decimal(week["value"]), week["known"]) == (2, Decimal(100), "then")
+    assert (year["count"], Decimal(year["value"]), year["known"]) == (1, Decimal(5), "then")
+    assert assert_sql_gives_the_figures(clean, figures) == 7 * 3
+    text = visit(clean, "/today/compared").text
+    assert "The week before" in text
+    assert "opportunities_as_of" in text
+
+
+def test_what_no_history_knows_is_said_and_what_took_place_is_counted_as_known_now(
+    clean: Web,
+) -> None:
+    remember_since(clean.database, NOW - 30 * DAY)
+    reach_back_to(clean.database, NOW - 400 * DAY)
+    insert_opportunities(clean.database, job(NOON - 364 * DAY, NOON - 363 * DAY, total_value=5))
+    versions(clean.database, NOW - 30 * DAY, 1)
+    figures = told(clean, "/today/compared.json")
+    began = NOW - 30 * DAY
+    missing = f"no history before {began.day} {began:%B %Y}"
+    year = measures(figures["goes_out"])["year_before"]
+    assert (year["count"], year["known"]) == (1, "now")
+    assert year["note"] == f"as known now: {missing}"
+    for name in ("late_back", "not_confirmed", "confirmed", "lost"):
+        unknown = measures(figures[name])["year_before"]
+        assert (unknown["count"], unknown["note"]) == (None, missing)
+    assert_sql_gives_the_figures(clean, figures)
+    assert missing in visit(clean, "/today/compared").text
+
+
+def test_a_year_that_is_not_mirrored_is_no_year_without_jobs(clean: Web) -> None:
+    remember_since(clean.database, NOW - 30 * DAY)
+    reach_back_to(clean.database, NOW - 60 * DAY)
+    figures = told(clean, "/today/compared.json")
+    year = measures(figures["on_hire"])["year_before"]
+    covered = NOW - 60 * DAY
+    assert year["count"] is None
+    assert f"nothing older than {covered.day} {covered:%B %Y} is mirrored" in year["note"]
+    assert '"/further-back"' in visit(clean, "/today/compared").html
+    reach_back_to(clean.database, None)
+    remember_since(clean.database, NOW)
+    assert "no history before" in visit(clean, "/today/compared").text
+
+
+def test_what_was_decided_is_held_against_the_same_hours_of_the_week_before(clean: Web) -> None:
+    remember_since(clean.database, NOW - 60 * DAY)
+    insert_opportunities(clean.database, *(job(NOON, NOON + DAY) for _ in range(4)))
+    versions(clean.database, NOW - 60 * DAY, 1, 2, 3, 4)
+
+    def decided(id_: int, at: datetime, after: str = "Reserved", before: str = "Open") -> None:
+        change = {"opportunity_id": id_, "field": "opportunity_status", "seen_at": at}
+        insert(
+            clean.database,
+            "opportunity_changes",
+            [change | {"old_value": before, "new_value": after, "changed_at": at}],
+        )
+
+    decided(1, NOW - HOUR / 60)
+    decided(2, NOW - 7 * DAY - HOUR / 60)
+    decided(3, NOW - 7 * DAY - HOUR / 60, "Lost")
+    # Later that day: not so far by the same time.
+    decided(4, NOW - 7 * DAY + HOUR / 60)
+    # From one confirmed status to another decides nothing.
+    decided(1, NOW - 7 * DAY - HOUR / 60, "Active", "Reserved")
+    figures = told(clean, "/today/compared.json")
+    confirmed = measures(figures["confirmed"])
+    assert confirmed["week_before"]["count"] == 1
+    assert confirmed["now"]["count"] == 1
+    assert measures(figures["lost"])["week_before"]["count"] == 1
+    assert_sql_gives_the_figures(clean, figures)
+
+
+@pytest.mark.parametrize("day", ["1900-01-02", "2199-12-30", "2031-05-17", "2024-02-29"])
+def test_any_day_can_be_compared(clean: Web, day: str) -> None:
+    figures = told(clean, f"/today/compared.json?day={day}")
+    assert "late_back" not in figures
+    assert_sql_gives_the_figures(clean, figures)
+    visit(clean, f"/today/compared?day={day}")
+
+
+def test_the_figures_of_the_page_are_those_that_are_compared(clean: Web) -> None:
+    insert_opportunities(
+        clean.database,
+        job(NOON, NOON + DAY, total_value=3),
+        job(NOON - DAY, NOON, total_value=4),
+        job(NOON - 3 * DAY, NOW - DAY, opportunity_status="Active"),
+        job(NOON + 2 * DAY, NOON + 3 * DAY, opportunity_status="Open"),
+    )
+    page = get(clean, "/today.json").json()
+    for name, figure in told(clean, "/today/compared.json").items():
+        listed = page[name]
+        count = len(listed) if isinstance(listed, list) else listed["count"]
+        assert figure["now"]["count"] == count, name
+        if isinstance(listed, dict):
+            assert figure["now"]["value"] == listed["total_value"]
+
+
+def test_the_same_time_earlier_follows_the_companys_clock() -> None:
+    # Clocks went forward on 29 March 2026.
+    noon = datetime(2026, 4, 1, 11, tzinfo=UTC)
+    assert shifted(noon, "Europe/London", days=7) == datetime(2026, 3, 25, 12, tzinfo=UTC)
+    assert shifted(noon, "UTC", months=1) == datetime(2026, 3, 1, 11, tzinfo=UTC)
+    assert months_before(date(2026, 3, 31), 1) == date(2026, 2, 28)
+    assert months_before(date(2024, 3, 31), 1) == date(2024, 2, 29)
+    assert months_before(date(2024, 2, 29), 12) == date(2023, 2, 28)
+    assert months_before(date(2026, 1, 15), 1) == date(2025, 12, 15)
