@@ -33,6 +33,16 @@ class Memory:
     began: datetime | None
     covered: datetime | None
 
+    @property
+    def missing(self) -> str:
+        """What is said where the history does not reach."""
+        return no_history(self.began)
+
+    @property
+    def covered_said(self) -> str:
+        """The day from which on opportunities are mirrored."""
+        return said(self.covered)
+
     def knows(self, at: datetime) -> bool:
         """Whether it is known what the mirror held at `at`."""
         return self.began is not None and at >= self.began
@@ -138,7 +148,7 @@ def _earlier(
     if memory.knows(point.at):
         source = _as_of(cursor, point.at) if question.is_of_rows else ""
         return _measured(cursor, schema, question, point, source, "then", "")
-    missing = no_history(memory.began)
+    missing = memory.missing
     unknown = Measure(point.id, point.title, point.at, None, None, "unknown", missing, "")
     if not question.of_dates:
         return unknown

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic_core import to_jsonable_python
 
-from rms_pipeline.insight.compare import Figure
+from rms_pipeline.insight.compare import Figure, Memory, read_memory
 from rms_pipeline.insight.days import Day
 from rms_pipeline.insight.sense import SENSE_CHECKS, Doubts, doubts
 from rms_pipeline.insight.today import SOON_DAYS, Today, compare_today, read_today
@@ -50,19 +50,28 @@ def today(pages: Pages, reader: Reader, current: Settings, access: Access) -> AP
     def tell(day: Annotated[Day, Depends(wanted)]) -> Response:
         return JSONResponse({"success": True, **to_jsonable_python(read(day))})
 
-    def compared(day: Day) -> list[Figure]:
+    def compared(day: Day) -> tuple[list[Figure], Memory]:
         with reader.session() as connection:
-            return compare_today(connection, day, datetime.now(UTC))
+            figures = compare_today(connection, day, datetime.now(UTC))
+            return figures, read_memory(connection)
 
     @router.get("/today/compared")
     def show_compared(request: Request, day: Annotated[Day, Depends(wanted)]) -> Response:
         # Apart from the day, which need not wait for the history.
         name = "compared.html" if is_fragment(request) else "today_compared.html"
-        return pages.render(name, here="today", figures=compared(day), day=day)
+        figures, memory = compared(day)
+        return pages.render(
+            name,
+            here="today",
+            figures=figures,
+            memory=memory,
+            day=day,
+            with_tiles=is_fragment(request),
+        )
 
     @router.get("/today/compared.json")
     def tell_compared(day: Annotated[Day, Depends(wanted)]) -> Response:
-        found = {"date": day.date, "time_zone": day.time_zone, "figures": compared(day)}
+        found = {"date": day.date, "time_zone": day.time_zone, "figures": compared(day)[0]}
         return JSONResponse({"success": True, **to_jsonable_python(found)})
 
     def check() -> list[Doubts]:
