@@ -32,6 +32,7 @@ the API no longer has (`GET /<name>/<id>` says so, and no list shows it) is a de
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 # As PostgreSQL names them in a table's definition.
@@ -192,7 +193,7 @@ class Collection:
     includes: tuple[str, ...] = ()
     volatile: tuple[str, ...] = ()
     webhooks: Webhooks | None = None
-    # Columns, and fields of the record, of which each change is a business event.
+    # Columns of which each change is a business event; versions tell what they were.
     noted: tuple[str, ...] = ()
     indexes: tuple[str, ...] = ()
     # Whether earlier versions of its records are kept.
@@ -220,6 +221,8 @@ class Collection:
             raise ValueError(f"{self.name} has no column {CHANGED}, by which fetches are ordered")
         if self.has_window and {"starts_at", "ends_at"} - {*names}:
             raise ValueError(f"{self.name} has a window, but no columns starts_at and ends_at")
+        if {*self.noted} - {*names} or (self.noted and not self.remembers):
+            raise ValueError(f"{self.name} notes changes of what no version of it tells")
         if self.parts is not None and self.parts.key not in names:
             raise ValueError(f"{self.name} has no column {self.parts.key}, which names its parent")
 
@@ -285,12 +288,12 @@ class Collection:
         """The sequence that grows with whatever changes its rows."""
         return f"content_of_{self.name}"
 
-    @property
+    @cached_property
     def mapped(self) -> tuple[str, ...]:
         names = (column.name for column in self.columns if column.is_mapped)
         return (_KEY, *names, _DATA)
 
-    @property
+    @cached_property
     def table(self) -> tuple[Column, ...]:
         return (
             Column(_KEY, "bigint", f"The {self.single}'s id in Current RMS."),
@@ -317,7 +320,11 @@ class Collection:
 
     def column(self, name: str) -> Column:
         """Raises KeyError."""
-        return {column.name: column for column in self.table}[name]
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Column]:
+        return {column.name: column for column in self.table}
 
     def descriptions(self) -> Iterator[tuple[str, str, dict[str, str]]]:
         """Its tables, and the view of its history: the name, what it holds, and what each column

@@ -1,13 +1,13 @@
-"""`opportunity_changes`: what changed of a record, seen as its row is about to be rewritten.
+"""`opportunity_changes`: what changed of a record, seen as its row was just rewritten.
 
 A line for each mapped field. Those that the collection's declaration names are business events, and
 are handed to whoever waits for them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import lru_cache
 
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.collections.base import CHANGED, Collection
@@ -40,41 +40,56 @@ class Change:
 def note_changes(
     cursor: Cursor,
     collection: Collection,
-    staged: str,
     run: str,
-    ids: Sequence[int] | None = None,
+    ended: Mapping[int, datetime],
+    asked: Mapping[int, datetime],
+    altered: Mapping[int, frozenset[str]],
 ) -> None:
-    """Compares rows of `collection` with those of `staged` that are about to replace them: a line
-    for each field that differs. Of `ids`, where they are given."""
-    if not collection.noted:
+    """Compares rows just rewritten with the versions that they were until `ended`: a line for each
+    column that differs. `asked` is when each had last been asked for, and `altered` which fields of
+    its record differ, where that is known."""
+    if not collection.noted or not ended:
         return
-    cursor.execute(
-        _statement(collection, staged), {"run": run, "ids": None if ids is None else list(ids)}
-    )
+    known = [altered.get(id_) for id_ in ended]
+    fields = None if None in known else frozenset[str]().union(*(f for f in known if f))
+    statement = _statement(collection, _columns(collection, fields))
+    if statement is not None:
+        ids = list(ended)
+        cursor.execute(
+            statement,
+            {
+                "run": run,
+                "ids": ids,
+                "ended": list(ended.values()),
+                "asked": [asked[id_] for id_ in ids],
+            },
+        )
 
 
-def _fields(collection: Collection) -> list[str]:
-    """Those whose changes are noted: all that are mapped, where versions are remembered."""
+@lru_cache(maxsize=1_000)
+def _columns(collection: Collection, fields: frozenset[str] | None) -> tuple[str, ...]:
+    """Those whose changes are noted, of those that are read from `fields`: of all where that may be
+    any."""
     # When it was changed stands beside each of them.
     mapped = [c.name for c in collection.columns if c.is_mapped and c.name != CHANGED]
-    noted = list(collection.noted)
-    return noted + [m for m in mapped if m not in noted] if collection.remembers else noted
+    noted = dict.fromkeys([*collection.noted, *mapped])
+    return tuple(c for c in noted if fields is None or collection.fields_of(c) & fields)
 
 
-@cache
-def _statement(collection: Collection, staged: str) -> str:
-    columns = {c.name: c for c in collection.columns}
+@lru_cache(maxsize=1_000)
+def _statement(collection: Collection, noted: tuple[str, ...]) -> str | None:
+    """Compares these columns, of which a batch has only a few; None without any."""
+    if not noted:
+        return None
     # By the actions that reach them.
     plain: dict[str, list[tuple[str, ...]]] = {}
     parts = []
-    for field in _fields(collection):
-        column = columns.get(field)
+    for field in noted:
         barred, sure = _actions(collection, field)
         actions = f"{_array(barred)}, {_array(sure)}"
-        value = "{}." + field if column is not None else f"{{}}.data ->> '{field}'"
-        old, new = value.format("o"), value.format("s")
-        differs = f"({old}) IS DISTINCT FROM ({new})"
-        if column is not None and column.kind == "jsonb":
+        old, new = f"o.{field}", f"s.{field}"
+        differs = f"{old} IS DISTINCT FROM {new}"
+        if collection.column(field).kind == "jsonb":
             objects = [f"jsonb_each_text({_OBJECT.format(v)})" for v in (old, new)]
             parts.append(
                 f"SELECT '{field}.' || key, a.value, b.value, {actions}"
@@ -83,7 +98,7 @@ def _statement(collection: Collection, staged: str) -> str:
             )
             continue
         # Written as text only where they differ, which nearly none does.
-        texts = (f"CASE WHEN {differs} THEN ({v})::text END" for v in (old, new))
+        texts = (f"CASE WHEN {differs} THEN {v}::text END" for v in (old, new))
         plain.setdefault(actions, []).append((f"'{field}'", differs, *texts))
     for actions, values in plain.items():
         # No VALUES: their expressions are prepared anew for each row of the table.
@@ -96,12 +111,13 @@ def _statement(collection: Collection, staged: str) -> str:
     return (
         f"INSERT INTO {collection.changes} ({collection.key}, field, old_value, new_value,"
         " changed_at, changed_by, seen_by)"
-        f" SELECT o.id, f.field, left(f.old_value, {_LONGEST}), left(f.new_value, {_LONGEST}),"
+        f" SELECT s.id, f.field, left(f.old_value, {_LONGEST}), left(f.new_value, {_LONGEST}),"
         f" s.{CHANGED}, ({who}), %(run)s"
-        f" FROM {collection.name} o JOIN {staged} s USING (id) CROSS JOIN LATERAL"
-        f" ({' UNION ALL '.join(parts)})"
+        " FROM unnest(%(ids)s::bigint[], %(ended)s::timestamptz[], %(asked)s::timestamptz[])"
+        f" AS n (id, ended, asked) JOIN {collection.name} s USING (id)"
+        f" JOIN {collection.past} o ON o.{collection.key} = n.id AND o.valid_to = n.ended"
+        f" CROSS JOIN LATERAL ({' UNION ALL '.join(parts)})"
         " AS f (field, old_value, new_value, barred, sure)"
-        " WHERE %(ids)s::bigint[] IS NULL OR o.id = ANY(%(ids)s)"
     )
 
 
@@ -115,7 +131,7 @@ _WHO = (
     " WHEN count(DISTINCT t.who) = 1 THEN min(t.name) END"
     " FROM (SELECT coalesce(e.member_id::text, e.member_name, '') AS who, e.member_name AS name,"
     " coalesce({action} = ANY(f.sure), false) AS is_sure FROM webhook_events e"
-    " WHERE e.collection = '{collection}' AND {record} = o.id AND e.received_at >= o.synced_at"
+    " WHERE e.collection = '{collection}' AND {record} = n.id AND e.received_at >= n.asked"
     " AND coalesce({action} <> ALL(f.barred), true)) t"
 )
 

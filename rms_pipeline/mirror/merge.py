@@ -30,6 +30,8 @@ from rms_pipeline.mirror.postgres_errors import is_about_a_row, reason
 from rms_pipeline.mirror.statements import Connection, Cursor
 from rms_pipeline.mirror.words import note_words, with_words
 
+# So many rows are rewritten without staging them first.
+_FEW = 8
 _LEFT_OUT = "a trigger that was added to the table {} left it out"
 
 
@@ -266,6 +268,46 @@ def _update(
     """
     if not changed:
         return set(), set(), {}, {}
+    ended = remembered.end_changed(cursor, collection, changed)
+    differ = [row.id for row in changed if ended.altered.get(row.id)]
+    if len(differ) == len(changed) <= _FEW:
+        updated = _rewrite_each(cursor, collection, changed, asked_at)
+        kept = set(differ) - updated
+    else:
+        updated, kept = _rewrite(cursor, collection, changed, differ, asked_at)
+    since = remembered.begin(cursor, collection, ended.until, updated)
+    note_changes(cursor, collection, run, since, ended.asked, ended.altered)
+    return updated, kept, since, ended.altered
+
+
+def _rewrite_each(
+    cursor: Cursor, collection: Collection, rows: Sequence[Row], asked_at: datetime
+) -> set[int]:
+    """Writes `rows`, all of which differ, over those that are there; the ids of those it wrote.
+
+    One at a time, for which nothing is staged: of a few that is quicker.
+    """
+    columns = _settable(collection)
+    values = attrgetter(*columns)
+    settings = ", ".join(f"{c} = %s" for c in (*columns, "synced_at"))
+    statement = f"UPDATE {collection.name} SET {settings} WHERE id = %s"
+    updated = set()
+    for row in rows:
+        texts = (v.decode() if isinstance(v, bytes) else v for v in values(row))
+        cursor.execute(statement, (*texts, asked_at, row.id))
+        updated |= {row.id} if cursor.rowcount else set()
+    return updated
+
+
+def _rewrite(
+    cursor: Cursor,
+    collection: Collection,
+    rows: Sequence[Row],
+    differ: Sequence[int],
+    asked_at: datetime,
+) -> tuple[set[int], set[int]]:
+    """Writes those of `rows` that differ over those that are there. It is known of `differ` that
+    they do. The ids of those it wrote, and of those that a trigger kept as they were."""
     table, staged = collection.name, f"staged_{collection.name}"
     columns = _settable(collection)
     cursor.execute(
@@ -274,30 +316,32 @@ def _update(
         f"CREATE TEMP TABLE {staged} ON COMMIT DROP AS"
         f" SELECT {', '.join((*collection.mapped, 'synced_at'))} FROM {table} WITH NO DATA"
     )
-    _copy(cursor, collection, staged, changed, asked_at)
-    ended, altered = remembered.end_changed(cursor, collection, changed)
-    note_changes(cursor, collection, staged, run, [*ended] if collection.remembers else None)
+    _copy(cursor, collection, staged, rows, asked_at)
     settings = ", ".join(f"{c} = s.{c}" for c in (*columns, "synced_at"))
     before = ", ".join(f"o.{c}" for c in columns)
     after = ", ".join(f"s.{c}" for c in columns)
+    ids = [o.id for o in rows]
+    # Reading each column of what differs anyway would cost as much as writing it.
+    where, values = "", [ids]
+    if len(differ) < len(rows):
+        where = f" AND (o.id = ANY(%s) OR ({before}) IS DISTINCT FROM ({after}))"
+        values.append(list(differ))
     cursor.execute(
         f"UPDATE {table} o SET {settings} FROM {staged} s"
-        f" WHERE o.id = s.id AND o.id = ANY(%s) AND ({before}) IS DISTINCT FROM ({after})"
-        " RETURNING o.id",
         # Not all rows are read for these, while the staged ones are not counted.
-        ([o.id for o in changed],),
+        f" WHERE o.id = s.id AND o.id = ANY(%s){where} RETURNING o.id",
+        values,
     )
     updated = {row[0] for row in cursor.fetchall()}
-    since = remembered.begin(cursor, collection, ended, updated)
-    others = [o.id for o in changed if o.id not in updated]
+    others = [id_ for id_ in ids if id_ not in updated]
     if not others:
-        return updated, set(), since, altered
+        return updated, set()
     cursor.execute(
         f"SELECT o.id FROM {table} o JOIN {staged} s USING (id)"
         f" WHERE o.id = ANY(%s) AND ({before}) IS DISTINCT FROM ({after})",
         (others,),
     )
-    return updated, {row[0] for row in cursor.fetchall()}, since, altered
+    return updated, {row[0] for row in cursor.fetchall()}
 
 
 def note_faults(cursor: Cursor, collection: Collection, run: str, faults: Sequence[Fault]) -> None:

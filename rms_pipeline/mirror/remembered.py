@@ -13,6 +13,7 @@ and the functions that ask as of a moment. What does not: who may overwrite whom
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from psycopg2.extensions import quote_ident
@@ -30,24 +31,33 @@ _NOW = "greatest(clock_timestamp(), v.valid_from + interval '1 microsecond')"
 _UNCHANGED = "[]"
 
 
-def end_changed(
-    cursor: Cursor, collection: Collection, changed: Sequence[Row]
-) -> tuple[dict[int, datetime], dict[int, frozenset[str]]]:
-    """Ends the version of each row that `changed` are about to replace: until when it was valid,
-    and which fields of its record differ. Where that may be any, there are none given.
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Versions that were ended, by id: `until` when each was valid, and when its row had last been
+    `asked` for. `altered` are the fields of records that differ, of all of which that is known."""
+
+    until: dict[int, datetime] = field(default_factory=dict)
+    asked: dict[int, datetime] = field(default_factory=dict)
+    altered: dict[int, frozenset[str]] = field(default_factory=dict)
+
+
+def end_changed(cursor: Cursor, collection: Collection, changed: Sequence[Row]) -> Ended:
+    """Ends the version of each row that `changed` are about to replace.
 
     Rows whose records say the same, but for links and fields that differ at each read, go on. To be
     called with the versions locked, and before the rows are rewritten; `begin` follows that.
     """
     if not collection.remembers or not changed:
-        return {}, {}
+        return Ended()
     cursor.execute(
-        f"SELECT id, data::text FROM {collection.name} WHERE id = ANY(%s)",
+        f"SELECT id, data::text, synced_at FROM {collection.name} WHERE id = ANY(%s)",
         ([row.id for row in changed],),
     )
-    older: dict[int, str | None] = dict(cursor.fetchall())
+    older: dict[int, tuple[str | None, datetime]] = {
+        id_: (data, asked) for id_, data, asked in cursor.fetchall()
+    }
     steps = {
-        row.id: way_back(row.data, _bytes(older[row.id]), collection.volatile)
+        row.id: way_back(row.data, _bytes(older[row.id][0]), collection.volatile)
         for row in changed
         if row.id in older
     }
@@ -56,7 +66,8 @@ def end_changed(
         fields = frozenset[str]() if step is None else step.fields
         if fields is not None:
             altered[id_] = fields
-    return _end(cursor, collection, collection.name, steps), altered
+    until = _end(cursor, collection, collection.name, steps)
+    return Ended(until, {id_: asked for id_, (_, asked) in older.items()}, altered)
 
 
 def begin(

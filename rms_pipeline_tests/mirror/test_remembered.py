@@ -221,10 +221,16 @@ def test_fields_and_links_that_differ_at_each_read_make_no_version(emptied: Data
     assert query(emptied, "SELECT difference FROM opportunity_past") == [([[["subject"], "x"]],)]
 
 
+# Few rows are rewritten one at a time, and many by way of a table.
+FEW, MANY = 2, 12
+
+
+@pytest.mark.parametrize("others", [FEW, MANY])
 def test_a_row_that_a_trigger_keeps_as_it_was_goes_on_as_the_version_it_is(
-    database: Database,
+    database: Database, others: int
 ) -> None:
-    merge_at(database, 1, 2, record(id=1, subject="kept"), record(id=2, subject="old"))
+    ids = range(2, others + 1)
+    merge_at(database, 1, 2, *(record(id=i, subject="old") for i in (1, *ids)))
     since = query(database, "SELECT valid_from FROM opportunity_versions WHERE id = 1")
     query(
         database,
@@ -232,10 +238,51 @@ def test_a_row_that_a_trigger_keeps_as_it_was_goes_on_as_the_version_it_is(
         " $$ BEGIN IF NEW.id = 1 THEN RETURN NULL; END IF; RETURN NEW; END $$;"
         "CREATE TRIGGER keep BEFORE UPDATE ON opportunities FOR EACH ROW EXECUTE FUNCTION keep()",
     )
-    merge_at(database, 3, 4, record(id=1, subject="other"), record(id=2, subject="new"))
-    assert versions(database, 1) == [("kept", False)]
-    assert versions(database, 2) == [("old", False), ("new", False)]
+    result = merge_at(database, 3, 4, *(record(id=i, subject="new") for i in (1, *ids)))
+    assert (result.updated, result.failed) == (len(ids), 1)
+    assert versions(database, 1) == [("old", False)]
+    for id_ in ids:
+        assert versions(database, id_) == [("old", False), ("new", False)]
     assert query(database, "SELECT valid_from FROM opportunity_versions WHERE id = 1") == since
+    # It did not change, whatever Current RMS says of it.
+    assert query(database, "SELECT * FROM opportunity_changes WHERE opportunity_id = 1") == []
+
+
+ODD = {
+    "subject": "a\\tab\\, \\N and a\ttab\nof 50 %s {d}",
+    "description": "",
+    "charge_total": "0012.50",
+    "member": {"name": 'O\'Brien "&" sons'},
+    "tag_list": ['"', "\\", "", "NULL", "a,b", "{}"],
+    "custom_fields": {"": None, "%s": ["x'y", 1.0, True], "\u00e9": "\\"},
+    "starts_at": "2026-05-01T08:00:00.123Z",
+    "invoiced": True,
+    "rating": 3,
+}
+
+
+@pytest.mark.parametrize(("before", "after"), [({}, ODD), (ODD, {}), (ODD, ODD | {"rating": 4})])
+def test_a_few_rows_are_rewritten_as_many_are(
+    emptied: Database, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    merge_at(emptied, 1, 2, *(record(id=i, **before) for i in range(1, FEW + MANY + 1)))
+    for ids in (range(1, FEW + 1), range(FEW + 1, FEW + MANY + 1)):
+        merge_at(emptied, 3, 4, *(record(id=i, **after) for i in ids))
+    # Besides what bears the id.
+    same = ", ".join(
+        c.name for c in OPPORTUNITIES.table
+        if c.name not in {"id", "name", "data", "number"}
+    )  # fmt: skip
+    rows = query(emptied, f"SELECT {same}, data - 'id' - 'number' FROM opportunities")
+    assert all(row == rows[0] for row in rows)
+    assert rows[0][-1].items() >= after.items()
+    changes = "SELECT field, old_value, new_value FROM opportunity_changes WHERE field <> 'name'"
+    lines = [
+        sorted(query(emptied, f"{changes} AND opportunity_id = %s", id_), key=str)
+        for id_ in range(1, FEW + MANY + 1)
+    ]
+    assert lines[0]
+    assert all(line == lines[0] for line in lines)
 
 
 def test_versions_of_a_record_rise_though_the_clock_was_set_back(emptied: Database) -> None:
