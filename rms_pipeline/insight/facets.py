@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from rms_pipeline.mirror.criteria import Criteria, condition
+from rms_pipeline.mirror.criteria import Criteria, Searched, condition
 from rms_pipeline.mirror.statements import Connection, Cursor
 
 # So many are looked at, at most: who has more than that wants to narrow it down, not to count.
@@ -70,6 +70,10 @@ def read_facets(connection: Connection, criteria: Criteria) -> list[Facet]:
 
 
 def _facets(cursor: Cursor, names: list[str], criteria: Criteria) -> dict[str, Facet]:
+    sample = criteria.searched
+    if sample is not None and sample.also:
+        # To look through rows for so many that hold the words would take longer than anybody waits.
+        criteria = replace(criteria, searched=Searched(sample.ids))
     where, values = condition(criteria)
     counted = " UNION ALL ".join(
         f"(SELECT '{name}', {kind.value}, {kind.name}, count(*)"
@@ -86,6 +90,7 @@ def _facets(cursor: Cursor, names: list[str], criteria: Criteria) -> dict[str, F
     )
     rows = cursor.fetchall()
     at_least = any(kind is None and count > MOST_COUNTED for kind, _, _, count in rows)
+    at_least = at_least or bool(sample and sample.also)
     return {
         name: Facet(
             name,

@@ -12,14 +12,13 @@ from decimal import Decimal
 from typing import Any
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.mirror.criteria import BLOCK
 from rms_pipeline.mirror.statements import Connection, Cursor
 from rms_pipeline.mirror.words import BLOCK_BITS, exactly, in_block, is_beginning, words_in
 
 # More words than anybody types narrow nothing down.
-_MOST_WORDS = 8
+MOST_WORDS = 8
 _BIGINT_MAX = 2**63 - 1
-# Stands for a block in a query; no word holds it.
-_BLOCK = "~"
 # So many blocks are looked through before anybody loses patience, and so many at a time.
 _AT_LEAST, _AT_A_TIME = 7, 4
 
@@ -91,7 +90,7 @@ def find(
     Words that many hold each, and nobody together, take the longest: after `patience` seconds it
     stops, some 200,000 ids at the least from where it began.
     """
-    words = list(dict.fromkeys(words_in(text)))[:_MOST_WORDS]
+    words = list(dict.fromkeys(words_in(text)))[:MOST_WORDS]
     short = [word for word in words if not is_beginning(word)]
     long = [word for word in words if word not in short]
     left_out: list[str] = []
@@ -101,7 +100,9 @@ def find(
 
         def look(words: Sequence[str]) -> _Looked:
             is_over = (lambda: False) if until is None else (lambda: clock() >= until)
-            return newest(cursor, words, most + 1, before, is_over) if words else _Looked([])
+            if not words:
+                return _Looked([])
+            return newest(cursor, as_query(words), most + 1, before, is_over)
 
         found = look(words)
         if not found.ids and found.down_to is None and short and not exact:
@@ -119,10 +120,10 @@ def find(
 def find_names(connection: Connection, text: str, most: int = 6) -> list[NameMatch]:
     """Customers, venues and owners whose names hold all words of `text`: first the names that begin
     with it, then in their order. Commits."""
-    words = list(dict.fromkeys(words_in(text)))[:_MOST_WORDS]
+    words = list(dict.fromkeys(words_in(text)))[:MOST_WORDS]
     if not any(map(is_beginning, words)):
         return []
-    query = " & ".join(_term(word) for word in words)
+    query = as_query(words, is_known_name=True)
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT kind, name, record_id FROM known_names WHERE collection = %s"
@@ -135,11 +136,17 @@ def find_names(connection: Connection, text: str, most: int = 6) -> list[NameMat
     return found
 
 
-def _term(word: str, block: str | None = None) -> str:
+def as_query(words: Sequence[str], *, is_known_name: bool = False, whole: bool = False) -> str:
+    """All of `words` (as `whole` ones, or beginnings) as a tsquery: of an opportunity, in which
+    `BLOCK` stands for its block, or of a known name."""
+    return " & ".join(_term(word, None if is_known_name else BLOCK, whole) for word in words)
+
+
+def _term(word: str, block: str | None, is_whole: bool) -> str:
     """`word`, or the beginning of one, as PostgreSQL writes it in a tsquery."""
-    whole = word if block is None else in_block(block, word)
+    lexeme = word if block is None else in_block(block, word)
     # Words hold no quotes and no backslashes.
-    return f"'{whole}'{':*' if is_beginning(word) else ''}"
+    return f"'{lexeme}'{':*' if is_beginning(word) and not is_whole else ''}"
 
 
 def _exact(cursor: Cursor, words: Sequence[str]) -> list[int]:
@@ -155,14 +162,14 @@ def _exact(cursor: Cursor, words: Sequence[str]) -> list[int]:
 
 def newest(
     cursor: Cursor,
-    words: Sequence[str],
+    query: str,
     most: int,
     before: int | None = None,
     is_over: Callable[[], bool] = lambda: False,
 ) -> _Looked:
-    """Ids of the first `most` that hold all `words`, below `before`: block by block, the newest
-    first, until there are enough, or it `is_over`. Those of rows that were deleted by hand, too."""
-    query = " & ".join(_term(word, _BLOCK) for word in words)
+    """Ids of the first `most` below `before` that fit a `query` (`as_query`): block by block, the
+    newest first, until there are enough, or it `is_over`. Those of rows that were deleted by hand,
+    too."""
     found: list[int] = []
     looked_at, at_a_time = 0, 1
     while True:
@@ -197,7 +204,7 @@ _IN_BLOCKS = (
     " SELECT block, ARRAY(SELECT w.id FROM"
     # By the index of words alone: along the ids one would read all that do not match.
     f" (SELECT id FROM {OPPORTUNITIES.words}"
-    f" WHERE words @@ replace(%(query)s, '{_BLOCK}', block::text)::tsquery OFFSET 0) w"
+    f" WHERE words @@ replace(%(query)s, '{BLOCK}', block::text)::tsquery OFFSET 0) w"
     " WHERE w.id < %(before)s ORDER BY w.id DESC LIMIT %(most)s)"
     " FROM blocks WHERE block IS NOT NULL ORDER BY number"
 )

@@ -1,7 +1,7 @@
 """Finding opportunities: the lists, the single opportunity and the CSV of the dashboard."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
@@ -139,6 +139,11 @@ def count_listed(
 
     Counting ends at `most` + 1, and then nothing is known of their worth.
     """
+    found = criteria.searched
+    if most is not None and found is not None and found.also and most <= len(found.ids):
+        alone = replace(criteria, search="", searched=None, sort="", time_zone="")
+        if alone == Criteria(sort="", time_zone=""):
+            return most + 1, None
     where, values = _where(criteria)
     worth = "NULL::numeric" if where == "true" else "sum(total_value)"
     with connection.cursor() as cursor:

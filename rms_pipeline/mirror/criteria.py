@@ -8,10 +8,13 @@ from typing import Any
 
 from rms_pipeline.mirror.outcomes import OUTCOMES
 from rms_pipeline.mirror.summary import NO_STATUS
+from rms_pipeline.mirror.words import BLOCK_BITS
 
 _BIGINT_MAX = 2**63 - 1
 _NUMBER = "left(data ->> 'number', 100)"
 _WIDEST_NUMBER = 12
+# Stands for a block in a query for words; no word holds it.
+BLOCK = "~"
 # Equipment leaves when the delivery starts, else when the hire does; it is back when the collection
 # ends, else when the hire does.
 GOES_OUT = "coalesce(deliver_starts_at, starts_at)"
@@ -44,15 +47,35 @@ class FieldFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class Searched:
+    """What a text was found to mean: these `ids`, or, where it means more than these newest ones,
+    `also` what holds the words of this tsquery, in which `BLOCK` stands for a row's block."""
+
+    ids: tuple[int, ...]
+    also: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Customers:
+    """What a text was found to mean: customers of these `names`, or, where those are too many, all
+    whose known name holds the words of this tsquery."""
+
+    names: tuple[str, ...]
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Criteria:
     """What to list. Days are those of `time_zone`.
 
     `search` finds an id, the beginning of a number (or, in digits, all of it but leading zeros), or
-    part of a name or customer; `customer` part of a customer's name; `status`, `state`, `venue` and
-    `owner` are exact, `NO_STATUS` being the absent status, and a key of `OUTCOMES` several. `tags`
-    are all there. `on_hire` overlaps the hire, the other days are those that it starts on, goes out
-    on, comes back on, was confirmed on and was created on. `least` and `greatest` are of the value
-    with tax, both included. `sort` is a key of `browse.ORDERS`, with a leading `-` for descending.
+    part of a name or customer, unless it was looked up before (`searched`); `customer` part of a
+    customer's name, unless those that it means are known (`customers`). `status`, `state`, `venue`
+    and `owner` are exact, `NO_STATUS` being the absent status, and a key of `OUTCOMES` several.
+    `tags` are all there. `on_hire` overlaps the hire, the other days are those that it starts on,
+    goes out on, comes back on, was confirmed on and was created on. `least` and `greatest` are of
+    the value with tax, both included. `sort` is a key of `browse.ORDERS`, with a leading `-` for
+    descending.
     """
 
     search: str = ""
@@ -76,6 +99,8 @@ class Criteria:
     confirmed: Days = Days()
     created: Days = Days()
     fields: tuple[FieldFilter, ...] = ()
+    searched: Searched | None = None
+    customers: Customers | None = None
 
 
 # The moment that each kind of days is about.
@@ -92,8 +117,12 @@ def condition(criteria: Criteria) -> tuple[str, dict[str, Any]]:
     """The condition, every value of it a parameter."""
     conditions = ["true"]
     values: dict[str, Any] = {"zone": criteria.time_zone}
-    if criteria.search:
-        _search(criteria.search, conditions, values)
+    if criteria.searched is not None:
+        conditions.append(_held(criteria.searched, values))
+    elif criteria.search:
+        parts, known = search_parts(criteria.search)
+        conditions.append(f"({' OR '.join(parts)})")
+        values |= known
     if criteria.status == NO_STATUS:
         # Nobody can be kept from calling a status that.
         conditions.append("(opportunity_status IS NULL OR opportunity_status = %(status)s)")
@@ -103,7 +132,9 @@ def condition(criteria: Criteria) -> tuple[str, dict[str, Any]]:
     elif criteria.status:
         conditions.append("opportunity_status = %(status)s")
         values["status"] = criteria.status
-    if criteria.customer:
+    if criteria.customers is not None:
+        conditions.append(_named(criteria.customers, values))
+    elif criteria.customer:
         conditions.append("organisation_name ILIKE %(customer)s")
         values["customer"] = f"%{literally(criteria.customer)}%"
     if criteria.customer_id is not None:
@@ -136,7 +167,43 @@ def condition(criteria: Criteria) -> tuple[str, dict[str, Any]]:
     return " AND ".join(conditions), values | texts
 
 
-def _search(text: str, conditions: list[str], values: dict[str, Any]) -> None:
+def _held(found: Searched, values: dict[str, Any]) -> str:
+    if not found.also:
+        # One text, which PostgreSQL reads faster than ten thousand numbers.
+        values["searched"] = "{" + ",".join(map(str, found.ids)) + "}"
+        return "id = ANY(%(searched)s::bigint[])"
+    values["words"] = found.also
+    # A row's own words are looked at, by its id. A join could become the reading of all words.
+    return (
+        "(SELECT w.words @@ replace(%(words)s,"
+        f" '{BLOCK}', (w.id >> {BLOCK_BITS})::text)::tsquery"
+        f" FROM opportunity_words w WHERE w.id = opportunities.id)"
+    )
+
+
+def _named(found: Customers, values: dict[str, Any]) -> str:
+    if found.words:
+        values["customer_words"] = found.words
+        # Asked once, and not joined with.
+        return (
+            "(organisation_name IN (SELECT k.name FROM known_names k"
+            " WHERE k.collection = 'opportunities' AND k.kind = 'customer'"
+            " AND k.words @@ %(customer_words)s::tsquery)) IS TRUE"
+        )
+    values["customers"] = list(found.names)
+    values["customer_starts"] = [name[:100] for name in found.names]
+    # The first half is for the index.
+    return (
+        f"({INDEXED.format(column='organisation_name')} = ANY(%(customer_starts)s::text[])"
+        " AND organisation_name = ANY(%(customers)s::text[]))"
+    )
+
+
+def search_parts(text: str) -> tuple[list[str], dict[str, Any]]:
+    """The conditions of which one has to hold for `text` to be found without its words, and their
+    parameters."""
+    text = without_nul(text)
+    values: dict[str, Any] = {}
     found = ["name ILIKE %(part)s", "organisation_name ILIKE %(part)s"]
     # A subquery of its own, or every record would be unpacked for its number.
     found.append(f"id IN (SELECT id FROM opportunities WHERE {_NUMBER} LIKE %(start)s)")
@@ -149,8 +216,7 @@ def _search(text: str, conditions: list[str], values: dict[str, Any]) -> None:
             found.append("id = %(id)s")
             values["id"] = number
     literal = literally(text)
-    values |= {"part": f"%{literal}%", "start": f"{literal}%"}
-    conditions.append(f"({' OR '.join(found)})")
+    return found, values | {"part": f"%{literal}%", "start": f"{literal}%"}
 
 
 def _days(criteria: Criteria, conditions: list[str], values: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Lists of opportunities, what is counted beside them, and lists to take away."""
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any
@@ -16,6 +16,7 @@ from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.insight.facets import MOST_COUNTED, read_facets
 from rms_pipeline.insight.periods import PERIODS
 from rms_pipeline.insight.saved_views import saved_views
+from rms_pipeline.insight.searched import searched
 from rms_pipeline.mirror.browse import (
     Listed,
     count_listed,
@@ -50,6 +51,8 @@ from rms_pipeline.web.templating import Pages, is_fragment
 from rms_pipeline.web.visited import visited_before
 
 _PER_PAGE = 50
+# So many are counted where each row's words have to be looked at.
+_MOST_LOOKED_AT = 1_000
 _MOST_FIELDS = 20
 _OWNERS_SECONDS = 60.0
 _STATES = ("Enquiry", "Draft", "Quotation", "Order")
@@ -85,6 +88,8 @@ class _Page:
     def __init__(self, connection: Connection, wanted: Asked) -> None:
         criteria = wanted.criteria
         self.number = wanted.page
+        is_wide = criteria.searched is not None and bool(criteria.searched.also)
+        self.most = _MOST_LOOKED_AT if is_wide and len(wanted.given) > 1 else MOST_COUNTED
         # The first page is where the list begins, however one came there.
         place = wanted.place if wanted.page > 1 else None
         offset = (wanted.page - 1) * _PER_PAGE if place is None else 0
@@ -102,8 +107,8 @@ class _Page:
             # All of them are here: nobody has to count.
             self.count, self.value = len(self.rows), _worth(self.rows, wanted)
         else:
-            self.count, self.value = count_listed(connection, criteria, MOST_COUNTED)
-        self.is_counted = self.count <= MOST_COUNTED
+            self.count, self.value = count_listed(connection, criteria, self.most)
+        self.is_counted = self.count <= self.most
         self.pages = max(-(-self.count // _PER_PAGE), 1) if self.is_counted else None
         self.next: str | None = None
         self.previous: str | None = None
@@ -138,10 +143,13 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
 
     def wanted_of(request: Request) -> Asked:
         wanted = asked(request, current.time_zone)
-        if not any(name.startswith(FIELD) for name in wanted.given):
+        has_fields = any(name.startswith(FIELD) for name in wanted.given)
+        if not has_fields and not wanted.criteria.search and not wanted.criteria.customer:
             return wanted
         with reader.session() as connection:
-            return with_fields(wanted, _promoted(connection))
+            if has_fields:
+                wanted = with_fields(wanted, _promoted(connection))
+            return replace(wanted, criteria=searched(connection, wanted.criteria))
 
     Wanted = Annotated[Asked, Depends(wanted_of)]  # noqa: N806
 
@@ -167,7 +175,6 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
             asked=wanted,
             criteria=wanted.criteria,
             page=page,
-            most_counted=MOST_COUNTED,
             outcomes=OUTCOMES,
             statuses=with_chosen(known, status, *OUTCOMES),
             states=with_chosen(list(_STATES), wanted.criteria.state),
@@ -235,7 +242,7 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
             page = _Page(connection, wanted)
         told = OpportunityList(
             success=True,
-            count=min(page.count, MOST_COUNTED),
+            count=min(page.count, page.most),
             countIsLeast=not page.is_counted,
             totalValue=page.value,
             page=page.number,

@@ -1,0 +1,110 @@
+"""What is typed above a list: which opportunities and customers it means, before the list is read.
+
+It means what it means to find: all words in any order, from three letters on their beginnings,
+without accents (`mirror.words`). Where nothing is found by words, it means a part of a name or of a
+customer's name, looked for among the newest. So an index finds what a list, its count and its
+choices then ask for by id.
+"""
+
+import re
+from dataclasses import replace
+
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.insight.find import MOST_WORDS, as_query, newest
+from rms_pipeline.mirror.criteria import (
+    Criteria,
+    Customers,
+    Searched,
+    literally,
+    search_parts,
+    without_nul,
+)
+from rms_pipeline.mirror.statements import Connection, Cursor
+from rms_pipeline.mirror.words import is_beginning, words_in
+
+# As many ids are asked for one by one. Of more the list itself is read, in which they are frequent.
+MOST_IDS = 10_000
+_MOST_NAMES = 1_000
+# A part of a word is in no index: it is looked for in as many rows, those of the highest ids.
+MOST_LOOKED_THROUGH = 20_000
+_NEWEST = (
+    "id >= coalesce((SELECT id FROM opportunities ORDER BY id DESC"
+    f" OFFSET {MOST_LOOKED_THROUGH - 1} LIMIT 1), -9223372036854775808)"
+)
+
+
+def searched(connection: Connection, criteria: Criteria) -> Criteria:
+    """`criteria` with what was typed looked up. Commits."""
+    if not criteria.search and not criteria.customer:
+        return criteria
+    with connection.cursor() as cursor:
+        if criteria.search:
+            criteria = replace(criteria, searched=_opportunities(cursor, criteria.search))
+        if criteria.customer:
+            criteria = replace(criteria, customers=_customers(cursor, criteria.customer))
+    connection.commit()
+    return criteria
+
+
+def _opportunities(cursor: Cursor, text: str) -> Searched | None:
+    words = words_in(text)[:MOST_WORDS]
+    found = dict.fromkeys(_numbered(cursor, text))
+    # Whoever types a number that there is wants no words that begin like it, and with its zeros no
+    # others at all.
+    query = as_query(words, whole=bool(found) and text.isdecimal())
+    if words and not (found and text.startswith("0")):
+        by_words = newest(cursor, query, MOST_IDS + 1).ids
+        if len(by_words) > MOST_IDS:
+            return Searched(tuple(by_words[:MOST_IDS]), also=query)
+        found |= dict.fromkeys(by_words)
+    if not found:
+        parts, values = search_parts(text)
+        named = " OR ".join(part for part in parts if "ILIKE" in part)
+        cursor.execute(
+            f"SELECT id FROM opportunities WHERE {_NEWEST} AND ({named}) LIMIT {MOST_IDS + 1}",
+            values,
+        )
+        found = dict.fromkeys(row[0] for row in cursor.fetchall())
+    # So many hold it that the list itself shows them soon.
+    return None if len(found) > MOST_IDS else Searched(tuple(found))
+
+
+def _numbered(cursor: Cursor, text: str) -> list[int]:
+    """Those of that id, or whose number begins so."""
+    if re.search(r"\s", text):
+        return []
+    parts, values = search_parts(text)
+    found: list[int] = []
+    for part in parts:
+        if "ILIKE" not in part:
+            cursor.execute(
+                f"SELECT id FROM opportunities WHERE {part} LIMIT {MOST_IDS + 1}", values
+            )
+            found += [row[0] for row in cursor.fetchall()]
+    return found
+
+
+def _customers(cursor: Cursor, text: str) -> Customers | None:
+    """Their names. None where a part of a name is that of so many that lists show them soon."""
+    words = words_in(text)[:MOST_WORDS]
+    values = {
+        "collection": OPPORTUNITIES.name,
+        "query": as_query(words, is_known_name=True),
+        "part": f"%{literally(without_nul(text))}%",
+    }
+
+    def names(statement: str) -> tuple[str, ...]:
+        cursor.execute(f"{statement} LIMIT {_MOST_NAMES + 1}", values)
+        return tuple(row[0] for row in cursor.fetchall())
+
+    known = "SELECT DISTINCT name FROM known_names WHERE collection = %(collection)s"
+    known += " AND kind = 'customer'"
+    if any(map(is_beginning, words)) and (
+        found := names(f"{known} AND words @@ %(query)s::tsquery")
+    ):
+        return Customers(found, values["query"] if len(found) > _MOST_NAMES else "")
+    found = names(f"{known} AND name ILIKE %(part)s") or names(
+        f"SELECT DISTINCT organisation_name FROM opportunities WHERE {_NEWEST}"
+        " AND organisation_name ILIKE %(part)s"
+    )
+    return None if len(found) > _MOST_NAMES else Customers(found)

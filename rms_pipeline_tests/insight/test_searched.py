@@ -1,0 +1,176 @@
+"""What is typed above a list means what it means to find, and is answered from an index."""
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from rms_pipeline.insight import searched as module
+from rms_pipeline.insight.facets import read_facets
+from rms_pipeline.insight.find import find
+from rms_pipeline.insight.searched import searched
+from rms_pipeline.mirror.browse import count_listed, list_opportunities
+from rms_pipeline.mirror.criteria import Criteria, condition
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.statements import Connection
+from rms_pipeline_tests.mirror.test_merge import merge_at, record
+from rms_pipeline_tests.rows import query
+
+KINDS, PLACES = ("Gala", "Fête", "Marquee", "Löwenball"), ("Łódź", "Kraków", "Oslo")
+
+
+@pytest.fixture
+def connection(emptied: Database) -> Iterator[Connection]:
+    chance = random.Random(5)
+    merge_at(
+        emptied,
+        1,
+        2,
+        *(
+            record(
+                id=i,
+                number=f"{i:08}",
+                subject=f"{chance.choice(KINDS)} {i % 7}th",
+                member_id=i % 11,
+                member={"name": f"Müller {i % 11} & Sons"},
+                venue={"name": chance.choice(PLACES)},
+                charge_total=str(chance.randrange(5)),
+                updated_at=f"2026-05-{1 + i % 28:02}T00:00:00Z",
+            )
+            for i in range(1, 301)
+        ),
+        record(id=40_000, number="00040000", subject="Gala behind the seven mountains"),
+    )
+    query(emptied, "ANALYZE opportunities, opportunity_words")
+    with emptied.session() as opened:
+        yield opened
+
+
+def ids(connection: Connection, **typed: Any) -> list[int]:
+    wanted = searched(connection, Criteria(**typed))
+    return [row.id for row in list_opportunities(connection, wanted, limit=1_000)]
+
+
+@pytest.mark.parametrize(
+    "text", ["gala", "FETE", "lodz gala", "gal lod", "muller 3 fete", "sons", "lowen kra mul"]
+)
+@pytest.mark.parametrize("few", [True, False])
+@pytest.mark.parametrize("sort", ["-updated", "value", "-name"])
+def test_a_list_holds_what_is_found_by_the_same_words_in_its_own_order(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, text: str, few: bool, sort: str
+) -> None:
+    if not few:
+        monkeypatch.setattr(module, "MOST_IDS", 5)
+    found = [match.id for match in find(connection, text, most=1_000).opportunities]
+    assert found
+    wanted = searched(connection, Criteria(search=text, sort=sort))
+    assert wanted.searched is not None
+    assert bool(wanted.searched.also) is not few
+    rows = [row.id for row in list_opportunities(connection, wanted, limit=1_000)]
+    assert sorted(rows) == sorted(found)
+    everything = list_opportunities(connection, Criteria(sort=sort), limit=1_000)
+    assert rows == [row.id for row in everything if row.id in found]
+    assert count_listed(connection, wanted)[0] == len(found)
+    if not few:
+        assert count_listed(connection, wanted, 5) == (6, None)
+        assert count_listed(connection, wanted, 1_000)[0] == len(found)
+        facets = read_facets(connection, wanted)
+        assert all(facet.at_least for facet in facets)
+
+
+def test_with_other_filters_nothing_is_counted_that_does_not_meet_them(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_IDS", 5)
+    wanted = searched(connection, Criteria(search="gala", venue="Oslo"))
+    rows = list_opportunities(connection, wanted, limit=1_000)
+    assert rows
+    assert {row.venue for row in rows} == {"Oslo"}
+    assert count_listed(connection, wanted, 3) == (4, None)
+    assert count_listed(connection, wanted, 1_000)[0] == len(rows)
+
+
+def test_a_number_is_a_number_with_and_without_its_zeros(connection: Connection) -> None:
+    assert ids(connection, search="00000012") == [12]
+    assert 12 in ids(connection, search="12")
+    assert ids(connection, search="#40000") == [40_000]
+    # By its beginning, too, but not by what has it within.
+    assert set(ids(connection, search="000000")) >= set(range(1, 100))
+    assert ids(connection, search="299") == [299]
+
+
+def test_what_no_word_begins_with_is_a_part_of_a_name_among_the_newest(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ids(connection, search="eHind the") == [40_000]
+    assert ids(connection, search="ountain") == [40_000]
+    assert len(ids(connection, search="ller 3 & s")) == len(ids(connection, customer="müller 3"))
+    assert ids(connection, search="%") == []
+    assert ids(connection, search="nobody holds this") == []
+    monkeypatch.setattr(
+        module, "_NEWEST", module._NEWEST.replace(str(module.MOST_LOOKED_THROUGH - 1), "0")
+    )
+    assert ids(connection, search="ountain") == [40_000]
+    assert ids(connection, search="arque") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("muller", range(11)),
+        ("sons 7", [7]),
+        ("MÜL 3 son", [3]),
+        ("ller 3", [3]),
+        ("sons muller 10", [10]),
+        ("nobody", []),
+        ("&", range(11)),
+    ],
+)
+@pytest.mark.parametrize("few", [True, False])
+def test_a_customer_is_meant_by_words_of_the_name_or_else_by_a_part_of_it(
+    connection: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    numbers: Sequence[int],
+    few: bool,
+) -> None:
+    if not few:
+        monkeypatch.setattr(module, "_MOST_NAMES", 2)
+    assert sorted(ids(connection, customer=text)) == [i for i in range(1, 301) if i % 11 in numbers]
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [{"search": "gala"}, {"search": "lodz muller"}, {"search": "nothing"}, {"customer": "sons 7"}],
+)
+def test_a_list_of_what_was_typed_reads_no_rows_but_those(
+    connection: Connection, typed: dict[str, Any]
+) -> None:
+    with connection.cursor() as cursor:
+        # Enough that no reading of all of them is as quick.
+        cursor.execute(
+            "INSERT INTO opportunities (id, name, organisation_name)"
+            " SELECT i, 'Other ' || i, 'Somebody ' || i FROM generate_series(100000, 110000) i"
+        )
+        cursor.execute("ANALYZE opportunities")
+        where, values = condition(searched(connection, Criteria(**typed)))
+        cursor.execute(f"EXPLAIN SELECT id FROM opportunities WHERE {where}", values)
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert "Seq Scan" not in plan, plan
+    assert "ILIKE" not in where
+
+
+def test_words_that_many_hold_are_looked_at_row_by_row_and_never_all_of_them(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_IDS", 5)
+    where, values = condition(searched(connection, Criteria(search="gala")))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"EXPLAIN SELECT id FROM opportunities WHERE {where} AND updated_at_rms IS NOT NULL"
+            " ORDER BY updated_at_rms DESC, id DESC LIMIT 51",
+            values,
+        )
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert "using opportunity_words_pkey" in plan, plan
