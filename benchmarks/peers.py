@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator
 
 import ground
 
-FLOOR, OURS, DLT = "floor: fetch, decode, one COPY", "**initial_sync**", "dlt `rest_api`, merge"
+FLOOR, FLOOR_OF_TWO = "floor: fetch, decode, one COPY", "floor with two writers"
+OURS, DLT = "**initial_sync**", "dlt `rest_api`, merge"
 Way = Callable[[ground.Api, str], ground.Outcome]
 
 
@@ -46,6 +47,7 @@ def initial_sync(api: ground.Api, url: str) -> ground.Outcome:
 WAYS: dict[str, Way] = {
     "fetching the pages and nothing else": plainly("fetch"),
     FLOOR: plainly("floor"),
+    FLOOR_OF_TWO: plainly("floor-of-two"),
     OURS: initial_sync,
     DLT: plainly("dlt"),
     "one upsert a row, autocommit": plainly("upsert"),
@@ -125,6 +127,12 @@ def asked(medians: dict[str, list[float]]) -> Iterator[ground.Asked]:
     if FLOOR in medians:
         yield ground.Asked(
             "`initial_sync`, in times of the floor's seconds", seconds / medians[FLOOR][0], most=1.6
+        )
+    if FLOOR_OF_TWO in medians:
+        yield ground.Asked(
+            "`initial_sync`, in times of the seconds of two writers",
+            seconds / medians[FLOOR_OF_TWO][0],
+            most=1.5,
         )
     if DLT in medians:
         their_seconds, _, their_memory, _ = medians[DLT]

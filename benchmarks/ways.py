@@ -8,6 +8,7 @@ Each is written as plainly as it can be while doing its best, on purpose without
 import io
 import json
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -127,12 +128,26 @@ def escape(value: str | int | None) -> str:
     return text
 
 
+class Shared:
+    """Pages for several who each take the next one."""
+
+    def __init__(self, pages: Iterator[bytes]) -> None:
+        self._pages, self._turn = pages, threading.Lock()
+
+    def __iter__(self) -> "Shared":
+        return self
+
+    def __next__(self) -> bytes:
+        with self._turn:
+            return next(self._pages)
+
+
 class CopyStream(io.RawIOBase):
     """Pages as one COPY: PostgreSQL works on what has come while the next page is decoded."""
 
-    def __init__(self, api: str) -> None:
+    def __init__(self, pages: Iterator[bytes]) -> None:
         self.rows = 0
-        self._pages = fetch_pages(api)
+        self._pages = pages
         self._rest = memoryview(b"")
 
     def read(self, size: int = -1) -> bytes:
@@ -156,7 +171,18 @@ def fetch(api: str, _: str) -> int:
 
 def floor(api: str, url: str) -> int:
     """Straight into the indexed, empty table: what no way that stores rows can do without."""
-    stream = CopyStream(api)
+    return copy(fetch_pages(api), url)
+
+
+def floor_of_two(api: str, url: str) -> int:
+    """The same by two writers, of which PostgreSQL serves each on a core of its own."""
+    pages = Shared(fetch_pages(api))
+    with ThreadPoolExecutor(2) as pool:
+        return sum(pool.map(lambda _: copy(pages, url), range(2)))
+
+
+def copy(pages: Iterator[bytes], url: str) -> int:
+    stream = CopyStream(pages)
     with psycopg2.connect(url) as connection, connection.cursor() as cursor:
         cursor.copy_expert(f"COPY opportunities ({COLUMNS}) FROM STDIN", stream, 1 << 20)
     return stream.rows
@@ -239,7 +265,7 @@ def _whole(url: str) -> str:
     )
 
 
-WAYS = {"fetch": fetch, "floor": floor, "upsert": upsert, "dlt": dlt}
+WAYS = {"fetch": fetch, "floor": floor, "floor-of-two": floor_of_two, "upsert": upsert, "dlt": dlt}
 
 
 if __name__ == "__main__":
