@@ -535,7 +535,7 @@ def load_settings(**overrides: Any) -> Settings:
             _demand_whole_dotenv()
         return Settings(**overrides)
     except ValidationError as error:
-        raise SettingsError("\n".join(_explain(e) for e in error.errors())) from None
+        raise SettingsError("\n".join(_explanations(error))) from None
     except (UnicodeDecodeError, OSError) as error:
         raise _unreadable_dotenv(error) from None
 
@@ -566,7 +566,7 @@ def settings_of(names: Mapping[str, str], **values: Any) -> Settings:
     try:
         return _Handed(**values)
     except ValidationError as error:
-        text = "\n".join(_explain(e, with_example=False) for e in error.errors())
+        text = "\n".join(_explanations(error, with_example=False))
     told = {
         str(field.validation_alias): names.get(name, name)
         for name, field in Settings.model_fields.items()
@@ -654,6 +654,16 @@ def set_environment(values: Mapping[str, str]) -> None:
     """For what libraries read from the environment of this very process (`DAGSTER_HOME`)."""
     os.environ.update(values)
     settings.cache_clear()
+
+
+def _explanations(error: ValidationError, *, with_example: bool = True) -> list[str]:
+    """A line for each variable that is wrong. A default that follows from others and could not be
+    made for want of those is not wrong."""
+    return [
+        _explain(each, with_example=with_example)
+        for each in error.errors()
+        if each["type"] != "default_factory_not_called"
+    ]
 
 
 def _explain(error: Any, *, with_example: bool = True) -> str:

@@ -116,6 +116,8 @@ def test_a_wrong_value_is_named_with_an_example_and_not_repeated(
     assert str(caught.value).startswith(name)
     assert f"Example: {name}=" in str(caught.value)
     assert value not in str(caught.value)
+    # Nothing is said of what follows from others.
+    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])

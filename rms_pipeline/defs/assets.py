@@ -123,7 +123,7 @@ def assets_of(
                 f"{whole} were read, and not only what changed: no full sync had read them before."
             )
             context.log.info(metadata["read_whole"])
-        return told_of_pages(database, collection, context.run.run_id, metadata)
+        return told_of_pages(naming, database, collection, context.run.run_id, metadata)
 
     @declare_table(
         collection,
@@ -203,7 +203,7 @@ def assets_of(
             more |= proof_metadata(proof) | {"deleted": proof.deleted}
         if audit is not None:
             more |= audit_metadata(audit)
-        return told_of_table(database, collection, run, walk, merged, more)
+        return told_of_table(naming, database, collection, run, walk, merged, more)
 
     return raw_pages, table
 

@@ -1,7 +1,8 @@
 """All that Dagster has of one account: `build_defs`."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import dagster as dg
 from psycopg2.extensions import parse_dsn
@@ -25,6 +26,8 @@ from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.postgres_urls import normalise_postgres_url
 from rms_pipeline.settings import is_key_part, settings
 
+_Resource = TypeVar("_Resource", CurrentRms, Mirror)
+
 
 class DefinitionsUnusable(RmsPipelineError):
     """What `build_defs` was told cannot be."""
@@ -36,8 +39,8 @@ def build_defs(
     *,
     key_prefix: str | Sequence[str] | None = None,
     group: str = OWN.group,
-    owners: Sequence[str] = OWN.owners,
-    collections: Sequence[str] | None = None,
+    owners: str | Sequence[str] = OWN.owners,
+    collections: str | Iterable[str] | None = None,
     schedules: bool = True,
     translator: Callable[[dg.AssetSpec], dg.AssetSpec] | None = None,
     pages: str | None = None,
@@ -50,20 +53,23 @@ def build_defs(
     Accounts that share a database need a `schema` each.
 
     `account` and `mirror` are those of the settings of this process when absent. `collections` are
-    names; `schedules` says whether schedules and the sensor of webhooks start switched on.
-    `translator` may change each asset's spec, but not its key. `pages` is where people reach this
-    account's web service, which assets and jobs then link to: RMS_PUBLIC_URL of this process for
-    its own mirror.
+    names, each by itself or with commas between them; `schedules` says whether schedules and the
+    sensor of webhooks start switched on. `translator` may change each asset's spec, but not its
+    key. `pages` is where people reach this account's web service, which assets, jobs and what runs
+    did then link to: RMS_PUBLIC_URL of this process for its own mirror.
 
-    Raises DefinitionsUnusable.
+    Raises DefinitionsUnusable, and SettingsError where a field of a resource is wrong that is known
+    by now.
     """
-    naming = Naming(_parts(key_prefix), group, tuple(owners))
-    account = account or CurrentRms()
-    mirror = _prefixed(mirror or Mirror(), naming)
-    chosen = _chosen(collections, account)
+    account = _of_kind(account, CurrentRms)
+    mirror = _of_kind(mirror, Mirror)
+    owners = (owners,) if isinstance(owners, str) else tuple(owners)
     if pages is None and mirror.url is None:
         pages = settings().public_url
-    links = _links(pages)
+    naming = Naming(_parts(key_prefix), group, owners, _address(pages))
+    mirror = _prefixed(mirror, naming)
+    chosen = _chosen(collections, account)
+    links = naming.links
     refresh_job, refresh_sensor = webhook_refresh.webhook_refresh_of(
         chosen, naming, running=schedules
     )
@@ -130,13 +136,14 @@ def _prefixed(mirror: Mirror, naming: Naming) -> Mirror:
     return type(mirror)(**{**told, "asset_prefix": list(naming.prefix)})
 
 
-def _chosen(names: Sequence[str] | None, account: CurrentRms) -> Sequence[Collection]:
+def _chosen(names: str | Iterable[str] | None, account: CurrentRms) -> Sequence[Collection]:
     if names is None:
         own = settings()
         if account.subdomain is None or "collections" in own.model_fields_set:
             return own.collections
         # What a process without an account shows is the sandbox's.
         return COLLECTIONS[:1]
+    names = [n.strip() for n in names.split(",")] if isinstance(names, str) else list(names)
     known = {c.name: c for c in COLLECTIONS}
     if unknown := [name for name in names if name not in known]:
         raise DefinitionsUnusable(
@@ -153,11 +160,29 @@ def _chosen(names: Sequence[str] | None, account: CurrentRms) -> Sequence[Collec
     return [c for c in COLLECTIONS if c.name in names or c is COLLECTIONS[0]]
 
 
-def _links(pages: str | None) -> dict[str, dg.MetadataValue]:
-    """To the pages of the web service at that address."""
+def _of_kind(given: _Resource | None, kind: type[_Resource]) -> _Resource:
+    """The resource, its fields held to what is known of them while definitions are loaded."""
+    resource = kind() if given is None else given
+    if not isinstance(resource, kind):
+        raise DefinitionsUnusable(
+            f"build_defs takes a CurrentRms and a Mirror, in this order. A "
+            f"{type(given).__name__} stands where a {kind.__name__} belongs."
+        )
+    resource.demand_valid()
+    return resource
+
+
+def _address(pages: str | None) -> str | None:
+    """That of the web service, without a slash at its end."""
     if not pages:
-        return {}
-    return {"dashboard": dg.MetadataValue.url(f"{pages.rstrip('/')}/")}
+        return None
+    parts = urlsplit(pages)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise DefinitionsUnusable(
+            f"pages is {pages!r}, which is not an http(s) URL. Example: "
+            'pages="https://rms.example.com"'
+        )
+    return pages.rstrip("/")
 
 
 def _translated(
@@ -169,11 +194,15 @@ def _translated(
 
     def translated(spec: dg.AssetSpec) -> dg.AssetSpec:
         found = spec.merge_attributes(metadata=links) if links else spec
-        if "dagster/column_schema" in spec.metadata:
-            table = f"{place}.{spec.key.path[-1]}"
-            found = found.merge_attributes(metadata={"dagster/table_name": table})
+        if table := spec.metadata.get("dagster/table_name"):
+            found = found.merge_attributes(metadata={"dagster/table_name": f"{place}.{table}"})
         if translator is not None:
             found = translator(found)
+        if not isinstance(found, dg.AssetSpec):
+            raise DefinitionsUnusable(
+                f"The translator gives {found!r} for {spec.key.to_user_string()}. Have it return "
+                "the spec."
+            )
         if found.key != spec.key:
             raise DefinitionsUnusable(
                 f"The translator changes the key {spec.key.to_user_string()} to "

@@ -20,11 +20,17 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """The key prefix of one account, and how its assets are filed."""
+    """The key prefix of one account, how its assets are filed, and where its pages are."""
 
     prefix: tuple[str, ...] = ()
     group: str = "current_rms"
     owners: tuple[str, ...] = ("team:data-engineering",)
+    pages: str | None = None
+
+    @property
+    def links(self) -> dict[str, dg.MetadataValue]:
+        """To the pages of the account's web service: of assets, jobs, and what their runs did."""
+        return {"dashboard": dg.MetadataValue.url(f"{self.pages}/")} if self.pages else {}
 
     def key(self, own: str) -> dg.AssetKey:
         """That of the asset `own`."""

@@ -76,7 +76,7 @@ def part_assets_of(
                 fresh_for=timedelta(minutes=config.resume_within_minutes),
                 parents=of_parents,
             )
-        return told_of_pages(database, collection, context.run.run_id, walk_metadata(walk))
+        return told_of_pages(naming, database, collection, context.run.run_id, walk_metadata(walk))
 
     @declare_table(
         collection,
@@ -116,6 +116,6 @@ def part_assets_of(
                 told = {"deleted": stored.deleted, "deletions_held_back": stored.held_back}
                 if stored.proof is not None:
                     told = proof_metadata(stored.proof) | told
-        return told_of_table(database, collection, run, walk, merged, told)
+        return told_of_table(naming, database, collection, run, walk, merged, told)
 
     return raw_pages, table

@@ -5,7 +5,7 @@ api_key=dg.EnvVar("ACME_KEY"))`. One that is told no account, or no database, is
 settings of this process, as `rms-pipeline` uses it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -28,6 +28,13 @@ from rms_pipeline.settings import Settings, settings, settings_of
 # What stands for a secret that was written into code, where Dagster keeps and shows the values of
 # resources: its launchpad does. By what stands for it, since each process makes its own resources.
 _SECRETS: dict[str, str] = {}
+# What a variable of the environment may hold: of settings that others need to be whole.
+_STANDS_FOR = {
+    "subdomain": "acme",
+    "api_key": "a-key",
+    "postgres_url": "postgresql:///rms",
+    "postgres_url_non_pooling": "postgresql:///rms",
+}
 # Databases that this process has brought up to date.
 _MIGRATED: set[Database] = set()
 
@@ -55,19 +62,32 @@ class _Configured(dg.ConfigurableResource):  # type: ignore[type-arg]
         """What the fields say, validated, and the defaults. Raises SettingsError, which names the
         field that is wrong."""
         if self._made is None:
-            given = {
-                setting: _SECRETS.get(value, value) if isinstance(value, str) else value
-                for field, setting in self._SETTING_OF.items()
-                if (value := getattr(self, field)) is not None
-            }
-            if getattr(self, self._DECIDES) is None:
-                own = settings()
-                told = own.model_fields_set.intersection(self._SETTING_OF.values())
-                given = {setting: getattr(own, setting) for setting in told} | given
-            shown = type(self).model_fields
-            names = {s: shown[f].alias or f for f, s in self._SETTING_OF.items()}
-            self._made = settings_of(names, **given)
+            self._made = self._held_to(lambda setting, value: value)
         return self._made
+
+    def demand_valid(self) -> None:
+        """Raises SettingsError, which names the field that is wrong. What an environment variable
+        holds is a matter of the run."""
+        self._held_to(
+            lambda setting, value: (
+                _STANDS_FOR.get(setting) if isinstance(value, dg.EnvVar | IntEnvVar) else value
+            )
+        )
+
+    def _held_to(self, of: Callable[[str, Any], Any]) -> Settings:
+        """The settings that the fields make, each value being what `of` makes of it."""
+        given = {
+            setting: _SECRETS.get(value, value) if isinstance(value, str) else value
+            for field, setting in self._SETTING_OF.items()
+            if (value := of(setting, getattr(self, field))) is not None
+        }
+        if getattr(self, self._DECIDES) is None:
+            own = settings()
+            told = own.model_fields_set.intersection(self._SETTING_OF.values())
+            given = {setting: getattr(own, setting) for setting in told} | given
+        shown = type(self).model_fields
+        names = {s: shown[f].alias or f for f, s in self._SETTING_OF.items()}
+        return settings_of(names, **given)
 
     def known(self, field: str) -> Any:
         """What `field` comes to while definitions are loaded, before there is a run to resolve an

@@ -47,10 +47,12 @@ def declare(
     description: str,
     *,
     kinds: set[str],
+    table: str | None = None,
     code_version: str = "1",
     op_tags: Mapping[str, str] | None = None,
 ) -> Declare:
-    """The decorator of an asset of this account, `deps` being the names of others."""
+    """The decorator of an asset of this account, `deps` being the names of others. Its `table` has
+    its own name where none is given; `build_defs` tells where that lies."""
 
     def decorate(function: Callable[..., dg.MaterializeResult[Any]]) -> dg.AssetsDefinition:
         return dg.asset(
@@ -60,7 +62,7 @@ def declare(
             kinds=kinds,
             owners=naming.owners,
             description=description,
-            metadata={"dagster/column_schema": columns},
+            metadata={"dagster/column_schema": columns, "dagster/table_name": table or name},
             freshness_policy=KEPT_FRESH,
             code_version=code_version,
             op_tags=op_tags,
@@ -80,6 +82,7 @@ def declare_pages(
         RAW_PAGE_COLUMNS,
         description,
         kinds={"python", "postgres"},
+        table="raw_rms_pages",
     )
 
 
@@ -151,16 +154,17 @@ def merge_again(
 
 
 def told_of_pages(
-    database: Database, collection: Collection, run: str, metadata: dict[str, Any]
+    naming: Naming, database: Database, collection: Collection, run: str, metadata: dict[str, Any]
 ) -> dg.MaterializeResult[Any]:
     """Notes what reading the pages led to in the row of the sync, and tells Dagster."""
     told = metadata if collection is OPPORTUNITIES else {raw_pages_of(collection): metadata}
     with database.session() as connection:
         note_metadata(connection, run, told)
-    return dg.MaterializeResult(metadata=metadata)
+    return dg.MaterializeResult(metadata=metadata | naming.links)
 
 
 def told_of_table(
+    naming: Naming,
     database: Database,
     collection: Collection,
     run: str,
@@ -191,4 +195,4 @@ def told_of_table(
             failed=result.failed,
             metadata=metadata,
         )
-    return dg.MaterializeResult(metadata=metadata)
+    return dg.MaterializeResult(metadata=metadata | naming.links)

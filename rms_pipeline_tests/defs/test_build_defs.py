@@ -18,6 +18,7 @@ from rms_pipeline.defs.build import DefinitionsUnusable
 from rms_pipeline.defs.housekeeping import _is_ours
 from rms_pipeline.defs.naming import Naming
 from rms_pipeline.defs.recording import SYNC_TYPE_TAG
+from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.history import latest_syncs
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
@@ -263,6 +264,69 @@ def test_an_account_of_its_own_mirrors_opportunities_alone_where_nobody_names_mo
         assert "invoices" not in mirrored(None)
     finally:
         settings.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "named",
+    ["members,invoices", "opportunities, members ,invoices", ("invoices", "members"),
+     iter(["members", "invoices"]), ["members", "invoices", "members"]],
+)  # fmt: skip
+def test_collections_may_be_named_in_any_usual_way(named: Any) -> None:
+    keys = of_an_account(collections=named).resolve_asset_graph().get_all_asset_keys()
+    tables = {key.to_user_string() for key in keys} & {"members", "invoices", "opportunity_items"}
+    assert tables == {"members", "invoices"}
+
+
+def of_an_account(
+    account: dict[str, Any] | None = None, mirror: dict[str, Any] | None = None, **options: Any
+) -> dg.Definitions:
+    """By variables of the environment, of which none is set while definitions are loaded."""
+    names: dict[str, Any] = {"subdomain": dg.EnvVar("RMS_NOT_SET"), "api_key": dg.EnvVar("NOT_SET")}
+    place: dict[str, Any] = {"url": dg.EnvVar("RMS_URL_NOT_SET"), "schema": "acme"}
+    return build_defs(
+        CurrentRms(**names | (account or {})), Mirror(**place | (mirror or {})), **options
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"mirror": {"schema": "dagster"}}, "schema is where Dagster's tables live"),
+        ({"mirror": {"schema": "A-B"}}, "schema is not a name of a schema"),
+        ({"mirror": {"time_zone": "Mars/Base"}}, "time_zone is not the name of a time zone"),
+        ({"mirror": {"url": "mysql://h/d"}}, "url "),
+        ({"account": {"days_back": -3}}, "days_back is wrong"),
+        ({"account": {"base_url": "http://api.example.com"}}, "base_url would send the API key"),
+        ({"account": {"subdomain": "a b"}}, "subdomain is not the name"),
+        ({"account": {"api_key": None}}, "api_key is missing while subdomain is set"),
+        ({"pages": "rms.example.com"}, "pages is 'rms.example.com', which is not an http"),
+        ({"translator": lambda spec: None}, "translator gives None for current_rms_api"),
+    ],
+)
+def test_what_is_wrong_is_told_while_definitions_are_loaded_and_not_first_by_a_run(
+    wrong: dict[str, Any], told: str
+) -> None:
+    of_an_account()
+    with pytest.raises(RmsPipelineError) as caught:
+        of_an_account(**wrong)
+    assert told in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "resources", [(Mirror(url="postgresql:///x"), CurrentRms()), ({"subdomain": "acme"},)]
+)
+def test_resources_in_the_wrong_place_are_named(resources: Any) -> None:
+    with pytest.raises(DefinitionsUnusable, match="a CurrentRms and a Mirror, in this order"):
+        build_defs(*resources)
+
+
+def test_pages_of_every_collection_are_said_to_be_in_the_table_where_they_are() -> None:
+    defs = of_an_account(mirror={"url": "postgresql://u:p@h/rentals"}, collections="members")
+    tables = {s.key.to_user_string(): s.metadata.get("dagster/table_name")
+              for s in defs.resolve_all_asset_specs()}  # fmt: skip
+    assert tables["raw_members"] == tables["raw_rms_pages"] == "rentals.acme.raw_rms_pages"
+    assert tables["members"] == "rentals.acme.members"
 
 
 def test_a_translator_may_change_all_of_an_asset_but_its_key() -> None:
