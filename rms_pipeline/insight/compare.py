@@ -62,6 +62,7 @@ class Question:
     explained: str
     sql: str
     of_dates: bool = True
+    is_percent: bool = False
 
     @property
     def is_of_rows(self) -> bool:
@@ -78,6 +79,8 @@ class Point:
     at: datetime
     first: datetime
     values: Mapping[str, Any]
+    # About the days of now, as they were known earlier: what is known now says nothing of that.
+    same_days: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +101,13 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure now, and at each point of earlier. `explained` says in words how it is counted."""
+    """A figure now, and at each point of earlier. `explained` says in words how it is counted.
+    `is_percent`: its values are per cents, and no money."""
 
     id: str
     title: str
     explained: str
+    is_percent: bool
     now: Measure
     before: list[Measure]
 
@@ -126,7 +131,7 @@ def compare(
     """Each of `questions` now and at the points `before`. Commits."""
     memory = read_memory(connection)
     with connection.cursor() as cursor:
-        schema = _schema(cursor)
+        schema = schema_first(cursor)
         figures = []
         for question in questions:
             figures.append(
@@ -134,6 +139,7 @@ def compare(
                     question.id,
                     question.title,
                     question.explained,
+                    question.is_percent,
                     _measured(cursor, schema, question, now, "opportunities", "now", ""),
                     [_earlier(cursor, schema, memory, question, point) for point in before],
                 )
@@ -149,8 +155,8 @@ def _earlier(
         source = _as_of(cursor, point.at) if question.is_of_rows else ""
         return _measured(cursor, schema, question, point, source, "then", "")
     missing = memory.missing
-    unknown = Measure(point.id, point.title, point.at, None, None, "unknown", missing, "")
-    if not question.of_dates:
+    unknown = unknown_before(point.id, point.title, point.at, memory.began)
+    if not question.of_dates or point.same_days:
         return unknown
     if memory.covered is None or memory.covered > point.first:
         note = f"{missing}, and nothing older than {said(memory.covered)} is mirrored"
@@ -184,11 +190,16 @@ def _as_of(cursor: Cursor, at: datetime) -> str:
     return f"opportunities_as_of({cursor.mogrify('%s', (at,)).decode()})"
 
 
-def _schema(cursor: Cursor) -> str:
+def schema_first(cursor: Cursor) -> str:
     """What has to precede SQL where our tables are not where everybody looks."""
     cursor.execute("SELECT quote_ident(current_schema())")
     (name,) = one_row(cursor)
     return "" if name == "public" else f"SET search_path TO {name};\n"
+
+
+def unknown_before(point: str, title: str, at: datetime, began: datetime | None) -> Measure:
+    """A figure of before the history `began`."""
+    return Measure(point, title, at, None, None, "unknown", no_history(began), "")
 
 
 def no_history(began: datetime | None) -> str:

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
+from rms_pipeline.insight.compare import Figure, Point, Question, compare, shifted
 from rms_pipeline.insight.days import FIRST, LAST, Day
 from rms_pipeline.mirror.criteria import GOES_OUT, literally
 from rms_pipeline.mirror.outcomes import OUTCOMES
@@ -19,6 +20,7 @@ from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 MOST_RANKED, MOST_JOBS = 50, 8
 _CONFIRMED = OUTCOMES["is:confirmed"].condition
 _UNDECIDED = OUTCOMES["is:undecided"].condition
+_LOST = OUTCOMES["is:closed"].condition
 # What was never more than an enquiry or a draft is nothing that could be won.
 _WAS_OFFERED = "coalesce(state_name, '') NOT IN ('Enquiry', 'Draft')"
 _WAS_ORDERED = "(state_name = 'Order' OR ordered_at IS NOT NULL)"
@@ -327,6 +329,89 @@ def _read_party(
         member=member,
         contacts=contacts,
     )
+
+
+def compare_party(
+    connection: Connection, kind: Kind, id_: int, today: Day, now: datetime, *, year: int
+) -> list[Figure]:
+    """The figures of the calendar `year` of one, as they were known a month before `now`, and those
+    of the year before as they were known a year before. Commits."""
+    zone = today.time_zone
+
+    def values(of: int) -> dict[str, Any]:
+        return {
+            "first": _new_year(of, zone).starts,
+            "after": _new_year(of + 1, zone).starts,
+        }
+
+    def point(name: str, title: str, of: int, months: int) -> Point:
+        at = shifted(now, zone, months=months) if months else now
+        first = _new_year(of, zone).starts
+        return Point(name, title, at, first, values(of), same_days=of == year)
+
+    return compare(
+        connection,
+        _questions(kind, id_),
+        point("now", "Now", year, 0),
+        [
+            point("month_before", f"{year}, a month before", year, 1),
+            point("year_before", f"{year - 1}, a year before", year - 1, 12),
+        ],
+    )
+
+
+def _questions(kind: Kind, id_: int) -> list[Question]:
+    mine = f"{kind.id_column} = {id_:d}"
+    in_year = f"{GOES_OUT} >= %(first)s AND {GOES_OUT} < %(after)s"
+    whose = f"of this {kind.single}"
+    offered_and_lost = f"({_LOST} AND {_WAS_OFFERED})"
+
+    def sums(where: str) -> str:
+        return f"SELECT count(*), coalesce(sum(charge_total), 0)\nFROM {{source}}\nWHERE {where}"
+
+    return [
+        Question(
+            "confirmed",
+            "Confirmed",
+            f"What is confirmed {whose} and starts in the year, by the delivery, else the hire. "
+            "Charges without tax.",
+            sums(f"{mine}\n  AND {_CONFIRMED}\n  AND {in_year}"),
+        ),
+        Question(
+            "won",
+            "Won of what was decided",
+            "How many were decided, and how many per cent of them are confirmed. Decided are those "
+            "that are confirmed, and the quotations and orders that are lost.",
+            "SELECT count(*), 100.0 * count(*) FILTER (WHERE NOT lost) / nullif(count(*), 0)\n"
+            f"FROM (SELECT {offered_and_lost} AS lost FROM {{source}}\n"
+            f"  WHERE {mine}\n  AND ({_CONFIRMED}\n    OR {offered_and_lost})\n"
+            f"  AND {in_year}) decided",
+            is_percent=True,
+        ),
+        Question(
+            "lost_orders",
+            "Cancelled or lost orders",
+            "Those of the lost that had been orders.",
+            sums(f"{mine}\n  AND {_LOST} AND {_WAS_ORDERED}\n  AND {in_year}"),
+        ),
+        Question(
+            "share",
+            "Share of all that is confirmed",
+            f"How many of all confirmed ones are {whose}, and how many per cent of the charges.",
+            f"SELECT count(*) FILTER (WHERE {mine}),\n"
+            f"  100 * coalesce(sum(charge_total) FILTER (WHERE {mine}), 0)"
+            " / nullif(sum(charge_total), 0)\n"
+            f"FROM {{source}}\nWHERE {_CONFIRMED}\n  AND {in_year}",
+            is_percent=True,
+        ),
+        Question(
+            "not_decided",
+            "Not decided, any year",
+            f"What is neither confirmed nor lost {whose}, whenever it starts.",
+            sums(f"{mine}\n  AND {_UNDECIDED}"),
+            of_dates=False,
+        ),
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,9 @@ from rms_pipeline.collections import collection_named
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.pacing import SHARES, Lane
 from rms_pipeline.current_rms.terms import PAGE_SIZE
+from rms_pipeline.insight.compare import Figure
+from rms_pipeline.insight.days import Day
+from rms_pipeline.insight.totals import compare_totals
 from rms_pipeline.mirror.api_terms import read_page_size
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.kept import CollectionState, RowCounts
@@ -56,7 +59,7 @@ _SHOWN_BARS, _MOST_BARS = 12, 100
 class DashboardAnswer:
     """`as_of` is when statuses and weeks were counted; `time_zone` that of days and weeks;
     `phases` are those of statuses: open, confirmed or lost. `colours` are those that the table
-    `statuses` says."""
+    `statuses` says. `compared` are totals of earlier, with the SQL that counts them."""
 
     success: bool
     sandbox: bool
@@ -72,6 +75,7 @@ class DashboardAnswer:
     phases: dict[str, Phase]
     colours: dict[str, str]
     sync: SyncState
+    compared: list[Figure]
 
 
 Shape = Literal["bars", "pie"]
@@ -107,7 +111,8 @@ def dashboard(
     def overview_context(shape: Shape) -> dict[str, Any]:
         with reader.session() as connection:
             view = read_overview(connection, current.time_zone)
-        return _overview_context(view, pages, shape)
+            totals = compare_totals(connection, Day.of(datetime.now(UTC), current.time_zone))
+        return _overview_context(view, pages, shape) | {"totals": totals}
 
     def sync_context() -> dict[str, Any]:
         with reader.session() as connection:
@@ -186,6 +191,7 @@ def dashboard(
         with reader.session() as connection:
             view = read_overview(connection, current.time_zone)
             state = read_sync_state(connection, OPPORTUNITIES, on=current.collections, count=count)
+            totals = compare_totals(connection, Day.of(datetime.now(UTC), current.time_zone))
         found = DashboardAnswer(
             success=True,
             sandbox=current.uses_sandbox,
@@ -194,6 +200,7 @@ def dashboard(
             time_zone=current.time_zone,
             **{each.name: getattr(view, each.name) for each in fields(view)},
             sync=state,
+            compared=totals,
         )
         return JSONResponse(to_jsonable_python(asdict(found), fallback=str))
 

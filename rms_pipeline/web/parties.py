@@ -4,11 +4,12 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, HTTPException, Query
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic_core import to_jsonable_python
 
 from rms_pipeline.collections.members import MEMBERS
+from rms_pipeline.insight.compare import read_memory
 from rms_pipeline.insight.days import FIRST, LAST, Day
 from rms_pipeline.insight.parties import (
     KINDS,
@@ -17,6 +18,7 @@ from rms_pipeline.insight.parties import (
     Amount,
     Kind,
     Party,
+    compare_party,
     rank,
     read_party,
 )
@@ -25,7 +27,7 @@ from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.charts import month_columns
 from rms_pipeline.web.reading import Reader
-from rms_pipeline.web.templating import Pages
+from rms_pipeline.web.templating import Pages, is_fragment
 
 _FIRST_YEAR, _LAST_YEAR = FIRST.year + 1, LAST.year - 1
 _MOST_PAGES = 10_000
@@ -117,6 +119,33 @@ def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: S
     @router.get(f"/{kind.name}.json")
     def tell_ranking(told: Annotated[dict[str, Any], Depends(ranking)]) -> Response:
         return JSONResponse({"success": True, **to_jsonable_python(told)})
+
+    def compared(
+        id_: int,
+        year: Annotated[int | None, Query(ge=_FIRST_YEAR, le=_LAST_YEAR)] = None,
+    ) -> dict[str, Any]:
+        day = today()
+        if abs(id_) >= 2**63:
+            raise HTTPException(404, f"No opportunity in the mirror has the {kind.single} {id_}.")
+        with reader.session() as connection:
+            figures = compare_party(
+                connection, kind, id_, day, datetime.now(UTC), year=year or day.date.year
+            )
+            memory = read_memory(connection)
+        return {"id": id_, "year": year or day.date.year, "figures": figures, "memory": memory}
+
+    @router.get(f"/{kind.name}/{{id_}}/compared.json")
+    def tell_compared(told: Annotated[dict[str, Any], Depends(compared)]) -> Response:
+        del told["memory"]
+        return JSONResponse({"success": True, **to_jsonable_python(told)})
+
+    @router.get(f"/{kind.name}/{{id_}}/compared")
+    def show_compared(
+        request: Request, told: Annotated[dict[str, Any], Depends(compared)]
+    ) -> Response:
+        # Apart from the page, which need not wait for the history.
+        name = "party_compared.html" if is_fragment(request) else "party_compared_page.html"
+        return pages.render(name, here="customers", kind=kind, **told)
 
     @router.get(f"/{kind.name}/{{id_}}.json")
     def tell(found: Annotated[Party, Depends(party)]) -> Response:

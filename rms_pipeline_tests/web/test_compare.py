@@ -8,6 +8,7 @@ import pytest
 
 from rms_pipeline.insight.compare import months_before, shifted
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.summary import refresh_status_counts
 from rms_pipeline_tests.rows import insert, insert_opportunities, query
 from rms_pipeline_tests.web.conftest import Web
 from rms_pipeline_tests.web.page import get, visit
@@ -209,3 +210,110 @@ def test_the_same_time_earlier_follows_the_companys_clock() -> None:
     assert months_before(date(2024, 3, 31), 1) == date(2024, 2, 29)
     assert months_before(date(2024, 2, 29), 12) == date(2023, 2, 28)
     assert months_before(date(2026, 1, 15), 1) == date(2025, 12, 15)
+
+
+@pytest.mark.parametrize(
+    ("kind", "column"),
+    [("customers", "organisation_id"), ("venues", "venue_id"), ("owners", "owner_id")],
+)
+def test_a_year_of_one_of_them_stands_beside_the_year_before_as_known_a_year_before(
+    clean: Web, kind: str, column: str
+) -> None:
+    began = NOW - 800 * DAY
+    remember_since(clean.database, began)
+    name = column.replace("_id", "_name")
+    mine = {column: 7, name: "Harbour"}
+    this, last = (datetime(NOW.year - n, 6, 1, 12, tzinfo=UTC) for n in (0, 1))
+    insert_opportunities(
+        clean.database,
+        job(this, this + DAY, charge_total=300, **mine),
+        # Booked late: a year before, nobody knew of it.
+        job(last, last + DAY, charge_total=50, **mine),
+        job(last, last + DAY, charge_total=40, **mine),
+        job(this, this + DAY, charge_total=100, **{column: 8, name: "Quay"}),
+        job(
+            this, this + DAY, charge_total=5, opportunity_status="Lost", state_name="Order", **mine
+        ),
+        job(this, this + DAY, charge_total=9, opportunity_status="Open", **mine),
+    )
+    versions(clean.database, began, 3)
+    versions(clean.database, NOW - 40 * DAY, 1, 4)
+    versions(clean.database, NOW - 2 * DAY, 2, 5, 6)
+    figures = told(clean, f"/{kind}/7/compared.json")
+    confirmed = measures(figures["confirmed"])
+    assert Decimal(confirmed["now"]["value"]) == 300
+    assert Decimal(confirmed["month_before"]["value"]) == 300
+    assert Decimal(confirmed["year_before"]["value"]) == 40
+    assert Decimal(measures(figures["share"])["now"]["value"]) == 75
+    assert Decimal(measures(figures["won"])["now"]["value"]) == 50
+    assert measures(figures["lost_orders"])["now"]["count"] == 1
+    assert measures(figures["not_decided"])["month_before"]["count"] == 0
+    assert assert_sql_gives_the_figures(clean, figures) == 5 * 3
+    # The page itself has the same.
+    party = get(clean, f"/{kind}/7.json").json()
+    assert Decimal(party["confirmed"]["value"]) == 300
+    assert party["lost_orders"]["opportunities"] == 1
+    assert "75.0 %" in visit(clean, f"/{kind}/7/compared").text
+    assert "/compared?year=" in visit(clean, f"/{kind}/7").html
+
+
+def test_of_a_year_that_nobody_mirrored_the_page_says_so(clean: Web) -> None:
+    insert_opportunities(clean.database, job(NOON, NOON + DAY, organisation_id=7))
+    reach_back_to(clean.database, NOW - 30 * DAY)
+    figures = told(clean, "/customers/7/compared.json")
+    assert measures(figures["confirmed"])["year_before"]["count"] is None
+    page = visit(clean, "/customers/7/compared")
+    assert "No history before" in page.text
+    assert '"/further-back"' in page.html
+    assert get(clean, f"/customers/{2**63}/compared.json").status_code == 404
+
+
+def test_the_totals_of_the_dashboard_stand_beside_those_of_earlier_days(clean: Web) -> None:
+    insert_opportunities(
+        clean.database,
+        job(NOON, NOON + DAY, total_value=10),
+        job(NOON, NOON + DAY, total_value=4, opportunity_status="Lost"),
+    )
+    refresh_status_counts(clean.database, "UTC")
+    query(clean.database, "DELETE FROM daily_status_counts RETURNING day")
+    days = [
+        (8, "Open", "open", 1, 1),
+        (7, "Reserved", "confirmed", 3, 30),
+        (7, "Lost", "lost", 2, 8),
+    ]
+    insert(
+        clean.database,
+        "daily_status_counts",
+        [
+            {
+                "day": NOW.date() - n * DAY,
+                "opportunity_status": status,
+                "phase": phase,
+                "opportunities": count,
+                "charge_total": value,
+                "total_value": value,
+            }
+            for n, status, phase, count, value in days
+        ],
+    )
+    figures = {f["id"]: f for f in get(clean, "/api/dashboard").json()["compared"]}
+    everything = measures(figures["all"])
+    assert (everything["now"]["count"], Decimal(everything["now"]["value"])) == (2, Decimal(14))
+    assert everything["week_before"]["count"] == 5
+    assert measures(figures["confirmed"])["week_before"]["count"] == 3
+    began = NOW - 8 * DAY
+    missing = f"no history before {began.day} {began:%B %Y}"
+    assert measures(figures["lost"])["year_before"]["note"] == missing
+    assert assert_sql_gives_the_figures(clean, figures) == 6
+    text = visit(clean, "/").text
+    assert "Week before 5" in " ".join(text.split())
+    assert f"No history{missing.removeprefix('no history')}" in text
+
+
+def test_what_is_known_now_stands_for_no_month_before(clean: Web) -> None:
+    reach_back_to(clean.database, NOW - 900 * DAY)
+    insert_opportunities(clean.database, job(NOON, NOON + DAY, organisation_id=7))
+    confirmed = measures(told(clean, "/customers/7/compared.json")["confirmed"])
+    assert confirmed["now"]["count"] == 1
+    assert confirmed["month_before"]["count"] is None
+    assert confirmed["year_before"]["count"] == 0
