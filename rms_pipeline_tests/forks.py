@@ -4,14 +4,21 @@ A command spends more than a second on imports before it does anything. So one p
 everything, and forks for each command. What runs is still a process of its own, with its own
 environment, files, signals and exit code. What it costs: an import that a module forgot is not
 noticed here, but by the commands that `.ci/run` starts.
+
+What is `warm` forks its own children likewise, whether it starts them by `subprocess` or by
+`multiprocessing`: Dagster's daemon, webserver, code servers and runs. For that each has a process
+beside it that has done nothing else, in the same session and group.
 """
 
 import array
 import atexit
 import contextlib
+import fcntl
 import gc
 import importlib
 import json
+import multiprocessing.popen_spawn_posix as spawning
+import multiprocessing.util
 import os
 import random
 import runpy
@@ -21,6 +28,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,34 +47,52 @@ IMPORTED = (
     *("dagster._core.types.transform_typing", "upath.implementations.local", "isal.igzip"),
     *("fsspec.implementations.local", "psycopg2.sql", "rich._emoji_codes", "tzdata"),
 )
+# What Dagster's own processes import beside that.
+WARM = (
+    *("dagster._cli", "dagster._cli.api", "dagster._cli.code_server", "dagster._daemon.cli"),
+    *("dagster._grpc.server", "dagster._grpc.proxy_server", "dagster_webserver.app"),
+    *("dagster_webserver.cli", "dagster._core.execution.api", "rms_pipeline.dagster_ui.guard"),
+)
 _PROJECT = Path(__file__).parent.parent
-_PIPE = subprocess.PIPE
+_PIPE, _STDOUT = subprocess.PIPE, subprocess.STDOUT
+# What a module is called that stands for a child of `multiprocessing`.
+_SPAWNED = "multiprocessing.spawn"
 
 
 class Child:
     """A forked process, with as much of `subprocess.Popen[str]` as the tests use.
 
-    What goes to a PIPE is there for `communicate` only.
+    What goes to a PIPE is there for `communicate` only. `warm`: it forks its own children.
     """
 
     def __init__(
         self,
         module: str,
         *arguments: str,
-        env: dict[str, str],
+        env: Mapping[str, str],
         stdout: int | IO[Any] | None = None,
         stderr: int | IO[Any] | None = None,
         start_new_session: bool = False,
+        pass_fds: Sequence[int] = (),
+        warm: bool = False,
     ) -> None:
         self.args = [module, *arguments]
         self.returncode: int | None = None
+        if stderr == _STDOUT:
+            stderr = stdout
         self._kept = [_memory() if f == _PIPE else None for f in (stdout, stderr)]
         given = [kept or f for kept, f in zip(self._kept, (stdout, stderr), strict=True)]
         self._state, told = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        asked = {"argv": self.args, "env": env, "own_session": start_new_session}
+        asked = {
+            "argv": self.args,
+            "env": dict(env),
+            "own_session": start_new_session,
+            "files": [1, 2, *pass_fds],
+            "warm": warm,
+        }
         with contextlib.ExitStack() as stack, told:
             files = [_descriptor(f, number, stack) for number, f in enumerate(given, 1)]
-            _parent().ask(asked, [told.fileno(), *files])
+            _parent().ask(asked, [told.fileno(), *files, *pass_fds])
         self.pid = int(self._state.recv(32) or b"0")
         assert self.pid, "the process that forks has ended"
 
@@ -131,25 +157,31 @@ def _descriptor(given: int | IO[Any] | None, number: int, stack: contextlib.Exit
 
 
 class _Parent:
-    """The process that has imported everything, as the tests' process sees it."""
+    """The process that forks, as the process that asks it sees it."""
 
-    def __init__(self) -> None:
+    def __init__(self, requests: socket.socket, process: "subprocess.Popen[bytes] | None") -> None:
         self._asking = threading.Lock()
-        self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._requests, self._process = requests, process
         self._requests.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+
+    @classmethod
+    def started(cls) -> "_Parent":
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             # In a session of its own, so that it is there to tell how its children have ended.
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", __name__, str(theirs.fileno())],
                 cwd=_PROJECT,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
+        return cls(ours, process)
 
     def end(self) -> None:
         self._requests.close()
-        self._process.wait()
+        if self._process is not None:
+            self._process.wait()
 
     def ask(self, asked: dict[str, Any], descriptors: list[int]) -> None:
         passed = array.array("i", descriptors)
@@ -166,7 +198,7 @@ _making = threading.Lock()
 def _parent() -> _Parent:
     with _making:
         if not _made:
-            _made.append(_Parent())
+            _made.append(_Parent.started())
             atexit.register(_made[0].end)
         return _made[0]
 
@@ -186,9 +218,12 @@ def _fork_on_request(requests: socket.socket) -> list[str]:
                     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
                     told.send(str(code).encode())
                 continue
-            message, passed, _, _ = socket.recv_fds(requests, 1 << 20, 3)
+            message, passed, _, _ = socket.recv_fds(requests, 1 << 20, _MOST_FILES)
             if not message:
                 sys.exit()
+            asked = json.loads(message)
+            if asked["warm"] and WARM[0] not in sys.modules:
+                _import(WARM)
             pid = os.fork()
             if pid == 0:
                 for other, (_, socket_) in alive.items():
@@ -196,7 +231,7 @@ def _fork_on_request(requests: socket.socket) -> list[str]:
                     socket_.close()
                 requests.close()
                 os.close(passed[0])
-                return _become(json.loads(message), passed[1:])
+                return _become(asked, passed[1:])
             for file in passed[1:]:
                 os.close(file)
             told = socket.socket(fileno=passed[0])
@@ -206,27 +241,99 @@ def _fork_on_request(requests: socket.socket) -> list[str]:
             told.send(str(pid).encode())
 
 
+_MOST_FILES = 30
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def _become(asked: dict[str, Any], files: list[int]) -> list[str]:
     if asked["own_session"]:
         os.setsid()
-    for number, file in enumerate(files, 1):
+    # Above all that they are to be, so that none takes the place of one that is still needed.
+    above = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 500) for file in files]
+    for file in files:
+        os.close(file)
+    for file, number in zip(above, asked["files"], strict=True):
         os.dup2(file, number)
         os.close(file)
     os.environ.clear()
     os.environ.update(asked["env"])
     random.seed()
     argv: list[str] = asked["argv"]
+    return _warmed(argv) if asked["warm"] else argv
+
+
+def _warmed(argv: list[str]) -> list[str]:
+    """Returns here, with a process beside this one that forks for it; and in each of its forks."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if os.fork() == 0:
+        ours.close()
+        # It ends with the process that asks it, and tells that one how its children end.
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in _ENDING}
+        forked = _fork_on_request(theirs)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        return forked
+    theirs.close()
+    _made[:] = [_Parent(ours, None)]
+    subprocess.Popen = _started  # type: ignore[assignment, misc]
+    multiprocessing.util.spawnv_passfds = _spawned  # type: ignore[assignment]
+    spawning.Popen.poll = _polled  # type: ignore[method-assign, assignment]
     return argv
 
 
-def main() -> None:
-    requests = socket.socket(fileno=int(sys.argv[1]))
-    for name in IMPORTED:
+_popen = subprocess.Popen
+_spawn = multiprocessing.util.spawnv_passfds
+_poll = spawning.Popen.poll
+_children: dict[int, Child] = {}
+
+
+def _started(args: Any, **options: Any) -> Any:
+    """As `subprocess.Popen`; modules of this Python are forked."""
+    plain = {*("env", "stdin", "stdout", "stderr", "start_new_session", "pass_fds", "cwd")}
+    is_module = list(args[:2]) == [sys.executable, "-m"]
+    given = {name: value for name, value in options.items() if value}
+    if not is_module or not given.keys() <= plain or Path(given.get("cwd", _PROJECT)) != _PROJECT:
+        return _popen(args, **options)
+    for name in ("stdin", "cwd"):
+        given.pop(name, None)
+    return Child(*args[2:], env=given.pop("env", os.environ), warm=True, **given)
+
+
+def _spawned(program: Any, arguments: Sequence[str | bytes], files: Sequence[int]) -> int:
+    """As `multiprocessing.util.spawnv_passfds`; the child is no child of this process."""
+    words = [os.fsdecode(word) for word in arguments]
+    if words[-1] != "--multiprocessing-fork":
+        return _spawn(program, arguments, files)
+    code = words[words.index("-c") + 1]
+    child = Child(_SPAWNED, code, env=os.environ, pass_fds=sorted(set(files)))
+    _children[child.pid] = child
+    return child.pid
+
+
+def _polled(self: spawning.Popen, flag: int = os.WNOHANG) -> int | None:
+    if (child := _children.get(self.pid)) is None:
+        return _poll(self, flag)
+    if self.returncode is None:
+        self.returncode = child.poll() if flag == os.WNOHANG else child.wait()
+    return self.returncode
+
+
+def _import(names: Sequence[str]) -> None:
+    for name in names:
         importlib.import_module(name)
     # Pages of what was imported stay shared with the children.
     gc.collect()
     gc.freeze()
+
+
+def main() -> None:
+    requests = socket.socket(fileno=int(sys.argv[1]))
+    _import(IMPORTED)
     module, *arguments = _fork_on_request(requests)
+    if module == _SPAWNED:
+        sys.argv = ["-c", "--multiprocessing-fork"]
+        exec(arguments[0], {"__name__": "__main__"})
+        return
     sys.argv = [module, *arguments]
     # The end of this is that of the process, as if Python had been started with `-m module`.
     runpy.run_module(module, run_name="__main__", alter_sys=True)

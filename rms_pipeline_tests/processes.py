@@ -93,14 +93,19 @@ def started(
     environment: dict[str, str],
     stdout: int | IO[Any] | None = None,
     stderr: int | IO[Any] | None = None,
+    warm: bool = False,
 ) -> Iterator[Child]:
-    """The command, running; it is told to end and none of its group outlives the block."""
+    """The command, running; it is told to end and none of its group outlives the block.
+
+    `warm`: what it starts is forked, too (forks.py).
+    """
     process = Child(
         *(COMMAND, *arguments),
         env=_without_gaps(environment),
         stdout=stdout,
         stderr=stderr,
         start_new_session=True,
+        warm=warm,
     )
     with process:
         try:
@@ -145,23 +150,39 @@ def free_port() -> int:
 
 
 class Dagster:
-    """`dagster dev` on a free port, head of its own process group."""
+    """`dagster dev` on a free port, head of its own process group.
+
+    `warm`: it and all that it starts, runs included, are forked (forks.py).
+    """
+
+    process: "subprocess.Popen[bytes] | Child"
 
     def __init__(
-        self, environment: dict[str, str], log: Path, *, workspace: str = "workspace.yaml"
+        self,
+        environment: dict[str, str],
+        log: Path,
+        *,
+        workspace: str = "workspace.yaml",
+        warm: bool = False,
     ) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        arguments = ["-m", "dagster", "dev", "-w", workspace, "-p", str(port)]
+        arguments = ["dagster", "dev", "-w", workspace, "-p", str(port)]
+        env = _without_gaps(environment)
         with log.open("ab") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, *arguments],
-                env=_without_gaps(environment),
-                cwd=PROJECT,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-            )
+            if warm:
+                self.process = Child(
+                    *arguments, env=env, stdout=out, stderr=out, start_new_session=True, warm=True
+                )
+            else:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", *arguments],
+                    env=env,
+                    cwd=PROJECT,
+                    stdout=out,
+                    stderr=out,
+                    start_new_session=True,
+                )
 
     def wait_until_quiet(self) -> None:
         """Until it is up and starts nothing by the clock."""

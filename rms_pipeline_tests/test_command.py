@@ -336,7 +336,11 @@ def test_up_makes_everything_ready_and_leaves_nothing_running(
     with (
         log.open("wb") as out,
         started(
-            *("up", "--host", "0.0.0.0", *ports), environment=environment, stdout=out, stderr=out
+            *("up", "--host", "0.0.0.0", *ports),
+            environment=environment,
+            stdout=out,
+            stderr=out,
+            warm=True,
         ) as up,
     ):
         dagster_url = f"http://127.0.0.1:{port}"

@@ -67,6 +67,7 @@ def dagster(*arguments: str, environment: dict[str, str]) -> None:
         env={**environment, "DAGSTER_HOME": str(PROJECT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        warm=True,
     ) as process:
         stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stdout + stderr

@@ -43,7 +43,7 @@ def deployment(embedded_url: str, tmp_path_factory: pytest.TempPathFactory) -> I
         SandboxServer(Store(150), api_key=SECRET_KEY) as sandbox,
     ):
         environment = environment_for(url, sandbox)
-        dagster = Dagster(environment, log)
+        dagster = Dagster(environment, log, warm=True)
         try:
             dagster.wait_until_quiet()
             yield Deployment(dagster.url, environment)

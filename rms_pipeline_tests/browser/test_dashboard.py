@@ -71,6 +71,7 @@ def stand(embedded_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
                 environment=environment,
                 stdout=out,
                 stderr=out,
+                warm=True,
             ) as up,
         ):
             dagster_url = f"http://127.0.0.1:{dagster_port}"

@@ -1,10 +1,7 @@
 """Dagster's UI as `up` starts it, and pages that mean it ill: real Dagster, in a real browser."""
 
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,6 +24,7 @@ from rms_pipeline.web.dagster_api import is_up
 from rms_pipeline_tests.conftest import dagsters_tables, database_at, with_all_tables
 from rms_pipeline_tests.copies import copy_of
 from rms_pipeline_tests.defs.test_metadata import HOSTILE
+from rms_pipeline_tests.forks import Child
 from rms_pipeline_tests.processes import (
     PROJECT,
     REPOSITORY,
@@ -105,27 +103,26 @@ def stand(embedded_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         assert API_TOKEN not in log.read_text()
 
 
-def guarded(
-    dagster: str, sign_in: str, environment: dict[str, str], log: Path
-) -> "subprocess.Popen[bytes]":
+@contextmanager
+def guarded(dagster: str, sign_in: str, environment: dict[str, str], log: Path) -> Iterator[Child]:
+    """Ends with its block."""
     arguments = ["--port", dagster.rpartition(":")[2], "--sign-in", sign_in]
-    with log.open("wb") as out:
-        return Ended(
-            [sys.executable, "-m", "rms_pipeline.dagster_ui", *arguments],
+    with (
+        log.open("wb") as out,
+        Child(
+            *("rms_pipeline.dagster_ui", *arguments),
             env=environment,
-            cwd=PROJECT,
             stdout=out,
             stderr=out,
             start_new_session=True,
-        )
-
-
-class Ended(subprocess.Popen[bytes]):
-    """Ends with its block."""
-
-    def __exit__(self, *_: object) -> None:
-        self.send_signal(signal.SIGTERM)
-        self.wait(timeout=60)
+            warm=True,
+        ) as started,
+    ):
+        try:
+            yield started
+        finally:
+            started.terminate()
+            started.wait(timeout=60)
 
 
 def test_who_opens_dagster_signs_in_at_the_dashboard_and_is_where_they_wanted_to_go(

@@ -137,7 +137,8 @@ def synced(
     with copy_of(embedded_url, with_all_tables(embedded_url)) as url:
         environment = environment_for(url, sandbox)
         assert command("sync", "initial", environment=environment).returncode == 0
-        dagster = Dagster(environment, tmp_path_factory.mktemp("dagster") / "dagster.log")
+        log = tmp_path_factory.mktemp("dagster") / "dagster.log"
+        dagster = Dagster(environment, log, warm=True)
         try:
             dagster.wait_until_quiet()
             yield database_at(url), dagster.url
@@ -315,6 +316,7 @@ def test_code_that_cannot_be_loaded_is_told_as_that(
             env={**environment, "DAGSTER_HOME": str(PROJECT)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            warm=True,
         ) as webserver:
             try:
                 wait_until(lambda: is_up(url))
