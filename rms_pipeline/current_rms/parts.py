@@ -36,7 +36,14 @@ from rms_pipeline.current_rms.errors import (
 from rms_pipeline.current_rms.failing import FEW, ONCE, is_of_the_question
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.pages import decode_page
-from rms_pipeline.current_rms.records import Fault, decode_record, read_record, to_whole
+from rms_pipeline.current_rms.records import (
+    Fault,
+    Record,
+    decode_record,
+    excerpt,
+    read_record,
+    to_whole,
+)
 from rms_pipeline.current_rms.spans import ascending
 from rms_pipeline.current_rms.terms import EVERY_STATE
 from rms_pipeline.current_rms.window import CHANGED_SINCE, Params, iso
@@ -411,6 +418,32 @@ def parent_of(raw: Raw, collection: Collection, parts: Parts) -> int | None:
         row = decode_record(raw, collection)
         found = None if isinstance(row, Fault) else getattr(row, parts.key)
         return found if isinstance(found, int) else None
+
+
+def parent_in(request: str, collection: Collection) -> int | None:
+    """Of whom `request` asked for the list of parts; None where it asked for something else."""
+    if collection.parts is None:
+        return None
+    place = request.partition("?")[0].strip("/").split("/")
+    is_list_below = len(place) == 3 and place[::2] == [collection.parts.of.name, collection.name]
+    return int(place[1]) if is_list_below and place[1].lstrip("-").isdigit() else None
+
+
+def misplaced(
+    raw: Raw, found: Record | Fault, collection: Collection, parent: int
+) -> Record | Fault:
+    """`found`, which came in the list of the parts of `parent`, or what is wrong where it does not
+    say that it is one of them: nobody then knows whose it is."""
+    assert collection.parts is not None
+    if isinstance(found, Fault):
+        return found
+    said = parent_of(raw, collection, collection.parts)
+    if said == parent:
+        return found
+    of = collection.parts.of
+    whose = f"does not say of which {of.single} it is" if said is None else f"says {said}"
+    problem = f"{whose}, in the list of {of.single} {parent}; what was known of it stays"
+    return Fault(found.id, collection.parts.key, problem, excerpt(bytes(raw)))
 
 
 @cache

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from rms_pipeline.collections.base import Collection
+from rms_pipeline.current_rms.records import Record
 from rms_pipeline.current_rms.spans import Span
 from rms_pipeline.mirror.statements import Connection
 
@@ -153,6 +154,36 @@ def fetched_singly(
         list(ids),
         seconds,
     )
+
+
+def delivered_singly(connection: Connection, collection: Collection, scan: int) -> set[int]:
+    """Ids of records that fail each list that would hold them, and that came when they were asked
+    for by themselves: as the walk `scan` found, or a later one. Commits."""
+    return _ids(
+        connection,
+        "SELECT DISTINCT seen FROM raw_rms_pages, unnest(record_ids) AS seen"
+        " WHERE collection = %s AND walk >= %s AND covers IS NOT NULL AND request LIKE %s",
+        *(collection.name, scan, f"/{collection.name}/%"),
+    )
+
+
+def is_held(connection: Connection, collection: Collection, record: Record) -> bool:
+    """Whether the row that is there stands for `record` as it came; one with faults for the same
+    `updated_at`. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT fingerprint, updated_at_rms FROM {collection.versions}"
+            " WHERE id = %s AND NOT deleted",
+            (record.id,),
+        )
+        row = cursor.fetchone()
+    connection.commit()
+    if row is None:
+        return False
+    fingerprint, updated_at = row
+    if fingerprint is None:
+        return bool(updated_at == record.updated_at())
+    return bytes(fingerprint) == record.fingerprint
 
 
 def _ids(connection: Connection, query: str, *values: object) -> set[int]:

@@ -41,8 +41,10 @@ from rms_pipeline.current_rms.window import (
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.completeness import (
     SegmentRows,
+    delivered_singly,
     fetched_singly,
     ids_with_unreadable_dates,
+    is_held,
     refused_ids,
 )
 from rms_pipeline.mirror.proofs import (
@@ -66,6 +68,10 @@ _OUT_OF_SCOPE = "Nothing can be counted, for Current RMS does not do what is ask
 _CAPPED = (
     "Current RMS counts fewer records than its list holds, so its counts prove nothing. What "
     "the list shows is mirrored."
+)
+_OVERCOUNTED = (
+    "Current RMS counts more records than there can be (two of one id), so its counts prove "
+    "nothing. What its lists show is mirrored."
 )
 
 
@@ -116,8 +122,12 @@ class Counting:
         # Of which a list showed, while this proof was made, what was before the mirror's.
         self._lagging: set[int] = set()
         self._holes: tuple[int, ...] = ()
+        # Those that fail the lists that would hold them, and come when they are asked for alone.
+        self._singly: set[int] = set()
         self._counted_around: tuple[set[int], set[int]] = set(), set()
         self._listed: dict[str, set[int]] = {}
+        # Of parts that were listed: how many are counted there that no page sends.
+        self._never_came: list[tuple[Segment, Span, int]] = []
         self._exact: dict[str, list[Span]] = {}
         # What the API has counted so far: it caps nothing below that.
         self._greatest = 0
@@ -136,6 +146,8 @@ class Counting:
         self._refused = refused_ids(connection, self._collection)
         self._odd = ids_with_unreadable_dates(connection, self._collection)
         self._holes = tuple(sorted(unreadable(connection, self._collection)))
+        self._singly = delivered_singly(connection, self._collection, self._scan.id)
+        self._singly.difference_update(self._holes)
         if self._last is not None:
             young = fetched_singly(
                 connection, self._collection, self._last.left, LAG.total_seconds()
@@ -151,7 +163,16 @@ class Counting:
     def _apart(self) -> set[int]:
         """Ids whose place in the API's lists only those lists can tell."""
         apart = self._refused | self._odd | set(self._left.ids) | self._lagging
-        return apart.difference(self._holes)
+        return apart.difference(self._around)
+
+    @property
+    def _around(self) -> set[int]:
+        """Ids that no question about a list may touch, for it would fail."""
+        return self._singly.union(self._holes)
+
+    @property
+    def _around_spans(self) -> list[Span]:
+        return [(i, i) for i in sorted(self._around)]
 
     def _count_all(self) -> tuple[int, datetime, list[PartCount]]:
         """The number of the mirror's content, when the first count was asked for, and all parts."""
@@ -163,9 +184,9 @@ class Counting:
         content = content_number(self._connection, self._collection)
         self._prepare()
         self._counted_around = set(self._holes), set(self._refused)
-        self._listed = {}
+        self._listed, self._never_came = {}, []
         as_of = self._client.now()
-        parts = self._count_dated() + self._count_undated()
+        parts = self._count_dated() + self._count_undated() + self._count_singly()
         self._sort_out_left()
         return content, as_of, parts
 
@@ -213,8 +234,8 @@ class Counting:
 
         Around those that the API cannot deliver: a list that begins with one of them fails.
         """
-        total = len(self._holes)
-        for span in without(WHOLE, [(i, i) for i in self._holes]):
+        total = len(self._around)
+        for span in without(WHOLE, self._around_spans):
             if total > enough:
                 break
             total += self._count(EVERYTHING, None if span == WHOLE else BY_ID, span)
@@ -252,8 +273,7 @@ class Counting:
         ranges.append((lower, None))
         if key is not BY_ID:
             return ranges
-        left_out: list[Span] = [(i, i) for i in self._holes]
-        left_out += self._exact.get(segment.name, [])
+        left_out = self._around_spans + self._exact.get(segment.name, [])
         return [part for span in ranges for part in without(span, left_out)]
 
     def _count_part(
@@ -324,7 +344,7 @@ class Counting:
         last, all_of_them = self._last, self._apart_segments
         if self._lane is Lane.WALK or last is None or not last.shown or last.scan != self._scan.id:
             return all_of_them, []
-        if self._apart or self._holes:
+        if self._apart or self._around:
             # Whose place is uncertain may be in any of them.
             return all_of_them, []
         known = {s.name: [p for p in last.parts if p.segment == s.name] for s in all_of_them}
@@ -340,12 +360,68 @@ class Counting:
         ]
 
     def _list_parts(self, segments: Iterable[Segment]) -> list[PartCount]:
-        holes: list[Span] = [(i, i) for i in self._holes]
         return [
             self._list_part(segment, span, None)[0]
             for segment in segments
-            for span in without(WHOLE, holes)
+            for span in without(WHOLE, self._around_spans)
         ]
+
+    def _count_singly(self) -> list[PartCount]:
+        """What is asked for alone, because no list delivers it: a part each, of one record."""
+        parts = []
+        for id_ in sorted(self._singly):
+            answer = self._client.get_record(id_, lane=self._lane)
+            found = read_records(self._collection, answer) if answer is not None else []
+            record = next((r for r in found if isinstance(r, Record) and r.id == id_), None)
+            if found and record is None:
+                raise NotCounted(
+                    f"Asked for {self._collection.single} {id_}, which no list delivers, Current "
+                    "RMS sends another."
+                )
+            parts += self._part_of_one(id_, record)
+        return parts
+
+    def _part_of_one(self, id_: int, record: Record | None) -> list[PartCount]:
+        """The part that `record` is, None when it is gone; none where no part of it was counted."""
+        parts = []
+        segments = [self._ranged]
+        if self._apart_segments and UNDATED_UNCOUNTED not in self._rests_on:
+            segments.append(UNDATED)
+        for segment in segments:
+            rows = SegmentRows(self._collection, segment.name, self._bounds)
+            mirrored = rows.count(self._connection, (id_, id_))
+            counted = int(record is not None and self._is_in(segment, record))
+            if not counted and not mirrored:
+                continue
+            is_refused = counted == 1 and id_ in self._refused
+            parts.append(
+                PartCount(
+                    segment.name,
+                    (id_, id_),
+                    counted,
+                    0 if is_refused else mirrored,
+                    unstorable=int(is_refused),
+                    alike=is_refused
+                    or (
+                        counted == mirrored
+                        and record is not None
+                        and is_held(self._connection, self._collection, record)
+                    ),
+                    listed=True,
+                )
+            )
+        return parts
+
+    def _is_in(self, segment: Segment, record: Record) -> bool:
+        if self.window is None:
+            return True
+        starts, ends = record.dates()
+        is_undated = starts is None or ends is None
+        return (
+            is_undated
+            if segment is UNDATED
+            else (not is_undated and self.window.contains(starts, ends))
+        )
 
     def _list_part(
         self, segment: Segment, span: Span, listed: set[int] | None
@@ -365,6 +441,8 @@ class Counting:
         nameless, repeated = records - len(answer.ids), len(answer.ids) - len(ids)
         never_sent = self._never_sent(segment, span, answer)
         nameless += never_sent
+        if never_sent:
+            self._never_came.append((segment, span, never_sent))
         whole = total <= records + never_sent
         apart = self._apart
         if listed is None:
@@ -403,9 +481,18 @@ class Counting:
         if not is_short or not self._client.terms.knows_page_size or not ascending(answer.ids):
             return 0
         rest: Span = (max(answer.ids) + 1 if answer.ids else span[0], span[1])
-        if rest[0] is not None and rest[1] is not None and rest[0] > rest[1]:
-            return total - records
-        return 0 if self._page(segment, rest).page.records else total - records
+        is_over = rest[0] is not None and rest[1] is not None and rest[0] > rest[1]
+        if not is_over and self._page(segment, rest).page.records:
+            return 0
+        if answer.ids:
+            self._demand_no_more_than_one(segment, answer.ids[0])
+        return total - records
+
+    def _demand_no_more_than_one(self, segment: Segment, id_: int) -> None:
+        """Raises NotCounted where more records are counted than there are ids to have them."""
+        answer = self._page(segment, (id_, id_))
+        if answer.page.meta.total_row_count > max(len(answer.page.records), 1):
+            raise NotCounted(_OVERCOUNTED)
 
     def _demand_more_or_uncapped(self, segment: Segment, span: Span, answer: ListAnswer) -> None:
         """A full page is not the end on the word of a count that may be capped."""
@@ -490,10 +577,12 @@ class Counting:
             mirrored |= rows.among(
                 self._connection, self._left.ids.keys() | self._lagging | self._refused
             )
-        surplus = (self._refused & mirrored) - listed - set(self._holes)
+        surplus = (self._refused & mirrored) - listed - self._around
         known = dict.fromkeys(surplus, False) | dict.fromkeys(self._lagging, True) | self._left.ids
         self._left.ids = {
-            i: young for i, young in known.items() if (i in listed) != (i in mirrored)
+            i: young
+            for i, young in known.items()
+            if (i in listed) != (i in mirrored) and i not in self._singly
         }
 
 

@@ -48,7 +48,7 @@ from rms_pipeline.mirror.proofs import (
     newest_proof,
     open_proof,
 )
-from rms_pipeline.mirror.statements import Connection
+from rms_pipeline.mirror.statements import Connection, one_row
 from rms_pipeline.mirror.unreadable import unreadable
 from rms_pipeline.sync.by_id import ask_by_id
 from rms_pipeline.sync.counting import LAG, RANGES, UNDATED, Counting, NotCounted
@@ -276,6 +276,8 @@ class Prover(Counting):
                 "less than there is (to this key's user, or without some states)."
             )
             return self._closed(replace(proof, reason=reason), shown=False)
+        for part in self._never_came:
+            self._name_never_sent(*part)
         return self._closed(proof, shown=True)
 
     def _closed(self, proof: Proof, *, shown: bool) -> Proof:
@@ -326,7 +328,7 @@ class Prover(Counting):
         self, walk: int, since: datetime, window: Window | None
     ) -> tuple[MergeResult, datetime]:
         """Merges what changed since; what came of it, and since when to ask the next time."""
-        reading = Walk(self._client, [changed_since(since)], suspects=self._holes, lane=self._lane)
+        reading = Walk(self._client, [changed_since(since)], suspects=self._around, lane=self._lane)
         merged = MergeResult()
         asked_at, pages = self._client.now(), 0
         for page in reading.pages():
@@ -360,6 +362,9 @@ class Prover(Counting):
         self._found = False
         for part in parts:
             if part.alike:
+                continue
+            if part.ids[0] is not None and part.ids[0] in self._singly:
+                suspects.add(part.ids[0])
                 continue
             segment = self._segment(part.segment)
             cannot_narrow = self._key is not BY_ID or NO_RANGES in self._rests_on
@@ -455,7 +460,14 @@ class Prover(Counting):
         told = f"Current RMS counts {count:,} more in its list ({segment.name}) than it sends"
         fault = Fault(None, "(record)", f"{told}, between {lower} and {upper}", "")
         with self._connection.cursor() as cursor:
-            note_faults(cursor, self._collection, self._run, [fault])
+            # Between which ids is a matter of where it was cut, so it is named once.
+            cursor.execute(
+                "SELECT EXISTS (SELECT FROM sync_faults WHERE collection = %s"
+                " AND opportunity_id IS NULL AND starts_with(problem, %s))",
+                (self._collection.name, told),
+            )
+            if not one_row(cursor)[0]:
+                note_faults(cursor, self._collection, self._run, [fault])
         self._connection.commit()
 
     def _settle(self, suspects: set[int], walk: int) -> str:

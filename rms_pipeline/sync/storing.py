@@ -13,6 +13,7 @@ from queue import SimpleQueue
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.client import ListAnswer
 from rms_pipeline.current_rms.pages import decode_answer, is_list
+from rms_pipeline.current_rms.parts import misplaced, parent_in
 from rms_pipeline.current_rms.records import Fault, Record, read_record
 from rms_pipeline.current_rms.spans import Span
 from rms_pipeline.current_rms.window import Window
@@ -242,6 +243,11 @@ def _store(
     window = None if page.window is None else Window(*page.window)
     answer = decode_answer(page.request, page.body, collection)
     records = [read_record(raw, collection) for raw in answer.records]
+    if (parent := parent_in(page.request, collection)) is not None:
+        records = [
+            misplaced(raw, found, collection, parent)
+            for raw, found in zip(answer.records, records, strict=True)
+        ]
     if only is not None:
         records = [r for r in records if isinstance(r, Record) and r.id in only]
     inside, outside = _that_belong(connection, collection, records, window)

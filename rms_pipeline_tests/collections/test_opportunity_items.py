@@ -828,6 +828,41 @@ def test_items_that_say_they_are_of_another_opportunity_are_not_taken_for_a_whol
     assert account.mirrored().keys() == before.keys()
 
 
+@pytest.mark.parametrize("said", [None, [], 4_711])
+def test_an_item_whose_opportunity_is_odd_costs_only_itself(account: Account, said: Any) -> None:
+    account.sync()
+    one = account.soon[0]
+    # One that was mirrored before, one that was not, and one beside them that is well.
+    old = account.store.items(one)[-1]["id"]
+    new = account.store.create_item(one, {"name": "Odd from the start"})
+    well = account.store.create_item(one, {"name": "Well"})
+    before = account.mirrored()
+    for item in account.store._items[one]:
+        if item["id"] in (old, new):
+            item["opportunity_id"] = said
+    for nightly in (False, True):
+        done = account.sync(nightly=nightly)
+        # Nobody says that all is there, and nobody takes anything away.
+        assert f"{one} (" in done.sentence
+        assert not done.shown
+        rows = account.mirrored(one)
+        assert rows[well]["name"] == "Well"
+        assert rows[old] == before[old]
+        assert new not in account.mirrored()
+        assert account.mirrored().keys() == before.keys() | {well}
+    faults = query(
+        account.database,
+        "SELECT DISTINCT opportunity_id FROM sync_faults WHERE collection = 'opportunity_items'"
+        " AND field = 'opportunity_id' ORDER BY 1",
+    )
+    assert faults == [(old,), (new,)]
+    for item in account.store._items[one]:
+        item["opportunity_id"] = one
+    done = account.sync(nightly=True)
+    assert done.shown, done.sentence
+    assert account.is_mirrored(*account.soon)
+
+
 def test_an_item_that_cannot_be_stored_costs_only_itself(account: Account) -> None:
     account.sync()
     one = account.soon[0]

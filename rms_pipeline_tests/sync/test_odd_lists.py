@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from rms_pipeline.current_rms.errors import CurrentRmsError
 from rms_pipeline.sandbox import Store, Switches
 from rms_pipeline.sandbox.api import routes
 from rms_pipeline.sandbox.api.answers import Answer, Request
+from rms_pipeline.sync import counting
 from rms_pipeline_tests.cases import some_in_drills
 from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.sync.conftest import Mirror
@@ -28,6 +30,17 @@ TEN = Switches(max_per_page=10)
 NEVER_SENT = 1_010
 Said = dict[str, Any]
 Change = Callable[[Said, Request], object]
+
+
+class CutsAt(random.Random):
+    """Cuts the list behind the row of this number, if it has as many."""
+
+    def __init__(self, place: int) -> None:
+        super().__init__()
+        self._place = place
+
+    def randrange(self, start: int, stop: int | None = None, step: int = 1) -> int:
+        return min(self._place, (stop or start) - 1)
 
 
 @dataclass(frozen=True)
@@ -269,9 +282,11 @@ def test_a_page_larger_than_asked_for_is_read_and_counted(
     assert mirror.differences(but_for=without_id) == {}
 
 
+@pytest.mark.parametrize("place", [3, 25], ids=["where it shows", "where it is counted only"])
 def test_one_that_is_counted_and_never_sent_is_said_and_makes_up_for_no_row_that_is_gone(
-    mirror_of: MakeMirror, lie: Tell
+    mirror_of: MakeMirror, lie: Tell, monkeypatch: pytest.MonkeyPatch, place: int
 ) -> None:
+    monkeypatch.setattr(counting, "random", SimpleNamespace(Random=lambda: CutsAt(place)))
     mirror = mirror_of(Store(60), switches=TEN)
     lie(Odd(lose_one).lie())
     certificate = mirror.full_sync().settled.certificate
@@ -293,3 +308,22 @@ def test_one_that_is_counted_and_never_sent_is_said_and_makes_up_for_no_row_that
     proof = proved(mirror)
     assert proof.shown, proof.sentence
     assert mirror.differences() == {}
+
+
+def test_a_counter_that_always_counts_one_too_many_makes_up_for_no_row_that_is_gone(
+    mirror_of: MakeMirror, lie: Tell
+) -> None:
+    def count_one_more(said: Said, _: Request) -> None:
+        if said["opportunities"]:
+            said["meta"]["total_row_count"] += 1
+
+    mirror = mirror_of(Store(60), switches=TEN)
+    assert mirror.full_sync().settled.certificate.shown
+    lie(Odd(count_one_more).lie())
+    ids = ids_in(mirror.store, mirror.window)
+    for id_ in (ids[2], ids[-2]):
+        # As many as there are parts that are counted by number.
+        mirror.store.delete(id_)
+    for _ in range(3):
+        proof = proved(mirror)
+        demand_truth(mirror, proof.shown is True, set(proof.left), proof.sentence)

@@ -513,3 +513,32 @@ def test_one_that_cannot_be_delivered_hinders_no_proof_wherever_it_stands(
         assert proof is not None
         assert proof.shown, proof.sentence
         assert f"12 of 13, 1 that Current RMS cannot deliver: {ids[place]}" in proof.sentence
+
+
+@pytest.mark.parametrize("place", [0, 6], ids=["first", "in the middle"])
+def test_one_that_comes_only_when_it_is_asked_for_alone_is_proved_that_way(
+    mirror_of: MakeMirror, place: int
+) -> None:
+    mirror = mirror_of(Store(0), switches=replace(PAGES_OF_25, max_per_page=5))
+    ids = at_ids(mirror, list(range(11, 24)))
+    alone = ids[place]
+    turn(mirror, undeliverable=frozenset({alone}))
+    assert mirror.full_sync().settled.certificate.shown
+    proof = mirror.proved_sync()
+    assert proof is not None
+    assert proof.shown, proof.sentence
+    assert "13 of 13" in proof.sentence
+    assert proof.left == ()
+    # An edit that moves no time shows nowhere else, and nor does that it is gone.
+    record = mirror.store.get(alone, ()) or {}
+    mirror.store.put(alone, {**record, "subject": "Edited"})
+    proof = mirror.proved_sync()
+    assert proof is not None
+    assert proof.shown, proof.sentence
+    assert mirror.rows()[alone]["name"] == "Edited"
+    mirror.store.delete(alone)
+    proof = mirror.proved_sync()
+    assert proof is not None
+    assert proof.shown, proof.sentence
+    assert "12 of 12" in proof.sentence
+    assert mirror.deleted() == {alone}
