@@ -8,7 +8,7 @@ to show: a column that a table gains later is in no view until somebody puts it 
 _OF_MONEY = (
     *("opportunities_with_money", "members_with_money", "invoices_with_money"),
     *("opportunity_items_with_money", "opportunity_history", "sense_checks"),
-    *("month_value", "conversions", "customer_value", "sync_metadata"),
+    *("month_value", "conversions", "decisions", "customer_value", "sync_metadata"),
 )
 WITHOUT_MONEY = (
     *("opportunities_without_money", "members_without_money", "invoices_without_money"),

@@ -21,6 +21,7 @@ from rms_pipeline.web.calendar import calendar
 from rms_pipeline.web.changes import changes
 from rms_pipeline.web.dagster_link import Starting, dagster_link
 from rms_pipeline.web.dashboard import dashboard
+from rms_pipeline.web.decisions import decisions
 from rms_pipeline.web.fast_lane import PATIENCE, ClientFactory
 from rms_pipeline.web.feeds import calendar_feeds
 from rms_pipeline.web.find import finder
@@ -124,6 +125,7 @@ def create_app(
     app.include_router(opportunity(pages, reader, current, access))
     app.include_router(calendar_feeds(pages, reader, database, current, access))
     app.include_router(calendar(pages, reader, current, access))
+    app.include_router(decisions(pages, reader, current, access))
     app.include_router(parties(pages, reader, current, access))
 
     def show_missing(request: Request, title: str, text: str, hint: str) -> Response | None:

@@ -11,6 +11,7 @@ from datetime import date, timedelta
 from decimal import Decimal
 from urllib.parse import urlencode
 
+from rms_pipeline.insight.decisions import MonthDecided
 from rms_pipeline.insight.parties import Month
 from rms_pipeline.mirror.outcomes import CONFIRMED, LOST, OPEN, Phase
 from rms_pipeline.mirror.overview import WEEKS, StatusCount, WebhookDay, WeekCount
@@ -222,6 +223,24 @@ def month_columns(months: Sequence[Month]) -> Columns:
         _stack(column, [("confirmed", sure), ("undecided", open_)], top)
         columns.append(column)
     return Columns(columns, short_money(top), not top)
+
+
+def decision_columns(months: Sequence[MonthDecided], owner_id: int | None) -> Columns:
+    """How many were decided by month: won below lost; those of the year before in words.
+    `owner_id` is whose they are, None for all."""
+    whose = "" if owner_id is None else f"?owner={owner_id}"
+    top = max((m.decided.won + m.decided.lost for m in months), default=0)
+    columns = []
+    for m in months:
+        column = Column(
+            month(m.month),
+            f"{long_month(m.month)}: {number(m.decided.won)} won, {number(m.decided.lost)} lost; "
+            f"the year before {number(m.year_before.won)} won, {number(m.year_before.lost)} lost",
+            f"/won-and-lost/{m.month:%Y-%m}{whose}" if m.decided.won or m.decided.lost else None,
+        )
+        _stack(column, [("confirmed", m.decided.won), ("dead", m.decided.lost)], top)
+        columns.append(column)
+    return Columns(columns, number(top), not top)
 
 
 def webhook_columns(days: Sequence[WebhookDay]) -> Columns:

@@ -81,6 +81,7 @@ templates.filters |= {
     "month_name": lambda day: formatting.long_month(day, with_year=False),
     "long_month": formatting.long_month,
     "weekday": formatting.weekday,
+    "month_and_year": formatting.long_month,
     "money": formatting.money,
     "signed_money": formatting.signed_money,
     "some": formatting.some,

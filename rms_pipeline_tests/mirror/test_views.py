@@ -13,8 +13,9 @@ from rms_pipeline_tests.rows import query
 
 # Of each view: its version, and what stands for its text.
 TEXTS = {
-    "conversions": (1, "1681aaffd10daada"),
+    "conversions": (2, "ebe5d52124a6545c"),
     "customer_value": (1, "9e152acccac9fc20"),
+    "decisions": (1, "dc9a2411eaf31b73"),
     "funnel": (1, "69519de2f0ce5e39"),
     "hire_days": (1, "1130d76fa6e3245b"),
     "invoices_with_money": (1, "69e622214f3e4b60"),

@@ -1,0 +1,41 @@
+-- version 1. Raise it with every change: of two programs on one database the higher makes the view.
+-- What was won and what was lost, and when that was decided. A row for each opportunity that was
+-- decided. Won: it is an order or confirmed, and not lost; decided when it became the one or the
+-- other, whichever was first. Lost: its phase is lost; decided when it came to be, or, where that
+-- was before this mirror looked, when Current RMS last changed it. What was never more than an
+-- enquiry or a draft when it was lost is no quotation, and not here. Where nobody knows when it was
+-- decided, decided_at and month are empty. For the figures of each month ask conversions.
+
+CREATE OR REPLACE VIEW decisions AS
+SELECT
+    d.*,
+    date_trunc('month', decided_at AT TIME ZONE (SELECT rms_time_zone()))::date AS month
+FROM (
+    SELECT
+        o.id AS opportunity_id, o.number, o.name, o.opportunity_status,
+        CASE WHEN f.phase = 'lost' THEN 'lost' ELSE 'won' END AS outcome,
+        CASE WHEN f.phase = 'lost' THEN coalesce(f.lost_at, o.updated_at_rms)
+            ELSE least(f.order_at, f.confirmed_at) END AS decided_at,
+        coalesce(o.state_name = 'Order' OR o.ordered_at IS NOT NULL, false) AS was_order,
+        o.organisation_id, o.organisation_name, o.owner_id, o.owner_name, o.charge_total,
+        o.created_at_rms AS created_at
+    FROM funnel f JOIN opportunities o ON o.id = f.opportunity_id
+    WHERE f.stage IN ('order', 'confirmed', 'completed')
+        OR f.stage = 'lost' AND coalesce(o.state_name, '') NOT IN ('Enquiry', 'Draft')
+) d;
+
+COMMENT ON VIEW decisions IS 'What was won and what was lost, and when that was decided: a row for each opportunity. Money is in the account''s currency, before tax.';
+COMMENT ON COLUMN decisions.opportunity_id IS 'The opportunity''s id in Current RMS.';
+COMMENT ON COLUMN decisions.number IS 'Its number, as people write it.';
+COMMENT ON COLUMN decisions.name IS 'What it is called.';
+COMMENT ON COLUMN decisions.opportunity_status IS 'Its status now.';
+COMMENT ON COLUMN decisions.outcome IS 'won or lost.';
+COMMENT ON COLUMN decisions.decided_at IS 'When it was decided. Empty where nobody knows.';
+COMMENT ON COLUMN decisions.was_order IS 'Whether it is, or has been, an order.';
+COMMENT ON COLUMN decisions.organisation_id IS 'The customer''s id in Current RMS.';
+COMMENT ON COLUMN decisions.organisation_name IS 'The customer''s name.';
+COMMENT ON COLUMN decisions.owner_id IS 'The id of the colleague it belongs to.';
+COMMENT ON COLUMN decisions.owner_name IS 'The colleague it belongs to.';
+COMMENT ON COLUMN decisions.charge_total IS 'What it charges, or would have charged, before tax.';
+COMMENT ON COLUMN decisions.created_at IS 'When it was entered in Current RMS.';
+COMMENT ON COLUMN decisions.month IS 'The first day of the month, in the company''s time zone, that decided it.';

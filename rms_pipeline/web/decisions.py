@@ -1,0 +1,127 @@
+"""Won and lost: the months of a year, and the opportunities behind each number."""
+
+import re
+from datetime import UTC, date, datetime
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, HTTPException, Query
+from fastapi.responses import JSONResponse, Response
+from pydantic_core import to_jsonable_python
+
+from rms_pipeline.insight.compare import Memory, read_memory
+from rms_pipeline.insight.days import FIRST, LAST, Day
+from rms_pipeline.insight.decisions import (
+    Decisions,
+    Outcome,
+    WonAndLost,
+    read_decisions,
+    read_won_and_lost,
+)
+from rms_pipeline.settings import Settings
+from rms_pipeline.web.access import Access
+from rms_pipeline.web.charts import decision_columns
+from rms_pipeline.web.reading import Reader
+from rms_pipeline.web.templating import Pages
+
+_FIRST_YEAR, _LAST_YEAR = FIRST.year + 1, LAST.year - 1
+# In place of a month where nobody knows when it was decided.
+UNDATED = "undated"
+Owner = Annotated[int | None, Query(ge=-(2**63), lt=2**63)]
+
+
+def decisions(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
+    """The routes below `/won-and-lost`, each with a JSON twin."""
+    router = APIRouter(
+        prefix="/won-and-lost", dependencies=[Depends(access.page)], include_in_schema=False
+    )
+
+    def this_year() -> int:
+        return Day.of(datetime.now(UTC), current.time_zone).date.year
+
+    def by_month(
+        year: Annotated[int | None, Query(ge=_FIRST_YEAR, le=_LAST_YEAR)] = None,
+        owner: Owner = None,
+    ) -> tuple[WonAndLost, Memory]:
+        with reader.session() as connection:
+            found = read_won_and_lost(connection, year or this_year(), owner)
+            return found, read_memory(connection)
+
+    def of_month(month: str, outcome: Outcome | None = None, owner: Owner = None) -> Decisions:
+        with reader.session() as connection:
+            return read_decisions(connection, _month(month), outcome, owner)
+
+    @router.get("")
+    def show(told: Annotated[tuple[WonAndLost, Memory], Depends(by_month)]) -> Response:
+        found, memory = told
+
+        def query(year: int) -> str:
+            wanted = {"year": year if year != this_year() else None, "owner": found.owner_id}
+            text = urlencode({k: v for k, v in wanted.items() if v is not None})
+            return f"/won-and-lost{f'?{text}' if text else ''}"
+
+        def listed(month: date | None, outcome: Outcome) -> str:
+            wanted = {"outcome": outcome, "owner": found.owner_id}
+            text = urlencode({k: v for k, v in wanted.items() if v is not None})
+            return f"/won-and-lost/{f'{month:%Y-%m}' if month else UNDATED}?{text}"
+
+        before = datetime(found.year - 1, 1, 1, tzinfo=pages.clock.zone)
+        return pages.render(
+            "won_and_lost.html",
+            here="customers",
+            found=found,
+            memory=memory,
+            chart=decision_columns(found.months, found.owner_id),
+            years=[y for y in (found.year - 1, found.year + 1) if _FIRST_YEAR <= y <= _LAST_YEAR],
+            query=query,
+            listed=listed,
+            is_covered=memory.covered is not None and memory.covered <= before,
+        )
+
+    @router.get(".json")
+    def tell(told: Annotated[tuple[WonAndLost, Memory], Depends(by_month)]) -> Response:
+        found, _ = told
+        return JSONResponse(
+            {
+                "success": True,
+                **to_jsonable_python(found),
+                "total": to_jsonable_python(found.total),
+                "total_before": to_jsonable_python(found.total_before),
+            }
+        )
+
+    @router.get("/{month}.json")
+    def tell_month(found: Annotated[Decisions, Depends(of_month)]) -> Response:
+        return JSONResponse({"success": True, **to_jsonable_python(found)})
+
+    @router.get("/{month}")
+    def show_month(found: Annotated[Decisions, Depends(of_month)], owner: Owner = None) -> Response:
+        titles: dict[str | None, str] = {"won": "Won", "lost": "Lost", None: "Won and lost"}
+        back: dict[str, Any] = {"owner": owner, "year": found.month.year if found.month else None}
+        text = urlencode({k: v for k, v in back.items() if v is not None})
+        return pages.render(
+            "decisions.html",
+            here="customers",
+            found=found,
+            title=titles[found.outcome],
+            back=f"/won-and-lost{f'?{text}' if text else ''}",
+        )
+
+    return router
+
+
+def _month(text: str) -> date | None:
+    if text == UNDATED:
+        return None
+    found = re.fullmatch(r"([0-9]{4})-([0-9]{2})", text)
+    try:
+        if found is None:
+            raise ValueError
+        month = date(int(found[1]), int(found[2]), 1)
+    except ValueError:
+        raise HTTPException(
+            404, f"{text[:20]!r} is no month like 2026-05, and not {UNDATED}."
+        ) from None
+    if not _FIRST_YEAR <= month.year <= _LAST_YEAR:
+        raise HTTPException(404, f"There are no months before {_FIRST_YEAR} or so far ahead.")
+    return month
