@@ -4,6 +4,7 @@
 YAML. A subclass may override `get_asset_spec`.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
@@ -13,6 +14,7 @@ from pydantic import Field
 from rms_pipeline.defs.build import build_defs
 from rms_pipeline.defs.naming import OWN
 from rms_pipeline.defs.resources import CurrentRms, Mirror
+from rms_pipeline.settings import is_key_part
 
 
 def _as_in(resource: type[dg.ConfigurableResource[Any]], name: str) -> Any:
@@ -57,22 +59,23 @@ def _filled_in(context: dg.ResolutionContext, written: _InYaml) -> _InYaml:
 
 class _Scaffolder(dg.Scaffolder[Any]):
     def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
-        name = request.target_path.name
-        variable = name.upper().replace("-", "_")
-        dg.scaffold_component(
-            request,
-            {
-                "account": {
-                    "subdomain": name,
-                    "api_key": f"{{{{ env.{variable}_API_KEY }}}}",
-                },
-                "mirror": {
-                    "url": f"{{{{ env.{variable}_POSTGRES_URL }}}}",
-                    "schema": name.replace("-", "_"),
-                },
-                "key_prefix": name,
-            },
-        )
+        dg.scaffold_component(request, _attributes(request.target_path.name))
+
+
+def _attributes(name: str) -> dict[str, Any]:
+    """Those of the account that somebody calls `name`, which may be any name of a folder."""
+    word = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")[:36]
+    # Neither a schema nor a variable begins with a digit, and some schemas are not ours to take.
+    if not word[:1].isalpha() or word.startswith(("dagster", "pg_", "information_schema")):
+        word = f"rms_{word}".rstrip("_")
+    return {
+        "account": {
+            "subdomain": re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "acme",
+            "api_key": f"{{{{ env.{word.upper()}_API_KEY }}}}",
+        },
+        "mirror": {"url": f"{{{{ env.{word.upper()}_POSTGRES_URL }}}}", "schema": word},
+        "key_prefix": name if is_key_part(name) else word,
+    }
 
 
 @dg.scaffold_with(_Scaffolder)

@@ -28,7 +28,7 @@ from rms_pipeline.settings import Settings, settings, settings_of
 # What stands for a secret that was written into code, where Dagster keeps and shows the values of
 # resources: its launchpad does. By what stands for it, since each process makes its own resources.
 _SECRETS: dict[str, str] = {}
-# What a variable of the environment may hold: of settings that others need to be whole.
+# What the environment may hold of settings that make others whole.
 _STANDS_FOR = {
     "subdomain": "acme",
     "api_key": "a-key",
@@ -66,13 +66,14 @@ class _Configured(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self._made
 
     def demand_valid(self) -> None:
-        """Raises SettingsError, which names the field that is wrong. What an environment variable
-        holds is a matter of the run."""
-        self._held_to(
-            lambda setting, value: (
-                _STANDS_FOR.get(setting) if isinstance(value, dg.EnvVar | IntEnvVar) else value
-            )
-        )
+        """Raises SettingsError, which names the field that is wrong. What the environment holds is
+        a matter of the run: definitions are loaded where there are no secrets, too."""
+
+        def known(setting: str, value: Any) -> Any:
+            is_known = value is not None and not isinstance(value, dg.EnvVar | IntEnvVar)
+            return value if is_known else _STANDS_FOR.get(setting)
+
+        self._held_to(known)
 
     def _held_to(self, of: Callable[[str, Any], Any]) -> Settings:
         """The settings that the fields make, each value being what `of` makes of it."""

@@ -46,6 +46,7 @@ class Account:
             ),
             self.mirror,
             key_prefix=name,
+            pages=f"https://{name}.example.com",
         )
 
     @property
@@ -143,8 +144,13 @@ def test_two_accounts_in_one_code_location_are_each_mirrored_into_its_own_schema
             ("webhook_refresh", "completed"),
         }
         assert len(syncs) == 3
-        found = instance.get_latest_materialization_event(dg.AssetKey([each.name, "opportunities"]))
-        assert found is not None
+        for asset in ("raw_rms_pages", "opportunities"):
+            found = instance.get_latest_materialization_event(dg.AssetKey([each.name, asset]))
+            assert found is not None
+            assert found.asset_materialization is not None
+            if asset == "raw_rms_pages":
+                link = found.asset_materialization.metadata["dashboard"].value
+                assert link == f"https://{each.name}.example.com/"
 
 
 def test_the_tables_of_dagsters_default_storage_may_lie_beside_ours(empty_url: str) -> None:
@@ -298,7 +304,6 @@ def of_an_account(
         ({"account": {"days_back": -3}}, "days_back is wrong"),
         ({"account": {"base_url": "http://api.example.com"}}, "base_url would send the API key"),
         ({"account": {"subdomain": "a b"}}, "subdomain is not the name"),
-        ({"account": {"api_key": None}}, "api_key is missing while subdomain is set"),
         ({"pages": "rms.example.com"}, "pages is 'rms.example.com', which is not an http"),
         ({"translator": lambda spec: None}, "translator gives None for current_rms_api"),
     ],
@@ -307,6 +312,8 @@ def test_what_is_wrong_is_told_while_definitions_are_loaded_and_not_first_by_a_r
     wrong: dict[str, Any], told: str
 ) -> None:
     of_an_account()
+    # As YAML has it where its variables are not set.
+    of_an_account({"api_key": None}, {"url": None, "url_non_pooling": "postgresql:///rms"})
     with pytest.raises(RmsPipelineError) as caught:
         of_an_account(**wrong)
     assert told in str(caught.value)

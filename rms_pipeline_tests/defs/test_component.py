@@ -14,8 +14,8 @@ import yaml
 from dagster.components.core.component_tree import ComponentTreeException
 from dagster.components.core.package_entry import discover_package_objects
 
-from rms_pipeline import CurrentRms, CurrentRmsComponent, Mirror
-from rms_pipeline.defs.component import AccountInYaml, MirrorInYaml
+from rms_pipeline import CurrentRms, CurrentRmsComponent, Mirror, build_defs
+from rms_pipeline.defs.component import AccountInYaml, MirrorInYaml, _attributes
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
 from rms_pipeline_tests.conftest import database_at
 from rms_pipeline_tests.rows import query
@@ -84,11 +84,14 @@ def test_two_accounts_in_yaml_are_loaded_and_mirrored_side_by_side(
         assert rows
 
 
-def test_a_word_that_the_yaml_does_not_know_is_refused(scratch: Path) -> None:
+@pytest.mark.parametrize(
+    "attributes", ["key_prefx: acme", "account: {key_prefx: acme}", "mirror: {key_prefx: acme}"]
+)
+def test_a_word_that_the_yaml_does_not_know_is_refused(scratch: Path, attributes: str) -> None:
     folder = scratch / "src" / "scratch" / "defs" / "acme"
     folder.mkdir()
     (folder / "defs.yaml").write_text(
-        "type: rms_pipeline.CurrentRmsComponent\nattributes:\n  key_prefx: acme\n"
+        f"type: rms_pipeline.CurrentRmsComponent\nattributes:\n  {attributes}\n"
     )
     with pytest.raises(ComponentTreeException) as error:
         dg.load_from_defs_folder(path_within_project=scratch / "src").resolve_all_asset_specs()
@@ -113,6 +116,32 @@ def test_dg_writes_a_yaml_that_needs_but_two_variables(scratch: Path) -> None:
     assert written["type"] == "rms_pipeline.CurrentRmsComponent"
     assert written["attributes"]["account"]["api_key"] == "{{ env.ACME_API_KEY }}"
     assert written["attributes"]["key_prefix"] == "acme"
+
+
+@pytest.mark.parametrize(
+    ("name", "schema", "variable", "prefix"),
+    [
+        ("acme-rentals", "acme_rentals", "ACME_RENTALS", "acme-rentals"),
+        ("1acme", "rms_1acme", "RMS_1ACME", "rms_1acme"),
+        ("acme.uk", "acme_uk", "ACME_UK", "acme_uk"),
+        ("Acme", "acme", "ACME", "Acme"),
+        ("dagster", "rms_dagster", "RMS_DAGSTER", "dagster"),
+        ("pg_acme", "rms_pg_acme", "RMS_PG_ACME", "pg_acme"),
+        ("Über Rent", "ber_rent", "BER_RENT", "ber_rent"),
+        ("东京", "rms", "RMS", "rms"),
+        ("a" * 60, "a" * 36, "A" * 36, "a" * 60),
+    ],
+)
+def test_what_dg_writes_can_be_loaded_whatever_the_folder_is_called(
+    name: str, schema: str, variable: str, prefix: str
+) -> None:
+    made = _attributes(name)
+    assert made["mirror"] == {"url": f"{{{{ env.{variable}_POSTGRES_URL }}}}", "schema": schema}
+    assert made["account"]["api_key"] == f"{{{{ env.{variable}_API_KEY }}}}"
+    assert made["key_prefix"] == prefix
+    account = CurrentRms(subdomain=made["account"]["subdomain"], api_key=dg.EnvVar("NOT_SET"))
+    place = Mirror(url=dg.EnvVar("NOT_SET"), schema=schema)
+    assert build_defs(account, place, key_prefix=prefix)
 
 
 DG = [sys.executable, "-c", "from dagster_dg_cli.cli import main; main()"]
