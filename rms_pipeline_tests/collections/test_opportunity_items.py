@@ -836,6 +836,7 @@ def test_an_item_whose_opportunity_is_odd_costs_only_itself(account: Account, sa
     old = account.store.items(one)[-1]["id"]
     new = account.store.create_item(one, {"name": "Odd from the start"})
     well = account.store.create_item(one, {"name": "Well"})
+    assert well is not None
     before = account.mirrored()
     for item in account.store._items[one]:
         if item["id"] in (old, new):
