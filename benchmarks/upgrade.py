@@ -4,8 +4,9 @@
         [--postgres-url URL]
 
 A mirror of the schema `--from` with so many opportunities of the sandbox is upgraded to this
-program's. Seconds of the migrations, which lock tables, and of decoding, which locks few rows at a
-time; then the rates that `mirror/plan.py` reckons with, as they were here.
+program's. Seconds of the migrations, which lock tables, and of `rms-pipeline migrate` after them,
+which decodes what is stored and locks few rows at a time; then the rates that `mirror/plan.py`
+reckons with, as they were here, the calls that the account's API saw, and what the rows hold then.
 """
 
 import argparse
@@ -13,11 +14,10 @@ import time
 
 import ground
 from pydantic import SecretStr
-from tabulate import tabulate
 
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.plan import plan_upgrade
-from rms_pipeline.mirror.schema import migrate, upgrade_tables
+from rms_pipeline.mirror.schema import upgrade_tables
 from rms_pipeline.sandbox import Store
 from rms_pipeline.sandbox.records import LISTED
 
@@ -53,32 +53,52 @@ def fill(database: Database, rows: int) -> None:
         connection.cursor().execute("VACUUM ANALYZE")
 
 
-def measure(url: str, rows: int, version: str) -> None:
+def measure(url: str, api: ground.Api, rows: int, version: str) -> None:
     database = Database(SecretStr(url), SecretStr(url))
     upgrade_tables(database, version)
     fill(database, rows)
     plan = plan_upgrade(database)
+    api.reset()
     start = time.perf_counter()
     upgrade_tables(database)
     locked = time.perf_counter() - start
     start = time.perf_counter()
-    migrate(database)
+    ground.rms_pipeline("migrate", env=ground.environment(url, api.url))
     decoding = time.perf_counter() - start
-    print(
-        tabulate(
+    ground.table(
+        [f"{rows:,} opportunities, from {version}", "planned, s", "measured, s"],
+        [
+            ["the migrations, which lock tables", f"{plan.seconds_locked:.1f}", f"{locked:.1f}"],
             [
-                ["the migrations, which lock tables", plan.seconds_locked, locked],
-                ["decoding, and views", sum(d.seconds for d in plan.decoded), decoding],
+                "decoding, and views",
+                f"{sum(d.seconds for d in plan.decoded):.1f}",
+                f"{decoding:.1f}",
             ],
-            headers=[f"{rows:,} opportunities, from {version}", "planned, s", "measured, s"],
-            floatfmt=".1f",
-            tablefmt="github",
-        )
+        ],
     )
     size = sum(t.size_bytes for t in plan.touched if "rewritten" in t.work)
     print(
-        f"\nRewritten: {size / 1e6:,.0f} MB, {size / 1e6 / locked:.0f} MB a second. "
-        f"Decoded: {rows / decoding:,.0f} rows a second."
+        f"Rewritten: {size / 1e6:,.0f} MB, {size / 1e6 / locked:.0f} MB a second. "
+        f"Decoded: {rows / decoding:,.0f} rows a second.\n"
+    )
+    # Each is false of no row, if all is well.
+    unfilled = ground.ask(
+        url,
+        "SELECT count(*) FROM opportunities o WHERE number IS DISTINCT FROM data ->> 'number'"
+        " OR custom_fields IS DISTINCT FROM data -> 'custom_fields' OR NOT EXISTS"
+        " (SELECT FROM opportunity_words w WHERE w.id = o.id)",
+    )
+    unremembered = ground.ask(
+        url,
+        "SELECT count(*) FROM opportunities WHERE id NOT IN"
+        " (SELECT opportunity_id FROM opportunity_history WHERE valid_to IS NULL AND NOT deleted)",
+    )
+    ground.judge(
+        [
+            ground.Asked("calls of the API", api.calls(), most=0),
+            ground.Asked("rows with a column that was not filled", unfilled, most=0),
+            ground.Asked("rows of which no history began", unremembered, most=0),
+        ]
     )
 
 
@@ -90,9 +110,13 @@ def main() -> None:
     parser.add_argument("--postgres-url", help="a server to make databases on")
     options = parser.parse_args()
     for server in ground.servers(options.postgres_url or options.server):
-        with ground.a_server(server) as url, ground.new_database(url) as empty:
+        with (
+            ground.api_of(10) as api,
+            ground.a_server(server) as url,
+            ground.new_database(url) as empty,
+        ):
             ground.headline(f"An upgrade of {options.rows:,} opportunities", url)
-            measure(empty, options.rows, options.version)
+            measure(empty, api, options.rows, options.version)
 
 
 if __name__ == "__main__":
