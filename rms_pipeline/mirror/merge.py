@@ -218,6 +218,7 @@ def _merge_batch(
             cursor,
             collection,
             [o for o in new + changed if o.id not in left_out and o.id not in worded],
+            altered,
         )
         faults = [f for o in decoded.values() for f in o.faults]
         in_place = [o.id for o in new if o.id not in left_out]

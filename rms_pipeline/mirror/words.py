@@ -19,6 +19,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import cache, lru_cache
 from itertools import chain, islice
+from types import MappingProxyType
 
 import msgspec
 
@@ -161,9 +162,15 @@ def _number(digits: str) -> str:
 # Keeping those of rows
 
 
-def note_words(cursor: Cursor, collection: Collection, rows: Sequence[Row]) -> None:
+def note_words(
+    cursor: Cursor,
+    collection: Collection,
+    rows: Sequence[Row],
+    altered: Mapping[int, frozenset[str]] = MappingProxyType({}),
+) -> None:
     """Keeps the words of rows just written, and the names in them. To be called with their versions
-    locked."""
+    locked. `altered` are the fields of a record that are others than before, where that is known.
+    """
     if not collection.searched or not rows:
         return
     own = _OwnFields(cursor, collection)
@@ -174,7 +181,8 @@ def note_words(cursor: Cursor, collection: Collection, rows: Sequence[Row]) -> N
         " ON CONFLICT (id) DO UPDATE SET words = excluded.words WHERE w.words <> excluded.words",
         ([row.id for row in rows], words),
     )
-    _note_names(cursor, collection, rows)
+    named = _named_by(collection)
+    _note_names(cursor, collection, [r for r in rows if altered.get(r.id, named) & named])
 
 
 def with_words(
@@ -197,6 +205,11 @@ def _found_by(collection: Collection) -> frozenset[str]:
     columns = (*collection.searched, *collection.numbers, *chain(*collection.names.values()))
     own = ("custom_fields",) if collection.promotes else ()
     return collection.fields_of(*columns, *own)
+
+
+@cache
+def _named_by(collection: Collection) -> frozenset[str]:
+    return collection.fields_of(*chain(*collection.names.values()))
 
 
 def what_is_searched(cursor: Cursor, collection: Collection) -> str:
