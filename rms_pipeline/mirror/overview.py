@@ -11,7 +11,7 @@ from decimal import Context, Decimal
 from rms_pipeline.mirror.changes import STATUS
 from rms_pipeline.mirror.outcomes import OPEN, Phase
 from rms_pipeline.mirror.queued_events import RECORD
-from rms_pipeline.mirror.statements import Connection
+from rms_pipeline.mirror.statements import Connection, described
 
 WEEKS = 26
 WEBHOOK_DAYS = 7
@@ -139,38 +139,17 @@ def read_overview(connection: Connection, time_zone: str, *, most: int = 8) -> O
         )
         weeks = [WeekCount(*row) for row in cursor.fetchall()]
         cursor.execute(
-            # The inner list alone decides, through the index on updated_at_rms.
-            "SELECT o.id, o.name, o.opportunity_status, o.organisation_name, o.updated_at_rms,"
-            " c.old_value, c.changed_by FROM (SELECT * FROM opportunities"
-            " WHERE updated_at_rms IS NOT NULL ORDER BY updated_at_rms DESC LIMIT %(most)s) o"
-            " LEFT JOIN LATERAL (SELECT old_value, changed_by FROM opportunity_changes"
-            " WHERE opportunity_id = o.id AND field = %(status)s"
-            " AND changed_at = o.updated_at_rms ORDER BY id DESC LIMIT 1) c ON true"
-            " ORDER BY o.updated_at_rms DESC",
+            described("recent_edits"),
             {"most": most, "status": STATUS},
         )
         recent = [RecentEdit(*row) for row in cursor.fetchall()]
         cursor.execute(
-            "SELECT day::date, count(e.id), count(e.processed_at), count(e.dead_at)"
-            " FROM generate_series(date_trunc('day', now() AT TIME ZONE %(zone)s)"
-            " - make_interval(days => %(days)s - 1), now() AT TIME ZONE %(zone)s, '1 day') AS day"
-            f" LEFT JOIN webhook_events e ON {RECORD} IS NOT NULL"
-            " AND e.received_at >= day AT TIME ZONE %(zone)s"
-            " AND e.received_at < (day + interval '1 day') AT TIME ZONE %(zone)s"
-            " GROUP BY day ORDER BY day",
+            described("webhook_days", record=RECORD),
             {"zone": time_zone, "days": WEBHOOK_DAYS},
         )
         webhook_days = [WebhookDay(*row) for row in cursor.fetchall()]
         cursor.execute(
-            "SELECT e.opportunity_id, coalesce(o.name, d.name), coalesce(o.opportunity_status,"
-            " d.opportunity_status), e.webhooks, e.last_at, d.id IS NOT NULL FROM"
-            " (SELECT opportunity_id, count(*) AS webhooks, max(received_at) AS last_at"
-            " FROM webhook_events WHERE opportunity_id IS NOT NULL"
-            " AND received_at >= now() - make_interval(days => %(days)s)"
-            " GROUP BY 1 ORDER BY 2 DESC, 3 DESC LIMIT %(most)s) e"
-            " LEFT JOIN opportunities o ON o.id = e.opportunity_id"
-            " LEFT JOIN deleted_opportunities d ON d.id = e.opportunity_id AND o.id IS NULL"
-            " ORDER BY e.webhooks DESC, e.last_at DESC",
+            described("most_active"),
             {"days": WEBHOOK_DAYS, "most": most},
         )
         most_active = [ActiveOpportunity(*row) for row in cursor.fetchall()]

@@ -22,7 +22,7 @@ from rms_pipeline.mirror.mapping import demand_own_mapping, say_own_mapping
 from rms_pipeline.mirror.merge import lock_versions
 from rms_pipeline.mirror.postgres_errors import sparing
 from rms_pipeline.mirror.queued_events import RECORD, Claim, Claimed, Event, QueueState, StoredEvent
-from rms_pipeline.mirror.statements import Connection, one_row
+from rms_pipeline.mirror.statements import Connection, described, one_row
 
 __all__ = ["Claim", "Claimed", "Event", "QueueState", "StoredEvent"]
 
@@ -124,25 +124,15 @@ def claim(
         demand_own_mapping(cursor, collection)
         say_own_mapping(cursor, collection)
         cursor.execute(
-            f"WITH due AS MATERIALIZED (SELECT id, {RECORD} AS record FROM webhook_events e"
-            f" WHERE {_WAITING} AND {_DUE} AND collection = %(collection)s"
-            f" AND {RECORD} IS NOT NULL ORDER BY next_attempt_at LIMIT 5000),"
-            f" held AS MATERIALIZED (SELECT DISTINCT {RECORD} AS record FROM webhook_events e"
-            f" WHERE {_WAITING} AND collection = %(collection)s"
-            f" AND (NOT {_UNCLAIMED} OR (put_off AND NOT {_TIME_HAS_COME}))),"
-            " chosen AS (SELECT due.record, v.id IS NULL OR v.deleted AS is_stranger"
-            f" FROM due LEFT JOIN {collection.versions} v ON v.id = due.record"
-            " WHERE (%(strangers)s OR NOT (v.id IS NULL OR v.deleted))"
-            " AND due.record NOT IN (SELECT record FROM held)"
-            " GROUP BY 1, 2 ORDER BY min(due.id) LIMIT %(most)s),"
-            " free AS MATERIALIZED (SELECT e.id, is_stranger FROM webhook_events e"
-            f" JOIN chosen ON chosen.record = {RECORD} WHERE {_WAITING} AND {_UNCLAIMED}"
-            " AND collection = %(collection)s"
-            " FOR UPDATE OF e SKIP LOCKED)"
-            " UPDATE webhook_events e SET claimed_by = %(claimant)s, attempts = attempts + 1,"
-            " put_off = false, claimed_until = clock_timestamp() + %(lease)s"
-            " FROM free WHERE e.id = free.id RETURNING e.id,"
-            f" {RECORD}, e.action_type, e.happened_at, e.received_at, e.waits, is_stranger",
+            described(
+                "claim_events",
+                record=RECORD,
+                waiting=_WAITING,
+                due=_DUE,
+                unclaimed=_UNCLAIMED,
+                time_has_come=_TIME_HAS_COME,
+                versions=collection.versions,
+            ),
             {
                 "collection": collection.name,
                 "claimant": claimant,

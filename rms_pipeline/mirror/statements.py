@@ -1,14 +1,32 @@
-"""What our SQL is run with: psycopg2's connection and cursor, and the one row of a query."""
+"""What our SQL is run with: psycopg2's connection and cursor, statements that stand in files, and
+the one row of a query.
 
+A whole statement that people want to read stands in `queries/`, with a word on what it gives. What
+is made of a collection's declaration, or fits on some lines, stands where it is run.
+"""
+
+import re
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extras import NumericRange
 
-__all__ = ["Connection", "Cursor", "one_row", "range_of_ids"]
+__all__ = ["Connection", "Cursor", "described", "one_row", "range_of_ids"]
+
+_QUERIES = Path(__file__).parent / "queries"
 
 _BIGINT_MAX = 2**63 - 1
+
+
+@cache
+def described(name: str, **parts: str) -> str:
+    """The statement of `queries/<name>.sql`, without its comments, `parts` standing where that has
+    their names between @. Raises KeyError where it has one that is not given."""
+    text = re.sub(r"^\s*--.*\n", "", (_QUERIES / f"{name}.sql").read_text(), flags=re.MULTILINE)
+    return re.sub(r"@(\w+)@", lambda found: parts[found[1]], text)
 
 
 def one_row(cursor: Cursor) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.remembered import BEGAN, follow_phases
 from rms_pipeline.mirror.remembered import NO_STATUS as NO_STATUS
-from rms_pipeline.mirror.statements import Connection, Cursor
+from rms_pipeline.mirror.statements import Connection, Cursor, described
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,25 +40,7 @@ def refresh_status_counts(database: Database, time_zone: str) -> "pd.DataFrame":
         cursor.execute("LOCK TABLE status_counts IN SHARE ROW EXCLUSIVE MODE")
         cursor.execute("DELETE FROM status_counts")
         cursor.execute(
-            "WITH grouped AS MATERIALIZED ("
-            " SELECT coalesce(opportunity_status, %(none)s) AS status,"
-            " date_trunc('week', starts_at AT TIME ZONE %(zone)s)::date AS week,"
-            " count(*) AS n, coalesce(sum(charge_total), 0) AS charge,"
-            " coalesce(sum(total_value), 0) AS value FROM opportunities GROUP BY 1, 2),"
-            # Only what differs is written: this runs after every webhook.
-            " gone AS (DELETE FROM week_counts w WHERE NOT EXISTS (SELECT FROM grouped g"
-            " WHERE g.week = w.week AND g.status = w.opportunity_status)),"
-            " weeks AS (INSERT INTO week_counts AS w"
-            " SELECT week, status, n, charge, value FROM grouped WHERE week IS NOT NULL"
-            " ON CONFLICT (week, opportunity_status) DO UPDATE SET"
-            " opportunities = excluded.opportunities, charge_total = excluded.charge_total,"
-            " total_value = excluded.total_value"
-            " WHERE (w.opportunities, w.charge_total, w.total_value) IS DISTINCT FROM"
-            " (excluded.opportunities, excluded.charge_total, excluded.total_value))"
-            " INSERT INTO status_counts"
-            " SELECT status, sum(n)::bigint, sum(charge), sum(value), now()"
-            " FROM grouped GROUP BY 1"
-            " RETURNING opportunity_status, opportunities, charge_total, total_value",
+            described("count_statuses"),
             {"none": NO_STATUS, "zone": time_zone},
         )
         counted = cursor.fetchall()
@@ -102,7 +84,7 @@ def _keep_days(cursor: Cursor, time_zone: str) -> None:
     if first is not None and first < today:
         values = {"zone": time_zone, "first": first, "today": today, "none": NO_STATUS}
         cursor.execute("DELETE FROM daily_status_counts WHERE day >= %(first)s", values)
-        cursor.execute(_ENDED_DAYS, values)
+        cursor.execute(described("count_ended_days"), values)
     # Only what differs is written: this runs after every webhook.
     cursor.execute(
         "DELETE FROM daily_status_counts d WHERE day = (now() AT TIME ZONE %(zone)s)::date"
@@ -121,37 +103,3 @@ def _keep_days(cursor: Cursor, time_zone: str) -> None:
         " (excluded.opportunities, excluded.charge_total, excluded.total_value)",
         {"zone": time_zone},
     )
-
-
-# Each version counts from the day it began on to the day before the one that it ended on, so one
-# reading of the history adds up however many days: what came and what went, day by day.
-_ENDED_DAYS = """
-    INSERT INTO daily_status_counts
-    WITH versions AS (
-        SELECT coalesce(opportunity_status, %(none)s) AS status,
-            coalesce(charge_total, 0) AS charge, coalesce(total_value, 0) AS value,
-             (valid_from AT TIME ZONE %(zone)s)::date AS since,
-            coalesce((valid_to AT TIME ZONE %(zone)s)::date, 'infinity') AS until
-        FROM opportunity_history WHERE NOT deleted
-    ), moves AS (
-        SELECT greatest(since, %(first)s) AS day, status, 1 AS n, charge, value FROM versions
-        WHERE since < %(today)s AND until > %(first)s AND until > since
-        UNION ALL
-        SELECT until, status, -1, -charge, -value FROM versions
-        WHERE until < %(today)s AND until > %(first)s AND until > since
-    ), moved AS (
-        SELECT day, status, sum(n) AS n, sum(charge) AS charge, sum(value) AS value
-        FROM moves GROUP BY 1, 2
-    ), days AS (
-        SELECT day::date, status FROM generate_series(%(first)s::timestamp,
-            %(today)s::timestamp - interval '1 day', interval '1 day') AS day,
-            (SELECT DISTINCT status FROM moved) known
-    ), counted AS (
-        SELECT day, status, sum(n) OVER so_far AS n, sum(charge) OVER so_far AS charge,
-            sum(value) OVER so_far AS value
-        FROM days LEFT JOIN moved USING (day, status)
-        WINDOW so_far AS (PARTITION BY status ORDER BY day)
-    )
-    SELECT day, status, coalesce(s.phase, 'open'), n, charge, value
-    FROM counted LEFT JOIN statuses s ON s.name = status WHERE n > 0
-"""

@@ -1,0 +1,34 @@
+-- Claims the waiting events of some records of a collection for whoever asks, the longest waiting
+-- first, and gives them back. Two who ask at once share them out: rows that another is claiming are
+-- skipped, never waited for.
+--
+-- @record@ is what an event `e` tells of; @waiting@, @due@, @unclaimed@ and @time_has_come@ are
+-- conditions on an event (mirror/queue.py); @versions@ is the collection's table of versions.
+WITH due AS MATERIALIZED (
+    SELECT id, @record@ AS record FROM webhook_events e
+    WHERE @waiting@ AND @due@ AND collection = %(collection)s AND @record@ IS NOT NULL
+    ORDER BY next_attempt_at LIMIT 5000
+), held AS MATERIALIZED (
+    -- Somebody works on them, or an event of theirs was put off: later ones wait with it.
+    SELECT DISTINCT @record@ AS record FROM webhook_events e
+    WHERE @waiting@ AND collection = %(collection)s
+        AND (NOT @unclaimed@ OR (put_off AND NOT @time_has_come@))
+), chosen AS (
+    SELECT due.record, v.id IS NULL OR v.deleted AS is_stranger
+    FROM due LEFT JOIN @versions@ v ON v.id = due.record
+    WHERE (%(strangers)s OR NOT (v.id IS NULL OR v.deleted))
+        AND due.record NOT IN (SELECT record FROM held)
+    GROUP BY 1, 2 ORDER BY min(due.id) LIMIT %(most)s
+), free AS MATERIALIZED (
+    -- All events of a record at once, also those whose time has not come: one refresh serves them.
+    SELECT e.id, is_stranger FROM webhook_events e JOIN chosen ON chosen.record = @record@
+    WHERE @waiting@ AND @unclaimed@ AND collection = %(collection)s
+    FOR UPDATE OF e SKIP LOCKED
+)
+UPDATE webhook_events e SET
+    claimed_by = %(claimant)s,
+    claimed_until = clock_timestamp() + %(lease)s,
+    attempts = attempts + 1,
+    put_off = false
+FROM free WHERE e.id = free.id
+RETURNING e.id, @record@, e.action_type, e.happened_at, e.received_at, e.waits, is_stranger

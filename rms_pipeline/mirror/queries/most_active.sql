@@ -1,0 +1,19 @@
+-- The opportunities that webhooks told of most in the last `days`. One that is gone is called by the
+-- name that it had; one that was never here has none.
+SELECT
+    e.opportunity_id,
+    coalesce(o.name, d.name),
+    coalesce(o.opportunity_status, d.opportunity_status),
+    e.webhooks,
+    e.last_at,
+    d.id IS NOT NULL
+FROM (
+    SELECT opportunity_id, count(*) AS webhooks, max(received_at) AS last_at
+    FROM webhook_events
+    WHERE opportunity_id IS NOT NULL
+        AND received_at >= now() - make_interval(days => %(days)s)
+    GROUP BY 1 ORDER BY 2 DESC, 3 DESC LIMIT %(most)s
+) e
+LEFT JOIN opportunities o ON o.id = e.opportunity_id
+LEFT JOIN deleted_opportunities d ON d.id = e.opportunity_id AND o.id IS NULL
+ORDER BY e.webhooks DESC, e.last_at DESC

@@ -1,0 +1,15 @@
+-- The opportunities that were edited last, the latest first, and the status that the edit moved
+-- them from, if it did. The inner list alone decides, through the index on updated_at_rms.
+SELECT
+    o.id, o.name, o.opportunity_status, o.organisation_name, o.updated_at_rms, c.old_value,
+    c.changed_by
+FROM (
+    SELECT * FROM opportunities
+    WHERE updated_at_rms IS NOT NULL ORDER BY updated_at_rms DESC LIMIT %(most)s
+) o
+LEFT JOIN LATERAL (
+    SELECT old_value, changed_by FROM opportunity_changes
+    WHERE opportunity_id = o.id AND field = %(status)s AND changed_at = o.updated_at_rms
+    ORDER BY id DESC LIMIT 1
+) c ON true
+ORDER BY o.updated_at_rms DESC

@@ -1,0 +1,13 @@
+-- Webhooks that told of a record of any collection, by the day that they came on, in `zone`: how
+-- many, how many are settled, and how many are dead letters. Days without any are there, too.
+-- @record@ is what an event `e` tells of.
+SELECT day::date, count(e.id), count(e.processed_at), count(e.dead_at)
+FROM generate_series(
+    date_trunc('day', now() AT TIME ZONE %(zone)s) - make_interval(days => %(days)s - 1),
+    now() AT TIME ZONE %(zone)s,
+    '1 day'
+) AS day
+LEFT JOIN webhook_events e ON @record@ IS NOT NULL
+    AND e.received_at >= day AT TIME ZONE %(zone)s
+    AND e.received_at < (day + interval '1 day') AT TIME ZONE %(zone)s
+GROUP BY day ORDER BY day
