@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline_tests.browser.conftest import new_context
+from rms_pipeline_tests.browser.matrix import LARGE, WALL, findings
 from rms_pipeline_tests.conftest import with_all_tables
 from rms_pipeline_tests.copies import copy_of
 from rms_pipeline_tests.processes import (
@@ -329,6 +330,16 @@ def test_no_page_has_a_serious_accessibility_finding_or_scrolls_sideways(
             assert not serious, (width, scheme, serious)
             wide = reader.evaluate("document.documentElement.scrollWidth")
             assert wide <= width, scheme
+
+
+def test_on_a_wall_and_with_large_letters_nothing_is_found_or_cut_or_scrolls_sideways(
+    filled: Stand, chromium: Browser
+) -> None:
+    """The extremes; `drills/test_every_page.py` looks at all pages at all sizes."""
+    one = query(filled.environment, "SELECT min(opportunity_id) FROM opportunity_changes")[0][0]
+    for size, paths in ((WALL, ["/customers"]), (LARGE, ["/today", f"/opportunities/{one}"])):
+        found = list(findings(chromium, filled.url, paths, size, TOKEN))
+        assert not found, "\n".join(["", *found])
 
 
 def test_a_printed_list_has_all_its_columns_on_the_sheet(filled: Stand, page: Page) -> None:

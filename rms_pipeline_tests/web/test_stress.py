@@ -116,8 +116,19 @@ def test_programs_are_told_what_is_missing_in_json(web: Web) -> None:
     assert (answer.status_code, answer.json()["success"]) == (404, False)
 
 
-@pytest.mark.parametrize("path", [*(address for _, address, _ in NAVIGATION), "/opportunities/1"])
+PARTS = ["/opportunities/1", "/venues", "/owners", "/customers/1", "/today/compared"]
+PARTS += ["/customers/1/compared", "/find?q=ball"]
+
+
+@pytest.mark.parametrize("path", [*(address for _, address, _ in NAVIGATION), *PARTS])
 def test_no_page_gives_two_of_its_parts_the_same_name(web: Web, path: str) -> None:
-    insert_opportunities(web.database, {"starts_at": NOW, "ends_at": NOW})
-    ids = [*visit(web, path).ids]
+    insert_opportunities(
+        web.database,
+        {"starts_at": NOW, "ends_at": NOW, "organisation_id": 1, "organisation_name": "Ball"},
+    )
+    page = visit(web, path)
+    ids = [*page.ids]
     assert sorted(ids) == sorted(set(ids))
+    # Whoever goes from landmark to landmark by ear tells them apart by their names.
+    names = re.findall(r'<(?:section|div)[^>]*aria-labelledby="([^"]*)"', get(web, path).text)
+    assert sorted(names) == sorted(set(names))

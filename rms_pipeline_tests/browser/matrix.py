@@ -1,0 +1,98 @@
+"""Every page at every size: what an accessibility checker finds, what scrolls sideways, and what is
+cut off."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser
+
+from rms_pipeline_tests.browser.conftest import new_context
+
+_SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+# What hides a part of itself, and neither scrolls nor says so by dots.
+_CUT = """() => [...document.querySelectorAll('body *')].filter((e) => {
+    const s = getComputedStyle(e);
+    const hides = (o) => o === 'hidden' || o === 'clip';
+    return e.clientWidth > 1 && e.clientHeight > 1 && s.visibility === 'visible'
+        && ((hides(s.overflowX) && e.scrollWidth > e.clientWidth + 1
+            && s.textOverflow !== 'ellipsis')
+        || (hides(s.overflowY) && e.scrollHeight > e.clientHeight + 1
+            && s.webkitLineClamp === 'none' && s.textOverflow !== 'ellipsis'));
+}).map((e) => e.outerHTML.slice(0, 200))"""
+# What reaches beyond the right edge of the window, outside of regions that scroll.
+_BEYOND = """() => [...document.querySelectorAll('body *')].filter((e) => {
+    const box = e.getBoundingClientRect();
+    return box.width > 0 && box.right > document.documentElement.clientWidth + 1
+        && getComputedStyle(e).visibility === 'visible'
+        && !e.closest('.scroll, .unseen, [hidden], .skip');
+}).map((e) => e.outerHTML.slice(0, 200))"""
+# A list on a phone is no table any more, and has nothing beside what one sees.
+_LISTS = """() => innerWidth > 720 ? [] : [...document.querySelectorAll('.scroll:has(.list)')]
+    .filter((e) => e.scrollWidth > e.clientWidth + 1)
+    .flatMap((e) => [...e.querySelectorAll('td, th')].filter((cell) =>
+        cell.getBoundingClientRect().right > e.getBoundingClientRect().right))
+    .slice(0, 2).map((e) => e.outerHTML.slice(0, 200))"""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A window of `width` pixels of CSS. A zoom of 200 % halves them; `text` is how much larger
+    than usual the reader wants letters."""
+
+    width: int
+    height: int = 900
+    zoom: float = 1
+    text: int = 100
+
+    @property
+    def name(self) -> str:
+        zoom = f" at {self.zoom:.0%}" if self.zoom != 1 else ""
+        return f"{self.width} px{zoom}{f', text {self.text} %' if self.text != 100 else ''}"
+
+
+PHONE, DESK, WALL = Size(390, 844), Size(1280), Size(2560, 1440)
+ZOOMED, LARGE = Size(1280, zoom=2), Size(1280, text=200)
+SIZES = (PHONE, DESK, WALL, ZOOMED, LARGE, Size(390, 844, text=200))
+
+
+def findings(
+    chromium: Browser, url: str, paths: Sequence[str], size: Size, token: str
+) -> Iterator[str]:
+    """What is wrong with these pages of `url` at this size, in both colour schemes, a line each.
+    Everything that opens is open."""
+    context = new_context(
+        chromium,
+        viewport={
+            "width": round(size.width / size.zoom),
+            "height": round(size.height / size.zoom),
+        },
+        device_scale_factor=size.zoom,
+        bypass_csp=True,
+        # Whose times are the widest.
+        locale="en-US",
+        extra_http_headers={"Authorization": f"Bearer {token}"},
+    )
+    page = context.new_page()
+    try:
+        for path in paths:
+            page.goto(f"{url}{path}", wait_until="networkidle")
+            page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")
+            if size.text != 100:
+                page.evaluate(f"document.documentElement.style.fontSize = '{size.text}%'")
+            where = f"{path}, {size.name}"
+            wide = page.evaluate("document.documentElement.scrollWidth")
+            width = page.evaluate("document.documentElement.clientWidth")
+            if wide > width:
+                beyond = page.evaluate(_BEYOND)
+                yield f"{where}: scrolls sideways, {wide} of {width} px: {beyond[:3]}"
+            for cut in [*page.evaluate(_CUT), *page.evaluate(_LISTS)]:
+                yield f"{where}: cut off: {cut}"
+            for scheme in _SCHEMES:
+                page.emulate_media(color_scheme=scheme)
+                found: list[dict[str, Any]] = Axe().run(page).response["violations"]
+                for each in found:
+                    yield f"{where}, {scheme}: {each['id']}: {each['nodes'][0]['html'][:300]}"
+    finally:
+        context.close()

@@ -1,0 +1,115 @@
+"""Every page, in both colour schemes, from a phone to a wall, and for readers who enlarge."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from playwright.sync_api import Browser
+
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.summary import refresh_status_counts
+from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline_tests.browser.conftest import chromium as chromium
+from rms_pipeline_tests.browser.matrix import DESK, LARGE, PHONE, SIZES, Size, findings
+from rms_pipeline_tests.rows import insert, insert_opportunities, insert_proof, insert_sync
+from rms_pipeline_tests.web.conftest import API_TOKEN, Web, serving
+
+NOW = datetime.now(UTC)
+DAY = timedelta(days=1)
+STATUS = "Waiting for the customer to confirm the deposit and insurance documents"
+PATHS = (
+    *("/login", "/nowhere", "/", "/today", "/today?day=2020-02-29", "/today/checks"),
+    *("/opportunities", "/opportunities?q=zzzz", "/opportunities?status=Open&least=-5&tag=vip"),
+    "/opportunities?column=venue&column=tags&column=out&column=back&column=reference&column=profit",
+    *("/print/opportunities", "/opportunities/1", "/opportunities/2", "/opportunities/999"),
+    *("/opportunities/1?as_of=2020-01-01", f"/opportunities/1?as_of={NOW.date()}"),
+    *("/changes", "/changes?by=Somebody", "/find", "/find?q=gala", "/find?q=zzzz"),
+    *("/customers", "/customers/1", "/customers/9999", "/venues", "/venues/1", "/owners"),
+    *("/owners/1", "/calendar", "/calendar?view=week", "/calendar?view=agenda"),
+    *("/calendar?by=stages", "/calendar?view=week&by=stages", "/calendar?status=zz"),
+    "/calendar/feeds",
+)
+FEW = ("/", "/today", "/opportunities?status=Open&least=-5&tag=vip", "/opportunities/1")
+
+
+@pytest.fixture
+def web(emptied: Database) -> Iterator[Web]:
+    names = ["Gala", "x" * 200, "כנס שנתי בתל אביב", "حفل زفاف في القاهرة", "Fête " * 30]
+    insert_opportunities(
+        emptied,
+        *(
+            {
+                "name": names[i % 5],
+                "number": f"{i:08}",
+                "opportunity_status": ("Open", "Reserved", "Active", "Lost", STATUS, None)[i % 6],
+                "state_name": "Order",
+                "organisation_id": 1 + i % 5,
+                "organisation_name": names[-i % 5],
+                "venue_id": 1 + i % 5,
+                "venue_name": names[(i + 2) % 5],
+                "owner_id": 1 + i % 3,
+                "owner_name": ("Ann", "y" * 100, "דנה")[i % 3],
+                "starts_at": NOW + (i % 30 - 15) * DAY,
+                "ends_at": NOW + (i % 30 - 15 + i % 9) * DAY,
+                "show_starts_at": NOW + (i % 30 - 15) * DAY,
+                "show_ends_at": NOW + (i % 30 - 14) * DAY,
+                "open_ended_rental": i % 17 == 0,
+                "confirmed_at": NOW - i * timedelta(hours=3),
+                "created_at_rms": NOW - i * DAY,
+                "updated_at_rms": NOW - i * timedelta(hours=1),
+                "charge_total": Decimal(i * 1_234_567),
+                "total_value": Decimal(i * 1_234_567),
+                "tags": ["vip", "z" * 80],
+                "reference": "PO-" + "9" * 60,
+            }
+            for i in range(90)
+        ),
+    )
+    insert(
+        emptied,
+        "opportunity_changes",
+        (
+            {
+                "opportunity_id": 1 + i % 40,
+                "field": ("opportunity_status", "charge_total", "name", "starts_at")[i % 4],
+                "old_value": ("Open", "1", "x" * 150, "2026-01-01T00:00:00Z")[i % 4],
+                "new_value": (STATUS, "99999999.5", "Gala", "2026-02-01T00:00:00Z")[i % 4],
+                "changed_by": ("Somebody", None, "y" * 100)[i % 3],
+                "changed_at": NOW - i * timedelta(minutes=17),
+            }
+            for i in range(120)
+        ),
+    )
+    insert(
+        emptied,
+        "webhook_events",
+        (
+            {
+                "action_id": i,
+                "action_type": "update",
+                "subject_type": "Opportunity",
+                "opportunity_id": 1,
+                "received_at": NOW - i * DAY,
+                "dead_at": NOW if i % 2 else None,
+                "error": "The record was refused: " + "w" * 120 if i % 2 else None,
+            }
+            for i in range(6)
+        ),
+    )
+    insert_proof(emptied)
+    insert_sync(emptied, "one", status="failed", ago=600, error="e" * 300, in_dagster=False)
+    refresh_status_counts(emptied, "UTC")
+    with SandboxServer(Store(1)) as sandbox, serving(emptied, sandbox) as served:
+        yield served
+
+
+@pytest.mark.parametrize("size", SIZES, ids=[size.name for size in SIZES])
+def test_no_page_has_an_accessibility_finding_scrolls_sideways_or_is_cut(
+    web: Web, chromium: Browser, long: bool, size: Size
+) -> None:
+    if not long and size not in (PHONE, DESK, LARGE):
+        pytest.skip("With --long.")
+    paths = PATHS if long else FEW
+    found = list(findings(chromium, web.url, paths, size, API_TOKEN))
+    assert not found, "\n".join(["", *found])
