@@ -1,18 +1,20 @@
 """What a webhook delivery of Current RMS tells: of which record, what was done to it, and when.
 
 The vendor describes deliveries nowhere, and accounts differ in how they are spelled. So whatever
-may be about a record of ours is taken to be.
+may be about a record of ours is taken to be; and what is wrong with one field costs that field.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
 from rms_pipeline.collections.base import Collection
-from rms_pipeline.current_rms.lenient import storable_json
+from rms_pipeline.current_rms.lenient import members_of, mend_record, storable_json
 
 BIGINT_MAX = 2**63 - 1
 _SHORT, _MOST_FIELDS = 500, 50
@@ -42,34 +44,36 @@ class Delivered:
     because: str | None
 
     def shortened(self) -> bytes:
-        """The payload without its long and nested fields, for one that is too long to be kept."""
-        action = msgspec.json.decode(self.payload)["action"]
+        """The payload without its long and nested fields, and without numbers that PostgreSQL may
+        not hold, for one that cannot be kept whole."""
+        action = _decoder.decode(self.payload).action
         short = {
             name: value
             for name, value in list(action.items())[:_MOST_FIELDS]
-            if len(name) <= _SHORT
-            and (not isinstance(value, str) or len(value) <= _SHORT)
-            and not isinstance(value, dict | list)
+            if len(name) <= _SHORT and _is_short(value)
         }
         size = len(self.payload)
         return msgspec.json.encode({"action": short, "shortened": f"It had {size} bytes."})
 
 
 class _Shape(msgspec.Struct, frozen=True):
-    action: dict[str, Any]
+    action: dict[str, Raw]
+
+
+_decoder = msgspec.json.Decoder(_Shape)
+_value_decoder = msgspec.json.Decoder(Any)
+# Told from all others by its beginning: a text, true, false, null, or a number as people write it.
+_PLAIN = re.compile(rb'"|[tfn]|-?\d{1,19}(?:\.\d{1,19})?\Z')
 
 
 def read_delivery(body: bytes, collections: Sequence[Collection]) -> Delivered:
     """What `body` tells of a record of `collections`, of the first where it does not say of which.
 
     Raises NotADelivery when `body` is not JSON with a whole-number `action.subject_id`."""
-    payload = storable_json(body)
-    try:
-        action = msgspec.json.decode(payload, type=_Shape).action
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise NotADelivery(
-            f'The body is not JSON of the form {{"action": {{...}}}}: {error}'
-        ) from None
+    payload, fields = _fields(body)
+    action = {
+        name: _value(raw) for name, raw in fields.items() if name in _READ | _names(collections)
+    }
     subject = _whole(action.get("subject_id"))
     if subject is None:
         raise NotADelivery("action.subject_id is not a whole number.")
@@ -87,6 +91,50 @@ def read_delivery(body: bytes, collections: Sequence[Collection]) -> Delivered:
         payload=payload,
         because=because,
     )
+
+
+_READ = frozenset(
+    {"id", "subject_id", "subject_type", "subject", "source_id", "source_type", "action_type"}
+    | {"member_id", "member", "created_at", "updated_at"}
+)
+
+
+def _names(collections: Sequence[Collection]) -> set[str]:
+    return {c.webhooks.names for c in collections if c.webhooks is not None}
+
+
+def _fields(body: bytes) -> tuple[bytes, dict[str, Raw]]:
+    """`body` as JSON that PostgreSQL can hold, and its `action`. Raises NotADelivery.
+
+    What strict JSON does not take in a field (NaN, a control character, a thousand brackets) is
+    mended, or null.
+    """
+    payload = storable_json(body)
+    try:
+        return payload, _decoder.decode(payload).action
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        refused = error
+    try:
+        mended, _ = mend_record(members_of(body)[b"action"])
+        payload = b'{"action":%b}' % mended
+        return payload, _decoder.decode(payload).action
+    except (ValueError, KeyError, RecursionError):
+        raise NotADelivery(
+            f'The body is not JSON of the form {{"action": {{...}}}}: {refused}'
+        ) from None
+
+
+def _value(raw: Raw) -> Any:
+    """None for what cannot be read."""
+    try:
+        return _value_decoder.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def _is_short(value: Raw) -> bool:
+    raw = bytes(value)
+    return len(raw) <= _SHORT and _PLAIN.match(raw) is not None
 
 
 def _record(

@@ -6,6 +6,7 @@ body is. What cannot be kept is answered so that Current RMS delivers it again.
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import psycopg2
@@ -58,22 +59,26 @@ def _keep(connection: Connection, delivered: Delivered, intake: Intake) -> tuple
     whole = len(delivered.payload) <= MOST_KEPT and intake.keeps_bodies
     kept = delivered.payload if whole else delivered.shortened()
     intake.note_kept(len(kept))
-    return store_event(
-        connection,
-        Event(
-            action_id=delivered.action_id,
-            action_type=delivered.action_type,
-            subject_type=delivered.subject_type,
-            collection=delivered.collection,
-            record=delivered.record,
-            member_id=delivered.member_id,
-            member_name=delivered.member_name,
-            happened_at=delivered.happened_at,
-            payload=delivered.payload,
-            kept=kept,
-            because=delivered.because,
-        ),
+    event = Event(
+        action_id=delivered.action_id,
+        action_type=delivered.action_type,
+        subject_type=delivered.subject_type,
+        collection=delivered.collection,
+        record=delivered.record,
+        member_id=delivered.member_id,
+        member_name=delivered.member_name,
+        happened_at=delivered.happened_at,
+        payload=delivered.payload,
+        kept=kept,
+        because=delivered.because,
     )
+    try:
+        return store_event(connection, event)
+    except psycopg2.DataError:
+        # Something in it, such as a number of too many digits. What it tells of is known.
+        connection.rollback()
+        short = delivered.shortened()
+        return store_event(connection, replace(event, payload=short, kept=short))
 
 
 def receiver(

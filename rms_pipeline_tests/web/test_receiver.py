@@ -217,6 +217,36 @@ def test_what_is_no_delivery_is_refused_with_400_and_a_reason(serve: Serve, body
     assert "action" in answer.json()["error"]
 
 
+ODD_FIELDS = {
+    "no number": b'"rate": NaN',
+    "an endless number": b'"rate": -Infinity',
+    "a number beyond all": b'"rate": 1e400',
+    "a number that PostgreSQL does not hold": b'"rate": 1e-200000',
+    "thousands of digits": b'"rate": ' + b"9" * 5_000,
+    "control characters": b'"description": "a\x01\n\tb"',
+    "an escape of another language": b'"description": "it\\\'s"',
+    "bytes that are no text": b'"description": "\xff\xfe"',
+    "half a character": b'"description": "\\ud800"',
+    "a thousand lists in one another": b'"subject": ' + b"[" * 2_000 + b"]" * 2_000,
+    "a comma too many": b'"rate": 1,',
+}
+
+
+@pytest.mark.parametrize("field", ODD_FIELDS.values(), ids=ODD_FIELDS)
+def test_what_is_wrong_with_one_field_of_an_event_loses_no_event(
+    serve: Serve, field: bytes
+) -> None:
+    web = serve(fast_lane=False)
+    body = json.dumps(delivery(91, 1234)).encode()[:-2] + b", " + field + b"}}"
+    answers = [web.post(body), web.post(body)]
+    assert [a.status_code for a in answers] == [200, 200], answers[0].text
+    assert [a.json()["message"] for a in answers] == ["Stored.", "Stored before."]
+    assert web.query(
+        "SELECT action_id, opportunity_id, action_type, member_name, processed_at,"
+        " raw_payload #> '{action,subject_id}' FROM webhook_events"
+    ) == [(91, 1234, "update", "Somebody", None, 1234)]
+
+
 def test_a_wrong_token_is_refused_before_the_body_is_read(serve: Serve) -> None:
     web = serve(fast_lane=False)
     answer = web.post(b"x" * 9 * 1024 * 1024, token="wrong")
