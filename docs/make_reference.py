@@ -123,7 +123,7 @@ def tables_page(connection: Connection) -> str:
             "SELECT c.relname, c.relkind = 'v', obj_description(c.oid, 'pg_class') FROM pg_class c"
             " WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema()))"
             " AND c.relkind IN ('r', 'v', 'p') AND c.relname NOT LIKE '%alembic%'"
-            " ORDER BY obj_description(c.oid, 'pg_class') LIKE 'Of rms_pipeline itself%', 1"
+            " ORDER BY obj_description(c.oid, 'pg_class') LIKE 'Internal:%', 1"
         )
         for name, is_view, says in cursor.fetchall():
             cursor.execute(

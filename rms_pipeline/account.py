@@ -61,9 +61,9 @@ def lasting_account(current: Settings) -> Account:
     account = _configured_or_running(current)
     if account is None:
         raise NoAccountError(
-            "No account is configured and no sandbox answers on port "
-            f"{SANDBOX_PORT}. Set CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY, or start "
-            "`rms-pipeline up` (or `rms-pipeline sandbox`) beside this."
+            f"No account is configured, and no sandbox answers on port {SANDBOX_PORT}. Set "
+            "CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY, or start `rms-pipeline up` or "
+            "`rms-pipeline sandbox` first."
         )
     return account
 

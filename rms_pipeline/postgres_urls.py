@@ -32,7 +32,7 @@ def normalise_postgres_url(url: str) -> str:
             raise ValueError("more than one @")
         # So it does with all of a part that holds a bare %.
         if re.search(r"%(?![0-9A-Fa-f]{2})", rest):
-            raise ValueError("a % that encodes nothing")
+            raise ValueError("a % that is not followed by two hexadecimal digits")
         user_info, at, place = parts.netloc.rpartition("@")
         hosts = [_HOST.fullmatch(host) for host in place.split(",")]
         if any(int(h[2] or 1) not in range(1, 65_536) if h else True for h in hosts):
@@ -75,7 +75,9 @@ def _is_known(parameter: str) -> bool:
 
 @cache
 def _warn_once(names: str) -> None:
-    logger.warning("Left out of the URL of PostgreSQL, which does not know them: %s", names)
+    logger.warning(
+        "These parameters of the URL are unknown to PostgreSQL and are left out: %s", names
+    )
 
 
 def without_password(url: str) -> str:

@@ -36,8 +36,8 @@ def lay_out(folder: Path) -> list[Path]:
             continue
         except OSError as error:
             raise ProjectFolderUnusable(
-                f"{folder} cannot hold {name}, which Dagster needs ({error.strerror}). Run this in "
-                "a folder that you may write to."
+                f"{folder} cannot hold {name}, which Dagster needs ({error.strerror}). Run this "
+                "in a folder that you have the right to write to."
             ) from None
         made.append(place)
     return made

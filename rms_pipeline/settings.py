@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     base_url: str | None = Field(
         None,
         validation_alias="CURRENT_RMS_BASE_URL",
-        description="Another address of the API. Plain http only on this machine.",
+        description="Another address of the API. It may be plain http only on this machine.",
     )
     requests_per_minute: Annotated[int, Field(ge=0, le=100_000)] = Field(
         120,
@@ -135,17 +135,17 @@ class Settings(BaseSettings):
         None,
         validation_alias="POSTGRES_URL_NON_POOLING",
         description=(
-            "The same database, not through a transaction pooler. Without it, `POSTGRES_URL` "
-            "is used."
+            "The same database without a transaction pooler in between. Without it, "
+            "`POSTGRES_URL` is used."
         ),
     )
     schema_name: str = Field(
         "public",
         validation_alias="RMS_SCHEMA",
         description=(
-            "The schema of this program's tables, up to 40 of `a-z`, `0-9` and `_`. Beside `acme`, "
-            "Dagster's tables are in `dagster_acme`. So several accounts can share a database, "
-            "each in a schema of its own."
+            "The schema of this program's tables, up to 40 of `a-z`, `0-9` and `_`. If it is "
+            "`acme`, Dagster's tables are in `dagster_acme`. Several accounts can share a "
+            "database if each has its own schema."
         ),
     )
     days_back: Annotated[int, Field(ge=0, le=36_500)] = Field(
@@ -165,9 +165,9 @@ class Settings(BaseSettings):
         14,
         validation_alias="RMS_ITEMS_DAYS_AHEAD",
         description=(
-            "Where `opportunity_items` are mirrored: each night the items of opportunities that "
-            "start, or are out, within so many days are read again, and at any time those of "
-            "opportunities that changed."
+            "For the collection `opportunity_items`: each night, the items of opportunities that "
+            "start or are out within this many days are read again. Items of opportunities that "
+            "changed are always read."
         ),
     )
     proof_every_minutes: Annotated[int, Field(ge=0, le=1_440)] = Field(
@@ -188,23 +188,23 @@ class Settings(BaseSettings):
         None,
         validation_alias="RMS_DAGSTER_LOCATION",
         description=(
-            "The code location of that Dagster which has this account's jobs. It is found by the "
-            "jobs when absent."
+            "The code location in that Dagster which has this account's jobs. When absent, it is "
+            "found by the names of the jobs."
         ),
     )
     key_prefix: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         validation_alias="RMS_KEY_PREFIX",
         description=(
-            "The `key_prefix` of the account's definitions there, such as `acme` where the job is "
-            "`acme__initial_sync`. Several parts have slashes between them: `rentals/acme`."
+            "The `key_prefix` of the account's definitions there, such as `acme` where the job "
+            "is `acme__initial_sync`. Separate several parts by slashes: `rentals/acme`."
         ),
     )
     api_token: SecretStr | None = Field(
         None,
         validation_alias="RMS_API_TOKEN",
         description=(
-            "The token for all pages of the web service but the webhook: at least 16 letters "
+            "The token for all pages of the web service except the webhook: at least 16 letters "
             "and digits. Generated when absent."
         ),
     )
@@ -212,8 +212,8 @@ class Settings(BaseSettings):
         None,
         validation_alias="RMS_WEBHOOK_TOKEN",
         description=(
-            "The secret in the webhooks' address: at least 16 letters and digits. Generated "
-            "when absent."
+            "The secret in the address of the webhooks: at least 16 letters and digits. "
+            "Generated when absent."
         ),
     )
     webhook_token_previous: SecretStr | None = Field(
@@ -225,16 +225,16 @@ class Settings(BaseSettings):
         (),
         validation_alias="RMS_TRUSTED_PROXIES",
         description=(
-            "IP addresses or networks of proxies, with commas. Their `X-Forwarded-For` and "
-            "`X-Forwarded-Proto` are believed."
+            "IP addresses or networks of trusted proxies, separated by commas. The service uses "
+            "the headers `X-Forwarded-For` and `X-Forwarded-Proto` only from these."
         ),
     )
     public_url: Annotated[str | None, NoDecode] = Field(
         None,
         validation_alias="RMS_PUBLIC_URL",
         description=(
-            "The address where people reach the web service, if that is a proxy. Assets and jobs "
-            "in Dagster link to it."
+            "The public address of the web service, if a proxy is in front of it. Assets and "
+            "jobs in Dagster link to it."
         ),
     )
     collections: Annotated[tuple[Collection, ...], NoDecode] = Field(
@@ -255,15 +255,15 @@ class Settings(BaseSettings):
         None,
         validation_alias="RMS_CURRENCY",
         description=(
-            "What money is in, as a code of ISO 4217 like `EUR`. Pages and workbooks then show its "
-            "symbol; without it they show amounts alone."
+            "The currency of the account, as an ISO 4217 code like `EUR`. Pages and workbooks "
+            "then show its symbol. Without it they show amounts only."
         ),
     )
     log_format: LogFormat = Field(
         "text",
         validation_alias="RMS_LOG_FORMAT",
         description=(
-            "How processes write their logs: `text` to stderr, or `json` to stdout, an object a "
+            "How processes write their logs: `text` to stderr, or `json` to stdout, one object a "
             "line. That holds for the web service, Dagster's guarded UI, and the commands `up`, "
             "`sync`, `refresh`, `rebuild` and `migrate`."
         ),
@@ -296,7 +296,9 @@ class Settings(BaseSettings):
             return None
         key = value.get_secret_value().strip()
         if not key or not key.isascii() or not key.isprintable() or " " in key:
-            raise ValueError("holds characters that no API key has (blanks, line breaks, quotes?)")
+            raise ValueError(
+                "has characters that an API key cannot have, such as blanks, line breaks or quotes"
+            )
         return SecretStr(key)
 
     @field_validator("base_url", "dagster_url", "public_url")
@@ -308,7 +310,10 @@ class Settings(BaseSettings):
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError("is not an http(s) URL")
         if parts.username is not None:
-            raise ValueError("would show a user and password: it is printed, and linked to")
+            raise ValueError(
+                "must not have a user or a password in it, because it is printed and shown as a "
+                "link"
+            )
         return value.rstrip("/")
 
     @field_validator("base_url")
@@ -318,7 +323,8 @@ class Settings(BaseSettings):
             host = urlsplit(value).hostname
             if host not in LOOPBACK_HOSTS:
                 raise ValueError(
-                    "would send the API key unencrypted: plain http is for this machine only"
+                    "would send the API key unencrypted: use https (plain http is allowed only "
+                    "to this machine)"
                 )
         return value
 
@@ -334,13 +340,13 @@ class Settings(BaseSettings):
     def _check_schema(cls, value: str) -> str:
         if not re.fullmatch(r"[a-z_][a-z0-9_]{0,39}", value):
             raise ValueError(
-                "is not a name of a schema that needs no quotes: it takes up to 40 of a-z, 0-9 and "
-                "_, and begins with no digit"
+                "is not a valid name of a schema: use up to 40 of a-z, 0-9 and _, and do not "
+                "begin with a digit"
             )
         if value == "information_schema" or value.startswith("pg_"):
-            raise ValueError("is a schema of PostgreSQL itself: name one of your own")
+            raise ValueError("is a schema of PostgreSQL itself: use another name")
         if value == "dagster" or value.startswith("dagster_"):
-            raise ValueError("is where Dagster's tables live: name another schema for the mirror's")
+            raise ValueError("is the schema of Dagster's tables: use another name")
         return value
 
     @field_validator("time_zone")
@@ -360,7 +366,7 @@ class Settings(BaseSettings):
         from babel.numbers import list_currencies
 
         if code not in list_currencies():
-            raise ValueError("is no code of ISO 4217: write three letters like EUR, GBP or USD")
+            raise ValueError("is not an ISO 4217 code: use three letters like EUR, GBP or USD")
         return code
 
     @field_validator("collections", mode="before")
@@ -371,13 +377,13 @@ class Settings(BaseSettings):
         wanted = {name.strip().lower() for name in value.split(",")} - {""}
         if unknown := sorted(wanted - {c.name for c in COLLECTIONS}):
             known = ", ".join(c.name for c in COLLECTIONS)
-            raise ValueError(f"has {', '.join(unknown)} in it; there are {known}")
+            raise ValueError(f"has {', '.join(unknown)} in it; the collections are {known}")
         for collection in COLLECTIONS:
             needed = collection.name in wanted and collection.parts
             if needed and needed.of.name not in wanted:
                 both = [c.name for c in COLLECTIONS if c.name in wanted | {needed.of.name}]
                 raise ValueError(
-                    f"has {collection.name} in it, which are parts of {needed.of.name}: write "
+                    f"has {collection.name} in it, which needs {needed.of.name} as well: write "
                     f"{','.join(both)}"
                 )
         return tuple(c for c in COLLECTIONS if c.name in wanted or c is COLLECTIONS[0])
@@ -394,7 +400,7 @@ class Settings(BaseSettings):
                 ipaddress.ip_network(each, strict=False)
             except ValueError:
                 raise ValueError(
-                    f"holds {each}, which is neither an IP address nor a network of them"
+                    f"holds {each}, which is neither an IP address nor a network like 10.0.0.0/8"
                 ) from None
         return found
 
@@ -407,8 +413,8 @@ class Settings(BaseSettings):
         parts = tuple(text.strip("/").split("/")) if text else ()
         if not all(is_key_part(part) for part in parts):
             raise ValueError(
-                "is no prefix of asset keys: each part takes letters, digits, - and _, and begins "
-                "with a letter"
+                "is not a valid prefix of asset keys: use letters, digits, - and _ in each part, "
+                "and begin it with a letter"
             )
         return parts
 
@@ -417,8 +423,8 @@ class Settings(BaseSettings):
     def _check_token(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not is_token(value.get_secret_value()):
             raise ValueError(
-                "is not a token: it takes at least 16 characters out of A-Z a-z 0-9 - _ . ~ "
-                "(without the variable one is generated)"
+                "is not a valid token: use at least 16 characters out of A-Z a-z 0-9 - _ . ~, or "
+                "leave the variable out to have a token generated"
             )
         return value
 
@@ -491,11 +497,13 @@ class Settings(BaseSettings):
         if folder is None:
             return
         if not folder.is_absolute():
-            problem = f"is not an absolute path: {folder}. Write it from the root on"
+            problem = f"is not an absolute path: {folder}. Write an absolute path"
         elif not folder.is_dir():
-            problem = f"is no folder: {folder}. Make it and copy dagster.yaml into it"
+            problem = f"is not a folder: {folder}. Create it and copy dagster.yaml into it"
         elif not (folder / "dagster.yaml").is_file():
-            problem = f"has no dagster.yaml in it: {folder}. Copy the one of this project there"
+            problem = (
+                f"has no dagster.yaml in it: {folder}. Copy this project's dagster.yaml into it"
+            )
         else:
             return
         raise SettingsError(
@@ -618,15 +626,15 @@ def _demand_whole_dotenv() -> None:
         place = Path.cwd() / ".env"
     except OSError as error:
         raise SettingsError(
-            f"The working folder cannot be used ({error.strerror}). Change into one that exists "
-            "and that the user of this process may read."
+            f"The working folder cannot be used ({error.strerror}). Change to a folder that "
+            "exists and that this user can read."
         ) from None
     if not place.exists():
         return
     if not place.is_file():
         raise SettingsError(
-            f"{place} is no file (docker makes a folder of what it is to mount and does not find). "
-            "Remove it, or put the file there."
+            f"{place} is not a file. (Docker creates a folder when the file to mount does not "
+            "exist.) Remove it, or put the file there."
         )
     text = place.read_text(encoding="utf-8-sig")
     for binding in parse_stream(io.StringIO(text)):
@@ -641,11 +649,11 @@ def _unreadable_dotenv(error: UnicodeDecodeError | OSError) -> SettingsError:
     place = Path(".env").absolute()
     if isinstance(error, UnicodeDecodeError):
         return SettingsError(
-            f"{place} is not text in UTF-8 (byte {error.start + 1} is not). Save it as UTF-8 in "
-            "your editor, or write it again."
+            f"{place} is not UTF-8 text (byte {error.start + 1} is not valid). Save it as UTF-8 "
+            "in your editor."
         )
     return SettingsError(
-        f"{place} cannot be read ({error.strerror}). Let the user of this process read it, or move "
+        f"{place} cannot be read ({error.strerror}). Give this user the right to read it, or move "
         "it away."
     )
 

@@ -73,9 +73,9 @@ def a_file(folder: Path) -> Path:
     ("change", "said"),
     [
         (home(lambda _: "somewhere"), ["DAGSTER_HOME", "not an absolute path"]),
-        (home(lambda f: f / "absent"), ["DAGSTER_HOME", "is no folder", "absent"]),
+        (home(lambda f: f / "absent"), ["DAGSTER_HOME", "is not a folder", "absent"]),
         (home(lambda f: f), ["DAGSTER_HOME", "no dagster.yaml in it"]),
-        (home(a_file), ["DAGSTER_HOME", "is no folder"]),
+        (home(a_file), ["DAGSTER_HOME", "is not a folder"]),
         # These lines would be left out, and another account or database be used.
         (
             dotenv(b'RMS_SYNC_DAYS_BACK=3\nPOSTGRES_URL="postgresql://u:secret@h/d\n'),
@@ -83,7 +83,7 @@ def a_file(folder: Path) -> Path:
         ),
         (dotenv(b"POSTGRES_URL postgresql://u:secret@h/d"), ["Line 1", "NAME=value"]),
         (dotenv(b"CURRENT_RMS_API_KEY='a'b"), ["Line 1", ".env"]),
-        (a_folder_for_dotenv, [".env", "is no file"]),
+        (a_folder_for_dotenv, [".env", "is not a file"]),
         (in_a_folder_that_is_gone, ["working folder cannot be used"]),
         (dotenv("RMS_SYNC_DAYS_BACK=3".encode("utf-16")), [".env", "UTF-8"]),
         (dotenv("# Grüße\n".encode("latin-1")), [".env", "UTF-8", "byte 5"]),
@@ -390,7 +390,9 @@ def test_syncs_work_on_an_instance_that_keeps_its_history_in_files(
     )
     done = command("migrate", environment=environment)
     assert done.returncode == 0, done.stderr
-    assert "keeps its history elsewhere, and is left alone" in " ".join(done.stdout.split())
+    assert "keeps its history in another database, so its tables stay as they are" in " ".join(
+        done.stdout.split()
+    )
     for kind in ("initial", "incremental"):
         done = command("sync", kind, "--json", environment=environment)
         assert done.returncode == 0, done.stderr

@@ -100,7 +100,7 @@ def test_status_lists_each_collection_with_its_rows_and_how_complete_it_is(
         *(("opportunities", 2, True), ("members", 3, True), ("invoices", 0, True))
     ]
     off = told("status", collections="opportunities,invoices")
-    assert "members: no longer kept up to date" in off
+    assert "members: not kept up to date any more" in off
     found = json.loads(told("status", "--json", collections=""))["sync"]["collections"]
     assert [(c["name"], c["is_on"]) for c in found] == [("opportunities", True), ("members", False)]
 
@@ -193,7 +193,7 @@ def test_the_doctor_says_that_what_is_off_is_no_longer_kept(emptied: Database) -
     insert(emptied, "members", [{"id": 8, "name": "Somebody"}])
     found = by_check(syncs.check_collections(examination(emptied, collections="")))
     assert set(found) == {"members sync"}
-    assert "no longer kept up to date" in found["members sync"].found
+    assert "not kept up to date any more" in found["members sync"].found
     assert "RMS_COLLECTIONS=opportunities,members" in found["members sync"].advice
 
 

@@ -63,14 +63,14 @@ def test_what_is_expected_of_our_tables_is_what_migrations_make(database: Databa
         (
             "CREATE TABLE log (id bigint); CREATE RULE r AS ON INSERT TO opportunity_versions DO"
             " ALSO INSERT INTO log VALUES (new.id)",
-            "beside what a sync writes",
+            "adds a command to what a sync writes",
             True,
         ),
         ("CREATE TABLE archive () INHERITS (opportunities)", "archive inherits from", True),
         (
             "ALTER TABLE opportunities REPLICA IDENTITY NOTHING; CREATE PUBLICATION sent FOR TABLE"
             " opportunities",
-            "publication sent sends opportunities on",
+            "publication sent includes opportunities",
             False,
         ),
         ("ALTER TABLE opportunities DISABLE TRIGGER rms_content_update", "switched off", False),
@@ -196,4 +196,4 @@ def test_a_command_whose_user_lacks_a_right_says_so_in_words(ready: Database, wo
         done = command(*words.split(), environment=environment)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "Error: The user of POSTGRES_URL lacks a right" in done.stderr.replace("\n", " ")
+    assert "Error: The user of POSTGRES_URL lacks a privilege" in done.stderr.replace("\n", " ")

@@ -290,5 +290,7 @@ def test_names_in_dagster_are_those_that_definitions_with_the_prefix_have(
 
 @pytest.mark.parametrize("text", ["/", "a//b", "1st", "acme corp", "b.c", "ünder", "a/;DROP"])
 def test_what_is_no_prefix_of_keys_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(SettingsError, match=r"RMS_KEY_PREFIX is no prefix.*Example: .*acme"):
+    with pytest.raises(
+        SettingsError, match=r"RMS_KEY_PREFIX is not a valid prefix.*Example: .*acme"
+    ):
         load_settings(_env_file=None, RMS_KEY_PREFIX=text)

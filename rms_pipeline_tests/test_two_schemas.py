@@ -221,7 +221,9 @@ def test_a_schema_that_may_not_be_created_is_asked_for_in_one_sentence(empty_url
     try:
         url = SecretStr(empty_url.replace("postgresql://postgres:@", f"postgresql://{role}:@"))
         asks = f'CREATE SCHEMA "order" AUTHORIZATION {role};'
-        with pytest.raises(DatabaseError, match="may not create the schema order") as caught:
+        with pytest.raises(
+            DatabaseError, match="has no right to create the schema order"
+        ) as caught:
             migrate(Database(url, url, ORDER))
         assert asks in str(caught.value)
         # What it asks for is what it needs.

@@ -115,7 +115,7 @@ def test_a_second_one_on_the_same_embedded_database_is_refused_and_starts_nothin
         # As a living one does.
         fcntl.flock(file, fcntl.LOCK_EX)
         second = Up(tmp_path)
-        assert "Another `rms-pipeline up` runs on the embedded PostgreSQL" in second.printed()
+        assert "Another `rms-pipeline up` uses the embedded PostgreSQL" in second.printed()
     assert second.process.returncode == 1
     assert [path.name for path in tmp_path.iterdir() if path.name != "logs"] == ["up.lock"]
     assert second.alive() == {}

@@ -72,7 +72,7 @@ def test_webhooks_are_listed_registered_and_removed(
     assert f"They post to {receiver.url}/api/webhook/***" in shown
     removed = webhooks("remove", environment=environment).stdout
     assert f"{len(EVENTS)} webhooks removed" in removed
-    assert "none of ours" in webhooks("remove", environment=environment).stdout
+    assert "no webhooks of this mirror" in webhooks("remove", environment=environment).stdout
 
 
 def test_calls_count_in_the_budget_that_syncs_share(
@@ -97,7 +97,7 @@ def test_a_database_that_is_down_does_not_keep_webhooks_from_being_managed(
     url = f"postgresql://postgres:@127.0.0.1:{free_port()}/nowhere"
     environment = environment_for(url, sandbox, RMS_WEBHOOK_TOKEN=TOKEN)
     done = webhooks("remove", environment=environment)
-    assert "not considered" in done.stderr
+    assert "not taken into account" in done.stderr
 
 
 def test_a_refused_key_is_an_error_with_advice(

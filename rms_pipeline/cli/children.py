@@ -63,7 +63,9 @@ class Children:
             else:
                 log = self._logs / f"{name}.log"
                 tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-                raise UpFailed(f"{name} ended by itself (exit code {child.returncode}):\n{tail}")
+                raise UpFailed(
+                    f"{name} stopped unexpectedly (exit code {child.returncode}):\n{tail}"
+                )
 
     def runs(self, name: str) -> bool:
         """Whether the child `name` was started and has not ended."""
@@ -73,7 +75,7 @@ class Children:
         """Of its log."""
         log = self._logs / f"{name}.log"
         lines = log.read_text(errors="replace").split("\n") if log.exists() else []
-        return next((line for line in reversed(lines) if line.strip()), "nothing is in its log")
+        return next((line for line in reversed(lines) if line.strip()), "its log is empty")
 
     def stop(self) -> None:
         """Ends every group: what runs syncs first, for they still need the others; each of the rest

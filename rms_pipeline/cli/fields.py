@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 fields_app = typer.Typer(
     invoke_without_command=True,
-    help="List the account's own fields of opportunities, with kind, share filled, distinct values"
-    " and examples.",
+    help="List the custom fields of opportunities, with kind, share filled, distinct values and "
+    "examples.",
 )
 AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
 
@@ -38,9 +38,9 @@ def fields(context: typer.Context, as_json: AsJson = False) -> None:
         _print_json({"fields": [asdict(field) for field in found]})
         return
     if not found:
-        out.print("No opportunity has a field of the account's own.")
+        out.print("No opportunity has a custom field.")
         return
-    table = Table(title="Fields of the account's own", title_justify="left")
+    table = Table(title="Custom fields of the account", title_justify="left")
     for heading in ("Key", "Kind"):
         table.add_column(heading, overflow="fold")
     for heading in ("Filled", "Distinct"):
@@ -48,7 +48,7 @@ def fields(context: typer.Context, as_json: AsJson = False) -> None:
     for heading in ("Examples", "Column"):
         table.add_column(heading, overflow="fold")
     for field in found:
-        examples = "no record has it any more" if field.vanished_at else ", ".join(field.examples)
+        examples = "no record has it now" if field.vanished_at else ", ".join(field.examples)
         column = "" if field.column is None else f"{field.column} {field.column_kind}"
         # What others wrote is no markup of ours.
         table.add_row(
@@ -69,7 +69,8 @@ def promote(
         typer.Argument(metavar="KEY:KIND", help="Such as risk_score:numeric.", show_default=False),
     ],
     column: Annotated[
-        str | None, typer.Option("--as", help="Another name for the column than the key.")
+        str | None,
+        typer.Option("--as", help="Name of the column, if it should not be that of the key."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -112,7 +113,7 @@ def promote(
 
 @fields_app.command()
 def demote(
-    key: Annotated[str, typer.Argument(help="The field whose column is to go.")],
+    key: Annotated[str, typer.Argument(help="The key of the field whose column is dropped.")],
 ) -> None:
     """Take the column of a field away. The field itself stays in custom_fields."""
     from rms_pipeline.collections.opportunities import OPPORTUNITIES
@@ -141,7 +142,9 @@ def label(
     for text in labels:
         value, equals, name = text.partition("=")
         if not equals or not value:
-            raise typer.BadParameter(f"{text!r} is no value and label: write 101=Website")
+            raise typer.BadParameter(
+                f"{text!r} is not of the form VALUE=LABEL. Example: 101=Website"
+            )
         given[value] = name
     with _mirror() as connection:
         demand_field(connection, OPPORTUNITIES, key)

@@ -29,8 +29,8 @@ from rms_pipeline.mirror.sync_runs import SYNC_TYPES, end_run, note_launch
 from rms_pipeline.settings import DAGSTER_LOCATION, settings
 
 _INTERRUPTED = (
-    "Interrupted by the person or service that started it. Stored data is intact; run the sync "
-    "again to complete it."
+    "The person or service that started this sync interrupted it. Stored data is "
+    "intact. Run the sync again to complete it."
 )
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -68,7 +68,7 @@ def run_rebuild(console: Console) -> dict[str, int]:
     if not result.success:
         with open_instance() as instance:
             reason = why_failed(instance, run_id)
-        raise RebuildFailed(reason or "The rebuild failed; see the run in Dagster's UI.")
+        raise RebuildFailed(reason or "The rebuild failed. Look at its run in Dagster's UI.")
     return {
         name: int(str(value.value))
         for event in result.all_node_events
@@ -170,7 +170,7 @@ def _outcome(database: Database, run_id: str) -> Sync:
     with database.session() as connection:
         sync = find_sync(connection, run_id)
     if sync is None:
-        raise SyncFailed("The sync was not noted in sync_runs; run `rms-pipeline migrate`.")
+        raise SyncFailed("The sync could not be recorded in sync_runs. Run `rms-pipeline migrate`.")
     return sync
 
 

@@ -147,7 +147,7 @@ app.command()(migrate)
 def rebuild() -> None:
     """Rebuild all rows from the stored API answers, without any API call.
 
-    Use it when the mapping was corrected, or rows were damaged.
+    Use it after the mapping was corrected or rows were damaged.
     """
     prepare(instance=True, logs=True)
     from rms_pipeline.cli.foreground import run_rebuild

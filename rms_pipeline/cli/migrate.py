@@ -20,7 +20,9 @@ def migrate(
     plan: Annotated[
         bool,
         typer.Option(
-            "--plan", help="Say what the upgrade will do, and change nothing. A role may only read."
+            "--plan",
+            help="Print what the upgrade will do, and change nothing. A role that can only read "
+            "is enough.",
         ),
     ] = False,
     as_json: Annotated[
@@ -50,7 +52,8 @@ def migrate(
     where = f"Dagster's storage in schema {database.dagster_schema}"
     if not is_ours:
         where = (
-            f"the Dagster of {current.dagster_home} keeps its history elsewhere, and is left alone"
+            f"the Dagster of {current.dagster_home} keeps its history in another database, so "
+            "its tables stay as they are"
         )
     out.print(f"Up to date (schema {schema.HEAD}, {where}).", markup=False)
     with database.session() as connection:
@@ -74,8 +77,8 @@ def show_plan(current: "Settings", *, as_json: bool) -> None:
     if current.postgres_url is None and not (current.state_folder / "postgres").exists():
         # Opening it would make it.
         text = (
-            f"There is no database yet. `rms-pipeline up` and `rms-pipeline migrate` make one in "
-            f"{current.state_folder}, with all tables."
+            "There is no database yet. `rms-pipeline up` and `rms-pipeline migrate` create "
+            f"one in {current.state_folder}, with all tables."
         )
         _print(json.dumps({"nothing_to_do": False, "summary": text}) if as_json else text)
         return
@@ -91,7 +94,7 @@ def show_plan(current: "Settings", *, as_json: bool) -> None:
         _print(json.dumps(_as_json(plan, dagster, is_ours=is_ours, nothing=nothing)))
     elif nothing:
         _print(
-            f"Nothing to do: schema {plan.database} is that of this program, "
+            f"Nothing to do: the database has schema {plan.database}, the schema of this program, "
             f"rms-pipeline {version('rms-pipeline')}."
         )
         if plan.full_sync:
@@ -142,7 +145,7 @@ def _lines(plan: "Plan", dagster: tuple[str | None, str] | None, *, is_ours: boo
     elif plan.migrations:
         yield f"\n{len(plan.migrations)} migrations make all tables. They are empty."
     if plan.touched:
-        yield "\nTables that are there already:"
+        yield "\nExisting tables:"
         yield from (
             f"  {t.table}: {', '.join(_WORK[w] for w in t.work)}; {_rows(t.rows)}, "
             f"{_size(t.size_bytes)}" + (f", {_time(t.seconds)}" if t.seconds >= 1 else "")
@@ -154,9 +157,8 @@ def _lines(plan: "Plan", dagster: tuple[str | None, str] | None, *, is_ours: boo
     for decoded in plan.decoded:
         yield (
             f"\nThen all rows of {decoded.table} are decoded again from their stored records, "
-            f"without the API: {_rows(decoded.rows)}, {_time(decoded.seconds)}. Only few "
-            "rows are locked at a time. From then on, programs of an older version cannot write "
-            "rows."
+            f"without the API: {_rows(decoded.rows)}, {_time(decoded.seconds)}. Only a few rows "
+            "are locked at a time. After that, programs of an older version cannot write rows."
         )
     if plan.made_again:
         yield "\nAfter that:"
@@ -167,18 +169,18 @@ def _lines(plan: "Plan", dagster: tuple[str | None, str] | None, *, is_ours: boo
         yield _full_sync(plan)
     elif plan.database is not None:
         yield "No full sync and no rebuild is needed afterwards."
-    yield f"All of it takes {_time(plan.seconds)}, and {_size(plan.disk_bytes)} more disk."
+    yield f"The upgrade takes {_time(plan.seconds)}, and {_size(plan.disk_bytes)} more disk."
     if plan.kept:
-        yield "\nWhat people built:"
+        yield "\nWhat people added to the tables:"
         yield from (f"  {sentence}" for sentence in plan.kept)
     if plan.waits_for:
-        yield "\nAt work now:"
+        yield "\nIn use now:"
         yield from (f"  {sentence}" for sentence in plan.waits_for)
     if plan.in_the_way:
-        yield "\nIn the way, so `rms-pipeline migrate` would refuse:"
+        yield "\nThese problems make `rms-pipeline migrate` refuse:"
         yield from (f"  {sentence}" for sentence in plan.in_the_way)
     elif plan.database is not None:
-        yield "\nMake a backup first: docs/how-to/operate.md. There is no way back but a backup."
+        yield "\nMake a backup first: docs/how-to/operate.md. Only a backup undoes an upgrade."
 
 
 _WORK = {

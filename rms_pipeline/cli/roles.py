@@ -10,10 +10,10 @@ from rms_pipeline import settings as config
 
 def roles(
     with_money: Annotated[
-        str | None, typer.Option(help="Another name for the reader that sees money.")
+        str | None, typer.Option(help="Name of the role that can read money.")
     ] = None,
     without_money: Annotated[
-        str | None, typer.Option(help="Another name for the reader that sees none.")
+        str | None, typer.Option(help="Name of the role that cannot read money.")
     ] = None,
 ) -> None:
     """Print SQL for two roles that read views alone: one sees money, one does not.
@@ -28,9 +28,9 @@ def roles(
     names = names_of_roles(schema)
     chosen = [given or name for given, name in zip((with_money, without_money), names, strict=True)]
     if chosen[0] == chosen[1]:
-        raise typer.BadParameter("the two roles need two names")
+        raise typer.BadParameter("give the two roles different names")
     for name in chosen:
         # PostgreSQL would cut it off, and the rest of the SQL would name another role.
         if len(name.encode()) > 63 or "\x00" in name or "$$" in name:
-            raise typer.BadParameter(f"{name!r} is no name that a role of PostgreSQL can have")
+            raise typer.BadParameter(f"{name!r} is not a valid name of a PostgreSQL role")
     sys.stdout.write(statements(schema, *chosen))

@@ -21,22 +21,26 @@ def sandbox(
     rows: Annotated[int, typer.Option(min=0, help="How many opportunities.")] = 1_200,
     seed: Annotated[int, typer.Option(help="The same seed and day give the same data.")] = 1,
     requests_per_minute: Annotated[
-        int, typer.Option(min=0, help="The account's limit; 0 is none.")
+        int, typer.Option(min=0, help="The account's limit of calls a minute; 0 means no limit.")
     ] = SANDBOX_LIMIT,
     latency_ms: Annotated[int, typer.Option(min=0, help="Delay of every answer.")] = 0,
     changes_per_minute: Annotated[
-        float, typer.Option(min=0, help="Opportunities that change by themselves; 0 is none.")
+        float,
+        typer.Option(
+            min=0, help="Opportunities that change by themselves each minute; 0 means none."
+        ),
     ] = 0,
     api: Annotated[
         Literal["v2.1", "v1"] | None,
-        typer.Option(help="v2.1 is the API since June 2026, v1 the one before."),
+        typer.Option(help="Version of the API: v2.1 (since June 2026) or v1 (before)."),
     ] = None,
     switch: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="Set a switch of the API's behaviour, for example [bold]gone_status=410[/bold]; "
-            "may be given several times. GET /sandbox/switches shows all of them.",
+            help="Set a switch of the API's behaviour, for example [bold]gone_status=410[/bold]. "
+            "You can use this option several times. GET /sandbox/switches shows all of "
+            "them.",
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -64,7 +68,7 @@ def sandbox(
         )
     except PortInUseError as error:
         raise SandboxNotStarted(str(error)) from None
-    out.print(f"Current RMS sandbox with {rows:,} opportunities at {server.url} (Ctrl-C ends it)")
+    out.print(f"Current RMS sandbox with {rows:,} opportunities at {server.url} (Ctrl-C stops it)")
     signal.signal(signal.SIGTERM, _raise_interrupt)
     if changes_per_minute:
         churn = Churn(store, seed=seed)

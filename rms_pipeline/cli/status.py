@@ -59,7 +59,7 @@ def status(
         sys.stdout.write("\n")
         return
     if not state.history:
-        out.print("No sync has run yet: start with `rms-pipeline sync initial`.")
+        out.print("No sync has run yet. Run `rms-pipeline sync initial`.")
     else:
         out.print(_syncs(state.history))
         for sync in state.history:

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from rms_pipeline.mirror.history import Sync
     from rms_pipeline.sync.costs import Cost
 
-sync_app = typer.Typer(no_args_is_help=True, help="Run one sync here and now.")
+sync_app = typer.Typer(no_args_is_help=True, help="Run one sync now, in this process.")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON, and no progress.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one line of JSON, and no progress bar.")
+]
 
 
 @sync_app.command("initial")
@@ -28,13 +30,15 @@ def sync_initial(
         bool,
         typer.Option(
             "--confirm-deletions",
-            help="Delete rows even if they are more than 5 % of the window and more than 20.",
+            help="Delete the rows that Current RMS no longer has, even if they are more than 20 "
+            "and more than 5 % of the window.",
         ),
     ] = False,
     fresh: Annotated[
         bool,
         typer.Option(
-            "--fresh", help=("Fetch everything again, also what an unfinished sync fetched.")
+            "--fresh",
+            help=("Fetch everything again, including pages that an unfinished sync fetched."),
         ),
     ] = False,
 ) -> None:
@@ -203,9 +207,9 @@ def _tell(collection: "Collection", metadata: "Mapping[str, Any]") -> None:
     if unreadable := metadata.get("unreadable_records"):
         count = metadata.get("unreadable", 1)
         err.print(
-            f"[yellow]Current RMS cannot deliver {count:,} of them: {unreadable}. Each sync "
-            "asks for them again. Open and save them in Current RMS, or tell its "
-            "support.[/yellow]",
+            f"[yellow]Current RMS cannot deliver {count:,} of them: {unreadable}. Each sync asks "
+            "for them again. Open and save them in Current RMS, or report it to the support of "
+            "Current RMS.[/yellow]",
             highlight=False,
         )
     if held_back := metadata.get("deletions_held_back"):
@@ -233,7 +237,7 @@ def _run(job: str, as_json: bool, ops: dict[str, dict[str, Any]]) -> "Sync":
 def refresh(
     ids: Annotated[list[int], typer.Argument(help="Ids of records in Current RMS.", min=1)],
     collection: Annotated[
-        str, typer.Option(help="Of which collection they are, such as members.")
+        str, typer.Option(help="The collection of these records, such as members.")
     ] = "opportunities",
     as_json: AsJson = False,
 ) -> None:
@@ -255,8 +259,8 @@ def refresh(
             out.print(f"[green]Refreshed {count:,}[/green] ({made}).")
         else:
             out.print(
-                f"Nothing was refreshed: these {chosen.name} are neither in Current RMS nor "
-                "in the mirror."
+                "Nothing was refreshed: neither Current RMS nor the mirror has these "
+                f"{chosen.name}."
             )
 
 
@@ -270,8 +274,8 @@ def _refreshable(name: str, on: "Sequence[Collection]") -> "Collection":
         raise SettingsError(f"--collection: {error}") from None
     if found.parts is not None:
         raise SettingsError(
-            f"--collection: {found.name} are not fetched by their ids, but with the "
-            f"{found.parts.of.name} that they stand in: the next incremental sync reads those of "
+            f"--collection: {found.name} cannot be fetched by id, only with the "
+            f"{found.parts.of.name} that they belong to. The next incremental sync reads those of "
             f"each {found.parts.of.single} that changed."
         )
     if found not in on:

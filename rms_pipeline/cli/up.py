@@ -101,8 +101,8 @@ def _the_only_one_in(state_folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UpFailed(
-                f"Another `rms-pipeline up` runs on the embedded PostgreSQL in {state_folder}. Use "
-                "that one, or stop it first; or set POSTGRES_URL to a database of its own."
+                f"Another `rms-pipeline up` uses the embedded PostgreSQL in {state_folder}. Use "
+                "that one, or stop it first. Or set POSTGRES_URL to another database."
             ) from None
         yield
 
@@ -174,11 +174,11 @@ def _start(
     out.print()
     print_dashboard(current, web_url, api_token(current), out)
     if guarded:
-        out.print(f"Dagster UI   {url} (asks for the dashboard's session)")
+        out.print(f"Dagster UI   {url} (sign in at the dashboard first)")
     else:
         out.print(
-            f"Dagster UI   {url} (an instance of its own, {current.dagster_home}: no password, so "
-            "for this machine only)"
+            f"Dagster UI   {url} (your own instance, {current.dagster_home}: no password, so only "
+            "for this machine)"
         )
     out.print(f"Lineage      {url}/asset-groups")
     kept = kept_in(current.webhook_token, "RMS_WEBHOOK_TOKEN", current)
@@ -189,7 +189,7 @@ def _start(
         )
     out.print(f"PostgreSQL   {without_password(database.url.get_secret_value())}")
     out.print(f"Logs         {current.state_folder / 'logs'}")
-    out.print("Ready. Ctrl-C ends everything.")
+    out.print("Ready. Ctrl-C stops everything.")
 
 
 def _open_instance(database: Database) -> bool:
@@ -236,7 +236,7 @@ def _tell_of_first_sync(
 ) -> None:
     """Waits for the first sync, which is running, and tells how it ended."""
     if synced:
-        out.print("The mirror has its initial sync already; `rms-pipeline status` shows it.")
+        out.print("The initial sync has completed before; `rms-pipeline status` shows the mirror.")
     else:
         out.print("First start: the initial sync is running. The dashboard shows it too.")
         run = _find_first_sync(database, children)
@@ -249,7 +249,7 @@ def _tell_of_first_sync(
         if sync is None or sync.status != "completed":
             reason = (sync.error if sync else None) or children.last_line("first sync")
             out.print(f"[red]The initial sync failed:[/red] {escape(reason)}")
-            page = f"See {url}/runs/{run} and" if run else "When the cause is corrected,"
+            page = f"See {url}/runs/{run} and" if run else "Correct the cause. Then"
             out.print(f"{page} start it again from the dashboard.")
 
 
@@ -288,8 +288,9 @@ def _demand_free_port(host: str, port: int, option: str) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise UpFailed(
-                f"Port {port} on {host} is in use or may not be used ({error.strerror}). "
-                f"Stop the other program, or choose another port with {option}."
+                f"Port {port} on {host} is in use, or this user has no right to it "
+                f"({error.strerror}). Stop the other program, or choose another port with "
+                f"{option}."
             ) from None
 
 

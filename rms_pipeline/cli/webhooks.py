@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rms_pipeline.current_rms.webhooks import Subscribed
 
 webhooks_app = typer.Typer(
-    no_args_is_help=True, help="Manage the webhooks by which Current RMS reports changes."
+    no_args_is_help=True, help="Manage the webhooks with which Current RMS reports changes."
 )
 
 
@@ -79,8 +79,8 @@ def register(
             highlight=False,
         )
         out.print(
-            "Earlier edits come with the next incremental sync: `rms-pipeline sync incremental`, "
-            "or the schedule within 15 minutes.",
+            "The next incremental sync brings earlier edits: run `rms-pipeline sync "
+            "incremental`, or wait for the schedule (15 minutes at most).",
             highlight=False,
         )
     else:
@@ -94,14 +94,18 @@ def remove() -> None:
 
     with _client(config.settings()) as client:
         removed = remove_all(client)
-    out.print(f"{len(removed)} webhooks removed." if removed else "There were none of ours.")
+    out.print(
+        f"{len(removed)} webhooks removed."
+        if removed
+        else "Current RMS has no webhooks of this mirror."
+    )
 
 
 @webhooks_app.command()
 def replay(
     events: Annotated[
         list[int] | None,
-        typer.Argument(help=("Ids of webhook_events. Without ids: all dead letters.")),
+        typer.Argument(help=("Ids of rows in webhook_events. Without ids: all dead letters.")),
     ] = None,
 ) -> None:
     """Put dead letters back into the queue: events whose refresh failed too often."""
@@ -115,7 +119,9 @@ def replay(
     if count:
         out.print(f"{count} event{'' if count == 1 else 's'} back in the queue.")
     elif events:
-        out.print("None of these is a dead letter. `rms-pipeline status` says if there are any.")
+        out.print(
+            "None of these is a dead letter. `rms-pipeline status` says whether there are any."
+        )
     else:
         out.print("There are no dead letters.")
 
@@ -157,7 +163,7 @@ def _budget(current: config.Settings, subdomain: str) -> "Iterator[Budget]":
             with database.session() as connection:
                 migrated = current_version(connection) == HEAD
         except DatabaseError as error:
-            err.print(f"Syncs under way are not considered: {error}", markup=False)
+            err.print(f"Running syncs are not taken into account: {error}", markup=False)
     if not migrated:
         yield ProcessBudget(current.request_limit)
         return

@@ -298,8 +298,8 @@ class Collection:
         return (
             Column(_KEY, "bigint", f"The {self.single}'s id in Current RMS."),
             *self.columns,
-            Column(_DATA, "jsonb", "The whole record as the API gave it."),
-            Column(_ASKED, "timestamptz", "When the API was last asked for it."),
+            Column(_DATA, "jsonb", "The whole record as received from the API."),
+            Column(_ASKED, "timestamptz", "When the record was last requested from the API."),
             Column(_TOLD, "timestamptz", "When a webhook last refreshed it."),
         )
 
@@ -308,9 +308,11 @@ class Collection:
         return (
             *self.table,
             Column(
-                _DELETED, "timestamptz", "When it was noticed that Current RMS no longer has it."
+                _DELETED,
+                "timestamptz",
+                "When the mirror noticed that Current RMS no longer has it.",
             ),
-            Column(_BECAUSE, "text", "How that is known."),
+            Column(_BECAUSE, "text", "How the mirror knows it."),
         )
 
     def fields_of(self, *columns: str) -> frozenset[str]:
@@ -336,19 +338,28 @@ class Collection:
         versions = {
             self.key: f"The {self.single}'s id in Current RMS.",
             "valid_from": "When the mirror stored this version, by its own clock.",
-            "valid_to": "When the next one took its place; empty of the one that is held now.",
-            "deleted": "Whether Current RMS no longer had it. Columns are then as they last were.",
+            "valid_to": "When the next version replaced it. Empty for the current version.",
+            "deleted": (
+                "Whether Current RMS no longer had it. The other columns then hold the "
+                "last known values."
+            ),
         }
         columns = {c.name: c.says for c in self.columns}
         yield (
             self.history,
-            f"Every version of each {self.single} that this mirror has held, and the one it holds.",
+            f"Every version of each {self.single} that this mirror has held, and the current one.",
             versions
-            | {"data": "The whole record; signed links in it are not those of then."}
+            | {"data": ("The whole record. Signed links in it are not those of that time.")}
             | columns,
         )
         yield (
             self.past,
-            f"Of rms_pipeline itself: the versions in {self.history} that ended.",
-            versions | columns | {"difference": "The way back to its record from the next one's."},
+            f"Internal: the versions in {self.history} that ended.",
+            versions
+            | columns
+            | {
+                "difference": (
+                    "The difference that makes this record from the next version's record."
+                )
+            },
         )

@@ -12,10 +12,10 @@ INVOICES = Collection(
     single="invoice",
     says="One row for each invoice and credit note that Current RMS has; those it no longer has are"
     " in deleted_invoices.",
-    says_of_deleted="Invoices that Current RMS no longer has, as they last were.",
+    says_of_deleted="Invoices that Current RMS no longer has, with their last known values.",
     columns=(
-        Column("number", "text", "Its number, as people write it.", source="number"),
-        Column("subject", "text", "What it is about.", source="subject"),
+        Column("number", "text", "Its number.", source="number"),
+        Column("subject", "text", "Its subject.", source="subject"),
         Column("invoice_type", "bigint", "0 Invoice, 1 Credit.", source="invoice_type"),
         Column(
             "status",
@@ -25,7 +25,7 @@ INVOICES = Collection(
             index="ascending",
         ),
         Column("invoiced_at", "timestamptz", "When it was issued.", source="invoiced_at"),
-        Column("due_at", "timestamptz", "When it is to be paid.", source="due_at"),
+        Column("due_at", "timestamptz", "When it is due.", source="due_at"),
         Column(
             "organisation_id",
             "bigint",
@@ -33,12 +33,12 @@ INVOICES = Collection(
             source="member_id",
             index="ascending",
         ),
-        Column("owner_id", "bigint", "The id of the colleague it belongs to.", source="owned_by"),
+        Column("owner_id", "bigint", "The id of its owner, a colleague.", source="owned_by"),
         _money("charge_total", "The charge before tax."),
         _money("charge_excluding_tax_total", "The charge without tax."),
         _money("charge_including_tax_total", "The charge with tax."),
         _money("tax_total", "The tax."),
-        Column("custom_fields", "jsonb", "The account's own fields.", source="custom_fields"),
+        Column("custom_fields", "jsonb", "The custom fields.", source="custom_fields"),
         *TIMES,
     ),
     webhooks=Webhooks(

@@ -38,7 +38,7 @@ OPPORTUNITIES = Collection(
     single="opportunity",
     says="One row for each opportunity that Current RMS has; those it no longer has are in"
     " deleted_opportunities. Money is in the account's currency.",
-    says_of_deleted="Opportunities that Current RMS no longer has, as they last were.",
+    says_of_deleted="Opportunities that Current RMS no longer has, with their last known values.",
     columns=(
         Column(
             "name",
@@ -49,7 +49,7 @@ OPPORTUNITIES = Collection(
         ),
         Column("subject", "text", "What it is about, as typed in Current RMS.", source="subject"),
         Column(
-            "description", "text", "Longer text, as typed in Current RMS.", source="description"
+            "description", "text", "The description, as typed in Current RMS.", source="description"
         ),
         Column(
             "starts_at", "timestamptz", "When the hire starts.", source="starts_at", shown="Starts"
@@ -67,7 +67,7 @@ OPPORTUNITIES = Collection(
         Column(
             "venue_name",
             "text",
-            "Where it takes place.",
+            "The name of its venue.",
             source=("venue.name", "venue_name"),
             shown="Venue",
         ),
@@ -89,14 +89,14 @@ OPPORTUNITIES = Collection(
         Column(
             "owner_id",
             "bigint",
-            "The id of the colleague it belongs to.",
+            "The id of its owner, a colleague.",
             source=("owned_by", "owner_id"),
             shown="Owner",
         ),
         Column(
             "owner_name",
             "text",
-            "The colleague it belongs to.",
+            "The name of its owner.",
             source=("owner.name", "owner_name"),
             shown="Owner",
         ),
@@ -114,17 +114,22 @@ OPPORTUNITIES = Collection(
             source=("charge_including_tax_total", "total_value"),
             shown="Total with tax",
         ),
-        Column("number", "text", "Its number, as people write it.", source="number"),
+        Column("number", "text", "Its number.", source="number"),
         Column("reference", "text", "The customer's own reference.", source="reference"),
         Column("state_name", "text", "Enquiry, Draft, Quotation or Order.", source="state_name"),
-        Column("store_id", "bigint", "The id of the store that it leaves.", source="store_id"),
+        Column(
+            "store_id",
+            "bigint",
+            "The id of the store from which the equipment leaves.",
+            source="store_id",
+        ),
         Column("project_id", "bigint", "The id of its project.", source="project_id"),
         Column("venue_id", "bigint", "The venue's id in Current RMS.", source="venue_id"),
         Column("ordered_at", "timestamptz", "When it became an order.", source="ordered_at"),
         Column(
             "quote_invalid_at",
             "timestamptz",
-            "Until when the quotation holds.",
+            "How long the quotation is valid.",
             source="quote_invalid_at",
         ),
         Column("invoiced", "boolean", "Whether it has been invoiced.", source="invoiced"),
@@ -132,37 +137,40 @@ OPPORTUNITIES = Collection(
         _money("charge_excluding_tax_total", "The charge without tax."),
         _money("charge_including_tax_total", "The charge with tax."),
         _money("tax_total", "The tax."),
-        _money("provisional_cost_total", "What it was planned to cost."),
-        _money("predicted_cost_total", "What it is predicted to cost."),
-        _money("actual_cost_total", "What it did cost."),
+        _money("provisional_cost_total", "The planned cost."),
+        _money("predicted_cost_total", "The predicted cost."),
+        _money("actual_cost_total", "The actual cost."),
         Column("weight_total", "numeric", "The weight of all its items.", source="weight_total"),
         _money("revenue", "The revenue that Current RMS expects of it."),
-        Column("rating", "bigint", "How likely it is, as colleagues rated it.", source="rating"),
+        Column(
+            "rating", "bigint", "How likely the order is, as rated by colleagues.", source="rating"
+        ),
         Column(
             "open_ended_rental",
             "boolean",
-            "Whether the hire goes on until somebody ends it.",
+            "Whether the hire has no end date.",
             source="open_ended_rental",
         ),
         *(column for stage in _SCHEDULE for column in _times_of(*stage)),
         Column(
             "custom_fields",
             "jsonb",
-            "The account's own fields: @> finds one by its value, through an index.",
+            "The custom fields. The operator @> finds a value through an index.",
             source="custom_fields",
         ),
-        Column("profit", "numeric", "charge_total less provisional_cost_total."),
+        Column("profit", "numeric", "charge_total minus provisional_cost_total."),
         Column(
             "hire",
             "tstzrange",
-            "From deliver_starts_at, else starts_at, to collect_ends_at, else ends_at, both"
-            " included; without an end when open-ended. Empty where the dates make no period.",
+            "From deliver_starts_at, else starts_at, to collect_ends_at, else ends_at, both "
+            "included. It has no end when the hire is open-ended. Empty when the dates are not a "
+            "valid period.",
         ),
         Column(
             "confirmed_at",
             "timestamptz",
-            "When it was first stored in a status that the table statuses calls confirmed. Empty"
-            " where that was before the history began.",
+            "When it was first stored in a status that the table statuses calls confirmed. Empty "
+            "if that was before the history began.",
             kept=True,
         ),
     ),

@@ -17,20 +17,20 @@ OPPORTUNITY_ITEMS = Collection(
     says="One row for each item of the opportunities whose items were read: those that start or are"
     " out soon, and those that changed. Those that Current RMS no longer has are in"
     " deleted_opportunity_items.",
-    says_of_deleted="Items that Current RMS no longer has, or whose opportunity is gone, as they"
-    " last were.",
+    says_of_deleted="Items that Current RMS no longer has, or whose opportunity is gone, with "
+    "their last known values.",
     columns=(
         Column(
             "opportunity_id",
             "bigint",
-            "The opportunity it stands in.",
+            "The opportunity that it belongs to.",
             source="opportunity_id",
             index="ascending",
         ),
         Column(
             "parent_opportunity_item_id",
             "bigint",
-            "The item that it stands below: its group, or what it is an accessory of.",
+            "Its parent item: its group, or the item that it is an accessory of.",
             source="parent_opportunity_item_id",
         ),
         Column(
@@ -47,9 +47,9 @@ OPPORTUNITY_ITEMS = Collection(
             "0 Group, 1 Principal, 2 Accessory.",
             source="opportunity_item_type",
         ),
-        Column("name", "text", "What stands there.", source="name"),
+        Column("name", "text", "The name of the item.", source="name"),
         Column(
-            "description", "text", "Longer text, as typed in Current RMS.", source="description"
+            "description", "text", "The description, as typed in Current RMS.", source="description"
         ),
         Column(
             "transaction_type",
@@ -58,15 +58,15 @@ OPPORTUNITY_ITEMS = Collection(
             source="transaction_type",
         ),
         _number("quantity", "How many."),
-        _number("price", "The price of one."),
+        _number("price", "The unit price."),
         _number("discount_percent", "The discount."),
         Column("starts_at", "timestamptz", "When its hire starts.", source="starts_at"),
         Column("ends_at", "timestamptz", "When its hire ends.", source="ends_at"),
-        _number("chargeable_days", "The days that are charged."),
-        Column("sub_rent", "boolean", "Whether it is rented from others.", source="sub_rent"),
-        Column("has_shortage", "boolean", "Whether there are too few.", source="has_shortage"),
-        _number("weight", "The weight of one."),
-        _number("replacement_charge", "What one costs that does not come back."),
+        _number("chargeable_days", "The number of days that are charged."),
+        Column("sub_rent", "boolean", "Whether it is sub-hired.", source="sub_rent"),
+        Column("has_shortage", "boolean", "Whether there is a shortage.", source="has_shortage"),
+        _number("weight", "The weight of one unit."),
+        _number("replacement_charge", "The replacement charge of one unit."),
         Column(
             "status",
             "bigint",
@@ -74,15 +74,15 @@ OPPORTUNITY_ITEMS = Collection(
             " Checked In, ...",
             source="status",
         ),
-        Column("status_name", "text", "The same in words.", source="status_name"),
-        Column("path", "text", "Its place among the items, to sort by.", source="path"),
+        Column("status_name", "text", "The status as text.", source="status_name"),
+        Column("path", "text", "Its position among the items.", source="path"),
         _number("rental_charge_total", "The charge for rental."),
-        _number("sale_charge_total", "The charge for what is sold."),
+        _number("sale_charge_total", "The charge for sales."),
         _number("service_charge_total", "The charge for services."),
         _number("surcharge_total", "The surcharges."),
         _number("tax_total", "The tax."),
         _number("charge_total", "The charge before tax."),
-        Column("custom_fields", "jsonb", "The account's own fields.", source="custom_fields"),
+        Column("custom_fields", "jsonb", "The custom fields.", source="custom_fields"),
         *TIMES,
     ),
     remembers=True,

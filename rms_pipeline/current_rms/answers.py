@@ -98,7 +98,7 @@ def _told_beyond_json(body: bytes) -> str:
     headings = dict.fromkeys(
         found for match in _HEADING.finditer(text) if (found := _one_line(match["text"]))
     )
-    page = "an HTML page, as proxies and firewalls send"
+    page = "an HTML page, probably from a proxy or a firewall"
     return f"{page}: {', '.join(headings)}" if headings else page
 
 
@@ -114,17 +114,17 @@ def describe(error: Exception) -> str:
     `error` is of requests, of urllib3 (while a body is read) or of the operating system.
     """
     if isinstance(error, TimeoutError | urllib3.exceptions.ReadTimeoutError):
-        return "no answer in time"
+        return "no answer within the time limit"
     if isinstance(error, urllib3.exceptions.ProtocolError):
-        return "an answer that broke off"
+        return "an incomplete answer (the connection ended)"
     if isinstance(error, requests.ConnectTimeout):
-        return "no connection in time"
+        return "no connection within the time limit"
     if isinstance(error, requests.Timeout):
-        return "no answer in time"
+        return "no answer within the time limit"
     if isinstance(error, requests.exceptions.SSLError):
-        return "no trusted TLS connection (certificate problem)"
+        return "no trusted TLS connection (problem with the certificate)"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "an answer that broke off"
+        return "an incomplete answer (the connection ended)"
     if isinstance(error, requests.ConnectionError) or not isinstance(
         error, requests.RequestException | urllib3.exceptions.HTTPError
     ):

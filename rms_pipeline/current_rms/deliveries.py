@@ -161,7 +161,7 @@ def _record(
         if source is not None and source_kind in told.subjects:
             return collection, source, None
         if kind in told.parts:
-            because = f"an {said} that does not say of which {collection.single}"
+            because = f"an {said} that does not name its {collection.single}"
     return None, None, because
 
 

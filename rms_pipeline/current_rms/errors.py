@@ -80,7 +80,7 @@ class FindsNone(ApiUnavailable):
 
 
 class WrongRecord(CurrentRmsError):
-    """Asked for one record, the API sent another, or something that is none."""
+    """Asked for one record, the API sent another, or something else."""
 
 
 class WebhooksNotKept(CurrentRmsError):
@@ -107,7 +107,7 @@ _WEBHOOKS_ARE_OFF = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _NO_SUCH = (NotFound, "Check the id, and CURRENT_RMS_BASE_URL if it is set.")
-_UNKNOWN_PARAMETER = (Unprocessable, "The API did not accept a parameter of this request.")
+_UNKNOWN_PARAMETER = (Unprocessable, "The API refused a parameter of this request.")
 _ADVICE: dict[int, tuple[type[RequestRefused], str]] = {
     400: _UNKNOWN_PARAMETER,
     401: (
@@ -121,8 +121,9 @@ _ADVICE: dict[int, tuple[type[RequestRefused], str]] = {
     ),
     403: (
         Forbidden,
-        "The user behind CURRENT_RMS_API_KEY may not do this: give that user the permission in "
-        "Current RMS (to see opportunities, to manage webhooks), or use another user's key.",
+        "The user of CURRENT_RMS_API_KEY has no permission for this. Give that user the "
+        "permission in Current RMS (to see opportunities, to manage webhooks), or use the key of "
+        "another user.",
     ),
     404: _NO_SUCH,
     410: _NO_SUCH,
@@ -135,13 +136,13 @@ _WITHOUT_WEBHOOKS = frozenset({400, 402, 403, 404, 405, 410, 422})
 def refusal(status: int, what: str, said: str) -> RequestRefused:
     """The error for a final `status`; `what` names the request, `said` quotes the API's words."""
     kind, advice = _ADVICE.get(
-        status, (RequestRefused, "The API refuses this request; trying again would not help.")
+        status, (RequestRefused, "The API refuses this request. Trying again will not help.")
     )
     if "/webhook" in what and status in _WITHOUT_WEBHOOKS:
         if _WEBHOOKS_ARE_OFF.search(said):
             kind, advice = WebhooksOff, SWITCH_WEBHOOKS_ON
         elif not what.rpartition("/")[2].isdecimal():
-            advice += f" It may be that webhooks are switched off. {SWITCH_WEBHOOKS_ON}"
+            advice += f" Webhooks may be switched off in this account. {SWITCH_WEBHOOKS_ON}"
     quoted = f' ("{said}")' if said else ""
     error = kind(f"Current RMS answered {status} to {what}{quoted}. {advice}")
     error.status, error.said = status, said

@@ -349,13 +349,13 @@ class Narrowing:
                 return
         if len(self._undelivered) >= MOST_UNDELIVERED:
             raise ApiUnavailable(
-                f"Current RMS cannot deliver {MOST_UNDELIVERED} {self._client.collection.name} and "
-                f"more, each of which fails the list that would hold it (the last: {id_}, "
-                f"{failed.reason}). So single records are not the cause: ask the support of "
-                "Current RMS. What was received is stored.",
+                f"Current RMS cannot deliver {MOST_UNDELIVERED} {self._client.collection.name} or "
+                f"more. Every list that includes one of them fails (the last: {id_}, "
+                f"{failed.reason}). So the cause is not a single record. Ask the support of "
+                "Current RMS. Everything that was received is stored.",
                 reason=failed.reason,
             ) from failed
-        reason = f"each list that would hold it: {failed.reason}"
+        reason = f"every list that includes it: {failed.reason}"
         try:
             single = self._health.ask(
                 self._params, lambda attempts: self._single(id_, attempts), attempts
@@ -366,23 +366,21 @@ class Narrowing:
             except PageFailed:
                 if not self._health.accepts(self._params):
                     # Any other id would fail its list as well.
-                    raise NotHonoured(
-                        f"a list of no ids fails as the whole one does ({failed.reason})"
-                    ) from failed
-                self._give_up(id_, f"{reason}; asked for by its id it is not found")
+                    raise NotHonoured(f"even a list of no ids fails ({failed.reason})") from failed
+                self._give_up(id_, f"{reason}; Current RMS does not find it by its id")
         except (PageFailed, RequestRefused) as error:
             if not is_of_the_question(error) and not isinstance(error, PageFailed):
                 raise
             if not self._health.is_up(self._params, for_sure=True):
                 raise ApiUnavailable(*error.args) from error
             said = error.reason if isinstance(error, PageFailed) else str(error)[:200]
-            self._give_up(id_, f"{reason}; asked for by its id: {said}")
+            self._give_up(id_, f"{reason}; the request for its id fails: {said}")
         else:
             if single.ids == (id_,):
                 self._take_single(id_, single)
                 self._undelivered.singly.add(id_)
             else:
-                self._give_up(id_, f"{reason}; asked for by its id another record comes")
+                self._give_up(id_, f"{reason}; the request for its id returns another record")
 
     def _single(self, id_: int, attempts: int | None) -> ListAnswer:
         answer = self._client.get_record(id_, lane=self._lane, attempts=attempts)

@@ -76,7 +76,7 @@ def members_of(body: bytes) -> dict[bytes, bytes]:
         raise ValueError("not an object")
     found, end = _members(body, 0)
     if body[end:].strip(b" \t\r\n\x00"):
-        raise ValueError("something follows the end")
+        raise ValueError("has more text after its end")
     return {body[slice(*key)][1:-1]: body[slice(*value)] for key, value in found if key is not None}
 
 
@@ -87,7 +87,7 @@ def elements_of(array: bytes) -> list[bytes]:
         raise ValueError("not an array")
     found, end = _members(array, 0)
     if end != len(array):
-        raise ValueError("something follows the end of the array")
+        raise ValueError("has more text after the end of the array")
     return [array[start:stop] for _, (start, stop) in found]
 
 
@@ -105,7 +105,7 @@ def mend_record(record: bytes) -> tuple[bytes, list[Mend]]:
     for key, (start, stop) in found:
         value = record[start:stop]
         if key is None:
-            mends.append(Mend("(record)", "holds something that is no field", value))
+            mends.append(Mend("(record)", "has something in it that is not a field", value))
             continue
         name, odd_name = _mended_string(record[slice(*key)])
         mended, problem = _mended(value)
@@ -125,8 +125,8 @@ def some_id(record: bytes) -> int | None:
 def _members(body: bytes, start: int) -> tuple[list[Member], int]:
     """What the array or object that begins at `start` holds, and where it ends.
 
-    Empty members, as a comma before the end makes, are left out. Raises ValueError when it breaks
-    off, or brackets do not match.
+    Empty members, as a comma before the end makes, are left out. Raises ValueError when it is
+    incomplete, or brackets do not match.
     """
     found: list[Member] = []
     open_: list[bytes] = []
@@ -135,7 +135,7 @@ def _members(body: bytes, start: int) -> tuple[list[Member], int]:
     for token in _STRUCTURE.finditer(body, start):
         kind, at = token[0], token.start()
         if kind == b'"':
-            raise ValueError(f"a text without an end (byte {at})")
+            raise ValueError(f"a text without a closing quote (byte {at})")
         if kind in (b"[", b"{"):
             open_.append(kind)
         elif kind in _CLOSES:
@@ -151,7 +151,7 @@ def _members(body: bytes, start: int) -> tuple[list[Member], int]:
             left, right = _stripped(body, begin, at)
             if body[left : left + 1] == b'"':
                 key, begin = (left, right), at + 1
-    raise ValueError("it breaks off")
+    raise ValueError("it is incomplete")
 
 
 def _add(found: list[Member], body: bytes, key: Span | None, begin: int, end: int) -> None:
@@ -175,7 +175,7 @@ def _mended(value: bytes) -> tuple[bytes, str]:
     problems: list[str] = []
     mended = b"".join(_mended_tokens(value, problems))
     if not problems or not _is_strict(mended):
-        return b"null", "is not JSON that can be read"
+        return b"null", "is not valid JSON"
     return mended, "; ".join(dict.fromkeys(problems))
 
 
@@ -208,7 +208,7 @@ def _mended_tokens(value: bytes, problems: list[str]) -> Iterator[bytes]:
             comma = token
             continue
         if comma and token in _CLOSES:
-            problems.append("has a comma before its end")
+            problems.append("has a comma before its closing bracket")
         elif comma:
             yield comma
         comma = b""
@@ -216,7 +216,7 @@ def _mended_tokens(value: bytes, problems: list[str]) -> Iterator[bytes]:
             token, problem = _mended_string(token)
             problems += [problem] if problem else []
         elif token not in _CLOSES and token not in (b"[", b"{", b":") and not _literal(token):
-            problems.append(f"is or holds {token[:40].decode(errors='replace')}, which is no JSON")
+            problems.append(f"is or holds {token[:40].decode(errors='replace')}, which is not JSON")
             token = b"null"
         yield token
 
@@ -230,13 +230,13 @@ def _mended_string(text: bytes) -> tuple[bytes, str]:
     problems = []
     mended = _RAW_CONTROL.sub(lambda m: b"\\u%04x" % m[0][0], text)
     if mended != text:
-        problems.append("holds control characters as they are")
+        problems.append("has control characters that are not escaped")
     escaped = _ANY_ESCAPE.sub(
         lambda m: m[0] if m["odd"] is None else b"'" if m["odd"] == b"'" else b"\\" + m[0], mended
     )
     if escaped != mended:
-        problems.append("holds escapes that JSON does not know")
+        problems.append("has escape sequences that JSON does not allow")
     storable = storable_json(escaped)
     if storable != escaped:
-        problems.append("holds what is not UTF-8, or no character that PostgreSQL can hold")
+        problems.append("has bytes that are not UTF-8, or characters that PostgreSQL cannot store")
     return storable, "; ".join(problems)

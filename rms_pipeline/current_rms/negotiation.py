@@ -239,8 +239,8 @@ def _of_this_record(refusal: RequestRefused) -> RequestRefused:
     if not isinstance(refusal, NotFound):
         return refusal
     error = Unprocessable(
-        f"Current RMS answered {refusal.status} for a record that is there when it is asked for "
-        "without its associations. Open it in Current RMS: one of them may be damaged."
+        f"Current RMS answered {refusal.status} for a record that it does return without "
+        "associations. Open the record in Current RMS: one of its associations may be damaged."
     )
     error.status, error.said = refusal.status, refusal.said
     return error

@@ -98,7 +98,7 @@ class PartsReader:
     def __init__(self, client: CurrentRmsClient, lane: Lane) -> None:
         parts = client.collection.parts
         if parts is None:
-            raise ValueError(f"{client.collection} are no parts of other records")
+            raise ValueError(f"{client.collection} are not parts of other records")
         self.by_account: bool | None = None
         self._client, self._lane, self._parts = client, lane, parts
         self._by_parents = f"q[{parts.key}_in][]"
@@ -339,7 +339,7 @@ class PartsReader:
             if not answer.page.records or self._ends(answer, len(answer.page.records)):
                 break
         if came < total and len(answers) == 2 and not answers[-1].page.records:
-            raise NotWhole(f"Current RMS counts {total} and sends {came}")
+            raise NotWhole(f"Current RMS counts {total} but sends {came}")
         return answers
 
     def _by_pages(self, ask: Callable[[Params, int], ListAnswer]) -> list[ListAnswer]:
@@ -358,16 +358,16 @@ class PartsReader:
                 if self._ends(answer, came) or not answer.page.records:
                     break
                 if not new and answer.ids:
-                    raise NotWhole("each page of its list is the same")
+                    raise NotWhole("all pages of its list are the same")
             else:
                 raise NotWhole(f"its list has more than {_MOST_PAGES} pages")
             total = answers[-1].page.meta.total_row_count
             if came < total:
-                raise NotWhole(f"Current RMS counts {total} and sends {came}")
+                raise NotWhole(f"Current RMS counts {total} but sends {came}")
             if before == (ids, came):
                 return answers
             before = (ids, came)
-        raise NotWhole("its list was another each time that it was read")
+        raise NotWhole("its list was different each time that it was read")
 
     def _lists_of(self, parents: Sequence[int], answers: Sequence[ListAnswer]) -> list[PartList]:
         """The list of each of `parents`, of the pages of a list of all of theirs.
@@ -381,9 +381,9 @@ class PartsReader:
             for raw in answer.page.records:
                 parent = self._parent_of(raw)
                 if parent is None:
-                    raise NotWhole(f"one of its parts does not say which {self._parts.key} it has")
+                    raise NotWhole(f"one of its parts has no {self._parts.key}")
                 if parent not in ids:
-                    raise NotHonoured(f"parts of {parent} came, which was not asked for")
+                    raise NotHonoured(f"the answer has parts of {parent}, which were not requested")
                 record = read_record(raw, self._client.collection)
                 if isinstance(record, Fault):
                     nameless[parent] += 1

@@ -95,7 +95,7 @@ def _values(answer: ListAnswer, key: Key, span: Span) -> list[int]:
         if value is None:
             raise NotHonoured(f"a record without {key.name}")
         if (lower is not None and value < lower) or (upper is not None and value > upper):
-            raise NotHonoured(f"records outside the range of {key.name} asked for")
+            raise NotHonoured(f"records outside the requested range of {key.name}")
         values.append(value)
     return sorted(values)
 
@@ -106,7 +106,7 @@ def cut(span: Span, values: Sequence[int], total: int, *, floor: int) -> list[Sp
     Raises NotHonoured when it cannot be cut. `floor` is a value below which hardly any record is.
     """
     if not values:
-        raise NotHonoured("records are counted but none of them sent")
+        raise NotHonoured("records are counted, but none is sent")
     lower, upper = span
     low, high = values[0], values[-1]
     if lower is None or upper is None:
@@ -121,7 +121,9 @@ def cut(span: Span, values: Sequence[int], total: int, *, floor: int) -> list[Sp
         cuts = [low, high + 1, (lower + upper) // 2]
     inside = sorted({c for c in cuts if (lower is None or c > lower) and not _above(c, upper)})
     if not inside:
-        raise NotHonoured("more records than one answer holds in a range that cannot be cut")
+        raise NotHonoured(
+            "a range that cannot be divided has more records than one answer can hold"
+        )
     starts = [lower, *inside]
     return list(zip(starts, [*(c - 1 for c in inside), upper], strict=True))
 
@@ -185,14 +187,15 @@ def read_by_number(
                 yield number, answer
             if page == 2 and len(records) > 1 and records == reading[1]:
                 raise WalkIncomplete(
-                    "Current RMS sends the first page whatever page is asked for, so the list "
-                    "cannot be read beyond it. What came is stored; ask Current RMS."
+                    "Current RMS sends the first page for every page number, so the rest of the "
+                    "list cannot be read. The first page is stored. Report this to the support "
+                    "of Current RMS."
                 )
         if reading == before:
             return
         before = reading
     raise WalkIncomplete(
-        f"The list changed each of the {_READINGS} times that it was read. What was received is "
+        f"The list changed during each of {_READINGS} readings. Everything that was received is "
         "stored. Run the sync again at a quieter time to complete it."
     )
 

@@ -224,7 +224,7 @@ def read_record(record: Raw, collection: Collection) -> Record | Fault:
         mends = [(m.field, m.problem, excerpt(m.value)) for m in found]
         times = _times_of(data)
         if times is None:
-            problem = "is not JSON that can be read"
+            problem = "is not valid JSON"
             return Fault(some_id(raw), "(record)", problem, excerpt(raw))
     try:
         key = _whole(times.id)
@@ -232,7 +232,7 @@ def read_record(record: Raw, collection: Collection) -> Record | Fault:
     except _Problem as problem:
         key, said = None, [str(problem)]
     if key is None:
-        why = said[0] if said else "is absent, and without it nothing can be stored"
+        why = said[0] if said else "is missing, and a record without it cannot be stored"
         return Fault(None, "id", why, excerpt(raw))
     lasting = without_signatures(raw)
     has_fleeting_links = lasting != raw
@@ -360,7 +360,7 @@ def _member(name: str, convert: Callable[[Raw], Value]) -> Callable[[Raw], Value
     return read
 
 
-def _decoded(raw: Raw, problem: str = "is not a value that can be read") -> object:
+def _decoded(raw: Raw, problem: str = "is not a valid value") -> object:
     try:
         return _value_decoder.decode(raw)
     except _UNREADABLE:
@@ -411,7 +411,7 @@ def _decimal(raw: Raw) -> Decimal | None:
     except InvalidOperation:
         raise _Problem("is not a number") from None
     if not number.is_finite() or abs(number.adjusted()) > _MAX_EXPONENT:
-        raise _Problem("is not a finite number PostgreSQL can hold")
+        raise _Problem("is not a finite number that PostgreSQL can store")
     return number
 
 

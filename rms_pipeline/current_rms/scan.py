@@ -151,7 +151,7 @@ class Walk:
                     note_refused_dates(self._client.terms, self._client.now(), error)
                 elif segment.lacking is None:
                     raise
-                not_honoured.append(f"filter of {segment.name} not honoured: {error}")
+                not_honoured.append(f"filter of {segment.name} not applied by the API: {error}")
 
         # Where the API refuses (a wrong key) one call is enough to learn it.
         head = self._segments[0]
@@ -189,8 +189,8 @@ class Walk:
             yield from self._by_change(all_there_are, since)
         except (NotHonoured, Unprocessable, PageFailed) as error:
             self.report.notes.append(
-                "the whole account was read to find what changed, because the API obeys neither "
-                f"{CHANGED_SINCE} nor the order of updated_at ({error})"
+                "the whole account was read to find what changed, because the API ignores both "
+                f"{CHANGED_SINCE} and the order of updated_at ({error})"
             )
             yield from self._segment(all_there_are)
 
@@ -239,8 +239,8 @@ class Walk:
         if isinstance(last, Unprocessable):
             raise last
         raise WalkIncomplete(
-            f"The list of {segment.name} {self._client.collection.name} could not be read in any "
-            f"way; the last: {last} What was received is stored. Run the sync again."
+            f"The list of {segment.name} {self._client.collection.name} could not be read. The "
+            f"last error: {last} Everything that was received is stored. Run the sync again."
         ) from last
 
     def _opening(self, segment: Segment, lower: int | None) -> ListAnswer | PageFailed:
@@ -276,7 +276,7 @@ class Walk:
             self.report.expected += total
         if 0 < total <= self._sizes.expected and not first.page.records:
             # A few that are counted and never sent stop nothing, if page numbers find none either.
-            raise NotHonoured(f"{total} are counted but none is sent")
+            raise NotHonoured(f"{total} are counted, but none is sent")
         if total and not first.page.records:
             raise WalkIncomplete(
                 f"Current RMS counts {total} {self._client.collection.name} but sends none of "
@@ -294,7 +294,7 @@ class Walk:
         came = self._came.get(segment.name, 0) - before
         if came != total:
             self.report.notes.append(
-                f"{segment.name} moved while it was read: {total} at first, {came} came"
+                f"{segment.name} changed while it was read: {total} at first, {came} received"
             )
 
     def _by_id(
@@ -398,7 +398,7 @@ class Walk:
         ids, records = answer.ids, len(answer.page.records)
         inside = all((lower is None or i >= lower) and (upper is None or i <= upper) for i in ids)
         if not inside or not ascending(ids):
-            raise NotHonoured("ids outside the range asked for, or not in order")
+            raise NotHonoured("ids outside the requested range, or not in order")
         counted = answer.page.meta.total_row_count
         left_over = counted - records
         with self._lock:
@@ -408,7 +408,7 @@ class Walk:
             if is_beyond:
                 self._doubts_answered = True
                 if records:
-                    self._disbelieve(f"{segment.name} goes on beyond the end of the API's count")
+                    self._disbelieve(f"{segment.name} has more records than the API counts")
             is_believed = self._doubts_answered and self.report.counts_believed
         if left_over > 0 and not ids:
             raise NotHonoured("an empty page in the middle of the list")
@@ -434,7 +434,7 @@ class Walk:
     def _disbelieve(self, note: str) -> None:
         if self.report.counts_believed:
             self.report.counts_believed = False
-            self.report.notes.append(f"{note}: no count of it is believed")
+            self.report.notes.append(f"{note}: its counts are ignored")
 
     def _by_ranges(
         self, segment: Segment, key: Key, missing: Sequence[Span]
@@ -475,7 +475,7 @@ class Walk:
             self._sizes.expected, counted // 9
         ):
             with self._lock:
-                self._disbelieve(f"{segment.name} holds far more than the API counts")
+                self._disbelieve(f"{segment.name} has far more records than the API counts")
 
     def _by_page_number(self, segment: Segment) -> Iterator[WalkedPage]:
         opening = self._opening(segment, None)  # finds out whether an order may be asked for
@@ -703,7 +703,7 @@ def read_newest(ask: Callable[[int], ListAnswer], since: datetime) -> Iterator[L
         answer = ask(number)
         counted = answer.page.meta.total_row_count
         if total is not None and counted < total:
-            raise NotHonoured("records went while it was read")
+            raise NotHonoured("records disappeared while it was read")
         moments = _moments(answer)
         ordered = moments if latest is None else [latest, *moments]
         if ordered != sorted(ordered, reverse=True):

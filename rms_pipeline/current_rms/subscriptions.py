@@ -88,7 +88,7 @@ def listed(client: CurrentRmsClient) -> list[Webhook]:
         if total is None or len(found) >= total:
             return [found[id_] for id_ in sorted(found)]
     raise WalkIncomplete(
-        f"Current RMS counts {total} webhooks and shows {len(found)}, so it is unknown which are "
+        f"Current RMS counts {total} webhooks but lists {len(found)}, so it is unknown which are "
         "missing. Run this again when nobody changes webhooks."
     )
 

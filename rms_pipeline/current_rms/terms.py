@@ -24,10 +24,12 @@ Kind = Literal["include", "per_page", "filter"]
 EVERY_STATE = "filtermode"
 # What follows from a filter that nothing can be asked instead of.
 _WHAT_FOLLOWS = {
-    EVERY_STATE: "completed, cancelled, lost and dead opportunities are only mirrored when they are"
-    " asked for by id",
-    "q[ends_at_gteq]": "what ended before the window is read too, and left out",
-    "q[starts_at_lteq]": "what starts after the window is read too, and left out",
+    EVERY_STATE: (
+        "completed, cancelled, lost and dead opportunities are only mirrored when they "
+        "are requested by id"
+    ),
+    "q[ends_at_gteq]": "syncs also read what ended before the window, and leave it out",
+    "q[starts_at_lteq]": "syncs also read what starts after the window, and leave it out",
 }
 
 

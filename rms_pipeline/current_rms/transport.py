@@ -270,9 +270,9 @@ class Transport:
                     self.budget.pause(wait)
                     if now + wait - throttled_since > self._patience.throttled:
                         raise Throttled(
-                            f"Current RMS kept answering 429 (too many requests) for "
+                            "Current RMS kept answering 429 (too many requests) for "
                             f"{now - throttled_since:.0f} s and asks to wait {wait:.0f} s more. "
-                            "Another integration may be using up the account's limit: lower "
+                            "Another integration may be using the account's limit. Lower "
                             "CURRENT_RMS_REQUESTS_PER_MINUTE, or try at a quieter time."
                         ) from None
                     # One or two are how a limit is found; nobody need hear of them.
@@ -283,10 +283,10 @@ class Transport:
                 failures += 1
                 if failures >= min(attempts, error.attempts or attempts):
                     raise ApiUnavailable(
-                        f"Current RMS gave no usable answer to {request.place} in "
-                        f"{failures} attempts; the last: {error}. If status.current-rms.com shows "
-                        "no incident, check the network between this machine and the API; "
-                        "then run the sync again, or the command that asked.",
+                        f"Current RMS gave no usable answer to {request.place} in {failures} "
+                        f"attempts; the last: {error}. If status.current-rms.com shows no "
+                        "incident, check the network between this machine and the API; then run "
+                        "the sync or the command again.",
                         reason=str(error),
                     ) from None
                 self.counts.add(retried=1)
@@ -325,7 +325,7 @@ class Transport:
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             if time.monotonic() >= until:
                 raise _Unusable(
-                    f"an answer that was not over in {self._patience.answer:g} s"
+                    f"an answer that did not end within {self._patience.answer:g} s"
                 ) from None
             raise _Unusable(describe(error)) from None
         answered_at = self.now()
@@ -344,8 +344,9 @@ class Transport:
             return
         if 300 <= status < 400:
             raise Redirected(
-                f"Current RMS answered {status}, a redirect, which is never followed because the "
-                "API key would go with it. Check CURRENT_RMS_BASE_URL."
+                f"Current RMS answered {status}, a redirect. Redirects are never followed, "
+                "because the API key would be sent to the other address. Check "
+                "CURRENT_RMS_BASE_URL."
             )
         for secret in filter(None, (self._api_key, request.hidden)):
             # Before it is cut to length, or half of the secret might stay.
@@ -374,8 +375,8 @@ class Transport:
 
 
 _WALL = (
-    "a page in HTML in place of the API's JSON, as firewalls and proxies send (check also "
-    "CURRENT_RMS_BASE_URL, if it is set)"
+    "an HTML page instead of the API's JSON, probably from a firewall or a proxy (also check "
+    "CURRENT_RMS_BASE_URL if it is set)"
 )
 
 
@@ -384,6 +385,6 @@ def _not_json(response: requests.Response, body: bytes, error: ValueError) -> st
         return f"status {response.status_code} with {_WALL}"
     kind = response.headers.get("Content-Type", "no content type")
     return (
-        f"status {response.status_code} with {len(body)} bytes of {kind[:100]} that are not the "
-        f"promised JSON ({error})"
+        f"status {response.status_code} with {len(body)} bytes of {kind[:100]} that are not "
+        f"JSON ({error})"
     )

@@ -89,18 +89,18 @@ def target_url(base_url: str, token: SecretStr) -> SecretStr:
         parts = urlsplit(base_url.strip())
         _ = parts.port
     except ValueError:
-        raise SettingsError(f"The URL is not readable. {_EXAMPLE}") from None
+        raise SettingsError(f"The URL is not valid. {_EXAMPLE}") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise SettingsError(f"The URL must begin with https:// and name a host. {_EXAMPLE}")
     if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS:
         raise SettingsError(
-            "The URL must be https: deliveries hold a secret and customers' names. Plain http is "
-            f"for this machine only. {_EXAMPLE}"
+            "The URL must begin with https, because webhooks contain a secret and customers' "
+            f"names. Plain http is allowed only to this machine. {_EXAMPLE}"
         )
     if parts.query or parts.fragment or parts.username or RECEIVER_PATH in parts.path:
         raise SettingsError(
-            "Give the address of the web service alone, without user, query or "
-            f"{RECEIVER_PATH}: that and the token are added. {_EXAMPLE}"
+            f"Give only the address of the web service, without user, query or {RECEIVER_PATH}. "
+            f"The command adds the path and the token. {_EXAMPLE}"
         )
     secret = token.get_secret_value()
     base = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
@@ -137,10 +137,10 @@ def register(
         if made.mended and number >= _MENDING_ROUNDS:
             break
     raise WebhooksNotKept(
-        f"Current RMS was told {number} times what our webhooks are to be and still shows others: "
-        f"{', '.join(sorted(set(made.created + made.mended + made.removed)))}. See to it that "
-        "nothing else registers webhooks named rms_pipeline, then run this again; "
-        "`rms-pipeline webhooks list` shows what is there."
+        f"The webhooks of this mirror were corrected {number} times, but Current RMS still shows "
+        f"other ones: {', '.join(sorted(set(made.created + made.mended + made.removed)))}. Make "
+        "sure that no other program registers webhooks named rms_pipeline, then run this again. "
+        "`rms-pipeline webhooks list` shows the current ones."
     )
 
 

@@ -79,7 +79,7 @@ def unpacked(packed: Iterator[bytes], encoding: str, most: int) -> Iterator[byte
     names = [name.strip().lower().removeprefix("x-") for name in encoding.split(",")]
     names = [name for name in names if name not in ("", "identity")]
     if len(names) > 1 or not {*names} <= {"gzip", "deflate"}:
-        raise NotUnpackable(f"an answer packed as {encoding[:50]!r}, which was not asked for")
+        raise NotUnpackable(f"an answer packed as {encoding[:50]!r}, which was not requested")
     received = _counted(packed, most)
     return _counted(_inflated(received, names[0]), most) if names else received
 
@@ -121,7 +121,7 @@ def _inflated(packed: Iterator[bytes], encoding: str) -> Iterator[bytes]:
     while stream is not None and (out := stream.decompress(b"", _STEP)):
         yield out
     if stream is not None and not stream.eof:
-        raise NotUnpackable("an answer that broke off")
+        raise NotUnpackable("an incomplete answer (the connection ended)")
 
 
 def _kind(encoding: str, start: bytes) -> int:
@@ -147,7 +147,7 @@ class _Timed(io.RawIOBase):
         if at is not None:
             left = at - time.monotonic()
             if left <= 0:
-                raise TimeoutError("the deadline has passed")
+                raise TimeoutError("the time limit was reached")
             self._socket.settimeout(left if self._longest is None else min(left, self._longest))
         return cast(int | None, self._raw.readinto(buffer))
 

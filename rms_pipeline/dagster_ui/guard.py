@@ -226,7 +226,7 @@ def _demand_plain_path(connection: HTTPConnection) -> None:
     """What is compared here must be what the router behind it compares, and that one takes a path
     with a line feed at its end for the path without it."""
     if re.search(r"[\x00-\x1f\x7f]", connection.scope["path"]):
-        raise _Refusal(400, "The address has a control character in it. Remove it.")
+        raise _Refusal(400, "The address contains a control character. Remove it.")
 
 
 def _demand_harmless_graphql(request: Request) -> None:
@@ -237,7 +237,7 @@ def _demand_harmless_graphql(request: Request) -> None:
         if not all(_only_asks(query) for query in queries):
             raise _Refusal(
                 405,
-                "By GET, /graphql answers queries only. Mutations go by POST.",
+                "/graphql accepts only queries by GET. Send mutations by POST.",
                 {"Allow": "POST"},
             )
     elif request.headers.get("Content-Type", "").partition(";")[0].strip().lower() not in _JSON:
@@ -272,7 +272,7 @@ def _authority(origin: str) -> str:
 def _foreign() -> _Refusal:
     return _Refusal(
         403,
-        "A page of another site made this request (or a browser too old to tell), so it is "
-        "refused. Open Dagster's UI at its own address; programs send the API token: "
-        "`Authorization: Bearer <RMS_API_TOKEN>`.",
+        "A page of another site sent this request, or the browser is too old to say which site "
+        "did. So it is refused. Open Dagster's UI at its own address. Programs send the API "
+        "token: `Authorization: Bearer <RMS_API_TOKEN>`.",
     )

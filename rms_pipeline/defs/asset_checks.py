@@ -76,8 +76,8 @@ def _no_faults(
         severity=dg.AssetCheckSeverity.WARN,
         description="Every value was stored as received."
         if faults == 0
-        else f"{faults:,} values of {records:,} {collection.name} could not; see: SELECT * FROM "
-        f"sync_faults WHERE run = '{run}'",
+        else f"{faults:,} values of {records:,} {collection.name} could not be stored as "
+        f"received; see: SELECT * FROM sync_faults WHERE run = '{run}'",
         metadata={"faults": faults, collection.name: records},
     )
 
@@ -118,11 +118,14 @@ def _deletions(
         passed=held == 0,
         description=f"{deleted:,} rows were removed within a day."
         if not held
-        else f"At least {held:,} {collection.name} no longer exist in Current RMS, more than 5 % "
-        "of the window (and more than 20) within a day, so their rows were not deleted. If the "
-        "API key's user has lost the permission to see them, restore it. If they were "
-        "really deleted, confirm it: launch reconciliation with confirm_deletions: true for "
-        f"{collection.name}, or run `rms-pipeline sync initial --confirm-deletions`.",
+        else (
+            f"At least {held:,} {collection.name} no longer exist in Current RMS, more than 5 % "
+            "of the window (and more than 20) within a day, so their rows were not deleted. If "
+            "the user of the API key has lost the permission to see them, restore it. If they "
+            "were really deleted, confirm it: launch reconciliation with confirm_deletions: "
+            f"true for {collection.name}, or run `rms-pipeline sync initial "
+            "--confirm-deletions`."
+        ),
         metadata={"deleted": deleted, "held_back": held},
     )
 
@@ -136,16 +139,17 @@ def _webhooks(
         return dg.AssetCheckResult(
             passed=True,
             severity=dg.AssetCheckSeverity.WARN,
-            description="No webhook has come yet: changes are found by incremental syncs alone. "
-            "`rms-pipeline webhooks register https://this.host` makes them immediate.",
+            description="No webhook has arrived yet, so only incremental syncs find changes. "
+            "`rms-pipeline webhooks register https://this.host` brings them at once.",
         )
     stopped = bool(audit["seem_stopped"])
     return dg.AssetCheckResult(
         passed=not stopped,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{audit['by_webhook']} of {audit['changed']} changes came by webhook."
+        description=f"{audit['by_webhook']} of {audit['changed']} changes arrived by webhook."
         + (
-            " They seem to have stopped: see `rms-pipeline webhooks list`, and register again."
+            " Webhooks seem to have stopped. Look at `rms-pipeline webhooks list`, and register "
+            "them again."
             if stopped
             else ""
         ),
@@ -166,8 +170,10 @@ def _hires(database: Database) -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.WARN,
         description="Every opportunity that has both dates has a hire."
         if not count
-        else f"{count:,} end before they start, so that they have no hire: correct their dates in "
-        f"Current RMS. The first are {', '.join(map(str, ids))}.",
+        else (
+            f"{count:,} end before they start, so they have no hire. Correct their dates in "
+            f"Current RMS. The first are {', '.join(map(str, ids))}."
+        ),
         metadata={"without_a_hire": count, "first_ids": ids},
     )
 
@@ -181,8 +187,11 @@ def _statuses(database: Database) -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.WARN,
         description="Every status is in the table statuses."
         if not unknown
-        else f"Not in the table statuses, so taken for open: {some}. Add each with its phase: "
-        "INSERT INTO statuses (name, phase) VALUES ('...', 'confirmed');",
+        else (
+            f"These statuses are not in the table statuses, so they count as open: {some}. Add "
+            "each with its phase: INSERT INTO statuses (name, phase) VALUES ('...', "
+            "'confirmed');"
+        ),
         metadata={"unknown": len(unknown), "opportunities": sum(unknown.values())},
     )
 
@@ -194,16 +203,16 @@ def _own_fields(database: Database) -> dg.AssetCheckResult:
     if keys.new:
         told.append(f"New within {DAYS} days: {', '.join(keys.new)}.")
     if keys.vanished:
-        told.append(f"No record has these any more: {', '.join(keys.vanished)}.")
+        told.append(f"No record has these fields any more: {', '.join(keys.vanished)}.")
     if keys.missed:
         told.append(
-            f"They had columns of opportunity_fields: {', '.join(keys.missed)}. If they will not "
-            "come back, run `rms-pipeline fields demote` for each."
+            f"These have columns of opportunity_fields: {', '.join(keys.missed)}. If they will "
+            "not come back, run `rms-pipeline fields demote` for each."
         )
     return dg.AssetCheckResult(
         passed=not told,
         severity=dg.AssetCheckSeverity.WARN,
-        description=" ".join(told) or f"{keys.count:,} fields, as before.",
+        description=" ".join(told) or f"{keys.count:,} fields. No field is new or has disappeared.",
         metadata={"fields": keys.count, "new": keys.new, "vanished": keys.vanished},
     )
 
@@ -219,14 +228,16 @@ def sense_of(database: Database) -> dict[str, dg.AssetCheckResult]:
         description = holds
         if count:
             description = (
-                f"{count:,} opportunities do not: SELECT * FROM sense_checks WHERE sense_check = "
-                f"'{check}'. The first are {', '.join(map(str, ids))}."
+                f"{count:,} opportunities fail this check: SELECT * FROM sense_checks "
+                f"WHERE sense_check = '{check}'. The first are "
+                f"{', '.join(map(str, ids))}."
             )
         is_misled = check == "required_field_empty" and bool(unknown)
         if is_misled:
             description += (
-                f" required_fields names {', '.join(unknown)}, which is neither a column of "
-                "opportunities nor custom_fields. and the key of a field of your own: correct it."
+                f" required_fields names {', '.join(unknown)}, which is neither a "
+                "column of opportunities nor `custom_fields.` and the key of a custom "
+                "field. Correct it."
             )
         results[check] = dg.AssetCheckResult(
             passed=not count and not is_misled,
@@ -254,7 +265,7 @@ def _evaluations(collection: Collection) -> dict[str, tuple[str, EvaluateOf]]:
     """Each check of its table by name: what must hold, and how that is found out."""
     in_window = " in the window" if collection.has_window else ""
     if collection.parts is not None:
-        in_window = f" for the {collection.parts.of.name} that it was asked about"
+        in_window = f" for the {collection.parts.of.name} whose lists were read"
     found: dict[str, tuple[str, EvaluateOf]] = {
         f"{collection.single}_ids_are_unique": (
             f"Each {collection.single} is in the table once, and has an id.",
@@ -266,8 +277,9 @@ def _evaluations(collection: Collection) -> dict[str, tuple[str, EvaluateOf]]:
             _no_faults,
         ),
         "mirror_is_complete": (
-            "The last sync that compared them showed that the table holds exactly what Current "
-            f"RMS lists{in_window}, no sync has failed since, and it is no more than a day ago.",
+            "The last sync that compared them proved that the table holds exactly what Current "
+            f"RMS lists{in_window}, no sync has failed since, and that proof is at most a day "
+            "old.",
             _is_complete,
         ),
         "deletions_are_plausible": (
@@ -278,7 +290,7 @@ def _evaluations(collection: Collection) -> dict[str, tuple[str, EvaluateOf]]:
     }
     if collection.webhooks:
         found["webhooks_arrive"] = (
-            "Webhooks tell of what changes in Current RMS, when they are registered at all.",
+            "If webhooks are registered, they announce the changes in Current RMS.",
             _webhooks,
         )
     return found
@@ -307,20 +319,20 @@ _OF_OPPORTUNITIES: list[tuple[str, str, str, Callable[[Database], dg.AssetCheckR
     (
         "opportunities",
         "hires_have_a_length",
-        "The dates of each opportunity make a hire: it does not end before it starts.",
+        "The dates of each opportunity are a valid hire: it does not end before it starts.",
         _hires,
     ),
     (
         "opportunities",
         "statuses_are_known",
-        "The table statuses says of every status whether it is open, confirmed or lost.",
+        "The table statuses has a phase (open, confirmed or lost) for every status.",
         _statuses,
     ),
     (
         "opportunities",
         "own_fields_are_as_before",
-        "No field of the account's own is new or has vanished within a week. `rms-pipeline fields` "
-        "lists them.",
+        "No custom field has appeared or disappeared within a week. `rms-pipeline fields` lists "
+        "them.",
         _own_fields,
     ),
     (

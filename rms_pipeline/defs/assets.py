@@ -57,8 +57,8 @@ def account_of(naming: Naming) -> dg.AssetSpec:
     return dg.AssetSpec(
         naming.key("current_rms_api"),
         group_name=naming.group,
-        description="The company's Current RMS account, behind its web API. Everything else here "
-        "is a copy of what is in it.",
+        description="The company's Current RMS account, read through its web API. All other "
+        "assets are made from its records.",
         kinds={"api"},
         owners=naming.owners,
     )
@@ -66,9 +66,10 @@ def account_of(naming: Naming) -> dg.AssetSpec:
 
 def _reach(collection: Collection) -> str:
     if not collection.has_window:
-        return "all there are"
+        return "all of them"
     return (
-        "what overlaps the window (by default 30 days back to a year ahead) and what has no dates"
+        "those that overlap the window (by default 30 days back to a year ahead) and those "
+        "without dates"
     )
 
 
@@ -81,13 +82,12 @@ def assets_of(
         collection,
         naming,
         ["current_rms_api"],
-        f"Pages of the Current RMS list of {collection.name}, stored exactly as "
-        f"received. A full sync fetches {_reach(collection)}; an incremental one whatever changed "
-        "since the last, whatever its dates.\n\n"
-        "In the metadata: *api_calls*, of which some had to be asked again because the account's "
-        "limit was reached (*throttled_calls*) or the answer was no good (*retried_calls*). What "
-        "an unfinished sync had just fetched is not fetched again "
-        "(*pages_kept_from_unfinished_sync*).",
+        f"Pages of the Current RMS list of {collection.name}, stored exactly as received. A full "
+        f"sync fetches {_reach(collection)}; an incremental sync fetches all that changed since "
+        "the last sync, inside and outside the window.\n\nIn the metadata: *api_calls*, with "
+        "those that were repeated because the account's limit was reached (*throttled_calls*) or "
+        "the answer was not usable (*retried_calls*). Pages that an unfinished sync fetched a "
+        "short time ago are not fetched again (*pages_kept_from_unfinished_sync*).",
     )
     def raw_pages(
         context: dg.AssetExecutionContext,
@@ -101,8 +101,9 @@ def assets_of(
             was_read = has_full_sync(connection, collection)
         if current_rms.is_sandbox:
             context.log.warning(
-                f"No account is configured: these are the sandbox's {collection.name}, not yours. "
-                "Set CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY to mirror your account."
+                f"No account is configured. These are invented {collection.name} of the sandbox, "
+                "not yours. Set CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY to mirror your "
+                "account."
             )
         with (
             reading(context, database),
@@ -120,7 +121,8 @@ def assets_of(
             if collection.parts is not None:
                 whole = f"The {collection.name} of {collection.parts.of.name} that are out soon"
             metadata["read_whole"] = (
-                f"{whole} were read, and not only what changed: no full sync had read them before."
+                f"{whole} were read, not only what changed, because no full sync had read "
+                "them before."
             )
             context.log.info(metadata["read_whole"])
         return told_of_pages(naming, database, collection, context.run.run_id, metadata)
@@ -128,17 +130,16 @@ def assets_of(
     @declare_table(
         collection,
         naming,
-        f"One row for each {collection.single}: the table that people query. In rows "
-        "that did not change, only synced_at is updated. Rows that Current RMS no longer has move "
-        f"to {collection.deleted}. Each sync ends with the proof that no row is missing or "
-        "left over.\n\nIn the metadata: rows *created*, *updated*, *unchanged*, "
-        "*restored* after a deletion; records that were *stale* (the table had a newer "
-        "one) or *failed* (see the table sync_faults). An incremental sync starts at the "
-        "*watermark* of the one before, and the first at that of the first full sync. "
-        "*certificate* says whether the mirror was shown to hold exactly what Current "
-        "RMS lists. For that, *repaired* records were fetched again, in *proof_calls* "
-        "calls. Rows were *deleted*, or kept because too many would have been deleted "
-        "(*deletions_held_back*).",
+        f"One row for each {collection.single}: the table that people query. In rows that did not "
+        "change, only synced_at is updated. Rows that Current RMS no longer has move to "
+        f"{collection.deleted}. Each sync ends with the proof that no row is missing or left "
+        "over.\n\nIn the metadata: rows *created*, *updated*, *unchanged*, *restored* after a "
+        "deletion; records that were *stale* (the table had a newer one) or *failed* (see the "
+        "table sync_faults). An incremental sync starts at the *watermark* of the one before, "
+        "and the first at that of the first full sync. *certificate* says whether the proof "
+        "succeeded: the mirror holds exactly what Current RMS lists. The proof made "
+        "*proof_calls* calls and fetched *repaired* records again. Rows were *deleted*, or kept "
+        "because too many would have been deleted (*deletions_held_back*).",
     )
     def table(
         context: dg.AssetExecutionContext,
@@ -269,9 +270,9 @@ def status_counts_of(naming: Naming) -> dg.AssetsDefinition:
         "status_counts",
         [OPPORTUNITIES.name],
         STATUS_COLUMNS,
-        "How many opportunities there are in each status, and what they are worth. "
-        "The counts add up to the rows of opportunities. Table and chart are in the metadata, "
-        "under *counts*; Plots shows how each status developed.",
+        "The number and the value of opportunities in each status. The counts add up to the rows "
+        "of opportunities. The metadata has a table and a chart under *counts*; Plots shows how "
+        "each status developed.",
         kinds={"postgres", "pandas"},
         # People look at it while the checks of opportunities still run.
         op_tags={"dagster/priority": "1"},

@@ -119,8 +119,8 @@ def _parts(key_prefix: str | Sequence[str] | None) -> tuple[str, ...]:
                 raise ValueError
     except ValueError:
         raise DefinitionsUnusable(
-            f"key_prefix is {key_prefix!r}. Each part of it takes letters, digits, - and _, and "
-            'begins with a letter. Example: key_prefix="acme"'
+            f"key_prefix is {key_prefix!r}. Use letters, digits, - and _ in each part, and "
+            'begin it with a letter. Example: key_prefix="acme"'
         ) from None
     return parts
 
@@ -147,7 +147,7 @@ def _chosen(names: str | Iterable[str] | None, account: CurrentRms) -> Sequence[
     known = {c.name: c for c in COLLECTIONS}
     if unknown := [name for name in names if name not in known]:
         raise DefinitionsUnusable(
-            f"collections names {', '.join(unknown)}. There are: {', '.join(known)}."
+            f"collections has {', '.join(unknown)} in it. The collections are: {', '.join(known)}."
         )
     for collection in COLLECTIONS:
         needed = collection.name in names and collection.parts
@@ -206,7 +206,8 @@ def _translated(
         if found.key != spec.key:
             raise DefinitionsUnusable(
                 f"The translator changes the key {spec.key.to_user_string()} to "
-                f"{found.key.to_user_string()}, by which jobs and checks find it. Use key_prefix."
+                f"{found.key.to_user_string()}, but jobs and checks find the asset by that key. "
+                "Use key_prefix instead."
             )
         return found
 

@@ -15,8 +15,8 @@ HANDED_OVER_TAG = "rms/handed_over_until"
 class ChangesConfig(LaunchpadConfig):
     """Which changes, by id in opportunity_changes."""
 
-    after: int = Field(description="Those with a higher id than this,")
-    until: int = Field(description="up to this one.")
+    after: int = Field(description="Changes with a higher id than this,")
+    until: int = Field(description="up to and including this one.")
 
 
 def act_on_changes(context: dg.OpExecutionContext, config: ChangesConfig, mirror: Mirror) -> None:
@@ -34,7 +34,7 @@ def act_on_changes(context: dg.OpExecutionContext, config: ChangesConfig, mirror
             context.log.info(
                 f"{change.opportunity_id}: {change.field} from {change.old_value} to "
                 f"{change.new_value} by {change.changed_by or 'somebody'}: "
-                f"{', '.join(called) or 'no action waits for it'}"
+                f"{', '.join(called) or 'no function of actions.py handles it'}"
             )
             context.instance.add_run_tags(run.run_id, {HANDED_OVER_TAG: str(change.id)})
 
@@ -62,8 +62,8 @@ def business_events_of(naming: Naming) -> tuple[dg.JobDefinition, dg.SensorDefin
         job=business_events,
         minimum_interval_seconds=5,
         description="Hands new rows of opportunity_changes to the functions of "
-        "rms_pipeline/actions.py. Off until you switch it on; it begins with what changes from "
-        "then.",
+        "rms_pipeline/actions.py. It is off until you switch it on. It begins with "
+        "the changes after that.",
     )
     @naming.bind
     def sensor(

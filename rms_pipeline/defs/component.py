@@ -20,7 +20,7 @@ from rms_pipeline.settings import is_key_part
 def _as_in(resource: type[dg.ConfigurableResource[Any]], name: str) -> Any:
     """The field of that name of `resource`, with what is said of it there."""
     info = resource.model_fields[name]
-    hint = "" if info.repr else " Write {{ env.NAME_OF_A_VARIABLE }}, not the secret itself."
+    hint = "" if info.repr else " Write {{ env.NAME_OF_A_VARIABLE }}, not the secret."
     return Field(
         default=None, alias=info.alias, repr=info.repr, description=f"{info.description}{hint}"
     )
@@ -100,14 +100,14 @@ class CurrentRmsComponent(dg.Component, dg.Resolvable, dg.Model):
         dg.Resolver(
             _filled_in,
             model_field_type=MirrorInYaml,
-            description="The PostgreSQL that it is mirrored into.",
+            description="The PostgreSQL database of the mirror.",
         ),
     ] = MirrorInYaml()
     key_prefix: Annotated[
         str | list[str] | None,
         dg.Resolver.default(
-            description="The first parts of all asset keys, which jobs, schedules, sensors and "
-            "resources carry too.",
+            description="The first parts of all asset keys, and of the names of jobs, schedules, "
+            "sensors and resources.",
             examples=["acme"],
         ),
     ] = None
@@ -119,15 +119,15 @@ class CurrentRmsComponent(dg.Component, dg.Resolvable, dg.Model):
     collections: Annotated[
         list[str] | None,
         dg.Resolver.default(
-            description="What is mirrored besides opportunities. RMS_COLLECTIONS of the project's "
-            "environment when absent.",
+            description="The collections to mirror besides opportunities. Without it: "
+            "RMS_COLLECTIONS of the project's environment.",
             examples=[["opportunities", "members"]],
         ),
     ] = None
     schedules: Annotated[
         bool,
         dg.Resolver.default(
-            description="Whether schedules and the sensor of webhooks start switched on."
+            description="Whether the schedules and the webhook sensor are on from the start."
         ),
     ] = True
 

@@ -24,8 +24,8 @@ class LaunchpadConfig(dg.Config):
                 for e in error.errors(include_url=False)
             )
             raise Explained(
-                f"The run's config cannot be used: {wrong}. Nothing was done. Change it in the "
-                "launchpad and launch again."
+                f"The config of this run is not valid: {wrong}. Nothing was done. Change it in "
+                "the launchpad and launch again."
             ) from None
 
 
@@ -36,30 +36,32 @@ class WalkConfig(LaunchpadConfig):
         default=None,
         ge=0,
         le=36_500,
-        description="Full syncs: fetch what ends at most this many days ago or later. "
-        "Without it, or with the same number: the setting RMS_SYNC_DAYS_BACK, 30 unless set, or "
-        "what was asked for at /further-back where that is further.",
+        description="Full syncs: fetch opportunities that end at most this many days ago, or "
+        "later. Without it, or with the same number: the setting RMS_SYNC_DAYS_BACK, "
+        "30 unless set, or what was asked for at /further-back where that is "
+        "further.",
     )
     days_ahead: int | None = Field(
         default=None,
         ge=0,
         le=36_500,
-        description="Full syncs: fetch what starts at most this many days from now. "
+        description="Full syncs: fetch opportunities that start at most this many days from now. "
         "Without it: the setting RMS_SYNC_DAYS_AHEAD, 365 unless set.",
     )
     overlap_minutes: int = Field(
         default=5,
         ge=0,
         le=10_080,
-        description="How far the watermark is set before the start of this sync, so that edits "
-        "saved late, or by a server whose clock is behind, are fetched by the next one.",
+        description="How far before its start this sync sets the watermark. The next sync then "
+        "also fetches edits that were saved late, or by a server whose clock is "
+        "behind.",
     )
     resume_within_minutes: int = Field(
         default=120,
         ge=0,
         le=1_440,
         description="Full syncs: pages that an unfinished sync has fetched at most this many "
-        "minutes ago are not fetched again. 0 starts afresh.",
+        "minutes ago are not fetched again. 0 fetches everything again.",
     )
 
 
@@ -68,23 +70,24 @@ class StoreConfig(LaunchpadConfig):
 
     confirm_deletions: bool = Field(
         default=False,
-        description="Delete any number of rows that Current RMS no longer has. Otherwise nothing "
-        "is deleted when it would be more than 5 % of the window (and more than 20 "
-        "rows) at once.",
+        description="Delete any number of rows that Current RMS no longer has. Without it, "
+        "nothing is deleted if that would be more than 20 rows and more than 5 % of "
+        "the window at once.",
     )
     reverify_calls: int = Field(
         default=0,
         ge=0,
         le=10_000,
-        description="Full syncs: how many calls to spend on asking again for rows outside the "
-        "window (a page of rows each), those first that were not asked for longest.",
+        description="Full syncs: how many calls to spend on rows outside the window (one page of "
+        "rows a call). The rows that were requested longest ago come first.",
     )
     ranges: int = Field(
         default=RANGES,
         ge=2,
         le=100,
         description="Full syncs: in how many ranges of ids, cut at random, the proof counts the "
-        "window. Each costs a call. A missing row and a surplus one in the same range do not show.",
+        "window. Each range costs a call. A missing row and a surplus row in the "
+        "same range are not noticed.",
     )
 
 
@@ -95,22 +98,22 @@ class PartsConfig(LaunchpadConfig):
         default=None,
         ge=0,
         le=36_500,
-        description="Full syncs: list those that start, or are out, within so many days. Without "
+        description="Full syncs: list those that start or are out within this many days. Without "
         "it: the setting RMS_ITEMS_DAYS_AHEAD, 14 unless set.",
     )
     most_calls: int | None = Field(
         default=None,
         ge=0,
         le=100_000,
-        description="How many calls to spend. What is not reached waits for the next sync. Without "
-        f"it {NIGHTLY_CALLS:,} in a full sync, {CALLS} in one of changes.",
+        description="How many calls to spend. The rest waits for the next sync. Without it "
+        f"{NIGHTLY_CALLS:,} in a full sync, {CALLS} in one of changes.",
     )
     resume_within_minutes: int = Field(
         default=120,
         ge=0,
         le=1_440,
-        description="Full syncs: lists that an unfinished sync has read at most this many minutes "
-        "ago are not read again. 0 starts afresh.",
+        description="Full syncs: lists that an unfinished sync has read at most this many "
+        "minutes ago are not read again. 0 fetches everything again.",
     )
 
 
@@ -121,14 +124,14 @@ class StorePartsConfig(LaunchpadConfig):
         default=None,
         ge=0,
         le=36_500,
-        description="The certificate speaks of those that start, or are out, within so many days. "
+        description="The certificate covers those that start or are out within this many days. "
         "Without it: the setting RMS_ITEMS_DAYS_AHEAD, 14 unless set.",
     )
     confirm_deletions: bool = Field(
         default=False,
         description="Delete any number of rows that Current RMS no longer has. Otherwise nothing "
-        "is deleted when it would be more than 5 % of the rows (and more than 20) at once, but for "
-        "what goes because the record that it is a part of was changed, or is gone.",
+        "is deleted when it would be more than 5 % of the rows (and more than 20) at "
+        "once. Rows whose parent record was changed or deleted do not count.",
     )
 
 
@@ -143,14 +146,16 @@ class HousekeepingConfig(LaunchpadConfig):
     history_days: int | None = Field(
         default=None,
         ge=1,
-        description="Versions of opportunities that ended. Without it all are kept.",
+        description="Ended versions of opportunities. Without it all are kept.",
     )
     faults_days: int = Field(default=90, ge=1, description="Rows of sync_faults.")
     webhook_events_days: int = Field(
-        default=90, ge=1, description="Webhook events that are settled. Others are kept."
+        default=90, ge=1, description="Processed webhook events. Others are kept."
     )
     walks_days: int = Field(
-        default=365, ge=1, description="What is known of walks (their pages: three full walks)."
+        default=365,
+        ge=1,
+        description="Records of walks. (The raw pages of the last three full walks are kept.)",
     )
     reports_days: int = Field(
         default=14,

@@ -51,6 +51,7 @@ def in_words(error: psycopg2.Error, work: str = "sync") -> str:
         )
     return (
         f"PostgreSQL refused what the {work} needs: {reason(error)}. Check whether something "
-        "that was added to our tables (a rule, a trigger, a right) is in the way; `rms-pipeline "
-        f"doctor` looks for it. Stored data is intact; run the {work} again to complete it."
+        "that was added to our tables (a rule, a trigger, a privilege) blocks it; "
+        f"`rms-pipeline doctor` looks for it. Stored data is intact; run the {work} again to "
+        "complete it."
     )

@@ -117,10 +117,9 @@ def _delete_runs(
         instance.delete_run(id_)
     if refused:
         context.log.warning(
-            "What steps of deleted runs printed could not be deleted: "
-            f"{type(refused[0]).__name__}: {' '.join(str(refused[0]).split())}. Let Dagster delete "
-            "where compute_logs of its dagster.yaml keeps them, or give that store a lifecycle "
-            "rule of its own."
+            f"The compute logs of deleted runs could not be deleted: {type(refused[0]).__name__}: "
+            f"{' '.join(str(refused[0]).split())}. Give Dagster the right to delete in the store "
+            "of compute_logs (dagster.yaml), or give that store a lifecycle rule."
         )
     return ids
 
@@ -143,8 +142,8 @@ def housekeeping_job(naming: Naming) -> dg.JobDefinition:
     @dg.job(
         name=naming.name(HOUSEKEEPING),
         executor_def=dg.in_process_executor,
-        description="Deletes old records: runs, faults, settled webhook events, walks. It deletes "
-        "nothing that the mirror needs.",
+        description="Deletes old records: runs, faults, processed webhook events, walks. It "
+        "deletes nothing that the mirror needs.",
     )
     def housekeeping() -> None:
         forget_what_is_old()

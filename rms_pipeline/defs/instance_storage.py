@@ -115,8 +115,8 @@ def _explained() -> Iterator[None]:
         current = settings()
         home = current.dagster_home or current.project_folder
         raise InstanceUnusable(
-            f"Dagster cannot use {home / 'dagster.yaml'}: {_said(error)}. Compare it with the one "
-            "of this project, which may be copied there as it is."
+            f"Dagster cannot use {home / 'dagster.yaml'}: {_said(error)}. Compare it with this "
+            "project's dagster.yaml, or copy that file there."
         ) from None
 
 
@@ -179,8 +179,9 @@ def pending_migration(database: Database) -> tuple[str | None, str] | None:
             cursor.execute(f"SELECT version_num FROM {schema}.alembic_version")
         except psycopg2.errors.InsufficientPrivilege:
             raise DatabaseError(
-                f"The user {user} may not read Dagster's tables. As their owner: GRANT USAGE ON "
-                f"SCHEMA {schema} TO {user}; GRANT SELECT ON {schema}.alembic_version TO {user};"
+                f"The user {user} has no right to read Dagster's tables. As their owner: GRANT "
+                f"USAGE ON SCHEMA {schema} TO {user}; GRANT SELECT ON {schema}.alembic_version TO "
+                f"{user};"
             ) from None
         there = str((cursor.fetchone() or (None,))[0])
     return None if there == newest else (there, newest)

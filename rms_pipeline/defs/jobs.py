@@ -100,9 +100,9 @@ def sync_jobs(
             executor_def=dg.in_process_executor,
             metadata=metadata,
             config=full(reverify_calls=NIGHTLY_REVERIFY_CALLS, ranges=NIGHTLY_RANGES),
-            description="The nightly full sync: reads the whole window again, and so finds edits "
-            "without a new updated_at, too. It asks again for rows outside the "
-            f"window, and counts the window in {NIGHTLY_RANGES} ranges of ids.",
+            description="The nightly full sync: reads the whole window again, so it also finds "
+            "edits without a new updated_at. It requests rows outside the window "
+            f"again, and counts the window in {NIGHTLY_RANGES} ranges of ids.",
             tags={SYNC_TYPE_TAG: RECONCILIATION},
         ),
     ]

@@ -45,12 +45,12 @@ def part_assets_of(
         collection,
         naming,
         ["current_rms_api", parents],
-        f"Pages of the Current RMS lists of {collection.name}, one list for each of "
-        f"the {parents}, stored exactly as received. Each sync asks for lists of {parents} that "
-        "changed; a full one also for those that begin soon or are out (by default within 14 days) "
-        "and did not come to nothing. Calls are bounded, and come after everything else; what is "
-        "not reached waits for the next sync.\n\nIn the metadata: *api_calls*, and *walk_notes*, "
-        "which name the lists that could not be read.",
+        f"Pages of the Current RMS lists of {collection.name}, one list for each of the "
+        f"{parents}, stored exactly as received. Each sync asks for lists of {parents} that "
+        "changed; a full one also for those that begin soon or are out (by default within 14 "
+        "days) and are not lost or cancelled. The number of calls is limited, and these calls "
+        "come last; the rest waits for the next sync.\n\nIn the metadata: *api_calls*, and "
+        "*walk_notes*, which name the lists that could not be read.",
     )
     def raw_pages(
         context: dg.AssetExecutionContext,

@@ -47,8 +47,8 @@ def rebuild_job(naming: Naming) -> dg.JobDefinition:
         name=naming.name("rebuild"),
         executor_def=dg.in_process_executor,
         description="Rebuilds the columns of every row from the stored API answers, without any "
-        "API call. Use it when the mapping was corrected, or rows were damaged. Safe to run at "
-        "any time.",
+        "API call. Use it after the mapping was corrected or rows were damaged. Safe "
+        "to run at any time.",
     )
     def rebuild() -> None:
         step()

@@ -66,7 +66,9 @@ def recorded(
                 end_run(connection, run.run_id, failure)
         except (psycopg2.Error, DatabaseError) as error:
             # The lock falls with the process, so that the row reads failed all the same.
-            logger.warning("How the sync ended was not noted: %s", " ".join(str(error).split()))
+            logger.warning(
+                "The end of the sync could not be recorded: %s", " ".join(str(error).split())
+            )
 
 
 def why_failed(instance: dg.DagsterInstance, run: str) -> str | None:

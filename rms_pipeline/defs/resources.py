@@ -124,12 +124,13 @@ class Mirror(_Configured):
     url_non_pooling: str | None = Field(
         default=None,
         repr=False,
-        description="The same database, not through a transaction pooler.",
+        description="The same database without a transaction pooler in between.",
     )
     schema_name: str | None = Field(
         default=None,
         alias="schema",
-        description="The schema of the mirror's tables: one an account. `public` when absent.",
+        description="The schema of the mirror's tables, one for each account. `public` when "
+        "absent.",
     )
     time_zone: str | None = Field(
         default=None,
@@ -138,8 +139,7 @@ class Mirror(_Configured):
     )
     asset_prefix: list[str] = Field(
         default=[],
-        description="The first parts of the keys of the assets that write here: the key_prefix of "
-        "`build_defs`, which sets it.",
+        description="The key_prefix of the assets that write here. `build_defs` sets it.",
     )
     _database: Database | None = PrivateAttr(default=None)
 
@@ -198,7 +198,8 @@ class CurrentRms(_Configured):
         description="A key from System Setup > Integrations > API in Current RMS.",
     )
     base_url: str | None = Field(
-        default=None, description="Another address of the API. Plain http only on this machine."
+        default=None,
+        description="Another address of the API. It may be plain http only on this machine.",
     )
     requests_per_minute: int | None = Field(
         default=None,

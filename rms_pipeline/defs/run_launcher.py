@@ -72,7 +72,11 @@ class WorkerLockCheck(_Launcher):
             except (psycopg2.Error, DatabaseError) as error:
                 # It has no tables yet, or is away. The runs of others are judged all the same.
                 told = " ".join(str(error).split())
-                logger.warning("A mirror does not tell whether run %s lives: %s", run.run_id, told)
+                logger.warning(
+                    "A mirror did not answer whether the worker of run %s is alive: %s",
+                    run.run_id,
+                    told,
+                )
         return False
 
 
@@ -105,8 +109,8 @@ class LockedRunLauncher(WorkerLockCheck, DefaultRunLauncher):
             "mirrors": dg.Field(
                 [mirror],
                 is_required=False,
-                description="Those whose runs this instance has. Without it, that of the settings "
-                "of the process.",
+                description="The mirrors whose runs this instance has. Without it, the mirror of "
+                "the process's settings.",
             )
         }
 

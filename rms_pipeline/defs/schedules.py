@@ -18,7 +18,7 @@ def reason_to_skip(
 ) -> str | None:
     """Why a scheduled sync must not start now, None when it may. Pure."""
     if under_way:
-        return f"{' and '.join(sorted(under_way))} is running; the next tick tries again."
+        return f"{' and '.join(sorted(under_way))} is running. The next tick tries again."
     if needs_full_sync and not has_full_sync:
         return "No full sync has completed yet, and an incremental sync needs one."
     return None
@@ -86,6 +86,6 @@ def schedules(
         cron_schedule="50 3 * * *",
         execution_timezone=time_zone,
         default_status=status,
-        description=f"Every night at 03:50 ({time_zone}): forgets old runs, faults and events.",
+        description=f"Every night at 03:50 ({time_zone}): deletes old runs, faults and events.",
     )
     return [incremental_sync, reconciliation, nightly]

@@ -44,11 +44,12 @@ class RefreshConfig(LaunchpadConfig):
 
     ids: list[int] = Field(
         default=[],
-        description="Records to refresh, besides what waits in the queue of webhooks.",
+        description="Ids of records to refresh, in addition to those that wait in the webhook "
+        "queue.",
     )
     collection: str = Field(
         default=OPPORTUNITIES.name,
-        description="Of which collection they are, by the name of its table.",
+        description="The collection of these records, by the name of its table.",
     )
 
 
@@ -67,7 +68,8 @@ def _refresh(
     if config.collection not in {c.name for c in collections}:
         known = ", ".join(c.name for c in collections)
         raise Explained(
-            f"The collection {config.collection} is not mirrored here. These are: {known}."
+            f"The collection {config.collection} is not mirrored. The mirrored collections are: "
+            f"{known}."
         )
     for collection in collections:
         done = WorkedOff()
@@ -125,7 +127,7 @@ def _refresh(
         )
     if total.error:
         raise Explained(
-            f"{failed} events went back to the queue and will be tried again: {total.error}"
+            f"{failed} events were put back into the queue and will be tried again: {total.error}"
         )
 
 
@@ -184,14 +186,14 @@ def reason_to_skip(
     """Why the sensor launches nothing now, None when it must. Pure."""
     if waiting == 0:
         return (
-            "The fast lane is at work, and nothing has waited for more than 10 s."
+            "The fast lane is working, and no event has waited for more than 10 s."
             if lane_lives
             else "No webhook event is waiting."
         )
     if under_way:
-        return f"A webhook_refresh run is at work on the queue; {waiting} events wait."
+        return f"A webhook_refresh run is processing the queue; {waiting} events wait."
     if rest:
-        return f"The last run failed; the next comes in {rest:.0f} s. {waiting} events wait."
+        return f"The last run failed. The next starts in {rest:.0f} s. {waiting} events wait."
     return None
 
 
@@ -220,8 +222,8 @@ def webhook_refresh_of(
         name=name,
         tags={SYNC_TYPE_TAG: WEBHOOK_REFRESH},
         executor_def=dg.in_process_executor,
-        description="Refreshes the opportunities that webhooks named and the fast lane has not "
-        "settled, and those whose ids are given by hand.",
+        description="Refreshes the opportunities of webhooks that the fast lane has not "
+        "processed, and those with ids given by hand.",
     )
     def webhook_refresh() -> None:
         refresh_opportunities()
@@ -231,8 +233,8 @@ def webhook_refresh_of(
         job=webhook_refresh,
         minimum_interval_seconds=5,
         default_status=status,
-        description="Turns webhook events that the fast lane has not settled within 10 s (or all, "
-        "when no web service runs) into one run.",
+        description="Starts one run for the webhook events that the fast lane has not processed "
+        "within 10 s, or for all events when no web service runs.",
     )
     @naming.bind
     def sensor(

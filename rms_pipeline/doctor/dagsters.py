@@ -76,8 +76,8 @@ def check_webserver(exam: Examination) -> Iterator[Finding]:
             "webserver",
             f"Dagster at {url} has not loaded this project; it has "
             f"{', '.join(sorted(there)) or 'nothing'}.",
-            "Set RMS_DAGSTER_URL to where this project's Dagster is, or stop the other one. If "
-            "definitions there have a key_prefix, set RMS_KEY_PREFIX to it.",
+            "Set RMS_DAGSTER_URL to the address of this project's Dagster, or stop the other "
+            "Dagster. If definitions there have a key_prefix, set RMS_KEY_PREFIX to it.",
         )
 
 

@@ -87,11 +87,14 @@ class Health:
             t = self.trouble
             of = "" if t.attempts is None else f" of {t.attempts}"
             told.append(
-                f"Current RMS gives no usable answer since {moment(t.since)}: {_short(t.reason)}."
-                f" Attempt {t.attempt}{of} failed, the next is at {moment(t.next_at)}."
+                f"Current RMS has given no usable answer since {moment(t.since)}: "
+                f"{_short(t.reason)}. Attempt {t.attempt}{of} failed, the next is at "
+                f"{moment(t.next_at)}."
             )
         if self.failing_since is not None:
-            told.append(f"Syncs fail since {moment(self.failing_since)}: {_short(self.reason)}")
+            told.append(
+                f"Syncs have failed since {moment(self.failing_since)}: {_short(self.reason)}"
+            )
         elif self.is_late and not self.running and self.fresh_at is not None:
             told.append(f"No sync has completed since {moment(self.fresh_at)}.")
         if self.waiting and self.oldest_waiting_seconds > QUEUE_IS_LATE.total_seconds():
@@ -111,29 +114,31 @@ class Health:
         """What to do; '' when there is nothing to be done."""
         if self.trouble is not None:
             return (
-                "It is asked again by itself. If this lasts, look at status.current-rms.com, then"
-                " run `rms-pipeline doctor`."
+                "The program tries again by itself. If this goes on, look at "
+                "status.current-rms.com, then run `rms-pipeline doctor`."
             )
         if self.failing_since is not None:
-            return "Put that right; the next sync then catches up. `rms-pipeline doctor` helps."
+            return "Correct the cause; the next sync then catches up. `rms-pipeline doctor` helps."
         if self.state == "none":
             if self.running:
                 return ""
             if self.collection is None:
                 return "Run the initial sync."
-            return f"The next sync reads {self.collection} whole."
+            return f"The next sync reads all {self.collection}."
         if self.running:
             return ""
         if self.state == "red":
-            return "Run an incremental sync, which proves it anew."
+            return "Run an incremental sync, which makes a new proof."
         if self.is_late:
-            return "See that Dagster runs and its schedules are on, or run an incremental sync."
+            return (
+                "Check that Dagster runs and that its schedules are on, or run an incremental sync."
+            )
         if self.dead_letters:
             return "Replay them on the page Syncs."
         if self.waiting and self.oldest_waiting_seconds > QUEUE_IS_LATE.total_seconds():
-            return "Run an incremental sync, or `rms-pipeline doctor`, which says why they wait."
+            return "Run an incremental sync, or `rms-pipeline doctor`, which shows why they wait."
         if self.state == "amber":
-            return "Run an incremental sync, which proves it anew."
+            return "Run an incremental sync, which makes a new proof."
         return ""
 
     def sentence(self, moment: Callable[[datetime], str]) -> str:

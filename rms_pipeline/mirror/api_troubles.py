@@ -72,7 +72,7 @@ class NotedTroubles:
                     },
                 )
         except (psycopg2.Error, DatabaseError) as error:
-            logger.warning("That Current RMS does not answer cannot be noted: %s", error)
+            logger.warning("The failure of Current RMS to answer could not be recorded: %s", error)
 
 
 def read_trouble(connection: Connection) -> Trouble | None:

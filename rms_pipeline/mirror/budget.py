@@ -57,12 +57,12 @@ class BudgetUse:
         """ "59 calls a minute, of 120 that are set", and why; '' when all that are set are used."""
         if not self.requests_per_minute or self.allowance >= self.requests_per_minute:
             return ""
-        found = f"{self.allowance:,} calls a minute, of {self.requests_per_minute:,} that are set"
+        found = f"{self.allowance:,} calls a minute; {self.requests_per_minute:,} are configured"
         if self.learned_at is None or self.more_tried_at is None:
-            return f"{found}: the API refused some a moment ago. It rises by itself."
+            return f"{found}. The API refused calls a moment ago. The limit rises by itself."
         return (
-            f"{found}: the API refused more on {self.learned_at:%Y-%m-%d %H:%M} UTC. More is tried "
-            f"from {self.more_tried_at:%Y-%m-%d %H:%M} UTC on."
+            f"{found}. The API refused more on {self.learned_at:%Y-%m-%d %H:%M} UTC. A higher "
+            f"limit is tried from {self.more_tried_at:%Y-%m-%d %H:%M} UTC on."
         )
 
     @property
@@ -138,15 +138,19 @@ class SharedBudget:
         while True:
             with self._using:
                 if self._closed.is_set():
-                    raise DatabaseError("The request budget was closed while calls waited for it.")
+                    raise DatabaseError(
+                        "This process stopped while calls to Current RMS waited for the request "
+                        "budget."
+                    )
                 try:
                     answer = self._execute(sql, values)
                 except (psycopg2.OperationalError, psycopg2.InterfaceError, DatabaseError) as error:
                     self._bear(error)
                 except psycopg2.Error as error:
                     raise DatabaseError(
-                        f"The request budget cannot be kept: {_one_line(error)}. Run `rms-pipeline "
-                        "up`, which brings the tables up to date, as a user who may write to them."
+                        f"The request budget cannot be read or written: {_one_line(error)}. Run "
+                        "`rms-pipeline migrate` with a database user that has the right to write "
+                        "to the tables."
                     ) from None
                 else:
                     self._lost_at = None
@@ -178,8 +182,9 @@ class SharedBudget:
         if isinstance(error, DatabaseError):
             raise error
         raise DatabaseError(
-            "PostgreSQL gives no answer, and without it no call to Current RMS can be counted: "
-            f"{_one_line(error)}. Check that the server is up, then run the sync again."
+            "PostgreSQL does not answer. The request budget is kept there, so no call to Current "
+            f"RMS is allowed: {_one_line(error)}. Check that the server is up, then run the sync "
+            "again."
         ) from None
 
     def _disconnect(self) -> None:

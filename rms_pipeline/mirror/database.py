@@ -163,8 +163,8 @@ class Database:
                 # Another server is there now.
                 return self.connect(session=session)
             raise explain(error) or DatabaseError(
-                f"A connection to PostgreSQL cannot be used as this program needs it: "
-                f"{reason(error)}. See the settings of the database and of the role of "
+                "PostgreSQL refused a setting that this program needs in its connections: "
+                f"{reason(error)}. Look at the settings of the database and of the role in "
                 "POSTGRES_URL (\\drds in psql)."
             ) from None
         except DatabaseError:
@@ -246,8 +246,8 @@ def _open(url: str, options: str = "") -> _Connection:
     except psycopg2.ProgrammingError:
         # It quotes what it cannot read, which may be the password.
         raise DatabaseError(
-            "POSTGRES_URL (or POSTGRES_URL_NON_POOLING) cannot be read by libpq. "
-            "Compare it with postgresql://user:password@host:5432/database?sslmode=require."
+            "libpq cannot parse POSTGRES_URL (or POSTGRES_URL_NON_POOLING). The form is "
+            "postgresql://user:password@host:5432/database?sslmode=require."
         ) from None
     except psycopg2.Error as error:
         raise DatabaseError(no_connection(error)) from None

@@ -16,7 +16,7 @@ from rms_pipeline.mirror.remembered import end_gone
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 from rms_pipeline.mirror.words import forget_words
 
-BY_TWO_WITNESSES = "no list shows it, and asking for it by its id finds nothing"
+BY_TWO_WITNESSES = "it is in no list of Current RMS, and Current RMS does not find it by its id"
 # Parts of a record that is gone, or that was changed itself: nobody need be warned of these.
 WITH_ITS_PARENT = "what it is a part of is gone"
 WITH_A_CHANGE = "what it is a part of was changed, and its whole list no longer shows it"
@@ -184,7 +184,7 @@ def move_to_deleted(
         went, stayed, held = _move(connection, collection, ids, gone, because, are_too_many)
         removal.gone.extend(went)
         removal.held.extend(held)
-        kept.update(dict.fromkeys(stayed, "a trigger that was added to the table keeps it"))
+        kept.update(dict.fromkeys(stayed, "a trigger that somebody added to the table prevents it"))
 
     if gone:
         kept |= sparing(connection, sorted(gone), move)
@@ -384,5 +384,8 @@ class Deletions:
             return HELD_BACK
         if removal.kept:
             ids = ", ".join(map(str, removal.kept[:10]))
-            return f"Gone from Current RMS, but PostgreSQL keeps the rows (see sync_faults): {ids}."
+            return (
+                "Current RMS no longer has these records, but PostgreSQL did not delete their "
+                f"rows (see sync_faults): {ids}."
+            )
         return ""

@@ -8,114 +8,150 @@ from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.mirror.statements import Connection
 
 TABLES: dict[str, str] = {
-    "saved_views": "Lists that people saved: what is asked for, by its name.",
-    "calendar_feeds": "Of rms_pipeline itself: calendars that programs read by their address.",
-    "status_counts": "How many opportunities there are in each status, and what they are worth.",
-    "week_counts": "The same for each week of starts_at, from its Monday on.",
-    "daily_status_counts": "The same at the end of each day of the company's; of today, as it was"
-    " counted last.",
-    "statuses": "What each status means, and how it is shown. Edit it as you like; a status that is"
-    " not in it is open.",
-    "required_fields": "Which fields the company calls required; sense_checks names who lacks one."
-    " Edit it as you like.",
-    "custom_field_keys": "Which fields of the account's own there are, and since when.",
-    "custom_field_labels": "What the ids of lists of values mean: `rms-pipeline fields label`.",
-    "promoted_fields": "Of rms_pipeline itself: which of those fields have a column of their own.",
-    "opportunity_fields": "A row for each opportunity, and a column for each field of the account's"
-    " own that was given one: `rms-pipeline fields promote`. Without any it is empty.",
-    "opportunity_changes": "Each change of a field that was seen: what, from, to, who, and when.",
-    "sync_faults": "Values that could not be kept as they came.",
-    "unreadable_records": "Records that Current RMS has and cannot deliver; each sync asks for them"
-    " again.",
-    "webhook_events": "Webhooks as received: settled ones have processed_at, dead letters dead_at,"
-    " all others wait.",
-    "webhook_absences": "Of rms_pipeline itself: opportunities that webhooks named and Current"
-    " RMS did not have.",
-    "raw_rms_pages": "Answers of the API as received; old ones are forgotten.",
+    "saved_views": "Lists that people saved under a name: their filters and columns.",
+    "calendar_feeds": "Internal: calendar feeds that programs read by their secret address.",
+    "status_counts": "The number and the value of opportunities in each status.",
+    "week_counts": "The same as status_counts, for each week (Monday to Sunday) of starts_at.",
+    "daily_status_counts": (
+        "The same as status_counts, at the end of each day in the company's "
+        "time zone. The row of today holds the last count."
+    ),
+    "statuses": (
+        "The phase and the order of each status. You can edit it. A status that is not "
+        "in it counts as open."
+    ),
+    "required_fields": (
+        "The fields that the company requires. The view sense_checks lists "
+        "opportunities in which one is empty. You can edit it."
+    ),
+    "custom_field_keys": "The custom fields of the account, and when each was first seen.",
+    "custom_field_labels": (
+        "Labels for the values of custom fields, such as ids of list values: "
+        "`rms-pipeline fields label`."
+    ),
+    "promoted_fields": "Internal: the custom fields that have a column.",
+    "opportunity_fields": (
+        "One row for each opportunity, and one column for each custom field "
+        "that `rms-pipeline fields promote` gave a column. It is empty while "
+        "no field has one."
+    ),
+    "opportunity_changes": (
+        "One row for each change of a field: which field, from what, to what, by whom, and when."
+    ),
+    "sync_faults": "Values that could not be stored as received.",
+    "unreadable_records": (
+        "Records that Current RMS lists but cannot deliver. Each sync requests them again."
+    ),
+    "webhook_events": (
+        "Webhook events as received. Processed events have processed_at, dead "
+        "letters have dead_at, all others wait."
+    ),
+    "webhook_absences": (
+        "Internal: opportunities that a webhook named but that Current RMS did not have."
+    ),
+    "raw_rms_pages": "Answers of the API as received. Housekeeping deletes old ones.",
     "raw_page_bodies": "What raw_rms_pages has received, each body once however often it came.",
-    "walks": "Readings of the API's list, full ones and of changes, and what they proved.",
-    "mirror_state": "Of rms_pipeline itself: which account this mirrors, and facts it remembers.",
-    "proofs": "What was counted to show that the mirror is complete, and whether it was shown.",
-    "part_lists": "Of which opportunities the items were listed whole, and which lists could not be"
-    " read.",
+    "walks": (
+        "One row for each walk, which is one reading of the API's list, full or of changes only."
+    ),
+    "mirror_state": "Internal: the account of this mirror, and other single facts.",
+    "proofs": "One row for each proof: what was counted, and whether the mirror was complete.",
+    "part_lists": (
+        "One row for each opportunity whose items were listed, with the reason if its "
+        "list could not be read."
+    ),
     "proof_counts": "The parts of the window that a proof counted.",
     "mirrored_windows": "How far back each collection is mirrored.",
-    "held_deletions": "Rows that are gone from Current RMS, but too many of them: they stay until a"
-    " person confirms it.",
-    "deletions_confirmed": "When a person last confirmed that many rows may go.",
-    "sync_runs": "One row for each sync, as rms_pipeline itself keeps it; read sync_metadata, which"
-    " knows more.",
-    "sync_figures": "What each sync brought of each collection.",
-    "sync_progress": "Of rms_pipeline itself: how far running syncs have come.",
-    "run_workers": "Of rms_pipeline itself: the processes that execute runs; each holds a lock"
-    " while it lives.",
-    "opportunity_words": "Of rms_pipeline itself: the words by which each opportunity is found,"
-    " folded, with the number of its block of ids.",
-    "known_names": "Of rms_pipeline itself: names of customers, venues and owners, with their"
-    " words.",
-    "api_budget": "Of rms_pipeline itself: the calls to the API that all processes share.",
-    "api_page_sizes": "Of rms_pipeline itself: how many records a page of the API was found to"
-    " hold.",
-    "api_troubles": "Requests that Current RMS does not answer just now, and how often they were"
-    " made.",
-    "api_refusals": "What Current RMS refuses or ignores in this account, as syncs found; each is"
-    " tried again after a week.",
+    "held_deletions": (
+        "Rows that Current RMS no longer has, but that are too many to delete "
+        "without confirmation. They stay until a person confirms the deletion."
+    ),
+    "deletions_confirmed": "When a person last confirmed the deletion of many rows.",
+    "sync_runs": (
+        "Internal: one row for each sync. Use the view sync_metadata instead, which has "
+        "more columns."
+    ),
+    "sync_figures": "The numbers of each sync, for each collection.",
+    "sync_progress": "Internal: the progress of running syncs.",
+    "run_workers": (
+        "Internal: the processes that execute runs. Each holds an advisory lock while it is alive."
+    ),
+    "opportunity_words": (
+        "Internal: the search index. The words of each opportunity, without "
+        "case and accents, with the number of its block of ids."
+    ),
+    "known_names": "Internal: names of customers, venues and owners, with their search words.",
+    "api_budget": "Internal: the request budget that all processes share.",
+    "api_page_sizes": "Internal: the page size of the API, as learned from its answers.",
+    "api_troubles": (
+        "Requests that Current RMS does not answer at the moment, with the number of attempts."
+    ),
+    "api_refusals": (
+        "Parameters that Current RMS refuses or ignores in this account. Each is "
+        "tried again after a week."
+    ),
 }
 
 COLUMNS: dict[str, dict[str, str]] = {
     "status_counts": {
-        "opportunity_status": "The status; (none) where it is absent.",
-        "opportunities": "How many opportunities have it.",
-        "charge_total": "Their charge before tax, added up.",
-        "total_value": "Their charge with tax, added up.",
+        "opportunity_status": "The status, or (none) if the opportunity has none.",
+        "opportunities": "How many opportunities have this status.",
+        "charge_total": "The sum of their charges before tax.",
+        "total_value": "The sum of their charges with tax.",
         "as_of": "When this was counted.",
     },
     "daily_status_counts": {
         "day": "The day, in the time zone that RMS_TIME_ZONE names.",
-        "opportunity_status": "The status; (none) where it is absent.",
-        "phase": "open, confirmed or lost, as the table statuses says.",
-        "opportunities": "How many opportunities had it.",
-        "charge_total": "Their charge before tax, added up.",
-        "total_value": "Their charge with tax, added up.",
+        "opportunity_status": "The status, or (none) if the opportunity has none.",
+        "phase": "open, confirmed or lost, from the table statuses.",
+        "opportunities": "How many opportunities had this status.",
+        "charge_total": "The sum of their charges before tax.",
+        "total_value": "The sum of their charges with tax.",
     },
     "statuses": {
         "name": "The status as Current RMS calls it.",
         "phase": "open, confirmed or lost.",
-        "sort": "Its place among the others, the least first.",
+        "sort": "Its place in lists: the lowest number comes first.",
         "colour": "#rrggbb.",
     },
     "required_fields": {
-        "collection": "Of which collection, by the name of its table.",
-        "field": "A column of its table, or custom_fields. and the key of a field of your own.",
-        "phase": "From which phase on it is required: open (and then confirmed), or confirmed.",
+        "collection": "The collection, by the name of its table.",
+        "field": (
+            "A column of the collection's table, or `custom_fields.` and the key of a custom field."
+        ),
+        "phase": (
+            "The phase from which the field is required: open (so confirmed as well), or confirmed."
+        ),
     },
     "custom_field_keys": {
-        "collection": "Of which collection, by the name of its table.",
-        "key": "The field, as its key in custom_fields.",
-        "first_seen_at": "When a sync first met it.",
-        "vanished_at": "Since when no record has it; empty while one does.",
+        "collection": "The collection, by the name of its table.",
+        "key": "The key of the field in custom_fields.",
+        "first_seen_at": "When a sync first saw it.",
+        "vanished_at": "When the last record with it disappeared. Empty while a record has it.",
     },
     "custom_field_labels": {
-        "collection": "Of which collection, by the name of its table.",
-        "key": "The field, as its key in custom_fields.",
-        "value": "The value as it is stored, mostly an id.",
-        "label": "What people call it.",
+        "collection": "The collection, by the name of its table.",
+        "key": "The key of the field in custom_fields.",
+        "value": "The value as stored, usually an id.",
+        "label": "Its name for people.",
     },
     "opportunity_fields": {"opportunity_id": "The opportunity's id in Current RMS."},
     "opportunity_changes": {
-        "field": "The column that changed; of a custom field, custom_fields and its key.",
-        "changed_at": "When Current RMS says it was changed.",
-        "changed_by": "Who changed it: the one person of all webhooks since it was last asked for"
-        " that can have; empty where there were several, or none.",
-        "seen_at": "When the change was noticed here.",
-        "seen_by": "The run that noticed it, as in sync_metadata.run_id, or the fast lane.",
+        "field": "The column that changed, or `custom_fields.` and the key of a custom field.",
+        "changed_at": "When it was changed, by the clock of Current RMS.",
+        "changed_by": (
+            "Who changed it, if the webhooks since the last fetch name exactly one "
+            "person who can have done it. Otherwise empty."
+        ),
+        "seen_at": "When the mirror noticed the change.",
+        "seen_by": "The run that noticed it (sync_metadata.run_id), or the fast lane.",
     },
     "saved_views": {
-        "collection": "A list of what, by the name of its table.",
-        "name": "What people call it.",
-        "query": "What follows the question mark in its address.",
-        "is_default": "Whether the list shows it where nothing else is asked for.",
-        "saved_at": "When it was saved last.",
+        "collection": "The collection of the list, by the name of its table.",
+        "name": "Its name for people.",
+        "query": "The query of its address, after the question mark.",
+        "is_default": "Whether this view is shown when a list is opened without filters.",
+        "saved_at": "When it was last saved.",
     },
     "mirrored_windows": {
         "collection": "Whose window it is, by the name of its table.",
@@ -127,121 +163,133 @@ COLUMNS: dict[str, dict[str, str]] = {
         " changed since.",
     },
     "calendar_feeds": {
-        "name": "What people call it.",
-        "query": "What follows the question mark in the address of the calendar.",
-        "secret_hash": "The SHA-256 of the secret in its address, which is kept nowhere.",
+        "name": "Its name for people.",
+        "query": "The query of the calendar's address, after the question mark.",
+        "secret_hash": (
+            "The SHA-256 hash of the secret in its address. The secret itself is not stored."
+        ),
         "made_at": "When it was made.",
-        "read_at": "When it was last read, about a minute exact.",
+        "read_at": "When it was last read, to about a minute.",
     },
     "sync_runs": {
         "id": "Its number, as in sync_metadata.id.",
         "run_id": "The id of its run in Dagster.",
         "sync_type": "initial_sync, incremental_sync, reconciliation or webhook_refresh.",
-        "status": "launched, running, completed or failed, as far as its own process told.",
-        "launched_at": "When it was asked for.",
+        "status": "launched, running, completed or failed, as its own process recorded it.",
+        "launched_at": "When it was requested.",
         "started_at": "When its first step began.",
-        "ended_at": "When its last step ended; empty while it goes on.",
-        "records_synced": "Of all its collections, added up.",
-        "records_failed": "Of all its collections, added up.",
+        "ended_at": "When its last step ended. Empty while the sync runs.",
+        "records_synced": "The sum over its collections.",
+        "records_failed": "The sum over its collections.",
         "error": "Why it failed, and what to do.",
         "metadata": "Its figures, by name.",
     },
     "sync_figures": {
         "sync": "The sync, as in sync_metadata.id.",
-        "records_synced": "How many of the records it read stand in the table.",
+        "records_synced": "How many of the records that it read are in the table.",
         "records_failed": "How many records it could not store; see sync_faults.",
     },
     "part_lists": {
-        "collection": "Of which collection, by the name of its table.",
+        "collection": "The collection, by the name of its table.",
         "parent_id": "The opportunity.",
-        "walk": "The reading that it was listed by, as in walks.id.",
-        "asked_at": "When its list was last asked for, of those that came whole,",
-        "answered_at": "and when the last page had arrived.",
-        "ids": "What that list held.",
-        "nameless": "How many of its records have no id that can be read.",
-        "told": "Whether the opportunity had changed since the list before.",
-        "again": "Whether it is to be listed again soon, for that list may have been too early.",
-        "stored_at": "When the rows had been brought up to that list; empty until then.",
-        "counted": "How many records the list held,",
-        "mirrored": "how many rows there are for them,",
-        "unstorable": "and how many could not be stored; see sync_faults.",
-        "problem": "Why its list could not be read the last time.",
-        "problem_at": "When that was.",
+        "walk": "The walk that last listed it (walks.id).",
+        "asked_at": "When its last complete list was requested.",
+        "answered_at": "When the last page of that list arrived.",
+        "ids": "The content of that list.",
+        "nameless": "How many records of the list have no valid id.",
+        "told": "Whether the opportunity had changed since its previous list.",
+        "again": (
+            "Whether the next sync lists it again, because that list may not have shown the "
+            "last change yet."
+        ),
+        "stored_at": "When the rows were updated from that list. Empty until then.",
+        "counted": "How many records the list has.",
+        "mirrored": "How many rows the mirror has for them.",
+        "unstorable": "How many of them could not be stored; see sync_faults.",
+        "problem": "Why its list could not be read at the last attempt.",
+        "problem_at": "When that attempt was.",
     },
-    "walks": {"collection": "Of which collection, by the name of its table."},
+    "walks": {"collection": "The collection, by the name of its table."},
     "unreadable_records": {
         "id": "The record's id in Current RMS.",
-        "reason": "What Current RMS answers instead of it.",
+        "reason": "What Current RMS answers instead of the record.",
         "first_seen_at": "Since when.",
         "last_seen_at": "When Current RMS last failed to deliver it.",
-        "run": "The run that did, as in sync_metadata.run_id.",
+        "run": "The run of that attempt (sync_metadata.run_id).",
     },
     "sync_faults": {
         "opportunity_id": "The record's id in Current RMS, whatever its collection.",
         "field": "The field of the record.",
-        "collection": "Of which collection, by the name of its table.",
-        "problem": "What was wrong with its value.",
-        "raw_value": "The value as it came.",
-        "run": "The run that met it, as in sync_metadata.run_id.",
+        "collection": "The collection, by the name of its table.",
+        "problem": "What is wrong with its value.",
+        "raw_value": "The value as received.",
+        "run": "The run that received it (sync_metadata.run_id).",
     },
     "webhook_events": {
         "action_id": "The event's id in Current RMS.",
-        "collection": "Of which collection, by the name of its table.",
-        "record_id": "Which record of another collection than opportunities it tells of.",
+        "collection": "The collection, by the name of its table.",
+        "record_id": "The id of the record, if it is not an opportunity.",
         "action_type": "What happened: update, destroy, ...",
         "member_name": "Who did it.",
-        "attempts": "How often the opportunity was asked for because of it.",
-        "processed_at": "When its opportunity had been refreshed.",
-        "dead_at": "When it was given up: `rms-pipeline webhooks replay` tries again.",
-        "error": "What went wrong last, or what the event waits for.",
-        "happened_at": "When it happened, by Current RMS's clock.",
-        "content_digest": "SHA-256 of the body: an event that has another's action_id and digest is"
-        " its repeat, and not kept.",
-        "size_bytes": "How much of the body is kept; of a long one, its short fields.",
-        "put_off": "It waits for Current RMS, or for a locked row; later ones wait with it.",
-        "waits": ("How often it was postponed because Current RMS did not have the change yet."),
+        "attempts": "How often the record was requested because of this event.",
+        "processed_at": "When its record had been refreshed.",
+        "dead_at": "When it became a dead letter. `rms-pipeline webhooks replay` tries again.",
+        "error": "The last error, or what the event waits for.",
+        "happened_at": "When it happened, by the clock of Current RMS.",
+        "content_digest": (
+            "The SHA-256 hash of the body. An event with the action_id and the "
+            "digest of another is a repeat, and is not stored."
+        ),
+        "size_bytes": (
+            "How much of the body is stored: all of it, or only the short fields of a long one."
+        ),
+        "put_off": (
+            "Whether it waits for Current RMS or for a locked row. Later events of the "
+            "record wait with it."
+        ),
+        "waits": ("How often it was postponed because Current RMS did not show the change yet."),
     },
     "raw_rms_pages": {
-        "id": "The page, numbered as pages arrived.",
-        "collection": "Of which collection, by the name of its table.",
-        "run": "The run that fetched it, as in sync_metadata.run_id.",
-        "walk": "The reading of the list it belongs to, as in walks.id.",
+        "id": "The number of the page, in order of arrival.",
+        "collection": "The collection, by the name of its table.",
+        "run": "The run that fetched it (sync_metadata.run_id).",
+        "walk": "The walk that it belongs to (walks.id).",
         "page": "Its number within the run.",
         "segment": "Which list: dated, no_start, no_end, changed, or parts of one record.",
-        "request": "What was asked, without credentials.",
-        "asked_at": "When it was asked for.",
-        "fetched_at": "When it had arrived.",
-        "api_date": "What Current RMS's own clock said.",
-        "record_count": "How many opportunities are on it.",
+        "request": "The request, without credentials.",
+        "asked_at": "When it was requested.",
+        "fetched_at": "When the answer had arrived.",
+        "api_date": "The time of the answer, by the clock of Current RMS.",
+        "record_count": "How many records are on it.",
         "record_ids": "Their ids.",
-        "covers": "The range of ids that it covers completely.",
-        "window_start": "The window asked for: from here",
-        "window_end": "to here; empty when asked for changes.",
-        "size_bytes": "The answer's size as it came.",
+        "covers": "The range of ids of which it has all records.",
+        "window_start": "The start of the requested window.",
+        "window_end": "The end of the requested window. Empty for changes.",
+        "size_bytes": "The size of the answer as received, in bytes.",
         "body": "The answer itself, compressed with zlib, of pages stored before schema 0035; that"
         " of all others is in raw_page_bodies.",
         "digest": "SHA-256 of the answer as it came, by which raw_page_bodies has it.",
     },
     "raw_page_bodies": {
-        "collection": "Of which collection, by the name of its table.",
+        "collection": "The collection, by the name of its table.",
         "digest": "SHA-256 of the answer as it came.",
         "body": "The answer itself, compressed with zlib.",
     },
-    "api_page_sizes": {"learned_at": "When an answer last showed another size."},
+    "api_page_sizes": {"learned_at": "When an answer last showed a different size."},
     "api_troubles": {
-        "collection": "Of which collection, by the name of its table.",
-        "attempt": "How often the request was made.",
-        "attempts": "How often it is made at most; empty where time is what ends it.",
-        "reason": "What came in place of an answer, last.",
-        "since": "When the first of them failed.",
-        "noted_at": "When the last of them failed.",
-        "next_at": "When it is made again.",
+        "collection": "The collection, by the name of its table.",
+        "attempt": "How often the request was tried.",
+        "attempts": "The greatest number of attempts. Empty if a time limit applies instead.",
+        "reason": "What was received instead of a usable answer at the last attempt.",
+        "since": "When the first attempt failed.",
+        "noted_at": "When the last attempt failed.",
+        "next_at": "When the next attempt is.",
     },
     "api_refusals": {
         "kind": "What it is: include, per_page or filter.",
         "name": "Which one.",
-        "status": "The status it was refused with; empty when it was ignored.",
-        "noted_at": "When that was last seen.",
+        "status": "The HTTP status of the refusal. Empty when the API ignored the parameter.",
+        "noted_at": "When this was last seen.",
     },
 }
 
@@ -252,8 +300,8 @@ for _collection in COLLECTIONS:
         _kind = VIEWS if _collection.remembers and _table == _collection.history else TABLES
         _kind[_table], COLUMNS[_table] = _says, _columns
     TABLES[_collection.versions] = (
-        f"Of rms_pipeline itself: when each {_collection.single} was last asked for and answered,"
-        " which decides what replaces what."
+        f"Internal: when each {_collection.single} was last requested and answered. A merge"
+        " compares these times to decide which record replaces which."
     )
 
 

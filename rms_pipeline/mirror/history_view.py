@@ -155,10 +155,10 @@ def _drop(cursor: Cursor) -> None:
         cursor.execute("DROP VIEW sync_metadata")
     except psycopg2.errors.DependentObjectsStillExist as error:
         raise DatabaseError(
-            "sync_metadata has to be made anew, but other views are built on it: "
-            f"{' '.join((error.diag.message_detail or '').split())} Drop those, run "
-            "`rms-pipeline migrate`, and create them again (where they say sync_metadata.id, "
-            "run_id may be meant: CHANGELOG.md)."
+            "sync_metadata must be created again, but other views depend on it: "
+            f"{' '.join((error.diag.message_detail or '').split())} Drop those, run `rms-pipeline "
+            "migrate`, and create them again (where they say sync_metadata.id, run_id may be "
+            "meant: CHANGELOG.md)."
         ) from None
 
 

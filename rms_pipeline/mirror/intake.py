@@ -38,9 +38,9 @@ class Brought:
     def refusal(self) -> str | None:
         """Why no more is taken now, None when it is."""
         if self.minute >= MOST_A_MINUTE:
-            return f"More than {MOST_A_MINUTE:,} webhook events came within a minute."
+            return f"More than {MOST_A_MINUTE:,} webhook events arrived within a minute."
         if self.day >= MOST_A_DAY:
-            return f"More than {MOST_A_DAY:,} webhook events came within a day."
+            return f"More than {MOST_A_DAY:,} webhook events arrived within a day."
         return None
 
 
@@ -95,7 +95,7 @@ class Intake:
                 return None
         if reason is None and not _is_known(connection, collection, record):
             of_what = collection.name if collection else "records"
-            reason = f"{found.strangers:,} events of unknown {of_what} wait already."
+            reason = f"{found.strangers:,} events of unknown {of_what} already wait."
         return reason
 
     def _measure(self, connection: Connection) -> None:

@@ -59,7 +59,7 @@ class CollectionState:
             what = "all of it" if parts is None else f"those of {parts.of} that are out soon"
             return f"not read yet: the next sync reads {what}"
         if self.certificate is None:
-            return "not compared with Current RMS yet: the next full sync does that"
+            return "not compared with Current RMS yet; the next full sync compares them"
         return str(self.certificate["sentence"])
 
     @property
@@ -67,8 +67,8 @@ class CollectionState:
         """That nothing keeps its rows up to date, and since when."""
         since = f"{self.synced_at:%Y-%m-%d %H:%M} UTC" if self.synced_at else "an earlier time"
         return (
-            "no longer kept up to date, because RMS_COLLECTIONS does not name them; they are as of "
-            f"{since}"
+            "not kept up to date any more, because RMS_COLLECTIONS does not name them. They "
+            f"are as of {since}"
         )
 
 

@@ -76,7 +76,9 @@ def _halving(
             return [write(ids)], {}
         except LockNotAvailable:
             connection.rollback()
-    reason = f"Its row is locked by {holder()}; it is tried again until that transaction ends."
+    reason = (
+        f"The row is locked by {holder()}. The refresh is tried again until that transaction ends."
+    )
     if len(ids) == 1 or _is_table_locked(connection, tables):
         return [], dict.fromkeys(ids, reason)
     half = len(ids) // 2

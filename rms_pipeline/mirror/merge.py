@@ -32,7 +32,7 @@ from rms_pipeline.mirror.words import note_words, with_words
 
 # So many rows are rewritten without staging them first.
 _FEW = 8
-_LEFT_OUT = "a trigger that was added to the table {} left it out"
+_LEFT_OUT = "a trigger that somebody added to the table {} discarded the row"
 
 
 @dataclass(slots=True)

@@ -74,7 +74,7 @@ def obstacles(connection: Connection) -> list[Obstacle]:
     if schema == PUBLIC:
         return found
     # Of two mirrors in a database the advice must not reach the other's tables.
-    first = f"(In psql, first: SET search_path = {schema};)"
+    first = f"(In psql, run this first: SET search_path = {schema};)"
     return [replace(each, advice=f"{each.advice} {first}") for each in found]
 
 
@@ -101,12 +101,12 @@ def _rules(cursor: Cursor) -> Iterator[Obstacle]:
         no_rules=list(_NO_RULES),
     )
     for rule, table, is_instead in found:
-        kind = "does something else instead of what a sync writes" if is_instead else (
-            "does something beside what a sync writes there, which PostgreSQL does not allow"
+        kind = "replaces what a sync writes there by something else" if is_instead else (
+            "adds a command to what a sync writes there, and PostgreSQL does not allow that"
         )  # fmt: skip
         yield Obstacle(
             f"The rule {rule} on the table {table} {kind}.",
-            f"Make a trigger of it: DROP RULE {rule} ON {table};",
+            f"Drop the rule, and use a trigger instead: DROP RULE {rule} ON {table};",
             harms=True,
         )
 
@@ -120,8 +120,8 @@ def _heirs(cursor: Cursor) -> Iterator[Obstacle]:
     )
     for child, parent in found:
         yield Obstacle(
-            f"The table {child} inherits from {parent}: its rows would count as the mirror's, and "
-            "be changed and deleted like those.",
+            f"The table {child} inherits from {parent}, so syncs would count, change and delete "
+            "its rows together with those of the mirror.",
             f"As its owner: ALTER TABLE {child} NO INHERIT {parent};",
             harms=True,
         )
@@ -137,7 +137,7 @@ def _policies(cursor: Cursor) -> Iterator[Obstacle]:
         tables, user = ", ".join(table for table, _ in found), found[0][1]
         yield Obstacle(
             f"Policies of row-level security hide rows of {tables} from the user {user}, so the "
-            "mirror could not be whole.",
+            "mirror would not be complete.",
             f"As the tables' owner: ALTER TABLE {found[0][0]} NO FORCE ROW LEVEL SECURITY; or as "
             f"an administrator: ALTER ROLE {user} BYPASSRLS;",
         )
@@ -157,8 +157,8 @@ def _publications(cursor: Cursor) -> Iterator[Obstacle]:
     )
     for table, publication in found:
         yield Obstacle(
-            f"The publication {publication} sends {table} on, which has no replica identity, so "
-            "that its rows can be neither changed nor deleted.",
+            f"The publication {publication} includes {table}, which has no replica identity. "
+            "PostgreSQL then refuses to update or delete its rows.",
             f"As its owner: ALTER TABLE {table} REPLICA IDENTITY FULL;",
         )
 
@@ -181,9 +181,9 @@ def _triggers(cursor: Cursor) -> Iterator[Obstacle]:
     gone += [f"the sequence {name}" for (name,) in cursor.fetchall()]
     if gone:
         yield Obstacle(
-            f"Parts of the mirror's tables were dropped: {', '.join(gone)}. Without them a "
-            "certificate may be wrong, and webhooks wait.",
-            "Restore them from a backup, or begin anew in an empty database.",
+            f"Triggers or sequences of the mirror's tables were dropped: {', '.join(gone)}. "
+            "Without them a certificate may be wrong, and webhooks wait.",
+            "Restore them from a backup, or start again with an empty database.",
         )
     for name, place, is_gone in found:
         if not is_gone:
@@ -216,13 +216,14 @@ def _columns(cursor: Cursor) -> Iterator[Obstacle]:
     for table, column, type_, there in found:
         if there is None:
             yield Obstacle(
-                f"The column {column} of {table} was dropped, or has another name.",
-                f"Rename it back, or make it anew: ALTER TABLE {table} ADD COLUMN {column} "
+                f"The column {column} of {table} was dropped or renamed.",
+                f"Rename it back, or add it again: ALTER TABLE {table} ADD COLUMN {column} "
                 f"{type_}; then run `rms-pipeline rebuild`.",
             )
         else:
             yield Obstacle(
-                f"The column {column} of {table} is now {there}, so it does not hold what came.",
+                f"The column {column} of {table} is now {there}, so it cannot hold every value "
+                "that the API sends.",
                 f"ALTER TABLE {table} ALTER COLUMN {column} TYPE {type_} USING "
                 f"{column}::{type_}; then run `rms-pipeline rebuild`.",
             )

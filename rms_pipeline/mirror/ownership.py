@@ -29,7 +29,8 @@ def demand_mirror_of(connection: Connection, account: str) -> None:
     owner = mirrored_account(connection)
     if owner is not None and owner != account:
         raise DatabaseError(
-            f"This database now mirrors the account {owner}, so nothing of {account} goes into it."
+            f"This database now mirrors the account {owner}, so nothing of {account} can be "
+            "stored in it."
         )
 
 
@@ -72,9 +73,9 @@ def claim_mirror(database: Database, account: str, *, sandbox: str) -> bool:
             cursor.execute(f"TRUNCATE {_EMPTIED}")
         except psycopg2.errors.FeatureNotSupported as error:
             raise DatabaseError(
-                "The sandbox's rows cannot be removed, because a table of your own refers to "
-                f"them ({reason(error)}) Empty that table and take the reference away, or use "
-                "another database (POSTGRES_URL)."
+                "The sandbox's rows cannot be removed, because another table refers to them "
+                f"({reason(error)}) Drop that foreign key, or use another database "
+                "(POSTGRES_URL)."
             ) from None
         cursor.execute("UPDATE mirror_state SET value = %s WHERE name = 'account'", (account,))
         for collection in COLLECTIONS:

@@ -213,8 +213,8 @@ def _plan(connection: Connection, schema: str, dagster_changes: bool) -> Plan:
             built = built_on(cursor, HISTORY)
             if built:
                 plan.in_the_way.append(
-                    f"{HISTORY} has to be made anew, but these are built on it: {', '.join(built)}."
-                    " Drop them first, and create them again afterwards."
+                    f"{HISTORY} must be created again, but these views depend on it: "
+                    f"{', '.join(built)}. Drop them first, and create them again afterwards."
                 )
         tables = [*work, *(name for d in plan.decoded for name in _tables_of(d.table))]
         if plan.migrations or plan.decoded:
@@ -259,8 +259,8 @@ def _taken_columns(cursor: Cursor, pending: list[Migration], made: set[str]) -> 
         ([t for t, _ in wanted], [c for _, c in wanted]),
     )
     return [
-        f"Somebody added a column {column} to {table}, and a migration adds one of that name. "
-        f"Rename yours: ALTER TABLE {table} RENAME COLUMN {column} TO my_{column};"
+        f"Somebody added a column {column} to {table}, but a migration adds a column with the "
+        f"same name. Rename yours: ALTER TABLE {table} RENAME COLUMN {column} TO my_{column};"
         for table, column in cursor.fetchall()
     ]
 
@@ -347,18 +347,20 @@ def _made_again(cursor: Cursor, version: str, dagster_changes: bool) -> list[str
     # Until 0002 there was no table that says what the view was made from.
     is_current = version >= "0002" and is_history_view_current(connection, owner)
     if dagster_changes or not is_current:
-        found.append(f"The view {HISTORY} is made again. Rights on it stay.")
+        found.append(f"The view {HISTORY} is created again. Grants on it stay.")
     if version == HEAD:
         found += [
-            f"The view {c.history}, and the functions that ask as of a moment, are made again. "
-            "Rights on them stay."
+            f"The view {c.history} and the functions for a point in time are created again. Grants "
+            "on them stay."
             for c in COLLECTIONS
             if c.remembers and not is_history_made(connection, c)
         ]
     # Until 0002 nothing says what was made.
     stale = stale_views(connection) if version >= "0002" else [view.name for view in views()]
     if stale:
-        found.append(f"These views are made. Rights on them stay: {', '.join(stale)}.")
+        found.append(
+            f"These views are created or replaced. Grants on them stay: {', '.join(stale)}."
+        )
     for view in set(stale) - set(names_taken(cursor, noted=version >= "0002")):
         if built := built_on(cursor, view):
             found.append(
@@ -368,7 +370,7 @@ def _made_again(cursor: Cursor, version: str, dagster_changes: bool) -> list[str
     if texts := len(undescribed(connection)):
         found.append(f"{texts} descriptions of tables and columns are written.")
     if version == HEAD and not found and not is_up_to_date(connection, owner):
-        found.append("What this program makes of the tables is made again: views and functions.")
+        found.append("Views and functions of this program are created again.")
     return found
 
 
@@ -406,7 +408,7 @@ def _kept(cursor: Cursor, plan: Plan, tables: list[str]) -> Iterator[str]:
         ([*tables, *ours],),
     )
     if roles := [row[0] for row in cursor.fetchall()]:
-        yield f"Rights on these tables stay, as granted to: {', '.join(roles)}."
+        yield f"Grants on these tables stay, for these roles: {', '.join(roles)}."
     decoded = [name for d in plan.decoded if d.rows for name in _tables_of(d.table)]
     cursor.execute(
         "SELECT quote_ident(tgname), tgrelid::regclass::text,"
@@ -492,8 +494,8 @@ def _foreign(cursor: Cursor, tables: list[str]) -> list[str]:
         (VERSION_TABLE, tables),
     )
     return [
-        f"{table} belongs to {owner}, and the other tables to {others}, who cannot change it. "
-        f"As {owner} or an administrator: ALTER TABLE {table} OWNER TO {others};"
+        f"{table} belongs to {owner}, and the other tables to {others}, who cannot alter it. As "
+        f"{owner} or an administrator: ALTER TABLE {table} OWNER TO {others};"
         for table, owner, others in cursor.fetchall()
     ]
 
@@ -505,7 +507,7 @@ def _full_sync(cursor: Cursor, pending: list[Migration], version: str) -> FullSy
     because = next((m.full_sync for m in reversed(pending) if m.full_sync and rows), None)
     if version < "0002":
         because = because or (
-            "It is not recorded when the existing rows were read." if rows else ""
+            "The database does not record when the existing rows were read." if rows else ""
         )
     else:
         # Until 0021 there was one collection.

@@ -193,44 +193,48 @@ def explain(error: psycopg2.Error, connection: Connection | None = None) -> Data
         if connection is not None and not connection.closed:
             holder = lock_holder(connection)
         return LockedError(
-            "A lock in the database could not be obtained in time"
+            "This program waited too long for a lock in the database"
             + (f": {holder} holds it" if holder else "")
-            + ". Let that end, or end it with pg_terminate_backend, and try again. Stored data "
-            "is intact."
+            + (
+                ". Wait until that session ends, or end it with pg_terminate_backend. Then try "
+                "again. Stored data is intact."
+            )
         )
     if error.pgcode is None and re.search(_ALL_IN_USE, said):
         # As Dagster's storage meets it, which connects by itself.
         return DatabaseError(no_connection(error))
     if isinstance(error, psycopg2.errors.DiskFull):
         return DatabaseError(
-            f"PostgreSQL's disk is full ({said}). Make room for it and try again: what was "
-            "fetched is kept, and stored data is intact."
+            f"PostgreSQL's disk is full ({said}). Free some disk space, then try again. Stored "
+            "data and fetched pages are intact."
         )
     if isinstance(error, psycopg2.errors.ReadOnlySqlTransaction) or "during recovery" in said:
         return DatabaseError(READ_ONLY)
     if "row-level security" in said and error.pgcode in {"42501", "0A000"}:
         return DatabaseError(
-            f"A policy of row-level security hides rows from the user of POSTGRES_URL ({said}), so "
-            "the mirror could not be whole. As its owner: ALTER TABLE <table> NO FORCE ROW LEVEL "
-            "SECURITY; or as an administrator: ALTER ROLE <user> BYPASSRLS;"
+            f"A policy of row-level security hides rows from the user of POSTGRES_URL ({said}), "
+            "so the mirror would not be complete. As its owner: ALTER TABLE <table> NO FORCE ROW "
+            "LEVEL SECURITY; or as an administrator: ALTER ROLE <user> BYPASSRLS;"
         )
     if error.pgcode == "55000" and "replica identity" in said:
         return DatabaseError(
-            f"A publication sends a table on that has no replica identity ({reason(error)}). As "
-            "the table's owner: ALTER TABLE <table> REPLICA IDENTITY FULL; or take it out of the "
+            f"A publication includes a table that has no replica identity ({reason(error)}). As "
+            "the table's owner: ALTER TABLE <table> REPLICA IDENTITY FULL; or remove it from the "
             "publication."
         )
     if isinstance(error, psycopg2.errors.InsufficientPrivilege):
         return DatabaseError(
-            f"The user of POSTGRES_URL lacks a right that this program needs ({reason(error)}). "
-            "`rms-pipeline doctor` says in its line `rights` which to grant."
+            "The user of POSTGRES_URL lacks a privilege that this program needs "
+            f"({reason(error)}). `rms-pipeline doctor` names the missing GRANT in its line "
+            "`rights`."
         )
     return None
 
 
 READ_ONLY = (
-    "The server that POSTGRES_URL leads to is read-only: a replica, or in recovery. Set "
-    "POSTGRES_URL to the primary server (with several hosts: target_session_attrs=read-write)."
+    "The server of POSTGRES_URL is read-only, because it is a replica or in recovery. "
+    "Set POSTGRES_URL to the primary server (with several hosts: "
+    "target_session_attrs=read-write)."
 )
 
 _ALL_IN_USE = "remaining connection slots|too many (connections|clients)"
@@ -253,8 +257,9 @@ _REMEDIES = (
     ),
     (
         "no pg_hba.conf entry",
-        "The server does not let this user in from this machine, or not without TLS: add "
-        "?sslmode=require to POSTGRES_URL, or ask its administrator to allow it in pg_hba.conf.",
+        "The server refuses this user from this machine, or refuses connections without TLS. Add "
+        "?sslmode=require to POSTGRES_URL, or ask the administrator to allow the user in "
+        "pg_hba.conf.",
     ),
     (
         "could not translate host name|Name or service not known",
@@ -262,23 +267,27 @@ _REMEDIES = (
     ),
     (
         r'too many connections for role "(?P<name>[^"]*)"',
-        "The role may have no more at a time. As an administrator of the server: ALTER ROLE"
+        "The role has reached its connection limit. As an administrator of the server: ALTER ROLE"
         ' "{name}" CONNECTION LIMIT -1;',
     ),
     (
         r'too many connections for database "(?P<name>[^"]*)"',
-        "The database may have no more at a time. As an administrator of the server: ALTER DATABASE"
-        ' "{name}" CONNECTION LIMIT -1;',
+        "The database has reached its connection limit. As an administrator of the server: "
+        'ALTER DATABASE "{name}" CONNECTION LIMIT -1;',
     ),
     (
         _ALL_IN_USE,
-        "All connections of the server are in use: end what needs none, or raise max_connections.",
+        "All connections of the server are in use. Close those that are not needed, or raise "
+        "max_connections.",
     ),
     (
         "permission denied for database",
         "As an administrator of the database: GRANT CONNECT ON DATABASE <database> TO <user>;",
     ),
-    ("server does not support SSL", "Take sslmode out of POSTGRES_URL, or have TLS switched on."),
+    (
+        "server does not support SSL",
+        "Remove sslmode from POSTGRES_URL, or switch on TLS at the server.",
+    ),
     ("starting up|shutting down|recovery mode", "Wait a moment, and try again."),
 )
 
@@ -286,7 +295,9 @@ _REMEDIES = (
 def no_connection(error: psycopg2.Error) -> str:
     """Why nobody was let in, and what to do about it."""
     said = " ".join(str(error).split())
-    advice = "Check POSTGRES_URL, and that the server is up and lets this machine in."
+    advice = (
+        "Check POSTGRES_URL. Check that the server is up and accepts connections from this machine."
+    )
     for pattern, remedy in _REMEDIES:
         if found := re.search(pattern, said):
             advice = remedy.format(**found.groupdict())

@@ -1,4 +1,4 @@
-"""Fields of the account's own that have a typed column, in a side table like opportunity_fields.
+"""Custom fields of the account that have a typed column, in a side table like opportunity_fields.
 
 Which do, `promoted_fields` says. Whoever writes rows of a collection keeps the side table, too, in
 the same transaction. A value that cannot be read as the column's kind is NULL there, and a fault;
@@ -147,7 +147,7 @@ def promote(
     """
     if field.kind not in KINDS:
         raise PromotionError(
-            f"{field.kind} is no kind that a column can have. There are: {', '.join(KINDS)}."
+            f"{field.kind} is not a kind of column. Use one of these: {', '.join(KINDS)}."
         )
     with connection.cursor() as cursor:
         _lock(cursor, collection)
@@ -155,22 +155,24 @@ def promote(
         for other in there:
             if other.key == field.key:
                 raise PromotionError(
-                    f"{field.key} has a column already: {other.column} ({other.kind}) of"
-                    f" {collection.side}. To change it, demote it first."
+                    f"{field.key} has a column already: {other.column} ({other.kind}) of "
+                    f"{collection.side}. To change its kind, demote it first."
                 )
         _demand_name(cursor, collection, field, there)
         if len(there) >= MOST:
             raise PromotionError(
-                f"{MOST} fields have columns, which is as many as can have. Demote another first."
+                f"{MOST} fields have columns, which is the most that is allowed. Demote another "
+                "field first."
             )
         try:
             cursor.execute(f"ALTER TABLE {collection.side} ADD COLUMN {field.column} {field.kind}")
         except psycopg2.errors.TooManyColumns:
             raise PromotionError(
-                f"{collection.side} has had 1,600 columns, which is all that PostgreSQL lets a "
-                "table have in its life; those that were demoted count. Copy what is built on it, "
-                f"demote all fields, and make the table anew: DROP TABLE {collection.side}; CREATE "
-                f"TABLE {collection.side} ({collection.key} bigint PRIMARY KEY);"
+                f"{collection.side} has had 1,600 columns, dropped ones included, which is the "
+                "most that PostgreSQL allows in one table. Save the definitions of what is built "
+                "on it, demote all fields, and create the table again: DROP TABLE "
+                f"{collection.side}; CREATE TABLE {collection.side} ({collection.key} bigint "
+                "PRIMARY KEY);"
             ) from None
         except psycopg2.errors.LockNotAvailable:
             raise PromotionError(_busy(collection)) from None
@@ -200,15 +202,13 @@ def demote(connection: Connection, collection: Collection, key: str) -> Promoted
         found = next((field for field in there if field.key == key), None)
         if found is None:
             others = ", ".join(field.key for field in there) or "none has"
-            raise PromotionError(
-                f"{key} has no column to be taken away. Fields that have: {others}."
-            )
+            raise PromotionError(f"{key} has no column of its own. Fields with a column: {others}.")
         try:
             cursor.execute(f"ALTER TABLE {collection.side} DROP COLUMN {found.column}")
         except psycopg2.errors.DependentObjectsStillExist as error:
             raise PromotionError(
-                f"Something is built on the column {found.column} of {collection.side}: "
-                f"{' '.join((error.diag.message_detail or '').split())} Drop that first."
+                f"Other objects depend on the column {found.column} of {collection.side}: "
+                f"{' '.join((error.diag.message_detail or '').split())} Drop those first."
             ) from None
         except psycopg2.errors.LockNotAvailable:
             raise PromotionError(_busy(collection)) from None
@@ -223,15 +223,15 @@ def demote(connection: Connection, collection: Collection, key: str) -> Promoted
 def _lock(cursor: Cursor, collection: Collection) -> None:
     """Whoever writes rows locks their versions first, and only then asks what is promoted."""
     if not collection.promotes:
-        raise PromotionError(f"Fields of {collection.name} can have no columns.")
+        raise PromotionError(f"Fields of {collection.name} cannot have columns of their own.")
     cursor.execute(f"LOCK {collection.versions} IN EXCLUSIVE MODE")
     cursor.execute(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
 
 
 def _busy(collection: Collection) -> str:
     return (
-        f"Somebody reads {collection.side} at this moment, and its columns cannot change "
-        "meanwhile. Try again later."
+        f"The table {collection.side} is locked by another session, so its columns cannot "
+        "change now. Try again later."
     )
 
 
@@ -250,9 +250,9 @@ def _demand_name(
     needs_quotes, is_reserved, is_long, is_there = one_row(cursor)
     why = None
     if is_reserved:
-        why = "is a word of SQL's own"
+        why = "is a reserved word of SQL"
     elif is_long:
-        why = "is longer than 63 characters, which no column's name can be"
+        why = "is longer than 63 characters, the limit of PostgreSQL"
     elif needs_quotes:
         why = "would need quotes in every query"
     elif is_there:

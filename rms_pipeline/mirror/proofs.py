@@ -234,7 +234,7 @@ class Standing:
     def words(self, moment: Callable[[datetime], str]) -> str:
         """What was found, and what makes it doubtful; times as `moment` writes them."""
         if self.proof is None:
-            return "not compared with Current RMS yet: a full sync does that"
+            return "not compared with Current RMS yet; a full sync compares them"
         doubt = self.doubt(moment)
         said = self.proof.words(moment)
         return f"{said.rstrip('.')}. {doubt}" if doubt else said
@@ -337,8 +337,8 @@ def content_number(connection: Connection, collection: Collection, *, patience: 
             return number
         if time.monotonic() > give_up:
             raise WriterHangs(
-                f"Another program has been changing {collection.name} for more than "
-                f"{patience:.0f} s without ending its transaction"
+                f"Another session has written to {collection.name} and has kept its "
+                f"transaction open for more than {patience:.0f} s"
             )
         time.sleep(0.02)
 

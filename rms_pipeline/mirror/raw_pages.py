@@ -107,9 +107,9 @@ def _landed(connection: Connection, values: dict[str, object], body: bytes) -> b
                 cursor.execute(_BODY + _PAGE, values)
             if cursor.rowcount != 1:
                 raise DatabaseError(
-                    "The table raw_rms_pages did not take a page: a rule or a trigger that was "
-                    "added to it, or to raw_page_bodies, leaves pages out. Take that away, and run "
-                    "the sync again."
+                    "The table raw_rms_pages did not store a page: a rule or a trigger that "
+                    "somebody added to it, or to raw_page_bodies, discards pages. Remove that rule "
+                    "or trigger, then run the sync again."
                 )
     except (psycopg2.errors.UniqueViolation, psycopg2.errors.ForeignKeyViolation) as error:
         connection.rollback()

@@ -36,7 +36,7 @@ MIGRATIONS = Path(__file__).with_name("migrations")
 # The newest migration that there is.
 HEAD = max(path.name for path in MIGRATIONS.glob("versions/[0-9]*.py"))[:4]
 VERSION_TABLE = "rms_pipeline_alembic_version"
-NOT_RECORDED = "It is not recorded when the existing rows were read."
+NOT_RECORDED = "The database does not record when the existing rows were read."
 
 
 def current_version(connection: Connection) -> str | None:
@@ -70,9 +70,9 @@ def _ensure_schema(database: Database, schema: str) -> None:
             cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {name}")
         except psycopg2.errors.InsufficientPrivilege:
             raise DatabaseError(
-                f"The user of POSTGRES_URL may not create the schema {schema}. As an administrator "
-                f"of the database: CREATE SCHEMA {name} AUTHORIZATION {user}; "
-                f"or, for all schemas: GRANT CREATE ON DATABASE {database_name} TO {user};"
+                f"The user of POSTGRES_URL has no right to create the schema {schema}. As an "
+                f"administrator of the database: CREATE SCHEMA {name} AUTHORIZATION {user}; or, "
+                f"for all schemas: GRANT CREATE ON DATABASE {database_name} TO {user};"
             ) from None
 
 
@@ -218,8 +218,9 @@ def demand_whole(connection: Connection) -> None:
         connection.commit()
         raise DatabaseError(
             f"Tables of the mirror are missing: {', '.join(missing)}. A restore left them out, or "
-            "somebody dropped them. Restore them from a backup (see what the restore printed), or "
-            f"begin anew: DROP TABLE {schema}.{VERSION_TABLE}; and run `rms-pipeline sync initial`."
+            "somebody dropped them. Restore them from a backup (look at the output of the "
+            f"restore), or start again: DROP TABLE {schema}.{VERSION_TABLE}; and run "
+            "`rms-pipeline sync initial`."
         )
 
 
@@ -227,9 +228,9 @@ def refuse_newer(version: str | None) -> None:
     """Raises OutdatedError where a newer version of this program made the tables."""
     if version is not None and version > HEAD:
         raise OutdatedError(
-            f"The tables in this database are of a newer version of this program (schema {version},"
-            f" while this one knows {HEAD}). Use that version here, or restore a backup from before"
-            " the upgrade."
+            f"A newer version of this program made the tables in this database (schema {version}; "
+            f"this version knows {HEAD}). Use that version, or restore a backup from before the "
+            "upgrade."
         )
 
 
@@ -252,15 +253,14 @@ def upgrade_tables(database: Database, to: str = HEAD) -> None:
             said = str(cause).strip().splitlines()[0]
             if "owner" in said:
                 raise DatabaseError(
-                    f"A table that another program left has one of our names, and the user of "
-                    f"POSTGRES_URL may not rename it ({said}). As its owner: ALTER TABLE <table> "
-                    "OWNER TO <user>; or rename it yourself."
+                    "A table of another program has a name that this program needs, and the user "
+                    f"of POSTGRES_URL has no right to rename it ({said}). As its owner: ALTER "
+                    "TABLE <table> OWNER TO <user>; or rename it yourself."
                 ) from None
             raise DatabaseError(
                 f"The user of POSTGRES_URL may not create tables in schema {database.schema} "
-                "(since PostgreSQL 15 that is a right of its own). As an administrator of the "
-                "database: "
-                f"GRANT USAGE, CREATE ON SCHEMA {database.schema_in_sql} TO <user>;"
+                "(PostgreSQL 15 and later do not allow it by default). As an administrator of "
+                f"the database: GRANT USAGE, CREATE ON SCHEMA {database.schema_in_sql} TO <user>;"
             ) from None
         if isinstance(cause, psycopg2.errors.InvalidSchemaName):
             raise DatabaseError(

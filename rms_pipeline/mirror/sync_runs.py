@@ -21,18 +21,18 @@ RECONCILIATION, WEBHOOK_REFRESH = "reconciliation", "webhook_refresh"
 SYNC_TYPES = (INITIAL, INCREMENTAL, RECONCILIATION, WEBHOOK_REFRESH)
 
 DIED = (
-    "The process that ran this sync died (killed, out of memory, or the machine went down). What "
-    "it stored is kept and intact. The next sync completes it."
+    "The process that ran this sync died (killed, out of memory, or the machine went down). "
+    "The data that it stored is intact. The next sync completes the work."
 )
 TERMINATED = (
-    "Somebody terminated this run in Dagster's UI, or ended its process. What it had stored is "
-    "whole; run the sync again to complete it."
+    "Somebody terminated this run in Dagster's UI, or ended its process. The data that "
+    "it stored is intact. Run the sync again to complete it."
 )
 NEVER_BEGAN = (
-    "This sync was launched and did not begin. Dagster's UI says why, if it still has the run. "
-    "Then run the sync again."
+    "This sync was launched but did not begin. Look at its run in Dagster's UI for the "
+    "reason, if Dagster still has the run. Then run the sync again."
 )
-NO_REASON = "This sync failed and noted no reason. See its run in Dagster's UI."
+NO_REASON = "This sync failed and recorded no reason. Look at its run in Dagster's UI."
 
 # Of the row `s` of sync_runs; the view joins the same.
 _LIVES = (

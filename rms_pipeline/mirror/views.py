@@ -159,8 +159,8 @@ def _set_aside(cursor: Cursor, name: str) -> None:
     kind, owner = row
     if kind not in _KINDS:
         raise DatabaseError(
-            f"Something that is neither table nor view is called {name}, which a view of this "
-            "program is to be called. Rename it, and run `rms-pipeline migrate`."
+            f"An object that is neither a table nor a view has the name {name}, which a view of "
+            "this program needs. Rename that object, then run `rms-pipeline migrate`."
         )
     cursor.execute(
         "SELECT format('%%s%%s', %(aside)s::text, nullif(n, 1)) FROM generate_series(1, 1000) n"
@@ -175,9 +175,9 @@ def _set_aside(cursor: Cursor, name: str) -> None:
     except psycopg2.errors.InsufficientPrivilege:
         cursor.execute("ROLLBACK TO SAVEPOINT set_aside")
         raise DatabaseError(
-            f"{name} is a view of this program, and {owner} has something else of that name, which "
-            f"the user of POSTGRES_URL may not rename. As its owner: ALTER {_KINDS[kind]} {name} "
-            f"RENAME TO {aside}; and run `rms-pipeline migrate`."
+            f"{name} is the name of a view of this program, but {owner} owns another object with "
+            "that name, and the user of POSTGRES_URL has no right to rename it. As its owner: "
+            f"ALTER {_KINDS[kind]} {name} RENAME TO {aside}; and run `rms-pipeline migrate`."
         ) from None
     logger.warning("Renamed %s, which another program left, to %s", name, aside)
 
@@ -192,9 +192,9 @@ def _drop(cursor: Cursor, name: str, stale: set[str]) -> dict[str, list[str]]:
             cursor.execute(f"DROP VIEW IF EXISTS {one}")
         except psycopg2.errors.DependentObjectsStillExist as error:
             raise DatabaseError(
-                f"The view {one} has to be made anew, but something else is built on it: "
-                f"{' '.join((error.diag.message_detail or '').split())} Drop that, run "
-                "`rms-pipeline migrate`, and create it again."
+                f"The view {one} must be created again, but other objects depend on it: "
+                f"{' '.join((error.diag.message_detail or '').split())} Drop those, run "
+                "`rms-pipeline migrate`, and create them again."
             ) from None
     stale |= {*above}
     return grants

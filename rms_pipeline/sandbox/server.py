@@ -47,8 +47,8 @@ class SandboxServer(InventedAccount):
         except OSError as error:
             self.close()
             raise PortInUseError(
-                f"Port {port} on {host} is in use or may not be used ({error.strerror}). "
-                "Stop the other program, or choose another port with --port "
+                f"Port {port} on {host} is in use, or this user has no right to it "
+                f"({error.strerror}). Stop the other program, or choose another port with --port "
                 "(--sandbox-port with `rms-pipeline up`)."
             ) from None
         self.port: int = self._http.server_address[1]

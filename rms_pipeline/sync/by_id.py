@@ -228,9 +228,10 @@ class _Asking:
             )
             if answer is not None and answer.ids != (id_,):
                 raise WrongRecord(
-                    f"Asked for {self._client.collection.single} {id_}, Current RMS sent "
-                    f"{answer.ids[0] if answer.ids else 'something that is none'}. Look at "
-                    f"the {self._client.collection.single} there; if it is well, ask Current RMS."
+                    f"Instead of {self._client.collection.single} {id_}, Current RMS sent "
+                    f"{answer.ids[0] if answer.ids else 'something else'}. Look at the "
+                    f"{self._client.collection.single} there. If it looks right, report this to "
+                    "the support of Current RMS."
                 )
         except PageFailed as failed:
             verdict.failed[id_] = failed.error
@@ -296,8 +297,8 @@ class _Asking:
         if answer.ids or answer.page.meta.total_row_count:
             raise FindsNone(
                 f"Current RMS finds no {self._client.collection.single} by its id, not even those "
-                "that its list shows: so nothing is taken to be gone. If that lasts, ask Current "
-                "RMS.",
+                "in its own list. So no record is treated as deleted. If this goes on, report it "
+                "to the support of Current RMS.",
                 reason="no record is found by its id",
             )
 

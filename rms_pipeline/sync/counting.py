@@ -64,10 +64,12 @@ _KEYS: dict[str, Key] = {"id": BY_ID, "id ranges": BY_ID, "created_at ranges": B
 UNDATED = Segment("undated", (("q[starts_at_or_ends_at_null]", "1"),))
 # For so long the list of the API may not show yet what the single record shows.
 LAG = timedelta(minutes=2)
-_OUT_OF_SCOPE = "Nothing can be counted, for Current RMS does not do what is asked: {}."
+_OUT_OF_SCOPE = (
+    "The records cannot be counted, because Current RMS does not do what is requested: {}."
+)
 _CAPPED = (
-    "Current RMS counts fewer records than its list holds, so its counts prove nothing. What "
-    "the list shows is mirrored."
+    "Current RMS counts fewer records than its list holds, so its counts prove nothing. "
+    "The mirror holds what the list shows."
 )
 _OVERCOUNTED = (
     "Current RMS counts more records than there can be (two of one id), so its counts prove "
@@ -304,7 +306,7 @@ class Counting:
         ):
             value = None if key is None else key.value(raw)
             if value is not None and not inside(value, span):
-                raise NotHonoured("a record outside the range asked for")
+                raise NotHonoured("a record outside the requested range")
             if isinstance(record, Record) and segment is self._ranged:
                 self._demand_in_window(record)
         total = answer.page.meta.total_row_count
@@ -515,7 +517,7 @@ class Counting:
         except Unprocessable:
             answer = self._whole_page(params)
         if not all(inside(i, span) for i in answer.ids):
-            raise NotHonoured("records outside the range asked for")
+            raise NotHonoured("records outside the requested range")
         for record in read_records(self._collection, answer):
             if not isinstance(record, Record):
                 continue
@@ -537,7 +539,7 @@ class Counting:
         starts, ends = record.dates()
         odd = record.id in self._odd or starts is None or ends is None
         if not odd and not self.window.contains(starts, ends):
-            raise NotHonoured("Current RMS lists, and counts, records outside the window asked for")
+            raise NotHonoured("Current RMS lists and counts records outside the requested window")
 
     def _whole_page(self, params: Params) -> ListAnswer:
         return self._client.list_records(
@@ -555,8 +557,8 @@ class Counting:
             answer = self._whole_page(params)
             if not set(answer.ids) <= set(chunk):
                 raise NotCounted(
-                    "The API obeys no filter by id, so it is not known where it counts some "
-                    f"{self._collection.name} whose place here is uncertain."
+                    "The API ignores the filter by id, so this program cannot find out in which "
+                    f"range it counts some {self._collection.name} with uncertain dates."
                 )
             found.update(answer.ids)
         self._listed.setdefault(segment.name, set()).update(found)

@@ -264,7 +264,7 @@ class _Landing:
         asked_at = asked_at or self._client.now()
         if api_date is not None:
             return min(api_date, asked_at) - overlap
-        self.report.notes.append("the API does not tell its time (no Date header)")
+        self.report.notes.append("the API does not send its time (no Date header)")
         return asked_at - max(overlap, _OVERLAP_WITHOUT_DATE)
 
     def behind(self) -> timedelta:
@@ -285,7 +285,7 @@ class _Landing:
             ):
                 raise WalkIncomplete(
                     f"Pages of {segment} are missing from raw_rms_pages although the walk ended. "
-                    "What was received is stored. Run the sync again."
+                    "Everything that was received is stored. Run the sync again."
                 )
 
     def verify_scope(self, window: Window | None) -> None:

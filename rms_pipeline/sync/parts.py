@@ -283,10 +283,10 @@ class _Landing:
         kept = count_lists(self._connection, collection, self._walk) - self.read
         told = [f"the {collection.name} of {self.read:,} {parents} were listed{how}"]
         if kept > 0:
-            told.append(f"those of {kept:,} had been by the unfinished sync")
+            told.append(f"the unfinished sync had listed those of {kept:,}")
         if self.failed:
             some = ", ".join(f"{i} ({why})" for i, why in list(self.failed.items())[:10])
             told.append(f"{len(self.failed):,} could not be listed: {some}")
         if (left := due - self.read - len(self.failed)) > 0:
-            told.append(f"{left:,} wait for the next sync, for calls are bounded")
+            told.append(f"{left:,} wait for the next sync, because the calls of a sync are limited")
         return told

@@ -61,12 +61,12 @@ from rms_pipeline.sync.storing import name_unreadable, read_records, store_answe
 SUSPECT = "suspect"
 ROUNDS, MOST_CALLS = 4, 200
 _MOVING = (
-    "Something changed, in Current RMS or in the mirror, each of the {rounds} times that it was "
-    "counted. The next sync tries again."
+    "Records changed in Current RMS or in the mirror during each of {rounds} counts. The "
+    "next sync tries again."
 )
 _CONTRADICTORY = (
-    "The counts of Current RMS contradict one another, so they prove nothing. What its lists show "
-    "is mirrored."
+    "The counts of Current RMS contradict one another, so they prove nothing. The "
+    "mirror holds what the lists show."
 )
 
 
@@ -370,9 +370,9 @@ class Prover(Counting):
             cannot_narrow = self._key is not BY_ID or NO_RANGES in self._rests_on
             if segment is self._ranged and cannot_narrow and part.counted > self._sizes.expected:
                 return (
-                    f"Current RMS counts {part.counted:,} where the mirror has {part.mirrored:,}, "
-                    "and obeys no filter that would locate the difference; the next full sync "
-                    "tries again."
+                    f"Current RMS counts {part.counted:,} but the mirror has {part.mirrored:,}, "
+                    "and Current RMS ignores the filters that would locate the difference. The "
+                    "next full sync tries again."
                 )
             try:
                 suspects |= self._locate(segment, part, walk)
@@ -498,8 +498,8 @@ class Prover(Counting):
         if failed:
             shown = ", ".join(map(str, sorted(failed)[:10]))
             unknown = (
-                f"No list of Current RMS shows {shown}, and whether they are still there it does "
-                f"not say: {next(iter(failed.values()))}"
+                f"No list of Current RMS shows {shown}, and Current RMS did not answer "
+                f"whether they still exist: {next(iter(failed.values()))}"
             )
         if not gone:
             return unknown
@@ -526,5 +526,5 @@ class Prover(Counting):
 def _sentence(error: Exception) -> str:
     said = str(error).strip()
     if isinstance(error, ApiUnavailable):
-        said = f"Current RMS did not answer all that was asked: {said}"
+        said = f"Current RMS did not answer every request: {said}"
     return said if said.endswith(".") else f"{said}."

@@ -142,8 +142,10 @@ def _without_lately_absent(connection: Connection, claimed: Claim, done: WorkedO
             done.settled += settle(connection, claimed, gone)
             done.received_at += [e.received_at for e in claimed.events_of(gone)]
         reasons = {
-            i: f"Current RMS had no {claimed.collection.single} {i} at {at:%H:%M:%S} UTC; it is "
-            f"asked again {FORGOTTEN_AFTER.total_seconds() / 60:.0f} minutes after that."
+            i: (
+                f"Current RMS had no {claimed.collection.single} {i} at {at:%H:%M:%S} UTC; it is "
+                f"requested again {FORGOTTEN_AFTER.total_seconds() / 60:.0f} minutes after that."
+            )
             for i, at in absent.items()
             if i not in gone
         }
@@ -248,19 +250,23 @@ def _put_off(
     there = set(ids) - refreshed.absent - refreshed.gone - refreshed.unasked
     there -= refreshed.failed.keys()
     late = {
-        i: f"Current RMS has no {claimed.collection.single} {i} yet; it is asked again."
+        i: f"Current RMS has no {claimed.collection.single} {i} yet; it is requested again."
         for i in refreshed.absent
     }
     late |= {
-        i: f"Current RMS still shows {claimed.collection.single} {i} as it was before; it is asked "
-        "again."
+        i: (
+            f"Current RMS still shows {claimed.collection.single} {i} in its old state; it is "
+            "requested again."
+        )
         for i in refreshed.outdated | (destroyed & there)
         if waits[i] < _WAITS_FOR_CONTENT
     }
     late = {i: reason for i, reason in late.items() if i not in refreshed.locked}
     unasked = {
-        i: f"{claimed.collection.single.capitalize()} {i} is unknown here. Webhooks named too "
-        "many that Current RMS does not have, so it is asked for later."
+        i: (
+            f"{claimed.collection.single.capitalize()} {i} is not in the mirror. Too many webhooks "
+            "named records that Current RMS does not have, so it is requested later."
+        )
         for i in refreshed.unasked
     }
     done.waiting += put_off(connection, claimed, late)

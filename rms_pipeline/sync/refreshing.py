@@ -23,7 +23,7 @@ from rms_pipeline.sync.by_id import Verdict, Wanted, ask_by_id
 from rms_pipeline.sync.doubts import what_is_held
 from rms_pipeline.sync.storing import merge_answer, raw_page, read_records
 
-_BECAUSE = "asked for by its id, and Current RMS no longer has it"
+_BECAUSE = "Current RMS did not find it by its id"
 # So many that a person asks for are asked for singly: a list may be seconds behind what that person
 # has just done.
 ASKED_SINGLY = 10

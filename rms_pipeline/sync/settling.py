@@ -27,7 +27,7 @@ from rms_pipeline.sync.doubts import what_is_held
 from rms_pipeline.sync.prove import SUSPECT, Prover
 from rms_pipeline.sync.storing import store_answer
 
-_BY_ID_ALONE = "outside the window; asking for it by id found nothing"
+_BY_ID_ALONE = "it is outside the window, and Current RMS did not find it by its id"
 
 
 @dataclass(slots=True)

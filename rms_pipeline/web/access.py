@@ -91,7 +91,7 @@ class Access:
         @router.post("/login")
         async def log_in(request: Request) -> Response:
             refuse_foreign_page(request)
-            form = await read_form(request, "paste the API token and nothing else.")
+            form = await read_form(request, "paste only the API token.")
             wanted = local_address(form.get("next", "/"))
             # People paste the whole link, too.
             given = form.get("token", "").strip().rpartition("token=")[2]
@@ -129,8 +129,9 @@ class Access:
         if seconds := await self.slow_down(request):
             raise Refusal(
                 429,
-                "Too many wrong tokens came from this address, and this one is wrong, too. The "
-                "right token works at any time: `rms-pipeline up` prints it, or where it is kept.",
+                "Too many wrong tokens came from this address, and this one is wrong too. The "
+                "right token works at any time. `rms-pipeline up` prints it, or the path of the "
+                "file that holds it.",
                 headers={"Retry-After": str(seconds)},
             )
         return False
@@ -179,7 +180,7 @@ class Access:
 def _unauthorized() -> Refusal:
     return Refusal(
         401,
-        "Send the API token: `Authorization: Bearer <RMS_API_TOKEN>`. `rms-pipeline up` prints it, "
-        "or where it is kept.",
+        "Send the API token: `Authorization: Bearer <RMS_API_TOKEN>`. `rms-pipeline up` prints "
+        "it, or the path of the file that holds it.",
         headers={"WWW-Authenticate": "Bearer"},
     )

@@ -10,8 +10,8 @@ from rms_pipeline.settings import LOOPBACK_HOSTS, Settings
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 UNENCRYPTED = (
-    "The web service listens on %s without TLS, so tokens travel unencrypted. Put a proxy with a "
-    "certificate in front of it."
+    "The web service listens on %s without TLS, so tokens are sent unencrypted. Put a "
+    "proxy with a certificate in front of it."
 )
 
 
@@ -38,7 +38,7 @@ def print_dashboard(current: Settings, url: str, token: SecretStr, out: Console)
     if out.file is sys.stdout and sys.stdout.isatty():
         link = f"{url}/?token={token.get_secret_value()}"
         out.print(f"[bold]Dashboard    {link}[/bold]", highlight=False, soft_wrap=True)
-        out.print("             (this link lets anyone in: keep it to yourself)")
+        out.print("             (anyone with this link can sign in: keep it secret)")
     else:
         kept = kept_in(current.api_token, "RMS_API_TOKEN", current)
         out.print(f"Dashboard    {url}/, the API token is in {kept}", soft_wrap=True)

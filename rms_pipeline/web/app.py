@@ -96,8 +96,8 @@ def create_app(
 
     app = FastAPI(
         title="rms_pipeline",
-        description="Keeps a copy of a Current RMS account's opportunities fresh. Everything but "
-        "the webhook, /healthz and calendar feeds takes the API token: "
+        description="Keeps a copy of a Current RMS account's opportunities fresh. Everything "
+        "except the webhook, /healthz and calendar feeds needs the API token: "
         "`Authorization: Bearer <RMS_API_TOKEN>`.",
         lifespan=lifespan,
         openapi_url=None,
@@ -142,14 +142,17 @@ def create_app(
 
     @app.get(
         "/healthz",
-        summary="Whether the service and its database are there",
-        description="Send requests to a service that answers 200. Restart one only when it does "
-        "not answer with `live=true`, which asks nothing of the database: a restart would not "
-        "bring that back.",
+        summary="Whether the service and its database are up",
+        description="Readiness: send requests only to a service that answers 200. Liveness: "
+        "restart a service only when it does not answer with `live=true`. That check "
+        "does not use the database, because a restart would not bring the database "
+        "back.",
         responses={503: {"model": Refused, "description": "The database does not answer."}},
     )
     def healthz(
-        live: Annotated[bool, Query(description="Ask about the process alone.")] = False,
+        live: Annotated[
+            bool, Query(description="Check the process only, not the database.")
+        ] = False,
     ) -> dict[str, bool]:
         if not live:
             with database.session() as connection, connection.cursor() as cursor:

@@ -169,9 +169,9 @@ def _shown(request: Request, zone: str) -> Shown:
     view = request.query_params.get("view", "") or "month"
     by = request.query_params.get("by", "") or "hire"
     if view not in VIEWS:
-        raise HTTPException(422, f"view is none of {', '.join(VIEWS)}.")
+        raise HTTPException(422, f"view is not one of {', '.join(VIEWS)}.")
     if by not in get_args(By):
-        raise HTTPException(422, f"by is none of {', '.join(get_args(By))}.")
+        raise HTTPException(422, f"by is not one of {', '.join(get_args(By))}.")
     today = Day.of(datetime.now(UTC), zone).date
     chosen = day_of(request.query_params.get("day", "")[:10], "day", zone)
     day = chosen.date if chosen else today

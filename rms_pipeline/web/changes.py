@@ -162,7 +162,9 @@ def _place(text: str) -> Place | None:
             raise ValueError
     except ValueError:
         raise HTTPException(
-            422, "after is not the place of a list; follow the links from its first page."
+            422,
+            "after does not name a place in the list. Start at the first page, and follow its "
+            "links.",
         ) from None
     return found
 

@@ -158,8 +158,8 @@ def launch(
             raise DagsterUnavailable(why_no_job(url, job, location, there))
         if time.monotonic() > deadline:
             raise DagsterUnavailable(
-                f"Dagster at {url} would not launch {job}: {said}. "
-                "Does RMS_DAGSTER_URL lead to this project's Dagster?"
+                f"Dagster at {url} would not launch {job}: {said}. Check that RMS_DAGSTER_URL is "
+                "the address of this project's Dagster."
             )
         time.sleep(1)
 
@@ -186,8 +186,8 @@ def _place(
     if len(places) > 1 and LOCATION not in places:
         raise DagsterUnavailable(
             f"Several code locations of Dagster at {url} have the job {job}: "
-            f"{', '.join(sorted(places))}. Give each account a key_prefix of its own, and name it "
-            "in RMS_KEY_PREFIX. Or name the code location in RMS_DAGSTER_LOCATION."
+            f"{', '.join(sorted(places))}. Give each account its own key_prefix, and set "
+            "RMS_KEY_PREFIX to it. Or name the code location in RMS_DAGSTER_LOCATION."
         )
     return LOCATION if LOCATION in places else next(iter(places), None)
 
@@ -265,8 +265,8 @@ def _ask(
             )
     except requests.ConnectionError:
         raise DagsterUnavailable(
-            f"Dagster does not answer at {url}. Start it (`rms-pipeline up` does), or set "
-            "RMS_DAGSTER_URL to where its UI is."
+            f"Dagster does not answer at {url}. Start it with `rms-pipeline up`, or set "
+            "RMS_DAGSTER_URL to the address of its UI."
         ) from None
     except requests.RequestException as error:
         raise DagsterUnavailable(
@@ -282,13 +282,14 @@ def _ask(
         body = answer.json()
     except ValueError:
         raise DagsterUnavailable(
-            f"What answers at {url} is not Dagster (HTTP {answer.status_code}). "
-            "Set RMS_DAGSTER_URL to where its UI is."
+            f"What answers at {url} is not Dagster (HTTP {answer.status_code}). Set "
+            "RMS_DAGSTER_URL to the address of Dagster's UI."
         ) from None
     data = body.get("data") if isinstance(body, dict) else None
     if not isinstance(data, dict) or None in data.values():
         raise DagsterUnavailable(
-            f"Dagster at {url} failed: {_reason(body)}. Its log says more; is its database up?"
+            f"Dagster at {url} failed: {_reason(body)}. Check its log, and check that its "
+            "database is up."
         )
     return data
 
@@ -344,7 +345,7 @@ def _reason(answer: Any) -> str:
             return _reason(answer["errors"][0])
         if "__typename" in answer:
             return str(answer["__typename"])
-    return "it does not say why"
+    return "no reason given"
 
 
 def _one_line(text: str) -> str:

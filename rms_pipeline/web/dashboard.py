@@ -174,7 +174,7 @@ def dashboard(
         with database.session() as connection:
             count = replay(connection, events)
         if not count:
-            return answer(request, "There was no dead letter to replay any more.", 409)
+            return answer(request, "There are no dead letters to replay.", 409)
         are = "dead letter is" if count == 1 else "dead letters are"
         return answer(request, f"{count:,} {are} back in the queue.")
 
@@ -271,7 +271,7 @@ def _sync_context(
     first_sync = starting is not None and starting.first_sync and not state.history
     under_way = ""
     if any(s.status == "running" for s in syncs):
-        under_way = "Another sync can start when the one that is running has ended."
+        under_way = "A sync is running. You can start another when it has ended."
     elif first_sync:
         under_way = "The initial sync starts by itself in a moment."
     elif dagster == "starting":
@@ -291,7 +291,7 @@ def _sync_context(
         or (
             ""
             if state.has_full_sync
-            else "An incremental sync is available once an initial sync has completed."
+            else "You can start an incremental sync after an initial sync has completed."
         ),
         "days_back": current.days_back,
         "days_ahead": current.days_ahead,

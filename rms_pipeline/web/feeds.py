@@ -45,7 +45,7 @@ _LONGEST_NAME = 100
 _MOST_READS, _WITHIN_SECONDS = 30, 60.0
 _REFRESH = timedelta(minutes=15)
 _MEANS: dict[Phase, str] = {CONFIRMED: "CONFIRMED", LOST: "CANCELLED"}
-_GONE = "There is no calendar at this address. Somebody may have revoked it: ask for a new address."
+_GONE = "There is no calendar at this address. It may have been revoked. Ask for a new address."
 
 
 class _Reads:
@@ -99,11 +99,11 @@ def calendar_feeds(
 
     @router.post("/calendar/feeds", **for_people)
     async def make(request: Request) -> Response:
-        form = await read_form(request, "shorten what is asked for.")
+        form = await read_form(request, "use fewer or shorter filters.")
         name = " ".join(without_nul(form.get("name", "")).split())
         if not 0 < len(name) <= _LONGEST_NAME:
             raise HTTPException(
-                422, f"name is to be what the calendar is called, in 1 to {_LONGEST_NAME} letters."
+                422, f"name is the name of the calendar, in 1 to {_LONGEST_NAME} letters."
             )
         query = cleaned(without_nul(form.get("query", "")))
         # Here somebody can still mend it.
@@ -117,7 +117,9 @@ def calendar_feeds(
             secret = await run_in_threadpool(keep)
         except TooManyFeedsError:
             raise HTTPException(
-                409, f"There are {MOST_FEEDS} calendar feeds. Revoke one that nobody reads."
+                409,
+                f"There are {MOST_FEEDS} calendar feeds. That is the most that is allowed. "
+                "Revoke one that nobody reads.",
             ) from None
         # Not by a redirect, whose address would hold the secret.
         return await run_in_threadpool(page, request, secret)
@@ -144,7 +146,7 @@ def calendar_feeds(
         if seconds := reads.wait(secret):
             raise Refusal(
                 429,
-                "This calendar was read too often. It changes every few minutes at most.",
+                "This calendar was read too often. Read it every few minutes at most.",
                 headers={"Retry-After": str(seconds)},
             )
         text = await run_in_threadpool(written, feed)
@@ -212,7 +214,7 @@ def _not_all(today: Day, now: datetime, account: str) -> Event:
     event.add("uid", f"not-all@{account}.rms-pipeline")
     event.add("dtstamp", now)
     event.add("summary", f"More than {MOST_EVENTS:,} hires: not all are in this calendar")
-    event.add("description", "Make a calendar feed with a filter, and revoke this one.")
+    event.add("description", "Create a calendar feed with a filter, and revoke this one.")
     event.add("dtstart", today.date)
     return event
 

@@ -47,9 +47,9 @@ class SyncUnderWay(RmsPipelineError):
 
     def __init__(self, running: Sync) -> None:
         super().__init__(
-            f"A sync of this kind ({running.sync_type}) is under way since "
+            f"A sync of this kind ({running.sync_type}) has been running since "
             f"{running.started_at:%Y-%m-%d %H:%M:%S} UTC: sync {running.id}, run "
-            f"{running.run_id}. Wait for it; /api/sync/status shows how far it has come."
+            f"{running.run_id}. Wait for it; /api/sync/status shows its progress."
         )
         self.running = running
 

@@ -262,7 +262,9 @@ def _texts(request: Request) -> dict[str, list[str]]:
         found[name] = kept if name == "tag" else kept[-1:]
     fields = [name for name in dict.fromkeys(request.query_params) if name.startswith(FIELD)]
     if len(fields) > _MOST_FIELDS or any(len(name) > _LONGEST_KEY for name in fields):
-        raise HTTPException(422, f"More than {_MOST_FIELDS} fields, or one with too long a name.")
+        raise HTTPException(
+            422, f"There are more than {_MOST_FIELDS} fields, or the name of a field is too long."
+        )
     for name in fields:
         values = [without_nul(v).strip()[:_SHORT] for v in request.query_params.getlist(name)]
         found[without_nul(name)] = [value for value in values if value][-1:]
@@ -282,8 +284,8 @@ def with_fields(asked_for: Asked, promoted: Sequence[Promoted]) -> Asked:
             if field is None:
                 raise HTTPException(
                     422,
-                    f"{name[:60]} is no field with a column: `rms-pipeline fields` lists them, and "
-                    "`rms-pipeline fields promote` makes one.",
+                    f"{name[:60]} is not a custom field with a column. `rms-pipeline fields` "
+                    "lists the fields, and `rms-pipeline fields promote` gives one a column.",
                 )
             filters += [FieldFilter(field.column, field.kind, value) for value in values]
     criteria = replace(asked_for.criteria, fields=tuple(filters))
@@ -298,7 +300,9 @@ def _custom(request: Request, name: str) -> str:
 def _sort(request: Request) -> str:
     sort = request.query_params.get("sort", DEFAULT_SORT) or DEFAULT_SORT
     if sort.removeprefix("-") not in ORDERS or sort.startswith("--"):
-        raise HTTPException(422, f"sort is none of {', '.join(ORDERS)}, each also with a - before.")
+        raise HTTPException(
+            422, f"sort is not one of {', '.join(ORDERS)}, or one of these after a -."
+        )
     return sort
 
 
@@ -328,7 +332,9 @@ def _page(request: Request) -> tuple[int, Place | None]:
             raise ValueError
         place = Place(value, id_, bool(before))
     except (ValueError, TypeError):
-        raise HTTPException(422, "page does not say where it begins: begin anew.") from None
+        raise HTTPException(
+            422, "page is not a link of this list. Start at the first page."
+        ) from None
     _check_place(place, _sort(request))
     return number, place
 
@@ -347,7 +353,9 @@ def _check_place(place: Place, sort: str) -> None:
         ):
             raise ValueError
     except (ValueError, InvalidOperation):
-        raise HTTPException(422, "page does not fit this order: begin anew.") from None
+        raise HTTPException(
+            422, "page does not fit this sort order. Start at the first page."
+        ) from None
 
 
 def _period(text: str, name: str, today: date) -> Days:

@@ -29,9 +29,11 @@ class Metrics:
         def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
             return Gauge(f"rms_{name}", text, labels, registry=self.registry)
 
-        self.received = counter("webhooks_received", "Webhook requests, whatever became of them.")
+        self.received = counter("webhooks_received", "Webhook requests received, accepted or not.")
         self.stored = counter("webhooks_stored", "Events kept.")
-        self.repeated = counter("webhooks_repeated", "Events that had been kept before.")
+        self.repeated = counter(
+            "webhooks_repeated", "Events that were received before (duplicates)."
+        )
         self.refused = counter("webhooks_refused", "Requests refused, by status.", ("status",))
         self.refreshed = counter(
             "opportunities_refreshed", "Opportunities refreshed by the fast lane."
@@ -40,7 +42,7 @@ class Metrics:
             "records_refreshed", "Records refreshed by the fast lane.", ("collection",)
         )
         self.settled = counter("webhooks_settled", "Events settled by the fast lane.")
-        self.failed = counter("webhook_attempts_failed", "Events given back to the queue.")
+        self.failed = counter("webhook_attempts_failed", "Events put back into the queue.")
         self.acknowledged = Histogram(
             "rms_webhook_acknowledgement_seconds",
             "From the first byte of a webhook to its answer.",
@@ -53,29 +55,37 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self._depth = gauge("webhook_queue_depth", "Events that wait.")
-        self._dead = gauge("webhook_dead_letters", "Events that gave up; replay them.")
+        self._depth = gauge("webhook_queue_depth", "Events that wait in the queue.")
+        self._dead = gauge(
+            "webhook_dead_letters",
+            "Dead letters: events whose refresh failed too often. Replay them.",
+        )
         self._oldest = gauge("webhook_oldest_pending_seconds", "Age of the oldest waiting event.")
         self._calls = gauge("api_calls_last_minute", "Calls to Current RMS, by lane.", ("lane",))
         self._share = gauge(
             "webhook_share",
-            "Share of the last incremental sync's changes that webhooks had named.",
+            "Share of the changes of the last incremental sync that a webhook had announced.",
         )
         self._lag = gauge(
-            "webhook_lag_seconds", "Median time from an edit to its webhook, for the same changes."
+            "webhook_lag_seconds", "Median time from an edit to its webhook, for these changes."
         )
         self._left = gauge(
-            "api_budget_left", "Calls that may still be sent this minute; +Inf without a limit."
+            "api_budget_left",
+            "Calls to Current RMS that are left in this minute; +Inf without a limit.",
         )
         self._complete = gauge(
             "mirror_complete",
-            "1 when the mirror is shown to be complete, 0 when it is not or that has expired.",
+            "1 when a valid proof shows that the mirror is complete, 0 when there is none or it "
+            "has expired.",
         )
         self._proof_age = gauge("proof_age_seconds", "Age of the last proof of completeness.")
-        self._counted = gauge("proof_counted", "Opportunities that Current RMS counted then.")
-        self._mirrored = gauge("proof_mirrored", "Of those, the ones mirrored then.")
+        self._counted = gauge(
+            "proof_counted", "Opportunities that Current RMS counted in that proof."
+        )
+        self._mirrored = gauge("proof_mirrored", "How many of them the mirror held in that proof.")
         self._limit = gauge(
-            "api_limit_per_minute", "Calls a minute that are in force; +Inf without a limit."
+            "api_limit_per_minute",
+            "The limit of calls a minute that is in force; +Inf without a limit.",
         )
 
         def each(name: str, text: str) -> Gauge:
@@ -83,25 +93,36 @@ class Metrics:
 
         self._rows = each("rows", "Rows of the table.")
         self._sync_age = each(
-            "last_sync_age_seconds", "Since a sync last stored all that it read of it."
+            "last_sync_age_seconds",
+            "Time since a sync last stored everything that it read of the collection.",
         )
         self._shown_complete = each(
-            "complete", "1 when it is shown to be complete, 0 when it is not or that has expired."
+            "complete",
+            "1 when a valid proof shows that the collection is complete, 0 when there is none or "
+            "it has expired.",
         )
         self._age_of_proof = each("proof_age_seconds", "Age of its last proof of completeness.")
-        self._in_the_account = each("proof_counted", "Records that Current RMS counted then.")
-        self._in_the_mirror = each("proof_mirrored", "Of those, the ones mirrored then.")
+        self._in_the_account = each(
+            "proof_counted", "Records that Current RMS counted in that proof."
+        )
+        self._in_the_mirror = each(
+            "proof_mirrored", "How many of them the mirror held in that proof."
+        )
         self._faults = each(
-            "faults", "Values of the last day that could not be stored as they came: sync_faults."
+            "faults",
+            "Values of the last day that could not be stored as received; see the table "
+            "sync_faults.",
         )
         self._unreadable = each("unreadable", "Records that Current RMS cannot deliver.")
-        self._held_back = each("deletions_held_back", "Rows whose deletion waits for a person.")
+        self._held_back = each(
+            "deletions_held_back", "Rows whose deletion waits for a person to confirm it."
+        )
         self._share_of = each(
             "webhook_share",
-            "Share of the last incremental sync's changes that webhooks had named.",
+            "Share of the changes of the last incremental sync that a webhook had announced.",
         )
         self._lag_of = each(
-            "webhook_lag_seconds", "Median time from an edit to its webhook, for the same changes."
+            "webhook_lag_seconds", "Median time from an edit to its webhook, for these changes."
         )
         self._count = RowCounts()
         # Of what was never looked at, 0 would be a lie that wakes people up.

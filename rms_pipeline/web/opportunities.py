@@ -99,7 +99,9 @@ class _Page:
             )
         except psycopg2.DataError:
             connection.rollback()
-            raise HTTPException(422, "page does not fit this order: begin anew.") from None
+            raise HTTPException(
+                422, "page does not fit this sort order. Start at the first page."
+            ) from None
         is_back = place is not None and place.before
         more = len(rows) > _PER_PAGE or is_back
         self.rows = (rows[1:] if len(rows) > _PER_PAGE else rows) if is_back else rows[:_PER_PAGE]

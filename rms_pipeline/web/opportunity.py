@@ -54,8 +54,8 @@ def opportunity(pages: Pages, reader: Reader, current: Settings, access: Access)
         if one is None:
             raise HTTPException(
                 404,
-                f"Opportunity {id_} is not in the mirror. If it is new in Current RMS, an "
-                f"incremental sync or `rms-pipeline refresh {id_}` brings it.",
+                f"Opportunity {id_} is not in the mirror. If it is new in Current RMS, run an "
+                f"incremental sync or `rms-pipeline refresh {id_}`.",
             )
         return one
 
@@ -155,8 +155,8 @@ def _query(when: datetime) -> str:
 def _why_not(then: AsOf, clock: Clock) -> str:
     if then.began is not None:
         return (
-            f"The history of this mirror begins on {clock.minute(then.began)}, so what was before"
-            " is unknown."
+            f"The history of this mirror begins on {clock.minute(then.began)}. Earlier states "
+            "are unknown."
         )
     return f"The mirror did not hold it at that time ({clock.minute(then.at)})."
 

@@ -71,7 +71,7 @@ def local_address(wanted: str) -> str:
 def _refuse() -> None:
     raise Refusal(
         403,
-        "This request was made by a page of another site (or by a browser too old to tell), so it "
-        "is refused. Use the buttons of this dashboard, opened at its own address; scripts send "
-        "the API token: `Authorization: Bearer <RMS_API_TOKEN>`.",
+        "A page of another site sent this request, or the browser is too old to say which site "
+        "did. So it is refused. Use the buttons of this dashboard, opened at its own address. "
+        "Scripts send the API token: `Authorization: Bearer <RMS_API_TOKEN>`.",
     )

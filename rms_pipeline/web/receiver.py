@@ -134,12 +134,12 @@ def receiver(
             except _TooMuch as error:
                 raise HTTPException(
                     429,
-                    f"{error} This one is not kept; deliver it again.",
+                    f"{error} This event was not stored. Deliver it again.",
                     headers={"Retry-After": str(_TOO_MUCH_SECONDS)},
                 ) from None
             except psycopg2.DataError as error:
                 reason = str(error).splitlines()[0]
-                raise HTTPException(400, f"PostgreSQL cannot keep this body: {reason}") from None
+                raise HTTPException(400, f"PostgreSQL cannot store this body: {reason}") from None
             except (psycopg2.Error, DatabaseError, PoolTimeout):
                 raise HTTPException(
                     503,
@@ -165,8 +165,14 @@ def receiver(
             413: {"model": Refused, "description": "More than 8 MiB."},
             # In place of FastAPI's own description, whose shape nothing here answers with.
             422: {"model": Refused, "description": "A parameter is not valid."},
-            429: {"model": Refused, "description": "Too many events came; deliver again later."},
-            503: {"model": Refused, "description": "The database is down; deliver again."},
+            429: {
+                "model": Refused,
+                "description": "Too many events arrived. Deliver this one again later.",
+            },
+            503: {
+                "model": Refused,
+                "description": "The database is down. Deliver the event again.",
+            },
         },
         "openapi_extra": {
             "requestBody": {

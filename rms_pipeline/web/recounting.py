@@ -49,6 +49,8 @@ class Recounter:
             try:
                 refresh_status_counts(self._database, self._time_zone)
             except Exception as error:
-                logger.warning("Not recounted: %s", " ".join(str(error).split()))
+                logger.warning(
+                    "The statuses could not be counted again: %s", " ".join(str(error).split())
+                )
                 self._wanted.set()
             self._stopped.wait(_SHARE * (time.monotonic() - began))

@@ -28,19 +28,28 @@ logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 30
 DATABASE_DOWN = (
-    "The database does not answer at the moment. Try again shortly; if it lasts, "
-    "`rms-pipeline doctor` says what is wrong."
+    "The database does not answer at the moment. Try again in a minute. If it still "
+    "does not answer, `rms-pipeline doctor` names the cause."
 )
 _UNEXPECTED = (
-    "Something unexpected went wrong, and is written down in the log of the web service. Try "
-    "again; if it lasts, `rms-pipeline doctor` may say why."
+    "An unexpected error occurred. The log of the web service has the details. Try "
+    "again. If the error stays, `rms-pipeline doctor` may name the cause."
 )
 _OF_STARLETTE = {
-    (404, "Not Found"): "There is nothing at this address. The dashboard is at /, the description "
-    "of the API at /openapi.json. A link may have lost its end on its way, or what it led to was "
-    "deleted.",
-    (405, "Method Not Allowed"): "This address does not accept this HTTP method. /openapi.json "
-    "says which methods each address accepts.",
+    (
+        404,
+        "Not Found",
+    ): (
+        "There is nothing at this address. The dashboard is at /, the description of the API at "
+        "/openapi.json. The link may be incomplete, or its target was deleted."
+    ),
+    (
+        405,
+        "Method Not Allowed",
+    ): (
+        "This address does not accept this HTTP method. /openapi.json lists the methods of each "
+        "address."
+    ),
 }
 
 
@@ -49,7 +58,7 @@ _PLACES = frozenset({"opportunities", "customers", "venues", "owners", "views", 
 # Of pages, for people.
 _TITLES = {
     404: "There is nothing here",
-    422: "This address has a mistake in it",
+    422: "This address is not valid",
     429: "Too many attempts",
     500: "Something went wrong",
     503: "Not available at the moment",

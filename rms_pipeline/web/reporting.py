@@ -120,7 +120,7 @@ class Reporter:
             instance.report_runless_asset_event(
                 (AssetMaterialization if key in news else AssetObservation)(
                     key,
-                    description="Refreshed by webhooks, as they came.",
+                    description="Refreshed by webhooks as they arrived.",
                     metadata=refresh_metadata(done, rows),
                 )
             )

@@ -133,8 +133,8 @@ def serve(
             server.run()
         except SystemExit:
             raise WebFailed(
-                f"Port {port} on {host} is in use or may not be used. Stop the other program, or "
-                "choose another port with --port."
+                f"Port {port} on {host} is in use, or this user has no right to it. Stop the "
+                "other program, or choose another port with --port."
             ) from None
 
 
@@ -145,7 +145,8 @@ def leave() -> None:
     if not any(thread.name.startswith(WORKER) for thread in threading.enumerate()):
         return
     logger.warning(
-        "Calls of Current RMS were still in flight. Their webhooks wait for the next one"
+        "The web service stopped while calls to Current RMS were running. Their webhooks wait "
+        "for the next start"
     )
     # The embedded PostgreSQL is stopped here, where this process was the last to use it.
     atexit._run_exitfuncs()

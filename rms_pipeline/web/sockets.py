@@ -136,7 +136,7 @@ class LimitedProtocol(H11Protocol):
         elif self._waits_for == "header" and self._received > self._limits.header_bytes:
             self._answer(431, "The header of the request is too big.")
         else:
-            self._answer(400, "What was sent is not HTTP.")
+            self._answer(400, "The request is not valid HTTP.")
 
     def _unsupported_upgrade_warning(self) -> None:
         """Nothing: who likes could fill the disk with it."""
@@ -210,7 +210,7 @@ class LimitedProtocol(H11Protocol):
         elif self._waits_for == "rest" or (self._waits_for == "body" and self._has_begun_to_answer):
             self.hang_up()
         else:
-            self._answer(408, "The request was not finished in time.")
+            self._answer(408, "The request took too long to arrive.")
 
     @property
     def _has_begun_to_answer(self) -> bool:

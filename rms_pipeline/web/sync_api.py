@@ -56,14 +56,17 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 _SYNC_ANSWERS: dict[int | str, dict[str, Any]] = {
     **_ERRORS,
-    202: {"model": Started, "description": "Launched, with `wait=false`."},
+    202: {"model": Started, "description": "The sync was launched (`wait=false`)."},
     409: {
         "model": NotStarted,
-        "description": ("One of this kind is running, or no full sync has completed yet."),
+        "description": ("A sync of this kind is running, or no full sync has completed yet."),
     },
     500: {"model": Failed, "description": "The sync failed; `error` is its reason."},
     503: {"model": Refused, "description": "Dagster or the database does not answer."},
-    504: {"model": StillRunning, "description": "Not done in time; the sync goes on."},
+    504: {
+        "model": StillRunning,
+        "description": "The sync has not ended within the time; it goes on.",
+    },
 }
 _SUMMARIES: dict[Kind, tuple[str, str]] = {
     "initial": (
@@ -76,11 +79,22 @@ _SUMMARIES: dict[Kind, tuple[str, str]] = {
     ),
 }
 
-Wait = Annotated[bool, Query(description="Answer when the sync has ended; else at once (202).")]
-Timeout = Annotated[
-    int, Query(ge=1, le=LONGEST_WAIT_SECONDS, description="Seconds to wait at most; then 504.")
+Wait = Annotated[
+    bool,
+    Query(
+        description="Whether to answer only when the sync has ended. If false, the answer is 202 "
+        "at once."
+    ),
 ]
-Limit = Annotated[int, Query(ge=1, le=100, description="How many syncs of the history.")]
+Timeout = Annotated[
+    int,
+    Query(
+        ge=1,
+        le=LONGEST_WAIT_SECONDS,
+        description="Seconds to wait at most. After that the answer is 504.",
+    ),
+]
+Limit = Annotated[int, Query(ge=1, le=100, description="How many syncs of the history to return.")]
 
 
 def sync_api(
@@ -122,7 +136,7 @@ def sync_api(
 
     @router.get(
         "/status",
-        summary="The last syncs, and how the mirror stands",
+        summary="The last syncs and the state of the mirror",
         responses=_ERRORS,
     )
     def status(limit: Limit = 10) -> SyncStatus:
@@ -214,7 +228,7 @@ async def _wait_for(
         if stopping():
             raise Refusal(
                 503,
-                "The web service is stopping. The sync goes on; see /api/sync/status later.",
+                "The web service is stopping. The sync goes on. Look at /api/sync/status later.",
                 headers={"Retry-After": str(RETRY_SECONDS)},
                 extra=goes_on,
             )
@@ -229,8 +243,9 @@ async def _wait_for(
             if time.monotonic() - heard > _OUTAGE_SECONDS:
                 raise Refusal(
                     503,
-                    "The database does not answer, so how the sync stands is unknown. It may go "
-                    "on; see /api/sync/status once `rms-pipeline doctor` finds the database up.",
+                    "The database does not answer, so the state of the sync is unknown. The sync "
+                    "may go on. Look at /api/sync/status when the database is up again "
+                    "(`rms-pipeline doctor`).",
                     headers={"Retry-After": str(RETRY_SECONDS)},
                     extra=goes_on,
                 ) from None
@@ -240,8 +255,8 @@ async def _wait_for(
         if time.monotonic() - began > timeout:
             raise Refusal(
                 504,
-                f"The sync is not done after {timeout} seconds. It goes on: /api/sync/status "
-                "shows it, and `rms-pipeline doctor` says what may hold it up.",
+                f"The sync is not done after {timeout} seconds. It goes on. /api/sync/status "
+                "shows it, and `rms-pipeline doctor` shows what may delay it.",
                 extra=goes_on,
             )
         await asyncio.sleep(_POLL_SECONDS)

@@ -112,7 +112,9 @@ class StillRunning(Refused):
     model_config = _example(
         {
             "success": False,
-            "error": "The sync is not done after 900 seconds. It goes on; see /api/sync/status.",
+            "error": (
+                "The sync is not done after 900 seconds. It goes on. /api/sync/status shows it."
+            ),
             "syncId": _ID,
             "runId": _RUN,
             "status": "running",
@@ -147,9 +149,11 @@ class NotStarted(Refused):
     model_config = _example(
         {
             "success": False,
-            "error": "A sync of this kind (initial_sync) is under way since 2026-11-24 12:03:11 "
-            f"UTC: sync {_ID}, run {_RUN}. Wait for it; "
-            "/api/sync/status shows how far it has come.",
+            "error": (
+                "A sync of this kind (initial_sync) has been running since 2026-11-24 "
+                f"12:03:11 UTC: sync {_ID}, run {_RUN}. Wait for it; /api/sync/status shows "
+                "its progress."
+            ),
             "running": _ROW,
         }
     )

@@ -207,7 +207,10 @@ def _write_xlsx(
     about.set_column(0, 0, 20)
     about.set_column(1, 1, 60)
     if is_cut:
-        told = [*told, ("Left out", f"What comes after {last:,} rows: no sheet holds more.")]
+        told = [
+            *told,
+            ("Left out", f"All rows after row {last:,}, because a sheet cannot hold more."),
+        ]
     for line, (name, value) in enumerate(told):
         about.write_string(line, 0, name, bold)
         about.write_string(line, 1, value[:_LONGEST_CELL])

@@ -64,7 +64,7 @@ def kept_token(path: Path, variable: str) -> SecretStr:
     if not is_token(token):
         raise SettingsError(
             f"{path} does not hold a token of at least 16 characters out of A-Z a-z 0-9 - _ . ~. "
-            f"Delete the file to have another one generated, or set {variable}."
+            f"Delete the file to have a new token generated, or set {variable}."
         )
     return SecretStr(token)
 

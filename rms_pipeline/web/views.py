@@ -19,7 +19,7 @@ from rms_pipeline.web.refusals import REFUSALS
 
 _LONGEST_NAME = 100
 _ALL = "/opportunities?sort=-updated"
-_GONE = "This view is no more. Somebody deleted it; the list has those that there are."
+_GONE = "This view does not exist any more, because somebody deleted it. The list shows the others."
 
 
 def views(database: Database, reader: Reader, access: Access) -> APIRouter:
@@ -51,11 +51,11 @@ def views(database: Database, reader: Reader, access: Access) -> APIRouter:
 
     @router.post("/views", **visible)
     async def save(request: Request) -> Response:
-        form = await read_form(request, "shorten what is asked for.")
+        form = await read_form(request, "use fewer or shorter filters.")
         name = without_nul(" ".join(form.get("name", "").split()))
         if not 0 < len(name) <= _LONGEST_NAME:
             raise HTTPException(
-                422, f"name is to be what the view is called, in 1 to {_LONGEST_NAME} letters."
+                422, f"name is the name of the view, in 1 to {_LONGEST_NAME} letters."
             )
         query = without_nul(cleaned(form.get("query", "")))
 

@@ -68,7 +68,11 @@ def test_materialize_all_succeeds_and_status_counts_has_its_table_and_its_chart(
     assert deployment.syncs("sync_type, status") == [("initial_sync", "completed")]
 
     page.goto(f"{deployment.url}/assets/status_counts")
-    for said in ("How many opportunities there are", "Their charge with tax", "current_rms"):
+    for said in (
+        "How many opportunities there are",
+        "The sum of their charges with tax",
+        "current_rms",
+    ):
         expect(page.get_by_text(said).first).to_be_visible()
     page.get_by_text("Show Markdown").first.click()
     dialog = page.get_by_role("dialog")
@@ -91,7 +95,7 @@ def test_another_window_is_synced_from_the_launchpad(page: Page, deployment: Dep
     setting = launchpad.locator(".CodeMirror-line", has_text="days_back: 30")
     expect(launchpad.locator(".CodeMirror-line", has_text="days_ahead: 365")).to_be_visible()
     setting.click()
-    expect(launchpad.get_by_text("fetch what ends at most")).to_be_visible()
+    expect(launchpad.get_by_text("fetch opportunities that end at most")).to_be_visible()
     page.keyboard.press("End")
     for key in ("Backspace", "Backspace", "9", "0"):
         page.keyboard.press(key)

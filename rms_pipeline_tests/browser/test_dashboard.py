@@ -115,7 +115,9 @@ def test_from_the_first_visit_to_a_replayed_dead_letter(stand: Stand, page: Page
     expect(page).to_have_url(f"{stand.url}/")
     expect(page.get_by_text("Nothing is mirrored yet.")).to_be_visible()
     expect(page.locator("#incremental")).to_be_disabled()
-    expect(page.locator("#why-no-incremental")).to_contain_text("once an initial sync")
+    expect(page.locator("#why-no-incremental")).to_contain_text(
+        "after an initial sync has completed"
+    )
 
     # The initial sync, watched.
     sandbox.latency = SLOW
@@ -440,7 +442,7 @@ def test_a_notice_stays_until_it_is_dismissed_or_the_next_answer(stand: Stand, p
     notice = page.get_by_role("alert").locator(".notice")
     page.get_by_role("button", name="Replay event").first.click()
     page.unroute("**/fragments/sync")
-    expect(notice).to_contain_text("no dead letter to replay")
+    expect(notice).to_contain_text("no dead letters to replay")
     renewed_twice(page)
     expect(notice).to_be_in_viewport()
     page.get_by_role("button", name="Replay all").click()

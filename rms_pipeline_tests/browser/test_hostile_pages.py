@@ -193,7 +193,7 @@ def test_a_hostile_page_in_the_browser_of_who_signed_in_changes_nothing(
     stand.pages["/link"] = f'<a href="{stand.dagster}/graphql?query={quote(by_get)}">go</a>'
     page.goto(f"http://{host}:{stand.evil}/link")
     page.get_by_role("link").click()
-    expect(page.get_by_text("Mutations go by POST")).to_be_visible()
+    expect(page.get_by_text("Send mutations by POST")).to_be_visible()
     assert stand.schedules()["incremental_sync"] == (id_, "RUNNING")
     reported = "query R { assetNodes { assetKey { path } assetMaterializations { runId } } }"
     nodes = stand.graphql(reported)["assetNodes"]

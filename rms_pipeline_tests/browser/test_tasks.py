@@ -393,7 +393,7 @@ def next_week(s: Person) -> None:
 def in_my_calendar(s: Person) -> None:
     s.go("Calendar")
     s.click(s.page.get_by_text("Subscribe", exact=True))
-    s.click(s.page.get_by_role("button", name="Make an address"))
+    s.click(s.page.get_by_role("button", name="Create an address"))
     made = s.page.locator("main code").first
     expect(made).to_contain_text(re.compile(r"/calendar/feeds/\S+\.ics"))
     address = made.inner_text()
@@ -459,7 +459,7 @@ TASKS: dict[str, Callable[[Person], None]] = {
     "How do I see the hires in my own calendar?": in_my_calendar,
     "How do I take a list to a spreadsheet?": to_a_spreadsheet,
     "How do I keep this list for tomorrow?": keep_a_view,
-    "How are our jobs spread over the statuses?": as_a_pie,
+    "How many jobs are in each status?": as_a_pie,
 }
 
 

@@ -612,7 +612,9 @@ def test_calls_are_bounded_and_what_is_not_reached_waits_for_the_next_sync(
     # The account's list is tried first.
     assert done.landed.api_calls <= 4
     assert not done.shown
-    assert "wait for the next sync, for calls are bounded" in done.landed.notes[-1]
+    assert (
+        "wait for the next sync, because the calls of a sync are limited" in done.landed.notes[-1]
+    )
     assert f"complete for {SOON}" not in done.sentence
     asked = set(done.asked)
     while len(asked) < SOON:
@@ -823,8 +825,8 @@ def test_items_that_say_they_are_of_another_opportunity_are_not_taken_for_a_whol
     account.store._items[other][-1]["opportunity_id"] = None
     before = account.mirrored()
     done = account.sync()
-    assert f"{one} (parts of {other} came, which was not asked for)" in done.sentence
-    assert f"{other} (one of its parts does not say which opportunity_id it has)" in done.sentence
+    assert f"{one} (the answer has parts of {other}, which were not requested)" in done.sentence
+    assert f"{other} (one of its parts has no opportunity_id)" in done.sentence
     assert account.mirrored().keys() == before.keys()
 
 
@@ -949,5 +951,5 @@ def test_each_field_becomes_its_column(account: Account) -> None:
 
 
 def test_nobody_refreshes_items_by_their_ids_which_the_api_may_not_know() -> None:
-    with pytest.raises(SettingsError, match="the next incremental sync reads those of each"):
+    with pytest.raises(SettingsError, match="The next incremental sync reads those of each"):
         _refreshable("opportunity_items", COLLECTIONS)

@@ -47,14 +47,17 @@ def test_the_words_of_an_error_are_found_in_every_shape(body: object, said: str)
         (b"Service overloaded\n", "Service overloaded"),
         (
             b"<html><head><title>502 Bad Gateway</title></head><body>\n<h1>502 Bad Gateway</h1>",
-            "an HTML page, as proxies and firewalls send: 502 Bad Gateway",
+            "an HTML page, probably from a proxy or a firewall: 502 Bad Gateway",
         ),
         (
             b"<!DOCTYPE html>\n<TITLE>Attention &amp; care</TITLE><h1 class=x>Wait <b>here</b>"
             b"</h1>",
-            "an HTML page, as proxies and firewalls send: Attention & care, Wait here",
+            "an HTML page, probably from a proxy or a firewall: Attention & care, Wait here",
         ),
-        (b"<html><body>Back soon</body></html>", "an HTML page, as proxies and firewalls send"),
+        (
+            b"<html><body>Back soon</body></html>",
+            "an HTML page, probably from a proxy or a firewall",
+        ),
         (b"\xff\xfe broken", "\ufffd\ufffd broken"),
         (b'{"errors": ["cut o', '{"errors": ["cut o'),
         (b'{"error": "a\\u0000b\\u001b[31m\\nc"}', "a b [31m c"),
@@ -118,5 +121,5 @@ def test_webhooks_that_are_switched_off_are_told_from_other_refusals(
 def test_another_refusal_of_a_webhook_only_names_that_possibility(said: str) -> None:
     error = refusal(422, "POST /webhooks", said)
     assert not isinstance(error, WebhooksOff)
-    assert "It may be that webhooks are switched off" in str(error)
+    assert "Webhooks may be switched off in this account" in str(error)
     assert "switched off" not in str(refusal(422, "PUT /webhooks/12", said))

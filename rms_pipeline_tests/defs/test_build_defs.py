@@ -244,7 +244,7 @@ def test_a_key_prefix_that_nothing_can_be_named_by_is_refused(prefix: Any) -> No
 
 
 def test_a_collection_that_there_is_not_is_refused_by_name() -> None:
-    with pytest.raises(DefinitionsUnusable, match=r"unicorns.*There are: opportunities"):
+    with pytest.raises(DefinitionsUnusable, match=r"unicorns.*The collections are: opportunities"):
         build_defs(collections=["unicorns"])
 
 
@@ -297,8 +297,8 @@ def of_an_account(
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"mirror": {"schema": "dagster"}}, "schema is where Dagster's tables live"),
-        ({"mirror": {"schema": "A-B"}}, "schema is not a name of a schema"),
+        ({"mirror": {"schema": "dagster"}}, "schema is the schema of Dagster's tables"),
+        ({"mirror": {"schema": "A-B"}}, "schema is not a valid name of a schema"),
         ({"mirror": {"time_zone": "Mars/Base"}}, "time_zone is not the name of a time zone"),
         ({"mirror": {"url": "mysql://h/d"}}, "url "),
         ({"account": {"days_back": -3}}, "days_back is wrong"),

@@ -77,7 +77,9 @@ def test_what_is_switched_on_later_is_read_whole_by_the_next_incremental_sync(
     with database.session() as connection:
         sync = find_sync(connection, done.run_id)
     assert sync is not None
-    assert "All members were read" in sync.metadata["raw_members"]["read_whole"]
+    assert (
+        "All members were read, not only what changed" in sync.metadata["raw_members"]["read_whole"]
+    )
     assert "read_whole" not in sync.metadata
     assert outcome(sync)["collections"]["members"] == {
         "recordsSynced": len(sandbox.store.members.all()),
@@ -113,7 +115,10 @@ def test_records_of_another_collection_are_refreshed_by_their_ids(
         sync = find_sync(connection, refused.run_id)
     assert sync is not None
     assert sync.error
-    assert "invoices is not mirrored here. These are: opportunities, members." in sync.error
+    assert (
+        "invoices is not mirrored. The mirrored collections are: opportunities, members."
+        in sync.error
+    )
 
 
 def test_a_collection_that_there_is_not_is_refused_with_those_there_are() -> None:

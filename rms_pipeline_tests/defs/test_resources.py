@@ -32,7 +32,7 @@ def test_a_field_that_does_not_exist_is_refused(resource: type) -> None:
     ("resource", "says"),
     [
         (Mirror(url="mysql://h/d"), "url is not a PostgreSQL URL"),
-        (Mirror(url="postgresql:///d", schema="Acme"), "schema is not a name of a schema"),
+        (Mirror(url="postgresql:///d", schema="Acme"), "schema is not a valid name of a schema"),
         (Mirror(url="postgresql:///d", time_zone="Mars"), "time_zone is not the name"),
         (CurrentRms(subdomain="acme"), "api_key is missing while subdomain is set"),
         (CurrentRms(subdomain="a b", api_key="k"), "subdomain is not the name"),

@@ -120,7 +120,7 @@ def test_the_time_zone_of_the_settings_is_that_of_the_schedules(
 
 def test_all_that_is_running_is_named() -> None:
     reason = reason_to_skip({"b", "a"}, needs_full_sync=True, has_full_sync=True)
-    assert reason == "a and b is running; the next tick tries again."
+    assert reason == "a and b is running. The next tick tries again."
 
 
 def test_an_incremental_job_in_dagster_fetches_only_changes(

@@ -170,7 +170,7 @@ def test_while_the_api_serves_nobody_the_runs_come_at_ever_longer_intervals(
     for rests in (10, 20, 40):
         run(instance, succeed=False)
         ended(rests - 2)
-        assert "the next comes in" in str(decide(instance, webhook_refresh_sensor).skip_message)
+        assert "The next starts in" in str(decide(instance, webhook_refresh_sensor).skip_message)
         ended(rests + 1)
         assert decide(instance, webhook_refresh_sensor).run_requests
     sandbox.faults = Faults()

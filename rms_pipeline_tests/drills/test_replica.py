@@ -67,20 +67,20 @@ def test_a_command_on_a_replica_says_in_one_sentence_that_it_is_read_only(
     done = command(*words.split(), environment=pair.environment(pair.replica))
     assert done.returncode == 1, done.stdout
     assert "Traceback" not in done.stderr
-    assert "is read-only: a replica" in told(done.stderr)
+    assert "is read-only, because it is a replica" in told(done.stderr)
     assert "target_session_attrs=read-write" in told(done.stderr)
 
 
 def test_the_doctor_tells_of_a_replica_and_nothing_that_follows_from_it(pair: Pair) -> None:
     done = command("doctor", environment=pair.environment(pair.replica))
     assert done.returncode == 1
-    assert "is read-only: a replica" in told(done.stdout)
+    assert "is read-only, because it is a replica" in told(done.stdout)
     assert "Traceback" not in done.stderr
 
 
 def test_a_replica_for_sessions_only_is_told_too(pair: Pair) -> None:
     mixed = Database(SecretStr(pair.primary), SecretStr(pair.replica))
-    with pytest.raises(DatabaseError, match="is read-only: a replica"):
+    with pytest.raises(DatabaseError, match="is read-only, because it is a replica"):
         mixed.connect(session=True)
 
 

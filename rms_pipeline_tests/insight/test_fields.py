@@ -100,7 +100,7 @@ def run(*words: str) -> Result:
 
 
 def test_the_command_lists_promotes_labels_and_demotes(mirror: Database) -> None:
-    assert "No opportunity has a field" in run().stdout
+    assert "No opportunity has a custom field" in run().stdout
     insert_opportunities(
         mirror,
         {"custom_fields": {"risk_score": "4.5", HOSTILE: "[b]"}},
@@ -136,7 +136,7 @@ def test_the_command_says_what_is_wrong_and_what_to_do(mirror: Database) -> None
     for words, told in (
         (["promote", "risk_scor:numeric"], "Did you mean 'risk_score'"),
         (["promote", "zzz:numeric"], "No record has a field 'zzz'"),
-        (["promote", "risk_score:money"], "money is no kind"),
+        (["promote", "risk_score:money"], "money is not a kind of column"),
         (["promote", "risk_score"], "does not say key and kind"),
         (["promote", "risk_score:text", "--as", "select"], "--as own_select"),
         (["demote", "risk_score"], "has no column"),

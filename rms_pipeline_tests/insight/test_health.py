@@ -77,10 +77,10 @@ def failed_syncs(database: Database) -> None:
 
 
 SPEAKS_AGAINST: list[tuple[Callable[[Database], None], str, str]] = [
-    (trouble, "Attempt 3 of 8 failed, the next is at", "asked again by itself"),
+    (trouble, "Attempt 3 of 8 failed, the next is at", "tries again by itself"),
     (dead_letter, "1 webhook was given up", "Replay"),
     (old_event, "1 change waits to be fetched, the oldest for 7 min", "doctor"),
-    (failed_syncs, "Current RMS answered 401: check the key.", "Put that right"),
+    (failed_syncs, "Current RMS answered 401: check the key.", "Correct the cause"),
 ]
 
 
@@ -138,7 +138,7 @@ def test_one_collection_that_was_never_read_takes_the_green_of_all(emptied: Data
     health = read(emptied, OPPORTUNITIES, MEMBERS)
     assert (health.state, health.collection) == ("none", "members")
     assert "Members: not compared with Current RMS yet" in health.sentence(moment)
-    assert "The next sync reads members whole." in health.sentence(moment)
+    assert "The next sync reads all members." in health.sentence(moment)
     synced(emptied, collection="members", ago=300)
     health = read(emptied, OPPORTUNITIES, MEMBERS)
     assert (health.state, health.collection) == ("green", None)

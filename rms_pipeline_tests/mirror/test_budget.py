@@ -362,7 +362,9 @@ def test_closing_ends_the_wait_of_those_who_wait(budget_of: MakeBudget) -> None:
     time.sleep(0.3)
     budget.close()
     waiter.join(10)
-    assert ended == ["The request budget was closed while calls waited for it."]
+    assert ended == [
+        "This process stopped while calls to Current RMS waited for the request budget."
+    ]
 
 
 def test_a_forked_child_has_a_connection_and_locks_of_its_own(

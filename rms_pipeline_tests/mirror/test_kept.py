@@ -58,7 +58,7 @@ def test_what_was_on_and_is_off_is_said_to_be_no_longer_kept_up_to_date(emptied:
     assert list(found) == ["opportunities", "invoices"]
     assert not found["invoices"].is_on
     assert found["invoices"].rows == 1
-    assert "no longer kept up to date" in found["invoices"].sentence
+    assert "not kept up to date any more" in found["invoices"].sentence
     assert f"{read_at:%Y-%m-%d %H:%M} UTC" in found["invoices"].sentence
     assert "complete" in states(emptied, [OPPORTUNITIES, INVOICES])["invoices"].sentence
 

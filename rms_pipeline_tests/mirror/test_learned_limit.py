@@ -179,10 +179,10 @@ def test_a_clock_that_was_set_back_keeps_what_was_learned_no_longer(years: Years
 def test_the_limit_in_force_is_told_with_why_and_until_when(years: Years) -> None:
     assert years.use.sentence == ""
     years.refused(after_calls=0)
-    assert "refused some a moment ago" in years.use.sentence
+    assert "refused calls a moment ago" in years.use.sentence
     years.pass_time(10 * MINUTE)
     years.refused()
     years.pass_time(MINUTE)
     said = years.use.sentence
-    assert said.startswith("84 calls a minute, of 120 that are set: the API refused more on ")
-    assert "More is tried from " in said
+    assert said.startswith("84 calls a minute; 120 are configured. The API refused more on ")
+    assert "A higher limit is tried from " in said

@@ -241,7 +241,7 @@ def test_what_people_built_is_named_and_stays(older: Database, older_url: str) -
         told = "\n".join(plan_upgrade(older).kept)
         for part in (
             "Views that read these tables stay: big_ones.",
-            f"as granted to: {role}.",
+            f"Grants on these tables stay, for these roles: {role}.",
             "The trigger mine on opportunities stays. It fires for rows that are decoded again.",
             "The trigger other on opportunities stays.\n",
             "added to opportunities stay, with their values: colour.",
@@ -427,12 +427,17 @@ def test_the_command_says_that_nothing_is_to_be_done_and_refuses_newer_tables(
     before = shape(ready_url)
     done = command("migrate", "--plan", environment=environment)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"Nothing to do: schema {HEAD} is that of this program")
+    assert done.stdout.startswith(
+        f"Nothing to do: the database has schema {HEAD}, the schema of this program"
+    )
     assert shape(ready_url) == before
     execute(ready_url, f"UPDATE {schema.VERSION_TABLE} SET version_num = '9999'")
     done = command("migrate", "--plan", environment=environment)
     assert done.returncode == 1
-    assert "newer version of this program (schema 9999, while this one knows" in done.stderr
+    assert (
+        "newer version of this program made the tables in this database (schema 9999; "
+        "this version knows" in done.stderr
+    )
 
 
 @pytest.fixture
@@ -467,9 +472,9 @@ def test_dagsters_tables_and_what_is_built_on_the_history_are_part_of_the_plan(
     execute(ready_url, "CREATE VIEW failed_syncs AS SELECT * FROM sync_metadata")
     text = planned(ready_url, code=1)
     assert "Dagster's tables are migrated, too" in text
-    assert "built on it: failed_syncs." in text
+    assert "these views depend on it: failed_syncs." in text
     execute(ready_url, "DROP VIEW failed_syncs")
-    assert "The view sync_metadata is made again. Rights on it stay." in planned(ready_url)
+    assert "The view sync_metadata is created again. Grants on it stay." in planned(ready_url)
     told = json.loads(planned(ready_url, as_json=True))
     assert told["dagster"]["migrates"] is True
     assert told["nothing_to_do"] is False
@@ -494,8 +499,8 @@ def test_the_text_names_each_migration_the_locks_the_time_the_disk_and_the_calls
         "all rows of opportunities are decoded again from their stored records, without the API: "
         "about 6 rows, about 1 s.",
         # Two pages, and the proof.
-        "A full sync is needed afterwards: It is not recorded when the existing rows were read. "
-        "Run `rms-pipeline sync initial`. It takes about 10 calls.",
+        "A full sync is needed afterwards: The database does not record when the existing rows "
+        "were read. Run `rms-pipeline sync initial`. It takes about 10 calls.",
         " more disk.",
         "Dagster's tables are made.",
     ):

@@ -223,8 +223,9 @@ def test_tables_of_a_newer_version_are_refused_in_one_sentence(
     for arguments in (("migrate",), ("status",), ("sync", "initial", "--json")):
         done = command(*arguments, environment=environment)
         assert done.returncode == 1
-        assert "newer version of this program (schema 9999, while this one knows" in (
-            done.stderr + done.stdout
+        assert (
+            "newer version of this program made the tables in this database (schema 9999; "
+            "this version knows" in (done.stderr + done.stdout)
         )
         assert "Traceback" not in done.stderr
 

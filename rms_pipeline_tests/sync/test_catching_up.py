@@ -131,7 +131,11 @@ def test_an_event_whose_single_record_is_outdated_waits_and_does_not_wait_for_ev
     assert (first.settled, first.waiting, first.failed) == (0, 1, 0)
     said = query(mirror.database, "SELECT error, attempts, dead_at FROM webhook_events")
     assert said == [
-        (f"Current RMS still shows opportunity {id_} as it was before; it is asked again.", 0, None)
+        (
+            f"Current RMS still shows opportunity {id_} in its old state; it is requested again.",
+            0,
+            None,
+        )
     ]
     # The row has what there is meanwhile.
     assert mirror.differences({id_}) == {}

@@ -167,7 +167,7 @@ def test_one_page_for_every_number_ends_with_a_reason(mirror_of: MakeMirror, lie
         return replace(answer, body=first.setdefault(kind, answer.body))
 
     lie(repeat)
-    with pytest.raises(CurrentRmsError, match="whatever page"):
+    with pytest.raises(CurrentRmsError, match="the first page for every page number"):
         mirror.full_sync()
 
 

@@ -453,7 +453,7 @@ def test_an_api_whose_lists_are_all_broken_ends_the_sync_with_a_reason(
     monkeypatch.setattr(failing, "MOST_UNDELIVERED", 20)
     store = Store(120)
     mirror = mirror_of(store, switches=replace(PAGES_OF_25, undeliverable=frozenset(store.ids())))
-    with pytest.raises(ApiUnavailable, match=r"single records are not the cause"):
+    with pytest.raises(ApiUnavailable, match=r"the cause is not a single record"):
         read_all(mirror)
     assert calls(mirror) < 500
     assert 20 <= len(named(mirror)) + len(singles(mirror)) <= 40

@@ -91,7 +91,7 @@ def test_what_is_only_added_costs_nothing(mirror_of: MirrorOf, statement: str) -
         (REFUSE.format(id="{id}", refusal="PERFORM currval('walks_id_seq')"), "not yet defined"),
         (REFUSE.format(id="{id}", refusal="PERFORM no_such_function()"), "no_such_function"),
         (REFUSE.format(id="{id}", refusal="PERFORM 1/0"), "division by zero"),
-        (REFUSE.format(id="{id}", refusal="RETURN NULL"), "left it out"),
+        (REFUSE.format(id="{id}", refusal="RETURN NULL"), "discarded the row"),
         ("ALTER TABLE opportunities ADD CHECK (id <> {id})", "violates check constraint"),
         (
             "ALTER TABLE opportunities ADD COLUMN key bigint GENERATED ALWAYS AS"
@@ -193,7 +193,7 @@ def test_an_edit_that_a_trigger_refuses_is_named_and_tried_again(
             "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF old.id = {id}"
             " THEN RETURN NULL; END IF; RETURN old; END $$; CREATE TRIGGER keep"
             " BEFORE DELETE ON opportunities FOR EACH ROW EXECUTE FUNCTION keep()",
-            "a trigger that was added to the table keeps it",
+            "a trigger that somebody added to the table prevents it",
         ),
         (AT_COMMIT.format(id="{id}", refusal=LATE, events="DELETE"), "at the end of the day"),
     ],
@@ -293,7 +293,7 @@ def test_a_page_that_the_table_does_not_take_ends_the_sync_before_anything_is_mi
     mirror.full_sync()
     query(mirror.database, "CREATE RULE none AS ON INSERT TO raw_rms_pages DO INSTEAD NOTHING")
     mirror.store.edit(mirror.store.ids()[1], {"subject": "Edited"})
-    with pytest.raises(DatabaseError, match="raw_rms_pages did not take a page"):
+    with pytest.raises(DatabaseError, match="raw_rms_pages did not store a page"):
         mirror.incremental_sync()
 
 

@@ -72,7 +72,7 @@ def test_a_collection_that_is_off_is_shown_to_be_no_longer_kept(
 ) -> None:
     with serving(migrated, mirrored.sandbox) as alone:
         text = listed(visit(alone, "/"))
-        assert "no longer kept up to date" in text
+        assert "not kept up to date any more" in text
         assert "Invoices" not in text
 
 

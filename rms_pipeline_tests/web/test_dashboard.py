@@ -68,7 +68,10 @@ def test_an_empty_mirror_says_what_to_do(web: Web) -> None:
     for words in (
         *("Nothing is mirrored yet", "Run the initial sync", "No sync has run yet"),
         *("No opportunities yet", "Nothing has been counted yet", "No event is waiting"),
-        *("available once an initial sync has completed", "rms-pipeline webhooks register"),
+        *(
+            "You can start an incremental sync after an initial sync has completed",
+            "rms-pipeline webhooks register",
+        ),
     ):
         assert words in page.text
     (incremental,) = page.all("button", id="incremental")
@@ -162,7 +165,7 @@ def test_a_running_sync_shows_how_far_it_is_and_no_second_one_is_to_be_had(web: 
     full_sync_of_before(web)
     run(web, "now", "running", job="reconciliation", ago=65)
     page = visit(web, "/fragments/sync")
-    assert "Waiting for its turn, or just starting" in page.text
+    assert "Waiting for another sync, or starting" in page.text
     # Of a run that has not begun, seconds would be counted again from 0 when it does.
     assert re.search(r"is running\s+since [^,]*\d\d:\d\d\s+Waiting", page.text), page.text
     # Nor is anything synced yet; that of before is the other one.
@@ -178,7 +181,7 @@ def test_a_running_sync_shows_how_far_it_is_and_no_second_one_is_to_be_had(web: 
     assert re.search(r"about 1 min (20|1\d) s left", page.text), page.text
     assert page.all("progress")[0]["max"] == "50"
     assert re.search(r"is running\s+since [^,]*\d\d:\d\d, \d+ min \d+ s", page.text), page.text
-    assert page.text.count("when the one that is running has ended") == 1
+    assert page.text.count("A sync is running. You can start another when it has ended.") == 1
     assert page.all("section", id="sync")[0]["hx-trigger"] == "every 1s"
     for button in ("initial", "incremental"):
         # A button that is `disabled` loses the focus of whoever pressed it.
@@ -300,7 +303,7 @@ def test_one_dead_letter_is_replayed_or_all_of_them(dead: Web) -> None:
     assert dead_ids(dead) == [1, 3]
     again = post(dead, "/dead-letters/2/replay", **FRAGMENT)
     assert again.status_code == 409
-    assert "no dead letter to replay any more" in again.text
+    assert "There are no dead letters to replay" in again.text
     answer = post(dead, "/dead-letters/replay")
     assert (answer.status_code, answer.headers["Location"]) == (303, "/")
     assert dead_ids(dead) == []
@@ -456,7 +459,7 @@ def test_a_recount_that_failed_is_made_when_the_database_is_back(
     recounter.start()
     try:
         recounter(WorkedOff(opportunities=1))
-        wait_until(lambda: "Not recounted" in caplog.text)
+        wait_until(lambda: "The statuses could not be counted again" in caplog.text)
         query(database, "ALTER TABLE away RENAME TO week_counts")
         wait_until(lambda: query(database, "SELECT 1 FROM status_counts"))
     finally:

@@ -69,12 +69,12 @@ def test_the_line_renews_itself_and_agrees_with_its_twin(web: Web) -> None:
 
 def test_while_the_api_does_not_answer_the_attempt_is_shown_in_place_of_a_turn(web: Web) -> None:
     insert_sync(web.database, "first", status="running", ago=5)
-    assert "Waiting for its turn" in visit(web, "/fragments/sync").text
+    assert "Waiting for another sync" in visit(web, "/fragments/sync").text
     NotedTroubles(web.database, "acme", OPPORTUNITIES)(Failure(4, 8, "status 503", 20.0))
     for path in ("/", "/fragments/sync", "/opportunities"):
         page = visit(web, path)
         assert "Attempt 4 of 8 failed, the next is at" in page.text, path
-        assert "Waiting for its turn" not in page.text, path
+        assert "Waiting for another sync" not in page.text, path
 
 
 def test_the_line_is_for_people_who_are_signed_in(web: Web) -> None:

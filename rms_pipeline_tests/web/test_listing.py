@@ -184,7 +184,7 @@ def test_a_page_whose_place_does_not_fit_says_so(web: Web) -> None:
     insert_opportunities(web.database, *({"starts_at": NOON} for _ in range(60)))
     following = visit(web, "/opportunities?sort=starts").all("a", rel="next")[0]["href"]
     wrong = following.replace("sort=starts", "sort=value")
-    assert "begin anew" in visit(web, wrong, 422).text
+    assert "Start at the first page" in visit(web, wrong, 422).text
 
 
 def test_each_order_begins_where_people_want_it_and_then_turns(web: Web) -> None:
@@ -342,7 +342,10 @@ def test_fields_of_the_accounts_own_filter_once_they_have_a_column(web: Web) -> 
         assert page.all("input", name="field.risk")[0]["value"] == "4"
         assert "field.risk=4" in str(links(page, ".csv"))
         assert "risk:" in page.text
-        assert "no field with a column" in visit(web, "/opportunities?field.other=1", 422).text
+        assert (
+            "not a custom field with a column"
+            in visit(web, "/opportunities?field.other=1", 422).text
+        )
         many = "&".join(f"field.f{i}=1" for i in range(30))
         assert get(web, f"/opportunities?{many}").status_code == 422
     finally:

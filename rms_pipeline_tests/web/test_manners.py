@@ -206,5 +206,5 @@ def test_pages_are_written_for_their_reader_and_files_for_nobody(in_pounds: Web)
 def test_a_currency_that_there_is_not_is_refused() -> None:
     assert load_settings(_env_file=None, RMS_CURRENCY=" eur ").currency == "EUR"
     assert load_settings(_env_file=None, RMS_CURRENCY="").currency is None
-    with pytest.raises(SettingsError, match="RMS_CURRENCY is no code of ISO 4217"):
+    with pytest.raises(SettingsError, match="RMS_CURRENCY is not an ISO 4217 code"):
         load_settings(_env_file=None, RMS_CURRENCY="pounds")

@@ -441,7 +441,7 @@ def test_a_record_too_long_for_the_page_is_left_to_its_own_address(web: Web) -> 
     insert_opportunities(web.database, {"data": long, "description": "y" * 50_000}, {"data": {}})
     answer = get(web, "/opportunities/1")
     assert len(answer.content) < 20_000
-    assert "too long to be shown here" in answer.text
+    assert "too long to show here" in answer.text
     assert "/opportunities/1.json" in visit(web, "/opportunities/1").links
     record = get(web, "/opportunities/1.json")
     assert record.headers["Content-Type"] == "application/json"

@@ -67,7 +67,7 @@ def test_each_version_leads_to_the_opportunity_as_it_was_then(web: Web) -> None:
     assert sorted(titles) == ["First", "Second", "Third"]
     (first,) = [text for text in texts if text.strip().startswith("First")]
     assert "Old hall" in first
-    assert "You see it as the mirror held it" in first
+    assert "You see the state that the mirror held" in first
     assert "Old hall" not in page.text.partition("What happened")[0]
 
 

@@ -8,7 +8,10 @@ import requests
 from rms_pipeline.mirror.schema import HEAD
 from rms_pipeline_tests.web.conftest import BEARER, Web, delivery
 
-SENTENCE = f"newer version of this program (schema 9999, while this one knows {HEAD})"
+SENTENCE = (
+    "newer version of this program made the tables in this database "
+    f"(schema 9999; this version knows {HEAD})"
+)
 
 
 @pytest.fixture

@@ -267,7 +267,7 @@ def test_what_makes_no_sense_is_told_beside_the_day(web: Web) -> None:
     )[0].items()
     assert not visit(web, "/today?day=2031-05-17").all("div", id="checks")
     query(web.database, "DELETE FROM opportunities")
-    assert "All makes sense" in visit(web, "/today/checks").text
+    assert "No problems found" in visit(web, "/today/checks").text
 
 
 def test_a_day_with_more_than_a_page_holds_says_how_many(web: Web) -> None:

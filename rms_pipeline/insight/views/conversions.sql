@@ -20,14 +20,14 @@ FROM decisions
 GROUP BY month, owner_id, CASE WHEN owner_id IS NULL THEN owner_name END;
 
 COMMENT ON VIEW conversions IS 'How many quotations were won and lost: a row for each month of decision and owner. Money is in the account''s currency, before tax.';
-COMMENT ON COLUMN conversions.month IS 'The first day of the month, in the company''s time zone, that decided it. Empty where nobody knows when that was.';
-COMMENT ON COLUMN conversions.owner_id IS 'The id of the colleague they belong to.';
-COMMENT ON COLUMN conversions.owner_name IS 'The colleague they belong to.';
+COMMENT ON COLUMN conversions.month IS 'The first day of the month, in the company''s time zone, that decided it. Empty if that time is not known.';
+COMMENT ON COLUMN conversions.owner_id IS 'The id of their owner, a colleague.';
+COMMENT ON COLUMN conversions.owner_name IS 'The name of their owner.';
 COMMENT ON COLUMN conversions.decided IS 'How many were won or lost.';
 COMMENT ON COLUMN conversions.won IS 'How many are orders or confirmed, and not lost.';
-COMMENT ON COLUMN conversions.lost IS 'How many quotations and orders are lost, cancelled or dead: whatever the table statuses calls lost.';
+COMMENT ON COLUMN conversions.lost IS 'How many quotations and orders are lost, cancelled or dead: the phase lost of the table statuses.';
 COMMENT ON COLUMN conversions.lost_orders IS 'How many of the lost ones had been orders.';
-COMMENT ON COLUMN conversions.percent_won IS 'won of decided, in percent.';
+COMMENT ON COLUMN conversions.percent_won IS 'won as a percentage of decided.';
 COMMENT ON COLUMN conversions.won_charge_total IS 'What the won ones charge before tax.';
 COMMENT ON COLUMN conversions.lost_charge_total IS 'What the lost ones would have charged before tax.';
-COMMENT ON COLUMN conversions.time_to_decision IS 'From their creation to the decision, on average.';
+COMMENT ON COLUMN conversions.time_to_decision IS 'The average time from their creation to the decision.';

@@ -1,4 +1,4 @@
--- version 1. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 2. Raise it with every change: of two programs on one database the higher makes the view.
 -- What each customer is worth, and whether that grows. A row for each customer of any opportunity.
 -- Value is the charge before tax of what is confirmed and started in the last twelve months, by the
 -- company's days: from the day after this day a year ago to the end of today. The twelve months
@@ -55,9 +55,9 @@ COMMENT ON COLUMN customer_value.opportunities IS 'How many confirmed ones start
 COMMENT ON COLUMN customer_value.opportunities_before IS 'How many did in the twelve months before.';
 COMMENT ON COLUMN customer_value.value IS 'What those of the last twelve months charge before tax.';
 COMMENT ON COLUMN customer_value.value_before IS 'What those of the twelve months before charge.';
-COMMENT ON COLUMN customer_value.trend IS 'value less value_before: below 0 for a customer whose value fell.';
-COMMENT ON COLUMN customer_value.trend_percent IS 'trend in percent of value_before; empty where that is 0.';
-COMMENT ON COLUMN customer_value.coming_value IS 'What confirmed ones charge that start after today.';
-COMMENT ON COLUMN customer_value.open_value IS 'What open ones would charge, whenever they start.';
+COMMENT ON COLUMN customer_value.trend IS 'value minus value_before: below 0 if the value fell.';
+COMMENT ON COLUMN customer_value.trend_percent IS 'trend as a percentage of value_before. Empty if that is 0.';
+COMMENT ON COLUMN customer_value.coming_value IS 'The sum of charges of confirmed ones that start after today.';
+COMMENT ON COLUMN customer_value.open_value IS 'The sum of charges of open ones, with any start date.';
 COMMENT ON COLUMN customer_value.first_start IS 'When the first confirmed one starts.';
 COMMENT ON COLUMN customer_value.last_start IS 'When the last confirmed one starts.';

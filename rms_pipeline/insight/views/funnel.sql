@@ -1,4 +1,4 @@
--- version 1. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 2. Raise it with every change: of two programs on one database the higher makes the view.
 -- How far each opportunity came, and how long it took: created, quotation, order, confirmed, and
 -- completed or lost. A row for each opportunity. A time is empty where the stage was not reached, or
 -- was reached before this mirror looked. The time in a stage ends when the next one that was reached
@@ -80,23 +80,23 @@ FROM (
 
 COMMENT ON VIEW funnel IS 'How far each opportunity came, when, and how long it was in each stage: created, quotation, order, confirmed, and completed or lost. A time is empty where a stage was not reached, or before this mirror looked.';
 COMMENT ON COLUMN funnel.opportunity_id IS 'The opportunity''s id in Current RMS.';
-COMMENT ON COLUMN funnel.number IS 'Its number, as people write it.';
+COMMENT ON COLUMN funnel.number IS 'Its number.';
 COMMENT ON COLUMN funnel.opportunity_status IS 'Open, Provisional, Reserved, Lost, ...';
-COMMENT ON COLUMN funnel.phase IS 'open, confirmed or lost, as the table statuses says.';
-COMMENT ON COLUMN funnel.stage IS 'Where it stands: created, quotation, order, confirmed, completed or lost.';
+COMMENT ON COLUMN funnel.phase IS 'open, confirmed or lost, from the table statuses.';
+COMMENT ON COLUMN funnel.stage IS 'Its stage: created, quotation, order, confirmed, completed or lost.';
 COMMENT ON COLUMN funnel.organisation_id IS 'The customer''s id in Current RMS.';
 COMMENT ON COLUMN funnel.organisation_name IS 'The customer''s name.';
-COMMENT ON COLUMN funnel.owner_id IS 'The id of the colleague it belongs to.';
-COMMENT ON COLUMN funnel.owner_name IS 'The colleague it belongs to.';
+COMMENT ON COLUMN funnel.owner_id IS 'The id of its owner, a colleague.';
+COMMENT ON COLUMN funnel.owner_name IS 'The name of its owner.';
 COMMENT ON COLUMN funnel.venue_id IS 'The venue''s id in Current RMS.';
-COMMENT ON COLUMN funnel.venue_name IS 'Where it takes place.';
+COMMENT ON COLUMN funnel.venue_name IS 'The name of its venue.';
 COMMENT ON COLUMN funnel.created_at IS 'When it was entered in Current RMS.';
 COMMENT ON COLUMN funnel.quotation_at IS 'When it first became a quotation.';
 COMMENT ON COLUMN funnel.order_at IS 'When it became an order.';
 COMMENT ON COLUMN funnel.confirmed_at IS 'When it was first confirmed, as in opportunities.';
 COMMENT ON COLUMN funnel.completed_at IS 'When it was completed, if it still is.';
 COMMENT ON COLUMN funnel.lost_at IS 'When it was lost, if it still is.';
-COMMENT ON COLUMN funnel.time_as_enquiry IS 'From its creation until it reached another stage.';
+COMMENT ON COLUMN funnel.time_as_enquiry IS 'How long it took from its creation to another stage.';
 COMMENT ON COLUMN funnel.time_as_quotation IS 'How long it was a quotation.';
 COMMENT ON COLUMN funnel.time_as_order IS 'How long it was an order that was not confirmed.';
 COMMENT ON COLUMN funnel.time_confirmed IS 'How long it was confirmed, until it was completed or lost.';

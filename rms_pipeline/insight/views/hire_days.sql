@@ -1,4 +1,4 @@
--- version 1. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 2. Raise it with every change: of two programs on one database the higher makes the view.
 -- A row for each opportunity and day that its equipment is out. A day, from midnight to midnight in
 -- the company's time zone, counts when any instant of the hire falls into it. Whatever is lost is
 -- left out; what is open is in, with its phase. An open-ended hire has days until a year from today.
@@ -44,16 +44,16 @@ WHERE o.phase <> 'lost';
 COMMENT ON VIEW hire_days IS 'A row for each opportunity and day, in the company''s time zone, that its equipment is out or is to be. Lost ones are left out. An open-ended hire goes on until a year from today.';
 COMMENT ON COLUMN hire_days.day IS 'The day, in the company''s time zone.';
 COMMENT ON COLUMN hire_days.opportunity_id IS 'The opportunity''s id in Current RMS.';
-COMMENT ON COLUMN hire_days.number IS 'Its number, as people write it.';
+COMMENT ON COLUMN hire_days.number IS 'Its number.';
 COMMENT ON COLUMN hire_days.opportunity_status IS 'Open, Provisional, Reserved, ...';
 COMMENT ON COLUMN hire_days.phase IS 'open or confirmed, as the table statuses says.';
 COMMENT ON COLUMN hire_days.organisation_id IS 'The customer''s id in Current RMS.';
 COMMENT ON COLUMN hire_days.organisation_name IS 'The customer''s name.';
-COMMENT ON COLUMN hire_days.owner_id IS 'The id of the colleague it belongs to.';
-COMMENT ON COLUMN hire_days.owner_name IS 'The colleague it belongs to.';
+COMMENT ON COLUMN hire_days.owner_id IS 'The id of its owner, a colleague.';
+COMMENT ON COLUMN hire_days.owner_name IS 'The name of its owner.';
 COMMENT ON COLUMN hire_days.venue_id IS 'The venue''s id in Current RMS.';
-COMMENT ON COLUMN hire_days.venue_name IS 'Where it takes place.';
-COMMENT ON COLUMN hire_days.store_id IS 'The id of the store that it leaves.';
+COMMENT ON COLUMN hire_days.venue_name IS 'The name of its venue.';
+COMMENT ON COLUMN hire_days.store_id IS 'The id of the store from which the equipment leaves.';
 COMMENT ON COLUMN hire_days.hire IS 'The whole hire, as in opportunities.';
 COMMENT ON COLUMN hire_days.goes_out IS 'Whether it is the first day of the hire.';
 COMMENT ON COLUMN hire_days.comes_back IS 'Whether it is the last day of the hire.';

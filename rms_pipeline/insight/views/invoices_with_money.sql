@@ -1,4 +1,4 @@
--- version 1. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 2. Raise it with every change: of two programs on one database the higher makes the view.
 -- All columns of invoices, for those who may read views alone. One more column goes to the end.
 
 CREATE OR REPLACE VIEW invoices_with_money AS
@@ -15,23 +15,23 @@ FROM invoices i;
 
 COMMENT ON VIEW invoices_with_money IS 'The table invoices, for readers of views: all of it.';
 COMMENT ON COLUMN invoices_with_money.id IS 'The invoice''s id in Current RMS.';
-COMMENT ON COLUMN invoices_with_money.number IS 'Its number, as people write it.';
-COMMENT ON COLUMN invoices_with_money.subject IS 'What it is about.';
+COMMENT ON COLUMN invoices_with_money.number IS 'Its number.';
+COMMENT ON COLUMN invoices_with_money.subject IS 'Its subject.';
 COMMENT ON COLUMN invoices_with_money.invoice_type IS '0 Invoice, 1 Credit.';
 COMMENT ON COLUMN invoices_with_money.status IS '0 Open, 10 Issued, 20 Paid, 30 Posted, 40 Voided.';
 COMMENT ON COLUMN invoices_with_money.invoiced_at IS 'When it was issued.';
-COMMENT ON COLUMN invoices_with_money.due_at IS 'When it is to be paid.';
+COMMENT ON COLUMN invoices_with_money.due_at IS 'When it is due.';
 COMMENT ON COLUMN invoices_with_money.organisation_id IS 'The customer''s id in Current RMS.';
-COMMENT ON COLUMN invoices_with_money.owner_id IS 'The id of the colleague it belongs to.';
+COMMENT ON COLUMN invoices_with_money.owner_id IS 'The id of its owner, a colleague.';
 COMMENT ON COLUMN invoices_with_money.charge_total IS 'The charge before tax.';
 COMMENT ON COLUMN invoices_with_money.charge_excluding_tax_total IS 'The charge without tax.';
 COMMENT ON COLUMN invoices_with_money.charge_including_tax_total IS 'The charge with tax.';
 COMMENT ON COLUMN invoices_with_money.tax_total IS 'The tax.';
-COMMENT ON COLUMN invoices_with_money.custom_fields IS 'The account''s own fields.';
+COMMENT ON COLUMN invoices_with_money.custom_fields IS 'The custom fields.';
 COMMENT ON COLUMN invoices_with_money.created_at_rms IS 'When it was entered in Current RMS.';
 COMMENT ON COLUMN invoices_with_money.updated_at_rms IS 'When Current RMS last changed it.';
-COMMENT ON COLUMN invoices_with_money.data IS 'The whole record as the API gave it.';
-COMMENT ON COLUMN invoices_with_money.synced_at IS 'When the API was last asked for it.';
+COMMENT ON COLUMN invoices_with_money.data IS 'The whole record as received from the API.';
+COMMENT ON COLUMN invoices_with_money.synced_at IS 'When the record was last requested from the API.';
 COMMENT ON COLUMN invoices_with_money.last_webhook_at IS 'When a webhook last refreshed it.';
 COMMENT ON COLUMN invoices_with_money.invoice_type_name IS 'Invoice or Credit.';
-COMMENT ON COLUMN invoices_with_money.status_name IS 'The status in words.';
+COMMENT ON COLUMN invoices_with_money.status_name IS 'The status as text.';

@@ -1,4 +1,4 @@
--- version 1. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 2. Raise it with every change: of two programs on one database the higher makes the view.
 -- Invoices for those who are not to see money: no amounts, no record as received, and nothing
 -- that people type at will, for that may hold amounts: neither subject nor the account's own
 -- fields. The number tells which it is.
@@ -15,16 +15,16 @@ FROM invoices i;
 
 COMMENT ON VIEW invoices_without_money IS 'The table invoices, for readers who are not to see money: without amounts, without data, and without what people type at will.';
 COMMENT ON COLUMN invoices_without_money.id IS 'The invoice''s id in Current RMS.';
-COMMENT ON COLUMN invoices_without_money.number IS 'Its number, as people write it.';
+COMMENT ON COLUMN invoices_without_money.number IS 'Its number.';
 COMMENT ON COLUMN invoices_without_money.invoice_type IS '0 Invoice, 1 Credit.';
 COMMENT ON COLUMN invoices_without_money.status IS '0 Open, 10 Issued, 20 Paid, 30 Posted, 40 Voided.';
 COMMENT ON COLUMN invoices_without_money.invoiced_at IS 'When it was issued.';
-COMMENT ON COLUMN invoices_without_money.due_at IS 'When it is to be paid.';
+COMMENT ON COLUMN invoices_without_money.due_at IS 'When it is due.';
 COMMENT ON COLUMN invoices_without_money.organisation_id IS 'The customer''s id in Current RMS.';
-COMMENT ON COLUMN invoices_without_money.owner_id IS 'The id of the colleague it belongs to.';
+COMMENT ON COLUMN invoices_without_money.owner_id IS 'The id of its owner, a colleague.';
 COMMENT ON COLUMN invoices_without_money.created_at_rms IS 'When it was entered in Current RMS.';
 COMMENT ON COLUMN invoices_without_money.updated_at_rms IS 'When Current RMS last changed it.';
-COMMENT ON COLUMN invoices_without_money.synced_at IS 'When the API was last asked for it.';
+COMMENT ON COLUMN invoices_without_money.synced_at IS 'When the record was last requested from the API.';
 COMMENT ON COLUMN invoices_without_money.last_webhook_at IS 'When a webhook last refreshed it.';
 COMMENT ON COLUMN invoices_without_money.invoice_type_name IS 'Invoice or Credit.';
-COMMENT ON COLUMN invoices_without_money.status_name IS 'The status in words.';
+COMMENT ON COLUMN invoices_without_money.status_name IS 'The status as text.';

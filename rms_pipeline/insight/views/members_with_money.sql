@@ -1,4 +1,4 @@
--- version 1. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 2. Raise it with every change: of two programs on one database the higher makes the view.
 -- All columns of members, for those who may read views alone. One more column goes to the end.
 
 CREATE OR REPLACE VIEW members_with_money AS
@@ -14,21 +14,21 @@ COMMENT ON COLUMN members_with_money.name IS 'Its name.';
 COMMENT ON COLUMN members_with_money.membership_type IS 'Organisation, Contact, Venue, User or Vehicle.';
 COMMENT ON COLUMN members_with_money.active IS 'Whether it is in use.';
 COMMENT ON COLUMN members_with_money.bookable IS 'Whether it can be booked.';
-COMMENT ON COLUMN members_with_money.description IS 'Longer text, as typed in Current RMS.';
+COMMENT ON COLUMN members_with_money.description IS 'The description, as typed in Current RMS.';
 COMMENT ON COLUMN members_with_money.title IS 'A contact''s title.';
 COMMENT ON COLUMN members_with_money.department IS 'A contact''s department.';
-COMMENT ON COLUMN members_with_money.owner_id IS 'The id of the colleague it belongs to, a member too.';
+COMMENT ON COLUMN members_with_money.owner_id IS 'The id of its owner, who is a member too.';
 COMMENT ON COLUMN members_with_money.street IS 'Its primary address.';
-COMMENT ON COLUMN members_with_money.postcode IS 'Of that address.';
-COMMENT ON COLUMN members_with_money.city IS 'Of that address.';
-COMMENT ON COLUMN members_with_money.county IS 'Of that address.';
-COMMENT ON COLUMN members_with_money.country_name IS 'Of that address.';
+COMMENT ON COLUMN members_with_money.postcode IS 'A part of the primary address.';
+COMMENT ON COLUMN members_with_money.city IS 'A part of the primary address.';
+COMMENT ON COLUMN members_with_money.county IS 'A part of the primary address.';
+COMMENT ON COLUMN members_with_money.country_name IS 'A part of the primary address.';
 COMMENT ON COLUMN members_with_money.emails IS 'Its e-mail addresses, each with its type.';
 COMMENT ON COLUMN members_with_money.phones IS 'Its telephone numbers, each with its type.';
 COMMENT ON COLUMN members_with_money.tags IS 'Its tags.';
-COMMENT ON COLUMN members_with_money.custom_fields IS 'The account''s own fields.';
+COMMENT ON COLUMN members_with_money.custom_fields IS 'The custom fields.';
 COMMENT ON COLUMN members_with_money.created_at_rms IS 'When it was entered in Current RMS.';
 COMMENT ON COLUMN members_with_money.updated_at_rms IS 'When Current RMS last changed it.';
-COMMENT ON COLUMN members_with_money.data IS 'The whole record as the API gave it.';
-COMMENT ON COLUMN members_with_money.synced_at IS 'When the API was last asked for it.';
+COMMENT ON COLUMN members_with_money.data IS 'The whole record as received from the API.';
+COMMENT ON COLUMN members_with_money.synced_at IS 'When the record was last requested from the API.';
 COMMENT ON COLUMN members_with_money.last_webhook_at IS 'When a webhook last refreshed it.';

@@ -1,4 +1,4 @@
--- version 1. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 2. Raise it with every change: of two programs on one database the higher makes the view.
 -- Members for those who are not to see money: no amounts, no record as received, and nothing
 -- that people type at will, for that may hold amounts: neither title, department, description,
 -- tags, e-mail addresses and telephone numbers, nor the account's own fields.
@@ -15,13 +15,13 @@ COMMENT ON COLUMN members_without_money.name IS 'Its name.';
 COMMENT ON COLUMN members_without_money.membership_type IS 'Organisation, Contact, Venue, User or Vehicle.';
 COMMENT ON COLUMN members_without_money.active IS 'Whether it is in use.';
 COMMENT ON COLUMN members_without_money.bookable IS 'Whether it can be booked.';
-COMMENT ON COLUMN members_without_money.owner_id IS 'The id of the colleague it belongs to, a member too.';
+COMMENT ON COLUMN members_without_money.owner_id IS 'The id of its owner, who is a member too.';
 COMMENT ON COLUMN members_without_money.street IS 'Its primary address.';
-COMMENT ON COLUMN members_without_money.postcode IS 'Of that address.';
-COMMENT ON COLUMN members_without_money.city IS 'Of that address.';
-COMMENT ON COLUMN members_without_money.county IS 'Of that address.';
-COMMENT ON COLUMN members_without_money.country_name IS 'Of that address.';
+COMMENT ON COLUMN members_without_money.postcode IS 'A part of the primary address.';
+COMMENT ON COLUMN members_without_money.city IS 'A part of the primary address.';
+COMMENT ON COLUMN members_without_money.county IS 'A part of the primary address.';
+COMMENT ON COLUMN members_without_money.country_name IS 'A part of the primary address.';
 COMMENT ON COLUMN members_without_money.created_at_rms IS 'When it was entered in Current RMS.';
 COMMENT ON COLUMN members_without_money.updated_at_rms IS 'When Current RMS last changed it.';
-COMMENT ON COLUMN members_without_money.synced_at IS 'When the API was last asked for it.';
+COMMENT ON COLUMN members_without_money.synced_at IS 'When the record was last requested from the API.';
 COMMENT ON COLUMN members_without_money.last_webhook_at IS 'When a webhook last refreshed it.';

@@ -1,4 +1,4 @@
--- version 1. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 2. Raise it with every change: of two programs on one database the higher makes the view.
 -- What opportunities are worth by the month, of the company's time zone, that they start in. A row
 -- for each month, phase, customer, owner and venue that occur together: add up over what you do not
 -- ask for. Money is in the account's currency and before tax, but for total_value; what has no
@@ -32,15 +32,15 @@ GROUP BY
 
 COMMENT ON VIEW month_value IS 'What opportunities are worth: a row for each month they start in, phase, customer, owner and venue. Add up over what you do not ask for. Money is in the account''s currency.';
 COMMENT ON COLUMN month_value.month IS 'The first day of the month, in the company''s time zone, that they start in: by deliver_starts_at, else starts_at. Empty where there is no start.';
-COMMENT ON COLUMN month_value.phase IS 'open, confirmed or lost, as the table statuses says.';
+COMMENT ON COLUMN month_value.phase IS 'open, confirmed or lost, from the table statuses.';
 COMMENT ON COLUMN month_value.organisation_id IS 'The customer''s id in Current RMS.';
 COMMENT ON COLUMN month_value.organisation_name IS 'The customer''s name.';
-COMMENT ON COLUMN month_value.owner_id IS 'The id of the colleague they belong to.';
-COMMENT ON COLUMN month_value.owner_name IS 'The colleague they belong to.';
+COMMENT ON COLUMN month_value.owner_id IS 'The id of their owner, a colleague.';
+COMMENT ON COLUMN month_value.owner_name IS 'The name of their owner.';
 COMMENT ON COLUMN month_value.venue_id IS 'The venue''s id in Current RMS.';
-COMMENT ON COLUMN month_value.venue_name IS 'Where they take place.';
+COMMENT ON COLUMN month_value.venue_name IS 'The name of their venue.';
 COMMENT ON COLUMN month_value.opportunities IS 'How many.';
-COMMENT ON COLUMN month_value.charge_total IS 'Their charge before tax, added up.';
-COMMENT ON COLUMN month_value.total_value IS 'Their charge with tax, added up.';
-COMMENT ON COLUMN month_value.provisional_cost_total IS 'What they were planned to cost, added up.';
-COMMENT ON COLUMN month_value.profit IS 'charge_total less provisional_cost_total of each that has both, added up.';
+COMMENT ON COLUMN month_value.charge_total IS 'The sum of their charges before tax.';
+COMMENT ON COLUMN month_value.total_value IS 'The sum of their charges with tax.';
+COMMENT ON COLUMN month_value.provisional_cost_total IS 'The sum of their planned costs.';
+COMMENT ON COLUMN month_value.profit IS 'The sum of charge_total minus provisional_cost_total, for those that have both.';

@@ -1,4 +1,4 @@
--- version 1. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 2. Raise it with every change: of two programs on one database the higher makes the view.
 -- All columns of opportunities, for those who may read views alone. One more column goes to the end.
 
 CREATE OR REPLACE VIEW opportunities_with_money AS
@@ -21,39 +21,39 @@ COMMENT ON VIEW opportunities_with_money IS 'The table opportunities, for reader
 COMMENT ON COLUMN opportunities_with_money.id IS 'The opportunity''s id in Current RMS.';
 COMMENT ON COLUMN opportunities_with_money.name IS 'Its subject; its number if it has none.';
 COMMENT ON COLUMN opportunities_with_money.subject IS 'What it is about, as typed in Current RMS.';
-COMMENT ON COLUMN opportunities_with_money.description IS 'Longer text, as typed in Current RMS.';
+COMMENT ON COLUMN opportunities_with_money.description IS 'The description, as typed in Current RMS.';
 COMMENT ON COLUMN opportunities_with_money.starts_at IS 'When the hire starts.';
 COMMENT ON COLUMN opportunities_with_money.ends_at IS 'When the hire ends.';
 COMMENT ON COLUMN opportunities_with_money.opportunity_status IS 'Open, Provisional, Reserved, Lost, ...';
 COMMENT ON COLUMN opportunities_with_money.created_at_rms IS 'When it was entered in Current RMS.';
 COMMENT ON COLUMN opportunities_with_money.updated_at_rms IS 'When Current RMS last changed it.';
-COMMENT ON COLUMN opportunities_with_money.venue_name IS 'Where it takes place.';
+COMMENT ON COLUMN opportunities_with_money.venue_name IS 'The name of its venue.';
 COMMENT ON COLUMN opportunities_with_money.organisation_id IS 'The customer''s id in Current RMS.';
 COMMENT ON COLUMN opportunities_with_money.organisation_name IS 'The customer''s name.';
-COMMENT ON COLUMN opportunities_with_money.owner_id IS 'The id of the colleague it belongs to.';
-COMMENT ON COLUMN opportunities_with_money.owner_name IS 'The colleague it belongs to.';
+COMMENT ON COLUMN opportunities_with_money.owner_id IS 'The id of its owner, a colleague.';
+COMMENT ON COLUMN opportunities_with_money.owner_name IS 'The name of its owner.';
 COMMENT ON COLUMN opportunities_with_money.charge_total IS 'The charge before tax.';
 COMMENT ON COLUMN opportunities_with_money.total_value IS 'The charge with tax.';
-COMMENT ON COLUMN opportunities_with_money.number IS 'Its number, as people write it.';
+COMMENT ON COLUMN opportunities_with_money.number IS 'Its number.';
 COMMENT ON COLUMN opportunities_with_money.reference IS 'The customer''s own reference.';
 COMMENT ON COLUMN opportunities_with_money.state_name IS 'Enquiry, Draft, Quotation or Order.';
-COMMENT ON COLUMN opportunities_with_money.store_id IS 'The id of the store that it leaves.';
+COMMENT ON COLUMN opportunities_with_money.store_id IS 'The id of the store from which the equipment leaves.';
 COMMENT ON COLUMN opportunities_with_money.project_id IS 'The id of its project.';
 COMMENT ON COLUMN opportunities_with_money.venue_id IS 'The venue''s id in Current RMS.';
 COMMENT ON COLUMN opportunities_with_money.ordered_at IS 'When it became an order.';
-COMMENT ON COLUMN opportunities_with_money.quote_invalid_at IS 'Until when the quotation holds.';
+COMMENT ON COLUMN opportunities_with_money.quote_invalid_at IS 'How long the quotation is valid.';
 COMMENT ON COLUMN opportunities_with_money.invoiced IS 'Whether it has been invoiced.';
 COMMENT ON COLUMN opportunities_with_money.tags IS 'Its tags.';
 COMMENT ON COLUMN opportunities_with_money.charge_excluding_tax_total IS 'The charge without tax.';
 COMMENT ON COLUMN opportunities_with_money.charge_including_tax_total IS 'The charge with tax.';
 COMMENT ON COLUMN opportunities_with_money.tax_total IS 'The tax.';
-COMMENT ON COLUMN opportunities_with_money.provisional_cost_total IS 'What it was planned to cost.';
-COMMENT ON COLUMN opportunities_with_money.predicted_cost_total IS 'What it is predicted to cost.';
-COMMENT ON COLUMN opportunities_with_money.actual_cost_total IS 'What it did cost.';
+COMMENT ON COLUMN opportunities_with_money.provisional_cost_total IS 'The planned cost.';
+COMMENT ON COLUMN opportunities_with_money.predicted_cost_total IS 'The predicted cost.';
+COMMENT ON COLUMN opportunities_with_money.actual_cost_total IS 'The actual cost.';
 COMMENT ON COLUMN opportunities_with_money.weight_total IS 'The weight of all its items.';
 COMMENT ON COLUMN opportunities_with_money.revenue IS 'The revenue that Current RMS expects of it.';
-COMMENT ON COLUMN opportunities_with_money.rating IS 'How likely it is, as colleagues rated it.';
-COMMENT ON COLUMN opportunities_with_money.open_ended_rental IS 'Whether the hire goes on until somebody ends it.';
+COMMENT ON COLUMN opportunities_with_money.rating IS 'How likely the order is, as rated by colleagues.';
+COMMENT ON COLUMN opportunities_with_money.open_ended_rental IS 'Whether the hire has no end date.';
 COMMENT ON COLUMN opportunities_with_money.prep_starts_at IS 'When preparing it starts.';
 COMMENT ON COLUMN opportunities_with_money.prep_ends_at IS 'When preparing it ends.';
 COMMENT ON COLUMN opportunities_with_money.load_starts_at IS 'When loading it starts.';
@@ -72,11 +72,11 @@ COMMENT ON COLUMN opportunities_with_money.unload_starts_at IS 'When unloading i
 COMMENT ON COLUMN opportunities_with_money.unload_ends_at IS 'When unloading it ends.';
 COMMENT ON COLUMN opportunities_with_money.deprep_starts_at IS 'When putting it back starts.';
 COMMENT ON COLUMN opportunities_with_money.deprep_ends_at IS 'When putting it back ends.';
-COMMENT ON COLUMN opportunities_with_money.custom_fields IS 'The account''s own fields: @> finds one by its value, through an index.';
-COMMENT ON COLUMN opportunities_with_money.profit IS 'charge_total less provisional_cost_total.';
-COMMENT ON COLUMN opportunities_with_money.hire IS 'From deliver_starts_at, else starts_at, to collect_ends_at, else ends_at, both included; without an end when open-ended. Empty where the dates make no period.';
-COMMENT ON COLUMN opportunities_with_money.confirmed_at IS 'When it was first stored in a status that the table statuses calls confirmed. Empty where that was before the history began.';
-COMMENT ON COLUMN opportunities_with_money.data IS 'The whole record as the API gave it.';
-COMMENT ON COLUMN opportunities_with_money.synced_at IS 'When the API was last asked for it.';
+COMMENT ON COLUMN opportunities_with_money.custom_fields IS 'The custom fields. The operator @> finds a value through an index.';
+COMMENT ON COLUMN opportunities_with_money.profit IS 'charge_total minus provisional_cost_total.';
+COMMENT ON COLUMN opportunities_with_money.hire IS 'From deliver_starts_at, else starts_at, to collect_ends_at, else ends_at, both included. It has no end when the hire is open-ended. Empty when the dates are not a valid period.';
+COMMENT ON COLUMN opportunities_with_money.confirmed_at IS 'When it was first stored in a status that the table statuses calls confirmed. Empty if that was before the history began.';
+COMMENT ON COLUMN opportunities_with_money.data IS 'The whole record as received from the API.';
+COMMENT ON COLUMN opportunities_with_money.synced_at IS 'When the record was last requested from the API.';
 COMMENT ON COLUMN opportunities_with_money.last_webhook_at IS 'When a webhook last refreshed it.';
-COMMENT ON COLUMN opportunities_with_money.phase IS 'open, confirmed or lost, as the table statuses says.';
+COMMENT ON COLUMN opportunities_with_money.phase IS 'open, confirmed or lost, from the table statuses.';

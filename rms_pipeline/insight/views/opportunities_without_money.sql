@@ -1,4 +1,4 @@
--- version 1. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 2. Raise it with every change: of two programs on one database the higher makes the view.
 -- Opportunities for those who are not to see money: no amounts, no record as received, and nothing
 -- that people type at will, for that may hold amounts: neither name, subject, description, reference
 -- and tags, nor the account's own fields. The number tells which it is.
@@ -23,21 +23,21 @@ COMMENT ON COLUMN opportunities_without_money.ends_at IS 'When the hire ends.';
 COMMENT ON COLUMN opportunities_without_money.opportunity_status IS 'Open, Provisional, Reserved, Lost, ...';
 COMMENT ON COLUMN opportunities_without_money.created_at_rms IS 'When it was entered in Current RMS.';
 COMMENT ON COLUMN opportunities_without_money.updated_at_rms IS 'When Current RMS last changed it.';
-COMMENT ON COLUMN opportunities_without_money.venue_name IS 'Where it takes place.';
+COMMENT ON COLUMN opportunities_without_money.venue_name IS 'The name of its venue.';
 COMMENT ON COLUMN opportunities_without_money.organisation_id IS 'The customer''s id in Current RMS.';
 COMMENT ON COLUMN opportunities_without_money.organisation_name IS 'The customer''s name.';
-COMMENT ON COLUMN opportunities_without_money.owner_id IS 'The id of the colleague it belongs to.';
-COMMENT ON COLUMN opportunities_without_money.owner_name IS 'The colleague it belongs to.';
-COMMENT ON COLUMN opportunities_without_money.number IS 'Its number, as people write it.';
+COMMENT ON COLUMN opportunities_without_money.owner_id IS 'The id of its owner, a colleague.';
+COMMENT ON COLUMN opportunities_without_money.owner_name IS 'The name of its owner.';
+COMMENT ON COLUMN opportunities_without_money.number IS 'Its number.';
 COMMENT ON COLUMN opportunities_without_money.state_name IS 'Enquiry, Draft, Quotation or Order.';
-COMMENT ON COLUMN opportunities_without_money.store_id IS 'The id of the store that it leaves.';
+COMMENT ON COLUMN opportunities_without_money.store_id IS 'The id of the store from which the equipment leaves.';
 COMMENT ON COLUMN opportunities_without_money.project_id IS 'The id of its project.';
 COMMENT ON COLUMN opportunities_without_money.venue_id IS 'The venue''s id in Current RMS.';
 COMMENT ON COLUMN opportunities_without_money.ordered_at IS 'When it became an order.';
-COMMENT ON COLUMN opportunities_without_money.quote_invalid_at IS 'Until when the quotation holds.';
+COMMENT ON COLUMN opportunities_without_money.quote_invalid_at IS 'How long the quotation is valid.';
 COMMENT ON COLUMN opportunities_without_money.weight_total IS 'The weight of all its items.';
-COMMENT ON COLUMN opportunities_without_money.rating IS 'How likely it is, as colleagues rated it.';
-COMMENT ON COLUMN opportunities_without_money.open_ended_rental IS 'Whether the hire goes on until somebody ends it.';
+COMMENT ON COLUMN opportunities_without_money.rating IS 'How likely the order is, as rated by colleagues.';
+COMMENT ON COLUMN opportunities_without_money.open_ended_rental IS 'Whether the hire has no end date.';
 COMMENT ON COLUMN opportunities_without_money.prep_starts_at IS 'When preparing it starts.';
 COMMENT ON COLUMN opportunities_without_money.prep_ends_at IS 'When preparing it ends.';
 COMMENT ON COLUMN opportunities_without_money.load_starts_at IS 'When loading it starts.';
@@ -56,8 +56,8 @@ COMMENT ON COLUMN opportunities_without_money.unload_starts_at IS 'When unloadin
 COMMENT ON COLUMN opportunities_without_money.unload_ends_at IS 'When unloading it ends.';
 COMMENT ON COLUMN opportunities_without_money.deprep_starts_at IS 'When putting it back starts.';
 COMMENT ON COLUMN opportunities_without_money.deprep_ends_at IS 'When putting it back ends.';
-COMMENT ON COLUMN opportunities_without_money.hire IS 'From deliver_starts_at, else starts_at, to collect_ends_at, else ends_at, both included; without an end when open-ended. Empty where the dates make no period.';
-COMMENT ON COLUMN opportunities_without_money.confirmed_at IS 'When it was first stored in a status that the table statuses calls confirmed. Empty where that was before the history began.';
-COMMENT ON COLUMN opportunities_without_money.synced_at IS 'When the API was last asked for it.';
+COMMENT ON COLUMN opportunities_without_money.hire IS 'From deliver_starts_at, else starts_at, to collect_ends_at, else ends_at, both included. It has no end when the hire is open-ended. Empty when the dates are not a valid period.';
+COMMENT ON COLUMN opportunities_without_money.confirmed_at IS 'When it was first stored in a status that the table statuses calls confirmed. Empty if that was before the history began.';
+COMMENT ON COLUMN opportunities_without_money.synced_at IS 'When the record was last requested from the API.';
 COMMENT ON COLUMN opportunities_without_money.last_webhook_at IS 'When a webhook last refreshed it.';
-COMMENT ON COLUMN opportunities_without_money.phase IS 'open, confirmed or lost, as the table statuses says.';
+COMMENT ON COLUMN opportunities_without_money.phase IS 'open, confirmed or lost, from the table statuses.';

@@ -1,4 +1,4 @@
--- version 1. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 2. Raise it with every change: of two programs on one database the higher makes the view.
 -- All columns of opportunity_items, for those who may read views alone. One more column goes to the end.
 
 CREATE OR REPLACE VIEW opportunity_items_with_money AS
@@ -14,37 +14,37 @@ FROM opportunity_items i;
 
 COMMENT ON VIEW opportunity_items_with_money IS 'The table opportunity_items, for readers of views: all of it.';
 COMMENT ON COLUMN opportunity_items_with_money.id IS 'The opportunity_item''s id in Current RMS.';
-COMMENT ON COLUMN opportunity_items_with_money.opportunity_id IS 'The opportunity it stands in.';
-COMMENT ON COLUMN opportunity_items_with_money.parent_opportunity_item_id IS 'The item that it stands below: its group, or what it is an accessory of.';
+COMMENT ON COLUMN opportunity_items_with_money.opportunity_id IS 'The opportunity that it belongs to.';
+COMMENT ON COLUMN opportunity_items_with_money.parent_opportunity_item_id IS 'Its parent item: its group, or the item that it is an accessory of.';
 COMMENT ON COLUMN opportunity_items_with_money.item_id IS 'The product''s id. Empty for groups, 1 for texts.';
 COMMENT ON COLUMN opportunity_items_with_money.item_type IS 'Product, Service, AccessoryProduct, ...';
 COMMENT ON COLUMN opportunity_items_with_money.opportunity_item_type IS '0 Group, 1 Principal, 2 Accessory.';
-COMMENT ON COLUMN opportunity_items_with_money.name IS 'What stands there.';
-COMMENT ON COLUMN opportunity_items_with_money.description IS 'Longer text, as typed in Current RMS.';
+COMMENT ON COLUMN opportunity_items_with_money.name IS 'The name of the item.';
+COMMENT ON COLUMN opportunity_items_with_money.description IS 'The description, as typed in Current RMS.';
 COMMENT ON COLUMN opportunity_items_with_money.transaction_type IS '1 Rental, 2 Sale, 3 Service.';
 COMMENT ON COLUMN opportunity_items_with_money.quantity IS 'How many.';
-COMMENT ON COLUMN opportunity_items_with_money.price IS 'The price of one.';
+COMMENT ON COLUMN opportunity_items_with_money.price IS 'The unit price.';
 COMMENT ON COLUMN opportunity_items_with_money.discount_percent IS 'The discount.';
 COMMENT ON COLUMN opportunity_items_with_money.starts_at IS 'When its hire starts.';
 COMMENT ON COLUMN opportunity_items_with_money.ends_at IS 'When its hire ends.';
-COMMENT ON COLUMN opportunity_items_with_money.chargeable_days IS 'The days that are charged.';
-COMMENT ON COLUMN opportunity_items_with_money.sub_rent IS 'Whether it is rented from others.';
-COMMENT ON COLUMN opportunity_items_with_money.has_shortage IS 'Whether there are too few.';
-COMMENT ON COLUMN opportunity_items_with_money.weight IS 'The weight of one.';
-COMMENT ON COLUMN opportunity_items_with_money.replacement_charge IS 'What one costs that does not come back.';
+COMMENT ON COLUMN opportunity_items_with_money.chargeable_days IS 'The number of days that are charged.';
+COMMENT ON COLUMN opportunity_items_with_money.sub_rent IS 'Whether it is sub-hired.';
+COMMENT ON COLUMN opportunity_items_with_money.has_shortage IS 'Whether there is a shortage.';
+COMMENT ON COLUMN opportunity_items_with_money.weight IS 'The weight of one unit.';
+COMMENT ON COLUMN opportunity_items_with_money.replacement_charge IS 'The replacement charge of one unit.';
 COMMENT ON COLUMN opportunity_items_with_money.status IS '0 Open, 1 Provisional, 5 Reserved, 10 Allocated, 15 Prepared, 20 Booked Out, 30 Checked In, ...';
-COMMENT ON COLUMN opportunity_items_with_money.status_name IS 'The same in words.';
-COMMENT ON COLUMN opportunity_items_with_money.path IS 'Its place among the items, to sort by.';
+COMMENT ON COLUMN opportunity_items_with_money.status_name IS 'The status as text.';
+COMMENT ON COLUMN opportunity_items_with_money.path IS 'Its position among the items.';
 COMMENT ON COLUMN opportunity_items_with_money.rental_charge_total IS 'The charge for rental.';
-COMMENT ON COLUMN opportunity_items_with_money.sale_charge_total IS 'The charge for what is sold.';
+COMMENT ON COLUMN opportunity_items_with_money.sale_charge_total IS 'The charge for sales.';
 COMMENT ON COLUMN opportunity_items_with_money.service_charge_total IS 'The charge for services.';
 COMMENT ON COLUMN opportunity_items_with_money.surcharge_total IS 'The surcharges.';
 COMMENT ON COLUMN opportunity_items_with_money.tax_total IS 'The tax.';
 COMMENT ON COLUMN opportunity_items_with_money.charge_total IS 'The charge before tax.';
-COMMENT ON COLUMN opportunity_items_with_money.custom_fields IS 'The account''s own fields.';
+COMMENT ON COLUMN opportunity_items_with_money.custom_fields IS 'The custom fields.';
 COMMENT ON COLUMN opportunity_items_with_money.created_at_rms IS 'When it was entered in Current RMS.';
 COMMENT ON COLUMN opportunity_items_with_money.updated_at_rms IS 'When Current RMS last changed it.';
-COMMENT ON COLUMN opportunity_items_with_money.data IS 'The whole record as the API gave it.';
-COMMENT ON COLUMN opportunity_items_with_money.synced_at IS 'When the API was last asked for it.';
+COMMENT ON COLUMN opportunity_items_with_money.data IS 'The whole record as received from the API.';
+COMMENT ON COLUMN opportunity_items_with_money.synced_at IS 'When the record was last requested from the API.';
 COMMENT ON COLUMN opportunity_items_with_money.last_webhook_at IS 'When a webhook last refreshed it.';
 COMMENT ON COLUMN opportunity_items_with_money.product_name IS 'The product''s name in the catalogue. Empty for groups and texts.';

@@ -1,4 +1,4 @@
--- version 1. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 2. Raise it with every change: of two programs on one database the higher makes the view.
 -- Opportunity items for those who are not to see money: no amounts, no record as received, and
 -- nothing that people type at will, for that may hold amounts: neither name, description nor the
 -- account's own fields. The product's name tells what it is.
@@ -14,8 +14,8 @@ FROM opportunity_items i;
 
 COMMENT ON VIEW opportunity_items_without_money IS 'The table opportunity_items, for readers who are not to see money: without amounts, without data, and without what people type at will.';
 COMMENT ON COLUMN opportunity_items_without_money.id IS 'The opportunity_item''s id in Current RMS.';
-COMMENT ON COLUMN opportunity_items_without_money.opportunity_id IS 'The opportunity it stands in.';
-COMMENT ON COLUMN opportunity_items_without_money.parent_opportunity_item_id IS 'The item that it stands below: its group, or what it is an accessory of.';
+COMMENT ON COLUMN opportunity_items_without_money.opportunity_id IS 'The opportunity that it belongs to.';
+COMMENT ON COLUMN opportunity_items_without_money.parent_opportunity_item_id IS 'Its parent item: its group, or the item that it is an accessory of.';
 COMMENT ON COLUMN opportunity_items_without_money.item_id IS 'The product''s id. Empty for groups, 1 for texts.';
 COMMENT ON COLUMN opportunity_items_without_money.item_type IS 'Product, Service, AccessoryProduct, ...';
 COMMENT ON COLUMN opportunity_items_without_money.opportunity_item_type IS '0 Group, 1 Principal, 2 Accessory.';
@@ -23,15 +23,15 @@ COMMENT ON COLUMN opportunity_items_without_money.transaction_type IS '1 Rental,
 COMMENT ON COLUMN opportunity_items_without_money.quantity IS 'How many.';
 COMMENT ON COLUMN opportunity_items_without_money.starts_at IS 'When its hire starts.';
 COMMENT ON COLUMN opportunity_items_without_money.ends_at IS 'When its hire ends.';
-COMMENT ON COLUMN opportunity_items_without_money.chargeable_days IS 'The days that are charged.';
-COMMENT ON COLUMN opportunity_items_without_money.sub_rent IS 'Whether it is rented from others.';
-COMMENT ON COLUMN opportunity_items_without_money.has_shortage IS 'Whether there are too few.';
-COMMENT ON COLUMN opportunity_items_without_money.weight IS 'The weight of one.';
+COMMENT ON COLUMN opportunity_items_without_money.chargeable_days IS 'The number of days that are charged.';
+COMMENT ON COLUMN opportunity_items_without_money.sub_rent IS 'Whether it is sub-hired.';
+COMMENT ON COLUMN opportunity_items_without_money.has_shortage IS 'Whether there is a shortage.';
+COMMENT ON COLUMN opportunity_items_without_money.weight IS 'The weight of one unit.';
 COMMENT ON COLUMN opportunity_items_without_money.status IS '0 Open, 1 Provisional, 5 Reserved, 10 Allocated, 15 Prepared, 20 Booked Out, 30 Checked In, ...';
-COMMENT ON COLUMN opportunity_items_without_money.status_name IS 'The same in words.';
-COMMENT ON COLUMN opportunity_items_without_money.path IS 'Its place among the items, to sort by.';
+COMMENT ON COLUMN opportunity_items_without_money.status_name IS 'The status as text.';
+COMMENT ON COLUMN opportunity_items_without_money.path IS 'Its position among the items.';
 COMMENT ON COLUMN opportunity_items_without_money.created_at_rms IS 'When it was entered in Current RMS.';
 COMMENT ON COLUMN opportunity_items_without_money.updated_at_rms IS 'When Current RMS last changed it.';
-COMMENT ON COLUMN opportunity_items_without_money.synced_at IS 'When the API was last asked for it.';
+COMMENT ON COLUMN opportunity_items_without_money.synced_at IS 'When the record was last requested from the API.';
 COMMENT ON COLUMN opportunity_items_without_money.last_webhook_at IS 'When a webhook last refreshed it.';
 COMMENT ON COLUMN opportunity_items_without_money.product_name IS 'The product''s name in the catalogue. Empty for groups and texts.';

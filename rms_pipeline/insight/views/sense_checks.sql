@@ -1,4 +1,4 @@
--- version 2. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 3. Raise it with every change: of two programs on one database the higher makes the view.
 -- What makes no sense as it stands, or wants somebody's attention now. A row for each opportunity
 -- and check, so one opportunity may be here several times. Days and weeks are the company's.
 -- Each check is a part of its own, so that whoever asks for one check pays for that one alone.
@@ -188,15 +188,15 @@ CROSS JOIN LATERAL (
 ) e
 WHERE EXISTS (SELECT FROM required_fields) AND e.fields IS NOT NULL;
 
-COMMENT ON VIEW sense_checks IS 'What makes no sense, or wants attention: a row for each opportunity and check. Late back; starts within seven days and open; confirmed at zero; ends before it starts; completed and not invoiced; costs above charge; dates changed after confirmation; a field empty that the table required_fields names.';
+COMMENT ON VIEW sense_checks IS 'Opportunities whose data need attention: one row for each opportunity and check. Late back; starts within seven days and open; confirmed at zero; ends before it starts; completed and not invoiced; costs above charge; dates changed after confirmation; a field empty that the table required_fields names.';
 COMMENT ON COLUMN sense_checks.sense_check IS 'late_back, starts_soon_and_open, confirmed_at_zero, ends_before_it_starts, completed_and_not_invoiced, costs_above_charge, dates_changed_after_confirmation or required_field_empty.';
 COMMENT ON COLUMN sense_checks.opportunity_id IS 'The opportunity''s id in Current RMS.';
-COMMENT ON COLUMN sense_checks.number IS 'Its number, as people write it.';
+COMMENT ON COLUMN sense_checks.number IS 'Its number.';
 COMMENT ON COLUMN sense_checks.opportunity_status IS 'Open, Provisional, Reserved, Lost, ...';
 COMMENT ON COLUMN sense_checks.organisation_id IS 'The customer''s id in Current RMS.';
 COMMENT ON COLUMN sense_checks.organisation_name IS 'The customer''s name.';
-COMMENT ON COLUMN sense_checks.owner_id IS 'The id of the colleague it belongs to.';
-COMMENT ON COLUMN sense_checks.owner_name IS 'The colleague it belongs to.';
+COMMENT ON COLUMN sense_checks.owner_id IS 'The id of its owner, a colleague.';
+COMMENT ON COLUMN sense_checks.owner_name IS 'The name of its owner.';
 COMMENT ON COLUMN sense_checks.moment IS 'What the check is about: when the hire ended, when it starts, when the dates were changed, ...';
 COMMENT ON COLUMN sense_checks.about_money IS 'Whether the check tells something of what is charged or paid.';
 COMMENT ON COLUMN sense_checks.says IS 'What is wrong, in a sentence without an amount.';
