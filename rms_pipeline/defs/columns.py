@@ -35,6 +35,7 @@ RAW_PAGE_COLUMNS = _schema(
     window_end="timestamptz",
     size_bytes="bigint",
     body="bytea",
+    digest="bytea",
     collection="text",
 )
 

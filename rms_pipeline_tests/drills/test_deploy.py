@@ -1,17 +1,22 @@
 """The processes of deploy/compose.yaml, each with its own command and environment, without Docker.
 
-What only containers show (the image, its network, read-only file systems, the proxy) was not run.
+Where this may be had (Linux, as root), each sees a file system that it can only read, but for a
+temporary folder, and has no capabilities, as compose.yaml says. What only Docker shows (the image,
+its user, its network, the proxy) was not run.
 """
 
 import contextlib
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +32,17 @@ from rms_pipeline_tests.processes import PROJECT, SECRET_KEY, free_port, query, 
 DEPLOY = PROJECT / "deploy"
 TOKEN = "a-token-of-this-deployment"
 BIN = Path(sys.executable).parent
+# In a mount namespace of its own: everything read-only but a temporary folder, no new privileges,
+# and no capability (nothing can be mounted back) but to reach the PostgreSQL of the tests, which is
+# another user's.
+READ_ONLY = (
+    *("unshare", "--mount", "--propagation", "private", "sh", "-c"),
+    'mount -t tmpfs tmpfs "$TMPDIR"'
+    " && findmnt -rno TARGET | grep -vE '^/(proc|sys|dev)(/|$)' | grep -vxF \"$TMPDIR\""
+    ' | while read -r place; do mount -o remount,bind,ro "$place" || exit 1; done'
+    ' && exec setpriv --no-new-privs --bounding-set=-all,+dac_override --inh-caps=-all "$@"',
+    "-",
+)
 
 
 def filled(text: str, values: dict[str, str]) -> str:
@@ -42,7 +58,11 @@ class Deployment:
     """What compose.yaml says, with this machine's names and ports in place of containers'."""
 
     def __init__(self, url: str, sandbox: SandboxServer, home: Path) -> None:
-        self.home, self.url = home, url
+        self.logs, self.url = home, url
+        self.home, self.temporary = home / "home", home / "tmp"
+        self.home.mkdir()
+        self.temporary.mkdir()
+        home = self.home
         self.code, self.dagster, self.web = free_port(), free_port(), (free_port(), free_port())
         self.compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
         names = re.findall(r"^([A-Z_]+)=", (DEPLOY / "example.env").read_text(), re.MULTILINE)
@@ -93,6 +113,82 @@ class Deployment:
         said = self.compose["services"][service]["healthcheck"]["test"][1:]
         return [str(BIN / said[0]), *(str(self.code) if w == "4000" else w for w in said[1:])]
 
+    def contained(self, command: list[str]) -> list[str]:
+        """`command` as in a container of compose.yaml, where that may be had here."""
+        said = self.compose["services"]["web-a"]
+        assert (said["read_only"], said["tmpfs"], said["cap_drop"]) == (True, ["/tmp"], ["ALL"])
+        if not may_be_read_only():
+            return command
+        return [*READ_ONLY, *command]
+
+    def start(self, ends: ExitStack, service: str, *more: str) -> "subprocess.Popen[bytes]":
+        """Starts `service`, which `ends` ends with all that it started; its log is in `logs`."""
+        log = ends.enter_context((self.logs / f"{service}.log").open("ab"))
+        process = subprocess.Popen(
+            self.contained(self.command(service, *more)),
+            env=self.environment(service) | {"TMPDIR": str(self.temporary)},
+            cwd=self.home,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        ends.callback(end, process)
+        return process
+
+    def start_all(
+        self, ends: ExitStack, *, web: bool = True
+    ) -> dict[str, "subprocess.Popen[bytes]"]:
+        """All but the database and the proxy (and the web services), in compose's order, each when
+        those it waits for are healthy; and then answers."""
+        assert self.start(ends, "migrate").wait(120) == 0
+        started = {"code-location": self.start(ends, "code-location")}
+        self.wait_for_code()
+        ports = self.web if web else ()
+        for service, port in zip(("web-a", "web-b"), ports, strict=web):
+            started[service] = self.start(ends, service, "--port", str(port))
+        for service in ("daemon", "dagster"):
+            started[service] = self.start(ends, service)
+        for port in ports:
+            wait_until(partial(self.web_is_healthy, port), timeout=60)
+        wait_until(lambda: answers(f"{self.dagster_url}/server_info"), timeout=60)
+        return started
+
+    def wait_for_code(self) -> None:
+        check = self.health_check("code-location")
+        wait_until(
+            lambda: subprocess.run(check, capture_output=True, timeout=30).returncode == 0,
+            timeout=120,
+        )
+
+    def web_is_healthy(self, port: int) -> bool:
+        """As the image's own HEALTHCHECK finds it."""
+        image = (DEPLOY / "Dockerfile").read_text()
+        said = re.search(r"^HEALTHCHECK .*?CMD (\[.*?\])$", image, re.MULTILINE | re.DOTALL)
+        assert said
+        words: list[str] = json.loads(said[1])
+        assert "127.0.0.1:8400" in words[-1]
+        words = [str(BIN / words[0]), *words[1:-1], words[-1].replace("8400", str(port))]
+        return subprocess.run(words, capture_output=True, timeout=30).returncode == 0
+
+    @property
+    def dagster_url(self) -> str:
+        return f"http://127.0.0.1:{self.dagster}"
+
+
+@cache
+def may_be_read_only() -> bool:
+    """Whether this machine lets us make a file system of our own that can only be read."""
+    if shutil.which("unshare") is None or shutil.which("setpriv") is None:
+        return False
+    with tempfile.TemporaryDirectory() as place:
+        seen = subprocess.run(
+            [*READ_ONLY, "sh", "-c", 'touch "$TMPDIR/file" && ! touch "$PWD/file"'],
+            env=os.environ | {"TMPDIR": place},
+            cwd=PROJECT,
+            capture_output=True,
+        )
+    return seen.returncode == 0
+
 
 @pytest.fixture
 def sandbox() -> Iterator[SandboxServer]:
@@ -129,39 +225,7 @@ def test_the_services_of_the_compose_file_sync_together_and_stop_in_time(
     with new_database(embedded_url) as url, ExitStack() as ends:
         deployment = Deployment(url, sandbox, tmp_path)
 
-        def start(service: str, *more: str) -> "subprocess.Popen[bytes]":
-            log = ends.enter_context((tmp_path / f"{service}.log").open("wb"))
-            process = subprocess.Popen(
-                deployment.command(service, *more),
-                env=deployment.environment(service),
-                cwd=tmp_path,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-            ends.callback(end, process)
-            return process
-
-        assert start("migrate").wait(120) == 0
-        start("code-location")
-        check = deployment.health_check("code-location")
-
-        def healthy() -> bool:
-            done = subprocess.run(check, capture_output=True, timeout=30)
-            return done.returncode == 0
-
-        wait_until(healthy, timeout=120)
-        webs = [
-            start(service, "--port", str(port))
-            for service, port in zip(("web-a", "web-b"), deployment.web, strict=True)
-        ]
-        daemon, dagster = start("daemon"), start("dagster")
-        for port in deployment.web:
-            wait_until(partial(answers, f"http://127.0.0.1:{port}/healthz"), timeout=60)
-        wait_until(
-            lambda: answers(f"http://127.0.0.1:{deployment.dagster}/server_info"), timeout=60
-        )
-
+        services = deployment.start_all(ends)
         full = post(deployment.web[0], "/api/sync/initial")
         mirrored = query({"POSTGRES_URL": url}, "SELECT count(*) FROM opportunities")
         assert full["success"] is True
@@ -170,13 +234,13 @@ def test_the_services_of_the_compose_file_sync_together_and_stop_in_time(
         certified = "SELECT metadata ->> 'certificate' FROM sync_metadata ORDER BY started_at DESC"
         assert "complete" in str(query({"POSTGRES_URL": url}, certified)[0][0])
 
-        ending = [*webs, daemon, dagster]
+        ending = [process for name, process in services.items() if name != "code-location"]
         for process in ending:
             process.terminate()
         for process in ending:
             process.wait(60)
     # The file system of a container cannot be written to. (Dagster's webserver makes two folders
     # for telemetry, also where that is off, and bears with it where it may not.)
-    written = [path for path in tmp_path.rglob("*") if path.suffix != ".log"]
+    written = list(deployment.home.rglob("*"))
     assert {path.name for path in written if path.is_file()} == {"dagster.yaml", "workspace.yaml"}
     assert {path.name for path in written if path.is_dir()} <= {"logs", ".logs_queue"}

@@ -7,15 +7,19 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 import requests
+from pydantic import SecretStr
 
 from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline.web.dagster_api import launch
+from rms_pipeline.web.sessions import Sessions
 from rms_pipeline_tests.drills.conftest import Tell
 from rms_pipeline_tests.drills.test_burst import Service
+from rms_pipeline_tests.drills.test_deploy import TOKEN, Deployment
 from rms_pipeline_tests.mirror.test_schema import execute
 from rms_pipeline_tests.processes import (
     PROJECT,
@@ -26,8 +30,10 @@ from rms_pipeline_tests.processes import (
     free_port,
     query,
     started,
+    stop_schedules,
     wait_until,
 )
+from rms_pipeline_tests.sandbox.holding import held
 from rms_pipeline_tests.web.conftest import WEBHOOK_TOKEN, delivery
 
 # docs/how-to/operate.md says so.
@@ -117,6 +123,57 @@ def test_a_web_service_with_a_refresh_and_requests_in_flight_ends_and_loses_noth
         f"stopping: a web service with a refresh, a delivery and half a request in flight ended "
         f"{took:.1f} s after SIGTERM"
     )
+
+
+@pytest.mark.timeout(400)
+def test_all_processes_end_while_a_run_is_at_work_and_the_next_sync_goes_on(
+    ready_url: str, sandbox: SandboxServer, tmp_path: Path, tell: Tell
+) -> None:
+    deployment = Deployment(ready_url, sandbox, tmp_path)
+    environment = {"POSTGRES_URL": ready_url}
+    with ExitStack() as ends:
+        services = deployment.start_all(ends)
+        wait_until(lambda: stop_schedules(deployment.dagster_url, TOKEN), timeout=60)
+        sandbox.latency = SLOW
+        token = Sessions(SecretStr(TOKEN)).dagster_token
+        run = launch(deployment.dagster_url, "initial_sync", token=token)
+        wait_until(lambda: calls(sandbox), timeout=60)
+        took = {}
+        # As Docker does it: only the first process of a container is told, and a run is a process
+        # that the code server started.
+        for name in ("code-location", "daemon", "dagster", "web-a", "web-b"):
+            began = time.monotonic()
+            services[name].terminate()
+            services[name].wait(BOUND)
+            took[name] = time.monotonic() - began
+        sandbox.latency = 0
+    ended = f"SELECT status, error FROM sync_metadata WHERE run_id = '{run}'"
+    [(status, error)] = query(environment, ended)
+    assert status == "failed"
+    assert error
+    done = command("sync", "initial", environment=environment_for(ready_url, sandbox))
+    assert done.returncode == 0, done.stderr
+    told = ", ".join(f"{name} {seconds:.1f}" for name, seconds in took.items())
+    tell(f"stopping: seconds after SIGTERM, with a run at work: {told}")
+
+
+def test_a_run_that_is_soon_done_is_waited_for_when_its_code_server_is_told_to_end(
+    ready_url: str, sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    deployment = Deployment(ready_url, sandbox, tmp_path)
+    environment = {"POSTGRES_URL": ready_url}
+    with ExitStack() as ends:
+        services = deployment.start_all(ends, web=False)
+        wait_until(lambda: stop_schedules(deployment.dagster_url, TOKEN), timeout=60)
+        token = Sessions(SecretStr(TOKEN)).dagster_token
+        with held(sandbox) as waits:
+            run = launch(deployment.dagster_url, "initial_sync", token=token)
+            assert waits.wait(60)
+            services["code-location"].terminate()
+            time.sleep(1)
+        services["code-location"].wait(BOUND)
+    ended = f"SELECT status FROM sync_metadata WHERE run_id = '{run}'"
+    assert query(environment, ended) == [("completed",)]
 
 
 def _answers(url: str) -> bool:
