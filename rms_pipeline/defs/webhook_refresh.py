@@ -103,7 +103,8 @@ def _refresh(
                 failed=failed,
                 metadata=metadata,
             )
-        context.log_event(dg.AssetMaterialization(naming.key(collection.name), metadata=metadata))
+        # Freshness follows syncs: a few rows that were refreshed, or were not, make no table fresh.
+        context.log_event(dg.AssetObservation(naming.key(collection.name), metadata=metadata))
     frame = refresh_status_counts(database, mirror.settings.time_zone)
     failed = total.failed + total.dead
     if total.error and not total.blameless:

@@ -113,6 +113,29 @@ def test_a_queue_that_cannot_be_read_is_no_empty_queue(
         decide(instance, webhook_refresh_sensor)
 
 
+@pytest.mark.parametrize("succeed", [True, False])
+def test_a_refresh_makes_no_table_fresh_whether_it_succeeds_or_not(
+    instance: dg.DagsterInstance, database: Database, sandbox: SandboxServer, succeed: bool
+) -> None:
+    materialize(instance)
+    key = dg.AssetKey("opportunities")
+
+    def stored() -> float:
+        event = instance.get_latest_materialization_event(key)
+        assert event is not None
+        return event.timestamp
+
+    before = stored()
+    tell(database, *sandbox.store.ids()[:2])
+    if not succeed:
+        sandbox.api_key = "another"
+    run(instance, succeed)
+    assert stored() == before
+    seen = instance.fetch_observations(key, limit=1).records
+    assert [e.asset_observation.metadata["refreshed"].value for e in seen
+            if e.asset_observation] == [2 if succeed else 0]  # fmt: skip
+
+
 def test_ids_can_be_refreshed_by_hand_and_one_that_is_gone_is_deleted(
     instance: dg.DagsterInstance, database: Database, sandbox: SandboxServer
 ) -> None:
