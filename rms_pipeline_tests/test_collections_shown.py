@@ -184,7 +184,7 @@ def test_the_doctor_names_the_collections_whose_webhooks_seem_to_have_stopped(
         row = {"kind": "changes", "runs": ["run"], "collection": collection, "audit": audit}
         insert(emptied, "walks", [row])
     found = by_check(webhooks.check_queue(examination(emptied)))
-    assert "none named the 8 members and the 8 invoices that" in found["queue"].found
+    assert "none arrived for the 8 members and the 8 invoices that" in found["queue"].found
     found = by_check(webhooks.check_queue(examination(emptied, collections="")))
     assert found["queue"].level == "ok"
 
