@@ -19,6 +19,8 @@ peers.py --rows 20000 --rounds 3 --server 15
 proof.py --rows 20000
 startup.py --times 7
 growth.py --rows 2000 20000 200000 500000
+raw_pages.py --rows 20000
+million.py --rows 100000
 limit.py --rows 50000 --latencies 0.2 0.7 3
 dashboard.py --rows 100000 500000 --times 15
 pages.py --rows 8000 1000000 --times 9
