@@ -15,6 +15,7 @@ from pathlib import Path
 import psycopg2
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline_tests.processes import PROJECT, SECRET_KEY, command, environment_for, free_port
 from rms_pipeline_tests.servers import embedded_postgresql, new_database
@@ -32,7 +33,9 @@ def main() -> None:
         tempfile.TemporaryFile() as log,
     ):
         web, dagster = free_port(), free_port()
-        environment = environment_for(url, sandbox, RMS_API_TOKEN=TOKEN)
+        # As without an account.
+        shown = ",".join(c.name for c in COLLECTIONS)
+        environment = environment_for(url, sandbox, RMS_API_TOKEN=TOKEN, RMS_COLLECTIONS=shown)
         ports = ["--port", str(web), "--dagster-port", str(dagster)]
         arguments = [sys.executable, "-m", "rms_pipeline.cli", "up", *ports]
         up = subprocess.Popen(arguments, env=environment, cwd=PROJECT, stdout=log, stderr=log)
