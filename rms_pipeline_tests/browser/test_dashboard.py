@@ -297,6 +297,7 @@ _RESTS = """() => {
     "path",
     [
         *("/login", "/nowhere", "/", "/?statuses=pie", "/today", "/changes", "/find?q=gala"),
+        *("/won-and-lost", "/further-back"),
         *("/opportunities", "/opportunities?q=zzzz", "/opportunities/{one}"),
         *("/customers", "/customers/{customer}"),
     ],

@@ -424,6 +424,58 @@ def as_a_pie(s: Person) -> None:
     expect(table).to_be_visible()
 
 
+def beside_the_week_before(s: Person) -> None:
+    tile = s.page.locator("#tiles li").filter(has_text="On hire")
+    # The mirror is minutes old, so that it is counted as it is known now.
+    expect(tile).to_contain_text(re.compile(r"Week before\s+\d+.*\*"))
+    expect(s.page.locator("#beside-notes")).to_contain_text("No history before")
+
+
+def counted_in_sql(s: Person) -> None:
+    summary = s.page.locator("#compared summary")
+    expect(summary).to_be_visible()
+    s.click(summary)
+    shown = s.page.get_by_label("SQL: Goes out, Now")
+    expect(shown).to_be_visible()
+    # As an analyst would paste it.
+    ((count, _),) = s.web.query(shown.inner_text())
+    expect(s.page.locator("#tiles .count").first).to_have_text(str(count))
+
+
+def beside_last_year(s: Person) -> None:
+    s.go("Customers")
+    s.click(s.page.get_by_role("link", name="Quay Conferences"))
+    row = s.page.locator("#compared").get_by_role("row", name=re.compile("^Confirmed"))
+    # What took place is known, though no history reaches there.
+    started = LOCAL - 400 * DAY
+    expect(row.get_by_role("cell").last).to_contain_text(
+        "5,000" if started.year == LOCAL.year - 1 else "0"
+    )
+    expect(s.page.locator("#compared")).to_contain_text("No history before")
+
+
+def won_by_month(s: Person) -> None:
+    s.go("Customers")
+    s.click(s.page.get_by_role("link", name="Won and lost"))
+    row = s.page.get_by_role("row", name=re.compile(LOCAL.strftime("^%B")))
+    expect(row.get_by_role("link", name=re.compile("lost in"))).to_have_text("1")
+
+
+def what_was_lost_this_month(s: Person) -> None:
+    won_by_month(s)
+    row = s.page.get_by_role("row", name=re.compile(LOCAL.strftime("^%B")))
+    s.click(row.get_by_role("link", name=re.compile("lost in")))
+    expect_jobs(s.page.locator("#results"), {"Dropped"})
+
+
+def cost_of_further_back(s: Person) -> None:
+    s.go("Syncs")
+    s.click(s.page.get_by_role("link", name="Mirror further back"))
+    s.click(s.page.get_by_role("link", name=re.compile("to compare months")))
+    expect(s.page.locator("main")).to_contain_text(re.compile(r"about \d+"))
+    expect(s.page.get_by_role("button", name=re.compile("Mirror back to"))).to_be_visible()
+
+
 def keep_a_view(s: Person) -> None:
     s.go("Opportunities")
     s.click(s.page.get_by_text("Save this view", exact=True))
@@ -460,6 +512,12 @@ TASKS: dict[str, Callable[[Person], None]] = {
     "How do I take a list to a spreadsheet?": to_a_spreadsheet,
     "How do I keep this list for tomorrow?": keep_a_view,
     "How many jobs are in each status?": as_a_pie,
+    "Is today busier than the week before?": beside_the_week_before,
+    "How is this figure counted, in SQL?": counted_in_sql,
+    "How does this customer stand against last year?": beside_last_year,
+    "How much do we win and lose each month?": won_by_month,
+    "Which jobs did we lose this month?": what_was_lost_this_month,
+    "What does it cost to mirror last year as well?": cost_of_further_back,
 }
 
 
