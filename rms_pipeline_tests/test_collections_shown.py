@@ -1,13 +1,16 @@
 """What the command says of each collection: `status`, `doctor` and `refresh`."""
 
+import io
 import json
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from rms_pipeline.cli.main import app
+from rms_pipeline.cli.up import _tell_of_rows
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.collections.members import MEMBERS
 from rms_pipeline.current_rms.client import CurrentRmsClient
@@ -68,6 +71,22 @@ def examination(
         values["CURRENT_RMS_BASE_URL"] = sandbox.url
     current: Settings = load_settings(_env_file=None, RMS_COLLECTIONS=collections, **values)
     return Examination(current, database, tables_ready=True)
+
+
+@pytest.mark.parametrize(
+    ("most", "said"), [(1, ""), (4, "1 members, 0 invoices, 2 opportunity items")]
+)
+def test_up_tells_how_many_there_are_of_each_that_is_on(
+    emptied: Database, most: int, said: str
+) -> None:
+    insert(emptied, "members", [{"id": 7, "name": "[b]Somebody"}])
+    insert(emptied, "opportunity_items", [{"id": 1}, {"id": 2}])
+    counted = {"as_of": NOW, "charge_total": 0, "total_value": 0}
+    insert(emptied, "status_counts",
+           [counted | {"opportunity_status": "[b]Open", "opportunities": 2_000}])  # fmt: skip
+    heard = io.StringIO()
+    _tell_of_rows(emptied, COLLECTIONS[:most], Console(file=heard, width=100))
+    assert heard.getvalue() == f"2,000 opportunities: 2,000 [b]Open\n{said}{said and chr(10)}"
 
 
 def by_check(*findings: Iterator[Finding]) -> dict[str, Finding]:

@@ -262,7 +262,7 @@ def _tell_of_rows(database: Database, collections: Sequence[Collection], out: Co
     # What others wrote is no markup of ours.
     out.print(Text(told))
     if others:
-        told = ", ".join(f"{count:,} {c.name}" for count, c in others)
+        told = ", ".join(f"{n:,} {c.single if n == 1 else c.name}" for n, c in others)
         out.print(told.replace("_", " "))
 
 
