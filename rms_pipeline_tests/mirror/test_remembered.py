@@ -308,6 +308,16 @@ def test_a_record_is_had_whole_as_of_any_moment(emptied: Database) -> None:
     assert query(emptied, "SELECT data FROM opportunity_as_of(2, now())") == []
 
 
+def test_a_moment_that_is_worked_out_is_so_once_and_not_for_each_row(emptied: Database) -> None:
+    moment = "now() AT TIME ZONE rms_time_zone() AT TIME ZONE rms_time_zone()"
+    merge_at(emptied, 1, 2, record(id=1))
+    for asked in ("opportunities_as_of", "status_counts_as_of"):
+        plan = query(emptied, f"EXPLAIN SELECT opportunity_status FROM {asked}({moment})")
+        compared = [line for (line,) in plan if "v.valid_from" in line]
+        assert compared
+        assert not [line for line in compared if "rms_time_zone" in line]
+
+
 @pytest.mark.parametrize(
     "question",
     ["opportunities_as_of({})", "opportunity_as_of(1, {})", "status_counts_as_of({})"],
