@@ -74,7 +74,7 @@ def examination(
 
 
 @pytest.mark.parametrize(
-    ("most", "said"), [(1, ""), (4, "1 members, 0 invoices, 2 opportunity items")]
+    ("most", "said"), [(1, ""), (4, "1 member, 0 invoices, 2 opportunity items")]
 )
 def test_up_tells_how_many_there_are_of_each_that_is_on(
     emptied: Database, most: int, said: str
