@@ -16,6 +16,7 @@ from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.postgres_errors import DatabaseError
 from rms_pipeline.mirror.raw_pages import RawPage, forget_bodies, land_page, page_ids, read_page
+from rms_pipeline_tests.processes import wait_until
 from rms_pipeline_tests.rows import query
 
 BODIES = "SELECT count(*) FROM raw_page_bodies"
@@ -106,9 +107,11 @@ def beside(work: Callable[[], Any], waiting_for: Database) -> "threading.Thread"
     """Starts `work`, and returns once a session waits for a lock."""
     thread = threading.Thread(target=work)
     thread.start()
-    blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-    while thread.is_alive() and query(waiting_for, blocked) == [(0,)]:
-        pass
+    blocked = (
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        " AND datname = current_database()"
+    )
+    wait_until(lambda: not thread.is_alive() or query(waiting_for, blocked) != [(0,)])
     return thread
 
 
