@@ -11,7 +11,14 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
-from rms_pipeline.insight.compare import Figure, Point, Question, compare, shifted
+from rms_pipeline.insight.compare import (
+    Figure,
+    Point,
+    Question,
+    compare,
+    schema_first,
+    shifted,
+)
 from rms_pipeline.insight.days import FIRST, LAST, Day
 from rms_pipeline.mirror.criteria import GOES_OUT, literally
 from rms_pipeline.mirror.outcomes import OUTCOMES
@@ -180,6 +187,30 @@ def rank(
 ) -> tuple[int, list[Ranked]]:
     """How many there are whose name holds `search`, and `MOST_RANKED` of them from `offset` on. By
     a key of `RANKINGS`, turned round by a leading `-`. Reads every opportunity. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(_ranking(cursor, kind, today, search, sort, offset))
+        rows = cursor.fetchall()
+    connection.commit()
+    return (rows[0][-1] if rows else 0), [_ranked(row) for row in rows]
+
+
+def ranking_sql(
+    connection: Connection,
+    kind: Kind,
+    today: Day,
+    *,
+    search: str = "",
+    sort: str = "-value",
+    offset: int = 0,
+) -> str:
+    """What `rank` asks, to be copied. Commits."""
+    with connection.cursor() as cursor:
+        sql = f"{schema_first(cursor)}{_ranking(cursor, kind, today, search, sort, offset)};"
+    connection.commit()
+    return sql
+
+
+def _ranking(cursor: Cursor, kind: Kind, today: Day, search: str, sort: str, offset: int) -> str:
     direction = "DESC" if sort.startswith("-") else "ASC"
     order = RANKINGS[sort.removeprefix("-")]
     values = {
@@ -188,35 +219,31 @@ def rank(
         "offset": offset,
         "most": MOST_RANKED,
     }
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT *, value - value_before AS trend, count(*) OVER () FROM (SELECT"
-            f" {kind.id_column} AS id, max({kind.name_column}) AS name,"
-            " count(*) FILTER (WHERE phase = 'confirmed' AND starts >= %(year_ago)s"
-            "  AND starts < %(now)s) AS opportunities,"
-            " count(*) FILTER (WHERE phase = 'confirmed' AND starts >= %(two_years_ago)s"
-            "  AND starts < %(year_ago)s) AS opportunities_before,"
-            " coalesce(sum(charge_total) FILTER (WHERE phase = 'confirmed'"
-            "  AND starts >= %(year_ago)s AND starts < %(now)s), 0) AS value,"
-            " coalesce(sum(charge_total) FILTER (WHERE phase = 'confirmed'"
-            "  AND starts >= %(two_years_ago)s AND starts < %(year_ago)s), 0) AS value_before,"
-            " coalesce(sum(charge_total) FILTER (WHERE phase = 'confirmed' AND starts >= %(now)s),"
-            "  0) AS coming_value,"
-            " coalesce(sum(charge_total) FILTER (WHERE phase = 'open'), 0) AS open_value,"
-            " max(starts) FILTER (WHERE phase = 'confirmed') AS last_start"
-            f" FROM (SELECT {kind.id_column}, {kind.name_column}, charge_total,"
-            f" {GOES_OUT} AS starts, coalesce(s.phase, 'open') AS phase FROM opportunities"
-            " LEFT JOIN statuses s ON s.name = opportunity_status"
-            f" WHERE {kind.id_column} IS NOT NULL OR {kind.name_column} IS NOT NULL) o"
-            f" GROUP BY {kind.id_column}, {kind.key}) ranked"
-            " WHERE coalesce(name, '') ILIKE %(search)s"
-            f" ORDER BY {order} {direction} NULLS LAST, name, id"
-            " LIMIT %(most)s OFFSET %(offset)s",
-            values,
-        )
-        rows = cursor.fetchall()
-    connection.commit()
-    return (rows[0][-1] if rows else 0), [_ranked(row) for row in rows]
+    text = (
+        f"SELECT *, value - value_before AS trend, count(*) OVER () FROM (SELECT"
+        f" {kind.id_column} AS id, max({kind.name_column}) AS name,"
+        " count(*) FILTER (WHERE phase = 'confirmed' AND starts >= %(year_ago)s"
+        "  AND starts < %(now)s) AS opportunities,"
+        " count(*) FILTER (WHERE phase = 'confirmed' AND starts >= %(two_years_ago)s"
+        "  AND starts < %(year_ago)s) AS opportunities_before,"
+        " coalesce(sum(charge_total) FILTER (WHERE phase = 'confirmed'"
+        "  AND starts >= %(year_ago)s AND starts < %(now)s), 0) AS value,"
+        " coalesce(sum(charge_total) FILTER (WHERE phase = 'confirmed'"
+        "  AND starts >= %(two_years_ago)s AND starts < %(year_ago)s), 0) AS value_before,"
+        " coalesce(sum(charge_total) FILTER (WHERE phase = 'confirmed' AND starts >= %(now)s),"
+        "  0) AS coming_value,"
+        " coalesce(sum(charge_total) FILTER (WHERE phase = 'open'), 0) AS open_value,"
+        " max(starts) FILTER (WHERE phase = 'confirmed') AS last_start"
+        f" FROM (SELECT {kind.id_column}, {kind.name_column}, charge_total,"
+        f" {GOES_OUT} AS starts, coalesce(s.phase, 'open') AS phase FROM opportunities"
+        " LEFT JOIN statuses s ON s.name = opportunity_status"
+        f" WHERE {kind.id_column} IS NOT NULL OR {kind.name_column} IS NOT NULL) o"
+        f" GROUP BY {kind.id_column}, {kind.key}) ranked"
+        " WHERE coalesce(name, '') ILIKE %(search)s"
+        f" ORDER BY {order} {direction} NULLS LAST, name, id"
+        " LIMIT %(most)s OFFSET %(offset)s"
+    )
+    return cursor.mogrify(text, values).decode()
 
 
 def _ranked(row: Sequence[Any]) -> Ranked:

@@ -20,6 +20,7 @@ from rms_pipeline.insight.parties import (
     Party,
     compare_party,
     rank,
+    ranking_sql,
     read_party,
 )
 from rms_pipeline.mirror.criteria import without_nul
@@ -70,7 +71,22 @@ def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: S
                 sort=sort,
                 offset=(page - 1) * MOST_RANKED,
             )
-        return {"search": search, "sort": sort, "page": page, "count": count, "ranked": found}
+            sql = ranking_sql(
+                connection,
+                kind,
+                today(),
+                search=search,
+                sort=sort,
+                offset=(page - 1) * MOST_RANKED,
+            )
+        return {
+            "search": search,
+            "sort": sort,
+            "page": page,
+            "count": count,
+            "ranked": found,
+            "sql": sql,
+        }
 
     def party(
         id_: int,

@@ -317,3 +317,27 @@ def test_what_is_known_now_stands_for_no_month_before(clean: Web) -> None:
     assert confirmed["now"]["count"] == 1
     assert confirmed["month_before"]["count"] is None
     assert confirmed["year_before"]["count"] == 0
+
+
+@pytest.mark.parametrize("kind", ["customers", "venues", "owners"])
+def test_the_sql_of_a_ranking_gives_its_rows(clean: Web, kind: str) -> None:
+    column = {"customers": "organisation", "venues": "venue", "owners": "owner"}[kind]
+    insert_opportunities(
+        clean.database,
+        *(
+            job(
+                NOON - n * 100 * DAY,
+                NOON,
+                charge_total=n * 10,
+                **{f"{column}_id": n % 3, f"{column}_name": f"100% {n % 3}"},
+            )
+            for n in range(1, 8)
+        ),
+    )
+    found = get(clean, f"/{kind}.json?q=100%25&sort=name").json()
+    rows = query(clean.database, found["sql"])
+    assert len(rows) == found["count"] == 3
+    shown = [(r["id"], r["name"], r["opportunities"]) for r in found["ranked"]]
+    assert [(row[0], row[1], row[2]) for row in rows] == shown
+    assert [Decimal(r["value"]) for r in found["ranked"]] == [row[4] for row in rows]
+    assert "How this is counted" in visit(clean, f"/{kind}?q=100%25&sort=name").text
