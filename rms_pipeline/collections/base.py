@@ -123,8 +123,8 @@ class Modes:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Which columns any of `actions` can change. Where it `is_sure`, such an action is what changed
-    them, and no other that was told of besides."""
+    """Which columns any of `actions` can change. If it `is_sure`, such an action changed them, and
+    no other action that webhooks reported."""
 
     actions: frozenset[str]
     fields: frozenset[str]

@@ -275,7 +275,7 @@ class Transport:
                             "Another integration may be using the account's limit. Lower "
                             "CURRENT_RMS_REQUESTS_PER_MINUTE, or try at a quieter time."
                         ) from None
-                    # One or two are how a limit is found; nobody need hear of them.
+                    # One or two refusals are how a limit is learned; they are not reported.
                     if now - throttled_since > _THROTTLING_IS_USUAL:
                         tell(Failure(throttled, None, str(error), wait))
                     continue

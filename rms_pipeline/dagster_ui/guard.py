@@ -20,7 +20,7 @@ from rms_pipeline.web.sessions import SESSION_SECONDS, Sessions, Tickets, matche
 
 # Where the web service sends a browser that has just signed in.
 ENTRANCE = "/signed-in"
-# Versions and nothing else: whether it is up may be asked by anybody who may ask this host.
+# It shows only versions. Every client that reaches this host may ask whether it is up.
 _OPEN = "/server_info"
 _SAFE = frozenset({"GET", "HEAD"})
 _OWN_SITES = ("same-origin", "none")

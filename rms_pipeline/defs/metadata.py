@@ -92,7 +92,7 @@ def proof_metadata(proof: Proof) -> dict[str, Any]:
 
 
 def audit_metadata(audit: Audit) -> dict[str, Any]:
-    """How much of what changed webhooks had told of."""
+    """How many of the changes webhooks had announced."""
     metadata: dict[str, Any] = {
         "changed_in_current_rms": audit.changed,
         "came_by_webhook": audit.by_webhook,

@@ -68,7 +68,7 @@ def check_subscriptions(exam: Examination) -> Iterator[Finding]:
 
 
 def check_queue(exam: Examination) -> Iterator[Finding]:
-    """Whether what was told is worked off, and whether edits are still told of."""
+    """Whether webhook events are processed, and whether webhooks still arrive for edits."""
     with exam.reached.session() as connection:
         state = queue_state(connection)
         audits = {c: last_audit(connection, c) for c in exam.settings.collections if c.webhooks}

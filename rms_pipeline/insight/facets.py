@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from rms_pipeline.mirror.criteria import Criteria, Searched, condition
 from rms_pipeline.mirror.statements import Connection, Cursor
 
-# So many are looked at, at most: who has more than that wants to narrow it down, not to count.
+# At most so many rows are counted: with more, people narrow the list down first.
 MOST_COUNTED = 10_000
 _MOST_SHOWN = 12
 

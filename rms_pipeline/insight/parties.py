@@ -44,7 +44,7 @@ class Kind:
 
     @property
     def key(self) -> str:
-        """Who has an id is known by it; who has none, by the name."""
+        """SQL for the key: the name for those without an id, NULL for those with one."""
         return f"CASE WHEN {self.id_column} IS NULL THEN {self.name_column} END"
 
 

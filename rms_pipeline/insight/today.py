@@ -285,7 +285,7 @@ QUESTIONS = (
     ),
 )
 
-# Of what was decided: a record that is gone is told of as it was last.
+# Of decisions: a deleted record is shown with its last known values.
 _NAMED = (
     "coalesce(o.number, d.number), coalesce(o.name, d.name, 'Opportunity ' || c.opportunity_id),"
     " coalesce(o.organisation_name, d.organisation_name)"

@@ -1,4 +1,4 @@
-"""`webhook_absences`: which records webhooks told of that Current RMS did not have.
+"""`webhook_absences`: records that webhooks named but that Current RMS did not have.
 
 Whoever knows the webhook's address can tell of as many as he likes, and each costs calls. So what
 the mirror does not know, and the API has not, is asked for so often a minute, and not again soon.

@@ -13,8 +13,8 @@ _ENOUGH = 5
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """Of `changed` records, `by_webhook` had been told of, `lag_seconds` (median) after the
-    edit. `last_event_at` (UTC) is when any webhook came last, None for never."""
+    """Of `changed` records, webhooks had announced `by_webhook`, `lag_seconds` (median) after the
+    edit. `last_event_at` (UTC) is when the last webhook arrived, None for never."""
 
     changed: int
     by_webhook: int
@@ -27,7 +27,7 @@ class Audit:
 
     @property
     def seem_stopped(self) -> bool:
-        """Webhooks used to come, and several edits in a row were not told of."""
+        """Webhooks used to arrive, and several edits in a row came without one."""
         return self.last_event_at is not None and self.changed >= _ENOUGH and self.by_webhook == 0
 
     def as_json(self) -> dict[str, Any]:

@@ -187,7 +187,7 @@ def list_opportunities(
 
 
 def place_of(connection: Connection, criteria: Criteria, row: Listed, *, before: bool) -> Place:
-    """Where `row` stands in the list of `criteria`."""
+    """The place of `row` in the list of `criteria`."""
     order, _ = _sorted(criteria)
     with connection.cursor() as cursor:
         cursor.execute(

@@ -1,6 +1,6 @@
-"""Rows that are gone from Current RMS: who may be, and how they leave the table.
+"""Rows that Current RMS no longer has: which rows may go, and how they leave the table.
 
-What belongs here: SQL about absence. Who says that a record is gone is for `sync` to find out.
+What belongs here: SQL about deletions. `sync` finds out whether a record is gone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 from rms_pipeline.mirror.words import forget_words
 
 BY_TWO_WITNESSES = "it is in no list of Current RMS, and Current RMS does not find it by its id"
-# Parts of a record that is gone, or that was changed itself: nobody need be warned of these.
+# Parts of a record that was deleted or changed: these deletions are expected and need no warning.
 WITH_ITS_PARENT = "what it is a part of is gone"
 WITH_A_CHANGE = "what it is a part of was changed, and its whole list no longer shows it"
 _EXPECTED = (WITH_ITS_PARENT, WITH_A_CHANGE)

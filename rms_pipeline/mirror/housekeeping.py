@@ -1,4 +1,4 @@
-"""Forgetting what is old. Only what nobody needs any more: no live row, no unsettled event."""
+"""Deletes old records that are not needed any more: never a live row or an unprocessed event."""
 
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.mirror.database import dagster_schema_beside
@@ -13,8 +13,8 @@ from rms_pipeline.mirror.words import forget_names
 def purge(
     connection: Connection, *, faults_days: int, webhook_events_days: int, walks_days: int
 ) -> dict[str, int]:
-    """Deletes rows older than so many days; how many, by table. What people's own tables refer to
-    stays, counted by the table with `_kept` behind. Commits."""
+    """Deletes rows older than so many days. Returns how many, by table. Rows that other tables
+    refer to stay; they are counted under the table's name with `_kept`. Commits."""
     old = {
         "sync_faults": ("seen_at < now() - make_interval(days => %s)", faults_days),
         "webhook_events": (

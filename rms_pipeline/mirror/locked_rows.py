@@ -1,7 +1,7 @@
-"""Rows that somebody else has locked: which, who holds them, and writing without waiting for long.
+"""Rows locked by other sessions: which rows, which process holds the lock, and a bounded wait.
 
-A lock may be held by a transaction that somebody forgot to end. Whoever writes a few rows waits a
-second for it, and then says which process has to end its transaction.
+Another session may have left a transaction open. A write of a few rows waits one second for its
+lock, and then reports the process that has to end its transaction.
 """
 
 import threading
@@ -28,11 +28,12 @@ def write_what_is_free(
     ids: Sequence[int],
     write: Callable[[Sequence[int]], T],
 ) -> tuple[list[T], dict[int, str]]:
-    """Has `write` write the rows of `ids`, together as far as nobody else has them locked.
+    """Calls `write` with the rows of `ids`: with all unlocked rows together, with locked ones
+    singly.
 
     `write` is told which; it begins in a transaction that waits for no lock longer than
-    WAIT_SECONDS, and commits. Returns what it returned, and for each id that could not be written
-    who holds its row.
+    WAIT_SECONDS, and commits. Returns what `write` returned, and for each id that could not be
+    written, which session holds its row lock.
     """
     done: list[T] = []
     held: dict[int, str] = {}
@@ -44,7 +45,7 @@ def write_what_is_free(
         locked = _locked(connection, tables, ids)
     except LockNotAvailable:
         connection.rollback()
-        # The table as a whole, or something that no row shows.
+        # The whole table is locked, or something that no row lock shows.
         return _halving(database, connection, tables, ids, write, deadline)
     free = [i for i in ids if i not in locked]
     if free:
@@ -56,7 +57,7 @@ def write_what_is_free(
         done += written
         held |= waits
         if waits:
-            # It was waited for; the next of them must not wait as long again.
+            # This wait used up the time; the next locked row must not wait as long again.
             deadline = 0.05
     return done, held
 
@@ -88,7 +89,8 @@ def _halving(
 
 
 def _locked(connection: Connection, tables: Sequence[str], ids: Sequence[int]) -> set[int]:
-    """Those of `ids` of which a row is locked now. Ends the transaction, and with it its locks."""
+    """Those of `ids` whose row another session locks now. Ends the transaction and its own
+    locks."""
     found: set[int] = set()
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL lock_timeout = '50ms'")
@@ -119,7 +121,8 @@ def _is_table_locked(connection: Connection, tables: Sequence[str]) -> bool:
 def _watching(
     database: Database, connection: Connection, seconds: float
 ) -> Iterator[Callable[[], str]]:
-    """Looks who blocks `connection` when it has waited for most of `seconds`; tells afterwards."""
+    """Finds which process blocks `connection` after most of `seconds`; the yielded call names
+    it."""
     pid = connection.info.backend_pid
     found: list[str] = []
 
@@ -140,7 +143,7 @@ def _watching(
                         f"{state or 'at work'}{since}"
                     )
         except (psycopg2.Error, DatabaseError):
-            # It would only have been nice to know.
+            # The name of the process is only extra information.
             pass
 
     timer = threading.Timer(seconds * 0.6, look)

@@ -1,7 +1,7 @@
-"""What was added to our tables, or taken from them, that a mirror cannot live with.
+"""Changes that people made to our tables and that stop a sync or make it wrong.
 
-What belongs here: looking into the catalog. People's columns, indexes, foreign keys, constraints,
-triggers and views are no obstacle: what those refuse is left out row by row.
+What belongs here: reading the catalog. Columns, indexes, foreign keys, constraints, triggers and
+views that people add are no obstacle: a sync leaves out each row that these refuse.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 
 # As the catalog names them.
 _TYPES = {"timestamptz": "timestamp with time zone"}
-# What a merge writes into columns of these types; a column of another type holds something else.
+# The column types that a merge writes. A column of another type would change the values.
 COLUMNS = {c.name: {o.name: _TYPES.get(o.kind, o.kind) for o in c.table} for c in COLLECTIONS}
 # Those of rows tell a proof that they changed while it counted. Of the events' two, one wakes the
 # fast lane, and the other keeps programs of earlier releases from taking them.
@@ -27,7 +27,7 @@ TRIGGERS = {
     ("rms_notify_webhook_events", "webhook_events"),
     ("rms_refuse_outdated_claim", "webhook_events"),
 }
-# Into these goes what is not there yet (ON CONFLICT), which no rule on INSERT or UPDATE allows.
+# A sync writes these with ON CONFLICT. PostgreSQL refuses that where a rule on INSERT or UPDATE is.
 _NO_RULES = (
     *(c.versions for c in COLLECTIONS),
     "webhook_events",
@@ -49,8 +49,8 @@ _OURS = "SELECT to_regclass(t) FROM unnest(%(tables)s::text[]) AS t"
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """What is in the way, and how to take it away. `harms`: a sync would do harm, or nothing, and
-    has to stop."""
+    """What blocks a sync, and how to remove it. `harms`: a sync would change rows of others or
+    store nothing, so it has to stop."""
 
     found: str
     advice: str
@@ -58,7 +58,7 @@ class Obstacle:
 
 
 def obstacles(connection: Connection) -> list[Obstacle]:
-    """What stands in the way of a mirror whose tables are there. Commits."""
+    """What blocks the syncs of a mirror whose tables exist. Commits."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT quote_ident(current_schema())")
         schema = one_row(cursor)[0]
@@ -73,14 +73,13 @@ def obstacles(connection: Connection) -> list[Obstacle]:
     connection.commit()
     if schema == PUBLIC:
         return found
-    # Of two mirrors in a database the advice must not reach the other's tables.
+    # With two mirrors in one database, the advice must not change the other mirror's tables.
     first = f"(In psql, run this first: SET search_path = {schema};)"
     return [replace(each, advice=f"{each.advice} {first}") for each in found]
 
 
 def demand_no_obstacle(connection: Connection) -> None:
-    """Raises DatabaseError where a sync would harm what is not the mirror's, or come to nothing.
-    Commits."""
+    """Raises DatabaseError if a sync would change rows of others or store nothing. Commits."""
     for obstacle in obstacles(connection):
         if obstacle.harms:
             raise DatabaseError(f"{obstacle.found} {obstacle.advice}")

@@ -26,7 +26,7 @@ class OutdatedError(DatabaseError):
 
 
 class LockedError(DatabaseError):
-    """Somebody else holds a lock for longer than is waited for; the text names the process."""
+    """Another session holds a lock for longer than the wait allows; the text names the process."""
 
 
 # SQLSTATE classes of what a single row can be to blame for: its values (22, 54), a constraint (23),
@@ -50,7 +50,7 @@ SELECT a.pid, a.usename, nullif(a.application_name, ''), a.state,
 FROM pg_stat_activity a
 JOIN (
     SELECT l.pid,
-        -- Who keeps others out of a whole table comes before who has locked rows of it.
+        -- A session that locks a whole table is named before one that locks some of its rows.
         max(array_position(ARRAY['AccessShareLock', 'RowShareLock', 'ShareUpdateExclusiveLock',
             'RowExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
             'AccessExclusiveLock'], l.mode)) AS strength,

@@ -155,8 +155,8 @@ def claim(
 def settle(connection: Connection, claimed: Claim, records: Iterable[int]) -> int:
     """Marks the claimed events of `records` as done, and their rows as refreshed. Commits.
 
-    A row that somebody has locked is not marked: nobody waits for that. Nor is one that PostgreSQL
-    refuses to change: what was told of it is done all the same.
+    A row locked by another session is not marked, and this does not wait for it. A row that
+    PostgreSQL refuses to change is not marked either. Their events are settled all the same.
     """
     wanted = sorted(set(records))
     with connection.cursor() as cursor:
@@ -283,7 +283,7 @@ def dead_letters(connection: Connection, most: int = 20) -> list[StoredEvent]:
 
 
 def events_of(connection: Connection, opportunity: int, most: int = 20) -> list[StoredEvent]:
-    """What webhooks told of one opportunity, the latest first."""
+    """The webhook events of one opportunity, the latest first."""
     return _events(connection, "opportunity_id = %(id)s", most=most, id=opportunity)
 
 

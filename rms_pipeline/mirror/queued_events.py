@@ -1,4 +1,4 @@
-"""Webhook events: as delivered, while somebody works on them, and as they stand in the queue."""
+"""Webhook events: as delivered, as claimed by a process, and as stored in the queue."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -77,9 +77,9 @@ class QueueState:
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """An event as it stands in the queue; `processed_at` and `dead_at` both None while it waits.
+    """An event as stored in the queue; `processed_at` and `dead_at` are both None while it waits.
 
-    `opportunity_id` is None where it tells of a `record` of another `collection`.
+    `opportunity_id` is None if the event is about a `record` of another `collection`.
     """
 
     id: int

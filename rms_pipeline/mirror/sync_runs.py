@@ -86,7 +86,7 @@ def begin_run(connection: Connection, run: str, sync_type: str) -> int:
 
 
 def note_metadata(connection: Connection, run: str, metadata: Mapping[str, Any]) -> None:
-    """Adds to what is told of `run`: numbers, texts and truths by name. Commits."""
+    """Adds figures to the record of `run`: numbers, texts and booleans by name. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE sync_runs SET metadata = metadata || %s WHERE run_id = %s",

@@ -189,7 +189,7 @@ class _Landing:
                 self._land(page)
                 self._note_progress(walk.report)
         finally:
-            # Also where the walk ends in vain: the next one need not find them anew.
+            # Also if the walk fails: the next one need not find them again.
             new = {i: why for i, why in undelivered.unreadable.items() if i not in named}
             name_unreadable(self._connection, self._collection, self._run, new)
         self._progress.finish()

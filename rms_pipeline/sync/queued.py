@@ -1,4 +1,4 @@
-"""Working off the queue of webhooks: the same for the fast lane, the sensor's run and anyone."""
+"""Processes the webhook queue: one function for the fast lane, the sensor's run and the command."""
 
 import contextlib
 import logging
@@ -37,18 +37,18 @@ from rms_pipeline.sync.refreshing import Refreshed, refresh
 
 logger = logging.getLogger(__name__)
 
-# What says nothing about the event, if the API answers nobody else either: it is tried again for as
-# long as it takes. (An opportunity that is gone is no error here: a list that is not found is.)
+# These errors do not blame the event if the API answers no other request either. Then the event is
+# tried again without a limit. (A deleted opportunity is no error here; a missing list is one.)
 _BLAMELESS = (ApiUnavailable, Unauthorized, Forbidden, Redirected, NotFound)
 _GONE = "destroy"
-# What these do leaves the opportunity's own `updated_at` where it was.
+# These actions do not change the `updated_at` of the opportunity itself.
 _BESIDE_THE_RECORD = frozenset(
     {"create_item", "update_item", "destroy_item", "discuss", "attach", "detach"}
 )
 # A single record is behind an event for no longer than this many waits, if it is: some events move
 # no time of the record's, and nobody knows them all.
 _WAITS_FOR_CONTENT = 3
-# How long an event waits whose opportunity is unknown, while too many of those are told of.
+# How long an event of an unknown opportunity waits while webhooks name too many of those.
 _STRANGERS_WAIT = 60.0
 
 
@@ -118,7 +118,8 @@ def work_off(
             if ids:
                 _work_off(database, connection, client, run, claimed, ids, done)
         except (psycopg2.Error, DatabaseError) as error:
-            # Nobody need wait for the lease to end, where the database can still be told so.
+            # Put the events back now if the database still answers; otherwise they wait until the
+            # lease ends.
             with contextlib.suppress(psycopg2.Error):
                 connection.rollback()
                 give_back(connection, claimed, claimed.records, str(error), blameless=True)

@@ -8,9 +8,8 @@ fast_lane     refreshes what the receiver has kept, at once
 recounting    counts again soon after, so that the dashboard shows it
 reporting     tells Dagster what the fast lane did
 
-access        who may: bearer, session, login; origins, throttle: from where, and how often
-headers       what every answer carries
-refusals      how an answer says no, to programs and to people
+access access control: bearer, session, login; origins, throttle: from where, and how often headers
+what every answer carries refusals how an answer says no, to programs and to people
 
 launching     starts a sync as a run of Dagster's
 sync_api      /api/sync for scripts and cron; sync_models: its answers

@@ -1,5 +1,5 @@
-"""Who may: the API token, sent by programs and shown once by people, whose browser then has a
-cookie made from it."""
+"""Access control. Programs send the API token. People enter it once, and their browser then has a
+cookie that is made from it."""
 
 import asyncio
 import time

@@ -119,7 +119,7 @@ def dashboard(
             state = read_sync_state(connection, OPPORTUNITIES, on=current.collections, count=count)
             known = standing(connection, OPPORTUNITIES)
             page_size = read_page_size(connection, account_name(current), OPPORTUNITIES)
-            # One alone is told of by all the rest of the page.
+            # With one collection, the rest of the page already shows it.
             several = state.collections if len(state.collections) > 1 else []
             collections = [_shown(connection, each, pages.clock) for each in several]
         context = _sync_context(

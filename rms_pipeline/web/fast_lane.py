@@ -54,8 +54,8 @@ ClientFactory = Callable[[], AbstractContextManager[CurrentRmsClient]]
 
 
 class FastLane:
-    """Threads that work off the queue until `stop`, with a client for each collection. `report` is
-    told of every batch."""
+    """Threads that process the queue until `stop`, with a client for each collection. They call
+    `report` after every batch."""
 
     def __init__(
         self,
@@ -202,7 +202,7 @@ class _Hands:
             connection.close()
 
     def take(self) -> Connection:
-        """One that nobody uses."""
+        """An idle connection, or a new one."""
         try:
             return self._idle.pop()
         except IndexError:

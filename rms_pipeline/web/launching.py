@@ -153,7 +153,7 @@ class Launcher:
 
 
 def _has_ended(connection: Connection, run: str) -> bool:
-    """Whether `run` noted its own end: Dagster may be told of it a moment later."""
+    """Whether `run` recorded its own end: Dagster may learn of it a moment later."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT EXISTS (SELECT FROM sync_runs WHERE run_id = %s AND ended_at IS NOT NULL)",
