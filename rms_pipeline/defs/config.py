@@ -38,8 +38,7 @@ class WalkConfig(LaunchpadConfig):
         le=36_500,
         description="Full syncs: fetch opportunities that end at most this many days ago, or "
         "later. Without it, or with the same number: the setting RMS_SYNC_DAYS_BACK, "
-        "30 unless set, or what was asked for at /further-back where that is "
-        "further.",
+        "30 unless set, or the days chosen at /further-back if that is more.",
     )
     days_ahead: int | None = Field(
         default=None,

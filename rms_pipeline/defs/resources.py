@@ -214,8 +214,8 @@ class CurrentRms(_Configured):
     )
     items_days_ahead: int | None = Field(
         default=None,
-        description="Each night the items of opportunities that start, or are out, within so many "
-        "days are read: 14 when absent.",
+        description="Each night the items of opportunities that start or are out within this "
+        "many days are read: 14 when absent.",
     )
     proof_every_minutes: int | None = Field(
         default=None,

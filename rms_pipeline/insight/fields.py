@@ -131,7 +131,7 @@ def demand_field(connection: Connection, collection: Collection, key: str) -> No
         return
     alike = get_close_matches(key, keys, 3, 0.6)
     raise PromotionError(
-        f"No record has a field {key!r} of the account's own. "
+        f"No record has a custom field {key!r}. "
         + (f"Did you mean {' or '.join(map(repr, alike))}? " if alike else "")
         + "`rms-pipeline fields` lists all of them."
     )

@@ -268,11 +268,13 @@ COLUMNS: dict[str, dict[str, str]] = {
         "size_bytes": "The size of the answer as received, in bytes.",
         "body": "The answer itself, compressed with zlib, of pages stored before schema 0035; that"
         " of all others is in raw_page_bodies.",
-        "digest": "SHA-256 of the answer as it came, by which raw_page_bodies has it.",
+        "digest": (
+            "The SHA-256 hash of the answer as received, which is its key in raw_page_bodies."
+        ),
     },
     "raw_page_bodies": {
         "collection": "The collection, by the name of its table.",
-        "digest": "SHA-256 of the answer as it came.",
+        "digest": "The SHA-256 hash of the answer as received.",
         "body": "The answer itself, compressed with zlib.",
     },
     "api_page_sizes": {"learned_at": "When an answer last showed a different size."},

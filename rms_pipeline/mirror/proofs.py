@@ -27,11 +27,16 @@ UNDATED_APART = "undated_apart"
 UNDATED_UNCOUNTED = "undated_uncounted"
 
 _RESTS_ON = {
-    NO_RANGES: "The API obeys no ranges of ids, so those with dates were counted all at once.",
-    UNDATED_APART: "Those without a start and those without an end were listed one after the "
-    "other, because the API cannot list both at once. Incremental syncs take turns at them.",
-    UNDATED_UNCOUNTED: "Those without dates were not counted, because the API cannot "
-    "list them apart. A full sync reads them among all others.",
+    NO_RANGES: "The API ignores ranges of ids, so the records with dates were counted all at once.",
+    UNDATED_APART: (
+        "Records without a start and records without an end were listed one after the "
+        "other, because the API cannot list both at once. Incremental syncs list them "
+        "in turn."
+    ),
+    UNDATED_UNCOUNTED: (
+        "Records without dates were not counted, because the API cannot list them "
+        "separately. A full sync reads them together with all others."
+    ),
 }
 CANNOT_SEE = (
     "Counting cannot see: a record that was changed without a new updated_at, or that has "

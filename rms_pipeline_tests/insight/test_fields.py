@@ -135,12 +135,12 @@ def test_the_command_says_what_is_wrong_and_what_to_do(mirror: Database) -> None
     insert_opportunities(mirror, {"custom_fields": {"risk_score": "4.5"}})
     for words, told in (
         (["promote", "risk_scor:numeric"], "Did you mean 'risk_score'"),
-        (["promote", "zzz:numeric"], "No record has a field 'zzz'"),
+        (["promote", "zzz:numeric"], "No record has a custom field 'zzz'"),
         (["promote", "risk_score:money"], "money is not a kind of column"),
         (["promote", "risk_score"], "does not say key and kind"),
         (["promote", "risk_score:text", "--as", "select"], "--as own_select"),
         (["demote", "risk_score"], "has no column"),
-        (["label", "zzz", "1=One"], "No record has a field"),
+        (["label", "zzz", "1=One"], "No record has a custom field"),
     ):
         done = run(*words)
         # The command's own `main` turns these into a sentence and exit code 1.
