@@ -11,7 +11,6 @@ from rms_pipeline_tests.processes import PROJECT
 
 # Each was in an error, a page or the docs once. The words beside it say the same directly.
 INSTEAD = {
-    "anew": "again",
     "an address waits": "calls wait, or an event waits",
     "told of": "announced, reported or named",
     "tells of": "announces, reports or names",
@@ -23,7 +22,6 @@ INSTEAD = {
     "is no more": "does not exist any more, or is at most",
     "as it came": "as received",
     "as they came": "as received",
-    "under way": "running",
     "so may be": "can also be",
     "cannot be had": "is not available",
     "row that somebody has locked": "row locked by another session",
