@@ -88,7 +88,9 @@ def stand(embedded_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         stack.enter_context(dagsters_tables(database))
         sandbox = stack.enter_context(SandboxServer(Store(5), api_key=SECRET_KEY))
         dagster = f"http://127.0.0.1:{free_port()}"
-        current = load_settings(_env_file=None, RMS_DAGSTER_URL=dagster)
+        current = load_settings(
+            _env_file=None, RMS_DAGSTER_URL=dagster, RMS_COLLECTIONS="opportunities"
+        )
         web = stack.enter_context(serving(database, sandbox, current=current, dagster_url=dagster))
         environment = environment_for(
             url, sandbox, RMS_API_TOKEN=API_TOKEN, RMS_DAGSTER_URL=dagster

@@ -148,7 +148,7 @@ def stand(migrated: Database) -> Iterator[tuple[Web, dict[str, int]]]:
 
         with client() as reading:
             full_sync(migrated, reading, Window.around(NOW, days_back=800, days_ahead=365))
-        current = load_settings(_env_file=None, RMS_TIME_ZONE=ZONE)
+        current = load_settings(_env_file=None, RMS_TIME_ZONE=ZONE, RMS_COLLECTIONS="opportunities")
         web = opened.enter_context(serving(migrated, sandbox, client=client, current=current))
         edits: list[tuple[str, str, dict[str, Any]]] = [
             ("Dropped", "Kim Day", {"status": LOST[0]}),

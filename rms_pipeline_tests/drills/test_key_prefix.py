@@ -48,7 +48,8 @@ class Theirs:
     environment: dict[str, str]
 
     def settings(self, **values: str) -> Settings:
-        return load_settings(_env_file=None, RMS_DAGSTER_URL=self.url, **values)
+        given = {"RMS_COLLECTIONS": "opportunities", "RMS_DAGSTER_URL": self.url}
+        return load_settings(_env_file=None, **given, **values)
 
     def post(self, kind: str, **values: str) -> requests.Response:
         current = self.settings(**values)
