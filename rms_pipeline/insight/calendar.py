@@ -121,10 +121,10 @@ _STAGES = f"""
 def days_of_bar(bar: Bar, time_zone: str) -> tuple[date, date | None]:
     """Its first and its last day in the company's time zone, None for one that has no end. What
     ends at midnight ends on the day before."""
-    first = Day.of(bar.starts, time_zone).date
+    first = Day.near(bar.starts, time_zone).date
     if bar.ends is None:
         return first, None
-    last = Day.of(bar.ends, time_zone)
+    last = Day.near(bar.ends, time_zone)
     is_midnight = last.starts == bar.ends and bar.ends > bar.starts
     return first, max(last.date - _ONE_DAY, first) if is_midnight else last.date
 

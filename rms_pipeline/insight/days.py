@@ -1,5 +1,6 @@
 """Days as the company knows them: from midnight to midnight in its time zone."""
 
+import contextlib
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -27,6 +28,16 @@ class Day:
     def of(cls, moment: datetime, time_zone: str) -> "Day":
         """The day that `moment` lies in."""
         return cls(moment.astimezone(ZoneInfo(time_zone)).date(), time_zone)
+
+    @classmethod
+    def near(cls, moment: datetime, time_zone: str) -> "Day":
+        """The day that `moment` lies in, or the first or the last there is where it lies beyond.
+
+        For moments that records tell: people write 31 December 9999 for no end.
+        """
+        with contextlib.suppress(OverflowError):
+            moment = moment.astimezone(ZoneInfo(time_zone))
+        return cls(min(max(moment.date(), FIRST), LAST), time_zone)
 
     @property
     def starts(self) -> datetime:

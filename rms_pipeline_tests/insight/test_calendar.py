@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from rms_pipeline.insight.calendar import Bar, days_of_bar, events_of_days, lay_out
+from rms_pipeline.insight.days import FIRST, LAST
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 MONDAY = date(2031, 5, 12)
@@ -28,6 +29,10 @@ def bar(id_: int, starts: datetime, ends: datetime | None) -> Bar:
         (NOON, NOON + HOUR, "Pacific/Auckland", (MONDAY + DAY, MONDAY + DAY)),
         # Midnight in New York is four o'clock.
         (NOON, NOON + 16 * HOUR, "America/New_York", (MONDAY, MONDAY)),
+        # What people write for no end, and what a slip of the finger makes of a year.
+        (NOON, datetime(9999, 12, 31, 23, tzinfo=UTC), "Pacific/Auckland", (MONDAY, LAST)),
+        (NOON, datetime(2200, 1, 1, tzinfo=UTC), "America/New_York", (MONDAY, LAST)),
+        (datetime(1, 1, 1, tzinfo=UTC), NOON, "America/New_York", (FIRST, MONDAY)),
     ],
 )
 def test_a_bar_covers_the_days_of_the_company_that_it_touches(
