@@ -159,9 +159,9 @@ class Session:
         answer.raise_for_status()
         return seconds, len(body) + sum(len(k) + len(v) + 4 for k, v in answer.headers.items())
 
-    def files(self) -> int:
-        """Bytes on the wire of what the dashboard names: style, scripts, icon."""
-        page = self._session.get(f"{self._url}/", timeout=60).text
+    def files(self, path: str = "/") -> int:
+        """Bytes on the wire of what that page names: style, scripts, icon."""
+        page = self._session.get(f"{self._url}{path}", timeout=60).text
         return sum(self.look(path)[1] for path in set(re.findall(r'"(/static/[^"]+)"', page)))
 
 

@@ -1,21 +1,25 @@
-"""What lists cost when there are many opportunities: `python benchmarks/pages.py
+"""What pages cost when there are many opportunities: `python benchmarks/pages.py
 [--rows 8000 1000000] [--times 9]`.
 
 Rows are invented inside PostgreSQL, with as many values of each kind as an account of that size
-has: the more opportunities, the more customers and venues. Each address is asked for over HTTP from
-`rms-pipeline web`; of each kind the page in the middle of the list, too. What stands above the fold
-is the page itself; the choices beside the list come after it, and are shown apart.
+has: the more opportunities, the more customers and venues, and as many a day whatever the size.
+Each address is asked for over HTTP from `rms-pipeline web`: Today, the calendar, finding, and lists
+by each filter and order, of which the page in the middle, too. What stands above the fold is the
+page itself; the choices beside a list and the sense checks below a day come after it, and are shown
+apart. "First view" counts the page and the files that it names, compressed.
 """
 
 import argparse
 import gc
 import json
+from datetime import date, timedelta
 
 import ground
 from dashboard import Session, web
 
 from rms_pipeline.mirror.browse import ORDERS, Place
 from rms_pipeline.mirror.summary import refresh_status_counts
+from rms_pipeline.mirror.words import BLOCK_BITS
 from rms_pipeline.web.listing import page_behind
 
 _ROWS = """
@@ -37,7 +41,9 @@ _ROWS = """
         CASE WHEN hash %% 5 > 2 THEN starts - interval '9 days' END,
         jsonb_build_object('number', lpad(i::text, 8, '0'), 'description', repeat(md5(i::text), 90))
     FROM (SELECT i, abs(hashint4(i)) AS hash,
-        'Event ' || md5(i::text) AS name,
+        (ARRAY['Concert', 'Festival', 'Conference', 'Wedding', 'Gala', 'Tour', 'Launch', 'Awards',
+            'Summit', 'Theatre', 'Congress', 'Marquee'])[1 + i %% 12] || ' ' || md5(i::text)
+            AS name,
         -- As many a day whatever the size: an account of a million has had them for longer.
         date_trunc('hour', now()) + (i - {rows} * 0.95) * interval '1 day' / 20
             + abs(hashint4(i + 1)) %% 24 * interval '1 hour' AS starts,
@@ -46,6 +52,56 @@ _ROWS = """
         END AS value
         FROM generate_series(1, {rows}) AS i) invented
 """
+# As the merge keeps them (`mirror.words`).
+_WORDS = """
+    INSERT INTO opportunity_words (id, words)
+    SELECT id, (format('%L ', '=' || id) || (
+        SELECT string_agg(format('%L', (id >> {bits}) || ':' || word), ' ') FROM unnest(
+            ARRAY[id::text, number, 'venue', venue_id::text, 'customer', organisation_id::text,
+                'colleague', owner_id::text]
+            || string_to_array(lower(name || ' ' || coalesce(array_to_string(tags, ' '), '')), ' ')
+        ) AS word WHERE word <> ''))::tsvector
+    FROM opportunities
+"""
+_NAMES = """
+    INSERT INTO known_names (collection, kind, name, record_id, words)
+    SELECT 'opportunities', kind, name, id, array_to_tsvector(string_to_array(lower(name), ' '))
+    FROM (SELECT DISTINCT 'customer' AS kind, organisation_name AS name, organisation_id AS id
+        FROM opportunities
+        UNION ALL SELECT DISTINCT 'venue', venue_name, venue_id FROM opportunities
+        UNION ALL SELECT DISTINCT 'owner', owner_name, owner_id FROM opportunities) names
+"""
+_CHANGES = """
+    INSERT INTO opportunity_changes (opportunity_id, field, old_value, new_value, changed_at)
+    SELECT i, CASE i %% 3 WHEN 0 THEN 'charge_total' ELSE 'opportunity_status' END,
+        (ARRAY['900.00', 'Open', 'Provisional'])[1 + i %% 3],
+        (ARRAY['1200.50', 'Reserved', 'Lost'])[1 + i %% 3],
+        now() - ({rows} - i) * interval '1 day' / 20
+    FROM generate_series(1, {rows}) AS i
+"""
+_PAGES = {
+    "Today": "/today",
+    "Today, in a month": "/today?day={in_a_month}",
+    "calendar, month": "/calendar",
+    "calendar, week": "/calendar?view=week",
+    "calendar, agenda": "/calendar?view=agenda",
+    "calendar of a status": "/calendar?status=Reserved",
+    "calendar of a word": "/calendar?q=festival",
+    "Changes": "/changes",
+    "find: a word that one in 12 holds": "/find?q=festival",
+    "find: beginnings of three words": "/find?q=fest+cust+venu",
+    "find: one that nobody holds": "/find?q=zzzz",
+    "find: two that never meet": "/find?q=festival+marquee",
+    "list of a word that one in 12 holds": "/opportunities?q=festival",
+    "list of it by value": "/opportunities?q=festival&sort=-value",
+    "list of it, of a status": "/opportunities?q=festival&status=Reserved",
+    "list of a number": "/opportunities?q=00001234",
+    "list of two words that never meet": "/opportunities?q=festival+marquee",
+    "list of part of a word": "/opportunities?q=estiva",
+    "list of what nobody holds": "/opportunities?q=zzzz",
+    "list of part of a customer's name": "/opportunities?customer=omer+77",
+    "list of all customers' names": "/opportunities?customer=cust",
+}
 _FILTERS = {
     "all, newest edits first": "",
     "a status": "status=Reserved",
@@ -63,6 +119,9 @@ _FILTERS = {
     "of great value": "least=23,900",
 }
 
+# Of each look the median in ms, and kB on the wire of a first view.
+Looks = dict[str, tuple[float, float]]
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -70,48 +129,77 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=9)
     parser.add_argument("--server", choices=["embedded", "15"], default="embedded")
     options = parser.parse_args()
-    found: list[dict[str, float]] = []
+    found: list[Looks] = []
     with ground.api_of(50) as api, ground.a_server(options.server) as server:
         for rows in options.rows:
             with ground.new_database(server) as url:
                 if not found:
-                    ground.headline("What lists cost when there are many", url)
+                    ground.headline("What pages cost when there are many", url)
                 ground.prepare(url, api)
                 ground.sync("initial", api, url)
-                ground.carry_out(url, "TRUNCATE opportunities")
-                ground.carry_out(url, _ROWS.format(rows=rows).replace("%%", "%"))
-                ground.carry_out(url, "VACUUM ANALYZE opportunities")
-                refresh_status_counts(ground.database_at(url), "Europe/London")
+                fill(url, rows)
                 with web(url, api) as session:
                     found.append(measure(session, url, options.times))
                 gc.collect()
-    few, many = found
-    small, large = (f"{rows:,} rows, ms" for rows in options.rows)
+    judge(found, options.rows)
+
+
+def judge(found: list[Looks], sizes: list[int]) -> None:
+    """Prints what the looks took at both sizes, and what is asked of them."""
+    few, many = ({what: ms for what, (ms, _) in looks.items()} for looks in found)
+    small, large = (f"{rows:,} rows, ms" for rows in sizes)
     lines = [
-        [what, f"{few[what]:.1f}", f"{many[what]:.1f}", f"{many[what] / few[what]:.2f}"]
+        [
+            *(what, f"{few[what]:.1f}", f"{many[what]:.1f}", f"{many[what] / few[what]:.2f}"),
+            f"{found[-1][what][1]:.1f}",
+        ]
         for what in few
     ]
-    ground.table(["list", small, large, "times"], lines)
-    above = [what for what in few if not what.startswith("choices")]
+    ground.table(["page", small, large, "times", "first view, kB"], lines)
+    above = [what for what in few if not what.startswith(("choices", "checks"))]
     worst = max(above, key=lambda what: many[what] / few[what])
     ratio = many[worst] / few[worst]
-    ground.judge([ground.Asked(f"{worst}, times of {options.rows[0]:,} rows", ratio, most=2)])
+    heaviest = max(above, key=lambda what: found[-1][what][1])
+    ground.judge(
+        [
+            ground.Asked(f"{worst}, times of {sizes[0]:,} rows", ratio, most=2),
+            ground.Asked(f"first view of {heaviest}, kB", found[-1][heaviest][1], most=100),
+        ]
+    )
 
 
-def measure(session: Session, url: str, times: int) -> dict[str, float]:
-    """Median milliseconds of each look."""
-    looks = {what: f"/opportunities?{query}" for what, query in _FILTERS.items()}
+def fill(url: str, rows: int) -> None:
+    """So many opportunities, with their words, names and changes, in place of those there are."""
+    ground.carry_out(
+        url, "TRUNCATE opportunities, opportunity_words, known_names, opportunity_changes"
+    )
+    for statement in (_ROWS, _WORDS, _NAMES, _CHANGES):
+        ground.carry_out(url, statement.format(rows=rows, bits=BLOCK_BITS).replace("%%", "%"))
+    ground.carry_out(url, "VACUUM ANALYZE")
+    refresh_status_counts(ground.database_at(url), "Europe/London")
+
+
+def measure(session: Session, url: str, times: int) -> Looks:
+    """What each look takes."""
+    in_a_month = date.today() + timedelta(days=30)
+    looks = {what: path.format(in_a_month=in_a_month) for what, path in _PAGES.items()}
+    looks |= {what: f"/opportunities?{query}" for what, query in _FILTERS.items()}
     for key in ORDERS:
         for sort in (key, f"-{key}"):
             looks[f"by {sort}"] = f"/opportunities?sort={sort}"
             looks[f"by {sort}, in the middle"] = middle(url, sort)
     looks["choices beside all"] = "/fragments/facets"
+    looks["checks below Today"] = "/today/checks"
     looks["choices beside a status"] = "/fragments/facets?status=Reserved"
+    files: dict[str, int] = {}
     found = {}
     for what, address in looks.items():
-        session.look(address)
+        page = address.partition("?")[0]
+        if page not in files:
+            files[page] = session.files(page)
+        _, size = session.look(address)
         seconds = sorted(session.look(address)[0] for _ in range(times))
-        found[what] = 1000 * ground.median(seconds)
+        found[what] = (1000 * ground.median(seconds), (size + files[page]) / 1000)
     return found
 
 

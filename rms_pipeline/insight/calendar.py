@@ -10,7 +10,6 @@ from datetime import date, datetime, timedelta
 from typing import Any, Literal
 
 from rms_pipeline.insight.days import Day
-from rms_pipeline.insight.searched import searched
 from rms_pipeline.mirror.criteria import COMES_BACK, GOES_OUT, Criteria, condition
 from rms_pipeline.mirror.statements import Connection
 
@@ -64,7 +63,6 @@ def read_bars(
 ) -> tuple[list[Bar], bool]:
     """Bars that touch the days from `first` to `last`, by their start; whether these are all, or
     any `most` of more. What is lost is left out unless `criteria` name a status. Commits."""
-    criteria = searched(connection, criteria)
     if not criteria.status:
         criteria = replace(criteria, status="is:open")
     where, values = condition(criteria)

@@ -27,7 +27,7 @@ from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.forms import with_chosen
-from rms_pipeline.web.listing import Asked, asked
+from rms_pipeline.web.listing import Asked, asked, looked_up
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.templating import Pages
 from rms_pipeline.web.today import day_of
@@ -109,7 +109,8 @@ def calendar(pages: Pages, reader: Reader, current: Settings, access: Access) ->
 
     def read(connection: Connection, wanted: Shown) -> tuple[list[Bar], bool]:
         first, last = Day(wanted.first, zone), Day(wanted.last, zone)
-        return read_bars(connection, wanted.asked.criteria, first, last, wanted.by)
+        criteria = looked_up(connection, wanted.asked).criteria
+        return read_bars(connection, criteria, first, last, wanted.by)
 
     @router.get("/calendar")
     def show(wanted: Wanted) -> Response:

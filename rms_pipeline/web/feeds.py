@@ -33,7 +33,7 @@ from rms_pipeline.mirror.outcomes import CONFIRMED, LOST, Phase, read_phases
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.forms import read_form
-from rms_pipeline.web.listing import asked, cleaned
+from rms_pipeline.web.listing import asked, cleaned, looked_up
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import Refusal
 from rms_pipeline.web.templating import Pages
@@ -106,11 +106,11 @@ def calendar_feeds(
                 422, f"name is the name of the calendar, in 1 to {_LONGEST_NAME} letters."
             )
         query = cleaned(without_nul(form.get("query", "")))
-        # Here somebody can still mend it.
-        asked(_request_of(query), current.time_zone)
 
         def keep() -> str:
             with database.session() as connection:
+                # Here somebody can still mend it.
+                looked_up(connection, asked(_request_of(query), current.time_zone))
                 return make_feed(connection, name, query)
 
         try:
@@ -161,9 +161,10 @@ def calendar_feeds(
         today = Day.of(now, current.time_zone)
         first, last = today.moved(-DAYS_BACK), today.moved(DAYS_AHEAD)
         with reader.session() as connection:
+            wanted = asked(_request_of(feed.query), current.time_zone, now)
             bars, is_all = read_bars(
                 connection,
-                asked(_request_of(feed.query), current.time_zone, now).criteria,
+                looked_up(connection, wanted).criteria,
                 first or today,
                 last or today,
                 most=MOST_EVENTS,

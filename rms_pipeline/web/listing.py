@@ -17,11 +17,14 @@ from zoneinfo import ZoneInfo
 
 from fastapi import HTTPException, Request
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.insight.periods import days_of, words_for
+from rms_pipeline.insight.searched import searched
 from rms_pipeline.mirror.browse import ORDERS, Place
 from rms_pipeline.mirror.criteria import Criteria, Days, FieldFilter, without_nul
 from rms_pipeline.mirror.outcomes import OUTCOMES
-from rms_pipeline.mirror.promoted import Promoted
+from rms_pipeline.mirror.promoted import Promoted, promoted_fields
+from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.web.formatting import Clock
 
 DEFAULT_SORT = "-updated"
@@ -290,6 +293,19 @@ def with_fields(asked_for: Asked, promoted: Sequence[Promoted]) -> Asked:
             filters += [FieldFilter(field.column, field.kind, value) for value in values]
     criteria = replace(asked_for.criteria, fields=tuple(filters))
     return replace(asked_for, criteria=criteria)
+
+
+def looked_up(connection: Connection, asked_for: Asked) -> Asked:
+    """The same with the filters of fields, and with what was typed found by its words. Commits.
+
+    Raises HTTPException (422) for a field that has no column.
+    """
+    if any(name.startswith(FIELD) for name in asked_for.given):
+        with connection.cursor() as cursor:
+            promoted = promoted_fields(cursor, OPPORTUNITIES)
+        connection.commit()
+        asked_for = with_fields(asked_for, promoted)
+    return replace(asked_for, criteria=searched(connection, asked_for.criteria))
 
 
 def _custom(request: Request, name: str) -> str:

@@ -1,7 +1,7 @@
 """Lists of opportunities, what is counted beside them, and lists to take away."""
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any
@@ -16,7 +16,6 @@ from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.insight.facets import MOST_COUNTED, read_facets
 from rms_pipeline.insight.periods import PERIODS
 from rms_pipeline.insight.saved_views import saved_views
-from rms_pipeline.insight.searched import searched
 from rms_pipeline.mirror.browse import (
     Listed,
     count_listed,
@@ -41,8 +40,8 @@ from rms_pipeline.web.listing import (
     Asked,
     asked,
     has_leftovers,
+    looked_up,
     page_behind,
-    with_fields,
 )
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import REFUSALS
@@ -149,9 +148,7 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
         if not has_fields and not wanted.criteria.search and not wanted.criteria.customer:
             return wanted
         with reader.session() as connection:
-            if has_fields:
-                wanted = with_fields(wanted, _promoted(connection))
-            return replace(wanted, criteria=searched(connection, wanted.criteria))
+            return looked_up(connection, wanted)
 
     Wanted = Annotated[Asked, Depends(wanted_of)]  # noqa: N806
 

@@ -21,6 +21,8 @@ from rms_pipeline.web.listing import COLUMNS, PARAMETERS
 from rms_pipeline_tests.rows import insert_opportunities, query
 from rms_pipeline_tests.web.conftest import BEARER, Web, serving
 from rms_pipeline_tests.web.page import EVIL, Page, get, visit
+from rms_pipeline_tests.web.test_feeds import make as make_feed
+from rms_pipeline_tests.web.test_feeds import read as read_feed
 
 TODAY = datetime.now(UTC).date()
 NOON = datetime.combine(TODAY, datetime.min.time(), UTC) + timedelta(hours=12)
@@ -322,7 +324,8 @@ def test_fields_of_the_accounts_own_filter_once_they_have_a_column(web: Web) -> 
         {"risk": "many"},
         {},
     ]
-    insert_opportunities(web.database, *({"data": {}} for _ in fields))
+    days = {"starts_at": datetime.now(UTC), "ends_at": datetime.now(UTC) + timedelta(days=1)}
+    insert_opportunities(web.database, *({"data": {}, **days} for _ in fields))
     for number, custom in enumerate(fields, 1):
         statement = "UPDATE opportunities SET custom_fields = %s WHERE id = %s"
         query(web.database, statement, json.dumps(custom), number)
@@ -336,6 +339,12 @@ def test_fields_of_the_accounts_own_filter_once_they_have_a_column(web: Web) -> 
         assert found(web, "field.risk=5..") == [2]
         assert sorted(found(web, "field.risk=..")) == [1, 2]
         assert found(web, "field.crew=Ann") == [1]
+        for where in ("field.risk=5..", "field.risk=5..&q=Opportunity"):
+            bars = get(web, f"/calendar.json?{where}").json()["bars"]
+            assert [bar["id"] for bar in bars] == [2], where
+            events = read_feed(make_feed(web, where)).events
+            assert [event.summary for event in events] == ["Opportunity 2"], where
+        assert get(web, "/calendar?field.other=1").status_code == 422
         for nothing in ("field.risk=many", "field.risk=%00", f"field.crew={quoted(EVIL)}"):
             assert found(web, nothing) == []
         page = visit(web, "/opportunities?field.risk=4")
