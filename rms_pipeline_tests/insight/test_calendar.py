@@ -30,7 +30,7 @@ def bar(id_: int, starts: datetime, ends: datetime | None) -> Bar:
         # Midnight in New York is four o'clock.
         (NOON, NOON + 16 * HOUR, "America/New_York", (MONDAY, MONDAY)),
         # What people write for no end, and what a slip of the finger makes of a year.
-        (NOON, datetime(9999, 12, 31, 23, tzinfo=UTC), "Pacific/Auckland", (MONDAY, LAST)),
+        (NOON, datetime(9999, 12, 31, 23, tzinfo=UTC), "Pacific/Auckland", (MONDAY + DAY, LAST)),
         (NOON, datetime(2200, 1, 1, tzinfo=UTC), "America/New_York", (MONDAY, LAST)),
         (datetime(1, 1, 1, tzinfo=UTC), NOON, "America/New_York", (FIRST, MONDAY)),
     ],
