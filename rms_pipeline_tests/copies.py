@@ -14,6 +14,7 @@ from functools import cache
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from rms_pipeline_tests.kept_connections import close_kept
 from rms_pipeline_tests.servers import administrator, as_copy_of, new_name, url_of
 
 # Any DDL writes, adds or removes a row of one of these.
@@ -93,6 +94,7 @@ class _Copies:
         return name
 
     def give_back(self, name: str) -> None:
+        close_kept(name)
         try:
             with _connected(self.server_url, name) as connection:
                 if self._made_as_new(connection):

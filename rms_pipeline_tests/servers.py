@@ -78,18 +78,22 @@ def replica_of(server_url: str, programs: Path = POSTGRESQL_15) -> Iterator[str]
 
 
 def be_careless(server_url: str) -> None:
-    """Makes the server forget about crashes, and leave rows where they lie.
+    """Makes the server forget about crashes, leave rows where they lie, and compile no statements.
 
     Nothing that a test looks at depends on the disk, or may on the moment of some vacuum.
     """
     with administrator(server_url) as run:
-        for setting in ("fsync", "synchronous_commit", "full_page_writes", "autovacuum"):
+        for setting in ("fsync", "synchronous_commit", "full_page_writes", "autovacuum", "jit"):
             run(f"ALTER SYSTEM SET {setting} = off")
         run("SELECT pg_reload_conf()")
 
 
+# How the names of databases begin that are no templates.
+NEW_NAMES = "test_"
+
+
 def new_name() -> str:
-    return f"test_{uuid.uuid4().hex[:12]}"
+    return f"{NEW_NAMES}{uuid.uuid4().hex[:12]}"
 
 
 @contextlib.contextmanager

@@ -15,6 +15,11 @@ from rms_pipeline_tests.test_sync import ids_in
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(scope="module", autouse=True)
+def connections() -> None:
+    """New ones each time: the server counts what a session did when that ends."""
+
+
 def rows_touched(database: Database) -> int:
     """Rows of the mirror's tables written since the statistics were last reset."""
     # A session that ends counts what it did last of all, a moment after its client has left.
