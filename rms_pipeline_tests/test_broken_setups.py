@@ -369,7 +369,8 @@ def test_a_table_that_is_missing_is_named(
 
 
 @pytest.mark.parametrize(
-    ("version", "said"), [("9999", "Upgrade this program"), ("0001", "rms-pipeline migrate")]
+    ("version", "said"),
+    [("9999", "Install that version or a later one"), ("0001", "rms-pipeline migrate")],
 )
 def test_tables_of_another_version_are_told_apart(
     configured: pytest.MonkeyPatch, empty_url: str, version: str, said: str

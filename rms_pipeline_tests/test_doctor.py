@@ -121,7 +121,9 @@ def test_tables_of_another_version_are_named(empty_url: str, sandbox: SandboxSer
     fetch_all(database_at(empty_url), version.replace("%s", "'0001'"))
     assert "rms-pipeline migrate" in examined(environment, healthy=True)["tables"][2]
     fetch_all(database_at(empty_url), version.replace("%s", "'9999'"))
-    assert "Upgrade this program" in examined(environment, healthy=False)["tables"][2]
+    assert (
+        "Install that version or a later one" in examined(environment, healthy=False)["tables"][2]
+    )
 
 
 def test_a_wrong_key_is_told_from_an_api_that_is_not_there(

@@ -101,7 +101,7 @@ def test_there_is_never_a_second_run_while_one_is_at_work(
     tell(database, sandbox.store.ids()[0])
     job = build_defs().resolve_job_def("webhook_refresh")
     instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
-    assert "is at work" in str(decide(instance, webhook_refresh_sensor).skip_message)
+    assert "is processing the queue" in str(decide(instance, webhook_refresh_sensor).skip_message)
 
 
 def test_a_queue_that_cannot_be_read_is_no_empty_queue(
