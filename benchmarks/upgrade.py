@@ -90,8 +90,8 @@ def measure(url: str, api: ground.Api, rows: int, version: str) -> None:
     )
     unremembered = ground.ask(
         url,
-        "SELECT count(*) FROM opportunities WHERE id NOT IN"
-        " (SELECT opportunity_id FROM opportunity_history WHERE valid_to IS NULL AND NOT deleted)",
+        "SELECT count(*) FROM (SELECT id FROM opportunities EXCEPT SELECT opportunity_id"
+        " FROM opportunity_history WHERE valid_to IS NULL AND NOT deleted) n",
     )
     ground.judge(
         [
