@@ -1,6 +1,7 @@
 """/api/sync: real runs of a real Dagster, started and waited for over HTTP."""
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -316,13 +317,15 @@ def test_code_that_cannot_be_loaded_is_told_as_that(
             env={**environment, "DAGSTER_HOME": str(PROJECT)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,
             warm=True,
         ) as webserver:
             try:
                 wait_until(lambda: is_up(url))
                 answer = post(serve(fast_lane=False, dagster_url=url), "initial")
             finally:
-                webserver.terminate()
+                # With its code server, which would wait for it a while.
+                os.killpg(webserver.pid, signal.SIGKILL)
     assert answer.status_code == 503
     assert "no_such_module" in answer.json()["error"]
     assert "reload it under Deployment" in answer.json()["error"]
