@@ -26,7 +26,7 @@ from rms_pipeline.current_rms.records import Fault, Record, Row, same_but_for_li
 from rms_pipeline.mirror import promoted, remembered
 from rms_pipeline.mirror.changes import note_changes
 from rms_pipeline.mirror.mapping import demand_own_mapping
-from rms_pipeline.mirror.postgres_errors import is_about_a_row, reason
+from rms_pipeline.mirror.postgres_errors import is_about_a_row, out_of_deadlocks, reason
 from rms_pipeline.mirror.statements import Connection, Cursor
 from rms_pipeline.mirror.words import note_words, with_words
 
@@ -88,8 +88,11 @@ def merge(
     good = {r.id: r for r in records if isinstance(r, Record)}
     batch = [good[i] for i in sorted(good)]
     try:
-        result = _merge_batch(
-            connection, collection, run, batch, asked_at, answered_at, counted_since, doubting
+        result = out_of_deadlocks(
+            connection,
+            lambda: _merge_batch(
+                connection, collection, run, batch, asked_at, answered_at, counted_since, doubting
+            ),
         )
     except psycopg2.Error as error:
         connection.rollback()

@@ -7,7 +7,7 @@ around such a row, and who holds a lock. What does not: what becomes of the row,
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg2
 
@@ -15,6 +15,8 @@ from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.statements import Connection
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 
 class DatabaseError(RmsPipelineError):
@@ -103,13 +105,31 @@ def reason(error: psycopg2.Error) -> str:
     return (f"{said} ({' '.join(detail.split())})" if detail else said)[:500]
 
 
+def out_of_deadlocks(connection: Connection, write: Callable[[], Result]) -> Result:
+    """What `write` returns, which is one transaction, and runs again after a deadlock.
+
+    Our own transactions lock in one order. With triggers and constraints that people have added,
+    or statements of theirs, they may still meet in a deadlock, and PostgreSQL then ends one of the
+    two. Raises the last DeadlockDetected (psycopg2) after five attempts.
+    """
+    for _ in range(4):
+        try:
+            return write()
+        except psycopg2.errors.DeadlockDetected as error:
+            connection.rollback()
+            logger.warning(
+                "PostgreSQL ended a write in a deadlock; trying again: %s", reason(error)
+            )
+    return write()
+
+
 def sparing(
     connection: Connection, ids: Sequence[int], work: Callable[[list[int]], None]
 ) -> dict[int, str]:
     """Does `work`, which commits, with all `ids`, or with ever smaller parts of them where
     PostgreSQL refuses a row, so that none costs another. Returns the refused ones, and why."""
     try:
-        work(list(ids))
+        out_of_deadlocks(connection, lambda: work(list(ids)))
     except psycopg2.Error as error:
         connection.rollback()
         if not is_about_a_row(error):

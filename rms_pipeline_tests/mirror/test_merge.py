@@ -177,7 +177,7 @@ def test_a_row_stays_on_its_page_when_it_is_found_the_same_so_that_no_index_is_w
 
 
 def test_two_merges_of_the_same_rows_at_once_end_as_one_after_the_other(
-    database: Database,
+    database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     errors: list[BaseException] = []
 
@@ -196,12 +196,13 @@ def test_two_merges_of_the_same_rows_at_once_end_as_one_after_the_other(
     for thread in threads:
         thread.join()
     assert errors == []
+    assert "deadlock" not in caplog.text
     assert fetch_all(database, "SELECT DISTINCT subject FROM opportunities") == [("asked at 95",)]
 
 
 @pytest.mark.slow
 def test_merges_that_share_new_and_known_ids_never_wait_for_one_another_in_a_circle(
-    database: Database,
+    database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Deletions among them: whoever waited must see what the other one did to the row."""
     errors: list[BaseException] = []
@@ -230,6 +231,7 @@ def test_merges_that_share_new_and_known_ids_never_wait_for_one_another_in_a_cir
     for thread in threads:
         thread.join()
     assert errors == []
+    assert "deadlock" not in caplog.text
     torn = (
         "SELECT v.id FROM opportunity_versions v LEFT JOIN opportunities o USING (id)"
         " WHERE v.deleted = (o.id IS NOT NULL)"
@@ -251,7 +253,10 @@ def hold_both(connection: Connection) -> None:
 
 @pytest.mark.parametrize("write", [settle_both, hold_both])
 def test_who_writes_beside_a_merge_never_waits_for_it_in_a_circle(
-    database: Database, monkeypatch: pytest.MonkeyPatch, write: Callable[[Connection], None]
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    write: Callable[[Connection], None],
 ) -> None:
     """A merge writes the rows that changed before those that did not."""
     monkeypatch.setattr(deletions, "GUARDED_COUNT", 0)
@@ -281,4 +286,50 @@ def test_who_writes_beside_a_merge_never_waits_for_it_in_a_circle(
     result = merge_at(database, 3, 4, *rows)
     other.join()
     assert errors == []
+    assert "deadlock" not in caplog.text
     assert (result.updated, result.unchanged) == (1, 8)
+
+
+def test_a_merge_that_postgresql_ends_in_a_deadlock_is_tried_again(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    merge_at(database, 1, 2, record(id=1, subject="old"))
+    errors: list[BaseException] = []
+    held, waits = threading.Event(), threading.Event()
+
+    def people() -> None:
+        """Statements of theirs that lock the name before the opportunity."""
+        try:
+            with database.session() as connection, connection.cursor() as cursor:
+                # The merge finds the circle, and is ended.
+                cursor.execute("SET deadlock_timeout = '1 min'")
+                cursor.execute(
+                    "INSERT INTO known_names (collection, kind, name, record_id, words)"
+                    " VALUES ('opportunities', 'owner', 'Ann', 7, 'ann')"
+                )
+                held.set()
+                assert waits.wait(30)
+                cursor.execute("SELECT FROM opportunity_versions WHERE id = 1 FOR UPDATE")
+        except BaseException as error:
+            errors.append(error)
+
+    def let_them_go_on() -> None:
+        blocked = (
+            "SELECT FROM pg_stat_activity WHERE datname = current_database()"
+            " AND wait_event_type = 'Lock'"
+        )
+        wait_until(lambda: fetch_all(database, blocked))
+        waits.set()
+
+    threads = [threading.Thread(target=work) for work in (people, let_them_go_on)]
+    threads[0].start()
+    assert held.wait(30)
+    threads[1].start()
+    changed = record(id=1, subject="new", owned_by=7, owner={"id": 7, "name": "Ann"})
+    result = merge_at(database, 3, 4, changed)
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert "deadlock" in caplog.text
+    assert result.updated == 1
+    assert fetch_all(database, "SELECT subject, owner_name FROM opportunities") == [("new", "Ann")]
