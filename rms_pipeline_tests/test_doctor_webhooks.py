@@ -53,7 +53,9 @@ def test_each_state_of_the_subscriptions_is_told_with_what_to_do(
         run("webhooks", "register", receiver.url, environment=earlier)
         level, found, advice = finding("webhooks", environment)
         assert level == "warning"
-        assert "20 of 20 are missing, inactive, doubled or aimed elsewhere" in found
+        assert (
+            "20 of 20 are missing, inactive, registered twice or sent to another address" in found
+        )
         assert "Correct them all" in advice
         run("webhooks", "register", receiver.url, environment=environment)
         level, found, advice = finding("webhooks", environment)

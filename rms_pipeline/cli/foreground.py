@@ -30,7 +30,7 @@ from rms_pipeline.settings import DAGSTER_LOCATION, settings
 
 _INTERRUPTED = (
     "The person or service that started this sync interrupted it. Stored data is "
-    "intact. Run the sync again to complete it."
+    "intact. To complete it, run the sync again."
 )
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 

@@ -175,7 +175,7 @@ def _mended(value: bytes) -> tuple[bytes, str]:
     problems: list[str] = []
     mended = b"".join(_mended_tokens(value, problems))
     if not problems or not _is_strict(mended):
-        return b"null", "is not valid JSON"
+        return b"null", "is not JSON that can be read"
     return mended, "; ".join(dict.fromkeys(problems))
 
 
@@ -235,7 +235,7 @@ def _mended_string(text: bytes) -> tuple[bytes, str]:
         lambda m: m[0] if m["odd"] is None else b"'" if m["odd"] == b"'" else b"\\" + m[0], mended
     )
     if escaped != mended:
-        problems.append("has escape sequences that JSON does not allow")
+        problems.append("has escapes that JSON does not allow")
     storable = storable_json(escaped)
     if storable != escaped:
         problems.append("has bytes that are not UTF-8, or characters that PostgreSQL cannot store")

@@ -286,7 +286,7 @@ class Transport:
                         f"Current RMS gave no usable answer to {request.place} in {failures} "
                         f"attempts; the last: {error}. If status.current-rms.com shows no "
                         "incident, check the network between this machine and the API; then run "
-                        "the sync or the command again.",
+                        "the sync again, or the command.",
                         reason=str(error),
                     ) from None
                 self.counts.add(retried=1)

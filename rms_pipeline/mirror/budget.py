@@ -149,8 +149,8 @@ class SharedBudget:
                 except psycopg2.Error as error:
                     raise DatabaseError(
                         f"The request budget cannot be read or written: {_one_line(error)}. Run "
-                        "`rms-pipeline migrate` with a database user that has the right to write "
-                        "to the tables."
+                        "`rms-pipeline migrate` (or `rms-pipeline up`) with a database user that "
+                        "has the right to write to the tables."
                     ) from None
                 else:
                     self._lost_at = None

@@ -26,7 +26,7 @@ DIED = (
 )
 TERMINATED = (
     "Somebody terminated this run in Dagster's UI, or ended its process. The data that "
-    "it stored is intact. Run the sync again to complete it."
+    "it stored is intact. To complete it, run the sync again."
 )
 NEVER_BEGAN = (
     "This sync was launched but did not begin. Look at its run in Dagster's UI for the "

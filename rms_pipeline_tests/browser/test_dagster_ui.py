@@ -69,7 +69,7 @@ def test_materialize_all_succeeds_and_status_counts_has_its_table_and_its_chart(
 
     page.goto(f"{deployment.url}/assets/status_counts")
     for said in (
-        "How many opportunities there are",
+        "The number and the value of opportunities in each status",
         "The sum of their charges with tax",
         "current_rms",
     ):

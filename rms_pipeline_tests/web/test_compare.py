@@ -153,6 +153,9 @@ def test_what_was_decided_is_held_against_the_same_hours_of_the_week_before(clea
     insert_opportunities(clean.database, *(job(NOON, NOON + DAY) for _ in range(4)))
     versions(clean.database, NOW - 60 * DAY, 1, 2, 3, 4)
 
+    # Not as this module was loaded: by now that may be long ago.
+    now = datetime.now(UTC)
+
     def decided(id_: int, at: datetime, after: str = "Reserved", before: str = "Open") -> None:
         change = {"opportunity_id": id_, "field": "opportunity_status", "seen_at": at}
         insert(
@@ -161,13 +164,13 @@ def test_what_was_decided_is_held_against_the_same_hours_of_the_week_before(clea
             [change | {"old_value": before, "new_value": after, "changed_at": at}],
         )
 
-    decided(1, NOW - HOUR / 60)
-    decided(2, NOW - 7 * DAY - HOUR / 60)
-    decided(3, NOW - 7 * DAY - HOUR / 60, "Lost")
+    decided(1, now - HOUR / 60)
+    decided(2, now - 7 * DAY - HOUR / 60)
+    decided(3, now - 7 * DAY - HOUR / 60, "Lost")
     # Later that day: not so far by the same time.
-    decided(4, NOW - 7 * DAY + HOUR / 60)
+    decided(4, now - 7 * DAY + HOUR / 6)
     # From one confirmed status to another decides nothing.
-    decided(1, NOW - 7 * DAY - HOUR / 60, "Active", "Reserved")
+    decided(1, now - 7 * DAY - HOUR / 60, "Active", "Reserved")
     figures = told(clean, "/today/compared.json")
     confirmed = measures(figures["confirmed"])
     assert confirmed["week_before"]["count"] == 1
