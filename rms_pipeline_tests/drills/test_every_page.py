@@ -104,12 +104,14 @@ def web(emptied: Database) -> Iterator[Web]:
         yield served
 
 
-@pytest.mark.parametrize("size", SIZES, ids=[size.name for size in SIZES])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    sizes = SIZES if metafunc.config.getoption("--long") else (PHONE, DESK, LARGE)
+    metafunc.parametrize("size", sizes, ids=[size.name for size in sizes])
+
+
 def test_no_page_has_an_accessibility_finding_scrolls_sideways_or_is_cut(
     web: Web, chromium: Browser, long: bool, size: Size
 ) -> None:
-    if not long and size not in (PHONE, DESK, LARGE):
-        pytest.skip("With --long.")
     paths = PATHS if long else FEW
     found = list(findings(chromium, web.url, paths, size, API_TOKEN))
     assert not found, "\n".join(["", *found])
