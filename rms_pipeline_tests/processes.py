@@ -208,6 +208,12 @@ def stop_schedules(url: str, token: str = "") -> bool:
         found = _ask(url, _SCHEDULES, selector, token)["schedulesOrError"].get("results", [])
     except requests.ConnectionError:
         return False
+    except requests.HTTPError as error:
+        # The daemon, which has just begun, may note the state of a schedule at the same moment.
+        # Dagster then refuses one of the two.
+        if error.response.status_code < 500:
+            raise
+        return False
     return bool(found) and {s["scheduleState"]["status"] for s in found} == {"STOPPED"}
 
 
