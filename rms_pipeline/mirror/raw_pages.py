@@ -23,7 +23,13 @@ logger = logging.getLogger(__name__)
 
 # Not flushed to the disk page by page: whatever rests on a page is committed after it and flushes
 # it too, and one that a crash of the server takes with it before that is fetched again.
-_BEGIN = "SET LOCAL synchronous_commit = off;"
+_BEGIN = (
+    "SET LOCAL synchronous_commit = off;"
+    # One at a time among the processes of one name: there may be several web services. Each finds
+    # the next number free, and none waits for another's page while that waits for its body.
+    " SELECT pg_advisory_xact_lock("
+    "hashtextextended(current_schema || ' pages of ' || %(run)s, 0));"
+)
 _PAGE = (
     " INSERT INTO raw_rms_pages (collection, run, walk, page, segment, request, asked_at,"
     " fetched_at, api_date, record_count, record_ids, covers, window_start, window_end,"
@@ -34,13 +40,17 @@ _PAGE = (
     " %(record_ids)s::bigint[], %(covers)s::int8range, %(window_start)s, %(window_end)s,"
     " %(size)s, digest FROM raw_page_bodies"
     " WHERE collection = %(collection)s AND digest = %(digest)s"
+    # So that nobody forgets it before the page is there. The lock of the reference itself, which
+    # those who land the same body share.
+    " FOR KEY SHARE"
 )
 _BODY = (
     " INSERT INTO raw_page_bodies (collection, digest, body)"
-    # Touched where another process was quicker, so that nobody forgets it before the page is there.
     " VALUES (%(collection)s, %(digest)s, %(body)s)"
-    " ON CONFLICT (collection, digest) DO UPDATE SET digest = excluded.digest;"
+    " ON CONFLICT (collection, digest) DO NOTHING;"
 )
+# Each time the body has to be forgotten between two statements of a millisecond.
+_ATTEMPTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +103,7 @@ def land_page(
         "digest": Binary(sha256(page.body).digest()),
     }
     while not _landed(connection, values, page.body):
-        # Another process of the same name (there may be several web services) took the number, or
-        # forgot the body just now, which no page had any more.
+        # A process of an earlier version, which takes no turns, took the number.
         pass
 
 
@@ -102,16 +111,19 @@ def _landed(connection: Connection, values: dict[str, object], body: bytes) -> b
     try:
         with connection.cursor() as cursor:
             cursor.execute(_BEGIN + _PAGE, values)
-            if cursor.rowcount != 1:
-                values["body"] = Binary(isal_zlib.compress(body, 1))
+            for _ in range(_ATTEMPTS):
+                if cursor.rowcount == 1:
+                    break
+                if "body" not in values:
+                    values["body"] = Binary(isal_zlib.compress(body, 1))
                 cursor.execute(_BODY + _PAGE, values)
-            if cursor.rowcount != 1:
+            else:
                 raise DatabaseError(
                     "The table raw_rms_pages did not store a page: a rule or a trigger that "
                     "somebody added to it, or to raw_page_bodies, discards pages. Remove that rule "
                     "or trigger, then run the sync again."
                 )
-    except (psycopg2.errors.UniqueViolation, psycopg2.errors.ForeignKeyViolation) as error:
+    except psycopg2.errors.UniqueViolation as error:
         connection.rollback()
         if error.diag.table_name != "raw_rms_pages":
             raise

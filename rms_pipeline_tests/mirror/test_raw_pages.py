@@ -61,6 +61,31 @@ def test_two_processes_of_one_name_land_all_their_pages_each_with_a_number_of_it
     assert query(database, BODIES) == [(1,)]
 
 
+def test_those_who_land_the_same_bodies_and_who_forget_them_do_not_wait_for_each_other(
+    database: Database,
+) -> None:
+    gone: list[int] = []
+
+    def land(number: int) -> None:
+        run = ("fast lane", "a sync")[number % 2]
+        with database.session() as connection:
+            walk = walks.begin_walk(connection, OPPORTUNITIES, run, walks.REFRESH)
+            for page in range(60):
+                land_page(connection, OPPORTUNITIES, run, walk.id, a_page(b"%d" % (page % 7)))
+                if number == 0:
+                    [(count,)] = query(
+                        database,
+                        "WITH gone AS (DELETE FROM raw_rms_pages WHERE page % 3 = 0 RETURNING 1)"
+                        " SELECT count(*) FROM gone",
+                    )
+                    gone.append(count)
+                    forget_bodies(connection, OPPORTUNITIES)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(land, range(6)))
+    assert query(database, "SELECT count(*) FROM raw_rms_pages") == [(6 * 60 - sum(gone),)]
+
+
 @pytest.mark.parametrize("body", [b"", b"{}", b"\x00\xff not JSON", b"x" * 3_000_000])
 def test_a_body_that_comes_again_is_stored_once_and_read_as_it_came(
     database: Database, body: bytes
