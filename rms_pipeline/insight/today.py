@@ -136,7 +136,16 @@ def read_today(connection: Connection, day: Day, now: datetime) -> Today:
             late_back=_jobs(cursor, _LATE_BACK, COMES_BACK, values) if is_today else None,
             not_confirmed=_jobs(cursor, _NOT_CONFIRMED, GOES_OUT, values),
             confirmed=_newest_first(
-                _decided(cursor, CONFIRMED, values) + _entered_confirmed(cursor, values)
+                # One that became open and was confirmed again has one line: the last time.
+                list(
+                    {
+                        decision.id: decision
+                        for decision in (
+                            *_entered_confirmed(cursor, values),
+                            *_decided(cursor, CONFIRMED, values),
+                        )
+                    }.values()
+                )
             ),
             lost=_newest_first(_decided(cursor, LOST, values) + _deleted(cursor, values)),
             biggest_changes=_biggest_changes(cursor, values),
@@ -226,6 +235,17 @@ def _came_into(phase: Phase) -> str:
     )
 
 
+# With which status it was entered: that which its oldest change ended, else the one it has.
+_ENTERED = (
+    "LEFT JOIN LATERAL (SELECT coalesce(c.old_value, '') AS status FROM opportunity_changes c\n"
+    f"    WHERE c.opportunity_id = o.id AND c.field = '{STATUS}'\n"
+    "    ORDER BY c.id LIMIT 1) entered ON true"
+)
+_WAS_CONFIRMED = (
+    "EXISTS (SELECT FROM statuses s WHERE s.phase = 'confirmed'\n"
+    "      AND s.name = coalesce(entered.status, o.opportunity_status))"
+)
+
 # The figures of a day. What is decided is counted in the log of changes, which nobody rewrites.
 QUESTIONS = (
     Question(
@@ -266,11 +286,9 @@ QUESTIONS = (
         "Confirmed",
         "Came to be confirmed since the day before began, or was entered as such.",
         "SELECT count(*), NULL::numeric\nFROM (\n  " + _came_into(CONFIRMED) + "\n  UNION\n"
-        "  SELECT o.id FROM opportunities o\n"
+        f"  SELECT o.id FROM opportunities o\n  {_ENTERED}\n"
         "  WHERE o.confirmed_at >= %(since)s AND o.confirmed_at < %(until)s\n"
-        f"    AND {_CONFIRMED}\n"
-        "    AND NOT EXISTS (SELECT FROM opportunity_changes c\n"
-        f"      WHERE c.opportunity_id = o.id AND c.field = '{STATUS}')\n) decided",
+        f"    AND {_WAS_CONFIRMED}\n) decided",
         of_dates=False,
     ),
     Question(
@@ -313,15 +331,15 @@ def _decided(cursor: Cursor, phase: Phase, values: Mapping[str, Any]) -> list[De
 
 
 def _entered_confirmed(cursor: Cursor, values: Mapping[str, Any]) -> list[Decision]:
-    """Those that were confirmed when they were first seen: nothing of them changed."""
+    """Those that were confirmed when they were first seen, whatever became of them since."""
     cursor.execute(
         "SELECT o.id, o.number, o.name, o.organisation_name, o.total_value, NULL,"
-        " o.opportunity_status, o.confirmed_at, (SELECT min(e.member_name) FROM webhook_events e"
+        " coalesce(entered.status, o.opportunity_status), o.confirmed_at,"
+        " (SELECT min(e.member_name) FROM webhook_events e"
         " WHERE e.opportunity_id = o.id AND lower(e.action_type) = 'create'"
-        " HAVING count(DISTINCT e.member_name) = 1) FROM opportunities o"
+        f" HAVING count(DISTINCT e.member_name) = 1) FROM opportunities o {_ENTERED}"
         " WHERE o.confirmed_at >= %(since)s AND o.confirmed_at < %(ends)s"
-        f" AND {_CONFIRMED} AND NOT EXISTS (SELECT FROM opportunity_changes c"
-        f" WHERE c.opportunity_id = o.id AND c.field = '{STATUS}')",
+        f" AND {_WAS_CONFIRMED}",
         values,
     )
     return [Decision(*row) for row in cursor.fetchall()]

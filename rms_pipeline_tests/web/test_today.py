@@ -221,6 +221,36 @@ def test_what_was_entered_as_confirmed_was_confirmed_and_what_is_gone_was_lost(w
     assert "deleted in Current RMS, was Reserved" in visit(web, "/today?day=2031-05-17").text
 
 
+def test_what_was_entered_as_confirmed_stays_so_whatever_became_of_it_since(web: Web) -> None:
+    # In the past: of the future no figure knows a decision.
+    day = datetime(2024, 5, 18, tzinfo=UTC)
+    entered = job(None, None, confirmed_at=day + HOUR)
+    insert_opportunities(web.database, *[entered] * 3, {**entered, "opportunity_status": "Lost"})
+    insert(
+        web.database,
+        "opportunity_changes",
+        [
+            # The warehouse booked it out.
+            change(1, "Reserved", "Active", changed_at=day + 2 * HOUR),
+            # It was opened once more, and confirmed again: one line, the last one.
+            change(2, "Reserved", "Provisional", changed_at=day + 2 * HOUR),
+            change(2, "Provisional", "Active", changed_by="Ada Blake", changed_at=day + 2 * HOUR),
+            # It had no status at first, so a change says when it was confirmed, here long before.
+            change(3, None, "Reserved", changed_at=day - 9 * DAY),
+            change(3, "Reserved", "Active", changed_at=day + 2 * HOUR),
+            change(4, "Active", "Lost", changed_at=day + 2 * HOUR),
+        ],
+    )
+    found = told(web, "2024-05-18")
+    assert {(d["id"], d["before"], d["after"]) for d in found["confirmed"]} == {
+        (1, None, "Reserved"),
+        (2, "Provisional", "Active"),
+        (4, None, "Active"),
+    }
+    figures = get(web, "/today/compared.json?day=2024-05-18").json()["figures"]
+    assert [f["now"]["count"] for f in figures if f["id"] == "confirmed"] == [3]
+
+
 def test_the_biggest_changes_are_what_all_changes_of_the_time_came_to(web: Web) -> None:
     insert_opportunities(web.database, *({} for _ in range(13)))
     lines: list[dict[str, Any]] = [
