@@ -1,6 +1,7 @@
 """Connections to the mirror's database, and what has to hold before it is used."""
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,13 @@ from typing import Any
 
 import psycopg2
 from psycopg2.errors import InvalidParameterValue
-from psycopg2.extensions import TRANSACTION_STATUS_IDLE, parse_dsn
+from psycopg2.extensions import (
+    TRANSACTION_STATUS_IDLE,
+    new_array_type,
+    new_type,
+    parse_dsn,
+    register_type,
+)
 from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import NullPool
@@ -76,6 +83,16 @@ _KNOWN = {
     True: "SELECT pg_backend_pid(), set_config('default_toast_compression', 'lz4', false)",
     False: "SELECT pg_backend_pid(), NULL",
 }
+
+
+# A number of more digits than Python makes one of is a text, as PostgreSQL writes it: whoever
+# pasted it, nothing that reads the row fails for it.
+_MOST_DIGITS = 4_000
+_read_json = json.JSONDecoder(parse_int=lambda n: int(n) if len(n) <= _MOST_DIGITS else n).decode
+_JSON = new_type(
+    (114, 3802), "JSON", lambda text, _: None if text is None else _read_json(str(text))
+)
+_JSON_ARRAY = new_array_type((199, 3807), "JSON[]", _JSON)
 
 
 class _Connection(Connection):
@@ -170,6 +187,8 @@ class Database:
         except DatabaseError:
             connection.close()
             raise
+        register_type(_JSON, connection)
+        register_type(_JSON_ARRAY, connection)
         connection.schema = self.schema
         # A pooler tells its clients a process of its own invention.
         connection.leads_through_pooler = server_process != connection.info.backend_pid

@@ -236,10 +236,15 @@ def _set_confirmed(cursor: Cursor, collection: Collection, ids: Sequence[int]) -
     )
 
 
-# Of each id: when its first version that is confirmed began.
+# Of each id: when its first version that is confirmed began. Where that was found before, of
+# versions that were forgotten since, the row says so, or the one before it.
 _CONFIRMED = (
-    "SELECT v.id, CASE WHEN first.n > 1 OR first.created_at_rms >= {began} THEN first.valid_from"
-    " END AS confirmed_at FROM {versions} v LEFT JOIN LATERAL (SELECT * FROM"
+    "SELECT v.id, coalesce("
+    "(SELECT confirmed_at FROM {name} WHERE id = v.id AND confirmed_at < {began}),"
+    " (SELECT confirmed_at FROM {past} WHERE {key} = v.id AND confirmed_at < {began}"
+    " ORDER BY valid_from DESC LIMIT 1),"
+    " CASE WHEN first.n > 1 OR first.created_at_rms >= {began} THEN first.valid_from"
+    " END) AS confirmed_at FROM {versions} v LEFT JOIN LATERAL (SELECT * FROM"
     " (SELECT h.*, row_number() OVER (ORDER BY valid_from) AS n FROM ("
     " SELECT valid_from, deleted, opportunity_status, created_at_rms FROM {past}"
     " WHERE {key} = v.id UNION ALL"

@@ -8,7 +8,7 @@ from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.remembered import BEGAN, follow_phases
 from rms_pipeline.mirror.remembered import NO_STATUS as NO_STATUS
-from rms_pipeline.mirror.statements import Connection, Cursor, described
+from rms_pipeline.mirror.statements import Connection, Cursor, described, one_row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,8 +26,9 @@ def refresh_status_counts(database: Database, time_zone: str) -> "pd.DataFrame":
     """Recounts `opportunities` by status, and by the week they start in (weeks of `time_zone`, from
     Monday), in one reading and one transaction, so the counts add up at `as_of`.
 
-    Notes the counts of today, and those of days that have ended since. All days are counted anew
-    when the time zone is another one, or a status has another phase.
+    Notes the counts of today, and those of days that have ended since. When the time zone is
+    another one, all days are counted anew that the history reaches; when a status has another
+    phase, all days tell that one.
 
     Returns a frame with one row a status, most frequent first: `opportunity_status` (text),
     `opportunities` (int), `charge_total`, `total_value` (Decimal, the account's currency).
@@ -65,26 +66,49 @@ def _keep_days(cursor: Cursor, time_zone: str) -> None:
         " WHERE mirror_state.value <> excluded.value",
         {"zone": time_zone},
     )
-    cursor.execute(
-        "INSERT INTO mirror_state (name, value) SELECT 'days_counted_by', concat(%(zone)s::text,"
-        " ' ', md5(string_agg(name || ' ' || phase, chr(10) ORDER BY name COLLATE \"C\")))"
-        " FROM statuses ON CONFLICT (name) DO UPDATE SET value = excluded.value"
-        " WHERE mirror_state.value <> excluded.value RETURNING value",
-        {"zone": time_zone},
+    began = (
+        "(SELECT (value::timestamptz AT TIME ZONE %(zone)s)::date FROM mirror_state"
+        " WHERE name = %(began)s)"
     )
-    if cursor.rowcount:
-        cursor.execute("DELETE FROM daily_status_counts")
+    values = {"zone": time_zone, "began": BEGAN + OPPORTUNITIES.mark}
     cursor.execute(
-        "SELECT greatest((began.value::timestamptz AT TIME ZONE %(zone)s)::date,"
-        " (SELECT max(day) FROM daily_status_counts)), (now() AT TIME ZONE %(zone)s)::date"
-        " FROM mirror_state began WHERE began.name = %(began)s",
-        {"zone": time_zone, "began": BEGAN + OPPORTUNITIES.mark},
+        "SELECT (SELECT value FROM mirror_state WHERE name = 'days_counted_by'),"
+        " concat(%(zone)s::text, ' ', md5(string_agg(name || ' ' || phase, chr(10)"
+        ' ORDER BY name COLLATE "C"))) FROM statuses',
+        values,
+    )
+    counted_by, wanted = one_row(cursor)
+    if counted_by != wanted:
+        if counted_by is None or counted_by.partition(" ")[0] != time_zone:
+            # What the history has forgotten cannot be counted again: those days stay.
+            cursor.execute(
+                f"DELETE FROM daily_status_counts WHERE (day >= {began}) IS NOT FALSE", values
+            )
+        cursor.execute(
+            "UPDATE daily_status_counts d SET phase = n.phase FROM (SELECT c.opportunity_status,"
+            " coalesce(s.phase, 'open') AS phase FROM (SELECT DISTINCT opportunity_status"
+            " FROM daily_status_counts) c LEFT JOIN statuses s ON s.name = c.opportunity_status) n"
+            " WHERE d.opportunity_status = n.opportunity_status AND d.phase <> n.phase"
+        )
+        cursor.execute(
+            "INSERT INTO mirror_state (name, value) VALUES ('days_counted_by', %s)"
+            " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            (wanted,),
+        )
+    # Of a clock that was ahead.
+    cursor.execute(
+        "DELETE FROM daily_status_counts WHERE day > (now() AT TIME ZONE %(zone)s)::date", values
+    )
+    cursor.execute(
+        f"SELECT greatest({began}, (SELECT max(day) FROM daily_status_counts)),"
+        " (now() AT TIME ZONE %(zone)s)::date FROM mirror_state WHERE name = %(began)s",
+        values,
     )
     first, today = cursor.fetchone() or (None, None)
     if first is not None and first < today:
-        values = {"zone": time_zone, "first": first, "today": today, "none": NO_STATUS}
-        cursor.execute("DELETE FROM daily_status_counts WHERE day >= %(first)s", values)
-        cursor.execute(described("count_ended_days"), values)
+        days = {"zone": time_zone, "first": first, "today": today, "none": NO_STATUS}
+        cursor.execute("DELETE FROM daily_status_counts WHERE day >= %(first)s", days)
+        cursor.execute(described("count_ended_days"), days)
     # Only what differs is written: this runs after every webhook.
     cursor.execute(
         "DELETE FROM daily_status_counts d WHERE day = (now() AT TIME ZONE %(zone)s)::date"

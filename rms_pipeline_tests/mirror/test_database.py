@@ -235,3 +235,29 @@ def test_a_wait_for_somebodys_lock_ends_and_names_the_process(
         assert re.search(r"idle in transaction, its last query began \d{4}-\d\d-\d\d .* UTC", told)
         holder.rollback()
     holder.close()
+
+
+@pytest.mark.parametrize(
+    ("stored", "read"),
+    [
+        ("9" * 5_000, "9" * 5_000),
+        ("-" + "9" * 5_000, "-" + "9" * 5_000),
+        ("1e5000", "1" + "0" * 5_000),
+        ("7", 7),
+        ("1.5", 1.5),
+        ("null", None),
+    ],
+)
+def test_a_number_of_any_length_in_json_can_be_read(
+    migrated: Database, stored: str, read: object
+) -> None:
+    for kind in ("json", "jsonb"):
+        if (kind, stored) == ("json", "1e5000"):
+            continue
+        found = query(
+            migrated,
+            f"SELECT n, ARRAY[n, n], NULL::{kind} FROM"
+            f" (SELECT concat('[', %s::text, ']')::{kind} AS n) x",
+            stored,
+        )
+        assert found == [([read], [[read], [read]], None)]

@@ -730,6 +730,74 @@ def test_days_are_counted_anew_when_the_time_zone_or_a_phase_is_another(
     assert query(database, "SELECT rms_time_zone()") == [("Asia/Tokyo",)]
 
 
+def forgotten_but_for(database: Database, days: int) -> None:
+    with database.session() as connection:
+        forget(connection, OPPORTUNITIES, days)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "America/Los_Angeles"])
+def test_days_that_the_history_has_forgotten_stay_when_the_others_are_counted_anew(
+    database: Database, zone: str
+) -> None:
+    merge_at(database, 1, 2, record(id=1, status_name="Open"), record(id=2, status_name="Odd"))
+    refresh_status_counts(database, "UTC")
+    moved_back(database, 10)
+    refresh_status_counts(database, "UTC")
+    query(database, "UPDATE daily_status_counts SET opportunities = 7")
+    forgotten_but_for(database, 3)
+    query(database, "UPDATE statuses SET phase = 'lost' WHERE name = 'Open'")
+    refresh_status_counts(database, zone)
+    ((began, today),) = query(
+        database,
+        f"SELECT (value::timestamptz AT TIME ZONE '{zone}')::date, (now() AT TIME ZONE '{zone}')"
+        "::date FROM mirror_state WHERE name = 'history_began'",
+    )
+    found = query(
+        database, "SELECT day, opportunity_status, phase, opportunities FROM daily_status_counts"
+    )
+    days = {(day, status): (phase, count) for day, status, phase, count in found}
+    assert {phase for (_, status), (phase, _) in days.items() if status == "Open"} == {"lost"}
+    assert {phase for (_, status), (phase, _) in days.items() if status == "Odd"} == {"open"}
+    counted = {day: count for (day, status), (_, count) in days.items() if status == "Open"}
+    # UTC is what they were counted by: nothing of them is to be counted anew but today.
+    assert {n for day, n in counted.items() if day < began} == {7}
+    assert {n for day, n in counted.items() if began <= day < today} == {7 if zone == "UTC" else 1}
+    assert counted[today] == 1
+    assert max(counted) == today
+    assert len(counted) >= 10
+
+
+def test_a_day_that_only_a_wrong_clock_has_seen_is_taken_away(database: Database) -> None:
+    merge_at(database, 1, 2, record(id=1, status_name="Open"))
+    refresh_status_counts(database, "UTC")
+    right = daily(database)
+    query(database, "UPDATE daily_status_counts SET day = day + 2")
+    refresh_status_counts(database, "UTC")
+    assert daily(database) == right
+
+
+def test_what_was_confirmed_before_all_that_is_remembered_stays_confirmed_then(
+    database: Database,
+) -> None:
+    old = "2020-01-01T00:00:00Z"
+    for n, status in enumerate(("Open", "Reserved")):
+        each = (record(id=i, status_name=status, created_at=old) for i in (1, 2, 3))
+        merge_at(database, n, n + 0.5, *each)
+    moved_back(database, 10)
+    query(database, "UPDATE opportunities SET confirmed_at = confirmed_at - interval '10 days'")
+    known = confirmed(database)
+    assert None not in known.values()
+    forgotten_but_for(database, 3)
+    merge_at(database, 3, 4, record(id=1, status_name="Active", created_at=old))
+    delete_at(database, 5, 2)
+    merge_at(database, 7, 8, record(id=2, status_name="Completed", created_at=old))
+    assert confirmed(database) == known
+    # Whatever else is said of statuses.
+    query(database, "INSERT INTO statuses (name, phase) VALUES ('On hold', 'open')")
+    refresh_status_counts(database, "UTC")
+    assert confirmed(database) == known
+
+
 # Upgrades
 
 
