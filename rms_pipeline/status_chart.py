@@ -4,7 +4,7 @@ A drawing stands on light and on dark pages alike: it has no background, and its
 contrast of 3:1 (text 4:1) with both.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -31,9 +31,12 @@ _LABEL, _VALUE = 130, 130
 _LONGEST_LABEL = 18
 
 
-def status_colour(status: str | None) -> str:
-    """The colour of a status as `#rrggbb`, always the same; a neutral one for unknown statuses."""
-    return _COLOURS.get((status or NO_STATUS).strip().lower(), OTHER_COLOUR)
+def status_colour(status: str | None, chosen: Mapping[str, str] | None = None) -> str:
+    """The colour of a status as `#rrggbb`: the one that somebody chose for that name, else one that
+    is always the same, and a neutral one for unknown statuses."""
+    name = status or NO_STATUS
+    fixed = _COLOURS.get(name.strip().lower(), OTHER_COLOUR)
+    return (chosen or {}).get(name) or fixed
 
 
 @dataclass(frozen=True, slots=True)

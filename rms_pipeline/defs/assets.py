@@ -42,6 +42,7 @@ from rms_pipeline.mirror.audit import audit_webhooks
 from rms_pipeline.mirror.custom_fields import known_keys, note_keys
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.history import has_full_sync, watermarks
+from rms_pipeline.mirror.outcomes import read_colours
 from rms_pipeline.mirror.proofs import proof_begun
 from rms_pipeline.mirror.reach import read_reach
 from rms_pipeline.mirror.summary import refresh_status_counts
@@ -279,6 +280,8 @@ def status_counts_of(naming: Naming) -> dg.AssetsDefinition:
     )
     def status_counts(mirror: Mirror) -> dg.MaterializeResult[Any]:
         frame = refresh_status_counts(mirror.database, mirror.settings.time_zone)
-        return dg.MaterializeResult(metadata=status_metadata(frame))
+        with mirror.database.session() as connection:
+            colours = read_colours(connection)
+        return dg.MaterializeResult(metadata=status_metadata(frame, colours))
 
     return status_counts

@@ -129,10 +129,13 @@ def in_markdown(text: str) -> str:
     return "".join(f"&#{ord(c)};" if c in string.punctuation else c for c in apart)
 
 
-def status_metadata(frame: "pd.DataFrame") -> dict[str, Any]:
-    """Of `refresh_status_counts`' frame: a table with its chart, totals, a number each status."""
+def status_metadata(
+    frame: "pd.DataFrame", colours: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Of `refresh_status_counts`' frame: a table with its chart, totals, a number each status.
+    `colours` are those that somebody chose for a status."""
     return {
-        "counts": dg.MetadataValue.md(f"{_picture(frame)}\n\n{_table(frame)}"),
+        "counts": dg.MetadataValue.md(f"{_picture(frame, colours)}\n\n{_table(frame)}"),
         "dagster/row_count": len(frame),
         "opportunities": int(frame["opportunities"].sum()),
         "total_value": float(frame["total_value"].sum()),
@@ -145,10 +148,10 @@ def status_metadata(frame: "pd.DataFrame") -> dict[str, Any]:
     }
 
 
-def _picture(frame: "pd.DataFrame") -> str:
+def _picture(frame: "pd.DataFrame", colours: Mapping[str, str] | None) -> str:
     total = int(frame["opportunities"].sum()) or 1
     bars = [
-        Bar(status, count, f"{count:,} ({count / total:.0%})", status_colour(status))
+        Bar(status, count, f"{count:,} ({count / total:.0%})", status_colour(status, colours))
         for status, count in zip(frame["opportunity_status"], frame["opportunities"], strict=True)
     ]
     drawing = bar_chart("Opportunities by status", bars)

@@ -18,6 +18,7 @@ from rms_pipeline.defs.recording import SYNC_TYPE_TAG
 from rms_pipeline.defs.resources import CurrentRms, Mirror
 from rms_pipeline.defs.run_lock import jobs_under_way
 from rms_pipeline.mirror.database import Database, is_locked
+from rms_pipeline.mirror.outcomes import read_colours
 from rms_pipeline.mirror.queue import FAST_LANE_LOCK, queue_state
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
@@ -111,8 +112,9 @@ def _refresh(
         # It failed over single events: the API serves all others.
         with database.session() as connection:
             note_metadata(connection, run, {"events_at_fault": True})
-    counted = naming.key("status_counts")
-    context.log_event(dg.AssetMaterialization(counted, metadata=status_metadata(frame)))
+    with database.session() as connection:
+        counts = status_metadata(frame, read_colours(connection))
+    context.log_event(dg.AssetMaterialization(naming.key("status_counts"), metadata=counts))
     report_checks(context.instance, database, collections, run, naming=naming)
     if locked and not total.error:
         named = ", ".join(str(i) for i in sorted(locked)[:10])

@@ -52,6 +52,15 @@ def read_phases(connection: Connection) -> dict[str, Phase]:
     return phases
 
 
+def read_colours(connection: Connection) -> dict[str, str]:
+    """The colour of each status for which `statuses` says one, as #rrggbb. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT name, colour FROM statuses WHERE colour IS NOT NULL")
+        colours: dict[str, str] = dict(cursor.fetchall())
+    connection.commit()
+    return colours
+
+
 def unknown_statuses(connection: Connection) -> dict[str, int]:
     """Statuses of live rows that `statuses` does not name, and how many rows have each. Commits."""
     with connection.cursor() as cursor:

@@ -15,6 +15,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from rms_pipeline.account import account_name, client_for
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.outcomes import read_colours
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.calendar import calendar
@@ -83,6 +84,12 @@ def create_app(
         time_zone=current.time_zone,
         currency=current.currency,
     )
+
+    def colours() -> dict[str, str]:
+        with reader.session() as connection:
+            return read_colours(connection)
+
+    pages.read_colours = colours
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

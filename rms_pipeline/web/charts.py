@@ -82,7 +82,7 @@ def status_bars(
     return [
         Bar(
             s.status,
-            (colours or {}).get(s.status) or status_colour(s.status),
+            status_colour(s.status, colours),
             round(100 * s.opportunities / most, 2),
             s.opportunities,
             100 * s.opportunities / total,

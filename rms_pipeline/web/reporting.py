@@ -101,6 +101,7 @@ class Reporter:
         from rms_pipeline.defs.asset_checks import evaluations
         from rms_pipeline.defs.metadata import refresh_metadata, status_metadata
         from rms_pipeline.defs.naming import Naming
+        from rms_pipeline.mirror.outcomes import read_colours
         from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
 
         instance, naming = self._instance(), Naming(self._prefix)
@@ -126,11 +127,13 @@ class Reporter:
             )
         counted = naming.key("status_counts")
         if self._counted is None or counted in news or not frame.equals(self._counted):
+            with self._database.session() as connection:
+                colours = read_colours(connection)
             instance.report_runless_asset_event(
                 AssetMaterialization(
                     counted,
                     description="Recounted after webhooks.",
-                    metadata=status_metadata(frame),
+                    metadata=status_metadata(frame, colours),
                 )
             )
             self._counted = frame

@@ -2,8 +2,8 @@
 their content, so that browsers may keep them."""
 
 import re
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from functools import cache, lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,6 @@ templates.filters |= {
     "whole_money": formatting.whole_money,
     "duration": formatting.duration,
     "time_left": formatting.time_left,
-    "status_colour": status_colour,
     "sync_name": lambda name: _SYNC_NAMES.get(name, name),
     "check_name": lambda name: _CHECK_NAMES.get(name, name.replace("_", " ").capitalize()),
     "stage_name": lambda name: _STAGE_NAMES.get(name, name),
@@ -125,6 +124,8 @@ class Pages:
         self.clock = Clock(time_zone)
         # Set by whoever can look; only pages with a head ask.
         self.read_health: Callable[[], Health]
+        # Set likewise; only pages that show a status ask, and once each.
+        self.read_colours: Callable[[], Mapping[str, str]]
         self._shared: dict[str, Any] = {
             "account": account,
             "sandbox": sandbox,
@@ -139,7 +140,12 @@ class Pages:
 
     def render(self, name: str, *, status: int = 200, **context: Any) -> HTMLResponse:
         """The template `name` with what is shared and `context`."""
-        return render(name, status=status, **(self._shared | context))
+        colours = cache(self.read_colours)
+
+        def colour_of(status: str | None) -> str:
+            return status_colour(status, colours())
+
+        return render(name, status=status, **(self._shared | {"colour_of": colour_of} | context))
 
 
 def is_fragment(request: Request) -> bool:

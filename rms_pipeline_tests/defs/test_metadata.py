@@ -1,5 +1,6 @@
 """What people typed, in the Markdown that Dagster's UI shows."""
 
+import base64
 import html
 import re
 
@@ -45,3 +46,17 @@ def test_the_table_of_statuses_has_a_row_for_each_whatever_it_is_called() -> Non
     table = status_metadata(frame)["counts"].md_str.rpartition("\n\n")[2].splitlines()
     assert len(table) == len(HOSTILE) + 2
     assert {row.count("|") for row in table} == {5}
+
+
+def test_the_chart_of_statuses_is_in_the_colours_that_somebody_chose() -> None:
+    frame = pd.DataFrame(
+        {
+            "opportunity_status": ["Open", "Waitlisted"],
+            "opportunities": [2, 1],
+            "charge_total": 0.0,
+            "total_value": 0.0,
+        }
+    )
+    shown = status_metadata(frame, {"Waitlisted": "#123456"})["counts"].md_str
+    drawing = base64.b64decode(shown.partition("base64,")[2].partition(")")[0]).decode()
+    assert re.findall(r'rx="3" fill="([^"]+)"', drawing) == ["#0a57f9", "#123456"]

@@ -72,6 +72,37 @@ def test_what_has_one_date_or_an_end_before_its_start_is_shown_on_its_day(web: W
             assert f"/opportunities/{id_}" in page.links
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/today?day=2031-05-17",
+        *(f"/calendar?view={view}&day=2031-05-17" for view in VIEWS),
+        "/opportunities?sort=-updated",
+        "/print/opportunities",
+        "/opportunities/1",
+    ],
+)
+def test_statuses_have_the_colours_that_the_company_chose(web: Web, address: str) -> None:
+    insert_opportunities(
+        web.database,
+        job(SATURDAY + HOUR, SATURDAY + 2 * HOUR, name="Marquee", opportunity_status="Waitlisted"),
+        job(SATURDAY + HOUR, SATURDAY + 3 * HOUR, name="Marquee two"),
+    )
+    query(
+        web.database,
+        "INSERT INTO statuses (name, phase, colour) VALUES ('Waitlisted', 'confirmed', '#123456')"
+        " RETURNING name",
+    )
+    try:
+        page = visit(web, address)
+    finally:
+        query(web.database, "DELETE FROM statuses WHERE name = 'Waitlisted' RETURNING name")
+    fills = {found["fill"] for _, found in page.tags if "fill" in found}
+    assert "#123456" in fills
+    # The other ones keep theirs.
+    assert fills <= {"#123456", "#9538c9"}
+
+
 def test_stages_are_bars_of_their_own(web: Web) -> None:
     insert_opportunities(
         web.database,
