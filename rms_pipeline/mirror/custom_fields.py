@@ -52,7 +52,7 @@ def note_keys(
         present = _keys(cursor, collection, changed_since, asked_since)
         cursor.execute(
             "INSERT INTO custom_field_keys (collection, key, first_seen_at)"
-            " SELECT %s, key, now() FROM unnest(%s::text[]) AS key"
+            " SELECT %s, key, now() FROM unnest(%s::text[]) AS key ORDER BY key"
             " ON CONFLICT (collection, key) DO UPDATE SET vanished_at = NULL"
             " WHERE custom_field_keys.vanished_at IS NOT NULL",
             (collection.name, present),

@@ -314,7 +314,7 @@ def _hold(
         "INSERT INTO held_deletions (collection, id, because, asked_at, answered_at)"
         " SELECT %s, id, %s, asked_at, answered_at"
         " FROM unnest(%s::bigint[], %s::timestamptz[], %s::timestamptz[])"
-        " AS n (id, asked_at, answered_at) ON CONFLICT (collection, id) DO UPDATE"
+        " AS n (id, asked_at, answered_at) ORDER BY id ON CONFLICT (collection, id) DO UPDATE"
         " SET because = excluded.because, asked_at = excluded.asked_at,"
         " answered_at = excluded.answered_at, held_at = excluded.held_at",
         (collection.name, because, list(ids), *times),

@@ -206,6 +206,7 @@ def note_problems(
         cursor.execute(
             "INSERT INTO part_lists (collection, parent_id, problem, problem_at)"
             " SELECT %s, *, clock_timestamp() FROM unnest(%s::bigint[], %s::text[])"
+            " AS n (parent, problem) ORDER BY parent"
             " ON CONFLICT (collection, parent_id) DO UPDATE SET problem = excluded.problem,"
             " problem_at = excluded.problem_at",
             (collection.name, list(problems), list(problems.values())),

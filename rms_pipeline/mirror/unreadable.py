@@ -35,7 +35,8 @@ def note_unreadable(
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO unreadable_records (collection, id, reason, run)"
-            " SELECT %s, *, %s FROM unnest(%s::bigint[], %s::text[])"
+            # In the order of ids, as whatever locks several rows does: no two wait for one another.
+            " SELECT %s, *, %s FROM unnest(%s::bigint[], %s::text[]) AS n (id, reason) ORDER BY id"
             " ON CONFLICT (collection, id) DO UPDATE SET reason = excluded.reason,"
             " last_seen_at = excluded.last_seen_at, run = excluded.run",
             (collection.name, run, list(found), list(found.values())),
@@ -49,7 +50,9 @@ def forget_unreadable(connection: Connection, collection: Collection, ids: Itera
         return
     with connection.cursor() as cursor:
         cursor.execute(
-            "DELETE FROM unreadable_records WHERE collection = %s AND id = ANY(%s)",
-            (collection.name, gone),
+            "DELETE FROM unreadable_records u USING (SELECT id FROM unreadable_records"
+            " WHERE collection = %(collection)s AND id = ANY(%(ids)s) ORDER BY id FOR UPDATE) n"
+            " WHERE u.collection = %(collection)s AND u.id = n.id",
+            {"collection": collection.name, "ids": gone},
         )
     connection.commit()
