@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 
 from rms_pipeline.collections.base import CHANGED, Collection, Parts
 from rms_pipeline.current_rms.parts import PartList
+from rms_pipeline.mirror.completeness import refused_ids
 from rms_pipeline.mirror.deletions import (
     WITH_A_CHANGE,
     WITH_ITS_PARENT,
@@ -363,6 +364,7 @@ def prove_lists(
     the earliest list of those; and of those that changed since parts are mirrored, as of their last
     change.
     """
+    refused = refused_ids(connection, collection)
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT max(started_at) FROM walks WHERE collection = %s AND kind = 'full'"
@@ -381,12 +383,16 @@ def prove_lists(
             " min(asked_at) FILTER (WHERE is_listed AND soon), count(*) FILTER (WHERE is_left),"
             " count(*) FILTER (WHERE is_listed AND n > counted - unstorable),"
             " (array_agg(id ORDER BY problem IS NULL, id) FILTER (WHERE is_left))[:%(named)s],"
-            " (array_agg(problem ORDER BY problem IS NULL, id) FILTER (WHERE is_left))[:%(named)s]"
-            " FROM (SELECT *, NOT is_left AND stored_at IS NOT NULL AS is_listed FROM judged) j",
-            values | {"named": _NAMED},
+            " (array_agg(problem ORDER BY problem IS NULL, id) FILTER (WHERE is_left))[:%(named)s],"
+            " coalesce(sum(stale) FILTER (WHERE is_listed), 0)"
+            " FROM (SELECT *, NOT is_left AND stored_at IS NOT NULL AS is_listed FROM judged) j"
+            # Rows whose newest records PostgreSQL refused tell what was.
+            f" LEFT JOIN (SELECT {_parts(collection).key} AS id, count(*) AS stale"
+            f" FROM {collection.name} WHERE id = ANY(%(refused)s) GROUP BY 1) r USING (id)",
+            values | {"named": _NAMED, "refused": sorted(refused)},
         )
         row = one_row(cursor)
-        parents, counted, mirrored, unstorable, as_of, left, surplus, ids, problems = row
+        parents, counted, mirrored, unstorable, as_of, left, surplus, ids, problems, stale = row
         named = dict(zip(ids or (), problems or (), strict=True))
     connection.commit()
     proof = open_proof(
@@ -407,8 +413,8 @@ def prove_lists(
         replace(
             proof,
             counted=int(counted),
-            mirrored=int(mirrored),
-            unstorable=int(unstorable),
+            mirrored=int(mirrored - stale),
+            unstorable=int(unstorable + stale),
             calls=calls,
             deleted=deleted,
             rounds=1,

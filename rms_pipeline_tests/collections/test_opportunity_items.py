@@ -879,6 +879,32 @@ def test_an_item_that_cannot_be_stored_costs_only_itself(account: Account) -> No
     assert sorted(query(account.database, fields)) == [("id",), ("quantity",)]
 
 
+def test_an_item_of_which_an_older_state_is_there_counts_as_one_that_cannot_be_stored(
+    account: Account,
+) -> None:
+    account.sync()
+    one, other, *_ = account.soon
+    old, new = account.store.items(one)[0]["id"], account.store.create_item(other, {"name": "New"})
+    rule = "ALTER TABLE opportunity_items {} CONSTRAINT few"
+    query(account.database, rule.format("ADD") + " CHECK (quantity < 1000)")
+    try:
+        for parent, id_ in ((one, old), (other, new)):
+            assert id_ is not None
+            account.store.edit_item(parent, id_, {"quantity": "5000.0"})
+        done = account.sync()
+        assert done.shown, done.sentence
+        assert "2 that cannot be stored (see sync_faults)" in done.sentence
+        proof = done.stored.proof
+        assert proof is not None
+        there = len(account.there(*account.soon))
+        assert (proof.counted, proof.mirrored, proof.unstorable) == (there, there - 2, 2)
+    finally:
+        query(account.database, rule.format("DROP"))
+    done = account.sync(nightly=True)
+    assert done.shown and "cannot be stored" not in done.sentence
+    assert account.is_mirrored(*account.soon)
+
+
 def told_of(account: Account, *ids: int) -> None:
     """As the refresh of an opportunity by a webhook leaves it."""
     refresh(account.database, account.opportunities, ids, "fast lane")
