@@ -901,7 +901,8 @@ def test_an_item_of_which_an_older_state_is_there_counts_as_one_that_cannot_be_s
     finally:
         query(account.database, rule.format("DROP"))
     done = account.sync(nightly=True)
-    assert done.shown and "cannot be stored" not in done.sentence
+    assert done.shown, done.sentence
+    assert "cannot be stored" not in done.sentence
     assert account.is_mirrored(*account.soon)
 
 
