@@ -112,19 +112,19 @@ def test_a_search_that_takes_too_long_says_how_far_it_came_and_goes_on(web: Web)
         assert not find(connection, "gala marq").stopped
 
 
-def test_whoever_waits_no_longer_is_told_and_led_on(
+def test_a_search_that_stopped_early_says_so_and_links_to_the_older_ones(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     merge_at(web.database, 1, 2, record(id=1, subject="Gala"))
     stopped = Matches([], [], [], 77, stopped=True)
     monkeypatch.setattr("rms_pipeline.web.find.find", lambda *_, **__: stopped)
     page = visit(web, "/find?q=gala+marquee")
-    assert "the older ones were not looked through" in page.text
+    assert "the search stopped before the older ones" in page.text
     assert "Nothing matches" not in page.text
     assert "/find?q=gala+marquee&before=77" in page.links
     typed = Page(get(web, "/find?q=gala+marquee", **{"HX-Request": "true"}).text)
     assert "/find?q=gala+marquee" in typed.links
-    assert "None among the newest" in typed.text
+    assert "Not found among the newest" in typed.text
     answer = get(web, "/find.json?q=gala+marquee").json()
     assert (answer["stopped"], answer["next"]) == (True, "/find.json?q=gala+marquee&before=77")
 
