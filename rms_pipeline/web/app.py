@@ -127,7 +127,7 @@ def create_app(
     app.include_router(today(pages, reader, current, access))
     app.include_router(finder(pages, reader, access))
     app.include_router(changes(pages, reader, current, access))
-    app.include_router(views(database, reader, access))
+    app.include_router(views(pages, database, reader, current, access))
     app.include_router(opportunities(pages, reader, current, access))
     app.include_router(opportunity(pages, reader, current, access))
     app.include_router(calendar_feeds(pages, reader, database, current, access))

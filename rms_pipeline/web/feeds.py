@@ -33,7 +33,7 @@ from rms_pipeline.mirror.outcomes import CONFIRMED, LOST, Phase, read_phases
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.forms import read_form
-from rms_pipeline.web.listing import asked, cleaned, looked_up
+from rms_pipeline.web.listing import asked_by, cleaned, looked_up
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import Refusal
 from rms_pipeline.web.templating import Pages
@@ -110,7 +110,7 @@ def calendar_feeds(
         def keep() -> str:
             with database.session() as connection:
                 # Here somebody can still mend it.
-                looked_up(connection, asked(_request_of(query), current.time_zone))
+                looked_up(connection, asked_by(query, current.time_zone))
                 return make_feed(connection, name, query)
 
         try:
@@ -161,7 +161,7 @@ def calendar_feeds(
         today = Day.of(now, current.time_zone)
         first, last = today.moved(-DAYS_BACK), today.moved(DAYS_AHEAD)
         with reader.session() as connection:
-            wanted = asked(_request_of(feed.query), current.time_zone, now)
+            wanted = asked_by(feed.query, current.time_zone, now)
             bars, is_all = read_bars(
                 connection,
                 looked_up(connection, wanted).criteria,
@@ -218,8 +218,3 @@ def _not_all(today: Day, now: datetime, account: str) -> Event:
     event.add("description", "Create a calendar feed with a filter, and revoke this one.")
     event.add("dtstart", today.date)
     return event
-
-
-def _request_of(query: str) -> Request:
-    """As if somebody had asked for `query`."""
-    return Request({"type": "http", "query_string": query.encode(), "headers": []})

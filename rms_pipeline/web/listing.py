@@ -60,6 +60,7 @@ PARAMETERS: dict[str, tuple[int, str]] = {
 # What the filter of a promoted field of the account's own is called, before its key.
 FIELD = "field."
 _MOST_FIELDS, _LONGEST_KEY = 20, 300
+_MOST_PARAMETERS, _MOST_TAGS = 200, 20
 PERIOD_FILTERS = {
     "onhire": "on_hire",
     "out": "goes_out",
@@ -231,15 +232,22 @@ def has_leftovers(request: Request) -> bool:
 
 def cleaned(query: str) -> str:
     """Of what follows the question mark in an address, the parameters of a list that say something,
-    but for the page."""
+    but for the page. Raises HTTPException (422) for more than any list has."""
     known = {*PARAMETERS, "column", "sort"}
-    return urlencode(
-        [
-            (k, v)
-            for k, v in parse_qsl(query, max_num_fields=200)
-            if k in known or k[: len(FIELD)] == FIELD
-        ]
-    )
+    try:
+        pairs = parse_qsl(query, max_num_fields=_MOST_PARAMETERS)
+    except ValueError:
+        raise HTTPException(
+            422, f"The list has more than {_MOST_PARAMETERS} filters: use fewer."
+        ) from None
+    return urlencode([(k, v) for k, v in pairs if k in known or k[: len(FIELD)] == FIELD])
+
+
+def asked_by(query: str, time_zone: str, now: datetime | None = None) -> Asked:
+    """What is asked for by `query`, which follows the question mark in a list's address, as by
+    `asked`."""
+    scope = {"type": "http", "query_string": query.encode(), "headers": []}
+    return asked(Request(scope), time_zone, now)
 
 
 def page_behind(page: int, place: Place) -> str:
@@ -263,6 +271,9 @@ def _texts(request: Request) -> dict[str, list[str]]:
         kept = [value for value in dict.fromkeys(values) if value]
         # Of one that is there several times the last counts, as in a form.
         found[name] = kept if name == "tag" else kept[-1:]
+    if len(found["tag"]) > _MOST_TAGS:
+        # Each link of the page names them all.
+        raise HTTPException(422, f"tag is there more than {_MOST_TAGS} times: use fewer.")
     fields = [name for name in dict.fromkeys(request.query_params) if name.startswith(FIELD)]
     if len(fields) > _MOST_FIELDS or any(len(name) > _LONGEST_KEY for name in fields):
         raise HTTPException(
@@ -300,12 +311,21 @@ def looked_up(connection: Connection, asked_for: Asked) -> Asked:
 
     Raises HTTPException (422) for a field that has no column.
     """
-    if any(name.startswith(FIELD) for name in asked_for.given):
-        with connection.cursor() as cursor:
-            promoted = promoted_fields(cursor, OPPORTUNITIES)
-        connection.commit()
-        asked_for = with_fields(asked_for, promoted)
+    asked_for = with_known_fields(connection, asked_for)
     return replace(asked_for, criteria=searched(connection, asked_for.criteria))
+
+
+def with_known_fields(connection: Connection, asked_for: Asked) -> Asked:
+    """The same with the filters of fields. Commits.
+
+    Raises HTTPException (422) for a field that has no column.
+    """
+    if not any(name.startswith(FIELD) for name in asked_for.given):
+        return asked_for
+    with connection.cursor() as cursor:
+        promoted = promoted_fields(cursor, OPPORTUNITIES)
+    connection.commit()
+    return with_fields(asked_for, promoted)
 
 
 def _custom(request: Request, name: str) -> str:

@@ -47,6 +47,7 @@ from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import REFUSALS
 from rms_pipeline.web.taking_away import XLSX, Download, as_csv, as_xlsx
 from rms_pipeline.web.templating import Pages, is_fragment
+from rms_pipeline.web.views import why_not_shown
 from rms_pipeline.web.visited import visited_before
 
 _PER_PAGE = 50
@@ -160,7 +161,10 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
             views = saved_views(connection, OPPORTUNITIES)
             default = next((view for view in views if view.is_default), None)
             if default is not None and not request.query_params and not is_fragment(request):
-                return RedirectResponse(_address(default.query), 303)
+                is_shown = not why_not_shown(connection, default.query, current.time_zone)
+                return RedirectResponse(
+                    _address(default.query) if is_shown else f"/views/{default.id}", 303
+                )
             page = _Page(connection, wanted)
             known = statuses(connection)
             people = known_owners(connection)

@@ -41,7 +41,7 @@ _HEADINGS = (
     ("coming", "Still to come"),
     ("open", "Not decided"),
 )
-_SORT = "|".join(RANKINGS)
+_SORTS = {*RANKINGS, *(f"-{key}" for key in RANKINGS)}
 
 
 def parties(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
@@ -58,10 +58,14 @@ def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: S
 
     def ranking(
         q: Annotated[str, Query(max_length=200)] = "",
-        sort: Annotated[str, Query(pattern=f"^-?({_SORT})$")] = "-value",
+        sort: Annotated[str, Query(max_length=30)] = "-value",
         page: Annotated[int, Query(ge=1, le=_MOST_PAGES)] = 1,
     ) -> dict[str, Any]:
         search = without_nul(q).strip()
+        if sort not in _SORTS:
+            raise HTTPException(
+                422, f"sort is not one of {', '.join(RANKINGS)}, or one of these after a -."
+            )
         with reader.session() as connection:
             count, found = rank(
                 connection,

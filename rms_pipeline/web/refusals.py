@@ -199,6 +199,29 @@ def refuse_unexpected(request: Request, error: Exception) -> Response:
     return refuse(request, 500, _UNEXPECTED)
 
 
+def _in_words(error: Mapping[str, Any]) -> str:
+    """What is wrong with a parameter: page is not a whole number from 1 to 10000."""
+    # An underscore keeps the name from being one of Python's.
+    name = str(error["loc"][-1]).rstrip("_")
+    limits = error.get("ctx") or {}
+    match error["type"]:
+        case "int_parsing" | "int_parsing_size" | "int_type":
+            return f"{name} is not a whole number"
+        case "greater_than_equal":
+            return f"{name} is less than {limits['ge']}"
+        case "less_than_equal":
+            return f"{name} is more than {limits['le']}"
+        case "less_than":
+            return f"{name} is {limits['lt']} or more"
+        case "string_too_long":
+            return f"{name} is longer than {limits['max_length']} letters"
+        case "literal_error":
+            return f"{name} is not {limits['expected']}"
+        case "missing":
+            return f"{name} is missing"
+    return f"{name}: {error['msg']}"
+
+
 def handle_errors(app: FastAPI, database: Database) -> None:
     """Has `app` answer every error in these ways."""
 
@@ -210,7 +233,7 @@ def handle_errors(app: FastAPI, database: Database) -> None:
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        said = [f"{e['loc'][-1]}: {e['msg']}" for e in error.errors()]
+        said = [_in_words(e) for e in error.errors()]
         return refuse(request, 422, f"{'; '.join(said)}. /openapi.json describes all parameters.")
 
     async def answered(_: Request, error: Exception) -> Response:

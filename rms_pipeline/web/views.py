@@ -11,20 +11,25 @@ from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.insight.saved_views import delete_view, make_default, save_view, saved_views
 from rms_pipeline.mirror.criteria import without_nul
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.statements import Connection
+from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.forms import read_form
-from rms_pipeline.web.listing import cleaned
+from rms_pipeline.web.listing import asked_by, cleaned, with_known_fields
 from rms_pipeline.web.reading import Reader
-from rms_pipeline.web.refusals import REFUSALS
+from rms_pipeline.web.refusals import REFUSALS, wants_page
+from rms_pipeline.web.templating import Pages
 
 _LONGEST_NAME = 100
 _ALL = "/opportunities?sort=-updated"
 _GONE = "This view does not exist any more, because somebody deleted it. The list shows the others."
 
 
-def views(database: Database, reader: Reader, access: Access) -> APIRouter:
+def views(
+    pages: Pages, database: Database, reader: Reader, current: Settings, access: Access
+) -> APIRouter:
     """The routes of saved views. `/views/<id>` is the link to share: it leads to what the view asks
-    for at the time."""
+    for at the time, or says why that cannot be shown any more."""
     router = APIRouter()
     visible: dict[str, Any] = {"dependencies": [Depends(access.page)], "include_in_schema": False}
 
@@ -42,12 +47,20 @@ def views(database: Database, reader: Reader, access: Access) -> APIRouter:
         return JSONResponse({"success": True, "views": told})
 
     @router.get("/views/{id_}", **visible)
-    def go(id_: int) -> Response:
+    def go(request: Request, id_: int) -> Response:
         with reader.session() as connection:
             found = {view.id: view for view in saved_views(connection, OPPORTUNITIES)}
-        if id_ not in found:
-            raise HTTPException(404, _GONE)
-        return RedirectResponse(_address(found[id_].query), 303)
+            if id_ not in found:
+                raise HTTPException(404, _GONE)
+            view = found[id_]
+            why = why_not_shown(connection, view.query, current.time_zone)
+        if not why:
+            return RedirectResponse(_address(view.query), 303)
+        if not wants_page(request):
+            raise HTTPException(422, why)
+        return pages.render(
+            "view_broken.html", status=422, here="opportunities", view=view, why=why
+        )
 
     @router.post("/views", **visible)
     async def save(request: Request) -> Response:
@@ -61,6 +74,8 @@ def views(database: Database, reader: Reader, access: Access) -> APIRouter:
 
         def keep() -> None:
             with database.session() as connection:
+                if why := why_not_shown(connection, query, current.time_zone):
+                    raise HTTPException(422, why)
                 is_default = bool(form.get("default"))
                 save_view(connection, OPPORTUNITIES, name, query, is_default=is_default)
 
@@ -88,6 +103,16 @@ def views(database: Database, reader: Reader, access: Access) -> APIRouter:
         return RedirectResponse(_ALL, 303)
 
     return router
+
+
+def why_not_shown(connection: Connection, query: str, time_zone: str) -> str:
+    """Why no list answers `query`, which may be older than what there is to filter by; '' where one
+    does. Commits."""
+    try:
+        with_known_fields(connection, asked_by(query, time_zone))
+    except HTTPException as refused:
+        return str(refused.detail)
+    return ""
 
 
 def _address(query: str) -> str:

@@ -18,7 +18,7 @@ from rms_pipeline.mirror.promoted import Promoted, demote, promote
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import load_settings
 from rms_pipeline.web.listing import COLUMNS, PARAMETERS
-from rms_pipeline_tests.rows import insert_opportunities, query
+from rms_pipeline_tests.rows import insert, insert_opportunities, query
 from rms_pipeline_tests.web.conftest import BEARER, Web, serving
 from rms_pipeline_tests.web.page import EVIL, Page, get, visit
 from rms_pipeline_tests.web.test_feeds import make as make_feed
@@ -65,6 +65,31 @@ def test_no_parameter_of_a_list_is_an_error_of_ours(web: Web, field: str) -> Non
                     f"{web.url}/api/opportunities?{asked}", headers=BEARER, timeout=30
                 )
                 assert answer.status_code in (200, 422), (asked, answer.status_code)
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        (f"/opportunities?{'&'.join(f'tag=t{n}' for n in range(2_000))}", "tag is there more than"),
+        ("/customers?sort=evil", "sort is not one of name, opportunities, value"),
+        ("/customers?page=0", "page is less than 1"),
+        ("/customers?page=one", "page is not a whole number"),
+        ("/venues?page=10001", "page is more than 10000"),
+        ("/owners/abc", "id is not a whole number"),
+        (f"/customers?q={'x' * 201}", "q is longer than 200 letters"),
+        ("/customers/1?year=0", "year is less than 1901"),
+        ("/opportunities/1e5", "id is not a whole number"),
+        ("/won-and-lost?owner=9223372036854775808", "owner is 9223372036854775808 or more"),
+        ("/won-and-lost/2026-05?outcome=drawn", "outcome is not 'won' or 'lost'"),
+        ("/find?q=a&before=x", "before is not a whole number"),
+    ],
+)
+def test_an_odd_address_is_refused_in_plain_words_in_the_page_and_its_twin(
+    web: Web, path: str, says: str
+) -> None:
+    assert says in visit(web, path, 422).text
+    told = requests.get(f"{web.url}{path}", headers=BEARER, timeout=30)
+    assert (told.status_code, says in told.json()["error"]) == (422, True), told.text
 
 
 def test_each_kind_of_days_answers_its_own_question(web: Web) -> None:
@@ -268,6 +293,47 @@ def test_views_are_saved_shared_shown_first_and_deleted(web: Web) -> None:
     assert get(web, "/opportunities").status_code == 200
     for name in ("", " ", "x" * 101):
         assert send("/views", name=name, query="").status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ("onhire=junk", "onhire is no period"),
+        ("sort=nothing", "sort is not one of"),
+        ("column=nothing", "column 'nothing' is none of"),
+        ("field.gone=1", "field.gone is not a custom field with a column"),
+        ("&".join(["tag=a"] * 201), "more than 200 filters"),
+    ],
+)
+def test_a_view_or_a_calendar_that_no_list_would_show_is_not_saved(
+    web: Web, asked: str, says: str
+) -> None:
+    for path in ("/views", "/calendar/feeds"):
+        answer = requests.post(
+            f"{web.url}{path}", data={"name": "Any", "query": asked}, headers=BEARER, timeout=30
+        )
+        assert (answer.status_code, says in answer.json()["error"]) == (422, True), answer.text
+    assert query(web.database, "SELECT count(*) FROM saved_views") == [(0,)]
+
+
+def test_a_view_of_what_is_gone_says_so_and_keeps_nobody_from_the_list(web: Web) -> None:
+    """Somebody saved it, and later a field lost its column."""
+    insert_opportunities(web.database, {})
+    view = {"collection": "opportunities", "name": "Ours", "query": "field.gone=1"}
+    insert(web.database, "saved_views", [{**view, "is_default": True}])
+    (id_,) = query(web.database, "SELECT id FROM saved_views")[0]
+    assert get(web, "/opportunities").headers["Location"] == f"/views/{id_}"
+    page = visit(web, f"/views/{id_}", 422)
+    assert "The view Ours cannot be shown any more" in page.text
+    assert "field.gone is not a custom field with a column" in page.text
+    actions = [form["action"] for form in page.all("form", method="post")]
+    assert actions == [f"/views/{id_}/delete", "/views/none/default"]
+    assert "/opportunities?sort=-updated" in page.links
+    told = requests.get(f"{web.url}/views/{id_}", headers=BEARER, timeout=30)
+    assert (told.status_code, told.json()["success"]) == (422, False)
+    assert visit(web, "/opportunities?sort=-updated").text
+    requests.post(f"{web.url}{actions[1]}", headers=BEARER, timeout=30)
+    assert get(web, "/opportunities").status_code == 200
 
 
 def test_no_view_leads_elsewhere_or_breaks_the_page(web: Web) -> None:
