@@ -16,9 +16,15 @@ _ASKS_FOR_ENCRYPTION = {80877103, 80877104}
 
 
 class Pooler:
-    """Serves the database of `url`, whose server is on a Unix socket."""
+    """Serves the database of `url`, whose server is on a Unix socket.
 
-    def __init__(self, url: str) -> None:
+    `mode` as PgBouncer's: "statement" ends who begins a transaction, "session" leaves each client
+    its server connection. Whatever the mode, startup options are refused, as PgBouncer does unless
+    it is told to ignore them.
+    """
+
+    def __init__(self, url: str, mode: str = "transaction") -> None:
+        self._mode = mode
         parts = urlsplit(url)
         self._socket = f"{parse_qs(parts.query)['host'][0]}/.s.PGSQL.5432"
         self._user, self._name = parts.username or "", parts.path.removeprefix("/")
@@ -64,17 +70,22 @@ class Pooler:
                 if struct.unpack("!I", start[:4])[0] not in _ASKS_FOR_ENCRYPTION:
                     break
                 client.sendall(b"N")
-            self._give_back(self._take())
+            if b"\0options\0" in start:
+                client.sendall(_error("unsupported startup parameter: options"))
+                return
+            kept = self._take()
+            if self._mode != "session":
+                self._give_back(kept)
             client.sendall(self._greeting)
-            while self._transaction(client):
+            while self._transaction(client, kept if self._mode == "session" else None):
                 pass
 
-    def _transaction(self, client: socket.socket) -> bool:
+    def _transaction(self, client: socket.socket, kept: socket.socket | None) -> bool:
         """Passes one transaction of `client` on; False when it says goodbye."""
         kind, message = _message(client)
-        if kind == b"X":
+        if kind == b"X" or (self._mode == "statement" and message[5:10] == b"BEGIN"):
             return False
-        server = self._take()
+        server = kept or self._take()
         # Who leaves in mid-transaction takes the server connection along, as with PgBouncer.
         with contextlib.ExitStack() as broken:
             broken.callback(server.close)
@@ -85,7 +96,8 @@ class Pooler:
                     return False
             broken.pop_all()
         # Before the client knows: whoever asks next, having heard of it, finds this one free.
-        self._give_back(server)
+        if kept is None:
+            self._give_back(server)
         client.sendall(done)
         return True
 
@@ -134,9 +146,9 @@ class Pooler:
 
 
 @contextlib.contextmanager
-def transaction_pooler(url: str) -> Iterator[Pooler]:
+def transaction_pooler(url: str, mode: str = "transaction") -> Iterator[Pooler]:
     """A pooler in front of `url` while inside."""
-    pooler = Pooler(url)
+    pooler = Pooler(url, mode)
     thread = threading.Thread(target=pooler.serve, daemon=True)
     thread.start()
     try:
@@ -145,6 +157,11 @@ def transaction_pooler(url: str) -> Iterator[Pooler]:
         pooler.stop()
         thread.join(5)
         pooler.close()
+
+
+def _error(text: str) -> bytes:
+    fields = b"".join(k + v.encode() + b"\0" for k, v in ((b"S", "FATAL"), (b"M", text))) + b"\0"
+    return b"E" + struct.pack("!I", len(fields) + 4) + fields
 
 
 def _message(connection: socket.socket) -> tuple[bytes, bytes]:

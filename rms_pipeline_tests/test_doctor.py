@@ -210,6 +210,9 @@ def test_a_transaction_pooler_is_found_out(mirror: str, sandbox: SandboxServer) 
         found = examined(environment, healthy=False)
         assert found["pooler"][0] == "problem"
         assert "POSTGRES_URL_NON_POOLING" in found["pooler"][2]
+        # What Dagster asks for as it connects is refused.
+        assert found["history"][0] == "problem"
+        assert "POSTGRES_URL_NON_POOLING" in found["history"][1]
         direct = {**environment, "POSTGRES_URL_NON_POOLING": mirror}
         assert examined(direct, healthy=True)["pooler"][0] == "ok"
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from rms_pipeline.errors import RmsPipelineError
 
-_STOP_SECONDS = 20
+# Each part ends by itself within the 30 s that docs/how-to/operate.md promises of SIGTERM.
+_STOP_SECONDS = 40
 SYNCING = ("daemon", "dagster", "first sync", "webhooks")
 
 

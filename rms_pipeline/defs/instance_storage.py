@@ -25,6 +25,7 @@ from rms_pipeline.defs.compat import CheckError, ConfigurableClassData, Instance
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.history_view import has_dagsters_tables
+from rms_pipeline.mirror.postgres_errors import no_connection
 from rms_pipeline.mirror.schema import (
     bring_up_to_date,
     ensure_dagster_schema,
@@ -59,7 +60,7 @@ class MirrorPostgresStorage(DagsterPostgresStorage):
     ) -> "MirrorPostgresStorage":
         database = open_database(settings())
         demand_sessions(database)
-        url = _url_for_dagster(database)
+        url = url_for_dagster(database)
         with database.session() as connection:
             has_tables = has_dagsters_tables(connection)
         if not has_tables:
@@ -77,15 +78,18 @@ class MirrorPostgresStorage(DagsterPostgresStorage):
         return storage
 
 
-def _url_for_dagster(database: Database) -> str:
+def url_for_dagster(database: Database) -> str:
     """Where Dagster connects by itself. Raises DatabaseError where its tables would not go into
-    their schema: a pooler may leave out what a connection asks to begin with."""
+    their schema: a pooler may refuse, or leave out, what a connection asks to begin with."""
     schema = database.dagster_schema
     options = database.session_options(schema)
     url = with_settings(database.session_url.get_secret_value(), schema, options)
-    with contextlib.closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
-        cursor.execute("SHOW search_path")
-        found = cursor.fetchone()
+    try:
+        with contextlib.closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+            cursor.execute("SHOW search_path")
+            found = cursor.fetchone()
+    except psycopg2.OperationalError as error:
+        raise DatabaseError(no_connection(error)) from None
     if found != (schema,):
         raise DatabaseError(
             "A pooler between Dagster and PostgreSQL drops the settings of a connection, so "

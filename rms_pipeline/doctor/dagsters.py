@@ -12,6 +12,7 @@ from rms_pipeline.defs.instance_storage import (
     instance_of,
     keeps_history_here,
     open_instance,
+    url_for_dagster,
 )
 from rms_pipeline.defs.run_launcher import WorkerLockCheck
 from rms_pipeline.defs.run_lock import dead_runs
@@ -35,6 +36,8 @@ def check_history(exam: Examination) -> Iterator[Finding]:
         found = f"{home} has no dagster.yaml, so Dagster has no instance here yet."
         yield warning("history", found, "Run `rms-pipeline up` in this folder. It creates one.")
     elif keeps_history_here(instance_of(home)):
+        if exam.database is not None:
+            url_for_dagster(exam.database)
         yield fine("history", "Dagster keeps its runs in the mirror's database.")
     else:
         yield fine(

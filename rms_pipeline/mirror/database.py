@@ -94,6 +94,13 @@ _JSON = new_type(
 )
 _JSON_ARRAY = new_array_type((199, 3807), "JSON[]", _JSON)
 
+# A pooler in statement mode gives its reason in its own log only.
+ENDED_AT_ONCE = (
+    "PostgreSQL accepted the connection and ended it in its first transaction. Try again. If it "
+    "happens again, a pooler in statement mode may be in between: use its session mode, or set "
+    "POSTGRES_URL to the same database's direct address (often the same host with port 5432)."
+)
+
 
 class _Connection(Connection):
     """psycopg2's; behind a transaction pooler, where what is set may be lost or reach others, each
@@ -175,10 +182,13 @@ class Database:
             connection.commit()
             _HAS_LZ4[url] = bool(lz4)
         except psycopg2.Error as error:
+            ended = bool(connection.closed)
             connection.close()
             if isinstance(error, InvalidParameterValue) and _HAS_LZ4.pop(url, False):
                 # Another server is there now.
                 return self.connect(session=session)
+            if ended and error.pgcode is None:
+                raise DatabaseError(ENDED_AT_ONCE) from None
             raise explain(error) or DatabaseError(
                 "PostgreSQL refused a setting that this program needs in its connections: "
                 f"{reason(error)}. Look at the settings of the database and of the role in "

@@ -305,6 +305,12 @@ _REMEDIES = (
         "As an administrator of the database: GRANT CONNECT ON DATABASE <database> TO <user>;",
     ),
     (
+        "unsupported startup parameter",
+        "A pooler is in between that refuses the settings with which Dagster connects. Set "
+        "POSTGRES_URL_NON_POOLING to the same database's direct address (often the same host with "
+        "port 5432).",
+    ),
+    (
         "server does not support SSL",
         "Remove sslmode from POSTGRES_URL, or switch on TLS at the server.",
     ),

@@ -11,6 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from rms_pipeline.current_rms.client import CurrentRmsClient
+from rms_pipeline.defs.instance_storage import url_for_dagster
 from rms_pipeline.mirror import database as databases
 from rms_pipeline.mirror.database import (
     Database,
@@ -210,6 +211,25 @@ def test_dagsters_tables_go_nowhere_when_there_is_only_a_transaction_pooler(
         "SELECT relname FROM pg_class WHERE relnamespace IN (SELECT oid FROM pg_namespace"
         " WHERE nspname IN ('public', 'dagster'))",
     ) == []  # fmt: skip
+
+
+def test_a_pooler_in_statement_mode_is_told_with_what_to_do(empty_url: str) -> None:
+    with (
+        transaction_pooler(empty_url, "statement") as pooler,
+        pytest.raises(DatabaseError, match=r"statement mode.*direct address"),
+    ):
+        database_at(pooler.url).connect()
+
+
+def test_a_pooler_that_refuses_what_dagster_connects_with_is_told_with_what_to_do(
+    empty_url: str,
+) -> None:
+    with transaction_pooler(empty_url, "session") as pooler:
+        database = database_at(pooler.url)
+        database.connect().close()
+        with pytest.raises(DatabaseError, match=r"pooler.*POSTGRES_URL_NON_POOLING"):
+            url_for_dagster(database)
+        url_for_dagster(Database(SecretStr(pooler.url), SecretStr(empty_url)))
 
 
 def test_a_wait_for_somebodys_lock_ends_and_names_the_process(
