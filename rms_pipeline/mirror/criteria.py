@@ -2,9 +2,10 @@
 
 import re
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from rms_pipeline.mirror.outcomes import OUTCOMES
 from rms_pipeline.mirror.summary import NO_STATUS
@@ -116,7 +117,7 @@ _MOMENTS = {
 def condition(criteria: Criteria) -> tuple[str, dict[str, Any]]:
     """The condition, every value of it a parameter."""
     conditions = ["true"]
-    values: dict[str, Any] = {"zone": criteria.time_zone}
+    values: dict[str, Any] = {}
     if criteria.searched is not None:
         conditions.append(_held(criteria.searched, values))
     elif criteria.search:
@@ -224,11 +225,11 @@ def _days(criteria: Criteria, conditions: list[str], values: dict[str, Any]) -> 
     asked["from_to"] = ("starts_at", Days(criteria.starts_from, criteria.starts_to))
     for name, (moment, days) in asked.items():
         if days.first is not None:
-            conditions.append(f"{moment} >= {_begin(f'{name}_first')}")
-            values[f"{name}_first"] = days.first
+            conditions.append(f"{moment} >= %({name}_first)s::timestamptz")
+            values[f"{name}_first"] = _begin(days.first, criteria.time_zone)
         if days.last is not None:
-            conditions.append(f"{moment} < {_end(f'{name}_last')}")
-            values[f"{name}_last"] = days.last
+            conditions.append(f"{moment} < %({name}_last)s::timestamptz")
+            values[f"{name}_last"] = _end(days.last, criteria.time_zone)
         if name == "comes_back" and days != Days():
             # Nobody knows when.
             conditions.append("open_ended_rental IS NOT TRUE")
@@ -237,10 +238,12 @@ def _days(criteria: Criteria, conditions: list[str], values: dict[str, Any]) -> 
         conditions.append("false")
     elif on_hire != Days():
         # A range whose end comes first is an error, not an empty one.
-        first = _begin("hire_first") if on_hire.first else "NULL"
-        last = _end("hire_last") if on_hire.last else "NULL"
-        conditions.append(f"hire && tstzrange({first}, {last}, '[)')")
-        values |= {"hire_first": on_hire.first, "hire_last": on_hire.last}
+        conditions.append(
+            "hire && tstzrange(%(hire_first)s::timestamptz, %(hire_last)s::timestamptz, '[)')"
+        )
+        first, last = on_hire.first, on_hire.last
+        values["hire_first"] = None if first is None else _begin(first, criteria.time_zone)
+        values["hire_last"] = None if last is None else _end(last, criteria.time_zone)
 
 
 # Of these there is more and less.
@@ -271,12 +274,18 @@ def _read(kind: str, name: str) -> str:
     return f"rms_as_{kind}(to_jsonb(%({name})s::text))"
 
 
-def _begin(name: str) -> str:
-    return f"%({name})s::timestamp AT TIME ZONE %(zone)s"
+def _begin(day: date, time_zone: str) -> datetime | str:
+    """Its first moment: not by PostgreSQL, whose knowledge of zones may be of another year, and
+    which takes the second where midnight comes twice. Pages would differ from lists by an hour."""
+    try:
+        return datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(time_zone)).astimezone(UTC)
+    except OverflowError:
+        return "-infinity"
 
 
-def _end(name: str) -> str:
-    return f"(%({name})s::date + 1)::timestamp AT TIME ZONE %(zone)s"
+def _end(day: date, time_zone: str) -> datetime | str:
+    """The first moment of the day after."""
+    return "infinity" if day == date.max else _begin(day + timedelta(days=1), time_zone)
 
 
 def _padded(search: str) -> list[str]:

@@ -186,11 +186,16 @@ def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: S
             years=[y for y in (found.year - 1, found.year + 1) if _FIRST_YEAR <= y <= _LAST_YEAR],
             change_so_far=_change(found.so_far, found.year_before_so_far),
             changed=_change(found.confirmed, found.year_before),
-            listed=f"/opportunities?{urlencode({kind.single: found.name or ''})}"
-            if kind.single in ("customer", "owner") and found.name
-            else None,
+            listed=_listed(kind, found),
             current_rms_url=f"https://{host}/members/{found.id}" if host else None,
         )
+
+
+def _listed(kind: Kind, party: Party) -> str | None:
+    """The list of all of theirs: words of a name would find others, too."""
+    if kind.single == "customer":
+        return f"/opportunities?{urlencode({'customer_id': party.id})}"
+    return f"/opportunities?{urlencode({kind.single: party.name})}" if party.name else None
 
 
 def _turned(key: str, sort: str) -> str:

@@ -73,6 +73,18 @@ def test_a_ranking_adds_up_the_last_twelve_months_and_the_twelve_before(
     assert "−380" in page.text
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_page_of_one_leads_to_the_list_of_theirs_and_of_nobody_elses(
+    web: Web, kind: str
+) -> None:
+    other: dict[str, Any] = {IDS[kind]: 8, NAMES[kind]: "Harbour & Sons"}
+    insert_opportunities(web.database, job(NOW, 1), job(None, 2, "Lost"), job(NOW, 3, **other))
+    page = visit(web, f"/{kind}/7")
+    listed = next(link for link in page.links if link.startswith("/opportunities?"))
+    found = told(web, listed.replace("?", ".json?"))
+    assert sorted(row["id"] for row in found["opportunities"]) == [1, 2]
+
+
 def test_a_customer_is_worth_what_the_view_for_analysts_says(web: Web) -> None:
     insert_opportunities(
         web.database,

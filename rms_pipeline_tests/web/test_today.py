@@ -318,6 +318,10 @@ def test_a_day_with_more_than_a_page_holds_says_how_many(web: Web) -> None:
         ("America/New_York", "2026-11-01", "2026-11-01T04:00Z", "2026-11-02T04:59:59Z"),
         ("Africa/Cairo", "2026-04-24", "2026-04-23T22:00Z", "2026-04-24T20:59:59Z"),
         ("Pacific/Kiritimati", "2026-06-01", "2026-05-31T10:00Z", "2026-06-01T09:59:59Z"),
+        ("Asia/Kolkata", "2026-06-01", "2026-05-31T18:30Z", "2026-06-01T18:29:59Z"),
+        ("America/St_Johns", "2026-11-01", "2026-11-01T02:30Z", "2026-11-02T03:29:59Z"),
+        # Midnight comes twice.
+        ("America/Havana", "2026-11-01", "2026-11-01T04:00Z", "2026-11-02T04:59:59Z"),
     ],
 )
 def test_a_day_is_that_of_the_company_where_clocks_change_too(
@@ -330,6 +334,13 @@ def test_a_day_is_that_of_the_company_where_clocks_change_too(
     monkeypatch.setenv("RMS_TIME_ZONE", zone)
     with serving(web.database, web.sandbox, current=load_settings(_env_file=None)) as elsewhere:
         assert ids(told(elsewhere, day)["goes_out"]) == [2, 3]
+        for asked in (f"out={day}", f"starts={day}", f"from={day}&to={day}"):
+            listed = get(elsewhere, f"/opportunities.json?{asked}").json()["opportunities"]
+            assert sorted(row["id"] for row in listed) == [2, 3], asked
+        on_hire = get(elsewhere, f"/opportunities.json?onhire={day}").json()["opportunities"]
+        assert sorted(row["id"] for row in on_hire) == sorted(
+            ids(told(elsewhere, day)["on_hire"])
+        ), "on hire"
 
 
 def test_arrow_keys_and_links_lead_to_the_day_before_and_after(web: Web) -> None:
