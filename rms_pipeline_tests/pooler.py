@@ -37,6 +37,8 @@ class Pooler:
         port = self._listener.getsockname()[1]
         self.url = f"postgresql://{self._user}@127.0.0.1:{port}/{self._name}"
         self.servers = 0
+        # What each transaction of each client began with.
+        self.said: list[bytes] = []
 
     def serve(self) -> None:
         with self._listener, contextlib.suppress(OSError):
@@ -83,6 +85,7 @@ class Pooler:
     def _transaction(self, client: socket.socket, kept: socket.socket | None) -> bool:
         """Passes one transaction of `client` on; False when it says goodbye."""
         kind, message = _message(client)
+        self.said.append(message)
         if kind == b"X" or (self._mode == "statement" and message[5:10] == b"BEGIN"):
             return False
         server = kept or self._take()

@@ -241,6 +241,8 @@ def other_url(url: str, *, database: str | None = None, user: str | None = None)
     [
         ({"database": "not_there"}, ["does not exist", "CREATE DATABASE not_there"]),
         ({"user": "nobody_here"}, ["does not exist", "CREATE ROLE nobody_here"]),
+        ({"database": "Hire-Desk"}, ['CREATE DATABASE "Hire-Desk"']),
+        ({"user": "rms.sync"}, ['CREATE ROLE "rms.sync"']),
     ],
 )
 def test_a_database_that_lets_nobody_in_is_told_with_the_remedy(

@@ -50,6 +50,12 @@ def session_settings(schema: str) -> dict[str, str]:
         "bytea_output": "hex",
         "extra_float_digits": "1",
         "standard_conforming_strings": "on",
+        # What is compared with the names of types and columns is written without quotes.
+        "quote_all_identifiers": "off",
+        "transform_null_equals": "off",
+        "array_nulls": "on",
+        # Or a search would find a part of what there is.
+        "gin_fuzzy_search_limit": "0",
         "default_transaction_isolation": "read committed",
         "default_transaction_read_only": "off",
         "default_transaction_deferrable": "off",
@@ -63,14 +69,17 @@ def session_settings(schema: str) -> dict[str, str]:
         "row_security": "off",
         # Or neither the trigger that wakes the fast lane nor people's own would fire.
         "session_replication_role": "origin",
+        # A webhook that was acknowledged survives a crash of the server.
+        "synchronous_commit": "local",
     }
 
 
 # Those that this server does not have, and those that are so already, are left alone: some may be
-# set by administrators only.
+# set by administrators only. Whoever has commits wait for more than our own disk keeps that.
 _SET = (
     "SELECT set_config(n, v, {}) FROM unnest(%s::text[], %s::text[]) AS s (n, v)"
     " WHERE current_setting(n, true) <> v"
+    " AND (n <> 'synchronous_commit' OR current_setting(n) = 'off')"
 )
 # Columns name no compression of their own: not every server that may restore them has lz4.
 _LOOK = (
@@ -167,8 +176,8 @@ class Database:
         try:
             _demand_server(connection)
             settings = session_settings(self.schema)
-            # In each BEGIN, so that they hold behind a pooler too.
-            connection.set_session("READ COMMITTED", readonly=False, deferrable=False)
+            # In one statement, so that no timeout in a transaction can end it before it is set.
+            connection.autocommit = True
             with connection.cursor() as cursor:
                 # The first alone, or it might end the others.
                 cursor.execute(
@@ -179,7 +188,15 @@ class Database:
                 server_process, lz4 = one_row(cursor)
             if lz4:
                 settings["default_toast_compression"] = lz4
-            connection.commit()
+            connection.autocommit = False
+            # In each BEGIN, so that they hold behind a pooler too.
+            connection.set_session("READ COMMITTED", readonly=False, deferrable=False)
+            # A pooler tells its clients a process of its own invention.
+            connection.leads_through_pooler = server_process != connection.info.backend_pid
+            if connection.leads_through_pooler:
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT")
+                connection.commit()
             _HAS_LZ4[url] = bool(lz4)
         except psycopg2.Error as error:
             ended = bool(connection.closed)
@@ -200,8 +217,6 @@ class Database:
         register_type(_JSON, connection)
         register_type(_JSON_ARRAY, connection)
         connection.schema = self.schema
-        # A pooler tells its clients a process of its own invention.
-        connection.leads_through_pooler = server_process != connection.info.backend_pid
         if not session and (connection.leads_through_pooler or self.session_url != self.url):
             connection.each_transaction = settings
         return connection
@@ -211,6 +226,8 @@ class Database:
         settings = session_settings(schema)
         # For administrators only, and about triggers, which only our own tables have.
         del settings["session_replication_role"]
+        # Dagster's history may be lost in a crash where an administrator has decided so.
+        del settings["synchronous_commit"]
         with self.session(session=True) as connection, connection.cursor() as cursor:
             cursor.execute(
                 "SELECT n FROM unnest(%s::text[]) AS n WHERE current_setting(n, true) IS NOT NULL",

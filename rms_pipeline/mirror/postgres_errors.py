@@ -286,14 +286,14 @@ _REMEDIES = (
         "Check the host in POSTGRES_URL.",
     ),
     (
-        r'too many connections for role "(?P<name>[^"]*)"',
+        r'too many connections for role "(?P<raw>[^"]*)"',
         "The role has reached its connection limit. As an administrator of the server: ALTER ROLE"
-        ' "{name}" CONNECTION LIMIT -1;',
+        ' "{raw}" CONNECTION LIMIT -1;',
     ),
     (
-        r'too many connections for database "(?P<name>[^"]*)"',
+        r'too many connections for database "(?P<raw>[^"]*)"',
         "The database has reached its connection limit. As an administrator of the server: "
-        'ALTER DATABASE "{name}" CONNECTION LIMIT -1;',
+        'ALTER DATABASE "{raw}" CONNECTION LIMIT -1;',
     ),
     (
         _ALL_IN_USE,
@@ -326,6 +326,14 @@ def no_connection(error: psycopg2.Error) -> str:
     )
     for pattern, remedy in _REMEDIES:
         if found := re.search(pattern, said):
-            advice = remedy.format(**found.groupdict())
+            named = found.groupdict()
+            advice = remedy.format(**named | {"name": _quoted(named.get("name", ""))})
             break
     return f"Cannot connect to PostgreSQL: {said.rstrip('.')}. {advice}"
+
+
+def _quoted(name: str) -> str:
+    """`name` as a statement has to write it."""
+    if re.fullmatch("[a-z_][a-z0-9_]*", name):
+        return name
+    return '"' + name.replace('"', '""') + '"'

@@ -3,11 +3,13 @@ streams."""
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
+from starlette.datastructures import Headers as Given
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.web.origins import local_address
 from rms_pipeline.web.refusals import newer_version_in, refuse_outdated, refuse_unexpected
 
 CONTENT_POLICY = (
@@ -71,6 +73,11 @@ class Headers:
 
 def _add_headers(headers: MutableHeaders, scope: Scope, status: int) -> None:
     headers.update(_HEADERS)
+    own = f"{scope['scheme']}://{Given(scope=scope).get('host', '')}"
+    if headers.get("Location", "").startswith(f"{own}/"):
+        # The router names host and scheme as it was asked. That is http behind a proxy that
+        # encrypts, and whatever a client wrote.
+        headers["Location"] = local_address(headers["Location"].removeprefix(own))
     if scope["scheme"] == "https":
         headers["Strict-Transport-Security"] = _ONE_YEAR
     if not scope["path"].startswith("/static/"):

@@ -20,6 +20,7 @@ from rms_pipeline.mirror.database import (
     is_locked,
     session_settings,
 )
+from rms_pipeline.mirror.obstacles import obstacles
 from rms_pipeline.mirror.postgres_errors import LockedError
 from rms_pipeline.mirror.schema import migrate
 from rms_pipeline.sandbox import SandboxServer, Store
@@ -75,6 +76,11 @@ SETTINGS = {
     "search_path": "elsewhere",
     "row_security": "on",
     "session_replication_role": "replica",
+    "quote_all_identifiers": "on",
+    "transform_null_equals": "on",
+    "array_nulls": "off",
+    "gin_fuzzy_search_limit": "1",
+    "synchronous_commit": "off",
 }
 
 
@@ -107,6 +113,30 @@ def test_our_connections_are_as_they_should_be_whatever_an_administrator_made_th
         # As the server writes it.
         assert found == {**expected, "lock_timeout": "1min"}
         assert len(found) >= len(wanted) - 1
+
+
+@pytest.mark.parametrize("setting", ["remote_apply", "on", "remote_write"])
+def test_commits_that_wait_for_a_replica_go_on_doing_so(database: Database, setting: str) -> None:
+    name = query(database, "SELECT current_database()")[0][0]
+    query(database, f"ALTER DATABASE {name} SET synchronous_commit = '{setting}'")
+    assert query(database, "SHOW synchronous_commit") == [(setting,)]
+
+
+def test_what_people_changed_is_told_from_names_that_the_server_quotes(
+    database: Database,
+) -> None:
+    name = query(database, "SELECT current_database()")[0][0]
+    query(database, f"ALTER DATABASE {name} SET quote_all_identifiers = on")
+    with database.session() as connection:
+        assert obstacles(connection) == []
+
+
+def test_settings_are_made_before_a_transaction_begins_that_a_timeout_could_end(
+    empty_url: str,
+) -> None:
+    with transaction_pooler(empty_url) as pooler:
+        database_at(pooler.url).connect().close()
+    assert b"SET statement_timeout = 0" in pooler.said[0]
 
 
 COMPRESSION = "SELECT current_setting('default_toast_compression')"

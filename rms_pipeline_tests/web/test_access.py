@@ -321,6 +321,17 @@ def test_no_address_makes_the_service_redirect_elsewhere(web: Web, path: str) ->
     connection.close()
 
 
+@pytest.mark.parametrize("path", ["/opportunities/?q=a%20b", "/api/webhook/x/", "/healthz/"])
+def test_a_slash_too_many_leads_to_the_same_host_whatever_the_client_calls_it(
+    web: Web, path: str
+) -> None:
+    method = "POST" if "webhook" in path else "GET"
+    for host in ({}, {"Host": "evil.example"}, {"Host": "hire.example", "X-Forwarded-Proto": "x"}):
+        answer = ask(web, method, path, headers=host)
+        assert answer.status_code == 307
+        assert answer.headers["Location"] == path.replace("/?", "?").removesuffix("/")
+
+
 def test_a_hostile_form_is_refused(web: Web) -> None:
     own = {"Sec-Fetch-Site": "same-origin"}
     for body, expected in (
