@@ -274,7 +274,7 @@ OPPORTUNITIES = Collection(
                     }
                 ),
             ),
-            Reach(frozenset({"discuss", "attach", "detach"}), frozenset()),
+            Reach(frozenset({"discuss", "attach", "detach", "destroy"}), frozenset()),
         ),
         of_part="update_item",
     ),

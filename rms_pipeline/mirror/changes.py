@@ -129,8 +129,10 @@ _WHO = (
     " CASE WHEN count(DISTINCT t.who) FILTER (WHERE t.is_sure) = 1"
     " THEN min(t.name) FILTER (WHERE t.is_sure) END"
     " WHEN count(DISTINCT t.who) = 1 THEN min(t.name) END"
-    " FROM (SELECT coalesce(e.member_id::text, e.member_name, '') AS who, e.member_name AS name,"
+    " FROM (SELECT coalesce(e.member_id::text, m.name, '') AS who, m.name,"
     " coalesce({action} = ANY(f.sure), false) AS is_sure FROM webhook_events e"
+    # A blank is nobody's name.
+    " CROSS JOIN LATERAL (SELECT nullif(btrim(e.member_name), '') AS name) m"
     " WHERE e.collection = '{collection}' AND {record} = n.id AND e.received_at >= n.asked"
     " AND coalesce({action} <> ALL(f.barred), true)) t"
 )

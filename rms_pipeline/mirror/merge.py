@@ -190,7 +190,7 @@ def _merge_batch(
         unseen = [o for o in new if known[o.id] is FIRST]
         # A row that somebody deleted by hand, and that is as it was, goes on.
         returning = [o for o in new if known[o.id] is not FIRST and not _goes_on(o, known[o.id])]
-        remembered.end_absent(cursor, collection, returning)
+        absent = remembered.end_absent(cursor, collection, returning)
         if restored:
             cursor.execute(f"DELETE FROM {collection.deleted} WHERE id = ANY(%s)", (restored,))
         left_out: set[int] = set()
@@ -200,6 +200,9 @@ def _merge_batch(
             if cursor.rowcount != len(new):
                 ids = [o.id for o in new]
                 left_out = set(ids) - _present(cursor, collection, ids)
+            # What it is now differs, perhaps, from what it was when it went.
+            back = {id_: at for id_, at in absent.until.items() if id_ not in left_out}
+            note_changes(cursor, collection, run, back, absent.asked, absent.altered)
         linked = {r.id: r.data for r in batch if r.has_fleeting_links}
         since: dict[int, datetime] = {}
         if changed:

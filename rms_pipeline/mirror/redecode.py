@@ -245,9 +245,16 @@ def _decode_past(cursor: Cursor, collection: Collection, ids: Sequence[int]) -> 
     """
     if not collection.remembers:
         return
+    newest = ", ".join(
+        f"(SELECT data FROM {table} WHERE id = p.{collection.key})"
+        for table in (collection.name, collection.deleted)
+    )
     cursor.execute(
-        f"SELECT {collection.key}, valid_from, data::text FROM {collection.history}"
-        f" WHERE {collection.key} = ANY(%s) AND valid_to IS NOT NULL AND data IS NOT NULL",
+        # From each version to the one before it: the view would go back from the newest to each.
+        f"SELECT * FROM (SELECT p.{collection.key}, p.valid_from,"
+        f" (rms_older(coalesce({newest}), p.difference) OVER (PARTITION BY p.{collection.key}"
+        " ORDER BY p.valid_from DESC ROWS UNBOUNDED PRECEDING))::text AS data"
+        f" FROM {collection.past} p WHERE p.{collection.key} = ANY(%s)) p WHERE data IS NOT NULL",
         (list(ids),),
     )
     columns = [column for column in collection.columns if column.is_mapped]

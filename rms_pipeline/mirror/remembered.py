@@ -93,18 +93,22 @@ def end_gone(cursor: Cursor, collection: Collection, ids: Sequence[int]) -> None
         note_since(cursor, collection, _end(cursor, collection, collection.deleted, steps))
 
 
-def end_absent(cursor: Cursor, collection: Collection, returning: Sequence[Row]) -> None:
+def end_absent(cursor: Cursor, collection: Collection, returning: Sequence[Row]) -> Ended:
     """Ends the versions that say that the records of these rows are gone; new ones are open.
 
     To be called with the versions locked, and before the deleted rows are taken away.
     """
     if not collection.remembers or not returning:
-        return
+        return Ended()
     ids = [row.id for row in returning]
-    cursor.execute(f"SELECT id, data::text FROM {collection.deleted} WHERE id = ANY(%s)", (ids,))
-    older: dict[int, str | None] = dict(cursor.fetchall())
+    cursor.execute(
+        f"SELECT id, data::text, synced_at FROM {collection.deleted} WHERE id = ANY(%s)", (ids,)
+    )
+    older: dict[int, tuple[str | None, datetime]] = {
+        id_: (data, asked) for id_, data, asked in cursor.fetchall()
+    }
     steps = {
-        row.id: way_back(row.data, _bytes(older[row.id]), collection.volatile)
+        row.id: way_back(row.data, _bytes(older[row.id][0]), collection.volatile)
         or Difference(_UNCHANGED)
         for row in returning
         if row.id in older
@@ -116,6 +120,7 @@ def end_absent(cursor: Cursor, collection: Collection, returning: Sequence[Row])
         cursor.execute(
             f"UPDATE {collection.versions} v SET valid_from = {_NOW} WHERE id = ANY(%s)", (unknown,)
         )
+    return Ended(ended, {id_: asked for id_, (_, asked) in older.items()})
 
 
 def _bytes(text: str | None) -> bytes | None:

@@ -16,7 +16,8 @@ from rms_pipeline.current_rms.differences import way_back
 from rms_pipeline.mirror.changes import changes_after
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import move_to_deleted
-from rms_pipeline.mirror.redecode import redecode
+from rms_pipeline.mirror.merge import lock_versions
+from rms_pipeline.mirror.redecode import _decode_past, redecode
 from rms_pipeline.mirror.remembered import forget
 from rms_pipeline.mirror.schema import HEAD, migrate
 from rms_pipeline.mirror.summary import refresh_status_counts
@@ -373,6 +374,30 @@ def test_a_new_mapping_corrects_versions_and_makes_none(emptied: Database) -> No
     assert corrected.version > OPPORTUNITIES.version
 
 
+def test_many_versions_of_one_record_are_decoded_again_in_one_reading(emptied: Database) -> None:
+    # Of a record that had no data for a while, too.
+    merge_at(emptied, 1, 2, record(id=1, subject="s0", custom_fields={"n": 0}))
+    query(emptied, "UPDATE opportunities SET data = NULL")
+    for n in range(1, 8):
+        merge_at(emptied, n + 2, n + 2.5, record(id=1, subject=f"s{n}", custom_fields={"n": n}))
+    before = query(emptied, "SELECT * FROM opportunity_history ORDER BY valid_from")
+    assert [data for *_, data in query(
+        emptied, "SELECT valid_from, data ->> 'subject' FROM opportunity_history ORDER BY 1"
+    )] == [None, "s1", "s2", "s3", "s4", "s5", "s6", "s7"]  # fmt: skip
+    # Of the first it is not known what it was decoded from.
+    query(emptied, "UPDATE opportunity_past SET subject = 'wrong' WHERE subject <> 's0'")
+    with emptied.session() as connection, connection.cursor() as cursor:
+        cursor.execute("SET track_functions = 'pl'")
+        lock_versions(cursor, OPPORTUNITIES, [1])
+        _decode_past(cursor, OPPORTUNITIES, [1])
+        cursor.execute(
+            "SELECT calls FROM pg_stat_xact_user_functions WHERE funcname = 'rms_stepped_back'"
+        )
+        # One for each version that ended; from the newest to each it would be 28.
+        assert cursor.fetchall() == [(7,)]
+    assert query(emptied, "SELECT * FROM opportunity_history ORDER BY valid_from") == before
+
+
 def test_versions_that_ended_long_ago_are_forgotten_when_asked_and_the_history_says_so(
     database: Database,
 ) -> None:
@@ -564,6 +589,8 @@ def quoted(emptied: Database) -> Database:
          {"subject": "Ann", "opportunity_status": "Ann", "charge_total": "Ann"}),
         (((None, "Ann"), ("update", None)),
          {"subject": None, "opportunity_status": None, "charge_total": None}),
+        ((("update", " "), ("discuss", "Ben")),
+         {"subject": None, "opportunity_status": None, "charge_total": None}),
         ((("Update", "Ann"), ("DISCUSS", "Ben")),
          {"subject": "Ann", "opportunity_status": "Ann", "charge_total": "Ann"}),
     ],
@@ -636,6 +663,32 @@ def test_each_custom_field_and_each_kind_of_value_is_a_line_of_its_own(emptied: 
     assert query(emptied, "SELECT DISTINCT changed_at FROM opportunity_changes") == [
         (datetime(2026, 4, 2, tzinfo=UTC),)
     ]
+
+
+@pytest.mark.parametrize(
+    ("told", "who"),
+    [
+        ((), None),
+        ((("destroy", "Ann"),), None),
+        ((("destroy", "Ann"), ("update", "Ben")), "Ben"),
+        ((("update", "Ann"), ("update", "Ben")), None),
+        ((("update", "  "),), None),
+    ],
+)
+def test_what_differs_when_a_record_returns_is_a_change_too(
+    quoted: Database, told: tuple[tuple[str | None, str | None], ...], who: str | None
+) -> None:
+    events(quoted, *told)
+    delete_at(quoted, 3, 1)
+    lost = record(id=1, subject="Gala", status_name="Lost", charge_total="10")
+    merge_at(quoted, 5, 6, lost, record(id=2, subject="Never gone"))
+    with quoted.session() as connection:
+        found = [(c.field, c.old_value, c.new_value, c.changed_by)
+                 for c in changes_after(connection, 0)]  # fmt: skip
+    assert found == [("opportunity_status", "Open", "Lost", who)]
+    delete_at(quoted, 7, 1)
+    merge_at(quoted, 9, 10, lost)
+    assert query(quoted, "SELECT count(*) FROM opportunity_changes") == [(1,)]
 
 
 def test_those_who_wait_for_business_events_are_told_of_status_and_state_only(
