@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta
 from typing import Any, Literal
 
 from rms_pipeline.insight.days import Day
-from rms_pipeline.mirror.criteria import COMES_BACK, GOES_OUT, Criteria, condition
+from rms_pipeline.mirror.criteria import Criteria, condition
 from rms_pipeline.mirror.statements import Connection
 
 # So many bars are read at most; whoever has more filters.
@@ -81,6 +81,8 @@ def read_bars(
 
 
 _NAMED = "id, number, name, opportunity_status, organisation_name, venue_name, owner_name"
+# As an index has it of those without a hire. The index of hires finds no absent ones soon.
+_ONE_DATE = "coalesce(deliver_starts_at, starts_at, collect_ends_at, ends_at)"
 # What has one date alone, or an end before its start, has no hire. It is shown on the day that it
 # has, or nobody would miss it.
 # Which of too many are found is left to the index: to sort all of them would take a time that grows
@@ -90,13 +92,9 @@ _HIRES = f"""
     SELECT {_NAMED}, lower(hire) AS begins, upper(hire), NULL FROM opportunities
     WHERE {{where}} AND hire && tstzrange(%(range_first)s, %(range_after)s)
     UNION ALL
-    SELECT {_NAMED}, coalesce({GOES_OUT}, {COMES_BACK}), coalesce({GOES_OUT}, {COMES_BACK}), NULL
-    FROM opportunities
-    WHERE {{where}} AND hire IS NULL AND (
-        {GOES_OUT} >= %(range_first)s AND {GOES_OUT} < %(range_after)s
-        OR {GOES_OUT} IS NULL
-        AND {COMES_BACK} >= %(range_first)s AND {COMES_BACK} < %(range_after)s
-    )
+    SELECT {_NAMED}, {_ONE_DATE}, {_ONE_DATE}, NULL FROM opportunities
+    WHERE {{where}} AND hire IS NULL
+    AND {_ONE_DATE} >= %(range_first)s AND {_ONE_DATE} < %(range_after)s
     LIMIT %(most)s) found ORDER BY begins, id
 """
 _EACH_STAGE = ", ".join(

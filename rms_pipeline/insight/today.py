@@ -16,9 +16,10 @@ from rms_pipeline.insight.days import Day
 from rms_pipeline.mirror.changes import STATUS
 from rms_pipeline.mirror.criteria import COMES_BACK, GOES_OUT
 from rms_pipeline.mirror.outcomes import CONFIRMED, LOST, OUTCOMES, Phase
+from rms_pipeline.mirror.overview import add_up
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 
-# As many jobs are listed of each kind; and so many are counted, at most.
+# As many jobs are listed of each kind; and so many are counted, at most, unless one says so.
 MOST_LISTED, MOST_COUNTED = 100, 10_000
 SOON_DAYS = 7
 _MOST_CHANGES = 10
@@ -48,17 +49,13 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Jobs:
-    """The first `MOST_LISTED` of them; `count` is how many there are, `MOST_COUNTED` at most, and
-    `total_value` what those are worth with tax."""
+    """The first `MOST_LISTED` of them; `count` is how many there are, or were counted, and
+    `total_value` what those are worth with tax. `is_counted`: there are no more than `count`."""
 
     count: int
     total_value: Decimal | None
     jobs: list[Job]
-
-    @property
-    def is_counted(self) -> bool:
-        """Whether there are no more than `count`."""
-        return self.count < MOST_COUNTED
+    is_counted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +116,10 @@ class Today:
     biggest_changes: list[Revaluation]
 
 
-def read_today(connection: Connection, day: Day, now: datetime) -> Today:
-    """How `day` looks at `now`. Commits."""
+def read_today(connection: Connection, day: Day, now: datetime, most: int = MOST_COUNTED) -> Today:
+    """How `day` looks at `now`, jobs of each kind being counted to `most`. Commits."""
     is_today = day.starts <= now < day.ends
-    values = _values_of(day, now)
+    values = _values_of(day, now) | {"most": most}
     with connection.cursor() as cursor:
         found = Today(
             date=day.date,
@@ -202,21 +199,23 @@ _NOT_CONFIRMED = f"{GOES_OUT} >= %(starts)s AND {GOES_OUT} < %(soon)s AND {_OPEN
 
 def _jobs(cursor: Cursor, where: str, order: str, values: Mapping[str, Any]) -> Jobs:
     cursor.execute(
-        "SELECT count(*), sum(total_value) FROM (SELECT total_value FROM opportunities"
-        f" WHERE {where} LIMIT {MOST_COUNTED}) counted",
-        values,
-    )
-    count, value = one_row(cursor)
-    if not count:
-        return Jobs(0, None, [])
-    cursor.execute(
         "SELECT id, number, name, opportunity_status, organisation_name, venue_name, owner_name,"
         f" {GOES_OUT}, CASE WHEN open_ended_rental IS NOT TRUE THEN {COMES_BACK} END,"
         " coalesce(open_ended_rental, false), total_value FROM opportunities"
         f" WHERE {where} ORDER BY {order} NULLS LAST, id LIMIT {MOST_LISTED}",
         values,
     )
-    return Jobs(count, value, [Job(*row) for row in cursor.fetchall()])
+    jobs = [Job(*row) for row in cursor.fetchall()]
+    if len(jobs) < MOST_LISTED:
+        known = [job.total_value for job in jobs if job.total_value is not None]
+        return Jobs(len(jobs), add_up(known) if known else None, jobs, True)
+    cursor.execute(
+        "SELECT count(*), sum(total_value) FROM (SELECT total_value FROM opportunities"
+        f" WHERE {where} LIMIT %(most)s) counted",
+        values,
+    )
+    count, value = one_row(cursor)
+    return Jobs(count, value, jobs, count < values["most"])
 
 
 def _rows(where: str) -> str:

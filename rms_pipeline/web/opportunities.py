@@ -26,6 +26,7 @@ from rms_pipeline.mirror.browse import (
     statuses,
 )
 from rms_pipeline.mirror.outcomes import OUTCOMES
+from rms_pipeline.mirror.overview import add_up
 from rms_pipeline.mirror.promoted import Promoted, promoted_fields
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.settings import Settings
@@ -53,6 +54,8 @@ from rms_pipeline.web.visited import visited_before
 _PER_PAGE = 50
 # So many are counted where each row's words have to be looked at.
 _MOST_LOOKED_AT = 1_000
+# So many are counted before the page is shown, and the others once it is there.
+_AT_ONCE = 1_000
 _MOST_FIELDS = 20
 _OWNERS_SECONDS = 60.0
 _STATES = ("Enquiry", "Draft", "Quotation", "Order")
@@ -82,14 +85,49 @@ class OpportunityList(BaseModel):
     opportunities: list[dict[str, Any]]
 
 
-class _Page:
-    """A page of a list as it is shown."""
+class _Count:
+    """How many opportunities a list has, `most` at most, and what they are worth."""
 
-    def __init__(self, connection: Connection, wanted: Asked) -> None:
+    def __init__(
+        self, wanted: Asked, most: int, counted: tuple[int, Decimal | None], is_final: bool = True
+    ) -> None:
+        self.number, self.most, self.is_final = wanted.page, most, is_final
+        self.count, self.value = counted
+        self.is_counted = self.count <= most
+        self.pages = max(-(-self.count // _PER_PAGE), 1) if self.is_counted else None
+
+
+def _looks_at_each(wanted: Asked) -> bool:
+    """Whether to count it is to look at the words of each row."""
+    found = wanted.criteria.searched
+    return found is not None and bool(found.also) and len(wanted.given) > 1
+
+
+def _count(connection: Connection, wanted: Asked) -> _Count:
+    most = _MOST_LOOKED_AT if _looks_at_each(wanted) else MOST_COUNTED
+    return _Count(wanted, most, count_listed(connection, wanted.criteria, most))
+
+
+def _count_at_once(connection: Connection, wanted: Asked, are_more: bool) -> _Count:
+    """As far as it is counted soon, whatever the number of opportunities. `are_more`: they are more
+    than a page holds."""
+    found = wanted.criteria.searched
+    is_known = found is not None and bool(found.also) and not _looks_at_each(wanted)
+    if not wanted.is_filtered or is_known:
+        return _count(connection, wanted)
+    if are_more and _looks_at_each(wanted):
+        return _Count(wanted, _PER_PAGE, (_PER_PAGE + 1, None), is_final=False)
+    counted = count_listed(connection, wanted.criteria, _AT_ONCE)
+    return _Count(wanted, _AT_ONCE, counted, is_final=counted[0] <= _AT_ONCE)
+
+
+class _Page:
+    """A page of a list as it is shown. `is_whole`: what is counted is counted to the end, which
+    takes longer than the rows do where there are many."""
+
+    def __init__(self, connection: Connection, wanted: Asked, *, is_whole: bool) -> None:
         criteria = wanted.criteria
         self.number = wanted.page
-        is_wide = criteria.searched is not None and bool(criteria.searched.also)
-        self.most = _MOST_LOOKED_AT if is_wide and len(wanted.given) > 1 else MOST_COUNTED
         # The first page is where the list begins, however one came there.
         place = wanted.place if wanted.page > 1 else None
         offset = (wanted.page - 1) * _PER_PAGE if place is None else 0
@@ -107,11 +145,12 @@ class _Page:
         self.rows = (rows[1:] if len(rows) > _PER_PAGE else rows) if is_back else rows[:_PER_PAGE]
         if wanted.page == 1 and not more:
             # All of them are here: nobody has to count.
-            self.count, self.value = len(self.rows), _worth(self.rows, wanted)
+            all_of_them = len(self.rows), _worth(self.rows, wanted)
+            self.found = _Count(wanted, MOST_COUNTED, all_of_them)
+        elif is_whole:
+            self.found = _count(connection, wanted)
         else:
-            self.count, self.value = count_listed(connection, criteria, self.most)
-        self.is_counted = self.count <= self.most
-        self.pages = max(-(-self.count // _PER_PAGE), 1) if self.is_counted else None
+            self.found = _count_at_once(connection, wanted, bool(self.rows))
         self.next: str | None = None
         self.previous: str | None = None
         if more and self.rows:
@@ -126,7 +165,7 @@ class _Page:
 
 def _worth(rows: list[Listed], wanted: Asked) -> Decimal | None:
     known = [row.total_value for row in rows if row.total_value is not None]
-    return sum(known, Decimal()) if known and wanted.is_filtered else None
+    return add_up(known) if known and wanted.is_filtered else None
 
 
 def opportunities(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
@@ -165,7 +204,7 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
                 return RedirectResponse(
                     _address(default.query) if is_shown else f"/views/{default.id}", 303
                 )
-            page = _Page(connection, wanted)
+            page = _Page(connection, wanted, is_whole=False)
             known = statuses(connection)
             people = known_owners(connection)
             visited = names_of(connection, visited_before(request))
@@ -178,6 +217,7 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
             asked=wanted,
             criteria=wanted.criteria,
             page=page,
+            found=page.found,
             outcomes=OUTCOMES,
             statuses=with_chosen(known, status, *OUTCOMES),
             states=with_chosen(list(_STATES), wanted.criteria.state),
@@ -212,6 +252,13 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
             now=datetime.now(UTC),
         )
 
+    @router.get("/fragments/count", **visible)
+    def show_count(wanted: Wanted) -> Response:
+        # Apart from the list, which need not wait until all of it has been counted.
+        with reader.session() as connection:
+            found = _count(connection, wanted)
+        return pages.render("count.html", found=found)
+
     @router.get("/fragments/facets", **visible)
     def show_facets(wanted: Wanted) -> Response:
         with reader.session() as connection:
@@ -242,12 +289,12 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
 
     def told_list(wanted: Asked, place: str) -> JSONResponse:
         with reader.session() as connection:
-            page = _Page(connection, wanted)
+            page = _Page(connection, wanted, is_whole=True)
         told = OpportunityList(
             success=True,
-            count=min(page.count, page.most),
-            countIsLeast=not page.is_counted,
-            totalValue=page.value,
+            count=min(page.found.count, page.found.most),
+            countIsLeast=not page.found.is_counted,
+            totalValue=page.found.value,
             page=page.number,
             next=page.next and f"{place}?{page.next}",
             previous=None

@@ -11,7 +11,13 @@ from pydantic_core import to_jsonable_python
 from rms_pipeline.insight.compare import Figure, Memory, read_memory
 from rms_pipeline.insight.days import Day
 from rms_pipeline.insight.sense import SENSE_CHECKS, Doubts, doubts
-from rms_pipeline.insight.today import SOON_DAYS, Today, compare_today, read_today
+from rms_pipeline.insight.today import (
+    MOST_COUNTED,
+    SOON_DAYS,
+    Today,
+    compare_today,
+    read_today,
+)
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.reading import Reader
@@ -19,6 +25,8 @@ from rms_pipeline.web.templating import Pages, is_fragment
 
 # Those that the day has lists of.
 _LISTED = ("late_back", "starts_soon_and_open")
+# So many are counted before the page is shown, and all beside those of earlier, once it is there.
+_AT_ONCE = 1_000
 _CHECKED = [check for check in SENSE_CHECKS if check not in _LISTED]
 
 
@@ -29,16 +37,16 @@ def today(pages: Pages, reader: Reader, current: Settings, access: Access) -> AP
     def wanted(day: Annotated[str, Query(max_length=10)] = "") -> Day:
         return day_of(day, "day", current.time_zone) or Day.of(datetime.now(UTC), current.time_zone)
 
-    def read(day: Day) -> Today:
+    def read(day: Day, most: int = MOST_COUNTED) -> Today:
         with reader.session() as connection:
-            return read_today(connection, day, datetime.now(UTC))
+            return read_today(connection, day, datetime.now(UTC), most)
 
     @router.get("/today")
     def show(day: Annotated[Day, Depends(wanted)]) -> Response:
         return pages.render(
             "today.html",
             here="today",
-            today=read(day),
+            today=read(day, _AT_ONCE),
             current_day=Day.of(datetime.now(UTC), current.time_zone).date,
             before=day.moved(-1),
             after=day.moved(1),

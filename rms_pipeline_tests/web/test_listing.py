@@ -187,6 +187,34 @@ def test_counting_ends_at_ten_thousand_and_says_so(web: Web) -> None:
     assert "10,000+" not in visit(web, "/fragments/facets").text
 
 
+@pytest.mark.parametrize("parameters", ["status=Open", "owner=Ann", "q=needle", "least=1"])
+def test_of_a_long_list_the_rows_are_there_before_all_of_it_is_counted(
+    web: Web, parameters: str
+) -> None:
+    query(
+        web.database,
+        "INSERT INTO opportunities (id, name, opportunity_status, owner_name, total_value)"
+        " SELECT i, 'A needle', 'Open', 'Ann', 2 FROM generate_series(1, 1051) i",
+    )
+    page = visit(web, f"/opportunities?{parameters}")
+    assert "1,000+ opportunities, page 1" in page.text
+    assert "page 1 of" not in page.text
+    (found,) = page.all("p", id="found")
+    whole = "1,051 opportunities worth 2,102.00 with tax, page {} of 22"
+    assert visit(web, found["data-fill"]).text.strip() == whole.format(1)
+    # The second page counts itself as that, too.
+    (second,) = page.all("a", rel="next")
+    (found,) = visit(web, second["href"]).all("p", id="found")
+    assert visit(web, found["data-fill"]).text.strip() == whole.format(2)
+    # A program waits for all of it.
+    told = get(web, f"/opportunities.json?{parameters}").json()
+    assert (told["count"], told["countIsLeast"], told["totalValue"]) == (1051, False, "2102")
+    query(web.database, "DELETE FROM opportunities WHERE id > 1000")
+    page = visit(web, f"/opportunities?{parameters}")
+    assert "1,000 opportunities worth 2,000.00 with tax, page 1 of 20" in page.text
+    assert "data-fill" not in page.all("p", id="found")[0]
+
+
 def test_the_arrows_walk_through_the_list_and_back_by_place(web: Web) -> None:
     insert_opportunities(web.database, *({"total_value": i % 3} for i in range(130)))
     seen: list[str] = []

@@ -56,6 +56,30 @@ def test_a_day_knows_what_leaves_what_returns_and_what_is_out(web: Web) -> None:
     assert "Opportunity 5" not in text
 
 
+def test_of_a_busy_day_a_thousand_of_each_kind_are_counted_before_it_is_shown(web: Web) -> None:
+    query(
+        web.database,
+        "INSERT INTO opportunities (id, name, opportunity_status, starts_at, ends_at, total_value)"
+        " SELECT i, 'Busy', 'Reserved', '2031-05-17 09:00+00', '2031-05-19', 2"
+        " FROM generate_series(1, 1001) i",
+    )
+    page = visit(web, "/today?day=2031-05-17")
+    assert "1,000+" in page.text
+    assert "The first 100 of 1,000 and more are listed." in page.text
+    goes_out = told(web, "2031-05-17")["goes_out"]
+    assert (goes_out["count"], goes_out["total_value"], goes_out["is_counted"]) == (
+        1001,
+        "2002",
+        True,
+    )
+    assert len(goes_out["jobs"]) == 100
+    compared = get(web, "/today/compared.json?day=2031-05-17").json()["figures"]
+    assert compared[0]["now"]["count"] == 1001
+    query(web.database, "DELETE FROM opportunities WHERE id > 100")
+    assert "The first 100" not in visit(web, "/today?day=2031-05-17").text
+    assert told(web, "2031-05-17")["goes_out"]["total_value"] == "200"
+
+
 def test_each_list_of_a_day_leads_to_the_same_as_a_list(web: Web) -> None:
     soon = {"opportunity_status": "Open", "charge_total": 1}
     insert_opportunities(
