@@ -7,13 +7,16 @@ to show: a column that a table gains later is in no view until somebody puts it 
 # What tells amounts, or holds what people type at will, or whole records.
 _OF_MONEY = (
     *("opportunities_with_money", "members_with_money", "invoices_with_money"),
-    *("opportunity_items_with_money", "opportunity_history", "sense_checks"),
-    *("month_value", "conversions", "decisions", "customer_value", "sync_metadata"),
+    *("opportunity_items_with_money", "opportunity_changes_with_money"),
+    *("opportunity_history", "member_history", "invoice_history", "opportunity_item_history"),
+    *("daily_status_counts_with_money", "sense_checks", "month_value", "conversions"),
+    *("decisions", "customer_value", "sync_metadata"),
 )
 WITHOUT_MONEY = (
     *("opportunities_without_money", "members_without_money", "invoices_without_money"),
     *("opportunity_items_without_money", "sense_checks_without_money"),
-    *("hire_days", "funnel", "venue_overlaps"),
+    *("opportunity_changes_without_money", "daily_status_counts_without_money"),
+    *("hire_days", "funnel", "venue_overlaps", "status_phases"),
 )
 WITH_MONEY = (*WITHOUT_MONEY, *_OF_MONEY)
 

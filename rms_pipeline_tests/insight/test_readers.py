@@ -1,5 +1,6 @@
 """The two roles: each signs in and tries everything that there is."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,6 +22,7 @@ from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.schema import migrate
 from rms_pipeline.settings import settings
 from rms_pipeline_tests.conftest import database_at
+from rms_pipeline_tests.insight.test_questions import questions
 from rms_pipeline_tests.rows import insert, insert_opportunities, query
 
 ROLES = ("rms_test_with_money", "rms_test 'without' money")
@@ -87,8 +89,26 @@ def fill(database: Database) -> None:
     deleted = row | {"id": 9, "deleted_at": NOW, "deleted_because": AMOUNT}
     insert(database, "deleted_opportunities", [deleted])
     fill_others(database)
-    changes = {"opportunity_id": 1, "old_value": AMOUNT, "new_value": AMOUNT, "seen_at": NOW}
-    insert(database, "opportunity_changes", [changes | {"field": "ends_at"}])
+    insert(database, "opportunity_changes", changed())
+    counted = {"day": NOW.date(), "opportunity_status": "Active", "phase": "confirmed"}
+    counted |= {"opportunities": 3, "charge_total": AMOUNT, "total_value": AMOUNT}
+    insert(database, "daily_status_counts", [counted])
+
+
+def changed() -> list[dict[str, Any]]:
+    """A change of each column of opportunities and of a custom field: of those that are times or
+    texts nobody types at will the values are other ones than AMOUNT."""
+    shown = {"opportunity_status", "number", "state_name", "owner_name", "venue_name"}
+    shown |= {"organisation_name", "weight_total", "rating", "open_ended_rental"}
+    change = {"opportunity_id": 1, "seen_at": NOW}
+    columns = [c for c in OPPORTUNITIES.columns if c.is_mapped and c.kind != "jsonb"]
+    plain = [c.name for c in columns if c.kind == "timestamptz" or c.name in shown]
+    plain += [c.name for c in columns if c.name.endswith("_id")]
+    others = [c.name for c in columns if c.name not in plain] + ["custom_fields.po"]
+    return [
+        *(change | {"field": f, "old_value": "a", "new_value": "b"} for f in plain),
+        *(change | {"field": f, "old_value": AMOUNT, "new_value": AMOUNT} for f in others),
+    ]
 
 
 def fill_others(database: Database) -> None:
@@ -198,6 +218,55 @@ def test_who_is_not_to_see_money_is_shown_no_amount_wherever_it_was_typed(
     assert tried(plain, "SELECT * FROM pg_stats WHERE schemaname = 'public'") == "[]"
     whole.close()
     plain.close()
+
+
+def test_who_is_not_to_see_money_is_told_of_changes_and_days_without_it(granted: Database) -> None:
+    whole, plain = (as_role(granted, role) for role in ROLES)
+    seen = "SELECT field, old_value, new_value FROM opportunity_changes_{}_money ORDER BY 1, 2"
+    every = sorted((c["field"], c["old_value"], c["new_value"]) for c in changed())
+    assert tried(whole, seen.format("with")) == str(every)
+    shown = [c for c in every if c[0] not in ("updated_at_rms",) and AMOUNT not in c]
+    assert tried(plain, seen.format("without")) == str(shown)
+    assert {("starts_at", "a", "b"), ("opportunity_status", "a", "b")} < {*shown}
+    days = "SELECT opportunity_status, phase, opportunities{} FROM daily_status_counts_{}_money"
+    assert tried(plain, days.format("", "without")) == "[('Active', 'confirmed', 3)]"
+    assert AMOUNT in (tried(whole, days.format(", charge_total", "with")) or "")
+    for name in ("opportunity_history", "member_history", "opportunity_item_history"):
+        assert tried(whole, f"SELECT * FROM {name}") not in (None, "[]"), name
+    # The function itself answers, and not the rights.
+    with pytest.raises(psycopg2.errors.InvalidParameterValue, match="holds none of these yet"):
+        tried(whole, "SELECT * FROM members_as_of(now())")
+    for connection in (whole, plain):
+        connection.close()
+
+
+# What readers of views write in place of tables.
+INSTEAD = {
+    r"\bopportunities( o|\s+WHERE)": r"opportunities_with_money\1",
+    r"\bopportunity_changes\b": "opportunity_changes_with_money",
+    r"\bstatuses\b": "status_phases",
+}
+
+
+def test_the_reader_with_money_can_ask_the_nine_questions_of_views(granted: Database) -> None:
+    query(
+        granted,
+        "UPDATE mirror_state SET value = '2020-01-01 00:00:00+00' WHERE name = 'history_began';"
+        "INSERT INTO mirror_state (name, value) VALUES ('history_began', '2020-01-01 00:00:00+00')"
+        " ON CONFLICT DO NOTHING",
+    )
+    whole = as_role(granted, ROLES[0])
+    asked = [text for texts in questions().values() for text in texts]
+    answered = 0
+    for question in asked:
+        text = question
+        for table, view in INSTEAD.items():
+            text = re.sub(table, view, text)
+        if "custom_field_keys" not in text:
+            assert tried(whole, text) is not None, text
+            answered += 1
+    assert answered == len(asked) - 1 >= 9
+    whole.close()
 
 
 def test_a_function_of_ones_own_is_shown_no_row_that_is_left_out(granted: Database) -> None:

@@ -549,6 +549,7 @@ def test_a_customers_value_is_held_against_that_of_the_year_before(london: Datab
         of(2, 20, 50), of(2, 380, 20),
         of(3, 20, 50),
         of(4, 20, 9, "Lost"),
+        of(5, 20, 50), of(5, 400, -20),
         {"organisation_name": "Walk-in", "starts_at": NOW - DAY, "charge_total": 4,
          "opportunity_status": "Completed"},
         {"charge_total": 4},
@@ -562,6 +563,8 @@ def test_a_customers_value_is_held_against_that_of_the_year_before(london: Datab
         ("Customer 2", 1, 1, 50, 20, 30, Decimal("150.0"), 0, 0),
         ("Customer 3", 1, 0, 50, 0, 50, None, 0, 0),
         ("Customer 4", 0, 0, 0, 0, 0, None, 0, 0),
+        # Of what was paid back there is no share.
+        ("Customer 5", 1, 1, 50, -20, 70, None, 0, 0),
         ("Walk-in", 1, 0, 4, 0, 4, None, 0, 0),
     ]
     assert query(london, "SELECT organisation_id FROM customer_value WHERE trend < 0") == [(1,)]
@@ -595,7 +598,8 @@ def test_two_at_one_venue_at_a_time_overlap_unless_one_ends_as_the_other_begins(
         at(1, 4, None),
         at(1, 4, None, venue_name=" hall"),
         at(1, 4, None, venue_name=None),
-        at(1, 4, None, venue_name=None),
+        at(1, 4, None, venue_name="  "),
+        at(1, 4, None, venue_name=" "),
         at(1, 4) | {"starts_at": NOW - 9 * DAY, "ends_at": NOW - 2 * DAY},
         at(1, 4) | {"starts_at": NOW - 9 * DAY, "ends_at": NOW - 2 * DAY},
     )

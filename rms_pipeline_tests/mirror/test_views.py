@@ -14,7 +14,9 @@ from rms_pipeline_tests.rows import query
 # Of each view: its version, and what stands for its text.
 TEXTS = {
     "conversions": (2, "240c3c2eb0d6f4a1"),
-    "customer_value": (2, "5438af64d419a327"),
+    "customer_value": (3, "428dd4936f53bb17"),
+    "daily_status_counts_with_money": (1, "18e034c58e711cad"),
+    "daily_status_counts_without_money": (1, "324e81f09f66cde2"),
     "decisions": (1, "dc9a2411eaf31b73"),
     "funnel": (2, "102cddb7d0bbbc1a"),
     "hire_days": (2, "0317104a5b573b9b"),
@@ -25,11 +27,14 @@ TEXTS = {
     "month_value": (2, "6c8a70eb5348de5e"),
     "opportunities_with_money": (2, "86eecff88d19951d"),
     "opportunities_without_money": (2, "894e0989af590d4b"),
+    "opportunity_changes_with_money": (1, "553dd1fd7f9d3b59"),
+    "opportunity_changes_without_money": (1, "58f1d342ed946888"),
     "opportunity_items_with_money": (2, "f1ed54dea6bd9e2a"),
     "opportunity_items_without_money": (2, "60db9321e04938e7"),
     "sense_checks": (3, "40595f03ef011a23"),
     "sense_checks_without_money": (2, "605eb803e0bc0840"),
-    "venue_overlaps": (1, "223cad874c2dd42e"),
+    "status_phases": (1, "de092b726bdf2c1c"),
+    "venue_overlaps": (2, "8fe7a615832acc40"),
 }
 BELOW = "-- version {}.\nCREATE OR REPLACE VIEW rms_below AS SELECT {} FROM statuses;\n"
 ABOVE = "-- version 1.\nCREATE OR REPLACE VIEW rms_above AS SELECT name FROM rms_below;\n"

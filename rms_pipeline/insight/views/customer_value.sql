@@ -1,4 +1,4 @@
--- version 2. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 3. Raise it with every change: of two programs on one database the higher makes the view.
 -- What each customer is worth, and whether that grows. A row for each customer of any opportunity.
 -- Value is the charge before tax of what is confirmed and started in the last twelve months, by the
 -- company's days: from the day after this day a year ago to the end of today. The twelve months
@@ -8,7 +8,7 @@ CREATE OR REPLACE VIEW customer_value AS
 SELECT
     organisation_id, organisation_name, opportunities, opportunities_before, value, value_before,
     value - value_before AS trend,
-    round(100 * (value - value_before) / nullif(value_before, 0), 1) AS trend_percent,
+    round(100 * (value - value_before) / nullif(greatest(value_before, 0), 0), 1) AS trend_percent,
     coming_value, open_value, first_start, last_start
 FROM (
     SELECT
@@ -56,7 +56,7 @@ COMMENT ON COLUMN customer_value.opportunities_before IS 'How many did in the tw
 COMMENT ON COLUMN customer_value.value IS 'What those of the last twelve months charge before tax.';
 COMMENT ON COLUMN customer_value.value_before IS 'What those of the twelve months before charge.';
 COMMENT ON COLUMN customer_value.trend IS 'value minus value_before: below 0 if the value fell.';
-COMMENT ON COLUMN customer_value.trend_percent IS 'trend as a percentage of value_before. Empty if that is 0.';
+COMMENT ON COLUMN customer_value.trend_percent IS 'trend as a percentage of value_before. Empty if that is not above 0.';
 COMMENT ON COLUMN customer_value.coming_value IS 'The sum of charges of confirmed ones that start after today.';
 COMMENT ON COLUMN customer_value.open_value IS 'The sum of charges of open ones, with any start date.';
 COMMENT ON COLUMN customer_value.first_start IS 'When the first confirmed one starts.';

@@ -1,14 +1,15 @@
--- version 1. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 2. Raise it with every change: of two programs on one database the higher makes the view.
 -- Two opportunities that are at one venue at the same time. A row for each pair of which neither is
 -- lost, and whose hires have more than a moment in common: the one that ends as the next begins is
 -- out of its way. What is over is left out. A venue is known by its id; without one, by its name.
+-- A blank name is that of no venue.
 
 CREATE OR REPLACE VIEW venue_overlaps AS
 WITH o AS (
     SELECT
         o.id, o.number, o.opportunity_status, coalesce(s.phase, 'open') AS phase, o.venue_id,
         o.venue_name, o.organisation_name, o.hire,
-        coalesce(o.venue_id::text, 'named ' || lower(btrim(o.venue_name))) AS venue
+        coalesce(o.venue_id::text, 'named ' || nullif(lower(btrim(o.venue_name)), '')) AS venue
     FROM opportunities o LEFT JOIN statuses s ON s.name = o.opportunity_status
     WHERE o.hire && tstzrange(now(), NULL) AND coalesce(s.phase, 'open') <> 'lost'
 )
