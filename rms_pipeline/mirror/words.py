@@ -46,6 +46,10 @@ _JOINT = re.compile(r"['.&/_-]")
 # A word with those that are joined to it.
 _JOINED = re.compile(rf"[^\W_]+(?:{_JOINT.pattern}[^\W_]+)*")
 _ASCII_JOINED = re.compile(r"[a-z0-9]+(?:['.&/_-][a-z0-9]+)*")
+# What is ASCII and in no word becomes a space, which is far quicker than looking for words.
+_JOINT_OR_SPACE = bytes(
+    code if chr(code).isalnum() or _JOINT.match(chr(code)) else 32 for code in range(128)
+).ljust(256)
 # Letters that Unicode does not take apart, and what people type for an apostrophe.
 _LIKE = {
     "\u2019": "'",
@@ -87,14 +91,22 @@ _FOLDING = _Folding()
 def folded(text: str) -> str:
     """`text` without case, accents and ligatures: "Fête No. 5" and "FETE NO. 5" are one. Digits of
     all scripts are those of ASCII."""
-    if text.isascii():
-        return text.lower()
-    apart = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    return _NOT_ASCII.sub(_plain, apart)
+    # What is ASCII only loses its case, and nothing that stands beside it changes with it.
+    plain = text if text.isascii() else _NOT_ASCII.sub(_plain, text)
+    return plain.lower() if plain.isascii() else _taken_apart(text)
 
 
 def _plain(letters: re.Match[str]) -> str:
-    return letters[0].translate(_FOLDING)
+    return _few(letters[0])
+
+
+def _taken_apart(text: str) -> str:
+    apart = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    return _NOT_ASCII.sub(lambda letters: letters[0].translate(_FOLDING), apart)
+
+
+# The same few accents and dashes in most texts that have any.
+_few = lru_cache(maxsize=1_024)(_taken_apart)
 
 
 def words_in(text: str) -> list[str]:
@@ -117,8 +129,7 @@ def words_of(texts: Iterable[str]) -> set[str]:
     """The words that a record with these texts is found by, those of the first texts before all."""
     found: set[str] = set()
     for text in texts:
-        short = len(text) <= _MOST_REMEMBERED
-        more = _remembered(text) if short else _words_of_text(text[:_MOST_LETTERS])
+        more = _words_of_text(text[:_MOST_LETTERS])
         if len(found) + len(more) <= _MOST_WORDS:
             found |= more
         else:
@@ -126,14 +137,13 @@ def words_of(texts: Iterable[str]) -> set[str]:
     return found
 
 
-def _words_of_text(text: str) -> frozenset[str]:
+def _words_of_text(text: str) -> Set[str]:
     whole = folded(text)
-    is_ascii = whole.isascii()
-    joined = set((_ASCII_JOINED if is_ascii else _JOINED).findall(whole))
-    compounds = [each for each in joined if not each.isalnum()]
-    # Scripts without spaces have words within those.
-    apart = _split(" ".join(compounds)) if is_ascii else _split(whole)
-    words = joined.difference(compounds).union(apart) if is_ascii else set(apart)
+    if whole.isascii():
+        return _words_of_ascii(whole)
+    compounds = [each for each in set(_JOINED.findall(whole)) if not each.isalnum()]
+    # Scripts without spaces have words within what is joined.
+    words = set(_WORD.findall(whole))
     # O'Brien as obrien, PO-9136 as po9136.
     found = {_JOINT.sub("", compound)[:_LONGEST_WORD] for compound in compounds}
     for word in words:
@@ -144,11 +154,25 @@ def _words_of_text(text: str) -> frozenset[str]:
         elif len(word) > 1 and _IS_UNSPACED.match(word):
             starts = range(1, min(len(word), _LONGEST_WORD))
             found.update(word[start : start + _LONGEST_WORD] for start in starts)
-    return frozenset(islice(found, _MOST_WORDS))
+    return set(islice(found, _MOST_WORDS))
 
 
-# The same customers, venues, owners and tags come again and again.
-_remembered = lru_cache(maxsize=8_192)(_words_of_text)
+def _words_of_ascii(whole: str) -> Set[str]:
+    """The same of a folded text that is all ASCII, as nearly all are."""
+    found = set(whole.encode().translate(_JOINT_OR_SPACE).decode().split())
+    if joined := [each for each in found if not each.isalnum()]:
+        found.difference_update(joined)
+        rest = " ".join(joined)
+        compounds = [each for each in _ASCII_JOINED.findall(rest) if not each.isalnum()]
+        found.update(_ASCII_WORD.findall(rest))
+    if "0" in whole:
+        # All others are without leading zeros.
+        found |= {_number(word) for word in found if word[0] == "0" and word.isdecimal()}
+    if joined:
+        found.update([_JOINT.sub("", compound) for compound in compounds])
+    if found and max(map(len, found)) > _LONGEST_WORD:
+        found = {word[:_LONGEST_WORD] for word in found}
+    return found if len(found) <= _MOST_WORDS else set(islice(found, _MOST_WORDS))
 
 
 def _split(whole: str) -> list[str]:
@@ -293,11 +317,30 @@ def _words_of_row(collection: Collection, row: Row, own: "_OwnFields") -> str:
         value = getattr(row, column)
         texts += value if isinstance(value, list) else [value] if value else []
     texts += own.texts(row)
-    block = row.id >> BLOCK_BITS
     # As `in_block` writes them.
-    found = _as_tsvector(words_of(texts), f"{block}:")
-    numbers = (str(getattr(row, column) or "") for column in ("id", *collection.numbers))
-    return f"{found} {_as_tsvector({exactly(folded(n)) for n in numbers if n.isdecimal()})}"
+    before = f"{row.id >> BLOCK_BITS}:"
+    parts, count = [], 0
+    # The subject is the name, too.
+    for text in dict.fromkeys(texts):
+        short = len(text) <= _MOST_REMEMBERED
+        many, part = _remembered(text, before) if short else _part(text, before)
+        count += many
+        parts.append(part)
+    if count > _MOST_WORDS:
+        parts = [_as_tsvector(words_of(texts), before)]
+    numbers = [str(row.id), *(getattr(row, column) or "" for column in collection.numbers)]
+    parts += {f"'{exactly(folded(n))}'" for n in numbers if n.isdecimal()}
+    return " ".join(parts)
+
+
+def _part(text: str, before: str) -> tuple[int, str]:
+    """How many words a text has, and those as PostgreSQL writes a tsvector."""
+    words = _words_of_text(text[:_MOST_LETTERS])
+    return len(words), _as_tsvector(words, before)
+
+
+# The same customers, venues, owners and tags come again and again.
+_remembered = lru_cache(maxsize=8_192)(_part)
 
 
 def in_block(block: int | str, word: str) -> str:

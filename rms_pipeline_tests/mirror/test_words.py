@@ -35,6 +35,12 @@ from rms_pipeline_tests.rows import query
         ("東京2026", ["東京", "2026"]),
         ("ＦＵＬＬ", ["full"]),
         ("x" * 100, ["x" * 60]),
+        ("NAÏVE\u2014ſoul", ["naive", "soul"]),
+        # A mark that belongs to the letter before it, which is ASCII.
+        ("A\u0327\u0301B e\u0301E", ["ab", "ee"]),
+        ("Σίσυφος ΟΔΟΣ", ["σισυφοσ", "οδοσ"]),
+        ("\u13a0\uab70", ["\u13a0\u13a0"]),
+        ("A--B c..D _e_", ["a", "b", "c", "d", "e"]),
     ],
 )
 def test_a_word_is_the_same_in_any_spelling(text: str, words: list[str]) -> None:
@@ -48,6 +54,12 @@ def test_a_number_counts_with_and_without_zeros_and_a_name_with_and_without_apos
     assert words_of(["PO-9136 – £5"]) == {"po", "9136", "po9136", "5"}
     assert words_of(["R&D/東京-7"]) == {"r", "d", "東京", "京", "7", "rd東京7"}
     assert words_of(["東京駅"]) == {"東京駅", "京駅", "駅"}
+    # Only what is joined by one sign is also one word, and of that no zeros are left out.
+    assert words_of(["A--B c..D-E"]) == {"a", "b", "c", "d", "e", "de"}
+    assert words_of(["re-0042 00-7 000"]) == {
+        *("re", "0042", "42", "re0042", "00", "0", "7", "007", "000"),
+    }
+    assert words_of(["-.'&/_", "", " \t\n", "\x00\x1f\x7f"]) == set()
 
 
 def test_a_record_of_any_length_has_so_many_words() -> None:
@@ -92,6 +104,21 @@ def test_rows_that_are_there_get_their_words_as_they_are_decoded_again(emptied: 
     assert found(emptied, "gala")[:2] == [449, 448]
     assert names(emptied, "acme") == [("customer", "Acme", None)]
     assert query(emptied, "SELECT count(*) FROM opportunity_words") == [(449,)]
+
+
+def test_a_row_keeps_the_words_of_its_first_texts_where_all_are_too_many(
+    emptied: Database,
+) -> None:
+    tags = [f"{letter}{n}" for letter in "abc" for n in range(500)]
+    merge_at(emptied, 1, 2, record(id=7, subject="Summer gala", tag_list=tags, number="00000042"))
+    # With the number and the id, each whole.
+    assert query(emptied, "SELECT length(words) FROM opportunity_words") == [(1_000 + 2,)]
+    assert found(emptied, "gala a499") == found(emptied, "42") == found(emptied, "7") == [7]
+    assert found(emptied, "c499") == []
+    # A record with a few texts that say the same.
+    merge_at(emptied, 3, 4, record(id=7, subject="Gala", tag_list=["gala", "GALA"], number="7"))
+    (((words,),),) = (query(emptied, "SELECT words::text FROM opportunity_words"),)
+    assert words == "'0:7' '0:gala' '=7'"
 
 
 def test_words_are_written_only_where_they_differ(emptied: Database) -> None:
