@@ -1,4 +1,4 @@
-"""Which account is mirrored: that of the settings, or the sandbox where there is none."""
+"""Which account is mirrored: that of the settings, or the sandbox if there is none."""
 
 import contextlib
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ STANDIN_ROWS = 1_200
 
 
 class NoAccountError(RmsPipelineError):
-    """No account is configured, and no sandbox answers in its place."""
+    """No account is configured, and no sandbox is running."""
 
 
 class Account(NamedTuple):
@@ -43,7 +43,7 @@ class Account(NamedTuple):
 
 @contextmanager
 def open_account(current: Settings) -> Iterator[Account]:
-    """The account, or the sandbox that runs, or one that lives as long as the context."""
+    """The account, or a running sandbox, or a sandbox that runs as long as the context."""
     account = _configured_or_running(current)
     if account is not None:
         yield account
@@ -54,7 +54,7 @@ def open_account(current: Settings) -> Iterator[Account]:
 
 
 def lasting_account(current: Settings) -> Account:
-    """The account, or the sandbox that runs: for what has to outlive this process.
+    """The account, or a running sandbox, for values that have to outlive this process.
 
     Raises NoAccountError.
     """
@@ -69,7 +69,7 @@ def lasting_account(current: Settings) -> Account:
 
 
 def account_name(current: Settings) -> str:
-    """The subdomain, under which the account's request budget is kept; the sandbox has one too."""
+    """The subdomain, which is the key of the account's request budget. The sandbox has one too."""
     return current.subdomain or SANDBOX_SUBDOMAIN
 
 
@@ -81,11 +81,12 @@ def client_for(
     *,
     patience: Patience | None = None,
 ) -> Iterator[CurrentRmsClient]:
-    """A client for `collection` of the account. It stamps what it fetches by the database's clock
-    and shares the account's request budget with every other process.
+    """A client for `collection` of the account.
 
-    Raises DatabaseError when the database mirrors another account, or where something that was
-    added to its tables would make a sync do harm."""
+    It marks what it fetches with the time of the database's clock. It shares the account's request
+    budget with every other process. Raises DatabaseError if the database mirrors another account,
+    or if an object that people added to its tables would make a sync do harm.
+    """
     claim_mirror(database, account_name(current), sandbox=SANDBOX_SUBDOMAIN)
     with database.session() as connection:
         demand_no_obstacle(connection)

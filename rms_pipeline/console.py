@@ -1,4 +1,4 @@
-"""Where the command prints, and what its parts all say."""
+"""Where the command prints, and texts that all its parts use."""
 
 import io
 import logging
@@ -20,7 +20,7 @@ _UNBROKEN = 100_000
 
 
 class _Messages(io.StringIO):
-    """What a console writes to where its lines are to be JSON: each message is logged."""
+    """The stream of a console whose lines have to be JSON: each message is logged."""
 
     def __init__(self, level: int) -> None:
         super().__init__()
@@ -37,8 +37,9 @@ class _Messages(io.StringIO):
 
 
 def log_in(log_format: config.LogFormat) -> None:
-    """For a command that works, rather than answers a question: where `log_format` is JSON, all it
-    prints from now on is logged, with its warnings and errors, an object a line of stdout."""
+    """For a command that works, and does not only answer a question. If `log_format` is JSON,
+    everything that it prints from now on is logged with its warnings and errors, one object a line
+    on stdout."""
     if log_format == "text":
         return
     start_logging(log_format, logging.WARNING)
@@ -49,7 +50,7 @@ def log_in(log_format: config.LogFormat) -> None:
 
 
 def tell_failure(what: str, reason: str) -> None:
-    """Why the command ends without success, on stderr, or wherever it logs."""
+    """Prints why the command fails, on stderr or in its log."""
     if isinstance(err.file, _Messages):
         logger.error("%s: %s", what, reason)
     else:
@@ -57,20 +58,20 @@ def tell_failure(what: str, reason: str) -> None:
 
 
 def announce_sandbox(current: Settings) -> None:
-    """Says loudly, on stderr, that nothing here is a real account's."""
+    """Prints on stderr that nothing here is from a real account."""
     if current.uses_sandbox:
         err.print(
-            "[yellow]No account is configured: the bundled sandbox is used, with invented "
-            "opportunities.[/yellow]\nSet CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY to "
+            "[yellow]No account is configured, so the bundled sandbox is used. Its records are "
+            "invented.[/yellow]\nSet CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY to "
             "mirror your account."
         )
 
 
 def prepare(*, instance: bool = False, logs: bool = False) -> config.Settings:
-    """Settings, checked; and Dagster told where its instance is configured.
+    """The settings, checked. Also tells Dagster where the configuration of its instance is.
 
-    With `instance`, for a command that uses it, what Dagster needs in an empty folder is made. With
-    `logs`, for one that works rather than answers, it prints as RMS_LOG_FORMAT says.
+    With `instance`, for a command that uses it, missing files of Dagster are created. With `logs`,
+    for a command that works, RMS_LOG_FORMAT decides how it prints.
     """
     current = config.settings()
     if logs:

@@ -1,5 +1,5 @@
-"""What Dagster loads here: `defs`, the account of the settings. `rms_pipeline.build_defs` is for
-code locations of others."""
+"""What Dagster loads here: `defs`, the account of the settings. Other code locations use
+`rms_pipeline.build_defs`."""
 
 import multiprocessing
 import signal
@@ -26,7 +26,7 @@ warnings.filterwarnings("ignore", "Parameter `owners` of initializer `SensorDefi
 
 
 def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
-    """All of this code location; `resource_overrides` replaces resources by key."""
+    """All definitions of this code location. `resource_overrides` replaces resources by key."""
     found = build.build_defs(key_prefix=settings().key_prefix)
     return dg.Definitions(
         assets=found.assets,
@@ -42,11 +42,12 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
 
 @cache
 def end_runs_with_the_code_server() -> None:
-    """Has a code server that is told to end (SIGTERM) end runs that go on for longer than `DRAIN`.
+    """Makes a code server end within a limit after SIGTERM: runs that take longer than `DRAIN` are
+    ended.
 
-    By itself it waits for them, for hours if need be, and is killed with them in the end. Nothing
-    is lost: pages land whole, and the next sync goes on with them. Does nothing in any other
-    process.
+    Without this it waits for its runs, for hours if necessary, and is killed with them. Nothing is
+    lost: pages are stored completely, and the next sync continues with them. Does nothing in any
+    other process.
     """
     if sys.argv[1:3] != ["api", "grpc"] or multiprocessing.parent_process() is not None:
         return
@@ -72,6 +73,6 @@ def _end_runs_at_a_signal(heard: socket.socket) -> None:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """Asked for by Dagster only: a setting that is wrong must not make this module unreadable."""
+    """Only Dagster asks for this. A wrong setting must not prevent the import of this module."""
     end_runs_with_the_code_server()
     return build_defs()

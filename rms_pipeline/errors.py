@@ -1,4 +1,4 @@
-"""The one base of every error this project raises on purpose."""
+"""The base class of every error that this project raises on purpose."""
 
 
 class RmsPipelineError(Exception):

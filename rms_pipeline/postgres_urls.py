@@ -1,4 +1,4 @@
-"""URLs of PostgreSQL as people and their hosts write them, brought to what libpq reads."""
+"""Turns PostgreSQL URLs, as people and hosting providers write them, into URLs that libpq reads."""
 
 import logging
 import re
@@ -15,12 +15,13 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\],]*)(?::(\d*))?")
 
 
 def normalise_postgres_url(url: str) -> str:
-    """`postgres://`, `postgresql://` and `postgresql+psycopg2://` to the `postgresql://` of libpq.
+    """Turns `postgres://`, `postgresql://` and `postgresql+psycopg2://` into the `postgresql://` of
+    libpq.
 
-    Several hosts move into the parameters, where SQLAlchemy finds them too. Parameters that hosts
-    and other programs add and libpq does not know (`pgbouncer`, `schema`) are left out, and a
-    warning names them, once. Raises ValueError for what is no URL of PostgreSQL. SQLAlchemy does
-    not know `postgres://`, and libpq does not know `+psycopg2`.
+    Several hosts become parameters, which SQLAlchemy finds too. Parameters that providers and other
+    programs add and libpq does not know (`pgbouncer`, `schema`) are left out, and one warning names
+    them. Raises ValueError if it is not a URL of PostgreSQL. SQLAlchemy does not know
+    `postgres://`, and libpq does not know `+psycopg2`.
     """
     scheme, separator, rest = url.strip().partition("://")
     if not separator or scheme not in {"postgres", "postgresql", "postgresql+psycopg2"}:
@@ -81,7 +82,7 @@ def _warn_once(names: str) -> None:
 
 
 def without_password(url: str) -> str:
-    """The same URL, fit to be shown."""
+    """The same URL without its password, for showing."""
     head, _, query = url.partition("?")
     scheme, _, rest = head.partition("://")
     user_info, at, place = rest.rpartition("@")
@@ -90,7 +91,7 @@ def without_password(url: str) -> str:
 
 
 def with_settings(url: str, name: str, settings: Mapping[str, str]) -> str:
-    """The same database, where each session begins with `settings`, under that `name` in
+    """The same database. Each session begins with `settings`, and has that `name` in
     `pg_stat_activity` unless `url` has one."""
     # Not urlunsplit: it drops the empty host of postgresql:///database.
     head, _, tail = url.partition("?")

@@ -1,7 +1,7 @@
-"""What Dagster wants to find in the folder it is started in.
+"""The files that Dagster needs in the folder in which it starts.
 
-A checkout has these files at its top. A wheel brings them along inside the package, so that it
-works in an empty folder.
+A checkout has them at its top. A wheel has them inside the package, so that it works in an empty
+folder.
 """
 
 from importlib.resources import files
@@ -14,14 +14,12 @@ _BROUGHT_ALONG = "project_files_of_the_wheel"
 
 
 class ProjectFolderUnusable(RmsPipelineError):
-    """The working folder cannot hold what Dagster needs."""
+    """The working folder cannot contain the files that Dagster needs."""
 
 
 def lay_out(folder: Path) -> list[Path]:
-    """Writes what is missing of PROJECT_FILES into `folder`; which that was.
-
-    A file that is there stays as it is. Raises ProjectFolderUnusable.
-    """
+    """Writes the missing ones of PROJECT_FILES into `folder`, and returns their names. Existing
+    files stay unchanged. Raises ProjectFolderUnusable."""
     made = []
     for name in PROJECT_FILES:
         place = folder / name

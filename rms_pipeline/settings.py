@@ -70,19 +70,21 @@ EXAMPLES = {
 
 
 class SettingsError(RmsPipelineError):
-    """One line for each variable that is wrong: which one, why, and an example of a right value."""
+    """The error for wrong variables. One line for each: which one, why, and an example of a valid
+    value."""
 
 
 def _usual_collections(given: Mapping[str, Any]) -> tuple[Collection, ...]:
-    """A company chooses what its calls are spent on; the bundled sandbox shows all there is."""
+    """The default of the collections. A company decides what its calls are used for. The bundled
+    sandbox shows everything."""
     is_bundled = given.get("subdomain") is None and given.get("base_url") is None
     return COLLECTIONS if is_bundled else COLLECTIONS[:1]
 
 
 class Settings(BaseSettings):
-    """Everything the environment (and a `.env` file in the working folder) says.
+    """All settings of the environment (and of a `.env` file in the working folder).
 
-    Days are whole days; `requests_per_minute` 0 means no limit. Secrets are `SecretStr`: their
+    Days are whole days. `requests_per_minute` 0 means no limit. Secrets are `SecretStr`: their
     `repr` and `str` are stars.
     """
 
@@ -280,7 +282,8 @@ class Settings(BaseSettings):
     @field_validator("subdomain")
     @classmethod
     def _trim_subdomain(cls, value: str | None) -> str | None:
-        """People paste `https://acme.current-rms.com/opportunities`; the account is `acme`."""
+        """Reads the account from a pasted URL: `https://acme.current-rms.com/opportunities` gives
+        `acme`."""
         if value is None:
             return None
         host = urlsplit(value if "//" in value else f"//{value}").netloc or value
@@ -391,7 +394,8 @@ class Settings(BaseSettings):
     @field_validator("trusted_proxies", mode="before")
     @classmethod
     def _split_addresses(cls, value: object) -> object:
-        """`*` is not taken: whoever may say who they are may be anybody."""
+        """Reads the list of proxies. `*` is refused, because then anybody could claim any
+        address."""
         if not isinstance(value, str):
             return value
         found = tuple(part.strip() for part in value.split(",") if part.strip())
@@ -449,49 +453,51 @@ class Settings(BaseSettings):
         return self
 
     def in_dagster(self, own: str) -> str:
-        """What the job, op or resource `own` of this account is called in Dagster."""
+        """The name of this account's job, op or resource `own` in Dagster."""
         # As `defs.naming` makes it, which takes a second to import.
         return "__".join([*self.key_prefix, own]).replace("-", "_")
 
     @property
     def uses_sandbox(self) -> bool:
-        """True when no account is configured, so the bundled sandbox stands in for the API."""
+        """Whether no account is configured, so that the bundled sandbox is used in place of the
+        API."""
         return self.subdomain is None
 
     @property
     def is_bundled(self) -> bool:
-        """True when the sandbox that stands in is the one of this program itself."""
+        """Whether the sandbox that is used is the one of this program itself."""
         return self.uses_sandbox and self.base_url is None
 
     @property
     def request_limit(self) -> int:
-        """Calls a minute, 0 for no limit: as set, and what the bundled sandbox takes where nothing
-        is."""
+        """Calls a minute, 0 for no limit: the setting, or what the bundled sandbox accepts without
+        a setting."""
         is_told = "requests_per_minute" in self.model_fields_set
         return SANDBOX_LIMIT if self.is_bundled and not is_told else self.requests_per_minute
 
     @property
     def session_url(self) -> SecretStr | None:
-        """For what a transaction pooler breaks: session locks, `LISTEN`, startup options."""
+        """The URL for what a transaction pooler breaks: session locks, `LISTEN`, startup
+        options."""
         return self.postgres_url_non_pooling or self.postgres_url
 
     @property
     def state_folder(self) -> Path:
-        """Where the embedded PostgreSQL, generated tokens and logs live.
+        """The folder of the embedded PostgreSQL, generated tokens and logs.
 
-        Root gets `/var/lib/rms-pipeline`: its PostgreSQL runs as another user, who must be able to
-        reach the data folder, and a home folder is no place to open up.
+        For root it is in `/var/lib/rms-pipeline`, because its PostgreSQL runs as another user. That
+        user has to reach the data folder, and a home folder should not be opened for others.
         """
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             return Path("/var/lib/rms-pipeline")
         return self.project_folder / ".rms"
 
     def demand_dagster_home(self) -> None:
-        """Raises SettingsError when DAGSTER_HOME is set and holds no instance.
+        """Raises SettingsError if DAGSTER_HOME is set and has no instance.
 
-        Dagster takes any folder, and without a `dagster.yaml` there quietly keeps its history in
-        files, where no other process finds it. For our own command only: a code server of somebody
-        else's Dagster may know its instance in another way.
+        Dagster accepts any folder. Without a `dagster.yaml` it keeps its history in files there,
+        where no other process finds it. This check is for our own command only: the code server of
+        another Dagster may find its instance in another way.
         """
         folder = self.dagster_home
         if folder is None:
@@ -513,11 +519,9 @@ class Settings(BaseSettings):
 
     @property
     def project_folder(self) -> Path:
-        """The folder with `workspace.yaml`: the working folder, else where the package stands.
-
-        The working folder too where the package was installed without its project: `up` and the
-        commands that sync make there what is missing (`project_files`).
-        """
+        """The folder with `workspace.yaml`: the working folder, or else the folder of the package.
+        It is also the working folder if the package was installed without its project. Then `up`
+        and the commands that sync create the missing files there (`project_files`)."""
         working = Path.cwd()
         checkout = Path(__file__).resolve().parent.parent
         for folder in (working, checkout):
@@ -527,12 +531,12 @@ class Settings(BaseSettings):
 
 
 def is_key_part(value: object) -> bool:
-    """Whether asset keys may have it, and names of ops, which take less."""
+    """Whether asset keys and names of ops can have it. Names of ops allow fewer characters."""
     return isinstance(value, str) and value.isascii() and value.replace("-", "_").isidentifier()
 
 
 def is_token(value: str) -> bool:
-    """At least 16 characters that mean nothing but themselves in a URL."""
+    """At least 16 characters that have no special meaning in a URL."""
     return re.fullmatch(r"[A-Za-z0-9_.~-]{16,}", value) is not None
 
 
@@ -549,7 +553,7 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 class _Handed(Settings):
-    """Made of what is handed in alone, by the names of the fields."""
+    """Settings made only from the given values, by the names of the fields."""
 
     model_config = SettingsConfigDict(extra="forbid", populate_by_name=True)
 
@@ -566,10 +570,11 @@ class _Handed(Settings):
 
 
 def settings_of(names: Mapping[str, str], **values: Any) -> Settings:
-    """Settings of `values` and the defaults: neither the environment nor a `.env` file is read.
+    """Settings from `values` and the defaults. The environment and a `.env` file are not read.
 
-    `values` go by the fields' names; `names` says what an error calls a field, where whoever gave
-    the value knows it by another name. Raises SettingsError for each value that is wrong.
+    The keys of `values` are the names of the fields. `names` says how an error names a field, if
+    the person who gave the value knows it by another name. Raises SettingsError for each value that
+    is wrong.
     """
     try:
         return _Handed(**values)
@@ -592,10 +597,8 @@ def settings() -> Settings:
 
 
 def child_environment(**changes: str | None) -> dict[str, str]:
-    """This process's environment for a child, with variables set, or removed where None.
-
-    What only our `.env` says is in it too: the child may be started in another folder.
-    """
+    """The environment of this process for a child, with variables set, or removed if None. It also
+    contains the values of our `.env`, because the child may start in another folder."""
     try:
         found = dotenv_values(".env", encoding="utf-8-sig")
     except (UnicodeDecodeError, OSError) as error:
@@ -611,8 +614,8 @@ def child_environment(**changes: str | None) -> dict[str, str]:
 
 
 def unknown_variables() -> dict[str, str | None]:
-    """Variables that are named like ours and that nobody reads: each with the name that was meant,
-    where one is near enough."""
+    """Variables with a name like ours that nobody reads. Each has the most similar valid name, if
+    there is one."""
     ours = {str(field.validation_alias) for field in Settings.model_fields.values()}
     given = set(child_environment())
     unknown = (n for n in given - ours if n.startswith(("RMS_", "CURRENT_RMS_")))
@@ -620,8 +623,8 @@ def unknown_variables() -> dict[str, str | None]:
 
 
 def _demand_whole_dotenv() -> None:
-    """Raises SettingsError when there is no working folder, or where `.env` has what would be left
-    out without a word: another account and database would be used than those meant."""
+    """Raises SettingsError if there is no working folder, or if a line of `.env` would be ignored
+    without a message. Then another account or database could be used than intended."""
     try:
         place = Path.cwd() / ".env"
     except OSError as error:
@@ -659,14 +662,14 @@ def _unreadable_dotenv(error: UnicodeDecodeError | OSError) -> SettingsError:
 
 
 def set_environment(values: Mapping[str, str]) -> None:
-    """For what libraries read from the environment of this very process (`DAGSTER_HOME`)."""
+    """Sets what libraries read from the environment of this process (`DAGSTER_HOME`)."""
     os.environ.update(values)
     settings.cache_clear()
 
 
 def _explanations(error: ValidationError, *, with_example: bool = True) -> list[str]:
-    """A line for each variable that is wrong. A default that follows from others and could not be
-    made for want of those is not wrong."""
+    """One line for each wrong variable. A default that could not be derived from wrong values does
+    not count."""
     return [
         _explain(each, with_example=with_example)
         for each in error.errors()

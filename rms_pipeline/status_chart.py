@@ -1,7 +1,7 @@
 """The colours of statuses, and bars drawn as SVG. Pure: no file, no clock, no library.
 
-A drawing stands on light and on dark pages alike: it has no background, and its colours keep a
-contrast of 3:1 (text 4:1) with both.
+A drawing has no background. Its colours have a contrast of at least 3:1 (text 4:1) with light and
+with dark pages.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,8 +32,8 @@ _LONGEST_LABEL = 18
 
 
 def status_colour(status: str | None, chosen: Mapping[str, str] | None = None) -> str:
-    """The colour of a status as `#rrggbb`: the one that somebody chose for that name, else one that
-    is always the same, and a neutral one for unknown statuses."""
+    """The colour of a status as `#rrggbb`: the one in `chosen`, else a fixed one for its name, else
+    a neutral one for unknown statuses."""
     name = status or NO_STATUS
     fixed = _COLOURS.get(name.strip().lower(), OTHER_COLOUR)
     return (chosen or {}).get(name) or fixed
@@ -41,7 +41,7 @@ def status_colour(status: str | None, chosen: Mapping[str, str] | None = None) -
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bar: its name, its length (0 or more), the words at its end, and its colour."""
+    """One bar: its name, its length (0 or more), the text at its end, and its colour."""
 
     label: str
     value: float
@@ -50,7 +50,7 @@ class Bar:
 
 
 def bar_chart(title: str, bars: Sequence[Bar]) -> str:
-    """Horizontal bars, longest = full width, as an SVG document of about 0.2 kB a bar."""
+    """Horizontal bars as an SVG document, the longest at full width. About 0.2 kB for each bar."""
     longest = max((bar.value for bar in bars), default=0) or 1
     room = _WIDTH - _LABEL - _VALUE
     height = max(len(bars), 1) * _ROW + 4
@@ -78,5 +78,5 @@ def _label(text: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Fit for XML, which knows no control characters, not even escaped."""
+    """The text without control characters, which XML does not allow even as escapes."""
     return escape("".join(c for c in text if c.isprintable()))

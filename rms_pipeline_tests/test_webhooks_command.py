@@ -60,7 +60,7 @@ def test_webhooks_are_listed_registered_and_removed(
         assert f"{len(EVENTS)} created, 0 mended, 0 removed" in made
         assert f"{receiver.url}/api/webhook/***" in made
         again = webhooks("register", receiver.url, environment=environment).stdout
-        assert "nothing changed" in again
+        assert "Nothing changed" in again
         sandbox.store.create({})
         assert sandbox.deliveries.wait_until_idle(10)
         assert [r.path for r in receiver.received] == [f"/api/webhook/{TOKEN}"]

@@ -1,6 +1,6 @@
 """The processes that `up` starts, and how they end.
 
-Each is the head of a process group, so that ending the group ends what it started in turn.
+Each process leads a process group. To end the group also ends the processes that it started.
 """
 
 import contextlib
@@ -18,11 +18,11 @@ SYNCING = ("daemon", "dagster", "first sync", "webhooks")
 
 
 class UpFailed(RmsPipelineError):
-    """A part could not be started, or ended by itself."""
+    """A part could not be started, or ended unexpectedly."""
 
 
 class Children:
-    """The processes that were started, each the head of its group, with a log each."""
+    """The started processes. Each leads its group and has its own log."""
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
@@ -38,7 +38,7 @@ class Children:
         *,
         errand: bool = False,
     ) -> None:
-        """Starts `command`, to run until it is stopped; or, as an `errand`, until it is done."""
+        """Starts `command`. It runs until it is stopped, or, as an `errand`, until it is done."""
         if errand:
             self._errands.add(name)
         self._logs.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ class Children:
         self._started.append((name, child))
 
     def check(self) -> None:
-        """Raises UpFailed, with the end of its log, when a child has ended."""
+        """Raises UpFailed with the end of the log if a child has ended."""
         for name, child in list(self._started):
             if child.poll() is None:
                 continue
@@ -73,14 +73,14 @@ class Children:
         return any(each == name and child.poll() is None for each, child in self._started)
 
     def last_line(self, name: str) -> str:
-        """Of its log."""
+        """The last line of its log."""
         log = self._logs / f"{name}.log"
         lines = log.read_text(errors="replace").split("\n") if log.exists() else []
         return next((line for line in reversed(lines) if line.strip()), "its log is empty")
 
     def stop(self) -> None:
-        """Ends every group: what runs syncs first, for they still need the others; each of the rest
-        when all that was started after it has ended."""
+        """Ends every group. Processes that run syncs end first, because they still need the others.
+        Each other process ends after all processes that were started after it."""
         syncing = [child for name, child in self._started if name in SYNCING]
         others = [child for name, child in reversed(self._started) if name not in SYNCING]
         for group in (syncing, *([child] for child in others)):

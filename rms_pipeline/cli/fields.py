@@ -1,4 +1,4 @@
-"""`rms-pipeline fields`: fields of the account's own, and columns for them."""
+"""`rms-pipeline fields`: the account's custom fields, and columns for them."""
 
 import json
 import sys
@@ -70,15 +70,15 @@ def promote(
     ],
     column: Annotated[
         str | None,
-        typer.Option("--as", help="Name of the column, if it should not be that of the key."),
+        typer.Option("--as", help="Name of the column. Without it, the key is the name."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give a field a typed column of opportunity_fields, filled from what is stored.
+    """Give a field a typed column in opportunity_fields, filled from the stored records.
 
-    Every later sync and webhook keeps it. What cannot be read as its kind is empty there, and named
-    in sync_faults. Kinds: text, numeric, bigint, boolean, date, timestamptz, time, bigint[] and
-    text[]. Syncs wait while the column is filled, some seconds for 100,000 rows.
+    Every sync and webhook keeps it up to date. A value that is not of this kind is empty there, and
+    sync_faults names it. Kinds: text, numeric, bigint, boolean, date, timestamptz, time, bigint[]
+    and text[]. Syncs wait while the column is filled, some seconds for 100,000 rows.
     """
     from rms_pipeline.collections.opportunities import OPPORTUNITIES
     from rms_pipeline.insight.fields import as_promoted, demand_field
@@ -115,14 +115,19 @@ def promote(
 def demote(
     key: Annotated[str, typer.Argument(help="The key of the field whose column is dropped.")],
 ) -> None:
-    """Take the column of a field away. The field itself stays in custom_fields."""
+    """Remove the column of a field. The field itself stays in custom_fields."""
     from rms_pipeline.collections.opportunities import OPPORTUNITIES
     from rms_pipeline.mirror import promoted
 
     with _mirror() as connection:
         gone = promoted.demote(connection, OPPORTUNITIES, key)
     _search_them()
-    out.print(Text(f"opportunity_fields.{gone.column} is gone. {_shown(key)} is in custom_fields."))
+    out.print(
+        Text(
+            f"opportunity_fields.{gone.column} was removed. {_shown(key)} is still in "
+            "custom_fields."
+        )
+    )
 
 
 @fields_app.command()
@@ -133,7 +138,8 @@ def label(
         typer.Argument(metavar="VALUE=LABEL...", help="Such as 101=Website. VALUE= removes it."),
     ],
 ) -> None:
-    """Say what values of a field mean, such as the ids of a list: table custom_field_labels."""
+    """Say what the values of a field mean, such as the ids of a list. The table custom_field_labels
+    has the labels."""
     from rms_pipeline.collections.opportunities import OPPORTUNITIES
     from rms_pipeline.insight.fields import demand_field
     from rms_pipeline.mirror.custom_fields import set_labels
@@ -154,7 +160,8 @@ def label(
 
 
 def _search_them() -> None:
-    """Has opportunities be found by what has a column now, and no longer by what has none."""
+    """Updates the search index: opportunities are found by fields with a column, and not by
+    others."""
     from rms_pipeline.collections.opportunities import OPPORTUNITIES
     from rms_pipeline.mirror.embedded import open_database
     from rms_pipeline.mirror.redecode import reword
@@ -181,7 +188,7 @@ def _print_json(told: object) -> None:
 
 
 def _shown(text: str) -> str:
-    """Without what would move a terminal's cursor."""
+    """The text without characters that would move a terminal's cursor."""
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 

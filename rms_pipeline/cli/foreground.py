@@ -36,11 +36,11 @@ _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 class SyncFailed(RmsPipelineError):
-    """The sync ended without success; the text is its reason."""
+    """The sync failed. The text is the reason."""
 
 
 class RebuildFailed(RmsPipelineError):
-    """The rebuild ended without success; the text is its reason."""
+    """The rebuild failed. The text is the reason."""
 
 
 def run_sync(
@@ -48,10 +48,9 @@ def run_sync(
 ) -> Sync:
     """Runs `job_name` here, with a progress bar on `console` unless `as_json`.
 
-    `ops` is the config of its assets, as in Dagster's launchpad. None of these names has the
-    prefix of RMS_KEY_PREFIX.
-
-    Ctrl-C and SIGTERM end it at the next safe point; what is stored is whole. Raises SyncFailed.
+    `ops` is the config of its assets, as in Dagster's launchpad. No name here has the prefix of
+    RMS_KEY_PREFIX. Ctrl-C and SIGTERM end it at the next safe point, and stored data is intact.
+    Raises SyncFailed.
     """
     database = open_database(settings())
     run_id, _ = _run(database, job_name, console if not as_json else None, ops or {})
@@ -59,10 +58,8 @@ def run_sync(
 
 
 def run_rebuild(console: Console) -> dict[str, int]:
-    """Runs the job `rebuild` here, with a progress bar on `console`; what it counted, by name.
-
-    Ctrl-C and SIGTERM end it like a sync. Raises RebuildFailed.
-    """
+    """Runs the job `rebuild` here, with a progress bar on `console`. Returns its counts by name.
+    Ctrl-C and SIGTERM end it like a sync. Raises RebuildFailed."""
     database = open_database(settings())
     run_id, result = _run(database, "rebuild", console, {})
     if not result.success:
@@ -80,7 +77,7 @@ def run_rebuild(console: Console) -> dict[str, int]:
 def _run(
     database: Database, job_name: str, console: Console | None, ops: Mapping[str, Any]
 ) -> tuple[str, dg.ExecuteInProcessResult]:
-    """The run's id, and its result whether or not it succeeded. A terminal shows its progress."""
+    """The id of the run, and its result, also if it failed. A terminal shows its progress."""
     signal.signal(signal.SIGTERM, _interrupt)
     work = "rebuild" if job_name == "rebuild" else "sync"
     failed = RebuildFailed if work == "rebuild" else SyncFailed
@@ -122,7 +119,7 @@ def _run(
 
 
 def print_failure(sync_type: str, error: RmsPipelineError) -> None:
-    """`print_json` for a sync of which there is no history, or that did not begin."""
+    """`print_json` for a sync that has no row in the history or did not begin."""
     answer = {
         "success": False,
         "syncId": None,

@@ -1,6 +1,7 @@
-"""The `rms-pipeline` command. Imports of Dagster wait until a command needs it: `status` must not.
+"""The `rms-pipeline` command.
 
-Exit codes: 0 success, 1 failure with the reason on stderr, 2 usage or configuration.
+Dagster is only imported if a command needs it. `status` must not import it. Exit codes: 0 success,
+1 failure with the reason on stderr, 2 usage or configuration.
 """
 
 import sys
@@ -58,7 +59,7 @@ def start(
         ),
     ] = False,
 ) -> None:
-    """What precedes every command."""
+    """Runs before every command."""
 
 
 PORTS: Any = {"min": 0, "max": 65_535}

@@ -1,4 +1,4 @@
-"""`rms-pipeline migrate`: the upgrade of the tables, and what it will do before it does it."""
+"""`rms-pipeline migrate`: upgrades the tables, and says before what that will do."""
 
 import json
 import sys
@@ -65,7 +65,7 @@ def migrate(
 
 
 def show_plan(current: "Settings", *, as_json: bool) -> None:
-    """Prints the plan. Exits with 1 where something is in the way."""
+    """Prints the plan. Exits with 1 if a problem would make the upgrade fail."""
     from rms_pipeline.defs.instance_storage import (
         instance_of,
         keeps_history_here,

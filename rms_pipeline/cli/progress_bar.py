@@ -1,6 +1,6 @@
-"""The progress bar of a sync, drawn from what the sync notes in the database.
+"""The progress bar of a sync, which reads the progress from the database.
 
-It looks the same whichever process runs the sync: this one, or one of Dagster's workers.
+It is the same for every process that runs the sync: this one, or a worker of Dagster.
 """
 
 import threading
@@ -38,7 +38,7 @@ class _RecordsPerSecond(ProgressColumn):
 
 @contextmanager
 def sync_progress(database: Database, run: str, console: Console) -> Iterator[None]:
-    """Draws the progress of `run` on `console` while inside."""
+    """Draws the progress of `run` on `console` inside the context."""
     done = threading.Event()
     thread = threading.Thread(target=_draw, args=(database, run, console, done), daemon=True)
     thread.start()

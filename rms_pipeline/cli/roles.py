@@ -1,4 +1,4 @@
-"""`rms-pipeline roles`: SQL for roles that may only read."""
+"""`rms-pipeline roles`: SQL for roles that can only read."""
 
 import sys
 from typing import Annotated
@@ -16,11 +16,11 @@ def roles(
         str | None, typer.Option(help="Name of the role that cannot read money.")
     ] = None,
 ) -> None:
-    """Print SQL for two roles that read views alone: one sees money, one does not.
+    """Print SQL for two roles that can only read views: one sees money, one does not.
 
-    An administrator of the database runs it: rms-pipeline roles | psql ... The reader without money
-    sees no amounts, no record as received, and nothing that people type at will, such as subjects,
-    descriptions and custom fields.
+    An administrator of the database runs it: rms-pipeline roles | psql ... The role without money
+    sees no amounts, no record as received and no free text, such as subjects, descriptions and
+    custom fields.
     """
     from rms_pipeline.insight.readers import names_of_roles, statements
 

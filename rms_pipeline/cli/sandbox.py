@@ -13,7 +13,7 @@ from rms_pipeline.settings import SANDBOX_LIMIT, SANDBOX_PORT, SettingsError
 
 
 class SandboxNotStarted(RmsPipelineError):
-    """The sandbox cannot listen where it should."""
+    """The sandbox cannot listen on its port."""
 
 
 def sandbox(
@@ -23,11 +23,13 @@ def sandbox(
     requests_per_minute: Annotated[
         int, typer.Option(min=0, help="The account's limit of calls a minute; 0 means no limit.")
     ] = SANDBOX_LIMIT,
-    latency_ms: Annotated[int, typer.Option(min=0, help="Delay of every answer.")] = 0,
+    latency_ms: Annotated[
+        int, typer.Option(min=0, help="Delay of every answer, in milliseconds.")
+    ] = 0,
     changes_per_minute: Annotated[
         float,
         typer.Option(
-            min=0, help="Opportunities that change by themselves each minute; 0 means none."
+            min=0, help="How many opportunities the sandbox changes each minute; 0 means none."
         ),
     ] = 0,
     api: Annotated[
@@ -82,7 +84,7 @@ def sandbox(
 
 
 def _named(pairs: list[str]) -> dict[str, Any]:
-    """`NAME=VALUE` each, the value as JSON or, where it is none, as text."""
+    """Reads `NAME=VALUE` pairs. A value is JSON, or text if it is not valid JSON."""
     named = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")

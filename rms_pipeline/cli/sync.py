@@ -1,4 +1,4 @@
-"""`rms-pipeline sync` and `refresh`: one run here and now."""
+"""`rms-pipeline sync` and `refresh`: one run in this process."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,17 +68,17 @@ def sync_further_back(
         str | None, typer.Argument(help="The day to mirror back to, like 2025-01-01.")
     ] = None,
     cost: Annotated[
-        bool, typer.Option("--cost", help="Only say what it would cost, which costs a call.")
+        bool, typer.Option("--cost", help="Only say what it would cost. This costs one call.")
     ] = False,
     as_set: Annotated[
         bool,
-        typer.Option("--as-set", help="Go back to RMS_SYNC_DAYS_BACK. Rows that are here stay."),
+        typer.Option("--as-set", help="Go back to RMS_SYNC_DAYS_BACK. Rows stay."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Mirror further back than RMS_SYNC_DAYS_BACK: say what that costs, then run a full sync.
 
-    From then on each full sync, such as that of each night, reads as far back."""
+    From then on each full sync reads that far back, the nightly one too."""
     from rms_pipeline.account import account_name, client_for
     from rms_pipeline.collections.opportunities import OPPORTUNITIES
     from rms_pipeline.current_rms.window import Window
@@ -91,13 +91,13 @@ def sync_further_back(
     from rms_pipeline.sync.costs import count_cost
 
     if (since is None) == (not as_set):
-        raise SettingsError("Say either a day, like 2025-01-01, or --as-set.")
+        raise SettingsError("Give either a day, like 2025-01-01, or --as-set.")
     current = settings()
     days = _days_since(since, current.time_zone, MOST_DAYS) if since is not None else None
     if days is not None and days <= current.days_back:
         raise SettingsError(
-            f"{since} is within the {current.days_back:,} days that RMS_SYNC_DAYS_BACK mirrors "
-            "anyway. Choose an earlier day."
+            f"RMS_SYNC_DAYS_BACK already mirrors {current.days_back:,} days back, so {since} "
+            "changes nothing. Choose an earlier day."
         )
     current = prepare(instance=True)
     announce_sandbox(current)
@@ -123,15 +123,15 @@ def sync_further_back(
         running = running_sync(connection, [INITIAL, RECONCILIATION])
         if running is not None:
             raise RmsPipelineError(
-                f"A full sync is running (sync {running.id}), with the window it began with. "
-                "Nothing was changed: run this again when it has ended."
+                f"A full sync is running (sync {running.id}), and its window cannot change now. "
+                "Nothing was changed. Run this again when that sync has ended."
             )
         ask_for_days_back(connection, OPPORTUNITIES, days, "command")
     _sync("initial_sync", as_json, {})
 
 
 def _days_since(since: str, time_zone: str, most: int) -> int:
-    """Days back that hold all of that day. Raises SettingsError."""
+    """The number of days back that includes the whole day. Raises SettingsError."""
     from datetime import UTC, date, datetime
 
     from rms_pipeline.insight.days import Day
@@ -160,8 +160,9 @@ def _sentence(found: "Cost") -> str:
     most = "" if found.exact else "at most "
     minutes = f", about {found.minutes:,.1f} minutes" if found.minutes is not None else ""
     return (
-        f"That is {most}{found.records:,} opportunities, {most}{found.more:,} of them not here "
-        f"yet: about {found.calls:,} calls{minutes}. The full sync of each night costs as many."
+        f"That is {most}{found.records:,} opportunities, {most}{found.more:,} of them not "
+        f"mirrored yet. A full sync takes about {found.calls:,} calls{minutes}. Each nightly full "
+        "sync then takes as many calls."
     )
 
 
@@ -201,7 +202,7 @@ def _made(metadata: "Mapping[str, Any]") -> str:
 
 
 def _tell(collection: "Collection", metadata: "Mapping[str, Any]") -> None:
-    """The certificate of one collection, and what it lacks."""
+    """Prints the certificate of one collection, and what is missing."""
     if "certificate" in metadata:
         out.print(metadata["certificate"], highlight=False)
     if unreadable := metadata.get("unreadable_records"):
@@ -214,8 +215,8 @@ def _tell(collection: "Collection", metadata: "Mapping[str, Any]") -> None:
         )
     if held_back := metadata.get("deletions_held_back"):
         err.print(
-            f"[yellow]At least {held_back:,} {collection.name} no longer exist in Current RMS. So "
-            "many rows are deleted only after a person confirms it. If that is right, run "
+            f"[yellow]At least {held_back:,} {collection.name} no longer exist in Current RMS. The "
+            "sync deletes so many rows only after a person confirms it. If they were deleted, run "
             "`rms-pipeline sync initial --confirm-deletions`.[/yellow]"
         )
 
@@ -241,7 +242,7 @@ def refresh(
     ] = "opportunities",
     as_json: AsJson = False,
 ) -> None:
-    """Fetch these records now, and whatever webhooks are waiting."""
+    """Fetch these records now, and those of all waiting webhooks."""
     chosen = _refreshable(collection, settings().collections)
     current = prepare(instance=True, logs=not as_json)
     announce_sandbox(current)
@@ -265,7 +266,7 @@ def refresh(
 
 
 def _refreshable(name: str, on: "Sequence[Collection]") -> "Collection":
-    """The collection of that name. Raises SettingsError where there is none, or where it is off."""
+    """The collection with this name. Raises SettingsError if there is none, or if it is off."""
     from rms_pipeline.collections import NoSuchCollection, collection_named
 
     try:

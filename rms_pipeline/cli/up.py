@@ -1,7 +1,7 @@
-"""Everything at once: database, sandbox, Dagster's UI and daemon, web service, under one Ctrl-C.
+"""Starts everything: database, sandbox, Dagster's UI and daemon, web service, under one Ctrl-C.
 
-Each child gets a process group of its own, so that ending the group ends what it started in turn;
-the database goes last. SIGTERM and a closed terminal (SIGHUP) end it like Ctrl-C.
+Each child gets its own process group. To end the group also ends what the child started. The
+database ends last. SIGTERM and a closed terminal (SIGHUP) work like Ctrl-C.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where each part listens."""
+    """The port of each part."""
 
     dagster: int
     web: int
@@ -56,11 +56,10 @@ class Ports:
 def run_everything(
     current: Settings, *, host: str, ports: Ports, out: Console, initial_sync: bool = True
 ) -> None:
-    """Starts all parts, runs the first sync if there never was one, and waits for Ctrl-C.
+    """Starts all parts, runs the first sync if none has completed, and waits for Ctrl-C.
 
-    Without `initial_sync` that is left to whoever presses the dashboard's button.
-
-    Raises UpFailed (or another RmsPipelineError) when a part fails; all parts are stopped first.
+    Without `initial_sync` a person starts it on the dashboard. Raises UpFailed (or another
+    RmsPipelineError) if a part fails. All parts are stopped first.
     """
     for number in _ENDING:
         # What is ignored from the start stays so: that is what nohup is for.
@@ -92,8 +91,8 @@ def run_everything(
 
 @contextlib.contextmanager
 def _the_only_one_in(state_folder: Path) -> Iterator[None]:
-    """Raises UpFailed where another `up` has its embedded PostgreSQL here: whichever of them ended
-    first would stop it under the other."""
+    """Raises UpFailed if another `up` uses the embedded PostgreSQL here, because the one that ends
+    first would stop it for the other."""
     state_folder.mkdir(parents=True, exist_ok=True)
     # The kernel lets go of it when the process ends, in whatever way.
     with (state_folder / "up.lock").open("a") as file:
@@ -193,10 +192,10 @@ def _start(
 
 
 def _open_instance(database: Database) -> bool:
-    """Makes Dagster's tables, ends the runs of a crash, and tells whether the instance is ours.
+    """Creates Dagster's tables, ends the runs of a crash, and returns whether the instance is ours.
 
-    While the web service starts: the import of Dagster alone takes as long as that. Raises
-    StoredElsewhere where no sync could be shown.
+    It runs while the web service starts, because importing Dagster takes as long. Raises
+    StoredElsewhere if no sync could be shown.
     """
     from rms_pipeline.defs.instance_storage import (
         keeps_history_here,
@@ -234,7 +233,7 @@ def _wait_for_answer(url: str, name: str, children: Children) -> None:
 def _tell_of_first_sync(
     database: Database, children: Children, out: Console, url: str, *, synced: bool
 ) -> None:
-    """Waits for the first sync, which is running, and tells how it ended."""
+    """Waits for the running first sync, and prints how it ended."""
     if synced:
         out.print("The initial sync has completed before; `rms-pipeline status` shows the mirror.")
     else:
@@ -267,7 +266,7 @@ def _tell_of_rows(database: Database, collections: Sequence[Collection], out: Co
 
 
 def _find_first_sync(database: Database, children: Children) -> str | None:
-    """The run of the first sync; None when its process ended before it had one."""
+    """The run of the first sync. None if its process ended before it had a run."""
     while True:
         goes_on = children.runs("first sync")
         with database.session() as connection:
@@ -295,13 +294,13 @@ def _demand_free_port(host: str, port: int, option: str) -> None:
 
 
 def _print_if_heard(out: Console, text: str) -> None:
-    """Prints, unless the terminal is closed, or the pipe (of which rich makes SystemExit)."""
+    """Prints, unless the terminal or the pipe is closed (for which rich raises SystemExit)."""
     with contextlib.suppress(OSError, SystemExit):
         out.print(text)
 
 
 def _ignore_signals() -> None:
-    """A second Ctrl-C must not leave half of it running."""
+    """Ignores a second Ctrl-C, so that no process keeps running."""
     for number in _ENDING:
         signal.signal(number, signal.SIG_IGN)
 

@@ -23,7 +23,7 @@ webhooks_app = typer.Typer(
 
 @webhooks_app.command("list")
 def list_webhooks() -> None:
-    """Show which events Current RMS tells us of, and how the last deliveries went."""
+    """Show which events Current RMS sends to this mirror, and the result of the last deliveries."""
     from rms_pipeline.current_rms.webhooks import events_of, overview
     from rms_pipeline.web.tokens import webhook_token
 
@@ -59,9 +59,9 @@ def register(
         ),
     ],
 ) -> None:
-    """Subscribe once to every event that changes a record of what is mirrored.
+    """Subscribe to every event that changes a mirrored record.
 
-    Corrects existing webhooks of ours, and removes those of collections that are off."""
+    Corrects existing webhooks of this mirror, and removes those of collections that are off."""
     from rms_pipeline.current_rms.webhooks import events_of, target_url, without_secret
     from rms_pipeline.current_rms.webhooks import register as register_all
     from rms_pipeline.web.tokens import webhook_token
@@ -79,17 +79,17 @@ def register(
             highlight=False,
         )
         out.print(
-            "The next incremental sync brings earlier edits: run `rms-pipeline sync "
+            "The next incremental sync fetches earlier edits. Run `rms-pipeline sync "
             "incremental`, or wait for the schedule (15 minutes at most).",
             highlight=False,
         )
     else:
-        out.print(f"{len(events)} webhooks post to {target} already: nothing changed.")
+        out.print(f"All {len(events)} webhooks already post to {target}. Nothing changed.")
 
 
 @webhooks_app.command()
 def remove() -> None:
-    """Remove our webhooks from Current RMS; those of others stay."""
+    """Remove the webhooks of this mirror from Current RMS. Other webhooks stay."""
     from rms_pipeline.current_rms.webhooks import remove as remove_all
 
     with _client(config.settings()) as client:
@@ -149,7 +149,8 @@ def _client(current: config.Settings) -> "Iterator[CurrentRmsClient]":
 
 @contextmanager
 def _budget(current: config.Settings, subdomain: str) -> "Iterator[Budget]":
-    """Shared with the syncs where there is a mirror; webhooks can be managed without one too."""
+    """A client that shares the budget with the syncs if there is a mirror. Webhooks can also be
+    managed without a mirror."""
     from rms_pipeline.current_rms.pacing import ProcessBudget
     from rms_pipeline.mirror.budget import SharedBudget
     from rms_pipeline.mirror.database import DatabaseError

@@ -1,6 +1,6 @@
-"""Lets through to Dagster's application what a person or program who signed in asks of it.
+"""Passes requests to Dagster's application if the person or program has signed in.
 
-Plain ASGI. What is refused never reaches Dagster.
+Plain ASGI. A refused request never reaches Dagster.
 """
 
 import re
@@ -48,11 +48,11 @@ class _Refusal(Exception):
 
 
 class Guard:
-    """`dagster` for those who have a session of the web service, or the API token.
+    """`dagster` for requests with a session of the web service, or with the API token.
 
-    `hosts` are the names under which it is reached, beside those of this machine; anything else in
-    `Host` is a name that somebody else points here. `sign_in` is the web service's address for
-    people: who has no session is sent there, and comes back with a ticket.
+    `hosts` are its host names, besides those of this machine. Any other name in `Host` is one that
+    somebody else points to this machine. `sign_in` is the web service's address for people. A
+    person without a session is sent there, and returns with a ticket.
     """
 
     def __init__(
@@ -114,12 +114,12 @@ class Guard:
             self._websockets -= 1
 
     def _is_behind_tls(self, request: Request) -> bool:
-        """Whether a proxy encrypts, as far as is known without believing any header."""
+        """Whether a proxy encrypts, as far as this is known without trusting its headers."""
         asked = _host_name(request.headers["Host"])
         return self._sign_in.startswith("https:") and asked not in LOOPBACK_HOSTS
 
     def _let_through(self, request: Request) -> Response | None:
-        """None when Dagster is to answer."""
+        """The refusal, or None if Dagster may answer."""
         if request.scope["path"] == _OPEN and request.method in _SAFE:
             return None
         if self._has_session(request):
@@ -142,8 +142,8 @@ class Guard:
         return None
 
     def _demand_own_host(self, connection: HTTPConnection) -> None:
-        """Another name that leads here is the door of DNS rebinding: to a browser it is one origin
-        with the page that opened it."""
+        """Refuses another name that leads to this machine (DNS rebinding): a browser would treat it
+        as the same origin as the page that opened it."""
         given = connection.headers.getlist("Host")
         if len(given) != 1 or _host_name(given[0]) not in self._hosts:
             raise _Refusal(
@@ -154,8 +154,8 @@ class Guard:
             )
 
     def _demand_own_page(self, request: Request) -> None:
-        """For what a browser authenticates by itself. A link elsewhere may lead here, and no more:
-        nothing that is asked for in this way changes anything."""
+        """Checks requests that a browser authenticates automatically. A link on another site may
+        lead here, but such a request may change nothing."""
         self._demand_own_origin(request, needed=False)
         site = request.headers.get("Sec-Fetch-Site")
         if site is None:
@@ -183,7 +183,8 @@ class Guard:
         return self._has_session(connection) or self._has_token(connection)
 
     def _has_session(self, connection: HTTPConnection) -> bool:
-        """Of this UI, or of the web service: on one host browsers send both to both ports."""
+        """The cookies of this UI and of the web service: on one host browsers send both to both
+        ports."""
         cookies, sessions = connection.cookies, self._sessions
         return matches(
             cookies.get(sessions.dagster_cookie, ""), sessions.dagster_session
@@ -223,14 +224,14 @@ class Guard:
 
 
 def _demand_plain_path(connection: HTTPConnection) -> None:
-    """What is compared here must be what the router behind it compares, and that one takes a path
-    with a line feed at its end for the path without it."""
+    """Refuses control characters in a path. The router behind the guard ignores a line feed at the
+    end, so guard and router would compare different paths."""
     if re.search(r"[\x00-\x1f\x7f]", connection.scope["path"]):
         raise _Refusal(400, "The address contains a control character. Remove it.")
 
 
 def _demand_harmless_graphql(request: Request) -> None:
-    """Mutations by POST only, and only in a form that no page of another site can send unasked."""
+    """Allows mutations by POST only, and only in a form that no page of another site can send."""
     if request.method in _SAFE:
         pairs = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
         queries = [value for name, value in pairs if name == "query"]
@@ -257,14 +258,14 @@ def _only_asks(text: str) -> bool:
 
 
 def _host_name(host: str) -> str:
-    """Of a `Host` header, without its port; empty for what is none."""
+    """The host name of a `Host` header, without its port. Empty if it is not valid."""
     if not re.fullmatch(r"[A-Za-z0-9._-]+(:\d*)?|\[[0-9A-Fa-f:.]+\](:\d*)?", host):
         return ""
     return (urlsplit(f"//{host}").hostname or "").lower()
 
 
 def _authority(origin: str) -> str:
-    """Host and port of an `Origin` header; empty for `null` and what is none."""
+    """Host and port of an `Origin` header. Empty for `null` and if it is not valid."""
     found = re.fullmatch(r"https?://([A-Za-z0-9._:\[\]-]+)", origin)
     return found[1].lower() if found else ""
 

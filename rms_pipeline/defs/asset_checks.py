@@ -1,10 +1,9 @@
-"""Facts about the tables that must hold after every sync.
+"""Checks of the tables that must pass after every sync.
 
-A materialization puts aside what checks said before it, in Dagster's UI: until they are evaluated
-again a check that failed shows as "Not Evaluated". So whatever materializes evaluates all of them,
-a refresh by webhooks too (`report_checks`).
-
-Each collection has the same checks, made of its declaration.
+A materialization discards earlier results of checks in Dagster's UI. Until a failed check runs
+again, it shows "Not Evaluated". So everything that materializes a table runs all of its checks,
+also a refresh by webhooks (`report_checks`). Each collection has the same checks, made from its
+declaration.
 """
 
 import functools
@@ -61,7 +60,7 @@ def _ids_are_unique(
 def _no_faults(
     collection: Collection, database: Database, run: str, seconds: float | None
 ) -> dg.AssetCheckResult:
-    """Of `run`; of the last `seconds` where it is one that goes on, like the fast lane."""
+    """The faults of `run`, or of its last `seconds` if it runs for ever, like the fast lane."""
     faults, records = _one_row(
         database,
         "SELECT count(*), count(DISTINCT opportunity_id) FROM sync_faults WHERE run = %s"
@@ -218,7 +217,7 @@ def _own_fields(database: Database) -> dg.AssetCheckResult:
 
 
 def sense_of(database: Database) -> dict[str, dg.AssetCheckResult]:
-    """What each sense check says: one question for all of them."""
+    """The results of all sense checks, from one query."""
     with database.session() as connection:
         found = what_makes_no_sense(connection)
         unknown = unknown_required_fields(connection)
@@ -262,7 +261,8 @@ def _counts_add_up(database: Database) -> dg.AssetCheckResult:
 
 
 def _evaluations(collection: Collection) -> dict[str, tuple[str, EvaluateOf]]:
-    """Each check of its table by name: what must hold, and how that is found out."""
+    """The checks of the collection's table by name: what must be true, and the function that tests
+    it."""
     in_window = " in the window" if collection.has_window else ""
     if collection.parts is not None:
         in_window = f" for the {collection.parts.of.name} whose lists were read"
@@ -299,7 +299,7 @@ def _evaluations(collection: Collection) -> dict[str, tuple[str, EvaluateOf]]:
 def _evaluations_of(
     collections: Sequence[Collection],
 ) -> dict[tuple[str, str], tuple[str, Evaluate]]:
-    """Each check by its asset and name: what must hold, and how that is found out."""
+    """All checks by asset and name: what must be true, and the function that tests it."""
     found: dict[tuple[str, str], tuple[str, Evaluate]] = {
         (c.name, name): (description, functools.partial(evaluate, c))
         for c in collections
@@ -345,7 +345,7 @@ _OF_OPPORTUNITIES: list[tuple[str, str, str, Callable[[Database], dg.AssetCheckR
 
 
 def checks_of(collections: Sequence[Collection], naming: Naming) -> list[dg.AssetChecksDefinition]:
-    """The checks of their tables, and of what is made of them."""
+    """The checks of the collections' tables, and of the tables made from them."""
     checks = [
         _check(naming, asset, name, description, evaluate)
         for (asset, name), (description, evaluate) in _evaluations_of(collections).items()
@@ -371,7 +371,8 @@ def _check(
 
 
 def _sense_checks(naming: Naming) -> dg.AssetChecksDefinition:
-    """All in one step: each step of its own costs a run more than all of these questions."""
+    """Runs all checks in one step, because a step of its own takes longer than all of these
+    queries."""
     asset = naming.key(OPPORTUNITIES.name)
 
     @dg.multi_asset_check(
@@ -402,10 +403,8 @@ def evaluations(
     naming: Naming = OWN,
     seconds: float | None = None,
 ) -> list[dg.AssetCheckEvaluation]:
-    """What all checks of `collections`, and of what follows from them, say after a refresh.
-
-    `run` is what the refresh was done by; of one that goes on, its last `seconds` count.
-    """
+    """The results of all checks of `collections`, and of the tables made from them, after a
+    refresh. `run` did the refresh. If it runs for ever, its last `seconds` count."""
     results = {
         which: evaluate(database, run, seconds)
         for which, (_, evaluate) in _evaluations_of(collections).items()
@@ -433,7 +432,6 @@ def report_checks(
     *,
     naming: Naming = OWN,
 ) -> None:
-    """Evaluates all checks of `collections` after a refresh that was reported as a
-    materialization."""
+    """Runs all checks of `collections` after a refresh that was reported as a materialization."""
     for evaluation in evaluations(database, collections, run, naming=naming):
         instance.report_runless_asset_event(evaluation)

@@ -54,7 +54,7 @@ from rms_pipeline.sync.settling import settle_full_walk
 
 
 def account_of(naming: Naming) -> dg.AssetSpec:
-    """What all else is a copy of."""
+    """The API, from which all other assets are made."""
     return dg.AssetSpec(
         naming.key("current_rms_api"),
         group_name=naming.group,
@@ -77,7 +77,7 @@ def _reach(collection: Collection) -> str:
 def assets_of(
     collection: Collection, naming: Naming
 ) -> tuple[dg.AssetsDefinition, dg.AssetsDefinition]:
-    """Its pages as received, and its table."""
+    """The asset of its pages as received, and the asset of its table."""
 
     @declare_pages(
         collection,
@@ -264,7 +264,7 @@ def _land_changes(
 
 
 def status_counts_of(naming: Naming) -> dg.AssetsDefinition:
-    """How the opportunities stand."""
+    """The numbers of opportunities by status."""
 
     @declare(
         naming,

@@ -1,4 +1,4 @@
-"""All that Dagster has of one account: `build_defs`."""
+"""Everything that Dagster has for one account: `build_defs`."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -30,7 +30,7 @@ _Resource = TypeVar("_Resource", CurrentRms, Mirror)
 
 
 class DefinitionsUnusable(RmsPipelineError):
-    """What `build_defs` was told cannot be."""
+    """An argument of `build_defs` is not valid. The text says which, and what is valid."""
 
 
 def build_defs(
@@ -48,18 +48,18 @@ def build_defs(
     """The assets, checks, jobs, schedules, sensors and resources of one account.
 
     Merge them with your own: `dg.Definitions.merge(build_defs(...), mine)`. With a `key_prefix`
-    everything that has a name carries it (asset `acme/opportunities`, job `acme__initial_sync`,
-    resource `acme__mirror`), so that nothing of several accounts, or of yours, has the same name.
-    Accounts that share a database need a `schema` each.
+    every name contains it (asset `acme/opportunities`, job `acme__initial_sync`, resource
+    `acme__mirror`), so names of several accounts and your own names differ. Accounts that share a
+    database each need their own `schema`.
 
-    `account` and `mirror` are those of the settings of this process when absent. `collections` are
-    names, each by itself or with commas between them; `schedules` says whether schedules and the
-    sensor of webhooks start switched on. `translator` may change each asset's spec, but not its
-    key. `pages` is where people reach this account's web service, which assets, jobs and what runs
-    did then link to: RMS_PUBLIC_URL of this process for its own mirror.
+    Without `account` and `mirror`, those of the settings of this process are used. `collections`
+    are names, in a list or with commas between them. `schedules` says whether schedules and the
+    webhook sensor are on from the start. `translator` can change the spec of each asset, but not
+    its key. `pages` is the address of this account's web service, to which assets, jobs and runs
+    link. For the mirror of the settings it is RMS_PUBLIC_URL by default.
 
-    Raises DefinitionsUnusable, and SettingsError where a field of a resource is wrong that is known
-    by now.
+    Raises DefinitionsUnusable, and SettingsError if a field of a resource is wrong and already
+    known.
     """
     account = _of_kind(account, CurrentRms)
     mirror = _of_kind(mirror, Mirror)
@@ -161,7 +161,7 @@ def _chosen(names: str | Iterable[str] | None, account: CurrentRms) -> Sequence[
 
 
 def _of_kind(given: _Resource | None, kind: type[_Resource]) -> _Resource:
-    """The resource, its fields held to what is known of them while definitions are loaded."""
+    """The resource. Checks those of its fields that are known while definitions are loaded."""
     resource = kind() if given is None else given
     if not isinstance(resource, kind):
         raise DefinitionsUnusable(
@@ -173,7 +173,7 @@ def _of_kind(given: _Resource | None, kind: type[_Resource]) -> _Resource:
 
 
 def _address(pages: str | None) -> str | None:
-    """That of the web service, without a slash at its end."""
+    """The address of the web service, without a slash at its end."""
     if not pages:
         return None
     parts = urlsplit(pages)
@@ -215,7 +215,8 @@ def _translated(
 
 
 def _place_of(mirror: Mirror) -> str:
-    """Schema of the tables, after the database's name where that can be known yet."""
+    """The schema of the tables, with the name of the database before it if that is already
+    known."""
     schema: str = mirror.known("schema_name")
     url: Any = mirror.known("url")
     if url is None:

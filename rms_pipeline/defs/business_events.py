@@ -1,4 +1,5 @@
-"""Handing status changes to the functions of `rms_pipeline.actions`. Off until switched on."""
+"""Passes status changes to the functions in `rms_pipeline.actions`. The sensor is off until a
+person switches it on."""
 
 import dagster as dg
 from pydantic import Field
@@ -13,7 +14,7 @@ HANDED_OVER_TAG = "rms/handed_over_until"
 
 
 class ChangesConfig(LaunchpadConfig):
-    """Which changes, by id in opportunity_changes."""
+    """Which changes to pass on, by their ids in opportunity_changes."""
 
     after: int = Field(description="Changes with a higher id than this,")
     until: int = Field(description="up to and including this one.")

@@ -1,6 +1,6 @@
-"""The run launcher of `dagster-celery` with the check for dead workers. Named in `dagster.yaml`.
+"""The run launcher of `dagster-celery` with the check for dead workers, for `dagster.yaml`.
 
-Needs the package `dagster-celery`, which the rest of this project does not.
+It needs the package `dagster-celery`, which the rest of this project does not need.
 """
 
 from dagster_celery.launcher import CeleryRunLauncher
@@ -9,4 +9,5 @@ from rms_pipeline.defs.run_launcher import WorkerLockCheck
 
 
 class LockedCeleryRunLauncher(WorkerLockCheck, CeleryRunLauncher):
-    """Celery takes a task for started for ever when its worker was killed; the lock does not."""
+    """Celery believes for ever that a task runs if its worker was killed. The lock shows that it is
+    dead."""

@@ -1,4 +1,4 @@
-"""The columns of our tables, described for Dagster's UI."""
+"""The columns of our tables and their descriptions, for Dagster's UI."""
 
 import dagster as dg
 
@@ -7,7 +7,7 @@ from rms_pipeline.mirror.descriptions import COLUMNS
 
 
 def columns_of(collection: Collection) -> dg.TableSchema:
-    """Those of the collection's table, as its declaration has them."""
+    """The columns of the collection's table, from its declaration."""
     return dg.TableSchema([dg.TableColumn(c.name, c.kind, c.says) for c in collection.table])
 
 

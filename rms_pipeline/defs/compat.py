@@ -1,7 +1,7 @@
-"""What is used of Dagster that it does not promise to keep. No other module imports it.
+"""The parts of Dagster that we use and that Dagster does not promise to keep.
 
-`rms_pipeline_tests/defs/test_compat.py` says of each name what is relied on: look there first when
-an upgrade of Dagster breaks something.
+No other module imports them. `rms_pipeline_tests/defs/test_compat.py` tests what we rely on. Look
+there first if an upgrade of Dagster breaks something.
 """
 
 from dagster._check import CheckError

@@ -1,7 +1,7 @@
-"""The component: an account of Current RMS in YAML, for Dagster projects that are made with `dg`.
+"""The component: an account of Current RMS in YAML, for Dagster projects made with `dg`.
 
-`dg list components` finds it, `dg scaffold defs rms_pipeline.CurrentRmsComponent acme` writes the
-YAML. A subclass may override `get_asset_spec`.
+`dg list components` finds it. `dg scaffold defs rms_pipeline.CurrentRmsComponent acme` writes the
+YAML. A subclass can override `get_asset_spec`.
 """
 
 import re
@@ -18,7 +18,7 @@ from rms_pipeline.settings import is_key_part
 
 
 def _as_in(resource: type[dg.ConfigurableResource[Any]], name: str) -> Any:
-    """The field of that name of `resource`, with what is said of it there."""
+    """The field of `resource` with this name, with its description."""
     info = resource.model_fields[name]
     hint = "" if info.repr else " Write {{ env.NAME_OF_A_VARIABLE }}, not the secret."
     return Field(
@@ -27,7 +27,7 @@ def _as_in(resource: type[dg.ConfigurableResource[Any]], name: str) -> Any:
 
 
 class AccountInYaml(dg.Model):
-    """The account of Current RMS. Without a subdomain, that of the project's environment."""
+    """The account of Current RMS. Without a subdomain, the account of the project's environment."""
 
     subdomain: str | None = _as_in(CurrentRms, "subdomain")
     api_key: str | None = _as_in(CurrentRms, "api_key")
@@ -40,8 +40,7 @@ class AccountInYaml(dg.Model):
 
 
 class MirrorInYaml(dg.Model):
-    """The PostgreSQL that the account is mirrored into. Without a URL, that of the project's
-    environment."""
+    """The PostgreSQL database of the mirror. Without a URL, that of the project's environment."""
 
     url: str | None = _as_in(Mirror, "url")
     url_non_pooling: str | None = _as_in(Mirror, "url_non_pooling")
@@ -53,7 +52,7 @@ _InYaml = TypeVar("_InYaml", bound=dg.Model)
 
 
 def _filled_in(context: dg.ResolutionContext, written: _InYaml) -> _InYaml:
-    """What was `written`, with the values of its templates."""
+    """The attributes as written, with the values of their templates."""
     return type(written)(**context.resolve_value(dict(_told(written))))
 
 
@@ -63,7 +62,7 @@ class _Scaffolder(dg.Scaffolder[Any]):
 
 
 def _attributes(name: str) -> dict[str, Any]:
-    """Those of the account that somebody calls `name`, which may be any name of a folder."""
+    """The names of an account that a person calls `name`, which can be any name of a folder."""
     word = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")[:36]
     # Neither a schema nor a variable begins with a digit, and some schemas are not ours to take.
     if not word[:1].isalpha() or word.startswith(("dagster", "pg_", "information_schema")):
@@ -80,11 +79,11 @@ def _attributes(name: str) -> dict[str, Any]:
 
 @dg.scaffold_with(_Scaffolder)
 class CurrentRmsComponent(dg.Component, dg.Resolvable, dg.Model):
-    """A complete, live copy of an account of Current RMS in PostgreSQL: assets, checks, jobs,
-    schedules and the sensor of its webhooks.
+    """A complete, live copy of a Current RMS account in PostgreSQL: assets, checks, jobs, schedules
+    and the webhook sensor.
 
-    Without any attribute it is the account of the project's environment. Several accounts need a
-    `key_prefix` each, and a `schema` each where they share a database.
+    Without attributes it is the account of the project's environment. Each of several accounts
+    needs its own `key_prefix`. If they share a database, each needs its own `schema`.
     """
 
     account: Annotated[
@@ -141,7 +140,8 @@ class CurrentRmsComponent(dg.Component, dg.Resolvable, dg.Model):
     ] = None
 
     def get_asset_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
-        """What an asset's spec becomes: override it to add tags, owners or metadata. Keys stay."""
+        """Changes the spec of an asset. Override it to add tags, owners or metadata. Keys must
+        stay."""
         return spec
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:

@@ -1,4 +1,4 @@
-"""What a person may set in the launchpad. Leave it all alone for the usual sync."""
+"""The values that a person can set in the launchpad. The usual syncs need none."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from rms_pipeline.sync.parts import CALLS, NIGHTLY_CALLS
 
 
 class LaunchpadConfig(dg.Config):
-    """What a person may set. A value out of range fails the run with a sentence."""
+    """The config of an op. A value that is not valid fails the run with a sentence."""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -30,7 +30,7 @@ class LaunchpadConfig(dg.Config):
 
 
 class WalkConfig(LaunchpadConfig):
-    """What is fetched from Current RMS."""
+    """What a sync fetches from Current RMS."""
 
     days_back: int | None = Field(
         default=None,
@@ -65,7 +65,7 @@ class WalkConfig(LaunchpadConfig):
 
 
 class StoreConfig(LaunchpadConfig):
-    """What becomes of what was fetched."""
+    """How a sync stores what it fetched."""
 
     confirm_deletions: bool = Field(
         default=False,
@@ -91,7 +91,7 @@ class StoreConfig(LaunchpadConfig):
 
 
 class PartsConfig(LaunchpadConfig):
-    """Which lists of parts are asked for, such as the items of opportunities."""
+    """Which lists of parts a sync reads, such as the items of opportunities."""
 
     days_ahead: int | None = Field(
         default=None,
@@ -117,7 +117,7 @@ class PartsConfig(LaunchpadConfig):
 
 
 class StorePartsConfig(LaunchpadConfig):
-    """What becomes of lists of parts that were read."""
+    """How a sync stores the lists of parts that it read."""
 
     days_ahead: int | None = Field(
         default=None,

@@ -1,4 +1,4 @@
-"""How a run says why it failed."""
+"""How a run reports why it failed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +16,10 @@ _OF_THE_SERVER = frozenset({"08", "40", "53", "57", "58", "XX"})
 
 
 class Explained(DagsterUserCodeProcessError, dg.Failure):
-    """A failure that Dagster shows as its text alone, and does not try again.
+    """A failure that Dagster shows as text only and does not retry.
 
-    Who reads it can act on the text; the stack, which Dagster prints around a plain `Failure`,
-    would push it off the page. The error of another process is what Dagster takes as it is given.
+    A person can act on the text. Dagster prints a stack around a plain `Failure`, which would hide
+    the text. Dagster accepts the error of another process as it is.
     """
 
     def __init__(self, text: str) -> None:
@@ -30,7 +30,7 @@ class Explained(DagsterUserCodeProcessError, dg.Failure):
 
 @contextmanager
 def explained(work: str = "sync") -> Iterator[None]:
-    """Errors that a person can act on become the failure's text, without a stack around them."""
+    """Turns errors that a person can act on into the text of the failure, without a stack."""
     try:
         yield
     except RmsPipelineError as error:

@@ -1,4 +1,4 @@
-"""The nightly tidying-up: Dagster's old runs, and old rows of our own tables."""
+"""The nightly housekeeping: deletes Dagster's old runs and old rows of our tables."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -71,10 +71,10 @@ def _is_ours(
     syncs: set[str],
     announced: set[str],
 ) -> bool:
-    """Whether `run` is of a job of this project, and of this mirror.
+    """Whether `run` is of a job of this project and of this mirror.
 
-    The instance may be shared with other code, whose jobs may have the same names, and the code
-    location with other jobs: their history is not ours to delete.
+    Other code may share the Dagster instance, with jobs of the same names, and other jobs may share
+    the code location. We must not delete their history.
     """
     own = naming.own(run.job_name)
     is_job = (

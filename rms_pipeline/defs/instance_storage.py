@@ -1,6 +1,6 @@
-"""Dagster's own storage, in a schema of the mirror's database. Named in `dagster.yaml`.
+"""Dagster's own storage, in a schema of the mirror's database, for `dagster.yaml`.
 
-The schema is `dagster`; beside a mirror in the schema `acme` it is `dagster_acme`.
+The schema is `dagster`. If the mirror is in the schema `acme`, it is `dagster_acme`.
 """
 
 import contextlib
@@ -39,15 +39,15 @@ from rms_pipeline.settings import SettingsError, settings
 
 
 class InstanceUnusable(SettingsError):
-    """Dagster cannot read what configures its instance."""
+    """Dagster cannot read the configuration of its instance."""
 
 
 class MirrorPostgresStorage(DagsterPostgresStorage):
-    """`DagsterPostgresStorage` on POSTGRES_URL (or the embedded server), kept out of `public`.
+    """`DagsterPostgresStorage` on POSTGRES_URL (or the embedded server), outside of `public`.
 
-    Dagster names its version table `alembic_version`, as other applications do; in a schema of its
-    own it meets none of them. Opening the storage also brings our own tables up to date, so that
-    whatever starts first, `dagster dev` included, finds everything there.
+    Dagster's version table is `alembic_version`, a name that other applications use too. In its own
+    schema there is no conflict. Opening the storage also upgrades our own tables. So the process
+    that starts first, `dagster dev` too, finds all tables.
     """
 
     @classmethod
@@ -79,8 +79,8 @@ class MirrorPostgresStorage(DagsterPostgresStorage):
 
 
 def url_for_dagster(database: Database) -> str:
-    """Where Dagster connects by itself. Raises DatabaseError where its tables would not go into
-    their schema: a pooler may refuse, or leave out, what a connection asks to begin with."""
+    """The URL for Dagster's own connections. Raises DatabaseError if its tables would be in the
+    wrong schema, because a pooler refuses or drops the settings of a connection."""
     schema = database.dagster_schema
     options = database.session_options(schema)
     url = with_settings(database.session_url.get_secret_value(), schema, options)
@@ -100,13 +100,14 @@ def url_for_dagster(database: Database) -> str:
 
 
 def open_instance() -> DagsterInstance:
-    """`DagsterInstance.get()`. Raises InstanceUnusable when its dagster.yaml is wrong."""
+    """`DagsterInstance.get()`. Raises InstanceUnusable if its dagster.yaml is wrong."""
     with _explained():
         return DagsterInstance.get()
 
 
 def instance_of(folder: Path) -> InstanceRef:
-    """What configures the instance of `folder`, without opening it. Raises InstanceUnusable."""
+    """The configuration of the instance in `folder`, without opening it. Raises
+    InstanceUnusable."""
     with _explained():
         return InstanceRef.from_dir(str(folder))
 
@@ -125,7 +126,8 @@ def _explained() -> Iterator[None]:
 
 
 def _said(error: Exception) -> str:
-    """What is wrong, and where; not what stands there, which may be a password."""
+    """What is wrong and where. The text does not quote the file, because that could be a
+    password."""
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
         where = f" in line {mark.line + 1}" if mark else ""
@@ -137,11 +139,9 @@ def _said(error: Exception) -> str:
 
 
 def upgrade_storage(database: Database) -> bool:
-    """Brings Dagster's tables, and then ours, to this version; one process at a time.
-
-    An instance that keeps its history elsewhere is somebody else's, and stays as it is; whether it
-    is ours. Raises DatabaseError.
-    """
+    """Upgrades Dagster's tables and then ours to this version, one process at a time. Returns
+    whether the instance is ours: one that keeps its history elsewhere is not, and its tables stay
+    unchanged. Raises DatabaseError."""
     demand_sessions(database)
     with open_instance() as instance, migrations_lock(database):
         if not keeps_history_here(instance.get_ref()):
@@ -157,11 +157,9 @@ def upgrade_storage(database: Database) -> bool:
 
 
 def pending_migration(database: Database) -> tuple[str | None, str] | None:
-    """The version of Dagster's tables beside the mirror (None: there are none) and the one that
-    this Dagster wants; None where they are equal. Opens no instance, and changes nothing.
-
-    Raises DatabaseError where the tables may not be read.
-    """
+    """The version of Dagster's tables beside the mirror (None: there are none), and the version
+    that this Dagster needs. None if they are equal. Opens no instance and changes nothing. Raises
+    DatabaseError if this user cannot read the tables."""
     wanted = ScriptDirectory.from_config(pg_alembic_config(run_storage.__file__))
     newest = str(wanted.get_current_head())
     with database.session() as connection, connection.cursor() as cursor:
@@ -192,17 +190,18 @@ def pending_migration(database: Database) -> tuple[str | None, str] | None:
 
 
 def keeps_history_here(instance: InstanceRef) -> bool:
-    """Whether the runs of an instance, which need not be opened for it, are in the mirror's
-    database. Where they are not, the mirror knows all it needs of its syncs by rows of its own."""
+    """Whether the runs of an instance are in the mirror's database. The instance does not have to
+    be open. If they are elsewhere, the mirror uses its own rows of its syncs."""
     storage = instance.storage_data
     return storage is not None and storage.class_name == MirrorPostgresStorage.__name__
 
 
 def _engine_of(url: str) -> sqlalchemy.Engine:
-    """This process's engine for `url`: one connection stays open, others come and go as needed.
+    """The engine of this process for `url`. One connection stays open, others are opened when
+    needed.
 
-    Dagster connects anew for every event that it stores and every look of its daemon, since each of
-    its many instances would keep connections of its own; here all of them share these.
+    Dagster opens a connection for every event and every look of its daemon, because each of its
+    many instances would otherwise keep connections. All of them share this engine.
     """
     with _making:
         engine = _engines.get(url)

@@ -1,4 +1,4 @@
-"""What can be launched."""
+"""The jobs."""
 
 from collections.abc import Mapping, Sequence
 
@@ -27,10 +27,8 @@ def sync_jobs(
     items_days_ahead: int,
     metadata: Mapping[str, dg.MetadataValue] | None = None,
 ) -> list[UnresolvedAssetJobDefinition]:
-    """The jobs that sync. Their launchpads open with all that may be set, the window in days.
-
-    Without config, as schedules and the command launch them, the window is that of the settings.
-    """
+    """The sync jobs. Their launchpads show all values that can be set. Without config, as schedules
+    and the command launch them, the window is that of the settings."""
 
     pages = {c: naming.name(raw_pages_of(c)) for c in collections}
     tables = {c: naming.name(c.name) for c in collections}

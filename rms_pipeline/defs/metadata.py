@@ -1,6 +1,6 @@
-"""What assets say about a run, in words and numbers that Dagster's UI shows and plots.
+"""Metadata of assets: numbers and texts that Dagster's UI shows and plots.
 
-`sync_metadata` reads numbers and texts from here; pictures and tables it leaves out.
+`sync_metadata` reads the numbers and texts, but not the pictures and tables.
 """
 
 import base64
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 def instant(at: datetime) -> str:
-    """`2026-11-24 12:03:44+00:00`: for people, and for `datetime.fromisoformat`."""
+    """`2026-11-24 12:03:44+00:00`: readable for people and for `datetime.fromisoformat`."""
     return at.isoformat(sep=" ", timespec="seconds")
 
 
 def walk_metadata(walk: LandedWalk) -> dict[str, Any]:
-    """What one walk of the API brought and cost."""
+    """What one walk fetched, and how many calls it made."""
     metadata: dict[str, Any] = {
         "pages": walk.pages,
         "records": walk.distinct_records,
@@ -68,7 +68,7 @@ def named(unreadable: Mapping[int, str], most: int = 10) -> str:
 
 
 def settled_metadata(settled: Settled) -> dict[str, Any]:
-    """The certificate, and what was deleted or asked for again on the way to it."""
+    """The certificate, and what the proof deleted or requested again."""
     return {
         **proof_metadata(settled.certificate),
         "deleted": settled.deleted,
@@ -80,7 +80,7 @@ def settled_metadata(settled: Settled) -> dict[str, Any]:
 
 
 def proof_metadata(proof: Proof) -> dict[str, Any]:
-    """What was counted, and whether it showed the mirror to be complete."""
+    """The counts, and whether they proved the mirror to be complete."""
     return {
         "certificate": proof.sentence,
         "complete": bool(proof.shown),
@@ -92,7 +92,7 @@ def proof_metadata(proof: Proof) -> dict[str, Any]:
 
 
 def audit_metadata(audit: Audit) -> dict[str, Any]:
-    """How many of the changes webhooks had announced."""
+    """How many of the changes had been announced by webhooks."""
     metadata: dict[str, Any] = {
         "changed_in_current_rms": audit.changed,
         "came_by_webhook": audit.by_webhook,
@@ -105,7 +105,7 @@ def audit_metadata(audit: Audit) -> dict[str, Any]:
 
 
 def refresh_metadata(done: WorkedOff, row_count: int) -> dict[str, Any]:
-    """Of `opportunities` after refreshes by id."""
+    """The metadata of the table after refreshes by id."""
     result = done.refreshed.result
     return {
         "dagster/row_count": row_count,
@@ -121,8 +121,8 @@ def refresh_metadata(done: WorkedOff, row_count: int) -> dict[str, Any]:
 
 
 def in_markdown(text: str) -> str:
-    """`text`, which people typed, as Markdown that shows it and nothing else: no link, no picture
-    that is fetched from elsewhere, no HTML, no end of a table's cell."""
+    """`text`, which a person typed, as Markdown that shows only that text: no link, no picture from
+    another host, no HTML, no end of a table cell."""
     # Dagster's UI makes links of bare addresses, after it has read what is escaped. A blank of no
     # width keeps them apart.
     apart = re.sub(r"(?i)(?<=:/)(?=/)|(?<=www)(?=\.)|(?<=@)", "\u200b", " ".join(text.split()))
@@ -132,8 +132,8 @@ def in_markdown(text: str) -> str:
 def status_metadata(
     frame: "pd.DataFrame", colours: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Of `refresh_status_counts`' frame: a table with its chart, totals, a number each status.
-    `colours` are those that somebody chose for a status."""
+    """The metadata of `refresh_status_counts`: a table with its chart, totals, and a number for
+    each status. `colours` are those of the table `statuses`."""
     return {
         "counts": dg.MetadataValue.md(f"{_picture(frame, colours)}\n\n{_table(frame)}"),
         "dagster/row_count": len(frame),

@@ -1,8 +1,7 @@
-"""What the things of one account are called in Dagster, so that several can be in one place.
+"""The names of one account's objects in Dagster, so that several accounts can share a Dagster.
 
-With a key prefix, everything that has a name carries it: assets as the first parts of their keys,
-all else in front of its own name, `acme__initial_sync`. What a sync is to the mirror, its type,
-stays as it is.
+With a key prefix, every name contains it: asset keys begin with it, and other names too:
+`acme__initial_sync`. The mirror's own name of the type of a sync does not change.
 """
 
 import functools
@@ -20,7 +19,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """The key prefix of one account, how its assets are filed, and where its pages are."""
+    """The key prefix of one account, the group of its assets, and the address of its pages."""
 
     prefix: tuple[str, ...] = ()
     group: str = "current_rms"
@@ -29,28 +28,27 @@ class Naming:
 
     @property
     def links(self) -> dict[str, dg.MetadataValue]:
-        """To the pages of the account's web service: of assets, jobs, and what their runs did."""
+        """Links to the pages of the account's web service, for assets, jobs and runs."""
         return {"dashboard": dg.MetadataValue.url(f"{self.pages}/")} if self.pages else {}
 
     def key(self, own: str) -> dg.AssetKey:
-        """That of the asset `own`."""
+        """The key of the asset `own`."""
         return dg.AssetKey([*self.prefix, own])
 
     def keys(self, own: Iterable[str]) -> list[dg.AssetKey]:
         return [self.key(each) for each in own]
 
     def name(self, own: str) -> str:
-        """That of a job, an op, a schedule, a sensor or a resource."""
+        """The name of a job, an op, a schedule, a sensor or a resource."""
         return self.key(own).to_python_identifier()
 
     def own(self, name: str) -> str | None:
-        """Undoes `name`; None for what is not of this account."""
+        """The reverse of `of`. None for a name that does not belong to this account."""
         before = self.name("")
         return name.removeprefix(before) if name.startswith(before) else None
 
     def bind(self, function: Callable[..., R]) -> Callable[..., R]:
-        """`function` with its resources, which are named by its parameters, under this account's
-        names."""
+        """`function` with its resources, which its parameters name, under this account's names."""
         if not self.prefix:
             return function
         names = {own: self.name(own) for own in (MIRROR, CURRENT_RMS)}

@@ -1,7 +1,7 @@
-"""The assets of a collection whose records are parts of another's, such as the items of
-opportunities: API and opportunities → raw pages → table.
+"""The assets of a collection whose records are parts of another collection's records, such as items
+of opportunities: API and opportunities → raw pages → table.
 
-They follow the other collection's table in each sync, for what changed there says whose parts are
+In each sync they run after the other collection's table, because its changes say which lists have
 to be read.
 """
 
@@ -33,7 +33,7 @@ from rms_pipeline.sync.parts import CALLS, NIGHTLY_CALLS, land_parts, store_part
 def part_assets_of(
     collection: Collection, naming: Naming
 ) -> tuple[dg.AssetsDefinition, dg.AssetsDefinition]:
-    """Its pages as received, and its table."""
+    """The asset of its pages as received, and the asset of its table."""
     parts = collection.parts
     assert parts is not None
     parents = parts.of.name

@@ -1,4 +1,4 @@
-"""Making the tables again from what is stored. No sync: the API is not asked."""
+"""Rebuilds the tables from stored pages. This is not a sync: it makes no API call."""
 
 from dataclasses import asdict
 

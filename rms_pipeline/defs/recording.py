@@ -1,7 +1,7 @@
-"""Our own row of each sync, written as its run goes: when it began, and how and why it ended.
+"""Writes our own row of each sync: when it began, and how and why it ended.
 
-What belongs here: what a run of Dagster's is to the mirror, and its end in words. What does not:
-the figures, which the assets note themselves, and the rows (`mirror.sync_runs`).
+What belongs here: what a run of Dagster means for the mirror, and the text of its end. What does
+not: the figures, which the assets write themselves, and the rows (`mirror.sync_runs`).
 """
 
 import contextlib
@@ -22,10 +22,11 @@ logger = logging.getLogger(__name__)
 
 
 def sync_type_of(run: dg.DagsterRun, prefix: Sequence[str] = ()) -> str | None:
-    """Which kind of sync `run` is, None when it is none: a rebuild, or a part of the lineage.
+    """The type of sync of `run`, None if it is not a sync: a rebuild, or only a part of the
+    lineage.
 
-    "Materialize all", and any selection that both reads the API and stores, is a full sync. Assets
-    of this mirror have `prefix` before their names.
+    "Materialize all", and any selection that both reads the API and stores, is a full sync. Keys of
+    this mirror's assets begin with `prefix`.
     """
     if SYNC_TYPE_TAG in run.tags:
         return run.tags[SYNC_TYPE_TAG]
@@ -48,10 +49,10 @@ def recorded(
     run: dg.DagsterRun,
     prefix: Sequence[str] = (),
 ) -> Iterator[None]:
-    """This process executes `run`, or a step of it, while inside; its row says so, if it is a sync.
+    """Marks that this process executes `run` or a step of it. The row of the sync says so.
 
-    However a step failed, in its config, in a check or because somebody ended it: Dagster is told
-    of it before its resources are closed, and is asked here.
+    A step can fail in its config, in a check, or because a person ended it. Dagster knows that
+    before its resources are closed, so this function asks Dagster.
     """
     sync_type = sync_type_of(run, prefix)
     if sync_type is not None:
@@ -72,7 +73,7 @@ def recorded(
 
 
 def why_failed(instance: dg.DagsterInstance, run: str) -> str | None:
-    """Why a step of `run` failed, in words that a person can act on; None when none did."""
+    """Why a step of `run` failed, in words that a person can act on. None if no step failed."""
     for entry in instance.all_logs(run, of_type=dg.DagsterEventType.STEP_FAILURE):
         event = entry.dagster_event
         if event is None:

@@ -1,8 +1,8 @@
-"""What assets are given: the mirror's database, and the Current RMS API (or its stand-in).
+"""The resources of assets: the mirror's database, and the Current RMS API (or the sandbox).
 
-Each resource has fields, as in any Dagster project: `CurrentRms(subdomain="acme",
-api_key=dg.EnvVar("ACME_KEY"))`. One that is told no account, or no database, is that of the
-settings of this process, as `rms-pipeline` uses it.
+Each resource has fields, as usual in Dagster: `CurrentRms(subdomain="acme",
+api_key=dg.EnvVar("ACME_KEY"))`. Without an account or a database, a resource uses the settings of
+this process, as the command `rms-pipeline` does.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -40,7 +40,7 @@ _MIGRATED: set[Database] = set()
 
 
 def _hidden(secret: str, shown: str) -> str:
-    """What stands for `secret`. The name of an environment variable may be shown."""
+    """The text that replaces `secret`. The name of an environment variable is shown."""
     if isinstance(secret, dg.EnvVar) or secret in _SECRETS:
         return secret
     _SECRETS[shown] = secret
@@ -48,7 +48,7 @@ def _hidden(secret: str, shown: str) -> str:
 
 
 class _Configured(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """A resource whose fields are settings, and are held to what settings are held to."""
+    """A resource whose fields are settings, with the same validation."""
 
     model_config = ConfigDict(extra="forbid")
     # The name of each setting, by the field that gives it, and the field without which all that
@@ -59,15 +59,16 @@ class _Configured(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @property
     def settings(self) -> Settings:
-        """What the fields say, validated, and the defaults. Raises SettingsError, which names the
-        field that is wrong."""
+        """The validated fields, and the defaults. Raises SettingsError, which names the wrong
+        field."""
         if self._made is None:
             self._made = self._held_to(lambda setting, value: value)
         return self._made
 
     def demand_valid(self) -> None:
-        """Raises SettingsError, which names the field that is wrong. What the environment holds is
-        a matter of the run: definitions are loaded where there are no secrets, too."""
+        """Validates the fields. Raises SettingsError, which names the wrong field. Environment
+        variables are not read here, because definitions are also loaded where there are no
+        secrets."""
 
         def known(setting: str, value: Any) -> Any:
             is_known = value is not None and not isinstance(value, dg.EnvVar | IntEnvVar)
@@ -76,7 +77,7 @@ class _Configured(dg.ConfigurableResource):  # type: ignore[type-arg]
         self._held_to(known)
 
     def _held_to(self, of: Callable[[str, Any], Any]) -> Settings:
-        """The settings that the fields make, each value being what `of` makes of it."""
+        """The settings that the fields give. `of` converts each value."""
         given = {
             setting: _SECRETS.get(value, value) if isinstance(value, str) else value
             for field, setting in self._SETTING_OF.items()
@@ -91,8 +92,8 @@ class _Configured(dg.ConfigurableResource):  # type: ignore[type-arg]
         return settings_of(names, **given)
 
     def known(self, field: str) -> Any:
-        """What `field` comes to while definitions are loaded, before there is a run to resolve an
-        environment variable for."""
+        """The value of `field` while definitions are loaded. There is no run yet that resolves an
+        environment variable."""
         value = getattr(self, field)
         if isinstance(value, dg.EnvVar | IntEnvVar):
             value = value.get_value()
@@ -104,8 +105,11 @@ class _Configured(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 
 class Mirror(_Configured):
-    """The company's PostgreSQL. Its tables are brought to this version when it is first used.
-    While a run has it, a lock says that its process lives."""
+    """The company's PostgreSQL.
+
+    The first use upgrades its tables to this version. While a run uses it, an advisory lock shows
+    that the process is alive.
+    """
 
     _SETTING_OF = {  # noqa: RUF012
         "url": "postgres_url",
@@ -154,7 +158,7 @@ class Mirror(_Configured):
 
     @property
     def database(self) -> Database:
-        """The mirror, at this version. Raises DatabaseError."""
+        """The mirror, upgraded to this version. Raises DatabaseError."""
         if self._database is None:
             self._database = open_database(self.settings)
             if self._database not in _MIGRATED:
@@ -175,8 +179,11 @@ class Mirror(_Configured):
 
 
 class CurrentRms(_Configured):
-    """Access to an account of Current RMS; without fields, to that of the settings of this process,
-    or to the sandbox when they name none."""
+    """Access to an account of Current RMS.
+
+    Without fields it is the account of the settings of this process, or the sandbox if the settings
+    have no account.
+    """
 
     _SETTING_OF = {  # noqa: RUF012
         name: name
@@ -234,17 +241,18 @@ class CurrentRms(_Configured):
 
     @property
     def is_sandbox(self) -> bool:
-        """Whether no account is named, so that the bundled sandbox stands in."""
+        """Whether there is no account, so that the bundled sandbox is used."""
         return self.settings.uses_sandbox
 
     @property
     def proof_every(self) -> timedelta:
-        """How long after a proof an incremental sync needs no other."""
+        """For how long after a proof an incremental sync does not prove again."""
         return timedelta(minutes=self.settings.proof_every_minutes)
 
     @contextmanager
     def client(self, database: Database, collection: Collection) -> Iterator[CurrentRmsClient]:
-        """A client for `collection`, stamping what it fetches by the database's clock."""
+        """A client for `collection`. It marks what it fetches with the time of the database's
+        clock."""
         with client_for(self.settings, database, collection) as client:
             yield client
 

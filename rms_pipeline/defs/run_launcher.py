@@ -1,8 +1,8 @@
-"""Run launchers that see when the process of a run has died. Named in `dagster.yaml`.
+"""Run launchers that notice when the process of a run has died, for `dagster.yaml`.
 
 Dagster's run monitoring asks the launcher every few seconds about each started run of the instance.
 Without an answer, a run whose process was killed stays started for ever, and every later sync waits
-behind it.
+for it.
 """
 
 import logging
@@ -34,16 +34,17 @@ logger = logging.getLogger(__name__)
 
 
 class WorkerLockCheck(_Launcher):
-    """Gives any launcher the check: `class Mine(WorkerLockCheck, SomeRunLauncher): ...`.
+    """Adds the check to any launcher: `class Mine(WorkerLockCheck, SomeRunLauncher): ...`.
 
-    A run is dead when a worker that had announced itself lost its lock without having ended. About
-    every other run, and about ours between two steps, the launcher itself is asked, where it can
-    tell; else the run is left alone.
+    A run is dead if its worker had announced itself and then lost its lock without an end. For
+    every other run, and for ours between two steps, the launcher itself is asked, if it can answer.
+    Otherwise the run is left alone.
     """
 
     @property
     def mirrors(self) -> Sequence[Database]:
-        """Those whose runs this instance may have: that of the settings of this process."""
+        """The mirrors whose runs this instance can have: by default that of the settings of this
+        process."""
         return [open_database(settings())]
 
     @property
@@ -62,7 +63,7 @@ class WorkerLockCheck(_Launcher):
         return found
 
     def _declared_dead(self, run: DagsterRun, **how: timedelta) -> bool:
-        """Whether a mirror knows that `run` is dead; its own row then says so, too."""
+        """Whether a mirror knows that `run` is dead. If so, its own row says it too."""
         for database in self.mirrors:
             try:
                 if is_dead(database, run, **how):
@@ -81,10 +82,8 @@ class WorkerLockCheck(_Launcher):
 
 
 class LockedRunLauncher(WorkerLockCheck, DefaultRunLauncher):
-    """Dagster's default launcher with the check: what this project's `dagster.yaml` names.
-
-    In an instance of somebody else's, `mirrors` names where the accounts are mirrored.
-    """
+    """Dagster's default launcher with the check. This project's `dagster.yaml` names it. For
+    another Dagster instance, `mirrors` names the databases of the accounts."""
 
     def __init__(
         self,
@@ -122,7 +121,7 @@ class LockedRunLauncher(WorkerLockCheck, DefaultRunLauncher):
 
 
 def _mirror(url: str, schema: str, url_non_pooling: str | None = None) -> Database:
-    """Raises SettingsError, which names what is wrong."""
+    """Raises SettingsError, which says what is wrong."""
     names = {"postgres_url": "url", "schema_name": "schema"}
     return open_database(
         settings_of(

@@ -1,7 +1,7 @@
-"""Which of Dagster's runs are dead or under way, judged by the workers that announced themselves.
+"""Which runs of Dagster are dead or running, decided by the workers that announced themselves.
 
-Runs of others in the same instance announce nothing (`mirror.run_workers`), so nothing here ends
-them or waits for them.
+Other runs in the same instance announce nothing (`mirror.run_workers`). So no code here ends them
+or waits for them.
 """
 
 import time
@@ -34,7 +34,7 @@ _STARTS_WITHIN = {
 
 
 def is_dead(database: Database, run: dg.DagsterRun, *, grace: timedelta = GRACE) -> bool:
-    """Whether a worker of `run` that had announced itself ended without a word."""
+    """Whether a worker of `run` had announced itself and ended without recording it."""
     with database.session() as connection:
         return bool(lost_runs(connection, [run.run_id], for_longer_than=grace))
 
@@ -42,7 +42,7 @@ def is_dead(database: Database, run: dg.DagsterRun, *, grace: timedelta = GRACE)
 def dead_runs(
     database: Database, instance: dg.DagsterInstance, *, grace: timedelta = GRACE
 ) -> list[dg.DagsterRun]:
-    """Every run that Dagster takes for unfinished though a worker of it is dead."""
+    """Every run that Dagster believes to be unfinished although its worker is dead."""
     unfinished = [s for s in UNDER_WAY if s is not dg.DagsterRunStatus.QUEUED]
     runs = {r.run_id: r for r in instance.get_runs(dg.RunsFilter(statuses=unfinished))}
     with database.session() as connection:
@@ -51,8 +51,8 @@ def dead_runs(
 
 
 def fail_dead_runs(database: Database, instance: dg.DagsterInstance) -> list[str]:
-    """Ends every run of which a worker is dead, also those that Dagster has forgotten. Returns the
-    ids of those that it has not."""
+    """Ends every run whose worker is dead, also runs that Dagster no longer has. Returns the ids of
+    those that Dagster has."""
     dead = dead_runs(database, instance, grace=timedelta(0))
     with database.session() as connection:
         declare_dead(connection, [run.run_id for run in dead])
@@ -68,11 +68,11 @@ def jobs_under_way(
     types: Collection[str],
     naming: Naming = OWN,
 ) -> set[str]:
-    """Those types of sync of which a run waits, starts or is at work.
+    """The types of sync of which a run is queued, starting or running.
 
-    What is at work our own rows tell. Dagster is asked for what only it can know: which runs wait
-    in its queue, and those of a version of this program that keeps no rows. A run whose worker is
-    dead, or which nobody started, counts for nothing.
+    Our own rows say what is running. Dagster is asked only for what it alone knows: queued runs,
+    and runs of a version of this program that keeps no rows. A run whose worker is dead, or that
+    nobody started, does not count.
     """
     with database.session() as connection:
         found = runs_at_work(connection, list(types))

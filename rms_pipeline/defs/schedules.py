@@ -1,4 +1,4 @@
-"""When syncs run by themselves. All on by default; switch them off in Dagster's UI."""
+"""The schedules of the syncs. All are on by default. Switch them off in Dagster's UI."""
 
 from collections.abc import Collection
 
@@ -16,7 +16,7 @@ from rms_pipeline.mirror.sync_runs import INCREMENTAL, RECONCILIATION
 def reason_to_skip(
     under_way: Collection[str], *, needs_full_sync: bool, has_full_sync: bool
 ) -> str | None:
-    """Why a scheduled sync must not start now, None when it may. Pure."""
+    """The reason not to start a scheduled sync now, None if there is none. Pure."""
     if under_way:
         return f"{' and '.join(sorted(under_way))} is running. The next tick tries again."
     if needs_full_sync and not has_full_sync:
@@ -42,8 +42,8 @@ def _reason_to_skip(
 def schedules(
     time_zone: str, naming: Naming = OWN, *, running: bool = True
 ) -> list[dg.ScheduleDefinition]:
-    """All of them, by the clocks of `time_zone`: the nightly ones are to run in the company's own
-    night."""
+    """All schedules, in the time zone `time_zone`, because nightly ones have to run in the
+    company's night."""
     status = dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED
 
     @dg.schedule(

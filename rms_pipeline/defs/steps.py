@@ -1,7 +1,7 @@
-"""What the assets of every collection have in common, however their records are read.
+"""What the assets of all collections share, however their records are read.
 
-What belongs here: how they are declared, the locks they wait for, which walk a run stores, and what
-is told of it, to Dagster and in the row of the sync. What does not: what is read, and how it is
+What belongs here: how they are declared, the locks that they wait for, which walk a run stores, and
+what is reported to Dagster and in the row of the sync. What does not: what is read, and how it is
 merged (`assets`, `parts`).
 """
 
@@ -35,7 +35,8 @@ Declare = Callable[[Callable[..., dg.MaterializeResult[Any]]], dg.AssetsDefiniti
 
 
 def raw_pages_of(collection: Collection) -> str:
-    """The name of the asset of its pages; all of them are in the table raw_rms_pages."""
+    """The name of the asset of the collection's pages. The pages of all collections are in the
+    table raw_rms_pages."""
     return "raw_rms_pages" if collection is OPPORTUNITIES else f"raw_{collection.name}"
 
 
@@ -51,8 +52,8 @@ def declare(
     code_version: str = "1",
     op_tags: Mapping[str, str] | None = None,
 ) -> Declare:
-    """The decorator of an asset of this account, `deps` being the names of others. Its `table` has
-    its own name where none is given; `build_defs` tells where that lies."""
+    """The decorator of an asset of this account. `deps` are names of other assets. `table` is the
+    name of its table, by default its own name. `build_defs` knows where the table is."""
 
     def decorate(function: Callable[..., dg.MaterializeResult[Any]]) -> dg.AssetsDefinition:
         return dg.asset(
@@ -74,7 +75,7 @@ def declare(
 def declare_pages(
     collection: Collection, naming: Naming, deps: Sequence[str], description: str
 ) -> Declare:
-    """That of the pages as received."""
+    """The decorator of the asset of pages as received."""
     return declare(
         naming,
         raw_pages_of(collection),
@@ -87,7 +88,7 @@ def declare_pages(
 
 
 def declare_table(collection: Collection, naming: Naming, description: str) -> Declare:
-    """That of the table which is made of its pages."""
+    """The decorator of the asset of the table that is made from these pages."""
     return declare(
         naming,
         collection.name,
@@ -104,7 +105,7 @@ def declare_table(collection: Collection, naming: Naming, description: str) -> D
 def reading(
     context: dg.AssetExecutionContext, database: Database, lists: str | None = None
 ) -> Iterator[None]:
-    """One sync reads the API at a time, or one those `lists`. Errors are explained."""
+    """Lets one sync at a time read the API, or read `lists`. Explains errors."""
 
     def tell() -> None:
         what = "these lists" if lists else "the API"
@@ -116,8 +117,8 @@ def reading(
 
 @contextmanager
 def storing(context: dg.AssetExecutionContext, database: Database) -> Iterator[None]:
-    """One sync stores at a time: rows that another changes meanwhile would leave nothing to be
-    proved. Errors are explained."""
+    """Lets one sync at a time store. If another one changed rows meanwhile, nothing could be
+    proved. Explains errors."""
 
     def tell() -> None:
         context.log.info("Waiting: another sync is storing its pages.")
@@ -127,14 +128,15 @@ def storing(context: dg.AssetExecutionContext, database: Database) -> Iterator[N
 
 
 def runs_of(run: dg.DagsterRun) -> list[str]:
-    """This run, and those that it retries."""
+    """This run, and the runs that it retries."""
     return [r for r in (run.run_id, run.parent_run_id, run.root_run_id) if r]
 
 
 def walk_to_store(
     connection: Connection, collection: Collection, run: dg.DagsterRun
 ) -> walks.StoredWalk:
-    """The walk of this run, or of the one it retries; else the newest, to decode it again."""
+    """The walk of this run, or of the run that it retries. Otherwise the newest walk, to decode it
+    again."""
     walk = walks.walk_of_run(connection, collection, *runs_of(run))
     if walk is None or walk.completed_at is None:
         walk = walks.newest_walk(connection, collection, kind=walks.FULL)
@@ -156,7 +158,8 @@ def merge_again(
 def told_of_pages(
     naming: Naming, database: Database, collection: Collection, run: str, metadata: dict[str, Any]
 ) -> dg.MaterializeResult[Any]:
-    """Notes what reading the pages led to in the row of the sync, and tells Dagster."""
+    """Writes the result of reading the pages into the row of the sync, and reports it to
+    Dagster."""
     told = metadata if collection is OPPORTUNITIES else {raw_pages_of(collection): metadata}
     with database.session() as connection:
         note_metadata(connection, run, told)
@@ -172,8 +175,8 @@ def told_of_table(
     merged: MergedWalk,
     more: Mapping[str, Any],
 ) -> dg.MaterializeResult[Any]:
-    """Notes what merging the pages of `walk` led to, and how many rows there are now, in the row of
-    the sync, and tells Dagster; `more` is what else there is to tell."""
+    """Writes the result of merging the pages of `walk`, and the number of rows now, into the row of
+    the sync, and reports both to Dagster. `more` is additional metadata."""
     result = merged.result
     with database.session() as connection:
         metadata = {

@@ -1,4 +1,5 @@
-"""The sensor and the job behind the fast lane: whatever it left in the queue becomes one run."""
+"""The sensor and the job that complete the work of the fast lane: one run processes everything that
+it left in the queue."""
 
 from collections.abc import Sequence
 
@@ -141,10 +142,9 @@ def _refresh_parts(
     run: str,
     total: WorkedOff,
 ) -> None:
-    """Adds to `total` what came of the lists of those that webhooks told of, a bounded number.
-
-    Where the API answers nobody they stay due: what was refreshed before is none the worse.
-    """
+    """Reads lists of parts of records that webhooks named, at most a limited number, and adds the
+    result to `total`. If the API does not answer, the lists stay due. What was refreshed before is
+    not affected."""
     try:
         for _ in range(_TURNS_OF_PARTS):
             done = refresh_told(database, client, run)
@@ -163,7 +163,8 @@ def _work_off_all(
     lives: bool,
     total: WorkedOff,
 ) -> None:
-    """Adds to `total` what came of the events that wait; those a living fast lane has are left."""
+    """Refreshes the records of waiting events and adds the result to `total`. Events that a running
+    fast lane has claimed are left alone."""
     while True:
         done = work_off(
             database, connection, client, run, older_than=FAST_LANE_SECONDS if lives else 0.0
@@ -174,10 +175,8 @@ def _work_off_all(
 
 
 def rest_after(failed: Sequence[float]) -> float:
-    """Seconds until the next run, by how many seconds ago the last runs failed, newest first. Pure.
-
-    What lies in the future was noted by a wrong clock, and nobody waits for it.
-    """
+    """Seconds until the next run, from how many seconds ago the last runs failed, newest first.
+    Pure. A time in the future comes from a wrong clock and is ignored."""
     if not failed or failed[0] < 0:
         return 0.0
     return max(min(_FIRST_REST * (1 << len(failed) - 1), _LONGEST_REST) - failed[0], 0.0)
@@ -186,7 +185,7 @@ def rest_after(failed: Sequence[float]) -> float:
 def reason_to_skip(
     waiting: int, *, lane_lives: bool, under_way: bool, rest: float = 0.0
 ) -> str | None:
-    """Why the sensor launches nothing now, None when it must. Pure."""
+    """The reason why the sensor launches nothing now, None if it has to launch. Pure."""
     if waiting == 0:
         return (
             "The fast lane is working, and no event has waited for more than 10 s."

@@ -1,7 +1,7 @@
-"""Everything that a mirror needs, looked at, with what to do where something is not well.
+"""Checks everything that a mirror needs, and says what to do if something is wrong.
 
-What belongs here: looking. What does not: changing anything; no table is made or brought up to
-date, and no run ended.
+What belongs here: checking. What does not: changing anything. No table is created or upgraded, and
+no run is ended.
 """
 
 from collections.abc import Callable, Iterator
@@ -53,7 +53,8 @@ _CHECKS = (
 
 
 def examine(settings: Callable[[], Settings]) -> Iterator[Finding]:
-    """What each check finds, as it is found. Raises nothing, and no text holds a secret."""
+    """The findings of all checks, as they are found. Raises nothing, and no text contains a
+    secret."""
     try:
         current = settings()
     except SettingsError as error:

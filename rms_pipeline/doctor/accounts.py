@@ -1,4 +1,5 @@
-"""Which account, does it let us in, do the clocks agree, and how much may we ask?"""
+"""Which account is it, does the API accept us, do the clocks agree, and how many calls are
+allowed?"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ _HALF_SECOND = timedelta(seconds=0.5)
 
 
 def check_settings(exam: Examination) -> Iterator[Finding]:
-    """Which account and which database these settings mean."""
+    """Which account and which database the settings name."""
     current = exam.settings
     name = "the sandbox" if current.uses_sandbox else f"account {current.subdomain}"
     if current.base_url:
@@ -54,7 +55,7 @@ def check_settings(exam: Examination) -> Iterator[Finding]:
 def open_client(
     current: Settings, terms: Terms | None = None, collection: Collection = OPPORTUNITIES
 ) -> Iterator[CurrentRmsClient]:
-    """A client for `collection` of the account that soon gives up, and goes by `terms`."""
+    """A client for `collection` of the account. It stops after few attempts, and uses `terms`."""
     with (
         open_account(current) as (base_url, subdomain, api_key),
         CurrentRmsClient(
@@ -71,7 +72,7 @@ def open_client(
 
 
 def check_credentials(exam: Examination) -> Iterator[Finding]:
-    """Whether the API answers to the key: one call, kept for the clock."""
+    """Whether the API accepts the key. One call, which also gives the API's time."""
     current = exam.settings
     terms = None
     if exam.tables_ready:
@@ -97,7 +98,7 @@ def check_credentials(exam: Examination) -> Iterator[Finding]:
 
 
 def check_access(exam: Examination) -> Iterator[Finding]:
-    """Whether the key's user may see the other collections that are on: one call for each."""
+    """Whether the key's user can read the other collections that are on. One call for each."""
     if exam.answer is None:
         return
     current = exam.settings
@@ -128,8 +129,8 @@ def check_access(exam: Examination) -> Iterator[Finding]:
 
 
 def check_terms(exam: Examination) -> Iterator[Finding]:
-    """What syncs found the account to grant: how many records a page holds, what it refuses. Of
-    other collections than opportunities only what it refuses."""
+    """What syncs found out about the account: how many records a page has, and what it refuses. For
+    other collections than opportunities, only what it refuses."""
     account = account_name(exam.settings)
     for collection in exam.settings.collections:
         with exam.reached.session() as connection:
@@ -181,7 +182,7 @@ def _refused(check: str, found: str, missing: Sequence[Refusal]) -> Finding:
 
 
 def check_clock(exam: Examination) -> Iterator[Finding]:
-    """How far the clocks of the API, of this machine and of the database are apart."""
+    """How far the clocks of the API, of this machine and of the database differ."""
     ahead = {"this machine": timedelta(0)}
     if exam.answer is not None and exam.answer.api_date is not None:
         middle = exam.answer.asked_at + (exam.answer.answered_at - exam.answer.asked_at) / 2
@@ -224,7 +225,7 @@ def check_clock(exam: Examination) -> Iterator[Finding]:
 
 
 def odd_clock(ahead: dict[str, timedelta]) -> str | None:
-    """Of three clocks, the one that two others contradict; None when that cannot be said. Pure."""
+    """The one of three clocks that differs from the two others. None if that is not known. Pure."""
     for name, shift in ahead.items():
         rest = [s for n, s in ahead.items() if n != name]
         if (

@@ -1,4 +1,4 @@
-"""Do Dagster's runs live, does its daemon, and is everything on that is on by default?"""
+"""Are Dagster's runs and its daemon alive, and are the default schedules and sensors on?"""
 
 import time
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ _START = "Start it with `rms-pipeline up` (or `dagster dev`)."
 
 
 def check_history(exam: Examination) -> Iterator[Finding]:
-    """Where Dagster keeps its runs: the mirror does not need to know."""
+    """Where Dagster keeps its runs. The mirror does not depend on it."""
     home = exam.settings.dagster_home or exam.settings.project_folder
     if not (home / "dagster.yaml").exists():
         found = f"{home} has no dagster.yaml, so Dagster has no instance here yet."
@@ -48,7 +48,7 @@ def check_history(exam: Examination) -> Iterator[Finding]:
 
 
 def check_webserver(exam: Examination) -> Iterator[Finding]:
-    """Whether RMS_DAGSTER_URL leads to the Dagster of this project, where that can be expected."""
+    """Whether RMS_DAGSTER_URL is the address of this project's Dagster, if that can be expected."""
     url, wanted, job = _asked_for(exam)
     try:
         there = dagster_api.code_locations(url, _token(exam))
@@ -85,13 +85,14 @@ def check_webserver(exam: Examination) -> Iterator[Finding]:
 
 
 def _asked_for(exam: Examination) -> tuple[str, str | None, str]:
-    """Of Dagster: its address, the code location that is named, and a job that it has to have."""
+    """The Dagster to look for: its address, the named code location, and a job that it must
+    have."""
     current = exam.settings
     return current.dagster_url, current.dagster_location, current.in_dagster(INITIAL)
 
 
 def check_runs(exam: Examination) -> Iterator[Finding]:
-    """Runs whose process is dead, and runs that wait for too long."""
+    """Runs whose process is dead, and runs that wait too long."""
     with open_instance() as instance:
         started = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
         dead = dead_runs(exam.reached, instance)
@@ -134,7 +135,7 @@ def check_runs(exam: Examination) -> Iterator[Finding]:
 
 
 def check_daemon(_: Examination) -> Iterator[Finding]:
-    """Whether Dagster's daemon lives: without it no schedule ticks and no queued run starts."""
+    """Whether Dagster's daemon is alive. Without it no schedule and no queued run starts."""
     with open_instance() as instance:
         silent = _silent_daemons(instance)
         heartbeats = instance.get_daemon_heartbeats()

@@ -1,4 +1,4 @@
-"""Is the database there, may we use it, does it hold our tables, and how large are they?"""
+"""Does the database answer, can we use it, does it have our tables, and how large are they?"""
 
 from collections.abc import Iterator
 
@@ -34,7 +34,7 @@ _BESIDE_TABLES = (*(c.content for c in COLLECTIONS), "sync_metadata")
 
 
 def check_database(exam: Examination) -> Iterator[Finding]:
-    """Whether it answers, and is new enough."""
+    """Whether it answers and is new enough."""
     database = open_database(exam.settings)
     with database.session() as connection:
         version = connection.get_parameter_status("server_version") or "of an unknown version"
@@ -55,8 +55,8 @@ def check_database(exam: Examination) -> Iterator[Finding]:
 
 
 def _room(connection: Connection) -> tuple[int, str, str] | None:
-    """How many connections the user may have, ours that are open already among them; what limits
-    that; and what would change it. Of several limits the tightest."""
+    """How many connections the user can have (with our open ones), what limits that, and what would
+    change it. If there are several limits, the lowest counts."""
     with connection.cursor() as cursor:
         cursor.execute(
             "WITH others AS MATERIALIZED (SELECT usesysid, datid FROM pg_stat_activity"
@@ -85,7 +85,7 @@ def _room(connection: Connection) -> tuple[int, str, str] | None:
 
 
 def check_rights(exam: Examination) -> Iterator[Finding]:
-    """Whether the user may make what the mirror and Dagster need, and use what is there."""
+    """Whether the user can create what the mirror and Dagster need, and use what exists."""
     schema, dagster = exam.reached.schema, exam.reached.dagster_schema
     ours = exam.reached.schema_in_sql
     with exam.reached.session() as connection, connection.cursor() as cursor:
@@ -154,7 +154,7 @@ def check_rights(exam: Examination) -> Iterator[Finding]:
 
 
 def _unusable(cursor: Cursor, dagster: str) -> list[str]:
-    """Of what is there, ours and Dagster's: what the user may not use as a sync does."""
+    """Tables of ours and of Dagster that the user cannot use as a sync does."""
     cursor.execute(
         "WITH parts AS (SELECT c.oid, c.relname::text AS name, c.relkind, n.oid AS schema,"
         " n.nspname <> %(dagster)s AS is_ours FROM pg_class c"
@@ -222,7 +222,7 @@ def check_tables(exam: Examination) -> Iterator[Finding]:
 
 
 def check_alterations(exam: Examination) -> Iterator[Finding]:
-    """Whether something that people added to the tables, or took away, is in a sync's way."""
+    """Whether an object that people added to the tables, or removed, blocks a sync."""
     with exam.reached.session() as connection:
         if current_version(connection) != HEAD or missing_tables(connection):
             yield warning("alterations", "Not checked: it needs the tables.", "See tables.")
@@ -238,7 +238,7 @@ def check_alterations(exam: Examination) -> Iterator[Finding]:
 
 
 def check_account(exam: Examination) -> Iterator[Finding]:
-    """Whether the mirror is of the account that is configured."""
+    """Whether the mirror belongs to the configured account."""
     with exam.reached.session() as connection:
         owner = mirrored_account(connection) if current_version(connection) else None
     account = account_name(exam.settings)
@@ -295,7 +295,7 @@ def check_pooler(exam: Examination) -> Iterator[Finding]:
 
 
 def check_storage(exam: Examination) -> Iterator[Finding]:
-    """How large it has become."""
+    """How large the mirror is."""
     with exam.reached.session() as connection:
         sizes = measure(connection)
     largest = list(sizes.tables.items())[:_SHOWN_TABLES]

@@ -1,4 +1,4 @@
-"""What a check says, and what checks know of one another."""
+"""What a check reports, and what checks know of each other."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,7 +9,7 @@ from rms_pipeline.settings import Settings
 
 
 class Level(StrEnum):
-    """How bad it is: `problem` stops the mirror or makes it wrong, `warning` does not."""
+    """How bad it is: a `problem` stops the mirror or makes it wrong, a `warning` does not."""
 
     OK = "ok"
     WARNING = "warning"
@@ -18,8 +18,8 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line: what `check` found, and what to do about it (empty when nothing, or when `found`
-    says it already)."""
+    """One line: what `check` found, and what to do (empty if there is nothing to do, or if `found`
+    already says it)."""
 
     check: str
     level: Level
@@ -41,8 +41,8 @@ def problem(check: str, found: str, advice: str = "") -> Finding:
 
 @dataclass(slots=True)
 class Examination:
-    """What the checks so far have established: `database` answers, its tables are those of this
-    version (`tables_ready`), the API gave `answer`."""
+    """What earlier checks found: `database` answers, its tables are those of this version
+    (`tables_ready`), and the API gave `answer`."""
 
     settings: Settings
     database: Database | None = None
@@ -51,6 +51,6 @@ class Examination:
 
     @property
     def reached(self) -> Database:
-        """The database, for checks that are only made when it answers."""
+        """The database, for checks that need it to answer."""
         assert self.database is not None
         return self.database

@@ -15,8 +15,8 @@ _MARKS = {Level.OK: ("✔", "green"), Level.WARNING: ("!", "yellow"), Level.PROB
 
 
 def print_findings(settings: Callable[[], Settings], *, as_json: bool, out: Console) -> bool:
-    """Prints each finding on a line as it comes, or all on one line of JSON; True when none is a
-    problem."""
+    """Prints each finding on its own line as it arrives, or all as one line of JSON. Returns
+    whether none is a problem."""
     if hasattr(sys.stdout, "reconfigure"):
         # A terminal that does not know the marks shows others, and no traceback.
         sys.stdout.reconfigure(errors="replace")

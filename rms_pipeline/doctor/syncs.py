@@ -1,4 +1,4 @@
-"""When did syncs last complete, and did the last full one show that the mirror is whole?"""
+"""When did syncs last complete, and did the last full sync show that the mirror is complete?"""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ _START_DAGSTER = "Let Dagster run (`rms-pipeline up`), or start one: "
 
 
 def check_syncs(exam: Examination) -> Iterator[Finding]:
-    """When the last syncs completed, and why the last that failed did."""
+    """When the last syncs completed, and why the last failed one failed."""
     with exam.reached.session() as connection:
         syncs = latest_syncs(connection, _LOOKED_AT)
         full = last_completed(connection, FULL_SYNCS)
@@ -76,7 +76,7 @@ def check_collections(exam: Examination) -> Iterator[Finding]:
 
 
 def check_certificate(exam: Examination) -> Iterator[Finding]:
-    """How complete each collection is known to be, and which deletions wait."""
+    """How complete each collection is, and which deletions wait."""
     for collection in exam.settings.collections:
         with exam.reached.session() as connection:
             is_first = collection is OPPORTUNITIES

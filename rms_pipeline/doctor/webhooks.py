@@ -1,4 +1,4 @@
-"""Does Current RMS tell us what changes, and does what it tells come through?"""
+"""Does Current RMS send its changes, and are the events processed?"""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -20,7 +20,8 @@ _REGISTER = "`rms-pipeline webhooks register URL`, with the address of the web s
 
 
 def check_subscriptions(exam: Examination) -> Iterator[Finding]:
-    """Whether Current RMS is to tell us of every event, and how it last fared: two calls or so."""
+    """Whether Current RMS sends every event, and the result of the last deliveries. About two
+    calls."""
     if exam.answer is None:
         yield warning("webhooks", "Not checked: the API does not answer.", "See credentials.")
         return
@@ -103,7 +104,8 @@ def check_queue(exam: Examination) -> Iterator[Finding]:
 
 
 def check_intake(exam: Examination) -> Iterator[Finding]:
-    """Whether more is told than people can have done: whoever knows the address can tell us."""
+    """Whether more events arrive than people can cause, because anybody who knows the address can
+    send events."""
     with exam.reached.session() as connection:
         found = brought(connection)
         in_vain = absences_of_last_minute(connection, OPPORTUNITIES)

@@ -1,7 +1,7 @@
-"""A calendar of hires: what is out on which days, as bars from day to day.
+"""A calendar of hires: bars that show what is out on which days.
 
-A bar is the whole hire, or one stage that is planned for the equipment (preparing it, loading it,
-...). What is lost is no part of a calendar unless it is asked for.
+A bar is a whole hire, or one stage of the work on the equipment (prepare, load, ...). Lost
+opportunities are left out unless the filters ask for them.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _ONE_DAY = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A hire or a `stage` of it. Times are UTC; `ends` is None where it is open-ended."""
+    """A hire or a `stage` of it. Times are UTC. `ends` is None if it is open-ended."""
 
     id: int
     number: str | None
@@ -41,9 +41,9 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """As much of `bar` as one row of days holds: from the `column` on (0 is the first day) over
-    `span` days, in the `lane` (0 is the uppermost). `begins` and `ends` tell whether it does so
-    there, or goes on in another row."""
+    """The part of `bar` in one row of days. It begins in `column` (0 is the first day), has `span`
+    days, and is in `lane` (0 is the top one). `begins` and `ends` say whether the bar begins and
+    ends in this row."""
 
     bar: Bar
     column: int
@@ -61,8 +61,9 @@ def read_bars(
     by: By = "hire",
     most: int = MOST_BARS,
 ) -> tuple[list[Bar], bool]:
-    """Bars that touch the days from `first` to `last`, by their start; whether these are all, or
-    any `most` of more. What is lost is left out unless `criteria` name a status. Commits."""
+    """The bars that overlap the days from `first` to `last`, in the order of their start, and
+    whether these are all. If there are more than `most`, any `most` of them are returned. Lost
+    opportunities are left out unless `criteria` name a status. Commits."""
     if not criteria.status:
         criteria = replace(criteria, status="is:open")
     where, values = condition(criteria)
@@ -115,8 +116,8 @@ _STAGES = f"""
 
 
 def days_of_bar(bar: Bar, time_zone: str) -> tuple[date, date | None]:
-    """Its first and its last day in the company's time zone, None for one that has no end. What
-    ends at midnight ends on the day before."""
+    """The first and the last day in the company's time zone. The last is None if there is no end. A
+    hire that ends at midnight ends on the day before."""
     first = Day.near(bar.starts, time_zone).date
     if bar.ends is None:
         return first, None
@@ -126,8 +127,9 @@ def days_of_bar(bar: Bar, time_zone: str) -> tuple[date, date | None]:
 
 
 def lay_out(bars: Sequence[Bar], first: date, days: int, time_zone: str) -> list[Piece]:
-    """The pieces of `bars` in the row of `days` from `first` on, each in the uppermost lane that is
-    free: the earliest above, of those that begin on one day the longest."""
+    """The pieces of `bars` in the row of `days` from `first` on. Each piece gets the top lane that
+    is free. Earlier bars come first; of bars that begin on the same day, the longest comes
+    first."""
     last = first + _ONE_DAY * (days - 1)
     found: list[tuple[int, int, Bar, bool, bool]] = []
     for bar in bars:
@@ -150,8 +152,8 @@ def lay_out(bars: Sequence[Bar], first: date, days: int, time_zone: str) -> list
 def events_of_days(
     bars: Sequence[Bar], first: date, days: int, time_zone: str
 ) -> list[tuple[date, list[tuple[str, Bar]]]]:
-    """What happens on each day: (`starts`, bar) and (`ends`, bar) by time, then (`goes on`, bar)
-    for what is between. A day with nothing has an empty list."""
+    """The events of each day: (`starts`, bar) and (`ends`, bar) in the order of time, then (`goes
+    on`, bar) for bars in between. A day without events has an empty list."""
     result = []
     for number in range(days):
         day = first + _ONE_DAY * number
@@ -171,7 +173,7 @@ def events_of_days(
 
 
 def as_record(bar: Bar) -> dict[str, Any]:
-    """`bar` as programs get it."""
+    """`bar` as a JSON object."""
     return {
         **{name: getattr(bar, name) for name in ("id", "number", "name", "status", "customer")},
         **{name: getattr(bar, name) for name in ("venue", "owner", "stage")},

@@ -1,7 +1,8 @@
-"""Who changed what, when, from and to: the lines of `opportunity_changes`, the newest first.
+"""Who changed what, when, from what to what: the rows of `opportunity_changes`, newest first.
 
-A line tells when Current RMS says that it was changed, or when it was noticed where that does not
-say. Of columns that always change together one stands for all (`ECHOES`), unless all are asked for.
+The time of a row is that of the change in Current RMS, if Current RMS sends it. Otherwise it is the
+time at which the mirror noticed it. Some columns always change together. One of them stands for all
+(`ECHOES`), unless all columns are asked for.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,12 +36,10 @@ _TIME = r"^[0-9]{4}-(0[1-9]|1[0-2])-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9](
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which changes to list. All that is given has to hold.
-
-    `who` is a person's name, or `NOBODY`; `field` a column, `custom_fields.` and a key, or `EVERY`.
-    `least` is by how much a number was changed at least, that of `field` or else the charge without
-    tax; `days` by how many days a date was moved at least.
-    """
+    """The changes to list. All conditions apply. `who` is a person's name or `NOBODY`. `field` is a
+    column, `custom_fields.` and a key, or `EVERY`. `least` is the smallest change of a number: of
+    `field`, or else of the charge without tax. `days` is the smallest number of days that a date
+    moved."""
 
     day: Day | None = None
     who: str = ""
@@ -51,7 +50,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """Where a list goes on: behind the change `id` of the moment `at`."""
+    """A position in the list: after the change `id` of the time `at`."""
 
     at: datetime
     id: int
@@ -59,9 +58,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class ChangeLine:
-    """One field of one opportunity that changed. `at` is `changed_at`, Current RMS's own time of
-    the edit, or else `seen_at`, when it was noticed here; both UTC. `changed_by` is None where it
-    is not known, `seen_by` the run that noticed it."""
+    """One changed field of one opportunity. `at` is `changed_at`, the time of the edit in Current
+    RMS, else `seen_at`, the time at which the mirror noticed it. Both are UTC. `changed_by` is None
+    if the person is not known. `seen_by` is the run that noticed the change."""
 
     id: int
     opportunity_id: int
@@ -84,7 +83,7 @@ class ChangeLine:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Some changes, the newest first; `next` is where the list goes on, None at its end."""
+    """Some changes, newest first. `next` is the position of the next page, None at the end."""
 
     lines: list[ChangeLine]
     next: Place | None
@@ -93,7 +92,8 @@ class Changes:
 def list_changes(
     connection: Connection, wanted: Wanted, *, after: Place | None = None, most: int = MOST
 ) -> Changes:
-    """The first `most` changes of `wanted`, or those `after` a place of the list. Commits."""
+    """The first `most` changes that match `wanted`, or those after the position `after`.
+    Commits."""
     where, values = _where(wanted)
     if after is not None:
         where.append(f"({_WHEN}, c.id) < (%(after_at)s, %(after_id)s)")
@@ -105,7 +105,7 @@ def list_changes(
 
 
 def changes_of_one(connection: Connection, opportunity: int, most: int) -> list[ChangeLine]:
-    """What changed of one opportunity, the newest first, each column of its own. Commits."""
+    """The changes of one opportunity, newest first, with every column. Commits."""
     where = ["c.opportunity_id = %(opportunity)s"]
     return _lines(connection, where, {"opportunity": opportunity, "most": most})
 
@@ -132,17 +132,18 @@ def _lines(
 
 
 def known_people(connection: Connection, most: int = 200) -> list[str]:
-    """Whoever is known to have changed something, by name. Commits."""
+    """The names of all people who changed something, in alphabetical order. Commits."""
     return _distinct(connection, "changed_by", most)
 
 
 def known_fields(connection: Connection, most: int = 500) -> list[str]:
-    """Fields that have changed, by name. Commits."""
+    """The names of all fields that have changed, in alphabetical order. Commits."""
     return _distinct(connection, "field", most)
 
 
 def _distinct(connection: Connection, column: str, most: int) -> list[str]:
-    """From one value to the next through the column's index, however many lines there are."""
+    """The distinct values of a column. Each step finds the next value in the column's index, so the
+    number of rows does not matter."""
     with connection.cursor() as cursor:
         cursor.execute(
             "WITH RECURSIVE known (value) AS ("
@@ -158,7 +159,7 @@ def _distinct(connection: Connection, column: str, most: int) -> list[str]:
 
 
 def as_number(value: str) -> str:
-    """SQL: the text `value` as a number; 0 where it is none."""
+    """SQL: the text `value` as a number, or 0 if it is not a number."""
     return f"CASE WHEN {value} ~ '^-?[0-9]+(\\.[0-9]+)?$' THEN {value}::numeric ELSE 0 END"
 
 
@@ -204,7 +205,7 @@ def _where(wanted: Wanted) -> tuple[list[str], dict[str, Any]]:
 
 
 def _chosen(field: str, kind: Sequence[str], otherwise: Sequence[str]) -> list[str]:
-    """The fields that a size is asked of: the one that was chosen, if it has one."""
+    """The fields to which the size applies: the chosen field, if it has sizes."""
     if not field:
         return list(otherwise)
     return [field] if field in kind else []

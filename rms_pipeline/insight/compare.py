@@ -1,12 +1,12 @@
-"""Figures beside those of earlier, and the SQL that gives each.
+"""Figures compared with earlier ones, and the SQL of each figure.
 
-A figure of earlier is what the mirror knew then: by the history, where that reaches. Where it does
-not, what lies in the past by its dates is counted as it is known now, if the mirror reaches back so
-far; of the rest it is said that nobody knows. Whatever is shown was counted by the SQL that is
-shown beside it, so that an analyst can copy it.
+An earlier figure is what the mirror knew at that time, read from the history. If the history does
+not reach back that far, past dates are counted as they are known now, if the mirror has them.
+Otherwise the figure is unknown, and the page says so. The SQL that is shown is the SQL that was
+run, so an analyst can copy it.
 
-What belongs here: points of earlier, and counting at them. What does not: which figures a page has
-(`today`, `parties`), and how they look.
+What belongs here: earlier points in time, and counting at them. What does not: which figures a page
+has (`today`, `parties`), and how they look.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,34 +27,35 @@ Known = Literal["now", "then", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Since when the history knows what was (`began`), and back to when opportunities are mirrored
-    (`covered`): UTC, None where there is nothing yet."""
+    """`began` is the time from which the history is known. `covered` is the time back to which
+    opportunities are mirrored. Both are UTC, and None if there is nothing yet."""
 
     began: datetime | None
     covered: datetime | None
 
     @property
     def missing(self) -> str:
-        """What is said where the history does not reach."""
+        """The text that is shown if the history does not reach back far enough."""
         return no_history(self.began)
 
     @property
     def covered_said(self) -> str:
-        """The day from which on opportunities are mirrored."""
+        """The day back to which opportunities are mirrored, as text."""
         return said(self.covered)
 
     def knows(self, at: datetime) -> bool:
-        """Whether it is known what the mirror held at `at`."""
+        """Whether the history says what the mirror held at `at`."""
         return self.began is not None and at >= self.began
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A figure: how many, and what they are worth or another number.
+    """A figure: a count, and a value or another number.
 
-    `sql` is one SELECT of those two, from `{source}`: the table, or the table as it was. Without a
-    place for that it asks of what never changes, such as the log of changes. `of_dates`: it is
-    about what starts or ends at some time, and says something of a past that no history knows.
+    `sql` is one SELECT of these two from `{source}`, which is the table now or as it was at an
+    earlier time. SQL without `{source}` reads what never changes, such as the log of changes.
+    `of_dates` says that the figure is about starts or ends. Such a figure can be counted for a past
+    time without a history.
     """
 
     id: str
@@ -71,8 +72,9 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A time that figures are held against. `at` (UTC) is the moment as of which it is asked,
-    `values` what the questions then ask about, which begins at `first` (UTC)."""
+    """A time with which figures are compared. `at` (UTC) is the time of the history that is read.
+    `values` are the parameters of the questions, which ask about a period that begins at `first`
+    (UTC)."""
 
     id: str
     title: str
@@ -85,9 +87,9 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A figure at a point: `count` and `value` are None where it is not known, and `value` where
-    there is none. `known` tells whether it is as known "now" or "then"; `note` says in words what
-    is to be known about that, '' for nothing. `sql` gives the same, '' where it is not known."""
+    """A figure at one point. `count` is None if it is unknown. `value` is None if it is unknown or
+    does not exist. `known` says whether it is as known "now" or "then". `note` explains that, '' if
+    there is nothing to explain. `sql` is the statement, '' if the figure is unknown."""
 
     point: str
     title: str
@@ -101,8 +103,8 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure now, and at each point of earlier. `explained` says in words how it is counted.
-    `is_percent`: its values are per cents, and no money."""
+    """A figure now, and at each earlier point. `explained` says how it is counted. `is_percent`
+    says that its values are percentages and not money."""
 
     id: str
     title: str
@@ -113,7 +115,7 @@ class Figure:
 
 
 def read_memory(connection: Connection) -> Memory:
-    """What is known of earlier. Commits."""
+    """Reads since when the history and the mirror know something. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT value::timestamptz FROM mirror_state WHERE name = %s",
@@ -128,7 +130,7 @@ def read_memory(connection: Connection) -> Memory:
 def compare(
     connection: Connection, questions: Sequence[Question], now: Point, before: Sequence[Point]
 ) -> list[Figure]:
-    """Each of `questions` now and at the points `before`. Commits."""
+    """Counts each of `questions` now and at the points `before`. Commits."""
     memory = read_memory(connection)
     with connection.cursor() as cursor:
         schema = schema_first(cursor)
@@ -159,7 +161,7 @@ def _earlier(
     if not question.of_dates or point.same_days:
         return unknown
     if memory.covered is None or memory.covered > point.first:
-        note = f"{missing}, and nothing older than {said(memory.covered)} is mirrored"
+        note = f"{missing}, and the mirror has nothing older than {said(memory.covered)}"
         return replace(unknown, note=note if memory.covered else missing)
     return _measured(
         cursor, schema, question, point, "opportunities", "now", f"as known now: {missing}"
@@ -191,19 +193,19 @@ def _as_of(cursor: Cursor, at: datetime) -> str:
 
 
 def schema_first(cursor: Cursor) -> str:
-    """What has to precede SQL where our tables are not where everybody looks."""
+    """The statement that has to precede SQL if our tables are not in `public`, else ''."""
     cursor.execute("SELECT quote_ident(current_schema())")
     (name,) = one_row(cursor)
     return "" if name == "public" else f"SET search_path TO {name};\n"
 
 
 def unknown_before(point: str, title: str, at: datetime, began: datetime | None) -> Measure:
-    """A figure of before the history `began`."""
+    """A figure that is unknown because its time is before the history `began`."""
     return Measure(point, title, at, None, None, "unknown", no_history(began), "")
 
 
 def no_history(began: datetime | None) -> str:
-    """ "no history before 3 March 2026": days are those of UTC."""
+    """ "no history before 3 March 2026". The day is in UTC."""
     return f"no history before {said(began)}" if began else "no history yet"
 
 
@@ -216,7 +218,8 @@ def said(moment: datetime | None) -> str:
 
 
 def shifted(moment: datetime, time_zone: str, *, days: int = 0, months: int = 0) -> datetime:
-    """The same time of the company's clock so many days, or calendar months, earlier (UTC)."""
+    """The same time of day in the company's time zone, that many days or calendar months earlier
+    (UTC)."""
     local = moment.astimezone(ZoneInfo(time_zone)).replace(tzinfo=None)
     earlier = months_before(local.date(), months) - timedelta(days=days)
     earlier = min(max(earlier, FIRST), LAST)
@@ -226,7 +229,7 @@ def shifted(moment: datetime, time_zone: str, *, days: int = 0, months: int = 0)
 
 
 def months_before(day: date, months: int) -> date:
-    """The same day so many months earlier, or the last of that month."""
+    """The same day that many months earlier, or the last day of that month."""
     year, month = divmod(day.year * 12 + day.month - 1 - months, 12)
     for last in (day.day, 30, 29, 28):
         try:

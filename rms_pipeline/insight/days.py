@@ -1,4 +1,4 @@
-"""Days as the company knows them: from midnight to midnight in its time zone."""
+"""Days of the company: from midnight to midnight in its time zone."""
 
 import contextlib
 from dataclasses import dataclass
@@ -11,11 +11,8 @@ FIRST, LAST = date(1900, 1, 2), date(2199, 12, 30)
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """The day `date` in `time_zone` (a name of the IANA database).
-
-    It lasts 23 or 25 hours where clocks change. Raises ValueError for a day that is not from
-    `FIRST` to `LAST`.
-    """
+    """The day `date` in `time_zone` (a name of the IANA database). It has 23 or 25 hours if clocks
+    change. Raises ValueError if the day is not from `FIRST` to `LAST`."""
 
     date: date
     time_zone: str
@@ -26,22 +23,20 @@ class Day:
 
     @classmethod
     def of(cls, moment: datetime, time_zone: str) -> "Day":
-        """The day that `moment` lies in."""
+        """The day of `moment`. Raises ValueError like `Day`."""
         return cls(moment.astimezone(ZoneInfo(time_zone)).date(), time_zone)
 
     @classmethod
     def near(cls, moment: datetime, time_zone: str) -> "Day":
-        """The day that `moment` lies in, or the first or the last there is where it lies beyond.
-
-        For moments that records tell: people write 31 December 9999 for no end.
-        """
+        """The day of `moment`; the first or the last possible day if it is outside. Use it for
+        times from records, because people write 31 December 9999 for no end."""
         with contextlib.suppress(OverflowError):
             moment = moment.astimezone(ZoneInfo(time_zone))
         return cls(min(max(moment.date(), FIRST), LAST), time_zone)
 
     @property
     def starts(self) -> datetime:
-        """Its first moment (UTC). Where clocks skip midnight, that at which they do."""
+        """The first moment of the day (UTC). If clocks skip midnight, the moment of that change."""
         midnight = datetime(*self.date.timetuple()[:3], tzinfo=ZoneInfo(self.time_zone))
         return midnight.astimezone(UTC)
 
@@ -53,6 +48,6 @@ class Day:
         return midnight.astimezone(UTC)
 
     def moved(self, days: int) -> "Day | None":
-        """The day so many days later, None where there is none to be shown."""
+        """The day that many days later, or None if it is outside the possible days."""
         other = self.date + timedelta(days=days)
         return Day(other, self.time_zone) if FIRST <= other <= LAST else None

@@ -1,4 +1,5 @@
-"""What was won and lost by the month that decided it; the view `decisions` says when that was."""
+"""Won and lost opportunities by the month of the decision. The view `decisions` has the
+decisions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ MOST_LISTED = 500
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """How many were won and lost, and what those charge, or would have charged, before tax.
-    `lost_orders` are those of the lost that had been orders."""
+    """How many were won and lost, and their charges before tax. `lost_orders` counts the lost ones
+    that had been orders."""
 
     won: int = 0
     lost: int = 0
@@ -26,7 +27,7 @@ class Decided:
 
     @property
     def percent_won(self) -> float | None:
-        """Of what was decided; None where nothing was."""
+        """The share of won in all decided, in percent. None if nothing was decided."""
         decided = self.won + self.lost
         return 100 * self.won / decided if decided else None
 
@@ -42,7 +43,7 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class MonthDecided:
-    """A month, by its first day, and the same month of the year before."""
+    """A month (its first day), and the same month of the year before."""
 
     month: date
     decided: Decided
@@ -51,8 +52,8 @@ class MonthDecided:
 
 @dataclass(frozen=True, slots=True)
 class WonAndLost:
-    """The twelve months of `year`, of all owners or of one. `undated` were decided nobody knows
-    when. `sql` gives the months of the year and of the year before."""
+    """The twelve months of `year`, for all owners or for one. `undated` counts decisions whose day
+    is not known. `sql` is the statement for the months of both years."""
 
     year: int
     owner_id: int | None
@@ -72,7 +73,7 @@ class WonAndLost:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """An opportunity that was decided. Money is before tax; `at` is UTC."""
+    """One decided opportunity. Money is before tax. `at` is UTC, and None if it is not known."""
 
     id: int
     number: str | None
@@ -88,8 +89,8 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """Those of one month (None: nobody knows when) and outcome (None: both). At most
-    `MOST_LISTED` are listed, `count` is how many there are; `sql` gives all."""
+    """The decisions of one month (None: the day is not known) and outcome (None: both). At most
+    `MOST_LISTED` are listed. `count` counts all, and `sql` lists all."""
 
     month: date | None
     outcome: Outcome | None
@@ -103,7 +104,7 @@ _SUMS = "sum(won), sum(lost), sum(lost_orders), sum(won_charge_total), sum(lost_
 
 
 def read_won_and_lost(connection: Connection, year: int, owner_id: int | None) -> WonAndLost:
-    """The months of `year`. Commits."""
+    """The months of `year` and of the year before. Commits."""
     of_owner = "" if owner_id is None else f"\n  AND owner_id = {owner_id:d}"
     sql = (
         f"SELECT month, {_SUMS}\nFROM conversions\n"
@@ -145,7 +146,7 @@ def _decided(row: Sequence[Any]) -> Decided:
 def read_decisions(
     connection: Connection, month: date | None, outcome: Outcome | None, owner_id: int | None
 ) -> Decisions:
-    """Those of `month`, the last ones first. Commits."""
+    """The decisions of `month`, the latest first. Commits."""
     where = "month IS NULL" if month is None else f"month = '{month}'"
     if outcome is not None:
         where += f"\n  AND outcome = '{outcome}'"

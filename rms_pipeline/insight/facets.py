@@ -1,4 +1,4 @@
-"""What the opportunities of a list have in common, counted: the choices beside the list."""
+"""Counts of the choices beside a list of opportunities."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ _MOST_SHOWN = 12
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`count` opportunities have `value`; `name` is what people call it."""
+    """`count` opportunities have `value`. `name` is the value for people."""
 
     value: str
     name: str
@@ -22,8 +22,8 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Facet:
-    """The choices of one kind, most frequent first. Where there are more than `MOST_COUNTED`
-    opportunities, counts are of the first so many, and each is `at_least` as high."""
+    """The choices of one kind, most frequent first. If there are more than `MOST_COUNTED`
+    opportunities, only the first ones are counted, and each count is `at_least`."""
 
     kind: str
     choices: list[Choice]
@@ -32,7 +32,8 @@ class Facet:
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What is counted: an expression, and one for its name; `clear` takes the filter by it away."""
+    """A kind of choice: its SQL expression, the expression of its name, and `clear`, which removes
+    the filter."""
 
     value: str
     name: str
@@ -56,7 +57,7 @@ _KINDS = {
 
 
 def read_facets(connection: Connection, criteria: Criteria) -> list[Facet]:
-    """The choices for `criteria`, each kind as if nothing of that kind were chosen. Commits."""
+    """The choices for `criteria`. Each kind is counted without its own filter. Commits."""
     # Kinds by which nothing is filtered are counted in one reading.
     alike: dict[Criteria, list[str]] = {}
     for name, kind in _KINDS.items():

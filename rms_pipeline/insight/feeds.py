@@ -1,7 +1,7 @@
 """Calendar feeds: addresses that a calendar program reads without signing in.
 
-The secret in the address is the only key, so the database holds a hash of it alone. Whoever has
-read access to the tables cannot read a feed.
+The secret in the address is the only protection. The database stores only its hash, so read access
+to the tables does not open a feed.
 """
 
 import hashlib
@@ -17,8 +17,8 @@ MOST_FEEDS = 100
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """`query` is what follows the question mark in the calendar's address. Times are UTC;
-    `read_at` is about a minute exact, and None for one that was never read."""
+    """A feed. `query` is the query of the calendar's address. Times are UTC. `read_at` is exact to
+    about a minute, and None if the feed was never read."""
 
     id: int
     name: str
@@ -28,12 +28,12 @@ class Feed:
 
 
 class TooManyFeedsError(Exception):
-    """There are `MOST_FEEDS` already."""
+    """There are already `MOST_FEEDS` feeds."""
 
 
 def make_feed(connection: Connection, name: str, query: str) -> str:
-    """Keeps a feed of `query`; its secret, which is told nowhere again. Raises TooManyFeedsError.
-    Commits."""
+    """Stores a feed of `query` and returns its secret, which is not stored. Raises
+    TooManyFeedsError. Commits."""
     secret = secrets.token_urlsafe(32)
     with connection.cursor() as cursor:
         cursor.execute("LOCK TABLE calendar_feeds IN SHARE ROW EXCLUSIVE MODE")
@@ -50,7 +50,7 @@ def make_feed(connection: Connection, name: str, query: str) -> str:
 
 
 def feeds(connection: Connection) -> list[Feed]:
-    """All of them by name. Commits."""
+    """All feeds in the order of their names. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT id, name, query, made_at, read_at FROM calendar_feeds ORDER BY lower(name), id"
@@ -61,8 +61,7 @@ def feeds(connection: Connection) -> list[Feed]:
 
 
 def find_feed(connection: Connection, secret: str) -> Feed | None:
-    """The feed with this secret, None where there is none (any more). Notes that it was read.
-    Commits."""
+    """The feed with this secret, or None. Stores the time of this read. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT id, name, query, made_at, read_at FROM calendar_feeds WHERE secret_hash = %s",
@@ -81,7 +80,7 @@ def find_feed(connection: Connection, secret: str) -> Feed | None:
 
 
 def revoke_feed(connection: Connection, id_: int) -> bool:
-    """Whether there was such a feed. Its address answers 404 from now on. Commits."""
+    """Revokes a feed; whether it existed. Its address then answers 404. Commits."""
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM calendar_feeds WHERE id = %s", (id_,))
         found = cursor.rowcount == 1

@@ -1,6 +1,6 @@
-"""What the account's own fields hold: how each is filled, with what, and what kind that looks like.
+"""The account's custom fields: how many records have each, with which values, and of which kind.
 
-Keys, and values, are what people typed into Current RMS: any text.
+Keys and values are free text from Current RMS.
 """
 
 from dataclasses import dataclass
@@ -17,13 +17,11 @@ _LONGEST = 60
 
 @dataclass(frozen=True, slots=True)
 class OwnField:
-    """The field `key`, as live rows have it now.
-
-    `kind` is what all its values can be read as; `share` (0 to 1) of all rows it is filled in, with
-    so many `distinct` values; `examples` are the most frequent ones, at most 60 characters of each,
-    with their labels where there are any. `column` and `column_kind` are those it was promoted to.
-    `first_seen_at` is when a sync first met it; `vanished_at` since when no record has it.
-    """
+    """One custom field, from the live rows. `kind` is the kind that fits all its values. `share` (0
+    to 1) is the share of rows that have it, with `distinct` different values. `examples` are the
+    most frequent values with their labels, at most 60 characters each. `column` and `column_kind`
+    describe its column, if it was promoted. `first_seen_at` is when a sync first saw it.
+    `vanished_at` is when the last record with it disappeared."""
 
     key: str
     kind: str
@@ -94,10 +92,8 @@ _FIELDS = """
 
 
 def own_fields(connection: Connection, collection: Collection) -> list[OwnField]:
-    """All fields that a live row has, or that a sync ever met, in order of their keys. Commits.
-
-    Reads every row: some seconds for 100,000.
-    """
+    """All fields that a live row has or that a sync has seen, in the order of their keys. Commits.
+    Reads every row: some seconds for 100,000 rows."""
     with connection.cursor() as cursor:
         cursor.execute(
             _FIELDS.format(table=collection.name, examples=EXAMPLES, longest=_LONGEST),
@@ -109,7 +105,7 @@ def own_fields(connection: Connection, collection: Collection) -> list[OwnField]
 
 
 def demand_field(connection: Connection, collection: Collection, key: str) -> None:
-    """Raises PromotionError, with keys that are spelled alike, unless a row has the field `key`.
+    """Raises PromotionError, which suggests similar keys, if no row has the field `key`.
     Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
@@ -138,8 +134,8 @@ def demand_field(connection: Connection, collection: Collection, key: str) -> No
 
 
 def as_promoted(text: str, column: str | None) -> Promoted:
-    """`risk_score:numeric`, read from behind: a key may hold colons. The column is called like the
-    key, or `column`. Raises PromotionError."""
+    """Reads text like `risk_score:numeric`. The last colon separates, because a key may contain
+    colons. The column has the name `column`, or that of the key. Raises PromotionError."""
     key, colon, kind = text.rpartition(":")
     if not colon or not key:
         raise PromotionError(

@@ -1,7 +1,7 @@
-"""Finding opportunities, customers, venues and owners by any words of theirs.
+"""Search of opportunities, customers, venues and owners.
 
-All words have to be there, in any order. From three letters on the beginning of a word is enough;
-a shorter one has to be a whole word, or is left out where that finds nothing (`words`).
+A result has all words, in any order. The first three letters of a word are enough. A shorter word
+has to be a whole word. If it finds nothing, it is left out (`words`).
 """
 
 import time
@@ -25,8 +25,8 @@ _AT_LEAST, _AT_A_TIME = 7, 4
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """An opportunity that was found. Times are UTC, money with tax. `is_exact` where what was
-    searched is its whole number or id."""
+    """A found opportunity. Times are UTC, and money is with tax. `is_exact` says that the text was
+    its whole number or its id."""
 
     id: int
     number: str | None
@@ -43,8 +43,8 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class NameMatch:
-    """A name that was found; `kind` says whose: customer, venue or owner. `id` is theirs in Current
-    RMS, where it is known."""
+    """A found name. `kind` is customer, venue or owner. `id` is the id in Current RMS, if it is
+    known."""
 
     kind: str
     name: str
@@ -53,11 +53,11 @@ class NameMatch:
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """What was found, the newest first (those with the highest ids), after exact ones.
+    """The found opportunities: exact ones first, then those with the highest ids.
 
-    `too_short` are words that count only as whole words, and `left_out` those of them that had to
-    be left out. `next` is the id before which there are more, or may be, where it `stopped`
-    before all were looked through; None at the end.
+    `too_short` are words that only count as whole words. `left_out` are those of them that were
+    left out. `next` is the id at which the next page begins, None at the end. If the search
+    `stopped` early, there may be nothing after it.
     """
 
     opportunities: list[Match]
@@ -69,7 +69,8 @@ class Matches:
 
 @dataclass(frozen=True, slots=True)
 class _Looked:
-    """Ids that were found, and the id down to which was looked; None for all there are."""
+    """The found ids, and the id down to which the search has looked. None means that it has looked
+    at all."""
 
     ids: list[int]
     down_to: int | None = None
@@ -84,11 +85,11 @@ def find(
     patience: float | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Matches:
-    """The first `most` opportunities that hold all words of `text`, or those of them whose ids are
-    below `before`. Commits.
+    """The first `most` opportunities that have all words of `text`, with ids below `before` if
+    given. Commits.
 
-    Words that many hold each, and nobody together, take the longest: after `patience` seconds it
-    stops, some 200,000 ids at the least from where it began.
+    A search takes longest if many opportunities have each word and none has all. It stops after
+    `patience` seconds, but not before it has looked at about 200,000 ids.
     """
     words = list(dict.fromkeys(words_in(text)))[:MOST_WORDS]
     short = [word for word in words if not is_beginning(word)]
@@ -118,8 +119,8 @@ def find(
 
 
 def find_names(connection: Connection, text: str, most: int = 6) -> list[NameMatch]:
-    """Customers, venues and owners whose names hold all words of `text`: first the names that begin
-    with it, then in their order. Commits."""
+    """Customers, venues and owners whose names have all words of `text`. Names that begin with the
+    text come first, then all in alphabetical order. Commits."""
     words = list(dict.fromkeys(words_in(text)))[:MOST_WORDS]
     if not any(map(is_beginning, words)):
         return []
@@ -137,20 +138,20 @@ def find_names(connection: Connection, text: str, most: int = 6) -> list[NameMat
 
 
 def as_query(words: Sequence[str], *, is_known_name: bool = False, whole: bool = False) -> str:
-    """All of `words` (as `whole` ones, or beginnings) as a tsquery: of an opportunity, in which
-    `BLOCK` stands for its block, or of a known name."""
+    """All `words` as a tsquery, as `whole` words or as beginnings. The query is for an opportunity
+    (`BLOCK` stands for its block) or for a known name."""
     return " & ".join(_term(word, None if is_known_name else BLOCK, whole) for word in words)
 
 
 def _term(word: str, block: str | None, is_whole: bool) -> str:
-    """`word`, or the beginning of one, as PostgreSQL writes it in a tsquery."""
+    """A word, or the beginning of a word, as PostgreSQL writes it in a tsquery."""
     lexeme = word if block is None else in_block(block, word)
     # Words hold no quotes and no backslashes.
     return f"'{lexeme}'{':*' if is_beginning(word) and not is_whole else ''}"
 
 
 def _exact(cursor: Cursor, words: Sequence[str]) -> list[int]:
-    """Ids of those whose number or id is the one word that was typed."""
+    """The ids of opportunities whose number or id is the one word of the text."""
     if len(words) != 1 or not words[0].isdecimal():
         return []
     cursor.execute(
@@ -167,9 +168,9 @@ def newest(
     before: int | None = None,
     is_over: Callable[[], bool] = lambda: False,
 ) -> _Looked:
-    """Ids of the first `most` below `before` that fit a `query` (`as_query`): block by block, the
-    newest first, until there are enough, or it `is_over`. Those of rows that were deleted by hand,
-    too."""
+    """The first `most` ids below `before` that match a `query` (`as_query`). Searches block after
+    block, the newest first, until there are enough or `is_over` says so. The result can include ids
+    of rows that were deleted by hand."""
     found: list[int] = []
     looked_at, at_a_time = 0, 1
     while True:

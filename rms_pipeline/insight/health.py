@@ -1,7 +1,7 @@
-"""Whether the mirror can be relied on now, in one line: what every page shows at its head.
+"""One line that says whether people can rely on the mirror now. Every page shows it at its head.
 
-What belongs here: putting together what is known (proofs, syncs, the queue, the API's answers), and
-the words for it. What does not: finding any of that out.
+What belongs here: combining what is known (proofs, syncs, the queue, the API's answers), and the
+text. What does not: finding that out.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,15 +35,16 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How the mirror stands at `now` (all times UTC, by the database's clock).
+    """The state of the mirror at `now`. All times are UTC, by the clock of the database.
 
-    `state` is green only when every collection was shown to be complete and nothing speaks against
-    it since; red when completeness could not be shown, none when nobody has looked yet.
-    A sync has brought what Current RMS held at `fresh_at`, None before the first one. `waiting`
-    webhooks are not worked off, the oldest for `oldest_waiting_seconds`; `dead_letters` are given
-    up. Syncs fail since `failing_since`, because of `reason`. `running` is the kind of the sync at
-    work, `trouble` what Current RMS does not answer just now. `standing` is that of
-    the collection that decides, `collection` its name, None when all stand alike.
+    `state` is green only if a proof showed every collection to be complete and nothing has
+    contradicted it since. It is red if the proof failed, and none if there was no proof yet.
+    `fresh_at` is the time as of which a sync has stored everything; None before the first sync.
+    `waiting` counts webhooks that are not processed, the oldest for `oldest_waiting_seconds`.
+    `dead_letters` counts those whose refresh failed too often. Syncs have failed since
+    `failing_since`, because of `reason`. `running` is the kind of the running sync. `trouble` is a
+    request that Current RMS does not answer at the moment. `standing` is that of the `collection`
+    that decides the state; the name is None if all are equal.
     """
 
     state: State
@@ -61,11 +62,11 @@ class Health:
 
     @property
     def is_late(self) -> bool:
-        """Whether no sync has completed for so long that they must have stopped."""
+        """Whether the last sync is so long ago that syncs must have stopped."""
         return self.fresh_at is not None and self.now - self.fresh_at > SYNCS_ARE_LATE
 
     def fresh(self, moment: Callable[[datetime], str]) -> str:
-        """ "Fresh as of 12:03", or why that cannot be said."""
+        """ "Fresh as of 12:03", or why this is not known."""
         if self.fresh_at is not None:
             return f"Fresh as of {moment(self.fresh_at)}"
         if self.running in _KINDS:
@@ -73,7 +74,7 @@ class Health:
         return "Nothing has been read yet"
 
     def proven(self, moment: Callable[[datetime], str]) -> str:
-        """What was last shown, as a sentence; '' before anything was compared."""
+        """What the last proof showed, as a sentence. '' if there was none."""
         if self.standing.proof is None and self.collection is None:
             return ""
         words = self.standing.words(moment)
@@ -81,7 +82,7 @@ class Health:
         return f"{of[:1].upper()}{of[1:]}{words if of else words[:1].upper() + words[1:]}"
 
     def problems(self, moment: Callable[[datetime], str]) -> list[str]:
-        """What speaks against relying on it, the most urgent first; a sentence each."""
+        """The problems, most urgent first, one sentence each."""
         told = []
         if self.trouble is not None:
             t = self.trouble
@@ -111,7 +112,7 @@ class Health:
 
     @property
     def advice(self) -> str:
-        """What to do; '' when there is nothing to be done."""
+        """What to do. '' if there is nothing to do."""
         if self.trouble is not None:
             return (
                 "The program tries again by itself. If this goes on, look at "
@@ -142,7 +143,7 @@ class Health:
         return ""
 
     def sentence(self, moment: Callable[[datetime], str]) -> str:
-        """All of it, for a log or a program."""
+        """The whole line as text, for a log or a program."""
         parts = [f"{self.fresh(moment)}."]
         if proven := self.proven(moment):
             parts.append(f"{proven.rstrip('.')}.")
@@ -150,7 +151,7 @@ class Health:
 
 
 def read_health(connection: Connection, collections: Sequence[Collection]) -> Health:
-    """How the mirror of `collections` stands now. Commits."""
+    """The state of the mirror of `collections` now. Commits."""
     known = {c: standing(connection, c) for c in collections}
     decides = min(collections, key=lambda c: _WORST_FIRST.index(known[c].state))
     with connection.cursor() as cursor:
@@ -185,13 +186,13 @@ def read_health(connection: Connection, collections: Sequence[Collection]) -> He
 
 
 def _doubted(health: Health) -> Health:
-    """Green is kept for what nothing at all speaks against."""
+    """Green only if there is no problem at all."""
     is_sound = not health.problems(str)
     return health if health.state != "green" or is_sound else replace(health, state="amber")
 
 
 def _failing(syncs: Sequence[Sync]) -> tuple[datetime | None, str]:
-    """Since when no sync has completed though some were tried, and why the last one failed."""
+    """The time since which every sync has failed, and the reason of the last failure."""
     since, reason = None, ""
     for sync in syncs:
         if sync.sync_type == WEBHOOK_REFRESH or sync.status == "running":

@@ -1,7 +1,7 @@
-"""What stands in one opportunity: its items in their order, with shortages and what is sub-hired.
+"""The items of one opportunity in their order, with shortages and sub-hires.
 
-Items are mirrored where RMS_COLLECTIONS names `opportunity_items`, of opportunities that start or
-are out soon and of those that changed; of others none are known.
+Items are mirrored if RMS_COLLECTIONS names `opportunity_items`. The mirror has those of
+opportunities that start soon or are out, and of those that changed.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _KINDS: dict[int, Literal["group", "principal", "accessory"]] = {
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A line of an opportunity. `charge_total` is without tax, in the account's currency."""
+    """One item. `charge_total` is without tax, in the account's currency."""
 
     id: int
     kind: Literal["group", "principal", "accessory"] | None
@@ -34,8 +34,8 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """The first `MOST` of them. `count` is how many there are, groups left out; `shortages` and
-    `sub_hires` how many of those are short, and are rented from others."""
+    """The first `MOST` items. `count` counts all items without groups. `shortages` and `sub_hires`
+    count those with a shortage, and those that are sub-hired."""
 
     count: int
     shortages: int
@@ -44,7 +44,7 @@ class Items:
 
 
 def read_items(connection: Connection, opportunity: int) -> Items:
-    """The items of the opportunity with that id. Commits."""
+    """The items of the opportunity with this id. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FILTER (WHERE opportunity_item_type IS DISTINCT FROM 0),"

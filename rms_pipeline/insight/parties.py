@@ -1,8 +1,8 @@
-"""Customers, venues and owners: what each is worth by month, and which of them are worth most.
+"""Customers, venues and owners: their value by month, and a ranking of them.
 
-Value is the charge before tax of what is confirmed, in the account's currency, and counts where the
-equipment leaves: when the delivery starts, else when the hire does. Months and years are those of
-the company's time zone. The view `customer_value` counts the same way.
+The value is the charge before tax of confirmed opportunities, in the account's currency. It counts
+when the equipment leaves: at the start of the delivery, else of the hire. Months and years are in
+the company's time zone. The view `customer_value` counts in the same way.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ _WAS_ORDERED = "(state_name = 'Order' OR ordered_at IS NOT NULL)"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Customers, venues or owners, and the columns of `opportunities` that tell them apart."""
+    """Customers, venues or owners, with the columns of `opportunities` that identify them."""
 
     name: str
     single: str
@@ -44,7 +44,7 @@ class Kind:
 
     @property
     def key(self) -> str:
-        """SQL for the key: the name for those without an id, NULL for those with one."""
+        """SQL of the key: the name if there is no id, else NULL."""
         return f"CASE WHEN {self.id_column} IS NULL THEN {self.name_column} END"
 
 
@@ -71,9 +71,10 @@ RANKINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """One of a ranking. `value` and `opportunities` are confirmed and started in the year up to the
-    end of today, `value_before` and `opportunities_before` in the year before that, `coming_value`
-    starts later, `open_value` is not decided. `id` is None for what has a name alone."""
+    """One row of a ranking. `value` and `opportunities` are of confirmed opportunities that started
+    in the year up to the end of today, `value_before` and `opportunities_before` of the year before
+    that. `coming_value` is of those that start later, `open_value` of those that are not decided.
+    `id` is None if only a name is known."""
 
     id: int | None
     name: str | None
@@ -89,7 +90,7 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """How many opportunities, and what they charge before tax."""
+    """A number of opportunities, and their charges before tax."""
 
     opportunities: int = 0
     value: Decimal = Decimal(0)
@@ -100,8 +101,8 @@ class Amount:
 
 @dataclass(frozen=True, slots=True)
 class Month:
-    """The month from its first day `month` on: what is confirmed and what is not decided, and what
-    was confirmed in the same month of the year before."""
+    """One month (its first day is `month`): what is confirmed, what is not decided, and what was
+    confirmed in the same month of the year before."""
 
     month: date
     confirmed: Amount
@@ -111,7 +112,7 @@ class Month:
 
 @dataclass(frozen=True, slots=True)
 class PartyJob:
-    """An opportunity of theirs. Times are UTC, money is before tax."""
+    """An opportunity of a customer, venue or owner. Times are UTC. Money is before tax."""
 
     id: int
     number: str | None
@@ -124,7 +125,7 @@ class PartyJob:
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """What `members` knows of one: addresses of e-mail and telephone numbers as typed."""
+    """Contact data from the table `members`: e-mail addresses and telephone numbers as typed."""
 
     id: int
     name: str | None
@@ -136,11 +137,12 @@ class Contact:
 class Party:
     """One customer, venue or owner in the `year`.
 
-    `so_far` and `year_before_so_far` are confirmed and started by the end of the same day of both
-    years: of a year that is over, all of it. `won` and `lost` are quotations and orders that start
-    in the year, `lost_orders` those of the lost that had been orders. `total` is what all together
-    have confirmed in the year. `next_jobs` and `last_jobs` are confirmed, `open_jobs` undecided,
-    the oldest first. `contacts` is None where members are not mirrored.
+    `so_far` and `year_before_so_far` are confirmed opportunities that started by the end of today
+    and of the same day a year before. For a past year they are those of the whole year. `won` and
+    `lost` are quotations and orders that start in the year. `lost_orders` are the lost ones that
+    had been orders. `total` is the sum of all confirmed charges of the year, of everybody.
+    `next_jobs` and `last_jobs` are confirmed. `open_jobs` are not decided, the oldest first.
+    `contacts` is None if members are not mirrored.
     """
 
     kind: str
@@ -166,12 +168,12 @@ class Party:
 
     @property
     def share(self) -> float | None:
-        """Of the value of all, in percent; None where there is none."""
+        """The share in the value of all, in percent. None if that is zero."""
         return float(100 * self.confirmed.value / self.total) if self.total else None
 
     @property
     def percent_won(self) -> float | None:
-        """Of what was decided, in percent; None where nothing was."""
+        """The share of won in all decided, in percent. None if nothing was decided."""
         decided = self.won.opportunities + self.lost.opportunities
         return 100 * self.won.opportunities / decided if decided else None
 
@@ -185,8 +187,9 @@ def rank(
     sort: str = "-value",
     offset: int = 0,
 ) -> tuple[int, list[Ranked]]:
-    """How many there are whose name holds `search`, and `MOST_RANKED` of them from `offset` on. By
-    a key of `RANKINGS`, turned round by a leading `-`. Reads every opportunity. Commits."""
+    """How many have a name that contains `search`, and `MOST_RANKED` of them from `offset` on.
+    `sort` is a key of `RANKINGS`, with a leading `-` for the reverse order. Reads every
+    opportunity. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(_ranking(cursor, kind, today, search, sort, offset))
         rows = cursor.fetchall()
@@ -203,7 +206,7 @@ def ranking_sql(
     sort: str = "-value",
     offset: int = 0,
 ) -> str:
-    """What `rank` asks, to be copied. Commits."""
+    """The SQL of `rank`, for copying. Commits."""
     with connection.cursor() as cursor:
         sql = f"{schema_first(cursor)}{_ranking(cursor, kind, today, search, sort, offset)};"
     connection.commit()
@@ -260,7 +263,8 @@ def read_party(
     year: int,
     with_members: bool,
 ) -> Party | None:
-    """The one with this id in the calendar `year`, None where no opportunity names it. Commits."""
+    """The customer, venue or owner with this id in the calendar `year`. None if no opportunity
+    names it. Commits."""
     with connection.cursor() as cursor:
         party = _read_party(cursor, kind, id_, today, year, with_members)
     connection.commit()
@@ -361,8 +365,8 @@ def _read_party(
 def compare_party(
     connection: Connection, kind: Kind, id_: int, today: Day, now: datetime, *, year: int
 ) -> list[Figure]:
-    """The figures of the calendar `year` of one, as they were known a month before `now`, and those
-    of the year before as they were known a year before. Commits."""
+    """The figures of the calendar `year` now and as they were known a month before `now`, and those
+    of the year before as they were known a year before `now`. Commits."""
     zone = today.time_zone
 
     def values(of: int) -> dict[str, Any]:
@@ -400,15 +404,17 @@ def _questions(kind: Kind, id_: int) -> list[Question]:
         Question(
             "confirmed",
             "Confirmed",
-            f"What is confirmed {whose} and starts in the year, by the delivery, else the hire. "
-            "Charges without tax.",
+            f"Confirmed opportunities {whose} whose delivery starts in the year. Without a "
+            "delivery, "
+            "the start of the hire counts. Charges are without tax.",
             sums(f"{mine}\n  AND {_CONFIRMED}\n  AND {in_year}"),
         ),
         Question(
             "won",
             "Won of what was decided",
-            "How many were decided, and how many per cent of them are confirmed. Decided are those "
-            "that are confirmed, and the quotations and orders that are lost.",
+            "How many were decided, and how many per cent of them are confirmed. Decided are "
+            "confirmed "
+            "opportunities, lost quotations and lost orders.",
             "SELECT count(*), 100.0 * count(*) FILTER (WHERE NOT lost) / nullif(count(*), 0)\n"
             f"FROM (SELECT {offered_and_lost} AS lost FROM {{source}}\n"
             f"  WHERE {mine}\n  AND ({_CONFIRMED}\n    OR {offered_and_lost})\n"
@@ -418,13 +424,15 @@ def _questions(kind: Kind, id_: int) -> list[Question]:
         Question(
             "lost_orders",
             "Cancelled or lost orders",
-            "Those of the lost that had been orders.",
+            "Lost opportunities that had been orders.",
             sums(f"{mine}\n  AND {_LOST} AND {_WAS_ORDERED}\n  AND {in_year}"),
         ),
         Question(
             "share",
             "Share of all that is confirmed",
-            f"How many of all confirmed ones are {whose}, and how many per cent of the charges.",
+            f"How many of all confirmed opportunities are {whose}, and their share of all charges "
+            "in "
+            "per cent.",
             f"SELECT count(*) FILTER (WHERE {mine}),\n"
             f"  100 * coalesce(sum(charge_total) FILTER (WHERE {mine}), 0)"
             " / nullif(sum(charge_total), 0)\n"
@@ -434,7 +442,7 @@ def _questions(kind: Kind, id_: int) -> list[Question]:
         Question(
             "not_decided",
             "Not decided, any year",
-            f"What is neither confirmed nor lost {whose}, whenever it starts.",
+            f"Opportunities {whose} that are neither confirmed nor lost, whenever they start.",
             sums(f"{mine}\n  AND {_UNDECIDED}"),
             of_dates=False,
         ),
@@ -473,7 +481,7 @@ def _jobs(cursor: Cursor, where: str, order: str, values: Mapping[str, Any]) -> 
 
 
 def _contacts(cursor: Cursor, id_: int) -> tuple[Contact | None, list[Contact]]:
-    """The member itself, and those that Current RMS lists as belonging to it."""
+    """The member itself, and the members that Current RMS lists as belonging to it."""
     cursor.execute(
         "SELECT id, name, emails, phones, data -> 'child_members' FROM members WHERE id = %s",
         (id_,),
@@ -514,7 +522,7 @@ def _year_up_to(today: Day) -> dict[str, datetime]:
 
 
 def _a_year_before(moment: datetime, time_zone: str) -> Day:
-    """The same day of the year before; the day after for the 29th of February."""
+    """The same day of the year before. For 29 February it is 1 March."""
     day = Day.of(moment.astimezone(UTC), time_zone).date
     try:
         before = day.replace(year=day.year - 1)

@@ -1,7 +1,7 @@
-"""Periods as people say them: a word that stays true tomorrow, or two dates.
+"""Periods as words or dates.
 
-A word is worked out anew whenever it is read, so an address that says `weekend` is about the
-weekend of whoever opens it.
+The dates of a word are worked out each time it is read. So an address with `weekend` always means
+the next weekend.
 """
 
 import re
@@ -18,7 +18,7 @@ def _around(behind: int, ahead: int) -> Callable[[date], Days]:
 
 
 def _weekend(today: date) -> Days:
-    """On a Sunday, the one that is not over yet."""
+    """On a Sunday, the weekend that is not over yet."""
     saturday = today + _ONE_DAY * (5 - today.weekday())
     return Days(saturday, saturday + _ONE_DAY)
 
@@ -60,11 +60,9 @@ _DATES = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})?\.\.([0-9]{4}-[0-9]{2}-[0-9]{
 
 
 def days_of(text: str, today: date) -> Days:
-    """The days that `text` means on the day `today`: a word of `PERIODS`, one date, or two with
-    `..` in between, of which one may be left out.
-
-    Raises ValueError, whose text says what may be written.
-    """
+    """The days of `text` on the day `today`. `text` is a word of `PERIODS`, one date, or two dates
+    with `..` in between, of which one can be left out. Raises ValueError, whose text says what is
+    valid."""
     text = text.strip()
     if text in PERIODS:
         return PERIODS[text][1](today)
@@ -83,7 +81,7 @@ def days_of(text: str, today: date) -> Days:
 
 
 def words_for(text: str, write: Callable[[date], str]) -> str:
-    """What people call the period `text`, which `days_of` understood; `write` writes a date."""
+    """The period `text`, which `days_of` has accepted, for people. `write` formats a date."""
     text = text.strip()
     if text in PERIODS:
         return PERIODS[text][0]

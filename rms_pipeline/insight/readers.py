@@ -1,7 +1,7 @@
-"""Two roles of PostgreSQL that read views alone: one sees money, one does not.
+"""Two PostgreSQL roles that can only read views: one sees money, one does not.
 
-Rights on views outlive migrations (`mirror.views`), and views do not show what they were not made
-to show: a column that a table gains later is in no view until somebody puts it there.
+Grants on views survive migrations (`mirror.views`). A new column of a table is in no view until
+somebody adds it there.
 """
 
 # What tells amounts, or holds what people type at will, or whole records.
@@ -22,15 +22,15 @@ WITH_MONEY = (*WITHOUT_MONEY, *_OF_MONEY)
 
 
 def names_of_roles(schema: str) -> tuple[str, str]:
-    """How the reader with money and the one without are called: roles belong to all databases of a
-    server, so those of another schema have other names."""
+    """The names of the role with money and the role without. Roles are shared by all databases of a
+    server, so another schema has other names."""
     prefix = "rms" if schema == "public" else schema
     return f"{prefix}_reader_with_money", f"{prefix}_reader_without_money"
 
 
 def statements(schema: str, with_money: str, without_money: str) -> str:
-    """SQL for an administrator of the database, who may run it as often as he likes: makes the two
-    roles, if they are not there, and has each read its views in `schema` and nothing else there."""
+    """SQL for an administrator of the database, who can run it repeatedly. It creates the two roles
+    if they do not exist. Each role can then read its views in `schema`, and nothing else there."""
     parts = [
         "-- Two roles that read the views of the mirror and nothing else of it. Run this as an\n"
         "-- administrator of the database, and again after an upgrade that brings new views.\n"
@@ -77,5 +77,5 @@ def _literal(text: str) -> str:
 
 
 def _doubled(identifier: str) -> str:
-    """Within a format of a literal."""
+    """Escapes text for a literal inside a format."""
     return identifier.replace("'", "''").replace("%", "%%")

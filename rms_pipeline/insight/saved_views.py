@@ -1,6 +1,6 @@
-"""Lists that people saved: what is asked for, by a name.
+"""Lists that people saved under a name.
 
-There are no accounts of people, so everybody sees the same.
+There are no user accounts, so all people see the same saved lists.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from rms_pipeline.mirror.statements import Connection
 
 @dataclass(frozen=True, slots=True)
 class SavedView:
-    """`query` is what follows the question mark in the list's address."""
+    """A saved list. `query` is the query of the list's address."""
 
     id: int
     name: str
@@ -20,7 +20,7 @@ class SavedView:
 
 
 def saved_views(connection: Connection, collection: Collection) -> list[SavedView]:
-    """All of them by name. Commits."""
+    """All saved views in the order of their names. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT id, name, query, is_default FROM saved_views WHERE collection = %s"
@@ -35,7 +35,8 @@ def saved_views(connection: Connection, collection: Collection) -> list[SavedVie
 def save_view(
     connection: Connection, collection: Collection, name: str, query: str, *, is_default: bool
 ) -> int:
-    """Keeps `query` as `name`, in place of what had that name; its id. Commits."""
+    """Saves `query` under `name` and returns its id. Replaces a view with the same name.
+    Commits."""
     with connection.cursor() as cursor:
         if is_default:
             _no_default(connection, collection)
@@ -52,8 +53,8 @@ def save_view(
 
 
 def make_default(connection: Connection, collection: Collection, id_: int | None) -> bool:
-    """That this view is what the list shows where nothing else is asked for, None for all there
-    are; whether there is such a view. Commits."""
+    """Makes this view the one that the list shows without filters. None: the list then shows all.
+    Returns whether the view exists. Commits if so."""
     with connection.cursor() as cursor:
         _no_default(connection, collection)
         cursor.execute(
@@ -69,7 +70,7 @@ def make_default(connection: Connection, collection: Collection, id_: int | None
 
 
 def delete_view(connection: Connection, collection: Collection, id_: int) -> bool:
-    """Whether there was such a view. Commits."""
+    """Deletes a view; whether it existed. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "DELETE FROM saved_views WHERE collection = %s AND id = %s", (collection.name, id_)

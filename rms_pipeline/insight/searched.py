@@ -1,9 +1,9 @@
-"""What is typed above a list: which opportunities and customers it means, before the list is read.
+"""Looks up the text that was typed above a list, before the list is read.
 
-It means what it means to find: all words in any order, from three letters on their beginnings,
-without accents (`mirror.words`). Where nothing is found by words, it means a part of a name or of a
-customer's name, looked for among the newest. So an index finds what a list, its count and its
-choices then ask for by id.
+It works as the search does: all words in any order, from three letters on their beginnings, without
+accents (`mirror.words`). If no words match, the text is a part of a name or of a customer's name,
+among the newest opportunities. The result is ids, so the list, its count and its choices use an
+index.
 """
 
 import re
@@ -34,7 +34,7 @@ _NEWEST = (
 
 
 def searched(connection: Connection, criteria: Criteria) -> Criteria:
-    """`criteria` with what was typed looked up. Commits."""
+    """`criteria` with the result of the search for the typed text. Commits."""
     if not criteria.search and not criteria.customer:
         return criteria
     with connection.cursor() as cursor:
@@ -70,7 +70,7 @@ def _opportunities(cursor: Cursor, text: str) -> Searched | None:
 
 
 def _numbered(cursor: Cursor, text: str) -> list[int]:
-    """Those of that id, or whose number begins so."""
+    """The opportunity with this id, and those whose number begins with it."""
     if re.search(r"\s", text):
         return []
     parts, values = search_parts(text)
@@ -85,7 +85,8 @@ def _numbered(cursor: Cursor, text: str) -> list[int]:
 
 
 def _customers(cursor: Cursor, text: str) -> Customers | None:
-    """Their names. None where a part of a name is that of so many that lists show them soon."""
+    """Names of customers that contain the text. None if so many match that a list finds them soon
+    without this."""
     words = words_in(text)[:MOST_WORDS]
     values = {
         "collection": OPPORTUNITIES.name,

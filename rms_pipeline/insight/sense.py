@@ -1,4 +1,4 @@
-"""The checks of the view sense_checks, one by one: what each is called, and what it finds now."""
+"""The checks of the view sense_checks: the title of each, and what it finds now."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ SENSE_CHECKS = {
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """An opportunity that a check names; `says` what is wrong with it."""
+    """An opportunity that a check found. `says` is the problem."""
 
     id: int
     number: str | None
@@ -31,7 +31,7 @@ class Doubt:
 
 @dataclass(frozen=True, slots=True)
 class Doubts:
-    """What a check names: how many opportunities, and the first of them."""
+    """The result of a check: how many opportunities, and the first ones."""
 
     check: str
     count: int
@@ -39,7 +39,7 @@ class Doubts:
 
 
 def doubts(connection: Connection, checks: list[str], most: int = 5) -> list[Doubts]:
-    """What each of `checks` names, but for those that name nothing. Reads all rows. Commits."""
+    """The results of those of `checks` that found something. Reads all rows. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT s.sense_check, s.n, o.id, o.number, o.name, o.organisation_name, s.says"
@@ -59,8 +59,8 @@ def doubts(connection: Connection, checks: list[str], most: int = 5) -> list[Dou
 
 
 def what_makes_no_sense(connection: Connection, most: int = 10) -> dict[str, tuple[int, list[int]]]:
-    """By check, of those that name any: how many opportunities, and the first ids (at most `most`).
-    Commits."""
+    """For each check that found something: how many opportunities, and the first ids (at most
+    `most`). Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT sense_check, count(*), (array_agg(opportunity_id ORDER BY opportunity_id))[:%s]"
@@ -73,8 +73,8 @@ def what_makes_no_sense(connection: Connection, most: int = 10) -> dict[str, tup
 
 
 def unknown_required_fields(connection: Connection) -> list[str]:
-    """What `required_fields` names for opportunities, and is no column that is read from the record
-    nor one of the account's own fields. Commits."""
+    """Names in `required_fields` for opportunities that are neither a column read from the record
+    nor a custom field of the account. Commits."""
     columns = [c.name for c in OPPORTUNITIES.columns if c.is_mapped and c.kind != "jsonb"]
     with connection.cursor() as cursor:
         cursor.execute(

@@ -1,8 +1,8 @@
-"""Everything that is known to have happened to one opportunity, and how it was at a moment.
+"""Everything that is known to have happened to one opportunity, and its state at a past time.
 
-The versions of the mirror's history are its frame. Lines of `opportunity_changes` say what differed
-in columns, the way back from one record to the one before it says what else did. Webhooks say who
-was at work meanwhile.
+The versions in the history give the structure. `opportunity_changes` says which columns changed.
+The stored difference between two records says what else changed. Webhooks say who was active in
+between.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,12 +28,13 @@ _SOURCES = {source for column in OPPORTUNITIES.columns for source in column.sour
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Something that happened to an opportunity `at` a moment (UTC).
+    """An event of an opportunity, `at` a time (UTC).
 
-    `entered`: in Current RMS. `first_seen`: the mirror stored it, or its history began. `changed`:
-    `lines` differ, and `others` of the record, fields that are no columns. `deleted`, `returned`:
-    it is gone from Current RMS, or there again. `webhook`: `event`. `version` is since when the
-    mirror held what is told, for `as_of`; None where nothing of that time is known.
+    `entered`: it was entered in Current RMS. `first_seen`: the mirror stored it, or its history
+    began. `changed`: the columns in `lines` changed, and the fields in `others`, which have no
+    column. `deleted` and `returned`: Current RMS no longer has it, or has it again. `webhook`: an
+    `event` arrived. `version` is the time from which the mirror held this state, for `as_of`. It is
+    None if no state of that time is known.
     """
 
     kind: Kind
@@ -47,8 +48,8 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """What happened, the newest first. `is_whole` unless there is more than can be shown; then the
-    oldest is missing. `history_began` is since when versions are known (UTC)."""
+    """The events, newest first. If there are too many to show, the oldest are missing and
+    `is_whole` is false. `history_began` is the time from which versions are known (UTC)."""
 
     moments: list[Moment]
     is_whole: bool
@@ -57,8 +58,8 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class AsOf:
-    """An opportunity as it was `at` a moment: `columns` by name, None when it was not there, and
-    its record as text of JSON. `began` is set where the history begins only later (UTC)."""
+    """The state of an opportunity `at` a time. `columns` are its values by name, None if it did not
+    exist. The record is JSON text. `began` is set if the history begins later (UTC)."""
 
     at: datetime
     columns: dict[str, Any] | None
@@ -110,7 +111,7 @@ def _versions(
     is_gone: bool,
     gone_at: datetime | None,
 ) -> list[Moment]:
-    """What came after each version of `past`, the oldest first, that ended."""
+    """For each version of `past` that ended, the oldest first: the version after it."""
     moments = []
     unplaced = sorted(lines, key=lambda line: (line.seen_at, line.id))
     for place, (_, ended, was_gone, difference) in enumerate(past):
@@ -152,7 +153,7 @@ def _changed(
 
 
 def _others(difference: Any) -> list[str]:
-    """Fields of a record that differ and that no column tells of, by their paths."""
+    """The paths of fields that differ between two records and have no column."""
     if not isinstance(difference, list):
         return []
     paths = (".".join(str(key) for key in step[0]) for step in difference if step[0])
@@ -168,7 +169,7 @@ def _others(difference: Any) -> list[str]:
 
 
 def read_as_of(connection: Connection, id_: int, at: datetime) -> AsOf:
-    """The opportunity `id_` as the mirror held it `at` a moment. Ends the transaction."""
+    """The state of the opportunity `id_` in the mirror `at` a time. Ends the transaction."""
     columns = ", ".join(c.name for c in OPPORTUNITIES.columns if c.kind not in _UNREADABLE)
     try:
         with connection.cursor() as cursor:

@@ -1,7 +1,7 @@
-"""One day of a hire company: what leaves, what returns, what is out, and what was decided.
+"""One day of a hire company: what goes out, comes back, is out, and was decided.
 
-Equipment leaves when the delivery starts, else when the hire does, and is back when the collection
-ends, else when the hire does. What is confirmed and what is lost, the table `statuses` says.
+Equipment goes out at the start of the delivery, else of the hire. It comes back at the end of the
+collection, else of the hire. The table `statuses` says what is confirmed and what is lost.
 """
 
 from collections.abc import Mapping
@@ -31,8 +31,8 @@ _WHEN = "coalesce(c.changed_at, c.seen_at)"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An opportunity of the day. Times are UTC; `comes_back` is None where it is open-ended or not
-    known. Money is in the account's currency, with tax."""
+    """An opportunity of the day. Times are UTC. `comes_back` is None if the hire is open-ended or
+    the time is not known. Money is in the account's currency, with tax."""
 
     id: int
     number: str | None
@@ -49,8 +49,8 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Jobs:
-    """The first `MOST_LISTED` of them; `count` is how many there are, or were counted, and
-    `total_value` what those are worth with tax. `is_counted`: there are no more than `count`."""
+    """The first `MOST_LISTED` opportunities. `count` counts all of them if `is_counted`, else only
+    the counted ones. `total_value` is the value of the counted ones, with tax."""
 
     count: int
     total_value: Decimal | None
@@ -60,9 +60,9 @@ class Jobs:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """An opportunity that was confirmed, lost or deleted. `before` is the status it had, None when
-    it was entered like that, and `after` None where it was deleted. `by` is None where it is not
-    known who did it."""
+    """A confirmed, lost or deleted opportunity. `before` is its status before, None if it was
+    entered with this status. `after` is None if it was deleted. `by` is None if the person is not
+    known."""
 
     id: int
     number: str | None
@@ -77,8 +77,8 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Revaluation:
-    """What an opportunity's charge without tax was before and after all changes of the time. `by`
-    are those known to have changed it."""
+    """The charge without tax of an opportunity before and after all changes of the period. `by` are
+    the people who are known to have changed it."""
 
     id: int
     number: str | None
@@ -95,11 +95,8 @@ class Revaluation:
 
 @dataclass(frozen=True, slots=True)
 class Today:
-    """A `date`, which lasts from `starts` to `ends` (UTC), as the mirror knows it now.
-
-    Decisions and changes are those of the day and the day before. `late_back` is what should be
-    back by now, and so None of any other day than today.
-    """
+    """The day `date`, from `starts` to `ends` (UTC), as the mirror knows it now. Decisions and
+    changes are those of the day and the day before. `late_back` is None unless the day is today."""
 
     date: date
     time_zone: str
@@ -117,7 +114,7 @@ class Today:
 
 
 def read_today(connection: Connection, day: Day, now: datetime, most: int = MOST_COUNTED) -> Today:
-    """How `day` looks at `now`, jobs of each kind being counted to `most`. Commits."""
+    """The state of `day` at `now`. Jobs of each kind are counted to `most`. Commits."""
     is_today = day.starts <= now < day.ends
     values = _values_of(day, now) | {"most": most}
     with connection.cursor() as cursor:
@@ -152,8 +149,8 @@ def read_today(connection: Connection, day: Day, now: datetime, most: int = MOST
 
 
 def compare_today(connection: Connection, day: Day, now: datetime) -> list[Figure]:
-    """The figures of `day` beside the same weekday a week and 52 weeks before, each as it was known
-    at the same time of that week. Commits."""
+    """The figures of `day`, and those of the same weekday one week and 52 weeks before, as they
+    were known at the same time of that day. Commits."""
 
     def point(id_: str, title: str, days: int) -> Point | None:
         then = day.moved(-days)
@@ -250,40 +247,44 @@ QUESTIONS = (
     Question(
         "goes_out",
         "Goes out",
-        "Confirmed, and the delivery, else the hire, starts on the day.",
+        "Confirmed opportunities whose delivery starts on the day. Without a delivery, the start of"
+        " the hire counts.",
         _rows(_LEAVING),
     ),
     Question(
         "comes_back",
         "Comes back",
-        "Confirmed, and the collection, else the hire, ends on the day. Open-ended hires have no"
-        " such day.",
+        "Confirmed opportunities whose collection ends on the day. Without a collection, the end of"
+        " the hire counts. Open-ended hires have no such day.",
         _rows(_RETURNING),
     ),
     Question(
         "on_hire",
         "On hire",
-        "Confirmed, and out at any time of the day.",
+        "Confirmed opportunities that are out at any time of the day.",
         _rows(_ON_HIRE),
     ),
     Question(
         "late_back",
         "Late back",
-        "In the status Active, though the collection, else the hire, has ended.",
+        "Opportunities in the status Active whose collection has ended. Without a collection, the"
+        " end of the hire counts.",
         _rows(_LATE_BACK),
         of_dates=False,
     ),
     Question(
         "not_confirmed",
         "Not confirmed",
-        f"Starts within {SOON_DAYS} days, the day included, and is neither confirmed nor lost.",
+        f"Opportunities that start within {SOON_DAYS} days, with that day, and are neither "
+        "confirmed"
+        " nor lost.",
         _rows(_NOT_CONFIRMED),
         of_dates=False,
     ),
     Question(
         "confirmed",
         "Confirmed",
-        "Came to be confirmed since the day before began, or was entered as such.",
+        "Opportunities that were confirmed on this day or the day before, or entered as confirmed.",
         "SELECT count(*), NULL::numeric\nFROM (\n  " + _came_into(CONFIRMED) + "\n  UNION\n"
         f"  SELECT o.id FROM opportunities o\n  {_ENTERED}\n"
         "  WHERE o.confirmed_at >= %(since)s AND o.confirmed_at < %(until)s\n"
@@ -293,7 +294,7 @@ QUESTIONS = (
     Question(
         "lost",
         "Lost",
-        "Came to be lost since the day before began, or was deleted without having been lost.",
+        "Opportunities that were lost on this day or the day before, or were deleted and not lost.",
         "SELECT count(*), NULL::numeric\nFROM (\n  " + _came_into(LOST) + "\n  UNION ALL\n"
         "  SELECT o.id FROM deleted_opportunities o\n"
         "  WHERE o.deleted_at >= %(since)s AND o.deleted_at < %(until)s\n"
@@ -314,7 +315,8 @@ _RECORDS = (
 
 
 def _decided(cursor: Cursor, phase: Phase, values: Mapping[str, Any]) -> list[Decision]:
-    """Those whose status came into `phase` out of another one, each as it did last."""
+    """Opportunities whose status changed into `phase` from another phase, each with its last such
+    change."""
     cursor.execute(
         f"SELECT DISTINCT ON (c.opportunity_id) c.opportunity_id, {_NAMED},"
         f" coalesce(o.total_value, d.total_value), c.old_value, c.new_value, {_WHEN},"
@@ -330,7 +332,8 @@ def _decided(cursor: Cursor, phase: Phase, values: Mapping[str, Any]) -> list[De
 
 
 def _entered_confirmed(cursor: Cursor, values: Mapping[str, Any]) -> list[Decision]:
-    """Those that were confirmed when they were first seen, whatever became of them since."""
+    """Opportunities that were already confirmed when they were first seen, whatever happened
+    later."""
     cursor.execute(
         "SELECT o.id, o.number, o.name, o.organisation_name, o.total_value, NULL,"
         " coalesce(entered.status, o.opportunity_status), o.confirmed_at,"
@@ -345,7 +348,7 @@ def _entered_confirmed(cursor: Cursor, values: Mapping[str, Any]) -> list[Decisi
 
 
 def _deleted(cursor: Cursor, values: Mapping[str, Any]) -> list[Decision]:
-    """Those that are gone from Current RMS, unless they were lost before."""
+    """Opportunities that Current RMS no longer has, unless they were lost before."""
     cursor.execute(
         "SELECT o.id, o.number, o.name, o.organisation_name, o.total_value, o.opportunity_status,"
         " NULL, o.deleted_at, (SELECT min(e.member_name) FROM webhook_events e"

@@ -1,4 +1,4 @@
-"""The totals of the mirror beside those of earlier, from the counts that are kept for each day."""
+"""The totals of the mirror compared with earlier ones, which come from the stored daily counts."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -10,17 +10,17 @@ from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 
 _POINTS = (("week_before", "Week before", 7), ("year_before", "Year before", 364))
 _TOTALS: Sequence[tuple[str, str, str, Phase | None]] = (
-    ("all", "Opportunities", "All that are mirrored, with what they are worth with tax.", None),
+    ("all", "Opportunities", "All opportunities of the mirror, and their value with tax.", None),
     (
         "confirmed",
         "Confirmed value",
-        "Those in a status that the table statuses calls confirmed, worth with tax.",
+        "Opportunities whose status has the phase confirmed, and their value with tax.",
         CONFIRMED,
     ),
     (
         "lost",
         "Cancelled, lost or dead",
-        "Those in a status that the table statuses calls lost, worth with tax.",
+        "Opportunities whose status has the phase lost, and their value with tax.",
         LOST,
     ),
 )
@@ -28,7 +28,7 @@ _SUMS = "SELECT coalesce(sum(c.opportunities), 0), coalesce(sum(c.total_value), 
 
 
 def compare_totals(connection: Connection, today: Day) -> list[Figure]:
-    """Now, and as they were at the end of the same weekday a week and 52 weeks before. Commits."""
+    """The totals now, and at the end of the same weekday one week and 52 weeks before. Commits."""
     with connection.cursor() as cursor:
         first_line = schema_first(cursor)
         cursor.execute("SELECT min(day) FROM daily_status_counts")

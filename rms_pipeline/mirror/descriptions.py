@@ -1,7 +1,7 @@
-"""What our tables and their columns hold, in the words that psql's \\d+ and Dagster's UI show.
+"""Descriptions of our tables and columns. psql (\\d+) and Dagster's UI show them.
 
-The database is told whenever `migrate` finds that it says something else. The view sync_metadata
-brings its own.
+`migrate` writes those that differ into the database as comments. The view sync_metadata has its
+own.
 """
 
 from rms_pipeline.collections import COLLECTIONS
@@ -50,7 +50,8 @@ TABLES: dict[str, str] = {
         "Internal: opportunities that a webhook named but that Current RMS did not have."
     ),
     "raw_rms_pages": "Answers of the API as received. Housekeeping deletes old ones.",
-    "raw_page_bodies": "What raw_rms_pages has received, each body once however often it came.",
+    "raw_page_bodies": "The bodies of raw_rms_pages. Each body is stored once, however often it "
+    "was received.",
     "walks": (
         "One row for each walk, which is one reading of the API's list, full or of changes only."
     ),
@@ -154,13 +155,13 @@ COLUMNS: dict[str, dict[str, str]] = {
         "saved_at": "When it was last saved.",
     },
     "mirrored_windows": {
-        "collection": "Whose window it is, by the name of its table.",
-        "days_back": "How many days back full syncs read, where that is further than the setting"
-        " RMS_SYNC_DAYS_BACK. Empty for no more than that.",
+        "collection": "The collection, by the name of its table.",
+        "days_back": "How many days back full syncs read, if that is more than the setting"
+        " RMS_SYNC_DAYS_BACK. Otherwise empty.",
         "asked_at": "When somebody asked for it.",
-        "asked_by": "From where: a page or the command.",
-        "reaches_back_to": "Everything that ended at this time or later was read once, and what"
-        " changed since.",
+        "asked_by": "Where it was asked for: a page or the command.",
+        "reaches_back_to": "The mirror has everything that ended at this time or later, and its "
+        "changes since.",
     },
     "calendar_feeds": {
         "name": "Its name for people.",
@@ -266,8 +267,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "window_start": "The start of the requested window.",
         "window_end": "The end of the requested window. Empty for changes.",
         "size_bytes": "The size of the answer as received, in bytes.",
-        "body": "The answer itself, compressed with zlib, of pages stored before schema 0035; that"
-        " of all others is in raw_page_bodies.",
+        "body": "The answer itself, compressed with zlib, if the page was stored before schema"
+        " 0035. For later pages it is in raw_page_bodies.",
         "digest": (
             "The SHA-256 hash of the answer as received, which is its key in raw_page_bodies."
         ),

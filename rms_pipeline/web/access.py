@@ -1,5 +1,8 @@
-"""Access control. Programs send the API token. People enter it once, and their browser then has a
-cookie that is made from it."""
+"""Access control.
+
+Programs send the API token. A person enters it once. The browser then has a cookie that is made
+from it.
+"""
 
 import asyncio
 import time
@@ -33,13 +36,13 @@ _WRONG = "That is not the API token of this service."
 
 
 class Access:
-    """Lets through what knows `token`.
+    """Accepts requests that have `token`.
 
-    `required` is the dependency of routes for programs: 401 in JSON. `page` is that of pages: a
-    browser gets the form to log in, and `?token=` makes a session. Both raise Refusal 403 for what
-    a page of another site does with a person's session, and 429 for wrong tokens after too many
-    of them. The right token always gets in. `clock` tells seconds, and `sleep` waits for some.
-    `public_url` is where people reach the service, when a proxy is in between.
+    `required` is the dependency of routes for programs: it answers 401 in JSON. `page` is that of
+    pages: a browser gets the form to log in, and `?token=` begins a session. Both raise Refusal:
+    403 if a page of another site uses a person's session, and 429 after too many wrong tokens. The
+    right token always works. `clock` gives seconds, and `sleep` waits. `public_url` is the address
+    that people use.
     """
 
     def __init__(
@@ -79,7 +82,7 @@ class Access:
             raise Answered(self._ask(request, own_address(request)))
 
     def login(self) -> APIRouter:
-        """The form to log in, and where it is sent to."""
+        """The form to log in, and the address that it sends to."""
         router = APIRouter(include_in_schema=False)
 
         @router.get("/login")
@@ -112,7 +115,7 @@ class Access:
         return True
 
     def is_signed_in(self, request: Request) -> bool:
-        """Whether this browser, or program, has shown the token; counts no attempt."""
+        """Whether this browser or program has shown the token. Does not count as an attempt."""
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         shown = scheme.lower() == "bearer" and matches(given.strip(), self.sessions.token)
         return shown or self._has_session(request)
@@ -137,8 +140,9 @@ class Access:
         return False
 
     async def slow_down(self, request: Request) -> int:
-        """Notes that the address of `request` guessed wrong, and holds its answer back when it did
-        so often. Whole seconds until it is answered at once again, 0 when it is now."""
+        """Counts a wrong token from the address of `request`, and delays the answer if there were
+        many. Returns the whole seconds until the address is answered at once again, 0 if it is
+        now."""
         return await self._throttle.slow_down(request.client.host if request.client else "")
 
     def _let_in(self, request: Request, wanted: str) -> Response:
@@ -155,7 +159,7 @@ class Access:
         return answer
 
     def _is_behind_tls(self, request: Request) -> bool:
-        """Whether a proxy encrypts, as far as is known without believing any header of it."""
+        """Whether a proxy encrypts, as far as this is known without trusting its headers."""
         asked = request.headers.get("Host", "").lower()
         return self._public.scheme == "https" and asked == self._public.netloc.lower()
 

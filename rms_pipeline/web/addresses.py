@@ -1,4 +1,4 @@
-"""Where the web service is to be found, and how a browser gets in."""
+"""The addresses of the web service, and the link that signs a browser in."""
 
 import sys
 
@@ -16,24 +16,25 @@ UNENCRYPTED = (
 
 
 def url_of(host: str, port: int) -> str:
-    """What to open on this machine for a server that listens on `host`."""
+    """The address to open on this machine for a server that listens on `host`."""
     reachable = _ANY.get(host, host)
     return f"http://{f'[{reachable}]' if ':' in reachable else reachable}:{port}"
 
 
 def is_exposed(host: str) -> bool:
-    """Whether other machines reach a server that listens on `host`."""
+    """Whether other machines can reach a server that listens on `host`."""
     return host not in LOOPBACK_HOSTS
 
 
 def kept_in(token: SecretStr | None, variable: str, current: Settings) -> str:
-    """Where a person finds a token: the `variable` that sets it, or its file."""
+    """Where a person finds a token: the setting `variable`, or its file."""
     file = variable.removeprefix("RMS_").lower()
     return variable if token is not None else str(current.state_folder / file)
 
 
 def print_dashboard(current: Settings, url: str, token: SecretStr, out: Console) -> None:
-    """The link that lets a browser in, on a terminal. Into a log goes where the token is kept."""
+    """The link that signs a browser in, for a terminal. A log shows where the token is stored
+    instead."""
     # Not out.is_terminal: FORCE_COLOR makes a log file look like one.
     if out.file is sys.stdout and sys.stdout.isatty():
         link = f"{url}/?token={token.get_secret_value()}"

@@ -1,4 +1,4 @@
-"""The FastAPI application put together."""
+"""Builds the FastAPI application."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -45,7 +45,7 @@ from rms_pipeline.web.views import views
 
 
 class Service(Protocol):
-    """Something that works beside the requests."""
+    """A service that runs beside the requests."""
 
     def start(self) -> None: ...
 
@@ -65,14 +65,12 @@ def create_app(
     starting: Starting | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> FastAPI:
-    """The service over `database`. `services` start and stop with it, the last one first.
+    """The web service for `database`.
 
-    `client` asks Current RMS for opportunities: as the settings say when absent.
-
-    `starting` knows what starts beside it, for the dashboard to say so.
-
-    `stopping` tells that it is about to end: the server waits for open requests before it stops
-    anything, so whatever waits long has to ask.
+    `services` start and stop with it, the last one first. `client` reads opportunities from Current
+    RMS; without it, the settings are used. `starting` knows what is still starting, and the
+    dashboard shows that. `stopping` says that the service is about to end. The server waits for
+    open requests before it stops, so code that waits long has to check it.
     """
 
     reader = Reader(database)

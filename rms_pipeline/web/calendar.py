@@ -1,4 +1,4 @@
-"""The calendar: months, weeks and an agenda of what is out, with the filters of the list."""
+"""The calendar: months, weeks and an agenda, with the filters of the list."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -61,8 +61,8 @@ class Shown:
         return (self.last - self.first).days + 1
 
     def address(self, query: str | None = None, **changes: Any) -> str:
-        """The address with these parameters changed, its filters being those of `query`. What goes
-        without saying is left out, so a link to today stays one to today."""
+        """The address with these parameters changed and the filters of `query`. Defaults are left
+        out, so a link to today always means today."""
         values = {"view": self.view, "by": self.by, "day": self.day} | changes
         plain = {"view": "month", "by": "hire", "day": self.today}
         own = urlencode({k: v for k, v in values.items() if v != plain[k]})
@@ -78,7 +78,7 @@ class Shown:
         return f"/opportunities?{query}"
 
     def moved(self, steps: int) -> date | None:
-        """The day that so many views later is about; None where there is none to be shown."""
+        """The day of the view that is `steps` later. None if it cannot be shown."""
         if self.view == "month":
             months = self.day.year * 12 + self.day.month - 1 + steps
             other = date(months // 12, months % 12 + 1, 1)
@@ -89,7 +89,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Week:
-    """A row of days, with the pieces that there is room for, and how many more each day has."""
+    """A row of days, with the pieces that fit, and how many more each day has."""
 
     days: list[date]
     pieces: list[Piece]
@@ -165,7 +165,7 @@ def calendar(pages: Pages, reader: Reader, current: Settings, access: Access) ->
 
 
 def _shown(request: Request, zone: str) -> Shown:
-    """Raises HTTPException (422) that names the parameter and says what may be written."""
+    """Raises HTTPException (422) that names the parameter and says what is valid."""
     wanted = asked(request, zone)
     view = request.query_params.get("view", "") or "month"
     by = request.query_params.get("by", "") or "hire"

@@ -1,4 +1,4 @@
-"""Changes: who changed what, when, from and to."""
+"""Changes: who changed what, when, from what to what."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,7 +40,8 @@ _MOST = Decimal(10) ** 15
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """Fields of one opportunity that were changed together: one line, and each as it reads."""
+    """Fields of one opportunity that were changed together: the first row, and each field as
+    text."""
 
     first: ChangeLine
     fields: list[tuple[str, ChangeLine, Shown]]
@@ -48,15 +49,15 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class EditsOfDay:
-    """What was changed on a day of the company's, the newest first."""
+    """The changes on one day of the company, newest first."""
 
     date: date
     edits: list[Edit]
 
 
 def changes(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
-    """The routes of changes. `day` is a date in the company's time zone, `after` the place of a
-    list that another answer told."""
+    """The routes of changes. `day` is a date in the company's time zone. `after` is a position from
+    an earlier answer."""
     router = APIRouter(dependencies=[Depends(access.page)], include_in_schema=False)
 
     def wanted(
@@ -117,7 +118,7 @@ def changes(pages: Pages, reader: Reader, current: Settings, access: Access) -> 
 
 
 def by_day(lines: Sequence[ChangeLine], clock: Clock) -> list[EditsOfDay]:
-    """`lines`, the newest first, as they belong together."""
+    """`lines`, newest first, grouped by edit."""
     days = []
     for day, of_day in groupby(lines, key=lambda line: Day.of(line.at, clock.name).date):
         # In any order of their ids, those of one merge stand together.
@@ -135,7 +136,7 @@ def _edit(lines: Sequence[ChangeLine], clock: Clock) -> Edit:
 
 
 def told(found: Changes, chosen: Wanted) -> dict[str, Any]:
-    """`found` as JSON has it: `next` is the address that goes on, null at the end."""
+    """`found` as JSON. `next` is the address of the next page, null at the end."""
     older = f"/changes.json?{_query(chosen, found.next)}" if found.next else None
     return {"changes": to_jsonable_python(found.lines), "next": older}
 

@@ -1,7 +1,7 @@
-"""What the dashboard's charts need to be drawn: lengths in percent, links and words.
+"""What the charts need: lengths in percent, links and texts.
 
-The drawing itself is in templates/macros.html, as SVG: no script, and no style that the page's
-content policy would have to allow.
+templates/macros.html draws them as SVG, without script and without styles that the content policy
+would have to allow.
 """
 
 import math
@@ -31,7 +31,7 @@ from rms_pipeline.web.formatting import (
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One status: `width` in percent of the longest."""
+    """The bar of one status. `width` is in percent of the longest bar."""
 
     status: str
     colour: str
@@ -44,7 +44,7 @@ class Bar:
 
 @dataclass(slots=True)
 class Column:
-    """One column, its `parts` (class, bottom, height in percent) from the ground up."""
+    """One column. `parts` are (class, bottom, height in percent), from bottom to top."""
 
     label: str
     title: str
@@ -54,7 +54,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """A row of columns; `top` is what the full height stands for."""
+    """A row of columns. `top` is the value of the full height."""
 
     columns: list[Column]
     top: str
@@ -63,7 +63,7 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """One piece of a pie: its outline as an SVG path, where its label stands, and on which side."""
+    """One slice of a pie: its outline as an SVG path, and the place and the side of its label."""
 
     bar: Bar
     path: str
@@ -76,7 +76,7 @@ class Slice:
 def status_bars(
     statuses: Sequence[StatusCount], colours: Mapping[str, str] | None = None
 ) -> list[Bar]:
-    """One bar a status, in the order given. `colours` are those that somebody chose."""
+    """One bar for each status, in the given order. `colours` are those of the table `statuses`."""
     most = max((s.opportunities for s in statuses), default=0)
     total = sum(s.opportunities for s in statuses)
     return [
@@ -100,11 +100,8 @@ _MOST_SLICES, _LEAST_SHARE, _LABEL_HEIGHT, _LONGEST_LABEL = 10, 3.0, 17, 16
 
 
 def pie(bars: Sequence[Bar]) -> list[Slice]:
-    """The same as pieces of a pie, clockwise from the top.
-
-    Beyond `_MOST_SLICES` the rest is one piece. Pieces too thin for a label have none: what is
-    beneath the pie names all.
-    """
+    """The same as slices, clockwise from the top. Slices after the first `_MOST_SLICES` are
+    combined. Thin slices have no label. The table below the pie names all of them."""
     shown = list(bars)
     if len(bars) > _MOST_SLICES:
         rest = bars[_MOST_SLICES - 1 :]
@@ -135,7 +132,8 @@ def pie(bars: Sequence[Bar]) -> list[Slice]:
 
 
 def _apart(labelled: list[Slice]) -> list[Slice]:
-    """With each label clear of those above it on its side, and none outside the drawing."""
+    """Moves labels so that none covers the one above it on its side, and none is outside the
+    drawing."""
     placed = []
     for side in ("start", "end"):
         column = sorted((s for s in labelled if s.anchor == side), key=lambda s: s.y)
@@ -149,7 +147,7 @@ def _apart(labelled: list[Slice]) -> list[Slice]:
 
 
 def _on_circle(share: float, radius: float) -> tuple[float, float]:
-    """The point so many percent of the way round, from the top."""
+    """The point at this percentage of the circle, clockwise from the top."""
     angle = 2 * math.pi * share / 100
     return PIE_WIDTH / 2 + radius * math.sin(angle), PIE_HEIGHT / 2 - radius * math.cos(angle)
 
@@ -170,10 +168,8 @@ def _piece(begun: float, share: float) -> str:
 def week_columns(
     weeks: Sequence[WeekCount], first: date, clock: Clock, phases: Mapping[str, Phase]
 ) -> Columns:
-    """Value by week from the Monday `first` on, confirmed below undecided; lost ones left out.
-
-    A status that is not in `phases` is undecided.
-    """
+    """Value by week from the Monday `first` on: confirmed below undecided. Lost ones are left out.
+    A status that is not in `phases` is undecided."""
     confirmed: dict[date, Decimal] = {}
     undecided: dict[date, Decimal] = {}
     counts: dict[date, int] = {}
@@ -209,7 +205,8 @@ def week_columns(
 
 
 def month_columns(months: Sequence[Month]) -> Columns:
-    """Value by month, confirmed below undecided; what the year before had confirmed in words."""
+    """Value by month: confirmed below undecided. The text has what was confirmed in the year
+    before."""
     nothing = Decimal(0)
     values = [(m, max(m.confirmed.value, nothing), max(m.undecided.value, nothing)) for m in months]
     top = max((sure + open_ for _, sure, open_ in values), default=nothing)
@@ -226,8 +223,8 @@ def month_columns(months: Sequence[Month]) -> Columns:
 
 
 def decision_columns(months: Sequence[MonthDecided], owner_id: int | None) -> Columns:
-    """How many were decided by month: won below lost; those of the year before in words.
-    `owner_id` is whose they are, None for all."""
+    """Decisions by month: won below lost. The text has those of the year before. `owner_id` is the
+    owner, None for all."""
     whose = "" if owner_id is None else f"?owner={owner_id}"
     top = max((m.decided.won + m.decided.lost for m in months), default=0)
     columns = []
@@ -244,7 +241,7 @@ def decision_columns(months: Sequence[MonthDecided], owner_id: int | None) -> Co
 
 
 def webhook_columns(days: Sequence[WebhookDay]) -> Columns:
-    """Webhooks received a day: settled below waiting below dead."""
+    """Webhooks by day: settled, then waiting, then dead letters."""
     top = max((d.received for d in days), default=0)
     columns = []
     for d in days:

@@ -1,4 +1,4 @@
-"""Dagster's GraphQL API, as far as launching runs needs it."""
+"""The parts of Dagster's GraphQL API that are needed to launch runs."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -66,7 +66,7 @@ query Runs($filter: RunsFilter!) {
 
 @dataclass(frozen=True, slots=True)
 class UnfinishedRun:
-    """A run that Dagster has not seen end; its `status` changed `seconds_ago`."""
+    """A run that has not ended in Dagster. Its `status` changed `seconds_ago`."""
 
     id: str
     job: str
@@ -76,8 +76,8 @@ class UnfinishedRun:
 
 @dataclass(frozen=True, slots=True)
 class CodeLocation:
-    """A code location: whether Dagster is through with loading it, why that failed ('' where it did
-    not), and the names of the jobs in each of its repositories. `syncs` are jobs of ours."""
+    """A code location: whether Dagster has finished loading it, the error ('' if there is none),
+    and the names of the jobs in each repository. `syncs` are our jobs."""
 
     is_loaded: bool
     error: str = ""
@@ -89,12 +89,12 @@ class CodeLocation:
         return [job for jobs in self.repositories.values() for job in jobs]
 
     def repository_of(self, job: str) -> str | None:
-        """The name of the one that has `job`, None for none."""
+        """The name of the repository that has `job`, or None."""
         return next((name for name, jobs in self.repositories.items() if job in jobs), None)
 
 
 class DagsterUnavailable(RmsPipelineError):
-    """Dagster's webserver does not answer, or would not launch the run."""
+    """Dagster's webserver does not answer, or did not launch the run."""
 
 
 def is_up(url: str) -> bool:
@@ -103,7 +103,7 @@ def is_up(url: str) -> bool:
 
 
 def answers(url: str) -> bool:
-    """Whether a GET of `url` is answered 200."""
+    """Whether a GET of `url` is answered with 200."""
     try:
         with session_for(url) as session:
             return session.get(url, timeout=2).status_code == 200
@@ -120,12 +120,11 @@ def launch(
     location: str | None = None,
     patience: float = 30.0,
 ) -> str:
-    """Launches `job` and returns the run's id. Waits `patience` seconds for the job to be loaded.
+    """Launches `job` and returns the id of its run.
 
-    `location` is the code location that has it, None the one that turns out to have it. `by` is who
-    or what Dagster's UI is to name as having launched it. `token` is what a guarded Dagster asks
-    for (`Sessions.dagster_token`); a plain one ignores it.
-
+    Waits at most `patience` seconds for the job to be loaded. `location` is the code location that
+    has it; None finds it by the job. `by` is the name that Dagster's UI shows as the one who
+    launched it. `token` is for a guarded Dagster (`Sessions.dagster_token`); others ignore it.
     Raises DagsterUnavailable.
     """
     deadline = time.monotonic() + patience
@@ -167,12 +166,9 @@ def launch(
 def location_of(
     url: str, job: str, token: SecretStr | None = None, *, location: str | None = None
 ) -> str | None:
-    """The code location that has our `job`; None while none has. `location` is where it has to be,
-    if it is known.
-
-    Raises DagsterUnavailable where several have it, unless one is called as our workspace.yaml
-    calls it.
-    """
+    """The code location that has our `job`, None if none has it yet. `location` is the expected
+    name, if it is known. Raises DagsterUnavailable if several have it, unless one has the name that
+    our workspace.yaml uses."""
     return _place(url, job, location, code_locations(url, token))
 
 
@@ -193,7 +189,7 @@ def _place(
 
 
 def why_no_job(url: str, job: str, location: str | None, there: Mapping[str, CodeLocation]) -> str:
-    """That Dagster has not got `job`, what it has, and which setting is likely to be wrong."""
+    """The error for a missing job: what Dagster has, and which setting is probably wrong."""
     elsewhere = [name for name, each in there.items() if each.repository_of(job)]
     if location is not None and elsewhere:
         return (
@@ -231,11 +227,8 @@ def unfinished_runs(
     *,
     location: str | None = None,
 ) -> list[UnfinishedRun]:
-    """The runs of our `jobs` that wait, start or go on as Dagster sees it, newest first. `location`
-    is the code location that has them, if it is known.
-
-    Raises DagsterUnavailable.
-    """
+    """The runs of our `jobs` that are queued, starting or running in Dagster, newest first.
+    `location` is their code location, if it is known. Raises DagsterUnavailable."""
     result = _ask(url, token, _RUNS, {"filter": {"statuses": _UNDER_WAY}})["runsOrError"]
     if result["__typename"] != "Runs":
         raise DagsterUnavailable(f"Dagster at {url} does not list its runs: {_reason(result)}.")
@@ -295,7 +288,7 @@ def _ask(
 
 
 def code_locations(url: str, token: SecretStr | None = None) -> dict[str, CodeLocation]:
-    """The code locations that Dagster at `url` knows, by name. Raises DagsterUnavailable."""
+    """The code locations of the Dagster at `url`, by name. Raises DagsterUnavailable."""
     entries = _ask(url, token, _LOCATIONS)["workspaceOrError"].get("locationEntries", [])
     return {str(entry["name"]): _code_location(entry) for entry in entries}
 
@@ -324,10 +317,8 @@ def _code_location(entry: Mapping[str, Any]) -> CodeLocation:
 
 
 def _why_not_loaded(there: Mapping[str, CodeLocation], location: str | None) -> str:
-    """What keeps our code from being loaded; '' while it loads, and when it is.
-
-    Where no code location has the name that ours should have, any that failed may be it.
-    """
+    """The error that prevents our code from being loaded. '' while it is loading and when it is
+    loaded. If no code location has the expected name, the error of any other counts."""
     ours = there.get(location or LOCATION)
     return next((each.error for each in ([ours] if ours else there.values()) if each.error), "")
 
@@ -337,7 +328,7 @@ def _bearer(token: SecretStr | None) -> dict[str, str]:
 
 
 def _reason(answer: Any) -> str:
-    """The message in an answer of GraphQL, wherever it is."""
+    """The error message in a GraphQL answer, wherever it is."""
     if isinstance(answer, dict):
         if isinstance(answer.get("message"), str):
             return _one_line(answer["message"])

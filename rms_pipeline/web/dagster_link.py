@@ -1,5 +1,5 @@
-"""From the web service into Dagster's UI: who is signed in here is let in there, and it is known
-here whether it has started."""
+"""From the web service to Dagster's UI: a person who is signed in here is signed in there, and this
+service knows whether Dagster has started."""
 
 import threading
 import time
@@ -20,7 +20,7 @@ _STARTS_WITHIN = 180.0
 
 
 def dagster_link(access: Access, dagster_url: str) -> APIRouter:
-    """The way into a guarded Dagster at `dagster_url`, and the way back from its door."""
+    """The way to a guarded Dagster at `dagster_url`, and back from its log-in."""
     router = APIRouter(include_in_schema=False, dependencies=[Depends(access.page)])
 
     @router.get("/dagster")
@@ -33,10 +33,8 @@ def dagster_link(access: Access, dagster_url: str) -> APIRouter:
 
 
 class Starting:
-    """What is still starting beside the web service; started and stopped with it.
-
-    `first_sync` tells that an initial sync is on its way, whose run is not in the history yet.
-    """
+    """What is still starting beside the web service. `first_sync` says that an initial sync will
+    start and has no row in the history yet."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The dashboard: one page that keeps itself up to date, and the buttons on it."""
+"""The dashboard: one page that updates itself, and its buttons."""
 
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
@@ -57,9 +57,10 @@ _SHOWN_BARS, _MOST_BARS = 12, 100
 
 @dataclass(frozen=True, slots=True)
 class DashboardAnswer:
-    """`as_of` is when statuses and weeks were counted; `time_zone` that of days and weeks;
-    `phases` are those of statuses: open, confirmed or lost. `colours` are those that the table
-    `statuses` says. `compared` are totals of earlier, with the SQL that counts them."""
+    """What the dashboard shows. `as_of` is when statuses and weeks were counted. `time_zone` is
+    that of days and weeks. `phases` are those of the statuses: open, confirmed or lost. `colours`
+    are those in the table `statuses`. `compared` are earlier totals, with the SQL that counts
+    them."""
 
     success: bool
     sandbox: bool
@@ -87,7 +88,8 @@ _MOODS = {"green": "good", "amber": "doubtful", "red": "bad", "none": ""}
 
 @dataclass(frozen=True, slots=True)
 class _ShownCollection:
-    """`words` say how complete it is, with times as the page writes them; `mood` is their class."""
+    """One collection on the dashboard. `words` say how complete it is. `mood` is the CSS class of
+    that text."""
 
     state: CollectionState
     words: str
@@ -128,7 +130,7 @@ def dashboard(
         return context | {"collections": collections}
 
     def answer(request: Request, notice: str, status: int = 200) -> Response:
-        """The panel and the notice for a script; without one, the page itself."""
+        """The panel and the notice for a script. Without a script, the whole page."""
         if not is_fragment(request) and status < 400:
             return RedirectResponse("/", 303)
         context = sync_context()
@@ -187,7 +189,7 @@ def dashboard(
     )
     def read() -> JSONResponse:
         """Totals, counts by status, value by week, recent edits, webhooks of the last seven days,
-        and how syncs stand. Money is in the account's currency, as strings of decimal digits."""
+        and the state of the syncs. Money is in the account's currency, as decimal strings."""
         with reader.session() as connection:
             view = read_overview(connection, current.time_zone)
             state = read_sync_state(connection, OPPORTUNITIES, on=current.collections, count=count)
@@ -208,7 +210,7 @@ def dashboard(
 
 
 def _shape(request: Request) -> Shape:
-    """The one that this browser was last shown by choice."""
+    """The chart that this browser chose last."""
     kept = request.cookies.get(_SHAPE_COOKIE)
     return next((shape for shape in SHAPES if shape == kept), "bars")
 

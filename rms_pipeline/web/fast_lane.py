@@ -1,10 +1,9 @@
-"""The fast lane: what a webhook told is refreshed at once, by the service that received it.
+"""The fast lane: the service that received a webhook refreshes its record at once.
 
-It waits for PostgreSQL's word that an event was written, by whomever; gathers for a moment, so that
-a burst becomes few calls; and works off the queue. What it leaves behind is for the sensor.
-
-One worker after the other takes a page's worth of opportunities. Only when one takes long, for the
-API or a lock keeps it waiting, does another begin beside it.
+PostgreSQL notifies it of each new event, whoever wrote it. It waits a moment, so that many events
+need few calls, and then processes the queue. The sensor processes what it leaves. A worker takes as
+many opportunities as one page holds. If a worker takes long, because of the API or a lock, another
+one starts beside it.
 """
 
 import logging
@@ -54,7 +53,7 @@ ClientFactory = Callable[[], AbstractContextManager[CurrentRmsClient]]
 
 
 class FastLane:
-    """Threads that process the queue until `stop`, with a client for each collection. They call
+    """Threads that process the queue until `stop`, with one client for each collection. They call
     `report` after every batch."""
 
     def __init__(
@@ -73,7 +72,7 @@ class FastLane:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends after the calls in flight, or without them where an answer is too long in coming."""
+        """Ends after the running calls. It does not wait for an answer that takes too long."""
         self._stopped.set()
         self._thread.join(timeout=END_SECONDS)
 
@@ -151,8 +150,8 @@ class FastLane:
         return total
 
     def _listen(self, ear: Connection, seconds: float) -> bool:
-        """Until an event is written, whether one was; and now and then anyway, for attempts that
-        come due."""
+        """Waits until an event is written, and returns whether one was. Also returns now and then,
+        because events that were postponed become due."""
         deadline = time.monotonic() + seconds
         while not ear.notifies and not self._stopped.is_set():
             left = deadline - time.monotonic()
@@ -164,7 +163,7 @@ class FastLane:
         return True
 
     def _gather(self, ear: Connection) -> None:
-        """Until no event has come for a moment, but not for long."""
+        """Waits until no event has arrived for a moment, but not for long."""
         deadline = time.monotonic() + _GATHER_IN_A_BURST
         ear.poll()
         ear.notifies.clear()
@@ -188,7 +187,8 @@ class FastLane:
 
 
 class _Hands:
-    """The workers' connections, each used by one at a time and kept for the next."""
+    """The connections of the workers. Each is used by one worker at a time and kept for the
+    next."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

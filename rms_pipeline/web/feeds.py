@@ -1,7 +1,7 @@
-"""Calendars for programs: an iCalendar file (RFC 5545) at an address that is its own key.
+"""Calendars for programs: an iCalendar file (RFC 5545) at an address that contains its own key.
 
-A feed has no money, no custom fields and no addresses of people: whoever finds the address learns
-what is out, where and for whom, and nothing more.
+A feed has no money, no custom fields and no contact data. A person who finds the address sees what
+is out, where and for which customer, and nothing more.
 """
 
 from collections import deque
@@ -49,14 +49,16 @@ _GONE = "There is no calendar at this address. It may have been revoked. Ask for
 
 
 class _Reads:
-    """How often each feed was read lately, by `clock` (seconds). For one thread at a time."""
+    """How often each feed was read lately. `clock` gives seconds. For use in one thread at a
+    time."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._times: dict[str, deque[float]] = {}
 
     def wait(self, secret: str) -> int:
-        """Notes a read; whole seconds until the next one is answered, 0 when this one is."""
+        """Counts a read. Returns the whole seconds until the next read is answered, 0 if this one
+        is."""
         now = self._clock()
         times = self._times.setdefault(secret, deque(maxlen=_MOST_READS))
         if len(times) == _MOST_READS and (left := times[0] + _WITHIN_SECONDS - now) > 0:
@@ -73,7 +75,7 @@ def calendar_feeds(
     access: Access,
     clock: Callable[[], float] = monotonic,
 ) -> APIRouter:
-    """The routes of feeds. Only the feed itself needs no session."""
+    """The routes of feeds. All need a session, except the feed itself."""
     router = APIRouter(include_in_schema=False)
     for_people: dict[str, Any] = {"dependencies": [Depends(access.page)]}
     reads = _Reads(clock)
@@ -210,7 +212,7 @@ def calendar_feeds(
 
 
 def _not_all(today: Day, now: datetime, account: str) -> Event:
-    """What a person sees who would otherwise take a part for the whole."""
+    """The entry in a calendar that says that not all hires are in it."""
     event = Event()
     event.add("uid", f"not-all@{account}.rms-pipeline")
     event.add("dtstamp", now)

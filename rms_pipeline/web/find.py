@@ -1,4 +1,4 @@
-"""Find: from anywhere, by a few letters, to an opportunity, a customer, a page or a command."""
+"""Find: a search for opportunities, customers, pages and commands, on every page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,14 +35,15 @@ _COMMANDS = (
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A page or a command: where it is, and what it is called."""
+    """A page or a command: its address and its title."""
 
     address: str
     title: str
 
 
 def finder(pages: Pages, reader: Reader, access: Access) -> APIRouter:
-    """The routes of finding. `q` is what somebody typed, `before` goes on with the list."""
+    """The routes of the search. `q` is the typed text. `before` is the position of the next
+    page."""
     router = APIRouter(dependencies=[Depends(access.page)], include_in_schema=False)
 
     def look(
@@ -85,8 +86,8 @@ def finder(pages: Pages, reader: Reader, access: Access) -> APIRouter:
 
 
 def places(text: str) -> list[Place]:
-    """Pages and commands that hold all words of `text`, or begin so; all of them where it is
-    empty."""
+    """Pages and commands that have all words of `text`, or words that begin with them. All of them
+    if `text` is empty."""
     words = words_in(text)
     known = [(address, title, "") for _, address, title in NAVIGATION] + [*_COMMANDS]
     return [

@@ -29,7 +29,7 @@ def number(value: int | None) -> str:
 
 
 def some(count: int, one: str, more: str = "") -> str:
-    """5,012 webhooks, 1 webhook; `more` where an s does not do."""
+    """5,012 webhooks, 1 webhook. `more` is the plural if it does not end in s."""
     return f"{number(count)} {one if count == 1 else more or f'{one}s'}"
 
 
@@ -39,7 +39,7 @@ def share(percent: float) -> str:
 
 
 def money(value: Decimal | None) -> str:
-    """12,345.60, or £12,345.60 where the currency is known."""
+    """12,345.60, or £12,345.60 if the currency is known."""
     return ABSENT if value is None else _money(value, f"{value:z,.2f}", is_whole=False)
 
 
@@ -55,7 +55,7 @@ def signed_money(value: Decimal) -> str:
 
 
 def short_money(value: Decimal) -> str:
-    """1.2M, 340k, 85: for the axis of a chart."""
+    """1.2M, 340k, 85: short numbers for the axis of a chart."""
     text = f"{value:z.0f}"
     for limit, unit in ((1_000_000, "M"), (1_000, "k")):
         # What rounds to a thousand of one unit is one of the next.
@@ -72,7 +72,7 @@ def short_money(value: Decimal) -> str:
 
 
 def _money(value: Decimal, plain: str, *, is_whole: bool) -> str:
-    """`plain` is how it is written by whoever knows neither currency nor language."""
+    """`plain` is the text if neither currency nor language is known."""
     here = manner()
     currency = here.currency
     if currency is None:
@@ -106,7 +106,7 @@ def _decimal(value: Decimal, fraction: str, plain: str) -> str:
 
 
 def _without_zero(value: Decimal) -> Decimal:
-    """Nobody owes minus nothing."""
+    """Removes the minus of zero."""
     return value if abs(value) >= Decimal("0.005") else Decimal(0)
 
 
@@ -136,7 +136,7 @@ def duration(seconds: float | None) -> str:
 
 
 def time_left(seconds: float) -> str:
-    """about 4 s left, about 2 min 10 s left, nearly done: an estimate, so no tenths of seconds."""
+    """about 4 s left, about 2 min 10 s left, nearly done. An estimate has no tenths of seconds."""
     whole = round(seconds)
     if whole < 1:
         return "nearly done"
@@ -236,8 +236,8 @@ def weekday_and_day(value: date) -> str:
 
 
 def _written(value: date, day: str, plain_day: str, clock: str = "", plain_time: str = "") -> str:
-    """`day` and `clock` name what is shown of it, in the letters of CLDR's skeletons; the plain
-    texts are the same in our own English."""
+    """`day` and `clock` name the parts to show, in the letters of CLDR's skeletons. The plain texts
+    are the same in our own English."""
     locale = manner().locale
     if locale is None:
         return f"{plain_day}{plain_time}"

@@ -1,4 +1,4 @@
-"""What a form on a page sends."""
+"""The fields of a form that a page sends."""
 
 from urllib.parse import parse_qsl
 
@@ -10,7 +10,8 @@ _MOST_BYTES, _MOST_FIELDS = 16_384, 10
 
 
 async def read_form(request: Request, advice: str) -> dict[str, str]:
-    """Its fields. Raises Refusal (413, 400) with `advice` for what no form of ours sends."""
+    """The fields. Raises Refusal (413, 400) with `advice` for a request that is not from our
+    forms."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -23,7 +24,7 @@ async def read_form(request: Request, advice: str) -> dict[str, str]:
 
 
 def with_chosen(names: list[str], chosen: str, *special: str) -> list[str]:
-    """What may be chosen, with what is: or the form would forget it. `special` are choices that it
-    has besides."""
+    """The choices of a field, with the current one, so that the form keeps it. `special` are extra
+    choices."""
     known = not chosen or chosen in special or chosen in names
     return names if known else [chosen, *names]

@@ -1,4 +1,4 @@
-"""Mirroring further back: what it would cost, and having it done."""
+"""Mirror further back: what it costs, and the button that starts it."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -39,8 +39,9 @@ _BY = "page"
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What the page says. `setting` and `days_back` are days; `since` is the day asked about, with
-    its `cost`, or `trouble`: why that could not be counted. `running` is a full sync under way."""
+    """What the page shows. `setting` and `days_back` are numbers of days. `since` is the requested
+    day, with its `cost`. `trouble` says why the cost could not be counted. `running` is a full sync
+    that is running."""
 
     setting: int
     days_back: int
@@ -55,7 +56,7 @@ class Told:
 
 
 class _Counts:
-    """Costs that were counted a short while ago, by the number of days back."""
+    """Costs that were counted a short time ago, by the number of days back."""
 
     def __init__(self) -> None:
         self._kept: dict[int, tuple[float, Cost]] = {}
@@ -165,17 +166,17 @@ def further_back(
 
     @router.post("/further-back")
     async def run(request: Request) -> Response:
-        form = await read_form(request, "send a day alone.")
+        form = await read_form(request, "send only a day.")
         since = _day(form.get("since", ""))
         if since is None:
-            raise HTTPException(422, "since is to be the day to mirror back to, like 2025-01-01.")
+            raise HTTPException(422, "since has to be the day to mirror back to, like 2025-01-01.")
         today = Day.of(datetime.now(UTC), current.time_zone).date
         days = _days_back(since, today)
         if days <= current.days_back:
             raise HTTPException(
                 422,
-                f"since is within the {current.days_back:,} days that RMS_SYNC_DAYS_BACK mirrors "
-                "anyway: choose an earlier day.",
+                f"RMS_SYNC_DAYS_BACK already mirrors {current.days_back:,} days back, so since "
+                "changes nothing. Choose an earlier day.",
             )
         try:
             await launcher.launch("initial", _BY, days_back=days)
@@ -200,7 +201,7 @@ def further_back(
 
 
 def _choices(today: date, days_back: int) -> list[tuple[str, date]]:
-    """Days that people mean, with what they call them, but for those that are mirrored anyway."""
+    """Days that people often choose, with their names, except those that are already mirrored."""
     first = today.replace(month=1, day=1)
     found: list[tuple[str, date]] = [
         (f"All of {today.year}", first),

@@ -1,4 +1,4 @@
-"""What every answer carries, and the net under every request. Plain ASGI, so that streams stay
+"""Headers of every answer, and the handling of unexpected errors. Plain ASGI, so that streams stay
 streams."""
 
 from fastapi import Request
@@ -30,8 +30,11 @@ _ONE_YEAR = "max-age=31536000"
 
 class Headers:
     """Adds the security headers to each answer of `app`, turns an unexpected error into an answer,
-    and answers HEAD wherever GET is. An error is no wonder where a newer version of this program
-    has upgraded `database` meanwhile: then the answer says that."""
+    and answers HEAD like GET.
+
+    An error can have a simple cause: a newer version of this program has upgraded `database`. The
+    answer then says so.
+    """
 
     def __init__(self, app: ASGIApp, database: Database) -> None:
         self._app, self._database = app, database

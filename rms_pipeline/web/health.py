@@ -1,4 +1,4 @@
-"""The line at the head of every page that says whether what is shown can be relied on."""
+"""The line at the head of every page: whether people can rely on what it shows."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,9 +18,9 @@ from rms_pipeline.web.templating import Pages
 
 @dataclass(frozen=True, slots=True)
 class HealthAnswer:
-    """`state` is green, amber, red, or none before anything was compared. `sentence` says all of
-    it; times are UTC. `freshAsOf` is null before the first sync, `failingSince` while syncs do not
-    fail, `trouble` while Current RMS answers."""
+    """`state` is green, amber, red, or none if there was no proof yet. `sentence` says everything;
+    times are UTC. `freshAsOf` is null before the first sync. `failingSince` is null unless syncs
+    fail. `trouble` is null while Current RMS answers."""
 
     success: bool
     state: State
@@ -38,7 +38,7 @@ class HealthAnswer:
 
 
 def health(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
-    """The routes of the line. Every page that `pages` renders has it at its head."""
+    """The route of the line. Every page of `pages` has it at its head."""
     router = APIRouter()
 
     def read() -> Health:
@@ -59,8 +59,8 @@ def health(pages: Pages, reader: Reader, current: Settings, access: Access) -> A
         responses={**REFUSALS, 200: {"model": HealthAnswer}},
     )
     def tell() -> JSONResponse:
-        """What the line at the head of every page says: fresh since when, what is behind, since
-        when and why syncs fail, what to do."""
+        """The content of the line: how fresh the mirror is, what is late, why syncs fail, and what
+        to do."""
         now = read()
         answer = HealthAnswer(
             success=True,

@@ -1,4 +1,4 @@
-"""Launching a sync as a run of Dagster's, never two of a kind at once."""
+"""Launches a sync as a run of Dagster, never two of one kind at the same time."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,14 +36,14 @@ _LOCK = "launching a sync"
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """A sync that was launched: its number here, and the id of its run in Dagster."""
+    """A launched sync: its number here, and the id of its run in Dagster."""
 
     id: int
     run_id: str
 
 
 class SyncUnderWay(RmsPipelineError):
-    """One of the kind is running already, or waits to."""
+    """A sync of this kind is already running or queued."""
 
     def __init__(self, running: Sync) -> None:
         super().__init__(
@@ -55,7 +55,7 @@ class SyncUnderWay(RmsPipelineError):
 
 
 class NoFullSync(RmsPipelineError):
-    """There is nothing yet to be incremental to."""
+    """No full sync has completed yet, and an incremental sync needs one."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -65,11 +65,9 @@ class NoFullSync(RmsPipelineError):
 
 
 class Launcher:
-    """Launches syncs through the Dagster at `dagster_url`, which may ask for `token`.
-
-    Its code location `location` has the jobs, None the one that turns out to have them; `name` is
-    what one is called there, by its own name.
-    """
+    """Launches syncs through the Dagster at `dagster_url`, with `token` if it asks for one. Its
+    code location `location` has the jobs; None finds it by the job. `name` turns our name of a job
+    into its name there."""
 
     def __init__(
         self,
@@ -86,11 +84,9 @@ class Launcher:
         self._turn = anyio.CapacityLimiter(1)
 
     def start(self, kind: Kind, by: str, *, days_back: int | None = None) -> Launched:
-        """Launches one on behalf of `by`.
-
-        From this one on, full syncs read `days_back` days back where that is given; not where this
-        one could not be launched. Raises SyncUnderWay, NoFullSync or DagsterUnavailable.
-        """
+        """Launches a sync on behalf of `by`. With `days_back`, full syncs read that many days back
+        from this one on, unless the launch fails. Raises SyncUnderWay, NoFullSync or
+        DagsterUnavailable."""
         with advisory_lock(self._database, _LOCK):
             with self._database.session() as connection:
                 running = running_sync(connection, _ALIKE[kind])
@@ -118,15 +114,15 @@ class Launcher:
                 return Launched(note_launch(connection, run, JOBS[kind]), run)
 
     def _ask_for(self, days_back: int | None, by: str | None) -> Reach:
-        """What was asked for until now."""
+        """The number of days back that was asked for before."""
         with self._database.session() as connection:
             before = read_reach(connection, OPPORTUNITIES)
             ask_for_days_back(connection, OPPORTUNITIES, days_back, by)
         return before
 
     def _unfinished(self, types: list[str]) -> Sync | None:
-        """What only Dagster knows: a run that waits in its queue, or of a version of this program
-        that keeps no rows. One that is dead, or that nobody started, counts for nothing."""
+        """A run that only Dagster knows: it is queued, or a version of this program that keeps no
+        rows started it. A run that is dead or that nobody started does not count."""
         jobs = {self._name(each): each for each in types}
         runs = dagster_api.unfinished_runs(
             self._dagster_url, list(jobs), self._token, location=self._location
@@ -153,7 +149,7 @@ class Launcher:
 
 
 def _has_ended(connection: Connection, run: str) -> bool:
-    """Whether `run` recorded its own end: Dagster may learn of it a moment later."""
+    """Whether `run` has recorded its own end. Dagster may know of it only a moment later."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT EXISTS (SELECT FROM sync_runs WHERE run_id = %s AND ended_at IS NOT NULL)",

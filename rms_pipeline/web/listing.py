@@ -1,6 +1,6 @@
-"""What a list's address says, and the addresses that lead on from it.
+"""The address of a list: what it asks for, and links to other addresses.
 
-What belongs here: parameters in, criteria and links out, without empty parameters. What does not:
+What belongs here: parameters in, filters and links out, without empty parameters. What does not:
 reading rows (`mirror.browse`), and how a list looks (templates).
 """
 
@@ -75,7 +75,7 @@ CUSTOM = "custom"
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a list: its title, and what it is sorted by, if it can be."""
+    """A column of a list: its title, and the order that it sorts by, if any."""
 
     title: str
     sort: str | None = None
@@ -106,7 +106,7 @@ DEFAULT_COLUMNS = ("name", "status", "customer", "owner", "starts", "ends", "val
 
 @dataclass(frozen=True, slots=True)
 class Chip:
-    """A filter that is on: what people call it and its value, and the address without it."""
+    """An active filter: its name and value for people, and the address without it."""
 
     name: str
     value: str
@@ -115,10 +115,9 @@ class Chip:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What an address asks for. `given` are its filters as texts, in order and none empty.
-
-    `page` counts from 1; `place` is where it begins, None where only its number is known.
-    """
+    """What an address asks for. `given` are its filters as texts, in order, without empty ones.
+    `page` counts from 1. `place` is the position at which it begins, None if only its number is
+    known."""
 
     criteria: Criteria
     given: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -131,11 +130,12 @@ class Asked:
         return bool(self.given)
 
     def text(self, name: str) -> str:
-        """The one value of the filter `name`, '' where it is off."""
+        """The one value of the filter `name`, '' if it is off."""
         return next(iter(self.given.get(name, ())), "")
 
     def query(self, **changes: str | int | Sequence[str] | None) -> str:
-        """The address with these parameters changed, or left out (None); page 1 unless told."""
+        """The address with these parameters changed, or left out (None). It is page 1 unless `page`
+        is given."""
         values: dict[str, Any] = {**self.given}
         values["column"] = self.chosen_columns
         values["sort"] = self.criteria.sort
@@ -149,11 +149,11 @@ class Asked:
 
     @property
     def chosen_columns(self) -> tuple[str, ...]:
-        """Those that the address has to name."""
+        """The parameters that the address needs."""
         return () if self.columns == DEFAULT_COLUMNS else self.columns
 
     def toggled(self, name: str) -> list[str]:
-        """The columns of the address with this one shown, or hidden."""
+        """The columns of the address with this one added or removed."""
         chosen = [c for c in COLUMNS if (c in self.columns) != (c == name)]
         return [] if tuple(chosen) == DEFAULT_COLUMNS else chosen
 
@@ -162,20 +162,21 @@ class Asked:
         return self.query(**{name: [v for v in self.given[name] if v != value]})
 
     def also(self, name: str, value: str) -> str:
-        """The address with this filter, besides others of its name where there may be several."""
+        """The address with this filter added. It replaces one with the same name, unless there can
+        be several."""
         if name != "tag":
             return self.query(**{name: value})
         return self.query(tag=list(dict.fromkeys([*self.given.get("tag", ()), value])))
 
     def sorted_by(self, key: str) -> str:
-        """The address in this order: first in the direction that people want first, then in the
-        other."""
+        """The address in this order. The first click gives the usual direction, the next one
+        reverses it."""
         first = f"-{key}" if ORDERS[key].falls else key
         other = key if ORDERS[key].falls else f"-{key}"
         return self.query(sort=other if self.criteria.sort == first else first)
 
     def chips(self, clock: Clock, customer: str | None) -> Iterator[Chip]:
-        """Each filter that is on; `customer` is the name of that of `customer_id`."""
+        """Each active filter. `customer` is the name for `customer_id`."""
         for name, values in self.given.items():
             for value in values:
                 words = value
@@ -192,10 +193,8 @@ class Asked:
 
 
 def asked(request: Request, time_zone: str, now: datetime | None = None) -> Asked:
-    """What the address of `request` asks for, periods being those of `now`.
-
-    Raises HTTPException (422) that names the parameter and says what may be written.
-    """
+    """What the address of `request` asks for. Periods are those at `now`. Raises HTTPException
+    (422) that names the parameter and says what is valid."""
     today = (now or datetime.now(UTC)).astimezone(ZoneInfo(time_zone)).date()
     texts = _texts(request)
     given = {name: texts[name] for name in texts if texts[name]}
@@ -225,14 +224,14 @@ def asked(request: Request, time_zone: str, now: datetime | None = None) -> Aske
 
 
 def has_leftovers(request: Request) -> bool:
-    """Whether a form without a script sent what a clean address leaves out."""
+    """Whether a form without a script sent parameters that a clean address leaves out."""
     items = request.query_params.multi_items()
     return len(items) > 2 and any(not value.strip() or value == CUSTOM for _, value in items)
 
 
 def cleaned(query: str) -> str:
-    """Of what follows the question mark in an address, the parameters of a list that say something,
-    but for the page. Raises HTTPException (422) for more than any list has."""
+    """The parameters of a list in the query of an address, without empty ones and without the page.
+    Raises HTTPException (422) if there are more than any list has."""
     known = {*PARAMETERS, "column", "sort"}
     try:
         pairs = parse_qsl(query, max_num_fields=_MOST_PARAMETERS)
@@ -244,14 +243,13 @@ def cleaned(query: str) -> str:
 
 
 def asked_by(query: str, time_zone: str, now: datetime | None = None) -> Asked:
-    """What is asked for by `query`, which follows the question mark in a list's address, as by
-    `asked`."""
+    """What `query`, the query of a list's address, asks for. Otherwise like `asked`."""
     scope = {"type": "http", "query_string": query.encode(), "headers": []}
     return asked(Request(scope), time_zone, now)
 
 
 def page_behind(page: int, place: Place) -> str:
-    """The parameter `page` for the page that begins at `place`."""
+    """The parameter `page` of the page that begins at `place`."""
     told = json.dumps([place.value, place.id, int(place.before)], separators=(",", ":"))
     mark = base64.urlsafe_b64encode(told.encode()).decode().rstrip("=")
     return f"{page}-{mark}"
@@ -286,10 +284,8 @@ def _texts(request: Request) -> dict[str, list[str]]:
 
 
 def with_fields(asked_for: Asked, promoted: Sequence[Promoted]) -> Asked:
-    """The same with the filters of fields, of which `promoted` are those that there are.
-
-    Raises HTTPException (422) for another one.
-    """
+    """The same with the filters of fields. `promoted` are the fields with columns. Raises
+    HTTPException (422) for another field."""
     known = {each.key: each for each in promoted}
     filters = []
     for name, values in asked_for.given.items():
@@ -376,7 +372,7 @@ def _page(request: Request) -> tuple[int, Place | None]:
 
 
 def _check_place(place: Place, sort: str) -> None:
-    """Raises HTTPException unless the value can be one of what the list is sorted by."""
+    """Raises HTTPException unless the list can be sorted by the value."""
     kind = ORDERS[sort.removeprefix("-")].kind
     try:
         if place.value is None or kind == "text":
@@ -421,7 +417,7 @@ def _id(text: str, name: str) -> int | None:
 
 
 def _amount(text: str, name: str) -> Decimal | None:
-    """People write 1,500 too."""
+    """Reads an amount. People write 1,500 too."""
     if not text:
         return None
     plain = text.replace(",", "").replace(" ", "")

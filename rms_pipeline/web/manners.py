@@ -1,7 +1,7 @@
-"""How this reader writes numbers, money and dates: the browser says the language, a library's
-locale data (Unicode CLDR) the rest.
+"""How numbers, money and dates are written for this reader.
 
-British English, and whoever names no language, reads as this program writes by itself.
+The browser sends the language. The locale data of a library (Unicode CLDR) give the rest. British
+English, and requests without a language, get this program's own format.
 """
 
 import re
@@ -21,8 +21,8 @@ _RANGE = re.compile(r"\s*([A-Za-z0-9*-]{1,35})\s*(?:;\s*[qQ]\s*=\s*([01](?:\.[0-
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """`locale` is None for the one that needs no library; `currency` an ISO 4217 code, None where
-    nobody said which one the account's is."""
+    """`locale` is None for our own format. `currency` is an ISO 4217 code, None if the account's
+    currency is not set."""
 
     locale: Locale | None = None
     currency: str | None = None
@@ -33,14 +33,14 @@ _manner: ContextVar[Manner] = ContextVar("manner", default=_OWN)
 
 
 def manner() -> Manner:
-    """That of whoever is being answered."""
+    """The format of the request that is being answered."""
     return _manner.get()
 
 
 @lru_cache(maxsize=256)
 def locale_of(accepted: str) -> Locale | None:
-    """The locale of the first language in `accepted` (an Accept-Language header) that there is data
-    for; None for our own."""
+    """The locale of the first language in `accepted` (an Accept-Language header) for which there is
+    data. None for our own format."""
     wanted: list[tuple[float, str]] = []
     for part in accepted[:_LONGEST].split(",")[:_MOST]:
         said = _RANGE.fullmatch(part)
@@ -64,24 +64,22 @@ def locale_of(accepted: str) -> Locale | None:
 
 @cache
 def british() -> Locale:
-    """The locale of our own English: pounds stand before the amount."""
+    """The locale of our own English, in which the pound sign is before the amount."""
     _set_apart("en_GB")
     return Locale("en", "GB")
 
 
 @cache
 def _set_apart(name: str) -> None:
-    """Gives the locale data of its own, before anything is looked up in them.
-
-    Babel's locales share what they inherit, and note there what an alias stands for, so that a
-    Polish month would bear the name that a Hebrew reader before it was shown.
-    """
+    """Gives each locale its own data, before anything is looked up. Babel's locales share inherited
+    data, and store in it what an alias means. Without this, a reader could get the month names of
+    another reader's language."""
     data = localedata.load(name)
     data.update(deepcopy(data))
 
 
 class Manners:
-    """Answers each request of `app` in the manner of who asks."""
+    """Answers each request of `app` in the format of its reader."""
 
     def __init__(self, app: ASGIApp, currency: str | None) -> None:
         self._app, self._currency = app, currency

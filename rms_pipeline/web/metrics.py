@@ -1,4 +1,4 @@
-"""What Prometheus reads from /metrics."""
+"""The metrics for Prometheus at /metrics."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300
 
 
 class Metrics:
-    """Counters since this process started, and gauges that are read when asked for."""
+    """Counters since the start of this process, and gauges that are read for each request."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -168,7 +168,7 @@ class Metrics:
             self._lag.set(lag)
 
     def _tell(self, state: CollectionState) -> None:
-        """The figures of one collection; those of opportunities under their older names as well."""
+        """The figures of one collection. Those of opportunities also have their older names."""
         now, name = datetime.now(UTC), state.name
         is_first = name == OPPORTUNITIES.name
         self._rows.labels(name).set(state.rows)

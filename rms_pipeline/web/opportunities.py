@@ -1,4 +1,4 @@
-"""Lists of opportunities, what is counted beside them, and lists to take away."""
+"""Lists of opportunities, the counts of their choices, and their downloads."""
 
 import time
 from dataclasses import asdict
@@ -70,10 +70,10 @@ _FACET_TITLES = {
 
 
 class OpportunityList(BaseModel):
-    """A page of a list. `count` is how many there are in all, or more than `count` where
-    `countIsLeast`. `totalValue` is what they are worth with tax, null where that was not added up.
-    `next` and `previous` are addresses of the pages beside this one, null at the ends. Money is in
-    the account's currency, as strings of decimal digits; times are UTC."""
+    """A page of a list. `count` is the number of all, or more if `countIsLeast`. `totalValue` is
+    their value with tax, null if it was not added up. `next` and `previous` are the addresses of
+    the pages beside this one, null at the ends. Money is in the account's currency, as decimal
+    strings. Times are UTC."""
 
     success: bool
     count: int
@@ -280,7 +280,7 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
         openapi_extra={"parameters": _described()},
     )
     def tell_list(wanted: Wanted) -> JSONResponse:
-        """The page of the list at the same address, 50 at a time."""
+        """The page of the list with the same address, 50 rows at a time."""
         return told_list(wanted, "/api/opportunities")
 
     @router.get("/opportunities.json", **visible)
@@ -313,7 +313,7 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
         openapi_extra={"parameters": _described()},
     )
     def tell_facets(wanted: Wanted) -> JSONResponse:
-        """Of each kind the most frequent choices, as if nothing of that kind were chosen."""
+        """The most frequent choices of each kind. Each kind is counted without its own filter."""
         with reader.session() as connection:
             facets = read_facets(connection, wanted.criteria)
         return JSONResponse({"success": True, "facets": [asdict(facet) for facet in facets]})
@@ -357,7 +357,7 @@ def _page_text(request: Request) -> str:
 
 
 def _customer(connection: Connection, wanted: Asked, rows: list[Listed]) -> str | None:
-    """What the customer whose id is asked for is called."""
+    """The name of the customer whose id is in the filter."""
     if wanted.criteria.customer_id is None:
         return None
     if rows:

@@ -1,4 +1,5 @@
-"""One opportunity: what is known of it, everything that happened to it, and how it was on a day."""
+"""One opportunity: what is known of it, everything that happened to it, and its state on a past
+day."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -34,15 +35,15 @@ _MOST_OWN_FIELDS = 200
 
 @dataclass(frozen=True, slots=True)
 class _Happened:
-    """A moment as the page shows it; `fields` are the lines as they read."""
+    """An event as the page shows it. `fields` are the rows as texts."""
 
     moment: Moment
     fields: list[tuple[str, str, Shown]]
 
 
 def opportunity(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
-    """The routes of single opportunities. `as_of` is a day of the company's, at its end, or a
-    moment; one that is to come is now."""
+    """The routes of single opportunities. `as_of` is a day of the company (its end counts) or a
+    time. A future one means now."""
     router = APIRouter(dependencies=[Depends(access.page)], include_in_schema=False)
 
     def moment(as_of: Annotated[str, Query(max_length=40)] = "") -> datetime | None:
@@ -182,7 +183,7 @@ def _happened(moment: Moment, clock: Clock) -> _Happened:
 
 
 def _links(columns: Mapping[str, Any], host: str | None, id_: int) -> dict[str, str]:
-    """Where the opportunity, its customer, venue and owner are looked at further."""
+    """Links to the opportunity, its customer, its venue and its owner."""
     found = {"Current RMS": f"{host}/opportunities/{id_}"} if host else {}
     for kind, place, name, id_of in (
         ("customer", "customers", "organisation_name", "organisation_id"),
@@ -200,14 +201,14 @@ def _links(columns: Mapping[str, Any], host: str | None, id_: int) -> dict[str, 
 
 
 def _schedule(columns: Mapping[str, Any]) -> list[tuple[str, datetime | None, datetime | None]]:
-    """The stages that are planned, in their order: what, from, to (UTC)."""
+    """The planned stages in their order: name, from, to (UTC)."""
     stages = ("prep", "load", "deliver", "setup", "show", "takedown", "collect", "unload", "deprep")
     pairs = ((s, columns.get(f"{s}_starts_at"), columns.get(f"{s}_ends_at")) for s in stages)
     return [(stage.capitalize(), starts, ends) for stage, starts, ends in pairs if starts or ends]
 
 
 def _own_fields(record: str) -> list[tuple[str, str]]:
-    """The account's own fields that hold something, each with its value as it came."""
+    """The custom fields that have a value, each with its value as received."""
     try:
         found = json.loads(record, parse_float=str, parse_int=str).get("custom_fields")
     except (ValueError, RecursionError, AttributeError):
@@ -227,7 +228,7 @@ def _own_value(value: Any) -> str:
 
 
 def _indented(record: str) -> str:
-    """For the eye, with every digit of every number as it is."""
+    """The record as formatted JSON, with every digit of its numbers."""
     try:
         return msgspec.json.format(record, indent=2)
     except RecursionError:
@@ -237,7 +238,7 @@ def _indented(record: str) -> str:
 def _fields(
     one: Found, columns: Mapping[str, Any], clock: Clock, *, with_own_times: bool
 ) -> list[tuple[str, str, str]]:
-    """Title, value, and the name of the link that belongs to it, if any."""
+    """Title, value, and the kind of link for this field, if any."""
     written: dict[str, Callable[[Any], str]] = {"timestamptz": clock.full, "numeric": money}
     declared: dict[str, Any] = {}
     for column in OPPORTUNITIES.columns:

@@ -1,4 +1,4 @@
-"""Where a request comes from, as far as the browser says so, and where an answer may lead."""
+"""Where a request comes from, as far as the browser says, and where an answer may redirect to."""
 
 import re
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -12,11 +12,9 @@ _OWN = ("same-origin", "none")
 
 
 def refuse_foreign_page(request: Request) -> None:
-    """For what a browser authenticates by itself. Raises Refusal (403) unless a page of ours, or
-    the person's own typing, is behind the request.
-
-    Navigations from elsewhere pass when they are safe: that is what a link is.
-    """
+    """Checks requests that a browser authenticates automatically. Raises Refusal (403) unless a
+    page of ours or the person sent the request. Safe navigations from other sites are accepted,
+    because links are such requests."""
     safe = request.method in SAFE_METHODS
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
@@ -29,13 +27,15 @@ def refuse_foreign_page(request: Request) -> None:
 
 
 def refuse_foreign_origin(request: Request) -> None:
-    """For what scripts authenticate. Raises Refusal (403) when a foreign page is behind it."""
+    """Checks requests that a script authenticates. Raises Refusal (403) if a page of another site
+    sent it."""
     if "Origin" in request.headers and not comes_from_own_host(request):
         _refuse()
 
 
 def comes_from_own_host(request: Request) -> bool:
-    """Whether `Origin` names the host that was asked. The scheme is the proxy's affair."""
+    """Whether `Origin` names the requested host. The scheme is not compared, because a proxy may
+    change it."""
     try:
         origin = urlsplit(request.headers.get("Origin", "")).netloc.lower()
     except ValueError:
@@ -44,7 +44,7 @@ def comes_from_own_host(request: Request) -> bool:
 
 
 def follows_a_link_elsewhere(request: Request) -> bool:
-    """Whether a link on another site led here, so that the browser kept Strict cookies back."""
+    """Whether a link on another site led here, so that the browser did not send Strict cookies."""
     return (
         request.method == "GET"
         and request.headers.get("Sec-Fetch-Site") == "cross-site"
@@ -53,7 +53,7 @@ def follows_a_link_elsewhere(request: Request) -> bool:
 
 
 def own_address(request: Request) -> str:
-    """Path and query of the request, without `token`; always on this host."""
+    """Path and query of the request without `token`. The result is always on this host."""
     path = quote(request.scope["path"], safe="/:@!$&'()*+,;=~-._")
     pairs = parse_qsl(request.url.query, keep_blank_values=True)
     query = urlencode([(k, v) for k, v in pairs if k != "token"])
@@ -61,7 +61,7 @@ def own_address(request: Request) -> str:
 
 
 def local_address(wanted: str) -> str:
-    """`wanted` where it can only mean an address of this host, else `/`."""
+    """`wanted` if it is certainly an address of this host, else `/`."""
     # A browser reads "\" as "/" and skips blanks: "//", "/\" and "/<tab>/" lead to other hosts.
     if re.fullmatch(r"/(?!/)[\x21-\x5b\x5d-\x7e]*", wanted):
         return wanted

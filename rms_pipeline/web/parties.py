@@ -1,4 +1,4 @@
-"""Pages of customers, venues and owners: the rankings, and one of them by month."""
+"""Pages of customers, venues and owners: rankings, and one page for each."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -204,5 +204,5 @@ def _turned(key: str, sort: str) -> str:
 
 
 def _change(now: Amount, before: Amount) -> float | None:
-    """In percent; None where there was nothing to compare with."""
+    """The difference in percent. None if there was nothing to compare with."""
     return float(100 * (now.value - before.value) / before.value) if before.value else None

@@ -1,8 +1,8 @@
-"""What follows the fast lane: the parts of those that webhooks told of, such as their items.
+"""Refreshes the parts (such as items) of records that webhooks named, after the fast lane.
 
-It waits for the fast lane's word, or looks by itself now and then; which lists are to be read is
-all in PostgreSQL. Every call of it comes after all others in the request budget, and it reads a
-bounded number of lists before it looks again.
+The fast lane wakes it, and it also looks now and then. PostgreSQL holds the lists that have to be
+read. Its calls come after all others in the request budget. It reads a limited number of lists at a
+time.
 """
 
 import logging
@@ -30,8 +30,8 @@ _FIRST_REST, _LONGEST_REST = 2.0, 300.0
 
 
 class PartsLane:
-    """A thread that reads the lists of `collection`, which are parts, until `stop`. Call it with
-    what was refreshed; `report` is told of every batch."""
+    """A thread that reads the lists of `collection` until `stop`. Call it with what was refreshed.
+    It calls `report` after every batch."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class PartsLane:
         self._thread.join(timeout=END_SECONDS)
 
     def __call__(self, collection: Collection, done: WorkedOff) -> None:
-        """Looks soon, where `done` are refreshes of its parents."""
+        """Makes it look soon, if `done` are refreshes of its parent collection."""
         parts = self._collection.parts
         if parts is not None and collection is parts.of and done.opportunities:
             self._told.set()

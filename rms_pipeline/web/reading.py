@@ -1,4 +1,4 @@
-"""Connections for looking only: pooled, read-only, and with an end to every question."""
+"""Connections for reading only: pooled, read-only, and with a time limit for each query."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,8 @@ _SECONDS = 15
 
 
 class Reader:
-    """A few connections that pages share; a new one for each look would cost more than the look."""
+    """A few connections that pages share, because a new one for each request would take longer than
+    the request."""
 
     def __init__(self, database: Database) -> None:
         def connect() -> Connection:

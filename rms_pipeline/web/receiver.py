@@ -1,7 +1,7 @@
-"""POST /api/webhook: an event is kept before it is acknowledged.
+"""POST /api/webhook: an event is stored before it is acknowledged.
 
-Deliveries are not signed; the secret in the address is the only gate, and is looked at before the
-body is. What cannot be kept is answered so that Current RMS delivers it again.
+Deliveries are not signed. The secret in the address is the only protection, and is checked before
+the body is read. If an event cannot be stored, the answer makes Current RMS deliver it again.
 """
 
 import time
@@ -49,11 +49,11 @@ class Acknowledged(BaseModel):
 
 
 class _TooMuch(Exception):
-    """More came than is kept; the text says of what."""
+    """More events arrived than are accepted. The text says which limit was reached."""
 
 
 def _keep(connection: Connection, delivered: Delivered, intake: Intake) -> tuple[int, bool]:
-    """Keeps what was delivered; its id, and whether it is new. Raises _TooMuch."""
+    """Stores a delivery. Returns its id and whether it is new. Raises _TooMuch."""
     if reason := intake.refusal(connection, delivered.collection, delivered.record):
         raise _TooMuch(reason)
     whole = len(delivered.payload) <= MOST_KEPT and intake.keeps_bodies
@@ -87,10 +87,8 @@ def receiver(
     metrics: Metrics,
     collections: Sequence[Collection],
 ) -> APIRouter:
-    """The routes that Current RMS delivers to; any of `tokens` opens them.
-
-    Events of `collections` are refreshed.
-    """
+    """The routes to which Current RMS delivers. Each of `tokens` is accepted. Events of
+    `collections` are refreshed."""
     router = APIRouter(tags=["webhook"])
     pool: QueuePool = QueuePool(cast(Any, database.connect), pool_size=8, max_overflow=0, timeout=5)
 

@@ -1,7 +1,7 @@
-"""Keeping the summaries as fresh as the rows that the fast lane refreshes.
+"""Counts the statuses again after the fast lane has refreshed rows.
 
-Counting reads every row, so it is never more than a small share of the time, however many webhooks
-come and however big the mirror is.
+Counting reads every row. So it never takes more than a small share of the time, however many
+webhooks arrive and however large the mirror is.
 """
 
 import logging
@@ -20,7 +20,7 @@ _SHARE = 10
 
 
 class Recounter:
-    """Call it with what was done; it recounts about half a second later."""
+    """Call it with what was done. It counts again about half a second later."""
 
     def __init__(self, database: Database, time_zone: str) -> None:
         self._database, self._time_zone = database, time_zone

@@ -1,6 +1,6 @@
-"""What is answered when something is not done: JSON for programs, a page for browsers.
+"""Answers to requests that are refused: JSON for programs, a page for browsers.
 
-Each says what happened and what to do. No answer ever holds a traceback.
+Each says what happened and what to do. No answer contains a traceback.
 """
 
 import logging
@@ -82,7 +82,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 
 
 class Refusal(HTTPException):
-    """An answer that says no; `extra` are further fields of its JSON."""
+    """An answer with an error status. `extra` are additional fields of its JSON."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Refusal(HTTPException):
 
 
 class Answered(Exception):
-    """Raised by a dependency that has the answer already."""
+    """Raised by a dependency that already has the answer."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(response.status_code)
@@ -105,7 +105,7 @@ class Answered(Exception):
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether `error` means that PostgreSQL cannot be reached, or went away meanwhile."""
+    """Whether `error` means that PostgreSQL cannot be reached, or that the connection was lost."""
     lost = (
         psycopg2.OperationalError,
         psycopg2.InterfaceError,
@@ -119,8 +119,8 @@ def is_outage(error: Exception) -> bool:
 
 
 def wants_page(request: Request) -> bool:
-    """Whether a browser shows the answer to a person. Routes for programs always get JSON, and so
-    do our own scripts, which have a place of their own on the page for what was refused."""
+    """Whether a browser shows the answer to a person. Routes for programs always get JSON. Our own
+    scripts get it too, and show the error in their own place on the page."""
     if request.url.path.startswith("/api/") or getattr(request.state, "for_programs", False):
         return False
     if is_fragment(request):
@@ -136,7 +136,7 @@ def refuse(
     headers: Mapping[str, str] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> Response:
-    """The answer that says `text`."""
+    """The answer with the text `text`."""
     kept = dict(headers or {})
     if wants_page(request):
         title = _TITLES.get(status) or HTTPStatus(status).phrase.capitalize()
@@ -148,8 +148,8 @@ def refuse(
 
 
 def _missing(request: Request, title: str, text: str) -> Response | None:
-    """The page with everything that leads on, for whoever is signed in. None for others, who learn
-    nothing of this mirror, and where the page itself cannot be made."""
+    """The page with links to everything else, for a person who is signed in. None for others, so
+    that they learn nothing of this mirror, and None if the page itself cannot be made."""
     show_missing = getattr(request.app.state, "show_missing", None)
     if show_missing is None:
         return None
@@ -163,8 +163,8 @@ def _missing(request: Request, title: str, text: str) -> Response | None:
 
 
 def _looked_for(path: str) -> str:
-    """What somebody may have meant who typed the address: the last word of it that says anything,
-    such as a number."""
+    """What the person may have looked for: the last meaningful word of the address, such as a
+    number."""
     words = [word for word in re.split(r"[/\s]+", unquote(path)) if re.search(r"\w", word)]
     last = words[-1] if words else ""
     return last[:200] if last.isprintable() and last not in _PLACES else ""
@@ -179,8 +179,8 @@ def refuse_outdated(request: Request, text: str) -> Response:
 
 
 def newer_version_in(database: Database) -> str | None:
-    """What to say where a newer version of this program has upgraded the tables meanwhile: anything
-    may then fail that this version knows. None where none has, or the database does not answer."""
+    """The text to show if a newer version of this program has upgraded the tables, because anything
+    can then fail. None if not, or if the database does not answer."""
     try:
         with database.session() as connection:
             refuse_newer(current_version(connection))
@@ -192,7 +192,7 @@ def newer_version_in(database: Database) -> str | None:
 
 
 def refuse_unexpected(request: Request, error: Exception) -> Response:
-    """Logs `error`, and says nothing of it."""
+    """Logs `error`. The answer does not show it."""
     # The pattern, not the path: a webhook's path holds its token.
     route = getattr(request.scope.get("route"), "path", "an unknown route")
     logger.error("%s %s failed", request.method, route, exc_info=error)
@@ -223,7 +223,7 @@ def _in_words(error: Mapping[str, Any]) -> str:
 
 
 def handle_errors(app: FastAPI, database: Database) -> None:
-    """Has `app` answer every error in these ways."""
+    """Makes `app` answer every error in these ways."""
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -1,10 +1,9 @@
-"""Telling Dagster what the fast lane did, so that lineage and freshness show it.
+"""Reports the work of the fast lane to Dagster, so that lineage and freshness show it.
 
-Gathered for a minute: an event of Dagster's for every webhook would drown the others.
-
-A materialization puts aside what checks said before it, so that all of them have to say it again.
-So it is one only where a check says something new; else it is an observation, and what the checks
-said stands. Freshness, which looks at materializations, then follows the syncs.
+Reports are collected for a minute, because an event for every webhook would hide the others. A
+materialization discards earlier results of checks, so all checks have to run again. Therefore the
+report is a materialization only if a check has a new result. Otherwise it is an observation. So the
+freshness, which looks at materializations, depends on syncs only.
 """
 
 import logging
@@ -30,11 +29,11 @@ _LOOKS, _REPORTS = 10.0, 60.0
 
 
 class Reporter:
-    """Call it with what was done; it recounts `status_counts`, reports what was refreshed, and
+    """Call it with what was done. It recounts `status_counts`, reports the refreshed rows and
     evaluates the checks.
 
-    `prefix` are the first parts of the assets' keys. Dagster is imported, and its instance asked
-    for, when there is something to report: the pages must not wait for that.
+    `prefix` are the first parts of the asset keys. Dagster is imported when there is something to
+    report, because the pages must not wait for the import.
     """
 
     def __init__(
@@ -78,7 +77,7 @@ class Reporter:
                 return
 
     def _look(self, *, at_once: bool = False) -> None:
-        """Reports what was done since the last report, unless that was just now."""
+        """Reports what was done since the last report, unless that was a short time ago."""
         if not at_once and self._clock() - self._reported < _REPORTS:
             return
         with self._lock:

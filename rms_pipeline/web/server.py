@@ -1,4 +1,4 @@
-"""uvicorn around the application, with no line in its logs that could hold a token."""
+"""Runs the application in uvicorn, without log lines that could contain a token."""
 
 import atexit
 import logging
@@ -58,10 +58,10 @@ def serve(
     dagster_starts: bool = False,
     first_sync_starts: bool = False,
 ) -> None:
-    """Serves until SIGINT or SIGTERM. Raises WebFailed when the port cannot be had.
+    """Serves until SIGINT or SIGTERM. Raises WebFailed if the port is not available.
 
-    The last two tell that Dagster, and an initial sync, are being started beside it, for the
-    dashboard to say so.
+    `dagster_starts` and `first_sync_starts` say that Dagster and an initial sync are being started
+    beside it. The dashboard then says so.
     """
     start_logging(current.log_format)
     if is_exposed(host):
@@ -139,9 +139,9 @@ def serve(
 
 
 def leave() -> None:
-    """Ends this process where calls of Current RMS are still in flight, whose answers Python would
-    wait for. That costs nothing: their webhooks are free again when the lease of their claims ends,
-    and the next service refreshes them."""
+    """Ends this process if calls to Current RMS are still running, because Python would wait for
+    their answers. Nothing is lost: the claims on their webhooks expire, and the next service
+    refreshes them."""
     if not any(thread.name.startswith(WORKER) for thread in threading.enumerate()):
         return
     logger.warning(
@@ -164,7 +164,8 @@ def server_config(
     limits: Limits | None = None,
     websockets: bool = False,
 ) -> uvicorn.Config:
-    """How uvicorn serves `app`. `X-Forwarded-For` and `-Proto` are believed from those proxies."""
+    """How uvicorn serves `app`. `X-Forwarded-For` and `-Proto` are trusted only from those
+    proxies."""
     return uvicorn.Config(
         app,
         host=host,

@@ -1,7 +1,7 @@
-"""What a signed-in browser shows: values made from the API token, and never the token itself.
+"""The cookies of a signed-in browser: values made from the API token, never the token itself.
 
-Another token ends every session. The web service and the guard in front of Dagster's UI are
-processes of their own, and agree on all of this without asking each other.
+A new token ends every session. The web service and the guard of Dagster's UI are separate
+processes. Both compute the same values.
 """
 
 import hashlib
@@ -18,15 +18,15 @@ _TICKET_SECONDS = 60
 
 
 def matches(given: str, secret: SecretStr) -> bool:
-    """Whether `given` is `secret`, in a time that tells nothing about it."""
+    """Whether `given` is `secret`. The time that this takes does not depend on the secret."""
     return hmac.compare_digest(given.encode(), secret.get_secret_value().encode())
 
 
 class Sessions:
-    """Names and values of the cookies of one instance, and the tickets from one to the other.
+    """Names and values of the cookies of one instance, and the tickets between its two parts.
 
-    Browsers send the cookies of a host to all of its ports. So the names hold a mark of the token:
-    two instances on one host do not sign each other's people out.
+    Browsers send the cookies of a host to all of its ports. So the names contain a mark of the
+    token, and two instances on one host do not sign each other's people out.
     """
 
     def __init__(self, token: SecretStr) -> None:
@@ -49,13 +49,14 @@ class Sessions:
         return hmac.new(key, purpose.encode(), hashlib.sha256).hexdigest()
 
     def ticket(self, *, now: float | None = None) -> str:
-        """Lets one browser into Dagster's UI, once, within a minute. `now` is epoch seconds."""
+        """A ticket that signs one browser in to Dagster's UI, once, within a minute. `now` is epoch
+        seconds."""
         ends = int((time.time() if now is None else now) + _TICKET_SECONDS)
         claim = f"{ends}.{secrets.token_hex(8)}"
         return f"{claim}.{self._derived(f'rms_pipeline ticket 1 {claim}')}"
 
     def vouches_for(self, ticket: str, *, now: float) -> bool:
-        """Whether `ticket` is one of ours and still good. Whether it was used is not known here."""
+        """Whether `ticket` is valid. This does not check whether it was used before."""
         claim, _, mark = ticket.rpartition(".")
         ends = claim.partition(".")[0]
         made_by_us = matches(mark, SecretStr(self._derived(f"rms_pipeline ticket 1 {claim}")))
@@ -63,7 +64,7 @@ class Sessions:
 
 
 class Tickets:
-    """The tickets that were used here. `clock` tells epoch seconds."""
+    """The tickets that were used here. `clock` gives epoch seconds."""
 
     def __init__(self, sessions: Sessions, clock: Callable[[], float] = time.time) -> None:
         self._sessions, self._clock = sessions, clock
@@ -71,7 +72,7 @@ class Tickets:
         self._lock = threading.Lock()
 
     def take(self, ticket: str) -> bool:
-        """Whether `ticket` lets its bearer in; never a second time."""
+        """Whether `ticket` signs its browser in. It does so only once."""
         now = self._clock()
         if not self._sessions.vouches_for(ticket, now=now):
             return False

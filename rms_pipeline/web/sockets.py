@@ -1,9 +1,9 @@
-"""What one client, or all of them together, may hold of a server: connections, seconds and bytes.
+"""Limits of connections, seconds and bytes, for one client and for all clients of a server.
 
 uvicorn has no time limit for a request that is never finished, and none for an answer that is never
-read. This is its own protocol over h11 (which bounds the size of a header itself) with both, and
-with a bound on connections. A connection that waits for its client makes room for a new one, so
-that whoever holds a thousand of them shuts out nobody.
+read. This protocol on top of h11 (which limits the size of a header) has both, and a limit of
+connections. A connection that waits for its client is closed when a new one needs room. So a client
+with a thousand connections does not shut out others.
 """
 
 import asyncio
@@ -21,11 +21,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds, bytes, and bytes a second of one server.
-
-    `connections` has to stay below the 1,024 files that a process may open by default.
-    `many_behind` are addresses and networks of proxies: the bound of one address is not for them.
-    """
+    """Seconds, bytes, and bytes a second of one server. `connections` has to be less than the 1,024
+    files that a process can open by default. `many_behind` are addresses and networks of proxies,
+    to which the limit of one address does not apply."""
 
     connections: int = 512
     connections_of_one_address: int = 256
@@ -39,7 +37,8 @@ class Limits:
 
 
 class _Connections:
-    """Those of a server; `waiting` are the ones whose client has to do something, longest first."""
+    """The connections of a server. `waiting` are those that wait for their client, the longest
+    first."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -49,7 +48,8 @@ class _Connections:
         self._proxies = [ipaddress.ip_network(each, strict=False) for each in limits.many_behind]
 
     def admit(self, connection: "LimitedProtocol", address: str) -> bool:
-        """Takes it in, at the cost of one that waits if need be. False when none can go."""
+        """Accepts the connection, and closes a waiting one if necessary. False if none can be
+        closed."""
         most = self.limits.connections_of_one_address
         if self._of_address[address] >= most and not self._is_proxy(address):
             first = next((c for c in self.waiting if self.open[c] == address), None)
@@ -80,7 +80,7 @@ class _Connections:
 
 
 class LimitedProtocol(H11Protocol):
-    """One connection. Made by `within`, which knows the limits."""
+    """One connection. `within` creates it with the limits."""
 
     connections_within: _Connections
 
@@ -126,7 +126,7 @@ class LimitedProtocol(H11Protocol):
         super().handle_websocket_upgrade(event)
 
     def hang_up(self) -> None:
-        """Ends it now, whatever is still to be sent."""
+        """Closes the connection now, even if data is unsent."""
         self._let_go()
         self.transport.abort()
 
@@ -139,7 +139,7 @@ class LimitedProtocol(H11Protocol):
             self._answer(400, "The request is not valid HTTP.")
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Nothing: who likes could fill the disk with it."""
+        """Logs nothing. Otherwise any client could fill the disk with log lines."""
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -158,7 +158,7 @@ class LimitedProtocol(H11Protocol):
         self._watch_reader()
 
     def _look(self) -> None:
-        """Starts and stops the clock, after whatever may have changed whose turn it is."""
+        """Starts or stops the timer, after an event that may have changed which side has to act."""
         if self not in self.connections_within.open:
             return
         if self.transport.is_closing():
@@ -217,7 +217,7 @@ class LimitedProtocol(H11Protocol):
         return self.cycle is not None and self.cycle.response_started
 
     def _watch_reader(self) -> None:
-        """Hangs up on a client that takes next to nothing of what is sent."""
+        """Closes the connection of a client that reads almost nothing of its answer."""
         if self._stall is None:
             left = self.transport.get_write_buffer_size()
             self._stall = self.loop.call_later(self._limits.stall_seconds, self._check_reader, left)
@@ -232,7 +232,7 @@ class LimitedProtocol(H11Protocol):
             self._watch_reader()
 
     def _answer(self, status: int, text: str) -> None:
-        """Says why, before there is anything that could answer, and closes."""
+        """Answers with the reason before the application runs, and closes the connection."""
         body = json.dumps({"success": False, "error": text}).encode()
         phrase = {400: "Bad Request", 408: "Request Timeout", 503: "Service Unavailable"}
         head = (
@@ -261,8 +261,9 @@ class LimitedProtocol(H11Protocol):
 
 
 def _without_two_lengths(application: ASGIApp) -> Any:
-    """`application` for requests of one length. h11 takes one that has both kinds for chunked; a
-    proxy that goes by the other one would take the rest for the request of somebody else."""
+    """`application`, for requests with one length only. If a request has both kinds of length, h11
+    uses chunks. A proxy that uses the other one would take the rest for the request of another
+    client."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         names = {name for name, _ in scope["headers"]}
@@ -284,12 +285,13 @@ def _without_two_lengths(application: ASGIApp) -> Any:
 
 
 def _is_about_us(record: logging.LogRecord) -> bool:
-    """Who likes could fill the disk with the other ones, a line for each thing that is no HTTP."""
+    """Logs nothing for invalid requests. Otherwise any client could fill the disk with log
+    lines."""
     return record.msg != "Invalid HTTP request received."
 
 
 def within(limits: Limits) -> dict[str, Any]:
-    """Options of `uvicorn.Config` for a server that keeps to `limits`."""
+    """Options of `uvicorn.Config` for a server with `limits`."""
     logging.getLogger("uvicorn.error").addFilter(_is_about_us)
     protocol = type(
         "LimitedProtocolOfOneServer",

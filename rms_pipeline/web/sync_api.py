@@ -1,4 +1,4 @@
-"""/api/sync: starting syncs, and how they stand, for scripts and cron."""
+"""/api/sync: starts syncs and shows their state, for scripts and cron."""
 
 import asyncio
 import time
@@ -75,7 +75,7 @@ _SUMMARIES: dict[Kind, tuple[str, str]] = {
     ),
     "incremental": (
         "Fetch what changed",
-        "Fetches whatever changed since the last sync. 409 until a full sync has completed.",
+        "Fetches everything that changed since the last sync. 409 until a full sync has completed.",
     ),
 }
 
@@ -104,8 +104,8 @@ def sync_api(
     stopping: Callable[[], bool],
     on: Sequence[Collection],
 ) -> APIRouter:
-    """The routes. `on` are the collections that are mirrored. `stopping` tells that the service is
-    about to end, so nobody is to wait on."""
+    """The routes. `on` are the mirrored collections. `stopping` says that the service is about to
+    end, so that no request waits longer."""
     router = APIRouter(prefix="/api/sync", tags=["sync"], dependencies=[Depends(access.required)])
 
     def route(kind: Kind) -> None:
@@ -147,7 +147,7 @@ def sync_api(
 
 
 def read_status(connection: Connection, on: Sequence[Collection], limit: int = 10) -> SyncStatus:
-    """The last `limit` syncs, and how the mirror of the collections `on` stands."""
+    """The last `limit` syncs, and the state of the mirror for the collections `on`."""
     state = read_sync_state(connection, on[0], on=on, syncs=limit)
     history = [SyncRow.model_validate(s) for s in state.history]
     progress = None
@@ -216,7 +216,7 @@ async def _wait_for(
     timeout: int,
     stopping: Callable[[], bool],
 ) -> Sync:
-    """The sync when it has ended. Raises Refusal (504, 503) when it is no use to wait on."""
+    """The sync when it has ended. Raises Refusal (504, 503) if waiting longer makes no sense."""
     goes_on = {**_ids(launched), "status": "running"}
 
     def find() -> Sync | None:

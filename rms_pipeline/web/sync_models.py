@@ -1,4 +1,4 @@
-"""The shapes of the sync API's answers."""
+"""The answers of the sync API."""
 
 from datetime import datetime
 from typing import Any
@@ -47,16 +47,16 @@ def _example(value: dict[str, Any]) -> ConfigDict:
 
 
 class Figures(BaseModel):
-    """What a sync did of one collection."""
+    """The figures of one collection in a sync."""
 
     recordsSynced: int  # noqa: N815
     recordsFailed: int  # noqa: N815
 
 
 class Ended(BaseModel):
-    """A sync that ended well; `duration` in seconds. `syncId` is its number in `sync_metadata`,
-    `runId` the id of its run in Dagster, here and in all other answers. Where several collections
-    are mirrored, `collections` has the figures of each by its name; those above add up."""
+    """A completed sync. `duration` is in seconds. `syncId` is its number in `sync_metadata`, and
+    `runId` the id of its run in Dagster, in all answers. If several collections are mirrored,
+    `collections` has the figures of each by its name, and the figures above are their sums."""
 
     model_config = _example(_ENDED)
 
@@ -71,7 +71,7 @@ class Ended(BaseModel):
 
 
 class Failed(Ended):
-    """A sync that failed; what it had stored is kept."""
+    """A sync that failed. What it had stored stays stored."""
 
     model_config = _example(
         {
@@ -87,7 +87,7 @@ class Failed(Ended):
 
 
 class Started(BaseModel):
-    """A sync that was launched and goes on by itself."""
+    """A sync that was launched and is running."""
 
     model_config = _example(
         {
@@ -107,7 +107,7 @@ class Started(BaseModel):
 
 
 class StillRunning(Refused):
-    """Nobody waits any longer, but the sync goes on."""
+    """The request no longer waits, but the sync continues."""
 
     model_config = _example(
         {
@@ -127,7 +127,7 @@ class StillRunning(Refused):
 
 
 class SyncRow(BaseModel):
-    """A row of `sync_metadata`; times in UTC."""
+    """A row of `sync_metadata`. Times are UTC."""
 
     model_config = ConfigDict(from_attributes=True, json_schema_extra={"example": _ROW})
 
@@ -144,7 +144,7 @@ class SyncRow(BaseModel):
 
 
 class NotStarted(Refused):
-    """Why no sync was started, and the one that is `running` instead."""
+    """Why no sync was started, and the sync that is `running` instead."""
 
     model_config = _example(
         {
@@ -162,11 +162,9 @@ class NotStarted(Refused):
 
 
 class SyncProgress(BaseModel):
-    """How far a running sync has come: `pages` of `pagesExpected` fetched, or stored.
-
-    `secondsLeft` until the stage ends, null before its pace is known. `collection` is what it
-    fetches or stores now, where several are mirrored.
-    """
+    """The progress of a running sync: `pages` of `pagesExpected` are fetched or stored.
+    `secondsLeft` is the time until the stage ends, null before the speed is known. `collection` is
+    the one that is being fetched or stored, if several are mirrored."""
 
     syncId: int  # noqa: N815
     runId: str  # noqa: N815
@@ -180,7 +178,7 @@ class SyncProgress(BaseModel):
 
 
 class Queue(BaseModel):
-    """Webhook events that wait for their refresh, and those that gave up."""
+    """Webhook events that wait for their refresh, and dead letters."""
 
     waiting: int
     deadLetters: int  # noqa: N815
@@ -188,10 +186,11 @@ class Queue(BaseModel):
 
 
 class CollectionRow(BaseModel):
-    """How one collection stands. `isOn` is false where it was mirrored and is no longer: its table
-    is then as it was at `syncedAt`, when a sync last stored all that it read of it. `faults` are
-    values of the last day that could not be stored as they came, `unreadable` records that Current
-    RMS cannot deliver, `deletionsHeldBack` rows whose deletion waits for confirmation."""
+    """The state of one collection. `isOn` is false if it was mirrored before and is switched off
+    now: its table is then as of `syncedAt`, the last time that a sync stored everything that it
+    read. `faults` counts values of the last day that could not be stored as received, `unreadable`
+    the records that Current RMS cannot deliver, and `deletionsHeldBack` the rows whose deletion
+    waits for a person."""
 
     name: str
     isOn: bool  # noqa: N815
@@ -204,10 +203,10 @@ class CollectionRow(BaseModel):
 
 
 class SyncStatus(BaseModel):
-    """`history` is newest first and begins with `lastSync`. `certificate` is how complete the
-    mirror is known to be: `state` is green, amber (shown once, but a later sync failed, or it is
-    more than a day ago) or red (could not be shown); null before anything was compared. It is that
-    of opportunities; where several collections are mirrored, `collections` has that of each."""
+    """`history` is newest first and begins with `lastSync`. `certificate` says how complete the
+    mirror is. Its `state` is green, amber (proved, but a later sync failed, or the proof is more
+    than a day old) or red (the proof failed); null before the first proof. It is that of
+    opportunities. If several collections are mirrored, `collections` has that of each."""
 
     model_config = _example(
         {

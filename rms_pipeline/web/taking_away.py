@@ -1,7 +1,7 @@
-"""Lists to take away: as CSV, and as a workbook of Excel.
+"""Downloads of lists: CSV, and a workbook of Excel.
 
-Texts stay texts: a spreadsheet runs none of them, and changes none of them where the format allows
-that. Times are those of the company.
+Texts stay texts: a spreadsheet does not run them as formulas, and does not change them if the
+format prevents it. Times are in the company's time zone.
 """
 
 import csv
@@ -35,7 +35,7 @@ _OLDEST = datetime(1900, 3, 1)
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A column of a file: its heading for programs, for people, and how it is read."""
+    """A column of a file: its heading for programs and for people, and how it is read."""
 
     heading: str
     title: str
@@ -79,8 +79,8 @@ def cells_of(asked: Asked) -> list[Cell]:
 
 
 class Download(StreamingResponse):
-    """`first` and what `parts` still has. Closes `parts`, and so gives its connection back, also
-    when the browser goes away in the middle."""
+    """`first`, then the rest of `parts`. Closes `parts`, and so releases its connection, even if
+    the browser disconnects."""
 
     def __init__(
         self, first: str | bytes, parts: Generator[str | bytes, None, None], kind: str, name: str
@@ -100,7 +100,7 @@ class Download(StreamingResponse):
 
 
 def as_csv(reader: Reader, asked: Asked) -> Generator[str, None, None]:
-    """Lines for a spreadsheet, in UTF-8 that says so. Texts stand in quotes, numbers do not."""
+    """Lines of a CSV file, in UTF-8 with its mark. Texts are quoted, numbers are not."""
     cells = cells_of(asked)
     write = _moments(asked.criteria.time_zone)
     buffer = io.StringIO()
@@ -137,7 +137,8 @@ def _in_csv(value: Any, write: Callable[[datetime], str]) -> Any:
 
 
 def _moments(time_zone: str) -> Callable[[datetime], str]:
-    """How a file writes a time: the company's own, as spreadsheets read it. In UTC it says so."""
+    """How a file writes a time: in the company's time zone, as spreadsheets read it. UTC times say
+    so."""
     zone = ZoneInfo(time_zone)
 
     def local(moment: datetime) -> str:
@@ -161,11 +162,9 @@ def _local(moment: datetime, zone: ZoneInfo) -> datetime:
 def as_xlsx(
     reader: Reader, asked: Asked, told: Sequence[tuple[str, str]], currency: str | None = None
 ) -> Generator[bytes, None, None]:
-    """A workbook: the list, with its headings fixed and a filter on each, and a sheet that tells
-    what it holds (`told`: names and values).
-
-    Rows go to a file as they are read, so a list of any length takes little memory.
-    """
+    """A workbook: the list, with a fixed heading and a filter for each column, and a sheet that
+    describes it (`told`: names and values). Rows are written to a file as they are read, so a long
+    list needs little memory."""
     with tempfile.TemporaryFile() as file:
         _write_xlsx(reader, asked, told, file, currency)
         file.seek(0)
@@ -251,5 +250,5 @@ def _write_cell(
 
 
 def _readable(text: str) -> str:
-    """XML has no room for most control characters, and Excel takes the file for a broken one."""
+    """Removes control characters, which XML does not allow. Excel would call the file broken."""
     return "".join(c if c >= " " or c in "\t\n" else "\ufffd" for c in text)

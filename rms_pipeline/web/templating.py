@@ -1,5 +1,5 @@
-"""Pages from the templates beside this module, and static files under addresses that change with
-their content, so that browsers may keep them."""
+"""Renders templates, and serves static files at addresses that change with their content, so that
+browsers can keep them."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -63,7 +63,7 @@ def _first_line(text: str, most: int = 120) -> str:
 
 
 def _with_code(text: str | None) -> Markup:
-    """`text`, in which what stands between backquotes is to be typed as it is."""
+    """`text`, with parts between backquotes marked as code."""
     return Markup(re.sub(r"`([^`\n]+)`", r"<code>\1</code>", str(escape(text or ""))))
 
 
@@ -103,13 +103,13 @@ templates.filters |= {
 def render(
     name: str, *, status: int = 200, headers: dict[str, str] | None = None, **context: Any
 ) -> HTMLResponse:
-    """The template `name` as an answer. What it names and `context` lacks is an error."""
+    """The template `name` as an answer. A name that `context` lacks is an error."""
     text = templates.get_template(name).render(**context)
     return HTMLResponse(text, status_code=status, headers=headers)
 
 
 class Pages:
-    """Renders the pages of one mirror: what all of them show is known here."""
+    """Renders the pages of one mirror, with the values that all pages share."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class Pages:
         }
 
     def render(self, name: str, *, status: int = 200, **context: Any) -> HTMLResponse:
-        """The template `name` with what is shared and `context`."""
+        """The template `name` with the shared values and `context`."""
         colours = cache(self.read_colours)
 
         def colour_of(status: str | None) -> str:
@@ -149,5 +149,5 @@ class Pages:
 
 
 def is_fragment(request: Request) -> bool:
-    """Whether a script asks for a part of a page, rather than a person for all of it."""
+    """Whether a script asks for a part of a page, and not a person for the whole page."""
     return request.headers.get("HX-Request") == "true"

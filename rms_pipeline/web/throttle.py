@@ -1,4 +1,4 @@
-"""Guessing a token made slow, address by address."""
+"""Slows down guesses of the token, for each address."""
 
 import ipaddress
 import math
@@ -14,10 +14,8 @@ _MOST_ADDRESSES = 10_000
 
 
 class Throttle:
-    """Counts wrong tokens. For one thread: the event loop's.
-
-    `clock` tells seconds; `sleep` waits for some.
-    """
+    """Counts wrong tokens. For use in one thread, that of the event loop. `clock` gives seconds,
+    and `sleep` waits."""
 
     def __init__(
         self, clock: Callable[[], float], sleep: Callable[[float], Awaitable[None]]
@@ -27,10 +25,9 @@ class Throttle:
         self._held = 0
 
     async def slow_down(self, address: str) -> int:
-        """Notes a wrong token from `address`, and holds its answer back when there were many.
-
-        Whole seconds until wrong tokens from there are answered at once again, 0 when they are now.
-        """
+        """Counts a wrong token from `address`, and delays the answer if there were many. Returns
+        the whole seconds until wrong tokens from there are answered at once again, 0 if they are
+        now."""
         seconds = self._wait(address)
         self._note_failure(address)
         if seconds and self._held < _MOST_HELD:
@@ -48,7 +45,7 @@ class Throttle:
         return max(math.ceil(times[0] + WITHIN_SECONDS - self._clock()), 0)
 
     def _note_failure(self, address: str) -> None:
-        """The address not heard of for longest is forgotten first."""
+        """Forgets the address that was not seen for the longest time."""
         network = _network(address)
         self._failures.setdefault(network, deque(maxlen=MOST_FAILURES)).append(self._clock())
         self._failures.move_to_end(network)
@@ -57,7 +54,8 @@ class Throttle:
 
 
 def _network(address: str) -> str:
-    """An IPv6 customer owns a /64 at least, and may guess from all of it."""
+    """An IPv6 customer owns at least a /64, and can send from all of it. So the /64 counts as one
+    address."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""Today: the page for whoever runs the day of a hire company, on screen and on paper."""
+"""Today: the page for the person who runs the day of a hire company, on screen and on paper."""
 
 from datetime import UTC, date, datetime
 from typing import Annotated
@@ -100,7 +100,7 @@ def today(pages: Pages, reader: Reader, current: Settings, access: Access) -> AP
 
 
 def _lists(day: Day) -> dict[str, str]:
-    """The lists of opportunities that hold what the day does, as queries of their address."""
+    """Queries of lists of opportunities that match the lists of the day."""
     soon = (day.moved(SOON_DAYS - 1) or day).date
     queries = {
         **{name: {name: f"{day.date}..{day.date}"} for name in ("out", "back", "onhire")},
@@ -113,7 +113,7 @@ def _lists(day: Day) -> dict[str, str]:
 
 
 def day_of(text: str, name: str, time_zone: str) -> Day | None:
-    """The day that `text`, the parameter `name` of an address, tells; None where it is empty."""
+    """The day in `text`, the parameter `name` of an address. None if it is empty."""
     if not text.strip():
         return None
     try:

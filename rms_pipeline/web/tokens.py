@@ -1,6 +1,6 @@
-"""The secrets that gate the web service: from the environment, else generated once and kept.
+"""The secrets of the web service: from the environment, or generated once and stored.
 
-All processes of a state folder agree on them. The text of a token appears in no log or error.
+All processes with the same state folder use the same tokens. No log and no error contains a token.
 """
 
 import contextlib
@@ -14,43 +14,39 @@ from rms_pipeline.settings import Settings, SettingsError, is_token
 
 
 def webhook_token(settings: Settings) -> SecretStr:
-    """The secret in the URL that Current RMS posts to. Raises SettingsError."""
+    """The secret in the URL to which Current RMS posts. Raises SettingsError."""
     return settings.webhook_token or kept_token(_webhook_token_file(settings), "RMS_WEBHOOK_TOKEN")
 
 
 def webhook_tokens(settings: Settings) -> list[SecretStr]:
-    """All that are accepted: the same, and during a change the one of before.
-
-    Raises SettingsError.
-    """
+    """All accepted webhook tokens: the current one, and the previous one during a change. Raises
+    SettingsError."""
     previous = settings.webhook_token_previous
     return [webhook_token(settings), *([previous] if previous else [])]
 
 
 def existing_webhook_token(settings: Settings) -> SecretStr | None:
-    """The same, but None while nobody has needed one."""
+    """The webhook token, or None if none was needed yet."""
     if settings.webhook_token is None and not _webhook_token_file(settings).exists():
         return None
     return webhook_token(settings)
 
 
 def api_token(settings: Settings) -> SecretStr:
-    """What everything else of the web service asks for. Raises SettingsError."""
+    """The API token, for everything else in the web service. Raises SettingsError."""
     return settings.api_token or kept_token(settings.state_folder / "api_token", "RMS_API_TOKEN")
 
 
 def existing_api_token(settings: Settings) -> SecretStr | None:
-    """The same, but None while nobody has needed one."""
+    """The API token, or None if none was needed yet."""
     if settings.api_token is None and not (settings.state_folder / "api_token").exists():
         return None
     return api_token(settings)
 
 
 def kept_token(path: Path, variable: str) -> SecretStr:
-    """The token in the file `path`, made when there is none; `variable` is what may replace it.
-
-    Raises SettingsError.
-    """
+    """The token in the file `path`, which is created if necessary. `variable` is the setting that
+    replaces it. Raises SettingsError."""
     try:
         if not path.exists():
             _make(path)
@@ -74,7 +70,8 @@ def _webhook_token_file(settings: Settings) -> Path:
 
 
 def _make(path: Path) -> None:
-    """Whole or not at all, and never a second one: the first process to link its file wins."""
+    """Writes the file completely or not at all, and never twice: the first process to link its file
+    wins."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:

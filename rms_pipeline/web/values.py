@@ -1,4 +1,4 @@
-"""Values of opportunities' fields as people read them: what changed from what to what."""
+"""Values of fields as people read them, and their changes."""
 
 import contextlib
 from dataclasses import dataclass
@@ -43,8 +43,7 @@ def field_title(field: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """`before` and `after` as texts, and how far it is from one to the other, where that says
-    something."""
+    """`before` and `after` as texts, and the difference between them if it is meaningful."""
 
     before: str
     after: str
@@ -52,7 +51,7 @@ class Shown:
 
 
 def shown_change(field: str, before: str | None, after: str | None, clock: Clock) -> Shown:
-    """How a line of opportunity_changes reads."""
+    """A row of opportunity_changes as text."""
     kind = _KINDS.get(field)
     # What people put into the table by hand need not be of its kind.
     with contextlib.suppress(ValueError, InvalidOperation):

@@ -1,4 +1,4 @@
-"""Saving lists by a name, and leading to them."""
+"""Saves lists under a name, and links to them."""
 
 from dataclasses import asdict
 from typing import Any

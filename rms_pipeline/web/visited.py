@@ -1,4 +1,4 @@
-"""Which opportunities a browser showed last. The browser keeps that itself, as ids alone."""
+"""The opportunities that a browser showed last. The browser stores their ids in a cookie."""
 
 import re
 
@@ -10,13 +10,13 @@ _SECONDS = 90 * 24 * 3600
 
 
 def visited_before(request: Request) -> list[int]:
-    """Their ids, the last one first; what the cookie says anybody may have written."""
+    """Their ids, the last one first. The cookie may contain anything, so it is checked."""
     found = re.findall(r"-?[0-9]{1,19}", request.cookies.get(_COOKIE, "")[:300])
     return [id_ for id_ in map(int, found) if abs(id_) < 2**63][:_MOST]
 
 
 def note_visit(request: Request, answer: Response, id_: int) -> None:
-    """Has the browser remember that it showed this one."""
+    """Makes the browser store that it showed this opportunity."""
     others = (other for other in visited_before(request) if other != id_)
     answer.set_cookie(
         _COOKIE,

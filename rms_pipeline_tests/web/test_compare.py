@@ -141,7 +141,7 @@ def test_a_year_that_is_not_mirrored_is_no_year_without_jobs(clean: Web) -> None
     year = measures(figures["on_hire"])["year_before"]
     covered = NOW - 60 * DAY
     assert year["count"] is None
-    assert f"nothing older than {covered.day} {covered:%B %Y} is mirrored" in year["note"]
+    assert f"the mirror has nothing older than {covered.day} {covered:%B %Y}" in year["note"]
     assert '"/further-back"' in visit(clean, "/today/compared").html
     reach_back_to(clean.database, None)
     remember_since(clean.database, NOW)
