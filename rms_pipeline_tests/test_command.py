@@ -24,6 +24,7 @@ from rms_pipeline.cli.main import app
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.web.dagster_api import answers, is_up
 from rms_pipeline_tests.conftest import database_at
+from rms_pipeline_tests.forks import Child
 from rms_pipeline_tests.mirror.test_merge import fetch_all
 from rms_pipeline_tests.processes import (
     COMMAND,
@@ -205,6 +206,34 @@ def test_status_before_any_sync_says_what_to_run(empty_url: str, sandbox: Sandbo
     done = command("status", environment=environment_for(empty_url, sandbox))
     assert done.returncode == 1
     assert "rms-pipeline sync initial" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("status", "--json"), ("--help",)])
+def test_a_full_disk_under_what_a_command_prints_is_one_sentence(
+    ready_url: str, sandbox: SandboxServer, arguments: tuple[str, ...]
+) -> None:
+    with (
+        Path("/dev/full").open("w") as full,
+        Child(
+            *(COMMAND, *arguments),
+            env=environment_for(ready_url, sandbox),
+            stdout=full,
+            stderr=subprocess.PIPE,
+        ) as process,
+    ):
+        _, stderr = process.communicate(60)
+    assert process.returncode == 1
+    assert stderr.startswith("Error: No space left on device: what this command prints.")
+    assert "Free some disk space" in stderr
+    assert "Traceback" not in stderr
+
+
+def test_a_command_whose_standard_streams_are_closed_does_its_work() -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$0" -m rms_pipeline.cli --version <&- >&- 2>&-', sys.executable],
+        check=False,
+    )
+    assert done.returncode == 0
 
 
 def test_status_shows_totals_and_prints_every_text_as_it_is(

@@ -4,6 +4,9 @@ Dagster is only imported if a command needs it. `status` must not import it. Exi
 1 failure with the reason on stderr, 2 usage or configuration.
 """
 
+import contextlib
+import errno
+import os
 import sys
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -167,15 +170,27 @@ app.command("sandbox")(sandbox)
 
 def main() -> None:
     """Runs the command; turns errors of ours into one clear message and an exit code."""
+    _open_standard_streams()
     try:
-        app()
+        try:
+            app()
+        finally:
+            # Here, where a full disk can still be told of. Python itself does it at the very end.
+            sys.stdout.flush()
     except SettingsError as error:
         tell_failure("Configuration", str(error))
         sys.exit(2)
     except RmsPipelineError as error:
         tell_failure("Error", str(error))
         sys.exit(1)
+    except BrokenPipeError:
+        # Whoever read has read enough.
+        _forget_output()
+        sys.exit(1)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OF_FILES:
+            _tell_of_files(error)
+            sys.exit(1)
         refused = postgres_error_in(error)
         if refused is None:
             raise
@@ -183,3 +198,46 @@ def main() -> None:
 
         tell_failure("Error", in_words(refused, "command"))
         sys.exit(1)
+
+
+# What the system refuses about files: no room, no right, or a disk that is broken.
+_OF_FILES = frozenset(
+    (
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO),
+        *(errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE),
+    )
+)
+
+
+def _tell_of_files(error: OSError) -> None:
+    what = error.filename or "what this command prints"
+    _forget_output()
+    # stderr may lead to the same disk.
+    with contextlib.suppress(OSError):
+        tell_failure(
+            "Error",
+            f"{error.strerror}: {what}. Free some disk space, or allow this user to write there. "
+            "Then run the command again. What is stored in the database is intact.",
+        )
+
+
+def _open_standard_streams() -> None:
+    """Those that whoever started this has closed. Otherwise the next file or connection that is
+    opened would have the number of one, and get what is printed by this process and its children.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free.
+            os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def _forget_output() -> None:
+    """What is still to be printed, which Python would try once more at the end."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
