@@ -125,6 +125,11 @@ def describe(error: Exception) -> str:
         return "no trusted TLS connection (problem with the certificate)"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return "an incomplete answer (the connection ended)"
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "no connection through the proxy that HTTPS_PROXY or HTTP_PROXY names"
+    cause = getattr(error.args[0] if error.args else None, "reason", None)
+    if isinstance(cause, urllib3.exceptions.NameResolutionError):
+        return "its host name was not found (DNS, or CURRENT_RMS_BASE_URL)"
     if isinstance(error, requests.ConnectionError) or not isinstance(
         error, requests.RequestException | urllib3.exceptions.HTTPError
     ):

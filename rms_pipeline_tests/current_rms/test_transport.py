@@ -473,3 +473,20 @@ def test_each_failure_is_told_with_its_number_and_so_is_the_end_of_them(
         client_for(url, tell=told.append, patience=replace(QUICK, attempts=2)).list_records(())
     # The last one is the reason of the error, and no longer trouble.
     assert [f and f.attempt for f in told] == [1, None]
+
+
+@pytest.mark.parametrize(
+    ("proxy", "said"),
+    [
+        ("http://127.0.0.1:1", "through the proxy that HTTPS_PROXY"),
+        ("", "host name was not found"),
+    ],
+)
+def test_a_network_that_leads_nowhere_is_told_by_its_kind(
+    client_for: MakeClient, monkeypatch: pytest.MonkeyPatch, proxy: str, said: str
+) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, proxy)
+    client = client_for("https://no-such-host.invalid/api/v1", patience=ONCE)
+    with pytest.raises(ApiUnavailable, match=said):
+        client.list_records(())
