@@ -118,6 +118,8 @@ def calendar(pages: Pages, reader: Reader, current: Settings, access: Access) ->
             bars, is_all = read(connection, wanted)
             people = owners(connection)
             known = statuses(connection)
+        named = wanted.asked.criteria.customer_id is not None and bars
+        chips = list(wanted.asked.chips(pages.clock, bars[0].customer if named else None))
         return pages.render(
             "calendar.html",
             here="calendar",
@@ -134,17 +136,11 @@ def calendar(pages: Pages, reader: Reader, current: Settings, access: Access) ->
             outcomes=OUTCOMES,
             statuses=with_chosen(known, wanted.asked.text("status"), *OUTCOMES),
             owners=with_chosen(people, wanted.asked.text("owner")),
-            chips=[
-                (chip, wanted.address(chip.without))
-                for chip in wanted.asked.chips(pages.clock, None)
-            ],
+            chips=[(chip, wanted.address(chip.without)) for chip in chips],
             most_of_a_day=_MOST_OF_A_DAY,
             most_between=_MOST_BETWEEN,
             listed=wanted.listed,
-            subscribed_as=", ".join(chip.value for chip in wanted.asked.chips(pages.clock, None))[
-                :100
-            ]
-            or "Hires",
+            subscribed_as=", ".join(chip.value for chip in chips)[:100] or "Hires",
         )
 
     @router.get("/calendar.json")

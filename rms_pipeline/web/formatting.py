@@ -7,6 +7,7 @@ library say how (`manners`). What is part of an English sentence stays English a
 """
 
 import re
+import unicodedata
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal, DecimalException
@@ -112,7 +113,7 @@ def _without_zero(value: Decimal) -> Decimal:
 
 def _or(write: Callable[[], Any], plain: str) -> str:
     try:
-        return str(write())
+        return _apart(str(write()))
     except (DecimalException, ValueError, OverflowError):
         return plain
 
@@ -249,7 +250,14 @@ def _written(value: date, day: str, plain_day: str, clock: str = "", plain_time:
     if clock and isinstance(local, datetime):
         length = "medium" if clock == "Hms" else "short"
         parts.append(str(dates.format_time(local.time(), length, locale=locale)))
-    return ", ".join(parts)
+    return _apart(", ".join(parts))
+
+
+def _apart(text: str) -> str:
+    """`text`, and where it is in letters that run from right to left, with marks around it: a page
+    runs from left to right, and would put a day behind its time and a currency before its space."""
+    kinds = {unicodedata.bidirectional(letter) for letter in text}
+    return f"\u2067{text}\u2069" if kinds & {"R", "AL"} and kinds & {"EN", "AN"} else text
 
 
 def _skeleton(wanted: str, value: date, locale: Locale) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qsl, urlencode
 from zoneinfo import ZoneInfo
 
@@ -106,11 +106,15 @@ DEFAULT_COLUMNS = ("name", "status", "customer", "owner", "starts", "ends", "val
 
 @dataclass(frozen=True, slots=True)
 class Chip:
-    """An active filter: its name and value for people, and the address without it."""
+    """An active filter: its name and value for people, and the address without it.
+
+    `direction` is the direction of the value's text, for HTML.
+    """
 
     name: str
     value: str
     without: str
+    direction: Literal["auto", "ltr"] = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +193,8 @@ class Asked:
                 elif name in ("from", "to"):
                     words = clock.day(date.fromisoformat(value))
                 title = PARAMETERS[name][1] if name in PARAMETERS else name.removeprefix(FIELD)
-                yield Chip(title, words, self.without(name, value))
+                is_ours = name in PERIOD_FILTERS or name in ("from", "to")
+                yield Chip(title, words, self.without(name, value), "ltr" if is_ours else "auto")
 
 
 def asked(request: Request, time_zone: str, now: datetime | None = None) -> Asked:

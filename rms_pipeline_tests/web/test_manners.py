@@ -160,6 +160,30 @@ def test_a_reader_sees_months_in_no_language_of_a_reader_before(reads: Reads) ->
         assert formatting.weekday(date(2026, 7, 1)) != "Wed"
 
 
+@pytest.mark.parametrize("accepted", ["he", "ar", "ur", "yi"])
+def test_what_runs_from_right_to_left_keeps_its_order_among_english_words(
+    reads: Reads, accepted: str
+) -> None:
+    """A mark before it says in which direction it runs, and one behind it ends that."""
+    reads(accepted, "ILS")
+    for text in (
+        LONDON.minute(MOMENT),
+        LONDON.full(MOMENT),
+        LONDON.day(MOMENT.date()),
+        LONDON.weekday(MOMENT.date()),
+        LONDON.within(MOMENT, date(2026, 6, 1)),
+        formatting.weekday_and_day(MOMENT.date()),
+    ):
+        assert (text[0], text[-1]) == ("\u2067", "\u2069"), text
+        assert not set(text[1:-1]) & {"\u2067", "\u2069"}
+    assert "\u2067" not in formatting.number(5_012)
+    for value in (Decimal("12.5"), Decimal("-12.5")):
+        written = formatting.money(value)
+        assert written.count("\u2067") == written.count("\u2069")
+    reads("de", "EUR")
+    assert "\u2067" not in LONDON.full(MOMENT) + formatting.money(Decimal("12.5"))
+
+
 def test_no_page_names_a_month_or_a_weekday_past_what_its_reader_writes() -> None:
     web = Path(formatting.__file__).parent
     for path in (*web.glob("*.py"), *web.glob("templates/*.html")):
