@@ -61,13 +61,14 @@ def end_changed(cursor: Cursor, collection: Collection, changed: Sequence[Row]) 
         for row in changed
         if row.id in older
     }
-    altered: dict[int, frozenset[str]] = {}
-    for id_, step in steps.items():
-        fields = frozenset[str]() if step is None else step.fields
-        if fields is not None:
-            altered[id_] = fields
     until = _end(cursor, collection, collection.name, steps)
-    return Ended(until, {id_: asked for id_, (_, asked) in older.items()}, altered)
+    return Ended(until, {id_: asked for id_, (_, asked) in older.items()}, _altered(steps))
+
+
+def _altered(steps: Mapping[int, Difference | None]) -> dict[int, frozenset[str]]:
+    """The fields that each step changes, of those of which that is known."""
+    fields = {id_: frozenset[str]() if s is None else s.fields for id_, s in steps.items()}
+    return {id_: found for id_, found in fields.items() if found is not None}
 
 
 def begin(
@@ -109,18 +110,19 @@ def end_absent(cursor: Cursor, collection: Collection, returning: Sequence[Row])
     }
     steps = {
         row.id: way_back(row.data, _bytes(older[row.id][0]), collection.volatile)
-        or Difference(_UNCHANGED)
         for row in returning
         if row.id in older
     }
-    ended = _end(cursor, collection, collection.deleted, steps, deleted=True)
+    # What returns as it was is another version all the same.
+    again = {id_: step or Difference(_UNCHANGED) for id_, step in steps.items()}
+    ended = _end(cursor, collection, collection.deleted, again, deleted=True)
     note_since(cursor, collection, ended)
     if unknown := [id_ for id_ in ids if id_ not in ended]:
         # Their rows were deleted by hand, or were never here.
         cursor.execute(
             f"UPDATE {collection.versions} v SET valid_from = {_NOW} WHERE id = ANY(%s)", (unknown,)
         )
-    return Ended(ended, {id_: asked for id_, (_, asked) in older.items()})
+    return Ended(ended, {id_: asked for id_, (_, asked) in older.items()}, _altered(steps))
 
 
 def _bytes(text: str | None) -> bytes | None:

@@ -1,10 +1,13 @@
 """What records were: every version, the table as of a moment, and who changed what."""
 
 import json
+import re
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from unittest.mock import patch
 
 import psycopg2
 import pytest
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.differences import way_back
+from rms_pipeline.mirror import merge as merging
 from rms_pipeline.mirror.changes import changes_after
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import move_to_deleted
@@ -220,6 +224,49 @@ def test_fields_and_links_that_differ_at_each_read_make_no_version(emptied: Data
     assert versions(emptied) == [("x", False)]
     merge_at(emptied, 5, 6, record(id=1, subject="y", rating="odd", member=picture(3)))
     assert query(emptied, "SELECT difference FROM opportunity_past") == [([[["subject"], "x"]],)]
+
+
+def signed(n: int, name: str = "a") -> str:
+    return f"https://cdn.example/{name}.png?X-Amz-Date={n}&X-Amz-Signature=secret{n}&v={n}"
+
+
+def test_signed_links_leave_no_trace_wherever_they_are_and_however_records_change(
+    emptied: Database,
+) -> None:
+    def at(n: int, **fields: Any) -> Any:
+        told = {"id": 1, "subject": "x", "icon": {"url": signed(n), "thumb_url": signed(n)}}
+        told |= {"member": {"id": 5, "name": "Ann", "image": signed(n)}, "note": signed(n)}
+        told |= {"files": [{"link": signed(n, str(i))} for i in range(3)]}
+        told |= {"stored": f"https://x.example/active_storage/secret{n}/a.png"}
+        return record(**told | fields)
+
+    steps: list[dict[str, Any]] = [
+        {},
+        {"subject": "y"},
+        # Whatever holds them is another thing, is gone, and is there again.
+        {"icon": None, "files": [signed(2)], "note": {"of": signed(2)}},
+        {"files": []},
+        {"icon": {"url": signed(4, "other")}, "rating": "odd"},
+        {"rating": "odd", "icon": {"url": signed(5, "other")}},
+        {},
+    ]
+    for n, fields in enumerate(steps):
+        merge_at(emptied, 4 * n, 4 * n + 1, at(n, **fields))
+    delete_at(emptied, 40, 1)
+    merge_at(emptied, 42, 43, at(8))
+    delete_at(emptied, 44, 1)
+    merge_at(emptied, 46, 47, at(9, subject="z"))
+    redecode(emptied, OPPORTUNITIES, "again")
+    demand_a_whole_chain(emptied)
+    for kept in ("opportunity_past", "opportunity_changes", "sync_faults"):
+        rows = query(emptied, f"SELECT k::text FROM {kept} k WHERE k::text LIKE '%%secret%%'")
+        assert rows == [], kept
+    # Records of before have the links of now, where they have any.
+    found = query(emptied, "SELECT data::text FROM opportunity_history ORDER BY valid_from DESC")
+    assert {n for (text,) in found for n in re.findall("secret([0-9]+)", text)} == {"9"}
+    assert query(emptied, "SELECT DISTINCT field FROM opportunity_changes ORDER BY 1") == [
+        ("name",), ("subject",)
+    ]  # fmt: skip
 
 
 # Few rows are rewritten one at a time, and many by way of a table.
@@ -447,12 +494,17 @@ _TIMES = st.tuples(st.integers(0, 4), st.integers(0, 4))
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("fetch"), _IDS, _TIMES, _CONTENT),
+        st.tuples(st.just("fetch that is killed"), _IDS, _TIMES, _CONTENT),
         st.tuples(st.just("delete"), _IDS, _TIMES),
         st.tuples(st.just("copy")),
         st.tuples(st.just("decode again")),
     ),
     max_size=14,
 )
+
+
+class Killed(Exception):
+    """The process ends here."""
 
 
 def demand_that_it_remembers(database: Database, steps: list[tuple[Any, ...]]) -> None:
@@ -471,9 +523,13 @@ def demand_that_it_remembers(database: Database, steps: list[tuple[Any, ...]]) -
         else:
             kind, ids, (before, took), *content = step
             asked = turn - before
+            records = (record(id=i, **content[0]) for i in ids if content)
             if kind == "fetch":
-                records = (record(id=i, **content[0]) for i in ids)
                 merge_at(database, asked, asked + took, *records)
+            elif kind == "fetch that is killed":
+                # After all was written, before it was committed.
+                with patch.object(merging, "note_faults", side_effect=Killed), suppress(Killed):
+                    merge_at(database, asked, asked + took, *records)
             else:
                 delete_at(database, asked, *ids)
     copies.append((moment(database), table_now(database)))
