@@ -95,10 +95,11 @@ def _customers(cursor: Cursor, text: str) -> Customers | None:
     }
 
     def names(statement: str) -> tuple[str, ...]:
+        # A name may be there several times. To find that out of all would mean to read all.
         cursor.execute(f"{statement} LIMIT {_MOST_NAMES + 1}", values)
         return tuple(row[0] for row in cursor.fetchall())
 
-    known = "SELECT DISTINCT name FROM known_names WHERE collection = %(collection)s"
+    known = "SELECT name FROM known_names WHERE collection = %(collection)s"
     known += " AND kind = 'customer'"
     if any(map(is_beginning, words)) and (
         found := names(f"{known} AND words @@ %(query)s::tsquery")

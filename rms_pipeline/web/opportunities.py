@@ -111,11 +111,11 @@ def _count(connection: Connection, wanted: Asked) -> _Count:
 def _count_at_once(connection: Connection, wanted: Asked, are_more: bool) -> _Count:
     """As far as it is counted soon, whatever the number of opportunities. `are_more`: they are more
     than a page holds."""
-    found = wanted.criteria.searched
+    found, customers = wanted.criteria.searched, wanted.criteria.customers
     is_known = found is not None and bool(found.also) and not _looks_at_each(wanted)
     if not wanted.is_filtered or is_known:
         return _count(connection, wanted)
-    if are_more and _looks_at_each(wanted):
+    if are_more and (_looks_at_each(wanted) or (customers is not None and customers.words)):
         return _Count(wanted, _PER_PAGE, (_PER_PAGE + 1, None), is_final=False)
     counted = count_listed(connection, wanted.criteria, _AT_ONCE)
     return _Count(wanted, _AT_ONCE, counted, is_final=counted[0] <= _AT_ONCE)
