@@ -24,10 +24,8 @@ class Reader:
             connection.set_session(readonly=True)
             with connection.cursor() as cursor:
                 cursor.execute(f"SET statement_timeout = '{_SECONDS}s'")
-                # Pages ask for few rows, most of which are in memory. To compile their questions
-                # takes longer than to answer them, and so does reading all of a large index to
-                # find fewer rows by a small one.
-                cursor.execute("SET jit = off; SET random_page_cost = 1.1")
+                # To compile a question of a page takes longer than to answer it.
+                cursor.execute("SET jit = off")
             connection.commit()
             return connection
 
