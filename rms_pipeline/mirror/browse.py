@@ -147,6 +147,9 @@ def count_listed(
     where, values = _where(criteria)
     worth = "NULL::numeric" if where == "true" else "sum(total_value)"
     with connection.cursor() as cursor:
+        if most is not None:
+            # So few are read one by one sooner than their places are all noted first.
+            cursor.execute("SET LOCAL random_page_cost = 1.1")
         cursor.execute(
             f"SELECT count(*), {worth} FROM (SELECT total_value FROM opportunities WHERE {where}"
             " LIMIT %(most)s) found",
