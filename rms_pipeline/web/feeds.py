@@ -4,6 +4,7 @@ A feed has no money, no custom fields and no contact data. A person who finds th
 is out, where and for which customer, and nothing more.
 """
 
+import re
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -45,6 +46,7 @@ _LONGEST_NAME = 100
 _MOST_READS, _WITHIN_SECONDS = 30, 60.0
 _REFRESH = timedelta(minutes=15)
 _MEANS: dict[Phase, str] = {CONFIRMED: "CONFIRMED", LOST: "CANCELLED"}
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _GONE = "There is no calendar at this address. It may have been revoked. Ask for a new address."
 
 
@@ -176,7 +178,7 @@ def calendar_feeds(
         calendar.add("prodid", "-//rms_pipeline//calendar feed//EN")
         calendar.add("version", "2.0")
         calendar.add("method", "PUBLISH")
-        calendar.add("x-wr-calname", feed.name)
+        calendar.add("x-wr-calname", _plain(feed.name))
         calendar.add("refresh-interval", _REFRESH, {"VALUE": "DURATION"})
         calendar.add("x-published-ttl", "PT15M")
         for bar in bars:
@@ -190,7 +192,8 @@ def calendar_feeds(
         event = Event()
         event.add("uid", f"opportunity-{bar.id}@{account_name(current)}.rms-pipeline")
         event.add("dtstamp", now)
-        event.add("summary", f"{bar.name} ({bar.customer})" if bar.customer else bar.name)
+        named = f"{bar.name} ({bar.customer})" if bar.customer else bar.name
+        event.add("summary", _plain(named))
         event.add("dtstart", bar.starts)
         event.add("dtend", max(bar.ends or last, bar.starts))
         status = phases.get(bar.status or "")
@@ -198,17 +201,23 @@ def calendar_feeds(
         # What is out for days is no reason to be busy.
         event.add("transp", "TRANSPARENT")
         if bar.venue:
-            event.add("location", bar.venue)
+            event.add("location", _plain(bar.venue))
         told = [f"Status: {bar.status or 'none'}"]
         told += [f"Number: {bar.number}"] if bar.number else []
         told += [f"Owner: {bar.owner}"] if bar.owner else []
         told += ["Open-ended: the end shown is the end of this calendar."] if not bar.ends else []
-        event.add("description", "\n".join(told))
+        event.add("description", _plain("\n".join(told)))
         if current.public_url:
             event.add("url", f"{current.public_url.rstrip('/')}/opportunities/{bar.id}")
         return event
 
     return router
+
+
+def _plain(text: str) -> str:
+    """Without control characters, for which RFC 5545 has no room: calendar programs refuse all of a
+    file that holds one."""
+    return _CONTROL.sub("", text)
 
 
 def _not_all(today: Day, now: datetime, account: str) -> Event:

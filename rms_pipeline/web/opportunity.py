@@ -2,7 +2,7 @@
 day."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
@@ -31,6 +31,8 @@ from rms_pipeline.web.visited import note_visit
 
 _LONGEST_RECORD = 100_000
 _MOST_OWN_FIELDS = 200
+# As many events are on the page at first.
+_MOST_SHOWN = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,10 @@ def opportunity(pages: Pages, reader: Reader, current: Settings, access: Access)
 
     @router.get("/opportunities/{id_}")
     def show_one(
-        request: Request, id_: int, when: Annotated[datetime | None, Depends(moment)]
+        request: Request,
+        id_: int,
+        when: Annotated[datetime | None, Depends(moment)],
+        events: Annotated[str, Query(max_length=10)] = "",
     ) -> Response:
         one = found(id_)
         then = at(id_, when) if when is not None else None
@@ -104,6 +109,7 @@ def opportunity(pages: Pages, reader: Reader, current: Settings, access: Access)
         text = record if len(record) <= _LONGEST_RECORD else None
         host = None if current.uses_sandbox else f"https://{current.subdomain}.current-rms.com"
         happened = timeline(id_)
+        shown = happened.moments if events == "all" else happened.moments[:_MOST_SHOWN]
         answer = pages.render(
             "opportunity.html",
             here="opportunities",
@@ -115,8 +121,10 @@ def opportunity(pages: Pages, reader: Reader, current: Settings, access: Access)
             schedule=_schedule(columns),
             own_fields=_own_fields(record),
             items=items(id_),
-            days=_by_day(happened, pages.clock),
+            days=_by_day(shown, pages.clock),
             timeline=happened,
+            left_out=len(happened.moments) - len(shown),
+            all_events=f"?{f'{_query(when)}&' if when else ''}events=all#timeline-title",
             days_of={m.version: _query(m.version) for m in happened.moments if m.version},
             today=Day.of(datetime.now(UTC), current.time_zone).date,
             chosen=when and Day.of(when, current.time_zone).date,
@@ -162,12 +170,10 @@ def _why_not(then: AsOf, clock: Clock) -> str:
     return f"The mirror did not hold it at that time ({clock.minute(then.at)})."
 
 
-def _by_day(timeline: Timeline, clock: Clock) -> list[tuple[date, list[_Happened]]]:
+def _by_day(moments: Sequence[Moment], clock: Clock) -> list[tuple[date, list[_Happened]]]:
     return [
         (day, [_happened(moment, clock) for moment in of_day])
-        for day, of_day in groupby(
-            timeline.moments, key=lambda moment: Day.of(moment.at, clock.name).date
-        )
+        for day, of_day in groupby(moments, key=lambda moment: Day.of(moment.at, clock.name).date)
     ]
 
 

@@ -217,3 +217,16 @@ def test_what_people_typed_stays_text(web: Web) -> None:
     assert EVIL[:90] in visit(web, "/calendar/feeds").text
     [event] = read(address).events
     assert "END:VEVENT" in (event.summary or "")
+
+
+def test_no_control_character_keeps_a_program_from_the_whole_calendar(web: Web) -> None:
+    odd = "".join(map(chr, [*range(1, 0x20), 0x7F]))
+    insert_opportunities(
+        web.database,
+        job(NOW, NOW + HOUR, name=f"Ga{odd}la", venue_name=f"Ha{odd}ll", owner_name=f"A{odd}da"),
+    )
+    address = make(web, name="Hi\x01res")
+    found = set(fetch(address).content) - set(b"\r\n\t")
+    assert not [byte for byte in found if byte < 0x20 or byte == 0x7F]
+    [event] = read(address).events
+    assert (event.summary, event.location) == ("Ga\t\nla", "Ha\t\nll")

@@ -8,7 +8,7 @@ import pytest
 from rms_pipeline.current_rms.records import Fault, Record
 from rms_pipeline_tests.mirror.test_merge import merge_at, record
 from rms_pipeline_tests.mirror.test_remembered import delete_at, moment
-from rms_pipeline_tests.rows import insert, query
+from rms_pipeline_tests.rows import insert, insert_opportunities, query
 from rms_pipeline_tests.web.conftest import Web
 from rms_pipeline_tests.web.page import EVIL, get, visit
 
@@ -126,6 +126,37 @@ def test_a_moment_that_is_none_is_refused_in_words(web: Web, as_of: str, suffix:
     answer = get(web, f"/opportunities/1{suffix}?as_of={as_of}", Accept="*/*")
     assert answer.status_code == 422
     assert "as_of is not a date like" in answer.json()["error"]
+
+
+def test_a_long_timeline_shows_the_newest_first_and_the_rest_on_demand(web: Web) -> None:
+    insert_opportunities(web.database, {})
+    began = datetime(2026, 5, 1, tzinfo=UTC)
+    insert(
+        web.database,
+        "opportunity_changes",
+        [
+            {"opportunity_id": 1, "field": "venue_name", "new_value": f"Hall {n}."}
+            | {"seen_at": began + timedelta(hours=n)}
+            for n in range(1, 61)
+        ],
+    )
+    page = visit(web, "/opportunities/1")
+    assert ("Hall 60." in page.text, "Hall 11." in page.text, "Hall 10." in page.text) == (
+        (True, True, False)
+    )
+    assert "Show 10 older ones too" in page.text
+    (more,) = [link for link in page.links if "events=all" in link]
+    whole = visit(web, f"/opportunities/1{more.partition('#')[0]}")
+    assert "Hall 1." in whole.text
+    assert not [link for link in whole.links if "events=all" in link]
+    assert len(happened(web)) == 60
+    # Of a past day the link leads to the same day.
+    (more,) = [
+        link
+        for link in visit(web, "/opportunities/1?as_of=2026-05-02").links
+        if "events=all" in link
+    ]
+    assert more.startswith("?as_of=2026-05-02T")
 
 
 def test_what_is_not_in_the_mirror_has_no_timeline(web: Web) -> None:
