@@ -7,7 +7,7 @@ the fast lane, and the pages over that mirror. It is noon for the company, whate
 import contextlib
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,20 +16,16 @@ from typing import Any
 import openpyxl  # type: ignore[import-untyped]
 import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, expect
-from pydantic import SecretStr
 
-from rms_pipeline.collections.opportunities import OPPORTUNITIES
-from rms_pipeline.current_rms.client import CurrentRmsClient
-from rms_pipeline.current_rms.pacing import ProcessBudget
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.summary import refresh_status_counts
-from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
+from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import load_settings
-from rms_pipeline_tests.conftest import QUICK, dagsters_tables
+from rms_pipeline_tests.conftest import dagsters_tables
 from rms_pipeline_tests.core import full_sync
 from rms_pipeline_tests.processes import wait_until
-from rms_pipeline_tests.web.conftest import API_TOKEN, Web, delivery, serving
+from rms_pipeline_tests.web.conftest import API_TOKEN, Web, clients_of, delivery, serving
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/tasks.md"
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -133,19 +129,7 @@ def stand(migrated: Database) -> Iterator[tuple[Web, dict[str, int]]]:
         opened.enter_context(dagsters_tables(migrated))
         sandbox = opened.enter_context(SandboxServer(store))
 
-        @contextmanager
-        def client() -> Iterator[CurrentRmsClient]:
-            with CurrentRmsClient(
-                collection=OPPORTUNITIES,
-                base_url=sandbox.url,
-                subdomain=SANDBOX_SUBDOMAIN,
-                api_key=SecretStr(SANDBOX_API_KEY),
-                budget=ProcessBudget(0),
-                patience=QUICK,
-            ) as made:
-                made.now = migrated.clock()
-                yield made
-
+        client = clients_of(sandbox, migrated)
         with client() as reading:
             full_sync(migrated, reading, Window.around(NOW, days_back=800, days_ahead=365))
         current = load_settings(_env_file=None, RMS_TIME_ZONE=ZONE, RMS_COLLECTIONS="opportunities")

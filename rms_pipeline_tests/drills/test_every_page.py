@@ -28,9 +28,15 @@ PATHS = (
     *("/customers", "/customers/1", "/customers/9999", "/venues", "/venues/1", "/owners"),
     *("/owners/1", "/calendar", "/calendar?view=week", "/calendar?view=agenda"),
     *("/calendar?by=stages", "/calendar?view=week&by=stages", "/calendar?status=zz"),
-    "/calendar/feeds",
+    *("/calendar/feeds", "/?statuses=pie", "/further-back"),
+    *("/won-and-lost", "/won-and-lost?owner=1", "/won-and-lost/undated"),
+    *(f"/won-and-lost/{NOW:%Y-%m}", f"/won-and-lost/{NOW:%Y-%m}?outcome=lost"),
+    *("/today/compared", "/customers/1/compared", "/venues/1/compared", "/owners/1/compared"),
 )
-FEW = ("/", "/today", "/opportunities?status=Open&least=-5&tag=vip", "/opportunities/1")
+FEW = (
+    *("/", "/today", "/opportunities?status=Open&least=-5&tag=vip", "/opportunities/1"),
+    *("/won-and-lost", "/today/compared"),
+)
 
 
 @pytest.fixture

@@ -16,9 +16,11 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import SecretStr
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient
+from rms_pipeline.current_rms.pacing import ProcessBudget
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
 from rms_pipeline.settings import Settings, load_settings
 from rms_pipeline.sync.queued import WorkedOff
 from rms_pipeline.web.access import Access
@@ -29,7 +31,7 @@ from rms_pipeline.web.launching import Launcher
 from rms_pipeline.web.metrics import Metrics
 from rms_pipeline.web.server import server_config
 from rms_pipeline.web.sockets import Limits
-from rms_pipeline_tests.conftest import dagsters_tables
+from rms_pipeline_tests.conftest import QUICK, dagsters_tables
 
 WEBHOOK_TOKEN = "planted-webhook-token-5512"
 API_TOKEN = "planted-api-token-9341"
@@ -73,6 +75,26 @@ def delivery(action: int, subject: int, **fields: Any) -> dict[str, Any]:
             **fields,
         }
     }
+
+
+def clients_of(sandbox: SandboxServer, database: Database) -> ClientFactory:
+    """Makes clients for opportunities that go by the clock of the database, with little patience
+    and no limit."""
+
+    @contextmanager
+    def client() -> Iterator[CurrentRmsClient]:
+        with CurrentRmsClient(
+            collection=OPPORTUNITIES,
+            base_url=sandbox.url,
+            subdomain=SANDBOX_SUBDOMAIN,
+            api_key=SecretStr(SANDBOX_API_KEY),
+            budget=ProcessBudget(0),
+            patience=QUICK,
+        ) as made:
+            made.now = database.clock()
+            yield made
+
+    return client
 
 
 @contextmanager

@@ -7,22 +7,20 @@ from typing import Any
 
 import pytest
 import requests
-from pydantic import SecretStr
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient
-from rms_pipeline.current_rms.pacing import ProcessBudget
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.reach import Reach, ask_for_days_back, read_reach
 from rms_pipeline.mirror.run_workers import announced
-from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
+from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.web import dagster_api
 from rms_pipeline.web.launching import DagsterUnavailable
-from rms_pipeline_tests.conftest import QUICK, dagsters_tables
+from rms_pipeline_tests.conftest import dagsters_tables
 from rms_pipeline_tests.core import full_sync
 from rms_pipeline_tests.rows import insert_sync, query
-from rms_pipeline_tests.web.conftest import BEARER, Web, serving
+from rms_pipeline_tests.web.conftest import BEARER, Web, clients_of, serving
 from rms_pipeline_tests.web.page import get, visit
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -44,20 +42,7 @@ def old_store() -> Store:
 def asked(migrated: Database, old_store: Store) -> Iterator[tuple[Web, Callable[[], Any]]]:
     """The pages over a mirror of 30 days back, with a way to ask its account."""
     with dagsters_tables(migrated), SandboxServer(old_store) as sandbox:
-
-        @contextmanager
-        def client() -> Iterator[CurrentRmsClient]:
-            with CurrentRmsClient(
-                collection=OPPORTUNITIES,
-                base_url=sandbox.url,
-                subdomain=SANDBOX_SUBDOMAIN,
-                api_key=SecretStr(SANDBOX_API_KEY),
-                budget=ProcessBudget(0),
-                patience=QUICK,
-            ) as made:
-                made.now = migrated.clock()
-                yield made
-
+        client = clients_of(sandbox, migrated)
         with serving(migrated, sandbox, client=client) as web:
             yield web, client
 
