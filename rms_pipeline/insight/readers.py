@@ -8,6 +8,7 @@ somebody adds it there.
 _OF_MONEY = (
     *("opportunities_with_money", "members_with_money", "invoices_with_money"),
     *("opportunity_items_with_money", "opportunity_changes_with_money"),
+    "opportunity_fields_with_money",
     *("opportunity_history", "member_history", "invoice_history", "opportunity_item_history"),
     *("daily_status_counts_with_money", "sense_checks", "month_value", "conversions"),
     *("decisions", "customer_value", "sync_metadata"),

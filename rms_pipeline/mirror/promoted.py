@@ -17,6 +17,7 @@ from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.records import Fault
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
+from rms_pipeline.mirror.views import make_around
 
 # Each with the function that reads it, and the index that serves it. Long texts fit into no B-tree.
 KINDS = {
@@ -165,14 +166,14 @@ def promote(
                 "field first."
             )
         try:
-            cursor.execute(f"ALTER TABLE {collection.side} ADD COLUMN {field.column} {field.kind}")
+            is_shown = _alter(cursor, collection, f"ADD COLUMN {field.column} {field.kind}")
         except psycopg2.errors.TooManyColumns:
             raise PromotionError(
                 f"{collection.side} has had 1,600 columns, dropped ones included, which is the "
                 "most that PostgreSQL allows in one table. Save the definitions of what is built "
                 "on it, demote all fields, and create the table again: DROP TABLE "
-                f"{collection.side}; CREATE TABLE {collection.side} ({collection.key} bigint "
-                "PRIMARY KEY);"
+                f"{collection.side} CASCADE; CREATE TABLE {collection.side} ({collection.key} "
+                "bigint PRIMARY KEY); Then run `rms-pipeline migrate`."
             ) from None
         except psycopg2.errors.LockNotAvailable:
             raise PromotionError(_busy(collection)) from None
@@ -185,10 +186,9 @@ def promote(
             " VALUES (%s, %s, %s, %s)",
             (collection.name, field.key, field.column, field.kind),
         )
-        cursor.execute(
-            f"COMMENT ON COLUMN {collection.side}.{field.column} IS %s",
-            (f"The account's own field {field.key}.",),
-        )
+        _describe(cursor, collection.side, [field])
+        if is_shown:
+            _describe(cursor, _view(collection), [field])
         cursor.execute(f"SELECT count(*), count({field.column}) FROM {collection.side}")
         rows, read = one_row(cursor)
     return Promotion(field, rows, read + len(faults), len(faults)), faults
@@ -204,7 +204,7 @@ def demote(connection: Connection, collection: Collection, key: str) -> Promoted
             others = ", ".join(field.key for field in there) or "none has"
             raise PromotionError(f"{key} has no column of its own. Fields with a column: {others}.")
         try:
-            cursor.execute(f"ALTER TABLE {collection.side} DROP COLUMN {found.column}")
+            is_shown = _alter(cursor, collection, f"DROP COLUMN {found.column}", drops=True)
         except psycopg2.errors.DependentObjectsStillExist as error:
             raise PromotionError(
                 f"Other objects depend on the column {found.column} of {collection.side}: "
@@ -217,7 +217,31 @@ def demote(connection: Connection, collection: Collection, key: str) -> Promoted
         )
         if len(there) == 1:
             cursor.execute(f"DELETE FROM {collection.side}")
+        if is_shown:
+            _describe(cursor, _view(collection), [f for f in there if f is not found])
     return found
+
+
+def _view(collection: Collection) -> str:
+    """What readers of views see of the side table."""
+    return f"{collection.side}_with_money"
+
+
+def _alter(cursor: Cursor, collection: Collection, change: str, *, drops: bool = False) -> bool:
+    """Changes the columns of the side table, and of its view; False where there is no such view."""
+
+    def alter() -> None:
+        cursor.execute(f"ALTER TABLE {collection.side} {change}")
+
+    return make_around(cursor, _view(collection), alter, drops_columns=drops)
+
+
+def _describe(cursor: Cursor, relation: str, fields: Sequence[Promoted]) -> None:
+    for field in fields:
+        cursor.execute(
+            f"COMMENT ON COLUMN {relation}.{field.column} IS %s",
+            (f"The account's own field {field.key}.",),
+        )
 
 
 def _lock(cursor: Cursor, collection: Collection) -> None:

@@ -12,7 +12,7 @@ say (`insight`), and the views that are made of more than a file (`history_view`
 import hashlib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from graphlib import TopologicalSorter
@@ -110,6 +110,38 @@ def make_views(connection: Connection) -> None:
                 cursor.execute(view.text)
             _regrant(cursor, view.name, grants.pop(view.name, None))
             _note(cursor, view)
+
+
+def make_around(
+    cursor: Cursor, name: str, change: Callable[[], None], *, drops_columns: bool
+) -> bool:
+    """Has `change` alter the table of which the view `name` shows all columns, and makes the view
+    again with those that there are then; False where the view is not ours, and is left alone.
+
+    What was granted on it stays, and so does what people built on it, unless `drops_columns`: then
+    that is named by a DatabaseError.
+    """
+    (view,) = (each for each in views() if each.name == name)
+    cursor.execute(
+        "SELECT to_regclass(%(name)s) IS NOT NULL,"
+        " EXISTS (SELECT FROM mirror_state WHERE name = %(mark)s || %(name)s)",
+        {"name": name, "mark": _MADE_FROM},
+    )
+    is_there, is_ours = one_row(cursor)
+    if not is_ours:
+        change()
+        return False
+    grants = None
+    if is_there:
+        # As readers do: the view first, and then what it reads.
+        cursor.execute(f"LOCK {name} IN ACCESS EXCLUSIVE MODE")
+    if is_there and drops_columns:
+        grants = _drop(cursor, name, set())[name]
+    change()
+    cursor.execute(view.text)
+    _regrant(cursor, name, grants)
+    _note(cursor, view)
+    return True
 
 
 def _stale(cursor: Cursor) -> set[str]:

@@ -13,11 +13,12 @@ from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.defs import asset_checks
 from rms_pipeline.mirror import promoted
 from rms_pipeline.mirror.custom_fields import known_keys, note_keys
-from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.deletions import move_to_deleted
 from rms_pipeline.mirror.merge import lock_versions
 from rms_pipeline.mirror.promoted import Promoted, Promotion, PromotionError
 from rms_pipeline.mirror.redecode import redecode
+from rms_pipeline.mirror.views import make_views, stale_views
 from rms_pipeline_tests.mirror.test_merge import T0, merge_at, record
 from rms_pipeline_tests.processes import wait_until
 from rms_pipeline_tests.rows import query
@@ -34,6 +35,8 @@ def mirror(emptied: Database) -> Iterator[Database]:
         " AND attnum > 1 AND NOT attisdropped",
     ):
         query(emptied, f"ALTER TABLE opportunity_fields DROP COLUMN {column} CASCADE")
+    with emptied.session() as connection:
+        make_views(connection)
 
 
 def promote(database: Database, key: str, kind: str, column: str | None = None) -> Promotion:
@@ -206,11 +209,75 @@ def test_what_cannot_be_promoted_or_demoted_is_told_why(mirror: Database) -> Non
         promoted.promote(connection, MEMBERS, Promoted("a", "a", "text"))
 
 
+def shown(database: Database) -> list[tuple[Any, ...]]:
+    return query(database, "SELECT * FROM opportunity_fields_with_money ORDER BY 1")
+
+
+@pytest.fixture
+def reader(mirror: Database) -> Iterator[str]:
+    query(mirror, "CREATE ROLE rms_test_fields; GRANT SELECT ON opportunity_fields_with_money TO"
+                  " rms_test_fields")  # fmt: skip
+    yield "rms_test_fields"
+    query(mirror, "DROP OWNED BY rms_test_fields; DROP ROLE rms_test_fields")
+
+
+def test_readers_of_views_see_the_columns_there_are_and_keep_their_rights(
+    mirror: Database, reader: str
+) -> None:
+    def rights() -> bool:
+        ((may,),) = query(
+            mirror,
+            "SELECT has_table_privilege(%s, 'opportunity_fields_with_money', 'SELECT')",
+            reader,
+        )
+        return bool(may)
+
+    merge_at(mirror, 1, 2, record(id=1, custom_fields={"risk": "4", "po": "a", "size": "7"}))
+    promote(mirror, "risk", "numeric")
+    query(mirror, "CREATE VIEW peoples AS SELECT risk FROM opportunity_fields_with_money")
+    promote(mirror, "po", "text")
+    promote(mirror, "size", "bigint")
+    assert shown(mirror) == [(1, 4, "a", 7)]
+    assert rights()
+    # It reads the one that is to go, and what it reads is made again.
+    with pytest.raises(DatabaseError, match="view peoples depends on view opportunity_fields_with"):
+        demote(mirror, "po")
+    assert shown(mirror) == [(1, 4, "a", 7)]
+    query(mirror, "DROP VIEW peoples")
+    demote(mirror, "po")
+    assert shown(mirror) == [(1, 4, 7)]
+    assert rights()
+    assert query(
+        mirror,
+        "SELECT attname, col_description(attrelid, attnum) FROM pg_attribute WHERE attnum > 1"
+        " AND attrelid = 'opportunity_fields_with_money'::regclass ORDER BY attnum",
+    ) == [("risk", "The account's own field risk."), ("size", "The account's own field size.")]
+    # An upgrade finds it as it wants it.
+    with mirror.session() as connection:
+        assert stale_views(connection) == []
+    # Of a mirror in which somebody has dropped it, too.
+    query(mirror, "DROP VIEW opportunity_fields_with_money")
+    promote(mirror, "po", "text")
+    assert shown(mirror) == [(1, 4, 7, "a")]
+
+
+def test_a_promotion_gives_way_to_a_report_that_reads_the_view(
+    mirror: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promoted, "_PATIENCE", "50ms")
+    promote(mirror, "po", "text")
+    with mirror.session() as reader, reader.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM opportunity_fields_with_money")
+        for attempt in (lambda: promote(mirror, "risk", "text"), lambda: demote(mirror, "po")):
+            with pytest.raises(PromotionError, match="is locked by another session"):
+                attempt()
+
+
 def test_a_table_that_has_had_all_columns_it_can_have_says_so(database: Database) -> None:
     others = ", ".join(f"c{n} int" for n in range(1_592))
     query(
         database,
-        "DROP TABLE opportunity_fields;"
+        "DROP TABLE opportunity_fields CASCADE;"
         f"CREATE TABLE opportunity_fields (opportunity_id bigint PRIMARY KEY, {others})",
     )
     for n in range(7):

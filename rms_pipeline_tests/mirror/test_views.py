@@ -29,6 +29,7 @@ TEXTS = {
     "opportunities_without_money": (2, "894e0989af590d4b"),
     "opportunity_changes_with_money": (1, "553dd1fd7f9d3b59"),
     "opportunity_changes_without_money": (1, "58f1d342ed946888"),
+    "opportunity_fields_with_money": (1, "90c37ef40eaf182d"),
     "opportunity_items_with_money": (2, "f1ed54dea6bd9e2a"),
     "opportunity_items_without_money": (2, "60db9321e04938e7"),
     "sense_checks": (3, "40595f03ef011a23"),
