@@ -10,9 +10,12 @@ from rms_pipeline.account import client_for
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.doctor.databases import check_alterations, check_rights
 from rms_pipeline.doctor.finding import Examination, Finding, Level
+from rms_pipeline.doctor.syncs import check_syncs
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.obstacles import COLUMNS, TRIGGERS, obstacles
+from rms_pipeline.mirror.run_workers import announced, worker_sessions
 from rms_pipeline.mirror.schema import migrate
+from rms_pipeline.mirror.sync_runs import note_launch
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import load_settings
 from rms_pipeline_tests.conftest import database_at
@@ -197,3 +200,29 @@ def test_a_command_whose_user_lacks_a_right_says_so_in_words(ready: Database, wo
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "Error: The user of POSTGRES_URL lacks a privilege" in done.stderr.replace("\n", " ")
+
+
+def test_a_sync_whose_process_lives_and_gets_nowhere_is_named_with_its_session(
+    ready: Database,
+) -> None:
+    def found() -> dict[str, Finding]:
+        return {f.check: f for f in check_syncs(examination(ready))}
+
+    with announced(ready, "run-1"), ready.session() as connection:
+        note_launch(connection, "run-1", "incremental_sync")
+        connection.commit()
+        assert "running sync" not in found()
+        query(ready, "UPDATE sync_runs SET launched_at = now() - interval '45 minutes'")
+        (session,) = worker_sessions(connection, "run-1")
+        told = found()["running sync"]
+        assert "no progress for 45 minutes" in told.found
+        assert session in told.found
+        query(
+            ready,
+            "INSERT INTO sync_progress (run, stage, pages, pages_expected, records,"
+            " records_expected) VALUES ('run-1', 'fetching', 1, 2, 3, 4)",
+        )
+        assert "running sync" not in found()
+    # Whoever is dead is told of elsewhere.
+    query(ready, "DELETE FROM sync_progress")
+    assert "running sync" not in found()

@@ -15,9 +15,14 @@ from rms_pipeline.mirror.history import (
     latest_syncs,
 )
 from rms_pipeline.mirror.kept import read_collection_states
+from rms_pipeline.mirror.progress import read_progress
 from rms_pipeline.mirror.proofs import Standing, standing
+from rms_pipeline.mirror.run_workers import worker_sessions
+from rms_pipeline.mirror.statements import Connection
 
 _FULL_EVERY, _CHANGES_EVERY = timedelta(hours=26), timedelta(hours=1)
+# An API that is busy may ask for minutes of rest, and so may several syncs, one after the other.
+_QUIET = timedelta(minutes=30)
 _LOOKED_AT = 500
 _START_DAGSTER = "Let Dagster run (`rms-pipeline up`), or start one: "
 
@@ -28,6 +33,7 @@ def check_syncs(exam: Examination) -> Iterator[Finding]:
         syncs = latest_syncs(connection, _LOOKED_AT)
         full = last_completed(connection, FULL_SYNCS)
         changes = last_completed(connection, ["incremental_sync"])
+        quiet = [q for s in syncs if s.status == "running" and (q := _quiet(connection, s))]
     now = datetime.now(UTC)
     if full is None:
         advice = "Run `rms-pipeline sync initial`."
@@ -45,6 +51,23 @@ def check_syncs(exam: Examination) -> Iterator[Finding]:
         advice = f"{_START_DAGSTER}`rms-pipeline sync incremental`."
         yield warning("incremental sync", found, advice)
     yield from _last_failure(syncs)
+    yield from quiet
+
+
+def _quiet(connection: Connection, sync: Sync) -> Finding | None:
+    """That a sync, whose process lives, has got nowhere for long: it waits, or its process hangs,
+    and all later syncs wait for it."""
+    pace = read_progress(connection, sync.run_id)
+    idle = timedelta(seconds=pace.idle_seconds) if pace else datetime.now(UTC) - sync.started_at
+    if idle <= _QUIET or not (sessions := worker_sessions(connection, sync.run_id)):
+        return None
+    return warning(
+        "running sync",
+        f"{sync.sync_type} (run {sync.run_id}, {' and '.join(sessions)}) has noted no progress for "
+        f"{idle.total_seconds() / 60:.0f} minutes.",
+        "It may wait for Current RMS or for a sync before it: `rms-pipeline status` shows both. "
+        "If its process hangs, end that process. The next sync goes on with what is stored.",
+    )
 
 
 def check_collections(exam: Examination) -> Iterator[Finding]:

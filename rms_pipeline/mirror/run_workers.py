@@ -133,3 +133,20 @@ def _note_end(database: Database, connection: Connection, key: int) -> None:
             other.cursor() as cursor,
         ):
             cursor.execute(statement, (key,))
+
+
+def worker_sessions(connection: Connection, run: str) -> list[str]:
+    """The sessions of PostgreSQL that execute `run`, and from where they are connected. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT format('session %%s from %%s', a.pid, coalesce(host(a.client_addr),"
+            " 'this machine')) FROM run_workers w JOIN pg_locks l ON l.locktype = 'advisory'"
+            " AND l.granted AND l.objsubid = 1"
+            " AND (l.classid::bigint << 32) | l.objid::bigint = w.lock_key"
+            " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            " JOIN pg_stat_activity a ON a.pid = l.pid WHERE w.run = %s ORDER BY a.pid",
+            (run,),
+        )
+        found = [row[0] for row in cursor.fetchall()]
+    connection.commit()
+    return found
