@@ -142,9 +142,24 @@ def refuse(
         title = _TITLES.get(status) or HTTPStatus(status).phrase.capitalize()
         if status == 404 and (page := _missing(request, title, text)):
             return page
-        return render("error.html", status=status, headers=kept, title=title, text=text)
+        return render(
+            "error.html",
+            status=status,
+            headers=kept,
+            title=title,
+            text=text,
+            again=_without_parameters(request) if status == 422 else None,
+        )
     body = {"success": False, "error": text, **(extra or {})}
     return JSONResponse(body, status_code=status, headers=kept)
+
+
+def _without_parameters(request: Request) -> str | None:
+    """The address of the page that was asked for with parameters that it does not take."""
+    path = getattr(request.scope.get("route"), "path", "")
+    is_page = request.method == "GET" and path and "{" not in path
+    # A list may show a saved view where nothing is asked for.
+    return f"{path}{'?sort=-updated' if path == '/opportunities' else ''}" if is_page else None
 
 
 def _missing(request: Request, title: str, text: str) -> Response | None:

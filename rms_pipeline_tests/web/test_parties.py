@@ -71,6 +71,8 @@ def test_a_ranking_adds_up_the_last_twelve_months_and_the_twelve_before(
     page = visit(web, f"/{kind}")
     assert f"/{kind}/7" in page.links
     assert "−380" in page.text
+    # Whoever was worth nothing before has a difference, too: the list is sorted by it.
+    assert "+130" in page.text
 
 
 @pytest.mark.parametrize("kind", KINDS)
