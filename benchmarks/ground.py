@@ -168,29 +168,65 @@ def environment(url: str, api_url: str, **changes: str | None) -> dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A child that ended well: seconds from exec to exit, peak resident memory in MB, stdout."""
+    """A child that ended well: seconds from exec to exit, peak resident memory in MB, seconds of
+    processors, stdout."""
 
     seconds: float
     megabytes: float
+    processors: float
     output: str
 
 
-def measured(command: Sequence[str], env: Mapping[str, str] | None = None) -> Measured:
+def measured(
+    command: Sequence[str], env: Mapping[str, str] | None = None, project: Path = PROJECT
+) -> Measured:
     """Runs `command` to its end. Raises RuntimeError with its stderr when it fails."""
     helper = [sys.executable, "-S", "-E", str(HERE / "run_measured.py")]
     child = subprocess.run(
-        [*helper, *command], env=env, cwd=PROJECT, capture_output=True, text=True
+        [*helper, *command], env=env, cwd=project, capture_output=True, text=True
     )
     said, _, last = child.stderr.rstrip().rpartition("\n")
     if child.returncode:
         raise RuntimeError(f"{shlex.join(command)}: {said[-3_000:]}")
-    seconds, megabytes = map(float, last.split())
-    return Measured(seconds, megabytes, child.stdout)
+    seconds, megabytes, processors = map(float, last.split())
+    return Measured(seconds, megabytes, processors, child.stdout)
 
 
-def rms_pipeline(*arguments: str, env: Mapping[str, str]) -> Measured:
-    """The command, measured."""
-    return measured([sys.executable, "-m", "rms_pipeline.cli", *arguments], env)
+def rms_pipeline(*arguments: str, env: Mapping[str, str], project: Path = PROJECT) -> Measured:
+    """The command, measured; that of another commit where `project` is its folder."""
+    env = {**env, "PYTHONPATH": str(project)}
+    return measured([sys.executable, "-m", "rms_pipeline.cli", *arguments], env, project)
+
+
+def taken_out(commit: str, folder: Path) -> Path:
+    """The project as it was at `commit`, in a folder within `folder`."""
+    place = folder / commit
+    place.mkdir()
+    archive = subprocess.run(
+        ["git", "archive", commit], cwd=PROJECT, check=True, capture_output=True
+    )
+    subprocess.run(["tar", "-x", "-C", str(place)], input=archive.stdout, check=True)
+    return place
+
+
+def processors_of_server(url: str) -> float:
+    """Seconds of processors that the server has taken since it began, its processes included. The
+    clock lies beside other work, and these hardly do."""
+    with contextlib.closing(psycopg2.connect(url)) as connection:
+        backend = connection.info.backend_pid
+        postmaster = int(Path(f"/proc/{backend}/stat").read_text().rpartition(")")[2].split()[1])
+    tick = os.sysconf("SC_CLK_TCK")
+
+    def fields(process: int) -> list[str]:
+        try:
+            return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        except FileNotFoundError:
+            return ["0"] * 20
+
+    children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+    total = sum(int(each) for each in fields(postmaster)[11:15])
+    total += sum(int(each) for child in children for each in fields(int(child))[11:13])
+    return total / tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,21 +234,25 @@ class Outcome:
     """What it took to bring the account in. Seconds, MB.
 
     `seconds` run from the first call that the API server saw to the last commit of data, `process`
-    from exec to exit.
+    from exec to exit. `processors` are those of the command and of PostgreSQL meanwhile.
     """
 
     seconds: float
     process: float
+    processors: float
     memory: float
     calls: int
     rows: int
 
 
-def sync(kind: str, api: Api, url: str) -> Outcome:
+def sync(kind: str, api: Api, url: str, project: Path = PROJECT) -> Outcome:
     """`rms-pipeline sync KIND`, whose last data are `status_counts`: Dagster notes when they are
     there."""
     api.reset()
-    child = rms_pipeline("sync", kind, "--json", env=environment(url, api.url))
+    before = processors_of_server(url)
+    env = environment(url, api.url, DAGSTER_HOME=str(project))
+    child = rms_pipeline("sync", kind, "--json", env=env, project=project)
+    processors = child.processors + processors_of_server(url) - before
     last_commit = ask(
         url,
         "SELECT max(extract(epoch FROM timestamp AT TIME ZONE 'UTC'))::float8"
@@ -221,15 +261,17 @@ def sync(kind: str, api: Api, url: str) -> Outcome:
     return Outcome(
         seconds=last_commit - api.first_call_at(),
         process=child.seconds,
+        processors=processors,
         memory=child.megabytes,
         calls=api.calls(),
         rows=ask(url, "SELECT count(*) FROM opportunities"),
     )
 
 
-def prepare(url: str, api: Api) -> None:
+def prepare(url: str, api: Api, project: Path = PROJECT) -> None:
     """The tables, ours and Dagster's, and a server at rest."""
-    rms_pipeline("migrate", env=environment(url, api.url))
+    env = environment(url, api.url, DAGSTER_HOME=str(project))
+    rms_pipeline("migrate", env=env, project=project)
     carry_out(url, "CHECKPOINT")
 
 

@@ -13,10 +13,8 @@ the same server, with the same records. Linux only.
 """
 
 import argparse
-import contextlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,7 +22,6 @@ import time
 from pathlib import Path
 
 import ground
-import psycopg2
 
 from rms_pipeline.sandbox import Store
 from rms_pipeline.sandbox.records import LISTED
@@ -59,7 +56,7 @@ def main() -> None:
         records.write_text("\n".join(json.dumps([b.decode(), edited(b).decode()]) for b in bodies))
         programs = {"now": ground.PROJECT}
         if options.beside:
-            programs = {options.beside: taken_out(options.beside, Path(folder)), **programs}
+            programs = {options.beside: ground.taken_out(options.beside, Path(folder)), **programs}
         for server in ground.servers(options.server):
             with ground.a_server(server) as url:
                 ground.headline(f"What a record costs, of {options.rows:,}", url)
@@ -67,17 +64,6 @@ def main() -> None:
                 for latency in options.latencies:
                     with ground.api_of(options.rows, latency=latency) as api:
                         compare_syncs(url, programs, api, latency, options.rounds)
-
-
-def taken_out(commit: str, folder: Path) -> Path:
-    """The project as it was then."""
-    place = folder / "then"
-    place.mkdir()
-    archive = subprocess.run(
-        ["git", "archive", commit], cwd=ground.PROJECT, check=True, capture_output=True
-    )
-    subprocess.run(["tar", "-x", "-C", str(place)], input=archive.stdout, check=True)
-    return place
 
 
 def compare(url: str, programs: dict[str, Path], records: Path, rounds: int) -> None:
@@ -173,44 +159,9 @@ def compare_syncs(
 def _command(
     project: Path, env: dict[str, str], url: str, *arguments: str
 ) -> tuple[float, float, float]:
-    server = _postmaster(url)
-    before, began = _seconds_of_tree(server), time.monotonic()
-    command = [sys.executable, "-m", "rms_pipeline.cli", *arguments]
-    ours = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(
-        command,
-        cwd=project,
-        env={**env, "PYTHONPATH": str(project)},
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    took = time.monotonic() - began
-    theirs = resource.getrusage(resource.RUSAGE_CHILDREN)
-    own = theirs.ru_utime + theirs.ru_stime - ours.ru_utime - ours.ru_stime
-    return took, own, _seconds_of_tree(server) - before
-
-
-def _postmaster(url: str) -> int:
-    with contextlib.closing(psycopg2.connect(url)) as connection:
-        backend = connection.info.backend_pid
-        return int(Path(f"/proc/{backend}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def _seconds_of_tree(postmaster: int) -> float:
-    """Of a processor: of the server, the processes it has, and those it had."""
-    tick = os.sysconf("SC_CLK_TCK")
-
-    def fields(process: int) -> list[str]:
-        try:
-            return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        except FileNotFoundError:
-            return ["0"] * 20
-
-    children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
-    total = sum(int(each) for each in fields(postmaster)[11:15])
-    total += sum(int(each) for child in children for each in fields(int(child))[11:13])
-    return total / tick
+    before = ground.processors_of_server(url)
+    child = ground.rms_pipeline(*arguments, env=env, project=project)
+    return child.seconds, child.processors, ground.processors_of_server(url) - before
 
 
 # In the measured process, with whichever code that has
