@@ -1,11 +1,22 @@
 """The totals of the mirror compared with earlier ones, which come from the stored daily counts."""
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import datetime
 
-from rms_pipeline.insight.compare import Figure, Known, Measure, schema_first, unknown_before
+from rms_pipeline.insight.compare import (
+    Figure,
+    Known,
+    Measure,
+    Point,
+    Question,
+    compare,
+    schema_first,
+    shifted,
+    unknown_before,
+)
 from rms_pipeline.insight.days import Day
-from rms_pipeline.mirror.outcomes import CONFIRMED, LOST, Phase
+from rms_pipeline.mirror.outcomes import CONFIRMED, LOST, OUTCOMES, Phase
+from rms_pipeline.mirror.overview import WEEKS
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 
 _POINTS = (("week_before", "Week before", 7), ("year_before", "Year before", 364))
@@ -24,54 +35,96 @@ _TOTALS: Sequence[tuple[str, str, str, Phase | None]] = (
         LOST,
     ),
 )
+_STARTS = "starts_at >= %(first)s AND starts_at < %(after)s"
+_WEEKS = tuple(
+    Question(
+        f"weeks_{id_}",
+        f"{title}, {WEEKS} weeks",
+        f"{title}, and starts within {WEEKS} weeks from the Monday of this week on, with tax.",
+        "SELECT count(*), sum(total_value)\nFROM {source}\n"
+        f"WHERE {_STARTS}\n  AND {OUTCOMES[outcome].condition}",
+        of_dates=of_dates,
+    )
+    for id_, title, outcome, of_dates in (
+        ("confirmed", "Confirmed", "is:confirmed", True),
+        ("undecided", "Undecided", "is:undecided", False),
+    )
+)
 _SUMS = "SELECT coalesce(sum(c.opportunities), 0), coalesce(sum(c.total_value), 0)"
 
 
 def compare_totals(connection: Connection, today: Day) -> list[Figure]:
-    """The totals now, and at the end of the same weekday one week and 52 weeks before. Commits."""
+    """Now, and as they were at the end of the same weekday a week and 52 weeks before. Commits."""
     with connection.cursor() as cursor:
-        first_line = schema_first(cursor)
-        cursor.execute("SELECT min(day) FROM daily_status_counts")
-        (began,) = one_row(cursor)
+        days = _Days(cursor, today)
         figures = []
         for id_, title, explained, phase in _TOTALS:
-            now = f"{_SUMS}\nFROM status_counts c"
+            now, then = _SUMS + "\nFROM status_counts c", ""
             if phase is not None:
                 now += f"\nJOIN statuses s ON s.name = c.opportunity_status AND s.phase = '{phase}'"
-            figures.append(
-                Figure(
-                    id_,
-                    title,
-                    explained,
-                    False,
-                    _counted(cursor, first_line, now, "now", "Now", today),
-                    [
-                        _earlier(cursor, first_line, began, phase, name, said, then)
-                        for name, said, days in _POINTS
-                        if (then := today.moved(-days)) is not None
-                    ],
-                )
-            )
+                then = f" AND c.phase = '{phase}'"
+            figures.append(days.figure(id_, title, explained, now, then))
     connection.commit()
     return figures
 
 
-def _earlier(
-    cursor: Cursor,
-    first_line: str,
-    began: date | None,
-    phase: Phase | None,
-    point: str,
-    title: str,
-    day: Day,
-) -> Measure:
-    if began is None or day.date < began:
-        start = None if began is None else Day(began, day.time_zone).starts
-        return unknown_before(point, title, day.ends, start)
-    sql = f"{_SUMS}\nFROM daily_status_counts c\nWHERE c.day = '{day.date}'"
-    if phase is not None:
-        sql += f" AND c.phase = '{phase}'"
-    return _counted(cursor, first_line, sql, point, title, day)
+def compare_statuses(connection: Connection, today: Day, statuses: Sequence[str]) -> list[Figure]:
+    """Each of `statuses` now, and at the end of the same days of earlier. Commits."""
+    explained = "Those in this status, with what they are worth with tax."
+    with connection.cursor() as cursor:
+        days = _Days(cursor, today)
+        figures = []
+        for name in statuses:
+            named = cursor.mogrify("c.opportunity_status = %s", (name,)).decode()
+            now = f"{_SUMS}\nFROM status_counts c\nWHERE {named}"
+            figures.append(days.figure(f"status:{name}", name, explained, now, f" AND {named}"))
+    connection.commit()
+    return figures
+
+
+def compare_weeks(connection: Connection, today: Day, now: datetime) -> list[Figure]:
+    """What starts in the weeks that the dashboard shows, and what did in as many weeks from the
+    same weekday of earlier on, each as it was known at the same time of that day. Commits."""
+
+    def point(id_: str, title: str, days: int) -> Point | None:
+        monday = today.moved(-days - today.date.weekday())
+        after = None if monday is None else monday.moved(7 * WEEKS)
+        if monday is None or after is None:
+            return None
+        values = {"first": monday.starts, "after": after.starts}
+        return Point(id_, title, shifted(now, today.time_zone, days=days), monday.starts, values)
+
+    present = point("now", "Now", 0)
+    if present is None:
+        return []
+    before = [found for each in _POINTS if (found := point(*each)) is not None]
+    return compare(connection, _WEEKS, present, before)
+
+
+class _Days:
+    """The counts that are kept for each day, up to `today`."""
+
+    def __init__(self, cursor: Cursor, today: Day) -> None:
+        self._cursor, self._today, self._first_line = cursor, today, schema_first(cursor)
+        cursor.execute("SELECT min(day) FROM daily_status_counts")
+        (self._began,) = one_row(cursor)
+
+    def figure(self, id_: str, title: str, explained: str, now: str, then: str) -> Figure:
+        """The SQL `now` counts it, and `then` is the condition of it among the counts of a day."""
+        present = _counted(self._cursor, self._first_line, now, "now", "Now", self._today)
+        before = [
+            self._earlier(then, point, said, day)
+            for point, said, days in _POINTS
+            if (day := self._today.moved(-days)) is not None
+        ]
+        return Figure(id_, title, explained, False, present, before)
+
+    def _earlier(self, then: str, point: str, title: str, day: Day) -> Measure:
+        if self._began is None or day.date < self._began:
+            start = None if self._began is None else Day(self._began, day.time_zone).starts
+            return unknown_before(point, title, day.ends, start)
+        sql = f"{_SUMS}\nFROM daily_status_counts c\nWHERE c.day = '{day.date}'{then}"
+        return _counted(self._cursor, self._first_line, sql, point, title, day)
 
 
 def _counted(

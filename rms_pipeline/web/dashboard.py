@@ -15,9 +15,9 @@ from rms_pipeline.collections import collection_named
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.pacing import SHARES, Lane
 from rms_pipeline.current_rms.terms import PAGE_SIZE
-from rms_pipeline.insight.compare import Figure
+from rms_pipeline.insight.compare import Figure, Memory, read_memory
 from rms_pipeline.insight.days import Day
-from rms_pipeline.insight.totals import compare_totals
+from rms_pipeline.insight.totals import compare_statuses, compare_totals, compare_weeks
 from rms_pipeline.mirror.api_terms import read_page_size
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.kept import CollectionState, RowCounts
@@ -30,6 +30,7 @@ from rms_pipeline.mirror.overview import (
     WebhookDay,
     WeekCount,
     read_overview,
+    read_statuses,
 )
 from rms_pipeline.mirror.proofs import Standing, standing
 from rms_pipeline.mirror.queue import replay
@@ -145,6 +146,33 @@ def dashboard(
         context = overview_context(statuses or _shape(request)) | sync_context()
         page = pages.render("dashboard.html", here="dashboard", **context)
         return _remembering(request, page, statuses)
+
+    def compared() -> tuple[list[Figure], Memory]:
+        now = datetime.now(UTC)
+        today = Day.of(now, current.time_zone)
+        with reader.session() as connection:
+            _, counts = read_statuses(connection)
+            named = [count.status for count in counts[:_SHOWN_BARS]]
+            figures = [
+                *compare_totals(connection, today),
+                *compare_statuses(connection, today, named),
+                *compare_weeks(connection, today, now),
+            ]
+            return figures, read_memory(connection)
+
+    @router.get("/compared", **visible)
+    def show_compared(request: Request) -> Response:
+        # Apart from the dashboard, which need not wait for the history.
+        fragment = is_fragment(request)
+        name = "dashboard_compared.html" if fragment else "dashboard_compared_page.html"
+        figures, memory = compared()
+        return pages.render(name, here="dashboard", figures=figures, memory=memory)
+
+    @router.get("/compared.json", **visible)
+    def tell_compared() -> Response:
+        today = Day.of(datetime.now(UTC), current.time_zone)
+        found = {"date": today.date, "time_zone": today.time_zone, "figures": compared()[0]}
+        return JSONResponse({"success": True, **to_jsonable_python(found)})
 
     @router.get("/fragments/overview", **visible)
     def show_overview(request: Request, statuses: Shape | None = None) -> Response:

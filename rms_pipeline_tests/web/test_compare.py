@@ -313,6 +313,52 @@ def test_the_totals_of_the_dashboard_stand_beside_those_of_earlier_days(clean: W
     assert f"No history{missing.removeprefix('no history')}" in text
 
 
+def test_each_status_and_the_coming_weeks_of_the_dashboard_stand_beside_earlier(
+    clean: Web,
+) -> None:
+    remember_since(clean.database, NOW - 10 * DAY)
+    odd = "50% 'off' %(x)s"
+    monday = NOON - NOON.weekday() * DAY
+    insert_opportunities(
+        clean.database,
+        job(monday, monday + DAY, id=1, total_value=10),
+        job(monday + 181 * DAY, monday + 181 * DAY, id=2, total_value=20),
+        job(monday + 183 * DAY, monday + 183 * DAY, id=3, total_value=40),
+        job(monday, monday + DAY, id=4, total_value=80, opportunity_status=odd),
+        job(monday - 2 * DAY, monday, id=5, total_value=160),
+    )
+    # A week ago only the fifth was there; its weeks began a week earlier, too.
+    versions(clean.database, NOW - DAY, 1, 2, 3, 4)
+    versions(clean.database, NOW - 9 * DAY, 5)
+    refresh_status_counts(clean.database, "UTC")
+    query(clean.database, "DELETE FROM daily_status_counts RETURNING day")
+    day = {"phase": "open", "charge_total": 0, "total_value": 3, "opportunities": 6}
+    insert(
+        clean.database,
+        "daily_status_counts",
+        [{"day": NOW.date() - 7 * DAY, "opportunity_status": odd} | day],
+    )
+    figures = told(clean, "/compared.json")
+    assert list(figures) == [
+        *("all", "confirmed", "lost", "status:Reserved", f"status:{odd}"),
+        *("weeks_confirmed", "weeks_undecided"),
+    ]
+    status = measures(figures[f"status:{odd}"])
+    assert (status["now"]["count"], status["week_before"]["count"]) == (1, 6)
+    assert status["year_before"]["count"] is None
+    assert measures(figures["status:Reserved"])["week_before"]["count"] == 0
+    weeks = measures(figures["weeks_confirmed"])
+    assert (weeks["now"]["count"], Decimal(weeks["now"]["value"])) == (2, Decimal(30))
+    assert (weeks["week_before"]["count"], weeks["week_before"]["known"]) == (1, "then")
+    assert weeks["year_before"]["count"] is None
+    assert measures(figures["weeks_undecided"])["now"]["count"] == 1
+    assert assert_sql_gives_the_figures(clean, figures) == 14
+    page = visit(clean, "/compared")
+    assert "How this is counted" in page.text
+    assert odd in page.text
+    assert "/compared" in visit(clean, "/").links
+
+
 def test_what_is_known_now_stands_for_no_month_before(clean: Web) -> None:
     reach_back_to(clean.database, NOW - 900 * DAY)
     insert_opportunities(clean.database, job(NOON, NOON + DAY, organisation_id=7))
