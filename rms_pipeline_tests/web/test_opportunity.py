@@ -144,7 +144,7 @@ def test_a_long_timeline_shows_the_newest_first_and_the_rest_on_demand(web: Web)
     assert ("Hall 60." in page.text, "Hall 11." in page.text, "Hall 10." in page.text) == (
         (True, True, False)
     )
-    assert "Show 10 older ones too" in page.text
+    assert "Show 10 older ones" in page.text
     (more,) = [link for link in page.links if "events=all" in link]
     whole = visit(web, f"/opportunities/1{more.partition('#')[0]}")
     assert "Hall 1." in whole.text
