@@ -7,7 +7,7 @@ the company's time zone. The view `customer_value` counts in the same way.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -522,10 +522,11 @@ def _year_up_to(today: Day) -> dict[str, datetime]:
 
 
 def _a_year_before(moment: datetime, time_zone: str) -> Day:
-    """The same day of the year before. For 29 February it is 1 March."""
-    day = Day.of(moment.astimezone(UTC), time_zone).date
+    """The day that begins where the same day of the year before ends, of the day that ends at
+    `moment`; for the 29th of February where the 28th ends, as PostgreSQL reckons in the view."""
+    day = Day.of(moment.astimezone(UTC) - timedelta(microseconds=1), time_zone).date
     try:
         before = day.replace(year=day.year - 1)
     except ValueError:
-        before = date(day.year - 1, 3, 1)
-    return Day(max(before, FIRST), time_zone)
+        before = date(day.year - 1, 2, 28)
+    return Day(max(before + timedelta(days=1), FIRST), time_zone)

@@ -1,13 +1,16 @@
 """Customers, venues and owners, on opportunities whose figures are known."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from rms_pipeline.insight.days import Day
+from rms_pipeline.insight.parties import KINDS as PARTIES
+from rms_pipeline.insight.parties import rank
 from rms_pipeline.settings import load_settings
-from rms_pipeline_tests.rows import insert, insert_opportunities
+from rms_pipeline_tests.rows import insert, insert_opportunities, query
 from rms_pipeline_tests.web.conftest import Web, serving
 from rms_pipeline_tests.web.page import EVIL, get, visit
 
@@ -85,6 +88,36 @@ def test_the_page_of_one_leads_to_the_list_of_theirs_and_of_nobody_elses(
     listed = next(link for link in page.links if link.startswith("/opportunities?"))
     found = told(web, listed.replace("?", ".json?"))
     assert sorted(row["id"] for row in found["opportunities"]) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("today", "first", "first_before"),
+    [
+        (date(2029, 2, 28), date(2028, 2, 29), date(2027, 3, 1)),
+        (date(2029, 3, 1), date(2028, 3, 2), date(2027, 3, 2)),
+        (date(2028, 2, 28), date(2027, 3, 1), date(2026, 3, 1)),
+        (date(2028, 2, 29), date(2027, 3, 1), date(2026, 3, 1)),
+        (date(2027, 12, 31), date(2027, 1, 1), date(2026, 1, 1)),
+    ],
+)
+def test_twelve_months_begin_the_day_after_this_day_a_year_ago_in_leap_years_too(
+    web: Web, today: date, first: date, first_before: date
+) -> None:
+    """As the view `customer_value` has it, whose day is always today."""
+    days = (first_before - DAY, first_before, first - DAY, first, today, today + DAY)
+    insert_opportunities(
+        web.database,
+        *(job(at(d.year, d.month, d.day), 10**n) for n, d in enumerate(days)),
+    )
+    [(view_first, view_before)] = query(
+        web.database,
+        "SELECT (%(t)s::date - interval '1 year')::date + 1,"
+        " (%(t)s::date - interval '2 years')::date + 1".replace("%(t)s", f"'{today}'"),
+    )
+    assert (view_first, view_before) == (first, first_before)
+    with web.database.session() as connection:
+        _, [found] = rank(connection, PARTIES["customers"], Day(today, "UTC"))
+    assert (found.value_before, found.value, found.coming_value) == (110, 11_000, 100_000)
 
 
 def test_a_customer_is_worth_what_the_view_for_analysts_says(web: Web) -> None:
