@@ -21,6 +21,7 @@ import typer
 from typer.testing import CliRunner
 
 from rms_pipeline.cli.main import app
+from rms_pipeline.mirror.database import lock_if_free
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.web.dagster_api import answers, is_up
 from rms_pipeline_tests.conftest import database_at
@@ -412,6 +413,22 @@ def test_up_makes_everything_ready_and_leaves_nothing_running(
         " regexp_replace(body, '\"timestamp\": [0-9.]+', '\"timestamp\": 1.0') RETURNING 1",
     )
     assert "sent its last heartbeat" in examined(environment, healthy=True)["daemon"][1]
+
+
+def test_a_second_up_on_one_database_is_refused_and_starts_nothing(
+    ready_url: str, sandbox: SandboxServer
+) -> None:
+    environment = environment_for(ready_url, sandbox, RMS_API_TOKEN=SECRET_TOKEN)
+    web_port = str(free_port())
+    ports = ["--dagster-port", str(free_port()), "--port", web_port]
+    # As a living one has it.
+    with lock_if_free(database_at(ready_url), "up") as free:
+        assert free
+        second = command("up", *ports, environment=environment)
+    assert second.returncode == 1
+    assert "Another `rms-pipeline up` uses this database" in " ".join(second.stderr.split())
+    assert "Starting" not in second.stdout
+    assert not answers(f"http://127.0.0.1:{web_port}/healthz")
 
 
 @pytest.mark.parametrize("terminal", [True, False])

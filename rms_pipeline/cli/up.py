@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from rms_pipeline.cli.children import Children, UpFailed
 from rms_pipeline.cli.progress_bar import sync_progress
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
-from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.database import Database, lock_if_free
 from rms_pipeline.mirror.embedded import open_database, stop_embedded
 from rms_pipeline.mirror.history import find_sync, has_full_sync, latest_syncs
 from rms_pipeline.mirror.history_view import has_history_view
@@ -71,9 +71,11 @@ def run_everything(
         _demand_free_port("127.0.0.1", ports.sandbox, "--sandbox-port")
     children = Children(current.state_folder / "logs")
     embedded = current.postgres_url is None
-    with _the_only_one_in(current.state_folder) if embedded else nullcontext():
+    with ExitStack() as held:
+        if embedded:
+            held.enter_context(_the_only_one_in(current.state_folder))
         try:
-            _start(current, children, host, ports, out, initial_sync)
+            _start(current, children, host, ports, out, initial_sync, held)
             while True:
                 children.check()
                 time.sleep(1)
@@ -106,6 +108,20 @@ def _the_only_one_in(state_folder: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def _the_only_one_on(database: Database) -> Iterator[None]:
+    """Raises UpFailed where another `up` runs on this database: with two daemons in one instance
+    every schedule would start two syncs."""
+    with lock_if_free(database, "up") as free:
+        if not free:
+            raise UpFailed(
+                "Another `rms-pipeline up` uses this database, on this machine or on another one. "
+                "Use that one, or stop it first. For one more web service beside it: "
+                "`rms-pipeline web`."
+            )
+        yield
+
+
 def _start(
     current: Settings,
     children: Children,
@@ -113,11 +129,13 @@ def _start(
     ports: Ports,
     out: Console,
     initial_sync: bool,
+    held: ExitStack,
 ) -> None:
     embedded = current.postgres_url is None
     out.print("Starting PostgreSQL ..." if embedded else "Preparing the database ...")
     database = open_database(current)
     migrate(database)
+    held.enter_context(_the_only_one_on(database))
     if claim_mirror(database, account_name(current), sandbox=SANDBOX_SUBDOMAIN):
         out.print("The sandbox's opportunities were removed. Those of your account replace them.")
     with database.session() as connection:
