@@ -53,7 +53,8 @@ class MonthDecided:
 @dataclass(frozen=True, slots=True)
 class WonAndLost:
     """The twelve months of `year`, for all owners or for one. `undated` counts decisions whose day
-    is not known. `sql` is the statement for the months of both years."""
+    is not known. `sql` is the statement for the months of both years, and
+    for those: they have no month."""
 
     year: int
     owner_id: int | None
@@ -108,14 +109,16 @@ def read_won_and_lost(connection: Connection, year: int, owner_id: int | None) -
     of_owner = "" if owner_id is None else f"\n  AND owner_id = {owner_id:d}"
     sql = (
         f"SELECT month, {_SUMS}\nFROM conversions\n"
-        f"WHERE month >= '{year - 1}-01-01' AND month < '{year + 1}-01-01'{of_owner}\n"
+        # Asked together: each question reads all opportunities.
+        f"WHERE (month >= '{year - 1}-01-01' AND month < '{year + 1}-01-01' OR month IS NULL)"
+        f"{of_owner}\n"
         "GROUP BY month ORDER BY month"
     )
     with connection.cursor() as cursor:
         cursor.execute(sql)
-        found = {month: _decided(row) for month, *row in cursor.fetchall()}
-        cursor.execute(f"SELECT {_SUMS} FROM conversions WHERE month IS NULL{of_owner}")
-        undated = _decided(one_row(cursor))
+        found: dict[date | None, Decided] = {
+            month: _decided(row) for month, *row in cursor.fetchall()
+        }
         owner = None
         if owner_id is not None:
             cursor.execute(
@@ -127,6 +130,7 @@ def read_won_and_lost(connection: Connection, year: int, owner_id: int | None) -
         shown = f"{schema_first(cursor)}{sql};"
     connection.commit()
     nothing = Decided()
+    undated = found.get(None, nothing)
     months = [
         MonthDecided(
             date(year, n, 1),

@@ -115,6 +115,8 @@ def _count_at_once(connection: Connection, wanted: Asked, are_more: bool) -> _Co
     is_known = found is not None and bool(found.also) and not _looks_at_each(wanted)
     if not wanted.is_filtered or is_known:
         return _count(connection, wanted)
+    if are_more and found is not None and len(found.ids) > _AT_ONCE and len(wanted.given) == 1:
+        return _Count(wanted, _AT_ONCE, (_AT_ONCE + 1, None), is_final=False)
     if are_more and (_looks_at_each(wanted) or (customers is not None and customers.words)):
         return _Count(wanted, _PER_PAGE, (_PER_PAGE + 1, None), is_final=False)
     counted = count_listed(connection, wanted.criteria, _AT_ONCE)
