@@ -117,7 +117,7 @@ def test_twelve_months_begin_the_day_after_this_day_a_year_ago_in_leap_years_too
     assert (view_first, view_before) == (first, first_before)
     with web.database.session() as connection:
         _, [found] = rank(connection, PARTIES["customers"], Day(today, "UTC"))
-    assert (found.value_before, found.value, found.coming_value) == (110, 11_000, 100_000)
+    assert [found.value_before, found.value, found.coming_value] == [110, 11_000, 100_000]
 
 
 def test_a_customer_is_worth_what_the_view_for_analysts_says(web: Web) -> None:
