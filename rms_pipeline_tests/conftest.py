@@ -27,6 +27,7 @@ from rms_pipeline.mirror.schema import migrate
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN
 from rms_pipeline.settings import settings
 from rms_pipeline_tests.copies import copy_of, empty
+from rms_pipeline_tests.kept_connections import kept_connections
 from rms_pipeline_tests.processes import why_not_here
 from rms_pipeline_tests.servers import (
     POSTGRESQL_15 as POSTGRESQL_15,
@@ -92,6 +93,8 @@ DRILLED_CASES = Path(__file__).parent / "drills/test_cases.py"
 QUICK = Patience(connect=10, read=20, answer=60, attempts=8, throttled=30, backoff=0.02)
 
 
+# Folders and modules whose tests use connections again (`kept_connections.py`).
+LOOK_AT_ROWS = ("collections", "insight", "mirror", "sync", "test_api_facts.py", "test_sync.py")
 # What `-m quick` runs: the core, from the API to the tables, without Dagster, pages and processes.
 CORE = ("current_rms", "mirror", "sync")
 
@@ -155,6 +158,18 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def connections(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Used again where what tests look at is rows."""
+    path = request.node.path
+    looks_at_rows = path.parent.name in LOOK_AT_ROWS or path.name in LOOK_AT_ROWS
+    if not looks_at_rows or request.node.get_closest_marker("new_connections"):
+        yield
+        return
+    with kept_connections():
+        yield
+
+
 @pytest.fixture(scope="session")
 def embedded_url() -> Iterator[str]:
     with embedded_postgresql() as url:
@@ -208,6 +223,14 @@ def database(embedded_url: str, request: pytest.FixtureRequest) -> Iterator[Data
     with_history = "history" in request.fixturenames
     filled = (with_all_tables if with_history else with_our_tables)(embedded_url)
     with copy_of(embedded_url, filled) as url:
+        yield database_at(url)
+
+
+@pytest.fixture(params=["embedded", "postgresql-15"])
+def each_database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    name = "embedded_url" if request.param == "embedded" else "postgresql_15_url"
+    server: str = request.getfixturevalue(name)
+    with copy_of(server, with_our_tables(server)) as url:
         yield database_at(url)
 
 

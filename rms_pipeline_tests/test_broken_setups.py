@@ -29,6 +29,8 @@ from rms_pipeline.settings import PROJECT_FILES, SettingsError, load_settings, s
 from rms_pipeline_tests.conftest import database_at
 from rms_pipeline_tests.processes import PROJECT, command, environment_for, free_port
 
+pytestmark = pytest.mark.new_connections
+
 Change = Callable[[pytest.MonkeyPatch, Path], None]
 
 

@@ -8,6 +8,8 @@ from rms_pipeline_tests.copies import copy_of
 from rms_pipeline_tests.rows import asking, insert_opportunities, query
 from rms_pipeline_tests.servers import new_database
 
+pytestmark = pytest.mark.new_connections
+
 TABLES = (
     "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r'"
     " AND relnamespace IN ('public'::regnamespace, 'dagster'::regnamespace) ORDER BY 1"

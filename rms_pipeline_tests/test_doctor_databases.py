@@ -22,6 +22,8 @@ from rms_pipeline_tests.conftest import database_at
 from rms_pipeline_tests.processes import command, environment_for
 from rms_pipeline_tests.rows import query
 
+pytestmark = pytest.mark.new_connections
+
 ROLE = "rms_examined"
 
 

@@ -15,6 +15,8 @@ from rms_pipeline_tests.pooler import transaction_pooler
 from rms_pipeline_tests.processes import SECRET_KEY, command, environment_for, wait_until
 from rms_pipeline_tests.web.conftest import BEARER, delivery, serving
 
+pytestmark = pytest.mark.new_connections
+
 
 @pytest.mark.timeout(300)
 def test_syncs_pages_and_webhooks_do_not_get_into_each_others_way(

@@ -15,12 +15,11 @@ from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.errors import ApiUnavailable, CurrentRmsError, Unauthorized
 from rms_pipeline.current_rms.window import Window, iso
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.schema import migrate
 from rms_pipeline.sandbox import Faults, SandboxServer, Store, Switches
 from rms_pipeline.sync.landing import LandedWalk, land_window
 from rms_pipeline.sync.storing import MergedWalk
 from rms_pipeline_tests.cases import some_in_drills
-from rms_pipeline_tests.conftest import QUICK, database_at
+from rms_pipeline_tests.conftest import QUICK
 from rms_pipeline_tests.core import full_sync
 
 MakeClient = Callable[..., CurrentRmsClient]
@@ -174,11 +173,9 @@ def assert_exact_sync(
     "count", some_in_drills([0, 1, 99, 100, 101, 1_000, 5_000], (5_000).__gt__)
 )
 def test_a_full_sync_makes_the_table_equal_to_the_api_field_by_field(
-    each_empty_url: str, count: int, client_for: MakeClient, window: Window
+    each_database: Database, count: int, client_for: MakeClient, window: Window
 ) -> None:
-    database = database_at(each_empty_url)
-    migrate(database)
-    assert_exact_sync(database, client_for, window, count)
+    assert_exact_sync(each_database, client_for, window, count)
 
 
 def test_lost_dead_long_and_undated_ones_are_mirrored_and_far_ones_are_not(
@@ -200,12 +197,12 @@ def test_lost_dead_long_and_undated_ones_are_mirrored_and_far_ones_are_not(
 def test_a_second_sync_changes_nothing_but_synced_at_and_says_so(
     database: Database, client_for: MakeClient, window: Window
 ) -> None:
-    with SandboxServer(Store(1_000)) as sandbox:
+    with SandboxServer(Store(400)) as sandbox:
         sync(database, client_for(sandbox.url), window)
         before = rows(database)
         _, merged = sync(database, client_for(sandbox.url), window, "second")
     after = rows(database)
-    assert merged.result.unchanged == len(before) > 800
+    assert merged.result.unchanged == len(before) > 300
     assert merged.result.created == merged.result.updated == merged.result.failed == 0
     for id_, row in after.items():
         assert row.pop("synced_at") > before[id_].pop("synced_at")
@@ -244,7 +241,7 @@ def test_an_edit_is_updated_and_a_record_in_other_bytes_is_unchanged(
 def test_whichever_way_the_unsure_facts_turn_out_the_copy_is_complete(
     database: Database, client_for: MakeClient, window: Window, switches: Switches
 ) -> None:
-    store = Store(900)
+    store = Store(300)
     with SandboxServer(store, switches=switches) as sandbox:
         sync(database, client_for(sandbox.url), window)
     assert_equal(database, store, window)
@@ -265,7 +262,7 @@ def test_without_nested_objects_names_are_absent_and_nothing_else_is(
 def test_an_api_that_limits_stalls_truncates_and_errs_still_ends_equal_to_the_truth(
     database: Database, client_for: MakeClient, window: Window
 ) -> None:
-    store = Store(2_000)
+    store = Store(600)
     faults = Faults(
         probabilities={
             "error_500": 0.04,
@@ -292,7 +289,7 @@ def test_an_api_that_limits_stalls_truncates_and_errs_still_ends_equal_to_the_tr
 def test_an_api_that_never_recovers_fails_with_a_reason_and_no_page_is_lost(
     database: Database, client_for: MakeClient, window: Window
 ) -> None:
-    store = Store(2_000)
+    store = Store(600)
     patience = replace(QUICK, attempts=3, throttled=1, backoff=0.01)
     with SandboxServer(store) as sandbox:
         served = 0
@@ -336,7 +333,7 @@ def test_a_redirect_is_not_followed(
 def test_rows_deleted_and_created_while_the_list_is_read_cost_no_other_row(
     database: Database, client_for: MakeClient, window: Window
 ) -> None:
-    store = Store(3_000)
+    store = Store(900)
     ids = store.ids()
     victims = iter(ids[::7])
     with SandboxServer(store) as sandbox:

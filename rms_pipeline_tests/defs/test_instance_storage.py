@@ -10,6 +10,8 @@ from rms_pipeline.mirror.database import Database
 from rms_pipeline_tests.mirror.test_merge import fetch_all
 from rms_pipeline_tests.processes import wait_until
 
+pytestmark = pytest.mark.new_connections
+
 PROCESSES = (
     "SELECT pid FROM pg_stat_activity"
     " WHERE datname = current_database() AND application_name = 'dagster'"

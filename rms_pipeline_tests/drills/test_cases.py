@@ -4,6 +4,9 @@ from rms_pipeline_tests.mirror.test_releases import (
     old_url,
     test_an_older_version_with_its_rows_is_brought_up_to_date_and_goes_on,
 )
+from rms_pipeline_tests.mirror.test_upgrades import (
+    test_an_upgrade_keeps_every_row_of_every_table_and_the_next_sync_completes,
+)
 from rms_pipeline_tests.sync.test_all_at_once import (
     test_whatever_a_webhook_does_while_it_is_counted_the_certificate_is_true,
 )
@@ -48,6 +51,7 @@ __all__ = [
     "test_an_api_that_finds_no_record_by_its_id_deletes_none",
     "test_an_api_that_refuses_a_parameter_with_422_is_mirrored_all_the_same",
     "test_an_older_version_with_its_rows_is_brought_up_to_date_and_goes_on",
+    "test_an_upgrade_keeps_every_row_of_every_table_and_the_next_sync_completes",
     "test_every_way_of_syncing_is_right_with_each_fact_otherwise",
     "test_everything_else_of_a_first_sync_is_stored",
     "test_five_changes_among_thousands_cost_one_call_and_the_work_of_five",

@@ -21,7 +21,7 @@ from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline_tests.conftest import database_at
 from rms_pipeline_tests.processes import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.new_connections]
 ROOT = Path(__file__).parent.parent.parent
 ACCOUNT = "acme"
 QUARTER_OF_AN_HOUR = 15 * 60

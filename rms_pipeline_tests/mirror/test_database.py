@@ -30,7 +30,7 @@ from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.servers import new_database
 from rms_pipeline_tests.sync.conftest import Mirror
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.new_connections]
 
 
 def test_a_lock_is_held_and_waited_for_longer_than_the_server_lets_others_wait(

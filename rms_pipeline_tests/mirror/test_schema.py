@@ -31,6 +31,8 @@ from rms_pipeline_tests.mirror.test_merge import fetch_all
 from rms_pipeline_tests.mirror.upgrades import MIGRATIONS, versions
 from rms_pipeline_tests.processes import SECRET_KEY, command, environment_for
 
+pytestmark = pytest.mark.new_connections
+
 __all__ = ["account", "instance"]
 
 # Of sync_metadata.sql: its version, and what stands for its text.

@@ -10,7 +10,7 @@ from rms_pipeline_tests.conftest import database_at, new_database
 from rms_pipeline_tests.mirror.test_merge import fetch_all
 from rms_pipeline_tests.pooler import transaction_pooler
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.new_connections]
 
 LOCKS = (
     "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"

@@ -1,19 +1,25 @@
 """Databases of every older version, with rows in every table, brought to this one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import pytest
 
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.window import Window
-from rms_pipeline.mirror.schema import migrate
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.schema import HEAD, migrate, upgrade_tables
 from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline_tests.cases import some_in_drills
 from rms_pipeline_tests.conftest import database_at
 from rms_pipeline_tests.core import full_sync
-from rms_pipeline_tests.mirror.upgrades import Rows, filled_at, rows_of, versions
+from rms_pipeline_tests.mirror.upgrades import Rows, add, filled_at, rows_of, versions
 from rms_pipeline_tests.rows import query
+from rms_pipeline_tests.servers import new_database
 
 pytestmark = pytest.mark.slow
+# From which all migrations are made in one go with every change: the first, and where much moves.
+STRAIGHT = {"0001", "0012", "0024", "0030"}
 
 
 def lost(before: Rows, after: Rows) -> Rows:
@@ -22,27 +28,75 @@ def lost(before: Rows, after: Rows) -> Rows:
     return {table: rows for table, rows in gone.items() if rows}
 
 
+@dataclass(frozen=True)
+class Walked:
+    """One database, brought from version to version, with rows of each put in at that version."""
+
+    database: Database
+    columns: dict[str, dict[str, list[str]]]
+    before: dict[str, Rows]
+
+
+@pytest.fixture(scope="module")
+def walked(embedded_url: str) -> Iterator[Walked]:
+    with new_database(embedded_url) as url:
+        made = Walked(database_at(url), {}, {})
+        for number, version in enumerate(versions()):
+            upgrade_tables(made.database, version)
+            added = add(made.database, 1 + 3 * number)
+            made.columns[version], made.before[version] = added
+        migrate(made.database)
+        yield made
+
+
 @pytest.mark.parametrize("version", versions())
+def test_what_a_table_held_at_any_version_is_there_at_the_last(
+    walked: Walked, version: str
+) -> None:
+    before = walked.before[version]
+    assert all(len(rows) == 3 for rows in before.values())
+    once = rows_of(walked.database, walked.columns[version])
+    # A row may be added, such as a version for a deleted row that had none; none changes or goes.
+    assert lost(before, once) == {}
+
+
+def test_once_all_is_brought_up_to_date_nothing_changes_and_the_next_sync_completes(
+    walked: Walked, client_for: Callable[..., CurrentRmsClient], window: Window
+) -> None:
+    columns = walked.columns[HEAD]
+    once = rows_of(walked.database, columns)
+    migrate(walked.database)
+    assert rows_of(walked.database, columns) == once
+    next_sync_completes(walked.database, client_for, window)
+
+
+def next_sync_completes(
+    database: Database, client_for: Callable[..., CurrentRmsClient], window: Window
+) -> None:
+    assert query(database, "SELECT count(*) FROM raw_rms_pages WHERE walk IS NULL") == [(0,)]
+    with SandboxServer(Store(20)) as sandbox:
+        done = full_sync(database, client_for(sandbox.url), window)
+    assert done.merged.result.created > 0
+
+
+@pytest.mark.parametrize("version", some_in_drills(versions(), STRAIGHT.__contains__))
 def test_an_upgrade_keeps_every_row_of_every_table_and_the_next_sync_completes(
     empty_url: str,
     version: str,
     client_for: Callable[..., CurrentRmsClient],
     window: Window,
 ) -> None:
+    """All migrations after `version` in one transaction, as whoever upgrades has them."""
     database = database_at(empty_url)
     columns = filled_at(database, version)
     before = rows_of(database, columns)
     assert all(len(rows) == 3 for rows in before.values())
     migrate(database)
     once = rows_of(database, columns)
-    # A row may be added, such as a version for a deleted row that had none; none changes or goes.
     assert lost(before, once) == {}
     migrate(database)
     assert rows_of(database, columns) == once
-    assert query(database, "SELECT count(*) FROM raw_rms_pages WHERE walk IS NULL") == [(0,)]
-    with SandboxServer(Store(20)) as sandbox:
-        done = full_sync(database, client_for(sandbox.url), window)
-    assert done.merged.result.created > 0
+    next_sync_completes(database, client_for, window)
 
 
 def test_pages_that_were_landed_before_there_were_walks_belong_to_one_for_each_run(

@@ -1,6 +1,7 @@
 """Databases as earlier versions of this program left them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ def versions() -> list[str]:
     return [script.revision for script in walked][::-1]
 
 
+def _day(n: int) -> date:
+    return date(2026, 6, 1) + timedelta(n - 1)
+
+
 # What a value of each type is in row `n`. A type that is missing here is named by a KeyError.
 _SAMPLES: dict[str, Callable[[int], str]] = {
     "bigint": lambda n: f"{n}",
@@ -30,16 +35,16 @@ _SAMPLES: dict[str, Callable[[int], str]] = {
     "double precision": lambda n: f"0.{n}",
     "boolean": lambda n: "false",
     "text": lambda n: f"'text {n}'",
-    "bytea": lambda n: f"'\\x0{n}'",
+    "bytea": lambda n: f"'\\x{n:04x}'",
     "jsonb": lambda n: "'{}'",
-    "date": lambda n: f"'2026-06-0{n}'",
-    "timestamp with time zone": lambda n: f"'2026-06-0{n} 12:00:00Z'",
+    "date": lambda n: f"'{_day(n)}'",
+    "timestamp with time zone": lambda n: f"'{_day(n)} 12:00:00Z'",
     "int8range": lambda n: f"'[{n}0,{n}9]'",
     "bigint[]": lambda n: f"'{{{n}}}'",
     "integer[]": lambda n: f"'{{{n}}}'",
     "tsvector": lambda n: f"'word{n}'",
     "text[]": lambda n: f"'{{run {n}}}'",
-    "timestamp with time zone[]": lambda n: f"'{{2026-06-0{n} 12:00:00Z}}'",
+    "timestamp with time zone[]": lambda n: f"'{{{_day(n)} 12:00:00Z}}'",
 }
 # Where any text or number will not do.
 _MEANT: dict[tuple[str, str], Callable[[int], str]] = {
@@ -90,23 +95,61 @@ def fill(database: Database, rows: int = 3) -> dict[str, list[str]]:
     with asking(database) as ask:
         columns = _columns(ask)
         for table, types in columns.items():
-            if table in _FILLED_ALREADY + _MEANING_COLUMNS or ask(f"SELECT 1 FROM {table} LIMIT 1"):
-                continue
-            values = (
-                ", ".join(_MEANT.get((table, c), _SAMPLES[types[c]])(n) for c in types)
-                for n in range(1, rows + 1)
-            )
-            ask(
-                f"INSERT INTO {table} ({', '.join(types)}) OVERRIDING SYSTEM VALUE"
-                f" VALUES ({'), ('.join(values)})"
-            )
-            if types.get("id") == "bigint":
-                ask("SELECT setval(pg_get_serial_sequence(%s, 'id'), %s)", table, rows)
+            if _takes_rows(table) and not ask(f"SELECT 1 FROM {table} LIMIT 1"):
+                _insert(ask, table, types, 1, rows)
+        return _kept(columns)
+
+
+def add(database: Database, first: int, rows: int = 3) -> tuple[dict[str, list[str]], Rows]:
+    """Puts `rows` rows more into each table that is there, numbered from `first` on.
+
+    Returns the columns, by table, that an upgrade has to leave as they are, and what they hold in
+    those rows, as text.
+    """
+    with asking(database) as ask:
+        columns = _columns(ask)
+        kept = _kept(columns)
+        return kept, {
+            table: _insert(ask, table, columns[table], first, rows, names)
+            for table, names in kept.items()
+        }
+
+
+def _takes_rows(table: str) -> bool:
+    return table not in _FILLED_ALREADY + _MEANING_COLUMNS
+
+
+def _kept(columns: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
     return {
-        table: _DERIVED.get(table) or list(types)
+        table: [c for c in _DERIVED.get(table, types) if c in types]
         for table, types in columns.items()
-        if table not in _FILLED_ALREADY + _MEANING_COLUMNS
+        if _takes_rows(table)
     }
+
+
+def _insert(
+    ask: Callable[..., list[tuple[Any, ...]]],
+    table: str,
+    types: Mapping[str, str],
+    first: int,
+    rows: int,
+    names: Iterable[str] = ("*",),
+) -> list[tuple[Any, ...]]:
+    numbers = range(first, first + rows)
+    values = (
+        ", ".join(_MEANT.get((table, c), _SAMPLES[types[c]])(n) for c in types) for n in numbers
+    )
+    put = ask(
+        f"INSERT INTO {table} ({', '.join(types)}) OVERRIDING SYSTEM VALUE"
+        f" VALUES ({'), ('.join(values)}) RETURNING {_as_text(names)}"
+    )
+    if types.get("id") == "bigint":
+        ask("SELECT setval(pg_get_serial_sequence(%s, 'id'), %s)", table, numbers[-1])
+    return put
+
+
+def _as_text(names: Iterable[str]) -> str:
+    return ", ".join(name if name == "*" else f"{name}::text" for name in names)
 
 
 def rows_of(database: Database, columns: dict[str, list[str]]) -> Rows:
@@ -115,8 +158,7 @@ def rows_of(database: Database, columns: dict[str, list[str]]) -> Rows:
         there = _columns(ask)
         return {
             table: ask(
-                f"SELECT {', '.join(f'{c}::text' for c in names if c in there[table])} FROM {table}"
-                " ORDER BY 1",
+                f"SELECT {_as_text(c for c in names if c in there[table])} FROM {table} ORDER BY 1"
             )
             for table, names in columns.items()
         }

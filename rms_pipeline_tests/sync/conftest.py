@@ -19,7 +19,6 @@ from rms_pipeline.sandbox.records import Records
 from rms_pipeline.sync.landing import OVERLAP, LandedWalk
 from rms_pipeline.sync.storing import MergedWalk
 from rms_pipeline_tests.core import FullSync, full_sync, incremental_sync, proved_sync
-from rms_pipeline_tests.kept_connections import kept_connections
 from rms_pipeline_tests.test_sync import expected, ids_in, rows, written
 
 settings.register_profile(
@@ -34,13 +33,6 @@ settings.register_profile(
 settings.load_profile("sequences")
 
 MakeClient = Callable[..., CurrentRmsClient]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def connections() -> Iterator[None]:
-    """Used again: what these tests look at is rows."""
-    with kept_connections():
-        yield
 
 
 @dataclass

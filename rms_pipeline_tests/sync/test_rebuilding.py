@@ -33,7 +33,7 @@ def deleted_rows(database: Database) -> list[tuple[Any, ...]]:
 
 @pytest.mark.slow
 def test_damaged_and_missing_rows_are_mended_with_not_one_call(mirror_of: MakeMirror) -> None:
-    mirror = mirror_of(Store(450))
+    mirror = mirror_of(Store(200))
     mirror.full_sync()
     before = mirror.rows()
     versions = fetch_all(mirror.database, "SELECT * FROM opportunity_versions ORDER BY id")
@@ -128,7 +128,7 @@ def test_killed_between_batches_and_run_again_it_ends_right(
 
 @pytest.mark.slow
 def test_a_full_sync_and_a_rebuild_at_once_end_equal_to_the_api(mirror_of: MakeMirror) -> None:
-    mirror = mirror_of(Store(900))
+    mirror = mirror_of(Store(300))
     mirror.full_sync()
     for number, id_ in enumerate(mirror.store.ids()):
         if number % 3 == 0:

@@ -120,9 +120,9 @@ def test_without_a_date_from_the_api_the_overlap_is_wide(mirror_of: MakeMirror) 
 
 @pytest.mark.slow
 def test_an_incremental_sync_reads_every_page(mirror_of: MakeMirror) -> None:
-    mirror = mirror_of(Store(1_000), switches=Switches(max_per_page=100))
+    mirror = mirror_of(Store(400), switches=Switches(max_per_page=40))
     mirror.full_sync()
-    edited = ids_in(mirror.store, mirror.window)[:450]
+    edited = ids_in(mirror.store, mirror.window)[:180]
     for id_ in edited:
         mirror.store.edit(id_, {"subject": f"Renamed {id_}"})
     landed, merged = mirror.incremental_sync()
@@ -203,7 +203,7 @@ def test_a_deleted_opportunity_moves_to_deleted_opportunities(
 
 @pytest.mark.slow
 def test_a_walk_that_was_cut_short_deletes_nothing(mirror_of: MakeMirror) -> None:
-    mirror = mirror_of(Store(1_500))
+    mirror = mirror_of(Store(600))
     mirror.full_sync()
     mirror.store.delete(ids_in(mirror.store, mirror.window)[0])
 
@@ -384,7 +384,7 @@ def test_an_api_that_obeys_neither_order_nor_ranges_is_read_until_it_rests(
     mirror_of: MakeMirror,
 ) -> None:
     switches = Switches(honours_sort=False, honours_id_predicates=False, honours_created_at=False)
-    mirror = mirror_of(Store(900), switches=switches)
+    mirror = mirror_of(Store(400), switches=switches)
     ids = mirror.store.ids()
     late = iter([(ids[0], {"subject": "Replaced one on a page already read"})])
 
@@ -428,7 +428,7 @@ def test_an_older_page_does_not_overwrite_a_refresh(mirror_of: MakeMirror) -> No
 
 @pytest.mark.slow
 def test_a_living_account_is_mirrored_exactly_once_it_rests(mirror_of: MakeMirror) -> None:
-    mirror = mirror_of(Store(1_200))
+    mirror = mirror_of(Store(500))
     churn = Churn(mirror.store, seed=7)
     mirror.sandbox.before_request = churn.step
     mirror.full_sync()
