@@ -9,6 +9,7 @@ from playwright.sync_api import Page, expect
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.summary import refresh_status_counts
 from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline_tests.browser.matrix import leave_out_alike
 from rms_pipeline_tests.rows import insert_opportunities
 from rms_pipeline_tests.web.conftest import API_TOKEN, Web, serving
 
@@ -33,6 +34,19 @@ def web(emptied: Database) -> Iterator[Web]:
     refresh_status_counts(emptied, "UTC")
     with SandboxServer(Store(1)) as sandbox, serving(emptied, sandbox) as served:
         yield served
+
+
+def test_a_checker_is_shown_two_rows_of_each_kind_and_every_row_that_differs(page: Page) -> None:
+    rows = [f'<tr><td><a href="/{n}">Job {n}</a><td class="num">{n}' for n in range(50)]
+    rows[20] = '<tr><td><a href="/20">Job 20</a><td class="num" style="color: #ccc">20'
+    rows[30] = '<tr><td><a href="/30"></a><td class="num">30'
+    rows[40] = '<tr><td><a href="/40">Job 40</a><td class="num"><b>40</b>'
+    page.set_content(f"<table><tbody>{''.join(rows)}</table><ul><li>1<li>2<li>3<li hidden>4</ul>")
+    leave_out_alike(page)
+    assert [each.split()[-1] for each in page.locator("tr").all_inner_texts()] == [
+        *("0", "1", "20", "30", "40")
+    ]
+    assert page.locator("li").all_text_contents() == ["1", "2", "4"]
 
 
 def test_filters_leave_a_clean_address_and_choices_follow_the_list(web: Web, page: Page) -> None:
