@@ -50,6 +50,9 @@ def test_everything_of_the_reference_has_its_words(made: dict[str, str]) -> None
         rows = [line.split(" | ") for line in made[page].splitlines() if line.startswith("| `")]
         assert len(rows) > 10, page
         assert [row[0] for row in rows if len(row[column].strip("| ")) < 10] == [], page
+    columns = [line for line in made["tables.md"].splitlines() if line.startswith("| `")]
+    assert len(columns) > 500
+    assert [line for line in columns if len(line.split(" | ")[-1].strip("| ")) < 5] == []
     for field in Settings.model_fields.values():
         assert field.description
         assert field.description.endswith("."), field.validation_alias

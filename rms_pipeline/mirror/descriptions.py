@@ -138,6 +138,10 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     "opportunity_fields": {"opportunity_id": "The opportunity's id in Current RMS."},
     "opportunity_changes": {
+        "id": "The number of the change, in the order in which changes were noticed.",
+        "opportunity_id": "The opportunity's id in Current RMS.",
+        "old_value": "The value before, as text.",
+        "new_value": "The value after, as text.",
         "field": "The column that changed, or `custom_fields.` and the key of a custom field.",
         "changed_at": "When it was changed, by the clock of Current RMS.",
         "changed_by": (
@@ -148,6 +152,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "seen_by": "The run that noticed it (sync_metadata.run_id), or the fast lane.",
     },
     "saved_views": {
+        "id": "The number of the view, as in its address /views/1.",
         "collection": "The collection of the list, by the name of its table.",
         "name": "Its name for people.",
         "query": "The query of its address, after the question mark.",
@@ -164,6 +169,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "changes since.",
     },
     "calendar_feeds": {
+        "id": "The number of the feed.",
         "name": "Its name for people.",
         "query": "The query of the calendar's address, after the question mark.",
         "secret_hash": (
@@ -186,6 +192,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "metadata": "Its figures, by name.",
     },
     "sync_figures": {
+        "collection": "The collection, by the name of its table.",
         "sync": "The sync, as in sync_metadata.id.",
         "records_synced": "How many of the records that it read are in the table.",
         "records_failed": "How many records it could not store; see sync_faults.",
@@ -210,8 +217,29 @@ COLUMNS: dict[str, dict[str, str]] = {
         "problem": "Why its list could not be read at the last attempt.",
         "problem_at": "When that attempt was.",
     },
-    "walks": {"collection": "The collection, by the name of its table."},
+    "walks": {
+        "id": "The number of the walk.",
+        "kind": "What it reads: full, changes or refresh.",
+        "runs": "The runs that worked on it (sync_metadata.run_id).",
+        "started_at": "When it began, by the clock of the database.",
+        "window_start": "The start of the window of a full walk.",
+        "window_end": "The end of the window of a full walk.",
+        "since": "The time from which it reads changes, by the clock of Current RMS.",
+        "watermark": "The watermark that it sets when it succeeds, by the clock of Current RMS.",
+        "completed_at": "When all of its pages were stored.",
+        "settled_at": "When its pages were merged and deletions were decided.",
+        "read_by": "How each list was read.",
+        "nameless": "How many records without an id each list has.",
+        "notes": "What was unusual while it read.",
+        "certificate": "The result of its proof.",
+        "deletions": "How many rows were deleted or kept.",
+        "audit": "How many of its changes a webhook had announced.",
+        "counts_believed": "Whether the counts of the API include everything that it received.",
+        "listed_twice": "The ids of records that the lists show more than once.",
+        "collection": "The collection, by the name of its table.",
+    },
     "unreadable_records": {
+        "collection": "The collection, by the name of its table.",
         "id": "The record's id in Current RMS.",
         "reason": "What Current RMS answers instead of the record.",
         "first_seen_at": "Since when.",
@@ -219,6 +247,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "run": "The run of that attempt (sync_metadata.run_id).",
     },
     "sync_faults": {
+        "id": "The number of the fault.",
+        "seen_at": "When it was found.",
         "opportunity_id": "The record's id in Current RMS, whatever its collection.",
         "field": "The field of the record.",
         "collection": "The collection, by the name of its table.",
@@ -227,6 +257,17 @@ COLUMNS: dict[str, dict[str, str]] = {
         "run": "The run that received it (sync_metadata.run_id).",
     },
     "webhook_events": {
+        "id": "The number of the event, in the order of arrival.",
+        "received_at": "When it arrived.",
+        "subject_type": "What kind of record it is about, as Current RMS calls it.",
+        "opportunity_id": "The id of the opportunity, if it is about one.",
+        "member_id": "The id of the person who did it.",
+        "raw_payload": "The event as received, or its short fields.",
+        "next_attempt_at": "When the next attempt is, at the earliest.",
+        "claimed_by": "The process that is refreshing the record.",
+        "claimed_until": (
+            "When another process can take the event, if that process does not finish."
+        ),
         "action_id": "The event's id in Current RMS.",
         "collection": "The collection, by the name of its table.",
         "record_id": "The id of the record, if it is not an opportunity.",
@@ -278,8 +319,14 @@ COLUMNS: dict[str, dict[str, str]] = {
         "digest": "The SHA-256 hash of the answer as received.",
         "body": "The answer itself, compressed with zlib.",
     },
-    "api_page_sizes": {"learned_at": "When an answer last showed a different size."},
+    "api_page_sizes": {
+        "account": "The account, by its subdomain.",
+        "collection": "The collection, by the name of its table.",
+        "page_size": "How many records a page has.",
+        "learned_at": "When an answer last showed a different size.",
+    },
     "api_troubles": {
+        "account": "The account, by its subdomain.",
         "collection": "The collection, by the name of its table.",
         "attempt": "How often the request was tried.",
         "attempts": "The greatest number of attempts. Empty if a time limit applies instead.",
@@ -289,10 +336,138 @@ COLUMNS: dict[str, dict[str, str]] = {
         "next_at": "When the next attempt is.",
     },
     "api_refusals": {
+        "account": "The account, by its subdomain.",
+        "collection": "The collection, by the name of its table.",
         "kind": "What it is: include, per_page or filter.",
         "name": "Which one.",
         "status": "The HTTP status of the refusal. Empty when the API ignored the parameter.",
         "noted_at": "When this was last seen.",
+    },
+    "deletions_confirmed": {
+        "collection": "The collection, by the name of its table.",
+        "confirmed_at": "When a person last confirmed the deletions.",
+    },
+    "held_deletions": {
+        "collection": "The collection, by the name of its table.",
+        "id": "The record's id in Current RMS.",
+        "because": "How the mirror knows that it was deleted.",
+        "asked_at": "When the record was requested.",
+        "answered_at": "When the answer arrived that it does not exist.",
+        "held_at": "When its row was kept.",
+    },
+    "proofs": {
+        "id": "The number of the proof.",
+        "collection": "The collection, by the name of its table.",
+        "run": "The run that made it (sync_metadata.run_id).",
+        "scan": "The full walk whose window it counted (walks.id).",
+        "as_of": "The time that it is about, by the clock of the database.",
+        "content": (
+            "The number of the mirror's content while it counted. The number rises when "
+            "rows change."
+        ),
+        "window_start": "The start of the counted window. Empty if all records were counted.",
+        "window_end": "The end of the counted window. Empty if all records were counted.",
+        "counted": "How many records Current RMS has in its lists.",
+        "mirrored": "How many of them have a row.",
+        "unstorable": "How many of them cannot be stored; see sync_faults.",
+        "repeated": "How many more entries of the lists are repeats.",
+        "unreadable": "The ids of records that Current RMS cannot deliver.",
+        "left_for_next": "The ids of records for which the list and the single record differ.",
+        "repaired": "How many records it fetched again.",
+        "deleted": "How many rows it deleted.",
+        "calls": "How many API calls it made.",
+        "rounds": "How often it counted.",
+        "shown": "Whether it showed the mirror to be complete. Empty while it runs.",
+        "reason": "Why it did not show that.",
+        "rests_on": "What could not be counted in the usual way.",
+        "closed_at": "When it ended.",
+        "greatest_count": (
+            "The greatest count that the API had given before. Smaller counts are not cut "
+            "off at a limit."
+        ),
+        "parents": "For items: how many opportunities had their lists compared.",
+    },
+    "proof_counts": {
+        "proof": "The proof (proofs.id).",
+        "segment": "Which list of the API was counted.",
+        "ids": "The range of ids.",
+        "counted": "How many records Current RMS has there.",
+        "mirrored": "How many rows the mirror has there.",
+        "nameless": "How many of the counted records have no id or never arrive.",
+        "repeated": "How many entries of the list are repeats.",
+        "unstorable": "How many records PostgreSQL refuses.",
+        "alike": "Whether no row is missing or left over.",
+        "listed": "Whether the records were listed, and not only counted.",
+        "id": "The number of the count.",
+        "as_of": "When it was counted, if an earlier proof counted it.",
+    },
+    "week_counts": {
+        "week": "The Monday of the week, in the company's time zone.",
+        "opportunity_status": "The status, or (none) if the opportunity has none.",
+        "opportunities": "How many opportunities with this status start in the week.",
+        "charge_total": "The sum of their charges before tax.",
+        "total_value": "The sum of their charges with tax.",
+    },
+    "api_budget": {
+        "account": "The account, by its subdomain.",
+        "requests_per_minute": "The limit in the settings, in calls a minute; 0 means no limit.",
+        "seen_at": "When this row was last used.",
+        "sent": "How many calls were sent in each half second of the last minute.",
+        "next_slots": "When the next call of each priority can be sent.",
+        "paused_until": "Until when no call is sent.",
+        "throttled_at": "When the API last answered 429.",
+        "allowance": "The share of the limit that is used since then.",
+        "learned": "The limit that refusals showed, in calls a minute.",
+        "learned_at": "When they last showed it.",
+        "tries": "How often a higher limit was tried since then without success.",
+    },
+    "known_names": {
+        "id": "The number of the name.",
+        "collection": "The collection, by the name of its table.",
+        "kind": "customer, venue or owner.",
+        "name": "The name as Current RMS has it.",
+        "record_id": "The id of the customer, venue or owner, if it is known.",
+        "words": "The words of the name, for the search.",
+    },
+    "mirror_state": {
+        "name": "The name of the fact.",
+        "value": "The fact, as text.",
+    },
+    "opportunity_words": {
+        "id": "The opportunity's id in Current RMS.",
+        "words": "Its words, for the search.",
+    },
+    "promoted_fields": {
+        "collection": "The collection, by the name of its table.",
+        "key": "The key of the field in custom_fields.",
+        "column_name": "The name of its column.",
+        "kind": "The type of its column.",
+        "promoted_at": "When it was given the column.",
+    },
+    "run_workers": {
+        "lock_key": "The key of the advisory lock that the process holds.",
+        "run": "The run (sync_metadata.run_id).",
+        "announced_at": "When the process began.",
+        "ended_at": "When the process ended by itself.",
+        "lost_at": "When it was first noticed that the process had died.",
+    },
+    "sync_progress": {
+        "run": "The run (sync_metadata.run_id).",
+        "stage": "fetching, storing or decoding.",
+        "pages": "How many pages are done.",
+        "pages_expected": "How many pages there are, as far as is known.",
+        "records": "How many records are done.",
+        "records_expected": "How many records there are, as far as is known.",
+        "started_at": "When the sync began.",
+        "updated_at": "When this was last written.",
+        "stage_started_at": "When the stage began.",
+        "stage_began_at": "How many pages were already there when the stage began.",
+    },
+    "webhook_absences": {
+        "collection": "The collection, by the name of its table.",
+        "id": "The record's id in the event.",
+        "asked_at": "When it was last requested.",
+        "settled": "Whether it is certain that there is no such record.",
     },
 }
 
@@ -306,6 +481,15 @@ for _collection in COLLECTIONS:
         f"Internal: when each {_collection.single} was last requested and answered. A merge"
         " compares these times to decide which record replaces which."
     )
+    COLUMNS[_collection.versions] = {
+        "id": f"The {_collection.single}'s id in Current RMS.",
+        "asked_at": "When it was last requested.",
+        "answered_at": "When the answer arrived.",
+        "updated_at_rms": "When Current RMS had last changed it.",
+        "fingerprint": "A hash of the record, to notice when it has not changed.",
+        "deleted": "Whether Current RMS no longer has it.",
+        "valid_from": "When the mirror stored the current version.",
+    }
 
 
 def undescribed(connection: Connection) -> list[tuple[str, str | None, str]]:
