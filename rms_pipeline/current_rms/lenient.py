@@ -179,7 +179,17 @@ def _mended(value: bytes) -> tuple[bytes, str]:
     return mended, "; ".join(dict.fromkeys(problems))
 
 
+def is_too_deep(record: bytes) -> bool:
+    """Whether a value of a record is nested deeper than `MOST_NESTED`.
+
+    The strict parser takes it or not by how deep its caller's own stack is: what one process could
+    read would end the sync of another.
+    """
+    return _depth(record) > MOST_NESTED + 1
+
+
 def _depth(value: bytes) -> int:
+    """0 for what can be no deeper than may be."""
     depth = deepest = 0
     if value.count(b"[") + value.count(b"{") <= MOST_NESTED:
         return 0

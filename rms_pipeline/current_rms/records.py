@@ -21,7 +21,13 @@ import msgspec
 from msgspec import Raw
 
 from rms_pipeline.collections.base import Collection, Column
-from rms_pipeline.current_rms.lenient import members_of, mend_record, some_id, storable_json
+from rms_pipeline.current_rms.lenient import (
+    is_too_deep,
+    members_of,
+    mend_record,
+    some_id,
+    storable_json,
+)
 from rms_pipeline.current_rms.links import without_signatures
 from rms_pipeline.current_rms.usual import reader_of
 
@@ -216,7 +222,7 @@ def read_record(record: Raw, collection: Collection) -> Record | Fault:
     raw = bytes(record)
     data = raw
     mends: list[tuple[str, str, str]] = []
-    if storable_json(raw) is not raw or (times := _times_of(raw)) is None:
+    if storable_json(raw) is not raw or is_too_deep(raw) or (times := _times_of(raw)) is None:
         try:
             data, found = mend_record(raw)
         except ValueError as error:

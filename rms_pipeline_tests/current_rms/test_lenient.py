@@ -238,3 +238,21 @@ def test_mending_what_is_sound_changes_nothing(value: dict[str, Any]) -> None:
     mended, mends = mend_record(json.dumps(clean).encode())
     assert json.loads(mended) == clean
     assert mends == []
+
+
+@pytest.mark.parametrize("opens", [b"[", b'{"a":'])
+@pytest.mark.parametrize("nested", [499, 500, 501, 900, 985, 995])
+def test_a_record_is_read_alike_however_deep_the_stack_of_its_reader_is(
+    opens: bytes, nested: int
+) -> None:
+    def at_depth(frames: int) -> Row | Fault:
+        return at_depth(frames - 1) if frames else decode_record(msgspec.Raw(told), OPPORTUNITIES)
+
+    closes = b"]" if opens == b"[" else b"}"
+    value = opens * (nested - 1) + opens[:1] + closes * nested
+    told = b'{"id":1,"subject":"x","tree":' + value + b"}"
+    rows = [at_depth(frames) for frames in (0, 15, 300)]
+    assert all(row == rows[0] for row in rows)
+    assert isinstance(rows[0], Row)
+    assert [f.field for f in rows[0].faults] == (["tree"] if nested > 500 else [])
+    assert rows[0].subject == "x"

@@ -172,6 +172,22 @@ def test_the_way_back_is_short_and_links_leave_no_trace() -> None:
     assert way_back(json.dumps(moved).encode(), json.dumps(big).encode(), ("field_8",)) is None
 
 
+def test_a_record_that_is_nested_too_deep_to_be_read_is_kept_whole(migrated: Database) -> None:
+    deep = b'{"a":' + b"[" * 3_000 + b"]" * 3_000 + b"}"
+    for newer, older in ((b'{"a":1}', deep), (deep, b'{"a":1}'), (deep, deep)):
+        found = way_back(newer, older, ())
+        assert found is not None
+        assert found.fields is None
+        ((same,),) = query(
+            migrated,
+            "SELECT rms_stepped_back(%s::jsonb, %s::jsonb) = %s::jsonb",
+            newer.decode(),
+            found.json,
+            older.decode(),
+        )
+        assert same
+
+
 # Versions
 
 
