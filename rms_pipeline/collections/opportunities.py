@@ -61,7 +61,6 @@ OPPORTUNITIES = Collection(
             "Open, Provisional, Reserved, Lost, ...",
             source=("status_name", "state_name"),
             longest=_LONGEST_STATUS,
-            index="ascending",
         ),
         *TIMES,
         Column(
@@ -196,6 +195,7 @@ OPPORTUNITIES = Collection(
         "custom_fields jsonb_path_ops",
         "hire",
         "COALESCE(deliver_starts_at, starts_at)",
+        "(COALESCE(deliver_starts_at, starts_at, collect_ends_at, ends_at)) WHERE (hire IS NULL)",
         "opportunity_status, COALESCE(collect_ends_at, ends_at)",
         "confirmed_at",
         # What lists are sorted by. Of a text as much as an entry of an index holds.
