@@ -150,6 +150,26 @@ def test_text_that_postgresql_cannot_hold_is_replaced_and_all_other_text_is_kept
     ]
 
 
+def test_each_letter_that_a_copy_takes_for_a_sign_is_kept_where_it_is_the_only_one(
+    database: Database,
+) -> None:
+    texts = [
+        "a\\b",
+        "\\N",
+        "\\.",
+        "a\\",
+        "a\tb",
+        "a\nb",
+        "a\rb",
+        "a\x0bb\x7f",
+        "a\u2028b\x85",
+        "é 🎶",
+    ]
+    merge_at(database, 1, 2, *(record(id=n, subject=text) for n, text in enumerate(texts, 1)))
+    rows = fetch_all(database, "SELECT subject FROM opportunities ORDER BY id")
+    assert rows == [(text,) for text in texts]
+
+
 def test_a_row_that_somebody_deleted_by_hand_comes_back(database: Database) -> None:
     merge_at(database, 1, 2, record(id=1, subject="x"))
     fetch_all(database, "DELETE FROM opportunities RETURNING id")
