@@ -74,6 +74,8 @@ class Access:
             if self._has_session(request):
                 raise Answered(RedirectResponse(own_address(request), 303))
             if not await self._tries(request, given):
+                if not wants_page(request):
+                    raise _unauthorized()
                 raise Answered(self._ask(request, own_address(request), wrong=True))
             raise Answered(self._let_in(request, own_address(request)))
         if not await self._knows(request):

@@ -269,6 +269,9 @@ def test_a_wrong_token_in_the_address_leads_to_the_form(web: Web) -> None:
     assert "Set-Cookie" not in answer.headers
     assert "That is not the API token" in answer.text
     assert 'value="/a%20page?x=1"' in answer.text
+    # A program cannot fill in a form.
+    answer = ask(web, "GET", "/a page?token=wrong&x=1", headers={"Accept": "application/json"})
+    assert (answer.status_code, answer.json()["success"]) == (401, False)
 
 
 def test_a_browser_is_asked_to_log_in_and_then_is_where_it_wanted_to_go(web: Web) -> None:
