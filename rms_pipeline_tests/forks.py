@@ -290,11 +290,13 @@ _children: dict[int, Child] = {}
 def _started(args: Any, **options: Any) -> Any:
     """As `subprocess.Popen`; modules of this Python are forked."""
     plain = {*("env", "stdin", "stdout", "stderr", "start_new_session", "pass_fds", "cwd")}
+    # A fork is no child of this process, so it cannot ask to end with it.
+    plain.add("preexec_fn")
     is_module = list(args[:2]) == [sys.executable, "-m"]
     given = {name: value for name, value in options.items() if value}
     if not is_module or not given.keys() <= plain or Path(given.get("cwd", _PROJECT)) != _PROJECT:
         return _popen(args, **options)
-    for name in ("stdin", "cwd"):
+    for name in ("stdin", "cwd", "preexec_fn"):
         given.pop(name, None)
     return Child(*args[2:], env=given.pop("env", os.environ), warm=True, **given)
 

@@ -121,6 +121,41 @@ def test_a_second_one_on_the_same_embedded_database_is_refused_and_starts_nothin
     assert second.alive() == {}
 
 
+_PARENT = """
+import os, sys, time
+from pathlib import Path
+from rms_pipeline.cli.children import Children
+Children(Path(sys.argv[1])).start(
+    "part",
+    [sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(99)"],
+    dict(os.environ), Path(sys.argv[1]),
+)
+time.sleep(99)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux alone tells of the end")
+def test_its_parts_end_when_it_is_killed(tmp_path: Path) -> None:
+    log = tmp_path / "part.log"
+    parent = subprocess.Popen([sys.executable, "-c", _PARENT, str(tmp_path)], cwd=PROJECT)
+    try:
+        wait_until(lambda: log.exists() and log.read_text().endswith("\n"))
+        part = Path("/proc") / log.read_text().strip()
+        assert part.exists()
+    finally:
+        parent.kill()
+        parent.wait()
+
+    def has_ended() -> bool:
+        try:
+            # A zombie has ended, too: who takes it in may not look at once.
+            return ") Z " in (part / "stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+
+    wait_until(has_ended)
+
+
 def close_the_terminal(up: Up) -> None:
     os.close(up.terminal)
     up.process.send_signal(signal.SIGHUP)

@@ -4,10 +4,13 @@ Each process leads a process group. To end the group also ends the processes tha
 """
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from rms_pipeline.errors import RmsPipelineError
@@ -51,6 +54,7 @@ class Children:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_end_with(os.getpid()) if sys.platform == "linux" else None,
             )
         self._started.append((name, child))
 
@@ -92,6 +96,21 @@ class Children:
             for child in group:
                 _signal_group(child, signal.SIGKILL)
                 child.wait()
+
+
+def _end_with(parent: int) -> Callable[[], None]:
+    """For a child to call before its program begins: where `parent` is killed, and so cannot end
+    its children, the kernel sends them SIGTERM. Otherwise they would keep their ports, and a second
+    daemon would come to run beside the first."""
+    prctl, sets_signal_of_parents_death = ctypes.CDLL(None).prctl, 1
+
+    def ask() -> None:
+        prctl(sets_signal_of_parents_death, signal.SIGTERM)
+        if os.getppid() != parent:
+            # It has ended already.
+            os._exit(1)
+
+    return ask
 
 
 def _signal_group(child: "subprocess.Popen[bytes]", number: int) -> None:
