@@ -82,6 +82,22 @@ def demand_a_whole_chain(database: Database) -> None:
     assert torn == []
 
 
+def demand_that_changes_follow_each_other(database: Database) -> None:
+    """Raises unless each change of a field begins with what the one before it ended with, and the
+    last ends with what the row holds."""
+    torn = query(
+        database,
+        "SELECT * FROM (SELECT opportunity_id, field, old_value, new_value, lead(old_value) OVER w"
+        " AS next, lead(id) OVER w IS NULL AS is_last FROM opportunity_changes"
+        " WINDOW w AS (PARTITION BY opportunity_id, field ORDER BY id)) c"
+        " WHERE old_value IS NOT DISTINCT FROM new_value"
+        " OR NOT is_last AND new_value IS DISTINCT FROM next"
+        " OR is_last AND field = 'opportunity_status' AND EXISTS (SELECT FROM opportunities o"
+        " WHERE o.id = c.opportunity_id AND o.opportunity_status IS DISTINCT FROM new_value)",
+    )
+    assert torn == []
+
+
 # The way back from one record to the one before it
 
 
@@ -550,6 +566,7 @@ def demand_that_it_remembers(database: Database, steps: list[tuple[Any, ...]]) -
                 delete_at(database, asked, *ids)
     copies.append((moment(database), table_now(database)))
     demand_a_whole_chain(database)
+    demand_that_changes_follow_each_other(database)
     for at, copy in copies:
         assert table_as_of(database, at) == copy
 
