@@ -25,6 +25,26 @@ INSTEAD = {
     "so may be": "can also be",
     "cannot be had": "is not available",
     "row that somebody has locked": "row locked by another session",
+    "whoever": "the person who, or each process that",
+    "none goes": "no row is deleted",
+    "nobody knows when": "the day is not known",
+    "beside earlier": "compared with earlier",
+    "in times of": "compared with",
+    "goes without saying": "is the default",
+    "leads on": "links to the next page",
+    "speaks of": "covers",
+    "speak of": "cover",
+    "tells us of": "sends to this mirror",
+    "rows that are here": "rows",
+    "not here yet": "not mirrored yet",
+    "goes on where it": "continues where it",
+    "all the same": "nevertheless, or it has no effect",
+    "the one or the other": "name both",
+    "comes to be": "becomes",
+    "came to be": "became",
+    "type at will": "free text",
+    "as somebody asked": "this was chosen",
+    "touch these days": "fall on these days",
 }
 _RIDDLES = re.compile(rf"\b({'|'.join(map(re.escape, INSTEAD))})\b", re.IGNORECASE)
 
@@ -32,7 +52,7 @@ _RIDDLES = re.compile(rf"\b({'|'.join(map(re.escape, INSTEAD))})\b", re.IGNORECA
 def _read_as_text() -> Iterator[Path]:
     """Pages of docs (the reference too: it holds help, settings, comments of tables, metrics and
     routes), the files beside the README, and the templates."""
-    for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md"):
+    for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"):
         yield PROJECT / name
     yield from sorted((PROJECT / "docs").rglob("*.md"))
     yield from sorted((PROJECT / "rms_pipeline" / "web" / "templates").glob("*.html"))

@@ -178,21 +178,21 @@ class Proof:
         if self.parents is not None:
             whom = self._of_whom
             return [
-                f"It speaks of {whom} that begin or are out within the days that are looked ahead, "
-                f"as each was listed since the last nightly sync, and of {whom} that changed since "
-                f"{self.collection} are mirrored, as of their last change. Of other {whom} it says "
-                "nothing.",
+                f"It covers {whom} that begin or are out within the configured days, as each was "
+                f"listed since the last nightly sync. It also covers {whom} that changed since "
+                f"{self.collection} are mirrored, as of their last change. It does not cover other "
+                f"{whom}.",
                 CANNOT_SEE_PARTS.format(whom=whom),
             ]
         told = [*(_RESTS_ON[r] for r in self.rests_on if r in _RESTS_ON), CANNOT_SEE]
         if self.window is None:
-            return [f"It speaks of all {self.collection}.", *told]
+            return [f"It covers all {self.collection}.", *told]
         first, last = (f"{day:%-d %B %Y}" for day in self.window)
         bounds = (
-            f"It speaks of {self.collection} that overlap {first} to {last}, the window of the "
+            f"It covers {self.collection} that overlap {first} to {last}, the window of the last "
         )
-        bounds += "last full sync"
-        bounds += ", and of those without dates." if self.covers_undated else "."
+        bounds += "full sync"
+        bounds += ", and those without dates." if self.covers_undated else "."
         return [bounds, *told]
 
     def as_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
--- version 3. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 4. Raise it with every change: of two programs on one database the higher makes the view.
 -- What each customer is worth, and whether that grows. A row for each customer of any opportunity.
 -- Value is the charge before tax of what is confirmed and started in the last twelve months, by the
 -- company's days: from the day after this day a year ago to the end of today. The twelve months
@@ -48,7 +48,7 @@ FROM (
     GROUP BY organisation_id, CASE WHEN organisation_id IS NULL THEN organisation_name END
 ) c;
 
-COMMENT ON VIEW customer_value IS 'What each customer is worth, and whether that grows: confirmed charges before tax of the last twelve months against the twelve before, in the account''s currency.';
+COMMENT ON VIEW customer_value IS 'The value of each customer, and how it changed: confirmed charges before tax of the last twelve months, and of the twelve months before, in the account''s currency.';
 COMMENT ON COLUMN customer_value.organisation_id IS 'The customer''s id in Current RMS.';
 COMMENT ON COLUMN customer_value.organisation_name IS 'The customer''s name.';
 COMMENT ON COLUMN customer_value.opportunities IS 'How many confirmed ones started in the last twelve months.';

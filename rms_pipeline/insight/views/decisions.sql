@@ -1,10 +1,11 @@
--- version 1. Raise it with every change: of two programs on one database the higher makes the view.
--- What was won and what was lost, and when that was decided. A row for each opportunity that was
--- decided. Won: it is an order or confirmed, and not lost; decided when it became the one or the
--- other, whichever was first. Lost: its phase is lost; decided when it came to be, or, where that
--- was before this mirror looked, when Current RMS last changed it. What was never more than an
--- enquiry or a draft when it was lost is no quotation, and not here. Where nobody knows when it was
--- decided, decided_at and month are empty. For the figures of each month ask conversions.
+-- version 2. Raise it with every change: of two programs on one database the higher makes the view.
+-- Won and lost opportunities, and when each was decided: one row for each decided opportunity.
+-- Won: it is an order or confirmed, and not lost. It was decided when it became an order or was
+-- confirmed, whichever was first. Lost: its phase is lost. It was decided when it was lost. If that
+-- was before the history began, it is the time of its last change in Current RMS. An opportunity
+-- that was only an enquiry or a draft when it was lost is not in this view. If the time of the
+-- decision is not known, decided_at and month are empty. The view conversions has the figures of
+-- each month.
 
 CREATE OR REPLACE VIEW decisions AS
 SELECT
@@ -24,18 +25,18 @@ FROM (
         OR f.stage = 'lost' AND coalesce(o.state_name, '') NOT IN ('Enquiry', 'Draft')
 ) d;
 
-COMMENT ON VIEW decisions IS 'What was won and what was lost, and when that was decided: a row for each opportunity. Money is in the account''s currency, before tax.';
+COMMENT ON VIEW decisions IS 'Won and lost opportunities, and when each was decided: one row for each. Money is in the account''s currency, before tax.';
 COMMENT ON COLUMN decisions.opportunity_id IS 'The opportunity''s id in Current RMS.';
 COMMENT ON COLUMN decisions.number IS 'Its number, as people write it.';
-COMMENT ON COLUMN decisions.name IS 'What it is called.';
+COMMENT ON COLUMN decisions.name IS 'Its name.';
 COMMENT ON COLUMN decisions.opportunity_status IS 'Its status now.';
 COMMENT ON COLUMN decisions.outcome IS 'won or lost.';
-COMMENT ON COLUMN decisions.decided_at IS 'When it was decided. Empty where nobody knows.';
+COMMENT ON COLUMN decisions.decided_at IS 'When it was decided. Empty if that is not known.';
 COMMENT ON COLUMN decisions.was_order IS 'Whether it is, or has been, an order.';
 COMMENT ON COLUMN decisions.organisation_id IS 'The customer''s id in Current RMS.';
 COMMENT ON COLUMN decisions.organisation_name IS 'The customer''s name.';
-COMMENT ON COLUMN decisions.owner_id IS 'The id of the colleague it belongs to.';
-COMMENT ON COLUMN decisions.owner_name IS 'The colleague it belongs to.';
+COMMENT ON COLUMN decisions.owner_id IS 'The id of its owner, a colleague.';
+COMMENT ON COLUMN decisions.owner_name IS 'The name of its owner.';
 COMMENT ON COLUMN decisions.charge_total IS 'What it charges, or would have charged, before tax.';
 COMMENT ON COLUMN decisions.created_at IS 'When it was entered in Current RMS.';
 COMMENT ON COLUMN decisions.month IS 'The first day of the month, in the company''s time zone, that decided it.';

@@ -1,4 +1,4 @@
--- version 2. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 3. Raise it with every change: of two programs on one database the higher makes the view.
 -- A row for each opportunity and day that its equipment is out. A day, from midnight to midnight in
 -- the company's time zone, counts when any instant of the hire falls into it. Whatever is lost is
 -- left out; what is open is in, with its phase. An open-ended hire has days until a year from today.
@@ -41,7 +41,7 @@ FROM (
 CROSS JOIN LATERAL generate_series(o.first, o.last, interval '1 day') AS d (day)
 WHERE o.phase <> 'lost';
 
-COMMENT ON VIEW hire_days IS 'A row for each opportunity and day, in the company''s time zone, that its equipment is out or is to be. Lost ones are left out. An open-ended hire goes on until a year from today.';
+COMMENT ON VIEW hire_days IS 'A row for each opportunity and day, in the company''s time zone, on which its equipment is or will be out. Lost ones are left out. An open-ended hire ends a year from today.';
 COMMENT ON COLUMN hire_days.day IS 'The day, in the company''s time zone.';
 COMMENT ON COLUMN hire_days.opportunity_id IS 'The opportunity''s id in Current RMS.';
 COMMENT ON COLUMN hire_days.number IS 'Its number.';

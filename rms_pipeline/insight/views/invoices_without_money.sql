@@ -1,6 +1,6 @@
--- version 2. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 3. Raise it with every change: of two programs on one database the higher makes the view.
 -- Invoices for those who are not to see money: no amounts, no record as received, and nothing
--- that people type at will, for that may hold amounts: neither subject nor the account's own
+-- that people type as free text, because it may contain amounts: neither subject nor the account's own
 -- fields. The number tells which it is.
 
 CREATE OR REPLACE VIEW invoices_without_money AS
@@ -13,7 +13,7 @@ SELECT
         WHEN 40 THEN 'Voided' ELSE i.status::text END AS status_name
 FROM invoices i;
 
-COMMENT ON VIEW invoices_without_money IS 'The table invoices, for readers who are not to see money: without amounts, without data, and without what people type at will.';
+COMMENT ON VIEW invoices_without_money IS 'The table invoices, for readers who must not see money: without amounts, without data and without free text.';
 COMMENT ON COLUMN invoices_without_money.id IS 'The invoice''s id in Current RMS.';
 COMMENT ON COLUMN invoices_without_money.number IS 'Its number.';
 COMMENT ON COLUMN invoices_without_money.invoice_type IS '0 Invoice, 1 Credit.';

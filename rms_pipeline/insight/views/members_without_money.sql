@@ -1,6 +1,6 @@
--- version 2. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 3. Raise it with every change: of two programs on one database the higher makes the view.
 -- Members for those who are not to see money: no amounts, no record as received, and nothing
--- that people type at will, for that may hold amounts: neither title, department, description,
+-- that people type as free text, because it may contain amounts: neither title, department, description,
 -- tags, e-mail addresses and telephone numbers, nor the account's own fields.
 
 CREATE OR REPLACE VIEW members_without_money AS
@@ -9,7 +9,7 @@ SELECT
     m.county, m.country_name, m.created_at_rms, m.updated_at_rms, m.synced_at, m.last_webhook_at
 FROM members m;
 
-COMMENT ON VIEW members_without_money IS 'The table members, for readers who are not to see money: without amounts, without data, and without what people type at will.';
+COMMENT ON VIEW members_without_money IS 'The table members, for readers who must not see money: without amounts, without data and without free text.';
 COMMENT ON COLUMN members_without_money.id IS 'The member''s id in Current RMS.';
 COMMENT ON COLUMN members_without_money.name IS 'Its name.';
 COMMENT ON COLUMN members_without_money.membership_type IS 'Organisation, Contact, Venue, User or Vehicle.';

@@ -1,4 +1,4 @@
--- version 2. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 3. Raise it with every change: of two programs on one database the higher makes the view.
 -- What opportunities are worth by the month, of the company's time zone, that they start in. A row
 -- for each month, phase, customer, owner and venue that occur together: add up over what you do not
 -- ask for. Money is in the account's currency and before tax, but for total_value; what has no
@@ -30,7 +30,7 @@ GROUP BY
     owner_id, CASE WHEN owner_id IS NULL THEN owner_name END,
     venue_id, CASE WHEN venue_id IS NULL THEN venue_name END;
 
-COMMENT ON VIEW month_value IS 'What opportunities are worth: a row for each month they start in, phase, customer, owner and venue. Add up over what you do not ask for. Money is in the account''s currency.';
+COMMENT ON VIEW month_value IS 'What opportunities are worth: a row for each month they start in, phase, customer, owner and venue. Sum the rows over the columns that you do not group by. Money is in the account''s currency.';
 COMMENT ON COLUMN month_value.month IS 'The first day of the month, in the company''s time zone, that they start in: by deliver_starts_at, else starts_at. Empty where there is no start.';
 COMMENT ON COLUMN month_value.phase IS 'open, confirmed or lost, from the table statuses.';
 COMMENT ON COLUMN month_value.organisation_id IS 'The customer''s id in Current RMS.';

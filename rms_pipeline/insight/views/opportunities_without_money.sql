@@ -1,6 +1,6 @@
--- version 2. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 3. Raise it with every change: of two programs on one database the higher makes the view.
 -- Opportunities for those who are not to see money: no amounts, no record as received, and nothing
--- that people type at will, for that may hold amounts: neither name, subject, description, reference
+-- that people type as free text, because it may contain amounts: neither name, subject, description, reference
 -- and tags, nor the account's own fields. The number tells which it is.
 
 CREATE OR REPLACE VIEW opportunities_without_money AS
@@ -16,7 +16,7 @@ SELECT
     coalesce(s.phase, 'open') AS phase
 FROM opportunities o LEFT JOIN statuses s ON s.name = o.opportunity_status;
 
-COMMENT ON VIEW opportunities_without_money IS 'The table opportunities, for readers who are not to see money: without amounts, without data, and without what people type at will.';
+COMMENT ON VIEW opportunities_without_money IS 'The table opportunities, for readers who must not see money: without amounts, without data and without free text.';
 COMMENT ON COLUMN opportunities_without_money.id IS 'The opportunity''s id in Current RMS.';
 COMMENT ON COLUMN opportunities_without_money.starts_at IS 'When the hire starts.';
 COMMENT ON COLUMN opportunities_without_money.ends_at IS 'When the hire ends.';

@@ -1,6 +1,6 @@
--- version 2. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 3. Raise it with every change: of two programs on one database the higher makes the view.
 -- Opportunity items for those who are not to see money: no amounts, no record as received, and
--- nothing that people type at will, for that may hold amounts: neither name, description nor the
+-- nothing that people type as free text, because it may contain amounts: neither name, description nor the
 -- account's own fields. The product's name tells what it is.
 
 CREATE OR REPLACE VIEW opportunity_items_without_money AS
@@ -12,7 +12,7 @@ SELECT
     i.data #>> '{item,name}' AS product_name
 FROM opportunity_items i;
 
-COMMENT ON VIEW opportunity_items_without_money IS 'The table opportunity_items, for readers who are not to see money: without amounts, without data, and without what people type at will.';
+COMMENT ON VIEW opportunity_items_without_money IS 'The table opportunity_items, for readers who must not see money: without amounts, without data and without free text.';
 COMMENT ON COLUMN opportunity_items_without_money.id IS 'The opportunity_item''s id in Current RMS.';
 COMMENT ON COLUMN opportunity_items_without_money.opportunity_id IS 'The opportunity that it belongs to.';
 COMMENT ON COLUMN opportunity_items_without_money.parent_opportunity_item_id IS 'Its parent item: its group, or the item that it is an accessory of.';
