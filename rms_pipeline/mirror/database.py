@@ -106,8 +106,8 @@ _JSON_ARRAY = new_array_type((199, 3807), "JSON[]", _JSON)
 # A pooler in statement mode gives its reason in its own log only.
 ENDED_AT_ONCE = (
     "PostgreSQL accepted the connection and ended it in its first transaction. Try again. If it "
-    "happens again, a pooler in statement mode may be in between: use its session mode, or set "
-    "POSTGRES_URL to the same database's direct address (often the same host with port 5432)."
+    "happens again, a pooler in statement mode may be in between: set POSTGRES_URL to the same "
+    "database's direct address (often the same host with port 5432)."
 )
 
 
