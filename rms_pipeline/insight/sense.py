@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
-from rms_pipeline.mirror.statements import Connection
+from rms_pipeline.mirror.statements import Connection, one_row
 
+_MANY = 100_000
 # Of each check: what must hold, in a sentence.
 SENSE_CHECKS = {
     "late_back": "Nothing is still Active whose hire has ended.",
@@ -56,6 +57,18 @@ def doubts(connection: Connection, checks: list[str], most: int = 5) -> list[Dou
             found.setdefault(check, Doubts(check, count, [])).first.append(Doubt(*one))
     connection.commit()
     return [*found.values()]
+
+
+def are_many(connection: Connection) -> bool:
+    """Whether opportunities are so many, by PostgreSQL's estimate, that `doubts` takes seconds.
+    Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT reltuples > %s FROM pg_class WHERE oid = 'opportunities'::regclass", (_MANY,)
+        )
+        (found,) = one_row(cursor)
+    connection.commit()
+    return bool(found)
 
 
 def what_makes_no_sense(connection: Connection, most: int = 10) -> dict[str, tuple[int, list[int]]]:

@@ -1,5 +1,8 @@
 """Today: the page for the person who runs the day of a hire company, on screen and on paper."""
 
+import threading
+import time
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import Annotated
 from urllib.parse import urlencode
@@ -10,7 +13,7 @@ from pydantic_core import to_jsonable_python
 
 from rms_pipeline.insight.compare import Figure, Memory, read_memory
 from rms_pipeline.insight.days import Day
-from rms_pipeline.insight.sense import SENSE_CHECKS, Doubts, doubts
+from rms_pipeline.insight.sense import SENSE_CHECKS, Doubts, are_many, doubts
 from rms_pipeline.insight.today import (
     MOST_COUNTED,
     SOON_DAYS,
@@ -27,6 +30,7 @@ from rms_pipeline.web.templating import Pages, is_fragment
 _LISTED = ("late_back", "starts_soon_and_open")
 # So many are counted before the page is shown, and all beside those of earlier, once it is there.
 _AT_ONCE = 1_000
+_KEPT_SECONDS = 60.0
 _CHECKED = [check for check in SENSE_CHECKS if check not in _LISTED]
 
 
@@ -82,9 +86,16 @@ def today(pages: Pages, reader: Reader, current: Settings, access: Access) -> AP
         found = {"date": day.date, "time_zone": day.time_zone, "figures": compared(day)[0]}
         return JSONResponse({"success": True, **to_jsonable_python(found)})
 
-    def check() -> list[Doubts]:
+    def find_doubts() -> list[Doubts]:
         with reader.session() as connection:
             return doubts(connection, _CHECKED)
+
+    checks = _Kept(find_doubts)
+
+    def check() -> list[Doubts]:
+        with reader.session() as connection:
+            is_slow = are_many(connection)
+        return checks.read() if is_slow else find_doubts()
 
     @router.get("/today/checks")
     def show_checks(request: Request) -> Response:
@@ -97,6 +108,23 @@ def today(pages: Pages, reader: Reader, current: Settings, access: Access) -> AP
         return JSONResponse({"success": True, "checks": to_jsonable_python(check())})
 
     return router
+
+
+class _Kept:
+    """What takes seconds to find, kept for a minute. Those who ask meanwhile wait for one reading
+    of all rows, in place of starting one each."""
+
+    def __init__(self, find: Callable[[], list[Doubts]]) -> None:
+        self._find, self._lock = find, threading.Lock()
+        self._found: list[Doubts] = []
+        self._until = 0.0
+
+    def read(self) -> list[Doubts]:
+        with self._lock:
+            if time.monotonic() >= self._until:
+                self._found = self._find()
+                self._until = time.monotonic() + _KEPT_SECONDS
+            return self._found
 
 
 def _lists(day: Day) -> dict[str, str]:

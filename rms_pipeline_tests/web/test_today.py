@@ -428,3 +428,27 @@ def test_today_needs_a_session_or_the_token(web: Web) -> None:
 
     for path in ("/today", "/today.json"):
         assert requests.get(f"{web.url}{path}", timeout=30).status_code == 401
+
+
+def test_of_many_opportunities_the_checks_are_made_once_a_minute(web: Web) -> None:
+    def count() -> int:
+        checks = get(web, "/today/checks.json").json()["checks"]
+        return sum(check["count"] for check in checks if check["check"] == "ends_before_it_starts")
+
+    def believe(rows: int) -> None:
+        query(
+            web.database,
+            f"UPDATE pg_class SET reltuples = {rows} WHERE oid = 'opportunities'::regclass"
+            " RETURNING relname",
+        )
+
+    insert_opportunities(web.database, job(NOW, NOW - DAY))
+    try:
+        believe(200_000)
+        assert count() == 1
+        insert_opportunities(web.database, job(NOW, NOW - DAY, id=2))
+        assert count() == 1
+    finally:
+        believe(1)
+    # Of few, whoever asks gets what is there now.
+    assert count() == 2
