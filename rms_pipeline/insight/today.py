@@ -338,7 +338,7 @@ def _entered_confirmed(cursor: Cursor, values: Mapping[str, Any]) -> list[Decisi
         "SELECT o.id, o.number, o.name, o.organisation_name, o.total_value, NULL,"
         " coalesce(entered.status, o.opportunity_status), o.confirmed_at,"
         " (SELECT min(e.member_name) FROM webhook_events e"
-        " WHERE e.opportunity_id = o.id AND lower(e.action_type) = 'create'"
+        " WHERE e.opportunity_id = o.id AND lower(e.action_type COLLATE \"C\") = 'create'"
         f" HAVING count(DISTINCT e.member_name) = 1) FROM opportunities o {_ENTERED}"
         " WHERE o.confirmed_at >= %(since)s AND o.confirmed_at < %(ends)s"
         f" AND {_WAS_CONFIRMED}",
@@ -352,7 +352,7 @@ def _deleted(cursor: Cursor, values: Mapping[str, Any]) -> list[Decision]:
     cursor.execute(
         "SELECT o.id, o.number, o.name, o.organisation_name, o.total_value, o.opportunity_status,"
         " NULL, o.deleted_at, (SELECT min(e.member_name) FROM webhook_events e"
-        " WHERE e.opportunity_id = o.id AND lower(e.action_type) = 'destroy'"
+        " WHERE e.opportunity_id = o.id AND lower(e.action_type COLLATE \"C\") = 'destroy'"
         " HAVING count(DISTINCT e.member_name) = 1)"
         " FROM deleted_opportunities o WHERE o.deleted_at >= %(since)s AND o.deleted_at < %(ends)s"
         f" AND NOT ({OUTCOMES['is:closed'].condition}) ORDER BY o.deleted_at DESC"

@@ -138,16 +138,19 @@ _WHO = (
 )
 
 
+# The API's own words, whatever language the database is in: Turkish makes another letter of I.
+_ACTION = 'lower(e.action_type COLLATE "C")'
+
+
 def _action(collection: Collection) -> str:
     """What was done, of an event `e`; what was done to a part of a record is an action of its own
     name (`Webhooks.of_part`)."""
     told = collection.webhooks
     if told is None or not told.parts:
-        return "lower(e.action_type)"
-    subject = "regexp_replace(lower(e.subject_type), '[^a-z0-9]', '', 'g')"
+        return _ACTION
+    subject = "regexp_replace(lower(e.subject_type COLLATE \"C\"), '[^a-z0-9]', '', 'g')"
     return (
-        f"CASE WHEN {subject} = ANY({_array(told.parts)}) THEN '{told.of_part}'"
-        " ELSE lower(e.action_type) END"
+        f"CASE WHEN {subject} = ANY({_array(told.parts)}) THEN '{told.of_part}' ELSE {_ACTION} END"
     )
 
 

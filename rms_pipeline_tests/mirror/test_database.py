@@ -10,9 +10,11 @@ import psycopg2
 import pytest
 from pydantic import SecretStr
 
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.defs.instance_storage import url_for_dagster
 from rms_pipeline.mirror import database as databases
+from rms_pipeline.mirror.changes import _action
 from rms_pipeline.mirror.database import (
     Database,
     DatabaseError,
@@ -27,7 +29,7 @@ from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline_tests.conftest import dagsters_tables, database_at
 from rms_pipeline_tests.pooler import transaction_pooler
 from rms_pipeline_tests.rows import query
-from rms_pipeline_tests.servers import new_database
+from rms_pipeline_tests.servers import administrator, new_database, new_name, url_of
 from rms_pipeline_tests.sync.conftest import Mirror
 
 pytestmark = [pytest.mark.slow, pytest.mark.new_connections]
@@ -137,6 +139,29 @@ def test_settings_are_made_before_a_transaction_begins_that_a_timeout_could_end(
     with transaction_pooler(empty_url) as pooler:
         database_at(pooler.url).connect().close()
     assert b"SET statement_timeout = 0" in pooler.said[0]
+
+
+def test_what_somebody_did_is_read_alike_in_a_database_of_any_language(
+    postgresql_15_url: str,
+) -> None:
+    name = new_name()
+    with administrator(postgresql_15_url) as run:
+        run(
+            f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C.UTF-8'"
+            " LOCALE_PROVIDER icu ICU_LOCALE 'tr-TR'"
+        )
+        try:
+            (found,) = query(
+                database_at(url_of(postgresql_15_url, name)),
+                f"SELECT array_agg({_action(OPPORTUNITIES)}), lower('I') FROM (VALUES"
+                " ('OpportunityItem', 'Update'), ('Opportunity', 'UPDATE_ITEM'))"
+                " AS e (subject_type, action_type)",
+            )
+        finally:
+            run(f"DROP DATABASE {name} WITH (FORCE)")
+    told = OPPORTUNITIES.webhooks
+    assert told is not None
+    assert found == ([told.of_part, "update_item"], "ı")
 
 
 COMPRESSION = "SELECT current_setting('default_toast_compression')"
