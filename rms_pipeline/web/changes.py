@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from itertools import groupby
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -28,7 +28,7 @@ from rms_pipeline.mirror.criteria import without_nul
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.formatting import Clock
-from rms_pipeline.web.forms import with_chosen
+from rms_pipeline.web.forms import amount, with_chosen
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.templating import Pages
 from rms_pipeline.web.today import day_of
@@ -174,9 +174,9 @@ def _number(text: str, name: str) -> Decimal | None:
     if not text.strip():
         return None
     try:
-        number = Decimal(text.strip())
+        number = amount(text)
         if not 0 <= number <= _MOST:
             raise ValueError
-    except (ValueError, InvalidOperation):
+    except ValueError:
         raise HTTPException(422, f"{name} is not a number like 1000.") from None
     return number

@@ -25,14 +25,13 @@ from rms_pipeline.mirror.criteria import Criteria, Days, FieldFilter, without_nu
 from rms_pipeline.mirror.outcomes import OUTCOMES
 from rms_pipeline.mirror.promoted import Promoted, promoted_fields
 from rms_pipeline.mirror.statements import Connection
-from rms_pipeline.web.formatting import Clock
+from rms_pipeline.web.formatting import Clock, money
+from rms_pipeline.web.forms import amount, linked_amount
 
 DEFAULT_SORT = "-updated"
 _MOST_PAGES = 1_000_000
 _BIGINT_MAX = 2**63 - 1
 _SHORT, _LONG = 200, 500
-# PostgreSQL's numeric has room for more; nobody's money does.
-_MONEY = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,20})?")
 _PLACE = re.compile(r"([1-9][0-9]{0,6})(?:-([A-Za-z0-9_-]{1,2000}))?")
 
 # The parameters of a list in the order of its address, the longest text of each, and the name of
@@ -190,6 +189,8 @@ class Asked:
                     words = customer or value
                 elif name in PERIOD_FILTERS:
                     words = words_for(value, clock.day)
+                elif name in ("least", "greatest") and not re.search(r"\.[0-9]{3}", value):
+                    words = money(amount(value))
                 elif name in ("from", "to"):
                     words = clock.day(date.fromisoformat(value))
                 title = PARAMETERS[name][1] if name in PARAMETERS else name.removeprefix(FIELD)
@@ -203,6 +204,9 @@ def asked(request: Request, time_zone: str, now: datetime | None = None) -> Aske
     today = (now or datetime.now(UTC)).astimezone(ZoneInfo(time_zone)).date()
     texts = _texts(request)
     given = {name: texts[name] for name in texts if texts[name]}
+    for name in ("least", "greatest"):
+        if name in given and _amount(given[name][0], name) is not None:
+            given[name] = [linked_amount(given[name][0])]
     one = {name: values[0] for name, values in given.items()}
     periods: dict[str, Any] = {
         attribute: _period(one.get(name, ""), name, today)
@@ -422,10 +426,9 @@ def _id(text: str, name: str) -> int | None:
 
 
 def _amount(text: str, name: str) -> Decimal | None:
-    """Reads an amount. People write 1,500 too."""
     if not text:
         return None
-    plain = text.replace(",", "").replace(" ", "")
-    if not _MONEY.fullmatch(plain):
-        raise HTTPException(422, f"{name} is not an amount like 1500 or 1500.50.")
-    return Decimal(plain)
+    try:
+        return amount(text)
+    except ValueError as error:
+        raise HTTPException(422, f"{name} {error}.") from None

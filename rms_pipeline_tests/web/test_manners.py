@@ -13,10 +13,11 @@ from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import SettingsError, load_settings
 from rms_pipeline.web import formatting, manners
 from rms_pipeline.web.formatting import Clock
+from rms_pipeline.web.forms import amount, linked_amount
 from rms_pipeline.web.manners import Manner, locale_of
 from rms_pipeline_tests.rows import insert_opportunities
 from rms_pipeline_tests.web.conftest import Web, serving
-from rms_pipeline_tests.web.page import get
+from rms_pipeline_tests.web.page import Page, get
 
 MOMENT = datetime(2026, 7, 1, 8, 5, 9, tzinfo=UTC)
 LONDON = Clock("Europe/London")
@@ -182,6 +183,61 @@ def test_what_runs_from_right_to_left_keeps_its_order_among_english_words(
         assert written.count("\u2067") == written.count("\u2069")
     reads("de", "EUR")
     assert "\u2067" not in LONDON.full(MOMENT) + formatting.money(Decimal("12.5"))
+
+
+@pytest.mark.parametrize(
+    ("accepted", "typed", "means"),
+    [
+        ("", "1,500", "1500"),
+        ("", "1500.5", "1500.5"),
+        ("", "1,234,567.89", "1234567.89"),
+        ("de", "1,500", "1500"),
+        ("", "1.500", "1.5"),
+        ("", "1500,50", None),
+        ("", "1.500,00", None),
+        ("en-US", "12,50", None),
+        ("de", "1.500", "1500"),
+        ("de", "1.500,50", "1500.50"),
+        ("de", "1500,5", "1500.5"),
+        ("de", "1500.50", "1500.50"),
+        ("de", "1.234.567", "1234567"),
+        ("es", "1.500", "1500"),
+        ("fr", "1\u202f500,50", "1500.50"),
+        ("pl", "1 500", "1500"),
+        ("de-CH", "1\u2019500.50", "1500.50"),
+        ("en-IN", "1,50,000", "150000"),
+        ("he", "-1,500", "-1500"),
+        ("de", "1.5.0", None),
+        ("de", "1e3", None),
+        ("", "\u0663\u0660", None),
+        ("", "", None),
+        ("", "9" * 41, None),
+    ],
+)
+def test_an_amount_is_read_as_its_reader_writes_it_and_a_link_means_the_same_to_all(
+    reads: Reads, accepted: str, typed: str, means: str | None
+) -> None:
+    reads(accepted)
+    if means is None:
+        with pytest.raises(ValueError, match="is not an amount"):
+            amount(typed)
+        return
+    assert amount(typed) == Decimal(means)
+    linked = linked_amount(typed)
+    for other in ("", "en-US", "de", "es", "fr", "pl", "de-CH", "en-IN", "he", "ar"):
+        reads(other)
+        assert amount(linked) == Decimal(means), other
+
+
+def test_the_links_of_a_list_hold_amounts_as_programs_write_them(web: Web) -> None:
+    insert_opportunities(web.database, {"total_value": 1_400}, {"total_value": 1_600})
+    page = get(web, "/opportunities?least=1.500&sort=value", **{"Accept-Language": "de"})
+    assert "1 opportunity" in page.text
+    assert "least=1500&amp;sort=value" in page.text
+    assert "1.500,00 \u00d7" in " ".join(Page(page.text).text.split())
+    plain = get(web, "/opportunities.json?least=1500")
+    assert [row["id"] for row in plain.json()["opportunities"]] == [2]
+    assert get(web, "/changes?least=1.500", **{"Accept-Language": "de"}).status_code == 200
 
 
 def test_no_page_names_a_month_or_a_weekday_past_what_its_reader_writes() -> None:
