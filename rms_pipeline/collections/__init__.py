@@ -17,11 +17,11 @@ COLLECTIONS = (OPPORTUNITIES, MEMBERS, INVOICES, OPPORTUNITY_ITEMS)
 
 
 class NoSuchCollection(RmsPipelineError):
-    """No declaration has that name; the text tells those that there are."""
+    """No collection has that name. The text lists all names."""
 
 
 def collection_named(name: str) -> Collection:
-    """The one of that name. Raises NoSuchCollection."""
+    """The collection with that name. Raises NoSuchCollection."""
     for collection in COLLECTIONS:
         if collection.name == name:
             return collection

@@ -1,4 +1,4 @@
-"""Members: organisations, contacts, venues, users and vehicles, whoever the account knows."""
+"""Members: the organisations, contacts, venues, users and vehicles of the account."""
 
 from rms_pipeline.collections.base import TIMES, Collection, Column, Modes, Webhooks
 

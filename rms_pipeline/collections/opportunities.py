@@ -1,6 +1,6 @@
-"""Opportunities: enquiries, quotations and orders, the records that a hire company lives by.
+"""Opportunities: enquiries, quotations and orders.
 
-Columns are those of the contract: none is ever renamed or narrowed.
+Their columns are part of the contract: no column is renamed, and no type is narrowed.
 """
 
 from rms_pipeline.collections.base import TIMES, Collection, Column, Modes, Reach, Webhooks

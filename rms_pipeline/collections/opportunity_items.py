@@ -1,6 +1,6 @@
-"""Items of opportunities: the products, services and texts that stand in them, and their groups.
+"""Items of opportunities: their products, services, texts and groups.
 
-What is booked for an item, `item_assets`, stays in its `data`.
+The assets that are booked for an item (`item_assets`) stay in its `data`.
 """
 
 from rms_pipeline.collections.base import TIMES, Collection, Column, Parts

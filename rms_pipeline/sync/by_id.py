@@ -1,4 +1,4 @@
-"""Asking for records by their ids: which are still there, and which are gone."""
+"""Requests records by their ids: which still exist, and which were deleted."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence

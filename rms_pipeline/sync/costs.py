@@ -1,4 +1,4 @@
-"""What a full sync would cost, found out before it is asked for: one call, and no record stored."""
+"""What a full sync would cost, before it starts. One call, and no record is stored."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,12 +24,10 @@ _BESIDE_PAGES = 8
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of a full sync over `window`: how many `records` it reads, of which `mirrored` are here, and
-    how many `calls` that takes, and has taken to find out (`calls_spent`).
-
-    `minutes` is None where no limit is set. Not `exact`: Current RMS did not count by dates, so it
-    is at most that. `counted_at` is UTC.
-    """
+    """The cost of a full sync over `window`. It reads `records`, of which `mirrored` are already
+    mirrored, in `calls`. `calls_spent` were needed to find this out. `minutes` is None if there is
+    no limit. Without `exact`, Current RMS did not count by dates, and the numbers are upper limits.
+    `counted_at` is UTC."""
 
     window: Window
     records: int
@@ -42,7 +40,7 @@ class Cost:
 
     @property
     def more(self) -> int:
-        """How many records are not here yet."""
+        """How many records are not mirrored yet."""
         return max(self.records - self.mirrored, 0)
 
 
@@ -54,8 +52,8 @@ def count_cost(
     *,
     lane: Lane = Lane.LIVE,
 ) -> Cost:
-    """Asks Current RMS how many records `window` holds. `per_minute` is the account's limit as it
-    is known, 0 for none. Raises a CurrentRmsError."""
+    """Asks Current RMS how many records `window` has. `per_minute` is the account's limit, 0 for
+    none. Raises a CurrentRmsError."""
     before = client.counts.calls
     is_ignored = any(client.terms.refusal("filter", n) for n in (ENDS_AFTER, STARTS_BEFORE))
     counted = None if is_ignored else _count(client, window, lane)
@@ -80,7 +78,7 @@ def count_cost(
 
 
 def _count(client: CurrentRmsClient, window: Window, lane: Lane) -> int | None:
-    """None where the dates are refused, or what comes shows that they are ignored."""
+    """None if the API refuses the dates, or if its answer shows that it ignores them."""
     try:
         answer = client.list_records(window.segments()[0].params, per_page=1, lane=lane)
     except Unprocessable:

@@ -1,8 +1,8 @@
-"""Counting a window twice, as the API has it and as the mirror has it, and comparing the two.
+"""Counts a window in the API and in the mirror, and compares the two.
 
-What belongs here: what is asked, by ranges of ids cut at random and by lists of those without
-dates; and when an answer proves nothing. What does not: when it is asked, and what is done where
-the two differ (`prove`).
+What belongs here: what is requested (ranges of ids cut at random, and lists of records without
+dates), and when an answer proves nothing. What does not: when to count, and what to do about a
+difference (`prove`).
 """
 
 import random
@@ -78,7 +78,7 @@ _OVERCOUNTED = (
 
 
 class NotCounted(Exception):
-    """Why there is no proof this time."""
+    """The reason why there is no proof this time."""
 
 
 @dataclass(slots=True)
@@ -177,7 +177,7 @@ class Counting:
         return [(i, i) for i in sorted(self._around)]
 
     def _count_all(self) -> tuple[int, datetime, list[PartCount]]:
-        """The number of the mirror's content, when the first count was asked for, and all parts."""
+        """The number of the mirror's content, the time of the first count, and all parts."""
         if not self._scan.counts_believed:
             raise NotCounted(_CAPPED)
         for refusal in self._client.terms.refusals:
@@ -244,7 +244,7 @@ class Counting:
         return total
 
     def _are_whole_counts(self, parts: Sequence[PartCount]) -> bool:
-        """Whether each count is that of the whole list: the API ignored the ranges."""
+        """Whether each count is that of the whole list, because the API ignored the ranges."""
         counts = {p.counted for p in parts}
         whole = sum(p.mirrored + p.unstorable for p in parts)
         return (

@@ -1,7 +1,8 @@
-"""Records that a list shows as they were before the mirror's: does it lag, or is that how they are?
+"""Records that a list shows older than the mirror has them: is the list late, or were they set
+back?
 
-What belongs here: asking for them singly, for the single record has the last word. What does not:
-which records those are (`mirror.merge`).
+What belongs here: requesting them alone, because the single record decides. What does not: which
+records these are (`mirror.merge`).
 """
 
 import contextlib
@@ -36,7 +37,7 @@ _SEGMENT = "by_id"
 def what_is_held(
     connection: Connection, collection: Collection, ids: Sequence[int], patience: float = 0.0
 ) -> Wanted:
-    """What the mirror knows of `ids`, for a list of them that may be behind."""
+    """What the mirror knows of `ids`, for a list of them that may be late."""
     held = held_times(connection, collection, ids, patience=patience)
     return Wanted(held=held, gone=known_as_gone(connection, collection, ids))
 

@@ -1,7 +1,7 @@
-"""Walking the API into `raw_rms_pages`.
+"""Reads the API into `raw_rms_pages`.
 
-What belongs here: which walk is begun or gone on with, landing its pages, and the watermark. What
-does not: how a list is read (`current_rms.scan`), what becomes of its records (`storing`).
+What belongs here: which walk is begun or continued, storing its pages, and the watermark. What does
+not: how a list is read (`current_rms.scan`), and how its records are stored (`storing`).
 """
 
 import time
@@ -81,13 +81,10 @@ def land_window(
     overlap: timedelta = OVERLAP,
     watch: Watcher = lambda _: None,
 ) -> LandedWalk:
-    """Reads everything in `window`, landing each page under `run` as it arrives.
-
-    Without a `window` that is everything there is. Goes on with an unfinished walk over a window of
-    the same length, as far as its pages are no older than `fresh_for`. Ends with what changed while
-    it read. Raises a CurrentRmsError when the list could not be read as a whole; what came stays
-    landed.
-    """
+    """Reads everything in `window`, or everything without a `window`. Each page is stored under
+    `run` as it arrives. Continues an unfinished walk over a window of the same length, with pages
+    that are no older than `fresh_for`. At the end it reads what changed meanwhile. Raises a
+    CurrentRmsError if the list could not be read completely. Stored pages stay."""
     began, before = time.monotonic(), client.counts.copy()
     with database.session() as connection:
         collection = client.collection
@@ -120,11 +117,10 @@ def land_changes(
     overlap: timedelta = OVERLAP,
     watch: Watcher = lambda _: None,
 ) -> LandedWalk:
-    """Reads everything that changed since the watermark, whatever its dates.
-
-    `watermarks` are where it may start, best first. One that lies ahead of the API's clock was set
-    when that clock was wrong, so the next counts; where all do, the first by the clock as it is.
-    """
+    """Reads everything that changed since the watermark, with any dates. `watermarks` are the
+    possible starts, best first. One that is ahead of the API's clock was set when that clock was
+    wrong, so the next one counts. If all are ahead, the first one counts, corrected by the clock as
+    it is."""
     began, before = time.monotonic(), client.counts.copy()
     with database.session() as connection:
         notes: list[str] = []
@@ -149,7 +145,7 @@ def land_changes(
 
 
 class _Landing:
-    """Pages of one walk on their way into the database."""
+    """Stores the pages of one walk."""
 
     def __init__(
         self,
@@ -206,10 +202,9 @@ class _Landing:
         self.report.scope.add(walk.report.scope)
 
     def ask_again(self) -> None:
-        """Asks for what could not be read before and was in no list now; forgets what could.
-
-        One call each, and no more than a few: those of longest ago first.
-        """
+        """Requests records that could not be read before and were in no list now. Forgets those
+        that can be read. One call for each, and at most a few: those that were requested longest
+        ago."""
         failing = self.report.undelivered.unreadable
         came = seen_among(self._connection, self._walk, self._suspects) if self._suspects else set()
         over, still = set(came), dict[int, str]()
@@ -253,12 +248,12 @@ class _Landing:
         self._watch(progress)
 
     def watermark(self, overlap: timedelta) -> datetime:
-        """When the walk began by the API's clock or by ours, whichever is earlier, less `overlap`.
+        """The start of the walk by the API's clock or by ours, whichever is earlier, minus
+        `overlap`.
 
-        Edits are stamped by one of the two, nobody knows which: a `Date` may be that of a proxy
-        whose clock is ahead, and then edits of the hours between would never be asked for. The
-        earlier one costs, at worst, records that are fetched twice. An API clock that is behind
-        stamps edits in what is our past: it is the earlier one.
+        One of the two clocks marks the edits, and it is not known which: a `Date` may come from a
+        proxy whose clock is ahead. Edits in the hours between would then never be read. The earlier
+        time at worst fetches records twice.
         """
         api_date, asked_at = walks.first_api_date(self._connection, self._walk)
         asked_at = asked_at or self._client.now()
@@ -268,14 +263,15 @@ class _Landing:
         return asked_at - max(overlap, _OVERLAP_WITHOUT_DATE)
 
     def behind(self) -> timedelta:
-        """How far the API's clock is behind ours, zero when it is not or does not tell."""
+        """How far the API's clock is behind ours. Zero if it is not, or if the API does not send
+        its time."""
         api_date, asked_at = walks.first_api_date(self._connection, self._walk)
         if api_date is None or asked_at is None:
             return timedelta(0)
         return max(asked_at - api_date, timedelta(0))
 
     def demand_whole(self, segments: Sequence[str]) -> None:
-        """The proof that does not rest on the walk's own word: the spans add up to all ids."""
+        """A check that does not depend on the walk itself: the ranges add up to all ids."""
         covered = walks.covered_spans(self._connection, self._walk)
         for segment in segments:
             # What cannot be read is named; of that nothing is missing from the pages.

@@ -1,9 +1,9 @@
-"""Syncing the parts of records, such as the items of opportunities: parent by parent.
+"""Syncs the parts of records, such as items of opportunities, one parent at a time.
 
-Which lists are due follows from what is stored (`mirror.parts`): those of parents that changed, and
-each night those of parents that begin or are out soon. Each list is read whole, landed, merged, and
-compared with the rows of its parent. Calls are bounded; whatever is not reached stays due. All of
-it comes after everything else that is asked of the API (`Lane.PARTS`).
+The stored state says which lists are due (`mirror.parts`): those of parents that changed, and each
+night those of parents that are out or begin soon. Each list is read completely, stored, merged, and
+compared with the rows of its parent. The number of calls is limited, and the rest stays due. These
+calls come after all other calls (`Lane.PARTS`).
 """
 
 import time
@@ -54,9 +54,9 @@ SEGMENT = "parts"
 
 @dataclass(slots=True)
 class StoredParts:
-    """What became of the lists of a walk: `merged`, and rows `deleted` because their parent's list
-    no longer shows them or because their parent is gone. `held_back` are gone, too, but too many
-    to go without a person's word."""
+    """The result of the lists of a walk: `merged`, and the rows `deleted` because their parent's
+    list no longer shows them or their parent was deleted. `held_back` rows were deleted in Current
+    RMS too, but are so many that a person has to confirm it."""
 
     merged: MergedWalk
     deleted: int = 0
@@ -157,9 +157,9 @@ def store_parts(
     ahead: timedelta = timedelta(days=DAYS_AHEAD),
     confirm_deletions: bool = False,
 ) -> StoredParts:
-    """Merges the landed lists of `walk`, removes what they no longer show, and proves of whom the
-    parts are mirrored. `confirm_deletions` lets any number of rows go. Asks the API for nothing.
-    """
+    """Merges the stored lists of `walk`, removes rows that they no longer show, and proves for
+    which parents the parts are mirrored. With `confirm_deletions`, any number of rows can be
+    removed. Makes no API call."""
     stored = _store(database, client, walk, run, confirmed=confirm_deletions)
     collection = client.collection
     with database.session() as connection:
@@ -187,12 +187,10 @@ def store_parts(
 def refresh_told(
     database: Database, client: CurrentRmsClient, run: str, *, most: int = TOLD_AT_ONCE
 ) -> WorkedOff:
-    """Reads and stores the lists of up to `most` parents of which webhooks have told since.
-
-    What comes back counts parents: `claimed` were asked for, `opportunities` came. A call a parent
-    as a rule, however many events told of it; what is not reached stays due. Raises a
-    CurrentRmsError when the API answers nobody.
-    """
+    """Reads and stores the lists of up to `most` parents that webhooks named since. The result
+    counts parents: `claimed` were requested, `opportunities` arrived. Usually one call for each
+    parent, however many events named it. The rest stays due. Raises a CurrentRmsError if the API
+    does not answer at all."""
     before, collection = client.counts.calls, client.collection
     with database.session() as connection:
         demand_mirror_of(connection, client.subdomain)
@@ -235,7 +233,7 @@ def _store(
 
 
 class _Landing:
-    """Lists of one walk on their way into the database."""
+    """Stores the lists of one walk."""
 
     def __init__(
         self,
@@ -275,7 +273,7 @@ class _Landing:
         progress.finish()
 
     def notes(self, due: int) -> list[str]:
-        """What was read, and what was left out, for people."""
+        """What was read and what was left out, as text."""
         collection = self._client.collection
         assert collection.parts is not None
         parents = collection.parts.of.name

@@ -54,9 +54,9 @@ _STRANGERS_WAIT = 60.0
 
 @dataclass(slots=True)
 class WorkedOff:
-    """What one claim led to: events `settled`, given back (`failed`) and `dead`, or put off
-    (`waiting`), opportunities `refreshed`; `received_at` of the settled ones; the last error's
-    text."""
+    """The result of one claim: how many events are `settled`, given back (`failed`), `dead` or
+    postponed (`waiting`), how many opportunities were `refreshed`, `received_at` of the settled
+    events, and the text of the last error."""
 
     claimed: int = 0
     settled: int = 0
@@ -70,7 +70,8 @@ class WorkedOff:
     blameless: bool = False
 
     def __iadd__(self, other: "WorkedOff") -> "WorkedOff":
-        """Adds up what several claims led to; `error` and `blameless` are the later one's."""
+        """Adds up the results of several claims. `error` and `blameless` are those of the later
+        one."""
         self.claimed += other.claimed
         self.settled += other.settled
         self.failed += other.failed
@@ -93,12 +94,12 @@ def work_off(
     most: int = 100,
     older_than: float = 0.0,
 ) -> WorkedOff:
-    """Claims the events of up to `most` opportunities, refreshes those, settles them.
+    """Claims the events of up to `most` opportunities, refreshes these and settles the events.
 
-    What cannot be refreshed goes back into the queue: after a failure, or to wait for Current RMS
-    to have what it tells of, or for a row that somebody has locked. Raises psycopg2.Error or
-    DatabaseError when the database fails; the claim then ends by itself at the latest. From then on
-    `client` goes by the database's clock as it is now.
+    An opportunity that cannot be refreshed goes back into the queue: after a failure, because
+    Current RMS does not show the change yet, or because another session locks its row. Raises
+    psycopg2.Error or DatabaseError if the database fails. The claim then expires. From then on
+    `client` uses the clock of the database.
     """
     done = WorkedOff()
     spare = _spare(connection, client)
@@ -128,13 +129,13 @@ def work_off(
 
 
 def _spare(connection: Connection, client: CurrentRmsClient) -> int:
-    """How many more unknown opportunities may be asked for in vain this minute."""
+    """How many more unknown opportunities can be requested this minute."""
     most = most_a_minute(client.budget.requests_per_minute)
     return max(most - absences_of_last_minute(connection, client.collection), 0)
 
 
 def _without_lately_absent(connection: Connection, claimed: Claim, done: WorkedOff) -> list[int]:
-    """The claimed opportunities but for those that Current RMS has just said it has not."""
+    """The claimed opportunities, without those that Current RMS has just answered not to have."""
     absent = lately_absent(connection, claimed.collection, claimed.strangers)
     if absent:
         destroyed = {e.record for e in claimed.events if e.action_type == _GONE}

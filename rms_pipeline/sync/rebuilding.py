@@ -1,7 +1,8 @@
-"""Making the rows again from what is stored, without one call of the API.
+"""Rebuilds the rows from stored answers, without an API call.
 
-For when the mapping from records to columns was mended, or rows were damaged. Stored pages come
-first, for rows that are missing; then each row's own `data`, which may be newer than any page.
+Use it after the mapping was corrected or rows were damaged. It begins with the stored pages,
+because rows may be missing. Then it decodes the `data` of each row, which may be newer than every
+page.
 """
 
 from dataclasses import dataclass, field
@@ -17,8 +18,8 @@ from rms_pipeline.sync.storing import Watcher, merge_walks
 
 @dataclass(slots=True)
 class Rebuilt:
-    """`walks` and `pages` that were merged again, with what came of it in `merged`; then what came
-    of decoding every row from its `data`."""
+    """`walks` and `pages` were merged again, with the result `merged`. The rest is the result of
+    decoding every row from its `data`."""
 
     walks: int = 0
     pages: int = 0
@@ -36,12 +37,9 @@ class Rebuilt:
 def rebuild(
     database: Database, collection: Collection, run: str, watch: Watcher = lambda _: None
 ) -> Rebuilt:
-    """Merges the pages of every kept walk again, those of refreshes too, for theirs may be the last
-    that was heard of a row; then decodes every row again.
-
-    Safe beside running syncs, and after an interruption: nothing older replaces anything newer, and
-    what was deleted stays deleted.
-    """
+    """Merges the pages of every stored walk again, also those of refreshes, and then decodes every
+    row again. Safe while syncs run, and after an interruption: an older record never replaces a
+    newer one, and deleted rows stay deleted."""
     done = Rebuilt()
     with database.session() as notes:
         kept = walks.kept_walks(notes, collection)

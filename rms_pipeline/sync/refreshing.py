@@ -1,4 +1,4 @@
-"""Refreshing single records: the one way for webhooks, the command and whoever asks."""
+"""Refreshes single records. Webhooks, the command and all others use this."""
 
 from collections.abc import Collection as Ids
 from collections.abc import Iterable, Mapping, Sequence
@@ -74,12 +74,14 @@ def refresh(
     wanted: Wanted | None = None,
     patient_with: Ids[int] = (),
 ) -> Refreshed:
-    """Asks for `ids`, a page of them in a call, and merges what comes; who is gone is deleted.
+    """Requests `ids`, one page of them in a call, and merges the answers. Deleted records are
+    removed.
 
-    Gone is what `GET /opportunities/{id}` has answered with 404 or 410, but for those of
-    `patient_with`. `wanted` is what events told of them; without it a few are asked for singly, and
-    of more it is tried whether lists are behind. A row that somebody has locked for longer than a
-    second is left, and costs no other; so does a record that the API fails to give.
+    A record counts as deleted if `GET /opportunities/{id}` answered 404 or 410, except for those in
+    `patient_with`. `wanted` is what events said about the ids. Without it, a few ids are requested
+    alone. For more ids, it is tested whether lists are late. A row that another session locks for
+    more than a second is left out, and so is a record that the API does not deliver. Neither
+    affects the others.
     """
     done = Refreshed()
     before = client.counts.calls

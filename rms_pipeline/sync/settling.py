@@ -1,7 +1,9 @@
-"""After the pages of a full walk are merged: who is gone, and is everything there?
+"""After the pages of a full walk are merged: which records were deleted, and is the mirror
+complete?
 
-A row leaves only by two witnesses: a complete reading of where it should be did not list it, and
-`GET /opportunities/{id}` answers that it is gone. If too many would leave at once, none does.
+A row is only deleted if two things show it: a complete reading did not list it, and `GET
+/opportunities/{id}` answers that it does not exist. If too many rows would be deleted at once, none
+is.
 """
 
 import contextlib
@@ -32,13 +34,10 @@ _BY_ID_ALONE = "it is outside the window, and Current RMS did not find it by its
 
 @dataclass(slots=True)
 class Settled:
-    """What a full walk led to. Counts are rows.
-
-    `deleted` left the table. `held_back` are gone, but were too many to go without confirmation,
-    now or in the syncs before.
-    `left_window` were not in the walk but are there. `reverified` rows outside the window were
-    asked for again. `result` is what was merged meanwhile.
-    """
+    """The result of a full walk. Counts are rows. `deleted` left the table. `held_back` no longer
+    exist in Current RMS, but were too many to delete without confirmation. `left_window` were not
+    in the walk and still exist. `reverified` rows outside the window were requested again. `result`
+    is what was merged meanwhile."""
 
     certificate: Proof
     deleted: int = 0
@@ -59,10 +58,11 @@ def settle_full_walk(
     reverify_calls: int = 0,
     ranges: int = RANGES,
 ) -> Settled:
-    """Removes what is gone, certifies the window, and asks again for rows outside it.
+    """Removes deleted rows, proves the window, and requests rows outside it again.
 
-    `walk` is complete and merged. `confirm_deletions` lets any number of rows go; `reverify_calls`
-    bounds the calls spent on rows outside the window. The proof counts so many `ranges` of ids.
+    `walk` is complete and merged. With `confirm_deletions`, any number of rows can be deleted.
+    `reverify_calls` limits the calls for rows outside the window. The proof counts that many
+    `ranges` of ids.
     """
     before = client.counts.calls
     with database.session() as connection:
@@ -120,7 +120,8 @@ class _Settling:
         self._unreadable = set(unreadable(connection, self._collection))
 
     def remove(self, suspects: Iterable[int]) -> None:
-        """Asks for `suspects`, which a complete reading did not list, and removes who is gone."""
+        """Requests `suspects`, which a complete reading did not list, and removes those that were
+        deleted."""
         # What cannot be delivered was not seen either, and asking for it would end the sync.
         ids = sorted(set(suspects) - self._unreadable)
         gone: dict[int, tuple[datetime, datetime]] = {}

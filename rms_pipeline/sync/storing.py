@@ -1,4 +1,4 @@
-"""Merging landed pages into the table of their collection, page by page."""
+"""Merges stored pages into the table of their collection, page by page."""
 
 import time
 from collections import deque
@@ -38,7 +38,8 @@ WRITERS = 2
 
 @dataclass(slots=True)
 class MergedWalk:
-    """What became of the records of a walk: `outside_window` came though nobody asked for them."""
+    """The result of the records of a walk. `outside_window` arrived although they were not
+    requested."""
 
     result: MergeResult = field(default_factory=MergeResult)
     pages: int = 0
@@ -122,7 +123,7 @@ def _few_ahead(
 def name_unreadable(
     connection: Connection, collection: Collection, run: str, found: Mapping[int, str]
 ) -> None:
-    """Names records that exist and cannot be read, by id with the reason. Commits."""
+    """Stores which records exist and cannot be read, by id with the reason. Commits."""
     if not found:
         return
     # What broke a walk off may have left its transaction open.
@@ -140,7 +141,7 @@ def name_unreadable(
 def raw_page(
     answer: ListAnswer, segment: str, *, covers: Span | None = None, window: Window | None = None
 ) -> RawPage:
-    """`answer` as it lands."""
+    """`answer` as it is stored."""
     return RawPage(
         segment=segment,
         request=answer.request,
@@ -173,10 +174,9 @@ def store_answer(
     without: Ids[int] = (),
     doubting: bool = False,
 ) -> MergeResult:
-    """Lands an answer asked for beside the walk, and merges what is in it but the ids `without`.
-
-    Of records outside `window` only those are merged that have a row. `doubting` as in `merge`.
-    """
+    """Stores an answer that was requested beside the walk, and merges its records without the ids
+    `without`. Records outside `window` are only merged if they have a row. `doubting` is as in
+    `merge`."""
     land_page(
         connection, collection, run, walk, raw_page(answer, segment, covers=covers, window=window)
     )
@@ -196,7 +196,7 @@ def merge_answer(
     *,
     doubting: bool = False,
 ) -> MergeResult:
-    """Merges `records`, those of an answer that has landed or some of them."""
+    """Merges `records` of an answer that is stored, all or some of them."""
     return merge(
         connection,
         collection,
@@ -214,7 +214,7 @@ def _that_belong(
     records: Iterable[Record | Fault],
     window: Window | None,
 ) -> tuple[list[Record | Fault], int]:
-    """The records in `window` and those outside it that have a row; how many are outside."""
+    """The records in `window` and those outside that have a row. Also how many are outside."""
     inside: list[Record | Fault] = []
     outside: list[Record] = []
     for record in records:
