@@ -7,7 +7,8 @@ Each address is asked for over HTTP from `rms-pipeline web`: Today, the calendar
 by each filter and order, of which the page in the middle, too. Both sizes are there at once, and
 take turns, so that whatever else the machine does meanwhile slows both. What stands above the fold
 is the page itself. What a page asks for when it is there (the whole count, the choices, the sense
-checks, the figures of earlier) is shown apart, and no ratio is asked of it. "First view" counts the
+checks, the figures of earlier) is shown apart, and so are pages that add up all opportunities. No
+ratio is asked of them. "First view" counts the
 page and the files that it names, compressed.
 """
 
@@ -93,9 +94,7 @@ _PAGES = {
     "calendar of a word": "/calendar?q=festival",
     "Changes": "/changes",
     "dashboard": "/",
-    "customers": "/customers",
     "one customer": "/customers/5",
-    "won and lost": "/won-and-lost",
     "find: a word that one in 12 holds": "/find?q=festival",
     "find: beginnings of three words": "/find?q=fest+cust+venu",
     "find: one that nobody holds": "/find?q=zzzz",
@@ -135,6 +134,8 @@ _LATER = {
     "later: sense checks of Today": "/today/checks",
     "later: Today beside earlier": "/today/compared",
     "later: a customer beside earlier": "/customers/5/compared",
+    "reads all: ranking of customers": "/customers",
+    "reads all: won and lost": "/won-and-lost",
 }
 # Of each look the median in ms, and kB on the wire of a first view.
 Looks = dict[str, tuple[float, float]]
