@@ -250,7 +250,7 @@ def check_account(exam: Examination) -> Iterator[Finding]:
     elif owner == account:
         yield fine("account", f"The mirror belongs to {account}.")
     elif owner == SANDBOX_SUBDOMAIN:
-        found = "The mirror holds the sandbox's invented opportunities."
+        found = "The mirror holds the sandbox's invented records."
         yield warning("account", found, f"The next sync replaces them with those of {account}.")
     else:
         wanted = f"CURRENT_RMS_SUBDOMAIN is {account}"
