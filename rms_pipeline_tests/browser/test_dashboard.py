@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline_tests.browser.conftest import new_context
-from rms_pipeline_tests.browser.matrix import LARGE, WALL, findings, leave_out_alike
+from rms_pipeline_tests.browser.matrix import LARGE, WALL, findings, leave_out_alike, violations
 from rms_pipeline_tests.conftest import with_all_tables
 from rms_pipeline_tests.copies import copy_of
 from rms_pipeline_tests.processes import (
@@ -332,10 +332,9 @@ def test_no_page_has_a_serious_accessibility_finding_or_scrolls_sideways(
         reader.set_viewport_size({"width": width, "height": 900})
         for scheme, rules in _RULES.items():
             reader.emulate_media(color_scheme=scheme)
-            options = {**rules, "resultTypes": ["violations"]}
             serious = [
                 (found["id"], found["nodes"][0]["html"])
-                for found in reader.evaluate("(o) => axe.run(o).then((r) => r.violations)", options)
+                for found in violations(reader, **rules)
                 if found["impact"] in ("serious", "critical")
             ]
             assert not serious, (width, scheme, serious)
