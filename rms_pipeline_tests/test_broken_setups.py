@@ -172,7 +172,7 @@ def test_what_a_dotenv_file_may_hold_is_read_as_before(
         ),
     ],
 )
-def test_a_dagster_yaml_that_dagster_cannot_use_is_told_in_a_sentence(
+def test_a_dagster_yaml_that_dagster_cannot_use_is_named_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str, said: str
 ) -> None:
     (tmp_path / "dagster.yaml").write_text(written)
@@ -318,7 +318,7 @@ def test_a_user_that_may_read_but_not_write_is_a_problem(
         ("ROLE {role}", 60, "ok", "answers"),
     ],
 )
-def test_too_few_connections_are_told_before_a_sync_meets_them(
+def test_too_few_connections_are_named_before_a_sync_meets_them(
     configured: pytest.MonkeyPatch, empty_url: str, limited: str, most: int, level: str, said: str
 ) -> None:
     names = {

@@ -96,7 +96,7 @@ def test_what_is_expected_of_our_tables_is_what_migrations_make(database: Databa
         ),
     ],
 )
-def test_what_is_in_the_way_is_told_before_a_sync_meets_it(
+def test_the_doctor_names_an_obstacle_before_a_sync_meets_it(
     database: Database, monkeypatch: pytest.MonkeyPatch, statement: str, told: str, stops: bool
 ) -> None:
     query(database, statement)

@@ -63,7 +63,7 @@ def test_what_the_account_refuses_is_told_with_since_when_and_what_follows(
         assert len(sandbox.requests) == 1
 
 
-def test_webhooks_that_are_switched_off_are_told_with_where_to_switch_them_on(
+def test_the_doctor_says_where_to_switch_on_webhooks_that_are_off(
     monkeypatch: pytest.MonkeyPatch, emptied: Database, client_for: object
 ) -> None:
     with (

@@ -203,7 +203,7 @@ def test_advice_about_one_mirror_does_not_reach_the_tables_of_the_other(
     assert ['SET search_path = "order";' in each.advice for each in found] == [True, True]
 
 
-def test_who_names_a_schema_without_a_mirror_is_told_where_there_are_some(
+def test_a_schema_without_a_mirror_is_an_error_that_names_the_schemas_with_one(
     both: tuple[Database, Database],
 ) -> None:
     url = both[0].url

@@ -127,7 +127,7 @@ def guarded(dagster: str, sign_in: str, environment: dict[str, str], log: Path) 
             started.wait(timeout=60)
 
 
-def test_who_opens_dagster_signs_in_at_the_dashboard_and_is_where_they_wanted_to_go(
+def test_opening_dagster_leads_to_the_sign_in_of_the_dashboard_and_back(
     page: Page, stand: Stand
 ) -> None:
     wanted = f"{stand.dagster}/asset-groups?a=b"

@@ -977,6 +977,6 @@ def test_each_field_becomes_its_column(account: Account) -> None:
         assert values == [None if value == "" else value for value in sources]
 
 
-def test_nobody_refreshes_items_by_their_ids_which_the_api_may_not_know() -> None:
+def test_items_are_never_refreshed_by_their_ids() -> None:
     with pytest.raises(SettingsError, match="The next incremental sync reads those of each"):
         _refreshable("opportunity_items", COLLECTIONS)

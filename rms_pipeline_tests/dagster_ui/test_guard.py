@@ -106,7 +106,7 @@ def inside(server: Inside) -> Inside:
 
 
 @pytest.mark.parametrize("proof", [BEARER, COOKIE, SESSION_OF_WEB], ids=["token", "ui", "web"])
-def test_who_signed_in_reaches_dagster(inside: Inside, proof: dict[str, str]) -> None:
+def test_a_person_who_signed_in_reaches_dagster(inside: Inside, proof: dict[str, str]) -> None:
     own = {**proof, "Origin": inside.url, "Sec-Fetch-Site": "same-origin"}
     assert inside.ask("GET", "/runs", headers={**own, **PAGE}).text == "in"
     posted = inside.ask("POST", "/graphql", json={"query": MUTATION}, headers=own)

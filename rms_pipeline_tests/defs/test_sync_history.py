@@ -63,7 +63,7 @@ def delete_each(instance: dg.DagsterInstance, database: Database) -> None:
 
 
 @pytest.mark.parametrize("lose", [wipe, delete_each], ids=["wiped", "deleted"])
-def test_a_history_of_dagsters_that_is_gone_costs_no_sync_its_correctness(
+def test_syncs_stay_correct_when_dagsters_history_is_gone(
     instance: dg.DagsterInstance, database: Database, sandbox: SandboxServer, lose: Any
 ) -> None:
     materialize(instance)
@@ -116,7 +116,7 @@ def elsewhere(
         yield opened
 
 
-def test_with_dagsters_history_elsewhere_syncs_are_told_all_the_same(
+def test_syncs_are_shown_when_dagsters_history_is_elsewhere(
     elsewhere: dg.DagsterInstance, database: Database, sandbox: SandboxServer
 ) -> None:
     # DROP took the view along.

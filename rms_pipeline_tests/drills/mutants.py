@@ -148,7 +148,7 @@ MUTANTS = (
         "any share of the rows may go unasked",
         "GUARDED_PERIOD = 0.05, 20,",
         "GUARDED_PERIOD = 1.0, 20,",
-        (f"{TRAPS}::test_when_too_many_would_go_none_goes_unless_confirmed",),
+        (f"{TRAPS}::test_when_too_many_rows_would_be_deleted_none_is_unless_confirmed",),
     ),
     Mutant(
         "deletions",
@@ -610,7 +610,7 @@ MUTANTS = (
         "everybody is believed about whom they speak for",
         "proxy_headers=bool(trusted_proxies),\n        forwarded_allow_ips=list(trusted_proxies),",
         'proxy_headers=True,\n        forwarded_allow_ips="*",',
-        (f"{ACCESS}::test_who_is_no_configured_proxy_is_not_believed_about_others",),
+        (f"{ACCESS}::test_only_a_configured_proxy_can_say_whom_it_forwards",),
     ),
     Mutant(
         "access",
@@ -661,7 +661,7 @@ MUTANTS = (
         "an answer that nobody reads is kept",
         "if (self.flow.write_paused or self.transport.is_closing()) and left > before - must:",
         "if False:",
-        (f"{SOCKETS}::test_who_does_not_read_a_big_answer_is_hung_up_on_and_a_slow_reader_is_not",),
+        (f"{SOCKETS}::test_a_client_that_does_not_read_is_disconnected_and_a_slow_reader_is_not",),
     ),
     Mutant(
         "sockets",

@@ -443,7 +443,7 @@ def _live_in(
 
 
 @pytest.mark.timeout(900)
-def test_it_may_keep_its_history_in_files(project: Project, embedded_url: str) -> None:
+def test_its_dagster_can_keep_its_history_in_files(project: Project, embedded_url: str) -> None:
     """As every project does that nobody has configured."""
     (project.home / "dagster.yaml").write_text(INSTANCE)
     with new_database(embedded_url) as mirror_url:

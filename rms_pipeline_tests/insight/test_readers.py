@@ -194,7 +194,7 @@ def test_each_role_reads_its_views_and_nothing_else_and_writes_nothing(
     connection.close()
 
 
-def test_who_is_not_to_see_money_is_shown_no_amount_wherever_it_was_typed(
+def test_the_reader_without_money_sees_no_amount_wherever_it_was_typed(
     granted: Database,
 ) -> None:
     whole, plain = (as_role(granted, role) for role in ROLES)
@@ -220,7 +220,7 @@ def test_who_is_not_to_see_money_is_shown_no_amount_wherever_it_was_typed(
     plain.close()
 
 
-def test_who_is_not_to_see_money_is_told_of_changes_and_days_without_it(granted: Database) -> None:
+def test_the_reader_without_money_sees_changes_and_days_without_amounts(granted: Database) -> None:
     whole, plain = (as_role(granted, role) for role in ROLES)
     seen = "SELECT field, old_value, new_value FROM opportunity_changes_{}_money ORDER BY 1, 2"
     every = sorted((c["field"], c["old_value"], c["new_value"]) for c in changed())
@@ -328,7 +328,7 @@ def test_every_view_is_for_one_of_the_readers() -> None:
     assert len({*WITH_MONEY}) == len(WITH_MONEY)
 
 
-def test_whoever_reads_views_alone_finds_every_column_of_the_table(migrated: Database) -> None:
+def test_the_reader_of_views_finds_every_column_of_the_table(migrated: Database) -> None:
     def columns(name: str) -> set[str]:
         return {
             column

@@ -104,7 +104,7 @@ def test_a_sense_check_names_what_makes_no_sense_and_nothing_else(
     assert checks_of(london) == ({1: found} if found else {})
 
 
-def test_whoever_starts_today_or_on_the_seventh_day_by_the_companys_clock_starts_soon(
+def test_a_start_today_or_on_the_seventh_day_of_the_company_is_soon(
     london: Database,
 ) -> None:
     today, week = query(
@@ -223,7 +223,7 @@ def test_every_column_can_be_called_required(london: Database) -> None:
     assert sorted(named) == sorted({*mapped} - {"opportunity_status", "charge_total"})
 
 
-def test_whoever_asks_for_one_check_is_told_of_no_other(london: Database) -> None:
+def test_a_query_for_one_check_shows_no_other_check(london: Database) -> None:
     insert_opportunities(
         london,
         SOUND | {"charge_total": 0, "actual_cost_total": 1, "ends_at": NOW},

@@ -272,7 +272,7 @@ def hold_both(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("write", [settle_both, hold_both])
-def test_who_writes_beside_a_merge_never_waits_for_it_in_a_circle(
+def test_a_writer_beside_a_merge_never_ends_in_a_deadlock(
     database: Database,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

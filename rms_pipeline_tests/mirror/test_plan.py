@@ -332,9 +332,7 @@ def test_tables_of_another_program_are_said_to_be_renamed(older: Database, older
         execute(older_url, f"TABLE {name}_before_rms_pipeline")
 
 
-def test_whoever_holds_a_lock_that_the_upgrade_waits_for_is_named(
-    older: Database, older_url: str
-) -> None:
+def test_the_plan_names_the_session_that_holds_a_lock(older: Database, older_url: str) -> None:
     connection = psycopg2.connect(older_url, application_name="metabase")
     try:
         connection.cursor().execute("SELECT count(*) FROM opportunities")
@@ -520,7 +518,7 @@ def test_without_a_database_the_plan_says_so_and_makes_none(
 
 
 @pytest.mark.slow
-def test_a_role_that_may_only_read_is_enough_and_one_that_may_not_is_told_what_it_lacks(
+def test_a_role_that_can_only_read_is_enough_and_another_is_told_what_it_lacks(
     older: Database, older_url: str
 ) -> None:
     role = f"reader_{uuid.uuid4().hex}"

@@ -133,7 +133,7 @@ def test_a_column_follows_every_way_in_which_a_row_changes(mirror: Database) -> 
     assert held(mirror, "risk") == {1: 10, 2: None, 3: 33, 4: None}
 
 
-def test_whoever_is_demoted_is_gone_and_can_be_promoted_again(mirror: Database) -> None:
+def test_a_demoted_field_loses_its_column_and_can_be_promoted_again(mirror: Database) -> None:
     merge_at(mirror, 1, 2, record(id=1, custom_fields={"risk": "4", "po": "a"}))
     promote(mirror, "risk", "numeric")
     promote(mirror, "po", "text")

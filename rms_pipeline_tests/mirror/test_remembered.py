@@ -684,7 +684,7 @@ def quoted(emptied: Database) -> Database:
          {"subject": "Ann", "opportunity_status": "Ann", "charge_total": "Ann"}),
     ],
 )  # fmt: skip
-def test_who_changed_a_field_is_the_one_person_who_can_have(
+def test_a_field_was_changed_by_the_one_person_who_can_have_changed_it(
     quoted: Database, told: tuple[tuple[str | None, str | None], ...], who: dict[str, str | None]
 ) -> None:
     events(quoted, *told)
@@ -711,7 +711,7 @@ def test_what_is_done_to_an_item_changes_totals_and_nothing_else(quoted: Databas
     }  # fmt: skip
 
 
-def test_who_did_something_before_the_last_fetch_did_not_change_what_differs_now(
+def test_a_person_who_acted_before_the_last_fetch_did_not_make_the_new_change(
     quoted: Database,
 ) -> None:
     events(quoted, ("update", "Ann"), received_at=T0)

@@ -287,7 +287,7 @@ def test_a_table_of_another_owner_with_one_of_our_names_is_told_as_such(
         execute(empty_url, f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
-def test_whoever_may_read_the_history_needs_no_right_to_dagsters_tables(
+def test_a_reader_of_the_history_needs_no_right_to_dagsters_tables(
     instance: dg.DagsterInstance, ready_url: str
 ) -> None:
     job = build_defs().resolve_job_def("initial_sync")
@@ -370,7 +370,7 @@ def test_a_table_has_the_columns_that_peoples_sql_names(
         assert {row[0] for row in live} <= found
 
 
-def test_whoever_lists_the_tables_is_told_what_they_and_their_columns_hold(ready_url: str) -> None:
+def test_every_table_and_column_has_its_description_in_the_database(ready_url: str) -> None:
     database = database_at(ready_url)
     tables = fetch_all(
         database,

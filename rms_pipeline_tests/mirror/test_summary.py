@@ -186,7 +186,7 @@ def test_weeks_that_did_not_change_are_not_written_again(database: Database) -> 
     assert [b[0] for b, a in zip(before, after, strict=True) if b != a] == [before[3][0]]
 
 
-def test_who_reads_during_a_recount_sees_the_counts_of_before_or_after_and_never_half(
+def test_a_reader_during_a_recount_sees_the_old_or_the_new_counts_and_never_half(
     database: Database,
 ) -> None:
     insert_opportunities(database, *({"opportunity_status": s} for s in "ABCDEFGH" * 10))

@@ -110,7 +110,7 @@ def test_an_open_row_whose_lock_is_free_reads_failed_and_counts_as_running_for_n
         assert running_sync(connection) is not None
 
 
-def test_whoever_declares_a_death_writes_it_and_a_reason_that_was_noted_stays(
+def test_a_dead_run_is_recorded_as_failed_and_an_earlier_reason_stays(
     emptied: Database, connection: Connection
 ) -> None:
     for run in ("dead", "told", "alive"):

@@ -26,7 +26,9 @@ def ask(client: CurrentRmsClient, ids: list[int]) -> tuple[set[int], set[int]]:
 
 
 @pytest.mark.parametrize("count", [1, 3, 60])
-def test_who_is_there_comes_and_who_is_not_is_gone(client_for: MakeClient, count: int) -> None:
+def test_records_that_exist_arrive_and_others_count_as_deleted(
+    client_for: MakeClient, count: int
+) -> None:
     with SandboxServer(Store(80)) as sandbox:
         there = sandbox.store.ids()[:count]
         assert ask(client_for(sandbox.url), [*there, 999_999]) == (set(there), {999_999})

@@ -408,7 +408,7 @@ def test_a_writer_that_hangs_is_not_waited_for(
         ("TRUNCATE opportunities", True),
     ],
 )  # fmt: skip
-def test_whoever_changes_what_rows_hold_is_noticed(
+def test_a_proof_notices_every_change_of_rows_by_others(
     mirror_of: MakeMirror, statement: str, counts: bool
 ) -> None:
     mirror = mirror_of(Store(10))

@@ -69,7 +69,7 @@ def stored(mirror_of: MakeMirror) -> Callable[..., Mirror]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ignored", [DATES, DATES[:1], DATES[1:]], ids="+".join)
-def test_dates_that_are_ignored_are_told_and_leave_the_mirror_right(
+def test_ignored_dates_are_reported_and_leave_the_mirror_right(
     stored: MakeMirror, ignored: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mirror = stored(Store(120), switches=replace(SMALL, ignored=ignored))
@@ -143,7 +143,7 @@ def test_where_the_dates_are_refused_the_whole_account_is_read_and_the_sync_says
     assert mirror.terms.refusals == ()
 
 
-def test_a_filtermode_that_is_ignored_is_told_and_nothing_is_certified(
+def test_an_ignored_filtermode_is_reported_and_nothing_is_certified(
     stored: MakeMirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mirror = stored(Store(120), switches=replace(SMALL, honours_filtermode=False))
@@ -195,7 +195,7 @@ def test_a_filtermode_that_is_ignored_from_one_day_to_the_next_deletes_and_certi
     assert mirror.terms.refusals == ()
 
 
-def test_a_filtermode_that_is_ignored_where_everything_comes_anyway_is_no_matter(
+def test_an_ignored_filtermode_has_no_effect_where_every_record_arrives(
     stored: MakeMirror,
 ) -> None:
     switches = replace(SMALL, honours_filtermode=False, filtermode_default="all")

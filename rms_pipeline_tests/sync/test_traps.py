@@ -235,7 +235,7 @@ def test_a_row_that_left_the_window_stays_and_is_up_to_date(mirror_of: MakeMirro
 
 @pytest.mark.slow
 @pytest.mark.parametrize("confirm", [False, True])
-def test_when_too_many_would_go_none_goes_unless_confirmed(
+def test_when_too_many_rows_would_be_deleted_none_is_unless_confirmed(
     mirror_of: MakeMirror, confirm: bool
 ) -> None:
     mirror = mirror_of(Store(500))

@@ -230,7 +230,7 @@ def test_a_session_begun_at_the_public_address_is_for_https_only(
 
 
 @pytest.mark.parametrize("proxies", ["", "10.0.0.0/8,::1", "127.0.0.2"])
-def test_who_is_no_configured_proxy_is_not_believed_about_others(
+def test_only_a_configured_proxy_can_say_whom_it_forwards(
     serve: Callable[..., Web], clock: Clock, proxies: str
 ) -> None:
     web = behind_a_proxy(serve, proxies, clock=clock)

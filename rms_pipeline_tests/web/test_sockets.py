@@ -183,7 +183,7 @@ def test_what_follows_an_answer_that_was_given_early_is_not_read_without_end(por
     assert time.monotonic() - began < 3
 
 
-def test_who_does_not_read_a_big_answer_is_hung_up_on_and_a_slow_reader_is_not() -> None:
+def test_a_client_that_does_not_read_is_disconnected_and_a_slow_reader_is_not() -> None:
     ask = b"GET /big HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     # Longer than a busy machine lets the slow reader wait for its turn.
     limits = replace(QUICK, stall_seconds=2)
@@ -247,7 +247,7 @@ def test_answers_that_nobody_reads_make_room_for_others(together: bool) -> None:
             time.sleep(0.05)
 
 
-def test_who_reads_a_big_answer_slowly_is_no_one_who_waits_once_it_reads_again() -> None:
+def test_a_slow_reader_no_longer_counts_as_waiting_once_it_reads_again() -> None:
     limits = Limits(connections=3, connections_of_one_address=2)
     with listening(limits) as (port, _), connect(port) as slow:
         slow.sendall(b"GET /big HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

@@ -100,7 +100,7 @@ def test_a_manager_who_came_to_nothing_is_led_on(web: Web, path: str, hint: str)
     assert (f"/opportunities?q={hint}" in page.links) == bool(hint)
 
 
-def test_whoever_is_not_signed_in_learns_nothing_from_what_is_missing(web: Web) -> None:
+def test_a_person_who_is_not_signed_in_learns_nothing_from_a_missing_page(web: Web) -> None:
     insert(web.database, "saved_views", [{"collection": "opportunities", "name": "x", "query": ""}])
     answer = requests.get(f"{web.url}/nowhere", headers={"Accept": "text/html"}, timeout=30)
     assert answer.status_code == 404
