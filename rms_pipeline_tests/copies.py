@@ -70,6 +70,26 @@ def empty(connection: Connection, but_for: tuple[str, ...] = ()) -> None:
         cursor.execute(";".join(statements))
 
 
+def rows_in(connection: Connection, tables: tuple[str, ...]) -> dict[str, str]:
+    """All rows of these tables as COPY writes them, by table."""
+    found = {}
+    with connection.cursor() as cursor:
+        for name in tables:
+            written = io.StringIO()
+            cursor.copy_expert(f"COPY {name} TO STDOUT", written)
+            found[name] = written.getvalue()
+    return found
+
+
+def put_back(connection: Connection, rows: dict[str, str]) -> None:
+    """Makes tables hold what `rows_in` once found in them, wherever they hold anything else."""
+    for name, now in rows_in(connection, tuple(rows)).items():
+        if now != rows[name]:
+            with connection.cursor() as cursor:
+                cursor.execute(f"DELETE FROM {name}")
+                cursor.copy_expert(f"COPY {name} FROM STDIN", io.StringIO(rows[name]))
+
+
 @dataclass
 class _Copies:
     """Those of one template of one server."""
@@ -113,10 +133,7 @@ class _Copies:
             cursor.execute(f"SELECT oid::regclass::text, pg_sequence_last_value(oid) {_SEQUENCES}")
             self.sequences = cursor.fetchall()
             cursor.execute(_TABLES, ([],))
-            for name, _ in cursor.fetchall():
-                written = io.StringIO()
-                cursor.copy_expert(f"COPY {name} TO STDOUT", written)
-                self.rows[name] = written.getvalue()
+            self.rows = rows_in(connection, tuple(name for name, _ in cursor.fetchall()))
 
     def _made_as_new(self, connection: Connection) -> bool:
         """Whether it could be."""

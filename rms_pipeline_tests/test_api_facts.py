@@ -19,10 +19,10 @@ from rms_pipeline.sandbox.faults import FaultKind
 from rms_pipeline.sync.queued import work_off
 from rms_pipeline_tests.cases import IN_DRILLS
 from rms_pipeline_tests.rows import query
-from rms_pipeline_tests.sync.conftest import Mirror, mirror_of
+from rms_pipeline_tests.sync.conftest import Mirror, mirror_of, rows_of_new
 from rms_pipeline_tests.test_sync import ids_in
 
-__all__ = ["mirror_of"]
+__all__ = ["mirror_of", "rows_of_new"]
 
 ROOT = Path(__file__).parent.parent
 LINES = (ROOT / "docs/api-facts.md").read_text().splitlines()

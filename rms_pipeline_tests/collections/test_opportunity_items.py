@@ -1,6 +1,7 @@
 """Items are read opportunity by opportunity: those due, whole, within a bound of calls."""
 
 import re
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -413,21 +414,22 @@ def test_items_that_come_and_go_while_their_list_is_read_hide_no_other(
 
     def move(path: str) -> None:
         match = LISTS.search(path)
-        if match and int(match[1]) == one and turn in path and moves:
-            moves.pop()
+        if match and int(match[1]) == one and turn in path and moves.acquire(blocking=False):
             # What follows moves up by one, and the count stays.
             account.store.delete_item(one, leaf(account.store.items(one)), loud=False)
             account.store.create_item(one, {"name": "New"}, loud=False)
 
-    moves: list[int] = []
+    # A lock: two such requests may come at once, and one of them gets it.
+    moves = threading.Lock()
+    moves.acquire()
     turn = "?page=2&" if ignored else "id_gt"
     account.sandbox.switches = replace(account.sandbox.switches, max_per_page=3, ignored=ignored)
     account.sync()
-    moves.append(1)
+    moves.release()
     account.sandbox.before_request = move
     account.sync_items(nightly=True)
     account.sandbox.before_request = None
-    assert not moves
+    assert moves.locked()
     gone = {row[0] for row in query(account.database, "SELECT id FROM deleted_opportunity_items")}
     assert not gone & account.there(one).keys()
     account.sync_items(nightly=True)

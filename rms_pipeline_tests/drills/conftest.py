@@ -1,15 +1,22 @@
 """What the drills share, and what they counted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from rms_pipeline.mirror.database import Database
 from rms_pipeline_tests.rows import query
-from rms_pipeline_tests.sync.conftest import mirror_of as mirror_of
+from rms_pipeline_tests.sync.conftest import MakeClient, Mirror, mirrors_in
 
 Tell = Callable[[str], None]
 _COUNTED = "counted"
+
+
+@pytest.fixture
+def mirror_of(database: Database, client_for: MakeClient) -> Iterator[Callable[..., Mirror]]:
+    """Makes a mirror of a store, in a database of its own: processes may be killed in it."""
+    with mirrors_in(database, client_for) as make:
+        yield make
 
 
 @pytest.fixture

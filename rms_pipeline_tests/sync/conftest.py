@@ -18,6 +18,7 @@ from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.sandbox.records import Records
 from rms_pipeline.sync.landing import OVERLAP, LandedWalk
 from rms_pipeline.sync.storing import MergedWalk
+from rms_pipeline_tests.copies import put_back, rows_in
 from rms_pipeline_tests.core import FullSync, full_sync, incremental_sync, proved_sync
 from rms_pipeline_tests.test_sync import expected, ids_in, rows, written
 
@@ -165,8 +166,19 @@ def mirrors_in(database: Database, client_for: MakeClient) -> Iterator[Callable[
         yield make
 
 
+@pytest.fixture(scope="module")
+def rows_of_new(migrated: Database) -> dict[str, str]:
+    """What the module's database held when it was new, by table, that `emptied` leaves as it is."""
+    with migrated.session() as connection:
+        return rows_in(connection, ("mirror_state", "statuses"))
+
+
 @pytest.fixture
-def mirror_of(database: Database, client_for: MakeClient) -> Iterator[Callable[..., Mirror]]:
-    """Makes a mirror of a store."""
-    with mirrors_in(database, client_for) as make:
+def mirror_of(
+    rows_of_new: dict[str, str], emptied: Database, client_for: MakeClient
+) -> Iterator[Callable[..., Mirror]]:
+    """Makes a mirror of a store, in the module's one database, which is as new."""
+    with emptied.session() as connection:
+        put_back(connection, rows_of_new)
+    with mirrors_in(emptied, client_for) as make:
         yield make

@@ -14,12 +14,11 @@ from rms_pipeline.sync.refreshing import refresh
 from rms_pipeline_tests.cases import some_in_drills
 from rms_pipeline_tests.sync.conftest import Mirror
 from rms_pipeline_tests.sync.test_catching_up import tell, work
-from rms_pipeline_tests.sync.test_lies import MakeMirror, mirror_of, proved
+from rms_pipeline_tests.sync.test_lies import MakeMirror, proved
 from rms_pipeline_tests.sync.test_prove import dated, when
 
 pytestmark = pytest.mark.slow
 
-__all__ = ["mirror_of"]
 TEN = Switches(max_per_page=10)
 Act = Callable[[Mirror, list[int]], object]
 

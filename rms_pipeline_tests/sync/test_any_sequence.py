@@ -381,7 +381,7 @@ def sequences_of(mirror_of: Callable[..., Mirror], database: Database) -> type[S
 
 @pytest.mark.timeout(0)
 def test_after_any_sequence_one_quiet_full_sync_makes_the_window_equal_to_the_api(
-    mirror_of: Callable[..., Mirror], database: Database
+    mirror_of: Callable[..., Mirror], emptied: Database
 ) -> None:
     """And before it, one quiet incremental sync leaves nothing missing but deletions."""
-    run_state_machine_as_test(sequences_of(mirror_of, database))
+    run_state_machine_as_test(sequences_of(mirror_of, emptied))

@@ -15,12 +15,12 @@ from rms_pipeline.sync.refreshing import refresh
 from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.sync.conftest import Mirror
 from rms_pipeline_tests.sync.test_catching_up import singly, tell, work
-from rms_pipeline_tests.sync.test_lies import Tell, is_single, lie, mirror_of
+from rms_pipeline_tests.sync.test_lies import Tell, is_single, lie
 from rms_pipeline_tests.test_sync import ids_in
 
 pytestmark = pytest.mark.slow
 
-__all__ = ["lie", "mirror_of"]
+__all__ = ["lie"]
 MakeMirror = Callable[..., Mirror]
 TEN = Switches(max_per_page=10)
 

@@ -22,12 +22,12 @@ from rms_pipeline.sync import counting
 from rms_pipeline_tests.cases import some_in_drills
 from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.sync.conftest import Mirror
-from rms_pipeline_tests.sync.test_lies import Lie, MakeMirror, Tell, is_list, lie, mirror_of, proved
+from rms_pipeline_tests.sync.test_lies import Lie, MakeMirror, Tell, is_list, lie, proved
 from rms_pipeline_tests.test_sync import ids_in
 
 pytestmark = pytest.mark.slow
 
-__all__ = ["lie", "mirror_of"]
+__all__ = ["lie"]
 TEN = Switches(max_per_page=10)
 NEVER_SENT = 1_010
 Said = dict[str, Any]

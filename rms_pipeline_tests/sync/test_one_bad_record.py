@@ -1,7 +1,7 @@
 """One record that cannot be delivered costs itself: everything else is stored, and it is named."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -12,7 +12,6 @@ from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms import failing
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.errors import ApiUnavailable
-from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.unreadable import unreadable
 from rms_pipeline.sandbox import Store, Switches
 from rms_pipeline.sync.landing import LandedWalk, land_changes, land_window
@@ -20,7 +19,7 @@ from rms_pipeline.sync.rebuilding import rebuild
 from rms_pipeline.sync.storing import merge_walks
 from rms_pipeline_tests.cases import some_in_drills
 from rms_pipeline_tests.rows import query
-from rms_pipeline_tests.sync.conftest import Mirror, mirrors_in
+from rms_pipeline_tests.sync.conftest import Mirror
 from rms_pipeline_tests.test_sync import ids_in
 
 pytestmark = pytest.mark.slow
@@ -29,13 +28,6 @@ MakeClient = Callable[..., CurrentRmsClient]
 MakeMirror = Callable[..., Mirror]
 PAGES_OF_25 = Switches(max_per_page=25)
 NO_OVERLAP = timedelta(0)
-
-
-@pytest.fixture
-def mirror_of(emptied: Database, client_for: MakeClient) -> Iterator[MakeMirror]:
-    """As everywhere, in a database that the tests of this module share."""
-    with mirrors_in(emptied, client_for) as make:
-        yield make
 
 
 def turn(mirror: Mirror, **switches: Any) -> None:

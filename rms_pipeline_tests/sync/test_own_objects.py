@@ -1,13 +1,13 @@
 """What people add to our tables: a sync goes on, and names what it had to leave out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import psycopg2
 import pytest
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror import database as databases
-from rms_pipeline.mirror.database import DatabaseError
+from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.deletions import GUARDED_COUNT, move_to_deleted
 from rms_pipeline.mirror.housekeeping import purge
 from rms_pipeline.mirror.postgres_errors import LockedError
@@ -16,12 +16,21 @@ from rms_pipeline.mirror.redecode import redecode
 from rms_pipeline.sandbox import Store
 from rms_pipeline_tests.conftest import database_at
 from rms_pipeline_tests.rows import query
-from rms_pipeline_tests.sync.conftest import Mirror
+from rms_pipeline_tests.sync.conftest import MakeClient, Mirror, mirrors_in
 from rms_pipeline_tests.sync.test_queued import tell, work
 
 pytestmark = pytest.mark.slow
 
 MirrorOf = Callable[[Store], Mirror]
+
+
+@pytest.fixture
+def mirror_of(database: Database, client_for: MakeClient) -> Iterator[Callable[..., Mirror]]:
+    """In a database of its own, which these tests change."""
+    with mirrors_in(database, client_for) as make:
+        yield make
+
+
 REFUSE = """
 CREATE FUNCTION people_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
   IF new.id = {id} THEN {refusal}; END IF; RETURN new; END $$;

@@ -404,11 +404,13 @@ def test_a_row_that_moves_to_a_list_already_read_is_found(mirror_of: MakeMirror)
     undated = mirror.store.create({"subject": "Dated at last"})
     today = mirror.store.today.strftime("%Y-%m-%dT00:00:00.000Z")
 
-    pending = [undated]
+    # An iterator: two such requests may come at once, and one of them finds it.
+    pending = iter([undated])
 
     def date_it(path: str) -> None:
-        if "starts_at_null" in path and pending:
-            mirror.store.edit(pending.pop(), {"starts_at": today, "ends_at": today})
+        if "starts_at_null" in path:
+            for id_ in pending:
+                mirror.store.edit(id_, {"starts_at": today, "ends_at": today})
 
     mirror.sandbox.before_request = date_it
     mirror.full_sync()
