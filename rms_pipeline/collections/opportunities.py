@@ -204,7 +204,7 @@ OPPORTUNITIES = Collection(
         '"left"(organisation_name, 100), id DESC',
         '"left"(owner_name, 100), id DESC',
         '"left"(venue_name, 100), id DESC',
-        "total_value, id",
+        "(total_value, id) INCLUDE (updated_at_rms)",
         "ends_at, id",
         "created_at_rms, id",
         "COALESCE(collect_ends_at, ends_at), id",

@@ -67,7 +67,7 @@ def _keep_days(cursor: Cursor, time_zone: str) -> None:
         {"zone": time_zone},
     )
     began = (
-        "(SELECT (value::timestamptz AT TIME ZONE %(zone)s)::date FROM mirror_state"
+        "(SELECT (value::timestamptz AT TIME ZONE %({zone})s)::date FROM mirror_state"
         " WHERE name = %(began)s)"
     )
     values = {"zone": time_zone, "began": BEGAN + OPPORTUNITIES.mark}
@@ -79,10 +79,14 @@ def _keep_days(cursor: Cursor, time_zone: str) -> None:
     )
     counted_by, wanted = one_row(cursor)
     if counted_by != wanted:
-        if counted_by is None or counted_by.partition(" ")[0] != time_zone:
-            # What the history has forgotten cannot be counted again: those days stay.
+        before = (counted_by or time_zone).partition(" ")[0]
+        if counted_by is None or before != time_zone:
+            # What the history has forgotten cannot be counted again: those days stay. The day on
+            # which it began may be another in this time zone.
+            first = f"least({began.format(zone='zone')}, {began.format(zone='before')})"
             cursor.execute(
-                f"DELETE FROM daily_status_counts WHERE (day >= {began}) IS NOT FALSE", values
+                f"DELETE FROM daily_status_counts WHERE (day >= {first}) IS NOT FALSE",
+                {**values, "before": before},
             )
         cursor.execute(
             "UPDATE daily_status_counts d SET phase = n.phase FROM (SELECT c.opportunity_status,"
@@ -100,7 +104,7 @@ def _keep_days(cursor: Cursor, time_zone: str) -> None:
         "DELETE FROM daily_status_counts WHERE day > (now() AT TIME ZONE %(zone)s)::date", values
     )
     cursor.execute(
-        f"SELECT greatest({began}, (SELECT max(day) FROM daily_status_counts)),"
+        f"SELECT greatest({began.format(zone='zone')}, (SELECT max(day) FROM daily_status_counts)),"
         " (now() AT TIME ZONE %(zone)s)::date FROM mirror_state WHERE name = %(began)s",
         values,
     )
