@@ -197,12 +197,12 @@ def test_lost_dead_long_and_undated_ones_are_mirrored_and_far_ones_are_not(
 def test_a_second_sync_changes_nothing_but_synced_at_and_says_so(
     database: Database, client_for: MakeClient, window: Window
 ) -> None:
-    with SandboxServer(Store(400)) as sandbox:
+    with SandboxServer(Store(1_000)) as sandbox:
         sync(database, client_for(sandbox.url), window)
         before = rows(database)
         _, merged = sync(database, client_for(sandbox.url), window, "second")
     after = rows(database)
-    assert merged.result.unchanged == len(before) > 300
+    assert merged.result.unchanged == len(before) > 800
     assert merged.result.created == merged.result.updated == merged.result.failed == 0
     for id_, row in after.items():
         assert row.pop("synced_at") > before[id_].pop("synced_at")

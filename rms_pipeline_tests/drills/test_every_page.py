@@ -31,7 +31,8 @@ PATHS = (
     *("/calendar/feeds", "/?statuses=pie", "/further-back"),
     *("/won-and-lost", "/won-and-lost?owner=1", "/won-and-lost/undated"),
     *(f"/won-and-lost/{NOW:%Y-%m}", f"/won-and-lost/{NOW:%Y-%m}?outcome=lost"),
-    *("/today/compared", "/customers/1/compared", "/venues/1/compared", "/owners/1/compared"),
+    *("/compared", "/today/compared", "/customers/1/compared", "/venues/1/compared"),
+    "/owners/1/compared",
 )
 FEW = (
     *("/", "/today", "/opportunities?status=Open&least=-5&tag=vip", "/opportunities/1"),
