@@ -1,1 +1,3 @@
-"""The remote API: requests, pages and records. Knows no database and no Dagster."""
+"""The client of the Current RMS API: requests, pages and records. It uses no database and no
+Dagster.
+"""

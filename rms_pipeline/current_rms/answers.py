@@ -1,4 +1,4 @@
-"""Reading what an HTTP answer says about itself, and putting a failure into words."""
+"""Reads what an HTTP answer says about itself, and describes failures in words."""
 
 import html
 import re
@@ -10,10 +10,11 @@ import msgspec
 import requests
 import urllib3
 
-# Of these keys the text alone is said, those of others are named: `starts_at: is not a date`.
+# Texts under these keys are quoted without the key. Under other keys the key is added, as in
+# `starts_at: is not a date`.
 _PLAIN_KEYS = ("errors", "error", "message", "detail", "title", "base", "description", "reason",
                "error_description")  # fmt: skip
-# What is there for programs.
+# These keys hold values for programs. They are not quoted.
 _UNTOLD_KEYS = ("status", "code", "success", "meta", "id", "links", "exception", "traces")
 _DEEPEST, _MOST_TEXTS, _LONGEST_QUOTE, _LONGEST_PAGE = 8, 10, 300, 20_000
 _MARKUP = re.compile(r"<\s*(!doctype|html|head|body|title|h1)\b", re.IGNORECASE)
@@ -24,13 +25,14 @@ _TAG = re.compile(r"<[^<>]{0,500}>")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, from either form of `Retry-After`; a date is read by the API's own clock.
+    """Return the seconds to wait, from either form of `Retry-After`.
 
-    None when it says nothing that can be understood.
+    A date is compared with the API's own clock. Returns None for a header that cannot be
+    understood.
     """
     value = (headers.get("Retry-After") or "").strip()
     if value.isascii() and value.replace(".", "", 1).isdecimal():
-        # Hundreds of digits are infinity, or too many for a float.
+        # Hundreds of digits become infinity, or do not fit a float.
         seconds = float(value[:400])
     else:
         until = http_date(value)
@@ -42,26 +44,27 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def http_date(value: str | None) -> datetime | None:
-    """The moment of a `Date` or `Retry-After` header (UTC), None when it names none."""
+    """Return the moment (UTC) of a `Date` or `Retry-After` header, or None if it holds no date."""
     try:
         moment = parsedate_to_datetime(value or "")
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, TypeError, OverflowError, IndexError, AttributeError):
-        # All of these were raised by a header that somebody sent.
+        # Real headers have raised each of these errors.
         return None
 
 
 def is_html(headers: Mapping[str, str], body: bytes) -> bool:
-    """Whether the answer is a page for people, which the API itself never sends."""
+    """Return whether the answer is a web page for people. The API itself never sends one."""
     kind = headers.get("Content-Type") or ""
     return "html" in kind.lower() or body[:200].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
 
 
 def api_words(body: bytes) -> str:
-    """What an error's body says to people, on one line and short enough to quote; '' for nothing.
+    """Return the texts in the body of an error, on one line and short enough to quote.
 
-    Texts are found however deep they lie in the JSON, and named by their field where the key is
-    one: `{"errors": {"starts_at": ["is not a date"]}}` says "starts_at: is not a date".
+    Returns '' if there are none. Texts are found at any depth of the JSON. A text under a field's
+    name gets that name: `{"errors": {"starts_at": ["is not a date"]}}` gives "starts_at: is not a
+    date".
     """
     body = body.strip()
     if not body:
@@ -74,7 +77,7 @@ def api_words(body: bytes) -> str:
 
 
 def _told(value: object, depth: int) -> Iterator[str]:
-    """The texts of a decoded body; those that need no name first."""
+    """Yield the texts of a decoded body. Texts that need no name come first."""
     if isinstance(value, str):
         yield from filter(None, (value.strip().rstrip(".;"),))
     elif isinstance(value, bool | int | float):
@@ -109,9 +112,10 @@ def _one_line(text: str) -> str:
 
 
 def describe(error: Exception) -> str:
-    """The kind of failure in words; the exception's own text may hold the whole request.
+    """Describe the kind of failure in words. The exception's own text may contain the whole
+    request.
 
-    `error` is of requests, of urllib3 (while a body is read) or of the operating system.
+    `error` comes from requests, from urllib3 (while a body is read) or from the operating system.
     """
     if isinstance(error, TimeoutError | urllib3.exceptions.ReadTimeoutError):
         return "no answer within the time limit"

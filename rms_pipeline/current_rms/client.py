@@ -1,7 +1,8 @@
 """One collection of Current RMS over HTTP.
 
-What belongs here: which requests there are about its records. What does not: how one is sent
-(`transport`), which requests make a full scan (`scan`), what is in a record (`records`).
+This module builds the requests for the records of a collection. It does not send them
+(`transport`), does not decide which requests make a full scan (`scan`), and does not interpret
+records (`records`).
 """
 
 from collections.abc import Callable
@@ -25,9 +26,10 @@ __all__ = ["CallCounts", "CurrentRmsClient", "ListAnswer", "Patience"]
 
 @dataclass(frozen=True, slots=True)
 class ListAnswer:
-    """A page of a list: bytes as received, what they say, and when (UTC) it was asked and came.
+    """A page of a list: the bytes as received, the decoded page, and when it was asked for and
+    received (both UTC).
 
-    `ids` are those of the records that have one, in the order received.
+    `ids` are the ids of the records that have one, in the order received.
     """
 
     request: str
@@ -40,11 +42,11 @@ class ListAnswer:
 
 
 class CurrentRmsClient(Transport):
-    """Asks Current RMS for the records of `collection`. Safe to share between threads.
+    """Asks Current RMS for the records of `collection`. Threads may share one client.
 
-    `terms` is what the account was found to grant; what answers teach goes there. An include or a
-    `per_page` that it refuses is found out and asked for no more. Every method may raise a
-    RequestRefused (final) or ApiUnavailable.
+    `terms` holds what the account is known to grant. The client updates it from answers. When the
+    account refuses an include or a `per_page`, the client finds out which, and does not ask for it
+    again. Every method may raise RequestRefused (final) or ApiUnavailable.
     """
 
     def __init__(
@@ -77,11 +79,11 @@ class CurrentRmsClient(Transport):
         attempts: int | None = None,
         mode: str | None = None,
     ) -> ListAnswer:
-        """One page of `GET /<collection>`, filtered by `params`; of all records there are, unless
-        `mode` names another `filtermode`.
+        """Return one page of `GET /<collection>`, filtered by `params`.
 
-        It may hold fewer records than `per_page` though more are left: `page_size` at most.
-        `attempts` bounds the patience with failures.
+        Without `mode` the list covers records in every state. `mode` names another `filtermode`.
+        The page may hold fewer records than `per_page` although the list has more: at most
+        `page_size`. `attempts` limits how often a failed request is repeated.
         """
 
         def ask(form: Form) -> ListAnswer:
@@ -103,9 +105,9 @@ class CurrentRmsClient(Transport):
         lane: Lane = Lane.WALK,
         attempts: int | None = None,
     ) -> ListAnswer:
-        """One page of `GET /<parents>/{parent}/<collection>`: of the parts of one record.
+        """Return one page of `GET /<parents>/{parent}/<collection>`: the parts of one record.
 
-        Raises NotFound when the parent is gone, or has no such list.
+        Raises NotFound if the parent is gone or has no such list.
         """
         parts = self.collection.parts
         assert parts is not None
@@ -129,11 +131,13 @@ class CurrentRmsClient(Transport):
         expected: bool = True,
         attempts: int | None = None,
     ) -> ListAnswer | None:
-        """`GET /<collection>/{id}` as a page of one record; None when it is gone (404, 410).
+        """Return `GET /<collection>/{id}` as a page of one record, or None if the record is gone
+        (404, 410).
 
-        Those statuses may also be meant for an include: a record is only called gone when it is
-        not found without any, or where another was just found with the same. That costs least for
-        one that is likely gone when it is not `expected`.
+        An account may also answer 404 because of an include. So a record counts as gone only if it
+        is not found without includes, or if another record was just found with the same includes.
+        Set `expected` to False for a record that is probably gone: that check then costs fewer
+        calls.
         """
 
         def ask(form: Form, wanted: int = id_) -> ListAnswer:
@@ -155,7 +159,7 @@ class CurrentRmsClient(Transport):
             return None
 
     def count(self, params: Params, *, lane: Lane = Lane.WALK) -> int:
-        """How many records the list filtered by `params` holds, by the API's own count."""
+        """Return how many records the list filtered by `params` holds, as the API counts them."""
         return self.list_records(params, per_page=1, lane=lane).page.meta.total_row_count
 
     def _mode(self, mode: str | None = None) -> Params:

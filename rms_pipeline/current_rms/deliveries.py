@@ -1,7 +1,7 @@
-"""What a webhook delivery of Current RMS tells: of which record, what was done to it, and when.
+"""Reads a webhook delivery of Current RMS: which record it is about, what happened to it, and when.
 
-The vendor describes deliveries nowhere, and accounts differ in how they are spelled. So whatever
-may be about a record of ours is taken to be; and what is wrong with one field costs that field.
+The vendor does not document deliveries, and accounts spell them differently. So a delivery that may
+be about one of our records is treated as one. A wrong field costs only that field.
 """
 
 import re
@@ -21,15 +21,15 @@ _SHORT, _MOST_FIELDS = 500, 50
 
 
 class NotADelivery(ValueError):
-    """The body is no webhook delivery; the text says why."""
+    """The body is not a webhook delivery. The text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """A delivery. `record` of `collection` is None when it tells of none: `because` says so.
+    """A delivery. If it is about no record of ours, `record` is None and `because` says why.
 
-    `happened_at` (UTC) is Current RMS's own time of it. `payload` is the whole body as JSON that
-    PostgreSQL can hold.
+    `collection` is the collection of `record`. `happened_at` (UTC) is Current RMS's own time of the
+    event. `payload` is the whole body as JSON that PostgreSQL can store.
     """
 
     action_id: int | None
@@ -44,8 +44,11 @@ class Delivered:
     because: str | None
 
     def shortened(self) -> bytes:
-        """The payload without its long and nested fields, and without numbers that PostgreSQL may
-        not hold, for one that cannot be kept whole."""
+        """Return the payload without long and nested fields, and without numbers that PostgreSQL
+        may refuse.
+
+        It is stored in place of a payload that cannot be stored whole.
+        """
         action = _decoder.decode(self.payload).action
         short = {
             name: value
@@ -62,14 +65,16 @@ class _Shape(msgspec.Struct, frozen=True):
 
 _decoder = msgspec.json.Decoder(_Shape)
 _value_decoder = msgspec.json.Decoder(Any)
-# Told from all others by its beginning: a text, true, false, null, or a number as people write it.
+# Recognised by its beginning: a text, true, false, null, or a number of ordinary length.
 _PLAIN = re.compile(rb'"|[tfn]|-?\d{1,19}(?:\.\d{1,19})?\Z')
 
 
 def read_delivery(body: bytes, collections: Sequence[Collection]) -> Delivered:
-    """What `body` tells of a record of `collections`, of the first where it does not say of which.
+    """Read `body` as a delivery about a record of one of `collections`.
 
-    Raises NotADelivery when `body` is not JSON with a whole-number `action.subject_id`."""
+    If the delivery does not name its collection, the first one is assumed. Raises NotADelivery if
+    `body` is not JSON with a whole number in `action.subject_id`.
+    """
     payload, fields = _fields(body)
     action = {
         name: _value(raw) for name, raw in fields.items() if name in _READ | _names(collections)
@@ -104,10 +109,10 @@ def _names(collections: Sequence[Collection]) -> set[str]:
 
 
 def _fields(body: bytes) -> tuple[bytes, dict[str, Raw]]:
-    """`body` as JSON that PostgreSQL can hold, and its `action`. Raises NotADelivery.
+    """Return `body` as JSON that PostgreSQL can store, and its `action`. Raises NotADelivery.
 
-    What strict JSON does not take in a field (NaN, a control character, a thousand brackets) is
-    mended, or null.
+    Where a field holds what strict JSON does not allow (NaN, a control character, a thousand
+    brackets), it is repaired or set to null.
     """
     payload = storable_json(body)
     try:
@@ -125,7 +130,7 @@ def _fields(body: bytes) -> tuple[bytes, dict[str, Raw]]:
 
 
 def _value(raw: Raw) -> Any:
-    """None for what cannot be read."""
+    """Decode `raw`. Returns None if it cannot be read."""
     try:
         return _value_decoder.decode(raw)
     except (msgspec.DecodeError, RecursionError):
@@ -140,7 +145,9 @@ def _is_short(value: Raw) -> bool:
 def _record(
     action: dict[str, Any], subject: int, collections: Sequence[Collection]
 ) -> tuple[Collection | None, int | None, str | None]:
-    """Of which collection which record it is about, else why that cannot be told."""
+    """Return the collection and id of the record that the delivery is about, or the reason why they
+    are unknown.
+    """
     kind = _kind(action.get("subject_type"))
     if not kind:
         return collections[0], subject, None
@@ -153,7 +160,7 @@ def _record(
             continue
         if kind in told.subjects:
             return collection, subject, None
-        # What belongs to a record names it somewhere, or nobody can tell which it is.
+        # A part has to name its parent somewhere. Otherwise the parent is unknown.
         for place in (action, named if isinstance(named, dict) else {}):
             if told.names and (found := _whole(place.get(told.names))) is not None:
                 return collection, found, None
@@ -166,7 +173,9 @@ def _record(
 
 
 def _kind(value: object) -> str:
-    """`CurrentRMS::Opportunity`, `opportunities`, `opportunity_item`, as one word in lower case."""
+    """Return `CurrentRMS::Opportunity`, `opportunities` or `opportunity_item` as one word in lower
+    case.
+    """
     if not isinstance(value, str):
         return ""
     last = value.replace("/", "::").rpartition("::")[2]
@@ -174,7 +183,9 @@ def _kind(value: object) -> str:
 
 
 def _action(value: object, collection: Collection) -> str | None:
-    """What was done, as subscriptions call it: `Update`, `opportunity_update` are `update`."""
+    """Return the event in the spelling of subscriptions: `Update` and `opportunity_update` become
+    `update`.
+    """
     text = _text(value)
     if text is None or len(text) > _SHORT:
         return text

@@ -1,11 +1,12 @@
-"""The way back from a record to the one that came before it, as little of it as says so.
+"""Computes the difference that leads from a record back to the version before it.
 
-What belongs here: comparing two records as JSON. What does not: storing what was found, and going
-back by it, which PostgreSQL does (`rms_stepped_back` in its migration).
+This module compares two records as JSON. It does not store the difference. PostgreSQL applies it
+(`rms_stepped_back` in its migration).
 
-A way back is a list of steps. Each is a path and the value that stood there, or a path alone where
-nothing did. A path is a list of keys, and places in arrays; the empty one is the record itself.
-Numbers are told apart by what they are, to the last digit; texts of links only by what lasts.
+A difference is a list of steps. Each step is a path with the earlier value, or a path alone if
+there was no earlier value. A path is a list of keys and positions in arrays. The empty path is the
+record itself. Numbers are compared by value, to the last digit. In links, only the lasting part is
+compared.
 """
 
 import json
@@ -20,7 +21,7 @@ from rms_pipeline.current_rms.links import without_signatures
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 _encode_sorted = msgspec.json.Encoder(decimal_format="number", order="sorted").encode
-# Whole numbers stay whole, which is quicker; 1 and 1.0 are one number all the same (`_compare`).
+# Whole numbers stay int, because that is faster. `_compare` treats 1 and 1.0 as equal anyway.
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 _CONTAINERS = (dict, list)
 _decode_odd = json.JSONDecoder(parse_float=Decimal, parse_int=Decimal).decode
@@ -28,24 +29,27 @@ _decode_odd = json.JSONDecoder(parse_float=Decimal, parse_int=Decimal).decode
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The steps as JSON; None where there was no record that they could lead to. `fields` are
-    those of the record that they change; None where that may be any."""
+    """The steps as JSON, or None if there was no earlier record.
+
+    `fields` are the fields of the record that the steps change. It is None if any field may change.
+    """
 
     json: str | None
     fields: frozenset[str] | None = None
 
 
 def way_back(newer: bytes | None, older: bytes | None, but_for: Names[str]) -> Difference | None:
-    """From `newer` to `older`, both JSON of a record; None when they say the same.
+    """Return the steps from `newer` to `older` (both JSON of a record), or None if they say the
+    same.
 
-    The fields in `but_for`, and whatever of links differs at each read, are not looked at.
+    The fields in `but_for` are ignored, and so are parts of links that differ at each read.
     """
     if older is None:
         return None if newer is None else Difference(None)
     try:
         before, after = _read(older), _read(b"null" if newer is None else newer)
     except RecursionError:
-        # Of a row that an earlier version stored.
+        # An earlier version of this program stored this row.
         return Difference(f"[[[],{without_signatures(older).decode()}]]")
     if newer is None:
         return Difference(_written([[[], before]]))
@@ -72,7 +76,7 @@ def _read(record: bytes) -> Any:
     try:
         return _decode(lasting)
     except (ValueError, ArithmeticError):
-        # What is no number to msgspec, such as a whole one of thousands of digits.
+        # msgspec cannot read some numbers, such as one of thousands of digits.
         return _decode_odd(lasting.decode())
 
 
@@ -85,7 +89,7 @@ def _compare(newer: Any, older: Any, path: list[str | int], steps: list[list[Any
         for key, value in older.items():
             if key in newer:
                 one = newer[key]
-                # Nearly all of a record, without a call and a path for each.
+                # Most fields of a record are decided here, without a call and a path for each.
                 if one == value and (type(one) is str or _are_strictly_same(one, value)):
                     continue
                 _compare(one, value, [*path, key], steps)
@@ -100,14 +104,16 @@ def _compare(newer: Any, older: Any, path: list[str | int], steps: list[list[Any
 
 
 def _are_strictly_same(one: Any, other: Any) -> bool:
-    """Whether what is equal to Python is so to JSON, as far as that is seen at a glance."""
+    """Return whether two values that are equal in Python are also equal in JSON, if that is quick
+    to tell.
+    """
     kind = type(one)
     if kind is not type(other):
         return False
-    # Within these, True would pass for 1.
+    # Inside a container, True would be equal to 1.
     return kind not in _CONTAINERS or _encode_sorted(one) == _encode_sorted(other)
 
 
 def _are_numbers(one: Any, other: Any) -> bool:
-    # True equals 1 in Python, and is none.
+    # In Python True equals 1. In JSON it does not.
     return {type(one), type(other)} <= {int, Decimal}

@@ -1,19 +1,19 @@
-"""What can go wrong between us and the Current RMS API, classified once.
+"""What can go wrong between this program and the Current RMS API, in one classification.
 
 CurrentRmsError
 ├── RequestRefused          final: the same request gets the same answer
 │   ├── Unauthorized        401: wrong key or subdomain
-│   ├── Forbidden           402, 403: the account, or the key's user, may not do this now
+│   ├── Forbidden           402, 403: the account or the key's user may not do this now
 │   ├── NotFound            404, 410: no such record, or not the API's address
-│   ├── Unprocessable       400, 422: the API does not know a parameter we sent
-│   ├── WebhooksOff         a person has to switch webhooks on in the account first
-│   └── Redirected          3xx: never followed, the key would travel with it
-├── ApiUnavailable          tried again until patience ran out
-│   ├── Throttled           429: the account's limit is used up, whatever is asked
-│   └── FindsNone           no record is found by its id, not even one that a list shows
-├── WrongRecord             another record, or none, came in place of the one asked for
-├── WebhooksNotKept         what was registered is not what the API then shows
-├── NotHonoured             an order, range or filter was ignored; another way of reading is tried
+│   ├── Unprocessable       400, 422: the API does not know a parameter that we sent
+│   ├── WebhooksOff         a person has to switch on webhooks in the account first
+│   └── Redirected          3xx: never followed, because the key would be sent along
+├── ApiUnavailable          the request failed until patience ran out
+│   ├── Throttled           429: the account's limit of calls is used up
+│   └── FindsNone           the API finds no record by its id, not even one that a list shows
+├── WrongRecord             the API sent another record, or none, instead of the requested one
+├── WebhooksNotKept         the API shows something else than what was registered
+├── NotHonoured             the API ignored an order, range or filter; we read in another way
 └── WalkIncomplete          the list could not be read as a whole
 """
 
@@ -23,13 +23,13 @@ from rms_pipeline.errors import RmsPipelineError
 
 
 class CurrentRmsError(RmsPipelineError):
-    """The API did not give what was asked."""
+    """The API did not give what was asked for."""
 
 
 class RequestRefused(CurrentRmsError):
-    """Final: the same request gets the same answer.
+    """The answer is final: the same request gets the same answer.
 
-    `status` is the answer's, `said` quotes its words, '' for none.
+    `status` is the HTTP status. `said` quotes the API's words, or is ''.
     """
 
     status: int = 0
@@ -61,9 +61,10 @@ class Redirected(RequestRefused):
 
 
 class ApiUnavailable(CurrentRmsError):
-    """Connection errors, 408, 429, 5xx or a body that is not the promised JSON, to the end.
+    """Connection errors, 408, 429, 5xx or a body that is not the promised JSON, until patience ran
+    out.
 
-    `reason` is what was wrong with the last answer.
+    `reason` says what was wrong with the last answer.
     """
 
     def __init__(self, *texts: object, reason: str = "") -> None:
@@ -72,27 +73,27 @@ class ApiUnavailable(CurrentRmsError):
 
 
 class Throttled(ApiUnavailable):
-    """429, to the end."""
+    """429, until patience ran out."""
 
 
 class FindsNone(ApiUnavailable):
-    """No record is found by its id, not even one that a list shows."""
+    """The API finds no record by its id, not even one that a list shows."""
 
 
 class WrongRecord(CurrentRmsError):
-    """Asked for one record, the API sent another, or something else."""
+    """The API sent another record, or something else, instead of the requested record."""
 
 
 class WebhooksNotKept(CurrentRmsError):
-    """What was registered is not what the API then shows."""
+    """The API shows something else than what was registered."""
 
 
 class NotHonoured(CurrentRmsError):
-    """The API ignored an order, a range or a filter that was asked for."""
+    """The API ignored an order, a range or a filter of the request."""
 
 
 class WalkIncomplete(CurrentRmsError):
-    """The list could not be read as a whole, so nothing may be concluded from it."""
+    """The list could not be read as a whole, so no conclusion may be drawn from it."""
 
 
 SWITCH_WEBHOOKS_ON = (
@@ -129,12 +130,14 @@ _ADVICE: dict[int, tuple[type[RequestRefused], str]] = {
     410: _NO_SUCH,
     422: _UNKNOWN_PARAMETER,
 }
-# What an account without webhooks may answer with.
+# An account without webhooks may answer with one of these statuses.
 _WITHOUT_WEBHOOKS = frozenset({400, 402, 403, 404, 405, 410, 422})
 
 
 def refusal(status: int, what: str, said: str) -> RequestRefused:
-    """The error for a final `status`; `what` names the request, `said` quotes the API's words."""
+    """Return the error for a final `status`. `what` names the request, `said` quotes the API's
+    words.
+    """
     kind, advice = _ADVICE.get(
         status, (RequestRefused, "The API refuses this request. Trying again will not help.")
     )

@@ -1,12 +1,13 @@
-"""Pages that fail: told from an API that is down, and narrowed down to the one record at fault.
+"""Tells pages that fail from an API that is down, and finds the one record that causes the failure.
 
-What belongs here: which failures are those of one question, and how a list is read past them. What
-does not: how a list is read where nothing fails (`scan`).
+This module decides which failures depend on the question, and reads a list past them. How a list is
+read when nothing fails is in `scan`.
 
-An API that is down fails whatever is asked. A record that the API cannot deliver fails each page
-that would hold it, at once and every time. So a page that fails is asked for a few times only; if
-the API then answers a question about nothing, what was asked is at fault and is made smaller:
-fewer records a page, then ranges of ids, until one id is left. Each step is one call.
+When the API is down, every request fails. When the API cannot deliver one record, each page with
+that record fails, at once and every time. So a page that fails is asked for only a few times. Then
+the API is asked a question about nothing. If it answers that, the page itself is at fault, and
+smaller pieces are asked for: fewer records a page, then ranges of ids, until one id is left. Each
+step is one call.
 """
 
 import contextlib
@@ -30,25 +31,26 @@ from rms_pipeline.current_rms.spans import Span
 from rms_pipeline.current_rms.terms import MOST_PER_PAGE
 from rms_pipeline.current_rms.window import Params
 
-# How often a page is asked for before it is held to fail, and a part of one that failed already.
+# How often a page is asked for before it counts as failing. Parts of a page that failed get fewer
+# attempts.
 FEW, ONCE, TWICE = 3, 1, 2
-# Failures of other questions that may come in a row until it is asked again whether the API is up.
+# After so many failures of other questions in a row, the scan checks again whether the API is up.
 _FAILURES_IN_A_ROW = 6
-# More in one scan than these are no matter of single records.
+# If a scan meets more than this, single records are not the cause.
 MOST_UNDELIVERED = 100
-# No id is beyond: where nothing fails up to here, nothing fails.
+# No id is higher. If a range up to here does not fail, nothing fails.
 _HIGHEST_ID = 2**63 - 1
-# A list of nothing, and a record that is nowhere, for they hold nothing that could fail.
+# A range that holds no record, so that nothing in it can fail.
 _NOTHING: Params = (("q[id_gt]", "0"), ("q[id_lt]", "1"))
 _NOBODY = 0
 
 Ask = Callable[[Span, int | None, int], ListAnswer]
-# Takes an answer about a span in, and says from which id to go on, None where the span is over.
+# Stores an answer about a span. Returns the id to continue from, or None if the span is complete.
 Take = Callable[[Span, int | None, ListAnswer], int | None]
 
 
 class PageFailed(CurrentRmsError):
-    """What was asked fails, though the API answers other questions. `reason` is short."""
+    """This question fails although the API answers other questions. `reason` is short."""
 
     def __init__(self, error: CurrentRmsError) -> None:
         super().__init__(*error.args)
@@ -58,15 +60,20 @@ class PageFailed(CurrentRmsError):
 
 
 def is_of_the_question(error: CurrentRmsError) -> bool:
-    """Whether another question might be answered: not so with a wrong key, or a limit reached."""
+    """Return whether the API might answer another question. False for a wrong key or a used-up
+    limit.
+    """
     final = isinstance(error, Throttled | Unauthorized | Redirected)
     return isinstance(error, ApiUnavailable | RequestRefused) and not final
 
 
 @dataclass(slots=True)
 class Undelivered:
-    """Records of one scan that no list delivers: `singly` those that came when asked for by their
-    id, `unreadable` the others, with the reason."""
+    """Records of one scan that no list delivers.
+
+    `singly` are the ids of records that came when they were asked for by id. `unreadable` maps the
+    other ids to the reason.
+    """
 
     singly: set[int] = field(default_factory=set)
     unreadable: dict[int, str] = field(default_factory=dict)
@@ -76,21 +83,23 @@ class Undelivered:
 
 
 class Health:
-    """Whether the API answers at all, asked as seldom as will do. Shared by the lanes of a scan."""
+    """Whether the API answers at all. It is asked as rarely as possible. The lanes of a scan share
+    it.
+    """
 
     def __init__(self, client: CurrentRmsClient, lane: Lane) -> None:
         self._client, self._lane = client, lane
         self._lock = threading.Lock()
-        # None before the first answer.
+        # None until the first answer.
         self._failures: int | None = None
 
     def answered(self) -> None:
-        """A question of the scan was answered."""
+        """Note that the API answered a question of the scan."""
         with self._lock:
             self._failures = 0
 
     def is_up(self, params: Params, *, for_sure: bool = False) -> bool:
-        """Whether the API answers other questions than the one that just failed."""
+        """Return whether the API answers other questions than the one that just failed."""
         with self._lock:
             if self._failures is not None:
                 self._failures += 1
@@ -99,7 +108,7 @@ class Health:
         return self.accepts(params) or self._knows_nobody()
 
     def accepts(self, params: Params) -> bool:
-        """Whether a list of nothing, filtered and ordered as `params` say, is answered."""
+        """Return whether the API answers a list of nothing with the form of `params`."""
         try:
             self._client.list_records(params + _NOTHING, per_page=1, lane=self._lane, attempts=ONCE)
         except (ApiUnavailable, RequestRefused) as error:
@@ -110,7 +119,10 @@ class Health:
         return True
 
     def _knows_nobody(self) -> bool:
-        """Whether the API says so of a record that is nowhere: for one that ignores ranges."""
+        """Return whether the API answers "not found" for a record that does not exist.
+
+        This question also works where the API ignores ranges.
+        """
         try:
             self._client.get_record(_NOBODY, lane=self._lane, attempts=ONCE)
         except (ApiUnavailable, RequestRefused) as error:
@@ -123,15 +135,18 @@ class Health:
     def ask(
         self, params: Params, question: Callable[[int | None], ListAnswer], attempts: int
     ) -> ListAnswer:
-        """What `question` answers when it is given so many attempts, None for all there are.
+        """Return what `question` answers for the given number of attempts (None: as many as
+        patience allows).
 
-        Raises PageFailed when it fails though the API is up. While the API is down it is borne for
-        as long as patience lasts. `params` are the question's, but for its range.
+        `params` are the parameters of the question without its range. Raises PageFailed if the
+        question fails although the API is up. If the API is down, the question is repeated until
+        patience runs out.
         """
         try:
             answer = question(attempts)
         except RequestRefused as error:
-            # Refused for its form, unless the same form is accepted when it asks for nothing.
+            # The API refused the form of the question, unless it accepts the same form for a list
+            # of nothing.
             if not is_of_the_question(error) or not self.accepts(params):
                 raise
             raise PageFailed(error) from error
@@ -151,7 +166,9 @@ class Health:
 
 
 class PageSizes:
-    """How many records a scan asks for in a page: fewer, once pages failed and nobody in them."""
+    """How many records a scan asks for in a page. It asks for fewer after pages failed because of
+    their size.
+    """
 
     def __init__(self, client: CurrentRmsClient) -> None:
         self._client = client
@@ -164,7 +181,7 @@ class PageSizes:
 
     @property
     def most(self) -> int | None:
-        """What to ask for, None for as many as there are."""
+        """The number to ask for. None means as many as the API allows."""
         return self._most
 
     @property
@@ -173,10 +190,13 @@ class PageSizes:
         return min(self._most or MOST_PER_PAGE, self._client.page_size)
 
     def note_failure(self, size: int, smaller: int, reason: str) -> None:
-        """A page of `size` failed, and all of its records came in pages of `smaller`."""
+        """Note that a page of `size` failed, and that all of its records came in pages of
+        `smaller`.
+        """
         with self._lock:
             self._failed[size] = self._failed.get(size, 0) + 1
-            # Once may have been an accident, but for what says itself that it was too much.
+            # One failure may be an accident. If the answer itself says that the page was too large,
+            # it is not.
             is_too_much = any(word in reason for word in ("504", "413", "more than", "in time"))
             if self._failed[size] < TWICE and not is_too_much:
                 return
@@ -189,10 +209,10 @@ class PageSizes:
 
 
 class Narrowing:
-    """Reads a list of one segment past what fails in it.
+    """Reads the list of one segment past the records that make it fail.
 
-    `ask` gets a page of a span, in the order of id, with so many records and attempts, or raises
-    PageFailed. `take` takes an answer in. `place` gets the one record of a span that stands there,
+    `ask` fetches a page of a span in the order of id, with a number of records and of attempts. It
+    raises PageFailed. `take` stores an answer. `place` fetches the record at a position of a span,
     counted from 1. `suspects` are ids that failed in earlier scans.
     """
 
@@ -221,11 +241,11 @@ class Narrowing:
         return self._suspect(span) is not None
 
     def read_past(self, span: Span, failed: PageFailed, *, beside: bool = False) -> int | None:
-        """Reads what can be read at the beginning of `span`, whose first page `failed`.
+        """Read what can be read at the beginning of `span`, whose first page `failed`.
 
-        `beside` a record at fault the very first is the likeliest. Returns the id to go on from,
-        None when the span is over. Raises ApiUnavailable when the API is down, or delivers too
-        little for this to end.
+        Set `beside` if the record before `span` was at fault: the first record is then the
+        likeliest cause. Returns the id to continue from, or None if the span is complete. Raises
+        ApiUnavailable if the API is down, or delivers too little for this search to end.
         """
         lower, upper = span
         suspect = self._suspect(span)
@@ -255,7 +275,7 @@ class Narrowing:
         )
 
     def _by_halves(self, span: Span, failed: PageFailed, beside: bool) -> int | None:
-        """By fewer records a page, until the first record of the rest is the one at fault."""
+        """Ask for fewer records a page until the first remaining record is the one at fault."""
         lower, upper = span
         size = failing = self._sizes.expected
         largest, is_proven = 1, False
@@ -273,19 +293,20 @@ class Narrowing:
             if lower is None:
                 return None
             largest = max(largest, wanted)
-            # Those left of the page that failed: it is one of them, if it is anyone.
+            # These are the other records of the page that failed. If a record is at fault, it is
+            # one of them.
             failing, is_proven = failing - max(len(answer.page.records), 1), False
         self._sizes.note_failure(size, largest, failed.reason)
         return lower
 
     def _by_ids(self, span: Span, failed: PageFailed) -> int | None:
-        """By ranges of ids, until one holds nothing but the first record of `span`."""
+        """Ask for ranges of ids until one holds only the first record of `span`."""
         lower, upper = span
         if lower is None:
             below: Span = (None, 0)
             after = self._take(below, None, self._ask(below, None, TWICE))
             lower = 1 if after is None else after
-        # Ids are dense where people have worked on end.
+        # Ids lie close together in accounts that are used every day.
         last = _HIGHEST_ID if upper is None else upper
         widths, gallop = [1, 2], 2
         known_to_fail: int | None = None
@@ -296,7 +317,7 @@ class Narrowing:
                 known_to_fail = self._before_the_next(failed_from=lower, upper=upper)
                 width = gallop = 4 if known_to_fail is None else known_to_fail - lower
             elif known_to_fail is None:
-                # What comes next cannot be had either.
+                # The next record cannot be fetched either.
                 width = gallop = gallop * 2
             else:
                 width = (min(known_to_fail, last) - lower + 1) // 2
@@ -311,14 +332,15 @@ class Narrowing:
             after = self._take((lower, end), None, answer)
             lower = end + 1 if after is None else after
             if answer.ids or lower > (known_to_fail or last):
-                # It does not fail any more.
+                # The range no longer fails.
                 break
         return lower if upper is None or lower <= upper else None
 
     def _before_the_next(self, *, failed_from: int, upper: int | None) -> int | None:
-        """The highest id that the first record from `failed_from` on can have, None if unknown.
+        """Return the highest id that the first record from `failed_from` on can have, or None if
+        unknown.
 
-        It is below that of the next one that comes.
+        It is below the id of the next record that the API delivers.
         """
         for place in (2, 3):
             with contextlib.suppress(PageFailed, NotHonoured):
@@ -329,18 +351,22 @@ class Narrowing:
         return None
 
     def _at(self, id_: int, upper: int | None, failed: PageFailed, attempts: int) -> int | None:
-        """Reads the one record that fails its lists, singly if need be; where to go on."""
+        """Read the record that makes its lists fail, by its id if necessary. Returns where to
+        continue.
+        """
         self.read_one(id_, failed, attempts)
         return id_ + 1 if upper is None or id_ < upper else None
 
     def read_one(self, id_: int, failed: PageFailed, attempts: int) -> None:
-        """Takes in the record `id_`, by a list of itself or alone, or names it as unreadable."""
+        """Fetch the record `id_`, in a list of its own or by id. If that fails, note it as
+        unreadable.
+        """
         here: Span = (id_, id_)
         if id_ in self._undelivered.unreadable:
-            # Named a moment ago, when another list of the same sync was read.
+            # Another list of the same sync has already named it.
             return
         if attempts == ONCE:
-            # Nobody has asked for a list of it alone, in this scan.
+            # No list of only this record was asked for in this scan.
             try:
                 self._take(here, None, self._ask(here, None, ONCE))
             except PageFailed as error:
@@ -365,7 +391,7 @@ class Narrowing:
                 self._take(here, None, self._ask(here, None, TWICE))
             except PageFailed:
                 if not self._health.accepts(self._params):
-                    # Any other id would fail its list as well.
+                    # A list of any other id would fail as well.
                     raise NotHonoured(f"even a list of no ids fails ({failed.reason})") from failed
                 self._give_up(id_, f"{reason}; Current RMS does not find it by its id")
         except (PageFailed, RequestRefused) as error:

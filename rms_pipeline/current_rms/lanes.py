@@ -1,4 +1,4 @@
-"""Several requests in flight, one consumer: threads that put what they fetch into one outbox."""
+"""Several requests at a time, one consumer: threads put what they fetch into one outbox."""
 
 import contextlib
 import queue
@@ -10,14 +10,14 @@ T = TypeVar("T")
 
 
 class Outbox(Generic[T]):
-    """Where lanes put things for the one consumer; full when the consumer is behind."""
+    """Where lanes put results for the one consumer. It is full while the consumer is behind."""
 
     def __init__(self, size: int) -> None:
         self._queue: queue.Queue[T | BaseException | None] = queue.Queue(size)
         self.stopped = threading.Event()
 
     def put(self, item: T | BaseException | None) -> None:
-        """Waits while the outbox is full. Raises Stopped when nobody will read any more."""
+        """Put `item`, waiting while the outbox is full. Raises Stopped if the consumer has gone."""
         while not self.stopped.is_set():
             try:
                 self._queue.put(item, timeout=0.2)
@@ -35,9 +35,9 @@ class Stopped(Exception):
 
 
 def in_parallel(lane: Callable[[int, Outbox[T]], None], count: int) -> Iterator[T]:
-    """Runs `lane(index, outbox)` for each index below `count` in a thread, yielding what they put.
+    """Run `lane(index, outbox)` in a thread for each index below `count`. Yield what the lanes put.
 
-    The first error of a lane stops the others and is raised here, after what came before it.
+    The first error of a lane stops the others. It is raised here, after the results before it.
     """
     out: Outbox[T] = Outbox(count)
 

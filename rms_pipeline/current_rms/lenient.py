@@ -1,9 +1,10 @@
-"""Reading what strict JSON is not, so that one wrong value costs its field and no other record.
+"""Reads bodies that are not strict JSON, so that one wrong value costs its field and no other
+record.
 
-What belongs here: splitting a body into its records, and mending a record, where the strict parser
-refuses (NaN, raw control characters, bytes that are not UTF-8, values nested a thousand deep). What
-does not: good bodies, which never come here (`pages`, `records`), and what a field means
-(`fields`). Nothing here is recursive, for the depth is somebody else's choice.
+This module splits a body into records and repairs a record that the strict parser refuses (NaN, raw
+control characters, bytes that are not UTF-8, values nested a thousand deep). Correct bodies never
+come here (`pages`, `records`). What a field means is in `fields`. Nothing here is recursive,
+because the sender chooses the depth.
 """
 
 import re
@@ -12,11 +13,11 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import Raw
 
-# PostgreSQL and all that reads it from there have limits of their own, further up.
+# PostgreSQL and programs that read it have limits of their own, above this one.
 MOST_NESTED = 500
 
 Span = tuple[int, int]
-# Where a value lies in a body, and its key, None in an array.
+# Where a value lies in a body, with its key. The key is None in an array.
 Member = tuple[Span | None, Span]
 
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
@@ -40,7 +41,7 @@ _raw_decoder = msgspec.json.Decoder(Raw)
 
 
 class Mend(msgspec.Struct, frozen=True):
-    """What was wrong with the value of `field`, and the value as it came."""
+    """What was wrong with the value of `field`, and the value as received."""
 
     field: str
     problem: str
@@ -48,10 +49,11 @@ class Mend(msgspec.Struct, frozen=True):
 
 
 def storable_json(body: bytes) -> bytes:
-    """The same JSON with what PostgreSQL's `text` and `jsonb` cannot hold replaced by U+FFFD.
+    """Return the same JSON with U+FFFD for everything that PostgreSQL's `text` and `jsonb` cannot
+    store.
 
-    That is: NUL, halves of surrogate pairs, and bytes that are not UTF-8. A body without any comes
-    back as it is.
+    That is NUL, halves of surrogate pairs, and bytes that are not UTF-8. A body without any of
+    these is returned unchanged.
     """
     if body.startswith(_BOM):
         body = body[len(_BOM) :]
@@ -66,10 +68,10 @@ def storable_json(body: bytes) -> bytes:
 
 
 def members_of(body: bytes) -> dict[bytes, bytes]:
-    """The values of the object that `body` is, by key (without quotes), each as it came.
+    """Return the values of the object `body` by key (without quotes), each as received.
 
-    Of a key that comes twice the last value counts. Raises ValueError when `body` is no object, or
-    breaks off.
+    If a key occurs twice, the last value counts. Raises ValueError if `body` is not an object, or
+    is cut off.
     """
     body = body.removeprefix(_BOM).strip()
     if not body.startswith(b"{"):
@@ -81,7 +83,7 @@ def members_of(body: bytes) -> dict[bytes, bytes]:
 
 
 def elements_of(array: bytes) -> list[bytes]:
-    """The elements of `array`, each as it came. Raises ValueError when it is none."""
+    """Return the elements of `array`, each as received. Raises ValueError if it is not an array."""
     array = array.strip()
     if not array.startswith(b"["):
         raise ValueError("not an array")
@@ -92,9 +94,9 @@ def elements_of(array: bytes) -> list[bytes]:
 
 
 def mend_record(record: bytes) -> tuple[bytes, list[Mend]]:
-    """`record` as JSON that every parser takes, and what had to be mended for it.
+    """Return `record` as JSON that every parser accepts, and what was repaired.
 
-    A value that cannot be read at all is null. Raises ValueError when `record` is no object.
+    A value that cannot be read at all becomes null. Raises ValueError if `record` is not an object.
     """
     record = record.strip()
     if not record.startswith(b"{"):
@@ -117,16 +119,16 @@ def mend_record(record: bytes) -> tuple[bytes, list[Mend]]:
 
 
 def some_id(record: bytes) -> int | None:
-    """What is probably the id of a record that cannot be read."""
+    """Return the probable id of a record that cannot be read."""
     found = _SOME_ID.search(record)
     return int(found[1]) if found else None
 
 
 def _members(body: bytes, start: int) -> tuple[list[Member], int]:
-    """What the array or object that begins at `start` holds, and where it ends.
+    """Return the members of the array or object that begins at `start`, and where it ends.
 
-    Empty members, as a comma before the end makes, are left out. Raises ValueError when it is
-    incomplete, or brackets do not match.
+    Empty members, such as one from a comma before the end, are left out. Raises ValueError if it is
+    incomplete, or if brackets do not match.
     """
     found: list[Member] = []
     open_: list[bytes] = []
@@ -167,7 +169,7 @@ def _stripped(body: bytes, begin: int, end: int) -> Span:
 
 
 def _mended(value: bytes) -> tuple[bytes, str]:
-    """`value` as strict JSON, and what was wrong with it ('' for nothing)."""
+    """Return `value` as strict JSON, and what was wrong with it ('' for nothing)."""
     if _depth(value) > MOST_NESTED:
         return b"null", f"is nested more than {MOST_NESTED} deep"
     if _is_strict(value) and storable_json(value) == value:
@@ -180,16 +182,16 @@ def _mended(value: bytes) -> tuple[bytes, str]:
 
 
 def is_too_deep(record: bytes) -> bool:
-    """Whether a value of a record is nested deeper than `MOST_NESTED`.
+    """Return whether a value of a record is nested deeper than `MOST_NESTED`.
 
-    The strict parser takes it or not by how deep its caller's own stack is: what one process could
-    read would end the sync of another.
+    The strict parser's own limit depends on the depth of its caller's stack. So a record that one
+    process can read would end the sync of another.
     """
     return _depth(record) > MOST_NESTED + 1
 
 
 def _depth(value: bytes) -> int:
-    """0 for what can be no deeper than may be."""
+    """Return the depth of `value`, or 0 if it cannot be deeper than is allowed."""
     depth = deepest = 0
     if value.count(b"[") + value.count(b"{") <= MOST_NESTED:
         return 0
@@ -236,7 +238,7 @@ def _literal(token: bytes) -> bool:
 
 
 def _mended_string(text: bytes) -> tuple[bytes, str]:
-    """A JSON text with its quotes, and what was wrong with it ('' for nothing)."""
+    """Return a JSON text with its quotes, and what was wrong with it ('' for nothing)."""
     problems = []
     mended = _RAW_CONTROL.sub(lambda m: b"\\u%04x" % m[0][0], text)
     if mended != text:

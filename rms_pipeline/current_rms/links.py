@@ -1,12 +1,12 @@
-"""Links that differ at each read though nothing changed: signed for some hours, or stamped.
+"""Finds links that differ at each read although nothing changed: signed for some hours, or stamped.
 
-What belongs here: what of a record's JSON has no meaning beyond the moment. What does not: what a
-record is compared for (`records`, `mirror.merge`).
+This module knows which part of a record's JSON has no lasting meaning. Comparing records is in
+`records` and `mirror.merge`.
 """
 
 import re
 
-# The end of a link, in JSON as it came: slashes and ampersands may be escaped.
+# The end of a link in JSON as received: slashes and ampersands may be escaped.
 _PATH = rb'(?:[^\s"\\<>?#]|\\/)*'
 _QUERY = rb'\?(?:[^\s"\\<>]|\\/|\\u00(?:26|3[dD]))*'
 _LINK = re.compile(rb"(?P<place>https?:(?:\\?/){2}" + _PATH + rb")(?P<query>" + _QUERY + rb")")
@@ -15,19 +15,20 @@ _SIGNED = re.compile(
     rb"|sig|policy|key-pair-id|awsaccesskeyid|googleaccessid|hmac|hdnea|st|se|sp|sv|sr)=",
     re.IGNORECASE,
 )
-# Links of pictures, by their names: whatever is in their query is a signature or a time.
+# Names of fields with links to pictures. Their queries hold only a signature or a time.
 _KIND = rb"(?:url|image|thumb|thumbnail|icon|picture|photo|avatar|logo)"
 _PICTURE = re.compile(
     rb'(?P<place>"(?:[a-z]+_)?' + _KIND + rb'"\s*:\s*"(?:https?:|\\?/)' + _PATH + rb")" + _QUERY
 )
-# Rails signs in the path.
+# Rails puts the signature into the path.
 _STORED = re.compile(rb'(?P<place>active_storage\\?/)(?:[^\s"\\<>]|\\/)+')
 
 
 def without_signatures(record: bytes) -> bytes:
-    """The same JSON but for what of its links differs at each read; `record` itself without any.
+    """Return the same JSON without the parts of links that differ at each read.
 
-    Only good for telling whether two readings are the same: the links no longer work.
+    Returns `record` itself if there are none. Use the result only to compare two readings: its
+    links no longer work.
     """
     if b"?" in record and b"/" in record:
         record = _PICTURE.sub(rb"\g<place>", record)

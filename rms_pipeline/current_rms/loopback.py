@@ -1,4 +1,4 @@
-"""This machine, and how to reach it: never through a proxy."""
+"""How to reach this machine: never through a proxy."""
 
 from urllib.parse import urlsplit
 
@@ -8,8 +8,11 @@ from rms_pipeline.settings import LOOPBACK_HOSTS
 
 
 def session_for(url: str) -> requests.Session:
-    """A session for requests to `url`. The environment's proxies are for other machines only: they
-    could not reach this one, and would be sent in clear what was meant to stay here."""
+    """Return a session for requests to `url`.
+
+    Requests to this machine ignore the proxies of the environment. A proxy could not reach this
+    machine, and what should stay here would leave it unencrypted.
+    """
     session = requests.Session()
     session.trust_env = urlsplit(url).hostname not in LOOPBACK_HOSTS
     return session

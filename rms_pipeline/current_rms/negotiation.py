@@ -1,11 +1,11 @@
-"""Finding out which include, or which `per_page`, an account refuses, in few calls.
+"""Finds out in few calls which include, or which `per_page`, an account refuses.
 
-What belongs here: what to ask for, and who is to blame for a refusal. What does not: what is known
-about the account (`terms`), and sending requests (`client`).
+This module decides how to ask, and what caused a refusal. What is known about the account is in
+`terms`. Sending requests is in `client`.
 
-A refusal (400, 404, 410, 422) may be meant for a filter, for an include, for `per_page`, or for a
-record that is gone. What was granted a moment ago is not to blame. Otherwise the question is put
-again without what else there was in it; includes are halved until the one that is refused is found.
+A refusal (400, 404, 410, 422) may be caused by a filter, an include, `per_page`, or a record that
+is gone. What the account granted a moment ago is not the cause. Otherwise the question is asked
+again without its other parts. Includes are halved until the refused one is found.
 """
 
 import re
@@ -24,22 +24,22 @@ T = TypeVar("T")
 
 _GONE = frozenset({404, 410})
 _REFUSALS = _GONE | {400, 422}
-# Seconds for which what was granted is taken to be granted still.
+# For so many seconds, what was granted is assumed to be granted still.
 _VOUCHED_FOR = 900.0
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How a question is put, whatever it is about."""
+    """The form of a question, whatever it is about: its includes and `per_page`."""
 
     includes: tuple[str, ...]
     per_page: int = 1
 
 
 class Negotiation:
-    """How questions about one collection are put to one account. Safe between threads.
+    """How questions about one collection are asked of one account. Threads may share it.
 
-    `includes` are those that are wanted. `terms` and `now` give the present ones.
+    `includes` are the ones wanted. `terms` and `now` return the present terms and time.
     """
 
     def __init__(
@@ -61,11 +61,10 @@ class Negotiation:
         per_page: int,
         parameters: Sequence[str] = (),
     ) -> T:
-        """What `ask` returns for the form that the account grants.
+        """Return what `ask` returns for the form that the account grants.
 
-        `ask_plainly` puts a question that holds nothing but the form. `parameters` are the names
-        of what else there is in the one of `ask`. Raises what `ask` raises where the form is not
-        to blame.
+        `ask_plainly` asks a question with nothing but the form. `parameters` are the names of the
+        other parameters of `ask`. Raises what `ask` raises if the form is not the cause.
         """
         while True:
             form = self._form(per_page)
@@ -87,12 +86,14 @@ class Negotiation:
         *,
         expected: bool = True,
     ) -> T:
-        """What `ask`, a question about one record, returns. Raises NotFound when that is gone.
+        """Return what `ask`, a question about one record, returns. Raises NotFound if the record is
+        gone.
 
-        A record is only gone when it is not found without any include, or with those that another
-        was just found with. `ask_another` puts the question about another record, for one record
-        alone condemns no include. One that is not `expected` to be there is asked for plainly
-        first. Raises what `ask` raises where no include is to blame.
+        A record counts as gone only if it is not found without includes, or with includes that
+        another record was just found with. `ask_another` asks about another record, because one
+        record alone does not prove that an include is refused. A record that is not `expected` to
+        exist is asked for without includes first. Raises what `ask` raises if no include is the
+        cause.
         """
         while True:
             form = self._form(1)
@@ -147,10 +148,10 @@ class Negotiation:
         per_page: int,
         parameters: Sequence[str],
     ) -> bool:
-        """Whether the question may be put again, in another form. Raises what asking raises."""
+        """Return whether to ask again in another form. Raises what asking raises."""
         with self._lock:
             if self._form(per_page) != form:
-                # Somebody else found it out meanwhile.
+                # Another thread has found it out meanwhile.
                 return True
             self._terms().reload()
             if self._form(per_page) != form:
@@ -168,12 +169,12 @@ class Negotiation:
                 return _refused(lambda: ask_plainly(Form(includes, size)))
 
             if error.status in _GONE and refused(()):
-                # Not the list itself is there.
+                # The list itself does not exist.
                 return False
             if not includes_vouched:
                 if found := refused(form.includes):
                     if form.includes and error.status not in _GONE and refused(()):
-                        # Not even the plainest question is answered.
+                        # The API does not answer even the plainest question.
                         return False
                     self._find_includes(form.includes, lambda part: ask_plainly(Form(part)), found)
                     return True
@@ -208,13 +209,13 @@ class Negotiation:
         ask: Callable[[tuple[str, ...]], object],
         error: RequestRefused,
     ) -> None:
-        """Notes which of `group`, refused as a whole with `error`, are refused."""
+        """Note which includes of `group` are refused. The whole group was refused with `error`."""
         named = tuple(i for i in group if _names_any(error.said, (i,)))
         rest = tuple(i for i in group if i not in named)
         within = named if named and rest and not _refused(lambda: ask(rest)) else group
         found = _halved(within, ask, None)
         if not found and (still := _refused(lambda: ask(group))):
-            # None alone, but all together: then one fewer.
+            # Each is granted alone, but not all together. So ask for one fewer.
             found = [(group[-1], still.status)]
         terms = self._terms()
         for name, status in found:
@@ -235,7 +236,7 @@ class Negotiation:
 
 
 def _of_this_record(refusal: RequestRefused) -> RequestRefused:
-    """`refusal`, but never as if the record were gone: it was found without includes."""
+    """Return `refusal` without the meaning "gone": the record was found without includes."""
     if not isinstance(refusal, NotFound):
         return refusal
     error = Unprocessable(
@@ -249,9 +250,10 @@ def _of_this_record(refusal: RequestRefused) -> RequestRefused:
 def _halved(
     group: tuple[str, ...], ask: Callable[[tuple[str, ...]], object], status: int | None
 ) -> list[tuple[str, int]]:
-    """Which of `group` are refused, with what; `status` is that of asking for all of it, if known.
+    """Return which includes of `group` are refused, and with which status.
 
-    Nobody is condemned because the others were granted: the refusal may have been a mishap.
+    `status` is the status for the whole group, if it was asked for. An include does not count as
+    refused only because the others were granted: the refusal may have been an accident.
     """
     if len(group) == 1:
         if status is None and (alone := _refused(lambda: ask(group))):
@@ -268,7 +270,7 @@ def _halved(
 
 
 def _refused(ask: Callable[[], object]) -> RequestRefused | None:
-    """The refusal that `ask` meets, None for an answer."""
+    """Return the refusal that `ask` raises, or None if it is answered."""
     try:
         ask()
     except RequestRefused as error:
@@ -279,7 +281,7 @@ def _refused(ask: Callable[[], object]) -> RequestRefused | None:
 
 
 def _next_lower(size: int, terms: Terms) -> int:
-    """What is asked for when `size` records a page are refused."""
+    """Return the page size to ask for when `size` is refused."""
     if size > terms.page_size:
         return terms.page_size
     return max(size // 2, 1)

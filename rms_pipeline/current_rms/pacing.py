@@ -1,7 +1,7 @@
 """The request budget: when the next call may be sent.
 
-Calls are paced, not sent in bursts, because the limit is shared with every other integration the
-company runs. A walk takes at most its share, so that there is always room for a live refresh.
+Calls are spread over time instead of sent in bursts, because the company's other integrations share
+the limit. A walk takes at most its share, so that a live refresh always finds room.
 """
 
 import threading
@@ -11,7 +11,7 @@ from typing import Protocol
 
 
 class Lane(Enum):
-    """Who is asking. A live refresh takes the next slot; a walk leaves room for it."""
+    """Who is asking. A live refresh takes the next slot. A walk leaves room for it."""
 
     LIVE = "live"
     INCREMENTAL = "incremental"
@@ -19,22 +19,22 @@ class Lane(Enum):
     PARTS = "parts"
 
 
-# Of the account's limit. What a lane leaves is room for those above it. While a walk takes its
-# share there is none for the lists of parts, which come after everything else.
+# Shares of the account's limit. What a lane leaves is room for the lanes above it. While a walk
+# takes its whole share, none is left for the lists of parts, which come last.
 SHARES = {Lane.LIVE: 1.0, Lane.INCREMENTAL: 0.95, Lane.WALK: 0.9, Lane.PARTS: 0.75}
 
 
 class Budget(Protocol):
-    """Where calls queue for their slot; shared by all threads (or processes) of one account."""
+    """Where calls wait for their slot. All threads (or processes) of one account share it."""
 
     requests_per_minute: int
 
     def acquire(self, lane: Lane) -> None:
-        """Returns when the call may be sent."""
+        """Wait until the call may be sent."""
         ...
 
     def pause(self, seconds: float) -> None:
-        """Nobody sends for `seconds`: the API said that the limit is reached."""
+        """Let no one send for `seconds`, because the API said that the limit is reached."""
         ...
 
 
@@ -48,7 +48,8 @@ class ProcessBudget:
         self._paused_until = 0.0
 
     def acquire(self, lane: Lane) -> None:
-        # A call takes a slot of its own lane and of those below, so that their sum is paced too.
+        # A call takes a slot of its own lane and of the lanes below, so that their sum is limited
+        # too.
         taken = list(SHARES)[list(SHARES).index(lane) :]
         limit = self.requests_per_minute
         while True:
@@ -60,7 +61,7 @@ class ProcessBudget:
                     self._next_slot[other] = max(self._next_slot[other], slot) + interval
             if slot > now:
                 time.sleep(slot - now)
-            # A pause that began while this call waited for its slot holds for it too.
+            # A pause that began while this call waited for its slot applies to it too.
             if time.monotonic() >= self._paused_until:
                 return
 

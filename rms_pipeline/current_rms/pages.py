@@ -1,4 +1,4 @@
-"""From the body of a list answer to its records, each still undecoded."""
+"""Splits the body of a list answer into its records. The records stay undecoded."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -13,11 +13,10 @@ from rms_pipeline.current_rms.records import to_whole
 
 
 class Meta(msgspec.Struct, frozen=True):
-    """`meta` of a list answer; `total_row_count` counts the whole filtered list.
+    """`meta` of a list answer. `total_row_count` counts the whole filtered list.
 
-    Where the API gives no count it is that of the page, as from a counter that stops there: nobody
-    believes that of a page that may be full. `per_page` is as the API wrote it, for
-    `claimed_per_page` to read.
+    If the API sends no count, it is the number of records on the page. Nothing believes that number
+    for a page that may be full. `per_page` is as the API wrote it: use `claimed_per_page`.
     """
 
     total_row_count: int
@@ -25,7 +24,7 @@ class Meta(msgspec.Struct, frozen=True):
 
     @property
     def claimed_per_page(self) -> int | None:
-        """How many records the API says a page holds, None when it does not say."""
+        """How many records the API says a page holds, or None if it does not say."""
         try:
             return int(self.per_page)
         except (TypeError, ValueError, OverflowError):
@@ -33,20 +32,20 @@ class Meta(msgspec.Struct, frozen=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """A list answer: records undecoded."""
+    """A list answer. Its records are undecoded."""
 
     records: list[Raw]
     meta: Meta
 
 
 class _SaidMeta(msgspec.Struct, frozen=True):
-    """As the API wrote it: numbers may be text."""
+    """`meta` as the API wrote it: numbers may be text."""
 
     total_row_count: Any = None
     per_page: Any = None
 
     def read(self, records: int) -> Meta:
-        """Raises ValueError for a count that is none."""
+        """Return it with numbers. Raises ValueError for a count that is not a number."""
         count = to_whole(self.total_row_count)
         return Meta(records if count is None or count < 0 else count, self.per_page)
 
@@ -62,7 +61,7 @@ class _Single(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class _Decoders:
-    """What the records of one collection stand under."""
+    """Decoders for the names that the records of one collection have in answers."""
 
     page: "msgspec.json.Decoder[_SaidPage]"
     single: "msgspec.json.Decoder[_Single]"
@@ -74,7 +73,7 @@ _meta_decoder = msgspec.json.Decoder(_SaidMeta)
 
 @cache
 def _decoders(collection: Collection) -> _Decoders:
-    # Their fields are named anew here: `rename` leaves inherited ones as they are.
+    # The fields are named again here, because `rename` does not change inherited fields.
     page = msgspec.defstruct(
         "page",
         [("records", list[Raw]), ("meta", _SaidMeta)],
@@ -88,9 +87,10 @@ def _decoders(collection: Collection) -> _Decoders:
 
 
 def decode_page(body: bytes, collection: Collection) -> Page:
-    """Raises ValueError when `body` is not a list of `collection` with its `meta`.
+    """Decode a list answer. Each record stays as received: errors within a record are for `records`
+    to find.
 
-    Each record is as it came: what is wrong within one is for `records` to find.
+    Raises ValueError if `body` is not a list of `collection` with its `meta`.
     """
     try:
         page = _decoders(collection).page.decode(body.removeprefix(_BOM))
@@ -108,7 +108,9 @@ def decode_page(body: bytes, collection: Collection) -> Page:
 
 
 def decode_single(body: bytes, collection: Collection) -> Page:
-    """`{"opportunity": {...}}` as a page of one record. Raises ValueError for anything else."""
+    """Decode `{"opportunity": {...}}` as a page of one record. Raises ValueError for anything
+    else.
+    """
     try:
         record = _decoders(collection).single.decode(body.removeprefix(_BOM)).record
     except (msgspec.DecodeError, RecursionError) as error:
@@ -120,12 +122,14 @@ def decode_single(body: bytes, collection: Collection) -> Page:
 
 
 def is_list(request: str, collection: Collection) -> bool:
-    """Whether `request` asked for a list of `collection`, be it that of the parts of one record,
-    and not for one record by its id."""
+    """Return whether `request` asked for a list, including a list of the parts of one record.
+
+    False if it asked for one record by its id.
+    """
     return request.partition("?")[0].endswith(f"/{collection.name}")
 
 
 def decode_answer(request: str, body: bytes, collection: Collection) -> Page:
-    """`body` as `request` promised it: a list, or one record asked for by its id."""
+    """Decode `body` as what `request` asked for: a list, or one record by its id."""
     decode = decode_page if is_list(request, collection) else decode_single
     return decode(body, collection)

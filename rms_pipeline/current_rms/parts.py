@@ -1,14 +1,14 @@
-"""Reading the parts of records: `GET /opportunities/{id}/opportunity_items`, whole.
+"""Reads the parts of records completely: `GET /opportunities/{id}/opportunity_items`.
 
-What belongs here: when a list was received whole, and that it holds the parts of whom it should.
-What does not: whose parts are to be read (`mirror.parts`), what becomes of them (`sync.parts`).
+This module decides when a list was received completely, and checks that it holds the parts of the
+right records. Whose parts are read is in `mirror.parts`, what happens to them in `sync.parts`.
 
-A list in several pages is read in the order of id, each page above the last id: nothing that comes
-or goes meanwhile can hide a part. Where the API obeys no such range, pages are counted, and the
-list is read until it is the same twice.
+A list of several pages is read in the order of id, each page above the last id. So nothing that is
+added or removed meanwhile can hide a part. If the API ignores such a range, pages are counted, and
+the list is read until two readings are the same.
 
-Where the account's own list of all parts obeys a filter by parents, one call brings the parts of
-many. That is tried, and held against the list of one parent, in each reading anew.
+The account also has one list of all parts. If it obeys a filter by parents, one call brings the
+parts of many parents. Each reading tries that, and compares the result with the list of one parent.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -48,23 +48,26 @@ from rms_pipeline.current_rms.spans import ascending
 from rms_pipeline.current_rms.terms import EVERY_STATE
 from rms_pipeline.current_rms.window import CHANGED_SINCE, Params, iso
 
-# Parents in one call of the account's list: as many ids as its other lists are asked for.
+# Parents in one call of the account's list: as many ids as other lists are asked for.
 PARENTS_A_CALL = 25
-# One alone is better asked for by its own list.
+# Fewer parents than this are cheaper through their own lists.
 _FEWEST_A_CALL = 3
 _BY_ID: Params = (("q[s]", "id asc"),)
 _MOST_PAGES = 50
 _MOST_PAGES_OF_CHANGES = 10
 _READINGS = 3
-# So many in a row without one that is answered, and nothing more is asked.
+# After so many failed lists in a row without one answer, nothing more is asked.
 _NONE_ANSWERED = 5
 
 
 @dataclass(frozen=True, slots=True)
 class PartList:
-    """The whole list of the parts of `parent`: their `ids`, and how many have none that can be
-    read (`nameless`). `asked_at` and `answered_at` (UTC) are when the first page was asked for and
-    the last one came; `api_date` is the API's own time of the first."""
+    """The whole list of the parts of `parent`.
+
+    `ids` are the ids of the parts, `nameless` counts parts without a readable id. `asked_at` and
+    `answered_at` (UTC) are when the first page was asked for and the last one came. `api_date` is
+    the API's own time of the first page.
+    """
 
     parent: int
     ids: tuple[int, ...]
@@ -76,8 +79,11 @@ class PartList:
 
 @dataclass(slots=True)
 class ReadParts:
-    """What some calls brought: `answers` as received, and of which parents that is the whole list.
-    `failed` says why it is not, by parent; of those `absent` the API says that there is none."""
+    """What some calls brought: `answers` as received, and the parents whose whole list they hold.
+
+    `failed` maps the other parents to the reason. For those in `absent`, the API says that there is
+    no list.
+    """
 
     answers: list[ListAnswer] = field(default_factory=list)
     lists: list[PartList] = field(default_factory=list)
@@ -86,13 +92,13 @@ class ReadParts:
 
 
 class NotWhole(WalkIncomplete):
-    """A list of parts could not be read as a whole."""
+    """A list of parts could not be read completely."""
 
 
 class PartsReader:
     """Reads lists of parts through `client`, whose collection has `parts`.
 
-    `by_account` says whether the account's own list served, None before it was tried.
+    `by_account` says whether the account's own list worked, or is None before it was tried.
     """
 
     def __init__(self, client: CurrentRmsClient, lane: Lane) -> None:
@@ -105,10 +111,10 @@ class PartsReader:
         self._answered = self._in_a_row = 0
 
     def read(self, parents: Sequence[int], *, calls: int) -> Iterator[ReadParts]:
-        """The lists of `parents`, in that order, for as long as fewer than `calls` were spent.
+        """Read the lists of `parents` in that order, until `calls` calls are spent.
 
-        A parent whose list cannot be read costs only itself. Raises a CurrentRmsError when the API
-        answers nobody, or gives no parent's list.
+        A list that cannot be read costs only its own parent. Raises a CurrentRmsError if the API
+        does not answer, or gives no list of any parent.
         """
         limit = self._client.counts.calls + calls
         waiting, singly = list(parents), 0
@@ -121,15 +127,18 @@ class PartsReader:
                     waiting = waiting[len(chunk) :]
                     yield found
                     continue
-                # Whatever was wrong with these, none of them costs the others their call.
+                # Whatever was wrong with these, no parent may cost the others their call.
                 singly = len(chunk)
             singly -= 1
             yield self._read_one(waiting.pop(0))
 
     def changed_parents(self, since: datetime) -> set[int]:
-        """Parents of which the account's list shows parts that changed at or after `since` (the
-        API's clock): those whose own record need not have changed. Nobody, where there is no such
-        list or it ignores the filter. Raises a CurrentRmsError when the API does not answer."""
+        """Return the parents of parts that changed at or after `since` (the API's clock).
+
+        The parent's own record need not have changed. Returns an empty set if the account has no
+        such list, or if the list ignores the filter. Raises a CurrentRmsError if the API does not
+        answer.
+        """
         if not self._may_ask(CHANGED_SINCE):
             return set()
         terms, now = self._client.terms, self._client.now
@@ -158,7 +167,7 @@ class PartsReader:
             last = max(answer.ids)
         return found
 
-    # One parent, by its own list
+    # Reading one parent, by its own list
 
     def _read_one(self, parent: int) -> ReadParts:
         read = ReadParts()
@@ -178,13 +187,13 @@ class PartsReader:
         return read
 
     def _failed(self, error: CurrentRmsError) -> str:
-        """Why one list could not be read. Raises `error` where it is not about that one."""
+        """Return why one list could not be read. Raises `error` if the cause is not that list."""
         self._in_a_row += 1
         is_refused = isinstance(error, RequestRefused)
         if is_refused and not self._answered and self._in_a_row >= _NONE_ANSWERED:
             raise error
         if isinstance(error, ApiUnavailable):
-            # One may be too much for the API; when it fails with others, too, it is down.
+            # One list may be too much for the API. If other lists fail too, the API is down.
             if (not self._answered or self._in_a_row > 1) and not self._is_up():
                 raise error
             return f"no usable answer: {error.reason}"
@@ -218,14 +227,14 @@ class PartsReader:
             if not every:
                 raise
             answer = client.list_below(parent, params, page=page, lane=self._lane, attempts=FEW)
-            # It is the word that it does not like.
+            # The API does not accept this word.
             client.terms.note("filter", EVERY_STATE, error.status, client.now())
             return answer
 
-    # Many, by the account's list
+    # Reading many parents, by the account's list
 
     def _read_many(self, parents: Sequence[int]) -> ReadParts | None:
-        """None where the account's list does not serve."""
+        """Read many parents in one call. Returns None if the account's list does not work."""
         named = tuple((self._by_parents, str(parent)) for parent in parents)
         try:
             answers = self._whole(
@@ -241,7 +250,7 @@ class PartsReader:
             self._do_without(None)
             return None
         except NotWhole:
-            # Parent by parent it may be.
+            # It may work parent by parent.
             return None
         except ApiUnavailable as error:
             if not is_of_the_question(error):
@@ -261,10 +270,12 @@ class PartsReader:
         client.terms.note("filter", self._by_parents, status, client.now())
 
     def _verify(self, lists: Sequence[PartList], read: ReadParts) -> bool:
-        """Whether the account's list gives of one parent what that parent's own list does."""
+        """Return whether the account's list shows the same parts of one parent as that parent's own
+        list.
+        """
         witness = max(lists, key=lambda each: len(each.ids))
         if not witness.ids:
-            # A list that is always empty gives nobody's parts away.
+            # A list without parts proves nothing: a broken list is also empty.
             return False
         for _ in range(2):
             own = self._read_one(witness.parent)
@@ -278,7 +289,7 @@ class PartsReader:
             again = self._read_many_of_one(witness.parent)
             if again is None:
                 break
-            # Somebody may have edited it in between.
+            # Somebody may have edited the parent between the two calls.
             witness = again
         self._do_without(None)
         return False
@@ -297,10 +308,10 @@ class PartsReader:
         except (NotFound, Forbidden, Unprocessable, NotHonoured, NotWhole):
             return None
 
-    # A whole list
+    # Reading one list completely
 
     def _whole(self, ask: Callable[[Params, int], ListAnswer]) -> list[ListAnswer]:
-        """All pages of the list that `ask` asks for, given a filter and a page. Raises NotWhole."""
+        """Return all pages of the list. `ask` takes a filter and a page number. Raises NotWhole."""
         first = ask(_BY_ID, 1)
         if self._ends(first, len(first.page.records)):
             return [first]
@@ -308,18 +319,24 @@ class PartsReader:
         return answers if answers is not None else self._by_pages(ask)
 
     def _ends(self, answer: ListAnswer, came: int) -> bool:
-        """Whether the list ends with this answer, `came` records having come with it."""
+        """Return whether the list ends with this answer. `came` records have come, including this
+        answer's.
+        """
         return came >= answer.page.meta.total_row_count and not self._is_full(answer)
 
     def _is_full(self, answer: ListAnswer) -> bool:
-        """Whether there may be more, whatever is counted: a counter may stop at some number."""
+        """Return whether more may follow whatever the count says, because a counter may stop at a
+        maximum.
+        """
         size = answer.page.meta.claimed_per_page or self._client.page_size
         return len(answer.page.records) >= size
 
     def _by_ranges(
         self, ask: Callable[[Params, int], ListAnswer], first: ListAnswer
     ) -> list[ListAnswer] | None:
-        """Each page above the last id; None where order or range is ignored. Raises NotWhole."""
+        """Read each page above the last id. Returns None if order or range is ignored. Raises
+        NotWhole.
+        """
         answers, came = [first], len(first.page.records)
         total = first.page.meta.total_row_count
         while True:
@@ -343,7 +360,7 @@ class PartsReader:
         return answers
 
     def _by_pages(self, ask: Callable[[Params, int], ListAnswer]) -> list[ListAnswer]:
-        """Page after page, until the list is the same twice. Raises NotWhole."""
+        """Read page after page, until two readings are the same. Raises NotWhole."""
         before: tuple[set[int], int] | None = None
         for _ in range(_READINGS):
             answers: list[ListAnswer] = []
@@ -370,10 +387,10 @@ class PartsReader:
         raise NotWhole("its list was different each time that it was read")
 
     def _lists_of(self, parents: Sequence[int], answers: Sequence[ListAnswer]) -> list[PartList]:
-        """The list of each of `parents`, of the pages of a list of all of theirs.
+        """Sort the pages of a list of several parents into one list for each of `parents`.
 
-        Raises NotHonoured when parts of others came, and NotWhole when one does not say whose it
-        is.
+        Raises NotHonoured if parts of other parents came, and NotWhole if a part does not name its
+        parent.
         """
         ids: dict[int, list[int]] = {parent: [] for parent in parents}
         nameless = dict.fromkeys(parents, 0)
@@ -410,18 +427,20 @@ class PartsReader:
 
 
 def parent_of(raw: Raw, collection: Collection, parts: Parts) -> int | None:
-    """The id of the record that a part belongs to, None when it does not say."""
+    """Return the id of the record that a part belongs to, or None if the part does not name it."""
     try:
         return to_whole(_decoder_of(parts.key).decode(raw).parent)
     except (msgspec.DecodeError, ValueError, RecursionError):
-        # What strict JSON does not take may be readable all the same.
+        # What strict JSON refuses may still be readable.
         row = decode_record(raw, collection)
         found = None if isinstance(row, Fault) else getattr(row, parts.key)
         return found if isinstance(found, int) else None
 
 
 def parent_in(request: str, collection: Collection) -> int | None:
-    """Of whom `request` asked for the list of parts; None where it asked for something else."""
+    """Return the parent whose list of parts `request` asked for, or None if it asked for something
+    else.
+    """
     if collection.parts is None:
         return None
     place = request.partition("?")[0].strip("/").split("/")
@@ -432,8 +451,11 @@ def parent_in(request: str, collection: Collection) -> int | None:
 def misplaced(
     raw: Raw, found: Record | Fault, collection: Collection, parent: int
 ) -> Record | Fault:
-    """`found`, which came in the list of the parts of `parent`, or what is wrong where it does not
-    say that it is one of them: nobody then knows whose it is."""
+    """Return `found`, or a fault if the part does not say that it belongs to `parent`.
+
+    The part came in the list of `parent`. If it names no parent or another one, nobody knows whose
+    it is.
+    """
     assert collection.parts is not None
     if isinstance(found, Fault):
         return found

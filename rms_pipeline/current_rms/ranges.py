@@ -1,9 +1,9 @@
-"""Reading a list where the API ignores the order of ids: by ranges, or else by page number.
+"""Reads a list where the API ignores the order of ids: by ranges, or else by page number.
 
-One answer is the whole truth about its range at its moment, and no record moves between ranges of
-a field that never changes; so nothing is missed however the list moves, at the price of about one
-call in two being spent on finding out where to cut. Page numbers are the last resort: the list is
-read as often as it takes to be sure of it.
+One answer holds everything in its range at its moment, and no record moves between ranges of a
+field that never changes. So nothing is missed while the list changes. The price: about one call in
+two only finds out where to cut. Page numbers are the last resort: the list is read until the result
+is certain.
 """
 
 import threading
@@ -35,12 +35,12 @@ def read_ranges(
     is_full: Callable[[ListAnswer], bool] = lambda _: False,
     stuck: Stuck = _fail,
 ) -> Iterator[tuple[Span, ListAnswer]]:
-    """Every record of `spans`, each answer with the span it is the whole truth about.
+    """Yield every record of `spans`: each answer with the span that it covers completely.
 
-    A page that `is_full` is not believed to be all of its range, whatever is counted. Where `ask`
-    raises PageFailed the range is halved; `stuck` returns what there is to say of one that cannot
-    be. Raises NotHonoured when what comes back is outside the range asked for, has no `key`, or is
-    too much for one answer in a range that cannot be cut.
+    An answer for which `is_full` is true may not be its whole range, whatever the count says. If
+    `ask` raises PageFailed, the range is halved. `stuck` returns the result for a range that cannot
+    be halved. Raises NotHonoured if an answer holds records outside the range or without `key`, or
+    if a range that cannot be cut does not fit one answer.
     """
     work = _Work(spans)
 
@@ -67,14 +67,16 @@ def read_ranges(
 
 
 def halves(span: Span, floor: int) -> list[Span]:
-    """Two spans that together are `span`, none when it is of one value, or below `floor`."""
+    """Return two spans that together are `span`. Empty if it holds one value, or is below
+    `floor`.
+    """
     lower, upper = span
     if lower is None:
         if upper is not None and upper < floor:
             return []
         middle = floor - 1
     elif upper is None:
-        # Ids, and times, lie denser at the beginning than out there.
+        # Ids and times are closer together at the beginning of an open range.
         middle = lower + max(abs(lower), 1_024)
     elif lower >= upper:
         return []
@@ -101,9 +103,10 @@ def _values(answer: ListAnswer, key: Key, span: Span) -> list[int]:
 
 
 def cut(span: Span, values: Sequence[int], total: int, *, floor: int) -> list[Span]:
-    """Smaller spans that together are `span`, of which `values` (ascending) are some of `total`.
+    """Return smaller spans that together are `span`. `values` (ascending) are some of its `total`
+    values.
 
-    Raises NotHonoured when it cannot be cut. `floor` is a value below which hardly any record is.
+    `floor` is a value below which hardly any record is. Raises NotHonoured if it cannot be cut.
     """
     if not values:
         raise NotHonoured("records are counted, but none is sent")
@@ -117,7 +120,7 @@ def cut(span: Span, values: Sequence[int], total: int, *, floor: int) -> list[Sp
         parts = max(2, min(int(total / (_FILL * len(values))) + 1, len(values) // 2))
         cuts = [values[len(values) * part // parts] for part in range(1, parts)]
     else:
-        # The answer shows one corner only, as when the API sends the newest first.
+        # The answer shows only one end of the span, as when the API sends the newest first.
         cuts = [low, high + 1, (lower + upper) // 2]
     inside = sorted({c for c in cuts if (lower is None or c > lower) and not _above(c, upper)})
     if not inside:
@@ -133,7 +136,9 @@ def _above(value: int, upper: int | None) -> bool:
 
 
 class _Work:
-    """The spans still to be asked for; at its end when none is left and none is being asked."""
+    """The spans that are still to be asked for. It ends when no span is left and none is being
+    asked for.
+    """
 
     def __init__(self, spans: Sequence[Span]) -> None:
         self._spans = list(reversed(spans))
@@ -158,7 +163,7 @@ class _Work:
             self._changed.notify_all()
 
 
-# By page number
+# Reading by page number
 
 
 _READINGS = 6
@@ -167,12 +172,12 @@ _READINGS = 6
 def read_by_number(
     ask: Callable[[int], Sequence[ListAnswer | None]], *, lanes: int
 ) -> Iterator[tuple[int, ListAnswer]]:
-    """Reads until two readings in a row are the same, page by page.
+    """Read the list until two readings in a row are the same, page by page.
 
-    `ask` gets the answers that make up a page, None in place of what cannot be had. A row can only
-    be missed when another moves or goes, and that one stands differently in the next reading.
-    Yields (number of the reading, answer). Raises WalkIncomplete when the list never rests, or its
-    pages are all the same.
+    `ask` returns the answers that make up a page, with None for what cannot be fetched. A row is
+    only missed if another row moves or goes, and that row then has another place in the next
+    reading. Yields (number of the reading, answer). Raises WalkIncomplete if the list never stays
+    the same, or if all its pages are the same.
     """
     before: dict[int, list[int | None]] = {}
     for number in range(1, _READINGS + 1):
@@ -206,7 +211,8 @@ Pages = Sequence[ListAnswer | None]
 def _one_reading(ask: Callable[[int], Pages], lanes: int) -> Iterator[tuple[int, Pages]]:
     first = ask(1)
     yield 1, first
-    # A first page of nothing is the end, whatever is counted: no page number says where to go on.
+    # An empty first page is the end, whatever the count says: no page number says where to
+    # continue.
     size = _size(first)
     total = max((a.page.meta.total_row_count for a in first if a is not None), default=0)
     page_count = -(-total // size) if size else 1
@@ -219,14 +225,14 @@ def _one_reading(ask: Callable[[int], Pages], lanes: int) -> Iterator[tuple[int,
             out.put((page, answers))
 
     yield from in_parallel(lane, min(lanes, max(page_count - 1, 1)))
-    # A last page that is full is not the end on the count's word.
+    # A full last page may not be the end, even if the count says so.
     page = page_count
     ids = _ids(first) if page == 1 else None
     while size and sizes.get(page, 0) >= size:
         page += 1
         answers = ask(page)
         if _ids(answers) == ids:
-            # Some send the last page for whatever lies behind it.
+            # Some APIs send the last page for every number behind it.
             return
         sizes[page], ids = _size(answers), _ids(answers)
         yield page, answers

@@ -1,10 +1,10 @@
-"""From records of the API to rows of a collection, losing neither a row nor a reason.
+"""Turns records of the API into rows of a collection. No row and no reason is lost.
 
-What belongs here: slicing a record into the fields that a collection maps, and reading each of them
-as its column's kind. What does not: mending JSON (`lenient`), links that differ (`links`).
+This module slices a record into the fields that a collection maps, and reads each as its column's
+kind. Repairing JSON is in `lenient`, links that differ at each read in `links`.
 
-Each field stays a slice of its record until it is read, so that what is wrong with one field
-touches nothing else, and a record that nobody needs to read costs next to nothing.
+Each field stays a slice of its record until it is read. So a wrong field affects no other field,
+and a record that nobody reads costs next to nothing.
 """
 
 import re
@@ -35,7 +35,7 @@ NULL = Raw(b"null")
 _BIGINT_MAX = 2**63 - 1
 _MAX_EXPONENT = 1_000
 _WHOLE = re.compile(r"[+-]?\d{1,19}", re.ASCII)
-# JSON may be right, and still hold what no number here can (1e999), or be nested too deeply.
+# Correct JSON may hold a number that does not fit (1e999), or be nested too deeply.
 _UNREADABLE = (ValueError, RecursionError)
 
 Value = Any
@@ -43,7 +43,7 @@ Value = Any
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A value that could not be kept as it came: which, why, and its beginning as received."""
+    """A value that could not be kept as received: which value, why, and how it began."""
 
     record: int | None
     field: str
@@ -56,7 +56,7 @@ class _Keyed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Fields(msgspec.Struct, frozen=True, gc=False):
-    """Slices of a record, in its own names; a collection adds what it maps."""
+    """Slices of a record under the API's names. A collection adds the fields that it maps."""
 
     id: Raw = NULL
     created_at: Raw = NULL
@@ -64,14 +64,14 @@ class Fields(msgspec.Struct, frozen=True, gc=False):
 
 
 class Times(Fields, frozen=True, gc=False):
-    """What is read of a record before anybody needs the rest."""
+    """The fields that are read of every record, before the others are needed."""
 
     starts_at: Raw = NULL
     ends_at: Raw = NULL
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
-    """One record as the mirror maps it; a collection adds an attribute for each mapped column.
+    """One record as the mirror maps it. A collection adds an attribute for each mapped column.
 
     `data` and `fingerprint` are those of its Record.
     """
@@ -82,7 +82,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     faults: tuple[Fault, ...]
 
     if TYPE_CHECKING:
-        # What each collection has.
+        # Every collection has these.
         @property
         def updated_at_rms(self) -> datetime | None: ...
 
@@ -90,7 +90,9 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Problem(Exception):
-    """What is wrong with a value; `within` names the part of its field that is, and `part` it."""
+    """What is wrong with a value. `within` names the part that is wrong, and `part` is that
+    part.
+    """
 
     def __init__(self, text: str, within: str = "", part: Raw = NULL) -> None:
         super().__init__(text)
@@ -99,21 +101,21 @@ class _Problem(Exception):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Mapping:
-    """How records of one collection become rows; made once of its declaration."""
+    """How records of one collection become rows. It is made once from the declaration."""
 
     collection: Collection
     fields: "msgspec.json.Decoder[Fields]"
     row: Callable[..., Row]
     read: tuple[Callable[[Fields, list[Fault], int], Value], ...]
-    # All at once, of a record that is as records are.
+    # Reads all columns at once from a record of the usual form.
     read_usual: Callable[[bytes], list[Value] | None] | None
-    # Part of every fingerprint, so that no row of another mapping passes for unchanged.
+    # Part of every fingerprint, so that a row of another mapping never counts as unchanged.
     key: bytes
 
 
 @cache
 def mapping_of(collection: Collection) -> Mapping:
-    """Its mapping; the same one each time."""
+    """Return the mapping of `collection`, the same object each time."""
     mapped = [column for column in collection.columns if column.is_mapped]
     roots = dict.fromkeys(source.partition(".")[0] for c in mapped for source in c.sources)
     fields = msgspec.defstruct(
@@ -141,11 +143,11 @@ def mapping_of(collection: Collection) -> Mapping:
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """A record whose mapped fields nobody has needed to read yet.
+    """A record whose mapped fields were not read yet.
 
-    `data` is the record as JSON that PostgreSQL can hold; `fingerprint` (16 bytes) changes when the
-    record as received, or the mapping, does, but not with links that differ at each read
-    (`has_fleeting_links`). `mended` is what was wrong with the JSON itself.
+    `data` is the record as JSON that PostgreSQL can store. `fingerprint` (16 bytes) changes when
+    the record as received or the mapping changes. It does not change with links that differ at each
+    read (`has_fleeting_links`). `mended` lists what was wrong with the JSON itself.
     """
 
     id: int
@@ -157,7 +159,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     has_fleeting_links: bool = False
 
     def moment(self, field: str) -> datetime | None:
-        """The time (UTC) in one of `times`."""
+        """Return the time (UTC) in one of the fields of `times`."""
         try:
             raw: Raw = getattr(self.times, field)
             return None if raw is NULL else _moment(raw)
@@ -165,21 +167,23 @@ class Record(msgspec.Struct, frozen=True, gc=False):
             return None
 
     def dates(self) -> tuple[datetime | None, datetime | None]:
-        """When it starts and ends (UTC), as in the whole row; None in a collection without."""
+        """Return when the record starts and ends (UTC), as in its row. None for collections without
+        dates.
+        """
         if not self.mapping.collection.has_window:
             return None, None
         return self.moment("starts_at"), self.moment("ends_at")
 
     def updated_at(self) -> datetime | None:
-        """`updated_at` (UTC), as in the whole row."""
+        """Return `updated_at` (UTC), as in the row."""
         return self.moment("updated_at")
 
     def created_at(self) -> datetime | None:
-        """`created_at` (UTC)."""
+        """Return `created_at` (UTC)."""
         return self.moment("created_at")
 
     def decode(self) -> Row:
-        """All of it; what cannot be read is None, and a fault."""
+        """Read all fields. A field that cannot be read becomes None, with a fault."""
         id_, mapping = self.id, self.mapping
         if not self.mended and mapping.read_usual is not None:
             usual = mapping.read_usual(self.data)
@@ -188,7 +192,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         faults = list(self.mended)
         fields = mapping.fields.decode(self.data)
         values = [read(fields, faults, id_) for read in mapping.read]
-        # A field that two columns read is at fault once.
+        # A field that two columns read gives only one fault.
         found = tuple(dict.fromkeys(faults)) if faults else ()
         return mapping.row(id_, self.data, self.fingerprint, found, *values)
 
@@ -200,7 +204,7 @@ _BARE = Collection("records", "record", "", "", (Column("updated_at_rms", "times
 
 
 def record_id(record: Raw) -> int | None:
-    """The id of a record, None when it has none that could be a key."""
+    """Return the id of a record, or None if it has none that can be a key."""
     try:
         return to_whole(_value_decoder.decode(_keyed_decoder.decode(record).id))
     except _UNREADABLE:
@@ -209,14 +213,17 @@ def record_id(record: Raw) -> int | None:
 
 
 def bare_record(record: Raw) -> Record | Fault:
-    """`read_record` for whoever needs but id and times, of which collection it may be."""
+    """Return `read_record` for a record of any collection, when only its id and times are
+    needed.
+    """
     return read_record(record, _BARE)
 
 
 def read_record(record: Raw, collection: Collection) -> Record | Fault:
-    """One record, still undecoded; a Fault only when there is no id to store it under.
+    """Return one record, still undecoded. Returns a Fault only if it has no id to store it under.
 
-    What strict JSON or PostgreSQL does not take in it is mended, and a fault of its field.
+    What strict JSON or PostgreSQL does not accept is repaired. Each repair becomes a fault of its
+    field.
     """
     mapping = mapping_of(collection)
     raw = bytes(record)
@@ -256,13 +263,15 @@ def read_record(record: Raw, collection: Collection) -> Record | Fault:
 
 
 def decode_record(record: Raw, collection: Collection) -> Row | Fault:
-    """One record with all its mapped fields; a Fault only when there is no id to store it under."""
+    """Return one record with all mapped fields. Returns a Fault only if it has no id to store it
+    under.
+    """
     found = read_record(record, collection)
     return found if isinstance(found, Fault) else found.decode()
 
 
 def same_but_for_links(one: bytes, other: bytes) -> bool:
-    """Whether two records, as JSON, say the same but for links that differ at each read."""
+    """Return whether two records (JSON) are equal, except for links that differ at each read."""
     try:
         first, second = (_value_decoder.decode(without_signatures(r)) for r in (one, other))
     except _UNREADABLE:
@@ -271,7 +280,9 @@ def same_but_for_links(one: bytes, other: bytes) -> bool:
 
 
 def to_whole(value: object) -> int | None:
-    """A key of the API, None when absent. Raises ValueError unless it is a whole 64-bit number."""
+    """Return a key of the API, or None if absent. Raises ValueError if it is no whole 64-bit
+    number.
+    """
     if value is None or value == "":
         return None
     if isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
@@ -286,7 +297,7 @@ def to_whole(value: object) -> int | None:
 
 
 def excerpt(raw: bytes) -> str:
-    """The beginning of what came, as text that PostgreSQL can hold."""
+    """Return the beginning of what came, as text that PostgreSQL can store."""
     return raw[:1_000].decode(errors="replace").replace("\x00", "\ufffd")
 
 
@@ -310,7 +321,9 @@ def _without(record: bytes, names: tuple[str, ...]) -> bytes:
 
 
 def _reader(column: Column) -> Callable[[Fields, list[Fault], int], Value]:
-    """Reads `column` out of the slices of a record: the first of its sources that has a value."""
+    """Return a function that reads `column` from the slices of a record: the first source with a
+    value.
+    """
     convert = _KINDS[column.kind]
     sources = []
     for source in column.sources:
@@ -344,7 +357,7 @@ def _reader(column: Column) -> Callable[[Fields, list[Fault], int], Value]:
 
 
 def _member(name: str, convert: Callable[[Raw], Value]) -> Callable[[Raw], Value]:
-    """Reads the member `name` of the object that a field is."""
+    """Return a function that reads the member `name` of the object in a field."""
     member = msgspec.defstruct(name, [(name, Raw, NULL)], frozen=True, gc=False)
     decoder = msgspec.json.Decoder(member)
     slice_of = attrgetter(name)
@@ -401,14 +414,14 @@ def _moment(raw: Raw) -> datetime | None:
         moment = datetime.fromisoformat(value)
         if moment.tzinfo is UTC:
             return moment
-        # A time without an offset is UTC: that is how the API writes all others.
+        # A time without an offset is UTC, because the API writes all its other times in UTC.
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (TypeError, OverflowError, *_UNREADABLE):
         raise _Problem("is not a date and time") from None
 
 
 def _decimal(raw: Raw) -> Decimal | None:
-    # The digits as written, never through a float.
+    # Keep the digits as written. A float would change some of them.
     text = bytes(raw).decode().strip('"').strip()
     if text in ("", "null"):
         return None

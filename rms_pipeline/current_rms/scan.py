@@ -1,14 +1,15 @@
-"""Reading a whole list that changes while it is read.
+"""Reads a whole list that changes while it is read.
 
-Page numbers alone lose rows: when a row of a page already read is deleted, every later row moves up
-by one and the first of the next page is never seen. So page numbers are only used to find where to
-start; from there each lane asks for "ids after the last one I have, before the next lane's first",
-in order of id. Every answer then is the whole truth about a range of ids at its moment, whatever
-moved elsewhere, and it costs no call more than page numbers would; and a walk that was cut short
-goes on with the ranges it has not. Order and range are verified on what comes back. Where the API
-ignores them, the list is cut into ranges instead (`ranges`), and read by page number only where
-even that is impossible. What fails is read past (`failing`), and where the API refuses the page
-numbers that lanes start from, there are fewer lanes.
+Page numbers alone lose rows. When a row of an earlier page is deleted, every later row moves up by
+one, and the first row of the next page is never seen. So page numbers only find where to start.
+From there each lane asks for "ids after my last one, before the next lane's first", in the order of
+id. Every answer then holds everything in a range of ids at its moment, whatever changes elsewhere.
+This costs no more calls than page numbers, and a walk that was interrupted continues with the
+missing ranges.
+
+Order and range are verified on every answer. If the API ignores them, the list is cut into ranges
+instead (`ranges`). If even that is impossible, it is read by page number. Failing pages are read
+past (`failing`). If the API refuses the page numbers that lanes start from, fewer lanes are used.
 """
 
 import contextlib
@@ -53,7 +54,7 @@ ORDER: Params = (("q[s]", "id asc"),)
 
 @dataclass(frozen=True, slots=True)
 class WalkedPage:
-    """A page of one segment; `covers` is the span of ids it is the whole truth about, or None."""
+    """A page of one segment. `covers` is the span of ids that it holds completely, or None."""
 
     segment: str
     answer: ListAnswer
@@ -64,13 +65,13 @@ class WalkedPage:
 class WalkReport:
     """What a walk found out.
 
-    `expected` is how many records the API counted, `read_by` how each segment was read ("id",
-    "id ranges", "created_at ranges", "page numbers"), `nameless` how many records without an id a
-    segment read by page number holds.
+    `expected` is how many records the API counted. `read_by` says how each segment was read ("id",
+    "id ranges", "created_at ranges", "page numbers"). `nameless` counts the records without an id
+    in each segment that was read by page number.
 
-    `counts_believed`: nothing came that the API's count had left out. `listed_twice`: ids that came
-    twice in one page. `undelivered`: records that no list delivers. `scope`: whether what came is
-    what was asked for.
+    `counts_believed` is True if no record came that the API's count had left out. `listed_twice`
+    are ids that came twice in one page. `undelivered` are records that no list delivers. `scope`
+    says whether what came is what was asked for.
     """
 
     expected: int = 0
@@ -88,11 +89,11 @@ Put = Callable[[WalkedPage], None]
 
 
 class Walk:
-    """One reading of everything in `segments`. Iterate `pages()` once; `report` fills meanwhile.
+    """One reading of everything in `segments`. Iterate `pages()` once; it fills `report`.
 
-    `known` are the spans of each segment that need not be read again. `suspects` are ids of records
-    that no list delivered lately, `undelivered` those that an earlier reading of the same sync
-    found. `lanes` requests are in flight at a time. Pages come in no particular order.
+    `known` are the spans of each segment that need no reading. `suspects` are ids of records that
+    no list delivered recently. `undelivered` are those that an earlier reading of the same sync
+    found. `lanes` requests are sent at a time. Pages come in no particular order.
     """
 
     def __init__(
@@ -117,21 +118,21 @@ class Walk:
         self._lane = lane
         self._health = Health(client, lane)
         self._sizes = PageSizes(client)
-        # By segment: the order to ask for, where the API refused the usual one; records so far.
+        # By segment: the order to ask for if the API refused the usual one, and the records so far.
         self._orders: dict[str, Params] = {}
         self._came: dict[str, int] = {}
-        # Where full pages ended by the count, until what lies beyond was asked for; and whether it
-        # ever was.
+        # Full pages that are the last by the count. Each stays here until the next page was asked
+        # for. The flag says whether there ever was one.
         self._doubted: set[tuple[str, int]] = set()
         self._doubts_answered = False
         self._highest_count = self._largest = 0
         self._lock = threading.Lock()
 
     def pages(self) -> Iterator[WalkedPage]:
-        """Every page, as it arrives.
+        """Yield every page as it arrives.
 
-        Raises RequestRefused, ApiUnavailable, or WalkIncomplete when the list could not be read as
-        a whole. The pages before that are good, but nothing follows from what they do not hold.
+        Raises RequestRefused, ApiUnavailable, or WalkIncomplete if the list could not be read as a
+        whole. Pages before the error are correct, but records missing from them prove nothing.
         """
         not_honoured: list[str] = []
 
@@ -153,27 +154,30 @@ class Walk:
                     raise
                 not_honoured.append(f"filter of {segment.name} not applied by the API: {error}")
 
-        # Where the API refuses (a wrong key) one call is enough to learn it.
+        # If the API refuses (a wrong key), one call is enough to find out.
         head = self._segments[0]
         opening: ListAnswer | PageFailed | None = None
         if head.since is None and not self._known.get(head.name):
             try:
                 opening = self._opening(head, None)
             except Unprocessable:
-                # Without the dates it may be answered.
+                # It may be answered without the dates.
                 if head.window is None:
                     raise
-        # Side by side, for a short list leaves most of the limit unused: each of its calls waits
-        # for the one before.
+        # Segments are read at the same time. A short list uses little of the limit, because each of
+        # its calls waits for the one before.
         yield from in_parallel(lane, len(self._segments))
         if not_honoured:
-            # Then they are only to be found among all there are.
+            # Then these records can only be found by reading all records.
             self.report.notes += not_honoured
             yield from self._segment(EVERYTHING)
 
     def _changes(self, segment: Segment, since: datetime) -> Iterator[WalkedPage]:
-        """What changed, whether or not the API can be asked for it: in the order of change if it
-        obeys that, else by reading everything, which the report then says."""
+        """Yield what changed since `since`.
+
+        If the API obeys the order of change, only the newest are read. Otherwise everything is
+        read, and the report says so.
+        """
         terms, now = self._client.terms, self._client.now
         if terms.is_to_be_asked("filter", CHANGED_SINCE, now()):
             try:
@@ -244,7 +248,7 @@ class Walk:
         ) from last
 
     def _opening(self, segment: Segment, lower: int | None) -> ListAnswer | PageFailed:
-        """The first page from the id `lower` on, or why there is none."""
+        """Return the first page from the id `lower` on, or why there is none."""
         for attempt in range(2):
             try:
                 return self._ask(segment, (lower, None))
@@ -275,7 +279,8 @@ class Walk:
         with self._lock:
             self.report.expected += total
         if 0 < total <= self._sizes.expected and not first.page.records:
-            # A few that are counted and never sent stop nothing, if page numbers find none either.
+            # A few records that are counted but never sent are no obstacle, if page numbers do not
+            # find them either.
             raise NotHonoured(f"{total} are counted, but none is sent")
         if total and not first.page.records:
             raise WalkIncomplete(
@@ -302,7 +307,7 @@ class Walk:
     ) -> Iterator[WalkedPage]:
         size = len(first.page.records)
         page_count = -(-first.page.meta.total_row_count // size)
-        # A lane of one page would need a call more, to show that nothing lies behind it.
+        # A lane of one page would need one more call, to show that nothing follows.
         lanes = max(1, min(self._lanes, page_count // 2))
         seeds = Seeds(first, lanes, lower)
 
@@ -314,7 +319,7 @@ class Walk:
             except CurrentRmsError as error:
                 if not is_of_the_question(error):
                     raise
-                # Nothing is lost but a start: the lane before reads on.
+                # Only a starting point is lost: the lane before continues past it.
                 with self._lock:
                     self.report.notes.append(f"{segment.name} not read from page {number}: {error}")
                 return None
@@ -356,13 +361,13 @@ class Walk:
         attempts = FEW
         while upper is None or lower is None or lower <= upper:
             here: Span = (lower, upper)
-            # One that is known to fail need not do so three times.
+            # A page that is known to fail needs no three attempts.
             few = ONCE if narrowing.has_suspect(here) else attempts
             try:
                 answer = self._ask(segment, here, None, few)
             except PageFailed as failed:
                 after = narrowing.read_past(here, failed, beside=attempts == ONCE)
-                # Records at fault stand side by side, as whatever spoilt them came at one time.
+                # Broken records are often neighbours, because one event damaged them all.
                 attempts = ONCE
             else:
                 if expect:
@@ -393,7 +398,9 @@ class Walk:
     def _take(
         self, segment: Segment, put: Put, span: Span, asked: int | None, answer: ListAnswer
     ) -> int | None:
-        """Verifies and puts one page of `span`; the id to go on from, None when that was all."""
+        """Verify one page of `span` and put it. Returns the id to continue from, or None at the
+        end.
+        """
         lower, upper = span
         ids, records = answer.ids, len(answer.page.records)
         inside = all((lower is None or i >= lower) and (upper is None or i <= upper) for i in ids)
@@ -402,7 +409,7 @@ class Walk:
         counted = answer.page.meta.total_row_count
         left_over = counted - records
         with self._lock:
-            # A counter that stops somewhere has not stopped below what it counted already.
+            # A counter with a maximum cannot have stopped below what it has counted already.
             stops = counted >= self._highest_count
             is_beyond = lower is not None and (segment.name, lower) in self._doubted
             if is_beyond:
@@ -424,10 +431,10 @@ class Walk:
         return ids[-1] + 1
 
     def _is_full(self, answer: ListAnswer, asked: int | None) -> bool:
-        """Whether it holds as much as a page may, so that it could go on whatever is counted."""
+        """Return whether the page is full, so that more may follow whatever the count says."""
         most, size = asked or self._sizes.most or MOST_PER_PAGE, self._client.page_size
         if not self._client.terms.knows_page_size:
-            # Nothing tells how long a page is but the longest that came.
+            # The length of a page is only known from the longest page that came.
             size = min(size, max(self._largest, 1))
         return len(answer.page.records) >= min(most, size)
 
@@ -455,7 +462,7 @@ class Walk:
             found: list[WalkedPage] = []
             self._narrowing(segment, found.append).read_one(span[0], failed, FEW)
             with self._lock:
-                # Put again by whoever gets it from here.
+                # The reader that takes over from here puts them again.
                 self.report.records -= len(found)
                 self._came[segment.name] = self._came.get(segment.name, 0) - len(found)
             return [page.answer for page in found]
@@ -470,7 +477,7 @@ class Walk:
         ):
             distinct.update(answer.ids)
             yield self._seen(segment, answer, span if key is BY_ID else None)
-        # Some may have come meanwhile; not as many as that.
+        # Some records may have been added meanwhile, but not as many as that.
         if counted is not None and len(distinct) > counted + max(
             self._sizes.expected, counted // 9
         ):
@@ -478,7 +485,8 @@ class Walk:
                 self._disbelieve(f"{segment.name} has far more records than the API counts")
 
     def _by_page_number(self, segment: Segment) -> Iterator[WalkedPage]:
-        opening = self._opening(segment, None)  # finds out whether an order may be asked for
+        # The first page also shows whether the API accepts an order.
+        opening = self._opening(segment, None)
         size = len(opening.page.records) if isinstance(opening, ListAnswer) else 0
         size = size or self._sizes.expected
         nameless: dict[int, int] = {}
@@ -524,13 +532,15 @@ class Walk:
             )
 
     def _form(self, segment: Segment) -> Params:
-        """What all questions about `segment` have in common."""
+        """Return the parameters that all questions about `segment` share."""
         return segment.params + self._orders.get(segment.name, ORDER)
 
     def _ask(
         self, segment: Segment, span: Span, per_page: int | None = None, attempts: int = FEW
     ) -> ListAnswer:
-        """One page of `span`. Raises PageFailed, and what a down or refusing API does."""
+        """Return one page of `span`. Raises PageFailed, or the error of an API that is down or
+        refuses.
+        """
         return self._page_of(segment, BY_ID.params(span), per_page, attempts)
 
     def _page_of(
@@ -542,13 +552,13 @@ class Walk:
                 lambda attempts: self._list(segment, params, per_page=per_page, attempts=attempts),
                 attempts,
             )
-            # One that counts records and sends none may do so by accident, once.
+            # An answer that counts records but sends none may be an accident, once.
             if answer.page.records or not answer.page.meta.total_row_count or is_last:
                 return answer
         raise AssertionError
 
     def _place(self, segment: Segment, span: Span, number: int) -> ListAnswer:
-        """The record that stands in this place of `span`, counted from 1; or PageFailed."""
+        """Return the record at this position of `span`, counted from 1, or raise PageFailed."""
         try:
             answer = self._list(segment, BY_ID.params(span), page=number, per_page=1, attempts=ONCE)
         except CurrentRmsError as error:
@@ -601,18 +611,18 @@ class Walk:
 
 
 class _FilterNotHonoured(NotHonoured):
-    """Not a matter of how the segment is read: what came is not the segment."""
+    """The answer does not belong to the segment. Another way of reading would not help."""
 
 
-# Where lanes start: one page each, found by its number in a list that is in order
+# Where lanes start: one page for each lane, found by its number in a list that is in order
 
 
 class Seeds:
-    """The first pages of `lanes` lanes; that of the first lane, `first`, is there already. The list
-    begins at the id `lower`.
+    """The first pages of `lanes` lanes. `first` is the page of the first lane, which is there
+    already. The list begins at the id `lower`.
 
-    At the limit they come one by one, so each lane waits for no more of them than it needs. What
-    their lanes fetch is good for anything only once `in_order` has returned.
+    At the limit of calls, first pages come one by one. So each lane waits only for the pages that
+    it needs. What lanes fetch may be used only after `in_order` has returned.
     """
 
     def __init__(self, first: ListAnswer, lanes: int, lower: int | None = None) -> None:
@@ -622,9 +632,9 @@ class Seeds:
         self.in_order = functools.cache(self._in_order)
 
     def fetch(self, lane: int, ask: Callable[[], ListAnswer | None]) -> None:
-        """Takes what `ask` returns or raises for the first page of `lane`; raises that too.
+        """Take what `ask` returns or raises for the first page of `lane`. Raises that error again.
 
-        None when there is no such page to be had: the lane before then reads on.
+        `ask` returns None if there is no such page: the lane before then continues.
         """
         try:
             self._seeds[lane].set_result(ask())
@@ -633,12 +643,13 @@ class Seeds:
             raise
 
     def rest_of(self, lane: int) -> Span | None:
-        """The ids between the first page of `lane` and the next lane's, None if there are none.
+        """Return the ids between the first page of `lane` and that of the next lane, or None if
+        there are none.
 
-        Waits for both. Raises what `fetch` did for either.
+        Waits for both pages. Raises what `fetch` raised for either.
         """
         ids = self._ids(self._seeds[lane])
-        # A lane that starts behind the end of a list that has become shorter has no first page.
+        # The list may have become shorter. A lane that starts behind its end has no first page.
         behind = (self._ids(later) for later in self._seeds[lane + 1 :])
         end = next((later[0] - 1 for later in behind if later), None)
         if not ids or not ascending(ids) or (end is not None and ids[-1] >= end):
@@ -651,9 +662,10 @@ class Seeds:
         return answer.ids if answer is not None else ()
 
     def _in_order(self) -> Sequence[tuple[ListAnswer, Span]]:
-        """Waits for all; each with the span of ids it covers.
+        """Wait for all first pages. Returns each with the span of ids that it covers.
 
-        Raises NotHonoured when they are not in the order of id, and what `fetch` did for any.
+        Raises NotHonoured if they are not in the order of id, or what `fetch` raised for one of
+        them.
         """
         came = [answer for answer in (seed.result() for seed in self._seeds) if answer]
         came = [answer for answer in came if answer.ids]
@@ -670,7 +682,7 @@ class Seeds:
             yield answer, (start, answer.ids[-1])
 
 
-# Which records changed, where the API ignores the filter that asks for them
+# Which records changed, if the API ignores the filter for changes
 
 
 NEWEST_CHANGE: Params = (("q[s]", "updated_at desc"),)
@@ -679,9 +691,10 @@ _ROUNDED = timedelta(seconds=1)
 
 
 def mostly_older(answer: ListAnswer, since: datetime) -> bool:
-    """Whether most of what came changed before `since`, so that this is not what was asked for.
+    """Return whether most records changed before `since`, so that the API ignored the filter.
 
-    One odd record proves nothing; and what all fits is right, whether the filter was obeyed or not.
+    One odd record proves nothing. An answer in which all records fit is correct, whether the filter
+    was obeyed or not.
     """
     moments = _moments(answer)
     older = sum(m < since - _ROUNDED for m in moments)
@@ -689,11 +702,11 @@ def mostly_older(answer: ListAnswer, since: datetime) -> bool:
 
 
 def read_newest(ask: Callable[[int], ListAnswer], since: datetime) -> Iterator[ListAnswer]:
-    """Pages of the list in the order of NEWEST_CHANGE, until they are older than `since`.
+    """Yield pages of the list in the order of NEWEST_CHANGE, until they are older than `since`.
 
-    `ask` gives a page by its number. A record that changes meanwhile pushes others back, to be read
-    twice. Raises NotHonoured when the order is not obeyed, or when a record went, which could hide
-    another.
+    `ask` returns a page by its number. A record that changes meanwhile moves others back, and they
+    are read twice. Raises NotHonoured if the order is not obeyed, or if a record went away, because
+    that could hide another.
     """
     latest: datetime | None = None
     total: int | None = None
@@ -716,7 +729,7 @@ def read_newest(ask: Callable[[int], ListAnswer], since: datetime) -> Iterator[L
 
 
 def _moments(answer: ListAnswer) -> list[datetime]:
-    """`updated_at` of each record that tells it."""
+    """Return `updated_at` of each record that has it."""
     records = (bare_record(raw) for raw in answer.page.records)
     found = (r.updated_at() for r in records if isinstance(r, Record))
     return [moment for moment in found if moment is not None]

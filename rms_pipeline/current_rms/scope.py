@@ -1,8 +1,9 @@
-"""Whether a list holds what was asked for: all records, and only dates within the window.
+"""Whether a list holds what was asked for: records in every state, and only dates within the
+window.
 
-What belongs here: telling from what comes that `filtermode` or the dates are ignored. What does
-not: the other filters, which lead to another way of reading (`scan`). For these there is
-none: a list that holds too much costs calls, and one that holds too little is told of.
+This module sees from the answers that `filtermode` or the dates are ignored. The other filters lead
+to another way of reading (`scan`). For these two there is none. A list that holds too much costs
+calls, and one that holds too little is reported.
 """
 
 import contextlib
@@ -24,14 +25,14 @@ from rms_pipeline.current_rms.spans import BY_ID, WHOLE, without
 from rms_pipeline.current_rms.terms import EVERY_STATE, Terms
 from rms_pipeline.current_rms.window import ENDS_AFTER, STARTS_BEFORE, Segment, Window
 
-# A filter may compare whole days, in whatever time zone.
+# A filter may compare whole days, in any time zone.
 _ROUNDED = timedelta(days=2)
-# So many records are looked at; then the first and the last of each page.
+# So many records are examined. After that, only the first and the last of each page.
 _LOOKED_AT_WHOLE = 200
 
 
 class _Placed(msgspec.Struct, frozen=True, gc=False):
-    """Where a record belongs, as far as it tells."""
+    """The fields that say where a record belongs, as far as it has them."""
 
     starts_at: Any = None
     ends_at: Any = None
@@ -42,8 +43,11 @@ _decoder = msgspec.json.Decoder(_Placed)
 
 @dataclass(slots=True)
 class Scope:
-    """What a reading showed: records looked at that were asked for by date, the filters that were
-    ignored, and whether a record came that only one of `modes` reaches. Safe between threads."""
+    """What a reading showed. Threads may share it.
+
+    It counts the examined records that were asked for by date. It knows the filters that were
+    ignored, and whether a record came that only one of `modes` reaches.
+    """
 
     modes: Modes | None = None
     dated: int = 0
@@ -52,7 +56,7 @@ class Scope:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def look(self, segment: Segment, answer: ListAnswer) -> None:
-        """Learns from a page of `segment`."""
+        """Learn from a page of `segment`."""
         records = answer.page.records
         if self.dated >= _LOOKED_AT_WHOLE and len(records) > 2:
             records = [records[0], records[-1]]
@@ -71,13 +75,13 @@ class Scope:
             self.dated += len(placed) if segment.window is not None else 0
 
     def add(self, other: "Scope") -> None:
-        """Takes over what another reading showed."""
+        """Add what another reading showed."""
         self.dated += other.dated
         self.ignored |= other.ignored
         self.has_hidden |= other.has_hidden
 
     def note_dates(self, terms: Terms, now: datetime) -> None:
-        """Notes which dates were ignored, and which no longer are."""
+        """Note which dates were ignored, and which no longer are."""
         for name in (ENDS_AFTER, STARTS_BEFORE):
             if name in self.ignored:
                 terms.note("filter", name, None, now)
@@ -86,7 +90,7 @@ class Scope:
 
 
 def note_refused_dates(terms: Terms, now: datetime, error: Unprocessable) -> None:
-    """Notes which of the dates are refused: those that the API names, else both."""
+    """Note which dates are refused: those that the API names, or else both."""
     both = (ENDS_AFTER, STARTS_BEFORE)
     for name in [n for n in both if n in error.said] or both:
         terms.note("filter", name, error.status, now)
@@ -95,12 +99,12 @@ def note_refused_dates(terms: Terms, now: datetime, error: Unprocessable) -> Non
 def hidden_ids(
     client: CurrentRmsClient, modes: Modes, segment: Segment, lane: Lane, around: Iterable[int]
 ) -> set[int] | None:
-    """Ids of some records of `segment` that only one of `modes` reaches, by a list of nothing else;
-    one call, and one more for each of `around`, which fail the lists that would hold them, until
-    some come.
+    """Return ids of some records of `segment` that only one of `modes` reaches.
 
-    None when that list holds others too, so that `filtermode` changes nothing. Raises
-    ApiUnavailable, or a RequestRefused that is not about the question.
+    This asks for a list of only such records. It costs one call, and one more for each of `around`,
+    the ids of records that make lists fail, until some records come. Returns None if that list also
+    holds others, so that `filtermode` has no effect. Raises ApiUnavailable, or a RequestRefused
+    that is not about the question.
     """
     for span in without(WHOLE, [(i, i) for i in around]):
         try:
@@ -108,7 +112,7 @@ def hidden_ids(
                 segment.params + BY_ID.params(span), lane=lane, mode=modes.hidden
             )
         except Unprocessable:
-            # A word that is refused is understood as a filtermode; so `all` was one that it knows.
+            # An API that refuses this word understands `filtermode`. So it also knew `all`.
             return set()
         if any(_mark(raw, modes) in modes.others for raw in answer.page.records):
             return None
@@ -118,7 +122,7 @@ def hidden_ids(
 
 
 def note_states(terms: Terms, now: datetime, *, honoured: bool) -> None:
-    """Notes whether `filtermode` brings all records."""
+    """Note whether `filtermode` brings records in every state."""
     if honoured:
         terms.forget("filter", EVERY_STATE)
     else:
@@ -139,7 +143,7 @@ def _marked(field: str) -> "msgspec.json.Decoder[Any]":
 
 
 def _mark(record: Raw, modes: Modes) -> object:
-    """What a record says of which mode it is in; None when it says nothing that can be read."""
+    """Return what a record says about its mode, or None if it says nothing readable."""
     try:
         value = _marked(modes.field).decode(record).value
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -152,7 +156,7 @@ def _mark(record: Raw, modes: Modes) -> object:
 
 
 def _outside(placed: _Placed, window: Window) -> set[str]:
-    """Which of the two dates that were asked for a record does not fit."""
+    """Return which of the two requested dates a record does not fit."""
     starts, ends = _moment(placed.starts_at), _moment(placed.ends_at)
     found = set()
     if ends is not None and ends < window.start - _ROUNDED:

@@ -1,6 +1,6 @@
-"""Ranges of ids, or of another field that never changes: which are known, and what is left. Pure.
+"""Ranges of ids, or of another field that never changes: which are known, and what is left.
 
-A span is `(lower, upper)`, both ends included, None for no bound.
+A span is `(lower, upper)`. Both ends are included, None means no bound. All functions are pure.
 """
 
 import itertools
@@ -19,7 +19,7 @@ WHOLE: Span = (None, None)
 
 
 def union(spans: Iterable[Span]) -> list[Span]:
-    """The same ids in ascending spans that neither overlap nor touch."""
+    """Return the same ids in ascending spans that neither overlap nor touch."""
     joined: list[Span] = []
     for lower, upper in sorted(spans, key=lambda s: (s[0] is not None, s[0] or 0)):
         if joined:
@@ -34,7 +34,7 @@ def union(spans: Iterable[Span]) -> list[Span]:
 
 
 def gaps(covered: Iterable[Span]) -> list[Span]:
-    """What `covered` leaves out, ascending; empty when it covers every id."""
+    """Return what `covered` leaves out, ascending. Empty if it covers every id."""
     left: list[Span] = []
     start: int | None = None
     for lower, upper in union(covered):
@@ -48,13 +48,13 @@ def gaps(covered: Iterable[Span]) -> list[Span]:
 
 
 def inside(value: int, span: Span) -> bool:
-    """Whether `span` holds `value`."""
+    """Return whether `value` is in `span`."""
     lower, upper = span
     return (lower is None or value >= lower) and (upper is None or value <= upper)
 
 
 def without(span: Span, left_out: Sequence[Span]) -> list[Span]:
-    """What `left_out` leaves of `span`, ascending."""
+    """Return the parts of `span` outside `left_out`, ascending."""
     lower, upper = span
     parts = []
     for start, end in gaps(left_out):
@@ -66,11 +66,11 @@ def without(span: Span, left_out: Sequence[Span]) -> list[Span]:
 
 
 def ascending(ids: Sequence[int]) -> bool:
-    """Whether they are in order; one that is listed twice is, beside itself."""
+    """Return whether the ids are in order. The same id may stand twice in a row."""
     return all(a <= b for a, b in itertools.pairwise(ids))
 
 
-# By which field a list can be cut into ranges, when its order cannot be relied on
+# The field by which a list is cut into ranges when its order cannot be relied on
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -78,7 +78,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 
 class Key(Protocol):
-    """A field as whole numbers: `params` narrow a list to a span of them.
+    """A field as whole numbers. `params` limits a list to a span of them.
 
     Hardly any record is below `floor`.
     """
@@ -89,7 +89,7 @@ class Key(Protocol):
     def params(self, span: Span) -> Params: ...
 
     def value(self, record: Raw) -> int | None:
-        """None when the record has no such value."""
+        """Return the value of the record, or None if it has none."""
         ...
 
 
@@ -111,7 +111,7 @@ class _ById:
 
 
 class _ByCreation:
-    """Milliseconds since 1970, UTC: the API's own resolution."""
+    """Milliseconds since 1970 (UTC), the resolution of the API's times."""
 
     name = "created_at"
     floor = (datetime(2005, 1, 1, tzinfo=UTC) - _EPOCH) // _MILLISECOND

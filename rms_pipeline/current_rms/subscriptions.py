@@ -1,6 +1,6 @@
 """What the API can do with webhooks: list, create, change, delete, and show its log.
 
-Every function that takes a client may raise a RequestRefused (final) or ApiUnavailable.
+Every function that takes a client may raise RequestRefused (final) or ApiUnavailable.
 """
 
 import contextlib
@@ -16,17 +16,19 @@ from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.errors import CurrentRmsError, NotFound, WalkIncomplete
 from rms_pipeline.current_rms.pacing import Lane
 
-# How often a list that changed while it was read is read again.
+# How often to read a list again if it changed while it was read.
 _READINGS = 3
 _LOG_PAGES = 5
-# What is asked for; how many come is for the API to say.
+# The number asked for. The API decides how many come.
 _PER_PAGE = 100
 
 T = TypeVar("T")
 
 
 class Webhook(msgspec.Struct, frozen=True):
-    """A subscription as the API shows it; others' may lack anything but the id."""
+    """A subscription as the API shows it. Subscriptions of others may lack everything but the
+    id.
+    """
 
     id: int
     name: str | None = None
@@ -39,7 +41,7 @@ class Webhook(msgspec.Struct, frozen=True):
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """One attempt to deliver, from the log; `response_code` is None when there was no answer."""
+    """One attempt to deliver, from the log. `response_code` is None if there was no answer."""
 
     webhook_id: int | None = None
     response_code: Any = None
@@ -47,7 +49,7 @@ class Delivery(msgspec.Struct, frozen=True):
 
     @property
     def at(self) -> datetime | None:
-        """UTC, None when the log does not tell."""
+        """Return the time in UTC, or None if the log does not have it."""
         try:
             moment = datetime.fromisoformat(self.created_at or "")
         except ValueError:
@@ -73,7 +75,7 @@ class _Logs(msgspec.Struct, frozen=True):
 
 
 def listed(client: CurrentRmsClient) -> list[Webhook]:
-    """All subscriptions of the account, by id, from all pages. May raise WalkIncomplete."""
+    """Return all subscriptions of the account by id, from all pages. May raise WalkIncomplete."""
     for _ in range(_READINGS):
         found: dict[int, Webhook] = {}
         total: int | None = None
@@ -94,7 +96,9 @@ def listed(client: CurrentRmsClient) -> list[Webhook]:
 
 
 def create(client: CurrentRmsClient, wanted: dict[str, Any], token: SecretStr) -> None:
-    """Subscribes, once: when an answer is lost, a subscription of this name is looked for first."""
+    """Subscribe once. If an answer was lost, look for a subscription of this name before
+    repeating.
+    """
 
     def made_already() -> Webhook | None:
         return next((w for w in listed(client) if w.name == wanted["name"]), None)
@@ -112,20 +116,20 @@ def create(client: CurrentRmsClient, wanted: dict[str, Any], token: SecretStr) -
 def change(
     client: CurrentRmsClient, webhook: Webhook, wanted: dict[str, Any], token: SecretStr
 ) -> None:
-    """Makes it what is wanted; one that is gone stays gone."""
+    """Change the subscription to `wanted`. If it is gone, nothing happens."""
     path = f"/webhooks/{webhook.id}"
     with contextlib.suppress(NotFound):
         client.write("PUT", path, {"webhook": wanted}, _anything, hidden=token)
 
 
 def delete(client: CurrentRmsClient, webhook: Webhook) -> None:
-    """Removes it; one that is gone already is fine."""
+    """Remove the subscription. It is no error if it is gone already."""
     with contextlib.suppress(NotFound):
         client.write("DELETE", f"/webhooks/{webhook.id}", None, _anything)
 
 
 def latest_deliveries(client: CurrentRmsClient, ids: set[int]) -> dict[int, Delivery]:
-    """The last attempt for each subscription of `ids` that the log's first pages show."""
+    """Return the last attempt for each subscription of `ids`, if it is on the log's first pages."""
     latest: dict[int, Delivery] = {}
     for page in range(1, _LOG_PAGES + 1):
         if not ids - latest.keys():
@@ -134,7 +138,7 @@ def latest_deliveries(client: CurrentRmsClient, ids: set[int]) -> dict[int, Deli
         try:
             answer = client.read(f"/webhook_logs?{query}", _decoder(_Logs), Lane.LIVE)
         except CurrentRmsError:
-            # What is subscribed can be told without an account's log.
+            # The list of subscriptions is complete without the account's log.
             break
         if not answer.decoded.webhook_logs:
             break
@@ -153,7 +157,7 @@ def _moment(delivery: Delivery) -> datetime:
 
 def _decoder(kind: type[T]) -> Callable[[bytes], T]:
     def decode(body: bytes) -> T:
-        # Lax: whether numbers and flags come as such or as text is not certain.
+        # Lax, because numbers and flags may come as text.
         try:
             return msgspec.json.decode(body, type=kind, strict=False)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -163,4 +167,4 @@ def _decoder(kind: type[T]) -> Callable[[bytes], T]:
 
 
 def _anything(_: bytes) -> None:
-    """What an answer says beyond its status does not matter."""
+    """Accept any body: only the status of the answer matters."""

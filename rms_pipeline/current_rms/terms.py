@@ -1,8 +1,8 @@
-"""What the API was found to grant this account: how long a page is, what it refuses or ignores.
+"""What the API is known to grant this account: how long a page is, and what it refuses or ignores.
 
-What belongs here: what is known, and how an answer teaches it. What does not: asking (`client`),
-and remembering it beyond this process (`mirror.api_terms`). The vendor changes the API without
-notice, so everything here is what answers have shown, never what was promised.
+This module holds what is known, and learns it from answers. Asking is in `client`, storing it
+beyond this process in `mirror.api_terms`. The vendor changes the API without notice. So everything
+here comes from answers, never from a promise.
 """
 
 import threading
@@ -11,18 +11,20 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-# Until an answer shows another: the most that lists of opportunities have held since June 2026.
+# Used until an answer shows another size: the most that lists of opportunities have held since June
+# 2026.
 PAGE_SIZE = 25
-# What is asked for: more than is granted costs nothing, and shows when the account grants more.
+# The number asked for. Asking for more than is granted costs nothing, and shows when the account
+# grants more.
 MOST_PER_PAGE = 100
 # What was refused is tried again after this long.
 TRIED_AGAIN_AFTER = timedelta(days=7)
 
 Kind = Literal["include", "per_page", "filter"]
 
-# The parameter that asks for every state of an opportunity.
+# The parameter that asks for opportunities in every state.
 EVERY_STATE = "filtermode"
-# What follows from a filter that nothing can be asked instead of.
+# What follows if a filter is refused and no other question can replace it.
 _WHAT_FOLLOWS = {
     EVERY_STATE: (
         "completed, cancelled, lost and dead opportunities are only mirrored when they "
@@ -44,22 +46,24 @@ class Refusal:
 
     @property
     def sentence(self) -> str:
-        """ "include destination refused with 422 as of 2026-11-24", and what follows if known."""
+        """Return "include destination refused with 422 as of 2026-11-24", and what follows if that
+        is known.
+        """
         how = "ignored" if self.status is None else f"refused with {self.status}"
         said = f"{self.kind} {self.name} {how} as of {self.noted_at:%Y-%m-%d}"
         return f"{said} ({self.what_follows})" if self.what_follows else said
 
     @property
     def what_follows(self) -> str:
-        """Of a filter without which nothing can be counted; '' of any other."""
+        """Return what follows from losing a filter that the counts need, or '' for any other."""
         return _WHAT_FOLLOWS.get(self.name, "") if self.kind == "filter" else ""
 
 
 class Terms:
-    """The terms of one collection of one account, known in this process. Safe between threads.
+    """The terms of one collection of one account, as known in this process. Threads may share them.
 
-    A subclass may keep what is learned somewhere: it overrides `_keep_page_size`, `_keep` and
-    `_forget`, and `reload`.
+    A subclass may store what is learned: it overrides `_keep_page_size`, `_keep`, `_forget` and
+    `reload`.
     """
 
     def __init__(self, page_size: int | None = None, refusals: Iterable[Refusal] = ()) -> None:
@@ -80,27 +84,28 @@ class Terms:
 
     @property
     def refusals(self) -> tuple[Refusal, ...]:
-        """All that is refused or ignored, in order of kind and name."""
+        """Return all that is refused or ignored, ordered by kind and name."""
         with self._lock:
             return tuple(self._refusals[k] for k in sorted(self._refusals))
 
     def refusal(self, kind: Kind, name: str) -> Refusal | None:
-        """What is known against `name`, None when nothing is."""
+        """Return what is known against `name`, or None."""
         with self._lock:
             return self._refusals.get((kind, name))
 
     def is_to_be_asked(self, kind: Kind, name: str, now: datetime) -> bool:
-        """Whether it was never refused, or so long ago that it is worth another try."""
+        """Return whether `name` was never refused, or so long ago that it is worth another try."""
         known = self.refusal(kind, name)
         return known is None or now - known.noted_at >= TRIED_AGAIN_AFTER
 
     def learn_page_size(
         self, *, asked: int, claimed: int | None, came: int, total: int, number: int
     ) -> None:
-        """Learns from page `number`: `asked` and `claimed` are `per_page`, `came` are records.
+        """Learn from page `number`. `asked` and `claimed` are values of `per_page`, `came` is the
+        number of records.
 
-        What came counts for more than what is claimed, and a claim only when it is no echo of what
-        was asked. A short page says something only when more is left in the list.
+        The records that came count for more than the claim. A claim that only repeats the request
+        counts for nothing. A short page proves something only if the list has more.
         """
         size = self._page_size
         if came > size:
@@ -114,7 +119,7 @@ class Terms:
         self.set_page_size(size)
 
     def set_page_size(self, size: int) -> None:
-        """Notes that a page holds `size` records."""
+        """Note that a page holds `size` records."""
         with self._lock:
             if size == self._page_size and self._is_learned:
                 return
@@ -122,21 +127,21 @@ class Terms:
         self._keep_page_size(size)
 
     def note(self, kind: Kind, name: str, status: int | None, now: datetime) -> None:
-        """Notes that `name` was refused with `status`, or ignored (None), at `now`."""
+        """Note that `name` was refused with `status`, or ignored (None), at `now`."""
         refusal = Refusal(kind, name, status, now)
         with self._lock:
             self._refusals[kind, name] = refusal
         self._keep(refusal)
 
     def forget(self, kind: Kind, name: str) -> None:
-        """Notes that `name` is granted after all."""
+        """Note that `name` is granted after all."""
         with self._lock:
             if self._refusals.pop((kind, name), None) is None:
                 return
         self._forget(kind, name)
 
     def reload(self) -> None:
-        """Takes over what other processes have found out meanwhile."""
+        """Load what other processes have found out meanwhile."""
 
     def _keep_page_size(self, size: int) -> None: ...
 

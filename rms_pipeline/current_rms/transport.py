@@ -1,7 +1,7 @@
-"""Sending a request until there is a trustworthy answer or a clear error: paced, patient.
+"""Sends a request until there is a trustworthy answer or a clear error.
 
-What belongs here: credentials, pacing, patience, what an answer's status means. What does not:
-which requests there are (`client`, `subscriptions`).
+This module holds credentials, pacing, patience, and the meaning of an answer's status. Which
+requests exist is in `client` and `subscriptions`.
 """
 
 import logging
@@ -35,26 +35,27 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Method = Literal["GET", "POST", "PUT", "DELETE"]
 
-# Below 500; from there on every status passes, by whatever proxy it was invented.
+# Statuses below 500 that may pass. From 500 on every status may pass, whichever proxy invented it.
 _PASSING_STATUSES = frozenset({408, 425, 429})
 _LONGEST_BACKOFF = 30.0
 _THROTTLING_IS_USUAL = 30.0
-# No limit is counted over more than an hour: what asks for more is a mistake.
+# No limit is counted over more than an hour. A longer `Retry-After` is a mistake.
 _LONGEST_BELIEVED_WAIT = 3_600.0
-# A page in HTML with a status that is final otherwise: a firewall may let the next request through,
+# An HTML page with a status that is otherwise final. A firewall may let the next request through,
 # but a wrong address never becomes right.
 _ATTEMPTS_AT_A_WALL = 3
-# Unpacked. A hundred records of megabytes of pasted e-mail each are asked for again, fewer a page.
+# Size after unpacking. A hundred records may hold megabytes of pasted e-mail each. They are then
+# asked for again with fewer records a page.
 LARGEST_ANSWER = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to wait for the API. All in seconds but `attempts`.
+    """How long to wait for the API. All values are seconds, except `attempts`.
 
-    `attempts` counts answers that are failures; `throttled` is how long 429s in a row are borne.
-    `read` bounds the silence between two bytes, `answer` everything that an answer does: one that
-    trickles ends when it is over.
+    `attempts` counts failed answers. `throttled` is how long 429s in a row are accepted. `read`
+    limits the silence between two bytes. `answer` limits the whole answer, so that one that
+    trickles also ends.
     """
 
     connect: float = 10.0
@@ -67,7 +68,7 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[T]):
-    """An answer as received and as understood, and when (UTC) it was asked for and came."""
+    """An answer as received and as decoded, and when it was asked for and received (both UTC)."""
 
     body: bytes
     decoded: T
@@ -78,8 +79,11 @@ class Answer(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Attempt number `attempt` of `attempts` had no usable answer, for `reason`; the next comes
-    after `wait` seconds. `attempts` is None where time bounds them (429), not their number."""
+    """Attempt `attempt` of `attempts` got no usable answer, for `reason`.
+
+    The next attempt follows after `wait` seconds. `attempts` is None where time limits the attempts
+    (429).
+    """
 
     attempt: int
     attempts: int | None
@@ -89,7 +93,7 @@ class Failure:
 
 @dataclass(slots=True)
 class CallCounts:
-    """What the work has cost so far; `bytes` are those of good answers, uncompressed."""
+    """What the work has cost so far. `bytes` counts the uncompressed bytes of good answers."""
 
     calls: int = 0
     throttled: int = 0
@@ -98,7 +102,7 @@ class CallCounts:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def copy(self) -> "CallCounts":
-        """As they stand now."""
+        """Return the present counts."""
         with self._lock:
             return CallCounts(self.calls, self.throttled, self.retried, self.bytes)
 
@@ -112,7 +116,7 @@ class CallCounts:
 
 @dataclass(frozen=True, slots=True)
 class _Request(Generic[T]):
-    """`path` with its query, below the base URL. `hidden` is never quoted from an answer."""
+    """`path` with its query, relative to the base URL. `hidden` is never quoted from an answer."""
 
     method: Method
     path: str
@@ -126,7 +130,7 @@ class _Request(Generic[T]):
 
 
 class _Unusable(Exception):
-    """An answer that is a failure, worth another try."""
+    """A failed answer that is worth another attempt."""
 
     def __init__(
         self,
@@ -143,11 +147,11 @@ class _Unusable(Exception):
 
 
 class Transport:
-    """Sends requests to the API of one account. Safe to share between threads.
+    """Sends requests to the API of one account. Threads may share it.
 
-    `now` gives the time that answers are stamped with (UTC); processes that write to one database
-    should share its clock. `tell` is called with each failure that is to be tried again, and with
-    None when that ends. Every method may raise a RequestRefused (final) or ApiUnavailable.
+    `now` returns the time (UTC) that answers are stamped with. Processes that write to one database
+    should share its clock. `tell` is called with each failure that will be tried again, and with
+    None when that ends. Every method may raise RequestRefused (final) or ApiUnavailable.
     """
 
     def __init__(
@@ -180,7 +184,7 @@ class Transport:
                 "User-Agent": "rms_pipeline",
             }
         )
-        # The key must not be replaced by credentials from a ~/.netrc.
+        # Credentials from a ~/.netrc must not replace the key.
         self._session.auth = lambda request: request
         self._session.mount(base_url, DeadlineAdapter(pool_maxsize=connections, pool_block=True))
 
@@ -195,9 +199,10 @@ class Transport:
         *,
         attempts: int | None = None,
     ) -> Answer[T]:
-        """`GET path`. `decode` raises ValueError for a body that is not what was promised.
+        """Send `GET path`. `decode` raises ValueError for a body that is not what was promised.
 
-        `attempts` is how many failures are borne, those of the patience when it is absent.
+        `attempts` limits how many failures are accepted. Without it, the patience's own limit
+        applies.
         """
         return self._patiently(_Request("GET", path, decode), lane, attempts=attempts)
 
@@ -212,11 +217,12 @@ class Transport:
         hidden: SecretStr | None = None,
         lane: Lane = Lane.LIVE,
     ) -> T:
-        """Sends `content` as JSON and returns what `decode` makes of the answer.
+        """Send `content` as JSON, and return what `decode` makes of the answer.
 
-        An answer may be lost though the request was carried out. For one that must not be carried
-        out twice `done_already` is asked before each repetition: what it finds is the answer, None
-        sends the request again. `hidden` is kept out of what is quoted from the API's answers.
+        An answer may be lost although the request was carried out. For a request that must not be
+        carried out twice, `done_already` is called before each repetition. If it returns a value,
+        that is the answer. If it returns None, the request is sent again. `hidden` is removed from
+        quotes of the API's answers.
         """
         request = _Request(method, path, decode, content, hidden)
         return self._patiently(request, lane, done_already).decoded
@@ -243,7 +249,7 @@ class Transport:
         attempts: int | None,
         told: list[Failure],
     ) -> Answer[T]:
-        """`told` is filled with what was told."""
+        """Repeat the request until it is answered. Failures that were told are added to `told`."""
 
         def tell(failure: Failure) -> None:
             told.append(failure)
@@ -264,9 +270,9 @@ class Transport:
                     throttled += 1
                     wait = self._backoff(2 + throttled)
                     if error.wait is not None and error.wait <= _LONGEST_BELIEVED_WAIT:
-                        # "At once" would be asked for again and again.
+                        # "Retry at once" would lead to an endless series of requests.
                         wait = max(error.wait, self._backoff(0))
-                    # Others may bear it longer, and must not ask meanwhile.
+                    # Other threads may be more patient, but they must not ask meanwhile.
                     self.budget.pause(wait)
                     if now + wait - throttled_since > self._patience.throttled:
                         raise Throttled(
@@ -275,7 +281,7 @@ class Transport:
                             "Another integration may be using the account's limit. Lower "
                             "CURRENT_RMS_REQUESTS_PER_MINUTE, or try at a quieter time."
                         ) from None
-                    # One or two refusals are how a limit is learned; they are not reported.
+                    # A limit is learned from one or two refusals. They are not reported.
                     if now - throttled_since > _THROTTLING_IS_USUAL:
                         tell(Failure(throttled, None, str(error), wait))
                     continue
@@ -290,7 +296,7 @@ class Transport:
                         reason=str(error),
                     ) from None
                 self.counts.add(retried=1)
-                # Maintenance may end before it said it would: whoever holds a lock asks on.
+                # Maintenance may end earlier than announced. Whoever holds a lock keeps asking.
                 wait = self._backoff(failures)
                 if error.wait is not None:
                     wait = min(error.wait, _LONGEST_BACKOFF)
@@ -349,7 +355,7 @@ class Transport:
                 "CURRENT_RMS_BASE_URL."
             )
         for secret in filter(None, (self._api_key, request.hidden)):
-            # Before it is cut to length, or half of the secret might stay.
+            # Before the text is cut: otherwise half of the secret might stay.
             body = body.replace(secret.get_secret_value().encode(), b"***")
         said = api_words(body)
         by_a_wall = is_html(response.headers, body)
@@ -364,12 +370,12 @@ class Transport:
                 wait=retry_after(response.headers) if status in (429, 503) else None,
             )
         if by_a_wall and status != 401:
-            # Least of all a "not found" of somebody else's may pass for one of the API's.
+            # A "not found" of a firewall must never count as one of the API's.
             raise _Unusable(reason, attempts=_ATTEMPTS_AT_A_WALL)
         raise refusal(status, f"{request.method} {request.place}", said)
 
     def _backoff(self, failures: int) -> float:
-        """Exponential with full jitter above a floor of half."""
+        """Return an exponential wait with random jitter, at least half of the full value."""
         longest = min(self._patience.backoff * 2.0**failures, _LONGEST_BACKOFF)
         return random.uniform(longest / 2, longest)
 

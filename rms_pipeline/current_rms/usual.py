@@ -1,9 +1,9 @@
-"""Records as nearly all of them are: each mapped field of the JSON type that the API writes it in.
+"""Reads records of the usual form: each mapped field has the JSON type that the API writes.
 
-Such a record is read in one go, at a third of what it costs to read field by field. Whatever is
-otherwise in it, if only a number in place of its digits as text, gives it back unread: `records`
-then reads each field apart, and says what is wrong with which. So nothing here decides about a
-value: what is read is what `records` would have read.
+Such a record is read at once, at a third of the cost of reading field by field. If anything is
+unusual, such as a number in place of a text, the record is given back unread. `records` then reads
+each field alone, and says what is wrong with which. So nothing here decides about a value: the
+result is the same as that of `records`.
 """
 
 from collections.abc import Callable
@@ -28,8 +28,11 @@ class _Unusual(Exception):
 
 
 def reader_of(columns: tuple[Column, ...]) -> Callable[[bytes], list[Any] | None] | None:
-    """Reads the values of `columns`, in their order, out of a record; None of one that is not as
-    usual. There is none for columns that cannot be read like this."""
+    """Return a function that reads the values of `columns`, in their order, from a record.
+
+    The function returns None for an unusual record. Returns None instead of a function if columns
+    cannot be read like this.
+    """
     roots: dict[str, Any] = {}
     members: dict[str, dict[str, Any]] = {}
     for column in columns:
@@ -78,7 +81,7 @@ def reader_of(columns: tuple[Column, ...]) -> Callable[[bytes], list[Any] | None
 
 
 def _is_plain(column: Column) -> bool:
-    """Whether its one source is all there is to it."""
+    """Return whether the column has one source and no further rules."""
     return (
         len(column.sources) == 1
         and "." not in column.sources[0]
@@ -88,13 +91,13 @@ def _is_plain(column: Column) -> bool:
 
 
 def _read(column: Column) -> Callable[[Any], Any]:
-    """Reads a column of several sources, of a member, or with a limit."""
+    """Return a function for a column with several sources, with a member, or with a limit."""
     sources = []
     for source in column.sources:
         root, _, member = source.partition(".")
         sources.append((attrgetter(root), attrgetter(member) if member else None))
     convert, longest = _CONVERT[column.kind], column.longest
-    # What stands in its place holds the record's id.
+    # The text in its place contains the record's id.
     must_be = column.otherwise is not None
 
     def value_of(found: Any) -> Any:
@@ -143,7 +146,7 @@ def _json(value: Raw) -> bytes | None:
     return None if found in _NOTHING else found
 
 
-# The JSON type of each kind, and what makes the value of a column of what was read.
+# The JSON type of each kind, and what turns a decoded value into the column's value.
 _TYPES: dict[str, Any] = {
     "text": str,
     "bigint": int,

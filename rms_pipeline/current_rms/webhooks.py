@@ -1,6 +1,6 @@
-"""Our subscriptions to the account's webhooks: making, mending, removing, and how they fare.
+"""Our subscriptions to the account's webhooks: create, correct, remove, and show their results.
 
-Ours are known by their names, one for each event. Those of others are never touched.
+Ours are recognised by their names, one for each event. Subscriptions of others are never touched.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,15 +26,15 @@ from rms_pipeline.settings import LOOPBACK_HOSTS, SettingsError
 
 
 def events_of(collections: Iterable[Collection]) -> tuple[str, ...]:
-    """All that tell of a record of `collections`."""
+    """Return all events that are about a record of `collections`."""
     return tuple(event for c in collections if c.webhooks for event in c.webhooks.events)
 
 
-# Those of what is always mirrored.
+# Events of the collection that is always mirrored.
 EVENTS = events_of(COLLECTIONS[:1])
 RECEIVER_PATH = "/api/webhook"
-# How often the outcome is looked at: two that register at a time clear up after each other for some
-# rounds, while an API that changes what it is told would be told for ever.
+# How often the result is checked. Two processes that register at the same time correct each other
+# for some rounds. An API that changes what it is sent would be corrected for ever.
 _ROUNDS, _MENDING_ROUNDS = 8, 3
 _NAMES = {event: f"rms_pipeline: {event}" for event in events_of(COLLECTIONS)}
 _EXAMPLE = "Example: rms-pipeline webhooks register https://rms.example.com"
@@ -42,7 +42,9 @@ _EXAMPLE = "Example: rms-pipeline webhooks register https://rms.example.com"
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What was done, each as names of events; an event may have been mended and rid of a double."""
+    """What was done, as names of events. One event may be both corrected and freed from a
+    duplicate.
+    """
 
     created: tuple[str, ...] = ()
     mended: tuple[str, ...] = ()
@@ -60,10 +62,11 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class Subscribed:
-    """How one event stands. `target` is the URL without its secret, None when nothing is there.
+    """The state of one event. `target` is the URL without its secret, or None if nothing is
+    subscribed.
 
-    `active` and `is_ours` (the target holds our token) speak of the first of `count` subscriptions;
-    `last_delivery` is None when the log shows none, or cannot be read.
+    `active` and `is_ours` (the target holds our token) describe the first of `count` subscriptions.
+    `last_delivery` is None if the log shows none, or cannot be read.
     """
 
     event: str
@@ -75,15 +78,15 @@ class Subscribed:
 
     @property
     def is_right(self) -> bool:
-        """Whether `register` would leave it alone, but for its host."""
+        """Return whether `register` would leave it unchanged, apart from its host."""
         return self.active and self.is_ours and self.count == 1
 
 
 def target_url(base_url: str, token: SecretStr) -> SecretStr:
-    """Where Current RMS is to post to, for a web service that the world reaches at `base_url`.
+    """Return where Current RMS should post to, for a web service that is reached at `base_url`.
 
     Raises SettingsError for an address that is not `https` (plain http only on this machine), or
-    is more than scheme, host, port and path.
+    that has more than scheme, host, port and path.
     """
     try:
         parts = urlsplit(base_url.strip())
@@ -113,11 +116,12 @@ def register(
     token: SecretStr,
     events: Sequence[str] = EVENTS,
 ) -> Registration:
-    """Sees to exactly one active subscription of ours for each of `events`, aimed at `base_url`.
+    """Make sure that each of `events` has exactly one active subscription of ours, aimed at
+    `base_url`.
 
-    Ours to any other event, of a collection that is mirrored no longer, are removed. What is right
-    already is left alone, so a second run changes nothing. Raises SettingsError, RequestRefused,
-    ApiUnavailable, or WebhooksNotKept.
+    Our subscriptions to other events, of collections that are no longer mirrored, are removed.
+    Correct ones are left alone, so a second run changes nothing. Raises SettingsError,
+    RequestRefused, ApiUnavailable, or WebhooksNotKept.
     """
     target = target_url(base_url, token)
     done = Registration()
@@ -145,7 +149,9 @@ def register(
 
 
 def remove(client: CurrentRmsClient) -> tuple[str, ...]:
-    """Removes every subscription of ours; their events. Raises RequestRefused, ApiUnavailable."""
+    """Remove all of our subscriptions. Returns their events. Raises RequestRefused,
+    ApiUnavailable.
+    """
     removed = []
     for event, webhooks in _by_event(listed(client)).items():
         for webhook in webhooks:
@@ -157,7 +163,7 @@ def remove(client: CurrentRmsClient) -> tuple[str, ...]:
 def overview(
     client: CurrentRmsClient, token: SecretStr | None, events: Sequence[str] = EVENTS
 ) -> list[Subscribed]:
-    """How each of `events` stands, in their order; none is ours while there is no `token`.
+    """Return the state of each of `events`, in their order. Without `token` none counts as ours.
 
     Raises RequestRefused, ApiUnavailable.
     """
@@ -181,7 +187,7 @@ def overview(
 
 
 def without_secret(url: str | None) -> str:
-    """The URL of a subscription with everything that may be a secret as `***`."""
+    """Return the URL of a subscription with `***` for everything that may be a secret."""
     try:
         parts = urlsplit(url or "")
     except ValueError:
@@ -207,12 +213,12 @@ def _see_to(
     if not there:
         create(client, wanted, token)
         return Registration(created=(event,))
-    # The oldest stays, so that two processes at a time do not remove each other's.
+    # The oldest stays, so that two processes at the same time do not remove each other's.
     first, *surplus = there
     for webhook in surplus:
         delete(client, webhook)
     done = Registration(removed=(event,) * len(surplus))
-    # An API that does not show `active` is taken at its word that it is.
+    # If the API does not show `active`, the subscription counts as active.
     if (first.event, first.target_url) != (event, wanted["target_url"]) or first.active is False:
         change(client, first, wanted, token)
         return replace(done, mended=(event,))
@@ -220,7 +226,9 @@ def _see_to(
 
 
 def _by_event(webhooks: Iterable[Webhook]) -> dict[str, list[Webhook]]:
-    """Ours, by the event in their name: every one that any collection has is a key."""
+    """Return our subscriptions by the event in their name. Every event of any collection is a
+    key.
+    """
     ours: dict[str, list[Webhook]] = {name: [] for name in _NAMES.values()}
     for webhook in webhooks:
         if webhook.name in ours:

@@ -11,11 +11,11 @@ ENDS_AFTER, STARTS_BEFORE = "q[ends_at_gteq]", "q[starts_at_lteq]"
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One filtered list; a full walk reads each segment of its window to the end.
+    """One filtered list. A full walk reads each segment of its window to the end.
 
     `params` are Ransack predicates. `lacking` names the date ("start" or "end") that records of the
-    segment do not have, `since` is the earliest `updated_at` (UTC) of its records, `window` what
-    they overlap: those that do not fit show that the API ignored the filter.
+    segment do not have. `since` is the earliest `updated_at` (UTC) of its records. `window` is what
+    they overlap. Records that do not fit show that the API ignored the filter.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Segment:
     window: "Window | None" = None
 
     def fits(self, starts_at: datetime | None, ends_at: datetime | None) -> bool:
-        """Whether a record with these dates belongs here, as far as absent dates tell."""
+        """Return whether a record with these dates belongs here, as far as absent dates tell."""
         if self.lacking == "start":
             return starts_at is None
         return self.lacking is None or (ends_at is None and starts_at is not None)
@@ -33,28 +33,30 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Records that overlap `[start, end]` (UTC), and those without a start or an end."""
+    """Records that overlap `[start, end]` (UTC), and records without a start or an end."""
 
     start: datetime
     end: datetime
 
     @classmethod
     def around(cls, now: datetime, *, days_back: int, days_ahead: int) -> "Window":
-        # Whole milliseconds: the bounds we test by are then exactly those we ask for.
+        # Whole milliseconds, so that the bounds of our test are exactly those of the request.
         now = now.replace(microsecond=now.microsecond // 1000 * 1000)
         return cls(now - timedelta(days=days_back), now + timedelta(days=days_ahead))
 
     def contains(self, starts_at: datetime | None, ends_at: datetime | None) -> bool:
-        """Whether such dates belong in it: judged by what came back, not by what was asked for."""
+        """Return whether these dates are in the window. They are the dates received, not the ones
+        asked for.
+        """
         if starts_at is None or ends_at is None:
             return True
         return ends_at >= self.start and starts_at <= self.end
 
     def segments(self) -> tuple[Segment, ...]:
-        """Disjoint lists that together hold the window.
+        """Return disjoint lists that together hold the window.
 
-        A comparison with an absent date is never true in the API's database, so records without
-        one need lists of their own.
+        In the API's database, a comparison with an absent date is never true. So records without a
+        date need lists of their own.
         """
         return (
             Segment(
@@ -75,7 +77,7 @@ ALL = Segment("all", ())
 
 
 def segments_of(window: Window | None) -> tuple[Segment, ...]:
-    """Disjoint lists that together hold the window, or all there are without one."""
+    """Return disjoint lists that together hold the window, or all records if there is no window."""
     return (ALL,) if window is None else window.segments()
 
 
@@ -83,10 +85,12 @@ CHANGED = "changed"
 
 
 def changed_since(since: datetime) -> Segment:
-    """Whatever changed at or after `since` (the API's clock), whatever its dates."""
+    """Return the list of everything that changed at or after `since` (the API's clock), whatever
+    its dates.
+    """
     return Segment(CHANGED, ((CHANGED_SINCE, iso(since)),), since=since)
 
 
 def iso(moment: datetime) -> str:
-    """UTC ISO 8601 with milliseconds and `Z`, as the API writes its own times."""
+    """Return UTC in ISO 8601 with milliseconds and `Z`, as the API writes its own times."""
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"

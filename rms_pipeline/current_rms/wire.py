@@ -1,7 +1,8 @@
-"""Bytes of one answer over the wire: by one deadline, however they trickle, and never too many.
+"""Receives the bytes of one answer: before one deadline, however slowly they come, and not too
+many.
 
-What belongs here: connections that know a deadline, unpacking what came. What does not: which
-requests are made, how often, and what an answer's status means (`transport`).
+This module has connections that know a deadline, and unpacks what came. Which requests are made,
+how often, and what a status means is in `transport`.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-# What `unpacked` can undo. Nothing else is asked for.
+# The encodings that `unpacked` can undo. No others are requested.
 ACCEPTED_ENCODINGS = "gzip, deflate"
 
 _STEP = 1 << 16
@@ -30,19 +31,19 @@ _here = threading.local()
 
 
 class TooLarge(Exception):
-    """An answer that is larger, unpacked, than any that could be meant."""
+    """The answer, when unpacked, is larger than any sensible answer."""
 
 
 class NotUnpackable(Exception):
-    """An answer that is packed in a way that was not asked for, or broke off."""
+    """The answer is packed in a way that was not requested, or it broke off."""
 
 
 @contextlib.contextmanager
 def deadline(at: float) -> Iterator[None]:
-    """What this thread receives meanwhile has to have come when `time.monotonic()` is `at`.
+    """Everything that this thread receives has to arrive before `time.monotonic()` reaches `at`.
 
-    Afterwards a read raises TimeoutError, in the headers, between the bytes of the body, anywhere:
-    the time limit of a socket alone begins anew with each byte.
+    After that, a read raises TimeoutError, in the headers and between any bytes of the body. A
+    socket's own time limit is not enough, because it starts again with each byte.
     """
     before = getattr(_here, "deadline", None)
     _here.deadline = at
@@ -66,16 +67,16 @@ class DeadlineAdapter(HTTPAdapter):
 
 
 def read_body(raw: urllib3.BaseHTTPResponse, most: int) -> bytes:
-    """The whole body of `raw`, unpacked.
+    """Return the whole body of `raw`, unpacked.
 
-    Raises TooLarge as soon as more than `most` bytes have come (packed or not), NotUnpackable, and
+    Raises TooLarge as soon as more than `most` bytes have come (packed or not), NotUnpackable, or
     what urllib3 raises for an answer that breaks off.
     """
     return b"".join(unpacked(_received(raw), raw.headers.get("Content-Encoding") or "", most))
 
 
 def unpacked(packed: Iterator[bytes], encoding: str, most: int) -> Iterator[bytes]:
-    """`packed` as it was before it was encoded as a `Content-Encoding` says; see `read_body`."""
+    """Undo the `Content-Encoding` of `packed`. See `read_body`."""
     names = [name.strip().lower().removeprefix("x-") for name in encoding.split(",")]
     names = [name for name in names if name not in ("", "identity")]
     if len(names) > 1 or not {*names} <= {"gzip", "deflate"}:
@@ -127,13 +128,13 @@ def _inflated(packed: Iterator[bytes], encoding: str) -> Iterator[bytes]:
 def _kind(encoding: str, start: bytes) -> int:
     if encoding == "gzip":
         return _GZIP
-    # "deflate" is meant to be zlib's format; some servers leave its frame out.
+    # "deflate" means zlib's format, but some servers leave out its frame.
     has_frame = start[0] & 0x0F == 8 and (len(start) < 2 or (start[0] << 8 | start[1]) % 31 == 0)
     return _ZLIB if has_frame else _RAW_DEFLATE
 
 
 class _Timed(io.RawIOBase):
-    """Reads of a socket, each bounded by what is left until the deadline of the thread."""
+    """Reads of a socket, each limited by the time left until the thread's deadline."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
         self._raw, self._socket = raw, sock
