@@ -1,13 +1,15 @@
-"""Syncs without Dagster: `current_rms` and `mirror` put together.
+"""Syncs without Dagster. They combine `current_rms` and `mirror`.
 
-landing    walk the API into `raw_rms_pages`, going on with what an earlier run left
+landing    read the API into `raw_rms_pages`, continuing what an earlier run left
 storing    merge landed pages into the table of their collection
-by_id      ask for single records: are they still there?
-doubts     what a list shows as it was before: does it lag?
-refreshing ask for single records and store what became of them
-queued     refresh what the queue of webhooks tells of
+by_id      ask for single records: do they still exist?
+doubts     is a list late that shows an older state than the mirror?
+refreshing ask for single records and store the result
+queued     refresh the records that the webhook queue names
+parts      read, store and merge the parts of records
 settling   after a full walk: deletions, and the certificate of completeness
-counting   the window, as the API has it and as the mirror has it
-prove      that the mirror holds what the API's lists hold: count, find and mend differences
-rebuilding decode again what is stored, without the API
+counting   count the window in the API and in the mirror
+prove      show that the mirror holds what the API's lists hold; find and correct differences
+costs      what a full sync would cost
+rebuilding decode what is stored again, without the API
 """

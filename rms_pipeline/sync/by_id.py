@@ -32,14 +32,14 @@ from rms_pipeline.current_rms.records import Fault, bare_record
 from rms_pipeline.current_rms.terms import MOST_PER_PAGE
 from rms_pipeline.current_rms.window import Params
 
-# Of which it is tried whether it is found by its id: what a late list still shows was rarely there
-# for long.
+# The oldest record is used to try whether records are found by their ids. A record that only a late
+# list still shows was rarely there for long.
 _OLDEST: Params = (("q[s]", "id asc"),)
 _NEWEST: Params = (("q[s]", "id desc"),)
 _WITNESSES = 2
 T = TypeVar("T")
 
-# An event is written down a moment after the record it tells of.
+# An event is written a moment after the change that it reports.
 SLACK = timedelta(seconds=1)
 
 
@@ -47,12 +47,14 @@ SLACK = timedelta(seconds=1)
 class Wanted:
     """What is known of the records that are asked for, by their ids.
 
-    `told`: when, by Current RMS's clock, they were last changed by the word of an event; `held`:
-    their `updated_at` in the mirror; `gone`: those that it knows as deleted. A list that brings an
-    older one, or one that is gone, is behind. `singly`: no list is asked about these.
-    `most_absent`: so many of `strangers` are asked for singly, none more.
-    `sampled`: lists are tried on one record, and not believed where they are behind. `alive`: from
-    the absence of these nothing is concluded.
+    - `told`: when an event says that a record last changed, by Current RMS's clock.
+    - `held`: the record's `updated_at` in the mirror.
+    - `gone`: ids that the mirror knows as deleted. A list is late if it shows one of these, or a
+      record that is older than `told` or `held` says.
+    - `singly`: no list is asked about these ids.
+    - `most_absent`: at most this many of `strangers` are asked for singly.
+    - `sampled`: lists are tested with one record, and not believed if they are late.
+    - `alive`: if one of these ids is absent, nothing follows from it.
     """
 
     told: Mapping[int, datetime] = field(default_factory=dict)
@@ -67,12 +69,13 @@ class Wanted:
 
 @dataclass(slots=True)
 class Verdict:
-    """What became of some ids.
+    """The result for some ids.
 
-    `answers` hold the records that are there; what a list among them says of `superseded` does not
-    count. `gone`: when (UTC) each absence was asked for and answered. `outdated` came singly and
-    are older than an event says. `unasked` were left out by a list and are asked for another time.
-    `failed`: why the API could not be made to say anything of these, though it answers otherwise.
+    `answers` hold the records that exist. What a list among them says about `superseded` ids does
+    not count. `gone` says when (UTC) each absence was asked for and answered. `outdated` came
+    singly and are older than an event says. `unasked` were missing from a list, and are asked for
+    another time. `failed` holds the reason for each id of which the API says nothing, although it
+    answers other requests.
     """
 
     answers: list[ListAnswer] = field(default_factory=list)
@@ -83,7 +86,7 @@ class Verdict:
     failed: dict[int, CurrentRmsError] = field(default_factory=dict)
 
     def outdone(self, answer: ListAnswer, collection: Collection) -> set[int]:
-        """The records in `answer` of which another one has the last word."""
+        """Return the records in `answer` for which another answer has the last word."""
         return self.superseded if is_list(answer.request, collection) else set()
 
 
@@ -97,18 +100,22 @@ def ask_by_id(
     calls: int | None = None,
     witnesses: Sequence[int] = (),
 ) -> Iterator[Verdict]:
-    """One verdict for each page's worth of `ids`, which are told apart.
+    """Yield one verdict for each page's worth of `ids`.
 
-    One id is asked for singly, which costs the same call as a list of it and is never behind as
-    lists are; more are asked for by list, and what came older than `wanted` says singly too.
-    Nothing is gone on a list's word: lists lag, and filters are ignored. Each id that a list left
-    out is asked for alone, and only what `GET /opportunities/{id}` answers with 404 or 410 is gone.
-    Where no record came singly since, it is asked for one of `witnesses`, which should be there, or
-    for one that a list shows: an API that finds none of them by id has gone astray. A list that
-    fails is halved, down to the one record that it cannot deliver. Whether they are `expected` to
-    be there matters to the cost only. After `calls` nothing more is asked for (but that), and the
-    last verdict speaks of fewer ids. Raises RequestRefused (NotFound when the address is wrong) or
-    ApiUnavailable (FindsNone).
+    One id is asked for singly: that costs the same call as a list, and a single record is never
+    late. More ids are asked for by list. A record that came older than `wanted` says is then asked
+    for singly.
+
+    A list never proves that a record is gone, because lists can be late and filters can be ignored.
+    Each id that is missing from a list is asked for alone. It is gone only if `GET
+    /opportunities/{id}` answers 404 or 410. If no record came singly since, the API is asked for
+    one of `witnesses`, which should exist, or for a record that a list shows. If it finds none of
+    them, the API is not reliable now.
+
+    A list that fails is halved, down to the one record that the API cannot deliver. `expected` only
+    affects the cost: whether the records probably exist. After `calls` calls nothing more is asked
+    for (except that check), and the last verdict has fewer ids. Raises RequestRefused (NotFound if
+    the address is wrong) or ApiUnavailable (FindsNone).
     """
     asking = _Asking(client, lane, wanted or Wanted(), witnesses)
     singly = set(asking.wanted.singly)
@@ -135,7 +142,7 @@ def ask_by_id(
             behind = asking.behind(answer, verdict)
             left_out = [i for i in listed if i not in came]
             if came and len(answer.page.records) < answer.page.meta.total_row_count:
-                # The page was shorter than it was taken to be: it says nothing of the others.
+                # The page was shorter than expected, so it says nothing about the other ids.
                 waiting, left_out = left_out + waiting, []
             missing = behind + left_out + [i for i in chunk if i in singly]
             verdict.answers.insert(0, answer)
@@ -168,7 +175,9 @@ class _Asking:
         self._left = wanted.most_absent
 
     def listed(self, ids: Sequence[int]) -> ListAnswer | None:
-        """None when the API does not obey the filter, or its lists were found to be behind."""
+        """Return the list of `ids`. None if the API ignores the filter, or if its lists were found
+        to be late.
+        """
         if not self._lists:
             return None
         params = tuple(("q[id_in][]", str(i)) for i in ids)
@@ -188,13 +197,15 @@ class _Asking:
         return None
 
     def behind(self, answer: ListAnswer, verdict: Verdict) -> list[int]:
-        """Those of a list's records that are to be asked for singly, for it may be behind."""
+        """Return the ids of a list's records that must be asked for singly, because the list may be
+        late.
+        """
         times = times_of(answer)
         found = {
             i
             for i, at in times.items()
             if i in self.wanted.gone
-            # Without a time it may as well be newer.
+            # A record without a time may be newer.
             or (at is not None and _is_older(at, self.wanted.held.get(i)))
             or _is_older(at, self.wanted.told.get(i), SLACK)
         }
@@ -203,7 +214,7 @@ class _Asking:
             sample = max(found or times)
             self.single(sample, verdict, expected=True)
             if verdict.failed.pop(sample, None) is not None:
-                # The list delivers what the API does not deliver alone.
+                # The list delivers records that the API does not deliver alone.
                 self._to_sample = True
                 return sorted(found - {sample})
             alone = times_of(verdict.answers[-1]).get(sample) if verdict.answers else None
@@ -246,7 +257,7 @@ class _Asking:
             return
         if answer is None:
             verdict.gone[id_] = (asked_at, self._client.now())
-            # It may have gone astray just now.
+            # The API may have become unreliable just now.
             self._found_singly = False
             self._gone.add(id_)
             if id_ in self._strangers and self._left is not None:
@@ -258,9 +269,10 @@ class _Asking:
             verdict.outdated.add(id_)
 
     def _ask(self, question: Callable[[int | None], T]) -> T:
-        """What `question` answers when it is given so many attempts, None for all there are.
+        """Return what `question` answers for the given number of attempts (None: as many as
+        patience allows).
 
-        Raises PageFailed when it fails though the API answers others.
+        Raises PageFailed if the question fails although the API answers others.
         """
         try:
             return question(FEW)
@@ -277,10 +289,10 @@ class _Asking:
             raise
 
     def demand_singles(self) -> None:
-        """Raises NotFound or ApiUnavailable where any record may be as gone as those that are.
+        """Raise NotFound or ApiUnavailable if the API may find no record at all by its id.
 
-        That is so until one comes by its id after the last of them: of the first in the list one
-        must. Of an account that lists none there is none to try.
+        That is possible until a record comes by its id after the last absent one. Of the first
+        records in the list, one must come. An account that lists no record cannot be tested.
         """
         gone = self._gone
         if self._found_singly or self._finds([i for i in self._witnesses if i not in gone][:1]):
@@ -290,7 +302,7 @@ class _Asking:
         except NotFound:
             raise
         except RequestRefused:
-            # It knows the place, whatever it thinks of the question.
+            # The API knows the address, even if it refuses the question.
             return
         if self._finds([i for i in answer.ids if i not in gone][:_WITNESSES]):
             return
@@ -303,7 +315,7 @@ class _Asking:
             )
 
     def _finds(self, ids: Sequence[int]) -> bool:
-        """Whether one of these is found by its id; after the first that is, no more is asked."""
+        """Return whether one of these is found by its id. It stops at the first that is."""
         for id_ in ids:
             with contextlib.suppress(ApiUnavailable, RequestRefused):
                 found = self._client.get_record(id_, lane=self._lane, attempts=FEW)
@@ -313,7 +325,9 @@ class _Asking:
         return False
 
     def _some_list(self, size: int) -> ListAnswer:
-        """The list from one end, or from the other where a record fails it there."""
+        """Return the list from one end, or from the other end if a record makes the first one
+        fail.
+        """
         try:
             return self._client.list_records(_OLDEST, per_page=size, lane=self._lane, attempts=FEW)
         except ApiUnavailable as error:
@@ -323,14 +337,16 @@ class _Asking:
 
 
 def times_of(answer: ListAnswer) -> dict[int, datetime | None]:
-    """`updated_at` of each record, as the mirror reads it."""
+    """Return `updated_at` of each record, as the mirror reads it."""
     records = [bare_record(raw) for raw in answer.page.records]
     return {r.id: r.updated_at() for r in records if not isinstance(r, Fault)}
 
 
 def _is_older(at: datetime | None, than: datetime | None, slack: timedelta = timedelta(0)) -> bool:
-    """Whether a record of `at`, None for one that does not tell, is not yet that of `than`."""
+    """Return whether a record of time `at` is older than `than`. A record without a time counts as
+    older.
+    """
     if than is None:
         return False
-    # Not `than - slack`: the first moment there is has none before it.
+    # `than - slack` would fail for the first moment that exists.
     return at is None or than - at > slack

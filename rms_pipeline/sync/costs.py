@@ -17,17 +17,19 @@ from rms_pipeline.mirror.completeness import SegmentRows
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.sync.storing import read_records
 
-# Those of a full sync beside its pages: lists of those without dates, what changed meanwhile, and
-# the proof.
+# A full sync makes these calls beside its pages: lists of records without dates, changes meanwhile,
+# and the proof.
 _BESIDE_PAGES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The cost of a full sync over `window`. It reads `records`, of which `mirrored` are already
-    mirrored, in `calls`. `calls_spent` were needed to find this out. `minutes` is None if there is
-    no limit. Without `exact`, Current RMS did not count by dates, and the numbers are upper limits.
-    `counted_at` is UTC."""
+    """The cost of a full sync over `window`.
+
+    It reads `records` in `calls` calls. `mirrored` of them are mirrored already. `calls_spent` were
+    needed to find this out. `minutes` is None if there is no limit. Without `exact`, Current RMS
+    did not count by dates, and the numbers are upper limits. `counted_at` is UTC.
+    """
 
     window: Window
     records: int
@@ -52,8 +54,10 @@ def count_cost(
     *,
     lane: Lane = Lane.LIVE,
 ) -> Cost:
-    """Asks Current RMS how many records `window` has. `per_minute` is the account's limit, 0 for
-    none. Raises a CurrentRmsError."""
+    """Ask Current RMS how many records `window` has.
+
+    `per_minute` is the account's limit, or 0 for none. Raises a CurrentRmsError.
+    """
     before = client.counts.calls
     is_ignored = any(client.terms.refusal("filter", n) for n in (ENDS_AFTER, STARTS_BEFORE))
     counted = None if is_ignored else _count(client, window, lane)
@@ -78,7 +82,9 @@ def count_cost(
 
 
 def _count(client: CurrentRmsClient, window: Window, lane: Lane) -> int | None:
-    """None if the API refuses the dates, or if its answer shows that it ignores them."""
+    """Return the count. None if the API refuses the dates, or if its answer shows that it ignores
+    them.
+    """
     try:
         answer = client.list_records(window.segments()[0].params, per_page=1, lane=lane)
     except Unprocessable:

@@ -1,8 +1,8 @@
 """Counts a window in the API and in the mirror, and compares the two.
 
-What belongs here: what is requested (ranges of ids cut at random, and lists of records without
-dates), and when an answer proves nothing. What does not: when to count, and what to do about a
-difference (`prove`).
+This module decides what is asked for (ranges of ids cut at random, and lists of records without
+dates), and when an answer proves nothing. When to count, and what to do about a difference, is in
+`prove`.
 """
 
 import random
@@ -62,7 +62,7 @@ from rms_pipeline.sync.storing import read_records
 RANGES = 2
 _KEYS: dict[str, Key] = {"id": BY_ID, "id ranges": BY_ID, "created_at ranges": BY_CREATION}
 UNDATED = Segment("undated", (("q[starts_at_or_ends_at_null]", "1"),))
-# For so long the list of the API may not show yet what the single record shows.
+# For this long, the API's list may not yet show what the single record shows.
 LAG = timedelta(minutes=2)
 _OUT_OF_SCOPE = (
     "The records cannot be counted, because Current RMS does not do what is requested: {}."
@@ -83,7 +83,9 @@ class NotCounted(Exception):
 
 @dataclass(slots=True)
 class Left:
-    """What the list and the single record differ about: `young` ones may be a matter of seconds."""
+    """Ids about which the list and the single record differ. For `young` ones it may be a matter of
+    seconds.
+    """
 
     ids: dict[int, bool] = field(default_factory=dict)
 
@@ -92,9 +94,9 @@ class Left:
 
 
 class Counting:
-    """The parts of the window that `scan` (a full walk) read, counted as often as is asked for.
+    """Counts the parts of the window that `scan` (a full walk) read, as often as needed.
 
-    `ranges` are counted apart.
+    `ranges` is how many ranges of ids are counted separately.
     """
 
     def __init__(
@@ -113,7 +115,7 @@ class Counting:
         self._sizes = PageSizes(client)
         self._dice = dice or random.Random()
         self.window = None if scan.window is None else Window(*scan.window)
-        # The list that is counted by ranges; those without dates are listed apart.
+        # The first list is counted by ranges. Records without dates are in lists of their own.
         self._ranged, *self._apart_segments = segments_of(self.window)
         self._key = _KEYS.get(scan.read_by.get(self._ranged.name, "id"))
         self._last = newest_proof(connection, self._collection)
@@ -121,17 +123,17 @@ class Counting:
         self._refused: set[int] = set()
         self._odd: set[int] = set()
         self._left = Left()
-        # Of which a list showed, while this proof was made, what was before the mirror's.
+        # Ids of which a list showed an older state than the mirror while this proof was made.
         self._lagging: set[int] = set()
         self._holes: tuple[int, ...] = ()
-        # Those that fail the lists that would hold them, and come when they are asked for alone.
+        # Ids that make their lists fail, and that come when they are asked for alone.
         self._singly: set[int] = set()
         self._counted_around: tuple[set[int], set[int]] = set(), set()
         self._listed: dict[str, set[int]] = {}
-        # Of parts that were listed: how many are counted there that no page sends.
+        # For each part that was listed: how many records are counted there that no page sends.
         self._never_came: list[tuple[Segment, Span, int]] = []
         self._exact: dict[str, list[Span]] = {}
-        # What the API has counted so far: it caps nothing below that.
+        # The highest count so far. The API's counter has no maximum below it.
         self._greatest = 0
         if self._last is not None and self._last.scan == scan.id:
             self._greatest = self._last.greatest_count
@@ -163,13 +165,17 @@ class Counting:
 
     @property
     def _apart(self) -> set[int]:
-        """Ids whose place in the API's lists only those lists can tell."""
+        """Return the ids that are compared one by one: only the API's lists can say where they
+        belong.
+        """
         apart = self._refused | self._odd | set(self._left.ids) | self._lagging
         return apart.difference(self._around)
 
     @property
     def _around(self) -> set[int]:
-        """Ids that no question about a list may touch, for it would fail."""
+        """Return the ids that no question about a list may include, because the question would
+        fail.
+        """
         return self._singly.union(self._holes)
 
     @property
@@ -177,7 +183,7 @@ class Counting:
         return [(i, i) for i in sorted(self._around)]
 
     def _count_all(self) -> tuple[int, datetime, list[PartCount]]:
-        """The number of the mirror's content, the time of the first count, and all parts."""
+        """Return the number of the mirror's content, the time of the first count, and all parts."""
         if not self._scan.counts_believed:
             raise NotCounted(_CAPPED)
         for refusal in self._client.terms.refusals:
@@ -214,7 +220,7 @@ class Counting:
         return [self._count_part(segment, None, WHOLE, listed)]
 
     def _compare(self, segment: Segment, key: Key, span: Span, listed: set[int]) -> PartCount:
-        """By number; the ids themselves where one answer shows them all, for the same price."""
+        """Compare by number. If one answer shows all ids, compare the ids, for the same price."""
         if key is BY_ID:
             rows = self._rows(segment).count(self._connection, span)
             if rows < self._sizes.expected:
@@ -222,9 +228,9 @@ class Counting:
         return self._count_part(segment, key, span, listed)
 
     def _demand_uncapped(self, counted: int) -> None:
-        """A count as great as any that the API has given may be all that it ever gives.
+        """Check that `counted` is not simply the maximum of the API's counter.
 
-        Raises NotCounted when that cannot be told apart.
+        Raises NotCounted if a count as high as any so far cannot be told from a maximum.
         """
         if counted >= self._greatest:
             self._greatest = max(self._greatest, self._count_everything(counted))
@@ -232,9 +238,10 @@ class Counting:
             raise NotCounted(_CAPPED)
 
     def _count_everything(self, enough: int) -> int:
-        """How many the account has, or more than `enough` of them.
+        """Return how many records the account has, or some number above `enough`.
 
-        Around those that the API cannot deliver: a list that begins with one of them fails.
+        The count avoids records that the API cannot deliver: a list that begins with one of them
+        fails.
         """
         total = len(self._around)
         for span in without(WHOLE, self._around_spans):
@@ -244,7 +251,9 @@ class Counting:
         return total
 
     def _are_whole_counts(self, parts: Sequence[PartCount]) -> bool:
-        """Whether each count is that of the whole list, because the API ignored the ranges."""
+        """Return whether each count is that of the whole list, because the API ignored the
+        ranges.
+        """
         counts = {p.counted for p in parts}
         whole = sum(p.mirrored + p.unstorable for p in parts)
         return (
@@ -255,14 +264,16 @@ class Counting:
         )
 
     def _spans(self, segment: Segment, key: Key) -> list[Span]:
-        """All ids in as many ranges as are asked for, without what is looked at apart."""
+        """Return all ids in as many ranges as asked for, without the ids that are compared one by
+        one.
+        """
         rows = self._rows(segment, key)
         total = rows.count(self._connection)
         cuts = set()
-        # More ranges than pages tell nothing more.
+        # More ranges than pages add no information.
         most = max(RANGES, min(self._ranges, total // self._sizes.expected))
         for _ in range(most - 1 if total else 0):
-            # Never behind the last row: what lies beyond must be counted by itself.
+            # Never after the last row: ids above it must be counted by themselves.
             share = (self._dice.randrange(1, max(total, 2)) - 0.5) / total
             place = rows.middle(self._connection, WHOLE, share)
             if place is not None:
@@ -298,7 +309,9 @@ class Counting:
         )
 
     def _count(self, segment: Segment, key: Key | None, span: Span) -> int:
-        """By the API. Raises NotHonoured when it shows what was not asked for."""
+        """Return the API's count. Raises NotHonoured if the answer shows that the question was
+        ignored.
+        """
         params = segment.params + (key.params(span) if key is not None else ())
         answer = self._client.list_records(params, per_page=1, lane=self._lane)
         for raw, record in zip(
@@ -339,15 +352,16 @@ class Counting:
         return []
 
     def _whose_turn(self) -> tuple[list[Segment], list[PartCount]]:
-        """Which of the lists apart to ask for, and what the last proof found of the others.
+        """Return which of the separate lists to ask for, and what the last proof found in the
+        others.
 
-        With all of them a quiet proof would cost a call more each time.
+        Asking for all of them would cost a quiet proof one more call each time.
         """
         last, all_of_them = self._last, self._apart_segments
         if self._lane is Lane.WALK or last is None or not last.shown or last.scan != self._scan.id:
             return all_of_them, []
         if self._apart or self._around:
-            # Whose place is uncertain may be in any of them.
+            # A record of uncertain place may be in any of them.
             return all_of_them, []
         known = {s.name: [p for p in last.parts if p.segment == s.name] for s in all_of_them}
         if not all(known.values()):
@@ -369,7 +383,9 @@ class Counting:
         ]
 
     def _count_singly(self) -> list[PartCount]:
-        """What is asked for alone, because no list delivers it: a part each, of one record."""
+        """Return a part of one record for each record that no list delivers and that is asked for
+        alone.
+        """
         parts = []
         for id_ in sorted(self._singly):
             answer = self._client.get_record(id_, lane=self._lane)
@@ -384,7 +400,10 @@ class Counting:
         return parts
 
     def _part_of_one(self, id_: int, record: Record | None) -> list[PartCount]:
-        """The part that `record` is, None when it is gone; none where no part of it was counted."""
+        """Return the part that is only `record`. `record` is None if it is gone.
+
+        Returns an empty list if no part with it was counted.
+        """
         parts = []
         segments = [self._ranged]
         if self._apart_segments and UNDATED_UNCOUNTED not in self._rests_on:
@@ -428,9 +447,9 @@ class Counting:
     def _list_part(
         self, segment: Segment, span: Span, listed: set[int] | None
     ) -> tuple[PartCount, ListAnswer]:
-        """The first page of a list compared by ids, the rest of it by number.
+        """Compare the first page of a list by ids, and the rest of it by number.
 
-        `listed` are those of the ids apart that are known to be in the list; None to find out.
+        `listed` are the separate ids that are known to be in the list. None means: find out.
         """
         answer = self._page(segment, span)
         records, total = len(answer.page.records), answer.page.meta.total_row_count
@@ -476,8 +495,10 @@ class Counting:
         )
 
     def _never_sent(self, segment: Segment, span: Span, answer: ListAnswer) -> int:
-        """How many are counted in `span` that no page of it sends: its first one, which is
-        `answer`, has room for more, and nothing comes behind it."""
+        """Return how many records are counted in `span` but sent by no page of it.
+
+        `answer` is its first page. That page has room for more, and nothing comes after it.
+        """
         total, records = answer.page.meta.total_row_count, len(answer.page.records)
         is_short = total > records and records < self._sizes.expected
         if not is_short or not self._client.terms.knows_page_size or not ascending(answer.ids):
@@ -491,13 +512,13 @@ class Counting:
         return total - records
 
     def _demand_no_more_than_one(self, segment: Segment, id_: int) -> None:
-        """Raises NotCounted where more records are counted than there are ids to have them."""
+        """Raise NotCounted if more records are counted than there are ids."""
         answer = self._page(segment, (id_, id_))
         if answer.page.meta.total_row_count > max(len(answer.page.records), 1):
             raise NotCounted(_OVERCOUNTED)
 
     def _demand_more_or_uncapped(self, segment: Segment, span: Span, answer: ListAnswer) -> None:
-        """A full page is not the end on the word of a count that may be capped."""
+        """Check that a full page is not the end only because the count has a maximum."""
         total = answer.page.meta.total_row_count
         if total < self._greatest:
             return
@@ -507,9 +528,9 @@ class Counting:
             raise NotCounted(_CAPPED)
 
     def _page(self, segment: Segment, span: Span) -> ListAnswer:
-        """The first page of `segment` in `span`, in order of id where the API obeys that.
+        """Return the first page of `segment` in `span`, in the order of id if the API obeys that.
 
-        Raises NotHonoured when it shows what was not asked for.
+        Raises NotHonoured if the answer shows that the question was ignored.
         """
         params = segment.params + (BY_ID.params(span) if span != WHOLE else ())
         try:
@@ -533,7 +554,7 @@ class Counting:
         return answer
 
     def _demand_in_window(self, record: Record) -> None:
-        """Raises NotHonoured for one that has nothing to do in a list of the window."""
+        """Raise NotHonoured for a record that does not belong in a list of the window."""
         if self.window is None:
             return
         starts, ends = record.dates()
@@ -547,7 +568,7 @@ class Counting:
         )
 
     def _list_apart(self, segment: Segment, ids: set[int] | None = None) -> set[int]:
-        """Those of the ids apart that the API lists in `segment`."""
+        """Return the separate ids that the API lists in `segment`."""
         wanted = sorted(self._apart if ids is None else ids)
         size = self._sizes.expected
         found: set[int] = set()
@@ -565,9 +586,9 @@ class Counting:
         return found
 
     def _sort_out_left(self) -> None:
-        """Whoever the list and the mirror agree about again is left no longer.
+        """Remove from `left` the ids about which the list and the mirror agree again.
 
-        A row whose newest record was refused is left once no list shows it.
+        A row whose newest record was refused stays in `left` when no list shows it.
         """
         listed = set().union(*self._listed.values()) if self._listed else set()
         segments = [self._ranged]
@@ -589,6 +610,8 @@ class Counting:
 
 
 def _demand_refusal(error: Exception) -> None:
-    """Goes on only where the API did not know what was asked (422, or 400)."""
+    """Return only if the API did not understand the question (422 or 400). Raises `error`
+    otherwise.
+    """
     if not isinstance(error, NotHonoured | Unprocessable) and type(error) is not RequestRefused:
         raise error

@@ -1,8 +1,7 @@
-"""Records that a list shows older than the mirror has them: is the list late, or were they set
-back?
+"""Handles records that a list shows in an older state than the mirror.
 
-What belongs here: requesting them alone, because the single record decides. What does not: which
-records these are (`mirror.merge`).
+Either the list is late, or the records were set back. This module asks for them alone, because the
+single record decides. Which records these are is found by `mirror.merge`.
 """
 
 import contextlib
@@ -28,8 +27,8 @@ from rms_pipeline.sync.storing import (
     store_answer,
 )
 
-# So many are asked for; what is found of them goes for the others. They are few where a list lags,
-# and thousands where an account was restored from a backup.
+# At most this many are asked for, and the result is applied to the others. A late list has few of
+# them. An account that was restored from a backup has thousands.
 MOST_ASKED = 25
 _SEGMENT = "by_id"
 
@@ -37,7 +36,7 @@ _SEGMENT = "by_id"
 def what_is_held(
     connection: Connection, collection: Collection, ids: Sequence[int], patience: float = 0.0
 ) -> Wanted:
-    """What the mirror knows of `ids`, for a list of them that may be late."""
+    """Return what the mirror knows of `ids`, for a list of them that may be late."""
     held = held_times(connection, collection, ids, patience=patience)
     return Wanted(held=held, gone=known_as_gone(connection, collection, ids))
 
@@ -50,7 +49,8 @@ def merge_walk(
     *,
     lane: Lane,
 ) -> MergedWalk:
-    """Merges the landed pages of `walk`, and finds out about what they showed as it was before.
+    """Merge the landed pages of `walk`, and clear up the records that they showed in an older
+    state.
 
     Raises RequestRefused or ApiUnavailable.
     """
@@ -83,7 +83,9 @@ def merge_list(
     covers: tuple[int | None, int | None] | None = None,
     lagging: Ids[int] = (),
 ) -> MergeResult:
-    """Lands and merges a list that was asked for beside a walk; of those `lagging` it is known."""
+    """Land and merge a list that was requested beside a walk. `lagging` are ids known to be late in
+    it.
+    """
 
     def take(ids: Ids[int]) -> MergeResult:
         some = [r for r in read_records(client.collection, answer) if getattr(r, "id", None) in ids]
@@ -115,11 +117,11 @@ def settle_doubts(
     lane: Lane,
     known: Ids[int] = (),
 ) -> None:
-    """Asks for what is `merged.doubted` singly, and stores what comes; the list's own word of a
-    record is taken by `take` where the single record cannot be had.
+    """Ask for each record of `merged.doubted` singly, and store the answer.
 
-    `merged` then says what came of it, and of which the list is `lagging`. Of those `known` that
-    needs no asking. Raises RequestRefused or ApiUnavailable.
+    If the single record cannot be fetched, `take` merges the list's version. Afterwards `merged`
+    says what happened, and for which ids the list is `lagging`. The ids `known` to lag are not
+    asked for. Raises RequestRefused or ApiUnavailable.
     """
     told = dict(merged.doubted)
     merged.doubted = ()
@@ -128,7 +130,7 @@ def settle_doubts(
     asked, others = left[-MOST_ASKED:], left[:-MOST_ASKED]
     unheard = set(asked)
     behind = set[int]()
-    # Where no record is found by its id none has a word to say.
+    # If no record is found by its id, the answers prove nothing.
     with contextlib.suppress(FindsNone):
         for verdict in ask_by_id(
             client,

@@ -1,7 +1,7 @@
 """Reads the API into `raw_rms_pages`.
 
-What belongs here: which walk is begun or continued, storing its pages, and the watermark. What does
-not: how a list is read (`current_rms.scan`), and how its records are stored (`storing`).
+This module begins or continues a walk, stores its pages, and computes the watermark. How a list is
+read is in `current_rms.scan`, how its records are stored in `storing`.
 """
 
 import time
@@ -30,25 +30,26 @@ from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.unreadable import forget_unreadable, unreadable
 from rms_pipeline.sync.storing import Watcher, name_unreadable, raw_page
 
-# For what is committed a while after its `updated_at`, and servers whose clocks differ a little.
+# Some changes are committed a while after their `updated_at`, and clocks of servers differ a
+# little.
 OVERLAP = timedelta(minutes=5)
-# Without a `Date` from the API our own clock must do, which may be well off.
+# Used if the API sends no `Date`. Our own clock then decides, and it may be well off.
 _OVERLAP_WITHOUT_DATE = timedelta(minutes=30)
-# Records that could not be read before, of those that no list of this sync speaks of.
+# How many records are tried again that could not be read before and are in no list of this sync.
 _ASKED_AGAIN = 10
 
 
 @dataclass(frozen=True, slots=True)
 class LandedWalk:
-    """What a walk brought. Counts are records, sizes bytes, times seconds.
+    """The result of a walk. Counts are records, sizes are bytes, times are seconds.
 
-    `watermark` is what an incremental sync may start from once this is stored, by whichever clock
-    is behind, the API's or the database's.
-    `pages_kept` were landed by an earlier run that did not finish. `clock_skew` is how far the
-    API's clock is ahead of the database's, None when the API does not tell.
+    `watermark` is where an incremental sync may start once this is stored. It is by the API's clock
+    or the database's, whichever is behind. `pages_kept` were landed by an earlier run that did not
+    finish. `clock_skew` is how far the API's clock is ahead of the database's, or None if the API
+    sends no time.
 
     `unreadable` are all records, by id, that exist and cannot be read, each with the reason.
-    `counts_believed` and `listed_twice` are what it found out about the API's lists.
+    `counts_believed` and `listed_twice` are what the walk found out about the API's lists.
     """
 
     walk: int
@@ -81,10 +82,13 @@ def land_window(
     overlap: timedelta = OVERLAP,
     watch: Watcher = lambda _: None,
 ) -> LandedWalk:
-    """Reads everything in `window`, or everything without a `window`. Each page is stored under
-    `run` as it arrives. Continues an unfinished walk over a window of the same length, with pages
-    that are no older than `fresh_for`. At the end it reads what changed meanwhile. Raises a
-    CurrentRmsError if the list could not be read completely. Stored pages stay."""
+    """Read everything in `window`, or everything if it is None.
+
+    Each page is stored under `run` as it arrives. An unfinished walk over a window of the same
+    length is continued, with its pages that are no older than `fresh_for`. At the end, the changes
+    since the start are read. Raises a CurrentRmsError if the list could not be read completely.
+    Pages that were stored stay.
+    """
     began, before = time.monotonic(), client.counts.copy()
     with database.session() as connection:
         collection = client.collection
@@ -92,7 +96,7 @@ def land_window(
         walk = walks.resume_walk(connection, collection, run, window=bounds, fresh_for=fresh_for)
         if walk is None:
             walk = walks.begin_walk(connection, collection, run, walks.FULL, window=bounds)
-            # Here too, for the account of which no walk ever completes.
+            # Also here, for an account of which no walk ever completes.
             walks.prune_walks(connection, collection)
         elif walk.window is not None:
             window = Window(*walk.window)
@@ -100,7 +104,7 @@ def land_window(
         segments = segments_of(window)
         landing.read(segments, known=walks.covered_spans(connection, walk.id))
         watermark = landing.watermark(overlap)
-        # A row that moved from a list not yet read to one that had been is in neither.
+        # A row may have moved from a list not read yet to one already read. It is then in neither.
         landing.read([changed_since(watermark)])
         landing.demand_whole([s.name for s in segments])
         landing.verify_scope(window)
@@ -117,10 +121,12 @@ def land_changes(
     overlap: timedelta = OVERLAP,
     watch: Watcher = lambda _: None,
 ) -> LandedWalk:
-    """Reads everything that changed since the watermark, with any dates. `watermarks` are the
-    possible starts, best first. One that is ahead of the API's clock was set when that clock was
-    wrong, so the next one counts. If all are ahead, the first one counts, corrected by the clock as
-    it is."""
+    """Read everything that changed since the watermark, with any dates.
+
+    `watermarks` are the possible starts, best first. A watermark that is ahead of the API's clock
+    was set when that clock was wrong, so the next one counts. If all are ahead, the first one
+    counts, corrected by the present clock.
+    """
     began, before = time.monotonic(), client.counts.copy()
     with database.session() as connection:
         notes: list[str] = []
@@ -135,8 +141,8 @@ def land_changes(
                 break
             notes.append(f"watermark {since} is ahead of the API's clock")
             if not starts:
-                # That clock was put back since the last sync, and stamps edits with times that
-                # had been asked for already.
+                # The API's clock was set back since the last sync. It now stamps edits with times
+                # that were asked for already.
                 starts.append(watermarks[0] - landing.behind())
                 is_shifted = True
         landing.report.notes += notes
@@ -185,7 +191,7 @@ class _Landing:
                 self._land(page)
                 self._note_progress(walk.report)
         finally:
-            # Also if the walk fails: the next one need not find them again.
+            # Also if the walk fails: the next one then need not find them again.
             new = {i: why for i, why in undelivered.unreadable.items() if i not in named}
             name_unreadable(self._connection, self._collection, self._run, new)
         self._progress.finish()
@@ -202,9 +208,11 @@ class _Landing:
         self.report.scope.add(walk.report.scope)
 
     def ask_again(self) -> None:
-        """Requests records that could not be read before and were in no list now. Forgets those
-        that can be read. One call for each, and at most a few: those that were requested longest
-        ago."""
+        """Ask again for records that could not be read before and were in no list now.
+
+        Records that can be read now are forgotten. Each costs one call. Only a few are asked for,
+        those that waited longest.
+        """
         failing = self.report.undelivered.unreadable
         came = seen_among(self._connection, self._walk, self._suspects) if self._suspects else set()
         over, still = set(came), dict[int, str]()
@@ -214,7 +222,7 @@ class _Landing:
                 answer = self._client.get_record(id_, lane=self._lane, attempts=ONCE)
             except CurrentRmsError as error:
                 if not is_of_the_question(error):
-                    # Of no use to go on; what the walk read is as good as it was.
+                    # To continue is useless. What the walk read is still correct.
                     break
                 still[id_] = self._suspects[id_]
                 continue
@@ -248,12 +256,12 @@ class _Landing:
         self._watch(progress)
 
     def watermark(self, overlap: timedelta) -> datetime:
-        """The start of the walk by the API's clock or by ours, whichever is earlier, minus
+        """Return the start of the walk by the API's clock or by ours, whichever is earlier, minus
         `overlap`.
 
-        One of the two clocks marks the edits, and it is not known which: a `Date` may come from a
-        proxy whose clock is ahead. Edits in the hours between would then never be read. The earlier
-        time at worst fetches records twice.
+        One of the two clocks stamps the edits, and it is not known which: a `Date` may come from a
+        proxy whose clock is ahead. Edits in the time between would then never be read. With the
+        earlier time, the worst case is that some records are fetched twice.
         """
         api_date, asked_at = walks.first_api_date(self._connection, self._walk)
         asked_at = asked_at or self._client.now()
@@ -263,18 +271,19 @@ class _Landing:
         return asked_at - max(overlap, _OVERLAP_WITHOUT_DATE)
 
     def behind(self) -> timedelta:
-        """How far the API's clock is behind ours. Zero if it is not, or if the API does not send
-        its time."""
+        """Return how far the API's clock is behind ours, at least 0. 0 also if the API sends no
+        time.
+        """
         api_date, asked_at = walks.first_api_date(self._connection, self._walk)
         if api_date is None or asked_at is None:
             return timedelta(0)
         return max(asked_at - api_date, timedelta(0))
 
     def demand_whole(self, segments: Sequence[str]) -> None:
-        """A check that does not depend on the walk itself: the ranges add up to all ids."""
+        """Check that the ranges add up to all ids. This does not depend on the walk itself."""
         covered = walks.covered_spans(self._connection, self._walk)
         for segment in segments:
-            # What cannot be read is named; of that nothing is missing from the pages.
+            # Records that cannot be read are named. They count as present in the pages.
             named: list[Span] = [(i, i) for i in self.report.undelivered.unreadable]
             if self.report.read_by.get(segment) in ("id", "id ranges") and gaps(
                 [*covered.get(segment, ()), *named]
@@ -285,10 +294,10 @@ class _Landing:
                 )
 
     def verify_scope(self, window: Window | None) -> None:
-        """Notes whether the API obeyed `filtermode` and the dates of `window`.
+        """Note whether the API obeyed `filtermode` and the dates of `window`.
 
-        A record among what came that only `filtermode` reaches shows that all did. Without any, one
-        more call asks for such alone, for the account may have none.
+        A record that only `filtermode` reaches shows that the API obeyed it. If none came, one more
+        call asks for only such records, because the account may have none.
         """
         scope, terms, now = self.report.scope, self._client.terms, self._client.now
         if window is not None:

@@ -42,21 +42,25 @@ from rms_pipeline.sync.refreshing import Refreshed, refresh
 from rms_pipeline.sync.storing import MergedWalk, Watcher, merge_walks, raw_page
 
 DAYS_AHEAD = 14
-# Of a nightly sync, and of one of changes: with two hundred calls a minute and a half at 120.
+# Calls of a nightly sync, and of an incremental one. Two hundred calls take a minute and a half at
+# 120 a minute.
 NIGHTLY_CALLS, CALLS = 1_000, 200
-# The lists of so many parents at a time, after webhooks.
+# The number of parents whose lists are read at a time, after webhooks.
 TOLD_AT_ONCE = 25
-# Parents whose lists are not found; each costs a call.
+# The number of parents that are asked for because their lists are not found. Each costs a call.
 _ASKED_FOR = 10
-# Of a list of parts, as pages say what they are.
+# Pages that hold lists of parts have this segment.
 SEGMENT = "parts"
 
 
 @dataclass(slots=True)
 class StoredParts:
-    """The result of the lists of a walk: `merged`, and the rows `deleted` because their parent's
-    list no longer shows them or their parent was deleted. `held_back` rows were deleted in Current
-    RMS too, but are so many that a person has to confirm it."""
+    """The result of the lists of a walk.
+
+    `merged` is the result of the merge. `deleted` counts rows that were removed because their
+    parent's list no longer shows them, or because their parent was deleted. `held_back` rows were
+    deleted in Current RMS too, but a person has to confirm so many.
+    """
 
     merged: MergedWalk
     deleted: int = 0
@@ -76,13 +80,14 @@ def land_parts(
     parents: CurrentRmsClient | None = None,
     watch: Watcher = lambda _: None,
 ) -> LandedWalk:
-    """Reads the lists that are due, within so many `calls`, landing each page under `run`.
+    """Read the lists that are due, with at most `calls` calls. Each page is landed under `run`.
 
-    `nightly`: those of parents that begin within `ahead` or are out, too, going on with an
-    unfinished such walk as far as its pages are no older than `fresh_for`. What had been mirrored
-    never before is read as if it were night. `parents`, if given, is asked for a few of those whose
-    lists are not found, which may be gone themselves. Raises a CurrentRmsError when the API answers
-    nobody; what came stays landed. A list that cannot be read costs only itself, and is named.
+    With `nightly`, the lists of parents that begin within `ahead` or are out are due too. An
+    unfinished nightly walk is continued if its pages are no older than `fresh_for`. Parts that were
+    never mirrored before are read as in a nightly sync. `parents`, if given, is asked for a few
+    parents whose lists are not found, because the parents themselves may be gone. Raises a
+    CurrentRmsError if the API does not answer at all. Pages that were landed stay. A list that
+    cannot be read costs only itself, and is named.
     """
     began, before = time.monotonic(), client.counts.copy()
     collection = client.collection
@@ -100,7 +105,7 @@ def land_parts(
             walk = walks.begin_walk(connection, collection, run, kind, since=start)
             walks.prune_walks(connection, collection)
         else:
-            # It begins with the oldest page that is left of it.
+            # The continued walk begins at the oldest page that is left of it.
             forget_lists(connection, collection, walk.id, walk.started_at)
             kept, _ = count_pages(connection, [walk.id])
         asked_at = client.now()
@@ -111,7 +116,7 @@ def land_parts(
             collection,
             now=walk.started_at,
             ahead=ahead,
-            # One more, to tell whether any is left.
+            # One more than needed, to see whether any is left.
             limit=calls * TOLD_AT_ONCE + 1,
             nightly_of=walk.id if nightly else None,
             also=sorted(also),
@@ -157,9 +162,11 @@ def store_parts(
     ahead: timedelta = timedelta(days=DAYS_AHEAD),
     confirm_deletions: bool = False,
 ) -> StoredParts:
-    """Merges the stored lists of `walk`, removes rows that they no longer show, and proves for
-    which parents the parts are mirrored. With `confirm_deletions`, any number of rows can be
-    removed. Makes no API call."""
+    """Merge the stored lists of `walk`, and remove rows that they no longer show.
+
+    It also proves for which parents the parts are mirrored. With `confirm_deletions`, any number of
+    rows may be removed. It makes no API call.
+    """
     stored = _store(database, client, walk, run, confirmed=confirm_deletions)
     collection = client.collection
     with database.session() as connection:
@@ -187,10 +194,12 @@ def store_parts(
 def refresh_told(
     database: Database, client: CurrentRmsClient, run: str, *, most: int = TOLD_AT_ONCE
 ) -> WorkedOff:
-    """Reads and stores the lists of up to `most` parents that webhooks named since. The result
-    counts parents: `claimed` were requested, `opportunities` arrived. Usually one call for each
-    parent, however many events named it. The rest stays due. Raises a CurrentRmsError if the API
-    does not answer at all."""
+    """Read and store the lists of up to `most` parents that webhooks named since the last read.
+
+    The result counts parents: `claimed` were requested, `opportunities` arrived. Each parent
+    usually costs one call, however many events named it. The rest stays due. Raises a
+    CurrentRmsError if the API does not answer at all.
+    """
     before, collection = client.counts.calls, client.collection
     with database.session() as connection:
         demand_mirror_of(connection, client.subdomain)
@@ -260,7 +269,7 @@ class _Landing:
                 self.size += len(answer.body)
                 page = raw_page(answer, SEGMENT)
                 land_page(self._connection, collection, self._run, self._walk, page)
-            # Only now, or a list might count as read of which a page is missing.
+            # Only now. Earlier, a list might count as read although one of its pages is missing.
             for each in found.lists:
                 note_list(self._connection, collection, self._walk, each, by_id[each.parent])
             note_problems(self._connection, collection, found.failed)
@@ -273,7 +282,7 @@ class _Landing:
         progress.finish()
 
     def notes(self, due: int) -> list[str]:
-        """What was read and what was left out, as text."""
+        """Return what was read and what was left out, as text."""
         collection = self._client.collection
         assert collection.parts is not None
         parents = collection.parts.of.name

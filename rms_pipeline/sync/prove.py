@@ -1,11 +1,13 @@
-"""The proof that the mirror holds what the API's lists hold, and what mends it.
+"""Proves that the mirror holds what the API's lists hold, and corrects differences.
 
-First the API counts the window, by ranges of ids cut at random, and lists those without dates. Then
-whatever has changed since the watermark is read and merged. If nothing of it was new, and nobody
-else changed the mirror from before the first count until after that, then the mirror of before the
-first count already held all of it: what was counted is what it held. No clock decides. Otherwise
-all is counted again. Where counts differ although nothing moves, the list is halved down to the
-ids; each is asked for by itself and fetched, or deleted when the single record is gone.
+First the API counts the window, by ranges of ids cut at random, and lists the records without
+dates. Then everything that changed since the watermark is read and merged. The proof is complete if
+nothing of that was new, and if nobody else changed the mirror from before the first count until
+after that. For then the mirror held all of it already before the first count, and what was counted
+is what it held. This needs no clock. Otherwise everything is counted again.
+
+If counts differ although nothing changes, the list is halved down to single ids. Each of these is
+asked for by itself. It is fetched, or deleted if the single record is gone.
 """
 
 import random
@@ -56,7 +58,7 @@ from rms_pipeline.sync.doubts import merge_list, what_is_held
 from rms_pipeline.sync.landing import OVERLAP
 from rms_pipeline.sync.storing import name_unreadable, read_records, store_answer
 
-# Pages that were asked for because a list and the mirror differ; not the same as a refresh, which
+# Pages that were requested because a list and the mirror differ. A refresh is something else: it
 # knows of something new.
 SUSPECT = "suspect"
 ROUNDS, MOST_CALLS = 4, 200
@@ -78,11 +80,10 @@ def begin_proof(
     every: timedelta = timedelta(0),
     dice: random.Random | None = None,
 ) -> Proof | None:
-    """Counts, before an incremental sync reads what has changed: that is then the end of the proof
-    (`finish_proof`).
+    """Count before an incremental sync reads what changed. `finish_proof` completes the proof.
 
-    None before any full sync, and when the last proof was shown less than `every` ago. What goes
-    wrong is kept as the reason why it could not be shown.
+    Returns None before any full sync, and if the last proof is younger than `every`. If counting
+    fails, the reason is kept in the proof.
     """
     with database.session() as connection:
         scan = walks.newest_walk(connection, client.collection, kind=walks.FULL, settled=True)
@@ -104,10 +105,11 @@ def finish_proof(
     *,
     dice: random.Random | None = None,
 ) -> tuple[Proof, MergeResult]:
-    """Closes `proof`, once the changes that `walk` read after it began have led to `merged`.
+    """Complete `proof` after the changes that `walk` read since its beginning led to `merged`.
 
-    Where those brought something new, or the counts differ, it goes on until the mirror is shown to
-    be complete, or it is clear that it cannot be shown now. What is merged on the way comes back.
+    If those changes brought something new, or if the counts differ, it goes on until the mirror is
+    shown to be complete, or until it is clear that this cannot be shown now. Returns the proof, and
+    what was merged on the way.
     """
     with database.session() as connection:
         scan = walks.find_walk(connection, proof.scan)
@@ -129,10 +131,10 @@ def finish_proof(
 
 
 class Prover(Counting):
-    """Makes one proof, for `run`, of the window that `scan` (a full walk) read.
+    """Makes one proof for `run`, of the window that `scan` (a full walk) read.
 
-    `remove` is asked to delete the rows that are gone; None when nothing may be deleted now. What
-    is merged on the way adds to `result`. `ranges` are counted apart.
+    `remove` deletes the rows that are gone. It is None if nothing may be deleted now. What is
+    merged on the way is added to `result`. `ranges` is how many ranges are counted separately.
     """
 
     def __init__(
@@ -159,7 +161,7 @@ class Prover(Counting):
     # The sequence
 
     def begin(self) -> Proof:
-        """The first counts, kept; what changed since is to be read and merged after them."""
+        """Make and keep the first counts. What changed since must be read and merged after them."""
         try:
             content, as_of, parts = self._count_all()
         except (CurrentRmsError, WriterHangs, NotCounted) as error:
@@ -174,17 +176,18 @@ class Prover(Counting):
     def finish(
         self, proof: Proof, merged: MergeResult, walk: int, since: datetime, window: Window | None
     ) -> Proof:
-        """Closes `proof`, which counted before the changes that led to `merged` were read.
+        """Complete `proof`, which counted before the changes that led to `merged` were read.
 
-        Goes on counting where those brought something new: changes since `since` (the API's clock)
-        are then read again, as part of `walk`; of those outside `window` only known ones count.
+        If those changes brought something new, counting goes on. Changes since `since` (the API's
+        clock) are then read again as part of `walk`. Outside `window`, only records with a row
+        count.
         """
         self._calls_before = proof.calls
         self._rests_on.update(dict.fromkeys(proof.rests_on))
         if proof.reason:
             return self._closed(proof, shown=False)
         self._prepare()
-        # What could not be stored since it counted, it took for stored.
+        # Records that could not be stored since the count. The count took them for stored.
         refused = set() if merged.failed else self._refused
         self._counted_around = set(proof.unreadable), refused
         young = fetched_singly(self._connection, self._collection, proof.left, LAG.total_seconds())
@@ -192,7 +195,7 @@ class Prover(Counting):
         return self._rounds(proof, merged, walk, since, window)
 
     def prove(self, walk: int, since: datetime, window: Window | None) -> Proof:
-        """All of it at once, for what is mirrored now."""
+        """Make the whole proof at once, for what is mirrored now."""
         proof = self.begin()
         if proof.reason:
             return self._closed(proof, shown=False)
@@ -234,9 +237,10 @@ class Prover(Counting):
         return self._closed(replace(proof, reason=reason), shown=False)
 
     def _unlisted(self) -> set[int]:
-        """Rows that no list shows and whose newest record was refused, not asked for yet.
+        """Return rows that no list shows and whose newest record was refused, unless already asked
+        for.
 
-        They are in no count of the mirror's, so that they would never show.
+        The mirror's counts leave them out, so they would never be noticed.
         """
         if self._remove is None:
             return set()
@@ -245,11 +249,12 @@ class Prover(Counting):
         return found
 
     def _was_still(self, content: int, merged: MergeResult) -> bool:
-        """Whether the mirror is what it was before the first count, and the API brought no news.
+        """Return whether the mirror is unchanged since before the first count, and the API brought
+        no news.
 
-        What was fetched anew and is the same as stored changes nothing, so it need not be compared
-        again. Something `stale` differed, and lost to what the mirror had. Where the lists lag it
-        is counted again with those apart.
+        A record that was fetched again and equals the stored one changes nothing, so no second
+        comparison is needed. A `stale` record differed, and the mirror's version won. If lists are
+        late, the count is repeated with those ids apart.
         """
         if merged.stale or merged.created or merged.updated:
             return False
@@ -257,12 +262,12 @@ class Prover(Counting):
             self._lagging |= set(merged.lagging)
             return False
         if self._cannot_be_had() != self._counted_around:
-            # Counted as if it were mirrored, before it was found that it cannot be.
+            # It was counted as mirrored before it turned out that it cannot be.
             return False
         return content_number(self._connection, self._collection) == content
 
     def _cannot_be_had(self) -> tuple[set[int], set[int]]:
-        """Ids that the API cannot deliver, and those that PostgreSQL refused."""
+        """Return the ids that the API cannot deliver, and the ids that PostgreSQL refused."""
         return set(unreadable(self._connection, self._collection)), refused_ids(
             self._connection, self._collection
         )
@@ -327,7 +332,9 @@ class Prover(Counting):
     def _read_changes(
         self, walk: int, since: datetime, window: Window | None
     ) -> tuple[MergeResult, datetime]:
-        """Merges what changed since; what came of it, and since when to ask the next time."""
+        """Merge what changed since `since`. Returns the result, and the start for the next such
+        request.
+        """
         reading = Walk(self._client, [changed_since(since)], suspects=self._around, lane=self._lane)
         merged = MergeResult()
         asked_at, pages = self._client.now(), 0
@@ -349,13 +356,15 @@ class Prover(Counting):
         found = reading.report.undelivered.unreadable
         name_unreadable(self._connection, self._collection, self._run, found)
         self.result += merged
-        # Where it is much, only what has changed meanwhile need be asked for again.
+        # If much has changed, only what changed after this request need be asked for again.
         return merged, max(since, asked_at - OVERLAP) if pages > 1 else since
 
-    # Mending
+    # Correcting differences
 
     def _mend(self, parts: Sequence[PartCount], walk: int) -> str:
-        """Finds out where the counts differ, and what became of those ids; why not, or ''."""
+        """Find out where the counts differ and what happened to those ids. Returns why that failed,
+        or ''.
+        """
         if self._remove is None:
             return HELD_BACK
         suspects: set[int] = set()
@@ -380,7 +389,7 @@ class Prover(Counting):
                 return f"The difference in {segment.name} could not be located: {error}."
         reason = self._settle(suspects, walk)
         if not reason and not suspects and not self._found:
-            # Each part of it agrees with the mirror.
+            # Each part of the list agrees with the mirror.
             return _CONTRADICTORY
         return reason
 
@@ -389,7 +398,9 @@ class Prover(Counting):
         return known[name]
 
     def _locate(self, segment: Segment, part: PartCount, walk: int) -> set[int]:
-        """Fetches what is missing in `part`; the ids of rows that are not in the API's list."""
+        """Fetch what is missing in `part`. Returns the ids of rows that are not in the API's
+        list.
+        """
         rows = self._rows(segment)
         listed = self._listed.get(segment.name, set())
         size = self._sizes.expected
@@ -416,7 +427,7 @@ class Prover(Counting):
         return suspects
 
     def _look(self, segment: Segment, span: Span, walk: int) -> set[int]:
-        """Compares `span` id by id; fetches what is missing, and gives the ids of surplus rows."""
+        """Compare `span` id by id. Fetches what is missing, and returns the ids of surplus rows."""
         suspects: set[int] = set()
         lower, upper = span
         while True:
@@ -438,7 +449,7 @@ class Prover(Counting):
                     lagging=self._lagging,
                 )
                 self.result += stored
-                # A list that lags shows for a while what was, and must not bring it back.
+                # A late list shows an older state for a while. It must not bring that state back.
                 self._lagging |= set(stored.lagging)
                 self.repaired += len(missing - self._lagging)
                 self._found = True
@@ -460,7 +471,7 @@ class Prover(Counting):
         told = f"Current RMS counts {count:,} more in its list ({segment.name}) than it sends"
         fault = Fault(None, "(record)", f"{told}, between {lower} and {upper}", "")
         with self._connection.cursor() as cursor:
-            # Between which ids is a matter of where it was cut, so it is named once.
+            # Where the list was cut decides between which ids it lies, so it is named only once.
             cursor.execute(
                 "SELECT EXISTS (SELECT FROM sync_faults WHERE collection = %s"
                 " AND opportunity_id IS NULL AND starts_with(problem, %s))",
@@ -471,7 +482,7 @@ class Prover(Counting):
         self._connection.commit()
 
     def _settle(self, suspects: set[int], walk: int) -> str:
-        """Asks for each of `suspects`, which no list shows, by itself: fetched, or deleted."""
+        """Ask by id for each of `suspects`, which no list shows. Each is fetched or deleted."""
         assert self._remove is not None
         young = fetched_singly(self._connection, self._collection, suspects, LAG.total_seconds())
         self._left.ids |= dict.fromkeys(young, True)

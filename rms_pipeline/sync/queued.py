@@ -45,8 +45,8 @@ _GONE = "destroy"
 _BESIDE_THE_RECORD = frozenset(
     {"create_item", "update_item", "destroy_item", "discuss", "attach", "detach"}
 )
-# A single record is behind an event for no longer than this many waits, if it is: some events move
-# no time of the record's, and nobody knows them all.
+# A single record is late for at most this many waits. Some events change no time of their record,
+# and not all such events are known.
 _WAITS_FOR_CONTENT = 3
 # How long an event of an unknown opportunity waits while webhooks name too many of those.
 _STRANGERS_WAIT = 60.0
@@ -54,9 +54,12 @@ _STRANGERS_WAIT = 60.0
 
 @dataclass(slots=True)
 class WorkedOff:
-    """The result of one claim: how many events are `settled`, given back (`failed`), `dead` or
-    postponed (`waiting`), how many opportunities were `refreshed`, `received_at` of the settled
-    events, and the text of the last error."""
+    """The result of one claim of events.
+
+    `settled`, `failed` (given back), `dead` and `waiting` (postponed) count events. `refreshed`
+    counts opportunities. `received_at` are the times of the settled events, and `error` is the last
+    error's text.
+    """
 
     claimed: int = 0
     settled: int = 0
@@ -70,8 +73,9 @@ class WorkedOff:
     blameless: bool = False
 
     def __iadd__(self, other: "WorkedOff") -> "WorkedOff":
-        """Adds up the results of several claims. `error` and `blameless` are those of the later
-        one."""
+        """Add up the results of several claims. `error` and `blameless` are those of the later
+        one.
+        """
         self.claimed += other.claimed
         self.settled += other.settled
         self.failed += other.failed
@@ -129,13 +133,15 @@ def work_off(
 
 
 def _spare(connection: Connection, client: CurrentRmsClient) -> int:
-    """How many more unknown opportunities can be requested this minute."""
+    """Return how many more unknown opportunities may be requested this minute."""
     most = most_a_minute(client.budget.requests_per_minute)
     return max(most - absences_of_last_minute(connection, client.collection), 0)
 
 
 def _without_lately_absent(connection: Connection, claimed: Claim, done: WorkedOff) -> list[int]:
-    """The claimed opportunities, without those that Current RMS has just answered not to have."""
+    """Return the claimed opportunities, without those that Current RMS has just answered not to
+    have.
+    """
     absent = lately_absent(connection, claimed.collection, claimed.strangers)
     if absent:
         destroyed = {e.record for e in claimed.events if e.action_type == _GONE}
@@ -157,7 +163,7 @@ def _without_lately_absent(connection: Connection, claimed: Claim, done: WorkedO
 
 
 def _wanted(claimed: Claim, ids: Sequence[int], spare: int) -> tuple[Wanted, set[int]]:
-    """What the events tell of `ids`, and which of those may not be there yet."""
+    """Return what the events say about `ids`, and which of these may not exist yet."""
     told: dict[int, datetime] = {}
     destroyed, alive = set(), set()
     waits: dict[int, int] = {}
@@ -167,7 +173,7 @@ def _wanted(claimed: Claim, ids: Sequence[int], spare: int) -> tuple[Wanted, set
         if event.action_type == _GONE:
             destroyed.add(id_)
         elif event.action_type is not None:
-            # Something was done to it, so it was there; of another event nobody knows.
+            # Something was done to it, so it existed. Other events do not show that.
             alive.add(id_)
         if (
             event.action_type != _GONE
@@ -177,7 +183,8 @@ def _wanted(claimed: Claim, ids: Sequence[int], spare: int) -> tuple[Wanted, set
             told[id_] = max(told.get(id_, event.happened_at), event.happened_at)
     wanted = Wanted(
         told=told,
-        # What is gone is in no list; what was behind before is not asked of lists again.
+        # A deleted record is in no list. A record that was late before is not asked of a list
+        # again.
         singly=destroyed | {i for i, count in waits.items() if count},
         strangers=claimed.strangers,
         most_absent=spare,
@@ -203,10 +210,10 @@ def _work_off(
     except (psycopg2.Error, DatabaseError):
         raise
     except Exception as error:
-        # Whatever it is, it must not keep the other events waiting for ever.
+        # Whatever the error is, it must not make the other events wait for ever.
         blameless = _is_blameless(client, error)
         if not blameless and len(ids) > 1:
-            # One of them is at fault; the others must not suffer for it.
+            # One record is at fault. The others must not suffer for it.
             half = len(ids) // 2
             _work_off(database, connection, client, run, claimed, ids[:half], done)
             _work_off(database, connection, client, run, claimed, ids[half:], done)
@@ -221,7 +228,7 @@ def _work_off(
         return
     waiting = _put_off(connection, claimed, ids, refreshed, done)
     for id_, failure in refreshed.failed.items():
-        # The API answers otherwise, or `refresh` would have raised.
+        # The API answers other requests: otherwise `refresh` would have raised an error.
         dead = give_back(connection, claimed, [id_], str(failure), blameless=False)
         done.failed += len(claimed.events_of([id_])) - dead
         done.dead += dead
@@ -246,7 +253,9 @@ def _put_off(
     refreshed: Refreshed,
     done: WorkedOff,
 ) -> set[int]:
-    """Has the events wait whose refresh did not show what they told; of which opportunities."""
+    """Postpone the events whose refresh did not show what they reported. Returns their
+    opportunities.
+    """
     waits = {i: max(e.waits for e in claimed.events_of([i])) for i in ids}
     destroyed = {e.record for e in claimed.events_of(ids) if e.action_type == _GONE}
     there = set(ids) - refreshed.absent - refreshed.gone - refreshed.unasked
@@ -278,17 +287,17 @@ def _put_off(
 
 
 def _is_blameless(client: CurrentRmsClient, error: Exception) -> bool:
-    """Whether no event need be at fault, for the API fails with others too."""
+    """Return whether no event need be at fault, because the API also fails for others."""
     if isinstance(error, FindsNone):
         return True
     return isinstance(error, _BLAMELESS) and not _would_answer(client, error)
 
 
 def _would_answer(client: CurrentRmsClient, error: Exception) -> bool:
-    """Whether it was for what was asked that the API failed: it answers another question.
+    """Return whether the API failed only because of what was asked, and answers another question.
 
-    Else one opportunity that the API cannot serve, or not to the key's user, would take all that
-    wait beside it down with it, at each attempt.
+    Without this check, one opportunity that the API cannot serve, or not to this user, would make
+    all events that wait with it fail, at each attempt.
     """
     if isinstance(error, Throttled):
         return False

@@ -18,8 +18,11 @@ from rms_pipeline.sync.storing import Watcher, merge_walks
 
 @dataclass(slots=True)
 class Rebuilt:
-    """`walks` and `pages` were merged again, with the result `merged`. The rest is the result of
-    decoding every row from its `data`."""
+    """The result of a rebuild.
+
+    `walks` and `pages` were merged again, with the result `merged`. The rest is the result of
+    decoding every row from its `data`.
+    """
 
     walks: int = 0
     pages: int = 0
@@ -37,9 +40,12 @@ class Rebuilt:
 def rebuild(
     database: Database, collection: Collection, run: str, watch: Watcher = lambda _: None
 ) -> Rebuilt:
-    """Merges the pages of every stored walk again, also those of refreshes, and then decodes every
-    row again. Safe while syncs run, and after an interruption: an older record never replaces a
-    newer one, and deleted rows stay deleted."""
+    """Merge the pages of every stored walk again, also those of refreshes. Then decode every row
+    again.
+
+    Safe while syncs run, and after an interruption: an older record never replaces a newer one, and
+    deleted rows stay deleted.
+    """
     done = Rebuilt()
     with database.session() as notes:
         kept = walks.kept_walks(notes, collection)

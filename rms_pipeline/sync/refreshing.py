@@ -24,19 +24,23 @@ from rms_pipeline.sync.doubts import what_is_held
 from rms_pipeline.sync.storing import merge_answer, raw_page, read_records
 
 _BECAUSE = "Current RMS did not find it by its id"
-# So many that a person asks for are asked for singly: a list may be seconds behind what that person
-# has just done.
+# Up to this many ids that a person asks for are requested singly. A list may not show for seconds
+# what that person has just done.
 ASKED_SINGLY = 10
 
 
 @dataclass(slots=True)
 class Refreshed:
-    """`result` of the merge; `gone` are ids that the API no longer has, `deleted` the rows that
-    went, `held_back` those that stay because too many would go, `calls` what it cost.
+    """The result of a refresh.
 
-    Of what did not come about: `absent` are ids that the API has not, though that is not taken for
-    the last word; `outdated` came older than events told; `unasked` were not asked for; `locked`
-    says who holds the row that could not be written; `failed` why the API gave no record.
+    `result` is that of the merge. `gone` are ids that the API no longer has, `deleted` the rows
+    that were removed, `held_back` the rows that stay because too many would be removed. `calls` is
+    the cost.
+
+    The others were not refreshed. `absent` are ids that the API does not have, but that is not
+    final yet. `outdated` came in an older state than events say. `unasked` were not asked for.
+    `locked` says who locks the row that could not be written. `failed` says why the API gave no
+    record.
     """
 
     result: MergeResult = field(default_factory=MergeResult)
@@ -74,13 +78,13 @@ def refresh(
     wanted: Wanted | None = None,
     patient_with: Ids[int] = (),
 ) -> Refreshed:
-    """Requests `ids`, one page of them in a call, and merges the answers. Deleted records are
+    """Request `ids`, a page of them in each call, and merge the answers. Deleted records are
     removed.
 
-    A record counts as deleted if `GET /opportunities/{id}` answered 404 or 410, except for those in
-    `patient_with`. `wanted` is what events said about the ids. Without it, a few ids are requested
-    alone. For more ids, it is tested whether lists are late. A row that another session locks for
-    more than a second is left out, and so is a record that the API does not deliver. Neither
+    A record counts as deleted if `GET /opportunities/{id}` answered 404 or 410, except for the ids
+    in `patient_with`. `wanted` is what events said about the ids. Without it, a few ids are
+    requested singly; for more ids, it is tested whether lists are late. A row that another session
+    locks for more than a second is left out. So is a record that the API does not deliver. Neither
     affects the others.
     """
     done = Refreshed()
@@ -90,7 +94,7 @@ def refresh(
         few = len(asked) <= ASKED_SINGLY
         wanted = Wanted(singly=asked if few else (), sampled=not few)
     with database.session() as connection:
-        # A client that lives long may be of an account that has had to make room.
+        # The account of a long-lived client may have been replaced in this database.
         demand_mirror_of(connection, client.subdomain)
         known = what_is_held(connection, client.collection, asked, patience=2.0)
         wanted = replace(wanted, held=known.held, gone=known.gone, alive=patient_with)

@@ -1,5 +1,4 @@
-"""After the pages of a full walk are merged: which records were deleted, and is the mirror
-complete?
+"""After the pages of a full walk are merged: finds deleted records, and proves completeness.
 
 A row is only deleted if two things show it: a complete reading did not list it, and `GET
 /opportunities/{id}` answers that it does not exist. If too many rows would be deleted at once, none
@@ -34,10 +33,12 @@ _BY_ID_ALONE = "it is outside the window, and Current RMS did not find it by its
 
 @dataclass(slots=True)
 class Settled:
-    """The result of a full walk. Counts are rows. `deleted` left the table. `held_back` no longer
-    exist in Current RMS, but were too many to delete without confirmation. `left_window` were not
-    in the walk and still exist. `reverified` rows outside the window were requested again. `result`
-    is what was merged meanwhile."""
+    """The result of a full walk. Counts are rows.
+
+    `deleted` left the table. `held_back` no longer exist in Current RMS, but were too many to
+    delete without confirmation. `left_window` were not in the walk and still exist. `reverified`
+    rows outside the window were requested again. `result` is what was merged meanwhile.
+    """
 
     certificate: Proof
     deleted: int = 0
@@ -58,9 +59,9 @@ def settle_full_walk(
     reverify_calls: int = 0,
     ranges: int = RANGES,
 ) -> Settled:
-    """Removes deleted rows, proves the window, and requests rows outside it again.
+    """Remove deleted rows, prove the window, and request rows outside it again.
 
-    `walk` is complete and merged. With `confirm_deletions`, any number of rows can be deleted.
+    `walk` is complete and merged. With `confirm_deletions`, any number of rows may be deleted.
     `reverify_calls` limits the calls for rows outside the window. The proof counts that many
     `ranges` of ids.
     """
@@ -120,9 +121,11 @@ class _Settling:
         self._unreadable = set(unreadable(connection, self._collection))
 
     def remove(self, suspects: Iterable[int]) -> None:
-        """Requests `suspects`, which a complete reading did not list, and removes those that were
-        deleted."""
-        # What cannot be delivered was not seen either, and asking for it would end the sync.
+        """Request `suspects`, which a complete reading did not list. Removes those that were
+        deleted.
+        """
+        # A record that cannot be delivered was not listed either, and a request for it would end
+        # the sync.
         ids = sorted(set(suspects) - self._unreadable)
         gone: dict[int, tuple[datetime, datetime]] = {}
         calls = self._deletions.calls_for(len(ids), self._client.page_size)
@@ -135,7 +138,7 @@ class _Settling:
             calls=calls,
             witnesses=some_other_row(self._connection, self._collection, ids),
         )
-        # Where no record is found by its id none goes; the proof will say so.
+        # If no record is found by its id, none is removed. The proof will say so.
         with contextlib.suppress(FindsNone):
             for verdict in asked:
                 self._store(verdict)
@@ -145,9 +148,9 @@ class _Settling:
             self.left_window += len(ids) - len(gone)
 
     def reverify(self, calls: int) -> int:
-        """Asks again for rows outside the window, those of longest ago first: how many.
+        """Request rows outside the window again, those of longest ago first. Returns how many.
 
-        Once it is confirmed that rows may go, those held back before are asked for as well.
+        When a person has confirmed deletions, rows that were held back before are requested too.
         """
         asked = 0
         if self._deletions.confirmed:

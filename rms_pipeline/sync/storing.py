@@ -32,14 +32,15 @@ from rms_pipeline.mirror.unreadable import note_unreadable
 
 Watcher = Callable[[Progress], None]
 
-# Pages merged at a time, each by a connection of its own. More would only wait for the processor.
+# Pages merged at a time, each with its own connection. More would only wait for a processor.
 WRITERS = 2
 
 
 @dataclass(slots=True)
 class MergedWalk:
-    """The result of the records of a walk. `outside_window` arrived although they were not
-    requested."""
+    """The result for the records of a walk. `outside_window` records arrived although they were not
+    requested.
+    """
 
     result: MergeResult = field(default_factory=MergeResult)
     pages: int = 0
@@ -65,14 +66,14 @@ def merge_walks(
     only: Ids[int] | None = None,
     watch: Watcher = lambda _: None,
 ) -> MergedWalk:
-    """Merges the landed pages of `walks`, which read `collection`, on behalf of `run`.
+    """Merge the landed pages of `walks`, which read `collection`, on behalf of `run`.
 
-    What was fetched at or after `counted_since`, the start of a walk, and has not changed since,
-    is not counted again. `doubting`: what a list shows as it was before is left (`sync.doubts`);
-    only the ids `only` are merged, if those are given. A record outside its page's window only
-    updates a row that is there already: it may have left the window since. Several pages are merged
-    at a time, so that decoding one does not wait for PostgreSQL's work on another; which comes
-    first decides nothing.
+    A record that was fetched at or after `counted_since`, the start of a walk, and has not changed
+    since is not counted again. With `doubting`, records that a list shows in an older state are
+    left (`sync.doubts`). With `only`, no other ids are merged. A record outside its page's window
+    only updates an existing row, because it may have left the window since. Several pages are
+    merged at a time, so that decoding one does not wait for PostgreSQL's work on another. Their
+    order changes nothing.
     """
     began = time.monotonic()
     merged = MergedWalk()
@@ -92,7 +93,7 @@ def merge_walks(
         page_count, record_count = count_pages(notes, walks)
         progress = ProgressNotes(notes, run)
         records = 0
-        # The last to enter, so that no writer is at work when its connection is closed.
+        # Entered last, so that no writer works when its connection is closed.
         pool = stack.enter_context(ThreadPoolExecutor(WRITERS, thread_name_prefix="merge"))
         for stored in _few_ahead(pool, store, page_ids(notes, walks)):
             merged.result += stored.result
@@ -110,7 +111,7 @@ def merge_walks(
 def _few_ahead(
     pool: ThreadPoolExecutor, store: Callable[[int], _Stored], pages: Sequence[int]
 ) -> Iterator[_Stored]:
-    """Like `pool.map`, but what waits its turn does not grow with the walk."""
+    """Like `pool.map`, but the number of waiting tasks does not grow with the walk."""
     waiting: deque[Future[_Stored]] = deque()
     for page in pages:
         waiting.append(pool.submit(store, page))
@@ -123,10 +124,10 @@ def _few_ahead(
 def name_unreadable(
     connection: Connection, collection: Collection, run: str, found: Mapping[int, str]
 ) -> None:
-    """Stores which records exist and cannot be read, by id with the reason. Commits."""
+    """Store which records exist and cannot be read, by id with the reason. Commits."""
     if not found:
         return
-    # What broke a walk off may have left its transaction open.
+    # The error that ended the walk may have left a transaction open.
     connection.rollback()
     note_unreadable(connection, collection, found, run)
     with connection.cursor() as cursor:
@@ -141,7 +142,7 @@ def name_unreadable(
 def raw_page(
     answer: ListAnswer, segment: str, *, covers: Span | None = None, window: Window | None = None
 ) -> RawPage:
-    """`answer` as it is stored."""
+    """Return `answer` as it is stored."""
     return RawPage(
         segment=segment,
         request=answer.request,
@@ -157,7 +158,7 @@ def raw_page(
 
 
 def read_records(collection: Collection, answer: ListAnswer) -> list[Record | Fault]:
-    """The records of an answer, whatever their dates."""
+    """Return the records of an answer, whatever their dates."""
     return [read_record(raw, collection) for raw in answer.page.records]
 
 
@@ -174,9 +175,11 @@ def store_answer(
     without: Ids[int] = (),
     doubting: bool = False,
 ) -> MergeResult:
-    """Stores an answer that was requested beside the walk, and merges its records without the ids
-    `without`. Records outside `window` are only merged if they have a row. `doubting` is as in
-    `merge`."""
+    """Store an answer that was requested beside the walk, and merge its records.
+
+    Ids in `without` are left out. Records outside `window` are only merged if they have a row.
+    `doubting` is as in `merge`.
+    """
     land_page(
         connection, collection, run, walk, raw_page(answer, segment, covers=covers, window=window)
     )
@@ -196,7 +199,7 @@ def merge_answer(
     *,
     doubting: bool = False,
 ) -> MergeResult:
-    """Merges `records` of an answer that is stored, all or some of them."""
+    """Merge `records`, all or some records of an answer that is stored."""
     return merge(
         connection,
         collection,
@@ -214,7 +217,7 @@ def _that_belong(
     records: Iterable[Record | Fault],
     window: Window | None,
 ) -> tuple[list[Record | Fault], int]:
-    """The records in `window` and those outside that have a row. Also how many are outside."""
+    """Return the records in `window` and those outside with a row, and how many are outside."""
     inside: list[Record | Fault] = []
     outside: list[Record] = []
     for record in records:
