@@ -1,1 +1,3 @@
-"""PostgreSQL: schema, raw pages, merge, summaries, locks. Knows no HTTP and no Dagster."""
+"""The PostgreSQL side: schema, raw pages, merge, summaries, locks. It uses no HTTP and no
+Dagster.
+"""

@@ -1,7 +1,8 @@
 """`webhook_absences`: records that webhooks named but that Current RMS did not have.
 
-Whoever knows the webhook's address can tell of as many as he likes, and each costs calls. So what
-the mirror does not know, and the API has not, is asked for so often a minute, and not again soon.
+Anyone who knows the webhook's address can name any number of records, and each costs calls. So the
+number of requests per minute for records that the mirror does not know is limited. A record that
+the API did not have is not asked for again soon.
 """
 
 from collections.abc import Collection as Ids
@@ -11,22 +12,22 @@ from datetime import datetime, timedelta
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.statements import Connection
 
-# Of the account's limit of requests; an absence costs two calls at most.
+# Share of the account's limit of requests. An absence costs at most two calls.
 SHARE = 0.1
-# When there is no limit.
+# Absences a minute when there is no limit.
 WITHOUT_LIMIT = 12
-# So long after it was settled that there is no such record, nobody asks for it again.
+# For this long after the API answered that a record does not exist, nobody asks for it again.
 FORGOTTEN_AFTER = timedelta(minutes=2)
 _KEPT = timedelta(days=1)
 
 
 def most_a_minute(requests_per_minute: int) -> int:
-    """How many absences of unknown records are borne a minute, by the account's limit."""
+    """Return how many absences of unknown records are allowed a minute, by the account's limit."""
     return max(int(requests_per_minute * SHARE), 1) if requests_per_minute else WITHOUT_LIMIT
 
 
 def absences_of_last_minute(connection: Connection, collection: Collection) -> int:
-    """How many unknown ones were asked for in vain. Commits."""
+    """Return how many unknown records were asked for in vain in the last minute. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FROM webhook_absences WHERE collection = %s"
@@ -41,7 +42,9 @@ def absences_of_last_minute(connection: Connection, collection: Collection) -> i
 def note_absences(
     connection: Connection, collection: Collection, absent: Mapping[int, bool]
 ) -> None:
-    """Notes that these were asked for in vain, and whether that was settled. Commits."""
+    """Note that these records were asked for in vain. The value says if that is certain.
+    Commits.
+    """
     if not absent:
         return
     with connection.cursor() as cursor:
@@ -63,9 +66,9 @@ def note_absences(
 def lately_absent(
     connection: Connection, collection: Collection, ids: Ids[int]
 ) -> dict[int, datetime]:
-    """Those of `ids` that it was settled there are none of, and when (UTC) they were asked for.
+    """Return those of `ids` that certainly do not exist, and when (UTC) they were asked for.
 
-    Only so lately that they are not asked for again. Commits.
+    Only those that were asked for so recently that they are not asked for again. Commits.
     """
     with connection.cursor() as cursor:
         cursor.execute(

@@ -1,6 +1,6 @@
 """The terms of the API, remembered for all processes: page sizes, and what accounts refuse.
 
-Rows are kept by account, so that those of the sandbox are never taken for a real account's.
+Rows are kept by account, so that the sandbox's terms are never used for a real account.
 """
 
 from rms_pipeline.collections.base import Collection
@@ -12,8 +12,8 @@ from rms_pipeline.mirror.statements import Connection
 class StoredTerms(Terms):
     """Terms that every process of the same database knows.
 
-    What is learned is committed at once, on a connection of its own. Making one, and whatever
-    learns something, may raise DatabaseError.
+    What is learned is committed at once, on a connection of its own. The constructor, and methods
+    that learn something, may raise DatabaseError.
     """
 
     def __init__(self, database: Database, account: str, collection: Collection) -> None:
@@ -65,7 +65,7 @@ class StoredTerms(Terms):
 
 
 def read_terms(connection: Connection, account: str, collection: Collection) -> Terms:
-    """What is known now, to go by and not to add to. Commits."""
+    """Return what is known now. Nothing that is learned from it is kept. Commits."""
     return Terms(
         read_page_size(connection, account, collection),
         read_refusals(connection, account, collection),
@@ -73,7 +73,9 @@ def read_terms(connection: Connection, account: str, collection: Collection) -> 
 
 
 def read_page_size(connection: Connection, account: str, collection: Collection) -> int | None:
-    """How many records a page was found to hold, None before that is known. Commits."""
+    """Return how many records a page was found to hold, or None if that is not known yet.
+    Commits.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT page_size FROM api_page_sizes WHERE account = %s AND collection = %s",
@@ -85,7 +87,7 @@ def read_page_size(connection: Connection, account: str, collection: Collection)
 
 
 def read_refusals(connection: Connection, account: str, collection: Collection) -> list[Refusal]:
-    """What the account refuses or ignores, by kind and name. Commits."""
+    """Return what the account refuses or ignores, by kind and name. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT kind, name, status, noted_at FROM api_refusals"
@@ -98,7 +100,7 @@ def read_refusals(connection: Connection, account: str, collection: Collection) 
 
 
 def try_all_again(connection: Connection) -> None:
-    """Has everything that was refused or ignored be asked for again at once. Commits."""
+    """Let everything that was refused or ignored be asked for again at once. Commits."""
     with connection.cursor() as cursor:
         cursor.execute("UPDATE api_refusals SET noted_at = 'epoch'")
     connection.commit()

@@ -1,7 +1,7 @@
-"""While Current RMS gives no usable answer: which attempt this is, for whoever waits for it.
+"""The present attempt while Current RMS gives no usable answer, for everyone who waits for it.
 
-What belongs here: the row that one process writes and all may read. What does not: when to try
-again, and when to give up (`current_rms.transport`).
+This module has the row that one process writes and all may read. When to try again, and when to
+give up, is in `current_rms.transport`.
 """
 
 import logging
@@ -17,14 +17,17 @@ from rms_pipeline.mirror.statements import Connection
 
 logger = logging.getLogger(__name__)
 
-# Longer than an answer and the rest after it can take: whoever noted it has died since.
+# Longer than an answer and the wait after it can take. If a row is older, its process has died.
 _FORGOTTEN_AFTER = "5 minutes"
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Requests about `collection` fail since `since`: `attempt` of `attempts` did, for `reason`,
-    and the next is made at `next_at` (UTC). `attempts` is None where there is no end of them."""
+    """Requests about `collection` have failed since `since`.
+
+    Attempt `attempt` of `attempts` failed for `reason`. The next one is made at `next_at` (UTC).
+    `attempts` is None if they are not limited.
+    """
 
     collection: str
     attempt: int
@@ -35,14 +38,16 @@ class Trouble:
 
 
 class NotedTroubles:
-    """Notes the failures of one process with `collection` of `account`. Safe to share between
-    threads; a database that is away costs a line in the log."""
+    """Notes the failures of one process with `collection` of `account`. Threads may share it.
+
+    If the database cannot be reached, it only writes a line into the log.
+    """
 
     def __init__(self, database: Database, account: str, collection: Collection) -> None:
         self._database, self._account, self._collection = database, account, collection
 
     def __call__(self, failure: Failure | None) -> None:
-        """What a request met, None when one was answered after all, or was given up."""
+        """Note the failure of a request. None means that it was answered at last, or given up."""
         values = {"account": self._account, "collection": self._collection.name}
         try:
             with self._database.session() as connection, connection.cursor() as cursor:
@@ -76,7 +81,7 @@ class NotedTroubles:
 
 
 def read_trouble(connection: Connection) -> Trouble | None:
-    """The one that lasts longest, None while Current RMS answers. Commits."""
+    """Return the trouble that has lasted longest, or None while Current RMS answers. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT collection, attempt, attempts, reason, since, next_at FROM api_troubles"

@@ -1,4 +1,4 @@
-"""Whether webhooks tell of what changes: what a sync over changes found, against what they told."""
+"""Compares what a sync over changes found with what webhooks had announced."""
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -13,8 +13,11 @@ _ENOUGH = 5
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """Of `changed` records, webhooks had announced `by_webhook`, `lag_seconds` (median) after the
-    edit. `last_event_at` (UTC) is when the last webhook arrived, None for never."""
+    """Webhooks had announced `by_webhook` of `changed` records, `lag_seconds` (median) after the
+    edit.
+
+    `last_event_at` (UTC) is when the last webhook arrived, or None for never.
+    """
 
     changed: int
     by_webhook: int
@@ -27,7 +30,7 @@ class Audit:
 
     @property
     def seem_stopped(self) -> bool:
-        """Webhooks used to arrive, and several edits in a row came without one."""
+        """Return whether webhooks used to arrive, and several edits in a row came without one."""
         return self.last_event_at is not None and self.changed >= _ENOUGH and self.by_webhook == 0
 
     def as_json(self) -> dict[str, Any]:
@@ -47,10 +50,11 @@ def audit_webhooks(
     since: datetime,
     until: datetime,
 ) -> Audit:
-    """Looks at what `walk` brought that was edited in `[since, until)` by Current RMS's own times.
+    """Examine the records of `walk` that were edited in `[since, until)` by Current RMS's own
+    times.
 
     `until` lies some minutes back, so that every webhook has had time to arrive. A webhook counts
-    from two minutes before the edit: the clocks of two machines differ.
+    from two minutes before the edit, because the clocks of two machines differ.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -75,7 +79,7 @@ def audit_webhooks(
 
 
 def last_audit(connection: Connection, collection: Collection) -> dict[str, Any] | None:
-    """What the last sync over changes found, as `Audit.as_json` gives it."""
+    """Return what the last sync over changes found, as `Audit.as_json` writes it."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT audit FROM walks WHERE audit IS NOT NULL AND collection = %s"

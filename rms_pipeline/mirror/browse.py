@@ -1,4 +1,4 @@
-"""Finding opportunities: the lists, the single opportunity and the CSV of the dashboard."""
+"""Finds opportunities for the dashboard: the lists, a single opportunity, and the CSV."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,11 +19,11 @@ _BIGINT_MAX = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a list is sorted by: `expression`, of which an index holds as much with the ids. Absent
-    values come last either way.
+    """The order of a list: `expression`. An index has the same expression with the ids.
 
-    Of one value the newest comes first in the direction that people want first; the other one is
-    its reverse, so that the one index serves both.
+    Absent values come last in either direction. Rows of equal value come newest first in the
+    direction that people usually want. The other direction is the exact reverse, so that one index
+    serves both.
     """
 
     expression: str
@@ -31,7 +31,7 @@ class Order:
     falls: bool = False
 
     def ids(self, falling: bool) -> bool:
-        """Whether ids fall where values fall, or do not."""
+        """Return whether ids fall in this direction."""
         return falling if self.kind != "text" else not falling
 
 
@@ -63,8 +63,8 @@ _LISTED = (
     f" organisation_id, {GOES_OUT}, CASE WHEN open_ended_rental IS NOT TRUE THEN {COMES_BACK} END,"
     " confirmed_at, created_at_rms, tags, profit, data ->> 'reference'"
 )
-# Not the record itself, which psycopg2 would read as JSON: its numbers may be such that Python
-# refuses them, and would be rounded if it did not.
+# The columns without the record itself. psycopg2 would decode it as JSON, and Python would refuse
+# or round some of its numbers.
 _COLUMNS = ", ".join(c.name for c in OPPORTUNITIES.table if c.kind not in ("jsonb", "tstzrange"))
 _OWNER = INDEXED.format(column="owner_name")
 _FOUND = (
@@ -79,9 +79,9 @@ _TABLES = {
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """An opportunity as a line of a list. Times are UTC, money in the account's currency.
+    """An opportunity as a line of a list. Times are UTC, money is in the account's currency.
 
-    What only some lists show comes last, and is no part of what makes two lines the same.
+    Attributes that only some lists show come last. They do not count when two lines are compared.
     """
 
     id: int
@@ -109,8 +109,10 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A place in a sorted list: behind (or, `before`, in front of) the row of this value and id.
-    `value` is None for a row that has none, and else as PostgreSQL writes it."""
+    """A place in a sorted list: after the row of this value and id, or before it if `before`.
+
+    `value` is None for a row without a value. Otherwise it is a text as PostgreSQL writes it.
+    """
 
     value: str | None
     id: int
@@ -119,8 +121,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One opportunity, live or deleted: its columns by name, what only the record has (`state` is
-    Enquiry, Quotation or Order), and the record as text of JSON, with every digit."""
+    """One opportunity, live or deleted.
+
+    It has the columns by name, what only the record has (`state` is Enquiry, Quotation or Order),
+    and the record as JSON text with every digit.
+    """
 
     columns: dict[str, Any]
     number: str | None
@@ -134,10 +139,11 @@ class Found:
 def count_listed(
     connection: Connection, criteria: Criteria, most: int | None = None
 ) -> tuple[int, Decimal | None]:
-    """How many opportunities meet `criteria`, and what they are worth with tax, None where nothing
-    says so, or for all opportunities: that is known already, and here would cost reading each.
+    """Return how many opportunities meet `criteria`, and their value with tax.
 
-    Counting ends at `most` + 1, and then nothing is known of their worth.
+    The value is None if no row has one. It is also None for a list of all opportunities, because
+    the value is known elsewhere and would cost reading every row here. Counting ends at `most` + 1.
+    The value is then None too.
     """
     found = criteria.searched
     if most is not None and found is not None and found.also and most <= len(found.ids):
@@ -148,7 +154,7 @@ def count_listed(
     worth = "NULL::numeric" if where == "true" else "sum(total_value)"
     with connection.cursor() as cursor:
         if most is not None:
-            # So few are read one by one sooner than their places are all noted first.
+            # For so few rows, reading one by one is faster than collecting their places first.
             cursor.execute("SET LOCAL random_page_cost = 1.1")
         cursor.execute(
             f"SELECT count(*), {worth} FROM (SELECT total_value FROM opportunities WHERE {where}"
@@ -169,7 +175,9 @@ def list_opportunities(
     offset: int = 0,
     place: Place | None = None,
 ) -> list[Listed]:
-    """One page of those that meet `criteria`: from the `offset` on, or the nearest to `place`."""
+    """Return one page of the rows that meet `criteria`: from `offset` on, or the nearest to
+    `place`.
+    """
     order, falling = _sorted(criteria)
     if place is not None and place.before:
         return _page(connection, criteria, order, not falling, limit, place)[::-1]
@@ -178,7 +186,7 @@ def list_opportunities(
     where, values = _where(criteria)
     with connection.cursor() as cursor:
         cursor.execute(
-            # Which rows first, by narrow columns; only those few records are then unpacked.
+            # First find the rows by narrow columns. Then only those few records are unpacked.
             f"SELECT {_LISTED} FROM opportunities JOIN (SELECT id AS found FROM opportunities"
             f" WHERE {where} ORDER BY {_order(criteria)} LIMIT %(limit)s OFFSET %(offset)s) page"
             f" ON id = found ORDER BY {_order(criteria)}",
@@ -190,7 +198,7 @@ def list_opportunities(
 
 
 def place_of(connection: Connection, criteria: Criteria, row: Listed, *, before: bool) -> Place:
-    """The place of `row` in the list of `criteria`."""
+    """Return the place of `row` in the list of `criteria`."""
     order, _ = _sorted(criteria)
     with connection.cursor() as cursor:
         cursor.execute(
@@ -213,10 +221,10 @@ def _page(
     limit: int,
     place: Place | None,
 ) -> list[Listed]:
-    """The next `limit` rows behind `place` in this direction.
+    """Return the next `limit` rows after `place` in this direction.
 
-    Those with a value and those without are asked for one after the other: so each question is one
-    that an index answers from where it stands.
+    Rows with a value and rows without one are asked for separately. An index answers each of these
+    questions from its starting point.
     """
     where, values = _where(criteria)
     column = order.expression
@@ -237,12 +245,14 @@ def _page(
         cursor.execute(f"SELECT {_LISTED} FROM opportunities WHERE id = ANY(%s)", (ids,))
         rows = {row[0]: Listed(*row) for row in cursor.fetchall()}
     connection.commit()
-    # Not asked for again by the order: what is changed meanwhile stays where it was found.
+    # The order is not evaluated again, so a row that changes meanwhile stays where it was found.
     return [rows[id_] for id_ in ids if id_ in rows]
 
 
 def _groups(order: Order, falling: bool, place: Place | None) -> list[str]:
-    """What lies behind `place` in this direction, in parts that come one after the other."""
+    """Return conditions for what lies after `place` in this direction, in parts that follow each
+    other.
+    """
     column, down = order.expression, order.ids(falling)
     present, absent = f"{column} IS NOT NULL", f"{column} IS NULL"
     if place is None:
@@ -255,8 +265,8 @@ def _groups(order: Order, falling: bool, place: Place | None) -> list[str]:
     if falling == down:
         behind = [f"({column}, id) {goes} ({value}, %(id_of_place)s)"]
     else:
-        # The rest of those that are alike, which may be many, and then what follows them: an index
-        # finds the beginning of each.
+        # First the other rows of the same value, which may be many, then what follows them. An
+        # index finds the beginning of each.
         behind = [
             f"{column} = {value} AND id {id_goes} %(id_of_place)s",
             f"{column} {goes} {value}",
@@ -269,7 +279,7 @@ def _direction(falling: bool) -> str:
 
 
 def iterate_opportunities(connection: Connection, criteria: Criteria) -> Iterator[Listed]:
-    """All that meet `criteria`, a thousand in memory at a time."""
+    """Yield all rows that meet `criteria`, with a thousand in memory at a time."""
     where, values = _where(criteria)
     with connection.cursor(name="opportunities") as cursor:
         cursor.itersize = 1_000
@@ -281,11 +291,11 @@ def iterate_opportunities(connection: Connection, criteria: Criteria) -> Iterato
 
 
 def owners(connection: Connection, most: int = 200) -> list[str]:
-    """Names of colleagues that opportunities belong to."""
+    """Return the names of colleagues who own opportunities."""
     with connection.cursor() as cursor:
         cursor.execute(
-            # From one name to the next through the index, so that a million rows are few steps.
-            # Of those that begin with the same hundred letters only the first is found.
+            # Go from one name to the next through the index: a million rows are then few steps. Of
+            # names with the same first hundred letters, only the first is found.
             "WITH RECURSIVE each AS ("
             f" (SELECT {_OWNER} AS start, owner_name AS name FROM opportunities"
             f" WHERE owner_name IS NOT NULL ORDER BY {_OWNER} LIMIT 1)"
@@ -300,7 +310,7 @@ def owners(connection: Connection, most: int = 200) -> list[str]:
 
 
 def statuses(connection: Connection, most: int = 200) -> list[str]:
-    """Those that most opportunities have, by name."""
+    """Return the names of the most frequent statuses."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT opportunity_status FROM status_counts ORDER BY opportunities DESC, 1 LIMIT %s",
@@ -312,7 +322,7 @@ def statuses(connection: Connection, most: int = 200) -> list[str]:
 
 
 def names_of(connection: Connection, ids: Sequence[int]) -> list[tuple[int, str]]:
-    """What those of `ids` that are there are called, in that order. Commits."""
+    """Return ids and names of those of `ids` that exist, in the same order. Commits."""
     if not ids:
         return []
     with connection.cursor() as cursor:
@@ -325,7 +335,7 @@ def names_of(connection: Connection, ids: Sequence[int]) -> list[tuple[int, str]
 
 
 def find_opportunity(connection: Connection, id_: int) -> Found | None:
-    """The opportunity, or what it was before it was deleted; None when it was never here."""
+    """Return the opportunity, or what it was before its deletion, or None if it was never here."""
     if abs(id_) > _BIGINT_MAX:
         return None
     with connection.cursor() as cursor:

@@ -1,11 +1,11 @@
-"""The request budget of an account, shared by every process that has the same database.
+"""The request budget of an account, shared by every process that uses the same database.
 
-What belongs here: who may send now, kept in one row of `api_budget`. What does not: the shares of
-lanes (`current_rms.pacing`), and what causes a pause (`current_rms.client`).
+This module decides who may send now. The state is one row of `api_budget`. Shares of lanes are in
+`current_rms.pacing`, and causes of a pause in `current_rms.client`.
 
 A waiter asks "may I send now?", is told how long to wait, sleeps, and asks again. Nothing is
-reserved for it meanwhile, so a live call never stands behind walk calls, and a process that dies
-leaves nothing behind. Time is the database's alone.
+reserved for it meanwhile. So a live call never waits behind walk calls, and a process that dies
+leaves nothing behind. Only the database's clock is used.
 """
 
 import logging
@@ -28,21 +28,22 @@ from rms_pipeline.mirror.statements import Connection
 
 logger = logging.getLogger(__name__)
 
-# How long a lost connection is sought again, and how long to rest between two attempts.
+# How long to keep trying after a connection is lost, and the rest between two attempts (seconds).
 _PATIENCE, _REST = 30.0, 0.25
-# A waiter looks again after this long, whatever it was told: the row may have been put right.
+# A waiter asks again after at most this long, whatever it was told: the row may have been
+# corrected.
 _LONGEST_SLEEP = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class BudgetUse:
-    """How an account's budget stands: calls granted in the last minute, and what may be sent.
+    """The state of an account's budget.
 
-    `requests_per_minute` is the limit that was last asked under, and `allowance` what of it is used
-    now that the API has refused calls; both are a minute's calls, 0 for no limit. `paused_until`
-    (UTC) is None when nothing is paused. `learned_at` (UTC) is when refusals last showed that the
-    account's limit is lower than the setting, None when they did not; more is tried from
-    `more_tried_at` on.
+    It has the calls granted in the last minute. `requests_per_minute` is the limit of the last
+    request. `allowance` is how much of it is used since the API refused calls. Both are calls a
+    minute, 0 means no limit. `paused_until` (UTC) is None if nothing is paused. `learned_at` (UTC)
+    is when refusals last showed that the account's limit is lower than the setting, or None. From
+    `more_tried_at` on, more calls are tried.
     """
 
     requests_per_minute: int
@@ -54,7 +55,9 @@ class BudgetUse:
 
     @property
     def sentence(self) -> str:
-        """ "59 calls a minute, of 120 that are set", and why; '' when all that are set are used."""
+        """Return "59 calls a minute, of 120 that are set" with the reason, or '' if the whole limit
+        is used.
+        """
         if not self.requests_per_minute or self.allowance >= self.requests_per_minute:
             return ""
         found = f"{self.allowance:,} calls a minute; {self.requests_per_minute:,} are configured"
@@ -71,7 +74,7 @@ class BudgetUse:
 
 
 def read_budget(connection: Connection, account: str) -> BudgetUse | None:
-    """How the budget of `account` stands, None before its first call. Commits."""
+    """Return the state of the budget of `account`, or None before its first call. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(READ, {"account": account})
         row = cursor.fetchone()
@@ -84,10 +87,10 @@ def read_budget(connection: Connection, account: str) -> BudgetUse | None:
 
 
 class SharedBudget:
-    """The budget of `account` for all processes. Safe to share between threads, and over a fork.
+    """The budget of `account` for all processes. Threads may share it, also after a fork.
 
-    In any 60 s no more than `requests_per_minute` calls are granted, 0 for no limit; pauses hold
-    either way. Every method but `close` may raise DatabaseError.
+    In any 60 s no more than `requests_per_minute` calls are granted (0: no limit). Pauses apply in
+    both cases. Every method except `close` may raise DatabaseError.
     """
 
     def __init__(self, database: Database, account: str, requests_per_minute: int) -> None:
@@ -95,20 +98,20 @@ class SharedBudget:
         self._database = database
         self._account = account
         self._closed = threading.Event()
-        # A first connection that fails is not worth waiting for; one that is lost is.
+        # A first connection that fails is not tried again. A lost one is.
         self._lost_at: float | None = -math.inf
         self._start_afresh()
         _budgets.add(self)
 
     def _start_afresh(self) -> None:
-        # One thread of a lane asks for all: the others would only be told the same.
+        # One thread of each lane asks for all: the others would get the same answer.
         self._turns = {lane: threading.Lock() for lane in Lane}
         self._using = threading.Lock()
-        # psycopg2 leaves a connection alone that another process has opened.
+        # psycopg2 does not close a connection that another process has opened.
         self._connection: Connection | None = None
 
     def acquire(self, lane: Lane) -> None:
-        """Returns when the call may be sent; it has been counted."""
+        """Return when the call may be sent. It is counted already."""
         limit = self.requests_per_minute
         place = LANES.index(Lane.WALK if lane is Lane.PARTS else lane)
         question: dict[str, Any] = {
@@ -122,17 +125,17 @@ class SharedBudget:
                 self._closed.wait(min(wait, _LONGEST_SLEEP))
 
     def pause(self, seconds: float) -> None:
-        """No process sends for `seconds` (at most 900), and then at a lower rate for a while."""
+        """Let no process send for `seconds` (at most 900), and then at a lower rate for a while."""
         self._run(PAUSE, {"seconds": min(max(seconds, 0.0), LONGEST_PAUSE)})
 
     def close(self) -> None:
-        """Gives the connection back. Threads that still wait get a DatabaseError."""
+        """Close the connection. Threads that still wait get a DatabaseError."""
         self._closed.set()
         with self._using:
             self._disconnect()
 
     def _run(self, sql: str, values: Mapping[str, Any]) -> float:
-        """The answer, from another connection if this one is lost. Raises DatabaseError."""
+        """Return the answer, from a new connection if this one is lost. Raises DatabaseError."""
         limit = self.requests_per_minute
         values = {**values, "account": self._account, "requests_per_minute": limit}
         while True:
@@ -171,7 +174,7 @@ class SharedBudget:
         return float(row[0])
 
     def _bear(self, error: Exception) -> None:
-        """Notes that the connection is lost. Raises DatabaseError when that has lasted too long."""
+        """Note that the connection is lost. Raises DatabaseError if that has lasted too long."""
         self._disconnect()
         now = time.monotonic()
         if self._lost_at is None:
@@ -201,7 +204,7 @@ _budgets: "weakref.WeakSet[SharedBudget]" = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    # The child has its parent's locks, held by threads that it does not have.
+    # The child process has copies of locks whose threads exist only in the parent.
     for budget in _budgets:
         budget._start_afresh()
 

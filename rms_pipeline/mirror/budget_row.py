@@ -1,7 +1,7 @@
-"""What is asked of the row of `api_budget` in which an account's budget is kept.
+"""The SQL for the row of `api_budget` that holds an account's budget.
 
-What belongs here: the row's arithmetic, in SQL, which one statement does under the row's lock. What
-does not: connections and waiting (`budget`), the shares of lanes (`current_rms.pacing`).
+This module has the row's arithmetic. One statement does it under the row's lock. Connections and
+waiting are in `budget`, the shares of lanes in `current_rms.pacing`.
 """
 
 from rms_pipeline.current_rms.pacing import SHARES, Lane
@@ -9,30 +9,30 @@ from rms_pipeline.current_rms.pacing import SHARES, Lane
 # Seconds.
 LONGEST_PAUSE = 900.0
 
-# Those that the row counts apart. Calls for parts are counted with those of walks; they are told
-# from them by their room alone: they wait until all calls together leave them some.
+# The lanes that the row counts separately. Calls for parts are counted with those of walks. They
+# only differ in when they may be sent: when all calls together leave room.
 LANES: tuple[Lane, ...] = tuple(lane for lane in SHARES if lane is not Lane.PARTS)
-# Calls are counted by the half second; a window ends with what of the current one is over. That of
-# the limit is 61 s, where the second beyond the API's minute is for calls that travel slower than
-# those after them. A share is our own affair, and its window a plain minute.
+# Calls are counted by the half second. A window ends with the elapsed part of the present half
+# second. The window of the limit is 61 s: one second more than the API's minute, because some calls
+# travel slower than later ones. Shares are our own rule, so their window is exactly a minute.
 _PER_SECOND = 2
 BUCKETS = 61 * _PER_SECOND + 1
 _BEYOND = _PER_SECOND
 _SHOWN = 60 * _PER_SECOND
 
-# What was learned from refusals holds for so long, twice as long after each vain try of more; then
-# so much more of it is tried each hour. After two weeks without a refusal it is forgotten.
+# For this long, what was learned from refusals is believed. The time doubles with each failed attempt
+# at more. Then this much more is tried each hour. After two weeks without a refusal it is forgotten.
 _HELD = "interval '6 h' * 2 ^ least(tries, 5)"
 _MORE_AN_HOUR, _FORGOTTEN = 0.25, "interval '14 days'"
-# Calls of the last 10 s are looked at to tell whether it was us who asked too often.
+# The calls of the last 10 s show whether we were the ones who asked too often.
 _LATELY = 10
 
-# `level` is what of the setting is used: what refusals of a moment ago leave (`temporary`), below
-# what was learned to be the account's limit (`ceiling`).
+# `level` is the used part of the setting: what refusals of a moment ago allow (`temporary`), and at
+# most what was learned to be the account's limit (`ceiling`).
 #
-# `state` is the row as of now. When the clock was set back, everything kept moves back with it, so
-# that a pause lasts as long as was meant and no call is forgotten early. `sent` holds the lanes'
-# counts of the oldest half second first; those that have left the window make room for new ones.
+# `state` is the row as of now. If the clock was set back, all stored times move back with it, so
+# that a pause lasts as long as intended and no call is forgotten early. `sent` has the lanes'
+# counts, the oldest half second first. Counts that have left the window make room for new ones.
 _STATE = f"""
 WITH stored AS MATERIALIZED (
     SELECT * FROM api_budget WHERE account = %(account)s {{lock}}
@@ -70,13 +70,14 @@ WITH stored AS MATERIALIZED (
     ) AS shift
 )"""
 
-# The answer is the seconds to wait, 0 for a call that is granted and counted. A call takes a slot
-# of its own lane and of those below, which keeps the sum of lanes paced too. Without a limit
-# `paces` and `room` are null: comparisons with null hold nobody up. A window that is full
-# holds a call up until the oldest call in it leaves.
+# The answer is the number of seconds to wait. 0 means that the call is granted and counted. A call
+# takes a slot of its own lane and of the lanes below, so that their sum is limited too. Without a
+# limit `paces` and `room` are null, and comparisons with null delay nobody. If a window is full, a
+# call waits until the oldest call in it leaves.
 #
-# A call up to 50 ms late for its slot does not move the next, or the way to the database would eat
-# into the rate. No slot lies further off than what a lane can owe to those above it (7 s).
+# A call may be up to 50 ms late for its slot without moving the next slot. Otherwise the way to the
+# database would lower the rate. No slot is further away than the time that a lane may owe to the
+# lanes above it (7 s).
 ASK = f"""{_STATE.format(lock="FOR UPDATE")}, paced AS MATERIALIZED (
     SELECT state.*, steps,
         (SELECT array_agg(least(slot, now + step + interval '7 s') ORDER BY lane)
@@ -122,12 +123,12 @@ UPDATE api_budget AS budget SET
 FROM answer WHERE budget.account = answer.account
 RETURNING extract(epoch FROM wait)::float8"""
 
-# Programs that we know nothing of share the limit: what they leave is found by giving way, and then
-# taking a tenth more each minute. Calls that are refused together count as one refusal.
+# Other programs share the limit, and we know nothing of them. What they leave is found by sending
+# less, and then a tenth more each minute. Calls that are refused together count as one refusal.
 #
-# A refusal while we sent at half our pace or more shows the account's own limit: it is learned, at
-# most once a minute, for others may have used it all up. What was learned while we were still
-# climbing back lies closer to the truth. A refusal of more than was learned leaves it as it is.
+# A refusal while we sent at half our pace or more shows the account's own limit. It is learned at
+# most once a minute, because others may have used up the limit. A limit learned while the rate was
+# still rising is more exact. A refusal above the learned limit does not change it.
 PAUSE = f"""{_STATE.format(lock="FOR UPDATE")}, seen AS MATERIALIZED (
     SELECT *, now >= throttled_at + interval '5 s' AS cut, level * requests_per_minute AS pace,
         CASE WHEN learned_at > now - {_FORGOTTEN} THEN learned END AS known,

@@ -1,7 +1,7 @@
-"""`opportunity_changes`: what changed of a record, seen as its row was just rewritten.
+"""`opportunity_changes`: which fields of a record changed, seen when its row was rewritten.
 
-A line for each mapped field. Those that the collection's declaration names are business events, and
-are handed to whoever waits for them.
+There is a row for each changed field. Changes of the fields that the collection declares as `noted`
+are business events. They are passed on to sensors.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,16 +15,19 @@ from rms_pipeline.mirror.queued_events import RECORD
 from rms_pipeline.mirror.statements import Connection, Cursor
 
 STATUS, STATE = "opportunity_status", "state_name"
-# Of which each change is a business event.
+# Fields whose every change is a business event.
 _EVENTS = [field for collection in COLLECTIONS for field in collection.noted]
-# The history holds longer texts whole.
+# Longer texts are cut here. The history has them in full.
 _LONGEST = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What changed from what to what. `changed_at` (UTC) is Current RMS's own time of the edit,
-    `changed_by` the colleague whose webhook explains it, `seen_by` the run that saw it."""
+    """What changed, from what to what.
+
+    `changed_at` (UTC) is Current RMS's own time of the edit. `changed_by` is the colleague whose
+    webhook explains it. `seen_by` is the run that saw it.
+    """
 
     id: int
     opportunity_id: int
@@ -45,9 +48,11 @@ def note_changes(
     asked: Mapping[int, datetime],
     altered: Mapping[int, frozenset[str]],
 ) -> None:
-    """Compares rows just rewritten with the versions that they were until `ended`: a line for each
-    column that differs. `asked` is when each had last been asked for, and `altered` which fields of
-    its record differ, where that is known."""
+    """Compare rows that were just rewritten with their versions until `ended`.
+
+    Adds a row for each column that differs. `asked` is when each record had last been asked for.
+    `altered` are the fields of its record that differ, if that is known.
+    """
     if not collection.noted or not ended:
         return
     known = [altered.get(id_) for id_ in ended]
@@ -68,9 +73,10 @@ def note_changes(
 
 @lru_cache(maxsize=1_000)
 def _columns(collection: Collection, fields: frozenset[str] | None) -> tuple[str, ...]:
-    """Those whose changes are noted, of those that are read from `fields`: of all where that may be
-    any."""
-    # When it was changed stands beside each of them.
+    """Return the columns whose changes are noted and that are read from `fields` (None: any
+    fields).
+    """
+    # The time of the change is stored beside each of them.
     mapped = [c.name for c in collection.columns if c.is_mapped and c.name != CHANGED]
     noted = dict.fromkeys([*collection.noted, *mapped])
     return tuple(c for c in noted if fields is None or collection.fields_of(c) & fields)
@@ -78,10 +84,13 @@ def _columns(collection: Collection, fields: frozenset[str] | None) -> tuple[str
 
 @lru_cache(maxsize=1_000)
 def _statement(collection: Collection, noted: tuple[str, ...]) -> str | None:
-    """Compares these columns, of which a batch has only a few; None without any."""
+    """Return the statement that compares these columns, or None if there are none.
+
+    One batch has only a few different sets of columns.
+    """
     if not noted:
         return None
-    # By the actions that reach them.
+    # Grouped by the webhook actions that can change them.
     plain: dict[str, list[tuple[str, ...]]] = {}
     parts = []
     for field in noted:
@@ -97,11 +106,11 @@ def _statement(collection: Collection, noted: tuple[str, ...]) -> str | None:
                 f" WHERE {differs} AND a.value IS DISTINCT FROM b.value"
             )
             continue
-        # Written as text only where they differ, which nearly none does.
+        # Converted to text only if they differ. Nearly none do.
         texts = (f"CASE WHEN {differs} THEN {v}::text END" for v in (old, new))
         plain.setdefault(actions, []).append((f"'{field}'", differs, *texts))
     for actions, values in plain.items():
-        # No VALUES: their expressions are prepared anew for each row of the table.
+        # VALUES would be slower: its expressions are prepared again for each row of the table.
         lists = ", ".join(f"ARRAY[{', '.join(each)}]" for each in zip(*values, strict=True))
         parts.append(
             f"SELECT p.field, p.old_value, p.new_value, {actions}"
@@ -122,8 +131,8 @@ def _statement(collection: Collection, noted: tuple[str, ...]) -> str | None:
 
 
 _OBJECT = "CASE WHEN jsonb_typeof({0}) = 'object' THEN {0} END"
-# The one person of all that can have changed the field since the row was last asked for. Where an
-# action says that it did, whoever did something else besides did not.
+# The one person who can have changed the field since the row was last asked for. If an action says
+# that it changed the field, people with other actions did not.
 _WHO = (
     "SELECT CASE WHEN bool_or(t.is_sure) THEN"
     " CASE WHEN count(DISTINCT t.who) FILTER (WHERE t.is_sure) = 1"
@@ -131,20 +140,23 @@ _WHO = (
     " WHEN count(DISTINCT t.who) = 1 THEN min(t.name) END"
     " FROM (SELECT coalesce(e.member_id::text, m.name, '') AS who, m.name,"
     " coalesce({action} = ANY(f.sure), false) AS is_sure FROM webhook_events e"
-    # A blank is nobody's name.
+    # A blank name names nobody.
     " CROSS JOIN LATERAL (SELECT nullif(btrim(e.member_name), '') AS name) m"
     " WHERE e.collection = '{collection}' AND {record} = n.id AND e.received_at >= n.asked"
     " AND coalesce({action} <> ALL(f.barred), true)) t"
 )
 
 
-# The API's own words, whatever language the database is in: Turkish makes another letter of I.
+# The API's own words, compared independently of the database's language: Turkish turns I into
+# another letter.
 _ACTION = 'lower(e.action_type COLLATE "C")'
 
 
 def _action(collection: Collection) -> str:
-    """What was done, of an event `e`; what was done to a part of a record is an action of its own
-    name (`Webhooks.of_part`)."""
+    """Return SQL for the action of an event `e`.
+
+    An action on a part of a record has a name of its own (`Webhooks.of_part`).
+    """
     told = collection.webhooks
     if told is None or not told.parts:
         return _ACTION
@@ -155,7 +167,7 @@ def _action(collection: Collection) -> str:
 
 
 def _actions(collection: Collection, field: str) -> tuple[set[str], set[str]]:
-    """Those that cannot have changed `field`, and those that surely did."""
+    """Return the actions that cannot have changed `field`, and those that certainly changed it."""
     barred: set[str] = set()
     sure: set[str] = set()
     for reach in collection.webhooks.reaches if collection.webhooks else ():
@@ -172,23 +184,23 @@ def _array(texts: Iterable[str]) -> str:
 
 
 def await_writers(connection: Connection) -> None:
-    """Until the transaction ends, nobody is about to add a change with an id below those there are.
+    """Wait until nobody can add a change with a lower id. This holds until the transaction ends.
 
-    Ids are given out before they are committed: whoever goes on from the highest that can be seen
-    would pass over a lower one that comes later. Raises LockNotAvailable (psycopg2) after 10 s.
+    Ids are assigned before they are committed. A reader that continues after the highest visible id
+    would miss a lower one that is committed later. Raises LockNotAvailable (psycopg2) after 10 s.
     """
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL lock_timeout = '10s'; LOCK opportunity_changes IN SHARE MODE")
 
 
 def changes_after(connection: Connection, last: int, limit: int = 500) -> list[Change]:
-    """Business events with an id above `last`, oldest first. Commits."""
+    """Return business events with an id above `last`, oldest first. Commits."""
     where = "id > %s AND field = ANY(%s) ORDER BY id LIMIT %s"
     return _changes(connection, where, last, _EVENTS, limit)
 
 
 def changes_of(connection: Connection, opportunity: int, most: int = 50) -> list[Change]:
-    """What is known to have changed of one opportunity, newest first. Commits."""
+    """Return the known changes of one opportunity, newest first. Commits."""
     where = "opportunity_id = %s ORDER BY id DESC LIMIT %s"
     return _changes(connection, where, opportunity, most)
 

@@ -1,7 +1,7 @@
 """What the mirror holds of each list that the API can count.
 
-A segment is named as in `current_rms.window`; a span is of ids, or of milliseconds since 1970 (UTC)
-when rows are found by `created_at`.
+Segments have the names of `current_rms.window`. A span is a range of ids, or of milliseconds since
+1970 (UTC) if rows are found by `created_at`.
 """
 
 from collections.abc import Collection as Ids
@@ -30,7 +30,7 @@ _KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class SegmentRows:
-    """Rows of `collection` in `segment` of `window` (None: all there are), but for those `apart`.
+    """Rows of `collection` in `segment` of `window` (None: all rows), without the ids `apart`.
 
     They are found by `key` ("id" or "created_at").
     """
@@ -48,7 +48,7 @@ class SegmentRows:
         return {row[0] for row in self._rows(connection, "id", span)}
 
     def among(self, connection: Connection, ids: Ids[int]) -> set[int]:
-        """Those of `ids` that have such a row."""
+        """Return those of `ids` that have such a row."""
         wanted = list(ids)
         if not wanted:
             return set()
@@ -56,7 +56,9 @@ class SegmentRows:
         return {row[0] for row in found}
 
     def middle(self, connection: Connection, span: Span, share: float = 0.5) -> int | None:
-        """The key up to which that `share` of the rows of `span` lie, None without rows."""
+        """Return the key up to which that `share` of the rows of `span` lie, or None without
+        rows.
+        """
         key = _KEYS[self.key]
         place = f"percentile_disc(%(share)s) WITHIN GROUP (ORDER BY {key})"
         found = self._rows(connection, place, span, share=share)[0][0]
@@ -92,7 +94,9 @@ class SegmentRows:
 
 
 def refused_ids(connection: Connection, collection: Collection) -> set[int]:
-    """Ids whose newest record PostgreSQL refused: no row, or an older one, is there. Commits."""
+    """Return ids whose newest record PostgreSQL refused: they have no row, or an older one.
+    Commits.
+    """
     return _ids(
         connection,
         "SELECT DISTINCT f.opportunity_id FROM sync_faults f WHERE f.field = '(record)'"
@@ -105,9 +109,10 @@ def refused_ids(connection: Connection, collection: Collection) -> set[int]:
 
 
 def some_other_row(connection: Connection, collection: Collection, ids: Ids[int]) -> list[int]:
-    """The id of a row that is none of `ids`, if there is one: of the oldest. Commits.
+    """Return the id of the oldest row that is none of `ids`, if there is one. Commits.
 
-    Read from where nobody but us locks: a refresh must not wait for whoever has the rows.
+    It is read from a table that only this program locks, so that a refresh does not wait for
+    others.
     """
     found = _ids(
         connection,
@@ -119,7 +124,7 @@ def some_other_row(connection: Connection, collection: Collection, ids: Ids[int]
 
 
 def known_as_gone(connection: Connection, collection: Collection, ids: Ids[int]) -> set[int]:
-    """Those of `ids` of which the last that was learnt is that they are gone. Commits."""
+    """Return those of `ids` that are gone by the newest information about them. Commits."""
     return _ids(
         connection,
         f"SELECT id FROM {collection.versions} WHERE deleted AND id = ANY(%s)",
@@ -128,8 +133,9 @@ def known_as_gone(connection: Connection, collection: Collection, ids: Ids[int])
 
 
 def ids_with_unreadable_dates(connection: Connection, collection: Collection) -> set[int]:
-    """Rows whose dates came but could not be read: which list they are in, only the API knows.
-    Commits."""
+    """Return rows whose dates came but could not be read. Only the API knows their list.
+    Commits.
+    """
     if not collection.has_window:
         return set()
     return _ids(
@@ -144,7 +150,7 @@ def ids_with_unreadable_dates(connection: Connection, collection: Collection) ->
 def fetched_singly(
     connection: Connection, collection: Collection, ids: Ids[int], seconds: float
 ) -> set[int]:
-    """Those of `ids` that were asked for by themselves in the last `seconds`. Commits."""
+    """Return those of `ids` that were asked for singly in the last `seconds`. Commits."""
     return _ids(
         connection,
         "SELECT DISTINCT seen FROM raw_rms_pages, unnest(record_ids) AS seen"
@@ -157,8 +163,10 @@ def fetched_singly(
 
 
 def delivered_singly(connection: Connection, collection: Collection, scan: int) -> set[int]:
-    """Ids of records that fail each list that would hold them, and that came when they were asked
-    for by themselves: as the walk `scan` found, or a later one. Commits."""
+    """Return ids of records that make their lists fail, and that came when asked for singly.
+
+    The walk `scan` or a later one found them. Commits.
+    """
     return _ids(
         connection,
         "SELECT DISTINCT seen FROM raw_rms_pages, unnest(record_ids) AS seen"
@@ -168,8 +176,10 @@ def delivered_singly(connection: Connection, collection: Collection, scan: int) 
 
 
 def is_held(connection: Connection, collection: Collection, record: Record) -> bool:
-    """Whether the row that is there stands for `record` as it came; one with faults for the same
-    `updated_at`. Commits."""
+    """Return whether the existing row stands for `record` as received, or for one with faults.
+
+    The row's `updated_at` is then the same. Commits.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT fingerprint, updated_at_rms FROM {collection.versions}"

@@ -1,4 +1,4 @@
-"""Which opportunities a list is to hold, and the SQL condition for it, every value a parameter."""
+"""The criteria of a list of opportunities, and their SQL condition. Every value is a parameter."""
 
 import re
 from dataclasses import dataclass
@@ -14,20 +14,21 @@ from rms_pipeline.mirror.words import BLOCK_BITS
 _BIGINT_MAX = 2**63 - 1
 _NUMBER = "left(data ->> 'number', 100)"
 _WIDEST_NUMBER = 12
-# Stands for a block in a query for words; no word holds it.
+# Stands for a block in a query for words. No word contains it.
 BLOCK = "~"
-# Equipment leaves when the delivery starts, else when the hire does; it is back when the collection
-# ends, else when the hire does.
+# Equipment leaves when the delivery starts, or else when the hire starts. It is back when the
+# collection ends, or else when the hire ends.
 GOES_OUT = "coalesce(deliver_starts_at, starts_at)"
 COMES_BACK = "coalesce(collect_ends_at, ends_at)"
-# What an index holds of a text that people type: an entry of PostgreSQL's has its limits.
+# How much of a text an index holds. People type long texts, and PostgreSQL limits the size of index
+# entries.
 _INDEXED_LETTERS = 100
 INDEXED = f"left({{column}}, {_INDEXED_LETTERS})"
 
 
 @dataclass(frozen=True, slots=True)
 class Days:
-    """From the day `first` to the day `last`, both included; None is without an end there."""
+    """From the day `first` to the day `last`, both included. None means no limit on that side."""
 
     first: date | None = None
     last: date | None = None
@@ -39,9 +40,11 @@ class Days:
 
 @dataclass(frozen=True, slots=True)
 class FieldFilter:
-    """The field of the account's own that was given `column`, a value of `kind`, is `text`; or, of
-    numbers and dates, lies from one to another with `..` in between. What cannot be read as such a
-    value is nobody's."""
+    """A condition on a promoted field: the value in `column`, of type `kind`, is `text`.
+
+    For numbers and dates, `text` may be a range with `..` between its ends. If `text` cannot be
+    read as such a value, no row fits.
+    """
 
     column: str
     kind: str
@@ -50,8 +53,11 @@ class FieldFilter:
 
 @dataclass(frozen=True, slots=True)
 class Searched:
-    """What a text was found to mean: these `ids`, or, where it means more than these newest ones,
-    `also` what holds the words of this tsquery, in which `BLOCK` stands for a row's block."""
+    """The result of a search: these `ids`. If it found more than these newest ones, `also` has the
+    tsquery.
+
+    In `also`, `BLOCK` stands for the block of a row.
+    """
 
     ids: tuple[int, ...]
     also: str = ""
@@ -59,8 +65,10 @@ class Searched:
 
 @dataclass(frozen=True, slots=True)
 class Customers:
-    """What a text was found to mean: customers of these `names`, or, where those are too many, all
-    whose known name holds the words of this tsquery."""
+    """The customers that a text means: these `names`.
+
+    If there are too many, all customers whose known name has the words of this tsquery.
+    """
 
     names: tuple[str, ...]
     words: str = ""
@@ -70,14 +78,17 @@ class Customers:
 class Criteria:
     """What to list. Days are those of `time_zone`.
 
-    `search` finds an id, the beginning of a number (or, in digits, all of it but leading zeros), or
-    part of a name or customer, unless it was looked up before (`searched`); `customer` part of a
-    customer's name, unless those that it means are known (`customers`). `status`, `state`, `venue`
-    and `owner` are exact, `NO_STATUS` being the absent status, and a key of `OUTCOMES` several.
-    `tags` are all there. `on_hire` overlaps the hire, the other days are those that it starts on,
-    goes out on, comes back on, was confirmed on and was created on. `least` and `greatest` are of
-    the value with tax, both included. `sort` is a key of `browse.ORDERS`, with a leading `-` for
-    descending.
+    - `search` finds an id, the beginning of a number (digits may leave out leading zeros), or part
+      of a name or customer. If it was looked up before, `searched` has the result.
+    - `customer` is part of a customer's name. If it was looked up before, `customers` has the
+      result.
+    - `status`, `state`, `venue` and `owner` have to be equal. `NO_STATUS` is the absent status, and
+      a key of `OUTCOMES` stands for several statuses.
+    - `tags` all have to be there.
+    - `on_hire` has to overlap the hire. The other days are when it starts, goes out, comes back,
+      was confirmed and was created.
+    - `least` and `greatest` limit the value with tax, both included.
+    - `sort` is a key of `browse.SORTS`, with a leading `-` for descending.
     """
 
     search: str = ""
@@ -105,7 +116,7 @@ class Criteria:
     customers: Customers | None = None
 
 
-# The moment that each kind of days is about.
+# The moment that each kind of day filter is about.
 _MOMENTS = {
     "goes_out": GOES_OUT,
     "comes_back": COMES_BACK,
@@ -116,7 +127,7 @@ _MOMENTS = {
 
 
 def condition(criteria: Criteria) -> tuple[str, dict[str, Any]]:
-    """The condition, every value of it a parameter."""
+    """Return the condition and its parameters. Every value is a parameter."""
     conditions = ["true"]
     values: dict[str, Any] = {}
     if criteria.searched is not None:
@@ -126,7 +137,7 @@ def condition(criteria: Criteria) -> tuple[str, dict[str, Any]]:
         conditions.append(f"({' OR '.join(parts)})")
         values |= known
     if criteria.status == NO_STATUS:
-        # Nobody can be kept from calling a status that.
+        # A company may have a real status with this name.
         conditions.append("(opportunity_status IS NULL OR opportunity_status = %(status)s)")
         values["status"] = NO_STATUS
     elif outcome := OUTCOMES.get(criteria.status):
@@ -170,11 +181,11 @@ def condition(criteria: Criteria) -> tuple[str, dict[str, Any]]:
 
 def _held(found: Searched, values: dict[str, Any]) -> str:
     if not found.also:
-        # One text, which PostgreSQL reads faster than ten thousand numbers.
+        # As one text, which PostgreSQL reads faster than ten thousand numbers.
         values["searched"] = "{" + ",".join(map(str, found.ids)) + "}"
         return "id = ANY(%(searched)s::bigint[])"
     values["words"] = found.also
-    # A row's own words are looked at, by its id. A join could become the reading of all words.
+    # The words of a row are found by its id. A join might read the words of all rows instead.
     return (
         "(SELECT w.words @@ replace(%(words)s,"
         f" '{BLOCK}', (w.id >> {BLOCK_BITS})::text)::tsquery"
@@ -185,7 +196,7 @@ def _held(found: Searched, values: dict[str, Any]) -> str:
 def _named(found: Customers, values: dict[str, Any]) -> str:
     if found.words:
         values["customer_words"] = found.words
-        # Asked once, and not joined with.
+        # A subquery runs once. A join might not.
         return (
             "(organisation_name IN (SELECT k.name FROM known_names k"
             " WHERE k.collection = 'opportunities' AND k.kind = 'customer'"
@@ -200,20 +211,21 @@ def _named(found: Customers, values: dict[str, Any]) -> str:
 
 
 def _is_indexed_whole(text: str) -> bool:
-    """Whether what an index holds of a column (`INDEXED`) equals `text` only where the column does.
-    Then nothing else is asked: of two conditions that mean the same PostgreSQL expects fewer rows
-    than there are, and reads them in a way that is slow for many."""
-    # In bytes, for a database whose encoding has no letters.
+    """Return whether comparing only the indexed part (`INDEXED`) is exact for `text`.
+
+    Then no second condition is added. With two conditions of equal meaning, PostgreSQL expects too
+    few rows, and chooses a plan that is slow for many.
+    """
+    # In bytes, for a database whose encoding has no notion of letters.
     return len(text.encode(errors="replace")) < _INDEXED_LETTERS
 
 
 def search_parts(text: str) -> tuple[list[str], dict[str, Any]]:
-    """The conditions of which one has to hold for `text` to be found without its words, and their
-    parameters."""
+    """Return conditions and parameters that find `text` other than by its words. One must hold."""
     text = without_nul(text)
     values: dict[str, Any] = {}
     found = ["name ILIKE %(part)s", "organisation_name ILIKE %(part)s"]
-    # A subquery of its own, or every record would be unpacked for its number.
+    # A separate subquery, because otherwise every record would be unpacked for its number.
     found.append(f"id IN (SELECT id FROM opportunities WHERE {_NUMBER} LIKE %(start)s)")
     if padded := _padded(text):
         found.append(f"id IN (SELECT id FROM opportunities WHERE {_NUMBER} = ANY(%(padded)s))")
@@ -238,13 +250,13 @@ def _days(criteria: Criteria, conditions: list[str], values: dict[str, Any]) -> 
             conditions.append(f"{moment} < %({name}_last)s::timestamptz")
             values[f"{name}_last"] = _end(days.last, criteria.time_zone)
         if name == "comes_back" and days != Days():
-            # Nobody knows when.
+            # Its end is unknown.
             conditions.append("open_ended_rental IS NOT TRUE")
     on_hire = criteria.on_hire
     if on_hire.is_empty:
         conditions.append("false")
     elif on_hire != Days():
-        # A range whose end comes first is an error, not an empty one.
+        # PostgreSQL raises an error for a range whose end is before its start.
         conditions.append(
             "hire && tstzrange(%(hire_first)s::timestamptz, %(hire_last)s::timestamptz, '[)')"
         )
@@ -253,12 +265,12 @@ def _days(criteria: Criteria, conditions: list[str], values: dict[str, Any]) -> 
         values["hire_last"] = None if last is None else _end(last, criteria.time_zone)
 
 
-# Of these there is more and less.
+# Kinds whose values have an order.
 _IN_ORDER = frozenset({"numeric", "bigint", "date", "timestamptz", "time"})
 
 
 def _field(field: FieldFilter, name: str, conditions: list[str], values: dict[str, Any]) -> None:
-    # Its name was checked when it was made; a quote in it would not have been let through.
+    # The name was checked when the column was made. A name with a quote was refused.
     column = f'f."{field.column}"'
     first, dots, last = field.text.partition("..")
     if field.kind.endswith("[]"):
@@ -282,8 +294,11 @@ def _read(kind: str, name: str) -> str:
 
 
 def _begin(day: date, time_zone: str) -> datetime | str:
-    """Its first moment: not by PostgreSQL, whose knowledge of zones may be of another year, and
-    which takes the second where midnight comes twice. Pages would differ from lists by an hour."""
+    """Return the first moment of the day.
+
+    Python computes it, because PostgreSQL's time zone data may be of another year. PostgreSQL also
+    takes the second midnight if there are two. Pages and lists would then differ by an hour.
+    """
     try:
         return datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(time_zone)).astimezone(UTC)
     except OverflowError:
@@ -291,24 +306,24 @@ def _begin(day: date, time_zone: str) -> datetime | str:
 
 
 def _end(day: date, time_zone: str) -> datetime | str:
-    """The first moment of the day after."""
+    """Return the first moment of the next day."""
     return "infinity" if day == date.max else _begin(day + timedelta(days=1), time_zone)
 
 
 def _padded(search: str) -> list[str]:
-    """Digits as numbers that Current RMS pads with zeros, in every usual width."""
+    """Return digits as numbers that Current RMS pads with zeros, in every usual width."""
     if not re.fullmatch(r"[0-9]+", search):
         return []
     return [search.zfill(width) for width in range(len(search) + 1, _WIDEST_NUMBER + 1)]
 
 
 def literally(text: str) -> str:
-    """`text` as part of a LIKE pattern, meaning nothing but itself."""
+    """Return `text` as part of a LIKE pattern that matches only itself."""
     for special in "\\%_":
         text = text.replace(special, f"\\{special}")
     return text
 
 
 def without_nul(text: str) -> str:
-    """`text` without NUL, which PostgreSQL keeps in no text, so that nothing is found by it."""
+    """Return `text` without NUL. No text in PostgreSQL has a NUL, so it could not be found."""
     return text.replace("\x00", "\ufffd")

@@ -1,7 +1,7 @@
-"""Which fields of the account's own there are: each key, since when, and whether it vanished.
+"""The account's own fields: each key, since when it exists, and whether it vanished.
 
-What belongs here: noting keys as syncs bring them, and the labels of their values. What does not:
-what the fields hold (`insight.fields`), and columns for them (`promoted`).
+This module notes keys as syncs bring them, and the labels of values. What the fields hold is in
+`insight.fields`, columns for them in `promoted`.
 """
 
 from collections.abc import Mapping
@@ -11,16 +11,19 @@ from datetime import datetime
 from rms_pipeline.collections.base import CHANGED, Collection
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 
-# Of how many an account can think up; more come of records that went wrong.
+# More keys than any account invents. If there are more, the records are wrong.
 _MOST = 10_000
-# For so long a key is new, or newly gone.
+# For so many days a key counts as new, or as newly gone.
 DAYS = 7
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """How many keys there are, those met in the last `DAYS` days, after the first of all, and those
-    that vanished in them; `missed` are keys with a column of their own that vanished whenever."""
+    """How many keys there are, which appeared in the last `DAYS` days, and which vanished in them.
+
+    The keys of the first sync do not count as new. `missed` are keys that have a column and
+    vanished at any time.
+    """
 
     count: int
     new: list[str]
@@ -35,10 +38,10 @@ def note_keys(
     changed_since: datetime | None = None,
     asked_since: datetime | None = None,
 ) -> None:
-    """Notes the keys of rows that changed since a moment of Current RMS's clock; or of all that
-    were asked for since one of ours, as a full sync does, and then which keys vanished. Commits.
+    """Note the keys of rows, either those changed since a moment or all of them. Commits.
 
-    The first time it looks at all rows.
+    `changed_since` is by Current RMS's clock. `asked_since` is by ours: a full sync has asked for
+    all rows since, so vanished keys are noted too. The first call looks at all rows.
     """
     if not collection.promotes:
         return
@@ -57,7 +60,7 @@ def note_keys(
             " WHERE custom_field_keys.vanished_at IS NOT NULL",
             (collection.name, present),
         )
-        # Of a sync that brought nothing all keys would have vanished.
+        # If a sync brought nothing, all keys would seem to have vanished.
         if present and asked_since is not None:
             cursor.execute(
                 "UPDATE custom_field_keys SET vanished_at = now() WHERE collection = %s"
@@ -85,7 +88,7 @@ def _keys(
 
 
 def known_keys(connection: Connection, collection: Collection) -> Keys:
-    """What is noted of the keys now. Commits."""
+    """Return what is noted of the keys now. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FILTER (WHERE vanished_at IS NULL),"
@@ -108,7 +111,7 @@ def known_keys(connection: Connection, collection: Collection) -> Keys:
 def set_labels(
     connection: Connection, collection: Collection, key: str, labels: Mapping[str, str]
 ) -> None:
-    """Gives values of the field `key` labels; an empty one takes the label away. Commits."""
+    """Set labels for values of the field `key`. An empty label removes the old one. Commits."""
     given = {value: label for value, label in labels.items() if label}
     with connection.cursor() as cursor:
         cursor.execute(

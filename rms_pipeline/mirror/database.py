@@ -1,4 +1,4 @@
-"""Connections to the mirror's database, and what has to hold before it is used."""
+"""Connections to the mirror's database, and the conditions that it has to meet."""
 
 import hashlib
 import json
@@ -27,21 +27,27 @@ from rms_pipeline.mirror.postgres_errors import DatabaseError as DatabaseError
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 
 OLDEST_SERVER = 14_00_00
-# How long another's lock is waited for before the wait ends with that process's name.
+# How long to wait for another session's lock. The error then names that process.
 LOCK_WAIT = "60s"
-# That of a database which nobody told another.
+# The schema if no other is set.
 PUBLIC = "public"
 
 
 def dagster_schema(schema: str) -> str:
-    """Where the tables of the Dagster beside a mirror in `schema` live: each mirror has its own, or
-    one's daemon would launch, and clean up, what is another's."""
+    """Return the schema for the tables of the Dagster that belongs to the mirror in `schema`.
+
+    Each mirror has its own. Otherwise the daemon of one would launch and delete the runs of
+    another.
+    """
     return "dagster" if schema == PUBLIC else f"dagster_{schema}"
 
 
 def session_settings(schema: str) -> dict[str, str]:
-    """What our SQL, and what reads its answers, rely on, whatever is the default of the server, the
-    database or the role; Dagster's storage too. Unqualified names lie in `schema`."""
+    """Return the settings that our SQL and the reading of its answers rely on.
+
+    They replace the defaults of server, database and role, also for Dagster's storage. Names
+    without a schema are in `schema`.
+    """
     return {
         "search_path": schema,
         "TimeZone": "UTC",
@@ -50,11 +56,11 @@ def session_settings(schema: str) -> dict[str, str]:
         "bytea_output": "hex",
         "extra_float_digits": "1",
         "standard_conforming_strings": "on",
-        # What is compared with the names of types and columns is written without quotes.
+        # Names of types and columns are compared with unquoted text.
         "quote_all_identifiers": "off",
         "transform_null_equals": "off",
         "array_nulls": "on",
-        # Or a search would find a part of what there is.
+        # Otherwise a search would find only a part of the rows.
         "gin_fuzzy_search_limit": "0",
         "default_transaction_isolation": "read committed",
         "default_transaction_read_only": "off",
@@ -64,29 +70,31 @@ def session_settings(schema: str) -> dict[str, str]:
         "lock_timeout": LOCK_WAIT,
         "idle_session_timeout": "0",
         "idle_in_transaction_session_timeout": "15min",
-        # A policy that would hide rows is an error instead: a mirror of some rows looks like one of
-        # all.
+        # A policy that would hide rows raises an error instead. A mirror of some rows would look
+        # complete.
         "row_security": "off",
-        # Or neither the trigger that wakes the fast lane nor people's own would fire.
+        # Otherwise the trigger that wakes the fast lane would not fire, and neither would people's
+        # own.
         "session_replication_role": "origin",
-        # A webhook that was acknowledged survives a crash of the server.
+        # An acknowledged webhook survives a crash of the server.
         "synchronous_commit": "local",
     }
 
 
-# Those that this server does not have, and those that are so already, are left alone: some may be
-# set by administrators only. Whoever has commits wait for more than our own disk keeps that.
+# Settings that this server does not have are skipped, and those that are right already: some may be
+# set by administrators only. If the server waits for more than its own disk at a commit, that
+# stays.
 _SET = (
     "SELECT set_config(n, v, {}) FROM unnest(%s::text[], %s::text[]) AS s (n, v)"
     " WHERE current_setting(n, true) <> v"
     " AND (n <> 'synchronous_commit' OR current_setting(n) = 'off')"
 )
-# Columns name no compression of their own: not every server that may restore them has lz4.
+# Columns name no compression method, because a server that restores them may lack lz4.
 _LOOK = (
     "SELECT pg_backend_pid(), (SELECT set_config(name, 'lz4', false) FROM pg_settings"
     " WHERE name = 'default_toast_compression' AND 'lz4' = ANY(enumvals))"
 )
-# To look there takes as long as to connect. So it is done once for each server, by its URL.
+# Looking this up takes as long as connecting. So it is done once for each server, by URL.
 _HAS_LZ4: dict[str, bool] = {}
 _KNOWN = {
     True: "SELECT pg_backend_pid(), set_config('default_toast_compression', 'lz4', false)",
@@ -94,8 +102,8 @@ _KNOWN = {
 }
 
 
-# A number of more digits than Python makes one of is a text, as PostgreSQL writes it: whoever
-# pasted it, nothing that reads the row fails for it.
+# A number of more digits than Python accepts is read as text, as PostgreSQL writes it. Reading the
+# row then does not fail, whoever pasted such a number.
 _MOST_DIGITS = 4_000
 _read_json = json.JSONDecoder(parse_int=lambda n: int(n) if len(n) <= _MOST_DIGITS else n).decode
 _JSON = new_type(
@@ -103,7 +111,7 @@ _JSON = new_type(
 )
 _JSON_ARRAY = new_array_type((199, 3807), "JSON[]", _JSON)
 
-# A pooler in statement mode gives its reason in its own log only.
+# A pooler in statement mode writes its reason only into its own log.
 ENDED_AT_ONCE = (
     "PostgreSQL accepted the connection and ended it in its first transaction. Try again. If it "
     "happens again, a pooler in statement mode may be in between: set POSTGRES_URL to the same "
@@ -112,8 +120,11 @@ ENDED_AT_ONCE = (
 
 
 class _Connection(Connection):
-    """psycopg2's; behind a transaction pooler, where what is set may be lost or reach others, each
-    transaction is told `each_transaction` anew."""
+    """psycopg2's connection, which repeats its settings in each transaction if necessary.
+
+    Behind a transaction pooler, settings may be lost or reach other clients. So each transaction
+    sets `each_transaction` again.
+    """
 
     each_transaction: dict[str, str] | None = None
     leads_through_pooler = False
@@ -146,8 +157,11 @@ class _Cursor(Cursor):
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """Where the mirror lives: `url` for work, `session_url` for what a pooler would break, and the
-    `schema` of our tables: lower-case letters, digits and underscores, at most 40 of them."""
+    """Where the mirror lives.
+
+    `url` is for work, `session_url` for what a pooler would break. `schema` is that of our tables:
+    at most 40 lower-case letters, digits and underscores.
+    """
 
     url: SecretStr
     session_url: SecretStr
@@ -155,22 +169,24 @@ class Database:
 
     @property
     def schema_in_sql(self) -> str:
-        """The name of `schema` as statements have to write it: it may be a reserved word."""
+        """The name of `schema` as statements have to write it. It may be a reserved word."""
         return self.schema if self.schema == PUBLIC else f'"{self.schema}"'
 
     @property
     def dagster_schema(self) -> str:
-        """Where the tables of the Dagster beside this mirror live."""
+        """Where the tables of the Dagster of this mirror live."""
         return dagster_schema(self.schema)
 
     def connect(self, *, session: bool = False) -> Connection:
-        """A new connection, with all settings as our SQL relies on them. `session` for what belongs
-        to a session (locks, notifications). Raises DatabaseError."""
+        """Return a new connection with all settings that our SQL relies on.
+
+        Set `session` for what belongs to a session (locks, notifications). Raises DatabaseError.
+        """
         url = (self.session_url if session else self.url).get_secret_value()
         looked = _HAS_LZ4.get(url)
         connection = _open(url)
         if connection.get_parameter_status("standard_conforming_strings") == "off":
-            # psycopg2 quotes for ever as it has to at first.
+            # The first connection fixes how psycopg2 quotes.
             connection.close()
             connection = _open(url, "-c standard_conforming_strings=on")
         try:
@@ -179,7 +195,7 @@ class Database:
             # In one statement, so that no timeout in a transaction can end it before it is set.
             connection.autocommit = True
             with connection.cursor() as cursor:
-                # The first alone, or it might end the others.
+                # The first setting alone, because it might end the others.
                 cursor.execute(
                     f"SET statement_timeout = 0; {_SET.format('false')};"
                     f" {_LOOK if looked is None else _KNOWN[looked]}",
@@ -189,9 +205,9 @@ class Database:
             if lz4:
                 settings["default_toast_compression"] = lz4
             connection.autocommit = False
-            # In each BEGIN, so that they hold behind a pooler too.
+            # As part of each BEGIN, so that they also apply behind a pooler.
             connection.set_session("READ COMMITTED", readonly=False, deferrable=False)
-            # A pooler tells its clients a process of its own invention.
+            # A pooler reports an invented process id to its clients.
             connection.leads_through_pooler = server_process != connection.info.backend_pid
             if connection.leads_through_pooler:
                 with connection.cursor() as cursor:
@@ -202,7 +218,7 @@ class Database:
             ended = bool(connection.closed)
             connection.close()
             if isinstance(error, InvalidParameterValue) and _HAS_LZ4.pop(url, False):
-                # Another server is there now.
+                # Another server has taken its place.
                 return self.connect(session=session)
             if ended and error.pgcode is None:
                 raise DatabaseError(ENDED_AT_ONCE) from None
@@ -222,11 +238,13 @@ class Database:
         return connection
 
     def session_options(self, schema: str) -> dict[str, str]:
-        """Of `session_settings`, what a connection of another program may begin with here."""
+        """Return the part of `session_settings` that connections of other programs may start
+        with.
+        """
         settings = session_settings(schema)
-        # For administrators only, and about triggers, which only our own tables have.
+        # Only administrators may set it, and it is about triggers, which only our own tables have.
         del settings["session_replication_role"]
-        # Dagster's history may be lost in a crash where an administrator has decided so.
+        # An administrator may have decided that Dagster's history can be lost in a crash.
         del settings["synchronous_commit"]
         with self.session(session=True) as connection, connection.cursor() as cursor:
             cursor.execute(
@@ -237,7 +255,7 @@ class Database:
 
     @contextmanager
     def session(self, *, session: bool = False) -> Iterator[Connection]:
-        """A connection that commits at the end, rolls back on an error, and is closed."""
+        """A connection that commits at the end, rolls back on an error, and is then closed."""
         connection = self.connect(session=session)
         try:
             yield connection
@@ -256,22 +274,22 @@ class Database:
         return create_engine("postgresql+psycopg2://", creator=self.connect, poolclass=NullPool)
 
     def clock(self) -> Callable[[], datetime]:
-        """The database's time (UTC), advanced by this process's monotonic clock.
+        """Return a clock: the database's time (UTC), advanced by this process's monotonic clock.
 
-        All processes stamp what they fetch by one clock, and a wall clock set back during a run
-        reorders nothing.
+        All processes stamp what they fetch by one clock. A wall clock that is set back during a run
+        changes no order.
         """
         with self.session() as connection:
             return clock_of(connection)
 
 
 def leads_through_pooler(connection: Connection) -> bool:
-    """Whether a pooler, of whichever kind, answers for the server."""
+    """Return whether any kind of pooler answers for the server."""
     return isinstance(connection, _Connection) and connection.leads_through_pooler
 
 
 def dagster_schema_beside(connection: Connection) -> str:
-    """`dagster_schema` of the mirror that a connection of `Database` leads to."""
+    """Return `dagster_schema` of the mirror that a connection of `Database` leads to."""
     return dagster_schema(connection.schema if isinstance(connection, _Connection) else PUBLIC)
 
 
@@ -290,7 +308,7 @@ def _open(url: str, options: str = "") -> _Connection:
             keepalives_count=3,
         )
     except psycopg2.ProgrammingError:
-        # It quotes what it cannot read, which may be the password.
+        # The message quotes what it cannot read, and that may be the password.
         raise DatabaseError(
             "libpq cannot parse POSTGRES_URL (or POSTGRES_URL_NON_POOLING). The form is "
             "postgresql://user:password@host:5432/database?sslmode=require."
@@ -300,7 +318,7 @@ def _open(url: str, options: str = "") -> _Connection:
 
 
 def _demand_server(connection: Connection) -> None:
-    """Raises DatabaseError unless the server, and the database, are such as can hold a mirror."""
+    """Raise DatabaseError unless the server and the database can hold a mirror."""
     if connection.server_version < OLDEST_SERVER:
         version = connection.server_version // 10_000
         raise DatabaseError(f"PostgreSQL {version} is too old: 14 or later is needed.")
@@ -316,9 +334,9 @@ def _demand_server(connection: Connection) -> None:
 
 
 def clock_of(connection: Connection) -> Callable[[], datetime]:
-    """`Database.clock`, by a connection that is open already. Commits.
+    """Return `Database.clock` of an open connection. Commits.
 
-    A process that lives long takes a new one now and then: monotonic clocks drift, and stand still
+    A long-lived process should take a new one now and then: monotonic clocks drift, and they stop
     while a machine sleeps.
     """
     with connection.cursor() as cursor:
@@ -330,8 +348,10 @@ def clock_of(connection: Connection) -> Callable[[], datetime]:
 
 
 def lock_key(name: str, schema: str = PUBLIC) -> int:
-    """The advisory lock (a signed 64-bit number) that stands for `name` of the mirror in `schema`:
-    advisory locks are a database's, and mirrors in other schemas of it have the same names."""
+    """Return the advisory lock (a signed 64-bit number) for `name` of the mirror in `schema`.
+
+    Advisory locks belong to a database. Mirrors in other schemas of it use the same names.
+    """
     whole = name if schema == PUBLIC else f"{schema} {name}"
     digest = hashlib.blake2b(f"rms_pipeline {whole}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
@@ -341,17 +361,17 @@ def lock_key(name: str, schema: str = PUBLIC) -> int:
 def advisory_lock(
     database: Database, name: str | int, *, on_wait: Callable[[], None] | None = None
 ) -> Iterator[Connection]:
-    """Holds the lock `name` (or of that key) while inside; it falls with the process, however that
-    ends.
+    """Hold the lock `name` (or the lock with that key). It is released when the process ends in any
+    way.
 
-    `on_wait` is called once when another process holds it.
+    `on_wait` is called once if another process holds it.
     """
     key = name if isinstance(name, int) else lock_key(name, database.schema)
     connection = database.connect(session=True)
     connection.autocommit = True
     try:
         with connection.cursor() as cursor:
-            # A walk that is waited for may take an hour.
+            # The walk that is waited for may take an hour.
             cursor.execute("SET lock_timeout = 0")
             cursor.execute("SELECT pg_try_advisory_lock(%s)", (key,))
             row = cursor.fetchone()
@@ -366,7 +386,7 @@ def advisory_lock(
 
 @contextmanager
 def lock_if_free(database: Database, name: str) -> Iterator[bool]:
-    """Holds the lock `name` while inside, unless another process does; whether it is held here."""
+    """Hold the lock `name` unless another process does. Yields whether it is held here."""
     connection = database.connect(session=True)
     connection.autocommit = True
     try:
@@ -380,7 +400,7 @@ def lock_if_free(database: Database, name: str) -> Iterator[bool]:
 
 
 def is_locked(database: Database, name: str) -> bool:
-    """Whether a living process holds the lock `name`."""
+    """Return whether a living process holds the lock `name`."""
     key = lock_key(name, database.schema) & 0xFFFF_FFFF_FFFF_FFFF
     with database.session(session=True) as connection, connection.cursor() as cursor:
         cursor.execute(

@@ -1,6 +1,6 @@
-"""Rows that Current RMS no longer has: which rows may go, and how they leave the table.
+"""Rows that Current RMS no longer has: which rows may be deleted, and how they leave the table.
 
-What belongs here: SQL about deletions. `sync` finds out whether a record is gone.
+This module has the SQL about deletions. `sync` finds out whether a record is gone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,8 +22,8 @@ WITH_ITS_PARENT = "what it is a part of is gone"
 WITH_A_CHANGE = "what it is a part of was changed, and its whole list no longer shows it"
 _EXPECTED = (WITH_ITS_PARENT, WITH_A_CHANGE)
 HELD_BACK = "Deletions wait for confirmation."
-# More than this share of the window, and more than so many rows, do not go within the period
-# without a person's word, whoever found that they are gone.
+# If more than this share of the window, and more than so many rows, would be deleted within the
+# period, a person has to confirm it. It does not matter who found that they are gone.
 GUARDED_SHARE, GUARDED_COUNT, GUARDED_PERIOD = 0.05, 20, timedelta(days=1)
 
 _IN_WINDOW = (
@@ -36,7 +36,7 @@ Window = tuple[datetime, datetime] | None
 
 
 def _held_back(collection: Collection) -> str:
-    # Not those that were found there again since.
+    # Without those that were found there again since.
     return (
         f"SELECT id FROM held_deletions h JOIN {collection.name} o USING (id)"
         f" JOIN {collection.versions} v USING (id) WHERE h.collection = '{collection.name}'"
@@ -45,7 +45,7 @@ def _held_back(collection: Collection) -> str:
 
 
 def _within(window: Window) -> tuple[str, dict[str, object]]:
-    """The condition that a row `o` is in `window`, and its values; None holds all rows."""
+    """Return the condition that a row `o` is in `window`, and its values. None means all rows."""
     if window is None:
         return "true", {}
     return _IN_WINDOW, {"start": window[0], "end": window[1]}
@@ -58,7 +58,7 @@ def unseen_rows(
     started_at: datetime,
     window: Window,
 ) -> list[int]:
-    """Rows of the window that `walk` did not see and nobody has asked for since it began."""
+    """Return rows of the window that `walk` did not see and nobody has asked for since it began."""
     condition, values = _within(window)
     with connection.cursor() as cursor:
         cursor.execute(
@@ -74,7 +74,7 @@ def unseen_rows(
 
 
 def count_window(connection: Connection, collection: Collection, window: Window) -> int:
-    """Rows that overlap `window` or lack a date."""
+    """Return the number of rows that overlap `window` or lack a date."""
     condition, values = _within(window)
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT count(*) FROM {collection.name} o WHERE {condition}", values)
@@ -86,12 +86,12 @@ def count_window(connection: Connection, collection: Collection, window: Window)
 def oldest_outside(
     connection: Connection, collection: Collection, window: Window, limit: int
 ) -> list[int]:
-    """Rows outside `window`, those first that the API was not asked about for longest."""
+    """Return rows outside `window`. Those come first that were asked for longest ago."""
     condition, values = _within(window)
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT o.id FROM {collection.name} o WHERE NOT {condition}"
-            # What was asked for in the future was asked for by a wrong clock.
+            # A time in the future was written by a wrong clock.
             " ORDER BY o.synced_at <= clock_timestamp(), o.synced_at, o.id LIMIT %(limit)s",
             values | {"limit": limit},
         )
@@ -101,9 +101,9 @@ def oldest_outside(
 
 
 def held_back(connection: Connection, collection: Collection) -> list[int]:
-    """Rows that are known to be gone and stay, because too many would have gone. Commits.
+    """Return rows that are known to be gone but stay, because too many would be deleted. Commits.
 
-    One that was found there again since is not among them.
+    A row that was found there again since is not among them.
     """
     with connection.cursor() as cursor:
         cursor.execute(f"{_held_back(collection)} ORDER BY id")
@@ -113,7 +113,7 @@ def held_back(connection: Connection, collection: Collection) -> list[int]:
 
 
 def deleted_lately(connection: Connection, collection: Collection) -> int:
-    """Rows that went within the period that is guarded, unconfirmed. Commits."""
+    """Return how many rows were deleted within the guarded period without confirmation. Commits."""
     with connection.cursor() as cursor:
         count = _deleted_lately(cursor, collection)
     connection.commit()
@@ -121,7 +121,7 @@ def deleted_lately(connection: Connection, collection: Collection) -> int:
 
 
 def may_still_go(connection: Connection, collection: Collection) -> int:
-    """How many rows may go now without a person's word. Commits."""
+    """Return how many rows may be deleted now without a person's confirmation. Commits."""
     with connection.cursor() as cursor:
         left = _most(cursor, collection) - _deleted_lately(cursor, collection)
     connection.commit()
@@ -129,7 +129,7 @@ def may_still_go(connection: Connection, collection: Collection) -> int:
 
 
 def confirm_deletions(connection: Connection, collection: Collection) -> None:
-    """Notes that what went so far was confirmed by a person. Commits."""
+    """Note that a person confirmed the deletions so far. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO deletions_confirmed VALUES (%s, clock_timestamp())"
@@ -146,8 +146,9 @@ def confirm_deletions(connection: Connection, collection: Collection) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """The ids of rows that went (`gone`), that stay because too many would have gone (`held`), and
-    that PostgreSQL does not let go (`kept`)."""
+    """The ids of rows that were deleted (`gone`), that stay because there are too many (`held`),
+    and that PostgreSQL does not let us delete (`kept`).
+    """
 
     gone: list[int] = field(default_factory=list)
     held: list[int] = field(default_factory=list)
@@ -163,12 +164,13 @@ def move_to_deleted(
     *,
     confirmed: bool = False,
 ) -> Removal:
-    """Moves rows to the table of deleted ones, each by when its absence was asked for and answered.
+    """Move rows to the table of deleted ones. `gone` says when each absence was asked for and
+    answered.
 
-    A row of which something was learnt meanwhile stays. So does one that PostgreSQL does not let
-    go, because other tables refer to it or a trigger keeps it: `sync_faults` says so of `run`. An
-    id that has no row is remembered as gone, so that no older page brings it. Where more would go
-    within a day than can be believed, none goes, unless `confirmed`. Commits.
+    A row about which something newer is known stays. So does a row that PostgreSQL does not let us
+    delete, because other tables refer to it or a trigger keeps it: `sync_faults` then names it for
+    `run`. An id without a row is remembered as gone, so that no older page brings it back. If more
+    rows would be deleted within a day than is believable, none is, unless `confirmed`. Commits.
     """
     removal = Removal()
     kept: dict[int, str] = {}
@@ -176,7 +178,7 @@ def move_to_deleted(
 
     def are_too_many(cursor: Cursor, going: Sequence[int]) -> bool:
         nonlocal too_many
-        # What was too many stays so when PostgreSQL refuses one of them and parts are tried.
+        # Too many rows stay too many when PostgreSQL refuses one and smaller parts are tried.
         too_many = too_many or (not confirmed and _are_too_many(cursor, collection, going))
         return too_many
 
@@ -211,8 +213,10 @@ def _move(
     because: str,
     are_too_many: Callable[[Cursor, Sequence[int]], bool],
 ) -> tuple[list[int], list[int], list[int]]:
-    """The ids of rows that went, of those that a trigger kept, and of those that are too many.
-    Commits."""
+    """Return the ids of deleted rows, of those that a trigger kept, and of those that are too many.
+
+    Commits.
+    """
     held = (column.name for column in collection.columns if column.kept)
     copied = ", ".join((*collection.mapped, *held, "synced_at", "last_webhook_at"))
     with connection.cursor() as cursor:
@@ -242,7 +246,8 @@ def _move(
             (because, going),
         )
         moved = [row[0] for row in cursor.fetchall()]
-        # Not in one statement with the above, which rules of people's own would not allow.
+        # In a separate statement, because people's own rules on the table may not allow both in
+        # one.
         cursor.execute(f"DELETE FROM {collection.name} WHERE id = ANY(%s)", (moved,))
         kept: list[int] = []
         if cursor.rowcount != len(moved):
@@ -262,14 +267,14 @@ def _move(
 
 
 def _are_too_many(cursor: Cursor, collection: Collection, going: Sequence[int]) -> bool:
-    # One after the other, or several at once would each find room. Nothing is waited for inside:
-    # the rows are locked already.
+    # One transaction at a time. Otherwise several at once would each find room. Nothing waits
+    # inside, because the rows are locked already.
     cursor.execute(
         "SELECT pg_advisory_xact_lock(hashtextextended("
         "'rms_pipeline deletions of ' || current_schema() || '.' || %s, 0))",
         (collection.name,),
     )
-    # What is held counts as well, or the rest of a multitude would go in small numbers.
+    # Held rows count as well. Otherwise a large deletion would happen in small numbers.
     held_back = _held_back(collection)
     cursor.execute(f"SELECT count(*) FROM ({held_back}) held WHERE id <> ALL(%s)", (list(going),))
     held = int(one_row(cursor)[0])
@@ -289,7 +294,9 @@ def _deleted_lately(cursor: Cursor, collection: Collection) -> int:
 
 
 def _most(cursor: Cursor, collection: Collection) -> int:
-    """How many may go in the period: a share of the window of the last full walk, or the table."""
+    """Return how many may be deleted in the period: a share of the last full walk's window or
+    table.
+    """
     cursor.execute(
         "SELECT window_start, window_end FROM walks WHERE kind = 'full' AND settled_at IS NOT NULL"
         " AND collection = %s AND window_end IS NOT NULL ORDER BY id DESC LIMIT 1",
@@ -319,7 +326,7 @@ def _hold(
         " answered_at = excluded.answered_at, held_at = excluded.held_at",
         (collection.name, because, list(ids), *times),
     )
-    # So that rows which were not asked for as lately come first the next time.
+    # The next time, rows that were asked for longer ago then come first.
     cursor.execute(
         f"UPDATE {collection.name} o SET synced_at = n.asked_at FROM"
         " unnest(%s::bigint[], %s::timestamptz[]) AS n (id, asked_at) WHERE o.id = n.id",
@@ -343,9 +350,9 @@ def _note_gone(
 
 
 class Deletions:
-    """Rows that leave, and those that have to stay because too many would go.
+    """Deletes rows, and holds them back if too many would be deleted.
 
-    `confirmed` lets any number go.
+    `confirmed` allows any number.
     """
 
     def __init__(
@@ -357,19 +364,25 @@ class Deletions:
 
     @property
     def most(self) -> float:
-        """How many may still go."""
+        """How many rows may still be deleted."""
         return float("inf") if self.confirmed else may_still_go(self._connection, self._collection)
 
     def calls_for(self, suspects: int, page_size: int) -> int | None:
-        """How many calls to spend on finding out which of so many are gone: how many more there
-        are than may go need not be known to see that something is wrong. None for no bound."""
+        """Return how many calls to spend on finding out which of `suspects` are gone. None means no
+        limit.
+
+        Once more are gone than may be deleted, their exact number does not matter.
+        """
         most = self.most
         return None if most == float("inf") else -(-suspects // page_size) + int(most) + 1
 
     def remove_gone(
         self, gone: dict[int, tuple[datetime, datetime]], because: str = BY_TWO_WITNESSES
     ) -> str:
-        """Given when the absence of each id was asked for and answered: why some stay, or ''."""
+        """Delete rows, given when the absence of each was asked for and answered.
+
+        Returns why some stay, or ''.
+        """
         removal = move_to_deleted(
             self._connection,
             self._collection,

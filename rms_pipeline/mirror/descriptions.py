@@ -471,7 +471,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
 }
 
-# What each collection says of its own tables.
+# Descriptions of each collection's own tables.
 VIEWS: dict[str, str] = {}
 for _collection in COLLECTIONS:
     for _table, _says, _columns in _collection.descriptions():
@@ -493,8 +493,11 @@ for _collection in COLLECTIONS:
 
 
 def undescribed(connection: Connection) -> list[tuple[str, str | None, str]]:
-    """Tables (column None) and columns that are there but described otherwise, with the text each
-    should have. Reads the first schema of the search path."""
+    """Return tables (column None) and columns whose description differs, with the text each should
+    have.
+
+    Reads the first schema of the search path.
+    """
     wanted: dict[tuple[str, str | None], str] = {
         (t, None): text for t, text in (TABLES | VIEWS).items()
     }
@@ -515,7 +518,7 @@ def undescribed(connection: Connection) -> list[tuple[str, str | None, str]]:
 
 
 def describe(connection: Connection) -> None:
-    """Has the database show these as the comments of our tables and their columns."""
+    """Write these texts into the database as the comments of our tables and columns."""
     with connection.cursor() as cursor:
         for table, column, text in undescribed(connection):
             kind = "VIEW" if table in VIEWS else "TABLE"

