@@ -20,8 +20,9 @@ BUCKETS = 61 * _PER_SECOND + 1
 _BEYOND = _PER_SECOND
 _SHOWN = 60 * _PER_SECOND
 
-# For this long, what was learned from refusals is believed. The time doubles with each failed attempt
-# at more. Then this much more is tried each hour. After two weeks without a refusal it is forgotten.
+# For this long, what was learned from refusals is believed. The time doubles with each failed
+# attempt at more. Then this much more is tried each hour. After two weeks without a refusal it is
+# forgotten.
 _HELD = "interval '6 h' * 2 ^ least(tries, 5)"
 _MORE_AN_HOUR, _FORGOTTEN = 0.25, "interval '14 days'"
 # The calls of the last 10 s show whether we were the ones who asked too often.
