@@ -1,4 +1,4 @@
-"""Reading `sync_metadata`, and the mirror's own state, for people."""
+"""Reads `sync_metadata`, and the mirror's own state, for people."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,8 @@ from rms_pipeline.mirror.sync_runs import (
 )
 
 FULL_SYNCS = (INITIAL, RECONCILIATION)
-# What is read is not yet merged; and of what the first version read nobody noted the time.
+# A walk that was read may not be merged yet. The first version did not note the time of what it
+# read.
 _STORED = "settled_at IS NOT NULL AND watermark IS NOT NULL"
 COLUMNS = (
     "id",
@@ -33,7 +34,7 @@ COLUMNS = (
 )
 
 
-# The figures of each collection, beside the columns of the view.
+# The figures of each collection, in addition to the columns of the view.
 _FIGURES = (
     "coalesce((SELECT jsonb_object_agg(collection, jsonb_build_object('synced', f.records_synced,"
     " 'failed', f.records_failed)) FROM sync_figures f WHERE f.sync = s.id), '{}')"
@@ -42,9 +43,9 @@ _FIGURES = (
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """A row of `sync_metadata`: `id` is our own number, `run_id` that of its run in Dagster.
+    """A row of `sync_metadata`. `id` is our own number, `run_id` the id of its run in Dagster.
 
-    `collections` are the records of each collection that were "synced" and "failed", by its name.
+    `collections` has the number of records that were "synced" and "failed", by collection.
     """
 
     id: int
@@ -61,10 +62,10 @@ class Sync:
 
 
 def latest_syncs(connection: Connection, limit: int = 5) -> list[Sync]:
-    """The newest syncs first."""
+    """Return the newest syncs, the newest first."""
     with connection.cursor() as cursor:
         cursor.execute(
-            # Those launched last: the view need not be read whole.
+            # The syncs launched last, so that the view is not read completely.
             f"SELECT {', '.join(COLUMNS)}, {_FIGURES} FROM sync_metadata s WHERE id IN"
             " (SELECT id FROM sync_runs ORDER BY launched_at DESC LIMIT %s)"
             " ORDER BY started_at DESC, id DESC",
@@ -74,11 +75,11 @@ def latest_syncs(connection: Connection, limit: int = 5) -> list[Sync]:
 
 
 def watermarks(connection: Connection, collection: Collection, limit: int = 20) -> list[datetime]:
-    """Where an incremental sync of `collection` may start, by the API's clock, best first.
+    """Return where an incremental sync of `collection` may start, by the API's clock, best first.
 
-    Those of incremental syncs that stored what they read, newest first, then of the full syncs,
-    oldest first: a full sync reads its window only, and must not hide what changed elsewhere before
-    it. Read from our own tables, so that a restore of these alone goes on.
+    First come incremental syncs that stored what they read, newest first, then full syncs, oldest
+    first: a full sync reads only its window, and must not hide earlier changes outside it. The
+    values come from our own tables, so that syncs continue after a restore of only these tables.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -92,7 +93,7 @@ def watermarks(connection: Connection, collection: Collection, limit: int = 20) 
 
 
 def last_completed(connection: Connection, types: Sequence[str]) -> datetime | None:
-    """When a sync of one of these `types` last completed (UTC), None for never."""
+    """Return when a sync of one of these `types` last completed (UTC), or None for never."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT max(completed_at) FROM sync_metadata WHERE status = 'completed'"
@@ -104,7 +105,7 @@ def last_completed(connection: Connection, types: Sequence[str]) -> datetime | N
 
 
 def has_full_sync(connection: Connection, collection: Collection) -> bool:
-    """Whether a full sync of `collection` ever stored all it read."""
+    """Return whether a full sync of `collection` has ever stored everything that it read."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT EXISTS (SELECT FROM walks WHERE kind = 'full' AND collection = %s"
@@ -116,7 +117,7 @@ def has_full_sync(connection: Connection, collection: Collection) -> bool:
 
 
 def find_sync(connection: Connection, id_: int | str) -> Sync | None:
-    """One sync by its id, a number, or by that of its run, a text; None when there is none."""
+    """Return one sync by its id (a number) or by the id of its run (a text), or None."""
     column = "id" if isinstance(id_, int) else "run_id"
     with connection.cursor() as cursor:
         cursor.execute(
@@ -128,10 +129,10 @@ def find_sync(connection: Connection, id_: int | str) -> Sync | None:
 
 
 def running_sync(connection: Connection, types: Sequence[str] = SYNC_TYPES) -> Sync | None:
-    """A sync of one of these `types` that has not ended, None when there is none.
+    """Return a sync of one of these `types` that has not ended, or None.
 
-    Of several the one that is at work, rather than one that waits for it; else the newest. Locks
-    tell which live: what Dagster's history says of them, if it has any, decides nothing.
+    If there are several, the one at work comes before one that waits for it, and then the newest.
+    Locks show which of them live. Dagster's history decides nothing.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -147,8 +148,10 @@ def running_sync(connection: Connection, types: Sequence[str] = SYNC_TYPES) -> S
 
 
 def outcome(sync: Sync) -> dict[str, Any]:
-    """How a sync ended, as the sync API and `--json` say it; `duration` in seconds. Of a sync of
-    several collections the figures of each, too."""
+    """Return how a sync ended, as the sync API and `--json` show it. `duration` is in seconds.
+
+    A sync of several collections also has the figures of each.
+    """
     ended = sync.completed_at or sync.started_at
     said = {
         "success": sync.status == "completed",

@@ -1,8 +1,8 @@
-"""The view `sync_metadata`: made again only when it is not what it should be.
+"""The view `sync_metadata`. It is only made again if it is not what it should be.
 
-It shows our rows (`sync_runs`), and Dagster's runs beside them where they lie in this database and
-may be read. What others made of it survives that: a right that was granted on it is granted again,
-and where views are built on it nothing is dropped; they are named instead.
+It shows our rows (`sync_runs`), and beside them Dagster's runs if those are in this database and
+may be read. What others did to it survives: rights on it are granted again. If other views are
+built on it, nothing is dropped, and the error names them.
 """
 
 import hashlib
@@ -20,14 +20,14 @@ from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 HISTORY = "sync_metadata"
 _SQL = Path(__file__).with_name("sync_metadata.sql")
 _VERSION = re.compile(r"-- version (\d+)\.")
-# What earlier versions of the view called.
+# Functions that earlier versions of the view called.
 _FORMER_FUNCTIONS = ("rms_run_metadata(text)", "rms_run_error(text)", "rms_event_json(text)")
 # Names of rows of mirror_state.
 _MADE_FROM, _GRANTS = "history_view", "history_view_grants"
 
 
 def has_history_view(connection: Connection) -> bool:
-    """Whether `sync_metadata` is there to be read."""
+    """Return whether `sync_metadata` exists and may be read."""
     return _one(
         connection,
         "SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('sync_metadata')"
@@ -36,7 +36,9 @@ def has_history_view(connection: Connection) -> bool:
 
 
 def has_dagsters_tables(connection: Connection) -> bool:
-    """Whether Dagster's storage has been opened in this database, to the last of its tables."""
+    """Return whether Dagster's storage was opened in this database, so that all its tables
+    exist.
+    """
     return _one(
         connection,
         "SELECT bool_and(to_regclass(%s || '.' || t) IS NOT NULL)"
@@ -46,10 +48,9 @@ def has_dagsters_tables(connection: Connection) -> bool:
 
 
 def is_history_view_current(connection: Connection, owner: str | None = None) -> bool:
-    """Whether the view is what this code would make, or a newer one made it.
+    """Return whether the view is what this code would make, or was made by a newer version.
 
-    What it would make depends on what its maker may read: `owner`, the user of the connection where
-    none is named.
+    What this code would make depends on the rights of `owner`, by default the connection's user.
     """
     if not has_history_view(connection):
         return False
@@ -61,16 +62,16 @@ def is_history_view_current(connection: Connection, owner: str | None = None) ->
 
 
 def history_view_version() -> int:
-    """Of the view's text: it only ever goes up."""
+    """Return the version of the view's text. It only ever goes up."""
     found = _VERSION.match(_SQL.read_text())
     assert found is not None
     return int(found[1])
 
 
 def make_history_view(connection: Connection) -> None:
-    """Makes the view, or changes it to what this code wants, unless it is so already.
+    """Make the view, or change it to what this code wants, if it differs.
 
-    Raises DatabaseError when views of others are in the way. Does not commit.
+    Raises DatabaseError if views of others are in the way. Does not commit.
     """
     if is_history_view_current(connection):
         return
@@ -80,7 +81,7 @@ def make_history_view(connection: Connection) -> None:
         try:
             cursor.execute(text)
         except psycopg2.errors.InvalidTableDefinition:
-            # A column was renamed, dropped, or has another type.
+            # A column was renamed or dropped, or has another type.
             cursor.execute("ROLLBACK TO SAVEPOINT make_history_view")
             drop_history_view(connection)
             cursor.execute(text)
@@ -91,15 +92,15 @@ def make_history_view(connection: Connection) -> None:
             for statement in json.loads(row[0]):
                 _attempt(cursor, statement)
         for function in _FORMER_FUNCTIONS:
-            # Where people's own views call it, it stays.
+            # If people's own views call it, it stays.
             _attempt(cursor, f"DROP FUNCTION IF EXISTS {function}")
         _remember(cursor, _MADE_FROM, f"{history_view_version()} {_digest(cursor)}")
 
 
 def drop_history_view(connection: Connection) -> None:
-    """Takes the view away until `make_history_view`, which brings back what was granted on it.
+    """Drop the view until `make_history_view`, which also grants its rights again.
 
-    Raises DatabaseError when something was built on the view. Does not commit.
+    Raises DatabaseError if something is built on the view. Does not commit.
     """
     if not has_history_view(connection):
         return
@@ -110,11 +111,11 @@ def drop_history_view(connection: Connection) -> None:
 
 
 def demand_replaceable(connection: Connection) -> None:
-    """Raises DatabaseError when the view has to be made anew and others are built on it.
+    """Raise DatabaseError if the view must be dropped and other views are built on it.
 
-    Asked before an upgrade changes anything, so that the version of before can go on. In
-    `sync_metadata` of earlier versions `id` was a text, and no column's type can be changed in
-    place. Commits.
+    This is asked before an upgrade changes anything, so that the earlier version can continue. In
+    earlier versions, `id` of `sync_metadata` was a text, and the type of a view's column cannot be
+    changed in place. Commits.
     """
     with connection.cursor() as cursor:
         if has_to_be_dropped(connection):
@@ -125,7 +126,7 @@ def demand_replaceable(connection: Connection) -> None:
 
 
 def has_to_be_dropped(connection: Connection) -> bool:
-    """Whether the view has columns that cannot be changed in place."""
+    """Return whether the view has columns that cannot be changed in place."""
     return has_history_view(connection) and _one(
         connection,
         "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('sync_metadata')"
@@ -134,7 +135,7 @@ def has_to_be_dropped(connection: Connection) -> bool:
 
 
 def built_on(cursor: Cursor, view: str) -> list[str]:
-    """What people built on a view of ours, which keeps that from being dropped."""
+    """Return what people built on a view of ours. Such objects prevent dropping it."""
     cursor.execute(
         "SELECT DISTINCT CASE WHEN d.classid = 'pg_rewrite'::regclass"
         " THEN (SELECT ev_class::regclass::text FROM pg_rewrite r WHERE r.oid = d.objid)"
@@ -163,13 +164,13 @@ def _drop(cursor: Cursor) -> None:
 
 
 def _text(cursor: Cursor, owner: str | None = None) -> str:
-    """The statements that make the view in this database, where `owner` makes it."""
+    """Return the statements that make the view in this database, with `owner` as its maker."""
     cursor.execute("SELECT quote_ident(current_schema())")
     (schema,) = one_row(cursor)
     runs = (
         f"{dagster_schema_beside(cursor.connection)}.runs"
         if _dagsters_runs_can_be_read(cursor, owner)
-        # What is read of it, and no row.
+        # The columns that are read from it, without a row.
         else "(SELECT ''::text AS run_id, ''::text AS status, 0::float8 AS start_time,"
         " 0::float8 AS end_time WHERE false)"
     )
@@ -193,7 +194,10 @@ def _literal(text: str) -> str:
 
 
 def _dagsters_runs_can_be_read(cursor: Cursor, owner: str | None) -> bool:
-    """Dagster's table may be absent, somebody else's, or of a version that we do not know."""
+    """Return whether Dagster's table can be used.
+
+    It may be absent, belong to somebody else, or be of a version that we do not know.
+    """
     cursor.execute(
         "SELECT CASE WHEN to_regnamespace(%(schema)s) IS NULL THEN false"
         " WHEN NOT has_schema_privilege(%(user)s, %(schema)s, 'USAGE') THEN false"
@@ -221,14 +225,14 @@ def _current_user(cursor: Cursor) -> str:
 
 
 def _digest(cursor: Cursor, owner: str | None = None) -> str:
-    """Stands for what is wanted together with what is there: it changes when either does."""
+    """Return a text that changes when either the wanted view or the existing one does."""
     cursor.execute("SELECT pg_get_viewdef(to_regclass('sync_metadata'))")
     there = json.dumps(cursor.fetchone())
     return hashlib.blake2b(f"{_text(cursor, owner)}\0{there}".encode(), digest_size=16).hexdigest()
 
 
 def _grants(cursor: Cursor) -> list[str]:
-    """Statements that grant on the view, and on single columns of it, what is granted now."""
+    """Return statements that grant the present rights on the view and on single columns of it."""
     cursor.execute(
         "SELECT format('GRANT %s%s ON sync_metadata TO %s%s', a.privilege_type,"
         " CASE WHEN g.column_name IS NULL THEN '' ELSE format(' (%I)', g.column_name) END,"
@@ -245,7 +249,7 @@ def _grants(cursor: Cursor) -> list[str]:
 
 
 def _revoke_all(cursor: Cursor) -> None:
-    """Takes back what default privileges gave: the rights of before come back, and no others."""
+    """Revoke what default privileges gave. Only the earlier rights come back."""
     cursor.execute(
         "SELECT DISTINCT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END"
         " FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) a"
@@ -266,7 +270,8 @@ def _attempt(cursor: Cursor, statement: str) -> None:
         psycopg2.errors.DependentObjectsStillExist,
         psycopg2.errors.InsufficientPrivilege,
     ):
-        # The column is no more, the role was dropped meanwhile, or it is another's.
+        # The column no longer exists, the role was dropped meanwhile, or the column is somebody
+        # else's.
         cursor.execute("ROLLBACK TO SAVEPOINT attempt")
 
 

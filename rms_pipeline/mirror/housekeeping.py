@@ -1,4 +1,6 @@
-"""Deletes old records that are not needed any more: never a live row or an unprocessed event."""
+"""Deletes old records that are not needed any more. It never deletes a live row or a waiting
+event.
+"""
 
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.mirror.database import dagster_schema_beside
@@ -13,15 +15,17 @@ from rms_pipeline.mirror.words import forget_names
 def purge(
     connection: Connection, *, faults_days: int, webhook_events_days: int, walks_days: int
 ) -> dict[str, int]:
-    """Deletes rows older than so many days. Returns how many, by table. Rows that other tables
-    refer to stay; they are counted under the table's name with `_kept`. Commits."""
+    """Delete rows older than so many days. Returns how many, by table. Commits.
+
+    Rows that other tables refer to stay. They are counted under the table's name with `_kept`.
+    """
     old = {
         "sync_faults": ("seen_at < now() - make_interval(days => %s)", faults_days),
         "webhook_events": (
             "processed_at IS NOT NULL AND received_at < now() - make_interval(days => %s)",
             webhook_events_days,
         ),
-        # The last ones stay whatever their age: checks and resumption read them.
+        # The last ones stay at any age, because checks and continued syncs read them.
         "walks": (
             "started_at < now() - make_interval(days => %s)"
             " AND id NOT IN (SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY collection"
@@ -29,7 +33,7 @@ def purge(
             " WHERE from_last <= 5)",
             walks_days,
         ),
-        # The newest stays whatever its age: it is what is known.
+        # The newest one stays at any age, because it is the present knowledge.
         "proofs": (
             "as_of < now() - make_interval(days => %s)"
             " AND id <> ALL (SELECT max(id) FROM proofs WHERE closed_at IS NOT NULL"
@@ -52,17 +56,17 @@ def purge(
 
 
 def purge_events(connection: Connection, *, reports_days: int, runs_days: int) -> int:
-    """Deletes what Dagster forgets with a run only, where there is no run; how many rows. Commits.
+    """Delete Dagster's records that belong to no run, which Dagster itself never deletes. Commits.
 
-    Nothing where Dagster keeps its history elsewhere.
+    Returns the number of rows. Does nothing if Dagster keeps its history elsewhere.
 
-    That is what refreshes reported outside of any run, older than `reports_days` (the newest of
-    each kind stays for each asset), and what checks found in runs deleted after `runs_days`.
+    These records are reports of refreshes outside any run, older than `reports_days` (the newest of
+    each kind stays for each asset), and results of checks in runs deleted after `runs_days`.
     """
     if not has_dagsters_tables(connection):
         return 0
     dagster = dagster_schema_beside(connection)
-    # Dagster's times have no zone; these are UTC.
+    # Dagster's times have no time zone. They are UTC.
     old = "< now() AT TIME ZONE 'UTC' - make_interval(days => %(days)s)"
     statements = (
         (

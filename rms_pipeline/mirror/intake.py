@@ -1,7 +1,7 @@
-"""How much webhooks may bring: whoever knows their address must not be able to fill the disk.
+"""Limits what webhooks may bring, so that nobody who knows their address can fill the disk.
 
-The bounds lie far above what an account's people do, bulk edits included. What is refused is
-delivered again by Current RMS, over some 13 hours.
+The limits are far above what an account's users do, even with bulk edits. Current RMS delivers
+again what is refused, for some 13 hours.
 """
 
 import threading
@@ -17,9 +17,10 @@ MOST_A_MINUTE = 20_000
 MOST_A_DAY = 500_000
 # Waiting events of records that the mirror does not know.
 MOST_STRANGERS = 4_000
-# Bytes of a body that are kept; of a longer one its short fields. Real ones have a few hundred.
+# Bytes of a body that are kept. Of a longer body, only its short fields are kept. Real bodies have
+# a few hundred bytes.
 MOST_KEPT = 64 * 1024
-# Of all bodies of a minute. Beyond that only short fields are kept.
+# Bytes of all bodies in a minute. Above this, only short fields are kept.
 MOST_BYTES_A_MINUTE = 32 * 1024 * 1024
 _MEASURED_EVERY, _DAY_MEASURED_EVERY = 1.0, 60.0
 
@@ -27,7 +28,8 @@ _MEASURED_EVERY, _DAY_MEASURED_EVERY = 1.0, 60.0
 @dataclass(slots=True)
 class Brought:
     """What webhooks brought: events and kept bytes of the last minute, events of the last day, and
-    events that wait though the mirror does not know their record."""
+    waiting events of records that the mirror does not know.
+    """
 
     minute: int = 0
     bytes: int = 0
@@ -36,7 +38,7 @@ class Brought:
 
     @property
     def refusal(self) -> str | None:
-        """Why no more is taken now, None when it is."""
+        """Return why no more is accepted now, or None if it is."""
         if self.minute >= MOST_A_MINUTE:
             return f"More than {MOST_A_MINUTE:,} webhook events arrived within a minute."
         if self.day >= MOST_A_DAY:
@@ -45,7 +47,7 @@ class Brought:
 
 
 def brought(connection: Connection, *, day: bool = True) -> Brought:
-    """What webhooks brought lately; without the day's count unless asked for. Commits."""
+    """Return what webhooks brought recently. The count of the day is optional. Commits."""
     found = Brought()
     with connection.cursor() as cursor:
         cursor.execute(
@@ -73,7 +75,7 @@ def brought(connection: Connection, *, day: bool = True) -> Brought:
 
 
 class Intake:
-    """Whether one more event may come in. Safe to share between threads; counts all receivers'."""
+    """Whether one more event may come in. Threads may share it. It counts all receivers' events."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -83,7 +85,9 @@ class Intake:
     def refusal(
         self, connection: Connection, collection: Collection | None, record: int | None
     ) -> str | None:
-        """Why an event of `record` is not taken now, None when it is: it is then counted."""
+        """Return why an event of `record` is not accepted now. None means that it is, and is
+        counted.
+        """
         self._measure(connection)
         with self._lock:
             found = self._brought
@@ -99,7 +103,7 @@ class Intake:
         return reason
 
     def _measure(self, connection: Connection) -> None:
-        """Now and then, and by one thread: the others go by what was measured before."""
+        """Measure now and then, in one thread. The others use the last result."""
         with self._lock:
             now = time.monotonic()
             if now - self._measured_at < _MEASURED_EVERY:
@@ -116,11 +120,11 @@ class Intake:
 
     @property
     def keeps_bodies(self) -> bool:
-        """Whether whole bodies are kept now."""
+        """Return whether whole bodies are kept now."""
         return self._brought.bytes < MOST_BYTES_A_MINUTE
 
     def note_kept(self, size: int) -> None:
-        """Counts what was kept of a body."""
+        """Count the kept bytes of a body."""
         with self._lock:
             self._brought.bytes += size
 

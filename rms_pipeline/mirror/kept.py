@@ -1,7 +1,7 @@
-"""How each collection stands that this mirror keeps, or has kept: the same for all who show it.
+"""The state of each collection that this mirror keeps, or has kept. All displays show the same.
 
-What belongs here: which collections there is something to tell of, and the facts of each. What does
-not: what syncs and the queue do meanwhile (`sync_state`), and making any of these facts.
+This module decides which collections are shown, and reads the facts of each. What syncs and the
+queue do meanwhile is in `sync_state`. The facts are made elsewhere.
 """
 
 import threading
@@ -24,14 +24,14 @@ CountRows = Callable[[Connection, Collection], int]
 
 @dataclass(frozen=True, slots=True)
 class CollectionState:
-    """How one collection stands.
+    """The state of one collection.
 
-    `is_on` says whether RMS_COLLECTIONS names it: if not, its `rows` are as the last sync left
-    them. `synced_at` (UTC) is when a sync last stored all that it read of it, None for never;
-    `has_full_sync` whether all of it was ever read. `certificate` is how complete it is known to be
-    (`proofs.Standing`). `faults` are values of the last day that could not be stored as they came,
-    `unreadable` records that Current RMS cannot deliver, `held_back` rows whose deletion waits for
-    a person.
+    `is_on` says whether RMS_COLLECTIONS names it. If not, its `rows` are as the last sync left
+    them. `synced_at` (UTC) is when a sync last stored everything that it read, or None for never.
+    `has_full_sync` says whether all of it was ever read. `certificate` says how complete it is
+    known to be (`proofs.Standing`). `faults` counts values of the last day that could not be stored
+    as received, `unreadable` counts records that Current RMS cannot deliver, `held_back` counts
+    rows whose deletion waits for a person.
     """
 
     name: str
@@ -46,7 +46,7 @@ class CollectionState:
 
     @property
     def is_proved(self) -> bool | None:
-        """Whether it is known to be complete; None where nobody has looked."""
+        """Whether it is known to be complete. None if nobody has checked."""
         return None if self.certificate is None else self.certificate["state"] == "green"
 
     @property
@@ -64,7 +64,7 @@ class CollectionState:
 
     @property
     def why_off(self) -> str:
-        """That nothing keeps its rows up to date, and since when."""
+        """A sentence that nothing keeps its rows up to date, and since when."""
         since = f"{self.synced_at:%Y-%m-%d %H:%M} UTC" if self.synced_at else "an earlier time"
         return (
             "not kept up to date any more, because RMS_COLLECTIONS does not name them. They "
@@ -75,8 +75,10 @@ class CollectionState:
 def read_collection_states(
     connection: Connection, on: Sequence[Collection], count: CountRows = count_rows
 ) -> list[CollectionState]:
-    """Those that are `on`, and those that are off and were kept before; in the order of all there
-    are. Commits."""
+    """Return the collections that are `on`, and those that are off but were kept before. Commits.
+
+    They come in the order of all collections.
+    """
     kept = [c for c in COLLECTIONS if c in on or _was_kept(connection, c)]
     return [_read(connection, c, count, is_on=c in on) for c in kept]
 
@@ -96,7 +98,7 @@ def _read(
         cursor.execute(
             "SELECT (SELECT max(settled_at) FROM walks WHERE collection = %(name)s"
             " AND kind IN ('full', 'changes') AND watermark IS NOT NULL),"
-            # A full sync meets each again, every night.
+            # A full sync meets each of them again, every night.
             " (SELECT count(DISTINCT (opportunity_id, field)) FROM sync_faults"
             " WHERE collection = %(name)s AND seen_at > now() - interval '1 day'),"
             " (SELECT count(*) FROM unreadable_records WHERE collection = %(name)s)",
@@ -119,17 +121,17 @@ def _read(
 
 
 class RowCounts:
-    """`count_rows` for a page that is asked for every second. Thread-safe.
+    """`count_rows` for a page that is requested every second. Threads may share it.
 
-    What is counted by status anyway is not counted again. Of all else, a count is told again for so
-    long that counting takes a twentieth of the time at most.
+    What is counted by status is not counted again. Any other count is reused for so long that
+    counting takes at most a twentieth of the time.
     """
 
     _SHARE, _LEAST = 20, 1.0
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._lock = clock, threading.Lock()
-        # When each is to be counted again, and the count.
+        # When each has to be counted again, and the count.
         self._known: dict[Collection, tuple[float, int]] = {}
 
     def __call__(self, connection: Connection, collection: Collection) -> int:
@@ -147,7 +149,7 @@ class RowCounts:
 
 
 def _counted_by_status(connection: Connection) -> int:
-    """As of the last recount, 0 before the first."""
+    """Return the number as of the last count by status, or 0 before the first."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT coalesce(sum(opportunities), 0)::bigint FROM status_counts")
         row = cursor.fetchone()

@@ -17,7 +17,7 @@ from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.statements import Connection
 
 T = TypeVar("T")
-# Longer than a merge of a page holds its rows.
+# Longer than the merge of a page holds its rows.
 WAIT_SECONDS = 1.0
 
 
@@ -28,12 +28,12 @@ def write_what_is_free(
     ids: Sequence[int],
     write: Callable[[Sequence[int]], T],
 ) -> tuple[list[T], dict[int, str]]:
-    """Calls `write` with the rows of `ids`: with all unlocked rows together, with locked ones
-    singly.
+    """Call `write` with the rows of `ids`: once with all unlocked rows, and singly with locked
+    ones.
 
-    `write` is told which; it begins in a transaction that waits for no lock longer than
+    `write` gets the ids. It starts in a transaction that waits for no lock longer than
     WAIT_SECONDS, and commits. Returns what `write` returned, and for each id that could not be
-    written, which session holds its row lock.
+    written the session that holds its row lock.
     """
     done: list[T] = []
     held: dict[int, str] = {}
@@ -45,7 +45,7 @@ def write_what_is_free(
         locked = _locked(connection, tables, ids)
     except LockNotAvailable:
         connection.rollback()
-        # The whole table is locked, or something that no row lock shows.
+        # The whole table is locked, or something that is not visible as a row lock.
         return _halving(database, connection, tables, ids, write, deadline)
     free = [i for i in ids if i not in locked]
     if free:
@@ -57,7 +57,7 @@ def write_what_is_free(
         done += written
         held |= waits
         if waits:
-            # This wait used up the time; the next locked row must not wait as long again.
+            # This wait used up the time. The next locked row must not wait as long again.
             deadline = 0.05
     return done, held
 
@@ -89,8 +89,10 @@ def _halving(
 
 
 def _locked(connection: Connection, tables: Sequence[str], ids: Sequence[int]) -> set[int]:
-    """Those of `ids` whose row another session locks now. Ends the transaction and its own
-    locks."""
+    """Return those of `ids` whose row another session locks now.
+
+    Ends the transaction and its own locks.
+    """
     found: set[int] = set()
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL lock_timeout = '50ms'")
@@ -121,8 +123,9 @@ def _is_table_locked(connection: Connection, tables: Sequence[str]) -> bool:
 def _watching(
     database: Database, connection: Connection, seconds: float
 ) -> Iterator[Callable[[], str]]:
-    """Finds which process blocks `connection` after most of `seconds`; the yielded call names
-    it."""
+    """Find the process that blocks `connection`, after most of `seconds`. The yielded call names
+    it.
+    """
     pid = connection.info.backend_pid
     found: list[str] = []
 

@@ -1,26 +1,27 @@
-"""Which version of its mapping of records to columns the rows of a collection are kept by.
+"""The version of the mapping from records to columns that the rows of a collection were written
+with.
 
-It only ever goes up: beside a newer version of this program an older one writes no rows.
+It only ever goes up. While a newer version of this program writes rows, an older one writes none.
 """
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.postgres_errors import OutdatedError
 from rms_pipeline.mirror.statements import Connection, Cursor
 
-# Rows of mirror_state: what all rows were filled by, and what whoever writes any must have.
+# Rows of mirror_state: the mapping that filled all rows, and the one that every writer must have.
 _FILLED, _WRITERS = "mapping_version", "mapping_writers"
 
 
 def is_mapping_current(connection: Connection, collection: Collection) -> bool:
-    """Whether all rows were filled by this code's mapping, or by a newer one."""
+    """Return whether all rows were filled by this code's mapping, or by a newer one."""
     with connection.cursor() as cursor:
         return (_version(cursor, collection, _FILLED) or 0) >= collection.version
 
 
 def demand_own_mapping(cursor: Cursor, collection: Collection) -> None:
-    """Raises OutdatedError when a newer version of this program keeps this mirror.
+    """Raise OutdatedError if a newer version of this program keeps this mirror.
 
-    To be asked after the versions of the rows that are to be written are locked.
+    Call it after the versions of the rows to be written are locked.
     """
     newest = _version(cursor, collection, _FILLED, _WRITERS)
     if newest is not None and newest > collection.version:
@@ -31,9 +32,9 @@ def demand_own_mapping(cursor: Cursor, collection: Collection) -> None:
 
 
 def say_own_mapping(cursor: Cursor, collection: Collection) -> None:
-    """Says for the rest of the transaction by which mapping this code writes rows.
+    """Declare, until the transaction ends, the mapping by which this code writes rows.
 
-    A trigger of `webhook_events` refuses claims of those that do not say it, or say an older one.
+    A trigger of `webhook_events` refuses claims without this declaration, or with an older mapping.
     """
     cursor.execute(
         "SELECT set_config('rms_pipeline.mapping', %s, true)", (str(collection.version),)
@@ -41,17 +42,17 @@ def say_own_mapping(cursor: Cursor, collection: Collection) -> None:
 
 
 def close_to_older_mappings(connection: Connection, collection: Collection) -> None:
-    """From now on nobody writes rows by an older mapping. Commits."""
+    """Let nobody write rows by an older mapping from now on. Commits."""
     with connection.cursor() as cursor:
         _raise_to_own(cursor, collection, _WRITERS)
         connection.commit()
-        # Until those have committed who had not seen that.
+        # Waits until transactions have committed that could not see the new value.
         cursor.execute(f"LOCK {collection.versions} IN SHARE MODE")
     connection.commit()
 
 
 def note_mapping(connection: Connection, collection: Collection) -> None:
-    """Notes that all rows are filled by this code's mapping. Commits."""
+    """Note that all rows are filled by this code's mapping. Commits."""
     with connection.cursor() as cursor:
         _raise_to_own(cursor, collection, _FILLED)
     connection.commit()

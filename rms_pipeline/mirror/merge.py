@@ -1,13 +1,13 @@
-"""The one way a record gets into the mirror: in bulk, idempotent, ordered.
+"""The only way a record gets into the mirror: in bulk, idempotent, ordered.
 
 For each id, the versions of its collection (such as `opportunity_versions`) remember which fetch
-the row stands for. A merge locks those in order of id, so merges of the same ids come one after the
-other, decides by `supersedes`, and writes only what changed; a row that is the same only learns
-when it was last asked for, and is not even decoded. A record with faults has no fingerprint there,
-so that each sync finds them anew.
+the row stands for. A merge locks them in the order of ids, so merges of the same ids follow each
+other. It decides by `supersedes`, and writes only what changed. For a row that is the same, it only
+notes when it was last asked for, without decoding it. A record with faults gets no fingerprint, so
+that each sync finds its faults again.
 
-What belongs here: which fetch wins, locking and noting versions, writing rows. What does not: rows
-that go (`deletions`), and decoding again what is stored (`redecode`).
+This module decides which fetch wins, locks and notes versions, and writes rows. Deleting rows is in
+`deletions`, decoding stored rows again in `redecode`.
 """
 
 import io
@@ -30,7 +30,7 @@ from rms_pipeline.mirror.postgres_errors import is_about_a_row, out_of_deadlocks
 from rms_pipeline.mirror.statements import Connection, Cursor
 from rms_pipeline.mirror.words import note_words, with_words
 
-# So many rows are rewritten without staging them first.
+# Up to this many rows are rewritten without a staging table.
 _FEW = 8
 _LEFT_OUT = "a trigger that somebody added to the table {} discarded the row"
 
@@ -39,10 +39,12 @@ _LEFT_OUT = "a trigger that somebody added to the table {} discarded the row"
 class MergeResult:
     """How many records were created, updated, found unchanged, and so on.
 
-    `stale`: the mirror already held something newer. `restored`: created again after a deletion,
-    counted among created too. `failed`: could not be stored. `doubted`: ids that a list showed as
-    they were before, with the `updated_at` it told; nobody knows yet whether it lags. `lagging`:
-    ids of which that is known; the mirror has something newer.
+    - `stale`: the mirror already had something newer.
+    - `restored`: created again after a deletion. They also count as created.
+    - `failed`: could not be stored.
+    - `doubted`: ids that a list showed in an older state, with the `updated_at` it showed. It is
+      not known yet whether the list is late.
+    - `lagging`: ids for which it is known that the list is late. The mirror has something newer.
     """
 
     created: int = 0
@@ -75,14 +77,14 @@ def merge(
     counted_since: datetime | None = None,
     doubting: bool = False,
 ) -> MergeResult:
-    """Merges what one request brought of `collection`, in one transaction, and commits it.
+    """Merge the records that one request brought of `collection`, in one transaction. Commits.
 
-    A record that PostgreSQL refuses, for its values, a constraint or a trigger that people have
-    added, is tried alone, so that it costs no other; it then counts as failed and leaves a line in
-    `sync_faults`. Raises DatabaseError once a newer version of this program keeps the mirror. Of an
-    id that comes twice the last one counts. What
-    is unchanged since a fetch at or after `counted_since` is not counted again. `doubting`, for
-    what a list brought: what contradicts the mirror is left for the single record to decide.
+    A record that PostgreSQL refuses, because of its values or of constraints or triggers that
+    people added, is tried alone, so that it affects no other record. It then counts as failed, and
+    `sync_faults` has a row about it. If an id occurs twice, the last record counts. What has not
+    changed since a fetch at or after `counted_since` is not counted again. Set `doubting` for the
+    records of a list: what contradicts the mirror is then left for the single record to decide.
+    Raises DatabaseError once a newer version of this program keeps the mirror.
     """
     faults = [r for r in records if isinstance(r, Fault)]
     good = {r.id: r for r in records if isinstance(r, Record)}
@@ -125,7 +127,7 @@ def merge(
 
 
 def known_ids(connection: Connection, collection: Collection, ids: Sequence[int]) -> set[int]:
-    """Those of `ids` that have a row. Commits."""
+    """Return those of `ids` that have a row. Commits."""
     with connection.cursor() as cursor:
         found = _present(cursor, collection, list(ids))
     connection.commit()
@@ -155,7 +157,7 @@ def _merge_batch(
 
     with connection.cursor() as cursor:
         known = claim_versions(cursor, collection, batch, asked_at, answered_at, whole)
-        # Only now: whoever held a lock may have brought a row, or taken it away, or be newer.
+        # Only now. Whoever held a lock may have created or deleted a row, or may be newer.
         demand_own_mapping(cursor, collection)
         present = _present(cursor, collection, [r.id for r in batch])
         new: list[Row] = []
@@ -170,7 +172,7 @@ def _merge_batch(
                 counted |= {id_} if k.fetch.asked_at >= counted_since else set()
             alike = k.fingerprint == record.fingerprint
             if k.fetch is not None:
-                # The same bytes tell the same time.
+                # Equal bytes hold the same time.
                 updated_at = k.fetch.updated_at if alike else whole(record).updated_at_rms
                 fetch = Fetch(asked_at, answered_at, updated_at)
                 if not supersedes(fetch, k.fetch):
@@ -188,7 +190,7 @@ def _merge_batch(
             else:
                 changed.append(whole(record))
         unseen = [o for o in new if known[o.id] is FIRST]
-        # A row that somebody deleted by hand, and that is as it was, goes on.
+        # If somebody deleted a row by hand, and its record is unchanged, its version continues.
         returning = [o for o in new if known[o.id] is not FIRST and not _goes_on(o, known[o.id])]
         absent = remembered.end_absent(cursor, collection, returning)
         if restored:
@@ -200,7 +202,7 @@ def _merge_batch(
             if cursor.rowcount != len(new):
                 ids = [o.id for o in new]
                 left_out = set(ids) - _present(cursor, collection, ids)
-            # What it is now differs, perhaps, from what it was when it went.
+            # The record may now differ from what it was when it was deleted.
             back = {id_: at for id_, at in absent.until.items() if id_ not in left_out}
             note_changes(cursor, collection, run, back, absent.asked, absent.altered)
         linked = {r.id: r.data for r in batch if r.has_fleeting_links}
@@ -243,7 +245,7 @@ def _merge_batch(
 
 
 def _goes_on(row: Row, known: "Known") -> bool:
-    """Whether a row that is missing is what its open version says."""
+    """Return whether a missing row is what its open version says."""
     return not known.deleted and not row.faults and known.fingerprint == row.fingerprint
 
 
@@ -267,11 +269,11 @@ def _copy(
 def _update(
     cursor: Cursor, collection: Collection, run: str, changed: Sequence[Row], asked_at: datetime
 ) -> tuple[set[int], set[int], dict[int, datetime], dict[int, frozenset[str]]]:
-    """Rewrites the rows that differ; the API may write the same record with other bytes.
+    """Rewrite the rows that differ. The API may write the same record with other bytes.
 
-    Returns the ids of those rewritten, of those that a trigger kept as they were, since when there
-    are new versions, which is still to be noted, and which fields of records are known to be
-    altered.
+    Returns the ids that were rewritten, the ids that a trigger kept unchanged, since when there are
+    new versions (which still has to be noted), and which fields of records are known to have
+    changed.
     """
     if not changed:
         return set(), set(), {}, {}
@@ -290,9 +292,9 @@ def _update(
 def _rewrite_each(
     cursor: Cursor, collection: Collection, rows: Sequence[Row], asked_at: datetime
 ) -> set[int]:
-    """Writes `rows`, all of which differ, over those that are there; the ids of those it wrote.
+    """Write `rows`, all of which differ, over the existing rows. Returns the ids that were written.
 
-    One at a time, for which nothing is staged: of a few that is quicker.
+    It writes one row at a time without a staging table. For a few rows that is faster.
     """
     columns = _settable(collection)
     values = attrgetter(*columns)
@@ -313,13 +315,16 @@ def _rewrite(
     differ: Sequence[int],
     asked_at: datetime,
 ) -> tuple[set[int], set[int]]:
-    """Writes those of `rows` that differ over those that are there. It is known of `differ` that
-    they do. The ids of those it wrote, and of those that a trigger kept as they were."""
+    """Write those of `rows` that differ over the existing rows. Those in `differ` are known to
+    differ.
+
+    Returns the ids that were written, and the ids that a trigger kept unchanged.
+    """
     table, staged = collection.name, f"staged_{collection.name}"
     columns = _settable(collection)
     cursor.execute(
-        # Our columns only: people add others, which may not be empty. Not kept for the next batch:
-        # behind a pooler that may find another server process.
+        # Only our columns: people add others, which may not be empty. The table is not kept for the
+        # next batch, because behind a pooler that may reach another server process.
         f"CREATE TEMP TABLE {staged} ON COMMIT DROP AS"
         f" SELECT {', '.join((*collection.mapped, 'synced_at'))} FROM {table} WITH NO DATA"
     )
@@ -328,14 +333,14 @@ def _rewrite(
     before = ", ".join(f"o.{c}" for c in columns)
     after = ", ".join(f"s.{c}" for c in columns)
     ids = [o.id for o in rows]
-    # Reading each column of what differs anyway would cost as much as writing it.
+    # Comparing each column of rows that differ anyway would cost as much as writing them.
     where, values = "", [ids]
     if len(differ) < len(rows):
         where = f" AND (o.id = ANY(%s) OR ({before}) IS DISTINCT FROM ({after}))"
         values.append(list(differ))
     cursor.execute(
         f"UPDATE {table} o SET {settings} FROM {staged} s"
-        # Not all rows are read for these, while the staged ones are not counted.
+        # Ensures that not all rows are read although the staged ones were never counted.
         f" WHERE o.id = s.id AND o.id = ANY(%s){where} RETURNING o.id",
         values,
     )
@@ -352,7 +357,7 @@ def _rewrite(
 
 
 def note_faults(cursor: Cursor, collection: Collection, run: str, faults: Sequence[Fault]) -> None:
-    """Adds `faults` to `sync_faults`, as found by `run`, however many in one statement."""
+    """Add `faults`, found by `run`, to `sync_faults` in one statement."""
     if not faults:
         return
     cursor.execute(
@@ -376,7 +381,7 @@ def note_faults(cursor: Cursor, collection: Collection, run: str, faults: Sequen
 class Fetch:
     """When a record was asked for and answered (UTC, one clock), and what it says of itself.
 
-    `deleted` when what was learnt is that the record is gone.
+    `deleted` means that the record was found to be gone.
     """
 
     asked_at: datetime
@@ -386,12 +391,13 @@ class Fetch:
 
 
 def supersedes(new: Fetch, old: Fetch) -> bool:
-    """Whether `new` replaces `old` in the mirror.
+    """Return whether `new` replaces `old` in the mirror.
 
-    What was asked for after the other had arrived wins, whatever its `updated_at`: the API changed
-    its mind in between. Of two fetches that overlapped, nobody knows which the API answered first,
-    so the newer `updated_at` wins, an absent one loses, and the later arrival decides a tie. A
-    deletion is only undone by what was asked for after it was known, whichever is stored first.
+    A fetch that was asked for after the other had arrived wins, whatever its `updated_at`: the API
+    changed its answer in between. If two fetches overlapped, nobody knows which the API answered
+    first. Then the newer `updated_at` wins, an absent one loses, and equal ones are decided by the
+    later arrival. A deletion is only undone by a fetch that was asked for after the deletion was
+    known, whichever is stored first.
     """
     if new.asked_at >= old.answered_at:
         return True
@@ -407,10 +413,11 @@ def supersedes(new: Fetch, old: Fetch) -> bool:
 
 
 def contradicts(new: Fetch, old: Fetch) -> bool:
-    """Whether `new`, asked for after `old` had arrived, tells what seems to be from before it.
+    """Return whether `new` seems older than `old`, although it was asked for after `old` had
+    arrived.
 
-    A list that lags behind the single records does; so does a record that came back after a
-    deletion, or whose `updated_at` was set back. Only the single record tells which it is.
+    A list that is late shows that. So does a record that came back after a deletion, or whose
+    `updated_at` was set back. Only the single record shows which it is.
     """
     if old.deleted:
         return True
@@ -423,25 +430,30 @@ def contradicts(new: Fetch, old: Fetch) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a row stands for: the fetch, None when nothing is known yet, and the fingerprint of what
-    came, None for a record with faults and for one that is gone (`deleted`)."""
+    """What a row stands for: its fetch and its fingerprint.
+
+    The fetch is None if nothing is known yet. The fingerprint is None for a record with faults and
+    for one that is gone (`deleted`).
+    """
 
     fetch: Fetch | None
     fingerprint: bytes | None
     deleted: bool = False
 
 
-# A fetch that was answered by then was stamped while the database's clock was wrong. It counts for
-# nothing, or every fetch until that moment comes would lose to it.
+# Such a fetch was stamped while the database's clock was wrong. It counts for nothing. Otherwise
+# every fetch until that moment would lose to it.
 IN_THE_FUTURE = "answered_at > clock_timestamp() + interval '1 min'"
 
-# Of an id that this very fetch was the first to bring.
+# For an id that this fetch was the first to bring.
 FIRST = Known(None, None)
 
 
 def lock_versions(cursor: Cursor, collection: Collection, ids: list[int]) -> dict[int, Known]:
-    """What the rows of `ids` (ascending) stand for. Until the transaction ends, nobody else writes
-    them, live or deleted."""
+    """Return what the rows of `ids` (ascending) stand for.
+
+    Until the transaction ends, nobody else writes these rows, live or deleted.
+    """
     cursor.execute(
         f"INSERT INTO {collection.versions} (id) SELECT unnest(%s::bigint[])"
         " ON CONFLICT DO NOTHING",
@@ -458,10 +470,11 @@ def claim_versions(
     answered_at: datetime,
     decode: Callable[[Record], Row],
 ) -> dict[int, Known]:
-    """Locks the versions of `batch` (ascending), as `lock_versions` does: what each stands for.
+    """Lock the versions of `batch` (ascending) like `lock_versions`. Returns what each stands for.
 
-    Of an id that was never seen this fetch is noted at once, for nothing can be newer. New ids come
-    before known ones in all transactions, and each in order: no two wait for one another.
+    For an id that was never seen, this fetch is noted at once, because nothing can be newer. In all
+    transactions new ids come before known ones, and each kind in order, so that no two transactions
+    wait for each other.
     """
     cursor.execute(
         f"SELECT id FROM {collection.versions} WHERE id = ANY(%s)", ([r.id for r in batch],)
@@ -504,10 +517,10 @@ def held_times(
     *,
     patience: float = 0.0,
 ) -> dict[int, datetime]:
-    """`updated_at` (UTC) of the records that the live rows of `ids` stand for. Commits.
+    """Return `updated_at` (UTC) of the records that the live rows of `ids` stand for. Commits.
 
-    Raises LockNotAvailable (psycopg2) when somebody has the table as a whole for longer than
-    `patience` seconds; 0 waits for as long as it takes.
+    Raises LockNotAvailable (psycopg2) if somebody locks the whole table for longer than `patience`
+    seconds. 0 means to wait as long as it takes.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{patience * 1000:.0f}",))
@@ -530,8 +543,9 @@ def _note_versions(
     asked_at: datetime,
     answered_at: datetime,
 ) -> None:
-    """Notes this fetch for the rows `written` and for those found the `same`, and `since` when
-    there are new versions of some."""
+    """Note this fetch for the rows `written` and those found the `same`, and `since` for new
+    versions.
+    """
     if same:
         cursor.execute(
             f"UPDATE {collection.versions} SET asked_at = %s, answered_at = %s WHERE id = ANY(%s)",
@@ -551,7 +565,7 @@ def _note_versions(
                 [since.get(o.id) for o in written],
             ),
         )
-    # Of rows that had no version until now.
+    # For rows that had no version until now.
     noted = {o.id for o in written}
     remembered.note_since(
         cursor, collection, {id_: at for id_, at in since.items() if id_ not in noted}
@@ -568,7 +582,7 @@ def _version_columns(
     )
 
 
-# Records that are the same but for links that differ at each read
+# Records that are the same except for links that differ at each read
 
 
 def _note_asked(
@@ -578,10 +592,10 @@ def _note_asked(
     linked: Mapping[int, bytes],
     asked_at: datetime,
 ) -> None:
-    """Notes of rows found the same when they were asked for, and takes over newer links.
+    """Note when rows found the same were asked for, and store newer links.
 
-    Those go stale, so the newest are kept; that writes `data` anew where they differ, and only
-    there. `linked` are the records that have any.
+    Links expire, so the newest are kept. This rewrites `data` only where they differ. `linked` are
+    the records that have any.
     """
     plain = [id_ for id_ in same if id_ not in linked]
     if plain:
@@ -589,10 +603,11 @@ def _note_asked(
             f"UPDATE {collection.name} SET synced_at = %s WHERE id = ANY(%s)", (asked_at, plain)
         )
     if fleeting := [id_ for id_ in same if id_ in linked]:
-        # No change of what the rows hold, so that no proof has to begin again (`rms_note_content`).
+        # The content of the rows does not change, so no proof has to start again
+        # (`rms_note_content`).
         cursor.execute("SELECT set_config('rms_pipeline.only_links', 'on', true)")
         cursor.execute(
-            # The old value as it is, when it is the same: it is then not compressed again.
+            # An equal value is kept as it is, so that it is not compressed again.
             f"UPDATE {collection.name} o SET synced_at = %s,"
             " data = CASE WHEN o.data = n.data THEN o.data ELSE n.data END"
             " FROM (SELECT * FROM unnest(%s::bigint[], %s::jsonb[])) AS n (id, data)"
@@ -608,12 +623,15 @@ def _differ_in_links_only(
     linked: Mapping[int, bytes],
     changed: Sequence[Row],
 ) -> set[int]:
-    """Which of `changed` are the rows that are there but for links: those have no fingerprint that
-    tells (a fault, a row from before it left links out), or came with other bytes."""
+    """Return which of `changed` differ from their rows only in links.
+
+    Their fingerprints do not show that: a record with a fault has none, an earlier version did not
+    leave links out, or the bytes differ.
+    """
     ids = [o.id for o in changed if o.id in linked]
     if not ids:
         return set()
-    # What is JSON is part of `data`, and compared with it.
+    # JSON columns are part of `data`, and are compared with it.
     columns = [c for c in _settable(collection) if collection.column(c).kind != "jsonb"]
     cursor.execute(
         f"SELECT id, data::text, {', '.join(columns)} FROM {collection.name} WHERE id = ANY(%s)",
@@ -637,7 +655,7 @@ def _differ_in_links_only(
 Value = str | int | bool | Decimal | datetime | bytes | list[str] | None
 
 
-# Twenty times as fast as datetime.isoformat, and there are twenty times in a record.
+# Twenty times as fast as datetime.isoformat. A record has twenty times.
 _quoted = msgspec.json.Encoder().encode
 
 
@@ -650,14 +668,14 @@ def _escaped(value: bytes) -> bytes:
 
 
 def _text(value: str) -> bytes:
-    # Nearly all are on one line and without a backslash, which is quicker seen of a text.
+    # Nearly all texts are one line without a backslash. That is faster to find out in a text.
     if value.isprintable() and "\\" not in value:
         return value.encode()
     return _escaped(value.encode())
 
 
 def _array(value: list[str]) -> bytes:
-    # Quoted throughout: a text may hold anything.
+    # Every element is quoted, because a text may contain anything.
     escaped = (v.replace("\\", "\\\\").replace('"', '\\"') for v in value)
     return _escaped("{{{}}}".format(",".join(f'"{v}"' for v in escaped)).encode())
 
@@ -670,20 +688,20 @@ _ENCODE: dict[type, Callable[[Any], bytes]] = {
     Decimal: lambda value: str(value).encode(),
     datetime: lambda value: _quoted(value)[1:-1],
     list: _array,
-    # JSON, which stays as it is.
+    # JSON stays as it is.
     bytes: _escaped,
 }
 
 
 def encode_value(value: Value) -> bytes:
-    """One field as COPY reads it. `bytes` are JSON."""
+    """Return one field as COPY reads it. `bytes` are JSON."""
     return _ENCODE[type(value)](value)
 
 
 def copy_rows(
     cursor: Cursor, table: str, columns: Iterable[str], rows: Iterable[Iterable[Value]]
 ) -> None:
-    """Loads `rows` into `table` in one COPY."""
+    """Load `rows` into `table` in one COPY."""
     encode = _ENCODE
     lines = [b"\t".join([encode[type(value)](value) for value in row]) for row in rows]
     lines.append(b"")

@@ -1,7 +1,7 @@
 """Changes that people made to our tables and that stop a sync or make it wrong.
 
-What belongs here: reading the catalog. Columns, indexes, foreign keys, constraints, triggers and
-views that people add are no obstacle: a sync leaves out each row that these refuse.
+This module reads the catalog. Columns, indexes, foreign keys, constraints, triggers and views that
+people add are no obstacle: a sync leaves out each row that they refuse.
 """
 
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ from rms_pipeline.mirror.database import PUBLIC, DatabaseError
 from rms_pipeline.mirror.descriptions import TABLES
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 
-# As the catalog names them.
+# The catalog's names of types.
 _TYPES = {"timestamptz": "timestamp with time zone"}
 # The column types that a merge writes. A column of another type would change the values.
 COLUMNS = {c.name: {o.name: _TYPES.get(o.kind, o.kind) for o in c.table} for c in COLLECTIONS}
-# Those of rows tell a proof that they changed while it counted. Of the events' two, one wakes the
-# fast lane, and the other keeps programs of earlier releases from taking them.
+# Triggers of rows tell a proof that rows changed while it counted. Of the two triggers of events,
+# one wakes the fast lane, and the other keeps programs of earlier releases from claiming events.
 TRIGGERS = {
     *{
         (f"rms_content_{event}", c.name)
@@ -49,8 +49,10 @@ _OURS = "SELECT to_regclass(t) FROM unnest(%(tables)s::text[]) AS t"
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """What blocks a sync, and how to remove it. `harms`: a sync would change rows of others or
-    store nothing, so it has to stop."""
+    """What blocks a sync, and how to remove it.
+
+    `harms` means that a sync would change other people's rows or store nothing, so it has to stop.
+    """
 
     found: str
     advice: str
@@ -58,7 +60,7 @@ class Obstacle:
 
 
 def obstacles(connection: Connection) -> list[Obstacle]:
-    """What blocks the syncs of a mirror whose tables exist. Commits."""
+    """Return what blocks the syncs of a mirror whose tables exist. Commits."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT quote_ident(current_schema())")
         schema = one_row(cursor)[0]
@@ -79,7 +81,7 @@ def obstacles(connection: Connection) -> list[Obstacle]:
 
 
 def demand_no_obstacle(connection: Connection) -> None:
-    """Raises DatabaseError if a sync would change rows of others or store nothing. Commits."""
+    """Raise DatabaseError if a sync would change other people's rows or store nothing. Commits."""
     for obstacle in obstacles(connection):
         if obstacle.harms:
             raise DatabaseError(f"{obstacle.found} {obstacle.advice}")

@@ -1,7 +1,7 @@
-"""What will come to pass, by status: the phases that the dashboard adds up and lists show alone.
+"""What each status means: the phases that the dashboard adds up and that lists can show alone.
 
-The table `statuses` says the phase of each, and people may edit it. A status that is not in it is
-open, and so is an absent one.
+The table `statuses` has the phase of each status, and people may edit it. A status that is not in
+it counts as open, and so does an absent one.
 """
 
 from dataclasses import dataclass
@@ -17,14 +17,16 @@ LOST: Phase = "lost"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The statuses of `phases` by one name."""
+    """The statuses of `phases` under one name."""
 
     title: str
     phases: frozenset[Phase]
 
     @property
     def condition(self) -> str:
-        """That a row of opportunities is one of them, in SQL without a value of anybody's."""
+        """Return the SQL condition for a row of opportunities. It contains no value that a user
+        typed.
+        """
         is_rest = OPEN in self.phases
         named = ", ".join(f"'{phase}'" for phase in sorted(self.phases))
         chosen = "NOT IN" if is_rest else "IN"
@@ -34,7 +36,7 @@ class Outcome:
         )
 
 
-# By what stands in a list's address in place of a status, which no status of people's is called.
+# Keys stand in a list's address in place of a status. No real status has these names.
 OUTCOMES = {
     "is:confirmed": Outcome("Confirmed", frozenset({CONFIRMED})),
     "is:undecided": Outcome("Undecided", frozenset({OPEN})),
@@ -44,7 +46,7 @@ OUTCOMES = {
 
 
 def read_phases(connection: Connection) -> dict[str, Phase]:
-    """The phase of each status that `statuses` names. Commits."""
+    """Return the phase of each status that `statuses` names. Commits."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT name, phase FROM statuses")
         phases: dict[str, Phase] = dict(cursor.fetchall())
@@ -53,7 +55,7 @@ def read_phases(connection: Connection) -> dict[str, Phase]:
 
 
 def read_colours(connection: Connection) -> dict[str, str]:
-    """The colour of each status for which `statuses` says one, as #rrggbb. Commits."""
+    """Return the colour (#rrggbb) of each status for which `statuses` has one. Commits."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT name, colour FROM statuses WHERE colour IS NOT NULL")
         colours: dict[str, str] = dict(cursor.fetchall())
@@ -62,7 +64,9 @@ def read_colours(connection: Connection) -> dict[str, str]:
 
 
 def unknown_statuses(connection: Connection) -> dict[str, int]:
-    """Statuses of live rows that `statuses` does not name, and how many rows have each. Commits."""
+    """Return statuses of live rows that `statuses` does not name, and their numbers of rows.
+    Commits.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT opportunity_status, count(*) FROM opportunities o"
@@ -76,9 +80,9 @@ def unknown_statuses(connection: Connection) -> dict[str, int]:
 
 
 def without_a_hire(connection: Connection, most: int = 10) -> tuple[int, list[int]]:
-    """How many rows end before they start, so that they have no hire, and the first ids. Commits.
+    """Return how many rows end before they start, so that they have no hire, and the first ids.
 
-    By the dates that the hire is made of: those of delivery and collection come first.
+    The dates are those of the hire: delivery and collection come before start and end. Commits.
     """
     with connection.cursor() as cursor:
         cursor.execute(

@@ -1,6 +1,6 @@
-"""What the dashboard shows at first sight, read from kept summaries and through indexes.
+"""What the dashboard shows first. It is read from stored summaries and through indexes.
 
-It takes the same few milliseconds whether the mirror holds a thousand rows or a million.
+So it takes the same few milliseconds with a thousand rows and with a million.
 """
 
 from collections.abc import Iterable
@@ -15,13 +15,13 @@ from rms_pipeline.mirror.statements import Connection, described
 
 WEEKS = 26
 WEBHOOK_DAYS = 7
-# Enough digits for the largest and the smallest amount that is kept, 10 to the ±1000.
+# Enough digits for the largest and the smallest amount that can be stored, 10 to the ±1000.
 _EXACT = Context(prec=2_100)
 
 
 @dataclass(frozen=True, slots=True)
 class StatusCount:
-    """One status: how many opportunities, and their worth in the account's currency."""
+    """One status: the number of opportunities, and their value in the account's currency."""
 
     status: str
     opportunities: int
@@ -41,7 +41,7 @@ class WeekCount:
 
 @dataclass(frozen=True, slots=True)
 class RecentEdit:
-    """An opportunity edited lately; `old_status` is None unless that edit moved its status."""
+    """A recently edited opportunity. `old_status` is None unless that edit changed its status."""
 
     id: int
     name: str
@@ -54,8 +54,9 @@ class RecentEdit:
 
 @dataclass(frozen=True, slots=True)
 class WebhookDay:
-    """Webhooks about records of any collection received on `day`, how many are settled and how many
-    are dead letters."""
+    """Webhooks about records of any collection received on `day`: how many are settled, how many
+    dead.
+    """
 
     day: date
     received: int
@@ -65,7 +66,7 @@ class WebhookDay:
 
 @dataclass(frozen=True, slots=True)
 class ActiveOpportunity:
-    """An opportunity and its webhooks over the last days; `name` None when it was never here."""
+    """An opportunity and its webhooks of the last days. `name` is None if it was never here."""
 
     id: int
     name: str | None
@@ -77,9 +78,11 @@ class ActiveOpportunity:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """`as_of` (UTC) is when statuses and weeks were counted, None before any sync. `phases` are
-    those of statuses; one that is not among them is open. `colours` are those that the table
-    `statuses` says, as #rrggbb."""
+    """The dashboard's overview.
+
+    `as_of` (UTC) is when statuses and weeks were counted, or None before any sync. `phases` has the
+    phase of each status; a missing one is open. `colours` (#rrggbb) come from the table `statuses`.
+    """
 
     as_of: datetime | None
     statuses: list[StatusCount]
@@ -99,14 +102,14 @@ class Overview:
         return add_up(s.total_value for s in self.statuses)
 
     def worth(self, phase: Phase) -> Decimal:
-        """What those of `phase` are worth with tax."""
+        """Return the value with tax of the opportunities in `phase`."""
         return add_up(
             s.total_value for s in self.statuses if self.phases.get(s.status, OPEN) == phase
         )
 
 
 def add_up(amounts: Iterable[Decimal]) -> Decimal:
-    """Their sum as PostgreSQL would have it: to the last digit, where `sum` rounds to 28."""
+    """Return the exact sum, as PostgreSQL computes it. Python's `sum` rounds to 28 digits."""
     total = Decimal(0)
     for amount in amounts:
         total = _EXACT.add(total, amount)
@@ -114,8 +117,10 @@ def add_up(amounts: Iterable[Decimal]) -> Decimal:
 
 
 def read_statuses(connection: Connection) -> tuple[datetime | None, list[StatusCount]]:
-    """When opportunities were last counted (UTC, None for never), and how many in each status,
-    most frequent first."""
+    """Return when opportunities were last counted (UTC, None for never), and the counts by status.
+
+    The most frequent status comes first.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT as_of, opportunity_status, opportunities, charge_total, total_value"
@@ -127,7 +132,9 @@ def read_statuses(connection: Connection) -> tuple[datetime | None, list[StatusC
 
 
 def read_overview(connection: Connection, time_zone: str, *, most: int = 8) -> Overview:
-    """The overview now, days and weeks being those of `time_zone`; lists of at most `most`."""
+    """Return the present overview. Days and weeks are those of `time_zone`. Lists have at most
+    `most` rows.
+    """
     as_of, statuses = read_statuses(connection)
     with connection.cursor() as cursor:
         cursor.execute(

@@ -1,4 +1,6 @@
-"""Which account a mirror is of: two accounts, or an account and invented data, must never mix."""
+"""Which account a mirror belongs to. Two accounts, or an account and invented data, must never
+mix.
+"""
 
 import psycopg2
 
@@ -25,7 +27,7 @@ _EMPTIED = ", ".join(
 
 
 def demand_mirror_of(connection: Connection, account: str) -> None:
-    """Raises DatabaseError when the mirror has become another account's meanwhile. Commits."""
+    """Raise DatabaseError if the mirror belongs to another account by now. Commits."""
     owner = mirrored_account(connection)
     if owner is not None and owner != account:
         raise DatabaseError(
@@ -35,7 +37,7 @@ def demand_mirror_of(connection: Connection, account: str) -> None:
 
 
 def mirrored_account(connection: Connection) -> str | None:
-    """Whose mirror this is, None while it is nobody's yet. Commits."""
+    """Return the account of this mirror, or None if it belongs to none yet. Commits."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT value FROM mirror_state WHERE name = 'account'")
         row = cursor.fetchone()
@@ -44,9 +46,10 @@ def mirrored_account(connection: Connection) -> str | None:
 
 
 def claim_mirror(database: Database, account: str, *, sandbox: str) -> bool:
-    """Notes that this is the mirror of `account`; True when the sandbox's rows made room for it.
+    """Note that this is the mirror of `account`. Returns True if the sandbox's rows were removed
+    for it.
 
-    `sandbox` is the name of the invented account. Raises DatabaseError when the mirror is of
+    `sandbox` is the name of the invented account. Raises DatabaseError if the mirror belongs to
     another real account.
     """
     with database.session() as connection, connection.cursor() as cursor:

@@ -1,11 +1,12 @@
-"""`part_lists`: of which records the parts were listed whole, when, and whose lists are due.
+"""`part_lists`: whose parts were listed completely, when, and whose lists are due.
 
-A list is noted when all its pages have landed, and again when it is stored: its parts are merged,
-and rows of its parent that it does not show are gone. Whatever ends a sync in between leaves the
-list due. A list that could not be read is named, with the reason; what was known before stays.
+A list is noted when all its pages have landed. It is noted again when it is stored: its parts are
+merged, and rows of its parent that it does not show are deleted. If a sync ends in between for any
+reason, the list stays due. A list that could not be read is named with the reason, and what was
+known before stays.
 
-What belongs here: which lists are due, what comparing them with the rows leads to, and the proof
-that follows. What does not: reading them (`current_rms.parts`), merging (`merge`).
+This module decides which lists are due, compares them with the rows, and proves the result. Reading
+them is in `current_rms.parts`, merging in `merge`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,21 +27,23 @@ from rms_pipeline.mirror.proofs import Proof, keep_proof, open_proof
 from rms_pipeline.mirror.statements import Connection, one_row
 
 _BECAUSE = "the whole list of its {single} no longer shows it"
-# Lists may show for a moment what was: one that was asked for so soon after its parent changed is
-# asked for again by the next sync.
+# Lists may show an older state for a moment. A list that was asked for so soon after its parent
+# changed is asked for again by the next sync.
 LAG = timedelta(minutes=1)
-# A list that failed is asked for again after this long, or once its parent changed.
+# A list that failed is asked for again after this long, or when its parent changes.
 _REST = timedelta(minutes=10)
-# Lists that failed come last, and no more than so many of them a sync.
+# Lists that failed come last, and a sync asks for at most this many of them.
 _MOST_FAILED = 10
 _NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
 class DueList:
-    """`changed`: the mirror knows of a change of the parent since its list was last asked for, or
-    it was asked for too soon after one. `updated_at` is the parent's own time of the last edit
-    (UTC)."""
+    """A list that is due.
+
+    `changed` means that the parent changed since its list was last asked for, or that the list was
+    asked for too soon after a change. `updated_at` (UTC) is the parent's own time of the last edit.
+    """
 
     parent: int
     changed: bool
@@ -52,21 +55,21 @@ def _parts(collection: Collection) -> Parts:
     return collection.parts
 
 
-# Of a parent `o`, its version `v`, its list `l`, and the number `c.n` of the rows of its parts.
-# Whatever the mirror stored anew of the parent, and whatever a webhook told of it, may have changed
-# its parts. Of one that was never listed that counts since parts are mirrored at all, and not where
-# the mirror merely came to know of it: a wider window brings thousands.
+# About a parent `o`, its version `v`, its list `l`, and the number `c.n` of rows of its parts. The
+# parts may have changed when the mirror stored anything new of the parent, and when a webhook named
+# it. If the parent was never listed, only changes since parts are mirrored count. A parent that
+# only became known to the mirror does not count: a wider window brings thousands of them.
 _SINCE = "(SELECT min(started_at) FROM walks WHERE collection = %(collection)s)"
 _NEWS = "greatest(v.valid_from, o.last_webhook_at)"
 _CHANGED = (
     f"coalesce(CASE WHEN l.asked_at IS NOT NULL THEN {_NEWS} >= l.asked_at ELSE {_NEWS} >= {_SINCE}"
-    # A day, for clocks that are wrong.
+    # One day more, in case a clock is wrong.
     f" AND greatest(o.{CHANGED} + interval '1 day', o.last_webhook_at) >= {_SINCE} END, false)"
 )
 
 
 def _known(collection: Collection) -> str:
-    """Each live parent, with what is known of its list."""
+    """Return SQL for each live parent with what is known of its list."""
     parts = _parts(collection)
     return (
         f"SELECT o.id, o.updated_at_rms, l.*, coalesce(c.n, 0) AS n,"
@@ -102,18 +105,20 @@ def due_lists(
     nightly_of: int | None = None,
     also: Sequence[int] = (),
 ) -> list[DueList]:
-    """The parents whose lists are to be read, the most urgent first, `limit` at most. Commits.
+    """Return the parents whose lists have to be read, the most urgent first, at most `limit`.
+    Commits.
 
-    Those that changed, and what an interrupted sync left; those in `also`. For the walk
-    `nightly_of` those that begin within `ahead` or are out, too, but for what that walk has read,
-    and those of parts whose deletion was held back; the ones of longest ago first.
+    These are the parents that changed, those that an interrupted sync left, and those in `also`.
+    For the walk `nightly_of`, they are also those that begin within `ahead` or are out and that
+    this walk has not read yet, and those whose parts were held back from deletion. Lists read
+    longest ago come first.
     """
     parts = _parts(collection)
     reasons = ["changed", "differs", "id = ANY(%(also)s)", "problem IS NOT NULL"]
     reasons.append("(again OR unstored) AND walk IS DISTINCT FROM %(walk)s")
     if nightly_of is not None:
         reasons.append("soon AND walk IS DISTINCT FROM %(walk)s")
-        # Once a person confirms it, they go by the list of that night.
+        # Once a person confirms the deletion, it follows the list of that night.
         reasons.append(
             f"id IN (SELECT {parts.key} FROM {collection.name} JOIN held_deletions h USING (id)"
             " WHERE h.collection = %(collection)s)"
@@ -146,8 +151,10 @@ def due_lists(
 
 
 def told_lists(connection: Connection, collection: Collection, *, limit: int) -> list[DueList]:
-    """The parents of which webhooks have told since their lists were asked for, the first told of
-    first, `limit` at most. Commits."""
+    """Return the parents that webhooks have named since their lists were asked for. Commits.
+
+    Those named first come first, at most `limit`.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT o.id, true, o.updated_at_rms {_with_lists(collection)}"
@@ -164,9 +171,9 @@ def told_lists(connection: Connection, collection: Collection, *, limit: int) ->
 def note_list(
     connection: Connection, collection: Collection, walk: int, found: PartList, due: DueList
 ) -> None:
-    """Notes that all pages of a list have landed for `walk`. Commits.
+    """Note that all pages of a list have landed for `walk`. Commits.
 
-    One that was asked for later than this one stays.
+    A list that was asked for later than this one stays.
     """
     asked = found.api_date or found.asked_at
     again = due.updated_at is not None and abs(asked - due.updated_at) < LAG
@@ -177,7 +184,7 @@ def note_list(
             " ON CONFLICT (collection, parent_id) DO UPDATE SET walk = excluded.walk,"
             " asked_at = excluded.asked_at, answered_at = excluded.answered_at,"
             " ids = excluded.ids, nameless = excluded.nameless,"
-            # What an interrupted sync knew, and has not stored, is still known.
+            # What an interrupted sync knew and did not store is still known.
             " told = excluded.told OR (l.stored_at IS NULL AND l.told), again = excluded.again,"
             " stored_at = NULL, problem = NULL, problem_at = NULL"
             " WHERE l.asked_at IS NULL OR l.asked_at <= excluded.asked_at"
@@ -200,7 +207,7 @@ def note_list(
 def note_problems(
     connection: Connection, collection: Collection, problems: Mapping[int, str]
 ) -> None:
-    """Notes why the lists of these parents could not be read. Commits."""
+    """Note why the lists of these parents could not be read. Commits."""
     if not problems:
         return
     with connection.cursor() as cursor:
@@ -218,8 +225,10 @@ def note_problems(
 def forget_lists(
     connection: Connection, collection: Collection, walk: int, before: datetime
 ) -> None:
-    """Has lists of `walk` that were asked for before that be due, for their pages are gone.
-    Commits."""
+    """Make lists of `walk` due that were asked for before `before`, because their pages are gone.
+
+    Commits.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE part_lists SET walk = NULL WHERE collection = %s AND walk = %s"
@@ -230,10 +239,10 @@ def forget_lists(
 
 
 def forget_lists_of_gone(connection: Connection, collection: Collection, *, days: int) -> int:
-    """Forgets the lists of parents that are gone for so many days, unless rows of theirs are left;
-    how many. Commits.
+    """Forget the lists of parents that were deleted `days` ago, unless rows of their parts are
+    left.
 
-    The list of a parent that comes back later is due as that of any other is.
+    Returns how many. If such a parent comes back, its list is due like any other. Commits.
     """
     parts = _parts(collection)
     with connection.cursor() as cursor:
@@ -252,7 +261,7 @@ def forget_lists_of_gone(connection: Connection, collection: Collection, *, days
 
 
 def count_lists(connection: Connection, collection: Collection, walk: int) -> int:
-    """How many parents' lists `walk` has read. Commits."""
+    """Return how many parents' lists `walk` has read. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FROM part_lists WHERE collection = %s AND walk = %s",
@@ -269,17 +278,16 @@ def count_lists(connection: Connection, collection: Collection, walk: int) -> in
 def compare_lists(
     connection: Connection, collection: Collection, walk: int, run: str, *, confirmed: bool
 ) -> Deletions:
-    """Removes rows that the whole lists of `walk`, which are merged, do not show, and notes those
-    lists as stored. Commits.
+    """Remove rows that the complete lists of `walk` do not show, and note those lists as stored.
 
-    A row of which something was learnt since its list was asked for stays, and the list is due
-    again. Where the parent changed too the deletion is believed; else so many go as may, unless
-    `confirmed`.
+    The lists are merged already. A row about which something newer is known stays, and its list is
+    due again. If the parent changed too, the deletion is believed. Otherwise only as many rows are
+    deleted as is allowed, unless `confirmed`. Commits.
     """
     deletions = Deletions(connection, collection, run, confirmed=confirmed)
     parts = _parts(collection)
     with connection.cursor() as cursor:
-        # In which order fetches that overlapped were answered, nobody knows.
+        # If fetches overlapped, nobody knows which was answered first.
         cursor.execute(
             "SELECT i.id, l.asked_at, l.answered_at, l.told AND cardinality(l.ids) > 0"
             f" FROM part_lists l JOIN {collection.name} i ON i.{parts.key} = l.parent_id"
@@ -319,9 +327,9 @@ def compare_lists(
 
 
 def remove_orphans(connection: Connection, collection: Collection, now: datetime, run: str) -> int:
-    """Removes parts of parents that are gone; how many. Commits.
+    """Remove parts of parents that are gone. Returns how many. Commits.
 
-    Should a parent come back its list is due.
+    If a parent comes back, its list is due.
     """
     parts = _parts(collection)
     with connection.cursor() as cursor:
@@ -357,12 +365,12 @@ def prove_lists(
     calls: int,
     deleted: int,
 ) -> Proof:
-    """Of how many parents the parts are mirrored as their lists had them, and which are left out.
-    Commits.
+    """Return for how many parents the parts are mirrored as their lists showed them, and the
+    exceptions.
 
-    It speaks of those that, at the last nightly reading, began within `ahead` or were out, as of
-    the earliest list of those; and of those that changed since parts are mirrored, as of their last
-    change.
+    It is about the parents that began within `ahead` or were out at the last nightly reading, as of
+    the earliest list of those, and about the parents that changed since parts are mirrored, as of
+    their last change. Commits.
     """
     refused = refused_ids(connection, collection)
     with connection.cursor() as cursor:
@@ -372,7 +380,7 @@ def prove_lists(
             (collection.name,),
         )
         (night,) = one_row(cursor)
-        # Others have come nearer since; the next night has them.
+        # Others have come nearer since then. The next night reads them.
         values = _values(collection, night or now, ahead)
         cursor.execute(
             f"WITH known AS ({_known(collection)}),"
@@ -386,7 +394,7 @@ def prove_lists(
             " (array_agg(problem ORDER BY problem IS NULL, id) FILTER (WHERE is_left))[:%(named)s],"
             " coalesce(sum(stale) FILTER (WHERE is_listed), 0)"
             " FROM (SELECT *, NOT is_left AND stored_at IS NOT NULL AS is_listed FROM judged) j"
-            # Rows whose newest records PostgreSQL refused tell what was.
+            # Rows whose newest records PostgreSQL refused show an older state.
             f" LEFT JOIN (SELECT {_parts(collection).key} AS id, count(*) AS stale"
             f" FROM {collection.name} WHERE id = ANY(%(refused)s) GROUP BY 1) r USING (id)",
             values | {"named": _NAMED, "refused": sorted(refused)},

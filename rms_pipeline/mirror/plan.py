@@ -1,9 +1,9 @@
-"""What an upgrade will do to this database, found out without changing anything.
+"""Finds out what an upgrade will do to this database, without changing anything.
 
-What belongs here: comparing what migrations declare with what the catalog says is there. What does
-not: doing it (`schema`), Dagster's own tables (`defs.instance_storage`), and how it is printed.
+This module compares what migrations declare with the catalog. The upgrade itself is in `schema`,
+Dagster's own tables in `defs.instance_storage`, and printing in `cli.migrate`.
 
-Figures are guesses. Rows are those that PostgreSQL last counted, durations follow from the rates
+Figures are estimates. Rows are those that PostgreSQL last counted. Durations follow from the rates
 below, which `benchmarks/upgrade.py` measures.
 """
 
@@ -47,16 +47,18 @@ UPDATED_ROWS_PER_SECOND = 60_000
 INDEXED_ROWS_PER_SECOND = 150_000
 DECODED_ROWS_PER_SECOND = 1_000
 COPIED_SYNCS_PER_SECOND = 300
-# Without anything to do to rows.
+# An upgrade that does nothing to rows.
 _SECONDS_AT_LEAST = 1.0
-# Of a table up to this size rows are counted, where PostgreSQL has no figure.
+# If PostgreSQL has no figure, the rows of a table up to this size are counted.
 _COUNTED_UP_TO_BYTES = 50_000_000
 _PAGES_OF_A_PROOF = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """`does` is a sentence. The rest is as declared in it (see `migrations/frozen.py`)."""
+    """A migration. `does` is a sentence. The rest is as the migration declares it
+    (`migrations/frozen.py`).
+    """
 
     version: str
     does: str
@@ -68,9 +70,12 @@ class Migration:
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """A table that is there, with what becomes of it: `work` is "rewritten", "updated", "indexed",
-    "altered" or several; `rows` and `size_bytes` (indexes included) are about what it has now;
-    `seconds` is about how long that takes. Who reads, or only who writes, waits meanwhile."""
+    """An existing table, and what happens to it.
+
+    `work` is "rewritten", "updated", "indexed", "altered" or several of these. `rows` and
+    `size_bytes` (with indexes) are estimates of its present size, `seconds` of the time that the
+    work takes. `readers_wait` says whether readers wait meanwhile, and not only writers.
+    """
 
     table: str
     work: tuple[str, ...]
@@ -83,7 +88,7 @@ class Touched:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A collection whose rows are brought to this program's columns, from what is stored."""
+    """A collection whose rows get this program's columns, decoded from what is stored."""
 
     table: str
     rows: int
@@ -101,10 +106,10 @@ class FullSync:
 
 @dataclass(slots=True)
 class Plan:
-    """What `migrate` will do. Nothing is done when there is `nothing_to_do`.
+    """What `migrate` will do. If `nothing_to_do`, it does nothing.
 
     `in_the_way` are sentences: `migrate` refuses until that is changed. `waits_for` are sentences
-    about who is at work now. `kept` are sentences about what people built.
+    about programs at work now. `kept` are sentences about what people built.
     """
 
     schema: str
@@ -126,7 +131,7 @@ class Plan:
 
     @property
     def seconds_locked(self) -> float:
-        """About how long the migrations take; all of them are one transaction."""
+        """Return about how long the migrations take. All of them are one transaction."""
         if not self.migrations:
             return 0.0
         copied = self.copied_syncs / COPIED_SYNCS_PER_SECOND
@@ -138,7 +143,9 @@ class Plan:
 
     @property
     def disk_bytes(self) -> int:
-        """About how much more disk is needed while it runs: copies, and the log of the server."""
+        """Return about how much more disk is needed meanwhile: for copies, and for the server's
+        log.
+        """
         copies = sum(
             2 * t.size_bytes if "rewritten" in t.work else t.size_bytes
             for t in self.touched
@@ -149,7 +156,7 @@ class Plan:
 
 @cache
 def all_migrations() -> tuple[Migration, ...]:
-    """All migrations that there are, the first one first."""
+    """Return all migrations, the first one first."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     scripts = ScriptDirectory.from_config(config).walk_revisions()
@@ -169,11 +176,10 @@ def _declared(script: Script) -> Migration:
 
 
 def plan_upgrade(database: Database, *, dagster_changes: bool = False) -> Plan:
-    """What `migrate` will do to `database`, which stays as it is. A role that may only read is
-    enough.
+    """Return what `migrate` will do to `database`, without changing it. Rights to read are enough.
 
-    `dagster_changes`: Dagster's own tables will be migrated, too. Raises DatabaseError where the
-    tables are of a newer version, some are missing, or nothing can be read.
+    Set `dagster_changes` if Dagster's own tables will be migrated too. Raises DatabaseError if the
+    tables are of a newer version, if some are missing, or if nothing can be read.
     """
     with database.session() as connection:
         connection.set_session("READ COMMITTED", readonly=True)
@@ -225,12 +231,12 @@ def _plan(connection: Connection, schema: str, dagster_changes: bool) -> Plan:
     return plan
 
 
-# The migration that copies syncs out of Dagster's history.
+# The migration that copies syncs from Dagster's history.
 _COPIES_HISTORY = "0020"
 
 
 def _work(pending: list[Migration]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """What migrations do to each table."""
+    """Yield what the migrations do to each table."""
     tables = dict.fromkeys(name for m in pending for name in m.touches)
     for table in tables:
         words = {word for m in pending for word in m.touches.get(table, ())}
@@ -239,12 +245,12 @@ def _work(pending: list[Migration]) -> Iterator[tuple[str, tuple[str, ...]]]:
         yield table, tuple(word for word in _WORDS if word in words)
 
 
-# From dear to cheap.
+# Ordered from expensive to cheap.
 _WORDS = ("rewritten", "updated", "indexed", "altered", "watched")
 
 
 def _taken_columns(cursor: Cursor, pending: list[Migration], made: set[str]) -> list[str]:
-    """Columns that people added under names that migrations are about to add."""
+    """Return columns that people added with names that migrations are about to use."""
     wanted = [
         (table, column)
         for m in pending
@@ -266,7 +272,9 @@ def _taken_columns(cursor: Cursor, pending: list[Migration], made: set[str]) -> 
 
 
 def _renamed(cursor: Cursor, pending: list[Migration]) -> list[str]:
-    """Tables of others with names that migrations are about to use: those are renamed."""
+    """Return other people's tables with names that migrations are about to use. They are
+    renamed.
+    """
     cursor.execute(
         "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident("
         "current_schema())) AND relname = ANY(%s) AND relkind IN ('r', 'p', 'f', 'v', 'm')"
@@ -284,7 +292,7 @@ def _renamed(cursor: Cursor, pending: list[Migration]) -> list[str]:
 
 
 def _size(cursor: Cursor, table: str) -> tuple[int, int]:
-    """About how many rows, and bytes with indexes; nothing where there is no such table."""
+    """Return about how many rows, and bytes with indexes. Both are 0 if there is no such table."""
     cursor.execute(
         "SELECT reltuples, pg_total_relation_size(oid),"
         " has_table_privilege(oid, 'SELECT') FROM pg_class WHERE oid = to_regclass(%s)",
@@ -326,7 +334,7 @@ def _decoded(cursor: Cursor, made: set[str], version: str) -> Iterator[Decoded]:
     for collection in COLLECTIONS:
         if collection.name in made:
             continue
-        # Until there was such a table, nothing was noted.
+        # Before this table existed, nothing was noted.
         if version >= "0002" and is_mapping_current(cursor.connection, collection):
             continue
         sizes = [_size(cursor, table) for table in (collection.name, collection.deleted)]
@@ -337,14 +345,14 @@ def _decoded(cursor: Cursor, made: set[str], version: str) -> Iterator[Decoded]:
 
 
 def _made_again(cursor: Cursor, version: str, dagster_changes: bool) -> list[str]:
-    """What is not part of a migration and follows it, in sentences."""
+    """Return sentences about what follows the migrations without being part of one."""
     connection = cursor.connection
     cursor.execute(
         "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = to_regclass(%s)", (HISTORY,)
     )
     owner = (cursor.fetchone() or (None,))[0]
     found = []
-    # Until 0002 there was no table that says what the view was made from.
+    # Before 0002 there was no table that says what the view was made from.
     is_current = version >= "0002" and is_history_view_current(connection, owner)
     if dagster_changes or not is_current:
         found.append(f"The view {HISTORY} is created again. Grants on it stay.")
@@ -355,7 +363,7 @@ def _made_again(cursor: Cursor, version: str, dagster_changes: bool) -> list[str
             for c in COLLECTIONS
             if c.remembers and not is_history_made(connection, c)
         ]
-    # Until 0002 nothing says what was made.
+    # Before 0002 nothing says what was made.
     stale = stale_views(connection) if version >= "0002" else [view.name for view in views()]
     if stale:
         found.append(
@@ -386,7 +394,7 @@ def _syncs_in_dagsters_history(cursor: Cursor) -> int:
 
 
 def _kept(cursor: Cursor, plan: Plan, tables: list[str]) -> Iterator[str]:
-    """What people built on tables that are touched or decoded again."""
+    """Yield sentences about what people built on tables that are changed or decoded again."""
     ours = [HISTORY, *VIEWS, *(view.name for view in views())]
     cursor.execute(
         "SELECT DISTINCT r.ev_class::regclass::text FROM pg_depend d"
@@ -455,7 +463,7 @@ def _own_columns(cursor: Cursor, tables: list[str]) -> Iterator[str]:
 
 
 def _at_work(cursor: Cursor, tables: list[str]) -> list[str]:
-    """Who holds locks that a migration waits for, and whether this program runs now."""
+    """Return who holds locks that a migration waits for, and whether this program runs now."""
     cursor.execute(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
         " AND pid <> pg_backend_pid() AND application_name = 'rms_pipeline'"
@@ -484,7 +492,7 @@ def _at_work(cursor: Cursor, tables: list[str]) -> list[str]:
 
 
 def _foreign(cursor: Cursor, tables: list[str]) -> list[str]:
-    """Tables that do not belong to the owner of the others, who could not alter them."""
+    """Return tables that do not belong to the owner of the others, who then cannot alter them."""
     cursor.execute(
         "SELECT c.oid::regclass::text, quote_ident(pg_get_userbyid(c.relowner)),"
         " quote_ident(pg_get_userbyid(v.relowner)) FROM pg_class c"
@@ -501,7 +509,7 @@ def _foreign(cursor: Cursor, tables: list[str]) -> list[str]:
 
 
 def _full_sync(cursor: Cursor, pending: list[Migration], version: str) -> FullSync | None:
-    """The full sync that `schema.full_sync_wanted` will ask for."""
+    """Return the full sync that `schema.full_sync_wanted` will ask for."""
     name = COLLECTIONS[0].name
     rows, _ = _size(cursor, name)
     because = next((m.full_sync for m in reversed(pending) if m.full_sync and rows), None)
@@ -510,7 +518,7 @@ def _full_sync(cursor: Cursor, pending: list[Migration], version: str) -> FullSy
             "The database does not record when the existing rows were read." if rows else ""
         )
     else:
-        # Until 0021 there was one collection.
+        # Before 0021 there was one collection.
         of_it = "" if version < "0021" else f" AND collection = '{name}'"
         stored = f"kind = 'full' AND settled_at IS NOT NULL{of_it}"
         cursor.execute(
@@ -539,5 +547,5 @@ def _page_size(cursor: Cursor, collection: str) -> int:
     return _SERVED_SINCE_JUNE
 
 
-# How many records Current RMS puts on a page, where no answer has shown it yet.
+# How many records Current RMS puts on a page, if no answer has shown it yet.
 _SERVED_SINCE_JUNE = 25

@@ -1,7 +1,7 @@
-"""What PostgreSQL says when it refuses, in the words of a person who can act on it.
+"""Explains PostgreSQL's errors in words that a person can act on.
 
-What belongs here: which errors are about one row, which about the whole server, how work is done
-around such a row, and who holds a lock. What does not: what becomes of the row, or of the sync.
+This module decides which errors are about one row and which about the whole server, works around
+such a row, and finds who holds a lock. What happens to the row or the sync is decided elsewhere.
 """
 
 import logging
@@ -20,19 +20,19 @@ Result = TypeVar("Result")
 
 
 class DatabaseError(RmsPipelineError):
-    """PostgreSQL cannot be used as it is; the text says what to change."""
+    """PostgreSQL cannot be used as it is. The text says what to change."""
 
 
 class OutdatedError(DatabaseError):
-    """A newer version of this program keeps this mirror; the text says to use that."""
+    """A newer version of this program keeps this mirror. The text says to use that version."""
 
 
 class LockedError(DatabaseError):
-    """Another session holds a lock for longer than the wait allows; the text names the process."""
+    """Another session holds a lock for longer than the wait allows. The text names the process."""
 
 
-# SQLSTATE classes of what a single row can be to blame for: its values (22, 54), a constraint (23),
-# a trigger that refuses it (09, 27, 38, 39, P0) or a view's condition (44).
+# SQLSTATE classes of errors that a single row can cause: its values (22, 54), a constraint (23), a
+# trigger that refuses it (09, 27, 38, 39, P0) or a view's condition (44).
 _ABOUT_A_ROW = frozenset({"09", "22", "23", "27", "38", "39", "44", "54", "P0"})
 # Classes that PostgreSQL itself uses for anything else. A trigger may raise a class of its own.
 _ABOUT_MORE = frozenset(
@@ -42,7 +42,7 @@ _ABOUT_MORE = frozenset(
         *("72", "F0", "HV", "XX"),
     )
 )
-# Of these: what befalls whoever is connected, wherever it happens to strike.
+# Of these, the errors that affect a connection whatever it does.
 _ABOUT_ALL = frozenset({"08", "25", "40", "53", "57", "58", "XX"})
 _LOCK_NOT_AVAILABLE = "55P03"
 
@@ -70,9 +70,9 @@ LIMIT 1
 
 
 def is_about_a_row(error: psycopg2.Error) -> bool:
-    """Whether one row is to blame: its values, a constraint, or a trigger that refuses it.
+    """Return whether one row is to blame: its values, a constraint, or a trigger that refuses it.
 
-    Then the row can be left out. What breaks in the code of a trigger counts as well.
+    The row can then be left out. An error in the code of a trigger counts as well.
     """
     code = error.pgcode
     if code is None:
@@ -81,14 +81,14 @@ def is_about_a_row(error: psycopg2.Error) -> bool:
         return True
     if code[:2] in _ABOUT_ALL or code == _LOCK_NOT_AVAILABLE:
         return False
-    # None of our statements runs inside a function, and the server may say so in any language; the
-    # row that a COPY has come to is context as well.
+    # None of our statements runs inside a function, and the server may use any language. The row
+    # that a COPY has reached is context as well.
     context = (error.diag.context or "").splitlines()
     return any(line and "COPY" not in line for line in context)
 
 
 def postgres_error_in(error: BaseException | None) -> psycopg2.Error | None:
-    """What PostgreSQL said, where `error` is that or was caused by it (SQLAlchemy wraps it)."""
+    """Return PostgreSQL's error if `error` is one or was caused by one (SQLAlchemy wraps it)."""
     seen = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -99,18 +99,18 @@ def postgres_error_in(error: BaseException | None) -> psycopg2.Error | None:
 
 
 def reason(error: psycopg2.Error) -> str:
-    """The first line of what PostgreSQL said, with its detail, cut to 500 characters."""
+    """Return the first line of PostgreSQL's message with its detail, cut to 500 characters."""
     said = (str(error).strip().splitlines() or [type(error).__name__])[0]
     detail = error.diag.message_detail
     return (f"{said} ({' '.join(detail.split())})" if detail else said)[:500]
 
 
 def out_of_deadlocks(connection: Connection, write: Callable[[], Result]) -> Result:
-    """What `write` returns, which is one transaction, and runs again after a deadlock.
+    """Return what `write` returns. `write` is one transaction, and runs again after a deadlock.
 
-    Our own transactions lock in one order. With triggers and constraints that people have added,
-    or statements of theirs, they may still meet in a deadlock, and PostgreSQL then ends one of the
-    two. Raises the last DeadlockDetected (psycopg2) after five attempts.
+    Our own transactions lock in one order. Together with people's own triggers, constraints or
+    statements, they may still end in a deadlock. PostgreSQL then ends one of the two. Raises the
+    last DeadlockDetected (psycopg2) after five attempts.
     """
     for _ in range(4):
         try:
@@ -126,8 +126,11 @@ def out_of_deadlocks(connection: Connection, write: Callable[[], Result]) -> Res
 def sparing(
     connection: Connection, ids: Sequence[int], work: Callable[[list[int]], None]
 ) -> dict[int, str]:
-    """Does `work`, which commits, with all `ids`, or with ever smaller parts of them where
-    PostgreSQL refuses a row, so that none costs another. Returns the refused ones, and why."""
+    """Do `work`, which commits, with all `ids`. Returns the refused ids, each with the reason.
+
+    If PostgreSQL refuses a row, `work` runs with ever smaller parts of `ids`, so that no row
+    affects another.
+    """
     try:
         out_of_deadlocks(connection, lambda: work(list(ids)))
     except psycopg2.Error as error:
@@ -150,9 +153,11 @@ def delete_sparing(
     *,
     by: str = "id",
 ) -> tuple[int, int]:
-    """Deletes the rows of `table` that fit `where`, and commits. Where people's own tables refer to
-    some, or a trigger keeps them, those of the same `by` stay, for the next time. Returns how many
-    rows went, and of how many `by` they stay."""
+    """Delete the rows of `table` that fit `where`, and commit.
+
+    If people's own tables refer to some rows, or a trigger keeps them, all rows with the same `by`
+    stay until the next time. Returns how many rows were deleted, and for how many `by` they stay.
+    """
     gone = 0
     try:
         with connection.cursor() as cursor:
@@ -185,9 +190,10 @@ def delete_sparing(
 
 
 def lock_holder(connection: Connection) -> str | None:
-    """The process that most likely holds what was waited for, None when it has let go meanwhile.
+    """Return the process that most likely holds the lock that was waited for, or None if it is
+    free.
 
-    It is asked for after the wait, in the connection that waited, once that is rolled back.
+    Call it after the wait, on the connection that waited, once that is rolled back.
     """
     with connection.cursor() as cursor:
         cursor.execute(_HOLDER)
@@ -203,9 +209,9 @@ def lock_holder(connection: Connection) -> str | None:
 
 
 def explain(error: psycopg2.Error, connection: Connection | None = None) -> DatabaseError | None:
-    """The same in words, for errors that a person can act on; None for any other.
+    """Return the error in words if a person can act on it, or None.
 
-    `connection` is the one it happened on, rolled back.
+    `connection` is the one on which it happened, rolled back.
     """
     said = " ".join(str(error).split())
     if isinstance(error, psycopg2.errors.LockNotAvailable):
@@ -221,7 +227,7 @@ def explain(error: psycopg2.Error, connection: Connection | None = None) -> Data
             )
         )
     if error.pgcode is None and re.search(_ALL_IN_USE, said):
-        # As Dagster's storage meets it, which connects by itself.
+        # Dagster's storage connects by itself, and meets this error.
         return DatabaseError(no_connection(error))
     if isinstance(error, psycopg2.errors.DiskFull):
         return DatabaseError(
@@ -258,7 +264,7 @@ READ_ONLY = (
 )
 
 _ALL_IN_USE = "remaining connection slots|too many (connections|clients)"
-# What servers and libpq say when they let nobody in, and what to do about it. The first that fits.
+# What servers and libpq say when they refuse a connection, and what to do. The first match counts.
 _REMEDIES = (
     (
         r'database "(?P<name>[^"]*)" does not exist',
@@ -319,7 +325,7 @@ _REMEDIES = (
 
 
 def no_connection(error: psycopg2.Error) -> str:
-    """Why nobody was let in, and what to do about it."""
+    """Return why the connection was refused, and what to do about it."""
     said = " ".join(str(error).split())
     advice = (
         "Check POSTGRES_URL. Check that the server is up and accepts connections from this machine."
@@ -333,7 +339,7 @@ def no_connection(error: psycopg2.Error) -> str:
 
 
 def _quoted(name: str) -> str:
-    """`name` as a statement has to write it."""
+    """Return `name` as a statement has to write it."""
     if re.fullmatch("[a-z_][a-z0-9_]*", name):
         return name
     return '"' + name.replace('"', '""') + '"'

@@ -1,17 +1,17 @@
-"""How far a running sync has come, for whoever watches it: the command, the dashboard."""
+"""How far a running sync has come, for everyone who watches it: the command, the dashboard."""
 
 import time
 from dataclasses import asdict, dataclass
 
 from rms_pipeline.mirror.statements import Connection
 
-# Seconds; the progress bar looks as often.
+# Seconds. The progress bar looks as often.
 _INTERVAL = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Pages and records so far, of how many in all.
+    """Pages and records so far, and how many there are in all.
 
     `stage` is 'fetching', 'storing' or 'decoding' (of stored rows, whose batches count as pages).
     """
@@ -25,8 +25,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Pace(Progress):
-    """Progress, and since when: the stage has run for `stage_seconds`, from `stage_began_at` pages
-    on (an unfinished sync's pages are there already); nothing was noted for `idle_seconds`."""
+    """Progress with its times.
+
+    The stage has run for `stage_seconds`, starting at `stage_began_at` pages (pages of an
+    unfinished sync are there already). Nothing was noted for `idle_seconds`.
+    """
 
     stage_began_at: int
     stage_seconds: float
@@ -34,7 +37,9 @@ class Pace(Progress):
 
     @property
     def seconds_left(self) -> float | None:
-        """Until this stage ends, at the pace it has had so far; None before that is known."""
+        """Return the seconds until this stage ends at its pace so far, or None if that is not known
+        yet.
+        """
         done = self.pages - self.stage_began_at
         if done <= 0 or self.stage_seconds <= 0:
             return None
@@ -43,7 +48,7 @@ class Pace(Progress):
 
 
 class ProgressNotes:
-    """What a sync notes of itself as it goes: at once, and then as often as anyone would look."""
+    """What a sync notes of itself: at once, and then as often as anyone looks."""
 
     def __init__(self, connection: Connection, run: str) -> None:
         self._connection, self._run = connection, run
@@ -51,13 +56,13 @@ class ProgressNotes:
         self._latest: Progress | None = None
 
     def note(self, progress: Progress) -> None:
-        """Commits, when it is time again."""
+        """Note the progress if it is time again. Commits."""
         self._latest = progress
         if time.monotonic() - self._noted_at >= _INTERVAL:
             self.finish()
 
     def finish(self) -> None:
-        """Notes the latest progress if it was not. Commits."""
+        """Note the latest progress if it was not noted. Commits."""
         if self._latest is not None:
             note_progress(self._connection, self._run, self._latest)
             self._latest = None
@@ -65,14 +70,14 @@ class ProgressNotes:
 
 
 def note_progress(connection: Connection, run: str, progress: Progress) -> None:
-    """Replaces what is known of `run`, and commits."""
+    """Replace what is known of `run`, and commit."""
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO sync_progress AS p"
             " (run, stage, pages, pages_expected, records, records_expected, stage_began_at)"
             " VALUES (%(run)s, %(stage)s, %(pages)s, %(pages_expected)s, %(records)s,"
             " %(records_expected)s, %(pages)s) ON CONFLICT (run) DO UPDATE SET"
-            # The next collection begins again with its first page.
+            # The next collection starts again at its first page.
             " stage_started_at = CASE WHEN p.stage = excluded.stage AND p.pages <= excluded.pages"
             " THEN p.stage_started_at ELSE now() END,"
             " stage_began_at = CASE WHEN p.stage = excluded.stage AND p.pages <= excluded.pages"
@@ -86,7 +91,7 @@ def note_progress(connection: Connection, run: str, progress: Progress) -> None:
 
 
 def read_progress(connection: Connection, run: str) -> Pace | None:
-    """What `run` last noted, None before it began."""
+    """Return what `run` noted last, or None before it began."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT stage, pages, pages_expected, records, records_expected, stage_began_at,"
@@ -101,8 +106,11 @@ def read_progress(connection: Connection, run: str) -> Pace | None:
 
 
 def collection_at_work(connection: Connection, run: str, stage: str) -> str | None:
-    """Of which collection `run` fetches pages, or stores them, in that `stage`; None where that is
-    not known. Commits."""
+    """Return the collection whose pages `run` fetches or stores in that `stage`, or None if
+    unknown.
+
+    Commits.
+    """
     is_complete = "NOT NULL" if stage != "fetching" else "NULL"
     with connection.cursor() as cursor:
         cursor.execute(
@@ -116,7 +124,7 @@ def collection_at_work(connection: Connection, run: str, stage: str) -> str | No
 
 
 def forget_old_progress(connection: Connection) -> None:
-    """Drops what is known of syncs of long ago."""
+    """Delete what is known of old syncs."""
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM sync_progress WHERE updated_at < now() - interval '30 days'")
     connection.commit()

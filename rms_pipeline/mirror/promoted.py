@@ -1,11 +1,11 @@
-"""Custom fields of the account that have a typed column, in a side table like opportunity_fields.
+"""The account's own fields that have a typed column, in a side table such as opportunity_fields.
 
-Which do, `promoted_fields` says. Whoever writes rows of a collection keeps the side table, too, in
-the same transaction. A value that cannot be read as the column's kind is NULL there, and a fault;
-the record itself keeps it.
+`promoted_fields` lists them. Whoever writes rows of a collection also writes the side table, in the
+same transaction. A value that cannot be read as the column's kind is NULL there, and a fault. The
+record itself keeps it.
 
-What belongs here: the columns, and keeping them. What does not: which fields there are, and what
-they hold (`insight.fields`).
+This module has the columns and keeps them up to date. Which fields exist, and what they hold, is in
+`insight.fields`.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 from rms_pipeline.mirror.views import make_around
 
-# Each with the function that reads it, and the index that serves it. Long texts fit into no B-tree.
+# Each kind with the function that reads it, and its index. Long texts do not fit into a B-tree.
 KINDS = {
     "text": ("rms_as_text", "hash"),
     "numeric": ("rms_as_numeric", "btree"),
@@ -31,14 +31,16 @@ KINDS = {
     "bigint[]": ("rms_as_bigints", "gin"),
     "text[]": ("rms_as_texts", None),
 }
-# A row of so many, however long their values are, fits into a page.
+# With at most this many columns, a row fits into a page, however long the values are.
 MOST = 200
-# Rows wait for whoever reads the table, and all syncs wait for this.
+# Writers wait for whoever reads the table, and all syncs wait for this. So the wait is short.
 _PATIENCE = "5s"
 
 
 class PromotionError(RmsPipelineError):
-    """A field cannot be given a column, or its column not be taken away: why, and what to do."""
+    """A field cannot get a column, or its column cannot be removed. The text says why, and what to
+    do.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,9 @@ class Promoted:
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """What came of it: in so many rows the field is `filled`, and `failed` could not be read."""
+    """The result: the number of rows in which the field is `filled`, and in which it `failed` to be
+    read.
+    """
 
     field: Promoted
     rows: int
@@ -68,7 +72,7 @@ class Promotion:
 
 
 def promoted_fields(cursor: Cursor, collection: Collection) -> list[Promoted]:
-    """Those that have a column, in the order in which they were given one."""
+    """Return the fields that have a column, in the order in which they got it."""
     cursor.execute(
         "SELECT key, column_name, kind FROM promoted_fields WHERE collection = %s"
         " ORDER BY promoted_at, key",
@@ -78,9 +82,10 @@ def promoted_fields(cursor: Cursor, collection: Collection) -> list[Promoted]:
 
 
 def keep(cursor: Cursor, collection: Collection, ids: Sequence[int]) -> list[Fault]:
-    """Brings the side table to what the rows of `ids` hold now; what could not be read.
+    """Update the side table for the present rows of `ids`. Returns the values that could not be
+    read.
 
-    To be called with the versions locked, so that nobody promotes a field meanwhile.
+    Call it with the versions locked, so that nobody promotes a field meanwhile.
     """
     if not collection.promotes or not ids:
         return []
@@ -89,7 +94,7 @@ def keep(cursor: Cursor, collection: Collection, ids: Sequence[int]) -> list[Fau
 
 
 def let_go(cursor: Cursor, collection: Collection, ids: Sequence[int]) -> None:
-    """Takes the rows of `ids`, which are gone, out of the side table."""
+    """Remove the rows of `ids`, which were deleted, from the side table."""
     if collection.promotes and ids:
         cursor.execute(
             f"DELETE FROM {collection.side} WHERE {collection.key} = ANY(%s)", (list(ids),)
@@ -102,7 +107,7 @@ def _fill(
     fields: Sequence[Promoted],
     ids: Sequence[int] | None = None,
 ) -> list[Fault]:
-    """Writes `fields` of the rows of `ids`, of all where there are none given."""
+    """Write `fields` for the rows of `ids`, or for all rows without `ids`."""
     values: dict[str, object] = {f"key{n}": field.key for n, field in enumerate(fields)}
     where = "true"
     if ids is not None:
@@ -140,11 +145,10 @@ def _fill(
 def promote(
     connection: Connection, collection: Collection, field: Promoted
 ) -> tuple[Promotion, list[Fault]]:
-    """Gives `field` a column, and fills it from the rows that are there; what could not be read is
-    for the caller to note. Does not commit.
+    """Give `field` a column, and fill it from the existing rows. Does not commit.
 
-    Beside running syncs it waits until their batches are written, and theirs wait for it. Raises
-    PromotionError.
+    Also returns the values that could not be read, for the caller to note. While syncs run, it
+    waits until their batches are written, and they wait for it. Raises PromotionError.
     """
     if field.kind not in KINDS:
         raise PromotionError(
@@ -195,7 +199,7 @@ def promote(
 
 
 def demote(connection: Connection, collection: Collection, key: str) -> Promoted:
-    """Takes the column of the field `key` away. Does not commit. Raises PromotionError."""
+    """Remove the column of the field `key`. Does not commit. Raises PromotionError."""
     with connection.cursor() as cursor:
         _lock(cursor, collection)
         there = promoted_fields(cursor, collection)
@@ -223,12 +227,14 @@ def demote(connection: Connection, collection: Collection, key: str) -> Promoted
 
 
 def _view(collection: Collection) -> str:
-    """What readers of views see of the side table."""
+    """Return the name of the view of the side table that roles for readers see."""
     return f"{collection.side}_with_money"
 
 
 def _alter(cursor: Cursor, collection: Collection, change: str, *, drops: bool = False) -> bool:
-    """Changes the columns of the side table, and of its view; False where there is no such view."""
+    """Change the columns of the side table and of its view. Returns False if there is no such
+    view.
+    """
 
     def alter() -> None:
         cursor.execute(f"ALTER TABLE {collection.side} {change}")
@@ -245,7 +251,7 @@ def _describe(cursor: Cursor, relation: str, fields: Sequence[Promoted]) -> None
 
 
 def _lock(cursor: Cursor, collection: Collection) -> None:
-    """Whoever writes rows locks their versions first, and only then asks what is promoted."""
+    """Lock the versions. Every writer of rows locks them first, and then asks what is promoted."""
     if not collection.promotes:
         raise PromotionError(f"Fields of {collection.name} cannot have columns of their own.")
     cursor.execute(f"LOCK {collection.versions} IN EXCLUSIVE MODE")
@@ -262,7 +268,7 @@ def _busy(collection: Collection) -> str:
 def _demand_name(
     cursor: Cursor, collection: Collection, field: Promoted, there: Sequence[Promoted]
 ) -> None:
-    """Raises PromotionError unless the column can have that name, without quotes in every query."""
+    """Raise PromotionError unless the column can have that name, without quotes in every query."""
     name = field.column
     cursor.execute(
         "SELECT quote_ident(%(name)s) <> %(name)s OR %(name)s !~ '^[a-z_][a-z0-9_]*$',"

@@ -1,7 +1,7 @@
-"""Proofs that the mirror is complete: their rows, whether one still holds, and the words for it.
+"""Proofs that the mirror is complete: their rows, whether one still holds, and how it is worded.
 
-What belongs here: keeping proofs, whether rows changed while one was made, and the one sentence
-that everything shows (`standing`). What does not: counting and mending (`sync.prove`).
+This module keeps proofs, decides whether rows changed while one was made, and has the one sentence
+that everything shows (`standing`). Counting and correcting differences is in `sync.prove`.
 """
 
 import time
@@ -21,7 +21,7 @@ from rms_pipeline.mirror.statements import Connection, one_row, range_of_ids
 
 HOLDS_FOR = timedelta(days=1)
 
-# What a proof could not do the usual way; each has its words below.
+# What a proof could not do in the usual way. Each has a text below.
 NO_RANGES = "no_ranges"
 UNDATED_APART = "undated_apart"
 UNDATED_UNCOUNTED = "undated_uncounted"
@@ -60,14 +60,14 @@ class WriterHangs(RmsPipelineError):
 
 @dataclass(frozen=True, slots=True)
 class PartCount:
-    """A part of the window as the API and the mirror have it.
+    """A part of the window, as the API and the mirror have it.
 
-    `segment` is a list of the API, `ids` the span of it. `counted` are different records by the
-    API's count, `mirrored` rows. `nameless` of the counted have no id or never come, `unstorable`
-    are refused by PostgreSQL; `repeated` were listed again, and are not counted again. `alike` when
-    nothing is missing or surplus. `listed` when the records themselves were looked at, not only
-    their number. `as_of` when it was an earlier proof that counted this part, None for the proof it
-    belongs to.
+    `segment` is a list of the API, `ids` the span of it. `counted` is the number of different
+    records by the API's count, `mirrored` the number of rows. Of the counted, `nameless` have no id
+    or never come, and `unstorable` are refused by PostgreSQL. `repeated` were listed twice, and are
+    counted once. `alike` means that nothing is missing or surplus. `listed` means that the records
+    themselves were compared, not only their number. `as_of` is the time of an earlier proof that
+    counted this part, or None for the proof that it belongs to.
     """
 
     segment: str
@@ -84,18 +84,19 @@ class PartCount:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What was counted `as_of` (UTC, the database's clock), and whether it showed the mirror to be
-    complete; `shown` is None until it is closed.
+    """What was counted `as_of` (UTC, the database's clock), and whether the mirror is complete.
 
-    `scan` is the full walk whose window it counts. `content` is the number of the mirror's content
-    while it counted. `window` is None where it counts all there are.
-    `counted` records are in the API's lists, `mirrored` of them in the
-    mirror; `unstorable` ones have no row, `unreadable` ids cannot be delivered by the API. `left`
-    are ids of which the list and the single record say different things. `repaired` were fetched
-    again, `deleted` left, in `calls` and `rounds`. `rests_on` names what could not be done the
-    usual way. Counts below `greatest_count`, which the API gave before, are not capped.
+    `shown` is None until the proof is closed. `scan` is the full walk whose window it counts.
+    `content` is the number of the mirror's content while it counted. `window` is None if it counts
+    all records.
 
-    Parts of other records are not counted in a window: `parents` is of how many the lists were
+    `counted` records are in the API's lists, and `mirrored` of them in the mirror. `unstorable`
+    ones have no row. The API cannot deliver the `unreadable` ids. `left` are ids for which the list
+    and the single record differ. `repaired` were fetched again and `deleted` were removed, in
+    `calls` calls and `rounds` rounds. `rests_on` names what could not be done in the usual way. The
+    API once gave the count `greatest_count`, so counts below it are no maximum of its counter.
+
+    Parts of other records are not counted in a window. For them, `parents` is how many lists were
     compared, as of the earliest of those that are read each night.
     """
 
@@ -130,7 +131,7 @@ class Proof:
         return self.words(_utc)
 
     def words(self, moment: Callable[[datetime], str]) -> str:
-        """The same with times as `moment` writes them."""
+        """Return `sentence` with times as `moment` writes them."""
         numbers = f"{self.mirrored:,} of {self.counted:,}"
         if self.unreadable:
             count = len(self.unreadable)
@@ -165,7 +166,7 @@ class Proof:
 
     @property
     def earlier(self) -> dict[str, datetime]:
-        """The segments of which an earlier proof speaks, with its time."""
+        """The segments that an earlier proof counted, with its time."""
         return {p.segment: p.as_of for p in self.parts if p.as_of is not None}
 
     @property
@@ -174,7 +175,7 @@ class Proof:
 
     @property
     def notes(self) -> list[str]:
-        """What it rests on besides, and what it cannot see; a sentence each."""
+        """What else the proof relies on, and what it cannot see, a sentence each."""
         if self.parents is not None:
             whom = self._of_whom
             return [
@@ -222,8 +223,10 @@ State = Literal["green", "amber", "red", "none"]
 class Standing:
     """How complete the mirror is known to be now.
 
-    Green: shown. Amber: shown, but a later sync failed (`failed_at`), or it is long ago. Red: could
-    not be shown; `last_shown` is when it last could. None: nobody has looked yet.
+    - Green: shown.
+    - Amber: shown, but a later sync failed (`failed_at`), or it is long ago.
+    - Red: it could not be shown. `last_shown` is when it last could.
+    - None: nothing was compared yet.
     """
 
     state: State
@@ -237,7 +240,7 @@ class Standing:
         return self.words(_utc)
 
     def words(self, moment: Callable[[datetime], str]) -> str:
-        """What was found, and what makes it doubtful; times as `moment` writes them."""
+        """Return what was found, and what makes it doubtful. `moment` writes times."""
         if self.proof is None:
             return "not compared with Current RMS yet; a full sync compares them"
         doubt = self.doubt(moment)
@@ -245,8 +248,10 @@ class Standing:
         return f"{said.rstrip('.')}. {doubt}" if doubt else said
 
     def doubt(self, moment: Callable[[datetime], str]) -> str:
-        """Why what was found may not hold any longer, as a sentence; '' when nothing speaks for
-        that. Where nothing was shown: when it last was."""
+        """Return a sentence on why the result may no longer hold, or ''.
+
+        If completeness was not shown, the sentence says when it last was.
+        """
         if self.state == "red":
             if self.last_shown is None:
                 return ""
@@ -261,7 +266,7 @@ class Standing:
         return ""
 
     def as_json(self) -> dict[str, Any] | None:
-        """As the sync API shows it; None before anything was compared."""
+        """Return it as the sync API shows it, or None before anything was compared."""
         if self.proof is None:
             return None
         return {**self.proof.as_json(), "state": self.state, "sentence": self.sentence}
@@ -272,7 +277,7 @@ def _utc(moment: datetime) -> str:
 
 
 def standing(connection: Connection, collection: Collection) -> Standing:
-    """How complete `collection` is known to be now. Commits."""
+    """Return how complete `collection` is known to be now. Commits."""
     proof = newest_proof(connection, collection)
     if proof is None:
         return Standing("none")
@@ -293,7 +298,7 @@ def standing(connection: Connection, collection: Collection) -> Standing:
 
 
 def _later_failure(connection: Connection, proof: Proof) -> datetime | None:
-    """When the newest sync after `proof` began that did not come to its end, and is not at work."""
+    """Return when the newest sync after the start of `proof` failed or died, or None."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT runs[cardinality(runs)], started_at FROM walks"
@@ -316,15 +321,16 @@ def _later_failure(connection: Connection, proof: Proof) -> datetime | None:
 
 
 def content_number(connection: Connection, collection: Collection, *, patience: float = 5.0) -> int:
-    """The number that grows with whatever changes the rows of `collection`. Commits.
+    """Return the number that grows with every change of the rows of `collection`. Commits.
 
-    When it is the same twice, no transaction changed what rows hold in between, nor is one that did
-    still open. Raises WriterHangs when one stays open for longer than `patience` seconds.
+    If it is the same twice, no transaction changed the content of rows in between, and none that
+    did is still open. Raises WriterHangs if one stays open for longer than `patience` seconds.
     """
     give_up = time.monotonic() + patience
     while True:
         with connection.cursor() as cursor:
-            # Tried, not waited for: who waits in line makes all others wait behind him.
+            # Tried repeatedly instead of waiting: a waiting lock would make all others wait behind
+            # it.
             cursor.execute(
                 "SELECT pg_try_advisory_xact_lock("
                 "hashtextextended('rms_pipeline content of ' || current_schema() || '.' || %s, 0))",
@@ -356,7 +362,7 @@ _COLUMNS = (
 
 
 def open_proof(connection: Connection, proof: Proof) -> Proof:
-    """Keeps `proof`, whose `id` is not known yet, with its parts. Commits."""
+    """Store `proof`, whose `id` is not known yet, with its parts. Commits."""
     window = proof.window or (None, None)
     with connection.cursor() as cursor:
         cursor.execute(
@@ -373,7 +379,7 @@ def open_proof(connection: Connection, proof: Proof) -> Proof:
 
 
 def keep_proof(connection: Connection, proof: Proof) -> Proof:
-    """Writes what was found out since; closes it when `shown` is known. Commits."""
+    """Store what was found out since. It closes the proof if `shown` is known. Commits."""
     return _write(connection, proof)
 
 
@@ -435,7 +441,7 @@ def _write(connection: Connection, proof: Proof) -> Proof:
 
 
 def newest_proof(connection: Connection, collection: Collection) -> Proof | None:
-    """The newest that was closed, shown or not. Commits."""
+    """Return the newest proof that was closed, shown or not. Commits."""
     return _one(
         connection,
         f"SELECT {_COLUMNS} FROM proofs WHERE collection = %s AND closed_at IS NOT NULL"
@@ -447,7 +453,7 @@ def newest_proof(connection: Connection, collection: Collection) -> Proof | None
 def proof_begun(
     connection: Connection, collection: Collection, runs: Sequence[str]
 ) -> Proof | None:
-    """The newest of `runs`, if it still waits to be closed. Commits."""
+    """Return the newest proof of `runs`, if it is not closed yet. Commits."""
     found = _one(
         connection,
         f"SELECT {_COLUMNS} FROM proofs WHERE collection = %s AND run = ANY(%s)"
@@ -458,7 +464,7 @@ def proof_begun(
 
 
 def proof_of_run(connection: Connection, collection: Collection, run: str) -> Proof | None:
-    """The newest that `run` closed. Commits."""
+    """Return the newest proof that `run` closed. Commits."""
     return _one(
         connection,
         f"SELECT {_COLUMNS} FROM proofs WHERE collection = %s AND run = %s"

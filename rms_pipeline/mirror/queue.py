@@ -1,13 +1,13 @@
-"""`webhook_events` as a queue: what a webhook told, until its record has been refreshed.
+"""`webhook_events` as a queue: events wait here until their record is refreshed.
 
-What belongs here: storing, claiming, settling, giving back. What does not: HTTP, and the refresh.
+This module stores, claims, settles and gives back events. It does no HTTP and no refresh.
 
-A claim is a lease. Whoever dies with one loses it when the lease ends; two who refresh the same
-record do no harm. All waiting events of a record are claimed together, and one that
-arrives during the refresh is not among them, so it causes another, after this one.
+A claim is a lease. A process that dies loses its claim when the lease ends. Two processes that
+refresh the same record do no harm. All waiting events of a record are claimed together. An event
+that arrives during the refresh is not among them, so it causes another refresh afterwards.
 
-An event that was put off waits for something: for Current RMS to have the record as the event tells
-it, or for a row that somebody has locked. Later events of its record wait with it.
+A postponed event waits until Current RMS shows the change that the event reports, or until a locked
+row is free. Later events of its record wait with it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,11 +30,11 @@ _CHANNEL = "rms_webhook_events"
 LEASE = timedelta(seconds=60)
 ATTEMPTS = 8
 FAST_LANE_LOCK = "fast lane"
-# How long an event waits for Current RMS to have what it tells of, in seconds, before each attempt.
+# How long an event waits for Current RMS to show its change, in seconds, before each attempt.
 PATIENCE = (1, 2, 4, 8, 15, 30)
 _WAITING = "processed_at IS NULL AND dead_at IS NULL"
-# No attempt is put off for longer than these, and nothing is received in the future: such a moment
-# was noted by a wrong clock, and nobody waits for it.
+# No attempt is postponed for longer than these, and no event is received in the future. Such a time
+# was written by a wrong clock, and nobody waits for it.
 _UNCLAIMED = (
     "(claimed_until IS NULL OR claimed_until < clock_timestamp()"
     " OR claimed_until > clock_timestamp() + interval '10 min')"
@@ -51,15 +51,15 @@ _DUE = (
 
 
 def channel(schema: str) -> str:
-    """Where PostgreSQL tells that an event was written to the queue of the mirror in `schema`."""
+    """Return the channel on which PostgreSQL notifies of new events for the mirror in `schema`."""
     return _CHANNEL if schema == PUBLIC else f"{_CHANNEL}_{schema}"
 
 
 def store_event(connection: Connection, event: Event) -> tuple[int, bool]:
-    """Keeps `event`; its id, and whether it is new. Commits.
+    """Store `event`. Returns its id, and whether it is new. Commits.
 
-    A repeat has the same `action_id` and the same content, however it is written; another subject
-    or another change under the same id is another event.
+    A repeat has the same `action_id` and the same content, however it is written. Another record or
+    another change under the same id is another event.
     """
     collection = event.collection or COLLECTIONS[0]
     digest = "sha256(convert_to((%(payload)s::jsonb)::text, 'UTF8'))"
@@ -110,14 +110,13 @@ def claim(
     older_than: float = 0.0,
     strangers: bool = True,
 ) -> Claim:
-    """Claims the waiting events of up to `most` records of `collection`, the longest waiting first.
+    """Claim the waiting events of up to `most` records of `collection`, the longest waiting first.
 
-    Commits. Only those that have waited for `older_than` seconds, and none of a record that
-    somebody works on or that was put off. `strangers`: also of records that the mirror does not
-    know.
-    Raises OutdatedError when a newer version of this program keeps the mirror: events that are
-    claimed in vain would be kept from that. Raises LockNotAvailable (psycopg2) when another session
-    holds a lock on a whole table.
+    Commits. Only events that have waited for `older_than` seconds are claimed, and none of a record
+    that another process works on or that was postponed. `strangers` includes records that the
+    mirror does not know. Raises OutdatedError if a newer version of this program keeps the mirror:
+    that version could not process events that are claimed here in vain. Raises LockNotAvailable
+    (psycopg2) if another session locks a whole table.
     """
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL lock_timeout = '2s'")
@@ -153,9 +152,9 @@ def claim(
 
 
 def settle(connection: Connection, claimed: Claim, records: Iterable[int]) -> int:
-    """Marks the claimed events of `records` as done, and their rows as refreshed. Commits.
+    """Mark the claimed events of `records` as done, and their rows as refreshed. Commits.
 
-    A row locked by another session is not marked, and this does not wait for it. A row that
+    A row that another session locks is not marked, and this does not wait for it. A row that
     PostgreSQL refuses to change is not marked either. Their events are settled all the same.
     """
     wanted = sorted(set(records))
@@ -171,7 +170,8 @@ def settle(connection: Connection, claimed: Claim, records: Iterable[int]) -> in
     def mark(ids: list[int]) -> None:
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL lock_timeout = '2s'")
-            # A merge writes rows in another order, and one of the two would be ended.
+            # A merge writes rows in another order. Without these locks, one of the two might be
+            # ended by a deadlock.
             lock_versions(cursor, claimed.collection, ids)
             cursor.execute(
                 f"UPDATE {claimed.collection.name} SET last_webhook_at = clock_timestamp()"
@@ -195,11 +195,12 @@ def put_off(
     counted: bool = True,
     seconds: float | None = None,
 ) -> int:
-    """Returns the claimed events of the records in `reasons` to the queue, to wait; how many.
+    """Return the claimed events of the records in `reasons` to the queue, to wait. Returns how
+    many.
 
-    Such an attempt does not count as one that failed. `counted`: it counts as a wait for Current
-    RMS, of which there are as many as in PATIENCE. `seconds`: until the next attempt, else the
-    longer the more often, or the longer the event has waited. Commits.
+    Such an attempt does not count as failed. With `counted`, it counts as a wait for Current RMS,
+    and there are as many waits as in PATIENCE. `seconds` is the time until the next attempt.
+    Without it, the time grows with the number of waits, or with the age of the event. Commits.
     """
     events = claimed.events_of(reasons)
     with connection.cursor() as cursor:
@@ -233,11 +234,12 @@ def give_back(
     *,
     blameless: bool,
 ) -> int:
-    """Returns claimed events to the queue, to be tried again later; how many died. Commits.
+    """Return claimed events to the queue for another attempt later. Returns how many are dead.
+    Commits.
 
-    An event dies at its last attempt, and stays as a dead letter with its error. `blameless` when
-    it was not the event's fault (the API is down, the key is wrong): such an attempt does not
-    count.
+    After its last attempt an event is dead. It stays as a dead letter with its error. With
+    `blameless`, the event was not at fault (the API is down, the key is wrong), and the attempt
+    does not count.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -262,7 +264,9 @@ def give_back(
 
 
 def replay(connection: Connection, events: Sequence[int] | None = None) -> int:
-    """Puts dead letters back into the queue: all, or those with these ids. How many. Commits."""
+    """Put dead letters back into the queue: all, or those with these ids. Returns how many.
+    Commits.
+    """
     ids = None if events is None else [e for e in events if abs(e) < 2**63]
     with connection.cursor() as cursor:
         cursor.execute(
@@ -278,12 +282,12 @@ def replay(connection: Connection, events: Sequence[int] | None = None) -> int:
 
 
 def dead_letters(connection: Connection, most: int = 20) -> list[StoredEvent]:
-    """Events that gave up, the latest first."""
+    """Return dead letters, the latest first."""
     return _events(connection, "dead_at IS NOT NULL AND processed_at IS NULL", most=most)
 
 
 def events_of(connection: Connection, opportunity: int, most: int = 20) -> list[StoredEvent]:
-    """The webhook events of one opportunity, the latest first."""
+    """Return the webhook events of one opportunity, the latest first."""
     return _events(connection, "opportunity_id = %(id)s", most=most, id=opportunity)
 
 
@@ -302,8 +306,10 @@ def _events(connection: Connection, where: str, **values: int) -> list[StoredEve
 
 
 def queue_state(connection: Connection, *, older_than: float = 0.0) -> QueueState:
-    """How the queue stands; only events that nobody works on and that have waited `older_than`
-    seconds are counted when that is given."""
+    """Return the state of the queue.
+
+    With `older_than`, only events count that nobody works on and that have waited so many seconds.
+    """
     unclaimed = f" AND {_DUE}" if older_than else ""
     with connection.cursor() as cursor:
         cursor.execute(

@@ -6,18 +6,17 @@ from datetime import datetime
 
 from rms_pipeline.collections.base import Collection
 
-# Which record of its collection a row `e` of webhook_events tells of: those of the first
-# collection stand in a column of their own.
+# The id of the record that a row `e` of webhook_events is about. Events of the first collection
+# have it in a column of their own.
 RECORD = "coalesce(e.record_id, e.opportunity_id)"
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A webhook delivery. `record` of `collection` is None when nothing is refreshed; `because`
-    says why.
+    """A webhook delivery. If nothing is refreshed, `record` is None, and `because` says why.
 
-    `happened_at`: by Current RMS's clock. `payload` is the whole body as JSON that PostgreSQL can
-    hold, `kept` as much of it as is to be kept.
+    `collection` is the collection of `record`. `happened_at` is by Current RMS's clock. `payload`
+    is the whole body as JSON that PostgreSQL can store. `kept` is the part of it that is stored.
     """
 
     action_id: int | None
@@ -35,8 +34,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """An event that somebody works on. `waits`: how often it was put off until Current RMS has what
-    it tells of."""
+    """An event that a process works on.
+
+    `waits` is how often it was postponed until Current RMS shows its change.
+    """
 
     id: int
     record: int
@@ -48,8 +49,10 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Events of some records of `collection`, held by `claimant` until the lease ends. `strangers`:
-    those among them that the mirror does not know."""
+    """Events of some records of `collection`, held by `claimant` until the lease ends.
+
+    `strangers` are the records among them that the mirror does not know.
+    """
 
     collection: Collection
     claimant: str
@@ -67,7 +70,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """`depth` events wait, the oldest since `oldest` (UTC); `dead` gave up."""
+    """`depth` events wait, the oldest since `oldest` (UTC). `dead` events are dead letters."""
 
     depth: int
     dead: int
@@ -77,7 +80,7 @@ class QueueState:
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """An event as stored in the queue; `processed_at` and `dead_at` are both None while it waits.
+    """An event as stored in the queue. `processed_at` and `dead_at` are both None while it waits.
 
     `opportunity_id` is None if the event is about a `record` of another `collection`.
     """

@@ -1,8 +1,8 @@
-"""Pages of the API, landed as received before anything interprets them.
+"""Pages of the API, stored as received before anything interprets them.
 
-A page that comes again byte for byte, as those of an unchanged account do at each full sync, is
-noted each time and its body stored once: pages name it by its digest. Pages landed by versions
-before that carry their body themselves, until their walk is forgotten.
+A full sync of an unchanged account receives the same pages byte for byte. Each time is noted, but
+the body is stored once: pages name it by its digest. Pages of earlier versions contain their body,
+until their walk is deleted.
 """
 
 import logging
@@ -21,12 +21,12 @@ from rms_pipeline.mirror.statements import Connection, range_of_ids
 
 logger = logging.getLogger(__name__)
 
-# Not flushed to the disk page by page: whatever rests on a page is committed after it and flushes
-# it too, and one that a crash of the server takes with it before that is fetched again.
+# Not flushed to disk page by page. Whatever relies on a page is committed after it, and that
+# flushes it too. A page that is lost in a crash before that is fetched again.
 _BEGIN = (
     "SET LOCAL synchronous_commit = off;"
-    # One at a time among the processes of one name: there may be several web services. Each finds
-    # the next number free, and none waits for another's page while that waits for its body.
+    # One at a time among the processes of one name: there may be several web services. Each then
+    # finds the next number free. None waits for another's page while that one waits for its body.
     " SELECT pg_advisory_xact_lock("
     "hashtextextended(current_schema || ' pages of ' || %(run)s, 0));"
 )
@@ -40,8 +40,8 @@ _PAGE = (
     " %(record_ids)s::bigint[], %(covers)s::int8range, %(window_start)s, %(window_end)s,"
     " %(size)s, digest FROM raw_page_bodies"
     " WHERE collection = %(collection)s AND digest = %(digest)s"
-    # So that nobody forgets it before the page is there. The lock of the reference itself, which
-    # those who land the same body share.
+    # So that nobody deletes the body before the page exists. This is the lock of the foreign key
+    # itself, which several pages with the same body can share.
     " FOR KEY SHARE"
 )
 _BODY = (
@@ -49,16 +49,16 @@ _BODY = (
     " VALUES (%(collection)s, %(digest)s, %(body)s)"
     " ON CONFLICT (collection, digest) DO NOTHING;"
 )
-# Each time the body has to be forgotten between two statements of a millisecond.
+# Each further attempt means that the body was deleted between two statements of a millisecond.
 _ATTEMPTS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class RawPage:
-    """One answer of the API: `body` is what came over the wire (uncompressed JSON).
+    """One answer of the API. `body` is what came over the wire (uncompressed JSON).
 
-    `covers` is the range of ids `(lower, upper)` the page is the whole truth about, both ends
-    included, None for unbounded; None itself when it proves no range.
+    `covers` is the range of ids `(lower, upper)` that the page holds completely. Both ends are
+    included, None is an open end. `covers` is None if the page proves no range.
     """
 
     segment: str
@@ -76,10 +76,10 @@ class RawPage:
 def land_page(
     connection: Connection, collection: Collection, run: str, walk: int, page: RawPage
 ) -> None:
-    """Stores `page` of `walk` through `collection`, fetched by `run`, and commits. Its body is
-    stored where no page has the same.
+    """Store `page` of `walk` through `collection`, fetched by `run`, and commit.
 
-    Raises DatabaseError where the table does not take it.
+    The body is stored if no other page has the same one. Raises DatabaseError if the table refuses
+    it.
     """
     covers = None
     if page.covers is not None:
@@ -103,7 +103,7 @@ def land_page(
         "digest": Binary(sha256(page.body).digest()),
     }
     while not _landed(connection, values, page.body):
-        # A process of an earlier version, which takes no turns, took the number.
+        # A process of an earlier version took the number. Earlier versions do not take turns.
         pass
 
 
@@ -133,9 +133,9 @@ def _landed(connection: Connection, values: dict[str, object], body: bytes) -> b
 
 
 def forget_bodies(connection: Connection, collection: Collection) -> int:
-    """Deletes bodies that no page has any more; how many. Commits.
+    """Delete bodies that no page uses any more. Returns how many. Commits.
 
-    A page that lands with one of them meanwhile keeps it; then none goes, until the next time.
+    If a page with one of them lands meanwhile, none is deleted until the next time.
     """
     try:
         with connection.cursor() as cursor:
@@ -156,7 +156,7 @@ def forget_bodies(connection: Connection, collection: Collection) -> int:
 
 @dataclass(frozen=True, slots=True)
 class StoredPage:
-    """A landed page read back; `body` as received, `window` None where there is none."""
+    """A stored page read back. `body` is as received. `window` is None if there is none."""
 
     segment: str
     request: str
@@ -167,7 +167,7 @@ class StoredPage:
 
 
 def page_ids(connection: Connection, walks: Sequence[int]) -> list[int]:
-    """The pages of `walks` in the order they were landed, as `read_page` finds them. Commits."""
+    """Return the pages of `walks` in the order they landed, as ids for `read_page`. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT id FROM raw_rms_pages WHERE walk = ANY(%s) ORDER BY id", (list(walks),)
@@ -178,7 +178,7 @@ def page_ids(connection: Connection, walks: Sequence[int]) -> list[int]:
 
 
 def read_page(connection: Connection, id_: int) -> StoredPage | None:
-    """One landed page, None when it was pruned meanwhile. Commits."""
+    """Return one page, or None if it was deleted meanwhile. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT segment, request, coalesce(p.body, b.body), asked_at, fetched_at,"
@@ -196,7 +196,7 @@ def read_page(connection: Connection, id_: int) -> StoredPage | None:
 
 
 def count_distinct_records(connection: Connection, walk: int) -> int:
-    """How many different ids the pages of `walk` hold. Commits."""
+    """Return how many different ids the pages of `walk` hold. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(DISTINCT r) FROM raw_rms_pages, unnest(record_ids) AS r WHERE walk = %s",
@@ -208,7 +208,7 @@ def count_distinct_records(connection: Connection, walk: int) -> int:
 
 
 def seen_among(connection: Connection, walk: int, ids: Iterable[int]) -> set[int]:
-    """Those of `ids` that the pages of `walk` hold. Commits."""
+    """Return those of `ids` that the pages of `walk` hold. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT DISTINCT seen FROM raw_rms_pages, unnest(record_ids) AS seen"
@@ -221,7 +221,7 @@ def seen_among(connection: Connection, walk: int, ids: Iterable[int]) -> set[int
 
 
 def count_stored(connection: Connection, collection: Collection, walk: int) -> int:
-    """How many rows the pages of `walk` speak of. Commits."""
+    """Return how many rows exist for the records in the pages of `walk`. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT count(*) FROM {collection.name} o JOIN"
@@ -235,7 +235,7 @@ def count_stored(connection: Connection, collection: Collection, walk: int) -> i
 
 
 def count_pages(connection: Connection, walks: Sequence[int]) -> tuple[int, int]:
-    """Pages and records (repeats included) that have landed for `walks`. Commits."""
+    """Return the pages and records (repeats included) that have landed for `walks`. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*), coalesce(sum(record_count), 0) FROM raw_rms_pages"

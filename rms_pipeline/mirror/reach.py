@@ -1,9 +1,8 @@
-"""How far back a collection is mirrored: what people asked for beyond the setting, and what full
-syncs have covered.
+"""How far back a collection is mirrored: what people asked for, and what full syncs have covered.
 
-What was asked for is a number of days, as the setting is, so that the window moves on by itself and
-a full sync that was ended half-way can be gone on with. It counts where it reaches further than the
-setting. Rows that leave the window stay, so what was covered once is covered from then on.
+People ask for a number of days, as in the setting. So the window moves on by itself, and an
+interrupted full sync can be continued. It counts if it reaches further than the setting. Rows that
+leave the window stay, so what was covered once stays covered.
 """
 
 from dataclasses import dataclass
@@ -12,15 +11,18 @@ from datetime import datetime
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.statements import Connection
 
-# As far as the setting may reach, too.
+# The setting has the same maximum.
 MOST_DAYS = 36_500
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """`days_back` is what was asked for `asked_at` (UTC) by `asked_by`, None for no more than the
-    setting. Everything that ended at `reaches_back_to` (UTC) or later was read once, and what
-    changed since; None before the first full sync."""
+    """How far back a collection reaches.
+
+    `days_back` was asked for at `asked_at` (UTC) by `asked_by`, or is None if nothing beyond the
+    setting was asked for. Everything that ended at `reaches_back_to` (UTC) or later was read once,
+    with its changes since. It is None before the first full sync.
+    """
 
     days_back: int | None = None
     asked_at: datetime | None = None
@@ -28,12 +30,12 @@ class Reach:
     reaches_back_to: datetime | None = None
 
     def days(self, setting: int) -> int:
-        """How many days back full syncs read, where the setting says `setting`."""
+        """Return how many days back full syncs read, if the setting is `setting`."""
         return max(setting, self.days_back or 0)
 
 
 def read_reach(connection: Connection, collection: Collection) -> Reach:
-    """Of `collection`. Commits."""
+    """Return the reach of `collection`. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT days_back, asked_at, asked_by, reaches_back_to FROM mirrored_windows"
@@ -48,9 +50,9 @@ def read_reach(connection: Connection, collection: Collection) -> Reach:
 def ask_for_days_back(
     connection: Connection, collection: Collection, days_back: int | None, by: str | None
 ) -> None:
-    """Has each full sync from now on read so many days back; None: no more than the setting.
+    """Let each full sync from now on read so many days back. None means: no more than the setting.
 
-    One that reads already goes on with the window that it began with. Commits.
+    A full sync that reads already keeps its window. Commits.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -64,7 +66,7 @@ def ask_for_days_back(
 
 
 def note_covered(connection: Connection, walk: int) -> None:
-    """Notes how far back the full walk `walk` reached. Does not commit."""
+    """Note how far back the full walk `walk` reached. Does not commit."""
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO mirrored_windows AS w (collection, reaches_back_to)"

@@ -1,8 +1,8 @@
-"""Decoding stored rows again from their own `data`: for when the mapping changed, or columns were.
+"""Decodes stored rows again from their own `data`, after the mapping or the columns changed.
 
-What belongs here: rewriting mapped columns of rows that are there. What does not: bringing rows in
-or out, and who may overwrite whom (`merge`, `deletions`): `data` is what the row stands for, and
-its columns only follow it.
+This module rewrites mapped columns of existing rows. It creates and deletes no rows, and does not
+decide who may overwrite whom (`merge`, `deletions`): a row stands for its `data`, and its columns
+follow from that.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,8 +30,10 @@ BATCH_ROWS = 200
 
 @dataclass(slots=True)
 class Redecoded:
-    """Rows of a collection, live and deleted ones: looked at, rewritten because a column
-    differed, and failed (without `data` that could be decoded and stored; they stay as they are).
+    """How many rows of a collection, live and deleted ones, were read, rewritten, and failed.
+
+    A row is rewritten if a column differed. It failed if its `data` could not be decoded and
+    stored. Such rows stay as they are.
     """
 
     rows: int = 0
@@ -52,10 +54,10 @@ def redecode(
     *,
     watch: Callable[[Progress], None] = lambda _: None,
 ) -> Redecoded:
-    """Rewrites, on behalf of `run`, every row whose columns are not what its `data` says.
+    """Rewrite, for `run`, every row whose columns are not what its `data` says.
 
-    One transaction a batch, safe beside syncs; interrupted, it may simply run again. Faults of rows
-    are noted in `sync_faults`, each once for a run.
+    Each batch is a transaction. It is safe while syncs run, and may be run again after an
+    interruption. Faults of rows are noted in `sync_faults`, each once for a run.
     """
     done = Redecoded()
     batches = 0
@@ -82,7 +84,7 @@ def redecode(
 
 
 def adopt_mapping(database: Database, collection: Collection) -> None:
-    """Brings all rows of `collection` to this code's mapping, and only then notes its version."""
+    """Bring all rows of `collection` to this code's mapping, and then note its version."""
     with database.session() as connection:
         close_to_older_mappings(connection, collection)
     redecode(database, collection, f"mapping version {collection.version}")
@@ -91,8 +93,10 @@ def adopt_mapping(database: Database, collection: Collection) -> None:
 
 
 def reword(database: Database, collection: Collection) -> int:
-    """Makes the words of all rows anew, where other fields are searched now than they were made of;
-    of how many rows. One transaction a batch, safe beside syncs."""
+    """Make the search words of all rows again, if other fields are searched now than before.
+
+    Returns for how many rows. Each batch is a transaction. It is safe while syncs run.
+    """
     if not collection.searched:
         return 0
     name, rows = f"words_made_of{collection.mark}", 0
@@ -119,7 +123,7 @@ def reword(database: Database, collection: Collection) -> int:
 
 
 def _reword_batch(connection: Connection, collection: Collection, ids: list[int]) -> int:
-    """Commits."""
+    """Make the words of these rows again. Commits."""
     with connection.cursor() as cursor:
         lock_versions(cursor, collection, ids)
         demand_own_mapping(cursor, collection)
@@ -156,7 +160,7 @@ def _ids_after(connection: Connection, table: str, after: int | None) -> list[in
 def _redecode_batch(
     connection: Connection, collection: Collection, table: str, run: str, ids: Sequence[int]
 ) -> Redecoded:
-    """Commits. A row that PostgreSQL refuses is tried alone, so that it costs no other."""
+    """Decode these rows again. Commits. A row that PostgreSQL refuses affects no other row."""
     done = Redecoded()
 
     def work(part: list[int]) -> None:
@@ -238,10 +242,10 @@ def _update(cursor: Cursor, collection: Collection, table: str, decoded: Sequenc
 
 
 def _decode_past(cursor: Cursor, collection: Collection, ids: Sequence[int]) -> None:
-    """Rewrites columns of ended versions of `ids` that are not what their records say.
+    """Rewrite columns of ended versions of `ids` that are not what their records say.
 
-    What they were is found from the records that followed them. A version whose record is not
-    known, or cannot be decoded, stays as it is. To be called with the versions locked.
+    An ended version's record is computed from the records that followed it. A version whose record
+    is unknown or cannot be decoded stays as it is. Call it with the versions locked.
     """
     if not collection.remembers:
         return
@@ -250,7 +254,8 @@ def _decode_past(cursor: Cursor, collection: Collection, ids: Sequence[int]) -> 
         for table in (collection.name, collection.deleted)
     )
     cursor.execute(
-        # From each version to the one before it: the view would go back from the newest to each.
+        # From each version to the one before it. The view would go back from the newest version
+        # each time.
         f"SELECT * FROM (SELECT p.{collection.key}, p.valid_from,"
         f" (rms_older(coalesce({newest}), p.difference) OVER (PARTITION BY p.{collection.key}"
         " ORDER BY p.valid_from DESC ROWS UNBOUNDED PRECEDING))::text AS data"

@@ -1,14 +1,14 @@
 """What records were before: each version that ended, and the record as it was at any moment.
 
-The live row, or that of a record that is gone, is the open version; the versions of its collection
-say since when (`valid_from`). Only versions that ended are stored, with their columns and the way
-back from the record that came after them (`differences`). So a sync that finds nothing new costs
-nothing here. A record that is gone has a version that says so, until it returns: versions of one
-record follow each other without a gap and without an overlap.
+The live row is the open version, or the deleted row if the record is gone. The versions of its
+collection say since when (`valid_from`). Only ended versions are stored, with their columns and the
+difference from the record that followed (`differences`). So a sync that finds nothing new costs
+nothing here. While a record is gone, a version says so. Versions of one record follow each other
+without gaps and overlaps.
 
-What belongs here: ending versions as rows are rewritten, leave and return; the view of all versions
-and the functions that ask as of a moment. What does not: who may overwrite whom (`merge`,
-`deletions`), who changed what (`changes`), and decoding ended versions again (`redecode`).
+This module ends versions when rows are rewritten, deleted and restored. It makes the view of all
+versions and the functions for a past moment. Who may overwrite whom is in `merge` and `deletions`,
+who changed what in `changes`, and decoding ended versions again in `redecode`.
 """
 
 import hashlib
@@ -26,15 +26,18 @@ from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 BEGAN = "history_began"
 STATUS = "opportunity_status"
 NO_STATUS = "(none)"
-# By our own clock, and later than whatever is known of the record already.
+# By our own clock, and later than everything known of the record.
 _NOW = "greatest(clock_timestamp(), v.valid_from + interval '1 microsecond')"
 _UNCHANGED = "[]"
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Versions that were ended, by id: `until` when each was valid, and when its row had last been
-    `asked` for. `altered` are the fields of records that differ, of all of which that is known."""
+    """Versions that were ended, by id.
+
+    `until` is when each ended, and `asked` when its row had last been asked for. `altered` are the
+    fields of records that differ, where all of these are known.
+    """
 
     until: dict[int, datetime] = field(default_factory=dict)
     asked: dict[int, datetime] = field(default_factory=dict)
@@ -42,10 +45,10 @@ class Ended:
 
 
 def end_changed(cursor: Cursor, collection: Collection, changed: Sequence[Row]) -> Ended:
-    """Ends the version of each row that `changed` are about to replace.
+    """End the version of each row that `changed` will replace.
 
-    Rows whose records say the same, but for links and fields that differ at each read, go on. To be
-    called with the versions locked, and before the rows are rewritten; `begin` follows that.
+    A row continues if its record differs only in links and fields that differ at each read. Call it
+    with the versions locked, before the rows are rewritten. `begin` follows afterwards.
     """
     if not collection.remembers or not changed:
         return Ended()
@@ -66,7 +69,7 @@ def end_changed(cursor: Cursor, collection: Collection, changed: Sequence[Row]) 
 
 
 def _altered(steps: Mapping[int, Difference | None]) -> dict[int, frozenset[str]]:
-    """The fields that each step changes, of those of which that is known."""
+    """Return the fields that each step changes, where that is known."""
     fields = {id_: frozenset[str]() if s is None else s.fields for id_, s in steps.items()}
     return {id_: found for id_, found in fields.items() if found is not None}
 
@@ -74,9 +77,9 @@ def _altered(steps: Mapping[int, Difference | None]) -> dict[int, frozenset[str]
 def begin(
     cursor: Cursor, collection: Collection, ended: Mapping[int, datetime], rewritten: set[int]
 ) -> dict[int, datetime]:
-    """Since when new versions follow those that `end_changed` ended, which is still to be noted.
+    """Return since when new versions follow those that `end_changed` ended. The caller notes it.
 
-    A version of a row that was not `rewritten` goes on after all.
+    If a row was not `rewritten`, its version continues after all.
     """
     if kept := [id_ for id_ in ended if id_ not in rewritten]:
         cursor.execute(
@@ -88,16 +91,16 @@ def begin(
 
 
 def end_gone(cursor: Cursor, collection: Collection, ids: Sequence[int]) -> None:
-    """Has the deleted rows of `ids` be open versions, and ends those of the live rows they were."""
+    """Make the deleted rows of `ids` open versions, and end the versions of their live rows."""
     if collection.remembers and ids:
         steps = dict.fromkeys(ids, Difference(_UNCHANGED))
         note_since(cursor, collection, _end(cursor, collection, collection.deleted, steps))
 
 
 def end_absent(cursor: Cursor, collection: Collection, returning: Sequence[Row]) -> Ended:
-    """Ends the versions that say that the records of these rows are gone; new ones are open.
+    """End the versions that say that these records are gone. New versions are then open.
 
-    To be called with the versions locked, and before the deleted rows are taken away.
+    Call it with the versions locked, before the deleted rows are removed.
     """
     if not collection.remembers or not returning:
         return Ended()
@@ -113,12 +116,12 @@ def end_absent(cursor: Cursor, collection: Collection, returning: Sequence[Row])
         for row in returning
         if row.id in older
     }
-    # What returns as it was is another version all the same.
+    # A record that returns unchanged still gets a new version.
     again = {id_: step or Difference(_UNCHANGED) for id_, step in steps.items()}
     ended = _end(cursor, collection, collection.deleted, again, deleted=True)
     note_since(cursor, collection, ended)
     if unknown := [id_ for id_ in ids if id_ not in ended]:
-        # Their rows were deleted by hand, or were never here.
+        # Their rows were deleted by hand, or never existed.
         cursor.execute(
             f"UPDATE {collection.versions} v SET valid_from = {_NOW} WHERE id = ANY(%s)", (unknown,)
         )
@@ -130,7 +133,7 @@ def _bytes(text: str | None) -> bytes | None:
 
 
 def _columns(collection: Collection) -> tuple[str, ...]:
-    """What an ended version has of its row; PostgreSQL makes the others itself."""
+    """Return the columns that an ended version keeps. PostgreSQL computes the others itself."""
     return tuple(c.name for c in collection.columns if c.is_mapped or c.kept)
 
 
@@ -142,7 +145,9 @@ def _end(
     *,
     deleted: bool = False,
 ) -> dict[int, datetime]:
-    """Stores the open version of each row of `table`, ended now; None in `steps` lets it go on."""
+    """Store the open version of each row of `table` as ended now. None in `steps` lets it
+    continue.
+    """
     found = {id_: step for id_, step in steps.items() if step is not None}
     if not found:
         return {}
@@ -161,7 +166,7 @@ def _end(
 
 
 def note_since(cursor: Cursor, collection: Collection, since: Mapping[int, datetime]) -> None:
-    """Notes since when the open version of each id is valid."""
+    """Note since when the open version of each id is valid."""
     if since:
         cursor.execute(
             f"UPDATE {collection.versions} v SET valid_from = n.since"
@@ -170,7 +175,7 @@ def note_since(cursor: Cursor, collection: Collection, since: Mapping[int, datet
         )
 
 
-# When it was first confirmed
+# When an opportunity was first confirmed
 
 
 def note_confirmed(
@@ -180,11 +185,11 @@ def note_confirmed(
     unseen: Sequence[Row],
     altered: Mapping[int, frozenset[str]],
 ) -> None:
-    """Notes of rows just `written`, and of those `unseen` before, whether they are confirmed now.
+    """Note for rows just `written`, and for those `unseen` before, whether they are confirmed now.
 
-    Not of those of which it is known what was `altered`, and that no status was.
-    What was confirmed when the history began, or when it was first seen though it is older than the
-    history, has no such time.
+    Rows whose `altered` fields are known and do not include a status are left out. A record that
+    was confirmed already when the history began, or when it was first seen although it is older
+    than the history, gets no time.
     """
     if not collection.has_phases:
         return
@@ -206,9 +211,9 @@ _PHASES = "md5(coalesce(string_agg(name || ' ' || phase, chr(10) ORDER BY name C
 
 
 def follow_phases(connection: Connection, collection: Collection) -> None:
-    """Finds anew when each row was first confirmed, where somebody has edited `statuses`. Commits.
+    """Find again when each row was first confirmed, after somebody edited `statuses`. Commits.
 
-    Nobody writes rows meanwhile, which takes some seconds for 100,000 of them.
+    Nobody can write rows meanwhile. It takes some seconds for 100,000 rows.
     """
     name = f"confirmed_by{collection.mark}"
     with connection.cursor() as cursor:
@@ -219,11 +224,11 @@ def follow_phases(connection: Connection, collection: Collection) -> None:
         )
         (differ,) = one_row(cursor)
         if differ:
-            # All who write rows lock their versions first.
+            # Every writer of rows locks their versions first.
             cursor.execute(f"LOCK {collection.versions} IN EXCLUSIVE MODE")
             cursor.execute(f"SELECT id FROM {collection.name} ORDER BY id FOR UPDATE")
             ids = [row[0] for row in cursor.fetchall()]
-            # No change of what Current RMS holds, so that no proof has to begin again.
+            # What Current RMS holds does not change, so no proof has to start again.
             cursor.execute("SELECT set_config('rms_pipeline.only_links', 'on', true)")
             _set_confirmed(cursor, collection, ids)
             cursor.execute(
@@ -243,8 +248,8 @@ def _set_confirmed(cursor: Cursor, collection: Collection, ids: Sequence[int]) -
     )
 
 
-# Of each id: when its first version that is confirmed began. Where that was found before, of
-# versions that were forgotten since, the row says so, or the one before it.
+# For each id: when its first confirmed version began. If that was found in versions that were
+# deleted since, the row or the version before it has the time.
 _CONFIRMED = (
     "SELECT v.id, coalesce("
     "(SELECT confirmed_at FROM {name} WHERE id = v.id AND confirmed_at < {began}),"
@@ -274,13 +279,14 @@ def _names(collection: Collection) -> dict[str, str]:
     }
 
 
-# Forgetting
+# Deleting old versions
 
 
 def forget(connection: Connection, collection: Collection, days: int) -> int:
-    """Deletes versions that ended more than so many days ago; how many. Commits.
+    """Delete versions that ended more than so many days ago. Returns how many. Commits.
 
-    The history then begins later, and says so when it is asked about what was before.
+    The history then begins later. Questions about earlier moments are answered with that
+    information.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -298,9 +304,9 @@ def forget(connection: Connection, collection: Collection, days: int) -> int:
 
 
 def note_began(cursor: Cursor, collection: Collection) -> None:
-    """Notes that the history begins with the versions that there are, if it had not begun.
+    """Note that the history begins with the existing versions, if it had not begun.
 
-    To be called when rows were written of which there were none.
+    Call it when the first rows were written.
     """
     if collection.remembers:
         cursor.execute(
@@ -313,18 +319,18 @@ def note_began(cursor: Cursor, collection: Collection) -> None:
 
 
 def begin_anew(cursor: Cursor, collection: Collection) -> None:
-    """Notes that the history begins now: all that was known is gone."""
+    """Note that the history begins now, because all that was known is gone."""
     cursor.execute(
         "UPDATE mirror_state SET value = clock_timestamp()::text WHERE name = %s",
         (BEGAN + collection.mark,),
     )
 
 
-# The view of all versions, and the functions that ask as of a moment
+# The view of all versions, and the functions for a past moment
 
 
 def is_history_made(connection: Connection, collection: Collection) -> bool:
-    """Whether view and functions are as this code's declaration wants them, or newer ones."""
+    """Return whether the view and the functions are as this code wants them, or newer."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT to_regclass(%(view)s) IS NOT NULL"
@@ -345,7 +351,7 @@ def is_history_made(connection: Connection, collection: Collection) -> bool:
 
 
 def make_history(connection: Connection, collection: Collection) -> None:
-    """Makes them, or changes them to that, unless they are so already. Does not commit.
+    """Make the view and the functions, or change them, if they differ. Does not commit.
 
     Nothing is dropped: rights, and views that people built on them, stay.
     """
@@ -371,12 +377,12 @@ def _digest(text: str) -> str:
 
 
 def _then(collection: Collection) -> str:
-    """The type of a record as it was."""
+    """Return the name of the type of a past record."""
     return f"{collection.single}_then"
 
 
 def _made(cursor: Cursor, collection: Collection) -> list[str]:
-    """The columns that the type has, in its order."""
+    """Return the columns that the type has, in its order."""
     cursor.execute(
         "SELECT attname FROM pg_attribute WHERE attrelid = (SELECT typrelid FROM pg_type"
         " WHERE oid = to_regtype(%s)) AND NOT attisdropped ORDER BY attnum",
@@ -397,9 +403,10 @@ def _make_type(cursor: Cursor, collection: Collection) -> None:
 
 
 def _text(connection: Connection, collection: Collection) -> str:
-    """What makes the view and the functions.
+    """Return the statements that make the view and the functions.
 
-    Columns that are there keep their places, or PostgreSQL would have everything dropped first.
+    Existing columns keep their places. Otherwise PostgreSQL would demand that everything is dropped
+    first.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT current_schema()")

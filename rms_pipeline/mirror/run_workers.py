@@ -1,9 +1,9 @@
 """Which processes execute which runs, and whether they still live.
 
-A process that executes a run announces itself in `run_workers` and holds a PostgreSQL advisory
-lock of its own until it is done. The lock falls when the process does, on whatever host and however
-it ends: a surer sign than any heartbeat or process id. A run of which nothing was announced is
-somebody else's, and is never judged here.
+A process that executes a run announces itself in `run_workers` and holds a PostgreSQL advisory lock
+of its own until it is done. The lock is released when the process ends, on any host and in any way.
+That is more reliable than a heartbeat or a process id. A run without an announcement belongs to
+somebody else, and is never judged here.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from rms_pipeline.mirror.database import Database, DatabaseError, advisory_lock,
 from rms_pipeline.mirror.postgres_errors import postgres_error_in
 from rms_pipeline.mirror.statements import Connection
 
-# A lock counts as held in this database only: another mirror on the same server has locks as well.
+# Only locks in this database count, because another mirror on the same server has locks too.
 HELD_KEYS = (
     "SELECT (l.classid::bigint << 32) | l.objid::bigint FROM pg_locks l"
     " WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1"
@@ -28,14 +28,14 @@ HELD = f"w.lock_key IN ({HELD_KEYS})"
 
 @contextlib.contextmanager
 def announced(database: Database, run: str) -> Iterator[None]:
-    """This process executes `run`, or a step of it, while inside.
+    """This process executes `run`, or a step of it, inside the context.
 
-    A run may have several workers, one after the other or at a time: each step of an executor that
-    starts a process a step is one. A worker that is new puts those of the run aside that are lost,
-    for whoever started it knew of them: a run that is resumed lives. Raises DatabaseError.
+    A run may have several workers, one after the other or at a time: an executor that starts a
+    process for each step has one for each step. A new worker clears the lost workers of its run,
+    because whoever started it knew of them: a resumed run lives. Raises DatabaseError.
     """
     key = lock_key(f"run worker {uuid.uuid4()}")
-    # A session lock: behind a transaction pooler it would be held by nobody in particular.
+    # A session lock. Behind a transaction pooler it would belong to no particular process.
     with advisory_lock(database, key) as connection:
         with connection.cursor() as cursor:
             cursor.execute(
@@ -47,8 +47,8 @@ def announced(database: Database, run: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            # What PostgreSQL refuses Dagster could not write down either: whoever looks next finds
-            # the worker lost, and ends the run.
+            # If PostgreSQL refuses this, Dagster could not write the end either. The next check
+            # then finds the worker lost, and ends the run.
             if postgres_error_in(error) is None:
                 _note_end(database, connection, key)
             raise
@@ -61,10 +61,10 @@ def announced(database: Database, run: str) -> Iterator[None]:
 def lost_runs(
     connection: Connection, runs: Sequence[str], *, for_longer_than: timedelta = timedelta(0)
 ) -> set[str]:
-    """Those of `runs` with a worker that ended without a word: its process is dead. Commits.
+    """Return those of `runs` with a worker whose process died without ending its work. Commits.
 
-    Only those that were first found so `for_longer_than` ago: an executor that lost one of its
-    processes may be about to deal with it.
+    Only those that were first found dead `for_longer_than` ago: an executor that lost one of its
+    processes may be about to handle it.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -84,7 +84,7 @@ def lost_runs(
 
 
 def living_runs(connection: Connection, runs: Sequence[str]) -> set[str]:
-    """Those of `runs` that a living process executes right now. Commits."""
+    """Return those of `runs` that a living process executes now. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT DISTINCT run FROM run_workers w WHERE run = ANY(%s)"
@@ -97,7 +97,7 @@ def living_runs(connection: Connection, runs: Sequence[str]) -> set[str]:
 
 
 def announced_runs(connection: Connection) -> set[str]:
-    """Every run that a process announced to this mirror, ended or not. Commits."""
+    """Return every run that a process announced to this mirror, ended or not. Commits."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT DISTINCT run FROM run_workers")
         found = {row[0] for row in cursor.fetchall()}
@@ -106,7 +106,7 @@ def announced_runs(connection: Connection) -> set[str]:
 
 
 def forget_workers(connection: Connection, *, days: int) -> int:
-    """Deletes announcements older than `days` of which nobody holds the lock; how many. Commits."""
+    """Delete announcements older than `days` whose lock nobody holds. Returns how many. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "DELETE FROM run_workers w"
@@ -119,14 +119,17 @@ def forget_workers(connection: Connection, *, days: int) -> int:
 
 
 def _note_end(database: Database, connection: Connection, key: int) -> None:
-    """While the lock is still held. From another connection where that one is lost: the process
-    lived until here, and its run must not count as dead."""
+    """Note the end while the lock is still held.
+
+    If its connection is lost, another one is used: the process lived until here, so its run must
+    not count as dead.
+    """
     statement = "UPDATE run_workers SET ended_at = clock_timestamp() WHERE lock_key = %s"
     try:
         with connection.cursor() as cursor:
             cursor.execute(statement, (key,))
     except psycopg2.Error:
-        # Without a database nobody can be told; the run itself then fails for the same reason.
+        # Without a database nothing can be noted. The run itself then fails for the same reason.
         with (
             contextlib.suppress(psycopg2.Error, DatabaseError),
             database.session() as other,
@@ -136,7 +139,9 @@ def _note_end(database: Database, connection: Connection, key: int) -> None:
 
 
 def worker_sessions(connection: Connection, run: str) -> list[str]:
-    """The sessions of PostgreSQL that execute `run`, and from where they are connected. Commits."""
+    """Return the PostgreSQL sessions that execute `run`, and where they are connected from.
+    Commits.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT format('session %%s from %%s', a.pid, coalesce(host(a.client_addr),"

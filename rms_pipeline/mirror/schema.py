@@ -1,8 +1,7 @@
-"""Our tables, brought up to date by Alembic, and what follows from their being there.
+"""Brings our tables up to date with Alembic, and makes what depends on them.
 
-They live in the schema of the Database that is handed in, which is its connections' search path.
-
-The version table has a name of its own: another application's `alembic_version` is not ours.
+They live in the schema of the Database that is passed in, which is its connections' search path.
+The version table has a name of its own, because another application may have an `alembic_version`.
 """
 
 from collections.abc import Iterator
@@ -33,14 +32,14 @@ from rms_pipeline.mirror.statements import Connection, one_row
 from rms_pipeline.mirror.views import are_views_made, make_views
 
 MIGRATIONS = Path(__file__).with_name("migrations")
-# The newest migration that there is.
+# The newest migration.
 HEAD = max(path.name for path in MIGRATIONS.glob("versions/[0-9]*.py"))[:4]
 VERSION_TABLE = "rms_pipeline_alembic_version"
 NOT_RECORDED = "The database does not record when the existing rows were read."
 
 
 def current_version(connection: Connection) -> str | None:
-    """The migration that the database is at, None for one that has never been ours."""
+    """Return the migration of the database, or None if it never had our tables."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (VERSION_TABLE,))
         row = cursor.fetchone()
@@ -52,7 +51,7 @@ def current_version(connection: Connection) -> str | None:
 
 
 def ensure_dagster_schema(database: Database) -> None:
-    """Makes the schema that Dagster's own tables live in. Raises DatabaseError without rights."""
+    """Create the schema for Dagster's own tables. Raises DatabaseError without rights."""
     _ensure_schema(database, database.dagster_schema)
 
 
@@ -77,11 +76,10 @@ def _ensure_schema(database: Database, schema: str) -> None:
 
 
 def migrate(database: Database) -> None:
-    """Brings our tables to HEAD, their descriptions, the views, and rows to this code's mapping.
+    """Bring our tables to HEAD, with their descriptions and views, and rows to this code's mapping.
 
-    Cheap when nothing is to be done. Safe to call from any number of processes at once, and again
-    when it was interrupted. What a newer version of this program has made stays as it is. Raises
-    DatabaseError.
+    Cheap if there is nothing to do. Any number of processes may call it at once, and again after an
+    interruption. What a newer version of this program made stays as it is. Raises DatabaseError.
     """
     demand_sessions(database)
     with database.session() as connection:
@@ -93,19 +91,21 @@ def migrate(database: Database) -> None:
 
 @contextmanager
 def migrations_lock(database: Database) -> Iterator[None]:
-    """Nobody else changes the shape of our tables, of Dagster's, or the view meanwhile."""
+    """Nobody else changes our tables, Dagster's tables or the view inside this context."""
     with advisory_lock(database, "migrations"):
         yield
 
 
 def bring_up_to_date(database: Database) -> None:
-    """`migrate`, for whoever holds the lock on migrations. Raises DatabaseError."""
+    """Do the work of `migrate`, for a caller that holds the lock on migrations. Raises
+    DatabaseError.
+    """
     with database.session() as connection:
         version = current_version(connection)
         refuse_newer(version)
         demand_replaceable(connection)
     if version != HEAD:
-        # Whoever took `public` away meant it.
+        # If `public` does not exist, somebody removed it on purpose.
         if database.schema != PUBLIC:
             _ensure_schema(database, database.schema)
         upgrade_tables(database)
@@ -121,17 +121,17 @@ def bring_up_to_date(database: Database) -> None:
 
 
 def take_down_history_view(database: Database) -> None:
-    """Makes room for a migration of Dagster's tables, for whoever holds the lock on migrations.
+    """Drop the view to make room for a migration of Dagster's tables. The caller holds the lock.
 
     A table of that name, which another program left, stays. `bring_up_to_date` makes the view
-    again. Raises DatabaseError when something was built on it.
+    again. Raises DatabaseError if something was built on it.
     """
     with database.session() as connection:
         drop_history_view(connection)
 
 
 def full_sync_wanted(connection: Connection) -> str | None:
-    """What rows lack since an upgrade, until a full sync has brought it; None when nothing."""
+    """Return what rows lack since an upgrade, until a full sync has brought it, or None."""
     if current_version(connection) != HEAD:
         return None
     first = COLLECTIONS[0]
@@ -150,7 +150,7 @@ def full_sync_wanted(connection: Connection) -> str | None:
 
 
 def demand_tables(connection: Connection) -> None:
-    """Raises DatabaseError unless there is a mirror, of this version, to be read."""
+    """Raise DatabaseError unless there is a readable mirror of this version."""
     version = current_version(connection)
     refuse_newer(version)
     if version != HEAD or not has_history_view(connection):
@@ -164,7 +164,7 @@ def demand_tables(connection: Connection) -> None:
 
 
 def is_up_to_date(connection: Connection, owner: str | None = None) -> bool:
-    """Whether `migrate` has nothing to do, asked by `owner` (the user of the connection)."""
+    """Return whether `migrate` has nothing to do for `owner` (default: the connection's user)."""
     version = current_version(connection)
     refuse_newer(version)
     if version == HEAD:
@@ -180,8 +180,10 @@ def is_up_to_date(connection: Connection, owner: str | None = None) -> bool:
 
 
 def mirrors_elsewhere(connection: Connection) -> str:
-    """A sentence about mirrors in other schemas of this database, which somebody may have meant;
-    empty when there are none. Commits."""
+    """Return a sentence about mirrors in other schemas of this database, or ''. Commits.
+
+    A user may have meant one of those.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT string_agg(n.nspname, ', ' ORDER BY n.nspname) FROM pg_class c"
@@ -197,7 +199,7 @@ def mirrors_elsewhere(connection: Connection) -> str:
 
 
 def missing_tables(connection: Connection) -> list[str]:
-    """Those of our tables that are not there. Commits."""
+    """Return those of our tables that do not exist. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT t FROM unnest(%s::text[]) AS t WHERE to_regclass(t) IS NULL ORDER BY t",
@@ -209,10 +211,10 @@ def missing_tables(connection: Connection) -> list[str]:
 
 
 def demand_whole(connection: Connection) -> None:
-    """Raises DatabaseError unless all tables of this version are there. Commits."""
+    """Raise DatabaseError unless all tables of this version exist. Commits."""
     if missing := missing_tables(connection):
         with connection.cursor() as cursor:
-            # Whoever runs this may look into another schema.
+            # Whoever runs this may be in another schema.
             cursor.execute("SELECT quote_ident(current_schema())")
             schema = one_row(cursor)[0]
         connection.commit()
@@ -225,7 +227,7 @@ def demand_whole(connection: Connection) -> None:
 
 
 def refuse_newer(version: str | None) -> None:
-    """Raises OutdatedError where a newer version of this program made the tables."""
+    """Raise OutdatedError if a newer version of this program made the tables."""
     if version is not None and version > HEAD:
         raise OutdatedError(
             f"A newer version of this program made the tables in this database (schema {version}; "
@@ -235,7 +237,7 @@ def refuse_newer(version: str | None) -> None:
 
 
 def upgrade_tables(database: Database, to: str = HEAD) -> None:
-    """Runs the migrations up to `to`, all of them or none. Raises DatabaseError."""
+    """Run the migrations up to `to`, all of them or none. Raises DatabaseError."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     engine = database.engine()

@@ -1,7 +1,7 @@
-"""Whether a connection keeps what belongs to its session from one transaction to the next.
+"""Tests whether a connection keeps its session's state from one transaction to the next.
 
-A transaction pooler hands each transaction to whichever server process is free: session locks then
-belong to nobody in particular, and notifications go nowhere. It does so without an error.
+A transaction pooler gives each transaction to any free server process. Session locks then belong to
+no particular client, and notifications reach nobody. There is no error.
 """
 
 import secrets
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from rms_pipeline.mirror.database import Database, DatabaseError, leads_through_pooler
 from rms_pipeline.mirror.statements import Connection, one_row
 
-# Each takes a server process away from a pooler, so that the probed connection gets another one.
+# Each takes a server process away from a pooler, so that the tested connection gets another one.
 _OTHERS = 3
 _ARRIVES_WITHIN_SECONDS = 3.0
 _HELD = (
@@ -24,9 +24,12 @@ _HELD = (
 
 @dataclass(frozen=True, slots=True)
 class SessionProbe:
-    """`keeps_locks`: a session lock outlives its transaction, and stays with the connection.
-    `keeps_listening`: a notification reaches who listens. `same_database`: the connections for work
-    and for sessions lead to one database."""
+    """What was found.
+
+    `keeps_locks`: a session lock outlives its transaction, and stays with the connection.
+    `keeps_listening`: a notification reaches its listener. `same_database`: the connections for
+    work and for sessions lead to one database.
+    """
 
     keeps_locks: bool
     keeps_listening: bool
@@ -34,7 +37,7 @@ class SessionProbe:
 
 
 def probe_session(database: Database) -> SessionProbe:
-    """Tries it on the session connections of `database`; takes a moment, at most a few seconds.
+    """Test the session connections of `database`. It takes at most a few seconds.
 
     Raises DatabaseError.
     """
@@ -51,8 +54,10 @@ def probe_session(database: Database) -> SessionProbe:
 
 
 def demand_sessions(database: Database) -> None:
-    """Raises DatabaseError when sessions lead through a transaction pooler, where the locks that
-    syncs and migrations hold would belong to nobody. Looks once in a process."""
+    """Raise DatabaseError if sessions lead through a transaction pooler. Tested once in a process.
+
+    The locks of syncs and migrations would then belong to no particular process.
+    """
     url = database.session_url.get_secret_value()
     if url in _KEEP_SESSIONS:
         return
@@ -77,8 +82,8 @@ def _keeps_locks(probed: Connection, others: list[Connection]) -> bool:
         first = cursor.fetchone()
     probed.commit()
     assert first is not None
-    # The others stay in their transactions meanwhile, until one has the first process: to ask for
-    # another one then could wait for ever, if the pooler has no more.
+    # The others stay in their transactions until one has the first process. If the pooler has no
+    # more processes, asking for another one could wait for ever.
     kept = False
     asked = []
     for connection in (*others, probed):

@@ -1,4 +1,4 @@
-"""How much room the mirror takes."""
+"""How much disk space the mirror takes."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.mirror.database import dagster_schema_beside
 from rms_pipeline.mirror.statements import Connection, one_row
 
-# All that migrations make, by what they are for.
+# All tables that migrations make, by their purpose.
 OUR_TABLES = (
     *(table for c in COLLECTIONS for table in (c.name, c.deleted, c.versions)),
     *(c.changes for c in COLLECTIONS if c.noted),
@@ -35,8 +35,11 @@ OUR_TABLES = (
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Bytes on disk, indexes and out-of-line values included: of the `database`, and of `tables`,
-    ours and Dagster's, largest first. `raw_pages` is a count of rows."""
+    """Bytes on disk, with indexes and out-of-line values: of the `database`, and of each of
+    `tables`.
+
+    The tables are ours and Dagster's, largest first. `raw_pages` is a number of rows.
+    """
 
     database: int
     tables: dict[str, int]
@@ -44,7 +47,7 @@ class Sizes:
 
 
 def measure(connection: Connection) -> Sizes:
-    """Raises psycopg2.Error when our tables are not there. Commits."""
+    """Return the sizes now. Raises psycopg2.Error if our tables do not exist. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT CASE n.nspname WHEN current_schema() THEN c.relname"

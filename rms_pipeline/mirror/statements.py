@@ -1,8 +1,7 @@
-"""What our SQL is run with: psycopg2's connection and cursor, statements that stand in files, and
-the one row of a query.
+"""Tools for our SQL: psycopg2's connection and cursor, statements in files, and one-row queries.
 
-A whole statement that people want to read stands in `queries/`, with a word on what it gives. What
-is made of a collection's declaration, or fits on some lines, stands where it is run.
+A whole statement that people want to read is a file in `queries/`, with a word on what it returns.
+SQL that is generated from a declaration, or that is short, is written where it is run.
 """
 
 import re
@@ -23,16 +22,18 @@ _BIGINT_MAX = 2**63 - 1
 
 @cache
 def described(name: str, **parts: str) -> str:
-    """The statement of `queries/<name>.sql`, without its comments, `parts` standing where that has
-    their names between @. Raises KeyError where it has one that is not given."""
+    """Return the statement of `queries/<name>.sql` without comments.
+
+    Each name between @ is replaced by that value of `parts`. Raises KeyError if one is missing.
+    """
     text = re.sub(r"^\s*--.*\n", "", (_QUERIES / f"{name}.sql").read_text(), flags=re.MULTILINE)
     return re.sub(r"@(\w+)@", lambda found: parts[found[1]], text)
 
 
 def one_row(cursor: Cursor) -> tuple[Any, ...]:
-    """The one row of a query that always has one: counts, settings, what was just inserted.
+    """Return the row of a query that always has exactly one: counts, settings, an inserted row.
 
-    Where there may be none, `cursor.fetchone()` says so by None.
+    If there may be none, use `cursor.fetchone()`, which then returns None.
     """
     row: tuple[Any, ...] | None = cursor.fetchone()
     assert row is not None, "a query that always has a row had none"
@@ -40,10 +41,10 @@ def one_row(cursor: Cursor) -> tuple[Any, ...]:
 
 
 def range_of_ids(span: tuple[int | None, int | None]) -> NumericRange:
-    """`span`, both of whose ends are part of it, as an int8range.
+    """Return `span`, with both ends included, as an int8range.
 
-    PostgreSQL keeps what comes after the end, and of the greatest bigint there is none: a range
-    that ends there has no end.
+    PostgreSQL stores the value after the end. The greatest bigint has none, so a range that ends
+    there gets no end.
     """
     lower, upper = span
     if lower is not None:

@@ -1,5 +1,7 @@
-"""`status_counts`, `week_counts` and `daily_status_counts`: the summaries that people look at
-first, kept ready."""
+"""The stored summaries that people look at first.
+
+They are `status_counts`, `week_counts` and `daily_status_counts`.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def count_rows(connection: Connection, collection: Collection) -> int:
-    """Live rows of `collection`."""
+    """Return the number of live rows of `collection`."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT count(*) FROM {collection.name}")
         row = cursor.fetchone()
@@ -23,21 +25,22 @@ def count_rows(connection: Connection, collection: Collection) -> int:
 
 
 def refresh_status_counts(database: Database, time_zone: str) -> "pd.DataFrame":
-    """Recounts `opportunities` by status, and by the week they start in (weeks of `time_zone`, from
-    Monday), in one reading and one transaction, so the counts add up at `as_of`.
+    """Recount `opportunities` by status, and by the week in which they start.
 
-    Notes the counts of today, and those of days that have ended since. When the time zone is
-    another one, all days are counted anew that the history reaches; when a status has another
-    phase, all days tell that one.
+    Weeks are those of `time_zone`, from Monday. Everything is read once in one transaction, so the
+    counts agree at `as_of`. It also stores the counts of today and of days that have ended since.
+    If the time zone has changed, all days of the history are counted again. If a status has another
+    phase, all days get that phase.
 
-    Returns a frame with one row a status, most frequent first: `opportunity_status` (text),
-    `opportunities` (int), `charge_total`, `total_value` (Decimal, the account's currency).
+    Returns a frame with one row for each status, the most frequent first: `opportunity_status`
+    (text), `opportunities` (int), `charge_total`, `total_value` (Decimal, the account's currency).
     """
-    # Half of what the web service would import before its first answer.
+    # Imported here, because it is half of what the web service would import before its first
+    # answer.
     import pandas as pd
 
     with database.session() as connection, connection.cursor() as cursor:
-        # One summary at a time, or two would insert the same status.
+        # One summary at a time. Otherwise two would insert the same status.
         cursor.execute("LOCK TABLE status_counts IN SHARE ROW EXCLUSIVE MODE")
         cursor.execute("DELETE FROM status_counts")
         cursor.execute(
@@ -58,8 +61,11 @@ def refresh_status_counts(database: Database, time_zone: str) -> "pd.DataFrame":
 
 
 def _keep_days(cursor: Cursor, time_zone: str) -> None:
-    """Brings `daily_status_counts` up to the counts of now: each day that ended as the history
-    knows its end, today as `status_counts` has it."""
+    """Bring `daily_status_counts` up to now.
+
+    A day that ended gets the counts of its end from the history. Today gets those of
+    `status_counts`.
+    """
     cursor.execute(
         "INSERT INTO mirror_state (name, value) VALUES ('time_zone', %(zone)s)"
         " ON CONFLICT (name) DO UPDATE SET value = excluded.value"
@@ -81,8 +87,8 @@ def _keep_days(cursor: Cursor, time_zone: str) -> None:
     if counted_by != wanted:
         before = (counted_by or time_zone).partition(" ")[0]
         if counted_by is None or before != time_zone:
-            # What the history has forgotten cannot be counted again: those days stay. The day on
-            # which it began may be another in this time zone.
+            # What was deleted from the history cannot be counted again, so those days stay. The day
+            # on which the history began may be another one in this time zone.
             first = f"least({began.format(zone='zone')}, {began.format(zone='before')})"
             cursor.execute(
                 f"DELETE FROM daily_status_counts WHERE (day >= {first}) IS NOT FALSE",
@@ -99,7 +105,7 @@ def _keep_days(cursor: Cursor, time_zone: str) -> None:
             " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
             (wanted,),
         )
-    # Of a clock that was ahead.
+    # Rows of a clock that was ahead.
     cursor.execute(
         "DELETE FROM daily_status_counts WHERE day > (now() AT TIME ZONE %(zone)s)::date", values
     )
@@ -113,7 +119,7 @@ def _keep_days(cursor: Cursor, time_zone: str) -> None:
         days = {"zone": time_zone, "first": first, "today": today, "none": NO_STATUS}
         cursor.execute("DELETE FROM daily_status_counts WHERE day >= %(first)s", days)
         cursor.execute(described("count_ended_days"), days)
-    # Only what differs is written: this runs after every webhook.
+    # Only what differs is written, because this runs after every webhook.
     cursor.execute(
         "DELETE FROM daily_status_counts d WHERE day = (now() AT TIME ZONE %(zone)s)::date"
         " AND NOT EXISTS (SELECT FROM status_counts s"

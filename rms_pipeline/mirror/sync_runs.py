@@ -1,10 +1,10 @@
-"""Runs of syncs, as rows of our own: what was launched, what is at work, how each ended.
+"""Runs of syncs as rows of our own: what was launched, what is at work, and how each ended.
 
-What belongs here: writing the rows, and which of them are at work. What does not: reading them for
-people, who read the view `sync_metadata` (`history`), and who executes a run (`run_workers`).
+This module writes the rows, and knows which are at work. People read them through the view
+`sync_metadata` (`history`). Which process executes a run is in `run_workers`.
 
-A run has its row when we launch it, or when its first step begins. Whoever declares a run dead
-writes it here; where nobody did yet, the lock of its process tells.
+A run gets its row when we launch it, or when its first step begins. Whoever finds a run dead writes
+that here. If nobody did yet, the lock of its process shows it.
 """
 
 import json
@@ -34,7 +34,7 @@ NEVER_BEGAN = (
 )
 NO_REASON = "This sync failed and recorded no reason. Look at its run in Dagster's UI."
 
-# Of the row `s` of sync_runs; the view joins the same.
+# About the row `s` of sync_runs. The view joins the same.
 _LIVES = (
     f"EXISTS (SELECT FROM run_workers w WHERE w.run = s.run_id AND w.ended_at IS NULL AND {HELD})"
 )
@@ -42,14 +42,14 @@ _LOST = (
     "EXISTS (SELECT FROM run_workers w WHERE w.run = s.run_id AND w.ended_at IS NULL"
     f" AND NOT {HELD})"
 )
-# An executor that starts a process a step has none in between.
+# An executor that starts a process for each step has no process in between.
 BETWEEN_STEPS = "5 minutes"
 _LAST_SEEN = (
     "greatest(s.started_at, (SELECT max(w.ended_at) FROM run_workers w WHERE w.run = s.run_id))"
 )
-# Whoever was to start it has done so by then, unless it waits in Dagster's queue.
+# By then a launched run has started, unless it waits in Dagster's queue.
 _STARTS_WITHIN = "60 seconds"
-# The condition of being at work, or about to begin.
+# The condition for a run that is at work or about to begin.
 AT_WORK = (
     f"s.ended_at IS NULL AND ({_LIVES} OR NOT {_LOST} AND CASE WHEN s.started_at IS NULL"
     f" THEN s.launched_at > clock_timestamp() - interval '{_STARTS_WITHIN}'"
@@ -58,11 +58,13 @@ AT_WORK = (
 
 
 def note_launch(connection: Connection, run: str, sync_type: str) -> int:
-    """That `run` was launched and is about to begin, unless it has; the id of its row. Commits."""
+    """Note that `run` was launched, unless it has begun already. Returns the id of its row.
+    Commits.
+    """
     return _note(
         connection,
         "INSERT INTO sync_runs AS s (run_id, sync_type, status) VALUES (%(run)s, %(type)s,"
-        # The row that is there already is what RETURNING gives.
+        # RETURNING then gives the existing row.
         " 'launched') ON CONFLICT (run_id) DO UPDATE SET sync_type = s.sync_type RETURNING id",
         run,
         sync_type,
@@ -70,9 +72,9 @@ def note_launch(connection: Connection, run: str, sync_type: str) -> int:
 
 
 def begin_run(connection: Connection, run: str, sync_type: str) -> int:
-    """That a process executes `run`, or a step of it; the id of its row. Commits.
+    """Note that a process executes `run` or a step of it. Returns the id of its row. Commits.
 
-    A run that was taken for dead, and was resumed, is at work again.
+    A run that was found dead and then resumed is at work again.
     """
     return _note(
         connection,
@@ -86,7 +88,7 @@ def begin_run(connection: Connection, run: str, sync_type: str) -> int:
 
 
 def note_metadata(connection: Connection, run: str, metadata: Mapping[str, Any]) -> None:
-    """Adds figures to the record of `run`: numbers, texts and booleans by name. Commits."""
+    """Add figures to the record of `run`: numbers, texts and booleans by name. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE sync_runs SET metadata = metadata || %s WHERE run_id = %s",
@@ -104,11 +106,11 @@ def note_figures(
     failed: int,
     metadata: Mapping[str, Any],
 ) -> None:
-    """That `run` has brought `collection` up to date: `synced` records of those it read are in the
-    table, `failed` could not be stored. Commits.
+    """Note that `run` has brought `collection` up to date. Commits.
 
-    The figures of all its collections add up in its row. Of the first collection, which always is
-    mirrored, `metadata` is told as it is, of any other under that collection's name.
+    `synced` of the records that it read are in the table, `failed` could not be stored. The row of
+    the run has the sum over all its collections. `metadata` of the first collection, which is
+    always mirrored, is stored as it is. Any other is stored under its collection's name.
     """
     told = metadata if collection == COLLECTIONS[0].name else {collection: dict(metadata)}
     with connection.cursor() as cursor:
@@ -129,8 +131,11 @@ def note_figures(
 
 
 def end_run(connection: Connection, run: str, error: str | None = None) -> None:
-    """That `run` came to its end: it failed for the reason `error`, or it is complete as soon as
-    the figures of a collection are there. Until then its next step is awaited. Commits."""
+    """Note the end of `run`. Commits.
+
+    It failed if there is an `error`. Otherwise it is complete as soon as a collection's figures are
+    stored. Until then its next step is expected.
+    """
     with connection.cursor() as cursor:
         if error is None:
             cursor.execute(
@@ -149,7 +154,7 @@ def end_run(connection: Connection, run: str, error: str | None = None) -> None:
 
 
 def declare_dead(connection: Connection, runs: Sequence[str]) -> None:
-    """That the processes of `runs` died. What one of them had noted itself stays. Commits."""
+    """Note that the processes of `runs` died. What a run has noted itself stays. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE sync_runs SET status = 'failed', ended_at = clock_timestamp(), error = %s"
@@ -160,7 +165,7 @@ def declare_dead(connection: Connection, runs: Sequence[str]) -> None:
 
 
 def declare_lost_dead(connection: Connection) -> list[str]:
-    """`declare_dead` for every open run that lost a process; their ids. Commits."""
+    """Call `declare_dead` for every open run that lost a process. Returns their ids. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT run_id FROM sync_runs s WHERE ended_at IS NULL AND {_LOST}")
         lost = [row[0] for row in cursor.fetchall()]
@@ -169,7 +174,7 @@ def declare_lost_dead(connection: Connection) -> list[str]:
 
 
 def runs_at_work(connection: Connection, types: Sequence[str]) -> set[str]:
-    """Which of `types` have a run that is at work, or was launched just now. Commits."""
+    """Return which of `types` have a run that is at work, or was launched just now. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT DISTINCT sync_type FROM sync_runs s WHERE sync_type = ANY(%s) AND {AT_WORK}",
@@ -181,7 +186,7 @@ def runs_at_work(connection: Connection, types: Sequence[str]) -> set[str]:
 
 
 def all_runs(connection: Connection) -> set[str]:
-    """The run of every sync that is remembered. Commits."""
+    """Return the run of every sync that is remembered. Commits."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT run_id FROM sync_runs")
         found = {row[0] for row in cursor.fetchall()}
@@ -190,8 +195,10 @@ def all_runs(connection: Connection) -> set[str]:
 
 
 def runs_to_keep(connection: Connection) -> set[str]:
-    """Runs that stay whatever their age: of each type the last two that completed, and the first.
-    Commits."""
+    """Return runs that stay at any age: of each type the last two that completed, and the first.
+
+    Commits.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT run_id FROM (SELECT run_id,"
@@ -206,11 +213,13 @@ def runs_to_keep(connection: Connection) -> set[str]:
 
 
 def forget_runs(connection: Connection, *, days: int, deleted: Sequence[str] = ()) -> int:
-    """Deletes rows of syncs launched more than `days` ago, and of the runs that were just `deleted`
-    from Dagster's history, but for `runs_to_keep` and what is not known to have ended; how many.
-    Commits."""
+    """Delete rows of old syncs. Returns how many. Commits.
+
+    Old are those launched more than `days` ago, and those of the runs just `deleted` from Dagster's
+    history. `runs_to_keep`, and runs that may not have ended, stay.
+    """
     keep = runs_to_keep(connection)
-    # Not those that tables of people's own refer to.
+    # Rows that people's own tables refer to stay.
     gone, _ = delete_sparing(
         connection,
         "sync_runs",
@@ -223,8 +232,11 @@ def forget_runs(connection: Connection, *, days: int, deleted: Sequence[str] = (
 
 
 def seconds_since_failures(connection: Connection, sync_type: str, most: int = 8) -> list[float]:
-    """How many seconds ago the last runs of `sync_type` ended, newest first, as far as they failed
-    in a row (at most `most`) and not over single records (`events_at_fault`). Commits."""
+    """Return how many seconds ago the last failures in a row of `sync_type` ended, newest first.
+
+    At most `most`. Failures that were caused by single records (`events_at_fault`) do not count.
+    Commits.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT status = 'failed' AND NOT coalesce((metadata ->> 'events_at_fault')::boolean,"
@@ -255,7 +267,7 @@ def _json(metadata: Mapping[str, Any]) -> str:
 
 
 def _storable(value: Any) -> Any:
-    """`value` without what PostgreSQL keeps in no text: NUL, half a surrogate pair."""
+    """Return `value` without what no text in PostgreSQL can hold: NUL, half a surrogate pair."""
     if isinstance(value, str):
         return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
     if isinstance(value, dict):

@@ -1,4 +1,6 @@
-"""How syncs and the queue stand: the same facts for the dashboard, the sync API and `status`."""
+"""The state of syncs and of the queue: the same facts for the dashboard, the sync API and
+`status`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +19,14 @@ from rms_pipeline.mirror.summary import count_rows
 
 @dataclass(frozen=True, slots=True)
 class SyncState:
-    """`running` is the newest sync under way, `pace` how far it has come (None before its first
-    page) with `at_work`, the collection that it fetches or stores now. `history` is newest first.
-    `certificate` is how complete the mirror is known to be (`proofs.Standing`), `window` the days
-    that it speaks of (UTC): both of the first collection. `collections` is how each stands."""
+    """The state of syncs and of the queue.
+
+    `running` is the newest sync at work. `pace` says how far it has come (None before its first
+    page). `at_work` is the collection that it fetches or stores now. `history` is newest first.
+    `certificate` says how complete the mirror is known to be (`proofs.Standing`), and `window`
+    gives the days (UTC) that this is about, both for the first collection. `collections` is the
+    state of each collection.
+    """
 
     has_full_sync: bool
     running: Sync | None
@@ -47,8 +53,10 @@ def read_sync_state(
     dead: int = 20,
     count: CountRows = count_rows,
 ) -> SyncState:
-    """The state now, with the last `syncs` syncs and `dead` dead letters. `on` are all
-    collections that are mirrored, of which `collection` is the first; `count` counts their rows."""
+    """Return the present state with the last `syncs` syncs and `dead` dead letters.
+
+    `on` are all mirrored collections; `collection` is the first of them. `count` counts their rows.
+    """
     running = running_sync(connection)
     pace = read_progress(connection, running.run_id) if running else None
     known = standing(connection, collection)

@@ -1,7 +1,7 @@
-"""`unreadable_records`: records that Current RMS has and that cannot be read, by name.
+"""`unreadable_records`: records that exist in Current RMS and cannot be read.
 
-What belongs here: which they are and since when. What does not: finding them (`current_rms.scan`),
-and asking for them again, which every sync does (`sync.landing`).
+This module stores which they are, and since when. They are found in `current_rms.scan`. Every sync
+asks for some of them again (`sync.landing`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from rms_pipeline.mirror.statements import Connection
 
 
 def unreadable(connection: Connection, collection: Collection) -> dict[int, str]:
-    """The records of `collection` that cannot be read, by id, with the reason of each. Commits.
+    """Return the unreadable records of `collection` by id, each with the reason. Commits.
 
     Those asked for longest ago come first.
     """
@@ -29,13 +29,14 @@ def unreadable(connection: Connection, collection: Collection) -> dict[int, str]
 def note_unreadable(
     connection: Connection, collection: Collection, found: Mapping[int, str], run: str
 ) -> None:
-    """Notes that `run` could not read these, ids with reasons, now. Commits."""
+    """Note that `run` could not read these now. `found` has the reason by id. Commits."""
     if not found:
         return
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO unreadable_records (collection, id, reason, run)"
-            # In the order of ids, as whatever locks several rows does: no two wait for one another.
+            # In the order of ids, like everything that locks several rows, so that no two
+            # transactions wait for each other.
             " SELECT %s, *, %s FROM unnest(%s::bigint[], %s::text[]) AS n (id, reason) ORDER BY id"
             " ON CONFLICT (collection, id) DO UPDATE SET reason = excluded.reason,"
             " last_seen_at = excluded.last_seen_at, run = excluded.run",
@@ -45,7 +46,7 @@ def note_unreadable(
 
 
 def forget_unreadable(connection: Connection, collection: Collection, ids: Iterable[int]) -> None:
-    """Notes that these were read after all, or are gone. Commits."""
+    """Note that these were read after all, or are gone. Commits."""
     if not (gone := list(ids)):
         return
     with connection.cursor() as cursor:

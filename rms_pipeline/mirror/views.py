@@ -1,12 +1,12 @@
-"""The views that people ask: made of the `.sql` files of `insight`, and made again as those change.
+"""Views for people's questions. They are made from `.sql` files, and again when a file changes.
 
-A view is no migration: migrations are frozen, and a view's text is not. It is replaced in place
-where PostgreSQL can do that, so that rights, and what people built on it, stay. Where it cannot (a
-column is gone, or of another type) the view is dropped, and its rights are granted again; what
-people built on it is named, for they alone can say what is to become of it.
+A view is not part of a migration, because migrations are frozen and a view's text is not. If
+PostgreSQL can replace it in place, rights and everything that people built on it stay. If not (a
+column is gone, or has another type), the view is dropped and its rights are granted again. If
+people built something on it, the error names it, because only they can decide about that.
 
-What belongs here: which views there are, and bringing them to their text. What does not: what they
-say (`insight`), and the views that are made of more than a file (`history_view`, `remembered`).
+This module lists the views and brings them to their text. What they say is in `insight`. Views that
+are more than a file are in `history_view` and `remembered`.
 """
 
 import hashlib
@@ -24,19 +24,22 @@ from rms_pipeline.mirror.database import DatabaseError
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 
 logger = logging.getLogger(__name__)
-# Read like migrations, by their place: what they say is of no concern here.
+# Read by path like migrations. Their content does not matter here.
 FOLDER = Path(__file__).parent.parent / "insight" / "views"
 _VERSION = re.compile(r"-- version (\d+)\.")
-# Of a row of mirror_state; the name of the view follows.
+# Key of a row of mirror_state. The name of the view follows.
 _MADE_FROM = "view "
-# Of relations that have the name of a view of ours, and are not ours.
+# Suffix for other people's relations that have the name of one of our views.
 _ASIDE = "_before_rms_pipeline"
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A view of ours. `version` only ever goes up: of two programs on one database the one that
-    knows the higher makes the view. `needs` are other views of ours that it reads."""
+    """One of our views.
+
+    `version` only ever goes up: if two programs use one database, the one with the higher version
+    makes the view. `needs` are other views of ours that it reads.
+    """
 
     name: str
     version: int
@@ -44,14 +47,16 @@ class View:
     needs: tuple[str, ...]
 
     def made_from(self, definition: str | None) -> str:
-        """Stands for the text together with what PostgreSQL made of it (`definition`)."""
+        """Return a text for the view's SQL together with what PostgreSQL made of it
+        (`definition`).
+        """
         digest = hashlib.blake2b(f"{self.text}\0{definition}".encode(), digest_size=16).hexdigest()
         return f"{self.version} {digest}"
 
 
 @cache
 def views() -> tuple[View, ...]:
-    """All of them, each after those that it needs."""
+    """Return all views, each after those that it needs."""
     texts = {path.stem: path.read_text() for path in sorted(FOLDER.glob("*.sql"))}
     made = {}
     for name, text in texts.items():
@@ -66,20 +71,22 @@ def views() -> tuple[View, ...]:
 
 
 def are_views_made(connection: Connection) -> bool:
-    """Whether each is as this code wants it, or a newer version of this program made it."""
+    """Return whether each view is as this code wants it, or was made by a newer version."""
     with connection.cursor() as cursor:
         return not _stale(cursor)
 
 
 def stale_views(connection: Connection) -> list[str]:
-    """Those that `make_views` will make."""
+    """Return the views that `make_views` will make."""
     with connection.cursor() as cursor:
         return sorted(_stale(cursor))
 
 
 def names_taken(cursor: Cursor, *, noted: bool = True) -> list[str]:
-    """Names of our views that something else has, which `make_views` renames. `noted`: there is the
-    table that tells which are ours."""
+    """Return names of our views that other objects have. `make_views` renames those objects.
+
+    `noted` says whether the table exists that lists which views are ours.
+    """
     ours = "EXISTS (SELECT FROM mirror_state WHERE name = %(mark)s || relname)"
     cursor.execute(
         "SELECT relname FROM pg_class WHERE oid IN (SELECT to_regclass(v)"
@@ -90,9 +97,9 @@ def names_taken(cursor: Cursor, *, noted: bool = True) -> list[str]:
 
 
 def make_views(connection: Connection) -> None:
-    """Makes those that are not as this code wants them. Does not commit.
+    """Make the views that are not as this code wants them. Does not commit.
 
-    Raises DatabaseError when views of others are in the way.
+    Raises DatabaseError if views of others are in the way.
     """
     with connection.cursor() as cursor:
         stale = _stale(cursor)
@@ -115,11 +122,10 @@ def make_views(connection: Connection) -> None:
 def make_around(
     cursor: Cursor, name: str, change: Callable[[], None], *, drops_columns: bool
 ) -> bool:
-    """Has `change` alter the table of which the view `name` shows all columns, and makes the view
-    again with those that there are then; False where the view is not ours, and is left alone.
+    """Let `change` alter a table whose view `name` shows all columns, then make the view again.
 
-    What was granted on it stays, and so does what people built on it, unless `drops_columns`: then
-    that is named by a DatabaseError.
+    Returns False, and changes no view, if the view is not ours. Rights on it stay. What people
+    built on it also stays, unless `drops_columns`: then a DatabaseError names it.
     """
     (view,) = (each for each in views() if each.name == name)
     cursor.execute(
@@ -133,7 +139,7 @@ def make_around(
         return False
     grants = None
     if is_there:
-        # As readers do: the view first, and then what it reads.
+        # In the order of readers: first the view, then what it reads.
         cursor.execute(f"LOCK {name} IN ACCESS EXCLUSIVE MODE")
     if is_there and drops_columns:
         grants = _drop(cursor, name, set())[name]
@@ -177,8 +183,9 @@ _KINDS = {"r": "TABLE", "p": "TABLE", "f": "FOREIGN TABLE", "v": "VIEW", "m": "M
 
 
 def _set_aside(cursor: Cursor, name: str) -> None:
-    """Gives what has the view's name, and was never ours, another one; what was built on it stays
-    whole."""
+    """Rename an object that has the view's name but was never ours. What was built on it stays
+    valid.
+    """
     cursor.execute(
         "SELECT relkind, (SELECT rolname FROM pg_roles WHERE oid = relowner) FROM pg_class"
         " WHERE oid = to_regclass(%(name)s) AND NOT EXISTS"
@@ -215,8 +222,10 @@ def _set_aside(cursor: Cursor, name: str) -> None:
 
 
 def _drop(cursor: Cursor, name: str, stale: set[str]) -> dict[str, list[str]]:
-    """Drops the view, and those of ours that read it, which are then `stale`: the rights on each,
-    as statements that grant them."""
+    """Drop the view and those of our views that read it, which are then `stale`.
+
+    Returns the rights on each, as statements that grant them.
+    """
     above = [view.name for view in views() if _needs(view, name)]
     grants = {one: _grants(cursor, one) for one in (name, *above)}
     for one in (*reversed(above), name):
@@ -238,7 +247,7 @@ def _needs(view: View, name: str) -> bool:
 
 
 def _grants(cursor: Cursor, name: str) -> list[str]:
-    """Statements that grant on the view, and on single columns of it, what is granted now."""
+    """Return statements that grant the present rights on the view and on single columns of it."""
     cursor.execute(
         "SELECT format('GRANT %%s%%s ON %%I TO %%s%%s', a.privilege_type,"
         " CASE WHEN g.column_name IS NULL THEN '' ELSE format(' (%%I)', g.column_name) END,"
@@ -256,7 +265,7 @@ def _grants(cursor: Cursor, name: str) -> list[str]:
 
 
 def _regrant(cursor: Cursor, name: str, statements: list[str] | None) -> None:
-    """Brings back the rights of a view that was dropped, and no others; None when it was not."""
+    """Restore exactly the rights of a view that was dropped. None means that it was not dropped."""
     if statements is None:
         return
     cursor.execute(
@@ -266,7 +275,7 @@ def _regrant(cursor: Cursor, name: str, statements: list[str] | None) -> None:
         " WHERE c.oid = to_regclass(%s) AND a.grantee <> c.relowner",
         (name,),
     )
-    # What default privileges gave.
+    # These came from default privileges.
     for (grantee,) in cursor.fetchall():
         cursor.execute(f"REVOKE ALL ON {name} FROM {grantee}")
     for statement in statements:
@@ -274,5 +283,5 @@ def _regrant(cursor: Cursor, name: str, statements: list[str] | None) -> None:
         try:
             cursor.execute(statement)
         except (psycopg2.errors.UndefinedColumn, psycopg2.errors.UndefinedObject):
-            # The column is no more, or the role was dropped meanwhile.
+            # The column no longer exists, or the role was dropped meanwhile.
             cursor.execute("ROLLBACK TO SAVEPOINT regrant")

@@ -1,7 +1,7 @@
-"""Walks of the API as the database knows them: begun, gone on with, complete, settled.
+"""Walks of the API in the database: begun, continued, complete, settled.
 
-A walk is complete when every page of it has landed, and settled when its pages are merged, what it
-did not see is accounted for, and the result was compared with the API's own count.
+A walk is complete when all its pages have landed. It is settled when its pages are merged, what it
+did not see is handled, and the result was compared with the API's own count.
 """
 
 import json
@@ -27,12 +27,12 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class StoredWalk:
-    """`window` of a full walk, `since` (the API's clock) of one over changes.
+    """A walk. `window` is set for a full walk, `since` (the API's clock) for one over changes.
 
-    `watermark` is what its success moves the watermark to. `read_by`: how each segment was read.
-    `nameless`: records without an id in each segment. `audit`: what webhooks had missed.
-    `counts_believed`: nothing came that the API's count had left out. `listed_twice`: ids that its
-    lists hold, and count, more than once.
+    `watermark` is the new watermark if the walk succeeds. `read_by` says how each segment was read,
+    `nameless` counts records without an id in each segment, `audit` says what webhooks had missed.
+    `counts_believed` means that no record came that the API's count had left out. `listed_twice`
+    are ids that the API's lists contain, and count, more than once.
     """
 
     id: int
@@ -61,7 +61,7 @@ def begin_walk(
     window: tuple[datetime, datetime] | None = None,
     since: datetime | None = None,
 ) -> StoredWalk:
-    """A new walk of `run` through `collection`, with no pages yet. Commits."""
+    """Begin a new walk of `run` through `collection`. It has no pages yet. Commits."""
     start, end = window or (None, None)
     walk = _one(
         connection,
@@ -81,10 +81,11 @@ def resume_walk(
     window: tuple[datetime, datetime] | None,
     fresh_for: timedelta,
 ) -> StoredWalk | None:
-    """The unfinished full walk that `run` may go on with, None when there is none. Commits.
+    """Return the unfinished full walk that `run` may continue, or None. Commits.
 
-    That is the newest full walk, of the same window but for the time gone by since, with pages no
-    older than `fresh_for`; older pages of it are forgotten, so their ranges are read again.
+    It is the newest full walk, if its window is the same except for the time since, and if it has
+    pages no older than `fresh_for`. Its older pages are deleted, so that their ranges are read
+    again.
     """
     if fresh_for <= timedelta(0):
         return None
@@ -124,7 +125,7 @@ def resume_walk(
 def covered_spans(
     connection: Connection, walk: int
 ) -> dict[str, list[tuple[int | None, int | None]]]:
-    """For each segment the spans of ids that landed pages are the whole truth about."""
+    """Return for each segment the spans of ids that landed pages hold completely."""
     spans: dict[str, list[tuple[int | None, int | None]]] = {}
     with connection.cursor() as cursor:
         cursor.execute(
@@ -140,7 +141,7 @@ def covered_spans(
 
 
 def first_api_date(connection: Connection, walk: int) -> tuple[datetime | None, datetime | None]:
-    """When the walk began by the API's clock, and by ours (both UTC); None without pages."""
+    """Return when the walk began by the API's clock, and by ours (both UTC). None without pages."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT min(api_date), min(asked_at) FROM raw_rms_pages WHERE walk = %s", (walk,)
@@ -151,7 +152,9 @@ def first_api_date(connection: Connection, walk: int) -> tuple[datetime | None, 
 
 
 def clock_ahead(connection: Connection, walk: int) -> timedelta:
-    """How far the API's clock was ahead of ours, zero when it was not or did not tell."""
+    """Return how far the API's clock was ahead of ours, at least zero. Zero also if it sent no
+    time.
+    """
     api_date, asked_at = first_api_date(connection, walk)
     if api_date is None or asked_at is None:
         return timedelta(0)
@@ -159,7 +162,7 @@ def clock_ahead(connection: Connection, walk: int) -> timedelta:
 
 
 def nameless_by_segment(connection: Connection, walk: int) -> dict[str, int]:
-    """How many records without an id the pages hold, by segment."""
+    """Return how many records without an id the pages hold, by segment."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT segment, sum(record_count - cardinality(record_ids)) FROM raw_rms_pages"
@@ -181,7 +184,7 @@ def complete_walk(
     counts_believed: bool = True,
     listed_twice: Sequence[int] = (),
 ) -> StoredWalk:
-    """Notes that every page of `walk` has landed. Commits."""
+    """Note that all pages of `walk` have landed. Commits."""
     found = _one(
         connection,
         "UPDATE walks SET completed_at = clock_timestamp(), watermark = %s, read_by = %s,"
@@ -209,7 +212,7 @@ def settle_walk(
     deletions: Mapping[str, Any] | None = None,
     audit: Mapping[str, Any] | None = None,
 ) -> None:
-    """Notes what came of `walk`. Commits."""
+    """Note the result of `walk`. Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE walks SET settled_at = clock_timestamp(), certificate = %s, deletions = %s,"
@@ -221,12 +224,12 @@ def settle_walk(
 
 
 def find_walk(connection: Connection, walk: int) -> StoredWalk | None:
-    """One walk by its id."""
+    """Return one walk by its id."""
     return _one(connection, f"SELECT {_COLUMNS} FROM walks WHERE id = %s", (walk,))
 
 
 def walk_of_run(connection: Connection, collection: Collection, *runs: str) -> StoredWalk | None:
-    """The newest walk through `collection` that one of `runs` worked on."""
+    """Return the newest walk through `collection` on which one of `runs` worked."""
     return _one(
         connection,
         f"SELECT {_COLUMNS} FROM walks WHERE collection = %s AND runs && %s::text[]"
@@ -242,7 +245,7 @@ def newest_walk(
     kind: str | None = None,
     settled: bool = False,
 ) -> StoredWalk | None:
-    """The newest complete walk (of `kind`)."""
+    """Return the newest complete walk (of `kind`)."""
     return _one(
         connection,
         f"SELECT {_COLUMNS} FROM walks WHERE collection = %s AND completed_at IS NOT NULL"
@@ -253,7 +256,7 @@ def newest_walk(
 
 
 def kept_walks(connection: Connection, collection: Collection) -> list[int]:
-    """Every complete walk, and every refresh, whose pages are still here; oldest first."""
+    """Return all complete walks and refreshes whose pages are still stored, oldest first."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT id FROM walks w WHERE (completed_at IS NOT NULL OR kind = 'refresh')"
@@ -267,12 +270,12 @@ def kept_walks(connection: Connection, collection: Collection) -> list[int]:
 
 
 def prune_walks(connection: Connection, collection: Collection, keep: int = KEPT_WALKS) -> int:
-    """Forgets the pages of all but the newest `keep` complete full walks and the newest full walk,
-    which may be gone on with; and of what came before the newest `keep` full walks of any outcome.
+    """Delete pages of old walks, and bodies that no page uses. Returns how many pages. Commits.
 
-    So walks that fail push out no whole one, nor pile up. The walks themselves stay, with what they
-    proved; so do the pages of a walk to which people's own tables refer. With the last page that
-    has a body goes the body. Returns how many pages went. Commits.
+    The newest `keep` complete full walks keep their pages. So does the newest full walk, which may
+    be continued. Everything before the newest `keep` full walks of any result goes. So failing
+    walks do not push out a complete one, and do not pile up. The walks themselves stay with what
+    they proved. Pages to which people's own tables refer stay too.
     """
     full = "SELECT id FROM walks WHERE kind = 'full' AND collection = %(collection)s"
     newest = "ORDER BY id DESC LIMIT %(keep)s"

@@ -1,17 +1,17 @@
-"""The words by which records are found: folded, kept beside each row, and by nobody else's rules.
+"""The words by which records are found: normalised, and stored beside each row.
 
-What belongs here: which words a text has, how they are folded, keeping those of rows as they are
-written. What does not: asking for them (`insight.find`), and who may overwrite whom (`merge`).
+This module decides which words a text has, how they are normalised, and stores them when rows are
+written. Searching is in `insight.find`, who may overwrite whom in `merge`.
 
-PostgreSQL's own full text does the finding, for which it needs no extension; it never parses a
-text. Case, accents and ligatures are folded here, so that a record is found in any spelling. A word
-is letters and digits. Scripts that set no spaces have a word begin at each letter. A number counts
-without the zeros that Current RMS pads it with. The whole of a number or an id is one more word,
-marked with `=`, by which exactly that record is found first.
+PostgreSQL's full text search finds the words and needs no extension. It never parses a text. Case,
+accents and ligatures are removed here, so that a record is found in any spelling. A word is letters
+and digits. In scripts without spaces, a word begins at each letter. A number counts without the
+zeros with which Current RMS pads it. A whole number or id is one more word, marked with `=`, which
+finds exactly that record first.
 
-Newest matches come first, and newest is the highest id. So ids are cut into blocks, and each word
-of a record bears the number of its block: a search asks the newest block, then the one before,
-and stops when it has enough, however many older records match.
+The newest matches come first, and the newest record has the highest id. So ids are cut into blocks,
+and each word of a record has the number of its block. A search asks the newest block, then the one
+before, and stops when it has enough, however many older records match.
 """
 
 import re
@@ -28,12 +28,12 @@ from rms_pipeline.current_rms.records import Row
 from rms_pipeline.mirror.promoted import promoted_fields
 from rms_pipeline.mirror.statements import Connection, Cursor
 
-# From so many letters on, the beginning of a word is enough.
+# From this many letters on, the beginning of a word is enough.
 SHORTEST_BEGINNING = 3
-# Of one record: more is a pasted e-mail, and a longer word is no word.
+# Limits for one record. A longer text is a pasted e-mail, and a longer word is not a word.
 _MOST_LETTERS, _MOST_WORDS, _LONGEST_WORD = 2_000, 1_000, 60
 _MOST_REMEMBERED = 200
-# Ids are in one block that have all but the last so many bits in common.
+# Ids in one block are equal except for their last so many bits.
 BLOCK_BITS = 15
 # Thai, Lao, Burmese, Khmer, kana and Chinese characters.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
@@ -43,14 +43,14 @@ _IS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 _ASCII_WORD = re.compile("[a-z0-9]+")
 _JOINT = re.compile(r"['.&/_-]")
-# A word with those that are joined to it.
+# A word with the words that are joined to it.
 _JOINED = re.compile(rf"[^\W_]+(?:{_JOINT.pattern}[^\W_]+)*")
 _ASCII_JOINED = re.compile(r"[a-z0-9]+(?:['.&/_-][a-z0-9]+)*")
-# What is ASCII and in no word becomes a space, which is far quicker than looking for words.
+# ASCII characters outside words become spaces. That is much faster than searching for words.
 _JOINT_OR_SPACE = bytes(
     code if chr(code).isalnum() or _JOINT.match(chr(code)) else 32 for code in range(128)
 ).ljust(256)
-# Letters that Unicode does not take apart, and what people type for an apostrophe.
+# Letters that Unicode does not split, and characters that people type for an apostrophe.
 _LIKE = {
     "\u2019": "'",
     "\u02bc": "'",
@@ -70,7 +70,7 @@ _LIKE = {
 
 
 class _Folding(dict[int, str]):
-    """What each letter becomes; found when it is first met."""
+    """What each letter becomes. It is computed when the letter first occurs."""
 
     def __missing__(self, code: int) -> str:
         letter = chr(code)
@@ -79,7 +79,7 @@ class _Folding(dict[int, str]):
         elif letter.isdecimal():
             letter = str(unicodedata.decimal(letter))
         elif not letter.isalnum() and not _IS_UNSPACED.match(letter):
-            # It ends a word, whichever it is, and what is ASCII is quicker to look through.
+            # Any such character ends a word. ASCII is faster to search.
             letter = _LIKE.get(letter, " ")
         self[code] = _LIKE.get(letter, letter)
         return self[code]
@@ -89,9 +89,11 @@ _FOLDING = _Folding()
 
 
 def folded(text: str) -> str:
-    """`text` without case, accents and ligatures: "Fête No. 5" and "FETE NO. 5" are one. Digits of
-    all scripts are those of ASCII."""
-    # What is ASCII only loses its case, and nothing that stands beside it changes with it.
+    """Return `text` without case, accents and ligatures.
+
+    "Fête No. 5" and "FETE NO. 5" become equal. Digits of all scripts become ASCII digits.
+    """
+    # ASCII text only loses its case. Nothing beside it can change that.
     plain = text if text.isascii() else _NOT_ASCII.sub(_plain, text)
     return plain.lower() if plain.isascii() else _taken_apart(text)
 
@@ -105,28 +107,30 @@ def _taken_apart(text: str) -> str:
     return _NOT_ASCII.sub(lambda letters: letters[0].translate(_FOLDING), apart)
 
 
-# The same few accents and dashes in most texts that have any.
+# Most texts that have accents or dashes have the same few.
 _few = lru_cache(maxsize=1_024)(_taken_apart)
 
 
 def words_in(text: str) -> list[str]:
-    """The words of `text` as people type them, in their order; numbers without leading zeros."""
+    """Return the words of `text` as people type them, in order. Numbers lose leading zeros."""
     found = (word[:_LONGEST_WORD] for word in _split(folded(text)))
     return [_number(word) if word.isdecimal() else word for word in found]
 
 
 def is_beginning(word: str) -> bool:
-    """Whether words that begin like `word` are found, too, and not it alone."""
+    """Return whether words that begin with `word` are found too."""
     return len(word) >= SHORTEST_BEGINNING or bool(_IS_UNSPACED.search(word))
 
 
 def exactly(number: str) -> str:
-    """The word by which the record of that number, or id, is found."""
+    """Return the word that finds exactly the record of that number or id."""
     return f"={_number(number)}"
 
 
 def words_of(texts: Iterable[str]) -> set[str]:
-    """The words that a record with these texts is found by, those of the first texts before all."""
+    """Return the words by which a record with these texts is found. The first texts take
+    precedence.
+    """
     found: set[str] = set()
     for text in texts:
         more = _words_of_text(text[:_MOST_LETTERS])
@@ -142,9 +146,9 @@ def _words_of_text(text: str) -> Set[str]:
     if whole.isascii():
         return _words_of_ascii(whole)
     compounds = [each for each in set(_JOINED.findall(whole)) if not each.isalnum()]
-    # Scripts without spaces have words within what is joined.
+    # In scripts without spaces, joined letters contain words.
     words = set(_WORD.findall(whole))
-    # O'Brien as obrien, PO-9136 as po9136.
+    # O'Brien is found as obrien, PO-9136 as po9136.
     found = {_JOINT.sub("", compound)[:_LONGEST_WORD] for compound in compounds}
     for word in words:
         found.add(word[:_LONGEST_WORD])
@@ -158,7 +162,7 @@ def _words_of_text(text: str) -> Set[str]:
 
 
 def _words_of_ascii(whole: str) -> Set[str]:
-    """The same of a folded text that is all ASCII, as nearly all are."""
+    """Return the same for a normalised text that is all ASCII, as nearly all are."""
     found = set(whole.encode().translate(_JOINT_OR_SPACE).decode().split())
     if joined := [each for each in found if not each.isalnum()]:
         found.difference_update(joined)
@@ -166,7 +170,7 @@ def _words_of_ascii(whole: str) -> Set[str]:
         compounds = [each for each in _ASCII_JOINED.findall(rest) if not each.isalnum()]
         found.update(_ASCII_WORD.findall(rest))
     if "0" in whole:
-        # All others are without leading zeros.
+        # All others have no leading zeros.
         found |= {_number(word) for word in found if word[0] == "0" and word.isdecimal()}
     if joined:
         found.update([_JOINT.sub("", compound) for compound in compounds])
@@ -183,7 +187,7 @@ def _number(digits: str) -> str:
     return digits.lstrip("0")[:_LONGEST_WORD] or "0"
 
 
-# Keeping those of rows
+# Storing the words of rows
 
 
 def note_words(
@@ -192,8 +196,9 @@ def note_words(
     rows: Sequence[Row],
     altered: Mapping[int, frozenset[str]] = MappingProxyType({}),
 ) -> None:
-    """Keeps the words of rows just written, and the names in them. To be called with their versions
-    locked. `altered` are the fields of a record that are others than before, where that is known.
+    """Store the words of rows just written, and the names in them.
+
+    Call it with their versions locked. `altered` are the changed fields of a record, if known.
     """
     if not collection.searched or not rows:
         return
@@ -212,8 +217,10 @@ def note_words(
 def with_words(
     cursor: Cursor, collection: Collection, altered: Mapping[int, frozenset[str]]
 ) -> set[int]:
-    """Those of `altered`, each with the fields that are, whose words and names are there already,
-    as no field was altered that they are found by."""
+    """Return those of `altered` whose words and names need no change.
+
+    None of their changed fields is used in the search.
+    """
     if not collection.searched or not altered:
         return set()
     found_by = _found_by(collection)
@@ -237,8 +244,10 @@ def _named_by(collection: Collection) -> frozenset[str]:
 
 
 def what_is_searched(cursor: Cursor, collection: Collection) -> str:
-    """Stands for which of the account's own fields are searched, and for what their values mean:
-    words that were kept by another one are to be made anew."""
+    """Return a text for which of the account's own fields are searched, and what their values mean.
+
+    Words that were stored under another text have to be made again.
+    """
     cursor.execute(
         'SELECT md5(concat((SELECT string_agg(key, chr(10) ORDER BY key COLLATE "C")'
         " FROM promoted_fields WHERE collection = %(collection)s), chr(10), chr(10),"
@@ -268,7 +277,7 @@ class _OwnFields:
             self._labels = {(key, value): label for key, value, label in cursor.fetchall()}
 
     def texts(self, row: Row) -> list[str]:
-        """What they hold in `row`, and what that is called."""
+        """Return the values of these fields in `row`, and their labels."""
         if not self._keys:
             return []
         try:
@@ -282,20 +291,20 @@ class _OwnFields:
             for key in self._keys
             for value in [held.get(key)]
             for each in (value if isinstance(value, list) else [value])
-            # Whether a box is ticked finds nothing.
+            # A checkbox is not useful in a search.
             if isinstance(each, str | int | float) and not isinstance(each, bool)
         ]
         return [text for each in values for text in (each[1], self._labels.get(each, ""))]
 
 
 def forget_words(cursor: Cursor, collection: Collection, ids: Sequence[int]) -> None:
-    """Forgets those of rows that went. To be called with their versions locked."""
+    """Delete the words of rows that were deleted. Call it with their versions locked."""
     if collection.searched and ids:
         cursor.execute(f"DELETE FROM {collection.words} WHERE id = ANY(%s)", (list(ids),))
 
 
 def forget_names(connection: Connection, collection: Collection) -> int:
-    """Forgets names that no row has any more; how many. Commits."""
+    """Delete names that no row has any more. Returns how many. Commits."""
     gone = 0
     with connection.cursor() as cursor:
         for kind, (column, id_) in collection.names.items():
@@ -311,16 +320,16 @@ def forget_names(connection: Connection, collection: Collection) -> int:
 
 
 def _words_of_row(collection: Collection, row: Row, own: "_OwnFields") -> str:
-    """As PostgreSQL writes a tsvector."""
+    """Return the words of a row as PostgreSQL writes a tsvector."""
     texts: list[str] = []
     for column in collection.searched:
         value = getattr(row, column)
         texts += value if isinstance(value, list) else [value] if value else []
     texts += own.texts(row)
-    # As `in_block` writes them.
+    # In the form that `in_block` writes.
     before = f"{row.id >> BLOCK_BITS}:"
     parts, count = [], 0
-    # The subject is the name, too.
+    # The subject is also the name.
     for text in dict.fromkeys(texts):
         short = len(text) <= _MOST_REMEMBERED
         many, part = _remembered(text, before) if short else _part(text, before)
@@ -334,22 +343,22 @@ def _words_of_row(collection: Collection, row: Row, own: "_OwnFields") -> str:
 
 
 def _part(text: str, before: str) -> tuple[int, str]:
-    """How many words a text has, and those as PostgreSQL writes a tsvector."""
+    """Return how many words a text has, and the words as PostgreSQL writes a tsvector."""
     words = _words_of_text(text[:_MOST_LETTERS])
     return len(words), _as_tsvector(words, before)
 
 
-# The same customers, venues, owners and tags come again and again.
+# The same customers, venues, owners and tags occur again and again.
 _remembered = lru_cache(maxsize=8_192)(_part)
 
 
 def in_block(block: int | str, word: str) -> str:
-    """`word` of a record whose id is in that block."""
+    """Return `word` of a record whose id is in that block."""
     return f"{block}:{word}"
 
 
 def _as_tsvector(words: Set[str], before: str = "") -> str:
-    # They hold no quotes and no backslashes.
+    # The words contain no quotes and no backslashes.
     return f"'{before}" + f"' '{before}".join(words) + "'" if words else ""
 
 
@@ -362,7 +371,7 @@ def _note_names(cursor: Cursor, collection: Collection, rows: Sequence[Row]) -> 
     }
     if not names:
         return
-    # In the same order in all transactions, so that no two wait for one another.
+    # In the same order in all transactions, so that no two wait for each other.
     kinds, texts, ids = zip(
         *sorted(names, key=lambda n: (n[0], n[1], -1 if n[2] is None else n[2])), strict=True
     )
