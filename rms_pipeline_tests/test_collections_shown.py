@@ -22,7 +22,7 @@ from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServ
 from rms_pipeline.settings import Settings, SettingsError, load_settings, settings
 from rms_pipeline_tests.conftest import dagsters_tables
 from rms_pipeline_tests.core import full_sync
-from rms_pipeline_tests.mirror.test_kept import NOW, insert_walk
+from rms_pipeline_tests.mirror.test_collection_states import NOW, insert_walk
 from rms_pipeline_tests.rows import insert, insert_opportunities, insert_proof, query
 from rms_pipeline_tests.sandbox.account import turn
 

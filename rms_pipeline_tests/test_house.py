@@ -106,7 +106,7 @@ def test_private_parts_of_dagster_are_used_in_one_module_and_each_has_a_test() -
 
 def test_no_collection_is_named_where_any_can_be_meant() -> None:
     """The core is handed its collection. What is about opportunities alone names them."""
-    about_opportunities = {"browse.py", "overview.py", "outcomes.py", "summary.py"}
+    about_opportunities = {"browse.py", "overview.py", "statuses.py", "summary.py"}
     for path, names in MODULES.items():
         if part_of(path) in ("current_rms", "mirror", "sync") and path.parent.name != "versions":
             found = {n for n in names if n.startswith("rms_pipeline.collections.")}

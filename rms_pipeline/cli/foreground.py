@@ -21,10 +21,10 @@ from rms_pipeline.defs.run_lock import fail_dead_runs
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database
-from rms_pipeline.mirror.history import Sync, find_sync, outcome
 from rms_pipeline.mirror.postgres_errors import postgres_error_in
 from rms_pipeline.mirror.run_workers import announced
 from rms_pipeline.mirror.schema import migrate
+from rms_pipeline.mirror.sync_metadata import Sync, find_sync, outcome
 from rms_pipeline.mirror.sync_runs import SYNC_TYPES, end_run, note_launch
 from rms_pipeline.settings import DAGSTER_LOCATION, settings
 

@@ -11,10 +11,10 @@ from rich.text import Text
 
 from rms_pipeline import settings as config
 from rms_pipeline.console import announce_sandbox, out
-from rms_pipeline.mirror.history import Sync
+from rms_pipeline.mirror.sync_metadata import Sync
 
 if TYPE_CHECKING:
-    from rms_pipeline.mirror.kept import CollectionState
+    from rms_pipeline.mirror.collection_states import CollectionState
 
 _COLOURS = {"completed": "green", "failed": "red", "running": "yellow"}
 _STATES = {"green": "", "amber": "yellow", "red": "red"}

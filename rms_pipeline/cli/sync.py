@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rms_pipeline.collections.base import Collection
-    from rms_pipeline.mirror.history import Sync
+    from rms_pipeline.mirror.sync_metadata import Sync
     from rms_pipeline.sync.costs import Cost
 
 sync_app = typer.Typer(no_args_is_help=True, help="Run one sync now, in this process.")
@@ -84,9 +84,9 @@ def sync_further_back(
     from rms_pipeline.current_rms.window import Window
     from rms_pipeline.mirror.budget import read_budget
     from rms_pipeline.mirror.embedded import open_database
-    from rms_pipeline.mirror.history import running_sync
-    from rms_pipeline.mirror.reach import MOST_DAYS, ask_for_days_back
+    from rms_pipeline.mirror.mirrored_windows import MOST_DAYS, ask_for_days_back
     from rms_pipeline.mirror.schema import migrate
+    from rms_pipeline.mirror.sync_metadata import running_sync
     from rms_pipeline.mirror.sync_runs import INITIAL, RECONCILIATION
     from rms_pipeline.sync.costs import count_cost
 

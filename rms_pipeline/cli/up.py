@@ -27,12 +27,13 @@ from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.database import Database, lock_if_free
 from rms_pipeline.mirror.embedded import open_database, stop_embedded
-from rms_pipeline.mirror.history import find_sync, has_full_sync, latest_syncs
-from rms_pipeline.mirror.history_view import has_history_view
 from rms_pipeline.mirror.overview import read_statuses
 from rms_pipeline.mirror.ownership import claim_mirror
 from rms_pipeline.mirror.schema import migrate
 from rms_pipeline.mirror.summary import count_rows
+from rms_pipeline.mirror.sync_metadata import find_sync, latest_syncs
+from rms_pipeline.mirror.sync_metadata_view import has_history_view
+from rms_pipeline.mirror.walks import has_full_sync
 from rms_pipeline.postgres_urls import without_password
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
 from rms_pipeline.settings import Settings, child_environment

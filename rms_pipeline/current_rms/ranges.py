@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from rms_pipeline.current_rms.client import ListAnswer
 from rms_pipeline.current_rms.errors import NotHonoured, WalkIncomplete
 from rms_pipeline.current_rms.failing import PageFailed
-from rms_pipeline.current_rms.lanes import Outbox, Stopped, in_parallel
+from rms_pipeline.current_rms.parallel import Outbox, Stopped, in_parallel
 from rms_pipeline.current_rms.records import record_id
 from rms_pipeline.current_rms.spans import Key, Span
 

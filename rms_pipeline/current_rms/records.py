@@ -29,7 +29,7 @@ from rms_pipeline.current_rms.lenient import (
     storable_json,
 )
 from rms_pipeline.current_rms.links import without_signatures
-from rms_pipeline.current_rms.usual import reader_of
+from rms_pipeline.current_rms.usual_records import reader_of
 
 NULL = Raw(b"null")
 _BIGINT_MAX = 2**63 - 1

@@ -40,8 +40,8 @@ from rms_pipeline.current_rms.failing import (
     Undelivered,
     is_of_the_question,
 )
-from rms_pipeline.current_rms.lanes import Outbox, in_parallel
 from rms_pipeline.current_rms.pacing import Lane
+from rms_pipeline.current_rms.parallel import Outbox, in_parallel
 from rms_pipeline.current_rms.ranges import read_by_number, read_ranges
 from rms_pipeline.current_rms.records import Record, bare_record, read_record
 from rms_pipeline.current_rms.scope import Scope, note_refused_dates

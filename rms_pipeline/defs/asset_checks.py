@@ -22,13 +22,13 @@ from rms_pipeline.insight.sense import (
     unknown_required_fields,
     what_makes_no_sense,
 )
-from rms_pipeline.mirror.audit import last_audit
 from rms_pipeline.mirror.custom_fields import DAYS, known_keys
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import deleted_lately, held_back
-from rms_pipeline.mirror.outcomes import unknown_statuses, without_a_hire
 from rms_pipeline.mirror.proofs import standing
 from rms_pipeline.mirror.statements import one_row
+from rms_pipeline.mirror.statuses import unknown_statuses, without_a_hire
+from rms_pipeline.mirror.webhook_audit import last_audit
 
 
 def _one_row(database: Database, query: str, *values: object) -> tuple[Any, ...]:

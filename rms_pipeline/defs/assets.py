@@ -38,15 +38,15 @@ from rms_pipeline.defs.steps import (
 )
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror import walks
-from rms_pipeline.mirror.audit import audit_webhooks
 from rms_pipeline.mirror.custom_fields import known_keys, note_keys
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.history import has_full_sync, watermarks
-from rms_pipeline.mirror.outcomes import read_colours
+from rms_pipeline.mirror.mirrored_windows import read_reach
 from rms_pipeline.mirror.proofs import proof_begun
-from rms_pipeline.mirror.reach import read_reach
+from rms_pipeline.mirror.statuses import read_colours
 from rms_pipeline.mirror.summary import refresh_status_counts
 from rms_pipeline.mirror.sync_runs import INCREMENTAL
+from rms_pipeline.mirror.walks import has_full_sync, watermarks
+from rms_pipeline.mirror.webhook_audit import audit_webhooks
 from rms_pipeline.sync.doubts import merge_walk
 from rms_pipeline.sync.landing import LandedWalk, land_changes, land_window
 from rms_pipeline.sync.prove import begin_proof, finish_proof

@@ -12,8 +12,8 @@ from rms_pipeline.defs.naming import Naming
 from rms_pipeline.defs.recording import SYNC_TYPE_TAG
 from rms_pipeline.defs.resources import Mirror
 from rms_pipeline.mirror import housekeeping as old_rows
+from rms_pipeline.mirror.record_history import forget
 from rms_pipeline.mirror.redecode import reword
-from rms_pipeline.mirror.remembered import forget
 from rms_pipeline.mirror.run_workers import announced_runs, forget_workers
 from rms_pipeline.mirror.sync_runs import all_runs, forget_runs, runs_to_keep
 

@@ -24,7 +24,6 @@ from dagster_postgres.utils import pg_alembic_config
 from rms_pipeline.defs.compat import CheckError, ConfigurableClassData, InstanceRef
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.embedded import open_database
-from rms_pipeline.mirror.history_view import has_dagsters_tables
 from rms_pipeline.mirror.postgres_errors import no_connection
 from rms_pipeline.mirror.schema import (
     bring_up_to_date,
@@ -34,6 +33,7 @@ from rms_pipeline.mirror.schema import (
     take_down_history_view,
 )
 from rms_pipeline.mirror.session_probe import demand_sessions
+from rms_pipeline.mirror.sync_metadata_view import has_dagsters_tables
 from rms_pipeline.postgres_urls import with_settings
 from rms_pipeline.settings import SettingsError, settings
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from tabulate import tabulate
 
-from rms_pipeline.mirror.audit import Audit
 from rms_pipeline.mirror.proofs import Proof
+from rms_pipeline.mirror.webhook_audit import Audit
 from rms_pipeline.status_chart import Bar, bar_chart, status_colour
 from rms_pipeline.sync.landing import LandedWalk
 from rms_pipeline.sync.queued import WorkedOff

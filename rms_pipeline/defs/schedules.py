@@ -9,8 +9,8 @@ from rms_pipeline.defs.housekeeping import HOUSEKEEPING
 from rms_pipeline.defs.naming import OWN, Naming
 from rms_pipeline.defs.resources import Mirror
 from rms_pipeline.defs.run_lock import jobs_under_way
-from rms_pipeline.mirror.history import FULL_SYNCS, has_full_sync
-from rms_pipeline.mirror.sync_runs import INCREMENTAL, RECONCILIATION
+from rms_pipeline.mirror.sync_runs import FULL_SYNCS, INCREMENTAL, RECONCILIATION
+from rms_pipeline.mirror.walks import has_full_sync
 
 
 def reason_to_skip(

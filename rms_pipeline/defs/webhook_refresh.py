@@ -19,9 +19,9 @@ from rms_pipeline.defs.recording import SYNC_TYPE_TAG
 from rms_pipeline.defs.resources import CurrentRms, Mirror
 from rms_pipeline.defs.run_lock import jobs_under_way
 from rms_pipeline.mirror.database import Database, is_locked
-from rms_pipeline.mirror.outcomes import read_colours
 from rms_pipeline.mirror.queue import FAST_LANE_LOCK, queue_state
 from rms_pipeline.mirror.statements import Connection
+from rms_pipeline.mirror.statuses import read_colours
 from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
 from rms_pipeline.mirror.sync_runs import (
     WEBHOOK_REFRESH,

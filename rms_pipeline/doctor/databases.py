@@ -10,7 +10,6 @@ from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, war
 from rms_pipeline.mirror.database import PUBLIC, dagster_schema_beside, leads_through_pooler
 from rms_pipeline.mirror.descriptions import TABLES
 from rms_pipeline.mirror.embedded import open_database
-from rms_pipeline.mirror.history_view import has_history_view
 from rms_pipeline.mirror.mapping import is_mapping_current
 from rms_pipeline.mirror.obstacles import obstacles
 from rms_pipeline.mirror.ownership import mirrored_account
@@ -24,6 +23,7 @@ from rms_pipeline.mirror.schema import (
 from rms_pipeline.mirror.session_probe import probe_session
 from rms_pipeline.mirror.sizes import measure
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
+from rms_pipeline.mirror.sync_metadata_view import has_history_view
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
 
 _GB = 1_000_000_000

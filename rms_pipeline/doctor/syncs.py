@@ -6,19 +6,15 @@ from datetime import UTC, datetime, timedelta
 from rms_pipeline.collections import collection_named
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
+from rms_pipeline.mirror.collection_states import read_collection_states
 from rms_pipeline.mirror.deletions import held_back
-from rms_pipeline.mirror.history import (
-    FULL_SYNCS,
-    Sync,
-    has_full_sync,
-    last_completed,
-    latest_syncs,
-)
-from rms_pipeline.mirror.kept import read_collection_states
 from rms_pipeline.mirror.progress import read_progress
 from rms_pipeline.mirror.proofs import Standing, standing
 from rms_pipeline.mirror.run_workers import worker_sessions
 from rms_pipeline.mirror.statements import Connection
+from rms_pipeline.mirror.sync_metadata import Sync, last_completed, latest_syncs
+from rms_pipeline.mirror.sync_runs import FULL_SYNCS
+from rms_pipeline.mirror.walks import has_full_sync
 
 _FULL_EVERY, _CHANGES_EVERY = timedelta(hours=26), timedelta(hours=1)
 # An API that is busy may ask for minutes of rest, and so may several syncs, one after the other.

@@ -9,10 +9,10 @@ from rms_pipeline.current_rms.webhooks import Subscribed, events_of
 from rms_pipeline.current_rms.webhooks import overview as subscriptions
 from rms_pipeline.doctor.accounts import open_client
 from rms_pipeline.doctor.finding import Examination, Finding, fine, warning
-from rms_pipeline.mirror.absences import absences_of_last_minute, most_a_minute
-from rms_pipeline.mirror.audit import last_audit
 from rms_pipeline.mirror.intake import MOST_A_DAY, MOST_A_MINUTE, MOST_STRANGERS, brought
 from rms_pipeline.mirror.queue import queue_state
+from rms_pipeline.mirror.webhook_absences import absences_of_last_minute, most_a_minute
+from rms_pipeline.mirror.webhook_audit import last_audit
 from rms_pipeline.web.tokens import existing_webhook_token
 
 _WAITS_TOO_LONG = timedelta(minutes=1)

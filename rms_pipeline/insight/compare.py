@@ -18,8 +18,8 @@ from zoneinfo import ZoneInfo
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.insight.days import FIRST, LAST
-from rms_pipeline.mirror.reach import read_reach
-from rms_pipeline.mirror.remembered import BEGAN
+from rms_pipeline.mirror.mirrored_windows import read_reach
+from rms_pipeline.mirror.record_history import BEGAN
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 
 Known = Literal["now", "then", "unknown"]

@@ -11,10 +11,10 @@ from typing import Literal
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.api_troubles import Trouble, read_trouble
-from rms_pipeline.mirror.history import Sync, latest_syncs, running_sync
 from rms_pipeline.mirror.proofs import Standing, standing
 from rms_pipeline.mirror.queue import queue_state
 from rms_pipeline.mirror.statements import Connection, one_row
+from rms_pipeline.mirror.sync_metadata import Sync, latest_syncs, running_sync
 from rms_pipeline.mirror.sync_runs import NO_REASON, WEBHOOK_REFRESH
 
 State = Literal["green", "amber", "red", "none"]

@@ -21,8 +21,8 @@ from rms_pipeline.insight.compare import (
 )
 from rms_pipeline.insight.days import FIRST, LAST, Day
 from rms_pipeline.mirror.criteria import GOES_OUT, literally
-from rms_pipeline.mirror.outcomes import OUTCOMES
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
+from rms_pipeline.mirror.statuses import OUTCOMES
 
 MOST_RANKED, MOST_JOBS = 50, 8
 _CONFIRMED = OUTCOMES["is:confirmed"].condition

@@ -15,9 +15,9 @@ from rms_pipeline.insight.compare import Figure, Point, Question, compare, shift
 from rms_pipeline.insight.days import Day
 from rms_pipeline.mirror.changes import STATUS
 from rms_pipeline.mirror.criteria import COMES_BACK, GOES_OUT
-from rms_pipeline.mirror.outcomes import CONFIRMED, LOST, OUTCOMES, Phase
 from rms_pipeline.mirror.overview import add_up
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
+from rms_pipeline.mirror.statuses import CONFIRMED, LOST, OUTCOMES, Phase
 
 # As many jobs are listed of each kind; and so many are counted, at most, unless one says so.
 MOST_LISTED, MOST_COUNTED = 100, 10_000

@@ -15,9 +15,9 @@ from rms_pipeline.insight.compare import (
     unknown_before,
 )
 from rms_pipeline.insight.days import Day
-from rms_pipeline.mirror.outcomes import CONFIRMED, LOST, OUTCOMES, Phase
 from rms_pipeline.mirror.overview import WEEKS
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
+from rms_pipeline.mirror.statuses import CONFIRMED, LOST, OUTCOMES, Phase
 
 _POINTS = (("week_before", "Week before", 7), ("year_before", "Year before", 364))
 _TOTALS: Sequence[tuple[str, str, str, Phase | None]] = (

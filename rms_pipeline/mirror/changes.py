@@ -199,12 +199,6 @@ def changes_after(connection: Connection, last: int, limit: int = 500) -> list[C
     return _changes(connection, where, last, _EVENTS, limit)
 
 
-def changes_of(connection: Connection, opportunity: int, most: int = 50) -> list[Change]:
-    """Return the known changes of one opportunity, newest first. Commits."""
-    where = "opportunity_id = %s ORDER BY id DESC LIMIT %s"
-    return _changes(connection, where, opportunity, most)
-
-
 def _changes(connection: Connection, where: str, *values: object) -> list[Change]:
     with connection.cursor() as cursor:
         cursor.execute(

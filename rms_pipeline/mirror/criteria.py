@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from rms_pipeline.mirror.outcomes import OUTCOMES
+from rms_pipeline.mirror.statuses import OUTCOMES
 from rms_pipeline.mirror.summary import NO_STATUS
 from rms_pipeline.mirror.words import BLOCK_BITS
 

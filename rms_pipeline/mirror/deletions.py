@@ -12,7 +12,7 @@ from rms_pipeline.current_rms.records import Fault
 from rms_pipeline.mirror.merge import IN_THE_FUTURE, Fetch, lock_versions, note_faults, supersedes
 from rms_pipeline.mirror.postgres_errors import sparing
 from rms_pipeline.mirror.promoted import let_go
-from rms_pipeline.mirror.remembered import end_gone
+from rms_pipeline.mirror.record_history import end_gone
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 from rms_pipeline.mirror.words import forget_words
 
@@ -71,16 +71,6 @@ def unseen_rows(
         found = [row[0] for row in cursor.fetchall()]
     connection.commit()
     return found
-
-
-def count_window(connection: Connection, collection: Collection, window: Window) -> int:
-    """Return the number of rows that overlap `window` or lack a date."""
-    condition, values = _within(window)
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT count(*) FROM {collection.name} o WHERE {condition}", values)
-        row = cursor.fetchone()
-    connection.commit()
-    return int(row[0]) if row else 0
 
 
 def oldest_outside(

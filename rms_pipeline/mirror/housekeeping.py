@@ -4,11 +4,11 @@ event.
 
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.mirror.database import dagster_schema_beside
-from rms_pipeline.mirror.history_view import has_dagsters_tables
 from rms_pipeline.mirror.parts import forget_lists_of_gone
 from rms_pipeline.mirror.postgres_errors import delete_sparing
 from rms_pipeline.mirror.progress import forget_old_progress
 from rms_pipeline.mirror.statements import Connection
+from rms_pipeline.mirror.sync_metadata_view import has_dagsters_tables
 from rms_pipeline.mirror.words import forget_names
 
 

@@ -23,7 +23,7 @@ import psycopg2
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.records import Fault, Record, Row, same_but_for_links
-from rms_pipeline.mirror import promoted, remembered
+from rms_pipeline.mirror import promoted, record_history
 from rms_pipeline.mirror.changes import note_changes
 from rms_pipeline.mirror.mapping import demand_own_mapping
 from rms_pipeline.mirror.postgres_errors import is_about_a_row, out_of_deadlocks, reason
@@ -192,7 +192,7 @@ def _merge_batch(
         unseen = [o for o in new if known[o.id] is FIRST]
         # If somebody deleted a row by hand, and its record is unchanged, its version continues.
         returning = [o for o in new if known[o.id] is not FIRST and not _goes_on(o, known[o.id])]
-        absent = remembered.end_absent(cursor, collection, returning)
+        absent = record_history.end_absent(cursor, collection, returning)
         if restored:
             cursor.execute(f"DELETE FROM {collection.deleted} WHERE id = ANY(%s)", (restored,))
         left_out: set[int] = set()
@@ -219,8 +219,8 @@ def _merge_batch(
         written = [o for o in new + changed if known[o.id] is not FIRST and o.id not in left_out]
         _note_versions(cursor, collection, written, since, same, asked_at, answered_at)
         if unseen:
-            remembered.note_began(cursor, collection)
-        remembered.note_confirmed(cursor, collection, written, unseen, altered)
+            record_history.note_began(cursor, collection)
+        record_history.note_confirmed(cursor, collection, written, unseen, altered)
         worded = with_words(cursor, collection, altered)
         note_words(
             cursor,
@@ -277,14 +277,14 @@ def _update(
     """
     if not changed:
         return set(), set(), {}, {}
-    ended = remembered.end_changed(cursor, collection, changed)
+    ended = record_history.end_changed(cursor, collection, changed)
     differ = [row.id for row in changed if ended.altered.get(row.id)]
     if len(differ) == len(changed) <= _FEW:
         updated = _rewrite_each(cursor, collection, changed, asked_at)
         kept = set(differ) - updated
     else:
         updated, kept = _rewrite(cursor, collection, changed, differ, asked_at)
-    since = remembered.begin(cursor, collection, ended.until, updated)
+    since = record_history.begin(cursor, collection, ended.until, updated)
     note_changes(cursor, collection, run, since, ended.asked, ended.altered)
     return updated, kept, since, ended.altered
 
@@ -567,7 +567,7 @@ def _note_versions(
         )
     # For rows that had no version until now.
     noted = {o.id for o in written}
-    remembered.note_since(
+    record_history.note_since(
         cursor, collection, {id_: at for id_, at in since.items() if id_ not in noted}
     )
 
@@ -691,11 +691,6 @@ _ENCODE: dict[type, Callable[[Any], bytes]] = {
     # JSON stays as it is.
     bytes: _escaped,
 }
-
-
-def encode_value(value: Value) -> bytes:
-    """Return one field as COPY reads it. `bytes` are JSON."""
-    return _ENCODE[type(value)](value)
 
 
 def copy_rows(

@@ -9,9 +9,9 @@ from datetime import date, datetime
 from decimal import Context, Decimal
 
 from rms_pipeline.mirror.changes import STATUS
-from rms_pipeline.mirror.outcomes import OPEN, Phase
 from rms_pipeline.mirror.queued_events import RECORD
 from rms_pipeline.mirror.statements import Connection, described
+from rms_pipeline.mirror.statuses import OPEN, Phase
 
 WEEKS = 26
 WEBHOOK_DAYS = 7

@@ -7,7 +7,7 @@ import psycopg2
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.postgres_errors import reason
-from rms_pipeline.mirror.remembered import begin_anew
+from rms_pipeline.mirror.record_history import begin_anew
 from rms_pipeline.mirror.statements import Connection
 
 _EMPTIED = ", ".join(

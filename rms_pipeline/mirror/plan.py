@@ -18,16 +18,9 @@ from alembic.script import Script, ScriptDirectory
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.mirror.database import LOCK_WAIT, Database, DatabaseError, dagster_schema_beside
 from rms_pipeline.mirror.descriptions import VIEWS, undescribed
-from rms_pipeline.mirror.history_view import (
-    HISTORY,
-    built_on,
-    has_history_view,
-    has_to_be_dropped,
-    is_history_view_current,
-)
 from rms_pipeline.mirror.mapping import is_mapping_current
 from rms_pipeline.mirror.postgres_errors import reason
-from rms_pipeline.mirror.remembered import is_history_made
+from rms_pipeline.mirror.record_history import is_history_made
 from rms_pipeline.mirror.schema import (
     HEAD,
     MIGRATIONS,
@@ -39,6 +32,13 @@ from rms_pipeline.mirror.schema import (
     refuse_newer,
 )
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
+from rms_pipeline.mirror.sync_metadata_view import (
+    HISTORY,
+    built_on,
+    has_history_view,
+    has_to_be_dropped,
+    is_history_view_current,
+)
 from rms_pipeline.mirror.views import names_taken, stale_views, views
 
 # Measured on two cores, PostgreSQL 18 embedded, opportunities of 5.4 KB (benchmarks/README.md).

@@ -463,16 +463,6 @@ def proof_begun(
     return None if found is None or found.closed_at is not None else found
 
 
-def proof_of_run(connection: Connection, collection: Collection, run: str) -> Proof | None:
-    """Return the newest proof that `run` closed. Commits."""
-    return _one(
-        connection,
-        f"SELECT {_COLUMNS} FROM proofs WHERE collection = %s AND run = %s"
-        " AND closed_at IS NOT NULL ORDER BY id DESC LIMIT 1",
-        (collection.name, run),
-    )
-
-
 def _one(connection: Connection, query: str, values: tuple[object, ...]) -> Proof | None:
     with connection.cursor() as cursor:
         cursor.execute(query, values)

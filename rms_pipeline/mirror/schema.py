@@ -15,21 +15,21 @@ from alembic.config import Config
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.mirror.database import PUBLIC, Database, DatabaseError, advisory_lock
 from rms_pipeline.mirror.descriptions import TABLES, describe, undescribed
-from rms_pipeline.mirror.history import has_full_sync
-from rms_pipeline.mirror.history_view import (
+from rms_pipeline.mirror.mapping import is_mapping_current
+from rms_pipeline.mirror.postgres_errors import OutdatedError
+from rms_pipeline.mirror.record_history import is_history_made, make_history
+from rms_pipeline.mirror.redecode import adopt_mapping
+from rms_pipeline.mirror.session_probe import demand_sessions
+from rms_pipeline.mirror.statements import Connection, one_row
+from rms_pipeline.mirror.sync_metadata_view import (
     demand_replaceable,
     drop_history_view,
     has_history_view,
     is_history_view_current,
     make_history_view,
 )
-from rms_pipeline.mirror.mapping import is_mapping_current
-from rms_pipeline.mirror.postgres_errors import OutdatedError
-from rms_pipeline.mirror.redecode import adopt_mapping
-from rms_pipeline.mirror.remembered import is_history_made, make_history
-from rms_pipeline.mirror.session_probe import demand_sessions
-from rms_pipeline.mirror.statements import Connection, one_row
 from rms_pipeline.mirror.views import are_views_made, make_views
+from rms_pipeline.mirror.walks import has_full_sync
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 # The newest migration.

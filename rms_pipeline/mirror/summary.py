@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.remembered import BEGAN, follow_phases
-from rms_pipeline.mirror.remembered import NO_STATUS as NO_STATUS
+from rms_pipeline.mirror.record_history import BEGAN, follow_phases
+from rms_pipeline.mirror.record_history import NO_STATUS as NO_STATUS
 from rms_pipeline.mirror.statements import Connection, Cursor, described, one_row
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Runs of syncs as rows of our own: what was launched, what is at work, and how each ended.
 
 This module writes the rows, and knows which are at work. People read them through the view
-`sync_metadata` (`history`). Which process executes a run is in `run_workers`.
+`sync_metadata`. Which process executes a run is in `run_workers`.
 
 A run gets its row when we launch it, or when its first step begins. Whoever finds a run dead writes
 that here. If nobody did yet, the lock of its process shows it.
@@ -19,6 +19,7 @@ from rms_pipeline.mirror.statements import Connection, one_row
 INITIAL, INCREMENTAL = "initial_sync", "incremental_sync"
 RECONCILIATION, WEBHOOK_REFRESH = "reconciliation", "webhook_refresh"
 SYNC_TYPES = (INITIAL, INCREMENTAL, RECONCILIATION, WEBHOOK_REFRESH)
+FULL_SYNCS = (INITIAL, RECONCILIATION)
 
 DIED = (
     "The process that ran this sync died (killed, out of memory, or the machine went down). "

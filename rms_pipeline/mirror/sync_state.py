@@ -8,13 +8,14 @@ from datetime import datetime
 from typing import Any
 
 from rms_pipeline.collections.base import Collection
-from rms_pipeline.mirror.history import Sync, has_full_sync, latest_syncs, running_sync
-from rms_pipeline.mirror.kept import CollectionState, CountRows, read_collection_states
+from rms_pipeline.mirror.collection_states import CollectionState, CountRows, read_collection_states
 from rms_pipeline.mirror.progress import Pace, collection_at_work, read_progress
 from rms_pipeline.mirror.proofs import standing
 from rms_pipeline.mirror.queue import QueueState, StoredEvent, dead_letters, queue_state
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.summary import count_rows
+from rms_pipeline.mirror.sync_metadata import Sync, latest_syncs, running_sync
+from rms_pipeline.mirror.walks import has_full_sync
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ column is gone, or has another type), the view is dropped and its rights are gra
 people built something on it, the error names it, because only they can decide about that.
 
 This module lists the views and brings them to their text. What they say is in `insight`. Views that
-are more than a file are in `history_view` and `remembered`.
+are more than a file are in `sync_metadata_view` and `record_history`.
 """
 
 import hashlib

@@ -11,13 +11,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from rms_pipeline.collections.base import Collection
+from rms_pipeline.mirror.mirrored_windows import note_covered
 from rms_pipeline.mirror.postgres_errors import delete_sparing
 from rms_pipeline.mirror.raw_pages import forget_bodies
-from rms_pipeline.mirror.reach import note_covered
 from rms_pipeline.mirror.statements import Connection
 
 FULL, CHANGES, REFRESH = "full", "changes", "refresh"
 KEPT_WALKS = 3
+# A walk that was read may not be merged yet. The first version did not note the time of what it
+# read.
+_STORED = "settled_at IS NOT NULL AND watermark IS NOT NULL"
 
 _COLUMNS = (
     "id, kind, started_at, window_start, window_end, since, watermark, completed_at, settled_at,"
@@ -310,3 +313,33 @@ def _stored(row: tuple[Any, ...]) -> StoredWalk:
     id_, kind, started, start, end, *rest = row
     window = None if start is None or end is None else (start, end)
     return StoredWalk(id_, kind, started, window, *rest)
+
+
+def watermarks(connection: Connection, collection: Collection, limit: int = 20) -> list[datetime]:
+    """Return where an incremental sync of `collection` may start, by the API's clock, best first.
+
+    First come incremental syncs that stored what they read, newest first, then full syncs, oldest
+    first: a full sync reads only its window, and must not hide earlier changes outside it. The
+    values come from our own tables, so that syncs continue after a restore of only these tables.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT watermark FROM walks WHERE {_STORED} AND kind IN ('changes', 'full')"
+            " AND collection = %s"
+            " ORDER BY CASE kind WHEN 'changes' THEN settled_at END DESC NULLS LAST, settled_at"
+            " LIMIT %s",
+            (collection.name, limit),
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+
+def has_full_sync(connection: Connection, collection: Collection) -> bool:
+    """Return whether a full sync of `collection` has ever stored everything that it read."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM walks WHERE kind = 'full' AND collection = %s"
+            f" AND {_STORED})",
+            (collection.name,),
+        )
+        row = cursor.fetchone()
+    return bool(row and row[0])

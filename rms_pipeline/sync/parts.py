@@ -18,7 +18,6 @@ from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import confirm_deletions as note_confirmation
 from rms_pipeline.mirror.deletions import held_back
-from rms_pipeline.mirror.history import has_full_sync, watermarks
 from rms_pipeline.mirror.ownership import demand_mirror_of
 from rms_pipeline.mirror.parts import (
     DueList,
@@ -36,6 +35,7 @@ from rms_pipeline.mirror.progress import Progress, ProgressNotes
 from rms_pipeline.mirror.proofs import Proof
 from rms_pipeline.mirror.raw_pages import count_distinct_records, count_pages, land_page
 from rms_pipeline.mirror.statements import Connection
+from rms_pipeline.mirror.walks import has_full_sync, watermarks
 from rms_pipeline.sync.landing import OVERLAP, LandedWalk
 from rms_pipeline.sync.queued import WorkedOff
 from rms_pipeline.sync.refreshing import Refreshed, refresh

@@ -22,16 +22,16 @@ from rms_pipeline.current_rms.errors import (
 )
 from rms_pipeline.current_rms.failing import Health
 from rms_pipeline.current_rms.pacing import Lane
-from rms_pipeline.mirror.absences import (
+from rms_pipeline.mirror.database import Database, DatabaseError, clock_of
+from rms_pipeline.mirror.queue import PATIENCE, Claim, claim, give_back, put_off, settle
+from rms_pipeline.mirror.statements import Connection
+from rms_pipeline.mirror.webhook_absences import (
     FORGOTTEN_AFTER,
     absences_of_last_minute,
     lately_absent,
     most_a_minute,
     note_absences,
 )
-from rms_pipeline.mirror.database import Database, DatabaseError, clock_of
-from rms_pipeline.mirror.queue import PATIENCE, Claim, claim, give_back, put_off, settle
-from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.sync.by_id import Wanted
 from rms_pipeline.sync.refreshing import Refreshed, refresh
 

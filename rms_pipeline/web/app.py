@@ -15,7 +15,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from rms_pipeline.account import account_name, client_for
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.outcomes import read_colours
+from rms_pipeline.mirror.statuses import read_colours
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.calendar import calendar
@@ -30,7 +30,7 @@ from rms_pipeline.web.further_back import further_back
 from rms_pipeline.web.headers import Headers
 from rms_pipeline.web.health import health
 from rms_pipeline.web.launching import Launcher
-from rms_pipeline.web.manners import Manners
+from rms_pipeline.web.locales import Manners
 from rms_pipeline.web.metrics import Metrics
 from rms_pipeline.web.opportunities import opportunities
 from rms_pipeline.web.opportunity import opportunity
@@ -38,10 +38,10 @@ from rms_pipeline.web.parties import parties
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.receiver import receiver
 from rms_pipeline.web.refusals import REFUSALS, Refused, handle_errors
+from rms_pipeline.web.saved_views import views
 from rms_pipeline.web.sync_api import sync_api
 from rms_pipeline.web.templating import STATIC, Pages
 from rms_pipeline.web.today import today
-from rms_pipeline.web.views import views
 
 
 class Service(Protocol):

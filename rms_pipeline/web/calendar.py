@@ -22,8 +22,8 @@ from rms_pipeline.insight.calendar import (
 )
 from rms_pipeline.insight.days import FIRST, LAST, Day
 from rms_pipeline.mirror.browse import owners, statuses
-from rms_pipeline.mirror.outcomes import OUTCOMES
 from rms_pipeline.mirror.statements import Connection
+from rms_pipeline.mirror.statuses import OUTCOMES
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.forms import with_chosen

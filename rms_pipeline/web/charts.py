@@ -13,8 +13,8 @@ from urllib.parse import urlencode
 
 from rms_pipeline.insight.decisions import MonthDecided
 from rms_pipeline.insight.parties import Month
-from rms_pipeline.mirror.outcomes import CONFIRMED, LOST, OPEN, Phase
 from rms_pipeline.mirror.overview import WEEKS, StatusCount, WebhookDay, WeekCount
+from rms_pipeline.mirror.statuses import CONFIRMED, LOST, OPEN, Phase
 from rms_pipeline.status_chart import OTHER_COLOUR, status_colour
 from rms_pipeline.web.formatting import (
     Clock,

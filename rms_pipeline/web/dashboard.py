@@ -19,9 +19,8 @@ from rms_pipeline.insight.compare import Figure, Memory, read_memory
 from rms_pipeline.insight.days import Day
 from rms_pipeline.insight.totals import compare_statuses, compare_totals, compare_weeks
 from rms_pipeline.mirror.api_terms import read_page_size
+from rms_pipeline.mirror.collection_states import CollectionState, RowCounts
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.kept import CollectionState, RowCounts
-from rms_pipeline.mirror.outcomes import CONFIRMED, LOST, Phase
 from rms_pipeline.mirror.overview import (
     ActiveOpportunity,
     Overview,
@@ -35,6 +34,7 @@ from rms_pipeline.mirror.overview import (
 from rms_pipeline.mirror.proofs import Standing, standing
 from rms_pipeline.mirror.queue import replay
 from rms_pipeline.mirror.statements import Connection
+from rms_pipeline.mirror.statuses import CONFIRMED, LOST, Phase
 from rms_pipeline.mirror.sync_state import SyncState, read_sync_state
 from rms_pipeline.settings import Settings
 from rms_pipeline.web import charts

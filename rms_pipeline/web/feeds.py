@@ -30,7 +30,7 @@ from rms_pipeline.insight.feeds import (
 )
 from rms_pipeline.mirror.criteria import without_nul
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.outcomes import CONFIRMED, LOST, Phase, read_phases
+from rms_pipeline.mirror.statuses import CONFIRMED, LOST, Phase, read_phases
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.forms import read_form

@@ -2,7 +2,7 @@
 
 The words of the pages are English. A number, an amount, a date or a time stands for itself, and is
 written whole as its reader writes it, names of months and weekdays included; the locale data of a
-library say how (`manners`). What is part of an English sentence stays English around its number:
+library say how (`locales`). What is part of an English sentence stays English around its number:
 "4 min ago", "in 3 days", "1 h 5 min". Every page writes through this module.
 """
 
@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 from babel import Locale, dates, numbers
 
-from rms_pipeline.web.manners import british, manner
+from rms_pipeline.web.locales import british, manner
 
 ABSENT = "–"
 

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 from babel.numbers import get_decimal_symbol, get_group_symbol
 from fastapi import Request
 
-from rms_pipeline.web.manners import manner
+from rms_pipeline.web.locales import manner
 from rms_pipeline.web.refusals import Refusal
 
 _MOST_BYTES, _MOST_FIELDS = 16_384, 10

@@ -18,9 +18,9 @@ from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.insight.days import Day
 from rms_pipeline.mirror.budget import read_budget
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.history import Sync, running_sync
+from rms_pipeline.mirror.mirrored_windows import MOST_DAYS, Reach, ask_for_days_back, read_reach
 from rms_pipeline.mirror.proofs import Standing, standing
-from rms_pipeline.mirror.reach import MOST_DAYS, Reach, ask_for_days_back, read_reach
+from rms_pipeline.mirror.sync_metadata import Sync, running_sync
 from rms_pipeline.mirror.sync_runs import INITIAL, RECONCILIATION
 from rms_pipeline.settings import Settings
 from rms_pipeline.sync.costs import Cost, count_cost

@@ -11,11 +11,12 @@ from pydantic import SecretStr
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.database import Database, advisory_lock
-from rms_pipeline.mirror.history import Sync, find_sync, has_full_sync, running_sync
-from rms_pipeline.mirror.reach import Reach, ask_for_days_back, read_reach
+from rms_pipeline.mirror.mirrored_windows import Reach, ask_for_days_back, read_reach
 from rms_pipeline.mirror.run_workers import living_runs, lost_runs
 from rms_pipeline.mirror.statements import Connection
+from rms_pipeline.mirror.sync_metadata import Sync, find_sync, running_sync
 from rms_pipeline.mirror.sync_runs import INCREMENTAL, INITIAL, RECONCILIATION, note_launch
+from rms_pipeline.mirror.walks import has_full_sync
 from rms_pipeline.web import dagster_api
 from rms_pipeline.web.dagster_api import DagsterUnavailable
 

@@ -22,9 +22,9 @@ from rms_pipeline.insight.periods import days_of, words_for
 from rms_pipeline.insight.searched import searched
 from rms_pipeline.mirror.browse import ORDERS, Place
 from rms_pipeline.mirror.criteria import Criteria, Days, FieldFilter, without_nul
-from rms_pipeline.mirror.outcomes import OUTCOMES
 from rms_pipeline.mirror.promoted import Promoted, promoted_fields
 from rms_pipeline.mirror.statements import Connection
+from rms_pipeline.mirror.statuses import OUTCOMES
 from rms_pipeline.web.formatting import Clock, money
 from rms_pipeline.web.forms import amount, linked_amount
 

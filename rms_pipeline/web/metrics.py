@@ -8,11 +8,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
-from rms_pipeline.mirror.audit import last_audit
 from rms_pipeline.mirror.budget import read_budget
-from rms_pipeline.mirror.kept import CollectionState, RowCounts, read_collection_states
+from rms_pipeline.mirror.collection_states import CollectionState, RowCounts, read_collection_states
 from rms_pipeline.mirror.queue import queue_state
 from rms_pipeline.mirror.statements import Connection
+from rms_pipeline.mirror.webhook_audit import last_audit
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 

@@ -25,12 +25,13 @@ from rms_pipeline.mirror.browse import (
     place_of,
     statuses,
 )
-from rms_pipeline.mirror.outcomes import OUTCOMES
 from rms_pipeline.mirror.overview import add_up
 from rms_pipeline.mirror.promoted import Promoted, promoted_fields
 from rms_pipeline.mirror.statements import Connection
+from rms_pipeline.mirror.statuses import OUTCOMES
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
+from rms_pipeline.web.downloads import XLSX, Download, as_csv, as_xlsx
 from rms_pipeline.web.forms import with_chosen
 from rms_pipeline.web.listing import (
     COLUMNS,
@@ -46,9 +47,8 @@ from rms_pipeline.web.listing import (
 )
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import REFUSALS
-from rms_pipeline.web.taking_away import XLSX, Download, as_csv, as_xlsx
+from rms_pipeline.web.saved_views import why_not_shown
 from rms_pipeline.web.templating import Pages, is_fragment
-from rms_pipeline.web.views import why_not_shown
 from rms_pipeline.web.visited import visited_before
 
 _PER_PAGE = 50

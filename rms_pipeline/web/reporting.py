@@ -100,7 +100,7 @@ class Reporter:
         from rms_pipeline.defs.asset_checks import evaluations
         from rms_pipeline.defs.metadata import refresh_metadata, status_metadata
         from rms_pipeline.defs.naming import Naming
-        from rms_pipeline.mirror.outcomes import read_colours
+        from rms_pipeline.mirror.statuses import read_colours
         from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
 
         instance, naming = self._instance(), Naming(self._prefix)

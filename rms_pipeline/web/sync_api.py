@@ -11,8 +11,8 @@ from fastapi.responses import JSONResponse, Response
 
 from rms_pipeline.collections import Collection
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.history import Sync, find_sync, outcome
 from rms_pipeline.mirror.statements import Connection
+from rms_pipeline.mirror.sync_metadata import Sync, find_sync, outcome
 from rms_pipeline.mirror.sync_state import read_sync_state
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.launching import (

@@ -8,7 +8,7 @@ import msgspec
 from rms_pipeline.collections.invoices import INVOICES
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.history import watermarks
+from rms_pipeline.mirror.walks import watermarks
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.sandbox.world.invoices import INVOICES_AN_OPPORTUNITY
 from rms_pipeline_tests.core import full_sync, proved_sync

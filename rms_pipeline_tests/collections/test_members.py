@@ -17,9 +17,9 @@ from rms_pipeline.current_rms.subscriptions import create, listed
 from rms_pipeline.current_rms.webhooks import events_of, overview, register, remove
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import held_back
-from rms_pipeline.mirror.history import has_full_sync, watermarks
 from rms_pipeline.mirror.proofs import standing
 from rms_pipeline.mirror.queue import Event, store_event
+from rms_pipeline.mirror.walks import has_full_sync, watermarks
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.sync.queued import work_off
 from rms_pipeline.sync.rebuilding import rebuild

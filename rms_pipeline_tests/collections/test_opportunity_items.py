@@ -23,10 +23,10 @@ from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import held_back
-from rms_pipeline.mirror.history import has_full_sync, watermarks
 from rms_pipeline.mirror.housekeeping import purge
 from rms_pipeline.mirror.parts import note_problems
 from rms_pipeline.mirror.proofs import standing
+from rms_pipeline.mirror.walks import has_full_sync, watermarks
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import SettingsError
 from rms_pipeline.sync import parts as sync_parts

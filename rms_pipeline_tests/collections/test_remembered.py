@@ -13,8 +13,8 @@ from rms_pipeline.collections.invoices import INVOICES
 from rms_pipeline.collections.members import MEMBERS
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.history import watermarks
 from rms_pipeline.mirror.schema import migrate, upgrade_tables
+from rms_pipeline.mirror.walks import watermarks
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.sync.refreshing import refresh
 from rms_pipeline_tests.conftest import database_at

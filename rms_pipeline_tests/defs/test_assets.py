@@ -10,8 +10,8 @@ import pytest
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.definitions import build_defs
 from rms_pipeline.insight.sense import SENSE_CHECKS
-from rms_pipeline.mirror.history import latest_syncs
-from rms_pipeline.mirror.reach import ask_for_days_back, read_reach
+from rms_pipeline.mirror.mirrored_windows import ask_for_days_back, read_reach
+from rms_pipeline.mirror.sync_metadata import latest_syncs
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
 from rms_pipeline.settings import settings
 from rms_pipeline_tests.conftest import database_at

@@ -20,7 +20,7 @@ from rms_pipeline.defs.naming import Naming
 from rms_pipeline.defs.recording import SYNC_TYPE_TAG
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.history import latest_syncs
+from rms_pipeline.mirror.sync_metadata import latest_syncs
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
 from rms_pipeline.settings import settings
 from rms_pipeline_tests.rows import query

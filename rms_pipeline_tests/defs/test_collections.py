@@ -6,7 +6,7 @@ import pytest
 from rms_pipeline.definitions import build_defs
 from rms_pipeline.defs.build import build_defs as build_account
 from rms_pipeline.errors import RmsPipelineError
-from rms_pipeline.mirror.history import find_sync, outcome
+from rms_pipeline.mirror.sync_metadata import find_sync, outcome
 from rms_pipeline.sandbox import SandboxServer
 from rms_pipeline.settings import SettingsError, load_settings, settings
 from rms_pipeline_tests.conftest import database_at

@@ -27,8 +27,8 @@ from rms_pipeline.defs.run_launcher import LockedRunLauncher, WorkerLockCheck
 from rms_pipeline.defs.run_lock import DEAD_RUN_MESSAGE, fail_dead_runs
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database
-from rms_pipeline.mirror.history import find_sync, running_sync
 from rms_pipeline.mirror.run_workers import announced, living_runs, lost_runs
+from rms_pipeline.mirror.sync_metadata import find_sync, running_sync
 from rms_pipeline.mirror.sync_runs import begin_run, note_launch
 from rms_pipeline.settings import settings
 from rms_pipeline_tests.defs.test_assets import instance, sandbox

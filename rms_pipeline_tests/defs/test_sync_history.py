@@ -14,10 +14,11 @@ from rms_pipeline.doctor.finding import Examination
 from rms_pipeline.doctor.syncs import check_certificate, check_syncs
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database
-from rms_pipeline.mirror.history import find_sync, latest_syncs, watermarks
 from rms_pipeline.mirror.schema import demand_tables, migrate
+from rms_pipeline.mirror.sync_metadata import find_sync, latest_syncs
 from rms_pipeline.mirror.sync_runs import DIED, TERMINATED
 from rms_pipeline.mirror.sync_state import read_sync_state
+from rms_pipeline.mirror.walks import watermarks
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SandboxServer
 from rms_pipeline.settings import settings
 from rms_pipeline_tests.defs.test_assets import instance, materialize, sandbox

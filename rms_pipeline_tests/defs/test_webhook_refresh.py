@@ -21,9 +21,9 @@ from rms_pipeline.defs.webhook_refresh import reason_to_skip, webhook_refresh_of
 from rms_pipeline.insight.sense import SENSE_CHECKS
 from rms_pipeline.mirror.database import Database, advisory_lock
 from rms_pipeline.mirror.embedded import open_database
-from rms_pipeline.mirror.history import latest_syncs
 from rms_pipeline.mirror.housekeeping import purge_events
 from rms_pipeline.mirror.queue import FAST_LANE_LOCK
+from rms_pipeline.mirror.sync_metadata import latest_syncs
 from rms_pipeline.sandbox import Faults, SandboxServer
 from rms_pipeline.settings import settings
 from rms_pipeline.sync.queued import WorkedOff

@@ -4,7 +4,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 
-from rms_pipeline_tests.mirror.test_remembered import STEPS, demand_that_it_remembers
+from rms_pipeline_tests.mirror.test_record_history import STEPS, demand_that_it_remembers
 
 
 def test_many_sequences_are_remembered_without_a_gap(database: Any, long: bool) -> None:

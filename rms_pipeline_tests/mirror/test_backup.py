@@ -9,8 +9,8 @@ import pytest
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.mirror.database import Database, DatabaseError
-from rms_pipeline.mirror.history import has_full_sync, watermarks
 from rms_pipeline.mirror.schema import demand_tables, migrate
+from rms_pipeline.mirror.walks import has_full_sync, watermarks
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline_tests.conftest import dagsters_tables, database_at, with_all_tables
 from rms_pipeline_tests.copies import copy_of

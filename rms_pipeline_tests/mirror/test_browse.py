@@ -25,7 +25,6 @@ from rms_pipeline.mirror.browse import (
     owners,
     place_of,
 )
-from rms_pipeline.mirror.changes import changes_of
 from rms_pipeline.mirror.criteria import Days
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.summary import NO_STATUS
@@ -443,21 +442,6 @@ def test_the_record_is_shown_to_the_last_digit_whatever_is_in_it(
         one = find_opportunity(connection, 1)
     assert one is not None
     assert one.record.replace(" ", "") == record.replace(" ", "")
-
-
-def test_changes_are_told_newest_first_and_no_more_than_asked_for(database: Database) -> None:
-    insert(
-        database,
-        "opportunity_changes",
-        [
-            {"opportunity_id": i % 2, "field": "state_name", "old_value": str(i), "new_value": None}
-            for i in range(20)
-        ],
-    )
-    with database.session() as connection:
-        assert [c.old_value for c in changes_of(connection, 1, most=3)] == ["19", "17", "15"]
-        assert len(changes_of(connection, 1)) == 10
-        assert changes_of(connection, 7) == []
 
 
 def test_an_unknown_sort_is_the_usual_one(many: Database) -> None:

@@ -14,9 +14,9 @@ from rms_pipeline.current_rms.window import Window
 from rms_pipeline.defs import asset_checks
 from rms_pipeline.mirror.browse import Criteria, list_opportunities
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.outcomes import CONFIRMED, LOST, OPEN
 from rms_pipeline.mirror.overview import read_overview
 from rms_pipeline.mirror.schema import migrate
+from rms_pipeline.mirror.statuses import CONFIRMED, LOST, OPEN
 from rms_pipeline.mirror.summary import refresh_status_counts
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline_tests.conftest import database_at

@@ -9,11 +9,11 @@ import pytest
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.collections.opportunity_items import OPPORTUNITY_ITEMS
-from rms_pipeline.mirror.absences import note_absences
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.parts import note_problems
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.unreadable import forget_unreadable, note_unreadable
+from rms_pipeline.mirror.webhook_absences import note_absences
 
 Note = Callable[[Connection, Sequence[int]], object]
 

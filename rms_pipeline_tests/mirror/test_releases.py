@@ -11,8 +11,9 @@ from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.history import has_full_sync, latest_syncs, watermarks
 from rms_pipeline.mirror.schema import HEAD, current_version, full_sync_wanted, migrate
+from rms_pipeline.mirror.sync_metadata import latest_syncs
+from rms_pipeline.mirror.walks import has_full_sync, watermarks
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline_tests.cases import some_in_drills
 from rms_pipeline_tests.conftest import dagsters_tables, database_at

@@ -17,7 +17,7 @@ from dagster._core.storage.sql import ALEMBIC_SCRIPTS_LOCATION
 from pydantic import SecretStr
 
 from rms_pipeline.definitions import build_defs
-from rms_pipeline.mirror import history_view
+from rms_pipeline.mirror import sync_metadata_view
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.descriptions import COLUMNS, TABLES, VIEWS
 from rms_pipeline.mirror.schema import HEAD, migrate
@@ -199,8 +199,8 @@ def test_the_history_that_a_newer_version_made_stays(ready_url: str) -> None:
 
 
 def test_the_text_of_the_history_has_a_higher_version_whenever_it_changes() -> None:
-    text = Path(history_view.__file__).with_name("sync_metadata.sql").read_bytes()
-    told = (history_view.history_view_version(), blake2b(text, digest_size=8).hexdigest())
+    text = Path(sync_metadata_view.__file__).with_name("sync_metadata.sql").read_bytes()
+    told = (sync_metadata_view.history_view_version(), blake2b(text, digest_size=8).hexdigest())
     assert told == HISTORY_VIEW, "raise the version in its first line, and note both here"
 
 

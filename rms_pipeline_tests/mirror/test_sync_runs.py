@@ -8,8 +8,8 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.history import find_sync, has_full_sync, latest_syncs, running_sync
 from rms_pipeline.mirror.run_workers import announced
+from rms_pipeline.mirror.sync_metadata import find_sync, latest_syncs, running_sync
 from rms_pipeline.mirror.sync_runs import (
     DIED,
     NEVER_BEGAN,
@@ -24,6 +24,7 @@ from rms_pipeline.mirror.sync_runs import (
     runs_at_work,
     seconds_since_failures,
 )
+from rms_pipeline.mirror.walks import has_full_sync
 from rms_pipeline_tests.rows import insert, insert_sync, query
 
 

@@ -11,7 +11,7 @@ from rms_pipeline.mirror.promoted import Promoted, demote, promote
 from rms_pipeline.mirror.redecode import redecode, reword
 from rms_pipeline.mirror.words import forget_names, words_in, words_of
 from rms_pipeline_tests.mirror.test_merge import merge_at, record
-from rms_pipeline_tests.mirror.test_remembered import delete_at
+from rms_pipeline_tests.mirror.test_record_history import delete_at
 from rms_pipeline_tests.rows import query
 
 

@@ -12,7 +12,7 @@ from rms_pipeline.mirror.progress import Progress, note_progress
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import load_settings
 from rms_pipeline_tests.conftest import dagsters_tables
-from rms_pipeline_tests.mirror.test_kept import insert_walk
+from rms_pipeline_tests.mirror.test_collection_states import insert_walk
 from rms_pipeline_tests.rows import insert, insert_opportunities, insert_proof, insert_sync
 from rms_pipeline_tests.web.conftest import Web, serving
 from rms_pipeline_tests.web.page import Page, get, visit

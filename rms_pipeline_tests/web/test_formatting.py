@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from rms_pipeline.mirror.outcomes import Phase
 from rms_pipeline.mirror.overview import WEEKS, StatusCount, WebhookDay, WeekCount
+from rms_pipeline.mirror.statuses import Phase
 from rms_pipeline.web import charts
 from rms_pipeline.web.formatting import (
     Clock,

@@ -12,7 +12,7 @@ from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.reach import Reach, ask_for_days_back, read_reach
+from rms_pipeline.mirror.mirrored_windows import Reach, ask_for_days_back, read_reach
 from rms_pipeline.mirror.run_workers import announced
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.web import dagster_api

@@ -7,7 +7,7 @@ import pytest
 
 from rms_pipeline.current_rms.records import Fault, Record
 from rms_pipeline_tests.mirror.test_merge import merge_at, record
-from rms_pipeline_tests.mirror.test_remembered import delete_at, moment
+from rms_pipeline_tests.mirror.test_record_history import delete_at, moment
 from rms_pipeline_tests.rows import insert, insert_opportunities, query
 from rms_pipeline_tests.web.conftest import Web
 from rms_pipeline_tests.web.page import EVIL, get, visit

@@ -1,25 +1,18 @@
-"""Reads `sync_metadata`, and the mirror's own state, for people."""
+"""Reads `sync_metadata`, for people: the syncs, and which is running."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.sync_runs import (
     AT_WORK,
-    INITIAL,
     NO_REASON,
-    RECONCILIATION,
     SYNC_TYPES,
     WEBHOOK_REFRESH,
 )
 
-FULL_SYNCS = (INITIAL, RECONCILIATION)
-# A walk that was read may not be merged yet. The first version did not note the time of what it
-# read.
-_STORED = "settled_at IS NOT NULL AND watermark IS NOT NULL"
 COLUMNS = (
     "id",
     "run_id",
@@ -74,24 +67,6 @@ def latest_syncs(connection: Connection, limit: int = 5) -> list[Sync]:
         return [Sync(*row) for row in cursor.fetchall()]
 
 
-def watermarks(connection: Connection, collection: Collection, limit: int = 20) -> list[datetime]:
-    """Return where an incremental sync of `collection` may start, by the API's clock, best first.
-
-    First come incremental syncs that stored what they read, newest first, then full syncs, oldest
-    first: a full sync reads only its window, and must not hide earlier changes outside it. The
-    values come from our own tables, so that syncs continue after a restore of only these tables.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT watermark FROM walks WHERE {_STORED} AND kind IN ('changes', 'full')"
-            " AND collection = %s"
-            " ORDER BY CASE kind WHEN 'changes' THEN settled_at END DESC NULLS LAST, settled_at"
-            " LIMIT %s",
-            (collection.name, limit),
-        )
-        return [row[0] for row in cursor.fetchall()]
-
-
 def last_completed(connection: Connection, types: Sequence[str]) -> datetime | None:
     """Return when a sync of one of these `types` last completed (UTC), or None for never."""
     with connection.cursor() as cursor:
@@ -102,18 +77,6 @@ def last_completed(connection: Connection, types: Sequence[str]) -> datetime | N
         )
         row = cursor.fetchone()
     return row[0] if row else None
-
-
-def has_full_sync(connection: Connection, collection: Collection) -> bool:
-    """Return whether a full sync of `collection` has ever stored everything that it read."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT EXISTS (SELECT FROM walks WHERE kind = 'full' AND collection = %s"
-            f" AND {_STORED})",
-            (collection.name,),
-        )
-        row = cursor.fetchone()
-    return bool(row and row[0])
 
 
 def find_sync(connection: Connection, id_: int | str) -> Sync | None:

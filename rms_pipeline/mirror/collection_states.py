@@ -14,10 +14,10 @@ from typing import Any
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.deletions import held_back
-from rms_pipeline.mirror.history import has_full_sync
 from rms_pipeline.mirror.proofs import standing
 from rms_pipeline.mirror.statements import Connection, one_row
 from rms_pipeline.mirror.summary import count_rows
+from rms_pipeline.mirror.walks import has_full_sync
 
 CountRows = Callable[[Connection, Collection], int]
 

@@ -21,8 +21,8 @@ from rms_pipeline.mirror.changes import changes_after
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import move_to_deleted
 from rms_pipeline.mirror.merge import lock_versions
+from rms_pipeline.mirror.record_history import forget
 from rms_pipeline.mirror.redecode import _decode_past, redecode
-from rms_pipeline.mirror.remembered import forget
 from rms_pipeline.mirror.schema import HEAD, migrate
 from rms_pipeline.mirror.summary import refresh_status_counts
 from rms_pipeline_tests.conftest import database_at
@@ -972,7 +972,7 @@ def test_rights_and_views_on_the_history_outlive_another_column(database: Databa
         "CREATE VIEW mine AS SELECT id, name FROM opportunities_as_of(now())",
     )
     from rms_pipeline.collections.base import Column
-    from rms_pipeline.mirror.remembered import is_history_made, make_history
+    from rms_pipeline.mirror.record_history import is_history_made, make_history
 
     # In the midst of the others, as somebody may declare it.
     first, *others = OPPORTUNITIES.columns

@@ -10,8 +10,8 @@ from rms_pipeline.collections import COLLECTIONS, Collection, NoSuchCollection, 
 from rms_pipeline.collections.invoices import INVOICES
 from rms_pipeline.collections.members import MEMBERS
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.mirror.collection_states import CollectionState, RowCounts, read_collection_states
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.kept import CollectionState, RowCounts, read_collection_states
 from rms_pipeline.mirror.summary import refresh_status_counts
 from rms_pipeline_tests.rows import insert, insert_opportunities, insert_proof, query
 

@@ -14,7 +14,7 @@ from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.collections.base import Collection, Column
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.records import Record, Row, mapping_of, read_record
-from rms_pipeline.current_rms.usual import reader_of
+from rms_pipeline.current_rms.usual_records import reader_of
 from rms_pipeline.sandbox import Store
 from rms_pipeline.sandbox.records import LISTED
 

@@ -7,7 +7,7 @@ import psycopg2
 import pytest
 
 from rms_pipeline.defs.instance_storage import MirrorPostgresStorage
-from rms_pipeline.mirror.history import COLUMNS
+from rms_pipeline.mirror.sync_metadata import COLUMNS
 from rms_pipeline.settings import settings
 
 

@@ -11,10 +11,10 @@ import pytest
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import SettingsError, load_settings
-from rms_pipeline.web import formatting, manners
+from rms_pipeline.web import formatting, locales
 from rms_pipeline.web.formatting import Clock
 from rms_pipeline.web.forms import amount, linked_amount
-from rms_pipeline.web.manners import Manner, locale_of
+from rms_pipeline.web.locales import Manner, locale_of
 from rms_pipeline_tests.rows import insert_opportunities
 from rms_pipeline_tests.web.conftest import Web, serving
 from rms_pipeline_tests.web.page import Page, get
@@ -26,13 +26,13 @@ LONDON = Clock("Europe/London")
 @pytest.fixture
 def reads() -> Iterator[Callable[[str, str | None], None]]:
     """Has what is written in this test be read by somebody."""
-    before = manners._manner.set(Manner())
+    before = locales._manner.set(Manner())
 
     def choose(accepted: str, currency: str | None = None) -> None:
-        manners._manner.set(Manner(locale_of(accepted), currency))
+        locales._manner.set(Manner(locale_of(accepted), currency))
 
     yield choose
-    manners._manner.reset(before)
+    locales._manner.reset(before)
 
 
 Reads = Callable[..., None]
