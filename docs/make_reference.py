@@ -79,6 +79,14 @@ def command_page() -> str:
         arguments = " ".join(argument(p) for p in shown if p.param_type_name == "argument")
         parts.append(f"## `{path}`\n\n```\n{path} {arguments}".rstrip() + "\n```\n")
         parts.append(paragraphs(command.help or ""))
+        # Typer names an argument and shows its help only if it has one.
+        given = [
+            [f"`{name_of_argument(p)}`", paragraphs(p.help or "").strip()]
+            for p in shown
+            if p.param_type_name == "argument"
+        ]
+        if given:
+            parts.append(table(["argument", "meaning"], given))
         options = [p for p in shown if p.param_type_name == "option" and p.name != "help"]
         if options:
             rows = [
@@ -96,6 +104,8 @@ def command_page() -> str:
 def commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Each command with its path. Typer brings a click of its own, whose classes have no names."""
     if hasattr(command, "commands"):
+        if command.invoke_without_command and command.params and path != "rms-pipeline":
+            yield path, command
         for name, sub in command.commands.items():
             yield from commands(sub, f"{path} {name}")
     else:
@@ -103,12 +113,20 @@ def commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def argument(parameter: Any) -> str:
-    name = f"{parameter.name.upper()}{'...' if parameter.nargs == -1 else ''}"
+    name = name_of_argument(parameter)
     return name if parameter.required else f"[{name}]"
 
 
+def name_of_argument(parameter: Any) -> str:
+    if parameter.metavar:
+        return str(parameter.metavar)
+    return f"{parameter.name.upper()}{'...' if parameter.nargs == -1 else ''}"
+
+
 def default_of(option: Any) -> str:
-    return "" if option.is_flag or option.default in (None, ()) else f"`{option.default}`"
+    if option.is_flag:
+        return "on" if option.default else "off"
+    return "" if option.default in (None, ()) else f"`{option.default}`"
 
 
 def tables_page(connection: Connection) -> str:

@@ -54,7 +54,9 @@ def tell_failure(what: str, reason: str) -> None:
     if isinstance(err.file, _Messages):
         logger.error("%s: %s", what, reason)
     else:
-        err.print(f"[red]{what}:[/red] {escape(reason)}", highlight=False)
+        # In a file or a pipe each sentence stays on one line, where people search for it.
+        whole = not err.is_terminal
+        err.print(f"[red]{what}:[/red] {escape(reason)}", highlight=False, soft_wrap=whole)
 
 
 def announce_sandbox(current: Settings) -> None:

@@ -102,141 +102,172 @@ class Settings(BaseSettings):
         None,
         validation_alias="CURRENT_RMS_SUBDOMAIN",
         description=(
-            "The account: `acme` for acme.current-rms.com. Without it and the key, the "
-            "bundled sandbox is used."
+            "The account: `acme` for acme.current-rms.com. Set it together with the key. "
+            "Without both, the bundled sandbox is used."
         ),
     )
     api_key: SecretStr | None = Field(
         None,
         validation_alias="CURRENT_RMS_API_KEY",
-        description="A key from System Setup > Integrations > API in Current RMS.",
+        description=(
+            "The API key of the account. A user of the account makes it under System Setup > "
+            "Integrations > API. Set it together with the subdomain."
+        ),
     )
     base_url: str | None = Field(
         None,
         validation_alias="CURRENT_RMS_BASE_URL",
-        description="Another address of the API. It may be plain http only on this machine.",
+        description=(
+            "The address of the API. Change it only to use another server, such as a sandbox of "
+            "your own. Plain http is accepted only to this machine. Without it, "
+            "`https://api.current-rms.com/api/v1` is used, or the bundled sandbox if there is "
+            "no account."
+        ),
     )
     requests_per_minute: Annotated[int, Field(ge=0, le=100_000)] = Field(
         120,
         validation_alias="CURRENT_RMS_REQUESTS_PER_MINUTE",
         description=(
-            "The account's limit, shared with other integrations. A sync uses at most 90 % of "
-            "it. If Current RMS refuses calls, a lower limit is learned. 0 means no limit. The "
-            f"bundled sandbox takes {SANDBOX_LIMIT}."
+            "Calls a minute that all processes together may send, 0 to 100,000. Set the "
+            "account's own limit, or less if other integrations need a part of it. A sync uses "
+            "at most 90 % of it. If Current RMS refuses calls, a lower limit is learned. 0 "
+            f"means no limit. The bundled sandbox takes {SANDBOX_LIMIT}."
         ),
     )
     postgres_url: SecretStr | None = Field(
         None,
         validation_alias="POSTGRES_URL",
         description=(
-            "PostgreSQL 14 or later. The user needs CREATE on the database. Without it, an "
-            "embedded PostgreSQL is used."
+            "The database of the mirror, PostgreSQL 14 or later. The user needs CREATE on the "
+            "database. Without it, an embedded PostgreSQL is used, which is good for a first "
+            "look on one machine."
         ),
     )
     postgres_url_non_pooling: SecretStr | None = Field(
         None,
         validation_alias="POSTGRES_URL_NON_POOLING",
         description=(
-            "The same database without a transaction pooler in between. Without it, "
-            "`POSTGRES_URL` is used."
+            "The direct address of the same database. Set it if `POSTGRES_URL` leads through a "
+            "transaction pooler, such as PgBouncer: locks and notifications need a direct "
+            "connection. Without it, `POSTGRES_URL` is used for them too."
         ),
     )
     schema_name: str = Field(
         "public",
         validation_alias="RMS_SCHEMA",
         description=(
-            "The schema of this program's tables, up to 40 of `a-z`, `0-9` and `_`. If it is "
-            "`acme`, Dagster's tables are in `dagster_acme`. Several accounts can share a "
-            "database if each has its own schema."
+            "The schema of this program's tables, up to 40 of `a-z`, `0-9` and `_`. Change it "
+            "to keep several accounts in one database: each needs its own schema. If it is "
+            "`acme`, Dagster's tables are in `dagster_acme`. A later change begins a new, empty "
+            "mirror."
         ),
     )
     days_back: Annotated[int, Field(ge=0, le=36_500)] = Field(
         30,
         validation_alias="RMS_SYNC_DAYS_BACK",
         description=(
-            "The window of a full sync: how many days back. The page `/further-back` and "
-            "`rms-pipeline sync further-back` can ask for more, and say before what that costs."
+            "The window of a full sync: days back, 0 to 36,500. Raise it to mirror older "
+            "opportunities for good. `rms-pipeline sync further-back` and the page "
+            "`/further-back` do the same and first say how many calls that costs."
         ),
     )
     days_ahead: Annotated[int, Field(ge=0, le=36_500)] = Field(
         365,
         validation_alias="RMS_SYNC_DAYS_AHEAD",
-        description="The window of a full sync: how many days ahead.",
+        description=(
+            "The window of a full sync: days ahead, 0 to 36,500. Raise it if bookings start "
+            "later than a year from now."
+        ),
     )
     items_days_ahead: Annotated[int, Field(ge=0, le=36_500)] = Field(
         14,
         validation_alias="RMS_ITEMS_DAYS_AHEAD",
         description=(
-            "For the collection `opportunity_items`: each night, the items of opportunities that "
-            "start or are out within this many days are read again. Items of opportunities that "
-            "changed are always read."
+            "Days, 0 to 36,500. It matters only if `opportunity_items` is mirrored. Each night "
+            "the items of opportunities that are out or start within so many days are read "
+            "again, for at most one call each. Items of changed opportunities are always read."
         ),
     )
     proof_every_minutes: Annotated[int, Field(ge=0, le=1_440)] = Field(
         0,
         validation_alias="RMS_PROOF_EVERY_MINUTES",
         description=(
-            "How often incremental syncs prove that the copy is complete, which costs three "
-            "more calls. 0 means each time. Set 60 if the account's limit is tight. Full "
-            "syncs always prove it."
+            "Minutes from one proof of completeness to the next, 0 to 1,440. 0 means that each "
+            "incremental sync makes one, which costs three more calls. Set 60 if the account's "
+            "limit is tight. Full syncs always make one."
         ),
     )
     dagster_url: Annotated[str, NoDecode] = Field(
         f"http://127.0.0.1:{DAGSTER_PORT}",
         validation_alias="RMS_DAGSTER_URL",
-        description="Where the web service and people's browsers find Dagster.",
+        description=(
+            "The address of Dagster's UI. The web service starts syncs there, and pages link to "
+            "it. Change it if Dagster runs on another machine or port."
+        ),
     )
     dagster_location: str | None = Field(
         None,
         validation_alias="RMS_DAGSTER_LOCATION",
         description=(
-            "The code location in that Dagster which has this account's jobs. When absent, it is "
-            "found by the names of the jobs."
+            "The code location of this account's jobs in that Dagster. Set it if several "
+            "locations have jobs of the same names. Without it, the location is found by the "
+            "names of the jobs."
         ),
     )
     key_prefix: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         validation_alias="RMS_KEY_PREFIX",
         description=(
-            "The `key_prefix` of the account's definitions there, such as `acme` where the job "
-            "is `acme__initial_sync`. Separate several parts by slashes: `rentals/acme`."
+            "The `key_prefix` that your own Dagster project gives to the account's definitions, "
+            "such as `acme` if the job is `acme__initial_sync`. Separate several parts by "
+            "slashes: `rentals/acme`. Leave it out if there is no prefix."
         ),
     )
     api_token: SecretStr | None = Field(
         None,
         validation_alias="RMS_API_TOKEN",
         description=(
-            "The token for all pages of the web service except the webhook: at least 16 letters "
-            "and digits. Generated when absent."
+            "The token of the web service, for people who sign in and for scripts: at least 16 "
+            "letters and digits. Set it to use the same token on several machines, or to "
+            "replace it. Without it, one is generated at the first start and kept in the state "
+            "folder: `.rms/api_token` in the folder of the project, or "
+            "`/var/lib/rms-pipeline/api_token` for root."
         ),
     )
     webhook_token: SecretStr | None = Field(
         None,
         validation_alias="RMS_WEBHOOK_TOKEN",
         description=(
-            "The secret in the address of the webhooks: at least 16 letters and digits. "
-            "Generated when absent."
+            "The secret in the address of the webhooks: at least 16 letters and digits. Set it "
+            "to replace the old one, and then run `rms-pipeline webhooks register` again. "
+            "Without it, one is generated at the first start and kept beside the "
+            "API token, in the file `webhook_token`."
         ),
     )
     webhook_token_previous: SecretStr | None = Field(
         None,
         validation_alias="RMS_WEBHOOK_TOKEN_PREVIOUS",
-        description="The old webhook token. It stays valid while you change `RMS_WEBHOOK_TOKEN`.",
+        description=(
+            "The earlier webhook token. Set it while you change `RMS_WEBHOOK_TOKEN`, so that "
+            "deliveries to the old address are accepted. Remove it when the webhooks are "
+            "registered again."
+        ),
     )
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         validation_alias="RMS_TRUSTED_PROXIES",
         description=(
-            "IP addresses or networks of trusted proxies, separated by commas. The service uses "
-            "the headers `X-Forwarded-For` and `X-Forwarded-Proto` only from these."
+            "IP addresses or networks of your proxies, separated by commas. Set it if a proxy "
+            "is in front of the web service. Only from these does the service believe the "
+            "headers `X-Forwarded-For` and `X-Forwarded-Proto`."
         ),
     )
     public_url: Annotated[str | None, NoDecode] = Field(
         None,
         validation_alias="RMS_PUBLIC_URL",
         description=(
-            "The public address of the web service, if a proxy is in front of it. Assets and "
-            "jobs in Dagster link to it."
+            "The address at which people reach the web service, if that is not its own host and "
+            "port. Links in Dagster and in calendars use it."
         ),
     )
     collections: Annotated[tuple[Collection, ...], NoDecode] = Field(
@@ -245,37 +276,43 @@ class Settings(BaseSettings):
         description=(
             "The collections to mirror, separated by commas: "
             f"{', '.join(f'`{c.name}`' for c in COLLECTIONS)}. Opportunities are always mirrored. "
-            "Without an account, all of the bundled sandbox's are."
+            "Each further collection costs calls. Without an account, all collections of the "
+            "bundled sandbox are mirrored."
         ),
     )
     time_zone: str = Field(
         "UTC",
         validation_alias="RMS_TIME_ZONE",
-        description="The company's time zone. Pages, days, weeks and schedules follow it.",
+        description=(
+            "The company's time zone, by its name in the IANA database. Set it, because days, "
+            "weeks, pages, views and schedules follow it."
+        ),
     )
     currency: str | None = Field(
         None,
         validation_alias="RMS_CURRENCY",
         description=(
-            "The currency of the account, as an ISO 4217 code like `EUR`. Pages and workbooks "
-            "then show its symbol. Without it they show amounts only."
+            "The currency of the account, as an ISO 4217 code. With it, pages and workbooks "
+            "show the currency's symbol. Without it, they show amounts only. It converts "
+            "nothing."
         ),
     )
     log_format: LogFormat = Field(
         "text",
         validation_alias="RMS_LOG_FORMAT",
         description=(
-            "How processes write their logs: `text` to stderr, or `json` to stdout, one object a "
-            "line. That holds for the web service, Dagster's guarded UI, and the commands `up`, "
-            "`sync`, `refresh`, `rebuild` and `migrate`."
+            "The format of logs: `text` on stderr, or `json` on stdout, one object a line, for "
+            "programs that collect logs. It applies to the web service, Dagster's guarded UI, "
+            "and the commands `up`, `sync`, `refresh`, `rebuild` and `migrate`."
         ),
     )
     dagster_home: Path | None = Field(
         None,
         validation_alias="DAGSTER_HOME",
         description=(
-            "Where Dagster finds `dagster.yaml`, as an absolute path. The folder of the "
-            "project when absent."
+            "The folder with `dagster.yaml`, as an absolute path. Set it if Dagster's "
+            "configuration is not in the folder of the project. Without it, the folder of the "
+            "project is used."
         ),
     )
 
@@ -677,12 +714,29 @@ def _explanations(error: ValidationError, *, with_example: bool = True) -> list[
     ]
 
 
+def _demanded(error: Any) -> str | None:
+    """What a number has to be, in words that name no type of Python. None for other errors."""
+    limits = error.get("ctx", {})
+    match error["type"]:
+        case "greater_than_equal":
+            return f"has to be {limits['ge']} or more"
+        case "less_than_equal":
+            return f"has to be {limits['le']:,} or less"
+        case "int_parsing" | "int_type" | "int_from_float":
+            return "has to be a whole number"
+        case "literal_error":
+            return f"has to be {limits['expected']}"
+    return None
+
+
 def _explain(error: Any, *, with_example: bool = True) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if not error["loc"]:
         return message
     name = str(error["loc"][0])
     example = f" Example: {name}={EXAMPLES[name]}" if with_example and name in EXAMPLES else ""
-    if not message.startswith(("is ", "has ", "holds ", "would ")):
+    if demanded := _demanded(error):
+        message = demanded
+    elif not message.startswith(("is ", "has ", "holds ", "would ")):
         message = f"is wrong: {message[0].lower()}{message[1:]}"
     return f"{name} {message.rstrip('.')}.{example}"

@@ -66,7 +66,11 @@ def fields(context: typer.Context, as_json: AsJson = False) -> None:
 def promote(
     field: Annotated[
         str,
-        typer.Argument(metavar="KEY:KIND", help="Such as risk_score:numeric.", show_default=False),
+        typer.Argument(
+            metavar="KEY:KIND",
+            help="The key of the field, and the kind of its column, such as risk_score:numeric.",
+            show_default=False,
+        ),
     ],
     column: Annotated[
         str | None,
@@ -132,10 +136,13 @@ def demote(
 
 @fields_app.command()
 def label(
-    key: Annotated[str, typer.Argument(help="The field.")],
+    key: Annotated[str, typer.Argument(help="The key of the field.")],
     labels: Annotated[
         list[str],
-        typer.Argument(metavar="VALUE=LABEL...", help="Such as 101=Website. VALUE= removes it."),
+        typer.Argument(
+            metavar="VALUE=LABEL...",
+            help="Values with their meaning, such as 101=Website. VALUE= removes a meaning.",
+        ),
     ],
 ) -> None:
     """Say what the values of a field mean, such as the ids of a list. The table custom_field_labels

@@ -10,10 +10,18 @@ from rms_pipeline import settings as config
 
 def roles(
     with_money: Annotated[
-        str | None, typer.Option(help="Name of the role that can read money.")
+        str | None,
+        typer.Option(
+            help="Name of the role that can read money. Without it: rms_reader_with_money, or with "
+            "another RMS_SCHEMA its name in place of rms."
+        ),
     ] = None,
     without_money: Annotated[
-        str | None, typer.Option(help="Name of the role that cannot read money.")
+        str | None,
+        typer.Option(
+            help="Name of the role that cannot read money. Without it: rms_reader_without_money, "
+            "or with another RMS_SCHEMA its name in place of rms."
+        ),
     ] = None,
 ) -> None:
     """Print SQL for two roles that can only read views: one sees money, one does not.

@@ -34,7 +34,9 @@ def sandbox(
     ] = 0,
     api: Annotated[
         Literal["v2.1", "v1"] | None,
-        typer.Option(help="Version of the API: v2.1 (since June 2026) or v1 (before)."),
+        typer.Option(
+            help="Version of the API: v2.1 (since June 2026) or v1 (before). Without it: v2.1."
+        ),
     ] = None,
     switch: Annotated[
         list[str] | None,

@@ -65,7 +65,7 @@ def sync_incremental(as_json: AsJson = False) -> None:
 @sync_app.command("further-back")
 def sync_further_back(
     since: Annotated[
-        str | None, typer.Argument(help="The day to mirror back to, like 2025-01-01.")
+        str | None, typer.Argument(help="The first day to mirror, such as 2025-01-01.")
     ] = None,
     cost: Annotated[
         bool, typer.Option("--cost", help="Only say what it would cost. This costs one call.")
@@ -236,7 +236,12 @@ def _run(job: str, as_json: bool, ops: dict[str, dict[str, Any]]) -> "Sync":
 
 
 def refresh(
-    ids: Annotated[list[int], typer.Argument(help="Ids of records in Current RMS.", min=1)],
+    ids: Annotated[
+        list[int],
+        typer.Argument(
+            help="Ids of records in Current RMS, as in the addresses of its pages.", min=1
+        ),
+    ],
     collection: Annotated[
         str, typer.Option(help="The collection of these records, such as members.")
     ] = "opportunities",

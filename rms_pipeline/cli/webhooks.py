@@ -12,7 +12,7 @@ from rms_pipeline import settings as config
 from rms_pipeline.console import announce_sandbox, err, out
 
 if TYPE_CHECKING:
-    from rms_pipeline.current_rms.client import CurrentRmsClient
+    from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
     from rms_pipeline.current_rms.pacing import Budget
     from rms_pipeline.current_rms.webhooks import Subscribed
 
@@ -142,9 +142,17 @@ def _client(current: config.Settings) -> "Iterator[CurrentRmsClient]":
             subdomain=subdomain,
             api_key=api_key,
             budget=budget,
+            patience=_patience(),
         ) as client,
     ):
         yield client
+
+
+def _patience() -> "Patience":
+    """For a person who waits at the terminal: after some seconds the reason helps more."""
+    from rms_pipeline.current_rms.client import Patience
+
+    return Patience(attempts=4, throttled=120.0)
 
 
 @contextmanager
@@ -164,7 +172,11 @@ def _budget(current: config.Settings, subdomain: str) -> "Iterator[Budget]":
             with database.session() as connection:
                 migrated = current_version(connection) == HEAD
         except DatabaseError as error:
-            err.print(f"Running syncs are not taken into account: {error}", markup=False)
+            err.print(
+                "The database cannot be used, so this command does not share the limit of calls "
+                f"with running syncs. {error}",
+                markup=False,
+            )
     if not migrated:
         yield ProcessBudget(current.request_limit)
         return

@@ -263,6 +263,7 @@ READ_ONLY = (
     "target_session_attrs=read-write)."
 )
 
+_LIBPQ_ASKS = re.compile(r" Is the server running [^?]*\?")
 _ALL_IN_USE = "remaining connection slots|too many (connections|clients)"
 # What servers and libpq say when they refuse a connection, and what to do. The first match counts.
 _REMEDIES = (
@@ -326,7 +327,8 @@ _REMEDIES = (
 
 def no_connection(error: psycopg2.Error) -> str:
     """Return why the connection was refused, and what to do about it."""
-    said = " ".join(str(error).split())
+    # libpq asks whether the server runs. The advice says what to do about that.
+    said = _LIBPQ_ASKS.sub("", " ".join(str(error).split()))
     advice = (
         "Check POSTGRES_URL. Check that the server is up and accepts connections from this machine."
     )

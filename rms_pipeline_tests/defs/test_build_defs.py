@@ -301,7 +301,7 @@ def of_an_account(
         ({"mirror": {"schema": "A-B"}}, "schema is not a valid name of a schema"),
         ({"mirror": {"time_zone": "Mars/Base"}}, "time_zone is not the name of a time zone"),
         ({"mirror": {"url": "mysql://h/d"}}, "url "),
-        ({"account": {"days_back": -3}}, "days_back is wrong"),
+        ({"account": {"days_back": -3}}, "days_back has to be 0 or more."),
         ({"account": {"base_url": "http://api.example.com"}}, "base_url would send the API key"),
         ({"account": {"subdomain": "a b"}}, "subdomain is not the name"),
         ({"pages": "rms.example.com"}, "pages is 'rms.example.com', which is not an http"),

@@ -36,9 +36,9 @@ def test_a_field_that_does_not_exist_is_refused(resource: type) -> None:
         (Mirror(url="postgresql:///d", time_zone="Mars"), "time_zone is not the name"),
         (CurrentRms(subdomain="acme"), "api_key is missing while subdomain is set"),
         (CurrentRms(subdomain="a b", api_key="k"), "subdomain is not the name"),
-        (CurrentRms(subdomain="a", api_key="k", requests_per_minute=-1), "requests_per_minute is"),
+        (CurrentRms(subdomain="a", api_key="k", requests_per_minute=-1), "requests_per_minute has"),
         (CurrentRms(subdomain="a", api_key="k", base_url="http://h"), "base_url would send"),
-        (CurrentRms(subdomain="a", api_key="k", days_back=-1), "days_back is wrong"),
+        (CurrentRms(subdomain="a", api_key="k", days_back=-1), "days_back has to be 0 or more."),
     ],
 )
 def test_a_wrong_value_is_told_by_the_fields_name(resource: Mirror | CurrentRms, says: str) -> None:
