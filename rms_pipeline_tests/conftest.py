@@ -177,7 +177,7 @@ def connections(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def embedded_url() -> Iterator[str]:
-    with embedded_postgresql() as url:
+    with embedded_postgresql(in_memory=True) as url:
         be_careless(url)
         yield url
 
@@ -186,7 +186,7 @@ def embedded_url() -> Iterator[str]:
 def postgresql_15_url() -> Iterator[str]:
     if not (POSTGRESQL_15 / "initdb").exists():
         pytest.skip("no PostgreSQL 15 server is installed (Debian: apt-get install postgresql-15)")
-    with installed_postgresql(POSTGRESQL_15) as url:
+    with installed_postgresql(POSTGRESQL_15, in_memory=True) as url:
         be_careless(url)
         yield url
 

@@ -1,6 +1,7 @@
 """PostgreSQL servers that come and go, for tests and benchmarks."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
@@ -15,24 +16,36 @@ import psycopg2
 from rms_pipeline.mirror.embedded import start_embedded, stop_embedded
 
 POSTGRESQL_15 = Path("/usr/lib/postgresql/15/bin")
+# Below it files are in memory, where there is that much room in it: a run of the tests needs 1 GB.
+_MEMORY = Path("/dev/shm")
+_ROOM = 4 << 30
 
 
 @contextlib.contextmanager
-def embedded_postgresql() -> Iterator[str]:
-    """The embedded server; its URL."""
-    # Not below pytest's own temporary folder: the server's system user must reach it.
-    folder = Path(tempfile.mkdtemp(prefix="rms-test-"))
-    try:
-        yield start_embedded(folder)
-    finally:
-        stop_embedded(folder)
-        shutil.rmtree(folder, ignore_errors=True)
+def embedded_postgresql(*, in_memory: bool = False) -> Iterator[str]:
+    """The embedded server; its URL. `in_memory`: its files are, where there is room."""
+    with _folder_for_server("rms-test-", in_memory) as folder:
+        try:
+            yield start_embedded(folder)
+        finally:
+            stop_embedded(folder)
 
 
 @contextlib.contextmanager
-def installed_postgresql(programs: Path = POSTGRESQL_15) -> Iterator[str]:
-    """A server of the programs in a folder, with their own defaults; its URL."""
-    folder = Path(tempfile.mkdtemp(prefix="rms-test-15-"))
+def installed_postgresql(
+    programs: Path = POSTGRESQL_15, *, in_memory: bool = False
+) -> Iterator[str]:
+    """A server of the programs in a folder, with their own defaults; its URL. `in_memory`: its
+    files are, where there is room."""
+    with (
+        _folder_for_server("rms-test-15-", in_memory) as folder,
+        _installed_postgresql(programs, folder) as url,
+    ):
+        yield url
+
+
+@contextlib.contextmanager
+def _installed_postgresql(programs: Path, folder: Path) -> Iterator[str]:
     user: str | None = None
     if os.geteuid() == 0:
         shutil.chown(folder, "postgres")
@@ -49,7 +62,38 @@ def installed_postgresql(programs: Path = POSTGRESQL_15) -> Iterator[str]:
         yield f"postgresql://postgres@/postgres?host={folder}"
     finally:
         run(f"{programs}/pg_ctl", "-w", "-D", data, "-m", "immediate", "stop")
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _folder_for_server(prefix: str, in_memory: bool) -> Iterator[Path]:
+    """A folder that is there meanwhile."""
+    # Not below pytest's own temporary folder: the server's system user must reach it.
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=_memory() if in_memory else None))
+    with (folder / "new").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Only now may others look whether it is locked.
+        (folder / "new").rename(folder / "lock")
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _memory() -> Path | None:
+    """Where files are in memory, if there is room for those of servers."""
+    try:
+        for lock in _MEMORY.glob("rms-test-*/lock"):
+            # What tests that were killed have left takes room until the machine is restarted.
+            with contextlib.suppress(OSError), lock.open() as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)
+        there = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(there["MemAvailable"].split()[0]) * 1024
+        if not os.access(_MEMORY, os.W_OK) or min(free, shutil.disk_usage(_MEMORY).free) < _ROOM:
+            return None
+    except OSError:
+        return None
+    return _MEMORY
 
 
 @contextlib.contextmanager
@@ -85,6 +129,8 @@ def be_careless(server_url: str) -> None:
     with administrator(server_url) as run:
         for setting in ("fsync", "synchronous_commit", "full_page_writes", "autovacuum", "jit"):
             run(f"ALTER SYSTEM SET {setting} = off")
+        # Room, in memory at that: nothing is read again.
+        run("ALTER SYSTEM SET max_wal_size = '128MB'")
         run("SELECT pg_reload_conf()")
 
 
