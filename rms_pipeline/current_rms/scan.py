@@ -121,9 +121,9 @@ class Walk:
         # By segment: the order to ask for if the API refused the usual one, and the records so far.
         self._orders: dict[str, Params] = {}
         self._came: dict[str, int] = {}
-        # Full pages that are the last by the count. Each stays here until the next page was asked
-        # for. The flag says whether there ever was one.
-        self._doubted: set[tuple[str, int]] = set()
+        # Full pages that are the last by the count, by the id that the next page begins with: the
+        # span that was asked for, and its count. The flag says whether a next page was asked for.
+        self._doubted: dict[tuple[str, int], tuple[Span, int]] = {}
         self._doubts_answered = False
         self._highest_count = self._largest = 0
         self._lock = threading.Lock()
@@ -411,11 +411,13 @@ class Walk:
         with self._lock:
             # A counter with a maximum cannot have stopped below what it has counted already.
             stops = counted >= self._highest_count
-            is_beyond = lower is not None and (segment.name, lower) in self._doubted
-            if is_beyond:
+            ended = self._doubted.get((segment.name, lower)) if lower is not None else None
+        has_more = ended is not None and records > 0 and not self._has_grown(segment, *ended)
+        with self._lock:
+            if ended is not None:
                 self._doubts_answered = True
-                if records:
-                    self._disbelieve(f"{segment.name} has more records than the API counts")
+            if has_more:
+                self._disbelieve(f"{segment.name} has more records than the API counts")
             is_believed = self._doubts_answered and self.report.counts_believed
         if left_over > 0 and not ids:
             raise NotHonoured("an empty page in the middle of the list")
@@ -427,8 +429,16 @@ class Walk:
         put(self._seen(segment, answer, (lower, ids[-1])))
         if left_over <= 0:
             with self._lock:
-                self._doubted.add((segment.name, ids[-1] + 1))
+                self._doubted[segment.name, ids[-1] + 1] = span, counted
         return ids[-1] + 1
+
+    def _has_grown(self, segment: Segment, span: Span, counted: int) -> bool:
+        """Return whether `span` counts more than it did, so that the next page may be new."""
+        try:
+            answer = self._ask(segment, span, 1)
+        except PageFailed:
+            return False
+        return answer.page.meta.total_row_count > counted
 
     def _is_full(self, answer: ListAnswer, asked: int | None) -> bool:
         """Return whether the page is full, so that more may follow whatever the count says."""

@@ -71,10 +71,27 @@ _CAPPED = (
     "Current RMS counts fewer records than its list holds, so its counts prove nothing. "
     "The mirror holds what the list shows."
 )
+_IN_PIECES = (
+    "Current RMS counts {:,} records in a list, but {:,} in the parts of it, so its counts prove "
+    "nothing. The mirror holds what the list shows."
+)
+_NONE_SENT = "Current RMS counts {:,} records and sends none of them, so its counts prove nothing."
+_UNTOLD = (
+    "Current RMS counts {:,} records in one list, as many as in the whole account. Nothing shows "
+    "whether its counts stop there, so they prove nothing."
+)
+_RESTLESS = (
+    "The counts of Current RMS changed each of the {} times that they were requested. The next "
+    "sync tries again."
+)
 _OVERCOUNTED = (
     "Current RMS counts more records than there can be (two of one id), so its counts prove "
     "nothing. What its lists show is mirrored."
 )
+
+
+# How often a count is requested that changes while it is checked.
+_TRIES = 3
 
 
 class NotCounted(Exception):
@@ -227,15 +244,36 @@ class Counting:
                 return self._list_part(segment, span, listed)[0]
         return self._count_part(segment, key, span, listed)
 
-    def _demand_uncapped(self, counted: int) -> None:
-        """Check that `counted` is not simply the maximum of the API's counter.
+    def _is_uncapped(
+        self, segment: Segment, key: Key, span: Span, counted: int, shown: int | None
+    ) -> bool:
+        """Return whether `counted` is right, and not simply the maximum of the API's counter. False
+        if the count has changed since, so that it must be requested again.
 
-        Raises NotCounted if a count as high as any so far cannot be told from a maximum.
+        A count as high as any so far may be that maximum. If the whole account has no more, the
+        range is counted in pieces, around the record that the list has `shown` (its value of
+        `key`). Each piece is smaller than the count, so its own count is right. Together the pieces
+        are the whole range. Raises NotCounted if they contradict the count.
         """
-        if counted >= self._greatest:
-            self._greatest = max(self._greatest, self._count_everything(counted))
-        if counted and counted >= self._greatest:
-            raise NotCounted(_CAPPED)
+        if not counted or counted < self._greatest:
+            return True
+        self._greatest = max(self._greatest, self._count_everything(counted))
+        if counted < self._greatest:
+            return True
+        if shown is None:
+            raise NotCounted(_NONE_SENT.format(counted))
+        pieces = [self._count(segment, key, piece) for piece in without(span, [(shown, shown)])]
+        if key is BY_ID and sum(pieces) + 1 == counted and max(pieces, default=0) < counted:
+            return True
+        # Several records may have one creation time, and an id may be listed more than once.
+        pieces.append(self._count(segment, key, (shown, shown)))
+        if sum(pieces) == counted and max(pieces) < counted:
+            return True
+        if self._count(segment, key, span) != counted:
+            return False
+        if sum(pieces) == counted:
+            raise NotCounted(_UNTOLD.format(counted))
+        raise NotCounted(_IN_PIECES.format(counted, sum(pieces)))
 
     def _count_everything(self, enough: int) -> int:
         """Return how many records the account has, or some number above `enough`.
@@ -292,13 +330,11 @@ class Counting:
     def _count_part(
         self, segment: Segment, key: Key | None, span: Span, listed: set[int]
     ) -> PartCount:
-        counted = self._count(segment, key, span)
+        counted = self._uncapped_count(segment, key, span)
         rows = self._rows(segment, key or BY_ID)
         here = {i for i in listed if key is not BY_ID or inside(i, span)}
         mirrored = rows.count(self._connection, span) + len(here - self._refused)
         unstorable = len(here & self._refused)
-        if key is not None:
-            self._demand_uncapped(counted)
         return PartCount(
             segment.name,
             span if key is BY_ID else WHOLE,
@@ -308,10 +344,24 @@ class Counting:
             alike=counted == mirrored + unstorable,
         )
 
+    def _uncapped_count(self, segment: Segment, key: Key | None, span: Span) -> int:
+        for _ in range(_TRIES):
+            counted, shown = self._count_and_show(segment, key, span)
+            if key is None or self._is_uncapped(segment, key, span, counted, shown):
+                return counted
+        raise NotCounted(_RESTLESS.format(_TRIES))
+
     def _count(self, segment: Segment, key: Key | None, span: Span) -> int:
-        """Return the API's count. Raises NotHonoured if the answer shows that the question was
-        ignored.
+        return self._count_and_show(segment, key, span)[0]
+
+    def _count_and_show(
+        self, segment: Segment, key: Key | None, span: Span
+    ) -> tuple[int, int | None]:
+        """Return the API's count, and the value of `key` of a record that came with it, if any.
+
+        Raises NotHonoured if the answer shows that the question was ignored.
         """
+        shown: int | None = None
         params = segment.params + (key.params(span) if key is not None else ())
         answer = self._client.list_records(params, per_page=1, lane=self._lane)
         for raw, record in zip(
@@ -320,12 +370,13 @@ class Counting:
             value = None if key is None else key.value(raw)
             if value is not None and not inside(value, span):
                 raise NotHonoured("a record outside the requested range")
+            shown = value if shown is None else shown
             if isinstance(record, Record) and segment is self._ranged:
                 self._demand_in_window(record)
         total = answer.page.meta.total_row_count
         if total < len(answer.page.records):
             raise NotCounted(_CAPPED)
-        return total
+        return total, shown
 
     def _count_undated(self) -> list[PartCount]:
         if not self._apart_segments:
@@ -451,14 +502,9 @@ class Counting:
 
         `listed` are the separate ids that are known to be in the list. None means: find out.
         """
-        answer = self._page(segment, span)
+        answer = self._uncapped_page(segment, span)
         records, total = len(answer.page.records), answer.page.meta.total_row_count
         ids, rows = set(answer.ids), self._rows(segment)
-        if total < records:
-            raise NotCounted(_CAPPED)
-        known = self._client.terms.knows_page_size
-        if total > records or (records and (records >= self._sizes.expected or not known)):
-            self._demand_more_or_uncapped(segment, span, answer)
         nameless, repeated = records - len(answer.ids), len(answer.ids) - len(ids)
         never_sent = self._never_sent(segment, span, answer)
         nameless += never_sent
@@ -517,15 +563,34 @@ class Counting:
         if answer.page.meta.total_row_count > max(len(answer.page.records), 1):
             raise NotCounted(_OVERCOUNTED)
 
-    def _demand_more_or_uncapped(self, segment: Segment, span: Span, answer: ListAnswer) -> None:
-        """Check that a full page is not the end only because the count has a maximum."""
+    def _uncapped_page(self, segment: Segment, span: Span) -> ListAnswer:
+        """Return the first page of a list, with a count that is right. Raises NotCounted."""
+        for _ in range(_TRIES):
+            answer = self._page(segment, span)
+            records, total = len(answer.page.records), answer.page.meta.total_row_count
+            if total < records:
+                raise NotCounted(_CAPPED)
+            known = self._client.terms.knows_page_size
+            may_go_on = records > 0 and (records >= self._sizes.expected or not known)
+            if total > records or (may_go_on and not answer.ids):
+                shown = answer.ids[0] if answer.ids else None
+                if self._is_uncapped(segment, BY_ID, span, total, shown):
+                    return answer
+            elif not may_go_on or self._is_the_end(segment, span, answer):
+                return answer
+        raise NotCounted(_RESTLESS.format(_TRIES))
+
+    def _is_the_end(self, segment: Segment, span: Span, answer: ListAnswer) -> bool:
+        """Return whether the full page `answer` is the end of its list, as its count says.
+
+        False if the count has changed since. Raises NotCounted if more comes with the same count.
+        """
         total = answer.page.meta.total_row_count
-        if total < self._greatest:
-            return
-        if total > len(answer.page.records) or not answer.ids:
-            self._demand_uncapped(total)
-        elif self._page(segment, (max(answer.ids) + 1, span[1])).ids:
-            raise NotCounted(_CAPPED)
+        if total < self._greatest or not self._page(segment, (max(answer.ids) + 1, span[1])).ids:
+            return True
+        if self._count(segment, BY_ID, span) != total:
+            return False
+        raise NotCounted(_CAPPED)
 
     def _page(self, segment: Segment, span: Span) -> ListAnswer:
         """Return the first page of `segment` in `span`, in the order of id if the API obeys that.
