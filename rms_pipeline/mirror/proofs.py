@@ -17,7 +17,7 @@ from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.spans import Span
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.run_workers import living_runs
-from rms_pipeline.mirror.statements import Connection, one_row, range_of_ids
+from rms_pipeline.mirror.statements import Connection, Cursor, one_row, range_of_ids
 
 HOLDS_FOR = timedelta(days=1)
 
@@ -329,22 +329,9 @@ def content_number(connection: Connection, collection: Collection, *, patience: 
     give_up = time.monotonic() + patience
     while True:
         with connection.cursor() as cursor:
-            # Tried repeatedly instead of waiting: a waiting lock would make all others wait behind
-            # it.
-            cursor.execute(
-                "SELECT pg_try_advisory_xact_lock("
-                "hashtextextended('rms_pipeline content of ' || current_schema() || '.' || %s, 0))",
-                (collection.name,),
-            )
-            alone = one_row(cursor)[0]
-            if alone:
-                cursor.execute(
-                    f"SELECT last_value + CASE WHEN is_called THEN 1 ELSE 0 END"
-                    f" FROM {collection.content}"
-                )
-                number = int(one_row(cursor)[0])
+            number = number_if_nobody_writes(cursor, collection)
         connection.commit()
-        if alone:
+        if number is not None:
             return number
         if time.monotonic() > give_up:
             raise WriterHangs(
@@ -352,6 +339,25 @@ def content_number(connection: Connection, collection: Collection, *, patience: 
                 f"transaction open for more than {patience:.0f} s"
             )
         time.sleep(0.02)
+
+
+def number_if_nobody_writes(cursor: Cursor, collection: Collection) -> int | None:
+    """Return what `content_number` does, or None if an open transaction has changed rows.
+
+    If it returns a number, nobody can change rows until this transaction ends.
+    """
+    # Tried instead of waiting: a waiting lock would make all others wait behind it.
+    cursor.execute(
+        "SELECT pg_try_advisory_xact_lock("
+        "hashtextextended('rms_pipeline content of ' || current_schema() || '.' || %s, 0))",
+        (collection.name,),
+    )
+    if not one_row(cursor)[0]:
+        return None
+    cursor.execute(
+        f"SELECT last_value + CASE WHEN is_called THEN 1 ELSE 0 END FROM {collection.content}"
+    )
+    return int(one_row(cursor)[0])
 
 
 _COLUMNS = (

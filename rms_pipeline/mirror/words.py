@@ -26,6 +26,7 @@ import msgspec
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.records import Row
 from rms_pipeline.mirror.promoted import promoted_fields
+from rms_pipeline.mirror.proofs import WriterHangs, content_number, number_if_nobody_writes
 from rms_pipeline.mirror.statements import Connection, Cursor
 
 # From this many letters on, the beginning of a word is enough.
@@ -35,6 +36,8 @@ _MOST_LETTERS, _MOST_WORDS, _LONGEST_WORD = 2_000, 1_000, 60
 _MOST_REMEMBERED = 200
 # Ids in one block are equal except for their last so many bits.
 BLOCK_BITS = 15
+# How often it is tried to delete unused names, and for how many seconds a writer is waited for.
+_TRIES, _PATIENCE = 3, 5.0
 # Thai, Lao, Burmese, Khmer, kana and Chinese characters.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _UNSPACED += "\U00020000-\U0003ffff"
@@ -304,19 +307,50 @@ def forget_words(cursor: Cursor, collection: Collection, ids: Sequence[int]) -> 
 
 
 def forget_names(connection: Connection, collection: Collection) -> int:
-    """Delete names that no row has any more. Returns how many. Commits."""
-    gone = 0
-    with connection.cursor() as cursor:
-        for kind, (column, id_) in collection.names.items():
-            cursor.execute(
-                "DELETE FROM known_names k WHERE collection = %s AND kind = %s AND NOT EXISTS"
-                f" (SELECT FROM {collection.name} o WHERE o.{column} = k.name"
-                f" AND coalesce(o.{id_}, 0) = coalesce(k.record_id, 0))",
-                (collection.name, kind),
-            )
-            gone += cursor.rowcount
-    connection.commit()
-    return gone
+    """Delete names that no row has any more. Returns how many. Commits.
+
+    Whoever writes a row adds its names only if they are not known. So a name is not deleted while
+    rows are written: one of them may have it. Then nothing is deleted this time.
+    """
+    if not collection.names:
+        return 0
+    for _ in range(_TRIES):
+        try:
+            before = content_number(connection, collection, patience=_PATIENCE)
+        except WriterHangs:
+            return 0
+        with connection.cursor() as cursor:
+            gone = _unused_names(cursor, collection)
+            connection.commit()
+            if not gone:
+                return 0
+            if number_if_nobody_writes(cursor, collection) == before:
+                cursor.execute(
+                    "DELETE FROM known_names k"
+                    " USING unnest(%s::text[], %s::text[], %s::bigint[]) AS n (kind, name, id)"
+                    " WHERE k.collection = %s AND k.kind = n.kind AND md5(k.name) = md5(n.name)"
+                    " AND coalesce(k.record_id, 0) = coalesce(n.id, 0)",
+                    (*(list(column) for column in zip(*gone, strict=True)), collection.name),
+                )
+                deleted = cursor.rowcount
+                connection.commit()
+                return deleted
+            connection.rollback()
+    return 0
+
+
+def _unused_names(cursor: Cursor, collection: Collection) -> list[tuple[str, str, int | None]]:
+    """Return the kind, name and id of each name that no row has."""
+    found: list[tuple[str, str, int | None]] = []
+    for kind, (column, id_) in collection.names.items():
+        cursor.execute(
+            "SELECT kind, name, record_id FROM known_names k WHERE collection = %s AND kind = %s"
+            f" AND NOT EXISTS (SELECT FROM {collection.name} o WHERE o.{column} = k.name"
+            f" AND coalesce(o.{id_}, 0) = coalesce(k.record_id, 0))",
+            (collection.name, kind),
+        )
+        found += cursor.fetchall()
+    return found
 
 
 def _words_of_row(collection: Collection, row: Row, own: "_OwnFields") -> str:

@@ -1,10 +1,13 @@
 """The words that records are found by: how they are folded, and that every way of writing a row
 keeps them."""
 
+from typing import Any
+
 import pytest
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.insight.find import find, find_names
+from rms_pipeline.mirror import merge, words
 from rms_pipeline.mirror.custom_fields import set_labels
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.promoted import Promoted, demote, promote
@@ -175,6 +178,52 @@ def test_a_name_is_known_until_no_row_has_it(emptied: Database) -> None:
         assert forget_names(connection, OPPORTUNITIES) == 1
     assert names(emptied, "acme") == [("customer", "Acme Ltd", 5)]
     assert names(emptied, "new") == [("customer", "New name", 6)]
+
+
+@pytest.mark.parametrize("moment", ["while it is looked for", "before that"])
+def test_a_name_that_a_row_is_given_while_unused_ones_are_deleted_is_known(
+    emptied: Database, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Whoever writes the row finds the name known, and does not add it."""
+    monkeypatch.setattr(words, "_PATIENCE", 0.0)
+    acme = {"member_id": 5, "member": {"name": "Acme Ltd"}}
+    merge_at(emptied, 1, 2, record(id=1, **acme))
+    merge_at(emptied, 3, 4, record(id=1, member_id=6, member={"name": "Another"}))
+    deleted: list[int] = []
+
+    def forget() -> None:
+        with emptied.session() as connection:
+            deleted.append(forget_names(connection, OPPORTUNITIES))
+
+    if moment == "while it is looked for":
+        look = words._unused_names
+        writes = iter([lambda: merge_at(emptied, 5, 6, record(id=2, **acme))])
+
+        def unused_names(*of: Any) -> Any:
+            found = look(*of)
+            for write in writes:
+                write()
+            return found
+
+        monkeypatch.setattr(words, "_unused_names", unused_names)
+        forget()
+    else:
+        note = merge.note_words
+
+        def note_words(*of: Any) -> None:
+            note(*of)
+            forget()
+
+        monkeypatch.setattr(merge, "note_words", note_words)
+        merge_at(emptied, 5, 6, record(id=2, **acme))
+    assert names(emptied, "acme") == [("customer", "Acme Ltd", 5)]
+    assert deleted == [0]
+    # What no row has any more is deleted the next time.
+    monkeypatch.undo()
+    merge_at(emptied, 7, 8, record(id=2, member_id=6, member={"name": "Another"}))
+    forget()
+    assert deleted == [0, 1]
+    assert names(emptied, "acme") == []
 
 
 def test_a_name_of_any_length_is_kept(emptied: Database) -> None:
