@@ -331,6 +331,21 @@ def test_a_day_of_23_hours_is_a_day_and_so_is_one_of_25(london: Database) -> Non
     ) == [(23 * HOUR,), (25 * HOUR,)]
 
 
+def test_no_day_is_no_range_and_an_index_serves_one(london: Database) -> None:
+    """As of any function in SQL. All of time would find every hire, from one empty parameter."""
+    insert_opportunities(london, {"starts_at": "2026-06-05T10:00Z", "ends_at": "2026-06-06T10:00Z"})
+    assert query(london, "SELECT rms_local_day(NULL)") == [(None,)]
+    asked = "SELECT id FROM opportunities WHERE hire && rms_local_day(%s)"
+    assert query(london, asked, None) == []
+    with london.session() as connection, connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute(f"EXPLAIN {asked}", ("2026-06-06",))
+        assert "Index Cond: (hire &&" in str(cursor.fetchall())
+        # Inlined, so that it costs no call for each row.
+        cursor.execute("EXPLAIN (VERBOSE) SELECT rms_local_day(starts_at::date) FROM opportunities")
+        assert "rms_local_day" not in str(cursor.fetchall())
+
+
 def test_what_is_lost_is_never_out_and_what_is_open_says_so(london: Database) -> None:
     hire = {"starts_at": "2026-06-05T10:00Z", "ends_at": "2026-06-06T10:00Z"}
     insert_opportunities(

@@ -1,6 +1,7 @@
 """The words that records are found by: how they are folded, and that every way of writing a row
 keeps them."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -197,7 +198,7 @@ def test_a_name_that_a_row_is_given_while_unused_ones_are_deleted_is_known(
 
     if moment == "while it is looked for":
         look = words._unused_names
-        writes = iter([lambda: merge_at(emptied, 5, 6, record(id=2, **acme))])
+        writes = iter([partial(merge_at, emptied, 5, 6, record(id=2, **acme))])
 
         def unused_names(*of: Any) -> Any:
             found = look(*of)
@@ -208,7 +209,7 @@ def test_a_name_that_a_row_is_given_while_unused_ones_are_deleted_is_known(
         monkeypatch.setattr(words, "_unused_names", unused_names)
         forget()
     else:
-        note = merge.note_words
+        note = words.note_words
 
         def note_words(*of: Any) -> None:
             note(*of)
