@@ -28,9 +28,9 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 # Not `rms_pipeline.console` and what needs it: the width of a terminal is read on import.
 IMPORTED = (
@@ -331,14 +331,52 @@ def _import(names: Sequence[str]) -> None:
 def main() -> None:
     requests = socket.socket(fileno=int(sys.argv[1]))
     _import(IMPORTED)
-    module, *arguments = _fork_on_request(requests)
+    _end(_exit_code_of(lambda: _run(*_fork_on_request(requests))))
+
+
+def _run(module: str, *arguments: str) -> None:
+    """As if Python had been started with `-m module`."""
     if module == _SPAWNED:
         sys.argv = ["-c", "--multiprocessing-fork"]
         exec(arguments[0], {"__name__": "__main__"})
         return
     sys.argv = [module, *arguments]
-    # The end of this is that of the process, as if Python had been started with `-m module`.
     runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _exit_code_of(work: Callable[[], None]) -> int:
+    """As Python's own; negative for a signal."""
+    try:
+        work()
+    except SystemExit as ended:
+        if ended.code is None or isinstance(ended.code, int):
+            return (ended.code or 0) & 0xFF
+        sys.stderr.write(f"{ended.code}\n")
+        return 1
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        return -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+    return 0
+
+
+def _end(code: int) -> NoReturn:
+    """Ends the process as Python does, but leaves a million imported objects as they are.
+
+    To take them down writes into each page that is shared with the process that forks, so that
+    each is copied first. That took more of a processor than most commands.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None and not stream.closed:
+                stream.flush()
+        except Exception:
+            code = 120
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
 
 
 if __name__ == "__main__":
