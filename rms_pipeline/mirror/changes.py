@@ -12,7 +12,7 @@ from functools import lru_cache
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.collections.base import CHANGED, Collection
 from rms_pipeline.mirror.queued_events import RECORD
-from rms_pipeline.mirror.statements import Connection, Cursor
+from rms_pipeline.mirror.statements import Connection, Cursor, array_of
 
 STATUS, STATE = "opportunity_status", "state_name"
 # Fields whose every change is a business event.
@@ -59,14 +59,13 @@ def note_changes(
     fields = None if None in known else frozenset[str]().union(*(f for f in known if f))
     statement = _statement(collection, _columns(collection, fields))
     if statement is not None:
-        ids = list(ended)
         cursor.execute(
             statement,
             {
                 "run": run,
-                "ids": ids,
-                "ended": list(ended.values()),
-                "asked": [asked[id_] for id_ in ids],
+                "ids": array_of(ended),
+                "ended": array_of(ended.values()),
+                "asked": array_of(asked[id_] for id_ in ended),
             },
         )
 

@@ -27,7 +27,7 @@ from rms_pipeline.mirror import promoted, record_history
 from rms_pipeline.mirror.changes import note_changes
 from rms_pipeline.mirror.mapping import demand_own_mapping
 from rms_pipeline.mirror.postgres_errors import is_about_a_row, out_of_deadlocks, reason
-from rms_pipeline.mirror.statements import Connection, Cursor
+from rms_pipeline.mirror.statements import Connection, Cursor, array_of
 from rms_pipeline.mirror.words import note_words, with_words
 
 # Up to this many rows are rewritten without a staging table.
@@ -250,7 +250,7 @@ def _goes_on(row: Row, known: "Known") -> bool:
 
 
 def _present(cursor: Cursor, collection: Collection, ids: list[int]) -> set[int]:
-    cursor.execute(f"SELECT id FROM {collection.name} WHERE id = ANY(%s)", (ids,))
+    cursor.execute(f"SELECT id FROM {collection.name} WHERE id = ANY(%s)", (array_of(ids),))
     return {row[0] for row in cursor.fetchall()}
 
 
@@ -332,12 +332,12 @@ def _rewrite(
     settings = ", ".join(f"{c} = s.{c}" for c in (*columns, "synced_at"))
     before = ", ".join(f"o.{c}" for c in columns)
     after = ", ".join(f"s.{c}" for c in columns)
-    ids = [o.id for o in rows]
+    ids = array_of(o.id for o in rows)
     # Comparing each column of rows that differ anyway would cost as much as writing them.
     where, values = "", [ids]
     if len(differ) < len(rows):
         where = f" AND (o.id = ANY(%s) OR ({before}) IS DISTINCT FROM ({after}))"
-        values.append(list(differ))
+        values.append(array_of(differ))
     cursor.execute(
         f"UPDATE {table} o SET {settings} FROM {staged} s"
         # Ensures that not all rows are read although the staged ones were never counted.
@@ -345,13 +345,13 @@ def _rewrite(
         values,
     )
     updated = {row[0] for row in cursor.fetchall()}
-    others = [id_ for id_ in ids if id_ not in updated]
+    others = [o.id for o in rows if o.id not in updated]
     if not others:
         return updated, set()
     cursor.execute(
         f"SELECT o.id FROM {table} o JOIN {staged} s USING (id)"
         f" WHERE o.id = ANY(%s) AND ({before}) IS DISTINCT FROM ({after})",
-        (others,),
+        (array_of(others),),
     )
     return updated, {row[0] for row in cursor.fetchall()}
 
@@ -366,10 +366,10 @@ def note_faults(cursor: Cursor, collection: Collection, run: str, faults: Sequen
         (
             run,
             collection.name,
-            [f.record for f in faults],
-            [f.field for f in faults],
-            [f.problem for f in faults],
-            [f.raw_value for f in faults],
+            array_of(f.record for f in faults),
+            array_of(f.field for f in faults),
+            array_of(f.problem for f in faults),
+            array_of(f.raw_value for f in faults),
         ),
     )
 
@@ -457,7 +457,7 @@ def lock_versions(cursor: Cursor, collection: Collection, ids: list[int]) -> dic
     cursor.execute(
         f"INSERT INTO {collection.versions} (id) SELECT unnest(%s::bigint[])"
         " ON CONFLICT DO NOTHING",
-        (ids,),
+        (array_of(ids),),
     )
     return _lock_known(cursor, collection, ids)
 
@@ -477,7 +477,8 @@ def claim_versions(
     wait for each other.
     """
     cursor.execute(
-        f"SELECT id FROM {collection.versions} WHERE id = ANY(%s)", ([r.id for r in batch],)
+        f"SELECT id FROM {collection.versions} WHERE id = ANY(%s)",
+        (array_of(r.id for r in batch),),
     )
     seen = {row[0] for row in cursor.fetchall()}
     known: dict[int, Known] = {}
@@ -501,7 +502,7 @@ def _lock_known(cursor: Cursor, collection: Collection, ids: list[int]) -> dict[
         "SELECT id, asked_at, answered_at, updated_at_rms, deleted, fingerprint,"
         f" asked_at IS NULL OR {IN_THE_FUTURE}"
         f" FROM {collection.versions} WHERE id = ANY(%s) ORDER BY id FOR UPDATE",
-        (ids,),
+        (array_of(ids),),
     )
     known = {}
     for id_, asked, answered, updated, deleted, fingerprint, is_void in cursor.fetchall():
@@ -527,7 +528,7 @@ def held_times(
         cursor.execute(
             f"SELECT id, updated_at_rms FROM {collection.versions} WHERE id = ANY(%s)"
             f" AND NOT deleted AND updated_at_rms IS NOT NULL AND NOT ({IN_THE_FUTURE})",
-            (list(ids),),
+            (array_of(ids),),
         )
         found: dict[int, datetime] = dict(cursor.fetchall())
     connection.commit()
@@ -549,7 +550,7 @@ def _note_versions(
     if same:
         cursor.execute(
             f"UPDATE {collection.versions} SET asked_at = %s, answered_at = %s WHERE id = ANY(%s)",
-            (asked_at, answered_at, same),
+            (asked_at, answered_at, array_of(same)),
         )
     if written:
         cursor.execute(
@@ -562,7 +563,7 @@ def _note_versions(
                 asked_at,
                 answered_at,
                 *_version_columns(written),
-                [since.get(o.id) for o in written],
+                array_of(since.get(o.id) for o in written),
             ),
         )
     # For rows that had no version until now.
@@ -574,11 +575,11 @@ def _note_versions(
 
 def _version_columns(
     batch: Sequence[Row],
-) -> tuple[list[int], list[datetime | None], list[str | None]]:
+) -> tuple[str, str, str]:
     return (
-        [o.id for o in batch],
-        [o.updated_at_rms for o in batch],
-        [None if o.faults else f"\\x{o.fingerprint.hex()}" for o in batch],
+        array_of(o.id for o in batch),
+        array_of(o.updated_at_rms for o in batch),
+        array_of(None if o.faults else f"\\x{o.fingerprint.hex()}" for o in batch),
     )
 
 
@@ -600,7 +601,8 @@ def _note_asked(
     plain = [id_ for id_ in same if id_ not in linked]
     if plain:
         cursor.execute(
-            f"UPDATE {collection.name} SET synced_at = %s WHERE id = ANY(%s)", (asked_at, plain)
+            f"UPDATE {collection.name} SET synced_at = %s WHERE id = ANY(%s)",
+            (asked_at, array_of(plain)),
         )
     if fleeting := [id_ for id_ in same if id_ in linked]:
         # The content of the rows does not change, so no proof has to start again
@@ -612,7 +614,7 @@ def _note_asked(
             " data = CASE WHEN o.data = n.data THEN o.data ELSE n.data END"
             " FROM (SELECT * FROM unnest(%s::bigint[], %s::jsonb[])) AS n (id, data)"
             " WHERE o.id = n.id",
-            (asked_at, fleeting, [linked[id_].decode() for id_ in fleeting]),
+            (asked_at, array_of(fleeting), array_of(linked[id_].decode() for id_ in fleeting)),
         )
         cursor.execute("SELECT set_config('rms_pipeline.only_links', 'off', true)")
 
@@ -635,7 +637,7 @@ def _differ_in_links_only(
     columns = [c for c in _settable(collection) if collection.column(c).kind != "jsonb"]
     cursor.execute(
         f"SELECT id, data::text, {', '.join(columns)} FROM {collection.name} WHERE id = ANY(%s)",
-        (ids,),
+        (array_of(ids),),
     )
     there = {row[0]: row[1:] for row in cursor.fetchall()}
     return {
@@ -675,9 +677,7 @@ def _text(value: str) -> bytes:
 
 
 def _array(value: list[str]) -> bytes:
-    # Every element is quoted, because a text may contain anything.
-    escaped = (v.replace("\\", "\\\\").replace('"', '\\"') for v in value)
-    return _escaped("{{{}}}".format(",".join(f'"{v}"' for v in escaped)).encode())
+    return _escaped(array_of(value).encode())
 
 
 _ENCODE: dict[type, Callable[[Any], bytes]] = {

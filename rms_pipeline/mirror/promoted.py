@@ -16,7 +16,7 @@ import psycopg2
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.records import Fault
 from rms_pipeline.errors import RmsPipelineError
-from rms_pipeline.mirror.statements import Connection, Cursor, one_row
+from rms_pipeline.mirror.statements import Connection, Cursor, array_of, one_row
 from rms_pipeline.mirror.views import make_around
 
 # Each kind with the function that reads it, and its index. Long texts do not fit into a B-tree.
@@ -97,7 +97,7 @@ def let_go(cursor: Cursor, collection: Collection, ids: Sequence[int]) -> None:
     """Remove the rows of `ids`, which were deleted, from the side table."""
     if collection.promotes and ids:
         cursor.execute(
-            f"DELETE FROM {collection.side} WHERE {collection.key} = ANY(%s)", (list(ids),)
+            f"DELETE FROM {collection.side} WHERE {collection.key} = ANY(%s)", (array_of(ids),)
         )
 
 
@@ -111,7 +111,7 @@ def _fill(
     values: dict[str, object] = {f"key{n}": field.key for n, field in enumerate(fields)}
     where = "true"
     if ids is not None:
-        values["ids"] = list(ids)
+        values["ids"] = array_of(ids)
         where = "o.id = ANY(%(ids)s)"
     raw = [f"o.custom_fields -> %(key{n})s" for n in range(len(fields))]
     read = [f"{f.function}({r})" for f, r in zip(fields, raw, strict=True)]

@@ -21,7 +21,7 @@ from psycopg2.extensions import quote_ident
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.differences import Difference, way_back
 from rms_pipeline.current_rms.records import Row
-from rms_pipeline.mirror.statements import Connection, Cursor, one_row
+from rms_pipeline.mirror.statements import Connection, Cursor, array_of, one_row
 
 BEGAN = "history_began"
 STATUS = "opportunity_status"
@@ -54,7 +54,7 @@ def end_changed(cursor: Cursor, collection: Collection, changed: Sequence[Row]) 
         return Ended()
     cursor.execute(
         f"SELECT id, data::text, synced_at FROM {collection.name} WHERE id = ANY(%s)",
-        ([row.id for row in changed],),
+        (array_of(row.id for row in changed),),
     )
     older: dict[int, tuple[str | None, datetime]] = {
         id_: (data, asked) for id_, data, asked in cursor.fetchall()
@@ -85,7 +85,7 @@ def begin(
         cursor.execute(
             f"DELETE FROM {collection.past} p USING unnest(%s::bigint[], %s::timestamptz[])"
             f" AS n (id, valid_to) WHERE p.{collection.key} = n.id AND p.valid_to = n.valid_to",
-            (kept, [ended[id_] for id_ in kept]),
+            (array_of(kept), array_of(ended[id_] for id_ in kept)),
         )
     return {id_: at for id_, at in ended.items() if id_ in rewritten}
 
@@ -106,7 +106,8 @@ def end_absent(cursor: Cursor, collection: Collection, returning: Sequence[Row])
         return Ended()
     ids = [row.id for row in returning]
     cursor.execute(
-        f"SELECT id, data::text, synced_at FROM {collection.deleted} WHERE id = ANY(%s)", (ids,)
+        f"SELECT id, data::text, synced_at FROM {collection.deleted} WHERE id = ANY(%s)",
+        (array_of(ids),),
     )
     older: dict[int, tuple[str | None, datetime]] = {
         id_: (data, asked) for id_, data, asked in cursor.fetchall()
@@ -123,7 +124,8 @@ def end_absent(cursor: Cursor, collection: Collection, returning: Sequence[Row])
     if unknown := [id_ for id_ in ids if id_ not in ended]:
         # Their rows were deleted by hand, or never existed.
         cursor.execute(
-            f"UPDATE {collection.versions} v SET valid_from = {_NOW} WHERE id = ANY(%s)", (unknown,)
+            f"UPDATE {collection.versions} v SET valid_from = {_NOW} WHERE id = ANY(%s)",
+            (array_of(unknown),),
         )
     return Ended(ended, {id_: asked for id_, (_, asked) in older.items()}, _altered(steps))
 
@@ -159,7 +161,7 @@ def _end(
         f" n.difference FROM unnest(%s::bigint[], %s::jsonb[]) AS n (id, difference)"
         f" JOIN {table} o USING (id) JOIN {collection.versions} v USING (id)"
         f" RETURNING {collection.key}, valid_to",
-        (deleted, list(found), [step.json for step in found.values()]),
+        (deleted, array_of(found), array_of(step.json for step in found.values())),
     )
     ended: dict[int, datetime] = dict(cursor.fetchall())
     return ended
@@ -171,7 +173,7 @@ def note_since(cursor: Cursor, collection: Collection, since: Mapping[int, datet
         cursor.execute(
             f"UPDATE {collection.versions} v SET valid_from = n.since"
             " FROM unnest(%s::bigint[], %s::timestamptz[]) AS n (id, since) WHERE v.id = n.id",
-            (list(since), list(since.values())),
+            (array_of(since), array_of(since.values())),
         )
 
 
@@ -244,7 +246,7 @@ def _set_confirmed(cursor: Cursor, collection: Collection, ids: Sequence[int]) -
         f"UPDATE {collection.name} o SET confirmed_at = f.confirmed_at FROM ("
         f"{_CONFIRMED.format(**_names(collection))}) f"
         " WHERE o.id = f.id AND o.confirmed_at IS DISTINCT FROM f.confirmed_at",
-        {"ids": list(ids)},
+        {"ids": array_of(ids)},
     )
 
 

@@ -5,15 +5,18 @@ SQL that is generated from a declaration, or that is short, is written where it 
 """
 
 import re
+from collections.abc import Iterable
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extras import NumericRange
 
-__all__ = ["Connection", "Cursor", "described", "one_row", "range_of_ids"]
+__all__ = ["Connection", "Cursor", "array_of", "described", "one_row", "range_of_ids"]
 
 _QUERIES = Path(__file__).parent / "queries"
 
@@ -38,6 +41,30 @@ def one_row(cursor: Cursor) -> tuple[Any, ...]:
     row: tuple[Any, ...] | None = cursor.fetchone()
     assert row is not None, "a query that always has a row had none"
     return row
+
+
+# Twenty times as fast as datetime.isoformat.
+_quoted = msgspec.json.Encoder().encode
+
+
+def array_of(values: Iterable[str | int | datetime | None]) -> str:
+    """`values` as PostgreSQL reads an array from one text.
+
+    A list would be written as an expression with a node for each value, and reading and planning
+    those takes several times as long as finding the rows. The statement names the array's type,
+    unless it compares a column with it.
+    """
+    return "{" + ",".join(map(_element, values)) + "}"
+
+
+def _element(value: str | int | datetime | None) -> str:
+    if isinstance(value, str):
+        if '"' in value or "\\" in value:
+            value = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{value}"'
+    if value is None:
+        return "NULL"
+    return _quoted(value).decode() if isinstance(value, datetime) else str(value)
 
 
 def range_of_ids(span: tuple[int | None, int | None]) -> NumericRange:

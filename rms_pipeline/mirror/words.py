@@ -27,7 +27,7 @@ from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.records import Row
 from rms_pipeline.mirror.promoted import promoted_fields
 from rms_pipeline.mirror.proofs import WriterHangs, content_number, number_if_nobody_writes
-from rms_pipeline.mirror.statements import Connection, Cursor
+from rms_pipeline.mirror.statements import Connection, Cursor, array_of
 
 # From this many letters on, the beginning of a word is enough.
 SHORTEST_BEGINNING = 3
@@ -211,7 +211,7 @@ def note_words(
         f"INSERT INTO {collection.words} AS w (id, words)"
         " SELECT * FROM unnest(%s::bigint[], %s::tsvector[])"
         " ON CONFLICT (id) DO UPDATE SET words = excluded.words WHERE w.words <> excluded.words",
-        ([row.id for row in rows], words),
+        (array_of(row.id for row in rows), array_of(words)),
     )
     named = _named_by(collection)
     _note_names(cursor, collection, [r for r in rows if altered.get(r.id, named) & named])
@@ -230,7 +230,7 @@ def with_words(
     ids = [id_ for id_, fields in altered.items() if not fields & found_by]
     if not ids:
         return set()
-    cursor.execute(f"SELECT id FROM {collection.words} WHERE id = ANY(%s)", (ids,))
+    cursor.execute(f"SELECT id FROM {collection.words} WHERE id = ANY(%s)", (array_of(ids),))
     return {row[0] for row in cursor.fetchall()}
 
 
@@ -415,7 +415,7 @@ def _note_names(cursor: Cursor, collection: Collection, rows: Sequence[Row]) -> 
         " WHERE NOT EXISTS (SELECT FROM known_names k WHERE k.collection = %s"
         " AND k.kind = n.kind AND md5(k.name) = md5(n.name)"
         " AND coalesce(k.record_id, 0) = coalesce(n.id, 0)) ORDER BY n.place",
-        (list(kinds), list(texts), list(ids), collection.name),
+        (array_of(kinds), array_of(texts), array_of(ids), collection.name),
     )
     if new := cursor.fetchall():
         cursor.execute(
@@ -424,7 +424,7 @@ def _note_names(cursor: Cursor, collection: Collection, rows: Sequence[Row]) -> 
             " ON CONFLICT DO NOTHING",
             (
                 collection.name,
-                *(list(column) for column in zip(*new, strict=True)),
-                [_as_tsvector(words_of([name])) for _, name, _ in new],
+                *(array_of(column) for column in zip(*new, strict=True)),
+                array_of(_as_tsvector(words_of([name])) for _, name, _ in new),
             ),
         )
