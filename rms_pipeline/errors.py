@@ -14,5 +14,6 @@ class RmsPipelineError(Exception):
     ├── SyncUnderWay, NoFullSync      web: no sync was launched, and why
     ├── SyncFailed, RebuildFailed     cli: a run of the command failed
     ├── UpFailed, WebFailed           cli, web: a part could not be started, or ended by itself
+    ├── PortTaken                     ports: another program listens there, or there is no right to
     └── SandboxNotStarted             cli: its port is taken
     """

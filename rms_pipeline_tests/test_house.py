@@ -19,7 +19,7 @@ LAYERS = (
     {"mirror"},
     # What people ask of the mirror; a sync asks nothing of it.
     {"sync", "insight"},
-    {"account", "actions", "console", "logs", "project_files", "status_chart", "sandbox"},
+    {"account", "actions", "console", "logs", "ports", "project_files", "status_chart", "sandbox"},
     {"defs", "web", "cli", "doctor", "dagster_ui", "definitions"},
 )
 PARTS = {part: level for level, parts in enumerate(LAYERS) for part in parts}

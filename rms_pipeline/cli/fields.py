@@ -89,7 +89,10 @@ def promote(
     from rms_pipeline.mirror import promoted
     from rms_pipeline.mirror.merge import note_faults
 
-    wanted = as_promoted(field, column)
+    try:
+        wanted = as_promoted(field, column)
+    except promoted.PromotionError as error:
+        raise typer.BadParameter(str(error)) from None
     with _mirror() as connection:
         demand_field(connection, OPPORTUNITIES, wanted.key)
         done, faults = promoted.promote(connection, OPPORTUNITIES, wanted)

@@ -239,7 +239,9 @@ def refresh(
     ids: Annotated[
         list[int],
         typer.Argument(
-            help="Ids of records in Current RMS, as in the addresses of its pages.", min=1
+            help="Ids of records in Current RMS, as in the addresses of its pages.",
+            min=1,
+            max=2**63 - 1,
         ),
     ],
     collection: Annotated[

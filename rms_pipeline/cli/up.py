@@ -7,7 +7,6 @@ database ends last. SIGTERM and a closed terminal (SIGHUP) work like Ctrl-C.
 import contextlib
 import fcntl
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -34,6 +33,7 @@ from rms_pipeline.mirror.summary import count_rows
 from rms_pipeline.mirror.sync_metadata import find_sync, latest_syncs
 from rms_pipeline.mirror.sync_metadata_view import has_history_view
 from rms_pipeline.mirror.walks import has_full_sync
+from rms_pipeline.ports import demand_different, demand_free_port
 from rms_pipeline.postgres_urls import without_password
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
 from rms_pipeline.settings import Settings, child_environment
@@ -66,10 +66,12 @@ def run_everything(
         # What is ignored from the start stays so: that is what nohup is for.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
-    _demand_free_port("127.0.0.1", ports.dagster, "--dagster-port")
-    _demand_free_port(host, ports.web, "--port")
+    listening = {"--dagster-port": ports.dagster, "--port": ports.web}
     if current.is_bundled:
-        _demand_free_port("127.0.0.1", ports.sandbox, "--sandbox-port")
+        listening["--sandbox-port"] = ports.sandbox
+    demand_different(listening)
+    for option, port in listening.items():
+        demand_free_port(host if option == "--port" else "127.0.0.1", port, option)
     children = Children(current.state_folder / "logs")
     embedded = current.postgres_url is None
     with ExitStack() as held:
@@ -296,20 +298,6 @@ def _find_first_sync(database: Database, children: Children) -> str | None:
             return None
         children.check()
         time.sleep(0.3)
-
-
-def _demand_free_port(host: str, port: int, option: str) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise UpFailed(
-                f"Port {port} on {host} is in use, or this user has no right to it "
-                f"({error.strerror}). Stop the other program, or choose another port with "
-                f"{option}."
-            ) from None
 
 
 def _print_if_heard(out: Console, text: str) -> None:

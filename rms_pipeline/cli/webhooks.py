@@ -105,7 +105,11 @@ def remove() -> None:
 def replay(
     events: Annotated[
         list[int] | None,
-        typer.Argument(help=("Ids of rows in webhook_events. Without ids: all dead letters.")),
+        typer.Argument(
+            help="Ids of rows in webhook_events. Without ids: all dead letters.",
+            min=1,
+            max=2**63 - 1,
+        ),
     ] = None,
 ) -> None:
     """Put dead letters back into the queue: events whose refresh failed too often."""

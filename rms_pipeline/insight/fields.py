@@ -139,7 +139,10 @@ def as_promoted(text: str, column: str | None) -> Promoted:
     key, colon, kind = text.rpartition(":")
     if not colon or not key:
         raise PromotionError(
-            f"{text!r} does not say key and kind: write risk_score:numeric. "
-            f"Kinds are {', '.join(KINDS)}."
+            f"{text!r} does not say key and kind. Write them like risk_score:numeric. Kinds: "
+            f"{', '.join(KINDS)}."
         )
-    return Promoted(key, column or key, kind.strip().lower())
+    kind = kind.strip().lower()
+    if kind not in KINDS:
+        raise PromotionError(f"{kind} is not a kind of column. Kinds: {', '.join(KINDS)}.")
+    return Promoted(key, column or key, kind)

@@ -23,6 +23,7 @@ from rms_pipeline.logs import start_logging
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.ownership import claim_mirror
 from rms_pipeline.mirror.schema import migrate
+from rms_pipeline.ports import demand_free_port
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
 from rms_pipeline.settings import Settings
 from rms_pipeline.sync.queued import WorkedOff
@@ -58,12 +59,13 @@ def serve(
     dagster_starts: bool = False,
     first_sync_starts: bool = False,
 ) -> None:
-    """Serves until SIGINT or SIGTERM. Raises WebFailed if the port is not available.
+    """Serves until SIGINT or SIGTERM. Raises PortTaken or WebFailed if it cannot.
 
     `dagster_starts` and `first_sync_starts` say that Dagster and an initial sync are being started
     beside it. The dashboard then says so.
     """
     start_logging(current.log_format)
+    demand_free_port(host, port, "--port")
     if is_exposed(host):
         logger.warning(UNENCRYPTED, host)
     database = open_database(current)
@@ -133,8 +135,8 @@ def serve(
             server.run()
         except SystemExit:
             raise WebFailed(
-                f"Port {port} on {host} is in use, or this user has no right to it. Stop the "
-                "other program, or choose another port with --port."
+                f"The web service cannot listen on port {port} of {host} any more. Another program "
+                "has taken it meanwhile: stop that, or choose another port with --port."
             ) from None
 
 
