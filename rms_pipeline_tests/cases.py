@@ -1,7 +1,7 @@
-"""Which cases of a property are tried with every change, and which by the drills.
+"""Decides which cases of a property run with every change, and which in the drills.
 
-A property that is tried in dozens of ways is shown, with every change, in those that differ most;
-`drills/test_cases.py` tries the others.
+If a property is tried in dozens of cases, every change runs the cases that differ most.
+`drills/test_cases.py` runs the others.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,7 +15,7 @@ IN_DRILLS = pytest.mark.drill
 def some_in_drills(
     cases: Iterable[Any], kept: Callable[[Any], bool], ids: Iterable[str] | None = None
 ) -> list[Any]:
-    """For `parametrize`: those of the cases that are not `kept` are for the drills."""
+    """Return the cases for `parametrize`. Those that are not `kept` run in the drills."""
     every = list(cases)
     names = list(ids) if ids is not None else [None] * len(every)
     return [

@@ -1,7 +1,8 @@
-"""Real servers for the tests: PostgreSQL, embedded and (where installed) 15, and the sandbox.
+"""Real servers for the tests: PostgreSQL (embedded, and 15 if installed), and the sandbox.
 
-From cheap to dear: `emptied` (a module's one database, emptied for each test), `database` (one with
-our tables, as new), `ready_url` (one with Dagster's too, and the view, as new), `empty_url`.
+From cheap to expensive: `emptied` (one database for a module, emptied for each test), `database` (a
+new one with our tables), `ready_url` (a new one with Dagster's tables and the view too),
+`empty_url`.
 """
 
 import contextlib
@@ -42,7 +43,7 @@ from rms_pipeline_tests.servers import (
     new_database as new_database,
 )
 
-# The longest first, so that no process has long to go when the others have ended.
+# The longest first, so that all processes end at about the same time.
 LONGEST = (
     "drills/test_many_sequences.py",
     "drills/test_mutants.py",
@@ -89,11 +90,11 @@ LONGEST = (
     "mirror/test_budget.py",
 )
 DRILLED_CASES = Path(__file__).parent / "drills/test_cases.py"
-# Impatient with refusals only: a call that is made again is one more than a test counts.
+# Short waits, but many attempts: some tests count calls.
 QUICK = Patience(connect=10, read=20, answer=60, attempts=8, throttled=30, backoff=0.02)
 
 
-# Folders and modules whose tests use connections again (`kept_connections.py`).
+# Folders and modules whose tests reuse connections (`kept_connections.py`).
 LOOK_AT_ROWS = (
     *("collections", "insight", "mirror", "sync", "test_api_facts.py", "test_sync.py"),
     *("test_calendar.py", "test_changes.py", "test_compare.py", "test_decisions.py"),
@@ -110,7 +111,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def long(request: pytest.FixtureRequest) -> bool:
-    """Whether the drills are asked for in their long form."""
+    """Whether the drills run in their long form (`--long`)."""
     return bool(request.config.getoption("--long"))
 
 
@@ -121,7 +122,7 @@ def pytest_configure() -> None:
     # compile all of ours, and each worker rewrite all tests, for half of the time that it takes.
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    # Until all is imported, which leaves no garbage.
+    # Until everything is imported. Imports leave no garbage.
     gc.disable()
     # A script's background jobs and all their children ignore it, with which Dagster ends its own.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -129,7 +130,7 @@ def pytest_configure() -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """With `-m quick`, nothing of what that leaves out is imported."""
+    """With `-m quick`, do not even import the tests that it leaves out."""
     if config.option.markexpr != "quick" or collection_path.parent != Path(__file__).parent:
         return None
     is_other = collection_path.name.startswith("test_") or collection_path.is_dir()
@@ -165,7 +166,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def connections(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Used again where what tests look at is rows."""
+    """Connections are reused in tests that only look at rows."""
     path = request.node.path
     looks_at_rows = path.parent.name in LOOK_AT_ROWS or path.name in LOOK_AT_ROWS
     if not looks_at_rows or request.node.get_closest_marker("new_connections"):
@@ -209,12 +210,12 @@ def each_empty_url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def with_our_tables(server_url: str) -> str:
-    """The template that holds our tables, and nothing of Dagster's."""
+    """Return the template with our tables and none of Dagster's."""
     return template(server_url, "template_ours", lambda url: migrate(database_at(url)))
 
 
 def with_all_tables(server_url: str) -> str:
-    """The template that holds everything `rms-pipeline migrate` makes."""
+    """Return the template with everything that `rms-pipeline migrate` makes."""
 
     def fill(url: str) -> None:
         with dagsters_tables(database_at(url)):
@@ -252,17 +253,17 @@ def migrated(embedded_url: str) -> Iterator[Database]:
         yield database_at(url)
 
 
-# What a new database holds, or what the tests of a module may share.
+# Tables that hold rows in a new database, or that the tests of a module may share.
 _KEPT = (
     *("rms_pipeline_alembic_version", "mirror_state", "statuses"),
-    # Dagster's.
+    # Tables of Dagster.
     *("alembic_version", "secondary_indexes", "instance_info", "kvs"),
 )
 
 
 @pytest.fixture
 def emptied(migrated: Database) -> Database:
-    """The module's one database with nothing in its tables: much quicker than a new one."""
+    """The module's database with empty tables. This is much faster than a new database."""
     with migrated.session() as connection:
         empty(connection, _KEPT)
     return migrated
@@ -271,7 +272,7 @@ def emptied(migrated: Database) -> Database:
 @contextlib.contextmanager
 def dagsters_tables(database: Database) -> Iterator[None]:
     """Dagster's tables in the database, and the view over them."""
-    # Dagster takes long to import, and most tests of the core do without.
+    # Importing Dagster takes long, and most tests of the core do not need it.
     from rms_pipeline.defs.instance_storage import MirrorPostgresStorage
 
     with pytest.MonkeyPatch.context() as changes:
@@ -297,7 +298,7 @@ def window() -> Window:
 
 @pytest.fixture
 def client_for() -> Iterator[Callable[..., CurrentRmsClient]]:
-    """Makes clients for a sandbox's URL, with little patience and no limit unless told."""
+    """Makes clients for a sandbox's URL, with short waits and, by default, no limit of calls."""
     with contextlib.ExitStack() as stack:
 
         def make(

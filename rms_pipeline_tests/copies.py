@@ -1,8 +1,7 @@
-"""Copies of template databases, used again: to empty one takes a twentieth of what a new one takes.
+"""Copies of template databases that are reused. Emptying one takes a twentieth of making one.
 
-A copy that is given back is emptied and handed out under another name, so that whatever still has
-its address is refused, as by a database that is gone. One that is not built as the template was any
-more, by whatever DDL, is dropped.
+A returned copy is emptied and handed out under another name. So whoever still has its old address
+is refused, as by a database that is gone. A copy whose tables were changed by any DDL is dropped.
 """
 
 import contextlib
@@ -17,7 +16,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from rms_pipeline_tests.kept_connections import close_kept
 from rms_pipeline_tests.servers import administrator, as_copy_of, new_name, url_of
 
-# Any DDL writes, adds or removes a row of one of these.
+# Every DDL statement writes, adds or removes a row of one of these catalogs.
 _CATALOGS = (
     *("pg_attribute", "pg_attrdef", "pg_constraint", "pg_index", "pg_inherits", "pg_sequence"),
     *("pg_trigger", "pg_event_trigger", "pg_rewrite", "pg_policy", "pg_proc", "pg_type"),
@@ -25,7 +24,8 @@ _CATALOGS = (
     *("pg_publication", "pg_operator", "pg_cast", "pg_collation", "pg_conversion", "pg_seclabel"),
     *("pg_ts_config", "pg_ts_dict", "pg_foreign_server", "pg_largeobject_metadata"),
 )
-# Of pg_class what TRUNCATE leaves as it is. Statistics lead the planner; only ANALYZE makes them.
+# The columns of pg_class that TRUNCATE does not change. Statistics affect the planner, and only
+# ANALYZE makes them.
 _BUILD = " UNION ALL ".join(
     [f"SELECT count(*)::text || ' ' || max(xmin::text::bigint) FROM {name}" for name in _CATALOGS]
     + [
@@ -41,7 +41,7 @@ _BUILD = " UNION ALL ".join(
     ]
 )
 _OURS = "relpersistence <> 't' AND (relnamespace >= 16384 OR relnamespace = 'public'::regnamespace)"
-# In pages: DELETE is quicker by far for a few rows, and leaves the room of many taken.
+# In pages. For a few rows DELETE is much faster, but it leaves the space of many rows taken.
 _MANY = 50
 _TABLES = (
     "SELECT oid::regclass::text, pg_table_size(oid) / 8192 FROM pg_class"
@@ -55,9 +55,11 @@ _SEQUENCES = (
 
 
 def empty(connection: Connection, but_for: tuple[str, ...] = ()) -> None:
-    """Leaves no row in any table of ours or of Dagster's `but_for` those; begins all ids anew."""
+    """Delete all rows of our tables and Dagster's, except the tables `but_for`. All ids start
+    anew.
+    """
     with connection.cursor() as cursor:
-        # Neither triggers nor foreign keys.
+        # Neither triggers nor foreign keys apply.
         cursor.execute(
             "SET LOCAL session_replication_role = replica; SET LOCAL lock_timeout = '9s'"
         )
@@ -71,7 +73,7 @@ def empty(connection: Connection, but_for: tuple[str, ...] = ()) -> None:
 
 
 def rows_in(connection: Connection, tables: tuple[str, ...]) -> dict[str, str]:
-    """All rows of these tables as COPY writes them, by table."""
+    """Return all rows of these tables as COPY writes them, by table."""
     found = {}
     with connection.cursor() as cursor:
         for name in tables:
@@ -82,7 +84,7 @@ def rows_in(connection: Connection, tables: tuple[str, ...]) -> dict[str, str]:
 
 
 def put_back(connection: Connection, rows: dict[str, str]) -> None:
-    """Makes tables hold what `rows_in` once found in them, wherever they hold anything else."""
+    """Restore the rows that `rows_in` returned, in tables that hold anything else."""
     for name, now in rows_in(connection, tuple(rows)).items():
         if now != rows[name]:
             with connection.cursor() as cursor:
@@ -92,7 +94,7 @@ def put_back(connection: Connection, rows: dict[str, str]) -> None:
 
 @dataclass
 class _Copies:
-    """Those of one template of one server."""
+    """The copies of one template on one server."""
 
     server_url: str
     template: str
@@ -126,7 +128,7 @@ class _Copies:
             run(f"DROP DATABASE {name} WITH (FORCE)")
 
     def _learn(self, connection: Connection) -> None:
-        """What is in a new one."""
+        """Learn what a new copy contains."""
         with connection.cursor() as cursor:
             cursor.execute(_BUILD)
             self.build = cursor.fetchall()
@@ -136,7 +138,7 @@ class _Copies:
             self.rows = rows_in(connection, tuple(name for name, _ in cursor.fetchall()))
 
     def _made_as_new(self, connection: Connection) -> bool:
-        """Whether it could be."""
+        """Return whether the copy could be made as new."""
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
@@ -155,7 +157,7 @@ class _Copies:
 
 @contextlib.contextmanager
 def _connected(server_url: str, name: str) -> Iterator[Connection]:
-    """Commits."""
+    """A connection to a database of the server. Commits at the end."""
     connection = psycopg2.connect(url_of(server_url, name))
     try:
         yield connection
@@ -171,7 +173,7 @@ def _copies(server_url: str, template: str) -> _Copies:
 
 @contextlib.contextmanager
 def copy_of(server_url: str, template: str) -> Iterator[str]:
-    """A database like the template, nobody else's; its URL."""
+    """A database that equals the template and that nobody else uses. Yields its URL."""
     copies = _copies(server_url, template)
     name = copies.take()
     try:

@@ -75,7 +75,7 @@ def proved_sync(
     overlap: timedelta = OVERLAP,
     proof: bool = True,
 ) -> tuple[LandedWalk, MergedWalk, Proof | None]:
-    """An incremental sync that ends with the proof, where there is something to prove."""
+    """Run an incremental sync that ends with the proof, if there is something to prove."""
     begun = begin_proof(database, client, run) if proof else None
     landed = land_changes(database, client, watermarks, run, overlap=overlap)
     with database.session() as connection:

@@ -1,13 +1,13 @@
-"""Processes that begin with Dagster and the rest imported already.
+"""Processes that start with Dagster and other packages already imported.
 
 A command spends more than a second on imports before it does anything. So one process imports
-everything, and forks for each command. What runs is still a process of its own, with its own
-environment, files, signals and exit code. What it costs: an import that a module forgot is not
-noticed here, but by the commands that `.ci/run` starts.
+everything, and forks for each command. Each command is still a process of its own, with its own
+environment, files, signals and exit code. The disadvantage: a forgotten import of a module is not
+noticed here, only by the commands that `.ci/run` starts.
 
-What is `warm` forks its own children likewise, whether it starts them by `subprocess` or by
-`multiprocessing`: Dagster's daemon, webserver, code servers and runs. For that each has a process
-beside it that has done nothing else, in the same session and group.
+A `warm` process forks its own children too, whether it starts them by `subprocess` or by
+`multiprocessing`: Dagster's daemon, webserver, code servers and runs. For this, each has a process
+beside it that does nothing else, in the same session and group.
 """
 
 import array
@@ -32,7 +32,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-# Not `rms_pipeline.console` and what needs it: the width of a terminal is read on import.
+# Without `rms_pipeline.console` and modules that need it, because the terminal's width is read on
+# import.
 IMPORTED = (
     *("dagster", "dagster_postgres", "alembic.command", "pandas", "tabulate", "typer", "uvicorn"),
     *("rms_pipeline.definitions", "rms_pipeline.cli.foreground", "rms_pipeline.web.app"),
@@ -47,7 +48,7 @@ IMPORTED = (
     *("dagster._core.types.transform_typing", "upath.implementations.local", "isal.igzip"),
     *("fsspec.implementations.local", "psycopg2.sql", "rich._emoji_codes", "tzdata"),
 )
-# What Dagster's own processes import beside that.
+# What Dagster's own processes import in addition.
 WARM = (
     *("dagster._cli", "dagster._cli.api", "dagster._cli.code_server", "dagster._daemon.cli"),
     *("dagster._grpc.server", "dagster._grpc.proxy_server", "dagster_webserver.app"),
@@ -55,14 +56,14 @@ WARM = (
 )
 _PROJECT = Path(__file__).parent.parent
 _PIPE, _STDOUT = subprocess.PIPE, subprocess.STDOUT
-# What a module is called that stands for a child of `multiprocessing`.
+# The name that stands for a child of `multiprocessing`.
 _SPAWNED = "multiprocessing.spawn"
 
 
 class Child:
-    """A forked process, with as much of `subprocess.Popen[str]` as the tests use.
+    """A forked process with the parts of `subprocess.Popen[str]` that the tests use.
 
-    What goes to a PIPE is there for `communicate` only. `warm`: it forks its own children.
+    Output to a PIPE can only be read with `communicate`. A `warm` child forks its own children.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class Child:
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """What it wrote to PIPEs. Raises TimeoutExpired."""
+        """Return what the process wrote to PIPEs. Raises TimeoutExpired."""
         self.wait(timeout)
         written = []
         for kept in self._kept:
@@ -144,7 +145,7 @@ class Child:
 
 
 def _memory() -> IO[bytes]:
-    """A file that is in memory only, without a limit as a pipe has one."""
+    """Return a file in memory. Unlike a pipe it has no limit."""
     return os.fdopen(os.memfd_create("written"), "w+b")
 
 
@@ -157,7 +158,7 @@ def _descriptor(given: int | IO[Any] | None, number: int, stack: contextlib.Exit
 
 
 class _Parent:
-    """The process that forks, as the process that asks it sees it."""
+    """The process that forks, as seen by the process that asks it."""
 
     def __init__(self, requests: socket.socket, process: "subprocess.Popen[bytes] | None") -> None:
         self._asking = threading.Lock()
@@ -168,7 +169,8 @@ class _Parent:
     def started(cls) -> "_Parent":
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            # In a session of its own, so that it is there to tell how its children have ended.
+            # In a session of its own, so that it still exists when its children have ended, and can
+            # report how.
             process = subprocess.Popen(
                 [sys.executable, "-m", __name__, str(theirs.fileno())],
                 cwd=_PROJECT,
@@ -204,7 +206,7 @@ def _parent() -> _Parent:
 
 
 def _fork_on_request(requests: socket.socket) -> list[str]:
-    """Returns in each child with its arguments; ends with the process that asks."""
+    """Return in each child, with its arguments. Ends together with the process that asks."""
     selector = select.poll()
     selector.register(requests, select.POLLIN)
     alive: dict[int, tuple[int, socket.socket]] = {}
@@ -248,7 +250,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def _become(asked: dict[str, Any], files: list[int]) -> list[str]:
     if asked["own_session"]:
         os.setsid()
-    # Above all that they are to be, so that none takes the place of one that is still needed.
+    # Above all numbers that the files shall have, so that none replaces one that is still needed.
     above = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 500) for file in files]
     for file in files:
         os.close(file)
@@ -263,11 +265,11 @@ def _become(asked: dict[str, Any], files: list[int]) -> list[str]:
 
 
 def _warmed(argv: list[str]) -> list[str]:
-    """Returns here, with a process beside this one that forks for it; and in each of its forks."""
+    """Return here, with a process beside this one that forks for it, and in each of its forks."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork() == 0:
         ours.close()
-        # It ends with the process that asks it, and tells that one how its children end.
+        # It ends together with the process that asks it, and reports how its children end.
         before = {number: signal.signal(number, signal.SIG_IGN) for number in _ENDING}
         forked = _fork_on_request(theirs)
         for number, handler in before.items():
@@ -288,9 +290,9 @@ _children: dict[int, Child] = {}
 
 
 def _started(args: Any, **options: Any) -> Any:
-    """As `subprocess.Popen`; modules of this Python are forked."""
+    """Like `subprocess.Popen`, but modules of this Python are forked."""
     plain = {*("env", "stdin", "stdout", "stderr", "start_new_session", "pass_fds", "cwd")}
-    # A fork is no child of this process, so it cannot ask to end with it.
+    # A fork is not a child of this process, so it cannot ask to end with it.
     plain.add("preexec_fn")
     is_module = list(args[:2]) == [sys.executable, "-m"]
     given = {name: value for name, value in options.items() if value}
@@ -302,7 +304,7 @@ def _started(args: Any, **options: Any) -> Any:
 
 
 def _spawned(program: Any, arguments: Sequence[str | bytes], files: Sequence[int]) -> int:
-    """As `multiprocessing.util.spawnv_passfds`; the child is no child of this process."""
+    """Like `multiprocessing.util.spawnv_passfds`, but the child is not a child of this process."""
     words = [os.fsdecode(word) for word in arguments]
     if words[-1] != "--multiprocessing-fork":
         return _spawn(program, arguments, files)
@@ -323,7 +325,7 @@ def _polled(self: spawning.Popen, flag: int = os.WNOHANG) -> int | None:
 def _import(names: Sequence[str]) -> None:
     for name in names:
         importlib.import_module(name)
-    # Pages of what was imported stay shared with the children.
+    # Memory pages of imported modules then stay shared with the children.
     gc.collect()
     gc.freeze()
 
@@ -335,7 +337,7 @@ def main() -> None:
 
 
 def _run(module: str, *arguments: str) -> None:
-    """As if Python had been started with `-m module`."""
+    """Run a module as `python -m module` does."""
     if module == _SPAWNED:
         sys.argv = ["-c", "--multiprocessing-fork"]
         exec(arguments[0], {"__name__": "__main__"})
@@ -345,7 +347,7 @@ def _run(module: str, *arguments: str) -> None:
 
 
 def _exit_code_of(work: Callable[[], None]) -> int:
-    """As Python's own; negative for a signal."""
+    """Return the exit code that Python would have. It is negative for a signal."""
     try:
         work()
     except SystemExit as ended:

@@ -1,4 +1,4 @@
-"""What the official Helm chart makes of our values, as its templates of version 1.13 have it."""
+"""What the official Helm chart, version 1.13, makes of our values."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ KINDS_OF_STORAGE = {
 
 
 class Chart:
-    """The official chart, as far as values of ours reach."""
+    """The official chart, as far as our values affect it."""
 
     def __init__(self, values: dict[str, Any]) -> None:
         self.values = values
 
     def instance(self) -> dict[str, Any]:
-        """The dagster.yaml of its ConfigMap."""
+        """Return the dagster.yaml of its ConfigMap."""
         postgresql = self.values["postgresql"]
         daemon = self.values["dagsterDaemon"]
         queue = daemon["runCoordinator"]["config"]["queuedRunCoordinator"]
@@ -84,7 +84,7 @@ class Chart:
 
     @property
     def deployment(self) -> dict[str, Any]:
-        """That of the code location."""
+        """Return the Deployment of the code location."""
         (found,) = self.values["dagster-user-deployments"]["deployments"]
         assert isinstance(found, dict)
         return found
@@ -96,12 +96,12 @@ class Chart:
 
 
 def values() -> dict[str, Any]:
-    """Those of deploy/helm-values.yaml."""
+    """Return the values of deploy/helm-values.yaml."""
     found: dict[str, Any] = yaml.safe_load((PROJECT / "deploy" / "helm-values.yaml").read_text())
     return found
 
 
 def manifests() -> dict[tuple[str, str], dict[str, Any]]:
-    """Those of deploy/kubernetes.yaml, by kind and name."""
+    """Return the manifests of deploy/kubernetes.yaml, by kind and name."""
     found = yaml.safe_load_all((PROJECT / "deploy" / "kubernetes.yaml").read_text())
     return {(each["kind"], each["metadata"]["name"]): each for each in found}

@@ -1,14 +1,14 @@
-"""Connections that are used again, for tests that look at rows and not at connections.
+"""Reused connections, for tests that look at rows and not at connections.
 
-A new one costs the server a process, and the catalogs that this reads before its first answer: a
-quarter of what a test of syncs took. The program makes a new one for each piece of work, so none of
-its work relies on finding one as it left it. One that is used again is as a new one: its settings,
-locks, temporary tables and the like are put back. One that was left in another mode than a new one
-has, or that the server has ended, is not used again.
+A new connection costs the server a process that reads its catalogs before the first answer: a
+quarter of the time of a test of syncs. The program makes a new connection for each piece of work,
+so none of its work relies on an earlier state. A reused connection is like a new one: its settings,
+locks, temporary tables and so on are reset. A connection that was left in an unusual mode, or that
+the server has ended, is not reused.
 
-The folders and modules in `LOOK_AT_ROWS` (`conftest.py`) have that, but for modules that are marked
-`new_connections`. Those look at connections, or at what one finds as it begins: locks of sessions,
-roles, limits, settings of the database.
+The folders and modules in `LOOK_AT_ROWS` (`conftest.py`) use this, except modules that are marked
+`new_connections`. Those test connections, or their initial state: session locks, roles, limits,
+settings of the database.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from rms_pipeline_tests.servers import NEW_NAMES
 _spare: defaultdict[tuple[str, str], list[Connection]] = defaultdict(list)
 _of_parents: list[Connection] = []
 _lock = threading.Lock()
-# Of one database at a time: threads of the same test.
+# All for one database at a time, for threads of the same test.
 _MOST = 3
 _session = Database.session
 
@@ -44,7 +44,7 @@ _AS_NEW = (
 
 @contextlib.contextmanager
 def kept_connections() -> Iterator[None]:
-    """Meanwhile `Database.session` takes one that another block has left, where there is one."""
+    """Inside this context, `Database.session` reuses a connection that another block has left."""
     with pytest.MonkeyPatch.context() as changes:
         changes.setattr(Database, "session", _kept_session)
         try:
@@ -54,7 +54,7 @@ def kept_connections() -> Iterator[None]:
 
 
 def close_kept(name: str) -> None:
-    """Those to databases whose URL has `name` in it."""
+    """Close the connections to databases whose URL contains `name`."""
     with _lock:
         for url, schema in list(_spare):
             if name in url:
@@ -65,7 +65,7 @@ def close_kept(name: str) -> None:
 @contextlib.contextmanager
 def _kept_session(self: Database, *, session: bool = False) -> Iterator[Connection]:
     url = self.url.get_secret_value()
-    # Nothing may stay connected to a template. One for a session's sake is not shared.
+    # No connection may stay open to a template. A connection for a session's state is not shared.
     if session or self.session_url != self.url or f"/{NEW_NAMES}" not in url:
         with _session(self, session=session) as connection:
             yield connection
@@ -93,12 +93,12 @@ def _kept_session(self: Database, *, session: bool = False) -> Iterator[Connecti
 
 
 def _spare_one(url: str, schema: str) -> Connection | None:
-    """One that nobody uses, and that the server has not ended meanwhile."""
+    """Return a connection that nobody uses and that the server has not ended, or None."""
     with _lock:
         spare = _spare[url, schema]
         while spare:
             connection = spare.pop()
-            # Where nothing was asked, what can be read is the end.
+            # If nothing was asked, the only thing to read is the end of the connection.
             if not select.select([connection], [], [], 0)[0]:
                 return connection
             connection.close()
@@ -106,7 +106,7 @@ def _spare_one(url: str, schema: str) -> Connection | None:
 
 
 def _made_as_new(connection: Connection, url: str, schema: str) -> bool:
-    """Whether it could be."""
+    """Return whether the connection could be made as new."""
     if (
         connection.closed
         or connection.autocommit
@@ -129,7 +129,7 @@ def _made_as_new(connection: Connection, url: str, schema: str) -> bool:
 
 
 def _forget() -> None:
-    """In a fork: to close them would end its parent's."""
+    """Forget all connections in a forked process. Closing them would end those of its parent."""
     for spare in _spare.values():
         _of_parents.extend(spare)
     _spare.clear()

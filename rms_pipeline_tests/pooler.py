@@ -1,8 +1,8 @@
-"""A transaction pooler for PostgreSQL, as small as it can be: each transaction of a client goes to
-the server connection that was free last, as with PgBouncer's `pool_mode = transaction`.
+"""A minimal transaction pooler for PostgreSQL.
 
-It speaks the simple query protocol over TCP, without passwords or TLS, which is what psycopg2 needs
-when the server trusts it.
+Each transaction of a client goes to the server connection that was free last, as with PgBouncer's
+`pool_mode = transaction`. It speaks the simple query protocol over TCP, without passwords or TLS.
+psycopg2 needs no more if the server trusts it.
 """
 
 import contextlib
@@ -18,9 +18,9 @@ _ASKS_FOR_ENCRYPTION = {80877103, 80877104}
 class Pooler:
     """Serves the database of `url`, whose server is on a Unix socket.
 
-    `mode` as PgBouncer's: "statement" ends who begins a transaction, "session" leaves each client
-    its server connection. Whatever the mode, startup options are refused, as PgBouncer does unless
-    it is told to ignore them.
+    `mode` is PgBouncer's: "statement" disconnects a client that begins a transaction, "session"
+    leaves each client its server connection. In every mode startup options are refused, as
+    PgBouncer does unless it is configured to ignore them.
     """
 
     def __init__(self, url: str, mode: str = "transaction") -> None:
@@ -50,17 +50,18 @@ class Pooler:
                 follower.start()
 
     def stop(self) -> None:
-        """Takes no more clients; `serve` returns."""
+        """Accept no more clients. `serve` then returns."""
         self._listener.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """After `serve` has returned: ends every client, and then every server connection."""
+        """End every client and then every server connection, after `serve` has returned."""
         for follower, client in self._clients:
-            # Most have gone by themselves; the others notice now.
+            # Most have gone by themselves. The others notice now.
             with contextlib.suppress(OSError):
                 client.shutdown(socket.SHUT_RDWR)
             follower.join(5)
-        # Not those that are free only: a client that went in mid-transaction leaves one behind.
+        # Not only the free ones: a client that left in the middle of a transaction leaves one
+        # behind.
         for server in self._opened:
             server.close()
 
@@ -83,13 +84,14 @@ class Pooler:
                 pass
 
     def _transaction(self, client: socket.socket, kept: socket.socket | None) -> bool:
-        """Passes one transaction of `client` on; False when it says goodbye."""
+        """Pass on one transaction of `client`. Returns False when the client says goodbye."""
         kind, message = _message(client)
         self.said.append(message)
         if kind == b"X" or (self._mode == "statement" and message[5:10] == b"BEGIN"):
             return False
         server = kept or self._take()
-        # Who leaves in mid-transaction takes the server connection along, as with PgBouncer.
+        # If a client leaves in the middle of a transaction, its server connection is closed, as
+        # with PgBouncer.
         with contextlib.ExitStack() as broken:
             broken.callback(server.close)
             while not (done := self._statement(client, server, message)).endswith(b"I"):
@@ -98,22 +100,25 @@ class Pooler:
                 if kind == b"X":
                     return False
             broken.pop_all()
-        # Before the client knows: whoever asks next, having heard of it, finds this one free.
+        # Before the client gets the answer, so that a following request finds this connection free.
         if kept is None:
             self._give_back(server)
         client.sendall(done)
         return True
 
     def _statement(self, client: socket.socket, server: socket.socket, message: bytes) -> bytes:
-        """Passes `message` on, and its answers but the last one, which says whether a transaction
-        is open: that one is returned."""
+        """Pass on `message` and its answers, except the last one, which says whether a transaction
+        is open.
+
+        Returns that last answer.
+        """
         server.sendall(message)
         while True:
             kind, answer = _message(server)
             if kind == b"Z":
                 return answer
             client.sendall(answer)
-            # COPY: the client has the word until it is done, or fails.
+            # COPY: the client sends until it is done, or fails.
             while kind == b"G":
                 said, message = _message(client)
                 server.sendall(message)
@@ -136,7 +141,7 @@ class Pooler:
         greeting = b""
         while True:
             kind, message = _message(server)
-            # A process of its own invention, as poolers tell their clients.
+            # An invented process id, as poolers send to their clients.
             greeting += message if kind != b"K" else b"K" + struct.pack("!III", 12, 1, 1)
             if kind == b"Z":
                 break
@@ -150,7 +155,7 @@ class Pooler:
 
 @contextlib.contextmanager
 def transaction_pooler(url: str, mode: str = "transaction") -> Iterator[Pooler]:
-    """A pooler in front of `url` while inside."""
+    """A pooler in front of `url` inside this context."""
     pooler = Pooler(url, mode)
     thread = threading.Thread(target=pooler.serve, daemon=True)
     thread.start()

@@ -33,7 +33,7 @@ Seen = TypeVar("Seen")
 
 
 def why_not_here() -> str | None:
-    """What keeps tests and benchmarks from running in this checkout."""
+    """Return why tests and benchmarks cannot run in this checkout, or None."""
     if not (PROJECT / ".env").exists():
         return None
     return (
@@ -43,7 +43,7 @@ def why_not_here() -> str | None:
 
 
 def with_password(url: str) -> str:
-    """The same database, with a password that a trusting server ignores."""
+    """Return the URL of the same database with a password that a trusting server ignores."""
     return re.sub(r"//postgres:?@", f"//postgres:{SECRET_PASSWORD}@", url)
 
 
@@ -64,14 +64,14 @@ def environment_for(url: str, sandbox: SandboxServer, **changes: str | None) -> 
 
 
 def _without_gaps(environment: dict[str, str]) -> dict[str, str]:
-    """With the variable set that would be looked for in a `.env` file when it is not."""
+    """Set the variable that would be looked for in a `.env` file if it is not set."""
     return {"POSTGRES_URL_NON_POOLING": environment.get("POSTGRES_URL", ""), **environment}
 
 
 def command(
     *arguments: str, environment: dict[str, str], timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
-    """The command, run to its end."""
+    """Run the command to its end."""
     with Child(
         *(COMMAND, *arguments),
         env=_without_gaps(environment),
@@ -95,9 +95,10 @@ def started(
     stderr: int | IO[Any] | None = None,
     warm: bool = False,
 ) -> Iterator[Child]:
-    """The command, running; it is told to end and none of its group outlives the block.
+    """The command, running. At the end of the block it is told to end, and no process of its group
+    stays.
 
-    `warm`: what it starts is forked, too (forks.py).
+    With `warm`, its children are forked too (forks.py).
     """
     process = Child(
         *(COMMAND, *arguments),
@@ -111,13 +112,13 @@ def started(
         try:
             yield process
         finally:
-            # Not the group: that the command ends its own children is part of what is tested.
+            # Not the group: the tests check that the command ends its own children.
             process.terminate()
             _leave_nothing(process)
 
 
 def _leave_nothing(process: "subprocess.Popen[Any] | Child") -> None:
-    """Waits for the head of a group, kills whatever is left of it. Raises TimeoutExpired."""
+    """Wait for the head of a group, and kill what is left of it. Raises TimeoutExpired."""
     try:
         process.wait(timeout=90)
     finally:
@@ -136,8 +137,8 @@ def query(environment: dict[str, str], statement: str) -> list[tuple[object, ...
         connection.close()
 
 
-# Below those that the system gives to connections: such a one could be taken in the moment before
-# whoever it is for listens. Each process of the tests begins elsewhere, and none is told twice.
+# Below the ports that the system gives to connections, because such a port could be taken before
+# its server listens. Each process of the tests starts elsewhere, and no port is handed out twice.
 _PORTS = itertools.cycle(random.SystemRandom().sample(range(20_000, 32_000), 12_000))
 
 
@@ -152,7 +153,7 @@ def free_port() -> int:
 class Dagster:
     """`dagster dev` on a free port, head of its own process group.
 
-    `warm`: it and all that it starts, runs included, are forked (forks.py).
+    With `warm`, it and all its children, including runs, are forked (forks.py).
     """
 
     process: "subprocess.Popen[bytes] | Child"
@@ -185,7 +186,7 @@ class Dagster:
                 )
 
     def wait_until_quiet(self) -> None:
-        """Until it is up and starts nothing by the clock."""
+        """Wait until it is up and its schedules are off."""
         wait_until(lambda: stop_schedules(self.url))
 
     def end(self, number: int) -> None:
@@ -195,10 +196,10 @@ class Dagster:
 
 
 def stop_schedules(url: str, token: str = "") -> bool:
-    """Switches every schedule off; whether that was done, which takes a Dagster with code loaded.
+    """Switch off every schedule. Returns whether that worked: it needs a Dagster with loaded code.
 
-    `token` is the API token, for a guarded one.
-    A sync that started by itself at a quarter of an hour would be counted with those of a test.
+    `token` is the API token, for a guarded Dagster. A sync that started by itself at a quarter of
+    an hour would be counted with those of a test.
     """
     selector = {"selector": REPOSITORY}
     try:
@@ -209,7 +210,7 @@ def stop_schedules(url: str, token: str = "") -> bool:
     except requests.ConnectionError:
         return False
     except requests.HTTPError as error:
-        # The daemon, which has just begun, may note the state of a schedule at the same moment.
+        # The daemon, which has just begun, may store the state of a schedule at the same moment.
         # Dagster then refuses one of the two.
         if error.response.status_code < 500:
             raise
@@ -218,7 +219,7 @@ def stop_schedules(url: str, token: str = "") -> bool:
 
 
 def reset_schedules(url: str) -> None:
-    """Leaves every schedule as the code has it."""
+    """Reset every schedule to what the code says."""
     for schedule in _ask(url, _SCHEDULES, {"selector": REPOSITORY})["schedulesOrError"]["results"]:
         selector = {**REPOSITORY, "scheduleName": schedule["name"]}
         _ask(url, _RESET, {"selector": selector})
@@ -249,7 +250,7 @@ def _ask(url: str, asked: str, variables: dict[str, Any], token: str = "") -> di
 
 
 def wait_until(condition: Callable[[], Seen], timeout: float = 90) -> Seen:
-    """What the condition was once it was true; asked for ever more rarely."""
+    """Return what the condition returned once it was true. It is checked less and less often."""
     deadline = time.monotonic() + timeout
     pause = 0.02
     while not (seen := condition()):

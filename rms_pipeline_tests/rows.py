@@ -1,4 +1,4 @@
-"""Rows put straight into the tables, for tests of what reads them."""
+"""Puts rows directly into the tables, for tests of what reads them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from rms_pipeline.mirror.database import Database
 
 
 def insert(database: Database, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
-    """`rows` by column; one that lacks a column has its default."""
+    """Insert `rows`, given by column. A missing column gets its default."""
     with database.session() as connection, connection.cursor() as cursor:
         for row in rows:
             columns = ", ".join(row)
@@ -20,7 +20,9 @@ def insert(database: Database, table: str, rows: Iterable[Mapping[str, Any]]) ->
 
 
 def insert_opportunities(database: Database, *rows: Mapping[str, Any]) -> None:
-    """Opportunities with ids from 1 on, named after them, where a row names none."""
+    """Insert opportunities with ids from 1 on and names that follow from the ids, unless a row has
+    its own.
+    """
     named = (
         {"id": i, "name": f"Opportunity {row.get('id', i)}", **row} for i, row in enumerate(rows, 1)
     )
@@ -29,7 +31,7 @@ def insert_opportunities(database: Database, *rows: Mapping[str, Any]) -> None:
 
 @contextmanager
 def asking(database: Database) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
-    """As `query` of this database, in one transaction, which commits at the end."""
+    """Like `query` for this database, in one transaction that commits at the end."""
     with database.session() as connection, connection.cursor() as cursor:
 
         def ask(statement: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -40,13 +42,13 @@ def asking(database: Database) -> Iterator[Callable[..., list[tuple[Any, ...]]]]
 
 
 def query(database: Database, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-    """What `statement` finds, if it is one that finds something. Commits."""
+    """Return the rows of `statement`, if it returns any. Commits."""
     with asking(database) as ask:
         return ask(statement, *values)
 
 
 def insert_proof(database: Database, **columns: Any) -> None:
-    """A proof that showed 5,012 of 5,012 now, but for `columns`."""
+    """Insert a proof that showed 5,012 of 5,012 now, changed by `columns`."""
     now = datetime.now(UTC)
     proof = {"collection": "opportunities", "run": "full", "scan": 1, "as_of": now, "content": 1}
     proof |= {"window_start": now - timedelta(days=30), "window_end": now + timedelta(days=365)}
@@ -65,8 +67,12 @@ def insert_sync(
     in_dagster: bool = True,
     **columns: Any,
 ) -> None:
-    """A sync that began `ago` seconds ago, and ended after `took` more unless it goes on; so in
-    Dagster's history, too, where that is here and the run is to be `in_dagster`."""
+    """Insert a sync that began `ago` seconds ago and ended after `took` seconds, unless it still
+    runs.
+
+    If Dagster's history is in this database and `in_dagster` is true, the run is inserted there
+    too.
+    """
     began = datetime.now(UTC) - timedelta(seconds=ago)
     ended = began + timedelta(seconds=took) if status in ("completed", "failed") else None
     row = {"run_id": run, "sync_type": sync_type, "status": status, "launched_at": began}
@@ -95,7 +101,7 @@ def insert_dagsters_run(
     ended: datetime | None,
     body: str = "{}",
 ) -> None:
-    """A row of Dagster's runs; `status` in Dagster's words or in ours."""
+    """Insert a row of Dagster's runs. `status` is in Dagster's words or in ours."""
     row: dict[str, Any] = {"run_id": run, "pipeline_name": job, "run_body": body}
     row |= {"status": DAGSTERS_WORDS.get(status, status)}
     row |= {"start_time": None if status == "launched" else began.timestamp()}

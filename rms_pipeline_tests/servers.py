@@ -1,4 +1,4 @@
-"""PostgreSQL servers that come and go, for tests and benchmarks."""
+"""PostgreSQL servers that start and stop, for tests and benchmarks."""
 
 import contextlib
 import fcntl
@@ -16,14 +16,16 @@ import psycopg2
 from rms_pipeline.mirror.embedded import start_embedded, stop_embedded
 
 POSTGRESQL_15 = Path("/usr/lib/postgresql/15/bin")
-# Below it files are in memory, where there is that much room in it: a run of the tests needs 1 GB.
+# Files below it are in memory, if there is enough room: a run of the tests needs 1 GB.
 _MEMORY = Path("/dev/shm")
 _ROOM = 4 << 30
 
 
 @contextlib.contextmanager
 def embedded_postgresql(*, in_memory: bool = False) -> Iterator[str]:
-    """The embedded server; its URL. `in_memory`: its files are, where there is room."""
+    """The embedded server. Yields its URL. With `in_memory` its files are in memory if there is
+    room.
+    """
     with _folder_for_server("rms-test-", in_memory) as folder:
         try:
             yield start_embedded(folder)
@@ -35,8 +37,10 @@ def embedded_postgresql(*, in_memory: bool = False) -> Iterator[str]:
 def installed_postgresql(
     programs: Path = POSTGRESQL_15, *, in_memory: bool = False
 ) -> Iterator[str]:
-    """A server of the programs in a folder, with their own defaults; its URL. `in_memory`: its
-    files are, where there is room."""
+    """A server of the programs in a folder, with its default settings. Yields its URL.
+
+    With `in_memory` its files are in memory if there is room.
+    """
     with (
         _folder_for_server("rms-test-15-", in_memory) as folder,
         _installed_postgresql(programs, folder) as url,
@@ -66,12 +70,12 @@ def _installed_postgresql(programs: Path, folder: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _folder_for_server(prefix: str, in_memory: bool) -> Iterator[Path]:
-    """A folder that is there meanwhile."""
-    # Not below pytest's own temporary folder: the server's system user must reach it.
+    """A folder that exists inside this context."""
+    # Not below pytest's own temporary folder, because the server's system user has to reach it.
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=_memory() if in_memory else None))
     with (folder / "new").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # Only now may others look whether it is locked.
+        # Only now may others check whether it is locked.
         (folder / "new").rename(folder / "lock")
         try:
             yield folder
@@ -80,10 +84,10 @@ def _folder_for_server(prefix: str, in_memory: bool) -> Iterator[Path]:
 
 
 def _memory() -> Path | None:
-    """Where files are in memory, if there is room for those of servers."""
+    """Return a folder in memory if there is room for the files of servers, or None."""
     try:
         for lock in _MEMORY.glob("rms-test-*/lock"):
-            # What tests that were killed have left takes room until the machine is restarted.
+            # Files of tests that were killed would take room until the machine restarts.
             with contextlib.suppress(OSError), lock.open() as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(lock.parent, ignore_errors=True)
@@ -98,7 +102,7 @@ def _memory() -> Path | None:
 
 @contextlib.contextmanager
 def replica_of(server_url: str, programs: Path = POSTGRESQL_15) -> Iterator[str]:
-    """A streaming replica of an `installed_postgresql`, which follows it; its URL."""
+    """A streaming replica of an `installed_postgresql`. Yields its URL."""
     folder = Path(tempfile.mkdtemp(prefix="rms-test-replica-"))
     primary = server_url.rpartition("host=")[2]
     user: str | None = None
@@ -122,19 +126,19 @@ def replica_of(server_url: str, programs: Path = POSTGRESQL_15) -> Iterator[str]
 
 
 def be_careless(server_url: str) -> None:
-    """Makes the server forget about crashes, leave rows where they lie, and compile no statements.
+    """Make the server ignore crashes, not vacuum, and not compile statements.
 
-    Nothing that a test looks at depends on the disk, or may on the moment of some vacuum.
+    No test depends on the disk, and no test may depend on the moment of a vacuum.
     """
     with administrator(server_url) as run:
         for setting in ("fsync", "synchronous_commit", "full_page_writes", "autovacuum", "jit"):
             run(f"ALTER SYSTEM SET {setting} = off")
-        # Room, in memory at that: nothing is read again.
+        # Enough room for everything in memory, so that nothing is read again.
         run("ALTER SYSTEM SET max_wal_size = '128MB'")
         run("SELECT pg_reload_conf()")
 
 
-# How the names of databases begin that are no templates.
+# Prefix of the names of databases that are not templates.
 NEW_NAMES = "test_"
 
 
@@ -144,9 +148,9 @@ def new_name() -> str:
 
 @contextlib.contextmanager
 def new_database(server_url: str, template: str | None = None) -> Iterator[str]:
-    """A database of its own on the server, empty or a copy of another; its URL.
+    """A database of its own on the server, empty or a copy of another. Yields its URL.
 
-    `copies.copy_of` is much quicker, from the second copy of a template on.
+    `copies.copy_of` is much faster, from the second copy of a template on.
     """
     name = new_name()
     with administrator(server_url) as run:
@@ -158,15 +162,16 @@ def new_database(server_url: str, template: str | None = None) -> Iterator[str]:
 
 
 def as_copy_of(template: str) -> str:
-    """Of CREATE DATABASE."""
-    # By files: half the time of a copy through the log, on a server that waits for no disk.
+    """Return the clause of CREATE DATABASE for a copy."""
+    # A copy of files takes half the time of a copy through the log, on a server that does not wait
+    # for the disk.
     return f"TEMPLATE {template} STRATEGY FILE_COPY"
 
 
 def template(server_url: str, name: str, fill: Callable[[str], None]) -> str:
-    """The name of a database, on the server, that `fill` has been given the URL of: to be copied.
+    """Return the name of a database to copy. `fill` gets its URL and fills it.
 
-    It is made on first use and lives as long as the server. Nothing may stay connected to it.
+    It is made on first use and lives as long as the server. No connection may stay open to it.
     """
     with administrator(server_url) as run:
         if not run("SELECT 1 FROM pg_database WHERE datname = %s", name):
@@ -180,14 +185,14 @@ def template(server_url: str, name: str, fill: Callable[[str], None]) -> str:
 
 
 def url_of(server_url: str, name: str) -> str:
-    """Another database of the same server."""
+    """Return the URL of another database of the same server."""
     head, _, query = server_url.partition("?")
     return f"{head.rpartition('/')[0]}/{name}?{query}"
 
 
 @contextlib.contextmanager
 def administrator(server_url: str) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
-    """Runs statements, each in a transaction of its own, and gives what they give."""
+    """Runs statements, each in a transaction of its own, and returns their rows."""
     connection = psycopg2.connect(server_url)
     connection.autocommit = True
 

@@ -1,4 +1,4 @@
-"""A real browser, Debian's chromium without its windows, for what people look at."""
+"""A real browser for what people look at: Debian's chromium without windows."""
 
 import shutil
 from collections.abc import Generator, Iterator
@@ -15,14 +15,14 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-# The same engine twice. The second draws windows of its own, which nobody sees here, for more of a
-# processor than the pages in them take.
+# The same engine twice. The second one draws windows that nobody sees, which costs more processor
+# time than the pages in them.
 _PROGRAMS = ("chromium-headless-shell", "chromium")
 _SECONDS = 60
 _DESK: ViewportSize = {"width": 1400, "height": 1000}
 _REPORT = pytest.StashKey[pytest.TestReport]()
-# What moves while a page waits takes more of a processor here, where no graphics card draws it,
-# than what is waited for: so nothing glides, and a page draws ten times a second.
+# Animations cost more processor time here than what a page waits for, because no graphics card
+# draws them. So nothing moves, and a page draws ten times a second.
 _STILL = """
 const still = new CSSStyleSheet();
 still.replaceSync(
@@ -44,10 +44,10 @@ def pytest_runtest_makereport(
     return report
 
 
-# No longer than a module: while it lives, other code in this thread cannot run an event loop.
+# Not longer than a module: while it lives, other code in this thread cannot run an event loop.
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """The browser; `chromium.new_context(...)` for another size, colour scheme or language."""
+    """The browser. Use `chromium.new_context(...)` for another size, colour scheme or language."""
     executable = next(filter(None, map(shutil.which, _PROGRAMS)), None)
     if executable is None:
         pytest.skip("no chromium is installed (Debian: apt-get install chromium-headless-shell)")
@@ -58,7 +58,7 @@ def chromium() -> Iterator[Browser]:
             args=[
                 *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
                 *("--disable-background-networking", "--disable-component-update"),
-                # Tabs of one site share a process, for each takes long to start.
+                # Tabs of one site share a process, because each process takes long to start.
                 *("--disable-sync", "--process-per-site", "--renderer-process-limit=1"),
             ],
         )
@@ -67,7 +67,7 @@ def chromium() -> Iterator[Browser]:
 
 
 def new_context(chromium: Browser, **options: Any) -> BrowserContext:
-    """Tabs that share cookies and what they have loaded, in which nothing moves by itself."""
+    """Return a context: its tabs share cookies and loaded files, and nothing moves by itself."""
     context = chromium.new_context(**{"locale": "en-GB", "timezone_id": "UTC", **options})
     context.set_default_timeout(_SECONDS * 1000)
     context.add_init_script(_STILL)
@@ -76,16 +76,16 @@ def new_context(chromium: Browser, **options: Any) -> BrowserContext:
 
 @pytest.fixture(scope="module")
 def warm(chromium: Browser) -> Iterator[BrowserContext]:
-    """One for the `page` of all tests of a module whose pages take seconds to load and compile."""
+    """One context for the `page` of all tests of a module, if its pages take seconds to load."""
     with new_context(chromium, viewport=_DESK) as context:
         yield context
 
 
 @pytest.fixture
 def page(chromium: Browser, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Page]:
-    """An empty tab with patience; a test that fails leaves `failure.png` in its `tmp_path`.
+    """An empty tab with long timeouts. A test that fails leaves `failure.png` in its `tmp_path`.
 
-    Nobody is signed in. Where the module uses `warm` it is a tab of that.
+    Nobody is signed in. If the module uses `warm`, it is a tab of that context.
     """
     is_shared = "warm" in request.fixturenames
     context: BrowserContext = (

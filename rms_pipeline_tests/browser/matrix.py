@@ -1,5 +1,6 @@
-"""Every page at every size: what an accessibility checker finds, what scrolls sideways, and what is
-cut off."""
+"""Every page at every size: what an accessibility checker finds, what scrolls sideways, what is
+cut.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from playwright.sync_api import Browser, Page
 from rms_pipeline_tests.browser.conftest import new_context
 
 _SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-# What hides a part of itself, and neither scrolls nor says so by dots.
+# Elements that hide a part of their content, and neither scroll nor show an ellipsis.
 _CUT = """() => [...document.querySelectorAll('body *')].filter((e) => {
     const s = getComputedStyle(e);
     const hides = (o) => o === 'hidden' || o === 'clip';
@@ -21,22 +22,22 @@ _CUT = """() => [...document.querySelectorAll('body *')].filter((e) => {
         || (hides(s.overflowY) && e.scrollHeight > e.clientHeight + 1
             && s.webkitLineClamp === 'none' && s.textOverflow !== 'ellipsis'));
 }).map((e) => e.outerHTML.slice(0, 200))"""
-# What reaches beyond the right edge of the window, outside of regions that scroll.
+# Elements beyond the right edge of the window, outside of regions that scroll.
 _BEYOND = """() => [...document.querySelectorAll('body *')].filter((e) => {
     const box = e.getBoundingClientRect();
     return box.width > 0 && box.right > document.documentElement.clientWidth + 1
         && getComputedStyle(e).visibility === 'visible'
         && !e.closest('.scroll, .unseen, [hidden], .skip');
 }).map((e) => e.outerHTML.slice(0, 200))"""
-# A list on a phone is no table any more, and has nothing beside what one sees.
+# On a phone a list is not a table any more, and nothing of it may be beside the window.
 _LISTS = """() => innerWidth > 720 ? [] : [...document.querySelectorAll('.scroll:has(.list)')]
     .filter((e) => e.scrollWidth > e.clientWidth + 1)
     .flatMap((e) => [...e.querySelectorAll('td, th')].filter((cell) =>
         cell.getBoundingClientRect().right > e.getBoundingClientRect().right))
     .slice(0, 2).map((e) => e.outerHTML.slice(0, 200))"""
-# Rows that differ in nothing but their words and addresses are to a checker the same row, which it
-# needs seconds for when a list has a hundred of them. The first two of each kind stay: what stands
-# beside another like it may look otherwise.
+# Rows that differ only in words and addresses are the same row to a checker. It needs seconds for a
+# list of a hundred of them. The first two of each kind stay, because an element can look different
+# beside another of its kind.
 _LEAVE_OUT_ALIKE = """() => {
   const words = /^(id|for|href|src|title|datetime|value|aria-label(ledby)?|data-(?!label).*)$/;
   const kind = (e) => e.tagName + [...e.attributes]
@@ -55,14 +56,14 @@ _LEAVE_OUT_ALIKE = """() => {
 
 
 def leave_out_alike(page: Page) -> None:
-    """Leaves two rows of each kind in every list, before a checker looks at the page."""
+    """Leave two rows of each kind in every list, before a checker examines the page."""
     page.evaluate(_LEAVE_OUT_ALIKE)
 
 
 def violations(page: Page, **options: Any) -> list[dict[str, Any]]:
-    """What Axe finds wrong in a page that has its script, with its own options for a run.
+    """Return what Axe finds wrong in a page that contains its script. `options` are Axe's own.
 
-    What it finds right is as long as the page, and nobody asks for that here.
+    The list of what is right is as long as the page, and is not returned.
     """
     found: list[dict[str, Any]] = page.evaluate(
         "(options) => axe.run(options).then((results) => results.violations)",
@@ -73,8 +74,10 @@ def violations(page: Page, **options: Any) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A window of `width` pixels of CSS. A zoom of 200 % halves them; `text` is how much larger
-    than usual the reader wants letters."""
+    """A window of `width` pixels of CSS. A zoom of 200 % halves them.
+
+    `text` is the size of letters relative to the usual one.
+    """
 
     width: int
     height: int = 900
@@ -95,8 +98,11 @@ SIZES = (PHONE, DESK, WALL, ZOOMED, LARGE, Size(390, 844, text=200))
 def findings(
     chromium: Browser, url: str, paths: Sequence[str], size: Size, token: str
 ) -> Iterator[str]:
-    """What is wrong with these pages of `url` at this size, in both colour schemes, a line each.
-    Everything that opens is open."""
+    """Yield what is wrong with these pages of `url` at this size, in both colour schemes, a line
+    each.
+
+    Everything that can be opened is open.
+    """
     context = new_context(
         chromium,
         viewport={
@@ -105,7 +111,7 @@ def findings(
         },
         device_scale_factor=size.zoom,
         bypass_csp=True,
-        # Whose times are the widest.
+        # This locale has the longest times.
         locale="en-US",
         extra_http_headers={"Authorization": f"Bearer {token}"},
     )

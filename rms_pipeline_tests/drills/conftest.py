@@ -1,4 +1,4 @@
-"""What the drills share, and what they counted."""
+"""Fixtures of the drills, and the table of what they counted."""
 
 from collections.abc import Callable, Iterator
 
@@ -14,19 +14,19 @@ _COUNTED = "counted"
 
 @pytest.fixture
 def mirror_of(database: Database, client_for: MakeClient) -> Iterator[Callable[..., Mirror]]:
-    """Makes a mirror of a store, in a database of its own: processes may be killed in it."""
+    """Makes a mirror of a store in a database of its own, because processes in it may be killed."""
     with mirrors_in(database, client_for) as make:
         yield make
 
 
 @pytest.fixture
 def tell(record_property: Callable[[str, object], None]) -> Tell:
-    """Takes a line of counts, which is printed when all drills are over."""
+    """Takes a line of counts. It is printed when all drills are over."""
     return lambda line: record_property(_COUNTED, line)
 
 
 def leave(database: Database, schema: str, opportunity: int) -> None:
-    """Puts an event into the queue of a mirror, as a receiver does that dies right after."""
+    """Put an event into the queue of a mirror, as a receiver does that dies right afterwards."""
     query(
         database,
         f"INSERT INTO {schema}.webhook_events (subject_type, opportunity_id)"

@@ -1,4 +1,4 @@
-"""One run of a job that has no command of its own, to be killed: python -m ... JOB."""
+"""Runs a job that has no command of its own, in order to be killed: python -m ... JOB."""
 
 import sys
 import uuid

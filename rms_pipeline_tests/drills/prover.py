@@ -1,4 +1,4 @@
-"""An incremental sync with its proof, to be killed: -m ... DATABASE_URL API_URL RUN SINCE."""
+"""Runs an incremental sync with its proof, in order to be killed: -m ... URL API_URL RUN SINCE."""
 
 import sys
 from datetime import datetime

@@ -1,4 +1,6 @@
-"""One full sync in a process of its own, to be killed: python -m ... DATABASE_URL API_URL RUN."""
+"""Runs a full sync in a process of its own, in order to be killed: -m ... DATABASE_URL API_URL
+RUN.
+"""
 
 import sys
 from datetime import UTC, datetime, timedelta

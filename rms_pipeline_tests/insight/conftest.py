@@ -1,4 +1,4 @@
-"""A mirror of a company in London, in whose tables nothing is."""
+"""An empty mirror of a company in London."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def london(emptied: Database) -> Database:
 
 
 def set_time_zone(database: Database, zone: str) -> None:
-    """As each count of the statuses notes it."""
+    """Set the time zone of the mirror, as each count of the statuses does."""
     query(
         database,
         "INSERT INTO mirror_state (name, value) VALUES ('time_zone', %s)"

@@ -1,6 +1,7 @@
 """A process that asks for calls without end: URL, account, limit, and a lane for each thread.
 
-It prints the lane and the machine's monotonic clock (s) at each call, which all processes share.
+It prints the lane and the machine's monotonic clock (s) at each call. All processes share that
+clock.
 """
 
 import sys

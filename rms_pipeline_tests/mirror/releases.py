@@ -17,13 +17,13 @@ MADE_AT = datetime(2026, 11, 26, tzinfo=UTC)
 
 
 def load_release(url: str, version: str) -> str:
-    """Fills the empty database at `url` as the last program with the schema `version` left one.
+    """Fill the empty database at `url` as the last program with the schema `version` left one.
 
     Each file is what pg_dump wrote after that program had synced 24 invented opportunities on
     MADE_AT (one edited, one deleted), with Dagster's history and a right that was granted to
-    ANALYST; from 0004 on there is an event that waits, and a dead letter. Where no program was
-    landed with `version` the newest one before it is loaded, and migrated to `version`. Returns the
-    version that was loaded.
+    ANALYST. From 0004 on there is an event that waits, and a dead letter. If no program had
+    `version`, the newest one before it is loaded, and migrated to `version`. Returns the version
+    that was loaded.
     """
     newest = max(v for v in RELEASES if v <= version)
     dump = gzip.decompress((_DUMPS / f"{newest}.sql.gz").read_bytes()).decode()

@@ -16,7 +16,7 @@ MIGRATIONS = Path(schema.__file__).with_name("migrations")
 
 
 def versions() -> list[str]:
-    """All versions of the schema, the first one first."""
+    """Return all versions of the schema, the first one first."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     walked = ScriptDirectory.from_config(config).walk_revisions()
@@ -27,7 +27,7 @@ def _day(n: int) -> date:
     return date(2026, 6, 1) + timedelta(n - 1)
 
 
-# What a value of each type is in row `n`. A type that is missing here is named by a KeyError.
+# The value of each type in row `n`. A missing type raises a KeyError with its name.
 _SAMPLES: dict[str, Callable[[int], str]] = {
     "bigint": lambda n: f"{n}",
     "integer": lambda n: f"{n}",
@@ -46,7 +46,7 @@ _SAMPLES: dict[str, Callable[[int], str]] = {
     "text[]": lambda n: f"'{{run {n}}}'",
     "timestamp with time zone[]": lambda n: f"'{{{_day(n)} 12:00:00Z}}'",
 }
-# Where any text or number will not do.
+# Columns that need a special text or number.
 _MEANT: dict[tuple[str, str], Callable[[int], str]] = {
     ("opportunities", "data"): lambda n: f"""'{{"id": {n}, "subject": "text {n}"}}'""",
     ("deleted_opportunities", "id"): lambda n: f"1000 + {n}",
@@ -64,14 +64,14 @@ _MEANT: dict[tuple[str, str], Callable[[int], str]] = {
         for single in ("opportunity", "opportunity_item", "member", "invoice")
     },
 }
-# Brought to this code's mapping by an upgrade: what the record says, it says at its end.
+# Columns that an upgrade computes from the record. Their test value is not kept.
 _DERIVED = {
     table: ["id", "data", "synced_at", "last_webhook_at", "deleted_at", "deleted_because"]
     for table in ("opportunities", "deleted_opportunities")
 } | {"opportunity_words": ["id"]}
-# Which hold rows as soon as they are there.
+# Tables that hold rows as soon as they exist.
 _FILLED_ALREADY = (schema.VERSION_TABLE, "mirror_state", "statuses")
-# Each row of it means a column of another table.
+# Tables whose rows stand for a column of another table.
 _MEANING_COLUMNS = ("promoted_fields",)
 _OURS = "relnamespace = current_schema()::regnamespace AND relkind = 'r'"
 
@@ -79,18 +79,18 @@ Rows = dict[str, list[tuple[object, ...]]]
 
 
 def filled_at(database: Database, version: str, rows: int = 3) -> dict[str, list[str]]:
-    """Makes the tables of `version` in an empty database, with `rows` rows in each.
+    """Make the tables of `version` in an empty database, with `rows` rows in each.
 
-    Returns the columns, by table, that an upgrade has to leave as they are.
+    Returns the columns, by table, that an upgrade must not change.
     """
     schema.upgrade_tables(database, version)
     return fill(database, rows)
 
 
 def fill(database: Database, rows: int = 3) -> dict[str, list[str]]:
-    """Puts `rows` rows into each table that is there and empty.
+    """Put `rows` rows into each existing empty table.
 
-    Returns the columns, by table, that an upgrade has to leave as they are.
+    Returns the columns, by table, that an upgrade must not change.
     """
     with asking(database) as ask:
         columns = _columns(ask)
@@ -101,10 +101,10 @@ def fill(database: Database, rows: int = 3) -> dict[str, list[str]]:
 
 
 def add(database: Database, first: int, rows: int = 3) -> tuple[dict[str, list[str]], Rows]:
-    """Puts `rows` rows more into each table that is there, numbered from `first` on.
+    """Add `rows` rows to each existing table, numbered from `first` on.
 
-    Returns the columns, by table, that an upgrade has to leave as they are, and what they hold in
-    those rows, as text.
+    Returns the columns, by table, that an upgrade must not change, and their values in those rows,
+    as text.
     """
     with asking(database) as ask:
         columns = _columns(ask)
@@ -153,7 +153,7 @@ def _as_text(names: Iterable[str]) -> str:
 
 
 def rows_of(database: Database, columns: dict[str, list[str]]) -> Rows:
-    """All rows of these columns, as text, by table."""
+    """Return all rows of these columns, as text, by table."""
     with asking(database) as ask:
         there = _columns(ask)
         return {
@@ -165,7 +165,7 @@ def rows_of(database: Database, columns: dict[str, list[str]]) -> Rows:
 
 
 def _columns(ask: Callable[..., list[tuple[Any, ...]]]) -> dict[str, dict[str, str]]:
-    """The types of columns by table; tables that others refer to come before those."""
+    """Return the types of columns by table. Tables that others refer to come before those."""
     found = ask(
         "SELECT c.relname, a.attname, format_type(a.atttypid, NULL) FROM pg_class c"
         f" JOIN pg_attribute a ON a.attrelid = c.oid WHERE {_OURS}"

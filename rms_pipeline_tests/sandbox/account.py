@@ -1,4 +1,4 @@
-"""Asking the sandbox over HTTP, as any client would."""
+"""Asks the sandbox over HTTP, as any client would."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ ALL = "filtermode=all"
 def ask(
     sandbox: SandboxServer, path: str, method: str = "GET", body: Any = None
 ) -> requests.Response:
-    """`path` is below `/api/v1`."""
+    """Send a request. `path` is below `/api/v1`."""
     return requests.request(
         method,
         sandbox.url + path,
@@ -25,14 +25,14 @@ def ask(
 
 
 def turn(sandbox: SandboxServer, **switches: Any) -> None:
-    """Turns switches over HTTP."""
+    """Set switches over HTTP."""
     url = sandbox.url.replace("/api/v1", "/sandbox/switches")
     answer = requests.put(url, headers=HEADERS, json=switches, timeout=10)
     assert answer.status_code == 200, answer.text
 
 
 def listed(sandbox: SandboxServer, query: str = "") -> list[dict[str, Any]]:
-    """One page of all opportunities, whatever their state."""
+    """Return one page of all opportunities in every state."""
     answer = ask(sandbox, f"/opportunities?{ALL}&{query}")
     assert answer.status_code == 200, answer.text
     found: list[dict[str, Any]] = answer.json()["opportunities"]
@@ -40,7 +40,7 @@ def listed(sandbox: SandboxServer, query: str = "") -> list[dict[str, Any]]:
 
 
 def meta(sandbox: SandboxServer, query: str = "") -> dict[str, int]:
-    """Of the same page."""
+    """Return `meta` of the same page."""
     answer = ask(sandbox, f"/opportunities?{ALL}&{query}")
     assert answer.status_code == 200, answer.text
     found: dict[str, int] = answer.json()["meta"]
@@ -48,5 +48,5 @@ def meta(sandbox: SandboxServer, query: str = "") -> dict[str, int]:
 
 
 def ids(sandbox: SandboxServer, query: str = "") -> list[int]:
-    """Of the same page."""
+    """Return the ids on the same page."""
     return [record["id"] for record in listed(sandbox, query)]

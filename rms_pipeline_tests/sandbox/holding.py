@@ -1,4 +1,4 @@
-"""Requests to the sandbox that wait until a test lets them go."""
+"""Requests to the sandbox that wait until a test lets them continue."""
 
 import contextlib
 import itertools
@@ -10,9 +10,10 @@ from rms_pipeline.sandbox import SandboxServer
 
 @contextlib.contextmanager
 def held(sandbox: SandboxServer, *, after: int = 0) -> Iterator[threading.Event]:
-    """Requests beyond so many wait for the end of the block; set once one of them does.
+    """Requests after the first `after` wait for the end of the block. The event is set once one
+    waits.
 
-    Quicker than an API that takes long: nobody waits for the rest of what it takes.
+    Faster than a slow API, because no test waits for the rest of its delay.
     """
     number, waits, over = itertools.count(), threading.Event(), threading.Event()
 

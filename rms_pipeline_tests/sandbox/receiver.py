@@ -11,7 +11,7 @@ Answer = tuple[int, dict[str, str]]
 
 
 class Received(NamedTuple):
-    """`at` is monotonic seconds; `action` is what the body says below `action`."""
+    """One delivery. `at` is monotonic seconds. `action` is what the body has below `action`."""
 
     at: float
     path: str
@@ -21,7 +21,7 @@ class Received(NamedTuple):
 
 
 class Receiver:
-    """Answers each POST with what `answer` makes of it (status and headers), 200 by default."""
+    """Answers each POST with the status and headers that `answer` returns, by default 200."""
 
     def __init__(
         self, answer: Callable[[Received], Answer] | None = None, *, port: int = 0
@@ -58,7 +58,7 @@ class Receiver:
                 self.flush_headers()
 
             def log_message(self, format: str, *args: Any) -> None:
-                """Silent."""
+                """Log nothing."""
 
         self._http = _Server(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
@@ -87,4 +87,4 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A sandbox that has ended is no news."""
+        """Ignore the end of a sandbox."""

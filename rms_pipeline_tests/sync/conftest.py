@@ -1,4 +1,4 @@
-"""A mirror beside its account, and the one question: are they equal?"""
+"""A mirror beside its account, and the check whether they are equal."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ from rms_pipeline_tests.test_sync import expected, ids_in, rows, written
 
 settings.register_profile(
     "sequences",
-    # A hundred, or thousands, are for the drills.
+    # The drills try a hundred, or thousands.
     max_examples=25,
     stateful_step_count=12,
     deadline=None,
@@ -56,16 +56,16 @@ class Mirror:
         return self.sandbox.store
 
     def client(self) -> CurrentRmsClient:
-        """A new one, with counts of its own; the one before is closed."""
+        """Return a new client with counts of its own. The client before it is closed."""
         self.close()
         self._client = self.client_for(self.sandbox.url)
         self._client.now = self.database.clock()
-        # What one learned the next one knows, as with the terms that are stored.
+        # What one client learned the next one knows, like terms that are stored.
         self._client.terms = self.terms
         return self._client
 
     def another_client(self) -> CurrentRmsClient:
-        """One beside the last."""
+        """Return one more client beside the last one."""
         client = self.client_for(self.sandbox.url)
         client.now = self.database.clock()
         return client
@@ -92,7 +92,7 @@ class Mirror:
         return done
 
     def proved_sync(self, overlap: timedelta = OVERLAP) -> Proof | None:
-        """An incremental sync that ends with a proof, where there is something to prove."""
+        """Run an incremental sync that ends with a proof, if there is something to prove."""
         landed, _, proof = proved_sync(
             self.database, self.client(), self.watermarks, self.run(), overlap=overlap
         )
@@ -100,7 +100,7 @@ class Mirror:
         return proof
 
     def lists_then(self, moment: datetime) -> Records:
-        """What the API's lists held at `moment`, by the clock of the last client."""
+        """Return what the API's lists held at `moment`, by the clock of the last client."""
         assert self._client is not None
         seconds = (self._client.now() - moment).total_seconds()
         return self.store.ago(seconds + self.sandbox.switches.lists_lag)
@@ -116,9 +116,9 @@ class Mirror:
     def differences(
         self, ids: set[int] | None = None, but_for: Callable[[Any], Any] = lambda data: data
     ) -> dict[int, str]:
-        """How the window differs from the API, or only `ids`, wherever they lie.
+        """Return how the window differs from the API, or only `ids`, inside or outside the window.
 
-        `but_for` takes out of a record what is not to be compared.
+        `but_for` removes from a record what must not be compared.
         """
         found, problems = self.rows(), {}
         wanted = set(ids_in(self.store, self.window))
@@ -168,7 +168,7 @@ def mirrors_in(database: Database, client_for: MakeClient) -> Iterator[Callable[
 
 @pytest.fixture(scope="module")
 def rows_of_new(migrated: Database) -> dict[str, str]:
-    """What the module's database held when it was new, by table, that `emptied` leaves as it is."""
+    """What the module's new database held in tables that `emptied` does not change, by table."""
     with migrated.session() as connection:
         return rows_in(connection, ("mirror_state", "statuses"))
 
@@ -177,7 +177,7 @@ def rows_of_new(migrated: Database) -> dict[str, str]:
 def mirror_of(
     rows_of_new: dict[str, str], emptied: Database, client_for: MakeClient
 ) -> Iterator[Callable[..., Mirror]]:
-    """Makes a mirror of a store, in the module's one database, which is as new."""
+    """Makes a mirror of a store in the module's one database, which is as new."""
     with emptied.session() as connection:
         put_back(connection, rows_of_new)
     with mirrors_in(emptied, client_for) as make:

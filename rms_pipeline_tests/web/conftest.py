@@ -1,4 +1,4 @@
-"""The web service on a real port, over a real database and a sandbox."""
+"""The web service on a real port, with a real database and a sandbox."""
 
 import asyncio
 import contextlib
@@ -78,8 +78,10 @@ def delivery(action: int, subject: int, **fields: Any) -> dict[str, Any]:
 
 
 def clients_of(sandbox: SandboxServer, database: Database) -> ClientFactory:
-    """Makes clients for opportunities that go by the clock of the database, with little patience
-    and no limit."""
+    """Return a function that makes clients for opportunities.
+
+    They use the clock of the database, short waits and no limit.
+    """
 
     @contextmanager
     def client() -> Iterator[CurrentRmsClient]:
@@ -111,7 +113,7 @@ def serving(
     limits: Limits | None = None,
     starting: Starting | None = None,
 ) -> Iterator[Web]:
-    """The service over these, with a fast lane when there is a `client` for it."""
+    """The service over these. It has a fast lane if there is a `client` for it."""
     metrics = Metrics()
     done: list[WorkedOff] = []
     services = (
@@ -169,7 +171,7 @@ def standing(migrated: Database) -> Iterator[Web]:
 
 @pytest.fixture
 def web(standing: Web, emptied: Database) -> Web:
-    """`standing`, with nothing in its database."""
+    """`standing` with an empty database."""
     assert standing.database is emptied
     return standing
 
@@ -178,7 +180,7 @@ def web(standing: Web, emptied: Database) -> Web:
 def serve(
     database: Database, client_for: Callable[..., CurrentRmsClient]
 ) -> Iterator[Callable[..., Web]]:
-    """Starts the service, with a fast lane unless told."""
+    """Starts the service, by default with a fast lane."""
     with contextlib.ExitStack() as stack:
 
         def start(store: Store | None = None, *, fast_lane: bool = True, **options: Any) -> Web:

@@ -1,4 +1,4 @@
-"""Pages of the web service, read as a browser would: parsed."""
+"""Pages of the web service, parsed as a browser does."""
 
 from collections.abc import Iterable
 from html.parser import HTMLParser
@@ -7,14 +7,17 @@ import requests
 
 from rms_pipeline_tests.web.conftest import BEARER, Web
 
-# Whatever page or fragment this gets into unescaped has an element or an attribute too many.
+# If a page or fragment contains this unescaped, it has an element or an attribute too many.
 EVIL = "\"><script>alert(1)</script>'><img src=x onerror=alert(1)>&amp;{{7*7}}</textarea></title>"
 _OUTSIDE = ("http:", "https:", "//", "javascript:", "data:")
 
 
 class Page(HTMLParser):
-    """`html` as it came, `text` what is to be read on it, `tags` the elements with attributes,
-    and `forbidden` what the content policy would refuse."""
+    """A parsed page.
+
+    `html` is the page as it came, `text` the text to read on it, `tags` its elements with
+    attributes, and `forbidden` what the content policy would refuse.
+    """
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -67,13 +70,13 @@ class Page(HTMLParser):
 
 
 def get(web: Web, path: str, **headers: str) -> requests.Response:
-    """What a browser with the token gets."""
+    """Return what a browser with the token gets."""
     asked = {**BEARER, "Accept": "text/html", **headers}
     return requests.get(f"{web.url}{path}", headers=asked, timeout=30, allow_redirects=False)
 
 
 def visit(web: Web, path: str, status: int = 200) -> Page:
-    """The page at `path`, which has to keep to the content policy."""
+    """Return the page at `path`. Asserts that it keeps to the content policy."""
     answer = get(web, path)
     assert answer.status_code == status, (path, answer.status_code, answer.text[:500])
     page = Page(answer.text)
