@@ -1,5 +1,6 @@
 """What of deploy/ can be checked by reading it. drills/test_deploy.py runs its processes."""
 
+import json
 import re
 import subprocess
 import sys
@@ -62,6 +63,26 @@ def test_the_instance_of_the_image_is_our_own_but_for_what_steps_print() -> None
     }
     assert image == own | {"compute_logs": noop}
     assert " deploy/dagster.yaml workspace.yaml " in DOCKERFILE
+
+
+def test_compose_checks_a_web_service_as_its_image_does() -> None:
+    """Podman builds images without their own check."""
+    of_image = re.search(r"^HEALTHCHECK (.*?) \\\n +CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)
+    assert of_image
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    for name in ("web-a", "web-b"):
+        said = dict(services[name]["healthcheck"])
+        assert said.pop("test") == ["CMD", *json.loads(of_image[2])]
+        options = {f"--{key.replace('_', '-')}={value}" for key, value in said.items()}
+        assert options == set(of_image[1].split())
+
+
+def test_the_build_of_the_image_gets_what_it_copies_and_no_secret() -> None:
+    only = (PROJECT / ".dockerignore").read_text().splitlines()
+    given = {line[1:] for line in only if line.startswith("!")}
+    copied = re.findall(r"^COPY (?!--from)(?:--\S+ )?(.*) \S+$", DOCKERFILE, re.MULTILINE)
+    assert only[1] == "*"
+    assert given == {name.removeprefix("./") for line in copied for name in line.split()}
 
 
 def test_the_image_has_no_entry_point() -> None:

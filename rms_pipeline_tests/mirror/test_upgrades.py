@@ -13,19 +13,13 @@ from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline_tests.cases import some_in_drills
 from rms_pipeline_tests.conftest import database_at
 from rms_pipeline_tests.core import full_sync
-from rms_pipeline_tests.mirror.upgrades import Rows, add, filled_at, rows_of, versions
+from rms_pipeline_tests.mirror.upgrades import Rows, add, filled_at, lost, rows_of, versions
 from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.servers import new_database
 
 pytestmark = pytest.mark.slow
 # From which all migrations are made in one go with every change: the first, and where much moves.
 STRAIGHT = {"0001", "0012", "0024", "0030"}
-
-
-def lost(before: Rows, after: Rows) -> Rows:
-    """Rows that are not there any more as they were, by table."""
-    gone = {table: [r for r in rows if r not in after[table]] for table, rows in before.items()}
-    return {table: rows for table, rows in gone.items() if rows}
 
 
 @dataclass(frozen=True)

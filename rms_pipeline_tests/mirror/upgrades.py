@@ -115,6 +115,12 @@ def add(database: Database, first: int, rows: int = 3) -> tuple[dict[str, list[s
         }
 
 
+def columns_kept(database: Database) -> dict[str, list[str]]:
+    """The columns, by table, that an upgrade has to leave as they are."""
+    with asking(database) as ask:
+        return _kept(_columns(ask))
+
+
 def _takes_rows(table: str) -> bool:
     return table not in _FILLED_ALREADY + _MEANING_COLUMNS
 
@@ -162,6 +168,12 @@ def rows_of(database: Database, columns: dict[str, list[str]]) -> Rows:
             )
             for table, names in columns.items()
         }
+
+
+def lost(before: Rows, after: Rows) -> Rows:
+    """Rows that are not there any more as they were, by table."""
+    gone = {table: [r for r in rows if r not in after[table]] for table, rows in before.items()}
+    return {table: rows for table, rows in gone.items() if rows}
 
 
 def _columns(ask: Callable[..., list[tuple[Any, ...]]]) -> dict[str, dict[str, str]]:
