@@ -31,7 +31,7 @@ _ROWS = """
     INSERT INTO opportunities (id, name, subject, starts_at, ends_at, opportunity_status,
         created_at_rms, updated_at_rms, venue_id, venue_name, organisation_id, organisation_name,
         owner_id, owner_name, charge_total, total_value, number, state_name, tags,
-        deliver_starts_at, collect_ends_at, confirmed_at, data)
+        deliver_starts_at, collect_ends_at, confirmed_at, ordered_at, data)
     SELECT i, name, name, starts, starts + hours * interval '1 hour',
         (ARRAY['Open', 'Provisional', 'Reserved', 'Active', 'Completed', 'Completed', 'Completed',
             'Cancelled', 'Lost', 'Dead'])[1 + hash %% 10],
@@ -39,11 +39,13 @@ _ROWS = """
         hash %% (10 + {rows} / 500), 'Venue ' || hash %% (10 + {rows} / 500),
         hash %% (10 + {rows} / 50), 'Customer ' || hash %% (10 + {rows} / 50),
         hash %% 20, 'Colleague ' || hash %% 20, value, value * 1.2, lpad(i::text, 8, '0'),
-        (ARRAY['Enquiry', 'Quotation', 'Quotation', 'Order', 'Order'])[1 + hash %% 5],
+        CASE WHEN hash %% 10 BETWEEN 3 AND 7 THEN 'Order'
+            ELSE (ARRAY['Enquiry', 'Quotation', 'Quotation', 'Order', 'Order'])[1 + hash %% 5] END,
         CASE hash %% 50 WHEN 0 THEN ARRAY['vip'] WHEN 1 THEN ARRAY['festival', 'dry hire'] END,
         CASE WHEN hash %% 3 > 0 THEN starts - interval '5 hours' END,
         CASE WHEN hash %% 3 > 0 THEN starts + (hours + 8) * interval '1 hour' END,
         CASE WHEN hash %% 5 > 2 THEN starts - interval '9 days' END,
+        CASE WHEN hash %% 10 BETWEEN 3 AND 7 OR hash %% 5 > 2 THEN starts - interval '20 days' END,
         jsonb_build_object('number', lpad(i::text, 8, '0'), 'description', repeat(md5(i::text), 90))
     FROM (SELECT i, abs(hashint4(i)) AS hash,
         (ARRAY['Concert', 'Festival', 'Conference', 'Wedding', 'Gala', 'Tour', 'Launch', 'Awards',

@@ -3,11 +3,13 @@ decisions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
 
 from rms_pipeline.insight.compare import schema_first
+from rms_pipeline.insight.names import OWNER, newest_names
+from rms_pipeline.mirror.outcomes import OUTCOMES
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 
 Outcome = Literal["won", "lost"]
@@ -53,8 +55,8 @@ class MonthDecided:
 @dataclass(frozen=True, slots=True)
 class WonAndLost:
     """The twelve months of `year`, for all owners or for one. `undated` counts decisions whose day
-    is not known. `sql` is the statement for the months of both years, and
-    for those: they have no month."""
+    is not known. `sql` is the statement for the months of both years, `undated_sql` the one for
+    decisions without a day."""
 
     year: int
     owner_id: int | None
@@ -62,6 +64,7 @@ class WonAndLost:
     months: list[MonthDecided]
     undated: Decided
     sql: str
+    undated_sql: str
 
     @property
     def total(self) -> Decided:
@@ -101,36 +104,35 @@ class Decisions:
     sql: str
 
 
-_SUMS = "sum(won), sum(lost), sum(lost_orders), sum(won_charge_total), sum(lost_charge_total)"
+_SUMS = """count(*) FILTER (WHERE outcome = 'won') AS won,
+  count(*) FILTER (WHERE outcome = 'lost') AS lost,
+  count(*) FILTER (WHERE outcome = 'lost' AND was_order) AS lost_orders,
+  coalesce(sum(charge_total) FILTER (WHERE outcome = 'won'), 0) AS won_charge_total,
+  coalesce(sum(charge_total) FILTER (WHERE outcome = 'lost'), 0) AS lost_charge_total"""
+_IS_LOST = OUTCOMES["is:closed"].condition
 
 
 def read_won_and_lost(connection: Connection, year: int, owner_id: int | None) -> WonAndLost:
     """The months of `year` and of the year before. Commits."""
     of_owner = "" if owner_id is None else f"\n  AND owner_id = {owner_id:d}"
+    first, after = date(year - 1, 1, 1), date(year + 1, 1, 1)
     sql = (
-        f"SELECT month, {_SUMS}\nFROM conversions\n"
-        # Asked together: each question reads all opportunities.
-        f"WHERE (month >= '{year - 1}-01-01' AND month < '{year + 1}-01-01' OR month IS NULL)"
-        f"{of_owner}\n"
-        "GROUP BY month ORDER BY month"
+        f"SELECT month, {_SUMS}\nFROM decisions\n"
+        f"WHERE month >= '{first}' AND month < '{after}'{of_owner}\n"
+        f"  AND {_may_be_decided(first, after)}\nGROUP BY month ORDER BY month"
     )
+    undated_sql = f"SELECT {_SUMS}\nFROM decisions\nWHERE month IS NULL{of_owner}\n  AND {_UNDATED}"
     with connection.cursor() as cursor:
         cursor.execute(sql)
-        found: dict[date | None, Decided] = {
-            month: _decided(row) for month, *row in cursor.fetchall()
-        }
+        found: dict[date, Decided] = {month: _decided(row) for month, *row in cursor.fetchall()}
+        cursor.execute(undated_sql)
+        undated = _decided(one_row(cursor))
         owner = None
         if owner_id is not None:
-            cursor.execute(
-                "SELECT owner_name FROM opportunities WHERE owner_id = %s"
-                " ORDER BY updated_at_rms DESC NULLS LAST LIMIT 1",
-                (owner_id,),
-            )
-            owner = (cursor.fetchone() or (None,))[0]
-        shown = f"{schema_first(cursor)}{sql};"
+            owner = newest_names(cursor, OWNER, [owner_id]).get(owner_id)
+        schema = schema_first(cursor)
     connection.commit()
     nothing = Decided()
-    undated = found.get(None, nothing)
     months = [
         MonthDecided(
             date(year, n, 1),
@@ -139,7 +141,40 @@ def read_won_and_lost(connection: Connection, year: int, owner_id: int | None) -
         )
         for n in range(1, 13)
     ]
-    return WonAndLost(year, owner_id, owner, months, undated, shown)
+    return WonAndLost(
+        year, owner_id, owner, months, undated, f"{schema}{sql};", f"{schema}{undated_sql};"
+    )
+
+
+# That the time of a decision may be missing, by indexes alone, too.
+_UNDATED = f"""opportunity_id IN (
+    SELECT id FROM opportunities WHERE ordered_at IS NULL AND confirmed_at IS NULL
+      AND (state_name = 'Order' OR opportunity_status = 'Completed'
+        OR {OUTCOMES["is:confirmed"].condition})
+    UNION ALL SELECT id FROM opportunities WHERE updated_at_rms IS NULL)"""
+
+
+def _may_be_decided(first: date, after: date) -> str:
+    """That an opportunity has a time in its columns or its changes which may be that of a decision
+    in these days: by indexes, where the view alone would read all opportunities.
+
+    A day is added on both sides, whatever the time zone.
+    """
+    since, until = (first - timedelta(days=1), after + timedelta(days=1))
+
+    def between(moment: str) -> str:
+        return f"{moment} >= '{since} 00:00Z' AND {moment} < '{until} 00:00Z'"
+
+    return (
+        "opportunity_id IN (\n"
+        f"    SELECT id FROM opportunities WHERE {between('ordered_at')}\n"
+        f"    UNION SELECT id FROM opportunities WHERE {between('confirmed_at')}\n"
+        f"    UNION SELECT id FROM opportunities WHERE {between('updated_at_rms')}\n"
+        f"      AND {_IS_LOST}\n"
+        "    UNION SELECT opportunity_id FROM opportunity_changes\n"
+        f"      WHERE field = 'opportunity_status'\n"
+        f"      AND {between('coalesce(changed_at, seen_at)')})"
+    )
 
 
 def _decided(row: Sequence[Any]) -> Decided:
@@ -151,7 +186,11 @@ def read_decisions(
     connection: Connection, month: date | None, outcome: Outcome | None, owner_id: int | None
 ) -> Decisions:
     """The decisions of `month`, the latest first. Commits."""
-    where = "month IS NULL" if month is None else f"month = '{month}'"
+    if month is None:
+        where = f"month IS NULL\n  AND {_UNDATED}"
+    else:
+        after = date(month.year + month.month // 12, month.month % 12 + 1, 1)
+        where = f"month = '{month}'\n  AND {_may_be_decided(month, after)}"
     if outcome is not None:
         where += f"\n  AND outcome = '{outcome}'"
     if owner_id is not None:

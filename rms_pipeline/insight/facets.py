@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from rms_pipeline.insight.names import CUSTOMER, newest_names
 from rms_pipeline.mirror.criteria import Criteria, Searched, condition
 from rms_pipeline.mirror.statements import Connection, Cursor
 
@@ -66,8 +67,16 @@ def read_facets(connection: Connection, criteria: Criteria) -> list[Facet]:
     with connection.cursor() as cursor:
         for wider, names in alike.items():
             found |= _facets(cursor, names, wider)
+        found["customer_id"] = _named(cursor, found["customer_id"])
     connection.commit()
     return [found[name] for name in _KINDS if found[name].choices]
+
+
+def _named(cursor: Cursor, customers: Facet) -> Facet:
+    """With the newest names of customers: those of the counted rows may be older ones."""
+    names = newest_names(cursor, CUSTOMER, [int(choice.value) for choice in customers.choices])
+    choices = [replace(c, name=names.get(int(c.value), c.name)) for c in customers.choices]
+    return replace(customers, choices=choices)
 
 
 def _facets(cursor: Cursor, names: list[str], criteria: Criteria) -> dict[str, Facet]:

@@ -12,6 +12,7 @@ _OF_MONEY = (
     *("opportunity_history", "member_history", "invoice_history", "opportunity_item_history"),
     *("daily_status_counts_with_money", "sense_checks", "month_value", "conversions"),
     *("decisions", "customer_value", "sync_metadata"),
+    *("customer_names", "venue_names", "owner_names"),
 )
 WITHOUT_MONEY = (
     *("opportunities_without_money", "members_without_money", "invoices_without_money"),

@@ -113,7 +113,8 @@ def make_views(connection: Connection) -> None:
                 cursor.execute(view.text)
             except psycopg2.errors.InvalidTableDefinition:
                 cursor.execute("ROLLBACK TO SAVEPOINT make_view")
-                grants |= _drop(cursor, view.name, stale)
+                # One that was dropped before, with another that it reads, has no rights any more.
+                grants = _drop(cursor, view.name, stale) | grants
                 cursor.execute(view.text)
             _regrant(cursor, view.name, grants.pop(view.name, None))
             _note(cursor, view)

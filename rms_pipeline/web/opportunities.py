@@ -14,6 +14,7 @@ from pydantic_core import to_jsonable_python
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.insight.facets import MOST_COUNTED, read_facets
+from rms_pipeline.insight.names import CUSTOMER, newest_names
 from rms_pipeline.insight.periods import PERIODS
 from rms_pipeline.insight.saved_views import saved_views
 from rms_pipeline.mirror.browse import (
@@ -210,7 +211,7 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
             known = statuses(connection)
             people = known_owners(connection)
             visited = names_of(connection, visited_before(request))
-            customer = _customer(connection, wanted, page.rows)
+            customer = _customer(connection, wanted)
             promoted = _promoted(connection)
         status = wanted.criteria.status
         return pages.render(
@@ -240,7 +241,7 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
     def print_list(wanted: Wanted) -> Response:
         with reader.session() as connection:
             rows = list_opportunities(connection, wanted.criteria, limit=MOST_COUNTED + 1)
-            customer = _customer(connection, wanted, rows)
+            customer = _customer(connection, wanted)
         return pages.render(
             "opportunity_print.html",
             here="opportunities",
@@ -329,7 +330,7 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
     @router.get("/opportunities.xlsx", **visible)
     def download_workbook(wanted: Wanted) -> Response:
         with reader.session() as connection:
-            customer = _customer(connection, wanted, [])
+            customer = _customer(connection, wanted)
         told = [
             ("Account", pages.account),
             ("As of", pages.clock.full(datetime.now(UTC))),
@@ -358,20 +359,14 @@ def _page_text(request: Request) -> str:
     return request.query_params.get("page", "")
 
 
-def _customer(connection: Connection, wanted: Asked, rows: list[Listed]) -> str | None:
+def _customer(connection: Connection, wanted: Asked) -> str | None:
     """The name of the customer whose id is in the filter."""
     if wanted.criteria.customer_id is None:
         return None
-    if rows:
-        return rows[0].customer
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT organisation_name FROM opportunities WHERE organisation_id = %s LIMIT 1",
-            (wanted.criteria.customer_id,),
-        )
-        row = cursor.fetchone()
+        names = newest_names(cursor, CUSTOMER, [wanted.criteria.customer_id])
     connection.commit()
-    return row[0] if row else None
+    return names.get(wanted.criteria.customer_id)
 
 
 def _described() -> list[dict[str, Any]]:

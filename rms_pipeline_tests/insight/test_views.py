@@ -588,6 +588,85 @@ def test_a_customers_value_is_held_against_that_of_the_year_before(london: Datab
     ) == [(NOW - 900 * DAY, NOW + 30 * DAY)]
 
 
+# customer_names, venue_names, owner_names
+
+PARTIES = (
+    ("organisation_id", "organisation_name", "customer"),
+    ("venue_id", "venue_name", "venue"),
+    ("owner_id", "owner_name", "owner"),
+)
+
+
+@pytest.mark.parametrize(("id_", "name", "kind"), PARTIES)
+def test_the_newest_name_is_that_of_the_row_that_was_changed_last(
+    london: Database, id_: str, name: str, kind: str
+) -> None:
+    def row(of: int | None, called: str | None, days_ago: int | None) -> dict[str, Any]:
+        updated = None if days_ago is None else NOW - days_ago * DAY
+        return {id_: of, name: called, "updated_at_rms": updated}
+
+    insert_opportunities(
+        london,
+        row(1, "Zenith", 9), row(1, "Acme", 2), row(1, "Middle", 5), row(1, None, 1),
+        # Two people of one name.
+        row(2, "Ann", 3), row(3, "Ann", 3), row(3, "Anna", 1),
+        # Nobody knows when these were changed: the higher id is the later one.
+        row(4, "Last", None), row(4, "First", None), row(5, "Known", 9), row(5, "Unknown", None),
+        row(6, "Before", 3), row(7, "After", 3), row(8, "Never dated", None),
+        row(None, "No id", 1), row(9, None, 1), row(10, "Kept", 3),
+    )  # fmt: skip
+    member = {"membership_type": "Organisation"}
+    insert(
+        london,
+        "members",
+        [
+            member | {"id": 6, "name": "Renamed", "updated_at_rms": NOW - 2 * DAY},
+            member | {"id": 7, "name": "Older", "updated_at_rms": NOW - 4 * DAY},
+            member | {"id": 8, "name": "Its member", "updated_at_rms": NOW},
+            member | {"id": 10, "name": "", "updated_at_rms": NOW},
+            member | {"id": 99, "name": "In no opportunity", "updated_at_rms": NOW},
+        ],
+    )
+    assert query(london, f"SELECT {id_}, {name} FROM {kind}_names ORDER BY 1") == [
+        (1, "Acme"), (2, "Ann"), (3, "Anna"), (4, "First"), (5, "Known"), (6, "Renamed"),
+        (7, "After"), (8, "Its member"), (10, "Kept"),
+    ]  # fmt: skip
+
+
+def test_every_view_that_adds_up_shows_the_newest_name_and_merges_nobody(
+    london: Database,
+) -> None:
+    def row(of: int, called: str, starts: str, days_ago: int) -> dict[str, Any]:
+        named = {key: value for i, n, _ in PARTIES for key, value in ((i, of), (n, called))}
+        order = {"state_name": "Order", "opportunity_status": "Reserved", "charge_total": 1}
+        return named | order | {
+            "starts_at": starts, "ordered_at": starts, "updated_at_rms": NOW - days_ago * DAY
+        }  # fmt: skip
+
+    insert_opportunities(
+        london,
+        row(1, "Zenith", "2026-05-02T12:00Z", 9),
+        row(1, "Acme", "2026-06-02T12:00Z", 2),
+        row(2, "Acme", "2026-05-02T12:00Z", 2),
+        {"organisation_name": "Acme", "owner_name": "Acme", "venue_name": "Acme"},
+    )
+    may, june = date(2026, 5, 1), date(2026, 6, 1)
+    rows = [(may, 1, "Acme", 1), (may, 2, "Acme", 1), (june, 1, "Acme", 1)]
+    for id_, name, _ in PARTIES:
+        found = query(
+            london,
+            f"SELECT month, {id_}, {name}, opportunities FROM month_value ORDER BY 1, 2",
+        )
+        assert found == [*rows, (None, None, "Acme", 1)], name
+    assert (
+        query(london, "SELECT month, owner_id, owner_name, won FROM conversions ORDER BY 1, 2")
+        == rows
+    )
+    assert query(
+        london, "SELECT organisation_id, organisation_name FROM customer_value ORDER BY 1"
+    ) == [(1, "Acme"), (2, "Acme"), (None, "Acme")]
+
+
 # venue_overlaps
 
 

@@ -13,18 +13,19 @@ from rms_pipeline_tests.rows import query
 
 # Of each view: its version, and what stands for its text.
 TEXTS = {
-    "conversions": (2, "240c3c2eb0d6f4a1"),
-    "customer_value": (4, "4871e47884c2a878"),
+    "conversions": (3, "d72592c77a4e1187"),
+    "customer_names": (1, "66936c4cf2b586e4"),
+    "customer_value": (5, "5f2bcc76debd27e2"),
     "daily_status_counts_with_money": (1, "18e034c58e711cad"),
     "daily_status_counts_without_money": (1, "324e81f09f66cde2"),
-    "decisions": (2, "6bfdff49eed2b7ae"),
+    "decisions": (3, "89b16e8971c74729"),
     "funnel": (2, "102cddb7d0bbbc1a"),
     "hire_days": (3, "cb256af9b56fbbc7"),
     "invoices_with_money": (2, "d23a18014f54e8bc"),
     "invoices_without_money": (3, "8dc8239f6866e170"),
     "members_with_money": (2, "587a93881b4353f2"),
     "members_without_money": (3, "3de81ff1600071c4"),
-    "month_value": (3, "b8e81f0a151e5e14"),
+    "month_value": (4, "4012d78017733c7a"),
     "opportunities_with_money": (2, "86eecff88d19951d"),
     "opportunities_without_money": (3, "84c6210809fa41d1"),
     "opportunity_changes_with_money": (1, "553dd1fd7f9d3b59"),
@@ -32,9 +33,11 @@ TEXTS = {
     "opportunity_fields_with_money": (1, "90c37ef40eaf182d"),
     "opportunity_items_with_money": (2, "f1ed54dea6bd9e2a"),
     "opportunity_items_without_money": (3, "a26701ef63b04c67"),
+    "owner_names": (1, "26fe774302552f9c"),
     "sense_checks": (3, "40595f03ef011a23"),
     "sense_checks_without_money": (2, "605eb803e0bc0840"),
     "status_phases": (1, "de092b726bdf2c1c"),
+    "venue_names": (1, "2f5e69e77b30d32d"),
     "venue_overlaps": (2, "8fe7a615832acc40"),
 }
 BELOW = "-- version {}.\nCREATE OR REPLACE VIEW rms_below AS SELECT {} FROM statuses;\n"

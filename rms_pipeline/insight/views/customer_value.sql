@@ -1,4 +1,4 @@
--- version 4. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 5. Raise it with every change: of two programs on one database the higher makes the view.
 -- What each customer is worth, and whether that grows. A row for each customer of any opportunity.
 -- Value is the charge before tax of what is confirmed and started in the last twelve months, by the
 -- company's days: from the day after this day a year ago to the end of today. The twelve months
@@ -6,7 +6,8 @@
 
 CREATE OR REPLACE VIEW customer_value AS
 SELECT
-    organisation_id, organisation_name, opportunities, opportunities_before, value, value_before,
+    organisation_id, coalesce(n.organisation_name, c.organisation_name) AS organisation_name,
+    opportunities, opportunities_before, value, value_before,
     value - value_before AS trend,
     round(100 * (value - value_before) / nullif(greatest(value_before, 0), 0), 1) AS trend_percent,
     coming_value, open_value, first_start, last_start
@@ -46,11 +47,12 @@ FROM (
         LEFT JOIN statuses s ON s.name = o.opportunity_status
     ) o
     GROUP BY organisation_id, CASE WHEN organisation_id IS NULL THEN organisation_name END
-) c;
+) c
+LEFT JOIN customer_names n USING (organisation_id);
 
 COMMENT ON VIEW customer_value IS 'The value of each customer, and how it changed: confirmed charges before tax of the last twelve months, and of the twelve months before, in the account''s currency.';
 COMMENT ON COLUMN customer_value.organisation_id IS 'The customer''s id in Current RMS.';
-COMMENT ON COLUMN customer_value.organisation_name IS 'The customer''s name.';
+COMMENT ON COLUMN customer_value.organisation_name IS 'The customer''s newest name.';
 COMMENT ON COLUMN customer_value.opportunities IS 'How many confirmed ones started in the last twelve months.';
 COMMENT ON COLUMN customer_value.opportunities_before IS 'How many did in the twelve months before.';
 COMMENT ON COLUMN customer_value.value IS 'What those of the last twelve months charge before tax.';

@@ -1,4 +1,4 @@
--- version 2. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 3. Raise it with every change: of two programs on one database the higher makes the view.
 -- Won and lost opportunities, and when each was decided: one row for each decided opportunity.
 -- Won: it is an order or confirmed, and not lost. It was decided when it became an order or was
 -- confirmed, whichever was first. Lost: its phase is lost. It was decided when it was lost. If that
@@ -14,15 +14,26 @@ SELECT
 FROM (
     SELECT
         o.id AS opportunity_id, o.number, o.name, o.opportunity_status,
-        CASE WHEN f.phase = 'lost' THEN 'lost' ELSE 'won' END AS outcome,
-        CASE WHEN f.phase = 'lost' THEN coalesce(f.lost_at, o.updated_at_rms)
-            ELSE least(f.order_at, f.confirmed_at) END AS decided_at,
+        CASE WHEN s.phase = 'lost' THEN 'lost' ELSE 'won' END AS outcome,
+        CASE WHEN s.phase = 'lost' THEN coalesce(l.lost_at, o.updated_at_rms)
+            ELSE least(o.ordered_at, o.confirmed_at) END AS decided_at,
         coalesce(o.state_name = 'Order' OR o.ordered_at IS NOT NULL, false) AS was_order,
         o.organisation_id, o.organisation_name, o.owner_id, o.owner_name, o.charge_total,
         o.created_at_rms AS created_at
-    FROM funnel f JOIN opportunities o ON o.id = f.opportunity_id
-    WHERE f.stage IN ('order', 'confirmed', 'completed')
-        OR f.stage = 'lost' AND coalesce(o.state_name, '') NOT IN ('Enquiry', 'Draft')
+    FROM opportunities o
+    LEFT JOIN statuses s ON s.name = o.opportunity_status
+    -- Row by row, so that whoever asks for few reads the changes of those few. As in funnel.
+    LEFT JOIN LATERAL (
+        SELECT max(coalesce(c.changed_at, c.seen_at)) AS lost_at
+        FROM opportunity_changes c
+        JOIN statuses n ON n.name = c.new_value AND n.phase = 'lost'
+        LEFT JOIN statuses w ON w.name = c.old_value
+        WHERE s.phase = 'lost' AND c.opportunity_id = o.id
+            AND c.field = 'opportunity_status' AND w.phase IS DISTINCT FROM 'lost'
+    ) l ON true
+    WHERE CASE WHEN s.phase = 'lost' THEN coalesce(o.state_name, '') NOT IN ('Enquiry', 'Draft')
+        ELSE s.phase = 'confirmed' OR o.opportunity_status = 'Completed'
+            OR o.state_name = 'Order' END
 ) d;
 
 COMMENT ON VIEW decisions IS 'Won and lost opportunities, and when each was decided: one row for each. Money is in the account''s currency, before tax.';

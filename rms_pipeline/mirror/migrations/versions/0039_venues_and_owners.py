@@ -1,0 +1,22 @@
+"""Adds indexes on venues, owners, the time of an order, and what has no time of its decision: their
+pages, and what was won in a month, then read a few rows and not all."""
+
+from alembic import op
+
+revision = "0039"
+down_revision = "0038"
+touches = {"opportunities": ("indexed",)}
+
+
+def upgrade() -> None:
+    op.execute("CREATE INDEX ON opportunities (venue_id) WHERE venue_id IS NOT NULL")
+    op.execute("CREATE INDEX ON opportunities (owner_id) WHERE owner_id IS NOT NULL")
+    op.execute("CREATE INDEX ON opportunities (ordered_at) WHERE ordered_at IS NOT NULL")
+    op.execute(
+        "CREATE INDEX ON opportunities (opportunity_status, state_name) INCLUDE (id)"
+        " WHERE ordered_at IS NULL AND confirmed_at IS NULL"
+    )
+
+
+def downgrade() -> None:
+    raise NotImplementedError("The mirror can be fetched again; restore a backup to go back.")
