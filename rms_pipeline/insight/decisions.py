@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from rms_pipeline.insight.compare import schema_first
 from rms_pipeline.insight.names import OWNER, newest_names
-from rms_pipeline.mirror.outcomes import OUTCOMES
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
+from rms_pipeline.mirror.statuses import OUTCOMES
 
 Outcome = Literal["won", "lost"]
 MOST_LISTED = 500
