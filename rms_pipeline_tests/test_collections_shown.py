@@ -165,7 +165,7 @@ def test_the_doctor_names_the_collection_whose_deletions_wait(emptied: Database)
     held = {"collection": "members", "id": 8, "because": "gone"}
     insert(emptied, "held_deletions", [held | {"asked_at": NOW, "answered_at": NOW}])
     found = by_check(syncs.check_certificate(examination(emptied)))
-    assert "1 members no longer exist" in found["members deletions"].found
+    assert "1 member no longer exists" in found["members deletions"].found
     assert "deletions" not in found
 
 

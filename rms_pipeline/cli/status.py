@@ -28,8 +28,10 @@ def status(
     """Show the last syncs, opportunities by status, each collection with its completeness, and the
     queue of webhooks."""
     from rms_pipeline.account import account_name
+    from rms_pipeline.collections import collection_named
     from rms_pipeline.collections.opportunities import OPPORTUNITIES
     from rms_pipeline.mirror.budget import read_budget
+    from rms_pipeline.mirror.deletions import HELD_BACK_ADVICE, words_of_held_back
     from rms_pipeline.mirror.embedded import open_database
     from rms_pipeline.mirror.overview import StatusCount, add_up, read_statuses
     from rms_pipeline.mirror.schema import demand_tables
@@ -101,6 +103,10 @@ def status(
             if each.certificate is not None and each.is_on:
                 style = _STATES[each.certificate["state"]]
             out.print(Text(f"{each.name}: {each.sentence}", style=style))
+    for each in state.collections:
+        if each.held_back:
+            held = words_of_held_back(collection_named(each.name), each.held_back)
+            out.print(Text(f"{held} {HELD_BACK_ADVICE}", style="red"))
     out.print(f"Webhook events waiting: {state.queue.depth:,}, dead letters: {state.queue.dead:,}")
     if budget is not None:
         limit = budget.requests_per_minute

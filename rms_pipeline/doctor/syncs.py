@@ -7,7 +7,7 @@ from rms_pipeline.collections import collection_named
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
 from rms_pipeline.mirror.collection_states import read_collection_states
-from rms_pipeline.mirror.deletions import held_back
+from rms_pipeline.mirror.deletions import HELD_BACK_ADVICE, held_back, words_of_held_back
 from rms_pipeline.mirror.progress import read_progress
 from rms_pipeline.mirror.proofs import Standing, standing
 from rms_pipeline.mirror.run_workers import worker_sessions
@@ -107,11 +107,8 @@ def check_certificate(exam: Examination) -> Iterator[Finding]:
         if held:
             yield warning(
                 "deletions" if is_first else f"{collection} deletions",
-                f"At least {held:,} {collection} no longer exist in Current RMS. So many rows are "
-                "deleted only after a person confirms it.",
-                "If they were really deleted, run `rms-pipeline sync initial "
-                "--confirm-deletions`. If not, the user of the API key has lost the permission "
-                "to see them: restore the permission.",
+                words_of_held_back(collection, held),
+                HELD_BACK_ADVICE,
             )
 
 

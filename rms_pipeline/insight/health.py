@@ -11,6 +11,7 @@ from typing import Literal
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.api_troubles import Trouble, read_trouble
+from rms_pipeline.mirror.deletions import HELD_BACK_ADVICE, held_back, words_of_held_back
 from rms_pipeline.mirror.proofs import Standing, standing
 from rms_pipeline.mirror.queue import queue_state
 from rms_pipeline.mirror.statements import Connection, one_row
@@ -41,7 +42,8 @@ class Health:
     contradicted it since. It is red if the proof failed, and none if there was no proof yet.
     `fresh_at` is the time as of which a sync has stored everything; None before the first sync.
     `waiting` counts webhooks that are not processed, the oldest for `oldest_waiting_seconds`.
-    `dead_letters` counts those whose refresh failed too often. Syncs have failed since
+    `dead_letters` counts those whose refresh failed too often. `held_back` has a sentence for each
+    collection whose deletions wait for a person. Syncs have failed since
     `failing_since`, because of `reason`. `running` is the kind of the running sync. `trouble` is a
     request that Current RMS does not answer at the moment. `standing` is that of the `collection`
     that decides the state; the name is None if all are equal.
@@ -55,6 +57,7 @@ class Health:
     waiting: int
     oldest_waiting_seconds: float
     dead_letters: int
+    held_back: tuple[str, ...]
     failing_since: datetime | None
     reason: str
     running: str | None
@@ -98,6 +101,7 @@ class Health:
             )
         elif self.is_late and not self.running and self.fresh_at is not None:
             told.append(f"No sync has completed since {moment(self.fresh_at)}.")
+        told += self.held_back
         if self.waiting and self.oldest_waiting_seconds > QUEUE_IS_LATE.total_seconds():
             told.append(
                 f"{_some(self.waiting, 'change waits', 'changes wait')} to be fetched, the oldest"
@@ -126,6 +130,9 @@ class Health:
             if self.collection is None:
                 return "Run the initial sync."
             return f"The next sync reads all {self.collection}."
+        if self.held_back:
+            # No sync and no proof does away with it.
+            return HELD_BACK_ADVICE
         if self.running:
             return ""
         if self.state == "red":
@@ -166,6 +173,7 @@ def read_health(connection: Connection, collections: Sequence[Collection]) -> He
     queue = queue_state(connection)
     since, reason = _failing(latest_syncs(connection, _LOOKED_AT))
     running, trouble = running_sync(connection), read_trouble(connection)
+    held = {c: len(held_back(connection, c)) for c in collections}
     connection.commit()
     assert now is not None
     health = Health(
@@ -177,6 +185,7 @@ def read_health(connection: Connection, collections: Sequence[Collection]) -> He
         waiting=queue.depth,
         oldest_waiting_seconds=queue.oldest_seconds,
         dead_letters=queue.dead,
+        held_back=tuple(words_of_held_back(c, count) for c, count in held.items() if count),
         failing_since=since,
         reason=reason,
         running=running.sync_type if running else None,

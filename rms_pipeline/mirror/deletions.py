@@ -22,6 +22,10 @@ WITH_ITS_PARENT = "what it is a part of is gone"
 WITH_A_CHANGE = "what it is a part of was changed, and its whole list no longer shows it"
 _EXPECTED = (WITH_ITS_PARENT, WITH_A_CHANGE)
 HELD_BACK = "Deletions wait for confirmation."
+HELD_BACK_ADVICE = (
+    "If they were really deleted, run `rms-pipeline sync initial --confirm-deletions`. If not, the "
+    "user of the API key has lost the permission to see them: restore the permission."
+)
 # If more than this share of the window, and more than so many rows, would be deleted within the
 # period, a person has to confirm it. It does not matter who found that they are gone.
 GUARDED_SHARE, GUARDED_COUNT, GUARDED_PERIOD = 0.05, 20, timedelta(days=1)
@@ -100,6 +104,16 @@ def held_back(connection: Connection, collection: Collection) -> list[int]:
         found = [row[0] for row in cursor.fetchall()]
     connection.commit()
     return found
+
+
+def words_of_held_back(collection: Collection, count: int) -> str:
+    """Return that so many deletions wait, as a sentence."""
+    one = count == 1
+    return (
+        f"At least {count:,} {collection.single if one else collection.name} no longer"
+        f" exist{'s' if one else ''} in Current RMS. So many rows are deleted only after a person"
+        " confirms it."
+    )
 
 
 def deleted_lately(connection: Connection, collection: Collection) -> int:

@@ -13,6 +13,7 @@ from rms_pipeline.current_rms.transport import Failure
 from rms_pipeline.insight.health import Health, read_health
 from rms_pipeline.mirror.api_troubles import NotedTroubles, read_trouble
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.deletions import HELD_BACK, HELD_BACK_ADVICE
 from rms_pipeline_tests.rows import insert, insert_proof, insert_sync, query
 
 NOW = datetime.now(UTC)
@@ -76,11 +77,20 @@ def failed_syncs(database: Database) -> None:
         insert_sync(database, f"failed {n}", kind, "failed", ago=20 + n * 10, error=error)
 
 
+def held_deletion(database: Database) -> None:
+    hour = NOW - timedelta(hours=1)
+    insert(database, "opportunities", [{"id": 8, "name": "Gone"}])
+    insert(database, "opportunity_versions", [{"id": 8, "asked_at": hour, "answered_at": hour}])
+    held = {"collection": "opportunities", "id": 8, "because": "gone"}
+    insert(database, "held_deletions", [held | {"asked_at": NOW, "answered_at": NOW}])
+
+
 SPEAKS_AGAINST: list[tuple[Callable[[Database], None], str, str]] = [
     (trouble, "Attempt 3 of 8 failed, the next is at", "tries again by itself"),
     (dead_letter, "1 webhook was given up", "Replay"),
     (old_event, "1 change waits to be fetched, the oldest for 7 min", "doctor"),
     (failed_syncs, "Current RMS answered 401: check the key.", "Correct the cause"),
+    (held_deletion, "At least 1 opportunity no longer exists", "--confirm-deletions"),
 ]
 
 
@@ -123,6 +133,17 @@ def test_it_is_never_greener_than_the_proof(
     health = read(emptied)
     assert health.state == state
     assert "incremental sync" in health.advice
+
+
+def test_where_deletions_wait_no_proof_is_advised_that_could_not_be_shown(
+    emptied: Database,
+) -> None:
+    synced(emptied)
+    held_deletion(emptied)
+    insert_proof(emptied, shown=False, reason=HELD_BACK, mirrored=5_013)
+    insert_sync(emptied, "now", "incremental_sync", status="launched")
+    health = read(emptied)
+    assert (health.state, health.advice) == ("red", HELD_BACK_ADVICE)
 
 
 def test_a_mirror_whose_syncs_have_stopped_is_behind(emptied: Database) -> None:
