@@ -137,3 +137,7 @@ def test_a_connection_and_a_cursor_are_named_in_one_place() -> None:
         theirs = {"psycopg2.extensions.connection", "psycopg2.extensions.cursor"} & names
         is_frozen = path.parent.name in ("versions", "migrations")
         assert not theirs or is_frozen or path.match("mirror/statements.py"), path
+
+
+def test_type_checkers_of_other_projects_use_our_types() -> None:
+    assert (PACKAGE / "py.typed").is_file()

@@ -4,6 +4,7 @@ No other module imports them. `rms_pipeline_tests/defs/test_compat.py` tests wha
 there first if an upgrade of Dagster breaks something.
 """
 
+import dagster as dg
 from dagster._check import CheckError
 from dagster._config.field_utils import IntEnvVar
 from dagster._core.definitions.run_request import InstigatorType
@@ -34,4 +35,13 @@ __all__ = [
     "WorkerStatus",
     "WorkspaceFileTarget",
     "WorkspaceProcessContext",
+    "steps_of",
 ]
+
+
+def steps_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> frozenset[str]:
+    """The keys of the steps that `run` executes. Empty if Dagster does not have its plan."""
+    plan = run.execution_plan_snapshot_id
+    if plan is None or not instance.has_snapshot(plan):
+        return frozenset()
+    return frozenset(instance.get_execution_plan_snapshot(plan).step_keys_to_execute)

@@ -6,11 +6,13 @@ not: the figures, which the assets write themselves, and the rows (`mirror.sync_
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import dagster as dg
 import psycopg2
 
+from rms_pipeline.defs.compat import steps_of
+from rms_pipeline.defs.naming import Naming
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.sync_runs import INITIAL, TERMINATED, begin_run, end_run
 
@@ -21,17 +23,21 @@ _IMPLICIT_JOB = "__ASSET_JOB"
 logger = logging.getLogger(__name__)
 
 
-def sync_type_of(run: dg.DagsterRun, prefix: Sequence[str] = ()) -> str | None:
+def sync_type_of(
+    run: dg.DagsterRun, prefix: Sequence[str] = (), steps: Iterable[str] = ()
+) -> str | None:
     """The type of sync of `run`, None if it is not a sync: a rebuild, or only a part of the
     lineage.
 
-    "Materialize all", and any selection that both reads the API and stores, is a full sync. Keys of
-    this mirror's assets begin with `prefix`.
+    "Materialize all", and any selection or job that both reads the API and stores, is a full sync.
+    Keys of this mirror's assets begin with `prefix`. `steps` are the keys of the steps of the run.
+    They alone tell what a job that somebody else defined selects.
     """
     if SYNC_TYPE_TAG in run.tags:
         return run.tags[SYNC_TYPE_TAG]
     if not run.job_name.startswith(_IMPLICIT_JOB):
-        return None
+        own = Naming(tuple(prefix))
+        return INITIAL if {own.name(_READS), own.name(_STORES)} <= set(steps) else None
     # Without one, whoever put our assets into definitions of their own may have given them another.
     chosen = {
         key.path[-1]
@@ -54,7 +60,7 @@ def recorded(
     A step can fail in its config, in a check, or because a person ended it. Dagster knows that
     before its resources are closed, so this function asks Dagster.
     """
-    sync_type = sync_type_of(run, prefix)
+    sync_type = sync_type_of(run, prefix, steps_of(instance, run))
     if sync_type is not None:
         with database.session() as connection:
             begin_run(connection, run.run_id, sync_type)

@@ -85,6 +85,16 @@ def initial_sync() -> None:
     """Another job of the same name as one of ours."""
 
 
+class NobodyAsks(dg.IOManager):
+    """Our assets store what they make themselves."""
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        raise AssertionError(f"was to store {obj!r}")
+
+    def load_input(self, context: dg.InputContext) -> object:
+        raise AssertionError("was to load something")
+
+
 def merged(*accounts: Account) -> dg.Definitions:
     own = dg.Definitions(
         assets=[mine],
@@ -183,6 +193,25 @@ def test_materialize_all_is_a_full_sync_of_both_and_a_part_of_one_is_none_of_the
     assert query(globex.database, "SELECT sync_type FROM sync_runs") == []
     assert job.execute_in_process(instance=instance).success
     assert globex.rows() == globex.truth()
+
+
+def test_a_job_of_somebody_elses_is_a_full_sync_if_it_reads_and_stores(
+    accounts: tuple[Account, Account], instance: dg.DagsterInstance
+) -> None:
+    acme, globex = accounts
+    ours = dg.AssetSelection.groups("current_rms")
+    jobs = [
+        dg.define_asset_job("nightly", ours & dg.AssetSelection.key_prefixes("acme")),
+        dg.define_asset_job("again", dg.AssetSelection.assets(["acme", "opportunities"])),
+    ]
+    defs = dg.Definitions.merge(
+        merged(acme, globex), dg.Definitions(jobs=jobs, resources={"io_manager": NobodyAsks()})
+    )
+    run(defs, instance, "nightly")
+    run(defs, instance, "again")
+    recorded = "SELECT sync_type, status, records_synced FROM sync_metadata"
+    assert query(acme.database, recorded) == [("initial_sync", "completed", len(acme.truth()))]
+    assert query(globex.database, recorded) == []
 
 
 @pytest.mark.parametrize(

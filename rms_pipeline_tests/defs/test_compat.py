@@ -80,3 +80,25 @@ def test_workspace_process_context_and_file_target() -> None:
         compat.WorkspaceProcessContext(instance, compat.WorkspaceFileTarget(paths=[])) as context,
     ):
         assert context.create_request_context() is not None
+
+
+def test_steps_of_a_run_are_those_of_its_plan_and_none_once_dagster_has_forgotten_it() -> None:
+    """What a job of somebody else's selects of our assets."""
+
+    @dg.op
+    def one() -> None: ...
+
+    @dg.op
+    def another() -> None: ...
+
+    @dg.job
+    def both() -> None:
+        one()
+        another()
+
+    with dg.instance_for_test() as instance:
+        run = both.execute_in_process(instance=instance, op_selection=["one"]).dagster_run
+        assert compat.steps_of(instance, run) == {"one"}
+        instance.wipe()
+        assert compat.steps_of(instance, run) == frozenset()
+    assert compat.steps_of(instance, dg.DagsterRun(job_name="both")) == frozenset()
