@@ -57,7 +57,7 @@ def test_webhooks_are_listed_registered_and_removed(
     assert "webhooks register URL" in empty
     with Receiver() as receiver:
         made = webhooks("register", receiver.url, environment=environment).stdout
-        assert f"{len(EVENTS)} created, 0 mended, 0 removed" in made
+        assert f"{len(EVENTS)} created, 0 corrected, 0 removed" in made
         assert f"{receiver.url}/api/webhook/***" in made
         again = webhooks("register", receiver.url, environment=environment).stdout
         assert "Nothing changed" in again

@@ -75,7 +75,7 @@ def register(
     if done.changed:
         out.print(
             f"[green]{len(events)} webhooks post to {target}[/green] ({len(done.created)} created, "
-            f"{len(done.mended)} mended, {len(done.removed)} removed).",
+            f"{len(done.mended)} corrected, {len(done.removed)} removed).",
             highlight=False,
         )
         out.print(

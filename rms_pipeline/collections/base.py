@@ -222,7 +222,7 @@ class Collection:
         if self.has_window and {"starts_at", "ends_at"} - {*names}:
             raise ValueError(f"{self.name} has a window, but no columns starts_at and ends_at")
         if {*self.noted} - {*names} or (self.noted and not self.remembers):
-            raise ValueError(f"{self.name} notes changes of what no version of it tells")
+            raise ValueError(f"{self.name} notes changes of fields that its versions do not have")
         if self.parts is not None and self.parts.key not in names:
             raise ValueError(f"{self.name} has no column {self.parts.key}, which names its parent")
 

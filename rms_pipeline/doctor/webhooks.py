@@ -59,7 +59,7 @@ def check_subscriptions(exam: Examination) -> Iterator[Finding]:
         code = delivery.response_code if delivery else None
         yield warning(
             "webhooks",
-            f"{len(failing)} of {len(found)} were not taken when last delivered: "
+            f"{len(failing)} of {len(found)} were not accepted at the last delivery: "
             f"{failing[0].event} got {code or 'no answer'} from {failing[0].target}.",
             "Make sure that the web service runs and that Current RMS can reach it at that "
             "address. `rms-pipeline webhooks list` shows all.",
@@ -111,7 +111,7 @@ def check_intake(exam: Examination) -> Iterator[Finding]:
         in_vain = absences_of_last_minute(connection, OPPORTUNITIES)
     most_in_vain = most_a_minute(exam.settings.request_limit)
     told = (
-        f"Webhook events of the last day: {found.day:,} (at most {MOST_A_DAY:,} are taken), of "
+        f"Webhook events of the last day: {found.day:,} (at most {MOST_A_DAY:,} are accepted), of "
         f"the last minute: {found.minute:,} ({MOST_A_MINUTE:,}). Opportunities asked for within "
         f"a minute that Current RMS does not have: {in_vain:,} ({most_in_vain:,}); waiting "
         f"events of unknown opportunities: {found.strangers:,} ({MOST_STRANGERS:,})."

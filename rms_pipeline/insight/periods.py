@@ -99,6 +99,6 @@ def _date(text: str) -> date | None:
 
 
 _EXPLAINED = (
-    f"is no period: write {', '.join(PERIODS)}, a date like 2026-05-31, or two like"
+    f"is not a period: write {', '.join(PERIODS)}, a date like 2026-05-31, or two like"
     " 2026-05-01..2026-05-31"
 )

@@ -115,9 +115,7 @@ def finish_proof(
         scan = walks.find_walk(connection, proof.scan)
         since = walk.watermark or walk.since
         if scan is None or since is None:
-            raise ValueError(
-                f"proof {proof.id} rests on no full walk, or walk {walk.id} on nothing"
-            )
+            raise ValueError(f"proof {proof.id} has no full walk, or walk {walk.id} has no start")
         prover = Prover(
             connection,
             client,

@@ -120,7 +120,7 @@ def _month(text: str) -> date | None:
         month = date(int(found[1]), int(found[2]), 1)
     except ValueError:
         raise HTTPException(
-            404, f"{text[:20]!r} is no month like 2026-05, and not {UNDATED}."
+            404, f"{text[:20]!r} is not a month like 2026-05, and not {UNDATED}."
         ) from None
     if not _FIRST_YEAR <= month.year <= _LAST_YEAR:
         raise HTTPException(404, f"There are no months before {_FIRST_YEAR} or so far ahead.")

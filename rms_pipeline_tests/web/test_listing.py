@@ -331,7 +331,7 @@ def test_views_are_saved_shared_shown_first_and_deleted(web: Web) -> None:
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ("onhire=junk", "onhire is no period"),
+        ("onhire=junk", "onhire is not a period"),
         ("sort=nothing", "sort is not one of"),
         ("column=nothing", "column 'nothing' is none of"),
         ("field.gone=1", "field.gone is not a custom field with a column"),
