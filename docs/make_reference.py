@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 import psycopg2
 import typer
+from prometheus_client.metrics import MetricWrapperBase
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from pydantic import SecretStr
 
@@ -203,15 +204,32 @@ def default_in(schema: dict[str, object]) -> str:
 
 
 def metrics_page() -> str:
+    metrics = Metrics()
     rows = [
-        [f"`{name_of(metric.name, metric.type)}`", metric.type, metric.documentation]
-        for metric in Metrics().registry.collect()
+        [
+            f"`{name_of(metric.name, metric.type)}`",
+            metric.type,
+            ", ".join(f"`{label}`" for label in labels_of(metrics, metric.name)),
+            metric.documentation,
+        ]
+        for metric in metrics.registry.collect()
     ]
     return (
         "# Metrics\n\n"
         "`GET /metrics` of the web service, in the format of Prometheus. What was never measured "
-        "is `NaN`, not 0.\n\n" + table(["metric", "kind", "meaning"], rows)
+        "is `NaN`, not 0. Counters begin at 0 when the service starts. Gauges are read from the "
+        "database at each request, so all web services show the same. Metrics whose names begin "
+        "with `rms_collection_` have a value for each collection. Those of opportunities have "
+        "older names, too, such as `rms_mirror_complete`.\n\n"
+        + table(["metric", "kind", "labels", "meaning"], rows)
     )
+
+
+def labels_of(metrics: Metrics, name: str) -> tuple[str, ...]:
+    """The labels of a metric, which it shows only once it has a value."""
+    (found,) = {m._labelnames for m in vars(metrics).values()
+                if isinstance(m, MetricWrapperBase) and m._name == name}  # fmt: skip
+    return tuple(found)
 
 
 def name_of(name: str, kind: str) -> str:

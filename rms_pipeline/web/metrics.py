@@ -29,79 +29,120 @@ class Metrics:
         def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
             return Gauge(f"rms_{name}", text, labels, registry=self.registry)
 
-        self.received = counter("webhooks_received", "Webhook requests received, accepted or not.")
-        self.stored = counter("webhooks_stored", "Events kept.")
-        self.repeated = counter(
-            "webhooks_repeated", "Events that were received before (duplicates)."
+        self.received = counter(
+            "webhooks_received", "Requests to the webhook's address, accepted or not."
         )
-        self.refused = counter("webhooks_refused", "Requests refused, by status.", ("status",))
+        self.stored = counter("webhooks_stored", "Webhook events stored in the queue.")
+        self.repeated = counter(
+            "webhooks_repeated",
+            "Webhook events that were received before. They are not stored again.",
+        )
+        self.refused = counter(
+            "webhooks_refused",
+            "Requests to the webhook's address that were refused, by HTTP status. Alert if "
+            "one of 401, 429 and 503 rises.",
+            ("status",),
+        )
         self.refreshed = counter(
-            "opportunities_refreshed", "Opportunities refreshed by the fast lane."
+            "opportunities_refreshed", "Opportunities that the fast lane refreshed."
         )
         self.records_refreshed = counter(
-            "records_refreshed", "Records refreshed by the fast lane.", ("collection",)
+            "records_refreshed",
+            "Records that the fast lane refreshed, by collection.",
+            ("collection",),
         )
-        self.settled = counter("webhooks_settled", "Events settled by the fast lane.")
-        self.failed = counter("webhook_attempts_failed", "Events put back into the queue.")
+        self.settled = counter(
+            "webhooks_settled",
+            "Webhook events that the fast lane finished: their record is up to date.",
+        )
+        self.failed = counter(
+            "webhook_attempts_failed",
+            "Webhook events that the fast lane put back into the queue after a failed refresh.",
+        )
         self.acknowledged = Histogram(
             "rms_webhook_acknowledgement_seconds",
-            "From the first byte of a webhook to its answer.",
+            "Seconds from the first byte of a webhook to its answer.",
             buckets=_SECONDS,
             registry=self.registry,
         )
         self.end_to_end = Histogram(
             "rms_webhook_to_row_seconds",
-            "From an event's arrival to its record refreshed in PostgreSQL.",
+            "Seconds from the arrival of an event to its refreshed row.",
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self._depth = gauge("webhook_queue_depth", "Events that wait in the queue.")
+        self._depth = gauge(
+            "webhook_queue_depth",
+            "Webhook events that wait for their refresh. Alert if it keeps growing.",
+        )
         self._dead = gauge(
             "webhook_dead_letters",
-            "Dead letters: events whose refresh failed too often. Replay them.",
+            "Webhook events whose refresh failed too often. Alert if above 0: correct the "
+            "cause, then replay them.",
         )
-        self._oldest = gauge("webhook_oldest_pending_seconds", "Age of the oldest waiting event.")
-        self._calls = gauge("api_calls_last_minute", "Calls to Current RMS, by lane.", ("lane",))
+        self._oldest = gauge(
+            "webhook_oldest_pending_seconds",
+            "Seconds that the oldest waiting webhook event has waited, 0 if none waits. Alert "
+            "above 300.",
+        )
+        self._calls = gauge(
+            "api_calls_last_minute",
+            "Calls to Current RMS in the last minute, by lane: live (webhooks and people), "
+            "incremental, walk (full syncs and lists of items).",
+            ("lane",),
+        )
         self._share = gauge(
             "webhook_share",
-            "Share of the changes of the last incremental sync that a webhook had announced.",
+            "Share (0 to 1) of the changes of the last incremental sync that a webhook had "
+            "announced. Alert if it falls to 0 although people work.",
         )
         self._lag = gauge(
-            "webhook_lag_seconds", "Median time from an edit to its webhook, for these changes."
+            "webhook_lag_seconds", "Median seconds from an edit to its webhook, for these changes."
         )
         self._left = gauge(
             "api_budget_left",
-            "Calls to Current RMS that are left in this minute; +Inf without a limit.",
+            "Calls to Current RMS that are left in this minute; +Inf without a limit. Near "
+            "0 is normal during a full sync.",
         )
         self._complete = gauge(
             "mirror_complete",
-            "1 when a valid proof shows that the mirror is complete, 0 when there is none or it "
-            "has expired.",
+            "1 if a valid proof shows that the mirror is complete, 0 if there is none or it "
+            "has expired. Alert if 0 for an hour.",
         )
-        self._proof_age = gauge("proof_age_seconds", "Age of the last proof of completeness.")
+        self._proof_age = gauge(
+            "proof_age_seconds",
+            "Seconds since the last proof of completeness. Alert above 86400, when a proof "
+            "expires.",
+        )
         self._counted = gauge(
             "proof_counted", "Opportunities that Current RMS counted in that proof."
         )
         self._mirrored = gauge("proof_mirrored", "How many of them the mirror held in that proof.")
         self._limit = gauge(
             "api_limit_per_minute",
-            "The limit of calls a minute that is in force; +Inf without a limit.",
+            "The limit of calls a minute that is in force; +Inf without a limit. It is "
+            "below the setting while refusals have lowered it.",
         )
 
         def each(name: str, text: str) -> Gauge:
             return gauge(f"collection_{name}", text, ("collection",))
 
-        self._rows = each("rows", "Rows of the table.")
+        self._rows = each("rows", "Rows of the collection's table.")
         self._sync_age = each(
             "last_sync_age_seconds",
-            "Time since a sync last stored everything that it read of the collection.",
+            "Seconds since a sync last stored everything that it read of the collection. "
+            "Alert above 3600.",
         )
         self._shown_complete = each(
             "complete",
-            "1 when a valid proof shows that the collection is complete, 0 when there is none or "
-            "it has expired.",
+            "1 if a valid proof shows that the collection is complete, 0 if there is none "
+            "or it has expired. Alert if 0 for an hour.",
         )
-        self._age_of_proof = each("proof_age_seconds", "Age of its last proof of completeness.")
+        self._age_of_proof = each(
+            "proof_age_seconds",
+            "Seconds since its last proof of completeness. Alert above 86400, when a proof "
+            "expires.",
+        )
         self._in_the_account = each(
             "proof_counted", "Records that Current RMS counted in that proof."
         )
@@ -113,16 +154,21 @@ class Metrics:
             "Values of the last day that could not be stored as received; see the table "
             "sync_faults.",
         )
-        self._unreadable = each("unreadable", "Records that Current RMS cannot deliver.")
+        self._unreadable = each(
+            "unreadable",
+            "Records that Current RMS lists but cannot deliver; see the table unreadable_records.",
+        )
         self._held_back = each(
-            "deletions_held_back", "Rows whose deletion waits for a person to confirm it."
+            "deletions_held_back",
+            "Rows whose deletion waits until a person confirms it. Alert if above 0.",
         )
         self._share_of = each(
             "webhook_share",
-            "Share of the changes of the last incremental sync that a webhook had announced.",
+            "Share (0 to 1) of the changes of the last incremental sync that a webhook had "
+            "announced. Alert if it falls to 0 although people work.",
         )
         self._lag_of = each(
-            "webhook_lag_seconds", "Median time from an edit to its webhook, for these changes."
+            "webhook_lag_seconds", "Median seconds from an edit to its webhook, for these changes."
         )
         self._count = RowCounts()
         # Of what was never looked at, 0 would be a lie that wakes people up.

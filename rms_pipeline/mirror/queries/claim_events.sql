@@ -1,15 +1,15 @@
--- Claims the waiting events of some records of a collection for whoever asks, the longest waiting
--- first, and gives them back. Two who ask at once share them out: rows that another is claiming are
--- skipped, never waited for.
+-- Claims the waiting events of some records of a collection, the longest waiting first, and returns
+-- them. Several processes that claim at once get different events: rows that another process is
+-- claiming are skipped, and nobody waits for them.
 --
--- @record@ is what an event `e` tells of; @waiting@, @due@, @unclaimed@ and @time_has_come@ are
--- conditions on an event (mirror/queue.py); @versions@ is the collection's table of versions.
+-- @record@ is the record that an event `e` is about. @waiting@, @due@, @unclaimed@ and @time_has_come@
+-- are conditions on an event (mirror/queue.py). @versions@ is the collection's table of versions.
 WITH due AS MATERIALIZED (
     SELECT id, @record@ AS record FROM webhook_events e
     WHERE @waiting@ AND @due@ AND collection = %(collection)s AND @record@ IS NOT NULL
     ORDER BY next_attempt_at LIMIT 5000
 ), held AS MATERIALIZED (
-    -- Somebody works on them, or an event of theirs was put off: later ones wait with it.
+    -- Another process works on them, or one of their events was postponed: later ones wait with it.
     SELECT DISTINCT @record@ AS record FROM webhook_events e
     WHERE @waiting@ AND collection = %(collection)s
         AND (NOT @unclaimed@ OR (put_off AND NOT @time_has_come@))
@@ -20,7 +20,7 @@ WITH due AS MATERIALIZED (
         AND due.record NOT IN (SELECT record FROM held)
     GROUP BY 1, 2 ORDER BY min(due.id) LIMIT %(most)s
 ), free AS MATERIALIZED (
-    -- All events of a record at once, also those whose time has not come: one refresh serves them.
+    -- All events of a record at once, also those whose time has not come, because one refresh is enough.
     SELECT e.id, is_stranger FROM webhook_events e JOIN chosen ON chosen.record = @record@
     WHERE @waiting@ AND @unclaimed@ AND collection = %(collection)s
     FOR UPDATE OF e SKIP LOCKED

@@ -1,6 +1,7 @@
--- Counts the days from `first` to the one before `today` by status, as the history knows the end of
--- each. Each version counts from the day it began on to the day before the one that it ended on, so
--- one reading of the history adds up however many days: what came and what went, day by day.
+-- Counts the days from `first` to the one before `today` by status, as the history knows their ends.
+-- Each version counts from the day on which it began to the day before the one on which it ended. So
+-- the history is read once, however many days there are, and each day adds what came and subtracts
+-- what went.
 INSERT INTO daily_status_counts
 WITH versions AS (
     SELECT

@@ -1,5 +1,5 @@
--- Counts opportunities by status, and by the week that they start in, in one reading: both tables
--- then tell of the same moment. Gives back the counts by status. status_counts is empty before.
+-- Counts opportunities by status, and by the week in which they start, in one reading, so that both
+-- tables show the same moment. Returns the counts by status. status_counts is empty before.
 WITH grouped AS MATERIALIZED (
     SELECT
         coalesce(opportunity_status, %(none)s) AS status,

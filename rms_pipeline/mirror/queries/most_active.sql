@@ -1,5 +1,5 @@
--- The opportunities that webhooks told of most in the last `days`. One that is gone is called by the
--- name that it had; one that was never here has none.
+-- The opportunities with the most webhooks in the last `days`. A deleted one has its last name. One
+-- that was never here has no name.
 SELECT
     e.opportunity_id,
     coalesce(o.name, d.name),

@@ -1,6 +1,6 @@
--- Webhooks that told of a record of any collection, by the day that they came on, in `zone`: how
--- many, how many are settled, and how many are dead letters. Days without any are there, too.
--- @record@ is what an event `e` tells of.
+-- Webhooks about records of any collection, by the day of their arrival in the time zone `zone`: how
+-- many, how many are settled, and how many are dead letters. Days without webhooks are included.
+-- @record@ is the record that an event `e` is about.
 SELECT day::date, count(e.id), count(e.processed_at), count(e.dead_at)
 FROM generate_series(
     date_trunc('day', now() AT TIME ZONE %(zone)s) - make_interval(days => %(days)s - 1),
