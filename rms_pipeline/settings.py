@@ -10,7 +10,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -79,6 +79,12 @@ def _usual_collections(given: Mapping[str, Any]) -> tuple[Collection, ...]:
     sandbox shows everything."""
     is_bundled = given.get("subdomain") is None and given.get("base_url") is None
     return COLLECTIONS if is_bundled else COLLECTIONS[:1]
+
+
+@cache
+def _time_zones() -> set[str]:
+    """Looking through the folders of time zones takes longer than everything else here."""
+    return available_timezones()
 
 
 class Settings(BaseSettings):
@@ -392,7 +398,7 @@ class Settings(BaseSettings):
     @field_validator("time_zone")
     @classmethod
     def _check_time_zone(cls, value: str) -> str:
-        if value not in available_timezones():
+        if value not in _time_zones():
             raise ValueError("is not the name of a time zone")
         return value
 

@@ -24,6 +24,7 @@ from dagster_postgres.utils import pg_alembic_config
 from rms_pipeline.defs.compat import CheckError, ConfigurableClassData, InstanceRef
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.embedded import open_database
+from rms_pipeline.mirror.pooled import demand_living_connections
 from rms_pipeline.mirror.postgres_errors import no_connection
 from rms_pipeline.mirror.schema import (
     bring_up_to_date,
@@ -74,6 +75,7 @@ class MirrorPostgresStorage(DagsterPostgresStorage):
         for part in (storage.run_storage, storage.event_log_storage, storage.schedule_storage):
             # As Dagster's own `optimize_for_webserver` does, which is the webserver's alone.
             part._engine = engine
+        _look_at_columns_once(storage.event_log_storage)
         migrate(database)
         return storage
 
@@ -211,10 +213,24 @@ def _engine_of(url: str) -> sqlalchemy.Engine:
                 isolation_level="AUTOCOMMIT",
                 pool_size=1,
                 max_overflow=-1,
-                # The server may have been restarted since the last use.
-                pool_pre_ping=True,
             )
+            demand_living_connections(engine)
         return engine
+
+
+def _look_at_columns_once(events: Any) -> None:
+    """Dagster looks at the columns of a table before and after it writes of an asset, by questions
+    that take longer than the rest. Columns that are there stay."""
+    look, there = type(events)._has_asset_key_col_on_connection, set[str]()
+    # Without a circle of references: the connection goes with the last storage.
+    this = weakref.proxy(events)
+
+    def has(connection: Any, name: str) -> bool:
+        if name not in there and look(this, connection, name):
+            there.add(name)
+        return name in there
+
+    events._has_asset_key_col_on_connection = has
 
 
 _engines: "weakref.WeakValueDictionary[str, sqlalchemy.Engine]" = weakref.WeakValueDictionary()

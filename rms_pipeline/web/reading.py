@@ -7,6 +7,7 @@ from typing import cast
 from sqlalchemy import create_engine
 
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.pooled import demand_living_connections
 from rms_pipeline.mirror.statements import Connection
 
 _CONNECTIONS = 4
@@ -35,9 +36,8 @@ class Reader:
             pool_size=_CONNECTIONS,
             max_overflow=_CONNECTIONS,
             pool_timeout=10,
-            # A restarted server has forgotten the connections of before.
-            pool_pre_ping=True,
         )
+        demand_living_connections(self._engine)
 
     @contextmanager
     def session(self) -> Iterator[Connection]:

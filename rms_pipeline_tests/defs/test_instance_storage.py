@@ -2,7 +2,10 @@
 
 import gc
 import os
+from collections.abc import Callable
+from typing import Any
 
+import psycopg2
 import pytest
 
 from rms_pipeline.defs.instance_storage import MirrorPostgresStorage
@@ -57,6 +60,32 @@ def test_a_connection_that_the_server_ended_is_replaced_unnoticed(
     fetch_all(database, f"SELECT pg_terminate_backend({before}, 10000)")
     look(storage)
     assert the_one(database) != before
+
+
+def statements_of(storage: MirrorPostgresStorage, act: Callable[[], object]) -> list[str]:
+    """What was asked of the server meanwhile, by whatever part of the storage."""
+    found: list[str] = []
+
+    class Noting(psycopg2.extensions.cursor):
+        def execute(self, query: Any, vars: Any = None) -> None:
+            found.append(str(query))
+            super().execute(query, vars)
+
+    runs: Any = storage.run_storage
+    with runs.connect() as connection:
+        raw = connection.connection.dbapi_connection
+        raw.cursor_factory = Noting
+    act()
+    raw.cursor_factory = None
+    return found
+
+
+def test_that_a_table_has_a_column_is_looked_up_once(storage: MirrorPostgresStorage) -> None:
+    events: Any = storage.event_log_storage
+    assert events.has_asset_key_index_cols()
+    assert statements_of(storage, events.has_asset_key_index_cols) == []
+    assert not events.has_asset_key_col("no_such")
+    assert statements_of(storage, lambda: events.has_asset_key_col("no_such")) != []
 
 
 def test_a_forked_child_opens_a_connection_of_its_own(
