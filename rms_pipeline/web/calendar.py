@@ -36,7 +36,9 @@ View = Literal["month", "week", "agenda"]
 VIEWS: tuple[View, ...] = get_args(View)
 _AGENDA_DAYS = 14
 # So many lines a day has in an agenda: what happens on it, and what goes on.
-_MOST_OF_A_DAY, _MOST_BETWEEN = 100, 20
+# Pieces that do not fit, which are in the page for its print alone.
+_MOST_ON_PAPER = 300
+_MOST_OF_A_DAY, _MOST_BETWEEN = 100, 50
 # What is below is told by its number, and a day's agenda has it all.
 _LANES: dict[View, int] = {"month": 6, "week": 40, "agenda": 0}
 _ONE_DAY = timedelta(days=1)
@@ -89,10 +91,13 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Week:
-    """A row of days, with the pieces that fit, and how many more each day has."""
+    """A row of days, with the pieces that fit, and how many more each day has. `rest` are the
+    pieces that do not fit. On paper they are listed below, but for those that are `left_out`."""
 
     days: list[date]
     pieces: list[Piece]
+    rest: list[Piece]
+    left_out: int
     more: dict[date, int]
     counts: dict[date, int]
 
@@ -191,6 +196,7 @@ def _shown(request: Request, zone: str) -> Shown:
 
 def _weeks(bars: list[Bar], wanted: Shown, zone: str) -> list[Week]:
     weeks = []
+    room = _MOST_ON_PAPER
     for start in range(0, wanted.days, 7):
         first = wanted.first + _ONE_DAY * start
         days = [first + _ONE_DAY * n for n in range(7)]
@@ -202,5 +208,8 @@ def _weeks(bars: list[Bar], wanted: Shown, zone: str) -> list[Week]:
                 counts[day] += 1
                 more[day] += piece.lane >= _LANES[wanted.view]
         kept = [piece for piece in pieces if piece.lane < _LANES[wanted.view]]
-        weeks.append(Week(days, kept, dict(more), dict(counts)))
+        rest = [piece for piece in pieces if piece.lane >= _LANES[wanted.view]]
+        printed, left = rest[:room], len(rest[room:])
+        room -= len(printed)
+        weeks.append(Week(days, kept, printed, left, dict(more), dict(counts)))
     return weeks

@@ -268,10 +268,29 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
             facets = read_facets(connection, wanted.criteria)
         return pages.render(
             "facets.html",
+            # Where they are shown they stand beside the list.
+            list_at="",
             facets=facets,
             titles=_FACET_TITLES,
             asked=wanted,
             most_counted=MOST_COUNTED,
+        )
+
+    @router.get("/counts/opportunities", **visible)
+    def show_counts(wanted: Wanted) -> Response:
+        # The same as a page of its own, for browsers that run no scripts.
+        with reader.session() as connection:
+            facets = read_facets(connection, wanted.criteria)
+            customer = _customer(connection, wanted)
+        return pages.render(
+            "facets_page.html",
+            here="opportunities",
+            list_at="/opportunities",
+            facets=facets,
+            titles=_FACET_TITLES,
+            asked=wanted,
+            most_counted=MOST_COUNTED,
+            chips=list(wanted.chips(pages.clock, customer)),
         )
 
     @router.get(

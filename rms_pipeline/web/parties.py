@@ -1,5 +1,6 @@
 """Pages of customers, venues and owners: rankings, and one page for each."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -20,10 +21,12 @@ from rms_pipeline.insight.parties import (
     Party,
     compare_party,
     rank,
+    rank_leading,
     ranking_sql,
     read_party,
 )
 from rms_pipeline.mirror.criteria import without_nul
+from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.charts import month_columns
@@ -56,41 +59,39 @@ def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: S
     def today() -> Day:
         return Day.of(datetime.now(UTC), current.time_zone)
 
-    def ranking(
+    def asked_for(
         q: Annotated[str, Query(max_length=200)] = "",
         sort: Annotated[str, Query(max_length=30)] = "-value",
         page: Annotated[int, Query(ge=1, le=_MOST_PAGES)] = 1,
     ) -> dict[str, Any]:
-        search = without_nul(q).strip()
         if sort not in _SORTS:
             raise HTTPException(
                 422, f"sort is not one of {', '.join(RANKINGS)}, or one of these after a -."
             )
+        return {"search": without_nul(q).strip(), "sort": sort, "page": page}
+
+    def whole(connection: Connection, wanted: dict[str, Any]) -> dict[str, Any]:
+        """The page with the number of all, for which every opportunity is read."""
+        search, sort, offset = wanted["search"], wanted["sort"], _offset(wanted)
+        count, found = rank(connection, kind, today(), search=search, sort=sort, offset=offset)
+        sql = ranking_sql(connection, kind, today(), search=search, sort=sort, offset=offset)
+        return {**wanted, "count": count, "ranked": found, "sql": sql}
+
+    def ranking(wanted: Annotated[dict[str, Any], Depends(asked_for)]) -> dict[str, Any]:
         with reader.session() as connection:
-            count, found = rank(
-                connection,
-                kind,
-                today(),
-                search=search,
-                sort=sort,
-                offset=(page - 1) * MOST_RANKED,
-            )
-            sql = ranking_sql(
-                connection,
-                kind,
-                today(),
-                search=search,
-                sort=sort,
-                offset=(page - 1) * MOST_RANKED,
-            )
-        return {
-            "search": search,
-            "sort": sort,
-            "page": page,
-            "count": count,
-            "ranked": found,
-            "sql": sql,
-        }
+            return whole(connection, wanted)
+
+    def first_of_ranking(wanted: Annotated[dict[str, Any], Depends(asked_for)]) -> dict[str, Any]:
+        """The page, and no number of all if that would take long (`count` is None)."""
+        with reader.session() as connection:
+            sort, offset = wanted["sort"], _offset(wanted)
+            found = None
+            if not wanted["search"]:
+                found = rank_leading(connection, kind, today(), sort=sort, offset=offset)
+            if found is None:
+                return whole(connection, wanted)
+            sql = ranking_sql(connection, kind, today(), sort=sort, offset=offset)
+        return {**wanted, "count": None, "ranked": found, "sql": sql}
 
     def party(
         id_: int,
@@ -115,7 +116,7 @@ def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: S
         return found
 
     @router.get(f"/{kind.name}")
-    def show_ranking(told: Annotated[dict[str, Any], Depends(ranking)]) -> Response:
+    def show_ranking(told: Annotated[dict[str, Any], Depends(first_of_ranking)]) -> Response:
         def query(**changes: Any) -> str:
             wanted = {"q": told["search"], "sort": told["sort"]} | changes
             defaults = {"q": "", "sort": "-value", "page": 1}
@@ -128,13 +129,19 @@ def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: S
             kind=kind,
             kinds=KINDS.values(),
             headings=_HEADINGS,
-            pages=max(-(-told["count"] // MOST_RANKED), 1),
+            pages=_pages(told["count"]),
+            most=MOST_RANKED,
             query=query,
             # Figures are looked at from the greatest down, names from A on, and of differences
             # those first that are to be seen to.
             next_sort=lambda key: _turned(key, told["sort"]),
             **told,
         )
+
+    @router.get(f"/fragments/{kind.name}")
+    def show_count(told: Annotated[dict[str, Any], Depends(ranking)]) -> Response:
+        # Apart from the page, which need not wait until all of them have been read.
+        return pages.render("party_count.html", kind=kind, pages=_pages(told["count"]), **told)
 
     @router.get(f"/{kind.name}.json")
     def tell_ranking(told: Annotated[dict[str, Any], Depends(ranking)]) -> Response:
@@ -189,6 +196,15 @@ def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: S
             listed=_listed(kind, found),
             current_rms_url=f"https://{host}/members/{found.id}" if host else None,
         )
+
+
+def _offset(wanted: Mapping[str, Any]) -> int:
+    return int(wanted["page"] - 1) * MOST_RANKED
+
+
+def _pages(count: int | None) -> int | None:
+    """None if it is not known how many there are."""
+    return None if count is None else max(-(-count // MOST_RANKED), 1)
 
 
 def _listed(kind: Kind, party: Party) -> str | None:

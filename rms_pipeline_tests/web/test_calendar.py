@@ -183,6 +183,19 @@ def test_a_day_with_more_than_fits_says_how_many_more_and_leads_to_them(web: Web
     assert "/opportunities?status=is%3Aopen&onhire=2031-05-17" in agenda.links
 
 
+def test_on_paper_what_does_not_fit_is_listed_below_its_week(web: Web) -> None:
+    insert_opportunities(
+        web.database,
+        *(job(SATURDAY + HOUR, SATURDAY + 2 * HOUR, name=f"Gala {n}.") for n in range(60)),
+        *(job(SATURDAY + 7 * DAY, SATURDAY + 8 * DAY, name=f"Fair {n}.") for n in range(300)),
+    )
+    page = visit(web, "/calendar?day=2031-05-17")
+    assert all(f"Gala {n}." in page.text for n in range(60))
+    assert "48 more are not printed" in page.text
+    assert page.text.count("are not printed") == 1
+    assert "not printed" not in visit(web, "/calendar?day=2031-04-17").text
+
+
 def test_too_many_hires_are_said_to_be_too_many(web: Web) -> None:
     query(
         web.database,

@@ -173,6 +173,14 @@ def test_facets_count_what_there_is_as_if_nothing_of_their_kind_were_chosen(web:
     assert on == ["?owner=Ann", "?status=Lost"]
     for link in page.links:
         assert visit(web, f"/opportunities{link}")
+    # Without scripts a link leads to the same.
+    listed = visit(web, "/opportunities?status=Lost&owner=Ann")
+    [counts] = [link for link in listed.links if link.startswith("/counts/")]
+    alone = visit(web, counts)
+    assert "Status: Lost" in " ".join(alone.text.split())
+    for link in on:
+        assert f"/opportunities{link}" in alone.links
+    assert "/opportunities?status=Lost&owner=Ann" in alone.links
 
 
 def test_counting_ends_at_ten_thousand_and_says_so(web: Web) -> None:

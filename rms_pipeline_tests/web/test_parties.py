@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from rms_pipeline.insight import parties as insight
 from rms_pipeline.insight.days import Day
 from rms_pipeline.insight.parties import KINDS as PARTIES
 from rms_pipeline.insight.parties import rank
@@ -197,6 +198,90 @@ def test_a_ranking_goes_on_on_the_next_page(web: Web) -> None:
     assert third["ranked"] == []
     assert "/customers?page=2" in visit(web, "/customers").links
     assert "There are fewer pages" in visit(web, "/customers?page=3").text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_where_there_are_many_a_page_is_the_same_without_reading_all(
+    web: Web, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert_opportunities(
+        web.database,
+        *(
+            job(NOW - ago * DAY, charge, status, **{IDS[kind]: id_, NAMES[kind]: f"N{id_ or ago}"})
+            for id_, ago, charge, status in (
+                (1, 3, 900, "Reserved"), (1, 500, 850, "Reserved"), (2, 3, 900, "Reserved"),
+                (2, 3000, 7, "Provisional"), (3, 3, -10, "Reserved"), (3, 500, 20, "Reserved"),
+                (4, -9, 5, "Reserved"), (5, 3, 100, "Lost"), (6, 900, 1, "Reserved"),
+                (7, 3, 100, "Open"), (None, 3, 30, "Reserved"), (None, 4, 20, "Reserved"),
+            )
+        ),
+    )  # fmt: skip
+    monkeypatch.setattr(insight, "MOST_RANKED", 2)
+    day, of = Day(NOW.date(), "UTC"), PARTIES[kind]
+    leading = 0
+    with web.database.session() as connection:
+        assert insight.rank_leading(connection, of, day) is None, "few are read at once"
+        monkeypatch.setattr(insight, "MOST_READ_AT_ONCE", -1)
+        for key in insight.RANKINGS:
+            for sort in (key, f"-{key}"):
+                for offset in range(0, 10, 2):
+                    found = insight.rank_leading(connection, of, day, sort=sort, offset=offset)
+                    leading += found is not None
+                    _, whole = rank(connection, of, day, sort=sort, offset=offset)
+                    assert found in (None, whole), (sort, offset)
+    assert leading >= 7
+
+
+def test_where_there_are_many_the_page_comes_first_and_their_number_after_it(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert_opportunities(
+        web.database,
+        *(job(NOW, i, organisation_id=i, organisation_name=f"C{i}") for i in range(1, 116)),
+    )
+    monkeypatch.setattr(insight, "MOST_READ_AT_ONCE", -1)
+    page = visit(web, "/customers?page=2")
+    [found] = page.all("p", id="found")
+    assert "Customers 51 to 100" in page.text
+    assert "/customers?page=3" in page.links
+    assert "115 customers, page 2 of 3" in visit(web, found["data-fill"]).text
+    assert "115 customers, page 3 of 3" in visit(web, "/customers?page=3").text
+    assert told(web, "/customers.json")["count"] == 115
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_newest_name_is_shown_and_two_of_one_name_stay_two(web: Web, kind: str) -> None:
+    def named(id_: int, name: str, days_ago: int) -> Any:
+        who = {IDS[kind]: id_, NAMES[kind]: name, "updated_at_rms": NOW - days_ago * DAY}
+        return job(NOW - days_ago * DAY, 100, state_name="Order", ordered_at=NOW, **who)
+
+    insert_opportunities(
+        web.database,
+        named(7, "Zenith", 9), named(7, "Acme", 2), named(7, "Middle", 5), named(8, "Acme", 3),
+        named(9, "Zed", 3),
+    )  # fmt: skip
+    renamed = {"id": 9, "name": "Renamed", "membership_type": "Organisation"}
+    insert(web.database, "members", [renamed | {"updated_at_rms": NOW}])
+    ranked = told(web, f"/{kind}.json")["ranked"]
+    assert [(one["id"], one["name"]) for one in ranked] == [
+        (7, "Acme"), (8, "Acme"), (9, "Renamed"),
+    ]  # fmt: skip
+    assert [one["id"] for one in told(web, f"/{kind}.json?q=acme")["ranked"]] == [7, 8]
+    assert [told(web, f"/{kind}/{n}.json")["name"] for n in (7, 8, 9)] == [
+        "Acme",
+        "Acme",
+        "Renamed",
+    ]
+    if kind == "owners":
+        assert told(web, "/won-and-lost.json?owner=7")["owner"] == "Acme"
+    if kind == "customers":
+        facets = told(web, "/api/opportunities/facets")["facets"]
+        [choices] = [facet["choices"] for facet in facets if facet["kind"] == "customer_id"]
+        assert {(c["value"], c["name"]) for c in choices} == {
+            ("7", "Acme"), ("8", "Acme"), ("9", "Renamed"),
+        }  # fmt: skip
+        page = visit(web, "/opportunities?customer_id=7&status=Lost")
+        assert "Customer: Acme" in " ".join(page.text.split())
 
 
 @pytest.mark.parametrize("kind", KINDS)
