@@ -60,7 +60,8 @@ def settings_page() -> str:
         "Environment variables. A file `.env` in the working folder is read, too; the environment "
         "wins. All are optional: without an account the bundled sandbox is used, without "
         "`POSTGRES_URL` an embedded PostgreSQL. A value that is wrong is refused with its name, "
-        "the reason and an example, and exit code 2.\n\n"
+        "the reason and an example, and exit code 2. `rms-pipeline doctor` checks them all, and "
+        "names variables that nobody reads.\n\n"
         + table(["variable", "meaning", "default", "example"], rows)
     )
 
@@ -73,7 +74,8 @@ def example(name: str) -> str:
 def command_page() -> str:
     parts = [
         "# Command\n",
-        "Exit codes: 0 success, 1 failure with the reason on stderr, 2 usage or configuration.\n",
+        "Exit codes: 0 success, 1 failure with the reason on stderr, 2 usage or configuration. "
+        "Each command reads the [settings](settings.md), and has `--help`.\n",
     ]
     for path, command in commands(typer.main.get_command(app), "rms-pipeline"):
         shown = [p for p in command.params if not getattr(p, "hidden", False)]
@@ -134,8 +136,10 @@ def tables_page(connection: Connection) -> str:
     parts = [
         "# Tables and columns\n",
         "Everything lies in the schema `RMS_SCHEMA`. The same words are comments in the database: "
-        "`\\dt+` and `\\d+ opportunities` in psql show them. Tables that are *of rms_pipeline "
-        "itself* may change with any version; all others keep their columns.\n",
+        "`\\dt+` and `\\d+ opportunities` in psql show them. Tables whose description begins with "
+        "*Internal* may change with any version. All others keep their columns. Times are in UTC, "
+        "money is in the account's currency. [Questions with their SQL](../how-to/analyse.md), and "
+        "[the functions](#functions) for the past and for the company's days.\n",
     ]
     with connection.cursor() as cursor:
         cursor.execute(
@@ -158,7 +162,35 @@ def tables_page(connection: Connection) -> str:
             ]
             parts.append(f"## `{name}`\n\n{'A view. ' if is_view else ''}{says or ''}\n")
             parts.append(table(["column", "type", "", "meaning"], columns))
+        parts.append("## Functions\n")
+        cursor.execute(
+            "SELECT proname, pg_get_function_identity_arguments(oid), prorettype::regtype::text,"
+            " obj_description(oid, 'pg_proc') FROM pg_proc WHERE pronamespace ="
+            " to_regnamespace(quote_ident(current_schema())) AND prorettype <> 'trigger'::regtype"
+            " AND (obj_description(oid, 'pg_proc') IS NOT NULL OR proname = ANY(%s)) ORDER BY 1",
+            (list(_FUNCTIONS),),
+        )
+        functions = [
+            [f"`{name}({arguments})`", kind, says or _FUNCTIONS[name], f"`{example_of(name)}`"]
+            for name, arguments, kind, says in cursor.fetchall()
+        ]
+        parts.append(table(["function", "rows or values of", "meaning", "example"], functions))
     return "\n".join(parts)
+
+
+# What the database itself does not say.
+_FUNCTIONS = {"rms_time_zone": "The company's time zone, as RMS_TIME_ZONE names it."}
+_CALLS = {
+    "rms_time_zone": "SELECT now() AT TIME ZONE rms_time_zone()",
+    "rms_local_day": "SELECT id FROM opportunities WHERE hire && rms_local_day('2026-06-06')",
+}
+
+
+def example_of(function: str) -> str:
+    if function in _CALLS:
+        return _CALLS[function]
+    record = "" if function.endswith(("s_as_of", "ies_as_of")) else "1001, "
+    return f"SELECT * FROM {function}({record}now() - interval '1 day')"
 
 
 def http_page() -> str:
@@ -177,7 +209,8 @@ def http_page() -> str:
         "Of the web service, port 8400. Everything but the webhook and `/healthz` takes "
         "`Authorization: Bearer <RMS_API_TOKEN>`, or the session of a browser that signed in. "
         'Every refusal is `{"success": false, "error": "what happened and what to do"}`. '
-        "`/openapi.json` describes all of it for programs.\n",
+        "`/openapi.json` describes all of it for programs. Calendar feeds need no token. [Who has "
+        "access](../how-to/share.md), and [examples](../how-to/share.md#the-sync-api).\n",
     ]
     for path, operations in described["paths"].items():
         for method, operation in operations.items():
@@ -238,7 +271,12 @@ def name_of(name: str, kind: str) -> str:
 
 def dagster_page() -> str:
     defs = build_defs()
-    parts = ["# Assets, checks, jobs, schedules, sensors\n", "## Assets\n"]
+    parts = [
+        "# Assets, checks, jobs, schedules, sensors\n",
+        "With a `key_prefix` the names begin with it, such as `acme__initial_sync`. [How to work "
+        "with them](../how-to/dagster.md). A check that fails says on its page what to do.\n",
+        "## Assets\n",
+    ]
     graph = defs.resolve_asset_graph()
     rows = []
     for key in sorted(graph.get_all_asset_keys()):

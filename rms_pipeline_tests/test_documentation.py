@@ -58,6 +58,17 @@ def test_everything_of_the_reference_has_its_words(made: dict[str, str]) -> None
         assert field.description.endswith("."), field.validation_alias
 
 
+def test_each_example_of_a_function_is_a_query_of_it(made: dict[str, str], ready_url: str) -> None:
+    functions = made["tables.md"].partition("## Functions")[2]
+    examples = re.findall(r"^\| `(\w+)\(.* `(SELECT [^`]*)` \|$", functions, re.M)
+    assert len(examples) > 10
+    with contextlib.closing(psycopg2.connect(ready_url)) as connection:
+        for name, example in examples:
+            assert f"{name}(" in example
+            # The history of an empty mirror would refuse to be asked.
+            connection.cursor().execute(f"EXPLAIN {example}")
+
+
 def test_the_site_asks_no_foreign_host_for_anything(site: Path) -> None:
     pages = list(site.rglob("*.html"))
     assert len(pages) > 20
