@@ -41,8 +41,9 @@ _RESTS_ON = {
 CANNOT_SEE = (
     "Counting cannot see: a record that was changed without a new updated_at, or that has "
     "none (a full sync finds it, and until then it may be counted in place of another); one that "
-    "was changed after the previous sync and deleted while this proof counted; and what the "
-    "lists of Current RMS do not show yet."
+    "was changed after the previous sync and deleted while this proof counted; one that Current "
+    "RMS begins to list twice (until a count shows it, it may be counted in place of another); and "
+    "what the lists of Current RMS do not show yet."
 )
 
 CANNOT_SEE_PARTS = (

@@ -160,7 +160,7 @@ class Counting:
                     and (part.nameless or part.repeated)
                     and part.segment == self._ranged.name
                 ):
-                    self._exact.setdefault(part.segment, []).append(part.ids)
+                    self._compare_by_id(self._ranged, part.ids)
 
     def _prepare(self) -> None:
         connection = self._connection
@@ -449,6 +449,14 @@ class Counting:
                 )
             parts += self._part_of_one(id_, record)
         return parts
+
+    def _compare_by_id(self, segment: Segment, span: Span) -> None:
+        """List `span` instead of counting it, because its count includes what has no row."""
+        others = self._exact.get(segment.name, ())
+        self._exact[segment.name] = [
+            *(piece for other in others for piece in without(other, [span])),
+            span,
+        ]
 
     def _part_of_one(self, id_: int, record: Record | None) -> list[PartCount]:
         """Return the part that is only `record`. `record` is None if it is gone.

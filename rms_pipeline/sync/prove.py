@@ -11,6 +11,7 @@ asked for by itself. It is fetched, or deleted if the single record is gone.
 """
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -155,6 +156,7 @@ class Prover(Counting):
         self._calls_before = 0
         self._asked: set[int] = set()
         self._found = False
+        self._known_repeated, self._newly_repeated = set(scan.listed_twice), set[int]()
 
     # The sequence
 
@@ -366,7 +368,8 @@ class Prover(Counting):
         if self._remove is None:
             return HELD_BACK
         suspects: set[int] = set()
-        self._found = False
+        self._found, self._newly_repeated = False, set()
+        exact = dict(self._exact)
         for part in parts:
             if part.alike:
                 continue
@@ -385,6 +388,16 @@ class Prover(Counting):
                 suspects |= self._locate(segment, part, walk)
             except (NotHonoured, Unprocessable) as error:
                 return f"The difference in {segment.name} could not be located: {error}."
+        if self._newly_repeated and self._key is BY_ID and NO_RANGES not in self._rests_on:
+            # Where counts agree, such repeats may be counted in place of rows that are gone.
+            self._known_repeated |= self._newly_repeated
+            self._exact = exact
+            try:
+                for part in parts:
+                    if not (part.listed and part.alike):
+                        suspects |= self._look(self._segment(part.segment), part.ids, walk)
+            except (NotHonoured, Unprocessable) as error:
+                return f"What is listed more than once could not be found: {error}."
         reason = self._settle(suspects, walk)
         if not reason and not suspects and not self._found:
             # Each part of the list agrees with the mirror.
@@ -455,8 +468,16 @@ class Prover(Counting):
             never_sent = part.counted + part.repeated - len(answer.page.records)
             if part.listed and never_sent > 0:
                 self._name_never_sent(segment, (lower, end), never_sent)
+            if len(answer.ids) > len(ids):
+                repeated = {i for i, count in Counter(answer.ids).items() if count > 1}
+                exact = self._exact.get(segment.name, ())
+                self._newly_repeated |= {
+                    i
+                    for i in repeated - self._known_repeated
+                    if not any(inside(i, s) for s in exact)
+                }
             if part.nameless or part.repeated:
-                self._exact.setdefault(segment.name, []).append((lower, end))
+                self._compare_by_id(segment, (lower, end))
                 self._found = True
             if part.listed or not ascending(answer.ids) or not ids:
                 return suspects

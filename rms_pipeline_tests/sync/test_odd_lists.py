@@ -332,3 +332,27 @@ def test_a_counter_that_always_counts_one_too_many_makes_up_for_no_row_that_is_g
     for _ in range(3):
         proof = proved(mirror)
         demand_truth(mirror, proof.shown is True, set(proof.left), proof.sentence)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_begins_to_be_listed_twice_makes_up_for_no_row_that_is_gone(
+    mirror_of: MakeMirror, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """As where a list is joined with what belongs to its records, and counts each pair."""
+    mirror = mirror_of(Store(90), switches=TEN)
+    assert mirror.full_sync().settled.certificate.shown
+    chance = random.Random(seed)
+    monkeypatch.setattr(counting, "random", SimpleNamespace(Random=lambda: chance))
+    ids = ids_in(mirror.store, mirror.window)
+    twice, gone = frozenset(chance.sample(ids, 12)), chance.sample(ids, 6)
+    mirror.sandbox.switches = replace(TEN, lists_twice=twice)
+    for id_ in gone:
+        mirror.store.delete(id_)
+    proof = proved(mirror)
+    demand_truth(mirror, proof.shown is True, set(proof.left), proof.sentence)
+    assert proof.shown, proof.sentence
+    assert set(gone) == mirror.deleted()
+    # What is known to be listed twice costs no more than its own pages from then on.
+    proof = proved(mirror)
+    assert proof.shown, proof.sentence
+    assert proof.calls <= 4 + len(twice)
