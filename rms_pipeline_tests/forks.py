@@ -35,7 +35,7 @@ from typing import IO, Any, NoReturn
 # Without `rms_pipeline.console` and modules that need it, because the terminal's width is read on
 # import.
 IMPORTED = (
-    *("dagster", "dagster_postgres", "alembic.command", "pandas", "tabulate", "typer", "uvicorn"),
+    *("dagster", "dagster_postgres", "alembic.command", "tabulate", "typer", "uvicorn"),
     *("rms_pipeline.definitions", "rms_pipeline.cli.foreground", "rms_pipeline.web.app"),
     *("rms_pipeline.doctor", "rms_pipeline.project_files"),
     # What Dagster imports when it makes an instance or executes a job, and rich when it prints.

@@ -274,14 +274,14 @@ def status_counts_of(naming: Naming) -> dg.AssetsDefinition:
         "The number and the value of opportunities in each status. The counts add up to the rows "
         "of opportunities. The metadata has a table and a chart under *counts*; Plots shows how "
         "each status developed.",
-        kinds={"postgres", "pandas"},
+        kinds={"postgres"},
         # People look at it while the checks of opportunities still run.
         op_tags={"dagster/priority": "1"},
     )
     def status_counts(mirror: Mirror) -> dg.MaterializeResult[Any]:
-        frame = refresh_status_counts(mirror.database, mirror.settings.time_zone)
+        counts = refresh_status_counts(mirror.database, mirror.settings.time_zone)
         with mirror.database.session() as connection:
             colours = read_colours(connection)
-        return dg.MaterializeResult(metadata=status_metadata(frame, colours))
+        return dg.MaterializeResult(metadata=status_metadata(counts, colours))
 
     return status_counts

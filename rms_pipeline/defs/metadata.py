@@ -6,23 +6,20 @@
 import base64
 import re
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 from tabulate import tabulate
 
 from rms_pipeline.mirror.proofs import Proof
+from rms_pipeline.mirror.summary import StatusCount
 from rms_pipeline.mirror.webhook_audit import Audit
 from rms_pipeline.status_chart import Bar, bar_chart, status_colour
 from rms_pipeline.sync.landing import LandedWalk
 from rms_pipeline.sync.queued import WorkedOff
 from rms_pipeline.sync.settling import Settled
-
-if TYPE_CHECKING:
-    # Not for each process that loads the definitions: few of them count opportunities.
-    import pandas as pd
 
 
 def instant(at: datetime) -> str:
@@ -130,49 +127,45 @@ def in_markdown(text: str) -> str:
 
 
 def status_metadata(
-    frame: "pd.DataFrame", colours: Mapping[str, str] | None = None
+    counts: Sequence[StatusCount], colours: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """The metadata of `refresh_status_counts`: a table with its chart, totals, and a number for
     each status. `colours` are those of the table `statuses`."""
     return {
-        "counts": dg.MetadataValue.md(f"{_picture(frame, colours)}\n\n{_table(frame)}"),
-        "dagster/row_count": len(frame),
-        "opportunities": int(frame["opportunities"].sum()),
-        "total_value": float(frame["total_value"].sum()),
-        **{
-            f"count/{status}": int(count)
-            for status, count in zip(
-                frame["opportunity_status"], frame["opportunities"], strict=True
-            )
-        },
+        "counts": dg.MetadataValue.md(f"{_picture(counts, colours)}\n\n{_table(counts)}"),
+        "dagster/row_count": len(counts),
+        "opportunities": sum(c.opportunities for c in counts),
+        "total_value": float(sum(c.total_value for c in counts)),
+        **{f"count/{c.opportunity_status}": c.opportunities for c in counts},
     }
 
 
-def _picture(frame: "pd.DataFrame", colours: Mapping[str, str] | None) -> str:
-    total = int(frame["opportunities"].sum()) or 1
+def _picture(counts: Sequence[StatusCount], colours: Mapping[str, str] | None) -> str:
+    total = sum(c.opportunities for c in counts) or 1
     bars = [
-        Bar(status, count, f"{count:,} ({count / total:.0%})", status_colour(status, colours))
-        for status, count in zip(frame["opportunity_status"], frame["opportunities"], strict=True)
+        Bar(
+            c.opportunity_status,
+            c.opportunities,
+            f"{c.opportunities:,} ({c.opportunities / total:.0%})",
+            status_colour(c.opportunity_status, colours),
+        )
+        for c in counts
     ]
     drawing = bar_chart("Opportunities by status", bars)
     encoded = base64.b64encode(drawing.encode()).decode()
     return f"![Opportunities by status](data:image/svg+xml;base64,{encoded})"
 
 
-def _table(frame: "pd.DataFrame") -> str:
-    shown = frame.rename(
-        columns={
-            "opportunity_status": "Status",
-            "opportunities": "Opportunities",
-            "charge_total": "Charge total",
-            "total_value": "Total value",
-        }
-    )
-    shown["Status"] = [in_markdown(str(status)) for status in shown["Status"]]
-    shown["Opportunities"] = [f"{value:,}" for value in shown["Opportunities"]]
-    for column in ("Charge total", "Total value"):
-        shown[column] = [f"{value:,.2f}" for value in shown[column]]
+def _table(counts: Sequence[StatusCount]) -> str:
+    headings = ["Status", "Opportunities", "Charge total", "Total value"]
+    rows = [
+        [
+            in_markdown(c.opportunity_status),
+            f"{c.opportunities:,}",
+            f"{c.charge_total:,.2f}",
+            f"{c.total_value:,.2f}",
+        ]
+        for c in counts
+    ]
     right = ("left", "right", "right", "right")
-    rows = shown.to_numpy().tolist()
-    headings = [str(column) for column in shown.columns]
     return tabulate(rows, headings, tablefmt="pipe", disable_numparse=True, colalign=right)

@@ -107,15 +107,15 @@ def _refresh(
             )
         # Freshness follows syncs: a few rows that were refreshed, or were not, make no table fresh.
         context.log_event(dg.AssetObservation(naming.key(collection.name), metadata=metadata))
-    frame = refresh_status_counts(database, mirror.settings.time_zone)
+    counts = refresh_status_counts(database, mirror.settings.time_zone, only_if_changed=True)
     failed = total.failed + total.dead
     if total.error and not total.blameless:
         # It failed over single events: the API serves all others.
         with database.session() as connection:
             note_metadata(connection, run, {"events_at_fault": True})
     with database.session() as connection:
-        counts = status_metadata(frame, read_colours(connection))
-    context.log_event(dg.AssetMaterialization(naming.key("status_counts"), metadata=counts))
+        metadata = status_metadata(counts, read_colours(connection))
+    context.log_event(dg.AssetMaterialization(naming.key("status_counts"), metadata=metadata))
     report_checks(context.instance, database, collections, run, naming=naming)
     if locked and not total.error:
         named = ", ".join(str(i) for i in sorted(locked)[:10])

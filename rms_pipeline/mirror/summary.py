@@ -3,17 +3,29 @@
 They are `status_counts`, `week_counts` and `daily_status_counts`.
 """
 
-from typing import TYPE_CHECKING
+from datetime import datetime
+from decimal import Decimal
+from typing import NamedTuple
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.proofs import number_if_nobody_writes
 from rms_pipeline.mirror.record_history import BEGAN, follow_phases
 from rms_pipeline.mirror.record_history import NO_STATUS as NO_STATUS
 from rms_pipeline.mirror.statements import Connection, Cursor, described, one_row
 
-if TYPE_CHECKING:
-    import pandas as pd
+# Remembers of which content the statuses were last counted.
+_COUNTED_OF = "statuses_counted_of"
+
+
+class StatusCount(NamedTuple):
+    """How many opportunities have a status, and their charges in the account's currency."""
+
+    opportunity_status: str
+    opportunities: int
+    charge_total: Decimal
+    total_value: Decimal
 
 
 def count_rows(connection: Connection, collection: Collection) -> int:
@@ -24,7 +36,9 @@ def count_rows(connection: Connection, collection: Collection) -> int:
     return int(row[0]) if row else 0
 
 
-def refresh_status_counts(database: Database, time_zone: str) -> "pd.DataFrame":
+def refresh_status_counts(
+    database: Database, time_zone: str, *, only_if_changed: bool = False
+) -> list[StatusCount]:
     """Recount `opportunities` by status, and by the week in which they start.
 
     Weeks are those of `time_zone`, from Monday. Everything is read once in one transaction, so the
@@ -32,31 +46,66 @@ def refresh_status_counts(database: Database, time_zone: str) -> "pd.DataFrame":
     If the time zone has changed, all days of the history are counted again. If a status has another
     phase, all days get that phase.
 
-    Returns a frame with one row for each status, the most frequent first: `opportunity_status`
-    (text), `opportunities` (int), `charge_total`, `total_value` (Decimal, the account's currency).
-    """
-    # Imported here, because it is half of what the web service would import before its first
-    # answer.
-    import pandas as pd
+    Counting reads every row. With `only_if_changed` it is left out if the mirror has written no row
+    since they were last counted; then `as_of` alone moves on.
 
+    Returns the counts of all statuses, the most frequent first.
+    """
     with database.session() as connection, connection.cursor() as cursor:
+        # Noted before the count. What is written meanwhile may be in the count, but it raises the
+        # number, so the next time counts it for certain.
+        content, at = _content(cursor, time_zone)
+        connection.commit()
         # One summary at a time. Otherwise two would insert the same status.
         cursor.execute("LOCK TABLE status_counts IN SHARE ROW EXCLUSIVE MODE")
-        cursor.execute("DELETE FROM status_counts")
-        cursor.execute(
-            described("count_statuses"),
-            {"none": NO_STATUS, "zone": time_zone},
-        )
-        counted = cursor.fetchall()
+        if only_if_changed and content is not None and _counted_of(cursor) == content:
+            # Another summary may have counted something newer since.
+            cursor.execute("UPDATE status_counts SET as_of = greatest(as_of, %s)", (at,))
+            cursor.execute(
+                "SELECT opportunity_status, opportunities, charge_total, total_value"
+                " FROM status_counts"
+            )
+        else:
+            _note_counted_of(cursor, content)
+            cursor.execute("DELETE FROM status_counts")
+            cursor.execute(
+                described("count_statuses"),
+                {"none": NO_STATUS, "zone": time_zone},
+            )
+        counted = [StatusCount(*row) for row in cursor.fetchall()]
         _keep_days(cursor, time_zone)
         connection.commit()
         follow_phases(connection, OPPORTUNITIES)
-        frame = pd.DataFrame(
-            counted,
-            columns=["opportunity_status", "opportunities", "charge_total", "total_value"],
-        )
-    return frame.sort_values(
-        ["opportunities", "opportunity_status"], ascending=[False, True], ignore_index=True
+    return sorted(counted, key=lambda c: (-c.opportunities, c.opportunity_status))
+
+
+def _content(cursor: Cursor, time_zone: str) -> tuple[str | None, datetime]:
+    """Return what a count of the rows as they are now is of, and now.
+
+    It is None if somebody is writing rows, because such a count may or may not include those.
+    """
+    number = number_if_nobody_writes(cursor, OPPORTUNITIES)
+    cursor.execute("SELECT clock_timestamp()")
+    (at,) = one_row(cursor)
+    # Weeks are those of a time zone. Another mapping may read another status out of a record.
+    known = None if number is None else f"{number} {OPPORTUNITIES.version} {time_zone}"
+    return known, at
+
+
+def _counted_of(cursor: Cursor) -> str | None:
+    cursor.execute("SELECT value FROM mirror_state WHERE name = %s", (_COUNTED_OF,))
+    row = cursor.fetchone()
+    return None if row is None else row[0]
+
+
+def _note_counted_of(cursor: Cursor, content: str | None) -> None:
+    if content is None:
+        cursor.execute("DELETE FROM mirror_state WHERE name = %s", (_COUNTED_OF,))
+        return
+    cursor.execute(
+        "INSERT INTO mirror_state (name, value) VALUES (%s, %s)"
+        " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        (_COUNTED_OF, content),
     )
 
 

@@ -47,7 +47,7 @@ class Recounter:
             self._wanted.clear()
             began = time.monotonic()
             try:
-                refresh_status_counts(self._database, self._time_zone)
+                refresh_status_counts(self._database, self._time_zone, only_if_changed=True)
             except Exception as error:
                 logger.warning(
                     "The statuses could not be counted again: %s", " ".join(str(error).split())

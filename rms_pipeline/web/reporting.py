@@ -19,8 +19,9 @@ from rms_pipeline.sync.queued import WorkedOff
 from rms_pipeline.web.fast_lane import END_SECONDS, RUN
 
 if TYPE_CHECKING:
-    import pandas as pd
     from dagster import AssetKey, DagsterInstance
+
+    from rms_pipeline.mirror.summary import StatusCount
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class Reporter:
         self._time_zone, self._prefix = time_zone, tuple(prefix)
         self._lock = threading.Lock()
         self._done: dict[Collection, WorkedOff] = {}
-        self._counted: pd.DataFrame | None = None
+        self._counted: list[StatusCount] | None = None
         self._clock = clock
         self._since, self._reported = clock(), float("-inf")
         # What each check, by its asset and name, said last: whether it passed, else how bad it is.
@@ -104,7 +105,7 @@ class Reporter:
         from rms_pipeline.mirror.summary import count_rows, refresh_status_counts
 
         instance, naming = self._instance(), Naming(self._prefix)
-        frame = refresh_status_counts(self._database, self._time_zone)
+        counts = refresh_status_counts(self._database, self._time_zone, only_if_changed=True)
         now = self._clock()
         answers = evaluations(
             self._database, list(refreshed), RUN, naming=naming, seconds=now - self._since
@@ -125,17 +126,17 @@ class Reporter:
                 )
             )
         counted = naming.key("status_counts")
-        if self._counted is None or counted in news or not frame.equals(self._counted):
+        if counted in news or counts != self._counted:
             with self._database.session() as connection:
                 colours = read_colours(connection)
             instance.report_runless_asset_event(
                 AssetMaterialization(
                     counted,
                     description="Recounted after webhooks.",
-                    metadata=status_metadata(frame, colours),
+                    metadata=status_metadata(counts, colours),
                 )
             )
-            self._counted = frame
+            self._counted = counts
             news.add(counted)
         for answer in answers:
             if answer.asset_key in news:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -10,7 +11,6 @@ from typing import Any
 from urllib.parse import quote
 
 import dagster as dg
-import pandas as pd
 import pytest
 import requests
 from playwright.sync_api import Page, expect
@@ -18,6 +18,7 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from rms_pipeline.defs.metadata import status_metadata
+from rms_pipeline.mirror.summary import StatusCount
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import load_settings
 from rms_pipeline.web.dagster_api import is_up
@@ -232,12 +233,10 @@ def test_a_program_with_the_token_subscribes_over_a_websocket(stand: Stand) -> N
 def test_a_status_that_is_markdown_is_shown_as_it_was_typed(
     page: Page, stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    frame = pd.DataFrame(
-        {"opportunity_status": HOSTILE, "opportunities": 1, "charge_total": 0.0, "total_value": 0.0}
-    )
+    counts = [StatusCount(status, 1, Decimal(0), Decimal(0)) for status in HOSTILE]
     monkeypatch.setenv("DAGSTER_HOME", str(PROJECT))
     with dg.DagsterInstance.get() as instance:
-        counted = dg.AssetMaterialization("status_counts", metadata=status_metadata(frame))
+        counted = dg.AssetMaterialization("status_counts", metadata=status_metadata(counts))
         instance.report_runless_asset_event(counted)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))

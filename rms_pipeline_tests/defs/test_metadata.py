@@ -3,11 +3,12 @@
 import base64
 import html
 import re
+from decimal import Decimal
 
-import pandas as pd
 import pytest
 
 from rms_pipeline.defs.metadata import in_markdown, status_metadata
+from rms_pipeline.mirror.summary import StatusCount
 
 HOSTILE = [
     "![x](https://evil.example/pixel.png)",
@@ -40,23 +41,17 @@ def test_an_ordinary_status_is_written_as_it_is() -> None:
 
 
 def test_the_table_of_statuses_has_a_row_for_each_whatever_it_is_called() -> None:
-    frame = pd.DataFrame(
-        {"opportunity_status": HOSTILE, "opportunities": 1, "charge_total": 0.0, "total_value": 0.0}
-    )
-    table = status_metadata(frame)["counts"].md_str.rpartition("\n\n")[2].splitlines()
+    counts = [StatusCount(status, 1, Decimal(0), Decimal(0)) for status in HOSTILE]
+    table = status_metadata(counts)["counts"].md_str.rpartition("\n\n")[2].splitlines()
     assert len(table) == len(HOSTILE) + 2
     assert {row.count("|") for row in table} == {5}
 
 
 def test_the_chart_of_statuses_is_in_the_colours_that_somebody_chose() -> None:
-    frame = pd.DataFrame(
-        {
-            "opportunity_status": ["Open", "Waitlisted"],
-            "opportunities": [2, 1],
-            "charge_total": 0.0,
-            "total_value": 0.0,
-        }
-    )
-    shown = status_metadata(frame, {"Waitlisted": "#123456"})["counts"].md_str
+    counts = [
+        StatusCount("Open", 2, Decimal(0), Decimal(0)),
+        StatusCount("Waitlisted", 1, Decimal(0), Decimal(0)),
+    ]
+    shown = status_metadata(counts, {"Waitlisted": "#123456"})["counts"].md_str
     drawing = base64.b64decode(shown.partition("base64,")[2].partition(")")[0]).decode()
     assert re.findall(r'rx="3" fill="([^"]+)"', drawing) == ["#0a57f9", "#123456"]

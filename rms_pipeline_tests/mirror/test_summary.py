@@ -57,7 +57,7 @@ def local_weeks(rows: Sequence[tuple[Any, ...]], zone: str) -> list[tuple[Any, .
 
 def counted(database: Database, zone: str) -> None:
     """Recounts, and compares with the rows counted one by one."""
-    frame = refresh_status_counts(database, zone)
+    found = refresh_status_counts(database, zone)
     rows = query(
         database,
         "SELECT opportunity_status, starts_at, charge_total, total_value FROM opportunities",
@@ -69,8 +69,12 @@ def counted(database: Database, zone: str) -> None:
     assert statuses_kept(database) == expected
     assert weeks_kept(database) == local_weeks(rows, zone)
     with database.session() as connection:
-        assert frame["opportunities"].sum() == len(rows) == count_rows(connection, OPPORTUNITIES)
-    assert {row[0]: tuple(row[1:]) for row in frame.itertuples(index=False, name=None)} == expected
+        assert (
+            sum(c.opportunities for c in found)
+            == len(rows)
+            == count_rows(connection, OPPORTUNITIES)
+        )
+    assert {row[0]: tuple(row[1:]) for row in found} == expected
 
 
 @pytest.mark.parametrize("zone", ["UTC", LONDON, "America/New_York", "Pacific/Kiritimati"])
@@ -144,21 +148,21 @@ def test_an_absent_status_is_named_and_absent_dates_have_no_week(database: Datab
         {"charge_total": 3, "total_value": Decimal("3.60")},
         {"opportunity_status": "Open", "total_value": None},
     )
-    frame = refresh_status_counts(database, "UTC")
+    found = refresh_status_counts(database, "UTC")
     assert statuses_kept(database) == {
         NO_STATUS: (1, Decimal(3), Decimal("3.60")),
         "Open": (1, Decimal(0), Decimal(0)),
     }
     assert weeks_kept(database) == []
-    assert list(frame["opportunity_status"]) == [NO_STATUS, "Open"]
+    assert [c.opportunity_status for c in found] == [NO_STATUS, "Open"]
 
 
 def test_the_most_frequent_status_comes_first(database: Database) -> None:
     insert_opportunities(
         database, *({"opportunity_status": s} for s in ("B", "A", "C", "C", "D", "C", "D"))
     )
-    frame = refresh_status_counts(database, "UTC")
-    assert list(frame["opportunity_status"]) == ["C", "D", "A", "B"]
+    found = refresh_status_counts(database, "UTC")
+    assert [c.opportunity_status for c in found] == ["C", "D", "A", "B"]
     with database.session() as connection:
         as_of, statuses = read_statuses(connection)
     assert [s.status for s in statuses] == ["C", "D", "A", "B"]
@@ -220,3 +224,52 @@ def test_a_reader_during_a_recount_sees_the_old_or_the_new_counts_and_never_half
     watcher.join()
     assert failures == []
     assert seen == {80}
+
+
+def recounted(database: Database, zone: str = "UTC") -> bool:
+    """Whether a summary that counts only if something changed read the rows. It counts right."""
+    query(database, "UPDATE status_counts SET as_of = '2020-01-01', charge_total = -1")
+    found = refresh_status_counts(database, zone, only_if_changed=True)
+    kept = query(database, "SELECT charge_total, as_of > '2020-01-02' FROM status_counts")
+    assert all(is_new for _, is_new in kept)
+    assert sorted(c.charge_total for c in found) == sorted(charge for charge, _ in kept)
+    wrong = [charge for charge, _ in kept if charge == -1]
+    assert wrong in ([], [-1] * len(kept))
+    if wrong:
+        refresh_status_counts(database, zone)
+    return not wrong
+
+
+def test_rows_are_read_again_only_if_the_mirror_wrote_some(database: Database) -> None:
+    insert_opportunities(database, *({"opportunity_status": s} for s in ("Open", "Lost")))
+    assert recounted(database)
+    assert not recounted(database)
+    for statement in (
+        "UPDATE opportunities SET opportunity_status = 'Dead', data = data WHERE id % 2 = 0",
+        "UPDATE opportunities SET starts_at = now()",
+        "DELETE FROM opportunities WHERE opportunity_status = 'Dead'",
+    ):
+        query(database, statement)
+        assert recounted(database), statement
+        assert not recounted(database), statement
+    insert_opportunities(database, {"id": 9, "opportunity_status": "Open"})
+    assert recounted(database)
+    assert recounted(database, LONDON)
+    assert not recounted(database, LONDON)
+    # When a record was asked for is no content.
+    query(database, "UPDATE opportunities SET synced_at = now()")
+    assert not recounted(database, LONDON)
+
+
+def test_what_was_being_written_during_a_count_is_counted_next_time(database: Database) -> None:
+    insert_opportunities(database, {"opportunity_status": "Open"})
+    with database.session() as writer:
+        writer.cursor().execute(
+            "UPDATE opportunities SET opportunity_status = 'Lost', data = data RETURNING id"
+        )
+        refresh_status_counts(database, "UTC", only_if_changed=True)
+        assert list(statuses_kept(database)) == ["Open"]
+        writer.commit()
+    refresh_status_counts(database, "UTC", only_if_changed=True)
+    assert list(statuses_kept(database)) == ["Lost"]
+    assert not recounted(database)
