@@ -55,8 +55,8 @@ class PageFailed(CurrentRmsError):
     def __init__(self, error: CurrentRmsError) -> None:
         super().__init__(*error.args)
         self.error = error
-        is_passing = isinstance(error, ApiUnavailable) and error.reason
-        self.reason = error.reason if is_passing else str(error)[:200]  # type: ignore[attr-defined]
+        passing = error.reason if isinstance(error, ApiUnavailable) else ""
+        self.reason = passing or str(error)[:200]
 
 
 def is_of_the_question(error: CurrentRmsError) -> bool:

@@ -15,6 +15,7 @@ past (`failing`). If the API refuses the page numbers that lanes start from, few
 import contextlib
 import functools
 import threading
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -611,8 +612,8 @@ class Walk:
             self.report.records += records
             self._came[segment.name] = self._came.get(segment.name, 0) + records
             if twice:
-                seen: set[int] = set()
-                self.report.listed_twice |= {i for i in answer.ids if i in seen or seen.add(i)}  # type: ignore[func-returns-value]
+                times = Counter(answer.ids)
+                self.report.listed_twice |= {i for i, n in times.items() if n > 1}
         return WalkedPage(segment.name, answer, covers)
 
     def _fits(self, segment: Segment, record: Raw) -> bool:

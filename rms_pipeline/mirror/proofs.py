@@ -311,13 +311,13 @@ def _later_failure(connection: Connection, proof: Proof) -> datetime | None:
             " ORDER BY id DESC LIMIT 5",
             {"as_of": proof.as_of, "collection": proof.collection},
         )
-        begun = cursor.fetchall()
+        begun: list[tuple[str, datetime]] = cursor.fetchall()
     alive = living_runs(connection, [run for run, _ in begun])
     for run, started_at in begun:
         if run == proof.run:
             continue
         if run not in alive:
-            return started_at  # type: ignore[no-any-return]
+            return started_at
     return None
 
 

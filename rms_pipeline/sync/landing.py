@@ -195,11 +195,8 @@ class _Landing:
             new = {i: why for i, why in undelivered.unreadable.items() if i not in named}
             name_unreadable(self._connection, self._collection, self._run, new)
         self._progress.finish()
-        for total, part in (
-            (self.report.read_by, walk.report.read_by),
-            (self.report.nameless, walk.report.nameless),
-        ):
-            total.update(part)  # type: ignore[arg-type]
+        self.report.read_by.update(walk.report.read_by)
+        self.report.nameless.update(walk.report.nameless)
         self.report.notes += walk.report.notes
         self.report.expected += walk.report.expected
         self.report.records += walk.report.records
@@ -347,7 +344,9 @@ class _Landing:
         distinct = count_distinct_records(self._connection, self._walk)
         walks.prune_walks(self._connection, self._collection)
         api_date, asked_at = walks.first_api_date(self._connection, self._walk)
-        skew = None if None in (api_date, asked_at) else (api_date - asked_at).total_seconds()  # type: ignore[operator]
+        skew = None
+        if api_date is not None and asked_at is not None:
+            skew = (api_date - asked_at).total_seconds()
         return LandedWalk(
             walk=self._walk,
             pages=self._pages,

@@ -27,11 +27,11 @@ class HealthAnswer:
     sentence: str
     advice: str
     problems: list[str]
-    freshAsOf: datetime | None  # noqa: N815
+    freshAsOf: datetime | None
     waiting: int
-    oldestWaitingSeconds: float  # noqa: N815
-    deadLetters: int  # noqa: N815
-    failingSince: datetime | None  # noqa: N815
+    oldestWaitingSeconds: float
+    deadLetters: int
+    failingSince: datetime | None
     reason: str
     running: str | None
     trouble: Trouble | None

@@ -78,8 +78,8 @@ class OpportunityList(BaseModel):
 
     success: bool
     count: int
-    countIsLeast: bool  # noqa: N815
-    totalValue: Decimal | None  # noqa: N815
+    countIsLeast: bool
+    totalValue: Decimal | None
     page: int
     next: str | None
     previous: str | None

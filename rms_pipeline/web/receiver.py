@@ -44,7 +44,7 @@ _EXAMPLE = {
 
 class Acknowledged(BaseModel):
     success: bool
-    eventId: int  # noqa: N815
+    eventId: int
     message: str
 
 

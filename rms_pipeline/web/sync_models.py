@@ -49,8 +49,8 @@ def _example(value: dict[str, Any]) -> ConfigDict:
 class Figures(BaseModel):
     """The figures of one collection in a sync."""
 
-    recordsSynced: int  # noqa: N815
-    recordsFailed: int  # noqa: N815
+    recordsSynced: int
+    recordsFailed: int
 
 
 class Ended(BaseModel):
@@ -61,11 +61,11 @@ class Ended(BaseModel):
     model_config = _example(_ENDED)
 
     success: bool
-    syncId: int  # noqa: N815
-    runId: str  # noqa: N815
-    syncType: str  # noqa: N815
-    recordsSynced: int  # noqa: N815
-    recordsFailed: int  # noqa: N815
+    syncId: int
+    runId: str
+    syncType: str
+    recordsSynced: int
+    recordsFailed: int
     duration: float
     collections: dict[str, Figures] | None = Field(None, exclude_if=_is_none)
 
@@ -100,9 +100,9 @@ class Started(BaseModel):
     )
 
     success: bool
-    syncId: int  # noqa: N815
-    runId: str  # noqa: N815
-    syncType: str  # noqa: N815
+    syncId: int
+    runId: str
+    syncType: str
     status: str
 
 
@@ -121,8 +121,8 @@ class StillRunning(Refused):
         }
     )
 
-    syncId: int  # noqa: N815
-    runId: str  # noqa: N815
+    syncId: int
+    runId: str
     status: str
 
 
@@ -166,14 +166,14 @@ class SyncProgress(BaseModel):
     `secondsLeft` is the time until the stage ends, null before the speed is known. `collection` is
     the one that is being fetched or stored, if several are mirrored."""
 
-    syncId: int  # noqa: N815
-    runId: str  # noqa: N815
+    syncId: int
+    runId: str
     stage: str
     pages: int
-    pagesExpected: int  # noqa: N815
+    pagesExpected: int
     records: int
-    recordsExpected: int  # noqa: N815
-    secondsLeft: float | None  # noqa: N815
+    recordsExpected: int
+    secondsLeft: float | None
     collection: str | None = Field(None, exclude_if=_is_none)
 
 
@@ -181,8 +181,8 @@ class Queue(BaseModel):
     """Webhook events that wait for their refresh, and dead letters."""
 
     waiting: int
-    deadLetters: int  # noqa: N815
-    oldestWaitingSeconds: float  # noqa: N815
+    deadLetters: int
+    oldestWaitingSeconds: float
 
 
 class CollectionRow(BaseModel):
@@ -193,12 +193,12 @@ class CollectionRow(BaseModel):
     waits for a person."""
 
     name: str
-    isOn: bool  # noqa: N815
+    isOn: bool
     rows: int
-    syncedAt: datetime | None  # noqa: N815
+    syncedAt: datetime | None
     faults: int
     unreadable: int
-    deletionsHeldBack: int  # noqa: N815
+    deletionsHeldBack: int
     certificate: dict[str, Any] | None
 
 
@@ -227,7 +227,7 @@ class SyncStatus(BaseModel):
     )
 
     success: bool
-    lastSync: SyncRow | None  # noqa: N815
+    lastSync: SyncRow | None
     history: list[SyncRow]
     progress: SyncProgress | None
     queue: Queue
