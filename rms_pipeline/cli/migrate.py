@@ -122,6 +122,7 @@ def _as_json(
         **told,
         "seconds": round(plan.seconds, 1),
         "seconds_locked": round(plan.seconds_locked, 1),
+        "seconds_rest_on": plan.rests_on,
         "disk_bytes": plan.disk_bytes,
         "dagster": {
             "keeps_history_here": is_ours,
@@ -170,6 +171,8 @@ def _lines(plan: "Plan", dagster: tuple[str | None, str] | None, *, is_ours: boo
     elif plan.database is not None:
         yield "No full sync and no rebuild is needed afterwards."
     yield f"The upgrade takes {_time(plan.seconds)}, and {_size(plan.disk_bytes)} more disk."
+    if plan.touched or plan.decoded:
+        yield plan.rests_on
     if plan.kept:
         yield "\nWhat people added to the tables:"
         yield from (f"  {sentence}" for sentence in plan.kept)

@@ -488,12 +488,15 @@ def test_the_text_names_each_migration_the_locks_the_time_the_disk_and_the_calls
     query(older, "UPDATE api_page_sizes SET page_size = 2")
     text = planned(url)
     told = json.loads(planned(url, as_json=True))
+    assert told["seconds_rest_on"] in text
     for version in versions():
         assert (f"\n  {version}  " in text) == (version > "0018")
     for part in (
         f"This database has schema 0018. rms-pipeline {version_of('rms-pipeline')} has schema",
         "  opportunities: rewritten, a new index; about 3 rows, about ",
         "Nobody can read or write these tables until the migrations end, about ",
+        "Times are estimates: 20 MB rewritten, 60,000 rows updated, 150,000 rows indexed and 1,000 "
+        "rows decoded a second",
         "all rows of opportunities are decoded again from their stored records, without the API: "
         "about 6 rows, about 1 s.",
         # Two pages, and the proof.
