@@ -112,15 +112,27 @@ def out_of_deadlocks(connection: Connection, write: Callable[[], Result]) -> Res
     statements, they may still end in a deadlock. PostgreSQL then ends one of the two. Raises the
     last DeadlockDetected (psycopg2) after five attempts.
     """
+    return again_after_deadlocks(write, connection.rollback)
+
+
+def again_after_deadlocks(
+    work: Callable[[], Result], undo: Callable[[], None] = lambda: None
+) -> Result:
+    """Return what `work` returns. It runs again, after `undo`, if PostgreSQL ended it in a
+    deadlock. Raises its last error after five attempts.
+    """
     for _ in range(4):
         try:
-            return write()
-        except psycopg2.errors.DeadlockDetected as error:
-            connection.rollback()
+            return work()
+        except Exception as error:
+            found = postgres_error_in(error)
+            if not isinstance(found, psycopg2.errors.DeadlockDetected):
+                raise
+            undo()
             logger.warning(
-                "PostgreSQL ended a write in a deadlock; trying again: %s", reason(error)
+                "PostgreSQL ended a write in a deadlock; trying again: %s", reason(found)
             )
-    return write()
+    return work()
 
 
 def sparing(

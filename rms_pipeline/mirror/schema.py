@@ -16,7 +16,7 @@ from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.mirror.database import PUBLIC, Database, DatabaseError, advisory_lock
 from rms_pipeline.mirror.descriptions import TABLES, describe, undescribed
 from rms_pipeline.mirror.mapping import is_mapping_current
-from rms_pipeline.mirror.postgres_errors import OutdatedError
+from rms_pipeline.mirror.postgres_errors import OutdatedError, again_after_deadlocks
 from rms_pipeline.mirror.record_history import is_history_made, make_history
 from rms_pipeline.mirror.redecode import adopt_mapping
 from rms_pipeline.mirror.session_probe import demand_sessions
@@ -99,7 +99,14 @@ def migrations_lock(database: Database) -> Iterator[None]:
 def bring_up_to_date(database: Database) -> None:
     """Do the work of `migrate`, for a caller that holds the lock on migrations. Raises
     DatabaseError.
+
+    Syncs and web services of an earlier release may write meanwhile, in an order of locks that is
+    not that of the migrations. So each step runs again after a deadlock.
     """
+    again_after_deadlocks(lambda: _bring_up_to_date(database))
+
+
+def _bring_up_to_date(database: Database) -> None:
     with database.session() as connection:
         version = current_version(connection)
         refuse_newer(version)

@@ -3,6 +3,8 @@
 import ast
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from pathlib import Path
@@ -20,7 +22,13 @@ from rms_pipeline.definitions import build_defs
 from rms_pipeline.mirror import sync_metadata_view
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.descriptions import COLUMNS, TABLES, VIEWS
-from rms_pipeline.mirror.schema import HEAD, migrate
+from rms_pipeline.mirror.schema import (
+    HEAD,
+    VERSION_TABLE,
+    current_version,
+    migrate,
+    upgrade_tables,
+)
 from rms_pipeline.mirror.sync_runs import end_run, note_launch
 from rms_pipeline.mirror.views import views
 from rms_pipeline.sandbox import SandboxServer, Store
@@ -29,7 +37,8 @@ from rms_pipeline_tests.defs.test_assets import instance
 from rms_pipeline_tests.defs.test_assets import sandbox as account
 from rms_pipeline_tests.mirror.test_merge import fetch_all
 from rms_pipeline_tests.mirror.upgrades import MIGRATIONS, versions
-from rms_pipeline_tests.processes import SECRET_KEY, command, environment_for
+from rms_pipeline_tests.processes import SECRET_KEY, command, environment_for, wait_until
+from rms_pipeline_tests.servers import administrator
 
 pytestmark = pytest.mark.new_connections
 
@@ -403,3 +412,30 @@ def test_every_table_and_column_has_its_description_in_the_database(ready_url: s
     assert {(table, column, text) for table, column, text in told} == {
         (table, column, text) for table, texts in COLUMNS.items() for column, text in texts.items()
     }
+
+
+@pytest.mark.slow
+def test_an_upgrade_that_meets_a_sync_of_an_earlier_release_in_a_deadlock_is_made_again(
+    empty_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = database_at(empty_url)
+    upgrade_tables(database, "0036")
+    with (
+        administrator(empty_url) as ask,
+        closing(psycopg2.connect(empty_url)) as writer,
+        writer.cursor() as cursor,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        # So that the upgrade is the one of the two that PostgreSQL ends.
+        cursor.execute("SET deadlock_timeout = '1h'")
+        cursor.execute(f"LOCK TABLE {VERSION_TABLE} IN SHARE MODE")
+        upgrade = beside.submit(migrate, database)
+        # It has locked the opportunities, and waits for that table.
+        waiting = "SELECT 1 FROM pg_locks WHERE relation = %s::regclass AND NOT granted"
+        wait_until(lambda: bool(ask(waiting, VERSION_TABLE)) or upgrade.done())
+        cursor.execute("LOCK TABLE opportunities IN ACCESS SHARE MODE")
+        writer.rollback()
+        upgrade.result(60)
+    with database.session() as connection:
+        assert current_version(connection) == HEAD
+    assert "in a deadlock; trying again" in caplog.text
