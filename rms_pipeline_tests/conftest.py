@@ -96,7 +96,7 @@ QUICK = Patience(connect=10, read=20, answer=60, attempts=8, throttled=30, backo
 
 # Folders and modules whose tests reuse connections (`kept_connections.py`).
 LOOK_AT_ROWS = (
-    *("collections", "insight", "mirror", "sync", "test_api_facts.py", "test_sync.py"),
+    *("collections", "defs", "insight", "mirror", "sync", "test_api_facts.py", "test_sync.py"),
     *("test_calendar.py", "test_changes.py", "test_compare.py", "test_decisions.py"),
     *("test_find.py", "test_listing.py", "test_opportunities.py", "test_opportunity.py"),
     *("test_parties.py", "test_today.py"),

@@ -36,7 +36,7 @@ def rows_touched(database: Database) -> int:
     return int(counted[0][0])
 
 
-@pytest.mark.parametrize("rows", some_in_drills([2_000, 10_000], (10_000).__gt__))
+@pytest.mark.parametrize("rows", some_in_drills([1_000, 10_000], (10_000).__gt__))
 def test_five_changes_among_thousands_cost_one_call_and_the_work_of_five(
     mirror_of: Callable[..., Mirror], rows: int
 ) -> None:
@@ -58,7 +58,7 @@ def test_a_full_sync_over_few_pages_spends_no_more_than_eight_calls_besides(
 ) -> None:
     """Those are: what changed meanwhile, and the proof (two ranges and everything counted, those
     without dates listed, and what had changed by then)."""
-    mirror = mirror_of(Store(2_000))
+    mirror = mirror_of(Store(1_000))
     mirror.full_sync()
     mirror.sandbox.requests.clear()
     done = mirror.full_sync()
@@ -66,7 +66,7 @@ def test_a_full_sync_over_few_pages_spends_no_more_than_eight_calls_besides(
     assert len(mirror.sandbox.requests) == done.landed.pages + 5
 
 
-@pytest.mark.parametrize("rows", some_in_drills([3_000, 6_000], (6_000).__gt__))
+@pytest.mark.parametrize("rows", some_in_drills([1_500, 6_000], (6_000).__gt__))
 def test_a_difference_of_one_in_thousands_is_found_with_few_calls(
     mirror_of: Callable[..., Mirror], rows: int
 ) -> None:
@@ -77,7 +77,7 @@ def test_a_difference_of_one_in_thousands_is_found_with_few_calls(
     def create_behind_the_walk(path: str) -> None:
         """After the last page, moved into the window without a trace in updated_at."""
         if "per_page=1&" in path and not late:
-            record = mirror.store.get(ids[2_000], ())
+            record = mirror.store.get(ids[1_000], ())
             assert record is not None
             outside = next(i for i in mirror.store.ids() if i not in set(ids))
             stamp = (mirror.store.get(outside, ()) or {}).get("updated_at")

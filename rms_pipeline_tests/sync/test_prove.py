@@ -87,7 +87,7 @@ def test_after_five_edits_it_costs_at_most_nine(mirror_of: MakeMirror) -> None:
 def test_a_difference_is_found_for_twice_the_logarithm_and_six_calls(
     mirror_of: MakeMirror, change: str
 ) -> None:
-    mirror = mirror_of(Store(900), switches=SMALL)
+    mirror = mirror_of(Store(500), switches=SMALL)
     mirror.full_sync()
     ids = dated(mirror)
     victim = ids[len(ids) // 3]

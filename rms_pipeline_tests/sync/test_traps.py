@@ -38,7 +38,7 @@ def once(action: Callable[[], object], after: int = 0) -> Callable[[str], None]:
 def test_an_edit_made_during_a_sync_is_fetched_by_the_next_one(
     mirror_of: MakeMirror,
 ) -> None:
-    mirror = mirror_of(Store(300))
+    mirror = mirror_of(Store(60), switches=Switches(max_per_page=5))
     mirror.full_sync()
     ids = ids_in(mirror.store, mirror.window)
     for id_ in ids:
@@ -60,7 +60,7 @@ def test_an_edit_made_during_a_sync_is_fetched_by_the_next_one(
 def test_the_watermark_is_the_start_of_the_walk_by_the_clock_of_the_api(
     mirror_of: MakeMirror,
 ) -> None:
-    mirror = mirror_of(Store(300, ahead=timedelta(hours=-3)))
+    mirror = mirror_of(Store(60, ahead=timedelta(hours=-3)))
     before = mirror.store.now().replace(microsecond=0)
     done = mirror.full_sync(overlap=NO_OVERLAP)
     took = (mirror.store.now() - before).total_seconds()
@@ -120,9 +120,9 @@ def test_without_a_date_from_the_api_the_overlap_is_wide(mirror_of: MakeMirror) 
 
 @pytest.mark.slow
 def test_an_incremental_sync_reads_every_page(mirror_of: MakeMirror) -> None:
-    mirror = mirror_of(Store(400), switches=Switches(max_per_page=40))
+    mirror = mirror_of(Store(100), switches=Switches(max_per_page=10))
     mirror.full_sync()
-    edited = ids_in(mirror.store, mirror.window)[:180]
+    edited = ids_in(mirror.store, mirror.window)[:45]
     for id_ in edited:
         mirror.store.edit(id_, {"subject": f"Renamed {id_}"})
     landed, merged = mirror.incremental_sync()
@@ -186,9 +186,9 @@ def test_an_edit_that_leaves_updated_at_as_it_was_is_found_by_the_next_full_sync
 def test_a_deleted_opportunity_moves_to_deleted_opportunities(
     mirror_of: MakeMirror,
 ) -> None:
-    mirror = mirror_of(Store(500))
+    mirror = mirror_of(Store(150), switches=Switches(max_per_page=10))
     mirror.full_sync()
-    gone = set(ids_in(mirror.store, mirror.window)[::60])
+    gone = set(ids_in(mirror.store, mirror.window)[::18])
     for id_ in gone:
         mirror.store.delete(id_)
     done = mirror.full_sync()
@@ -203,7 +203,7 @@ def test_a_deleted_opportunity_moves_to_deleted_opportunities(
 
 @pytest.mark.slow
 def test_a_walk_that_was_cut_short_deletes_nothing(mirror_of: MakeMirror) -> None:
-    mirror = mirror_of(Store(600))
+    mirror = mirror_of(Store(150), switches=Switches(max_per_page=6))
     mirror.full_sync()
     mirror.store.delete(ids_in(mirror.store, mirror.window)[0])
 
@@ -238,7 +238,7 @@ def test_a_row_that_left_the_window_stays_and_is_up_to_date(mirror_of: MakeMirro
 def test_when_too_many_rows_would_be_deleted_none_is_unless_confirmed(
     mirror_of: MakeMirror, confirm: bool
 ) -> None:
-    mirror = mirror_of(Store(500))
+    mirror = mirror_of(Store(150))
     mirror.full_sync()
     before = set(mirror.rows())
     gone = set(ids_in(mirror.store, mirror.window)[:40])
@@ -258,7 +258,7 @@ def test_when_too_many_rows_would_be_deleted_none_is_unless_confirmed(
 def test_a_list_by_id_that_is_not_obeyed_deletes_nobody_who_is_there(
     mirror_of: MakeMirror,
 ) -> None:
-    mirror = mirror_of(Store(300), switches=Switches(honours_id_in=False))
+    mirror = mirror_of(Store(100), switches=Switches(max_per_page=10, honours_id_in=False))
     mirror.full_sync()
     ids = ids_in(mirror.store, mirror.window)
     # Seen last by the walk, and on the first page of the list that comes instead of the one asked
@@ -286,7 +286,7 @@ def test_a_list_by_id_that_is_not_obeyed_deletes_nobody_who_is_there(
 def test_an_api_that_refuses_a_parameter_with_422_is_mirrored_all_the_same(
     mirror_of: MakeMirror, refused: tuple[str, ...]
 ) -> None:
-    mirror = mirror_of(Store(450), switches=Switches(refused=refused))
+    mirror = mirror_of(Store(150), switches=Switches(max_per_page=8, refused=refused))
     mirror.full_sync()
     assert mirror.differences() == {}
     edited, gone = list(mirror.rows())[:2]
@@ -346,10 +346,10 @@ def test_rows_outside_the_window_are_asked_for_again_oldest_first_and_go_when_go
 
 
 SHIFTING = [
-    Switches(max_per_page=25),
-    Switches(max_per_page=25, honours_sort=False),
-    Switches(max_per_page=25, honours_id_predicates=False),
-    Switches(max_per_page=25, honours_sort=False, honours_id_predicates=False),
+    Switches(max_per_page=10),
+    Switches(max_per_page=10, honours_sort=False),
+    Switches(max_per_page=10, honours_id_predicates=False),
+    Switches(max_per_page=10, honours_sort=False, honours_id_predicates=False),
 ]
 
 
@@ -358,9 +358,9 @@ SHIFTING = [
 def test_rows_that_shift_between_pages_are_neither_missed_nor_counted_twice(
     mirror_of: MakeMirror, switches: Switches
 ) -> None:
-    mirror = mirror_of(Store(600), switches=switches)
+    mirror = mirror_of(Store(240), switches=switches)
     ids = mirror.store.ids()
-    victims = iter(ids[::9])
+    victims = iter(ids[::4])
 
     def move(_: str) -> None:
         for victim in itertools.islice(victims, 2):
@@ -383,8 +383,10 @@ def test_rows_that_shift_between_pages_are_neither_missed_nor_counted_twice(
 def test_an_api_that_obeys_neither_order_nor_ranges_is_read_until_it_rests(
     mirror_of: MakeMirror,
 ) -> None:
-    switches = Switches(honours_sort=False, honours_id_predicates=False, honours_created_at=False)
-    mirror = mirror_of(Store(400), switches=switches)
+    switches = Switches(
+        max_per_page=8, honours_sort=False, honours_id_predicates=False, honours_created_at=False
+    )
+    mirror = mirror_of(Store(130), switches=switches)
     ids = mirror.store.ids()
     late = iter([(ids[0], {"subject": "Replaced one on a page already read"})])
 
@@ -400,7 +402,7 @@ def test_an_api_that_obeys_neither_order_nor_ranges_is_read_until_it_rests(
 
 
 def test_a_row_that_moves_to_a_list_already_read_is_found(mirror_of: MakeMirror) -> None:
-    mirror = mirror_of(Store(400))
+    mirror = mirror_of(Store(130), switches=Switches(max_per_page=8))
     undated = mirror.store.create({"subject": "Dated at last"})
     today = mirror.store.today.strftime("%Y-%m-%dT00:00:00.000Z")
 
@@ -430,7 +432,7 @@ def test_an_older_page_does_not_overwrite_a_refresh(mirror_of: MakeMirror) -> No
 
 @pytest.mark.slow
 def test_a_living_account_is_mirrored_exactly_once_it_rests(mirror_of: MakeMirror) -> None:
-    mirror = mirror_of(Store(500))
+    mirror = mirror_of(Store(200), switches=Switches(max_per_page=10))
     churn = Churn(mirror.store, seed=7)
     mirror.sandbox.before_request = churn.step
     mirror.full_sync()
@@ -444,7 +446,7 @@ def test_a_living_account_is_mirrored_exactly_once_it_rests(mirror_of: MakeMirro
 def test_a_nul_or_a_refused_record_costs_no_other_and_is_named_in_the_certificate(
     mirror_of: MakeMirror,
 ) -> None:
-    mirror = mirror_of(Store(150))
+    mirror = mirror_of(Store(40))
     mirror.store.create({"subject": "Nul \u0000 inside", "description": "ok"})
     nameless = 9_000_001
     mirror.store.put_raw(nameless, b'{"subject":"no id at all"}')
