@@ -36,7 +36,7 @@ def main() -> None:
         ground.prepare(url, api)
         first = ground.sync("initial", api, url)
         second = ground.sync("initial", api, url)
-        incremental = growth.incremental_sync(api, url, rows)
+        incremental, _ = growth.incremental_sync(api, url, rows)
         with ground.database_at(url).session() as connection:
             sizes = measure(connection)
     ground.table(

@@ -76,6 +76,7 @@ def merge(
     answered_at: datetime,
     counted_since: datetime | None = None,
     doubting: bool = False,
+    redone_after_crash: bool = False,
 ) -> MergeResult:
     """Merge the records that one request brought of `collection`, in one transaction. Commits.
 
@@ -84,6 +85,8 @@ def merge(
     `sync_faults` has a row about it. If an id occurs twice, the last record counts. What has not
     changed since a fetch at or after `counted_since` is not counted again. Set `doubting` for the
     records of a list: what contradicts the mirror is then left for the single record to decide.
+    `redone_after_crash`: the caller merges the same again if the database server crashes. Then new
+    and unchanged rows may not be on the disk yet when this returns.
     Raises DatabaseError once a newer version of this program keeps the mirror.
     """
     faults = [r for r in records if isinstance(r, Fault)]
@@ -93,7 +96,15 @@ def merge(
         result = out_of_deadlocks(
             connection,
             lambda: _merge_batch(
-                connection, collection, run, batch, asked_at, answered_at, counted_since, doubting
+                connection,
+                collection,
+                run,
+                batch,
+                asked_at,
+                answered_at,
+                counted_since,
+                doubting,
+                redone_after_crash,
             ),
         )
     except psycopg2.Error as error:
@@ -118,6 +129,7 @@ def merge(
                     answered_at=answered_at,
                     counted_since=counted_since,
                     doubting=doubting,
+                    redone_after_crash=redone_after_crash,
                 )
     result.failed += len(faults)
     with connection.cursor() as cursor:
@@ -143,6 +155,7 @@ def _merge_batch(
     answered_at: datetime,
     counted_since: datetime | None,
     doubting: bool,
+    redone_after_crash: bool,
 ) -> MergeResult:
     result = MergeResult()
     if not batch:
@@ -236,6 +249,10 @@ def _merge_batch(
             for id_ in sorted(left_out)
         ]
         note_faults(cursor, collection, run, faults)
+        if redone_after_crash and not changed and not returning:
+            # Nobody waits for the disk at each page. Lines of changes are on it before anybody
+            # hears of them.
+            cursor.execute("SET LOCAL synchronous_commit = off")
     connection.commit()
     result.created = sum(o.id not in left_out for o in new)
     result.restored = sum(id_ not in left_out for id_ in restored)

@@ -62,7 +62,14 @@ def merge_walk(
         ).result
 
     merged = merge_walks(
-        database, client.collection, [walk.id], run, counted_since=began, doubting=True
+        database,
+        client.collection,
+        [walk.id],
+        run,
+        counted_since=began,
+        doubting=True,
+        # It is not settled yet: until it is, whoever goes on begins with all its pages.
+        redone_after_crash=True,
     )
     if merged.result.doubted:
         with database.session() as connection:

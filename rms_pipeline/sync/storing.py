@@ -64,13 +64,15 @@ def merge_walks(
     counted_since: datetime | None = None,
     doubting: bool = False,
     only: Ids[int] | None = None,
+    redone_after_crash: bool = False,
     watch: Watcher = lambda _: None,
 ) -> MergedWalk:
     """Merge the landed pages of `walks`, which read `collection`, on behalf of `run`.
 
     A record that was fetched at or after `counted_since`, the start of a walk, and has not changed
     since is not counted again. With `doubting`, records that a list shows in an older state are
-    left (`sync.doubts`). With `only`, no other ids are merged. A record outside its page's window
+    left (`sync.doubts`). With `only`, no other ids are merged. `redone_after_crash` is as in
+    `merge`. A record outside its page's window
     only updates an existing row, because it may have left the window since. Several pages are
     merged at a time, so that decoding one does not wait for PostgreSQL's work on another. Their
     order changes nothing.
@@ -86,7 +88,16 @@ def merge_walks(
         def store(page: int) -> _Stored:
             connection = idle.get()
             try:
-                return _store(connection, collection, run, page, counted_since, doubting, only)
+                return _store(
+                    connection,
+                    collection,
+                    run,
+                    page,
+                    counted_since,
+                    doubting,
+                    only,
+                    redone_after_crash,
+                )
             finally:
                 idle.put(connection)
 
@@ -239,6 +250,7 @@ def _store(
     counted_since: datetime | None,
     doubting: bool,
     only: Ids[int] | None,
+    redone_after_crash: bool,
 ) -> _Stored:
     page = read_page(connection, page_id)
     if page is None:
@@ -263,5 +275,6 @@ def _store(
         answered_at=page.answered_at,
         counted_since=counted_since,
         doubting=doubting and is_list(page.request, collection),
+        redone_after_crash=redone_after_crash,
     )
     return _Stored(result, len(records), outside)

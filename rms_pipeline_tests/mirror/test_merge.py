@@ -353,3 +353,53 @@ def test_a_merge_that_postgresql_ends_in_a_deadlock_is_tried_again(
     assert "deadlock" in caplog.text
     assert result.updated == 1
     assert fetch_all(database, "SELECT subject, owner_name FROM opportunities") == [("new", "Ann")]
+
+
+def test_a_merge_waits_for_the_disk_unless_a_crash_would_only_have_it_done_again(
+    database: Database,
+) -> None:
+    """A trigger that fires as the merge commits notes whether that waits."""
+    with database.session() as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TABLE waits (wait text); CREATE FUNCTION note_wait() RETURNS trigger"
+            " LANGUAGE plpgsql AS $$ BEGIN INSERT INTO waits"
+            " VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$;"
+            " CREATE CONSTRAINT TRIGGER note_wait AFTER INSERT OR UPDATE ON opportunities"
+            " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION note_wait()"
+        )
+        connection.commit()
+        cursor.execute("SET synchronous_commit = local")
+        connection.commit()
+
+        def waits(second: int, redone: bool, **fields: Any) -> bool:
+            at = T0 + timedelta(seconds=second)
+            merge(
+                connection,
+                OPPORTUNITIES,
+                "run",
+                [record(id=second // 100, **fields)],
+                asked_at=at,
+                answered_at=at,
+                redone_after_crash=redone,
+            )
+            cursor.execute("DELETE FROM waits RETURNING wait")
+            found = {row[0] for row in cursor.fetchall()}
+            connection.commit()
+            assert len(found) == 1
+            return found == {"local"}
+
+        try:
+            assert waits(100, False, subject="new")
+            assert not waits(200, True, subject="new")
+            assert waits(201, False, subject="new"), "it was the same"
+            assert not waits(202, True, subject="new"), "it was the same"
+            # Whoever follows the changes may have acted on one.
+            assert waits(203, True, subject="changed")
+            gone = {2: (T0 + timedelta(seconds=250), T0 + timedelta(seconds=251))}
+            move_to_deleted(connection, OPPORTUNITIES, gone, "a test", "run")
+            assert waits(299, True, subject="returned")
+        finally:
+            connection.rollback()
+            cursor.execute("DROP TRIGGER note_wait ON opportunities; DROP TABLE waits")
+            cursor.execute("DROP FUNCTION note_wait")
+            connection.commit()
