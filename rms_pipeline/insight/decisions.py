@@ -121,7 +121,8 @@ def read_won_and_lost(connection: Connection, year: int, owner_id: int | None) -
         f"WHERE month >= '{first}' AND month < '{after}'{of_owner}\n"
         f"  AND {_may_be_decided(first, after)}\nGROUP BY month ORDER BY month"
     )
-    undated_sql = f"SELECT {_SUMS}\nFROM decisions\nWHERE month IS NULL{of_owner}\n  AND {_UNDATED}"
+    undated_sql = f"SELECT {_SUMS}\nFROM (\n{_EACH_UNDATED}\n) undated"
+    undated_sql += "" if owner_id is None else f"\nWHERE owner_id = {owner_id:d}"
     with connection.cursor() as cursor:
         cursor.execute(sql)
         found: dict[date, Decided] = {month: _decided(row) for month, *row in cursor.fetchall()}
@@ -146,6 +147,18 @@ def read_won_and_lost(connection: Connection, year: int, owner_id: int | None) -
     )
 
 
+# The decisions without a day: what the view calls won, read from an index that has these alone, and
+# the lost ones of the view.
+_EACH_UNDATED = f"""  SELECT 'won' AS outcome, false AS was_order, owner_id, charge_total
+  FROM opportunities
+  WHERE ordered_at IS NULL AND confirmed_at IS NULL
+    AND (state_name = 'Order' OR opportunity_status = 'Completed'
+      OR {OUTCOMES["is:confirmed"].condition})
+    AND NOT {_IS_LOST}
+  UNION ALL SELECT outcome, was_order, owner_id, charge_total
+  FROM decisions
+  WHERE month IS NULL AND outcome = 'lost'
+    AND opportunity_id IN (SELECT id FROM opportunities WHERE updated_at_rms IS NULL)"""
 # That the time of a decision may be missing, by indexes alone, too.
 _UNDATED = f"""opportunity_id IN (
     SELECT id FROM opportunities WHERE ordered_at IS NULL AND confirmed_at IS NULL

@@ -27,10 +27,14 @@ MOST_IDS = 10_000
 _MOST_NAMES = 1_000
 # A part of a word is in no index: it is looked for in as many rows, those of the highest ids.
 MOST_LOOKED_THROUGH = 20_000
-_NEWEST = (
+# Several words that no name holds together are seldom parts of longer ones.
+MOST_LOOKED_THROUGH_FOR_SEVERAL = 8_000
+_AMONG = (
     "id >= coalesce((SELECT id FROM opportunities ORDER BY id DESC"
-    f" OFFSET {MOST_LOOKED_THROUGH - 1} LIMIT 1), -9223372036854775808)"
+    " OFFSET {} LIMIT 1), -9223372036854775808)"
 )
+_NEWEST = _AMONG.format(MOST_LOOKED_THROUGH - 1)
+_NEWEST_FOR_SEVERAL = _AMONG.format(MOST_LOOKED_THROUGH_FOR_SEVERAL - 1)
 
 
 def searched(connection: Connection, criteria: Criteria) -> Criteria:
@@ -60,8 +64,9 @@ def _opportunities(cursor: Cursor, text: str) -> Searched | None:
     if not found:
         parts, values = search_parts(text)
         named = " OR ".join(part for part in parts if "ILIKE" in part)
+        among = _NEWEST if len(words) < 2 else f"{_NEWEST} AND {_NEWEST_FOR_SEVERAL}"
         cursor.execute(
-            f"SELECT id FROM opportunities WHERE {_NEWEST} AND ({named}) LIMIT {MOST_IDS + 1}",
+            f"SELECT id FROM opportunities WHERE {among} AND ({named}) LIMIT {MOST_IDS + 1}",
             values,
         )
         found = dict.fromkeys(row[0] for row in cursor.fetchall())

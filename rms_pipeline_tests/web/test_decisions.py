@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rms_pipeline_tests.rows import insert_opportunities, query
+from rms_pipeline_tests.rows import insert, insert_opportunities, query
 from rms_pipeline_tests.web.conftest import Web
 from rms_pipeline_tests.web.page import EVIL, get, visit
 
@@ -102,6 +102,51 @@ def test_every_number_leads_to_the_list_of_what_it_counts(decided: Web) -> None:
     both = told(decided, f"/won-and-lost/{YEAR}-01.json")
     assert [each["id"] for each in both["decisions"]] == [2, 3, 1]
     assert both["value"] == "180"
+
+
+def test_what_is_read_by_indexes_is_what_the_view_has(web: Web) -> None:
+    """Of every combination of state, status and times, some of them absent."""
+    rows = [
+        {"state_name": state, "opportunity_status": status, "ordered_at": ordered,
+         "confirmed_at": confirmed, "updated_at_rms": updated, "charge_total": 3, "owner_id": 1}
+        for state in ("Order", "Quotation", "Enquiry", None)
+        for status in ("Open", "Reserved", "Completed", "Lost", "Unheard of", None)
+        for ordered in (None, on(3)) for confirmed in (None, on(2, year=YEAR - 1))
+        for updated in (None, on(4), on(4, year=YEAR - 3))
+    ]  # fmt: skip
+    insert_opportunities(web.database, *rows)
+    lost = {"field": "opportunity_status", "old_value": "Open", "new_value": "Lost"}
+    insert(
+        web.database,
+        "opportunity_changes",
+        # Some were lost in another year than the one in which they were changed last.
+        [lost | {"opportunity_id": i, "changed_at": on(5)} for i in range(1, len(rows), 2)],
+    )
+    for path in ("/won-and-lost.json", "/won-and-lost.json?owner=1"):
+        found = told(web, path)
+        counted = {m["month"]: m["decided"] for m in found["months"]}
+        counted |= {m["month"].replace(str(YEAR), str(YEAR - 1), 1): m["year_before"]
+                    for m in found["months"]}  # fmt: skip
+        counted[None] = found["undated"]
+        view = query(
+            web.database,
+            "SELECT month::text, count(*) FILTER (WHERE outcome = 'won'),"
+            " count(*) FILTER (WHERE outcome = 'lost'),"
+            " count(*) FILTER (WHERE outcome = 'lost' AND was_order), sum(charge_total)"
+            " FROM decisions WHERE month IS NULL OR month >= %s GROUP BY 1",
+            date(YEAR - 1, 1, 1),
+        )
+        assert {row[0] for row in view} >= {None, f"{YEAR}-05-01", f"{YEAR - 1}-02-01"}
+        for month, won, lost_, lost_orders, value in view:
+            shown = counted.pop(month)
+            assert (won, lost_, lost_orders) == (
+                shown["won"], shown["lost"], shown["lost_orders"],
+            ), month  # fmt: skip
+            assert Decimal(shown["won_value"]) + Decimal(shown["lost_value"]) == value
+        assert not any(each["won"] + each["lost"] for each in counted.values())
+    assert told(web, "/won-and-lost/undated.json")["count"] == sum(
+        found["undated"][each] for each in ("won", "lost")
+    )
 
 
 def test_of_one_owner_there_is_only_hers(decided: Web) -> None:

@@ -12,7 +12,8 @@ def upgrade() -> None:
     op.execute("CREATE INDEX ON opportunities (owner_id) WHERE owner_id IS NOT NULL")
     op.execute("CREATE INDEX ON opportunities (ordered_at) WHERE ordered_at IS NOT NULL")
     op.execute(
-        "CREATE INDEX ON opportunities (opportunity_status, state_name) INCLUDE (id)"
+        "CREATE INDEX ON opportunities (opportunity_status, state_name)"
+        " INCLUDE (id, owner_id, charge_total)"
         " WHERE ordered_at IS NULL AND confirmed_at IS NULL"
     )
 
