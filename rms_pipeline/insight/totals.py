@@ -1,6 +1,7 @@
 """The totals of the mirror compared with earlier ones, which come from the stored daily counts."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from rms_pipeline.insight.compare import (
@@ -10,12 +11,14 @@ from rms_pipeline.insight.compare import (
     Point,
     Question,
     compare,
+    said,
     schema_first,
     shifted,
     unknown_before,
 )
 from rms_pipeline.insight.days import Day
-from rms_pipeline.mirror.overview import WEEKS
+from rms_pipeline.mirror.overview import WEBHOOK_DAYS, WEEKS
+from rms_pipeline.mirror.queued_events import RECORD
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 from rms_pipeline.mirror.statuses import CONFIRMED, LOST, OUTCOMES, Phase
 
@@ -99,6 +102,49 @@ def compare_weeks(connection: Connection, today: Day, now: datetime) -> list[Fig
         return []
     before = [found for each in _POINTS if (found := point(*each)) is not None]
     return compare(connection, _WEEKS, present, before)
+
+
+def compare_webhooks(connection: Connection, today: Day, now: datetime) -> Figure:
+    """The webhooks of the last seven days up to `now`, and of the seven days before up to the same
+    time of day. Commits."""
+    explained = (
+        f"Webhooks about records that arrived on the last {WEBHOOK_DAYS} days, today included, in "
+        "the company's time zone. The days before end at the same time of day, so that both are "
+        "equally long."
+    )
+    with connection.cursor() as cursor:
+        first_line = schema_first(cursor)
+        cursor.execute("SELECT min(received_at) FROM webhook_events")
+        (began,) = one_row(cursor)
+
+        def measured(point: str, title: str, days: int) -> Measure:
+            first = today.moved(-days - WEBHOOK_DAYS + 1)
+            at = shifted(now, today.time_zone, days=days)
+            if first is None or (days and (began is None or began >= first.ends)):
+                unknown = unknown_before(point, title, at, began)
+                return replace(
+                    unknown, note=f"no webhooks before {said(began)}" if began else "no webhooks"
+                )
+            sql = cursor.mogrify(
+                f"SELECT count(*)\nFROM webhook_events e\nWHERE {RECORD} IS NOT NULL\n"
+                "  AND received_at >= %s AND received_at <= %s",
+                (first.starts, at),
+            ).decode()
+            cursor.execute(sql)
+            (count,) = one_row(cursor)
+            known: Known = "then" if days else "now"
+            return Measure(point, title, at, count, None, known, "", f"{first_line}{sql};")
+
+        figure = Figure(
+            "webhooks",
+            f"Webhooks, {WEBHOOK_DAYS} days",
+            explained,
+            False,
+            measured("now", "Now", 0),
+            [measured("week_before", f"{WEBHOOK_DAYS} days before", WEBHOOK_DAYS)],
+        )
+    connection.commit()
+    return figure
 
 
 class _Days:

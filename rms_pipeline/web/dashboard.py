@@ -17,7 +17,12 @@ from rms_pipeline.current_rms.pacing import SHARES, Lane
 from rms_pipeline.current_rms.terms import PAGE_SIZE
 from rms_pipeline.insight.compare import Figure, Memory, read_memory
 from rms_pipeline.insight.days import Day
-from rms_pipeline.insight.totals import compare_statuses, compare_totals, compare_weeks
+from rms_pipeline.insight.totals import (
+    compare_statuses,
+    compare_totals,
+    compare_webhooks,
+    compare_weeks,
+)
 from rms_pipeline.mirror.api_terms import read_page_size
 from rms_pipeline.mirror.collection_states import CollectionState, RowCounts
 from rms_pipeline.mirror.database import Database
@@ -60,7 +65,8 @@ _SHOWN_BARS, _MOST_BARS = 12, 100
 class DashboardAnswer:
     """What the dashboard shows. `as_of` is when statuses and weeks were counted. `time_zone` is
     that of days and weeks. `phases` are those of the statuses: open, confirmed or lost. `colours`
-    are those in the table `statuses`. `compared` are earlier totals, with the SQL that counts
+    are those in the table `statuses`. `compared` are earlier totals, and `compared_webhooks` are
+    the webhooks of the last seven days and of the seven before, each with the SQL that counts
     them."""
 
     success: bool
@@ -78,6 +84,7 @@ class DashboardAnswer:
     colours: dict[str, str]
     sync: SyncState
     compared: list[Figure]
+    compared_webhooks: Figure
 
 
 Shape = Literal["bars", "pie"]
@@ -114,8 +121,11 @@ def dashboard(
     def overview_context(shape: Shape) -> dict[str, Any]:
         with reader.session() as connection:
             view = read_overview(connection, current.time_zone)
-            totals = compare_totals(connection, Day.of(datetime.now(UTC), current.time_zone))
-        return _overview_context(view, pages, shape) | {"totals": totals}
+            now = datetime.now(UTC)
+            today = Day.of(now, current.time_zone)
+            totals = compare_totals(connection, today)
+            arrived = compare_webhooks(connection, today, now)
+        return _overview_context(view, pages, shape) | {"totals": totals, "arrived": arrived}
 
     def sync_context() -> dict[str, Any]:
         with reader.session() as connection:
@@ -221,7 +231,10 @@ def dashboard(
         with reader.session() as connection:
             view = read_overview(connection, current.time_zone)
             state = read_sync_state(connection, OPPORTUNITIES, on=current.collections, count=count)
-            totals = compare_totals(connection, Day.of(datetime.now(UTC), current.time_zone))
+            now = datetime.now(UTC)
+            today = Day.of(now, current.time_zone)
+            totals = compare_totals(connection, today)
+            arrived = compare_webhooks(connection, today, now)
         found = DashboardAnswer(
             success=True,
             sandbox=current.uses_sandbox,
@@ -231,6 +244,7 @@ def dashboard(
             **{each.name: getattr(view, each.name) for each in fields(view)},
             sync=state,
             compared=totals,
+            compared_webhooks=arrived,
         )
         return JSONResponse(to_jsonable_python(asdict(found), fallback=str))
 

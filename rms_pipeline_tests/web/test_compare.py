@@ -313,6 +313,42 @@ def test_the_totals_of_the_dashboard_stand_beside_those_of_earlier_days(clean: W
     assert f"No history{missing.removeprefix('no history')}" in text
 
 
+def test_webhooks_of_the_last_days_stand_beside_those_of_the_days_before(clean: Web) -> None:
+    def arrive(at: datetime, record: int | None = 1) -> None:
+        event = {"action_id": len(stored) + 1, "action_type": "update"}
+        event |= {"subject_type": "Opportunity", "opportunity_id": record, "received_at": at}
+        stored.append(at)
+        insert(clean.database, "webhook_events", [event])
+
+    def figure() -> dict[str, Any]:
+        found: dict[str, Any] = get(clean, "/api/dashboard").json()["compared_webhooks"]
+        return found
+
+    stored: list[datetime] = []
+    midnight = NOW.replace(hour=0, minute=0, second=0, microsecond=0)
+    assert (figure()["now"]["count"], figure()["before"][0]["note"]) == (0, "no webhooks")
+    arrive(midnight)
+    arrive(midnight - 6 * DAY)
+    # About no record.
+    arrive(midnight, None)
+    began = midnight - 6 * DAY
+    missing = f"no webhooks before {began.day} {began:%B %Y}"
+    assert (figure()["now"]["count"], figure()["before"][0]["note"]) == (2, missing)
+    assert missing in visit(clean, "/").text
+    arrive(midnight - 7 * DAY)
+    arrive(midnight - 13 * DAY)
+    # Later on that day than it is now, and before those days.
+    arrive(midnight - 6 * DAY - timedelta(seconds=1))
+    arrive(midnight - 13 * DAY - timedelta(seconds=1))
+    now, [before] = figure()["now"], figure()["before"]
+    assert (now["count"], before["count"], before["known"]) == (2, 2, "then")
+    for measure in (now, before):
+        assert query(clean.database, measure["sql"]) == [(measure["count"],)]
+    assert "2 webhooks. In the 7 days before, up to the same time of day: 2." in " ".join(
+        visit(clean, "/").text.split()
+    )
+
+
 def test_each_status_and_the_coming_weeks_of_the_dashboard_stand_beside_earlier(
     clean: Web,
 ) -> None:
