@@ -6,7 +6,7 @@ import hmac
 import html
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from http.cookies import SimpleCookie
 from typing import Any
@@ -19,11 +19,20 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import SecretStr
 from starlette.routing import Mount
 
+from rms_pipeline.mirror.database import Database
+from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import SettingsError, load_settings
 from rms_pipeline.web.headers import CONTENT_POLICY
 from rms_pipeline.web.sessions import Sessions, Tickets
-from rms_pipeline.web.throttle import Throttle
-from rms_pipeline_tests.web.conftest import API_TOKEN, BEARER, WEBHOOK_TOKEN, Web, delivery
+from rms_pipeline.web.throttle import WITHIN_SECONDS, Throttle
+from rms_pipeline_tests.web.conftest import (
+    API_TOKEN,
+    BEARER,
+    WEBHOOK_TOKEN,
+    Web,
+    delivery,
+    serving,
+)
 
 SESSION_COOKIE = Sessions(SecretStr(API_TOKEN)).cookie
 SESSION = hmac.new(API_TOKEN.encode(), b"rms_pipeline session 1", hashlib.sha256).hexdigest()
@@ -50,24 +59,42 @@ class Clock:
         return self.now
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def held() -> list[float]:
     """For how long answers were held back, in seconds; nobody waits for them here."""
     return []
 
 
-@pytest.fixture
-def web(serve: Callable[..., Web], clock: Clock, held: list[float]) -> Web:
+@pytest.fixture(scope="module")
+def guarded(migrated: Database, clock: Clock, held: list[float]) -> Iterator[Web]:
+    """One service for the module, with two pages of its own, over `migrated`."""
+
     async def hold(seconds: float) -> None:
         held.append(seconds)
 
-    served = serve(fast_lane=False, clock=clock, sleep=hold)
+    with (
+        SandboxServer(Store(1)) as sandbox,
+        serving(migrated, sandbox, clock=clock, sleep=hold) as web,
+    ):
+        add_pages(web)
+        yield web
 
+
+@pytest.fixture
+def web(guarded: Web, emptied: Database, clock: Clock, held: list[float]) -> Web:
+    """`guarded`, which has forgotten all wrong tokens, with nothing in its database."""
+    assert guarded.database is emptied
+    clock.now += 10 * WITHIN_SECONDS
+    held.clear()
+    return guarded
+
+
+def add_pages(served: Web) -> None:
     @served.app.get("/a page", dependencies=[Depends(served.access.page)])
     @served.app.post("/a page", dependencies=[Depends(served.access.page)])
     def show() -> dict[str, str]:
@@ -76,8 +103,6 @@ def web(serve: Callable[..., Web], clock: Clock, held: list[float]) -> Web:
     @served.app.get("/broken/{secret}", dependencies=[Depends(served.access.page)])
     def fail() -> None:
         raise RuntimeError("planted detail")
-
-    return served
 
 
 def ask(web: Web, method: str, path: str, **options: Any) -> requests.Response:
@@ -308,7 +333,11 @@ def test_logging_in_leads_to_no_other_host(web: Web, elsewhere: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["//evil.example/a page", "/\\evil.example", "/%09/evil.example"])
-def test_no_address_makes_the_service_redirect_elsewhere(web: Web, path: str) -> None:
+def test_no_address_makes_the_service_redirect_elsewhere(
+    serve: Callable[..., Web], path: str
+) -> None:
+    web = serve(fast_lane=False)
+
     @web.app.get("/{anything:path}", dependencies=[Depends(web.access.page)])
     def show(anything: str) -> None:
         raise AssertionError
@@ -438,14 +467,11 @@ def test_few_answers_are_held_back_at_once() -> None:
     assert asyncio.run(guess()).count(0) == 10
 
 
-def test_cookies_of_two_instances_on_one_host_do_not_collide(
-    serve: Callable[..., Web],
-) -> None:
+def test_cookies_of_two_instances_on_one_host_do_not_collide(web: Web) -> None:
     """Browsers send the cookies of a host to all of its ports."""
     one, other = Sessions(SecretStr(API_TOKEN)), Sessions(SecretStr("another-token-0123"))
     names = [n for s in (one, other) for n in (s.cookie, s.dagster_cookie)]
     assert len(set(names)) == 4
-    web = serve(fast_lane=False)
     with requests.Session() as browser:
         browser.get(f"{web.url}/?token={API_TOKEN}", timeout=30)
         foreign = other.session.get_secret_value()
@@ -531,7 +557,10 @@ def test_people_get_a_page_and_programs_json_whatever_goes_wrong(
     assert "limit" in programs.json()["error"]
 
 
-def test_without_the_database_every_route_says_when_to_come_again(web: Web) -> None:
+def test_without_the_database_every_route_says_when_to_come_again(
+    serve: Callable[..., Web],
+) -> None:
+    web = serve(fast_lane=False)
     down = "postgresql://nobody@127.0.0.1:1/nothing?connect_timeout=2"
     object.__setattr__(web.database, "url", type(web.database.url)(down))
     object.__setattr__(web.database, "session_url", type(web.database.url)(down))

@@ -21,8 +21,7 @@ from rms_pipeline_tests.web.conftest import API_TOKEN, BEARER, WEBHOOK_TOKEN, We
 Serve = Callable[..., Web]
 
 
-def test_an_event_is_kept_whole_before_it_is_acknowledged(serve: Serve) -> None:
-    web = serve(fast_lane=False)
+def test_an_event_is_kept_whole_before_it_is_acknowledged(web: Web) -> None:
     body = delivery(91, 1234, action_type="convert_to_order", anything={"else": ["é", 1.5, None]})
     answer = web.post(body)
     assert answer.status_code == 200
@@ -37,8 +36,7 @@ def test_an_event_is_kept_whole_before_it_is_acknowledged(serve: Serve) -> None:
     )
 
 
-def test_a_repeat_of_an_action_is_acknowledged_and_kept_once(serve: Serve) -> None:
-    web = serve(fast_lane=False)
+def test_a_repeat_of_an_action_is_acknowledged_and_kept_once(web: Web) -> None:
     first, second = web.post(delivery(5, 1)), web.post(delivery(5, 1))
     assert (first.status_code, second.status_code) == (200, 200)
     assert first.json()["eventId"] == second.json()["eventId"]
@@ -56,9 +54,8 @@ def test_a_repeat_of_an_action_is_acknowledged_and_kept_once(serve: Serve) -> No
     ],
 )
 def test_the_same_id_with_another_subject_or_content_is_another_event(
-    serve: Serve, other: dict[str, Any]
+    web: Web, other: dict[str, Any]
 ) -> None:
-    web = serve(fast_lane=False)
     first = delivery(5, 1)
     changed = delivery(5, other.pop("subject_id", 1), **other)
     messages = [web.post(body).json()["message"][:7] for body in (first, changed, first, changed)]
@@ -67,9 +64,8 @@ def test_the_same_id_with_another_subject_or_content_is_another_event(
 
 
 def test_a_repeat_is_known_however_it_is_written_and_whichever_of_many_comes_first(
-    serve: Serve,
+    web: Web,
 ) -> None:
-    web = serve(fast_lane=False)
     body = delivery(5, 1, name="Gala, é", price=1.50)
     turned = {"action": dict(reversed(body["action"].items()))}
     bodies = [
@@ -183,8 +179,7 @@ def test_an_event_without_a_subject_type_is_refreshed(web: Web) -> None:
     assert kept == [(37, "update", None)]
 
 
-def test_the_token_may_come_as_a_parameter(serve: Serve) -> None:
-    web = serve(fast_lane=False)
+def test_the_token_may_come_as_a_parameter(web: Web) -> None:
     where = f"{web.url}/api/webhook"
     assert requests.post(f"{where}?token={WEBHOOK_TOKEN}", json=delivery(1, 1), timeout=5).ok
     assert requests.post(where, json=delivery(2, 1), timeout=5).status_code == 401
@@ -210,8 +205,8 @@ def test_a_subject_that_is_no_opportunity_is_kept_marked_and_refreshes_nothing(
      b'{"action": {"subject_id": true}}', b'{"action": {"subject_id": "x"}}',
      b'{"action": {"subject_id": 99999999999999999999}}', b"[" * 100_000],
 )  # fmt: skip
-def test_what_is_no_delivery_is_refused_with_400_and_a_reason(serve: Serve, body: bytes) -> None:
-    answer = serve(fast_lane=False).post(body)
+def test_what_is_no_delivery_is_refused_with_400_and_a_reason(web: Web, body: bytes) -> None:
+    answer = web.post(body)
     assert answer.status_code == 400
     assert answer.json()["success"] is False
     assert "action" in answer.json()["error"]
@@ -233,10 +228,7 @@ ODD_FIELDS = {
 
 
 @pytest.mark.parametrize("field", ODD_FIELDS.values(), ids=ODD_FIELDS)
-def test_what_is_wrong_with_one_field_of_an_event_loses_no_event(
-    serve: Serve, field: bytes
-) -> None:
-    web = serve(fast_lane=False)
+def test_what_is_wrong_with_one_field_of_an_event_loses_no_event(web: Web, field: bytes) -> None:
     body = json.dumps(delivery(91, 1234)).encode()[:-2] + b", " + field + b"}}"
     answers = [web.post(body), web.post(body)]
     assert [a.status_code for a in answers] == [200, 200], answers[0].text
@@ -255,8 +247,7 @@ def test_a_wrong_token_is_refused_before_the_body_is_read(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("declared", [True, False])
-def test_a_body_over_8_mib_is_refused_with_413(serve: Serve, declared: bool) -> None:
-    web = serve(fast_lane=False)
+def test_a_body_over_8_mib_is_refused_with_413(web: Web, declared: bool) -> None:
     body = json.dumps(delivery(1, 1, filler="x" * 8 * 1024 * 1024)).encode()
 
     def chunks() -> Any:
@@ -295,8 +286,7 @@ def test_without_its_database_it_answers_503_and_when_to_come_again(serve: Serve
     assert web.post(delivery(2, 1)).json()["message"] == "Stored."
 
 
-def test_a_nul_in_a_payload_is_kept_as_a_replacement_character(serve: Serve) -> None:
-    web = serve(fast_lane=False)
+def test_a_nul_in_a_payload_is_kept_as_a_replacement_character(web: Web) -> None:
     assert web.post(delivery(1, 1, name="a\u0000b")).status_code == 200
     kept = web.query("SELECT raw_payload -> 'action' ->> 'name' FROM webhook_events")
     assert kept == [("a\ufffdb",)]
