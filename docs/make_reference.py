@@ -225,11 +225,82 @@ def http_page() -> str:
             if given:
                 parts.append(table(["parameter", "in", "meaning", "default"], given))
             answers = [
-                [status, answer["description"]]
+                [status, answer["description"].replace("Successful Response", "Done.")]
                 for status, answer in sorted(operation["responses"].items())
             ]
             parts.append(table(["status", "meaning"], answers))
+    parts.append(
+        "## Pages, and the same as JSON\n\nFor people, and for programs that send the token. The "
+        "answers of these addresses may gain fields. [What the pages show](../how-to/desk.md), and "
+        "[the filters of lists](../how-to/desk.md#lists).\n"
+    )
+    parts.append(table(["address", "what"], [[f"`{path}`", _PAGES[path]] for path in hidden(web)]))
     return "\n".join(parts)
+
+
+def hidden(web: Any) -> list[str]:
+    """The addresses that the description for programs leaves out, without parts of pages."""
+    routes = [*web.routes]
+    for each in web.routes:
+        routes += getattr(getattr(each, "original_router", None), "routes", [])
+    return sorted(
+        {
+            route.path
+            for route in routes
+            if "GET" in (getattr(route, "methods", None) or ())
+            and not route.include_in_schema
+            and not route.path.startswith(("/fragments/", "/counts/"))
+        }
+    )
+
+
+_PAGES = {
+    "/": "The dashboard: totals, statuses, weeks, syncs, webhooks, recent changes.",
+    "/calendar": "Hires by month, week or as an agenda.",
+    "/calendar.json": "The same as JSON.",
+    "/calendar/feeds": "The calendar feeds, and when each was last read.",
+    "/calendar/feeds/{secret}.ics": "A feed in iCalendar format. It needs no token.",
+    "/changes": "What was changed, when, by whom, from what to what.",
+    "/changes.json": "The same as JSON. `next` is the address of the following page.",
+    "/compared": "Statuses and coming weeks beside earlier ones, with the SQL.",
+    "/compared.json": "The same as JSON.",
+    "/dagster": "Signs the browser in at Dagster's UI, and goes there.",
+    "/find": "A search over opportunities, customers, venues, owners, pages and commands.",
+    "/find.json": "The same as JSON: `/find.json?q=festival`.",
+    "/further-back": "How far back is mirrored, and what more would cost.",
+    "/further-back.json": "The same as JSON.",
+    "/login": "The form to sign in.",
+    "/openapi.json": "This description for programs.",
+    "/opportunities": "The list of opportunities, with its filters.",
+    "/opportunities.csv": "All rows of that list as CSV, with the same parameters.",
+    "/opportunities.json": "One page of that list as JSON.",
+    "/opportunities.xlsx": "All rows of that list as a workbook.",
+    "/opportunities/{id_}": "One opportunity and its timeline. `?as_of=2026-05-31`: a past day.",
+    "/opportunities/{id_}.json": "Its record. `?as_of=` works as well.",
+    "/opportunities/{id_}/items.json": "Its items, if opportunity_items is mirrored.",
+    "/opportunities/{id_}/timeline.json": "Everything that happened to it.",
+    "/print/opportunities": "All rows of the list, to print.",
+    "/today": "What goes out, comes back or is late. `?day=2026-05-31`: another day.",
+    "/today.json": "The same as JSON.",
+    "/today/checks": "Opportunities whose data makes no sense (the view sense_checks).",
+    "/today/checks.json": "The same as JSON.",
+    "/today/compared": "The figures of a day beside earlier ones, with the SQL.",
+    "/today/compared.json": "The same as JSON.",
+    "/views/{id_}": "Goes to the list that somebody saved.",
+    "/won-and-lost": "What was won and lost by month.",
+    "/won-and-lost.json": "The same as JSON.",
+    "/won-and-lost/{month}": "The opportunities of one month, such as `2026-05`.",
+    "/won-and-lost/{month}.json": "The same as JSON.",
+}
+for _kind, _one in (("customers", "customer"), ("venues", "venue"), ("owners", "owner")):
+    _PAGES |= {
+        f"/{_kind}": f"All {_kind}, ranked by what is confirmed.",
+        f"/{_kind}.json": "The same as JSON.",
+        f"/{_kind}/{{id_}}": f"One {_one}: its year, and its jobs.",
+        f"/{_kind}/{{id_}}.json": "The same as JSON.",
+        f"/{_kind}/{{id_}}/compared": f"The year of one {_one} beside earlier ones, with the SQL.",
+        f"/{_kind}/{{id_}}/compared.json": "The same as JSON.",
+    }
 
 
 def default_in(schema: dict[str, object]) -> str:

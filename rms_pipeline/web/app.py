@@ -166,7 +166,8 @@ def create_app(
 
     @app.get(
         "/metrics",
-        summary="For Prometheus",
+        summary="Figures for Prometheus",
+        description="docs/reference/metrics.md has each metric.",
         dependencies=for_programs,
         # A class with a type of its own would be taken for that of the refusals, too.
         response_class=Response,

@@ -18,6 +18,7 @@ from rms_pipeline.insight.names import CUSTOMER, newest_names
 from rms_pipeline.insight.periods import PERIODS
 from rms_pipeline.insight.saved_views import saved_views
 from rms_pipeline.mirror.browse import (
+    ORDERS,
     Listed,
     count_listed,
     list_opportunities,
@@ -394,13 +395,39 @@ def _described() -> list[dict[str, Any]]:
         {
             "name": name,
             "in": "query",
-            "description": title,
+            "description": _MEANINGS[name],
             "schema": {"type": "string", "maxLength": longest},
         }
-        for name, (longest, title) in PARAMETERS.items()
+        for name, (longest, _) in PARAMETERS.items()
     ]
-    for name, title in (("sort", "A column, with a - before it downwards"), ("page", "Which page")):
+    for name in ("sort", "page"):
+        title = _MEANINGS[name]
         told.append(
             {"name": name, "in": "query", "description": title, "schema": {"type": "string"}}
         )
     return told
+
+
+_DAYS = "A date like 2026-05-31, two like 2026-05-01..2026-05-31, or a word like weekend or next-7"
+_MEANINGS = {
+    "q": "Words of the opportunity, or a number. The first three letters of a word are enough.",
+    "status": "The whole status, or is:confirmed, is:undecided, is:open or is:closed.",
+    "state": "Enquiry, Draft, Quotation or Order.",
+    "customer": "Words of the customer's name.",
+    "customer_id": "The customer's id in Current RMS.",
+    "owner": "The whole name of the owner.",
+    "venue": "The whole name of the venue.",
+    "tag": "A tag. Give it several times for opportunities that have all of them.",
+    "onhire": f"Opportunities that are out on these days. {_DAYS}.",
+    "out": f"Opportunities that go out on these days. {_DAYS}.",
+    "back": f"Opportunities that come back on these days. {_DAYS}.",
+    "starts": f"Opportunities that start on these days. {_DAYS}.",
+    "from": "Opportunities that start on this day or later, such as 2026-05-31.",
+    "to": "Opportunities that start on this day or before, such as 2026-05-31.",
+    "confirmed": f"Opportunities that were confirmed on these days. {_DAYS}.",
+    "created": f"Opportunities that were entered on these days. {_DAYS}.",
+    "least": "The smallest value with tax, in the account's currency, such as 1500.50.",
+    "greatest": "The greatest value with tax, in the account's currency, such as 1500.50.",
+    "sort": f"{', '.join(ORDERS)}. With a - before it, the largest comes first. Without: -updated.",
+    "page": "A page by its number, or the page of `next` in the answer before. Default: the first.",
+}

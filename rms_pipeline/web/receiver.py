@@ -7,10 +7,10 @@ the body is read. If an event cannot be stored, the answer makes Current RMS del
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import psycopg2
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, HTTPException, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, SecretStr
@@ -205,11 +205,17 @@ def receiver(
     }
 
     @router.post("/api/webhook/{token}", **documented, summary="Receive a webhook")
-    async def receive_by_path(request: Request, token: str) -> JSONResponse:
+    async def receive_by_path(
+        request: Request,
+        token: Annotated[str, Path(description="The webhook token (RMS_WEBHOOK_TOKEN).")],
+    ) -> JSONResponse:
         return await receive(request, token)
 
     @router.post("/api/webhook", **documented, summary="Receive a webhook (token as a parameter)")
-    async def receive_by_query(request: Request, token: str = "") -> JSONResponse:
+    async def receive_by_query(
+        request: Request,
+        token: Annotated[str, Query(description="The webhook token (RMS_WEBHOOK_TOKEN).")] = "",
+    ) -> JSONResponse:
         return await receive(request, token)
 
     return router
