@@ -55,7 +55,7 @@ _FEWEST_A_CALL = 3
 _BY_ID: Params = (("q[s]", "id asc"),)
 _MOST_PAGES = 50
 _MOST_PAGES_OF_CHANGES = 10
-_READINGS = 3
+_READINGS, _READINGS_BY_RANGES = 3, 2
 # After so many failed lists in a row without one answer, nothing more is asked.
 _NONE_ANSWERED = 5
 
@@ -335,10 +335,26 @@ class PartsReader:
         self, ask: Callable[[Params, int], ListAnswer], first: ListAnswer
     ) -> list[ListAnswer] | None:
         """Read each page above the last id. Returns None if order or range is ignored. Raises
-        NotWhole.
+        NotWhole if more are counted than come.
         """
-        answers, came = [first], len(first.page.records)
-        total = first.page.meta.total_row_count
+        never_sent = 0
+        for _ in range(_READINGS_BY_RANGES):
+            answers = self._once_by_ranges(ask, first)
+            if answers is None:
+                return None
+            never_sent = _never_sent(answers)
+            if not never_sent:
+                return answers
+            # Something may have been deleted between two pages.
+            first = ask(_BY_ID, 1)
+            if self._ends(first, len(first.page.records)):
+                return [first]
+        raise NotWhole(f"Current RMS counts {never_sent} more than it sends")
+
+    def _once_by_ranges(
+        self, ask: Callable[[Params, int], ListAnswer], first: ListAnswer
+    ) -> list[ListAnswer] | None:
+        answers = [first]
         while True:
             ids = answers[-1].ids
             if not ids or len(ids) < len(answers[-1].page.records) or not ascending(ids):
@@ -351,13 +367,9 @@ class PartsReader:
                 return None
             if answer.ids and min(answer.ids) <= ids[-1]:
                 return None
-            came += len(answer.page.records)
             answers.append(answer)
             if not answer.page.records or self._ends(answer, len(answer.page.records)):
-                break
-        if came < total and len(answers) == 2 and not answers[-1].page.records:
-            raise NotWhole(f"Current RMS counts {total} but sends {came}")
-        return answers
+                return answers
 
     def _by_pages(self, ask: Callable[[Params, int], ListAnswer]) -> list[ListAnswer]:
         """Read page after page, until two readings are the same. Raises NotWhole."""
@@ -424,6 +436,15 @@ class PartsReader:
 
     def _may_ask(self, name: str) -> bool:
         return self._client.terms.is_to_be_asked("filter", name, self._client.now())
+
+
+def _never_sent(answers: Sequence[ListAnswer]) -> int:
+    """Return how many records were counted that no page has. Each page begins above the last id of
+    the page before.
+    """
+    left = [answer.page.meta.total_row_count - len(answer.page.records) for answer in answers]
+    counted = [answer.page.meta.total_row_count for answer in answers[1:]] + [0]
+    return sum(max(a - b, 0) for a, b in zip(left, counted, strict=True))
 
 
 def parent_of(raw: Raw, collection: Collection, parts: Parts) -> int | None:

@@ -293,7 +293,8 @@ def compare_lists(
             f" FROM part_lists l JOIN {collection.name} i ON i.{parts.key} = l.parent_id"
             f" JOIN {collection.versions} v ON v.id = i.id"
             " WHERE l.collection = %s AND l.walk = %s AND l.stored_at IS NULL"
-            " AND i.id <> ALL(l.ids)"
+            # A part without an id may be any of those that are not listed.
+            " AND i.id <> ALL(l.ids) AND l.nameless = 0"
             f" AND (v.answered_at IS NULL OR v.answered_at <= l.asked_at OR v.{IN_THE_FUTURE})"
             " ORDER BY i.id",
             (collection.name, walk),
@@ -443,5 +444,8 @@ def _reason(
             f"Left out: {some}{more}. The next sync asks for the {collection.name} of these."
         )
     if surplus:
-        told.append(f"{surplus:,} have more rows than their lists show; see deletions_held_back.")
+        told.append(
+            f"{surplus:,} have more rows than their lists show; see deletions_held_back. Where a "
+            f"list has {collection.name} without an id, no row is deleted."
+        )
     return " ".join(told)

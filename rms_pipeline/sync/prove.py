@@ -157,6 +157,7 @@ class Prover(Counting):
         self._asked: set[int] = set()
         self._found = False
         self._known_repeated, self._newly_repeated = set(scan.listed_twice), set[int]()
+        self._has_looked_through = False
 
     # The sequence
 
@@ -196,6 +197,8 @@ class Prover(Counting):
 
     def prove(self, walk: int, since: datetime, window: Window | None) -> Proof:
         """Make the whole proof at once, for what is mirrored now."""
+        # The full walk has just compared all ids.
+        self._has_looked_through = True
         proof = self.begin()
         if proof.reason:
             return self._closed(proof, shown=False)
@@ -388,16 +391,20 @@ class Prover(Counting):
                 suspects |= self._locate(segment, part, walk)
             except (NotHonoured, Unprocessable) as error:
                 return f"The difference in {segment.name} could not be located: {error}."
-        if self._newly_repeated and self._key is BY_ID and NO_RANGES not in self._rests_on:
+        can_look = self._key is BY_ID and NO_RANGES not in self._rests_on
+        if self._newly_repeated and can_look and not self._has_looked_through:
             # Where counts agree, such repeats may be counted in place of rows that are gone.
-            self._known_repeated |= self._newly_repeated
+            self._has_looked_through = True
             self._exact = exact
             try:
                 for part in parts:
                     if not (part.listed and part.alike):
                         suspects |= self._look(self._segment(part.segment), part.ids, walk)
             except (NotHonoured, Unprocessable) as error:
-                return f"What is listed more than once could not be found: {error}."
+                return (
+                    f"What is listed more than once could not be found: {error}. The next full "
+                    "sync compares all ids."
+                )
         reason = self._settle(suspects, walk)
         if not reason and not suspects and not self._found:
             # Each part of the list agrees with the mirror.

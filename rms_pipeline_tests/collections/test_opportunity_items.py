@@ -1,5 +1,6 @@
 """Items are read opportunity by opportunity: those due, whole, within a bound of calls."""
 
+import itertools
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -28,6 +29,8 @@ from rms_pipeline.mirror.parts import note_problems
 from rms_pipeline.mirror.proofs import standing
 from rms_pipeline.mirror.walks import has_full_sync, watermarks
 from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline.sandbox.api import routes
+from rms_pipeline.sandbox.api.answers import Answer, Request
 from rms_pipeline.settings import SettingsError
 from rms_pipeline.sync import parts as sync_parts
 from rms_pipeline.sync.landing import LandedWalk
@@ -435,6 +438,75 @@ def test_items_that_come_and_go_while_their_list_is_read_hide_no_other(
     gone = {row[0] for row in query(account.database, "SELECT id FROM deleted_opportunity_items")}
     assert not gone & account.there(one).keys()
     account.sync_items(nightly=True)
+    assert account.is_mirrored(*account.soon)
+
+
+Said = dict[str, Any]
+
+
+def lose_the_last(said: Said) -> None:
+    del said["opportunity_items"][-1:]
+
+
+def lose_the_first(said: Said) -> None:
+    del said["opportunity_items"][:1]
+
+
+def lose_all(said: Said) -> None:
+    said["opportunity_items"].clear()
+
+
+def lose_an_id(said: Said) -> None:
+    for item in said["opportunity_items"][:1]:
+        del item["id"]
+
+
+@pytest.mark.parametrize(
+    ("change", "every", "size"),
+    [
+        (lose_the_last, 1, 3),
+        (lose_the_last, 3, 3),
+        (lose_the_first, 1, 3),
+        (lose_the_first, 3, 3),
+        (lose_the_first, 1, 25),
+        (lose_all, 3, 3),
+        (lose_an_id, 1, 3),
+        (lose_an_id, 3, 25),
+    ],
+)
+def test_no_item_goes_because_a_list_sends_less_than_it_counts(
+    account: Account,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Said], None],
+    every: int,
+    size: int,
+) -> None:
+    """Nor one of which a list does not tell the id."""
+    account.sandbox.switches = replace(account.sandbox.switches, max_per_page=size)
+    assert account.sync().shown
+    truth, asked = routes.answer, itertools.count(1)
+
+    def answer(of: Any, request: Request) -> Answer:
+        given = truth(of, request)
+        is_list = request.path.endswith("/opportunity_items") and given.status == 200
+        if not is_list or next(asked) % every:
+            return given
+        said = msgspec.json.decode(given.body)
+        change(said)
+        return replace(given, body=msgspec.json.encode(said))
+
+    monkeypatch.setattr(routes, "answer", answer)
+    for id_ in account.soon[:2]:
+        account.store.create_item(id_, {"name": "New"}, loud=False)
+        account.store.delete_item(id_, leaf(account.store.items(id_)), loud=False)
+    done = account.sync(nightly=True)
+    there = account.there(*account.soon)
+    assert not there.keys() & {
+        row[0] for row in query(account.database, "SELECT id FROM deleted_opportunity_items")
+    }
+    assert not done.shown or account.mirrored().keys() == there.keys(), done.sentence
+    monkeypatch.undo()
+    assert account.sync(nightly=True).shown
     assert account.is_mirrored(*account.soon)
 
 
