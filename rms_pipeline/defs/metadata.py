@@ -108,7 +108,7 @@ def refresh_metadata(done: WorkedOff, row_count: int) -> dict[str, Any]:
         "dagster/row_count": row_count,
         "webhook_events": done.settled,
         "events_that_wait": done.waiting,
-        "refreshed": done.opportunities,
+        "refreshed": done.records,
         "created": result.created,
         "updated": result.updated,
         "unchanged": result.unchanged,

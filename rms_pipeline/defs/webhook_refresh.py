@@ -86,14 +86,14 @@ def _refresh(
                 done.refreshed += refresh(database, client, config.ids, run)
                 locked |= done.refreshed.locked
                 undelivered |= done.refreshed.failed
-                done.opportunities += len(set(config.ids))
+                done.records += len(set(config.ids))
             if collection.parts is None:
                 _work_off_all(database, connection, client, run, lives, done)
             # With those that led to nothing.
             done.refreshed.calls = client.counts.calls
         total += done
         failed = done.failed + done.dead + done.refreshed.result.failed
-        if not done.opportunities and collection is not OPPORTUNITIES:
+        if not done.records and collection is not OPPORTUNITIES:
             continue
         with database.session() as connection:
             metadata = refresh_metadata(done, count_rows(connection, collection))
@@ -101,7 +101,7 @@ def _refresh(
                 connection,
                 run,
                 collection.name,
-                synced=done.opportunities,
+                synced=done.records,
                 failed=failed,
                 metadata=metadata,
             )

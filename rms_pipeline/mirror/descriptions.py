@@ -488,8 +488,9 @@ for _collection in COLLECTIONS:
         "updated_at_rms": "When Current RMS had last changed it.",
         "fingerprint": "A hash of the record, to notice when it has not changed.",
         "deleted": "Whether Current RMS no longer has it.",
-        "valid_from": "When the mirror stored the current version.",
     }
+    if _collection.remembers:
+        COLUMNS[_collection.versions]["valid_from"] = "When the mirror stored the current version."
 
 
 def undescribed(connection: Connection) -> list[tuple[str, str | None, str]]:

@@ -1,9 +1,9 @@
--- version 5. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 6. Raise it with every change: of two programs on one database the higher makes the view.
 -- The syncs that people query: rows of sync_runs, with status and times of Dagster's own history
 -- where that lies in this database. Reads plain columns of Dagster's table runs, and of no other;
 -- rms_pipeline_tests/mirror/test_sync_metadata.py fails when an upgrade changes those.
--- history_view.py puts in what stands between @: schemas, Dagster's runs (or none), conditions and
--- sentences of sync_runs.py.
+-- sync_metadata_view.py puts in what stands between @: schemas, Dagster's runs (or none), conditions
+-- and sentences of sync_runs.py.
 
 CREATE OR REPLACE VIEW @mirror@.sync_metadata AS
 SELECT

@@ -196,7 +196,7 @@ def refresh_told(
 ) -> WorkedOff:
     """Read and store the lists of up to `most` parents that webhooks named since the last read.
 
-    The result counts parents: `claimed` were requested, `opportunities` arrived. Each parent
+    The result counts parents: `claimed` were requested, `records` arrived. Each parent
     usually costs one call, however many events named it. The rest stays due. Raises a
     CurrentRmsError if the API does not answer at all.
     """
@@ -216,7 +216,7 @@ def refresh_told(
         walks.settle_walk(connection, walk.id)
     return WorkedOff(
         claimed=len(due),
-        opportunities=landing.read,
+        records=landing.read,
         refreshed=Refreshed(
             result=stored.merged.result,
             deleted=stored.deleted,

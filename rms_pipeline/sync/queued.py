@@ -38,17 +38,17 @@ from rms_pipeline.sync.refreshing import Refreshed, refresh
 logger = logging.getLogger(__name__)
 
 # These errors do not blame the event if the API answers no other request either. Then the event is
-# tried again without a limit. (A deleted opportunity is no error here; a missing list is one.)
+# tried again without a limit. (A deleted record is no error here; a missing list is one.)
 _BLAMELESS = (ApiUnavailable, Unauthorized, Forbidden, Redirected, NotFound)
 _GONE = "destroy"
-# These actions do not change the `updated_at` of the opportunity itself.
+# These actions do not change the `updated_at` of the record itself.
 _BESIDE_THE_RECORD = frozenset(
     {"create_item", "update_item", "destroy_item", "discuss", "attach", "detach"}
 )
 # A single record is late for at most this many waits. Some events change no time of their record,
 # and not all such events are known.
 _WAITS_FOR_CONTENT = 3
-# How long an event of an unknown opportunity waits while webhooks name too many of those.
+# How long an event of an unknown record waits while webhooks name too many of those.
 _STRANGERS_WAIT = 60.0
 
 
@@ -56,9 +56,9 @@ _STRANGERS_WAIT = 60.0
 class WorkedOff:
     """The result of one claim of events.
 
-    `settled`, `failed` (given back), `dead` and `waiting` (postponed) count events. `refreshed`
-    counts opportunities. `received_at` are the times of the settled events, and `error` is the last
-    error's text.
+    `settled`, `failed` (given back), `dead` and `waiting` (postponed) count events. `records`
+    counts refreshed records. `received_at` are the times of the settled events, and `error` is the
+    text of the last error.
     """
 
     claimed: int = 0
@@ -66,7 +66,7 @@ class WorkedOff:
     failed: int = 0
     dead: int = 0
     waiting: int = 0
-    opportunities: int = 0
+    records: int = 0
     refreshed: Refreshed = field(default_factory=Refreshed)
     received_at: list[datetime] = field(default_factory=list)
     error: str | None = None
@@ -81,7 +81,7 @@ class WorkedOff:
         self.failed += other.failed
         self.dead += other.dead
         self.waiting += other.waiting
-        self.opportunities += other.opportunities
+        self.records += other.records
         self.refreshed += other.refreshed
         self.received_at += other.received_at
         if other.error:
@@ -98,9 +98,9 @@ def work_off(
     most: int = 100,
     older_than: float = 0.0,
 ) -> WorkedOff:
-    """Claims the events of up to `most` opportunities, refreshes these and settles the events.
+    """Claims the events of up to `most` records, refreshes these and settles the events.
 
-    An opportunity that cannot be refreshed goes back into the queue: after a failure, because
+    A record that cannot be refreshed goes back into the queue: after a failure, because
     Current RMS does not show the change yet, or because another session locks its row. Raises
     psycopg2.Error or DatabaseError if the database fails. The claim then expires. From then on
     `client` uses the clock of the database.
@@ -133,13 +133,13 @@ def work_off(
 
 
 def _spare(connection: Connection, client: CurrentRmsClient) -> int:
-    """Return how many more unknown opportunities may be requested this minute."""
+    """Return how many more unknown records may be requested this minute."""
     most = most_a_minute(client.budget.requests_per_minute)
     return max(most - absences_of_last_minute(connection, client.collection), 0)
 
 
 def _without_lately_absent(connection: Connection, claimed: Claim, done: WorkedOff) -> list[int]:
-    """Return the claimed opportunities, without those that Current RMS has just answered not to
+    """Return the claimed records, without those that Current RMS has just answered not to
     have.
     """
     absent = lately_absent(connection, claimed.collection, claimed.strangers)
@@ -219,7 +219,7 @@ def _work_off(
             _work_off(database, connection, client, run, claimed, ids[half:], done)
             return
         if not isinstance(error, CurrentRmsError):
-            logger.exception("Opportunities %s could not be refreshed", list(ids))
+            logger.exception("%s: %s could not be refreshed", client.collection.name, list(ids))
         events = len(claimed.events_of(ids))
         dead = give_back(connection, claimed, ids, str(error), blameless=blameless)
         done.failed += events - dead
@@ -241,7 +241,7 @@ def _work_off(
         | dict.fromkeys(refreshed.gone & claimed.strangers, True),
     )
     done.settled += settle(connection, claimed, settled)
-    done.opportunities += len(settled)
+    done.records += len(settled)
     done.received_at += [e.received_at for e in claimed.events_of(settled)]
     done.refreshed += refreshed
 
@@ -254,7 +254,7 @@ def _put_off(
     done: WorkedOff,
 ) -> set[int]:
     """Postpone the events whose refresh did not show what they reported. Returns their
-    opportunities.
+    records.
     """
     waits = {i: max(e.waits for e in claimed.events_of([i])) for i in ids}
     destroyed = {e.record for e in claimed.events_of(ids) if e.action_type == _GONE}
@@ -296,7 +296,7 @@ def _is_blameless(client: CurrentRmsClient, error: Exception) -> bool:
 def _would_answer(client: CurrentRmsClient, error: Exception) -> bool:
     """Return whether the API failed only because of what was asked, and answers another question.
 
-    Without this check, one opportunity that the API cannot serve, or not to this user, would make
+    Without this check, one record that the API cannot serve, or not to this user, would make
     all events that wait with it fail, at each attempt.
     """
     if isinstance(error, Throttled):

@@ -127,7 +127,7 @@ class FastLane:
                 rest = _LOOK_ANYWAY
             elif done:
                 self._listen(ear, _LOOK_ANYWAY)
-            if any(each.opportunities + each.waiting >= _BURST for each in done):
+            if any(each.records + each.waiting >= _BURST for each in done):
                 self._gather(ear)
             else:
                 self._stopped.wait(_GATHER)
@@ -175,8 +175,8 @@ class FastLane:
 
     def _note(self, collection: Collection, done: WorkedOff, seconds: list[float]) -> None:
         if collection is OPPORTUNITIES:
-            self._metrics.refreshed.inc(done.opportunities)
-        self._metrics.records_refreshed.labels(collection.name).inc(done.opportunities)
+            self._metrics.refreshed.inc(done.records)
+        self._metrics.records_refreshed.labels(collection.name).inc(done.records)
         self._metrics.settled.inc(done.settled)
         self._metrics.failed.inc(done.failed + done.dead)
         for value in seconds:

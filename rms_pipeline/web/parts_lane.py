@@ -60,7 +60,7 @@ class PartsLane:
     def __call__(self, collection: Collection, done: WorkedOff) -> None:
         """Makes it look soon, if `done` are refreshes of its parent collection."""
         parts = self._collection.parts
-        if parts is not None and collection is parts.of and done.opportunities:
+        if parts is not None and collection is parts.of and done.records:
             self._told.set()
 
     def _run(self) -> None:

@@ -36,7 +36,7 @@ class Recounter:
         self._thread.join(timeout=END_SECONDS)
 
     def __call__(self, done: WorkedOff) -> None:
-        if done.opportunities:
+        if done.records:
             self._wanted.set()
 
     def _run(self) -> None:

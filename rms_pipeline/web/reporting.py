@@ -83,7 +83,7 @@ class Reporter:
             return
         with self._lock:
             done, self._done = self._done, {}
-        refreshed = {c: each for c, each in done.items() if each.opportunities}
+        refreshed = {c: each for c, each in done.items() if each.records}
         if not refreshed:
             return
         try:
@@ -91,7 +91,7 @@ class Reporter:
         except OutdatedError as error:
             logger.error("%s", error)
         except Exception:
-            count = sum(each.opportunities for each in refreshed.values())
+            count = sum(each.records for each in refreshed.values())
             logger.exception("%d refreshes could not be reported to Dagster", count)
         self._reported = self._clock()
 

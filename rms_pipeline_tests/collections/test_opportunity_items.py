@@ -619,12 +619,12 @@ def test_what_waits_is_read_by_the_lane_behind_the_fast_lane(account: Account) -
         assert rests.acquire(timeout=60)
         account.store.create_item(other, {"name": "Told of now"})
         told_of(account, other)
-        lane(OPPORTUNITIES, WorkedOff(opportunities=1))
+        lane(OPPORTUNITIES, WorkedOff(records=1))
         assert rests.acquire(timeout=60)
     finally:
         lane.stop()
     assert account.is_mirrored(*account.soon)
-    assert [each.opportunities for each in done] == [1, 1]
+    assert [each.records for each in done] == [1, 1]
 
 
 def test_the_list_of_the_whole_account_is_used_once_it_is_shown_to_hold(account: Account) -> None:
@@ -1015,18 +1015,18 @@ def test_webhooks_of_an_opportunity_cost_one_call_for_its_items_however_many_the
     told_of(account, one)
     account.sandbox.requests.clear()
     done = refresh_told(account.database, account.items, "fast lane")
-    assert (done.claimed, done.opportunities, done.refreshed.deleted) == (2, 2, 1)
+    assert (done.claimed, done.records, done.refreshed.deleted) == (2, 2, 1)
     assert len(account.sandbox.requests) == 2
     assert account.is_mirrored(*account.soon, later)
     assert not refresh_told(account.database, account.items, "fast lane").claimed
     # What cannot be read is not asked for again until something new is told.
     account.sandbox.switches = replace(account.sandbox.switches, refused_items={one: 500})
     told_of(account, one)
-    assert refresh_told(account.database, account.items, "fast lane").opportunities == 0
+    assert refresh_told(account.database, account.items, "fast lane").records == 0
     assert not refresh_told(account.database, account.items, "fast lane").claimed
     account.sandbox.switches = replace(account.sandbox.switches, refused_items={})
     told_of(account, one)
-    assert refresh_told(account.database, account.items, "fast lane").opportunities == 1
+    assert refresh_told(account.database, account.items, "fast lane").records == 1
 
 
 def test_a_wrong_key_ends_the_sync_at_once(account: Account, client_for: MakeClient) -> None:

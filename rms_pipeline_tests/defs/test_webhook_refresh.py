@@ -310,7 +310,7 @@ def test_what_the_fast_lane_did_shows_in_dagster(
     reporter = Reporter(database, lambda: instance, "UTC", prefix)
     reporter.start()
     for _ in range(2):
-        reporter(OPPORTUNITIES, WorkedOff(settled=3, opportunities=2))
+        reporter(OPPORTUNITIES, WorkedOff(settled=3, records=2))
     reporter.stop()
     event = instance.get_latest_materialization_event(dg.AssetKey([*prefix, "opportunities"]))
     assert event is not None
@@ -370,7 +370,7 @@ def test_a_refresh_leaves_no_check_unevaluated(
         )
     reporter = Reporter(database, lambda: instance, "UTC")
     reporter.start()
-    reporter(OPPORTUNITIES, WorkedOff(settled=1, opportunities=1))
+    reporter(OPPORTUNITIES, WorkedOff(settled=1, records=1))
     reporter.stop()
     stands = standing(instance)
     # That too many rows would go is still in sight; a fault of yesterday is of no refresh of now.
@@ -393,7 +393,7 @@ def test_the_fast_lane_reports_once_a_minute_and_repeats_no_check_that_says_the_
         """Of each kind, while something is refreshed every ten seconds."""
         ((last,),) = query(database, "SELECT coalesce(max(id), 0) FROM dagster.event_logs")
         for _ in range(0, seconds, 10):
-            reporter(OPPORTUNITIES, WorkedOff(settled=1, opportunities=1))
+            reporter(OPPORTUNITIES, WorkedOff(settled=1, records=1))
             reporter._look()
             now[0] += 10
         found = {str(kind): int(str(many)) for kind, many in query(database, count, last)}
@@ -420,7 +420,7 @@ def test_housekeeping_forgets_old_reports_but_not_the_last(
     for _ in range(3):
         reporter = Reporter(database, lambda: instance, "UTC")
         reporter.start()
-        reporter(OPPORTUNITIES, WorkedOff(settled=1, opportunities=1))
+        reporter(OPPORTUNITIES, WorkedOff(settled=1, records=1))
         reporter.stop()
     count = "SELECT count(*) FROM dagster.event_logs WHERE run_id = ''"
     count += " AND dagster_event_type LIKE 'ASSET%'"

@@ -6,6 +6,7 @@ import dagster as dg
 import psycopg2
 import pytest
 
+from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.defs.instance_storage import MirrorPostgresStorage
 from rms_pipeline.mirror.sync_metadata import COLUMNS
 from rms_pipeline.settings import settings
@@ -78,6 +79,8 @@ def test_dagster_keeps_nothing_in_public_and_we_nothing_in_its_schema(connection
         *("opportunity_items", "deleted_opportunity_items", "opportunity_item_versions"),
         *("opportunity_item_past", "part_lists"),
         *("proofs", "proof_counts", "held_deletions", "deletions_confirmed", "webhook_absences"),
+        *(name for c in COLLECTIONS for name in (c.name, c.deleted, c.versions)),
+        *(c.past for c in COLLECTIONS if c.remembers),
     }
 
 

@@ -237,7 +237,7 @@ def test_ids_that_current_rms_has_none_of_cost_few_calls_a_minute_and_hold_up_no
     with mirror.database.session() as connection:
         for _ in range(20):
             done = work_off(mirror.database, connection, mirror.client(), "run")
-            settled += done.opportunities
+            settled += done.records
     assert settled == 30
     assert len(mirror.sandbox.requests) <= 40
     # A minute later the next of them have their turn.

@@ -422,10 +422,10 @@ def test_what_was_refreshed_is_recounted_soon(
         recounter(WorkedOff(claimed=1, failed=1))
         time.sleep(1)
         assert counted() == []
-        recounter(WorkedOff(opportunities=1))
+        recounter(WorkedOff(records=1))
         assert wait_until(counted) == [("Open", 1)]
         insert_opportunities(database, {"id": 2, "opportunity_status": "Open"})
-        recounter(WorkedOff(opportunities=1))
+        recounter(WorkedOff(records=1))
         wait_until(lambda: counted() == [("Open", 2)])
     finally:
         recounter.stop()
@@ -439,7 +439,7 @@ def test_a_burst_of_refreshes_is_few_recounts(database: Database) -> None:
     began = time.monotonic()
     try:
         for _ in range(200):
-            recounter(WorkedOff(opportunities=1))
+            recounter(WorkedOff(records=1))
             seen.update(query(database, "SELECT as_of FROM status_counts"))
             time.sleep(0.005)
         took = time.monotonic() - began
@@ -458,7 +458,7 @@ def test_a_recount_that_failed_is_made_when_the_database_is_back(
     recounter = Recounter(database, "UTC")
     recounter.start()
     try:
-        recounter(WorkedOff(opportunities=1))
+        recounter(WorkedOff(records=1))
         wait_until(lambda: "The statuses could not be counted again" in caplog.text)
         query(database, "ALTER TABLE away RENAME TO week_counts")
         wait_until(lambda: query(database, "SELECT 1 FROM status_counts"))
