@@ -947,7 +947,8 @@ def test_what_was_confirmed_before_all_that_is_remembered_stays_confirmed_then(
 
 @pytest.mark.slow
 def test_an_upgrade_begins_the_history_of_rows_that_are_there(empty_url: str) -> None:
-    load_release(empty_url, RELEASES[-1])
+    # The newest that had no history of its own.
+    load_release(empty_url, max(release for release in RELEASES if release < "0023"))
     database = database_at(empty_url)
     migrate(database)
     began = query(
