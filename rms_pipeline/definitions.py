@@ -52,7 +52,7 @@ def end_runs_with_the_code_server() -> None:
     if sys.argv[1:3] != ["api", "grpc"] or multiprocessing.parent_process() is not None:
         return
     if threading.current_thread() is not threading.main_thread():
-        # Loaded late: only the main thread may ask to be told of signals.
+        # Loaded late: only the main thread may ask for signals.
         return
     # Dagster sets handlers of its own again and again; this hears of signals beside them.
     heard, told = socket.socketpair()

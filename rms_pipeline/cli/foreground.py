@@ -106,7 +106,7 @@ def _run(
             ) from None
         except Exception as error:
             # Dagster could not write down what went on; nor, most likely, how it ended. Then
-            # whoever is next ends the run.
+            # the next process ends the run.
             if (cause := postgres_error_in(error)) is None:
                 raise
             said = in_words(cause, work)

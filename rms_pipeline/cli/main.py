@@ -175,7 +175,7 @@ def main() -> None:
         try:
             app()
         finally:
-            # Here, where a full disk can still be told of. Python itself does it at the very end.
+            # Here a full disk can still be reported. Python itself flushes at the very end.
             sys.stdout.flush()
     except SettingsError as error:
         tell_failure("Configuration", str(error))
@@ -184,7 +184,7 @@ def main() -> None:
         tell_failure("Error", str(error))
         sys.exit(1)
     except BrokenPipeError:
-        # Whoever read has read enough.
+        # The reader has read enough.
         _forget_output()
         sys.exit(1)
     except Exception as error:
@@ -222,8 +222,10 @@ def _tell_of_files(error: OSError) -> None:
 
 
 def _open_standard_streams() -> None:
-    """Those that whoever started this has closed. Otherwise the next file or connection that is
-    opened would have the number of one, and get what is printed by this process and its children.
+    """Open the standard streams that the caller has closed.
+
+    Otherwise the next file or connection that is opened would get the number of one, and receive
+    what this process and its children print.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:

@@ -47,7 +47,7 @@ def migrate(
     database = open_database(current)
     is_ours = upgrade_storage(database)
     with database.session() as connection:
-        # Whoever migrates by hand may have had the account changed.
+        # A person who migrates by hand may have changed the account.
         try_all_again(connection)
     where = f"Dagster's storage in schema {database.dagster_schema}"
     if not is_ours:

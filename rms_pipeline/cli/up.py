@@ -178,7 +178,7 @@ def _start(
         ui = ["--port", ports.dagster, "--sign-in", sign_in]
         parts.start("dagster", "rms_pipeline.dagster_ui", *ui)
     else:
-        # Whoever signs in here may not launch whatever other people keep in their instance.
+        # People who sign in here must not launch what other people keep in their instance.
         own = ["-w", "workspace.yaml", "-h", "127.0.0.1", "-p", ports.dagster]
         parts.start("dagster", "dagster", "dev", *own, *logs)
     _wait_for_answer(f"{url}/server_info", "Dagster", children)

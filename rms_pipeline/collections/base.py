@@ -11,7 +11,7 @@ A declaration is read by every layer, and no layer knows a collection by name:
                   a table must look (`obstacles`), whose rows an upgrade decodes again
     sync          whether there is a window, and so what a full sync covers and a proof counts
     defs          the columns' schema in Dagster's UI
-    web           the dashboard's fields (`shown`), which webhooks tell of it
+    web           the dashboard's fields (`shown`), its webhooks
 
 So one more mapped column is one more `Column`, and one migration that adds it to the table of the
 collection and to that of the deleted ones. The number of the mapping rises with it: whatever opens
@@ -86,7 +86,7 @@ class Column:
         return self.otherwise is not None
 
 
-# What every record tells of itself.
+# The times that every record has.
 TIMES = (
     Column(
         "created_at_rms",
@@ -133,7 +133,7 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class Webhooks:
-    """Which webhooks tell of a record: those whose subject is one of `subjects`, and those whose
+    """Which webhooks are about a record: those whose subject is one of `subjects`, and those whose
     subject belongs to a record (`parts`) and that name it in `names`. All in lower case, letters
     and digits only. `events` are what is subscribed to. `reaches` say of some actions what they can
     change at most; all others can change anything. What is done to a part is the action `of_part`.

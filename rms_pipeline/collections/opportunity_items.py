@@ -87,7 +87,7 @@ OPPORTUNITY_ITEMS = Collection(
     ),
     remembers=True,
     # Those that are due to leave, out, or due back; without dates that make a hire, those that
-    # start. What came to nothing moves no equipment.
+    # start. Lost, cancelled and dead ones move no equipment.
     parts=Parts(
         of=OPPORTUNITIES,
         soon="(o.hire && tstzrange(%(now)s, %(until)s, '[]')"

@@ -296,7 +296,8 @@ class Transport:
                         reason=str(error),
                     ) from None
                 self.counts.add(retried=1)
-                # Maintenance may end earlier than announced. Whoever holds a lock keeps asking.
+                # Maintenance may end earlier than announced. A thread that holds a lock keeps
+                # asking.
                 wait = self._backoff(failures)
                 if error.wait is not None:
                     wait = min(error.wait, _LONGEST_BACKOFF)

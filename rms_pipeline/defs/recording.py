@@ -38,7 +38,7 @@ def sync_type_of(
     if not run.job_name.startswith(_IMPLICIT_JOB):
         own = Naming(tuple(prefix))
         return INITIAL if {own.name(_READS), own.name(_STORES)} <= set(steps) else None
-    # Without one, whoever put our assets into definitions of their own may have given them another.
+    # Without one: people who put our assets into their own definitions may have given them another.
     chosen = {
         key.path[-1]
         for key in run.asset_selection or ()
@@ -72,7 +72,7 @@ def recorded(
             with database.session() as connection:
                 end_run(connection, run.run_id, failure)
         except (psycopg2.Error, DatabaseError) as error:
-            # The lock falls with the process, so that the row reads failed all the same.
+            # The lock falls with the process, so the row reads failed in any case.
             logger.warning(
                 "The end of the sync could not be recorded: %s", " ".join(str(error).split())
             )

@@ -71,7 +71,8 @@ class WorkerLockCheck(_Launcher):
                         declare_dead(connection, [run.run_id])
                     return True
             except (psycopg2.Error, DatabaseError) as error:
-                # It has no tables yet, or is away. The runs of others are judged all the same.
+                # It has no tables yet, or is away. The runs of other mirrors are judged
+                # nevertheless.
                 told = " ".join(str(error).split())
                 logger.warning(
                     "A mirror did not answer whether the worker of run %s is alive: %s",

@@ -25,8 +25,9 @@ UNDER_WAY = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
-# In seconds. Whoever was to start a run died in between when it stays so for longer. (Dagster gives
-# up on it later; until then it must not keep the next sync of its kind from starting.)
+# In seconds. If a run stays in this status for longer, the process that should start it has died.
+# (Dagster gives up on it later; until then it must not keep the next sync of its kind from
+# starting.)
 _STARTS_WITHIN = {
     dg.DagsterRunStatus.NOT_STARTED: 20.0,
     dg.DagsterRunStatus.STARTING: 60.0,

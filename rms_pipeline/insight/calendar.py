@@ -13,7 +13,7 @@ from rms_pipeline.insight.days import Day
 from rms_pipeline.mirror.criteria import Criteria, condition
 from rms_pipeline.mirror.statements import Connection
 
-# So many bars are read at most; whoever has more filters.
+# At most so many bars are read. A person who has more can filter.
 MOST_BARS = 2_000
 By = Literal["hire", "stages"]
 STAGES = (*("prep", "load", "deliver", "setup", "show", "takedown", "collect", "unload", "deprep"),)

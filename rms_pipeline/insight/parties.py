@@ -219,7 +219,7 @@ def _leading(cursor: Cursor, kind: Kind, today: Day, sort: str, offset: int) -> 
     text = (
         f"SELECT id, key FROM (SELECT {kind.id_column} AS id, {kind.key} AS key, {_FIGURES}"
         f" FROM ({_charges(kind)} AND {GOES_OUT} >= %(two_years_ago)s) o GROUP BY 1, 2) recent"
-        # Whoever has none of it stands behind or before all these, and is not among them.
+        # Parties without a value come after or before all of these, and are not among them.
         f" WHERE {order} {'>' if is_down else '<'} 0"
         f" ORDER BY {order} {'DESC' if is_down else 'ASC'}, id, key"
         " LIMIT %(most)s OFFSET %(offset)s"

@@ -4,7 +4,7 @@ Grants on views survive migrations (`mirror.views`). A new column of a table is 
 somebody adds it there.
 """
 
-# What tells amounts, or holds what people type at will, or whole records.
+# Views with amounts, with free text, or with whole records.
 _OF_MONEY = (
     *("opportunities_with_money", "members_with_money", "invoices_with_money"),
     *("opportunity_items_with_money", "opportunity_changes_with_money"),

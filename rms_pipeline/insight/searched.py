@@ -53,7 +53,7 @@ def searched(connection: Connection, criteria: Criteria) -> Criteria:
 def _opportunities(cursor: Cursor, text: str) -> Searched | None:
     words = words_in(text)[:MOST_WORDS]
     found = dict.fromkeys(_numbered(cursor, text))
-    # Whoever types a number that there is wants no words that begin like it, and with its zeros no
+    # A person who types an existing number wants no words that begin like it, and with its zeros no
     # others at all.
     query = as_query(words, whole=bool(found) and text.isdecimal())
     if words and not (found and text.startswith("0")):

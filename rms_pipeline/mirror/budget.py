@@ -1,7 +1,7 @@
 """The request budget of an account, shared by every process that uses the same database.
 
-This module decides who may send now. The state is one row of `api_budget`. Shares of lanes are in
-`current_rms.pacing`, and causes of a pause in `current_rms.client`.
+This module decides which call can be sent now. The state is one row of `api_budget`. Shares of
+lanes are in `current_rms.pacing`, and causes of a pause in `current_rms.client`.
 
 A waiter asks "may I send now?", is told how long to wait, sleeps, and asks again. Nothing is
 reserved for it meanwhile. So a live call never waits behind walk calls, and a process that dies

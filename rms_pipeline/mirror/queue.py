@@ -155,7 +155,7 @@ def settle(connection: Connection, claimed: Claim, records: Iterable[int]) -> in
     """Mark the claimed events of `records` as done, and their rows as refreshed. Commits.
 
     A row that another session locks is not marked, and this does not wait for it. A row that
-    PostgreSQL refuses to change is not marked either. Their events are settled all the same.
+    PostgreSQL refuses to change is not marked either. Their events are settled nevertheless.
     """
     wanted = sorted(set(records))
     with connection.cursor() as cursor:

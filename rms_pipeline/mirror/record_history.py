@@ -7,8 +7,8 @@ nothing here. While a record is gone, a version says so. Versions of one record 
 without gaps and overlaps.
 
 This module ends versions when rows are rewritten, deleted and restored. It makes the view of all
-versions and the functions for a past moment. Who may overwrite whom is in `merge` and `deletions`,
-who changed what in `changes`, and decoding ended versions again in `redecode`.
+versions and the functions for a past moment. Which record replaces which is in `merge` and
+`deletions`, who changed what in `changes`, and decoding ended versions again in `redecode`.
 """
 
 import hashlib

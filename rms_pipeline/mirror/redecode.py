@@ -1,8 +1,8 @@
 """Decodes stored rows again from their own `data`, after the mapping or the columns changed.
 
 This module rewrites mapped columns of existing rows. It creates and deletes no rows, and does not
-decide who may overwrite whom (`merge`, `deletions`): a row stands for its `data`, and its columns
-follow from that.
+decide which record replaces which (`merge`, `deletions`): a row stands for its `data`, and its
+columns follow from that.
 """
 
 from collections.abc import Callable, Sequence
@@ -187,7 +187,7 @@ def _rewrite(
 ) -> Redecoded:
     lock_versions(cursor, collection, ids)
     demand_own_mapping(cursor, collection)
-    # Only now: whoever held the lock may have written newer data.
+    # Only now: the holder of the lock may have written newer data.
     cursor.execute(
         f"SELECT id, data::text FROM {table} WHERE id = ANY(%s) ORDER BY id FOR UPDATE", (ids,)
     )

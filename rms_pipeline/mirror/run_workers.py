@@ -32,7 +32,7 @@ def announced(database: Database, run: str) -> Iterator[None]:
 
     A run may have several workers, one after the other or at a time: an executor that starts a
     process for each step has one for each step. A new worker clears the lost workers of its run,
-    because whoever started it knew of them: a resumed run lives. Raises DatabaseError.
+    because its starter knew of them: a resumed run lives. Raises DatabaseError.
     """
     key = lock_key(f"run worker {uuid.uuid4()}")
     # A session lock. Behind a transaction pooler it would belong to no particular process.

@@ -221,7 +221,7 @@ def demand_whole(connection: Connection) -> None:
     """Raise DatabaseError unless all tables of this version exist. Commits."""
     if missing := missing_tables(connection):
         with connection.cursor() as cursor:
-            # Whoever runs this may be in another schema.
+            # The reader of this may be in another schema.
             cursor.execute("SELECT quote_ident(current_schema())")
             schema = one_row(cursor)[0]
         connection.commit()

@@ -3,8 +3,8 @@
 This module writes the rows, and knows which are at work. People read them through the view
 `sync_metadata`. Which process executes a run is in `run_workers`.
 
-A run gets its row when we launch it, or when its first step begins. Whoever finds a run dead writes
-that here. If nobody did yet, the lock of its process shows it.
+A run gets its row when we launch it, or when its first step begins. A process that finds a run dead
+writes that here. If nobody did yet, the lock of its process shows it.
 """
 
 import json

@@ -1,7 +1,7 @@
 """The words by which records are found: normalised, and stored beside each row.
 
 This module decides which words a text has, how they are normalised, and stores them when rows are
-written. Searching is in `insight.find`, who may overwrite whom in `merge`.
+written. Searching is in `insight.find`, which record replaces which in `merge`.
 
 PostgreSQL's full text search finds the words and needs no extension. It never parses a text. Case,
 accents and ligatures are removed here, so that a record is found in any spelling. A word is letters
@@ -309,7 +309,7 @@ def forget_words(cursor: Cursor, collection: Collection, ids: Sequence[int]) -> 
 def forget_names(connection: Connection, collection: Collection) -> int:
     """Delete names that no row has any more. Returns how many. Commits.
 
-    Whoever writes a row adds its names only if they are not known. So a name is not deleted while
+    Each writer of a row adds its names only if they are not known. So a name is not deleted while
     rows are written: one of them may have it. Then nothing is deleted this time.
     """
     if not collection.names:

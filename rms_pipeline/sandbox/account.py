@@ -70,7 +70,7 @@ class InventedAccount:
         return self._limit.take()
 
     def close(self) -> None:
-        """Ends deliveries, and lets go whoever waits for an answer."""
+        """Ends deliveries, and releases all requests that wait for an answer."""
         self.closing.set()
         self._stop_listening()
         self.deliveries.close()

@@ -30,7 +30,7 @@ _QUOTED = 500
 class WebhookSwitches:
     """How deliveries go. Probabilities are 0 to 1, times are seconds.
 
-    `duplicated`: an event is delivered twice. `lost`: nobody is told of it. Both are drawn for each
+    `duplicated`: an event is delivered twice. `lost`: it is not delivered. Both are drawn for each
     event, the same way for the same `seed`. `delay`: between the change and its first delivery.
     `attempts` are made for each delivery, all with the same `action.id`; the wait between them
     starts at `backoff` and doubles, or is what `Retry-After` says, `longest_wait` at most. As they
@@ -83,7 +83,7 @@ class Deliveries:
         self._closing = threading.Event()
 
     def deliver(self, event: Event) -> None:
-        """Queues `event` for whoever has subscribed to it, and returns at once."""
+        """Queues `event` for all its subscribers, and returns at once."""
         switches = self.switches
         ids = self._webhooks.subscribers(event.name)
         with self._lock:

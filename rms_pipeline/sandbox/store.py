@@ -108,7 +108,7 @@ class Store(Records):
             return self._past[1]
 
     def age(self, id_: int) -> float:
-        """Seconds since the record came to be, as far as that is remembered; else infinite."""
+        """Seconds since the record was created, if that is known; otherwise infinite."""
         with self._lock:
             born = self._born.get(id_)
         return float("inf") if born is None else self._clock() - born

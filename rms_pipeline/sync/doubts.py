@@ -68,7 +68,7 @@ def merge_walk(
         run,
         counted_since=began,
         doubting=True,
-        # It is not settled yet: until it is, whoever goes on begins with all its pages.
+        # It is not settled yet. Until then, a process that continues begins with all its pages.
         redone_after_crash=True,
     )
     if merged.result.doubted:

@@ -127,8 +127,8 @@ class Access:
 
     async def _tries(self, request: Request, given: str) -> bool:
         """Whether `given` is the token. Raises Refusal (429) for a wrong one after many others."""
-        # Before anything is counted: whoever knows it gets in, whatever others have sent from the
-        # same address (or had a person's browser send).
+        # Before anything is counted: a person who knows it gets in, whatever others have sent from
+        # the same address (or had a person's browser send).
         if matches(given, self.sessions.token):
             return True
         if seconds := await self.slow_down(request):

@@ -25,7 +25,7 @@ from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.templating import Pages
 
 _FIRST_YEAR, _LAST_YEAR = FIRST.year + 1, LAST.year - 1
-# In place of a month where nobody knows when it was decided.
+# In place of a month if the time of the decision is not known.
 UNDATED = "undated"
 Owner = Annotated[int | None, Query(ge=-(2**63), lt=2**63)]
 

@@ -107,7 +107,7 @@ def as_csv(reader: Reader, asked: Asked) -> Generator[str, None, None]:
     writer = csv.writer(buffer)
     buffer.write("\ufeff")
     writer.writerow([cell.heading for cell in cells])
-    # What stands in quotes is a text for whoever can be told so, however much like a number.
+    # Programs that respect quotes read a quoted value as text, even if it looks like a number.
     writer = csv.writer(buffer, quoting=csv.QUOTE_NONNUMERIC)
     with reader.session() as connection:
         for row in iterate_opportunities(connection, asked.criteria):

@@ -1,6 +1,6 @@
 """The fast lane: the service that received a webhook refreshes its record at once.
 
-PostgreSQL notifies it of each new event, whoever wrote it. It waits a moment, so that many events
+PostgreSQL notifies it of each new event, from any writer. It waits a moment, so that many events
 need few calls, and then processes the queue. The sensor processes what it leaves. A worker takes as
 many opportunities as one page holds. If a worker takes long, because of the API or a lock, another
 one starts beside it.

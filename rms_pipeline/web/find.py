@@ -17,7 +17,7 @@ from rms_pipeline.web.templating import NAVIGATION, Pages, is_fragment
 
 # While somebody types, and on a page of its own.
 _FEW, _MANY = 6, 50
-# So many seconds of looking are enough before the next letter, and for whoever pressed Enter.
+# Seconds that a search may take: before the next letter, and after Enter.
 WHILE_TYPING, _ON_THE_PAGE = 0.025, 1.0
 _BIGINT = 2**63
 _PLACES = {"customer": "customers", "venue": "venues", "owner": "owners"}

@@ -48,8 +48,8 @@ def amount(text: str) -> Decimal:
 
 
 def linked_amount(text: str) -> str:
-    """`text`, which `amount` has read, as an address holds it: so that whoever reads another
-    language sees the same list."""
+    """`text`, which `amount` has read, as an address holds it, so that readers of another language
+    see the same list."""
     value = amount(text)
     written = f"{value:f}"
     with contextlib.suppress(ValueError):

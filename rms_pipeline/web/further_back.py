@@ -32,7 +32,7 @@ from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import Refusal
 from rms_pipeline.web.templating import Pages
 
-# So long a count stands for a day: whoever looks again costs no call.
+# A count is reused for so long: looking again then costs no call.
 _COUNTED_FOR_SECONDS, _MOST_COUNTS = 600.0, 50
 _BY = "page"
 

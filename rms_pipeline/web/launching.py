@@ -29,8 +29,9 @@ _ALIKE: dict[Kind, list[str]] = {
     "initial": [INITIAL, RECONCILIATION],
     "incremental": [INCREMENTAL],
 }
-# In seconds. Whoever was to start a run died in between when it stays so for longer. (Dagster gives
-# up on it later; until then it must not keep the next sync of its kind from starting.)
+# In seconds. If a run stays in this status for longer, the process that should start it has died.
+# (Dagster gives up on it later; until then it must not keep the next sync of its kind from
+# starting.)
 _STARTS_WITHIN = {"NOT_STARTED": 20.0, "STARTING": 60.0}
 _LOCK = "launching a sync"
 
@@ -81,7 +82,8 @@ class Launcher:
     ) -> None:
         self._database, self._dagster_url, self._token = database, dagster_url, token
         self._location, self._name = location, name
-        # Whoever waits for their turn, or for Dagster, must not take threads from the webhooks.
+        # Requests that wait for their turn, or for Dagster, must not take threads from the
+        # webhooks.
         self._turn = anyio.CapacityLimiter(1)
 
     def start(self, kind: Kind, by: str, *, days_back: int | None = None) -> Launched:

@@ -75,7 +75,8 @@ def _keep(connection: Connection, delivered: Delivered, intake: Intake) -> tuple
     try:
         return store_event(connection, event)
     except psycopg2.DataError:
-        # Something in it, such as a number of too many digits. What it tells of is known.
+        # Something in it, such as a number of too many digits. The record that it is about is
+        # known.
         connection.rollback()
         short = delivered.shortened()
         return store_event(connection, replace(event, payload=short, kept=short))

@@ -244,7 +244,7 @@ class LimitedProtocol(H11Protocol):
         self.transport.close()
         self._look()
         if self.cycle is not None and not self.cycle.response_complete:
-            # Whoever waits for the rest of its body must not wait on.
+            # A reader that waits for the rest of the body must not wait any longer.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
 

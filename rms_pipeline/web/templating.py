@@ -122,7 +122,7 @@ class Pages:
     ) -> None:
         self.account = account
         self.clock = Clock(time_zone)
-        # Set by whoever can look; only pages with a head ask.
+        # Set by a page that can look it up. Only pages with a head use it.
         self.read_health: Callable[[], Health]
         # Set likewise; only pages that show a status ask, and once each.
         self.read_colours: Callable[[], Mapping[str, str]]
