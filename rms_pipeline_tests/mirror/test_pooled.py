@@ -1,5 +1,6 @@
 """Pools of connections, over a real server."""
 
+import select
 from collections.abc import Iterator
 from typing import Any
 
@@ -86,6 +87,8 @@ def test_one_on_which_the_server_only_said_something_is_kept(
     with engine.connect() as connection:
         connection.exec_driver_sql("LISTEN news")
         connection.commit()
+        listening: Any = connection.connection.dbapi_connection
     query(migrated, "NOTIFY news")
+    assert select.select([listening], [], [], 30)[0], "the server said nothing"
     assert process(engine) == before
     assert asked == ["LISTEN news", "SELECT 1"]
