@@ -12,6 +12,8 @@ from rms_pipeline.mirror.statements import Connection
 
 _CONNECTIONS = 4
 _SECONDS = 15
+# Nothing locks a table against readers for longer, but an upgrade.
+_SECONDS_FOR_A_LOCK = 3
 
 
 class Reader:
@@ -25,6 +27,7 @@ class Reader:
             connection.set_session(readonly=True)
             with connection.cursor() as cursor:
                 cursor.execute(f"SET statement_timeout = '{_SECONDS}s'")
+                cursor.execute(f"SET lock_timeout = '{_SECONDS_FOR_A_LOCK}s'")
                 # To compile a question of a page takes longer than to answer it.
                 cursor.execute("SET jit = off")
             connection.commit()

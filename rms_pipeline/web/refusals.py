@@ -31,6 +31,14 @@ DATABASE_DOWN = (
     "The database does not answer at the moment. Try again in a minute. If it still "
     "does not answer, `rms-pipeline doctor` names the cause."
 )
+TABLES_LOCKED = (
+    "The tables are locked at the moment, probably because an upgrade changes them. Try again in a "
+    "minute. If it lasts, `rms-pipeline doctor` names the cause."
+)
+TOOK_TOO_LONG = (
+    "This page took too long, so it was stopped. Ask for less: choose a filter or a shorter time. "
+    "If simple pages are slow too, the database has too much to do: `rms-pipeline doctor` helps."
+)
 _UNEXPECTED = (
     "An unexpected error occurred. The log of the web service has the details. Try "
     "again. If the error stays, `rms-pipeline doctor` may name the cause."
@@ -185,8 +193,14 @@ def _looked_for(path: str) -> str:
     return last[:200] if last.isprintable() and last not in _PLACES else ""
 
 
-def refuse_for_outage(request: Request) -> Response:
-    return refuse(request, 503, DATABASE_DOWN, headers={"Retry-After": str(RETRY_SECONDS)})
+def refuse_for_outage(request: Request, error: Exception | None = None) -> Response:
+    """Says what `error` tells of it: that the database is down, or only a table or a query."""
+    text = DATABASE_DOWN
+    if isinstance(error, psycopg2.errors.LockNotAvailable):
+        text = TABLES_LOCKED
+    elif isinstance(error, psycopg2.errors.QueryCanceled):
+        text = TOOK_TOO_LONG
+    return refuse(request, 503, text, headers={"Retry-After": str(RETRY_SECONDS)})
 
 
 def refuse_outdated(request: Request, text: str) -> Response:
@@ -264,7 +278,7 @@ def handle_errors(app: FastAPI, database: Database) -> None:
         ):
             return refuse_outdated(request, newer)
         if is_outage(error):
-            return refuse_for_outage(request)
+            return refuse_for_outage(request, error)
         return refuse_unexpected(request, error)
 
     app.add_exception_handler(HTTPException, refused)
