@@ -479,8 +479,9 @@ def test_a_sync_tells_of_each_collection_that_is_mirrored(
 
 
 def test_mirroring_further_back_says_what_it_costs_and_then_does_it(
-    environment: dict[str, str], sandbox: SandboxServer
+    ready_url: str, sandbox: SandboxServer
 ) -> None:
+    environment = environment_for(ready_url, sandbox)
     old = "2020-05-01T10:00:00.000Z"
     id_ = sandbox.store.create({"subject": "Of old", "starts_at": old, "ends_at": old})
     asked = command(

@@ -12,7 +12,7 @@ import pytest
 
 from rms_pipeline.doctor.accounts import odd_clock
 from rms_pipeline.sandbox import SandboxServer, Store
-from rms_pipeline_tests.conftest import database_at, with_all_tables
+from rms_pipeline_tests.conftest import database_at, new_database, with_all_tables
 from rms_pipeline_tests.copies import copy_of
 from rms_pipeline_tests.forks import Child
 from rms_pipeline_tests.mirror.test_merge import fetch_all
@@ -37,11 +37,25 @@ def sandbox() -> Iterator[SandboxServer]:
 
 
 @pytest.fixture(scope="module")
-def mirror(embedded_url: str, sandbox: SandboxServer) -> Iterator[str]:
-    """The URL of a database that has had its first full sync."""
+def synced(embedded_url: str, sandbox: SandboxServer) -> Iterator[str]:
+    """The name of a database that has had its first full sync, to be copied."""
     with copy_of(embedded_url, with_all_tables(embedded_url)) as url:
         done = command("sync", "initial", environment=environment_for(url, sandbox))
         assert done.returncode == 0, done.stderr
+        yield url.partition("?")[0].rpartition("/")[2]
+
+
+@pytest.fixture(scope="module")
+def mirror(embedded_url: str, synced: str) -> Iterator[str]:
+    """The URL of such a database. Tests that share it leave it as it was."""
+    with new_database(embedded_url, synced) as url:
+        yield url
+
+
+@pytest.fixture
+def own_mirror(embedded_url: str, synced: str) -> Iterator[str]:
+    """The same, for one test."""
+    with new_database(embedded_url, synced) as url:
         yield url
 
 
@@ -279,72 +293,68 @@ def test_a_schedule_that_was_switched_off_is_named(mirror: str, sandbox: Sandbox
 
 
 def test_a_dead_run_and_a_forgotten_queued_one_are_problems(
-    embedded_url: str, sandbox: SandboxServer
+    own_mirror: str, sandbox: SandboxServer
 ) -> None:
-    with copy_of(embedded_url, with_all_tables(embedded_url)) as url:
-        environment = environment_for(url, sandbox)
-        assert command("sync", "initial", environment=environment).returncode == 0
-        fetch_all(
-            database_at(url),
-            "UPDATE dagster.runs SET status = 'STARTED', end_time = NULL,"
-            " start_time = extract(epoch FROM now()) - 60 RETURNING 1",
-        )
-        # Its process ended without a word.
-        fetch_all(database_at(url), "UPDATE run_workers SET ended_at = NULL RETURNING 1")
-        examined(environment, healthy=True)
-        fetch_all(
-            database_at(url),
-            "UPDATE run_workers SET lost_at = lost_at - interval '9 s' RETURNING 1",
-        )
-        level, text, advice = examined(environment, healthy=False)["runs"]
-        assert level == "problem"
-        assert "initial_sync" in text
-        assert "died" in text
-        assert "rms-pipeline sync" in advice
-        dagster("job", "launch", "-j", "initial_sync", environment=environment)
-        fetch_all(
-            database_at(url),
-            "UPDATE dagster.runs SET create_timestamp = create_timestamp - interval '1 hour'"
-            " WHERE status = 'QUEUED' RETURNING 1",
-        )
-        level, text, advice = examined(environment, healthy=False)["runs"]
-        assert level == "problem"
-        assert "queued for more than 10 minutes" in text
-        assert "The daemon, which starts queued runs, is not running" in advice
+    environment = environment_for(own_mirror, sandbox)
+    fetch_all(
+        database_at(own_mirror),
+        "UPDATE dagster.runs SET status = 'STARTED', end_time = NULL,"
+        " start_time = extract(epoch FROM now()) - 60 RETURNING 1",
+    )
+    # Its process ended without a word.
+    fetch_all(database_at(own_mirror), "UPDATE run_workers SET ended_at = NULL RETURNING 1")
+    examined(environment, healthy=True)
+    fetch_all(
+        database_at(own_mirror),
+        "UPDATE run_workers SET lost_at = lost_at - interval '9 s' RETURNING 1",
+    )
+    level, text, advice = examined(environment, healthy=False)["runs"]
+    assert level == "problem"
+    assert "initial_sync" in text
+    assert "died" in text
+    assert "rms-pipeline sync" in advice
+    dagster("job", "launch", "-j", "initial_sync", environment=environment)
+    fetch_all(
+        database_at(own_mirror),
+        "UPDATE dagster.runs SET create_timestamp = create_timestamp - interval '1 hour'"
+        " WHERE status = 'QUEUED' RETURNING 1",
+    )
+    level, text, advice = examined(environment, healthy=False)["runs"]
+    assert level == "problem"
+    assert "queued for more than 10 minutes" in text
+    assert "The daemon, which starts queued runs, is not running" in advice
 
 
 def test_old_and_failed_syncs_and_a_mirror_not_shown_to_be_whole_are_told(
-    embedded_url: str, sandbox: SandboxServer
+    own_mirror: str, sandbox: SandboxServer
 ) -> None:
-    with copy_of(embedded_url, with_all_tables(embedded_url)) as url:
-        environment = environment_for(url, sandbox)
-        assert command("sync", "initial", environment=environment).returncode == 0
-        fetch_all(
-            database_at(url),
-            "UPDATE dagster.runs SET start_time = start_time - 100000,"
-            " end_time = end_time - 100000 RETURNING 1",
-        )
-        fetch_all(
-            database_at(url),
-            "UPDATE proofs SET shown = false, reason = 'Not today.' RETURNING 1",
-        )
-        fetch_all(
-            database_at(url),
-            "INSERT INTO held_deletions (collection, id, because, asked_at, answered_at)"
-            " SELECT 'opportunities', id, 'gone', now(), now() FROM opportunities LIMIT 31"
-            " RETURNING 1",
-        )
-        refused = {**environment, "CURRENT_RMS_API_KEY": WRONG_KEY}
-        assert command("sync", "incremental", environment=refused).returncode == 1
-        found = examined(environment, healthy=False)
-        assert levels(found, "problem") == {"completeness"}
-        assert found["full sync"][:2] == ("warning", "The last completed 28 h ago.")
-        assert found["incremental sync"][:2] == ("warning", "None has completed yet.")
-        assert "incremental_sync failed at" in found["failures"][1]
-        assert "answered 401" in found["failures"][1]
-        assert "--confirm-deletions" in found["deletions"][2]
-        assert command("sync", "incremental", environment=environment).returncode == 0
-        # It ends with a proof of its own.
-        found = examined(environment, healthy=True)
-        assert found["incremental sync"][0] == found["completeness"][0] == "ok"
-        assert "A later sync completed" in found["failures"][1]
+    environment = environment_for(own_mirror, sandbox)
+    fetch_all(
+        database_at(own_mirror),
+        "UPDATE dagster.runs SET start_time = start_time - 100000,"
+        " end_time = end_time - 100000 RETURNING 1",
+    )
+    fetch_all(
+        database_at(own_mirror),
+        "UPDATE proofs SET shown = false, reason = 'Not today.' RETURNING 1",
+    )
+    fetch_all(
+        database_at(own_mirror),
+        "INSERT INTO held_deletions (collection, id, because, asked_at, answered_at)"
+        " SELECT 'opportunities', id, 'gone', now(), now() FROM opportunities LIMIT 31"
+        " RETURNING 1",
+    )
+    refused = {**environment, "CURRENT_RMS_API_KEY": WRONG_KEY}
+    assert command("sync", "incremental", environment=refused).returncode == 1
+    found = examined(environment, healthy=False)
+    assert levels(found, "problem") == {"completeness"}
+    assert found["full sync"][:2] == ("warning", "The last completed 28 h ago.")
+    assert found["incremental sync"][:2] == ("warning", "None has completed yet.")
+    assert "incremental_sync failed at" in found["failures"][1]
+    assert "answered 401" in found["failures"][1]
+    assert "--confirm-deletions" in found["deletions"][2]
+    assert command("sync", "incremental", environment=environment).returncode == 0
+    # It ends with a proof of its own.
+    found = examined(environment, healthy=True)
+    assert found["incremental sync"][0] == found["completeness"][0] == "ok"
+    assert "A later sync completed" in found["failures"][1]

@@ -7,7 +7,8 @@ import pytest
 
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.sandbox import SandboxServer, Store, WebhookSwitches
-from rms_pipeline_tests.conftest import database_at
+from rms_pipeline_tests.conftest import database_at, new_database, with_all_tables
+from rms_pipeline_tests.copies import copy_of
 from rms_pipeline_tests.mirror.test_merge import fetch_all
 from rms_pipeline_tests.processes import SECRET_KEY, command, environment_for, wait_until
 from rms_pipeline_tests.sandbox.receiver import Receiver
@@ -26,6 +27,20 @@ def sandbox() -> Iterator[SandboxServer]:
 @pytest.fixture
 def environment(ready_url: str, sandbox: SandboxServer) -> dict[str, str]:
     return environment_for(ready_url, sandbox, RMS_WEBHOOK_TOKEN=TOKEN)
+
+
+@pytest.fixture(scope="module")
+def synced(embedded_url: str, sandbox: SandboxServer) -> Iterator[str]:
+    """The name of a database that has had its first full sync, to be copied."""
+    with copy_of(embedded_url, with_all_tables(embedded_url)) as url:
+        run("sync", "initial", environment=environment_for(url, sandbox))
+        yield url.partition("?")[0].rpartition("/")[2]
+
+
+@pytest.fixture
+def synced_url(embedded_url: str, synced: str) -> Iterator[str]:
+    with new_database(embedded_url, synced) as url:
+        yield url
 
 
 def run(*arguments: str, environment: dict[str, str]) -> None:
@@ -70,10 +85,10 @@ def test_each_state_of_the_subscriptions_is_told_with_what_to_do(
 
 
 def test_more_unknown_opportunities_than_are_asked_for_is_told_with_what_to_do(
-    environment: dict[str, str], ready_url: str
+    synced_url: str, sandbox: SandboxServer
 ) -> None:
-    run("sync", "initial", environment=environment)
-    database: Database = database_at(ready_url)
+    environment = environment_for(synced_url, sandbox, RMS_WEBHOOK_TOKEN=TOKEN)
+    database: Database = database_at(synced_url)
     level, found, advice = finding("intake", environment)
     assert (level, "Webhook events of the last day: 0" in found, advice) == ("ok", True, "")
     fetch_all(
@@ -89,10 +104,10 @@ def test_more_unknown_opportunities_than_are_asked_for_is_told_with_what_to_do(
 
 
 def test_dead_letters_and_a_queue_that_nobody_works_off_are_told_with_what_to_do(
-    environment: dict[str, str], ready_url: str
+    synced_url: str, sandbox: SandboxServer
 ) -> None:
-    run("sync", "initial", environment=environment)
-    database: Database = database_at(ready_url)
+    environment = environment_for(synced_url, sandbox, RMS_WEBHOOK_TOKEN=TOKEN)
+    database: Database = database_at(synced_url)
     assert finding("queue", environment)[0] == "ok"
     insert = "INSERT INTO webhook_events (subject_type, opportunity_id, received_at, dead_at)"
     old = f"{insert} VALUES ('Opportunity', 1, now() - interval '90 min', NULL) RETURNING 1"
