@@ -80,7 +80,7 @@ def test_each_state_of_the_subscriptions_is_told_with_what_to_do(
     sandbox.store.edit(sandbox.store.ids()[0], {"subject": "Edited"})
     wait_until(lambda: "no answer" in finding("webhooks", environment)[1])
     level, found, advice = finding("webhooks", environment)
-    assert (level, "not taken when last delivered" in found) == ("warning", True)
+    assert (level, "not accepted at the last delivery" in found) == ("warning", True)
     assert "web service runs" in advice
 
 
