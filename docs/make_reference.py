@@ -262,7 +262,7 @@ _PAGES = {
     "/calendar/feeds/{secret}.ics": "A feed in iCalendar format. It needs no token.",
     "/changes": "What was changed, when, by whom, from what to what.",
     "/changes.json": "The same as JSON. `next` is the address of the following page.",
-    "/compared": "Statuses and coming weeks beside earlier ones, with the SQL.",
+    "/compared": "Statuses and coming weeks compared with earlier ones, with the SQL.",
     "/compared.json": "The same as JSON.",
     "/dagster": "Signs the browser in at Dagster's UI, and goes there.",
     "/find": "A search over opportunities, customers, venues, owners, pages and commands.",
@@ -284,7 +284,7 @@ _PAGES = {
     "/today.json": "The same as JSON.",
     "/today/checks": "Opportunities whose data makes no sense (the view sense_checks).",
     "/today/checks.json": "The same as JSON.",
-    "/today/compared": "The figures of a day beside earlier ones, with the SQL.",
+    "/today/compared": "The figures of a day compared with earlier ones, with the SQL.",
     "/today/compared.json": "The same as JSON.",
     "/views/{id_}": "Goes to the list that somebody saved.",
     "/won-and-lost": "What was won and lost by month.",
@@ -298,7 +298,7 @@ for _kind, _one in (("customers", "customer"), ("venues", "venue"), ("owners", "
         f"/{_kind}.json": "The same as JSON.",
         f"/{_kind}/{{id_}}": f"One {_one}: its year, and its jobs.",
         f"/{_kind}/{{id_}}.json": "The same as JSON.",
-        f"/{_kind}/{{id_}}/compared": f"The year of one {_one} beside earlier ones, with the SQL.",
+        f"/{_kind}/{{id_}}/compared": f"The year of one {_one} and earlier ones, with the SQL.",
         f"/{_kind}/{{id_}}/compared.json": "The same as JSON.",
     }
 
