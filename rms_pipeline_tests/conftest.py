@@ -111,7 +111,7 @@ LOOK_AT_ROWS = (
     *("test_calendar.py", "test_changes.py", "test_compare.py", "test_decisions.py"),
     *("test_find.py", "test_listing.py", "test_opportunities.py", "test_opportunity.py"),
     *("test_parties.py", "test_today.py", "test_dashboard.py", "test_further_back.py"),
-    *("test_feeds.py", "test_manners.py", "test_stress.py"),
+    *("test_feeds.py", "test_locales.py", "test_stress.py"),
 )
 # What `-m quick` runs: the core, from the API to the tables, without Dagster, pages and processes.
 CORE = ("current_rms", "mirror", "sync")
