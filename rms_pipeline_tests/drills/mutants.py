@@ -123,8 +123,8 @@ MUTANTS = (
     Mutant(
         "merge",
         "faults of a record that has not changed are found once only",
-        "[None if o.faults else",
-        "[None if False else",
+        "array_of(None if o.faults else",
+        "array_of(None if False else",
         (MERGE,),
     ),
     Mutant(
@@ -321,8 +321,8 @@ MUTANTS = (
     Mutant(
         "proof",
         "a count that may be capped is believed",
-        "if counted and counted >= self._greatest:",
-        "if counted and counted > self._greatest:",
+        "if not counted or counted < self._greatest:",
+        "if not counted or counted <= self._greatest:",
         (f"{PROVE}::test_counts_that_are_capped_prove_nothing", PROVE, ODD_LISTS),
     ),
     Mutant(
