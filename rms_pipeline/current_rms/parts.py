@@ -64,9 +64,9 @@ _NONE_ANSWERED = 5
 class PartList:
     """The whole list of the parts of `parent`.
 
-    `ids` are the ids of the parts, `nameless` counts parts without a readable id. `asked_at` and
-    `answered_at` (UTC) are when the first page was asked for and the last one came. `api_date` is
-    the API's own time of the first page.
+    `ids` are the ids of the parts, some of them twice if the list has them twice. `nameless` counts
+    parts without a readable id. `asked_at` and `answered_at` (UTC) are when the first page was
+    asked for and the last one came. `api_date` is the API's own time of the first page.
     """
 
     parent: int
@@ -311,7 +311,21 @@ class PartsReader:
     # Reading one list completely
 
     def _whole(self, ask: Callable[[Params, int], ListAnswer]) -> list[ListAnswer]:
-        """Return all pages of the list. `ask` takes a filter and a page number. Raises NotWhole."""
+        """Return all pages of the list. `ask` takes a filter and a page number. Raises NotWhole.
+
+        A part that is listed twice may stand in the place of another, if the pages had different
+        orders. So such a list is read again.
+        """
+        answers = self._once(ask)
+        listed = _ids_of(answers)
+        if len(listed) == len(set(listed)):
+            return answers
+        again = self._once(ask)
+        if set(_ids_of(again)) != set(listed):
+            raise NotWhole("its list was different each time that it was read")
+        return again
+
+    def _once(self, ask: Callable[[Params, int], ListAnswer]) -> list[ListAnswer]:
         first = ask(_BY_ID, 1)
         if self._ends(first, len(first.page.records)):
             return [first]
@@ -422,7 +436,7 @@ class PartsReader:
         return [
             PartList(
                 parent,
-                tuple(dict.fromkeys(ids[parent])),
+                tuple(ids[parent]),
                 nameless[parent],
                 first.asked_at,
                 last.answered_at,
@@ -436,6 +450,10 @@ class PartsReader:
 
     def _may_ask(self, name: str) -> bool:
         return self._client.terms.is_to_be_asked("filter", name, self._client.now())
+
+
+def _ids_of(answers: Sequence[ListAnswer]) -> list[int]:
+    return [id_ for answer in answers for id_ in answer.ids]
 
 
 def _never_sent(answers: Sequence[ListAnswer]) -> int:

@@ -68,6 +68,10 @@ _CHANGED = (
 )
 
 
+# How many different parts a list has.
+_DIFFERENT = "(SELECT count(DISTINCT listed.id) FROM unnest(l.ids) AS listed (id))"
+
+
 def _known(collection: Collection) -> str:
     """Return SQL for each live parent with what is known of its list."""
     parts = _parts(collection)
@@ -293,8 +297,10 @@ def compare_lists(
             f" FROM part_lists l JOIN {collection.name} i ON i.{parts.key} = l.parent_id"
             f" JOIN {collection.versions} v ON v.id = i.id"
             " WHERE l.collection = %s AND l.walk = %s AND l.stored_at IS NULL"
-            # A part without an id may be any of those that are not listed.
-            " AND i.id <> ALL(l.ids) AND l.nameless = 0"
+            " AND i.id <> ALL(l.ids)"
+            # A part without an id may be any of those that are not listed. So may one whose place a
+            # part takes that is listed twice.
+            f" AND l.nameless = 0 AND cardinality(l.ids) = {_DIFFERENT}"
             f" AND (v.answered_at IS NULL OR v.answered_at <= l.asked_at OR v.{IN_THE_FUTURE})"
             " ORDER BY i.id",
             (collection.name, walk),
@@ -310,8 +316,8 @@ def compare_lists(
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE part_lists l SET stored_at = clock_timestamp(),"
-            " counted = cardinality(l.ids) + l.nameless, mirrored = found.n,"
-            " unstorable = cardinality(l.ids) - found.listed + l.nameless,"
+            f" counted = {_DIFFERENT} + l.nameless, mirrored = found.n,"
+            f" unstorable = {_DIFFERENT} - found.listed + l.nameless,"
             " again = l.again OR found.later > 0"
             f" FROM (SELECT p.parent_id, count(i.id) AS n,"
             " count(i.id) FILTER (WHERE i.id = ANY(p.ids)) AS listed,"
@@ -446,6 +452,6 @@ def _reason(
     if surplus:
         told.append(
             f"{surplus:,} have more rows than their lists show; see deletions_held_back. Where a "
-            f"list has {collection.name} without an id, no row is deleted."
+            f"list has {collection.name} without an id, or one twice, no row is deleted."
         )
     return " ".join(told)

@@ -461,6 +461,11 @@ def lose_an_id(said: Said) -> None:
         del item["id"]
 
 
+def repeat_one_instead_of_another(said: Said) -> None:
+    """As of a list whose order is not the same for each of its pages."""
+    said["opportunity_items"][1:2] = said["opportunity_items"][:1]
+
+
 @pytest.mark.parametrize(
     ("change", "every", "size"),
     [
@@ -472,6 +477,8 @@ def lose_an_id(said: Said) -> None:
         (lose_all, 3, 3),
         (lose_an_id, 1, 3),
         (lose_an_id, 3, 25),
+        (repeat_one_instead_of_another, 1, 25),
+        (repeat_one_instead_of_another, 3, 3),
     ],
 )
 def test_no_item_goes_because_a_list_sends_less_than_it_counts(
@@ -481,7 +488,7 @@ def test_no_item_goes_because_a_list_sends_less_than_it_counts(
     every: int,
     size: int,
 ) -> None:
-    """Nor one of which a list does not tell the id."""
+    """Nor one of which a list does not tell the id, or in whose place it lists another twice."""
     account.sandbox.switches = replace(account.sandbox.switches, max_per_page=size)
     assert account.sync().shown
     truth, asked = routes.answer, itertools.count(1)
