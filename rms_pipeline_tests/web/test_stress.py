@@ -132,3 +132,30 @@ def test_no_page_gives_two_of_its_parts_the_same_name(web: Web, path: str) -> No
     # Whoever goes from landmark to landmark by ear tells them apart by their names.
     names = re.findall(r'<(?:section|div)[^>]*aria-labelledby="([^"]*)"', get(web, path).text)
     assert sorted(names) == sorted(set(names))
+
+
+def test_paper_says_what_is_not_on_it(web: Web) -> None:
+    insert_opportunities(
+        web.database,
+        *(
+            {"starts_at": NOW, "opportunity_status": "Reserved", "organisation_id": n}
+            | {"organisation_name": f"Customer {n}"}
+            for n in range(60)
+        ),
+    )
+    for path, said in (
+        ("/opportunities", "Only this page of the list is printed"),
+        ("/customers?q=customer", "Only this page of the ranking is printed, of those with"),
+        ("/calendar", ", confirmed or undecided"),
+    ):
+        page = visit(web, path)
+        assert said in page.text, path
+        assert "paper-only" in page.html
+    assert "is printed" not in visit(web, "/opportunities?q=zzzz").text
+    assert ", confirmed or undecided" not in visit(web, "/calendar?status=Reserved").text
+
+
+def test_a_panel_that_renews_itself_is_not_dimmed_while_it_does(web: Web) -> None:
+    style = get(web, "/static/app.css").text
+    dimmed = re.findall(r"[^\s;{}]*\.htmx-request[^{]*{[^}]*opacity", style)
+    assert [rule.split("{")[0].strip() for rule in dimmed] == ["form.htmx-request button"]
