@@ -2,6 +2,7 @@
 
 import html
 import re
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -126,7 +127,7 @@ def describe(error: Exception) -> str:
     if isinstance(error, requests.Timeout):
         return "no answer within the time limit"
     if isinstance(error, requests.exceptions.SSLError):
-        return "no trusted TLS connection (problem with the certificate)"
+        return f"no trusted TLS connection ({_tls_problem(error)})"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return "an incomplete answer (the connection ended)"
     if isinstance(error, requests.exceptions.ProxyError):
@@ -139,3 +140,34 @@ def describe(error: Exception) -> str:
     ):
         return "the connection failed or was closed without an answer"
     return f"the request failed ({type(error).__name__})"
+
+
+# By OpenSSL's number of what it found wrong with a certificate.
+_CERTIFICATE_PROBLEMS = {
+    9: "the certificate is not valid yet: check the clock of this machine",
+    10: "the certificate has expired, or the clock of this machine is wrong",
+    **dict.fromkeys(
+        (18, 19, 20, 21),
+        "this machine does not know who signed the certificate: a proxy or firewall may be in "
+        "between. REQUESTS_CA_BUNDLE names a file with its certificates",
+    ),
+    **dict.fromkeys(
+        (62, 64), "the certificate is for another host: check DNS and CURRENT_RMS_BASE_URL"
+    ),
+}
+
+
+def _tls_problem(error: BaseException) -> str:
+    found: object = error
+    for _ in range(5):
+        if isinstance(found, ssl.SSLCertVerificationError):
+            return _CERTIFICATE_PROBLEMS.get(
+                found.verify_code, f"problem with the certificate: {found.verify_message}"
+            )
+        if isinstance(found, ssl.SSLError):
+            words = (found.reason or "").replace("_", " ").lower()
+            return f"TLS cannot be agreed on{f': {words}' if words else ''}"
+        if not isinstance(found, BaseException):
+            break
+        found = getattr(found, "reason", None) or next(iter(found.args), None)
+    return "problem with the certificate"
