@@ -194,7 +194,7 @@ def _looked_for(path: str) -> str:
 
 
 def refuse_for_outage(request: Request, error: Exception | None = None) -> Response:
-    """Says what `error` is about it: that the database is down, or only a table or a query."""
+    """Answers that the database is down, or, by `error`, that only a table or a query fails."""
     text = DATABASE_DOWN
     if isinstance(error, psycopg2.errors.LockNotAvailable):
         text = TABLES_LOCKED
