@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from rms_pipeline_tests import cases
+from rms_pipeline_tests import cases, conftest
 
 HERE = Path(__file__).parent
 
@@ -30,3 +30,11 @@ def test_each_case_that_is_left_to_the_drills_is_tried_by_them() -> None:
     }
     assert len(left) > 10
     assert left <= names
+
+
+def test_every_module_that_is_listed_by_name_exists() -> None:
+    """A module that is renamed would begin late, or make new connections, and nobody would see."""
+    assert [name for name in conftest.LONGEST if not (HERE / name).exists()] == []
+    paths = {path.name for path in HERE.rglob("*") if path.name.startswith("test_")}
+    folders = {path.name for path in HERE.iterdir() if path.is_dir()}
+    assert set(conftest.LOOK_AT_ROWS) <= paths | folders
