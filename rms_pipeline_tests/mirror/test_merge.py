@@ -21,6 +21,8 @@ from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import move_to_deleted
 from rms_pipeline.mirror.merge import MergeResult, merge
 from rms_pipeline.mirror.queue import Claim, settle
+from rms_pipeline.sandbox import Store
+from rms_pipeline.sandbox.records import LISTED
 from rms_pipeline_tests.processes import wait_until
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -194,6 +196,23 @@ def test_a_row_stays_on_its_page_when_it_is_found_the_same_so_that_no_index_is_w
     assert len({page for _, page in before}) > 5
     merge_at(emptied, 2, 3, *rows)
     assert fetch_all(emptied, pages) == before
+
+
+def test_of_a_row_only_the_record_and_long_texts_are_stored_apart(database: Database) -> None:
+    """Else each name that a list shows is read from another table."""
+    store = Store(20)
+    found = [
+        read_record(msgspec.Raw(store.body(i, LISTED) or b""), OPPORTUNITIES) for i in store.ids()
+    ]
+    assert merge_at(database, 1, 2, *found).created == 20
+    ((toasted,),) = fetch_all(
+        database,
+        "SELECT reltoastrelid::regclass FROM pg_class WHERE oid = 'opportunities'::regclass",
+    )
+    apart = "SELECT count(DISTINCT chunk_id) FROM {}"
+    ((values,),) = fetch_all(database, apart.format(toasted))
+    # The whole record, its custom fields and the description.
+    assert values <= 3 * 20
 
 
 def test_two_merges_of_the_same_rows_at_once_end_as_one_after_the_other(
