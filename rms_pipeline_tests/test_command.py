@@ -293,6 +293,19 @@ def test_a_long_error_leaves_the_table_of_syncs_its_width(
     assert "an incremental sync needs one" in " ".join(shown.split())
 
 
+@pytest.mark.parametrize("way", ["by itself", "code", "words", "error", "interrupt"])
+def test_a_fork_of_the_tests_ends_as_a_process_of_its_own_would(way: str) -> None:
+    words = ["rms_pipeline_tests.ways_to_end", way]
+    real = subprocess.run(
+        [sys.executable, "-m", *words], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    with Child(*words, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        stdout, stderr = process.communicate(60)
+    assert "a thread has ended\nat exit" in stdout
+    assert (process.returncode, stdout) == (real.returncode, real.stdout)
+    assert stderr.splitlines()[-1:] == real.stderr.splitlines()[-1:]
+
+
 def test_the_version_is_told_by_a_process_that_starts_from_nothing() -> None:
     told = subprocess.run(
         [sys.executable, "-m", COMMAND, "--version"],
