@@ -1,5 +1,6 @@
 """PostgreSQL servers that start and stop, for tests and benchmarks."""
 
+import atexit
 import contextlib
 import fcntl
 import os
@@ -73,6 +74,8 @@ def _folder_for_server(prefix: str, in_memory: bool) -> Iterator[Path]:
     """A folder that exists inside this context."""
     # Not below pytest's own temporary folder, because the server's system user has to reach it.
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=_memory() if in_memory else None))
+    # After what the library of the embedded server does at exit: it makes its lock file once more.
+    atexit.register(_remove_at_exit, folder, os.getpid())
     with (folder / "new").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         # Only now may others check whether it is locked.
@@ -81,6 +84,11 @@ def _folder_for_server(prefix: str, in_memory: bool) -> Iterator[Path]:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_at_exit(folder: Path, process: int) -> None:
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _memory() -> Path | None:
