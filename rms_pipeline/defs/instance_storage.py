@@ -221,7 +221,11 @@ def _engine_of(url: str) -> sqlalchemy.Engine:
 def _look_at_columns_once(events: Any) -> None:
     """Dagster looks at the columns of a table before and after it writes of an asset, by questions
     that take longer than the rest. Columns that are there stay."""
-    look, there = type(events)._has_asset_key_col_on_connection, set[str]()
+    look = getattr(type(events), "_has_asset_key_col_on_connection", None)
+    if look is None:
+        # Another Dagster looks in another way, which costs time and nothing else.
+        return
+    there = set[str]()
     # Without a circle of references: the connection goes with the last storage.
     this = weakref.proxy(events)
 
