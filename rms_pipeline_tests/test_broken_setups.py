@@ -27,7 +27,8 @@ from rms_pipeline.project_files import ProjectFolderUnusable, lay_out
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
 from rms_pipeline.settings import PROJECT_FILES, SettingsError, load_settings, settings
 from rms_pipeline_tests.conftest import database_at
-from rms_pipeline_tests.processes import PROJECT, command, environment_for, free_port
+from rms_pipeline_tests.processes import PROJECT, SECRET_KEY, command, environment_for, free_port
+from rms_pipeline_tests.servers import administrator
 
 pytestmark = pytest.mark.new_connections
 
@@ -531,3 +532,32 @@ def test_the_wheel_works_in_an_empty_folder(
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["recordsSynced"] > 0
     assert {p.name for p in empty.iterdir()} >= set(PROJECT_FILES)
+
+
+@pytest.mark.slow
+def test_a_sync_that_ran_out_of_connections_names_the_limit_and_not_a_process_that_died(
+    empty_url: str,
+) -> None:
+    """With a limit of 3 it has no connection left when its resources begin."""
+    name = f"few_{os.getpid()}"
+    few = other_url(empty_url, user=name)
+    with SandboxServer(Store(5), api_key=SECRET_KEY) as sandbox:
+        done = command("migrate", environment=environment_for(empty_url, sandbox))
+        assert done.returncode == 0, done.stderr
+        with administrator(empty_url) as run:
+            run(f"CREATE ROLE {name} LOGIN IN ROLE postgres; ALTER ROLE {name} SET role = postgres")
+            try:
+                for most in (3, 4):
+                    run(f"ALTER ROLE {name} CONNECTION LIMIT {most}")
+                    environment = environment_for(few, sandbox)
+                    done = command("sync", "initial", environment=environment)
+                    assert done.returncode == 1
+                    assert f'ALTER ROLE "{name}" CONNECTION LIMIT -1;' in " ".join(
+                        done.stderr.split()
+                    )
+                    newest = "SELECT status, error FROM sync_metadata ORDER BY id DESC LIMIT 1"
+                    ((status, error),) = run(newest)
+                    assert status == "failed"
+                    assert f'ALTER ROLE "{name}" CONNECTION LIMIT -1;' in error
+            finally:
+                run(f"DROP ROLE {name}")

@@ -25,7 +25,7 @@ from rms_pipeline.mirror.postgres_errors import postgres_error_in
 from rms_pipeline.mirror.run_workers import announced
 from rms_pipeline.mirror.schema import migrate
 from rms_pipeline.mirror.sync_metadata import Sync, find_sync, outcome
-from rms_pipeline.mirror.sync_runs import SYNC_TYPES, end_run, note_launch
+from rms_pipeline.mirror.sync_runs import DIED, NO_REASON, SYNC_TYPES, end_run, note_launch
 from rms_pipeline.settings import DAGSTER_LOCATION, settings
 
 _INTERRUPTED = (
@@ -98,7 +98,10 @@ def _run(
                 if job_name in SYNC_TYPES:
                     with database.session() as connection:
                         note_launch(connection, run_id, job_name)
-                return run_id, _execute(job, instance, run_id, ops)
+                result = _execute(job, instance, run_id, ops)
+                if not result.success and job_name in SYNC_TYPES:
+                    _note_failed(database, instance, run_id)
+                return run_id, result
         except KeyboardInterrupt:
             _note_interrupted(database, instance, run_id)
             raise failed(
@@ -169,6 +172,16 @@ def _outcome(database: Database, run_id: str) -> Sync:
     if sync is None:
         raise SyncFailed("The sync could not be recorded in sync_runs. Run `rms-pipeline migrate`.")
     return sync
+
+
+def _note_failed(database: Database, instance: dg.DagsterInstance, run_id: str) -> None:
+    """Ends the row of a run that failed before it could do so, as when its resources cannot
+    connect. Without an end it would read as a run whose process died."""
+    with database.session() as connection:
+        sync = find_sync(connection, run_id)
+        # What the run has noted itself stays.
+        if sync is not None and sync.status != "completed" and sync.error in (None, DIED):
+            end_run(connection, run_id, why_failed(instance, run_id) or NO_REASON)
 
 
 def _note_interrupted(database: Database, instance: dg.DagsterInstance, run_id: str) -> None:

@@ -6,12 +6,13 @@ not: the figures, which the assets write themselves, and the rows (`mirror.sync_
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import dagster as dg
 import psycopg2
 
-from rms_pipeline.defs.compat import steps_of
+from rms_pipeline.defs.compat import SerializableErrorInfo, steps_of
 from rms_pipeline.defs.naming import Naming
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.sync_runs import INITIAL, TERMINATED, begin_run, end_run
@@ -79,7 +80,7 @@ def recorded(
 
 
 def why_failed(instance: dg.DagsterInstance, run: str) -> str | None:
-    """Why a step of `run` failed, in words that a person can act on. None if no step failed."""
+    """Why `run` or a step of it failed, in words that a person can act on. None if neither did."""
     for entry in instance.all_logs(run, of_type=dg.DagsterEventType.STEP_FAILURE):
         event = entry.dagster_event
         if event is None:
@@ -94,4 +95,15 @@ def why_failed(instance: dg.DagsterInstance, run: str) -> str | None:
         if error is not None:
             return (error.cause or error).message.strip()
         return event.message
+    for entry in instance.all_logs(run, of_type=dg.DagsterEventType.RUN_FAILURE):
+        event = entry.dagster_event
+        if event is not None and event.job_failure_data.first_step_failure_event is None:
+            return _innermost(event.job_failure_data.error) or event.message
     return None
+
+
+def _innermost(error: SerializableErrorInfo | None) -> str | None:
+    """The text of what caused everything else, without the name of its class."""
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return re.sub(r"^[\w.]+: ", "", error.message.strip()) if error is not None else None
