@@ -209,6 +209,12 @@ OPPORTUNITIES = Collection(
         "created_at_rms, id",
         "COALESCE(collect_ends_at, ends_at), id",
         "tags",
+        # What the pages of venues, owners and decisions read.
+        "(venue_id) WHERE (venue_id IS NOT NULL)",
+        "(owner_id) WHERE (owner_id IS NOT NULL)",
+        "(ordered_at) WHERE (ordered_at IS NOT NULL)",
+        "(opportunity_status, state_name) INCLUDE (id, owner_id, charge_total)"
+        " WHERE ((ordered_at IS NULL) AND (confirmed_at IS NULL))",
     ),
     has_window=True,
     remembers=True,

@@ -234,7 +234,7 @@ def test_the_next_view_and_the_one_before_are_one_link_away(web: Web, view: str)
         ("day=tomorrow", "2026-05-31"),
         ("day=1899-01-01", "is not a day"),
         ("day=2199-12-30", "is not a day"),
-        ("onhire=never", "no period"),
+        ("onhire=never", "is not a period"),
     ],
 )
 def test_a_mistake_in_the_address_is_named(web: Web, parameters: str, word: str) -> None:
