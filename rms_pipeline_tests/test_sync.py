@@ -185,7 +185,8 @@ def test_lost_dead_long_and_undated_ones_are_mirrored_and_far_ones_are_not(
     # On most days the sandbox has some of these by itself.
     across = {"starts_at": iso(window.start - DAY), "ends_at": iso(window.start + DAY)}
     store.create({"subject": "Long", **across})
-    with SandboxServer(store) as sandbox:
+    # Lanes of several pages each.
+    with SandboxServer(store, switches=Switches(max_per_page=12)) as sandbox:
         sync(database, client_for(sandbox.url), window)
     assert assert_equal(database, store, window) < 400
     found = list(mirrored(database))
