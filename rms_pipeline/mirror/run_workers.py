@@ -38,12 +38,14 @@ def announced(database: Database, run: str) -> Iterator[None]:
     # A session lock. Behind a transaction pooler it would belong to no particular process.
     with advisory_lock(database, key) as connection:
         with connection.cursor() as cursor:
+            # One statement. Killed between two, no worker of the run would be lost, and the run
+            # would stay open for ever: PostgreSQL still executes what a dead process has sent.
             cursor.execute(
-                "UPDATE run_workers w SET ended_at = clock_timestamp()"
-                f" WHERE run = %s AND ended_at IS NULL AND NOT {HELD}",
-                (run,),
+                "WITH lost AS (UPDATE run_workers w SET ended_at = clock_timestamp()"
+                f" WHERE run = %s AND ended_at IS NULL AND NOT {HELD})"
+                " INSERT INTO run_workers (run, lock_key) VALUES (%s, %s)",
+                (run, run, key),
             )
-            cursor.execute("INSERT INTO run_workers (run, lock_key) VALUES (%s, %s)", (run, key))
         try:
             yield
         except Exception as error:

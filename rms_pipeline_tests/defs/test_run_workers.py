@@ -50,6 +50,11 @@ with announced(Database(url, url), sys.argv[2]):
     print("announced", flush=True)
     time.sleep(300)
 """
+# A run in this process, which announces its step once it is told to.
+_WORKER_OF_A_STEP = _WORKER.replace(
+    "    time.sleep(300)",
+    "    sys.stdin.readline()\n    with announced(Database(url, url), sys.argv[2]):\n        pass",
+)
 
 
 @dg.op
@@ -67,10 +72,11 @@ def database(instance: dg.DagsterInstance) -> Database:
 
 
 @contextlib.contextmanager
-def worker(database: Database, run: str) -> Iterator["subprocess.Popen[str]"]:
+def worker(database: Database, run: str, code: str = _WORKER) -> Iterator["subprocess.Popen[str]"]:
     """A process that executes `run`."""
     with subprocess.Popen(
-        [sys.executable, "-c", _WORKER, database.url.get_secret_value(), run],
+        [sys.executable, "-c", code, database.url.get_secret_value(), run],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
@@ -110,6 +116,35 @@ def test_a_run_that_announced_nothing_is_never_judged(
     query(database, "UPDATE dagster.runs SET start_time = 1, update_timestamp = 'epoch'")
     assert health(instance, run) is WorkerStatus.RUNNING
     assert fail_dead_runs(database, instance) == []
+
+
+def test_a_process_that_is_killed_while_it_announces_a_step_leaves_a_dead_run(
+    database: Database,
+) -> None:
+    """PostgreSQL still executes the statement that the dead process has sent."""
+    waiting = (
+        "SELECT pid FROM pg_stat_activity"
+        " WHERE query ~ 'UPDATE run_workers' AND wait_event = 'relation'"
+    )
+    with (
+        database.session() as connection,
+        database.session() as looking,
+        worker(database, "run", _WORKER_OF_A_STEP) as process,
+    ):
+        connection.cursor().execute("LOCK TABLE run_workers IN SHARE MODE")
+        assert process.stdin is not None
+        process.stdin.write("go on\n")
+        process.stdin.flush()
+        while not (found := query(database, waiting)):
+            pass
+        process.kill()
+        process.wait()
+        while living_runs(looking, ["run"]):
+            pass
+        connection.rollback()
+        while query(database, "SELECT 1 FROM pg_stat_activity WHERE pid = %s", found[0][0]):
+            pass
+        assert lost_runs(looking, ["run"]) == {"run"}
 
 
 def test_a_run_whose_process_was_killed_is_dead_and_ended(
