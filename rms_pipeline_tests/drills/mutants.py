@@ -246,7 +246,7 @@ MUTANTS = (
         "an event that is at fault never becomes a dead letter",
         "ATTEMPTS = 8",
         "ATTEMPTS = 8_000",
-        ("web/test_fast_lane.py", "sync/test_queued.py"),
+        ("mirror/test_queue.py",),
     ),
     Mutant(
         "merge",
@@ -387,7 +387,7 @@ MUTANTS = (
         "the watermark is by the API's clock, however far ahead that is",
         "return min(api_date, asked_at) - overlap",
         "return max(api_date, asked_at) - overlap",
-        ("sync/test_wrong_clock.py",),
+        (f"{TRAPS}::test_an_incremental_sync_finds_edits_however_wrong_the_clock_of_the_api_is",),
     ),
     Mutant(
         "scan",
@@ -525,7 +525,7 @@ MUTANTS = (
         "views that stand in the way of a migration are not named",
         "f\"{' '.join((error.diag.message_detail or '').split())} Drop those, run \"",
         '"Drop those, run "',
-        (SCHEMA,),
+        ("mirror/test_views.py",),
     ),
     Mutant(
         "dagster_ui",

@@ -22,6 +22,7 @@ def test_a_replayed_dead_letter_has_all_its_attempts_again(emptied: Database) ->
         )
         assert query(emptied, dead) == [(True,)]
         assert replay(connection) == 1
+        assert ATTEMPTS == 8, "docs/how-to/webhooks.md says so"
         for attempt in range(1, ATTEMPTS + 1):
             query(emptied, "UPDATE webhook_events SET next_attempt_at = now()")
             died = give_back(
