@@ -337,10 +337,7 @@ MUTANTS = (
         "what was fetched singly a moment ago is taken for surplus",
         "        self._left.ids |= dict.fromkeys(young, True)\n",
         "        young = set()\n",
-        (
-            f"{PROVE}::test_a_row_that_no_list_shows_but_exists_stays_and_is_left_for_the_next_proof",
-            PROVE,
-        ),
+        (f"{PROVE}::test_a_row_without_a_new_time_that_was_fetched_a_moment_ago_is_no_surplus",),
     ),
     Mutant(
         "proof",
@@ -357,7 +354,10 @@ MUTANTS = (
         "a count of an API whose list goes on beyond it is believed",
         "if not self._scan.counts_believed:",
         "if self._scan.counts_believed is None:",
-        (f"{PROVE}::test_counts_that_are_capped_prove_nothing", PROVE, ODD_LISTS),
+        (
+            f"{ODD_LISTS}::"
+            "test_counts_that_leave_out_what_the_list_holds_make_up_for_no_row_that_lacks",
+        ),
     ),
     Mutant(
         "proof",
@@ -380,7 +380,10 @@ MUTANTS = (
         "one page that sends nothing of what it counts ends the reading",
         "if answer.page.records or not answer.page.meta.total_row_count or is_last:",
         "if answer is not None or is_last:",
-        (ODD_LISTS,),
+        (
+            f"{ODD_LISTS}::"
+            "test_a_page_that_comes_empty_once_is_asked_for_again_and_all_is_read_by_id",
+        ),
     ),
     Mutant(
         "scan",

@@ -23,6 +23,7 @@ from rms_pipeline_tests.cases import some_in_drills
 from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.sync.conftest import Mirror
 from rms_pipeline_tests.sync.test_lies import Lie, MakeMirror, Tell, is_list, lie, proved
+from rms_pipeline_tests.sync.test_prove import dated
 from rms_pipeline_tests.test_sync import ids_in
 
 pytestmark = pytest.mark.slow
@@ -360,3 +361,47 @@ def test_what_begins_to_be_listed_twice_makes_up_for_no_row_that_is_gone(
     proof = proved(mirror)
     assert proof.shown, proof.sentence
     assert proof.calls <= 4 + len(twice)
+
+
+def test_counts_that_leave_out_what_the_list_holds_make_up_for_no_row_that_lacks(
+    mirror_of: MakeMirror, lie: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from a counter of its own, that knows nothing of some records."""
+    mirror = mirror_of(Store(90), switches=TEN)
+    uncounted = set(dated(mirror)[::2])
+
+    def leave_out(said: Said, request: Request) -> None:
+        asked = dict(request.query)
+        if not any("updated_at" in name or "null" in name for name in asked):
+            lower, upper = int(asked.get("q[id_gt]", 0)), int(asked.get("q[id_lt]", 10**9))
+            left_out = sum(lower < id_ < upper for id_ in uncounted)
+            said["meta"]["total_row_count"] = max(0, said["meta"]["total_row_count"] - left_out)
+
+    lie(Odd(leave_out).lie())
+    mirror.full_sync()
+    assert mirror.differences() == {}
+    # As many rows go astray as the counts leave out.
+    monkeypatch.setattr(counting, "random", SimpleNamespace(Random=lambda: CutsAt(20)))
+    query(mirror.database, "DELETE FROM opportunities WHERE id = ANY(%s)", sorted(uncounted))
+    proof = proved(mirror)
+    demand_truth(mirror, proof.shown is True, set(proof.left), proof.sentence)
+
+
+def test_a_page_that_comes_empty_once_is_asked_for_again_and_all_is_read_by_id(
+    mirror_of: MakeMirror, lie: Tell
+) -> None:
+    """Every other way of reading costs up to twice the calls."""
+    mirror = mirror_of(Store(120), switches=TEN)
+    asked: set[str] = set()
+
+    def empty_once(said: Said, request: Request) -> None:
+        address = repr(request.query)
+        if not first(request) and address not in asked:
+            asked.add(address)
+            said["opportunities"] = []
+
+    lie(Odd(empty_once).lie())
+    landed = mirror.full_sync().landed
+    assert mirror.differences() == {}
+    [(read_by,)] = query(mirror.database, "SELECT read_by FROM walks")
+    assert set(read_by.values()) == {"id"}, landed.notes

@@ -212,6 +212,23 @@ def test_a_row_that_no_list_shows_but_exists_stays_and_is_left_for_the_next_proo
     assert (proof.shown, proof.left) == (True, ())
 
 
+@pytest.mark.parametrize("changed", [None, "2020-01-01T00:00:00.000Z"])
+def test_a_row_without_a_new_time_that_was_fetched_a_moment_ago_is_no_surplus(
+    mirror_of: MakeMirror, changed: str | None
+) -> None:
+    """Only when it was fetched says that the list may lag: its own time does not."""
+    mirror = mirror_of(Store(80, clock=lambda: 1_000.0), switches=replace(SMALL, lists_lag=20.0))
+    mirror.full_sync()
+    dates = {k: mirror.store.value(dated(mirror)[0], k) for k in ("starts_at", "ends_at")}
+    new = mirror.store.create({**dates, "updated_at": changed})
+    refresh(mirror.database, mirror.client(), [new], "webhook")
+    proof = proved(mirror)
+    assert new in mirror.rows()
+    assert (proof.shown, proof.left) == (True, (new,)), proof.sentence
+    # The single record had just been asked for.
+    assert not [path for _, path, *_ in mirror.sandbox.requests if f"/{new}" in path]
+
+
 @pytest.mark.slow
 def test_a_list_that_obeys_no_filtermode_deletes_nothing_and_is_not_called_complete(
     mirror_of: MakeMirror,
