@@ -25,6 +25,7 @@ HOLDS_FOR = timedelta(days=1)
 NO_RANGES = "no_ranges"
 UNDATED_APART = "undated_apart"
 UNDATED_UNCOUNTED = "undated_uncounted"
+REPEATS_BEGAN = "repeats_began"
 
 _RESTS_ON = {
     NO_RANGES: "The API ignores ranges of ids, so the records with dates were counted all at once.",
@@ -36,6 +37,12 @@ _RESTS_ON = {
     UNDATED_UNCOUNTED: (
         "Records without dates were not counted, because the API cannot list them "
         "separately. A full sync reads them together with all others."
+    ),
+    REPEATS_BEGAN: (
+        "Since the last full sync, Current RMS began to list records twice. Those that a count "
+        "showed are counted once. To look for others, an incremental sync would have to list the "
+        "whole account, which takes too many calls. Until the next full sync does so, another one "
+        "may be counted in place of a record that is gone."
     ),
 }
 CANNOT_SEE = (

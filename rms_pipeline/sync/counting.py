@@ -49,6 +49,7 @@ from rms_pipeline.mirror.completeness import (
 )
 from rms_pipeline.mirror.proofs import (
     NO_RANGES,
+    REPEATS_BEGAN,
     UNDATED_APART,
     UNDATED_UNCOUNTED,
     PartCount,
@@ -154,6 +155,8 @@ class Counting:
         self._greatest = 0
         if self._last is not None and self._last.scan == scan.id:
             self._greatest = self._last.greatest_count
+            if REPEATS_BEGAN in self._last.rests_on:
+                self._rests_on[REPEATS_BEGAN] = None
             for part in self._last.parts:
                 if (
                     part.listed

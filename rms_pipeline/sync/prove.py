@@ -43,6 +43,7 @@ from rms_pipeline.mirror.deletions import HELD_BACK, Deletions
 from rms_pipeline.mirror.merge import MergeResult, note_faults
 from rms_pipeline.mirror.proofs import (
     NO_RANGES,
+    REPEATS_BEGAN,
     PartCount,
     Proof,
     WriterHangs,
@@ -156,6 +157,8 @@ class Prover(Counting):
         self._calls_before = 0
         self._asked: set[int] = set()
         self._found = False
+        # The spans that must be compared by id from now on, as they were listed.
+        self._located: dict[Span, PartCount] = {}
         self._known_repeated, self._newly_repeated = set(scan.listed_twice), set[int]()
         self._has_looked_through = False
 
@@ -289,10 +292,14 @@ class Prover(Counting):
         return self._closed(proof, shown=True)
 
     def _closed(self, proof: Proof, *, shown: bool) -> Proof:
+        known = {(part.segment, part.ids) for part in proof.parts}
+        # The next proof begins with what this one located, and could not count again.
+        located = [p for p in self._located.values() if (p.segment, p.ids) not in known]
         return keep_proof(
             self._connection,
             replace(
                 proof,
+                parts=(*proof.parts, *([] if shown else located)),
                 shown=shown,
                 left=tuple(sorted(self._left.ids)),
                 repaired=self.repaired,
@@ -388,41 +395,49 @@ class Prover(Counting):
                     "next full sync tries again."
                 )
             try:
-                suspects |= self._locate(segment, part, walk)
+                self._locate(segment, part, walk, suspects)
             except (NotHonoured, Unprocessable) as error:
-                return f"The difference in {segment.name} could not be located: {error}."
+                # What was found so far need not be found again by the next proof.
+                unlocated = f"The difference in {segment.name} could not be located: {error}."
+                return self._settle(suspects, walk) or unlocated
         can_look = self._key is BY_ID and NO_RANGES not in self._rests_on
         if self._newly_repeated and can_look and not self._has_looked_through:
             # Where counts agree, such repeats may be counted in place of rows that are gone.
             self._has_looked_through = True
-            self._exact = exact
+            uncertain = [p for p in parts if not (p.listed and p.alike)]
+            if self._calls_to_list(uncertain) > MOST_CALLS - self._spent():
+                self._rests_on[REPEATS_BEGAN] = None
+                uncertain = []
+            else:
+                self._exact = exact
             try:
-                for part in parts:
-                    if not (part.listed and part.alike):
-                        suspects |= self._look(self._segment(part.segment), part.ids, walk)
+                for part in uncertain:
+                    self._look(self._segment(part.segment), part.ids, walk, suspects)
             except (NotHonoured, Unprocessable) as error:
-                return (
-                    f"What is listed more than once could not be found: {error}. The next full "
-                    "sync compares all ids."
-                )
+                unfound = f"What is listed more than once could not be found: {error}. The next "
+                unfound += "full sync compares all ids."
+                return self._settle(suspects, walk) or unfound
         reason = self._settle(suspects, walk)
         if not reason and not suspects and not self._found:
             # Each part of the list agrees with the mirror.
             return _CONTRADICTORY
         return reason
 
+    def _calls_to_list(self, parts: Sequence[PartCount]) -> int:
+        """Return how many pages the lists of `parts` have."""
+        return sum(-(-(p.counted + p.repeated) // self._sizes.expected) for p in parts)
+
     def _segment(self, name: str) -> Segment:
         known = {s.name: s for s in (self._ranged, UNDATED, *self._apart_segments)}
         return known[name]
 
-    def _locate(self, segment: Segment, part: PartCount, walk: int) -> set[int]:
-        """Fetch what is missing in `part`. Returns the ids of rows that are not in the API's
-        list.
+    def _locate(self, segment: Segment, part: PartCount, walk: int, suspects: set[int]) -> None:
+        """Fetch what is missing in `part`. Adds the ids of rows that are not in the API's list to
+        `suspects`, those found before an error too.
         """
         rows = self._rows(segment)
         listed = self._listed.get(segment.name, set())
         size = self._sizes.expected
-        suspects: set[int] = set()
         spans: list[tuple[Span, int]] = [(part.ids, part.counted + part.repeated)]
         first = True
         while spans:
@@ -437,16 +452,16 @@ class Prover(Counting):
             middle = rows.middle(self._connection, span)
             lower, upper = span
             if counted <= size or middle is None or middle == upper or here < counted // 2:
-                suspects |= self._look(segment, span, walk)
+                self._look(segment, span, walk, suspects)
                 continue
             left: Span = (lower, middle)
             in_left = self._count(segment, BY_ID, left)
             spans += [(left, in_left), ((middle + 1, upper), counted - in_left)]
-        return suspects
 
-    def _look(self, segment: Segment, span: Span, walk: int) -> set[int]:
-        """Compare `span` id by id. Fetches what is missing, and returns the ids of surplus rows."""
-        suspects: set[int] = set()
+    def _look(self, segment: Segment, span: Span, walk: int, suspects: set[int]) -> None:
+        """Compare `span` id by id. Fetches what is missing, and adds the ids of surplus rows to
+        `suspects`.
+        """
         lower, upper = span
         while True:
             listed = self._listed.get(segment.name, set())
@@ -485,9 +500,10 @@ class Prover(Counting):
                 }
             if part.nameless or part.repeated:
                 self._compare_by_id(segment, (lower, end))
+                self._located[lower, end] = replace(part, ids=(lower, end), listed=True)
                 self._found = True
             if part.listed or not ascending(answer.ids) or not ids:
-                return suspects
+                return
             if self._spent() > MOST_CALLS:
                 raise NotHonoured(f"it takes more than {MOST_CALLS} calls")
             lower = max(ids) + 1

@@ -4,6 +4,7 @@ complete is, nothing goes that is there, and what can be read is read."""
 import contextlib
 import itertools
 import json
+import math
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from rms_pipeline.current_rms.errors import CurrentRmsError
 from rms_pipeline.sandbox import Store, Switches
 from rms_pipeline.sandbox.api import routes
 from rms_pipeline.sandbox.api.answers import Answer, Request
-from rms_pipeline.sync import counting
+from rms_pipeline.sync import counting, prove
 from rms_pipeline_tests.cases import some_in_drills
 from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.sync.conftest import Mirror
@@ -361,6 +362,63 @@ def test_what_begins_to_be_listed_twice_makes_up_for_no_row_that_is_gone(
     proof = proved(mirror)
     assert proof.shown, proof.sentence
     assert proof.calls <= 4 + len(twice)
+
+
+@pytest.mark.parametrize("place", [0.02, 0.4, 0.97], ids=["first", "middle", "last"])
+def test_where_all_ids_cost_too_many_calls_one_that_begins_to_be_listed_twice_is_found_by_halving(
+    mirror_of: MakeMirror, monkeypatch: pytest.MonkeyPatch, place: float
+) -> None:
+    """And the proof says what it rests on, until all ids are compared again."""
+    monkeypatch.setattr(prove, "MOST_CALLS", 40)
+    five = Switches(max_per_page=5)
+    mirror = mirror_of(Store(300), switches=five)
+    mirror.full_sync()
+    ids = dated(mirror)
+    assert len(ids) > 5 * prove.MOST_CALLS / 2
+    mirror.sandbox.switches = replace(five, lists_twice=frozenset([ids[int(place * len(ids))]]))
+    mirror.sandbox.requests.clear()
+    proof = proved(mirror)
+    assert proof.shown, proof.sentence
+    assert proof.repeated == 1
+    assert len(mirror.sandbox.requests) <= 2 * math.ceil(math.log2(len(ids))) + 6
+    assert any("began to list" in note for note in proof.notes)
+    mirror.store.delete(ids[len(ids) // 2])
+    proof = proved(mirror)
+    assert proof.shown, proof.sentence
+    assert mirror.differences() == {}
+    assert any("began to list" in note for note in proof.notes)
+    mirror.full_sync()
+    proof = proved(mirror)
+    assert proof.shown, proof.sentence
+    assert not any("began to list" in note for note in proof.notes)
+
+
+@pytest.mark.parametrize("change", ["deleted", "listed twice"])
+def test_what_takes_more_calls_than_one_proof_may_make_is_found_by_the_next_ones(
+    mirror_of: MakeMirror, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    monkeypatch.setattr(prove, "MOST_CALLS", 40)
+    five = Switches(max_per_page=5)
+    mirror = mirror_of(Store(300), switches=five)
+    mirror.full_sync()
+    ids = dated(mirror)
+    some = ids[7 :: len(ids) // 12]
+    if change == "deleted":
+        for id_ in some:
+            mirror.store.delete(id_)
+    else:
+        mirror.sandbox.switches = replace(five, lists_twice=frozenset(some))
+    calls = []
+    for _ in range(6):
+        proof = proved(mirror)
+        calls.append(proof.calls)
+        demand_truth(mirror, proof.shown is True, set(), proof.sentence)
+        if proof.shown:
+            break
+    assert proof.shown, proof.sentence
+    assert max(calls) <= prove.MOST_CALLS + 3 * len(some), calls
+    assert mirror.differences() == {}
+    assert proof.repeated == (0 if change == "deleted" else len(some))
 
 
 def test_counts_that_leave_out_what_the_list_holds_make_up_for_no_row_that_lacks(
