@@ -1,10 +1,12 @@
 """Every page, in both colour schemes, from a phone to a wall, and for readers who enlarge."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from fastapi.routing import APIRoute, iter_route_contexts
 from playwright.sync_api import Browser
 
 from rms_pipeline.mirror.database import Database
@@ -32,8 +34,11 @@ PATHS = (
     *("/won-and-lost", "/won-and-lost?owner=1", "/won-and-lost/undated"),
     *(f"/won-and-lost/{NOW:%Y-%m}", f"/won-and-lost/{NOW:%Y-%m}?outcome=lost"),
     *("/compared", "/today/compared", "/customers/1/compared", "/venues/1/compared"),
-    "/owners/1/compared",
+    *("/owners/1/compared", "/views/1", "/counts/opportunities", "/counts/opportunities?tag=vip"),
+    "/counts/opportunities?q=zzzz",
 )
+# Answers that are no pages: parts of one, files, and ways to another page.
+NO_PAGES = re.compile(r"/fragments/|\.(json|csv|xlsx|ics)$|/(api|dagster|metrics|healthz|openapi)\b")
 FEW = (
     *("/", "/today", "/opportunities?status=Open&least=-5&tag=vip", "/opportunities/1"),
     *("/won-and-lost", "/today/compared"),
@@ -104,6 +109,8 @@ def web(emptied: Database) -> Iterator[Web]:
             for i in range(6)
         ),
     )
+    # A view whose list is no more: those that are lead to their list.
+    insert(emptied, "saved_views", [{"collection": "opportunities", "id": 1, "name": "x" * 90, "query": "field.gone=1"}])
     insert_proof(emptied)
     insert_sync(emptied, "one", status="failed", ago=600, error="e" * 300, in_dagster=False)
     refresh_status_counts(emptied, "UTC")
@@ -112,6 +119,8 @@ def web(emptied: Database) -> Iterator[Web]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "size" not in metafunc.fixturenames:
+        return
     sizes = SIZES if metafunc.config.getoption("--long") else (PHONE, DESK, LARGE)
     metafunc.parametrize("size", sizes, ids=[size.name for size in sizes])
 
@@ -122,3 +131,15 @@ def test_no_page_has_an_accessibility_finding_scrolls_sideways_or_is_cut(
     paths = PATHS if long else FEW
     found = list(findings(chromium, web.url, paths, size, API_TOKEN))
     assert not found, "\n".join(["", *found])
+
+
+def test_each_page_is_among_those_that_are_looked_at(web: Web) -> None:
+    looked_at = {path.partition("?")[0] for path in PATHS}
+    left_out = []
+    for route in iter_route_contexts(web.app.routes):
+        path = route.path or ""
+        if isinstance(route.original_route, APIRoute) and "GET" in (route.methods or ()):
+            pattern = re.sub(r"\\{[^}]+\\}", "[^/]+", re.escape(path))
+            if not NO_PAGES.search(path) and not any(re.fullmatch(pattern, p) for p in looked_at):
+                left_out.append(path)
+    assert not left_out
