@@ -38,7 +38,9 @@ PATHS = (
     "/counts/opportunities?q=zzzz",
 )
 # Answers that are no pages: parts of one, files, and ways to another page.
-NO_PAGES = re.compile(r"/fragments/|\.(json|csv|xlsx|ics)$|/(api|dagster|metrics|healthz|openapi)\b")
+NO_PAGES = re.compile(
+    r"/fragments/|\.(json|csv|xlsx|ics)$|/(api|dagster|metrics|healthz|openapi)\b"
+)
 FEW = (
     *("/", "/today", "/opportunities?status=Open&least=-5&tag=vip", "/opportunities/1"),
     *("/won-and-lost", "/today/compared"),
@@ -110,7 +112,11 @@ def web(emptied: Database) -> Iterator[Web]:
         ),
     )
     # A view whose list is no more: those that are lead to their list.
-    insert(emptied, "saved_views", [{"collection": "opportunities", "id": 1, "name": "x" * 90, "query": "field.gone=1"}])
+    insert(
+        emptied,
+        "saved_views",
+        [{"collection": "opportunities", "id": 1, "name": "x" * 90, "query": "field.gone=1"}],
+    )
     insert_proof(emptied)
     insert_sync(emptied, "one", status="failed", ago=600, error="e" * 300, in_dagster=False)
     refresh_status_counts(emptied, "UTC")
