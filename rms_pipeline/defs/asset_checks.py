@@ -7,7 +7,7 @@ declaration.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ import dagster as dg
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.defs.failures import explained
 from rms_pipeline.defs.naming import OWN, Naming
 from rms_pipeline.defs.resources import Mirror
 from rms_pipeline.insight.sense import (
@@ -345,41 +346,57 @@ _OF_OPPORTUNITIES: list[tuple[str, str, str, Callable[[Database], dg.AssetCheckR
 
 
 def checks_of(collections: Sequence[Collection], naming: Naming) -> list[dg.AssetChecksDefinition]:
-    """The checks of the collections' tables, and of the tables made from them."""
-    checks = [
-        _check(naming, asset, name, description, evaluate)
-        for (asset, name), (description, evaluate) in _evaluations_of(collections).items()
-    ]
-    return [*checks, _sense_checks(naming)] if OPPORTUNITIES in collections else checks
+    """The checks of the collections' tables, and of the tables made from them.
+
+    Each table has two steps: one for the check that blocks, so that downstream assets wait for no
+    other, and one for all others. Many executors start a process for each step, which takes
+    seconds; the queries take milliseconds.
+    """
+    told = _evaluations_of(collections)
+    found: list[dg.AssetChecksDefinition] = []
+    for table in dict.fromkeys(table for table, _ in told):
+        of_table = {name: each for (of, name), each in told.items() if of == table}
+        blocking = {name: each for name, each in of_table.items() if _blocks(name)}
+        others = {name: each for name, each in of_table.items() if not _blocks(name)}
+        found += [_check(naming, table, name, *each) for name, each in blocking.items()]
+        found.append(_checks_in_one_step(naming, table, others))
+    return found
+
+
+def _blocks(check: str) -> bool:
+    """Whether downstream assets are not made if this check fails: what counts, or sums, rows that
+    are in the table twice would be wrong without a sign of it."""
+    return check.endswith("_ids_are_unique")
 
 
 def _check(
-    naming: Naming, asset: str, name: str, description: str, evaluate: Evaluate
+    naming: Naming, table: str, name: str, description: str, evaluate: Evaluate
 ) -> dg.AssetChecksDefinition:
     @dg.asset_check(
-        asset=naming.key(asset),
-        name=name,
-        description=description,
-        # What counts, or sums, such rows would be wrong without a sign of it.
-        blocking=name.endswith("_ids_are_unique"),
+        asset=naming.key(table), name=name, description=description, blocking=_blocks(name)
     )
     @naming.bind
     def check(context: dg.AssetCheckExecutionContext, mirror: Mirror) -> dg.AssetCheckResult:
-        return evaluate(mirror.database, context.run.run_id, None)
+        with explained(f"check {name}"):
+            return evaluate(mirror.database, context.run.run_id, None)
 
     return check
 
 
-def _sense_checks(naming: Naming) -> dg.AssetChecksDefinition:
-    """Runs all checks in one step, because a step of its own takes longer than all of these
-    queries."""
-    asset = naming.key(OPPORTUNITIES.name)
+def _checks_in_one_step(
+    naming: Naming, table: str, evaluations: Mapping[str, tuple[str, Evaluate]]
+) -> dg.AssetChecksDefinition:
+    """Checks of which a run may select some. One that cannot be evaluated fails the step when all
+    others have their results."""
+    asset = naming.key(table)
+    sense = SENSE_CHECKS if table == OPPORTUNITIES.name else {}
+    says = {name: description for name, (description, _) in evaluations.items()} | sense
 
     @dg.multi_asset_check(
-        name=naming.name("sense_checks"),
+        name=naming.name(f"{table}_checks"),
         specs=[
-            dg.AssetCheckSpec(name, asset=asset, description=holds)
-            for name, holds in SENSE_CHECKS.items()
+            dg.AssetCheckSpec(name, asset=asset, description=description)
+            for name, description in says.items()
         ],
         can_subset=True,
     )
@@ -388,9 +405,26 @@ def _sense_checks(naming: Naming) -> dg.AssetChecksDefinition:
         context: dg.AssetCheckExecutionContext, mirror: Mirror
     ) -> Iterator[dg.AssetCheckResult]:
         selected = {key.name for key in context.selected_asset_check_keys}
-        for name, result in sense_of(mirror.database).items():
-            if name in selected:
+        failures = []
+        for name, (_, evaluate) in evaluations.items():
+            if name not in selected:
+                continue
+            try:
+                with explained(f"check {name}"):
+                    result = evaluate(mirror.database, context.run.run_id, None)
+            except Exception as failure:
+                failures.append(failure)
+            else:
                 yield result._replace(asset_key=asset, check_name=name)
+        if not selected.isdisjoint(sense):
+            # One query answers all of them.
+            with explained("sense checks"):
+                results = sense_of(mirror.database)
+            for name, result in results.items():
+                if name in selected:
+                    yield result._replace(asset_key=asset, check_name=name)
+        if failures:
+            raise failures[0]
 
     return checks
 

@@ -1,0 +1,105 @@
+"""The checks of a table are few steps, and each of them is still a check of its own."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+import pytest
+
+from rms_pipeline import Mirror, build_defs
+from rms_pipeline.collections import COLLECTIONS
+from rms_pipeline.insight.sense import SENSE_CHECKS
+from rms_pipeline.mirror.database import Database
+from rms_pipeline_tests.rows import query
+
+BLOCKS = "opportunity_ids_are_unique"
+OPPORTUNITIES = dg.AssetKey(["acme", "opportunities"])
+OF_OPPORTUNITIES = {
+    *(BLOCKS, "no_faults", "mirror_is_complete", "deletions_are_plausible", "webhooks_arrive"),
+    *("hires_have_a_length", "statuses_are_known", "own_fields_are_as_before", *SENSE_CHECKS),
+}
+
+
+@pytest.fixture(scope="module")
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as opened:
+        yield opened
+
+
+def run(
+    database: Database, instance: dg.DagsterInstance, chosen: dg.AssetSelection
+) -> dg.ExecuteInProcessResult:
+    """What a job of somebody else's does that selects `chosen` of ours."""
+    ours = build_defs(mirror=Mirror(url=database.url.get_secret_value()), key_prefix="acme")
+    theirs = dg.Definitions(jobs=[dg.define_asset_job("theirs", chosen)])
+    job = dg.Definitions.merge(ours, theirs).resolve_job_def("theirs")
+    return job.execute_in_process(instance=instance, raise_on_error=False)
+
+
+def answers(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
+    return {c.check_name: c.passed for c in result.get_asset_check_evaluations()}
+
+
+def check_of(name: str) -> dg.AssetSelection:
+    return dg.AssetSelection.checks(dg.AssetCheckKey(OPPORTUNITIES, name))
+
+
+ALL_CHECKS = dg.AssetSelection.checks_for_assets(OPPORTUNITIES)
+COUNTS = dg.AssetSelection.assets(["acme", "status_counts"]).without_checks()
+
+
+def test_the_checks_of_a_table_are_two_steps_however_many_there_are() -> None:
+    names = [collection.name for collection in COLLECTIONS]
+    repository = build_defs(key_prefix="acme", collections=names).get_repository_def()
+    steps = [node.name for node in repository.get_job("acme__initial_sync").nodes]
+    tables = 2 * len(names) + 1
+    assert len(steps) == tables + 2 * len(names) + 1
+    assert len(repository.asset_graph.asset_check_keys) > 30
+
+
+def test_all_checks_of_a_table_have_their_own_results(
+    emptied: Database, instance: dg.DagsterInstance
+) -> None:
+    result = run(emptied, instance, ALL_CHECKS)
+    assert result.success
+    assert answers(result).keys() == OF_OPPORTUNITIES
+
+
+@pytest.mark.parametrize("name", ["statuses_are_known", next(iter(SENSE_CHECKS)), BLOCKS])
+def test_one_check_may_be_run_alone(
+    emptied: Database, instance: dg.DagsterInstance, name: str
+) -> None:
+    assert answers(run(emptied, instance, check_of(name))) == {name: True}
+
+
+def test_nothing_is_made_of_rows_that_are_there_twice(
+    emptied: Database, instance: dg.DagsterInstance
+) -> None:
+    query(emptied, "ALTER TABLE opportunities DROP CONSTRAINT opportunities_pkey")
+    try:
+        query(emptied, "INSERT INTO opportunities (id, name) VALUES (1, 'Once'), (1, 'Twice')")
+        result = run(emptied, instance, ALL_CHECKS | COUNTS)
+    finally:
+        query(emptied, "DELETE FROM opportunities")
+        query(emptied, "ALTER TABLE opportunities ADD PRIMARY KEY (id)")
+    assert not result.success
+    assert answers(result).keys() == OF_OPPORTUNITIES
+    assert not answers(result)[BLOCKS]
+    assert result.get_asset_materialization_events() == []
+
+
+def test_a_check_that_cannot_be_evaluated_fails_and_costs_only_itself(
+    emptied: Database, instance: dg.DagsterInstance
+) -> None:
+    query(emptied, "ALTER TABLE sync_faults RENAME TO elsewhere")
+    try:
+        result = run(emptied, instance, ALL_CHECKS | COUNTS)
+    finally:
+        query(emptied, "ALTER TABLE elsewhere RENAME TO sync_faults")
+    assert not result.success
+    assert answers(result).keys() == OF_OPPORTUNITIES - {"no_faults"}
+    assert len(result.asset_materializations_for_node("acme__status_counts")) == 1
+    failure = result.failure_data_for_node("acme__opportunities_checks")
+    assert failure is not None
+    assert failure.error is not None
+    assert failure.error.stack == []
+    assert "check no_faults" in failure.error.message
