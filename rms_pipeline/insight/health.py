@@ -93,7 +93,7 @@ class Health:
             told.append(
                 f"Current RMS has given no usable answer since {moment(t.since)}: "
                 f"{_short(t.reason)}. Attempt {t.attempt}{of} failed, the next is at "
-                f"{moment(t.next_at)}."
+                f"{moment(t.next_at)}{self._in_seconds(t.next_at)}."
             )
         if self.failing_since is not None:
             told.append(
@@ -113,6 +113,11 @@ class Health:
                 " failed too often."
             )
         return told
+
+    def _in_seconds(self, then: datetime) -> str:
+        """How soon that is, because pages show times to the minute."""
+        seconds = round((then - self.now).total_seconds())
+        return f", in {seconds} s" if seconds > 0 else ""
 
     @property
     def advice(self) -> str:

@@ -159,13 +159,12 @@ class Proof:
             whose = f"{self.parents:,} {self._of_whom}"
             if self.shown:
                 return f"complete for {whose} as of {moment(self.as_of)}: {numbers}"
-            return (
-                f"not shown to be complete: {numbers}, of {whose}, at {moment(self.as_of)}. "
-                f"{self.reason}"
-            )
-        if self.shown:
+            counts = f" for {whose}" if numbers == _UNCOUNTED else f": {numbers}, of {whose},"
+        elif self.shown:
             return f"complete as of {moment(self.as_of)}: {numbers}"
-        return f"not shown to be complete: {numbers} at {moment(self.as_of)}. {self.reason}"
+        else:
+            counts = "" if numbers == _UNCOUNTED else f": {numbers}"
+        return f"not shown to be complete{counts} at {moment(self.as_of)}. {self.reason}"
 
     @property
     def _of_whom(self) -> str:
@@ -278,6 +277,10 @@ class Standing:
         if self.proof is None:
             return None
         return {**self.proof.as_json(), "state": self.state, "sentence": self.sentence}
+
+
+# If nothing was counted, people would take this for an empty account.
+_UNCOUNTED = "0 of 0"
 
 
 def _utc(moment: datetime) -> str:

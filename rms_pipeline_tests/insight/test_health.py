@@ -1,6 +1,7 @@
 """The one line of health: what it says in each situation, and that green is never a guess."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -104,6 +105,41 @@ def test_whatever_speaks_against_it_takes_the_green_away_and_says_what_to_do(
     assert health.state == "amber"
     assert words in health.problems(moment)[0]
     assert advice in health.advice
+
+
+def test_how_soon_the_next_attempt_is_made_is_told_until_its_time_has_come(
+    emptied: Database,
+) -> None:
+    synced(emptied)
+    trouble(emptied)
+    health = read(emptied)
+    assert health.trouble is not None
+    soon = replace(health, now=health.trouble.next_at - timedelta(seconds=12))
+    assert soon.problems(moment)[0].endswith(f"{moment(health.trouble.next_at)}, in 12 s.")
+    for late in (0, 3):
+        now = health.trouble.next_at + timedelta(seconds=late)
+        told = replace(health, now=now).problems(moment)[0]
+        assert told.endswith(f"the next is at {moment(health.trouble.next_at)}.")
+
+
+@pytest.mark.parametrize(
+    ("proof", "begins"),
+    [
+        ({}, "Not shown to be complete at "),
+        ({"unreadable": [5]}, "Not shown to be complete: 0 of 0, 1 that Current RMS cannot"),
+        ({"counted": 3}, "Not shown to be complete: 0 of 3 at "),
+        ({"mirrored": 3}, "Not shown to be complete: 3 of 0 at "),
+        ({"parents": 12}, "Not shown to be complete for 12 records at "),
+        ({"parents": 12, "counted": 3}, "Not shown to be complete: 0 of 3, of 12 records, at "),
+    ],
+)
+def test_a_proof_that_counted_nothing_does_not_say_that_nothing_was_there(
+    emptied: Database, proof: dict[str, Any], begins: str
+) -> None:
+    synced(emptied)
+    failed = {"counted": 0, "mirrored": 0, "shown": False, "reason": "It was refused."}
+    insert_proof(emptied, as_of=NOW, **(failed | proof))
+    assert read(emptied).proven(moment).startswith(begins)
 
 
 def test_syncs_fail_since_the_first_that_failed_after_the_last_good_one(emptied: Database) -> None:
