@@ -350,6 +350,29 @@ def test_on_a_wall_and_with_large_letters_nothing_is_found_or_cut_or_scrolls_sid
         assert not found, "\n".join(["", *found])
 
 
+# Phones, tablets, and desks from the narrowest to where no table is narrow any more.
+_EVERY_WIDTH = (360, 600, 721, 820, 1001, 1100, 1200, 1251, 1280, 1366, 1440)
+
+
+@pytest.mark.parametrize(
+    "path", ["/today", "/opportunities", "/customers", "/won-and-lost", "/find?q=gala"]
+)
+def test_no_list_hides_its_last_column_at_any_width(filled: Stand, reader: Page, path: str) -> None:
+    filled.visit(reader, path)
+    reader.wait_for_function(_RESTS)
+    assert reader.locator(".scroll .list").count()
+    hidden = []
+    for width in _EVERY_WIDTH:
+        reader.set_viewport_size({"width": width, "height": 900})
+        hidden += [
+            (width, name)
+            for name in reader.locator(".scroll:has(.list)").evaluate_all(
+                "all => all.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.ariaLabel)"
+            )
+        ]
+    assert not hidden
+
+
 def test_a_printed_list_has_all_its_columns_on_the_sheet(filled: Stand, page: Page) -> None:
     # A4 without its margins, in the pixels of CSS.
     page.set_viewport_size({"width": 718, "height": 1_000})
