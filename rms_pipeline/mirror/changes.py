@@ -25,8 +25,9 @@ _LONGEST = 10_000
 class Change:
     """What changed, from what to what.
 
-    `changed_at` (UTC) is Current RMS's own time of the edit. `changed_by` is the colleague whose
-    webhook explains it. `seen_by` is the run that saw it.
+    `changed_at` (UTC) is Current RMS's own time of the edit, or None if the edit did not move
+    `updated_at`. `changed_by` is the colleague whose webhook explains it. `seen_by` is the run that
+    saw it.
     """
 
     id: int
@@ -120,7 +121,7 @@ def _statement(collection: Collection, noted: tuple[str, ...]) -> str | None:
         f"INSERT INTO {collection.changes} ({collection.key}, field, old_value, new_value,"
         " changed_at, changed_by, seen_by)"
         f" SELECT s.id, f.field, left(f.old_value, {_LONGEST}), left(f.new_value, {_LONGEST}),"
-        f" s.{CHANGED}, ({who}), %(run)s"
+        f" {_TIME}, ({who}), %(run)s"
         " FROM unnest(%(ids)s::bigint[], %(ended)s::timestamptz[], %(asked)s::timestamptz[])"
         f" AS n (id, ended, asked) JOIN {collection.name} s USING (id)"
         f" JOIN {collection.past} o ON o.{collection.key} = n.id AND o.valid_to = n.ended"
@@ -130,6 +131,9 @@ def _statement(collection: Collection, noted: tuple[str, ...]) -> str | None:
 
 
 _OBJECT = "CASE WHEN jsonb_typeof({0}) = 'object' THEN {0} END"
+# Some edits do not move updated_at, such as those of items. Then it is the time of another edit,
+# perhaps of long ago, where nobody would look for what is new.
+_TIME = f"CASE WHEN (s.{CHANGED} <= o.{CHANGED}) IS NOT TRUE THEN s.{CHANGED} END"
 # The one person who can have changed the field since the row was last asked for. If an action says
 # that it changed the field, people with other actions did not.
 _WHO = (

@@ -143,7 +143,10 @@ COLUMNS: dict[str, dict[str, str]] = {
         "old_value": "The value before, as text.",
         "new_value": "The value after, as text.",
         "field": "The column that changed, or `custom_fields.` and the key of a custom field.",
-        "changed_at": "When it was changed, by the clock of Current RMS.",
+        "changed_at": (
+            "When it was changed, by the clock of Current RMS. Empty if Current RMS gave the "
+            "record no newer time."
+        ),
         "changed_by": (
             "Who changed it, if the webhooks since the last fetch name exactly one "
             "person who can have done it. Otherwise empty."

@@ -754,6 +754,32 @@ def test_each_custom_field_and_each_kind_of_value_is_a_line_of_its_own(emptied: 
     ]
 
 
+BEFORE, LATER = "2026-04-01T00:00:00Z", "2026-04-02T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("older", "newer", "changed_at"),
+    [
+        (BEFORE, LATER, LATER),
+        (None, LATER, LATER),
+        # Of items, for example: Current RMS changes the total, and not updated_at.
+        (BEFORE, BEFORE, None),
+        (LATER, BEFORE, None),
+        (BEFORE, None, None),
+        (None, None, None),
+    ],
+)
+def test_a_change_that_moved_no_time_has_none_and_not_that_of_the_edit_before_it(
+    emptied: Database, older: str | None, newer: str | None, changed_at: str | None
+) -> None:
+    merge_at(emptied, 1, 2, record(id=1, subject="x", charge_total="10", updated_at=older))
+    merge_at(emptied, 3, 4, record(id=1, subject="x", charge_total="12", updated_at=newer))
+    expected = None if changed_at is None else datetime.fromisoformat(changed_at)
+    assert query(emptied, "SELECT field, changed_at FROM opportunity_changes") == [
+        ("charge_total", expected)
+    ]
+
+
 @pytest.mark.parametrize(
     ("told", "who"),
     [

@@ -1,4 +1,4 @@
--- version 1. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 2. Raise it with every change: of two programs on one database the higher makes the view.
 -- All that changed of opportunities, for those who may read views alone.
 
 CREATE OR REPLACE VIEW opportunity_changes_with_money AS
@@ -12,6 +12,6 @@ COMMENT ON COLUMN opportunity_changes_with_money.opportunity_id IS 'The opportun
 COMMENT ON COLUMN opportunity_changes_with_money.field IS 'The column that changed, or custom_fields. and the key of a custom field.';
 COMMENT ON COLUMN opportunity_changes_with_money.old_value IS 'What it was.';
 COMMENT ON COLUMN opportunity_changes_with_money.new_value IS 'What it is since.';
-COMMENT ON COLUMN opportunity_changes_with_money.changed_at IS 'When it was changed, by the clock of Current RMS.';
+COMMENT ON COLUMN opportunity_changes_with_money.changed_at IS 'When it was changed, by the clock of Current RMS. Empty if Current RMS gave the record no newer time.';
 COMMENT ON COLUMN opportunity_changes_with_money.changed_by IS 'Who changed it, if the webhooks since the last fetch name exactly one person who can have done it. Otherwise empty.';
 COMMENT ON COLUMN opportunity_changes_with_money.seen_at IS 'When the mirror noticed the change.';

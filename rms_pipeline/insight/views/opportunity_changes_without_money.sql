@@ -1,4 +1,4 @@
--- version 1. Raise it with every change: of two programs on one database the higher makes the view.
+-- version 2. Raise it with every change: of two programs on one database the higher makes the view.
 -- What changed of opportunities, for those who are not to see money: of the columns that the view
 -- opportunities_without_money has, and of no others. A barrier, or whoever may call a function of his
 -- own would be shown the rows that are left out.
@@ -23,6 +23,6 @@ COMMENT ON COLUMN opportunity_changes_without_money.opportunity_id IS 'The oppor
 COMMENT ON COLUMN opportunity_changes_without_money.field IS 'The column that changed, or custom_fields. and the key of a custom field.';
 COMMENT ON COLUMN opportunity_changes_without_money.old_value IS 'What it was.';
 COMMENT ON COLUMN opportunity_changes_without_money.new_value IS 'What it is since.';
-COMMENT ON COLUMN opportunity_changes_without_money.changed_at IS 'When it was changed, by the clock of Current RMS.';
+COMMENT ON COLUMN opportunity_changes_without_money.changed_at IS 'When it was changed, by the clock of Current RMS. Empty if Current RMS gave the record no newer time.';
 COMMENT ON COLUMN opportunity_changes_without_money.changed_by IS 'Who changed it, if the webhooks since the last fetch name exactly one person who can have done it. Otherwise empty.';
 COMMENT ON COLUMN opportunity_changes_without_money.seen_at IS 'When the mirror noticed the change.';
