@@ -10,7 +10,7 @@ import contextlib
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -22,11 +22,9 @@ from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
 from rms_pipeline.current_rms.errors import Unprocessable
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.spans import BY_ID, WHOLE, without
-from rms_pipeline.current_rms.terms import EVERY_STATE, Terms
-from rms_pipeline.current_rms.window import ENDS_AFTER, STARTS_BEFORE, Segment, Window
+from rms_pipeline.current_rms.terms import EVERY_STATE, TIME_OF_DAY, Terms
+from rms_pipeline.current_rms.window import ENDS_AFTER, ROUNDED, STARTS_BEFORE, Segment, Window
 
-# A filter may compare whole days, in any time zone.
-_ROUNDED = timedelta(days=2)
 # So many records are examined. After that, only the first and the last of each page.
 _LOOKED_AT_WHOLE = 200
 
@@ -46,7 +44,8 @@ class Scope:
     """What a reading showed. Threads may share it.
 
     It counts the examined records that were asked for by date. It knows the filters that were
-    ignored, and whether a record came that only one of `modes` reaches.
+    ignored, or of which the time of day was, and whether a record came that only one of `modes`
+    reaches.
     """
 
     modes: Modes | None = None
@@ -87,6 +86,11 @@ class Scope:
                 terms.note("filter", name, None, now)
             elif self.dated:
                 terms.forget("filter", name)
+        if TIME_OF_DAY in self.ignored:
+            terms.note("filter", TIME_OF_DAY, None, now)
+        elif self.dated and terms.is_to_be_asked("filter", TIME_OF_DAY, now):
+            # Few records lie at the edges of the window, so one reading may not show it.
+            terms.forget("filter", TIME_OF_DAY)
 
 
 def note_refused_dates(terms: Terms, now: datetime, error: Unprocessable) -> None:
@@ -156,13 +160,13 @@ def _mark(record: Raw, modes: Modes) -> object:
 
 
 def _outside(placed: _Placed, window: Window) -> set[str]:
-    """Return which of the two requested dates a record does not fit."""
+    """Return which of the two requested dates, or of their times, a record does not fit."""
     starts, ends = _moment(placed.starts_at), _moment(placed.ends_at)
     found = set()
-    if ends is not None and ends < window.start - _ROUNDED:
-        found.add(ENDS_AFTER)
-    if starts is not None and starts > window.end + _ROUNDED:
-        found.add(STARTS_BEFORE)
+    if ends is not None and ends < window.start:
+        found.add(ENDS_AFTER if ends < window.start - ROUNDED else TIME_OF_DAY)
+    if starts is not None and starts > window.end:
+        found.add(STARTS_BEFORE if starts > window.end + ROUNDED else TIME_OF_DAY)
     return found
 
 

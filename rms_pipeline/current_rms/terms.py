@@ -24,6 +24,8 @@ Kind = Literal["include", "per_page", "filter"]
 
 # The parameter that asks for opportunities in every state.
 EVERY_STATE = "filtermode"
+# Where it is ignored, filters compare whole days, in a time zone that is not known.
+TIME_OF_DAY = "time of day"
 # What follows if a filter is refused and no other question can replace it.
 _WHAT_FOLLOWS = {
     EVERY_STATE: (
@@ -92,6 +94,11 @@ class Terms:
         """Return what is known against `name`, or None."""
         with self._lock:
             return self._refusals.get((kind, name))
+
+    @property
+    def compares_whole_days(self) -> bool:
+        """Whether filters by a time were seen to compare days."""
+        return self.refusal("filter", TIME_OF_DAY) is not None
 
     def is_to_be_asked(self, kind: Kind, name: str, now: datetime) -> bool:
         """Return whether `name` was never refused, or so long ago that it is worth another try."""

@@ -7,6 +7,8 @@ from typing import Literal
 Params = tuple[tuple[str, str], ...]
 CHANGED_SINCE = "q[updated_at_gteq]"
 ENDS_AFTER, STARTS_BEFORE = "q[ends_at_gteq]", "q[starts_at_lteq]"
+# A filter may compare whole days, in any time zone.
+ROUNDED = timedelta(days=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,23 @@ class Window:
             return True
         return ends_at >= self.start and starts_at <= self.end
 
+    def inner(self) -> "Window":
+        """Return the window without its first and last days.
+
+        Where filters compare whole days, everything that a list of it can hold is in this window.
+        """
+        return Window(self.start + ROUNDED, self.end - ROUNDED)
+
+    def edges(self) -> tuple[Segment, ...]:
+        """Return lists of the first and the last days, with some days around the window.
+
+        Where filters compare whole days, the lists of `segments` may lack some of these.
+        """
+        start, end = self.start, self.end
+        first = ((ENDS_AFTER, iso(start - ROUNDED)), ("q[ends_at_lteq]", iso(start + ROUNDED)))
+        last = (("q[starts_at_gteq]", iso(end - ROUNDED)), (STARTS_BEFORE, iso(end + ROUNDED)))
+        return Segment("first_days", first), Segment("last_days", last)
+
     def segments(self) -> tuple[Segment, ...]:
         """Return disjoint lists that together hold the window.
 
@@ -84,10 +103,11 @@ def segments_of(window: Window | None) -> tuple[Segment, ...]:
 CHANGED = "changed"
 
 
-def changed_since(since: datetime) -> Segment:
+def changed_since(since: datetime, *, whole_days: bool = False) -> Segment:
     """Return the list of everything that changed at or after `since` (the API's clock), whatever
-    its dates.
+    its dates. `whole_days` if the filter compares whole days.
     """
+    since = since - ROUNDED if whole_days else since
     return Segment(CHANGED, ((CHANGED_SINCE, iso(since)),), since=since)
 
 

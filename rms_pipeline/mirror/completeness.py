@@ -6,7 +6,7 @@ Segments have the names of `current_rms.window`. A span is a range of ids, or of
 
 from collections.abc import Collection as Ids
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from rms_pipeline.collections.base import Collection
@@ -91,6 +91,27 @@ class SegmentRows:
             found = cursor.fetchall()
         connection.commit()
         return found
+
+
+def ids_at_the_edges(
+    connection: Connection,
+    collection: Collection,
+    window: tuple[datetime, datetime],
+    margin: timedelta,
+) -> set[int]:
+    """Return rows that end within `margin` of the start of `window`, or start within `margin` of
+    its end. Commits.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT id FROM {collection.name}"
+            " WHERE ends_at BETWEEN %(start)s - %(margin)s AND %(start)s + %(margin)s"
+            " OR starts_at BETWEEN %(end)s - %(margin)s AND %(end)s + %(margin)s",
+            {"start": window[0], "end": window[1], "margin": margin},
+        )
+        found = {row[0] for row in cursor.fetchall()}
+    connection.commit()
+    return found
 
 
 def refused_ids(connection: Connection, collection: Collection) -> set[int]:

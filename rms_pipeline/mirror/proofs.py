@@ -26,6 +26,7 @@ NO_RANGES = "no_ranges"
 UNDATED_APART = "undated_apart"
 UNDATED_UNCOUNTED = "undated_uncounted"
 REPEATS_BEGAN = "repeats_began"
+WHOLE_DAYS = "whole_days"
 
 _RESTS_ON = {
     NO_RANGES: "The API ignores ranges of ids, so the records with dates were counted all at once.",
@@ -43,6 +44,10 @@ _RESTS_ON = {
         "showed are counted once. To look for others, an incremental sync would have to list the "
         "whole account, which takes too many calls. Until the next full sync does so, another one "
         "may be counted in place of a record that is gone."
+    ),
+    WHOLE_DAYS: (
+        "The API compares whole days where times are requested, in a time zone that is not known. "
+        "So the first and the last two days of the window were not counted. A full sync reads them."
     ),
 }
 CANNOT_SEE = (
@@ -196,10 +201,9 @@ class Proof:
         if self.window is None:
             return [f"It covers all {self.collection}.", *told]
         first, last = (f"{day:%-d %B %Y}" for day in self.window)
-        bounds = (
-            f"It covers {self.collection} that overlap {first} to {last}, the window of the last "
-        )
-        bounds += "full sync"
+        bounds = f"It covers {self.collection} that overlap {first} to {last}, "
+        bounds += "within the window" if WHOLE_DAYS in self.rests_on else "the window"
+        bounds += " of the last full sync"
         bounds += ", and those without dates." if self.covers_undated else "."
         return [bounds, *told]
 

@@ -33,6 +33,7 @@ from rms_pipeline.current_rms.spans import (
 from rms_pipeline.current_rms.terms import MOST_PER_PAGE
 from rms_pipeline.current_rms.window import (
     EVERYTHING,
+    ROUNDED,
     Params,
     Segment,
     Window,
@@ -43,6 +44,7 @@ from rms_pipeline.mirror.completeness import (
     SegmentRows,
     delivered_singly,
     fetched_singly,
+    ids_at_the_edges,
     ids_with_unreadable_dates,
     is_held,
     refused_ids,
@@ -52,6 +54,7 @@ from rms_pipeline.mirror.proofs import (
     REPEATS_BEGAN,
     UNDATED_APART,
     UNDATED_UNCOUNTED,
+    WHOLE_DAYS,
     PartCount,
     content_number,
     newest_proof,
@@ -132,12 +135,15 @@ class Counting:
         self._lane, self._ranges = lane, ranges
         self._sizes = PageSizes(client)
         self._dice = dice or random.Random()
+        self._rests_on: dict[str, None] = {}
         self.window = None if scan.window is None else Window(*scan.window)
+        if self.window is not None and client.terms.compares_whole_days:
+            self.window = self.window.inner()
+            self._rests_on[WHOLE_DAYS] = None
         # The first list is counted by ranges. Records without dates are in lists of their own.
         self._ranged, *self._apart_segments = segments_of(self.window)
         self._key = _KEYS.get(scan.read_by.get(self._ranged.name, "id"))
         self._last = newest_proof(connection, self._collection)
-        self._rests_on: dict[str, None] = {}
         self._refused: set[int] = set()
         self._odd: set[int] = set()
         self._left = Left()
@@ -169,6 +175,9 @@ class Counting:
         connection = self._connection
         self._refused = refused_ids(connection, self._collection)
         self._odd = ids_with_unreadable_dates(connection, self._collection)
+        if self.window is not None and WHOLE_DAYS in self._rests_on:
+            edges = self.window.start, self.window.end
+            self._odd |= ids_at_the_edges(connection, self._collection, edges, ROUNDED)
         self._holes = tuple(sorted(unreadable(connection, self._collection)))
         self._singly = delivered_singly(connection, self._collection, self._scan.id)
         self._singly.difference_update(self._holes)
@@ -635,7 +644,10 @@ class Counting:
             return
         starts, ends = record.dates()
         odd = record.id in self._odd or starts is None or ends is None
-        if not odd and not self.window.contains(starts, ends):
+        around = self.window
+        if WHOLE_DAYS in self._rests_on:
+            around = Window(around.start - ROUNDED, around.end + ROUNDED)
+        if not odd and not around.contains(starts, ends):
             raise NotHonoured("Current RMS lists and counts records outside the requested window")
 
     def _whole_page(self, params: Params) -> ListAnswer:

@@ -103,9 +103,10 @@ def land_window(
         landing = _Landing(connection, client, walk.id, run, window, watch)
         segments = segments_of(window)
         landing.read(segments, known=walks.covered_spans(connection, walk.id))
+        landing.read_edges(window)
         watermark = landing.watermark(overlap)
         # A row may have moved from a list not read yet to one already read. It is then in neither.
-        landing.read([changed_since(watermark)])
+        landing.read_changes(watermark)
         landing.demand_whole([s.name for s in segments])
         landing.verify_scope(window)
         landing.ask_again()
@@ -135,7 +136,7 @@ def land_changes(
             since = starts.pop(0)
             walk = walks.begin_walk(connection, client.collection, run, walks.CHANGES, since=since)
             landing = _Landing(connection, client, walk.id, run, None, watch, Lane.INCREMENTAL)
-            landing.read([changed_since(since)])
+            landing.read_changes(since)
             watermark = landing.watermark(overlap)
             if watermark + overlap >= since or is_shifted:
                 break
@@ -203,6 +204,22 @@ class _Landing:
         self.report.counts_believed &= walk.report.counts_believed
         self.report.listed_twice |= walk.report.listed_twice
         self.report.scope.add(walk.report.scope)
+
+    def read_edges(self, window: Window | None) -> None:
+        """Read the first and the last days of `window` if the API compares whole days.
+
+        This also notes whether it does.
+        """
+        if window is None:
+            return
+        self.report.scope.note_dates(self._client.terms, self._client.now())
+        if self._client.terms.compares_whole_days:
+            self.read(window.edges())
+
+    def read_changes(self, since: datetime) -> None:
+        """Read everything that changed since `since` (the API's clock)."""
+        whole_days = self._client.terms.compares_whole_days
+        self.read([changed_since(since, whole_days=whole_days)])
 
     def ask_again(self) -> None:
         """Ask again for records that could not be read before and were in no list now.
@@ -291,14 +308,12 @@ class _Landing:
                 )
 
     def verify_scope(self, window: Window | None) -> None:
-        """Note whether the API obeyed `filtermode` and the dates of `window`.
+        """Note whether the API obeyed `filtermode`.
 
         A record that only `filtermode` reaches shows that the API obeyed it. If none came, one more
         call asks for only such records, because the account may have none.
         """
         scope, terms, now = self.report.scope, self._client.terms, self._client.now
-        if window is not None:
-            scope.note_dates(terms, now())
         modes = self._collection.modes
         if modes is None:
             return

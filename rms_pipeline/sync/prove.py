@@ -27,7 +27,9 @@ from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.records import Fault, Record
 from rms_pipeline.current_rms.scan import Walk
 from rms_pipeline.current_rms.spans import BY_ID, Span, ascending, inside
+from rms_pipeline.current_rms.terms import TIME_OF_DAY
 from rms_pipeline.current_rms.window import (
+    ROUNDED,
     Segment,
     Window,
     changed_since,
@@ -35,6 +37,7 @@ from rms_pipeline.current_rms.window import (
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.completeness import (
     fetched_singly,
+    ids_at_the_edges,
     refused_ids,
     some_other_row,
 )
@@ -44,6 +47,7 @@ from rms_pipeline.mirror.merge import MergeResult, note_faults
 from rms_pipeline.mirror.proofs import (
     NO_RANGES,
     REPEATS_BEGAN,
+    WHOLE_DAYS,
     PartCount,
     Proof,
     WriterHangs,
@@ -281,6 +285,7 @@ class Prover(Counting):
     def _concluded(self, proof: Proof) -> Proof:
         old = self._left.old()
         if old:
+            self._note_whole_days(set(old))
             shown = ", ".join(map(str, old[:10]))
             reason = (
                 f"The list of Current RMS differs from its single records: {shown}. It may show "
@@ -290,6 +295,14 @@ class Prover(Counting):
         for part in self._never_came:
             self._name_never_sent(*part)
         return self._closed(proof, shown=True)
+
+    def _note_whole_days(self, unlisted: set[int]) -> None:
+        """Note that the API compares whole days, if that explains why no list shows `unlisted`."""
+        if self._bounds is None or WHOLE_DAYS in self._rests_on:
+            return
+        edges = ids_at_the_edges(self._connection, self._collection, self._bounds, ROUNDED)
+        if unlisted <= edges:
+            self._client.terms.note("filter", TIME_OF_DAY, None, self._client.now())
 
     def _closed(self, proof: Proof, *, shown: bool) -> Proof:
         known = {(part.segment, part.ids) for part in proof.parts}
@@ -345,7 +358,8 @@ class Prover(Counting):
         """Merge what changed since `since`. Returns the result, and the start for the next such
         request.
         """
-        reading = Walk(self._client, [changed_since(since)], suspects=self._around, lane=self._lane)
+        changes = changed_since(since, whole_days=self._client.terms.compares_whole_days)
+        reading = Walk(self._client, [changes], suspects=self._around, lane=self._lane)
         merged = MergeResult()
         asked_at, pages = self._client.now(), 0
         for page in reading.pages():

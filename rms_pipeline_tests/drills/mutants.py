@@ -328,8 +328,8 @@ MUTANTS = (
     Mutant(
         "proof",
         "a list that holds what is outside the window is counted as the window",
-        "if not odd and not self.window.contains(starts, ends):",
-        "if odd and not self.window.contains(starts, ends):",
+        "if not odd and not around.contains(starts, ends):",
+        "if odd and not around.contains(starts, ends):",
         ("sync/test_scope.py", "sync/test_ignored_filters.py"),
     ),
     Mutant(
