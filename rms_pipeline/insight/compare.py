@@ -43,6 +43,11 @@ class Memory:
         """The day back to which opportunities are mirrored, as text."""
         return said(self.covered)
 
+    def lacking(self, periods: Mapping[str, datetime]) -> list[str]:
+        """The names of those `periods` of which something is not mirrored. Each has the time (UTC)
+        at which it begins."""
+        return [n for n, begins in periods.items() if not self.covered or begins < self.covered]
+
     def knows(self, at: datetime) -> bool:
         """Whether the history says what the mirror held at `at`."""
         return self.began is not None and at >= self.began

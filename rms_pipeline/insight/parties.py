@@ -589,6 +589,18 @@ def _typed(entries: Any, key: str) -> list[str]:
     return [str(text).strip() for text in found if text and str(text).strip()]
 
 
+def periods_of_ranking(today: Day) -> dict[str, datetime]:
+    """The periods that a ranking adds up, the earlier one first, with the time (UTC) at which each
+    begins."""
+    begin = _year_up_to(today)
+    return {"the 12 months before": begin["two_years_ago"], "the last 12 months": begin["year_ago"]}
+
+
+def periods_of_year(year: int, time_zone: str) -> dict[str, datetime]:
+    """The calendar year before, and `year`, with the time (UTC) at which each begins."""
+    return {str(y): _new_year(y, time_zone).starts for y in (year - 1, year)}
+
+
 def _new_year(year: int, time_zone: str) -> Day:
     return Day(min(max(date(year, 1, 1), FIRST), LAST), time_zone)
 

@@ -18,6 +18,7 @@ from rms_pipeline.insight.decisions import (
     read_decisions,
     read_won_and_lost,
 )
+from rms_pipeline.insight.parties import periods_of_year
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.charts import decision_columns
@@ -65,7 +66,6 @@ def decisions(pages: Pages, reader: Reader, current: Settings, access: Access) -
             text = urlencode({k: v for k, v in wanted.items() if v is not None})
             return f"/won-and-lost/{f'{month:%Y-%m}' if month else UNDATED}?{text}"
 
-        before = datetime(found.year - 1, 1, 1, tzinfo=pages.clock.zone)
         return pages.render(
             "won_and_lost.html",
             here="customers",
@@ -75,7 +75,8 @@ def decisions(pages: Pages, reader: Reader, current: Settings, access: Access) -
             years=[y for y in (found.year - 1, found.year + 1) if _FIRST_YEAR <= y <= _LAST_YEAR],
             query=query,
             listed=listed,
-            is_covered=memory.covered is not None and memory.covered <= before,
+            # Whoever was decided on is mirrored if the hire ended late enough.
+            periods=periods_of_year(found.year, current.time_zone),
         )
 
     @router.get(".json")

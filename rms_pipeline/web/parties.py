@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic_core import to_jsonable_python
 
 from rms_pipeline.collections.members import MEMBERS
-from rms_pipeline.insight.compare import read_memory
+from rms_pipeline.insight.compare import Memory, read_memory
 from rms_pipeline.insight.days import FIRST, LAST, Day
 from rms_pipeline.insight.parties import (
     KINDS,
@@ -20,6 +20,8 @@ from rms_pipeline.insight.parties import (
     Kind,
     Party,
     compare_party,
+    periods_of_ranking,
+    periods_of_year,
     rank,
     rank_leading,
     ranking_sql,
@@ -58,6 +60,10 @@ def parties(pages: Pages, reader: Reader, current: Settings, access: Access) -> 
 def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: Settings) -> None:
     def today() -> Day:
         return Day.of(datetime.now(UTC), current.time_zone)
+
+    def remembered() -> Memory:
+        with reader.session() as connection:
+            return read_memory(connection)
 
     def asked_for(
         q: Annotated[str, Query(max_length=200)] = "",
@@ -116,7 +122,10 @@ def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: S
         return found
 
     @router.get(f"/{kind.name}")
-    def show_ranking(told: Annotated[dict[str, Any], Depends(first_of_ranking)]) -> Response:
+    def show_ranking(
+        told: Annotated[dict[str, Any], Depends(first_of_ranking)],
+        memory: Annotated[Memory, Depends(remembered)],
+    ) -> Response:
         def query(**changes: Any) -> str:
             wanted = {"q": told["search"], "sort": told["sort"]} | changes
             defaults = {"q": "", "sort": "-value", "page": 1}
@@ -129,6 +138,8 @@ def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: S
             kind=kind,
             kinds=KINDS.values(),
             headings=_HEADINGS,
+            memory=memory,
+            periods=periods_of_ranking(today()),
             pages=_pages(told["count"]),
             most=MOST_RANKED,
             query=query,
@@ -179,7 +190,9 @@ def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: S
         return JSONResponse({"success": True, **to_jsonable_python(found)})
 
     @router.get(f"/{kind.name}/{{id_}}")
-    def show(found: Annotated[Party, Depends(party)]) -> Response:
+    def show(
+        found: Annotated[Party, Depends(party)], memory: Annotated[Memory, Depends(remembered)]
+    ) -> Response:
         day = today()
         host = None if current.uses_sandbox else f"{current.subdomain}.current-rms.com"
         return pages.render(
@@ -187,6 +200,8 @@ def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: S
             here="customers",
             kind=kind,
             party=found,
+            memory=memory,
+            periods=periods_of_year(found.year, current.time_zone),
             chart=month_columns(found.months),
             this_year=day.date.year,
             is_over=found.year < day.date.year,

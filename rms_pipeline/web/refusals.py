@@ -43,6 +43,10 @@ _UNEXPECTED = (
     "An unexpected error occurred. The log of the web service has the details. Try "
     "again. If the error stays, `rms-pipeline doctor` may name the cause."
 )
+# For people; programs are told where the description of the API is.
+_NOWHERE = (
+    "There is no page at this address. The link may be incomplete, or what it led to was deleted."
+)
 _OF_STARLETTE = {
     (
         404,
@@ -148,6 +152,8 @@ def refuse(
     kept = dict(headers or {})
     if wants_page(request):
         title = _TITLES.get(status) or HTTPStatus(status).phrase.capitalize()
+        if text == _OF_STARLETTE[404, "Not Found"]:
+            text = _NOWHERE
         if status == 404 and (page := _missing(request, title, text)):
             return page
         return render(

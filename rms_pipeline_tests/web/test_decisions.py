@@ -61,7 +61,7 @@ def test_each_month_has_what_was_won_and_lost_beside_the_year_before(decided: We
     assert found["undated"]["won"] == 1
     page = visit(decided, "/won-and-lost")
     assert "67 %" in page.text
-    assert "Nothing has been mirrored yet" in page.text
+    assert "No full sync has ended yet, so these figures are not complete" in page.text
     assert f"Won in {YEAR - 1}" in page.text
 
 

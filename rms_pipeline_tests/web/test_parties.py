@@ -413,3 +413,39 @@ def test_an_empty_mirror_and_an_unknown_one_say_so(web: Web, kind: str) -> None:
         assert str(unknown) in answer.text
     assert get(web, f"/{kind}/7.json?year=12345").status_code == 422
     assert get(web, f"/{kind}.json?sort=nothing").status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("path", "name_of"),
+    [
+        ("/customers", lambda year: ("the 12 months before", "the last 12 months")),
+        ("/venues", lambda year: ("the 12 months before", "the last 12 months")),
+        ("/owners/7", lambda year: (str(year - 1), str(year))),
+        ("/customers/7?year=2025", lambda year: ("2024", "2025")),
+        ("/won-and-lost", lambda year: (str(year - 1), str(year))),
+        ("/won-and-lost?year=2025", lambda year: ("2024", "2025")),
+    ],
+)
+def test_sums_over_time_that_is_not_mirrored_say_so(web: Web, path: str, name_of: Any) -> None:
+    """Nothing for a year of which the mirror has nothing looks like a bad year."""
+    insert_opportunities(web.database, job(NOW - DAY, 100), job(at(2025, 12, 1), 5))
+    earlier, later = name_of(NOW.year)
+    said = "The mirror has nothing older than {}, so {} not complete"
+    assert "No full sync has ended yet, so these figures are not complete" in visit(web, path).text
+    insert(web.database, "mirrored_windows", [{"collection": "opportunities"}])
+    for covered, periods in (
+        (NOW, f"{earlier} and {later} are"),
+        (at(2010, 1), None),
+        # Within the earlier period, whichever that is.
+        (_within(earlier), f"{earlier} is"),
+    ):
+        query(web.database, "UPDATE mirrored_windows SET reaches_back_to = %s", covered)
+        text = visit(web, path).text
+        if periods is None:
+            assert "not complete" not in text
+        else:
+            assert said.format(f"{covered.day} {covered:%B %Y}", periods) in text
+
+
+def _within(period: str) -> datetime:
+    return at(int(period), 6) if period.isdecimal() else NOW - 500 * DAY

@@ -95,6 +95,8 @@ def test_a_manager_who_came_to_nothing_is_led_on(web: Web, path: str, hint: str)
     for _, address, title in NAVIGATION:
         assert address in page.links
         assert title in page.text
+    # What programs are told is of no use to her.
+    assert "openapi" not in page.text
     (field,) = (a for a in page.all("input", name="q") if "aria-label" not in a)
     assert field["value"] == hint
     assert (f"/opportunities?q={hint}" in page.links) == bool(hint)
