@@ -18,6 +18,7 @@ from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.defs.failures import explained
 from rms_pipeline.defs.naming import OWN, Naming
 from rms_pipeline.defs.resources import Mirror
+from rms_pipeline.defs.steps import blocking_check_of, check_step_of
 from rms_pipeline.insight.sense import (
     SENSE_CHECKS,
     unknown_required_fields,
@@ -268,7 +269,7 @@ def _evaluations(collection: Collection) -> dict[str, tuple[str, EvaluateOf]]:
     if collection.parts is not None:
         in_window = f" for the {collection.parts.of.name} whose lists were read"
     found: dict[str, tuple[str, EvaluateOf]] = {
-        f"{collection.single}_ids_are_unique": (
+        blocking_check_of(collection): (
             f"Each {collection.single} is in the table once, and has an id.",
             _ids_are_unique,
         ),
@@ -353,27 +354,26 @@ def checks_of(collections: Sequence[Collection], naming: Naming) -> list[dg.Asse
     seconds; the queries take milliseconds.
     """
     told = _evaluations_of(collections)
+    blocks = {blocking_check_of(collection) for collection in collections}
     found: list[dg.AssetChecksDefinition] = []
     for table in dict.fromkeys(table for table, _ in told):
         of_table = {name: each for (of, name), each in told.items() if of == table}
-        blocking = {name: each for name, each in of_table.items() if _blocks(name)}
-        others = {name: each for name, each in of_table.items() if not _blocks(name)}
-        found += [_check(naming, table, name, *each) for name, each in blocking.items()]
+        blocking = blocks & of_table.keys()
+        others = {name: each for name, each in of_table.items() if name not in blocking}
+        found += [_blocking_check(naming, table, name, *of_table[name]) for name in blocking]
         found.append(_checks_in_one_step(naming, table, others))
     return found
 
 
-def _blocks(check: str) -> bool:
-    """Whether downstream assets are not made if this check fails: what counts, or sums, rows that
-    are in the table twice would be wrong without a sign of it."""
-    return check.endswith("_ids_are_unique")
-
-
-def _check(
+def _blocking_check(
     naming: Naming, table: str, name: str, description: str, evaluate: Evaluate
 ) -> dg.AssetChecksDefinition:
     @dg.asset_check(
-        asset=naming.key(table), name=name, description=description, blocking=_blocks(name)
+        asset=naming.key(table),
+        name=name,
+        description=description,
+        # What counts, or sums, such rows would be wrong without a sign of it.
+        blocking=True,
     )
     @naming.bind
     def check(context: dg.AssetCheckExecutionContext, mirror: Mirror) -> dg.AssetCheckResult:
@@ -393,7 +393,7 @@ def _checks_in_one_step(
     says = {name: description for name, (description, _) in evaluations.items()} | sense
 
     @dg.multi_asset_check(
-        name=naming.name(f"{table}_checks"),
+        name=naming.name(check_step_of(table)),
         specs=[
             dg.AssetCheckSpec(name, asset=asset, description=description)
             for name, description in says.items()

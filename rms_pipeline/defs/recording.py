@@ -14,6 +14,7 @@ import psycopg2
 
 from rms_pipeline.defs.compat import SerializableErrorInfo, steps_of
 from rms_pipeline.defs.naming import Naming
+from rms_pipeline.defs.steps import own_steps
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.sync_runs import INITIAL, TERMINATED, begin_run, end_run
 
@@ -59,9 +60,12 @@ def recorded(
     """Marks that this process executes `run` or a step of it. The row of the sync says so.
 
     A step can fail in its config, in a check, or because a person ended it. Dagster knows that
-    before its resources are closed, so this function asks Dagster.
+    before its resources are closed, so this function asks Dagster. It also asks which steps have
+    ended: an executor with a process for each step has others still to run, and the sync is not
+    over before the last of them.
     """
-    sync_type = sync_type_of(run, prefix, steps_of(instance, run))
+    steps = steps_of(instance, run)
+    sync_type = sync_type_of(run, prefix, steps)
     if sync_type is not None:
         with database.session() as connection:
             begin_run(connection, run.run_id, sync_type)
@@ -70,13 +74,20 @@ def recorded(
     finally:
         try:
             failure = why_failed(instance, run.run_id)
-            with database.session() as connection:
-                end_run(connection, run.run_id, failure)
+            awaited = steps & own_steps(Naming(tuple(prefix)))
+            if failure is not None or not awaited - _ended_steps(instance, run.run_id):
+                with database.session() as connection:
+                    end_run(connection, run.run_id, failure)
         except (psycopg2.Error, DatabaseError) as error:
             # The lock falls with the process, so the row reads failed in any case.
             logger.warning(
                 "The end of the sync could not be recorded: %s", " ".join(str(error).split())
             )
+
+
+def _ended_steps(instance: dg.DagsterInstance, run: str) -> set[str | None]:
+    ends = {dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.STEP_SKIPPED}
+    return {entry.step_key for entry in instance.all_logs(run, of_type=ends)}
 
 
 def why_failed(instance: dg.DagsterInstance, run: str) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import dagster as dg
 
+from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.defs.columns import RAW_PAGE_COLUMNS, columns_of
@@ -38,6 +39,26 @@ def raw_pages_of(collection: Collection) -> str:
     """The name of the asset of the collection's pages. The pages of all collections are in the
     table raw_rms_pages."""
     return "raw_rms_pages" if collection is OPPORTUNITIES else f"raw_{collection.name}"
+
+
+def check_step_of(table: str) -> str:
+    """The name of the step that runs the checks of a table which do not block."""
+    return f"{table}_checks"
+
+
+def blocking_check_of(collection: Collection) -> str:
+    """The name of the check of the collection's table that blocks what is made of it."""
+    return f"{collection.single}_ids_are_unique"
+
+
+def own_steps(naming: Naming) -> frozenset[str]:
+    """The keys of all steps that assets and checks of this account can have in a run."""
+    names = ["status_counts", check_step_of("status_counts")]
+    for collection in COLLECTIONS:
+        table = collection.name
+        names += [raw_pages_of(collection), table, check_step_of(table)]
+        names.append(f"{table}_{blocking_check_of(collection)}")
+    return frozenset(map(naming.name, names))
 
 
 def declare(

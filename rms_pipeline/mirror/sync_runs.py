@@ -64,6 +64,7 @@ def note_launch(connection: Connection, run: str, sync_type: str) -> int:
     """
     return _note(
         connection,
+        "SELECT id FROM sync_runs WHERE run_id = %(run)s",
         "INSERT INTO sync_runs AS s (run_id, sync_type, status) VALUES (%(run)s, %(type)s,"
         # RETURNING then gives the existing row.
         " 'launched') ON CONFLICT (run_id) DO UPDATE SET sync_type = s.sync_type RETURNING id",
@@ -79,6 +80,9 @@ def begin_run(connection: Connection, run: str, sync_type: str) -> int:
     """
     return _note(
         connection,
+        "UPDATE sync_runs SET status = 'running', ended_at = NULL, error = NULL,"
+        " started_at = coalesce(started_at, clock_timestamp()) WHERE run_id = %(run)s"
+        " RETURNING id",
         "INSERT INTO sync_runs AS s (run_id, sync_type, status, started_at)"
         " VALUES (%(run)s, %(type)s, 'running', clock_timestamp())"
         " ON CONFLICT (run_id) DO UPDATE SET status = 'running', ended_at = NULL, error = NULL,"
@@ -255,10 +259,17 @@ def seconds_since_failures(connection: Connection, sync_type: str, most: int = 8
     return failed
 
 
-def _note(connection: Connection, statement: str, run: str, sync_type: str) -> int:
+def _note(connection: Connection, known: str, new: str, run: str, sync_type: str) -> int:
+    """Execute `known`, and if the run has no row yet `new`. An INSERT takes a number
+    even if it then finds a row, and some executors start a process for each step of a run.
+    """
+    values = {"run": run, "type": sync_type}
     with connection.cursor() as cursor:
-        cursor.execute(statement, {"run": run, "type": sync_type})
-        row = one_row(cursor)
+        cursor.execute(known, values)
+        row = cursor.fetchone()
+        if row is None:
+            cursor.execute(new, values)
+            row = one_row(cursor)
     connection.commit()
     return int(row[0])
 

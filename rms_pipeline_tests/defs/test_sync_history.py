@@ -5,9 +5,13 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import create_execution_plan, execute_plan_iterator
 
+from rms_pipeline import CurrentRms, Mirror
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.definitions import build_defs
+from rms_pipeline.defs.build import build_defs as build_account_defs
 from rms_pipeline.defs.recording import sync_type_of
 from rms_pipeline.defs.run_lock import fail_dead_runs
 from rms_pipeline.doctor.finding import Examination
@@ -16,10 +20,10 @@ from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.schema import demand_tables, migrate
 from rms_pipeline.mirror.sync_metadata import find_sync, latest_syncs
-from rms_pipeline.mirror.sync_runs import DIED, TERMINATED
+from rms_pipeline.mirror.sync_runs import DIED, TERMINATED, begin_run, note_launch
 from rms_pipeline.mirror.sync_state import read_sync_state
 from rms_pipeline.mirror.walks import watermarks
-from rms_pipeline.sandbox import SANDBOX_API_KEY, SandboxServer
+from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer
 from rms_pipeline.settings import settings
 from rms_pipeline_tests.defs.test_assets import instance, materialize, sandbox
 from rms_pipeline_tests.defs.test_run_workers import kill_worker_of
@@ -224,3 +228,35 @@ def test_a_run_that_reads_and_stores_is_a_sync_whatever_launched_it(
         tags=tags,
     )
     assert sync_type_of(made) == kind
+
+
+def test_a_sync_whose_steps_are_processes_ends_with_the_last_of_them_and_takes_one_number(
+    sandbox: SandboxServer, ready_url: str
+) -> None:
+    """As it looks where Dagster keeps its history elsewhere: only our own rows tell."""
+    account = CurrentRms(
+        subdomain=SANDBOX_SUBDOMAIN,
+        api_key=SANDBOX_API_KEY,
+        base_url=sandbox.url,
+        requests_per_minute=0,
+    )
+    mirror = Mirror(url=ready_url)
+    ours = build_account_defs(account, mirror)
+    job = ours.resolve_job_def("initial_sync")
+    plan = create_execution_plan(job)
+    said = []
+    with dg.DagsterInstance.ephemeral() as elsewhere:
+        run = elsewhere.create_run_for_job(job, execution_plan=plan)
+        steps = [step.key for step in plan.get_steps_to_execute_in_topo_order()]
+        assert len(steps) > 4
+        for step in steps:
+            part = create_execution_plan(job, step_keys_to_execute=[step])
+            list(execute_plan_iterator(part, InMemoryJob(job), run, elsewhere))
+            said += query(mirror.database, "SELECT id, status FROM sync_metadata")
+    numbers, statuses = zip(*said, strict=True)
+    assert statuses == (*["running"] * (len(steps) - 1), "completed")
+    assert set(numbers) == {1}
+    with mirror.database.session() as connection:
+        assert begin_run(connection, "another", "initial_sync") == 2
+        assert note_launch(connection, "another", "initial_sync") == 2
+        assert note_launch(connection, "one more", "initial_sync") == 3
