@@ -183,7 +183,7 @@ def _missing(request: Request, title: str, text: str) -> Response | None:
     if show_missing is None:
         return None
     try:
-        found: Response | None = show_missing(request, title, text, _looked_for(request.url.path))
+        found: Response | None = show_missing(request, title, text, _looked_for(request, text))
     except Exception as error:
         if not is_outage(error):
             raise
@@ -191,9 +191,12 @@ def _missing(request: Request, title: str, text: str) -> Response | None:
     return found
 
 
-def _looked_for(path: str) -> str:
+def _looked_for(request: Request, text: str) -> str:
     """What the person may have looked for: the last meaningful word of the address, such as a
-    number."""
+    number. Nothing where a page says in `text` that it has no such customer, month or feed."""
+    path = request.url.path
+    if text != _NOWHERE and not path.startswith("/opportunities/"):
+        return ""
     words = [word for word in re.split(r"[/\s]+", unquote(path)) if re.search(r"\w", word)]
     last = words[-1] if words else ""
     return last[:200] if last.isprintable() and last not in _PLACES else ""
@@ -269,7 +272,8 @@ def handle_errors(app: FastAPI, database: Database) -> None:
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         said = [_in_words(e) for e in error.errors()]
-        return refuse(request, 422, f"{'; '.join(said)}. /openapi.json describes all parameters.")
+        more = "" if wants_page(request) else " /openapi.json describes all parameters."
+        return refuse(request, 422, f"{'; '.join(said)}.{more}")
 
     async def answered(_: Request, error: Exception) -> Response:
         assert isinstance(error, Answered)

@@ -188,6 +188,19 @@ def test_a_name_is_found_as_it_was_typed(web: Web, search: str) -> None:
     assert [one["id"] for one in answer.json()["ranked"]] == expected
 
 
+def test_a_page_beyond_the_last_one_does_not_say_that_there_is_nobody(web: Web) -> None:
+    insert_opportunities(web.database, job(NOW, 1))
+    text = visit(web, "/customers?page=99").text
+    assert "There are fewer pages than that." in text
+    assert "0 customers" not in text
+
+
+@pytest.mark.parametrize("path", ["/customers/abc", "/won-and-lost?year=abc", "/venues?page=x"])
+def test_a_person_whose_address_is_wrong_is_told_no_words_for_programs(web: Web, path: str) -> None:
+    assert "openapi" not in visit(web, path, 422).text
+    assert "/openapi.json describes" in get(web, path, Accept="application/json").json()["error"]
+
+
 def test_a_ranking_goes_on_on_the_next_page(web: Web) -> None:
     insert_opportunities(
         web.database,

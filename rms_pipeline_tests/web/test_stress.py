@@ -87,6 +87,9 @@ def test_what_is_long_is_whole_in_the_page_and_has_room(web: Web) -> None:
         ("/opportunities/777", "777"),
         ("/job/Summer%20ball", "ball"),
         ("/opportunities/views/api", ""),
+        ("/customers/99999", ""),
+        ("/won-and-lost/2026-13", ""),
+        ("/views/77", ""),
         ("/%00", ""),
     ],
 )
