@@ -198,14 +198,19 @@ class Clock:
         return _written(local, "yMMMEd", f"{local:%a %d %b %Y}")
 
     def ago(self, moment: datetime | None, now: datetime | None = None) -> str:
-        """just now, 4 min ago, 2 h ago, 3 d ago"""
+        """just now, 4 min ago, 2 h ago, 3 d ago, 5 months ago, 2 years ago"""
         if moment is None:
             return ABSENT
         seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
         for limit, size, unit in ((90, 0, ""), (5400, 60, "min"), (129_600, 3600, "h")):
             if seconds < limit:
                 return f"{number(round(seconds / size))} {unit} ago" if size else "just now"
-        return f"{number(round(seconds / 86_400))} d ago"
+        days = seconds / 86_400
+        if days < 90:
+            return f"{number(round(days))} d ago"
+        # Nobody reads 487 days as a time.
+        months = round(days / 365.25 * 12)
+        return f"{some(months, 'month') if months < 24 else some(months // 12, 'year')} ago"
 
     def _local(self, moment: datetime) -> datetime:
         try:

@@ -183,6 +183,11 @@ def test_the_ends_of_time_are_told_like_any_other(zone: str, moment: datetime) -
         (7_200, "2 h ago"),
         (129_600, "2 d ago"),
         (259_200, "3 d ago"),
+        (89 * 86_400, "89 d ago"),
+        (90 * 86_400, "3 months ago"),
+        (487 * 86_400, "16 months ago"),
+        (800 * 86_400, "2 years ago"),
+        (1_800 * 86_400, "4 years ago"),
     ],
 )
 def test_how_long_ago(seconds: float, text: str) -> None:
