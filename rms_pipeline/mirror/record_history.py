@@ -452,10 +452,11 @@ FROM {place}.{collection.past} p;
 CREATE OR REPLACE FUNCTION {place}.{collection.name}_as_of(at timestamptz)
 RETURNS SETOF {then} LANGUAGE sql STABLE AS $$
     SELECT h.{collection.key}, h.data, {columns("h")} FROM {view} h
-    -- A moment that is worked out, by the time zone for example, is so once, and not for each row.
-    -- Of versions that ended it is known beforehand how many are left, as an index has them.
+    -- A moment that is computed, for example from a time zone, is computed once, and not for each row.
+    -- The other condition has no subquery, so the planner can estimate from the index on valid_to how
+    -- many ended versions are left.
     WHERE h.valid_from <= (SELECT $1) AND (h.valid_to > $1 OR h.valid_to IS NULL) AND NOT h.deleted
-    -- Asked once, not of each row.
+    -- This is checked once, and not for each row.
     AND (SELECT {place}.rms_demand_history('{mark}', $1))
 $$;
 COMMENT ON FUNCTION {place}.{collection.name}_as_of(timestamptz)

@@ -1,9 +1,10 @@
--- version 6. Raise it with every change: of two programs on one database the higher makes the view.
--- The syncs that people query: rows of sync_runs, with status and times of Dagster's own history
--- where that lies in this database. Reads plain columns of Dagster's table runs, and of no other;
--- rms_pipeline_tests/mirror/test_sync_metadata.py fails when an upgrade changes those.
--- sync_metadata_view.py puts in what stands between @: schemas, Dagster's runs (or none), conditions
--- and sentences of sync_runs.py.
+-- version 7. Raise it with every change. Of two programs on one database, the one with the higher
+-- version makes the view.
+-- The syncs that people query: rows of sync_runs. Status and times are those of Dagster's own
+-- history if that is in this database. The view reads plain columns of Dagster's table runs, and no
+-- other table of Dagster. rms_pipeline_tests/mirror/test_sync_metadata.py fails when an upgrade
+-- changes those. sync_metadata_view.py replaces each name between @: schemas, Dagster's runs (or
+-- none), conditions and sentences of sync_runs.py.
 
 CREATE OR REPLACE VIEW @mirror@.sync_metadata AS
 SELECT
@@ -12,7 +13,7 @@ SELECT
     s.sync_type,
     stands.status,
     coalesce(
-        -- Seconds since 1970; anything else would fail the whole query.
+        -- It is in seconds since 1970. Another number would make the whole query fail.
         CASE WHEN d.start_time BETWEEN 0 AND 1e11 THEN to_timestamp(d.start_time) END,
         s.started_at,
         s.launched_at
@@ -40,8 +41,8 @@ SELECT
     s.metadata
 FROM sync_runs s
 LEFT JOIN @runs@ AS d ON d.run_id = s.run_id
--- Of the few runs that are open, or lost a process. Joined, and not asked row by row: the planner
--- would think that dear, and compile it.
+-- This finds the few runs that are open, or that lost a process. It is a join, because the planner
+-- expects a subquery for each row to be expensive, and then compiles it.
 LEFT JOIN (
     SELECT w.run,
         bool_or(w.ended_at IS NULL AND held.key IS NOT NULL) AS lives,
@@ -57,12 +58,12 @@ CROSS JOIN LATERAL (
     SELECT CASE
         WHEN d.status = 'SUCCESS' THEN 'completed'
         WHEN d.status IN ('FAILURE', 'CANCELED') OR s.status = 'failed' THEN 'failed'
-        -- Without Dagster's word ours is the last one.
+        -- Where Dagster knows nothing of the run, our own status counts.
         WHEN d.status IS NULL AND s.status = 'completed' THEN 'completed'
-        -- It lets its lock go when its process does, whatever Dagster still believes.
+        -- A process that dies releases its lock. Dagster may not have noticed that yet.
         WHEN w.lost THEN 'failed'
         WHEN d.status IS NOT NULL OR w.lives THEN 'running'
-        -- It waits in a queue that is not to be seen from here, or between two of its steps.
+        -- It may wait in a queue that cannot be seen from here, or be between two of its steps.
         WHEN s.started_at IS NULL AND s.launched_at > clock_timestamp() - interval '1 hour'
             OR greatest(s.started_at, w.ended_at) > clock_timestamp() - interval '@between_steps@' THEN 'running'
         ELSE 'failed'

@@ -508,6 +508,41 @@ def test_the_funnel_says_how_long_each_stage_took(london: Database) -> None:
     assert days(of="time_confirmed") == [4, so_far_confirmed, None, None, None, None, None]
 
 
+def test_no_time_in_the_funnel_is_negative_where_clocks_disagree(london: Database) -> None:
+    ago = {days: NOW - days * DAY for days in (40, 30, 20, 10)}
+    ahead = NOW + HOUR
+    lost = {"opportunity_status": "Lost", "state_name": "Order"}
+    insert_opportunities(
+        london,
+        # Lost by the clock of Current RMS, before the mirror saw that it was confirmed.
+        lost | {"created_at_rms": ago[40], "ordered_at": ago[10], "confirmed_at": ago[20]},
+        lost | {"created_at_rms": ago[20], "ordered_at": ago[40], "confirmed_at": ago[40]},
+        # The clock of Current RMS is ahead.
+        {"opportunity_status": "Open", "state_name": "Enquiry", "created_at_rms": ahead},
+        {"opportunity_status": "Open", "state_name": "Quotation", "created_at_rms": ahead},
+        {"opportunity_status": "Open", "state_name": "Order", "ordered_at": ahead},
+        {"opportunity_status": "Reserved", "state_name": "Order", "confirmed_at": ahead},
+    )
+    insert(
+        london,
+        "opportunity_changes",
+        [change(i, "opportunity_status", "Reserved", "Lost", ago[30]) for i in (1, 2)],
+    )
+    zero = timedelta(0)
+    assert query(
+        london,
+        "SELECT time_as_enquiry, time_as_quotation, time_as_order, time_confirmed FROM funnel"
+        " ORDER BY opportunity_id",
+    ) == [
+        (10 * DAY, None, None, None),
+        (None, None, zero, 10 * DAY),
+        (zero, None, None, None),
+        (zero, zero, None, None),
+        (None, None, zero, None),
+        (None, None, None, zero),
+    ]
+
+
 def test_conversions_count_what_was_won_and_lost_in_the_month_that_decided_it(
     london: Database,
 ) -> None:

@@ -1,7 +1,9 @@
--- version 3. Raise it with every change: of two programs on one database the higher makes the view.
--- How many quotations became orders, by the month that decided it, in the company's time zone, and
--- by owner. A row for each month and owner. The view decisions has each of them, and says when an
--- opportunity is won or lost, and when that was decided. Where nobody knows that, the month is empty.
+-- version 4. Raise it with every change. Of two programs on one database, the one with the higher
+-- version makes the view.
+-- How many quotations became orders: a row for each month of decision and each owner. Months are
+-- those of the company's time zone. The view decisions has each opportunity. It says when an
+-- opportunity is won or lost, and when that was decided. The month is empty if the time of the
+-- decision is unknown.
 
 CREATE OR REPLACE VIEW conversions AS
 SELECT
@@ -26,7 +28,7 @@ FROM (
 LEFT JOIN owner_names n USING (owner_id);
 
 COMMENT ON VIEW conversions IS 'How many quotations were won and lost: a row for each month of decision and owner. Money is in the account''s currency, before tax.';
-COMMENT ON COLUMN conversions.month IS 'The first day of the month, in the company''s time zone, that decided it. Empty if that time is not known.';
+COMMENT ON COLUMN conversions.month IS 'The first day of the month of the decision, in the company''s time zone. Empty if the time is unknown.';
 COMMENT ON COLUMN conversions.owner_id IS 'The id of their owner, a colleague.';
 COMMENT ON COLUMN conversions.owner_name IS 'The newest name of their owner.';
 COMMENT ON COLUMN conversions.decided IS 'How many were won or lost.';

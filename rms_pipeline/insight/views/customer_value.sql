@@ -1,8 +1,10 @@
--- version 5. Raise it with every change: of two programs on one database the higher makes the view.
--- What each customer is worth, and whether that grows. A row for each customer of any opportunity.
--- Value is the charge before tax of what is confirmed and started in the last twelve months, by the
--- company's days: from the day after this day a year ago to the end of today. The twelve months
--- before those are what it is held against.
+-- version 6. Raise it with every change. Of two programs on one database, the one with the higher
+-- version makes the view.
+-- What each customer is worth, and how that changed: a row for each customer that an opportunity
+-- names. The value is the charge before tax of confirmed opportunities that started in the last
+-- twelve months. It is compared with the twelve months before those. Days are those of the
+-- company's time zone. The last twelve months begin with the day after today's date a year ago, and
+-- include today.
 
 CREATE OR REPLACE VIEW customer_value AS
 SELECT
@@ -54,7 +56,7 @@ COMMENT ON VIEW customer_value IS 'The value of each customer, and how it change
 COMMENT ON COLUMN customer_value.organisation_id IS 'The customer''s id in Current RMS.';
 COMMENT ON COLUMN customer_value.organisation_name IS 'The customer''s newest name.';
 COMMENT ON COLUMN customer_value.opportunities IS 'How many confirmed ones started in the last twelve months.';
-COMMENT ON COLUMN customer_value.opportunities_before IS 'How many did in the twelve months before.';
+COMMENT ON COLUMN customer_value.opportunities_before IS 'How many confirmed ones started in the twelve months before.';
 COMMENT ON COLUMN customer_value.value IS 'What those of the last twelve months charge before tax.';
 COMMENT ON COLUMN customer_value.value_before IS 'What those of the twelve months before charge.';
 COMMENT ON COLUMN customer_value.trend IS 'value minus value_before: below 0 if the value fell.';

@@ -1,5 +1,6 @@
--- version 1. Raise it with every change: of two programs on one database the higher makes the view.
--- How each day ended, for those who are not to see money.
+-- version 2. Raise it with every change. Of two programs on one database, the one with the higher
+-- version makes the view.
+-- The statuses at the end of each day, for readers who must not see money.
 
 CREATE OR REPLACE VIEW daily_status_counts_without_money AS
 SELECT d.day, d.opportunity_status, d.phase, d.opportunities FROM daily_status_counts d;

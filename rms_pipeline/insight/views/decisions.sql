@@ -1,11 +1,13 @@
--- version 3. Raise it with every change: of two programs on one database the higher makes the view.
--- Won and lost opportunities, and when each was decided: one row for each decided opportunity.
--- Won: it is an order or confirmed, and not lost. It was decided when it became an order or was
--- confirmed, whichever was first. Lost: its phase is lost. It was decided when it was lost. If that
--- was before the history began, it is the time of its last change in Current RMS. An opportunity
--- that was only an enquiry or a draft when it was lost is not in this view. If the time of the
--- decision is not known, decided_at and month are empty. The view conversions has the figures of
--- each month.
+-- version 4. Raise it with every change. Of two programs on one database, the one with the higher
+-- version makes the view.
+-- Won and lost opportunities, and when each was decided: a row for each decided opportunity. An
+-- opportunity is won if it is an order or confirmed, and not lost. It was decided when it became an
+-- order or was confirmed, whichever came first.
+-- It is lost if the phase of its status is lost. It was decided when it was lost. If the mirror did
+-- not see that, the time of the last change in Current RMS stands for it. An opportunity that was
+-- only an enquiry or a draft when it was lost is not in this view.
+-- decided_at and month are empty if the time of the decision is unknown. The view conversions has
+-- the figures of each month.
 
 CREATE OR REPLACE VIEW decisions AS
 SELECT
@@ -22,7 +24,8 @@ FROM (
         o.created_at_rms AS created_at
     FROM opportunities o
     LEFT JOIN statuses s ON s.name = o.opportunity_status
-    -- Row by row, so that whoever asks for few reads the changes of those few. As in funnel.
+    -- LATERAL, so that a question about few opportunities reads the changes of those few only.
+    -- The view funnel finds lost_at in the same way.
     LEFT JOIN LATERAL (
         SELECT max(coalesce(c.changed_at, c.seen_at)) AS lost_at
         FROM opportunity_changes c
@@ -42,7 +45,7 @@ COMMENT ON COLUMN decisions.number IS 'Its number, as people write it.';
 COMMENT ON COLUMN decisions.name IS 'Its name.';
 COMMENT ON COLUMN decisions.opportunity_status IS 'Its status now.';
 COMMENT ON COLUMN decisions.outcome IS 'won or lost.';
-COMMENT ON COLUMN decisions.decided_at IS 'When it was decided. Empty if that is not known.';
+COMMENT ON COLUMN decisions.decided_at IS 'When it was decided. Empty if that is unknown.';
 COMMENT ON COLUMN decisions.was_order IS 'Whether it is, or has been, an order.';
 COMMENT ON COLUMN decisions.organisation_id IS 'The customer''s id in Current RMS.';
 COMMENT ON COLUMN decisions.organisation_name IS 'The customer''s name.';
@@ -50,4 +53,4 @@ COMMENT ON COLUMN decisions.owner_id IS 'The id of its owner, a colleague.';
 COMMENT ON COLUMN decisions.owner_name IS 'The name of its owner.';
 COMMENT ON COLUMN decisions.charge_total IS 'What it charges, or would have charged, before tax.';
 COMMENT ON COLUMN decisions.created_at IS 'When it was entered in Current RMS.';
-COMMENT ON COLUMN decisions.month IS 'The first day of the month, in the company''s time zone, that decided it.';
+COMMENT ON COLUMN decisions.month IS 'The first day of the month of the decision, in the company''s time zone. Empty if the time is unknown.';

@@ -1,32 +1,37 @@
--- version 2. Raise it with every change: of two programs on one database the higher makes the view.
--- How far each opportunity came, and how long it took: created, quotation, order, confirmed, and
--- completed or lost. A row for each opportunity. A time is empty where the stage was not reached, or
--- was reached before this mirror looked. The time in a stage ends when the next one that was reached
--- begins; that of the stage it is in goes on. Whatever came back to an earlier stage counts from the
--- first time it was there; completed and lost count from the last.
+-- version 3. Raise it with every change. Of two programs on one database, the one with the higher
+-- version makes the view.
+-- How far each opportunity came, and how long that took: created, quotation, order, confirmed, and
+-- completed or lost. A row for each opportunity. A time is empty if the stage was not reached, or
+-- was reached before this mirror looked. The time in a stage ends when the next stage that was
+-- reached begins. The time in the present stage still goes on. A stage that comes before another
+-- one by the stored times is not its next stage, so no time is negative.
+-- An opportunity may have come back to an earlier stage. Then quotation, order and confirmed are
+-- the first time that it was there, completed and lost the last time.
 
 CREATE OR REPLACE VIEW funnel AS
 SELECT
     f.opportunity_id, f.number, f.opportunity_status, f.phase, f.stage,
     f.organisation_id, f.organisation_name, f.owner_id, f.owner_name, f.venue_id, f.venue_name,
     f.created_at, f.quotation_at, f.order_at, f.confirmed_at, f.completed_at, f.lost_at,
-    CASE WHEN f.stage = 'created' THEN now() ELSE least(
+    CASE WHEN f.stage = 'created' THEN greatest(now(), f.created_at) ELSE least(
         CASE WHEN f.quotation_at >= f.created_at THEN f.quotation_at END,
         CASE WHEN f.order_at >= f.created_at THEN f.order_at END,
         CASE WHEN f.confirmed_at >= f.created_at THEN f.confirmed_at END,
-        f.ended_at
+        CASE WHEN f.ended_at >= f.created_at THEN f.ended_at END
     ) END - f.created_at AS time_as_enquiry,
-    CASE WHEN f.stage = 'quotation' THEN now() ELSE least(
+    CASE WHEN f.stage = 'quotation' THEN greatest(now(), f.quotation_at) ELSE least(
         CASE WHEN f.order_at >= f.quotation_at THEN f.order_at END,
         CASE WHEN f.confirmed_at >= f.quotation_at THEN f.confirmed_at END,
-        f.ended_at
+        CASE WHEN f.ended_at >= f.quotation_at THEN f.ended_at END
     ) END - f.quotation_at AS time_as_quotation,
-    CASE WHEN f.stage = 'order' THEN now() ELSE least(
+    CASE WHEN f.stage = 'order' THEN greatest(now(), f.order_at) ELSE least(
         CASE WHEN f.confirmed_at >= f.order_at THEN f.confirmed_at END,
-        f.ended_at
+        CASE WHEN f.ended_at >= f.order_at THEN f.ended_at END
     ) END - f.order_at AS time_as_order,
-    CASE WHEN f.stage = 'confirmed' THEN now() ELSE f.ended_at END - f.confirmed_at
-        AS time_confirmed
+    CASE
+        WHEN f.stage = 'confirmed' THEN greatest(now(), f.confirmed_at)
+        WHEN f.ended_at >= f.confirmed_at THEN f.ended_at
+    END - f.confirmed_at AS time_confirmed
 FROM (
     SELECT
         o.id AS opportunity_id, o.number, o.opportunity_status, coalesce(s.phase, 'open') AS phase,
@@ -42,7 +47,7 @@ FROM (
         o.created_at_rms AS created_at,
         coalesce(
             c.quotation_at,
-            -- It has been one from its beginning, which this mirror has seen.
+            -- It was created as a quotation, and the mirror saw that.
             CASE WHEN coalesce(c.first_state, o.state_name) = 'Quotation' AND o.created_at_rms
                 >= (SELECT value::timestamptz FROM mirror_state WHERE name = 'history_began')
                 THEN o.created_at_rms END
@@ -56,7 +61,8 @@ FROM (
     FROM opportunities o
     LEFT JOIN statuses s ON s.name = o.opportunity_status
     LEFT JOIN (
-        -- When Current RMS says that it was changed, else when that was noticed.
+        -- The time of a change is that of Current RMS. Without one, it is when the mirror noticed
+        -- it.
         SELECT
             c.opportunity_id,
             min(coalesce(c.changed_at, c.seen_at))
@@ -65,7 +71,7 @@ FROM (
                 AS first_state,
             max(coalesce(c.changed_at, c.seen_at))
                 FILTER (WHERE c.field = 'opportunity_status') AS status_at,
-            -- From one lost status to another it was lost already.
+            -- A change from one lost status to another does not count: it was lost already.
             max(coalesce(c.changed_at, c.seen_at)) FILTER (
                 WHERE c.field = 'opportunity_status' AND n.phase = 'lost'
                 AND w.phase IS DISTINCT FROM 'lost'

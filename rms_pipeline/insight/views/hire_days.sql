@@ -1,9 +1,11 @@
--- version 3. Raise it with every change: of two programs on one database the higher makes the view.
--- A row for each opportunity and day that its equipment is out. A day, from midnight to midnight in
--- the company's time zone, counts when any instant of the hire falls into it. Whatever is lost is
--- left out; what is open is in, with its phase. An open-ended hire has days until a year from today.
--- A hire of which a date is mistyped may last for thousands of years: each has 3,660 days at most.
--- For one day alone ask opportunities WHERE hire && rms_local_day(day): an index serves that.
+-- version 4. Raise it with every change. Of two programs on one database, the one with the higher
+-- version makes the view.
+-- A row for each opportunity and each day on which its equipment is out. A day lasts from midnight
+-- to midnight in the company's time zone. It counts if any instant of the hire falls into it. Lost
+-- opportunities are left out. Open ones are included, with their phase.
+-- An open-ended hire has days until a year from today. A mistyped date can make a hire that lasts
+-- for thousands of years, so each hire has at most 3,660 days.
+-- For a single day, ask opportunities WHERE hire && rms_local_day(day): an index serves that.
 
 CREATE OR REPLACE VIEW hire_days AS
 SELECT

@@ -1,7 +1,8 @@
--- version 3. Raise it with every change: of two programs on one database the higher makes the view.
--- Invoices for those who are not to see money: no amounts, no record as received, and nothing
--- that people type as free text, because it may contain amounts: neither subject nor the account's own
--- fields. The number tells which it is.
+-- version 4. Raise it with every change. Of two programs on one database, the one with the higher
+-- version makes the view.
+-- Invoices for readers who must not see money. The view has no amounts and no record as received.
+-- It has no free text, because people may type amounts there: no subject and no custom fields. The
+-- number identifies each invoice.
 
 CREATE OR REPLACE VIEW invoices_without_money AS
 SELECT

@@ -1,5 +1,6 @@
--- version 2. Raise it with every change: of two programs on one database the higher makes the view.
--- All columns of members, for those who may read views alone. One more column goes to the end.
+-- version 3. Raise it with every change. Of two programs on one database, the one with the higher
+-- version makes the view.
+-- All columns of members, for readers who can only read views. Add a new column at the end.
 
 CREATE OR REPLACE VIEW members_with_money AS
 SELECT

@@ -1,7 +1,8 @@
--- version 3. Raise it with every change: of two programs on one database the higher makes the view.
--- Members for those who are not to see money: no amounts, no record as received, and nothing
--- that people type as free text, because it may contain amounts: neither title, department, description,
--- tags, e-mail addresses and telephone numbers, nor the account's own fields.
+-- version 4. Raise it with every change. Of two programs on one database, the one with the higher
+-- version makes the view.
+-- Members for readers who must not see money. The view has no amounts and no record as received. It
+-- has no free text, because people may type amounts there: no title, department, description, tags,
+-- e-mail addresses and telephone numbers, and no custom fields.
 
 CREATE OR REPLACE VIEW members_without_money AS
 SELECT

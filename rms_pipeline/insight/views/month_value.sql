@@ -1,9 +1,11 @@
--- version 4. Raise it with every change: of two programs on one database the higher makes the view.
--- What opportunities are worth by the month, of the company's time zone, that they start in. A row
--- for each month, phase, customer, owner and venue that occur together: add up over what you do not
--- ask for. Money is in the account's currency and before tax, but for total_value; what has no
--- charge adds nothing. Without a start the month is empty. Who has an id is known by it, so that
--- another spelling of the name makes no other customer.
+-- version 5. Raise it with every change. Of two programs on one database, the one with the higher
+-- version makes the view.
+-- What opportunities are worth, by the month in which they start: a row for each month, phase,
+-- customer, owner and venue that occur together. Add up the rows over the columns that you do not
+-- group by. Months are those of the company's time zone. The month is empty if an opportunity has
+-- no start. Money is in the account's currency and before tax, except for total_value. An
+-- opportunity without a charge adds nothing. A customer, owner or venue with an id is identified by
+-- it, so another spelling of the name makes no second one.
 
 CREATE OR REPLACE VIEW month_value AS
 SELECT

@@ -1,5 +1,6 @@
--- version 2. Raise it with every change: of two programs on one database the higher makes the view.
--- All that changed of opportunities, for those who may read views alone.
+-- version 2. Raise it with every change. Of two programs on one database, the one with the higher
+-- version makes the view.
+-- All changes of opportunities, for readers who can only read views.
 
 CREATE OR REPLACE VIEW opportunity_changes_with_money AS
 SELECT

@@ -1,7 +1,8 @@
--- version 2. Raise it with every change: of two programs on one database the higher makes the view.
--- What changed of opportunities, for those who are not to see money: of the columns that the view
--- opportunities_without_money has, and of no others. A barrier, or whoever may call a function of his
--- own would be shown the rows that are left out.
+-- version 2. Raise it with every change. Of two programs on one database, the one with the higher
+-- version makes the view.
+-- Changes of opportunities, for readers who must not see money: only changes of columns that the
+-- view opportunities_without_money has. The view is a barrier. Otherwise a reader who can call a
+-- function of their own in a condition would be shown the rows that are left out.
 
 CREATE OR REPLACE VIEW opportunity_changes_without_money WITH (security_barrier) AS
 SELECT

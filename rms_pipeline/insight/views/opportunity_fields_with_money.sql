@@ -1,6 +1,7 @@
--- version 1. Raise it with every change: of two programs on one database the higher makes the view.
--- The account's own fields that have a typed column, for those who may read views alone. `fields
--- promote` and `fields demote` make it again, with the columns that there are then.
+-- version 2. Raise it with every change. Of two programs on one database, the one with the higher
+-- version makes the view.
+-- The custom fields that have a typed column, for readers who can only read views. `fields promote`
+-- and `fields demote` make this view again, with the columns that exist then.
 
 CREATE OR REPLACE VIEW opportunity_fields_with_money AS
 SELECT f.* FROM opportunity_fields f;

@@ -1,5 +1,7 @@
--- version 2. Raise it with every change: of two programs on one database the higher makes the view.
--- All columns of opportunity_items, for those who may read views alone. One more column goes to the end.
+-- version 3. Raise it with every change. Of two programs on one database, the one with the higher
+-- version makes the view.
+-- All columns of opportunity_items, for readers who can only read views. Add a new column at the
+-- end.
 
 CREATE OR REPLACE VIEW opportunity_items_with_money AS
 SELECT

@@ -1,7 +1,8 @@
--- version 3. Raise it with every change: of two programs on one database the higher makes the view.
--- Opportunity items for those who are not to see money: no amounts, no record as received, and
--- nothing that people type as free text, because it may contain amounts: neither name, description nor the
--- account's own fields. The product's name tells what it is.
+-- version 4. Raise it with every change. Of two programs on one database, the one with the higher
+-- version makes the view.
+-- Opportunity items for readers who must not see money. The view has no amounts and no record as
+-- received. It has no free text, because people may type amounts there: no name, no description and
+-- no custom fields. The product's name identifies each item.
 
 CREATE OR REPLACE VIEW opportunity_items_without_money AS
 SELECT

@@ -1,7 +1,9 @@
--- version 2. Raise it with every change: of two programs on one database the higher makes the view.
--- The newest name of each owner. An opportunity keeps the name that was right when it was fetched, so
--- an owner that was renamed has several names. The opportunity that was changed last in Current RMS
--- has the newest one. If the row in members was changed later still, its name is newer.
+-- version 2. Raise it with every change. Of two programs on one database, the one with the higher
+-- version makes the view.
+-- The newest name of each owner. An opportunity keeps the name that was right when it was fetched,
+-- so an owner who was renamed has several names. The opportunity that was changed last in Current
+-- RMS has the newest one. The name of the row in members is newer if that row was changed later
+-- still.
 
 CREATE OR REPLACE VIEW owner_names AS
 SELECT
@@ -12,7 +14,7 @@ SELECT
         ELSE n.owner_name
     END AS owner_name
 FROM (
-    -- One sort of all rows takes less time than a look at the rows of each owner.
+    -- Sorting all rows once takes less time than reading the rows of each owner apart.
     SELECT DISTINCT ON (owner_id) owner_id, owner_name, updated_at_rms
     FROM opportunities
     WHERE owner_id IS NOT NULL AND owner_name IS NOT NULL

@@ -1,7 +1,9 @@
--- version 3. Raise it with every change: of two programs on one database the higher makes the view.
--- What makes no sense as it stands, or wants somebody's attention now. A row for each opportunity
--- and check, so one opportunity may be here several times. Days and weeks are the company's.
--- Each check is a part of its own, so that whoever asks for one check pays for that one alone.
+-- version 4. Raise it with every change. Of two programs on one database, the one with the higher
+-- version makes the view.
+-- Opportunities that make no sense as they are, or need somebody's attention now: a row for each
+-- opportunity and check. So one opportunity may have several rows. Days and weeks are those of the
+-- company's time zone. Each check is a part of its own, so a question about one check costs only
+-- that.
 
 CREATE OR REPLACE VIEW sense_checks AS
 WITH o AS NOT MATERIALIZED (
@@ -15,7 +17,7 @@ WITH o AS NOT MATERIALIZED (
         o.provisional_cost_total, o.predicted_cost_total, o.actual_cost_total
     FROM opportunities o LEFT JOIN statuses s ON s.name = o.opportunity_status
 )
--- The equipment should be back, and Current RMS does not know that it is.
+-- The equipment should be back, but Current RMS does not say that it is.
 SELECT
     'late_back'::text AS sense_check, o.id AS opportunity_id, o.number, o.opportunity_status,
     o.organisation_id, o.organisation_name, o.owner_id, o.owner_name,
@@ -26,7 +28,7 @@ WHERE o.opportunity_status = 'Active' AND o.comes_back_at < now()
     AND o.open_ended_rental IS NOT TRUE
 
 UNION ALL
--- From the beginning of today on.
+-- This includes all of today.
 SELECT
     'starts_soon_and_open', o.id, o.number, o.opportunity_status, o.organisation_id,
     o.organisation_name, o.owner_id, o.owner_name, o.goes_out_at, false,
@@ -46,7 +48,7 @@ SELECT
 FROM o WHERE o.phase = 'confirmed' AND coalesce(o.charge_total, 0) = 0
 
 UNION ALL
--- By either pair of dates: those people see first, and those the hire is made of.
+-- Two pairs of dates are checked: start and end, and the pair that the hire is made of.
 SELECT
     'ends_before_it_starts', o.id, o.number, o.opportunity_status, o.organisation_id,
     o.organisation_name, o.owner_id, o.owner_name, coalesce(o.starts_at, o.goes_out_at), false,
@@ -67,7 +69,7 @@ SELECT
 FROM o WHERE o.opportunity_status = 'Completed' AND o.invoiced IS FALSE
 
 UNION ALL
--- The highest of what it was planned, predicted and found to cost.
+-- The cost is the highest of the planned, the predicted and the actual cost.
 SELECT
     'costs_above_charge', o.id, o.number, o.opportunity_status, o.organisation_id,
     o.organisation_name, o.owner_id, o.owner_name, o.updated_at_rms, true,
@@ -77,7 +79,8 @@ WHERE o.phase <> 'lost' AND o.charge_total
     < greatest(o.provisional_cost_total, o.predicted_cost_total, o.actual_cost_total)
 
 UNION ALL
--- Where it was confirmed before the history began, each change that was noted came later.
+-- confirmed_at is empty if it was confirmed before the history began. Then each noted change came
+-- later.
 SELECT
     'dates_changed_after_confirmation', o.id, o.number, o.opportunity_status, o.organisation_id,
     o.organisation_name, o.owner_id, o.owner_name, c.moment, false,
@@ -102,7 +105,7 @@ JOIN (
 WHERE o.phase = 'confirmed'
 
 UNION ALL
--- By the table required_fields. What is lost needs nothing more.
+-- The table required_fields names the fields. Lost opportunities need none.
 SELECT
     'required_field_empty', o.id, o.number, o.opportunity_status, o.organisation_id,
     o.organisation_name, o.owner_id, o.owner_name, coalesce(o.goes_out_at, o.updated_at_rms), false,
@@ -125,7 +128,7 @@ CROSS JOIN LATERAL (
             )
         END
     ) AS r (field)
-    -- Spaces and line breaks are as good as nothing.
+    -- A value of spaces and line breaks is empty.
     WHERE btrim(coalesce(
         CASE WHEN r.field LIKE 'custom\_fields.%' THEN o.custom_fields ->> substr(r.field, 15)
         ELSE CASE r.field

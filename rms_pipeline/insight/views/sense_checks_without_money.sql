@@ -1,6 +1,7 @@
--- version 2. Raise it with every change: of two programs on one database the higher makes the view.
--- sense_checks for those who are not to see money. A barrier, or whoever may call a function of his
--- own would be shown the rows that are left out.
+-- version 3. Raise it with every change. Of two programs on one database, the one with the higher
+-- version makes the view.
+-- sense_checks for readers who must not see money. The view is a barrier. Otherwise a reader who
+-- can call a function of their own in a condition would be shown the rows that are left out.
 
 CREATE OR REPLACE VIEW sense_checks_without_money WITH (security_barrier) AS
 SELECT

@@ -1,6 +1,7 @@
--- version 1. Raise it with every change: of two programs on one database the higher makes the view.
--- What the table statuses says of each status, for those who may read views alone. A status that is
--- not here counts as open.
+-- version 2. Raise it with every change. Of two programs on one database, the one with the higher
+-- version makes the view.
+-- The table statuses, for readers who can only read views. A status that is not in it counts as
+-- open.
 
 CREATE OR REPLACE VIEW status_phases AS
 SELECT s.name, s.phase, s.sort, s.colour FROM statuses s;

@@ -1,7 +1,9 @@
--- version 2. Raise it with every change: of two programs on one database the higher makes the view.
--- The newest name of each venue. An opportunity keeps the name that was right when it was fetched, so
--- a venue that was renamed has several names. The opportunity that was changed last in Current RMS
--- has the newest one. If the row in members was changed later still, its name is newer.
+-- version 2. Raise it with every change. Of two programs on one database, the one with the higher
+-- version makes the view.
+-- The newest name of each venue. An opportunity keeps the name that was right when it was fetched,
+-- so a venue that was renamed has several names. The opportunity that was changed last in Current
+-- RMS has the newest one. The name of the row in members is newer if that row was changed later
+-- still.
 
 CREATE OR REPLACE VIEW venue_names AS
 SELECT
@@ -12,7 +14,7 @@ SELECT
         ELSE n.venue_name
     END AS venue_name
 FROM (
-    -- One sort of all rows takes less time than a look at the rows of each venue.
+    -- Sorting all rows once takes less time than reading the rows of each venue apart.
     SELECT DISTINCT ON (venue_id) venue_id, venue_name, updated_at_rms
     FROM opportunities
     WHERE venue_id IS NOT NULL AND venue_name IS NOT NULL

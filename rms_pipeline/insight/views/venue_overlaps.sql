@@ -1,8 +1,9 @@
--- version 2. Raise it with every change: of two programs on one database the higher makes the view.
--- Two opportunities that are at one venue at the same time. A row for each pair of which neither is
--- lost, and whose hires have more than a moment in common: the one that ends as the next begins is
--- out of its way. What is over is left out. A venue is known by its id; without one, by its name.
--- A blank name is that of no venue.
+-- version 3. Raise it with every change. Of two programs on one database, the one with the higher
+-- version makes the view.
+-- Two opportunities at one venue at the same time: a row for each pair. Neither is lost, and their
+-- hires have more than a moment in common. A hire that ends as the next one begins does not overlap
+-- with it. Hires that are over are left out. A venue is known by its id. Without an id, it is known
+-- by its name. A blank name is no venue.
 
 CREATE OR REPLACE VIEW venue_overlaps AS
 WITH o AS (
@@ -26,16 +27,16 @@ JOIN o b ON a.venue = b.venue AND a.id < b.id AND a.hire && b.hire
 
 COMMENT ON VIEW venue_overlaps IS 'Pairs of opportunities at one venue at the same time, from now on. Lost ones are left out.';
 COMMENT ON COLUMN venue_overlaps.venue_id IS 'The venue''s id in Current RMS.';
-COMMENT ON COLUMN venue_overlaps.venue_name IS 'Its name.';
+COMMENT ON COLUMN venue_overlaps.venue_name IS 'The venue''s name.';
 COMMENT ON COLUMN venue_overlaps.overlap IS 'When both are there.';
-COMMENT ON COLUMN venue_overlaps.both_confirmed IS 'Whether it is booked twice: the other rows may still be decided otherwise.';
-COMMENT ON COLUMN venue_overlaps.opportunity_id IS 'The opportunity''s id in Current RMS; the lower of the two.';
-COMMENT ON COLUMN venue_overlaps.number IS 'Its number.';
-COMMENT ON COLUMN venue_overlaps.opportunity_status IS 'Its status.';
-COMMENT ON COLUMN venue_overlaps.organisation_name IS 'Its customer.';
-COMMENT ON COLUMN venue_overlaps.hire IS 'Its hire, as in opportunities.';
-COMMENT ON COLUMN venue_overlaps.other_id IS 'The other''s id in Current RMS.';
-COMMENT ON COLUMN venue_overlaps.other_number IS 'The other''s number.';
-COMMENT ON COLUMN venue_overlaps.other_status IS 'The other''s status.';
-COMMENT ON COLUMN venue_overlaps.other_organisation_name IS 'The other''s customer.';
-COMMENT ON COLUMN venue_overlaps.other_hire IS 'The other''s hire.';
+COMMENT ON COLUMN venue_overlaps.both_confirmed IS 'Whether both are confirmed, so that the venue is booked twice.';
+COMMENT ON COLUMN venue_overlaps.opportunity_id IS 'The id of the first opportunity in Current RMS, the lower of the two.';
+COMMENT ON COLUMN venue_overlaps.number IS 'The number of the first one.';
+COMMENT ON COLUMN venue_overlaps.opportunity_status IS 'The status of the first one.';
+COMMENT ON COLUMN venue_overlaps.organisation_name IS 'The customer of the first one.';
+COMMENT ON COLUMN venue_overlaps.hire IS 'The hire of the first one, as in opportunities.';
+COMMENT ON COLUMN venue_overlaps.other_id IS 'The id of the second opportunity in Current RMS.';
+COMMENT ON COLUMN venue_overlaps.other_number IS 'The number of the second one.';
+COMMENT ON COLUMN venue_overlaps.other_status IS 'The status of the second one.';
+COMMENT ON COLUMN venue_overlaps.other_organisation_name IS 'The customer of the second one.';
+COMMENT ON COLUMN venue_overlaps.other_hire IS 'The hire of the second one.';

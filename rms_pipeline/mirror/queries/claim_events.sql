@@ -1,15 +1,17 @@
--- Claims the waiting events of some records of a collection, the longest waiting first, and returns
--- them. Several processes that claim at once get different events: rows that another process is
--- claiming are skipped, and nobody waits for them.
+-- Claims the waiting events of some records of a collection, and returns them. The records that
+-- have waited longest come first. Several processes that claim at once get different events: each
+-- skips the rows that another process is claiming, and waits for none.
 --
--- @record@ is the record that an event `e` is about. @waiting@, @due@, @unclaimed@ and @time_has_come@
--- are conditions on an event (mirror/queue.py). @versions@ is the collection's table of versions.
+-- @record@ is the record that an event `e` is about. @waiting@, @due@, @unclaimed@ and
+-- @time_has_come@ are conditions on an event (mirror/queue.py). @versions@ is the collection's
+-- table of versions.
 WITH due AS MATERIALIZED (
     SELECT id, @record@ AS record FROM webhook_events e
     WHERE @waiting@ AND @due@ AND collection = %(collection)s AND @record@ IS NOT NULL
     ORDER BY next_attempt_at LIMIT 5000
 ), held AS MATERIALIZED (
-    -- Another process works on them, or one of their events was postponed: later ones wait with it.
+    -- Another process works on these, or one of their events was postponed. Later events wait with
+    -- it.
     SELECT DISTINCT @record@ AS record FROM webhook_events e
     WHERE @waiting@ AND collection = %(collection)s
         AND (NOT @unclaimed@ OR (put_off AND NOT @time_has_come@))
@@ -20,7 +22,8 @@ WITH due AS MATERIALIZED (
         AND due.record NOT IN (SELECT record FROM held)
     GROUP BY 1, 2 ORDER BY min(due.id) LIMIT %(most)s
 ), free AS MATERIALIZED (
-    -- All events of a record at once, also those whose time has not come, because one refresh is enough.
+    -- All events of a record are claimed at once, because one refresh serves them all. This
+    -- includes events whose time has not come.
     SELECT e.id, is_stranger FROM webhook_events e JOIN chosen ON chosen.record = @record@
     WHERE @waiting@ AND @unclaimed@ AND collection = %(collection)s
     FOR UPDATE OF e SKIP LOCKED

@@ -1,7 +1,6 @@
--- Counts the days from `first` to the one before `today` by status, as the history knows their ends.
--- Each version counts from the day on which it began to the day before the one on which it ended. So
--- the history is read once, however many days there are, and each day adds what came and subtracts
--- what went.
+-- Counts opportunities by status at the end of each day, from `first` to the day before `today`,
+-- from the history. A version counts from the day on which it began to the day before it ended. So
+-- the history is read once for any number of days: each day adds what came and subtracts what went.
 INSERT INTO daily_status_counts
 WITH versions AS (
     SELECT

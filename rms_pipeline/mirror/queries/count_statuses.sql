@@ -1,5 +1,5 @@
--- Counts opportunities by status, and by the week in which they start, in one reading, so that both
--- tables show the same moment. Returns the counts by status. status_counts is empty before.
+-- Counts opportunities by status, and by the week in which they start. It reads them once, so both
+-- tables show the same moment. It returns the counts by status. status_counts must be empty before.
 WITH grouped AS MATERIALIZED (
     SELECT
         coalesce(opportunity_status, %(none)s) AS status,
@@ -9,7 +9,7 @@ WITH grouped AS MATERIALIZED (
         coalesce(sum(total_value), 0) AS value
     FROM opportunities GROUP BY 1, 2
 ), gone AS (
-    -- Only what differs is written: this runs after every webhook.
+    -- It writes only what differs, because it runs after every webhook.
     DELETE FROM week_counts w WHERE NOT EXISTS (
         SELECT FROM grouped g WHERE g.week = w.week AND g.status = w.opportunity_status
     )

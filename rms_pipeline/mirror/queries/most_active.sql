@@ -1,5 +1,5 @@
--- The opportunities with the most webhooks in the last `days`. A deleted one has its last name. One
--- that was never here has no name.
+-- The opportunities with the most webhooks in the last `days`. A deleted opportunity has its last
+-- name. An opportunity that was never in the mirror has no name.
 SELECT
     e.opportunity_id,
     coalesce(o.name, d.name),

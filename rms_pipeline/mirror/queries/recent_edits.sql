@@ -1,5 +1,5 @@
--- The opportunities that were edited last, the latest first, and the earlier status if the edit changed
--- it. The inner list alone decides which, through the index on updated_at_rms.
+-- The opportunities that were edited last, the latest first. If the edit changed the status, the
+-- row has the earlier status. The inner list chooses them by the index on updated_at_rms.
 SELECT
     o.id, o.name, o.opportunity_status, o.organisation_name, o.updated_at_rms, c.old_value,
     c.changed_by

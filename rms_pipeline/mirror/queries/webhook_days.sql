@@ -1,5 +1,5 @@
--- Webhooks about records of any collection, by the day of their arrival in the time zone `zone`: how
--- many, how many are settled, and how many are dead letters. Days without webhooks are included.
+-- Counts webhooks of all collections by the day of their arrival in the time zone `zone`: all,
+-- those that are settled, and those that are dead letters. Days without webhooks are included.
 -- @record@ is the record that an event `e` is about.
 SELECT day::date, count(e.id), count(e.processed_at), count(e.dead_at)
 FROM generate_series(
