@@ -37,7 +37,7 @@ _ROWS = """
             'Cancelled', 'Lost', 'Dead'])[1 + hash %% 10],
         starts - interval '40 days', starts - hash %% 40 * interval '1 day' - i * interval '1 s',
         hash %% (10 + {rows} / 500), 'Venue ' || hash %% (10 + {rows} / 500),
-        hash %% (10 + {rows} / 50), 'Customer ' || hash %% (10 + {rows} / 50),
+        customer, 'Customer ' || customer,
         hash %% 20, 'Colleague ' || hash %% 20, value, value * 1.2, lpad(i::text, 8, '0'),
         CASE WHEN hash %% 10 BETWEEN 3 AND 7 THEN 'Order'
             ELSE (ARRAY['Enquiry', 'Quotation', 'Quotation', 'Order', 'Order'])[1 + hash %% 5] END,
@@ -48,6 +48,8 @@ _ROWS = """
         CASE WHEN hash %% 10 BETWEEN 3 AND 7 OR hash %% 5 > 2 THEN starts - interval '20 days' END,
         jsonb_build_object('number', lpad(i::text, 8, '0'), 'description', repeat(md5(i::text), 90))
     FROM (SELECT i, abs(hashint4(i)) AS hash,
+        -- One in twenty is of the same customer.
+        CASE WHEN i %% 20 = 7 THEN 1 ELSE abs(hashint4(i)) %% (10 + {rows} / 50) END AS customer,
         (ARRAY['Concert', 'Festival', 'Conference', 'Wedding', 'Gala', 'Tour', 'Launch', 'Awards',
             'Summit', 'Theatre', 'Congress', 'Marquee'])[1 + i %% 12] || ' ' || md5(i::text)
             AS name,

@@ -149,13 +149,14 @@ def read_won_and_lost(connection: Connection, year: int, owner_id: int | None) -
 
 # The decisions without a day: what the view calls won, read from an index that has these alone, and
 # the lost ones of the view.
-_EACH_UNDATED = f"""  SELECT 'won' AS outcome, false AS was_order, owner_id, charge_total
+_EACH_UNDATED = f"""  SELECT id AS opportunity_id, 'won' AS outcome, false AS was_order, owner_id,
+    charge_total
   FROM opportunities
   WHERE ordered_at IS NULL AND confirmed_at IS NULL
     AND (state_name = 'Order' OR opportunity_status = 'Completed'
       OR {OUTCOMES["is:confirmed"].condition})
     AND NOT {_IS_LOST}
-  UNION ALL SELECT outcome, was_order, owner_id, charge_total
+  UNION ALL SELECT opportunity_id, outcome, was_order, owner_id, charge_total
   FROM decisions
   WHERE month IS NULL AND outcome = 'lost'
     AND opportunity_id IN (SELECT id FROM opportunities WHERE updated_at_rms IS NULL)"""
@@ -199,30 +200,38 @@ def read_decisions(
     connection: Connection, month: date | None, outcome: Outcome | None, owner_id: int | None
 ) -> Decisions:
     """The decisions of `month`, the latest first. Commits."""
+    chosen = f"\n  AND outcome = '{outcome}'" if outcome is not None else ""
+    chosen += f"\n  AND owner_id = {owner_id:d}" if owner_id is not None else ""
     if month is None:
-        where = f"month IS NULL\n  AND {_UNDATED}"
+        where = f"month IS NULL\n  AND {_UNDATED}{chosen}"
+        # These may be a tenth of all: indexes count them, and find those to be listed.
+        counted = f"(\n{_EACH_UNDATED}\n) undated WHERE true{chosen}"
+        listed = (
+            f"month IS NULL{chosen}\n  AND opportunity_id = ANY(ARRAY(SELECT opportunity_id FROM"
+            f" {counted} ORDER BY opportunity_id DESC LIMIT {MOST_LISTED}))"
+        )
     else:
         after = date(month.year + month.month // 12, month.month % 12 + 1, 1)
-        where = f"month = '{month}'\n  AND {_may_be_decided(month, after)}"
-    if outcome is not None:
-        where += f"\n  AND outcome = '{outcome}'"
-    if owner_id is not None:
-        where += f"\n  AND owner_id = {owner_id:d}"
-    sql = (
-        "SELECT opportunity_id, number, name, organisation_name, owner_name, opportunity_status,\n"
-        f"  outcome, decided_at, was_order, charge_total\nFROM decisions\nWHERE {where}\n"
-        "ORDER BY decided_at DESC, opportunity_id DESC"
-    )
+        where = f"month = '{month}'\n  AND {_may_be_decided(month, after)}{chosen}"
+        counted, listed = f"decisions WHERE {where}", where
     with connection.cursor() as cursor:
-        count, value = _counted(cursor, where)
-        cursor.execute(f"{sql} LIMIT {MOST_LISTED}")
+        count, value = _counted(cursor, counted)
+        cursor.execute(f"{_each(listed)} LIMIT {MOST_LISTED}")
         decisions = [Decision(*row) for row in cursor.fetchall()]
-        shown = f"{schema_first(cursor)}{sql};"
+        shown = f"{schema_first(cursor)}{_each(where)};"
     connection.commit()
     return Decisions(month, outcome, count, value, decisions, shown)
 
 
-def _counted(cursor: Cursor, where: str) -> tuple[int, Decimal]:
-    cursor.execute(f"SELECT count(*), coalesce(sum(charge_total), 0) FROM decisions WHERE {where}")
+def _each(where: str) -> str:
+    return (
+        "SELECT opportunity_id, number, name, organisation_name, owner_name, opportunity_status,\n"
+        f"  outcome, decided_at, was_order, charge_total\nFROM decisions\nWHERE {where}\n"
+        "ORDER BY decided_at DESC, opportunity_id DESC"
+    )
+
+
+def _counted(cursor: Cursor, decided: str) -> tuple[int, Decimal]:
+    cursor.execute(f"SELECT count(*), coalesce(sum(charge_total), 0) FROM {decided}")
     count, value = one_row(cursor)
     return count, value

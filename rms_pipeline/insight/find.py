@@ -195,19 +195,37 @@ def newest(
         at_a_time = min(2 * at_a_time, _AT_A_TIME)
 
 
-_IN_BLOCKS = (
+def in_newest_blocks(cursor: Cursor, query: str, most: int) -> list[int]:
+    """The ids of `most` opportunities that match a `query` (`as_query`), or of all if they are
+    fewer. Those of newer blocks come first, and within a block they have no order, which takes half
+    the time of `newest`. The result can include ids of rows that were deleted by hand."""
+    cursor.execute(_OF_BLOCKS, {"query": query, "most": most, "before": None, "blocks": None})
+    found: list[int] | None = (cursor.fetchone() or (None,))[0]
+    return found or []
+
+
+_BLOCKS = (
     "WITH RECURSIVE blocks (block, number) AS ("
     f"(SELECT id >> {BLOCK_BITS}, 1 FROM {OPPORTUNITIES.words}"
-    " WHERE id < %(before)s ORDER BY id DESC LIMIT 1) UNION ALL"
+    " WHERE %(before)s IS NULL OR id < %(before)s ORDER BY id DESC LIMIT 1) UNION ALL"
     f" SELECT (SELECT id >> {BLOCK_BITS} FROM {OPPORTUNITIES.words}"
     f" WHERE id < block << {BLOCK_BITS} ORDER BY id DESC LIMIT 1), number + 1 FROM blocks"
-    " WHERE block IS NOT NULL AND number < %(blocks)s)"
-    " SELECT block, ARRAY(SELECT w.id FROM"
-    # By the index of words alone: along the ids one would read all that do not match.
-    f" (SELECT id FROM {OPPORTUNITIES.words}"
+    " WHERE block IS NOT NULL AND (%(blocks)s IS NULL OR number < %(blocks)s))"
+)
+# By the index of words alone: along the ids one would read all that do not match.
+_HELD_IN_BLOCK = (
+    f"(SELECT id FROM {OPPORTUNITIES.words}"
     f" WHERE words @@ replace(%(query)s, '{BLOCK}', block::text)::tsquery OFFSET 0) w"
+)
+_IN_BLOCKS = (
+    f"{_BLOCKS} SELECT block, ARRAY(SELECT w.id FROM {_HELD_IN_BLOCK}"
     " WHERE w.id < %(before)s ORDER BY w.id DESC LIMIT %(most)s)"
     " FROM blocks WHERE block IS NOT NULL ORDER BY number"
+)
+# As one array, which is read faster than thousands of rows.
+_OF_BLOCKS = (
+    f"{_BLOCKS} SELECT array_agg(id) FROM (SELECT w.id FROM blocks CROSS JOIN LATERAL"
+    f" {_HELD_IN_BLOCK} WHERE block IS NOT NULL LIMIT %(most)s) found"
 )
 
 

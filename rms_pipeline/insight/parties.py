@@ -398,11 +398,14 @@ def _read_party(
     )
     total = one_row(cursor)[0]
     cursor.execute(
-        "SELECT count(*), coalesce(sum(charge_total), 0) FROM opportunities"
-        f" WHERE {mine} AND {_UNDECIDED}",
+        # In one reading: the index of the order would be read to its end where there are few.
+        "WITH undecided AS MATERIALIZED (SELECT id, created_at_rms, charge_total"
+        f" FROM opportunities WHERE {mine} AND {_UNDECIDED})"
+        " SELECT count(*), coalesce(sum(charge_total), 0), ARRAY(SELECT id FROM undecided"
+        f" ORDER BY {_ORDERS['created']} LIMIT {MOST_JOBS}) FROM undecided",
         values,
     )
-    open_count, open_value = one_row(cursor)
+    open_count, open_value, oldest = one_row(cursor)
     lost = [g for g in this_year if g.phase == "lost"]
     return Party(
         kind=kind.single,
@@ -434,7 +437,7 @@ def _read_party(
         last_jobs=_jobs(
             cursor, f"{mine} AND {_CONFIRMED} AND {GOES_OUT} < %(now)s", "DESC", values
         ),
-        open_jobs=_jobs(cursor, f"{mine} AND {_UNDECIDED}", "created", values),
+        open_jobs=_jobs(cursor, "id = ANY(%(oldest)s)", "created", {"oldest": oldest}),
         member=member,
         contacts=contacts,
     )

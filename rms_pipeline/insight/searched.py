@@ -10,7 +10,7 @@ import re
 from dataclasses import replace
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
-from rms_pipeline.insight.find import MOST_WORDS, as_query, newest
+from rms_pipeline.insight.find import MOST_WORDS, as_query, in_newest_blocks
 from rms_pipeline.mirror.criteria import (
     Criteria,
     Customers,
@@ -57,7 +57,7 @@ def _opportunities(cursor: Cursor, text: str) -> Searched | None:
     # others at all.
     query = as_query(words, whole=bool(found) and text.isdecimal())
     if words and not (found and text.startswith("0")):
-        by_words = newest(cursor, query, MOST_IDS + 1).ids
+        by_words = in_newest_blocks(cursor, query, MOST_IDS + 1)
         if len(by_words) > MOST_IDS:
             return Searched(tuple(by_words[:MOST_IDS]), also=query)
         found |= dict.fromkeys(by_words)

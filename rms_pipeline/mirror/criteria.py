@@ -53,8 +53,8 @@ class FieldFilter:
 
 @dataclass(frozen=True, slots=True)
 class Searched:
-    """The result of a search: these `ids`. If it found more than these newest ones, `also` has the
-    tsquery.
+    """The result of a search: these `ids`. If it found more than these, which are some of the
+    newest, `also` has the tsquery.
 
     In `also`, `BLOCK` stands for the block of a row.
     """
