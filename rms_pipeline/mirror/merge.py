@@ -11,8 +11,8 @@ This module decides which fetch wins, locks and notes versions, and writes rows.
 """
 
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from decimal import Decimal
 from operator import attrgetter
@@ -32,6 +32,8 @@ from rms_pipeline.mirror.words import note_words, with_words
 
 # Up to this many rows are rewritten without a staging table.
 _FEW = 8
+# The most bytes that PostgreSQL lets a row have within a page.
+_WIDEST = 8160
 _LEFT_OUT = "a trigger that somebody added to the table {} discarded the row"
 
 
@@ -91,46 +93,17 @@ def merge(
     """
     faults = [r for r in records if isinstance(r, Fault)]
     good = {r.id: r for r in records if isinstance(r, Record)}
-    batch = [good[i] for i in sorted(good)]
-    try:
-        result = out_of_deadlocks(
-            connection,
-            lambda: _merge_batch(
-                connection,
-                collection,
-                run,
-                batch,
-                asked_at,
-                answered_at,
-                counted_since,
-                doubting,
-                redone_after_crash,
-            ),
-        )
-    except psycopg2.Error as error:
-        connection.rollback()
-        if not is_about_a_row(error):
-            raise
-        if len(batch) == 1:
-            excerpt = batch[0].data[:1_000].decode(errors="replace")
-            problem = f"PostgreSQL refused: {reason(error)}"
-            faults.append(Fault(batch[0].id, "(record)", problem, excerpt))
-            result = MergeResult()
-        else:
-            result = MergeResult()
-            half = len(batch) // 2
-            for part in (batch[:half], batch[half:]):
-                result += merge(
-                    connection,
-                    collection,
-                    run,
-                    part,
-                    asked_at=asked_at,
-                    answered_at=answered_at,
-                    counted_since=counted_since,
-                    doubting=doubting,
-                    redone_after_crash=redone_after_crash,
-                )
+    batch = _Batch(
+        collection,
+        run,
+        [good[id_] for id_ in sorted(good)],
+        asked_at=asked_at,
+        answered_at=answered_at,
+        counted_since=counted_since,
+        doubting=doubting,
+        redone_after_crash=redone_after_crash,
+    )
+    result = _merge_what_fits(connection, batch, faults)
     result.failed += len(faults)
     with connection.cursor() as cursor:
         note_faults(cursor, collection, run, faults)
@@ -146,20 +119,53 @@ def known_ids(connection: Connection, collection: Collection, ids: Sequence[int]
     return found
 
 
-def _merge_batch(
-    connection: Connection,
-    collection: Collection,
-    run: str,
-    batch: Sequence[Record],
-    asked_at: datetime,
-    answered_at: datetime,
-    counted_since: datetime | None,
-    doubting: bool,
-    redone_after_crash: bool,
-) -> MergeResult:
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Records of one answer, each id once and ascending, with what `merge` was told of them."""
+
+    collection: Collection
+    run: str
+    records: Sequence[Record]
+    asked_at: datetime
+    answered_at: datetime
+    counted_since: datetime | None
+    doubting: bool
+    redone_after_crash: bool
+
+    def halves(self) -> Iterator["_Batch"]:
+        half = len(self.records) // 2
+        for records in (self.records[:half], self.records[half:]):
+            yield replace(self, records=records)
+
+
+def _merge_what_fits(connection: Connection, batch: _Batch, refused: list[Fault]) -> MergeResult:
+    """Merge all records of `batch` but those that PostgreSQL refuses. Commits.
+
+    Adds a fault to `refused` for each of those.
+    """
+    if not batch.records:
+        return MergeResult()
+    try:
+        return out_of_deadlocks(connection, lambda: _merge_batch(connection, batch))
+    except psycopg2.Error as error:
+        connection.rollback()
+        if not is_about_a_row(error):
+            raise
+        if len(batch.records) == 1:
+            record = batch.records[0]
+            excerpt = record.data[:1_000].decode(errors="replace")
+            problem = f"PostgreSQL refused: {reason(error)}"
+            refused.append(Fault(record.id, "(record)", problem, excerpt))
+            return MergeResult()
     result = MergeResult()
-    if not batch:
-        return result
+    for half in batch.halves():
+        result += _merge_what_fits(connection, half, refused)
+    return result
+
+
+def _merge_batch(connection: Connection, batch: _Batch) -> MergeResult:
+    """Merge `batch` in one transaction. Raises psycopg2.Error if a record is refused. Commits."""
+    collection = batch.collection
     decoded: dict[int, Row] = {}
 
     def whole(record: Record) -> Row:
@@ -169,96 +175,107 @@ def _merge_batch(
         return found
 
     with connection.cursor() as cursor:
-        known = claim_versions(cursor, collection, batch, asked_at, answered_at, whole)
+        known = _claim_versions(cursor, batch, whole)
         # Only now. The holder of a lock may have created or deleted a row, or may be newer.
         demand_own_mapping(cursor, collection)
-        present = _present(cursor, collection, [r.id for r in batch])
-        new: list[Row] = []
-        changed: list[Row] = []
-        updated: set[int] = set()
-        same: list[int] = []
-        restored: list[int] = []
-        counted: set[int] = set()
-        for record in batch:
-            id_, k = record.id, known[record.id]
-            if k.fetch is not None and counted_since is not None:
-                counted |= {id_} if k.fetch.asked_at >= counted_since else set()
-            alike = k.fingerprint == record.fingerprint
-            if k.fetch is not None:
-                # Equal bytes hold the same time.
-                updated_at = k.fetch.updated_at if alike else whole(record).updated_at_rms
-                fetch = Fetch(asked_at, answered_at, updated_at)
-                if not supersedes(fetch, k.fetch):
-                    result.stale += id_ not in counted
-                    continue
-                if doubting and not alike and contradicts(fetch, k.fetch):
-                    result.doubted += ((id_, updated_at),)
-                    continue
-            if id_ not in present:
-                new.append(whole(record))
-                if k.deleted:
-                    restored.append(id_)
-            elif alike:
-                same.append(id_)
-            else:
-                changed.append(whole(record))
-        unseen = [o for o in new if known[o.id] is FIRST]
+        present = _present(cursor, collection, [r.id for r in batch.records])
+        found = _decide(batch, known, present, whole)
+        unseen = [o for o in found.new if known[o.id] is FIRST]
         # If somebody deleted a row by hand, and its record is unchanged, its version continues.
-        returning = [o for o in new if known[o.id] is not FIRST and not _goes_on(o, known[o.id])]
-        absent = record_history.end_absent(cursor, collection, returning)
-        if restored:
-            cursor.execute(f"DELETE FROM {collection.deleted} WHERE id = ANY(%s)", (restored,))
-        left_out: set[int] = set()
-        altered: dict[int, frozenset[str]] = {}
-        if new:
-            _copy(cursor, collection, collection.name, new, asked_at)
-            if cursor.rowcount != len(new):
-                ids = [o.id for o in new]
-                left_out = set(ids) - _present(cursor, collection, ids)
-            # The record may now differ from what it was when it was deleted.
-            back = {id_: at for id_, at in absent.until.items() if id_ not in left_out}
-            note_changes(cursor, collection, run, back, absent.asked, absent.altered)
-        linked = {r.id: r.data for r in batch if r.has_fleeting_links}
-        since: dict[int, datetime] = {}
-        if changed:
-            relinked = _differ_in_links_only(cursor, collection, linked, changed)
-            differing = [o for o in changed if o.id not in relinked]
-            updated, kept, since, altered = _update(cursor, collection, run, differing, asked_at)
-            same += [o.id for o in changed if o.id not in updated and o.id not in kept]
-            left_out |= kept
-            result.updated = len(updated)
+        returning = [
+            o for o in found.new if known[o.id] is not FIRST and not _goes_on(o, known[o.id])
+        ]
+        left_out = _insert(cursor, batch, found, returning)
+        rewritten = _update(cursor, batch, found.changed)
+        left_out |= rewritten.kept
+        same = found.same + rewritten.same
         if same:
-            _note_asked(cursor, collection, same, linked, asked_at)
-        written = [o for o in new + changed if known[o.id] is not FIRST and o.id not in left_out]
-        _note_versions(cursor, collection, written, since, same, asked_at, answered_at)
+            _note_asked(cursor, batch, same)
+        stored = [o for o in found.new + found.changed if o.id not in left_out]
+        written = [o for o in stored if known[o.id] is not FIRST]
+        _note_versions(cursor, batch, written, rewritten.since, same)
         if unseen:
             record_history.note_began(cursor, collection)
+        altered = rewritten.altered
         record_history.note_confirmed(cursor, collection, written, unseen, altered)
         worded = with_words(cursor, collection, altered)
-        note_words(
-            cursor,
-            collection,
-            [o for o in new + changed if o.id not in left_out and o.id not in worded],
-            altered,
-        )
+        note_words(cursor, collection, [o for o in stored if o.id not in worded], altered)
         faults = [f for o in decoded.values() for f in o.faults]
-        in_place = [o.id for o in new if o.id not in left_out]
-        faults += promoted.keep(cursor, collection, [*in_place, *updated])
+        in_place = [o.id for o in found.new if o.id not in left_out]
+        faults += promoted.keep(cursor, collection, [*in_place, *rewritten.ids])
         faults += [
             Fault(id_, "(record)", _LEFT_OUT.format(collection.name), "")
             for id_ in sorted(left_out)
         ]
-        note_faults(cursor, collection, run, faults)
-        if redone_after_crash and not changed and not returning:
+        note_faults(cursor, collection, batch.run, faults)
+        if batch.redone_after_crash and not found.changed and not returning:
             # Nobody waits for the disk at each page. Lines of changes are on it before anybody
             # hears of them.
             cursor.execute("SET LOCAL synchronous_commit = off")
     connection.commit()
-    result.created = sum(o.id not in left_out for o in new)
-    result.restored = sum(id_ not in left_out for id_ in restored)
-    result.failed = len(left_out)
-    result.unchanged = sum(id_ not in counted for id_ in same)
-    return result
+    return MergeResult(
+        created=len(in_place),
+        updated=len(rewritten.ids),
+        unchanged=sum(id_ not in found.counted for id_ in same),
+        stale=found.stale,
+        restored=sum(id_ not in left_out for id_ in found.restored),
+        failed=len(left_out),
+        doubted=tuple(found.doubted),
+    )
+
+
+@dataclass(slots=True)
+class _Found:
+    """What is to be done with the records of a batch.
+
+    `new` have no row, and `restored` are the ids of those that were deleted before. `changed` may
+    differ from their rows, `same` do not. `counted` ids were counted by this walk before. `stale`
+    and `doubted` are as in MergeResult.
+    """
+
+    new: list[Row] = field(default_factory=list)
+    changed: list[Row] = field(default_factory=list)
+    same: list[int] = field(default_factory=list)
+    restored: list[int] = field(default_factory=list)
+    counted: set[int] = field(default_factory=set)
+    stale: int = 0
+    doubted: list[tuple[int, datetime | None]] = field(default_factory=list)
+
+
+def _decide(
+    batch: _Batch,
+    known: "Mapping[int, Known]",
+    present: set[int],
+    whole: Callable[[Record], Row],
+) -> _Found:
+    """Decide about each record of `batch`. `present` ids have a row, which stands for what is
+    `known`.
+    """
+    found = _Found()
+    for record in batch.records:
+        id_, k = record.id, known[record.id]
+        alike = k.fingerprint == record.fingerprint
+        if k.fetch is not None:
+            if batch.counted_since is not None and k.fetch.asked_at >= batch.counted_since:
+                found.counted.add(id_)
+            # Equal bytes hold the same time.
+            updated_at = k.fetch.updated_at if alike else whole(record).updated_at_rms
+            fetch = Fetch(batch.asked_at, batch.answered_at, updated_at)
+            if not supersedes(fetch, k.fetch):
+                found.stale += id_ not in found.counted
+                continue
+            if batch.doubting and not alike and contradicts(fetch, k.fetch):
+                found.doubted.append((id_, updated_at))
+                continue
+        if id_ not in present:
+            found.new.append(whole(record))
+            if k.deleted:
+                found.restored.append(id_)
+        elif alike:
+            found.same.append(id_)
+        else:
+            found.changed.append(whole(record))
+    return found
 
 
 def _goes_on(row: Row, known: "Known") -> bool:
@@ -269,6 +286,28 @@ def _goes_on(row: Row, known: "Known") -> bool:
 def _present(cursor: Cursor, collection: Collection, ids: list[int]) -> set[int]:
     cursor.execute(f"SELECT id FROM {collection.name} WHERE id = ANY(%s)", (array_of(ids),))
     return {row[0] for row in cursor.fetchall()}
+
+
+def _insert(cursor: Cursor, batch: _Batch, found: _Found, returning: Sequence[Row]) -> set[int]:
+    """Write rows for new records, and end the versions that say that the `returning` ones are gone.
+
+    Returns the ids whose rows a trigger discarded.
+    """
+    collection = batch.collection
+    absent = record_history.end_absent(cursor, collection, returning)
+    if found.restored:
+        cursor.execute(f"DELETE FROM {collection.deleted} WHERE id = ANY(%s)", (found.restored,))
+    if not found.new:
+        return set()
+    left_out: set[int] = set()
+    _copy(cursor, collection, collection.name, found.new, batch.asked_at)
+    if cursor.rowcount != len(found.new):
+        ids = [o.id for o in found.new]
+        left_out = set(ids) - _present(cursor, collection, ids)
+    # The record may now differ from what it was when it was deleted.
+    back = {id_: at for id_, at in absent.until.items() if id_ not in left_out}
+    note_changes(cursor, collection, batch.run, back, absent.asked, absent.altered)
+    return left_out
 
 
 def _settable(collection: Collection) -> tuple[str, ...]:
@@ -283,27 +322,42 @@ def _copy(
     copy_rows(cursor, table, columns, ([*values(row), asked_at] for row in rows))
 
 
-def _update(
-    cursor: Cursor, collection: Collection, run: str, changed: Sequence[Row], asked_at: datetime
-) -> tuple[set[int], set[int], dict[int, datetime], dict[int, frozenset[str]]]:
-    """Rewrite the rows that differ. The API may write the same record with other bytes.
+@dataclass(frozen=True, slots=True)
+class _Updated:
+    """What became of rows whose records have other bytes than before.
 
-    Returns the ids that were rewritten, the ids that a trigger kept unchanged, since when there are
-    new versions (which still has to be noted), and which fields of records are known to have
-    changed.
+    `ids` were rewritten, the `same` say the same in other bytes, and `kept` were left unchanged by
+    a trigger. New versions began `since`, which still has to be noted. `altered` are the fields of
+    records that are known to have changed.
     """
+
+    ids: set[int] = field(default_factory=set)
+    same: list[int] = field(default_factory=list)
+    kept: set[int] = field(default_factory=set)
+    since: dict[int, datetime] = field(default_factory=dict)
+    altered: dict[int, frozenset[str]] = field(default_factory=dict)
+
+
+def _update(cursor: Cursor, batch: _Batch, changed: Sequence[Row]) -> _Updated:
+    """Rewrite the rows that differ. The API may write the same record with other bytes."""
     if not changed:
-        return set(), set(), {}, {}
-    ended = record_history.end_changed(cursor, collection, changed)
-    differ = [row.id for row in changed if ended.altered.get(row.id)]
-    if len(differ) == len(changed) <= _FEW:
-        updated = _rewrite_each(cursor, collection, changed, asked_at)
+        return _Updated()
+    collection = batch.collection
+    relinked = _differ_in_links_only(cursor, batch, changed)
+    differing = [row for row in changed if row.id not in relinked]
+    if not differing:
+        return _Updated(same=[row.id for row in changed])
+    ended = record_history.end_changed(cursor, collection, differing)
+    differ = [row.id for row in differing if ended.altered.get(row.id)]
+    if len(differ) == len(differing) <= _FEW:
+        updated = _rewrite_each(cursor, collection, differing, batch.asked_at)
         kept = set(differ) - updated
     else:
-        updated, kept = _rewrite(cursor, collection, changed, differ, asked_at)
+        updated, kept = _rewrite(cursor, collection, differing, differ, batch.asked_at)
     since = record_history.begin(cursor, collection, ended.until, updated)
-    note_changes(cursor, collection, run, since, ended.asked, ended.altered)
-    return updated, kept, since, ended.altered
+    note_changes(cursor, collection, batch.run, since, ended.asked, ended.altered)
+    same = [row.id for row in changed if row.id not in updated and row.id not in kept]
+    return _Updated(updated, same, kept, since, ended.altered)
 
 
 def _rewrite_each(
@@ -342,7 +396,8 @@ def _rewrite(
     cursor.execute(
         # Only our columns: people add others, which may not be empty. The table is not kept for the
         # next batch, because behind a pooler that may reach another server process.
-        f"CREATE TEMP TABLE {staged} ON COMMIT DROP AS"
+        # Wide rows stay whole in it, so that a record is compressed once, in its own table.
+        f"CREATE TEMP TABLE {staged} WITH (toast_tuple_target = {_WIDEST}) ON COMMIT DROP AS"
         f" SELECT {', '.join((*collection.mapped, 'synced_at'))} FROM {table} WITH NO DATA"
     )
     _copy(cursor, collection, staged, rows, asked_at)
@@ -479,38 +534,34 @@ def lock_versions(cursor: Cursor, collection: Collection, ids: list[int]) -> dic
     return _lock_known(cursor, collection, ids)
 
 
-def claim_versions(
-    cursor: Cursor,
-    collection: Collection,
-    batch: Sequence[Record],
-    asked_at: datetime,
-    answered_at: datetime,
-    decode: Callable[[Record], Row],
+def _claim_versions(
+    cursor: Cursor, batch: _Batch, decode: Callable[[Record], Row]
 ) -> dict[int, Known]:
-    """Lock the versions of `batch` (ascending) like `lock_versions`. Returns what each stands for.
+    """Lock the versions of `batch` like `lock_versions`. Returns what each stands for.
 
     For an id that was never seen, this fetch is noted at once, because nothing can be newer. In all
     transactions new ids come before known ones, and each kind in order, so that no two transactions
     wait for each other.
     """
+    collection, records = batch.collection, batch.records
     cursor.execute(
         f"SELECT id FROM {collection.versions} WHERE id = ANY(%s)",
-        (array_of(r.id for r in batch),),
+        (array_of(r.id for r in records),),
     )
     seen = {row[0] for row in cursor.fetchall()}
     known: dict[int, Known] = {}
-    if unseen := [decode(r) for r in batch if r.id not in seen]:
+    if unseen := [decode(r) for r in records if r.id not in seen]:
         cursor.execute(
             f"INSERT INTO {collection.versions}"
             " (id, asked_at, answered_at, updated_at_rms, fingerprint)"
             " SELECT id, %s, %s, updated_at_rms, fingerprint"
             " FROM unnest(%s::bigint[], %s::timestamptz[], %s::bytea[])"
             " AS n (id, updated_at_rms, fingerprint) ON CONFLICT DO NOTHING RETURNING id",
-            (asked_at, answered_at, *_version_columns(unseen)),
+            (batch.asked_at, batch.answered_at, *_version_columns(unseen)),
         )
         known = {row[0]: FIRST for row in cursor.fetchall()}
-    if len(known) < len(batch):
-        known |= _lock_known(cursor, collection, [r.id for r in batch if r.id not in known])
+    if len(known) < len(records):
+        known |= _lock_known(cursor, collection, [r.id for r in records if r.id not in known])
     return known
 
 
@@ -554,20 +605,19 @@ def held_times(
 
 def _note_versions(
     cursor: Cursor,
-    collection: Collection,
+    batch: _Batch,
     written: Sequence[Row],
     since: Mapping[int, datetime],
-    same: list[int],
-    asked_at: datetime,
-    answered_at: datetime,
+    same: Sequence[int],
 ) -> None:
     """Note this fetch for the rows `written` and those found the `same`, and `since` for new
     versions.
     """
+    collection = batch.collection
     if same:
         cursor.execute(
             f"UPDATE {collection.versions} SET asked_at = %s, answered_at = %s WHERE id = ANY(%s)",
-            (asked_at, answered_at, array_of(same)),
+            (batch.asked_at, batch.answered_at, array_of(same)),
         )
     if written:
         cursor.execute(
@@ -577,8 +627,8 @@ def _note_versions(
             " FROM unnest(%s::bigint[], %s::timestamptz[], %s::bytea[], %s::timestamptz[])"
             " AS n (id, updated_at_rms, fingerprint, since) WHERE v.id = n.id",
             (
-                asked_at,
-                answered_at,
+                batch.asked_at,
+                batch.answered_at,
                 *_version_columns(written),
                 array_of(since.get(o.id) for o in written),
             ),
@@ -590,36 +640,33 @@ def _note_versions(
     )
 
 
-def _version_columns(
-    batch: Sequence[Row],
-) -> tuple[str, str, str]:
+def _version_columns(rows: Sequence[Row]) -> tuple[str, str, str]:
     return (
-        array_of(o.id for o in batch),
-        array_of(o.updated_at_rms for o in batch),
-        array_of(None if o.faults else f"\\x{o.fingerprint.hex()}" for o in batch),
+        array_of(o.id for o in rows),
+        array_of(o.updated_at_rms for o in rows),
+        array_of(None if o.faults else f"\\x{o.fingerprint.hex()}" for o in rows),
     )
 
 
 # Records that are the same except for links that differ at each read
 
 
-def _note_asked(
-    cursor: Cursor,
-    collection: Collection,
-    same: Sequence[int],
-    linked: Mapping[int, bytes],
-    asked_at: datetime,
-) -> None:
+def _linked(batch: _Batch) -> dict[int, bytes]:
+    """Return the records with such links, by id."""
+    return {r.id: r.data for r in batch.records if r.has_fleeting_links}
+
+
+def _note_asked(cursor: Cursor, batch: _Batch, same: Sequence[int]) -> None:
     """Note when rows found the same were asked for, and store newer links.
 
-    Links expire, so the newest are kept. This rewrites `data` only where they differ. `linked` are
-    the records that have any.
+    Links expire, so the newest are kept. This rewrites `data` only where they differ.
     """
+    collection, linked = batch.collection, _linked(batch)
     plain = [id_ for id_ in same if id_ not in linked]
     if plain:
         cursor.execute(
             f"UPDATE {collection.name} SET synced_at = %s WHERE id = ANY(%s)",
-            (asked_at, array_of(plain)),
+            (batch.asked_at, array_of(plain)),
         )
     if fleeting := [id_ for id_ in same if id_ in linked]:
         # The content of the rows does not change, so no proof has to start again
@@ -631,22 +678,22 @@ def _note_asked(
             " data = CASE WHEN o.data = n.data THEN o.data ELSE n.data END"
             " FROM (SELECT * FROM unnest(%s::bigint[], %s::jsonb[])) AS n (id, data)"
             " WHERE o.id = n.id",
-            (asked_at, array_of(fleeting), array_of(linked[id_].decode() for id_ in fleeting)),
+            (
+                batch.asked_at,
+                array_of(fleeting),
+                array_of(linked[id_].decode() for id_ in fleeting),
+            ),
         )
         cursor.execute("SELECT set_config('rms_pipeline.only_links', 'off', true)")
 
 
-def _differ_in_links_only(
-    cursor: Cursor,
-    collection: Collection,
-    linked: Mapping[int, bytes],
-    changed: Sequence[Row],
-) -> set[int]:
+def _differ_in_links_only(cursor: Cursor, batch: _Batch, changed: Sequence[Row]) -> set[int]:
     """Return which of `changed` differ from their rows only in links.
 
     Their fingerprints do not show that: a record with a fault has none, an earlier version did not
     leave links out, or the bytes differ.
     """
+    collection, linked = batch.collection, _linked(batch)
     ids = [o.id for o in changed if o.id in linked]
     if not ids:
         return set()
