@@ -77,7 +77,9 @@ def recorded(
             awaited = steps & own_steps(Naming(tuple(prefix)))
             if failure is not None or not awaited - _ended_steps(instance, run.run_id):
                 with database.session() as connection:
-                    end_run(connection, run.run_id, failure)
+                    # A run that repeats what another failed with may have no table to bring up to
+                    # date. Without Dagster's plan, only figures show that the tables were stored.
+                    end_run(connection, run.run_id, failure, is_over=bool(steps))
         except (psycopg2.Error, DatabaseError) as error:
             # The lock falls with the process, so the row reads failed in any case.
             logger.warning(

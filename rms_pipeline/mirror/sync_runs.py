@@ -135,19 +135,22 @@ def note_figures(
     connection.commit()
 
 
-def end_run(connection: Connection, run: str, error: str | None = None) -> None:
+def end_run(
+    connection: Connection, run: str, error: str | None = None, *, is_over: bool = False
+) -> None:
     """Note the end of `run`. Commits.
 
-    It failed if there is an `error`. Otherwise it is complete as soon as a collection's figures are
-    stored. Until then its next step is expected.
+    It failed if there is an `error`. Otherwise it is complete if all its steps are over. A caller
+    that does not know that gives no `is_over`. Then it is complete as soon as a collection's
+    figures are stored, and until then its next step is expected.
     """
     with connection.cursor() as cursor:
         if error is None:
             cursor.execute(
                 "UPDATE sync_runs s SET status = 'completed', ended_at = clock_timestamp(),"
                 " error = NULL WHERE run_id = %s AND status <> 'failed'"
-                " AND EXISTS (SELECT FROM sync_figures f WHERE f.sync = s.id)",
-                (run,),
+                " AND (%s OR EXISTS (SELECT FROM sync_figures f WHERE f.sync = s.id))",
+                (run, is_over),
             )
         else:
             cursor.execute(

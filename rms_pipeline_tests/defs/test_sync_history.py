@@ -25,6 +25,7 @@ from rms_pipeline.mirror.sync_state import read_sync_state
 from rms_pipeline.mirror.walks import watermarks
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer
 from rms_pipeline.settings import settings
+from rms_pipeline_tests.conftest import database_at
 from rms_pipeline_tests.defs.test_assets import instance, materialize, sandbox
 from rms_pipeline_tests.defs.test_run_workers import kill_worker_of
 from rms_pipeline_tests.defs.test_schedules import decide
@@ -230,33 +231,52 @@ def test_a_run_that_reads_and_stores_is_a_sync_whatever_launched_it(
     assert sync_type_of(made) == kind
 
 
-def test_a_sync_whose_steps_are_processes_ends_with_the_last_of_them_and_takes_one_number(
-    sandbox: SandboxServer, ready_url: str
-) -> None:
-    """As it looks where Dagster keeps its history elsewhere: only our own rows tell."""
+@pytest.fixture
+def somebody_elses() -> Iterator[dg.DagsterInstance]:
+    """Keeps Dagster's history elsewhere, so that only our own rows tell of syncs."""
+    with dg.DagsterInstance.ephemeral() as opened:
+        yield opened
+
+
+def defs_of(sandbox: SandboxServer, url: str) -> dg.Definitions:
     account = CurrentRms(
         subdomain=SANDBOX_SUBDOMAIN,
         api_key=SANDBOX_API_KEY,
         base_url=sandbox.url,
         requests_per_minute=0,
     )
-    mirror = Mirror(url=ready_url)
-    ours = build_account_defs(account, mirror)
-    job = ours.resolve_job_def("initial_sync")
-    plan = create_execution_plan(job)
+    return build_account_defs(account, Mirror(url=url))
+
+
+def test_a_sync_whose_steps_are_processes_ends_with_the_last_of_them_and_takes_one_number(
+    sandbox: SandboxServer, ready_url: str, somebody_elses: dg.DagsterInstance
+) -> None:
+    job = defs_of(sandbox, ready_url).resolve_job_def("initial_sync")
+    plan, mirror = create_execution_plan(job), database_at(ready_url)
+    run = somebody_elses.create_run_for_job(job, execution_plan=plan)
+    steps = [step.key for step in plan.get_steps_to_execute_in_topo_order()]
+    assert len(steps) > 4
     said = []
-    with dg.DagsterInstance.ephemeral() as elsewhere:
-        run = elsewhere.create_run_for_job(job, execution_plan=plan)
-        steps = [step.key for step in plan.get_steps_to_execute_in_topo_order()]
-        assert len(steps) > 4
-        for step in steps:
-            part = create_execution_plan(job, step_keys_to_execute=[step])
-            list(execute_plan_iterator(part, InMemoryJob(job), run, elsewhere))
-            said += query(mirror.database, "SELECT id, status FROM sync_metadata")
+    for step in steps:
+        part = create_execution_plan(job, step_keys_to_execute=[step])
+        list(execute_plan_iterator(part, InMemoryJob(job), run, somebody_elses))
+        said += query(mirror, "SELECT id, status FROM sync_metadata")
     numbers, statuses = zip(*said, strict=True)
     assert statuses == (*["running"] * (len(steps) - 1), "completed")
     assert set(numbers) == {1}
-    with mirror.database.session() as connection:
+    with mirror.session() as connection:
         assert begin_run(connection, "another", "initial_sync") == 2
         assert note_launch(connection, "another", "initial_sync") == 2
         assert note_launch(connection, "one more", "initial_sync") == 3
+
+
+def test_a_run_that_repeats_only_the_last_steps_of_a_sync_completes(
+    sandbox: SandboxServer, ready_url: str, somebody_elses: dg.DagsterInstance
+) -> None:
+    """As "Re-execute from failure" makes it when the last table could not be counted."""
+    job = defs_of(sandbox, ready_url).resolve_job_def("initial_sync")
+    plan = create_execution_plan(job, step_keys_to_execute=["status_counts"])
+    run = somebody_elses.create_run_for_job(job, execution_plan=plan, tags=job.tags)
+    list(execute_plan_iterator(plan, InMemoryJob(job), run, somebody_elses))
+    recorded = query(database_at(ready_url), "SELECT sync_type, status, error FROM sync_metadata")
+    assert recorded == [("initial_sync", "completed", None)]
