@@ -63,7 +63,15 @@ def build_defs(
     """
     account = _of_kind(account, CurrentRms)
     mirror = _of_kind(mirror, Mirror)
-    owners = (owners,) if isinstance(owners, str) else tuple(owners)
+    owners = _texts("owners", owners, 'owners=["team:rental"]')
+    _demand(isinstance(group, str), "group", group, 'group="rental"')
+    _demand(isinstance(schedules, bool), "schedules", schedules, "schedules=False")
+    _demand(
+        translator is None or callable(translator),
+        "translator",
+        translator,
+        'translator=lambda spec: spec.merge_attributes(tags={"domain": "rental"})',
+    )
     if pages is None and mirror.url is None:
         pages = settings().public_url
     naming = Naming(_parts(key_prefix), group, owners, _address(pages))
@@ -110,9 +118,27 @@ def build_defs(
     )
 
 
+def _demand(is_valid: bool, argument: str, given: object, example: str) -> None:
+    if not is_valid:
+        raise DefinitionsUnusable(
+            f"{argument} is {given!r}, which is not valid. Example: {example}"
+        )
+
+
+def _texts(argument: str, given: str | Iterable[str], example: str) -> tuple[str, ...]:
+    """One text, or several."""
+    given = (given,) if isinstance(given, str) else given
+    _demand(isinstance(given, Iterable), argument, given, example)
+    texts = tuple(given)
+    _demand(all(isinstance(text, str) for text in texts), argument, list(texts), example)
+    return texts
+
+
 def _parts(key_prefix: str | Sequence[str] | None) -> tuple[str, ...]:
-    parts = (key_prefix,) if isinstance(key_prefix, str) else tuple(key_prefix or ())
+    parts = (key_prefix,) if isinstance(key_prefix, str) else key_prefix or ()
     try:
+        if not isinstance(parts, Sequence):
+            raise ValueError
         for part in parts:
             # Ops are named by it, and take nothing else.
             if not is_key_part(part):
@@ -122,7 +148,7 @@ def _parts(key_prefix: str | Sequence[str] | None) -> tuple[str, ...]:
             f"key_prefix is {key_prefix!r}. Use letters, digits, - and _ in each part, and "
             'begin it with a letter. Example: key_prefix="acme"'
         ) from None
-    return parts
+    return tuple(parts)
 
 
 def _prefixed(mirror: Mirror, naming: Naming) -> Mirror:
@@ -143,7 +169,8 @@ def _chosen(names: str | Iterable[str] | None, account: CurrentRms) -> Sequence[
             return own.collections
         # What a process without an account shows is the sandbox's.
         return COLLECTIONS[:1]
-    names = [n.strip() for n in names.split(",")] if isinstance(names, str) else list(names)
+    names = _texts("collections", names, 'collections=["members"]')
+    names = [name.strip() for text in names for name in text.split(",") if name.strip()]
     known = {c.name: c for c in COLLECTIONS}
     if unknown := [name for name in names if name not in known]:
         raise DefinitionsUnusable(
@@ -176,7 +203,7 @@ def _address(pages: str | None) -> str | None:
     """The address of the web service, without a slash at its end."""
     if not pages:
         return None
-    parts = urlsplit(pages)
+    parts = urlsplit(str(pages))
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise DefinitionsUnusable(
             f"pages is {pages!r}, which is not an http(s) URL. Example: "

@@ -304,7 +304,7 @@ def test_an_account_of_its_own_mirrors_opportunities_alone_where_nobody_names_mo
 @pytest.mark.parametrize(
     "named",
     ["members,invoices", "opportunities, members ,invoices", ("invoices", "members"),
-     iter(["members", "invoices"]), ["members", "invoices", "members"]],
+     iter(["members", "invoices"]), ["members", "invoices", "members"], "members,,invoices,"],
 )  # fmt: skip
 def test_collections_may_be_named_in_any_usual_way(named: Any) -> None:
     keys = of_an_account(collections=named).resolve_asset_graph().get_all_asset_keys()
@@ -334,7 +334,16 @@ def of_an_account(
         ({"account": {"base_url": "http://api.example.com"}}, "base_url would send the API key"),
         ({"account": {"subdomain": "a b"}}, "subdomain is not the name"),
         ({"pages": "rms.example.com"}, "pages is 'rms.example.com', which is not an http"),
+        ({"pages": 3}, "pages is 3, which is not an http"),
         ({"translator": lambda spec: None}, "translator gives None for current_rms_api"),
+        ({"translator": "tags"}, "translator is 'tags', which is not valid. Example: translator="),
+        ({"schedules": "no"}, "schedules is 'no', which is not valid. Example: schedules=False"),
+        ({"owners": ["team:rental", 3]}, "owners is ['team:rental', 3], which is not valid."),
+        ({"owners": None}, "owners is None, which is not valid."),
+        ({"group": 3}, "group is 3, which is not valid."),
+        ({"collections": 3}, "collections is 3, which is not valid."),
+        ({"collections": [3]}, "collections is [3], which is not valid."),
+        ({"key_prefix": 3}, "key_prefix is 3."),
     ],
 )
 def test_what_is_wrong_is_told_while_definitions_are_loaded_and_not_first_by_a_run(
