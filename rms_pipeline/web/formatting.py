@@ -9,9 +9,10 @@ library say how (`locales`). What is part of an English sentence stays English a
 import re
 import unicodedata
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal, DecimalException
-from typing import Any
+from functools import lru_cache
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from babel import Locale, dates, numbers
@@ -79,14 +80,13 @@ def _money(value: Decimal, plain: str, *, is_whole: bool) -> str:
     if currency is None:
         return _decimal(value, "" if is_whole else ".00", plain)
     locale = here.locale or british()
-    pattern = locale.currency_formats["standard"].pattern
 
     def write() -> str:
         if is_whole:
             return numbers.format_currency(
                 _without_zero(value),
                 currency,
-                format=pattern.replace(".00", ""),
+                format=_whole_currency_pattern(locale),
                 locale=locale,
                 currency_digits=False,
             )
@@ -100,10 +100,21 @@ def _decimal(value: Decimal, fraction: str, plain: str) -> str:
     locale = manner().locale
     if locale is None:
         return plain
-    pattern = locale.decimal_formats[None].pattern.partition(";")[0].partition(".")[0] + fraction
+    pattern = _decimal_pattern(fraction, locale)
     return _or(
         lambda: numbers.format_decimal(_without_zero(value), format=pattern, locale=locale), plain
     )
+
+
+@lru_cache(maxsize=256)
+def _decimal_pattern(fraction: str, locale: Locale) -> numbers.NumberPattern:
+    pattern = locale.decimal_formats[None].pattern.partition(";")[0].partition(".")[0]
+    return numbers.parse_pattern(pattern + fraction)
+
+
+@lru_cache(maxsize=256)
+def _whole_currency_pattern(locale: Locale) -> numbers.NumberPattern:
+    return numbers.parse_pattern(locale.currency_formats["standard"].pattern.replace(".00", ""))
 
 
 def _without_zero(value: Decimal) -> Decimal:
@@ -247,35 +258,50 @@ def _written(value: date, day: str, plain_day: str, clock: str = "", plain_time:
     locale = manner().locale
     if locale is None:
         return f"{plain_day}{plain_time}"
-    # A zone of a time would be changed into another one.
-    local = value.replace(tzinfo=None) if isinstance(value, datetime) else value
     parts = []
     if day:
-        parts.append(_skeleton(day, local, locale))
-    if clock and isinstance(local, datetime):
-        length = "medium" if clock == "Hms" else "short"
-        parts.append(str(dates.format_time(local.time(), length, locale=locale)))
+        parts.append(_day(day, value.date() if isinstance(value, datetime) else value, locale))
+    if clock and isinstance(value, datetime):
+        has_seconds = clock == "Hms"
+        # A zone of a time would be changed into another one.
+        shown = time(value.hour, value.minute, value.second if has_seconds else 0)
+        parts.append(_time(shown, "medium" if has_seconds else "short", locale))
     return _apart(", ".join(parts))
 
 
 def _apart(text: str) -> str:
     """`text`, and where it is in letters that run from right to left, with marks around it: a page
     runs from left to right, and would put a day behind its time and a currency before its space."""
+    if text.isascii():
+        return text
     kinds = {unicodedata.bidirectional(letter) for letter in text}
     return f"\u2067{text}\u2069" if kinds & {"R", "AL"} and kinds & {"EN", "AN"} else text
 
 
-def _skeleton(wanted: str, value: date, locale: Locale) -> str:
+# A list has hundreds of days and times, and most of them several times. To write one takes the
+# library longer than all else that a row needs.
+@lru_cache(maxsize=8_192)
+def _day(wanted: str, value: date, locale: Locale) -> str:
     try:
-        skeletons = locale.datetime_skeletons
-        found = dates.match_skeleton(wanted, skeletons)
-        pattern = skeletons[found].pattern
-        if "EEEE" in wanted:
-            # Locale data have patterns with short names only: where these stand, long ones do.
-            pattern = re.sub(r"[Ec]+", "EEEE", pattern)
-        if "MMMM" in wanted:
-            pattern = re.sub(r"[ML]{3,}", "MMMM", pattern)
-        return str(dates.format_date(value, pattern, locale=locale))
+        return str(dates.format_date(value, _day_pattern(wanted, locale), locale=locale))
     except (KeyError, AttributeError, ValueError):
         # No locale lacks this one.
         return str(dates.format_date(value, "medium", locale=locale))
+
+
+@lru_cache(maxsize=8_192)
+def _time(value: time, length: Literal["medium", "short"], locale: Locale) -> str:
+    return str(dates.format_time(value, length, locale=locale))
+
+
+@lru_cache(maxsize=512)
+def _day_pattern(wanted: str, locale: Locale) -> str:
+    """Raises KeyError, AttributeError or ValueError if the locale has none."""
+    skeletons = locale.datetime_skeletons
+    pattern = str(skeletons[dates.match_skeleton(wanted, skeletons)].pattern)
+    if "EEEE" in wanted:
+        # Locale data have patterns with short names only: where these stand, long ones do.
+        pattern = re.sub(r"[Ec]+", "EEEE", pattern)
+    if "MMMM" in wanted:
+        pattern = re.sub(r"[ML]{3,}", "MMMM", pattern)
+    return pattern

@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
+from babel import dates
 
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.sandbox import SandboxServer, Store
@@ -288,3 +290,25 @@ def test_a_currency_that_there_is_not_is_refused() -> None:
     assert load_settings(_env_file=None, RMS_CURRENCY="").currency is None
     with pytest.raises(SettingsError, match="RMS_CURRENCY is not an ISO 4217 code"):
         load_settings(_env_file=None, RMS_CURRENCY="pounds")
+
+
+def test_a_day_and_a_time_that_a_list_shows_again_are_written_by_the_library_once(
+    monkeypatch: pytest.MonkeyPatch, reads: Reads
+) -> None:
+    asked: list[object] = []
+    for name in ("format_date", "format_time", "match_skeleton"):
+        write = getattr(dates, name)
+
+        def counted(*values: object, write: Any = write, **named: object) -> object:
+            asked.append(values)
+            return write(*values, **named)
+
+        monkeypatch.setattr(dates, name, counted)
+    reads("de")
+    clock = Clock("UTC")
+    moment = datetime(1987, 3, 4, 5, 6, tzinfo=UTC)
+    once = clock.minute(moment)
+    assert (once, len(asked) in (2, 3)) == ("4. März 1987, 05:06", True)
+    asked.clear()
+    assert [clock.minute(moment + timedelta(seconds=n)) for n in range(50)] == [once] * 50
+    assert not asked
