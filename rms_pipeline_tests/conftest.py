@@ -156,7 +156,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     drilled = [item for item in of_drills[True] if item.path.parent.name == "drills"]
     others = [item for item in of_drills[False] if item.path != DRILLED_CASES]
     if len(drilled) + len(others) < len(items):
-        config.hook.pytest_deselected(items=[i for i in items if i not in {*drilled, *others}])
+        kept = {*drilled, *others}
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = drilled + others
 
     def place(item: pytest.Item) -> int:

@@ -1,6 +1,7 @@
 """Rules of the house that a reader relies on."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,10 @@ def imports_of(path: Path) -> set[str]:
     return names
 
 
-MODULES = {path: imports_of(path) for path in PACKAGE.rglob("*.py")}
+@cache
+def modules() -> dict[Path, set[str]]:
+    """What each of our modules imports. Not read on import: each process of pytest imports this."""
+    return {path: imports_of(path) for path in PACKAGE.rglob("*.py")}
 
 
 def part_of(path: Path) -> str:
@@ -53,12 +57,12 @@ def ours(names: set[str]) -> set[str]:
 
 
 def test_every_part_has_its_layer() -> None:
-    assert {part_of(path) for path in MODULES} == {*PARTS, "__init__"}
+    assert {part_of(path) for path in modules()} == {*PARTS, "__init__"}
 
 
 @pytest.mark.parametrize("part", sorted(PARTS))
 def test_a_part_imports_only_what_lies_in_layers_above_it_and_in_its_own(part: str) -> None:
-    mine = {path: names for path, names in MODULES.items() if part_of(path) == part}
+    mine = {path: names for path, names in modules().items() if part_of(path) == part}
     assert mine
     for path, names in mine.items():
         wrong = {other for other in ours(names) if PARTS[other] > PARTS[part]}
@@ -66,28 +70,28 @@ def test_a_part_imports_only_what_lies_in_layers_above_it_and_in_its_own(part: s
 
 
 def test_the_sandbox_imports_nothing_of_the_rest() -> None:
-    for path, names in MODULES.items():
+    for path, names in modules().items():
         if part_of(path) == "sandbox":
             assert ours(names) <= {"sandbox"}, path
 
 
 @pytest.mark.parametrize("core", CORE)
 def test_a_core_package_never_imports_dagster(core: str) -> None:
-    for path, names in MODULES.items():
+    for path, names in modules().items():
         if part_of(path) == core:
             assert not {n for n in names if n.startswith("dagster")}, path
 
 
 @pytest.mark.parametrize("core", CORE)
 def test_a_core_package_is_handed_what_it_needs_of_the_environment(core: str) -> None:
-    for path, names in MODULES.items():
+    for path, names in modules().items():
         if part_of(path) == core:
             assert "rms_pipeline.settings.settings" not in names, path
             assert "rms_pipeline.settings" not in names, path
 
 
 def test_a_migration_calls_nothing_that_lives() -> None:
-    for path, names in MODULES.items():
+    for path, names in modules().items():
         if path.parent.name == "versions":
             allowed = "rms_pipeline.mirror.migrations.frozen."
             found = {n for n in names if n.startswith("rms_pipeline.")}
@@ -95,7 +99,7 @@ def test_a_migration_calls_nothing_that_lives() -> None:
 
 
 def test_private_parts_of_dagster_are_used_in_one_module_and_each_has_a_test() -> None:
-    for path, names in MODULES.items():
+    for path, names in modules().items():
         private = {n for n in names if n.startswith(("dagster._", "dagster_shared."))}
         assert not private or path.match("defs/compat.py"), f"{path}: {sorted(private)}"
     tests = (PACKAGE.parent / "rms_pipeline_tests/defs/test_compat.py").read_text()
@@ -107,7 +111,7 @@ def test_private_parts_of_dagster_are_used_in_one_module_and_each_has_a_test() -
 def test_no_collection_is_named_where_any_can_be_meant() -> None:
     """The core is handed its collection. What is about opportunities alone names them."""
     about_opportunities = {"browse.py", "overview.py", "statuses.py", "summary.py"}
-    for path, names in MODULES.items():
+    for path, names in modules().items():
         if part_of(path) in ("current_rms", "mirror", "sync") and path.parent.name != "versions":
             found = {n for n in names if n.startswith("rms_pipeline.collections.")}
             any_of_them = ("base", "COLLECTIONS", "collection_named")
@@ -133,7 +137,7 @@ def test_no_module_has_grown_into_a_heap() -> None:
 
 def test_a_connection_and_a_cursor_are_named_in_one_place() -> None:
     """psycopg2 calls its classes in small letters; and the next name may be another's."""
-    for path, names in MODULES.items():
+    for path, names in modules().items():
         theirs = {"psycopg2.extensions.connection", "psycopg2.extensions.cursor"} & names
         is_frozen = path.parent.name in ("versions", "migrations")
         assert not theirs or is_frozen or path.match("mirror/statements.py"), path

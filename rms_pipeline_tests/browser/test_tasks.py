@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import openpyxl  # type: ignore[import-untyped]
 import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
@@ -390,6 +389,9 @@ def to_a_spreadsheet(s: Person) -> None:
     with s.page.expect_download() as download:
         s.click(s.page.get_by_role("link", name="Excel"))
     with Path(download.value.path()).open("rb") as file:
+        # Half a second for the tables of numpy, in each process of pytest.
+        import openpyxl  # type: ignore[import-untyped]
+
         sheet = openpyxl.load_workbook(file).active
     assert sheet is not None
     cells = {str(cell) for row in sheet.iter_rows(values_only=True) for cell in row}

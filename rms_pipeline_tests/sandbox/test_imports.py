@@ -3,6 +3,8 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 import rms_pipeline.sandbox
 
 FOLDER = Path(rms_pipeline.sandbox.__file__).parent
@@ -27,19 +29,22 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-MODULES = {module_name(path): imported(path) for path in FOLDER.rglob("*.py")}
+@pytest.fixture(scope="module")
+def modules() -> dict[str, set[str]]:
+    """What each module imports, by its whole name."""
+    return {module_name(path): imported(path) for path in FOLDER.rglob("*.py")}
 
 
-def test_it_imports_nothing_of_the_rest_of_the_package() -> None:
-    assert len(MODULES) > 20
-    for module, names in MODULES.items():
+def test_it_imports_nothing_of_the_rest_of_the_package(modules: dict[str, set[str]]) -> None:
+    assert len(modules) > 20
+    for module, names in modules.items():
         ours = {name for name in names if name.split(".")[0] == "rms_pipeline"}
         foreign = {name for name in ours if name != OWN and not name.startswith(f"{OWN}.")}
         assert not foreign, module
 
 
-def test_no_module_leads_back_to_itself() -> None:
-    arrows = {module: names & MODULES.keys() - {module} for module, names in MODULES.items()}
+def test_no_module_leads_back_to_itself(modules: dict[str, set[str]]) -> None:
+    arrows = {module: names & modules.keys() - {module} for module, names in modules.items()}
     # The package itself only lists what is public.
     arrows.pop(OWN)
     while arrows:

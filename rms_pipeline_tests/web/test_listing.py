@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-import openpyxl  # type: ignore[import-untyped]
 import pytest
 import requests
 
@@ -421,6 +420,9 @@ def sheet_of(web: Web, query_: str = "") -> Any:
     answer = get(web, f"/opportunities.xlsx?{query_}")
     assert answer.status_code == 200
     assert "spreadsheetml" in answer.headers["Content-Type"]
+    # Half a second for the tables of numpy, in each process of pytest.
+    import openpyxl  # type: ignore[import-untyped]
+
     return openpyxl.load_workbook(io.BytesIO(answer.content))
 
 
