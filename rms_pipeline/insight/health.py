@@ -217,7 +217,8 @@ def _failing(syncs: Sequence[Sync]) -> tuple[datetime | None, str]:
     return since, reason.strip().partition("\n")[0]
 
 
-def _short(text: str, most: int = 160) -> str:
+def _short(text: str, most: int = 400) -> str:
+    # What to do stands at the end of our errors, and has to be whole.
     return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
 
 

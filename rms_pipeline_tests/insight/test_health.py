@@ -10,6 +10,7 @@ import pytest
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.members import MEMBERS
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.current_rms.errors import refusal
 from rms_pipeline.current_rms.transport import Failure
 from rms_pipeline.insight.health import Health, read_health
 from rms_pipeline.mirror.api_troubles import NotedTroubles, read_trouble
@@ -152,6 +153,15 @@ def test_syncs_fail_since_the_first_that_failed_after_the_last_good_one(emptied:
     assert read(emptied).failing_since == first
     insert_sync(emptied, "good again", "incremental_sync", ago=0)
     assert read(emptied).failing_since is None
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 406, 418, 422])
+def test_what_to_do_is_whole_at_the_end_of_every_refusal(emptied: Database, status: int) -> None:
+    error = str(refusal(status, "GET /opportunity_items", "Invalid subdomain or API key"))
+    synced(emptied)
+    insert_sync(emptied, "refused", "incremental_sync", status="failed", ago=1, error=error)
+    (problem,) = read(emptied).problems(moment)
+    assert problem.endswith(error.strip())
 
 
 @pytest.mark.parametrize(
