@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, HTTPException, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic_core import to_jsonable_python
 
 from rms_pipeline.insight.calendar import (
@@ -27,9 +27,9 @@ from rms_pipeline.mirror.statuses import OUTCOMES
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.forms import with_chosen
-from rms_pipeline.web.listing import Asked, asked, looked_up
+from rms_pipeline.web.listing import Asked, asked, has_leftovers, looked_up
 from rms_pipeline.web.reading import Reader
-from rms_pipeline.web.templating import Pages
+from rms_pipeline.web.templating import Pages, is_fragment
 from rms_pipeline.web.today import day_of
 
 View = Literal["month", "week", "agenda"]
@@ -118,7 +118,9 @@ def calendar(pages: Pages, reader: Reader, current: Settings, access: Access) ->
         return read_bars(connection, criteria, first, last, wanted.by)
 
     @router.get("/calendar")
-    def show(wanted: Wanted) -> Response:
+    def show(request: Request, wanted: Wanted) -> Response:
+        if not is_fragment(request) and has_leftovers(request):
+            return RedirectResponse(wanted.address(), 303)
         with reader.session() as connection:
             bars, is_all = read(connection, wanted)
             people = owners(connection)

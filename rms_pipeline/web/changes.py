@@ -8,8 +8,8 @@ from itertools import groupby
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, HTTPException, Query
-from fastapi.responses import JSONResponse, Response
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic_core import to_jsonable_python
 
 from rms_pipeline.insight.changes import (
@@ -29,8 +29,9 @@ from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.formatting import Clock
 from rms_pipeline.web.forms import amount, with_chosen
+from rms_pipeline.web.listing import has_leftovers
 from rms_pipeline.web.reading import Reader
-from rms_pipeline.web.templating import Pages
+from rms_pipeline.web.templating import Pages, is_fragment
 from rms_pipeline.web.today import day_of
 from rms_pipeline.web.values import Shown, field_title, shown_change
 
@@ -81,8 +82,13 @@ def changes(pages: Pages, reader: Reader, current: Settings, access: Access) -> 
 
     @router.get("/changes")
     def show(
-        chosen: Annotated[Wanted, Depends(wanted)], after: Annotated[Place | None, Depends(place)]
+        request: Request,
+        chosen: Annotated[Wanted, Depends(wanted)],
+        after: Annotated[Place | None, Depends(place)],
     ) -> Response:
+        if not is_fragment(request) and has_leftovers(request):
+            query = _query(chosen, after)
+            return RedirectResponse(f"/changes{f'?{query}' if query else ''}", 303)
         with reader.session() as connection:
             found = list_changes(connection, chosen, after=after)
             people, fields = known_people(connection), known_fields(connection)

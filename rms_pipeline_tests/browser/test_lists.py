@@ -65,3 +65,23 @@ def test_filters_leave_a_clean_address_and_choices_follow_the_list(web: Web, pag
     page.locator("[name=onhire_from]").fill(first)
     expect(page).to_have_url(f"{web.url}/opportunities?onhire={first}..")
     expect(page.locator("#found")).to_contain_text("1 opportunity")
+
+
+def test_escape_closes_what_was_found_and_keeps_what_was_typed(web: Web, page: Page) -> None:
+    page.goto(f"{web.url}/opportunities?token={API_TOKEN}")
+    page.keyboard.press("/")
+    field = page.get_by_role("combobox", name="Find anything")
+    expect(field).to_be_focused()
+    page.keyboard.type("cal")
+    expect(page.locator("#finds [href='/calendar']")).to_be_visible()
+    # The answer to an empty field has all pages.
+    expect(page.locator("#finds [href='/changes']")).to_have_count(0)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.keyboard.press("Escape")
+    expect(page.locator("#finds")).to_be_hidden()
+    expect(field).to_have_value("cal")
+    # Emptying the field would have asked for everything, whose answer would open it again.
+    page.keyboard.press("Escape")
+    expect(field).not_to_be_focused()
+    assert not [url for url in asked if "/find?" in url]

@@ -130,6 +130,29 @@ def test_an_address_keeps_no_empty_parameter_and_says_what_a_form_meant(web: Web
     assert get(web, f"/opportunities?{sent}", **{"HX-Request": "true"}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("sent", "clean"),
+    [
+        ("/changes?day=&who=&field=&least=10&days=", "/changes?least=10"),
+        (
+            "/changes?day=&who=Ann&field=total_value&least=&days=",
+            "/changes?who=Ann&field=total_value",
+        ),
+        ("/changes?day=&who=&field=&least=&days=", "/changes"),
+        ("/calendar?status=Open&owner=&customer=&venue=", "/calendar?status=Open"),
+        ("/calendar?status=&owner=&customer=&venue=&view=week", "/calendar?view=week"),
+        ("/calendar?status=&owner=&customer=&venue=&day=2026-05-31", "/calendar?day=2026-05-31"),
+    ],
+)
+def test_no_other_form_without_a_script_leaves_empty_parameters(
+    web: Web, sent: str, clean: str
+) -> None:
+    answer = get(web, sent)
+    assert (answer.status_code, answer.headers.get("Location")) == (303, clean)
+    assert get(web, clean).status_code == 200
+    assert get(web, sent, **{"HX-Request": "true"}).status_code == 200
+
+
 def test_chips_name_each_filter_and_lead_to_the_list_without_it(web: Web) -> None:
     row = {"organisation_id": 7, "organisation_name": "Acme", "tags": ["vip", "late"]}
     insert_opportunities(web.database, {**row, "opportunity_status": "Open", "total_value": 12})

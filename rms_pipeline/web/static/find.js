@@ -7,6 +7,8 @@ const box = () => document.querySelector("[data-finder]");
 const found = () => document.getElementById("finds");
 const options = () => [...found().querySelectorAll("a[role=option]")];
 const chosen = () => found().querySelector("[aria-selected=true]");
+// Closed on purpose: an answer that is still on its way does not open it again.
+let isClosed = false;
 
 function show(is) {
   const has = is && found().childElementCount > 0;
@@ -40,6 +42,7 @@ document.addEventListener("keydown", (event) => {
   const isSlash = event.key === "/" && !writes && !event.ctrlKey && !event.metaKey && !event.altKey;
   if (isShortcut || isSlash) {
     event.preventDefault();
+    isClosed = false;
     box().focus();
     box().select();
     return;
@@ -47,21 +50,32 @@ document.addEventListener("keydown", (event) => {
   if (event.target !== box()) return;
   if (event.key === "ArrowDown" || event.key === "ArrowUp") {
     event.preventDefault();
+    isClosed = false;
     show(true);
     move(event.key === "ArrowDown" ? 1 : -1);
   } else if (event.key === "Enter" && chosen()) {
     event.preventDefault();
     chosen().click();
   } else if (event.key === "Escape") {
-    // Once to close what was found, and again to leave.
+    // Once to close what was found, and again to leave. A browser would empty the field at once,
+    // which asks for everything and opens it again.
     if (found().hidden) box().blur();
+    else event.preventDefault();
+    isClosed = true;
     show(false);
   }
 });
 
+document.addEventListener("input", (event) => {
+  if (event.target === box()) isClosed = false;
+});
+
 document.addEventListener("focusout", (event) => {
   const form = event.target.closest?.("form.find");
-  if (form && !form.contains(event.relatedTarget)) show(false);
+  if (form && !form.contains(event.relatedTarget)) {
+    show(false);
+    isClosed = false;
+  }
 });
 
 // A click on what was found must not take the focus first, and so what was found away.
@@ -74,6 +88,6 @@ document.addEventListener("DOMContentLoaded", () => {
     if (!changes.some((change) => change.target.id === "finds")) return;
     // What was chosen of other answers is no longer there.
     choose(null);
-    show(document.activeElement === box());
+    show(document.activeElement === box() && !isClosed);
   }).observe(document.body, { childList: true, subtree: true });
 });
