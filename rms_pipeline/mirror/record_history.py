@@ -452,9 +452,9 @@ FROM {place}.{collection.past} p;
 CREATE OR REPLACE FUNCTION {place}.{collection.name}_as_of(at timestamptz)
 RETURNS SETOF {then} LANGUAGE sql STABLE AS $$
     SELECT h.{collection.key}, h.data, {columns("h")} FROM {view} h
-    -- A moment may be computed, for example from a time zone. The subquery computes it once, not for
-    -- each row. The other condition has no subquery, so the planner can estimate from the index on
-    -- valid_to how many ended versions are left.
+    -- A moment may be computed, for example from a time zone. The subquery computes it once, not
+    -- for each row. The other condition has no subquery, so the planner can estimate from the
+    -- index on valid_to how many ended versions are left.
     WHERE h.valid_from <= (SELECT $1) AND (h.valid_to > $1 OR h.valid_to IS NULL) AND NOT h.deleted
     -- This is checked once, and not for each row.
     AND (SELECT {place}.rms_demand_history('{mark}', $1))
