@@ -100,10 +100,14 @@ def _run(
                         note_launch(connection, run_id, job_name)
                 result = _execute(job, instance, run_id, ops)
                 if not result.success and job_name in SYNC_TYPES:
-                    _note_failed(database, instance, run_id)
+                    reason = why_failed(instance, run_id) or NO_REASON
+                    _end_row(database, run_id, reason, unless_it_says_why=True)
                 return run_id, result
         except KeyboardInterrupt:
-            _note_interrupted(database, instance, run_id)
+            run = instance.get_run_by_id(run_id)
+            if run is not None and not run.is_finished:
+                instance.report_run_canceled(run, _INTERRUPTED)
+            _end_row(database, run_id, _INTERRUPTED)
             raise failed(
                 f"Interrupted. Stored data is intact; run the {work} again to complete it."
             ) from None
@@ -174,24 +178,17 @@ def _outcome(database: Database, run_id: str) -> Sync:
     return sync
 
 
-def _note_failed(database: Database, instance: dg.DagsterInstance, run_id: str) -> None:
-    """Ends the row of a run that failed before it could do so, as when its resources cannot
-    connect. Without an end it would read as a run whose process died."""
+def _end_row(
+    database: Database, run_id: str, reason: str, *, unless_it_says_why: bool = False
+) -> None:
+    """Ends the row of a run that did not do so itself, as when its resources cannot connect.
+    Without an end it would read as a run whose process died."""
     with database.session() as connection:
         sync = find_sync(connection, run_id)
-        # What the run has noted itself stays.
-        if sync is not None and sync.status != "completed" and sync.error in (None, DIED):
-            end_run(connection, run_id, why_failed(instance, run_id) or NO_REASON)
-
-
-def _note_interrupted(database: Database, instance: dg.DagsterInstance, run_id: str) -> None:
-    run = instance.get_run_by_id(run_id)
-    if run is not None and not run.is_finished:
-        instance.report_run_canceled(run, _INTERRUPTED)
-    with database.session() as connection:
-        sync = find_sync(connection, run_id)
-        if sync is not None and sync.status != "completed":
-            end_run(connection, run_id, _INTERRUPTED)
+        if sync is None or sync.status == "completed":
+            return
+        if not unless_it_says_why or sync.error in (None, DIED):
+            end_run(connection, run_id, reason)
 
 
 def _interrupt(*_: Any) -> None:

@@ -1,7 +1,7 @@
 """The sensor and the job that complete the work of the fast lane: one run processes everything that
 it left in the queue."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import dagster as dg
 from pydantic import Field
@@ -31,7 +31,7 @@ from rms_pipeline.mirror.sync_runs import (
 )
 from rms_pipeline.sync.parts import refresh_told
 from rms_pipeline.sync.queued import WorkedOff, work_off
-from rms_pipeline.sync.refreshing import refresh
+from rms_pipeline.sync.refreshing import Refreshed, refresh
 
 # What a living fast lane has not taken up by then, it will not.
 FAST_LANE_SECONDS = 10.0
@@ -64,51 +64,22 @@ def _refresh(
     naming: Naming,
 ) -> None:
     database, run = mirror.database, context.run.run_id
-    total, locked = WorkedOff(), dict[int, str]()
-    undelivered: dict[int, CurrentRmsError] = {}
-    lives = is_locked(database, FAST_LANE_LOCK)
     if config.collection not in {c.name for c in collections}:
         known = ", ".join(c.name for c in collections)
         raise Explained(
             f"The collection {config.collection} is not mirrored. The mirrored collections are: "
             f"{known}."
         )
+    total, by_hand = WorkedOff(), Refreshed()
+    lives = is_locked(database, FAST_LANE_LOCK)
     for collection in collections:
-        done = WorkedOff()
-        with (
-            explained("refresh"),
-            current_rms.client(database, collection) as client,
-            database.session() as connection,
-        ):
-            if collection.parts is not None:
-                _refresh_parts(context, database, client, run, done)
-            elif config.ids and collection.name == config.collection:
-                done.refreshed += refresh(database, client, config.ids, run)
-                locked |= done.refreshed.locked
-                undelivered |= done.refreshed.failed
-                done.records += len(set(config.ids))
-            if collection.parts is None:
-                _work_off_all(database, connection, client, run, lives, done)
-            # With those that led to nothing.
-            done.refreshed.calls = client.counts.calls
+        ids = config.ids if collection.name == config.collection else []
+        done, of_ids = _refresh_collection(context, mirror, current_rms, collection, ids, lives)
         total += done
-        failed = done.failed + done.dead + done.refreshed.result.failed
-        if not done.records and collection is not OPPORTUNITIES:
-            continue
-        with database.session() as connection:
-            metadata = refresh_metadata(done, count_rows(connection, collection))
-            note_figures(
-                connection,
-                run,
-                collection.name,
-                synced=done.records,
-                failed=failed,
-                metadata=metadata,
-            )
-        # Freshness follows syncs: a few rows that were refreshed, or were not, make no table fresh.
-        context.log_event(dg.AssetObservation(naming.key(collection.name), metadata=metadata))
+        by_hand += of_ids
+        if done.records or collection is OPPORTUNITIES:
+            _report(context, database, collection, done, naming)
     counts = refresh_status_counts(database, mirror.settings.time_zone, only_if_changed=True)
-    failed = total.failed + total.dead
     if total.error and not total.blameless:
         # It failed over single events: the API serves all others.
         with database.session() as connection:
@@ -117,22 +88,85 @@ def _refresh(
         metadata = status_metadata(counts, read_colours(connection))
     context.log_event(dg.AssetMaterialization(naming.key("status_counts"), metadata=metadata))
     report_checks(context.instance, database, collections, run, naming=naming)
-    if locked and not total.error:
-        named = ", ".join(str(i) for i in sorted(locked)[:10])
-        raise Explained(
-            f"{config.collection.capitalize()} that could not be written: {named}. "
-            f"{next(iter(locked.values()))} End that transaction, then refresh them again."
+    if failure := _why_incomplete(config.collection, total, by_hand):
+        raise Explained(failure)
+
+
+def _refresh_collection(
+    context: dg.OpExecutionContext,
+    mirror: Mirror,
+    current_rms: CurrentRms,
+    collection: Collection,
+    ids: Sequence[int],
+    fast_lane_lives: bool,
+) -> tuple[WorkedOff, Refreshed]:
+    """Refreshes `ids`, and the records of waiting events. Returns the result of both, and that of
+    `ids` alone."""
+    database, run = mirror.database, context.run.run_id
+    done, of_ids = WorkedOff(), Refreshed()
+    with (
+        explained("refresh"),
+        current_rms.client(database, collection) as client,
+        database.session() as connection,
+    ):
+        if collection.parts is not None:
+            _refresh_parts(context, database, client, run, done)
+        else:
+            if ids:
+                of_ids = refresh(database, client, ids, run)
+                done.refreshed += of_ids
+                done.records += len(set(ids))
+            _work_off_all(database, connection, client, run, fast_lane_lives, done)
+        # With those that led to nothing.
+        done.refreshed.calls = client.counts.calls
+    return done, of_ids
+
+
+def _report(
+    context: dg.OpExecutionContext,
+    database: Database,
+    collection: Collection,
+    done: WorkedOff,
+    naming: Naming,
+) -> None:
+    """Writes the figures into the row of the sync, and reports them to Dagster."""
+    with database.session() as connection:
+        metadata = refresh_metadata(done, count_rows(connection, collection))
+        note_figures(
+            connection,
+            context.run.run_id,
+            collection.name,
+            synced=done.records,
+            failed=done.failed + done.dead + done.refreshed.result.failed,
+            metadata=metadata,
         )
-    if undelivered and not total.error:
-        named = ", ".join(str(i) for i in sorted(undelivered)[:10])
-        raise Explained(
-            f"{config.collection.capitalize()} that Current RMS did not give: {named}. "
-            f"{next(iter(undelivered.values()))}"
-        )
+    # Freshness follows syncs: a few rows that were refreshed, or were not, make no table fresh.
+    context.log_event(dg.AssetObservation(naming.key(collection.name), metadata=metadata))
+
+
+def _why_incomplete(collection: str, total: WorkedOff, by_hand: Refreshed) -> str | None:
+    """Which events, or which records of `collection` whose ids a person gave, were not refreshed,
+    and why. None if all were."""
     if total.error:
-        raise Explained(
-            f"{failed} events were put back into the queue and will be tried again: {total.error}"
+        return (
+            f"{total.failed + total.dead} events were put back into the queue and will be tried "
+            f"again: {total.error}"
         )
+    if by_hand.locked:
+        return (
+            f"{collection.capitalize()} that could not be written: {_first(by_hand.locked)}. "
+            f"{next(iter(by_hand.locked.values()))} End that transaction, then refresh them again."
+        )
+    if by_hand.failed:
+        return (
+            f"{collection.capitalize()} that Current RMS did not give: {_first(by_hand.failed)}. "
+            f"{next(iter(by_hand.failed.values()))}"
+        )
+    return None
+
+
+def _first(ids: Iterable[int]) -> str:
+    return ", ".join(str(id_) for id_ in sorted(ids)[:10])
 
 
 def _refresh_parts(
