@@ -10,7 +10,8 @@ from rms_pipeline.insight import searched as module
 from rms_pipeline.insight.facets import read_facets
 from rms_pipeline.insight.find import find
 from rms_pipeline.insight.searched import searched
-from rms_pipeline.mirror.browse import count_listed, list_opportunities
+from rms_pipeline.mirror import browse
+from rms_pipeline.mirror.browse import count_listed, list_opportunities, place_of
 from rms_pipeline.mirror.criteria import Criteria, condition
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.statements import Connection
@@ -174,3 +175,44 @@ def test_words_that_many_hold_are_looked_at_row_by_row_and_never_all_of_them(
         )
         plan = "\n".join(line for (line,) in cursor.fetchall())
     assert "using opportunity_words_pkey" in plan, plan
+
+
+@pytest.mark.parametrize(
+    ("most_sorted", "most_looked_at"),
+    [(1_000, 10_000), (0, 10_000), (0, 3), (5, 60)],
+    ids=["few are sorted", "many are along the order", "or lie at its end", "or are mixed"],
+)
+@pytest.mark.parametrize("sort", ["-updated", "name", "-name", "value", "-confirmed", "confirmed"])
+def test_a_page_is_the_same_whether_few_meet_the_filters_or_many_or_only_the_last(
+    connection: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    most_sorted: int,
+    most_looked_at: int,
+    sort: str,
+) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE opportunities SET confirmed_at = updated_at_rms WHERE id % 3 = 0;"
+            "UPDATE opportunities SET total_value = CASE WHEN id % 5 > 0 THEN id % 7 END"
+        )
+    connection.commit()
+    everything = list_opportunities(connection, Criteria(sort=sort), limit=1_000)
+    monkeypatch.setattr(browse, "_MOST_SORTED", most_sorted)
+    monkeypatch.setattr(browse, "_MOST_LOOKED_AT", most_looked_at)
+    for wanted, is_meant in (
+        (Criteria(sort=sort, customer_id=3), lambda row: row.customer_id == 3),
+        (Criteria(sort=sort, venue="Oslo"), lambda row: row.venue == "Oslo"),
+        (Criteria(sort=sort, customer_id=99), lambda row: False),
+    ):
+        expected = [row.id for row in everything if is_meant(row)]
+        found: list[int] = []
+        place = None
+        while page := list_opportunities(connection, wanted, limit=9, place=place):
+            found += [row.id for row in page]
+            place = place_of(connection, wanted, page[-1], before=False)
+        assert found == expected
+        if len(expected) > 20:
+            row = next(r for r in everything if r.id == expected[20])
+            before = place_of(connection, wanted, row, before=True)
+            back = list_opportunities(connection, wanted, limit=9, place=before)
+            assert [each.id for each in back] == expected[11:20]
