@@ -111,6 +111,10 @@ def answers(url: str) -> bool:
         return False
 
 
+# What PostgreSQL says when its disk is full, in any language of the server.
+_NO_SPACE = "DiskFull"
+
+
 def launch(
     url: str,
     job: str,
@@ -146,6 +150,11 @@ def launch(
             if result["__typename"] == "LaunchRunSuccess":
                 return str(result["run"]["runId"])
             said = _reason(result)
+            if _NO_SPACE in said:
+                raise DagsterUnavailable(
+                    f"Dagster at {url} could not store the run of {job}: the disk of its database "
+                    "is full. Free some disk space, then try again. Stored data is intact."
+                )
         elif reason := _why_not_loaded(there, location):
             said = reason
             if _AWAY not in reason:
@@ -340,4 +349,5 @@ def _reason(answer: Any) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split()).rstrip(".")[:500]
+    # Dagster's storage adds the statement and its values, which tell people nothing.
+    return " ".join(text.partition("[SQL:")[0].split()).rstrip(".")[:500]

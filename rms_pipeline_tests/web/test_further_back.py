@@ -205,3 +205,23 @@ def test_going_back_to_the_setting_keeps_the_rows(mirrored: tuple[Web, Any]) -> 
     # What was covered stays covered: rows stay, and changes of them are fetched.
     assert reach(web.database) == Reach(None, reach(web.database).asked_at, "page", covered)
     assert "Go back to the setting" not in visit(web, "/further-back").text
+
+
+def test_a_launch_that_a_full_disk_refuses_says_so_at_once_and_without_statements(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refused = (
+        "sqlalchemy.exc.OperationalError: (psycopg2.errors.DiskFull) could not extend file: No "
+        "space left on device\n[SQL: INSERT INTO event_logs (run_id, event) VALUES (%(run_id)s)]"
+    )
+    there = dagster_api.CodeLocation(True, "", {"r": ["incremental_sync"]}, frozenset())
+    monkeypatch.setattr(dagster_api, "code_locations", lambda *_: {"ours": there})
+    answer = {"launchRun": {"__typename": "PythonError", "message": refused}}
+    monkeypatch.setattr(dagster_api, "_ask", lambda *_: answer)
+    with pytest.raises(DagsterUnavailable, match="disk of its database is full") as caught:
+        dagster_api.launch("http://dagster", "incremental_sync", location="ours")
+    assert "SQL" not in str(caught.value)
+    answer["launchRun"]["message"] = refused.replace("DiskFull", "OutOfMemory")
+    with pytest.raises(DagsterUnavailable, match=r"would not launch .*OutOfMemory") as caught:
+        dagster_api.launch("http://dagster", "incremental_sync", location="ours", patience=0)
+    assert "event_logs" not in str(caught.value)
