@@ -92,6 +92,18 @@ def begin_run(connection: Connection, run: str, sync_type: str) -> int:
     )
 
 
+def has_begun(connection: Connection, run: str) -> bool:
+    """Return whether the first step of `run` has begun. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM sync_runs WHERE run_id = %s AND started_at IS NOT NULL)",
+            (run,),
+        )
+        row = one_row(cursor)
+    connection.commit()
+    return bool(row[0])
+
+
 def note_metadata(connection: Connection, run: str, metadata: Mapping[str, Any]) -> None:
     """Add figures to the record of `run`: numbers, texts and booleans by name. Commits."""
     with connection.cursor() as cursor:

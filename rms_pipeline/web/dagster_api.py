@@ -62,6 +62,15 @@ query Runs($filter: RunsFilter!) {
   }
 }
 """
+_RUN = """
+query Run($run: ID!) {
+  runOrError(runId: $run) {
+    __typename
+    ... on Run { status }
+    ... on PythonError { message }
+  }
+}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +260,16 @@ def unfinished_runs(
         for r in found
         if (r["repositoryOrigin"] or {}).get("repositoryLocationName", place) == place
     ]
+
+
+def has_ended(url: str, run: str, token: SecretStr | None = None) -> bool:
+    """Whether `run` has ended in Dagster, or was deleted there. Raises DagsterUnavailable."""
+    result = _ask(url, token, _RUN, {"run": run})["runOrError"]
+    if result["__typename"] == "RunNotFoundError":
+        return True
+    if result["__typename"] != "Run":
+        raise DagsterUnavailable(f"Dagster at {url} does not tell of a run: {_reason(result)}.")
+    return result["status"] not in _UNDER_WAY
 
 
 def _ask(

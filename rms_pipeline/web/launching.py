@@ -15,7 +15,15 @@ from rms_pipeline.mirror.mirrored_windows import Reach, ask_for_days_back, read_
 from rms_pipeline.mirror.run_workers import living_runs, lost_runs
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.sync_metadata import Sync, find_sync, running_sync
-from rms_pipeline.mirror.sync_runs import INCREMENTAL, INITIAL, RECONCILIATION, note_launch
+from rms_pipeline.mirror.sync_runs import (
+    INCREMENTAL,
+    INITIAL,
+    NEVER_BEGAN,
+    RECONCILIATION,
+    end_run,
+    has_begun,
+    note_launch,
+)
 from rms_pipeline.mirror.walks import has_full_sync
 from rms_pipeline.web import dagster_api
 from rms_pipeline.web.dagster_api import DagsterUnavailable
@@ -115,6 +123,21 @@ class Launcher:
                 raise
             with self._database.session() as connection:
                 return Launched(note_launch(connection, run, JOBS[kind]), run)
+
+    def end_if_it_never_began(self, run: str) -> None:
+        """Ends the row of a run that ended in Dagster before its first step, as when its code
+        could not be loaded. If Dagster keeps its history in another database, the row cannot show
+        that."""
+        with self._database.session() as connection:
+            if has_begun(connection, run):
+                return
+            try:
+                is_over = dagster_api.has_ended(self._dagster_url, run, self._token)
+            except DagsterUnavailable:
+                return
+            # Its first step may have begun, and ended, meanwhile.
+            if is_over and not has_begun(connection, run):
+                end_run(connection, run, NEVER_BEGAN)
 
     def _ask_for(self, days_back: int | None, by: str | None) -> Reach:
         """The number of days back that was asked for before."""

@@ -47,6 +47,8 @@ from rms_pipeline.web.sync_models import (
 
 WAIT_SECONDS, LONGEST_WAIT_SECONDS = 900, 3600
 _POLL_SECONDS = 0.5
+# How often Dagster is asked whether a run that has not begun still will.
+_ASKS_DAGSTER_SECONDS = 5.0
 # A database that restarts is no reason to give up on a sync that goes on.
 _OUTAGE_SECONDS = 10.0
 
@@ -126,7 +128,7 @@ def sync_api(
             if not wait:
                 started = {"syncType": JOBS[kind], "status": "running"}
                 return JSONResponse({"success": True, **_ids(launched), **started}, status_code=202)
-            sync = await _wait_for(database, request, launched, timeout, stopping)
+            sync = await _wait_for(database, request, launcher, launched, timeout, stopping)
             return JSONResponse(
                 outcome(sync), status_code=200 if sync.status == "completed" else 500
             )
@@ -212,6 +214,7 @@ async def _launch(launcher: Launcher, kind: Kind) -> Launched:
 async def _wait_for(
     database: Database,
     request: Request,
+    launcher: Launcher,
     launched: Launched,
     timeout: int,
     stopping: Callable[[], bool],
@@ -223,7 +226,7 @@ async def _wait_for(
         with database.session() as connection:
             return find_sync(connection, launched.id)
 
-    began = heard = time.monotonic()
+    began = heard = asked = time.monotonic()
     while True:
         if stopping():
             raise Refusal(
@@ -252,6 +255,9 @@ async def _wait_for(
             sync = None
         if sync is not None and sync.status != "running":
             return sync
+        if sync is not None and time.monotonic() - asked > _ASKS_DAGSTER_SECONDS:
+            await run_in_threadpool(launcher.end_if_it_never_began, launched.run_id)
+            asked = time.monotonic()
         if time.monotonic() - began > timeout:
             raise Refusal(
                 504,
