@@ -79,7 +79,10 @@ class Draw:
         missing = self._to_be_had(records.keys() - held - apart)
         assert len(missing) <= proof.unstorable, (missing, proof.sentence, self.said)
         surplus = held - records.keys() - apart
-        assert not surplus, (surplus, proof.sentence, self.said)
+        # One that began to be listed twice, which no count has shown yet, may stand for another.
+        every = world.lies.get("listed twice")
+        twice = sum(1 for i in records if every and i % every == 0) - proof.repeated
+        assert len(surplus) <= max(twice, 0), (surplus, proof.sentence, self.said)
         stale = {i for i in held & records.keys() - apart if rows[i] != records[i]}
         assert not stale, (stale, proof.sentence, self.said)
 
