@@ -174,21 +174,27 @@ def newest(
     found: list[int] = []
     looked_at, at_a_time = 0, 1
     while True:
+        wanted = most - len(found)
         cursor.execute(
             _IN_BLOCKS,
             {
                 "query": query,
-                "most": most - len(found),
+                "most": wanted,
                 "before": _BIGINT_MAX if before is None else before,
                 "blocks": at_a_time,
             },
         )
-        looked: list[tuple[int, list[int]]] = cursor.fetchall()
-        found += [id_ for _, ids in looked for id_ in ids]
-        if len(looked) < at_a_time or len(found) >= most:
+        # A block without any has one row, without an id.
+        looked: list[tuple[int, int | None]] = cursor.fetchall()
+        found += [id_ for _, id_ in looked if id_ is not None]
+        blocks = len({block for block, _ in looked})
+        # With as many rows as were wanted, the last block may not be read to its end.
+        is_cut = len(looked) >= wanted
+        if len(found) >= most or (blocks < at_a_time and not is_cut):
             return _Looked(found[:most])
-        before = looked[-1][0] << BLOCK_BITS
-        looked_at += len(looked)
+        block, last = looked[-1]
+        before = last if is_cut and last is not None else block << BLOCK_BITS
+        looked_at += blocks
         if looked_at >= _AT_LEAST and is_over():
             return _Looked(found, before)
         # Few at first: the newest block is all that most searches need.
@@ -217,10 +223,11 @@ _HELD_IN_BLOCK = (
     f"(SELECT id FROM {OPPORTUNITIES.words}"
     f" WHERE words @@ replace(%(query)s, '{BLOCK}', block::text)::tsquery OFFSET 0) w"
 )
+# Row by row, so that a block is not looked through once there are enough.
 _IN_BLOCKS = (
-    f"{_BLOCKS} SELECT block, ARRAY(SELECT w.id FROM {_HELD_IN_BLOCK}"
-    " WHERE w.id < %(before)s ORDER BY w.id DESC LIMIT %(most)s)"
-    " FROM blocks WHERE block IS NOT NULL ORDER BY number"
+    f"{_BLOCKS} SELECT block, found.id FROM blocks LEFT JOIN LATERAL (SELECT w.id"
+    f" FROM {_HELD_IN_BLOCK} WHERE w.id < %(before)s ORDER BY w.id DESC LIMIT %(most)s) found"
+    " ON true WHERE block IS NOT NULL LIMIT %(most)s"
 )
 # As one array, which is read faster than thousands of rows.
 _OF_BLOCKS = (

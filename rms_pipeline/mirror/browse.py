@@ -232,7 +232,8 @@ def _page(
     ids: list[int] = []
     with connection.cursor() as cursor:
         find = _direct
-        if where != "true" and criteria.searched is None:
+        # An index of words or tags gathers all places before it gives the first.
+        if where != "true" and criteria.searched is None and not criteria.tags:
             few = _few(cursor, where, values)
             if few is None:
                 find = _along_the_order
