@@ -116,8 +116,8 @@ MUTANTS = (
     Mutant(
         "merge",
         "a record that PostgreSQL refuses costs those beside it",
-        "        if len(batch) == 1:",
-        "        if len(batch) >= 1:",
+        "        if len(batch.records) == 1:",
+        "        if len(batch.records) >= 1:",
         (MERGE,),
     ),
     Mutant(
@@ -167,7 +167,7 @@ MUTANTS = (
     Mutant(
         "deletions",
         "a row that is restored stays among the deleted ones",
-        'cursor.execute(f"DELETE FROM {collection.deleted} WHERE id = ANY(%s)", (restored,))',
+        'cursor.execute(f"DELETE FROM {collection.deleted} WHERE id = ANY(%s)", (found.restored,))',
         "pass",
         (f"{TRAPS}::test_a_record_that_reappears_comes_back",),
     ),
@@ -251,8 +251,8 @@ MUTANTS = (
     Mutant(
         "merge",
         "a list that lags takes back what was asked for singly",
-        "if doubting and not alike and contradicts(fetch, k.fetch):",
-        "if not doubting and not alike and contradicts(fetch, k.fetch):",
+        "if batch.doubting and not alike and contradicts(fetch, k.fetch):",
+        "if not batch.doubting and not alike and contradicts(fetch, k.fetch):",
         (f"{DOUBTS}::test_a_list_that_lags_takes_nothing_back",),
     ),
     Mutant(
@@ -742,8 +742,8 @@ MUTANTS = (
     Mutant(
         "databases",
         "one refused row fails its batch",
-        "        if not is_about_a_row(error):\n            raise\n        if len(batch) == 1:",
-        "        if True:\n            raise\n        if len(batch) == 1:",
+        "        if not is_about_a_row(error):\n            raise\n        if len(batch.records) == 1:",
+        "        if True:\n            raise\n        if len(batch.records) == 1:",
         (f"{OWN_OBJECTS}::test_a_row_that_the_database_refuses_costs_only_itself_and_is_named",),
     ),
 )
