@@ -374,38 +374,10 @@ def _read_party(
     # Of a year that goes on, what has started by now stands against the same days of the other.
     so_far = min(max(today.ends, first.starts), after.starts)
     values |= {"so_far": so_far, "so_far_before": _a_year_before(so_far, today.time_zone).starts}
-    cursor.execute(
-        "SELECT date_trunc('month', starts AT TIME ZONE %(zone)s)::date AS month,"
-        " coalesce(s.phase, 'open'),"
-        " starts < CASE WHEN starts < %(first)s THEN %(so_far_before)s ELSE %(so_far)s END,"
-        f" {_WAS_OFFERED}, {_WAS_ORDERED}, count(*), coalesce(sum(charge_total), 0)"
-        f" FROM (SELECT *, {GOES_OUT} AS starts FROM opportunities) o"
-        " LEFT JOIN statuses s ON s.name = o.opportunity_status"
-        f" WHERE {mine} AND {GOES_OUT} >= %(before)s AND {GOES_OUT} < %(after)s"
-        " GROUP BY 1, 2, 3, 4, 5",
-        values,
-    )
-    found = [
-        _Group(month, phase, is_so_far, was_offered, was_ordered, Amount(count, value))
-        for month, phase, is_so_far, was_offered, was_ordered, count, value in cursor.fetchall()
-    ]
+    found = _groups(cursor, mine, values)
     this_year = [g for g in found if g.month.year == year]
     year_before = [g for g in found if g.month.year == year - 1]
-    cursor.execute(
-        f"SELECT coalesce(sum(charge_total), 0) FROM opportunities WHERE {_CONFIRMED}"
-        f" AND {GOES_OUT} >= %(first)s AND {GOES_OUT} < %(after)s",
-        values,
-    )
-    total = one_row(cursor)[0]
-    cursor.execute(
-        # In one reading: the index of the order would be read to its end where there are few.
-        "WITH undecided AS MATERIALIZED (SELECT id, created_at_rms, charge_total"
-        f" FROM opportunities WHERE {mine} AND {_UNDECIDED})"
-        " SELECT count(*), coalesce(sum(charge_total), 0), ARRAY(SELECT id FROM undecided"
-        f" ORDER BY {_ORDERS['created']} LIMIT {MOST_JOBS}) FROM undecided",
-        values,
-    )
-    open_count, open_value, oldest = one_row(cursor)
+    open_count, open_value, oldest = _undecided(cursor, mine, values)
     lost = [g for g in this_year if g.phase == "lost"]
     return Party(
         kind=kind.single,
@@ -428,7 +400,7 @@ def _read_party(
         won=_sum(this_year, "confirmed"),
         lost=_sum([g for g in lost if g.was_offered], "lost"),
         lost_orders=_sum([g for g in lost if g.was_ordered], "lost"),
-        total=total,
+        total=_total_of_year(cursor, values),
         open_count=open_count,
         open_value=open_value,
         next_jobs=_jobs(
@@ -441,6 +413,33 @@ def _read_party(
         member=member,
         contacts=contacts,
     )
+
+
+def _total_of_year(cursor: Cursor, values: Mapping[str, Any]) -> Decimal:
+    """The value of all confirmed hires of the year, whosever they are."""
+    cursor.execute(
+        f"SELECT coalesce(sum(charge_total), 0) FROM opportunities WHERE {_CONFIRMED}"
+        f" AND {GOES_OUT} >= %(first)s AND {GOES_OUT} < %(after)s",
+        values,
+    )
+    total: Decimal = one_row(cursor)[0]
+    return total
+
+
+def _undecided(
+    cursor: Cursor, mine: str, values: Mapping[str, Any]
+) -> tuple[int, Decimal, list[int]]:
+    """How many opportunities are undecided, their value, and the ids of the oldest."""
+    cursor.execute(
+        # In one reading: the index of the order would be read to its end where there are few.
+        "WITH undecided AS MATERIALIZED (SELECT id, created_at_rms, charge_total"
+        f" FROM opportunities WHERE {mine} AND {_UNDECIDED})"
+        " SELECT count(*), coalesce(sum(charge_total), 0), ARRAY(SELECT id FROM undecided"
+        f" ORDER BY {_ORDERS['created']} LIMIT {MOST_JOBS}) FROM undecided",
+        values,
+    )
+    count, value, oldest = one_row(cursor)
+    return count, value, oldest
 
 
 def compare_party(
@@ -538,6 +537,25 @@ class _Group:
     was_offered: bool
     was_ordered: bool | None
     amount: Amount
+
+
+def _groups(cursor: Cursor, mine: str, values: Mapping[str, Any]) -> list[_Group]:
+    """The hires of the year and of the one before, by what the figures tell apart."""
+    cursor.execute(
+        "SELECT date_trunc('month', starts AT TIME ZONE %(zone)s)::date AS month,"
+        " coalesce(s.phase, 'open'),"
+        " starts < CASE WHEN starts < %(first)s THEN %(so_far_before)s ELSE %(so_far)s END,"
+        f" {_WAS_OFFERED}, {_WAS_ORDERED}, count(*), coalesce(sum(charge_total), 0)"
+        f" FROM (SELECT *, {GOES_OUT} AS starts FROM opportunities) o"
+        " LEFT JOIN statuses s ON s.name = o.opportunity_status"
+        f" WHERE {mine} AND {GOES_OUT} >= %(before)s AND {GOES_OUT} < %(after)s"
+        " GROUP BY 1, 2, 3, 4, 5",
+        values,
+    )
+    return [
+        _Group(month, phase, is_so_far, was_offered, was_ordered, Amount(count, value))
+        for month, phase, is_so_far, was_offered, was_ordered, count, value in cursor.fetchall()
+    ]
 
 
 def _sum(groups: Sequence[_Group], phase: str, month: int | None = None) -> Amount:
