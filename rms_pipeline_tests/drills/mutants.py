@@ -742,7 +742,8 @@ MUTANTS = (
     Mutant(
         "databases",
         "one refused row fails its batch",
-        "        if not is_about_a_row(error):\n            raise\n        if len(batch.records) == 1:",
+        "        if not is_about_a_row(error):\n            raise\n"
+        "        if len(batch.records) == 1:",
         "        if True:\n            raise\n        if len(batch.records) == 1:",
         (f"{OWN_OBJECTS}::test_a_row_that_the_database_refuses_costs_only_itself_and_is_named",),
     ),
