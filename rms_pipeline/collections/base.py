@@ -360,6 +360,9 @@ class Collection:
             | {
                 "difference": (
                     "The difference that makes this record from the next version's record."
-                )
+                ),
+                "record": (
+                    "The whole record, in a few versions, so that earlier ones are found quickly."
+                ),
             },
         )

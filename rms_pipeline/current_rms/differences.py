@@ -71,6 +71,18 @@ def way_back(newer: bytes | None, older: bytes | None, but_for: Names[str]) -> D
     return Difference(found, None if fields is None else frozenset(fields))
 
 
+def lasting(record: bytes, but_for: Names[str]) -> str:
+    """Return `record` (JSON) without what `way_back` ignores."""
+    try:
+        found = _read(record)
+    except RecursionError:
+        return without_signatures(record).decode()
+    if isinstance(found, dict):
+        for name in but_for:
+            found.pop(name, None)
+    return _encode(found).decode()
+
+
 def _read(record: bytes) -> Any:
     lasting = without_signatures(record)
     try:

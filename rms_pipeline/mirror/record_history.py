@@ -2,7 +2,8 @@
 
 The live row is the open version, or the deleted row if the record is gone. The versions of its
 collection say since when (`valid_from`). Only ended versions are stored, with their columns and the
-difference from the record that followed (`differences`). So a sync that finds nothing new costs
+difference from the record that followed (`differences`). A few versions also hold their record
+whole, so that every record is reached by a few differences. So a sync that finds nothing new costs
 nothing here. While a record is gone, a version says so. Versions of one record follow each other
 without gaps and overlaps.
 
@@ -19,7 +20,7 @@ from datetime import datetime
 from psycopg2.extensions import quote_ident
 
 from rms_pipeline.collections.base import Collection
-from rms_pipeline.current_rms.differences import Difference, way_back
+from rms_pipeline.current_rms.differences import Difference, lasting, way_back
 from rms_pipeline.current_rms.records import Row
 from rms_pipeline.mirror.statements import Connection, Cursor, array_of, one_row
 
@@ -29,6 +30,8 @@ NO_STATUS = "(none)"
 # By our own clock, and later than everything known of the record.
 _NOW = "greatest(clock_timestamp(), v.valid_from + interval '1 microsecond')"
 _UNCHANGED = "[]"
+# Of so many versions of a record that follow each other, one holds it whole.
+WHOLE_EVERY = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +55,50 @@ def end_changed(cursor: Cursor, collection: Collection, changed: Sequence[Row]) 
     """
     if not collection.remembers or not changed:
         return Ended()
+    older = _older(cursor, collection, collection.name, changed)
+    steps = _steps(collection, changed, older)
+    until = _end(cursor, collection, collection.name, steps, older)
+    return Ended(until, {id_: o.asked for id_, o in older.items()}, _altered(steps))
+
+
+@dataclass(frozen=True, slots=True)
+class _Older:
+    """The record of a row that is about to be replaced, and when it was last asked for.
+
+    `is_whole` tells that the version that ends with it is to hold it whole.
+    """
+
+    data: bytes | None
+    asked: datetime
+    is_whole: bool
+
+
+def _older(
+    cursor: Cursor, collection: Collection, table: str, rows: Sequence[Row]
+) -> dict[int, _Older]:
+    """Return what `table` holds of `rows`, by id."""
+    past, key = collection.past, collection.key
     cursor.execute(
-        f"SELECT id, data::text, synced_at FROM {collection.name} WHERE id = ANY(%s)",
-        (array_of(row.id for row in changed),),
+        "SELECT o.id, o.data::text, o.synced_at,"
+        f" (SELECT count(*) FROM {past} p WHERE p.{key} = o.id AND p.valid_from > coalesce("
+        f"(SELECT max(w.valid_from) FROM {past} w WHERE w.{key} = o.id AND w.record IS NOT NULL),"
+        f" '-infinity')) FROM {table} o WHERE o.id = ANY(%s)",
+        (array_of(row.id for row in rows),),
     )
-    older: dict[int, tuple[str | None, datetime]] = {
-        id_: (data, asked) for id_, data, asked in cursor.fetchall()
+    return {
+        id_: _Older(None if data is None else data.encode(), asked, count >= WHOLE_EVERY - 1)
+        for id_, data, asked, count in cursor.fetchall()
     }
-    steps = {
-        row.id: way_back(row.data, _bytes(older[row.id][0]), collection.volatile)
-        for row in changed
+
+
+def _steps(
+    collection: Collection, rows: Sequence[Row], older: Mapping[int, _Older]
+) -> dict[int, Difference | None]:
+    return {
+        row.id: way_back(row.data, older[row.id].data, collection.volatile)
+        for row in rows
         if row.id in older
     }
-    until = _end(cursor, collection, collection.name, steps)
-    return Ended(until, {id_: asked for id_, (_, asked) in older.items()}, _altered(steps))
 
 
 def _altered(steps: Mapping[int, Difference | None]) -> dict[int, frozenset[str]]:
@@ -94,7 +127,7 @@ def end_gone(cursor: Cursor, collection: Collection, ids: Sequence[int]) -> None
     """Make the deleted rows of `ids` open versions, and end the versions of their live rows."""
     if collection.remembers and ids:
         steps = dict.fromkeys(ids, Difference(_UNCHANGED))
-        note_since(cursor, collection, _end(cursor, collection, collection.deleted, steps))
+        note_since(cursor, collection, _end(cursor, collection, collection.deleted, steps, {}))
 
 
 def end_absent(cursor: Cursor, collection: Collection, returning: Sequence[Row]) -> Ended:
@@ -105,21 +138,11 @@ def end_absent(cursor: Cursor, collection: Collection, returning: Sequence[Row])
     if not collection.remembers or not returning:
         return Ended()
     ids = [row.id for row in returning]
-    cursor.execute(
-        f"SELECT id, data::text, synced_at FROM {collection.deleted} WHERE id = ANY(%s)",
-        (array_of(ids),),
-    )
-    older: dict[int, tuple[str | None, datetime]] = {
-        id_: (data, asked) for id_, data, asked in cursor.fetchall()
-    }
-    steps = {
-        row.id: way_back(row.data, _bytes(older[row.id][0]), collection.volatile)
-        for row in returning
-        if row.id in older
-    }
+    older = _older(cursor, collection, collection.deleted, returning)
+    steps = _steps(collection, returning, older)
     # A record that returns unchanged still gets a new version.
     again = {id_: step or Difference(_UNCHANGED) for id_, step in steps.items()}
-    ended = _end(cursor, collection, collection.deleted, again, deleted=True)
+    ended = _end(cursor, collection, collection.deleted, again, older, deleted=True)
     note_since(cursor, collection, ended)
     if unknown := [id_ for id_ in ids if id_ not in ended]:
         # Their rows were deleted by hand, or never existed.
@@ -127,11 +150,7 @@ def end_absent(cursor: Cursor, collection: Collection, returning: Sequence[Row])
             f"UPDATE {collection.versions} v SET valid_from = {_NOW} WHERE id = ANY(%s)",
             (array_of(unknown),),
         )
-    return Ended(ended, {id_: asked for id_, (_, asked) in older.items()}, _altered(steps))
-
-
-def _bytes(text: str | None) -> bytes | None:
-    return None if text is None else text.encode()
+    return Ended(ended, {id_: o.asked for id_, o in older.items()}, _altered(steps))
 
 
 def _columns(collection: Collection) -> tuple[str, ...]:
@@ -144,24 +163,35 @@ def _end(
     collection: Collection,
     table: str,
     steps: Mapping[int, Difference | None],
+    older: Mapping[int, _Older],
     *,
     deleted: bool = False,
 ) -> dict[int, datetime]:
     """Store the open version of each row of `table` as ended now. None in `steps` lets it
-    continue.
+    continue. `older` are the records, where they may be held whole.
     """
     found = {id_: step for id_, step in steps.items() if step is not None}
     if not found:
         return {}
+    records = [
+        lasting(o.data, collection.volatile) if o and o.is_whole and o.data else None
+        for o in map(older.get, found)
+    ]
     columns = _columns(collection)
     cursor.execute(
         f"INSERT INTO {collection.past} ({collection.key}, valid_from, valid_to, deleted,"
-        f" {', '.join(columns)}, difference)"
+        f" {', '.join(columns)}, difference, record)"
         f" SELECT o.id, v.valid_from, {_NOW}, %s, {', '.join(f'o.{c}' for c in columns)},"
-        f" n.difference FROM unnest(%s::bigint[], %s::jsonb[]) AS n (id, difference)"
+        f" n.difference, n.record FROM unnest(%s::bigint[], %s::jsonb[], %s::jsonb[])"
+        " AS n (id, difference, record)"
         f" JOIN {table} o USING (id) JOIN {collection.versions} v USING (id)"
         f" RETURNING {collection.key}, valid_to",
-        (deleted, array_of(found), array_of(step.json for step in found.values())),
+        (
+            deleted,
+            array_of(found),
+            array_of(step.json for step in found.values()),
+            array_of(records),
+        ),
     )
     ended: dict[int, datetime] = dict(cursor.fetchall())
     return ended
@@ -430,15 +460,25 @@ def _text(connection: Connection, collection: Collection) -> str:
             f" FROM {place}.{table} o LEFT JOIN {place}.{collection.versions} v ON v.id = o.id"
         )
 
-    newest = " ".join(
-        f"(SELECT data FROM {place}.{table} WHERE id = p.{collection.key}){comma}"
-        for table, comma in ((collection.name, ","), (collection.deleted, ""))
+    key, past = collection.key, f"{place}.{collection.past}"
+    newest = ", ".join(
+        f"(SELECT data FROM {place}.{table} WHERE id = p.{key})"
+        for table in (collection.name, collection.deleted)
     )
-    older = (
-        f"(SELECT {place}.rms_older(coalesce({newest}), n.difference ORDER BY n.valid_from DESC)"
-        f" FROM {place}.{collection.past} n WHERE n.{collection.key} = p.{collection.key}"
-        " AND n.valid_from >= p.valid_from)"
-    )
+    # From the next version that holds its record whole, else from the newest record. OFFSET 0 lets
+    # that be looked up once, and not for each difference.
+    older = f"""coalesce(p.record, (
+    SELECT {place}.rms_older(b.record, n.difference ORDER BY n.valid_from DESC)
+    FROM (
+        SELECT coalesce(w.record, {newest}) AS record, coalesce(w.valid_from, 'infinity') AS began
+        FROM (SELECT) one LEFT JOIN LATERAL (
+            SELECT w.record, w.valid_from FROM {past} w
+            WHERE w.{key} = p.{key} AND w.valid_from > p.valid_from AND w.record IS NOT NULL
+            ORDER BY w.valid_from LIMIT 1
+        ) w ON true OFFSET 0
+    ) b JOIN {past} n ON n.{key} = p.{key}
+        AND n.valid_from >= p.valid_from AND n.valid_from < b.began
+))"""
     view, then = f"{place}.{collection.history}", f"{place}.{_then(collection)}"
     return f"""
 CREATE OR REPLACE VIEW {view} AS

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.differences import way_back
 from rms_pipeline.mirror import merge as merging
+from rms_pipeline.mirror import record_history
 from rms_pipeline.mirror.changes import changes_after
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import move_to_deleted
@@ -262,9 +263,13 @@ def signed(n: int, name: str = "a") -> str:
     return f"https://cdn.example/{name}.png?X-Amz-Date={n}&X-Amz-Signature=secret{n}&v={n}"
 
 
+@pytest.mark.parametrize("every", [1, 3, record_history.WHOLE_EVERY])
 def test_signed_links_leave_no_trace_wherever_they_are_and_however_records_change(
-    emptied: Database,
+    emptied: Database, monkeypatch: pytest.MonkeyPatch, every: int
 ) -> None:
+    # Nor do they where versions hold their records whole.
+    monkeypatch.setattr(record_history, "WHOLE_EVERY", every)
+
     def at(n: int, **fields: Any) -> Any:
         told = {"id": 1, "subject": "x", "icon": {"url": signed(n), "thumb_url": signed(n)}}
         told |= {"member": {"id": 5, "name": "Ann", "image": signed(n)}, "note": signed(n)}
@@ -386,6 +391,72 @@ def test_a_record_is_had_whole_as_of_any_moment(emptied: Database) -> None:
     ]
     assert query(emptied, "SELECT data FROM opportunity_as_of(1, now())") == [(second,)]
     assert query(emptied, "SELECT data FROM opportunity_as_of(2, now())") == []
+
+
+def steps_back(database: Database, statement: str) -> tuple[int, list[tuple[Any, ...]]]:
+    """How many differences PostgreSQL goes back to answer, and its answer."""
+    with database.session() as connection, connection.cursor() as cursor:
+
+        def calls() -> int:
+            cursor.execute(
+                "SELECT coalesce(sum(calls), 0)::integer FROM pg_stat_xact_user_functions"
+                " WHERE funcname = 'rms_stepped_back'"
+            )
+            ((count,),) = cursor.fetchall()
+            assert isinstance(count, int)
+            return count
+
+        cursor.execute("SET track_functions = 'pl'")
+        # Those of the transaction before may not be reported yet.
+        before = calls()
+        cursor.execute(statement)
+        found = cursor.fetchall()
+        return calls() - before, found
+
+
+def test_each_of_many_versions_is_a_few_differences_away(
+    emptied: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_history, "WHOLE_EVERY", 4)
+    for n in range(30):
+        if n == 20:
+            # Its record returns unchanged, and with a version of its being gone.
+            delete_at(emptied, 3 * n, 1)
+            merge_at(emptied, 3 * n + 1, 3 * n + 1.5, record(id=1, subject="s19"))
+        merge_at(emptied, 3 * n + 2, 3 * n + 2.5, record(id=1, subject=f"s{n}"))
+    calls, found = steps_back(
+        emptied,
+        "SELECT data ->> 'subject', subject FROM opportunity_history ORDER BY valid_from",
+    )
+    subjects = [f"s{n}" for n in (*range(20), 19, 19, *range(20, 30))]
+    assert found == [(subject, subject) for subject in subjects]
+    # Between two whole ones lie three others, which take one, two and three. The versions around
+    # the deletion and after the last whole one take no more.
+    assert calls <= 30 * 2
+    first = query(emptied, "SELECT min(valid_from) FROM opportunity_history")[0][0]
+    calls, found = steps_back(
+        emptied, f"SELECT data ->> 'subject' FROM opportunity_as_of(1, '{first}')"
+    )
+    assert found == [("s0",)]
+    assert calls <= 3
+    assert query(emptied, "SELECT count(record) FROM opportunity_past") == [(7,)]
+    # Every other column is found without going back at all.
+    assert steps_back(emptied, "SELECT count(subject) FROM opportunity_history") == (0, [(32,)])
+
+
+def test_versions_from_before_records_were_held_whole_are_reached_and_the_next_one_is_whole(
+    emptied: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(8):
+        merge_at(emptied, 2 * n, 2 * n + 1, record(id=1, subject=f"s{n}"))
+    assert query(emptied, "SELECT count(record) FROM opportunity_past") == [(0,)]
+    monkeypatch.setattr(record_history, "WHOLE_EVERY", 3)
+    merge_at(emptied, 20, 21, record(id=1, subject="s8"))
+    assert query(emptied, "SELECT subject FROM opportunity_past WHERE record IS NOT NULL") == [
+        ("s7",)
+    ]
+    found = query(emptied, "SELECT data ->> 'subject' FROM opportunity_history ORDER BY valid_from")
+    assert found == [(f"s{n}",) for n in range(9)]
 
 
 def test_a_moment_that_is_worked_out_is_so_once_and_not_for_each_row(emptied: Database) -> None:
@@ -574,9 +645,12 @@ def demand_that_it_remembers(database: Database, steps: list[tuple[Any, ...]]) -
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(steps=STEPS)
-def test_any_sequence_is_remembered_without_a_gap(migrated: Database, steps: Any) -> None:
-    demand_that_it_remembers(migrated, steps)
+@given(steps=STEPS, every=st.sampled_from([2, record_history.WHOLE_EVERY]))
+def test_any_sequence_is_remembered_without_a_gap(
+    migrated: Database, steps: Any, every: int
+) -> None:
+    with patch.object(record_history, "WHOLE_EVERY", every):
+        demand_that_it_remembers(migrated, steps)
 
 
 # First confirmed
