@@ -105,10 +105,12 @@ def filled(stand: Stand) -> Stand:
 
 
 def renewed_twice(page: Page) -> None:
-    """Waits until the sync panel has asked for itself two times."""
+    """Has the sync panel ask for itself two times, as it does every few seconds."""
     for _ in range(2):
         with page.expect_response(lambda r: r.url.endswith("/fragments/sync")):
-            pass
+            page.evaluate("htmx.trigger('#sync', 'every')")
+    # It is marked until what came has been put in its place.
+    expect(page.locator("#sync.htmx-request")).to_have_count(0)
 
 
 def test_from_the_first_visit_to_a_replayed_dead_letter(stand: Stand, page: Page) -> None:
