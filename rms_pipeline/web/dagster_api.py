@@ -268,7 +268,7 @@ def has_ended(url: str, run: str, token: SecretStr | None = None) -> bool:
     if result["__typename"] == "RunNotFoundError":
         return True
     if result["__typename"] != "Run":
-        raise DagsterUnavailable(f"Dagster at {url} does not tell of a run: {_reason(result)}.")
+        raise DagsterUnavailable(f"Dagster at {url} does not report a run: {_reason(result)}.")
     return result["status"] not in _UNDER_WAY
 
 
