@@ -270,7 +270,7 @@ def _evaluations(collection: Collection) -> dict[str, tuple[str, EvaluateOf]]:
         in_window = f" for the {collection.parts.of.name} whose lists were read"
     found: dict[str, tuple[str, EvaluateOf]] = {
         blocking_check_of(collection): (
-            f"Each {collection.single} is in the table once, and has an id.",
+            f"Each {_in_words(collection)} is in the table once, and has an id.",
             _ids_are_unique,
         ),
         "no_faults": (
@@ -296,6 +296,10 @@ def _evaluations(collection: Collection) -> dict[str, tuple[str, EvaluateOf]]:
             _webhooks,
         )
     return found
+
+
+def _in_words(collection: Collection) -> str:
+    return collection.single.replace("_", " ")
 
 
 def _evaluations_of(
