@@ -6,13 +6,15 @@ new one with our tables), `ready_url` (a new one with Dagster's tables and the v
 """
 
 import contextlib
+import functools
 import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -29,19 +31,22 @@ from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN
 from rms_pipeline.settings import settings
 from rms_pipeline_tests.copies import copy_of, empty
 from rms_pipeline_tests.kept_connections import kept_connections
-from rms_pipeline_tests.processes import why_not_here
+from rms_pipeline_tests.processes import PROJECT, why_not_here
 from rms_pipeline_tests.servers import (
     POSTGRESQL_15 as POSTGRESQL_15,
 )
 from rms_pipeline_tests.servers import (
+    Prepared,
     be_careless,
     embedded_postgresql,
+    folder_for_servers,
     installed_postgresql,
     template,
 )
 from rms_pipeline_tests.servers import (
     new_database as new_database,
 )
+from rms_pipeline_tests.workers import nursery
 
 # The longest first, so that all processes end at about the same time.
 LONGEST = (
@@ -100,6 +105,8 @@ LONGEST = (
     "mirror/test_releases.py",
     "mirror/test_database.py",
 )
+_FOLDER = pytest.StashKey[Path]()
+_SERVERS = "servers"
 DRILLED_CASES = Path(__file__).parent / "drills/test_cases.py"
 # Short waits, but many attempts: some tests count calls.
 QUICK = Patience(connect=10, read=20, answer=60, attempts=8, throttled=30, backoff=0.02)
@@ -141,6 +148,30 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None:
+    """Let processes for many tests be forks of one. For a few tests, it would import too much."""
+    is_many = any(Path(argument).is_dir() for argument in config.args)
+    if sys.platform != "linux" or not is_many or Path.cwd() != PROJECT:
+        return
+    stack = contextlib.ExitStack()
+    config.add_cleanup(stack.close)
+    folder = stack.enter_context(folder_for_servers("rms-test-", in_memory=True))
+    is_core = all(Path(argument).name in CORE for argument in config.args)
+    everything = config.option.markexpr != "quick" and not is_core
+    command = stack.enter_context(nursery(folder, everything=everything))
+    for spec in specs:
+        if spec.popen and not spec.python:
+            spec.python = command
+    config.stash[_FOLDER] = folder
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    if _FOLDER in node.config.stash:
+        node.workerinput[_SERVERS] = str(node.config.stash[_FOLDER])
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """With `-m quick`, do not even import the tests that it leaves out."""
     if config.option.markexpr != "quick" or collection_path.parent != Path(__file__).parent:
@@ -160,11 +191,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = drilled + others
 
-    def place(item: pytest.Item) -> int:
-        path = item.path.as_posix()
-        return next((n for n, name in enumerate(LONGEST) if path.endswith(name)), len(LONGEST))
+    @functools.cache
+    def place(path: Path) -> int:
+        found = (n for n, name in enumerate(LONGEST) if path.as_posix().endswith(name))
+        return next(found, len(LONGEST))
 
-    items.sort(key=place)
+    items.sort(key=lambda item: place(item.path))
     for item in items:
         if item.path.parent.name in CORE and not item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.quick)
@@ -172,7 +204,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish() -> None:
     # What was imported stays: to look through a million objects again and again was a tenth of all.
-    gc.collect()
+    # Once is half a second already, so the little that is garbage stays too.
     gc.freeze()
     gc.enable()
 
@@ -190,17 +222,28 @@ def connections(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def embedded_url() -> Iterator[str]:
-    with embedded_postgresql(in_memory=True) as url:
+def prepared(request: pytest.FixtureRequest) -> Prepared | None:
+    """The files of servers that were made for all processes, if they were."""
+    folder = getattr(request.config, "workerinput", {}).get(_SERVERS)
+    if folder is None or not (prepared := Prepared(Path(folder))).is_there():
+        return None
+    return prepared
+
+
+@pytest.fixture(scope="session")
+def embedded_url(prepared: Prepared | None) -> Iterator[str]:
+    like = prepared.embedded if prepared else None
+    with embedded_postgresql(in_memory=True, like=like) as url:
         be_careless(url)
         yield url
 
 
 @pytest.fixture(scope="session")
-def postgresql_15_url() -> Iterator[str]:
+def postgresql_15_url(prepared: Prepared | None) -> Iterator[str]:
     if not (POSTGRESQL_15 / "initdb").exists():
         pytest.skip("no PostgreSQL 15 server is installed (Debian: apt-get install postgresql-15)")
-    with installed_postgresql(POSTGRESQL_15, in_memory=True) as url:
+    like = prepared.postgresql_15 if prepared else None
+    with installed_postgresql(POSTGRESQL_15, in_memory=True, like=like) as url:
         be_careless(url)
         yield url
 

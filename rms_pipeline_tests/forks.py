@@ -8,6 +8,9 @@ noticed here, only by the commands that `.ci/run` starts.
 A `warm` process forks its own children too, whether it starts them by `subprocess` or by
 `multiprocessing`: Dagster's daemon, webserver, code servers and runs. For this, each has a process
 beside it that does nothing else, in the same session and group.
+
+In a run of many tests there is one process that forks, for all workers. They are forks of it
+themselves (`workers.py`).
 """
 
 import array
@@ -63,7 +66,8 @@ _SPAWNED = "multiprocessing.spawn"
 class Child:
     """A forked process with the parts of `subprocess.Popen[str]` that the tests use.
 
-    Output to a PIPE can only be read with `communicate`. A `warm` child forks its own children.
+    Output to a PIPE can only be read with `communicate`. A `warm` child forks its own children. A
+    child that `ends_with_us` is killed when this process ends, however that happens.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class Child:
         start_new_session: bool = False,
         pass_fds: Sequence[int] = (),
         warm: bool = False,
+        ends_with_us: bool = False,
     ) -> None:
         self.args = [module, *arguments]
         self.returncode: int | None = None
@@ -90,6 +95,7 @@ class Child:
             "own_session": start_new_session,
             "files": [1, 2, *pass_fds],
             "warm": warm,
+            "ends_with_asker": ends_with_us,
         }
         with contextlib.ExitStack() as stack, told:
             files = [_descriptor(f, number, stack) for number, f in enumerate(given, 1)]
@@ -205,33 +211,73 @@ def _parent() -> _Parent:
         return _made[0]
 
 
-def _fork_on_request(requests: socket.socket) -> list[str]:
-    """Return in each child, with its arguments. Ends together with the process that asks."""
+def share(address: str) -> bool:
+    """Let the process that listens at this address (a path) fork for this one. Return whether it
+    exists.
+    """
+    requests = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        requests.connect(address)
+    except OSError:
+        requests.close()
+        return False
+    _made[:] = [_Parent(requests, None)]
+    atexit.register(_made[0].end)
+    return True
+
+
+def fork_on_request(requests: socket.socket, listener: socket.socket | None = None) -> list[str]:
+    """Return in each child, with its arguments. Ends together with the process that asks.
+
+    Others who connect to `listener` may ask too.
+    """
     selector = select.poll()
+    askers = {requests.fileno(): requests}
     selector.register(requests, select.POLLIN)
+    if listener is not None:
+        selector.register(listener, select.POLLIN)
     alive: dict[int, tuple[int, socket.socket]] = {}
+    # Children that end with an asker, by the asker.
+    bound: dict[int, list[int]] = {}
     while True:
         for number, _ in selector.poll():
             if number in alive:
                 pid, told = alive.pop(number)
                 selector.unregister(number)
                 os.close(number)
+                for theirs in bound.values():
+                    if number in theirs:
+                        theirs.remove(number)
                 with told, contextlib.suppress(OSError):
                     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
                     told.send(str(code).encode())
                 continue
-            message, passed, _, _ = socket.recv_fds(requests, 1 << 20, _MOST_FILES)
+            if listener is not None and number == listener.fileno():
+                asker, _ = listener.accept()
+                askers[asker.fileno()] = asker
+                selector.register(asker, select.POLLIN)
+                continue
+            message, passed = b"", list[int]()
+            with contextlib.suppress(ConnectionError):
+                message, passed, _, _ = socket.recv_fds(askers[number], 1 << 20, _MOST_FILES)
             if not message:
-                sys.exit()
+                if number == requests.fileno():
+                    sys.exit()
+                for watched in bound.pop(number, ()):
+                    signal.pidfd_send_signal(watched, signal.SIGKILL)
+                selector.unregister(number)
+                askers.pop(number).close()
+                continue
             asked = json.loads(message)
             if asked["warm"] and WARM[0] not in sys.modules:
-                _import(WARM)
+                import_all(WARM)
             pid = os.fork()
             if pid == 0:
                 for other, (_, socket_) in alive.items():
                     os.close(other)
                     socket_.close()
-                requests.close()
+                for socket_ in (*askers.values(), *([listener] if listener else [])):
+                    socket_.close()
                 os.close(passed[0])
                 return _become(asked, passed[1:])
             for file in passed[1:]:
@@ -239,6 +285,8 @@ def _fork_on_request(requests: socket.socket) -> list[str]:
             told = socket.socket(fileno=passed[0])
             watched = os.pidfd_open(pid)
             alive[watched] = pid, told
+            if asked["ends_with_asker"]:
+                bound.setdefault(number, []).append(watched)
             selector.register(watched, select.POLLIN)
             told.send(str(pid).encode())
 
@@ -271,7 +319,7 @@ def _warmed(argv: list[str]) -> list[str]:
         ours.close()
         # It ends together with the process that asks it, and reports how its children end.
         before = {number: signal.signal(number, signal.SIG_IGN) for number in _ENDING}
-        forked = _fork_on_request(theirs)
+        forked = fork_on_request(theirs)
         for number, handler in before.items():
             signal.signal(number, handler)
         return forked
@@ -322,7 +370,7 @@ def _polled(self: spawning.Popen, flag: int = os.WNOHANG) -> int | None:
     return self.returncode
 
 
-def _import(names: Sequence[str]) -> None:
+def import_all(names: Sequence[str]) -> None:
     for name in names:
         importlib.import_module(name)
     # Memory pages of imported modules then stay shared with the children.
@@ -332,8 +380,13 @@ def _import(names: Sequence[str]) -> None:
 
 def main() -> None:
     requests = socket.socket(fileno=int(sys.argv[1]))
-    _import(IMPORTED)
-    _end(_exit_code_of(lambda: _run(*_fork_on_request(requests))))
+    import_all(IMPORTED)
+    fork_and_run(requests)
+
+
+def fork_and_run(requests: socket.socket, listener: socket.socket | None = None) -> NoReturn:
+    """`fork_on_request`, and run what each child is for."""
+    _end(_exit_code_of(lambda: _run(*fork_on_request(requests, listener))))
 
 
 def _run(module: str, *arguments: str) -> None:

@@ -23,11 +23,13 @@ _ROOM = 4 << 30
 
 
 @contextlib.contextmanager
-def embedded_postgresql(*, in_memory: bool = False) -> Iterator[str]:
+def embedded_postgresql(*, in_memory: bool = False, like: Path | None = None) -> Iterator[str]:
     """The embedded server. Yields its URL. With `in_memory` its files are in memory if there is
-    room.
+    room. It starts with the files of `like` if that is given, a folder of `Prepared`.
     """
-    with _folder_for_server("rms-test-", in_memory) as folder:
+    with folder_for_servers("rms-test-", in_memory) as folder:
+        if like is not None:
+            _copy(like / "postgres", folder)
         try:
             yield start_embedded(folder)
         finally:
@@ -36,21 +38,75 @@ def embedded_postgresql(*, in_memory: bool = False) -> Iterator[str]:
 
 @contextlib.contextmanager
 def installed_postgresql(
-    programs: Path = POSTGRESQL_15, *, in_memory: bool = False
+    programs: Path = POSTGRESQL_15, *, in_memory: bool = False, like: Path | None = None
 ) -> Iterator[str]:
     """A server of the programs in a folder, with its default settings. Yields its URL.
 
-    With `in_memory` its files are in memory if there is room.
+    With `in_memory` its files are in memory if there is room. It starts with the files of `like`
+    if that is given, a folder of `Prepared`.
     """
-    with (
-        _folder_for_server("rms-test-15-", in_memory) as folder,
-        _installed_postgresql(programs, folder) as url,
-    ):
-        yield url
+    with folder_for_servers("rms-test-15-", in_memory) as folder:
+        if like is not None:
+            _copy(like / "data", folder)
+        with _installed_postgresql(programs, folder, stop="immediate") as url:
+            yield url
+
+
+def _copy(data: Path, folder: Path) -> None:
+    # With their owner, who is not the one of this process if that is root.
+    subprocess.run(["cp", "-a", str(data), str(folder)], check=True)
+
+
+class Prepared:
+    """Files of servers with the templates, made once for all of pytest's processes.
+
+    Whoever wants a server copies them, if they were made. A copy takes a tenth of the time.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.embedded = folder / "embedded"
+        self.postgresql_15 = folder / "15"
+
+    def is_there(self) -> bool:
+        """Return whether the files were made. Waits for whoever makes them."""
+        with (self.folder / "making").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            return (self.folder / "made").exists()
+
+    @contextlib.contextmanager
+    def making(self) -> Iterator[None]:
+        """Inside this context, and in what it forks until that ends, the files are being made."""
+        with (self.folder / "making").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def make(self, fill: Callable[[str], object], fill_embedded: Callable[[str], object]) -> None:
+        """Make the files. `fill` gets the URL of each server, and `fill_embedded` that of the
+        embedded one too.
+        """
+        # A system user of the servers must reach the folders below it.
+        self.folder.chmod(0o711)
+        self.embedded.mkdir()
+        url = start_embedded(self.embedded)
+        try:
+            be_careless(url)
+            fill(url)
+            fill_embedded(url)
+        finally:
+            stop_embedded(self.embedded)
+        # Where the library keeps which processes use the server.
+        (self.embedded / "postgres/.handle_pids.json").unlink(missing_ok=True)
+        if (POSTGRESQL_15 / "initdb").exists():
+            self.postgresql_15.mkdir()
+            with _installed_postgresql(POSTGRESQL_15, self.postgresql_15, stop="fast") as url:
+                be_careless(url)
+                fill(url)
+        (self.folder / "made").touch()
 
 
 @contextlib.contextmanager
-def _installed_postgresql(programs: Path, folder: Path) -> Iterator[str]:
+def _installed_postgresql(programs: Path, folder: Path, *, stop: str) -> Iterator[str]:
     user: str | None = None
     if os.geteuid() == 0:
         shutil.chown(folder, "postgres")
@@ -60,17 +116,18 @@ def _installed_postgresql(programs: Path, folder: Path) -> Iterator[str]:
         subprocess.run(command, check=True, user=user, stdout=subprocess.DEVNULL, cwd="/")
 
     data = str(folder / "data")
-    run(f"{programs}/initdb", "-A", "trust", "-U", "postgres", "-D", data)
+    if not Path(data).exists():
+        run(f"{programs}/initdb", "-A", "trust", "-U", "postgres", "-D", data)
     options = f"-c listen_addresses= -k {folder}"
     run(f"{programs}/pg_ctl", "-w", "-D", data, "-o", options, "-l", f"{data}.log", "start")
     try:
         yield f"postgresql://postgres@/postgres?host={folder}"
     finally:
-        run(f"{programs}/pg_ctl", "-w", "-D", data, "-m", "immediate", "stop")
+        run(f"{programs}/pg_ctl", "-w", "-D", data, "-m", stop, "stop")
 
 
 @contextlib.contextmanager
-def _folder_for_server(prefix: str, in_memory: bool) -> Iterator[Path]:
+def folder_for_servers(prefix: str, in_memory: bool) -> Iterator[Path]:
     """A folder that exists inside this context."""
     # Not below pytest's own temporary folder, because the server's system user has to reach it.
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=_memory() if in_memory else None))
