@@ -92,8 +92,9 @@ def _prepare(prepared: Prepared, wanted: str) -> NoReturn:
             with_our_tables, with_all_tables if wanted == _EVERYTHING else with_our_tables
         )
     except BaseException:
-        # Each process then makes its servers itself.
-        traceback.print_exc()
+        # Each process then makes its servers itself, unless all was interrupted.
+        if prepared.folder.exists():
+            traceback.print_exc()
     finally:
         os._exit(0)
 
