@@ -429,6 +429,8 @@ def _decimal(raw: Raw) -> Decimal | None:
         number = Decimal(text)
     except InvalidOperation:
         raise _Problem("is not a number") from None
+    if "_" in text:  # Python reads 1_250 as 1250. Nothing says that its writer meant that.
+        raise _Problem("is not a number")
     if not number.is_finite() or abs(number.adjusted()) > _MAX_EXPONENT:
         raise _Problem("is not a finite number that PostgreSQL can store")
     return number

@@ -119,6 +119,7 @@ def test_money_keeps_every_digit_whether_text_or_number() -> None:
         ("starts_at", "next Tuesday"),
         ("updated_at", 5),
         ("charge_total", "1,250.00"),
+        ("charge_total", "1_250.00"),
         ("charge_total", "NaN"),
         ("charge_total", "1e99999"),
         ("charge_total", {"amount": 1}),
