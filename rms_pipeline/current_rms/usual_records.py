@@ -130,7 +130,11 @@ def _moment(value: str) -> datetime:
 
 def _decimal(value: str) -> Decimal | None:
     number = Decimal(value)
-    if "_" in value or not number.is_finite() or not -_MAX_EXPONENT < number.adjusted() < _MAX_EXPONENT:
+    if (
+        "_" in value
+        or not number.is_finite()
+        or not -_MAX_EXPONENT < number.adjusted() < _MAX_EXPONENT
+    ):
         raise _Unusual
     return number
 

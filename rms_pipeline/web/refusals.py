@@ -43,18 +43,13 @@ _UNEXPECTED = (
     "An unexpected error occurred. The log of the web service has the details. Try "
     "again. If the error stays, `rms-pipeline doctor` may name the cause."
 )
-# For people; programs are told where the description of the API is.
 _NOWHERE = (
-    "There is no page at this address. The link may be incomplete, or what it led to was deleted."
+    "There is nothing at this address. The link may be incomplete, or what it led to was deleted."
 )
+# In JSON only: people have no use for it.
+_HELP_NOWHERE = {"help": "/openapi.json describes all addresses."}
 _OF_STARLETTE = {
-    (
-        404,
-        "Not Found",
-    ): (
-        "There is nothing at this address. The dashboard is at /, the description of the API at "
-        "/openapi.json. The link may be incomplete, or its target was deleted."
-    ),
+    (404, "Not Found"): _NOWHERE,
     (
         405,
         "Method Not Allowed",
@@ -152,8 +147,6 @@ def refuse(
     kept = dict(headers or {})
     if wants_page(request):
         title = _TITLES.get(status) or HTTPStatus(status).phrase.capitalize()
-        if text == _OF_STARLETTE[404, "Not Found"]:
-            text = _NOWHERE
         if status == 404 and (page := _missing(request, title, text)):
             return page
         return render(
@@ -267,6 +260,8 @@ def handle_errors(app: FastAPI, database: Database) -> None:
         assert isinstance(error, HTTPException)
         text = _OF_STARLETTE.get((error.status_code, str(error.detail)), str(error.detail))
         extra = error.extra if isinstance(error, Refusal) else None
+        if text is _NOWHERE:
+            extra = _HELP_NOWHERE
         return refuse(request, error.status_code, text, headers=error.headers, extra=extra)
 
     async def invalid(request: Request, error: Exception) -> Response:

@@ -545,6 +545,8 @@ def test_people_get_a_page_and_programs_json_whatever_goes_wrong(
             # What is to be typed stands out on the page, and between backquotes in JSON.
             shown = page.text.replace("&#39;", "'").replace("<code>", "`")
             assert said.json()["error"] in shown.replace("</code>", "`")
+            assert "openapi" not in page.text
+            assert ("/openapi.json" in said.text) == (status == 404)
             for text in (page.text, said.text):
                 assert "Traceback" not in text
                 assert "planted" not in text

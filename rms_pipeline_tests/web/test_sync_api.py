@@ -203,7 +203,7 @@ def test_two_posts_at_the_same_moment_launch_one_run(web: Web, sandbox: SandboxS
             posts = [pool.submit(post, web, "initial") for _ in range(6)]
             wait_until(lambda: sum(p.done() for p in posts) == 5)
         answers = [p.result() for p in posts]
-    assert sorted(a.status_code for a in answers) == [200] + 5 * [409]
+    assert sorted(a.status_code for a in answers) == [200] + 5 * [409], [a.text for a in answers]
     assert web.query("SELECT count(*) FROM dagster.runs")[0][0] == before + 1
     done = next(a.json() for a in answers if a.status_code == 200)
     for refused in (a.json() for a in answers if a.status_code == 409):
