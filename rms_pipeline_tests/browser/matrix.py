@@ -101,12 +101,17 @@ SIZES = (PHONE, DESK, WALL, ZOOMED, LARGE, Size(390, 844, text=200))
 
 
 def findings(
-    chromium: Browser, url: str, paths: Sequence[str], size: Size, token: str
+    chromium: Browser,
+    url: str,
+    paths: Sequence[str],
+    size: Size,
+    token: str,
+    all_rules: bool = False,
 ) -> Iterator[str]:
     """Yield what is wrong with these pages of `url` at this size, in both colour schemes, a line
     each.
 
-    Everything that can be opened is open.
+    Everything that can be opened is open. With `all_rules` no rule is left out in the dark.
     """
     context = new_context(
         chromium,
@@ -139,7 +144,7 @@ def findings(
             page.evaluate(AXE_SCRIPT)
             for scheme, rules in RULES.items():
                 page.emulate_media(color_scheme=scheme)
-                for each in violations(page, **rules):
+                for each in violations(page, **({} if all_rules else rules)):
                     yield f"{where}, {scheme}: {each['id']}: {each['nodes'][0]['html'][:300]}"
     finally:
         context.close()
