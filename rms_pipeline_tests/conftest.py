@@ -109,7 +109,7 @@ _FOLDER = pytest.StashKey[Path]()
 _SERVERS = "servers"
 DRILLED_CASES = Path(__file__).parent / "drills/test_cases.py"
 # Short waits, but many attempts: some tests count calls.
-QUICK = Patience(connect=10, read=20, answer=60, attempts=8, throttled=30, backoff=0.02)
+QUICK = Patience(connect=10, read=20, answer=60, attempts=8, throttled=30, backoff=0.005)
 
 
 # Folders and modules whose tests reuse connections (`kept_connections.py`).

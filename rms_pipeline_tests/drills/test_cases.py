@@ -32,6 +32,9 @@ from rms_pipeline_tests.sync.test_traps import (
     test_an_api_that_refuses_a_parameter_with_422_is_mirrored_all_the_same,
     test_rows_that_shift_between_pages_are_neither_missed_nor_counted_twice,
 )
+from rms_pipeline_tests.sync.test_whole_days import (
+    test_where_whole_days_are_compared_nothing_is_lost_and_the_proof_says_so,
+)
 from rms_pipeline_tests.test_api_facts import (
     test_every_way_of_syncing_is_right_with_each_fact_otherwise,
 )
@@ -59,5 +62,6 @@ __all__ = [
     "test_rows_that_shift_between_pages_are_neither_missed_nor_counted_twice",
     "test_whatever_a_webhook_does_while_it_is_counted_the_certificate_is_true",
     "test_whatever_lists_hold_what_is_said_to_be_complete_is",
+    "test_where_whole_days_are_compared_nothing_is_lost_and_the_proof_says_so",
     "test_whichever_way_the_unsure_facts_turn_out",
 ]
