@@ -209,6 +209,12 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@pytest.fixture(autouse=True)
+def own_settings() -> None:
+    """No test begins with settings that another one read from its own environment."""
+    settings.cache_clear()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def connections(request: pytest.FixtureRequest) -> Iterator[None]:
     """Connections are reused in tests that only look at rows."""
