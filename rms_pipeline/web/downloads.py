@@ -7,9 +7,12 @@ format prevents it. Times are in the company's time zone.
 import csv
 import io
 import itertools
+import os
 import re
 import tempfile
-from collections.abc import Callable, Generator, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -24,6 +27,7 @@ from xlsxwriter import Workbook  # type: ignore[import-untyped]
 from rms_pipeline.mirror.browse import Listed, iterate_opportunities
 from rms_pipeline.web.listing import COLUMNS, DEFAULT_COLUMNS, Asked
 from rms_pipeline.web.reading import Reader
+from rms_pipeline.web.refusals import Refusal
 
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 # Of a sheet, with its headings.
@@ -79,11 +83,11 @@ def cells_of(asked: Asked) -> list[Cell]:
 
 
 class Download(StreamingResponse):
-    """`first`, then the rest of `parts`. Closes `parts`, and so releases its connection, even if
-    the browser disconnects."""
+    """`first`, then the rest of `parts`. Closes `parts`, and so releases what it holds, even if the
+    browser disconnects."""
 
     def __init__(
-        self, first: str | bytes, parts: Generator[str | bytes, None, None], kind: str, name: str
+        self, first: bytes, parts: Generator[bytes, None, None], kind: str, name: str
     ) -> None:
         super().__init__(
             itertools.chain([first], parts),
@@ -99,8 +103,13 @@ class Download(StreamingResponse):
             self._parts.close()
 
 
-def as_csv(reader: Reader, asked: Asked) -> Generator[str, None, None]:
-    """Lines of a CSV file, in UTF-8 with its mark. Texts are quoted, numbers are not."""
+def as_csv(reader: Reader, asked: Asked) -> Generator[bytes, None, None]:
+    """Parts of a CSV file, in UTF-8 with its mark. Texts are quoted, numbers are not. Raises
+    Refusal (503) if too many files are being written."""
+    return written_ahead(_csv_parts(reader, asked))
+
+
+def _csv_parts(reader: Reader, asked: Asked) -> Generator[bytes, None, None]:
     cells = cells_of(asked)
     write = _moments(asked.criteria.time_zone)
     buffer = io.StringIO()
@@ -109,14 +118,110 @@ def as_csv(reader: Reader, asked: Asked) -> Generator[str, None, None]:
     writer.writerow([cell.heading for cell in cells])
     # Programs that respect quotes read a quoted value as text, even if it looks like a number.
     writer = csv.writer(buffer, quoting=csv.QUOTE_NONNUMERIC)
-    with reader.session() as connection:
+    with _a_turn(), reader.session() as connection:
         for row in iterate_opportunities(connection, asked.criteria):
             writer.writerow([_in_csv(cell.read(row), write) for cell in cells])
             if buffer.tell() > 64_000:
-                yield buffer.getvalue()
+                yield buffer.getvalue().encode()
                 buffer.seek(0)
                 buffer.truncate()
-    yield buffer.getvalue()
+    yield buffer.getvalue().encode()
+
+
+# Each of them holds a connection, and pages need the others.
+_MOST_AT_ONCE = 3
+_PATIENCE = 10.0
+_turns = threading.BoundedSemaphore(_MOST_AT_ONCE)
+
+
+@contextmanager
+def _a_turn() -> Iterator[None]:
+    """Waits until fewer than `_MOST_AT_ONCE` files are read from the database. Raises Refusal
+    (503) after `_PATIENCE` seconds."""
+    if not _turns.acquire(timeout=_PATIENCE):
+        raise Refusal(
+            503,
+            "Other long files are being written. Try again in a minute.",
+            headers={"Retry-After": "60"},
+        )
+    try:
+        yield
+    finally:
+        _turns.release()
+
+
+def written_ahead(parts: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
+    """The same bytes. A thread reads `parts` without a pause and closes it, and a file without a
+    name holds what the caller has not yet taken.
+
+    So whatever `parts` holds, a transaction above all, is free once it is read. A browser on a slow
+    line takes minutes for a long list, and a transaction that waits for it would keep the whole
+    database from cleaning up. Once this generator is closed, `parts` is read no further.
+    """
+    ahead = _Ahead(parts)
+    try:
+        yield from ahead.taken()
+    finally:
+        ahead.leave()
+
+
+class _Ahead:
+    """The file between the thread that writes and the one that takes."""
+
+    def __init__(self, parts: Generator[bytes, None, None]) -> None:
+        self._parts = parts
+        # Whichever of the two threads ends last closes it.
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        self._changed = threading.Condition()
+        self._length = 0
+        self._is_over = self._is_left = False
+        self._error: BaseException | None = None
+        threading.Thread(target=self._write, name="download", daemon=True).start()
+
+    def _write(self) -> None:
+        error: BaseException | None = None
+        try:
+            with closing(self._parts):
+                for part in self._parts:
+                    if self._is_left:
+                        break
+                    self._file.write(part)
+                    self._file.flush()
+                    with self._changed:
+                        self._length += len(part)
+                        self._changed.notify()
+        except BaseException as raised:
+            error = raised
+        with self._changed:
+            self._is_over, self._error = True, error
+            if self._is_left:
+                self._file.close()
+            self._changed.notify()
+
+    def taken(self) -> Generator[bytes, None, None]:
+        """What was written, as it comes. Raises what `parts` raised, after all that it gave."""
+        at = 0
+        while True:
+            with self._changed:
+                while self._length == at and not self._is_over:
+                    self._changed.wait()
+                length, error = self._length, self._error
+            if at < length:
+                # Not by the position in the file, at which the other thread writes.
+                part = os.pread(self._file.fileno(), min(64_000, length - at), at)
+                at += len(part)
+                yield part
+            elif error is not None:
+                raise error
+            else:
+                return
+
+    def leave(self) -> None:
+        """Nothing is taken any more."""
+        with self._changed:
+            self._is_left = True
+            if self._is_over:
+                self._file.close()
 
 
 # The wide ones are of Chinese and Japanese keyboards, and spreadsheets there take them too.
@@ -192,7 +297,7 @@ def _write_xlsx(
         sheet.write_string(0, place, cell.title, bold)
         sheet.set_column(place, place, 32 if cell.heading in ("name", "customer") else 16)
     sheet.freeze_panes(1, 3)
-    with reader.session() as connection:
+    with _a_turn(), reader.session() as connection:
         rows = iterate_opportunities(connection, asked.criteria)
         last, is_cut = 0, False
         for last, row in enumerate(rows, 1):

@@ -4,7 +4,10 @@ import csv
 import io
 import logging
 import re
+import threading
 import urllib.parse
+from collections.abc import Generator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from http.client import HTTPConnection
@@ -17,6 +20,7 @@ from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.summary import refresh_status_counts
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import load_settings
+from rms_pipeline.web import downloads
 from rms_pipeline_tests.processes import wait_until
 from rms_pipeline_tests.rows import (
     insert,
@@ -386,6 +390,65 @@ def test_a_download_that_is_broken_off_leaves_no_transaction_open(web: Web) -> N
         ) as answer:
             next(answer.iter_content(1_000))
     wait_until(lambda: not idle_in_transaction(web), timeout=10)
+
+
+def test_a_slow_reader_of_a_long_list_holds_no_transaction_and_gets_all_of_it(web: Web) -> None:
+    query(
+        web.database,
+        "INSERT INTO opportunities (id, name)"
+        " SELECT i, repeat('x', 2000) FROM generate_series(1, 8000) i",
+    )
+    asked = {**BEARER, "Accept-Encoding": "identity"}
+    with requests.get(
+        f"{web.url}/opportunities.csv?sort=name", headers=asked, stream=True, timeout=30
+    ) as answer:
+        begun = answer.raw.read(1_000)
+        wait_until(lambda: not idle_in_transaction(web), timeout=30)
+        rest = answer.raw.read()
+    rows = list(csv.reader(io.StringIO((begun + rest).decode("utf-8-sig"))))
+    assert [row[0] for row in rows] == ["id", *map(str, range(8_000, 0, -1))]
+
+
+def test_long_files_leave_connections_to_the_pages(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "_PATIENCE", 0.05)
+    with ExitStack() as opened:
+        for _ in range(downloads._MOST_AT_ONCE):
+            opened.enter_context(downloads._a_turn())
+        for kind in ("csv", "xlsx"):
+            answer = get(web, f"/opportunities.{kind}")
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "60")
+            assert "Try again in a minute" in answer.text
+        assert get(web, "/opportunities").status_code == 200
+    assert get(web, "/opportunities.csv").status_code == 200
+
+
+def test_what_is_written_ahead_ends_as_its_source_does() -> None:
+    closed = threading.Event()
+
+    def parts(error: Exception | None) -> Generator[bytes, None, None]:
+        try:
+            yield b"a" * 100_000
+            yield b"b"
+            if error is not None:
+                raise error
+            yield b"c"
+        finally:
+            closed.set()
+
+    assert b"".join(downloads.written_ahead(parts(None))) == b"a" * 100_000 + b"bc"
+    assert closed.wait(10)
+    taken: list[bytes] = []
+    # Half a file must not look like a whole one.
+    with pytest.raises(ZeroDivisionError):
+        taken.extend(downloads.written_ahead(parts(ZeroDivisionError())))
+    assert b"".join(taken) == b"a" * 100_000 + b"b"
+    closed.clear()
+    left = downloads.written_ahead(parts(None))
+    next(left)
+    left.close()
+    assert closed.wait(10)
 
 
 def test_head_of_the_csv_is_its_headers_and_no_error(
