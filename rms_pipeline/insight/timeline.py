@@ -115,7 +115,8 @@ def _versions(
     moments = []
     unplaced = sorted(lines, key=lambda line: (line.seen_at, line.id))
     for place, (_, ended, was_gone, difference) in enumerate(past):
-        # Lines are noted in the transaction that ends the version, and so before its end.
+        # Lines are noted with the end of the version. Earlier programs noted when that transaction
+        # began.
         mine = [line for line in unplaced if line.seen_at <= ended]
         unplaced = unplaced[len(mine) :]
         noted = _noted_together(mine)

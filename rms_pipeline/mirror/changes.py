@@ -119,9 +119,10 @@ def _statement(collection: Collection, noted: tuple[str, ...]) -> str | None:
     who = _WHO.format(action=_action(collection), collection=collection.name, record=RECORD)
     return (
         f"INSERT INTO {collection.changes} ({collection.key}, field, old_value, new_value,"
-        " changed_at, changed_by, seen_by)"
+        " changed_at, changed_by, seen_at, seen_by)"
         f" SELECT s.id, f.field, left(f.old_value, {_LONGEST}), left(f.new_value, {_LONGEST}),"
-        f" {_TIME}, ({who}), %(run)s"
+        # When the new version began. The transaction may have begun long before, and waited.
+        f" {_TIME}, ({who}), n.ended, %(run)s"
         " FROM unnest(%(ids)s::bigint[], %(ended)s::timestamptz[], %(asked)s::timestamptz[])"
         f" AS n (id, ended, asked) JOIN {collection.name} s USING (id)"
         f" JOIN {collection.past} o ON o.{collection.key} = n.id AND o.valid_to = n.ended"

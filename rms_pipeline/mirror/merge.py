@@ -185,9 +185,11 @@ def _merge_batch(connection: Connection, batch: _Batch) -> MergeResult:
         returning = [
             o for o in found.new if known[o.id] is not FIRST and not _goes_on(o, known[o.id])
         ]
-        left_out = _insert(cursor, batch, found, returning)
+        # Before any version begins, because it waits for locks that others have on rows.
         rewritten = _update(cursor, batch, found.changed)
-        left_out |= rewritten.kept
+        if len(unseen) < len(batch.records):
+            record_history.begin_now(cursor, collection, [o.id for o in unseen])
+        left_out = _insert(cursor, batch, found, returning) | rewritten.kept
         same = found.same + rewritten.same
         if same:
             _note_asked(cursor, batch, same)
@@ -545,7 +547,9 @@ def _claim_versions(
     """
     collection, records = batch.collection, batch.records
     cursor.execute(
-        f"SELECT id FROM {collection.versions} WHERE id = ANY(%s)",
+        # If somebody builds an index on the table, this waits for it before any version begins.
+        f"LOCK {collection.name} IN ROW EXCLUSIVE MODE;"
+        f" SELECT id FROM {collection.versions} WHERE id = ANY(%s)",
         (array_of(r.id for r in records),),
     )
     seen = {row[0] for row in cursor.fetchall()}

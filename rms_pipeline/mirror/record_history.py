@@ -76,13 +76,18 @@ class _Older:
 def _older(
     cursor: Cursor, collection: Collection, table: str, rows: Sequence[Row]
 ) -> dict[int, _Older]:
-    """Return what `table` holds of `rows`, by id."""
+    """Return what `table` holds of `rows`, by id.
+
+    Nobody else can write these rows until the transaction ends. So what is noted of them now, such
+    as the time, is not noted before a wait.
+    """
     past, key = collection.past, collection.key
     cursor.execute(
         "SELECT o.id, o.data::text, o.synced_at,"
         f" (SELECT count(*) FROM {past} p WHERE p.{key} = o.id AND p.valid_from > coalesce("
         f"(SELECT max(w.valid_from) FROM {past} w WHERE w.{key} = o.id AND w.record IS NOT NULL),"
-        f" '-infinity')) FROM {table} o WHERE o.id = ANY(%s)",
+        f" '-infinity')) FROM {table} o WHERE o.id = ANY(%s) ORDER BY o.id"
+        " FOR NO KEY UPDATE OF o",
         (array_of(row.id for row in rows),),
     )
     return {
@@ -195,6 +200,17 @@ def _end(
     )
     ended: dict[int, datetime] = dict(cursor.fetchall())
     return ended
+
+
+def begin_now(cursor: Cursor, collection: Collection, ids: Sequence[int]) -> None:
+    """Let the versions of `ids` begin now. They were created in this transaction, before it waited
+    for others.
+    """
+    if collection.remembers and ids:
+        cursor.execute(
+            f"UPDATE {collection.versions} SET valid_from = clock_timestamp() WHERE id = ANY(%s)",
+            (array_of(ids),),
+        )
 
 
 def note_since(cursor: Cursor, collection: Collection, since: Mapping[int, datetime]) -> None:

@@ -1,4 +1,4 @@
--- version 4. Raise it with every change. Of two programs on one database, the one with the higher
+-- version 5. Raise it with every change. Of two programs on one database, the one with the higher
 -- version makes the view.
 -- Opportunities that make no sense as they are, or need somebody's attention now: a row for each
 -- opportunity and check. So one opportunity may have several rows. Days and weeks are those of the
@@ -80,7 +80,7 @@ WHERE o.phase <> 'lost' AND o.charge_total
 
 UNION ALL
 -- confirmed_at is empty if it was confirmed before the history began. Then each noted change came
--- later.
+-- later. A change that the mirror saw together with the confirmation came before it, or with it.
 SELECT
     'dates_changed_after_confirmation', o.id, o.number, o.opportunity_status, o.organisation_id,
     o.organisation_name, o.owner_id, o.owner_name, c.moment, false,
@@ -99,7 +99,7 @@ JOIN (
         'collect_starts_at', 'collect_ends_at', 'unload_starts_at', 'unload_ends_at',
         'deprep_starts_at', 'deprep_ends_at'
     )
-        AND c.seen_at >= coalesce(p.confirmed_at, '-infinity')
+        AND c.seen_at > coalesce(p.confirmed_at, '-infinity')
     GROUP BY 1
 ) c ON c.opportunity_id = o.id
 WHERE o.phase = 'confirmed'
