@@ -1,10 +1,18 @@
--- version 7. Raise it with every change. Of two programs on one database, the one with the higher
+-- version 8. Raise it with every change. Of two programs on one database, the one with the higher
 -- version makes the view.
 -- The syncs that people query: rows of sync_runs. Status and times are those of Dagster's own
 -- history if that is in this database. The view reads plain columns of Dagster's table runs, and no
 -- other table of Dagster. rms_pipeline_tests/mirror/test_sync_metadata.py fails when an upgrade
 -- changes those. sync_metadata_view.py replaces each name between @: schemas, Dagster's runs (or
 -- none), conditions and sentences of sync_runs.py.
+
+-- Locks are read as they are now, but rows as they were when the query began. A process that ended
+-- in between would seem to have died. So its row is read once more, after the locks: only a volatile
+-- function sees what was committed meanwhile.
+CREATE OR REPLACE FUNCTION @mirror@.rms_worker_ended(key bigint) RETURNS timestamptz
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog AS
+$$ SELECT w.ended_at FROM @mirror@.run_workers w WHERE w.lock_key = key $$;
+GRANT EXECUTE ON FUNCTION @mirror@.rms_worker_ended(bigint) TO PUBLIC;
 
 CREATE OR REPLACE VIEW @mirror@.sync_metadata AS
 SELECT
@@ -45,13 +53,20 @@ LEFT JOIN @runs@ AS d ON d.run_id = s.run_id
 -- expects a subquery for each row to be expensive, and then compiles it.
 LEFT JOIN (
     SELECT w.run,
-        bool_or(w.ended_at IS NULL AND held.key IS NOT NULL) AS lives,
-        bool_or(w.ended_at IS NULL AND held.key IS NULL) AS lost,
+        bool_or(w.ended_at IS NULL AND w.holds) AS lives,
+        bool_or(w.ended_at IS NULL AND NOT w.holds) AS lost,
         max(w.ended_at) AS ended_at,
         max(w.lost_at) AS lost_at
-    FROM run_workers w
-    LEFT JOIN (@held_keys@) AS held (key) ON held.key = w.lock_key
-    WHERE w.ended_at IS NULL OR w.run IN (SELECT run_id FROM sync_runs WHERE ended_at IS NULL)
+    FROM (
+        SELECT w.run, w.lost_at, held.key IS NOT NULL AS holds,
+            CASE WHEN w.ended_at IS NULL AND w.lost_at IS NULL AND held.key IS NULL
+                THEN @mirror@.rms_worker_ended(w.lock_key)
+                ELSE w.ended_at
+            END AS ended_at
+        FROM run_workers w
+        LEFT JOIN (@held_keys@) AS held (key) ON held.key = w.lock_key
+        WHERE w.ended_at IS NULL OR w.run IN (SELECT run_id FROM sync_runs WHERE ended_at IS NULL)
+    ) w
     GROUP BY w.run
 ) w ON w.run = s.run_id
 CROSS JOIN LATERAL (

@@ -39,20 +39,22 @@ NO_REASON = "This sync failed and recorded no reason. Look at its run in Dagster
 _LIVES = (
     f"EXISTS (SELECT FROM run_workers w WHERE w.run = s.run_id AND w.ended_at IS NULL AND {HELD})"
 )
-_LOST = (
-    "EXISTS (SELECT FROM run_workers w WHERE w.run = s.run_id AND w.ended_at IS NULL"
-    f" AND NOT {HELD})"
+# A process may end between reading its row and reading its lock, so its row is read once more.
+LOST = (
+    "EXISTS (SELECT FROM run_workers w WHERE w.run = s.run_id AND w.ended_at IS NULL AND"
+    f" CASE WHEN {HELD} THEN false ELSE rms_worker_ended(w.lock_key) IS NULL END)"
 )
 # An executor that starts a process for each step has no process in between.
 BETWEEN_STEPS = "5 minutes"
 _LAST_SEEN = (
-    "greatest(s.started_at, (SELECT max(w.ended_at) FROM run_workers w WHERE w.run = s.run_id))"
+    "greatest(s.started_at, (SELECT max(coalesce(w.ended_at, rms_worker_ended(w.lock_key)))"
+    " FROM run_workers w WHERE w.run = s.run_id))"
 )
 # By then a launched run has started, unless it waits in Dagster's queue.
 _STARTS_WITHIN = "60 seconds"
 # The condition for a run that is at work or about to begin.
 AT_WORK = (
-    f"s.ended_at IS NULL AND ({_LIVES} OR NOT {_LOST} AND CASE WHEN s.started_at IS NULL"
+    f"s.ended_at IS NULL AND ({_LIVES} OR NOT {LOST} AND CASE WHEN s.started_at IS NULL"
     f" THEN s.launched_at > clock_timestamp() - interval '{_STARTS_WITHIN}'"
     f" ELSE {_LAST_SEEN} > clock_timestamp() - interval '{BETWEEN_STEPS}' END)"
 )
@@ -187,7 +189,7 @@ def declare_dead(connection: Connection, runs: Sequence[str]) -> None:
 def declare_lost_dead(connection: Connection) -> list[str]:
     """Call `declare_dead` for every open run that lost a process. Returns their ids. Commits."""
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT run_id FROM sync_runs s WHERE ended_at IS NULL AND {_LOST}")
+        cursor.execute(f"SELECT run_id FROM sync_runs s WHERE ended_at IS NULL AND {LOST}")
         lost = [row[0] for row in cursor.fetchall()]
     declare_dead(connection, lost)
     return lost

@@ -19,6 +19,7 @@ import pytest
 import requests
 from pydantic import SecretStr
 
+from rms_pipeline.mirror.queue import LEASE
 from rms_pipeline.sandbox import SandboxServer, Store, Switches
 from rms_pipeline.web.dagster_api import launch
 from rms_pipeline.web.sessions import Sessions
@@ -294,7 +295,9 @@ def _burst(installation: Installation, deliveries: int) -> int:
             raise AssertionError("a service that lives refused a delivery")
     installation.webs[1].start()
     kept = "SELECT count(*), count(*) FILTER (WHERE processed_at IS NULL) FROM webhook_events"
-    wait_until(lambda: installation.rows(kept) == [(deliveries, 0)], timeout=60)
+    # What the dead service had claimed is free again when its lease ends.
+    patience = LEASE.total_seconds() + 60
+    wait_until(lambda: installation.rows(kept) == [(deliveries, 0)], timeout=patience)
     assert world.differences() == {}
     return refused
 

@@ -1,6 +1,8 @@
 """Syncs as rows of our own: who counts as running, how each ended, and what is forgotten."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,7 +13,9 @@ from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.run_workers import announced
 from rms_pipeline.mirror.sync_metadata import find_sync, latest_syncs, running_sync
 from rms_pipeline.mirror.sync_runs import (
+    AT_WORK,
     DIED,
+    LOST,
     NEVER_BEGAN,
     NO_REASON,
     begin_run,
@@ -25,6 +29,7 @@ from rms_pipeline.mirror.sync_runs import (
     seconds_since_failures,
 )
 from rms_pipeline.mirror.walks import has_full_sync
+from rms_pipeline_tests.processes import wait_until
 from rms_pipeline_tests.rows import insert, insert_sync, query
 
 
@@ -109,6 +114,68 @@ def test_an_open_row_whose_lock_is_free_reads_failed_and_counts_as_running_for_n
         begin_run(connection, "run", "initial_sync")
         assert stands(connection, "run") == ("running", None)
         assert running_sync(connection) is not None
+
+
+def asked_before(
+    database: Database, question: str, meanwhile: Callable[[], None]
+) -> list[tuple[object, ...]]:
+    """What `question` finds if `meanwhile` happens after PostgreSQL has begun with it, and before
+    it reads a row or a lock."""
+    gate = 4_711
+    with database.session(session=True) as keeper, ThreadPoolExecutor(1) as pool:
+        with keeper.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", (gate,))
+        asked = pool.submit(
+            query, database, f"{question} AND (SELECT pg_advisory_xact_lock({gate})) IS NOT NULL"
+        )
+        try:
+            wait_until(
+                lambda: query(
+                    database, "SELECT 1 FROM pg_locks WHERE NOT granted AND objid = %s", gate
+                )
+            )
+            meanwhile()
+        finally:
+            keeper.commit()
+        return asked.result()
+
+
+@pytest.mark.parametrize("began", ["1 s", "3 h"])
+@pytest.mark.parametrize(
+    "question",
+    [
+        "SELECT status, error FROM sync_metadata s WHERE run_id = 'run'",
+        f"SELECT 'running', NULL FROM sync_runs s WHERE {AT_WORK}",
+    ],
+    ids=["what people see", "what is at work"],
+)
+def test_a_process_that_ends_while_somebody_asks_has_not_died(
+    emptied: Database, connection: Connection, question: str, began: str
+) -> None:
+    """Another step may follow. Rows are read as they were when the question began, and locks as
+    they are now."""
+    begin_run(connection, "run", "initial_sync")
+    long_ago(emptied, "started_at", began)
+    with ExitStack() as process:
+        process.enter_context(announced(emptied, "run"))
+        assert asked_before(emptied, question, process.close) == [("running", None)]
+
+
+def test_a_sync_that_ends_while_dead_ones_are_looked_for_keeps_its_success(
+    emptied: Database, connection: Connection
+) -> None:
+    begin_run(connection, "run", "initial_sync")
+    store(connection, "run")
+
+    def end() -> None:
+        end_run(connection, "run")
+        process.close()
+
+    with ExitStack() as process:
+        process.enter_context(announced(emptied, "run"))
+        assert asked_before(emptied, f"SELECT run_id FROM sync_runs s WHERE {LOST}", end) == []
+    assert declare_lost_dead(connection) == []
+    assert stands(connection, "run") == ("completed", None)
 
 
 def test_a_dead_run_is_recorded_as_failed_and_an_earlier_reason_stays(
