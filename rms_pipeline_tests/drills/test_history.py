@@ -1,20 +1,25 @@
-"""Sequences of edits, deletions, returns and late answers by the hundred: all are remembered."""
+"""Edits, deletions, returns, late answers and kills in hundreds of orders: all are remembered."""
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 
-from rms_pipeline_tests.mirror.test_record_history import STEPS, demand_that_it_remembers
+from rms_pipeline.collections.base import Collection
+from rms_pipeline_tests.mirror.test_any_history import REMEMBERED, STEPS, demand_that_it_remembers
 
 
-def test_many_sequences_are_remembered_without_a_gap(database: Any, long: bool) -> None:
+@pytest.mark.parametrize("collection", REMEMBERED, ids=lambda c: c.name)
+def test_many_sequences_are_remembered_without_a_gap(
+    database: Any, collection: Collection, long: bool
+) -> None:
     @settings(
-        max_examples=2_000 if long else 60,
+        max_examples=1_000 if long else 20,
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
     @given(steps=STEPS)
     def remembers(steps: Any) -> None:
-        demand_that_it_remembers(database, steps)
+        demand_that_it_remembers(database, collection, steps)
 
     remembers()

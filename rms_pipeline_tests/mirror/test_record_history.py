@@ -2,12 +2,10 @@
 
 import json
 import re
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from unittest.mock import patch
 
 import psycopg2
 import pytest
@@ -16,7 +14,6 @@ from hypothesis import strategies as st
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.differences import way_back
-from rms_pipeline.mirror import merge as merging
 from rms_pipeline.mirror import record_history
 from rms_pipeline.mirror.changes import changes_after
 from rms_pipeline.mirror.database import Database
@@ -79,22 +76,6 @@ def demand_a_whole_chain(database: Database) -> None:
         " next FROM opportunity_history WINDOW w AS (PARTITION BY opportunity_id"
         " ORDER BY valid_from, valid_to)) v WHERE valid_to IS DISTINCT FROM next"
         " OR valid_to <= valid_from",
-    )
-    assert torn == []
-
-
-def demand_that_changes_follow_each_other(database: Database) -> None:
-    """Raises unless each change of a field begins with what the one before it ended with, and the
-    last ends with what the row holds."""
-    torn = query(
-        database,
-        "SELECT * FROM (SELECT opportunity_id, field, old_value, new_value, lead(old_value) OVER w"
-        " AS next, lead(id) OVER w IS NULL AS is_last FROM opportunity_changes"
-        " WINDOW w AS (PARTITION BY opportunity_id, field ORDER BY id)) c"
-        " WHERE old_value IS NOT DISTINCT FROM new_value"
-        " OR NOT is_last AND new_value IS DISTINCT FROM next"
-        " OR is_last AND field = 'opportunity_status' AND EXISTS (SELECT FROM opportunities o"
-        " WHERE o.id = c.opportunity_id AND o.opportunity_status IS DISTINCT FROM new_value)",
     )
     assert torn == []
 
@@ -571,86 +552,6 @@ def test_versions_that_ended_long_ago_are_forgotten_when_asked_and_the_history_s
     assert versions(database) == [("b", False)]
     with pytest.raises(psycopg2.Error, match="history of this mirror begins"):
         query(database, "SELECT * FROM opportunities_as_of(%s)", then)
-
-
-# Any sequence
-
-_CONTENT = st.fixed_dictionaries(
-    {
-        "subject": st.sampled_from(["a", "b"]),
-        "status_name": st.sampled_from(["Open", "Reserved", "Lost", None]),
-        "custom_fields": st.sampled_from([{}, {"x": "1"}, {"x": "1", "y": [1, 2]}, []]),
-        "member": st.sampled_from(
-            [
-                {"id": 1},
-                {"id": 1, "url": "https://x.example/?sig=1"},
-                {"id": 1, "url": "https://x.example/?sig=2"},
-            ]
-        ),
-        "updated_at": st.sampled_from(["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", None]),
-    },
-    optional={"rating": st.integers(0, 2), "starts_at": st.just("2026-05-01T08:00:00Z")},
-)
-_IDS = st.lists(st.integers(1, 3), min_size=1, max_size=3, unique=True)
-# How long before now it was asked for, and how long the answer took.
-_TIMES = st.tuples(st.integers(0, 4), st.integers(0, 4))
-STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.just("fetch"), _IDS, _TIMES, _CONTENT),
-        st.tuples(st.just("fetch that is killed"), _IDS, _TIMES, _CONTENT),
-        st.tuples(st.just("delete"), _IDS, _TIMES),
-        st.tuples(st.just("copy")),
-        st.tuples(st.just("decode again")),
-    ),
-    max_size=14,
-)
-
-
-class Killed(Exception):
-    """The process ends here."""
-
-
-def demand_that_it_remembers(database: Database, steps: list[tuple[Any, ...]]) -> None:
-    """Raises unless the history of these steps is whole, and knows each copy of the table."""
-    query(
-        database,
-        "TRUNCATE opportunities, deleted_opportunities, opportunity_versions, opportunity_past,"
-        " opportunity_changes",
-    )
-    copies = []
-    for turn, step in enumerate(steps):
-        if step[0] == "copy":
-            copies.append((moment(database), table_now(database)))
-        elif step[0] == "decode again":
-            redecode(database, OPPORTUNITIES, f"turn {turn}")
-        else:
-            kind, ids, (before, took), *content = step
-            asked = turn - before
-            records = (record(id=i, **content[0]) for i in ids if content)
-            if kind == "fetch":
-                merge_at(database, asked, asked + took, *records)
-            elif kind == "fetch that is killed":
-                # After all was written, before it was committed.
-                with patch.object(merging, "note_faults", side_effect=Killed), suppress(Killed):
-                    merge_at(database, asked, asked + took, *records)
-            else:
-                delete_at(database, asked, *ids)
-    copies.append((moment(database), table_now(database)))
-    demand_a_whole_chain(database)
-    demand_that_changes_follow_each_other(database)
-    for at, copy in copies:
-        assert table_as_of(database, at) == copy
-
-
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(steps=STEPS, every=st.sampled_from([2, record_history.WHOLE_EVERY]))
-def test_any_sequence_is_remembered_without_a_gap(
-    migrated: Database, steps: Any, every: int
-) -> None:
-    with patch.object(record_history, "WHOLE_EVERY", every):
-        demand_that_it_remembers(migrated, steps)
 
 
 # First confirmed
