@@ -5,7 +5,7 @@ They are `status_counts`, `week_counts` and `daily_status_counts`.
 
 from datetime import datetime
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
@@ -17,6 +17,10 @@ from rms_pipeline.mirror.statements import Connection, Cursor, described, one_ro
 
 # Remembers of which content the statuses were last counted.
 _COUNTED_OF = "statuses_counted_of"
+# When the transaction of another session began. It is NULL if another role began it.
+_BEGAN = "a.xact_start"
+# Remembers the first day that has to be counted again although it has ended.
+_OPEN_DAY = "days_counted_while_written"
 
 
 class StatusCount(NamedTuple):
@@ -109,6 +113,24 @@ def _note_counted_of(cursor: Cursor, content: str | None) -> None:
     )
 
 
+def _note_open_day(cursor: Cursor, days: dict[str, Any]) -> None:
+    """Note `first` as a day to count again, if a writer may still end versions before `today`.
+
+    What it writes is not visible yet. Call it before the count, so that whoever begins in between
+    writes of today.
+    """
+    cursor.execute("DELETE FROM mirror_state WHERE name = %s", (_OPEN_DAY,))
+    cursor.execute(
+        "INSERT INTO mirror_state (name, value) SELECT %(name)s, %(first)s::date::text"
+        " WHERE EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+        f" WHERE l.relation = '{OPPORTUNITIES.versions}'::regclass AND l.database ="
+        " (SELECT oid FROM pg_database WHERE datname = current_database())"
+        " AND l.mode IN ('RowShareLock', 'RowExclusiveLock') AND l.pid <> pg_backend_pid()"
+        f" AND {_BEGAN} < %(today)s::timestamp AT TIME ZONE %(zone)s)",
+        {**days, "name": _OPEN_DAY},
+    )
+
+
 def _keep_days(cursor: Cursor, time_zone: str) -> None:
     """Bring `daily_status_counts` up to now.
 
@@ -159,13 +181,16 @@ def _keep_days(cursor: Cursor, time_zone: str) -> None:
         "DELETE FROM daily_status_counts WHERE day > (now() AT TIME ZONE %(zone)s)::date", values
     )
     cursor.execute(
-        f"SELECT greatest({began.format(zone='zone')}, (SELECT max(day) FROM daily_status_counts)),"
+        f"SELECT greatest({began.format(zone='zone')}, least("
+        " coalesce((SELECT max(day) FROM daily_status_counts), '-infinity'),"
+        " (SELECT value::date FROM mirror_state WHERE name = %(open)s))),"
         " (now() AT TIME ZONE %(zone)s)::date FROM mirror_state WHERE name = %(began)s",
-        values,
+        {**values, "open": _OPEN_DAY},
     )
     first, today = cursor.fetchone() or (None, None)
     if first is not None and first < today:
         days = {"zone": time_zone, "first": first, "today": today, "none": NO_STATUS}
+        _note_open_day(cursor, days)
         cursor.execute("DELETE FROM daily_status_counts WHERE day >= %(first)s", days)
         cursor.execute(described("count_ended_days"), days)
     # Only what differs is written, because this runs after every webhook.

@@ -6,15 +6,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from rms_pipeline.collections.base import Collection
+from rms_pipeline_tests.kept_connections import kept_connections
 from rms_pipeline_tests.mirror.test_any_history import REMEMBERED, STEPS, demand_that_it_remembers
 
 
+@pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("collection", REMEMBERED, ids=lambda c: c.name)
 def test_many_sequences_are_remembered_without_a_gap(
     database: Any, collection: Collection, long: bool
 ) -> None:
     @settings(
-        max_examples=1_000 if long else 20,
+        max_examples=400 if long else 20,
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
@@ -22,4 +24,5 @@ def test_many_sequences_are_remembered_without_a_gap(
     def remembers(steps: Any) -> None:
         demand_that_it_remembers(database, collection, steps)
 
-    remembers()
+    with kept_connections():
+        remembers()

@@ -4,18 +4,22 @@ import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.insight.timeline import read_timeline
+from rms_pipeline.mirror import summary
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.merge import merge
+from rms_pipeline.mirror.summary import refresh_status_counts
 from rms_pipeline_tests.mirror.test_merge import T0, merge_at, record
 from rms_pipeline_tests.mirror.test_record_history import (
     delete_at,
     demand_a_whole_chain,
     moment,
+    moved_back,
     table_as_of,
     table_now,
 )
@@ -130,3 +134,40 @@ def test_dates_that_came_with_the_confirmation_are_not_changed_after_it(emptied:
     merge_at(emptied, 3, 4, record(**first | later))
     checks = "SELECT FROM sense_checks WHERE sense_check = 'dates_changed_after_confirmation'"
     assert query(emptied, checks) == []
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "America/Los_Angeles"])
+def test_a_day_that_ended_while_a_writer_was_at_work_is_counted_again(
+    database: Database, zone: str
+) -> None:
+    merge_at(database, 1, 2, record(id=1, status_name="Open"))
+    refresh_status_counts(database, zone)
+    moved_back(database, 2)
+    yesterday = "((now() AT TIME ZONE %s)::date::timestamp AT TIME ZONE %s - interval '1 s')"
+    with database.session() as connection, connection.cursor() as cursor:
+        # It began before midnight, and what it writes is of then.
+        merge_of = "UPDATE opportunity_versions SET valid_from = " + yesterday
+        cursor.execute(merge_of, (zone, zone))
+        cursor.execute(
+            "INSERT INTO opportunity_past (opportunity_id, valid_from, valid_to, deleted,"
+            " opportunity_status) SELECT 1, '2020-01-01Z', valid_from, false, 'Open'"
+            " FROM opportunity_versions;"
+            "UPDATE opportunities SET opportunity_status = 'Lost'"
+        )
+        # The clock of PostgreSQL cannot be set: this day's midnight has to be after its beginning.
+        with patch.object(summary, "_BEGAN", "now() - interval '9 days'"):
+            refresh_status_counts(database, zone)
+        assert ends_of_days(database)[-2:] == ["Open", "Open"]
+    refresh_status_counts(database, zone)
+    assert ends_of_days(database)[-2:] == ["Lost", "Lost"]
+    # It is not counted for ever.
+    query(database, "UPDATE daily_status_counts SET opportunities = 9")
+    refresh_status_counts(database, zone)
+    assert query(database, "SELECT count(*) FROM daily_status_counts WHERE opportunities = 9") != [
+        (0,)
+    ]
+
+
+def ends_of_days(database: Database) -> list[str]:
+    statuses = query(database, "SELECT opportunity_status FROM daily_status_counts ORDER BY day")
+    return [status for (status,) in statuses]
