@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from rms_pipeline.collections.base import Collection
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.api_troubles import Trouble, read_trouble
 from rms_pipeline.mirror.deletions import HELD_BACK_ADVICE, held_back, words_of_held_back
 from rms_pipeline.mirror.proofs import Standing, standing
@@ -17,8 +18,12 @@ from rms_pipeline.mirror.queue import queue_state
 from rms_pipeline.mirror.statements import Connection, one_row
 from rms_pipeline.mirror.sync_metadata import Sync, latest_syncs, running_sync
 from rms_pipeline.mirror.sync_runs import NO_REASON, WEBHOOK_REFRESH
+from rms_pipeline.mirror.walks import has_full_sync
 
 State = Literal["green", "amber", "red", "none"]
+# What there is of the opportunities: all after the first full sync, before it a part or nothing.
+# Where that is not all, a page that finds nothing must not say that there is nothing.
+Mirrored = Literal["all", "part", "nothing"]
 
 # Webhooks are worked off within seconds, and incremental syncs run every quarter of an hour: what
 # takes this much longer has stopped.
@@ -41,6 +46,8 @@ class Health:
     `state` is green only if a proof showed every collection to be complete and nothing has
     contradicted it since. It is red if the proof failed, and none if there was no proof yet.
     `fresh_at` is the time as of which a sync has stored everything; None before the first sync.
+    `mirrored` says whether a full sync of the opportunities has ever completed, else whether some
+    are there.
     `waiting` counts webhooks that are not processed, the oldest for `oldest_waiting_seconds`.
     `dead_letters` counts those whose refresh failed too often. `held_back` has a sentence for each
     collection whose deletions wait for a person. Syncs have failed since
@@ -52,6 +59,7 @@ class Health:
     state: State
     now: datetime
     fresh_at: datetime | None
+    mirrored: Mirrored
     standing: Standing
     collection: str | None
     waiting: int
@@ -70,11 +78,13 @@ class Health:
 
     def fresh(self, moment: Callable[[datetime], str]) -> str:
         """ "Fresh as of 12:03", or why this is not known."""
-        if self.fresh_at is not None:
+        if self.fresh_at is not None and self.mirrored == "all":
             return f"Fresh as of {moment(self.fresh_at)}"
         if self.running in _KINDS:
             return f"The {_KINDS[self.running]} is running"
-        return "Nothing has been read yet"
+        if self.mirrored == "nothing":
+            return "Nothing has been read yet"
+        return "No full sync has completed yet"
 
     def proven(self, moment: Callable[[datetime], str]) -> str:
         """What the last proof showed, as a sentence. '' if there was none."""
@@ -112,6 +122,8 @@ class Health:
                 f"{_some(self.dead_letters, 'webhook was', 'webhooks were')} given up: the refresh"
                 " failed too often."
             )
+        if self.mirrored == "part":
+            told.append("Until a full sync has completed, all pages show only a part.")
         return told
 
     def _in_seconds(self, then: datetime) -> str:
@@ -128,11 +140,13 @@ class Health:
                 "status.current-rms.com, then run `rms-pipeline doctor`."
             )
         if self.failing_since is not None:
+            if self.mirrored != "all":
+                return "Correct the cause, then run the initial sync. `rms-pipeline doctor` helps."
             return "Correct the cause; the next sync then catches up. `rms-pipeline doctor` helps."
         if self.state == "none":
             if self.running:
                 return ""
-            if self.collection is None:
+            if self.collection is None or self.mirrored != "all":
                 return "Run the initial sync."
             return f"The next sync reads all {self.collection}."
         if self.held_back:
@@ -185,6 +199,7 @@ def read_health(connection: Connection, collections: Sequence[Collection]) -> He
         state=known[decides].state,
         now=now,
         fresh_at=fresh_at,
+        mirrored=read_mirrored(connection),
         standing=known[decides],
         collection=None if len({each.state for each in known.values()}) == 1 else decides.name,
         waiting=queue.depth,
@@ -197,6 +212,16 @@ def read_health(connection: Connection, collections: Sequence[Collection]) -> He
         trouble=trouble,
     )
     return _doubted(health)
+
+
+def read_mirrored(connection: Connection) -> Mirrored:
+    """What there is of the opportunities. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT FROM opportunities)")
+        (has_some,) = one_row(cursor)
+    is_all = has_full_sync(connection, OPPORTUNITIES)
+    connection.commit()
+    return "all" if is_all else "part" if has_some else "nothing"
 
 
 def _doubted(health: Health) -> Health:

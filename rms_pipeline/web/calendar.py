@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, HTTPException, Request
-from fastapi.responses import JSONResponse, RedirectResponse, Response
+from fastapi.responses import RedirectResponse, Response
 from pydantic_core import to_jsonable_python
 
 from rms_pipeline.insight.calendar import (
@@ -154,9 +154,8 @@ def calendar(pages: Pages, reader: Reader, current: Settings, access: Access) ->
     def tell(wanted: Wanted) -> Response:
         with reader.session() as connection:
             bars, is_all = read(connection, wanted)
-        return JSONResponse(
+        return reader.twin(
             {
-                "success": True,
                 "first": str(wanted.first),
                 "last": str(wanted.last),
                 "isComplete": is_all,

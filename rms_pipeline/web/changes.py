@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
-from fastapi.responses import JSONResponse, RedirectResponse, Response
+from fastapi.responses import RedirectResponse, Response
 from pydantic_core import to_jsonable_python
 
 from rms_pipeline.insight.changes import (
@@ -118,7 +118,7 @@ def changes(pages: Pages, reader: Reader, current: Settings, access: Access) -> 
     ) -> Response:
         with reader.session() as connection:
             found = list_changes(connection, chosen, after=after)
-        return JSONResponse({"success": True, **told(found, chosen)})
+        return reader.twin(told(found, chosen))
 
     return router
 

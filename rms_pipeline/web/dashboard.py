@@ -17,6 +17,7 @@ from rms_pipeline.current_rms.pacing import SHARES, Lane
 from rms_pipeline.current_rms.terms import PAGE_SIZE
 from rms_pipeline.insight.compare import Figure, Memory, read_memory
 from rms_pipeline.insight.days import Day
+from rms_pipeline.insight.health import Mirrored, read_mirrored
 from rms_pipeline.insight.totals import (
     compare_statuses,
     compare_totals,
@@ -65,11 +66,13 @@ _SHOWN_BARS, _MOST_BARS = 12, 100
 class DashboardAnswer:
     """What the dashboard shows. `as_of` is when statuses and weeks were counted. `time_zone` is
     that of days and weeks. `phases` are those of the statuses: open, confirmed or lost. `colours`
-    are those in the table `statuses`. `compared` are earlier totals, and `compared_webhooks` are
-    the webhooks of the last seven days and of the seven before, each with the SQL that counts
-    them."""
+    are those in the table `statuses`. `mirrored` says of what the figures are: "all" opportunities
+    after the first full sync, before it only a "part", or "nothing". `compared` are earlier totals,
+    and `compared_webhooks` are the webhooks of the last seven days and of the seven before, each
+    with the SQL that counts them."""
 
     success: bool
+    mirrored: Mirrored
     sandbox: bool
     total: int
     total_value: Decimal
@@ -182,7 +185,7 @@ def dashboard(
     def tell_compared() -> Response:
         today = Day.of(datetime.now(UTC), current.time_zone)
         found = {"date": today.date, "time_zone": today.time_zone, "figures": compared()[0]}
-        return JSONResponse({"success": True, **to_jsonable_python(found)})
+        return reader.twin(to_jsonable_python(found))
 
     @router.get("/fragments/overview", **visible)
     def show_overview(request: Request, statuses: Shape | None = None) -> Response:
@@ -235,8 +238,10 @@ def dashboard(
             today = Day.of(now, current.time_zone)
             totals = compare_totals(connection, today)
             arrived = compare_webhooks(connection, today, now)
+            mirrored = read_mirrored(connection)
         found = DashboardAnswer(
             success=True,
+            mirrored=mirrored,
             sandbox=current.uses_sandbox,
             total=view.total,
             total_value=view.total_value,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, HTTPException, Query
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from pydantic_core import to_jsonable_python
 
 from rms_pipeline.insight.compare import Memory, read_memory
@@ -82,9 +82,8 @@ def decisions(pages: Pages, reader: Reader, current: Settings, access: Access) -
     @router.get(".json")
     def tell(told: Annotated[tuple[WonAndLost, Memory], Depends(by_month)]) -> Response:
         found, _ = told
-        return JSONResponse(
+        return reader.twin(
             {
-                "success": True,
                 **to_jsonable_python(found),
                 "total": to_jsonable_python(found.total),
                 "total_before": to_jsonable_python(found.total_before),
@@ -93,7 +92,7 @@ def decisions(pages: Pages, reader: Reader, current: Settings, access: Access) -
 
     @router.get("/{month}.json")
     def tell_month(found: Annotated[Decisions, Depends(of_month)]) -> Response:
-        return JSONResponse({"success": True, **to_jsonable_python(found)})
+        return reader.twin(to_jsonable_python(found))
 
     @router.get("/{month}")
     def show_month(found: Annotated[Decisions, Depends(of_month)], owner: Owner = None) -> Response:

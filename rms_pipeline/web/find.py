@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from pydantic_core import to_jsonable_python
 
 from rms_pipeline.insight.find import Matches, NameMatch, find, find_names
@@ -75,12 +75,12 @@ def finder(pages: Pages, reader: Reader, access: Access) -> APIRouter:
         found, names = look(q, _MANY, before)
         older = f"/find.json?{urlencode({'q': q, 'before': found.next})}" if found.next else None
         answer: dict[str, Any] = to_jsonable_python(found)
-        answer |= {"success": True, "next": older}
+        answer["next"] = older
         answer["names"] = [
             {**to_jsonable_python(name), "address": _address(name)} for name in names
         ]
         answer["pages"] = to_jsonable_python(places(q) if before is None else [])
-        return JSONResponse(answer)
+        return reader.twin(answer)
 
     return router
 

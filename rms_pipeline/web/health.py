@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse, Response
 from pydantic_core import to_jsonable_python
 
-from rms_pipeline.insight.health import Health, State, read_health
+from rms_pipeline.insight.health import Health, Mirrored, State, read_health
 from rms_pipeline.mirror.api_troubles import Trouble
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
@@ -19,14 +19,16 @@ from rms_pipeline.web.templating import Pages
 @dataclass(frozen=True, slots=True)
 class HealthAnswer:
     """`state` is green, amber, red, or none if there was no proof yet. `sentence` says everything;
-    times are UTC. `freshAsOf` is null before the first sync. `failingSince` is null unless syncs
-    fail. `trouble` is null while Current RMS answers."""
+    times are UTC. `mirrored` is `all` after the first full sync of the opportunities, before it
+    `part` or `nothing`. `freshAsOf` is null before the first sync. `failingSince` is null unless
+    syncs fail. `trouble` is null while Current RMS answers."""
 
     success: bool
     state: State
     sentence: str
     advice: str
     problems: list[str]
+    mirrored: Mirrored
     freshAsOf: datetime | None
     waiting: int
     oldestWaitingSeconds: float
@@ -68,6 +70,7 @@ def health(pages: Pages, reader: Reader, current: Settings, access: Access) -> A
             sentence=now.sentence(_utc),
             advice=now.advice,
             problems=now.problems(_utc),
+            mirrored=now.mirrored,
             freshAsOf=now.fresh_at,
             waiting=now.waiting,
             oldestWaitingSeconds=now.oldest_waiting_seconds,

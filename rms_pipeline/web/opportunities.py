@@ -14,6 +14,7 @@ from pydantic_core import to_jsonable_python
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.insight.facets import MOST_COUNTED, read_facets
+from rms_pipeline.insight.health import Mirrored, read_mirrored
 from rms_pipeline.insight.names import CUSTOMER, newest_names
 from rms_pipeline.insight.periods import PERIODS
 from rms_pipeline.insight.saved_views import saved_views
@@ -74,10 +75,12 @@ _FACET_TITLES = {
 class OpportunityList(BaseModel):
     """A page of a list. `count` is the number of all, or more if `countIsLeast`. `totalValue` is
     their value with tax, null if it was not added up. `next` and `previous` are the addresses of
-    the pages beside this one, null at the ends. Money is in the account's currency, as decimal
-    strings. Times are UTC."""
+    the pages beside this one, null at the ends. `mirrored` says of what they are: "all"
+    opportunities after the first full sync, before it only a "part", or "nothing". Money is in the
+    account's currency, as decimal strings. Times are UTC."""
 
     success: bool
+    mirrored: Mirrored
     count: int
     countIsLeast: bool
     totalValue: Decimal | None
@@ -313,8 +316,10 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
     def told_list(wanted: Asked, place: str) -> JSONResponse:
         with reader.session() as connection:
             page = _Page(connection, wanted, is_whole=True)
+            mirrored = read_mirrored(connection)
         told = OpportunityList(
             success=True,
+            mirrored=mirrored,
             count=min(page.found.count, page.found.most),
             countIsLeast=not page.found.is_counted,
             totalValue=page.found.value,
@@ -339,7 +344,7 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
         """The most frequent choices of each kind. Each kind is counted without its own filter."""
         with reader.session() as connection:
             facets = read_facets(connection, wanted.criteria)
-        return JSONResponse({"success": True, "facets": [asdict(facet) for facet in facets]})
+        return reader.twin({"facets": [asdict(facet) for facet in facets]})
 
     @router.get("/opportunities.csv", **visible)
     def download(wanted: Wanted) -> Response:

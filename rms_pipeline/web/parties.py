@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from pydantic_core import to_jsonable_python
 
 from rms_pipeline.collections.members import MEMBERS
@@ -156,7 +156,7 @@ def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: S
 
     @router.get(f"/{kind.name}.json")
     def tell_ranking(told: Annotated[dict[str, Any], Depends(ranking)]) -> Response:
-        return JSONResponse({"success": True, **to_jsonable_python(told)})
+        return reader.twin(to_jsonable_python(told))
 
     def compared(
         id_: int,
@@ -175,7 +175,7 @@ def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: S
     @router.get(f"/{kind.name}/{{id_}}/compared.json")
     def tell_compared(told: Annotated[dict[str, Any], Depends(compared)]) -> Response:
         del told["memory"]
-        return JSONResponse({"success": True, **to_jsonable_python(told)})
+        return reader.twin(to_jsonable_python(told))
 
     @router.get(f"/{kind.name}/{{id_}}/compared")
     def show_compared(
@@ -187,7 +187,7 @@ def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: S
 
     @router.get(f"/{kind.name}/{{id_}}.json")
     def tell(found: Annotated[Party, Depends(party)]) -> Response:
-        return JSONResponse({"success": True, **to_jsonable_python(found)})
+        return reader.twin(to_jsonable_python(found))
 
     @router.get(f"/{kind.name}/{{id_}}")
     def show(

@@ -133,7 +133,6 @@ class Pages:
             "clock": self.clock,
             "currency": currency,
             "navigation": NAVIGATION,
-            "read_health": lambda: self.read_health(),
             "here": "",
             "notice": "",
         }
@@ -141,11 +140,17 @@ class Pages:
     def render(self, name: str, *, status: int = 200, **context: Any) -> HTMLResponse:
         """The template `name` with the shared values and `context`."""
         colours = cache(self.read_colours)
+        # Once a page, which then says one thing at its head and below.
+        health = cache(lambda: self.read_health())
 
         def colour_of(status: str | None) -> str:
             return status_colour(status, colours())
 
-        return render(name, status=status, **(self._shared | {"colour_of": colour_of} | context))
+        return render(
+            name,
+            status=status,
+            **(self._shared | {"colour_of": colour_of, "read_health": health} | context),
+        )
 
 
 def is_fragment(request: Request) -> bool:

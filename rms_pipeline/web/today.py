@@ -8,7 +8,7 @@ from typing import Annotated
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from pydantic_core import to_jsonable_python
 
 from rms_pipeline.insight.compare import Figure, Memory, read_memory
@@ -60,7 +60,7 @@ def today(pages: Pages, reader: Reader, current: Settings, access: Access) -> AP
 
     @router.get("/today.json")
     def tell(day: Annotated[Day, Depends(wanted)]) -> Response:
-        return JSONResponse({"success": True, **to_jsonable_python(read(day))})
+        return reader.twin(to_jsonable_python(read(day)))
 
     def compared(day: Day) -> tuple[list[Figure], Memory]:
         with reader.session() as connection:
@@ -84,7 +84,7 @@ def today(pages: Pages, reader: Reader, current: Settings, access: Access) -> AP
     @router.get("/today/compared.json")
     def tell_compared(day: Annotated[Day, Depends(wanted)]) -> Response:
         found = {"date": day.date, "time_zone": day.time_zone, "figures": compared(day)[0]}
-        return JSONResponse({"success": True, **to_jsonable_python(found)})
+        return reader.twin(to_jsonable_python(found))
 
     def find_doubts() -> list[Doubts]:
         with reader.session() as connection:
@@ -105,7 +105,7 @@ def today(pages: Pages, reader: Reader, current: Settings, access: Access) -> AP
 
     @router.get("/today/checks.json")
     def tell_checks() -> Response:
-        return JSONResponse({"success": True, "checks": to_jsonable_python(check())})
+        return reader.twin({"checks": to_jsonable_python(check())})
 
     return router
 

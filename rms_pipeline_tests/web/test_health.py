@@ -1,6 +1,6 @@
 """The line at the head of every page, over real HTTP."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import requests
@@ -11,9 +11,10 @@ from rms_pipeline.mirror.api_troubles import NotedTroubles
 from rms_pipeline.web.templating import NAVIGATION
 from rms_pipeline_tests.rows import insert, insert_opportunities, insert_proof, insert_sync
 from rms_pipeline_tests.web.conftest import BEARER, Web
-from rms_pipeline_tests.web.page import Page, visit
+from rms_pipeline_tests.web.page import Page, get, visit
 
 NOW = datetime.now(UTC)
+DAY = timedelta(days=1)
 
 
 def synced(web: Web) -> None:
@@ -75,6 +76,83 @@ def test_while_the_api_does_not_answer_the_attempt_is_shown_in_place_of_a_turn(w
         page = visit(web, path)
         assert "Attempt 4 of 8 failed, the next is at" in page.text, path
         assert "Waiting for another sync" not in page.text, path
+
+
+# What a page or its twin finds in the mirror, each with words that it says when it finds nothing.
+# Cells of tables follow each other without a space.
+PAGES = {
+    "/today": "Nothing goes out.",
+    "/today/checks": "No problems found.",
+    "/today/compared": "Comes back0",
+    "/": "Opportunities0",
+    "/compared": "Opportunities0",
+    "/opportunities?status=Lost": "No opportunity matches these filters.",
+    "/print/opportunities?status=Lost": "No opportunity matches these filters.",
+    "/counts/opportunities?status=Lost": "No opportunity matches these filters.",
+    "/find?q=nobody": "Nothing matches “nobody”.",
+    "/changes": "Nothing has changed since the mirror began.",
+    "/calendar": "0 hires",
+    "/calendar?view=agenda": "Nothing.",
+    "/customers": "No opportunity names a customer yet.",
+    "/owners": "No opportunity names an owner yet.",
+    "/won-and-lost/undated": "There are none.",
+}
+TWINS = (
+    *("/today.json", "/today/checks.json", "/today/compared.json", "/compared.json"),
+    *("/api/dashboard", "/opportunities.json", "/api/opportunities", "/api/opportunities/facets"),
+    *("/find.json?q=nobody", "/changes.json", "/calendar.json", "/customers.json", "/api/health"),
+    *("/customers/1/compared.json", "/won-and-lost.json", "/won-and-lost/undated.json"),
+)
+
+
+def said(page: Page) -> str:
+    return " ".join(page.text.split())
+
+
+def test_before_the_first_full_sync_no_page_says_that_there_is_nothing(web: Web) -> None:
+    for path, words in PAGES.items():
+        text = said(visit(web, path))
+        assert words not in text, path
+        assert "Nothing has been read yet. Run the initial sync." in text, path
+    assert {get(web, path).json()["mirrored"] for path in TWINS} == {"nothing"}
+    assert "Everything" not in visit(web, "/today").text
+
+    # One that is not lost, and names nobody: no page has anything to show of it.
+    insert_sync(web.database, "first", status="failed", error="The run was stopped.")
+    insert_opportunities(web.database, {"starts_at": NOW - 900 * DAY, "total_value": 1})
+    for path, words in PAGES.items():
+        text = said(visit(web, path))
+        assert words not in text or f"{words} Not all opportunities are mirrored yet." in text, path
+        assert "No full sync has completed yet." in text, path
+        assert "Until a full sync has completed, all pages show only a part." in text, path
+        assert "Correct the cause, then run the initial sync." in text, path
+    assert {get(web, path).json()["mirrored"] for path in TWINS} == {"part"}
+
+
+def test_after_the_first_full_sync_a_page_says_that_there_is_nothing(web: Web) -> None:
+    synced(web)
+    for path, words in PAGES.items():
+        # Statuses are counted at the end of a sync, which did not run here.
+        if path != "/":
+            assert words in said(visit(web, path)), path
+    assert {get(web, path).json()["mirrored"] for path in TWINS} == {"all"}
+
+
+def test_a_collection_that_was_read_first_does_not_make_the_opportunities_fresh(web: Web) -> None:
+    members = {"kind": "full", "runs": ["full"], "collection": "members", "settled_at": NOW}
+    insert(web.database, "walks", [members])
+    for path in ("/today", "/fragments/health"):
+        page = visit(web, path)
+        assert "Nothing has been read yet. Run the initial sync." in said(page)
+        assert "Fresh as of" not in page.text
+
+
+def test_a_failed_proof_ends_with_one_full_stop(web: Web) -> None:
+    synced(web)
+    insert_proof(web.database, scan=2, shown=False, counted=20, mirrored=8, closed_at=NOW + DAY)
+    text = said(visit(web, "/today"))
+    assert "8 of 20 at" in text
+    assert ".." not in text.split("See the syncs")[0]
 
 
 def test_the_line_is_for_people_who_are_signed_in(web: Web) -> None:

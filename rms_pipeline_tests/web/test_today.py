@@ -321,6 +321,8 @@ def test_what_makes_no_sense_is_told_beside_the_day(web: Web) -> None:
     )[0].items()
     assert not visit(web, "/today?day=2031-05-17").all("div", id="checks")
     query(web.database, "DELETE FROM opportunities")
+    full = {"kind": "full", "runs": ["full"], "completed_at": NOW, "settled_at": NOW}
+    insert(web.database, "walks", [full | {"watermark": NOW}])
     assert "No problems found" in visit(web, "/today/checks").text
 
 
