@@ -101,9 +101,12 @@ class Terms:
         return self.refusal("filter", TIME_OF_DAY) is not None
 
     def is_to_be_asked(self, kind: Kind, name: str, now: datetime) -> bool:
-        """Return whether `name` was never refused, or so long ago that it is worth another try."""
+        """Return whether `name` was never refused, or so long ago that it is worth another try.
+
+        So is what a clock noted that was far ahead.
+        """
         known = self.refusal(kind, name)
-        return known is None or now - known.noted_at >= TRIED_AGAIN_AFTER
+        return known is None or abs(now - known.noted_at) >= TRIED_AGAIN_AFTER
 
     def learn_page_size(
         self, *, asked: int, claimed: int | None, came: int, total: int, number: int

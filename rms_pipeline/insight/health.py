@@ -182,10 +182,10 @@ def read_health(connection: Connection, collections: Sequence[Collection]) -> He
     decides = min(collections, key=lambda c: _WORST_FIRST.index(known[c].state))
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT clock_timestamp(), (SELECT min(fresh) FROM (SELECT max(started_at) AS fresh"
-            " FROM walks"
+            "SELECT clock_timestamp(), (SELECT min(started_at) FROM walks"
+            " WHERE id IN (SELECT max(id) FROM walks"
             " WHERE kind IN ('full', 'changes') AND settled_at IS NOT NULL"
-            " AND collection = ANY(%(names)s) GROUP BY collection) each)",
+            " AND collection = ANY(%(names)s) GROUP BY collection))",
             {"names": [c.name for c in collections]},
         )
         now, fresh_at = one_row(cursor)

@@ -96,8 +96,9 @@ def _read(
 ) -> CollectionState:
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT (SELECT max(settled_at) FROM walks WHERE collection = %(name)s"
-            " AND kind IN ('full', 'changes') AND watermark IS NOT NULL),"
+            "SELECT (SELECT settled_at FROM walks WHERE collection = %(name)s"
+            " AND kind IN ('full', 'changes') AND watermark IS NOT NULL"
+            " AND settled_at IS NOT NULL ORDER BY id DESC LIMIT 1),"
             # A full sync meets each of them again, every night.
             " (SELECT count(DISTINCT (opportunity_id, field)) FROM sync_faults"
             " WHERE collection = %(name)s AND seen_at > now() - interval '1 day'),"

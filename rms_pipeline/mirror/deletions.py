@@ -13,7 +13,7 @@ from rms_pipeline.mirror.merge import IN_THE_FUTURE, Fetch, lock_versions, note_
 from rms_pipeline.mirror.postgres_errors import sparing
 from rms_pipeline.mirror.promoted import let_go
 from rms_pipeline.mirror.record_history import end_gone
-from rms_pipeline.mirror.statements import Connection, Cursor, one_row
+from rms_pipeline.mirror.statements import Connection, Cursor, in_the_future, one_row
 from rms_pipeline.mirror.words import forget_words
 
 BY_TWO_WITNESSES = "it is in no list of Current RMS, and Current RMS does not find it by its id"
@@ -289,10 +289,13 @@ def _are_too_many(cursor: Cursor, collection: Collection, going: Sequence[int]) 
 def _deleted_lately(cursor: Cursor, collection: Collection) -> int:
     cursor.execute(
         f"SELECT count(*) FROM {collection.deleted}"
-        " WHERE deleted_at > clock_timestamp() - %s AND deleted_at > coalesce((SELECT confirmed_at"
-        " FROM deletions_confirmed WHERE collection = %s), '-infinity')"
+        # A clock that was far ahead gave later times. They would count until those times come.
+        " WHERE deleted_at > clock_timestamp() - %s AND deleted_at < clock_timestamp() + %s"
+        " AND deleted_at > coalesce((SELECT confirmed_at"
+        f" FROM deletions_confirmed WHERE collection = %s AND NOT {in_the_future('confirmed_at')}),"
+        " '-infinity')"
         " AND deleted_because <> ALL(%s)",
-        (GUARDED_PERIOD, collection.name, list(_EXPECTED)),
+        (GUARDED_PERIOD, GUARDED_PERIOD, collection.name, list(_EXPECTED)),
     )
     return int(one_row(cursor)[0])
 

@@ -27,7 +27,7 @@ from rms_pipeline.mirror import promoted, record_history
 from rms_pipeline.mirror.changes import note_changes
 from rms_pipeline.mirror.mapping import demand_own_mapping
 from rms_pipeline.mirror.postgres_errors import is_about_a_row, out_of_deadlocks, reason
-from rms_pipeline.mirror.statements import Connection, Cursor, array_of
+from rms_pipeline.mirror.statements import Connection, Cursor, array_of, in_the_future
 from rms_pipeline.mirror.words import note_words, with_words
 
 # Up to this many rows are rewritten without a staging table.
@@ -517,7 +517,7 @@ class Known:
 
 # Such a fetch was stamped while the database's clock was wrong. It counts for nothing. Otherwise
 # every fetch until that moment would lose to it.
-IN_THE_FUTURE = "answered_at > clock_timestamp() + interval '1 min'"
+IN_THE_FUTURE = in_the_future("answered_at")
 
 # For an id that this fetch was the first to bring.
 FIRST = Known(None, None)

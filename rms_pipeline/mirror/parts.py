@@ -24,7 +24,7 @@ from rms_pipeline.mirror.deletions import (
 )
 from rms_pipeline.mirror.merge import IN_THE_FUTURE
 from rms_pipeline.mirror.proofs import Proof, keep_proof, open_proof
-from rms_pipeline.mirror.statements import Connection, one_row
+from rms_pipeline.mirror.statements import Connection, in_the_future, one_row
 
 _BECAUSE = "the whole list of its {single} no longer shows it"
 # Lists may show an older state for a moment. A list that was asked for so soon after its parent
@@ -60,9 +60,15 @@ def _parts(collection: Collection) -> Parts:
 # it. If the parent was never listed, only changes since parts are mirrored count. A parent that
 # only became known to the mirror does not count: a wider window brings thousands of them.
 _SINCE = "(SELECT min(started_at) FROM walks WHERE collection = %(collection)s)"
-_NEWS = "greatest(v.valid_from, o.last_webhook_at)"
+# What a clock wrote that was ahead says nothing: then the time of the parent's edit counts, and
+# such a list is asked for again.
+_NEWS = (
+    f"greatest(CASE WHEN {in_the_future('v.valid_from')} THEN o.{CHANGED} ELSE v.valid_from END,"
+    f" CASE WHEN NOT {in_the_future('o.last_webhook_at')} THEN o.last_webhook_at END)"
+)
 _CHANGED = (
-    f"coalesce(CASE WHEN l.asked_at IS NOT NULL THEN {_NEWS} >= l.asked_at ELSE {_NEWS} >= {_SINCE}"
+    f"coalesce(CASE WHEN {in_the_future('l.asked_at')} THEN true"
+    f" WHEN l.asked_at IS NOT NULL THEN {_NEWS} >= l.asked_at ELSE {_NEWS} >= {_SINCE}"
     # One day more, in case a clock is wrong.
     f" AND greatest(o.{CHANGED} + interval '1 day', o.last_webhook_at) >= {_SINCE} END, false)"
 )
@@ -135,7 +141,7 @@ def due_lists(
             " (PARTITION BY problem IS NOT NULL ORDER BY problem_at) AS place FROM known"
             f" WHERE ({' OR '.join(reasons)})"
             " AND (problem_at IS NULL OR problem_at < %(now)s - %(rest)s OR news_at > problem_at"
-            " OR %(all)s)) due"
+            f" OR {in_the_future('problem_at')} OR %(all)s)) due"
             " WHERE problem IS NULL OR place <= %(failed)s"
             " ORDER BY problem IS NOT NULL, NOT (changed OR coalesce(again, false)),"
             " asked_at NULLS FIRST, id LIMIT %(limit)s",
@@ -162,8 +168,11 @@ def told_lists(connection: Connection, collection: Collection, *, limit: int) ->
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT o.id, true, o.updated_at_rms {_with_lists(collection)}"
-            f" WHERE o.last_webhook_at >= coalesce(l.asked_at, {_SINCE})"
-            " AND (l.problem_at IS NULL OR o.last_webhook_at > l.problem_at)"
+            f" WHERE NOT {in_the_future('o.last_webhook_at')}"
+            f" AND ({in_the_future('l.asked_at')}"
+            f" OR o.last_webhook_at >= coalesce(l.asked_at, {_SINCE}))"
+            " AND (l.problem_at IS NULL OR o.last_webhook_at > l.problem_at"
+            f" OR {in_the_future('l.problem_at')})"
             " ORDER BY o.last_webhook_at, o.id LIMIT %(limit)s",
             {"collection": collection.name, "limit": limit},
         )
@@ -382,8 +391,8 @@ def prove_lists(
     refused = refused_ids(connection, collection)
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT max(started_at) FROM walks WHERE collection = %s AND kind = 'full'"
-            " AND completed_at IS NOT NULL",
+            "SELECT (SELECT started_at FROM walks WHERE collection = %s AND kind = 'full'"
+            " AND completed_at IS NOT NULL ORDER BY id DESC LIMIT 1)",
             (collection.name,),
         )
         (night,) = one_row(cursor)

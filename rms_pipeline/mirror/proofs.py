@@ -17,7 +17,7 @@ from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.spans import Span
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.run_workers import living_runs
-from rms_pipeline.mirror.statements import Connection, Cursor, one_row, range_of_ids
+from rms_pipeline.mirror.statements import Connection, Cursor, in_the_future, one_row, range_of_ids
 
 HOLDS_FOR = timedelta(days=1)
 
@@ -244,6 +244,7 @@ class Standing:
     proof: Proof | None = None
     failed_at: datetime | None = None
     is_old: bool = False
+    is_ahead: bool = False
     last_shown: datetime | None = None
 
     @property
@@ -272,6 +273,11 @@ class Standing:
                 f"A later sync failed ({moment(self.failed_at)}), so what changed since may be "
                 "missing."
             )
+        if self.is_ahead:
+            return (
+                "That time has not come yet, because the clock of the database was ahead. So what "
+                "changed since may be missing."
+            )
         if self.is_old:
             return "That is more than a day ago, so what changed since may be missing."
         return ""
@@ -297,8 +303,12 @@ def standing(connection: Connection, collection: Collection) -> Standing:
     if proof is None:
         return Standing("none")
     with connection.cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp() - %s > %s", (proof.as_of, HOLDS_FOR))
-        is_old = bool(one_row(cursor)[0])
+        cursor.execute(
+            f"SELECT clock_timestamp() - as_of > %s, {in_the_future('as_of')}"
+            " FROM (SELECT %s::timestamptz AS as_of) proof",
+            (HOLDS_FOR, proof.as_of),
+        )
+        is_old, is_ahead = one_row(cursor)
         cursor.execute(
             "SELECT max(as_of) FROM proofs WHERE collection = %s AND shown AND id < %s",
             (collection.name, proof.id),
@@ -308,8 +318,8 @@ def standing(connection: Connection, collection: Collection) -> Standing:
     connection.commit()
     if not proof.shown:
         return Standing("red", proof, last_shown=last_shown)
-    state: State = "amber" if is_old or failed_at is not None else "green"
-    return Standing(state, proof, failed_at, is_old, last_shown)
+    doubted = is_old or is_ahead or failed_at is not None
+    return Standing("amber" if doubted else "green", proof, failed_at, is_old, is_ahead, last_shown)
 
 
 def _later_failure(connection: Connection, proof: Proof) -> datetime | None:

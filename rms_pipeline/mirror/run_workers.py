@@ -76,7 +76,9 @@ def lost_runs(
         )
         cursor.execute(
             "SELECT DISTINCT run FROM run_workers w WHERE run = ANY(%s)"
-            " AND ended_at IS NULL AND lost_at <= clock_timestamp() - %s"
+            # A later time than now is that of a clock that was ahead.
+            " AND ended_at IS NULL"
+            " AND (lost_at <= clock_timestamp() - %s OR lost_at > clock_timestamp())"
             f" AND NOT {HELD}",
             (list(runs), for_longer_than),
         )

@@ -16,7 +16,15 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extras import NumericRange
 
-__all__ = ["Connection", "Cursor", "array_of", "described", "one_row", "range_of_ids"]
+__all__ = [
+    "Connection",
+    "Cursor",
+    "array_of",
+    "described",
+    "in_the_future",
+    "one_row",
+    "range_of_ids",
+]
 
 _QUERIES = Path(__file__).parent / "queries"
 
@@ -31,6 +39,15 @@ def described(name: str, **parts: str) -> str:
     """
     text = re.sub(r"^\s*--.*\n", "", (_QUERIES / f"{name}.sql").read_text(), flags=re.MULTILINE)
     return re.sub(r"@(\w+)@", lambda found: parts[found[1]], text)
+
+
+def in_the_future(column: str) -> str:
+    """Return the condition that the time `column` was written while the clock was ahead.
+
+    Clocks are set right, and such a time then lies ahead for hours or years. Nothing may wait for
+    it. A minute is how far the clocks of two servers may differ, after a failover.
+    """
+    return f"{column} > clock_timestamp() + interval '1 min'"
 
 
 def one_row(cursor: Cursor) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.proofs import number_if_nobody_writes
 from rms_pipeline.mirror.record_history import BEGAN, follow_phases
 from rms_pipeline.mirror.record_history import NO_STATUS as NO_STATUS
-from rms_pipeline.mirror.statements import Connection, Cursor, described, one_row
+from rms_pipeline.mirror.statements import Connection, Cursor, described, in_the_future, one_row
 
 # Remembers of which content the statuses were last counted.
 _COUNTED_OF = "statuses_counted_of"
@@ -64,7 +64,11 @@ def refresh_status_counts(
         cursor.execute("LOCK TABLE status_counts IN SHARE ROW EXCLUSIVE MODE")
         if only_if_changed and content is not None and _counted_of(cursor) == content:
             # Another summary may have counted something newer since.
-            cursor.execute("UPDATE status_counts SET as_of = greatest(as_of, %s)", (at,))
+            cursor.execute(
+                f"UPDATE status_counts SET as_of = CASE WHEN {in_the_future('as_of')} THEN %(at)s"
+                " ELSE greatest(as_of, %(at)s) END",
+                {"at": at},
+            )
             cursor.execute(
                 "SELECT opportunity_status, opportunities, charge_total, total_value"
                 " FROM status_counts"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from rms_pipeline.mirror.statements import Connection
+from rms_pipeline.mirror.statements import Connection, in_the_future
 from rms_pipeline.mirror.sync_runs import (
     AT_WORK,
     NO_REASON,
@@ -55,24 +55,30 @@ class Sync:
 
 
 def latest_syncs(connection: Connection, limit: int = 5) -> list[Sync]:
-    """Return the newest syncs, the newest first."""
+    """Return the newest syncs, the newest first.
+
+    Those of a clock that was ahead come last, or they would stand for the newest until then.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             # The syncs launched last, so that the view is not read completely.
             f"SELECT {', '.join(COLUMNS)}, {_FIGURES} FROM sync_metadata s WHERE id IN"
-            " (SELECT id FROM sync_runs ORDER BY launched_at DESC LIMIT %s)"
-            " ORDER BY started_at DESC, id DESC",
+            f" (SELECT id FROM sync_runs ORDER BY {in_the_future('launched_at')}, launched_at DESC"
+            f" LIMIT %s) ORDER BY {in_the_future('started_at')}, started_at DESC, id DESC",
             (limit,),
         )
         return [Sync(*row) for row in cursor.fetchall()]
 
 
 def last_completed(connection: Connection, types: Sequence[str]) -> datetime | None:
-    """Return when a sync of one of these `types` last completed (UTC), or None for never."""
+    """Return when a sync of one of these `types` last completed (UTC), or None for never.
+
+    What completed while the clock was ahead does not count, because nobody knows when that was.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT max(completed_at) FROM sync_metadata WHERE status = 'completed'"
-            " AND sync_type = ANY(%s)",
+            f" AND sync_type = ANY(%s) AND NOT {in_the_future('completed_at')}",
             (list(types),),
         )
         row = cursor.fetchone()

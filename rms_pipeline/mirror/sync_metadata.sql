@@ -1,4 +1,4 @@
--- version 8. Raise it with every change. Of two programs on one database, the one with the higher
+-- version 9. Raise it with every change. Of two programs on one database, the one with the higher
 -- version makes the view.
 -- The syncs that people query: rows of sync_runs. Status and times are those of Dagster's own
 -- history if that is in this database. The view reads plain columns of Dagster's table runs, and no
@@ -79,8 +79,12 @@ CROSS JOIN LATERAL (
         WHEN w.lost THEN 'failed'
         WHEN d.status IS NOT NULL OR w.lives THEN 'running'
         -- It may wait in a queue that cannot be seen from here, or be between two of its steps.
-        WHEN s.started_at IS NULL AND s.launched_at > clock_timestamp() - interval '1 hour'
-            OR greatest(s.started_at, w.ended_at) > clock_timestamp() - interval '@between_steps@' THEN 'running'
+        -- What a clock wrote that was ahead is far from now as well.
+        WHEN s.started_at IS NULL AND s.launched_at BETWEEN
+                clock_timestamp() - interval '1 hour' AND clock_timestamp() + interval '1 hour'
+            OR greatest(s.started_at, w.ended_at) BETWEEN
+                clock_timestamp() - interval '@between_steps@' AND clock_timestamp() + interval '@between_steps@'
+            THEN 'running'
         ELSE 'failed'
     END AS status
 ) stands;

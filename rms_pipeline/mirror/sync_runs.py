@@ -14,7 +14,7 @@ from typing import Any
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.mirror.postgres_errors import delete_sparing
 from rms_pipeline.mirror.run_workers import HELD
-from rms_pipeline.mirror.statements import Connection, one_row
+from rms_pipeline.mirror.statements import Connection, in_the_future, one_row
 
 INITIAL, INCREMENTAL = "initial_sync", "incremental_sync"
 RECONCILIATION, WEBHOOK_REFRESH = "reconciliation", "webhook_refresh"
@@ -56,7 +56,9 @@ _STARTS_WITHIN = "60 seconds"
 AT_WORK = (
     f"s.ended_at IS NULL AND ({_LIVES} OR NOT {LOST} AND CASE WHEN s.started_at IS NULL"
     f" THEN s.launched_at > clock_timestamp() - interval '{_STARTS_WITHIN}'"
-    f" ELSE {_LAST_SEEN} > clock_timestamp() - interval '{BETWEEN_STEPS}' END)"
+    f" AND NOT {in_the_future('s.launched_at')}"
+    f" ELSE {_LAST_SEEN} > clock_timestamp() - interval '{BETWEEN_STEPS}'"
+    f" AND NOT {in_the_future(_LAST_SEEN)} END)"
 )
 
 
@@ -257,13 +259,15 @@ def seconds_since_failures(connection: Connection, sync_type: str, most: int = 8
     """Return how many seconds ago the last failures in a row of `sync_type` ended, newest first.
 
     At most `most`. Failures that were caused by single records (`events_at_fault`) do not count.
+    Nor do those of a clock that was ahead, for which nobody may wait.
     Commits.
     """
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT status = 'failed' AND NOT coalesce((metadata ->> 'events_at_fault')::boolean,"
             " false), extract(epoch FROM clock_timestamp() - ended_at)::float8 FROM sync_runs"
-            " WHERE sync_type = %s AND ended_at IS NOT NULL ORDER BY launched_at DESC LIMIT %s",
+            f" WHERE sync_type = %s AND ended_at IS NOT NULL AND NOT {in_the_future('ended_at')}"
+            " ORDER BY launched_at DESC LIMIT %s",
             (sync_type, most),
         )
         rows = cursor.fetchall()

@@ -326,7 +326,9 @@ def watermarks(connection: Connection, collection: Collection, limit: int = 20) 
         cursor.execute(
             f"SELECT watermark FROM walks WHERE {_STORED} AND kind IN ('changes', 'full')"
             " AND collection = %s"
-            " ORDER BY CASE kind WHEN 'changes' THEN settled_at END DESC NULLS LAST, settled_at"
+            # By their numbers, which no clock gives: while the time of a clock that was ahead came
+            # first, each sync began again where that one did.
+            " ORDER BY CASE kind WHEN 'changes' THEN id END DESC NULLS LAST, id"
             " LIMIT %s",
             (collection.name, limit),
         )

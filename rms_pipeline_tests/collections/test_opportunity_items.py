@@ -1036,6 +1036,34 @@ def test_webhooks_of_an_opportunity_cost_one_call_for_its_items_however_many_the
     assert refresh_told(account.database, account.items, "fast lane").records == 1
 
 
+def test_lists_of_a_clock_that_was_ahead_are_read_once_more_and_then_when_they_change(
+    account: Account,
+) -> None:
+    account.sync()
+    one, other, failed, *_ = account.soon
+    year = "interval '1 year'"
+    for stamped in (
+        f"part_lists SET asked_at = asked_at + {year}, answered_at = answered_at + {year}",
+        f"opportunity_versions SET valid_from = valid_from + {year}",
+        f"opportunities SET last_webhook_at = clock_timestamp() + {year}",
+    ):
+        query(account.database, f"UPDATE {stamped} RETURNING 1")
+    with account.database.session() as connection:
+        note_problems(connection, OPPORTUNITY_ITEMS, {failed: "status 500"})
+    query(account.database, f"UPDATE part_lists SET problem_at = problem_at + {year} RETURNING 1")
+    assert not refresh_told(account.database, account.items, "fast lane").claimed
+    account.store.create_item(one, {"name": "New, and told"})
+    told_of(account, one)
+    assert refresh_told(account.database, account.items, "fast lane").records == 1
+    account.store.create_item(other, {"name": "New"})
+    done = account.sync()
+    assert {other, failed} <= set(done.asked) <= set(account.soon)
+    assert account.is_mirrored(*account.soon)
+    assert done.shown, done.sentence
+    # But for those that were listed within a minute of their change.
+    assert set(account.sync().asked) <= {one, other}
+
+
 def test_a_wrong_key_ends_the_sync_at_once(account: Account, client_for: MakeClient) -> None:
     account.sync()
     wrong = client_for(account.sandbox.url, collection=OPPORTUNITY_ITEMS, api_key="wrong")

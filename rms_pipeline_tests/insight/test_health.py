@@ -36,7 +36,7 @@ def synced(database: Database, *, ago: float = 60, collection: str = "opportunit
     walk = {"kind": "full", "runs": ["full"], "started_at": began, "collection": collection}
     walk |= {"completed_at": began, "settled_at": began, "watermark": began}
     insert(database, "walks", [walk])
-    insert_sync(database, f"full {collection}", ago=ago, took=1)
+    insert_sync(database, f"full {collection} {ago}", ago=ago, took=1)
     insert_proof(database, collection=collection, as_of=began + timedelta(seconds=1))
 
 
@@ -56,6 +56,20 @@ def test_an_empty_mirror_says_so_and_what_to_do(emptied: Database) -> None:
     assert health.sentence(moment) == "Nothing has been read yet. Run the initial sync."
     insert_sync(emptied, "first", status="launched")
     assert read(emptied).sentence(moment) == "The initial sync is running."
+
+
+@pytest.mark.parametrize("then", ["completed", "failed"])
+def test_syncs_of_a_clock_that_was_ahead_do_not_stand_for_those_of_now(
+    emptied: Database, then: str
+) -> None:
+    synced(emptied, ago=-86_400)
+    insert_sync(emptied, "then", "incremental_sync", then, ago=-80_000, error="It failed then.")
+    synced(emptied, ago=7_000, collection="opportunities")
+    health = read(emptied)
+    assert (health.state, health.problems(moment)) == ("green", [])
+    assert health.fresh_at == NOW - timedelta(seconds=7_000)
+    insert_sync(emptied, "now", "incremental_sync", "failed", ago=30, error="It failed now.")
+    assert "It failed now." in read(emptied).sentence(moment)
 
 
 def trouble(database: Database) -> None:
