@@ -11,6 +11,7 @@ import gc
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -207,6 +208,37 @@ def pytest_collection_finish() -> None:
     # Once is half a second already, so the little that is garbage stays too.
     gc.freeze()
     gc.enable()
+
+
+# What these names mean in a module of tests, at a time (UTC).
+_MOMENTS: dict[str, Callable[[datetime], object]] = {
+    "NOW": lambda now: now,
+    "TODAY": lambda now: now.date(),
+    "YEAR": lambda now: now.year,
+}
+_QUARTER_OF_AN_HOUR, _LONGEST_TEST = 900, 5
+
+
+@pytest.fixture(autouse=True)
+def own_moments(request: pytest.FixtureRequest) -> None:
+    """NOW, TODAY and YEAR of a module are those of the test, and no day ends while it runs.
+
+    A module is imported minutes before its last test, which may be yesterday. In every time zone a
+    day ends with a quarter of an hour.
+    """
+    names = [name for name in _MOMENTS if hasattr(request.module, name)]
+    # Tests of the browser use one server, whose rows are of the time at which it began. Its time
+    # zone is one in which it is noon then.
+    if not names or request.path.parent.name == "browser":
+        return
+    left = _QUARTER_OF_AN_HOUR - time.time() % _QUARTER_OF_AN_HOUR
+    if left < _LONGEST_TEST:
+        time.sleep(left)
+    for name in names:
+        known, now = getattr(request.module, name), datetime.now(UTC)
+        if isinstance(known, datetime) and not known.microsecond:
+            now = now.replace(microsecond=0)
+        setattr(request.module, name, _MOMENTS[name](now))
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,10 @@ from rms_pipeline_tests.web.page import get, visit
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-NOON = NOW.replace(hour=12, minute=0, second=0)
+
+
+def noon() -> datetime:
+    return NOW.replace(hour=12, minute=0, second=0)
 
 
 def job(starts: datetime | None, ends: datetime | None, **fields: Any) -> dict[str, Any]:
@@ -91,17 +94,23 @@ def test_a_day_stands_beside_the_same_weekday_as_it_was_known_then(clean: Web) -
     remember_since(clean.database, began)
     insert_opportunities(
         clean.database,
-        job(NOON, NOON + DAY, total_value=100),
-        job(NOON - 7 * DAY, NOON - 6 * DAY, total_value=40),
+        job(noon(), noon() + DAY, total_value=100),
+        job(noon() - 7 * DAY, noon() - 6 * DAY, total_value=40),
         # Moved away since: it went out that day as far as anybody knew.
-        job(NOON + 30 * DAY, NOON + 31 * DAY, total_value=7),
+        job(noon() + 30 * DAY, noon() + 31 * DAY, total_value=7),
         # Entered since.
-        job(NOON - 7 * DAY, NOON - 6 * DAY, total_value=1_000),
-        job(NOON - 364 * DAY, NOON - 363 * DAY, total_value=5),
+        job(noon() - 7 * DAY, noon() - 6 * DAY, total_value=1_000),
+        job(noon() - 364 * DAY, noon() - 363 * DAY, total_value=5),
     )
     versions(clean.database, began, 1, 2, 5)
     versions(clean.database, NOW - DAY, 3, 4)
-    was(clean.database, 3, began, NOW - DAY, **job(NOON - 7 * DAY, NOON - 6 * DAY, total_value=60))
+    was(
+        clean.database,
+        3,
+        began,
+        NOW - DAY,
+        **job(noon() - 7 * DAY, noon() - 6 * DAY, total_value=60),
+    )
     figures = told(clean, "/today/compared.json")
     out = measures(figures["goes_out"])
     assert (out["now"]["count"], Decimal(out["now"]["value"])) == (1, Decimal(100))
@@ -119,7 +128,7 @@ def test_what_no_history_knows_is_said_and_what_took_place_is_counted_as_known_n
 ) -> None:
     remember_since(clean.database, NOW - 30 * DAY)
     reach_back_to(clean.database, NOW - 400 * DAY)
-    insert_opportunities(clean.database, job(NOON - 364 * DAY, NOON - 363 * DAY, total_value=5))
+    insert_opportunities(clean.database, job(noon() - 364 * DAY, noon() - 363 * DAY, total_value=5))
     versions(clean.database, NOW - 30 * DAY, 1)
     figures = told(clean, "/today/compared.json")
     began = NOW - 30 * DAY
@@ -150,7 +159,7 @@ def test_a_year_that_is_not_mirrored_is_no_year_without_jobs(clean: Web) -> None
 
 def test_what_was_decided_is_held_against_the_same_hours_of_the_week_before(clean: Web) -> None:
     remember_since(clean.database, NOW - 60 * DAY)
-    insert_opportunities(clean.database, *(job(NOON, NOON + DAY) for _ in range(4)))
+    insert_opportunities(clean.database, *(job(noon(), noon() + DAY) for _ in range(4)))
     versions(clean.database, NOW - 60 * DAY, 1, 2, 3, 4)
 
     # Not as this module was loaded: by now that may be long ago.
@@ -190,10 +199,10 @@ def test_any_day_can_be_compared(clean: Web, day: str) -> None:
 def test_the_figures_of_the_page_are_those_that_are_compared(clean: Web) -> None:
     insert_opportunities(
         clean.database,
-        job(NOON, NOON + DAY, total_value=3),
-        job(NOON - DAY, NOON, total_value=4),
-        job(NOON - 3 * DAY, NOW - DAY, opportunity_status="Active"),
-        job(NOON + 2 * DAY, NOON + 3 * DAY, opportunity_status="Open"),
+        job(noon(), noon() + DAY, total_value=3),
+        job(noon() - DAY, noon(), total_value=4),
+        job(noon() - 3 * DAY, NOW - DAY, opportunity_status="Active"),
+        job(noon() + 2 * DAY, noon() + 3 * DAY, opportunity_status="Open"),
     )
     page = get(clean, "/today.json").json()
     for name, figure in told(clean, "/today/compared.json").items():
@@ -261,7 +270,7 @@ def test_a_year_of_one_of_them_stands_beside_the_year_before_as_known_a_year_bef
 
 
 def test_of_a_year_that_nobody_mirrored_the_page_says_so(clean: Web) -> None:
-    insert_opportunities(clean.database, job(NOON, NOON + DAY, organisation_id=7))
+    insert_opportunities(clean.database, job(noon(), noon() + DAY, organisation_id=7))
     reach_back_to(clean.database, NOW - 30 * DAY)
     figures = told(clean, "/customers/7/compared.json")
     assert measures(figures["confirmed"])["year_before"]["count"] is None
@@ -274,8 +283,8 @@ def test_of_a_year_that_nobody_mirrored_the_page_says_so(clean: Web) -> None:
 def test_the_totals_of_the_dashboard_stand_beside_those_of_earlier_days(clean: Web) -> None:
     insert_opportunities(
         clean.database,
-        job(NOON, NOON + DAY, total_value=10),
-        job(NOON, NOON + DAY, total_value=4, opportunity_status="Lost"),
+        job(noon(), noon() + DAY, total_value=10),
+        job(noon(), noon() + DAY, total_value=4, opportunity_status="Lost"),
     )
     refresh_status_counts(clean.database, "UTC")
     query(clean.database, "DELETE FROM daily_status_counts RETURNING day")
@@ -354,7 +363,7 @@ def test_each_status_and_the_coming_weeks_of_the_dashboard_stand_beside_earlier(
 ) -> None:
     remember_since(clean.database, NOW - 10 * DAY)
     odd = "50% 'off' %(x)s"
-    monday = NOON - NOON.weekday() * DAY
+    monday = noon() - noon().weekday() * DAY
     insert_opportunities(
         clean.database,
         job(monday, monday + DAY, id=1, total_value=10),
@@ -397,7 +406,7 @@ def test_each_status_and_the_coming_weeks_of_the_dashboard_stand_beside_earlier(
 
 def test_what_is_known_now_stands_for_no_month_before(clean: Web) -> None:
     reach_back_to(clean.database, NOW - 900 * DAY)
-    insert_opportunities(clean.database, job(NOON, NOON + DAY, organisation_id=7))
+    insert_opportunities(clean.database, job(noon(), noon() + DAY, organisation_id=7))
     confirmed = measures(told(clean, "/customers/7/compared.json")["confirmed"])
     assert confirmed["now"]["count"] == 1
     assert confirmed["month_before"]["count"] is None
@@ -411,8 +420,8 @@ def test_the_sql_of_a_ranking_gives_its_rows(clean: Web, kind: str) -> None:
         clean.database,
         *(
             job(
-                NOON - n * 100 * DAY,
-                NOON,
+                noon() - n * 100 * DAY,
+                noon(),
                 charge_total=n * 10,
                 **{f"{column}_id": n % 3, f"{column}_name": f"100% {n % 3}"},
             )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -25,7 +25,10 @@ from rms_pipeline_tests.web.page import get, visit
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 DAY = timedelta(days=1)
-YEAR_AGO = (NOW - 400 * DAY).date()
+
+
+def year_ago() -> date:
+    return (NOW - 400 * DAY).date()
 
 
 @pytest.fixture(scope="module")
@@ -73,14 +76,14 @@ def press(web: Web, since: object, path: str = "/further-back") -> requests.Resp
 
 def test_the_page_says_what_it_costs_before_anything_is_done(mirrored: tuple[Web, Any]) -> None:
     web, client = mirrored
-    told = get(web, f"/further-back.json?since={YEAR_AGO}").json()
+    told = get(web, f"/further-back.json?since={year_ago()}").json()
     # 5, 50, 200, 350 and 390 days ago, and the one without a date.
     assert (told["cost"]["records"], told["cost"]["mirrored"]) == (6, 2)
     assert told["cost"]["more"] == 4
     assert told["cost"]["exact"]
     assert told["cost"]["calls_spent"] == 1
     assert told["days_asked"] == 401
-    page = visit(web, f"/further-back?since={YEAR_AGO}")
+    page = visit(web, f"/further-back?since={year_ago()}")
     assert "about 9" in page.text
     assert "Mirror back to" in page.text
     assert reach(web.database).days_back is None
@@ -95,7 +98,7 @@ def test_the_page_says_what_it_costs_before_anything_is_done(mirrored: tuple[Web
 
 def test_what_was_counted_a_moment_ago_costs_no_call(mirrored: tuple[Web, Any]) -> None:
     web, _ = mirrored
-    address = f"/further-back.json?since={YEAR_AGO - DAY}"
+    address = f"/further-back.json?since={year_ago() - DAY}"
     first, second = (get(web, address).json()["cost"]["counted_at"] for _ in range(2))
     assert first == second
 
@@ -104,7 +107,7 @@ def test_a_launch_that_fails_changes_nothing_and_says_so(mirrored: tuple[Web, An
     web, _ = mirrored
     with web.database.session() as connection:
         ask_for_days_back(connection, OPPORTUNITIES, 100, "command")
-    answer = press(web, YEAR_AGO)
+    answer = press(web, year_ago())
     assert answer.status_code == 503
     assert "has not been changed" in answer.text
     now = reach(web.database)
@@ -118,7 +121,7 @@ def test_while_a_full_sync_runs_it_is_refused_in_words_and_nothing_changes(
     web, _ = mirrored
     insert_sync(web.database, "running", kind, "running", ago=5)
     with announced(web.database, "running"):
-        answer = press(web, YEAR_AGO)
+        answer = press(web, year_ago())
     assert answer.status_code == 409
     assert f"({kind})" in answer.text
     assert "has not been changed" in answer.text
@@ -131,14 +134,14 @@ def test_of_two_who_press_one_is_refused(
     web, _ = mirrored
     monkeypatch.setattr(dagster_api, "unfinished_runs", lambda *_, **__: [])
     monkeypatch.setattr(dagster_api, "launch", lambda *_, **__: "the first")
-    assert press(web, YEAR_AGO).status_code == 303
+    assert press(web, year_ago()).status_code == 303
     assert reach(web.database).days_back == 401
 
     def refuse(*_: object, **__: object) -> str:
         raise DagsterUnavailable("Dagster does not answer.")
 
     monkeypatch.setattr(dagster_api, "launch", refuse)
-    assert press(web, YEAR_AGO - 100 * DAY).status_code in (409, 503)
+    assert press(web, year_ago() - 100 * DAY).status_code in (409, 503)
     assert reach(web.database).days_back == 401
 
 
@@ -163,7 +166,7 @@ def test_without_the_token_or_from_another_page_nothing_happens(
     mirrored: tuple[Web, Any], path: str
 ) -> None:
     web, _ = mirrored
-    where, form = f"{web.url}{path}", {"since": str(YEAR_AGO)}
+    where, form = f"{web.url}{path}", {"since": str(year_ago())}
     assert requests.post(where, data=form, timeout=30).status_code == 401
     foreign = {**BEARER, "Origin": "https://elsewhere.example"}
     assert requests.post(where, data=form, headers=foreign, timeout=30).status_code == 403
@@ -180,8 +183,8 @@ def test_an_account_that_refuses_the_key_is_told_in_words(mirrored: tuple[Web, A
             yield made
 
     with serving(web.database, web.sandbox, client=refused) as other:
-        page = visit(other, f"/further-back?since={YEAR_AGO}")
-        assert get(other, f"/further-back.json?since={YEAR_AGO}").status_code == 503
+        page = visit(other, f"/further-back?since={year_ago()}")
+        assert get(other, f"/further-back.json?since={year_ago()}").status_code == 503
     assert "Current RMS could not be asked" in page.text
     assert "CURRENT_RMS_API_KEY" in page.text
     assert not page.all("input", type="hidden", name="since")

@@ -24,7 +24,12 @@ from rms_pipeline_tests.web.test_feeds import make as make_feed
 from rms_pipeline_tests.web.test_feeds import read as read_feed
 
 TODAY = datetime.now(UTC).date()
-NOON = datetime.combine(TODAY, datetime.min.time(), UTC) + timedelta(hours=12)
+
+
+def noon() -> datetime:
+    return datetime.combine(TODAY, datetime.min.time(), UTC) + timedelta(hours=12)
+
+
 HOSTILE = ["", " ", "0", "-1", "9" * 30, "9" * 70, "NaN", "1e9", "'; --", "%s", "\x00", "\ud800"]
 HOSTILE += [EVIL, "soon", "..", "9999-12-31..", "..0001-01-01", "2026-02-30", "2-", "2-!!"]
 # Places that say too little, too much, or no moment there is.
@@ -100,12 +105,12 @@ def test_each_kind_of_days_answers_its_own_question(web: Web) -> None:
     day = timedelta(days=1)
     insert_opportunities(
         web.database,
-        {"starts_at": NOON - day, "ends_at": NOON + day},
-        {"starts_at": NOON, "ends_at": NOON + 2 * day},
-        {"starts_at": NOON - 3 * day, "ends_at": NOON},
-        {"starts_at": NOON + 5 * day, "ends_at": NOON + 6 * day, "confirmed_at": NOON},
-        {"created_at_rms": NOON - day},
-        {"starts_at": NOON, "deliver_starts_at": NOON - day, "ends_at": NOON + day},
+        {"starts_at": noon() - day, "ends_at": noon() + day},
+        {"starts_at": noon(), "ends_at": noon() + 2 * day},
+        {"starts_at": noon() - 3 * day, "ends_at": noon()},
+        {"starts_at": noon() + 5 * day, "ends_at": noon() + 6 * day, "confirmed_at": noon()},
+        {"created_at_rms": noon() - day},
+        {"starts_at": noon(), "deliver_starts_at": noon() - day, "ends_at": noon() + day},
     )
     assert sorted(found(web, "onhire=today")) == [1, 2, 3, 6]
     assert found(web, "out=today") == [2]
@@ -271,7 +276,7 @@ def test_the_arrows_walk_through_the_list_and_back_by_place(web: Web) -> None:
 
 
 def test_a_page_whose_place_does_not_fit_says_so(web: Web) -> None:
-    insert_opportunities(web.database, *({"starts_at": NOON} for _ in range(60)))
+    insert_opportunities(web.database, *({"starts_at": noon()} for _ in range(60)))
     following = visit(web, "/opportunities?sort=starts").all("a", rel="next")[0]["href"]
     wrong = following.replace("sort=starts", "sort=value")
     assert "Start at the first page" in visit(web, wrong, 422).text
