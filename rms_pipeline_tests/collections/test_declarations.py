@@ -10,18 +10,23 @@ from typing import Any
 
 import msgspec
 import pytest
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 
 from rms_pipeline.collections import COLLECTIONS
-from rms_pipeline.collections.base import Collection, Column, Kind
+from rms_pipeline.collections.base import TIMES, Collection, Column, Kind, Modes
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.records import Row, decode_record
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.merge import merge
+from rms_pipeline.mirror.migrations.frozen import make_collection
+from rms_pipeline.mirror.record_history import make_history
 from rms_pipeline.mirror.redecode import adopt_mapping, redecode
+from rms_pipeline.mirror.walks import watermarks
 from rms_pipeline.sandbox import SandboxServer, Store
-from rms_pipeline_tests.core import full_sync
+from rms_pipeline_tests.core import full_sync, proved_sync
 from rms_pipeline_tests.rows import query
 
 CATALOG = {"timestamptz": "timestamp with time zone"}
@@ -302,3 +307,112 @@ def test_a_column_that_postgresql_makes_itself_is_never_written(database: Databa
         store(database, wider, raw)
     assert query(database, "SELECT month FROM opportunities") == [(7,)]
     assert redecode(database, wider, "again").failed == 0
+
+
+PRODUCTS = Collection(
+    name="products",
+    single="product",
+    says="One row for each product.",
+    says_of_deleted="Products that Current RMS no longer has.",
+    columns=(
+        Column("name", "text", "Its name.", source="name", otherwise="Product {id}"),
+        Column("weight", "numeric", "Its weight in kilograms.", source="weight"),
+        Column("product_group", "text", "The name of its group.", source="product_group.name",
+               index="ascending"),
+        Column("active", "boolean", "Whether it is in use.", source="active"),
+        *TIMES,
+    ),
+    modes=Modes("all", "inactive", "active", frozenset({False}), frozenset({True})),
+    remembers=True,
+)  # fmt: skip
+
+
+def migration_of(collection: Collection) -> None:
+    """What a migration that adds the collection does."""
+    order = {"ascending": "", "descending": " DESC"}
+    make_collection(
+        collection.name,
+        collection.single,
+        {c.name: f"{c.kind}{' NOT NULL' * c.is_required}" for c in collection.columns},
+        indexes=[f"{c.name}{order[c.index]}" for c in collection.columns if c.index],
+        remembers=collection.remembers,
+    )
+
+
+def execute_migration(database: Database, migrates: Callable[[], None]) -> None:
+    """Runs it as Alembic does."""
+    engine = database.engine()
+    with engine.begin() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"version_table_schema": database.schema}
+        )
+        with Operations.context(context):
+            migrates()
+    engine.dispose()
+
+
+def test_a_new_collection_is_a_declaration_and_a_migration_and_has_all_that_others_have(
+    database: Database, client_for: Callable[..., CurrentRmsClient]
+) -> None:
+    execute_migration(database, lambda: migration_of(PRODUCTS))
+    with database.session() as connection:
+        make_history(connection, PRODUCTS)
+    products = "SELECT id, name, product_group, data FROM products ORDER BY id"
+    with SandboxServer(Store(12)) as sandbox:
+        client = client_for(sandbox.url, collection=PRODUCTS)
+        client.now = database.clock()
+        done = full_sync(database, client, None)
+        assert done.settled.certificate.shown, done.settled.certificate.sentence
+        # Those that are out of use, too.
+        of_the_account = sandbox.store.products.all()
+        assert query(database, products) == [
+            (r["id"], r["name"], r["product_group"]["name"], r) for r in of_the_account
+        ]
+        gone, edited = (r["id"] for r in of_the_account[:2])
+        sandbox.store.products.delete(gone)
+        sandbox.store.products.edit(edited, {"name": "Another name"})
+        with database.session() as connection:
+            since = watermarks(connection, PRODUCTS)
+        _, _, proof = proved_sync(database, client, since)
+    assert proof is not None
+    assert proof.shown, proof.sentence
+    assert query(database, "SELECT id FROM deleted_products") == [(gone,)]
+    assert query(database, "SELECT name FROM products WHERE id = %s", edited) == [("Another name",)]
+    names = "SELECT name FROM product_history WHERE product_id = %s ORDER BY valid_from"
+    assert query(database, names, edited) == [(of_the_account[1]["name"],), ("Another name",)]
+
+
+@pytest.mark.parametrize("single", ["member", "invoice", "opportunity_item"])
+def test_a_migration_makes_the_tables_of_a_collection_as_they_are_now(
+    database: Database, single: str
+) -> None:
+    (collection,) = (c for c in COLLECTIONS if c.single == single)
+    copy = replace(collection, name=f"other_{collection.name}", single=f"other_{single}")
+    execute_migration(database, lambda: migration_of(copy))
+
+    def shape(of: Collection) -> list[tuple[Any, ...]]:
+        columns = query(
+            database,
+            "SELECT t.i, attname, format_type(atttypid, atttypmod), attnotnull,"
+            " pg_get_expr(adbin, adrelid)"
+            " FROM unnest(%s::regclass[]) WITH ORDINALITY AS t (oid, i)"
+            " JOIN pg_attribute a ON attrelid = t.oid AND attnum > 0 AND NOT attisdropped"
+            " LEFT JOIN pg_attrdef d ON adrelid = t.oid AND adnum = attnum"
+            " WHERE attname <> %s",
+            [of.name, of.deleted, of.versions, of.past],
+            of.key,
+        )
+        objects = query(
+            database,
+            "SELECT t.i, 'trigger', tgname, tgtype, '' FROM unnest(%s::regclass[])"
+            " WITH ORDINALITY AS t (oid, i) JOIN pg_trigger ON tgrelid = t.oid UNION ALL"
+            " SELECT t.i, 'index', replace(substring(pg_get_indexdef(indexrelid) FROM"
+            " 'USING .*'), %s, 'key'), 0, '' FROM unnest(%s::regclass[])"
+            " WITH ORDINALITY AS t (oid, i) JOIN pg_index ON indrelid = t.oid",
+            [of.name, of.deleted, of.versions, of.past],
+            of.key,
+            [of.name, of.deleted, of.versions, of.past],
+        )
+        return sorted(map(repr, columns + objects))  # type: ignore[arg-type]
+
+    assert shape(copy) == shape(collection)
