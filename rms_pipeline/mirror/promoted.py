@@ -31,6 +31,14 @@ KINDS = {
     "bigint[]": ("rms_as_bigints", "gin"),
     "text[]": ("rms_as_texts", None),
 }
+# The day of a time is that of the company's time zone, as on the pages. A time at midnight UTC is a
+# date that was written as a time.
+_DAY = (
+    "CASE WHEN (rms_as_timestamptz({value}) AT TIME ZONE 'UTC')::time > '00:00'"
+    " THEN (rms_as_timestamptz({value}) AT TIME ZONE (SELECT rms_time_zone()))::date"
+    " ELSE {plain} END"
+)
+_ZONE = "dates_of_zone"
 # With at most this many columns, a row fits into a page, however long the values are.
 MOST = 200
 # This waits for readers of the table, and all syncs wait for this. So the wait is short.
@@ -51,9 +59,10 @@ class Promoted:
     column: str
     kind: str
 
-    @property
-    def function(self) -> str:
-        return KINDS[self.kind][0]
+    def read(self, value: str) -> str:
+        """Return SQL that reads the JSON `value` as the kind."""
+        plain = f"{KINDS[self.kind][0]}({value})"
+        return _DAY.format(value=value, plain=plain) if self.kind == "date" else plain
 
     def __str__(self) -> str:
         return f"{self.key}:{self.kind}"
@@ -101,6 +110,34 @@ def let_go(cursor: Cursor, collection: Collection, ids: Sequence[int]) -> None:
         )
 
 
+def follow_zone(connection: Connection, collection: Collection) -> None:
+    """Read dates from times again, after the company's time zone has changed. Commits.
+
+    Nobody can write rows meanwhile.
+    """
+    name = f"{_ZONE}{collection.mark}"
+    with connection.cursor() as cursor:
+        dates = [f for f in promoted_fields(cursor, collection) if f.kind == "date"]
+        cursor.execute(
+            "SELECT rms_time_zone() IS DISTINCT FROM"
+            " (SELECT value FROM mirror_state WHERE name = %s)",
+            (name,),
+        )
+        if dates and one_row(cursor) == (True,):
+            # Every writer of rows locks their versions first.
+            cursor.execute(f"LOCK {collection.versions} IN EXCLUSIVE MODE")
+            # Fields may have been promoted and demoted before the lock was there.
+            dates = [f for f in promoted_fields(cursor, collection) if f.kind == "date"]
+            if dates:
+                _fill(cursor, collection, dates)
+            cursor.execute(
+                "INSERT INTO mirror_state (name, value) VALUES (%s, rms_time_zone())"
+                " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                (name,),
+            )
+    connection.commit()
+
+
 def _fill(
     cursor: Cursor,
     collection: Collection,
@@ -114,7 +151,7 @@ def _fill(
         values["ids"] = array_of(ids)
         where = "o.id = ANY(%(ids)s)"
     raw = [f"o.custom_fields -> %(key{n})s" for n in range(len(fields))]
-    read = [f"{f.function}({r})" for f, r in zip(fields, raw, strict=True)]
+    read = [f.read(r) for f, r in zip(fields, raw, strict=True)]
     columns = ", ".join(f.column for f in fields)
     ours = ", ".join(f"f.{f.column}" for f in fields)
     theirs = ", ".join(f"excluded.{f.column}" for f in fields)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.promoted import follow_zone
 from rms_pipeline.mirror.proofs import number_if_nobody_writes
 from rms_pipeline.mirror.record_history import BEGAN, follow_phases
 from rms_pipeline.mirror.record_history import NO_STATUS as NO_STATUS
@@ -47,7 +48,8 @@ def refresh_status_counts(
 
     Weeks are those of `time_zone`, from Monday. Everything is read once in one transaction, so the
     counts agree at `as_of`. It also stores the counts of today and of days that have ended since.
-    If the time zone has changed, all days of the history are counted again. If a status has another
+    If the time zone has changed, all days of the history are counted again, and dates are read from
+    times again. If a status has another
     phase, all days get that phase.
 
     Counting reads every row. With `only_if_changed` it is left out if the mirror has written no row
@@ -84,6 +86,7 @@ def refresh_status_counts(
         _keep_days(cursor, time_zone)
         connection.commit()
         follow_phases(connection, OPPORTUNITIES)
+        follow_zone(connection, OPPORTUNITIES)
     return sorted(counted, key=lambda c: (-c.opportunities, c.opportunity_status))
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from rms_pipeline.collections.members import MEMBERS
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.current_rms.records import Fault, Record
 from rms_pipeline.defs import asset_checks
 from rms_pipeline.mirror import promoted
 from rms_pipeline.mirror.custom_fields import known_keys, note_keys
@@ -18,6 +19,7 @@ from rms_pipeline.mirror.deletions import move_to_deleted
 from rms_pipeline.mirror.merge import lock_versions
 from rms_pipeline.mirror.promoted import Promoted, Promotion, PromotionError
 from rms_pipeline.mirror.redecode import redecode
+from rms_pipeline.mirror.summary import refresh_status_counts
 from rms_pipeline.mirror.views import make_views, stale_views
 from rms_pipeline_tests.mirror.test_merge import T0, merge_at, record
 from rms_pipeline_tests.processes import wait_until
@@ -35,6 +37,7 @@ def mirror(emptied: Database) -> Iterator[Database]:
         " AND attnum > 1 AND NOT attisdropped",
     ):
         query(emptied, f"ALTER TABLE opportunity_fields DROP COLUMN {column} CASCADE")
+    query(emptied, "DELETE FROM mirror_state WHERE name = 'time_zone'")
     with emptied.session() as connection:
         make_views(connection)
 
@@ -51,7 +54,9 @@ def demote(database: Database, key: str) -> None:
 
 
 def held(database: Database, column: str) -> dict[int, Any]:
-    return dict(query(database, f"SELECT opportunity_id, {column} FROM opportunity_fields"))
+    return dict(
+        query(database, f"SELECT opportunity_id, {column} FROM opportunity_fields ORDER BY 1")
+    )
 
 
 def faults(database: Database) -> list[tuple[Any, ...]]:
@@ -103,6 +108,57 @@ def test_a_column_holds_what_can_be_read_as_its_kind_and_names_the_rest(
         refused[1::2]
     )
     assert query(mirror, "SELECT count(*) FROM opportunities") == [(len(before) + len(after),)]
+
+
+# What was written at 23:30, or half an hour after midnight, in the time zone of the company.
+@pytest.mark.parametrize(
+    ("zone", "days"),
+    [
+        ("UTC", [1, 1, 1, 1, 1]),
+        ("Europe/London", [2, 1, 1, 1, 1]),
+        ("Pacific/Kiritimati", [2, 2, 1, 1, 1]),
+        ("America/St_Johns", [1, 1, 1, 0, 1]),
+        ("Etc/GMT+12", [1, 0, 1, 0, 1]),
+        ("Asia/Kathmandu", [2, 1, 1, 1, 1]),
+    ],
+)
+def test_a_date_from_a_time_is_the_day_of_the_company(
+    mirror: Database, zone: str, days: list[int]
+) -> None:
+    written = (
+        "2026-06-01T23:30:00.000Z",
+        "2026-06-01T12:00:00+02:00",
+        # Dates that were written as times.
+        "2026-06-01T00:00:00.000Z",
+        "2026-06-01 00:30",
+        "2026-06-01",
+    )
+    wanted = [date(2026, 5, 31) + timedelta(days=n) for n in days]
+
+    def records(first: int) -> list[Record | Fault]:
+        return [record(id=n, custom_fields={"f": text}) for n, text in enumerate(written, first)]
+
+    merge_at(mirror, 1, 2, *records(0))
+    promote(mirror, "f", "date")
+    # By the zone of that time, UTC; those that a sync brings are read by the new one.
+    refresh_status_counts(mirror, zone)
+    merge_at(mirror, 3, 4, *records(len(written)))
+    assert [*held(mirror, "f").values()] == wanted * 2
+
+
+def test_dates_follow_the_time_zone_and_are_read_again_only_when_it_changes(
+    mirror: Database,
+) -> None:
+    merge_at(mirror, 1, 2, record(id=1, custom_fields={"f": "2026-06-01T23:30:00.000Z"}))
+    promote(mirror, "f", "date")
+    for zone, day in (("Europe/London", 2), ("UTC", 1), ("Asia/Tokyo", 2)):
+        refresh_status_counts(mirror, zone)
+        assert held(mirror, "f") == {1: date(2026, 6, day)}
+    query(mirror, "UPDATE opportunity_fields SET f = '2020-01-01' RETURNING 1")
+    refresh_status_counts(mirror, "Asia/Tokyo")
+    assert held(mirror, "f") == {1: date(2020, 1, 1)}
+    demote(mirror, "f")
+    refresh_status_counts(mirror, "UTC")
 
 
 def test_a_column_follows_every_way_in_which_a_row_changes(mirror: Database) -> None:
