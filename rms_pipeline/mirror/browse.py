@@ -255,6 +255,7 @@ def _page(
     return [rows[id_] for id_ in ids if id_ in rows]
 
 
+_ROWS_AT_A_TIME, _SECONDS_OF_A_FILE = 1_000, 120
 # So many are sorted sooner than they are found along an order.
 _MOST_SORTED = 1_000
 # So many rows are looked at along an order before all that meet the criteria are sorted.
@@ -348,15 +349,26 @@ def _direction(falling: bool) -> str:
 
 
 def iterate_opportunities(connection: Connection, criteria: Criteria) -> Iterator[Listed]:
-    """Yield all rows that meet `criteria`, with a thousand in memory at a time."""
+    """Yield all rows that meet `criteria` as they are at one moment, with a thousand in memory at
+    a time. Commits, and leaves its own transaction open until the connection is given back.
+    """
     where, values = _where(criteria)
-    with connection.cursor(name="opportunities") as cursor:
-        cursor.itersize = 1_000
-        cursor.execute(
-            f"SELECT {_LISTED} FROM opportunities WHERE {where} ORDER BY {_order(criteria)}", values
+    connection.commit()
+    with connection.cursor() as rows, connection.cursor(name="opportunities") as ids:
+        # Both questions are about the same moment.
+        rows.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        # Nobody waits for a page here, and all of a list takes as long as it is.
+        rows.execute(f"SET LOCAL statement_timeout = '{_SECONDS_OF_A_FILE}s'")
+        # All of them are wanted, not the first ones soon.
+        rows.execute("SET LOCAL cursor_tuple_fraction = 1")
+        # Ids alone are sorted a hundred times sooner than rows whose records are unpacked.
+        ids.execute(
+            f"SELECT id FROM opportunities WHERE {where} ORDER BY {_order(criteria)}", values
         )
-        for row in cursor:
-            yield Listed(*row)
+        while part := [row[0] for row in ids.fetchmany(_ROWS_AT_A_TIME)]:
+            rows.execute(f"SELECT {_LISTED} FROM opportunities WHERE id = ANY(%s)", (part,))
+            found = {row[0]: Listed(*row) for row in rows.fetchall()}
+            yield from (found[id_] for id_ in part)
 
 
 def owners(connection: Connection, most: int = 200) -> list[str]:

@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import IO, Any
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from babel.numbers import get_currency_precision, get_currency_symbol
@@ -271,7 +271,8 @@ def as_xlsx(
     describes it (`told`: names and values). Rows are written to a file as they are read, so a long
     list needs little memory."""
     with tempfile.TemporaryFile() as file:
-        _write_xlsx(reader, asked, told, file, currency)
+        with Workbook(file, {"constant_memory": True, "in_memory": False}) as book:
+            _write_xlsx(reader, asked, told, book, currency)
         file.seek(0)
         while part := file.read(64_000):
             yield part
@@ -281,12 +282,11 @@ def _write_xlsx(
     reader: Reader,
     asked: Asked,
     told: Sequence[tuple[str, str]],
-    file: IO[bytes],
+    book: Any,
     currency: str | None,
 ) -> None:
     cells = cells_of(asked)
     zone = ZoneInfo(asked.criteria.time_zone)
-    book = Workbook(file, {"constant_memory": True, "in_memory": False})
     bold = book.add_format({"bold": True})
     formats = {
         "time": book.add_format({"num_format": "yyyy-mm-dd hh:mm"}),
@@ -318,7 +318,6 @@ def _write_xlsx(
     for line, (name, value) in enumerate(told):
         about.write_string(line, 0, name, bold)
         about.write_string(line, 1, value[:_LONGEST_CELL])
-    book.close()
 
 
 def _money_format(currency: str | None) -> str:

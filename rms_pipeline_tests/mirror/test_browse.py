@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from rms_pipeline.mirror import browse
 from rms_pipeline.mirror.browse import (
     ORDERS,
     SORTS,
@@ -442,6 +443,20 @@ def test_the_record_is_shown_to_the_last_digit_whatever_is_in_it(
         one = find_opportunity(connection, 1)
     assert one is not None
     assert one.record.replace(" ", "") == record.replace(" ", "")
+
+
+def test_all_rows_of_a_file_are_as_they_were_when_it_began(
+    many: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(browse, "_ROWS_AT_A_TIME", 7)
+    with many.session() as connection:
+        before = list_opportunities(connection, Criteria(sort="name"), limit=10_000)
+        rows = iterate_opportunities(connection, Criteria(sort="name"))
+        seen = [next(rows)]
+        # Those that come last in the file change first, and one of them goes.
+        query(many, "UPDATE opportunities SET name = '', total_value = 1")
+        query(many, "DELETE FROM opportunities WHERE id = %s", before[-1].id)
+        assert seen + list(rows) == before
 
 
 def test_an_unknown_sort_is_the_usual_one(many: Database) -> None:
