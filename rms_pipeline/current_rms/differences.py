@@ -24,7 +24,17 @@ _encode_sorted = msgspec.json.Encoder(decimal_format="number", order="sorted").e
 # Whole numbers stay int, because that is faster. `_compare` treats 1 and 1.0 as equal anyway.
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 _CONTAINERS = (dict, list)
-_decode_odd = json.JSONDecoder(parse_float=Decimal, parse_int=Decimal).decode
+
+
+def _number(text: str) -> Decimal | str:
+    """Return a number as written. PostgreSQL cannot hold those whose exponent Decimal refuses."""
+    try:
+        return Decimal(text)
+    except ArithmeticError:
+        return text
+
+
+_decode_odd = json.JSONDecoder(parse_float=_number, parse_int=_number).decode
 
 
 @dataclass(frozen=True, slots=True)

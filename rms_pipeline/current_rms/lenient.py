@@ -9,12 +9,15 @@ because the sender chooses the depth.
 
 import re
 from collections.abc import Iterator
+from decimal import Decimal
 
 import msgspec
 from msgspec import Raw
 
 # PostgreSQL and programs that read it have limits of their own, above this one.
 MOST_NESTED = 500
+# The most digits of PostgreSQL's `numeric` before and behind the decimal point.
+_DIGITS_BEFORE, _DIGITS_BEHIND = 131_072, 16_383
 
 Span = tuple[int, int]
 # Where a value lies in a body, with its key. The key is None in an array.
@@ -117,6 +120,37 @@ def mend_record(record: bytes) -> tuple[bytes, list[Mend]]:
             field = name[1:-1].decode(errors="replace").replace("\x00", "\ufffd")[:200]
             mends.append(Mend(field, problem or f"has a name that {odd_name}", value))
     return b"{%b}" % b",".join(parts), mends
+
+
+def mend_numbers(record: bytes) -> tuple[bytes, list[Mend]]:
+    """Return `record`, a strict JSON object, with null for each number that `jsonb` cannot hold,
+    and what was replaced.
+    """
+    found, _ = _members(record, 0)
+    mends: list[Mend] = []
+    parts: list[bytes] = []
+    for key, (start, stop) in found:
+        assert key is not None
+        name, value = record[slice(*key)], record[start:stop]
+        mended = _TOKEN.sub(lambda m: m[0] if _fits(m[0]) else b"null", value)
+        parts.append(b"%b:%b" % (name, mended))
+        if mended != value:
+            field = name[1:-1].decode(errors="replace")[:200]
+            mends.append(Mend(field, "is or holds a number that PostgreSQL cannot store", value))
+    return b"{%b}" % b",".join(parts), mends
+
+
+def _fits(token: bytes) -> bool:
+    """Return whether `token` is no number, or one that PostgreSQL's `numeric` can hold."""
+    if not token[:1].isdigit() and token[:1] != b"-":
+        return True
+    try:
+        _, _, exponent = number = Decimal(token.decode()).as_tuple()
+    except ArithmeticError:
+        return False
+    assert isinstance(exponent, int)
+    before_the_point = len(number.digits) + exponent
+    return exponent >= -_DIGITS_BEHIND and before_the_point <= _DIGITS_BEFORE
 
 
 def some_id(record: bytes) -> int | None:

@@ -24,6 +24,7 @@ from rms_pipeline.collections.base import Collection, Column
 from rms_pipeline.current_rms.lenient import (
     is_too_deep,
     members_of,
+    mend_numbers,
     mend_record,
     some_id,
     storable_json,
@@ -34,6 +35,14 @@ from rms_pipeline.current_rms.usual_records import reader_of
 NULL = Raw(b"null")
 _BIGINT_MAX = 2**63 - 1
 _MAX_EXPONENT = 1_000
+# With such exponents, no more digits than PostgreSQL keeps behind the decimal point.
+_LONGEST_NUMBER = 15_000
+# From here on, a number with a decimal point or an exponent may stand for its neighbour.
+_EXACT_FLOAT = 2**53
+# The exponent of the greatest number that every parser of JSON can read.
+_LARGEST_FLOAT = 307
+# An index of the column takes no longer texts (2,700 bytes).
+_LONGEST_ELEMENT = 600
 _WHOLE = re.compile(r"[+-]?\d{1,19}", re.ASCII)
 # Correct JSON may hold a number that does not fit (1e999), or be nested too deeply.
 _UNREADABLE = (ValueError, RecursionError)
@@ -262,6 +271,19 @@ def read_record(record: Raw, collection: Collection) -> Record | Fault:
     )
 
 
+def with_storable_numbers(record: Record) -> Record | None:
+    """Return `record` without the numbers that PostgreSQL refuses in JSON, each noted as mended.
+
+    Returns None if it has no such number. Call this only for a record that PostgreSQL has refused:
+    looking at each number costs more than everything else.
+    """
+    data, mends = mend_numbers(record.data)
+    if not mends:
+        return None
+    faults = tuple(Fault(record.id, m.field, m.problem, excerpt(m.value)) for m in mends)
+    return msgspec.structs.replace(record, data=data, mended=record.mended + faults)
+
+
 def decode_record(record: Raw, collection: Collection) -> Row | Fault:
     """Return one record with all mapped fields. Returns a Fault only if it has no id to store it
     under.
@@ -287,7 +309,7 @@ def to_whole(value: object) -> int | None:
         return None
     if isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
         value = int(value)
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT_FLOAT:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError("not a whole number")
@@ -387,14 +409,30 @@ def _decoded(raw: Raw, problem: str = "is not a valid value") -> object:
 
 
 def _text(raw: Raw) -> str | None:
-    value = _decoded(raw)
+    try:
+        value: object = _value_decoder.decode(raw)
+    except _UNREADABLE:
+        return _number_as_text(raw)
     if value is None or value == "":
         return None
     if isinstance(value, str):
         return value
-    if isinstance(value, bool | int | float):
+    if isinstance(value, bool):
         return bytes(raw).decode()
+    if isinstance(value, int | float):
+        return _number_as_text(raw)
     raise _Problem("is not text")
+
+
+def _number_as_text(raw: Raw) -> str:
+    """Return a number as `jsonb` writes it, so that a rebuild reads the same from `data`."""
+    try:
+        number = Decimal(bytes(raw).decode())
+    except InvalidOperation:
+        raise _Problem("is not a valid value") from None
+    if abs(number.adjusted()) > _LARGEST_FLOAT:
+        raise _Problem("is not a valid value")
+    return f"{number if number else abs(number):f}"
 
 
 def _whole(raw: Raw) -> int | None:
@@ -431,7 +469,11 @@ def _decimal(raw: Raw) -> Decimal | None:
         raise _Problem("is not a number") from None
     if "_" in text:  # Python reads 1_250 as 1250. Nothing says that its writer meant that.
         raise _Problem("is not a number")
-    if not number.is_finite() or abs(number.adjusted()) > _MAX_EXPONENT:
+    if (
+        not number.is_finite()
+        or abs(number.adjusted()) > _MAX_EXPONENT
+        or len(text) > _LONGEST_NUMBER
+    ):
         raise _Problem("is not a finite number that PostgreSQL can store")
     return number
 
@@ -455,6 +497,8 @@ def _texts(raw: Raw) -> list[str] | None:
         return None
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise _Problem("is not a list of texts")
+    if any(len(text) > _LONGEST_ELEMENT for text in value):
+        raise _Problem(f"holds a text of more than {_LONGEST_ELEMENT} characters")
     return value
 
 

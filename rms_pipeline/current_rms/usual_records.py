@@ -19,6 +19,8 @@ from rms_pipeline.collections.base import Column
 
 _BIGINT_MAX = 2**63 - 1
 _MAX_EXPONENT = 1_000
+_LONGEST_NUMBER = 15_000
+_LONGEST_ELEMENT = 600
 _NOTHING = (b"null", b'""')
 _NULL = Raw(b"null")
 
@@ -134,6 +136,7 @@ def _decimal(value: str) -> Decimal | None:
         "_" in value
         or not number.is_finite()
         or not -_MAX_EXPONENT < number.adjusted() < _MAX_EXPONENT
+        or len(value) > _LONGEST_NUMBER
     ):
         raise _Unusual
     return number
@@ -141,6 +144,12 @@ def _decimal(value: str) -> Decimal | None:
 
 def _whole(value: int) -> int:
     if not -_BIGINT_MAX <= value <= _BIGINT_MAX:
+        raise _Unusual
+    return value
+
+
+def _texts(value: list[str]) -> list[str]:
+    if any(len(text) > _LONGEST_ELEMENT for text in value):
         raise _Unusual
     return value
 
@@ -166,6 +175,6 @@ _CONVERT: dict[str, Callable[[Any], Any] | None] = {
     "timestamptz": _moment,
     "numeric": _decimal,
     "boolean": None,
-    "text[]": None,
+    "text[]": _texts,
     "jsonb": _json,
 }

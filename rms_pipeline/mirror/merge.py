@@ -22,7 +22,13 @@ import msgspec
 import psycopg2
 
 from rms_pipeline.collections.base import Collection
-from rms_pipeline.current_rms.records import Fault, Record, Row, same_but_for_links
+from rms_pipeline.current_rms.records import (
+    Fault,
+    Record,
+    Row,
+    same_but_for_links,
+    with_storable_numbers,
+)
 from rms_pipeline.mirror import promoted, record_history
 from rms_pipeline.mirror.changes import note_changes
 from rms_pipeline.mirror.mapping import demand_own_mapping
@@ -153,6 +159,8 @@ def _merge_what_fits(connection: Connection, batch: _Batch, refused: list[Fault]
             raise
         if len(batch.records) == 1:
             record = batch.records[0]
+            if (mended := with_storable_numbers(record)) is not None:
+                return _merge_what_fits(connection, replace(batch, records=[mended]), refused)
             excerpt = record.data[:1_000].decode(errors="replace")
             problem = f"PostgreSQL refused: {reason(error)}"
             refused.append(Fault(record.id, "(record)", problem, excerpt))

@@ -142,6 +142,54 @@ def test_one_bad_field_becomes_null_and_one_fault_and_the_rest_stays(
     assert found.faults[0].problem.startswith("is ")
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        # More digits behind the point than PostgreSQL keeps.
+        ("charge_total", "0." + "9" * 17_000),
+        ("charge_total", "9" * 17_000),
+        ("charge_total", "0e999999999999"),
+        # A float of this size may stand for the number beside it.
+        ("member_id", 2.0**53),
+        ("member_id", 1e18),
+    ],
+)
+def test_a_number_that_cannot_be_stored_exactly_is_null_and_one_fault(
+    field: str, value: object
+) -> None:
+    test_one_bad_field_becomes_null_and_one_fault_and_the_rest_stays(field, value)
+
+
+def test_an_id_with_a_decimal_point_is_an_id_only_as_long_as_it_is_exact() -> None:
+    assert decode(member_id=2.0**53 - 1).organisation_id == 2**53 - 1
+    for id_ in (b"9007199254740993.0", b"1e16", b"-9007199254740994.0"):
+        found = decode_record(msgspec.Raw(b'{"id": %b}' % id_), OPPORTUNITIES)
+        assert isinstance(found, Fault), id_
+
+
+@pytest.mark.parametrize("tags", [["x" * 601], ["van", "y" * 100_000]])
+def test_a_tag_too_long_for_its_index_is_a_fault_of_the_tags(tags: list[str]) -> None:
+    found = decode(subject="Gala", tag_list=tags)
+    assert (found.name, found.tags) == ("Gala", None)
+    assert [(f.field, f.problem) for f in found.faults] == [
+        ("tag_list", "holds a text of more than 600 characters")
+    ]
+    assert decode(tag_list=["é" * 600]).tags == ["é" * 600]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [("12", "12"), ("1.50", "1.50"), ("-0", "0"), ("-0.0", "0.0"), ("1e2", "100"),
+     ("1.50e1", "15.0"), ("5E-3", "0.005"), ("1e307", "1" + "0" * 307)],
+)  # fmt: skip
+def test_a_number_in_the_place_of_a_text_is_written_as_a_rebuild_will_read_it(
+    number: str, text: str
+) -> None:
+    found = decode_record(msgspec.Raw(b'{"id": 7, "subject": %b}' % number.encode()), OPPORTUNITIES)
+    assert isinstance(found, Row)
+    assert (found.subject, found.faults) == (text, ())
+
+
 @pytest.mark.parametrize("raw", [b"5", b"null", b"[]", b"{}", b'{"id": null}', b'{"id": "x"}'])
 def test_a_record_that_cannot_be_keyed_is_a_fault(raw: bytes) -> None:
     assert isinstance(decode_record(msgspec.Raw(raw), OPPORTUNITIES), Fault)

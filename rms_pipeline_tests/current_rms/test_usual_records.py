@@ -77,7 +77,8 @@ def test_every_collection_can_be_read_in_one_go(collection: Collection) -> None:
     ("field", "value"),
     [("charge_total", "12"), ("starts_at", '"2026-06-01"'), ("subject", "7"),
      ("member", '{"name": 7}'), ("rating", '"3"'), ("invoiced", '"Yes"'), ("tag_list", '""'),
-     ("status_name", f'"{"x" * 501}"')],
+     ("status_name", f'"{"x" * 501}"'), ("tag_list", f'["{"x" * 601}"]'),
+     ("charge_total", f'"0.{"9" * 17_000}"')],
 )  # fmt: skip
 def test_one_value_that_is_otherwise_has_its_record_read_field_by_field(
     field: str, value: str

@@ -68,14 +68,59 @@ def test_of_overlapping_fetches_the_newer_updated_at_stays(database: Database) -
 
 
 def test_a_record_that_postgresql_refuses_costs_no_other_and_is_named(database: Database) -> None:
-    refused = read_record(msgspec.Raw(b'{"id": 2, "custom_fields": 1e200000}'), OPPORTUNITIES)
+    with database.session() as connection, connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE opportunities ADD CHECK (id <> 2)")
     result = merge_at(
-        database, 1, 2, *(record(id=i, subject="x") for i in (1, 3, 4)), refused, record(subject="")
+        database, 1, 2, *(record(id=i, subject="x") for i in (1, 2, 3, 4)), record(subject="")
     )
     assert (result.created, result.failed) == (3, 2)
     assert fetch_all(database, "SELECT id FROM opportunities ORDER BY 1") == [(1,), (3,), (4,)]
     faults = fetch_all(database, "SELECT opportunity_id, field, problem FROM sync_faults")
     assert sorted(f[0] or 0 for f in faults) == [0, 2]
+
+
+HUGE = ["1e200000", "-1e131072", "1e-16384", "0e999999999999", "1e" + "9" * 30, "9" * 140_000,
+        "0." + "9" * 16_400]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["%b", '{"a":[1,%b,"%b 1e200000"],"b":2}'])
+def test_a_number_that_jsonb_cannot_hold_costs_its_field_and_not_its_record(
+    database: Database, place: str
+) -> None:
+    odd = [
+        read_record(
+            msgspec.Raw(
+                b'{"id":%d,"subject":"1e200000","x\\u00e9":%b,"weight":4}'
+                % (n, place.replace("%b", number, 1).replace("%b", "").encode())
+            ),
+            OPPORTUNITIES,
+        )
+        for n, number in enumerate(HUGE, 2)
+    ]
+    result = merge_at(database, 1, 2, record(id=1), *odd, record(id=99))
+    assert (result.created, result.failed) == (2 + len(HUGE), 0)
+    kept = None if place == "%b" else {"a": [1, None, " 1e200000"], "b": 2}
+    rows = fetch_all(
+        database, "SELECT subject, data -> 'x\u00e9', data -> 'weight' FROM opportunities"
+        " WHERE id BETWEEN 2 AND 98"
+    )  # fmt: skip
+    assert rows == [("1e200000", kept, 4)] * len(HUGE)
+    faults = fetch_all(database, "SELECT DISTINCT field, problem FROM sync_faults")
+    assert [problem for _, problem in faults] == [
+        "is or holds a number that PostgreSQL cannot store"
+    ]
+    again = merge_at(database, 3, 4, record(id=1), *odd, record(id=99))
+    assert (again.updated, again.unchanged, again.failed) == (0, 2 + len(HUGE), 0)
+
+
+def test_the_greatest_and_the_least_numbers_of_jsonb_are_kept(database: Database) -> None:
+    numbers = b"[1e131071, -1e131071, 1e-16383, " + b"9" * 131_072 + b"]"
+    odd = read_record(msgspec.Raw(b'{"id":2,"a":%b,"b":1e131072}' % numbers), OPPORTUNITIES)
+    assert merge_at(database, 1, 2, odd).created == 1
+    assert fetch_all(
+        database, f"SELECT data -> 'a' = '{numbers.decode()}', data -> 'b' FROM opportunities"
+    ) == [(True, None)]
+    assert fetch_all(database, "SELECT field FROM sync_faults") == [("b",)]
 
 
 def test_many_faults_cost_one_statement(
