@@ -18,6 +18,7 @@ from rms_pipeline_tests.conftest import database_at
 from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.sync.conftest import MakeClient, Mirror, mirrors_in
 from rms_pipeline_tests.sync.test_queued import tell, work
+from rms_pipeline_tests.test_sync import ids_in
 
 pytestmark = pytest.mark.slow
 
@@ -139,7 +140,7 @@ def test_a_row_that_the_database_refuses_costs_only_itself_and_is_named(
     mirror_of: MirrorOf, refusal: str, told: str
 ) -> None:
     mirror = mirror_of(Store(20))
-    other, refused = mirror.store.ids()[3:5]
+    other, refused = ids_in(mirror.store, mirror.window)[3:5]
     query(mirror.database, refusal.replace("{id}", str(refused)).replace("{other}", str(other)))
     done = mirror.full_sync()
     there = set(mirror.rows())
@@ -165,7 +166,7 @@ def test_an_edit_that_a_trigger_refuses_is_named_and_tried_again(
 ) -> None:
     mirror = mirror_of(Store(20))
     mirror.full_sync()
-    first, second, third = mirror.store.ids()[:3]
+    first, second, third = ids_in(mirror.store, mirror.window)[:3]
     query(mirror.database, when.format(id=second, refusal=refusal, events="UPDATE"))
     for id_ in (first, second, third):
         mirror.store.edit(id_, {"subject": f"Edited {id_}"})
@@ -212,7 +213,7 @@ def test_a_deletion_that_the_database_refuses_is_held_back_alone_and_said(
 ) -> None:
     mirror = mirror_of(Store(20))
     mirror.full_sync()
-    gone = mirror.store.ids()[:3]
+    gone = ids_in(mirror.store, mirror.window)[:3]
     query(mirror.database, statement.replace("{id}", str(gone[1])))
     for id_ in gone:
         mirror.store.delete(id_)
@@ -232,7 +233,7 @@ def test_a_certificate_is_shown_beside_an_edit_that_a_constraint_refuses_and_nam
 ) -> None:
     mirror = mirror_of(Store(20))
     mirror.full_sync()
-    refused = mirror.store.ids()[4]
+    refused = ids_in(mirror.store, mirror.window)[4]
     query(
         mirror.database,
         f"ALTER TABLE opportunities ADD CHECK (id <> {refused} OR subject <> 'Edited') NOT VALID",
@@ -265,7 +266,7 @@ def test_a_row_that_takes_no_mark_of_its_webhook_costs_no_other_its_own(
 ) -> None:
     mirror = mirror_of(Store(20))
     mirror.full_sync()
-    ids = mirror.store.ids()[:4]
+    ids = ids_in(mirror.store, mirror.window)[:4]
     query(mirror.database, TOLD_BY_WEBHOOK.format(id=ids[1], trigger=trigger, when=when))
     for id_ in ids:
         mirror.store.edit(id_, {"subject": f"Edited {id_}"})
@@ -301,7 +302,7 @@ def test_a_page_that_the_table_does_not_take_ends_the_sync_before_anything_is_mi
     mirror = mirror_of(Store(20))
     mirror.full_sync()
     query(mirror.database, "CREATE RULE none AS ON INSERT TO raw_rms_pages DO INSTEAD NOTHING")
-    mirror.store.edit(mirror.store.ids()[1], {"subject": "Edited"})
+    mirror.store.edit(ids_in(mirror.store, mirror.window)[1], {"subject": "Edited"})
     with pytest.raises(DatabaseError, match="raw_rms_pages did not store a page"):
         mirror.incremental_sync()
 
@@ -312,7 +313,7 @@ def test_rows_are_made_again_around_one_that_a_trigger_refuses(
 ) -> None:
     mirror = mirror_of(Store(20))
     mirror.full_sync()
-    refused = mirror.store.ids()[4]
+    refused = ids_in(mirror.store, mirror.window)[4]
     query(mirror.database, "UPDATE opportunities SET name = 'damaged'")
     late = when.format(id=refused, refusal="RAISE EXCEPTION 'locked'", events="UPDATE")
     query(mirror.database, late)
@@ -344,7 +345,7 @@ def test_old_rows_to_which_other_tables_refer_stay_alone_and_are_counted(
 ) -> None:
     mirror = mirror_of(Store(20))
     mirror.full_sync()
-    tell(mirror, *mirror.store.ids()[:4])
+    tell(mirror, *ids_in(mirror.store, mirror.window)[:4])
     work(mirror)
     query(
         mirror.database,
