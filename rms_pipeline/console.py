@@ -49,8 +49,15 @@ def log_in(log_format: config.LogFormat) -> None:
         console.width = _UNBROKEN
 
 
+def printable(text: str) -> str:
+    """The text without characters that would move or colour a terminal's output. Lines stay."""
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+
+
 def tell_failure(what: str, reason: str) -> None:
-    """Prints why the command fails, on stderr or in its log."""
+    """Prints why the command fails, on stderr or in its log. The reason may quote what others wrote
+    into Current RMS."""
+    reason = printable(reason)
     if isinstance(err.file, _Messages):
         logger.error("%s: %s", what, reason)
     else:

@@ -105,3 +105,13 @@ def test_a_message_is_one_line_whatever_its_length_colours_and_pieces(
         ("WARNING", "Careful"),
         ("ERROR", "Error: [red] is what the server said"),
     ]
+
+
+def test_a_reason_that_quotes_what_others_wrote_does_not_move_the_cursor(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "err", Console(stderr=True, width=80))
+    console.tell_failure("Error", "No record has a field \x1b[2J\u202eprüfung\r.\nIts own line.")
+    assert capsys.readouterr().err == (
+        "Error: No record has a field \ufffd[2J\ufffdprüfung\ufffd.\nIts own line.\n"
+    )

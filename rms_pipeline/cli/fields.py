@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rms_pipeline import settings as config
-from rms_pipeline.console import announce_sandbox, out
+from rms_pipeline.console import announce_sandbox, out, printable
 
 if TYPE_CHECKING:
     from rms_pipeline.mirror.statements import Connection
@@ -198,8 +198,8 @@ def _print_json(told: object) -> None:
 
 
 def _shown(text: str) -> str:
-    """The text without characters that would move a terminal's cursor."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+    """The text in one line, without characters that would move a terminal's cursor."""
+    return printable(text).replace("\n", "\ufffd")
 
 
 def _doubled(text: str) -> str:

@@ -36,7 +36,8 @@ class OwnField:
 
 
 # Read as each kind, all filled values of a key, once each; the first kind that fits all of them.
-# What begins with a zero, or a plus, is a telephone number rather than an amount.
+# What begins with a zero, or a plus, is a telephone number rather than an amount. A box that is
+# ticked is "Yes", so where all values are "0" and "1", they are numbers of which others may follow.
 _FIELDS = """
     WITH held AS (
         SELECT e.key, e.value, count(*) AS n
@@ -55,7 +56,9 @@ _FIELDS = """
                     CASE WHEN bool_and(rms_as_bigints(value) IS NOT NULL) FILTER (WHERE is_filled)
                         THEN 'bigint[]' ELSE 'text[]' END
                 WHEN bool_and(jsonb_typeof(value) <> 'number' AND rms_as_boolean(value) IS NOT NULL)
-                    FILTER (WHERE is_filled) THEN 'boolean'
+                    FILTER (WHERE is_filled)
+                    AND bool_or(rms_field_text(value) !~ '^[01]$') FILTER (WHERE is_filled)
+                    THEN 'boolean'
                 WHEN bool_and(jsonb_typeof(value) = 'number' AND rms_as_bigint(value) IS NOT NULL)
                     FILTER (WHERE is_filled) THEN 'bigint'
                 WHEN bool_and(rms_as_numeric(value) IS NOT NULL

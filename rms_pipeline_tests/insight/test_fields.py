@@ -33,6 +33,10 @@ def fill(database: Database, *values: Any, key: str = "f") -> None:
     ("kind", "values"),
     [
         ("boolean", ["Yes", "", "No", None]),
+        ("boolean", ["Yes", "1", "0"]),
+        ("boolean", [True]),
+        # A rating that nobody has given more than one yet.
+        ("numeric", ["1", "", "0"]),
         ("bigint", [101, 102, None, ""]),
         ("numeric", ["4.50", "12", 7]),
         ("text", ["0123 456", "+44 20"]),
@@ -154,3 +158,34 @@ def test_the_command_says_what_is_wrong_and_what_to_do(mirror: Database) -> None
         assert done.exit_code == 2, words
         assert told in " ".join(done.output.replace("│", " ").split()), words
     assert query(mirror, "SELECT count(*) FROM promoted_fields") == [(0,)]
+
+
+ODD_KEYS: dict[str, Any] = {
+    "it's": "1", 'say "hi"': 2, " lead": "3", "trail ": "4", "k" * 200: "5", "K" * 200: "6",
+    "select": "7", "Risk": "8", "risk": "9", "prüfung": "10", "🎪": "11", "a:b": "12", "-x": "13",
+    "%s": "14", "{0}": "15", "ctid": "16", "opportunity_id": "17", "tab\tkey": "18",
+    "new\nline": "19", "x\\y": "20", "\x1b[2J": "21", "$1": "22",
+}  # fmt: skip
+
+
+def test_fields_with_any_names_get_and_lose_columns_without_changing_one_another(
+    mirror: Database,
+) -> None:
+    nested = {"nested": {"a": {"b": 1}}, "list": ["a", 1], "none": None, "empty": ""}
+    insert_opportunities(mirror, {"custom_fields": ODD_KEYS | nested}, {"custom_fields": nested})
+    assert {*listed(mirror)} == {*ODD_KEYS, *nested}
+    for n, key in enumerate(ODD_KEYS):
+        done = run("promote", "--as", f"c{n}", "--", f"{key}:bigint")
+        assert (done.exit_code, "\x1b" in done.output) == (0, False), (key, done.output)
+    values = [int(value) for value in ODD_KEYS.values()]
+    columns = ", ".join(f"c{n}" for n in range(len(values)))
+    assert query(mirror, f"SELECT {columns} FROM opportunity_fields ORDER BY opportunity_id") == [
+        tuple(values), (None,) * len(values)
+    ]  # fmt: skip
+    again = run("promote", "--", "risk:text")
+    assert "risk has a column already: c8 (bigint)" in str(again.exception)
+    first, *others = ODD_KEYS
+    for key in others:
+        assert run("demote", "--", key).exit_code == 0, key
+    assert query(mirror, "SELECT * FROM opportunity_fields ORDER BY 1") == [(1, 1), (2, None)]
+    assert listed(mirror)[first].column == "c0"

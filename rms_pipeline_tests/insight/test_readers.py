@@ -19,6 +19,7 @@ from rms_pipeline.collections.opportunity_items import OPPORTUNITY_ITEMS
 from rms_pipeline.insight.readers import WITH_MONEY, WITHOUT_MONEY, statements
 from rms_pipeline.mirror import views as made
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.promoted import Promoted, promote
 from rms_pipeline.mirror.schema import migrate
 from rms_pipeline.settings import settings
 from rms_pipeline_tests.conftest import database_at
@@ -51,10 +52,14 @@ REFUSED = (
 
 @pytest.fixture
 def granted(ready_url: str) -> Iterator[Database]:
-    """A mirror with the roles; each amount in it, and each text that people type, is AMOUNT."""
+    """A mirror with the roles; each amount in it, and each text that people type, is AMOUNT. A
+    field with an amount got its column after the roles were made, and an upgrade followed."""
     database = database_at(ready_url)
     fill(database)
     make_roles(database)
+    with database.session() as connection:
+        promote(connection, OPPORTUNITIES, Promoted("po", "po", "numeric"))
+    migrate(database)
     yield database
     for role in ROLES:
         query(database, f'DROP OWNED BY "{role}"; DROP ROLE "{role}"')
@@ -205,6 +210,7 @@ def test_the_reader_without_money_sees_no_amount_wherever_it_was_typed(
         assert found != "[]", f"nothing was there to be seen in {name}"
         assert AMOUNT not in found, name
         assert "918273" not in found, name
+    assert AMOUNT in seen["opportunity_fields_with_money"]
     for name in ("members", "invoices", "opportunity_items"):
         assert AMOUNT in seen[f"{name}_with_money"], name
     assert "LED wall tile" in shown["opportunity_items_without_money"]
