@@ -5,6 +5,7 @@ YAML. A subclass can override `get_asset_spec`.
 """
 
 import re
+import textwrap
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
@@ -59,6 +60,39 @@ def _filled_in(context: dg.ResolutionContext, written: _InYaml) -> _InYaml:
 class _Scaffolder(dg.Scaffolder[Any]):
     def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
         dg.scaffold_component(request, _attributes(request.target_path.name))
+        if request.scaffold_format == "yaml":
+            path = request.target_path if request.append else request.target_path / "defs.yaml"
+            with path.open("a", encoding="utf-8") as file:
+                file.write(_all_options())
+
+
+def _all_options() -> str:
+    """Every attribute that the YAML can have, as comments."""
+    lines = ["", "# All attributes, and what they mean:"]
+    for name, field in CurrentRmsComponent.get_model_cls().model_fields.items():
+        inner = {"account": AccountInYaml, "mirror": MirrorInYaml}.get(name)
+        lines += _option(name, field.description, "")
+        for below, of in (inner.model_fields if inner else {}).items():
+            lines += _option(of.alias or below, of.description, "  ")
+    lines += [
+        "",
+        "# To change assets (tags, owners, group, automation), beside `attributes`:",
+        "# post_processing:",
+        "#   assets:",
+        '#     - target: "kind:table"',
+        "#       attributes:",
+        "#         tags: {domain: rental}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _option(name: str, says: str | None, indent: str) -> list[str]:
+    before = f"#   {indent}"
+    # A template stays on one line.
+    text = re.sub(r"\{\{ (\S+) \}\}", "{{\xa0\\1\xa0}}", says or "")
+    words = textwrap.TextWrapper(96, initial_indent=f"{before}  ", subsequent_indent=f"{before}  ")
+    return [f"{before}{name}:", *(line.replace("\xa0", " ") for line in words.wrap(text))]
 
 
 def _attributes(name: str) -> dict[str, Any]:

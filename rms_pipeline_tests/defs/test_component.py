@@ -112,7 +112,14 @@ def test_dg_writes_a_yaml_that_needs_but_two_variables(scratch: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(scratch / "src")},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    written = yaml.safe_load((scratch / "src/scratch/defs/acme/defs.yaml").read_text())
+    text = (scratch / "src/scratch/defs/acme/defs.yaml").read_text()
+    # All that it may say stands below, as comments.
+    comments = [line for line in text.splitlines() if line.startswith("#")]
+    models = (CurrentRmsComponent.get_model_cls(), AccountInYaml, MirrorInYaml)
+    names = {of.alias or name for model in models for name, of in model.model_fields.items()}
+    assert {f"{name}:" for name in names} <= {line.strip("# ") for line in comments}
+    assert max(map(len, comments)) <= 100
+    written = yaml.safe_load(text)
     assert written["type"] == "rms_pipeline.CurrentRmsComponent"
     assert written["attributes"]["account"]["api_key"] == "{{ env.ACME_API_KEY }}"
     assert written["attributes"]["key_prefix"] == "acme"
@@ -171,7 +178,8 @@ def test_the_yaml_takes_every_field_of_its_resource(
     in_yaml: type[dg.Model], resource: type[dg.ConfigurableResource[Any]]
 ) -> None:
     # What `build_defs` sets itself is nobody's to say.
-    fields = {f.alias or n for n, f in resource.model_fields.items() if n != "asset_prefix"}
+    set_by_us = {"asset_prefix", "account"}
+    fields = {f.alias or n for n, f in resource.model_fields.items() if n not in set_by_us}
     assert {f.alias or n for n, f in in_yaml.model_fields.items()} == fields
     for name, field in in_yaml.model_fields.items():
         told = resource.model_fields[name]
@@ -199,12 +207,18 @@ def test_the_yaml_of_the_page_is_loaded(scratch: Path, monkeypatch: pytest.Monke
     assert found.resolve_job_def("acme__incremental_sync")
     tables = {s.metadata.get("dagster/table_name") for s in found.resolve_all_asset_specs()}
     assert "rental.acme.opportunities" in tables
+    # What it shows of tags and automation reaches the tables alone.
+    (folder / "defs.yaml").write_text(block("yaml") + block("yaml", 1))
+    found = dg.load_from_defs_folder(path_within_project=scratch / "src")
+    changed = {s.key.path[-1]: s for s in found.resolve_all_asset_specs() if "domain" in s.tags}
+    assert changed.keys() == {"opportunities", "members"}
+    assert all(spec.automation_condition is not None for spec in changed.values())
 
 
-def block(language: str) -> str:
-    """The first example in `language` of the page that explains this."""
+def block(language: str, number: int = 0) -> str:
+    """An example in `language` of the page that explains this, the first by default."""
     page = (PROJECT / "docs" / "how-to" / "own-dagster.md").read_text()
-    return page.partition(f"```{language}\n")[2].partition("```")[0]
+    return page.split(f"```{language}\n")[number + 1].partition("```")[0]
 
 
 def test_a_subclass_may_say_more_of_each_asset() -> None:
