@@ -69,8 +69,10 @@ class _Scaffolder(dg.Scaffolder[Any]):
 def _all_options() -> str:
     """Every attribute that the YAML can have, as comments."""
     lines = ["", "# All attributes, and what they mean:"]
-    for name, field in CurrentRmsComponent.get_model_cls().model_fields.items():
-        inner = {"account": AccountInYaml, "mirror": MirrorInYaml}.get(name)
+    models: dict[str, type[dg.Model]] = {"account": AccountInYaml, "mirror": MirrorInYaml}
+    whole = CurrentRmsComponent.get_model_cls()
+    for name, field in (whole.model_fields if whole else {}).items():
+        inner = models.get(name)
         lines += _option(name, field.description, "")
         for below, of in (inner.model_fields if inner else {}).items():
             lines += _option(of.alias or below, of.description, "  ")

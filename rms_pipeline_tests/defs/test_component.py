@@ -115,7 +115,9 @@ def test_dg_writes_a_yaml_that_needs_but_two_variables(scratch: Path) -> None:
     text = (scratch / "src/scratch/defs/acme/defs.yaml").read_text()
     # All that it may say stands below, as comments.
     comments = [line for line in text.splitlines() if line.startswith("#")]
-    models = (CurrentRmsComponent.get_model_cls(), AccountInYaml, MirrorInYaml)
+    whole = CurrentRmsComponent.get_model_cls()
+    assert whole is not None
+    models = (whole, AccountInYaml, MirrorInYaml)
     names = {of.alias or name for model in models for name, of in model.model_fields.items()}
     assert {f"{name}:" for name in names} <= {line.strip("# ") for line in comments}
     assert max(map(len, comments)) <= 100
