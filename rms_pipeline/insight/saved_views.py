@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.statements import Connection
 
+# Each page of the list names them all.
+MOST_VIEWS = 200
+
 
 @dataclass(frozen=True, slots=True)
 class SavedView:
@@ -17,6 +20,10 @@ class SavedView:
     name: str
     query: str
     is_default: bool
+
+
+class TooManyViewsError(Exception):
+    """There are already `MOST_VIEWS` views."""
 
 
 def saved_views(connection: Connection, collection: Collection) -> list[SavedView]:
@@ -35,9 +42,18 @@ def saved_views(connection: Connection, collection: Collection) -> list[SavedVie
 def save_view(
     connection: Connection, collection: Collection, name: str, query: str, *, is_default: bool
 ) -> int:
-    """Saves `query` under `name` and returns its id. Replaces a view with the same name.
-    Commits."""
+    """Saves `query` under `name` and returns its id. Replaces a view with the same name. Raises
+    TooManyViewsError. Commits."""
     with connection.cursor() as cursor:
+        # Of two who save at the same time, both would find room, or no default.
+        cursor.execute("LOCK TABLE saved_views IN SHARE ROW EXCLUSIVE MODE")
+        cursor.execute(
+            "SELECT count(*) >= %s FROM saved_views WHERE collection = %s AND name <> %s",
+            (MOST_VIEWS, collection.name, name),
+        )
+        if cursor.fetchone() == (True,):
+            connection.rollback()
+            raise TooManyViewsError
         if is_default:
             _no_default(connection, collection)
         cursor.execute(

@@ -297,6 +297,7 @@ def _write_xlsx(
         sheet.write_string(0, place, cell.title, bold)
         sheet.set_column(place, place, 32 if cell.heading in ("name", "customer") else 16)
     sheet.freeze_panes(1, 3)
+    shortened = 0
     with _a_turn(), reader.session() as connection:
         rows = iterate_opportunities(connection, asked.criteria)
         last, is_cut = 0, False
@@ -305,7 +306,7 @@ def _write_xlsx(
                 last, is_cut = last - 1, True
                 break
             for place, cell in enumerate(cells):
-                _write_cell(sheet, last, place, cell.read(row), formats, zone)
+                shortened += not _write_cell(sheet, last, place, cell.read(row), formats, zone)
     sheet.autofilter(0, 0, last, len(cells) - 1)
     about = book.add_worksheet("About")
     about.set_column(0, 0, 20)
@@ -314,6 +315,11 @@ def _write_xlsx(
         told = [
             *told,
             ("Left out", f"All rows after row {last:,}, because a sheet cannot hold more."),
+        ]
+    if shortened:
+        told = [
+            *told,
+            ("Shortened texts", f"{shortened:,}. A cell holds {_LONGEST_CELL:,} letters at most."),
         ]
     for line, (name, value) in enumerate(told):
         about.write_string(line, 0, name, bold)
@@ -330,9 +336,10 @@ def _money_format(currency: str | None) -> str:
 
 def _write_cell(
     sheet: Any, line: int, place: int, value: Any, formats: dict[str, Any], zone: ZoneInfo
-) -> None:
+) -> bool:
+    """Returns whether the cell holds all of the value."""
     if value is None or value == "":
-        return
+        return True
     if isinstance(value, datetime):
         local = _local(value, zone)
         # Excel has no time before that day, and counts a day too many until then.
@@ -350,9 +357,16 @@ def _write_cell(
             money = formats["money"] if isinstance(value, Decimal) else None
             sheet.write_number(line, place, float(value), money)
     else:
-        sheet.write_string(line, place, _readable(str(value))[:_LONGEST_CELL])
+        text = _readable(str(value))
+        # Excel counts as UTF-16 does, in which an emoji has two units.
+        units = text.encode("utf-16-le")
+        kept = units[: 2 * _LONGEST_CELL].decode("utf-16-le", errors="ignore")
+        sheet.write_string(line, place, kept)
+        return kept == text
+    return True
 
 
 def _readable(text: str) -> str:
     """Removes control characters, which XML does not allow. Excel would call the file broken."""
-    return "".join(c if c >= " " or c in "\t\n" else "\ufffd" for c in text)
+    lines = text.replace("\r\n", "\n")
+    return "".join(c if c >= " " or c in "\t\n" else "\ufffd" for c in lines)

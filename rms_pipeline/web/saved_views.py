@@ -8,7 +8,14 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
-from rms_pipeline.insight.saved_views import delete_view, make_default, save_view, saved_views
+from rms_pipeline.insight.saved_views import (
+    MOST_VIEWS,
+    TooManyViewsError,
+    delete_view,
+    make_default,
+    save_view,
+    saved_views,
+)
 from rms_pipeline.mirror.criteria import without_nul
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.statements import Connection
@@ -79,7 +86,14 @@ def views(
                 is_default = bool(form.get("default"))
                 save_view(connection, OPPORTUNITIES, name, query, is_default=is_default)
 
-        await run_in_threadpool(keep)
+        try:
+            await run_in_threadpool(keep)
+        except TooManyViewsError:
+            raise HTTPException(
+                409,
+                f"There are {MOST_VIEWS} saved views. That is the most that is allowed. Delete one "
+                "that nobody uses.",
+            ) from None
         return RedirectResponse(_address(query), 303)
 
     @router.post("/views/none/default", **visible)

@@ -1,5 +1,6 @@
 """Calendar feeds, read back by an iCalendar library that did not write them."""
 
+import logging
 import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -12,6 +13,7 @@ from ical.calendar_stream import IcsCalendarStream
 
 from rms_pipeline.insight.feeds import MOST_FEEDS
 from rms_pipeline.settings import load_settings
+from rms_pipeline.web import feeds as web_feeds
 from rms_pipeline_tests.rows import insert, insert_opportunities
 from rms_pipeline_tests.web.conftest import BEARER, Web, serving
 from rms_pipeline_tests.web.page import EVIL, Page, visit
@@ -113,6 +115,33 @@ def test_the_database_holds_no_secret_of_a_feed(web: Web) -> None:
     [(row,)] = web.query("SELECT to_jsonb(f)::text FROM calendar_feeds f")
     assert secret not in row
     assert secret not in visit(web, "/calendar/feeds").html, "nor is it shown again"
+
+
+def test_a_feed_has_no_money_even_if_its_list_has_columns_of_money(web: Web) -> None:
+    amounts = {"charge_total": "71717.5", "total_value": "82828.5"}
+    insert_opportunities(web.database, job(NOW, NOW + DAY, **amounts))
+    columns = "&column=value&column=charge&column=profit"
+    told = fetch(make(web, f"least=5&sort=-value{columns}")).text
+    assert "BEGIN:VEVENT" in told
+    assert [digits for digits in ("71717", "82828") if digits in told] == []
+
+
+def test_an_error_of_ours_tells_nobody_the_secret_of_a_feed(
+    web: Web, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = make(web)
+    secret = address.rpartition("/")[2].removesuffix(".ics")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(web_feeds, "read_bars", fail)
+    with caplog.at_level(logging.DEBUG, "rms_pipeline"):
+        answer = fetch(address)
+        assert (answer.status_code, secret in answer.text) == (500, False)
+    logged = [r for r in caplog.records if not r.name.startswith("urllib3")]
+    assert any("failed" in r.getMessage() for r in logged)
+    assert [r.name for r in logged if secret in logging.Formatter().format(r)] == []
 
 
 def test_a_revoked_feed_is_gone_for_good(web: Web) -> None:

@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.insight.saved_views import MOST_VIEWS
 from rms_pipeline.mirror.browse import ORDERS
 from rms_pipeline.mirror.promoted import Promoted, demote, promote
 from rms_pipeline.sandbox import SandboxServer, Store
@@ -404,6 +405,24 @@ def test_a_view_of_what_is_gone_says_so_and_keeps_nobody_from_the_list(web: Web)
     assert get(web, "/opportunities").status_code == 200
 
 
+def test_there_is_an_end_to_how_many_views_each_list_names(web: Web) -> None:
+    def save(name: str) -> int:
+        form = {"name": name, "query": "status=Open"}
+        answer = requests.post(
+            f"{web.url}/views", data=form, headers=BEARER, timeout=30, allow_redirects=False
+        )
+        return answer.status_code
+
+    kept = [{"collection": "opportunities", "name": f"View {i}", "query": ""}
+            for i in range(MOST_VIEWS - 1)]  # fmt: skip
+    insert(web.database, "saved_views", kept)
+    assert save("The last") == 303
+    assert save("One more") == 409
+    # Which view has the same name is replaced, and not one more.
+    assert save("View 5") == 303
+    assert len(query(web.database, "SELECT 1 FROM saved_views")) == MOST_VIEWS
+
+
 def test_no_view_leads_elsewhere_or_breaks_the_page(web: Web) -> None:
     for query_ in (EVIL, "\r\nSet-Cookie: a=b", "//evil.example", "a" * 8_000, "\x00"):
         answer = requests.post(
@@ -523,6 +542,31 @@ def test_a_text_in_the_workbook_is_that_text_whatever_it_looks_like(web: Web, te
     for cell in cells[1:3]:
         assert (cell.value, cell.data_type) == (kept.replace("\x01", "\ufffd"), "s")
         assert cell.hyperlink is None
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("a" * 32_767, "a" * 32_767),
+        ("a" * 32_768, "a" * 32_767),
+        ("🎪" * 16_384, "🎪" * 16_383),
+        ("a" + "🎪" * 16_383, "a" + "🎪" * 16_383),
+    ],
+)
+def test_the_workbook_says_how_many_texts_are_longer_than_a_cell(
+    web: Web, text: str, kept: str
+) -> None:
+    insert_opportunities(web.database, {"name": text}, {"name": "short"})
+    book = sheet_of(web, "sort=name&column=name")
+    assert kept in {row[2].value for row in book["Opportunities"].rows}
+    told = dict(book["About"].values).get("Shortened texts")
+    expected = "1. A cell holds 32,767 letters at most."
+    assert told == (None if kept == text else expected)
+
+
+def test_lines_of_a_text_stay_lines_in_the_workbook(web: Web) -> None:
+    insert_opportunities(web.database, {"name": "one\r\ntwo\nthree"})
+    assert sheet_of(web)["Opportunities"][2][2].value == "one\ntwo\nthree"
 
 
 def test_numbers_and_times_in_the_workbook_are_what_excel_reckons_with(
