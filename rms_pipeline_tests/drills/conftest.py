@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from rms_pipeline.mirror.database import Database
+from rms_pipeline_tests.conftest import database_at
 from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.sync.conftest import MakeClient, Mirror, mirrors_in
 
@@ -32,6 +33,19 @@ def leave(database: Database, schema: str, opportunity: int) -> None:
         f"INSERT INTO {schema}.webhook_events (subject_type, opportunity_id)"
         " VALUES ('Opportunity', %s)",
         opportunity,
+    )
+
+
+def end_claims(url: str) -> None:
+    """Let go of claimed events, as time does when a lease ends (`web/test_fast_lane.py`).
+
+    A process that lives may hold one of them. Two that refresh the same record do no harm.
+    """
+    database = database_at(url)
+    query(
+        database,
+        "UPDATE webhook_events SET claimed_until = now()"
+        " WHERE claimed_until IS NOT NULL AND processed_at IS NULL",
     )
 
 

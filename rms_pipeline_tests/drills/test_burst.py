@@ -15,6 +15,7 @@ import requests
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.sandbox.deliveries import WebhookSwitches
 from rms_pipeline_tests.conftest import POSTGRESQL_15, database_at
+from rms_pipeline_tests.drills.conftest import end_claims
 from rms_pipeline_tests.processes import (
     SECRET_KEY,
     command,
@@ -110,7 +111,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.mark.timeout(300)
 def test_service_database_and_api_dying_in_a_burst_lose_no_acknowledged_event(
-    postgres: Postgres, tmp_path: Path
+    postgres: Postgres, tmp_path: Path, long: bool
 ) -> None:
     store = Store(60)
     log = tmp_path / "web.log"
@@ -149,8 +150,10 @@ def test_service_database_and_api_dying_in_a_burst_lose_no_acknowledged_event(
                 sandbox.faults.probabilities = {}
             wait_until(service.up)
         assert sandbox.deliveries.wait_until_idle(90)
+        if not long:
+            end_claims(postgres.url)
         waiting = "SELECT count(*) FROM webhook_events WHERE processed_at IS NULL"
-        wait_until(lambda: query(environment, waiting) == [(0,)], timeout=90)
+        wait_until(lambda: query(environment, waiting) == [(0,)], timeout=150)
         found = rows(database_at(postgres.url))
         assert set(edits) <= found.keys()
         for id_, row in found.items():

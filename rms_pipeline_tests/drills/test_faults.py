@@ -21,7 +21,7 @@ import requests
 
 from rms_pipeline.sandbox import SandboxServer, Store, Switches
 from rms_pipeline_tests.conftest import database_at, new_database
-from rms_pipeline_tests.drills.conftest import Tell
+from rms_pipeline_tests.drills.conftest import Tell, end_claims
 from rms_pipeline_tests.drills.test_burst import Postgres, Service, postgres
 from rms_pipeline_tests.forks import Child
 from rms_pipeline_tests.mirror.releases import load_release
@@ -233,8 +233,10 @@ def test_the_web_service_killed_in_bursts_loses_nothing_that_it_acknowledged(
             stop.join()
             service.start()
         wait_until(service.up)
+        if not long:
+            end_claims(world.url)
         waiting = "SELECT count(*) FROM webhook_events WHERE processed_at IS NULL"
-        wait_until(lambda: query(world.environment, waiting) == [(0,)], timeout=90)
+        wait_until(lambda: query(world.environment, waiting) == [(0,)], timeout=150)
     kept = query(world.environment, "SELECT action_id FROM webhook_events")
     assert acknowledged <= {row[0] for row in kept}
     assert not edited & world.differences().keys()

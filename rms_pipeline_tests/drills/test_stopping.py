@@ -1,6 +1,6 @@
 """SIGTERM ends each process within a bound, whatever it is doing, and costs nothing.
 
-Current RMS answers slowly here, so that every call is in flight for longer than the bound.
+Current RMS does not answer here, so that every call is in flight until the process has ended.
 """
 
 import socket
@@ -38,15 +38,12 @@ from rms_pipeline_tests.web.conftest import WEBHOOK_TOKEN, delivery
 
 # docs/how-to/operate.md says so.
 BOUND = 30
-# How long an answer of Current RMS takes meanwhile.
-SLOW = 50
 
 
 @pytest.fixture
 def sandbox() -> Iterator[SandboxServer]:
     with SandboxServer(Store(40), api_key=SECRET_KEY) as server:
         yield server
-        server.latency = 0
 
 
 @pytest.fixture
@@ -56,23 +53,20 @@ def environment(ready_url: str, sandbox: SandboxServer) -> dict[str, str]:
     )
 
 
-def calls(sandbox: SandboxServer) -> int:
-    return len(sandbox.requests)
-
-
 def test_a_sync_in_the_middle_of_a_call_ends_and_the_next_one_goes_on(
     environment: dict[str, str], sandbox: SandboxServer, tell: Tell
 ) -> None:
-    sandbox.latency = SLOW
-    with started("sync", "initial", environment=environment, stderr=subprocess.PIPE) as child:
-        wait_until(lambda: calls(sandbox))
+    with (
+        held(sandbox) as waits,
+        started("sync", "initial", environment=environment, stderr=subprocess.PIPE) as child,
+    ):
+        assert waits.wait(60)
         began = time.monotonic()
         child.terminate()
         _, stderr = child.communicate(timeout=BOUND)
         took = time.monotonic() - began
     assert child.returncode == 1, stderr
     assert "Traceback" not in stderr, stderr
-    sandbox.latency = 0
     done = command("sync", "initial", environment=environment)
     assert done.returncode == 0, done.stderr
     tell(f"stopping: a sync with a call in flight ended {took:.1f} s after SIGTERM")
@@ -84,11 +78,10 @@ def test_a_web_service_with_a_refresh_and_requests_in_flight_ends_and_loses_noth
     assert command("sync", "initial", environment=environment).returncode == 0
     edited = sandbox.store.ids()[0]
     sandbox.store.edit(edited, {"subject": "Told just before the end"})
-    before = calls(sandbox)
-    sandbox.latency = SLOW
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with (
+        held(sandbox) as waits,
         (tmp_path / "web.log").open("wb") as log,
         started(
             "web", "--port", str(port), environment=environment, stdout=log, stderr=log
@@ -97,7 +90,7 @@ def test_a_web_service_with_a_refresh_and_requests_in_flight_ends_and_loses_noth
         wait_until(lambda: _answers(url))
         hook = f"{url}/api/webhook/{WEBHOOK_TOKEN}"
         assert requests.post(hook, json=delivery(1, edited), timeout=30).ok
-        wait_until(lambda: calls(sandbox) > before)
+        assert waits.wait(60)
         # A client that has sent half of a request, and goes on with nothing.
         with closing(socket.create_connection(("127.0.0.1", port))) as half:
             half.sendall(b"POST /api/webhook/x HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
@@ -106,7 +99,6 @@ def test_a_web_service_with_a_refresh_and_requests_in_flight_ends_and_loses_noth
             child.wait(BOUND)
             took = time.monotonic() - began
     assert "Traceback" not in (tmp_path / "web.log").read_text(), (tmp_path / "web.log").read_text()
-    sandbox.latency = 0
     pending = "SELECT count(*) FROM webhook_events WHERE processed_at IS NULL"
     assert query(environment, pending) == [(1,)]
     # As time does it.
@@ -134,10 +126,10 @@ def test_all_processes_end_while_a_run_is_at_work_and_the_next_sync_goes_on(
     with ExitStack() as ends:
         services = deployment.start_all(ends)
         wait_until(lambda: stop_schedules(deployment.dagster_url, TOKEN), timeout=60)
-        sandbox.latency = SLOW
+        waits = ends.enter_context(held(sandbox))
         token = Sessions(SecretStr(TOKEN)).dagster_token
         run = launch(deployment.dagster_url, "initial_sync", token=token)
-        wait_until(lambda: calls(sandbox), timeout=60)
+        assert waits.wait(60)
         took = {}
         # As Docker does it: only the first process of a container is told, and a run is a process
         # that the code server started.
@@ -146,7 +138,6 @@ def test_all_processes_end_while_a_run_is_at_work_and_the_next_sync_goes_on(
             services[name].terminate()
             services[name].wait(BOUND)
             took[name] = time.monotonic() - began
-        sandbox.latency = 0
     ended = f"SELECT status, error FROM sync_metadata WHERE run_id = '{run}'"
     [(status, error)] = query(environment, ended)
     assert status == "failed"

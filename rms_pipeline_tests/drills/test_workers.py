@@ -12,6 +12,7 @@ import pytest
 from rms_pipeline.sandbox import SandboxServer, Store, Switches
 from rms_pipeline.web.dagster_api import launch
 from rms_pipeline_tests.conftest import new_database
+from rms_pipeline_tests.drills.conftest import end_claims
 from rms_pipeline_tests.processes import (
     SECRET_KEY,
     Dagster,
@@ -81,7 +82,7 @@ def test_a_worker_killed_three_times_is_retried_and_goes_on_with_the_pages_it_ha
 
 @pytest.mark.timeout(400)
 def test_a_worker_and_the_daemon_killed_while_webhooks_wait_lose_no_event(
-    embedded_url: str, sandbox: SandboxServer, tmp_path: Path
+    embedded_url: str, sandbox: SandboxServer, tmp_path: Path, long: bool
 ) -> None:
     with new_database(embedded_url) as url:
         environment = environment_for(url, sandbox)
@@ -106,6 +107,8 @@ def test_a_worker_and_the_daemon_killed_while_webhooks_wait_lose_no_event(
                 dagster.end(signal.SIGKILL)
         finally:
             dagster.end(signal.SIGKILL)
+        if not long:
+            end_claims(url)
         dagster = Dagster(environment, log)
         try:
             dagster.wait_until_quiet()
