@@ -37,6 +37,21 @@ def test_the_page_has_nine_questions_and_each_has_a_query() -> None:
     assert sum(map(len, questions().values())) == PAGE.read_text().count("```sql")
 
 
+def test_each_question_that_an_index_can_serve_reads_no_table_whole(london: Database) -> None:
+    marked = re.findall(r"<!-- question: index -->\n```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert len(marked) == 3
+    plans = []
+    for question in marked:
+        with london.session() as connection, connection.cursor() as cursor:
+            # The table is small here. Whether an index can serve does not depend on that.
+            cursor.execute("SET LOCAL enable_seqscan = off")
+            cursor.execute(f"EXPLAIN {question}")
+            plans.append("\n".join(row[0] for row in cursor.fetchall()))
+    assert not [plan for plan in plans if "Seq Scan on opportunities" in plan]
+    # The third asks which fields there are, of a table of some dozens of rows.
+    assert ["Index" in plan for plan in plans if "opportunities" in plan] == [True, True]
+
+
 def test_revenue_per_month_and_customer(london: Database) -> None:
     acme = {"organisation_id": 7, "organisation_name": "Acme", "opportunity_status": "Reserved"}
     june = {"starts_at": "2026-06-02T12:00Z", "charge_total": 10}

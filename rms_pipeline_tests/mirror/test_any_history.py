@@ -159,7 +159,7 @@ class Run:
         """A session that is killed before its statement number `dies`."""
         with self.database.session() as connection:
             if dies is not None:
-                connection.cursor_factory = _cursor_that_dies(dies)
+                connection.cursor_factory = cursor_that_dies(dies)
             try:
                 yield connection
             finally:
@@ -325,7 +325,8 @@ _TORN_DAYS = """
 """
 
 
-def _cursor_that_dies(after: int) -> type[Cursor]:
+def cursor_that_dies(after: int) -> type[Cursor]:
+    """Cursors that execute so many statements together, and raise Killed before the next."""
     left = after
 
     class Dying(Cursor):

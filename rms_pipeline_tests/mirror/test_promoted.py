@@ -1,7 +1,8 @@
 """Custom fields of the account that get a typed column, and keep it."""
 
+import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -19,8 +20,10 @@ from rms_pipeline.mirror.deletions import move_to_deleted
 from rms_pipeline.mirror.merge import lock_versions
 from rms_pipeline.mirror.promoted import Promoted, Promotion, PromotionError
 from rms_pipeline.mirror.redecode import redecode
+from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.summary import refresh_status_counts
 from rms_pipeline.mirror.views import make_views, stale_views
+from rms_pipeline_tests.mirror.test_any_history import Killed, cursor_that_dies
 from rms_pipeline_tests.mirror.test_merge import T0, merge_at, record
 from rms_pipeline_tests.processes import wait_until
 from rms_pipeline_tests.rows import query
@@ -451,6 +454,48 @@ def test_a_row_whose_own_fields_are_no_object_breaks_nothing(mirror: Database) -
     note(mirror)
     promote(mirror, "po", "bigint")
     assert held(mirror, "po") == {0: None, 1: None, 2: None, 3: 1, 4: None, 5: None}
+
+
+def test_a_promotion_that_is_killed_before_any_of_its_statements_can_be_made_again(
+    mirror: Database,
+) -> None:
+    merge_at(mirror, 1, 2, record(id=1, custom_fields={"risk": 1, "po": "a"}))
+    promote(mirror, "po", "text")
+
+    def state() -> Any:
+        columns = "SELECT attname FROM pg_attribute WHERE attnum > 0 AND NOT attisdropped"
+        return [
+            query(mirror, "SELECT key FROM promoted_fields ORDER BY 1"),
+            shown(mirror),
+            *(
+                query(mirror, f"{columns} AND attrelid = '{name}'::regclass ORDER BY attnum")
+                for name in ("opportunity_fields", "opportunity_fields_with_money")
+            ),
+        ]
+
+    def killed_at_each(change: Callable[[Connection], Any]) -> int:
+        before = state()
+        for statements in itertools.count():
+            connection = mirror.connect()
+            connection.cursor_factory = cursor_that_dies(statements)
+            try:
+                change(connection)
+                connection.commit()
+                return statements
+            except Killed:
+                pass
+            finally:
+                connection.close()
+            assert state() == before
+        raise AssertionError
+
+    made = killed_at_each(
+        lambda c: promoted.promote(c, OPPORTUNITIES, Promoted("risk", "risk", "bigint"))
+    )
+    assert shown(mirror) == [(1, "a", 1)]
+    undone = killed_at_each(lambda c: promoted.demote(c, OPPORTUNITIES, "risk"))
+    assert shown(mirror) == [(1, "a")]
+    assert min(made, undone) > 5
 
 
 def test_promotions_are_undone_with_the_transaction_that_fails(mirror: Database) -> None:
