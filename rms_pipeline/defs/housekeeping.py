@@ -1,7 +1,7 @@
 """The nightly housekeeping: deletes Dagster's old runs and old rows of our tables."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 import dagster as dg
 
@@ -43,12 +43,13 @@ def _forget(
                     gone[collection.past] = forget(connection, collection, config.history_days)
         needed = runs_to_keep(connection)
         syncs, announced = all_runs(connection), announced_runs(connection)
+        until = old_rows.oldest_to_keep(connection, days=config.runs_days)
     for collection in COLLECTIONS:
         # Done already, unless the command that gave a field its column was interrupted.
         reword(mirror.database, collection)
     deleted = _delete_runs(
         context,
-        datetime.now(UTC) - timedelta(days=config.runs_days),
+        until,
         lambda run: (
             run.run_id not in needed and _is_ours(naming, run, context.run, syncs, announced)
         ),

@@ -1,7 +1,7 @@
 """When did syncs last complete, and did the last full sync show that the mirror is complete?"""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from rms_pipeline.collections import collection_named
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
@@ -25,12 +25,13 @@ _START_DAGSTER = "Let Dagster run (`rms-pipeline up`), or start one: "
 
 def check_syncs(exam: Examination) -> Iterator[Finding]:
     """When the last syncs completed, and why the last failed one failed."""
+    # The clock that wrote the times. That of this machine may be another.
+    now = exam.reached.clock()()
     with exam.reached.session() as connection:
         syncs = latest_syncs(connection, _LOOKED_AT)
         full = last_completed(connection, FULL_SYNCS)
         changes = last_completed(connection, ["incremental_sync"])
-        quiet = [q for s in syncs if s.status == "running" and (q := _quiet(connection, s))]
-    now = datetime.now(UTC)
+        quiet = [q for s in syncs if s.status == "running" and (q := _quiet(connection, s, now))]
     if full is None:
         advice = "Run `rms-pipeline sync initial`."
         yield warning("full sync", "None has completed yet.", advice)
@@ -50,11 +51,11 @@ def check_syncs(exam: Examination) -> Iterator[Finding]:
     yield from quiet
 
 
-def _quiet(connection: Connection, sync: Sync) -> Finding | None:
+def _quiet(connection: Connection, sync: Sync, now: datetime) -> Finding | None:
     """That a sync, whose process lives, has got nowhere for long: it waits, or its process hangs,
     and all later syncs wait for it."""
     pace = read_progress(connection, sync.run_id)
-    idle = timedelta(seconds=pace.idle_seconds) if pace else datetime.now(UTC) - sync.started_at
+    idle = timedelta(seconds=pace.idle_seconds) if pace else now - sync.started_at
     if idle <= _QUIET or not (sessions := worker_sessions(connection, sync.run_id)):
         return None
     return warning(
@@ -71,7 +72,7 @@ def check_collections(exam: Examination) -> Iterator[Finding]:
     on = exam.settings.collections
     with exam.reached.session() as connection:
         states = read_collection_states(connection, on)
-    now = datetime.now(UTC)
+    now = exam.reached.clock()()
     for state in states:
         if state.name == OPPORTUNITIES.name:
             continue
@@ -87,7 +88,7 @@ def check_collections(exam: Examination) -> Iterator[Finding]:
         elif not state.has_full_sync or state.synced_at is None:
             found = f"{state.name.capitalize()} have not been read yet."
             yield warning(check, found, "The next sync reads all: `rms-pipeline sync incremental`.")
-        elif now - state.synced_at > _CHANGES_EVERY:
+        elif abs(now - state.synced_at) > _CHANGES_EVERY:
             advice = f"{_START_DAGSTER}`rms-pipeline sync incremental`."
             yield warning(check, f"They were last read {_ago(now - state.synced_at)}.", advice)
         else:
@@ -145,6 +146,8 @@ def _last_failure(syncs: list[Sync]) -> Iterator[Finding]:
 
 def _ago(age: timedelta) -> str:
     minutes = age.total_seconds() / 60
+    if minutes < -1:
+        return "at a time that has not come yet, because the clock of the database was ahead"
     if minutes < 120:
         return f"{minutes:.0f} min ago"
     return f"{minutes / 60:.0f} h ago" if minutes < 4_320 else f"{minutes / 1_440:.0f} days ago"

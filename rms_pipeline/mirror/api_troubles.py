@@ -13,7 +13,7 @@ import psycopg2
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.transport import Failure
 from rms_pipeline.mirror.database import Database, DatabaseError
-from rms_pipeline.mirror.statements import Connection
+from rms_pipeline.mirror.statements import Connection, in_the_future
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class NotedTroubles:
                     " attempts = excluded.attempts, reason = excluded.reason,"
                     " noted_at = excluded.noted_at, next_at = excluded.next_at, since = CASE WHEN"
                     f" t.noted_at < clock_timestamp() - interval '{_FORGOTTEN_AFTER}'"
-                    " THEN excluded.since ELSE t.since END",
+                    f" OR {in_the_future('t.noted_at')} THEN excluded.since ELSE t.since END",
                     {
                         **values,
                         "attempt": failure.attempt,
@@ -86,7 +86,8 @@ def read_trouble(connection: Connection) -> Trouble | None:
         cursor.execute(
             "SELECT collection, attempt, attempts, reason, since, next_at FROM api_troubles"
             f" WHERE greatest(noted_at, next_at) > clock_timestamp() - interval"
-            f" '{_FORGOTTEN_AFTER}' ORDER BY since, collection LIMIT 1"
+            f" '{_FORGOTTEN_AFTER}' AND NOT {in_the_future('noted_at')}"
+            " ORDER BY since, collection LIMIT 1"
         )
         row = cursor.fetchone()
     connection.commit()

@@ -2,13 +2,16 @@
 event.
 """
 
+from datetime import datetime
+
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.mirror.database import dagster_schema_beside
 from rms_pipeline.mirror.parts import forget_lists_of_gone
 from rms_pipeline.mirror.postgres_errors import delete_sparing
 from rms_pipeline.mirror.progress import forget_old_progress
-from rms_pipeline.mirror.statements import Connection
+from rms_pipeline.mirror.statements import Connection, one_row
 from rms_pipeline.mirror.sync_metadata_view import has_dagsters_tables
+from rms_pipeline.mirror.walks import AGES_FROM
 from rms_pipeline.mirror.words import forget_names
 
 
@@ -20,14 +23,14 @@ def purge(
     Rows that other tables refer to stay. They are counted under the table's name with `_kept`.
     """
     old = {
-        "sync_faults": ("seen_at < now() - make_interval(days => %s)", faults_days),
+        "sync_faults": (f"seen_at < {AGES_FROM} - make_interval(days => %s)", faults_days),
         "webhook_events": (
-            "processed_at IS NOT NULL AND received_at < now() - make_interval(days => %s)",
+            f"processed_at IS NOT NULL AND received_at < {AGES_FROM} - make_interval(days => %s)",
             webhook_events_days,
         ),
         # The last ones stay at any age, because checks and continued syncs read them.
         "walks": (
-            "started_at < now() - make_interval(days => %s)"
+            f"started_at < {AGES_FROM} - make_interval(days => %s)"
             " AND id NOT IN (SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY collection"
             " ORDER BY id DESC) AS from_last FROM walks WHERE kind = 'full') placed"
             " WHERE from_last <= 5)",
@@ -35,7 +38,7 @@ def purge(
         ),
         # The newest one stays at any age, because it is the present knowledge.
         "proofs": (
-            "as_of < now() - make_interval(days => %s)"
+            f"as_of < {AGES_FROM} - make_interval(days => %s)"
             " AND id <> ALL (SELECT max(id) FROM proofs WHERE closed_at IS NOT NULL"
             " GROUP BY collection)",
             walks_days,
@@ -55,6 +58,17 @@ def purge(
     return gone
 
 
+def oldest_to_keep(connection: Connection, *, days: int) -> datetime:
+    """Return the time (UTC) that was so many `days` ago, by the clocks that `purge` goes by.
+    Commits.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {AGES_FROM} - make_interval(days => %s)", (days,))
+        found: datetime = one_row(cursor)[0]
+    connection.commit()
+    return found
+
+
 def purge_events(connection: Connection, *, reports_days: int, runs_days: int) -> int:
     """Delete Dagster's records that belong to no run, which Dagster itself never deletes. Commits.
 
@@ -67,7 +81,7 @@ def purge_events(connection: Connection, *, reports_days: int, runs_days: int) -
         return 0
     dagster = dagster_schema_beside(connection)
     # Dagster's times have no time zone. They are UTC.
-    old = "< now() AT TIME ZONE 'UTC' - make_interval(days => %(days)s)"
+    old = f"< {AGES_FROM} AT TIME ZONE 'UTC' - make_interval(days => %(days)s)"
     statements = (
         (
             f"WITH old AS (DELETE FROM {dagster}.event_logs WHERE run_id = ''"

@@ -25,6 +25,7 @@ from rms_pipeline.mirror.deletions import (
 from rms_pipeline.mirror.merge import IN_THE_FUTURE
 from rms_pipeline.mirror.proofs import Proof, keep_proof, open_proof
 from rms_pipeline.mirror.statements import Connection, in_the_future, one_row
+from rms_pipeline.mirror.walks import AGES_FROM
 
 _BECAUSE = "the whole list of its {single} no longer shows it"
 # Lists may show an older state for a moment. A list that was asked for so soon after its parent
@@ -263,7 +264,7 @@ def forget_lists_of_gone(connection: Connection, collection: Collection, *, days
             "DELETE FROM part_lists l WHERE collection = %s"
             " AND greatest(asked_at, problem_at,"
             f" (SELECT deleted_at FROM {parts.of.deleted} WHERE id = l.parent_id))"
-            " < now() - make_interval(days => %s)"
+            f" < {AGES_FROM} - make_interval(days => %s)"
             f" AND NOT EXISTS (SELECT FROM {parts.of.name} WHERE id = l.parent_id)"
             f" AND NOT EXISTS (SELECT FROM {collection.name} WHERE {parts.key} = l.parent_id)",
             (collection.name, days),

@@ -4,6 +4,7 @@ import time
 from dataclasses import asdict, dataclass
 
 from rms_pipeline.mirror.statements import Connection
+from rms_pipeline.mirror.walks import AGES_FROM
 
 # Seconds. The progress bar looks as often.
 _INTERVAL = 0.25
@@ -126,5 +127,7 @@ def collection_at_work(connection: Connection, run: str, stage: str) -> str | No
 def forget_old_progress(connection: Connection) -> None:
     """Delete what is known of old syncs."""
     with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM sync_progress WHERE updated_at < now() - interval '30 days'")
+        cursor.execute(
+            f"DELETE FROM sync_progress WHERE updated_at < {AGES_FROM} - interval '30 days'"
+        )
     connection.commit()

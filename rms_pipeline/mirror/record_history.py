@@ -23,6 +23,7 @@ from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.differences import Difference, lasting, way_back
 from rms_pipeline.current_rms.records import Row
 from rms_pipeline.mirror.statements import Connection, Cursor, array_of, one_row
+from rms_pipeline.mirror.walks import AGES_FROM
 
 BEGAN = "history_began"
 STATUS = "opportunity_status"
@@ -338,13 +339,14 @@ def forget(connection: Connection, collection: Collection, days: int) -> int:
     """
     with connection.cursor() as cursor:
         cursor.execute(
-            f"DELETE FROM {collection.past} WHERE valid_to < now() - make_interval(days => %s)",
+            f"DELETE FROM {collection.past}"
+            f" WHERE valid_to < {AGES_FROM} - make_interval(days => %s)",
             (days,),
         )
         gone = cursor.rowcount
         cursor.execute(
             "UPDATE mirror_state SET value = greatest(value::timestamptz,"
-            " now() - make_interval(days => %s))::text WHERE name = %s",
+            f" {AGES_FROM} - make_interval(days => %s))::text WHERE name = %s",
             (days, BEGAN + collection.mark),
         )
     connection.commit()

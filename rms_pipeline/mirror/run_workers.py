@@ -16,6 +16,7 @@ import psycopg2
 from rms_pipeline.mirror.database import Database, DatabaseError, advisory_lock, lock_key
 from rms_pipeline.mirror.postgres_errors import postgres_error_in
 from rms_pipeline.mirror.statements import Connection
+from rms_pipeline.mirror.walks import AGES_FROM
 
 # Only locks in this database count, because another mirror on the same server has locks too.
 HELD_KEYS = (
@@ -114,7 +115,7 @@ def forget_workers(connection: Connection, *, days: int) -> int:
     with connection.cursor() as cursor:
         cursor.execute(
             "DELETE FROM run_workers w"
-            f" WHERE announced_at < now() - make_interval(days => %s) AND NOT {HELD}",
+            f" WHERE announced_at < {AGES_FROM} - make_interval(days => %s) AND NOT {HELD}",
             (days,),
         )
         gone = cursor.rowcount

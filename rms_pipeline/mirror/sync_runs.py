@@ -15,6 +15,7 @@ from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.mirror.postgres_errors import delete_sparing
 from rms_pipeline.mirror.run_workers import HELD
 from rms_pipeline.mirror.statements import Connection, in_the_future, one_row
+from rms_pipeline.mirror.walks import AGES_FROM
 
 INITIAL, INCREMENTAL = "initial_sync", "incremental_sync"
 RECONCILIATION, WEBHOOK_REFRESH = "reconciliation", "webhook_refresh"
@@ -248,7 +249,8 @@ def forget_runs(connection: Connection, *, days: int, deleted: Sequence[str] = (
         connection,
         "sync_runs",
         "id IN (SELECT s.id FROM sync_runs s WHERE run_id <> ALL(%(keep)s)"
-        " AND (run_id = ANY(%(deleted)s) OR launched_at < now() - make_interval(days => %(days)s))"
+        " AND (run_id = ANY(%(deleted)s)"
+        f" OR launched_at < {AGES_FROM} - make_interval(days => %(days)s))"
         f" AND NOT ({AT_WORK}))",
         {"keep": list(keep), "deleted": list(deleted), "days": days},
     )

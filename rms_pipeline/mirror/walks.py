@@ -21,6 +21,12 @@ KEPT_WALKS = 3
 # A walk that was read may not be merged yet. The first version did not note the time of what it
 # read.
 _STORED = "settled_at IS NOT NULL AND watermark IS NOT NULL"
+# The time from which the age of what is to be deleted counts. If the clock of the database is ahead
+# by days, it is that of Current RMS: no later sync brings back what was too old for a moment.
+AGES_FROM = (
+    "least(now(), (SELECT watermark + interval '1 day' FROM walks"
+    f" WHERE {_STORED} ORDER BY id DESC LIMIT 1))"
+)
 
 _COLUMNS = (
     "id, kind, started_at, window_start, window_end, since, watermark, completed_at, settled_at,"

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -10,6 +10,7 @@ from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.budget import read_budget
 from rms_pipeline.mirror.collection_states import CollectionState, RowCounts, read_collection_states
+from rms_pipeline.mirror.database import clock_of
 from rms_pipeline.mirror.queue import queue_state
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.webhook_audit import last_audit
@@ -190,9 +191,11 @@ class Metrics:
         for collection in on:
             if collection.webhooks:
                 self._tell_of_webhooks(connection, collection)
+        # The clock that wrote the times. That of this machine may be another.
+        now = clock_of(connection)()
         for each in read_collection_states(connection, on, self._count):
             if each.is_on:
-                self._tell(each)
+                self._tell(each, now)
         use = read_budget(connection, account)
         if use is not None:
             for lane, calls in use.calls_by_lane.items():
@@ -213,9 +216,10 @@ class Metrics:
             self._share.set(audit["share"])
             self._lag.set(lag)
 
-    def _tell(self, state: CollectionState) -> None:
-        """The figures of one collection. Those of opportunities also have their older names."""
-        now, name = datetime.now(UTC), state.name
+    def _tell(self, state: CollectionState, now: datetime) -> None:
+        """The figures of one collection at `now`. Those of opportunities also have their older
+        names."""
+        name = state.name
         is_first = name == OPPORTUNITIES.name
         self._rows.labels(name).set(state.rows)
         for gauge, count in (

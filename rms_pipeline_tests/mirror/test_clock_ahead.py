@@ -9,14 +9,17 @@ import pytest
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.terms import TRIED_AGAIN_AFTER, Terms
+from rms_pipeline.current_rms.transport import Failure
+from rms_pipeline.mirror.api_troubles import NotedTroubles, read_trouble
 from rms_pipeline.mirror.collection_states import read_collection_states
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import GUARDED_COUNT, move_to_deleted
+from rms_pipeline.mirror.housekeeping import oldest_to_keep, purge
 from rms_pipeline.mirror.proofs import standing
-from rms_pipeline.mirror.run_workers import lost_runs
+from rms_pipeline.mirror.run_workers import forget_workers, lost_runs
 from rms_pipeline.mirror.summary import refresh_status_counts
 from rms_pipeline.mirror.sync_metadata import find_sync, last_completed, latest_syncs
-from rms_pipeline.mirror.sync_runs import runs_at_work, seconds_since_failures
+from rms_pipeline.mirror.sync_runs import forget_runs, runs_at_work, seconds_since_failures
 from rms_pipeline.mirror.walks import watermarks
 from rms_pipeline_tests.rows import insert, insert_opportunities, insert_proof, insert_sync, query
 
@@ -159,3 +162,54 @@ def test_the_counts_tell_the_time_at_which_they_were_looked_at(emptied: Database
     refresh_status_counts(emptied, "UTC", only_if_changed=True)
     [(as_of,)] = query(emptied, "SELECT as_of FROM status_counts")
     assert as_of <= in_(0)
+
+
+@AHEAD
+def test_trouble_of_then_that_nobody_took_back_is_over(emptied: Database, ahead: float) -> None:
+    noted = {"account": "acme", "collection": "opportunities", "attempt": 3, "reason": "status 503"}
+    noted |= {"noted_at": in_(ahead), "next_at": in_(ahead), "since": in_(ahead)}
+    insert(emptied, "api_troubles", [noted])
+    with emptied.session() as connection:
+        assert read_trouble(connection) is None
+    NotedTroubles(emptied, "acme", OPPORTUNITIES)(Failure(1, 8, "status 503", 4.0))
+    with emptied.session() as connection:
+        trouble = read_trouble(connection)
+    assert trouble is not None
+    assert trouble.since <= in_(0)
+
+
+def old(days: float) -> datetime:
+    return in_(-days * 86_400)
+
+
+@pytest.mark.parametrize(
+    ("read", "stays"),
+    [
+        # Current RMS said that it is as late as the database says.
+        (0, False),
+        (0.9, False),
+        # It said a moment ago that it is 60 days earlier.
+        (60, True),
+        # Nothing was read yet, so nobody knows better.
+        (None, False),
+    ],
+)
+def test_what_is_old_by_the_clock_of_the_database_alone_is_not_deleted(
+    emptied: Database, read: float | None, stays: bool
+) -> None:
+    if read is not None:
+        walked(emptied, in_(0), old(read))
+    insert(emptied, "sync_faults", [{"opportunity_id": 1, "run": "r", "field": "f", "problem": "p",
+                                     "raw_value": "", "seen_at": old(91)}])  # fmt: skip
+    event = {"opportunity_id": 1, "received_at": old(91), "processed_at": old(91)}
+    insert(emptied, "webhook_events", [event])
+    insert_sync(emptied, "first", ago=93 * 86_400)
+    insert_sync(emptied, "old", status="failed", ago=91 * 86_400)
+    insert(emptied, "run_workers", [{"run": "old", "lock_key": 7, "announced_at": old(91)}])
+    with emptied.session() as connection:
+        gone = purge(connection, faults_days=90, webhook_events_days=90, walks_days=90)
+        found = [gone["sync_faults"], gone["webhook_events"]]
+        found += [forget_runs(connection, days=90), forget_workers(connection, days=90)]
+        kept_from = oldest_to_keep(connection, days=90)
+    assert found == [0 if stays else 1] * 4
+    assert abs(kept_from - old(149 if stays else 90)) < MINUTE
