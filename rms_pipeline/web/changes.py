@@ -31,12 +31,15 @@ from rms_pipeline.web.formatting import Clock
 from rms_pipeline.web.forms import amount, with_chosen
 from rms_pipeline.web.listing import has_leftovers
 from rms_pipeline.web.reading import Reader
+from rms_pipeline.web.refusals import WrongParameter
 from rms_pipeline.web.templating import Pages, is_fragment
 from rms_pipeline.web.today import day_of
 from rms_pipeline.web.values import Shown, field_title, shown_change
 
 _Text = Annotated[str, Query(max_length=500)]
 _MOST = Decimal(10) ** 15
+# What the fields of the page are called.
+_LABELS = {"least": "“Charge by at least”", "days": "“Dates by days, at least”"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ def changes(pages: Pages, reader: Reader, current: Settings, access: Access) -> 
     ) -> Wanted:
         whole = _number(days, "days")
         return Wanted(
-            day=day_of(day, "day", current.time_zone),
+            day=day_of(day, "day", current.time_zone, "“Day”"),
             who=without_nul(who),
             field=without_nul(field),
             least=_number(least, "least"),
@@ -184,5 +187,5 @@ def _number(text: str, name: str) -> Decimal | None:
         if not 0 <= number <= _MOST:
             raise ValueError
     except ValueError:
-        raise HTTPException(422, f"{name} is not a number like 1000.") from None
+        raise WrongParameter(name, _LABELS[name], "is not a number like 1000.") from None
     return number

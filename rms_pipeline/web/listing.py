@@ -27,6 +27,7 @@ from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.statuses import OUTCOMES
 from rms_pipeline.web.formatting import Clock, money
 from rms_pipeline.web.forms import amount, linked_amount
+from rms_pipeline.web.refusals import WrongParameter
 
 DEFAULT_SORT = "-updated"
 _MOST_PAGES = 1_000_000
@@ -131,6 +132,22 @@ class Asked:
     @property
     def is_filtered(self) -> bool:
         return bool(self.given)
+
+    @property
+    def contradiction(self) -> str:
+        """Why nothing can match, if two ends were given the wrong way round, or ''."""
+        asked_for = self.criteria
+        ends: list[tuple[str, Any, Any]] = [
+            ("value", asked_for.least, asked_for.greatest),
+            ("start", asked_for.starts_from, asked_for.starts_to),
+        ]
+        for name, attribute in PERIOD_FILTERS.items():
+            days: Days = getattr(asked_for, attribute)
+            ends.append((f"day of “{PARAMETERS[name][1]}”", days.first, days.last))
+        for what, first, last in ends:
+            if first is not None and last is not None and first > last:
+                return f"The first {what} is greater than the last, so nothing can match."
+        return ""
 
     def text(self, name: str) -> str:
         """The one value of the filter `name`, '' if it is off."""
@@ -269,7 +286,7 @@ def _texts(request: Request) -> dict[str, list[str]]:
     for name, (longest, _) in PARAMETERS.items():
         values = [without_nul(v) for v in request.query_params.getlist(name)]
         if any(len(value) > longest for value in values):
-            raise HTTPException(422, f"{name} is too long: at most {longest} letters.")
+            raise _wrong(name, f"is too long: at most {longest} letters.")
         # A status or a person may be called with a space at its end; what is typed is not.
         if name not in ("status", "owner", "venue", "tag", "state"):
             values = [value.strip() for value in values]
@@ -399,13 +416,17 @@ def _check_place(place: Place, sort: str) -> None:
         ) from None
 
 
+def _wrong(name: str, why: str) -> WrongParameter:
+    return WrongParameter(name, f"“{PARAMETERS[name][1]}”", why)
+
+
 def _period(text: str, name: str, today: date) -> Days:
     if not text:
         return Days()
     try:
         return days_of(text, today)
     except ValueError as error:
-        raise HTTPException(422, f"{name} {error}.") from None
+        raise _wrong(name, f"{error}.") from None
 
 
 def _day(text: str, name: str) -> date | None:
@@ -414,7 +435,7 @@ def _day(text: str, name: str) -> date | None:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise HTTPException(422, f"{name} is not a date like 2026-05-31.") from None
+        raise _wrong(name, "is not a date like 2026-05-31.") from None
 
 
 def _id(text: str, name: str) -> int | None:
@@ -431,4 +452,4 @@ def _amount(text: str, name: str) -> Decimal | None:
     try:
         return amount(text)
     except ValueError as error:
-        raise HTTPException(422, f"{name} {error}.") from None
+        raise _wrong(name, f"{error}.") from None

@@ -103,6 +103,17 @@ class Refusal(HTTPException):
         self.extra = dict(extra or {})
 
 
+class WrongParameter(HTTPException):
+    """A parameter `name` of an address, of which `wrong` says what is wrong and what is valid.
+
+    People read `label`, what its field is called on the page. Programs read its name.
+    """
+
+    def __init__(self, name: str, label: str, wrong: str) -> None:
+        super().__init__(422, f"{name} {wrong}")
+        self.for_people = f"{label} {wrong}"
+
+
 class Answered(Exception):
     """Raised by a dependency that already has the answer."""
 
@@ -260,6 +271,8 @@ def handle_errors(app: FastAPI, database: Database) -> None:
         assert isinstance(error, HTTPException)
         text = _OF_STARLETTE.get((error.status_code, str(error.detail)), str(error.detail))
         extra = error.extra if isinstance(error, Refusal) else None
+        if isinstance(error, WrongParameter) and (wants_page(request) or is_fragment(request)):
+            text = error.for_people
         if text is _NOWHERE:
             extra = _HELP_NOWHERE
         return refuse(request, error.status_code, text, headers=error.headers, extra=extra)

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 from typing import Annotated
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from pydantic_core import to_jsonable_python
 
@@ -24,6 +24,7 @@ from rms_pipeline.insight.today import (
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.reading import Reader
+from rms_pipeline.web.refusals import WrongParameter
 from rms_pipeline.web.templating import Pages, is_fragment
 
 # Those that the day has lists of.
@@ -140,15 +141,16 @@ def _lists(day: Day) -> dict[str, str]:
     }
 
 
-def day_of(text: str, name: str, time_zone: str) -> Day | None:
-    """The day in `text`, the parameter `name` of an address. None if it is empty."""
+def day_of(text: str, name: str, time_zone: str, label: str = "The day") -> Day | None:
+    """The day in `text`, the parameter `name` of an address, for people `label`. None if it is
+    empty."""
     if not text.strip():
         return None
     try:
         chosen = date.fromisoformat(text.strip())
     except ValueError:
-        raise HTTPException(422, f"{name} is not a date like 2026-05-31.") from None
+        raise WrongParameter(name, label, "is not a date like 2026-05-31.") from None
     try:
         return Day(chosen, time_zone)
     except ValueError as error:
-        raise HTTPException(422, f"{name} {error}.") from None
+        raise WrongParameter(name, label, f"{error}.") from None

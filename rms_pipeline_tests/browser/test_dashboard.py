@@ -392,6 +392,14 @@ def test_a_printed_list_has_all_its_columns_on_the_sheet(filled: Stand, page: Pa
     assert box["x"] + box["width"] <= 718
     expect(page.locator(".filters")).to_be_hidden()
     expect(page.locator("tbody tr").first.locator("td").last).to_be_visible()
+    # Its reader may like a dark screen: a printer leaves out backgrounds, and light text with them.
+    colours = """() => ["body", "h1", ".card", "tbody td", "tbody a", ".health"].map((name) => {
+        const style = getComputedStyle(document.querySelector(name));
+        return [style.color, style.backgroundColor];
+    })"""
+    light = page.evaluate(colours)
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate(colours) == light
 
 
 def test_neither_column_of_the_dashboard_waits_for_the_other(filled: Stand, page: Page) -> None:

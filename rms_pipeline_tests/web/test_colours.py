@@ -6,7 +6,10 @@ from pathlib import Path
 import rms_pipeline.web
 
 STATIC = Path(rms_pipeline.web.__file__).parent / "static"
-DARK = re.compile(r"@media \(prefers-color-scheme: dark\) \{\s*:root \{(.*?)\}\s*\}", re.DOTALL)
+# On paper there is no dark scheme.
+DARK = re.compile(
+    r"@media screen and \(prefers-color-scheme: dark\) \{\s*:root \{(.*?)\}\s*\}", re.DOTALL
+)
 NAMED = re.compile(r"(--[a-z-]+): ([^;]+);")
 # A colour, none, or a shadow: nothing that takes room.
 LOOKS = re.compile(r"#[0-9a-f]{3,8}|none|0( \d+px){2} rgb\(.*\)", re.DOTALL)

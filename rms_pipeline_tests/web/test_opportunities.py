@@ -91,16 +91,45 @@ def test_no_id_is_an_error_of_ours(web: Web, suffix: str) -> None:
     assert set(statuses_of(web, there).values()) == {200}
 
 
-def test_a_refusal_names_the_parameter(web: Web) -> None:
-    for path, word in (
-        ("?from=2026-13-01", "from is not a date"),
-        ("?to=soon", "to is not a date"),
-        ("?sort=unknown", "sort"),
-        ("?page=0", "page"),
-        (f"?q={'x' * 201}", "q"),
+def test_a_refusal_names_the_parameter_to_programs_and_its_field_to_people(web: Web) -> None:
+    for path, name, label in (
+        ("/opportunities?from=2026-13-01", "from is not a date", "“Starts from” is not a date"),
+        ("/opportunities?to=soon", "to is not a date", "“Starts until” is not a date"),
+        ("/opportunities?onhire=2026-13-01", "onhire is", "“On hire on” is"),
+        ("/opportunities?least=much", "least is not an amount", "“Value from” is not an amount"),
+        ("/opportunities?greatest=1e9", "greatest is not", "“Value until” is not an amount"),
+        (f"/opportunities?q={'x' * 201}", "q is too long", "“Search” is too long"),
+        (f"/calendar?customer={'x' * 201}", "customer is too", "“Customer” is too long"),
+        ("/changes?least=much", "least is not a number", "“Charge by at least” is not a number"),
+        ("/changes?day=soon", "day is not a date", "“Day” is not a date"),
+        ("/opportunities?sort=unknown", "sort is not one of", "sort is not one of"),
+        ("/opportunities?page=0", "page is not a number", "page is not a number"),
     ):
-        assert word in visit(web, f"/opportunities{path}", 422).text
-        assert get(web, f"/opportunities.csv{path.replace('page', 'sort')}").status_code == 422
+        text = visit(web, path, 422).text
+        assert label in text, path
+        # A script shows the answer to a person too.
+        assert label in get(web, path, **{"HX-Request": "true"}).json()["error"], path
+        answer = get(web, path.replace("?", ".json?"), Accept="application/json")
+        assert answer.status_code == 422
+        assert answer.json()["error"].startswith(name), path
+    for path in ("from=2026-13-01", "to=soon", "sort=unknown", "sort=0", f"q={'x' * 201}"):
+        assert get(web, f"/opportunities.csv?{path}").status_code == 422
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("least=500&greatest=100", "from=2026-05-02&to=2026-05-01"),
+        *("onhire=2026-05-02..2026-05-01", "created=2026-05-02..2026-05-01&status=Lost"),
+    ],
+)
+def test_a_list_whose_ends_are_the_wrong_way_round_says_why_it_is_empty(
+    web: Web, query: str
+) -> None:
+    insert_opportunities(web.database, {"starts_at": NOW, "total_value": 300})
+    assert "is greater than the last" in visit(web, f"/opportunities?{query}").text
+    assert "is greater than the last" not in visit(web, "/opportunities?least=301").text
+    assert "is greater than the last" not in visit(web, "/opportunities?least=1&greatest=1").text
 
 
 def test_dates_at_the_ends_of_time_find_what_is_between(web: Web) -> None:

@@ -75,7 +75,12 @@ document.addEventListener("htmx:after:request", (event) => {
 
 document.addEventListener("htmx:error", (event) => {
   // No answer at all.
-  if (event.detail.ctx && !event.detail.ctx.response) showOffline(true);
+  const { ctx } = event.detail;
+  if (!ctx || ctx.response) return;
+  showOffline(true);
+  // Polling tries again by itself. What a person asked for does not, and the page still shows what
+  // was asked for before, whatever the fields say.
+  if (!isPoll(ctx)) tell("The service did not answer, so this is not shown or done yet. Try again.");
 });
 
 document.addEventListener("visibilitychange", () => {

@@ -1,5 +1,5 @@
-// The box to find anything: reached by Ctrl-K or / from anywhere, answered while typing, and led
-// through by arrow keys. Without this script it is a form like any other.
+// The box to find anything: reached by Ctrl-K or / from anywhere and left by Ctrl-K or Escape,
+// answered while typing, and led through by arrow keys. Without this script it is a form like any other.
 "use strict";
 
 // Looked up each time: htmx renews the page's body when people go back.
@@ -9,6 +9,24 @@ const options = () => [...found().querySelectorAll("a[role=option]")];
 const chosen = () => found().querySelector("[aria-selected=true]");
 // Closed on purpose: an answer that is still on its way does not open it again.
 let isClosed = false;
+// Where the keyboard was before a key led to the box, so that leaving the box leads back there.
+let before = null;
+
+function enter() {
+  if (document.activeElement !== box()) before = document.activeElement;
+  isClosed = false;
+  box().focus();
+  box().select();
+}
+
+function leave() {
+  isClosed = true;
+  show(false);
+  box().blur();
+  // htmx may have put another element in its place meanwhile.
+  if (before?.isConnected) before.focus();
+  before = null;
+}
 
 function show(is) {
   const has = is && found().childElementCount > 0;
@@ -42,9 +60,8 @@ document.addEventListener("keydown", (event) => {
   const isSlash = event.key === "/" && !writes && !event.ctrlKey && !event.metaKey && !event.altKey;
   if (isShortcut || isSlash) {
     event.preventDefault();
-    isClosed = false;
-    box().focus();
-    box().select();
+    if (isShortcut && document.activeElement === box()) leave();
+    else enter();
     return;
   }
   if (event.target !== box()) return;
@@ -59,8 +76,8 @@ document.addEventListener("keydown", (event) => {
   } else if (event.key === "Escape") {
     // Once to close what was found, and again to leave. A browser would empty the field at once,
     // which asks for everything and opens it again.
-    if (found().hidden) box().blur();
-    else event.preventDefault();
+    if (found().hidden) return leave();
+    event.preventDefault();
     isClosed = true;
     show(false);
   }
