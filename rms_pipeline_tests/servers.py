@@ -117,7 +117,9 @@ def _installed_postgresql(programs: Path, folder: Path, *, stop: str) -> Iterato
 
     data = str(folder / "data")
     if not Path(data).exists():
-        run(f"{programs}/initdb", "-A", "trust", "-U", "postgres", "-D", data)
+        # Whatever the locale of this process is.
+        for_all_letters = ("--encoding=UTF8", "--locale=C.UTF-8")
+        run(f"{programs}/initdb", "-A", "trust", "-U", "postgres", *for_all_letters, "-D", data)
     options = f"-c listen_addresses= -k {folder}"
     run(f"{programs}/pg_ctl", "-w", "-D", data, "-o", options, "-l", f"{data}.log", "start")
     try:

