@@ -65,6 +65,7 @@ LONGEST = (
     "drills/test_first_hours.py",
     "drills/test_kills.py",
     "drills/test_mutants.py",
+    "drills/test_each_statement.py",
     "drills/test_many_sequences.py",
     "drills/test_burst.py",
     "drills/test_cases.py",
