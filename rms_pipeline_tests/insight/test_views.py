@@ -2,6 +2,7 @@
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -508,6 +509,45 @@ def test_the_funnel_says_how_long_each_stage_took(london: Database) -> None:
     assert days(of="time_as_quotation") == [3, 3, 2, so_far, None, None, None]
     assert days(of="time_as_order") == [1, None, None, None, None, None, so_far_ordered]
     assert days(of="time_confirmed") == [4, so_far_confirmed, None, None, None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("states", "created", "quotation"),
+    [
+        # It came back. The first time counts, also where it was created as one.
+        (["Quotation", "Order", "Quotation"], 1, 1),
+        (["Quotation", "Order", "Quotation", "Order"], 1, 1),
+        (["Quotation", "Enquiry"], 1, 1),
+        (["Enquiry", "Quotation", "Order", "Quotation"], 1, 2),
+        (["Order", "Quotation"], 1, 2),
+        # It was one before this mirror looked, and nobody knows since when.
+        (["Quotation", "Order", "Quotation"], -9, None),
+        # What it was before is not known.
+        ([None, "Quotation"], 1, 2),
+        ([None, "Order"], 1, None),
+    ],
+)
+def test_it_became_a_quotation_the_first_time(
+    london: Database, states: list[str | None], created: int, quotation: int | None
+) -> None:
+    began = datetime(2026, 5, 1, 12, tzinfo=UTC)
+    query(
+        london,
+        "UPDATE mirror_state SET value = %s WHERE name = 'history_began'",
+        began.isoformat(),
+    )
+    row = {"created_at_rms": began + created * DAY, "state_name": states[-1]}
+    insert_opportunities(london, row | {"opportunity_status": "Open"})
+    insert(
+        london,
+        "opportunity_changes",
+        [
+            change(1, "state_name", old, new, began + n * DAY)
+            for n, (old, new) in enumerate(pairwise(states), 2)
+        ],
+    )
+    at = None if quotation is None else began + quotation * DAY
+    assert query(london, "SELECT quotation_at FROM funnel") == [(at,)]
 
 
 def test_no_time_in_the_funnel_is_negative_where_clocks_disagree(london: Database) -> None:

@@ -19,7 +19,7 @@ TEXTS = {
     "daily_status_counts_with_money": (2, "6655ee6ef6dfd16b"),
     "daily_status_counts_without_money": (2, "429f07758618b518"),
     "decisions": (4, "c1b5cf61ff7a58e4"),
-    "funnel": (3, "ba1fe6d67fc73b80"),
+    "funnel": (4, "160f231bc2ea92f6"),
     "hire_days": (4, "0af20df7ed4fb021"),
     "invoices_with_money": (3, "e1eaf8d2986ad027"),
     "invoices_without_money": (4, "db4b5e7c42840f34"),

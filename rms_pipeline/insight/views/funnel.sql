@@ -1,12 +1,12 @@
--- version 3. Raise it with every change. Of two programs on one database, the one with the higher
+-- version 4. Raise it with every change. Of two programs on one database, the one with the higher
 -- version makes the view.
 -- How far each opportunity came, and how long that took: created, quotation, order, confirmed, and
 -- completed or lost. A row for each opportunity. A time is empty if the stage was not reached, or
 -- was reached before this mirror looked. The time in a stage ends when the next stage that was
 -- reached begins. The time in the present stage still goes on. A stage that comes before another
 -- one by the stored times is not its next stage, so no time is negative.
--- An opportunity may have come back to an earlier stage. Then quotation, order and confirmed are
--- the first time that it was there, completed and lost the last time.
+-- An opportunity may have come back to an earlier stage. Then quotation and confirmed are the first
+-- time that it was there, completed and lost the last time. Order is what Current RMS says of it.
 
 CREATE OR REPLACE VIEW funnel AS
 SELECT
@@ -45,13 +45,15 @@ FROM (
         END AS stage,
         o.organisation_id, o.organisation_name, o.owner_id, o.owner_name, o.venue_id, o.venue_name,
         o.created_at_rms AS created_at,
-        coalesce(
-            c.quotation_at,
-            -- It was created as a quotation, and the mirror saw that.
-            CASE WHEN coalesce(c.first_state, o.state_name) = 'Quotation' AND o.created_at_rms
-                >= (SELECT value::timestamptz FROM mirror_state WHERE name = 'history_began')
-                THEN o.created_at_rms END
-        ) AS quotation_at,
+        CASE
+            -- It was one when the mirror first saw it. If it was created since the history began, it
+            -- was created as one.
+            WHEN CASE WHEN c.states > 0 THEN c.first_state ELSE o.state_name END = 'Quotation' THEN
+                CASE WHEN o.created_at_rms
+                    >= (SELECT value::timestamptz FROM mirror_state WHERE name = 'history_began')
+                    THEN o.created_at_rms END
+            ELSE c.quotation_at
+        END AS quotation_at,
         o.ordered_at AS order_at,
         o.confirmed_at,
         CASE WHEN o.opportunity_status = 'Completed' THEN c.status_at END AS completed_at,
@@ -69,6 +71,7 @@ FROM (
                 FILTER (WHERE c.field = 'state_name' AND c.new_value = 'Quotation') AS quotation_at,
             (array_agg(c.old_value ORDER BY c.id) FILTER (WHERE c.field = 'state_name'))[1]
                 AS first_state,
+            count(*) FILTER (WHERE c.field = 'state_name') AS states,
             max(coalesce(c.changed_at, c.seen_at))
                 FILTER (WHERE c.field = 'opportunity_status') AS status_at,
             -- A change from one lost status to another does not count: it was lost already.
@@ -98,7 +101,7 @@ COMMENT ON COLUMN funnel.venue_id IS 'The venue''s id in Current RMS.';
 COMMENT ON COLUMN funnel.venue_name IS 'The name of its venue.';
 COMMENT ON COLUMN funnel.created_at IS 'When it was entered in Current RMS.';
 COMMENT ON COLUMN funnel.quotation_at IS 'When it first became a quotation.';
-COMMENT ON COLUMN funnel.order_at IS 'When it became an order.';
+COMMENT ON COLUMN funnel.order_at IS 'When it became an order, as Current RMS says.';
 COMMENT ON COLUMN funnel.confirmed_at IS 'When it was first confirmed, as in opportunities.';
 COMMENT ON COLUMN funnel.completed_at IS 'When it was completed, if it still is.';
 COMMENT ON COLUMN funnel.lost_at IS 'When it was lost, if it still is.';
