@@ -325,15 +325,7 @@ class Settings(BaseSettings):
     @field_validator("subdomain")
     @classmethod
     def _trim_subdomain(cls, value: str | None) -> str | None:
-        """Reads the account from a pasted URL: `https://acme.current-rms.com/opportunities` gives
-        `acme`."""
-        if value is None:
-            return None
-        host = urlsplit(value if "//" in value else f"//{value}").netloc or value
-        name = host.strip().lower().split(".")[0]
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
-            raise ValueError("is not the name of a Current RMS account")
-        return name
+        return None if value is None else subdomain_in(value)
 
     @field_validator("api_key")
     @classmethod
@@ -571,6 +563,18 @@ class Settings(BaseSettings):
             if all((folder / name).exists() for name in PROJECT_FILES):
                 return folder
         return working
+
+
+def subdomain_in(text: str) -> str:
+    """The account that `text` names: `https://Acme.current-rms.com/opportunities` names `acme`.
+
+    Raises ValueError if it is not the name of an account.
+    """
+    host = urlsplit(text if "//" in text else f"//{text}").netloc or text
+    name = host.strip().lower().split(".")[0]
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
+        raise ValueError("is not the name of a Current RMS account")
+    return name
 
 
 def is_key_part(value: object) -> bool:

@@ -75,7 +75,7 @@ def build_defs(
     if pages is None and mirror.url is None:
         pages = settings().public_url
     naming = Naming(_parts(key_prefix), group, owners, _address(pages))
-    mirror = _prefixed(mirror, naming)
+    mirror = _prepared(mirror, naming, account)
     chosen = _chosen(collections, account)
     links = naming.links
     refresh_job, refresh_sensor = webhook_refresh.webhook_refresh_of(
@@ -151,15 +151,21 @@ def _parts(key_prefix: str | Sequence[str] | None) -> tuple[str, ...]:
     return tuple(parts)
 
 
-def _prefixed(mirror: Mirror, naming: Naming) -> Mirror:
-    if not naming.prefix:
+def _prepared(mirror: Mirror, naming: Naming, account: CurrentRms) -> Mirror:
+    """The mirror that knows whose it is."""
+    known: dict[str, Any] = {}
+    if naming.prefix:
+        known["asset_prefix"] = list(naming.prefix)
+    if account.subdomain is not None:
+        known["account"] = account.subdomain
+    if not known:
         return mirror
     told = {
         info.alias or name: value
         for name, info in type(mirror).model_fields.items()
         if (value := getattr(mirror, name)) is not None
     }
-    return type(mirror)(**{**told, "asset_prefix": list(naming.prefix)})
+    return type(mirror)(**{**told, **known})
 
 
 def _chosen(names: str | Iterable[str] | None, account: CurrentRms) -> Sequence[Collection]:

@@ -20,10 +20,12 @@ from rms_pipeline.defs.compat import IntEnvVar
 from rms_pipeline.defs.recording import recorded
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database
+from rms_pipeline.mirror.ownership import demand_no_other_account
 from rms_pipeline.mirror.run_workers import announced
 from rms_pipeline.mirror.schema import migrate
 from rms_pipeline.postgres_urls import without_password
-from rms_pipeline.settings import Settings, settings, settings_of
+from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
+from rms_pipeline.settings import Settings, settings, settings_of, subdomain_in
 
 # What stands for a secret that was written into code, where Dagster keeps and shows the values of
 # resources: its launchpad does. By what stands for it, since each process makes its own resources.
@@ -145,6 +147,11 @@ class Mirror(_Configured):
         default=[],
         description="The key_prefix of the assets that write here. `build_defs` sets it.",
     )
+    account: str | None = Field(
+        default=None,
+        description="The account whose mirror this is. `build_defs` sets it. A mirror of another "
+        "account is then refused at its first use.",
+    )
     _database: Database | None = PrivateAttr(default=None)
 
     def __init__(self, **values: Any) -> None:
@@ -158,12 +165,20 @@ class Mirror(_Configured):
 
     @property
     def database(self) -> Database:
-        """The mirror, upgraded to this version. Raises DatabaseError."""
+        """The mirror, upgraded to this version. Raises DatabaseError, also if it is that of another
+        account than `account`."""
         if self._database is None:
-            self._database = open_database(self.settings)
-            if self._database not in _MIGRATED:
-                migrate(self._database)
-                _MIGRATED.add(self._database)
+            database = open_database(self.settings)
+            if database not in _MIGRATED:
+                migrate(database)
+                _MIGRATED.add(database)
+            if self.account is not None:
+                # Otherwise schedules of this account would start runs that can only fail, and the
+                # history of the other account would show them.
+                demand_no_other_account(
+                    database, subdomain_in(self.account), sandbox=SANDBOX_SUBDOMAIN
+                )
+            self._database = database
         return self._database
 
     @contextmanager

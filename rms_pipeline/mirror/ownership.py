@@ -45,6 +45,33 @@ def mirrored_account(connection: Connection) -> str | None:
     return row[0] if row else None
 
 
+def demand_no_other_account(database: Database, account: str, *, sandbox: str) -> None:
+    """Raise DatabaseError if the mirror belongs to another real account than `account`.
+
+    `sandbox` is the name of the invented account, whose rows `claim_mirror` removes.
+    """
+    with database.session() as connection:
+        owner = mirrored_account(connection)
+    if owner not in {None, account, sandbox}:
+        raise DatabaseError(_belongs_to(owner, account, sandbox, database.schema))
+
+
+def _belongs_to(owner: str | None, account: str, sandbox: str, schema: str) -> str:
+    """Why `account` cannot use a mirror of `owner`, and what to do."""
+    place = f"The schema {schema} of this database mirrors the account {owner}"
+    if account == sandbox:
+        return (
+            f"{place}, and here no account is configured. The sandbox's invented opportunities "
+            f"must not mix with it. Set CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY to mirror "
+            f"{owner}, or use another schema (RMS_SCHEMA) or database (POSTGRES_URL)."
+        )
+    return (
+        f"{place}, and here the account is {account}. Give {account} a schema or a database of its "
+        "own: RMS_SCHEMA or POSTGRES_URL; in a Dagster of your own, `schema` or `url` of its "
+        "Mirror."
+    )
+
+
 def claim_mirror(database: Database, account: str, *, sandbox: str) -> bool:
     """Note that this is the mirror of `account`. Returns True if the sandbox's rows were removed
     for it.
@@ -62,16 +89,7 @@ def claim_mirror(database: Database, account: str, *, sandbox: str) -> bool:
         if owner == account:
             return False
         if owner != sandbox:
-            wanted = (
-                "no account is configured now, and the sandbox's invented opportunities must not "
-                "mix with it. Set CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY"
-                if account == sandbox
-                else f"CURRENT_RMS_SUBDOMAIN is {account}"
-            )
-            raise DatabaseError(
-                f"This database mirrors the account {owner}, but {wanted}, or use another database "
-                "(POSTGRES_URL) for the other account."
-            )
+            raise DatabaseError(_belongs_to(owner, account, sandbox, database.schema))
         try:
             cursor.execute(f"TRUNCATE {_EMPTIED}")
         except psycopg2.errors.FeatureNotSupported as error:

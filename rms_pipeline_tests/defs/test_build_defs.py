@@ -19,7 +19,8 @@ from rms_pipeline.defs.housekeeping import _is_ours
 from rms_pipeline.defs.naming import Naming
 from rms_pipeline.defs.recording import SYNC_TYPE_TAG
 from rms_pipeline.errors import RmsPipelineError
-from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.database import Database, DatabaseError
+from rms_pipeline.mirror.ownership import claim_mirror
 from rms_pipeline.mirror.sync_metadata import latest_syncs
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
 from rms_pipeline.settings import settings
@@ -161,6 +162,47 @@ def test_two_accounts_in_one_code_location_are_each_mirrored_into_its_own_schema
             if asset == "raw_rms_pages":
                 link = found.asset_materialization.metadata["dashboard"].value
                 assert link == f"https://{each.name}.example.com/"
+
+
+def of_account(subdomain: Any, url: str, prefix: str) -> tuple[dg.Definitions, Mirror]:
+    """What Dagster has of an account, and its resource."""
+    account = CurrentRms(subdomain=subdomain, api_key="key", requests_per_minute=0)
+    defs = build_defs(account, Mirror(url=url, schema="rental"), key_prefix=prefix)
+    return defs, (defs.resources or {})[f"{prefix}__mirror"]
+
+
+@pytest.mark.parametrize("second", ["globex", dg.EnvVar("SECOND_ACCOUNT")])
+def test_another_account_in_the_same_schema_is_refused_at_first_use_by_both_names(
+    ready_url: str, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, second: Any
+) -> None:
+    monkeypatch.setenv("SECOND_ACCOUNT", "https://Globex.current-rms.com/")
+    one, mirror = of_account("acme", ready_url, "acme")
+    two, mirror_of_another = of_account(second, ready_url, "globex")
+    with dg.build_resources({"mirror": mirror}) as given:
+        database = given.mirror.database
+    claim_mirror(database, "acme", sandbox=SANDBOX_SUBDOMAIN)
+    says = "schema rental of this database mirrors the account acme.*the account is globex"
+    defs = dg.Definitions.merge(one, two)
+    mirrors = {"acme__mirror": mirror, "globex__mirror": mirror_of_another}
+    with dg.build_sensor_context(instance=instance, resources=mirrors) as context:
+        with pytest.raises(DatabaseError, match=says):
+            defs.resolve_sensor_def("globex__webhook_refresh").evaluate_tick(context)
+        assert defs.resolve_sensor_def("acme__webhook_refresh").evaluate_tick(context).skip_message
+    result = defs.resolve_job_def("globex__initial_sync").execute_in_process(
+        instance=instance, raise_on_error=False
+    )
+    assert not result.success
+    # The history of the other account shows nothing of it.
+    with database.session() as connection:
+        assert latest_syncs(connection) == []
+
+
+@pytest.mark.parametrize("again", ["acme", "ACME", "https://acme.current-rms.com/opportunities"])
+def test_the_same_account_may_use_its_schema_from_anywhere(ready_url: str, again: str) -> None:
+    for subdomain, prefix in (("acme", "one"), (again, "two")):
+        _, mirror = of_account(subdomain, ready_url, prefix)
+        with dg.build_resources({"mirror": mirror}) as given:
+            claim_mirror(given.mirror.database, "acme", sandbox=SANDBOX_SUBDOMAIN)
 
 
 def test_the_tables_of_dagsters_default_storage_may_lie_beside_ours(empty_url: str) -> None:

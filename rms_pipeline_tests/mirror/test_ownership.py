@@ -3,7 +3,7 @@
 import pytest
 
 from rms_pipeline.mirror.database import Database, DatabaseError
-from rms_pipeline.mirror.ownership import claim_mirror
+from rms_pipeline.mirror.ownership import claim_mirror, demand_no_other_account
 
 
 def rows(database: Database) -> int:
@@ -45,3 +45,25 @@ def test_invented_rows_make_room_for_a_real_account(database: Database) -> None:
     add_row(database)
     assert claim_mirror(database, "acme", sandbox="sandbox") is True
     assert rows(database) == 0
+
+
+@pytest.mark.parametrize("owner", ["acme", "sandbox", None])
+def test_a_mirror_of_nobody_or_of_invented_rows_or_its_own_is_for_the_account(
+    database: Database, owner: str | None
+) -> None:
+    if owner is not None:
+        claim_mirror(database, owner, sandbox="sandbox")
+    demand_no_other_account(database, "acme", sandbox="sandbox")
+
+
+@pytest.mark.parametrize("account", ["globex", "sandbox"])
+def test_a_mirror_of_another_account_is_refused_with_both_names_and_its_schema(
+    database: Database, account: str
+) -> None:
+    claim_mirror(database, "acme", sandbox="sandbox")
+    with pytest.raises(DatabaseError, match="schema public of this database") as refused:
+        demand_no_other_account(database, account, sandbox="sandbox")
+    said = str(refused.value)
+    assert "acme" in said
+    assert account in said
+    assert "RMS_SCHEMA" in said
