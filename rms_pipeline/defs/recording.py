@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import dagster as dg
 import psycopg2
 
+from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.defs.compat import SerializableErrorInfo, steps_of
 from rms_pipeline.defs.naming import Naming
-from rms_pipeline.defs.steps import own_steps
+from rms_pipeline.defs.steps import own_steps, raw_pages_of
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.sync_runs import INITIAL, TERMINATED, begin_run, end_run
 
@@ -29,17 +30,22 @@ def sync_type_of(
     run: dg.DagsterRun, prefix: Sequence[str] = (), steps: Iterable[str] = ()
 ) -> str | None:
     """The type of sync of `run`, None if it is not a sync: a rebuild, or only a part of the
-    lineage.
+    lineage. So a run is none that reads pages and does not store them, as when a person
+    executes only such a step of a sync again.
 
     "Materialize all", and any selection or job that both reads the API and stores, is a full sync.
     Keys of this mirror's assets begin with `prefix`. `steps` are the keys of the steps of the run.
     They alone tell what a job that somebody else defined selects.
     """
+    own, steps = Naming(tuple(prefix)), set(steps)
     if SYNC_TYPE_TAG in run.tags:
-        return run.tags[SYNC_TYPE_TAG]
+        leaves = any(
+            own.name(raw_pages_of(c)) in steps and own.name(c.name) not in steps
+            for c in COLLECTIONS
+        )
+        return None if leaves else run.tags[SYNC_TYPE_TAG]
     if not run.job_name.startswith(_IMPLICIT_JOB):
-        own = Naming(tuple(prefix))
-        return INITIAL if {own.name(_READS), own.name(_STORES)} <= set(steps) else None
+        return INITIAL if {own.name(_READS), own.name(_STORES)} <= steps else None
     # Without one: people who put our assets into their own definitions may have given them another.
     chosen = {
         key.path[-1]
@@ -110,7 +116,12 @@ def why_failed(instance: dg.DagsterInstance, run: str) -> str | None:
         return event.message
     for entry in instance.all_logs(run, of_type=dg.DagsterEventType.RUN_FAILURE):
         event = entry.dagster_event
-        if event is not None and event.job_failure_data.first_step_failure_event is None:
+        if event is None:
+            continue
+        # Whoever ends a run from outside, as its launcher or monitoring, gives a text alone.
+        if event.event_specific_data is None:
+            return event.message
+        if event.job_failure_data.first_step_failure_event is None:
             return _innermost(event.job_failure_data.error) or event.message
     return None
 

@@ -11,9 +11,19 @@ from datetime import timedelta
 import dagster as dg
 
 from rms_pipeline.defs.naming import OWN, Naming
+from rms_pipeline.defs.recording import why_failed
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.run_workers import living_runs, lost_runs
-from rms_pipeline.mirror.sync_runs import DIED, declare_dead, declare_lost_dead, runs_at_work
+from rms_pipeline.mirror.sync_runs import (
+    DIED,
+    NEVER_BEGAN,
+    TERMINATED,
+    declare_dead,
+    declare_lost_dead,
+    end_run,
+    launched_runs,
+    runs_at_work,
+)
 
 DEAD_RUN_MESSAGE = DIED
 # An executor with a process a step may notice by itself that one of them died, and go on.
@@ -25,6 +35,7 @@ UNDER_WAY = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+_FAILED = {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 # In seconds. If a run stays in this status for longer, the process that should start it has died.
 # (Dagster gives up on it later; until then it must not keep the next sync of its kind from
 # starting.)
@@ -54,6 +65,7 @@ def dead_runs(
 def fail_dead_runs(database: Database, instance: dg.DagsterInstance) -> list[str]:
     """Ends every run whose worker is dead, also runs that Dagster no longer has. Returns the ids of
     those that Dagster has."""
+    end_runs_that_never_began(database, instance)
     dead = dead_runs(database, instance, grace=timedelta(0))
     with database.session() as connection:
         declare_dead(connection, [run.run_id for run in dead])
@@ -61,6 +73,25 @@ def fail_dead_runs(database: Database, instance: dg.DagsterInstance) -> list[str
     for run in dead:
         instance.report_run_failed(run, DEAD_RUN_MESSAGE)
     return [run.run_id for run in dead]
+
+
+def end_runs_that_never_began(database: Database, instance: dg.DagsterInstance) -> None:
+    """Ends the row of every launched sync whose run ended in Dagster before its first step, as when
+    its code could not be loaded or a person terminated it in the queue.
+
+    Such a run has no process that could write its end. A run that this instance does not have may
+    be another instance's, and stays.
+    """
+    with database.session() as connection:
+        launched = launched_runs(connection)
+    for id_ in launched:
+        run = instance.get_run_by_id(id_)
+        if run is None or run.status not in _FAILED:
+            continue
+        is_failure = run.status is dg.DagsterRunStatus.FAILURE
+        why = (why_failed(instance, id_) or NEVER_BEGAN) if is_failure else TERMINATED
+        with database.session() as connection:
+            end_run(connection, id_, why)
 
 
 def jobs_under_way(

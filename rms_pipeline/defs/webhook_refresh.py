@@ -17,7 +17,7 @@ from rms_pipeline.defs.metadata import refresh_metadata, status_metadata
 from rms_pipeline.defs.naming import Naming
 from rms_pipeline.defs.recording import SYNC_TYPE_TAG
 from rms_pipeline.defs.resources import CurrentRms, Mirror
-from rms_pipeline.defs.run_lock import jobs_under_way
+from rms_pipeline.defs.run_lock import end_runs_that_never_began, jobs_under_way
 from rms_pipeline.mirror.database import Database, is_locked
 from rms_pipeline.mirror.queue import FAST_LANE_LOCK, queue_state
 from rms_pipeline.mirror.statements import Connection
@@ -278,6 +278,7 @@ def webhook_refresh_of(
     ) -> dg.RunRequest | dg.SkipReason:
         # A queue that cannot be read raises, and shows as a failed tick: it is not an empty queue.
         database = mirror.database
+        end_runs_that_never_began(database, context.instance)
         lives = is_locked(database, FAST_LANE_LOCK)
         with database.session() as connection:
             # More than nothing, so that only what is due and unclaimed counts.

@@ -9,6 +9,7 @@ writes that here. If nobody did yet, the lock of its process shows it.
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from rms_pipeline.collections import COLLECTIONS
@@ -95,6 +96,23 @@ def begin_run(connection: Connection, run: str, sync_type: str) -> int:
         run,
         sync_type,
     )
+
+
+def launched_runs(
+    connection: Connection, *, for_longer_than: timedelta = timedelta(0), most: int = 20
+) -> list[str]:
+    """Return runs that were launched and have neither begun nor ended, newest first, at most
+    `most`. Commits.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT run_id FROM sync_runs WHERE started_at IS NULL AND ended_at IS NULL"
+            " AND launched_at <= clock_timestamp() - %s ORDER BY launched_at DESC LIMIT %s",
+            (for_longer_than, most),
+        )
+        found = [row[0] for row in cursor.fetchall()]
+    connection.commit()
+    return found
 
 
 def has_begun(connection: Connection, run: str) -> bool:

@@ -1,16 +1,20 @@
 """Launches a sync as a run of Dagster, never two of one kind at the same time."""
 
+import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import Literal
 
 import anyio
+import psycopg2
 from pydantic import SecretStr
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.errors import RmsPipelineError
-from rms_pipeline.mirror.database import Database, advisory_lock
+from rms_pipeline.mirror.database import Database, DatabaseError, advisory_lock
 from rms_pipeline.mirror.mirrored_windows import Reach, ask_for_days_back, read_reach
 from rms_pipeline.mirror.run_workers import living_runs, lost_runs
 from rms_pipeline.mirror.statements import Connection
@@ -22,13 +26,24 @@ from rms_pipeline.mirror.sync_runs import (
     RECONCILIATION,
     end_run,
     has_begun,
+    launched_runs,
     note_launch,
 )
 from rms_pipeline.mirror.walks import has_full_sync
 from rms_pipeline.web import dagster_api
 from rms_pipeline.web.dagster_api import DagsterUnavailable
 
-__all__ = ["DagsterUnavailable", "Kind", "Launched", "Launcher", "NoFullSync", "SyncUnderWay"]
+__all__ = [
+    "DagsterUnavailable",
+    "Kind",
+    "LaunchWatch",
+    "Launched",
+    "Launcher",
+    "NoFullSync",
+    "SyncUnderWay",
+]
+
+logger = logging.getLogger(__name__)
 
 Kind = Literal["initial", "incremental"]
 JOBS: dict[Kind, str] = {"initial": INITIAL, "incremental": INCREMENTAL}
@@ -42,6 +57,10 @@ _ALIKE: dict[Kind, list[str]] = {
 # starting.)
 _STARTS_WITHIN = {"NOT_STARTED": 20.0, "STARTING": 60.0}
 _LOCK = "launching a sync"
+# In seconds, between two looks at what was launched and has not begun.
+_LOOKS = 15.0
+# A sync of the command line, which another Dagster may know, begins within this time.
+_BEGINS_WITHIN = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,3 +201,38 @@ def _has_ended(connection: Connection, run: str) -> bool:
             (run,),
         )
         return cursor.fetchall() == [(True,)]
+
+
+class LaunchWatch:
+    """A thread that ends the rows of syncs which ended in Dagster before they began, until `stop`.
+
+    Nobody waits for them, and they have no process that could write their end.
+    """
+
+    def __init__(self, database: Database, launcher: Launcher) -> None:
+        self._database, self._launcher = database, launcher
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="launches", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def look(self) -> None:
+        """Looks once."""
+        with self._database.session() as connection:
+            launched = launched_runs(connection, for_longer_than=_BEGINS_WITHIN)
+        for run in launched:
+            self._launcher.end_if_it_never_began(run)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(_LOOKS):
+            try:
+                self.look()
+            except (psycopg2.Error, DatabaseError) as error:
+                text = " ".join(str(error).split())
+                logger.warning("Launched syncs could not be looked at: %s", text)
+            except Exception:
+                logger.exception("Launched syncs could not be looked at")

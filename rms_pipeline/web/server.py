@@ -32,7 +32,7 @@ from rms_pipeline.web.addresses import UNENCRYPTED, is_exposed, print_dashboard,
 from rms_pipeline.web.app import create_app
 from rms_pipeline.web.dagster_link import Starting
 from rms_pipeline.web.fast_lane import PATIENCE, WORKER, FastLane
-from rms_pipeline.web.launching import Launcher
+from rms_pipeline.web.launching import Launcher, LaunchWatch
 from rms_pipeline.web.metrics import Metrics
 from rms_pipeline.web.parts_lane import PartsLane
 from rms_pipeline.web.recounting import Recounter
@@ -106,6 +106,13 @@ def serve(
         starting = None
         if dagster_starts:
             starting = Starting(current.dagster_url, first_sync=first_sync_starts)
+        launcher = Launcher(
+            database,
+            current.dagster_url,
+            Sessions(token).dagster_token,
+            location=current.dagster_location,
+            name=current.in_dagster,
+        )
         server: uvicorn.Server
         app = create_app(
             database,
@@ -113,16 +120,11 @@ def serve(
             webhook_tokens=webhook_tokens(current),
             access=Access(token, public_url=current.public_url),
             metrics=metrics,
-            launcher=Launcher(
-                database,
-                current.dagster_url,
-                Sessions(token).dagster_token,
-                location=current.dagster_location,
-                name=current.in_dagster,
-            ),
+            launcher=launcher,
             services=[
                 *(reporter, recounter, FastLane(database, clients, metrics, tell)),
                 *parts_lanes,
+                LaunchWatch(database, launcher),
             ],
             starting=starting,
             stopping=lambda: server.should_exit,

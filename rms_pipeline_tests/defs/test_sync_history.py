@@ -1,5 +1,6 @@
 """What syncs rest on when Dagster's history is wiped, elsewhere, or in part: our own rows."""
 
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,14 +14,20 @@ from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.definitions import build_defs
 from rms_pipeline.defs.build import build_defs as build_account_defs
 from rms_pipeline.defs.recording import sync_type_of
-from rms_pipeline.defs.run_lock import fail_dead_runs
+from rms_pipeline.defs.run_lock import end_runs_that_never_began, fail_dead_runs
 from rms_pipeline.doctor.finding import Examination
 from rms_pipeline.doctor.syncs import check_certificate, check_syncs
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.schema import demand_tables, migrate
 from rms_pipeline.mirror.sync_metadata import find_sync, latest_syncs
-from rms_pipeline.mirror.sync_runs import DIED, TERMINATED, begin_run, note_launch
+from rms_pipeline.mirror.sync_runs import (
+    DIED,
+    NEVER_BEGAN,
+    TERMINATED,
+    begin_run,
+    note_launch,
+)
 from rms_pipeline.mirror.sync_state import read_sync_state
 from rms_pipeline.mirror.walks import watermarks
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer
@@ -231,6 +238,29 @@ def test_a_run_that_reads_and_stores_is_a_sync_whatever_launched_it(
     assert sync_type_of(made) == kind
 
 
+READS, STORES = "acme__raw_rms_pages", "acme__opportunities"
+
+
+@pytest.mark.parametrize(
+    ("steps", "kind"),
+    [
+        ((), "initial_sync"),
+        ((READS, STORES), "initial_sync"),
+        ((STORES,), "initial_sync"),
+        (("acme__raw_members", "acme__members"), "initial_sync"),
+        (("acme__status_counts",), "initial_sync"),
+        ((READS,), None),
+        ((READS, "acme__members"), None),
+        ((READS, STORES, "acme__raw_members"), None),
+    ],
+)
+def test_steps_of_a_sync_that_read_and_do_not_store_are_no_sync_when_executed_again(
+    steps: tuple[str, ...], kind: str | None
+) -> None:
+    made = dg.DagsterRun(job_name="acme__initial_sync", tags={"rms/sync_type": "initial_sync"})
+    assert sync_type_of(made, ["acme"], steps) == kind
+
+
 @pytest.fixture
 def somebody_elses() -> Iterator[dg.DagsterInstance]:
     """Keeps Dagster's history elsewhere, so that only our own rows tell of syncs."""
@@ -280,3 +310,51 @@ def test_a_run_that_repeats_only_the_last_steps_of_a_sync_completes(
     list(execute_plan_iterator(plan, InMemoryJob(job), run, somebody_elses))
     recorded = query(database_at(ready_url), "SELECT sync_type, status, error FROM sync_metadata")
     assert recorded == [("initial_sync", "completed", None)]
+
+
+@pytest.mark.parametrize(
+    ("becomes", "status", "says"),
+    [
+        (dg.DagsterRunStatus.FAILURE, "failed", NEVER_BEGAN),
+        (dg.DagsterRunStatus.CANCELED, "failed", TERMINATED),
+        (dg.DagsterRunStatus.STARTING, "running", None),
+        (dg.DagsterRunStatus.STARTED, "running", None),
+        (None, "running", None),
+    ],
+)
+def test_a_run_that_ended_before_it_began_is_ended_by_the_next_tick(
+    ready_url: str,
+    somebody_elses: dg.DagsterInstance,
+    becomes: dg.DagsterRunStatus | None,
+    status: str,
+    says: str | None,
+) -> None:
+    mirror, run = database_at(ready_url), str(uuid.uuid4())
+    if becomes is not None:
+        somebody_elses.create_run_for_job(
+            defs_without_account().resolve_job_def("noop"), run_id=run, status=becomes
+        )
+    with mirror.session() as connection:
+        note_launch(connection, run, "initial_sync")
+    end_runs_that_never_began(mirror, somebody_elses)
+    assert query(mirror, "SELECT status, error FROM sync_metadata") == [(status, says)]
+
+
+def test_a_run_whose_end_dagster_explains_has_that_reason(
+    ready_url: str, somebody_elses: dg.DagsterInstance
+) -> None:
+    mirror = database_at(ready_url)
+    run = somebody_elses.create_run_for_job(defs_without_account().resolve_job_def("noop"))
+    with mirror.session() as connection:
+        note_launch(connection, run.run_id, "initial_sync")
+    somebody_elses.report_run_failed(run, "The image could not be pulled.")
+    end_runs_that_never_began(mirror, somebody_elses)
+    ((error,),) = query(mirror, "SELECT error FROM sync_metadata")
+    assert error == "The image could not be pulled."
+
+
+def defs_without_account() -> dg.Definitions:
+    @dg.job
+    def noop() -> None: ...
+
+    return dg.Definitions(jobs=[noop])

@@ -13,7 +13,7 @@ from fastapi import Request
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.sync_runs import NEVER_BEGAN, begin_run, end_run, note_launch
 from rms_pipeline.web import sync_api
-from rms_pipeline.web.launching import Launched, Launcher
+from rms_pipeline.web.launching import Launched, Launcher, LaunchWatch
 from rms_pipeline_tests.rows import query
 
 NEVER, RUNNING = ("failed", NEVER_BEGAN), ("running", None)
@@ -104,3 +104,25 @@ def test_who_waits_for_such_a_run_hears_of_it_long_before_the_time_is_over(
             sync_api._wait_for(emptied, Waits(), launcher, launched, 60, lambda: False)
         )
     assert (sync.status, sync.error) == NEVER
+
+
+@pytest.mark.parametrize(
+    ("seconds_ago", "answer", "becomes"),
+    [
+        (20, run_is("FAILURE"), NEVER),
+        (20, run_is("QUEUED"), RUNNING),
+        (20, '{"__typename": "RunNotFoundError"}', NEVER),
+        # A sync of the command line, of which this Dagster knows nothing.
+        (0, '{"__typename": "RunNotFoundError"}', RUNNING),
+    ],
+)
+def test_a_launched_run_that_never_began_is_ended_although_nobody_waits_for_it(
+    emptied: Database, seconds_ago: int, answer: str, becomes: tuple[str, str | None]
+) -> None:
+    with emptied.session() as connection:
+        note_launch(connection, "run", "initial_sync")
+    query(emptied, "UPDATE sync_runs SET launched_at = now() - %s * interval '1 s' RETURNING 1",
+          seconds_ago)  # fmt: skip
+    with launcher_of(emptied, answer) as launcher:
+        LaunchWatch(emptied, launcher).look()
+    assert query(emptied, "SELECT status, error FROM sync_metadata") == [becomes]
