@@ -129,7 +129,10 @@ def test_what_is_on_hire_on_a_saturday(london: Database) -> None:
 
 
 def test_dates_changed_after_the_confirmation(london: Database) -> None:
-    insert_opportunities(london, {"confirmed_at": NOW - 5 * DAY}, {})
+    # The third was confirmed before the history began.
+    insert_opportunities(
+        london, {"confirmed_at": NOW - 5 * DAY}, {}, {"opportunity_status": "Reserved"}
+    )
     told = {"opportunity_id": 1, "old_value": "a", "new_value": "b", "changed_by": "Ann"}
     insert(
         london,
@@ -140,9 +143,11 @@ def test_dates_changed_after_the_confirmation(london: Database) -> None:
             told | {"field": "subject", "seen_at": NOW - 2 * DAY},
             told | {"field": "starts_at", "seen_at": NOW - 1 * DAY, "changed_by": None},
             told | {"field": "starts_at", "seen_at": NOW, "opportunity_id": 2},
+            told | {"field": "starts_at", "seen_at": NOW, "opportunity_id": 3},
         ],
     )
     assert answer(london, "by whom") == [
+        (3, "starts_at", "a", "b", "Ann", NOW),
         (1, "starts_at", "a", "b", None, NOW - 1 * DAY),
         (1, "ends_at", "a", "b", "Ann", NOW - 2 * DAY),
     ]
