@@ -20,6 +20,7 @@ from rms_pipeline.insight.calendar import (
     lay_out,
     read_bars,
 )
+from rms_pipeline.insight.compare import read_memory
 from rms_pipeline.insight.days import FIRST, LAST, Day
 from rms_pipeline.mirror.browse import owners, statuses
 from rms_pipeline.mirror.statements import Connection
@@ -125,6 +126,7 @@ def calendar(pages: Pages, reader: Reader, current: Settings, access: Access) ->
             bars, is_all = read(connection, wanted)
             people = owners(connection)
             known = statuses(connection)
+            memory = read_memory(connection)
         named = wanted.asked.criteria.customer_id is not None and bars
         chips = list(wanted.asked.chips(pages.clock, bars[0].customer if named else None))
         return pages.render(
@@ -133,6 +135,10 @@ def calendar(pages: Pages, reader: Reader, current: Settings, access: Access) ->
             wanted=wanted,
             criteria=wanted.asked.criteria,
             bars=bars,
+            memory=memory,
+            begins=Day(wanted.first, zone).starts,
+            ends=Day(wanted.last, zone).ends,
+            until=datetime.now(UTC) + timedelta(days=current.days_ahead),
             is_all=is_all,
             most=MOST_BARS,
             weeks=[] if wanted.view == "agenda" else _weeks(bars, wanted, zone),

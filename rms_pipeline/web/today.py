@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -48,10 +48,17 @@ def today(pages: Pages, reader: Reader, current: Settings, access: Access) -> AP
 
     @router.get("/today")
     def show(day: Annotated[Day, Depends(wanted)]) -> Response:
+        now = datetime.now(UTC)
+        with reader.session() as connection:
+            memory = read_memory(connection)
         return pages.render(
             "today.html",
             here="today",
             today=read(day, _AT_ONCE),
+            memory=memory,
+            # Those of the day before are listed too.
+            decisions_known=memory.knows((day.moved(-1) or day).starts),
+            until=now + timedelta(days=current.days_ahead),
             current_day=Day.of(datetime.now(UTC), current.time_zone).date,
             before=day.moved(-1),
             after=day.moved(1),

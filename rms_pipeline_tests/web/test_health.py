@@ -9,7 +9,7 @@ from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.transport import Failure
 from rms_pipeline.mirror.api_troubles import NotedTroubles
 from rms_pipeline.web.templating import NAVIGATION
-from rms_pipeline_tests.rows import insert, insert_opportunities, insert_proof, insert_sync
+from rms_pipeline_tests.rows import insert, insert_opportunities, insert_proof, insert_sync, query
 from rms_pipeline_tests.web.conftest import BEARER, Web
 from rms_pipeline_tests.web.page import Page, get, visit
 
@@ -136,6 +136,40 @@ def test_after_the_first_full_sync_a_page_says_that_there_is_nothing(web: Web) -
         if path != "/":
             assert words in said(visit(web, path)), path
     assert {get(web, path).json()["mirrored"] for path in TWINS} == {"all"}
+
+
+@pytest.mark.parametrize(
+    "path", ["/today?day={}", "/calendar?day={}", "/calendar?view=agenda&day={}"]
+)
+def test_days_that_syncs_do_not_read_are_not_said_to_be_empty(web: Web, path: str) -> None:
+    def notes(days: int) -> str:
+        return said(visit(web, path.format((NOW + days * DAY).date())))
+
+    synced(web)
+    reach = {"collection": "opportunities", "reaches_back_to": NOW - 100 * DAY}
+    insert(web.database, "mirrored_windows", [reach])
+    earlier, later = "so earlier days are not complete here", "so what starts later may be missing"
+    assert earlier in notes(-150)
+    assert earlier not in notes(-60)
+    assert later not in notes(300)
+    assert later in notes(450)
+
+
+def test_what_was_lost_before_the_history_began_is_not_said_to_be_nothing(web: Web) -> None:
+    def lost(days: int) -> str:
+        text = said(visit(web, f"/today?day={(NOW + days * DAY).date()}"))
+        return text[text.index("Nothing was lost.") :]
+
+    synced(web)
+    began = NOW - 5 * DAY
+    query(
+        web.database,
+        "UPDATE mirror_state SET value = %s WHERE name = 'history_began'",
+        began.isoformat(),
+    )
+    unknown = f"Nothing was lost. No history before {began.day} {began:%B %Y}. Biggest"
+    assert lost(-5).startswith(unknown)
+    assert lost(-2).startswith("Nothing was lost. Biggest changes of the charge No charge")
 
 
 def test_a_collection_that_was_read_first_does_not_make_the_opportunities_fresh(web: Web) -> None:
