@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ical.calendar_stream import IcsCalendarStream
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from rms_pipeline.current_rms.window import Window
@@ -24,6 +25,7 @@ from rms_pipeline.settings import load_settings
 from rms_pipeline_tests.conftest import dagsters_tables
 from rms_pipeline_tests.core import full_sync
 from rms_pipeline_tests.processes import wait_until
+from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.web.conftest import API_TOKEN, Web, clients_of, delivery, serving
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/tasks.md"
@@ -77,6 +79,7 @@ OPEN, PROVISIONAL, RESERVED, ACTIVE = (
     (20, "Active"),
 )
 COMPLETED, LOST = (40, "Completed"), (60, "Lost")
+CONFIRMED = (RESERVED, ACTIVE, COMPLETED)
 QUOTATION: dict[str, Any] = {"state": 2, "state_name": "Quotation"}
 JOBS = (
     job("Gala", NOW + 4 * HOUR, NOW + 2 * DAY, RESERVED, 1_000, number="0000004711"),
@@ -92,6 +95,33 @@ JOBS = (
     job("Anniversary", NOW - 400 * DAY, NOW - 399 * DAY, COMPLETED, 5_000, QUAY, BARN),
     job("Breakfast", NOW - 20 * DAY, NOW - 19 * DAY, COMPLETED, 100, QUAY, BARN),
 )
+
+
+# As the statuses are once people have edited them.
+EDITED = {"Dropped": LOST, "Agreed": RESERVED}
+NOON = NOW - LOCAL.minute * timedelta(minutes=1) - LOCAL.second * timedelta(seconds=1)
+
+
+def midnight(days: int = 0) -> datetime:
+    """When the company's day so many days from now begins."""
+    return NOON - 12 * HOUR + days * DAY
+
+
+def names(
+    first: datetime, last: datetime, part: str = "hire", *statuses: tuple[int, str]
+) -> set[str]:
+    """The jobs whose hire lies in part between two times, or whose hire `starts` or `ends` there:
+    those in one of the statuses, by what was put into Current RMS."""
+    found = set()
+    for fields in JOBS:
+        begins, ends = (datetime.fromisoformat(fields[f"{end}_at"]) for end in ("starts", "ends"))
+        if fields["subject"] == "Moved":
+            begins = NOW + 24 * DAY
+        times = {"hire": (begins, ends), "starts": (begins, begins), "ends": (ends, ends)}[part]
+        status = EDITED.get(fields["subject"], (fields["status"], fields["status_name"]))
+        if times[0] < last and times[1] >= first and status in statuses:
+            found.add(fields["subject"])
+    return found
 
 
 @dataclass
@@ -189,14 +219,17 @@ def find(person: Person, text: str) -> None:
 
 
 def goes_out_today(s: Person) -> None:
-    expected = {"Gala"} | ({"Weekender"} if WEEKEND == NOW else set())
+    expected = names(midnight(), midnight(1), "starts", *CONFIRMED)
+    assert "Gala" in expected
     expect_jobs(s.page.locator("#goes-out"), expected)
 
 
 def comes_back_tomorrow(s: Person) -> None:
     s.click(s.page.get_by_role("link", name=re.compile("→")).first)
     expect(s.page).to_have_url(re.compile("day="))
-    expect(s.page.locator("#comes-back")).to_contain_text("Fair")
+    expected = names(midnight(1), midnight(2), "ends", *CONFIRMED)
+    assert "Fair" in expected
+    expect_jobs(s.page.locator("#comes-back"), expected)
 
 
 def is_late(s: Person) -> None:
@@ -216,6 +249,10 @@ def was_lost(s: Person) -> None:
 def was_confirmed(s: Person) -> None:
     confirmed = section(s, "Confirmed since")
     expect(confirmed).to_contain_text("Agreed")
+    # The others were entered as confirmed, minutes ago. The first ones are shown.
+    expected, shown = names(midnight(-900), midnight(900), "hire", *CONFIRMED), jobs_in(confirmed)
+    assert shown <= expected
+    expect(confirmed).to_contain_text(f"{len(expected) - len(shown)} more")
     expect(confirmed).to_contain_text("Ada Bell")
 
 
@@ -233,15 +270,8 @@ def is_on_hire_at_the_weekend(s: Person) -> None:
     s.go("Opportunities")
     s.choose(s.page.locator("select[name=onhire]"), "weekend")
     expect(s.page).to_have_url(re.compile("onhire=weekend"))
-    first = (LOCAL + (5 - LOCAL.weekday()) * DAY).replace(
-        hour=0, minute=0, second=0
-    ) - _OFFSET * HOUR
-    expected = {
-        fields["subject"]
-        for fields in JOBS
-        if datetime.fromisoformat(fields["starts_at"]) < first + 2 * DAY
-        and datetime.fromisoformat(fields["ends_at"]) >= first
-    }
+    first = midnight(5 - LOCAL.weekday())
+    expected = names(first, first + 2 * DAY, "hire", *CONFIRMED, OPEN, PROVISIONAL, LOST)
     assert "Weekender" in expected
     expect_jobs(s.page.locator("#results table"), expected)
 
@@ -279,10 +309,36 @@ def what_happened(s: Person) -> None:
 
 
 def on_a_past_day(s: Person) -> None:
-    s.click(section(s, "Lost since").get_by_role("link", name="Dropped"))
-    s.page.get_by_label("As of the end of").fill(str((LOCAL - 9 * DAY).date()))
-    s.click(s.page.get_by_role("button", name="Show"))
-    expect(s.page.get_by_role("status").first).to_contain_text("You see it as it is now")
+    with a_past_of("Dropped", s):
+        s.click(section(s, "Lost since").get_by_role("link", name="Dropped"))
+        facts = s.page.locator("main")
+        expect(facts).to_contain_text("900.00")
+        s.page.get_by_label("As of the end of").fill(str((LOCAL - 9 * DAY).date()))
+        s.click(s.page.get_by_role("button", name="Show"))
+        expect(s.page.get_by_role("status").first).to_contain_text("You see the state")
+        expect(facts).to_contain_text("777.00")
+        expect(facts).not_to_contain_text("900.00")
+
+
+@contextlib.contextmanager
+def a_past_of(name: str, s: Person) -> Iterator[None]:
+    """The mirror is minutes old. Meanwhile its history began 20 days ago, and until 5 days ago the
+    job had another charge."""
+    began = "SELECT value FROM mirror_state WHERE name = 'history_began'"
+    ((before,),) = query(s.web.database, began)
+    state = "UPDATE mirror_state SET value = %s WHERE name = 'history_began'"
+    query(s.web.database, state, str(NOW - 20 * DAY))
+    query(
+        s.web.database,
+        "INSERT INTO opportunity_past (opportunity_id, valid_from, valid_to, deleted, name,"
+        " opportunity_status, charge_total) VALUES (%s, %s, %s, false, %s, 'Open', 777)",
+        *(s.ids[name], NOW - 20 * DAY, NOW - 5 * DAY, name),
+    )
+    try:
+        yield
+    finally:
+        query(s.web.database, "DELETE FROM opportunity_past WHERE charge_total = 777")
+        query(s.web.database, state, before)
 
 
 def dates_changed(s: Person) -> None:
@@ -351,8 +407,12 @@ def won_by_a_colleague(s: Person) -> None:
 def this_month(s: Person) -> None:
     s.go("Calendar")
     bars = s.page.locator("#calendar .weeks")
-    expect(bars).to_contain_text("Gala")
-    assert "Dropped" not in bars.inner_text(), "what is lost is out of the calendar"
+    begins = LOCAL.date().replace(day=1)
+    ends = (begins + 31 * DAY).replace(day=1)
+    # Whole weeks, and what is lost is out of the calendar.
+    first = midnight((begins - LOCAL.date()).days - begins.weekday())
+    last = midnight((ends - LOCAL.date()).days + -ends.weekday() % 7)
+    expect_jobs(bars, names(first, last, "hire", *CONFIRMED, OPEN, PROVISIONAL))
 
 
 def next_week(s: Person) -> None:
@@ -361,15 +421,8 @@ def next_week(s: Person) -> None:
     expect(s.page).to_have_url(re.compile("view=week"))
     s.click(s.page.get_by_role("link", name="After"))
     expect(s.page).to_have_url(re.compile("day="))
-    monday = (LOCAL + (7 - LOCAL.weekday()) * DAY).replace(hour=0, minute=0, second=0)
-    monday -= _OFFSET * HOUR
-    expected = {
-        fields["subject"]
-        for fields in JOBS
-        if fields["subject"] not in ("Dropped", "Moved")
-        and datetime.fromisoformat(fields["starts_at"]) < monday + 7 * DAY
-        and datetime.fromisoformat(fields["ends_at"]) >= monday
-    }
+    monday = midnight(7 - LOCAL.weekday())
+    expected = names(monday, monday + 7 * DAY, "hire", *CONFIRMED, OPEN, PROVISIONAL)
     expect_jobs(s.page.locator("#calendar .weeks"), expected)
 
 
@@ -381,7 +434,10 @@ def in_my_calendar(s: Person) -> None:
     expect(made).to_contain_text(re.compile(r"/calendar/feeds/\S+\.ics"))
     address = made.inner_text()
     answer = s.page.request.get(address.replace(address.partition("/calendar")[0], s.web.url))
-    assert "Gala" in answer.text()
+    told = {e.summary for e in IcsCalendarStream.calendar_from_ics(answer.text()).events}
+    expected = names(midnight(-30), midnight(366), "hire", *CONFIRMED, OPEN, PROVISIONAL)
+    customers = {fields["subject"]: fields["member"]["name"] for fields in JOBS}
+    assert told == {f"{name} ({customers[name]})" for name in expected}
 
 
 def to_a_spreadsheet(s: Person) -> None:
@@ -394,8 +450,13 @@ def to_a_spreadsheet(s: Person) -> None:
 
         sheet = openpyxl.load_workbook(file).active
     assert sheet is not None
-    cells = {str(cell) for row in sheet.iter_rows(values_only=True) for cell in row}
-    assert {fields["subject"] for fields in JOBS} <= cells
+    titles, *rows = sheet.iter_rows(values_only=True)
+    places = [titles.index(title) for title in ("Opportunity", "Without tax", "Customer")]
+    told = {tuple(row[place] for place in places) for row in rows}
+    assert told == {
+        (fields["subject"], float(fields["charge_total"]), fields["member"]["name"])
+        for fields in JOBS
+    }
 
 
 def as_a_pie(s: Person) -> None:
@@ -403,7 +464,10 @@ def as_a_pie(s: Person) -> None:
     s.click(s.page.get_by_role("link", name="Pie", exact=True))
     expect(s.page).to_have_url(re.compile("statuses=pie"))
     table = s.page.locator("#overview").get_by_role("table", name="Status distribution")
-    expect(table.get_by_role("row", name=re.compile("Completed"))).to_contain_text("2")
+    for status in (*CONFIRMED, OPEN, PROVISIONAL, LOST):
+        count = len(names(midnight(-900), midnight(900), "hire", status))
+        row = table.get_by_role("row", name=re.compile(rf"^{status[1]}\b"))
+        expect(row.get_by_role("cell", name=str(count), exact=True)).to_be_visible()
     # It renews itself, and is remembered.
     s.page.evaluate("htmx.trigger('#overview', 'every')")
     s.page.goto(f"{s.web.url}/")
@@ -413,7 +477,11 @@ def as_a_pie(s: Person) -> None:
 def beside_the_week_before(s: Person) -> None:
     tile = s.page.locator("#tiles li").filter(has_text="On hire")
     # The mirror is minutes old, so that it is counted as it is known now.
-    expect(tile).to_contain_text(re.compile(r"Week before\s+\d+.*\*"))
+    now, then = (
+        len(names(midnight(days), midnight(days + 1), "hire", *CONFIRMED)) for days in (0, -7)
+    )
+    expect(tile.locator(".count")).to_have_text(str(now))
+    expect(tile).to_contain_text(re.compile(rf"Week before\s+{then}\b.*\*"))
     expect(s.page.locator("#beside-notes")).to_contain_text("No history before")
 
 
@@ -425,6 +493,7 @@ def counted_in_sql(s: Person) -> None:
     expect(shown).to_be_visible()
     # As an analyst would paste it.
     ((count, _),) = s.web.query(shown.inner_text())
+    assert count == len(names(midnight(), midnight(1), "starts", *CONFIRMED))
     expect(s.page.locator("#tiles .count").first).to_have_text(str(count))
 
 
@@ -464,10 +533,19 @@ def cost_of_further_back(s: Person) -> None:
 
 def keep_a_view(s: Person) -> None:
     s.go("Opportunities")
+    s.page.get_by_role("searchbox", name="Search").fill("harbour")
+    expect(s.page).to_have_url(re.compile("q=harbour"))
+    table = s.page.locator("#results table")
+    ours = {fields["subject"] for fields in JOBS if fields["member"]["name"] == HARBOUR[1]}
+    expect_jobs(table, ours)
     s.click(s.page.get_by_text("Save this view", exact=True))
     s.page.locator("form[action='/views']").get_by_label("Name").fill("My list")
     s.click(s.page.get_by_role("button", name="Save", exact=True))
-    expect(s.page.get_by_role("navigation", name="Saved views")).to_contain_text("My list")
+    kept = s.page.get_by_role("navigation", name="Saved views").get_by_role("link", name="My list")
+    expect(kept).to_be_visible()
+    # As tomorrow.
+    s.page.goto(f"{s.web.url}{kept.get_attribute('href')}")
+    expect_jobs(table, ours)
 
 
 TASKS: dict[str, Callable[[Person], None]] = {
