@@ -105,6 +105,12 @@ def reason(error: psycopg2.Error) -> str:
     return (f"{said} ({' '.join(detail.split())})" if detail else said)[:500]
 
 
+def what_depends(error: psycopg2.errors.DependentObjectsStillExist) -> str:
+    """Return what is built on the object that cannot be dropped, as sentences."""
+    lines = (error.diag.message_detail or "PostgreSQL does not say what").splitlines()
+    return " ".join(f"{line.strip().rstrip('.')}." for line in lines if line.strip())
+
+
 def out_of_deadlocks(connection: Connection, write: Callable[[], Result]) -> Result:
     """Return what `write` returns. `write` is one transaction, and runs again after a deadlock.
 

@@ -16,6 +16,7 @@ import psycopg2
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.records import Fault
 from rms_pipeline.errors import RmsPipelineError
+from rms_pipeline.mirror.postgres_errors import what_depends
 from rms_pipeline.mirror.statements import Connection, Cursor, array_of, one_row
 from rms_pipeline.mirror.views import make_around
 
@@ -249,7 +250,7 @@ def demote(connection: Connection, collection: Collection, key: str) -> Promoted
         except psycopg2.errors.DependentObjectsStillExist as error:
             raise PromotionError(
                 f"Other objects depend on the column {found.column} of {collection.side}: "
-                f"{' '.join((error.diag.message_detail or '').split())} Drop those first."
+                f"{what_depends(error)} Drop those first."
             ) from None
         except psycopg2.errors.LockNotAvailable:
             raise PromotionError(_busy(collection)) from None

@@ -14,6 +14,7 @@ import psycopg2
 
 from rms_pipeline.mirror import sync_runs
 from rms_pipeline.mirror.database import DatabaseError, dagster_schema_beside
+from rms_pipeline.mirror.postgres_errors import what_depends
 from rms_pipeline.mirror.run_workers import HELD_KEYS
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 
@@ -157,7 +158,7 @@ def _drop(cursor: Cursor) -> None:
     except psycopg2.errors.DependentObjectsStillExist as error:
         raise DatabaseError(
             "sync_metadata must be created again, but other views depend on it: "
-            f"{' '.join((error.diag.message_detail or '').split())} Drop those, run `rms-pipeline "
+            f"{what_depends(error)} Drop those, run `rms-pipeline "
             "migrate`, and create them again (where they say sync_metadata.id, run_id may be "
             "meant: CHANGELOG.md)."
         ) from None

@@ -21,6 +21,7 @@ from pathlib import Path
 import psycopg2
 
 from rms_pipeline.mirror.database import DatabaseError
+from rms_pipeline.mirror.postgres_errors import what_depends
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 
 logger = logging.getLogger(__name__)
@@ -235,7 +236,7 @@ def _drop(cursor: Cursor, name: str, stale: set[str]) -> dict[str, list[str]]:
         except psycopg2.errors.DependentObjectsStillExist as error:
             raise DatabaseError(
                 f"The view {one} must be created again, but other objects depend on it: "
-                f"{' '.join((error.diag.message_detail or '').split())} Drop those, run "
+                f"{what_depends(error)} Drop those, run "
                 "`rms-pipeline migrate`, and create them again."
             ) from None
     stale |= {*above}

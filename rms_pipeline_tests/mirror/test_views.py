@@ -165,7 +165,7 @@ def test_whatever_people_built_on_a_view_that_must_be_made_anew_is_named_and_sta
     write(folder, BELOW.format(2, "sort AS name, phase"))
     with pytest.raises(DatabaseError) as error:
         migrate(database)
-    assert "view peoples depends on view rms_above" in str(error.value)
+    assert "view peoples depends on view rms_above. Drop those" in str(error.value)
     assert "run `rms-pipeline migrate`, and create them again" in str(error.value)
     assert columns(database, "peoples") == ["name"]
     assert columns(database) == ["name", "phase"]
