@@ -134,29 +134,12 @@ def _start(
     initial_sync: bool,
     held: ExitStack,
 ) -> None:
-    embedded = current.postgres_url is None
-    out.print("Starting PostgreSQL ..." if embedded else "Preparing the database ...")
-    database = open_database(current)
-    migrate(database)
-    held.enter_context(_the_only_one_on(database))
-    if claim_mirror(database, account_name(current), sandbox=SANDBOX_SUBDOMAIN):
-        out.print("The sandbox's opportunities were removed. Those of your account replace them.")
+    database = _prepare_database(current, out, held)
     with database.session() as connection:
         synced = has_history_view(connection) and has_full_sync(connection, OPPORTUNITIES)
     url, web_url = url_of("127.0.0.1", ports.dagster), url_of(host, ports.web)
-    environment = child_environment(
-        POSTGRES_URL=database.url.get_secret_value(), PYTHONUNBUFFERED="1"
-    )
-    if "dagster_url" not in current.model_fields_set:
-        environment["RMS_DAGSTER_URL"] = url
-    parts = _Parts(children, environment, current.project_folder)
+    parts = _Parts(children, _environment(current, database, url, ports), current.project_folder)
     if current.is_bundled:
-        environment |= {
-            "CURRENT_RMS_BASE_URL": f"http://127.0.0.1:{ports.sandbox}/api/v1",
-            # What is usual of it is not of an API at that address.
-            "CURRENT_RMS_REQUESTS_PER_MINUTE": str(current.request_limit),
-            "RMS_COLLECTIONS": ",".join(c.name for c in current.collections),
-        }
         parts.start("sandbox", "rms_pipeline.cli", "sandbox", "--port", ports.sandbox)
     syncs_now = initial_sync and not synced
     out.print("Starting the web service ...")
@@ -171,16 +154,7 @@ def _start(
     _wait_for_answer(f"{web_url}/healthz", "The web service", children)
     print_dashboard(current, web_url, api_token(current), out)
     out.print("Starting Dagster ...")
-    logs = ["--log-format", "json"] if current.log_format == "json" else []
-    if guarded:
-        sign_in = current.public_url or web_url
-        parts.start("daemon", "dagster._daemon", "run", "-w", "workspace.yaml", *logs)
-        ui = ["--port", ports.dagster, "--sign-in", sign_in]
-        parts.start("dagster", "rms_pipeline.dagster_ui", *ui)
-    else:
-        # People who sign in here must not launch what other people keep in their instance.
-        own = ["-w", "workspace.yaml", "-h", "127.0.0.1", "-p", ports.dagster]
-        parts.start("dagster", "dagster", "dev", *own, *logs)
+    _start_dagster(current, parts, ports, current.public_url or web_url, guarded=guarded)
     _wait_for_answer(f"{url}/server_info", "Dagster", children)
     if synced or initial_sync:
         _tell_of_first_sync(database, children, out, url, synced=synced)
@@ -193,14 +167,76 @@ def _start(
         parts.start("webhooks", "rms_pipeline.cli", "webhooks", "register", web_url, errand=True)
     out.print()
     print_dashboard(current, web_url, api_token(current), out)
+    _tell_of_addresses(current, database, out, url, web_url, ports, guarded=guarded)
+    out.print("Ready. Ctrl-C stops everything.")
+
+
+def _prepare_database(current: Settings, out: Console, held: ExitStack) -> Database:
+    """The mirror of the account, up to date, and this `up` is the only one on it as long as `held`
+    is open."""
+    embedded = current.postgres_url is None
+    out.print("Starting PostgreSQL ..." if embedded else "Preparing the database ...")
+    database = open_database(current)
+    migrate(database)
+    held.enter_context(_the_only_one_on(database))
+    if claim_mirror(database, account_name(current), sandbox=SANDBOX_SUBDOMAIN):
+        out.print("The sandbox's opportunities were removed. Those of your account replace them.")
+    return database
+
+
+def _environment(
+    current: Settings, database: Database, dagster_url: str, ports: Ports
+) -> dict[str, str]:
+    """The environment of all that is started here."""
+    environment = child_environment(
+        POSTGRES_URL=database.url.get_secret_value(), PYTHONUNBUFFERED="1"
+    )
+    if "dagster_url" not in current.model_fields_set:
+        environment["RMS_DAGSTER_URL"] = dagster_url
+    if current.is_bundled:
+        environment |= {
+            "CURRENT_RMS_BASE_URL": f"http://127.0.0.1:{ports.sandbox}/api/v1",
+            # What is usual of it is not of an API at that address.
+            "CURRENT_RMS_REQUESTS_PER_MINUTE": str(current.request_limit),
+            "RMS_COLLECTIONS": ",".join(c.name for c in current.collections),
+        }
+    return environment
+
+
+def _start_dagster(
+    current: Settings, parts: "_Parts", ports: Ports, sign_in: str, *, guarded: bool
+) -> None:
+    """Starts daemon and UI. If the instance is ours, people sign in to its UI at `sign_in`."""
+    logs = ["--log-format", "json"] if current.log_format == "json" else []
     if guarded:
-        out.print(f"Dagster UI   {url} (sign in at the dashboard first)")
+        parts.start("daemon", "dagster._daemon", "run", "-w", "workspace.yaml", *logs)
+        ui = ["--port", ports.dagster, "--sign-in", sign_in]
+        parts.start("dagster", "rms_pipeline.dagster_ui", *ui)
+    else:
+        # People who sign in here must not launch what other people keep in their instance.
+        own = ["-w", "workspace.yaml", "-h", "127.0.0.1", "-p", ports.dagster]
+        parts.start("dagster", "dagster", "dev", *own, *logs)
+
+
+def _tell_of_addresses(
+    current: Settings,
+    database: Database,
+    out: Console,
+    dagster_url: str,
+    web_url: str,
+    ports: Ports,
+    *,
+    guarded: bool,
+) -> None:
+    """Prints where everything is."""
+    if guarded:
+        out.print(f"Dagster UI   {dagster_url} (sign in at the dashboard first)")
     else:
         out.print(
-            f"Dagster UI   {url} (your own instance, {current.dagster_home}: no password, so only "
-            "for this machine)"
+            f"Dagster UI   {dagster_url} (your own instance, {current.dagster_home}: no password, "
+            "so only for this machine)"
         )
-    out.print(f"Lineage      {url}/asset-groups")
+    out.print(f"Lineage      {dagster_url}/asset-groups")
     kept = kept_in(current.webhook_token, "RMS_WEBHOOK_TOKEN", current)
     out.print(f"Webhooks     {web_url}/api/webhook/<token>, the token is in {kept}")
     if current.is_bundled:
@@ -209,7 +245,6 @@ def _start(
         )
     out.print(f"PostgreSQL   {without_password(database.url.get_secret_value())}")
     out.print(f"Logs         {current.state_folder / 'logs'}")
-    out.print("Ready. Ctrl-C stops everything.")
 
 
 def _open_instance(database: Database) -> bool:

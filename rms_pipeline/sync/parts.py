@@ -9,8 +9,9 @@ calls come after all other calls (`Lane.PARTS`).
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.parts import PartsReader
@@ -95,19 +96,9 @@ def land_parts(
         demand_mirror_of(connection, client.subdomain)
         since = watermarks(connection, collection)
         nightly = nightly or not has_full_sync(connection, collection)
-        walk = None
-        if nightly:
-            walk = walks.resume_walk(connection, collection, run, window=None, fresh_for=fresh_for)
-        kept = 0
-        if walk is None:
-            kind = walks.FULL if nightly else walks.CHANGES
-            start = None if nightly or not since else since[0]
-            walk = walks.begin_walk(connection, collection, run, kind, since=start)
-            walks.prune_walks(connection, collection)
-        else:
-            # The continued walk begins at the oldest page that is left of it.
-            forget_lists(connection, collection, walk.id, walk.started_at)
-            kept, _ = count_pages(connection, [walk.id])
+        walk, kept = _begin_or_resume(
+            connection, collection, run, nightly=nightly, since=since, fresh_for=fresh_for
+        )
         asked_at = client.now()
         reader = PartsReader(client, Lane.PARTS)
         also = reader.changed_parents(since[0]) if since else set()
@@ -151,6 +142,29 @@ def land_parts(
             seconds=time.monotonic() - began,
             notes=notes,
         )
+
+
+def _begin_or_resume(
+    connection: Connection,
+    collection: Collection,
+    run: str,
+    *,
+    nightly: bool,
+    since: Sequence[datetime],
+    fresh_for: timedelta,
+) -> tuple[walks.StoredWalk, int]:
+    """Return the walk that `run` lands its lists in, and how many pages it has already. Commits."""
+    if nightly:
+        resumed = walks.resume_walk(connection, collection, run, window=None, fresh_for=fresh_for)
+        if resumed is not None:
+            # The continued walk begins at the oldest page that is left of it.
+            forget_lists(connection, collection, resumed.id, resumed.started_at)
+            return resumed, count_pages(connection, [resumed.id])[0]
+    kind = walks.FULL if nightly else walks.CHANGES
+    start = None if nightly or not since else since[0]
+    walk = walks.begin_walk(connection, collection, run, kind, since=start)
+    walks.prune_walks(connection, collection)
+    return walk, 0
 
 
 def store_parts(
