@@ -102,17 +102,24 @@ _HIRES = f"""
     LIMIT %(most)s) found ORDER BY begins, id
 """
 _EACH_STAGE = ", ".join(
-    f"('{stage}', {number}, {stage}_starts_at, {stage}_ends_at)"
+    # One whose start nobody entered is shown where it ends.
+    f"('{stage}', {number}, coalesce({stage}_starts_at, {stage}_ends_at), {stage}_ends_at)"
     for number, stage in enumerate(STAGES)
 )
 _STAGES = f"""
     SELECT {_NAMED}, stage_starts, stage_ends, stage FROM (
     SELECT {_NAMED}, stage_starts,
         greatest(stage_starts, coalesce(stage_until, stage_starts)) AS stage_ends, stage, position
-    FROM opportunities CROSS JOIN LATERAL
+    FROM (
+        SELECT * FROM opportunities
+        WHERE {{where}} AND hire && tstzrange(%(near_first)s, %(near_after)s)
+        UNION ALL
+        SELECT * FROM opportunities
+        WHERE {{where}} AND hire IS NULL
+        AND {_ONE_DATE} >= %(near_first)s AND {_ONE_DATE} < %(near_after)s
+    ) opportunities CROSS JOIN LATERAL
         (VALUES {_EACH_STAGE}) AS s (stage, position, stage_starts, stage_until)
-    WHERE {{where}} AND hire && tstzrange(%(near_first)s, %(near_after)s)
-    AND stage_starts < %(range_after)s
+    WHERE stage_starts < %(range_after)s
     AND greatest(stage_starts, coalesce(stage_until, stage_starts)) >= %(range_first)s
     LIMIT %(most)s) found ORDER BY stage_starts, position, id
 """

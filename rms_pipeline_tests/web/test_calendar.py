@@ -103,6 +103,22 @@ def test_statuses_have_the_colours_that_the_company_chose(web: Web, address: str
     assert fills <= {"#123456", "#9538c9"}
 
 
+def test_a_stage_with_one_time_and_one_of_a_hire_with_one_date_are_shown(web: Web) -> None:
+    insert_opportunities(
+        web.database,
+        job(None, None, deliver_starts_at=SATURDAY + 8 * HOUR),
+        job(None, None, collect_ends_at=SATURDAY + 9 * HOUR),
+        job(SATURDAY, SATURDAY - DAY, show_starts_at=SATURDAY + 10 * HOUR),
+        job(SATURDAY, SATURDAY + DAY, takedown_ends_at=SATURDAY + 11 * HOUR),
+        job(None, None, deliver_starts_at=SATURDAY + 90 * DAY),
+    )
+    found = told(web, "by=stages&view=week&day=2031-05-17")
+    assert [(bar["id"], bar["stage"]) for bar in found] == [
+        *((1, "deliver"), (2, "collect"), (3, "show"), (4, "takedown"))
+    ]
+    assert {bar["startsAt"] == bar["endsAt"] for bar in found} == {True}
+
+
 def test_stages_are_bars_of_their_own(web: Web) -> None:
     insert_opportunities(
         web.database,
