@@ -36,6 +36,8 @@ from rms_pipeline.current_rms.window import Params
 FEW, ONCE, TWICE = 3, 1, 2
 # After so many failures of other questions in a row, the scan checks again whether the API is up.
 _FAILURES_IN_A_ROW = 6
+# After so many lists failed in a row, and none came, the scan checks whether lists come at all.
+_LISTS_IN_A_ROW = 12
 # If a scan meets more than this, single records are not the cause.
 MOST_UNDELIVERED = 100
 # No id is higher. If a range up to here does not fail, nothing fails.
@@ -43,6 +45,8 @@ _HIGHEST_ID = 2**63 - 1
 # A range that holds no record, so that nothing in it can fail.
 _NOTHING: Params = (("q[id_gt]", "0"), ("q[id_lt]", "1"))
 _NOBODY = 0
+# No list has so many pages. Whichever filters the API ignores, this page holds no record.
+_BEYOND_ALL = 1_000_000
 
 Ask = Callable[[Span, int | None, int], ListAnswer]
 # Stores an answer about a span. Returns the id to continue from, or None if the span is complete.
@@ -92,6 +96,7 @@ class Health:
         self._lock = threading.Lock()
         # None until the first answer.
         self._failures: int | None = None
+        self._failed_lists = 0
 
     def answered(self) -> None:
         """Note that the API answered a question of the scan."""
@@ -118,6 +123,35 @@ class Health:
         self.answered()
         return True
 
+    def _lists_come(self, params: Params) -> bool:
+        """Return whether the API answers lists in which no record can be at fault."""
+        if self.accepts(params):
+            return True
+        try:
+            self._client.list_records(
+                params, page=_BEYOND_ALL, per_page=1, lane=self._lane, attempts=ONCE
+            )
+        except ApiUnavailable as error:
+            return not is_of_the_question(error)
+        except RequestRefused:
+            # An API may refuse deep pages. That says nothing about lists.
+            return True
+        return True
+
+    def _note_list(self, params: Params, failed: CurrentRmsError | None) -> None:
+        """Note that a list came, or that it failed. Raises `failed` if no list comes at all.
+
+        Single records may come although every list is broken. Without this check, each record would
+        be looked for, in twenty calls.
+        """
+        with self._lock:
+            self._failed_lists = 0 if failed is None else self._failed_lists + 1
+            is_due = self._failed_lists >= _LISTS_IN_A_ROW
+            if is_due:
+                self._failed_lists = 0
+        if failed is not None and is_due and not self._lists_come(params):
+            raise failed
+
     def _knows_nobody(self) -> bool:
         """Return whether the API answers "not found" for a record that does not exist.
 
@@ -131,6 +165,18 @@ class Health:
             return False
         self.answered()
         return True
+
+    def ask_list(
+        self, params: Params, question: Callable[[int | None], ListAnswer], attempts: int
+    ) -> ListAnswer:
+        """Return `ask` of a question for a list. If no list comes at all, raises ApiUnavailable."""
+        try:
+            answer = self.ask(params, question, attempts)
+        except PageFailed as failed:
+            self._note_list(params, failed.error)
+            raise
+        self._note_list(params, None)
+        return answer
 
     def ask(
         self, params: Params, question: Callable[[int | None], ListAnswer], attempts: int

@@ -201,7 +201,7 @@ class Walk:
 
     def _by_change(self, segment: Segment, since: datetime) -> Iterator[WalkedPage]:
         def ask(number: int) -> ListAnswer:
-            return self._health.ask(
+            return self._health.ask_list(
                 NEWEST_CHANGE,
                 lambda attempts: self._client.list_records(
                     NEWEST_CHANGE, page=number, lane=self._lane, attempts=attempts
@@ -504,7 +504,7 @@ class Walk:
         lost: set[int] = set()
 
         def get(number: int, per_page: int | None) -> ListAnswer:
-            return self._health.ask(
+            return self._health.ask_list(
                 self._form(segment),
                 lambda attempts: self._list(
                     segment, page=number, per_page=per_page, attempts=attempts
@@ -558,7 +558,7 @@ class Walk:
         self, segment: Segment, params: Params, per_page: int | None, attempts: int
     ) -> ListAnswer:
         for is_last in (False, True):
-            answer = self._health.ask(
+            answer = self._health.ask_list(
                 self._form(segment),
                 lambda attempts: self._list(segment, params, per_page=per_page, attempts=attempts),
                 attempts,

@@ -392,6 +392,6 @@ def _not_json(response: requests.Response, body: bytes, error: ValueError) -> st
         return f"status {response.status_code} with {_WALL}"
     kind = response.headers.get("Content-Type", "no content type")
     return (
-        f"status {response.status_code} with {len(body)} bytes of {kind[:100]} that are not "
-        f"JSON ({error})"
+        f"status {response.status_code} with {len(body)} bytes of {kind[:100]} that are not the "
+        f"JSON that the API promises ({error})"
     )

@@ -14,6 +14,8 @@ from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.errors import ApiUnavailable
 from rms_pipeline.mirror.unreadable import unreadable
 from rms_pipeline.sandbox import Store, Switches
+from rms_pipeline.sandbox.api import routes
+from rms_pipeline.sandbox.api.answers import Answer, Request
 from rms_pipeline.sync.landing import LandedWalk, land_changes, land_window
 from rms_pipeline.sync.rebuilding import rebuild
 from rms_pipeline.sync.storing import merge_walks
@@ -449,6 +451,55 @@ def test_an_api_whose_lists_are_all_broken_ends_the_sync_with_a_reason(
         read_all(mirror)
     assert calls(mirror) < 500
     assert 20 <= len(named(mirror)) + len(singles(mirror)) <= 40
+
+
+NO_LISTS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "under another name": lambda said: {"records": said["opportunities"], "meta": said["meta"]},
+    "without meta": lambda said: {"opportunities": said["opportunities"]},
+    "an object": lambda said: said | {"opportunities": {}},
+    "an error with 200": lambda _: {"errors": ["Try later"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("form", "since", "honours"),
+    some_in_drills(
+        [(form, *how) for form in NO_LISTS.values() for how in ((1, True), (9, True), (1, False))],
+        # Each form in one of the ways.
+        lambda case: (
+            (list(NO_LISTS.values()).index(case[0]) % 3) == (case[1] > 1) + 2 * (not case[2])
+        ),
+        [f"{form} {how}" for form in NO_LISTS for how in ("at once", "in the middle", "no ranges")],
+    ),
+)
+def test_lists_that_are_none_end_the_sync_although_each_record_comes_by_its_id(
+    mirror_of: MakeMirror,
+    monkeypatch: pytest.MonkeyPatch,
+    form: Callable[[dict[str, Any]], object],
+    since: int,
+    honours: bool,
+) -> None:
+    switches = Switches(max_per_page=5, honours_id_predicates=honours)
+    mirror = mirror_of(Store(110), switches=switches)
+    truth, asked, broken = routes.answer, 0, True
+
+    def answer(account: Any, request: Request) -> Answer:
+        nonlocal asked
+        asked += 1
+        said = truth(account, request)
+        if not broken or asked < since or request.path != "/opportunities":
+            return said
+        return replace(said, body=json.dumps(form(json.loads(said.body))).encode())
+
+    monkeypatch.setattr(routes, "answer", answer)
+    with pytest.raises(ApiUnavailable, match="not the JSON that the API promises"):
+        read_all(mirror)
+    # Of twelve lanes each may have begun to look for a record at fault. It was 2,000 before.
+    assert calls(mirror) < 300
+    assert named(mirror) == {}
+    broken = False
+    read_all(mirror)
+    assert mirror.differences() == {}
 
 
 def singles(mirror: Mirror) -> list[Any]:
