@@ -11,6 +11,7 @@ import os
 import re
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -172,6 +173,9 @@ class _Ahead:
         self._parts = parts
         # Whichever of the two threads ends last closes it.
         self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        # Or the collector of garbage, if nobody closes the generator. It might meet the file first,
+        # and warn.
+        weakref.finalize(self, self._file.close)
         self._changed = threading.Condition()
         self._length = 0
         self._is_over = self._is_left = False

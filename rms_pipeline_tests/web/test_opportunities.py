@@ -1,6 +1,7 @@
 """Lists, single opportunities and the CSV, over real HTTP and whatever is asked of them."""
 
 import csv
+import gc
 import io
 import logging
 import re
@@ -451,6 +452,16 @@ def test_long_files_leave_connections_to_the_pages(
             assert "Try again in a minute" in answer.text
         assert get(web, "/opportunities").status_code == 200
     assert get(web, "/opportunities.csv").status_code == 200
+
+
+def test_the_file_of_what_is_written_ahead_is_closed_by_the_collector_of_garbage_too() -> None:
+    ahead = downloads._Ahead(part for part in (b"a", b"b"))
+    file = ahead._file
+    assert b"".join(ahead.taken()) == b"ab"
+    wait_until(lambda: not any(t.name == "download" for t in threading.enumerate()))
+    del ahead
+    gc.collect()
+    assert file.closed
 
 
 def test_what_is_written_ahead_ends_as_its_source_does() -> None:
