@@ -526,8 +526,8 @@ MUTANTS = (
     Mutant(
         "migrations",
         "views that stand in the way of a migration are not named",
-        "f\"{' '.join((error.diag.message_detail or '').split())} Drop those, run \"",
-        '"Drop those, run "',
+        'f"{what_depends(error)} Drop those, run "\n',
+        '"Drop those, run "\n',
         ("mirror/test_views.py",),
     ),
     Mutant(
