@@ -30,7 +30,10 @@ from rms_pipeline_tests.core import full_sync, proved_sync
 from rms_pipeline_tests.rows import query
 
 CATALOG = {"timestamptz": "timestamp with time zone"}
-STATE = Column("state", "bigint", "Enquiry, Quotation or Order, by number.", source="state")
+# Its name is one that nobody gives a column of the program.
+STATE = Column(
+    "state_of_a_test", "bigint", "Enquiry, Quotation or Order, by number.", source="state"
+)
 
 
 def with_columns(*columns: Column) -> Collection:
@@ -114,13 +117,13 @@ def test_a_new_column_is_a_line_and_a_migration_and_is_filled_for_rows_that_are_
         full_sync(database, client_for(sandbox.url), window, "before")
         before = query(database, "SELECT count(*) FROM opportunities")
         # The migration,
-        query(database, "ALTER TABLE opportunities ADD COLUMN state bigint")
-        query(database, "ALTER TABLE deleted_opportunities ADD COLUMN state bigint")
-        query(database, "ALTER TABLE opportunity_past ADD COLUMN state bigint")
+        query(database, "ALTER TABLE opportunities ADD COLUMN state_of_a_test bigint")
+        query(database, "ALTER TABLE deleted_opportunities ADD COLUMN state_of_a_test bigint")
+        query(database, "ALTER TABLE opportunity_past ADD COLUMN state_of_a_test bigint")
         # and the line.
         wider = with_columns(STATE)
         done = full_sync(database, client_for(sandbox.url, collection=wider), window, "after")
-    found = dict(query(database, "SELECT id, state FROM opportunities"))
+    found = dict(query(database, "SELECT id, state_of_a_test FROM opportunities"))
     assert [(len(found),)] == before
     assert found == {id_: store.value(id_, "state") for id_ in found}
     assert set(found.values()) - {None, 0}
@@ -135,10 +138,10 @@ def test_a_new_column_is_filled_by_an_upgrade_without_the_api(
     with SandboxServer(store) as sandbox:
         full_sync(database, client_for(sandbox.url), window, "before")
     for table in (OPPORTUNITIES.name, OPPORTUNITIES.deleted, OPPORTUNITIES.past):
-        query(database, f"ALTER TABLE {table} ADD COLUMN state bigint")
+        query(database, f"ALTER TABLE {table} ADD COLUMN state_of_a_test bigint")
     wider = with_columns(STATE)
     adopt_mapping(database, wider)
-    found = dict(query(database, "SELECT id, state FROM opportunities"))
+    found = dict(query(database, "SELECT id, state_of_a_test FROM opportunities"))
     assert found == {id_: store.value(id_, "state") for id_ in found}
     kept = "SELECT value FROM mirror_state WHERE name = 'mapping_version'"
     assert query(database, kept) == [(str(OPPORTUNITIES.version + 1),)]
@@ -157,7 +160,7 @@ def test_records_of_another_version_of_the_mapping_do_not_pass_for_unchanged() -
     assert isinstance(one, Row)
     assert isinstance(other, Row)
     assert one.fingerprint != other.fingerprint
-    assert other.state == 2
+    assert other.state_of_a_test == 2
 
 
 ANYTHING = 'a "quoted", {braced} \\ text with,commas\tand\nlines, é, 🎪, NULL'

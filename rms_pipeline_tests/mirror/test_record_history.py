@@ -980,10 +980,10 @@ def test_rights_and_views_on_the_history_outlive_another_column(database: Databa
     first, *others = OPPORTUNITIES.columns
     wider = replace(
         OPPORTUNITIES,
-        columns=(first, Column("state", "bigint", "By number.", source="state"), *others),
+        columns=(first, Column("state_of_a_test", "bigint", "By number.", source="state"), *others),
     )
     for table in (wider.name, wider.deleted, wider.past):
-        query(database, f"ALTER TABLE {table} ADD COLUMN state bigint")
+        query(database, f"ALTER TABLE {table} ADD COLUMN state_of_a_test bigint")
     with database.session() as connection:
         assert not is_history_made(connection, wider)
         make_history(connection, wider)
@@ -993,7 +993,7 @@ def test_rights_and_views_on_the_history_outlive_another_column(database: Databa
     merge_at(database, 1, 2, record(id=1, subject="x"))
     assert query(
         database,
-        f"SET ROLE {ANALYST}; SELECT name, state FROM opportunities_as_of(now())",
+        f"SET ROLE {ANALYST}; SELECT name, state_of_a_test FROM opportunities_as_of(now())",
     ) == [("x", None)]
     assert query(database, "SELECT name FROM mine") == [("x",)]
 
