@@ -3,6 +3,7 @@
 import itertools
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -333,3 +334,13 @@ def test_other_collections_give_a_hundred_a_page(sandbox: SandboxServer) -> None
     assert ask(sandbox, "/members?per_page=500").json()["meta"]["per_page"] == 100
     assert ask(sandbox, "/opportunities?per_page=500").json()["meta"]["per_page"] == 25
     turn(sandbox, max_per_page=100)
+
+
+def test_an_invoice_is_of_the_same_moment_whenever_somebody_asks_on_any_day() -> None:
+    store = Store(400)
+    for day in range(0, 40, 2):
+        store.ahead = timedelta(days=day)
+        before = {made["id"]: made["invoiced_at"] for made in store.invoices.all()}
+        store.ahead += timedelta(seconds=7)
+        after = {made["id"]: made["invoiced_at"] for made in store.invoices.all()}
+        assert after == before

@@ -16,14 +16,21 @@ def invoices(record: Mapping[str, Any], now: int) -> Iterator[dict[str, Any]]:
     """
     if not record.get("invoiced"):
         return
-    ended = milliseconds(record.get("ends_at")) or milliseconds(record.get("created_at")) or now
-    updated = milliseconds(record.get("updated_at")) or now
+    created = milliseconds(record.get("created_at"))
+    ended = milliseconds(record.get("ends_at")) or created or now
+    updated = milliseconds(record.get("updated_at")) or created or now
     cancelled = record.get("status") == 50
-    invoiced = min(updated if cancelled else ended + 2 * DAY, now)
+    # The moment is the same whenever somebody asks, also of what was invoiced before it ended.
+    first = updated if cancelled else created or now
+    invoiced = _past(updated if cancelled else ended + 2 * DAY, now) or min(first, now)
     paid = now - invoiced > 30 * DAY
     yield _invoice(record, 0, invoiced, 20 if paid else 10)
     if cancelled:
-        yield _invoice(record, 1, min(invoiced + DAY, now), 30)
+        yield _invoice(record, 1, _past(invoiced + DAY, now) or invoiced, 30)
+
+
+def _past(moment: int, now: int) -> int | None:
+    return moment if moment <= now else None
 
 
 def _invoice(record: Mapping[str, Any], nth: int, at: int, status: int) -> dict[str, Any]:
