@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rms_pipeline_tests import cases, conftest
+from rms_pipeline_tests.drills.mutants import MUTANTS, PROJECT, place_of
 
 HERE = Path(__file__).parent
 
@@ -30,6 +31,12 @@ def test_each_case_that_is_left_to_the_drills_is_tried_by_them() -> None:
     }
     assert len(left) > 10
     assert left <= names
+
+
+def test_each_mutant_still_fits_the_code() -> None:
+    """The drills, which put them into it, run last of all."""
+    for mutant in MUTANTS:
+        assert place_of(mutant, PROJECT).is_file()
 
 
 def test_every_module_that_is_listed_by_name_exists() -> None:
