@@ -1,6 +1,6 @@
 """Finds opportunities for the dashboard: the lists, a single opportunity, and the CSV."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -348,7 +348,9 @@ def _direction(falling: bool) -> str:
     return "DESC" if falling else "ASC"
 
 
-def iterate_opportunities(connection: Connection, criteria: Criteria) -> Iterator[Listed]:
+def iterate_opportunities(
+    connection: Connection, criteria: Criteria
+) -> Generator[Listed, None, None]:
     """Yield all rows that meet `criteria` as they are at one moment, with a thousand in memory at
     a time. Commits, and leaves its own transaction open until the connection is given back.
     """

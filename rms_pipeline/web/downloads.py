@@ -119,8 +119,8 @@ def _csv_parts(reader: Reader, asked: Asked) -> Generator[bytes, None, None]:
     writer.writerow([cell.heading for cell in cells])
     # Programs that respect quotes read a quoted value as text, even if it looks like a number.
     writer = csv.writer(buffer, quoting=csv.QUOTE_NONNUMERIC)
-    with _a_turn(), reader.session() as connection:
-        for row in iterate_opportunities(connection, asked.criteria):
+    with _a_turn(), _rows(reader, asked) as rows:
+        for row in rows:
             writer.writerow([_in_csv(cell.read(row), write) for cell in cells])
             if buffer.tell() > 64_000:
                 yield buffer.getvalue().encode()
@@ -149,6 +149,17 @@ def _a_turn() -> Iterator[None]:
         yield
     finally:
         _turns.release()
+
+
+@contextmanager
+def _rows(reader: Reader, asked: Asked) -> Iterator[Iterator[Listed]]:
+    """All rows of the list. Who leaves before the end leaves nothing open on the connection, which
+    somebody else gets next."""
+    with (
+        reader.session() as connection,
+        closing(iterate_opportunities(connection, asked.criteria)) as rows,
+    ):
+        yield rows
 
 
 def written_ahead(parts: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
@@ -302,8 +313,7 @@ def _write_xlsx(
         sheet.set_column(place, place, 32 if cell.heading in ("name", "customer") else 16)
     sheet.freeze_panes(1, 3)
     shortened = 0
-    with _a_turn(), reader.session() as connection:
-        rows = iterate_opportunities(connection, asked.criteria)
+    with _a_turn(), _rows(reader, asked) as rows:
         last, is_cut = 0, False
         for last, row in enumerate(rows, 1):
             if last == _MOST_ROWS:

@@ -17,6 +17,7 @@ from rms_pipeline.mirror.browse import ORDERS
 from rms_pipeline.mirror.promoted import Promoted, demote, promote
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import load_settings
+from rms_pipeline.web import downloads
 from rms_pipeline.web.listing import COLUMNS, PARAMETERS
 from rms_pipeline_tests.rows import insert, insert_opportunities, query
 from rms_pipeline_tests.web.conftest import BEARER, Web, serving
@@ -562,6 +563,19 @@ def test_the_workbook_says_how_many_texts_are_longer_than_a_cell(
     told = dict(book["About"].values).get("Shortened texts")
     expected = "1. A cell holds 32,767 letters at most."
     assert told == (None if kept == text else expected)
+
+
+@pytest.mark.parametrize("rows", [4, 5])
+def test_the_workbook_says_which_rows_a_sheet_has_no_room_for(
+    web: Web, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr(downloads, "_MOST_ROWS", 5)
+    insert_opportunities(web.database, *({} for _ in range(rows)))
+    book = sheet_of(web, "sort=name")
+    assert len(list(book["Opportunities"].rows)) == 5
+    told = dict(book["About"].values).get("Left out")
+    expected = "All rows after row 4, because a sheet cannot hold more."
+    assert told == (None if rows == 4 else expected)
 
 
 def test_lines_of_a_text_stay_lines_in_the_workbook(web: Web) -> None:
