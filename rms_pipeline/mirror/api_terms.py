@@ -4,7 +4,7 @@ Rows are kept by account, so that the sandbox's terms are never used for a real 
 """
 
 from rms_pipeline.collections.base import Collection
-from rms_pipeline.current_rms.terms import Kind, Refusal, Terms
+from rms_pipeline.current_rms.terms import TIME_OF_DAY, Kind, Refusal, Terms
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.statements import Connection
 
@@ -87,12 +87,17 @@ def read_page_size(connection: Connection, account: str, collection: Collection)
 
 
 def read_refusals(connection: Connection, account: str, collection: Collection) -> list[Refusal]:
-    """Return what the account refuses or ignores, by kind and name. Commits."""
+    """Return what the account refuses or ignores, by kind and name. Commits.
+
+    Only a window shows whether filters by a time compare days. So a collection without one goes by
+    what the others have shown.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT kind, name, status, noted_at FROM api_refusals"
-            " WHERE account = %s AND collection = %s ORDER BY kind, name",
-            (account, collection.name),
+            "SELECT kind, name, max(status), max(noted_at) FROM api_refusals"
+            " WHERE account = %s AND (collection = %s OR %s AND (kind, name) = ('filter', %s))"
+            " GROUP BY kind, name ORDER BY kind, name",
+            (account, collection.name, not collection.has_window, TIME_OF_DAY),
         )
         found = [Refusal(*row) for row in cursor.fetchall()]
     connection.commit()

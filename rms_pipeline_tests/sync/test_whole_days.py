@@ -8,15 +8,21 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from rms_pipeline.collections.members import MEMBERS
+from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.terms import TIME_OF_DAY
 from rms_pipeline.current_rms.window import iso
+from rms_pipeline.mirror.api_terms import StoredTerms
 from rms_pipeline.mirror.proofs import Proof
+from rms_pipeline.mirror.walks import watermarks
 from rms_pipeline.sandbox import Store, Switches
 from rms_pipeline.sandbox.account import InventedAccount
 from rms_pipeline.sandbox.api import routes
 from rms_pipeline.sandbox.api.answers import Answer, Request
 from rms_pipeline_tests.cases import some_in_drills
-from rms_pipeline_tests.sync.conftest import Mirror
+from rms_pipeline_tests.core import full_sync, proved_sync
+from rms_pipeline_tests.rows import query
+from rms_pipeline_tests.sync.conftest import MakeClient, Mirror
 from rms_pipeline_tests.sync.test_prove import dated, proved
 
 TEN = Switches(max_per_page=10)
@@ -113,6 +119,43 @@ def test_a_day_that_begins_after_an_edit_does_not_hide_it(
     mirror.full_sync()
     mirror.store.edit(dated(mirror)[5], {"subject": "Edited"})
     demand_shown(mirror, proved(mirror))
+
+
+def test_a_collection_without_a_window_goes_by_what_the_opportunities_have_shown(
+    mirror_of: MakeMirror, client_for: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = mirror_of(Store(5), switches=TEN)
+    database, members = mirror.database, mirror.store.members
+    client = client_for(mirror.sandbox.url, collection=MEMBERS)
+    client.now = database.clock()
+    full_sync(database, client, None)
+    now = datetime.now(UTC)
+    late = timedelta(hours=now.hour + 2)
+    compare_days(
+        monkeypatch, lambda day: datetime.combine(day, time(), UTC) + late, datetime.date
+    )  # fmt: skip
+
+    def edited_and_synced(name: str) -> tuple[str, Proof | None]:
+        id_ = members.all()[3]["id"]
+        members.edit(id_, {"name": name})
+        client.terms = StoredTerms(database, client.subdomain, MEMBERS)
+        with database.session() as connection:
+            since = watermarks(connection, MEMBERS)
+        *_, proof = proved_sync(database, client, since)
+        return query(database, "SELECT name FROM members WHERE id = %s", id_)[0][0], proof
+
+    # Counting cannot see it, and the list of changes does not show it.
+    assert edited_and_synced("Unseen")[0] != "Unseen"
+    StoredTerms(database, client.subdomain, OPPORTUNITIES).note("filter", TIME_OF_DAY, None, now)
+    name, proof = edited_and_synced("Seen")
+    assert name == "Seen"
+    assert proof is not None
+    assert proof.shown, proof.sentence
+    # It learns nothing of them, and others nothing of it.
+    assert query(database, "SELECT collection FROM api_refusals WHERE name = %s", TIME_OF_DAY) == [
+        ("opportunities",)
+    ]
+    assert StoredTerms(database, "another account", MEMBERS).refusals == ()
 
 
 def test_a_row_at_the_edge_that_no_list_shows_is_not_red_for_ever(
