@@ -25,6 +25,7 @@ from rms_pipeline_tests.sync.test_odd_lists import (
 )
 from rms_pipeline_tests.sync.test_one_bad_record import (
     test_everything_else_of_a_first_sync_is_stored,
+    test_lists_that_are_none_end_the_sync_although_each_record_comes_by_its_id,
     test_pages_that_lie_too_deep_cost_nothing_but_lanes,
     test_whichever_way_the_unsure_facts_turn_out,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "test_every_way_of_syncing_is_right_with_each_fact_otherwise",
     "test_everything_else_of_a_first_sync_is_stored",
     "test_five_changes_among_thousands_cost_one_call_and_the_work_of_five",
+    "test_lists_that_are_none_end_the_sync_although_each_record_comes_by_its_id",
     "test_pages_that_lie_too_deep_cost_nothing_but_lanes",
     "test_rows_that_shift_between_pages_are_neither_missed_nor_counted_twice",
     "test_whatever_a_webhook_does_while_it_is_counted_the_certificate_is_true",
