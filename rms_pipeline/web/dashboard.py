@@ -329,7 +329,10 @@ def _sync_context(
     per_minute = current.request_limit * SHARES[Lane.WALK] * page_size
     return {
         "state": state,
-        "elapsed": (datetime.now(UTC) - running.started_at).total_seconds() if running else None,
+        # A machine may be behind the database, which wrote the time.
+        "elapsed": max((datetime.now(UTC) - running.started_at).total_seconds(), 0.0)
+        if running
+        else None,
         "known": known,
         "certificate": f"{certificate[:1].upper()}{certificate[1:]}",
         "doubt": known.doubt(clock.short),
