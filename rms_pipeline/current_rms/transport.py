@@ -6,12 +6,14 @@ requests exist is in `client` and `subscriptions`.
 
 import logging
 import random
+import re
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Generic, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -335,6 +337,12 @@ class Transport:
                     f"an answer that did not end within {self._patience.answer:g} s"
                 ) from None
             raise _Unusable(describe(error)) from None
+        except ValueError:
+            # `requests` looks at the address of a redirect although it does not follow it.
+            raise _Unusable(
+                "an answer with a header that cannot be read (Location)",
+                attempts=_ATTEMPTS_AT_A_WALL,
+            ) from None
         answered_at = self.now()
         self._check_status(response, request, body)
         try:
@@ -351,8 +359,9 @@ class Transport:
             return
         if 300 <= status < 400:
             raise Redirected(
-                f"Current RMS answered {status}, a redirect. Redirects are never followed, "
-                "because the API key would be sent to the other address. Check "
+                f"Current RMS answered {status}, a redirect{_target(response)}. Redirects are "
+                "never followed, because the API key would be sent to the other address. If the "
+                "account was renamed, set CURRENT_RMS_SUBDOMAIN to its new name. Otherwise check "
                 "CURRENT_RMS_BASE_URL."
             )
         for secret in filter(None, (self._api_key, request.hidden)):
@@ -385,6 +394,15 @@ _WALL = (
     "an HTML page instead of the API's JSON, probably from a firewall or a proxy (also check "
     "CURRENT_RMS_BASE_URL if it is set)"
 )
+
+
+def _target(response: requests.Response) -> str:
+    """Return " to <host>" for a redirect that names one. Nothing else of the address is quoted."""
+    try:
+        host = urlsplit(response.headers.get("Location") or "").hostname or ""
+    except ValueError:
+        return ""
+    return f" to {host}" if re.fullmatch(r"[a-z0-9.-]{1,253}", host) else ""
 
 
 def _not_json(response: requests.Response, body: bytes, error: ValueError) -> str:

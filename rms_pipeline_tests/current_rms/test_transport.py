@@ -20,6 +20,7 @@ from rms_pipeline.current_rms.errors import (
     ApiUnavailable,
     Forbidden,
     NotFound,
+    Redirected,
     RequestRefused,
     Throttled,
     Unauthorized,
@@ -490,3 +491,35 @@ def test_a_network_that_leads_nowhere_is_told_by_its_kind(
     client = client_for("https://no-such-host.invalid/api/v1", patience=ONCE)
     with pytest.raises(ApiUnavailable, match=said):
         client.list_records(())
+
+
+@pytest.mark.parametrize(
+    ("location", "told"),
+    [
+        (
+            "https://new-name.current-rms.com/api/v1/opportunities?key=planted",
+            " to new-name.current-rms.com.",
+        ),
+        ("//Elsewhere.example:8443/x", " to elsewhere.example."),
+        ("/users/sign_in", ", a redirect. "),
+        ("https://<b>planted</b>/", ", a redirect. "),
+        ("", ", a redirect. "),
+    ],
+)
+def test_a_redirect_names_the_host_that_it_leads_to_and_what_to_set(
+    client_for: MakeClient, location: str, told: str
+) -> None:
+    head = f"HTTP/1.1 301 Moved\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
+    with speaking(head.encode()) as url, pytest.raises(Redirected) as caught:
+        client_for(url, patience=ONCE).list_records(())
+    text = str(caught.value)
+    assert told in text
+    assert "CURRENT_RMS_SUBDOMAIN" in text
+    assert "planted" not in text
+
+
+def test_a_redirect_to_what_is_no_address_is_an_answer_that_failed(client_for: MakeClient) -> None:
+    head = b"HTTP/1.1 302 Found\r\nLocation: https://me:planted@[::1/\r\nContent-Length: 0\r\n\r\n"
+    with speaking(head) as url, pytest.raises(ApiUnavailable, match="Location") as caught:
+        client_for(url, patience=ONCE).list_records(())
+    assert "planted" not in str(caught.value)
