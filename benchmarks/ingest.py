@@ -6,10 +6,11 @@
 Without HTTP and without Dagster: pages of a hundred records are read and merged that are all new,
 then all the same, then all changed in two fields, then some one at a time, as webhooks bring
 them. Of each: microseconds a record of a processor in Python and in PostgreSQL, the least of the
-rounds. Then the whole command `rms-pipeline sync initial` into an empty mirror, and again, with
-each latency of the API's pages: seconds by the clock, and those of processors in the command and in
-PostgreSQL. The commit to compare with is taken out of Git and measured in turn with this code, on
-the same server, with the same records. Linux only.
+rounds. A collection that keeps no history takes its turn in each round, so that it shows what the
+history alone costs. Then the whole command `rms-pipeline sync initial` into an empty mirror, and
+again, with each latency of the API's pages: seconds by the clock, and those of processors in the
+command and in PostgreSQL. The commit to compare with is taken out of Git and measured in turn with
+this code, on the same server, with the same records. Linux only.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from rms_pipeline.sandbox import Store
 from rms_pipeline.sandbox.records import LISTED
 
 KINDS = ("new", "the same", "changed in two fields", "changed, one at a time")
+NOW, WITHOUT_HISTORY = "now", "now, no history"
 # Each is (Python, PostgreSQL), in microseconds a record.
 Costs = dict[str, tuple[float, float]]
 _AT_MOST = 1.1
@@ -54,7 +56,7 @@ def main() -> None:
         store = Store(options.rows)
         bodies = [store.body(id_, LISTED) or b"" for id_ in store.ids()]
         records.write_text("\n".join(json.dumps([b.decode(), edited(b).decode()]) for b in bodies))
-        programs = {"now": ground.PROJECT}
+        programs = {NOW: ground.PROJECT}
         if options.beside:
             programs = {options.beside: ground.taken_out(options.beside, Path(folder)), **programs}
         for server in ground.servers(options.server):
@@ -67,27 +69,47 @@ def main() -> None:
 
 
 def compare(url: str, programs: dict[str, Path], records: Path, rounds: int) -> None:
-    found: dict[str, list[Costs]] = {name: [] for name in programs}
+    found: dict[str, list[Costs]] = {name: [] for name in (*programs, WITHOUT_HISTORY)}
     for _ in range(rounds):
-        for name, project in programs.items():
+        for name in found:
             with ground.new_database(url) as empty:
-                found[name].append(measured(project, empty, records))
+                project = programs.get(name, ground.PROJECT)
+                remembers = name != WITHOUT_HISTORY
+                found[name].append(measured(project, empty, records, remembers=remembers))
     least = {name: _least(costs) for name, costs in found.items()}
+    compare_history(least)
+    if len(programs) == 1:
+        return
     rows = []
     asked = []
     for kind in KINDS:
         row = [kind]
         for name in programs:
             row += [f"{each:.0f}" for each in (*least[name][kind], sum(least[name][kind]))]
-        if len(programs) > 1:
-            then, now = (sum(least[name][kind]) for name in programs)
-            row.append(f"{now / then:.2f}")
-            asked.append(ground.Asked(f"{kind}, in times of then", now / then, most=_AT_MOST))
+        then, now = (sum(least[name][kind]) for name in programs)
+        row.append(f"{now / then:.2f}")
+        asked.append(ground.Asked(f"{kind}, in times of then", now / then, most=_AT_MOST))
         rows.append(row)
     headings = ["µs of a processor a record"]
     for name in programs:
         headings += [f"{name}: Python", "PostgreSQL", "both"]
-    ground.table([*headings, *(["now, of then"] if len(programs) > 1 else [])], rows)
+    ground.table([*headings, "now, of then"], rows)
+    ground.judge(asked)
+
+
+def compare_history(least: dict[str, Costs]) -> None:
+    """Print what this code takes with the history and without it."""
+    rows, asked = [], []
+    for kind in KINDS:
+        without, with_ = (least[name][kind] for name in (WITHOUT_HISTORY, NOW))
+        ratio = sum(with_) / sum(without)
+        costs = (*without, sum(without), *with_, sum(with_))
+        rows.append([kind, *(f"{each:.0f}" for each in costs), f"{ratio:.2f}"])
+        asked.append(ground.Asked(f"{kind}, history on, in times of off", ratio, most=_AT_MOST))
+    headings = ["µs of a processor a record"]
+    for name in ("history off", "on"):
+        headings += [f"{name}: Python", "PostgreSQL", "both"]
+    ground.table([*headings, "on, of off"], rows)
     ground.judge(asked)
 
 
@@ -95,10 +117,11 @@ def _least(rounds: list[Costs]) -> Costs:
     return {kind: min((costs[kind] for costs in rounds), key=sum) for kind in KINDS}
 
 
-def measured(project: Path, url: str, records: Path) -> Costs:
+def measured(project: Path, url: str, records: Path, *, remembers: bool = True) -> Costs:
     """Of the code in the folder `project`, by a process of its own."""
+    mode = "--child" if remembers else "--child-without-history"
     child = subprocess.run(
-        [sys.executable, str(Path(__file__).resolve()), "--child", url, str(records)],
+        [sys.executable, str(Path(__file__).resolve()), mode, url, str(records)],
         cwd=project,
         env={**os.environ, "PYTHONPATH": str(project), "PYTHONHASHSEED": "0"},
         capture_output=True,
@@ -167,7 +190,8 @@ def _command(
 # In the measured process, with whichever code that has
 
 
-def child(url: str, path: Path) -> None:
+def child(url: str, path: Path, *, remembers: bool) -> None:
+    from dataclasses import replace
     from functools import partial
     from typing import Any
 
@@ -184,9 +208,13 @@ def child(url: str, path: Path) -> None:
         from rms_pipeline.collections.opportunities import OPPORTUNITIES
         from rms_pipeline.current_rms.records import read_record
 
-        read = lambda raw: read_record(raw, OPPORTUNITIES)  # noqa: E731
+        # Events are told by lines of changes, which compare a row with its last version.
+        collection = (
+            OPPORTUNITIES if remembers else replace(OPPORTUNITIES, remembers=False, noted=())
+        )
+        read = lambda raw: read_record(raw, collection)  # noqa: E731
         store = lambda connection, *rest, **times: merge(  # noqa: E731
-            connection, OPPORTUNITIES, *rest, **times
+            connection, collection, *rest, **times
         )
     except ImportError:
         # Before there were collections.
@@ -225,7 +253,7 @@ def child(url: str, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--child"]:
-        child(sys.argv[2], Path(sys.argv[3]))
+    if sys.argv[1:2] in (["--child"], ["--child-without-history"]):
+        child(sys.argv[2], Path(sys.argv[3]), remembers=sys.argv[1] == "--child")
     else:
         main()
