@@ -209,10 +209,11 @@ def _merge_batch(connection: Connection, batch: _Batch) -> MergeResult:
         altered = rewritten.altered
         record_history.note_confirmed(cursor, collection, written, unseen, altered)
         worded = with_words(cursor, collection, altered)
-        note_words(cursor, collection, [o for o in stored if o.id not in worded], altered)
+        own = promoted.fields_of(cursor, collection) if stored else ()
+        note_words(cursor, collection, [o for o in stored if o.id not in worded], own, altered)
         faults = [f for o in decoded.values() for f in o.faults]
         in_place = [o.id for o in found.new if o.id not in left_out]
-        faults += promoted.keep(cursor, collection, [*in_place, *rewritten.ids])
+        faults += promoted.keep(cursor, collection, [*in_place, *rewritten.ids], own)
         faults += [
             Fault(id_, "(record)", _LEFT_OUT.format(collection.name), "")
             for id_ in sorted(left_out)

@@ -91,16 +91,21 @@ def promoted_fields(cursor: Cursor, collection: Collection) -> list[Promoted]:
     return [Promoted(*row) for row in cursor.fetchall()]
 
 
-def keep(cursor: Cursor, collection: Collection, ids: Sequence[int]) -> list[Fault]:
-    """Update the side table for the present rows of `ids`. Returns the values that could not be
-    read.
+def fields_of(cursor: Cursor, collection: Collection) -> Sequence[Promoted]:
+    """Return the fields that a writer of rows keeps up to date.
 
     Call it with the versions locked, so that nobody promotes a field meanwhile.
     """
-    if not collection.promotes or not ids:
-        return []
-    fields = promoted_fields(cursor, collection)
-    return _fill(cursor, collection, fields, ids) if fields else []
+    return promoted_fields(cursor, collection) if collection.promotes else ()
+
+
+def keep(
+    cursor: Cursor, collection: Collection, ids: Sequence[int], fields: Sequence[Promoted]
+) -> list[Fault]:
+    """Update the side table, which has `fields`, for the present rows of `ids`. Returns the values
+    that could not be read.
+    """
+    return _fill(cursor, collection, fields, ids) if fields and ids else []
 
 
 def let_go(cursor: Cursor, collection: Collection, ids: Sequence[int]) -> None:

@@ -5,7 +5,10 @@ decide which record replaces which (`merge`, `deletions`): a row stands for its 
 columns follow from that.
 """
 
-from collections.abc import Callable, Sequence
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from msgspec import Raw
@@ -21,11 +24,16 @@ from rms_pipeline.mirror.mapping import (
 from rms_pipeline.mirror.merge import copy_rows, lock_versions, note_faults
 from rms_pipeline.mirror.postgres_errors import sparing
 from rms_pipeline.mirror.progress import Progress
-from rms_pipeline.mirror.promoted import keep
+from rms_pipeline.mirror.promoted import fields_of, keep
 from rms_pipeline.mirror.statements import Connection, Cursor
 from rms_pipeline.mirror.words import note_words, what_is_searched
+from rms_pipeline.mirror.writers import by_writers
+
+logger = logging.getLogger(__name__)
 
 BATCH_ROWS = 200
+# Seconds between two lines of the log about an upgrade.
+_TOLD_EVERY = 5.0
 
 
 @dataclass(slots=True)
@@ -56,20 +64,24 @@ def redecode(
 ) -> Redecoded:
     """Rewrite, for `run`, every row whose columns are not what its `data` says.
 
-    Each batch is a transaction. It is safe while syncs run, and may be run again after an
-    interruption. Faults of rows are noted in `sync_faults`, each once for a run.
+    Each batch is a transaction, and two of them run at a time. It is safe while syncs run, and may
+    be run again after an interruption. Faults of rows are noted in `sync_faults`, each once for a
+    run.
     """
     done = Redecoded()
     batches = 0
     tables = (collection.name, collection.deleted)
+
+    def work(connection: Connection, batch: tuple[str, list[int]]) -> Redecoded:
+        table, ids = batch
+        return _redecode_batch(connection, collection, table, run, ids)
+
     with database.session() as connection:
         sizes = [_count(connection, table) for table in tables]
         rows_expected, batches_expected = sum(sizes), sum(-(-n // BATCH_ROWS) for n in sizes)
-        for table in tables:
-            after: int | None = None
-            while ids := _ids_after(connection, table, after):
-                done += _redecode_batch(connection, collection, table, run, ids)
-                after = ids[-1]
+        with closing(by_writers(database, work, _batches(connection, tables))) as parts:
+            for part in parts:
+                done += part
                 batches += 1
                 watch(
                     Progress(
@@ -83,13 +95,41 @@ def redecode(
     return done
 
 
+def _batches(connection: Connection, tables: Sequence[str]) -> Iterator[tuple[str, list[int]]]:
+    """Yield the ids of each of `tables`, some at a time, with their table. Commits."""
+    for table in tables:
+        after: int | None = None
+        while ids := _ids_after(connection, table, after):
+            yield table, ids
+            after = ids[-1]
+
+
 def adopt_mapping(database: Database, collection: Collection) -> None:
     """Bring all rows of `collection` to this code's mapping, and then note its version."""
     with database.session() as connection:
         close_to_older_mappings(connection, collection)
-    redecode(database, collection, f"mapping version {collection.version}")
+    run = f"mapping version {collection.version}"
+    redecode(database, collection, run, watch=_Teller(collection).tell)
     with database.session() as connection:
         note_mapping(connection, collection)
+
+
+class _Teller:
+    """Logs now and then how far the decoding is. Whoever upgrades waits for it."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._collection = collection
+        self._next = time.monotonic() + _TOLD_EVERY
+
+    def tell(self, progress: Progress) -> None:
+        if (now := time.monotonic()) >= self._next:
+            self._next = now + _TOLD_EVERY
+            logger.info(
+                "Decoding %s again from their stored records: %s of %s rows.",
+                self._collection.name.replace("_", " "),
+                f"{progress.records:,}",
+                f"{progress.records_expected:,}",
+            )
 
 
 def reword(database: Database, collection: Collection) -> int:
@@ -132,7 +172,7 @@ def _reword_batch(connection: Connection, collection: Collection, ids: list[int]
         )
         records = (_decode(collection, id_, data) for id_, data in cursor.fetchall())
         rows = [record for record in records if isinstance(record, Row)]
-        note_words(cursor, collection, rows)
+        note_words(cursor, collection, rows, fields_of(cursor, collection))
     connection.commit()
     return len(rows)
 
@@ -206,8 +246,9 @@ def _rewrite(
     if decoded:
         done.rewritten = _update(cursor, collection, table, decoded)
     if table == collection.name:
-        faults += keep(cursor, collection, ids)
-        note_words(cursor, collection, decoded)
+        own = fields_of(cursor, collection)
+        faults += keep(cursor, collection, ids, own)
+        note_words(cursor, collection, decoded, own)
     _decode_past(cursor, collection, ids)
     _note_once(cursor, collection, run, faults)
     return done

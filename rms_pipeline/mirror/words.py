@@ -25,7 +25,7 @@ import msgspec
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.records import Row
-from rms_pipeline.mirror.promoted import promoted_fields
+from rms_pipeline.mirror.promoted import Promoted
 from rms_pipeline.mirror.proofs import WriterHangs, content_number, number_if_nobody_writes
 from rms_pipeline.mirror.statements import Connection, Cursor, array_of
 
@@ -197,15 +197,17 @@ def note_words(
     cursor: Cursor,
     collection: Collection,
     rows: Sequence[Row],
+    promoted: Sequence[Promoted],
     altered: Mapping[int, frozenset[str]] = MappingProxyType({}),
 ) -> None:
     """Store the words of rows just written, and the names in them.
 
-    Call it with their versions locked. `altered` are the changed fields of a record, if known.
+    Call it with their versions locked. `promoted` are the account's own fields that have a column.
+    `altered` are the changed fields of a record, if known.
     """
     if not collection.searched or not rows:
         return
-    own = _OwnFields(cursor, collection)
+    own = _OwnFields(cursor, collection, promoted)
     words = [_words_of_row(collection, row, own) for row in rows]
     cursor.execute(
         f"INSERT INTO {collection.words} AS w (id, words)"
@@ -265,12 +267,11 @@ def what_is_searched(cursor: Cursor, collection: Collection) -> str:
 class _OwnFields:
     """The account's own fields that are searched: those that have a column, with their labels."""
 
-    def __init__(self, cursor: Cursor, collection: Collection) -> None:
-        self._keys: list[str] = []
+    def __init__(
+        self, cursor: Cursor, collection: Collection, promoted: Sequence[Promoted]
+    ) -> None:
+        self._keys = [field.key for field in promoted]
         self._labels: dict[tuple[str, str], str] = {}
-        if not collection.promotes:
-            return
-        self._keys = [field.key for field in promoted_fields(cursor, collection)]
         if self._keys:
             cursor.execute(
                 "SELECT key, value, label FROM custom_field_labels"

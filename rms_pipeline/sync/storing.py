@@ -1,14 +1,11 @@
 """Merges stored pages into the table of their collection, page by page."""
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Collection as Ids
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
-from queue import SimpleQueue
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.client import ListAnswer
@@ -29,11 +26,9 @@ from rms_pipeline.mirror.raw_pages import (
 )
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.unreadable import note_unreadable
+from rms_pipeline.mirror.writers import by_writers
 
 Watcher = Callable[[Progress], None]
-
-# Pages merged at a time, each with its own connection. More would only wait for a processor.
-WRITERS = 2
 
 
 @dataclass(slots=True)
@@ -79,57 +74,28 @@ def merge_walks(
     """
     began = time.monotonic()
     merged = MergedWalk()
-    with ExitStack() as stack:
-        notes = stack.enter_context(database.session())
-        idle: SimpleQueue[Connection] = SimpleQueue()
-        for _ in range(WRITERS):
-            idle.put(stack.enter_context(database.session()))
 
-        def store(page: int) -> _Stored:
-            connection = idle.get()
-            try:
-                return _store(
-                    connection,
-                    collection,
-                    run,
-                    page,
-                    counted_since,
-                    doubting,
-                    only,
-                    redone_after_crash,
-                )
-            finally:
-                idle.put(connection)
+    def store(connection: Connection, page: int) -> _Stored:
+        return _store(
+            connection, collection, run, page, counted_since, doubting, only, redone_after_crash
+        )
 
+    with database.session() as notes:
         page_count, record_count = count_pages(notes, walks)
         progress = ProgressNotes(notes, run)
         records = 0
-        # Entered last, so that no writer works when its connection is closed.
-        pool = stack.enter_context(ThreadPoolExecutor(WRITERS, thread_name_prefix="merge"))
-        for stored in _few_ahead(pool, store, page_ids(notes, walks)):
-            merged.result += stored.result
-            merged.pages += 1
-            merged.outside_window += stored.outside_window
-            records += stored.records
-            so_far = Progress("storing", merged.pages, page_count, records, record_count)
-            progress.note(so_far)
-            watch(so_far)
+        with closing(by_writers(database, store, page_ids(notes, walks))) as pages:
+            for stored in pages:
+                merged.result += stored.result
+                merged.pages += 1
+                merged.outside_window += stored.outside_window
+                records += stored.records
+                so_far = Progress("storing", merged.pages, page_count, records, record_count)
+                progress.note(so_far)
+                watch(so_far)
         progress.finish()
     merged.seconds = time.monotonic() - began
     return merged
-
-
-def _few_ahead(
-    pool: ThreadPoolExecutor, store: Callable[[int], _Stored], pages: Sequence[int]
-) -> Iterator[_Stored]:
-    """Like `pool.map`, but the number of waiting tasks does not grow with the walk."""
-    waiting: deque[Future[_Stored]] = deque()
-    for page in pages:
-        waiting.append(pool.submit(store, page))
-        if len(waiting) > 2 * WRITERS:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
 
 
 def name_unreadable(

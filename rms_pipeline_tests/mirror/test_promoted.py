@@ -375,7 +375,8 @@ def test_a_promotion_waits_for_the_batch_that_is_being_written_and_has_its_rows(
         )
         cursor.execute("UPDATE opportunities SET custom_fields = '{\"risk\": 2}' WHERE id = 1")
         # It does not see the field yet, and need not: the promotion comes after it.
-        assert promoted.keep(cursor, OPPORTUNITIES, [1]) == []
+        own = promoted.fields_of(cursor, OPPORTUNITIES)
+        assert promoted.keep(cursor, OPPORTUNITIES, [1], own) == []
         writer.commit()
     thread.join(20)
     assert [d.filled for d in done] == [1]

@@ -1,5 +1,7 @@
 """Rows made again from their own data, and the version of the mapping they were filled with."""
 
+import itertools
+import logging
 import threading
 from typing import Any
 
@@ -61,12 +63,10 @@ def test_migrate_killed_between_batches_ends_right_when_it_runs_again(
     before = fill(database, 450)
     fetch_all(database, DAMAGE)
     lower_version(database)
-    rewrite, calls = redecoding._rewrite, 0
+    rewrite, calls = redecoding._rewrite, itertools.count()
 
     def dying(*arguments: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
+        if next(calls):
             raise KeyboardInterrupt
         return rewrite(*arguments)
 
@@ -80,6 +80,20 @@ def test_migrate_killed_between_batches_ends_right_when_it_runs_again(
     migrate(database)
     assert fetch_all(database, SHOWN) == before
     assert fetch_all(database, VERSION) == [(str(OPPORTUNITIES.version),)]
+
+
+def test_migrate_says_in_the_log_how_far_the_decoding_is(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(database, 450)
+    lower_version(database)
+    monkeypatch.setattr(redecoding, "_TOLD_EVERY", 0.0)
+    with caplog.at_level(logging.INFO, logger=redecoding.__name__):
+        migrate(database)
+    assert [record.getMessage() for record in caplog.records if "450" in record.getMessage()] == [
+        f"Decoding opportunities again from their stored records: {done} of 450 rows."
+        for done in (200, 400, 450)
+    ]
 
 
 def test_rows_that_are_right_are_not_written(database: Database) -> None:
