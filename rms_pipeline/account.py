@@ -87,9 +87,11 @@ def client_for(
     budget with every other process. Raises DatabaseError if the database mirrors another account,
     or if an object that people added to its tables would make a sync do harm.
     """
-    claim_mirror(database, account_name(current), sandbox=SANDBOX_SUBDOMAIN)
-    with database.session() as connection:
-        demand_no_obstacle(connection)
+    with database.with_one_connection() as once:
+        claim_mirror(once, account_name(current), sandbox=SANDBOX_SUBDOMAIN)
+        with once.session() as connection:
+            demand_no_obstacle(connection)
+        now = once.clock()
     with open_account(current) as account:
         budget = SharedBudget(database, account.subdomain, current.request_limit)
         client = CurrentRmsClient(
@@ -99,7 +101,7 @@ def client_for(
             api_key=account.api_key,
             budget=budget,
             patience=patience,
-            now=database.clock(),
+            now=now,
             terms=StoredTerms(database, account.subdomain, collection),
             tell=NotedTroubles(database, account.subdomain, collection),
         )

@@ -410,23 +410,24 @@ def _checks_in_one_step(
     ) -> Iterator[dg.AssetCheckResult]:
         selected = {key.name for key in context.selected_asset_check_keys}
         failures = []
-        for name, (_, evaluate) in evaluations.items():
-            if name not in selected:
-                continue
-            try:
-                with explained(f"check {name}"):
-                    result = evaluate(mirror.database, context.run.run_id, None)
-            except Exception as failure:
-                failures.append(failure)
-            else:
-                yield result._replace(asset_key=asset, check_name=name)
-        if not selected.isdisjoint(sense):
-            # One query answers all of them.
-            with explained("sense checks"):
-                results = sense_of(mirror.database)
-            for name, result in results.items():
-                if name in selected:
+        with mirror.database.with_one_connection() as database:
+            for name, (_, evaluate) in evaluations.items():
+                if name not in selected:
+                    continue
+                try:
+                    with explained(f"check {name}"):
+                        result = evaluate(database, context.run.run_id, None)
+                except Exception as failure:
+                    failures.append(failure)
+                else:
                     yield result._replace(asset_key=asset, check_name=name)
+            if not selected.isdisjoint(sense):
+                # One query answers all of them.
+                with explained("sense checks"):
+                    results = sense_of(database)
+                for name, result in results.items():
+                    if name in selected:
+                        yield result._replace(asset_key=asset, check_name=name)
         if failures:
             raise failures[0]
 
@@ -443,12 +444,13 @@ def evaluations(
 ) -> list[dg.AssetCheckEvaluation]:
     """The results of all checks of `collections`, and of the tables made from them, after a
     refresh. `run` did the refresh. If it runs for ever, its last `seconds` count."""
-    results = {
-        which: evaluate(database, run, seconds)
-        for which, (_, evaluate) in _evaluations_of(collections).items()
-    }
-    if OPPORTUNITIES in collections:
-        results |= {(OPPORTUNITIES.name, n): result for n, result in sense_of(database).items()}
+    with database.with_one_connection() as once:
+        results = {
+            which: evaluate(once, run, seconds)
+            for which, (_, evaluate) in _evaluations_of(collections).items()
+        }
+        if OPPORTUNITIES in collections:
+            results |= {(OPPORTUNITIES.name, n): result for n, result in sense_of(once).items()}
     return [
         dg.AssetCheckEvaluation(
             asset_key=naming.key(asset),

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -258,16 +258,24 @@ class Database:
         """A connection that commits at the end, rolls back on an error, and is then closed."""
         connection = self.connect(session=session)
         try:
-            yield connection
-            connection.commit()
-        except BaseException as error:
-            if not connection.closed:
-                connection.rollback()
-            if isinstance(error, psycopg2.Error) and (told := explain(error, connection)):
-                raise told from error
-            raise
+            with _committed(connection):
+                yield connection
         finally:
             connection.close()
+
+    @contextmanager
+    def with_one_connection(self) -> Iterator["Database"]:
+        """This database for one thread: sessions that follow each other share a connection.
+
+        A session within another one, and one that asks for `session=True`, gets a connection of its
+        own. So does the next one after the server ended it.
+        """
+        again = _WithOneConnection(self.url, self.session_url, self.schema)
+        try:
+            yield again
+        finally:
+            for connection in again.kept:
+                connection.close()
 
     def engine(self) -> Engine:
         """SQLAlchemy's view of the same connections, for Alembic and pandas."""
@@ -281,6 +289,43 @@ class Database:
         """
         with self.session() as connection:
             return clock_of(connection)
+
+
+@dataclass(frozen=True, slots=True)
+class _WithOneConnection(Database):
+    """As `Database.with_one_connection` says. `kept` is the connection while no session has it."""
+
+    kept: list[Connection] = field(default_factory=list, repr=False, compare=False)
+
+    @contextmanager
+    def session(self, *, session: bool = False) -> Iterator[Connection]:
+        if session:
+            with Database.session(self, session=True) as own:
+                yield own
+            return
+        connection = self.kept.pop() if self.kept else self.connect()
+        try:
+            with _committed(connection):
+                yield connection
+        finally:
+            if self.kept or connection.closed:
+                connection.close()
+            else:
+                self.kept.append(connection)
+
+
+@contextmanager
+def _committed(connection: Connection) -> Iterator[None]:
+    """Commits at the end, and rolls back on an error, which is explained if we can."""
+    try:
+        yield
+        connection.commit()
+    except BaseException as error:
+        if not connection.closed:
+            connection.rollback()
+        if isinstance(error, psycopg2.Error) and (told := explain(error, connection)):
+            raise told from error
+        raise
 
 
 def leads_through_pooler(connection: Connection) -> bool:

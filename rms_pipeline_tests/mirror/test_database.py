@@ -336,3 +336,41 @@ def test_a_number_of_any_length_in_json_can_be_read(
             stored,
         )
         assert found == [([read], [[read], [read]], None)]
+
+
+def test_sessions_that_follow_each_other_share_a_connection_where_that_is_asked_for(
+    database: Database,
+) -> None:
+    pids = []
+    with database.with_one_connection() as once:
+        for _ in range(3):
+            with once.session() as connection:
+                pids.append(connection.info.backend_pid)
+        half = "INSERT INTO mirror_state VALUES ('half', 'done'); SELECT 1 / 0"
+        with pytest.raises(psycopg2.errors.DivisionByZero):
+            query(once, half)
+        # Nothing of what failed is left, and the connection serves on.
+        with once.session() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM mirror_state WHERE name = 'half'")
+            assert cursor.fetchone() == (0,)
+            pids.append(connection.info.backend_pid)
+            # This one is in use, and a lock of a session belongs to nobody else.
+            with once.session() as inner, once.session(session=True) as own:
+                others = {inner.info.backend_pid, own.info.backend_pid}
+            cursor.execute("INSERT INTO mirror_state VALUES ('whole', 'done')")
+        assert query(database, "SELECT value FROM mirror_state WHERE name = 'whole'") == [("done",)]
+    assert len({*pids}) == 1
+    assert len(others - {*pids}) == 2
+    assert connection.closed
+
+
+def test_a_shared_connection_that_the_server_ended_is_replaced(database: Database) -> None:
+    with database.with_one_connection() as once:
+        ((pid,),) = query(once, "SELECT pg_backend_pid()")
+        assert query(database, f"SELECT pg_terminate_backend({pid}, 10000)") == [(True,)]
+        with pytest.raises(psycopg2.OperationalError):
+            query(once, "SELECT 1")
+        with once.session() as again, again.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            assert cursor.fetchone() == (1,)
+    assert again.closed
