@@ -36,7 +36,7 @@ from rms_pipeline.web.access import Access
 from rms_pipeline.web.forms import read_form
 from rms_pipeline.web.listing import asked_by, cleaned, looked_up
 from rms_pipeline.web.reading import Reader
-from rms_pipeline.web.refusals import Refusal
+from rms_pipeline.web.refusals import Refusal, WrongParameter
 from rms_pipeline.web.templating import Pages
 
 DAYS_BACK, DAYS_AHEAD = 30, 365
@@ -106,9 +106,7 @@ def calendar_feeds(
         form = await read_form(request, "use fewer or shorter filters.")
         name = " ".join(without_nul(form.get("name", "")).split())
         if not 0 < len(name) <= _LONGEST_NAME:
-            raise HTTPException(
-                422, f"name is the name of the calendar, in 1 to {_LONGEST_NAME} letters."
-            )
+            raise WrongParameter("name", "“Name”", f"has to have 1 to {_LONGEST_NAME} letters.")
         query = cleaned(without_nul(form.get("query", "")))
 
         def keep() -> str:

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 from time import monotonic
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic_core import to_jsonable_python
@@ -29,7 +29,7 @@ from rms_pipeline.web.fast_lane import ClientFactory
 from rms_pipeline.web.forms import read_form
 from rms_pipeline.web.launching import DagsterUnavailable, Launcher, SyncUnderWay
 from rms_pipeline.web.reading import Reader
-from rms_pipeline.web.refusals import Refusal
+from rms_pipeline.web.refusals import Refusal, WrongParameter
 from rms_pipeline.web.templating import Pages
 
 # A count is reused for so long: looking again then costs no call.
@@ -169,14 +169,13 @@ def further_back(
         form = await read_form(request, "send only a day.")
         since = _day(form.get("since", ""))
         if since is None:
-            raise HTTPException(422, "since has to be the day to mirror back to, like 2025-01-01.")
+            raise _wrong("has to be a day, like 2025-01-01.")
         today = Day.of(datetime.now(UTC), current.time_zone).date
         days = _days_back(since, today)
         if days <= current.days_back:
-            raise HTTPException(
-                422,
-                f"RMS_SYNC_DAYS_BACK already mirrors {current.days_back:,} days back, so since "
-                "changes nothing. Choose an earlier day.",
+            raise _wrong(
+                f"changes nothing: {current.days_back:,} days back are mirrored anyway "
+                "(RMS_SYNC_DAYS_BACK). Choose an earlier day."
             )
         try:
             await launcher.launch("initial", _BY, days_back=days)
@@ -220,13 +219,16 @@ def _days_between(since: date, today: date) -> int:
     return (today - since).days + 1
 
 
+def _wrong(why: str) -> WrongParameter:
+    return WrongParameter("since", "“Back to”", why)
+
+
 def _days_back(since: date, today: date) -> int:
     days = _days_between(since, today)
     if not 1 < days <= MOST_DAYS:
-        raise HTTPException(
-            422,
-            "since is to be a day before today, and no more than "
-            f"{MOST_DAYS:,} days ago, like {today.year - 1}-01-01.",
+        raise _wrong(
+            f"has to be a day before today, and no more than {MOST_DAYS:,} days ago, like "
+            f"{today.year - 1}-01-01."
         )
     return days
 
@@ -237,4 +239,4 @@ def _day(text: str) -> date | None:
     try:
         return date.fromisoformat(text.strip())
     except ValueError:
-        raise HTTPException(422, "since is not a date like 2025-01-01.") from None
+        raise _wrong("is not a date like 2025-01-01.") from None

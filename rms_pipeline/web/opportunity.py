@@ -25,6 +25,7 @@ from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.formatting import Clock, money
 from rms_pipeline.web.reading import Reader
+from rms_pipeline.web.refusals import WrongParameter
 from rms_pipeline.web.templating import Pages
 from rms_pipeline.web.values import Shown, field_title, shown_change
 from rms_pipeline.web.visited import note_visit
@@ -152,8 +153,10 @@ def _moment(text: str, time_zone: str) -> datetime | None:
         Day.of(found, "UTC")
         return min(found.astimezone(UTC), datetime.now(UTC))
     except (ValueError, OverflowError):
-        raise HTTPException(
-            422, "as_of is not a date like 2026-05-31 or a time like 2026-05-31T18:00:00Z."
+        raise WrongParameter(
+            "as_of",
+            "“As of the end of”",
+            "is not a date like 2026-05-31 or a time like 2026-05-31T18:00:00Z.",
         ) from None
 
 

@@ -24,7 +24,7 @@ from rms_pipeline.web.access import Access
 from rms_pipeline.web.forms import read_form
 from rms_pipeline.web.listing import asked_by, cleaned, with_known_fields
 from rms_pipeline.web.reading import Reader
-from rms_pipeline.web.refusals import REFUSALS, wants_page
+from rms_pipeline.web.refusals import REFUSALS, WrongParameter, wants_page
 from rms_pipeline.web.templating import Pages
 
 _LONGEST_NAME = 100
@@ -74,9 +74,7 @@ def views(
         form = await read_form(request, "use fewer or shorter filters.")
         name = without_nul(" ".join(form.get("name", "").split()))
         if not 0 < len(name) <= _LONGEST_NAME:
-            raise HTTPException(
-                422, f"name is the name of the view, in 1 to {_LONGEST_NAME} letters."
-            )
+            raise WrongParameter("name", "“Name”", f"has to have 1 to {_LONGEST_NAME} letters.")
         query = without_nul(cleaned(form.get("query", "")))
 
         def keep() -> None:
@@ -124,6 +122,8 @@ def why_not_shown(connection: Connection, query: str, time_zone: str) -> str:
     does. Commits."""
     try:
         with_known_fields(connection, asked_by(query, time_zone))
+    except WrongParameter as refused:
+        return refused.for_people
     except HTTPException as refused:
         return str(refused.detail)
     return ""

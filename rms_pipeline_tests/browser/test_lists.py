@@ -65,6 +65,14 @@ def test_filters_leave_a_clean_address_and_choices_follow_the_list(web: Web, pag
     page.locator("[name=onhire_from]").fill(first)
     expect(page).to_have_url(f"{web.url}/opportunities?onhire={first}..")
     expect(page.locator("#found")).to_contain_text("1 opportunity")
+    # The field says one thing and the list another, until somebody says so.
+    page.route("**/opportunities?*", lambda route: route.abort())
+    page.get_by_label("Search", exact=True).fill("ball")
+    expect(page.locator("#notice")).to_contain_text("The service did not answer")
+    page.unroute("**/opportunities?*")
+    page.get_by_label("Search", exact=True).fill("zzz")
+    expect(page.locator("#results")).to_contain_text("No opportunity matches these filters")
+    expect(page.locator("#notice")).not_to_contain_text("did not answer")
 
 
 def test_escape_closes_what_was_found_and_keeps_what_was_typed(web: Web, page: Page) -> None:

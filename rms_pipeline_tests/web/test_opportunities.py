@@ -93,6 +93,7 @@ def test_no_id_is_an_error_of_ours(web: Web, suffix: str) -> None:
 
 
 def test_a_refusal_names_the_parameter_to_programs_and_its_field_to_people(web: Web) -> None:
+    insert_opportunities(web.database, {"id": 1})
     for path, name, label in (
         ("/opportunities?from=2026-13-01", "from is not a date", "“Starts from” is not a date"),
         ("/opportunities?to=soon", "to is not a date", "“Starts until” is not a date"),
@@ -103,6 +104,9 @@ def test_a_refusal_names_the_parameter_to_programs_and_its_field_to_people(web: 
         (f"/calendar?customer={'x' * 201}", "customer is too", "“Customer” is too long"),
         ("/changes?least=much", "least is not a number", "“Charge by at least” is not a number"),
         ("/changes?day=soon", "day is not a date", "“Day” is not a date"),
+        ("/further-back?since=soon", "since is not a date", "“Back to” is not a date"),
+        ("/further-back?since=2199-01-01", "since has to be", "“Back to” has to be a day before"),
+        ("/opportunities/1?as_of=soon", "as_of is not", "“As of the end of” is not a date"),
         ("/opportunities?sort=unknown", "sort is not one of", "sort is not one of"),
         ("/opportunities?page=0", "page is not a number", "page is not a number"),
     ):
