@@ -193,8 +193,8 @@ def test_a_feed_that_nobody_reads_can_be_told_from_one_that_is_read(web: Web) ->
     [
         ({"name": " ", "query": ""}, "name"),
         ({"name": "x" * 101, "query": ""}, "name"),
-        ({"name": "x", "query": "onhire=never"}, "onhire"),
-        ({"name": "x", "query": "least=abc"}, "least"),
+        ({"name": "x", "query": "onhire=never"}, "“On hire on” is not a period"),
+        ({"name": "x", "query": "least=abc"}, "“Value from” is not an amount"),
     ],
 )
 def test_a_feed_that_could_not_be_read_is_not_made(
