@@ -35,7 +35,8 @@ PATHS = (
     *(f"/won-and-lost/{NOW:%Y-%m}", f"/won-and-lost/{NOW:%Y-%m}?outcome=lost"),
     *("/compared", "/today/compared", "/customers/1/compared", "/venues/1/compared"),
     *("/owners/1/compared", "/views/1", "/counts/opportunities", "/counts/opportunities?tag=vip"),
-    "/counts/opportunities?q=zzzz",
+    *("/counts/opportunities?q=zzzz", "/opportunities?from=soon", "/opportunities?field.gone=1"),
+    *("/opportunities/1?as_of=soon", "/find?q=x", "/opportunities?created=last-month&sort=-value"),
 )
 # Answers that are no pages: parts of one, files, and ways to another page.
 NO_PAGES = re.compile(
