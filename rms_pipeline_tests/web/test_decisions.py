@@ -14,8 +14,8 @@ YEAR = datetime.now(UTC).year
 ANN, BOB = {"owner_id": 1, "owner_name": "Ann"}, {"owner_id": 2, "owner_name": "Bob"}
 
 
-def on(month: int, day: int = 10, year: int = YEAR) -> datetime:
-    return datetime(year, month, day, 12, tzinfo=UTC)
+def on(month: int, day: int = 10, year: int | None = None) -> datetime:
+    return datetime(year or YEAR, month, day, 12, tzinfo=UTC)
 
 
 @pytest.fixture
