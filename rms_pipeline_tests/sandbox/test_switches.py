@@ -4,6 +4,7 @@ import base64
 import re
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -322,10 +323,12 @@ def test_associations_come_by_the_version_of_the_api(sandbox: SandboxServer) -> 
     assert come(many) == come(one) == set(LISTED)
 
 
+# Between the first and the last of what the account has, whatever today is.
+SOME_DAY = (datetime.now(UTC) - timedelta(days=40)).date()
 ONE_WAY_OR_THE_OTHER: list[tuple[str, Any, Any, str]] = [
     ("honours_sort", True, False, "/opportunities?filtermode=all&per_page=60&q[s]=id%20asc"),
     ("honours_id_predicates", True, False, "/opportunities?filtermode=all&q[id_gt]=1030"),
-    ("honours_created_at", True, False, "/opportunities?q[created_at_gteq]=2026-10-01"),
+    ("honours_created_at", True, False, f"/opportunities?q[created_at_gteq]={SOME_DAY}"),
     ("honours_id_in", True, False, "/opportunities?filtermode=all&q[id_in][]=1003"),
     ("honours_filtermode", True, False, "/opportunities?filtermode=all&per_page=1"),
     ("honours_or", True, False, "/opportunities?q[subject_or_description_cont]=gala"),
@@ -336,7 +339,7 @@ ONE_WAY_OR_THE_OTHER: list[tuple[str, Any, Any, str]] = [
     ("nested", "asked", "always", "/opportunities"),
     ("nested", "asked", "never", "/opportunities?include[]=member"),
     ("refused", [], ["q[s]"], "/opportunities?q[s]=id%20asc"),
-    ("ignored", [], ["q[ends_at"], "/opportunities?filtermode=all&q[ends_at_gteq]=2026-11-01"),
+    ("ignored", [], ["q[ends_at"], f"/opportunities?filtermode=all&q[ends_at_gteq]={SOME_DAY}"),
     ("all_items", "absent", "filtered", "/opportunity_items"),
     ("refused_items", {}, {1003: 500}, "/opportunities/1003/opportunity_items"),
     ("error_shape", "texts", "message", "/opportunities/1"),
