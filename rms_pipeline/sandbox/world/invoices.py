@@ -17,12 +17,14 @@ def invoices(record: Mapping[str, Any], now: int) -> Iterator[dict[str, Any]]:
     if not record.get("invoiced"):
         return
     created = milliseconds(record.get("created_at"))
-    ended = milliseconds(record.get("ends_at")) or created or now
-    updated = milliseconds(record.get("updated_at")) or created or now
+    # Not this moment: an invoice would differ at each look.
+    today = now - now % DAY
+    ended = milliseconds(record.get("ends_at")) or created or today
+    updated = milliseconds(record.get("updated_at")) or created or today
     cancelled = record.get("status") == 50
     # The moment is the same whenever somebody asks, also of what was invoiced before it ended.
-    first = updated if cancelled else created or now
-    invoiced = _past(updated if cancelled else ended + 2 * DAY, now) or min(first, now)
+    first = updated if cancelled else created or today
+    invoiced = _past(updated if cancelled else ended + 2 * DAY, now) or _past(first, now) or today
     paid = now - invoiced > 30 * DAY
     yield _invoice(record, 0, invoiced, 20 if paid else 10)
     if cancelled:
