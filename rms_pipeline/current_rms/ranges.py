@@ -190,7 +190,7 @@ def read_by_number(
                     continue
                 records += [record_id(r) for r in answer.page.records]
                 yield number, answer
-            if page == 2 and len(records) > 1 and records == reading[1]:
+            if page == 2 and len(records) > 1 and any(records) and records == reading[1]:
                 raise WalkIncomplete(
                     "Current RMS sends the first page for every page number, so the rest of the "
                     "list cannot be read. The first page is stored. Report this to the support "
@@ -209,25 +209,32 @@ Pages = Sequence[ListAnswer | None]
 
 
 def _one_reading(ask: Callable[[int], Pages], lanes: int) -> Iterator[tuple[int, Pages]]:
-    first = ask(1)
-    yield 1, first
+    sizes: dict[int, int] = {}
+    counts: list[int] = []
+    page = 0
+    # A page of which nothing can be fetched does not say how many there are.
+    while not counts:
+        page += 1
+        answers = ask(page)
+        yield page, answers
+        sizes[page] = _size(answers)
+        counts = [a.page.meta.total_row_count for a in answers if a is not None]
+    begun = page
     # An empty first page is the end, whatever the count says: no page number says where to
     # continue.
-    size = _size(first)
-    total = max((a.page.meta.total_row_count for a in first if a is not None), default=0)
-    page_count = -(-total // size) if size else 1
-    sizes: dict[int, int] = {1: size}
+    size = sizes[1]
+    page_count = max(-(-max(counts) // size) if size else 1, begun)
 
     def lane(index: int, out: Outbox[tuple[int, Pages]]) -> None:
-        for page in range(2 + index, page_count + 1, lanes):
+        for page in range(begun + 1 + index, page_count + 1, lanes):
             answers = ask(page)
             sizes[page] = _size(answers)
             out.put((page, answers))
 
-    yield from in_parallel(lane, min(lanes, max(page_count - 1, 1)))
+    yield from in_parallel(lane, min(lanes, max(page_count - begun, 1)))
     # A full last page may not be the end, even if the count says so.
     page = page_count
-    ids = _ids(first) if page == 1 else None
+    ids = _ids(answers) if page == begun else None
     while size and sizes.get(page, 0) >= size:
         page += 1
         answers = ask(page)

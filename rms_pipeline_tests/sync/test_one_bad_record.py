@@ -12,6 +12,7 @@ from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms import failing
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.errors import ApiUnavailable
+from rms_pipeline.current_rms.window import segments_of
 from rms_pipeline.mirror.unreadable import unreadable
 from rms_pipeline.sandbox import Store, Switches
 from rms_pipeline.sandbox.api import routes
@@ -309,6 +310,26 @@ def test_a_list_without_order_whose_deep_pages_are_refused_is_not_taken_for_read
     mirror = mirror_of(Store(110), switches=hostile)
     with pytest.raises(Exception, match=r"read|gave no usable answer"):
         read_all(mirror)
+
+
+@pytest.mark.parametrize("pages", [1, 2])
+def test_first_pages_of_which_nothing_comes_do_not_end_a_list_without_order(
+    mirror_of: MakeMirror, pages: int
+) -> None:
+    by_number = Switches(
+        max_per_page=3, honours_sort=False, honours_id_predicates=False, honours_created_at=False
+    )
+    store = Store(40)
+    mirror = mirror_of(store, switches=by_number)
+    ids = ids_in(store, mirror.window)
+    client, (dated, *_) = mirror.client(), segments_of(mirror.window)
+    first = [client.list_records(dated.params, page=1 + page).ids for page in range(pages)]
+    bad = {id_ for page in first for id_ in page}
+    assert len(bad) == 3 * pages
+    turn(mirror, undeliverable=frozenset(bad), undeliverable_single=False)
+    read_all(mirror)
+    assert query(mirror.database, "SELECT read_by ->> 'dated' FROM walks") == [("page numbers",)]
+    assert set(mirror.rows()) == set(ids) - bad
 
 
 def test_what_is_listed_twice_is_one_row_and_is_said(mirror_of: MakeMirror) -> None:
