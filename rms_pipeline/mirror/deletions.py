@@ -106,6 +106,19 @@ def held_back(connection: Connection, collection: Collection) -> list[int]:
     return found
 
 
+def held_lately(connection: Connection, collection: Collection) -> set[int]:
+    """Return those of `held_back` that were asked for within the guarded period. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"{_held_back(collection)} AND h.held_at > clock_timestamp() - %s"
+            f" AND NOT {in_the_future('h.held_at')}",
+            (GUARDED_PERIOD,),
+        )
+        found = {row[0] for row in cursor.fetchall()}
+    connection.commit()
+    return found
+
+
 def words_of_held_back(collection: Collection, count: int) -> str:
     """Return that so many deletions wait, as a sentence."""
     one = count == 1

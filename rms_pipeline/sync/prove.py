@@ -42,7 +42,7 @@ from rms_pipeline.mirror.completeness import (
     some_other_row,
 )
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.deletions import HELD_BACK, Deletions
+from rms_pipeline.mirror.deletions import HELD_BACK, Deletions, held_lately
 from rms_pipeline.mirror.merge import MergeResult, note_faults
 from rms_pipeline.mirror.proofs import (
     NO_RANGES,
@@ -545,7 +545,14 @@ class Prover(Counting):
         self._left.ids |= dict.fromkeys(young, True)
         gone: dict[int, tuple[datetime, datetime]] = {}
         failed: dict[int, CurrentRmsError] = {}
-        ids = sorted(suspects - young)
+        waiting = set[int]()
+        if self._lane is Lane.INCREMENTAL and not self._remove.confirmed:
+            # Every quarter of an hour would cost a call for each of them, until a person confirms.
+            waiting = suspects & held_lately(self._connection, self._collection)
+            if len(waiting) > self._remove.most:
+                # Whichever of the others are gone, they have to wait too.
+                return HELD_BACK
+        ids = sorted(suspects - young - waiting)
         calls = self._remove.calls_for(len(ids), self._sizes.expected)
         asked = ask_by_id(
             self._client,
@@ -569,12 +576,13 @@ class Prover(Counting):
                 f"No list of Current RMS shows {shown}, and Current RMS did not answer "
                 f"whether they still exist: {next(iter(failed.values()))}"
             )
+        waits = HELD_BACK if waiting else ""
         if not gone:
-            return unknown
+            return waits or unknown
         before = self._remove.deleted
         reason = self._remove.remove_gone(gone)
         self.deleted += self._remove.deleted - before
-        return reason or unknown
+        return reason or waits or unknown
 
     def _store_suspects(self, answer: ListAnswer, walk: int, outdone: set[int]) -> None:
         self.result += store_answer(

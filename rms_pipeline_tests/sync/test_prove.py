@@ -499,6 +499,42 @@ def test_more_than_can_be_believed_go_by_no_way_within_a_day(mirror_of: MakeMirr
     assert mirror.deleted() == {*ids, *more}
 
 
+@pytest.mark.slow
+def test_while_deletions_wait_for_a_person_each_costs_a_call_once_a_day(
+    mirror_of: MakeMirror,
+) -> None:
+    mirror = mirror_of(Store(120), switches=SMALL)
+    mirror.full_sync()
+    gone = dated(mirror)[:40]
+    records = {id_: mirror.store.get(id_, ()) or {} for id_ in gone}
+    for id_ in gone:
+        mirror.store.delete(id_)
+
+    def asked() -> int:
+        return sum("/opportunities/" in path for _, path, _ in mirror.sandbox.requests)
+
+    def held() -> set[int]:
+        with mirror.database.session() as connection:
+            return set(held_back(connection, OPPORTUNITIES))
+
+    assert not proved(mirror).shown
+    assert asked() > 20
+    assert 20 < len(held()) < 40
+    proof = proved(mirror)
+    assert not proof.shown
+    assert "confirmation" in proof.sentence
+    assert asked() == 0
+    assert mirror.deleted() == set()
+    query(mirror.database, "UPDATE held_deletions SET held_at = held_at - interval '25 hours'")
+    proved(mirror)
+    assert asked() >= 20
+    # The user of the key may see them again.
+    for id_, record in records.items():
+        mirror.store.put(id_, record)
+    assert proved(mirror).shown
+    assert mirror.deleted() == set()
+
+
 def test_asking_again_for_rows_outside_the_window_keeps_to_its_calls(
     mirror_of: MakeMirror,
 ) -> None:
