@@ -15,6 +15,7 @@ from msgspec import Raw
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.lenient import members_of, mend_record, storable_json
+from rms_pipeline.current_rms.records import EXACT_FLOAT
 
 BIGINT_MAX = 2**63 - 1
 _SHORT, _MOST_FIELDS = 500, 50
@@ -199,7 +200,7 @@ def _whole(value: object) -> int | None:
         if not (value.isascii() and value.isdigit() and len(value) <= 19):
             return None
         value = int(value)
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and value < EXACT_FLOAT:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= BIGINT_MAX:
         return None

@@ -38,7 +38,7 @@ _MAX_EXPONENT = 1_000
 # With such exponents, no more digits than PostgreSQL keeps behind the decimal point.
 _LONGEST_NUMBER = 15_000
 # From here on, a number with a decimal point or an exponent may stand for its neighbour.
-_EXACT_FLOAT = 2**53
+EXACT_FLOAT = 2**53
 # The exponent of the greatest number that every parser of JSON can read.
 _LARGEST_FLOAT = 307
 # An index of the column takes no longer texts (2,700 bytes).
@@ -309,7 +309,7 @@ def to_whole(value: object) -> int | None:
         return None
     if isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
         value = int(value)
-    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT_FLOAT:
+    if isinstance(value, float) and value.is_integer() and abs(value) < EXACT_FLOAT:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError("not a whole number")

@@ -352,6 +352,21 @@ def read_party(
     return party
 
 
+def knows_party(connection: Connection, kind: Kind, id_: int, *, with_members: bool) -> bool:
+    """Return whether `read_party` finds this customer, venue or owner. Commits."""
+    with connection.cursor() as cursor:
+        found = _is_named(cursor, kind, id_) or (
+            with_members and _contacts(cursor, id_)[0] is not None
+        )
+    connection.commit()
+    return found
+
+
+def _is_named(cursor: Cursor, kind: Kind, id_: int) -> bool:
+    cursor.execute(f"SELECT FROM opportunities WHERE {kind.id_column} = %s LIMIT 1", (id_,))
+    return cursor.fetchone() is not None
+
+
 def _read_party(
     cursor: Cursor, kind: Kind, id_: int, today: Day, year: int, with_members: bool
 ) -> Party | None:
@@ -367,10 +382,8 @@ def _read_party(
     }
     name = newest_names(cursor, (kind.id_column, kind.name_column), [id_]).get(id_)
     member, contacts = _contacts(cursor, id_) if with_members else (None, None)
-    if name is None and member is None:
-        cursor.execute(f"SELECT FROM opportunities WHERE {mine} LIMIT 1", values)
-        if cursor.fetchone() is None:
-            return None
+    if name is None and member is None and not _is_named(cursor, kind, id_):
+        return None
     # Of a year that goes on, what has started by now stands against the same days of the other.
     so_far = min(max(today.ends, first.starts), after.starts)
     values |= {"so_far": so_far, "so_far_before": _a_year_before(so_far, today.time_zone).starts}

@@ -20,6 +20,7 @@ from rms_pipeline.insight.parties import (
     Kind,
     Party,
     compare_party,
+    knows_party,
     periods_of_ranking,
     periods_of_year,
     rank,
@@ -60,6 +61,9 @@ def parties(pages: Pages, reader: Reader, current: Settings, access: Access) -> 
 def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: Settings) -> None:
     def today() -> Day:
         return Day.of(datetime.now(UTC), current.time_zone)
+
+    def not_found(id_: int) -> HTTPException:
+        return HTTPException(404, f"No opportunity in the mirror has the {kind.single} {id_}.")
 
     def remembered() -> Memory:
         with reader.session() as connection:
@@ -114,11 +118,11 @@ def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: S
                     year=year or day.date.year,
                     with_members=MEMBERS in current.collections,
                 )
-                if abs(id_) < 2**63
+                if _is_key(id_)
                 else None
             )
         if found is None:
-            raise HTTPException(404, f"No opportunity in the mirror has the {kind.single} {id_}.")
+            raise not_found(id_)
         return found
 
     @router.get(f"/{kind.name}")
@@ -163,9 +167,11 @@ def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: S
         year: Annotated[int | None, Query(ge=_FIRST_YEAR, le=_LAST_YEAR)] = None,
     ) -> dict[str, Any]:
         day = today()
-        if abs(id_) >= 2**63:
-            raise HTTPException(404, f"No opportunity in the mirror has the {kind.single} {id_}.")
         with reader.session() as connection:
+            if not _is_key(id_) or not knows_party(
+                connection, kind, id_, with_members=MEMBERS in current.collections
+            ):
+                raise not_found(id_)
             figures = compare_party(
                 connection, kind, id_, day, datetime.now(UTC), year=year or day.date.year
             )
@@ -211,6 +217,11 @@ def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: S
             listed=_listed(kind, found),
             current_rms_url=f"https://{host}/members/{found.id}" if host else None,
         )
+
+
+def _is_key(id_: int) -> bool:
+    """Return whether PostgreSQL can look for it."""
+    return abs(id_) < 2**63
 
 
 def _offset(wanted: Mapping[str, Any]) -> int:

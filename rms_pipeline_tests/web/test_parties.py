@@ -421,9 +421,10 @@ def test_an_empty_mirror_and_an_unknown_one_say_so(web: Web, kind: str) -> None:
     assert "yet" in visit(web, f"/{kind}").text
     assert told(web, f"/{kind}.json")["ranked"] == []
     for unknown in (7, 2**63, -(2**63) - 5):
-        answer = get(web, f"/{kind}/{unknown}.json")
-        assert answer.status_code == 404
-        assert str(unknown) in answer.text
+        for part in ("", "/compared"):
+            answer = get(web, f"/{kind}/{unknown}{part}.json")
+            assert answer.status_code == 404
+            assert str(unknown) in answer.text
     assert get(web, f"/{kind}/7.json?year=12345").status_code == 422
     assert get(web, f"/{kind}.json?sort=nothing").status_code == 422
 

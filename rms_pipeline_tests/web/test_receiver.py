@@ -203,6 +203,7 @@ def test_a_subject_that_is_no_opportunity_is_kept_marked_and_refreshes_nothing(
     [b"", b"not json", b"[]", b"{}", b'{"action": 5}', b'{"action": {}}', b"\xff\xfe",
      b'{"action": {"subject_id": null}}', b'{"action": {"subject_id": 1.5}}',
      b'{"action": {"subject_id": true}}', b'{"action": {"subject_id": "x"}}',
+     b'{"action": {"subject_id": 9007199254740993.0}}',
      b'{"action": {"subject_id": 99999999999999999999}}', b"[" * 100_000],
 )  # fmt: skip
 def test_what_is_no_delivery_is_refused_with_400_and_a_reason(web: Web, body: bytes) -> None:
