@@ -111,7 +111,8 @@ def test_killed_between_batches_and_run_again_it_ends_right(
     def dying(*arguments: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == 3:
+        # Two connections decode at a time, so that one of them may be further.
+        if calls >= 3:
             raise KeyboardInterrupt
         return batch(*arguments)
 
