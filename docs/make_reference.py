@@ -269,7 +269,7 @@ _PAGES = {
     "/find.json": "The same as JSON: `/find.json?q=festival`.",
     "/further-back": "How far back is mirrored, and what more would cost.",
     "/further-back.json": "The same as JSON.",
-    "/login": "The form to sign in.",
+    "/login": "The form to log in.",
     "/openapi.json": "This description for programs.",
     "/opportunities": "The list of opportunities, with its filters.",
     "/opportunities.csv": "All rows of that list as CSV, with the same parameters.",

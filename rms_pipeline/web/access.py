@@ -84,7 +84,7 @@ class Access:
             raise Answered(self._ask(request, own_address(request)))
 
     def login(self) -> APIRouter:
-        """The form to log in, and the address that it sends to."""
+        """The form to log in, the address that it sends to, and the way to log out again."""
         router = APIRouter(include_in_schema=False)
 
         @router.get("/login")
@@ -103,6 +103,13 @@ class Access:
             if not given or not await self._tries(request, given):
                 return self._ask(request, wanted, wrong=True)
             return self._let_in(request, wanted)
+
+        @router.post("/logout", dependencies=[Depends(self.page)])
+        async def log_out() -> Response:
+            # Only this browser forgets it. Others stay logged in until the token changes.
+            answer = RedirectResponse("/login", 303)
+            answer.delete_cookie(self.sessions.cookie, path="/", httponly=True, samesite="strict")
+            return answer
 
         return router
 

@@ -318,6 +318,18 @@ def test_a_browser_is_asked_to_log_in_and_then_is_where_it_wanted_to_go(web: Web
     assert ask(web, "GET", "/login", headers=COOKIE).headers["Location"] == "/"
 
 
+def test_a_browser_that_is_logged_out_has_to_show_the_token_again(web: Web) -> None:
+    own = {"Sec-Fetch-Site": "same-origin", **PAGE}
+    assert 'action="/logout"' in ask(web, "GET", "/", headers={**COOKIE, **own}).text
+    done = ask(web, "POST", "/logout", headers={**COOKIE, **own})
+    assert (done.status_code, done.headers["Location"]) == (303, "/login")
+    forgotten = SimpleCookie(done.headers["Set-Cookie"])[SESSION_COOKIE]
+    assert (forgotten.value, forgotten["max-age"], forgotten["path"]) == ("", "0", "/")
+    # A link of another site must not do it, and whoever is logged out already is asked to log in.
+    assert ask(web, "GET", "/logout", headers={**COOKIE, **own}).status_code in (404, 405)
+    assert ask(web, "POST", "/logout", headers=own).status_code == 401
+
+
 @pytest.mark.parametrize(
     "elsewhere",
     ["https://evil.example", "//evil.example", "/\\evil.example", "\\\\evil.example", "///x",
