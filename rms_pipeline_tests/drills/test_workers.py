@@ -137,7 +137,9 @@ def test_dagster_dev_killed_in_mid_run_fails_that_run_and_the_next_one_succeeds(
             run = launch(dagster.url, "initial_sync")
             status = f"SELECT status FROM dagster.runs WHERE run_id = '{run}'"
             wait_until(lambda: query(environment, status) == [("STARTED",)])
-            wait_until(lambda: query(environment, "SELECT 1 FROM run_workers") != [])
+            # Its process is known before its sync is.
+            began = f"SELECT FROM sync_runs JOIN run_workers ON run = run_id WHERE run = '{run}'"
+            wait_until(lambda: query(environment, began) != [])
         finally:
             dagster.end(signal.SIGKILL)
         assert query(environment, status) == [("STARTED",)]
