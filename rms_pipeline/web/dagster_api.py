@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import requests
 from pydantic import SecretStr
@@ -71,6 +71,8 @@ query Run($run: ID!) {
   }
 }
 """
+# How a run ended: somebody ended it, also in the queue; by itself; or Dagster does not have it.
+End = Literal["canceled", "ended", "deleted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,14 +264,16 @@ def unfinished_runs(
     ]
 
 
-def has_ended(url: str, run: str, token: SecretStr | None = None) -> bool:
-    """Whether `run` has ended in Dagster, or was deleted there. Raises DagsterUnavailable."""
+def end_of(url: str, run: str, token: SecretStr | None = None) -> End | None:
+    """How `run` ended in Dagster. None if it has not ended. Raises DagsterUnavailable."""
     result = _ask(url, token, _RUN, {"run": run})["runOrError"]
     if result["__typename"] == "RunNotFoundError":
-        return True
+        return "deleted"
     if result["__typename"] != "Run":
         raise DagsterUnavailable(f"Dagster at {url} does not report a run: {_reason(result)}.")
-    return result["status"] not in _UNDER_WAY
+    if result["status"] in _UNDER_WAY:
+        return None
+    return "canceled" if result["status"] == "CANCELED" else "ended"
 
 
 def _ask(

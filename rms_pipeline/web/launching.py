@@ -24,6 +24,7 @@ from rms_pipeline.mirror.sync_runs import (
     INITIAL,
     NEVER_BEGAN,
     RECONCILIATION,
+    TERMINATED,
     end_run,
     has_begun,
     launched_runs,
@@ -145,18 +146,18 @@ class Launcher:
 
     def end_if_it_never_began(self, run: str) -> None:
         """Ends the row of a run that ended in Dagster before its first step, as when its code
-        could not be loaded. If Dagster keeps its history in another database, the row cannot show
-        that."""
+        could not be loaded or a person terminated it in the queue. If Dagster keeps its history in
+        another database, the row cannot show that."""
         with self._database.session() as connection:
             if has_begun(connection, run):
                 return
             try:
-                is_over = dagster_api.has_ended(self._dagster_url, run, self._token)
+                end = dagster_api.end_of(self._dagster_url, run, self._token)
             except DagsterUnavailable:
                 return
             # Its first step may have begun, and ended, meanwhile.
-            if is_over and not has_begun(connection, run):
-                end_run(connection, run, NEVER_BEGAN)
+            if end is not None and not has_begun(connection, run):
+                end_run(connection, run, TERMINATED if end == "canceled" else NEVER_BEGAN)
 
     def _ask_for(self, days_back: int | None, by: str | None) -> Reach:
         """The number of days back that was asked for before."""

@@ -11,12 +11,13 @@ import pytest
 from fastapi import Request
 
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.sync_runs import NEVER_BEGAN, begin_run, end_run, note_launch
+from rms_pipeline.mirror.sync_runs import NEVER_BEGAN, TERMINATED, begin_run, end_run, note_launch
 from rms_pipeline.web import sync_api
 from rms_pipeline.web.launching import Launched, Launcher, LaunchWatch
 from rms_pipeline_tests.rows import query
 
 NEVER, RUNNING = ("failed", NEVER_BEGAN), ("running", None)
+CANCELED = ("failed", TERMINATED)
 
 
 class SaysOf(BaseHTTPRequestHandler):
@@ -61,7 +62,9 @@ def run_is(status: str) -> str:
     ("answer", "becomes"),
     [
         (run_is("FAILURE"), NEVER),
-        (run_is("CANCELED"), NEVER),
+        (run_is("CANCELED"), CANCELED),
+        # It is ending: its launcher may yet fail to end it.
+        (run_is("CANCELING"), RUNNING),
         ('{"__typename": "RunNotFoundError"}', NEVER),
         (run_is("QUEUED"), RUNNING),
         (run_is("STARTING"), RUNNING),
@@ -110,6 +113,7 @@ def test_who_waits_for_such_a_run_hears_of_it_long_before_the_time_is_over(
     ("seconds_ago", "answer", "becomes"),
     [
         (20, run_is("FAILURE"), NEVER),
+        (20, run_is("CANCELED"), CANCELED),
         (20, run_is("QUEUED"), RUNNING),
         (20, '{"__typename": "RunNotFoundError"}', NEVER),
         # A sync of the command line, of which this Dagster knows nothing.
