@@ -36,6 +36,7 @@ NAVIGATION = (
     ("dashboard", "/", "Syncs"),
 )
 _CHECK_NAMES = {
+    "confirmed_without_dates": "Confirmed, and has no dates",
     "confirmed_at_zero": "Confirmed, and charges nothing",
     "ends_before_it_starts": "Ends before it starts",
     "completed_and_not_invoiced": "Completed, not invoiced",

@@ -301,7 +301,7 @@ def test_the_biggest_changes_are_what_all_changes_of_the_time_came_to(web: Web) 
 
 
 def test_what_makes_no_sense_is_told_beside_the_day(web: Web) -> None:
-    zero = {"opportunity_status": "Reserved", "charge_total": 0}
+    zero = {"opportunity_status": "Reserved", "charge_total": 0, "starts_at": SATURDAY}
     late = job(NOW - 9 * DAY, NOW - DAY, opportunity_status="Active", charge_total=5)
     backwards = {"starts_at": NOW, "ends_at": NOW - DAY, "opportunity_status": "Lost"}
     insert_opportunities(web.database, *([zero] * 7), late, {**backwards, "name": EVIL})
@@ -324,6 +324,19 @@ def test_what_makes_no_sense_is_told_beside_the_day(web: Web) -> None:
     full = {"kind": "full", "runs": ["full"], "completed_at": NOW, "settled_at": NOW}
     insert(web.database, "walks", [full | {"watermark": NOW}])
     assert "No problems found" in visit(web, "/today/checks").text
+
+
+def test_a_confirmed_job_without_dates_which_no_day_shows_is_named_beside_today(web: Web) -> None:
+    lost_sight_of = {"opportunity_status": "Reserved", "charge_total": 5, "name": "No day yet"}
+    insert_opportunities(web.database, lost_sight_of, {"opportunity_status": "Provisional"})
+    for path in ("/today.json", "/calendar.json"):
+        assert "No day yet" not in get(web, path).text
+    (found,) = get(web, "/today/checks.json").json()["checks"]
+    assert (found["check"], found["count"]) == ("confirmed_without_dates", 1)
+    assert found["first"][0]["says"] == "It is confirmed, and has neither a start nor an end."
+    page = visit(web, "/today/checks")
+    assert "Confirmed, and has no dates" in page.text
+    assert page.all("a", href="/opportunities/1")
 
 
 def test_a_day_with_more_than_a_page_holds_says_how_many(web: Web) -> None:

@@ -1,4 +1,4 @@
--- version 5. Raise it with every change. Of two programs on one database, the one with the higher
+-- version 6. Raise it with every change. Of two programs on one database, the one with the higher
 -- version makes the view.
 -- Opportunities that make no sense as they are, or need somebody's attention now: a row for each
 -- opportunity and check. So one opportunity may have several rows. Days and weeks are those of the
@@ -39,6 +39,16 @@ WHERE o.phase = 'open'
         AT TIME ZONE (SELECT rms_time_zone())
     AND o.goes_out_at <= (now() AT TIME ZONE (SELECT rms_time_zone()) + interval '7 days')
         AT TIME ZONE (SELECT rms_time_zone())
+
+UNION ALL
+-- No list of a day shows it. An end says nothing of an open-ended hire.
+SELECT
+    'confirmed_without_dates', o.id, o.number, o.opportunity_status, o.organisation_id,
+    o.organisation_name, o.owner_id, o.owner_name, coalesce(o.confirmed_at, o.updated_at_rms),
+    false, 'It is confirmed, and has neither a start nor an end.'
+FROM o
+WHERE o.phase = 'confirmed' AND o.goes_out_at IS NULL
+    AND (o.comes_back_at IS NULL OR o.open_ended_rental)
 
 UNION ALL
 SELECT
@@ -191,8 +201,8 @@ CROSS JOIN LATERAL (
 ) e
 WHERE EXISTS (SELECT FROM required_fields) AND e.fields IS NOT NULL;
 
-COMMENT ON VIEW sense_checks IS 'Opportunities whose data need attention: one row for each opportunity and check. Late back; starts within seven days and open; confirmed at zero; ends before it starts; completed and not invoiced; costs above charge; dates changed after confirmation; a field empty that the table required_fields names.';
-COMMENT ON COLUMN sense_checks.sense_check IS 'late_back, starts_soon_and_open, confirmed_at_zero, ends_before_it_starts, completed_and_not_invoiced, costs_above_charge, dates_changed_after_confirmation or required_field_empty.';
+COMMENT ON VIEW sense_checks IS 'Opportunities whose data need attention: one row for each opportunity and check. Late back; starts within seven days and open; confirmed without dates; confirmed at zero; ends before it starts; completed and not invoiced; costs above charge; dates changed after confirmation; a field empty that the table required_fields names.';
+COMMENT ON COLUMN sense_checks.sense_check IS 'late_back, starts_soon_and_open, confirmed_without_dates, confirmed_at_zero, ends_before_it_starts, completed_and_not_invoiced, costs_above_charge, dates_changed_after_confirmation or required_field_empty.';
 COMMENT ON COLUMN sense_checks.opportunity_id IS 'The opportunity''s id in Current RMS.';
 COMMENT ON COLUMN sense_checks.number IS 'Its number.';
 COMMENT ON COLUMN sense_checks.opportunity_status IS 'Open, Provisional, Reserved, Lost, ...';

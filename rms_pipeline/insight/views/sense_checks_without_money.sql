@@ -1,4 +1,4 @@
--- version 3. Raise it with every change. Of two programs on one database, the one with the higher
+-- version 4. Raise it with every change. Of two programs on one database, the one with the higher
 -- version makes the view.
 -- sense_checks for readers who must not see money. The view is a barrier. Otherwise a reader who
 -- can call a function of their own in a condition would be shown the rows that are left out.
@@ -10,7 +10,7 @@ SELECT
 FROM sense_checks WHERE NOT about_money;
 
 COMMENT ON VIEW sense_checks_without_money IS 'The view sense_checks without the checks that tell something of what is charged or paid.';
-COMMENT ON COLUMN sense_checks_without_money.sense_check IS 'late_back, starts_soon_and_open, ends_before_it_starts, dates_changed_after_confirmation or required_field_empty.';
+COMMENT ON COLUMN sense_checks_without_money.sense_check IS 'late_back, starts_soon_and_open, confirmed_without_dates, ends_before_it_starts, dates_changed_after_confirmation or required_field_empty.';
 COMMENT ON COLUMN sense_checks_without_money.opportunity_id IS 'The opportunity''s id in Current RMS.';
 COMMENT ON COLUMN sense_checks_without_money.number IS 'Its number.';
 COMMENT ON COLUMN sense_checks_without_money.opportunity_status IS 'Open, Provisional, Reserved, Lost, ...';
