@@ -18,6 +18,7 @@ from pydantic_core import to_jsonable_python
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.insight.changes import ECHOES
 from rms_pipeline.insight.days import Day
+from rms_pipeline.insight.health import read_mirrored
 from rms_pipeline.insight.items import Items, read_items
 from rms_pipeline.insight.timeline import AsOf, Moment, Timeline, read_as_of, read_timeline
 from rms_pipeline.mirror.browse import Found, find_opportunity
@@ -55,13 +56,20 @@ def opportunity(pages: Pages, reader: Reader, current: Settings, access: Access)
     def found(id_: int) -> Found:
         with reader.session() as connection:
             one = find_opportunity(connection, id_)
-        if one is None:
-            raise HTTPException(
-                404,
-                f"Opportunity {id_} is not in the mirror. If it is new in Current RMS, run an "
-                f"incremental sync or `rms-pipeline refresh {id_}`.",
-            )
-        return one
+            if one is not None:
+                return one
+            is_all = read_mirrored(connection) == "all"
+        refresh = f"`rms-pipeline refresh {id_}`"
+        raise HTTPException(
+            404,
+            f"Opportunity {id_} is not in the mirror. "
+            + (
+                f"If it is new in Current RMS, run an incremental sync or {refresh}."
+                if is_all
+                else "Not all opportunities are mirrored yet. Start an initial sync if none is "
+                f"running, or run {refresh}."
+            ),
+        )
 
     def at(id_: int, when: datetime) -> AsOf:
         with reader.session() as connection:

@@ -62,6 +62,9 @@ _OF_STARLETTE = {
 
 # Of an address, and nothing that people look for.
 _PLACES = frozenset({"opportunities", "customers", "venues", "owners", "views", "api", "static"})
+# The JSON of an opportunity, or of a part of it, and any other file: what stands before that is
+# looked for.
+_TWIN = re.compile(r"(/opportunities/[^/]+)/(?:items|timeline)(?:\.json)?|(.+)\.(?:json|csv|xlsx)")
 # Of pages, for people.
 _TITLES = {
     404: "There is nothing here",
@@ -201,6 +204,8 @@ def _looked_for(request: Request, text: str) -> str:
     path = request.url.path
     if text != _NOWHERE and not path.startswith("/opportunities/"):
         return ""
+    if twin := _TWIN.fullmatch(path):
+        path = twin[1] or twin[2]
     words = [word for word in re.split(r"[/\s]+", unquote(path)) if re.search(r"\w", word)]
     last = words[-1] if words else ""
     return last[:200] if last.isprintable() and last not in _PLACES else ""

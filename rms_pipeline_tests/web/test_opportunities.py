@@ -538,7 +538,18 @@ def test_a_deleted_opportunity_shows_as_deleted_and_how_it_was(web: Web) -> None
 
 
 def test_an_opportunity_that_was_never_here_is_404_with_what_brings_it(web: Web) -> None:
-    assert "rms-pipeline refresh 77" in visit(web, "/opportunities/77", 404).text
+    insert_opportunities(web.database, {"id": 5})
+    # An incremental sync is not possible before a full one.
+    early = visit(web, "/opportunities/77", 404).text
+    assert "Not all opportunities are mirrored yet. Start an initial sync" in early
+    assert "rms-pipeline refresh 77" in early
+    assert "incremental" not in early
+    full = {"kind": "full", "runs": ["full"], "completed_at": NOW, "settled_at": NOW}
+    insert(web.database, "walks", [full | {"watermark": NOW}])
+    later = visit(web, "/opportunities/77", 404).text
+    assert "If it is new in Current RMS, run an incremental sync" in later
+    assert "rms-pipeline refresh 77" in later
+    assert "Not all" not in later
     answer = get(web, "/opportunities/77.json", Accept="application/json")
     assert (answer.status_code, answer.json()["success"]) == (404, False)
 
