@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from rms_pipeline.web.forms import read_form
 from rms_pipeline.web.origins import (
     SAFE_METHODS,
+    address_to_return_to,
     follows_a_link_elsewhere,
     local_address,
     own_address,
@@ -28,6 +29,7 @@ from rms_pipeline.web.refusals import Answered, Refusal, wants_page
 from rms_pipeline.web.sessions import SESSION_SECONDS, Sessions, matches
 from rms_pipeline.web.templating import render
 from rms_pipeline.web.throttle import Throttle
+from rms_pipeline.web.visited import forget_visits
 
 _BEARER = HTTPBearer(auto_error=False, scheme_name="token", description="The API token.")
 # The real name ends in a mark of the token: see Sessions.
@@ -81,7 +83,7 @@ class Access:
         if not await self._knows(request):
             if not wants_page(request):
                 raise _unauthorized()
-            raise Answered(self._ask(request, own_address(request)))
+            raise Answered(self._ask(request, address_to_return_to(request)))
 
     def login(self) -> APIRouter:
         """The form to log in, the address that it sends to, and the way to log out again."""
@@ -109,6 +111,9 @@ class Access:
             # Only this browser forgets it. Others stay logged in until the token changes.
             answer = RedirectResponse("/login", 303)
             answer.delete_cookie(self.sessions.cookie, path="/", httponly=True, samesite="strict")
+            # That of Dagster's UI opens what this page links to. It is here if both have one host.
+            answer.delete_cookie(self.sessions.dagster_cookie, path="/", httponly=True)
+            forget_visits(answer)
             return answer
 
         return router
@@ -186,6 +191,7 @@ class Access:
             headers={"WWW-Authenticate": "Bearer"} if status == 401 else None,
             wanted=wanted,
             error=_WRONG if wrong else "",
+            undone=request.method not in SAFE_METHODS and request.url.path != "/login",
             reload=held_back and not wrong and status == 401,
         )
 

@@ -55,9 +55,27 @@ def follows_a_link_elsewhere(request: Request) -> bool:
 def own_address(request: Request) -> str:
     """Path and query of the request without `token`. The result is always on this host."""
     path = quote(request.scope["path"], safe="/:@!$&'()*+,;=~-._")
-    pairs = parse_qsl(request.url.query, keep_blank_values=True)
-    query = urlencode([(k, v) for k, v in pairs if k != "token"])
-    return local_address(f"{path}?{query}" if query else path)
+    return _without_token(path, request.url.query)
+
+
+def address_to_return_to(request: Request) -> str:
+    """The address of the page that was asked for. Of a form that was sent: that of the page with
+    the form, because nothing can be opened at the form's own address. The result is always on this
+    host."""
+    if request.method in SAFE_METHODS:
+        return own_address(request)
+    try:
+        page = urlsplit(request.headers.get("Referer", ""))
+    except ValueError:
+        return "/"
+    is_ours = page.netloc.lower() == request.headers.get("Host", "").lower()
+    return _without_token(page.path, page.query) if is_ours else "/"
+
+
+def _without_token(path: str, query: str) -> str:
+    pairs = parse_qsl(query, keep_blank_values=True)
+    kept = urlencode([(k, v) for k, v in pairs if k != "token"])
+    return local_address(f"{path}?{kept}" if kept else path)
 
 
 def local_address(wanted: str) -> str:

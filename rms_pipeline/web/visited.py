@@ -5,7 +5,7 @@ import re
 from fastapi import Request
 from fastapi.responses import Response
 
-_COOKIE, _MOST = "rms_visited", 10
+_COOKIE, _PATH, _MOST = "rms_visited", "/opportunities", 10
 _SECONDS = 90 * 24 * 3600
 
 
@@ -22,8 +22,13 @@ def note_visit(request: Request, answer: Response, id_: int) -> None:
         _COOKIE,
         ".".join(map(str, [id_, *others][:_MOST])),
         max_age=_SECONDS,
-        path="/opportunities",
+        path=_PATH,
         secure=request.url.scheme == "https",
         httponly=True,
         samesite="strict",
     )
+
+
+def forget_visits(answer: Response) -> None:
+    """Makes the browser forget them: the next person at it sees only their own."""
+    answer.delete_cookie(_COOKIE, path=_PATH, httponly=True, samesite="strict")

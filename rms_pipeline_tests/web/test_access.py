@@ -305,11 +305,14 @@ def test_a_browser_is_asked_to_log_in_and_then_is_where_it_wanted_to_go(web: Web
     assert "rms-pipeline up" in asked.text
     assert "<script" not in asked.text
     assert 'value="/a%20page?x=%22%3E%3Cscript%3E"' in asked.text
+    # Who only opens a page, or mistypes the token, has sent nothing that was lost.
+    assert "nothing was changed" not in asked.text
     own = {"Sec-Fetch-Site": "same-origin", **PAGE}
     wrong = ask(web, "POST", "/login", data={"token": "wrong", "next": "/a%20page"}, headers=own)
     assert wrong.status_code == 401
     assert "That is not the API token" in wrong.text
     assert 'value="/a%20page"' in wrong.text
+    assert "nothing was changed" not in wrong.text
     for token in (API_TOKEN, f" {API_TOKEN}\n", f"http://127.0.0.1:8400/?token={API_TOKEN}"):
         done = ask(web, "POST", "/login", data={"token": token, "next": "/a%20page"}, headers=own)
         assert (done.status_code, done.headers["Location"]) == (303, "/a%20page")
@@ -325,9 +328,39 @@ def test_a_browser_that_is_logged_out_has_to_show_the_token_again(web: Web) -> N
     assert (done.status_code, done.headers["Location"]) == (303, "/login")
     forgotten = SimpleCookie(done.headers["Set-Cookie"])[SESSION_COOKIE]
     assert (forgotten.value, forgotten["max-age"], forgotten["path"]) == ("", "0", "/")
+    # Dagster's UI takes a cookie of its own, and the last visits are those of another person.
+    cookies = SimpleCookie(", ".join(done.raw.headers.getlist("Set-Cookie")))
+    assert {(name, c.value, c["max-age"], c["path"]) for name, c in cookies.items()} == {
+        (SESSION_COOKIE, "", "0", "/"),
+        (Sessions(SecretStr(API_TOKEN)).dagster_cookie, "", "0", "/"),
+        ("rms_visited", "", "0", "/opportunities"),
+    }
+    assert done.headers["Cache-Control"] == "no-store"
     # A link of another site must not do it, and whoever is logged out already is asked to log in.
     assert ask(web, "GET", "/logout", headers={**COOKIE, **own}).status_code in (404, 405)
     assert ask(web, "POST", "/logout", headers=own).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("page", "wanted"),
+    [
+        ("{url}/opportunities?status=Open&token=x", "/opportunities?status=Open"),
+        ("{url}/today", "/today"),
+        ("{url}//evil.example", "/"),
+        ("https://evil.example/today", "/"),
+        ("http://[", "/"),
+        ("", "/"),
+    ],
+)
+@pytest.mark.parametrize("form", ["/logout", "/sync/initial", "/views"])
+def test_who_sends_a_form_after_the_session_is_led_back_to_its_page_and_told_so(
+    web: Web, form: str, page: str, wanted: str
+) -> None:
+    own = {"Sec-Fetch-Site": "same-origin", **PAGE, "Referer": page.format(url=web.url)}
+    asked = ask(web, "POST", form, headers=own)
+    assert asked.status_code == 401
+    assert f'name="next" value="{wanted}"' in asked.text
+    assert "so nothing was changed" in asked.text
 
 
 @pytest.mark.parametrize(
