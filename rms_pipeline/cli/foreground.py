@@ -7,6 +7,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -25,13 +26,22 @@ from rms_pipeline.mirror.postgres_errors import postgres_error_in
 from rms_pipeline.mirror.run_workers import announced
 from rms_pipeline.mirror.schema import migrate
 from rms_pipeline.mirror.sync_metadata import Sync, find_sync, outcome
-from rms_pipeline.mirror.sync_runs import DIED, NO_REASON, SYNC_TYPES, end_run, note_launch
+from rms_pipeline.mirror.sync_runs import (
+    DIED,
+    NEVER_BEGAN,
+    NO_REASON,
+    SYNC_TYPES,
+    end_run,
+    note_launch,
+)
 from rms_pipeline.settings import DAGSTER_LOCATION, settings
 
 _INTERRUPTED = (
     "The person or service that started this sync interrupted it. Stored data is "
     "intact. To complete it, run the sync again."
 )
+# What a row says that has no reason of its own.
+_NO_REASONS = (DIED, NEVER_BEGAN, NO_REASON)
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -89,17 +99,16 @@ def _run(
         job = build_defs().resolve_job_def(settings().in_dagster(job_name))
         run_id = str(uuid.uuid4())
         watched = console if console is not None and console.is_terminal else None
+        is_sync = job_name in SYNC_TYPES
+        noted = partial(note_launch, run=run_id, sync_type=job_name) if is_sync else None
         try:
             # Before Dagster knows of the run: killed in between, it must not count as starting.
             with (
-                announced(database, run_id),
+                announced(database, run_id, noted),
                 sync_progress(database, run_id, watched) if watched else contextlib.nullcontext(),
             ):
-                if job_name in SYNC_TYPES:
-                    with database.session() as connection:
-                        note_launch(connection, run_id, job_name)
                 result = _execute(job, instance, run_id, ops)
-                if not result.success and job_name in SYNC_TYPES:
+                if not result.success and is_sync:
                     reason = why_failed(instance, run_id) or NO_REASON
                     _end_row(database, run_id, reason, unless_it_says_why=True)
                 return run_id, result
@@ -187,7 +196,7 @@ def _end_row(
         sync = find_sync(connection, run_id)
         if sync is None or sync.status == "completed":
             return
-        if not unless_it_says_why or sync.error in (None, DIED):
+        if not unless_it_says_why or sync.error in (None, *_NO_REASONS):
             end_run(connection, run_id, reason)
 
 

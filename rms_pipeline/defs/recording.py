@@ -8,6 +8,7 @@ import contextlib
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import dagster as dg
 import psycopg2
@@ -17,6 +18,7 @@ from rms_pipeline.defs.compat import SerializableErrorInfo, steps_of
 from rms_pipeline.defs.naming import Naming
 from rms_pipeline.defs.steps import own_steps, raw_pages_of
 from rms_pipeline.mirror.database import Database, DatabaseError
+from rms_pipeline.mirror.run_workers import announced
 from rms_pipeline.mirror.sync_runs import INITIAL, TERMINATED, begin_run, end_run
 
 SYNC_TYPE_TAG = "rms/sync_type"
@@ -63,7 +65,7 @@ def recorded(
     run: dg.DagsterRun,
     prefix: Sequence[str] = (),
 ) -> Iterator[None]:
-    """Marks that this process executes `run` or a step of it. The row of the sync says so.
+    """Announces that this process executes `run` or a step of it. The row of the sync says so.
 
     A step can fail in its config, in a check, or because a person ended it. Dagster knows that
     before its resources are closed, so this function asks Dagster. It also asks which steps have
@@ -72,25 +74,36 @@ def recorded(
     """
     steps = steps_of(instance, run)
     sync_type = sync_type_of(run, prefix, steps)
-    if sync_type is not None:
-        with database.session() as connection:
-            begin_run(connection, run.run_id, sync_type)
-    try:
-        yield
-    finally:
+    opens = partial(begin_run, run=run.run_id, sync_type=sync_type) if sync_type else None
+    with announced(database, run.run_id, opens):
         try:
-            failure = why_failed(instance, run.run_id)
+            yield
+        finally:
             awaited = steps & own_steps(Naming(tuple(prefix)))
-            if failure is not None or not awaited - _ended_steps(instance, run.run_id):
-                with database.session() as connection:
-                    # A run that repeats what another failed with may have no table to bring up to
-                    # date. Without Dagster's plan, only figures show that the tables were stored.
-                    end_run(connection, run.run_id, failure, is_over=bool(steps))
-        except (psycopg2.Error, DatabaseError) as error:
-            # The lock falls with the process, so the row reads failed in any case.
-            logger.warning(
-                "The end of the sync could not be recorded: %s", " ".join(str(error).split())
-            )
+            _record_end(database, instance, run.run_id, awaited, has_plan=bool(steps))
+
+
+def _record_end(
+    database: Database,
+    instance: dg.DagsterInstance,
+    run: str,
+    awaited: frozenset[str],
+    *,
+    has_plan: bool,
+) -> None:
+    """Writes the end of `run` if it has failed or none of its steps is `awaited` any more."""
+    try:
+        failure = why_failed(instance, run)
+        if failure is not None or not awaited - _ended_steps(instance, run):
+            with database.session() as connection:
+                # A run that repeats what another failed with may have no table to bring up to
+                # date. Without Dagster's plan, only figures show that the tables were stored.
+                end_run(connection, run, failure, is_over=has_plan)
+    except (psycopg2.Error, DatabaseError) as error:
+        # The lock falls with the process, so the row reads failed in any case.
+        logger.warning(
+            "The end of the sync could not be recorded: %s", " ".join(str(error).split())
+        )
 
 
 def _ended_steps(instance: dg.DagsterInstance, run: str) -> set[str | None]:

@@ -21,7 +21,6 @@ from rms_pipeline.defs.recording import recorded
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.ownership import demand_no_other_account
-from rms_pipeline.mirror.run_workers import announced
 from rms_pipeline.mirror.schema import migrate
 from rms_pipeline.postgres_urls import without_password
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
@@ -186,10 +185,7 @@ class Mirror(_Configured):
         if context.run is None or context.instance is None:
             yield self
             return
-        with (
-            announced(self.database, context.run.run_id),
-            recorded(self.database, context.instance, context.run, self.asset_prefix),
-        ):
+        with recorded(self.database, context.instance, context.run, self.asset_prefix):
             yield self
 
 

@@ -8,7 +8,7 @@ somebody else, and is never judged here.
 
 import contextlib
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 
 import psycopg2
@@ -28,8 +28,13 @@ HELD = f"w.lock_key IN ({HELD_KEYS})"
 
 
 @contextlib.contextmanager
-def announced(database: Database, run: str) -> Iterator[None]:
+def announced(
+    database: Database, run: str, opens: Callable[[Connection], object] | None = None
+) -> Iterator[None]:
     """This process executes `run`, or a step of it, inside the context.
+
+    `opens` writes the row of a sync (`mirror.sync_runs`), in the transaction of the announcement.
+    So no process can die after the one and before the other, and leave a dead run without a row.
 
     A run may have several workers, one after the other or at a time: an executor that starts a
     process for each step has one for each step. A new worker clears the lost workers of its run,
@@ -38,15 +43,20 @@ def announced(database: Database, run: str) -> Iterator[None]:
     key = lock_key(f"run worker {uuid.uuid4()}")
     # A session lock. Behind a transaction pooler it would belong to no particular process.
     with advisory_lock(database, key) as connection:
+        # One transaction. If a process died after the first of several, no worker of the run would
+        # be lost, and the run would stay open for ever.
+        connection.autocommit = False
         with connection.cursor() as cursor:
-            # One statement. Killed between two, no worker of the run would be lost, and the run
-            # would stay open for ever: PostgreSQL still executes what a dead process has sent.
             cursor.execute(
                 "WITH lost AS (UPDATE run_workers w SET ended_at = clock_timestamp()"
                 f" WHERE run = %s AND ended_at IS NULL AND NOT {HELD})"
                 " INSERT INTO run_workers (run, lock_key) VALUES (%s, %s)",
                 (run, run, key),
             )
+        if opens is not None:
+            opens(connection)
+        connection.commit()
+        connection.autocommit = True
         try:
             yield
         except Exception as error:

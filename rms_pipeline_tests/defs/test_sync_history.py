@@ -13,7 +13,7 @@ from rms_pipeline import CurrentRms, Mirror
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.definitions import build_defs
 from rms_pipeline.defs.build import build_defs as build_account_defs
-from rms_pipeline.defs.recording import sync_type_of
+from rms_pipeline.defs.recording import SYNC_TYPE_TAG, recorded, sync_type_of
 from rms_pipeline.defs.run_lock import end_runs_that_never_began, fail_dead_runs
 from rms_pipeline.doctor.finding import Examination
 from rms_pipeline.doctor.syncs import check_certificate, check_syncs
@@ -310,6 +310,30 @@ def test_a_run_that_repeats_only_the_last_steps_of_a_sync_completes(
     list(execute_plan_iterator(plan, InMemoryJob(job), run, somebody_elses))
     recorded = query(database_at(ready_url), "SELECT sync_type, status, error FROM sync_metadata")
     assert recorded == [("initial_sync", "completed", None)]
+
+
+def test_a_run_whose_process_is_known_has_its_row_whatever_kills_it(
+    ready_url: str, somebody_elses: dg.DagsterInstance
+) -> None:
+    mirror = database_at(ready_url)
+    with mirror.session() as connection, connection.cursor() as cursor:
+        # PostgreSQL asks for the row when the announcement is committed.
+        cursor.execute(
+            "CREATE FUNCTION demand_row() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " IF NOT EXISTS (SELECT FROM sync_runs WHERE run_id = NEW.run)"
+            " THEN RAISE 'A worker without a sync.'; END IF; RETURN NULL; END $$;"
+            "CREATE CONSTRAINT TRIGGER demand_row AFTER INSERT ON run_workers"
+            " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION demand_row()"
+        )
+    run = dg.DagsterRun(job_name="incremental_sync", tags={SYNC_TYPE_TAG: "incremental_sync"})
+    for _ in ("first step", "second step"):
+        with recorded(mirror, somebody_elses, run):
+            assert query(mirror, "SELECT sync_type, status FROM sync_metadata") == [
+                ("incremental_sync", "running")
+            ]
+    # The process of the third step died, and said nothing.
+    query(mirror, "UPDATE run_workers SET ended_at = NULL RETURNING 1")
+    assert query(mirror, "SELECT status, error FROM sync_metadata") == [("failed", DIED)]
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def test_dagster_dev_killed_in_mid_run_fails_that_run_and_the_next_one_succeeds(
             run = launch(dagster.url, "initial_sync")
             status = f"SELECT status FROM dagster.runs WHERE run_id = '{run}'"
             wait_until(lambda: query(environment, status) == [("STARTED",)])
-            # Its process is known before its sync is.
+            # Dagster knows of it before its process does.
             began = f"SELECT FROM sync_runs JOIN run_workers ON run = run_id WHERE run = '{run}'"
             wait_until(lambda: query(environment, began) != [])
         finally:

@@ -116,6 +116,27 @@ def test_an_open_row_whose_lock_is_free_reads_failed_and_counts_as_running_for_n
         assert running_sync(connection) is not None
 
 
+def test_a_process_and_the_row_of_its_sync_are_known_at_the_same_moment_or_not_at_all(
+    emptied: Database,
+) -> None:
+    """It may be killed at any moment. What died must have a row, to be read as failed."""
+
+    def dies(of_the_announcement: Connection) -> None:
+        assert query(emptied, "SELECT run FROM run_workers") == []
+        raise RuntimeError
+
+    def begins(of_the_announcement: Connection) -> None:
+        assert query(emptied, "SELECT run FROM run_workers") == []
+        begin_run(of_the_announcement, "run", "initial_sync")
+        assert query(emptied, "SELECT run FROM run_workers") == [("run",)]
+
+    with pytest.raises(RuntimeError), announced(emptied, "run", dies):
+        raise AssertionError
+    assert query(emptied, "SELECT run FROM run_workers") == []
+    with announced(emptied, "run", begins):
+        assert query(emptied, "SELECT status FROM sync_metadata") == [("running",)]
+
+
 def asked_before(
     database: Database, question: str, meanwhile: Callable[[], None]
 ) -> list[tuple[object, ...]]:
