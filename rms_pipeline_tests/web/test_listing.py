@@ -399,7 +399,7 @@ def test_a_view_of_what_is_gone_says_so_and_keeps_nobody_from_the_list(web: Web)
     assert "The view Ours cannot be shown any more" in page.text
     assert "field.gone is not a custom field with a column" in page.text
     actions = [form["action"] for form in page.all("form", method="post")]
-    assert actions == [f"/views/{id_}/delete", "/views/none/default"]
+    assert actions == [f"/views/{id_}/delete", "/views/none/default", "/logout"]
     assert "/opportunities?sort=-updated" in page.links
     told = requests.get(f"{web.url}/views/{id_}", headers=BEARER, timeout=30)
     assert (told.status_code, told.json()["success"]) == (422, False)
