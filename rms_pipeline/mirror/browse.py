@@ -61,7 +61,8 @@ _LISTED = (
     "id, data ->> 'number', name, opportunity_status, starts_at, ends_at, organisation_name,"
     " venue_name, owner_name, charge_total, total_value, updated_at_rms, state_name,"
     f" organisation_id, {GOES_OUT}, CASE WHEN open_ended_rental IS NOT TRUE THEN {COMES_BACK} END,"
-    " confirmed_at, created_at_rms, tags, profit, data ->> 'reference'"
+    " confirmed_at, created_at_rms, tags, profit, data ->> 'reference',"
+    " coalesce(open_ended_rental, false)"
 )
 # The columns without the record itself. psycopg2 would decode it as JSON, and Python would refuse
 # or round some of its numbers.
@@ -105,6 +106,7 @@ class Listed:
     tags: Sequence[str] | None = field(default=None, compare=False)
     profit: Decimal | None = field(default=None, compare=False)
     reference: str | None = field(default=None, compare=False)
+    open_ended: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

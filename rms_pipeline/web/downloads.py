@@ -26,6 +26,7 @@ from starlette.types import Receive, Scope, Send
 from xlsxwriter import Workbook  # type: ignore[import-untyped]
 
 from rms_pipeline.mirror.browse import Listed, iterate_opportunities
+from rms_pipeline.web.formatting import OPEN_ENDED
 from rms_pipeline.web.listing import COLUMNS, DEFAULT_COLUMNS, Asked
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import Refusal
@@ -47,6 +48,10 @@ class Cell:
     read: Callable[[Listed], Any]
 
 
+def _end(row: Listed, moment: datetime | None) -> datetime | str | None:
+    return moment or (OPEN_ENDED if row.open_ended else None)
+
+
 _ID = Cell("id", "Id", lambda o: o.id)
 _NUMBER = Cell("number", "Number", lambda o: o.number)
 _CELLS = {
@@ -57,9 +62,9 @@ _CELLS = {
     "venue": Cell("venue", "Venue", lambda o: o.venue),
     "owner": Cell("owner", "Owner", lambda o: o.owner),
     "starts": Cell("starts_at", "Starts", lambda o: o.starts_at),
-    "ends": Cell("ends_at", "Ends", lambda o: o.ends_at),
+    "ends": Cell("ends_at", "Ends", lambda o: _end(o, o.ends_at)),
     "out": Cell("goes_out", "Goes out", lambda o: o.goes_out),
-    "back": Cell("comes_back", "Comes back", lambda o: o.comes_back),
+    "back": Cell("comes_back", "Comes back", lambda o: _end(o, o.comes_back)),
     "confirmed": Cell("confirmed_at", "Confirmed", lambda o: o.confirmed_at),
     "created": Cell("created_at", "Created", lambda o: o.created_at),
     "tags": Cell("tags", "Tags", lambda o: ", ".join(o.tags or ())),

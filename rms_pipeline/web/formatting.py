@@ -20,6 +20,8 @@ from babel import Locale, dates, numbers
 from rms_pipeline.web.locales import british, manner
 
 ABSENT = "–"
+# The end of a hire that has none, as in the templates.
+OPEN_ENDED = "open-ended"
 
 
 def number(value: int | None) -> str:

@@ -24,7 +24,7 @@ from rms_pipeline.insight.timeline import AsOf, Moment, Timeline, read_as_of, re
 from rms_pipeline.mirror.browse import Found, find_opportunity
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
-from rms_pipeline.web.formatting import Clock, money
+from rms_pipeline.web.formatting import OPEN_ENDED, Clock, money
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import WrongParameter
 from rms_pipeline.web.templating import Pages
@@ -262,6 +262,8 @@ def _fields(
         if column.shown and (value := columns[column.name]) is not None:
             # Of two by one name, as an id and the name that belongs to it, the later one.
             declared[column.shown] = written.get(column.kind, str)(value)
+        if column.name == "ends_at" and columns.get("open_ended_rental"):
+            declared["Ends"] = ", ".join(filter(None, (declared.get("Ends"), OPEN_ENDED)))
     profit, ordered = columns.get("profit"), columns.get("ordered_at")
     texts: list[tuple[str, Any]] = [
         ("Number", columns.get("number") or one.number),

@@ -394,6 +394,41 @@ def test_every_other_cell_of_the_csv_is_what_the_row_has(web: Web) -> None:
     }
 
 
+def test_an_open_ended_hire_is_called_so_wherever_its_end_stands(web: Web) -> None:
+    import openpyxl  # type: ignore[import-untyped]
+
+    ends = {"starts_at": NOW, "open_ended_rental": True}
+    insert_opportunities(
+        web.database,
+        {"name": "No end", **ends},
+        {"name": "Some end", "ends_at": NOW + timedelta(days=2), **ends},
+        {"name": "Unknown end", "starts_at": NOW},
+    )
+    asked = "column=name&column=ends&column=back&sort=name"
+    for path in ("/opportunities", "/print/opportunities"):
+        page = visit(web, f"{path}?{asked}")
+        ended = re.findall(r'data-label="(?:Ends|Comes back)">(.*?)</td>', page.html, re.S)
+        words = [" ".join(re.sub("<[^>]+>", "", cell).split()) for cell in ended]
+        some = words.pop(2)
+        assert words == ["open-ended", "open-ended", "open-ended", "–", "–"]
+        assert re.fullmatch(r".*\d.* open-ended", some)
+    text = get(web, f"/opportunities.csv?{asked}").content.decode("utf-8-sig")
+    rows = [row[-2:] for row in csv.reader(io.StringIO(text))][1:]
+    assert rows[0] == ["open-ended", "open-ended"]
+    assert (rows[1][0][:4].isdigit(), rows[1][1]) == (True, "open-ended")
+    assert rows[2] == ["", ""]
+    book = openpyxl.load_workbook(io.BytesIO(get(web, f"/opportunities.xlsx?{asked}").content))
+    (_, first, second, third) = book["Opportunities"].iter_rows(values_only=True)
+    assert first[-2:] == ("open-ended", "open-ended")
+    assert (type(second[-2]), second[-1]) == (datetime, "open-ended")
+    assert third[-2:] == (None, None)
+    told = get(web, f"/opportunities.json?{asked}").json()["opportunities"]
+    assert [row["open_ended"] for row in told] == [True, True, False]
+    assert "open-ended" in visit(web, "/opportunities/1").text
+    assert re.search(r"\d\d:\d\d[^<]*, open-ended</dd>", visit(web, "/opportunities/2").html)
+    assert "open-ended" not in visit(web, "/opportunities/3").text
+
+
 def test_the_csv_holds_all_that_the_list_finds_in_its_order(web: Web) -> None:
     query(
         web.database,
