@@ -101,7 +101,7 @@ TWINS = (
     *("/today.json", "/today/checks.json", "/today/compared.json", "/compared.json"),
     *("/api/dashboard", "/opportunities.json", "/api/opportunities", "/api/opportunities/facets"),
     *("/find.json?q=nobody", "/changes.json", "/calendar.json", "/customers.json", "/api/health"),
-    *("/customers/1/compared.json", "/won-and-lost.json", "/won-and-lost/undated.json"),
+    *("/won-and-lost.json", "/won-and-lost/undated.json"),
 )
 
 
