@@ -1,6 +1,7 @@
 """Lists of opportunities, the counts of their choices, and their downloads."""
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -70,6 +71,12 @@ _FACET_TITLES = {
     "venue": "Venue",
     "tag": "Tags",
 }
+
+
+# What a request asks for, as a dependency of its route.
+_WantedOf = Callable[[Request], Asked]
+# How a route is registered that people open.
+_Visible = dict[str, Any]
 
 
 class OpportunityList(BaseModel):
@@ -175,19 +182,21 @@ def _worth(rows: list[Listed], wanted: Asked) -> Decimal | None:
     return add_up(known) if known and wanted.is_filtered else None
 
 
+class _Colleagues:
+    """The owners of opportunities. They are few and stay, so they are not read for each page."""
+
+    def __init__(self) -> None:
+        self._read: tuple[float, list[str]] = (0.0, [])
+
+    def names(self, connection: Connection) -> list[str]:
+        if time.monotonic() > self._read[0]:
+            # In one step, since several threads read it.
+            self._read = (time.monotonic() + _OWNERS_SECONDS, owners(connection))
+        return self._read[1]
+
+
 def opportunities(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
     """The routes of lists."""
-    router = APIRouter()
-    visible: dict[str, Any] = {"dependencies": [Depends(access.page)], "include_in_schema": False}
-
-    remembered: tuple[float, list[str]] = (0.0, [])
-
-    def known_owners(connection: Connection) -> list[str]:
-        nonlocal remembered
-        if time.monotonic() > remembered[0]:
-            # Colleagues are few and stay.
-            remembered = (time.monotonic() + _OWNERS_SECONDS, owners(connection))
-        return remembered[1]
 
     def wanted_of(request: Request) -> Asked:
         wanted = asked(request, current.time_zone)
@@ -197,7 +206,25 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
         with reader.session() as connection:
             return looked_up(connection, wanted)
 
+    router = APIRouter()
+    visible: _Visible = {"dependencies": [Depends(access.page)], "include_in_schema": False}
+    _add_pages(router, visible, pages, reader, current, wanted_of)
+    _add_for_programs(router, visible, reader, access, wanted_of)
+    _add_downloads(router, visible, pages, reader, current, wanted_of)
+    return router
+
+
+def _add_pages(
+    router: APIRouter,
+    visible: _Visible,
+    pages: Pages,
+    reader: Reader,
+    current: Settings,
+    wanted_of: _WantedOf,
+) -> None:
+    """The list, its counts, and its print."""
     Wanted = Annotated[Asked, Depends(wanted_of)]  # noqa: N806
+    colleagues = _Colleagues()
 
     @router.get("/opportunities", **visible)
     def show_list(request: Request, wanted: Wanted) -> Response:
@@ -213,7 +240,7 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
                 )
             page = _Page(connection, wanted, is_whole=False)
             known = statuses(connection)
-            people = known_owners(connection)
+            people = colleagues.names(connection)
             visited = names_of(connection, visited_before(request))
             customer = _customer(connection, wanted)
             promoted = _promoted(connection)
@@ -297,21 +324,12 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
             chips=list(wanted.chips(pages.clock, customer)),
         )
 
-    @router.get(
-        "/api/opportunities",
-        summary="A list of opportunities",
-        tags=["opportunities"],
-        dependencies=[Depends(access.required)],
-        responses={**REFUSALS, 200: {"model": OpportunityList}},
-        openapi_extra={"parameters": _described()},
-    )
-    def tell_list(wanted: Wanted) -> JSONResponse:
-        """The page of the list with the same address, 50 rows at a time."""
-        return told_list(wanted, "/api/opportunities")
 
-    @router.get("/opportunities.json", **visible)
-    def tell_page(wanted: Wanted) -> JSONResponse:
-        return told_list(wanted, "/opportunities.json")
+def _add_for_programs(
+    router: APIRouter, visible: _Visible, reader: Reader, access: Access, wanted_of: _WantedOf
+) -> None:
+    """The list and its counts as JSON."""
+    Wanted = Annotated[Asked, Depends(wanted_of)]  # noqa: N806
 
     def told_list(wanted: Asked, place: str) -> JSONResponse:
         with reader.session() as connection:
@@ -333,6 +351,22 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
         return JSONResponse(to_jsonable_python(told))
 
     @router.get(
+        "/api/opportunities",
+        summary="A list of opportunities",
+        tags=["opportunities"],
+        dependencies=[Depends(access.required)],
+        responses={**REFUSALS, 200: {"model": OpportunityList}},
+        openapi_extra={"parameters": _described()},
+    )
+    def tell_list(wanted: Wanted) -> JSONResponse:
+        """The page of the list with the same address, 50 rows at a time."""
+        return told_list(wanted, "/api/opportunities")
+
+    @router.get("/opportunities.json", **visible)
+    def tell_page(wanted: Wanted) -> JSONResponse:
+        return told_list(wanted, "/opportunities.json")
+
+    @router.get(
         "/api/opportunities/facets",
         summary="What the opportunities of a list have in common, counted",
         tags=["opportunities"],
@@ -345,6 +379,18 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
         with reader.session() as connection:
             facets = read_facets(connection, wanted.criteria)
         return reader.twin({"facets": [asdict(facet) for facet in facets]})
+
+
+def _add_downloads(
+    router: APIRouter,
+    visible: _Visible,
+    pages: Pages,
+    reader: Reader,
+    current: Settings,
+    wanted_of: _WantedOf,
+) -> None:
+    """The whole list as a file."""
+    Wanted = Annotated[Asked, Depends(wanted_of)]  # noqa: N806
 
     @router.get("/opportunities.csv", **visible)
     def download(wanted: Wanted) -> Response:
@@ -365,8 +411,6 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
         ]
         parts = as_xlsx(reader, wanted, told, current.currency)
         return Download(next(parts), parts, XLSX, "opportunities.xlsx")
-
-    return router
 
 
 def _promoted(connection: Connection) -> list[Promoted]:
