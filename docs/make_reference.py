@@ -331,7 +331,8 @@ def metrics_page() -> str:
 
 def labels_of(metrics: Metrics, name: str) -> tuple[str, ...]:
     """The labels of a metric, which it shows only once it has a value."""
-    (found,) = {m._labelnames for m in vars(metrics).values()
+    known = (*vars(metrics).values(), *vars(metrics.of_each).values())
+    (found,) = {m._labelnames for m in known
                 if isinstance(m, MetricWrapperBase) and m._name == name}  # fmt: skip
     return tuple(found)
 

@@ -18,6 +18,54 @@ from rms_pipeline.mirror.webhook_audit import last_audit
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 
+class _OfEachCollection:
+    """The gauges that each collection has, labelled with its name."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def each(name: str, text: str) -> Gauge:
+            return Gauge(f"rms_collection_{name}", text, ("collection",), registry=registry)
+
+        self.rows = each("rows", "Rows of the collection's table.")
+        self.sync_age = each(
+            "last_sync_age_seconds",
+            "Seconds since a sync last stored everything that it read of the collection. "
+            "Alert above 3600.",
+        )
+        self.complete = each(
+            "complete",
+            "1 if a valid proof shows that the collection is complete, 0 if there is none "
+            "or it has expired. Alert if 0 for an hour.",
+        )
+        self.proof_age = each(
+            "proof_age_seconds",
+            "Seconds since its last proof of completeness. Alert above 86400, when a proof "
+            "expires.",
+        )
+        self.counted = each("proof_counted", "Records that Current RMS counted in that proof.")
+        self.mirrored = each("proof_mirrored", "How many of them the mirror held in that proof.")
+        self.faults = each(
+            "faults",
+            "Values of the last day that could not be stored as received; see the table "
+            "sync_faults.",
+        )
+        self.unreadable = each(
+            "unreadable",
+            "Records that Current RMS lists but cannot deliver; see the table unreadable_records.",
+        )
+        self.held_back = each(
+            "deletions_held_back",
+            "Rows whose deletion waits until a person confirms it. Alert if above 0.",
+        )
+        self.share = each(
+            "webhook_share",
+            "Share (0 to 1) of the changes of the last incremental sync that a webhook had "
+            "announced. Alert if it falls to 0 although people work.",
+        )
+        self.lag = each(
+            "webhook_lag_seconds", "Median seconds from an edit to its webhook, for these changes."
+        )
+
+
 class Metrics:
     """Counters since the start of this process, and gauges that are read for each request."""
 
@@ -125,52 +173,7 @@ class Metrics:
             "below the setting while refusals have lowered it.",
         )
 
-        def each(name: str, text: str) -> Gauge:
-            return gauge(f"collection_{name}", text, ("collection",))
-
-        self._rows = each("rows", "Rows of the collection's table.")
-        self._sync_age = each(
-            "last_sync_age_seconds",
-            "Seconds since a sync last stored everything that it read of the collection. "
-            "Alert above 3600.",
-        )
-        self._shown_complete = each(
-            "complete",
-            "1 if a valid proof shows that the collection is complete, 0 if there is none "
-            "or it has expired. Alert if 0 for an hour.",
-        )
-        self._age_of_proof = each(
-            "proof_age_seconds",
-            "Seconds since its last proof of completeness. Alert above 86400, when a proof "
-            "expires.",
-        )
-        self._in_the_account = each(
-            "proof_counted", "Records that Current RMS counted in that proof."
-        )
-        self._in_the_mirror = each(
-            "proof_mirrored", "How many of them the mirror held in that proof."
-        )
-        self._faults = each(
-            "faults",
-            "Values of the last day that could not be stored as received; see the table "
-            "sync_faults.",
-        )
-        self._unreadable = each(
-            "unreadable",
-            "Records that Current RMS lists but cannot deliver; see the table unreadable_records.",
-        )
-        self._held_back = each(
-            "deletions_held_back",
-            "Rows whose deletion waits until a person confirms it. Alert if above 0.",
-        )
-        self._share_of = each(
-            "webhook_share",
-            "Share (0 to 1) of the changes of the last incremental sync that a webhook had "
-            "announced. Alert if it falls to 0 although people work.",
-        )
-        self._lag_of = each(
-            "webhook_lag_seconds", "Median seconds from an edit to its webhook, for these changes."
-        )
+        self.of_each = _OfEachCollection(self.registry)
         self._count = RowCounts()
         # Of what was never looked at, 0 would be a lie that wakes people up.
         for unknown in (
@@ -210,8 +213,8 @@ class Metrics:
         if audit is None or audit["share"] is None:
             return
         lag = math.nan if audit["lag_seconds"] is None else audit["lag_seconds"]
-        self._share_of.labels(collection.name).set(audit["share"])
-        self._lag_of.labels(collection.name).set(lag)
+        self.of_each.share.labels(collection.name).set(audit["share"])
+        self.of_each.lag.labels(collection.name).set(lag)
         if collection is OPPORTUNITIES:
             self._share.set(audit["share"])
             self._lag.set(lag)
@@ -221,22 +224,22 @@ class Metrics:
         names."""
         name = state.name
         is_first = name == OPPORTUNITIES.name
-        self._rows.labels(name).set(state.rows)
+        self.of_each.rows.labels(name).set(state.rows)
         for gauge, count in (
-            (self._faults, state.faults),
-            (self._unreadable, state.unreadable),
-            (self._held_back, state.held_back),
+            (self.of_each.faults, state.faults),
+            (self.of_each.unreadable, state.unreadable),
+            (self.of_each.held_back, state.held_back),
         ):
             gauge.labels(name).set(count)
         synced_at, proof = state.synced_at, state.certificate
-        self._sync_age.labels(name).set(
+        self.of_each.sync_age.labels(name).set(
             math.nan if synced_at is None else (now - synced_at).total_seconds()
         )
         told = (
-            (self._shown_complete, self._complete),
-            (self._age_of_proof, self._proof_age),
-            (self._in_the_account, self._counted),
-            (self._in_the_mirror, self._mirrored),
+            (self.of_each.complete, self._complete),
+            (self.of_each.proof_age, self._proof_age),
+            (self.of_each.counted, self._counted),
+            (self.of_each.mirrored, self._mirrored),
         )
         values = (math.nan,) * len(told)
         if proof is not None:
