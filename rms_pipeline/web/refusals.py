@@ -46,6 +46,8 @@ _UNEXPECTED = (
 _NOWHERE = (
     "There is nothing at this address. The link may be incomplete, or what it led to was deleted."
 )
+# Of the address of a button, to people: after logging in again, or from the list of a browser.
+_NO_PAGE = "There is no page at this address. A button of another page sends to it."
 # In JSON only: people have no use for it.
 _HELP_NOWHERE = {"help": "/openapi.json describes all addresses."}
 _OF_STARLETTE = {
@@ -68,6 +70,7 @@ _TWIN = re.compile(r"(/opportunities/[^/]+)/(?:items|timeline)(?:\.json)?|(.+)\.
 # Of pages, for people.
 _TITLES = {
     404: "There is nothing here",
+    405: "There is no page here",
     422: "This address is not valid",
     429: "Too many attempts",
     500: "Something went wrong",
@@ -278,6 +281,8 @@ def handle_errors(app: FastAPI, database: Database) -> None:
         extra = error.extra if isinstance(error, Refusal) else None
         if isinstance(error, WrongParameter) and (wants_page(request) or is_fragment(request)):
             text = error.for_people
+        if error.status_code == 405 and wants_page(request):
+            text = _NO_PAGE
         if text is _NOWHERE:
             extra = _HELP_NOWHERE
         return refuse(request, error.status_code, text, headers=error.headers, extra=extra)

@@ -339,6 +339,12 @@ def test_a_browser_that_is_logged_out_has_to_show_the_token_again(web: Web) -> N
     # A link of another site must not do it, and whoever is logged out already is asked to log in.
     assert ask(web, "GET", "/logout", headers={**COOKIE, **own}).status_code in (404, 405)
     assert ask(web, "POST", "/logout", headers=own).status_code == 401
+    # A person who opens it is told so in other words than a program.
+    opened = ask(web, "GET", "/logout", headers={**COOKIE, **own}).text
+    assert "There is no page here" in opened
+    assert "openapi" not in opened
+    told = ask(web, "GET", "/logout", headers={**COOKIE, "Accept": "application/json"})
+    assert (told.status_code, "/openapi.json" in told.json()["error"]) == (405, True)
 
 
 @pytest.mark.parametrize(
