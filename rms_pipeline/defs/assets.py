@@ -78,7 +78,10 @@ def assets_of(
     collection: Collection, naming: Naming
 ) -> tuple[dg.AssetsDefinition, dg.AssetsDefinition]:
     """The asset of its pages as received, and the asset of its table."""
+    return _pages_of(collection, naming), _table_of(collection, naming)
 
+
+def _pages_of(collection: Collection, naming: Naming) -> dg.AssetsDefinition:
     @declare_pages(
         collection,
         naming,
@@ -128,6 +131,10 @@ def assets_of(
             context.log.info(metadata["read_whole"])
         return told_of_pages(naming, database, collection, context.run.run_id, metadata)
 
+    return raw_pages
+
+
+def _table_of(collection: Collection, naming: Naming) -> dg.AssetsDefinition:
     @declare_table(
         collection,
         naming,
@@ -207,7 +214,7 @@ def assets_of(
             more |= audit_metadata(audit)
         return told_of_table(naming, database, collection, run, walk, merged, more)
 
-    return raw_pages, table
+    return table
 
 
 def _land_window(
