@@ -11,6 +11,7 @@ The account also has one list of all parts. If it obeys a filter by parents, one
 parts of many parents. Each reading tries that, and compares the result with the list of one parent.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -93,6 +94,10 @@ class ReadParts:
 
 class NotWhole(WalkIncomplete):
     """A list of parts could not be read completely."""
+
+
+class _MoreCounted(NotWhole):
+    """Page above page, fewer parts came than are counted."""
 
 
 class PartsReader:
@@ -329,7 +334,13 @@ class PartsReader:
         first = ask(_BY_ID, 1)
         if self._ends(first, len(first.page.records)):
             return [first]
-        answers = self._by_ranges(ask, first)
+        try:
+            answers = self._by_ranges(ask, first)
+        except _MoreCounted:
+            # Where the API ignores the order, a page may be in the order of id by chance.
+            with contextlib.suppress(NotWhole):
+                return self._by_pages(ask)
+            raise
         return answers if answers is not None else self._by_pages(ask)
 
     def _ends(self, answer: ListAnswer, came: int) -> bool:
@@ -349,7 +360,7 @@ class PartsReader:
         self, ask: Callable[[Params, int], ListAnswer], first: ListAnswer
     ) -> list[ListAnswer] | None:
         """Read each page above the last id. Returns None if order or range is ignored. Raises
-        NotWhole if more are counted than come.
+        _MoreCounted if more are counted than come.
         """
         never_sent = 0
         for _ in range(_READINGS_BY_RANGES):
@@ -363,7 +374,7 @@ class PartsReader:
             first = ask(_BY_ID, 1)
             if self._ends(first, len(first.page.records)):
                 return [first]
-        raise NotWhole(f"Current RMS counts {never_sent} more than it sends")
+        raise _MoreCounted(f"Current RMS counts {never_sent} more than it sends")
 
     def _once_by_ranges(
         self, ask: Callable[[Params, int], ListAnswer], first: ListAnswer

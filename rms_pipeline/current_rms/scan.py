@@ -122,6 +122,8 @@ class Walk:
         # By segment: the order to ask for if the API refused the usual one, and the records so far.
         self._orders: dict[str, Params] = {}
         self._came: dict[str, int] = {}
+        # Segments of which any answer had records, also an answer that was not believed.
+        self._sent: set[str] = set()
         # Full pages that are the last by the count, by the id that the next page begins with: the
         # span that was asked for, and its count. The flag says whether a next page was asked for.
         self._doubted: dict[tuple[str, int], tuple[Span, int]] = {}
@@ -298,6 +300,11 @@ class Walk:
             return
         yield from self._by_id(segment, first, lower)
         came = self._came.get(segment.name, 0) - before
+        explained = len(self.report.undelivered.unreadable) + len(self.report.listed_twice)
+        if segment.since is not None and came + explained < total:
+            # A record that changed stays in this list, and no count misses it later. Short pages
+            # may be in the order of id by chance although the API ignores the order.
+            raise NotHonoured(f"{total} are counted, but {came} came")
         if came != total:
             self.report.notes.append(
                 f"{segment.name} changed while it was read: {total} at first, {came} received"
@@ -528,11 +535,20 @@ class Walk:
                     answers.append(None)
             return answers
 
+        has_any = False
         for reading, answer in read_by_number(ask, lanes=self._lanes):
+            has_any = has_any or bool(answer.page.records)
             page = self._seen(segment, answer, None)
             absent = len(answer.page.records) - len(answer.ids)
             nameless[reading] = nameless.get(reading, 0) + absent
             yield page
+        if segment.name in self._sent and not has_any and not lost:
+            # The other ways of reading have seen records. Nobody deletes all of them meanwhile.
+            raise WalkIncomplete(
+                f"Current RMS sent {self._client.collection.name} of {segment.name}, and then an "
+                "empty list. Run the sync again. If that does not help, ask the support of "
+                "Current RMS."
+            )
         self.report.nameless[segment.name] = nameless[max(nameless)] if nameless else 0
         if lost:
             places = ", ".join(map(str, sorted(lost)[:20]))
@@ -602,6 +618,8 @@ class Walk:
             raise _FilterNotHonoured(f"records with a date of {segment.lacking} came back")
         if segment.since is not None and mostly_older(answer, segment.since):
             raise _FilterNotHonoured("records that changed earlier came back")
+        if answer.page.records:
+            self._sent.add(segment.name)
         return answer
 
     def _seen(self, segment: Segment, answer: ListAnswer, covers: Span | None) -> WalkedPage:

@@ -28,7 +28,7 @@ from rms_pipeline.mirror.housekeeping import purge
 from rms_pipeline.mirror.parts import note_problems
 from rms_pipeline.mirror.proofs import standing
 from rms_pipeline.mirror.walks import has_full_sync, watermarks
-from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline.sandbox import SandboxServer, Store, Switches
 from rms_pipeline.sandbox.api import routes
 from rms_pipeline.sandbox.api.answers import Answer, Request
 from rms_pipeline.settings import SettingsError
@@ -521,6 +521,13 @@ def leaf(items: list[dict[str, Any]]) -> int:
     """An item that nothing stands below, of the first there are."""
     above = {item["parent_opportunity_item_id"] for item in items}
     return next(int(item["id"]) for item in items if item["id"] not in above)
+
+
+def test_a_page_that_is_in_order_by_chance_hides_no_part(account: Account) -> None:
+    account.sandbox.switches = Switches(max_per_page=2, honours_sort=False)
+    done = account.sync()
+    assert done.shown, done.sentence
+    assert account.is_mirrored(*account.soon)
 
 
 def test_a_page_in_the_middle_that_fails_leaves_its_list_out_and_deletes_nothing(

@@ -1,13 +1,20 @@
 """Filters that the API ignores or refuses lead to another way of asking, and are told of."""
 
+import itertools
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 
+from rms_pipeline.current_rms.errors import WalkIncomplete
 from rms_pipeline.sandbox import Store, Switches
+from rms_pipeline.sandbox.api import routes
+from rms_pipeline.sandbox.api.answers import Answer, Request
+from rms_pipeline.sandbox.api.filters import shuffled
 from rms_pipeline_tests.sync.conftest import Mirror
 from rms_pipeline_tests.test_sync import ids_in
 
@@ -134,3 +141,48 @@ def test_a_whole_page_of_old_records_is_needed_to_call_a_filter_ignored(mirror: 
     mirror.sandbox.switches = replace(mirror.sandbox.switches, bodies={ids[0]: body})
     mirror.incremental_sync()
     assert mirror.terms.refusals == ()
+
+
+def test_changes_whose_first_page_is_in_order_by_chance_are_all_read(
+    mirror_of: MakeMirror,
+) -> None:
+    mirror = mirror_of(Store(15), switches=Switches(max_per_page=2, honours_sort=False))
+    mirror.full_sync()
+    mirror.watermarks = [mirror.store.now() - timedelta(minutes=5)]
+    for four in itertools.combinations(ids_in(mirror.store, mirror.window), 4):
+        first, second, *others = shuffled(four)
+        if first < second and min(others) < second:
+            break
+    for id_ in four:
+        mirror.store.edit(id_, {"subject": "Edited"})
+    proof = mirror.proved_sync()
+    assert proof is not None
+    assert proof.shown, proof.sentence
+    assert mirror.differences() == {}
+
+
+def test_a_list_that_is_suddenly_empty_is_no_empty_account(
+    mirror_of: MakeMirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switches = Switches(
+        max_per_page=3, honours_sort=False, honours_id_predicates=False, honours_created_at=False
+    )
+    mirror = mirror_of(Store(20), switches=switches)
+    truth, state = routes.answer, {"empty": False, "broken": True}
+
+    def answer(account: Any, request: Request) -> Answer:
+        said = truth(account, request)
+        if any(name.startswith("q[created_at") for name, _ in request.query):
+            # Page numbers come after these.
+            state["empty"] = True
+        elif state["empty"] and state["broken"] and request.path == "/opportunities":
+            nothing = {"opportunities": [], "meta": {"total_row_count": 0}}
+            return replace(said, body=json.dumps(nothing).encode())
+        return said
+
+    monkeypatch.setattr(routes, "answer", answer)
+    with pytest.raises(WalkIncomplete, match="and then an empty list"):
+        mirror.full_sync()
+    state["broken"] = False
+    assert mirror.full_sync().settled.certificate.shown
+    assert mirror.differences() == {}
