@@ -86,6 +86,9 @@ def listed(client: CurrentRmsClient) -> list[Webhook]:
             before = len(found)
             found |= {webhook.id: webhook for webhook in decoded.webhooks}
             total = decoded.meta.total_row_count
+            if total is not None and total < len(found):
+                # More came than are counted. Then only a page without news is the end.
+                total = None
             page, grown = page + 1, len(found) > before
         if total is None or len(found) >= total:
             return [found[id_] for id_ in sorted(found)]

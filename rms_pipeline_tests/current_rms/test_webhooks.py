@@ -1,8 +1,10 @@
 """Registration of webhooks against the sandbox: one of ours for each event, others' alone."""
 
+import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,6 +36,8 @@ from rms_pipeline.sandbox import (
     WebhookSwitches,
 )
 from rms_pipeline.sandbox import events as sandbox_events
+from rms_pipeline.sandbox.api import routes
+from rms_pipeline.sandbox.api.answers import Answer, Request
 from rms_pipeline.sandbox.faults import FaultKind
 from rms_pipeline.settings import SettingsError
 from rms_pipeline_tests.sandbox.receiver import Receiver
@@ -148,6 +152,26 @@ def test_ours_are_found_on_every_page_of_the_list(client_for: MakeClient) -> Non
         assert not register(client, BASE, TOKEN).changed
         assert len(listed(client)) == 10 + len(EVENTS)
         assert writes(sandbox)["POST"] == 11 + len(EVENTS)
+
+
+def test_ours_are_found_on_every_page_although_the_list_counts_none(
+    client_for: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth = routes.answer
+
+    def answer(account: Any, request: Request) -> Answer:
+        said = truth(account, request)
+        if request.method != "GET" or request.path != "/webhooks":
+            return said
+        listed = json.loads(said.body) | {"meta": {"total_row_count": 0}}
+        return replace(said, body=json.dumps(listed).encode())
+
+    with SandboxServer(Store(3), switches=Switches(max_per_page=4)) as sandbox:
+        client = client_for(sandbox.url)
+        monkeypatch.setattr(routes, "answer", answer)
+        register(client, BASE, TOKEN)
+        assert not register(client, BASE, TOKEN).changed
+        assert writes(sandbox) == {"POST": len(EVENTS)}
 
 
 @pytest.mark.parametrize("fault", ["broken_off", "truncated", "dropped", "error_502", "html_200"])
