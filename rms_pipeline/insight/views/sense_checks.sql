@@ -41,13 +41,14 @@ WHERE o.phase = 'open'
         AT TIME ZONE (SELECT rms_time_zone())
 
 UNION ALL
--- No list of a day shows it. An end says nothing of an open-ended hire.
+-- No list of a day shows it. An end says nothing of an open-ended hire. What is completed needs no
+-- day any more.
 SELECT
     'confirmed_without_dates', o.id, o.number, o.opportunity_status, o.organisation_id,
     o.organisation_name, o.owner_id, o.owner_name, coalesce(o.confirmed_at, o.updated_at_rms),
     false, 'It is confirmed, and has neither a start nor an end.'
 FROM o
-WHERE o.phase = 'confirmed' AND o.goes_out_at IS NULL
+WHERE o.phase = 'confirmed' AND o.opportunity_status <> 'Completed' AND o.goes_out_at IS NULL
     AND (o.comes_back_at IS NULL OR o.open_ended_rental)
 
 UNION ALL
