@@ -10,7 +10,7 @@ _MANY = 100_000
 SENSE_CHECKS = {
     "late_back": "Nothing is still Active whose hire has ended.",
     "starts_soon_and_open": "Nothing that starts within seven days is still open.",
-    "confirmed_without_dates": "Everything that is confirmed and not completed has a start or an end.",
+    "confirmed_without_dates": "What is confirmed and not completed has a start or an end.",
     "confirmed_at_zero": "Everything that is confirmed has a charge.",
     "ends_before_it_starts": "Nothing ends before it starts.",
     "completed_and_not_invoiced": "Everything that is Completed is invoiced.",
