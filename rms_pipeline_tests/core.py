@@ -1,5 +1,6 @@
 """Syncs as the assets run them, without Dagster."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -74,16 +75,17 @@ def proved_sync(
     *,
     overlap: timedelta = OVERLAP,
     proof: bool = True,
+    dice: random.Random | None = None,
 ) -> tuple[LandedWalk, MergedWalk, Proof | None]:
     """Run an incremental sync that ends with the proof, if there is something to prove."""
-    begun = begin_proof(database, client, run) if proof else None
+    begun = begin_proof(database, client, run, dice=dice) if proof else None
     landed = land_changes(database, client, watermarks, run, overlap=overlap)
     with database.session() as connection:
         walk = walks.find_walk(connection, landed.walk)
     assert walk is not None
     merged = merge_walk(database, client, walk, run, lane=Lane.INCREMENTAL)
     if begun is not None:
-        begun, further = finish_proof(database, client, begun, walk, merged.result, run)
+        begun, further = finish_proof(database, client, begun, walk, merged.result, run, dice=dice)
         merged.result += further
     with database.session() as connection:
         walks.settle_walk(connection, walk.id)

@@ -8,6 +8,7 @@ changed the code says here what the same fault is now.
 """
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -807,6 +808,8 @@ def passes(tests: Sequence[str], folder: Path) -> bool:
         # A mutant may make a test wait for ever.
         [*(sys.executable, "-m", "pytest", "-n0", "-x", "-q", "--timeout=120"), *there],
         cwd=folder,
+        # A test that is run again until it passes would let a mutant live.
+        env=os.environ | {"PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
     )

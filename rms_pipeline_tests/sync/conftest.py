@@ -1,6 +1,7 @@
 """A mirror beside its account, and the check whether they are equal."""
 
 import contextlib
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -34,6 +35,17 @@ settings.register_profile(
 settings.load_profile("sequences")
 
 MakeClient = Callable[..., CurrentRmsClient]
+
+
+class Cut(random.Random):
+    """Cuts the list behind a row that is named."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.rank = rank
+
+    def randrange(self, *_: object, **__: object) -> int:
+        return self.rank
 
 
 @dataclass
@@ -91,10 +103,12 @@ class Mirror:
         self.watermarks.insert(0, done[0].watermark)
         return done
 
-    def proved_sync(self, overlap: timedelta = OVERLAP) -> Proof | None:
+    def proved_sync(
+        self, overlap: timedelta = OVERLAP, dice: random.Random | None = None
+    ) -> Proof | None:
         """Run an incremental sync that ends with a proof, if there is something to prove."""
         landed, _, proof = proved_sync(
-            self.database, self.client(), self.watermarks, self.run(), overlap=overlap
+            self.database, self.client(), self.watermarks, self.run(), overlap=overlap, dice=dice
         )
         self.watermarks.insert(0, landed.watermark)
         return proof

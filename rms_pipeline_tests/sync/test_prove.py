@@ -17,7 +17,7 @@ from rms_pipeline.sandbox import Store, Switches
 from rms_pipeline.sync import prove
 from rms_pipeline.sync.refreshing import refresh
 from rms_pipeline_tests.rows import query
-from rms_pipeline_tests.sync.conftest import Mirror
+from rms_pipeline_tests.sync.conftest import Cut, Mirror
 from rms_pipeline_tests.test_sync import ids_in
 
 MakeMirror = Callable[..., Mirror]
@@ -560,17 +560,6 @@ def test_a_sync_that_died_after_counting_leaves_no_proof_behind(mirror_of: MakeM
         prove.begin_proof(mirror.database, mirror.client(), "killed")
         assert newest_proof(connection, OPPORTUNITIES) == before
     assert proved(mirror).shown
-
-
-class Cut(random.Random):
-    """Cuts the list behind a row that is named."""
-
-    def __init__(self, rank: int) -> None:
-        super().__init__()
-        self.rank = rank
-
-    def randrange(self, *_: object, **__: object) -> int:
-        return self.rank
 
 
 def test_counts_that_agree_because_they_are_capped_are_not_believed(
