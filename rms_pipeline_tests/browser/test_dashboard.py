@@ -279,6 +279,18 @@ def test_anything_is_found_from_anywhere_by_keys_alone(filled: Stand, page: Page
     expect(page.get_by_role("combobox", name="Find anything")).to_be_focused()
 
 
+def test_who_is_in_the_search_before_the_page_is_ready_is_answered_too(
+    filled: Stand, page: Page
+) -> None:
+    page.add_init_script(
+        "document.addEventListener('readystatechange', () => {"
+        " if (document.readyState === 'interactive')"
+        " document.querySelector('[data-finder]')?.focus(); });"
+    )
+    filled.visit(page, "/changes")
+    expect(page.locator("#finds a[role=option]").filter(has_text="Today")).to_be_visible()
+
+
 @pytest.fixture(scope="module")
 def reader(chromium: Browser) -> Iterator[Page]:
     """A tab in which Axe may run."""

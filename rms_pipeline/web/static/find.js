@@ -108,3 +108,8 @@ document.addEventListener("DOMContentLoaded", () => {
     show(document.activeElement === box() && !isClosed);
   }).observe(document.body, { childList: true, subtree: true });
 });
+
+// htmx listens from a moment after the scripts on, and a busy browser may let a person be first.
+setTimeout(() => {
+  if (box() && document.activeElement === box()) window.htmx.trigger(box(), "focus");
+});
