@@ -22,8 +22,7 @@ import psycopg2
 import pytest
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
-from rms_pipeline.mirror.database import _HAS_LZ4, Database, session_settings
-from rms_pipeline.mirror.postgres_errors import explain
+from rms_pipeline.mirror.database import _HAS_LZ4, Database, _committed, session_settings
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline_tests.servers import NEW_NAMES
 
@@ -73,15 +72,9 @@ def _kept_session(self: Database, *, session: bool = False) -> Iterator[Connecti
     connection = _spare_one(url, self.schema) or self.connect()
     is_well = False
     try:
-        yield connection
-        connection.commit()
+        with _committed(connection):
+            yield connection
         is_well = True
-    except BaseException as error:
-        if not connection.closed:
-            connection.rollback()
-        if isinstance(error, psycopg2.Error) and (told := explain(error, connection)):
-            raise told from error
-        raise
     finally:
         is_well = is_well and _made_as_new(connection, url, self.schema)
         with _lock:
