@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Annotated, Protocol
+from typing import Annotated
 
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import JSONResponse, Response
@@ -18,6 +18,7 @@ from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.statuses import read_colours
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
+from rms_pipeline.web.background import Background
 from rms_pipeline.web.calendar import calendar
 from rms_pipeline.web.changes import changes
 from rms_pipeline.web.dagster_link import Starting, dagster_link
@@ -44,14 +45,6 @@ from rms_pipeline.web.templating import STATIC, Pages
 from rms_pipeline.web.today import today
 
 
-class Service(Protocol):
-    """A service that runs beside the requests."""
-
-    def start(self) -> None: ...
-
-    def stop(self) -> None: ...
-
-
 def create_app(
     database: Database,
     *,
@@ -60,7 +53,7 @@ def create_app(
     access: Access,
     metrics: Metrics,
     launcher: Launcher,
-    services: Sequence[Service] = (),
+    services: Sequence[Background] = (),
     client: ClientFactory | None = None,
     starting: Starting | None = None,
     stopping: Callable[[], bool] = lambda: False,

@@ -1,7 +1,6 @@
 """From the web service to Dagster's UI: a person who is signed in here is signed in there, and this
 service knows whether Dagster has started."""
 
-import threading
 import time
 from collections.abc import Callable
 from typing import Literal
@@ -12,6 +11,7 @@ from fastapi.responses import Response
 
 from rms_pipeline.web import dagster_api
 from rms_pipeline.web.access import Access
+from rms_pipeline.web.background import Background
 from rms_pipeline.web.origins import local_address
 from rms_pipeline.web.templating import render
 
@@ -32,9 +32,11 @@ def dagster_link(access: Access, dagster_url: str) -> APIRouter:
     return router
 
 
-class Starting:
+class Starting(Background):
     """What is still starting beside the web service. `first_sync` says that an initial sync will
     start and has no row in the history yet."""
+
+    ends_within = 0
 
     def __init__(
         self,
@@ -43,17 +45,10 @@ class Starting:
         first_sync: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__("starting")
         self._url, self._first_sync, self._clock = dagster_url, first_sync, clock
         self._began = clock()
         self._answered = False
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="starting", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopped.set()
 
     @property
     def dagster(self) -> Literal["starting", "ready", "absent"]:
@@ -69,7 +64,7 @@ class Starting:
     def _seconds(self) -> float:
         return self._clock() - self._began
 
-    def _watch(self) -> None:
+    def _run(self) -> None:
         while not self._answered:
             self._answered = dagster_api.is_up(self._url)
             if self._stopped.wait(_LOOK_SECONDS):

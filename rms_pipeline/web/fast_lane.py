@@ -8,7 +8,6 @@ one starts beside it.
 
 import logging
 import select
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -24,6 +23,7 @@ from rms_pipeline.mirror.postgres_errors import OutdatedError
 from rms_pipeline.mirror.queue import FAST_LANE_LOCK, channel
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.sync.queued import WorkedOff, work_off
+from rms_pipeline.web.background import Background
 from rms_pipeline.web.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -37,9 +37,6 @@ _GATHER, _BURST = 0.03, 10
 # In a burst each call serves more events the longer they gather, and calls are scarce: until none
 # has come for a moment.
 _GATHER_IN_A_BURST, _QUIET = 0.8, 0.35
-# How long the end of the service waits for each of what runs beside it, such as calls in flight.
-# All of them, and the requests that uvicorn waits for, end within what operate.md says.
-END_SECONDS = 4
 # What the threads that refresh are called.
 WORKER = "refresh"
 _LOOK_ANYWAY = 1.0
@@ -52,9 +49,9 @@ RUN = "fast lane"
 ClientFactory = Callable[[], AbstractContextManager[CurrentRmsClient]]
 
 
-class FastLane:
+class FastLane(Background):
     """Threads that process the queue until `stop`, with one client for each collection. They call
-    `report` after every batch."""
+    `report` after every batch. `stop` does not wait for a call that takes too long."""
 
     def __init__(
         self,
@@ -63,18 +60,9 @@ class FastLane:
         metrics: Metrics,
         report: Callable[[Collection, WorkedOff], None],
     ) -> None:
+        super().__init__("fast-lane")
         self._database, self._clients = database, clients
         self._metrics, self._report = metrics, report
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="fast-lane", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ends after the running calls. It does not wait for an answer that takes too long."""
-        self._stopped.set()
-        self._thread.join(timeout=END_SECONDS)
 
     def _run(self) -> None:
         while not self._stopped.is_set():

@@ -1,7 +1,6 @@
 """Launches a sync as a run of Dagster, never two of one kind at the same time."""
 
 import logging
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -32,6 +31,7 @@ from rms_pipeline.mirror.sync_runs import (
 )
 from rms_pipeline.mirror.walks import has_full_sync
 from rms_pipeline.web import dagster_api
+from rms_pipeline.web.background import Background
 from rms_pipeline.web.dagster_api import DagsterUnavailable
 
 __all__ = [
@@ -204,22 +204,17 @@ def _has_ended(connection: Connection, run: str) -> bool:
         return cursor.fetchall() == [(True,)]
 
 
-class LaunchWatch:
+class LaunchWatch(Background):
     """A thread that ends the rows of syncs which ended in Dagster before they began, until `stop`.
 
     Nobody waits for them, and they have no process that could write their end.
     """
 
+    ends_within = 0
+
     def __init__(self, database: Database, launcher: Launcher) -> None:
+        super().__init__("launches")
         self._database, self._launcher = database, launcher
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="launches", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopped.set()
 
     def look(self) -> None:
         """Looks once."""

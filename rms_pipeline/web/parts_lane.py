@@ -18,7 +18,8 @@ from rms_pipeline.current_rms.errors import CurrentRmsError
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.sync.parts import refresh_told
 from rms_pipeline.sync.queued import WorkedOff
-from rms_pipeline.web.fast_lane import END_SECONDS, RUN
+from rms_pipeline.web.background import Background
+from rms_pipeline.web.fast_lane import RUN
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ _LOOK_ANYWAY = 60.0
 _FIRST_REST, _LONGEST_REST = 2.0, 300.0
 
 
-class PartsLane:
+class PartsLane(Background):
     """A thread that reads the lists of `collection` until `stop`. Call it with what was refreshed.
     It calls `report` after every batch."""
 
@@ -42,26 +43,19 @@ class PartsLane:
         *,
         gather: float = _GATHER,
     ) -> None:
+        super().__init__(f"lists of {collection.name}")
         self._database, self._collection = database, collection
         self._client, self._report, self._gather = client, report, gather
-        self._told, self._stopped = threading.Event(), threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, name=f"lists of {collection.name}", daemon=True
-        )
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self._told.set()
-        self._thread.join(timeout=END_SECONDS)
+        self._told = threading.Event()
 
     def __call__(self, collection: Collection, done: WorkedOff) -> None:
         """Makes it look soon, if `done` are refreshes of its parent collection."""
         parts = self._collection.parts
         if parts is not None and collection is parts.of and done.records:
             self._told.set()
+
+    def _wake(self) -> None:
+        self._told.set()
 
     def _run(self) -> None:
         rest = _FIRST_REST

@@ -11,7 +11,7 @@ import time
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.summary import refresh_status_counts
 from rms_pipeline.sync.queued import WorkedOff
-from rms_pipeline.web.fast_lane import END_SECONDS
+from rms_pipeline.web.background import Background
 
 logger = logging.getLogger(__name__)
 
@@ -19,25 +19,20 @@ _GATHER = 0.5
 _SHARE = 10
 
 
-class Recounter:
+class Recounter(Background):
     """Call it with what was done. It counts again about half a second later."""
 
     def __init__(self, database: Database, time_zone: str) -> None:
+        super().__init__("recounting")
         self._database, self._time_zone = database, time_zone
-        self._wanted, self._stopped = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name="recounting", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self._wanted.set()
-        self._thread.join(timeout=END_SECONDS)
+        self._wanted = threading.Event()
 
     def __call__(self, done: WorkedOff) -> None:
         if done.records:
             self._wanted.set()
+
+    def _wake(self) -> None:
+        self._wanted.set()
 
     def _run(self) -> None:
         while True:

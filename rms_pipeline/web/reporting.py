@@ -16,7 +16,8 @@ from rms_pipeline.collections.base import Collection
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.postgres_errors import OutdatedError
 from rms_pipeline.sync.queued import WorkedOff
-from rms_pipeline.web.fast_lane import END_SECONDS, RUN
+from rms_pipeline.web.background import Background
+from rms_pipeline.web.fast_lane import RUN
 
 if TYPE_CHECKING:
     from dagster import AssetKey, DagsterInstance
@@ -29,9 +30,9 @@ logger = logging.getLogger(__name__)
 _LOOKS, _REPORTS = 10.0, 60.0
 
 
-class Reporter:
+class Reporter(Background):
     """Call it with what was done. It recounts `status_counts`, reports the refreshed rows and
-    evaluates the checks.
+    evaluates the checks. At its end it reports what is left.
 
     `prefix` are the first parts of the asset keys. Dagster is imported when there is something to
     report, because the pages must not wait for the import.
@@ -45,6 +46,7 @@ class Reporter:
         prefix: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__("reporting")
         self._database, self._instance = database, instance
         self._time_zone, self._prefix = time_zone, tuple(prefix)
         self._lock = threading.Lock()
@@ -54,16 +56,6 @@ class Reporter:
         self._since, self._reported = clock(), float("-inf")
         # What each check, by its asset and name, said last: whether it passed, else how bad it is.
         self._said: dict[tuple[AssetKey, str], tuple[bool, str]] = {}
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="reporting", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Reports what is left, and ends."""
-        self._stopped.set()
-        self._thread.join(timeout=END_SECONDS)
 
     def __call__(self, collection: Collection, done: WorkedOff) -> None:
         with self._lock:
