@@ -4,9 +4,12 @@ import itertools
 import re
 import tomllib
 from datetime import datetime
+from importlib.metadata import PackageNotFoundError, metadata
 from importlib.metadata import version as installed
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from rms_pipeline.mirror.plan import all_migrations
 from rms_pipeline.mirror.schema import HEAD
@@ -117,6 +120,24 @@ def test_what_agrees_is_let_pass() -> None:
 
 def test_the_installed_package_has_the_version_of_the_project() -> None:
     assert installed("rms-pipeline") == project_version(), "run .venv/bin/pip install -e . again"
+
+
+def test_every_pinned_package_installs_on_the_first_of_each_python_that_we_name() -> None:
+    """Debian 12 has 3.11.2, and keeps it."""
+    refused = []
+    for line in (PROJECT / "requirements.lock").read_text().splitlines():
+        pin = Requirement(line)
+        try:
+            pinned = metadata(pin.name)
+        except PackageNotFoundError:
+            continue
+        wants = SpecifierSet(pinned.get("Requires-Python", ""))
+        for python in ("3.11.0", "3.12.0", "3.13.0"):
+            is_for_it = pin.marker is None or pin.marker.evaluate({"python_full_version": python})
+            is_it = pinned["Version"] in pin.specifier
+            if is_for_it and is_it and python not in wants:
+                refused.append(f"{line} wants Python {wants}, not {python}")
+    assert refused == []
 
 
 def test_the_files_of_deploy_name_this_version() -> None:
