@@ -131,7 +131,7 @@ def test_every_pinned_package_installs_on_the_first_of_each_python_that_we_name(
             pinned = metadata(pin.name)
         except PackageNotFoundError:
             continue
-        wants = SpecifierSet(pinned.get("Requires-Python", ""))
+        wants = SpecifierSet(str(pinned.json.get("requires_python", "")))
         for python in ("3.11.0", "3.12.0", "3.13.0"):
             is_for_it = pin.marker is None or pin.marker.evaluate({"python_full_version": python})
             is_it = pinned["Version"] in pin.specifier
