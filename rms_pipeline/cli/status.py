@@ -14,7 +14,13 @@ from rms_pipeline.console import announce_sandbox, out
 from rms_pipeline.mirror.sync_metadata import Sync
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from rms_pipeline.mirror.budget import BudgetUse
     from rms_pipeline.mirror.collection_states import CollectionState
+    from rms_pipeline.mirror.overview import StatusCount
+    from rms_pipeline.mirror.sync_state import SyncState
 
 _COLOURS = {"completed": "green", "failed": "red", "running": "yellow"}
 _STATES = {"green": "", "amber": "yellow", "red": "red"}
@@ -28,12 +34,10 @@ def status(
     """Show the last syncs, opportunities by status, each collection with its completeness, and the
     queue of webhooks."""
     from rms_pipeline.account import account_name
-    from rms_pipeline.collections import collection_named
     from rms_pipeline.collections.opportunities import OPPORTUNITIES
     from rms_pipeline.mirror.budget import read_budget
-    from rms_pipeline.mirror.deletions import HELD_BACK_ADVICE, words_of_held_back
     from rms_pipeline.mirror.embedded import open_database
-    from rms_pipeline.mirror.overview import StatusCount, add_up, read_statuses
+    from rms_pipeline.mirror.overview import read_statuses
     from rms_pipeline.mirror.schema import demand_tables
     from rms_pipeline.mirror.sync_state import read_sync_state
 
@@ -45,21 +49,48 @@ def status(
         as_of, statuses = read_statuses(connection)
         budget = read_budget(connection, account_name(config.settings()))
     if as_json:
-        from pydantic_core import to_jsonable_python
-
-        told = {
-            "sandbox": config.settings().uses_sandbox,
-            "total": sum(s.opportunities for s in statuses),
-            "total_value": add_up(s.total_value for s in statuses),
-            "as_of": as_of,
-            "statuses": [asdict(s) for s in statuses],
-            "sync": asdict(state),
-            "calls_per_minute": None if budget is None else budget.allowance,
-            "calls_per_minute_why": "" if budget is None else budget.sentence,
-        }
-        json.dump(to_jsonable_python(told, fallback=str), sys.stdout)
-        sys.stdout.write("\n")
+        _print_json(state, as_of, statuses, budget)
         return
+    _print_syncs(state)
+    out.print(_counts(as_of, statuses))
+    if state.certificate is not None:
+        sentence = str(state.certificate["sentence"])
+        style = _STATES[state.certificate["state"]]
+        out.print(Text(f"{sentence[:1].upper()}{sentence[1:]}", style=style))
+    _print_collections(state.collections)
+    out.print(f"Webhook events waiting: {state.queue.depth:,}, dead letters: {state.queue.dead:,}")
+    if budget is not None:
+        limit = budget.requests_per_minute
+        set_limit = f"{limit:,} calls a minute" if limit else "no limit of calls a minute"
+        out.print(Text(f"Request limit in force: {budget.sentence or set_limit}"))
+
+
+def _print_json(
+    state: "SyncState",
+    as_of: "datetime | None",
+    statuses: "Sequence[StatusCount]",
+    budget: "BudgetUse | None",
+) -> None:
+    from pydantic_core import to_jsonable_python
+
+    from rms_pipeline.mirror.overview import add_up
+
+    told = {
+        "sandbox": config.settings().uses_sandbox,
+        "total": sum(s.opportunities for s in statuses),
+        "total_value": add_up(s.total_value for s in statuses),
+        "as_of": as_of,
+        "statuses": [asdict(s) for s in statuses],
+        "sync": asdict(state),
+        "calls_per_minute": None if budget is None else budget.allowance,
+        "calls_per_minute_why": "" if budget is None else budget.sentence,
+    }
+    json.dump(to_jsonable_python(told, fallback=str), sys.stdout)
+    sys.stdout.write("\n")
+
+
+def _print_syncs(state: "SyncState") -> None:
+    """The last syncs with their errors, and how far a running one is."""
     if not state.history:
         out.print("No sync has run yet. Run `rms-pipeline sync initial`.")
     else:
@@ -77,44 +108,47 @@ def status(
         words = f"{state.running.sync_type} is {pace.stage}{what}: {pace.records:,} of "
         out.print(Text(f"{words}{pace.records_expected:,} records{left}", style="yellow"))
 
-    def add(name: Text, *counts: StatusCount, is_last: bool = False) -> None:
-        number, value = sum(c.opportunities for c in counts), add_up(c.total_value for c in counts)
-        counted.add_row(name, f"{number:,}", f"{value:,.2f}", end_section=is_last)
+
+def _counts(as_of: "datetime | None", statuses: "Sequence[StatusCount]") -> Table:
+    from rms_pipeline.mirror.overview import add_up
 
     title = "Opportunities by status"
     if as_of is not None:
         title += f", counted {as_of:%Y-%m-%d %H:%M:%S} UTC"
-    counted = Table(title=title, title_justify="left")
-    counted.add_column("Status")
-    counted.add_column("Opportunities", justify="right")
-    counted.add_column("Total value", justify="right")
+    table = Table(title=title, title_justify="left")
+    table.add_column("Status")
+    table.add_column("Opportunities", justify="right")
+    table.add_column("Total value", justify="right")
+
+    def add(name: Text, *counts: "StatusCount", is_last: bool = False) -> None:
+        number, value = sum(c.opportunities for c in counts), add_up(c.total_value for c in counts)
+        table.add_row(name, f"{number:,}", f"{value:,.2f}", end_section=is_last)
+
     for count in statuses:
         add(Text(count.status), count, is_last=count is statuses[-1])
     add(Text("Total", style="bold"), *statuses)
-    out.print(counted)
-    if state.certificate is not None:
-        sentence = str(state.certificate["sentence"])
-        style = _STATES[state.certificate["state"]]
-        out.print(Text(f"{sentence[:1].upper()}{sentence[1:]}", style=style))
-    if len(state.collections) > 1:
-        out.print(_collections(state.collections))
-        for each in state.collections[1:]:
+    return table
+
+
+def _print_collections(states: "Sequence[CollectionState]") -> None:
+    """Each collection, if there are several, and deletions that a person has to confirm."""
+    from rms_pipeline.collections import collection_named
+    from rms_pipeline.mirror.deletions import HELD_BACK_ADVICE, words_of_held_back
+
+    if len(states) > 1:
+        out.print(_collections(states))
+        for each in states[1:]:
             style = "yellow" if not each.is_on else "" if each.is_proved else "red"
             if each.certificate is not None and each.is_on:
                 style = _STATES[each.certificate["state"]]
             out.print(Text(f"{each.name}: {each.sentence}", style=style))
-    for each in state.collections:
+    for each in states:
         if each.held_back:
             held = words_of_held_back(collection_named(each.name), each.held_back)
             out.print(Text(f"{held} {HELD_BACK_ADVICE}", style="red"))
-    out.print(f"Webhook events waiting: {state.queue.depth:,}, dead letters: {state.queue.dead:,}")
-    if budget is not None:
-        limit = budget.requests_per_minute
-        set_limit = f"{limit:,} calls a minute" if limit else "no limit of calls a minute"
-        out.print(Text(f"Request limit in force: {budget.sentence or set_limit}"))
 
 
-def _collections(states: "list[CollectionState]") -> Table:
+def _collections(states: "Sequence[CollectionState]") -> Table:
     table = Table(title="Collections", title_justify="left")
     table.add_column("Collection", overflow="fold")
     table.add_column("Rows", justify="right")

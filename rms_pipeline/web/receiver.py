@@ -48,6 +48,57 @@ class Acknowledged(BaseModel):
     message: str
 
 
+# What both routes have in the description of the API.
+_DOCUMENTED: dict[str, Any] = {
+    "response_model": Acknowledged,
+    "responses": {
+        400: {"model": Refused, "description": "Not a webhook delivery."},
+        401: {"model": Refused, "description": "Wrong token."},
+        413: {"model": Refused, "description": "More than 8 MiB."},
+        # In place of FastAPI's own description, whose shape nothing here answers with.
+        422: {"model": Refused, "description": "A parameter is not valid."},
+        429: {
+            "model": Refused,
+            "description": "Too many events arrived. Deliver this one again later.",
+        },
+        503: {
+            "model": Refused,
+            "description": "The database is down. Deliver the event again.",
+        },
+    },
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["action"],
+                        "properties": {
+                            "action": {
+                                "type": "object",
+                                "required": ["subject_id"],
+                                "properties": {
+                                    "id": {"type": "integer"},
+                                    "subject_id": {
+                                        "type": "integer",
+                                        "minimum": 0,
+                                        "maximum": BIGINT_MAX,
+                                    },
+                                    "subject_type": {"type": "string"},
+                                    "action_type": {"type": "string"},
+                                },
+                            }
+                        },
+                    },
+                    "example": _EXAMPLE,
+                }
+            },
+        }
+    },
+}
+
+
 class _TooMuch(Exception):
     """More events arrived than are accepted. The text says which limit was reached."""
 
@@ -82,6 +133,55 @@ def _keep(connection: Connection, delivered: Delivered, intake: Intake) -> tuple
         return store_event(connection, replace(event, payload=short, kept=short))
 
 
+class _Store:
+    """Stores deliveries, each on a connection of a pool."""
+
+    def __init__(self, database: Database) -> None:
+        self._pool: QueuePool = QueuePool(
+            cast(Any, database.connect), pool_size=8, max_overflow=0, timeout=5
+        )
+        self._intake = Intake()
+
+    def keep(self, delivered: Delivered) -> tuple[int, bool]:
+        """As `_keep`."""
+        # A restarted server has forgotten all of the pool's connections. Where it is down no new
+        # one can be had, and that ends this at once.
+        for stale in range(self._pool.size() + 1):
+            connection = None
+            try:
+                connection = self._pool.connect()
+                return _keep(cast(Connection, connection.dbapi_connection), delivered, self._intake)
+            except (psycopg2.OperationalError, psycopg2.InterfaceError):
+                if connection is not None:
+                    connection.invalidate()
+                if stale == self._pool.size():
+                    raise
+            finally:
+                if connection is not None:
+                    connection.close()
+        raise AssertionError
+
+    async def keep_or_refuse(self, delivered: Delivered) -> tuple[int, bool]:
+        """As `keep`. Raises HTTPException, which says whether to deliver it again."""
+        try:
+            return await run_in_threadpool(self.keep, delivered)
+        except _TooMuch as error:
+            raise HTTPException(
+                429,
+                f"{error} This event was not stored. Deliver it again.",
+                headers={"Retry-After": str(_TOO_MUCH_SECONDS)},
+            ) from None
+        except psycopg2.DataError as error:
+            reason = str(error).splitlines()[0]
+            raise HTTPException(400, f"PostgreSQL cannot store this body: {reason}") from None
+        except (psycopg2.Error, DatabaseError, PoolTimeout):
+            raise HTTPException(
+                503,
+                "The database cannot store the event at the moment. Deliver it again.",
+                headers={"Retry-After": str(RETRY_SECONDS)},
+            ) from None
+
+
 def receiver(
     database: Database,
     tokens: Sequence[SecretStr],
@@ -91,60 +191,27 @@ def receiver(
     """The routes to which Current RMS delivers. Each of `tokens` is accepted. Events of
     `collections` are refreshed."""
     router = APIRouter(tags=["webhook"])
-    pool: QueuePool = QueuePool(cast(Any, database.connect), pool_size=8, max_overflow=0, timeout=5)
+    store = _Store(database)
 
-    intake = Intake()
-
-    def store(delivered: Delivered) -> tuple[int, bool]:
-        # A restarted server has forgotten all of the pool's connections. Where it is down no new
-        # one can be had, and that ends this at once.
-        for stale in range(pool.size() + 1):
-            connection = None
-            try:
-                connection = pool.connect()
-                return _keep(cast(Connection, connection.dbapi_connection), delivered, intake)
-            except (psycopg2.OperationalError, psycopg2.InterfaceError):
-                if connection is not None:
-                    connection.invalidate()
-                if stale == pool.size():
-                    raise
-            finally:
-                if connection is not None:
-                    connection.close()
-        raise AssertionError
+    async def event_in(request: Request, given: str) -> Delivered:
+        if not any(matches(given, token) for token in tokens):
+            raise HTTPException(
+                401,
+                "The token in the address is not this service's webhook token. Register the "
+                "webhooks again: `rms-pipeline webhooks register https://this.host`.",
+            )
+        body = await _read(request)
+        try:
+            return read_delivery(body, collections)
+        except NotADelivery as error:
+            raise HTTPException(400, str(error)) from None
 
     async def receive(request: Request, given: str) -> JSONResponse:
         began = time.monotonic()
         metrics.received.inc()
         try:
-            if not any(matches(given, token) for token in tokens):
-                raise HTTPException(
-                    401,
-                    "The token in the address is not this service's webhook token. Register the "
-                    "webhooks again: `rms-pipeline webhooks register https://this.host`.",
-                )
-            body = await _read(request)
-            try:
-                event = read_delivery(body, collections)
-            except NotADelivery as error:
-                raise HTTPException(400, str(error)) from None
-            try:
-                id_, new = await run_in_threadpool(store, event)
-            except _TooMuch as error:
-                raise HTTPException(
-                    429,
-                    f"{error} This event was not stored. Deliver it again.",
-                    headers={"Retry-After": str(_TOO_MUCH_SECONDS)},
-                ) from None
-            except psycopg2.DataError as error:
-                reason = str(error).splitlines()[0]
-                raise HTTPException(400, f"PostgreSQL cannot store this body: {reason}") from None
-            except (psycopg2.Error, DatabaseError, PoolTimeout):
-                raise HTTPException(
-                    503,
-                    "The database cannot store the event at the moment. Deliver it again.",
-                    headers={"Retry-After": str(RETRY_SECONDS)},
-                ) from None
+            event = await event_in(request, given)
+            id_, new = await store.keep_or_refuse(event)
         except HTTPException as error:
             metrics.refused.labels(str(error.status_code)).inc()
             raise
@@ -156,63 +223,14 @@ def receiver(
             message += f" Nothing is refreshed, because it is about {no_record}: {event.because}."
         return JSONResponse({"success": True, "eventId": id_, "message": message})
 
-    documented: dict[str, Any] = {
-        "response_model": Acknowledged,
-        "responses": {
-            400: {"model": Refused, "description": "Not a webhook delivery."},
-            401: {"model": Refused, "description": "Wrong token."},
-            413: {"model": Refused, "description": "More than 8 MiB."},
-            # In place of FastAPI's own description, whose shape nothing here answers with.
-            422: {"model": Refused, "description": "A parameter is not valid."},
-            429: {
-                "model": Refused,
-                "description": "Too many events arrived. Deliver this one again later.",
-            },
-            503: {
-                "model": Refused,
-                "description": "The database is down. Deliver the event again.",
-            },
-        },
-        "openapi_extra": {
-            "requestBody": {
-                "required": True,
-                "content": {
-                    "application/json": {
-                        "schema": {
-                            "type": "object",
-                            "required": ["action"],
-                            "properties": {
-                                "action": {
-                                    "type": "object",
-                                    "required": ["subject_id"],
-                                    "properties": {
-                                        "id": {"type": "integer"},
-                                        "subject_id": {
-                                            "type": "integer",
-                                            "minimum": 0,
-                                            "maximum": BIGINT_MAX,
-                                        },
-                                        "subject_type": {"type": "string"},
-                                        "action_type": {"type": "string"},
-                                    },
-                                }
-                            },
-                        },
-                        "example": _EXAMPLE,
-                    }
-                },
-            }
-        },
-    }
-
-    @router.post("/api/webhook/{token}", **documented, summary="Receive a webhook")
+    @router.post("/api/webhook/{token}", **_DOCUMENTED, summary="Receive a webhook")
     async def receive_by_path(
         request: Request,
         token: Annotated[str, Path(description="The webhook token (RMS_WEBHOOK_TOKEN).")],
     ) -> JSONResponse:
         return await receive(request, token)
 
-    @router.post("/api/webhook", **documented, summary="Receive a webhook (token as a parameter)")
+    @router.post("/api/webhook", **_DOCUMENTED, summary="Receive a webhook (token as a parameter)")
     async def receive_by_query(
         request: Request,
         token: Annotated[str, Query(description="The webhook token (RMS_WEBHOOK_TOKEN).")] = "",
