@@ -29,6 +29,7 @@ from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.forms import with_chosen
 from rms_pipeline.web.listing import Asked, asked, has_leftovers, looked_up
+from rms_pipeline.web.locales import first_weekday
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.templating import Pages, is_fragment
 from rms_pipeline.web.today import day_of
@@ -36,10 +37,12 @@ from rms_pipeline.web.today import day_of
 View = Literal["month", "week", "agenda"]
 VIEWS: tuple[View, ...] = get_args(View)
 _AGENDA_DAYS = 14
-# So many lines a day has in an agenda: what happens on it, and what goes on.
 # Pieces that do not fit, which are in the page for its print alone.
 _MOST_ON_PAPER = 300
+# So many lines a day has in an agenda: what happens on it, and what goes on.
 _MOST_OF_A_DAY, _MOST_BETWEEN = 100, 50
+# More colours are no help.
+_MOST_IN_LEGEND = 12
 # What is below is told by its number, and a day's agenda has it all.
 _LANES: dict[View, int] = {"month": 6, "week": 40, "agenda": 0}
 _ONE_DAY = timedelta(days=1)
@@ -142,6 +145,7 @@ def calendar(pages: Pages, reader: Reader, current: Settings, access: Access) ->
             is_all=is_all,
             most=MOST_BARS,
             weeks=[] if wanted.view == "agenda" else _weeks(bars, wanted, zone),
+            legend=_legend(bars, wanted),
             agenda=events_of_days(bars, wanted.first, wanted.days, zone)
             if wanted.view == "agenda"
             else [],
@@ -189,16 +193,35 @@ def _shown(request: Request, zone: str) -> Shown:
     if view == "agenda":
         first, last = day, day + _ONE_DAY * (_AGENDA_DAYS - 1)
     elif view == "week":
-        first = day - _ONE_DAY * day.weekday()
+        first = day - _ONE_DAY * _days_into_week(day)
         last = first + _ONE_DAY * 6
     else:
         first = day.replace(day=1)
         next_month = (first + _ONE_DAY * 31).replace(day=1)
         last = next_month - _ONE_DAY
-        first -= _ONE_DAY * first.weekday()
-        last += _ONE_DAY * (6 - last.weekday())
+        first -= _ONE_DAY * _days_into_week(first)
+        last += _ONE_DAY * (6 - _days_into_week(last))
     # Checked above, which mypy does not follow.
     return Shown(wanted, view, by, day, first, last, today)  # type: ignore[arg-type]
+
+
+def _days_into_week(day: date) -> int:
+    """How many days of its week lie before `day`. Readers begin their weeks on different days."""
+    return (day.weekday() - first_weekday()) % 7
+
+
+def _legend(bars: list[Bar], wanted: Shown) -> tuple[list[tuple[str | None, str]], int]:
+    """The statuses of `bars`, the most frequent first, each with the address of the calendar with
+    only these ("" for no status, which no filter finds), and how many statuses there are more."""
+    counts = Counter(bar.status for bar in bars)
+    found = sorted(counts, key=lambda status: (-counts[status], status or ""))
+    kept = found[:_MOST_IN_LEGEND]
+    return [
+        (status, wanted.address(wanted.asked.query(status=status, sort=None, column=None)))
+        if status
+        else (None, "")
+        for status in kept
+    ], len(found) - len(kept)
 
 
 def _weeks(bars: list[Bar], wanted: Shown, zone: str) -> list[Week]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 
 from babel import Locale, UnknownLocaleError, localedata
+from babel.core import get_global
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -60,6 +61,21 @@ def locale_of(accepted: str) -> Locale | None:
                 _set_apart(str(found))
                 return found
     return None
+
+
+def first_weekday() -> int:
+    """The day with which a week begins for the reader, as `date.weekday` counts: 0 is Monday."""
+    locale = _manner.get().locale
+    return 0 if locale is None else _first_weekday(locale)
+
+
+@lru_cache(maxsize=256)
+def _first_weekday(locale: Locale) -> int:
+    if locale.territory is None:
+        # A language alone: the week is that of the country where most of its speakers live.
+        likely = get_global("likely_subtags").get(str(locale))
+        locale = Locale.parse(likely) if likely else locale
+    return int(locale.first_week_day)
 
 
 @cache

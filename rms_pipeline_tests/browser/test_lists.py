@@ -1,4 +1,6 @@
-"""What only a browser shows of a list: its address as one filters, and the choices beside it."""
+"""What only a browser shows of a list or a day: its address as one filters, the choices beside it,
+and what changes while it is open.
+"""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -99,3 +101,44 @@ def test_escape_closes_what_was_found_and_keeps_what_was_typed(web: Web, page: P
     expect(field).to_be_focused()
     page.keyboard.press("Control+k")
     expect(there).to_be_focused()
+
+
+# As the clock does each minute, and whoever comes back to the tab.
+_COME_BACK = "document.dispatchEvent(new Event('visibilitychange'))"
+
+
+@pytest.mark.parametrize("path", ["/today", "/calendar"])
+def test_a_day_and_a_calendar_that_stay_open_show_what_has_changed_unless_they_are_in_use(
+    web: Web, page: Page, path: str
+) -> None:
+    page.goto(f"{web.url}{path}?token={API_TOKEN}")
+    row = page.locator("main a[href='/opportunities/2']").first
+    expect(row).to_be_visible()
+    expect(page.locator("[hx-trigger=load]")).to_have_count(0)
+    row.evaluate("(e) => { e.dataset.seen = 'yes' }")
+    asked = list[str]()
+    page.on("request", lambda request: asked.append(request.url))
+
+    def come_back() -> None:
+        with page.expect_response(lambda response: response.url == page.url):
+            page.evaluate(_COME_BACK)
+
+    # Nothing has changed, so nothing is put in its place.
+    come_back()
+    come_back()
+    expect(row).to_have_attribute("data-seen", "yes")
+    web.query("UPDATE opportunities SET name = 'Renamed' WHERE id = 2 RETURNING 1")
+    used = page.locator("main input, main select").first
+    used.focus()
+    page.evaluate(_COME_BACK)
+    expect(used).to_be_focused()
+    expect(row).not_to_contain_text("Renamed")
+    used.blur()
+    come_back()
+    expect(row).to_contain_text("Renamed")
+    # It was not asked for while it was in use.
+    assert asked.count(page.url) == 3
+    # What comes a moment after the page comes again, too.
+    expect(page.locator("[hx-trigger=load]")).to_have_count(0)
+    if path == "/today":
+        expect(page.locator("#compared table")).to_be_visible()

@@ -1,6 +1,7 @@
 """The calendar's pages and their twin, on hires whose days are known."""
 
-from datetime import UTC, datetime, timedelta
+import re
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from rms_pipeline.insight.calendar import MOST_BARS
 from rms_pipeline.settings import load_settings
 from rms_pipeline_tests.rows import insert_opportunities, query
 from rms_pipeline_tests.web.conftest import Web, serving
-from rms_pipeline_tests.web.page import EVIL, get, visit
+from rms_pipeline_tests.web.page import EVIL, Page, get, visit
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 # A Saturday.
@@ -271,3 +272,53 @@ def test_what_people_typed_stays_text(web: Web) -> None:
     insert_opportunities(web.database, job(SATURDAY, SATURDAY + HOUR, **evil))
     for view in VIEWS:
         assert "alert(1)" in visit(web, f"/calendar?view={view}&day=2031-05-17").text
+
+
+@pytest.mark.parametrize(
+    ("language", "week", "month"),
+    [
+        ("en-GB", ("2031-05-12", "2031-05-18"), ("2031-04-28", "2031-06-01")),
+        ("de-AT", ("2031-05-12", "2031-05-18"), ("2031-04-28", "2031-06-01")),
+        ("", ("2031-05-12", "2031-05-18"), ("2031-04-28", "2031-06-01")),
+        ("en-US", ("2031-05-11", "2031-05-17"), ("2031-04-27", "2031-05-31")),
+        ("he", ("2031-05-11", "2031-05-17"), ("2031-04-27", "2031-05-31")),
+        ("ar", ("2031-05-17", "2031-05-23"), ("2031-04-26", "2031-06-06")),
+    ],
+)
+def test_a_week_begins_on_the_day_on_which_it_begins_for_the_reader(
+    web: Web, language: str, week: tuple[str, str], month: tuple[str, str]
+) -> None:
+    sunday = SATURDAY + DAY + 9 * HOUR
+    insert_opportunities(web.database, job(sunday, sunday + HOUR))
+    for view, (first, last) in (("week", week), ("month", month)):
+        address = f"view={view}&day=2031-05-17"
+        told = get(web, f"/calendar.json?{address}", **{"Accept-Language": language}).json()
+        assert (told["first"], told["last"]) == (first, last)
+        answer = get(web, f"/calendar?{address}", **{"Accept-Language": language})
+        page = Page(answer.text)
+        # The page shows the days of its twin, and the hire of that Sunday in the column of Sunday.
+        days = {link.rpartition("day=")[2] for link in page.links if "view=agenda&day=" in link}
+        assert (min(days), max(days)) == (first, last)
+        column = 1 + (date(2031, 5, 18) - date.fromisoformat(first)).days % 7
+        bars = [each["class"] for each in page.all("li") if each.get("class", "")[:4] == "bar "]
+        is_shown = first <= "2031-05-18" <= last
+        assert [re.sub(r".*\bcol-(\d).*", r"\1", bar) for bar in bars] == (
+            [str(column)] if is_shown else []
+        )
+
+
+def test_the_colours_of_a_calendar_are_named_and_each_leads_to_its_hires(web: Web) -> None:
+    names = ["Reserved", "Reserved", "Active", None, *(f"Status {n:02}" for n in range(11))]
+    insert_opportunities(
+        web.database,
+        *(job(SATURDAY, SATURDAY + HOUR, opportunity_status=name) for name in names),
+    )
+    for view in ("month", "week"):
+        page = visit(web, f"/calendar?view={view}&day=2031-05-17")
+        assert len(page.all("li", **{"class": "item"})) == 12
+        assert "2 more statuses" in page.text
+        only = [link for link in page.links if link.startswith("/calendar?status=")]
+        assert only[0].startswith("/calendar?status=Reserved&")
+        assert len(visit(web, only[0]).all("li", **{"class": "item"})) == 1
+    assert not visit(web, "/calendar?view=agenda&day=2031-05-17").all("ul", **{"class": "legend"})
+    assert not visit(web, "/calendar?day=2033-05-17").all("ul", **{"class": "legend"})

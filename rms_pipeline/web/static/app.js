@@ -87,8 +87,46 @@ document.addEventListener("visibilitychange", () => {
   // Whoever comes back sees what is, not what was.
   if (!document.hidden) {
     for (const part of document.querySelectorAll("[hx-trigger^=every]")) window.htmx.trigger(part, "every");
+    renew();
   }
 });
+
+// A day or a calendar stays open for days, on a wall or in a tab. It is asked for again each minute,
+// and shown where it differs: otherwise it would still show yesterday as today.
+const renewed = () => document.querySelector("main[data-renew]");
+// As it was sent: scripts run after all of it was read, and before anything is put into it.
+let sent = renewed()?.innerHTML;
+
+// Nobody loses the place, the words or the rows that they are about to use.
+const isInUse = (main) => main.contains(document.activeElement) && main !== document.activeElement
+  || main.contains(window.getSelection().anchorNode) && !window.getSelection().isCollapsed
+  || main.querySelector("details[open]") !== null;
+
+async function renew() {
+  const main = renewed();
+  const address = window.location.href;
+  if (!main || document.hidden || isInUse(main)) return;
+  let answer, text;
+  try {
+    answer = await fetch(address, { headers: { Accept: "text/html" } });
+    text = await answer.text();
+  } catch {
+    // The line of health says that the service does not answer.
+    return;
+  }
+  if (answer.status === 401) window.location.reload();
+  const page = new DOMParser().parseFromString(text, "text/html");
+  const found = page.querySelector("main[data-renew]");
+  if (!answer.ok || !found || found.innerHTML === sent) return;
+  // Meanwhile people may have gone on.
+  if (renewed() !== main || window.location.href !== address || isInUse(main)) return;
+  sent = found.innerHTML;
+  document.title = page.title;
+  main.replaceChildren(...found.childNodes);
+  window.htmx.process(main);
+  fill();
+}
+setInterval(renew, 60_000);
 
 // What a form of filters leaves out of the address: what is empty, and of a period its two dates.
 document.addEventListener("formdata", (event) => {
