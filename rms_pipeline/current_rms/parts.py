@@ -55,7 +55,6 @@ PARENTS_A_CALL = 25
 _FEWEST_A_CALL = 3
 _BY_ID: Params = (("q[s]", "id asc"),)
 _MOST_PAGES = 50
-_MOST_PAGES_OF_CHANGES = 10
 _READINGS, _READINGS_BY_RANGES = 3, 2
 # After so many failed lists in a row without one answer, nothing more is asked.
 _NONE_ANSWERED = 5
@@ -103,7 +102,8 @@ class _MoreCounted(NotWhole):
 class PartsReader:
     """Reads lists of parts through `client`, whose collection has `parts`.
 
-    `by_account` says whether the account's own list worked, or is None before it was tried.
+    `by_account` says whether the account's own list worked, or is None before it was tried. `notes`
+    say what else could not be read.
     """
 
     def __init__(self, client: CurrentRmsClient, lane: Lane) -> None:
@@ -111,6 +111,7 @@ class PartsReader:
         if parts is None:
             raise ValueError(f"{client.collection} are not parts of other records")
         self.by_account: bool | None = None
+        self.notes: list[str] = []
         self._client, self._lane, self._parts = client, lane, parts
         self._by_parents = f"q[{parts.key}_in][]"
         self._answered = self._in_a_row = 0
@@ -141,35 +142,41 @@ class PartsReader:
         """Return the parents of parts that changed at or after `since` (the API's clock).
 
         The parent's own record need not have changed. Returns an empty set if the account has no
-        such list, or if the list ignores the filter. Raises a CurrentRmsError if the API does not
-        answer.
+        such list, or if the list ignores the filter. If the list cannot be read whole, `notes` say
+        so. Raises a CurrentRmsError if the API does not answer at all.
         """
         if not self._may_ask(CHANGED_SINCE):
             return set()
         terms, now = self._client.terms, self._client.now
         found: set[int] = set()
-        params: Params = ((CHANGED_SINCE, iso(since)),)
-        last: int | None = None
-        for _ in range(_MOST_PAGES_OF_CHANGES):
-            above: Params = () if last is None else (("q[id_gt]", str(last)),)
-            try:
-                answer = self._client.list_records(
-                    (*_BY_ID, *params, *above), lane=self._lane, attempts=FEW
-                )
-            except (NotFound, Unprocessable, Forbidden) as error:
-                terms.note("filter", CHANGED_SINCE, error.status, now())
-                return set()
+
+        def ask(params: Params, page: int) -> ListAnswer:
+            answer = self._client.list_records(
+                (*params, (CHANGED_SINCE, iso(since))), page=page, lane=self._lane, attempts=FEW
+            )
             records = [read_record(raw, self._client.collection) for raw in answer.page.records]
             times = [r.updated_at() for r in records if not isinstance(r, Fault)]
             if any(at is not None and at < since - timedelta(seconds=1) for at in times):
-                terms.note("filter", CHANGED_SINCE, None, now())
-                return set()
+                raise NotHonoured("parts that changed earlier came back")
             terms.forget("filter", CHANGED_SINCE)
-            found |= {p for raw in answer.page.records if (p := self._parent_of(raw)) is not None}
-            is_over = len(records) >= answer.page.meta.total_row_count and not self._is_full(answer)
-            if is_over or not answer.ids or (last is not None and min(answer.ids) <= last):
-                break
-            last = max(answer.ids)
+            found.update(p for raw in answer.page.records if (p := self._parent_of(raw)))
+            return answer
+
+        try:
+            self._whole(ask)
+        except (NotFound, Unprocessable, Forbidden) as error:
+            terms.note("filter", CHANGED_SINCE, error.status, now())
+            return set()
+        except NotHonoured:
+            terms.note("filter", CHANGED_SINCE, None, now())
+            return set()
+        except (NotWhole, ApiUnavailable) as error:
+            is_down = isinstance(error, ApiUnavailable) and not is_of_the_question(error)
+            if is_down or isinstance(error, Throttled):
+                raise
+            # The lists of parents may be readable all the same.
+            name = self._client.collection.name
+            self.notes.append(f"the account's list of changed {name} was not read whole: {error}")
         return found
 
     # Reading one parent, by its own list
@@ -353,8 +360,9 @@ class PartsReader:
         """Return whether more may follow whatever the count says, because a counter may stop at a
         maximum.
         """
-        size = answer.page.meta.claimed_per_page or self._client.page_size
-        return len(answer.page.records) >= size
+        claimed, size = answer.page.meta.claimed_per_page, self._client.page_size
+        # The API may claim the size that was asked for, whatever a page holds.
+        return len(answer.page.records) >= (min(claimed, size) if claimed else size)
 
     def _by_ranges(
         self, ask: Callable[[Params, int], ListAnswer], first: ListAnswer
@@ -394,7 +402,24 @@ class PartsReader:
                 return None
             answers.append(answer)
             if not answer.page.records or self._ends(answer, len(answer.page.records)):
-                return answers
+                break
+        return answers if self._are_all(ask, answers) else None
+
+    def _are_all(self, ask: Callable[[Params, int], ListAnswer], came: list[ListAnswer]) -> bool:
+        """Return whether no page has records other than those that came above one another.
+
+        The count may stop at one page. Then it does not show whether the order of id is obeyed.
+        """
+        if came[0].page.meta.total_row_count > len(came[0].page.records):
+            return True
+        ids = set(_ids_of(came))
+        for number in range(2, len(came) + 2):
+            page = ask(_BY_ID, number)
+            if not ids.issuperset(page.ids):
+                return False
+            if not self._is_full(page):
+                break
+        return True
 
     def _by_pages(self, ask: Callable[[Params, int], ListAnswer]) -> list[ListAnswer]:
         """Read page after page, until two readings are the same. Raises NotWhole."""

@@ -31,6 +31,9 @@ _BECAUSE = "the whole list of its {single} no longer shows it"
 # Lists may show an older state for a moment. A list that was asked for so soon after its parent
 # changed is asked for again by the next sync.
 LAG = timedelta(minutes=1)
+# A list that has become empty is believed when it is still empty after this long. Until then it may
+# be a mistake of an API that is only half up.
+_EMPTY_FOR = timedelta(minutes=5)
 # A list that failed is asked for again after this long, or when its parent changes.
 _REST = timedelta(minutes=10)
 # Lists that failed come last, and a sync asks for at most this many of them.
@@ -79,6 +82,17 @@ _CHANGED = (
 _DIFFERENT = "(SELECT count(DISTINCT listed.id) FROM unnest(l.ids) AS listed (id))"
 
 
+def _is_empty(list_: str) -> str:
+    """Return the condition that a list has neither parts nor records without an id."""
+    return f"(cardinality({list_}.ids) = 0 AND {list_}.nameless = 0)"
+
+
+def _is_in_doubt(collection: Collection) -> str:
+    """Return the condition that a list `l` became empty a moment ago, which may be a mistake."""
+    rows = f"SELECT FROM {collection.name} i WHERE i.{_parts(collection).key} = l.parent_id"
+    return f"({_is_empty('l')} AND l.answered_at < l.asked_at + %(empty_for)s AND EXISTS ({rows}))"
+
+
 def _known(collection: Collection) -> str:
     """Return SQL for each live parent with what is known of its list."""
     parts = _parts(collection)
@@ -87,7 +101,7 @@ def _known(collection: Collection) -> str:
         f" {_CHANGED} AS changed,"
         " coalesce(l.asked_at IS NOT NULL AND l.stored_at IS NULL, false) AS unstored,"
         " coalesce(l.stored_at IS NOT NULL AND coalesce(c.n, 0) <> l.mirrored, false) AS differs,"
-        f" ({parts.soon}) IS TRUE AS soon, {_NEWS} AS news_at"
+        f" ({parts.soon}) IS TRUE AS soon, {_NEWS} AS news_at, {_is_empty('l')} AS is_empty"
         f" {_with_lists(collection)}"
         f" LEFT JOIN (SELECT {parts.key}, count(*) AS n FROM {collection.name} GROUP BY 1) c"
         f" ON c.{parts.key} = o.id"
@@ -187,7 +201,8 @@ def note_list(
 ) -> None:
     """Note that all pages of a list have landed for `walk`. Commits.
 
-    A list that was asked for later than this one stays.
+    A list that was asked for later than this one stays. If the list before was empty like this one
+    and is not stored yet, both count as one, asked for when the first was.
     """
     asked = found.api_date or found.asked_at
     again = due.updated_at is not None and abs(asked - due.updated_at) < LAG
@@ -196,7 +211,9 @@ def note_list(
             "INSERT INTO part_lists AS l (collection, parent_id, walk, asked_at, answered_at, ids,"
             " nameless, told, again) VALUES (%s, %s, %s, %s, %s, %s::bigint[], %s, %s, %s)"
             " ON CONFLICT (collection, parent_id) DO UPDATE SET walk = excluded.walk,"
-            " asked_at = excluded.asked_at, answered_at = excluded.answered_at,"
+            f" asked_at = CASE WHEN l.stored_at IS NULL AND {_is_empty('l')}"
+            f" AND {_is_empty('excluded')} THEN least(l.asked_at, excluded.asked_at)"
+            " ELSE excluded.asked_at END, answered_at = excluded.answered_at,"
             " ids = excluded.ids, nameless = excluded.nameless,"
             # What an interrupted sync knew and did not store is still known.
             " told = excluded.told OR (l.stored_at IS NULL AND l.told), again = excluded.again,"
@@ -295,25 +312,29 @@ def compare_lists(
     """Remove rows that the complete lists of `walk` do not show, and note those lists as stored.
 
     The lists are merged already. A row about which something newer is known stays, and its list is
-    due again. If the parent changed too, the deletion is believed. Otherwise only as many rows are
-    deleted as is allowed, unless `confirmed`. Commits.
+    due again. A list that has become empty is not stored, and so stays due, until it was empty for
+    some minutes. If the parent changed too, the deletion is believed. Otherwise only as many rows
+    are deleted as is allowed. If `confirmed`, any list and any number is believed. Commits.
     """
     deletions = Deletions(connection, collection, run, confirmed=confirmed)
     parts = _parts(collection)
+    of_walk = "l.collection = %(collection)s AND l.walk = %(walk)s AND l.stored_at IS NULL"
+    if not confirmed:
+        of_walk += f" AND NOT {_is_in_doubt(collection)}"
+    values = {"collection": collection.name, "walk": walk, "empty_for": _EMPTY_FOR}
     with connection.cursor() as cursor:
         # If fetches overlapped, nobody knows which was answered first.
         cursor.execute(
             "SELECT i.id, l.asked_at, l.answered_at, l.told AND cardinality(l.ids) > 0"
             f" FROM part_lists l JOIN {collection.name} i ON i.{parts.key} = l.parent_id"
             f" JOIN {collection.versions} v ON v.id = i.id"
-            " WHERE l.collection = %s AND l.walk = %s AND l.stored_at IS NULL"
-            " AND i.id <> ALL(l.ids)"
+            f" WHERE {of_walk} AND i.id <> ALL(l.ids)"
             # A part without an id may be any of those that are not listed. So may one whose place a
             # part takes that is listed twice.
             f" AND l.nameless = 0 AND cardinality(l.ids) = {_DIFFERENT}"
             f" AND (v.answered_at IS NULL OR v.answered_at <= l.asked_at OR v.{IN_THE_FUTURE})"
             " ORDER BY i.id",
-            (collection.name, walk),
+            values,
         )
         suspects = cursor.fetchall()
     connection.commit()
@@ -335,9 +356,8 @@ def compare_lists(
             f" FROM part_lists p LEFT JOIN {collection.name} i ON i.{parts.key} = p.parent_id"
             f" LEFT JOIN {collection.versions} v ON v.id = i.id"
             " WHERE p.collection = %(collection)s AND p.walk = %(walk)s AND p.stored_at IS NULL"
-            " GROUP BY p.parent_id) found WHERE l.collection = %(collection)s"
-            " AND l.parent_id = found.parent_id AND l.walk = %(walk)s",
-            {"collection": collection.name, "walk": walk},
+            f" GROUP BY p.parent_id) found WHERE {of_walk} AND l.parent_id = found.parent_id",
+            values,
         )
     connection.commit()
     return deletions
@@ -368,6 +388,7 @@ def remove_orphans(connection: Connection, collection: Collection, now: datetime
 
 # The proof
 
+_EMPTIED = "its list is empty all of a sudden, which has to last before rows are deleted"
 _LEFT = "changed OR unstored OR differs OR problem IS NOT NULL OR (soon AND stored_at IS NULL)"
 
 
@@ -408,13 +429,14 @@ def prove_lists(
             " min(asked_at) FILTER (WHERE is_listed AND soon), count(*) FILTER (WHERE is_left),"
             " count(*) FILTER (WHERE is_listed AND n > counted - unstorable),"
             " (array_agg(id ORDER BY problem IS NULL, id) FILTER (WHERE is_left))[:%(named)s],"
-            " (array_agg(problem ORDER BY problem IS NULL, id) FILTER (WHERE is_left))[:%(named)s],"
+            " (array_agg(coalesce(problem, CASE WHEN unstored AND is_empty THEN %(emptied)s END)"
+            " ORDER BY problem IS NULL, id) FILTER (WHERE is_left))[:%(named)s],"
             " coalesce(sum(stale) FILTER (WHERE is_listed), 0)"
             " FROM (SELECT *, NOT is_left AND stored_at IS NOT NULL AS is_listed FROM judged) j"
             # Rows whose newest records PostgreSQL refused show an older state.
             f" LEFT JOIN (SELECT {_parts(collection).key} AS id, count(*) AS stale"
             f" FROM {collection.name} WHERE id = ANY(%(refused)s) GROUP BY 1) r USING (id)",
-            values | {"named": _NAMED, "refused": sorted(refused)},
+            values | {"named": _NAMED, "refused": sorted(refused), "emptied": _EMPTIED},
         )
         row = one_row(cursor)
         parents, counted, mirrored, unstorable, as_of, left, surplus, ids, problems, stale = row

@@ -303,6 +303,7 @@ class _Landing:
         how = " by the account's list" if self._reader.by_account else ""
         kept = count_lists(self._connection, collection, self._walk) - self.read
         told = [f"the {collection.name} of {self.read:,} {parents} were listed{how}"]
+        told += self._reader.notes
         if kept > 0:
             told.append(f"the unfinished sync had listed those of {kept:,}")
         if self.failed:

@@ -29,6 +29,7 @@ from rms_pipeline.mirror.parts import note_problems
 from rms_pipeline.mirror.proofs import standing
 from rms_pipeline.mirror.walks import has_full_sync, watermarks
 from rms_pipeline.sandbox import SandboxServer, Store, Switches
+from rms_pipeline.sandbox.api import items as sandbox_items
 from rms_pipeline.sandbox.api import routes
 from rms_pipeline.sandbox.api.answers import Answer, Request
 from rms_pipeline.settings import SettingsError
@@ -530,6 +531,23 @@ def test_a_page_that_is_in_order_by_chance_hides_no_part(account: Account) -> No
     assert account.is_mirrored(*account.soon)
 
 
+@pytest.mark.parametrize("size", [2, 3])
+def test_no_part_is_hidden_by_an_order_by_chance_and_a_count_of_one_page(
+    account: Account, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    account.sync()
+    assert account.is_mirrored(*account.soon)
+    first = {min(account.there(id_)) for id_ in account.soon}
+    monkeypatch.setattr(
+        sandbox_items, "shuffled", lambda ids: sorted(ids, key=lambda id_: (id_ in first, id_))
+    )
+    account.sandbox.switches = Switches(max_per_page=size, honours_sort=False, count_cap=size)
+    done = account.sync_items(nightly=True)
+    assert not done.stored.deleted
+    assert done.shown, done.sentence
+    assert account.is_mirrored(*account.soon)
+
+
 def test_a_page_in_the_middle_that_fails_leaves_its_list_out_and_deletes_nothing(
     account: Account,
 ) -> None:
@@ -678,6 +696,68 @@ def test_a_list_of_the_account_that_ignores_what_is_asked_is_not_used(account: A
     }  # fmt: skip
     account.sync()
     assert not [p for _, p, _ in account.sandbox.requests if p.startswith("/api/v1/opportunity_i")]
+
+
+def test_changes_are_found_on_every_page_whatever_the_account_s_list_obeys(
+    account: Account,
+) -> None:
+    account.sandbox.switches = replace(account.sandbox.switches, all_items="filtered")
+    account.sync()
+    pass_time(account)
+    account.sandbox.switches = replace(
+        account.sandbox.switches, max_per_page=3, ignored=("q[id_gt]",)
+    )
+    for id_ in account.soon:
+        for item in account.store.items(id_):
+            account.store.edit_item(id_, item["id"], {"name": "Quiet"}, loud=False)
+    account.sync_items()
+    assert account.is_mirrored(*account.soon)
+
+
+def test_a_list_of_the_account_that_cannot_be_read_whole_is_named_and_costs_nothing_else(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account.sandbox.switches = replace(account.sandbox.switches, all_items="filtered")
+    account.sync()
+    pass_time(account)
+    one = account.soon[0]
+    account.store.edit_item(one, account.store.items(one)[0]["id"], {"name": "Quiet"}, loud=False)
+    truth = routes.answer
+
+    def answer(of: Any, request: Request) -> Answer:
+        given = truth(of, request)
+        if request.path != "/opportunity_items":
+            return given
+        said = msgspec.json.decode(given.body)
+        said["meta"]["total_row_count"] += 1
+        return replace(given, body=msgspec.json.encode(said))
+
+    monkeypatch.setattr(routes, "answer", answer)
+    done = account.sync_items()
+    assert one in done.asked
+    assert account.is_mirrored(*account.soon)
+    assert "the account's list of changed opportunity_items" in " ".join(done.landed.notes)
+
+
+def test_a_list_of_the_account_that_fails_costs_no_opportunity_its_own_list(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account.sync()
+    pass_time(account)
+    for id_ in account.soon:
+        account.store.edit(id_, {"subject": "Edited"})
+        account.store.create_item(id_, {"name": "New"})
+    truth = routes.answer
+
+    def answer(of: Any, request: Request) -> Answer:
+        if request.path == "/opportunity_items":
+            return Answer(500, b'{"errors":["Internal error"]}')
+        return truth(of, request)
+
+    monkeypatch.setattr(routes, "answer", answer)
+    done = account.sync()
+    assert account.is_mirrored(*account.soon)
+    assert "Internal error" in " ".join(done.landed.notes)
 
 
 def test_a_list_of_the_account_that_leaves_items_out_is_found_out(
@@ -895,10 +975,86 @@ def test_lists_that_are_empty_all_of_a_sudden_are_not_believed(
     for id_ in account.soon:
         account.store.edit(id_, {"subject": "Edited"})
     monkeypatch.setattr(account.store, "items", lambda id_: [])
+    assert not account.sync().shown
+    assert account.mirrored().keys() == before.keys()
+    # They stay empty, but so many rows wait for a person.
+    pass_time(account)
     done = account.sync()
     assert account.mirrored().keys() == before.keys()
     assert done.stored.held_back > 20
     assert not done.shown
+
+
+def pass_time(account: Account) -> None:
+    """Makes what happened half an hour older."""
+    for table, columns in {
+        "part_lists": ("asked_at", "answered_at", "stored_at"),
+        OPPORTUNITIES.versions: ("asked_at", "answered_at", "valid_from"),
+        OPPORTUNITY_ITEMS.versions: ("asked_at", "answered_at"),
+    }.items():
+        older = ", ".join(f"{column} = {column} - interval '30 min'" for column in columns)
+        query(account.database, f"UPDATE {table} SET {older} RETURNING 1")
+    query(account.database, "UPDATE part_lists SET again = false RETURNING 1")
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["of one that changed", "at night"])
+def test_a_list_that_is_empty_by_mistake_takes_no_row_away(
+    account: Account, monkeypatch: pytest.MonkeyPatch, is_told: bool
+) -> None:
+    account.sync()
+    pass_time(account)
+    one, items = account.soon[0], account.store.items
+    before = account.mirrored()
+    assert account.mirrored(one)
+    if is_told:
+        account.store.edit(one, {"subject": "Edited"})
+    monkeypatch.setattr(account.store, "items", lambda id_: [] if id_ == one else items(id_))
+    done = account.sync(nightly=not is_told)
+    assert one in done.asked
+    assert account.mirrored().keys() == before.keys()
+    assert not done.shown
+    assert f"{one} (its list is empty all of a sudden" in done.sentence
+    # A sync right behind asks again, and cannot know any more.
+    assert account.sync_items().asked == [one]
+    assert account.mirrored().keys() == before.keys()
+    monkeypatch.undo()
+    done = account.sync_items()
+    assert done.asked == [one]
+    assert done.shown, done.sentence
+    assert account.is_mirrored(*account.soon)
+    assert query(account.database, "SELECT count(*) FROM deleted_opportunity_items") == [(0,)]
+
+
+def test_a_list_that_stays_empty_is_believed(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account.sync()
+    pass_time(account)
+    one, items = account.soon[0], account.store.items
+    monkeypatch.setattr(account.store, "items", lambda id_: [] if id_ == one else items(id_))
+    account.store.edit(one, {"subject": "Edited"})
+    account.sync()
+    assert account.mirrored(one)
+    pass_time(account)
+    done = account.sync_items()
+    assert done.asked == [one]
+    assert done.shown, done.sentence
+    assert not account.mirrored(one)
+    account.sync_items()
+    pass_time(account)
+    assert not account.sync_items().asked
+
+
+def test_a_person_who_confirms_need_not_wait_for_a_list_that_became_empty(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account.sync()
+    pass_time(account)
+    one, items = account.soon[0], account.store.items
+    monkeypatch.setattr(account.store, "items", lambda id_: [] if id_ == one else items(id_))
+    done = account.sync_items(nightly=True, confirm=True)
+    assert done.shown, done.sentence
+    assert not account.mirrored(one)
 
 
 def test_rows_that_were_deleted_by_hand_are_read_again(account: Account) -> None:
