@@ -2,9 +2,12 @@
 
 import io
 import logging
+from collections.abc import Container, Sequence
 
-from rich.console import Console
+from rich import box
+from rich.console import Console, ConsoleDimensions
 from rich.markup import escape
+from rich.table import Table
 from rich.text import Text
 
 from rms_pipeline import settings as config
@@ -12,11 +15,32 @@ from rms_pipeline.logs import start_logging
 from rms_pipeline.project_files import lay_out
 from rms_pipeline.settings import Settings, set_environment
 
-out = Console()
-err = Console(stderr=True)
-logger = logging.getLogger("rms_pipeline")
 # As wide as no message is, so that none is broken into lines.
 _UNBROKEN = 100_000
+# A terminal of fewer columns has no room for lines between those of a table.
+_NARROW = 60
+
+
+class _Output(Console):
+    """A console that breaks lines for a terminal, or where COLUMNS asks for it. In a file or a pipe
+    each sentence stays on one line, where people search for it, and tables are as wide as their
+    content."""
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        found = super().size
+        if self.is_terminal or self._width is not None:
+            return found
+        return ConsoleDimensions(_UNBROKEN, found.height)
+
+    @size.setter
+    def size(self, new: tuple[int, int]) -> None:
+        self.width, self.height = new
+
+
+out = _Output()
+err = _Output(stderr=True)
+logger = logging.getLogger("rms_pipeline")
 
 
 class _Messages(io.StringIO):
@@ -54,6 +78,22 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
 
 
+def table(title: str, columns: Sequence[str], figures: Container[str] = ()) -> Table:
+    """An empty table for `out`. Its columns of `figures` are never cut short: a figure without its
+    last digits is another one. Where they do not fit, the others are folded."""
+    made = Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD if out.width < _NARROW else box.HEAVY_HEAD,
+    )
+    for heading in columns:
+        if heading in figures:
+            made.add_column(heading, justify="right", no_wrap=True)
+        else:
+            made.add_column(heading, overflow="fold")
+    return made
+
+
 def tell_failure(what: str, reason: str) -> None:
     """Prints why the command fails, on stderr or in its log. The reason may quote what others wrote
     into Current RMS."""
@@ -61,9 +101,7 @@ def tell_failure(what: str, reason: str) -> None:
     if isinstance(err.file, _Messages):
         logger.error("%s: %s", what, reason)
     else:
-        # In a file or a pipe each sentence stays on one line, where people search for it.
-        whole = not err.is_terminal
-        err.print(f"[red]{what}:[/red] {escape(reason)}", highlight=False, soft_wrap=whole)
+        err.print(f"[red]{what}:[/red] {escape(reason)}", highlight=False)
 
 
 def announce_sandbox(current: Settings) -> None:
@@ -88,7 +126,7 @@ def prepare(*, instance: bool = False, logs: bool = False) -> config.Settings:
     current.demand_dagster_home()
     if instance:
         for made in lay_out(current.project_folder):
-            err.print(f"Made {made}, which Dagster needs.", highlight=False)
+            err.print(f"Made {made}, which Dagster needs.", markup=False, highlight=False)
     # Dagster itself reads no .env.
     set_environment({"DAGSTER_HOME": str(current.dagster_home or current.project_folder)})
     return config.settings()

@@ -293,6 +293,22 @@ def test_a_long_error_leaves_the_table_of_syncs_its_width(
     assert "an incremental sync needs one" in " ".join(shown.split())
 
 
+def test_a_narrow_terminal_cuts_no_figure_and_a_pipe_no_sentence(
+    ready_url: str, sandbox: SandboxServer
+) -> None:
+    connection = psycopg2.connect(ready_url)
+    with contextlib.closing(connection), connection, connection.cursor() as c:
+        c.execute("INSERT INTO status_counts VALUES ('Provisional', 1234, 0, 2345678.9, now())")
+    narrow = environment_for(ready_url, sandbox, COLUMNS="40")
+    shown = command("status", environment=narrow).stdout
+    assert max(map(len, shown.splitlines())) <= 40, shown
+    assert re.search(r"1,234 +2,345,678\.90", shown), shown
+    no_account = dict.fromkeys(("CURRENT_RMS_SUBDOMAIN", "CURRENT_RMS_API_KEY"))
+    piped = environment_for(ready_url, sandbox, COLUMNS=None, **no_account)
+    told = command("status", environment=piped).stderr
+    assert "the bundled sandbox is used. Its records are invented.\n" in told
+
+
 @pytest.mark.parametrize("way", ["by itself", "code", "words", "error", "interrupt"])
 def test_a_fork_of_the_tests_ends_as_a_process_of_its_own_would(way: str) -> None:
     words = ["rms_pipeline_tests.ways_to_end", way]

@@ -8,11 +8,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from rms_pipeline import settings as config
-from rms_pipeline.console import announce_sandbox, out, printable
+from rms_pipeline.console import announce_sandbox, out, printable, table
 
 if TYPE_CHECKING:
     from rms_pipeline.mirror.statements import Connection
@@ -40,18 +39,14 @@ def fields(context: typer.Context, as_json: AsJson = False) -> None:
     if not found:
         out.print("No opportunity has a custom field.")
         return
-    table = Table(title="Custom fields of the account", title_justify="left")
-    for heading in ("Key", "Kind"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("Filled", "Distinct"):
-        table.add_column(heading, justify="right")
-    for heading in ("Examples", "Column"):
-        table.add_column(heading, overflow="fold")
+    figures = ("Filled", "Distinct")
+    headings = ("Key", "Kind", *figures, "Examples", "Column")
+    shown = table("Custom fields of the account", headings, figures)
     for field in found:
         examples = "no record has it now" if field.vanished_at else ", ".join(field.examples)
         column = "" if field.column is None else f"{field.column} {field.column_kind}"
         # What others wrote is no markup of ours.
-        table.add_row(
+        shown.add_row(
             Text(_shown(field.key)),
             field.kind,
             f"{field.share:.1%}",
@@ -59,7 +54,7 @@ def fields(context: typer.Context, as_json: AsJson = False) -> None:
             Text(_shown(examples)),
             Text(column),
         )
-    out.print(table)
+    out.print(shown)
 
 
 @fields_app.command()

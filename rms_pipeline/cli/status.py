@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rms_pipeline import settings as config
-from rms_pipeline.console import announce_sandbox, out
+from rms_pipeline.console import announce_sandbox, out, table
 from rms_pipeline.mirror.sync_metadata import Sync
 
 if TYPE_CHECKING:
@@ -115,19 +115,17 @@ def _counts(as_of: "datetime | None", statuses: "Sequence[StatusCount]") -> Tabl
     title = "Opportunities by status"
     if as_of is not None:
         title += f", counted {as_of:%Y-%m-%d %H:%M:%S} UTC"
-    table = Table(title=title, title_justify="left")
-    table.add_column("Status")
-    table.add_column("Opportunities", justify="right")
-    table.add_column("Total value", justify="right")
+    figures = ("Opportunities", "Total value")
+    counted = table(title, ("Status", *figures), figures)
 
     def add(name: Text, *counts: "StatusCount", is_last: bool = False) -> None:
         number, value = sum(c.opportunities for c in counts), add_up(c.total_value for c in counts)
-        table.add_row(name, f"{number:,}", f"{value:,.2f}", end_section=is_last)
+        counted.add_row(name, f"{number:,}", f"{value:,.2f}", end_section=is_last)
 
     for count in statuses:
         add(Text(count.status), count, is_last=count is statuses[-1])
     add(Text("Total", style="bold"), *statuses)
-    return table
+    return counted
 
 
 def _print_collections(states: "Sequence[CollectionState]") -> None:
@@ -149,27 +147,21 @@ def _print_collections(states: "Sequence[CollectionState]") -> None:
 
 
 def _collections(states: "Sequence[CollectionState]") -> Table:
-    table = Table(title="Collections", title_justify="left")
-    table.add_column("Collection", overflow="fold")
-    table.add_column("Rows", justify="right")
-    table.add_column("Last read (UTC)", overflow="fold")
-    table.add_column("Faults", justify="right")
+    figures = ("Rows", "Faults")
+    shown = table("Collections", ("Collection", "Rows", "Last read (UTC)", "Faults"), figures)
     for each in states:
         read = f"{each.synced_at:%Y-%m-%d %H:%M:%S}" if each.synced_at else "never"
-        table.add_row(
+        shown.add_row(
             Text(each.name), f"{each.rows:,}", read if each.is_on else "off", f"{each.faults:,}"
         )
-    return table
+    return shown
 
 
 def _syncs(syncs: list[Sync]) -> Table:
-    table = Table(title="Last syncs", title_justify="left")
-    for heading in ("Sync", "Status", "Started (UTC)"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("Synced", "Failed"):
-        table.add_column(heading, justify="right")
+    figures = ("Synced", "Failed")
+    shown = table("Last syncs", ("Sync", "Status", "Started (UTC)", *figures), figures)
     for s in syncs:
-        table.add_row(
+        shown.add_row(
             # What others wrote is no markup of ours: brackets and :names: stay what they are.
             Text(s.sync_type),
             f"[{_COLOURS[s.status]}]{s.status}[/]",
@@ -177,4 +169,4 @@ def _syncs(syncs: list[Sync]) -> Table:
             f"{s.records_synced:,}",
             f"{s.records_failed:,}",
         )
-    return table
+    return shown

@@ -228,23 +228,25 @@ def _tell_of_addresses(
     *,
     guarded: bool,
 ) -> None:
-    """Prints where everything is."""
-    if guarded:
-        out.print(f"Dagster UI   {dagster_url} (sign in at the dashboard first)")
-    else:
-        out.print(
-            f"Dagster UI   {dagster_url} (your own instance, {current.dagster_home}: no password, "
-            "so only for this machine)"
-        )
-    out.print(f"Lineage      {dagster_url}/asset-groups")
+    """Prints where everything is, each on a line of its own that can be copied whole."""
+    note = "sign in at the dashboard first"
+    if not guarded:
+        home = current.dagster_home
+        note = f"your own instance, {home}: no password, so only for this machine"
     kept = kept_in(current.webhook_token, "RMS_WEBHOOK_TOKEN", current)
-    out.print(f"Webhooks     {web_url}/api/webhook/<token>, the token is in {kept}")
+    rows = {
+        "Dagster UI": f"{dagster_url} ({note})",
+        "Lineage": f"{dagster_url}/asset-groups",
+        "Webhooks": f"{web_url}/api/webhook/<token>, the token is in {kept}",
+    }
     if current.is_bundled:
-        out.print(
-            f"Sandbox API  http://127.0.0.1:{ports.sandbox}/api/v1 (in place of your account)"
-        )
-    out.print(f"PostgreSQL   {without_password(database.url.get_secret_value())}")
-    out.print(f"Logs         {current.state_folder / 'logs'}")
+        api = f"http://127.0.0.1:{ports.sandbox}/api/v1"
+        rows["Sandbox API"] = f"{api} (in place of your account)"
+    rows["PostgreSQL"] = without_password(database.url.get_secret_value())
+    rows["Logs"] = str(current.state_folder / "logs")
+    for name, place in rows.items():
+        # A terminal that breaks the line itself copies it whole. Brackets are those of IPv6.
+        out.print(f"{name:<12} {place}", markup=False, soft_wrap=True)
 
 
 def _open_instance(database: Database) -> bool:

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from rms_pipeline import settings as config
-from rms_pipeline.console import announce_sandbox, err, out
+from rms_pipeline.console import announce_sandbox, err, out, table
 
 if TYPE_CHECKING:
     from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
@@ -31,17 +30,14 @@ def list_webhooks() -> None:
     with _client(current) as client:
         stands = overview(client, webhook_token(current), events_of(current.collections))
     targets = {event.target for event in stands if event.target}
-    table = Table(title="Webhooks of this mirror", title_justify="left")
-    table.add_column("Event", no_wrap=True)
-    table.add_column("Status")
-    table.add_column("Last delivery (UTC)")
-    # One for all of them is said once, and leaves the others the width of a terminal.
-    if len(targets) > 1:
-        table.add_column("Target", overflow="fold")
+    # One target for all of them is said once, and leaves the others the width of a terminal.
+    last = ("Target",) if len(targets) > 1 else ()
+    headings = ("Event", "Status", "Last delivery (UTC)", *last)
+    shown = table("Webhooks of this mirror", headings)
     for event in stands:
         row = [event.event, _status(event), _last_delivery(event), escape(event.target or "")]
-        table.add_row(*row[: len(table.columns)])
-    out.print(table)
+        shown.add_row(*row[: len(headings)])
+    out.print(shown)
     if len(targets) == 1:
         out.print(f"They post to {escape(targets.pop())}", highlight=False, soft_wrap=True)
     if not all(s.is_right for s in stands):

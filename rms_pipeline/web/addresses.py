@@ -42,4 +42,5 @@ def print_dashboard(current: Settings, url: str, token: SecretStr, out: Console)
         out.print("             (anyone with this link can sign in: keep it secret)")
     else:
         kept = kept_in(current.api_token, "RMS_API_TOKEN", current)
-        out.print(f"Dashboard    {url}/, the API token is in {kept}", soft_wrap=True)
+        place = f"{url}/, the API token is in {kept}"
+        out.print(f"Dashboard    {place}", markup=False, soft_wrap=True)
