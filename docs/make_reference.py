@@ -182,6 +182,7 @@ def tables_page(connection: Connection) -> str:
 _FUNCTIONS = {"rms_time_zone": "The company's time zone, as RMS_TIME_ZONE names it."}
 _CALLS = {
     "rms_time_zone": "SELECT now() AT TIME ZONE rms_time_zone()",
+    "rms_midnight": "SELECT rms_midnight('2026-11-01', 'America/Havana')",
     "rms_local_day": "SELECT id FROM opportunities WHERE hire && rms_local_day('2026-06-06')",
 }
 

@@ -81,6 +81,18 @@ def _usual_collections(given: Mapping[str, Any]) -> tuple[Collection, ...]:
     return COLLECTIONS if is_bundled else COLLECTIONS[:1]
 
 
+# Not of the IANA database: what a machine calls its own, and what nobody has set.
+_NO_TIME_ZONES = ("localtime", "posixrules", "Factory")
+# For PostgreSQL these are abbreviations, without summer time. In the IANA database they are other
+# names of the following.
+_FULL_TIME_ZONES = {
+    "CET": "Europe/Brussels",
+    "EET": "Europe/Athens",
+    "MET": "Europe/Brussels",
+    "WET": "Europe/Lisbon",
+}
+
+
 @cache
 def _time_zones() -> set[str]:
     """Looking through the folders of time zones takes longer than everything else here."""
@@ -390,9 +402,9 @@ class Settings(BaseSettings):
     @field_validator("time_zone")
     @classmethod
     def _check_time_zone(cls, value: str) -> str:
-        if value not in _time_zones():
+        if value not in _time_zones() or value in _NO_TIME_ZONES:
             raise ValueError("is not the name of a time zone")
-        return value
+        return _FULL_TIME_ZONES.get(value, value)
 
     @field_validator("currency")
     @classmethod

@@ -1,13 +1,18 @@
 """What the doctor says of a database that people or its administrator have worked on."""
 
 import dataclasses
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from dagster._daemon.types import DaemonHeartbeat
 from pydantic import SecretStr
 
 from rms_pipeline.account import client_for
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.defs.instance_storage import open_instance
+from rms_pipeline.doctor.dagsters import check_daemon
 from rms_pipeline.doctor.databases import check_alterations, check_rights
 from rms_pipeline.doctor.finding import Examination, Finding, Level
 from rms_pipeline.doctor.syncs import check_syncs
@@ -202,6 +207,28 @@ def test_a_command_whose_user_lacks_a_right_says_so_in_words(ready: Database, wo
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "Error: The user of POSTGRES_URL lacks a privilege" in done.stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("ago", "level", "words"),
+    [
+        (60, "ok", "alive"),
+        (600, "warning", "last heartbeat 10 min ago"),
+        (-60, "ok", "alive"),
+        (-3_600, "warning", "60 min ahead of this machine's clock"),
+    ],
+)
+def test_a_heartbeat_of_another_time_is_no_sign_of_life(
+    ago: float, level: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    with open_instance() as instance:
+        for kind, told in instance.get_daemon_statuses().items():
+            if told.required:
+                instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - ago, kind, "1"))
+    (found,) = check_daemon(examination(database_at("postgresql://nowhere/")))
+    assert found.level == level
+    assert words in found.found
 
 
 def test_a_sync_whose_process_lives_and_gets_nowhere_is_named_with_its_session(

@@ -142,15 +142,22 @@ def check_daemon(_: Examination) -> Iterator[Finding]:
     troubled = sorted(name for name, beat in heartbeats.items() if beat.errors)
     if silent:
         since = max((beat.timestamp for beat in heartbeats.values()), default=None)
-        found = (
-            "Dagster's daemon has never run here"
-            if since is None
-            else (
-                f"Dagster's daemon sent its last heartbeat {(time.time() - since) / 60:,.0f} min "
-                f"ago ({', '.join(silent).lower()})"
+        names = ", ".join(silent).lower()
+        ago = None if since is None else time.time() - since
+        if ago is None:
+            found = "Dagster's daemon has never run here: schedules do not run."
+        elif ago >= 0:
+            found = (
+                f"Dagster's daemon sent its last heartbeat {ago / 60:,.0f} min ago ({names}): "
+                "schedules do not run."
             )
-        )
-        yield warning("daemon", f"{found}: schedules do not run.", _START)
+        else:
+            found = (
+                f"The last heartbeat of Dagster's daemon ({names}) is of a time that is "
+                f"{-ago / 60:,.0f} min ahead of this machine's clock. A clock was or is wrong, so "
+                "it shows nothing of whether the daemon is alive."
+            )
+        yield warning("daemon", found, _START)
     elif troubled:
         found = f"Dagster's daemon reports errors: {', '.join(troubled).lower()}."
         yield warning("daemon", found, "See Deployment > Daemons in Dagster's UI.")
@@ -211,7 +218,8 @@ def _silent_daemons(instance: dg.DagsterInstance) -> list[str]:
         if status.required
         and (
             status.last_heartbeat is None
-            or now - status.last_heartbeat.timestamp > _HEARTBEAT_WITHIN
+            # One of the future was sent when a clock was wrong, or is read when one is.
+            or abs(now - status.last_heartbeat.timestamp) > _HEARTBEAT_WITHIN
         )
     )
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
-from rms_pipeline.insight.days import FIRST, LAST
+from rms_pipeline.insight.days import FIRST, LAST, Day
 from rms_pipeline.mirror.mirrored_windows import read_reach
 from rms_pipeline.mirror.record_history import BEGAN
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
@@ -28,20 +28,22 @@ Known = Literal["now", "then", "unknown"]
 @dataclass(frozen=True, slots=True)
 class Memory:
     """`began` is the time from which the history is known. `covered` is the time back to which
-    opportunities are mirrored. Both are UTC, and None if there is nothing yet."""
+    opportunities are mirrored. Both are UTC, and None if there is nothing yet. Texts name days of
+    `time_zone`."""
 
     began: datetime | None
     covered: datetime | None
+    time_zone: str
 
     @property
     def missing(self) -> str:
         """The text that is shown if the history does not reach back far enough."""
-        return no_history(self.began)
+        return no_history(self.began, self.time_zone)
 
     @property
     def covered_said(self) -> str:
         """The day back to which opportunities are mirrored, as text."""
-        return said(self.covered)
+        return said(self.covered, self.time_zone)
 
     def lacking(self, periods: Mapping[str, datetime]) -> list[str]:
         """The names of those `periods` of which something is not mirrored. Each has the time (UTC)
@@ -119,8 +121,9 @@ class Figure:
     before: list[Measure]
 
 
-def read_memory(connection: Connection) -> Memory:
-    """Reads since when the history and the mirror know something. Commits."""
+def read_memory(connection: Connection, time_zone: str) -> Memory:
+    """Reads since when the history and the mirror of a company in `time_zone` know something.
+    Commits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT value::timestamptz FROM mirror_state WHERE name = %s",
@@ -129,14 +132,19 @@ def read_memory(connection: Connection) -> Memory:
         row = cursor.fetchone()
     connection.commit()
     covered = read_reach(connection, OPPORTUNITIES).reaches_back_to
-    return Memory(row[0] if row else None, covered)
+    return Memory(row[0] if row else None, covered, time_zone)
 
 
 def compare(
-    connection: Connection, questions: Sequence[Question], now: Point, before: Sequence[Point]
+    connection: Connection,
+    questions: Sequence[Question],
+    now: Point,
+    before: Sequence[Point],
+    time_zone: str,
 ) -> list[Figure]:
-    """Counts each of `questions` now and at the points `before`. Commits."""
-    memory = read_memory(connection)
+    """Counts each of `questions` now and at the points `before`. Texts name days of `time_zone`.
+    Commits."""
+    memory = read_memory(connection, time_zone)
     with connection.cursor() as cursor:
         schema = schema_first(cursor)
         figures = []
@@ -162,11 +170,11 @@ def _earlier(
         source = _as_of(cursor, point.at) if question.is_of_rows else ""
         return _measured(cursor, schema, question, point, source, "then", "")
     missing = memory.missing
-    unknown = unknown_before(point.id, point.title, point.at, memory.began)
+    unknown = unknown_before(point.id, point.title, point.at, missing)
     if not question.of_dates or point.same_days:
         return unknown
     if memory.covered is None or memory.covered > point.first:
-        note = f"{missing}, and the mirror has nothing older than {said(memory.covered)}"
+        note = f"{missing}, and the mirror has nothing older than {memory.covered_said}"
         return replace(unknown, note=note if memory.covered else missing)
     return _measured(
         cursor, schema, question, point, "opportunities", "now", f"as known now: {missing}"
@@ -204,21 +212,22 @@ def schema_first(cursor: Cursor) -> str:
     return "" if name == "public" else f"SET search_path TO {name};\n"
 
 
-def unknown_before(point: str, title: str, at: datetime, began: datetime | None) -> Measure:
-    """A figure that is unknown because its time is before the history `began`."""
-    return Measure(point, title, at, None, None, "unknown", no_history(began), "")
+def unknown_before(point: str, title: str, at: datetime, note: str) -> Measure:
+    """A figure that is unknown, for example because its time is before the history began. `note`
+    says why."""
+    return Measure(point, title, at, None, None, "unknown", note, "")
 
 
-def no_history(began: datetime | None) -> str:
-    """ "no history before 3 March 2026". The day is in UTC."""
-    return f"no history before {said(began)}" if began else "no history yet"
+def no_history(began: datetime | None, time_zone: str) -> str:
+    """ "no history before 3 March 2026". The day is that of `time_zone`."""
+    return f"no history before {said(began, time_zone)}" if began else "no history yet"
 
 
-def said(moment: datetime | None) -> str:
-    """3 March 2026"""
+def said(moment: datetime | None, time_zone: str) -> str:
+    """The day of `moment` in `time_zone`: 3 March 2026"""
     if moment is None:
         return "now"
-    day = moment.astimezone(UTC)
+    day = Day.near(moment, time_zone).date
     return f"{day.day} {day:%B %Y}"
 
 

@@ -481,6 +481,7 @@ def compare_party(
             point("month_before", f"{year}, a month before", year, 1),
             point("year_before", f"{year - 1}, a year before", year - 1, 12),
         ],
+        zone,
     )
 
 

@@ -32,11 +32,13 @@ def names_of_roles(schema: str) -> tuple[str, str]:
 
 def statements(schema: str, with_money: str, without_money: str) -> str:
     """SQL for an administrator of the database, who can run it repeatedly. It creates the two roles
-    if they do not exist. Each role can then read its views in `schema`, and nothing else there."""
+    if they do not exist. Each role can then read its views in `schema`. Other rights that a role
+    has there stay, and a warning names what it can read or write with them."""
     parts = [
-        "-- Two roles that read the views of the mirror and nothing else of it. Run this as an\n"
-        "-- administrator of the database, and again after an upgrade that brings new views.\n"
-        "-- Then give each a password: in psql, \\password and its name.\n"
+        "-- Two roles that read the views of the mirror. Run this as an administrator of the\n"
+        "-- database, and again after an upgrade that brings new views. It takes no rights away.\n"
+        "-- A warning names what else a role can read, such as what you granted yourself.\n"
+        "-- Then give each role a password: in psql, \\password and its name.\n"
         "BEGIN;",
         *(
             _role(schema, role, views)
@@ -50,6 +52,7 @@ def statements(schema: str, with_money: str, without_money: str) -> str:
 def _role(schema: str, role: str, views: tuple[str, ...]) -> str:
     name, place = _identifier(role), _identifier(schema)
     granted = ",\n    ".join(f"{place}.{view}" for view in views)
+    known = ", ".join(_literal(view) for view in views)
     return f"""DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {_literal(role)}) THEN
@@ -62,12 +65,32 @@ BEGIN
     );
 END
 $$;
-REVOKE ALL ON ALL TABLES IN SCHEMA {place} FROM {name};
-REVOKE CREATE ON SCHEMA {place} FROM {name};
 GRANT USAGE ON SCHEMA {place} TO {name};
 GRANT SELECT ON
     {granted}
-TO {name};"""
+TO {name};
+DO $$
+DECLARE
+    besides text;
+BEGIN
+    SELECT string_agg(c.oid::regclass::text, ', ' ORDER BY c.relname) INTO besides
+    FROM pg_class c
+    WHERE c.relnamespace = to_regnamespace({_literal(place)})
+        AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+        AND (
+            c.relname NOT IN ({known})
+                AND (has_table_privilege({_literal(role)}, c.oid, 'SELECT')
+                    OR has_any_column_privilege({_literal(role)}, c.oid, 'SELECT'))
+            OR has_table_privilege({_literal(role)}, c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE')
+            OR has_any_column_privilege({_literal(role)}, c.oid, 'INSERT, UPDATE')
+        );
+    IF besides IS NOT NULL THEN
+        RAISE WARNING 'The role % can also read or write: %.', {_literal(role)}, besides
+            USING HINT = 'Other statements granted that, to this role, to a role that it is a'
+                ' member of, or to PUBLIC. If it should not be so, REVOKE it there.';
+    END IF;
+END
+$$;"""
 
 
 def _identifier(name: str) -> str:

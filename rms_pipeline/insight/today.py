@@ -166,7 +166,7 @@ def compare_today(connection: Connection, day: Day, now: datetime) -> list[Figur
     present = Point("now", "Now", now, day.starts, _values_of(day, now))
     is_today = day.starts <= now < day.ends
     questions = [q for q in QUESTIONS if is_today or q.id != "late_back"]
-    return compare(connection, questions, present, [p for p in points if p])
+    return compare(connection, questions, present, [p for p in points if p], day.time_zone)
 
 
 def _values_of(day: Day, now: datetime) -> dict[str, Any]:

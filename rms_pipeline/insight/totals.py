@@ -1,7 +1,6 @@
 """The totals of the mirror compared with earlier ones, which come from the stored daily counts."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 
 from rms_pipeline.insight.compare import (
@@ -11,6 +10,7 @@ from rms_pipeline.insight.compare import (
     Point,
     Question,
     compare,
+    no_history,
     said,
     schema_first,
     shifted,
@@ -101,7 +101,7 @@ def compare_weeks(connection: Connection, today: Day, now: datetime) -> list[Fig
     if present is None:
         return []
     before = [found for each in _POINTS if (found := point(*each)) is not None]
-    return compare(connection, _WEEKS, present, before)
+    return compare(connection, _WEEKS, present, before, today.time_zone)
 
 
 def compare_webhooks(connection: Connection, today: Day, now: datetime) -> Figure:
@@ -121,10 +121,8 @@ def compare_webhooks(connection: Connection, today: Day, now: datetime) -> Figur
             first = today.moved(-days - WEBHOOK_DAYS + 1)
             at = shifted(now, today.time_zone, days=days)
             if first is None or (days and (began is None or began >= first.ends)):
-                unknown = unknown_before(point, title, at, began)
-                return replace(
-                    unknown, note=f"no webhooks before {said(began)}" if began else "no webhooks"
-                )
+                since = f" before {said(began, today.time_zone)}" if began else ""
+                return unknown_before(point, title, at, f"no webhooks{since}")
             sql = cursor.mogrify(
                 f"SELECT count(*)\nFROM webhook_events e\nWHERE {RECORD} IS NOT NULL\n"
                 "  AND received_at >= %s AND received_at <= %s",
@@ -168,7 +166,7 @@ class _Days:
     def _earlier(self, then: str, point: str, title: str, day: Day) -> Measure:
         if self._began is None or day.date < self._began:
             start = None if self._began is None else Day(self._began, day.time_zone).starts
-            return unknown_before(point, title, day.ends, start)
+            return unknown_before(point, title, day.ends, no_history(start, day.time_zone))
         sql = f"{_SUMS}\nFROM daily_status_counts c\nWHERE c.day = '{day.date}'{then}"
         return _counted(self._cursor, self._first_line, sql, point, title, day)
 

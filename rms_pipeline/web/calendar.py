@@ -129,7 +129,7 @@ def calendar(pages: Pages, reader: Reader, current: Settings, access: Access) ->
             bars, is_all = read(connection, wanted)
             people = owners(connection)
             known = statuses(connection)
-            memory = read_memory(connection)
+            memory = read_memory(connection, current.time_zone)
         named = wanted.asked.criteria.customer_id is not None and bars
         chips = list(wanted.asked.chips(pages.clock, bars[0].customer if named else None))
         return pages.render(

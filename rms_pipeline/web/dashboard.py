@@ -171,7 +171,7 @@ def dashboard(
                 *compare_statuses(connection, today, named),
                 *compare_weeks(connection, today, now),
             ]
-            return figures, read_memory(connection)
+            return figures, read_memory(connection, today.time_zone)
 
     @router.get("/compared", **visible)
     def show_compared(request: Request) -> Response:

@@ -46,7 +46,7 @@ def decisions(pages: Pages, reader: Reader, current: Settings, access: Access) -
     ) -> tuple[WonAndLost, Memory]:
         with reader.session() as connection:
             found = read_won_and_lost(connection, year or this_year(), owner)
-            return found, read_memory(connection)
+            return found, read_memory(connection, current.time_zone)
 
     def of_month(month: str, outcome: Outcome | None = None, owner: Owner = None) -> Decisions:
         with reader.session() as connection:

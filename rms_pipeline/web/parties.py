@@ -67,7 +67,7 @@ def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: S
 
     def remembered() -> Memory:
         with reader.session() as connection:
-            return read_memory(connection)
+            return read_memory(connection, current.time_zone)
 
     def asked_for(
         q: Annotated[str, Query(max_length=200)] = "",
@@ -175,7 +175,7 @@ def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: S
             figures = compare_party(
                 connection, kind, id_, day, datetime.now(UTC), year=year or day.date.year
             )
-            memory = read_memory(connection)
+            memory = read_memory(connection, current.time_zone)
         return {"id": id_, "year": year or day.date.year, "figures": figures, "memory": memory}
 
     @router.get(f"/{kind.name}/{{id_}}/compared.json")

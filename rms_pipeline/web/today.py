@@ -50,7 +50,7 @@ def today(pages: Pages, reader: Reader, current: Settings, access: Access) -> AP
     def show(day: Annotated[Day, Depends(wanted)]) -> Response:
         now = datetime.now(UTC)
         with reader.session() as connection:
-            memory = read_memory(connection)
+            memory = read_memory(connection, day.time_zone)
         return pages.render(
             "today.html",
             here="today",
@@ -73,7 +73,7 @@ def today(pages: Pages, reader: Reader, current: Settings, access: Access) -> AP
     def compared(day: Day) -> tuple[list[Figure], Memory]:
         with reader.session() as connection:
             figures = compare_today(connection, day, datetime.now(UTC))
-            return figures, read_memory(connection)
+            return figures, read_memory(connection, day.time_zone)
 
     @router.get("/today/compared")
     def show_compared(request: Request, day: Annotated[Day, Depends(wanted)]) -> Response:

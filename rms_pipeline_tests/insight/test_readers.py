@@ -65,12 +65,15 @@ def granted(ready_url: str) -> Iterator[Database]:
         query(database, f'DROP OWNED BY "{role}"; DROP ROLE "{role}"')
 
 
-def make_roles(database: Database) -> None:
+def make_roles(database: Database) -> str:
+    """What PostgreSQL said besides."""
     connection = psycopg2.connect(database.url.get_secret_value())
     connection.autocommit = True
     with connection.cursor() as cursor:
         cursor.execute(statements("public", *ROLES))
+    told = "".join(connection.notices)
     connection.close()
+    return told
 
 
 def fill(database: Database) -> None:
@@ -318,15 +321,35 @@ def first_column(database: Database, view: str) -> str:
     )
 
 
-def test_the_sql_may_be_run_again_and_takes_back_what_was_granted_besides(
+def test_the_sql_may_be_run_again_and_leaves_and_names_what_was_granted_besides(
     granted: Database,
 ) -> None:
-    query(granted, f'GRANT SELECT ON opportunities TO "{ROLES[1]}"')
-    make_roles(granted)
-    plain = as_role(granted, ROLES[1])
-    assert tried(plain, "SELECT * FROM opportunities") is None
+    assert make_roles(granted) == ""
+    query(
+        granted,
+        "CREATE VIEW of_our_own AS SELECT 1 AS n; CREATE TABLE \"Our 'notes'\" (n int);"
+        f'GRANT SELECT ON of_our_own TO "{ROLES[0]}";'
+        f'GRANT INSERT ON "Our \'notes\'" TO "{ROLES[0]}";'
+        "GRANT SELECT (name) ON members TO PUBLIC;"
+        f'GRANT SELECT ON opportunities TO "{ROLES[1]}"',
+    )
+    told = make_roles(granted)
+    query(granted, "REVOKE SELECT (name) ON members FROM PUBLIC")
+    assert [line for line in told.splitlines() if line.startswith("WARNING")] == [
+        f"WARNING:  The role {role} can also read or write: {names}."
+        for role, names in (
+            (ROLES[0], "\"Our 'notes'\", members, of_our_own"),
+            (ROLES[1], "members, opportunities"),
+        )
+    ]
+    assert "REVOKE" in told
+    whole, plain = (as_role(granted, role) for role in ROLES)
+    assert tried(whole, "SELECT * FROM of_our_own") == "[(1,)]"
+    assert tried(whole, "INSERT INTO \"Our 'notes'\" VALUES (1)") == "[]"
+    assert tried(plain, "SELECT id FROM opportunities") is not None
     assert tried(plain, "SELECT * FROM hire_days") is not None
-    plain.close()
+    for connection in (whole, plain):
+        connection.close()
 
 
 def test_every_view_is_for_one_of_the_readers() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.defs import asset_checks
+from rms_pipeline.insight.days import Day
 from rms_pipeline.insight.sense import SENSE_CHECKS
 from rms_pipeline.mirror.database import Database
 from rms_pipeline_tests.insight.conftest import set_time_zone
@@ -351,6 +352,62 @@ def test_a_day_of_23_hours_is_a_day_and_so_is_one_of_25(london: Database) -> Non
         "SELECT upper(d) - lower(d) FROM (VALUES (rms_local_day('2026-03-29')),"
         " (rms_local_day('2026-10-25'))) v (d)",
     ) == [(23 * HOUR,), (25 * HOUR,)]
+
+
+# Days that begin at the first of two midnights, or at a change that skips midnight; one that never
+# was; and one on which clocks change later.
+ODD_DAYS = [
+    ("America/Havana", "2026-11-01"),
+    ("Atlantic/Azores", "2026-10-25"),
+    ("America/Scoresbysund", "2023-10-29"),
+    ("Asia/Amman", "2021-10-29"),
+    ("Asia/Beirut", "2026-03-29"),
+    ("Asia/Beirut", "2026-10-25"),
+    ("Africa/Cairo", "2026-04-24"),
+    ("Africa/Cairo", "2026-10-30"),
+    ("America/Asuncion", "2023-10-01"),
+    ("America/Asuncion", "2023-03-26"),
+    ("America/Sao_Paulo", "2018-11-04"),
+    ("America/Sao_Paulo", "2018-02-18"),
+    ("Pacific/Apia", "2011-12-30"),
+    ("Australia/Lord_Howe", "2026-04-05"),
+    ("Europe/London", "2026-10-25"),
+]
+
+
+def test_a_day_in_sql_begins_when_it_begins_on_the_pages_whatever_clocks_do(
+    london: Database,
+) -> None:
+    asked = [
+        (zone, date.fromisoformat(day) + days * DAY)
+        for zone, day in ODD_DAYS
+        for days in (-1, 0, 1)
+    ]
+    with london.session() as connection, connection.cursor() as cursor:
+        # Of somebody whose session is in a zone of its own, at a change of its clocks.
+        cursor.execute("SET TIME ZONE 'America/Havana'")
+        cursor.execute(
+            "SELECT rms_midnight(day, zone) FROM unnest(%s::text[], %s::date[]) WITH ORDINALITY"
+            " AS asked (zone, day, n) ORDER BY n",
+            ([zone for zone, _ in asked], [day for _, day in asked]),
+        )
+        begins = [moment for (moment,) in cursor.fetchall()]
+    assert begins == [Day(day, zone).starts for zone, day in asked]
+    assert query(
+        london, "SELECT isfinite(rms_midnight('infinity', 'UTC')), rms_midnight(NULL, 'UTC')"
+    ) == [(False, None)]
+
+
+def test_what_is_out_between_two_midnights_is_out_on_the_day_that_they_begin(
+    london: Database,
+) -> None:
+    set_time_zone(london, "America/Havana")
+    # From 00:15 to 00:45. A quarter of an hour later it is midnight again.
+    insert_opportunities(london, {"starts_at": "2026-11-01T04:15Z", "ends_at": "2026-11-01T04:45Z"})
+    assert days_of(london) == ["2026-11-01"]
+    asked = "SELECT id FROM opportunities WHERE hire && rms_local_day(%s)"
+    assert query(london, asked, "2026-11-01") == [(1,)]
+    assert query(london, asked, "2026-10-31") == []
 
 
 def test_no_day_is_no_range_and_an_index_serves_one(london: Database) -> None:

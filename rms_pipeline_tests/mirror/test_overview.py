@@ -168,6 +168,20 @@ def test_webhooks_are_counted_by_day_of_the_time_zone(database: Database, zone: 
     ]
 
 
+def test_a_webhook_between_two_midnights_counts_for_the_day_that_they_begin(
+    database: Database,
+) -> None:
+    """Clocks went back from 1:00 to 0:00 yesterday, by the rule of a zone made for that."""
+    yesterday = (NOW - timedelta(hours=29)).date()
+    # Days of the rule are counted without 29 February, from 1 to 365.
+    last = yesterday.replace(year=2025, day=min(yesterday.day, 28)).timetuple().tm_yday
+    last += yesterday.day - min(yesterday.day, 28)
+    zone = f"STD5DST,J{(last + 181) % 365 + 1}/0,J{last}/1"
+    quarter_past = datetime(yesterday.year, yesterday.month, yesterday.day, 4, 15, tzinfo=UTC)
+    insert(database, "webhook_events", [{"opportunity_id": 1, "received_at": quarter_past}])
+    assert [d.day for d in overview(database, zone).webhook_days if d.received] == [yesterday]
+
+
 def test_webhooks_are_counted_whichever_collection_they_tell_of(database: Database) -> None:
     told: list[dict[str, Any]] = [
         {"collection": "members", "record_id": 7, "processed_at": NOW},

@@ -34,7 +34,7 @@ TEXTS = {
     "opportunity_items_with_money": (3, "bfefa37a4b3b66f0"),
     "opportunity_items_without_money": (4, "8b8e79f34c58c64e"),
     "owner_names": (2, "3ca51da35b741958"),
-    "sense_checks": (6, "992133eca6130314"),
+    "sense_checks": (7, "6a50644a22f75723"),
     "sense_checks_without_money": (4, "04f8fda169e8f1da"),
     "status_phases": (2, "70d579a77211da6c"),
     "venue_names": (2, "cc2a8ac496dc4706"),

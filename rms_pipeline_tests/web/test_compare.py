@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
-from rms_pipeline.insight.compare import months_before, shifted
+from rms_pipeline.insight.compare import months_before, read_memory, shifted
+from rms_pipeline.insight.days import Day
+from rms_pipeline.insight.today import compare_today
+from rms_pipeline.insight.totals import compare_totals, compare_webhooks
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.summary import refresh_status_counts
 from rms_pipeline_tests.rows import insert, insert_opportunities, query
@@ -141,6 +144,30 @@ def test_what_no_history_knows_is_said_and_what_took_place_is_counted_as_known_n
         assert (unknown["count"], unknown["note"]) == (None, missing)
     assert_sql_gives_the_figures(clean, figures)
     assert missing in visit(clean, "/today/compared").text
+
+
+def test_the_day_on_which_the_history_begins_is_that_of_the_company(clean: Web) -> None:
+    # 00:30 on 1 June in London, and still 31 May in UTC.
+    began = datetime(2026, 5, 31, 23, 30, tzinfo=UTC)
+    remember_since(clean.database, began)
+    reach_back_to(clean.database, began)
+    insert(clean.database, "webhook_events", [{"opportunity_id": 1, "received_at": began}])
+    counted = {"opportunity_status": "Open", "phase": "open", "opportunities": 1}
+    counted |= {"charge_total": 1, "total_value": 1, "day": date(2026, 6, 1)}
+    insert(clean.database, "daily_status_counts", [counted])
+    today = Day(date(2026, 6, 2), "Europe/London")
+    with clean.database.session() as connection:
+        memory = read_memory(connection, today.time_zone)
+        assert memory.missing == "no history before 1 June 2026"
+        assert memory.covered_said == "1 June 2026"
+        figures = [
+            *compare_totals(connection, today),
+            compare_webhooks(connection, today, today.starts),
+            *compare_today(connection, today, today.starts),
+        ]
+    notes = {measure.note for figure in figures for measure in figure.before}
+    assert {"no history before 1 June 2026", "no webhooks before 1 June 2026"} <= notes
+    assert "31 May" not in str(notes)
 
 
 def test_a_year_that_is_not_mirrored_is_no_year_without_jobs(clean: Web) -> None:

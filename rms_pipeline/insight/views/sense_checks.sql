@@ -1,4 +1,4 @@
--- version 6. Raise it with every change. Of two programs on one database, the one with the higher
+-- version 7. Raise it with every change. Of two programs on one database, the one with the higher
 -- version makes the view.
 -- Opportunities that make no sense as they are, or need somebody's attention now: a row for each
 -- opportunity and check. So one opportunity may have several rows. Days and weeks are those of the
@@ -35,8 +35,8 @@ SELECT
     'It starts within seven days, and is not decided.'
 FROM o
 WHERE o.phase = 'open'
-    AND o.goes_out_at >= date_trunc('day', now() AT TIME ZONE (SELECT rms_time_zone()))
-        AT TIME ZONE (SELECT rms_time_zone())
+    AND o.goes_out_at
+        >= (SELECT lower(rms_local_day((now() AT TIME ZONE rms_time_zone())::date)))
     AND o.goes_out_at <= (now() AT TIME ZONE (SELECT rms_time_zone()) + interval '7 days')
         AT TIME ZONE (SELECT rms_time_zone())
 
