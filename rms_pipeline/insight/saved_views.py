@@ -26,6 +26,15 @@ class TooManyViewsError(Exception):
     """There are already `MOST_VIEWS` views."""
 
 
+class OtherViewError(Exception):
+    """There is already a view with this name, and it is another list. `query` is what it asks
+    for."""
+
+    def __init__(self, query: str) -> None:
+        super().__init__(query)
+        self.query = query
+
+
 def saved_views(connection: Connection, collection: Collection) -> list[SavedView]:
     """All saved views in the order of their names. Commits."""
     with connection.cursor() as cursor:
@@ -40,10 +49,17 @@ def saved_views(connection: Connection, collection: Collection) -> list[SavedVie
 
 
 def save_view(
-    connection: Connection, collection: Collection, name: str, query: str, *, is_default: bool
+    connection: Connection,
+    collection: Collection,
+    name: str,
+    query: str,
+    *,
+    is_default: bool,
+    replaces: str | None = None,
 ) -> int:
-    """Saves `query` under `name` and returns its id. Replaces a view with the same name. Raises
-    TooManyViewsError. Commits."""
+    """Saves `query` under `name` and returns its id. A view with the same name is replaced if it
+    asks for `replaces`: what the person has seen who wants to replace it. Raises OtherViewError if
+    it asks for something else, and TooManyViewsError. Commits."""
     with connection.cursor() as cursor:
         # Of two who save at the same time, both would find room, or no default.
         cursor.execute("LOCK TABLE saved_views IN SHARE ROW EXCLUSIVE MODE")
@@ -54,6 +70,14 @@ def save_view(
         if cursor.fetchone() == (True,):
             connection.rollback()
             raise TooManyViewsError
+        cursor.execute(
+            "SELECT query FROM saved_views WHERE collection = %s AND name = %s"
+            " AND query <> ALL (%s)",
+            (collection.name, name, [query] if replaces is None else [query, replaces]),
+        )
+        if other := cursor.fetchone():
+            connection.rollback()
+            raise OtherViewError(other[0])
         if is_default:
             _no_default(connection, collection)
         cursor.execute(

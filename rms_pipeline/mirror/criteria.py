@@ -265,13 +265,16 @@ def _days(criteria: Criteria, conditions: list[str], values: dict[str, Any]) -> 
         values["hire_last"] = None if last is None else _end(last, criteria.time_zone)
 
 
+# What the table of promoted fields is called in a condition. An error names it if a field lost its
+# column after it was looked up.
+PROMOTED = "promoted"
 # Kinds whose values have an order.
 _IN_ORDER = frozenset({"numeric", "bigint", "date", "timestamptz", "time"})
 
 
 def _field(field: FieldFilter, name: str, conditions: list[str], values: dict[str, Any]) -> None:
     # The name was checked when the column was made. A name with a quote was refused.
-    column = f'f."{field.column}"'
+    column = f'{PROMOTED}."{field.column}"'
     first, dots, last = field.text.partition("..")
     if field.kind.endswith("[]"):
         found = f"%({name})s = ANY({column}::text[])"
@@ -286,7 +289,9 @@ def _field(field: FieldFilter, name: str, conditions: list[str], values: dict[st
     else:
         found = f"{column} = {_read(field.kind, name)}"
         values[name] = field.text
-    conditions.append(f"id IN (SELECT f.opportunity_id FROM opportunity_fields f WHERE {found})")
+    conditions.append(
+        f"id IN (SELECT {PROMOTED}.opportunity_id FROM opportunity_fields {PROMOTED} WHERE {found})"
+    )
 
 
 def _read(kind: str, name: str) -> str:

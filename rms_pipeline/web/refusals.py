@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
+from rms_pipeline.mirror.criteria import PROMOTED
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.postgres_errors import OutdatedError
 from rms_pipeline.mirror.schema import current_version, refuse_newer
@@ -38,6 +39,10 @@ TABLES_LOCKED = (
 TOOK_TOO_LONG = (
     "This page took too long, so it was stopped. Ask for less: choose a filter or a shorter time. "
     "If simple pages are slow too, the database has too much to do: `rms-pipeline doctor` helps."
+)
+_FIELD_LOST = (
+    "A custom field of this list lost its column while the list was read. Open the list again: it "
+    "then says which field, if it still asks for it."
 )
 _UNEXPECTED = (
     "An unexpected error occurred. The log of the web service has the details. Try "
@@ -140,6 +145,12 @@ def is_outage(error: Exception) -> bool:
     )
     # psycopg2 itself raises the bare base class when a connection breaks in mid-answer.
     return isinstance(error, lost) or type(error) is psycopg2.DatabaseError
+
+
+def _is_field_lost(error: Exception) -> bool:
+    """Whether a field was demoted between the time it was looked up and the time it was used."""
+    said = str(getattr(getattr(error, "diag", None), "message_primary", ""))
+    return isinstance(error, psycopg2.errors.UndefinedColumn) and f" {PROMOTED}." in said
 
 
 def wants_page(request: Request) -> bool:
@@ -305,6 +316,8 @@ def handle_errors(app: FastAPI, database: Database) -> None:
             newer := await run_in_threadpool(newer_version_in, database)
         ):
             return refuse_outdated(request, newer)
+        if _is_field_lost(error):
+            return refuse(request, 503, _FIELD_LOST, headers={"Retry-After": "1"})
         if is_outage(error):
             return refuse_for_outage(request, error)
         return refuse_unexpected(request, error)

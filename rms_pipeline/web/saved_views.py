@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.insight.saved_views import (
     MOST_VIEWS,
+    OtherViewError,
     TooManyViewsError,
     delete_view,
     make_default,
@@ -29,6 +30,10 @@ from rms_pipeline.web.templating import Pages
 
 _LONGEST_NAME = 100
 _ALL = "/opportunities?sort=-updated"
+_OTHER = (
+    "There is already a view with this name, and it shows another list. Send `replaces=?` "
+    "and what it asks for to replace it, or choose another name."
+)
 _GONE = "This view does not exist any more, because somebody deleted it. The list shows the others."
 
 
@@ -76,16 +81,40 @@ def views(
         if not 0 < len(name) <= _LONGEST_NAME:
             raise WrongParameter("name", "“Name”", f"has to have 1 to {_LONGEST_NAME} letters.")
         query = without_nul(cleaned(form.get("query", "")))
+        is_default = bool(form.get("default"))
+        # As in an address, because forms leave out what is empty.
+        replaces = without_nul(form["replaces"]).removeprefix("?") if "replaces" in form else None
 
         def keep() -> None:
             with database.session() as connection:
                 if why := why_not_shown(connection, query, current.time_zone):
                     raise HTTPException(422, why)
-                is_default = bool(form.get("default"))
-                save_view(connection, OPPORTUNITIES, name, query, is_default=is_default)
+                save_view(
+                    connection,
+                    OPPORTUNITIES,
+                    name,
+                    query,
+                    is_default=is_default,
+                    replaces=replaces,
+                )
 
         try:
             await run_in_threadpool(keep)
+        except OtherViewError as other:
+            if not wants_page(request):
+                raise HTTPException(409, _OTHER) from None
+            return await run_in_threadpool(
+                pages.render,
+                "view_exists.html",
+                status=409,
+                here="opportunities",
+                title=name,
+                query=query,
+                is_default=is_default,
+                other=other.query,
+                addresses=(_address(other.query), _address(query)),
+                was_seen=replaces is not None,
+            )
         except TooManyViewsError:
             raise HTTPException(
                 409,

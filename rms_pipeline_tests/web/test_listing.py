@@ -342,7 +342,8 @@ def test_views_are_saved_shared_shown_first_and_deleted(web: Web) -> None:
     shared = get(web, "/views/1")
     assert (shared.status_code, shared.headers["Location"]) == (303, "/opportunities?status=Open")
     # By that name there is one view only.
-    send("/views", name="Open ones", query="out=weekend", default="yes")
+    instead = {"name": "Open ones", "query": "out=weekend", "replaces": "?status=Open"}
+    assert send("/views", **instead, default="yes").status_code == 303
     twin = requests.get(f"{web.url}/api/views", headers=BEARER, timeout=30).json()["views"]
     assert [(v["id"], v["name"], v["address"], v["is_default"]) for v in twin] == [
         (1, "Open ones", "/opportunities?out=weekend", True)
@@ -363,6 +364,44 @@ def test_views_are_saved_shared_shown_first_and_deleted(web: Web) -> None:
     assert get(web, "/opportunities").status_code == 200
     for name in ("", " ", "x" * 101):
         assert send("/views", name=name, query="").status_code == 422
+
+
+def test_nobody_replaces_a_view_of_somebody_else_without_having_seen_it(web: Web) -> None:
+    def save(**fields: str) -> requests.Response:
+        return requests.post(
+            f"{web.url}/views",
+            data={"name": "Mine", **fields},
+            headers={**BEARER, "Accept": "text/html"},
+            timeout=30,
+            allow_redirects=False,
+        )
+
+    def kept() -> list[tuple[str, bool]]:
+        rows = query(web.database, "SELECT query, is_default FROM saved_views")
+        return [(asked, is_default) for asked, is_default in rows]
+
+    save(query="status=Open")
+    # The same once more, as with a second press of the button.
+    assert save(query="status=Open").status_code == 303
+    answer = save(query="status=Lost", default="yes")
+    assert (answer.status_code, kept()) == (409, [("status=Open", False)])
+    page = Page(answer.text)
+    assert page.forbidden == []
+    assert "There is already a view Mine" in page.text
+    assert {"/opportunities?status=Open", "/opportunities?status=Lost"} <= set(page.links)
+    # Meanwhile somebody else replaces it.
+    save(query="status=Reserved", replaces="?status=Open")
+    seen = {each["name"]: each["value"] for each in page.all("input", type="hidden")}
+    assert (seen["replaces"], seen["default"]) == ("?status=Open", "yes")
+    again = save(**seen)
+    assert (again.status_code, kept()) == (409, [("status=Reserved", False)])
+    assert "Somebody has changed it meanwhile" in again.text
+    seen = {each["name"]: each["value"] for each in Page(again.text).all("input", type="hidden")}
+    assert save(**seen).status_code == 303
+    assert kept() == [("status=Lost", True)]
+    # A program is told what to send.
+    told = requests.post(f"{web.url}/views", data={"name": "Mine"}, headers=BEARER, timeout=30)
+    assert (told.status_code, "`replaces=?`" in told.json()["error"]) == (409, True)
 
 
 @pytest.mark.parametrize(
@@ -410,7 +449,7 @@ def test_a_view_of_what_is_gone_says_so_and_keeps_nobody_from_the_list(web: Web)
 
 def test_there_is_an_end_to_how_many_views_each_list_names(web: Web) -> None:
     def save(name: str) -> int:
-        form = {"name": name, "query": "status=Open"}
+        form = {"name": name, "query": "status=Open", "replaces": "?"}
         answer = requests.post(
             f"{web.url}/views", data=form, headers=BEARER, timeout=30, allow_redirects=False
         )
@@ -427,9 +466,11 @@ def test_there_is_an_end_to_how_many_views_each_list_names(web: Web) -> None:
 
 
 def test_no_view_leads_elsewhere_or_breaks_the_page(web: Web) -> None:
-    for query_ in (EVIL, "\r\nSet-Cookie: a=b", "//evil.example", "a" * 8_000, "\x00"):
+    hostile = (EVIL, "\r\nSet-Cookie: a=b", "//evil.example", "a" * 8_000, "\x00")
+    for number, query_ in enumerate(hostile):
+        form = {"name": f"{number}{EVIL}"[:100], "query": query_}
         answer = requests.post(
-            f"{web.url}/views", data={"name": EVIL[:100], "query": query_}, headers=BEARER,
+            f"{web.url}/views", data=form, headers=BEARER,
             timeout=30, allow_redirects=False,
         )  # fmt: skip
         assert answer.status_code == 303
@@ -521,6 +562,29 @@ def test_fields_of_the_accounts_own_filter_once_they_have_a_column(web: Web) -> 
             demote(connection, OPPORTUNITIES, "risk")
             demote(connection, OPPORTUNITIES, "crew")
             connection.commit()
+
+
+def test_a_field_that_loses_its_column_while_a_list_is_read_is_said(web: Web) -> None:
+    """It was looked up a moment before."""
+    insert_opportunities(web.database, {}, {})
+    looked_up = {"collection": "opportunities", "key": "risk", "kind": "numeric"}
+    insert(web.database, "promoted_fields", [{**looked_up, "column_name": "risk"}])
+    try:
+        for path in (
+            *("/opportunities", "/opportunities.json", "/opportunities.csv", "/opportunities.xlsx"),
+            *("/print/opportunities", "/fragments/facets", "/counts/opportunities"),
+            *("/calendar", "/calendar.json"),
+        ):
+            answer = get(web, f"{path}?field.risk=3..4")
+            assert answer.status_code == 503, path
+            assert "lost its column while the list was read" in answer.text, path
+            assert answer.headers["Retry-After"] == "1"
+        feed = make_feed(web, "field.risk=3..4")
+        assert requests.get(feed, timeout=30).status_code == 503
+    finally:
+        query(web.database, "DELETE FROM promoted_fields RETURNING 1")
+    answer = get(web, "/opportunities?field.risk=3..4")
+    assert (answer.status_code, "field.risk is not a custom field" in answer.text) == (422, True)
 
 
 def test_printing_shows_all_rows_and_the_filter(web: Web) -> None:
