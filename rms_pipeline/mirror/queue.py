@@ -126,6 +126,7 @@ def claim(
             described(
                 "claim_events",
                 record=RECORD,
+                column=collection.event_column,
                 waiting=_WAITING,
                 due=_DUE,
                 unclaimed=_UNCLAIMED,

@@ -31,6 +31,40 @@ def test_a_replayed_dead_letter_has_all_its_attempts_again(emptied: Database) ->
             assert died == (attempt == ATTEMPTS)
 
 
+def told_of(database: Database, first: int, last: int, count: int = 1) -> None:
+    """`count` events of each of the opportunities `first` to `last`."""
+    query(
+        database,
+        "INSERT INTO webhook_events (collection, opportunity_id) SELECT 'opportunities', i"
+        " FROM generate_series(%s, %s) i, generate_series(1, %s) RETURNING 1",
+        first, last, count,
+    )  # fmt: skip
+
+
+def test_thousands_of_events_of_unknown_records_hold_up_none_of_a_known_one(
+    emptied: Database,
+) -> None:
+    told_of(emptied, 1, 6_000)
+    insert(emptied, "opportunity_versions", [{"id": 7_000}, {"id": 7_001, "deleted": True}])
+    told_of(emptied, 7_000, 7_001)
+    with emptied.session() as connection:
+        claimed = claim(connection, OPPORTUNITIES, "a", strangers=False)
+        assert claimed.records == [7_000]
+        # When there is room again, those that have waited longest come first.
+        claimed = claim(connection, OPPORTUNITIES, "a", most=10)
+        assert claimed.records == list(range(1, 11))
+        assert claimed.strangers == {*range(1, 11)}
+
+
+def test_thousands_of_events_that_wait_with_another_hold_up_nobody(emptied: Database) -> None:
+    told_of(emptied, 1, 1)
+    with emptied.session() as connection:
+        assert claim(connection, OPPORTUNITIES, "a").records == [1]
+        told_of(emptied, 1, 1, 6_000)
+        told_of(emptied, 2, 2)
+        assert claim(connection, OPPORTUNITIES, "b").records == [2]
+
+
 @pytest.mark.parametrize("name", ["mapping_version", "mapping_writers"])
 @pytest.mark.parametrize("collection", COLLECTIONS, ids=lambda c: c.name)
 def test_an_older_program_claims_no_events_beside_a_newer_one(
