@@ -1,12 +1,15 @@
 """How long the questions of docs/how-to/questions.md take, and the views that answer them.
 
     python benchmarks/questions.py [--rows 100000] [--times 5] [--server embedded|15]
-        [--postgres-url URL]
+        [--postgres-url URL] [--processors]
 
 A mirror of so many opportunities: records of the sandbox, spread over four years, 4,000 venues and
 8,000 customers; a tenth of them was changed twice. Milliseconds at the median of `--times`, of
 PostgreSQL alone, for planning and all rows of the answer. Under 50 is asked where an index can
 serve, under 1,000 where all must be read. Then what a column for an account's own field takes.
+With `--processors`, milliseconds of processors instead, of PostgreSQL's process for the connection
+and without parallel workers: other work on the machine hardly changes them. The server must run on
+this machine, on Linux.
 """
 
 import argparse
@@ -98,7 +101,7 @@ def fill(connection: Connection, rows: int) -> None:
     connection.commit()
 
 
-def measure(database: Database, rows: int, times: int) -> None:
+def measure(database: Database, rows: int, times: int, *, processors: bool) -> None:
     migrate(database)
     with database.session() as connection:
         fill(connection, rows)
@@ -117,10 +120,11 @@ def measure(database: Database, rows: int, times: int) -> None:
         asked += [(f"`{view.name}`, whole", "all", f"SELECT * FROM {view.name}") for view in views()
                   if "money" not in view.name]  # fmt: skip
         told = [
-            [heading, *timed(connection, query, times), LIMITS[served]]
+            [heading, *timed(connection, query, times, processors=processors), LIMITS[served]]
             for heading, served, query in asked
         ]
-        print(tabulate(told, ["question", "rows", "ms", "asked"], tablefmt="github"))
+        heading = "ms of processors" if processors else "ms"
+        print(tabulate(told, ["question", "rows", heading, "asked"], tablefmt="github"))
         start = time.perf_counter()
         found = own_fields(connection, OPPORTUNITIES)
         listed = time.perf_counter() - start
@@ -131,7 +135,7 @@ def measure(database: Database, rows: int, times: int) -> None:
         connection.commit()
         promoted = time.perf_counter() - start
         of_one = "SELECT * FROM opportunity_fields WHERE attendees BETWEEN 100 AND 110"
-        number, milliseconds = timed(connection, of_one, times)
+        number, milliseconds = timed(connection, of_one, times, processors=processors)
     print(
         f"\nThe keys of the account's own fields noted in {noted:.1f} s; all {len(found)} listed "
         f"in {listed:.1f} s; one promoted in {promoted:.1f} s ({done.rows:,} rows), and then "
@@ -139,17 +143,30 @@ def measure(database: Database, rows: int, times: int) -> None:
     )
 
 
-def timed(connection: Connection, query: str, times: int) -> tuple[int, str]:
+def timed(connection: Connection, query: str, times: int, *, processors: bool) -> tuple[int, str]:
     """How many rows came, and the median in milliseconds, as PostgreSQL found them."""
     found, milliseconds = 0, []
     for _ in range(times):
         with connection.cursor() as cursor:
+            if processors:
+                cursor.execute("SET LOCAL max_parallel_workers_per_gather = 0")
+            before = processor_milliseconds(connection) if processors else 0
             cursor.execute(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {query}")
             ((((plan,),)),) = cursor.fetchall()
         found = int(plan["Plan"]["Actual Rows"])
-        milliseconds.append(plan["Planning Time"] + plan["Execution Time"])
+        milliseconds.append(
+            processor_milliseconds(connection) - before
+            if processors
+            else plan["Planning Time"] + plan["Execution Time"]
+        )
         connection.commit()
     return found, f"{statistics.median(milliseconds):.0f}"
+
+
+def processor_milliseconds(connection: Connection) -> float:
+    """What the process of the server has used of processors for this connection."""
+    schedule = Path(f"/proc/{connection.get_backend_pid()}/schedstat")
+    return int(schedule.read_text().split()[0]) / 1_000_000
 
 
 def main() -> None:
@@ -158,11 +175,17 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--server", choices=["embedded", "15"])
     parser.add_argument("--postgres-url", help="a server to make databases on")
+    parser.add_argument("--processors", action="store_true", help="time of processors")
     options = parser.parse_args()
     for server in ground.servers(options.postgres_url or options.server):
         with ground.a_server(server) as url, ground.new_database(url) as empty:
             ground.headline(f"Questions about {options.rows:,} opportunities", url)
-            measure(ground.database_at(empty), options.rows, options.times)
+            measure(
+                ground.database_at(empty),
+                options.rows,
+                options.times,
+                processors=options.processors,
+            )
 
 
 if __name__ == "__main__":
