@@ -40,8 +40,8 @@ def normalise_postgres_url(url: str) -> str:
             raise ValueError("no host and port")
     except ValueError as error:
         raise ValueError(
-            "has no readable host and port: percent-encode special characters of the password "
-            "(@ is %40, / is %2F, # is %23, % is %25)"
+            "has no readable host and port. A port is a number from 1 to 65535. Percent-encode "
+            "special characters of the password (@ is %40, / is %2F, # is %23, % is %25)"
         ) from error
     parameters: list[tuple[str, str]] = []
     unknown: list[tuple[str, str]] = []

@@ -334,6 +334,14 @@ class Settings(BaseSettings):
         ),
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_quotes(cls, value: object) -> object:
+        """A shell and `.env` take quotes away. Docker's `--env-file` and a service unit may not."""
+        if isinstance(value, str) and re.fullmatch(r"""\s*(["']).*\1\s*""", value, re.DOTALL):
+            raise ValueError("is in quotes, which belong to the value here: write it without them")
+        return value
+
     @field_validator("subdomain")
     @classmethod
     def _trim_subdomain(cls, value: str | None) -> str | None:
@@ -403,7 +411,10 @@ class Settings(BaseSettings):
     @classmethod
     def _check_time_zone(cls, value: str) -> str:
         if value not in _time_zones() or value in _NO_TIME_ZONES:
-            raise ValueError("is not the name of a time zone")
+            ending = f"/{value}".lower().replace(" ", "_")
+            alike = [z for z in sorted(_time_zones()) if f"/{z}".lower().endswith(ending)]
+            told = f": write {alike[0]}" if alike and value not in _NO_TIME_ZONES else ""
+            raise ValueError(f"is not the name of a time zone{told}")
         return _FULL_TIME_ZONES.get(value, value)
 
     @field_validator("currency")
