@@ -94,7 +94,7 @@ def test_what_the_page_of_settings_gives_as_a_default_is_the_default() -> None:
 
 def test_every_path_that_readme_and_contributing_name_is_there() -> None:
     architecture = section("The house", CONTRIBUTING)
-    text = README + CONTRIBUTING
+    text = README + CONTRIBUTING + (PROJECT / "docs/explanation/layout.md").read_text()
     paths = set(re.findall(r"`((?:rms_pipeline|rms_pipeline_tests)/[\w./]+)`", text))
     paths |= set(re.findall(r"\]\(((?:docs|benchmarks)/[\w./-]+|[A-Z]+\.md)\)", text))
     paths |= set(re.findall(r"(?<![\w./])((?:docs|rms_pipeline_tests)/[\w/]+\.py)", text))
