@@ -24,6 +24,7 @@ from rms_pipeline.mirror.ownership import claim_mirror
 from rms_pipeline.mirror.sync_metadata import latest_syncs
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
 from rms_pipeline.settings import settings
+from rms_pipeline_tests.defs.histories import history_in_files
 from rms_pipeline_tests.rows import query
 
 NAMES = ("acme", "globex")
@@ -72,7 +73,7 @@ def accounts(empty_url: str) -> Iterator[tuple[Account, Account]]:
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as opened:
+    with history_in_files(tmp_path) as opened:
         yield opened
 
 
