@@ -22,11 +22,12 @@ from rms_pipeline.defs.instance_storage import keeps_history_here, open_instance
 from rms_pipeline.doctor import examine
 from rms_pipeline.mirror.database import DatabaseError
 from rms_pipeline.mirror.ownership import claim_mirror
-from rms_pipeline.mirror.schema import HEAD, current_version, migrate
+from rms_pipeline.mirror.schema import HEAD, current_version
 from rms_pipeline.project_files import ProjectFolderUnusable, lay_out
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
 from rms_pipeline.settings import PROJECT_FILES, SettingsError, load_settings, settings
-from rms_pipeline_tests.conftest import database_at
+from rms_pipeline_tests.conftest import database_at, with_our_tables
+from rms_pipeline_tests.copies import copy_of
 from rms_pipeline_tests.processes import PROJECT, SECRET_KEY, command, environment_for, free_port
 from rms_pipeline_tests.servers import administrator
 
@@ -213,12 +214,18 @@ def sandbox() -> Iterator[SandboxServer]:
 
 
 @pytest.fixture
+def mirror_url(embedded_url: str) -> Iterator[str]:
+    """A mirror without rows."""
+    with copy_of(embedded_url, with_our_tables(embedded_url)) as url:
+        yield url
+
+
+@pytest.fixture
 def configured(
-    empty_url: str, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+    mirror_url: str, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[pytest.MonkeyPatch]:
     """A mirror without rows, of the sandbox's account."""
-    migrate(database_at(empty_url))
-    monkeypatch.setenv("POSTGRES_URL", empty_url)
+    monkeypatch.setenv("POSTGRES_URL", mirror_url)
     monkeypatch.setenv("DAGSTER_HOME", str(PROJECT))
     monkeypatch.setenv("CURRENT_RMS_SUBDOMAIN", SANDBOX_SUBDOMAIN)
     monkeypatch.setenv("CURRENT_RMS_API_KEY", SANDBOX_API_KEY)
@@ -253,9 +260,9 @@ def other_url(url: str, *, database: str | None = None, user: str | None = None)
     ],
 )
 def test_a_database_that_lets_nobody_in_is_told_with_the_remedy(
-    configured: pytest.MonkeyPatch, empty_url: str, changed: dict[str, str], said: list[str]
+    configured: pytest.MonkeyPatch, mirror_url: str, changed: dict[str, str], said: list[str]
 ) -> None:
-    configured.setenv("POSTGRES_URL", other_url(empty_url, **changed))
+    configured.setenv("POSTGRES_URL", other_url(mirror_url, **changed))
     level, text = findings()["database"]
     assert level == "problem"
     assert all(part in text for part in said), text
@@ -274,9 +281,9 @@ def test_a_server_that_does_not_answer_is_told_with_the_remedy(url: str, said: s
 
 
 def test_a_mirror_of_another_account_is_a_problem(
-    configured: pytest.MonkeyPatch, empty_url: str
+    configured: pytest.MonkeyPatch, mirror_url: str
 ) -> None:
-    claim_mirror(database_at(empty_url), "acme", sandbox=SANDBOX_SUBDOMAIN)
+    claim_mirror(database_at(mirror_url), "acme", sandbox=SANDBOX_SUBDOMAIN)
     level, text = findings()["account"]
     assert level == "problem"
     assert "mirrors the account acme" in text
@@ -284,9 +291,9 @@ def test_a_mirror_of_another_account_is_a_problem(
 
 
 def test_the_sandboxs_mirror_that_is_to_become_a_real_one_is_said_to_make_room(
-    configured: pytest.MonkeyPatch, empty_url: str
+    configured: pytest.MonkeyPatch, mirror_url: str
 ) -> None:
-    claim_mirror(database_at(empty_url), SANDBOX_SUBDOMAIN, sandbox=SANDBOX_SUBDOMAIN)
+    claim_mirror(database_at(mirror_url), SANDBOX_SUBDOMAIN, sandbox=SANDBOX_SUBDOMAIN)
     configured.setenv("CURRENT_RMS_SUBDOMAIN", "acme")
     level, text = findings()["account"]
     assert level == "warning"
@@ -294,22 +301,22 @@ def test_the_sandboxs_mirror_that_is_to_become_a_real_one_is_said_to_make_room(
 
 
 def test_a_user_that_may_read_but_not_write_is_a_problem(
-    configured: pytest.MonkeyPatch, empty_url: str
+    configured: pytest.MonkeyPatch, mirror_url: str
 ) -> None:
     name = f"reader_{os.getpid()}"
-    with psycopg2.connect(empty_url) as admin, admin.cursor() as cursor:
+    with psycopg2.connect(mirror_url) as admin, admin.cursor() as cursor:
         cursor.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
         cursor.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {name}")
         cursor.execute(f"GRANT CREATE ON SCHEMA public TO {name}")
     admin.close()
     try:
-        configured.setenv("POSTGRES_URL", other_url(empty_url, user=name))
+        configured.setenv("POSTGRES_URL", other_url(mirror_url, user=name))
         level, text = findings()["rights"]
         assert level == "problem"
         assert "may not write" in text
         assert f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {name}" in text.replace('"', "")
     finally:
-        with psycopg2.connect(empty_url) as admin, admin.cursor() as cursor:
+        with psycopg2.connect(mirror_url) as admin, admin.cursor() as cursor:
             cursor.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
         admin.close()
 
@@ -324,50 +331,50 @@ def test_a_user_that_may_read_but_not_write_is_a_problem(
     ],
 )
 def test_too_few_connections_are_named_before_a_sync_meets_them(
-    configured: pytest.MonkeyPatch, empty_url: str, limited: str, most: int, level: str, said: str
+    configured: pytest.MonkeyPatch, mirror_url: str, limited: str, most: int, level: str, said: str
 ) -> None:
     names = {
         "role": f"few_{os.getpid()}",
-        "database": empty_url.partition("?")[0].rpartition("/")[2],
+        "database": mirror_url.partition("?")[0].rpartition("/")[2],
     }
-    with psycopg2.connect(empty_url) as admin, admin.cursor() as cursor:
+    with psycopg2.connect(mirror_url) as admin, admin.cursor() as cursor:
         cursor.execute(f"CREATE ROLE {names['role']} LOGIN")
         cursor.execute(f"ALTER {limited.format(**names)} CONNECTION LIMIT {most}")
     admin.close()
     try:
-        configured.setenv("POSTGRES_URL", other_url(empty_url, user=names["role"]))
+        configured.setenv("POSTGRES_URL", other_url(mirror_url, user=names["role"]))
         found, text = findings()["database"]
         assert found == level, text
         assert said.format(**names) in text
     finally:
-        with psycopg2.connect(empty_url) as admin, admin.cursor() as cursor:
+        with psycopg2.connect(mirror_url) as admin, admin.cursor() as cursor:
             cursor.execute(f"DROP ROLE {names['role']}")
         admin.close()
 
 
 def test_a_sync_that_gets_no_connection_says_whose_limit_it_is(
-    configured: pytest.MonkeyPatch, empty_url: str
+    configured: pytest.MonkeyPatch, mirror_url: str
 ) -> None:
     name = f"few_{os.getpid()}"
-    with psycopg2.connect(empty_url) as admin, admin.cursor() as cursor:
+    with psycopg2.connect(mirror_url) as admin, admin.cursor() as cursor:
         cursor.execute(f"CREATE ROLE {name} LOGIN CONNECTION LIMIT 1")
     admin.close()
     try:
-        database = database_at(other_url(empty_url, user=name))
+        database = database_at(other_url(mirror_url, user=name))
         with database.session(), pytest.raises(DatabaseError) as raised:
             database.connect()
         assert f'ALTER ROLE "{name}" CONNECTION LIMIT -1;' in str(raised.value)
     finally:
-        with psycopg2.connect(empty_url) as admin, admin.cursor() as cursor:
+        with psycopg2.connect(mirror_url) as admin, admin.cursor() as cursor:
             cursor.execute(f"DROP ROLE {name}")
         admin.close()
 
 
 @pytest.mark.parametrize("table", ["opportunities", "walks", "run_workers"])
 def test_a_table_that_is_missing_is_named(
-    configured: pytest.MonkeyPatch, empty_url: str, table: str
+    configured: pytest.MonkeyPatch, mirror_url: str, table: str
 ) -> None:
-    with database_at(empty_url).session() as connection, connection.cursor() as cursor:
+    with database_at(mirror_url).session() as connection, connection.cursor() as cursor:
         cursor.execute(f"DROP TABLE {table} CASCADE")
         cursor.execute("DROP VIEW IF EXISTS sync_metadata CASCADE")
         cursor.execute("CREATE VIEW sync_metadata AS SELECT 1 AS id")
@@ -382,9 +389,9 @@ def test_a_table_that_is_missing_is_named(
     [("9999", "Install that version or a later one"), ("0001", "rms-pipeline migrate")],
 )
 def test_tables_of_another_version_are_told_apart(
-    configured: pytest.MonkeyPatch, empty_url: str, version: str, said: str
+    configured: pytest.MonkeyPatch, mirror_url: str, version: str, said: str
 ) -> None:
-    with database_at(empty_url).session() as connection, connection.cursor() as cursor:
+    with database_at(mirror_url).session() as connection, connection.cursor() as cursor:
         cursor.execute("UPDATE rms_pipeline_alembic_version SET version_num = %s", (version,))
     level, text = findings()["tables"]
     assert level == ("problem" if version == "9999" else "warning")
@@ -392,11 +399,11 @@ def test_tables_of_another_version_are_told_apart(
 
 
 def test_syncs_work_on_an_instance_that_keeps_its_history_in_files(
-    configured: pytest.MonkeyPatch, empty_url: str, sandbox: SandboxServer, tmp_path: Path
+    configured: pytest.MonkeyPatch, mirror_url: str, sandbox: SandboxServer, tmp_path: Path
 ) -> None:
     (tmp_path / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
     environment = environment_for(
-        empty_url, sandbox, DAGSTER_HOME=str(tmp_path), CURRENT_RMS_API_KEY=SANDBOX_API_KEY
+        mirror_url, sandbox, DAGSTER_HOME=str(tmp_path), CURRENT_RMS_API_KEY=SANDBOX_API_KEY
     )
     done = command("migrate", environment=environment)
     assert done.returncode == 0, done.stderr
@@ -415,7 +422,7 @@ def test_syncs_work_on_an_instance_that_keeps_its_history_in_files(
     assert "elsewhere" in found["history"][1]
     assert found["runs"][0] == "ok"
     assert (tmp_path / "history").is_dir()
-    with database_at(empty_url).session() as connection, connection.cursor() as cursor:
+    with database_at(mirror_url).session() as connection, connection.cursor() as cursor:
         cursor.execute("SELECT to_regnamespace('dagster') IS NULL")
         assert cursor.fetchone() == (True,)
 
