@@ -1,6 +1,7 @@
 """Pages of customers, venues and owners: rankings, and one page for each."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -54,81 +55,85 @@ def parties(pages: Pages, reader: Reader, current: Settings, access: Access) -> 
     """The routes below `/customers`, `/venues` and `/owners`, each with a JSON twin."""
     router = APIRouter(dependencies=[Depends(access.page)], include_in_schema=False)
     for kind in KINDS.values():
-        _add(router, kind, pages, reader, current)
+        of = _Of(kind, pages, reader, current)
+        _add_ranking(router, of)
+        _add_compared(router, of)
+        _add_party(router, of)
     return router
 
 
-def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: Settings) -> None:
-    def today() -> Day:
-        return Day.of(datetime.now(UTC), current.time_zone)
+@dataclass(frozen=True, slots=True)
+class _Of:
+    """What the pages of one kind have in common."""
 
-    def not_found(id_: int) -> HTTPException:
-        return HTTPException(404, f"No opportunity in the mirror has the {kind.single} {id_}.")
+    kind: Kind
+    pages: Pages
+    reader: Reader
+    current: Settings
 
-    def remembered() -> Memory:
-        with reader.session() as connection:
-            return read_memory(connection, current.time_zone)
+    @property
+    def with_members(self) -> bool:
+        return MEMBERS in self.current.collections
 
-    def asked_for(
-        q: Annotated[str, Query(max_length=200)] = "",
-        sort: Annotated[str, Query(max_length=30)] = "-value",
-        page: Annotated[int, Query(ge=1, le=_MOST_PAGES)] = 1,
-    ) -> dict[str, Any]:
-        if sort not in _SORTS:
-            raise HTTPException(
-                422, f"sort is not one of {', '.join(RANKINGS)}, or one of these after a -."
-            )
-        return {"search": without_nul(q).strip(), "sort": sort, "page": page}
+    def today(self) -> Day:
+        return Day.of(datetime.now(UTC), self.current.time_zone)
+
+    def remembered(self) -> Memory:
+        with self.reader.session() as connection:
+            return read_memory(connection, self.current.time_zone)
+
+    def not_found(self, id_: int) -> HTTPException:
+        return HTTPException(404, f"No opportunity in the mirror has the {self.kind.single} {id_}.")
+
+
+# The year of a page, this one if the address names none.
+_Year = Annotated[int | None, Query(ge=_FIRST_YEAR, le=_LAST_YEAR)]
+
+
+def _wanted_of_ranking(
+    q: Annotated[str, Query(max_length=200)] = "",
+    sort: Annotated[str, Query(max_length=30)] = "-value",
+    page: Annotated[int, Query(ge=1, le=_MOST_PAGES)] = 1,
+) -> dict[str, Any]:
+    if sort not in _SORTS:
+        raise HTTPException(
+            422, f"sort is not one of {', '.join(RANKINGS)}, or one of these after a -."
+        )
+    return {"search": without_nul(q).strip(), "sort": sort, "page": page}
+
+
+def _add_ranking(router: APIRouter, of: _Of) -> None:
+    """All of them in an order, a page of them at a time."""
+    kind = of.kind
+    Wanted = Annotated[dict[str, Any], Depends(_wanted_of_ranking)]  # noqa: N806
 
     def whole(connection: Connection, wanted: dict[str, Any]) -> dict[str, Any]:
         """The page with the number of all, for which every opportunity is read."""
         search, sort, offset = wanted["search"], wanted["sort"], _offset(wanted)
-        count, found = rank(connection, kind, today(), search=search, sort=sort, offset=offset)
-        sql = ranking_sql(connection, kind, today(), search=search, sort=sort, offset=offset)
+        count, found = rank(connection, kind, of.today(), search=search, sort=sort, offset=offset)
+        sql = ranking_sql(connection, kind, of.today(), search=search, sort=sort, offset=offset)
         return {**wanted, "count": count, "ranked": found, "sql": sql}
 
-    def ranking(wanted: Annotated[dict[str, Any], Depends(asked_for)]) -> dict[str, Any]:
-        with reader.session() as connection:
+    def ranking(wanted: Wanted) -> dict[str, Any]:
+        with of.reader.session() as connection:
             return whole(connection, wanted)
 
-    def first_of_ranking(wanted: Annotated[dict[str, Any], Depends(asked_for)]) -> dict[str, Any]:
+    def first_of_ranking(wanted: Wanted) -> dict[str, Any]:
         """The page, and no number of all if that would take long (`count` is None)."""
-        with reader.session() as connection:
+        with of.reader.session() as connection:
             sort, offset = wanted["sort"], _offset(wanted)
             found = None
             if not wanted["search"]:
-                found = rank_leading(connection, kind, today(), sort=sort, offset=offset)
+                found = rank_leading(connection, kind, of.today(), sort=sort, offset=offset)
             if found is None:
                 return whole(connection, wanted)
-            sql = ranking_sql(connection, kind, today(), sort=sort, offset=offset)
+            sql = ranking_sql(connection, kind, of.today(), sort=sort, offset=offset)
         return {**wanted, "count": None, "ranked": found, "sql": sql}
 
-    def party(
-        id_: int,
-        year: Annotated[int | None, Query(ge=_FIRST_YEAR, le=_LAST_YEAR)] = None,
-    ) -> Party:
-        day = today()
-        with reader.session() as connection:
-            found = (
-                read_party(
-                    connection,
-                    kind,
-                    id_,
-                    day,
-                    year=year or day.date.year,
-                    with_members=MEMBERS in current.collections,
-                )
-                if _is_key(id_)
-                else None
-            )
-        if found is None:
-            raise not_found(id_)
-        return found
-
     @router.get(f"/{kind.name}")
-    def show_ranking(
+    def show(
         told: Annotated[dict[str, Any], Depends(first_of_ranking)],
-        memory: Annotated[Memory, Depends(remembered)],
+        memory: Annotated[Memory, Depends(of.remembered)],
     ) -> Response:
         def query(**changes: Any) -> str:
             wanted = {"q": told["search"], "sort": told["sort"]} | changes
@@ -136,14 +141,14 @@ def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: S
             text = urlencode({k: v for k, v in wanted.items() if v != defaults[k]})
             return f"/{kind.name}{f'?{text}' if text else ''}"
 
-        return pages.render(
+        return of.pages.render(
             "parties.html",
             here="customers",
             kind=kind,
             kinds=KINDS.values(),
             headings=_HEADINGS,
             memory=memory,
-            periods=periods_of_ranking(today()),
+            periods=periods_of_ranking(of.today()),
             pages=_pages(told["count"]),
             most=MOST_RANKED,
             query=query,
@@ -156,52 +161,75 @@ def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: S
     @router.get(f"/fragments/{kind.name}")
     def show_count(told: Annotated[dict[str, Any], Depends(ranking)]) -> Response:
         # Apart from the page, which need not wait until all of them have been read.
-        return pages.render("party_count.html", kind=kind, pages=_pages(told["count"]), **told)
+        pages = _pages(told["count"])
+        return of.pages.render("party_count.html", kind=kind, pages=pages, **told)
 
     @router.get(f"/{kind.name}.json")
-    def tell_ranking(told: Annotated[dict[str, Any], Depends(ranking)]) -> Response:
-        return reader.twin(to_jsonable_python(told))
+    def tell(told: Annotated[dict[str, Any], Depends(ranking)]) -> Response:
+        return of.reader.twin(to_jsonable_python(told))
 
-    def compared(
-        id_: int,
-        year: Annotated[int | None, Query(ge=_FIRST_YEAR, le=_LAST_YEAR)] = None,
-    ) -> dict[str, Any]:
-        day = today()
-        with reader.session() as connection:
+
+def _add_compared(router: APIRouter, of: _Of) -> None:
+    """One of them beside earlier times, which its page asks for once it is shown."""
+    kind = of.kind
+
+    def compared(id_: int, year: _Year = None) -> dict[str, Any]:
+        day = of.today()
+        chosen = year or day.date.year
+        with of.reader.session() as connection:
             if not _is_key(id_) or not knows_party(
-                connection, kind, id_, with_members=MEMBERS in current.collections
+                connection, kind, id_, with_members=of.with_members
             ):
-                raise not_found(id_)
-            figures = compare_party(
-                connection, kind, id_, day, datetime.now(UTC), year=year or day.date.year
-            )
-            memory = read_memory(connection, current.time_zone)
-        return {"id": id_, "year": year or day.date.year, "figures": figures, "memory": memory}
+                raise of.not_found(id_)
+            figures = compare_party(connection, kind, id_, day, datetime.now(UTC), year=chosen)
+            memory = read_memory(connection, of.current.time_zone)
+        return {"id": id_, "year": chosen, "figures": figures, "memory": memory}
+
+    Told = Annotated[dict[str, Any], Depends(compared)]  # noqa: N806
 
     @router.get(f"/{kind.name}/{{id_}}/compared.json")
-    def tell_compared(told: Annotated[dict[str, Any], Depends(compared)]) -> Response:
+    def tell(told: Told) -> Response:
         del told["memory"]
-        return reader.twin(to_jsonable_python(told))
+        return of.reader.twin(to_jsonable_python(told))
 
     @router.get(f"/{kind.name}/{{id_}}/compared")
-    def show_compared(
-        request: Request, told: Annotated[dict[str, Any], Depends(compared)]
-    ) -> Response:
-        # Apart from the page, which need not wait for the history.
+    def show(request: Request, told: Told) -> Response:
         name = "party_compared.html" if is_fragment(request) else "party_compared_page.html"
-        return pages.render(name, here="customers", kind=kind, **told)
+        return of.pages.render(name, here="customers", kind=kind, **told)
+
+
+def _add_party(router: APIRouter, of: _Of) -> None:
+    """One of them in a year."""
+    kind, current = of.kind, of.current
+
+    def party(id_: int, year: _Year = None) -> Party:
+        if not _is_key(id_):
+            raise of.not_found(id_)
+        day = of.today()
+        with of.reader.session() as connection:
+            found = read_party(
+                connection,
+                kind,
+                id_,
+                day,
+                year=year or day.date.year,
+                with_members=of.with_members,
+            )
+        if found is None:
+            raise of.not_found(id_)
+        return found
+
+    Found = Annotated[Party, Depends(party)]  # noqa: N806
 
     @router.get(f"/{kind.name}/{{id_}}.json")
-    def tell(found: Annotated[Party, Depends(party)]) -> Response:
-        return reader.twin(to_jsonable_python(found))
+    def tell(found: Found) -> Response:
+        return of.reader.twin(to_jsonable_python(found))
 
     @router.get(f"/{kind.name}/{{id_}}")
-    def show(
-        found: Annotated[Party, Depends(party)], memory: Annotated[Memory, Depends(remembered)]
-    ) -> Response:
-        day = today()
+    def show(found: Found, memory: Annotated[Memory, Depends(of.remembered)]) -> Response:
+        this_year = of.today().date.year
         host = None if current.uses_sandbox else f"{current.subdomain}.current-rms.com"
-        return pages.render(
+        return of.pages.render(
             "party.html",
             here="customers",
             kind=kind,
@@ -209,8 +237,8 @@ def _add(router: APIRouter, kind: Kind, pages: Pages, reader: Reader, current: S
             memory=memory,
             periods=periods_of_year(found.year, current.time_zone),
             chart=month_columns(found.months),
-            this_year=day.date.year,
-            is_over=found.year < day.date.year,
+            this_year=this_year,
+            is_over=found.year < this_year,
             years=[y for y in (found.year - 1, found.year + 1) if _FIRST_YEAR <= y <= _LAST_YEAR],
             change_so_far=_change(found.so_far, found.year_before_so_far),
             changed=_change(found.confirmed, found.year_before),

@@ -14,6 +14,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect
 
 from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline.web.listing import COLUMNS
 from rms_pipeline_tests.browser.conftest import new_context
 from rms_pipeline_tests.browser.matrix import (
     LARGE,
@@ -383,10 +384,12 @@ def test_no_list_hides_its_last_column_at_any_width(filled: Stand, reader: Page,
     reader.wait_for_function(_RESTS)
     assert reader.locator(".scroll .list").count()
     hidden = []
-    for width in _EVERY_WIDTH:
+    # The last one is a phone whose owner enlarges letters.
+    for width, text in (*((width, "100%") for width in _EVERY_WIDTH), (390, "200%")):
         reader.set_viewport_size({"width": width, "height": 900})
+        reader.evaluate(f"document.documentElement.style.fontSize = '{text}'")
         hidden += [
-            (width, name)
+            (width, text, name)
             for name in reader.locator(".scroll:has(.list)").evaluate_all(
                 "all => all.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.ariaLabel)"
             )
@@ -415,6 +418,13 @@ def test_a_printed_list_has_all_its_columns_on_the_sheet(filled: Stand, page: Pa
     light = page.evaluate(colours)
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate(colours) == light
+    # With all columns it is as wide as the long side of the sheet.
+    every = "&".join(f"column={name}" for name in COLUMNS)
+    filled.visit(page, f"/print/opportunities?{every}")
+    page.set_viewport_size({"width": 1_047, "height": 700})
+    assert page.locator("table").evaluate("e => e.getBoundingClientRect().right") <= 1_047
+    sheets = re.findall(rb"/MediaBox \[0 0 (\d+) (\d+)", page.pdf())
+    assert {int(width) > int(height) for width, height in sheets} == {True}
 
 
 def test_neither_column_of_the_dashboard_waits_for_the_other(filled: Stand, page: Page) -> None:
