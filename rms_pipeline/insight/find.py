@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
-from rms_pipeline.mirror.criteria import BLOCK
+from rms_pipeline.mirror.blocks import BLOCK, BLOCKS, HELD_IN_BLOCK
 from rms_pipeline.mirror.statements import Connection, Cursor
 from rms_pipeline.mirror.words import BLOCK_BITS, exactly, in_block, is_beginning, words_in
 
@@ -210,29 +210,16 @@ def in_newest_blocks(cursor: Cursor, query: str, most: int) -> list[int]:
     return found or []
 
 
-_BLOCKS = (
-    "WITH RECURSIVE blocks (block, number) AS ("
-    f"(SELECT id >> {BLOCK_BITS}, 1 FROM {OPPORTUNITIES.words}"
-    " WHERE %(before)s IS NULL OR id < %(before)s ORDER BY id DESC LIMIT 1) UNION ALL"
-    f" SELECT (SELECT id >> {BLOCK_BITS} FROM {OPPORTUNITIES.words}"
-    f" WHERE id < block << {BLOCK_BITS} ORDER BY id DESC LIMIT 1), number + 1 FROM blocks"
-    " WHERE block IS NOT NULL AND (%(blocks)s IS NULL OR number < %(blocks)s))"
-)
-# By the index of words alone: along the ids one would read all that do not match.
-_HELD_IN_BLOCK = (
-    f"(SELECT id FROM {OPPORTUNITIES.words}"
-    f" WHERE words @@ replace(%(query)s, '{BLOCK}', block::text)::tsquery OFFSET 0) w"
-)
 # Row by row, so that a block is not looked through once there are enough.
 _IN_BLOCKS = (
-    f"{_BLOCKS} SELECT block, found.id FROM blocks LEFT JOIN LATERAL (SELECT w.id"
-    f" FROM {_HELD_IN_BLOCK} WHERE w.id < %(before)s ORDER BY w.id DESC LIMIT %(most)s) found"
+    f"{BLOCKS} SELECT block, found.id FROM blocks LEFT JOIN LATERAL (SELECT w.id"
+    f" FROM {HELD_IN_BLOCK} WHERE w.id < %(before)s ORDER BY w.id DESC LIMIT %(most)s) found"
     " ON true WHERE block IS NOT NULL LIMIT %(most)s"
 )
 # As one array, which is read faster than thousands of rows.
 _OF_BLOCKS = (
-    f"{_BLOCKS} SELECT array_agg(id) FROM (SELECT w.id FROM blocks CROSS JOIN LATERAL"
-    f" {_HELD_IN_BLOCK} WHERE block IS NOT NULL LIMIT %(most)s) found"
+    f"{BLOCKS} SELECT array_agg(id) FROM (SELECT w.id FROM blocks CROSS JOIN LATERAL"
+    f" {HELD_IN_BLOCK} WHERE block IS NOT NULL LIMIT %(most)s) found"
 )
 
 

@@ -7,12 +7,12 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
-from rms_pipeline.mirror.criteria import COMES_BACK, GOES_OUT, INDEXED
+from rms_pipeline.mirror.criteria import COMES_BACK, GOES_OUT, INDEXED, limits_on
 from rms_pipeline.mirror.criteria import Criteria as Criteria
 from rms_pipeline.mirror.criteria import condition as _where
-from rms_pipeline.mirror.statements import Connection, Cursor
+from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 
-__all__ = ["ORDERS", "SORTS", "Criteria", "Found", "Listed", "Place", "_where"]
+__all__ = ["ORDERS", "SORTS", "Counted", "Criteria", "Found", "Listed", "Place", "_where"]
 
 _BIGINT_MAX = 2**63 - 1
 
@@ -138,6 +138,17 @@ class Found:
     deleted_because: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """How many meet the criteria, and their value with tax, None if no row has one. Unless they are
+    counted to the end (`is_all`), there are at least so many, and the value is None.
+    """
+
+    number: int
+    value: Decimal | None
+    is_all: bool
+
+
 def count_listed(
     connection: Connection, criteria: Criteria, most: int | None = None
 ) -> tuple[int, Decimal | None]:
@@ -152,7 +163,7 @@ def count_listed(
         alone = replace(criteria, search="", searched=None, sort="", time_zone="")
         if alone == Criteria(sort="", time_zone=""):
             return most + 1, None
-    where, values = _where(criteria)
+    where, values = _where(criteria, of_all=True)
     worth = "NULL::numeric" if where == "true" else "sum(total_value)"
     with connection.cursor() as cursor:
         if most is not None:
@@ -178,25 +189,33 @@ def list_opportunities(
     place: Place | None = None,
 ) -> list[Listed]:
     """Return one page of the rows that meet `criteria`: from `offset` on, or the nearest to
-    `place`.
+    `place`. Commits.
+    """
+    return list_counted(connection, criteria, limit=limit, offset=offset, place=place)[0]
+
+
+def list_counted(
+    connection: Connection,
+    criteria: Criteria,
+    *,
+    limit: int,
+    offset: int = 0,
+    place: Place | None = None,
+) -> tuple[list[Listed], Counted | None]:
+    """Return the same page as `list_opportunities`, and what was counted on the way to it, if
+    anything was. Commits.
     """
     order, falling = _sorted(criteria)
-    if place is not None and place.before:
-        return _page(connection, criteria, order, not falling, limit, place)[::-1]
-    if offset == 0:
-        return _page(connection, criteria, order, falling, limit, place)
-    where, values = _where(criteria)
+    is_back = place is not None and place.before
+    part = _Part(criteria, order, falling != is_back, place, limit, offset)
     with connection.cursor() as cursor:
-        cursor.execute(
-            # First find the rows by narrow columns. Then only those few records are unpacked.
-            f"SELECT {_LISTED} FROM opportunities JOIN (SELECT id AS found FROM opportunities"
-            f" WHERE {where} ORDER BY {_order(criteria)} LIMIT %(limit)s OFFSET %(offset)s) page"
-            f" ON id = found ORDER BY {_order(criteria)}",
-            values | {"limit": limit, "offset": offset},
-        )
-        rows = [Listed(*row) for row in cursor.fetchall()]
+        ids, counted = _page(cursor, part)
+        cursor.execute(f"SELECT {_LISTED} FROM opportunities WHERE id = ANY(%s)", (ids,))
+        rows = {row[0]: Listed(*row) for row in cursor.fetchall()}
     connection.commit()
-    return rows
+    # The order is not evaluated again, so a row that changes meanwhile stays where it was found.
+    found = [rows[id_] for id_ in ids if id_ in rows]
+    return (found[::-1] if is_back else found), counted
 
 
 def place_of(connection: Connection, criteria: Criteria, row: Listed, *, before: bool) -> Place:
@@ -215,46 +234,32 @@ def _sorted(criteria: Criteria) -> tuple[Order, bool]:
     return order, criteria.sort.startswith("-")
 
 
-def _page(
-    connection: Connection,
-    criteria: Criteria,
-    order: Order,
-    falling: bool,
-    limit: int,
-    place: Place | None,
-) -> list[Listed]:
-    """Return the next `limit` rows after `place` in this direction.
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The rows of a page: `limit` of those after `place` in this direction, or from `offset` on."""
 
-    Rows with a value and rows without one are asked for separately. An index answers each of these
-    questions from its starting point.
-    """
-    where, values = _where(criteria)
-    if place is not None:
-        values |= {"value": place.value, "id_of_place": place.id}
-    ids: list[int] = []
-    with connection.cursor() as cursor:
-        find = _direct
-        # An index of words or tags gathers all places before it gives the first.
-        if where != "true" and criteria.searched is None and not criteria.tags:
-            few = _few(cursor, where, values)
-            if few is None:
-                find = _along_the_order
-            else:
-                where, values["few"] = "id = ANY(%(few)s::bigint[])", few
-        for group in _groups(order, falling, place):
-            by = [order.expression, _direction(falling), _direction(order.ids(falling))]
-            if group.startswith(_absent(order)):
-                # All of these are equal, and an index has the ids.
-                by[:2] = ["id", by[2]]
-            left = values | {"limit": limit - len(ids)}
-            ids += find(cursor, where, group, by[0], f"{by[1]}, id {by[2]}", left)
-            if len(ids) >= limit:
-                break
-        cursor.execute(f"SELECT {_LISTED} FROM opportunities WHERE id = ANY(%s)", (ids,))
-        rows = {row[0]: Listed(*row) for row in cursor.fetchall()}
-    connection.commit()
-    # The order is not evaluated again, so a row that changes meanwhile stays where it was found.
-    return [rows[id_] for id_ in ids if id_ in rows]
+    criteria: Criteria
+    order: Order
+    falling: bool
+    place: Place | None
+    limit: int
+    offset: int
+
+    @property
+    def values(self) -> dict[str, Any]:
+        place = self.place
+        known: dict[str, Any] = {"limit": self.limit, "offset": self.offset}
+        return known if place is None else known | {"value": place.value, "id_of_place": place.id}
+
+    @property
+    def groups(self) -> list[str]:
+        return _groups(self.order, self.falling, self.place)
+
+    def sorted_by(self, column: str) -> str:
+        """Return the whole order for ORDER BY, where `column` has the value of the order."""
+        are_first = self.place is not None and self.place.before
+        by, ids = _direction(self.falling), _direction(self.order.ids(self.falling))
+        return f"{column} {by} NULLS {'FIRST' if are_first else 'LAST'}, id {ids}"
 
 
 _ROWS_AT_A_TIME, _SECONDS_OF_A_FILE = 1_000, 120
@@ -264,57 +269,153 @@ _MOST_SORTED = 1_000
 _MOST_LOOKED_AT = 10_000
 
 
-def _few(cursor: Cursor, where: str, values: dict[str, Any]) -> list[int] | None:
-    """Return the ids of all that meet `where`, or None if they are many."""
+def _page(cursor: Cursor, part: _Part) -> tuple[list[int], Counted | None]:
+    """Return the ids of a page.
+
+    PostgreSQL expects what meets the criteria to lie evenly along every order. What is on hire next
+    month is the last of a million by the day on which it goes out. PostgreSQL would look for it
+    from the first day on, and for what nobody has through all of them. So each way that is tried
+    ends after so many rows, but for the last: to find all that meet the criteria, and sort them.
+    """
+    where, values = _where(part.criteria)
+    searched = part.criteria.searched
+    counted = None
+    if where != "true" and (searched is None or not searched.also):
+        # Where the words of each row are looked at, this would take longer than the page.
+        counted, ids = _held(cursor, part, where, values, _MOST_SORTED)
+        if not counted.is_all and _are_far_apart(cursor, part, where, values):
+            more, ids = _held(cursor, part, where, values, _MOST_LOOKED_AT)
+            counted = more if more.is_all else counted
+        if counted.is_all:
+            return ids, counted
+    if part.offset:
+        return (_direct if where == "true" else _of_all)(cursor, part), counted
+    found: list[int] = []
+    for group in part.groups:
+        left = replace(part, limit=part.limit - len(found))
+        if where == "true":
+            found += _of_group(cursor, left, group)
+        else:
+            along, is_whole = _along_the_order(cursor, left, group)
+            if not is_whole:
+                return _of_all(cursor, part), counted
+            found += along
+        if len(found) >= part.limit:
+            break
+    return found, counted
+
+
+def _held(
+    cursor: Cursor, part: _Part, where: str, values: dict[str, Any], most: int
+) -> tuple[Counted, list[int]]:
+    """Count what meets the criteria. Return the ids of the page too, unless there are more than
+    `most`.
+    """
+    behind = " OR ".join(
+        f"({group})" for group in _groups(replace(part.order, expression="place_in_order"),
+                                          part.falling, part.place)
+    )  # fmt: skip
     # Reading one by one, as in `count_listed`.
     cursor.execute("SET LOCAL random_page_cost = 1.1")
     cursor.execute(
-        # Without another column, PostgreSQL would read an index that has ids, and in it all that
-        # does not meet the criteria.
-        f"SELECT id, total_value FROM opportunities WHERE {where} LIMIT {_MOST_SORTED + 1}",
-        values,
+        # Without another column than the id, PostgreSQL would read an index that has ids, and in it
+        # all that does not meet the criteria.
+        "WITH held AS MATERIALIZED (SELECT id, total_value,"
+        f" {part.order.expression} AS place_in_order FROM opportunities WHERE {where}"
+        " LIMIT %(most)s + 1),"
+        " counted AS MATERIALIZED (SELECT count(*) AS number, sum(total_value) AS worth FROM held)"
+        " SELECT number, worth, CASE WHEN number <= %(most)s THEN ARRAY("
+        f"SELECT id FROM held WHERE {behind if part.place else 'true'}"
+        f" ORDER BY {part.sorted_by('place_in_order')} LIMIT %(limit)s OFFSET %(offset)s"
+        ") END FROM counted",
+        values | part.values | {"most": most},
     )
-    found = [row[0] for row in cursor.fetchall()]
+    number, worth, ids = one_row(cursor)
     cursor.execute("SET LOCAL random_page_cost TO DEFAULT")
-    return found if len(found) <= _MOST_SORTED else None
+    is_all = number <= most
+    return Counted(number, worth if is_all else None, is_all), ids or []
 
 
-def _direct(
-    cursor: Cursor, where: str, group: str, column: str, by: str, values: dict[str, Any]
-) -> list[int]:
+def _are_far_apart(cursor: Cursor, part: _Part, where: str, values: dict[str, Any]) -> bool:
+    """Return whether PostgreSQL expects so few to meet the criteria that a page of them is seldom
+    found in `_MOST_LOOKED_AT` rows.
+    """
+    cursor.execute("SELECT reltuples FROM pg_class WHERE oid = 'opportunities'::regclass")
+    (of_all,) = one_row(cursor)
+    cursor.execute(f"EXPLAIN (FORMAT JSON) SELECT id FROM opportunities WHERE {where}", values)
+    expected = one_row(cursor)[0][0]["Plan"]["Plan Rows"]
+    if expected > _MOST_LOOKED_AT:
+        return False
+    return bool(part.limit * of_all > expected * _MOST_LOOKED_AT)
+
+
+def _direct(cursor: Cursor, part: _Part) -> list[int]:
+    """Return the ids of a page of all opportunities, as PostgreSQL finds them soonest."""
     cursor.execute(
-        f"SELECT id FROM opportunities WHERE {where} AND {group}"
-        f" ORDER BY {column} {by} LIMIT %(limit)s",
-        values,
+        f"SELECT id FROM opportunities ORDER BY {part.sorted_by(part.order.expression)}"
+        " LIMIT %(limit)s OFFSET %(offset)s",
+        part.values,
     )
     return [row[0] for row in cursor.fetchall()]
 
 
-def _along_the_order(
-    cursor: Cursor, where: str, group: str, column: str, by: str, values: dict[str, Any]
-) -> list[int]:
-    """Return the same as `_direct`, in bounded time if what is wanted lies at the end of the order.
-
-    PostgreSQL expects what meets the criteria to lie evenly along every order. What is on hire next
-    month is the last of a million by the day on which it goes out, and would be looked for from the
-    first day on.
-    """
+def _of_group(cursor: Cursor, part: _Part, group: str) -> list[int]:
+    """Return the ids of a group of all opportunities, in their order from where it begins."""
     cursor.execute(
-        f"SELECT id FROM (SELECT *, {column} AS place_in_order FROM opportunities WHERE {group}"
-        f" ORDER BY {column} {by} LIMIT {_MOST_LOOKED_AT}) opportunities WHERE {where}"
-        f" ORDER BY place_in_order {by} LIMIT %(limit)s",
+        f"SELECT id FROM opportunities WHERE {group}"
+        f" ORDER BY {_by(part, group)[1]} LIMIT %(limit)s",
+        part.values,
+    )
+    return [row[0] for row in cursor.fetchall()]
+
+
+def _along_the_order(cursor: Cursor, part: _Part, group: str) -> tuple[list[int], bool]:
+    """Return the ids in a group that meet the criteria, out of its first `_MOST_LOOKED_AT` rows,
+    and whether these are as many as wanted, or all.
+    """
+    where, values = _where(part.criteria)
+    values |= part.values
+    column, by = _by(part, group)
+    among = f"{group} AND {limits_on(part.order.expression, part.criteria)}"
+    cursor.execute(
+        f"SELECT id FROM (SELECT *, {column} AS place_in_order FROM opportunities WHERE {among}"
+        f" ORDER BY {by} LIMIT {_MOST_LOOKED_AT}) opportunities WHERE {where}"
+        f" ORDER BY {by.replace(column, 'place_in_order', 1)} LIMIT %(limit)s",
         values,
     )
     found = [row[0] for row in cursor.fetchall()]
-    if len(found) >= values["limit"]:
-        return found
+    if len(found) >= part.limit:
+        return found, True
     cursor.execute(
-        f"WITH held AS MATERIALIZED (SELECT id, {column} AS place_in_order FROM opportunities"
-        f" WHERE {where} AND {group})"
-        f" SELECT id FROM held ORDER BY place_in_order {by} LIMIT %(limit)s",
+        "SELECT count(*) FROM (SELECT FROM opportunities"
+        f" WHERE {among} ORDER BY {by} LIMIT {_MOST_LOOKED_AT}) looked_at",
         values,
     )
+    return found, one_row(cursor)[0] < _MOST_LOOKED_AT
+
+
+def _of_all(cursor: Cursor, part: _Part) -> list[int]:
+    """Return the ids of the page out of all that meet the criteria, which are sorted."""
+    where, values = _where(part.criteria, of_all=True)
+    behind = " OR ".join(f"({group})" for group in part.groups) if part.place else "true"
+    cursor.execute(
+        # With the limit beside it, PostgreSQL would go along the order again.
+        f"SELECT id FROM (SELECT id, {part.order.expression} AS place_in_order FROM opportunities"
+        f" WHERE {where} AND ({behind}) OFFSET 0) held"
+        f" ORDER BY {part.sorted_by('place_in_order')} LIMIT %(limit)s OFFSET %(offset)s",
+        values | part.values,
+    )
     return [row[0] for row in cursor.fetchall()]
+
+
+def _by(part: _Part, group: str) -> tuple[str, str]:
+    """Return the column by which a group is sorted, and its ORDER BY."""
+    ids = _direction(part.order.ids(part.falling))
+    if group.startswith(_absent(part.order)):
+        # All of these are equal, and an index has the ids.
+        return "id", f"id {ids}, id {ids}"
+    column = part.order.expression
+    return column, f"{column} {_direction(part.falling)}, id {ids}"
 
 
 def _absent(order: Order) -> str:
@@ -356,7 +457,7 @@ def iterate_opportunities(
     """Yield all rows that meet `criteria` as they are at one moment, with a thousand in memory at
     a time. Commits, and leaves its own transaction open until the connection is given back.
     """
-    where, values = _where(criteria)
+    where, values = _where(criteria, of_all=True)
     connection.commit()
     with connection.cursor() as rows, connection.cursor(name="opportunities") as ids:
         # Both questions are about the same moment.

@@ -7,15 +7,16 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from rms_pipeline.mirror.blocks import BLOCK, BLOCKS, HELD_IN_BLOCK
 from rms_pipeline.mirror.statuses import OUTCOMES
 from rms_pipeline.mirror.summary import NO_STATUS
 from rms_pipeline.mirror.words import BLOCK_BITS
 
 _BIGINT_MAX = 2**63 - 1
+# From this share of all ids on, words are frequent.
+_FREQUENT = 0.3
 _NUMBER = "left(data ->> 'number', 100)"
 _WIDEST_NUMBER = 12
-# Stands for a block in a query for words. No word contains it.
-BLOCK = "~"
 # Equipment leaves when the delivery starts, or else when the hire starts. It is back when the
 # collection ends, or else when the hire ends.
 GOES_OUT = "coalesce(deliver_starts_at, starts_at)"
@@ -61,6 +62,11 @@ class Searched:
 
     ids: tuple[int, ...]
     also: str = ""
+
+    @property
+    def is_frequent(self) -> bool:
+        """Return whether so many rows match that looking at rows finds some soon."""
+        return len(self.ids) > _FREQUENT * (max(self.ids) - min(self.ids) + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,64 +132,95 @@ _MOMENTS = {
 }
 
 
-def condition(criteria: Criteria) -> tuple[str, dict[str, Any]]:
-    """Return the condition and its parameters. Every value is a parameter."""
-    conditions = ["true"]
+def condition(criteria: Criteria, *, of_all: bool = False) -> tuple[str, dict[str, Any]]:
+    """Return the condition and its parameters. Every value is a parameter.
+
+    `of_all` is for a query that reads all rows that meet it. Words are then found by their index,
+    unless they are frequent. Otherwise the words of each row are looked at.
+    """
+    parts, values = _parts(criteria, of_all)
+    return " AND ".join(["true", *(text for _, text in parts)]), values
+
+
+def limits_on(expression: str, criteria: Criteria) -> str:
+    """Return what `condition` demands of `expression`, with the same parameters, or "true".
+
+    A list in the order of `expression` begins and ends there.
+    """
+    parts, _ = _parts(criteria, False)
+    limits = [text for about, text in parts if about == expression]
+    if expression == GOES_OUT and criteria.on_hire.last is not None:
+        # What is out on a day went out before its end.
+        limits.append(f"{GOES_OUT} < %(hire_last)s::timestamptz")
+    return " AND ".join(limits or ["true"])
+
+
+# What a part of the condition is about, if it is one expression, and the part.
+_Part = tuple[str | None, str]
+
+
+def _parts(criteria: Criteria, of_all: bool) -> tuple[list[_Part], dict[str, Any]]:
+    conditions: list[_Part] = []
     values: dict[str, Any] = {}
     if criteria.searched is not None:
-        conditions.append(_held(criteria.searched, values))
+        conditions.append((None, _held(criteria.searched, values, of_all)))
     elif criteria.search:
         parts, known = search_parts(criteria.search)
-        conditions.append(f"({' OR '.join(parts)})")
+        conditions.append((None, f"({' OR '.join(parts)})"))
         values |= known
     if criteria.status == NO_STATUS:
         # A company may have a real status with this name.
-        conditions.append("(opportunity_status IS NULL OR opportunity_status = %(status)s)")
+        conditions.append((None, "(opportunity_status IS NULL OR opportunity_status = %(status)s)"))
         values["status"] = NO_STATUS
     elif outcome := OUTCOMES.get(criteria.status):
-        conditions.append(outcome.condition)
+        conditions.append((None, outcome.condition))
     elif criteria.status:
-        conditions.append("opportunity_status = %(status)s")
+        conditions.append(("opportunity_status", "opportunity_status = %(status)s"))
         values["status"] = criteria.status
     if criteria.customers is not None:
-        conditions.append(_named(criteria.customers, values))
+        conditions.append((None, _named(criteria.customers, values)))
     elif criteria.customer:
-        conditions.append("organisation_name ILIKE %(customer)s")
+        conditions.append((None, "organisation_name ILIKE %(customer)s"))
         values["customer"] = f"%{literally(criteria.customer)}%"
     if criteria.customer_id is not None:
-        conditions.append("organisation_id = %(customer_id)s")
+        conditions.append((None, "organisation_id = %(customer_id)s"))
         values["customer_id"] = criteria.customer_id
     if criteria.state:
-        conditions.append("state_name = %(state)s")
+        conditions.append((None, "state_name = %(state)s"))
         values["state"] = criteria.state
     for name, text in {"owner": criteria.owner, "venue": criteria.venue}.items():
         if text:
             column = f"{name}_name"
-            conditions.append(f"{INDEXED.format(column=column)} = left(%({name})s, 100)")
+            start = INDEXED.format(column=column)
+            conditions.append((start, f"{start} = left(%({name})s, {_INDEXED_LETTERS})"))
             if not _is_indexed_whole(text):
-                conditions.append(f"{column} = %({name})s")
+                conditions.append((None, f"{column} = %({name})s"))
             values[name] = text
     if criteria.tags:
-        conditions.append("tags @> %(tags)s::text[]")
+        conditions.append((None, "tags @> %(tags)s::text[]"))
         values["tags"] = [without_nul(tag) for tag in criteria.tags]
-    if criteria.least is not None:
-        conditions.append("total_value >= %(least)s")
-        values["least"] = criteria.least
-    if criteria.greatest is not None:
-        conditions.append("total_value <= %(greatest)s")
-        values["greatest"] = criteria.greatest
+    for name, sign in (("least", ">="), ("greatest", "<=")):
+        if (limit := getattr(criteria, name)) is not None:
+            conditions.append(("total_value", f"total_value {sign} %({name})s"))
+            values[name] = limit
     _days(criteria, conditions, values)
     for number, field in enumerate(criteria.fields):
-        _field(field, f"field_{number}", conditions, values)
+        conditions.append((None, _field(field, f"field_{number}", values)))
     texts = {k: without_nul(v) for k, v in values.items() if isinstance(v, str)}
-    return " AND ".join(conditions), values | texts
+    return conditions, values | texts
 
 
-def _held(found: Searched, values: dict[str, Any]) -> str:
+def _held(found: Searched, values: dict[str, Any], of_all: bool) -> str:
     if not found.also:
         # As one text, which PostgreSQL reads faster than ten thousand numbers.
         values["searched"] = "{" + ",".join(map(str, found.ids)) + "}"
         return "id = ANY(%(searched)s::bigint[])"
+    if of_all and not found.is_frequent:
+        values |= {"query": found.also, "before": None, "blocks": None}
+        return (
+            f"id IN (SELECT held.id FROM ({BLOCKS} SELECT w.id FROM blocks CROSS JOIN LATERAL"
+            f" {HELD_IN_BLOCK} WHERE block IS NOT NULL) held)"
+        )
     values["words"] = found.also
     # The words of a row are found by its id. A join might read the words of all rows instead.
     return (
@@ -239,27 +276,26 @@ def search_parts(text: str) -> tuple[list[str], dict[str, Any]]:
     return found, values | {"part": f"%{literal}%", "start": f"{literal}%"}
 
 
-def _days(criteria: Criteria, conditions: list[str], values: dict[str, Any]) -> None:
+def _days(criteria: Criteria, conditions: list[_Part], values: dict[str, Any]) -> None:
     asked = {name: (moment, getattr(criteria, name)) for name, moment in _MOMENTS.items()}
     asked["from_to"] = ("starts_at", Days(criteria.starts_from, criteria.starts_to))
     for name, (moment, days) in asked.items():
         if days.first is not None:
-            conditions.append(f"{moment} >= %({name}_first)s::timestamptz")
+            conditions.append((moment, f"{moment} >= %({name}_first)s::timestamptz"))
             values[f"{name}_first"] = _begin(days.first, criteria.time_zone)
         if days.last is not None:
-            conditions.append(f"{moment} < %({name}_last)s::timestamptz")
+            conditions.append((moment, f"{moment} < %({name}_last)s::timestamptz"))
             values[f"{name}_last"] = _end(days.last, criteria.time_zone)
         if name == "comes_back" and days != Days():
             # Its end is unknown.
-            conditions.append("open_ended_rental IS NOT TRUE")
+            conditions.append((None, "open_ended_rental IS NOT TRUE"))
     on_hire = criteria.on_hire
     if on_hire.is_empty:
-        conditions.append("false")
+        conditions.append((None, "false"))
     elif on_hire != Days():
         # PostgreSQL raises an error for a range whose end is before its start.
-        conditions.append(
-            "hire && tstzrange(%(hire_first)s::timestamptz, %(hire_last)s::timestamptz, '[)')"
-        )
+        hires = "hire && tstzrange(%(hire_first)s::timestamptz, %(hire_last)s::timestamptz, '[)')"
+        conditions.append((None, hires))
         first, last = on_hire.first, on_hire.last
         values["hire_first"] = None if first is None else _begin(first, criteria.time_zone)
         values["hire_last"] = None if last is None else _end(last, criteria.time_zone)
@@ -272,7 +308,7 @@ PROMOTED = "promoted"
 _IN_ORDER = frozenset({"numeric", "bigint", "date", "timestamptz", "time"})
 
 
-def _field(field: FieldFilter, name: str, conditions: list[str], values: dict[str, Any]) -> None:
+def _field(field: FieldFilter, name: str, values: dict[str, Any]) -> str:
     # The name was checked when the column was made. A name with a quote was refused.
     column = f'{PROMOTED}."{field.column}"'
     first, dots, last = field.text.partition("..")
@@ -289,7 +325,7 @@ def _field(field: FieldFilter, name: str, conditions: list[str], values: dict[st
     else:
         found = f"{column} = {_read(field.kind, name)}"
         values[name] = field.text
-    conditions.append(
+    return (
         f"id IN (SELECT {PROMOTED}.opportunity_id FROM opportunity_fields {PROMOTED} WHERE {found})"
     )
 

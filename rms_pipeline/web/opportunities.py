@@ -21,8 +21,10 @@ from rms_pipeline.insight.periods import PERIODS
 from rms_pipeline.insight.saved_views import saved_views
 from rms_pipeline.mirror.browse import (
     ORDERS,
+    Counted,
     Listed,
     count_listed,
+    list_counted,
     list_opportunities,
     names_of,
     owners,
@@ -58,8 +60,6 @@ from rms_pipeline.web.visited import visited_before
 _PER_PAGE = 50
 # So many are counted where each row's words have to be looked at.
 _MOST_LOOKED_AT = 1_000
-# So many are counted before the page is shown, and the others once it is there.
-_AT_ONCE = 1_000
 _MOST_FIELDS = 20
 _OWNERS_SECONDS = 60.0
 _STATES = ("Enquiry", "Draft", "Quotation", "Order")
@@ -120,19 +120,20 @@ def _count(connection: Connection, wanted: Asked) -> _Count:
     return _Count(wanted, most, count_listed(connection, wanted.criteria, most))
 
 
-def _count_at_once(connection: Connection, wanted: Asked, are_more: bool) -> _Count:
-    """As far as it is counted soon, whatever the number of opportunities. `are_more`: they are more
-    than a page holds."""
-    found, customers = wanted.criteria.searched, wanted.criteria.customers
+def _count_at_once(
+    connection: Connection, wanted: Asked, counted: Counted | None, are_more: bool
+) -> _Count:
+    """As far as it is counted soon, whatever the number of opportunities. `counted` is what was
+    counted for the page. `are_more`: they are more than a page holds."""
+    if counted is not None and counted.is_all:
+        return _Count(wanted, MOST_COUNTED, (counted.number, counted.value))
+    found = wanted.criteria.searched
     is_known = found is not None and bool(found.also) and not _looks_at_each(wanted)
-    if not wanted.is_filtered or is_known:
+    if not wanted.is_filtered or is_known or not are_more:
         return _count(connection, wanted)
-    if are_more and found is not None and len(found.ids) > _AT_ONCE and len(wanted.given) == 1:
-        return _Count(wanted, _AT_ONCE, (_AT_ONCE + 1, None), is_final=False)
-    if are_more and (_looks_at_each(wanted) or (customers is not None and customers.words)):
-        return _Count(wanted, _PER_PAGE, (_PER_PAGE + 1, None), is_final=False)
-    counted = count_listed(connection, wanted.criteria, _AT_ONCE)
-    return _Count(wanted, _AT_ONCE, counted, is_final=counted[0] <= _AT_ONCE)
+    # The others are counted once the page is shown.
+    least = _PER_PAGE if counted is None else counted.number - 1
+    return _Count(wanted, least, (least + 1, None), is_final=False)
 
 
 class _Page:
@@ -146,7 +147,7 @@ class _Page:
         place = wanted.place if wanted.page > 1 else None
         offset = (wanted.page - 1) * _PER_PAGE if place is None else 0
         try:
-            rows = list_opportunities(
+            rows, counted = list_counted(
                 connection, criteria, limit=_PER_PAGE + 1, offset=offset, place=place
             )
         except psycopg2.DataError:
@@ -164,7 +165,7 @@ class _Page:
         elif is_whole:
             self.found = _count(connection, wanted)
         else:
-            self.found = _count_at_once(connection, wanted, bool(self.rows))
+            self.found = _count_at_once(connection, wanted, counted, bool(self.rows))
         self.next: str | None = None
         self.previous: str | None = None
         if more and self.rows:

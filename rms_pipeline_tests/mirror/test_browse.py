@@ -22,12 +22,14 @@ from rms_pipeline.mirror.browse import (
     count_listed,
     find_opportunity,
     iterate_opportunities,
+    list_counted,
     list_opportunities,
     owners,
     place_of,
 )
 from rms_pipeline.mirror.criteria import Days
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.statements import one_row
 from rms_pipeline.mirror.summary import NO_STATUS
 from rms_pipeline_tests.rows import insert, insert_opportunities, query
 
@@ -687,3 +689,54 @@ def test_each_order_is_read_from_an_index_wherever_the_page_is(
         assert "Index Scan" in plan or "Index Only Scan" in plan, plan
         # Rows of one value apart, nothing is put in order that the index does not have in it.
         assert "Sort" not in plan or "Presorted" in plan or "IS NULL" in plan, plan
+
+
+@pytest.mark.parametrize("sort", ["name", "-venue", "owner", "value", "-confirmed"])
+@pytest.mark.parametrize(
+    ("wanted", "count"),
+    [({"tags": ("dry", "wet")}, 0), ({"tags": ("late",)}, 100), ({"status": "Lost"}, 100)],
+    ids=["what nobody has", "a tag at the end of the order", "a status at the end of the order"],
+)
+def test_a_page_reads_few_rows_whatever_is_filtered_and_however_it_is_sorted(
+    database: Database, monkeypatch: pytest.MonkeyPatch, wanted: Any, count: int, sort: str
+) -> None:
+    """Of a million, PostgreSQL would read all, one by one, for what it expects to be frequent."""
+    monkeypatch.setattr(browse, "_MOST_SORTED", 20)
+    monkeypatch.setattr(browse, "_MOST_LOOKED_AT", 60)
+    rows = 2_000
+    query(
+        database,
+        "INSERT INTO opportunities (id, name, venue_name, owner_name, total_value, confirmed_at,"
+        " opportunity_status, tags) SELECT i, place, place, place, n, now() + n * interval '1 s',"
+        " CASE WHEN i <= 100 THEN 'Lost' ELSE 'Open' END,"
+        " CASE WHEN i <= 100 THEN '{late}' WHEN i %% 3 = 0 THEN '{dry}' WHEN i %% 3 = 1 THEN"
+        " '{wet}' END::text[] FROM (SELECT i, n, to_char(n, '0000') AS place FROM"
+        " generate_series(1, %s) i, LATERAL (SELECT CASE WHEN %s THEN i ELSE -i END AS n) _) _",
+        *(rows, sort.startswith("-")),
+    )
+    # At the end of the order, from either side.
+    query(database, "ANALYZE opportunities")
+    before = _rows_read(database)
+    with database.session() as connection:
+        with connection.cursor() as cursor:
+            cursor.execute("SET enable_seqscan = off")
+        page, counted = list_counted(connection, Criteria(sort=sort, **wanted), limit=51)
+        with connection.cursor() as cursor:
+            # Otherwise what was read is told a second later.
+            cursor.execute("SELECT pg_stat_force_next_flush()")
+        connection.commit()
+    assert len(page) == min(count, 51)
+    assert counted is not None
+    assert counted.number == min(count, 21 if count else 0)
+    assert _rows_read(database) - before < rows / 2
+
+
+def _rows_read(database: Database) -> int:
+    """How many rows of opportunities were read so far."""
+    with database.session() as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables"
+            " WHERE relname = 'opportunities' AND schemaname = current_schema()"
+        )
+        (found,) = one_row(cursor)
+    return int(found)
