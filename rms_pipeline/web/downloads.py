@@ -9,6 +9,7 @@ import io
 import itertools
 import os
 import re
+import shutil
 import tempfile
 import threading
 import weakref
@@ -35,6 +36,8 @@ XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 # Of a sheet, with its headings.
 _MOST_ROWS = 1_048_576
 _LONGEST_CELL = 32_767
+# A workbook looks after so many rows whether the disk has room.
+_ROWS_A_LOOK = 1_000
 _MOST_DIGITS = 15
 _OLDEST = datetime(1900, 3, 1)
 
@@ -156,6 +159,23 @@ def _a_turn() -> Iterator[None]:
         _turns.release()
 
 
+# So much of the disk of temporary files is left to others, of a small disk a part: PostgreSQL may
+# have its tables there.
+_LEFT_BYTES, _LEFT_PART = 256 * 2**20, 20
+
+
+def _demand_room() -> None:
+    """Raises Refusal (507) if the disk of temporary files is nearly full."""
+    disk = shutil.disk_usage(tempfile.gettempdir())
+    if disk.free < min(_LEFT_BYTES, disk.total // _LEFT_PART):
+        raise Refusal(
+            507,
+            "The disk for temporary files is nearly full, so this file was not written. Choose a "
+            "filter, so that the list is shorter, or try again when other downloads have ended. "
+            f"Who runs the service finds that disk at {tempfile.gettempdir()}.",
+        )
+
+
 @contextmanager
 def _rows(reader: Reader, asked: Asked) -> Iterator[Iterator[Listed]]:
     """All rows of the list. Who leaves before the end leaves nothing open on the connection, which
@@ -205,6 +225,7 @@ class _Ahead:
                 for part in self._parts:
                     if self._is_left:
                         break
+                    _demand_room()
                     self._file.write(part)
                     self._file.flush()
                     with self._changed:
@@ -321,6 +342,8 @@ def _write_xlsx(
     with _a_turn(), _rows(reader, asked) as rows:
         last, is_cut = 0, False
         for last, row in enumerate(rows, 1):
+            if last % _ROWS_A_LOOK == 1:
+                _demand_room()
             if last == _MOST_ROWS:
                 last, is_cut = last - 1, True
                 break

@@ -80,6 +80,7 @@ _TITLES = {
     429: "Too many attempts",
     500: "Something went wrong",
     503: "Not available at the moment",
+    507: "No room on the disk",
 }
 
 

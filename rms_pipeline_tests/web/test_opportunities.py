@@ -22,6 +22,7 @@ from rms_pipeline.mirror.summary import refresh_status_counts
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import load_settings
 from rms_pipeline.web import downloads
+from rms_pipeline.web.refusals import Refusal
 from rms_pipeline_tests.processes import wait_until
 from rms_pipeline_tests.rows import (
     insert,
@@ -501,6 +502,30 @@ def test_the_file_of_what_is_written_ahead_is_closed_by_the_collector_of_garbage
     del ahead
     gc.collect()
     assert file.closed
+
+
+def test_a_download_leaves_room_on_the_disk_and_says_what_to_do(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert_opportunities(web.database, {}, {})
+
+    def parts() -> Generator[bytes, None, None]:
+        yield b"a"
+        # From here on no disk has enough.
+        monkeypatch.setattr(downloads, "_LEFT_BYTES", 2**90)
+        monkeypatch.setattr(downloads, "_LEFT_PART", 1)
+        yield b"b"
+
+    taken = list[bytes]()
+    with pytest.raises(Refusal, match="nearly full"):
+        taken.extend(downloads.written_ahead(parts()))
+    assert taken == [b"a"]
+    for kind in ("csv", "xlsx"):
+        page = visit(web, f"/opportunities.{kind}", 507)
+        assert "No room on the disk" in page.text
+        assert "Choose a filter" in page.text
+    monkeypatch.undo()
+    assert get(web, "/opportunities.csv").text.count("\n") == 3
 
 
 def test_what_is_written_ahead_ends_as_its_source_does() -> None:
