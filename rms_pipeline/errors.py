@@ -1,4 +1,6 @@
-"""The base class of every error that this project raises on purpose."""
+"""The base class of every error that this project raises on purpose, and advice about files."""
+
+import errno
 
 
 class RmsPipelineError(Exception):
@@ -17,3 +19,20 @@ class RmsPipelineError(Exception):
     ├── PortTaken                     ports: another program listens there, or there is no right to
     └── SandboxNotStarted             cli: its port is taken
     """
+
+
+_REMEDIES = {
+    "Free some disk space.": (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    "Allow this user to read and write there.": (errno.EACCES, errno.EPERM),
+    "Make that file system writable.": (errno.EROFS,),
+    "Move what is there away.": (errno.ENOTDIR, errno.EEXIST, errno.EISDIR),
+    "Raise the limit of open files (`ulimit -n`).": (errno.EMFILE, errno.ENFILE),
+    "Check the disk.": (errno.EIO,),
+}
+_REMEDY_OF = {number: text for text, numbers in _REMEDIES.items() for number in numbers}
+
+
+def remedy_of(error: OSError) -> str | None:
+    """What a person does about a file that the system refuses: a sentence, or None for an error of
+    another kind."""
+    return _REMEDY_OF.get(error.errno or 0)

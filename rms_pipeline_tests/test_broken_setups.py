@@ -1,6 +1,8 @@
 """Set-ups that cannot work: each is found before a sync, in a sentence that says what to do."""
 
+import errno
 import http.server
+import io
 import json
 import os
 import shutil
@@ -16,16 +18,20 @@ import pytest
 from dagster import DagsterInstance
 from dagster._core.instance.ref import InstanceRef
 from psycopg2 import sql
+from rich.console import Console
 
 from rms_pipeline.console import prepare
 from rms_pipeline.defs.instance_storage import keeps_history_here, open_instance, upgrade_storage
 from rms_pipeline.doctor import examine
+from rms_pipeline.doctor.printing import print_findings
+from rms_pipeline.errors import remedy_of
 from rms_pipeline.mirror.database import DatabaseError
+from rms_pipeline.mirror.embedded import start_embedded
 from rms_pipeline.mirror.ownership import claim_mirror
 from rms_pipeline.mirror.schema import HEAD, current_version
 from rms_pipeline.project_files import ProjectFolderUnusable, lay_out
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
-from rms_pipeline.settings import PROJECT_FILES, SettingsError, load_settings, settings
+from rms_pipeline.settings import PROJECT_FILES, Settings, SettingsError, load_settings, settings
 from rms_pipeline_tests.conftest import database_at, with_our_tables
 from rms_pipeline_tests.copies import copy_of
 from rms_pipeline_tests.processes import PROJECT, SECRET_KEY, command, environment_for, free_port
@@ -71,6 +77,42 @@ def in_a_folder_that_is_gone(patch: pytest.MonkeyPatch, folder: Path) -> None:
 def a_file(folder: Path) -> Path:
     (folder / "file").touch()
     return folder / "file"
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "disk space"),
+        (errno.EACCES, "Allow this user"),
+        (errno.EROFS, "writable"),
+        (errno.EMFILE, "ulimit"),
+        (errno.ECONNRESET, ""),
+    ],
+)
+def test_the_advice_about_a_file_is_about_what_is_wrong_with_it(number: int, said: str) -> None:
+    assert said in (remedy_of(OSError(number, os.strerror(number))) or "")
+
+
+def test_a_file_in_the_way_of_the_embedded_server_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state").touch()
+    with pytest.raises(DatabaseError) as raised:
+        start_embedded(tmp_path / "state")
+    for part in ("Not a directory", str(tmp_path / "state"), "Move what is there away", "POSTGRES"):
+        assert part in str(raised.value)
+
+
+def test_a_terminal_without_the_marks_of_the_doctor_tells_a_problem_from_what_is_fine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def wrong() -> Settings:
+        raise SettingsError("RMS_TIME_ZONE is not the name of a time zone.")
+
+    written = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", written)
+    print_findings(wrong, as_json=False, out=Console(file=written))
+    written.flush()
+    written.seek(0)
+    assert written.read().startswith("x settings")
 
 
 @pytest.mark.parametrize(

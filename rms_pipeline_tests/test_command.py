@@ -309,6 +309,21 @@ def test_a_narrow_terminal_cuts_no_figure_and_a_pipe_no_sentence(
     assert "the bundled sandbox is used. Its records are invented.\n" in told
 
 
+def test_an_interrupt_while_the_command_is_imported_is_no_traceback() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "rms_pipeline.cli", "--help"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        next(line for line in process.stderr if line.endswith(" rms_pipeline.errors\n"))
+        process.send_signal(signal.SIGINT)
+        told = process.stderr.read()
+    assert "Traceback" not in told
+    assert process.returncode == -signal.SIGINT
+
+
 @pytest.mark.parametrize("way", ["by itself", "code", "words", "error", "interrupt"])
 def test_a_fork_of_the_tests_ends_as_a_process_of_its_own_would(way: str) -> None:
     words = ["rms_pipeline_tests.ways_to_end", way]

@@ -5,7 +5,6 @@ Dagster is only imported if a command needs it. `status` must not import it. Exi
 """
 
 import contextlib
-import errno
 import os
 import sys
 from importlib.metadata import version
@@ -21,7 +20,7 @@ from rms_pipeline.cli.status import status
 from rms_pipeline.cli.sync import refresh, sync_app
 from rms_pipeline.cli.webhooks import webhooks_app
 from rms_pipeline.console import announce_sandbox, err, out, prepare, tell_failure
-from rms_pipeline.errors import RmsPipelineError
+from rms_pipeline.errors import RmsPipelineError, remedy_of
 from rms_pipeline.mirror.postgres_errors import postgres_error_in
 from rms_pipeline.settings import (
     DAGSTER_PORT,
@@ -188,8 +187,8 @@ def main() -> None:
         _forget_output()
         sys.exit(1)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _OF_FILES:
-            _tell_of_files(error)
+        if isinstance(error, OSError) and (remedy := remedy_of(error)):
+            _tell_of_files(error, remedy)
             sys.exit(1)
         refused = postgres_error_in(error)
         if refused is None:
@@ -200,24 +199,15 @@ def main() -> None:
         sys.exit(1)
 
 
-# What the system refuses about files: no room, no right, or a disk that is broken.
-_OF_FILES = frozenset(
-    (
-        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO),
-        *(errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE),
-    )
-)
-
-
-def _tell_of_files(error: OSError) -> None:
+def _tell_of_files(error: OSError, remedy: str) -> None:
     what = error.filename or "what this command prints"
     _forget_output()
     # stderr may lead to the same disk.
     with contextlib.suppress(OSError):
         tell_failure(
             "Error",
-            f"{error.strerror}: {what}. Free some disk space, or allow this user to write there. "
-            "Then run the command again. What is stored in the database is intact.",
+            f"{error.strerror}: {what}. {remedy} Then run the command again. What is stored in "
+            "the database is intact.",
         )
 
 

@@ -9,6 +9,7 @@ import typer
 
 from rms_pipeline.console import out
 from rms_pipeline.errors import RmsPipelineError
+from rms_pipeline.ports import demand_free_port
 from rms_pipeline.settings import SANDBOX_LIMIT, SANDBOX_PORT, SettingsError
 
 
@@ -60,6 +61,7 @@ def sandbox(
         switches = Switches().turned(json.dumps(named | _named(switch or [])).encode())
     except ValueError as error:
         raise SettingsError(f"--switch: {error}") from None
+    demand_free_port(host, port, "--port")
     store = Store(rows, seed)
     try:
         server = SandboxServer(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from rms_pipeline.errors import remedy_of
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.postgres_urls import normalise_postgres_url
 from rms_pipeline.settings import Settings, set_environment
@@ -37,6 +38,11 @@ def start_embedded(state_folder: Path) -> str:
     except DatabaseError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.filename and (remedy := remedy_of(error)):
+            raise DatabaseError(
+                f"The embedded PostgreSQL did not start: {error.strerror}: {error.filename}. "
+                f"{remedy} Or set POSTGRES_URL to use a server of your own."
+            ) from error
         raise DatabaseError(
             f"The embedded PostgreSQL did not start in {state_folder}: "
             f"{str(error) or type(error).__name__}. "
