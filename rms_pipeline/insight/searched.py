@@ -97,6 +97,7 @@ def _customers(cursor: Cursor, text: str) -> Customers | None:
         "collection": OPPORTUNITIES.name,
         "query": as_query(words, is_known_name=True),
         "part": f"%{literally(without_nul(text))}%",
+        "same_in_any_case": _same_in_any_case(without_nul(text)),
     }
 
     def names(statement: str) -> tuple[str, ...]:
@@ -110,8 +111,17 @@ def _customers(cursor: Cursor, text: str) -> Customers | None:
         found := names(f"{known} AND words @@ %(query)s::tsquery")
     ):
         return Customers(found, values["query"] if len(found) > _MOST_NAMES else "")
-    found = names(f"{known} AND name ILIKE %(part)s") or names(
+    # As ILIKE, which would put the part into lower case once for each name.
+    part = "name LIKE %(same_in_any_case)s AND lower(name) LIKE lower(%(part)s)"
+    found = names(f"{known} AND {part}") or names(
         f"SELECT DISTINCT organisation_name FROM opportunities WHERE {_NEWEST}"
         " AND organisation_name ILIKE %(part)s"
     )
     return None if len(found) > _MOST_NAMES else Customers(found)
+
+
+def _same_in_any_case(text: str) -> str:
+    """A pattern of the characters of `text` that have no case. Each text that contains `text` in
+    any case matches it, and it is compared in a fraction of the time."""
+    parts = re.split(r"[^0-9 &.,'/()+-]+", text)
+    return f"%{'%'.join(literally(part) for part in parts if part)}%"

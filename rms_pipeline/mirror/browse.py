@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
-from rms_pipeline.mirror.criteria import COMES_BACK, GOES_OUT, INDEXED, limits_on
+from rms_pipeline.mirror.criteria import COMES_BACK, GOES_OUT, INDEXED, Searched, limits_on
 from rms_pipeline.mirror.criteria import Criteria as Criteria
 from rms_pipeline.mirror.criteria import condition as _where
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
@@ -163,6 +163,16 @@ def count_listed(
         alone = replace(criteria, search="", searched=None, sort="", time_zone="")
         if alone == Criteria(sort="", time_zone=""):
             return most + 1, None
+        # Often enough of the newest that hold the words meet the other criteria.
+        of_newest = _count(connection, replace(criteria, searched=Searched(found.ids)), most)
+        if of_newest[0] > most:
+            return of_newest
+    return _count(connection, criteria, most)
+
+
+def _count(
+    connection: Connection, criteria: Criteria, most: int | None
+) -> tuple[int, Decimal | None]:
     where, values = _where(criteria, of_all=True)
     worth = "NULL::numeric" if where == "true" else "sum(total_value)"
     with connection.cursor() as cursor:
@@ -174,9 +184,8 @@ def count_listed(
             " LIMIT %(most)s) found",
             values | {"most": None if most is None else most + 1},
         )
-        row = cursor.fetchone()
+        count, value = one_row(cursor)
     connection.commit()
-    count, value = (int(row[0]), row[1]) if row else (0, None)
     return count, None if most is not None and count > most else value
 
 
