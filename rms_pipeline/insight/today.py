@@ -24,7 +24,7 @@ MOST_LISTED, MOST_COUNTED = 100, 10_000
 SOON_DAYS = 7
 _MOST_CHANGES = 10
 # The one status in which Current RMS says that equipment has been booked out.
-_OUT = "Active"
+OUT = "Active"
 _CONFIRMED, _OPEN = OUTCOMES["is:confirmed"].condition, OUTCOMES["is:undecided"].condition
 _WHEN = "coalesce(c.changed_at, c.seen_at)"
 
@@ -96,7 +96,9 @@ class Revaluation:
 @dataclass(frozen=True, slots=True)
 class Today:
     """The day `date`, from `starts` to `ends` (UTC), as the mirror knows it now. Decisions and
-    changes are those of the day and the day before. `late_back` is None unless the day is today."""
+    changes are those of the day and the day before. `confirmed` and `lost` have the newest
+    `MOST_LISTED` decisions, and their counts all of them. `late_back` is None unless the day is
+    today."""
 
     date: date
     time_zone: str
@@ -109,7 +111,9 @@ class Today:
     late_back: Jobs | None
     not_confirmed: Jobs
     confirmed: list[Decision]
+    confirmed_count: int
     lost: list[Decision]
+    lost_count: int
     biggest_changes: list[Revaluation]
 
 
@@ -118,6 +122,9 @@ def read_today(connection: Connection, day: Day, now: datetime, most: int = MOST
     is_today = day.starts <= now < day.ends
     values = _values_of(day, now) | {"most": most}
     with connection.cursor() as cursor:
+        confirmed = _confirmed(cursor, values)
+        lost = _decided(cursor, LOST, values)
+        deleted, deleted_count = _deleted(cursor, values)
         found = Today(
             date=day.date,
             time_zone=day.time_zone,
@@ -129,19 +136,10 @@ def read_today(connection: Connection, day: Day, now: datetime, most: int = MOST
             on_hire=_jobs(cursor, _ON_HIRE, COMES_BACK, values),
             late_back=_jobs(cursor, _LATE_BACK, COMES_BACK, values) if is_today else None,
             not_confirmed=_jobs(cursor, _NOT_CONFIRMED, GOES_OUT, values),
-            confirmed=_newest_first(
-                # One that became open and was confirmed again has one line: the last time.
-                list(
-                    {
-                        decision.id: decision
-                        for decision in (
-                            *_entered_confirmed(cursor, values),
-                            *_decided(cursor, CONFIRMED, values),
-                        )
-                    }.values()
-                )
-            ),
-            lost=_newest_first(_decided(cursor, LOST, values) + _deleted(cursor, values)),
+            confirmed=_newest_first(confirmed),
+            confirmed_count=len(confirmed),
+            lost=_newest_first(lost + deleted),
+            lost_count=len(lost) + deleted_count,
             biggest_changes=_biggest_changes(cursor, values),
         )
     connection.commit()
@@ -189,7 +187,7 @@ _RETURNING = (
 )
 _ON_HIRE = f"hire && tstzrange(%(starts)s, %(ends)s) AND {_CONFIRMED}"
 _LATE_BACK = (
-    f"opportunity_status = '{_OUT}' AND {COMES_BACK} < %(now)s AND open_ended_rental IS NOT TRUE"
+    f"opportunity_status = '{OUT}' AND {COMES_BACK} < %(now)s AND open_ended_rental IS NOT TRUE"
 )
 _NOT_CONFIRMED = f"{GOES_OUT} >= %(starts)s AND {GOES_OUT} < %(soon)s AND {_OPEN}"
 
@@ -331,6 +329,12 @@ def _decided(cursor: Cursor, phase: Phase, values: Mapping[str, Any]) -> list[De
     return [Decision(*row) for row in cursor.fetchall()]
 
 
+def _confirmed(cursor: Cursor, values: Mapping[str, Any]) -> list[Decision]:
+    # One that became open and was confirmed again has one line: the last time.
+    found = (*_entered_confirmed(cursor, values), *_decided(cursor, CONFIRMED, values))
+    return list({decision.id: decision for decision in found}.values())
+
+
 def _entered_confirmed(cursor: Cursor, values: Mapping[str, Any]) -> list[Decision]:
     """Opportunities that were already confirmed when they were first seen, whatever happened
     later."""
@@ -347,19 +351,21 @@ def _entered_confirmed(cursor: Cursor, values: Mapping[str, Any]) -> list[Decisi
     return [Decision(*row) for row in cursor.fetchall()]
 
 
-def _deleted(cursor: Cursor, values: Mapping[str, Any]) -> list[Decision]:
-    """Opportunities that Current RMS no longer has, unless they were lost before."""
+def _deleted(cursor: Cursor, values: Mapping[str, Any]) -> tuple[list[Decision], int]:
+    """The newest `MOST_LISTED` opportunities that Current RMS no longer has, unless they were lost
+    before, and the number of all of them."""
     cursor.execute(
         "SELECT o.id, o.number, o.name, o.organisation_name, o.total_value, o.opportunity_status,"
         " NULL, o.deleted_at, (SELECT min(e.member_name) FROM webhook_events e"
         " WHERE e.opportunity_id = o.id AND lower(e.action_type COLLATE \"C\") = 'destroy'"
-        " HAVING count(DISTINCT e.member_name) = 1)"
+        " HAVING count(DISTINCT e.member_name) = 1), count(*) OVER ()"
         " FROM deleted_opportunities o WHERE o.deleted_at >= %(since)s AND o.deleted_at < %(ends)s"
         f" AND NOT ({OUTCOMES['is:closed'].condition}) ORDER BY o.deleted_at DESC"
         f" LIMIT {MOST_LISTED}",
         values,
     )
-    return [Decision(*row) for row in cursor.fetchall()]
+    rows = cursor.fetchall()
+    return [Decision(*row[:-1]) for row in rows], rows[0][-1] if rows else 0
 
 
 def _newest_first(decisions: list[Decision]) -> list[Decision]:

@@ -16,11 +16,13 @@ from rms_pipeline.insight.days import Day
 from rms_pipeline.insight.sense import SENSE_CHECKS, Doubts, are_many, doubts
 from rms_pipeline.insight.today import (
     MOST_COUNTED,
+    OUT,
     SOON_DAYS,
     Today,
     compare_today,
     read_today,
 )
+from rms_pipeline.mirror.changes import STATUS
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.reading import Reader
@@ -136,16 +138,21 @@ class _Kept:
 
 
 def _lists(day: Day) -> dict[str, str]:
-    """Queries of lists of opportunities that match the lists of the day."""
+    """Queries of lists that match those of the day, or hold what these have no room for."""
     soon = (day.moved(SOON_DAYS - 1) or day).date
     queries = {
         **{name: {name: f"{day.date}..{day.date}"} for name in ("out", "back", "onhire")},
         "open": {"out": f"{day.date}..{soon}"},
     }
-    return {
+    lists = {
         name: urlencode({"status": "is:undecided" if name == "open" else "is:confirmed", **query})
         for name, query in queries.items()
     }
+    # Where a list of the day has no room for all of them: a list knows days, and no times of a day.
+    yesterday = (day.moved(-1) or day).date
+    lists["late"] = urlencode({"status": OUT, "back": f"..{yesterday}", "sort": "back"})
+    lists["decided"] = urlencode({"field": STATUS})
+    return lists
 
 
 def day_of(text: str, name: str, time_zone: str, label: str = "The day") -> Day | None:

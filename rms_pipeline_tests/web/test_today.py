@@ -349,6 +349,44 @@ def test_a_day_with_more_than_a_page_holds_says_how_many(web: Web) -> None:
     assert "The first 100 of 103 are listed" in visit(web, "/today?day=2031-05-17").text
 
 
+def test_more_decisions_and_late_jobs_than_are_listed_are_counted_and_lead_to_all(web: Web) -> None:
+    query(
+        web.database,
+        "INSERT INTO opportunities (id, name, opportunity_status, starts_at, ends_at)"
+        " SELECT i, 'Late', 'Active', now() - interval '9 days', now() - interval '2 days'"
+        " FROM generate_series(1, 130) i",
+    )
+    query(
+        web.database,
+        "INSERT INTO opportunity_changes (opportunity_id, field, old_value, new_value, changed_at)"
+        " SELECT 1000 + i, 'opportunity_status', 'Provisional',"
+        " CASE WHEN i <= 120 THEN 'Lost' ELSE 'Reserved' END, now() - interval '1 minute'"
+        " FROM generate_series(1, 240) i",
+    )
+    query(
+        web.database,
+        "INSERT INTO deleted_opportunities"
+        " (id, name, opportunity_status, deleted_because, deleted_at)"
+        " SELECT 5000 + i, 'Gone', 'Open', 'webhook', now() - interval '1 minute'"
+        " FROM generate_series(1, 150) i",
+    )
+    found = told(web)
+    assert (found["lost_count"], len(found["lost"])) == (270, 100)
+    assert (found["confirmed_count"], len(found["confirmed"])) == (120, 100)
+    # The same as is counted beside earlier days.
+    figures = get(web, "/today/compared.json").json()["figures"]
+    counted = {figure["id"]: figure["now"]["count"] for figure in figures}
+    assert (counted["lost"], counted["confirmed"], counted["late_back"]) == (270, 120, 130)
+    page = visit(web, "/today")
+    assert "The newest 100 of 270 are listed." in page.text
+    assert "The newest 100 of 120 are listed." in page.text
+    assert "The first 100 of 130 are listed." in page.text
+    (late,) = {link for link in page.links if "sort=back" in link}
+    assert get(web, late.replace("/opportunities?", "/opportunities.json?")).json()["count"] == 130
+    (decided,) = {link for link in page.links if link.startswith("/changes?")}
+    assert visit(web, decided).all("time")
+
+
 @pytest.mark.parametrize(
     ("zone", "day", "first", "last"),
     [
