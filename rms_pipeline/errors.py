@@ -21,6 +21,11 @@ class RmsPipelineError(Exception):
     """
 
 
+def in_one_line(error: BaseException) -> str:
+    """The text of any error, for a log or a table, where a line break begins another entry."""
+    return " ".join(str(error).split())
+
+
 _REMEDIES = {
     "Free some disk space.": (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
     "Allow this user to read and write there.": (errno.EACCES, errno.EPERM),

@@ -7,7 +7,7 @@ import dagster as dg
 import psycopg2
 
 from rms_pipeline.defs.compat import DagsterUserCodeProcessError, SerializableErrorInfo
-from rms_pipeline.errors import RmsPipelineError
+from rms_pipeline.errors import RmsPipelineError, in_one_line
 from rms_pipeline.mirror.postgres_errors import explain, reason
 
 # Classes of what a server tells that stops, or lacks something; the first one when the connection
@@ -44,7 +44,7 @@ def in_words(error: psycopg2.Error, work: str = "sync") -> str:
     if told := explain(error):
         return str(told)
     if (error.pgcode or "08")[:2] in _OF_THE_SERVER:
-        said = " ".join(str(error).split()) or type(error).__name__
+        said = in_one_line(error) or type(error).__name__
         return (
             f"PostgreSQL failed during the {work}: {said}. Check that the server is up and its "
             f"disk has room. Stored data is intact; run the {work} again to complete it."

@@ -22,6 +22,7 @@ from dagster_postgres.storage import DagsterPostgresStorage
 from dagster_postgres.utils import pg_alembic_config
 
 from rms_pipeline.defs.compat import CheckError, ConfigurableClassData, InstanceRef
+from rms_pipeline.errors import in_one_line
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.pooled import demand_living_connections
@@ -134,7 +135,7 @@ def _said(error: Exception) -> str:
         mark = error.problem_mark or error.context_mark
         where = f" in line {mark.line + 1}" if mark else ""
         return f"it is not YAML ({error.problem or error.context}{where})"
-    text = " ".join(str(error).split()).removeprefix("Failure condition: ")
+    text = in_one_line(error).removeprefix("Failure condition: ")
     text = re.sub(r"^Errors whilst loading .*? Error 1: ", "", text)
     text = re.split(r"[.:]? (?:Expected|Got|Value|Error 2)\b", text)[0]
     return text[:300].rstrip(" .")

@@ -17,6 +17,7 @@ from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.defs.compat import SerializableErrorInfo, steps_of
 from rms_pipeline.defs.naming import Naming
 from rms_pipeline.defs.steps import own_steps, raw_pages_of
+from rms_pipeline.errors import in_one_line
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.run_workers import announced
 from rms_pipeline.mirror.sync_runs import INITIAL, TERMINATED, begin_run, end_run
@@ -101,9 +102,7 @@ def _record_end(
                 end_run(connection, run, failure, is_over=has_plan)
     except (psycopg2.Error, DatabaseError) as error:
         # The lock falls with the process, so the row reads failed in any case.
-        logger.warning(
-            "The end of the sync could not be recorded: %s", " ".join(str(error).split())
-        )
+        logger.warning("The end of the sync could not be recorded: %s", in_one_line(error))
 
 
 def _ended_steps(instance: dg.DagsterInstance, run: str) -> set[str | None]:

@@ -20,6 +20,7 @@ from rms_pipeline.defs.compat import (
     WorkerStatus,
 )
 from rms_pipeline.defs.run_lock import DEAD_RUN_MESSAGE, is_dead
+from rms_pipeline.errors import in_one_line
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.sync_runs import declare_dead
@@ -73,7 +74,7 @@ class WorkerLockCheck(_Launcher):
             except (psycopg2.Error, DatabaseError) as error:
                 # It has no tables yet, or is away. The runs of other mirrors are judged
                 # nevertheless.
-                told = " ".join(str(error).split())
+                told = in_one_line(error)
                 logger.warning(
                     "A mirror did not answer whether the worker of run %s is alive: %s",
                     run.run_id,

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from rms_pipeline.doctor import accounts, dagsters, databases, syncs, webhooks
 from rms_pipeline.doctor.finding import Examination, Finding, Level, problem, warning
-from rms_pipeline.errors import RmsPipelineError
+from rms_pipeline.errors import RmsPipelineError, in_one_line
 from rms_pipeline.settings import Settings, SettingsError
 
 __all__ = ["Finding", "Level", "examine"]
@@ -84,7 +84,7 @@ def _look(check: _Check, exam: Examination) -> Iterator[Finding]:
     except RmsPipelineError as error:
         yield problem(check.name, str(error))
     except Exception as error:
-        said = " ".join(str(error).split())[:400]
+        said = in_one_line(error)[:400]
         yield problem(
             check.name,
             f"The check failed: {type(error).__name__}: {said}",

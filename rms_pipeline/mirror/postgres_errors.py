@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import psycopg2
 
-from rms_pipeline.errors import RmsPipelineError
+from rms_pipeline.errors import RmsPipelineError, in_one_line
 from rms_pipeline.mirror.statements import Connection
 
 logger = logging.getLogger(__name__)
@@ -231,7 +231,7 @@ def explain(error: psycopg2.Error, connection: Connection | None = None) -> Data
 
     `connection` is the one on which it happened, rolled back.
     """
-    said = " ".join(str(error).split())
+    said = in_one_line(error)
     if isinstance(error, psycopg2.errors.LockNotAvailable):
         holder = None
         if connection is not None and not connection.closed:
@@ -346,7 +346,7 @@ _REMEDIES = (
 def no_connection(error: psycopg2.Error) -> str:
     """Return why the connection was refused, and what to do about it."""
     # libpq asks whether the server runs. The advice says what to do about that.
-    said = _LIBPQ_ASKS.sub("", " ".join(str(error).split()))
+    said = _LIBPQ_ASKS.sub("", in_one_line(error))
     advice = (
         "Check POSTGRES_URL. Check that the server is up and accepts connections from this machine."
     )

@@ -18,6 +18,7 @@ import psycopg2
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
+from rms_pipeline.errors import in_one_line
 from rms_pipeline.mirror.database import Database, DatabaseError, lock_key
 from rms_pipeline.mirror.postgres_errors import OutdatedError
 from rms_pipeline.mirror.queue import FAST_LANE_LOCK, channel
@@ -72,7 +73,7 @@ class FastLane(Background):
                 logger.warning("Fast lane: %s", error)
                 self._stopped.wait(_OUTDATED_REST)
             except (psycopg2.Error, DatabaseError) as error:
-                logger.warning("Fast lane: %s; trying again", " ".join(str(error).split()))
+                logger.warning("Fast lane: %s; trying again", in_one_line(error))
                 self._stopped.wait(1)
             except Exception:
                 # Whatever it is, the next event deserves another try; the sensor has the rest.

@@ -12,7 +12,7 @@ import psycopg2
 from pydantic import SecretStr
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
-from rms_pipeline.errors import RmsPipelineError
+from rms_pipeline.errors import RmsPipelineError, in_one_line
 from rms_pipeline.mirror.database import Database, DatabaseError, advisory_lock
 from rms_pipeline.mirror.mirrored_windows import Reach, ask_for_days_back, read_reach
 from rms_pipeline.mirror.run_workers import living_runs, lost_runs
@@ -228,7 +228,7 @@ class LaunchWatch(Background):
             try:
                 self.look()
             except (psycopg2.Error, DatabaseError) as error:
-                text = " ".join(str(error).split())
+                text = in_one_line(error)
                 logger.warning("Launched syncs could not be looked at: %s", text)
             except Exception:
                 logger.exception("Launched syncs could not be looked at")

@@ -15,6 +15,7 @@ import psycopg2
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.errors import CurrentRmsError
+from rms_pipeline.errors import in_one_line
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.sync.parts import refresh_told
 from rms_pipeline.sync.queued import WorkedOff
@@ -64,7 +65,7 @@ class PartsLane(Background):
             try:
                 self._work()
             except (psycopg2.Error, DatabaseError, CurrentRmsError) as error:
-                text = " ".join(str(error).split())
+                text = in_one_line(error)
                 logger.warning("%s wait: %s", self._collection.name.capitalize(), text)
             except Exception:
                 logger.exception("%s: unexpected", self._collection.name.capitalize())

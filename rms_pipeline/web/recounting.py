@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 
+from rms_pipeline.errors import in_one_line
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.summary import refresh_status_counts
 from rms_pipeline.sync.queued import WorkedOff
@@ -44,8 +45,6 @@ class Recounter(Background):
             try:
                 refresh_status_counts(self._database, self._time_zone, only_if_changed=True)
             except Exception as error:
-                logger.warning(
-                    "The statuses could not be counted again: %s", " ".join(str(error).split())
-                )
+                logger.warning("The statuses could not be counted again: %s", in_one_line(error))
                 self._wanted.set()
             self._stopped.wait(_SHARE * (time.monotonic() - began))
