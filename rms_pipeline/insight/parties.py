@@ -390,7 +390,7 @@ def _read_party(
     found = _groups(cursor, mine, values)
     this_year = [g for g in found if g.month.year == year]
     year_before = [g for g in found if g.month.year == year - 1]
-    open_count, open_value, oldest = _undecided(cursor, mine, values)
+    theirs = _theirs(cursor, mine, values)
     lost = [g for g in this_year if g.phase == "lost"]
     return Party(
         kind=kind.single,
@@ -414,15 +414,11 @@ def _read_party(
         lost=_sum([g for g in lost if g.was_offered], "lost"),
         lost_orders=_sum([g for g in lost if g.was_ordered], "lost"),
         total=_total_of_year(cursor, values),
-        open_count=open_count,
-        open_value=open_value,
-        next_jobs=_jobs(
-            cursor, f"{mine} AND {_CONFIRMED} AND {GOES_OUT} >= %(now)s", "ASC", values
-        ),
-        last_jobs=_jobs(
-            cursor, f"{mine} AND {_CONFIRMED} AND {GOES_OUT} < %(now)s", "DESC", values
-        ),
-        open_jobs=_jobs(cursor, "id = ANY(%(oldest)s)", "created", {"oldest": oldest}),
+        open_count=theirs.open_count,
+        open_value=theirs.open_value,
+        next_jobs=_jobs(cursor, theirs.next),
+        last_jobs=_jobs(cursor, theirs.last),
+        open_jobs=_jobs(cursor, theirs.oldest_open),
         member=member,
         contacts=contacts,
     )
@@ -439,20 +435,35 @@ def _total_of_year(cursor: Cursor, values: Mapping[str, Any]) -> Decimal:
     return total
 
 
-def _undecided(
-    cursor: Cursor, mine: str, values: Mapping[str, Any]
-) -> tuple[int, Decimal, list[int]]:
-    """How many opportunities are undecided, their value, and the ids of the oldest."""
+@dataclass(frozen=True, slots=True)
+class _Theirs:
+    """How many opportunities are undecided, their value, and the ids of the first ones of each
+    kind."""
+
+    open_count: int
+    open_value: Decimal
+    oldest_open: list[int]
+    next: list[int]
+    last: list[int]
+
+
+def _theirs(cursor: Cursor, mine: str, values: Mapping[str, Any]) -> _Theirs:
+    def first(where: str, order: str) -> str:
+        return f"ARRAY(SELECT id FROM theirs WHERE {where} ORDER BY {order} LIMIT {MOST_JOBS})"
+
     cursor.execute(
-        # In one reading: the index of the order would be read to its end where there are few.
-        "WITH undecided AS MATERIALIZED (SELECT id, created_at_rms, charge_total"
-        f" FROM opportunities WHERE {mine} AND {_UNDECIDED})"
-        " SELECT count(*), coalesce(sum(charge_total), 0), ARRAY(SELECT id FROM undecided"
-        f" ORDER BY {_ORDERS['created']} LIMIT {MOST_JOBS}) FROM undecided",
+        # In one reading: the index of an order would be read to its end where there are few.
+        "WITH theirs AS MATERIALIZED (SELECT id, created_at_rms, charge_total,"
+        f" {GOES_OUT} AS goes_out, {_UNDECIDED} AS is_undecided, {_CONFIRMED} AS is_confirmed"
+        f" FROM opportunities WHERE {mine})"
+        " SELECT count(*) FILTER (WHERE is_undecided),"
+        " coalesce(sum(charge_total) FILTER (WHERE is_undecided), 0),"
+        f" {first('is_undecided', 'created_at_rms NULLS LAST, id')},"
+        f" {first('is_confirmed AND goes_out >= %(now)s', 'goes_out, id')},"
+        f" {first('is_confirmed AND goes_out < %(now)s', 'goes_out DESC, id DESC')} FROM theirs",
         values,
     )
-    count, value, oldest = one_row(cursor)
-    return count, value, oldest
+    return _Theirs(*one_row(cursor))
 
 
 def compare_party(
@@ -577,18 +588,13 @@ def _sum(groups: Sequence[_Group], phase: str, month: int | None = None) -> Amou
     return sum(amounts, Amount())
 
 
-_ORDERS = {
-    "ASC": f"{GOES_OUT}, id",
-    "DESC": f"{GOES_OUT} DESC, id DESC",
-    "created": "created_at_rms NULLS LAST, id",
-}
-
-
-def _jobs(cursor: Cursor, where: str, order: str, values: Mapping[str, Any]) -> list[PartyJob]:
+def _jobs(cursor: Cursor, ids: Sequence[int]) -> list[PartyJob]:
+    """The opportunities with these ids, in the same order."""
     cursor.execute(
         f"SELECT id, number, name, opportunity_status, {GOES_OUT}, created_at_rms, charge_total"
-        f" FROM opportunities WHERE {where} ORDER BY {_ORDERS[order]} LIMIT {MOST_JOBS}",
-        values,
+        " FROM opportunities WHERE id = ANY(%(ids)s::bigint[])"
+        " ORDER BY array_position(%(ids)s::bigint[], id)",
+        {"ids": list(ids)},
     )
     return [PartyJob(*row) for row in cursor.fetchall()]
 
