@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -23,11 +23,27 @@ from msgspec import Raw
 
 HEADERS = {"X-SUBDOMAIN": "sandbox", "X-AUTH-TOKEN": "sandbox-key"}
 QUERY = "per_page=100&filtermode=all&include[]=member&include[]=owner&include[]=venue"
+# What initial_sync asks for since its table has these columns.
+WHOLE_QUERY = (
+    f"{QUERY}&include[]=destination&include[]=billing_address&include[]=opportunity_surcharges"
+)
 COLUMNS = (
     "id, name, subject, description, starts_at, ends_at, opportunity_status, created_at_rms,"
     " updated_at_rms, venue_name, organisation_id, organisation_name, owner_id, owner_name,"
     " charge_total, total_value, data, synced_at"
 )
+# The other columns of the table that are read from the record. Each has the name of its field.
+OTHERS = (
+    *("number", "reference", "state_name", "store_id", "project_id", "venue_id", "ordered_at"),
+    *("quote_invalid_at", "invoiced", "charge_excluding_tax_total", "charge_including_tax_total"),
+    *("tax_total", "provisional_cost_total", "predicted_cost_total", "actual_cost_total"),
+    *("weight_total", "revenue", "rating", "open_ended_rental"),
+    *("prep_starts_at", "prep_ends_at", "load_starts_at", "load_ends_at", "deliver_starts_at"),
+    *("deliver_ends_at", "setup_starts_at", "setup_ends_at", "show_starts_at", "show_ends_at"),
+    *("takedown_starts_at", "takedown_ends_at", "collect_starts_at", "collect_ends_at"),
+    *("unload_starts_at", "unload_ends_at", "deprep_starts_at", "deprep_ends_at"),
+)
+ALL_COLUMNS = f"{COLUMNS}, {', '.join(OTHERS)}, tags, custom_fields"
 IN_FLIGHT = 8
 
 
@@ -56,6 +72,18 @@ class Record(msgspec.Struct):
     charge_including_tax_total: str | None = None
 
 
+_READ_ALREADY = set(Record.__struct_fields__)
+Whole: Any = msgspec.defstruct(
+    "Whole",
+    [
+        *((n, str | int | float | bool | None, None) for n in OTHERS if n not in _READ_ALREADY),
+        ("tag_list", list[str] | None, None),
+        ("custom_fields", Raw, Raw(b"null")),
+    ],
+    bases=(Record,),
+)
+
+
 class Meta(msgspec.Struct):
     total_row_count: int
 
@@ -67,9 +95,10 @@ class Page(msgspec.Struct):
 
 page_decoder = msgspec.json.Decoder(Page)
 record_decoder = msgspec.json.Decoder(Record)
+whole_decoder: Any = msgspec.json.Decoder(Whole)
 
 
-def fetch_pages(api: str) -> Iterator[bytes]:
+def fetch_pages(api: str, query: str = QUERY) -> Iterator[bytes]:
     """Every page, in order, eight requests in flight."""
     with requests.Session() as session, ThreadPoolExecutor(IN_FLIGHT) as pool:
         session.headers.update(HEADERS)
@@ -77,7 +106,7 @@ def fetch_pages(api: str) -> Iterator[bytes]:
         session.mount("http://", adapter)
 
         def get(number: int) -> bytes:
-            answer = session.get(f"{api}/opportunities?page={number}&{QUERY}", timeout=60)
+            answer = session.get(f"{api}/opportunities?page={number}&{query}", timeout=60)
             answer.raise_for_status()
             return answer.content
 
@@ -93,8 +122,34 @@ def fetch_pages(api: str) -> Iterator[bytes]:
             yield waiting.popleft().result()
 
 
-def values(raw: Raw, now: str) -> tuple[str | int | None, ...]:
-    r = record_decoder.decode(raw)
+Value = str | int | float | None
+Values = Callable[[Raw, str], tuple[Value, ...]]
+
+
+def values(raw: Raw, now: str) -> tuple[Value, ...]:
+    """Those of `COLUMNS`."""
+    return of_record(record_decoder.decode(raw), raw, now)
+
+
+def all_values(raw: Raw, now: str) -> tuple[Value, ...]:
+    """Those of `ALL_COLUMNS`."""
+    r = whole_decoder.decode(raw)
+    others = (value if value != "" else None for value in map(r.__getattribute__, OTHERS))
+    custom = bytes(r.custom_fields).decode()
+    return (
+        *of_record(r, raw, now),
+        *others,
+        None if r.tag_list is None else array(r.tag_list),
+        None if custom == "null" else custom,
+    )
+
+
+def array(texts: list[str]) -> str:
+    quoted = (text.replace("\\", "\\\\").replace('"', '\\"') for text in texts)
+    return "{" + ",".join(f'"{text}"' for text in quoted) + "}"
+
+
+def of_record(r: Record, raw: Raw, now: str) -> tuple[Value, ...]:
     return (
         r.id,
         r.subject or r.number or f"Opportunity {r.id}",
@@ -117,7 +172,7 @@ def values(raw: Raw, now: str) -> tuple[str | int | None, ...]:
     )
 
 
-def escape(value: str | int | None) -> str:
+def escape(value: Value) -> str:
     if value is None:
         return "\\N"
     text = str(value)
@@ -145,9 +200,9 @@ class Shared:
 class CopyStream(io.RawIOBase):
     """Pages as one COPY: PostgreSQL works on what has come while the next page is decoded."""
 
-    def __init__(self, pages: Iterator[bytes]) -> None:
+    def __init__(self, pages: Iterator[bytes], values: Values) -> None:
         self.rows = 0
-        self._pages = pages
+        self._pages, self._values = pages, values
         self._rest = memoryview(b"")
 
     def read(self, size: int = -1) -> bytes:
@@ -158,7 +213,7 @@ class CopyStream(io.RawIOBase):
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             records = page_decoder.decode(page).opportunities
             self.rows += len(records)
-            lines = "".join("\t".join(map(escape, values(r, now))) + "\n" for r in records)
+            lines = "".join("\t".join(map(escape, self._values(r, now))) + "\n" for r in records)
             self._rest = memoryview(lines.encode())
         part, self._rest = self._rest[:size], self._rest[size:]
         return bytes(part)
@@ -181,10 +236,21 @@ def floor_of_two(api: str, url: str) -> int:
         return sum(pool.map(lambda _: copy(pages, url), range(2)))
 
 
-def copy(pages: Iterator[bytes], url: str) -> int:
-    stream = CopyStream(pages)
+def whole_floor(api: str, url: str) -> int:
+    """Two writers that fill every column which is read from the record, from the whole record.
+
+    PostgreSQL computes two more from these. The words of the search, the names, the fingerprints
+    and the raw pages are left out.
+    """
+    pages = Shared(fetch_pages(api, WHOLE_QUERY))
+    with ThreadPoolExecutor(2) as pool:
+        return sum(pool.map(lambda _: copy(pages, url, ALL_COLUMNS, all_values), range(2)))
+
+
+def copy(pages: Iterator[bytes], url: str, columns: str = COLUMNS, values: Values = values) -> int:
+    stream = CopyStream(pages, values)
     with psycopg2.connect(url) as connection, connection.cursor() as cursor:
-        cursor.copy_expert(f"COPY opportunities ({COLUMNS}) FROM STDIN", stream, 1 << 20)
+        cursor.copy_expert(f"COPY opportunities ({columns}) FROM STDIN", stream, 1 << 20)
     return stream.rows
 
 
@@ -265,7 +331,14 @@ def _whole(url: str) -> str:
     )
 
 
-WAYS = {"fetch": fetch, "floor": floor, "floor-of-two": floor_of_two, "upsert": upsert, "dlt": dlt}
+WAYS = {
+    "fetch": fetch,
+    "floor": floor,
+    "floor-of-two": floor_of_two,
+    "whole-floor": whole_floor,
+    "upsert": upsert,
+    "dlt": dlt,
+}
 
 
 if __name__ == "__main__":
