@@ -28,7 +28,7 @@ from rms_pipeline.web.formatting import OPEN_ENDED, Clock, money
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import WrongParameter
 from rms_pipeline.web.templating import Pages
-from rms_pipeline.web.values import Shown, field_title, shown_change
+from rms_pipeline.web.values import Shown, field_title, own_value, shown_change
 from rms_pipeline.web.visited import note_visit
 
 _LONGEST_RECORD = 100_000
@@ -128,7 +128,7 @@ def opportunity(pages: Pages, reader: Reader, current: Settings, access: Access)
             why_not=_why_not(then, pages.clock) if then and then.columns is None else "",
             fields=_fields(one, columns, pages.clock, with_own_times=then is None),
             schedule=_schedule(columns),
-            own_fields=_own_fields(record),
+            own_fields=_own_fields(record, pages.clock),
             items=items(id_),
             days=_by_day(shown, pages.clock),
             timeline=happened,
@@ -224,21 +224,21 @@ def _schedule(columns: Mapping[str, Any]) -> list[tuple[str, datetime | None, da
     return [(stage.capitalize(), starts, ends) for stage, starts, ends in pairs if starts or ends]
 
 
-def _own_fields(record: str) -> list[tuple[str, str]]:
-    """The custom fields that have a value, each with its value as received."""
+def _own_fields(record: str, clock: Clock) -> list[tuple[str, str]]:
+    """The custom fields that have a value, each with its value for people."""
     try:
         found = json.loads(record, parse_float=str, parse_int=str).get("custom_fields")
     except (ValueError, RecursionError, AttributeError):
         return []
     if not isinstance(found, dict):
         return []
-    values = ((key, _own_value(value)) for key, value in found.items())
+    values = ((key, own_value(_as_text(value), clock)) for key, value in found.items())
     return [(key, value[:300]) for key, value in values if value][:_MOST_OWN_FIELDS]
 
 
-def _own_value(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if isinstance(value, list):
-        return ", ".join(map(_own_value, value))
+        return ", ".join(map(_as_text, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "" if value is None else str(value)

@@ -1,14 +1,18 @@
 """Values of fields as people read them, and their changes."""
 
 import contextlib
+import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.web.formatting import ABSENT, Clock, money, signed_money
 
 _LONGEST = 200
+_OWN = "custom_fields."
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:?\d\d)")
 _KINDS = {column.name: column.kind for column in OPPORTUNITIES.columns}
 _TITLES = {
     "opportunity_status": "Status",
@@ -36,8 +40,8 @@ def field_title(field: str) -> str:
     """Charge without tax, Deliver starts, or the key of a custom field."""
     if field in _TITLES:
         return _TITLES[field]
-    if field.startswith("custom_fields."):
-        return field.removeprefix("custom_fields.")
+    if field.startswith(_OWN):
+        return field.removeprefix(_OWN)
     return field.removesuffix("_at").removesuffix("_rms").replace("_", " ").capitalize()
 
 
@@ -62,7 +66,22 @@ def shown_change(field: str, before: str | None, after: str | None, clock: Clock
             was, is_ = (None if v is None else datetime.fromisoformat(v) for v in (before, after))
             moved = _moved(is_ - was) if was and is_ else ""
             return Shown(clock.minute(was), clock.minute(is_), moved)
+    if field.startswith(_OWN):
+        before, after = (None if v is None else own_value(v, clock) for v in (before, after))
     return Shown(_text(kind, before), _text(kind, after))
+
+
+def own_value(text: str, clock: Clock) -> str:
+    """The value `text` of a custom field. Days and times are written as everywhere. A time at
+    midnight UTC is a day, as in the columns of promoted fields."""
+    with contextlib.suppress(ValueError, OverflowError):
+        if _DAY.fullmatch(text):
+            return clock.day(date.fromisoformat(text))
+        if _MOMENT.fullmatch(text):
+            moment = datetime.fromisoformat(text).astimezone(UTC)
+            is_day = moment.time() == time()
+            return clock.day(moment.date()) if is_day else clock.minute(moment)
+    return text
 
 
 def _text(kind: str | None, value: str | None) -> str:

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from rms_pipeline.current_rms.records import Fault, Record
+from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline.settings import load_settings
 from rms_pipeline_tests.mirror.test_merge import merge_at, record
 from rms_pipeline_tests.mirror.test_record_history import delete_at, moment
 from rms_pipeline_tests.rows import insert, insert_opportunities, query
-from rms_pipeline_tests.web.conftest import Web
+from rms_pipeline_tests.web.conftest import Web, serving
 from rms_pipeline_tests.web.page import EVIL, get, visit
 
 
@@ -193,6 +195,33 @@ def test_a_person_reads_all_fields_without_the_record(web: Web) -> None:
     assert "/customers/5" in page.links
     # Of a venue whose id is not known.
     assert "/opportunities?venue=Hall+%26+Yard" in page.links
+
+
+def test_days_and_times_of_custom_fields_are_those_of_the_company_and_other_texts_stay(
+    web: Web,
+) -> None:
+    own = {
+        "visit": "2026-07-27T09:05:00.000Z",
+        "due": "2026-11-27",
+        "signed": "2026-11-28T00:00:00.000Z",
+        "code": "2026-11-27-B",
+        "wrong": "2026-02-31",
+        "doors": "18:30",
+    }
+    merge_at(web.database, 1, 2, version(1, custom_fields={"visit": "2026-01-05T23:30:00Z"}))
+    merge_at(web.database, 3, 4, version(2, custom_fields=own))
+    current = load_settings(RMS_TIME_ZONE="Europe/Berlin", _env_file=None)
+    with SandboxServer(Store(1)) as sandbox, serving(web.database, sandbox, current=current) as web:
+        page = visit(web, "/opportunities/1")
+        fields, _, happened = page.text.partition("The record as received")
+        for shown in ("27 Jul 2026, 11:05", "27 Nov 2026", "28 Nov 2026", "2026-11-27-B"):
+            assert shown in fields
+        for shown in ("2026-02-31", "18:30"):
+            assert shown in fields
+        assert "2026-07-27T09" not in fields
+        # What changed is written in the same way.
+        assert "06 Jan 2026, 00:30" in happened
+        assert "visit" in happened
 
 
 def test_a_timeline_escapes_what_people_type(web: Web) -> None:
