@@ -1,7 +1,9 @@
 """What the doctor says of a database that people or its administrator have worked on."""
 
 import dataclasses
+import importlib.resources
 import time
+import zoneinfo
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from rms_pipeline.account import client_for
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.defs.instance_storage import open_instance
 from rms_pipeline.doctor.dagsters import check_daemon
-from rms_pipeline.doctor.databases import check_alterations, check_rights
+from rms_pipeline.doctor.databases import check_alterations, check_rights, check_time_zone
 from rms_pipeline.doctor.finding import Examination, Finding, Level
 from rms_pipeline.doctor.syncs import check_syncs
 from rms_pipeline.mirror.database import Database, DatabaseError
@@ -227,6 +229,35 @@ def test_a_heartbeat_of_another_time_is_no_sign_of_life(
             if told.required:
                 instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - ago, kind, "1"))
     (found,) = check_daemon(examination(database_at("postgresql://nowhere/")))
+    assert found.level == level
+    assert words in found.found
+
+
+@pytest.mark.parametrize(
+    ("name", "rules", "level", "words"),
+    [
+        ("Europe/London", "Europe/London", "ok", "the same"),
+        # Rules of another year, as it were: an hour later all year.
+        ("Europe/London", "Europe/Paris", "warning", "begin at another time than on pages"),
+        ("Mars/Olympus", "Europe/Paris", "problem", "does not know the time zone Mars/Olympus"),
+    ],
+)
+def test_time_zones_that_the_database_knows_otherwise_are_told(
+    name: str, rules: str, level: str, words: str, migrated: Database, tmp_path: Path
+) -> None:
+    with importlib.resources.files("tzdata.zoneinfo").joinpath(rules).open("rb") as file:
+        ours = file.read()
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_bytes(ours)
+    paths = zoneinfo.TZPATH
+    current = load_settings().model_copy(update={"time_zone": name})
+    zoneinfo.reset_tzpath([tmp_path])
+    zoneinfo.ZoneInfo.clear_cache(only_keys=[name])
+    try:
+        (found,) = check_time_zone(Examination(current, database=migrated))
+    finally:
+        zoneinfo.reset_tzpath(paths)
+        zoneinfo.ZoneInfo.clear_cache(only_keys=[name])
     assert found.level == level
     assert words in found.found
 

@@ -31,6 +31,7 @@ _CHECKS = (
     _Check("tables", databases.check_tables, "a database"),
     _Check("alterations", databases.check_alterations, "a database"),
     _Check("account", databases.check_account, "a database"),
+    _Check("time zone", databases.check_time_zone, "a database"),
     _Check("pooler", databases.check_pooler, "a database"),
     _Check("credentials", accounts.check_credentials),
     _Check("access", accounts.check_access),

@@ -1,7 +1,10 @@
 """Does the database answer, can we use it, does it have our tables, and how large are they?"""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
+import psycopg2
 from psycopg2.extensions import quote_ident
 
 from rms_pipeline.account import account_name
@@ -30,6 +33,8 @@ _GB = 1_000_000_000
 # Below 7 a sync fails; of `up`, 18 were seen on a first start, and a run beside it has its own.
 CONNECTIONS_OF_A_SYNC, CONNECTIONS_OF_UP = 7, 30
 _SHOWN_TABLES = 3
+# Reports look a year back, and hires are booked a year ahead.
+_DAYS_OF_CLOCKS = range(-400, 400)
 _BESIDE_TABLES = (*(c.content for c in COLLECTIONS), "sync_metadata")
 
 
@@ -262,6 +267,46 @@ def check_account(exam: Examination) -> Iterator[Finding]:
             f"Set CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY to those of {owner}, or use "
             "another database (POSTGRES_URL).",
         )
+
+
+def check_time_zone(exam: Examination) -> Iterator[Finding]:
+    """Whether clocks of the company go alike in views, which PostgreSQL works out, and on pages,
+    which this program does. Countries change their rules, and each has a list of them."""
+    name = exam.settings.time_zone
+    now = datetime.now(UTC)
+    moments = [now + timedelta(days=days) for days in _DAYS_OF_CLOCKS]
+    with exam.reached.session() as connection, connection.cursor() as cursor:
+        try:
+            cursor.execute(
+                "SELECT moment AT TIME ZONE %s FROM unnest(%s::timestamptz[])"
+                " WITH ORDINALITY AS asked (moment, n) ORDER BY n",
+                (name, moments),
+            )
+        except psycopg2.errors.InvalidParameterValue:
+            connection.rollback()
+            yield problem(
+                "time zone",
+                f"PostgreSQL does not know the time zone {name} of RMS_TIME_ZONE.",
+                "Set RMS_TIME_ZONE to a name that SELECT name FROM pg_timezone_names lists.",
+            )
+            return
+        there = [local for (local,) in cursor.fetchall()]
+    zone = ZoneInfo(name)
+    differ = [
+        moment
+        for moment, local in zip(moments, there, strict=True)
+        if moment.astimezone(zone).replace(tzinfo=None) != local
+    ]
+    if differ:
+        yield warning(
+            "time zone",
+            f"The clocks of {name} differ between PostgreSQL and this program, for example on "
+            f"{differ[0]:%-d %B %Y}. Days in views then begin at another time than on pages.",
+            "One of the two has older time zone data. Update PostgreSQL, and the package tzdata "
+            "of the system that runs this program.",
+        )
+    else:
+        yield fine("time zone", f"The clocks of {name} are the same in PostgreSQL.")
 
 
 def check_pooler(exam: Examination) -> Iterator[Finding]:
