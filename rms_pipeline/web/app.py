@@ -3,12 +3,10 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Annotated
 
-from fastapi import Depends, FastAPI, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
 from fastapi.staticfiles import StaticFiles
-from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import SecretStr
 from starlette.middleware.gzip import GZipMiddleware
 
@@ -33,12 +31,13 @@ from rms_pipeline.web.health import health
 from rms_pipeline.web.launching import Launcher
 from rms_pipeline.web.locales import Manners
 from rms_pipeline.web.metrics import Metrics
+from rms_pipeline.web.monitoring import monitoring
 from rms_pipeline.web.opportunities import opportunities
 from rms_pipeline.web.opportunity import opportunity
 from rms_pipeline.web.parties import parties
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.receiver import receiver
-from rms_pipeline.web.refusals import REFUSALS, Refused, handle_errors
+from rms_pipeline.web.refusals import handle_errors
 from rms_pipeline.web.saved_views import views
 from rms_pipeline.web.sync_api import sync_api
 from rms_pipeline.web.templating import STATIC, Pages
@@ -125,6 +124,7 @@ def create_app(
     app.include_router(calendar(pages, reader, current, access))
     app.include_router(decisions(pages, reader, current, access))
     app.include_router(parties(pages, reader, current, access))
+    app.include_router(monitoring(database, reader, metrics, current, access))
 
     def show_missing(request: Request, title: str, text: str, hint: str) -> Response | None:
         if not access.is_signed_in(request):
@@ -132,43 +132,4 @@ def create_app(
         return pages.render("missing.html", status=404, title=title, text=text, hint=hint)
 
     app.state.show_missing = show_missing
-    for_programs = [Depends(access.required)]
-
-    @app.get("/openapi.json", include_in_schema=False, dependencies=for_programs)
-    def describe() -> JSONResponse:
-        return JSONResponse(app.openapi())
-
-    @app.get(
-        "/healthz",
-        summary="Whether the service and its database are up",
-        description="Readiness: send requests only to a service that answers 200. Liveness: "
-        "restart a service only when it does not answer with `live=true`. That check "
-        "does not use the database, because a restart would not bring the database "
-        "back.",
-        responses={503: {"model": Refused, "description": "The database does not answer."}},
-    )
-    def healthz(
-        live: Annotated[
-            bool, Query(description="Check the process only, not the database.")
-        ] = False,
-    ) -> dict[str, bool]:
-        if not live:
-            with database.session() as connection, connection.cursor() as cursor:
-                cursor.execute("SELECT 1")
-        return {"success": True}
-
-    @app.get(
-        "/metrics",
-        summary="Figures for Prometheus",
-        description="docs/reference/metrics.md has each metric.",
-        dependencies=for_programs,
-        # A class with a type of its own would be taken for that of the refusals, too.
-        response_class=Response,
-        responses={**REFUSALS, 200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
-    )
-    def read_metrics() -> Response:
-        with reader.session() as connection:
-            text = metrics.render(connection, account, current.collections)
-        return Response(text, media_type=CONTENT_TYPE_LATEST)
-
     return app
