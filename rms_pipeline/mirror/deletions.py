@@ -27,7 +27,8 @@ HELD_BACK_ADVICE = (
     "user of the API key has lost the permission to see them: restore the permission."
 )
 # If more than this share of the window, and more than so many rows, would be deleted within the
-# period, a person has to confirm it. It does not matter who found that they are gone.
+# period, a person has to confirm it. It does not matter who found that they are gone. So it is if
+# several rows are the only ones left: a key that may see nothing finds nothing, either.
 GUARDED_SHARE, GUARDED_COUNT, GUARDED_PERIOD = 0.05, 20, timedelta(days=1)
 
 _IN_WINDOW = (
@@ -296,7 +297,18 @@ def _are_too_many(cursor: Cursor, collection: Collection, going: Sequence[int]) 
     cursor.execute(f"SELECT count(*) FROM ({held_back}) held WHERE id <> ALL(%s)", (list(going),))
     held = int(one_row(cursor)[0])
     together = _deleted_lately(cursor, collection) + held + len(going)
-    return together > GUARDED_COUNT and together > _most(cursor, collection)
+    if together > GUARDED_COUNT and together > _most(cursor, collection):
+        return True
+    return (
+        len(going) > 1 and collection.parts is None and not _is_any_left(cursor, collection, going)
+    )
+
+
+def _is_any_left(cursor: Cursor, collection: Collection, going: Sequence[int]) -> bool:
+    cursor.execute(
+        f"SELECT EXISTS (SELECT FROM {collection.name} WHERE id <> ALL(%s))", (list(going),)
+    )
+    return bool(one_row(cursor)[0])
 
 
 def _deleted_lately(cursor: Cursor, collection: Collection) -> int:

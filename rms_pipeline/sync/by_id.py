@@ -292,10 +292,12 @@ class _Asking:
         """Raise NotFound or ApiUnavailable if the API may find no record at all by its id.
 
         That is possible until a record comes by its id after the last absent one. Of the first
-        records in the list, one must come. An account that lists no record cannot be tested.
+        records in the list, one must come. An account that lists no record has lost the only one
+        that the mirror knew, if no witness is left. Otherwise it is not believed.
         """
         gone = self._gone
-        if self._found_singly or self._finds([i for i in self._witnesses if i not in gone][:1]):
+        others = [i for i in self._witnesses if i not in gone]
+        if self._found_singly or self._finds(others[:1]):
             return
         try:
             answer = self._some_list(min(len(gone) + _WITNESSES, MOST_PER_PAGE))
@@ -306,13 +308,18 @@ class _Asking:
             return
         if self._finds([i for i in answer.ids if i not in gone][:_WITNESSES]):
             return
+        name = self._client.collection.single
         if answer.ids or answer.page.meta.total_row_count:
-            raise FindsNone(
-                f"Current RMS finds no {self._client.collection.single} by its id, not even those "
-                "in its own list. So no record is treated as deleted. If this goes on, report it "
-                "to the support of Current RMS.",
-                reason="no record is found by its id",
-            )
+            told = f"finds no {name} by its id, not even those in its own list"
+        elif others:
+            told = f"lists no {name} at all, and finds none by its id"
+        else:
+            return
+        raise FindsNone(
+            f"Current RMS {told}. So no record is treated as deleted. If this goes on, report it "
+            "to the support of Current RMS.",
+            reason="no record is found by its id",
+        )
 
     def _finds(self, ids: Sequence[int]) -> bool:
         """Return whether one of these is found by its id. It stops at the first that is."""

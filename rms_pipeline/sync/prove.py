@@ -293,6 +293,9 @@ class Prover(Counting):
                 "less than there is (to this key's user, or without some states)."
             )
             return self._closed(replace(proof, reason=reason), shown=False)
+        if self._left.ids and not proof.counted:
+            reason = "No list of Current RMS shows anything, although single records exist."
+            return self._closed(replace(proof, reason=reason), shown=False)
         for part in self._never_came:
             self._name_never_sent(*part)
         return self._closed(proof, shown=True)

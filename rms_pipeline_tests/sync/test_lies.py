@@ -388,3 +388,53 @@ def test_an_api_that_finds_no_record_by_its_id_deletes_none(
     else:
         assert not mirror.full_sync().settled.certificate.shown
     assert mirror.deleted() == set()
+
+
+def nothing(request: Request, answer: Answer) -> Answer:
+    """What an API says that is half up, and what it says to a key that may see nothing."""
+    if is_list(request):
+        meta = {"total_row_count": 0, "row_count": 0, "page": 1, "per_page": 10}
+        return replace(answer, body=json.dumps({"opportunities": [], "meta": meta}).encode())
+    return Answer(404, b'{"errors":["Not found"]}') if is_single(request) else answer
+
+
+@pytest.mark.parametrize("after", [0, 4, 5, 8])
+def test_an_api_that_shows_nothing_all_of_a_sudden_deletes_none(
+    mirror_of: MakeMirror, lie: Tell, after: int
+) -> None:
+    """In a small account, whose rows are fewer than a person has to confirm."""
+    mirror = mirror_of(Store(30), switches=TEN)
+    mirror.full_sync()
+    rows = mirror.rows()
+    asked = itertools.count()
+    lie(lambda request, answer: answer if next(asked) < after else nothing(request, answer))
+    try:
+        proof = mirror.full_sync().settled.certificate
+        assert not proof.shown, proof.sentence
+    except CurrentRmsError:
+        pass
+    assert mirror.deleted() == set()
+    lie(nothing)
+    with pytest.raises(CurrentRmsError, match="lists no opportunity at all"):
+        refresh(mirror.database, mirror.client(), sorted(rows)[:3], "run")
+    assert not proved(mirror).shown
+    assert mirror.deleted() == set()
+    lie(lambda _, answer: answer)
+    assert mirror.full_sync().settled.certificate.shown
+    assert mirror.rows().keys() == rows.keys()
+
+
+def test_the_last_rows_go_when_a_person_confirms_that_nothing_is_left(
+    mirror_of: MakeMirror, lie: Tell
+) -> None:
+    mirror = mirror_of(Store(12), switches=TEN)
+    mirror.full_sync()
+    rows = mirror.rows()
+    assert 1 < len(rows) <= 20
+    lie(nothing)
+    done = mirror.full_sync()
+    assert not done.settled.certificate.shown
+    assert mirror.deleted() == set()
+    done = mirror.full_sync(confirm_deletions=True)
+    assert done.settled.certificate.shown, done.settled.certificate.sentence
+    assert mirror.deleted() == set(rows)
