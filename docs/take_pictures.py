@@ -1,10 +1,11 @@
 """Takes the pictures of the README anew: `python docs/take_pictures.py`.
 
 Starts everything as `rms-pipeline up` does, on the sandbox, lets people work in that account for a
-moment, and looks at it with Debian's chromium.
+moment, and looks at it with Debian's chromium (or chromium-headless-shell).
 """
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from rms_pipeline_tests.servers import embedded_postgresql, new_database
 HERE = Path(__file__).parent
 TOKEN = "a-token-for-these-pictures"
 ROWS = 5_200
+# The same engine twice, as in the tests.
+PROGRAMS = ("chromium", "chromium-headless-shell")
 
 
 def main() -> None:
@@ -96,7 +99,7 @@ def work(sandbox: SandboxServer, url: str) -> None:
 def look(where: str) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium",
+            executable_path=next(filter(None, map(shutil.which, PROGRAMS))),
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
         )
         start = f"{where}/?token={TOKEN}"
