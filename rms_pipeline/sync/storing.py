@@ -50,6 +50,16 @@ class _Stored:
     outside_window: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Manner:
+    """How pages are merged. `merge_walks` says what each of these means."""
+
+    counted_since: datetime | None
+    doubting: bool
+    only: Ids[int] | None
+    redone_after_crash: bool
+
+
 def merge_walks(
     database: Database,
     collection: Collection,
@@ -67,18 +77,17 @@ def merge_walks(
     A record that was fetched at or after `counted_since`, the start of a walk, and has not changed
     since is not counted again. With `doubting`, records that a list shows in an older state are
     left (`sync.doubts`). With `only`, no other ids are merged. `redone_after_crash` is as in
-    `merge`. A record outside its page's window
-    only updates an existing row, because it may have left the window since. Several pages are
-    merged at a time, so that decoding one does not wait for PostgreSQL's work on another. Their
-    order changes nothing.
+    `merge`. A record outside its page's window only updates an existing row, because it may have
+    left the window since. Several pages are merged at a time, so that decoding one does not wait
+    for PostgreSQL's work on another. Their order changes nothing.
     """
     began = time.monotonic()
     merged = MergedWalk()
 
+    manner = _Manner(counted_since, doubting, only, redone_after_crash)
+
     def store(connection: Connection, page: int) -> _Stored:
-        return _store(
-            connection, collection, run, page, counted_since, doubting, only, redone_after_crash
-        )
+        return _store(connection, collection, run, page, manner)
 
     with database.session() as notes:
         page_count, record_count = count_pages(notes, walks)
@@ -213,10 +222,7 @@ def _store(
     collection: Collection,
     run: str,
     page_id: int,
-    counted_since: datetime | None,
-    doubting: bool,
-    only: Ids[int] | None,
-    redone_after_crash: bool,
+    manner: _Manner,
 ) -> _Stored:
     page = read_page(connection, page_id)
     if page is None:
@@ -229,8 +235,8 @@ def _store(
             misplaced(raw, found, collection, parent)
             for raw, found in zip(answer.records, records, strict=True)
         ]
-    if only is not None:
-        records = [r for r in records if isinstance(r, Record) and r.id in only]
+    if manner.only is not None:
+        records = [r for r in records if isinstance(r, Record) and r.id in manner.only]
     inside, outside = _that_belong(connection, collection, records, window)
     result = merge(
         connection,
@@ -239,8 +245,8 @@ def _store(
         inside,
         asked_at=page.asked_at,
         answered_at=page.answered_at,
-        counted_since=counted_since,
-        doubting=doubting and is_list(page.request, collection),
-        redone_after_crash=redone_after_crash,
+        counted_since=manner.counted_since,
+        doubting=manner.doubting and is_list(page.request, collection),
+        redone_after_crash=manner.redone_after_crash,
     )
     return _Stored(result, len(records), outside)
