@@ -5,6 +5,7 @@ import importlib.resources
 import time
 import zoneinfo
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -211,26 +212,45 @@ def test_a_command_whose_user_lacks_a_right_says_so_in_words(ready: Database, wo
     assert "Error: The user of POSTGRES_URL lacks a privilege" in done.stderr.replace("\n", " ")
 
 
-@pytest.mark.parametrize(
-    ("ago", "level", "words"),
-    [
-        (60, "ok", "alive"),
-        (600, "warning", "last heartbeat 10 min ago"),
-        (-60, "ok", "alive"),
-        (-3_600, "warning", "60 min ahead of this machine's clock"),
-    ],
-)
 def test_a_heartbeat_of_another_time_is_no_sign_of_life(
-    ago: float, level: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     with open_instance() as instance:
-        for kind, told in instance.get_daemon_statuses().items():
-            if told.required:
+        kinds = [k for k, told in instance.get_daemon_statuses().items() if told.required]
+        for ago, level, words in (
+            (60, "ok", "alive"),
+            (600, "warning", "last heartbeat 10 min ago"),
+            (-60, "ok", "alive"),
+            (-3_600, "warning", "60 min ahead of this machine's clock"),
+        ):
+            for kind in kinds:
                 instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - ago, kind, "1"))
-    (found,) = check_daemon(examination(database_at("postgresql://nowhere/")))
-    assert found.level == level
-    assert words in found.found
+            (found,) = check_daemon(examination(database_at("postgresql://nowhere/")))
+            assert found.level == level
+            assert words in found.found
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("Europe/London", "Europe/London"),
+        # PostgreSQL takes the next four for abbreviations, without summer time.
+        ("CET", "Europe/Brussels"),
+        ("EET", "Europe/Athens"),
+        ("MET", "Europe/Brussels"),
+        ("WET", "Europe/Lisbon"),
+    ],
+)
+def test_a_time_zone_has_summer_time_in_the_database_as_it_has_on_the_pages(
+    given: str, kept: str, migrated: Database
+) -> None:
+    zone = load_settings(_env_file=None, RMS_TIME_ZONE=given).time_zone
+    assert zone == kept
+    july = datetime(2026, 7, 1, 12, tzinfo=UTC)
+    ((there,),) = query(migrated, "SELECT %s::timestamptz AT TIME ZONE %s", july, zone)
+    for name in (given, zone):
+        assert there == july.astimezone(zoneinfo.ZoneInfo(name)).replace(tzinfo=None)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,7 @@
 """The environment: what is accepted, and what a person is told when it is not."""
 
 import os
-from datetime import UTC, datetime
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import pytest
 from psycopg2.extensions import parse_dsn
@@ -13,7 +11,6 @@ from sqlalchemy.engine import make_url
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.console import prepare
 from rms_pipeline.defs.naming import Naming
-from rms_pipeline.mirror.database import Database
 from rms_pipeline.postgres_urls import _warn_once, normalise_postgres_url, with_settings
 from rms_pipeline.settings import (
     SANDBOX_LIMIT,
@@ -22,7 +19,6 @@ from rms_pipeline.settings import (
     load_settings,
     settings,
 )
-from rms_pipeline_tests.rows import query
 
 VARIABLES = (
     *("CURRENT_RMS_SUBDOMAIN", "CURRENT_RMS_API_KEY", "CURRENT_RMS_BASE_URL", "DAGSTER_HOME"),
@@ -265,28 +261,6 @@ def test_an_address_with_a_password_is_refused_for_it_would_be_shown(
     with pytest.raises(SettingsError, match=name) as caught:
         load_settings()
     assert "planted-secret" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("given", "kept"),
-    [
-        ("Europe/London", "Europe/London"),
-        # PostgreSQL takes the next four for abbreviations, without summer time.
-        ("CET", "Europe/Brussels"),
-        ("EET", "Europe/Athens"),
-        ("MET", "Europe/Brussels"),
-        ("WET", "Europe/Lisbon"),
-    ],
-)
-def test_a_time_zone_has_summer_time_in_the_database_as_it_has_on_the_pages(
-    given: str, kept: str, migrated: Database
-) -> None:
-    zone = load_settings(_env_file=None, RMS_TIME_ZONE=given).time_zone
-    assert zone == kept
-    july = datetime(2026, 7, 1, 12, tzinfo=UTC)
-    ((there,),) = query(migrated, "SELECT %s::timestamptz AT TIME ZONE %s", july, zone)
-    for name in (given, zone):
-        assert there == july.astimezone(ZoneInfo(name)).replace(tzinfo=None)
 
 
 @pytest.mark.parametrize("given", ["localtime", "Factory", "Mars/Olympus"])
