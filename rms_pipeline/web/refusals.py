@@ -149,7 +149,12 @@ def is_outage(error: Exception) -> bool:
 
 
 def _is_field_lost(error: Exception) -> bool:
-    """Whether a field was demoted between the time it was looked up and the time it was used."""
+    """Whether a field was demoted between the time it was looked up and the time it was used, and
+    perhaps promoted again as another kind."""
+    if isinstance(error, psycopg2.errors.UndefinedFunction):
+        # A comparison that the other kind does not have.
+        asked = getattr(error.cursor, "query", None) or b""
+        return f" FROM opportunity_fields {PROMOTED} ".encode() in asked
     said = str(getattr(getattr(error, "diag", None), "message_primary", ""))
     return isinstance(error, psycopg2.errors.UndefinedColumn) and f" {PROMOTED}." in said
 

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -14,11 +15,12 @@ import requests
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.insight.saved_views import MOST_VIEWS
 from rms_pipeline.mirror.browse import ORDERS
-from rms_pipeline.mirror.promoted import Promoted, demote, promote
+from rms_pipeline.mirror.promoted import Promoted, demote, promote, promoted_fields
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import load_settings
 from rms_pipeline.web import downloads
 from rms_pipeline.web.listing import COLUMNS, PARAMETERS
+from rms_pipeline_tests.processes import wait_until
 from rms_pipeline_tests.rows import insert, insert_opportunities, query
 from rms_pipeline_tests.web.conftest import BEARER, Web, serving
 from rms_pipeline_tests.web.page import EVIL, Page, get, visit
@@ -585,6 +587,43 @@ def test_a_field_that_loses_its_column_while_a_list_is_read_is_said(web: Web) ->
         query(web.database, "DELETE FROM promoted_fields RETURNING 1")
     answer = get(web, "/opportunities?field.risk=3..4")
     assert (answer.status_code, "field.risk is not a custom field" in answer.text) == (422, True)
+
+
+@pytest.mark.parametrize(("other", "status"), [("text", 200), (None, 422)])
+def test_a_field_that_is_demoted_while_a_list_waits_for_its_rows_is_said(
+    web: Web, other: str | None, status: int
+) -> None:
+    address = "/opportunities?field.risk=4.."
+    with web.database.session() as connection:
+        promote(connection, OPPORTUNITIES, Promoted("risk", "risk", "numeric"))
+    try:
+        with (
+            ThreadPoolExecutor() as pool,
+            web.database.session() as connection,
+            connection.cursor() as cursor,
+        ):
+            # The page finds the column of the field, and then waits for the rows.
+            cursor.execute("LOCK opportunities IN ACCESS EXCLUSIVE MODE")
+            waiting = pool.submit(get, web, address)
+            wait_until(lambda: web.query(_WAITING) == [(1,)])
+            demote(connection, OPPORTUNITIES, "risk")
+            if other is not None:
+                promote(connection, OPPORTUNITIES, Promoted("risk", "risk", other))
+            connection.commit()
+            answer = waiting.result()
+        assert answer.status_code == 503, answer.text
+        assert "lost its column while the list was read" in answer.text
+        assert get(web, address).status_code == status
+    finally:
+        with web.database.session() as connection, connection.cursor() as cursor:
+            for field in promoted_fields(cursor, OPPORTUNITIES):
+                demote(connection, OPPORTUNITIES, field.key)
+
+
+_WAITING = (
+    "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'opportunities'::regclass"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
 
 
 def test_printing_shows_all_rows_and_the_filter(web: Web) -> None:
