@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -148,9 +148,20 @@ def long(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--long"))
 
 
+def forget_settings(environment: MutableMapping[str, str]) -> None:
+    """Remove all variables that the program reads, or warns of as misspelled.
+
+    Whoever runs the tests may have an account and a database of their own in the environment.
+    """
+    for name in list(environment):
+        if name.startswith(("RMS_", "CURRENT_RMS_", "POSTGRES_URL")) or name == "DAGSTER_HOME":
+            del environment[name]
+
+
 def pytest_configure() -> None:
     if reason := why_not_here():
         raise pytest.UsageError(reason)
+    forget_settings(os.environ)
     # A machine may be set up to keep no compiled code: then each process that is started here would
     # compile all of ours, and each worker rewrite all tests, for half of the time that it takes.
     sys.dont_write_bytecode = False

@@ -14,11 +14,13 @@ from rms_pipeline.defs.naming import Naming
 from rms_pipeline.postgres_urls import _warn_once, normalise_postgres_url, with_settings
 from rms_pipeline.settings import (
     SANDBOX_LIMIT,
+    Settings,
     SettingsError,
     child_environment,
     load_settings,
     settings,
 )
+from rms_pipeline_tests.conftest import forget_settings
 
 VARIABLES = (
     *("CURRENT_RMS_SUBDOMAIN", "CURRENT_RMS_API_KEY", "CURRENT_RMS_BASE_URL", "DAGSTER_HOME"),
@@ -302,3 +304,10 @@ def test_what_is_no_prefix_of_keys_is_refused_with_an_example(text: str) -> None
         SettingsError, match=r"RMS_KEY_PREFIX is not a valid prefix.*Example: .*acme"
     ):
         load_settings(_env_file=None, RMS_KEY_PREFIX=text)
+
+
+def test_no_setting_of_whoever_runs_the_tests_reaches_them() -> None:
+    names = {str(field.validation_alias) for field in Settings.model_fields.values()}
+    environment = dict.fromkeys({*names, "RMS_NOT_OURS", "PATH"}, "theirs")
+    forget_settings(environment)
+    assert environment == {"PATH": "theirs"}
