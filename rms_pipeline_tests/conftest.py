@@ -231,6 +231,8 @@ def pytest_collection_finish() -> None:
     # What was imported stays: to look through a million objects again and again was a tenth of all.
     # Once is half a second already, so the little that is garbage stays too.
     gc.freeze()
+    # Nor again whenever 700 objects were made: what a test needs is soon more than that.
+    gc.set_threshold(20_000)
     gc.enable()
 
 

@@ -128,13 +128,12 @@ def test_a_database_without_a_mirror_is_said_to_be_so_and_left_alone(
     assert query(environment, tables) == [(0,)]
 
 
-def test_tables_of_another_version_are_named(empty_url: str, sandbox: SandboxServer) -> None:
-    environment = environment_for(empty_url, sandbox)
-    assert command("migrate", environment=environment).returncode == 0
+def test_tables_of_another_version_are_named(ready_url: str, sandbox: SandboxServer) -> None:
+    environment = environment_for(ready_url, sandbox)
     version = "UPDATE rms_pipeline_alembic_version SET version_num = %s RETURNING 1"
-    fetch_all(database_at(empty_url), version.replace("%s", "'0001'"))
+    fetch_all(database_at(ready_url), version.replace("%s", "'0001'"))
     assert "rms-pipeline migrate" in examined(environment, healthy=True)["tables"][2]
-    fetch_all(database_at(empty_url), version.replace("%s", "'9999'"))
+    fetch_all(database_at(ready_url), version.replace("%s", "'9999'"))
     assert (
         "Install that version or a later one" in examined(environment, healthy=False)["tables"][2]
     )
