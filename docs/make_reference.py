@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 import psycopg2
 import typer
+from fastapi.routing import iter_route_contexts
 from prometheus_client.metrics import MetricWrapperBase
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from pydantic import SecretStr
@@ -241,16 +242,13 @@ def http_page() -> str:
 
 def hidden(web: Any) -> list[str]:
     """The addresses that the description for programs leaves out, without parts of pages."""
-    routes = [*web.routes]
-    for each in web.routes:
-        routes += getattr(getattr(each, "original_router", None), "routes", [])
     return sorted(
         {
             route.path
-            for route in routes
-            if "GET" in (getattr(route, "methods", None) or ())
-            and not route.include_in_schema
-            and not route.path.startswith(("/fragments/", "/counts/"))
+            for route in iter_route_contexts(web.routes)
+            if route.path and "GET" in (route.methods or ())
+            if not route.include_in_schema
+            if not route.path.startswith(("/fragments/", "/counts/"))
         }
     )
 

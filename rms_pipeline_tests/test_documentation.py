@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg2
 import pytest
+from fastapi import APIRouter, FastAPI
 
 from rms_pipeline.settings import Settings
 from rms_pipeline_tests.processes import PROJECT
@@ -56,6 +57,15 @@ def test_everything_of_the_reference_has_its_words(made: dict[str, str]) -> None
     for field in Settings.model_fields.values():
         assert field.description
         assert field.description.endswith("."), field.validation_alias
+
+
+def test_the_reference_finds_pages_of_routers_in_routers_with_the_prefixes_of_all() -> None:
+    inner, outer, web = APIRouter(prefix="/inner"), APIRouter(prefix="/outer"), FastAPI()
+    inner.get("/page")(lambda: None)
+    outer.include_router(inner)
+    web.include_router(outer, include_in_schema=False)
+    hidden = runpy.run_path(str(PROJECT / "docs/make_reference.py"))["hidden"]
+    assert "/outer/inner/page" in hidden(web)
 
 
 def test_each_example_of_a_function_is_a_query_of_it(made: dict[str, str], ready_url: str) -> None:
