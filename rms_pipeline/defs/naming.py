@@ -80,5 +80,6 @@ class Naming:
         return called
 
 
-# That of this project's own code location.
+# That of this project's own code location, and its module.
 OWN = Naming()
+OWN_DEFINITIONS = "rms_pipeline.definitions"

@@ -19,7 +19,7 @@ from rms_pipeline.defs.compat import (
     ConfigurableClassData,
     WorkerStatus,
 )
-from rms_pipeline.defs.run_lock import DEAD_RUN_MESSAGE, is_dead
+from rms_pipeline.defs.run_lock import DEAD_RUN_MESSAGE, died_unannounced, is_dead
 from rms_pipeline.errors import in_one_line
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.embedded import open_database
@@ -98,6 +98,21 @@ class LockedRunLauncher(WorkerLockCheck, DefaultRunLauncher):
     @property
     def mirrors(self) -> Sequence[Database]:
         return self._mirrors or super().mirrors
+
+    def _declared_dead(self, run: DagsterRun, **how: timedelta) -> bool:
+        return super()._declared_dead(run, **how) or self._died_unannounced(run)
+
+    def _died_unannounced(self, run: DagsterRun) -> bool:
+        """Whether `run` is of our own code location and died between its start and its first
+        step. Dagster's default launcher would believe for ever that it runs."""
+        if self._mirrors:
+            return False
+        (database,) = super().mirrors
+        try:
+            return died_unannounced(database, self._instance, run)
+        except (psycopg2.Error, DatabaseError):
+            # `_declared_dead` has logged why.
+            return False
 
     @classmethod
     def config_type(cls) -> Any:

@@ -10,10 +10,11 @@ from datetime import timedelta
 
 import dagster as dg
 
-from rms_pipeline.defs.naming import OWN, Naming
+from rms_pipeline.defs.compat import module_of
+from rms_pipeline.defs.naming import OWN, OWN_DEFINITIONS, Naming
 from rms_pipeline.defs.recording import why_failed
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.run_workers import living_runs, lost_runs
+from rms_pipeline.mirror.run_workers import living_runs, lost_runs, was_announced
 from rms_pipeline.mirror.sync_runs import (
     DIED,
     NEVER_BEGAN,
@@ -36,12 +37,15 @@ UNDER_WAY = [
     dg.DagsterRunStatus.CANCELING,
 ]
 _FAILED = {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
-# In seconds. If a run stays in this status for longer, the process that should start it has died.
-# (Dagster gives up on it later; until then it must not keep the next sync of its kind from
-# starting.)
+# A started run announces itself before its first step. If it has not by then, its process has died.
+ANNOUNCED_WITHIN = timedelta(minutes=5)
+# In seconds. If a run stays in this status for longer and no process announces it, the process that
+# should start or execute it has died. (Dagster gives up on it later, or never; until then it must
+# not keep the next sync of its kind from starting.)
 _STARTS_WITHIN = {
     dg.DagsterRunStatus.NOT_STARTED: 20.0,
     dg.DagsterRunStatus.STARTING: 60.0,
+    dg.DagsterRunStatus.STARTED: ANNOUNCED_WITHIN.total_seconds(),
 }
 
 
@@ -49,6 +53,24 @@ def is_dead(database: Database, run: dg.DagsterRun, *, grace: timedelta = GRACE)
     """Whether a worker of `run` had announced itself and ended without recording it."""
     with database.session() as connection:
         return bool(lost_runs(connection, [run.run_id], for_longer_than=grace))
+
+
+def died_unannounced(database: Database, instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Whether the process of `run` died after Dagster noted its start and before it announced
+    itself.
+
+    `database` has to be the mirror of the settings, and only runs of this project's own code
+    location, which always use it, are judged. Any other may have been announced to another mirror.
+    """
+    if module_of(run) != OWN_DEFINITIONS:
+        return False
+    record = instance.get_run_record_by_id(run.run_id)
+    if record is None or record.start_time is None:
+        return False
+    if time.time() - record.start_time < ANNOUNCED_WITHIN.total_seconds():
+        return False
+    with database.session() as connection:
+        return not was_announced(connection, run.run_id)
 
 
 def dead_runs(

@@ -15,7 +15,7 @@ import psycopg2
 
 from rms_pipeline.mirror.database import Database, DatabaseError, advisory_lock, lock_key
 from rms_pipeline.mirror.postgres_errors import postgres_error_in
-from rms_pipeline.mirror.statements import Connection
+from rms_pipeline.mirror.statements import Connection, one_row
 from rms_pipeline.mirror.walks import AGES_FROM
 
 # Only locks in this database count, because another mirror on the same server has locks too.
@@ -109,6 +109,15 @@ def living_runs(connection: Connection, runs: Sequence[str]) -> set[str]:
         found = {row[0] for row in cursor.fetchall()}
     connection.commit()
     return found
+
+
+def was_announced(connection: Connection, run: str) -> bool:
+    """Return whether a process has ever announced that it executes `run`. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT FROM run_workers WHERE run = %s)", (run,))
+        row = one_row(cursor)
+    connection.commit()
+    return bool(row[0])
 
 
 def announced_runs(connection: Connection) -> set[str]:

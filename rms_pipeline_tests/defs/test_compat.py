@@ -1,7 +1,12 @@
 """What is relied on of Dagster's private parts, a test a name."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import dagster as dg
 import pytest
+from dagster._core.code_pointer import ModuleCodePointer
+from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 
 from rms_pipeline.defs import compat
 
@@ -80,6 +85,37 @@ def test_workspace_process_context_and_file_target() -> None:
         compat.WorkspaceProcessContext(instance, compat.WorkspaceFileTarget(paths=[])) as context,
     ):
         assert context.create_request_context() is not None
+
+
+def test_module_of_a_run_is_that_of_its_code() -> None:
+    """Whether a run is of this project's own code location."""
+    code = RepositoryPythonOrigin("python", ModuleCodePointer("a.module", "defs"))
+    run = dg.DagsterRun(job_name="job", job_code_origin=JobPythonOrigin("job", code))
+    assert compat.module_of(run) == "a.module"
+    assert compat.module_of(dg.DagsterRun(job_name="job")) is None
+
+
+def test_steps_of_a_run_leave_out_those_that_only_check() -> None:
+    """A run that checks a table does not store it."""
+    check = dg.AssetCheckSpec("check", asset="made")
+
+    @dg.multi_asset(specs=[dg.AssetSpec("made")], check_specs=[check], can_subset=True)
+    def made(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        if context.selected_asset_keys:
+            yield dg.MaterializeResult()
+        if context.selected_asset_check_keys:
+            yield dg.AssetCheckResult(passed=True)
+
+    chosen = {
+        "made": dg.AssetSelection.assets("made"),
+        "checked": dg.AssetSelection.checks(check.key),
+    }
+    jobs = [dg.define_asset_job(name, selection) for name, selection in chosen.items()]
+    defs = dg.Definitions(assets=[made], jobs=jobs)
+    with dg.instance_for_test() as instance:
+        for job, steps in (("made", {"made"}), ("checked", set())):
+            run = defs.resolve_job_def(job).execute_in_process(instance=instance)
+            assert compat.steps_of(instance, run.dagster_run) == steps
 
 
 def test_steps_of_a_run_are_those_of_its_plan_and_none_once_dagster_has_forgotten_it() -> None:

@@ -12,7 +12,9 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.launcher import CheckRunHealthResult, RunLauncher, WorkerStatus
+from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 from dagster._serdes import ConfigurableClassData
 
@@ -21,6 +23,7 @@ from rms_pipeline.definitions import build_defs
 from rms_pipeline.defs import run_lock
 from rms_pipeline.defs.celery_launcher import LockedCeleryRunLauncher
 from rms_pipeline.defs.instance_storage import instance_of
+from rms_pipeline.defs.naming import OWN_DEFINITIONS
 from rms_pipeline.defs.recording import SYNC_TYPE_TAG
 from rms_pipeline.defs.resources import CurrentRmsResource
 from rms_pipeline.defs.run_launcher import LockedRunLauncher, WorkerLockCheck
@@ -116,6 +119,52 @@ def test_a_run_that_announced_nothing_is_never_judged(
     query(database, "UPDATE dagster.runs SET start_time = 1, update_timestamp = 'epoch'")
     assert health(instance, run) is WorkerStatus.RUNNING
     assert fail_dead_runs(database, instance) == []
+
+
+def started_long_ago(
+    instance: dg.DagsterInstance, database: Database, module: str | None
+) -> dg.DagsterRun:
+    """A full sync that Dagster calls started for six minutes, and that no process announced."""
+    origin = None
+    if module is not None:
+        code = RepositoryPythonOrigin(sys.executable, ModuleCodePointer(module, "defs"))
+        origin = JobPythonOrigin("initial_sync", code)
+    job = build_defs().resolve_job_def("initial_sync")
+    run = instance.create_run_for_job(job, status=STARTED, job_code_origin=origin)
+    query(
+        database,
+        "UPDATE dagster.runs SET start_time = extract(epoch FROM now()) - 360,"
+        " update_timestamp = update_timestamp - interval '360 s' RETURNING 1",
+    )
+    return run
+
+
+def test_a_run_of_ours_that_died_before_it_was_announced_is_ended_and_blocks_nothing(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    run = started_long_ago(instance, database, OWN_DEFINITIONS)
+    assert decide("reconciliation", instance) == "run"
+    assert health(instance, run) is WorkerStatus.FAILED
+    with worker(database, run.run_id):
+        assert health(instance, run) is WorkerStatus.RUNNING
+        assert "initial_sync is running" in decide("reconciliation", instance)
+
+
+@pytest.mark.parametrize("module", [None, "somebody.elses"])
+def test_a_run_of_other_code_that_was_not_announced_here_blocks_nothing_and_is_not_ended(
+    instance: dg.DagsterInstance, database: Database, module: str | None
+) -> None:
+    run = started_long_ago(instance, database, module)
+    assert decide("reconciliation", instance) == "run"
+    assert health(instance, run) is WorkerStatus.RUNNING
+
+
+def test_a_run_of_ours_that_has_just_started_may_still_announce_itself(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    run = started_long_ago(instance, database, OWN_DEFINITIONS)
+    query(database, "UPDATE dagster.runs SET start_time = start_time + 120 RETURNING 1")
+    assert health(instance, run) is WorkerStatus.RUNNING
 
 
 def test_a_process_that_is_killed_while_it_announces_a_step_leaves_a_dead_run(
