@@ -30,7 +30,6 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
     found = build.build_defs(key_prefix=settings().key_prefix)
     return dg.Definitions(
         assets=found.assets,
-        asset_checks=found.asset_checks,
         jobs=found.jobs,
         schedules=found.schedules,
         sensors=found.sensors,

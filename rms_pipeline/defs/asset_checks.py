@@ -1,5 +1,8 @@
 """Checks of the tables that must pass after every sync.
 
+They run in the step that stores their table. Many executors start a process for each step, which
+takes seconds; the queries take milliseconds.
+
 A materialization discards earlier results of checks in Dagster's UI. Until a failed check runs
 again, it shows "Not Evaluated". So everything that materializes a table runs all of its checks,
 also a refresh by webhooks (`report_checks`). Each collection has the same checks, made from its
@@ -7,18 +10,17 @@ declaration.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
 import dagster as dg
 
+from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
-from rms_pipeline.defs.failures import explained
+from rms_pipeline.defs.failures import Explained, explained
 from rms_pipeline.defs.naming import OWN, Naming
-from rms_pipeline.defs.resources import Mirror
-from rms_pipeline.defs.steps import blocking_check_of, check_step_of
 from rms_pipeline.insight.sense import (
     SENSE_CHECKS,
     unknown_required_fields,
@@ -262,6 +264,11 @@ def _counts_add_up(database: Database) -> dg.AssetCheckResult:
     )
 
 
+def blocking_check_of(collection: Collection) -> str:
+    """The name of the check of the collection's table that blocks what is made of it."""
+    return f"{collection.single}_ids_are_unique"
+
+
 def _evaluations(collection: Collection) -> dict[str, tuple[str, EvaluateOf]]:
     """The checks of the collection's table by name: what must be true, and the function that tests
     it."""
@@ -317,6 +324,16 @@ def _evaluations_of(
     return found
 
 
+def _evaluations_of_table(table: str) -> dict[str, tuple[str, Evaluate]]:
+    """Those of one table, by name, without the sense checks."""
+    return {name: told for (of, name), told in _evaluations_of(COLLECTIONS).items() if of == table}
+
+
+def _sense_checks_of(table: str) -> dict[str, str]:
+    """What each of the sense checks of a table says."""
+    return SENSE_CHECKS if table == OPPORTUNITIES.name else {}
+
+
 def _whatever_the_run(of_rows: Callable[[Database], dg.AssetCheckResult]) -> Evaluate:
     return lambda database, run, seconds: of_rows(database)
 
@@ -350,88 +367,50 @@ _OF_OPPORTUNITIES: list[tuple[str, str, str, Callable[[Database], dg.AssetCheckR
 ]
 
 
-def checks_of(collections: Sequence[Collection], naming: Naming) -> list[dg.AssetChecksDefinition]:
-    """The checks of the collections' tables, and of the tables made from them.
-
-    Each table has two steps: one for the check that blocks, so that downstream assets wait for no
-    other, and one for all others. Many executors start a process for each step, which takes
-    seconds; the queries take milliseconds.
-    """
-    told = _evaluations_of(collections)
-    blocks = {blocking_check_of(collection) for collection in collections}
-    found: list[dg.AssetChecksDefinition] = []
-    for table in dict.fromkeys(table for table, _ in told):
-        of_table = {name: each for (of, name), each in told.items() if of == table}
-        blocking = blocks & of_table.keys()
-        others = {name: each for name, each in of_table.items() if name not in blocking}
-        found += [_blocking_check(naming, table, name, *of_table[name]) for name in blocking]
-        found.append(_checks_in_one_step(naming, table, others))
-    return found
+def check_specs_of(table: str, naming: Naming) -> list[dg.AssetCheckSpec]:
+    """The checks of a table: what each is called, and what must be true."""
+    blocking = {blocking_check_of(collection) for collection in COLLECTIONS}
+    says = {name: description for name, (description, _) in _evaluations_of_table(table).items()}
+    return [
+        dg.AssetCheckSpec(
+            name,
+            asset=naming.key(table),
+            description=description,
+            # What counts, or sums, such rows would be wrong without a sign of it.
+            blocking=name in blocking,
+        )
+        for name, description in (says | _sense_checks_of(table)).items()
+    ]
 
 
-def _blocking_check(
-    naming: Naming, table: str, name: str, description: str, evaluate: Evaluate
-) -> dg.AssetChecksDefinition:
-    @dg.asset_check(
-        asset=naming.key(table),
-        name=name,
-        description=description,
-        # What counts, or sums, such rows would be wrong without a sign of it.
-        blocking=True,
-    )
-    @naming.bind
-    def check(context: dg.AssetCheckExecutionContext, mirror: Mirror) -> dg.AssetCheckResult:
-        with explained(f"check {name}"):
-            return evaluate(mirror.database, context.run.run_id, None)
-
-    return check
-
-
-def _checks_in_one_step(
-    naming: Naming, table: str, evaluations: Mapping[str, tuple[str, Evaluate]]
-) -> dg.AssetChecksDefinition:
-    """Checks of which a run may select some. One that cannot be evaluated fails the step when all
-    others have their results."""
+def check_results_of(
+    table: str, naming: Naming, selected: Container[str], database: Database, run: str
+) -> Iterator[dg.AssetCheckResult]:
+    """The results of the `selected` checks of a table after `run`. A check that cannot be evaluated
+    has failed, and says why; it costs no other check, and unless it blocks nothing downstream."""
     asset = naming.key(table)
-    sense = SENSE_CHECKS if table == OPPORTUNITIES.name else {}
-    says = {name: description for name, (description, _) in evaluations.items()} | sense
-
-    @dg.multi_asset_check(
-        name=naming.name(check_step_of(table)),
-        specs=[
-            dg.AssetCheckSpec(name, asset=asset, description=description)
-            for name, description in says.items()
-        ],
-        can_subset=True,
-    )
-    @naming.bind
-    def checks(
-        context: dg.AssetCheckExecutionContext, mirror: Mirror
-    ) -> Iterator[dg.AssetCheckResult]:
-        selected = {key.name for key in context.selected_asset_check_keys}
-        failures = []
-        with mirror.database.with_one_connection() as database:
-            for name, (_, evaluate) in evaluations.items():
-                if name not in selected:
-                    continue
+    with database.with_one_connection() as once:
+        for name, (_, evaluate) in _evaluations_of_table(table).items():
+            if name in selected:
                 try:
                     with explained(f"check {name}"):
-                        result = evaluate(database, context.run.run_id, None)
-                except Exception as failure:
-                    failures.append(failure)
-                else:
-                    yield result._replace(asset_key=asset, check_name=name)
-            if not selected.isdisjoint(sense):
-                # One query answers all of them.
+                        result = evaluate(once, run, None)
+                except Explained as failure:
+                    result = _not_evaluated(failure)
+                yield result._replace(asset_key=asset, check_name=name)
+        if of_sense := [name for name in _sense_checks_of(table) if name in selected]:
+            # One query answers all of them.
+            try:
                 with explained("sense checks"):
-                    results = sense_of(database)
-                for name, result in results.items():
-                    if name in selected:
-                        yield result._replace(asset_key=asset, check_name=name)
-        if failures:
-            raise failures[0]
+                    results = sense_of(once)
+            except Explained as failure:
+                results = dict.fromkeys(of_sense, _not_evaluated(failure))
+            for name in of_sense:
+                yield results[name]._replace(asset_key=asset, check_name=name)
 
-    return checks
+
+def _not_evaluated(failure: Explained) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(passed=False, description=str(failure))
 
 
 def evaluations(

@@ -282,10 +282,10 @@ def status_counts_of(naming: Naming) -> dg.AssetsDefinition:
         "of opportunities. The metadata has a table and a chart under *counts*; Plots shows how "
         "each status developed.",
         kinds={"postgres"},
-        # People look at it while the checks of opportunities still run.
-        op_tags={"dagster/priority": "1"},
     )
-    def status_counts(mirror: Mirror) -> dg.MaterializeResult[Any]:
+    def status_counts(
+        context: dg.AssetExecutionContext, mirror: Mirror
+    ) -> dg.MaterializeResult[Any]:
         counts = refresh_status_counts(mirror.database, mirror.settings.time_zone)
         with mirror.database.session() as connection:
             colours = read_colours(connection)

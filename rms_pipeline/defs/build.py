@@ -10,7 +10,6 @@ from psycopg2.extensions import parse_dsn
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.defs import (
-    asset_checks,
     assets,
     business_events,
     housekeeping,
@@ -61,6 +60,9 @@ def build_defs(
     Raises DefinitionsUnusable, and SettingsError if a field of a resource is wrong and already
     known.
     """
+    _demand_texts_that_are_known(
+        key_prefix=key_prefix, group=group, owners=owners, collections=collections, pages=pages
+    )
     account = _of_kind(account, CurrentRms)
     mirror = _of_kind(mirror, Mirror)
     owners = _texts("owners", owners, 'owners=["team:rental"]')
@@ -97,7 +99,6 @@ def build_defs(
                 assets.status_counts_of(naming),
             ],
         ),
-        asset_checks=asset_checks.checks_of(chosen, naming),
         jobs=[
             *jobs.sync_jobs(
                 chosen,
@@ -123,6 +124,18 @@ def _demand(is_valid: bool, argument: str, given: object, example: str) -> None:
         raise DefinitionsUnusable(
             f"{argument} is {given!r}, which is not valid. Example: {example}"
         )
+
+
+def _demand_texts_that_are_known(**given: object) -> None:
+    """An EnvVar is a text, that of its name, until a run resolves it."""
+    for argument, value in given.items():
+        for each in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(each, dg.EnvVar):
+                raise DefinitionsUnusable(
+                    f"{argument} is an EnvVar, which only a run resolves, but definitions need its "
+                    "value when they are loaded. Write "
+                    f'{argument}=dg.EnvVar("{each.env_var_name}").get_value()'
+                )
 
 
 def _texts(argument: str, given: str | Iterable[str], example: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ what is reported to Dagster and in the row of the sync. What does not: what is r
 merged (`assets`, `parts`).
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,9 +16,10 @@ import dagster as dg
 from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.defs.asset_checks import check_results_of, check_specs_of
 from rms_pipeline.defs.columns import RAW_PAGE_COLUMNS, columns_of
 from rms_pipeline.defs.failures import Explained, explained
-from rms_pipeline.defs.naming import Naming
+from rms_pipeline.defs.naming import MIRROR, Naming
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.database import Database, advisory_lock
 from rms_pipeline.mirror.raw_pages import count_stored
@@ -41,23 +43,11 @@ def raw_pages_of(collection: Collection) -> str:
     return "raw_rms_pages" if collection is OPPORTUNITIES else f"raw_{collection.name}"
 
 
-def check_step_of(table: str) -> str:
-    """The name of the step that runs the checks of a table which do not block."""
-    return f"{table}_checks"
-
-
-def blocking_check_of(collection: Collection) -> str:
-    """The name of the check of the collection's table that blocks what is made of it."""
-    return f"{collection.single}_ids_are_unique"
-
-
 def own_steps(naming: Naming) -> frozenset[str]:
     """The keys of all steps that assets and checks of this account can have in a run."""
-    names = ["status_counts", check_step_of("status_counts")]
+    names = ["status_counts"]
     for collection in COLLECTIONS:
-        table = collection.name
-        names += [raw_pages_of(collection), table, check_step_of(table)]
-        names.append(f"{table}_{blocking_check_of(collection)}")
+        names += [raw_pages_of(collection), collection.name]
     return frozenset(map(naming.name, names))
 
 
@@ -71,26 +61,55 @@ def declare(
     kinds: set[str],
     table: str | None = None,
     code_version: str = "1",
-    op_tags: Mapping[str, str] | None = None,
 ) -> Declare:
-    """The decorator of an asset of this account. `deps` are names of other assets. `table` is the
-    name of its table, by default its own name. `build_defs` knows where the table is."""
+    """The decorator of an asset of this account, and of its checks. `deps` are names of other
+    assets. `table` is the name of its table, by default its own name. `build_defs` knows where the
+    table is."""
 
     def decorate(function: Callable[..., dg.MaterializeResult[Any]]) -> dg.AssetsDefinition:
-        return dg.asset(
-            key=naming.key(name),
-            deps=naming.keys(deps),
-            group_name=naming.group,
-            kinds=kinds,
-            owners=naming.owners,
-            description=description,
-            metadata={"dagster/column_schema": columns, "dagster/table_name": table or name},
-            freshness_policy=KEPT_FRESH,
-            code_version=code_version,
-            op_tags=op_tags,
-        )(naming.bind(function))
+        return dg.multi_asset(
+            name=naming.name(name),
+            specs=[
+                dg.AssetSpec(
+                    naming.key(name),
+                    deps=naming.keys(deps),
+                    group_name=naming.group,
+                    kinds=kinds,
+                    owners=naming.owners,
+                    description=description,
+                    metadata={
+                        "dagster/column_schema": columns,
+                        "dagster/table_name": table or name,
+                    },
+                    freshness_policy=KEPT_FRESH,
+                    code_version=code_version,
+                )
+            ],
+            check_specs=check_specs_of(name, naming),
+            # A run may select the asset without its checks, or some checks alone.
+            can_subset=True,
+        )(naming.bind(_then_checked(function, name, naming)))
 
     return decorate
+
+
+def _then_checked(
+    function: Callable[..., dg.MaterializeResult[Any]], name: str, naming: Naming
+) -> Callable[..., Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]]:
+    """Does what `function` does if the run selects the asset, and then runs the selected checks."""
+
+    @functools.wraps(function)
+    def both(
+        context: dg.AssetExecutionContext, **given: Any
+    ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+        if context.selected_asset_keys:
+            yield function(context, **given)
+        selected = {key.name for key in context.selected_asset_check_keys}
+        if selected:
+            run, mirror = context.run.run_id, given[MIRROR]
+            yield from check_results_of(name, naming, selected, mirror.database, run)
+
+    return both
 
 
 def declare_pages(

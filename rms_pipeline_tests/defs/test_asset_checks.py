@@ -1,4 +1,4 @@
-"""The checks of a table are few steps, and each of them is still a check of its own."""
+"""The checks of a table run in the step that stores it, and each is still a check of its own."""
 
 from collections.abc import Iterator
 
@@ -47,12 +47,14 @@ ALL_CHECKS = dg.AssetSelection.checks_for_assets(OPPORTUNITIES)
 COUNTS = dg.AssetSelection.assets(["acme", "status_counts"]).without_checks()
 
 
-def test_the_checks_of_a_table_are_two_steps_however_many_there_are() -> None:
+def test_a_full_sync_has_a_step_for_each_asset_and_none_for_checks() -> None:
     names = [collection.name for collection in COLLECTIONS]
     repository = build_defs(key_prefix="acme", collections=names).get_repository_def()
-    steps = [node.name for node in repository.get_job("acme__initial_sync").nodes]
-    tables = 2 * len(names) + 1
-    assert len(steps) == tables + 2 * len(names) + 1
+    steps = {node.name for node in repository.get_job("acme__initial_sync").nodes}
+    assert steps == {
+        key.to_python_identifier() for key in repository.asset_graph.executable_asset_keys
+    }
+    assert len(steps) == 2 * len(names) + 1
     assert len(repository.asset_graph.asset_check_keys) > 30
 
 
@@ -95,11 +97,31 @@ def test_a_check_that_cannot_be_evaluated_fails_and_costs_only_itself(
         result = run(emptied, instance, ALL_CHECKS | COUNTS)
     finally:
         query(emptied, "ALTER TABLE elsewhere RENAME TO sync_faults")
-    assert not result.success
-    assert answers(result).keys() == OF_OPPORTUNITIES - {"no_faults"}
+    assert answers(result).keys() == OF_OPPORTUNITIES
+    (failed,) = (c for c in result.get_asset_check_evaluations() if c.check_name == "no_faults")
+    assert (failed.passed, failed.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert "check no_faults" in (failed.description or "")
+    assert "sync_faults" in (failed.description or "")
     assert len(result.asset_materializations_for_node("acme__status_counts")) == 1
-    failure = result.failure_data_for_node("acme__opportunities_checks")
-    assert failure is not None
-    assert failure.error is not None
-    assert failure.error.stack == []
-    assert "check no_faults" in failure.error.message
+
+
+def test_what_blocks_and_cannot_be_evaluated_blocks(
+    emptied: Database, instance: dg.DagsterInstance
+) -> None:
+    query(emptied, "ALTER TABLE opportunities RENAME TO elsewhere")
+    try:
+        result = run(emptied, instance, check_of(BLOCKS) | COUNTS)
+    finally:
+        query(emptied, "ALTER TABLE elsewhere RENAME TO opportunities")
+    assert answers(result) == {BLOCKS: False}
+    assert not result.success
+    assert result.get_asset_materialization_events() == []
+
+
+def test_an_asset_may_be_made_without_its_checks(
+    emptied: Database, instance: dg.DagsterInstance
+) -> None:
+    result = run(emptied, instance, COUNTS)
+    assert result.success
+    assert answers(result) == {}
+    assert len(result.asset_materializations_for_node("acme__status_counts")) == 1

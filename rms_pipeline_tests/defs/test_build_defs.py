@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -313,6 +314,44 @@ def test_a_key_prefix_may_have_several_parts_and_dashes(prefix: str | list[str])
 def test_a_key_prefix_that_nothing_can_be_named_by_is_refused(prefix: Any) -> None:
     with pytest.raises(DefinitionsUnusable, match="key_prefix is"):
         build_defs(key_prefix=prefix)
+
+
+@pytest.mark.parametrize("argument", ["key_prefix", "group", "owners", "collections", "pages"])
+@pytest.mark.parametrize("several", [False, True])
+def test_what_definitions_need_when_they_are_loaded_cannot_be_an_env_var(
+    argument: str, several: bool
+) -> None:
+    name = dg.EnvVar("ACME_NAME")
+    given: dict[str, Any] = {argument: [name] if several else name}
+    says = rf'{argument} is an EnvVar.*{argument}=dg.EnvVar\("ACME_NAME"\).get_value\(\)'
+    with pytest.raises(DefinitionsUnusable, match=says):
+        build_defs(**given)
+
+
+@pytest.mark.filterwarnings("ignore:Parameter `include_sources` of function `AssetSelection.all`")
+def test_automation_of_the_pages_waits_for_the_api_unless_it_is_told_to_ignore_it(
+    instance: dg.DagsterInstance,
+) -> None:
+    """As the page about one's own Dagster says."""
+    daily = dg.AutomationCondition.on_cron("0 4 * * *")
+    api = dg.AssetSelection.assets(["acme", "current_rms_api"])
+    names = ("raw_rms_pages", "opportunities", "status_counts")
+    for condition, requested in ((daily, 0), (daily.ignore(api), len(names))):
+        defs = build_defs(
+            CurrentRms(subdomain="acme", api_key="key"),
+            Mirror(url="postgresql:///d"),
+            key_prefix="acme",
+            collections=["opportunities"],
+            translator=lambda spec, c=condition: spec.replace_attributes(  # type: ignore[misc]
+                automation_condition=c if spec.key.path[-1] in names else None
+            ),
+        )
+        before = datetime(2030, 1, 1, 3, tzinfo=UTC)
+        first = dg.evaluate_automation_conditions(defs, instance, evaluation_time=before)
+        after = dg.evaluate_automation_conditions(
+            defs, instance, cursor=first.cursor, evaluation_time=before + timedelta(hours=2)
+        )
+        assert (first.total_requested, after.total_requested) == (0, requested)
 
 
 def test_a_collection_that_there_is_not_is_refused_by_name() -> None:
