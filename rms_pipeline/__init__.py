@@ -3,9 +3,12 @@
 For Dagster projects of others: `build_defs`, `CurrentRms`, `Mirror` and `CurrentRmsComponent`.
 """
 
-from typing import TYPE_CHECKING, Any
+# That of typing takes some milliseconds, in which Ctrl-C would show a traceback.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from rms_pipeline.defs.build import build_defs as build_defs
     from rms_pipeline.defs.component import CurrentRmsComponent as CurrentRmsComponent
     from rms_pipeline.defs.resources import CurrentRms as CurrentRms
@@ -21,7 +24,7 @@ _PUBLIC = {
 __all__ = ["CurrentRms", "CurrentRmsComponent", "Mirror", "build_defs"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -6,6 +6,7 @@ Dagster is only imported if a command needs it. `status` must not import it. Exi
 
 import contextlib
 import os
+import signal
 import sys
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -182,6 +183,9 @@ def main() -> None:
     except RmsPipelineError as error:
         tell_failure("Error", str(error))
         sys.exit(1)
+    except KeyboardInterrupt:
+        # Before a verb began: each says itself what an interrupt left.
+        sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
         # The reader has read enough.
         _forget_output()
