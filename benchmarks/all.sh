@@ -24,6 +24,7 @@ million.py --rows 100000
 limit.py --rows 50000 --latencies 0.2 0.7 3
 dashboard.py --rows 100000 500000 --times 15
 pages.py --rows 8000 1000000 --times 9
+combinations.py --rows 1000000
 find.py --rows 1000000 --times 9 --server embedded
 syncs.py --syncs 9000 --times 9
 freshness.py edits --edits 200 --per-second 2
