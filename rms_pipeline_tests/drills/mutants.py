@@ -52,6 +52,7 @@ OWN_OBJECTS = "sync/test_own_objects.py"
 DOUBTS = "sync/test_doubts.py"
 PROVE = "sync/test_prove.py"
 LIES = "sync/test_lies.py"
+ITEMS = "collections/test_opportunity_items.py"
 ODD_LISTS = "sync/test_odd_lists.py"
 AT_ONCE = "sync/test_all_at_once.py"
 CATCHING_UP = "sync/test_catching_up.py"
@@ -747,6 +748,41 @@ MUTANTS = (
         "        if len(batch.records) == 1:",
         "        if True:\n            raise\n        if len(batch.records) == 1:",
         (f"{OWN_OBJECTS}::test_a_row_that_the_database_refuses_costs_only_itself_and_is_named",),
+    ),
+    Mutant(
+        "deletions",
+        "an API that lists nothing and finds nothing is believed",
+        "        elif others:\n            told",
+        "        elif others and False:\n            told",
+        (f"{LIES}::test_an_api_that_shows_nothing_all_of_a_sudden_deletes_none",),
+    ),
+    Mutant(
+        "deletions",
+        "the last rows go without a person",
+        "len(going) > 1 and collection.parts is None",
+        "False and collection.parts is None",
+        (f"{LIES}::test_the_last_rows_go_when_a_person_confirms_that_nothing_is_left",),
+    ),
+    Mutant(
+        "deletions",
+        "a list of items that became empty is believed at once",
+        "AND l.answered_at < l.asked_at + %(empty_for)s AND",
+        "AND l.answered_at < l.asked_at AND %(empty_for)s IS NULL AND",
+        (f"{ITEMS}::test_a_list_that_is_empty_by_mistake_takes_no_row_away",),
+    ),
+    Mutant(
+        "scan",
+        "a list of items whose count stops at one page is in order",
+        "            if not ids.issuperset(page.ids):\n                return False\n",
+        "",
+        (f"{ITEMS}::test_no_part_is_hidden_by_an_order_by_chance_and_a_count_of_one_page",),
+    ),
+    Mutant(
+        "queue",
+        "thousands of unknown records hide the known ones",
+        "%(strangers)s OR EXISTS (",
+        "%(strangers)s OR true OR EXISTS (",
+        ("mirror/test_queue.py",),
     ),
 )
 
