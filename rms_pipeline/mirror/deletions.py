@@ -27,8 +27,7 @@ HELD_BACK_ADVICE = (
     "user of the API key has lost the permission to see them: restore the permission."
 )
 # If more than this share of the window, and more than so many rows, would be deleted within the
-# period, a person has to confirm it. It does not matter who found that they are gone. So it is if
-# several rows are the only ones left: a key that may see nothing finds nothing, either.
+# period, a person has to confirm it. It does not matter who found that they are gone.
 GUARDED_SHARE, GUARDED_COUNT, GUARDED_PERIOD = 0.05, 20, timedelta(days=1)
 
 _IN_WINDOW = (
@@ -181,6 +180,7 @@ def move_to_deleted(
     run: str,
     *,
     confirmed: bool = False,
+    shown_none: bool = False,
 ) -> Removal:
     """Move rows to the table of deleted ones. `gone` says when each absence was asked for and
     answered.
@@ -188,7 +188,9 @@ def move_to_deleted(
     A row about which something newer is known stays. So does a row that PostgreSQL does not let us
     delete, because other tables refer to it or a trigger keeps it: `sync_faults` then names it for
     `run`. An id without a row is remembered as gone, so that no older page brings it back. If more
-    rows would be deleted within a day than is believable, none is, unless `confirmed`. Commits.
+    rows would be deleted within a day than is believable, none is, unless `confirmed`. The same
+    holds for more than one if the API showed no record at all (`shown_none`), as it does to a key
+    that lost its rights. Commits.
     """
     removal = Removal()
     kept: dict[int, str] = {}
@@ -197,7 +199,10 @@ def move_to_deleted(
     def are_too_many(cursor: Cursor, going: Sequence[int]) -> bool:
         nonlocal too_many
         # Too many rows stay too many when PostgreSQL refuses one and smaller parts are tried.
-        too_many = too_many or (not confirmed and _are_too_many(cursor, collection, going))
+        too_many = too_many or (
+            not confirmed
+            and ((shown_none and len(going) > 1) or _are_too_many(cursor, collection, going))
+        )
         return too_many
 
     def move(ids: list[int]) -> None:
@@ -297,18 +302,7 @@ def _are_too_many(cursor: Cursor, collection: Collection, going: Sequence[int]) 
     cursor.execute(f"SELECT count(*) FROM ({held_back}) held WHERE id <> ALL(%s)", (list(going),))
     held = int(one_row(cursor)[0])
     together = _deleted_lately(cursor, collection) + held + len(going)
-    if together > GUARDED_COUNT and together > _most(cursor, collection):
-        return True
-    return (
-        len(going) > 1 and collection.parts is None and not _is_any_left(cursor, collection, going)
-    )
-
-
-def _is_any_left(cursor: Cursor, collection: Collection, going: Sequence[int]) -> bool:
-    cursor.execute(
-        f"SELECT EXISTS (SELECT FROM {collection.name} WHERE id <> ALL(%s))", (list(going),)
-    )
-    return bool(one_row(cursor)[0])
+    return together > GUARDED_COUNT and together > _most(cursor, collection)
 
 
 def _deleted_lately(cursor: Cursor, collection: Collection) -> int:
@@ -409,9 +403,14 @@ class Deletions:
         return None if most == float("inf") else -(-suspects // page_size) + int(most) + 1
 
     def remove_gone(
-        self, gone: dict[int, tuple[datetime, datetime]], because: str = BY_TWO_WITNESSES
+        self,
+        gone: dict[int, tuple[datetime, datetime]],
+        because: str = BY_TWO_WITNESSES,
+        *,
+        shown_none: bool = False,
     ) -> str:
-        """Delete rows, given when the absence of each was asked for and answered.
+        """Delete rows, given when the absence of each was asked for and answered, and whether the
+        API then showed no record at all.
 
         Returns why some stay, or ''.
         """
@@ -422,6 +421,7 @@ class Deletions:
             because,
             self._run,
             confirmed=self.confirmed,
+            shown_none=shown_none,
         )
         self.deleted += len(removal.gone)
         self.held += len(removal.held)

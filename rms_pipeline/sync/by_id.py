@@ -75,7 +75,9 @@ class Verdict:
     not count. `gone` says when (UTC) each absence was asked for and answered. `outdated` came
     singly and are older than an event says. `unasked` were missing from a list, and are asked for
     another time. `failed` holds the reason for each id of which the API says nothing, although it
-    answers other requests.
+    answers other requests. `shown_none`: there are absences, and the API showed no record at all
+    after them, neither by its id nor in a list. This is either the end of the account or that of
+    the key's rights.
     """
 
     answers: list[ListAnswer] = field(default_factory=list)
@@ -84,6 +86,7 @@ class Verdict:
     outdated: set[int] = field(default_factory=set)
     unasked: set[int] = field(default_factory=set)
     failed: dict[int, CurrentRmsError] = field(default_factory=dict)
+    shown_none: bool = False
 
     def outdone(self, answer: ListAnswer, collection: Collection) -> set[int]:
         """Return the records in `answer` for which another answer has the last word."""
@@ -153,7 +156,7 @@ def ask_by_id(
             asking.single(id_, verdict, expected=expected and (answer is None or id_ in behind))
         if verdict.gone.keys() - set(asking.wanted.alive):
             before = client.counts.calls
-            asking.demand_singles()
+            verdict.shown_none = not asking.demand_singles()
             if limit is not None:
                 limit += client.counts.calls - before
         yield verdict
@@ -288,33 +291,33 @@ class _Asking:
                 raise PageFailed(error) from error
             raise
 
-    def demand_singles(self) -> None:
+    def demand_singles(self) -> bool:
         """Raise NotFound or ApiUnavailable if the API may find no record at all by its id.
 
         That is possible until a record comes by its id after the last absent one. Of the first
-        records in the list, one must come. An account that lists no record has lost the only one
-        that the mirror knew, if no witness is left. Otherwise it is not believed.
+        records in the list, one must come. An account that lists no record is not believed if the
+        mirror knows a witness. Otherwise this returns False: the API shows no record at all.
         """
         gone = self._gone
         others = [i for i in self._witnesses if i not in gone]
         if self._found_singly or self._finds(others[:1]):
-            return
+            return True
         try:
             answer = self._some_list(min(len(gone) + _WITNESSES, MOST_PER_PAGE))
         except NotFound:
             raise
         except RequestRefused:
             # The API knows the address, even if it refuses the question.
-            return
+            return True
         if self._finds([i for i in answer.ids if i not in gone][:_WITNESSES]):
-            return
+            return True
         name = self._client.collection.single
         if answer.ids or answer.page.meta.total_row_count:
             told = f"finds no {name} by its id, not even those in its own list"
         elif others:
             told = f"lists no {name} at all, and finds none by its id"
         else:
-            return
+            return False
         raise FindsNone(
             f"Current RMS {told}. So no record is treated as deleted. If this goes on, report it "
             "to the support of Current RMS.",

@@ -548,6 +548,7 @@ class Prover(Counting):
         self._left.ids |= dict.fromkeys(young, True)
         gone: dict[int, tuple[datetime, datetime]] = {}
         failed: dict[int, CurrentRmsError] = {}
+        shown_none = False
         waiting = set[int]()
         if self._lane is Lane.INCREMENTAL and not self._remove.confirmed:
             # Every quarter of an hour would cost a call for each of them, until a person confirms.
@@ -569,6 +570,7 @@ class Prover(Counting):
         for verdict in asked:
             gone |= verdict.gone
             failed |= verdict.failed
+            shown_none |= verdict.shown_none
             for answer in verdict.answers:
                 outdone = verdict.outdone(answer, self._collection)
                 self._store_suspects(answer, walk, outdone)
@@ -583,7 +585,7 @@ class Prover(Counting):
         if not gone:
             return waits or unknown
         before = self._remove.deleted
-        reason = self._remove.remove_gone(gone)
+        reason = self._remove.remove_gone(gone, shown_none=shown_none)
         self.deleted += self._remove.deleted - before
         return reason or waits or unknown
 

@@ -134,7 +134,7 @@ class _Storing:
             done.locked |= self._merge(answer, outdone, done)
         gone = {i: times for i, times in verdict.gone.items() if i not in patient_with}
         done.absent |= verdict.gone.keys() - gone.keys()
-        done.locked |= self._delete(gone, done)
+        done.locked |= self._delete(gone, done, shown_none=verdict.shown_none)
         done.gone |= gone.keys() - done.locked.keys()
         done.outdated |= verdict.outdated
         done.unasked |= verdict.unasked
@@ -162,11 +162,22 @@ class _Storing:
         return held
 
     def _delete(
-        self, gone: Mapping[int, tuple[datetime, datetime]], done: Refreshed
+        self,
+        gone: Mapping[int, tuple[datetime, datetime]],
+        done: Refreshed,
+        *,
+        shown_none: bool,
     ) -> dict[int, str]:
         def write(ids: Sequence[int]) -> Removal:
             going = {i: gone[i] for i in ids}
-            return move_to_deleted(self._connection, self._collection, going, _BECAUSE, self._run)
+            return move_to_deleted(
+                self._connection,
+                self._collection,
+                going,
+                _BECAUSE,
+                self._run,
+                shown_none=shown_none,
+            )
 
         removals, held = write_what_is_free(
             self._database, self._connection, self._collection, sorted(gone), write

@@ -128,6 +128,7 @@ class _Settling:
         # the sync.
         ids = sorted(set(suspects) - self._unreadable)
         gone: dict[int, tuple[datetime, datetime]] = {}
+        shown_none = False
         calls = self._deletions.calls_for(len(ids), self._client.page_size)
         asked = ask_by_id(
             self._client,
@@ -143,7 +144,8 @@ class _Settling:
             for verdict in asked:
                 self._store(verdict)
                 gone.update(verdict.gone)
-        self._deletions.remove_gone(gone)
+                shown_none |= verdict.shown_none
+        self._deletions.remove_gone(gone, shown_none=shown_none)
         if not self._deletions.held:
             self.left_window += len(ids) - len(gone)
 
@@ -177,7 +179,9 @@ class _Settling:
             ):
                 self._store(verdict)
                 asked += sum(len(answer.ids) for answer in verdict.answers) + len(verdict.gone)
-                self._deletions.remove_gone(verdict.gone, _BY_ID_ALONE)
+                self._deletions.remove_gone(
+                    verdict.gone, _BY_ID_ALONE, shown_none=verdict.shown_none
+                )
         return asked
 
     def _store(self, verdict: Verdict) -> None:
