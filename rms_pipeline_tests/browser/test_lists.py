@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.summary import refresh_status_counts
@@ -111,6 +111,12 @@ _COME_BACK = "document.dispatchEvent(new Event('visibilitychange'))"
 def test_a_day_and_a_calendar_that_stay_open_show_what_has_changed_unless_they_are_in_use(
     web: Web, page: Page, path: str
 ) -> None:
+    def come_late(route: Route) -> None:
+        # After all other scripts, as on a slow line.
+        page.wait_for_timeout(300)
+        route.continue_()
+
+    page.route("**/app*.js*", come_late)
     page.goto(f"{web.url}{path}?token={API_TOKEN}")
     row = page.locator("main a[href='/opportunities/2']").first
     expect(row).to_be_visible()

@@ -7,7 +7,7 @@ import requests
 
 import rms_pipeline.sandbox
 from rms_pipeline.cli import sandbox as sandbox_command
-from rms_pipeline.cli.sandbox import SandboxNotStarted
+from rms_pipeline.ports import PortTaken
 from rms_pipeline.sandbox import SandboxServer, Store, Switches
 from rms_pipeline.settings import SettingsError
 
@@ -80,6 +80,6 @@ def test_a_flag_that_means_nothing_is_a_usage_error_that_says_why(pair: str, sai
 
 def test_a_port_that_is_taken_is_an_error_with_advice() -> None:
     with SandboxServer(Store()) as running:
-        with pytest.raises(SandboxNotStarted, match="--port"):
+        with pytest.raises(PortTaken, match="--port"):
             sandbox_command.sandbox(port=running.port, rows=1)
         assert requests.get(running.url, timeout=5).status_code == 404
