@@ -1,8 +1,9 @@
 """The sandbox for benchmarks: `api_server.py ROWS LATENCY_SECONDS REQUESTS_PER_MINUTE [PER_PAGE]`.
 
-It must not be what is measured, so each record is rendered once, before the first call, and kept in
-memory. Prints a line of JSON with its URL and the average size of a record in bytes, then answers
-each line of stdin with one: `reset`, `stats` (calls since then, and when the first came), `edit N`.
+It must not be what is measured, so each record is rendered once and kept in memory: as syncs ask
+for it before the first call, and with fewer parts when it is first asked for so. Prints a line of
+JSON with its URL and the average size of a record in bytes, then answers each line of stdin with
+one: `reset`, `stats` (calls since then, and when the first came), `edit N`.
 """
 
 import json
@@ -19,14 +20,17 @@ class RenderedStore(Store):
 
     def __init__(self, rows: int) -> None:
         super().__init__(rows)
-        self._rendered = {id_: super(RenderedStore, self).body(id_, LISTED) for id_ in self.ids()}
-        sizes = [len(body or b"") for body in self._rendered.values()]
+        self._rendered: dict[tuple[int, frozenset[str]], bytes | None] = {}
+        sizes = [len(self.body(id_, LISTED) or b"") for id_ in self.ids()]
         self.average_bytes = sum(sizes) / max(len(sizes), 1)
 
     def body(self, id_: int, include: Sequence[str], *, signed: bool = False) -> bytes | None:
-        if signed or id_ in self._edited or id_ not in self._rows or set(include) != set(LISTED):
+        if signed or id_ in self._edited or id_ not in self._rows:
             return super().body(id_, include, signed=signed)
-        return self._rendered[id_]
+        asked = (id_, frozenset(include))
+        if asked not in self._rendered:
+            self._rendered[asked] = super().body(id_, include)
+        return self._rendered[asked]
 
 
 class Calls:
