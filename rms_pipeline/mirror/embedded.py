@@ -1,5 +1,6 @@
 """A real PostgreSQL from a Python wheel, for a first look without a database server."""
 
+import contextlib
 import locale
 import logging
 import subprocess
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 # After a crash it first repeats what it had written last, which may take minutes. Then it may also
 # wait for processes of before, which end within seconds.
 _RECOVERY_SECONDS, _AGAIN_SECONDS = 600, 60
+# A file that the server writes is not half written for longer.
+_WRITTEN_SECONDS = 5
 
 
 def start_embedded(state_folder: Path) -> str:
@@ -87,7 +90,11 @@ def _will_answer(pgdata: Path) -> bool:
     try:
         found = PostmasterInfo.read_from_pgdata(pgdata)
     except (AssertionError, OSError):
-        # It is just written or deleted.
+        with contextlib.suppress(OSError):
+            # It is just written, unless a full disk cut it off.
+            written = (pgdata / "postmaster.pid").stat().st_mtime
+            return abs(time.time() - written) < _WRITTEN_SECONDS
+        # It was just deleted.
         return True
     return found is not None and found.is_running()
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -12,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg2
 import pytest
 
+from rms_pipeline.mirror.database import DatabaseError
 from rms_pipeline.mirror.embedded import restart_if_ended, start_embedded, stop_embedded
 from rms_pipeline_tests.processes import wait_until
 from rms_pipeline_tests.servers import folder_for_servers
@@ -114,6 +116,20 @@ def test_a_server_that_is_still_recovering_is_waited_for(folder: Path) -> None:
     assert "starting" in wait_for_state(data)
     assert start_embedded(folder) == url
     assert answers(url)
+
+
+@pytest.mark.slow
+def test_a_file_that_a_full_disk_cut_off_long_ago_is_not_waited_for(folder: Path) -> None:
+    start_embedded(folder)
+    stop_embedded(folder)
+    file = folder / "postgres" / "postmaster.pid"
+    file.write_text("1\n")
+    os.utime(file, (0, 0))
+    began = time.monotonic()
+    with pytest.raises(DatabaseError, match="did not start"):
+        start_embedded(folder)
+    assert time.monotonic() - began < 60
+    file.unlink()
 
 
 def wait_for_state(data: Path) -> str:
