@@ -6,13 +6,14 @@ time at which the mirror noticed it. Some columns always change together. One of
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
-from rms_pipeline.insight.days import Day
+from rms_pipeline.insight.days import FIRST, LAST, Day
+from rms_pipeline.mirror.criteria import Days
 from rms_pipeline.mirror.statements import Connection
 
 MOST = 100
@@ -36,12 +37,13 @@ _TIME = r"^[0-9]{4}-(0[1-9]|1[0-2])-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9](
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The changes to list. All conditions apply. `who` is a person's name or `NOBODY`. `field` is a
-    column, `custom_fields.` and a key, or `EVERY`. `least` is the smallest change of a number: of
-    `field`, or else of the charge without tax. `days` is the smallest number of days that a date
-    moved."""
+    """The changes to list. All conditions apply. `when` are days in `time_zone`. `who` is a
+    person's name or `NOBODY`. `field` is a column, `custom_fields.` and a key, or `EVERY`. `least`
+    is the smallest change of a number: of `field`, or else of the charge without tax. `days` is the
+    smallest number of days that a date moved."""
 
-    day: Day | None = None
+    when: Days = field(default_factory=Days)
+    time_zone: str = "UTC"
     who: str = ""
     field: str = ""
     least: Decimal | None = None
@@ -165,9 +167,12 @@ def as_number(value: str) -> str:
 
 def _where(wanted: Wanted) -> tuple[list[str], dict[str, Any]]:
     where, values = ["true"], dict[str, Any]()
-    if wanted.day is not None:
-        where.append(f"{_WHEN} >= %(starts)s AND {_WHEN} < %(ends)s")
-        values |= {"starts": wanted.day.starts, "ends": wanted.day.ends}
+    if wanted.when.first is not None:
+        where.append(f"{_WHEN} >= %(starts)s")
+        values["starts"] = _day(wanted.when.first, wanted.time_zone).starts
+    if wanted.when.last is not None:
+        where.append(f"{_WHEN} < %(ends)s")
+        values["ends"] = _day(wanted.when.last, wanted.time_zone).ends
     if wanted.who == NOBODY:
         where.append("c.changed_by IS NULL")
     elif wanted.who:
@@ -202,6 +207,10 @@ def _where(wanted: Wanted) -> tuple[list[str], dict[str, Any]]:
         values["sized"] = [*values.get("numbers", ()), *values.get("times", ())]
         where.append(f"({' OR '.join(sizes)})")
     return where, values
+
+
+def _day(day: date, time_zone: str) -> Day:
+    return Day(min(max(day, FIRST), LAST), time_zone)
 
 
 def _chosen(field: str, kind: Sequence[str], otherwise: Sequence[str]) -> list[str]:

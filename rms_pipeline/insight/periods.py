@@ -1,38 +1,99 @@
 """Periods as words or dates.
 
 The dates of a word are worked out each time it is read. So an address with `weekend` always means
-the next weekend.
+the next weekend. Which days are a weekend depends on the country of the company's time zone, so
+that a link means the same days for everybody in the company.
 """
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import lru_cache
+
+from babel import Locale, UnknownLocaleError
+from babel.core import get_global
 
 from rms_pipeline.mirror.criteria import Days
 
 _ONE_DAY = timedelta(days=1)
 
 
-def _around(behind: int, ahead: int) -> Callable[[date], Days]:
-    return lambda today: Days(today - _ONE_DAY * behind, today + _ONE_DAY * ahead)
+@dataclass(frozen=True, slots=True)
+class Weekend:
+    """The days of a weekend, from `first` to `last`, as `date.weekday` counts: 0 is Monday."""
+
+    first: int
+    last: int
+
+    def has(self, day: date) -> bool:
+        return (day.weekday() - self.first) % 7 <= (self.last - self.first) % 7
+
+    def since(self, today: date) -> Days:
+        """The weekend that is not over on the day `today`."""
+        first = today
+        while not self.has(first):
+            first += _ONE_DAY
+        while self.has(first - _ONE_DAY):
+            first -= _ONE_DAY
+        return Days(first, first + _ONE_DAY * ((self.last - self.first) % 7))
+
+    def working_day_before(self, today: date) -> date:
+        """The last day before `today` that is no weekend."""
+        day = today - _ONE_DAY
+        while self.has(day):
+            day -= _ONE_DAY
+        return day
 
 
-def _weekend(today: date) -> Days:
-    """On a Sunday, the weekend that is not over yet."""
-    saturday = today + _ONE_DAY * (5 - today.weekday())
-    return Days(saturday, saturday + _ONE_DAY)
+SATURDAY_AND_SUNDAY = Weekend(5, 6)
 
 
-def _month(today: date) -> Days:
+@lru_cache(maxsize=256)
+def weekend_of(time_zone: str) -> Weekend:
+    """The weekend in the country of `time_zone` (a name of the IANA database), by the locale data
+    of a library. Saturday and Sunday if the time zone is of no country, such as UTC."""
+    known = get_global("zone_territories")
+    country = known.get(time_zone) or known.get(get_global("zone_aliases").get(time_zone, ""))
+    if not country:
+        return SATURDAY_AND_SUNDAY
+    try:
+        locale = Locale.parse(f"und_{country}")
+    except (UnknownLocaleError, ValueError):
+        return SATURDAY_AND_SUNDAY
+    return Weekend(locale.weekend_start, locale.weekend_end)
+
+
+# Of a day and a weekend, the days that a word means.
+_Find = Callable[[date, Weekend], Days]
+
+
+def _around(behind: int, ahead: int) -> _Find:
+    return lambda today, _: Days(today - _ONE_DAY * behind, today + _ONE_DAY * ahead)
+
+
+def _ago(days: int) -> _Find:
+    return lambda today, _: Days(None, today - _ONE_DAY * days)
+
+
+def _weekend(today: date, weekend: Weekend) -> Days:
+    return weekend.since(today)
+
+
+def _since_working_day(today: date, weekend: Weekend) -> Days:
+    return Days(weekend.working_day_before(today), today)
+
+
+def _month(today: date, _: Weekend = SATURDAY_AND_SUNDAY) -> Days:
     first = today.replace(day=1)
     return Days(first, _first_of_next(first) - _ONE_DAY)
 
 
-def _last_month(today: date) -> Days:
+def _last_month(today: date, _: Weekend) -> Days:
     return _month(today.replace(day=1) - _ONE_DAY)
 
 
-def _next_month(today: date) -> Days:
+def _next_month(today: date, _: Weekend) -> Days:
     return _month(_first_of_next(today))
 
 
@@ -42,7 +103,7 @@ def _first_of_next(day: date) -> date:
 
 # The word in an address, its name, and the days. What lies ahead begins today, what is past ends
 # today: both include it.
-PERIODS: dict[str, tuple[str, Callable[[date], Days]]] = {
+PERIODS: dict[str, tuple[str, _Find]] = {
     "today": ("Today", _around(0, 0)),
     "tomorrow": ("Tomorrow", _around(-1, 1)),
     "yesterday": ("Yesterday", _around(1, -1)),
@@ -55,17 +116,21 @@ PERIODS: dict[str, tuple[str, Callable[[date], Days]]] = {
     "last-month": ("Last month", _last_month),
     "last-7": ("Last 7 days", _around(6, 0)),
     "last-30": ("Last 30 days", _around(29, 0)),
+    "working-day": ("Since the last working day", _since_working_day),
+    "ago-14": ("14 days ago or earlier", _ago(14)),
+    "ago-30": ("30 days ago or earlier", _ago(30)),
+    "ago-90": ("90 days ago or earlier", _ago(90)),
 }
 _DATES = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})?\.\.([0-9]{4}-[0-9]{2}-[0-9]{2})?")
 
 
-def days_of(text: str, today: date) -> Days:
+def days_of(text: str, today: date, weekend: Weekend = SATURDAY_AND_SUNDAY) -> Days:
     """The days of `text` on the day `today`. `text` is a word of `PERIODS`, one date, or two dates
     with `..` in between, of which one can be left out. Raises ValueError, whose text says what is
     valid."""
     text = text.strip()
     if text in PERIODS:
-        return PERIODS[text][1](today)
+        return PERIODS[text][1](today, weekend)
     first, last = text, text
     if ".." in text:
         found = _DATES.fullmatch(text)

@@ -12,7 +12,8 @@ from typing import Any
 
 from rms_pipeline.insight.changes import CHARGE, as_number
 from rms_pipeline.insight.compare import Figure, Point, Question, compare, shifted
-from rms_pipeline.insight.days import Day
+from rms_pipeline.insight.days import FIRST, Day
+from rms_pipeline.insight.periods import weekend_of
 from rms_pipeline.mirror.changes import STATUS
 from rms_pipeline.mirror.criteria import COMES_BACK, GOES_OUT
 from rms_pipeline.mirror.overview import add_up
@@ -96,14 +97,15 @@ class Revaluation:
 @dataclass(frozen=True, slots=True)
 class Today:
     """The day `date`, from `starts` to `ends` (UTC), as the mirror knows it now. Decisions and
-    changes are those of the day and the day before. `confirmed` and `lost` have the newest
-    `MOST_LISTED` decisions, and their counts all of them. `late_back` is None unless the day is
-    today."""
+    changes are those since the working day before, which began at `since`: those of a weekend are
+    found on the Monday. `confirmed` and `lost` have the newest `MOST_LISTED` decisions, and
+    their counts all of them. `late_back` is None unless the day is today."""
 
     date: date
     time_zone: str
     starts: datetime
     ends: datetime
+    since: datetime
     is_today: bool
     goes_out: Jobs
     comes_back: Jobs
@@ -130,6 +132,7 @@ def read_today(connection: Connection, day: Day, now: datetime, most: int = MOST
             time_zone=day.time_zone,
             starts=day.starts,
             ends=day.ends,
+            since=values["since"],
             is_today=is_today,
             goes_out=_jobs(cursor, _LEAVING, GOES_OUT, values),
             comes_back=_jobs(cursor, _RETURNING, COMES_BACK, values),
@@ -167,8 +170,14 @@ def compare_today(connection: Connection, day: Day, now: datetime) -> list[Figur
     return compare(connection, questions, present, [p for p in points if p], day.time_zone)
 
 
+def working_day_before(day: Day) -> Day:
+    """The last day before `day` that is no weekend in the company's country."""
+    before = weekend_of(day.time_zone).working_day_before(day.date)
+    return Day(max(before, FIRST), day.time_zone)
+
+
 def _values_of(day: Day, now: datetime) -> dict[str, Any]:
-    before, soon = day.moved(-1) or day, day.moved(SOON_DAYS)
+    before, soon = working_day_before(day), day.moved(SOON_DAYS)
     return {
         "starts": day.starts,
         "ends": day.ends,
@@ -282,7 +291,8 @@ QUESTIONS = (
     Question(
         "confirmed",
         "Confirmed",
-        "Opportunities that were confirmed on this day or the day before, or entered as confirmed.",
+        "Opportunities that were confirmed on this day or since the working day before, or entered"
+        " as confirmed.",
         "SELECT count(*), NULL::numeric\nFROM (\n  " + _came_into(CONFIRMED) + "\n  UNION\n"
         f"  SELECT o.id FROM opportunities o\n  {_ENTERED}\n"
         "  WHERE o.confirmed_at >= %(since)s AND o.confirmed_at < %(until)s\n"
@@ -292,7 +302,8 @@ QUESTIONS = (
     Question(
         "lost",
         "Lost",
-        "Opportunities that were lost on this day or the day before, or were deleted and not lost.",
+        "Opportunities that were lost on this day or since the working day before, or were deleted"
+        " and not lost.",
         "SELECT count(*), NULL::numeric\nFROM (\n  " + _came_into(LOST) + "\n  UNION ALL\n"
         "  SELECT o.id FROM deleted_opportunities o\n"
         "  WHERE o.deleted_at >= %(since)s AND o.deleted_at < %(until)s\n"

@@ -1,7 +1,7 @@
 """Changes: who changed what, when, from what to what."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from itertools import groupby
@@ -24,22 +24,39 @@ from rms_pipeline.insight.changes import (
     list_changes,
 )
 from rms_pipeline.insight.days import Day
-from rms_pipeline.mirror.criteria import without_nul
+from rms_pipeline.insight.periods import PERIODS, days_of, weekend_of
+from rms_pipeline.mirror.criteria import Days, without_nul
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.formatting import Clock
 from rms_pipeline.web.forms import amount, with_chosen
-from rms_pipeline.web.listing import has_leftovers
+from rms_pipeline.web.listing import CUSTOM, custom_period, has_leftovers
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import WrongParameter
 from rms_pipeline.web.templating import Pages, is_fragment
-from rms_pipeline.web.today import day_of
 from rms_pipeline.web.values import Shown, field_title, shown_change
 
 _Text = Annotated[str, Query(max_length=500)]
 _MOST = Decimal(10) ** 15
+# What has changed lies in the past.
+_PERIODS = (
+    *("today", "yesterday", "working-day", "last-7", "last-30", "this-month", "last-month"),
+)
 # What the fields of the page are called.
 _LABELS = {"least": "“Charge by at least”", "days": "“Dates by days, at least”"}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the address asks for. `day` is the period as it is written there, so that links to a
+    relative one stay relative."""
+
+    day: str
+    wanted: Wanted
+
+    @property
+    def is_filtered(self) -> bool:
+        return bool(self.day) or self.wanted != Wanted(time_zone=self.wanted.time_zone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,25 +77,29 @@ class EditsOfDay:
 
 
 def changes(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
-    """The routes of changes. `day` is a date in the company's time zone. `after` is a position from
-    an earlier answer."""
+    """The routes of changes. `day` is a period, as in lists, in the company's time zone. `after` is
+    a position from an earlier answer."""
     router = APIRouter(dependencies=[Depends(access.page)], include_in_schema=False)
 
     def wanted(
-        day: Annotated[str, Query(max_length=10)] = "",
+        request: Request,
+        day: Annotated[str, Query(max_length=30)] = "",
         who: _Text = "",
         field: _Text = "",
         least: Annotated[str, Query(max_length=30)] = "",
         days: Annotated[str, Query(max_length=30)] = "",
-    ) -> Wanted:
+    ) -> Asked:
         whole = _number(days, "days")
-        return Wanted(
-            day=day_of(day, "day", current.time_zone, "“Day”"),
+        period = custom_period(request, "day") if day == CUSTOM else without_nul(day).strip()
+        wanted = Wanted(
+            when=_period(period, current.time_zone),
+            time_zone=current.time_zone,
             who=without_nul(who),
             field=without_nul(field),
             least=_number(least, "least"),
             days=None if whole is None else int(whole),
         )
+        return Asked(period, wanted)
 
     def place(after: Annotated[str, Query(max_length=60)] = "") -> Place | None:
         return _place(after)
@@ -86,41 +107,48 @@ def changes(pages: Pages, reader: Reader, current: Settings, access: Access) -> 
     @router.get("/changes")
     def show(
         request: Request,
-        chosen: Annotated[Wanted, Depends(wanted)],
+        chosen: Annotated[Asked, Depends(wanted)],
         after: Annotated[Place | None, Depends(place)],
     ) -> Response:
         if not is_fragment(request) and has_leftovers(request):
             query = _query(chosen, after)
             return RedirectResponse(f"/changes{f'?{query}' if query else ''}", 303)
         with reader.session() as connection:
-            found = list_changes(connection, chosen, after=after)
+            found = list_changes(connection, chosen.wanted, after=after)
             people, fields = known_people(connection), known_fields(connection)
         return pages.render(
             "changes.html",
             here="changes",
-            wanted=chosen,
+            wanted=chosen.wanted,
+            period=chosen.day,
+            periods={
+                word: PERIODS[word][0]
+                for word in with_chosen(list(_PERIODS), chosen.day)
+                if word in PERIODS
+            },
+            custom=CUSTOM,
             days=by_day(found.lines, pages.clock),
-            people=with_chosen(people, chosen.who, NOBODY),
+            people=with_chosen(people, chosen.wanted.who, NOBODY),
             fields=sorted(
-                ((f, field_title(f)) for f in with_chosen(fields, chosen.field, EVERY)),
+                ((f, field_title(f)) for f in with_chosen(fields, chosen.wanted.field, EVERY)),
                 key=lambda pair: pair[1].lower(),
             ),
             nobody=NOBODY,
             every=EVERY,
-            is_filtered=chosen != Wanted(),
+            is_filtered=chosen.is_filtered,
             is_first=after is None,
             first=_query(chosen),
             older=_query(chosen, found.next) if found.next else None,
             today=Day.of(datetime.now(UTC), current.time_zone),
-            on_day=lambda day: _query(chosen, day=day),
+            on_day=lambda day: _query(replace(chosen, day=str(day))),
         )
 
     @router.get("/changes.json")
     def tell(
-        chosen: Annotated[Wanted, Depends(wanted)], after: Annotated[Place | None, Depends(place)]
+        chosen: Annotated[Asked, Depends(wanted)], after: Annotated[Place | None, Depends(place)]
     ) -> Response:
         with reader.session() as connection:
-            found = list_changes(connection, chosen, after=after)
+            found = list_changes(connection, chosen.wanted, after=after)
         return reader.twin(told(found, chosen))
 
     return router
@@ -144,15 +172,16 @@ def _edit(lines: Sequence[ChangeLine], clock: Clock) -> Edit:
     return Edit(lines[0], read)
 
 
-def told(found: Changes, chosen: Wanted) -> dict[str, Any]:
+def told(found: Changes, chosen: Asked) -> dict[str, Any]:
     """`found` as JSON. `next` is the address of the next page, null at the end."""
     older = f"/changes.json?{_query(chosen, found.next)}" if found.next else None
     return {"changes": to_jsonable_python(found.lines), "next": older}
 
 
-def _query(wanted: Wanted, after: Place | None = None, day: date | None = None) -> str:
+def _query(chosen: Asked, after: Place | None = None) -> str:
+    wanted = chosen.wanted
     values = {
-        "day": day or (wanted.day and wanted.day.date),
+        "day": chosen.day,
         "who": wanted.who,
         "field": wanted.field,
         "least": wanted.least,
@@ -160,6 +189,16 @@ def _query(wanted: Wanted, after: Place | None = None, day: date | None = None) 
         "after": after and f"{after.at.isoformat()}.{after.id}",
     }
     return urlencode({k: v for k, v in values.items() if v not in (None, "")})
+
+
+def _period(text: str, time_zone: str) -> Days:
+    if not text:
+        return Days()
+    today = Day.of(datetime.now(UTC), time_zone).date
+    try:
+        return days_of(text, today, weekend_of(time_zone))
+    except ValueError as error:
+        raise WrongParameter("day", "“Day”", f"{error}.") from None
 
 
 def _place(text: str) -> Place | None:

@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 from fastapi import HTTPException, Request
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
-from rms_pipeline.insight.periods import days_of, words_for
+from rms_pipeline.insight.periods import days_of, weekend_of, words_for
 from rms_pipeline.insight.searched import searched
 from rms_pipeline.mirror.browse import ORDERS, Place
 from rms_pipeline.mirror.criteria import Criteria, Days, FieldFilter, without_nul
@@ -226,7 +226,7 @@ def asked(request: Request, time_zone: str, now: datetime | None = None) -> Aske
             given[name] = [linked_amount(given[name][0])]
     one = {name: values[0] for name, values in given.items()}
     periods: dict[str, Any] = {
-        attribute: _period(one.get(name, ""), name, today)
+        attribute: _period(one.get(name, ""), name, today, time_zone)
         for name, attribute in PERIOD_FILTERS.items()
     }
     criteria = Criteria(
@@ -291,7 +291,9 @@ def _texts(request: Request) -> dict[str, list[str]]:
         if name not in ("status", "owner", "venue", "tag", "state"):
             values = [value.strip() for value in values]
         if name in PERIOD_FILTERS:
-            values = [_custom(request, name) if value == CUSTOM else value for value in values]
+            values = [
+                custom_period(request, name) if value == CUSTOM else value for value in values
+            ]
         kept = [value for value in dict.fromkeys(values) if value]
         # Of one that is there several times the last counts, as in a form.
         found[name] = kept if name == "tag" else kept[-1:]
@@ -350,7 +352,8 @@ def with_known_fields(connection: Connection, asked_for: Asked) -> Asked:
     return with_fields(asked_for, promoted)
 
 
-def _custom(request: Request, name: str) -> str:
+def custom_period(request: Request, name: str) -> str:
+    """The period of two dates that a form without a script sent as the filter `name`."""
     first, last = (request.query_params.get(f"{name}_{end}", "").strip() for end in ("from", "to"))
     return f"{without_nul(first)}..{without_nul(last)}" if first or last else ""
 
@@ -420,11 +423,11 @@ def _wrong(name: str, why: str) -> WrongParameter:
     return WrongParameter(name, f"“{PARAMETERS[name][1]}”", why)
 
 
-def _period(text: str, name: str, today: date) -> Days:
+def _period(text: str, name: str, today: date, time_zone: str) -> Days:
     if not text:
         return Days()
     try:
-        return days_of(text, today)
+        return days_of(text, today, weekend_of(time_zone))
     except ValueError as error:
         raise _wrong(name, f"{error}.") from None
 

@@ -21,6 +21,7 @@ from rms_pipeline.insight.today import (
     Today,
     compare_today,
     read_today,
+    working_day_before,
 )
 from rms_pipeline.mirror.changes import STATUS
 from rms_pipeline.settings import Settings
@@ -58,8 +59,7 @@ def today(pages: Pages, reader: Reader, current: Settings, access: Access) -> AP
             here="today",
             today=read(day, _AT_ONCE),
             memory=memory,
-            # Those of the day before are listed too.
-            decisions_known=memory.knows((day.moved(-1) or day).starts),
+            decisions_known=memory.knows(working_day_before(day).starts),
             until=now + timedelta(days=current.days_ahead),
             current_day=Day.of(datetime.now(UTC), current.time_zone).date,
             before=day.moved(-1),
@@ -151,7 +151,9 @@ def _lists(day: Day) -> dict[str, str]:
     # Where a list of the day has no room for all of them: a list knows days, and no times of a day.
     yesterday = (day.moved(-1) or day).date
     lists["late"] = urlencode({"status": OUT, "back": f"..{yesterday}", "sort": "back"})
-    lists["decided"] = urlencode({"field": STATUS})
+    since = working_day_before(day).date
+    lists["decided"] = urlencode({"day": f"{since}..{day.date}", "field": STATUS})
+    lists["changed"] = urlencode({"day": f"{since}..{day.date}"})
     return lists
 
 

@@ -96,6 +96,9 @@ def test_each_filter_leaves_what_it_says(web: Web) -> None:
     insert(web.database, "opportunity_changes", lines)
     for query, expected in {
         "day=2031-05-16": [2],
+        "day=2031-05-17..": [10, 9, 8, 7, 6, 5, 4, 3, 1],
+        "day=2031-05-15..2031-05-16": [2],
+        "day=last-7": [],
         "who=Ada+Blake": [4, 1],
         "who=ada": [],
         "who=is:unknown": [10, 9, 8, 7, 6, 5, 3],
@@ -117,6 +120,9 @@ def test_each_filter_leaves_what_it_says(web: Web) -> None:
         assert ids(web, query) == expected, query
         page = visit(web, f"/changes?{query}")
         assert ("No change matches" in page.text) == (not expected), query
+    # A form without a script sends both dates.
+    sent = get(web, "/changes?day=custom&day_from=&day_to=2031-05-16&who=")
+    assert sent.headers["Location"] == "/changes?day=..2031-05-16"
 
 
 def test_what_follows_from_another_field_is_told_only_when_every_column_is_asked_for(

@@ -104,7 +104,7 @@ def test_a_refusal_names_the_parameter_to_programs_and_its_field_to_people(web: 
         (f"/opportunities?q={'x' * 201}", "q is too long", "“Search” is too long"),
         (f"/calendar?customer={'x' * 201}", "customer is too", "“Customer” is too long"),
         ("/changes?least=much", "least is not a number", "“Charge by at least” is not a number"),
-        ("/changes?day=soon", "day is not a date", "“Day” is not a date"),
+        ("/changes?day=soon", "day is not a period", "“Day” is not a period"),
         ("/further-back?since=soon", "since is not a date", "“Back to” is not a date"),
         ("/further-back?since=2199-01-01", "since has to be", "“Back to” has to be a day before"),
         ("/opportunities/1?as_of=soon", "as_of is not", "“As of the end of” is not a date"),

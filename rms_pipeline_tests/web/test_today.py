@@ -93,6 +93,8 @@ def test_each_list_of_a_day_leads_to_the_same_as_a_list(web: Web) -> None:
     )
     found = told(web, "2031-05-17")
     lists = [a for a in visit(web, "/today?day=2031-05-17").all("a") if a.get("class") == "listed"]
+    changed = lists.pop()
+    assert changed["href"] == "/changes?day=2031-05-16..2031-05-17"
     assert len(lists) == 4
     for link, name in zip(lists, LISTS, strict=True):
         rows = visit(web, link["href"]).links
@@ -214,6 +216,27 @@ def test_a_day_knows_what_was_confirmed_and_lost_since_the_day_before_and_by_who
     }
     assert [(d["id"], d["by"]) for d in found["lost"]] == [(4, None), (8, None), (3, "Sam Okoro")]
     assert "by Ada Blake" in visit(web, "/today?day=2031-05-17").text
+
+
+def test_on_a_monday_what_was_decided_since_the_friday_is_new(web: Web) -> None:
+    insert_opportunities(web.database, *({} for _ in range(4)))
+    moments = (-10 * HOUR, 10 * HOUR, 2 * DAY + 8 * HOUR, -25 * HOUR)
+    insert(
+        web.database,
+        "opportunity_changes",
+        [
+            change(1 + n, "Open", "Reserved", changed_at=SATURDAY + moment)
+            for n, moment in enumerate(moments)
+        ],
+    )
+    found = told(web, "2031-05-19")
+    assert found["since"] == "2031-05-16T00:00:00Z"
+    assert {each["id"] for each in found["confirmed"]} == {1, 2, 3}
+    page = visit(web, "/today?day=2031-05-19")
+    assert "Confirmed since Fri 16 3" in page.text
+    assert "/changes?day=2031-05-16..2031-05-19" in page.links
+    counted = get(web, "/today/compared.json?day=2031-05-19").json()["figures"]
+    assert [f["now"]["count"] for f in counted if f["id"] == "confirmed"] == [0], "not yet"
 
 
 def test_what_was_entered_as_confirmed_was_confirmed_and_what_is_gone_was_lost(web: Web) -> None:
@@ -383,7 +406,7 @@ def test_more_decisions_and_late_jobs_than_are_listed_are_counted_and_lead_to_al
     assert "The first 100 of 130 are listed." in page.text
     (late,) = {link for link in page.links if "sort=back" in link}
     assert get(web, late.replace("/opportunities?", "/opportunities.json?")).json()["count"] == 130
-    (decided,) = {link for link in page.links if link.startswith("/changes?")}
+    (decided,) = {link for link in page.links if "field=opportunity_status" in link}
     assert visit(web, decided).all("time")
 
 
