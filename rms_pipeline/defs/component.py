@@ -6,13 +6,19 @@ YAML. A subclass can override `get_asset_spec`.
 
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
+from types import new_class
 from typing import Annotated, Any, TypeVar
 
 import dagster as dg
-from pydantic import Field
+from jinja2 import Template
+from pydantic import BaseModel, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
-from rms_pipeline.defs.build import build_defs
+from rms_pipeline.collections import COLLECTIONS
+from rms_pipeline.defs.build import DefinitionsUnusable, build_defs
 from rms_pipeline.defs.naming import OWN
 from rms_pipeline.defs.resources import CurrentRms, Mirror
 from rms_pipeline.settings import is_key_part
@@ -27,20 +33,30 @@ def _as_in(resource: type[dg.ConfigurableResource[Any]], name: str) -> Any:
     )
 
 
-class AccountInYaml(dg.Model):
+class _InYaml(dg.Model):
+    """Attributes of a resource. The text of each may be a template."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return _without_alternatives(handler(schema), handler)
+
+
+class AccountInYaml(_InYaml):
     """The account of Current RMS. Without a subdomain, the account of the project's environment."""
 
     subdomain: str | None = _as_in(CurrentRms, "subdomain")
     api_key: str | None = _as_in(CurrentRms, "api_key")
     base_url: str | None = _as_in(CurrentRms, "base_url")
-    requests_per_minute: int | None = _as_in(CurrentRms, "requests_per_minute")
-    days_back: int | None = _as_in(CurrentRms, "days_back")
-    days_ahead: int | None = _as_in(CurrentRms, "days_ahead")
-    items_days_ahead: int | None = _as_in(CurrentRms, "items_days_ahead")
-    proof_every_minutes: int | None = _as_in(CurrentRms, "proof_every_minutes")
+    requests_per_minute: int | str | None = _as_in(CurrentRms, "requests_per_minute")
+    days_back: int | str | None = _as_in(CurrentRms, "days_back")
+    days_ahead: int | str | None = _as_in(CurrentRms, "days_ahead")
+    items_days_ahead: int | str | None = _as_in(CurrentRms, "items_days_ahead")
+    proof_every_minutes: int | str | None = _as_in(CurrentRms, "proof_every_minutes")
 
 
-class MirrorInYaml(dg.Model):
+class MirrorInYaml(_InYaml):
     """The PostgreSQL database of the mirror. Without a URL, that of the project's environment."""
 
     url: str | None = _as_in(Mirror, "url")
@@ -49,12 +65,123 @@ class MirrorInYaml(dg.Model):
     time_zone: str | None = _as_in(Mirror, "time_zone")
 
 
-_InYaml = TypeVar("_InYaml", bound=dg.Model)
+def _without_alternatives(
+    schema: JsonSchemaValue, handler: GetJsonSchemaHandler
+) -> JsonSchemaValue:
+    """The JSON schema of a model, with one schema for each attribute instead of several of which
+    one has to fit. Of several, `dg check yaml` says that none fits, and not what is wrong."""
+    shape = handler.resolve_ref_schema(schema)
+    for attribute in shape.get("properties", {}).values():
+        fitting = attribute.pop("anyOf", None)
+        if fitting is None:
+            continue
+        for each in fitting:
+            # Only our own models are referred to. A template could stand for one as a whole, but
+            # then its attributes would have no completion, and nobody would look at their names.
+            if "$ref" in each:
+                attribute["$ref"] = each["$ref"]
+                break
+        else:
+            for each in fitting:
+                attribute |= {name: of for name, of in each.items() if name != "type"}
+            attribute["type"] = list(dict.fromkeys(each["type"] for each in fitting))
+            if {"integer", "string"} <= set(attribute["type"]):
+                attribute["pattern"] = r"^\d+$|\{\{"
+    return schema
 
 
-def _filled_in(context: dg.ResolutionContext, written: _InYaml) -> _InYaml:
-    """The attributes as written, with the values of their templates."""
-    return type(written)(**context.resolve_value(dict(_told(written))))
+@cache
+def _with_plain_schema(model: type[BaseModel]) -> type[BaseModel]:
+    """The model of the component's attributes, whose errors and completions are about each."""
+
+    def plain(_: type, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        made = _without_alternatives(handler(schema), handler)
+        of_collections = handler.resolve_ref_schema(made)["properties"]["collections"]
+        of_collections["items"]["enum"] = [c.name for c in COLLECTIONS]
+        return made
+
+    told: dict[str, Any] = {"__module__": model.__module__, "__doc__": model.__doc__}
+    told["__get_pydantic_json_schema__"] = classmethod(plain)
+    # Its name is in the errors.
+    return new_class(model.__name__, (model,), exec_body=lambda body: body.update(told))
+
+
+_OF_ENVIRONMENT = re.compile(r"\{\{\s*env\.([A-Za-z_]\w*)\s*\}\}")
+_Attributes = TypeVar("_Attributes", bound=_InYaml)
+
+
+def _filled_in(context: dg.ResolutionContext, written: _Attributes) -> _Attributes:
+    """The attributes as written, with the values of their templates.
+
+    A variable of the environment stays one, as `dg.EnvVar`. So it is needed when a run begins, not
+    where definitions are loaded, and one that is not set fails the run by its name. Its value would
+    be None here, which stands for the account and the database of the process.
+    """
+    values: dict[str, Any] = {}
+    for name, info in type(written).model_fields.items():
+        value = getattr(written, name)
+        if not isinstance(value, str):
+            values[name] = value
+            continue
+        # Another field takes whole numbers, or a template.
+        is_text = info.annotation == str | None
+        if found := _OF_ENVIRONMENT.fullmatch(value.strip()):
+            variable = found[1]
+            values[name] = dg.EnvVar(variable) if is_text else dg.EnvVar.int(variable)
+            continue
+        told = info.alias or name
+        text = _text_of(context.at_path(told), told, value)
+        values[name] = text if is_text else _whole_number(told, text)
+    # A validated text would be no EnvVar any more.
+    return type(written).model_construct(**values)
+
+
+def _text_of(context: dg.ResolutionContext, told: str, written: str) -> str:
+    """The text that a template gives. Dagster's own reading takes texts like `1e5` for numbers."""
+    if "{{" not in written and "{%" not in written:
+        return written
+    # With its errors, which name the place in the file.
+    value = context.resolve_value(written)
+    _demand_variables(told, written, value)
+    return value if isinstance(value, str) else Template(written).render(**context.scope)
+
+
+def _whole_number(told: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise DefinitionsUnusable(
+            f"{told} is {text!r}, which is not a whole number. Example: {told}: 30"
+        ) from None
+
+
+def _when_loaded(name: str, **told: Any) -> Any:
+    """The resolver of an attribute that definitions need when they are loaded."""
+
+    def resolve(context: dg.ResolutionContext, written: Any) -> Any:
+        value = context.resolve_value(written)
+        for each, of in zip(_each(written), _each(value), strict=False):
+            _demand_variables(name, each, of)
+        return value
+
+    return dg.Resolver(resolve, inject_before_resolve=False, **told)
+
+
+def _each(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _demand_variables(told: str, written: object, value: object) -> None:
+    """Refuses a template of a variable that is not set: Dagster takes it for None."""
+    if not isinstance(written, str) or (value is not None and "None" not in str(value)):
+        return
+    for variable in re.findall(r"\benv\.([A-Za-z_]\w*)", written):
+        if dg.EnvVar(variable).get_value() is None:
+            raise DefinitionsUnusable(
+                f"{told} is {written!r}, but the variable {variable} is not set where definitions "
+                f"are loaded. Set it, or write the value. With a default: "
+                f"{{{{ env('{variable}', '...') }}}}"
+            )
 
 
 class _Scaffolder(dg.Scaffolder[Any]):
@@ -140,20 +267,22 @@ class CurrentRmsComponent(dg.Component, dg.Resolvable, dg.Model):
     ] = MirrorInYaml()
     key_prefix: Annotated[
         str | list[str] | None,
-        dg.Resolver.default(
+        _when_loaded(
+            "key_prefix",
             description="The first parts of all asset keys, and of the names of jobs, schedules, "
             "sensors and resources.",
             examples=["acme"],
         ),
     ] = None
-    group: Annotated[str, dg.Resolver.default(description="The group of all assets.")] = OWN.group
+    group: Annotated[str, _when_loaded("group", description="The group of all assets.")] = OWN.group
     owners: Annotated[
         list[str],
-        dg.Resolver.default(description="The owners of all assets.", examples=[["team:rental"]]),
+        _when_loaded("owners", description="The owners of all assets.", examples=[["team:rental"]]),
     ] = list(OWN.owners)  # noqa: RUF012
     collections: Annotated[
         list[str] | None,
-        dg.Resolver.default(
+        _when_loaded(
+            "collections",
             description="The collections to mirror besides opportunities. Without it: "
             "RMS_COLLECTIONS of the project's environment.",
             examples=[["opportunities", "members"]],
@@ -161,19 +290,25 @@ class CurrentRmsComponent(dg.Component, dg.Resolvable, dg.Model):
     ] = None
     schedules: Annotated[
         bool,
-        dg.Resolver.default(
-            description="Whether the schedules and the webhook sensor are on from the start."
+        _when_loaded(
+            "schedules",
+            description="Whether the schedules and the webhook sensor are on from the start.",
         ),
     ] = True
 
     pages: Annotated[
         str | None,
-        dg.Resolver.default(
+        _when_loaded(
+            "pages",
             description="Where people reach this account's web service: assets and jobs link to "
             "it.",
             examples=["https://rms.example.com"],
         ),
     ] = None
+
+    @classmethod
+    def model(cls) -> type[BaseModel]:
+        return _with_plain_schema(super().model())
 
     def get_asset_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
         """Changes the spec of an asset. Override it to add tags, owners or metadata. Keys must
@@ -194,5 +329,9 @@ class CurrentRmsComponent(dg.Component, dg.Resolvable, dg.Model):
         )
 
 
-def _told(model: dg.Model) -> Mapping[str, Any]:
-    return model.model_dump(exclude_none=True, by_alias=True)
+def _told(attributes: _InYaml) -> Mapping[str, Any]:
+    return {
+        info.alias or name: value
+        for name, info in type(attributes).model_fields.items()
+        if (value := getattr(attributes, name)) is not None
+    }

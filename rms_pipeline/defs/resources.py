@@ -24,7 +24,7 @@ from rms_pipeline.mirror.ownership import demand_no_other_account
 from rms_pipeline.mirror.schema import migrate
 from rms_pipeline.postgres_urls import without_password
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
-from rms_pipeline.settings import Settings, settings, settings_of, subdomain_in
+from rms_pipeline.settings import Settings, SettingsError, settings, settings_of, subdomain_in
 
 # What stands for a secret that was written into code, where Dagster keeps and shows the values of
 # resources: its launchpad does. By what stands for it, since each process makes its own resources.
@@ -63,17 +63,30 @@ class _Configured(dg.ConfigurableResource):  # type: ignore[type-arg]
         """The validated fields, and the defaults. Raises SettingsError, which names the wrong
         field."""
         if self._made is None:
-            self._made = self._held_to(lambda setting, value: value)
+            self._made = self._held_to(lambda setting, value: self._resolved(setting, value))
         return self._made
+
+    def _resolved(self, setting: str, value: Any) -> Any:
+        """The value of a variable of the environment. A run resolves it itself. A resource that
+        somebody uses without one does not."""
+        if not isinstance(value, dg.EnvVar | IntEnvVar):
+            return value
+        name = value.env_var_name if isinstance(value, dg.EnvVar) else value.name
+        if (found := value.get_value()) is None:
+            raise SettingsError(f"{self._names[setting]} is the variable {name}, which is not set.")
+        return found
 
     def demand_valid(self) -> None:
         """Validates the fields. Raises SettingsError, which names the wrong field. Environment
         variables are not read here, because definitions are also loaded where there are no
         secrets."""
+        of_process = getattr(self, self._DECIDES) is None
 
         def known(setting: str, value: Any) -> Any:
-            is_known = value is not None and not isinstance(value, dg.EnvVar | IntEnvVar)
-            return value if is_known else _STANDS_FOR.get(setting)
+            is_variable = isinstance(value, dg.EnvVar | IntEnvVar)
+            # What is not given is that of the process, or nothing.
+            unknown = is_variable or (value is None and of_process)
+            return _STANDS_FOR.get(setting) if unknown else value
 
         self._held_to(known)
 
@@ -88,9 +101,13 @@ class _Configured(dg.ConfigurableResource):  # type: ignore[type-arg]
             own = settings()
             told = own.model_fields_set.intersection(self._SETTING_OF.values())
             given = {setting: getattr(own, setting) for setting in told} | given
+        return settings_of(self._names, **given)
+
+    @property
+    def _names(self) -> dict[str, str]:
+        """What each setting is called here."""
         shown = type(self).model_fields
-        names = {s: shown[f].alias or f for f, s in self._SETTING_OF.items()}
-        return settings_of(names, **given)
+        return {s: shown[f].alias or f for f, s in self._SETTING_OF.items()}
 
     def known(self, field: str) -> Any:
         """The value of `field` while definitions are loaded. There is no run yet that resolves an

@@ -1,6 +1,7 @@
 """The component, in a project of somebody else's that is made with `dg`."""
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -13,10 +14,12 @@ import pytest
 import yaml
 from dagster.components.core.component_tree import ComponentTreeException
 from dagster.components.core.package_entry import discover_package_objects
+from jsonschema import Draft202012Validator
 
 from rms_pipeline import CurrentRms, CurrentRmsComponent, Mirror, build_defs
 from rms_pipeline.defs.component import AccountInYaml, MirrorInYaml, _attributes
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
+from rms_pipeline.settings import SettingsError
 from rms_pipeline_tests.conftest import database_at
 from rms_pipeline_tests.rows import query
 
@@ -101,6 +104,122 @@ def test_a_word_that_the_yaml_does_not_know_is_refused(scratch: Path, attributes
         told.append(str(cause))
         cause = cause.__cause__ or cause.__context__
     assert any("key_prefx" in text for text in told)
+
+
+def loaded(scratch: Path, attributes: str) -> dg.Definitions:
+    """The definitions of one component with these attributes."""
+    folder = scratch / "src" / "scratch" / "defs" / "acme"
+    folder.mkdir()
+    (folder / "defs.yaml").write_text(
+        f"type: rms_pipeline.CurrentRmsComponent\nattributes:\n{attributes}"
+    )
+    found = dg.load_from_defs_folder(path_within_project=scratch / "src")
+    dg.Definitions.validate_loadable(found)
+    return found
+
+
+OF_VARIABLES = """
+  account:
+    subdomain: "{{ env.SCRATCH_ACCOUNT }}"
+    api_key: "{{ env.SCRATCH_KEY }}"
+    requests_per_minute: "{{ env.SCRATCH_LIMIT }}"
+  mirror:
+    url: "{{ env.SCRATCH_URL }}"
+    schema: "12"
+"""
+
+
+def test_a_variable_that_is_not_set_stands_for_no_other_account_and_no_other_database(
+    scratch: Path,
+) -> None:
+    # Without secrets, as in CI.
+    found = loaded(scratch, OF_VARIABLES.replace('"12"', "acme"))
+    resources = found.resources or {}
+    for resource, variable in (("current_rms", "SCRATCH_ACCOUNT"), ("mirror", "SCRATCH_URL")):
+        told = f"is the variable {variable}, which is not set"
+        with pytest.raises(SettingsError, match=told):
+            _ = resources[resource].settings
+    with (
+        dg.instance_for_test() as instance,
+        pytest.raises(dg.DagsterInvalidConfigError, match="SCRATCH_URL"),
+    ):
+        found.resolve_job_def("initial_sync").execute_in_process(instance=instance)
+
+
+def test_a_key_of_digits_is_a_text_and_a_limit_of_digits_a_number(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCRATCH_KEY", "12345678")
+    monkeypatch.setenv("SCRATCH_LIMIT", "60")
+    monkeypatch.setenv("SCRATCH_ACCOUNT", "1234")
+    found = loaded(
+        scratch,
+        OF_VARIABLES.replace('"12"', "\"{{ env('SCRATCH_SCHEMA', 'acme') }}\"").replace(
+            '"{{ env.SCRATCH_ACCOUNT }}"', '"1e5"'
+        ),
+    )
+    account = (found.resources or {})["current_rms"].settings
+    assert (account.subdomain, account.requests_per_minute) == ("1e5", 60)
+    assert account.api_key.get_secret_value() == "12345678"
+    assert (found.resources or {})["mirror"].schema_name == "acme"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "says"),
+    [
+        ('  key_prefix: "{{ env.NOT_SET }}"\n', "key_prefix .* the variable NOT_SET is not set"),
+        ('  collections: ["{{ env.NOT_SET }}"]\n', "collections .* NOT_SET is not set"),
+        (
+            '  account: {base_url: "https://{{ env.NOT_SET }}/api"}\n',
+            "base_url .* the variable NOT_SET is not set",
+        ),
+        ("  account: {days_back: many}\n", "days_back is 'many', which is not a whole number"),
+    ],
+)
+def test_what_definitions_need_and_do_not_get_is_named(
+    scratch: Path, attributes: str, says: str
+) -> None:
+    with pytest.raises(ComponentTreeException) as error:
+        loaded(scratch, attributes)
+    assert re.search(says, str(error.value.__cause__))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "place", "says"),
+    [
+        ("account: {api_kee: x}", "account", "'api_kee' was unexpected"),
+        ("account: {days_back: many}", "account.days_back", "'many' does not match"),
+        ("account: {days_back: 1.5}", "account.days_back", "1.5 is not of type 'integer'"),
+        ("account:", "account", "None is not of type 'object'"),
+        ("mirror: {url: 3}", "mirror.url", "3 is not of type 'string'"),
+        ("collections: [opportunites]", "collections.0", "'opportunites' is not one of"),
+        ("key_prefix: [acme, 3]", "key_prefix.1", "3 is not of type 'string'"),
+        ("owners: 3", "owners", "3 is not of type 'array'"),
+    ],
+)
+def test_dg_check_says_what_is_wrong_and_where(attributes: str, place: str, says: str) -> None:
+    model = CurrentRmsComponent.get_model_cls()
+    assert model is not None
+    check = Draft202012Validator(model.model_json_schema())
+    (wrong,) = check.iter_errors(yaml.safe_load(attributes))
+    assert ".".join(map(str, wrong.absolute_path)) == place
+    assert says in wrong.message
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        'account: {days_back: "{{ env.DAYS }}", days_ahead: 30, subdomain: null}',
+        'schedules: "{{ env.ON }}"',
+        "key_prefix: [a, b]",
+        "collections: members",
+    ],
+)
+def test_dg_check_takes_what_is_right(attributes: str) -> None:
+    model = CurrentRmsComponent.get_model_cls()
+    assert model is not None
+    check = Draft202012Validator(model.model_json_schema())
+    assert list(check.iter_errors(yaml.safe_load(attributes))) == []
 
 
 def test_dg_writes_a_yaml_that_needs_but_two_variables(scratch: Path) -> None:
