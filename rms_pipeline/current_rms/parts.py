@@ -91,6 +91,20 @@ class ReadParts:
     absent: set[int] = field(default_factory=set)
 
 
+@dataclass(slots=True)
+class ChangedParents:
+    """The parents of parts that changed, as far as a list of changed parts showed them.
+
+    `is_whole` means that the whole list came. `is_given` is False if the account has no such list,
+    or one that ignores the filter. `api_date` is the API's time (UTC) of the first page.
+    """
+
+    parents: set[int] = field(default_factory=set)
+    is_whole: bool = False
+    is_given: bool = True
+    api_date: datetime | None = None
+
+
 class NotWhole(WalkIncomplete):
     """A list of parts could not be read completely."""
 
@@ -116,6 +130,11 @@ class PartsReader:
         self._by_parents = f"q[{parts.key}_in][]"
         self._answered = self._in_a_row = 0
 
+    @property
+    def collection(self) -> Collection:
+        """The parts that are read."""
+        return self._client.collection
+
     def read(self, parents: Sequence[int], *, calls: int) -> Iterator[ReadParts]:
         """Read the lists of `parents` in that order, until `calls` calls are spent.
 
@@ -138,17 +157,17 @@ class PartsReader:
             singly -= 1
             yield self._read_one(waiting.pop(0))
 
-    def changed_parents(self, since: datetime) -> set[int]:
+    def changed_parents(self, since: datetime, *, pages: int = _MOST_PAGES) -> ChangedParents:
         """Return the parents of parts that changed at or after `since` (the API's clock).
 
-        The parent's own record need not have changed. Returns an empty set if the account has no
-        such list, or if the list ignores the filter. If the list cannot be read whole, `notes` say
-        so. Raises a CurrentRmsError if the API does not answer at all.
+        The parent's own record need not have changed. At most about `pages` pages are read. If the
+        list cannot be read whole, `notes` say so. Raises a CurrentRmsError if the API does not
+        answer at all.
         """
-        if not self._may_ask(CHANGED_SINCE):
-            return set()
+        found = ChangedParents(is_given=self._may_ask(CHANGED_SINCE))
+        if not found.is_given:
+            return found
         terms, now = self._client.terms, self._client.now
-        found: set[int] = set()
 
         def ask(params: Params, page: int) -> ListAnswer:
             answer = self._client.list_records(
@@ -159,17 +178,19 @@ class PartsReader:
             if any(at is not None and at < since - timedelta(seconds=1) for at in times):
                 raise NotHonoured("parts that changed earlier came back")
             terms.forget("filter", CHANGED_SINCE)
-            found.update(p for raw in answer.page.records if (p := self._parent_of(raw)))
+            found.api_date = found.api_date or answer.api_date
+            found.parents.update(p for raw in answer.page.records if (p := self._parent_of(raw)))
             return answer
 
         try:
-            self._whole(ask)
+            self._whole(ask, most=max(pages, _MOST_PAGES))
+            found.is_whole = True
         except (NotFound, Unprocessable, Forbidden) as error:
             terms.note("filter", CHANGED_SINCE, error.status, now())
-            return set()
+            return ChangedParents(is_given=False)
         except NotHonoured:
             terms.note("filter", CHANGED_SINCE, None, now())
-            return set()
+            return ChangedParents(is_given=False)
         except (NotWhole, ApiUnavailable) as error:
             is_down = isinstance(error, ApiUnavailable) and not is_of_the_question(error)
             if is_down or isinstance(error, Throttled):
@@ -322,33 +343,38 @@ class PartsReader:
 
     # Reading one list completely
 
-    def _whole(self, ask: Callable[[Params, int], ListAnswer]) -> list[ListAnswer]:
-        """Return all pages of the list. `ask` takes a filter and a page number. Raises NotWhole.
+    def _whole(
+        self, ask: Callable[[Params, int], ListAnswer], *, most: int = _MOST_PAGES
+    ) -> list[ListAnswer]:
+        """Return all pages of the list, at most `most`. `ask` takes a filter and a page number.
+        Raises NotWhole.
 
         A part that is listed twice may stand in the place of another, if the pages had different
         orders. So such a list is read again.
         """
-        answers = self._once(ask)
+        answers = self._once(ask, most)
         listed = _ids_of(answers)
         if len(listed) == len(set(listed)):
             return answers
-        again = self._once(ask)
+        again = self._once(ask, most)
         if set(_ids_of(again)) != set(listed):
             raise NotWhole("its list was different each time that it was read")
         return again
 
-    def _once(self, ask: Callable[[Params, int], ListAnswer]) -> list[ListAnswer]:
+    def _once(self, ask: Callable[[Params, int], ListAnswer], most: int) -> list[ListAnswer]:
         first = ask(_BY_ID, 1)
         if self._ends(first, len(first.page.records)):
             return [first]
+        if first.page.meta.total_row_count > most * max(len(first.page.records), 1):
+            raise NotWhole(_too_long(most))
         try:
-            answers = self._by_ranges(ask, first)
+            answers = self._by_ranges(ask, first, most)
         except _MoreCounted:
             # Where the API ignores the order, a page may be in the order of id by chance.
             with contextlib.suppress(NotWhole):
-                return self._by_pages(ask)
+                return self._by_pages(ask, most)
             raise
-        return answers if answers is not None else self._by_pages(ask)
+        return answers if answers is not None else self._by_pages(ask, most)
 
     def _ends(self, answer: ListAnswer, came: int) -> bool:
         """Return whether the list ends with this answer. `came` records have come, including this
@@ -365,14 +391,14 @@ class PartsReader:
         return len(answer.page.records) >= (min(claimed, size) if claimed else size)
 
     def _by_ranges(
-        self, ask: Callable[[Params, int], ListAnswer], first: ListAnswer
+        self, ask: Callable[[Params, int], ListAnswer], first: ListAnswer, most: int
     ) -> list[ListAnswer] | None:
         """Read each page above the last id. Returns None if order or range is ignored. Raises
         _MoreCounted if more are counted than come.
         """
         never_sent = 0
         for _ in range(_READINGS_BY_RANGES):
-            answers = self._once_by_ranges(ask, first)
+            answers = self._once_by_ranges(ask, first, most)
             if answers is None:
                 return None
             never_sent = _never_sent(answers)
@@ -385,15 +411,15 @@ class PartsReader:
         raise _MoreCounted(f"Current RMS counts {never_sent} more than it sends")
 
     def _once_by_ranges(
-        self, ask: Callable[[Params, int], ListAnswer], first: ListAnswer
+        self, ask: Callable[[Params, int], ListAnswer], first: ListAnswer, most: int
     ) -> list[ListAnswer] | None:
         answers = [first]
         while True:
             ids = answers[-1].ids
             if not ids or len(ids) < len(answers[-1].page.records) or not ascending(ids):
                 return None
-            if len(answers) >= _MOST_PAGES:
-                raise NotWhole(f"its list has more than {_MOST_PAGES} pages")
+            if len(answers) >= most:
+                raise NotWhole(_too_long(most))
             try:
                 answer = ask((*_BY_ID, ("q[id_gt]", str(ids[-1]))), 1)
             except Unprocessable:
@@ -421,14 +447,14 @@ class PartsReader:
                 break
         return True
 
-    def _by_pages(self, ask: Callable[[Params, int], ListAnswer]) -> list[ListAnswer]:
+    def _by_pages(self, ask: Callable[[Params, int], ListAnswer], most: int) -> list[ListAnswer]:
         """Read page after page, until two readings are the same. Raises NotWhole."""
         before: tuple[set[int], int] | None = None
         for _ in range(_READINGS):
             answers: list[ListAnswer] = []
             ids: set[int] = set()
             came = 0
-            while len(answers) < _MOST_PAGES:
+            while len(answers) < most:
                 answer = ask(_BY_ID, len(answers) + 1)
                 new = set(answer.ids) - ids
                 answers.append(answer)
@@ -439,7 +465,7 @@ class PartsReader:
                 if not new and answer.ids:
                     raise NotWhole("all pages of its list are the same")
             else:
-                raise NotWhole(f"its list has more than {_MOST_PAGES} pages")
+                raise NotWhole(_too_long(most))
             total = answers[-1].page.meta.total_row_count
             if came < total:
                 raise NotWhole(f"Current RMS counts {total} but sends {came}")
@@ -486,6 +512,10 @@ class PartsReader:
 
     def _may_ask(self, name: str) -> bool:
         return self._client.terms.is_to_be_asked("filter", name, self._client.now())
+
+
+def _too_long(most: int) -> str:
+    return f"its list has more than {most} pages"
 
 
 def _ids_of(answers: Sequence[ListAnswer]) -> list[int]:

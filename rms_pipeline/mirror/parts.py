@@ -269,6 +269,20 @@ def forget_lists(
     connection.commit()
 
 
+def make_all_due(connection: Connection, collection: Collection) -> None:
+    """Make every list due that was ever read, because it is not known which of them changed.
+
+    Commits.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE part_lists SET again = true WHERE collection = %s AND asked_at IS NOT NULL"
+            " AND NOT again",
+            (collection.name,),
+        )
+    connection.commit()
+
+
 def forget_lists_of_gone(connection: Connection, collection: Collection, *, days: int) -> int:
     """Forget the lists of parents that were deleted `days` ago, unless rows of their parts are
     left.

@@ -341,6 +341,24 @@ def watermarks(connection: Connection, collection: Collection, limit: int = 20) 
         return [row[0] for row in cursor.fetchall()]
 
 
+def newest_watermarks(
+    connection: Connection, collection: Collection, limit: int = 20
+) -> list[datetime]:
+    """Return the watermarks of the last walks of `collection`, the newest walk first. Commits.
+
+    It is for collections whose every walk also reads what changed, whatever else it reads.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT watermark FROM walks WHERE {_STORED} AND kind IN ('changes', 'full')"
+            " AND collection = %s ORDER BY id DESC LIMIT %s",
+            (collection.name, limit),
+        )
+        found = [row[0] for row in cursor.fetchall()]
+    connection.commit()
+    return found
+
+
 def has_full_sync(connection: Connection, collection: Collection) -> bool:
     """Return whether a full sync of `collection` has ever stored everything that it read."""
     with connection.cursor() as cursor:

@@ -151,6 +151,22 @@ def land_changes(
         return landing.complete(watermark, before, time.monotonic() - began, since=since)
 
 
+def watermark_after(
+    api_date: datetime | None, asked_at: datetime, overlap: timedelta = OVERLAP
+) -> datetime:
+    """Return the start of a reading by the API's clock or by ours, whichever is earlier, minus
+    `overlap`.
+
+    One of the two clocks stamps the edits, and it is not known which: a `Date` may come from a
+    proxy whose clock is ahead. Edits in the time between would then never be read. With the earlier
+    time, the worst case is that some records are fetched twice. `api_date` is None if the API sent
+    no time.
+    """
+    if api_date is None:
+        return asked_at - max(overlap, _OVERLAP_WITHOUT_DATE)
+    return min(api_date, asked_at) - overlap
+
+
 class _Landing:
     """Stores the pages of one walk."""
 
@@ -270,19 +286,11 @@ class _Landing:
         self._watch(progress)
 
     def watermark(self, overlap: timedelta) -> datetime:
-        """Return the start of the walk by the API's clock or by ours, whichever is earlier, minus
-        `overlap`.
-
-        One of the two clocks stamps the edits, and it is not known which: a `Date` may come from a
-        proxy whose clock is ahead. Edits in the time between would then never be read. With the
-        earlier time, the worst case is that some records are fetched twice.
-        """
+        """Return where an incremental sync may start after this walk."""
         api_date, asked_at = walks.first_api_date(self._connection, self._walk)
-        asked_at = asked_at or self._client.now()
-        if api_date is not None:
-            return min(api_date, asked_at) - overlap
-        self.report.notes.append("the API does not send its time (no Date header)")
-        return asked_at - max(overlap, _OVERLAP_WITHOUT_DATE)
+        if api_date is None:
+            self.report.notes.append("the API does not send its time (no Date header)")
+        return watermark_after(api_date, asked_at or self._client.now(), overlap)
 
     def behind(self) -> timedelta:
         """Return how far the API's clock is behind ours, at least 0. 0 also if the API sends no

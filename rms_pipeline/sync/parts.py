@@ -8,7 +8,7 @@ calls come after all other calls (`Lane.PARTS`).
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from rms_pipeline.collections.base import Collection
@@ -26,6 +26,7 @@ from rms_pipeline.mirror.parts import (
     count_lists,
     due_lists,
     forget_lists,
+    make_all_due,
     note_list,
     note_problems,
     prove_lists,
@@ -36,8 +37,8 @@ from rms_pipeline.mirror.progress import Progress, ProgressNotes
 from rms_pipeline.mirror.proofs import Proof
 from rms_pipeline.mirror.raw_pages import count_distinct_records, count_pages, land_page
 from rms_pipeline.mirror.statements import Connection
-from rms_pipeline.mirror.walks import has_full_sync, watermarks
-from rms_pipeline.sync.landing import OVERLAP, LandedWalk
+from rms_pipeline.mirror.walks import has_full_sync, newest_watermarks
+from rms_pipeline.sync.landing import LandedWalk, watermark_after
 from rms_pipeline.sync.queued import WorkedOff
 from rms_pipeline.sync.refreshing import Refreshed, refresh
 from rms_pipeline.sync.storing import MergedWalk, Watcher, merge_walks, raw_page
@@ -48,6 +49,8 @@ DAYS_AHEAD = 14
 NIGHTLY_CALLS, CALLS = 1_000, 200
 # The number of parents whose lists are read at a time, after webhooks.
 TOLD_AT_ONCE = 25
+# If the list of what changed could not be read whole for so long, all lists are read again instead.
+_HELD_FOR = timedelta(days=3)
 # The number of parents that are asked for because their lists are not found. Each costs a call.
 _ASKED_FOR = 10
 # Pages that hold lists of parts have this segment.
@@ -94,14 +97,14 @@ def land_parts(
     collection = client.collection
     with database.session() as connection:
         demand_mirror_of(connection, client.subdomain)
-        since = watermarks(connection, collection)
+        starts = newest_watermarks(connection, collection)
         nightly = nightly or not has_full_sync(connection, collection)
         walk, kept = _begin_or_resume(
-            connection, collection, run, nightly=nightly, since=since, fresh_for=fresh_for
+            connection, collection, run, nightly=nightly, since=starts, fresh_for=fresh_for
         )
         asked_at = client.now()
         reader = PartsReader(client, Lane.PARTS)
-        also = reader.changed_parents(since[0]) if since else set()
+        changes = _read_changes(connection, reader, starts, asked_at, nightly=nightly, pages=calls)
         due = due_lists(
             connection,
             collection,
@@ -110,7 +113,7 @@ def land_parts(
             # One more than needed, to see whether any is left.
             limit=calls * TOLD_AT_ONCE + 1,
             nightly_of=walk.id if nightly else None,
-            also=sorted(also),
+            also=sorted(changes.parents),
         )
         landing = _Landing(connection, client, reader, run, walk.id, watch)
         landing.land(due, calls=calls)
@@ -118,7 +121,10 @@ def land_parts(
             refresh(database, parents, sorted(landing.absent)[:_ASKED_FOR], run, lane=Lane.PARTS)
         notes = landing.notes(len(due))
         api_date, first_asked = walks.first_api_date(connection, walk.id)
-        watermark = min(api_date or asked_at, first_asked or asked_at, asked_at) - OVERLAP
+        watermark = changes.held_at or watermark_after(
+            min(filter(None, (api_date, changes.api_date)), default=None),
+            min(first_asked or asked_at, asked_at),
+        )
         walks.complete_walk(
             connection, walk.id, watermark=watermark, read_by={}, nameless={}, notes=notes
         )
@@ -142,6 +148,56 @@ def land_parts(
             seconds=time.monotonic() - began,
             notes=notes,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Changes:
+    """Parents whose parts changed, by the account's own list of parts.
+
+    `held_at` is where the next such reading has to start, or None if it may start where this one
+    began. `api_date` is the API's time of this reading.
+    """
+
+    parents: set[int] = field(default_factory=set)
+    held_at: datetime | None = None
+    api_date: datetime | None = None
+
+
+def _read_changes(
+    connection: Connection,
+    reader: PartsReader,
+    starts: Sequence[datetime],
+    now: datetime,
+    *,
+    nightly: bool,
+    pages: int,
+) -> _Changes:
+    """Read which parts changed since the newest of `starts` that is not ahead of any clock.
+
+    Commits. While the list cannot be read whole, each sync starts where the last one did that could
+    read it. If that is long ago, or if there is no such start, all lists are due.
+    """
+    collection = reader.collection
+    if not starts:
+        # Nothing was ever listed.
+        return _Changes()
+    clock = now
+    while True:
+        since = next((start for start in starts if start <= clock), None)
+        if since is None:
+            make_all_due(connection, collection)
+            return _Changes()
+        found = reader.changed_parents(since, pages=pages)
+        if found.api_date is None or found.api_date >= since:
+            break
+        # The API's clock was set back since. It now stamps edits with times before `since`.
+        clock = found.api_date
+    if found.is_whole:
+        return _Changes(found.parents, None, found.api_date)
+    if found.is_given and nightly and now - since > _HELD_FOR:
+        make_all_due(connection, collection)
+        return _Changes(found.parents, None, found.api_date)
+    return _Changes(found.parents, since)
 
 
 def _begin_or_resume(

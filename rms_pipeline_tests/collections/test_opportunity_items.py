@@ -20,7 +20,7 @@ from rms_pipeline.collections.opportunity_items import OPPORTUNITY_ITEMS
 from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
 from rms_pipeline.current_rms.errors import ApiUnavailable, NotFound, Unauthorized
 from rms_pipeline.current_rms.records import record_id
-from rms_pipeline.current_rms.window import Window
+from rms_pipeline.current_rms.window import CHANGED_SINCE, Window
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import held_back
@@ -737,6 +737,108 @@ def test_a_list_of_the_account_that_cannot_be_read_whole_is_named_and_costs_noth
     assert one in done.asked
     assert account.is_mirrored(*account.soon)
     assert "the account's list of changed opportunity_items" in " ".join(done.landed.notes)
+
+
+@pytest.mark.parametrize("trouble", ["counts one too many", "fails", "is refused", "is ignored"])
+def test_an_item_that_changed_while_the_account_s_list_could_not_be_read_is_found_by_a_later_sync(
+    account: Account, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    far = listed_once(account)
+    # As if the last sync had been two hours ago, and the item had changed an hour ago.
+    query(account.database, "UPDATE walks SET watermark = watermark - interval '2 h' RETURNING 1")
+    quiet_edit(account, far, updated_at=written(account.store.now() - timedelta(hours=1)))
+    with monkeypatch.context() as patched:
+        patched.setattr(routes, "answer", troubled(trouble))
+        account.sync_items()
+        pass_time(account)
+        account.sync_items(nightly=True)
+    # As if a week had passed. What was refused is then tried again.
+    account.items.terms.forget("filter", CHANGED_SINCE)
+    done = account.sync_items()
+    assert account.mirrored(far) == account.there(far)
+    assert done.landed.watermark > account.store.now() - timedelta(hours=1)
+
+
+def test_lists_of_all_are_read_again_if_the_list_of_what_changed_stays_unreadable_for_days(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = listed_once(account)
+    query(account.database, "UPDATE walks SET watermark = watermark - interval '5 d' RETURNING 1")
+    quiet_edit(account, far, updated_at=written(account.store.now() - 4 * DAY))
+    monkeypatch.setattr(routes, "answer", troubled("fails"))
+    account.sync_items()
+    assert account.mirrored(far) != account.there(far)
+    done = account.sync_items(nightly=True)
+    assert account.mirrored(far) == account.there(far)
+    assert done.landed.watermark > account.store.now() - timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    "clock",
+    ["the API's is behind", "the API's was set back", "the database's was a year ahead"],
+)
+def test_no_wrong_clock_hides_an_item_that_changed_and_that_nothing_else_tells_of(
+    account: Account, clock: str
+) -> None:
+    behind = timedelta(hours=3)
+    if clock == "the API's is behind":
+        account.store.ahead = -behind
+    far = listed_once(account)
+    account.sync_items()
+    if clock == "the API's was set back":
+        account.store.ahead = -behind
+    elif clock != "the API's is behind":
+        year = "interval '1 year'"
+        query(account.database, f"UPDATE walks SET watermark = watermark + {year} RETURNING 1")
+    quiet_edit(account, far)
+    account.sync_items()
+    assert account.mirrored(far) == account.there(far)
+
+
+def listed_once(account: Account) -> int:
+    """Has the items of one that is far away listed, long after they changed. Returns its id.
+
+    It does not change from then on, so only the account's list of what changed can tell of it.
+    """
+    account.sandbox.switches = replace(account.sandbox.switches, all_items="filtered")
+    far = account.store.ids()[SOON]
+    for item in account.store.items(far):
+        long_ago = {"updated_at": written(account.store.now() - 30 * DAY)}
+        account.store.edit_item(far, item["id"], long_ago, loud=False)
+    account.sync()
+    account.store.edit(far, {"subject": "Edited"})
+    account.sync()
+    assert account.mirrored(far) == account.there(far) != {}
+    pass_time(account)
+    return far
+
+
+def quiet_edit(account: Account, id_: int, **fields: Any) -> None:
+    """Edits an item without a word to anybody."""
+    item = account.store.items(id_)[0]["id"]
+    account.store.edit_item(id_, item, {"name": "Quiet", **fields}, loud=False)
+
+
+def troubled(trouble: str) -> Callable[[Any, Request], Answer]:
+    """The sandbox's answers, with trouble in the account's list of items."""
+    truth = routes.answer
+
+    def answer(of: Any, request: Request) -> Answer:
+        given = truth(of, request)
+        if request.path != "/opportunity_items":
+            return given
+        if trouble == "fails":
+            return Answer(500, b'{"errors":["Internal error"]}')
+        if trouble == "is refused":
+            return Answer(422, b'{"errors":["No such filter"]}')
+        if trouble == "is ignored":
+            others = [(name, value) for name, value in request.query if name != CHANGED_SINCE]
+            return truth(of, replace(request, query=others))
+        said = msgspec.json.decode(given.body)
+        said["meta"]["total_row_count"] += 1
+        return replace(given, body=msgspec.json.encode(said))
+
+    return answer
 
 
 def test_a_list_of_the_account_that_fails_costs_no_opportunity_its_own_list(
