@@ -25,7 +25,8 @@ _ONE_DAY = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A hire or a `stage` of it. Times are UTC. `ends` is None if it is open-ended."""
+    """A hire or a `stage` of it. Times are UTC. `ends` is None if it is open-ended. It was
+    `entered` and last `edited` in Current RMS."""
 
     id: int
     number: str | None
@@ -37,6 +38,8 @@ class Bar:
     starts: datetime
     ends: datetime | None
     stage: str | None = None
+    entered: datetime | None = None
+    edited: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,7 @@ def read_bars(
     return bars[:most], len(bars) <= most
 
 
+_TIMES = "created_at_rms, updated_at_rms"
 _NAMED = "id, number, name, opportunity_status, organisation_name, venue_name, owner_name"
 # As an index has it of those without a hire. The index of hires finds no absent ones soon.
 _ONE_DATE = "coalesce(deliver_starts_at, starts_at, collect_ends_at, ends_at)"
@@ -93,10 +97,10 @@ _ONE_DATE = "coalesce(deliver_starts_at, starts_at, collect_ends_at, ends_at)"
 # with the mirror.
 _HIRES = f"""
     SELECT * FROM (
-    SELECT {_NAMED}, lower(hire) AS begins, upper(hire), NULL FROM opportunities
+    SELECT {_NAMED}, lower(hire) AS begins, upper(hire), NULL, {_TIMES} FROM opportunities
     WHERE {{where}} AND hire && tstzrange(%(range_first)s, %(range_after)s)
     UNION ALL
-    SELECT {_NAMED}, {_ONE_DATE}, {_ONE_DATE}, NULL FROM opportunities
+    SELECT {_NAMED}, {_ONE_DATE}, {_ONE_DATE}, NULL, {_TIMES} FROM opportunities
     WHERE {{where}} AND hire IS NULL
     AND {_ONE_DATE} >= %(range_first)s AND {_ONE_DATE} < %(range_after)s
     LIMIT %(most)s) found ORDER BY begins, id
@@ -107,8 +111,8 @@ _EACH_STAGE = ", ".join(
     for number, stage in enumerate(STAGES)
 )
 _STAGES = f"""
-    SELECT {_NAMED}, stage_starts, stage_ends, stage FROM (
-    SELECT {_NAMED}, stage_starts,
+    SELECT {_NAMED}, stage_starts, stage_ends, stage, {_TIMES} FROM (
+    SELECT {_NAMED}, {_TIMES}, stage_starts,
         greatest(stage_starts, coalesce(stage_until, stage_starts)) AS stage_ends, stage, position
     FROM (
         SELECT * FROM opportunities

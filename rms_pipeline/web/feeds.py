@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
@@ -46,6 +47,9 @@ _LONGEST_NAME = 100
 _MOST_READS, _WITHIN_SECONDS = 30, 60.0
 _REFRESH = timedelta(minutes=15)
 _MEANS: dict[Phase, str] = {CONFIRMED: "CONFIRMED", LOST: "CANCELLED"}
+# RFC 5545 has integers of 32 bits.
+_LAST_REVISION = 2**31 - 1
+_THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _GONE = "There is no calendar at this address. It may have been revoked. Ask for a new address."
 
@@ -86,14 +90,17 @@ def calendar_feeds(
         with reader.session() as connection:
             found = feeds(connection)
         address = None
+        where = (current.public_url or str(request.base_url)).rstrip("/")
         if made is not None:
-            where = (current.public_url or str(request.base_url)).rstrip("/")
             address = f"{where}/calendar/feeds/{made}.ics"
         return pages.render(
             "feeds.html",
             here="calendar",
             feeds=found,
             address=address,
+            # Phones and computers open this with their calendar, and ask whether to subscribe.
+            subscribe=re.sub(r"^https?:", "webcal:", address) if address else None,
+            is_only_here=urlsplit(where).hostname in _THIS_MACHINE,
             days=(DAYS_BACK, DAYS_AHEAD),
         )
 
@@ -176,7 +183,10 @@ def calendar_feeds(
         calendar.add("prodid", "-//rms_pipeline//calendar feed//EN")
         calendar.add("version", "2.0")
         calendar.add("method", "PUBLISH")
-        calendar.add("x-wr-calname", _plain(feed.name))
+        for title in ("name", "x-wr-calname"):
+            calendar.add(title, _plain(feed.name))
+        # Events are in UTC, so that no program needs a VTIMEZONE. Some show this zone.
+        calendar.add("x-wr-timezone", current.time_zone)
         calendar.add("refresh-interval", _REFRESH, {"VALUE": "DURATION"})
         calendar.add("x-published-ttl", "PT15M")
         for bar in bars:
@@ -192,8 +202,13 @@ def calendar_feeds(
         event.add("dtstamp", now)
         named = f"{bar.name} ({bar.customer})" if bar.customer else bar.name
         event.add("summary", _plain(named))
+        if bar.edited:
+            event.add("last-modified", bar.edited)
+            event.add("sequence", _revision(bar))
         event.add("dtstart", bar.starts)
-        event.add("dtend", max(bar.ends or last, bar.starts))
+        if (ends := bar.ends or last) > bar.starts:
+            # RFC 5545 allows no end that is not later. Without one, the event is a moment.
+            event.add("dtend", ends)
         status = phases.get(bar.status or "")
         event.add("status", _MEANS.get(status, "TENTATIVE") if status else "TENTATIVE")
         # What is out for days is no reason to be busy.
@@ -210,6 +225,15 @@ def calendar_feeds(
         return event
 
     return router
+
+
+def _revision(bar: Bar) -> int:
+    """The number of the revision, which rises with each edit: the seconds since it was entered.
+    Outlook and Exchange keep an event as it is unless this number rises."""
+    if bar.edited is None or bar.entered is None:
+        return 0
+    seconds = int((bar.edited - bar.entered).total_seconds())
+    return min(max(seconds, 0), _LAST_REVISION)
 
 
 def _plain(text: str) -> str:

@@ -14,7 +14,7 @@ from ical.calendar_stream import IcsCalendarStream
 from rms_pipeline.insight.feeds import MOST_FEEDS
 from rms_pipeline.settings import load_settings
 from rms_pipeline.web import feeds as web_feeds
-from rms_pipeline_tests.rows import insert, insert_opportunities
+from rms_pipeline_tests.rows import insert, insert_opportunities, query
 from rms_pipeline_tests.web.conftest import BEARER, Web, serving
 from rms_pipeline_tests.web.page import EVIL, Page, visit
 
@@ -38,7 +38,7 @@ def make(web: Web, query: str = "", name: str = "Hires") -> str:
     answer = post(web, "/calendar/feeds", name=name, query=query)
     assert answer.status_code == 200, answer.text
     assert Page(answer.text).forbidden == []
-    [secret] = re.findall(r"/calendar/feeds/([A-Za-z0-9_-]+)\.ics", answer.text)
+    [secret] = {*re.findall(r"/calendar/feeds/([A-Za-z0-9_-]+)\.ics", answer.text)}
     return f"{web.url}/calendar/feeds/{secret}.ics"
 
 
@@ -92,6 +92,45 @@ def test_a_feed_of_what_is_lost_says_that_it_is_cancelled(web: Web) -> None:
     insert_opportunities(web.database, job(NOW, NOW + HOUR, opportunity_status="Cancelled"))
     [event] = read(make(web, "status=is%3Aclosed")).events
     assert event.status == "CANCELLED"
+
+
+def test_a_program_can_tell_an_edited_hire_from_the_one_that_it_has(web: Web) -> None:
+    """Outlook keeps an event unless its revision rises. RFC 5545 allows no end at the start."""
+    entered = NOW - 9 * DAY
+    insert_opportunities(
+        web.database,
+        job(NOW, NOW + HOUR, created_at_rms=entered, updated_at_rms=entered + 90 * HOUR),
+        job(NOW, NOW + HOUR, created_at_rms=NOW, updated_at_rms=NOW - HOUR),
+        job(NOW, None),
+    )
+    address = make(web)
+    events = {event.uid.partition("@")[0]: event for event in read(address).events}
+    edited, odd, moment = (events[f"opportunity-{n}"] for n in (1, 2, 3))
+    assert (edited.last_modified, edited.sequence) == (entered + 90 * HOUR, 90 * 3600)
+    assert (odd.last_modified, odd.sequence) == (NOW - HOUR, 0)
+    assert moment.dtend is None
+    later = "UPDATE opportunities SET updated_at_rms = %s WHERE id = 1"
+    query(web.database, later, entered + 91 * HOUR)
+    [again] = [e for e in read(address).events if e.uid == edited.uid]
+    assert (again.sequence or 0) > (edited.sequence or 0)
+    text = fetch(address).text
+    assert "X-WR-TIMEZONE:UTC" in text
+    assert "DTEND" not in text.partition("UID:opportunity-3@")[2].partition("END:VEVENT")[0]
+
+
+def test_what_cannot_be_taken_back_is_asked_once_more(web: Web) -> None:
+    make(web)
+    post(web, "/views", name="Mine", query="status=Open")
+    for path, action in (
+        ("/calendar/feeds", "/calendar/feeds/1/revoke"),
+        ("/opportunities?status=Open", "/views/1/delete"),
+    ):
+        page = visit(web, path)
+        [asked] = [each for each in page.all("details") if each.get("class", "").endswith("sure")]
+        assert "open" not in asked
+        html = page.html.partition('sure">')[2].partition("</details>")[0]
+        assert f'action="{action}"' in html
+        assert page.html.count(f'action="{action}"') == 1
 
 
 def test_a_period_in_words_stays_relative(web: Web) -> None:
@@ -224,6 +263,10 @@ def test_links_in_a_feed_lead_to_where_people_reach_the_pages(web: Web) -> None:
     with serving(web.database, web.sandbox, current=current) as there:
         answer = post(there, "/calendar/feeds", name="Hires", query="")
         [address] = re.findall(r"https://rms\.example/calendar/feeds/\S+?\.ics", answer.text)
+        # A phone opens this with its calendar. On this machine's own address no phone could.
+        assert address.replace("https:", "webcal:") in Page(answer.text).links
+        assert "on this machine only" not in answer.text
+        assert "on this machine only" in post(web, "/calendar/feeds", name="x", query="").text
         [event] = read(address.replace("https://rms.example", there.url)).events
     assert event.url == "https://rms.example/opportunities/1"
 
