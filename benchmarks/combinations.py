@@ -1,10 +1,12 @@
 """The slowest first pages of a list among many opportunities, of all filters in all orders.
 
     python benchmarks/combinations.py [--rows 1000000] [--pairs 0] [--server embedded|15]
+        [--keep FOLDER]
 
 Each filter alone in each order, and with `--pairs N` every N-th pair of two filters, too. The rows
-are those of `pages.py`. A page is what the web service reads for it from PostgreSQL, of whose
-process the time of a processor counts: other work on the machine changes it little.
+are those of `pages.py`, and `--keep` is the same folder. A page is what the web service reads for
+it from PostgreSQL, of whose process the time of a processor counts: other work on the machine
+changes it little.
 """
 
 import argparse
@@ -14,10 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import ground
-from pages import fill
+from pages import a_database
 
 from rms_pipeline.mirror.browse import ORDERS, list_counted
-from rms_pipeline.mirror.schema import migrate
 from rms_pipeline.mirror.statements import Connection, one_row
 from rms_pipeline.web.listing import asked_by, looked_up
 from rms_pipeline.web.reading import Reader
@@ -47,11 +48,6 @@ def filters(every: int) -> Iterator[str]:
     yield from pairs[::every] if every else ()
 
 
-def processor(process: int) -> float:
-    """Milliseconds of a processor that a process has taken."""
-    return int(Path(f"/proc/{process}/schedstat").read_text().split()[0]) / 1e6
-
-
 def measure(connection: Connection, every: int) -> list[tuple[float, str]]:
     """Milliseconds of each page, and its address."""
     with connection.cursor() as cursor:
@@ -59,13 +55,13 @@ def measure(connection: Connection, every: int) -> list[tuple[float, str]]:
         (process,) = one_row(cursor)
     found = []
     for query in filters(every):
-        before = processor(process)
+        before = ground.processors_of(process)
         wanted = looked_up(connection, asked_by(query, "Europe/London"))
-        looking_up = processor(process) - before
+        looking_up = ground.processors_of(process) - before
         for sort in (sign + key for key in ORDERS for sign in ("", "-")):
-            before = processor(process)
+            before = ground.processors_of(process)
             list_counted(connection, replace(wanted.criteria, sort=sort), limit=PER_PAGE)
-            taken = looking_up + processor(process) - before
+            taken = looking_up + ground.processors_of(process) - before
             found.append((taken, f"{query}&sort={sort}"))
     return found
 
@@ -75,13 +71,15 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--pairs", type=int, default=0, help="every which pair; 0 is none")
     parser.add_argument("--server", choices=["embedded", "15"], default="embedded")
+    parser.add_argument("--keep", type=Path, help="a folder whose databases are made once")
     options = parser.parse_args()
-    with ground.a_server(options.server) as server, ground.new_database(server) as url:
+    with (
+        ground.api_of(50) as api,
+        ground.a_server(options.server, options.keep) as server,
+        a_database(server, api, options.rows, keep=options.keep is not None) as url,
+    ):
         ground.headline(f"Each filter in each order, of {options.rows:,} opportunities", server)
-        database = ground.database_at(url)
-        migrate(database)
-        fill(url, options.rows)
-        reader = Reader(database)
+        reader = Reader(ground.database_at(url))
         with reader.session() as connection:
             found = sorted(measure(connection, options.pairs), reverse=True)
         reader.close()

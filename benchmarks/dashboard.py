@@ -143,10 +143,11 @@ def measure(session: "Session", url: str, times: int) -> Looks:
 
 
 class Session:
-    """A person who is signed in, on one connection."""
+    """A person who is signed in, on one connection to the web service of that `process`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, process: int) -> None:
         self._url = url
+        self.process = process
         self._session = requests.Session()
         self._session.get(f"{url}/?token={TOKEN}", timeout=60).raise_for_status()
 
@@ -183,12 +184,12 @@ def web(url: str, api: ground.Api) -> Iterator[Session]:
     )
     where = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(600):
+        for _ in range(1_800):
             with contextlib.suppress(requests.RequestException):
                 if requests.get(f"{where}/healthz", timeout=2).ok:
                     break
             time.sleep(0.1)
-        yield Session(where)
+        yield Session(where, process.pid)
     finally:
         process.terminate()
         process.wait()

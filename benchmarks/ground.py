@@ -6,6 +6,7 @@ Tables are printed as Markdown with the machine, the versions and the command ab
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -13,8 +14,9 @@ import shlex
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,13 +26,16 @@ from pydantic import SecretStr
 from tabulate import tabulate
 
 from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.embedded import start_embedded, stop_embedded
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN
 from rms_pipeline.settings import child_environment
 from rms_pipeline_tests.processes import why_not_here
 from rms_pipeline_tests.servers import (
     POSTGRESQL_15,
+    administrator,
     embedded_postgresql,
     installed_postgresql,
+    url_of,
 )
 from rms_pipeline_tests.servers import (
     new_database as new_database,
@@ -53,9 +58,18 @@ def servers(choice: str | None) -> list[str]:
 
 
 @contextlib.contextmanager
-def a_server(choice: str) -> Iterator[str]:
-    """The URL of a server: "embedded", "15", or that of one which runs already."""
-    if choice == "embedded":
+def a_server(choice: str, kept: Path | None = None) -> Iterator[str]:
+    """The URL of a server: "embedded", "15", or that of one which runs already.
+
+    With `kept`, a folder, it is an embedded one whose files stay there.
+    """
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        try:
+            yield start_embedded(kept)
+        finally:
+            stop_embedded(kept)
+    elif choice == "embedded":
         with embedded_postgresql() as url:
             yield url
     elif choice == "15":
@@ -63,6 +77,30 @@ def a_server(choice: str) -> Iterator[str]:
             yield url
     else:
         yield choice
+
+
+# The invented days are beside the day on which they were made.
+_DAYS_KEPT = 5
+
+
+def kept_database(server: str, name: str, like: str, make: Callable[[str], None]) -> str:
+    """The URL of the database of this name. Unless there is one that was made to the end, from the
+    same `like` and in the last days, `make` gets its URL and fills it.
+    """
+    today = (ask(server, "SELECT current_date") - date(1970, 1, 1)).days
+    mark = hashlib.sha256(like.encode()).hexdigest()
+    known = (
+        f"SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{name}'"
+    )
+    found, _, made = str(ask(server, known) or "").partition(" of day ")
+    if found != mark or today - int(made) > _DAYS_KEPT:
+        with administrator(server) as run:
+            run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+            run(f"CREATE DATABASE {name}")
+        make(url_of(server, name))
+        with administrator(server) as run:
+            run(f"COMMENT ON DATABASE {name} IS '{mark} of day {today}'")
+    return url_of(server, name)
 
 
 def database_at(url: str) -> Database:
@@ -266,6 +304,28 @@ def sync(kind: str, api: Api, url: str, project: Path = PROJECT) -> Outcome:
         calls=api.calls(),
         rows=ask(url, "SELECT count(*) FROM opportunities"),
     )
+
+
+def processors_of(process: int) -> float:
+    """Milliseconds of a processor that the threads of a process have taken which still run."""
+    taken = 0
+    for thread in Path(f"/proc/{process}/task").glob("*/schedstat"):
+        # Or it has just ended.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            taken += int(thread.read_text().split()[0])
+    return taken / 1e6
+
+
+def processors_of_database(url: str) -> float:
+    """Milliseconds of a processor that the processes have taken which serve the database now."""
+    name = url.partition("?")[0].rpartition("/")[2]
+    taken = 0.0
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            title = (process / "cmdline").read_text()
+            if title.startswith("postgres:") and f" {name} " in title:
+                taken += processors_of(int(process.name))
+    return taken
 
 
 def prepare(url: str, api: Api, project: Path = PROJECT) -> None:

@@ -1,5 +1,5 @@
 """What pages cost when there are many opportunities: `python benchmarks/pages.py
-[--rows 8000 1000000] [--times 9]`.
+[--rows 8000 1000000] [--times 9] [--only PART] [--keep FOLDER]`.
 
 Rows are invented inside PostgreSQL, with as many values of each kind as an account of that size
 has: the more opportunities, the more customers and venues, and as many a day whatever the size.
@@ -8,15 +8,21 @@ by each filter and order, of which the page in the middle, too. Both sizes are t
 take turns, so that whatever else the machine does meanwhile slows both. What stands above the fold
 is the page itself. What a page asks for when it is there (the whole count, the choices, the sense
 checks, the figures of earlier) is shown apart, and so are pages that add up all opportunities. No
-ratio is asked of them. "First view" counts the
-page and the files that it names, compressed.
+ratio is asked of them. "First view" counts the page and the files that it names, compressed.
+
+Milliseconds by the clock are what a person waits, and tell little while other work waits for the
+same processors. So those of processors are beside them: of the web service and of PostgreSQL, from
+the kernel. With `--keep`, the databases stay in that folder, and the next time are not made again.
 """
 
 import argparse
 import json
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import date, timedelta
+from operator import sub
+from pathlib import Path
 
 import ground
 import psycopg2
@@ -142,8 +148,24 @@ _LATER = {
     "reads all: ranking of customers": "/customers",
     "reads all: won and lost": "/won-and-lost",
 }
-# Of each look the median in ms, and kB on the wire of a first view.
-Looks = dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Medians of one look: ms by the clock, and of processors in the web service and in PostgreSQL.
+    kB on the wire of a first view."""
+
+    clock: float
+    web: float
+    postgresql: float
+    kilobytes: float
+
+    @property
+    def processors(self) -> float:
+        return self.web + self.postgresql
+
+
+Looks = dict[str, Look]
 
 
 def main() -> None:
@@ -151,45 +173,76 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs=2, default=[8_000, 1_000_000])
     parser.add_argument("--times", type=int, default=9)
     parser.add_argument("--server", choices=["embedded", "15"], default="embedded")
+    parser.add_argument("--only", default="", help="looks whose name has this part")
+    parser.add_argument("--keep", type=Path, help="a folder whose databases are made once")
     options = parser.parse_args()
     with (
         ground.api_of(50) as api,
-        ground.a_server(options.server) as server,
+        ground.a_server(options.server, options.keep) as server,
         ExitStack() as opened,
     ):
         ground.headline("What pages cost when there are many", server)
         sessions = []
         for rows in options.rows:
-            url = opened.enter_context(ground.new_database(server))
-            ground.prepare(url, api)
-            ground.sync("initial", api, url)
-            fill(url, rows)
+            keep = options.keep is not None
+            url = opened.enter_context(a_database(server, api, rows, keep=keep))
             sessions.append((opened.enter_context(web(url, api)), url))
-        judge(measure(sessions, options.times), options.rows)
+        judge(measure(sessions, options.times, options.only), options.rows)
+
+
+@contextmanager
+def a_database(server: str, api: ground.Api, rows: int, *, keep: bool) -> Iterator[str]:
+    """A synced mirror with so many opportunities. Yields its URL."""
+
+    def make(url: str) -> None:
+        ground.prepare(url, api)
+        ground.sync("initial", api, url)
+        fill(url, rows)
+
+    if keep:
+        like = "".join((_ROWS, _WORDS, _NAMES, _CHANGES))
+        url = ground.kept_database(server, f"rows_{rows}", like, make)
+        # It may be of an earlier schema.
+        ground.prepare(url, api)
+        yield url
+    else:
+        with ground.new_database(server) as url:
+            make(url)
+            yield url
 
 
 def judge(found: list[Looks], sizes: list[int]) -> None:
     """Prints what the looks took at both sizes, and what is asked of them."""
-    few, many = ({what: ms for what, (ms, _) in looks.items()} for looks in found)
-    small, large = (f"{rows:,} rows, ms" for rows in sizes)
+    few, many = found
+    columns = [f"{what}, {rows:,} rows" for what in ("ms", "processors") for rows in sizes]
     lines = [
         [
-            *(what, f"{few[what]:.1f}", f"{many[what]:.1f}", f"{many[what] / few[what]:.2f}"),
-            f"{found[-1][what][1]:.1f}",
+            *(what, f"{few[what].clock:.1f}", f"{many[what].clock:.1f}"),
+            *(f"{look.web:.1f} + {look.postgresql:.1f}" for look in (few[what], many[what])),
+            *(f"{times(few[what], many[what]):.2f}" for times in (_of_clock, _of_processors)),
+            f"{many[what].kilobytes:.1f}",
         ]
         for what in few
     ]
-    ground.table(["page", small, large, "times", "first view, kB"], lines)
+    headings = ["page", *columns, "times, by the clock", "times, of processors"]
+    ground.table([*headings, "first view, kB"], lines)
     above = [what for what in few if what not in _LATER]
-    worst = max(above, key=lambda what: many[what] / few[what])
-    ratio = many[worst] / few[worst]
-    heaviest = max(above, key=lambda what: found[-1][what][1])
-    ground.judge(
-        [
-            ground.Asked(f"{worst}, times of {sizes[0]:,} rows", ratio, most=2),
-            ground.Asked(f"first view of {heaviest}, kB", found[-1][heaviest][1], most=100),
-        ]
-    )
+    asked = []
+    for kind, times in (("the clock", _of_clock), ("processors", _of_processors)):
+        found_times, worst = max((times(few[what], many[what]), what) for what in above)
+        title = f"{worst}, times of {sizes[0]:,} rows, by {kind}"
+        asked.append(ground.Asked(title, found_times, most=2))
+    heaviest = max(few, key=lambda what: many[what].kilobytes)
+    size = many[heaviest].kilobytes
+    ground.judge([*asked, ground.Asked(f"first view of {heaviest}, kB", size, most=100)])
+
+
+def _of_clock(few: Look, many: Look) -> float:
+    return many.clock / few.clock
+
+
+def _of_processors(few: Look, many: Look) -> float:
+    return many.processors / few.processors
 
 
 def fill(url: str, rows: int) -> None:
@@ -221,30 +274,37 @@ def fill(url: str, rows: int) -> None:
     refresh_status_counts(ground.database_at(url), "Europe/London")
 
 
-def measure(sessions: Sequence[tuple[Session, str]], times: int) -> list[Looks]:
+def measure(sessions: Sequence[tuple[Session, str]], times: int, only: str = "") -> list[Looks]:
     """What each look takes in each of the sessions, which take turns; (session, its database)."""
     found: list[Looks] = [{} for _ in sessions]
     files: list[dict[str, int]] = [{} for _ in sessions]
-    several = [looks_at(url) for _, url in sessions]
+    several = [looks_at(url, only) for _, url in sessions]
     for what in several[0]:
-        seconds: list[list[float]] = [[] for _ in sessions]
+        taken: list[list[tuple[float, float, float]]] = [[] for _ in sessions]
         sizes = [0 for _ in sessions]
         for turn in range(times + 1):
-            for n, (session, _) in enumerate(sessions):
-                taken, sizes[n] = session.look(several[n][what])
+            for n, (session, url) in enumerate(sessions):
+                before = _processors(session, url)
+                seconds, sizes[n] = session.look(several[n][what])
+                web_, postgresql = map(sub, _processors(session, url), before)
                 # The first one fills caches.
-                seconds[n] += [taken] if turn else []
+                taken[n] += [(1000 * seconds, web_, postgresql)] if turn else []
         for n, (session, _) in enumerate(sessions):
             page = several[n][what].partition("?")[0]
             if page not in files[n]:
                 files[n][page] = session.files(page)
-            median = 1000 * ground.median(sorted(seconds[n]))
-            found[n][what] = (median, (sizes[n] + files[n][page]) / 1000)
+            clock, web_, postgresql = map(ground.median, zip(*taken[n], strict=True))
+            kilobytes = (sizes[n] + files[n][page]) / 1000
+            found[n][what] = Look(clock, web_, postgresql, kilobytes)
     return found
 
 
-def looks_at(url: str) -> dict[str, str]:
-    """The addresses of all looks, by what they are."""
+def _processors(session: Session, url: str) -> tuple[float, float]:
+    return ground.processors_of(session.process), ground.processors_of_database(url)
+
+
+def looks_at(url: str, only: str = "") -> dict[str, str]:
+    """The addresses of all looks whose name has this part, by what they are."""
     # The smaller account ends in twenty days, and a page looks a week ahead.
     in_ten_days = date.today() + timedelta(days=10)
     looks = {what: path.format(in_ten_days=in_ten_days) for what, path in _PAGES.items()}
@@ -252,8 +312,14 @@ def looks_at(url: str) -> dict[str, str]:
     for key in ORDERS:
         for sort in (key, f"-{key}"):
             looks[f"by {sort}"] = f"/opportunities?sort={sort}"
-            looks[f"by {sort}, in the middle"] = middle(url, sort)
-    return looks | _LATER
+            # Looked for below.
+            looks[f"by {sort}, in the middle"] = sort
+    looks |= _LATER
+    return {
+        what: address if address.startswith("/") else middle(url, address)
+        for what, address in looks.items()
+        if only in what
+    }
 
 
 def middle(url: str, sort: str) -> str:
