@@ -9,6 +9,7 @@ from fastapi.responses import Response
 from fastapi.staticfiles import StaticFiles
 from pydantic import SecretStr
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.types import Receive, Scope, Send
 
 from rms_pipeline.account import account_name, client_for
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
@@ -42,6 +43,16 @@ from rms_pipeline.web.saved_views import views
 from rms_pipeline.web.sync_api import sync_api
 from rms_pipeline.web.templating import STATIC, Pages
 from rms_pipeline.web.today import today
+
+
+class _Compressed(GZipMiddleware):
+    """Compresses answers, but for workbooks: these are zip files."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].endswith(".xlsx"):
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 def create_app(
@@ -101,7 +112,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
-    app.add_middleware(GZipMiddleware, minimum_size=1_000)
+    app.add_middleware(_Compressed, minimum_size=1_000)
     app.add_middleware(Manners, currency=current.currency)
     app.add_middleware(Headers, database=database)
     handle_errors(app, database)

@@ -1,4 +1,4 @@
-"""Downloads of lists: CSV, and a workbook of Excel.
+"""Downloads of lists: what all have in common, and CSV. `web.workbooks` has those for Excel.
 
 Texts stay texts: a spreadsheet does not run them as formulas, and does not change them if the
 format prevents it. Times are in the company's time zone.
@@ -13,33 +13,21 @@ import shutil
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from babel.numbers import get_currency_precision, get_currency_symbol
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
-from xlsxwriter import Workbook  # type: ignore[import-untyped]
 
 from rms_pipeline.mirror.browse import Listed, iterate_opportunities
 from rms_pipeline.web.formatting import OPEN_ENDED
 from rms_pipeline.web.listing import COLUMNS, DEFAULT_COLUMNS, Asked
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import Refusal
-
-XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
-# Of a sheet, with its headings.
-_MOST_ROWS = 1_048_576
-_LONGEST_CELL = 32_767
-# A workbook looks after so many rows whether the disk has room.
-_ROWS_A_LOOK = 1_000
-_MOST_DIGITS = 15
-_OLDEST = datetime(1900, 3, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +115,7 @@ def _csv_parts(reader: Reader, asked: Asked) -> Generator[bytes, None, None]:
     writer.writerow([cell.heading for cell in cells])
     # Programs that respect quotes read a quoted value as text, even if it looks like a number.
     writer = csv.writer(buffer, quoting=csv.QUOTE_NONNUMERIC)
-    with _a_turn(), _rows(reader, asked) as rows:
+    with a_turn(), all_rows(reader, asked) as rows:
         for row in rows:
             writer.writerow([_in_csv(cell.read(row), write) for cell in cells])
             if buffer.tell() > 64_000:
@@ -144,7 +132,7 @@ _turns = threading.BoundedSemaphore(_MOST_AT_ONCE)
 
 
 @contextmanager
-def _a_turn() -> Iterator[None]:
+def a_turn() -> Iterator[None]:
     """Waits until fewer than `_MOST_AT_ONCE` files are read from the database. Raises Refusal
     (503) after `_PATIENCE` seconds."""
     if not _turns.acquire(timeout=_PATIENCE):
@@ -177,7 +165,7 @@ def _demand_room() -> None:
 
 
 @contextmanager
-def _rows(reader: Reader, asked: Asked) -> Iterator[Iterator[Listed]]:
+def all_rows(reader: Reader, asked: Asked) -> Iterator[Iterator[Listed]]:
     """All rows of the list. Who leaves before the end leaves nothing open on the connection, which
     somebody else gets next."""
     with (
@@ -289,126 +277,17 @@ def _moments(time_zone: str) -> Callable[[datetime], str]:
 
     def local(moment: datetime) -> str:
         # Not strftime, which writes the year 1 as 1.
-        return _local(moment, zone).isoformat(sep=" ")
+        return local_time(moment, zone).isoformat(sep=" ")
 
     def utc(moment: datetime) -> str:
-        return f"{_local(moment, zone).isoformat()}Z"
+        return f"{local_time(moment, zone).isoformat()}Z"
 
     return utc if time_zone == "UTC" else local
 
 
-def _local(moment: datetime, zone: ZoneInfo) -> datetime:
+def local_time(moment: datetime, zone: ZoneInfo) -> datetime:
     try:
         moment = moment.astimezone(zone)
     except OverflowError:
         moment = moment.astimezone(UTC)
     return moment.replace(tzinfo=None, microsecond=0)
-
-
-def as_xlsx(
-    reader: Reader, asked: Asked, told: Sequence[tuple[str, str]], currency: str | None = None
-) -> Generator[bytes, None, None]:
-    """A workbook: the list, with a fixed heading and a filter for each column, and a sheet that
-    describes it (`told`: names and values). Rows are written to a file as they are read, so a long
-    list needs little memory."""
-    with tempfile.TemporaryFile() as file:
-        with Workbook(file, {"constant_memory": True, "in_memory": False}) as book:
-            _write_xlsx(reader, asked, told, book, currency)
-        file.seek(0)
-        while part := file.read(64_000):
-            yield part
-
-
-def _write_xlsx(
-    reader: Reader,
-    asked: Asked,
-    told: Sequence[tuple[str, str]],
-    book: Any,
-    currency: str | None,
-) -> None:
-    cells = cells_of(asked)
-    zone = ZoneInfo(asked.criteria.time_zone)
-    bold = book.add_format({"bold": True})
-    formats = {
-        "time": book.add_format({"num_format": "yyyy-mm-dd hh:mm"}),
-        "money": book.add_format({"num_format": _money_format(currency)}),
-    }
-    sheet = book.add_worksheet("Opportunities")
-    for place, cell in enumerate(cells):
-        sheet.write_string(0, place, cell.title, bold)
-        sheet.set_column(place, place, 32 if cell.heading in ("name", "customer") else 16)
-    sheet.freeze_panes(1, 3)
-    shortened = 0
-    with _a_turn(), _rows(reader, asked) as rows:
-        last, is_cut = 0, False
-        for last, row in enumerate(rows, 1):
-            if last % _ROWS_A_LOOK == 1:
-                _demand_room()
-            if last == _MOST_ROWS:
-                last, is_cut = last - 1, True
-                break
-            for place, cell in enumerate(cells):
-                shortened += not _write_cell(sheet, last, place, cell.read(row), formats, zone)
-    sheet.autofilter(0, 0, last, len(cells) - 1)
-    about = book.add_worksheet("About")
-    about.set_column(0, 0, 20)
-    about.set_column(1, 1, 60)
-    if is_cut:
-        told = [
-            *told,
-            ("Left out", f"All rows after row {last:,}, because a sheet cannot hold more."),
-        ]
-    if shortened:
-        told = [
-            *told,
-            ("Shortened texts", f"{shortened:,}. A cell holds {_LONGEST_CELL:,} letters at most."),
-        ]
-    for line, (name, value) in enumerate(told):
-        about.write_string(line, 0, name, bold)
-        about.write_string(line, 1, value[:_LONGEST_CELL])
-
-
-def _money_format(currency: str | None) -> str:
-    if currency is None:
-        return "#,##0.00"
-    digits = get_currency_precision(currency)
-    fraction = f".{'0' * digits}" if digits else ""
-    return f"[${get_currency_symbol(currency, locale='en')}] #,##0{fraction}"
-
-
-def _write_cell(
-    sheet: Any, line: int, place: int, value: Any, formats: dict[str, Any], zone: ZoneInfo
-) -> bool:
-    """Returns whether the cell holds all of the value."""
-    if value is None or value == "":
-        return True
-    if isinstance(value, datetime):
-        local = _local(value, zone)
-        # Excel has no time before that day, and counts a day too many until then.
-        if local >= _OLDEST:
-            sheet.write_datetime(line, place, local, formats["time"])
-        else:
-            sheet.write_string(line, place, local.isoformat(sep=" "))
-    elif isinstance(value, (int, Decimal)):
-        # It keeps fifteen digits: what has more stays whole as a text.
-        exact = Decimal(value)
-        digits = len(exact.normalize().as_tuple().digits) if exact.is_finite() else 99
-        if digits > _MOST_DIGITS or abs(exact) >= 10**_MOST_DIGITS:
-            sheet.write_string(line, place, str(value))
-        else:
-            money = formats["money"] if isinstance(value, Decimal) else None
-            sheet.write_number(line, place, float(value), money)
-    else:
-        text = _readable(str(value))
-        # Excel counts as UTF-16 does, in which an emoji has two units.
-        units = text.encode("utf-16-le")
-        kept = units[: 2 * _LONGEST_CELL].decode("utf-16-le", errors="ignore")
-        sheet.write_string(line, place, kept)
-        return kept == text
-    return True
-
-
-def _readable(text: str) -> str:
-    """Removes control characters, which XML does not allow. Excel would call the file broken."""
-    lines = text.replace("\r\n", "\n")
-    return "".join(c if c >= " " or c in "\t\n" else "\ufffd" for c in lines)

@@ -37,7 +37,7 @@ from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.statuses import OUTCOMES
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
-from rms_pipeline.web.downloads import XLSX, Download, as_csv, as_xlsx
+from rms_pipeline.web.downloads import Download, as_csv
 from rms_pipeline.web.forms import with_chosen
 from rms_pipeline.web.listing import (
     COLUMNS,
@@ -56,6 +56,7 @@ from rms_pipeline.web.refusals import REFUSALS
 from rms_pipeline.web.saved_views import why_not_shown
 from rms_pipeline.web.templating import Pages, is_fragment
 from rms_pipeline.web.visited import visited_before
+from rms_pipeline.web.workbooks import XLSX, as_xlsx
 
 _PER_PAGE = 50
 # So many are counted where each row's words have to be looked at.

@@ -18,8 +18,9 @@ from rms_pipeline.mirror.browse import ORDERS
 from rms_pipeline.mirror.promoted import Promoted, demote, promote, promoted_fields
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import load_settings
-from rms_pipeline.web import downloads
-from rms_pipeline.web.listing import COLUMNS, PARAMETERS
+from rms_pipeline.web import workbooks
+from rms_pipeline.web.listing import COLUMNS, PARAMETERS, asked_by
+from rms_pipeline.web.reading import Reader
 from rms_pipeline_tests.processes import wait_until
 from rms_pipeline_tests.rows import insert, insert_opportunities, query
 from rms_pipeline_tests.web.conftest import BEARER, Web, serving
@@ -513,10 +514,14 @@ def sheet_of(web: Web, query_: str = "") -> Any:
     answer = get(web, f"/opportunities.xlsx?{query_}")
     assert answer.status_code == 200
     assert "spreadsheetml" in answer.headers["Content-Type"]
+    return workbook(answer.content)
+
+
+def workbook(content: bytes) -> Any:
     # Half a second for the tables of numpy, in each process of pytest.
     import openpyxl  # type: ignore[import-untyped]
 
-    return openpyxl.load_workbook(io.BytesIO(answer.content))
+    return openpyxl.load_workbook(io.BytesIO(content))
 
 
 def test_fields_of_the_accounts_own_filter_once_they_have_a_column(web: Web) -> None:
@@ -638,15 +643,19 @@ def test_printing_shows_all_rows_and_the_filter(web: Web) -> None:
 
 ODD = ["=1+1", "+1", "-1", "@SUM(A1)", "0005", "1E5", "2026-05-31", "1/2", "9" * 20, "TRUE"]
 ODD += ["{=1}", "http://example.com", "mailto:a@example.com", "a\x01b\x00c", "🎪", "שלום", " a "]
+ODD += ["<r><t>a</t></r>", "a & <b>", "_x0041_", "_x41_ _", "\"'", "\t\n", "a\uffffb"]
 
 
 @pytest.mark.parametrize("text", ODD)
 def test_a_text_in_the_workbook_is_that_text_whatever_it_looks_like(web: Web, text: str) -> None:
+    from openpyxl.utils.escape import unescape  # type: ignore[import-untyped]
+
     kept = text.replace("\x00", "\ufffd")
     insert_opportunities(web.database, {"name": kept, "data": {"number": kept}})
     cells = sheet_of(web)["Opportunities"][2]
     for cell in cells[1:3]:
-        assert (cell.value, cell.data_type) == (kept.replace("\x01", "\ufffd"), "s")
+        readable = re.sub("[\x01\uffff]", "\ufffd", kept)
+        assert (unescape(cell.value), cell.data_type) == (readable, "s")
         assert cell.hyperlink is None
 
 
@@ -670,17 +679,49 @@ def test_the_workbook_says_how_many_texts_are_longer_than_a_cell(
     assert told == (None if kept == text else expected)
 
 
-@pytest.mark.parametrize("rows", [4, 5])
-def test_the_workbook_says_which_rows_a_sheet_has_no_room_for(
-    web: Web, monkeypatch: pytest.MonkeyPatch, rows: int
+def test_a_list_that_no_sheet_has_room_for_is_refused_with_what_to_do(
+    web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downloads, "_MOST_ROWS", 5)
-    insert_opportunities(web.database, *({} for _ in range(rows)))
-    book = sheet_of(web, "sort=name")
-    assert len(list(book["Opportunities"].rows)) == 5
-    told = dict(book["About"].values).get("Left out")
-    expected = "All rows after row 4, because a sheet cannot hold more."
-    assert told == (None if rows == 4 else expected)
+    monkeypatch.setattr(workbooks, "_MOST_ROWS", 5)
+    insert_opportunities(web.database, *({"opportunity_status": "Open"} for _ in range(4)))
+    assert len(list(sheet_of(web, "sort=name")["Opportunities"].rows)) == 5
+    insert_opportunities(web.database, {"id": 99, "name": "The fifth"})
+    page = visit(web, "/opportunities.xlsx?sort=name", 422)
+    assert "more than 4 opportunities, and a sheet of Excel holds no more" in page.text
+    assert "take the CSV" in page.text
+    # What is left of them by a filter fits.
+    assert len(list(sheet_of(web, "status=Open")["Opportunities"].rows)) == 5
+    assert get(web, "/opportunities.csv").text.count("\n") == 6
+
+
+def test_a_long_workbook_comes_in_parts_and_holds_all_rows(web: Web) -> None:
+    rows = 12_000
+    query(
+        web.database,
+        "INSERT INTO opportunities (id, name, total_value)"
+        " SELECT i, md5(i::text), i FROM generate_series(1, %s) i",
+        rows,
+    )
+    wanted = "sort=value&column=name&column=value"
+    reader = Reader(web.database)
+    try:
+        parts = list(workbooks._parts(reader, asked_by(wanted, "UTC"), [], None))
+    finally:
+        reader.close()
+    # So the first one is sent while the others are not read yet.
+    assert len(parts) > 4
+    assert max(map(len, parts)) < 100_000
+    sheet = workbook(b"".join(parts))["Opportunities"]
+    assert sheet.auto_filter.ref == f"A1:D{rows + 1}"
+    values = [(id_, value) for id_, _, _, value in sheet.values][1:]
+    assert values == [(id_, id_) for id_ in range(1, rows + 1)]
+
+
+def test_a_workbook_is_not_compressed_twice(web: Web) -> None:
+    insert_opportunities(web.database, *({"name": "x" * 1_000} for _ in range(50)))
+    for path, is_packed in (("/opportunities.csv", True), ("/opportunities.xlsx", False)):
+        answer = get(web, path, **{"Accept-Encoding": "gzip"})
+        assert ("Content-Encoding" in answer.headers) == is_packed
 
 
 def test_lines_of_a_text_stay_lines_in_the_workbook(web: Web) -> None:

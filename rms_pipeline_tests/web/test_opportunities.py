@@ -485,7 +485,7 @@ def test_long_files_leave_connections_to_the_pages(
     monkeypatch.setattr(downloads, "_PATIENCE", 0.05)
     with ExitStack() as opened:
         for _ in range(downloads._MOST_AT_ONCE):
-            opened.enter_context(downloads._a_turn())
+            opened.enter_context(downloads.a_turn())
         for kind in ("csv", "xlsx"):
             answer = get(web, f"/opportunities.{kind}")
             assert (answer.status_code, answer.headers["Retry-After"]) == (503, "60")
