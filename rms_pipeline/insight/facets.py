@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from rms_pipeline.insight.names import CUSTOMER, newest_names
-from rms_pipeline.mirror.criteria import Criteria, Searched, condition
+from rms_pipeline.mirror.criteria import NOBODY, Criteria, Searched, condition
 from rms_pipeline.mirror.statements import Connection, Cursor
 
 # At most so many rows are counted: with more, people narrow the list down first.
@@ -34,24 +34,28 @@ class Facet:
 @dataclass(frozen=True, slots=True)
 class _Kind:
     """A kind of choice: its SQL expression, the expression of its name, and `clear`, which removes
-    the filter."""
+    the filter. `absent` is what people read of those that have none, if they can be chosen."""
 
     value: str
     name: str
     clear: Callable[[Criteria], Criteria]
     rows: str = ""
+    absent: str = ""
 
 
 _KINDS = {
     "status": _Kind("opportunity_status", "NULL::text", lambda c: replace(c, status="")),
     "state": _Kind("state_name", "NULL::text", lambda c: replace(c, state="")),
-    "owner": _Kind("owner_name", "NULL::text", lambda c: replace(c, owner="")),
+    "owner": _Kind("owner_name", "NULL::text", lambda c: replace(c, owner=""), absent="No owner"),
     "customer_id": _Kind(
         "organisation_id::text",
         "max(organisation_name)",
         lambda c: replace(c, customer_id=None),
     ),
-    "venue": _Kind("venue_name", "NULL::text", lambda c: replace(c, venue="")),
+    "venue": _Kind("venue_name", "NULL::text", lambda c: replace(c, venue=""), absent="No venue"),
+    "store": _Kind(
+        "store_id::text", "'Store ' || max(store_id)", lambda c: replace(c, store_id=None)
+    ),
     # Tags are all to be there: others narrow it down further.
     "tag": _Kind("tag", "NULL::text", lambda c: c, ", unnest(tags) AS tag"),
 }
@@ -69,6 +73,10 @@ def read_facets(connection: Connection, criteria: Criteria) -> list[Facet]:
             found |= _facets(cursor, names, wider)
         found["customer_id"] = _named(cursor, found["customer_id"])
     connection.commit()
+    # One store is no choice.
+    found["store"] = replace(
+        found["store"], choices=found["store"].choices if len(found["store"].choices) > 1 else []
+    )
     return [found[name] for name in _KINDS if found[name].choices]
 
 
@@ -91,10 +99,16 @@ def _facets(cursor: Cursor, names: list[str], criteria: Criteria) -> dict[str, F
         f" GROUP BY 2 ORDER BY 4 DESC, 2 LIMIT {_MOST_SHOWN})"
         for name, kind in ((name, _KINDS[name]) for name in names)
     )
+    counted += "".join(
+        f" UNION ALL SELECT '{name}', '{NOBODY}', '{kind.absent}', count(*) FROM looked_at"
+        f" WHERE {kind.value} IS NULL HAVING count(*) > 0"
+        for name, kind in ((name, _KINDS[name]) for name in names)
+        if kind.absent
+    )
     cursor.execute(
         "WITH looked_at AS MATERIALIZED (SELECT opportunity_status, state_name, owner_name,"
-        f" organisation_id, organisation_name, venue_name, tags FROM opportunities WHERE {where}"
-        f" LIMIT %(most)s) {counted}"
+        " organisation_id, organisation_name, venue_name, store_id, tags FROM opportunities"
+        f" WHERE {where} LIMIT %(most)s) {counted}"
         " UNION ALL SELECT NULL, NULL, NULL, count(*) FROM looked_at",
         values | {"most": MOST_COUNTED + 1},
     )

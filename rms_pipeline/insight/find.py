@@ -118,9 +118,11 @@ def find(
     return Matches(matches, short, left_out, found.down_to, found.down_to is not None)
 
 
-def find_names(connection: Connection, text: str, most: int = 6) -> list[NameMatch]:
-    """Customers, venues and owners whose names have all words of `text`. Names that begin with the
-    text come first, then all in alphabetical order. Commits."""
+def find_names(
+    connection: Connection, text: str, most: int = 6, kind: str | None = None
+) -> list[NameMatch]:
+    """Customers, venues and owners, or those of one `kind`, whose names have all words of `text`.
+    Names that begin with the text come first, then all in alphabetical order. Commits."""
     words = list(dict.fromkeys(words_in(text)))[:MOST_WORDS]
     if not any(map(is_beginning, words)):
         return []
@@ -128,9 +130,9 @@ def find_names(connection: Connection, text: str, most: int = 6) -> list[NameMat
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT kind, name, record_id FROM known_names WHERE collection = %s"
-            " AND words @@ %s::tsquery"
+            " AND words @@ %s::tsquery AND (%s IS NULL OR kind = %s)"
             " ORDER BY NOT starts_with(lower(name), lower(%s)), kind, name, record_id LIMIT %s",
-            (OPPORTUNITIES.name, query, text.strip(), most),
+            (OPPORTUNITIES.name, query, kind, kind, text.strip(), most),
         )
         found = [NameMatch(*row) for row in cursor.fetchall()]
     connection.commit()

@@ -24,6 +24,8 @@ from rms_pipeline.mirror.statuses import CONFIRMED, LOST, OUTCOMES, Phase
 MOST_LISTED, MOST_COUNTED = 100, 10_000
 SOON_DAYS = 7
 _MOST_CHANGES = 10
+# Of so many jobs of each kind the stores are looked for.
+_MOST_LOOKED_AT = 1_000
 # The one status in which Current RMS says that equipment has been booked out.
 OUT = "Active"
 _CONFIRMED, _OPEN = OUTCOMES["is:confirmed"].condition, OUTCOMES["is:undecided"].condition
@@ -33,7 +35,8 @@ _WHEN = "coalesce(c.changed_at, c.seen_at)"
 @dataclass(frozen=True, slots=True)
 class Job:
     """An opportunity of the day. Times are UTC. `comes_back` is None if the hire is open-ended or
-    the time is not known. Money is in the account's currency, with tax."""
+    the time is not known. Money is in the account's currency, with tax. Its equipment leaves from
+    the store `store_id`."""
 
     id: int
     number: str | None
@@ -46,6 +49,8 @@ class Job:
     comes_back: datetime | None
     open_ended: bool
     total_value: Decimal | None
+    customer_id: int | None
+    store_id: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +104,9 @@ class Today:
     """The day `date`, from `starts` to `ends` (UTC), as the mirror knows it now. Decisions and
     changes are those since the working day before, which began at `since`: those of a weekend are
     found on the Monday. `confirmed` and `lost` have the newest `MOST_LISTED` decisions, and
-    their counts all of them. `late_back` is None unless the day is today."""
+    their counts all of them. `late_back` is None unless the day is today. `stores` are the ids of
+    the stores from which confirmed jobs of the day leave. With a `store`, all jobs are of this one,
+    and decisions and changes are of all."""
 
     date: date
     time_zone: str
@@ -117,12 +124,21 @@ class Today:
     lost: list[Decision]
     lost_count: int
     biggest_changes: list[Revaluation]
+    store: int | None
+    stores: list[int]
 
 
-def read_today(connection: Connection, day: Day, now: datetime, most: int = MOST_COUNTED) -> Today:
-    """The state of `day` at `now`. Jobs of each kind are counted to `most`. Commits."""
+def read_today(
+    connection: Connection,
+    day: Day,
+    now: datetime,
+    most: int = MOST_COUNTED,
+    store: int | None = None,
+) -> Today:
+    """The state of `day` at `now`, of one `store` if it is given. Jobs of each kind are counted to
+    `most`. Commits."""
     is_today = day.starts <= now < day.ends
-    values = _values_of(day, now) | {"most": most}
+    values = _values_of(day, now) | {"most": most, "store": store}
     with connection.cursor() as cursor:
         confirmed = _confirmed(cursor, values)
         lost = _decided(cursor, LOST, values)
@@ -144,6 +160,8 @@ def read_today(connection: Connection, day: Day, now: datetime, most: int = MOST
             lost=_newest_first(lost + deleted),
             lost_count=len(lost) + deleted_count,
             biggest_changes=_biggest_changes(cursor, values),
+            store=store,
+            stores=_stores(cursor, values),
         )
     connection.commit()
     return found
@@ -201,11 +219,27 @@ _LATE_BACK = (
 _NOT_CONFIRMED = f"{GOES_OUT} >= %(starts)s AND {GOES_OUT} < %(soon)s AND {_OPEN}"
 
 
+def _stores(cursor: Cursor, values: Mapping[str, Any]) -> list[int]:
+    found = " UNION ALL ".join(
+        f"(SELECT store_id FROM opportunities WHERE {where} LIMIT {_MOST_LOOKED_AT})"
+        for where in (_LEAVING, _RETURNING, _ON_HIRE)
+    )
+    cursor.execute(
+        f"SELECT DISTINCT store_id FROM ({found}) s WHERE store_id IS NOT NULL"
+        f" ORDER BY 1 LIMIT {MOST_LISTED}",
+        values,
+    )
+    return [row[0] for row in cursor.fetchall()]
+
+
 def _jobs(cursor: Cursor, where: str, order: str, values: Mapping[str, Any]) -> Jobs:
+    if values["store"] is not None:
+        where += " AND store_id = %(store)s"
     cursor.execute(
         "SELECT id, number, name, opportunity_status, organisation_name, venue_name, owner_name,"
         f" {GOES_OUT}, CASE WHEN open_ended_rental IS NOT TRUE THEN {COMES_BACK} END,"
-        " coalesce(open_ended_rental, false), total_value FROM opportunities"
+        " coalesce(open_ended_rental, false), total_value, organisation_id, store_id"
+        " FROM opportunities"
         f" WHERE {where} ORDER BY {order} NULLS LAST, id LIMIT {MOST_LISTED}",
         values,
     )

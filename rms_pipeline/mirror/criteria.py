@@ -21,6 +21,8 @@ _WIDEST_NUMBER = 12
 # collection ends, or else when the hire ends.
 GOES_OUT = "coalesce(deliver_starts_at, starts_at)"
 COMES_BACK = "coalesce(collect_ends_at, ends_at)"
+# In place of a venue or an owner: those without one.
+NOBODY = "is:none"
 # How much of a text an index holds. People type long texts, and PostgreSQL limits the size of index
 # entries.
 _INDEXED_LETTERS = 100
@@ -88,8 +90,9 @@ class Criteria:
       of a name or customer. If it was looked up before, `searched` has the result.
     - `customer` is part of a customer's name. If it was looked up before, `customers` has the
       result.
-    - `status`, `state`, `venue` and `owner` have to be equal. `NO_STATUS` is the absent status, and
-      a key of `OUTCOMES` stands for several statuses.
+    - `status`, `state`, `venue`, `owner` and `store_id` have to be equal. `NO_STATUS` is the absent
+      status, and a key of `OUTCOMES` stands for several statuses. `NOBODY` in place of a venue or
+      an owner finds those that have none.
     - `tags` all have to be there.
     - `on_hire` has to overlap the hire. The other days are when it starts, goes out, comes back,
       was confirmed and was created.
@@ -108,6 +111,7 @@ class Criteria:
     state: str = ""
     venue: str = ""
     customer_id: int | None = None
+    store_id: int | None = None
     tags: tuple[str, ...] = ()
     least: Decimal | None = None
     greatest: Decimal | None = None
@@ -188,10 +192,15 @@ def _parts(criteria: Criteria, of_all: bool) -> tuple[list[_Part], dict[str, Any
     if criteria.state:
         conditions.append((None, "state_name = %(state)s"))
         values["state"] = criteria.state
+    if criteria.store_id is not None:
+        conditions.append((None, "store_id = %(store_id)s"))
+        values["store_id"] = criteria.store_id
     for name, text in {"owner": criteria.owner, "venue": criteria.venue}.items():
-        if text:
-            column = f"{name}_name"
-            start = INDEXED.format(column=column)
+        column = f"{name}_name"
+        start = INDEXED.format(column=column)
+        if text == NOBODY:
+            conditions.append((start, f"{start} IS NULL"))
+        elif text:
             conditions.append((start, f"{start} = left(%({name})s, {_INDEXED_LETTERS})"))
             if not _is_indexed_whole(text):
                 conditions.append((None, f"{column} = %({name})s"))

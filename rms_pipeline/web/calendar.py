@@ -23,6 +23,7 @@ from rms_pipeline.insight.calendar import (
 from rms_pipeline.insight.compare import read_memory
 from rms_pipeline.insight.days import FIRST, LAST, Day
 from rms_pipeline.mirror.browse import owners, statuses
+from rms_pipeline.mirror.criteria import NOBODY
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.statuses import OUTCOMES
 from rms_pipeline.settings import Settings
@@ -152,7 +153,8 @@ def calendar(pages: Pages, reader: Reader, current: Settings, access: Access) ->
             views=VIEWS,
             outcomes=OUTCOMES,
             statuses=with_chosen(known, wanted.asked.text("status"), *OUTCOMES),
-            owners=with_chosen(people, wanted.asked.text("owner")),
+            owners=with_chosen(people, wanted.asked.text("owner"), NOBODY),
+            nobody=NOBODY,
             chips=[(chip, wanted.address(chip.without)) for chip in chips],
             most_of_a_day=_MOST_OF_A_DAY,
             most_between=_MOST_BETWEEN,

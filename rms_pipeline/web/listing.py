@@ -21,7 +21,7 @@ from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.insight.periods import days_of, weekend_of, words_for
 from rms_pipeline.insight.searched import searched
 from rms_pipeline.mirror.browse import ORDERS, Place
-from rms_pipeline.mirror.criteria import Criteria, Days, FieldFilter, without_nul
+from rms_pipeline.mirror.criteria import NOBODY, Criteria, Days, FieldFilter, without_nul
 from rms_pipeline.mirror.promoted import Promoted, promoted_fields
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.statuses import OUTCOMES
@@ -45,6 +45,7 @@ PARAMETERS: dict[str, tuple[int, str]] = {
     "customer_id": (20, "Customer"),
     "owner": (_LONG, "Owner"),
     "venue": (_LONG, "Venue"),
+    "store": (20, "Store"),
     "tag": (_SHORT, "Tag"),
     "onhire": (30, "On hire on"),
     "out": (30, "Goes out"),
@@ -204,6 +205,8 @@ class Asked:
                     words = OUTCOMES[value].title if value in OUTCOMES else value
                 elif name == "customer_id":
                     words = customer or value
+                elif value == NOBODY and name in ("venue", "owner"):
+                    words = "none"
                 elif name in PERIOD_FILTERS:
                     words = words_for(value, clock.day)
                 elif name in ("least", "greatest") and not re.search(r"\.[0-9]{3}", value):
@@ -240,7 +243,8 @@ def asked(request: Request, time_zone: str, now: datetime | None = None) -> Aske
         time_zone=time_zone,
         state=one.get("state", ""),
         venue=one.get("venue", ""),
-        customer_id=_id(one.get("customer_id", ""), "customer_id"),
+        customer_id=record_id(one.get("customer_id", ""), "customer_id", "customer"),
+        store_id=record_id(one.get("store", ""), "store", "store"),
         tags=tuple(given.get("tag", ())),
         least=_amount(one.get("least", ""), "least"),
         greatest=_amount(one.get("greatest", ""), "greatest"),
@@ -441,11 +445,13 @@ def _day(text: str, name: str) -> date | None:
         raise _wrong(name, "is not a date like 2026-05-31.") from None
 
 
-def _id(text: str, name: str) -> int | None:
+def record_id(text: str, name: str, what: str) -> int | None:
+    """The id of a `what` in `text`, the parameter `name`. None if it is empty. Raises HTTPException
+    (422)."""
     if not text:
         return None
     if not re.fullmatch(r"-?[0-9]{1,19}", text) or abs(int(text)) > _BIGINT_MAX:
-        raise HTTPException(422, f"{name} is not the id of a customer.")
+        raise HTTPException(422, f"{name} is not the id of a {what}.")
     return int(text)
 
 

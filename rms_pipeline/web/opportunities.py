@@ -8,13 +8,14 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 import psycopg2
-from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.insight.facets import MOST_COUNTED, read_facets
+from rms_pipeline.insight.find import find_names
 from rms_pipeline.insight.health import Mirrored, read_mirrored
 from rms_pipeline.insight.names import CUSTOMER, newest_names
 from rms_pipeline.insight.periods import PERIODS
@@ -31,6 +32,7 @@ from rms_pipeline.mirror.browse import (
     place_of,
     statuses,
 )
+from rms_pipeline.mirror.criteria import NOBODY
 from rms_pipeline.mirror.overview import add_up
 from rms_pipeline.mirror.promoted import Promoted, promoted_fields
 from rms_pipeline.mirror.statements import Connection
@@ -63,6 +65,8 @@ _PER_PAGE = 50
 _MOST_LOOKED_AT = 1_000
 _MOST_FIELDS = 20
 _OWNERS_SECONDS = 60.0
+# Names of venues while one is typed.
+_MOST_OFFERED = 20
 _STATES = ("Enquiry", "Draft", "Quotation", "Order")
 _FACET_TITLES = {
     "status": "Status",
@@ -70,6 +74,7 @@ _FACET_TITLES = {
     "owner": "Owner",
     "customer_id": "Customer",
     "venue": "Venue",
+    "store": "Store",
     "tag": "Tags",
 }
 
@@ -257,7 +262,8 @@ def _add_pages(
             outcomes=OUTCOMES,
             statuses=with_chosen(known, status, *OUTCOMES),
             states=with_chosen(list(_STATES), wanted.criteria.state),
-            owners=with_chosen(people, wanted.criteria.owner),
+            owners=with_chosen(people, wanted.criteria.owner, NOBODY),
+            nobody=NOBODY,
             columns=COLUMNS,
             field_filters={f"{FIELD}{each.key}": each.key for each in promoted[:_MOST_FIELDS]},
             periods={word: title for word, (title, _) in PERIODS.items()},
@@ -287,6 +293,12 @@ def _add_pages(
             chips=list(wanted.chips(pages.clock, customer)),
             now=datetime.now(UTC),
         )
+
+    @router.get("/fragments/venues", **visible)
+    def offer_venues(venue: Annotated[str, Query(max_length=500)] = "") -> Response:
+        with reader.session() as connection:
+            found = find_names(connection, venue, most=_MOST_OFFERED, kind="venue")
+        return pages.render("venues_offered.html", names=dict.fromkeys(f.name for f in found))
 
     @router.get("/fragments/count", **visible)
     def show_count(wanted: Wanted) -> Response:
@@ -466,8 +478,9 @@ _MEANINGS = {
     "state": "Enquiry, Draft, Quotation or Order.",
     "customer": "Words of the customer's name.",
     "customer_id": "The customer's id in Current RMS.",
-    "owner": "The whole name of the owner.",
-    "venue": "The whole name of the venue.",
+    "owner": "The whole name of the owner, or is:none for opportunities without one.",
+    "venue": "The whole name of the venue, or is:none for opportunities without one.",
+    "store": "The id of the store from which the equipment leaves.",
     "tag": "A tag. Give it several times for opportunities that have all of them.",
     "onhire": f"Opportunities that are out on these days. {_DAYS}.",
     "out": f"Opportunities that go out on these days. {_DAYS}.",

@@ -68,6 +68,17 @@ def _with_code(text: str | None) -> Markup:
     return Markup(re.sub(r"`([^`\n]+)`", r"<code>\1</code>", str(escape(text or ""))))
 
 
+def _dialled(phone: str) -> str:
+    """What a telephone dials for `phone`, as people typed it: +442079460000 for +44 (0)20 7946
+    0000, ext. 12. Nothing if it does not begin with a number."""
+    typed = re.match(r"[+(]*[0-9][0-9\s().\-/]*", phone.strip())
+    if typed is None:
+        return ""
+    # With the country's code, the nought is not dialled.
+    shown = typed[0].replace("(0)", "") if typed[0].startswith("+") else typed[0]
+    return re.sub(r"[^0-9+]", "", shown)
+
+
 templates = Environment(
     loader=PackageLoader("rms_pipeline.web"),
     autoescape=True,
@@ -97,6 +108,7 @@ templates.filters |= {
     ),
     "capitalize_first": lambda text: text[:1].upper() + text[1:],
     "first_line": _first_line,
+    "dialled": _dialled,
     "with_code": _with_code,
 }
 

@@ -26,6 +26,7 @@ from rms_pipeline.insight.today import (
 from rms_pipeline.mirror.changes import STATUS
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
+from rms_pipeline.web.listing import record_id
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import WrongParameter
 from rms_pipeline.web.templating import Pages, is_fragment
@@ -45,19 +46,24 @@ def today(pages: Pages, reader: Reader, current: Settings, access: Access) -> AP
     def wanted(day: Annotated[str, Query(max_length=10)] = "") -> Day:
         return day_of(day, "day", current.time_zone) or Day.of(datetime.now(UTC), current.time_zone)
 
-    def read(day: Day, most: int = MOST_COUNTED) -> Today:
+    def store_of(store: Annotated[str, Query(max_length=20)] = "") -> int | None:
+        return record_id(store, "store", "store")
+
+    def read(day: Day, store: int | None, most: int = MOST_COUNTED) -> Today:
         with reader.session() as connection:
-            return read_today(connection, day, datetime.now(UTC), most)
+            return read_today(connection, day, datetime.now(UTC), most, store)
 
     @router.get("/today")
-    def show(day: Annotated[Day, Depends(wanted)]) -> Response:
+    def show(
+        day: Annotated[Day, Depends(wanted)], store: Annotated[int | None, Depends(store_of)]
+    ) -> Response:
         now = datetime.now(UTC)
         with reader.session() as connection:
             memory = read_memory(connection, day.time_zone)
         return pages.render(
             "today.html",
             here="today",
-            today=read(day, _AT_ONCE),
+            today=read(day, store, _AT_ONCE),
             memory=memory,
             decisions_known=memory.knows(working_day_before(day).starts),
             until=now + timedelta(days=current.days_ahead),
@@ -65,12 +71,17 @@ def today(pages: Pages, reader: Reader, current: Settings, access: Access) -> AP
             before=day.moved(-1),
             after=day.moved(1),
             soon_days=SOON_DAYS,
-            lists=_lists(day),
+            lists=_lists(day, store),
+            address=lambda day, store: _address(
+                None if day == Day.of(now, current.time_zone).date else day, store
+            ),
         )
 
     @router.get("/today.json")
-    def tell(day: Annotated[Day, Depends(wanted)]) -> Response:
-        return reader.twin(to_jsonable_python(read(day)))
+    def tell(
+        day: Annotated[Day, Depends(wanted)], store: Annotated[int | None, Depends(store_of)]
+    ) -> Response:
+        return reader.twin(to_jsonable_python(read(day, store)))
 
     def compared(day: Day) -> tuple[list[Figure], Memory]:
         with reader.session() as connection:
@@ -137,20 +148,33 @@ class _Kept:
             return self._found
 
 
-def _lists(day: Day) -> dict[str, str]:
+def _address(day: date | None, store: int | None) -> str:
+    query = urlencode({k: v for k, v in (("day", day), ("store", store)) if v is not None})
+    return f"/today{f'?{query}' if query else ''}"
+
+
+def _lists(day: Day, store: int | None) -> dict[str, str]:
     """Queries of lists that match those of the day, or hold what these have no room for."""
     soon = (day.moved(SOON_DAYS - 1) or day).date
     queries = {
         **{name: {name: f"{day.date}..{day.date}"} for name in ("out", "back", "onhire")},
         "open": {"out": f"{day.date}..{soon}"},
     }
+    of_store = {} if store is None else {"store": str(store)}
     lists = {
-        name: urlencode({"status": "is:undecided" if name == "open" else "is:confirmed", **query})
+        name: urlencode(
+            {
+                "status": "is:undecided" if name == "open" else "is:confirmed",
+                **of_store,
+                **query,
+            }
+        )
         for name, query in queries.items()
     }
     # Where a list of the day has no room for all of them: a list knows days, and no times of a day.
     yesterday = (day.moved(-1) or day).date
-    lists["late"] = urlencode({"status": OUT, "back": f"..{yesterday}", "sort": "back"})
+    late = {"status": OUT, **of_store, "back": f"..{yesterday}", "sort": "back"}
+    lists["late"] = urlencode(late)
     since = working_day_before(day).date
     lists["decided"] = urlencode({"day": f"{since}..{day.date}", "field": STATUS})
     lists["changed"] = urlencode({"day": f"{since}..{day.date}"})

@@ -40,6 +40,26 @@ def ids(web: Web, text: str, **more: Any) -> list[int]:
     return [each["id"] for each in told(web, text, **more)["opportunities"]]
 
 
+def test_names_of_venues_are_offered_while_one_is_typed(web: Web) -> None:
+    names = ("Orchard Hall", "The Old Orchard", "Harbour")
+    person = {"id": 5, "name": "Orchard Ltd"}
+    merge_at(
+        web.database,
+        1,
+        2,
+        *(
+            record(id=n, member_id=5, member=person, venue_id=n, venue={"id": n, "name": name})
+            for n, name in enumerate(names, 1)
+        ),
+    )
+    page = visit(web, "/fragments/venues?venue=orch")
+    assert [each["value"] for each in page.all("option")] == ["Orchard Hall", "The Old Orchard"]
+    assert visit(web, "/fragments/venues?venue=").all("option") == []
+    for path in ("/opportunities", "/calendar"):
+        [field] = visit(web, path).all("input", name="venue")
+        assert (field["hx-get"], field["list"]) == ("/fragments/venues", "venues")
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -319,3 +319,18 @@ def test_a_pie_is_whole_and_its_labels_are_clear_of_each_other(counts: list[int]
     # An arc of a whole circle would be drawn as nothing.
     assert all("nan" not in s.path and s.path.count("A") >= 1 for s in slices)
     assert charts.pie([]) == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "dialled"),
+    [
+        ("+44 (0)20 7946-0000, ext. 12", "+442079460000"),
+        ("(020) 7946.0000", "02079460000"),
+        (" 0049/30 123 ", "004930123"),
+        ("ask Ada", ""),
+        ("", ""),
+        ("javascript:1", ""),
+    ],
+)
+def test_a_telephone_number_is_dialled_as_people_mean_it(typed: str, dialled: str) -> None:
+    assert templates.filters["dialled"](typed) == dialled

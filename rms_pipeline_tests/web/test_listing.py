@@ -215,6 +215,34 @@ def test_facets_count_what_there_is_as_if_nothing_of_their_kind_were_chosen(web:
     assert "/opportunities?status=Lost&owner=Ann" in alone.links
 
 
+def test_what_has_no_venue_or_no_owner_is_found_and_counted_and_so_is_a_store(web: Web) -> None:
+    insert_opportunities(
+        web.database,
+        {"opportunity_status": "Reserved", "venue_name": "Hall", "store_id": 1},
+        {"opportunity_status": "Reserved", "owner_name": "Ann", "store_id": 2},
+        {"opportunity_status": "Open", "venue_name": "is:none", "owner_name": "Ann"},
+        {"opportunity_status": "Reserved", "store_id": 2},
+    )
+    assert sorted(found(web, "status=is:confirmed&venue=is:none")) == [2, 4]
+    assert sorted(found(web, "owner=is:none")) == [1, 4]
+    assert found(web, "owner=is:none&venue=is:none&sort=-name") == [4]
+    assert sorted(found(web, "store=2")) == [2, 4]
+    page = visit(web, "/fragments/facets?status=is:confirmed")
+    assert "No venue 2" in " ".join(page.text.split())
+    assert "?status=is%3Aconfirmed&venue=is%3Anone" in page.links
+    assert "?status=is%3Aconfirmed&store=2" in page.links
+    chosen = visit(web, "/opportunities?status=is:confirmed&venue=is:none&owner=is:none&store=2")
+    text = " ".join(chosen.text.split())
+    for chip in ("Venue: none", "Owner: none", "Store: 2"):
+        assert chip in text
+    assert {"name": "store", "value": "2", "type": "hidden"} in [
+        {k: each[k] for k in ("name", "value", "type")}
+        for each in chosen.all("input", name="store")
+    ]
+    query(web.database, "UPDATE opportunities SET store_id = 2")
+    assert "Store" not in visit(web, "/fragments/facets").text
+
+
 def test_counting_ends_at_ten_thousand_and_says_so(web: Web) -> None:
     query(
         web.database,

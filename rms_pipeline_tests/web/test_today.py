@@ -56,6 +56,38 @@ def test_a_day_knows_what_leaves_what_returns_and_what_is_out(web: Web) -> None:
     assert "Opportunity 5" not in text
 
 
+def test_a_day_sheet_is_of_one_store_where_there_are_several(web: Web) -> None:
+    first = {"store_id": 1, "organisation_id": 7, "organisation_name": "Acme"}
+    insert_opportunities(
+        web.database,
+        job(SATURDAY + 9 * HOUR, SATURDAY + 3 * DAY, total_value=100, **first),
+        job(SATURDAY + 9 * HOUR, SATURDAY + 3 * DAY, total_value=20, store_id=2),
+        job(SATURDAY + 9 * HOUR, SATURDAY + 3 * DAY),
+        job(SATURDAY + 5 * DAY, SATURDAY + 6 * DAY, store_id=3),
+    )
+    found = told(web, "2031-05-17")
+    assert (found["stores"], found["store"]) == ([1, 2], None)
+    assert ids(found["goes_out"]) == [1, 2, 3]
+    page = visit(web, "/today?day=2031-05-17")
+    assert "Acme · Store 1" in " ".join(page.text.split())
+    assert "/customers/7" in page.links
+    [one] = {link for link in page.links if link.endswith("store=2")}
+    sheet = visit(web, one)
+    for listed in (told(web, "2031-05-17&store=2"), get(web, one.replace("?", ".json?")).json()):
+        for name in ("goes_out", "on_hire"):
+            assert (ids(listed[name]), listed[name]["total_value"]) == ([2], "20")
+    assert "Saturday 17 May 2031 Store 2" in " ".join(sheet.text.split())
+    assert "Week before" not in sheet.text
+    # The day after, and its lists, stay with the store.
+    assert "/today?day=2031-05-18&store=2" in sheet.links
+    lists = [a["href"] for a in sheet.all("a") if a.get("class") == "listed"]
+    assert lists
+    assert all("store=2" in link for link in lists)
+    assert get(web, "/today?store=two").status_code == 422
+    query(web.database, "UPDATE opportunities SET store_id = 1")
+    assert "Store" not in visit(web, "/today?day=2031-05-17").text, "one is no choice"
+
+
 def test_of_a_busy_day_a_thousand_of_each_kind_are_counted_before_it_is_shown(web: Web) -> None:
     query(
         web.database,
