@@ -415,6 +415,7 @@ def of_an_account(
         ({"account": {"days_back": -3}}, "days_back has to be 0 or more."),
         ({"account": {"base_url": "http://api.example.com"}}, "base_url would send the API key"),
         ({"account": {"subdomain": "a b"}}, "subdomain is not the name"),
+        ({"account": {"api_key": None}}, "api_key is missing while subdomain is set"),
         ({"pages": "rms.example.com"}, "pages is 'rms.example.com', which is not an http"),
         ({"pages": 3}, "pages is 3, which is not an http"),
         ({"translator": lambda spec: None}, "translator gives None for current_rms_api"),
@@ -432,8 +433,8 @@ def test_what_is_wrong_is_told_while_definitions_are_loaded_and_not_first_by_a_r
     wrong: dict[str, Any], told: str
 ) -> None:
     of_an_account()
-    # As YAML has it where its variables are not set.
-    of_an_account({"api_key": None}, {"url": None, "url_non_pooling": "postgresql:///rms"})
+    # The rest of that database is told by the environment of whoever runs it.
+    of_an_account(mirror={"url": None, "url_non_pooling": "postgresql:///rms"})
     with pytest.raises(RmsPipelineError) as caught:
         of_an_account(**wrong)
     assert told in str(caught.value)
