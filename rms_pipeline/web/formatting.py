@@ -171,6 +171,13 @@ class Clock:
         local = self._local(moment)
         return _written(local, "yMMMEd", f"{local:%a %d %b %Y}", "Hms", f", {local:%H:%M:%S}")
 
+    def on_its_day(self, moment: datetime | None) -> str:
+        """Wed 25 Nov 2026, 12:03"""
+        if moment is None:
+            return ABSENT
+        local = self._local(moment)
+        return _written(local, "yMMMEd", f"{local:%a %d %b %Y}", "Hm", f", {local:%H:%M}")
+
     def minute(self, moment: datetime | None) -> str:
         """25 Nov 2026, 12:03"""
         if moment is None:

@@ -256,7 +256,7 @@ def _fields(
     one: Found, columns: Mapping[str, Any], clock: Clock, *, with_own_times: bool
 ) -> list[tuple[str, str, str]]:
     """Title, value, and the kind of link for this field, if any."""
-    written: dict[str, Callable[[Any], str]] = {"timestamptz": clock.full, "numeric": money}
+    written: dict[str, Callable[[Any], str]] = {"timestamptz": clock.on_its_day, "numeric": money}
     declared: dict[str, Any] = {}
     for column in OPPORTUNITIES.columns:
         if column.shown and (value := columns[column.name]) is not None:
@@ -272,12 +272,12 @@ def _fields(
         ("Tags", ", ".join(columns.get("tags") or ())),
         *declared.items(),
         ("Profit, as planned", None if profit is None else money(profit)),
-        ("Ordered", None if ordered is None else clock.full(ordered)),
+        ("Ordered", None if ordered is None else clock.on_its_day(ordered)),
     ]
     if with_own_times:
         texts += [
-            ("Last checked", clock.full(columns["synced_at"])),
-            ("Last webhook", clock.full(columns["last_webhook_at"])),
+            ("Last checked", clock.on_its_day(columns["synced_at"])),
+            ("Last webhook", clock.on_its_day(columns["last_webhook_at"])),
         ]
     links = {"Customer": "customer", "Venue": "venue", "Owner": "owner"}
     return [

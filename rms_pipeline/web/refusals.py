@@ -74,12 +74,17 @@ _PLACES = frozenset({"opportunities", "customers", "venues", "owners", "views", 
 _TWIN = re.compile(r"(/opportunities/[^/]+)/(?:items|timeline)(?:\.json)?|(.+)\.(?:json|csv|xlsx)")
 # Of pages, for people.
 _TITLES = {
+    400: "This could not be read",
+    403: "This came from somewhere else",
     404: "There is nothing here",
     405: "There is no page here",
+    409: "This is not possible now",
+    413: "This is too much at once",
     422: "This address is not valid",
     429: "Too many attempts",
     500: "Something went wrong",
     503: "Not available at the moment",
+    504: "This took too long",
     507: "No room on the disk",
 }
 

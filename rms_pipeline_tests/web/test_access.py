@@ -601,6 +601,13 @@ def test_people_get_a_page_and_programs_json_whatever_goes_wrong(
             for text in (page.text, said.text):
                 assert "Traceback" not in text
                 assert "planted" not in text
+    # People read what happened, and no term of a protocol.
+    refused = ask(
+        web, "POST", "/logout", headers={**COOKIE, **PAGE, "Origin": "https://evil.example"}
+    )
+    assert refused.status_code == 403
+    assert "<h1>This came from somewhere else</h1>" in refused.text
+    assert 'href="/today"' in refused.text
     # The log has the reason, but no address: one could hold a token.
     assert "planted detail" in caplog.text
     assert "/broken/{secret}" in caplog.text
