@@ -66,6 +66,7 @@ _SPAWNED = "multiprocessing.spawn"
 class Child:
     """A forked process with the parts of `subprocess.Popen[str]` that the tests use.
 
+    `module` runs as `python -m module` does. It may also be the path of an installed program.
     Output to a PIPE can only be read with `communicate`. A `warm` child forks its own children. A
     child that `ends_with_us` is killed when this process ends, however that happens.
     """
@@ -81,6 +82,7 @@ class Child:
         pass_fds: Sequence[int] = (),
         warm: bool = False,
         ends_with_us: bool = False,
+        cwd: str | Path | None = None,
     ) -> None:
         self.args = [module, *arguments]
         self.returncode: int | None = None
@@ -96,6 +98,7 @@ class Child:
             "files": [1, 2, *pass_fds],
             "warm": warm,
             "ends_with_asker": ends_with_us,
+            "cwd": None if cwd is None else str(cwd),
         }
         with contextlib.ExitStack() as stack, told:
             files = [_descriptor(f, number, stack) for number, f in enumerate(given, 1)]
@@ -309,6 +312,11 @@ def _become(asked: dict[str, Any], files: list[int]) -> list[str]:
         os.close(file)
     os.environ.clear()
     os.environ.update(asked["env"])
+    if asked["cwd"] is not None:
+        os.chdir(asked["cwd"])
+    # As Python does when it starts.
+    given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    sys.path[1:1] = [place for place in given if place not in sys.path]
     random.seed()
     argv: list[str] = asked["argv"]
     return _warmed(argv) if asked["warm"] else argv
@@ -340,17 +348,40 @@ _children: dict[int, Child] = {}
 
 
 def _started(args: Any, **options: Any) -> Any:
-    """Like `subprocess.Popen`, but modules of this Python are forked."""
+    """Like `subprocess.Popen`, but modules and installed programs of this Python are forked."""
     plain = {*("env", "stdin", "stdout", "stderr", "start_new_session", "pass_fds", "cwd")}
     # A fork is not a child of this process, so it cannot ask to end with it.
     plain.add("preexec_fn")
-    is_module = list(args[:2]) == [sys.executable, "-m"]
+    words = [] if isinstance(args, (str, bytes, os.PathLike)) else list(args)
+    if words[:2] == [sys.executable, "-m"]:
+        words = words[2:]
+    elif words and (program := installed(words[0])):
+        words[0] = program
+    else:
+        words = []
     given = {name: value for name, value in options.items() if value}
-    if not is_module or not given.keys() <= plain or Path(given.get("cwd", _PROJECT)) != _PROJECT:
+    if not words or not given.keys() <= plain:
         return _popen(args, **options)
-    for name in ("stdin", "cwd", "preexec_fn"):
+    for name in ("stdin", "preexec_fn"):
         given.pop(name, None)
-    return Child(*args[2:], env=given.pop("env", os.environ), warm=True, **given)
+    given.setdefault("cwd", os.getcwd())
+    return Child(*words, env=given.pop("env", os.environ), warm=True, **given)
+
+
+def installed(name: str) -> str | None:
+    """Return the path of a program that is installed beside this Python and written in it, or None.
+
+    `name` is what a command line has for it: its name, or a path.
+    """
+    path = Path(sys.executable).parent / name
+    if path.parent != Path(sys.executable).parent:
+        return None
+    try:
+        with path.open("rb") as program:
+            first = program.readline()
+    except OSError:
+        return None
+    return str(path) if first.startswith(b"#!") and b"python" in first else None
 
 
 def _spawned(program: Any, arguments: Sequence[str | bytes], files: Sequence[int]) -> int:
@@ -398,6 +429,9 @@ def _run(module: str, *arguments: str) -> None:
         exec(arguments[0], {"__name__": "__main__"})
         return
     sys.argv = [module, *arguments]
+    if "/" in module:
+        runpy.run_path(module, run_name="__main__")
+        return
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

@@ -2,7 +2,7 @@
 
 Where this may be had (Linux, as root), each sees a file system that it can only read, but for a
 temporary folder, and has no capabilities, as compose.yaml says. What only Docker shows (the image,
-its user, its network, the proxy) was not run.
+its user, its network, the proxy) was not run. Other drills let them be forks (`programs.py`).
 """
 
 import contextlib
@@ -27,6 +27,8 @@ import yaml
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN, SandboxServer, Store
 from rms_pipeline.settings import child_environment
 from rms_pipeline_tests.conftest import new_database
+from rms_pipeline_tests.drills import programs
+from rms_pipeline_tests.forks import Child
 from rms_pipeline_tests.processes import PROJECT, SECRET_KEY, free_port, query, wait_until
 
 DEPLOY = PROJECT / "deploy"
@@ -45,6 +47,9 @@ READ_ONLY = (
 )
 
 
+Process = subprocess.Popen[bytes] | Child
+
+
 def filled(text: str, values: dict[str, str]) -> str:
     """As compose does it: ${NAME:?what to do} and ${NAME:-default}."""
 
@@ -55,10 +60,15 @@ def filled(text: str, values: dict[str, str]) -> str:
 
 
 class Deployment:
-    """What compose.yaml says, with this machine's names and ports in place of containers'."""
+    """What compose.yaml says, with this machine's names and ports in place of containers'.
 
-    def __init__(self, url: str, sandbox: SandboxServer, home: Path) -> None:
-        self.logs, self.url = home, url
+    With `forked` the processes are forks, which see the file system as it is.
+    """
+
+    def __init__(
+        self, url: str, sandbox: SandboxServer, home: Path, *, forked: bool = False
+    ) -> None:
+        self.logs, self.url, self.forked = home, url, forked
         self.home, self.temporary = home / "home", home / "tmp"
         self.home.mkdir()
         self.temporary.mkdir()
@@ -121,23 +131,27 @@ class Deployment:
             return command
         return [*READ_ONLY, *command]
 
-    def start(self, ends: ExitStack, service: str, *more: str) -> "subprocess.Popen[bytes]":
+    def start(self, ends: ExitStack, service: str, *more: str) -> Process:
         """Starts `service`, which `ends` ends with all that it started; its log is in `logs`."""
         log = ends.enter_context((self.logs / f"{service}.log").open("ab"))
-        process = subprocess.Popen(
-            self.contained(self.command(service, *more)),
-            env=self.environment(service) | {"TMPDIR": str(self.temporary)},
-            cwd=self.home,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+        command = self.command(service, *more)
+        environment = self.environment(service) | {"TMPDIR": str(self.temporary)}
+        process: Process
+        if self.forked:
+            process = programs.start(command, environment, self.home, log)
+        else:
+            process = subprocess.Popen(
+                self.contained(command),
+                env=environment,
+                cwd=self.home,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         ends.callback(end, process)
         return process
 
-    def start_all(
-        self, ends: ExitStack, *, web: bool = True
-    ) -> dict[str, "subprocess.Popen[bytes]"]:
+    def start_all(self, ends: ExitStack, *, web: bool = True) -> dict[str, Process]:
         """All but the database and the proxy (and the web services), in compose's order, each when
         those it waits for are healthy; and then answers."""
         assert self.start(ends, "migrate").wait(120) == 0
@@ -155,10 +169,13 @@ class Deployment:
 
     def wait_for_code(self) -> None:
         check = self.health_check("code-location")
-        wait_until(
-            lambda: subprocess.run(check, capture_output=True, timeout=30).returncode == 0,
-            timeout=120,
-        )
+
+        def is_healthy() -> bool:
+            if self.forked:
+                return programs.run(check, os.environ, self.home, 30).returncode == 0
+            return subprocess.run(check, capture_output=True, timeout=30).returncode == 0
+
+        wait_until(is_healthy, timeout=120)
 
     def web_is_healthy(self, port: int) -> bool:
         """As the image's own HEALTHCHECK finds it."""
@@ -205,7 +222,7 @@ def post(port: int, path: str) -> dict[str, Any]:
     return found
 
 
-def end(process: "subprocess.Popen[bytes]") -> None:
+def end(process: Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

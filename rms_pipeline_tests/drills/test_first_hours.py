@@ -4,6 +4,7 @@ query and every piece of code on them is run."""
 import contextlib
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN, SandboxServer, Store
 from rms_pipeline_tests.conftest import new_database
+from rms_pipeline_tests.drills import programs
 from rms_pipeline_tests.drills.conftest import Tell
 from rms_pipeline_tests.processes import PROJECT, SECRET_KEY, environment_for
 from rms_pipeline_tests.servers import POSTGRESQL_15
@@ -93,14 +95,7 @@ class Reader:
         for line in block.text.splitlines():
             if line in ELSEWHERE or "=" in line.split()[0]:
                 continue
-            done = subprocess.run(
-                ["bash", "-o", "pipefail", "-c", line],
-                env=environment,
-                cwd=self.folder,
-                capture_output=True,
-                text=True,
-                timeout=300,
-            )
+            done = run_line(line, environment, self.folder)
             self.said += done.stdout + done.stderr
             assert "Traceback" not in self.said, self.said
             if block.comment == "fails":
@@ -166,10 +161,29 @@ def reader(postgresql_15_url: str, sandbox: SandboxServer, tmp_path: Path) -> It
         yield Reader(environment, folder, connect)
 
 
-def run(reader: Reader, line: str) -> None:
-    subprocess.run(
-        line.split(), env=reader.environment, cwd=reader.folder, check=True, capture_output=True
+def run_line(
+    line: str, environment: dict[str, str], folder: Path
+) -> "subprocess.CompletedProcess[str]":
+    """Run a line as a shell does. A program of this Python without anything that only a shell
+    understands is a fork (`programs.py`)."""
+    words = shlex.split(line)
+    # A program in the virtual environment of the page is that of this one.
+    words[0] = words[0].removeprefix(".venv/bin/")
+    if shlex.quote(line.replace(" ", "")) == line.replace(" ", "") and programs.words_of(words):
+        return programs.run(words, environment, folder, 300)
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
+
+
+def run(reader: Reader, line: str) -> None:
+    done = run_line(line, reader.environment, reader.folder)
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_operator_in_month_two(reader: Reader, postgresql_15_url: str, tell: Tell) -> None:

@@ -2,13 +2,13 @@
 
 Each has the command, environment and instance that Dagster's official Helm chart gives it.
 
-What only a cluster shows (scheduling, networks, read-only file systems) was not run.
+They are forks (`programs.py`). What only a cluster shows (scheduling, networks, read-only file
+systems) was not run.
 """
 
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -25,8 +25,10 @@ from rms_pipeline.settings import child_environment
 from rms_pipeline.web.dagster_api import DagsterUnavailable, code_locations, launch
 from rms_pipeline.web.sessions import Sessions
 from rms_pipeline_tests.conftest import database_at, new_database
+from rms_pipeline_tests.drills import programs
 from rms_pipeline_tests.drills.conftest import Tell, leave
 from rms_pipeline_tests.drills.test_deploy import BIN, TOKEN, answers, end, post
+from rms_pipeline_tests.forks import Child
 from rms_pipeline_tests.helm_chart import Chart, manifests, values
 from rms_pipeline_tests.processes import PROJECT, SECRET_KEY, free_port, query, wait_until
 from rms_pipeline_tests.sandbox.holding import held
@@ -99,32 +101,25 @@ class Cluster:
         command: list[str],
         environment: dict[str, str],
         folder: Path | None = None,
-    ) -> "subprocess.Popen[bytes]":
+    ) -> Child:
         log = self._ends.enter_context((self.folder / f"{name}.log").open("ab"))
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            cwd=folder or self.image,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+        process = programs.start(command, environment, folder or self.image, log)
         self._ends.callback(end, process)
         return process
 
-    def start_code(self) -> "subprocess.Popen[bytes]":
+    def start_code(self) -> Child:
         # The chart gives it no dagster.yaml, and `args` only: the image must have no entry point.
         args = ["dagster", "api", "grpc", "-h", "127.0.0.1", "-p", str(self.code)]
         args += self.chart.deployment["dagsterApiGrpcArgs"]
         return self.start("code", args, self.environment(secret=True, instance=False))
 
-    def start_daemon(self) -> "subprocess.Popen[bytes]":
-        command = f"dagster-daemon run -w {self.folder / 'workspace.yaml'}"
+    def start_daemon(self) -> Child:
+        # The chart has a shell run this line.
+        command = ["dagster-daemon", "run", "-w", str(self.folder / "workspace.yaml")]
         secret = bool(self.chart.values["dagsterDaemon"].get("envSecrets"))
-        shell = ["/bin/bash", "-c", command]
-        return self.start("daemon", shell, self.environment(secret=secret))
+        return self.start("daemon", command, self.environment(secret=secret))
 
-    def start_ui(self) -> "subprocess.Popen[bytes]":
+    def start_ui(self) -> Child:
         # Over the file of the image lies that of the chart.
         folder = self.folder / "image-of-ui"
         folder.mkdir()
@@ -143,20 +138,13 @@ class Cluster:
         assert {"secretRef": {"name": "rms-pipeline"}} in found["envFrom"]
         return [word.replace("0.0.0.0", "127.0.0.1") for word in found["command"]]
 
-    def start_web(self) -> "subprocess.Popen[bytes]":
+    def start_web(self) -> Child:
         command = [*self.container("Deployment", "rms-pipeline-web"), "--port", str(self.web)]
         return self.start("web", command, self.environment(secret=True))
 
     def run(self, *command: str) -> str:
         """What a command prints that somebody runs in a pod of the web service."""
-        done = subprocess.run(
-            command,
-            env=self.environment(secret=True),
-            cwd=self.image,
-            capture_output=True,
-            text=True,
-            timeout=180,
-        )
+        done = programs.run(command, self.environment(secret=True), self.image, 180)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -121,7 +121,7 @@ def test_a_web_service_with_a_refresh_and_requests_in_flight_ends_and_loses_noth
 def test_all_processes_end_while_a_run_is_at_work_and_the_next_sync_goes_on(
     ready_url: str, sandbox: SandboxServer, tmp_path: Path, tell: Tell
 ) -> None:
-    deployment = Deployment(ready_url, sandbox, tmp_path)
+    deployment = Deployment(ready_url, sandbox, tmp_path, forked=True)
     environment = {"POSTGRES_URL": ready_url}
     with ExitStack() as ends:
         services = deployment.start_all(ends)
@@ -151,7 +151,7 @@ def test_all_processes_end_while_a_run_is_at_work_and_the_next_sync_goes_on(
 def test_a_run_that_is_soon_done_is_waited_for_when_its_code_server_is_told_to_end(
     ready_url: str, sandbox: SandboxServer, tmp_path: Path
 ) -> None:
-    deployment = Deployment(ready_url, sandbox, tmp_path)
+    deployment = Deployment(ready_url, sandbox, tmp_path, forked=True)
     environment = {"POSTGRES_URL": ready_url}
     with ExitStack() as ends:
         services = deployment.start_all(ends, web=False)

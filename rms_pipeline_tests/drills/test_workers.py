@@ -1,4 +1,7 @@
-"""Workers and daemons that are killed in the middle of their work."""
+"""Workers and daemons that are killed in the middle of their work.
+
+In the last test Dagster's processes are real ones. In the others they are forks (`forks.py`).
+"""
 
 import os
 import random
@@ -47,7 +50,7 @@ def test_a_worker_killed_three_times_is_retried_and_goes_on_with_the_pages_it_ha
 ) -> None:
     with new_database(embedded_url) as url:
         environment = environment_for(url, sandbox)
-        dagster = Dagster(environment, tmp_path / "dagster.log")
+        dagster = Dagster(environment, tmp_path / "dagster.log", warm=True)
         chance = random.Random(3)
         try:
             dagster.wait_until_quiet()
@@ -87,7 +90,7 @@ def test_a_worker_and_the_daemon_killed_while_webhooks_wait_lose_no_event(
     with new_database(embedded_url) as url:
         environment = environment_for(url, sandbox)
         log = tmp_path / "dagster.log"
-        dagster = Dagster(environment, log)
+        dagster = Dagster(environment, log, warm=True)
         try:
             dagster.wait_until_quiet()
             ids = sandbox.store.ids()[:30]
@@ -109,7 +112,7 @@ def test_a_worker_and_the_daemon_killed_while_webhooks_wait_lose_no_event(
             dagster.end(signal.SIGKILL)
         if not long:
             end_claims(url)
-        dagster = Dagster(environment, log)
+        dagster = Dagster(environment, log, warm=True)
         try:
             dagster.wait_until_quiet()
             waiting = "SELECT count(*) FROM webhook_events WHERE processed_at IS NULL"
