@@ -153,11 +153,13 @@ class Parts:
     the column `key`. Such records are read parent by parent: each parent has a list of its own.
 
     `soon` is the condition, in SQL, that a row `o` of the parents is read again each night: it
-    compares with `%(now)s` and `%(until)s`, the days that are looked ahead.
+    compares with `%(now)s` and `%(until)s`, the days that are looked ahead. `has_some` is the
+    condition that a row `o` itself shows that it has parts, for instance by charges for them.
     """
 
     of: "Collection"
     soon: str
+    has_some: str = "false"
 
     @property
     def key(self) -> str:

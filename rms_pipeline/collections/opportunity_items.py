@@ -93,6 +93,9 @@ OPPORTUNITY_ITEMS = Collection(
         soon="(o.hire && tstzrange(%(now)s, %(until)s, '[]')"
         " OR o.starts_at BETWEEN %(now)s AND %(until)s) AND NOT EXISTS (SELECT FROM statuses s"
         " WHERE s.name = o.opportunity_status AND s.phase = 'lost')",
+        # Only items have these charges. They are not cast, because they may be any text.
+        has_some="concat(o.data->>'rental_charge_total', o.data->>'sale_charge_total',"
+        " o.data->>'service_charge_total') ~ '[1-9]'",
     ),
     includes=("item", "item_assets"),
 )

@@ -31,8 +31,8 @@ _BECAUSE = "the whole list of its {single} no longer shows it"
 # Lists may show an older state for a moment. A list that was asked for so soon after its parent
 # changed is asked for again by the next sync.
 LAG = timedelta(minutes=1)
-# A list that has become empty is believed when it is still empty after this long. Until then it may
-# be a mistake of an API that is only half up.
+# A list that is empty against all signs is believed when it is still empty after this long. Until
+# then it may be a mistake of an API that is only half up.
 _EMPTY_FOR = timedelta(minutes=5)
 # A list that failed is asked for again after this long, or when its parent changes.
 _REST = timedelta(minutes=10)
@@ -46,12 +46,14 @@ class DueList:
     """A list that is due.
 
     `changed` means that the parent changed since its list was last asked for, or that the list was
-    asked for too soon after a change. `updated_at` (UTC) is the parent's own time of the last edit.
+    asked for too soon after a change. `is_news` leaves out the second. `updated_at` (UTC) is the
+    parent's own time of the last edit.
     """
 
     parent: int
     changed: bool
     updated_at: datetime | None
+    is_news: bool
 
 
 def _parts(collection: Collection) -> Parts:
@@ -88,9 +90,18 @@ def _is_empty(list_: str) -> str:
 
 
 def _is_in_doubt(collection: Collection) -> str:
-    """Return the condition that a list `l` became empty a moment ago, which may be a mistake."""
-    rows = f"SELECT FROM {collection.name} i WHERE i.{_parts(collection).key} = l.parent_id"
-    return f"({_is_empty('l')} AND l.answered_at < l.asked_at + %(empty_for)s AND EXISTS ({rows}))"
+    """Return the condition that a list `l` became empty a moment ago, which may be a mistake.
+
+    A list may also be empty when it is read for the first time, or after its parent changed. That
+    may be a mistake if the parent itself shows that it has parts.
+    """
+    parts = _parts(collection)
+    rows = f"SELECT FROM {collection.name} i WHERE i.{parts.key} = l.parent_id"
+    shows = f"SELECT FROM {parts.of.name} o WHERE o.id = l.parent_id AND {parts.has_some}"
+    return (
+        f"({_is_empty('l')} AND l.answered_at < l.asked_at + %(empty_for)s AND (EXISTS ({rows})"
+        f" OR l.counted IS DISTINCT FROM 0 AND EXISTS ({shows})))"
+    )
 
 
 def _known(collection: Collection) -> str:
@@ -151,7 +162,7 @@ def due_lists(
     with connection.cursor() as cursor:
         cursor.execute(
             f"WITH known AS ({_known(collection)})"
-            " SELECT id, changed OR coalesce(again, false), updated_at_rms"
+            " SELECT id, changed OR coalesce(again, false), updated_at_rms, changed"
             " FROM (SELECT *, row_number() OVER"
             " (PARTITION BY problem IS NOT NULL ORDER BY problem_at) AS place FROM known"
             f" WHERE ({' OR '.join(reasons)})"
@@ -182,7 +193,7 @@ def told_lists(connection: Connection, collection: Collection, *, limit: int) ->
     """
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT o.id, true, o.updated_at_rms {_with_lists(collection)}"
+            f"SELECT o.id, true, o.updated_at_rms, true {_with_lists(collection)}"
             f" WHERE NOT {in_the_future('o.last_webhook_at')}"
             f" AND ({in_the_future('l.asked_at')}"
             f" OR o.last_webhook_at >= coalesce(l.asked_at, {_SINCE}))"
@@ -217,6 +228,8 @@ def note_list(
             " ids = excluded.ids, nameless = excluded.nameless,"
             # What an interrupted sync knew and did not store is still known.
             " told = excluded.told OR (l.stored_at IS NULL AND l.told), again = excluded.again,"
+            # What an earlier list held says nothing of a parent that changed since.
+            " counted = CASE WHEN NOT %s THEN l.counted END,"
             " stored_at = NULL, problem = NULL, problem_at = NULL"
             " WHERE l.asked_at IS NULL OR l.asked_at <= excluded.asked_at"
             " OR l.answered_at > clock_timestamp() + interval '1 min'",
@@ -230,6 +243,7 @@ def note_list(
                 found.nameless,
                 due.changed,
                 again,
+                due.is_news,
             ),
         )
     connection.commit()
@@ -402,7 +416,10 @@ def remove_orphans(connection: Connection, collection: Collection, now: datetime
 
 # The proof
 
-_EMPTIED = "its list is empty all of a sudden, which has to last before rows are deleted"
+_EMPTIED = (
+    "its list is empty, although it had some or shows charges for some. That has to last for some "
+    "minutes before it is believed"
+)
 _LEFT = "changed OR unstored OR differs OR problem IS NOT NULL OR (soon AND stored_at IS NULL)"
 
 

@@ -1115,7 +1115,7 @@ def test_a_list_that_is_empty_by_mistake_takes_no_row_away(
     assert one in done.asked
     assert account.mirrored().keys() == before.keys()
     assert not done.shown
-    assert f"{one} (its list is empty all of a sudden" in done.sentence
+    assert f"{one} (its list is empty, although it had some" in done.sentence
     # A sync right behind asks again, and cannot know any more.
     assert account.sync_items().asked == [one]
     assert account.mirrored().keys() == before.keys()
@@ -1125,6 +1125,26 @@ def test_a_list_that_is_empty_by_mistake_takes_no_row_away(
     assert done.shown, done.sentence
     assert account.is_mirrored(*account.soon)
     assert query(account.database, "SELECT count(*) FROM deleted_opportunity_items") == [(0,)]
+
+
+def test_a_first_list_that_is_empty_although_there_are_charges_is_not_believed_at_once(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other, *_ = account.soon
+    # Of one that has neither items nor charges for some there is nothing to doubt.
+    account.plant(other, 3, rental_charge_total="0.0", sale_charge_total="0.0",
+                  service_charge_total="0.0")  # fmt: skip
+    items = account.store.items
+    nothing = {one, other}
+    monkeypatch.setattr(account.store, "items", lambda id_: [] if id_ in nothing else items(id_))
+    done = account.sync()
+    assert not done.shown
+    assert f"{one} (its list is empty, although" in done.sentence
+    assert str(other) not in done.sentence
+    nothing = {other}
+    done = account.sync_items()
+    assert done.shown, done.sentence
+    assert account.mirrored(one) == account.there(one) != {}
 
 
 def test_a_list_that_stays_empty_is_believed(

@@ -77,6 +77,7 @@ class Account(World):
             self.items[id_] = []
             for _ in range(self.dice.choice([0, 1, 2, 3, 4, 6, 9, 25, 30])):
                 self._add(id_)
+            self._charge(id_)
 
     def _add(self, id_: int) -> None:
         now = self._written(datetime.now(UTC))
@@ -90,6 +91,11 @@ class Account(World):
         }
         self.next_item += self.dice.choice([1, 1, 2])
         self.items[id_].insert(self.dice.randint(0, len(self.items[id_])), item)
+
+    def _charge(self, id_: int) -> None:
+        """Each item costs something."""
+        charge = f"{len(self.items[id_])}.0"
+        self.records[id_] = {**self.records[id_], "rental_charge_total": charge}
 
     def work(self) -> int | None:
         """Somebody adds, edits or deletes an item. Mostly its opportunity's time moves, too.
@@ -111,6 +117,7 @@ class Account(World):
                 items.remove(self.dice.choice(items))
             else:
                 items.clear()
+            self._charge(id_)
             if self.dice.random() < 0.75:
                 self.records[id_] = {**self.records[id_], "updated_at": now}
                 return None
