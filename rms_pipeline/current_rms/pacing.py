@@ -33,8 +33,15 @@ class Budget(Protocol):
         """Wait until the call may be sent."""
         ...
 
-    def pause(self, seconds: float) -> None:
-        """Let no one send for `seconds`, because the API said that the limit is reached."""
+    def pause(self, seconds: float) -> float:
+        """Let no one send for `seconds` or longer, because the API said that the limit is reached.
+
+        Returns for how many seconds.
+        """
+        ...
+
+    def answered(self) -> None:
+        """Note that the API answered a call, so that it does not refuse all calls."""
         ...
 
 
@@ -65,8 +72,12 @@ class ProcessBudget:
             if time.monotonic() >= self._paused_until:
                 return
 
-    def pause(self, seconds: float) -> None:
+    def answered(self) -> None:
+        pass
+
+    def pause(self, seconds: float) -> float:
         with self._lock:
             self._paused_until = max(self._paused_until, time.monotonic() + seconds)
             for lane, slot in self._next_slot.items():
                 self._next_slot[lane] = max(slot, self._paused_until)
+        return seconds

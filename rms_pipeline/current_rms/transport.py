@@ -263,7 +263,7 @@ class Transport:
             self.budget.acquire(lane)
             self.counts.add(calls=1)
             try:
-                return self._try(request)
+                answer = self._try(request)
             except _Unusable as error:
                 now = time.monotonic()
                 if error.throttled:
@@ -275,7 +275,7 @@ class Transport:
                         # "Retry at once" would lead to an endless series of requests.
                         wait = max(error.wait, self._backoff(0))
                     # Other threads may be more patient, but they must not ask meanwhile.
-                    self.budget.pause(wait)
+                    wait = self.budget.pause(wait)
                     if now + wait - throttled_since > self._patience.throttled:
                         raise Throttled(
                             "Current RMS kept answering 429 (too many requests) for "
@@ -309,6 +309,9 @@ class Transport:
                 asked_at = self.now()
                 if done_already is not None and (found := done_already()) is not None:
                     return Answer(b"", found, asked_at, self.now(), None)
+            else:
+                self.budget.answered()
+                return answer
 
     def _try(self, request: _Request[T]) -> Answer[T]:
         asked_at = self.now()

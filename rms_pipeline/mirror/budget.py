@@ -22,7 +22,16 @@ from typing import Any
 import psycopg2
 
 from rms_pipeline.current_rms.pacing import SHARES, Lane
-from rms_pipeline.mirror.budget_row import ASK, BUCKETS, LANES, LONGEST_PAUSE, OPEN, PAUSE, READ
+from rms_pipeline.mirror.budget_row import (
+    ANSWERED,
+    ASK,
+    BUCKETS,
+    LANES,
+    LONGEST_PAUSE,
+    OPEN,
+    PAUSE,
+    READ,
+)
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.statements import Connection
 
@@ -109,6 +118,8 @@ class SharedBudget:
         self._using = threading.Lock()
         # psycopg2 does not close a connection that another process has opened.
         self._connection: Connection | None = None
+        # Whether the API has answered no call since it last refused one.
+        self._only_refuses = False
 
     def acquire(self, lane: Lane) -> None:
         """Return when the call may be sent. It is counted already."""
@@ -124,9 +135,20 @@ class SharedBudget:
             while wait := self._run(ASK, question):
                 self._closed.wait(min(wait, _LONGEST_SLEEP))
 
-    def pause(self, seconds: float) -> None:
-        """Let no process send for `seconds` (at most 900), and then at a lower rate for a while."""
-        self._run(PAUSE, {"seconds": min(max(seconds, 0.0), LONGEST_PAUSE)})
+    def pause(self, seconds: float) -> float:
+        """Let no process send for `seconds` (at most 900), and then at a lower rate for a while.
+
+        If no call was answered since the last pause, this one is twice as long, up to 900 s.
+        Returns how long it is.
+        """
+        self._only_refuses = True
+        return self._run(PAUSE, {"seconds": min(max(seconds, 0.0), LONGEST_PAUSE)})
+
+    def answered(self) -> None:
+        """Note that the API answered a call: the next pause is then a short one."""
+        if self._only_refuses:
+            self._only_refuses = False
+            self._run(ANSWERED, {})
 
     def close(self) -> None:
         """Close the connection. Threads that still wait get a DatabaseError."""
@@ -171,6 +193,8 @@ class SharedBudget:
                 cursor.execute(OPEN, values)
                 cursor.execute(sql, values)
                 row = cursor.fetchone()
+        if len(row) > 1 and row[1]:
+            self._only_refuses = True
         return float(row[0])
 
     def _bear(self, error: Exception) -> None:

@@ -25,6 +25,8 @@ _SHOWN = 60 * _PER_SECOND
 # forgotten.
 _HELD = "interval '6 h' * 2 ^ least(tries, 5)"
 _MORE_AN_HOUR, _FORGOTTEN = 0.25, "interval '14 days'"
+# A pause that ended longer ago has nothing to do with the present refusal.
+_CONSECUTIVE = "interval '30 min'"
 # The calls of the last 10 s show whether we were the ones who asked too often.
 _LATELY = 10
 
@@ -122,10 +124,14 @@ UPDATE api_budget AS budget SET
         ) FROM unnest(due, steps) WITH ORDINALITY AS lanes(slot, step, lane)
     ) END
 FROM answer WHERE budget.account = answer.account
-RETURNING extract(epoch FROM wait)::float8"""
+RETURNING extract(epoch FROM wait)::float8, answer.paused_until > answer.throttled_at"""
 
 # Other programs share the limit, and we know nothing of them. What they leave is found by sending
 # less, and then a tenth more each minute. Calls that are refused together count as one refusal.
+#
+# Some APIs count refused calls too, or refuse all calls for a while after each refused one. Whoever
+# asks such an API every half minute is never let in again. So a pause is twice as long as the last
+# one if no call was answered in between. A pause that ended half an hour ago no longer counts.
 #
 # A refusal while we sent at half our pace or more shows the account's own limit. It is learned at
 # most once a minute, because others may have used up the limit. A limit learned while the rate was
@@ -133,6 +139,9 @@ RETURNING extract(epoch FROM wait)::float8"""
 PAUSE = f"""{_STATE.format(lock="FOR UPDATE")}, seen AS MATERIALIZED (
     SELECT *, now >= throttled_at + interval '5 s' AS cut, level * requests_per_minute AS pace,
         CASE WHEN learned_at > now - {_FORGOTTEN} THEN learned END AS known,
+        greatest(%(seconds)s, CASE WHEN now BETWEEN paused_until AND paused_until + {_CONSECUTIVE}
+            THEN least(2 * extract(epoch FROM paused_until - throttled_at), {LONGEST_PAUSE}) END
+        ) * interval '1 s' AS pause,
         (SELECT sum(calls) FROM unnest(sent) WITH ORDINALITY AS counts(calls, n)
             WHERE n > {len(LANES) * (BUCKETS - _LATELY * _PER_SECOND)}) AS lately
     FROM state
@@ -146,7 +155,7 @@ PAUSE = f"""{_STATE.format(lock="FOR UPDATE")}, seen AS MATERIALIZED (
 UPDATE api_budget AS budget SET
     requests_per_minute = %(requests_per_minute)s,
     seen_at = now,
-    paused_until = greatest(answer.paused_until, now + %(seconds)s * interval '1 s'),
+    paused_until = greatest(answer.paused_until, now + pause),
     throttled_at = CASE WHEN cut THEN now ELSE answer.throttled_at END,
     allowance = CASE WHEN cut THEN greatest(0.7 * level, 0.1) ELSE answer.allowance END,
     learned = CASE WHEN NOT learns THEN answer.learned WHEN tried THEN known
@@ -160,7 +169,13 @@ UPDATE api_budget AS budget SET
     sent = answer.sent,
     next_slots = answer.slots
 FROM answer WHERE budget.account = answer.account
-RETURNING 0::float8"""
+RETURNING extract(epoch FROM budget.paused_until - now)::float8"""
+
+# A call was answered. A pause that is not over was asked for by another call, so it stays.
+ANSWERED = """
+UPDATE api_budget SET paused_until = CASE WHEN paused_until <= clock_timestamp()
+    THEN least(paused_until, throttled_at) ELSE paused_until END
+WHERE account = %(account)s RETURNING 0::float8"""
 
 OPEN = f"""
 INSERT INTO api_budget (account, requests_per_minute, sent, next_slots)

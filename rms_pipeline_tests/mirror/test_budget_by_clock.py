@@ -203,6 +203,52 @@ def test_at_half_the_setting_a_second_and_a_third_sync_are_refused_once_at_most(
     budget.close()
 
 
+@pytest.mark.parametrize("shut", [60.0, 300.0, 840.0], ids="{:.0f} s".format)
+def test_an_api_that_shuts_out_whoever_asks_while_shut_out_lets_us_in_again(
+    emptied: Database, clock: Clock, shut: float
+) -> None:
+    """It says no `Retry-After`, and each refused call prolongs the time for which it refuses."""
+    budget = budget_by(clock, emptied, 120)
+    shut_until = clock.now + shut
+    refused = 0
+    while refused < 40:
+        # As the fast lane asks: each event gives up after some seconds, and is then tried again.
+        for number in (1, 2, 3):
+            clock.stand()
+            budget.acquire(LIVE)
+            if clock.now >= shut_until:
+                break
+            refused += 1
+            shut_until = clock.now + shut
+            budget.pause(0.5 * 2 ** (2 + number))
+        if clock.now >= shut_until:
+            break
+        clock.wait(10)
+    assert refused <= 2 + math.log2(shut)
+    # From then on, a refusal means a short pause again.
+    budget.answered()
+    assert budget.pause(4.0) < 4.5
+    budget.close()
+
+
+def test_calls_that_are_answered_in_between_keep_pauses_short(
+    emptied: Database, clock: Clock
+) -> None:
+    """Other programs use up the limit, and leave us a call now and then."""
+    refused, answering = (budget_by(clock, emptied, 120) for _ in range(2))
+    refused.acquire(LIVE)
+    for _ in range(8):
+        assert refused.pause(4.0) < 4.5
+        clock.wait(6.0)
+        # Another process is answered, and knows of the refusal from the row alone.
+        clock.stand()
+        answering.acquire(WALK)
+        answering.answered()
+        clock.stand()
+    refused.close()
+    answering.close()
+
+
 @pytest.mark.slow
 def test_more_that_is_tried_in_vain_the_next_night_costs_one_refusal(
     emptied: Database, clock: Clock

@@ -44,7 +44,9 @@ class Years:
     def pass_time(self, time: timedelta) -> None:
         self.run(
             "UPDATE api_budget SET throttled_at = throttled_at - %(t)s,"
+            " paused_until = paused_until - %(t)s,"
             " learned_at = learned_at - %(t)s".replace("%(t)s", "%s"),
+            time,
             time,
             time,
         )
