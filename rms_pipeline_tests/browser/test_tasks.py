@@ -52,7 +52,7 @@ def job(
     status: tuple[int, str],
     charge: int,
     customer: tuple[int, str] = HARBOUR,
-    venue: tuple[int, str] = HALL,
+    venue: tuple[int, str] | None = HALL,
     owner: tuple[int, str] = ADA,
     **fields: Any,
 ) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def job(
         "subject": subject, "number": None, "status": status[0], "status_name": status[1],
         "starts_at": starts.isoformat(), "ends_at": ends.isoformat(),
         "member_id": customer[0], "member": person(customer),
-        "venue_id": venue[0], "venue": person(venue),
+        "venue_id": venue and venue[0], "venue": venue and person(venue), "venue_name": None,
         "owned_by": owner[0], "owner": person(owner),
         "provisional_cost_total": "0.0", "predicted_cost_total": "0.0",
         "actual_cost_total": "0.0", "open_ended_rental": False, "invoiced": True,
@@ -85,12 +85,21 @@ JOBS = (
     job("Gala", NOW + 4 * HOUR, NOW + 2 * DAY, RESERVED, 1_000, number="0000004711"),
     job("Fair", NOW - 3 * DAY, NOW + DAY, ACTIVE, 2_000),
     job("Forgotten", NOW - 5 * DAY, NOW - DAY, ACTIVE, 300),
-    job("Maybe", NOW + 3 * DAY, NOW + 4 * DAY, PROVISIONAL, 8_000, owner=SAM, **QUOTATION),
+    job(
+        "Maybe",
+        NOW + 3 * DAY,
+        NOW + 4 * DAY,
+        PROVISIONAL,
+        8_000,
+        owner=SAM,
+        **QUOTATION,
+        created_at=(NOW - 20 * DAY).isoformat(),
+    ),
     job("Small", NOW + 40 * DAY, NOW + 41 * DAY, OPEN, 400, **QUOTATION),
     job("Dropped", NOW + 20 * DAY, NOW + 21 * DAY, PROVISIONAL, 900, owner=SAM, **QUOTATION),
     job("Agreed", NOW + 22 * DAY, NOW + 23 * DAY, PROVISIONAL, 700, owner=SAM, **QUOTATION),
     job("Moved", NOW + 25 * DAY, NOW + 26 * DAY, RESERVED, 600),
-    job("Free", NOW + 30 * DAY, NOW + 31 * DAY, RESERVED, 0),
+    job("Free", NOW + 30 * DAY, NOW + 31 * DAY, RESERVED, 0, venue=None),
     job("Weekender", WEEKEND, WEEKEND + DAY, RESERVED, 500, venue=BARN),
     job("Anniversary", NOW - 400 * DAY, NOW - 399 * DAY, COMPLETED, 5_000, QUAY, BARN),
     job("Breakfast", NOW - 20 * DAY, NOW - 19 * DAY, COMPLETED, 100, QUAY, BARN),
@@ -563,11 +572,41 @@ def keep_a_view(s: Person) -> None:
     s.click(s.page.get_by_text("Save this view", exact=True))
     s.page.locator("form[action='/views']").get_by_label("Name").fill("My list")
     s.click(s.page.get_by_role("button", name="Save", exact=True))
-    kept = s.page.get_by_role("navigation", name="Saved views").get_by_role("link", name="My list")
+    kept = s.page.get_by_role("navigation", name="Views").get_by_role("link", name="My list")
     expect(kept).to_be_visible()
     # As tomorrow.
     s.page.goto(f"{s.web.url}{kept.get_attribute('href')}")
     expect_jobs(table, ours)
+
+
+def what_changed_since_the_last_working_day(s: Person) -> None:
+    s.click(s.page.get_by_role("link", name=re.compile("All changes")))
+    expect(s.page).to_have_url(re.compile("/changes\\?day="))
+    expect_jobs(s.page.locator("#results"), {"Dropped", "Agreed", "Moved"})
+
+
+def has_no_venue(s: Person) -> None:
+    s.go("Opportunities")
+    s.click(s.page.get_by_role("link", name="Confirmed without a venue"))
+    expect(s.page).to_have_url(re.compile("venue=is%3Anone"))
+    expect_jobs(s.page.locator("#results table"), {"Free"})
+
+
+def old_quotations(s: Person) -> None:
+    s.go("Opportunities")
+    s.click(s.page.get_by_role("link", name="Quotations open for 14 days"))
+    expect(s.page).to_have_url(re.compile("created=ago-14"))
+    # Typing is no click.
+    s.page.get_by_label("Value from").fill("5000")
+    expect(s.page).to_have_url(re.compile("least=5000"))
+    expect_jobs(s.page.locator("#results table"), {"Maybe"})
+
+
+def whom_to_call(s: Person) -> None:
+    late = s.page.locator("#late-back")
+    expect_jobs(late, {"Forgotten"})
+    s.click(late.get_by_role("link", name="Harbour Events"))
+    expect(s.page.get_by_role("heading", level=1)).to_have_text("Harbour Events")
 
 
 TASKS: dict[str, Callable[[Person], None]] = {
@@ -575,12 +614,16 @@ TASKS: dict[str, Callable[[Person], None]] = {
     "What comes back tomorrow?": comes_back_tomorrow,
     "What should be back and is not?": is_late,
     "What starts soon and is not confirmed?": is_not_confirmed,
-    "What did we lose since yesterday, and who says so?": was_lost,
-    "What was confirmed since yesterday?": was_confirmed,
+    "What did we lose since the last working day, and who says so?": was_lost,
+    "What was confirmed since the last working day?": was_confirmed,
     "Where do our records make no sense?": makes_no_sense,
     "Is what I see complete and fresh?": is_complete,
     "What is on hire this weekend?": is_on_hire_at_the_weekend,
     "Which open quotations are worth 5,000 or more?": big_quotations,
+    "Which open quotations over 5,000 are older than 14 days?": old_quotations,
+    "Which confirmed job has no venue?": has_no_venue,
+    "What changed since the last working day?": what_changed_since_the_last_working_day,
+    "Who is late back, and where are their numbers?": whom_to_call,
     "Where is the job with this number?": by_number,
     "Which jobs does this customer have?": of_a_customer,
     "What happened to this job?": what_happened,

@@ -319,13 +319,15 @@ def test_each_order_begins_where_people_want_it_and_then_turns(web: Web) -> None
     insert_opportunities(web.database, {})
     names = "&".join(f"column={name}" for name in COLUMNS)
     page = visit(web, f"/opportunities?{names}&sort=back")
+    # The ready views are lists of their own.
+    ours = [a["href"] for a in page.all("a") if "href" in a and a.get("class") != "ready"]
     for key, order in ORDERS.items():
         first, then = (f"-{key}", key) if order.falls else (key, f"-{key}")
         if key == "back":
             first, then = then, first
         chosen = [
             link
-            for link in page.links
+            for link in ours
             if link.startswith("/opportunities?")
             and dict(urllib.parse.parse_qsl(link)).get("sort", "-updated") == first
         ]
@@ -334,6 +336,23 @@ def test_each_order_begins_where_people_want_it_and_then_turns(web: Web) -> None
         (heading,) = [a for tag, a in turned.tags if tag == "th" and "aria-sort" in a]
         assert heading["aria-sort"] == ("descending" if first[0] == "-" else "ascending")
         assert then in str(turned.links)
+
+
+def test_the_views_that_every_company_asks_for_are_there_and_stay_relative(web: Web) -> None:
+    day = timedelta(days=1)
+    quotation = {"state_name": "Quotation", "opportunity_status": "Open"}
+    insert_opportunities(
+        web.database,
+        {"opportunity_status": "Reserved", "starts_at": noon() + day, "venue_name": "Hall"},
+        {"opportunity_status": "Reserved", "starts_at": noon() + 9 * day},
+        {**quotation, "created_at_rms": noon() - 14 * day},
+        {**quotation, "created_at_rms": noon() - 13 * day},
+    )
+    ready = visit(web, "/opportunities").all("a", **{"class": "ready"})
+    assert [found(web, a["href"].partition("?")[2]) for a in ready] == [[1], [3], [2]]
+    for one in ready:
+        again = visit(web, one["href"]).all("a", **{"class": "ready"})
+        assert [a["href"] for a in again if "aria-current" in a] == [one["href"]]
 
 
 def test_value_sorts_downwards_first(web: Web) -> None:
