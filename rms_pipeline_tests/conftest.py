@@ -37,6 +37,7 @@ from rms_pipeline_tests.servers import (
     POSTGRESQL_15 as POSTGRESQL_15,
 )
 from rms_pipeline_tests.servers import (
+    SERVERS_VARIABLE,
     Prepared,
     be_careless,
     embedded_postgresql,
@@ -288,7 +289,8 @@ def connections(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def prepared(request: pytest.FixtureRequest) -> Prepared | None:
     """The files of servers that were made for all processes, if they were."""
-    folder = getattr(request.config, "workerinput", {}).get(_SERVERS)
+    given = os.environ.get(SERVERS_VARIABLE)
+    folder = getattr(request.config, "workerinput", {}).get(_SERVERS, given)
     if folder is None or not (prepared := Prepared(Path(folder))).is_there():
         return None
     return prepared

@@ -57,6 +57,10 @@ def _copy(data: Path, folder: Path) -> None:
     subprocess.run(["cp", "-a", str(data), str(folder)], check=True)
 
 
+# Where such files are, for pytest without processes of its own.
+SERVERS_VARIABLE = "PREPARED_SERVERS"
+
+
 class Prepared:
     """Files of servers with the templates, made once for all of pytest's processes.
 

@@ -10,7 +10,6 @@ changed the code says here what the same fault is now.
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,6 +17,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from rms_pipeline_tests import forks, workers
+from rms_pipeline_tests.drills.pytest_forks import PytestForks
+from rms_pipeline_tests.servers import SERVERS_VARIABLE, Prepared
 
 PROJECT = Path(__file__).parent.parent.parent
 PACKAGE = "rms_pipeline"
@@ -807,7 +810,8 @@ def copy_of(project: Path) -> Iterator[Path]:
     """The code, the tests and what they read, in a folder of their own."""
     with tempfile.TemporaryDirectory(prefix="rms-mutants-") as name:
         folder = Path(name) / "project"
-        left_out = shutil.ignore_patterns(".*", "__pycache__", "storage", "logs", "history")
+        # With what was compiled: it is that of the same text.
+        left_out = shutil.ignore_patterns(".*", "storage", "logs", "history")
         shutil.copytree(project, folder, ignore=left_out)
         for hidden in (".env.example", ".ci"):
             source = project / hidden
@@ -818,13 +822,29 @@ def copy_of(project: Path) -> Iterator[Path]:
         yield folder
 
 
-def survives(mutant: Mutant, folder: Path) -> bool:
-    """Whether the tests named for the mutant pass with it. `folder` is a copy, and is put back."""
+@contextmanager
+def runner() -> Iterator[PytestForks]:
+    """What runs the tests of all mutants. It has imported none of our modules."""
+    names = (*workers.CORE, *forks.IMPORTED)
+    with PytestForks([name for name in names if not name.startswith(PACKAGE)]) as made:
+        yield made
+
+
+def survives(
+    mutant: Mutant, folder: Path, pytests: PytestForks, prepared: Prepared | None = None
+) -> bool:
+    """Whether the tests named for the mutant pass with it. `folder` is a copy, and is put back.
+
+    The tests begin with the files of servers that are `prepared`, but for mutants that change how
+    tables are made.
+    """
     path = place_of(mutant, folder)
     whole = path.read_text()
     _write(path, whole.replace(mutant.old, mutant.new))
     try:
-        return passes(mutant.tests, folder)
+        return passes(
+            mutant.tests, folder, pytests, None if mutant.area == "migrations" else prepared
+        )
     finally:
         _write(path, whole)
 
@@ -836,22 +856,21 @@ def _write(path: Path, text: str) -> None:
         compiled.unlink()
 
 
-def passes(tests: Sequence[str], folder: Path) -> bool:
+def passes(
+    tests: Sequence[str], folder: Path, pytests: PytestForks, prepared: Prepared | None = None
+) -> bool:
     """Whether these tests pass in `folder`. Raises RuntimeError when they cannot be run at all."""
     named = [f"{PACKAGE}_tests/{t}" for t in tests]
     there = [t for t in named if (folder / t.partition("::")[0]).exists()]
-    done = subprocess.run(
-        # A mutant may make a test wait for ever.
-        [*(sys.executable, "-m", "pytest", "-n0", "-x", "-q", "--timeout=120"), *there],
-        cwd=folder,
-        # A test that is run again until it passes would let a mutant live.
-        env=os.environ | {"PYTEST_ADDOPTS": ""},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode not in (0, 1) or not there:
-        raise RuntimeError(f"{named} cannot be run:\n{done.stdout[-3_000:]}{done.stderr[-2_000:]}")
-    return done.returncode == 0
+    # A test that is run again until it passes would let a mutant live.
+    environment = os.environ | {"PYTEST_ADDOPTS": ""}
+    if prepared is not None:
+        environment[SERVERS_VARIABLE] = str(prepared.folder)
+    # A mutant may make a test wait for ever.
+    done = pytests.run(["-n0", "-x", "-q", "--timeout=120", *there], folder, environment)
+    if done.code not in (0, 1) or not there:
+        raise RuntimeError(f"{named} cannot be run:\n{done.said[-5_000:]}")
+    return done.code == 0
 
 
 def main() -> int:
@@ -861,13 +880,13 @@ def main() -> int:
     parser.add_argument("--of", type=Path, default=PROJECT, help="the checkout to put them into")
     asked = parser.parse_args()
     survivors = 0
-    with copy_of(asked.of) as folder:
+    with copy_of(asked.of) as folder, runner() as pytests:
         for number, mutant in enumerate(MUTANTS, 1):
             if asked.area not in (None, mutant.area) or asked.only not in (None, number):
                 continue
             began = time.monotonic()
             try:
-                survived = survives(mutant, folder)
+                survived = survives(mutant, folder, pytests)
                 word = "SURVIVED" if survived else "killed"
             except TextIsGone as error:
                 survived, word = True, f"TEXT IS GONE ({error})"

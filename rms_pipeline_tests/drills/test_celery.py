@@ -24,9 +24,11 @@ from rms_pipeline.sandbox import SandboxServer, Store, Switches
 from rms_pipeline.web.dagster_api import launch
 from rms_pipeline.web.sessions import Sessions
 from rms_pipeline_tests.conftest import new_database
+from rms_pipeline_tests.drills import programs
 from rms_pipeline_tests.drills.conftest import Tell, end_claims
 from rms_pipeline_tests.drills.test_burst import Service
 from rms_pipeline_tests.drills.test_faults import World
+from rms_pipeline_tests.forks import Child
 from rms_pipeline_tests.processes import (
     PROJECT,
     SECRET_KEY,
@@ -59,14 +61,18 @@ TOKEN = "a-token-of-this-installation"
 
 
 class Process:
-    """One process in a group and a folder of its own, on its host, as it were."""
+    """One process in a group and a folder of its own, on its host, as it were. Those of Python are
+    forks (`programs.py`)."""
 
     def __init__(self, command: list[str], environment: dict[str, str], folder: Path) -> None:
         self._command, self._environment, self._folder = command, environment, folder
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Child | None = None
 
     def start(self) -> None:
         with (self._folder / "log").open("ab") as log:
+            if programs.words_of(self._command):
+                self._process = programs.start(self._command, self._environment, self._folder, log)
+                return
             self._process = subprocess.Popen(
                 self._command,
                 env=self._environment,

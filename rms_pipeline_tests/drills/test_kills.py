@@ -14,7 +14,6 @@ from rms_pipeline_tests.forks import Child
 from rms_pipeline_tests.sync.conftest import Mirror
 from rms_pipeline_tests.sync.test_any_sequence import empty
 
-PAGES = 240
 LANES = 12
 # First pages of three lists, what changed meanwhile (one page and what is edited), three counts.
 BESIDES = 10
@@ -40,15 +39,16 @@ def test_a_walk_killed_at_twenty_random_moments_goes_on_with_the_pages_it_has(
     mirror_of: Callable[..., Mirror], long: bool
 ) -> None:
     times = 200 if long else 20
+    pages, size = (240, 10) if long else (120, 5)
     # In the past, so that nothing counts as changed during the walk.
-    mirror = mirror_of(Store(PAGES * 10), switches=Switches(max_per_page=10), latency_ms=20)
+    mirror = mirror_of(Store(pages * size), switches=Switches(max_per_page=size), latency_ms=20)
     truth = len(mirror.store.ids())
     chance = random.Random(4)
     resumed = 0
     for number in range(times):
         empty(mirror.database)
         mirror.sandbox.requests.clear()
-        moment = chance.randrange(1, PAGES + 20)
+        moment = chance.randrange(1, pages + 20)
         with walker(mirror, f"killed {number}") as first:
             while len(mirror.sandbox.requests) < moment and first.poll() is None:
                 time.sleep(0.002)
@@ -61,7 +61,7 @@ def test_a_walk_killed_at_twenty_random_moments_goes_on_with_the_pages_it_has(
             said, _ = second.communicate(timeout=120)
         assert second.returncode == 0
         assert "complete as of" in said
-        whole = -(-truth // 10) + 3
+        whole = -(-truth // size) + 3
         resumed += int(said.split()[0]) > 0
         asked = len(mirror.sandbox.requests)
         if 0 < kept < whole and int(said.split()[0]):

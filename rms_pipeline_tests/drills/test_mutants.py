@@ -10,9 +10,12 @@ from rms_pipeline_tests.drills.mutants import (
     PROJECT,
     Mutant,
     copy_of,
+    passes,
     place_of,
+    runner,
     survives,
 )
+from rms_pipeline_tests.servers import Prepared
 
 AREAS = (
     "scan",
@@ -48,7 +51,7 @@ def test_what_a_mutant_replaces_is_there_once_and_so_are_its_tests(mutant: Mutan
 
 
 @pytest.mark.timeout(7_200)
-def test_every_mutant_is_killed(long: bool) -> None:
+def test_every_mutant_is_killed(prepared: Prepared | None, long: bool) -> None:
     """All of them in the long form; else one of each part, with the fewest tests."""
 
     def whole_modules(mutant: Mutant) -> int:
@@ -57,6 +60,12 @@ def test_every_mutant_is_killed(long: bool) -> None:
     chosen: dict[str, Mutant] = {}
     for mutant in sorted(MUTANTS, key=whole_modules):
         chosen.setdefault(mutant.area, mutant)
-    with copy_of(PROJECT) as folder:
-        survivors = [m.fault for m in (MUTANTS if long else chosen.values()) if survives(m, folder)]
+    with copy_of(PROJECT) as folder, runner() as pytests:
+        # Tests also fail if their servers do.
+        assert passes(chosen["merge"].tests, folder, pytests, prepared)
+        survivors = [
+            mutant.fault
+            for mutant in (MUTANTS if long else chosen.values())
+            if survives(mutant, folder, pytests, prepared)
+        ]
     assert survivors == []
