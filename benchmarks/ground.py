@@ -200,6 +200,8 @@ def environment(url: str, api_url: str, **changes: str | None) -> dict[str, str]
         "RMS_SYNC_DAYS_AHEAD": str(EVERYTHING_DAYS),
         "DAGSTER_HOME": str(PROJECT),
         "DAGSTER_DISABLE_TELEMETRY": "1",
+        # An installed package has its bytecode.
+        "PYTHONDONTWRITEBYTECODE": None,
     }
     return child_environment(**(values | changes))
 
