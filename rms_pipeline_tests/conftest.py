@@ -107,7 +107,6 @@ LONGEST = (
     "web/test_sockets.py",
     "web/test_access.py",
     "web/test_receiver.py",
-    "test_up.py",
     "test_together.py",
     "test_doctor_webhooks.py",
     "mirror/test_upgrades.py",

@@ -5,8 +5,6 @@ import http.server
 import io
 import json
 import os
-import shutil
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -31,7 +29,7 @@ from rms_pipeline.mirror.ownership import claim_mirror
 from rms_pipeline.mirror.schema import HEAD, current_version
 from rms_pipeline.project_files import ProjectFolderUnusable, lay_out
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
-from rms_pipeline.settings import PROJECT_FILES, Settings, SettingsError, load_settings, settings
+from rms_pipeline.settings import Settings, SettingsError, load_settings, settings
 from rms_pipeline_tests.conftest import database_at, with_our_tables
 from rms_pipeline_tests.copies import copy_of
 from rms_pipeline_tests.processes import PROJECT, SECRET_KEY, command, environment_for, free_port
@@ -555,36 +553,6 @@ def test_what_dagster_needs_is_laid_out_in_an_empty_folder_and_never_overwritten
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     with pytest.raises(ProjectFolderUnusable, match=r"cannot hold dagster\.yaml"):
         lay_out(tmp_path / "absent")
-
-
-def test_the_wheel_works_in_an_empty_folder(
-    empty_url: str, sandbox: SandboxServer, tmp_path: Path
-) -> None:
-    wheels, site, empty = tmp_path / "wheels", tmp_path / "site", tmp_path / "empty"
-    empty.mkdir()
-    source = tmp_path / "source"
-    shutil.copytree(PROJECT / "rms_pipeline", source / "rms_pipeline")
-    for name in (*PROJECT_FILES, "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(PROJECT / name, source / name)
-    pip = [sys.executable, "-m", "pip"]
-    build = ["wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(wheels), str(source)]
-    subprocess.run([*pip, *build], check=True, capture_output=True)
-    (wheel,) = wheels.iterdir()
-    install = ["install", "-q", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
-    subprocess.run([*pip, *install], check=True, capture_output=True)
-    environment = environment_for(
-        empty_url, sandbox, PYTHONPATH=str(site), CURRENT_RMS_API_KEY=SANDBOX_API_KEY
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "rms_pipeline.cli", "sync", "initial", "--json"],
-        env=environment,
-        cwd=empty,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["recordsSynced"] > 0
-    assert {p.name for p in empty.iterdir()} >= set(PROJECT_FILES)
 
 
 @pytest.mark.slow

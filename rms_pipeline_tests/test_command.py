@@ -24,6 +24,7 @@ from rms_pipeline.cli.main import app
 from rms_pipeline.mirror.database import lock_if_free
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.web.dagster_api import answers, is_up
+from rms_pipeline_tests.cases import some_in_drills
 from rms_pipeline_tests.conftest import database_at
 from rms_pipeline_tests.forks import Child
 from rms_pipeline_tests.mirror.test_merge import fetch_all
@@ -94,6 +95,11 @@ def test_every_command_shows_its_help() -> None:
         assert "Usage: " in shown.output
 
 
+@pytest.mark.parametrize(
+    "each_empty_url",
+    some_in_drills(["embedded", "postgresql-15"], "embedded".__eq__),
+    indirect=True,
+)
 def test_a_sync_in_the_foreground_answers_in_json_and_is_in_the_history(
     environment: dict[str, str],
 ) -> None:

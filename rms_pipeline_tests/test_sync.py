@@ -170,7 +170,17 @@ def assert_exact_sync(
 
 
 @pytest.mark.parametrize(
-    "count", some_in_drills([0, 1, 99, 100, 101, 1_000, 5_000], (5_000).__gt__)
+    ("each_database", "count"),
+    some_in_drills(
+        [
+            (server, count)
+            for server in ("embedded", "postgresql-15")
+            for count in (0, 1, 99, 100, 101, 1_000, 5_000)
+        ],
+        # On the second server, what takes more than one page.
+        lambda case: case[1] == 101 or (case[0] == "embedded" and case[1] < 5_000),
+    ),
+    indirect=["each_database"],
 )
 def test_a_full_sync_makes_the_table_equal_to_the_api_field_by_field(
     each_database: Database, count: int, client_for: MakeClient, window: Window

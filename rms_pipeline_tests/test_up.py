@@ -1,16 +1,14 @@
-"""However `up` is ended, nothing that it started is left: the embedded PostgreSQL included."""
+"""Who may run `up`, and that its parts end when it is killed.
+
+drills/test_up.py runs whole ones, and ends them in each way."""
 
 import contextlib
 import fcntl
 import os
 import pty
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import uuid
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -98,22 +96,6 @@ class Up:
         return found
 
 
-@pytest.fixture
-def up() -> Iterator[Up]:
-    # Not below pytest's own temporary folder: the server's system user must reach it.
-    folder = Path(tempfile.mkdtemp(prefix="rms-test-up-"))
-    started = Up(folder)
-    try:
-        started.wait_until_ready()
-        yield started
-    finally:
-        for process in started.alive():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-        started.process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def test_a_second_one_on_the_same_embedded_database_is_refused_and_starts_nothing(
     tmp_path: Path,
 ) -> None:
@@ -160,23 +142,3 @@ def test_its_parts_end_when_it_is_killed(tmp_path: Path) -> None:
             return True
 
     wait_until(has_ended)
-
-
-def close_the_terminal(up: Up) -> None:
-    os.close(up.terminal)
-    up.process.send_signal(signal.SIGHUP)
-
-
-def assert_nothing_is_left_by(up: Up, end: Callable[[Up], None]) -> None:
-    running = " ".join(up.alive().values())
-    parts = ("dagster._daemon run", "rms_pipeline.dagster_ui", "cli web", "cli sandbox")
-    for part in (*parts, "postgres -D"):
-        assert part in running, running
-    end(up)
-    # Four groups, each with twenty seconds to end by itself.
-    up.process.wait(timeout=100)
-    wait_until(lambda: not up.alive(), timeout=10)
-
-
-def test_when_its_terminal_is_closed_nothing_is_left_running(up: Up) -> None:
-    assert_nothing_is_left_by(up, close_the_terminal)

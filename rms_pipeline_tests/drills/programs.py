@@ -2,7 +2,7 @@
 
 A program spends 2 s of a processor on its imports, and a deployment has six of them. Each is still
 a process of its own, as are those that it starts. `test_deploy.py`, `test_workers.py` and
-`test_up.py` start real ones.
+`drills/test_up.py` start real ones.
 """
 
 import subprocess

@@ -23,7 +23,7 @@ from rms_pipeline_tests.processes import PROJECT, SECRET_KEY, environment_for
 from rms_pipeline_tests.servers import POSTGRESQL_15
 
 PAGES = PROJECT / "docs/first-hour"
-# Of the tutorial: `.ci/run` and test_up.py run the README's, which are the same.
+# Of the tutorial: `.ci/run` and drills/test_up.py run the README's, which are the same.
 ELSEWHERE = {
     "python3 -m venv .venv",
     ".venv/bin/pip install -q -r requirements.lock -e .",
