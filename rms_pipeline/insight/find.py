@@ -212,6 +212,19 @@ def in_newest_blocks(cursor: Cursor, query: str, most: int) -> list[int]:
     return found or []
 
 
+def in_next_block(
+    cursor: Cursor, query: str, before: int | None, most: int
+) -> tuple[int, list[int]] | None:
+    """The lowest id that the first block below `before` may have, and the ids in it that match a
+    `query` (`as_query`), in no order. None if there is no block, or if more than `most` match. The
+    result can include ids of rows that were deleted by hand."""
+    cursor.execute(_OF_ONE_BLOCK, {"query": query, "most": most + 1, "before": before, "blocks": 1})
+    block, found = cursor.fetchone() or (None, None)
+    if block is None or len(found or ()) > most:
+        return None
+    return block << BLOCK_BITS, found or []
+
+
 # Row by row, so that a block is not looked through once there are enough.
 _IN_BLOCKS = (
     f"{BLOCKS} SELECT block, found.id FROM blocks LEFT JOIN LATERAL (SELECT w.id"
@@ -222,6 +235,11 @@ _IN_BLOCKS = (
 _OF_BLOCKS = (
     f"{BLOCKS} SELECT array_agg(id) FROM (SELECT w.id FROM blocks CROSS JOIN LATERAL"
     f" {HELD_IN_BLOCK} WHERE block IS NOT NULL LIMIT %(most)s) found"
+)
+
+_OF_ONE_BLOCK = (
+    f"{BLOCKS} SELECT block, (SELECT array_agg(id) FROM (SELECT w.id FROM {HELD_IN_BLOCK}"
+    " LIMIT %(most)s) found) FROM blocks"
 )
 
 

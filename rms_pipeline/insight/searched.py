@@ -10,18 +10,22 @@ import re
 from dataclasses import replace
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
-from rms_pipeline.insight.find import MOST_WORDS, as_query, in_newest_blocks
+from rms_pipeline.insight.find import MOST_WORDS, as_query, in_newest_blocks, in_next_block
 from rms_pipeline.mirror.criteria import (
     Criteria,
     Customers,
     Searched,
+    condition,
     literally,
     search_parts,
     without_nul,
 )
-from rms_pipeline.mirror.statements import Connection, Cursor
+from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 from rms_pipeline.mirror.words import is_beginning, words_in
 
+# The first of a list are looked for in as many blocks of ids, if none of them holds more, and if no
+# more were changed since.
+_MOST_BLOCKS, MOST_HELD, MOST_CHANGED = 3, 2_000, 60_000
 # As many ids are asked for one by one. Of more the list itself is read, in which they are frequent.
 MOST_IDS = 10_000
 _MOST_NAMES = 1_000
@@ -48,6 +52,76 @@ def searched(connection: Connection, criteria: Criteria) -> Criteria:
             criteria = replace(criteria, customers=_customers(cursor, criteria.customer))
     connection.commit()
     return criteria
+
+
+def last_changed(connection: Connection, criteria: Criteria, most: int) -> list[int] | None:
+    """The ids of the first `most` opportunities of a list of typed words, the last changed first.
+    None if they are not found soon: `searched` finds them. Commits.
+
+    The newest opportunities that have the words are found first. Whatever belongs before the last
+    of them was changed after it. So of all others only those are looked at that were changed since.
+    """
+    words = words_in(criteria.search)[:MOST_WORDS]
+    if criteria.sort != "-updated" or not words:
+        return None
+    with connection.cursor() as cursor:
+        found = None
+        # Those of a number are found otherwise.
+        if not _numbered(cursor, criteria.search):
+            customers = _customers(cursor, criteria.customer) if criteria.customer else None
+            others = replace(criteria, search="", searched=None, customers=customers)
+            found = _last_changed(cursor, others, as_query(words), most)
+    connection.commit()
+    return found
+
+
+def _last_changed(cursor: Cursor, others: Criteria, query: str, most: int) -> list[int] | None:
+    where, values = condition(others)
+    ids: list[int] = []
+    down_to: int | None = None
+    newest: list[tuple[int, str]] = []
+    for _ in range(_MOST_BLOCKS):
+        block = in_next_block(cursor, query, down_to, MOST_HELD)
+        if block is None:
+            return None
+        down_to, held = block
+        ids += held
+        if len(ids) < most:
+            continue
+        cursor.execute(
+            "SELECT id, updated_at_rms::text FROM opportunities"
+            " WHERE id = ANY(%(ids)s::bigint[]) AND updated_at_rms IS NOT NULL"
+            f" AND {where} ORDER BY updated_at_rms DESC, id DESC LIMIT %(most)s",
+            values | {"ids": ids, "most": most},
+        )
+        newest = cursor.fetchall()
+        if len(newest) == most:
+            break
+    else:
+        return None
+    last, changed_at = newest[-1]
+    cursor.execute(
+        # An index has all that this reads.
+        "SELECT count(*), array_agg(id) FILTER (WHERE id < %(down_to)s) FROM ("
+        "SELECT id FROM opportunities WHERE (updated_at_rms, id) > (%(changed_at)s::timestamptz,"
+        " %(last)s) ORDER BY updated_at_rms DESC, id DESC LIMIT %(most)s + 1) changed_since",
+        {"down_to": down_to, "changed_at": changed_at, "last": last, "most": MOST_CHANGED},
+    )
+    changed, older = one_row(cursor)
+    if changed > MOST_CHANGED or len(older or ()) > MOST_HELD:
+        return None
+    first = [id_ for id_, _ in newest]
+    if not older:
+        return first
+    # Of these the words are looked at one by one.
+    where, values = condition(replace(others, searched=Searched(tuple(first), also=query)))
+    cursor.execute(
+        "SELECT id FROM opportunities WHERE id = ANY(%(first)s::bigint[])"
+        f" OR (id = ANY(%(older)s::bigint[]) AND {where})"
+        " ORDER BY updated_at_rms DESC, id DESC LIMIT %(most)s",
+        values | {"first": first, "older": older, "most": most},
+    )
+    return [row[0] for row in cursor.fetchall()]
 
 
 def _opportunities(cursor: Cursor, text: str) -> Searched | None:
@@ -100,24 +174,33 @@ def _customers(cursor: Cursor, text: str) -> Customers | None:
         "same_in_any_case": _same_in_any_case(without_nul(text)),
     }
 
-    def names(statement: str) -> tuple[str, ...]:
+    def found(statement: str, *, by_words: bool = False) -> Customers:
         # A name may be there several times. To find that out of all would mean to read all.
         cursor.execute(f"{statement} LIMIT {_MOST_NAMES + 1}", values)
-        return tuple(row[0] for row in cursor.fetchall())
+        rows = cursor.fetchall()
+        ids = tuple({id_ for _, id_ in rows})
+        are_many = len(rows) > _MOST_NAMES
+        return Customers(
+            tuple(name for name, _ in rows),
+            values["query"] if by_words and are_many else "",
+            () if are_many or None in ids else ids,
+        )
 
-    known = "SELECT name FROM known_names WHERE collection = %(collection)s"
+    known = "SELECT name, record_id FROM known_names WHERE collection = %(collection)s"
     known += " AND kind = 'customer'"
-    if any(map(is_beginning, words)) and (
-        found := names(f"{known} AND words @@ %(query)s::tsquery")
-    ):
-        return Customers(found, values["query"] if len(found) > _MOST_NAMES else "")
+    if any(map(is_beginning, words)):
+        customers = found(f"{known} AND words @@ %(query)s::tsquery", by_words=True)
+        if customers.names:
+            return customers
     # As ILIKE, which would put the part into lower case once for each name.
     part = "name LIKE %(same_in_any_case)s AND lower(name) LIKE lower(%(part)s)"
-    found = names(f"{known} AND {part}") or names(
-        f"SELECT DISTINCT organisation_name FROM opportunities WHERE {_NEWEST}"
-        " AND organisation_name ILIKE %(part)s"
-    )
-    return None if len(found) > _MOST_NAMES else Customers(found)
+    customers = found(f"{known} AND {part}")
+    if not customers.names:
+        customers = found(
+            f"SELECT DISTINCT organisation_name, NULL::bigint FROM opportunities WHERE {_NEWEST}"
+            " AND organisation_name ILIKE %(part)s"
+        )
+    return None if len(customers.names) > _MOST_NAMES else customers
 
 
 def _same_in_any_case(text: str) -> str:

@@ -219,12 +219,18 @@ def list_counted(
     part = _Part(criteria, order, falling != is_back, place, limit, offset)
     with connection.cursor() as cursor:
         ids, counted = _page(cursor, part)
-        cursor.execute(f"SELECT {_LISTED} FROM opportunities WHERE id = ANY(%s)", (ids,))
+    found = list_of(connection, ids)
+    return (found[::-1] if is_back else found), counted
+
+
+def list_of(connection: Connection, ids: Sequence[int]) -> list[Listed]:
+    """Return the opportunities with these ids that exist, in this order. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {_LISTED} FROM opportunities WHERE id = ANY(%s)", (list(ids),))
         rows = {row[0]: Listed(*row) for row in cursor.fetchall()}
     connection.commit()
     # The order is not evaluated again, so a row that changes meanwhile stays where it was found.
-    found = [rows[id_] for id_ in ids if id_ in rows]
-    return (found[::-1] if is_back else found), counted
+    return [rows[id_] for id_ in ids if id_ in rows]
 
 
 def place_of(connection: Connection, criteria: Criteria, row: Listed, *, before: bool) -> Place:
@@ -386,9 +392,18 @@ def _along_the_order(cursor: Cursor, part: _Part, group: str) -> tuple[list[int]
     values |= part.values
     column, by = _by(part, group)
     among = f"{group} AND {limits_on(part.order.expression, part.criteria)}"
+    customers, looked_at = part.criteria.customers, "opportunities"
+    if customers is not None and customers.ids:
+        # An index has the ids of customers. The rows of others are not read.
+        looked_at = "looked_at"
+        values["customer_ids"] = list(customers.ids)
+        where = (
+            "organisation_id = ANY(%(customer_ids)s::bigint[]) AND"
+            f" (SELECT {where} FROM opportunities WHERE opportunities.id = looked_at.id)"
+        )
     cursor.execute(
         f"SELECT id FROM (SELECT *, {column} AS place_in_order FROM opportunities WHERE {among}"
-        f" ORDER BY {by} LIMIT {_MOST_LOOKED_AT}) opportunities WHERE {where}"
+        f" ORDER BY {by} LIMIT {_MOST_LOOKED_AT}) {looked_at} WHERE {where}"
         f" ORDER BY {by.replace(column, 'place_in_order', 1)} LIMIT %(limit)s",
         values,
     )

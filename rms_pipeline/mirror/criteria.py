@@ -75,11 +75,13 @@ class Searched:
 class Customers:
     """The customers that a text means: these `names`.
 
-    If there are too many, all customers whose known name has the words of this tsquery.
+    If there are too many, all customers whose known name has the words of this tsquery. No row has
+    one of the names without one of the `ids`, which are empty if they are not known.
     """
 
     names: tuple[str, ...]
     words: str = ""
+    ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

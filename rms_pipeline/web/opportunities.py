@@ -20,12 +20,14 @@ from rms_pipeline.insight.health import Mirrored, read_mirrored
 from rms_pipeline.insight.names import CUSTOMER, newest_names
 from rms_pipeline.insight.periods import PERIODS
 from rms_pipeline.insight.saved_views import saved_views
+from rms_pipeline.insight.searched import last_changed
 from rms_pipeline.mirror.browse import (
     ORDERS,
     Counted,
     Listed,
     count_listed,
     list_counted,
+    list_of,
     list_opportunities,
     names_of,
     owners,
@@ -52,6 +54,7 @@ from rms_pipeline.web.listing import (
     has_leftovers,
     looked_up,
     page_behind,
+    with_known_fields,
 )
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import REFUSALS
@@ -144,11 +147,23 @@ def _count_at_once(
 
 class _Page:
     """A page of a list as it is shown. `is_whole`: what is counted is counted to the end, which
-    takes longer than the rows do where there are many."""
+    takes longer than the rows do where there are many. What was typed is looked up here."""
 
     def __init__(self, connection: Connection, wanted: Asked, *, is_whole: bool) -> None:
-        criteria = wanted.criteria
         self.number = wanted.page
+        self.next: str | None = None
+        self.previous: str | None = None
+        if wanted.page == 1 and not is_whole and wanted.criteria.search:
+            soon = last_changed(connection, wanted.criteria, _PER_PAGE + 1)
+            if soon is not None:
+                self.rows = list_of(connection, soon)[:_PER_PAGE]
+                # The others are counted once the page is shown.
+                at_least = _PER_PAGE + 1, None
+                self.found = _Count(wanted, _PER_PAGE, at_least, is_final=False)
+                self._note_next(connection, wanted)
+                return
+        wanted = looked_up(connection, wanted)
+        criteria = wanted.criteria
         # The first page is where the list begins, however one came there.
         place = wanted.place if wanted.page > 1 else None
         offset = (wanted.page - 1) * _PER_PAGE if place is None else 0
@@ -172,16 +187,17 @@ class _Page:
             self.found = _count(connection, wanted)
         else:
             self.found = _count_at_once(connection, wanted, counted, bool(self.rows))
-        self.next: str | None = None
-        self.previous: str | None = None
         if more and self.rows:
-            behind = place_of(connection, criteria, self.rows[-1], before=False)
-            self.next = wanted.query(page=page_behind(wanted.page + 1, behind))
+            self._note_next(connection, wanted)
         if wanted.page == 2 or (wanted.page > 2 and not self.rows):
             self.previous = wanted.query()
         elif wanted.page > 2:
             before = place_of(connection, criteria, self.rows[0], before=True)
             self.previous = wanted.query(page=page_behind(wanted.page - 1, before))
+
+    def _note_next(self, connection: Connection, wanted: Asked) -> None:
+        behind = place_of(connection, wanted.criteria, self.rows[-1], before=False)
+        self.next = wanted.query(page=page_behind(wanted.page + 1, behind))
 
 
 def _worth(rows: list[Listed], wanted: Asked) -> Decimal | None:
@@ -205,6 +221,14 @@ class _Colleagues:
 def opportunities(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
     """The routes of lists."""
 
+    def asked_of(request: Request) -> Asked:
+        """What was typed is not looked up."""
+        wanted = asked(request, current.time_zone)
+        if not any(name.startswith(FIELD) for name in wanted.given):
+            return wanted
+        with reader.session() as connection:
+            return with_known_fields(connection, wanted)
+
     def wanted_of(request: Request) -> Asked:
         wanted = asked(request, current.time_zone)
         has_fields = any(name.startswith(FIELD) for name in wanted.given)
@@ -215,8 +239,8 @@ def opportunities(pages: Pages, reader: Reader, current: Settings, access: Acces
 
     router = APIRouter()
     visible: _Visible = {"dependencies": [Depends(access.page)], "include_in_schema": False}
-    _add_pages(router, visible, pages, reader, current, wanted_of)
-    _add_for_programs(router, visible, reader, access, wanted_of)
+    _add_pages(router, visible, pages, reader, current, wanted_of, asked_of)
+    _add_for_programs(router, visible, reader, access, wanted_of, asked_of)
     _add_downloads(router, visible, pages, reader, current, wanted_of)
     return router
 
@@ -228,13 +252,15 @@ def _add_pages(
     reader: Reader,
     current: Settings,
     wanted_of: _WantedOf,
+    asked_of: _WantedOf,
 ) -> None:
     """The list, its counts, and its print."""
     Wanted = Annotated[Asked, Depends(wanted_of)]  # noqa: N806
+    NotLookedUp = Annotated[Asked, Depends(asked_of)]  # noqa: N806
     colleagues = _Colleagues()
 
     @router.get("/opportunities", **visible)
-    def show_list(request: Request, wanted: Wanted) -> Response:
+    def show_list(request: Request, wanted: NotLookedUp) -> Response:
         if not is_fragment(request) and has_leftovers(request):
             return RedirectResponse(_address(wanted.query(page=_page_text(request))), 303)
         with reader.session() as connection:
@@ -340,10 +366,16 @@ def _add_pages(
 
 
 def _add_for_programs(
-    router: APIRouter, visible: _Visible, reader: Reader, access: Access, wanted_of: _WantedOf
+    router: APIRouter,
+    visible: _Visible,
+    reader: Reader,
+    access: Access,
+    wanted_of: _WantedOf,
+    asked_of: _WantedOf,
 ) -> None:
     """The list and its counts as JSON."""
     Wanted = Annotated[Asked, Depends(wanted_of)]  # noqa: N806
+    NotLookedUp = Annotated[Asked, Depends(asked_of)]  # noqa: N806
 
     def told_list(wanted: Asked, place: str) -> JSONResponse:
         with reader.session() as connection:
@@ -372,12 +404,12 @@ def _add_for_programs(
         responses={**REFUSALS, 200: {"model": OpportunityList}},
         openapi_extra={"parameters": _described()},
     )
-    def tell_list(wanted: Wanted) -> JSONResponse:
+    def tell_list(wanted: NotLookedUp) -> JSONResponse:
         """The page of the list with the same address, 50 rows at a time."""
         return told_list(wanted, "/api/opportunities")
 
     @router.get("/opportunities.json", **visible)
-    def tell_page(wanted: Wanted) -> JSONResponse:
+    def tell_page(wanted: NotLookedUp) -> JSONResponse:
         return told_list(wanted, "/opportunities.json")
 
     @router.get(

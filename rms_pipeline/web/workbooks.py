@@ -229,7 +229,9 @@ class _Rows:
         # A character has two units at most.
         elif len(text) > _LONGEST_CELL // 2:
             text = self._short(text)
-        return f' t="inlineStr"><is><t xml:space="preserve">{text}</t></is></c>'
+        # Most texts have no space at either end, and a sheet has millions of them.
+        kept = ' xml:space="preserve"' if text != text.strip() else ""
+        return f' t="inlineStr"><is><t{kept}>{text}</t></is></c>'
 
     def _short(self, text: str) -> str:
         """Return as much of `text` as a cell holds. Excel counts as UTF-16 does, in which an emoji

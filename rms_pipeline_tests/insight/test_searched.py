@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from rms_pipeline.insight import searched as module
 from rms_pipeline.insight.facets import read_facets
 from rms_pipeline.insight.find import find
-from rms_pipeline.insight.searched import searched
+from rms_pipeline.insight.searched import last_changed, searched
 from rms_pipeline.mirror import browse
 from rms_pipeline.mirror.browse import count_listed, list_opportunities, place_of
 from rms_pipeline.mirror.criteria import Criteria, condition
@@ -219,3 +220,137 @@ def test_a_page_is_the_same_whether_few_meet_the_filters_or_many_or_only_the_las
             before = place_of(connection, wanted, row, before=True)
             back = list_opportunities(connection, wanted, limit=9, place=before)
             assert [each.id for each in back] == expected[11:20]
+
+
+@pytest.fixture(scope="module")
+def seldom() -> list[Any]:
+    """Records in six blocks of ids. Some old ones were changed lately, and some never."""
+    chance = random.Random(7)
+
+    def changed(n: int) -> str | None:
+        day = chance.randrange(360) if n % 19 == 0 else n
+        return None if n % 41 == 0 else f"2026-{1 + day // 30:02}-{1 + day % 28:02}T00:00:00Z"
+
+    return [
+        record(
+            id=n * 500,
+            number=f"{n:08}",
+            subject=f"{chance.choice(KINDS)} {chance.choice(KINDS)}{chance.choice(('', 's'))}",
+            member_id=n % 11,
+            member={"name": f"Customer {n % 11}"},
+            venue={"name": chance.choice(PLACES)},
+            updated_at=changed(n),
+        )
+        for n in range(1, 360)
+    ]
+
+
+@pytest.fixture
+def blocks(emptied: Database, seldom: list[Any]) -> Iterator[Connection]:
+    merge_at(emptied, 1, 2, *seldom)
+    query(emptied, "ANALYZE opportunities, opportunity_words")
+    with emptied.session() as opened:
+        yield opened
+
+
+_TYPED = [
+    Criteria(search="gala"),
+    Criteria(search="gala marquee"),
+    Criteria(search="fete marquee", venue="Oslo"),
+    Criteria(search="marquees", customer="customer 1"),
+    Criteria(search="lowen", customer="ustomer 1"),
+    Criteria(search="gala fete lowen"),
+    Criteria(search="nowhere"),
+    Criteria(search="00000012"),
+]
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {},
+        {"MOST_CHANGED": 40},
+        {"MOST_CHANGED": 3},
+        {"MOST_HELD": 20},
+        {"_MOST_BLOCKS": 1},
+        {"_MOST_BLOCKS": 9},
+    ],
+    ids=str,
+)
+def test_the_last_changed_that_are_found_soon_are_those_of_the_whole_list(
+    blocks: Connection, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int]
+) -> None:
+    for name, most in limits.items():
+        monkeypatch.setattr(module, name, most)
+    are_soon = 0
+    for wanted in _TYPED:
+        whole = list_opportunities(blocks, searched(blocks, wanted), limit=1_000)
+        for most in (1, 6, 11, 40):
+            soon = last_changed(blocks, wanted, most)
+            assert soon is None or soon == [row.id for row in whole][:most]
+            # Fewer would be a page that looks like the last.
+            assert soon is None or len(soon) == most
+            are_soon += soon is not None
+        assert last_changed(blocks, replace(wanted, sort="name"), 1) is None
+    # Else nothing of this was tried.
+    assert are_soon
+
+
+def test_an_old_one_that_was_changed_lately_is_among_the_last_changed(blocks: Connection) -> None:
+    with blocks.cursor() as cursor:
+        cursor.execute(
+            "UPDATE opportunities SET updated_at_rms = '2027-01-01' WHERE id IN"
+            " (SELECT id FROM opportunities WHERE name LIKE '%Gala%' ORDER BY id LIMIT 2)"
+            " RETURNING id"
+        )
+        old = sorted((row[0] for row in cursor.fetchall()), reverse=True)
+    soon = last_changed(blocks, Criteria(search="gala"), 5)
+    assert soon is not None
+    assert soon[:2] == old
+    assert max(old) < min(soon[2:])
+
+
+def test_customers_of_a_part_of_a_name_have_their_ids_unless_one_is_not_known(
+    emptied: Database,
+) -> None:
+    merge_at(
+        emptied,
+        1,
+        2,
+        *(
+            record(id=n, member_id=n % 3, member={"name": name})
+            for n, name in enumerate(("Hotel", "Hotel", "Grand Hotel", "Hall", "Hotel"), 1)
+        ),
+        record(id=9, member_id=None, member={"name": "Hall"}),
+    )
+    with emptied.session() as connection:
+        for text, names, known in (
+            ("otel", {"Hotel", "Grand Hotel"}, {0, 1, 2}),
+            ("hotel", {"Hotel", "Grand Hotel"}, {0, 1, 2}),
+            ("gran", {"Grand Hotel"}, {0}),
+            ("hall", {"Hall"}, set()),
+        ):
+            found = searched(connection, Criteria(customer=text)).customers
+            assert found is not None
+            assert (set(found.names), set(found.ids)) == (names, known)
+
+
+@pytest.mark.parametrize("sort", ["-updated", "updated", "name"])
+def test_a_list_of_customers_along_an_order_is_the_same_with_and_without_their_ids(
+    blocks: Connection, monkeypatch: pytest.MonkeyPatch, sort: str
+) -> None:
+    everything = list_opportunities(blocks, Criteria(sort=sort), limit=1_000)
+    expected = [row.id for row in everything if row.customer in ("Customer 1", "Customer 10")]
+    monkeypatch.setattr(browse, "_MOST_SORTED", 0)
+    monkeypatch.setattr(browse, "_are_far_apart", lambda *_: False)
+    wanted = searched(blocks, Criteria(customer="ustomer 1", sort=sort))
+    assert wanted.customers is not None
+    assert wanted.customers.ids
+    found: list[int] = []
+    place = None
+    while page := list_opportunities(blocks, wanted, limit=9, place=place):
+        found += [row.id for row in page]
+        place = place_of(blocks, wanted, page[-1], before=False)
+    assert found == expected
+    without = replace(wanted, customers=replace(wanted.customers, ids=()))
+    assert [row.id for row in list_opportunities(blocks, without, limit=1_000)] == expected
