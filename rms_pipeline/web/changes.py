@@ -157,7 +157,7 @@ def changes(pages: Pages, reader: Reader, current: Settings, access: Access) -> 
 def by_day(lines: Sequence[ChangeLine], clock: Clock) -> list[EditsOfDay]:
     """`lines`, newest first, grouped by edit."""
     days = []
-    for day, of_day in groupby(lines, key=lambda line: Day.of(line.at, clock.name).date):
+    for day, of_day in groupby(lines, key=lambda line: clock.day_of(line.at)):
         # In any order of their ids, those of one merge stand together.
         edits = groupby(of_day, key=lambda x: (x.opportunity_id, x.at, x.seen_at, x.changed_by))
         days.append(EditsOfDay(day, [_edit(list(each), clock) for _, each in edits]))

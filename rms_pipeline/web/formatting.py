@@ -196,6 +196,10 @@ class Clock:
             return _written(local, "MMMd", f"{local:%d %b}", "Hm", f" {local:%H:%M}")
         return _written(local, "yMMMd", f"{local:%d %b %Y}")
 
+    def day_of(self, moment: datetime) -> date:
+        """The day of `moment`. People type any year: no limit of `insight.days` holds here."""
+        return self._local(moment).date()
+
     def day(self, value: date) -> str:
         """25 Nov 2026"""
         return _written(value, "yMMMd", f"{value:%d %b %Y}")

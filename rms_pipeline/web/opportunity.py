@@ -184,7 +184,7 @@ def _why_not(then: AsOf, clock: Clock) -> str:
 def _by_day(moments: Sequence[Moment], clock: Clock) -> list[tuple[date, list[_Happened]]]:
     return [
         (day, [_happened(moment, clock) for moment in of_day])
-        for day, of_day in groupby(moments, key=lambda moment: Day.of(moment.at, clock.name).date)
+        for day, of_day in groupby(moments, key=lambda moment: clock.day_of(moment.at))
     ]
 
 

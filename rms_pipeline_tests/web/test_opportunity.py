@@ -275,3 +275,14 @@ def test_items_stand_in_their_order_with_shortages_and_sub_hires(web: Web) -> No
         assert words in page.text
     assert "Another's" not in page.text
     assert get(web, "/opportunities/5/items.json", Accept="*/*").status_code == 404
+
+
+@pytest.mark.parametrize("year", [1, 1026, 1896, 2925, 9999])
+def test_a_page_shows_whatever_year_was_typed(web: Web, year: int) -> None:
+    """Nobody hires anything out then, but a slip of the finger is no reason to show no page."""
+    then = datetime(year, 1 if year == 1 else 12, 1 if year == 1 else 31, tzinfo=UTC)
+    columns = ("created_at_rms", "updated_at_rms", "starts_at", "ends_at", "confirmed_at")
+    insert_opportunities(web.database, {"id": 7, "name": "Typed", **dict.fromkeys(columns, then)})
+    for path in ("/opportunities/7", "/opportunities", "/changes", "/today", "/calendar"):
+        visit(web, path)
+    assert "Typed" in visit(web, "/opportunities/7").text
