@@ -40,10 +40,11 @@ _RESTS_ON = {
         "separately. A full sync reads them together with all others."
     ),
     REPEATS_BEGAN: (
-        "Since the last full sync, Current RMS began to list records twice. Those that a count "
-        "showed are counted once. To look for others, an incremental sync would have to list the "
-        "whole account, which takes too many calls. Until the next full sync does so, another one "
-        "may be counted in place of a record that is gone."
+        "Since the last full sync, Current RMS began to list records twice, or the proof of that "
+        "sync failed. Records that a count showed to be listed twice are counted once. To look for "
+        "others, and for those that are counted and never sent, an incremental sync would have to "
+        "list the whole account, which takes too many calls. Until the next full sync does so, "
+        "another one may be counted in place of a record that is gone."
     ),
     WHOLE_DAYS: (
         "The API compares whole days where times are requested, in a time zone that is not known. "
@@ -54,8 +55,8 @@ CANNOT_SEE = (
     "Counting cannot see: a record that was changed without a new updated_at, or that has "
     "none (a full sync finds it, and until then it may be counted in place of another); one that "
     "was changed after the previous sync and deleted while this proof counted; one that Current "
-    "RMS begins to list twice (until a count shows it, it may be counted in place of another); and "
-    "what the lists of Current RMS do not show yet."
+    "RMS begins to list twice, or to count without sending it (until a count shows it, it may be "
+    "counted in place of another); and what the lists of Current RMS do not show yet."
 )
 
 CANNOT_SEE_PARTS = (
@@ -479,6 +480,15 @@ def newest_proof(connection: Connection, collection: Collection) -> Proof | None
         " ORDER BY id DESC LIMIT 1",
         (collection.name,),
     )
+
+
+def was_ever_shown(connection: Connection, scan: int) -> bool:
+    """Return whether a proof ever showed that what the walk `scan` read is complete. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT FROM proofs WHERE scan = %s AND shown)", (scan,))
+        shown = one_row(cursor)[0]
+    connection.commit()
+    return bool(shown)
 
 
 def proof_begun(

@@ -55,6 +55,7 @@ from rms_pipeline.mirror.proofs import (
     keep_proof,
     newest_proof,
     open_proof,
+    was_ever_shown,
 )
 from rms_pipeline.mirror.statements import Connection, one_row
 from rms_pipeline.mirror.unreadable import unreadable
@@ -230,10 +231,13 @@ class Prover(Counting):
                 alike = all(part.alike for part in proof.parts)
                 if self._was_still(proof.content, merged):
                     unlisted = self._unlisted()
-                    if alike and not unlisted:
+                    must_look = alike and self._must_look_through()
+                    if alike and not unlisted and not must_look:
                         return self._concluded(proof)
                     reason = "" if alike else self._mend(proof.parts, walk)
                     reason = reason or self._settle(unlisted, walk)
+                    if must_look and not reason:
+                        reason = self._compare_all(proof.parts, walk)
                     if reason:
                         break
                 if proof.rounds >= ROUNDS or self._spent() > MOST_CALLS:
@@ -418,28 +422,64 @@ class Prover(Counting):
                 # What was found so far need not be found again by the next proof.
                 unlocated = f"The difference in {segment.name} could not be located: {error}."
                 return self._settle(suspects, walk) or unlocated
-        can_look = self._key is BY_ID and NO_RANGES not in self._rests_on
-        if self._newly_repeated and can_look and not self._has_looked_through:
+        if self._newly_repeated and self._can_look and not self._has_looked_through:
             # Where counts agree, such repeats may be counted in place of rows that are gone.
-            self._has_looked_through = True
-            uncertain = [p for p in parts if not (p.listed and p.alike)]
-            if self._calls_to_list(uncertain) > MOST_CALLS - self._spent():
-                self._rests_on[REPEATS_BEGAN] = None
-                uncertain = []
-            else:
-                self._exact = exact
-            try:
-                for part in uncertain:
-                    self._look(self._segment(part.segment), part.ids, walk, suspects)
-            except (NotHonoured, Unprocessable) as error:
-                unfound = f"What is listed more than once could not be found: {error}. The next "
-                unfound += "full sync compares all ids."
+            unfound = self._look_through(parts, walk, suspects, exact)
+            if unfound:
                 return self._settle(suspects, walk) or unfound
         reason = self._settle(suspects, walk)
         if not reason and not suspects and not self._found:
             # Each part of the list agrees with the mirror.
             return _CONTRADICTORY
         return reason
+
+    @property
+    def _can_look(self) -> bool:
+        return self._key is BY_ID and NO_RANGES not in self._rests_on
+
+    def _must_look_through(self) -> bool:
+        """Return whether all ids have to be compared, although the counts agree.
+
+        A record that is counted and never sent may be counted in place of a row that is gone. The
+        proof of a full walk finds such records. If it could not, this proof has to.
+        """
+        if self._has_looked_through or self._remove is None or not self._can_look:
+            return False
+        return not was_ever_shown(self._connection, self._scan.id)
+
+    def _compare_all(self, parts: Sequence[PartCount], walk: int) -> str:
+        """Compare all ids and correct what differs. Returns why that failed, or ''."""
+        suspects: set[int] = set()
+        unfound = self._look_through(parts, walk, suspects, dict(self._exact))
+        return self._settle(suspects, walk) or unfound
+
+    def _look_through(
+        self,
+        parts: Sequence[PartCount],
+        walk: int,
+        suspects: set[int],
+        exact: dict[str, list[Span]],
+    ) -> str:
+        """Compare the ids of all `parts` that were only counted, if that takes few enough calls.
+
+        Adds the ids of surplus rows to `suspects`. `exact` are the spans that were compared by id
+        from the start. Returns why that failed, or ''.
+        """
+        self._has_looked_through = True
+        uncertain = [p for p in parts if not (p.listed and p.alike)]
+        if self._calls_to_list(uncertain) > MOST_CALLS - self._spent():
+            self._rests_on[REPEATS_BEGAN] = None
+            return ""
+        self._exact = exact
+        try:
+            for part in uncertain:
+                self._look(self._segment(part.segment), part.ids, walk, suspects)
+        except (NotHonoured, Unprocessable) as error:
+            return (
+                f"What is listed more than once could not be found: {error}. The next full sync "
+                "compares all ids."
+            )
+        return ""
 
     def _calls_to_list(self, parts: Sequence[PartCount]) -> int:
         """Return how many pages the lists of `parts` have."""

@@ -29,7 +29,9 @@ from rms_pipeline_tests.drills.lying_api import World, moment_of, new_world, ser
 from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.sync.test_any_sequence import empty
 
-SEEDS, LONG = range(9), range(9, 400)
+# One of the later ones found a certificate of counts alone, where the full sync's proof had failed:
+# one that is counted and never sent stood for a row that was gone.
+SEEDS, LONG = (*range(9), 25), range(9, 400)
 AT_ONCE = Patience(connect=5, read=5, answer=10, attempts=4, throttled=3, backoff=0.001)
 MOST_CALLS = 600
 # Lists hide some records, so that a proof by lists cannot know of them.
