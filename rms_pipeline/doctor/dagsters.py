@@ -7,7 +7,7 @@ import dagster as dg
 from pydantic import SecretStr
 
 from rms_pipeline.definitions import build_defs
-from rms_pipeline.defs.compat import InstigatorStatus, InstigatorType
+from rms_pipeline.defs.compat import InstigatorStatus
 from rms_pipeline.defs.instance_storage import (
     instance_of,
     keeps_history_here,
@@ -169,30 +169,24 @@ def check_automation(exam: Examination) -> Iterator[Finding]:
     """Whether the schedules and sensors are on that are on by default."""
     repository = build_defs().get_repository_def()
     expected = {
-        InstigatorType.SCHEDULE: {
-            s.name
-            for s in repository.schedule_defs
-            if s.default_status is dg.DefaultScheduleStatus.RUNNING
-        },
-        InstigatorType.SENSOR: {
-            s.name
-            for s in repository.sensor_defs
-            if s.default_status is dg.DefaultSensorStatus.RUNNING
-        },
+        f"schedule {s.name}"
+        for s in repository.schedule_defs
+        if s.default_status is dg.DefaultScheduleStatus.RUNNING
+    } | {
+        f"sensor {s.name}"
+        for s in repository.sensor_defs
+        if s.default_status is dg.DefaultSensorStatus.RUNNING
     }
+    url, wanted, job = _asked_for(exam)
     try:
-        url, wanted, job = _asked_for(exam)
-        ours = dagster_api.location_of(url, job, _token(exam), location=wanted)
+        # It alone knows of a Dagster elsewhere, and of what is off there by default.
+        there = dagster_api.automation(url, job, _token(exam), location=wanted)
     except DagsterUnavailable:
-        ours = None
-    with open_instance() as instance:
-        states = instance.all_instigator_state(instigator_statuses={InstigatorStatus.STOPPED})
-    off = sorted(
-        f"{state.instigator_type.value.lower()} {state.instigator_name}"
-        for state in states
-        if state.instigator_name in expected.get(state.instigator_type, ())
-        and state.origin.repository_origin.code_location_origin.location_name == (ours or LOCATION)
-    )
+        there = None
+    if there is not None:
+        off = sorted(name for name in expected if not there.get(name, False))
+    else:
+        off = sorted(expected & _switched_off_here(wanted or LOCATION))
     if off:
         yield warning(
             "automation",
@@ -201,8 +195,18 @@ def check_automation(exam: Examination) -> Iterator[Finding]:
             "Automation, or with `dagster schedule start NAME` and `dagster sensor start NAME`.",
         )
     else:
-        count = sum(map(len, expected.values()))
-        yield fine("automation", f"All {count} schedules and sensors are on.")
+        yield fine("automation", f"All {len(expected)} schedules and sensors are on.")
+
+
+def _switched_off_here(location: str) -> set[str]:
+    """What somebody switched off of the code location, as this instance knows."""
+    with open_instance() as instance:
+        states = instance.all_instigator_state(instigator_statuses={InstigatorStatus.STOPPED})
+    return {
+        f"{state.instigator_type.value.lower()} {state.instigator_name}"
+        for state in states
+        if state.origin.repository_origin.code_location_origin.location_name == location
+    }
 
 
 def _token(exam: Examination) -> SecretStr | None:

@@ -71,6 +71,18 @@ query Run($run: ID!) {
   }
 }
 """
+_AUTOMATION = """
+query Automation($repository: RepositorySelector!) {
+  repositoryOrError(repositorySelector: $repository) {
+    __typename
+    ... on Repository {
+      schedules { name scheduleState { status } }
+      sensors { name sensorState { status } }
+    }
+    ... on PythonError { message }
+  }
+}
+"""
 # How a run ended: somebody ended it, also in the queue; by itself; or Dagster does not have it.
 End = Literal["canceled", "ended", "deleted"]
 
@@ -262,6 +274,30 @@ def unfinished_runs(
         for r in found
         if (r["repositoryOrigin"] or {}).get("repositoryLocationName", place) == place
     ]
+
+
+def automation(
+    url: str, job: str, token: SecretStr | None = None, *, location: str | None = None
+) -> dict[str, bool] | None:
+    """Whether each schedule and sensor beside our `job` is on: `schedule reconciliation` and the
+    like. `location` is the expected code location, if it is known. None if none has the job yet.
+    Raises DagsterUnavailable."""
+    there = code_locations(url, token)
+    place = _place(url, job, location, there)
+    if place is None:
+        return None
+    repository = {
+        "repositoryLocationName": place,
+        "repositoryName": there[place].repository_of(job),
+    }
+    found = _ask(url, token, _AUTOMATION, {"repository": repository})["repositoryOrError"]
+    if found["__typename"] != "Repository":
+        raise DagsterUnavailable(f"Dagster at {url} does not list its schedules: {_reason(found)}.")
+    return {
+        f"{kind} {each['name']}": each[f"{kind}State"]["status"] == "RUNNING"
+        for kind in ("schedule", "sensor")
+        for each in found[f"{kind}s"]
+    }
 
 
 def end_of(url: str, run: str, token: SecretStr | None = None) -> End | None:
