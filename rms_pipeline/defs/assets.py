@@ -44,7 +44,7 @@ from rms_pipeline.mirror.mirrored_windows import read_reach
 from rms_pipeline.mirror.proofs import proof_begun
 from rms_pipeline.mirror.statuses import read_colours
 from rms_pipeline.mirror.summary import refresh_status_counts
-from rms_pipeline.mirror.sync_runs import INCREMENTAL
+from rms_pipeline.mirror.sync_runs import INCREMENTAL, INITIAL
 from rms_pipeline.mirror.walks import has_full_sync, watermarks
 from rms_pipeline.mirror.webhook_audit import audit_webhooks
 from rms_pipeline.sync.doubts import merge_walk
@@ -116,7 +116,9 @@ def _pages_of(collection: Collection, naming: Naming) -> dg.AssetsDefinition:
             if is_incremental:
                 # Before the changes are read: those are then the end of the proof.
                 begin_proof(database, client, context.run.run_id, every=current_rms.proof_every)
-                walk = _land_changes(current_rms, database, client, context.run.run_id, config)
+                walk = _land_changes(
+                    current_rms, database, client, context.run.run_id, config, naming
+                )
             else:
                 walk = _land_window(current_rms, database, client, context.run.run_id, config)
         metadata = walk_metadata(walk)
@@ -157,7 +159,7 @@ def _table_of(collection: Collection, naming: Naming) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[Any]:
         database, run = mirror.database, context.run.run_id
         with database.session() as connection:
-            walk = walk_to_store(connection, collection, context.run)
+            walk = walk_to_store(connection, collection, context.run, naming)
         proof, settled, audit = None, None, None
         with storing(context, database):
             if walk.settled_at is not None:
@@ -252,6 +254,7 @@ def _land_changes(
     client: CurrentRmsClient,
     run: str,
     config: WalkConfig,
+    naming: Naming,
 ) -> LandedWalk:
     with database.session() as connection:
         collection = client.collection
@@ -263,7 +266,7 @@ def _land_changes(
     if not since:
         raise RmsPipelineError(
             "No full sync has completed yet, and an incremental sync needs one. Run "
-            "`rms-pipeline sync initial`, or the job initial_sync, first."
+            f"`rms-pipeline sync initial`, or the job {naming.name(INITIAL)}, first."
         )
     return land_changes(
         database, client, since, run, overlap=timedelta(minutes=config.overlap_minutes)

@@ -1,6 +1,6 @@
 """Everything that Dagster has for one account: `build_defs`."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -86,7 +86,7 @@ def build_defs(
     events_job, events_sensor = business_events.business_events_of(naming)
     return dg.Definitions(
         assets=dg.map_asset_specs(
-            _translated(mirror, links, translator),
+            _translated(mirror, naming, translator),
             [
                 assets.account_of(naming),
                 *(
@@ -233,10 +233,10 @@ def _address(pages: str | None) -> str | None:
 
 def _translated(
     mirror: Mirror,
-    links: Mapping[str, dg.MetadataValue],
+    naming: Naming,
     translator: Callable[[dg.AssetSpec], dg.AssetSpec] | None,
 ) -> Callable[[dg.AssetSpec], dg.AssetSpec]:
-    place = _place_of(mirror)
+    place, links = _place_of(mirror), naming.links
 
     def translated(spec: dg.AssetSpec) -> dg.AssetSpec:
         found = spec.merge_attributes(metadata=links) if links else spec
@@ -254,6 +254,19 @@ def _translated(
                 f"The translator changes the key {spec.key.to_user_string()} to "
                 f"{found.key.to_user_string()}, but jobs and checks find the asset by that key. "
                 "Use key_prefix instead."
+            )
+        # Nothing makes the API, so nobody has to wait for it.
+        kept = {*(dep.asset_key for dep in found.deps), naming.key("current_rms_api")}
+        if lost := [dep.asset_key for dep in spec.deps if dep.asset_key not in kept]:
+            raise DefinitionsUnusable(
+                f"The translator removes {lost[0].to_user_string()} from the deps of "
+                f"{spec.key.to_user_string()}, which is made from it. Add deps with "
+                "spec.merge_attributes(deps=[...])."
+            )
+        if found.partitions_def is not None:
+            raise DefinitionsUnusable(
+                f"The translator gives {spec.key.to_user_string()} partitions, but a sync stores "
+                "the whole table. Give partitions to an asset of your own that depends on it."
             )
         return found
 

@@ -1,7 +1,9 @@
 """How a run reports why it failed."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Protocol, runtime_checkable
 
 import dagster as dg
 import psycopg2
@@ -55,3 +57,36 @@ def in_words(error: psycopg2.Error, work: str = "sync") -> str:
         f"`rms-pipeline doctor` looks for it. Stored data is intact; run the {work} again to "
         "complete it."
     )
+
+
+@runtime_checkable
+class SetHere(Protocol):
+    """A resource whose fields stand for settings."""
+
+    @property
+    def called(self) -> Mapping[str, str]:
+        """What its fields are called, by the variables of the settings that they stand for."""
+
+
+def in_names_of(text: str, resources: Iterable[object]) -> str:
+    """`text` with the names of the fields that somebody set, not of variables that nobody reads."""
+    for resource in resources:
+        if isinstance(resource, SetHere):
+            for variable, name in resource.called.items():
+                text = re.sub(rf"\b{variable}\b", name, text)
+    return text
+
+
+@contextmanager
+def told_in_names_of(*resources: object) -> Iterator[None]:
+    """Errors that name settings name the fields of `resources` in their place."""
+    try:
+        yield
+    except RmsPipelineError as error:
+        error.args = (in_names_of(str(error), resources), *error.args[1:])
+        raise
+    except Explained as error:
+        told = in_names_of(error.description or "", resources)
+        if told == error.description:
+            raise
+        raise Explained(told) from None

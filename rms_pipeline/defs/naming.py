@@ -12,6 +12,8 @@ from typing import Any, TypeVar, cast
 
 import dagster as dg
 
+from rms_pipeline.defs.failures import told_in_names_of
+
 MIRROR, CURRENT_RMS = "mirror", "current_rms"
 
 R = TypeVar("R")
@@ -48,9 +50,8 @@ class Naming:
         return name.removeprefix(before) if name.startswith(before) else None
 
     def bind(self, function: Callable[..., R]) -> Callable[..., R]:
-        """`function` with its resources, which its parameters name, under this account's names."""
-        if not self.prefix:
-            return function
+        """`function` with its resources, which its parameters name, under this account's names. Its
+        errors name the fields of these resources where they would name settings."""
         names = {own: self.name(own) for own in (MIRROR, CURRENT_RMS)}
         signature = inspect.signature(function)
         renamed = [
@@ -63,10 +64,12 @@ class Naming:
             return {back.get(name, name): of for name, of in given.items()}
 
         def returns(*args: Any, **given: Any) -> Any:
-            return function(*args, **own(given))
+            with told_in_names_of(*given.values(), *args):
+                return function(*args, **own(given))
 
         def yields(*args: Any, **given: Any) -> Any:
-            yield from cast(Iterator[Any], function(*args, **own(given)))
+            with told_in_names_of(*given.values(), *args):
+                yield from cast(Iterator[Any], function(*args, **own(given)))
 
         # Dagster asks the function itself whether it yields its results.
         called = yields if inspect.isgeneratorfunction(function) else returns

@@ -97,7 +97,7 @@ def part_assets_of(
     ) -> dg.MaterializeResult[Any]:
         database, run = mirror.database, context.run.run_id
         with database.session() as connection:
-            walk = walk_to_store(connection, collection, context.run)
+            walk = walk_to_store(connection, collection, context.run, naming)
         told: dict[str, Any] = {}
         with storing(context, database):
             if walk.settled_at is not None:

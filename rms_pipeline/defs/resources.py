@@ -5,23 +5,29 @@ api_key=dg.EnvVar("ACME_KEY"))`. Without an account or a database, a resource us
 this process, as the command `rms-pipeline` does.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, ClassVar
+from urllib.parse import urlencode
 
 import dagster as dg
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from rms_pipeline.account import client_for
+from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.client import CurrentRmsClient
+from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.defs.compat import IntEnvVar
+from rms_pipeline.defs.failures import explained, told_in_names_of
 from rms_pipeline.defs.recording import recorded
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.ownership import demand_no_other_account
 from rms_pipeline.mirror.schema import migrate
+from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.postgres_urls import without_password
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN
 from rms_pipeline.settings import Settings, SettingsError, settings, settings_of, subdomain_in
@@ -56,6 +62,8 @@ class _Configured(dg.ConfigurableResource):  # type: ignore[type-arg]
     # are not given are those of the process.
     _SETTING_OF: ClassVar[Mapping[str, str]]
     _DECIDES: ClassVar[str]
+    # What the resource is in sentences.
+    _IS: ClassVar[str]
     _made: Settings | None = PrivateAttr(default=None)
 
     @property
@@ -109,6 +117,19 @@ class _Configured(dg.ConfigurableResource):  # type: ignore[type-arg]
         shown = type(self).model_fields
         return {s: shown[f].alias or f for f, s in self._SETTING_OF.items()}
 
+    @property
+    def called(self) -> Mapping[str, str]:
+        """What each field is called in sentences, by the variable of its setting. Fields that are
+        those of the process are not among them: there the variable is what a person set."""
+        of_process = getattr(self, self._DECIDES) is None
+        return {
+            str(Settings.model_fields[setting].validation_alias): (
+                f"the {self._IS}'s {self._names[setting]}"
+            )
+            for field, setting in self._SETTING_OF.items()
+            if not of_process or getattr(self, field) is not None
+        }
+
     def known(self, field: str) -> Any:
         """The value of `field` while definitions are loaded. There is no run yet that resolves an
         environment variable."""
@@ -136,6 +157,7 @@ class Mirror(_Configured):
         "time_zone": "time_zone",
     }
     _DECIDES = "url"
+    _IS = "mirror"
 
     url: str | None = Field(
         default=None,
@@ -184,26 +206,60 @@ class Mirror(_Configured):
         """The mirror, upgraded to this version. Raises DatabaseError, also if it is that of another
         account than `account`."""
         if self._database is None:
-            database = open_database(self.settings)
-            if database not in _MIGRATED:
-                migrate(database)
-                _MIGRATED.add(database)
-            if self.account is not None:
-                # Otherwise schedules of this account would start runs that can only fail, and the
-                # history of the other account would show them.
-                demand_no_other_account(
-                    database, subdomain_in(self.account), sandbox=SANDBOX_SUBDOMAIN
-                )
-            self._database = database
+            with told_in_names_of(self):
+                self._database = self._opened()
         return self._database
+
+    def _opened(self) -> Database:
+        database = open_database(self.settings)
+        if database not in _MIGRATED:
+            migrate(database)
+            _MIGRATED.add(database)
+        if self.account is not None:
+            try:
+                account = subdomain_in(self.account)
+            except ValueError as error:
+                raise SettingsError(f"The account's subdomain {error}.") from None
+            # Otherwise schedules of this account would start runs that can only fail, and the
+            # history of the other account would show them.
+            demand_no_other_account(database, account, sandbox=SANDBOX_SUBDOMAIN)
+        return database
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """A psycopg2 connection for SQL of your own. The mirror's schema is first in its
+        `search_path`. It commits at the end, or rolls back on an error, and is closed. Raises
+        DatabaseError."""
+        with told_in_names_of(self), self.database.session() as connection:
+            yield connection
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["Mirror"]:
         if context.run is None or context.instance is None:
             yield self
             return
-        with recorded(self.database, context.instance, context.run, self.asset_prefix):
+        with explained("run"):
+            database = self.database
+        with recorded(database, context.instance, context.run, self.asset_prefix):
             yield self
+
+
+class Api:
+    """What Current RMS has and the mirror does not. See `CurrentRms.api`."""
+
+    def __init__(self, client: CurrentRmsClient) -> None:
+        self._client = client
+
+    def get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
+        """The decoded JSON of `GET path`, such as `/products`. A list in `params` gives its name
+        several times.
+
+        The call waits for its turn, like those of a full sync, and is repeated while Current RMS
+        does not answer. Raises CurrentRmsError.
+        """
+        query = urlencode(params or {}, doseq=True, safe="[]:")
+        request = f"/{path.lstrip('/')}{'?' if query else ''}{query}"
+        return self._client.read(request, json.loads, Lane.WALK).decoded
 
 
 class CurrentRms(_Configured):
@@ -221,6 +277,7 @@ class CurrentRms(_Configured):
         )
     }
     _DECIDES = "subdomain"
+    _IS = "account"
 
     subdomain: str | None = Field(
         default=None,
@@ -281,8 +338,15 @@ class CurrentRms(_Configured):
     def client(self, database: Database, collection: Collection) -> Iterator[CurrentRmsClient]:
         """A client for `collection`. It marks what it fetches with the time of the database's
         clock."""
-        with client_for(self.settings, database, collection) as client:
+        with told_in_names_of(self), client_for(self.settings, database, collection) as client:
             yield client
+
+    @contextmanager
+    def api(self, mirror: Mirror) -> Iterator[Api]:
+        """The account's API, for assets of your own. `mirror` has the account's request budget, so
+        that all processes together stay within the limit. Raises DatabaseError."""
+        with self.client(mirror.database, COLLECTIONS[0]) as client:
+            yield Api(client)
 
 
 # What they were called before they had fields.

@@ -25,7 +25,7 @@ from rms_pipeline.mirror.database import Database, advisory_lock
 from rms_pipeline.mirror.raw_pages import count_stored
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.summary import count_rows
-from rms_pipeline.mirror.sync_runs import note_figures, note_metadata
+from rms_pipeline.mirror.sync_runs import INITIAL, note_figures, note_metadata
 from rms_pipeline.sync.storing import MergedWalk, merge_walks
 
 # Incremental syncs come every 15 minutes: two in a row are missing, or a morning's worth. (Dagster
@@ -173,7 +173,7 @@ def runs_of(run: dg.DagsterRun) -> list[str]:
 
 
 def walk_to_store(
-    connection: Connection, collection: Collection, run: dg.DagsterRun
+    connection: Connection, collection: Collection, run: dg.DagsterRun, naming: Naming
 ) -> walks.StoredWalk:
     """The walk of this run, or of the run that it retries. Otherwise the newest walk, to decode it
     again."""
@@ -182,8 +182,9 @@ def walk_to_store(
         walk = walks.newest_walk(connection, collection, kind=walks.FULL)
     if walk is None:
         raise Explained(
-            f"There are no pages to decode yet: materialize {raw_pages_of(collection)} as well, or "
-            "run the job initial_sync."
+            "There are no pages to decode yet: materialize "
+            f"{naming.key(raw_pages_of(collection)).to_user_string()} as well, or run the job "
+            f"{naming.name(INITIAL)}."
         )
     return walk
 

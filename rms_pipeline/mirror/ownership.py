@@ -67,8 +67,7 @@ def _belongs_to(owner: str | None, account: str, sandbox: str, schema: str) -> s
         )
     return (
         f"{place}, and here the account is {account}. Give {account} a schema or a database of its "
-        "own: RMS_SCHEMA or POSTGRES_URL; in a Dagster of your own, `schema` or `url` of its "
-        "Mirror."
+        "own: RMS_SCHEMA or POSTGRES_URL."
     )
 
 

@@ -16,9 +16,10 @@ import pytest
 
 from rms_pipeline import CurrentRms, Mirror, build_defs
 from rms_pipeline.defs.build import DefinitionsUnusable
+from rms_pipeline.defs.failures import in_names_of
 from rms_pipeline.defs.housekeeping import _is_ours
 from rms_pipeline.defs.naming import Naming
-from rms_pipeline.defs.recording import SYNC_TYPE_TAG
+from rms_pipeline.defs.recording import SYNC_TYPE_TAG, why_failed
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.ownership import claim_mirror
@@ -197,6 +198,61 @@ def test_another_account_in_the_same_schema_is_refused_at_first_use_by_both_name
     # The history of the other account shows nothing of it.
     with database.session() as connection:
         assert latest_syncs(connection) == []
+
+
+def failure_of(defs: dg.Definitions, job: str, instance: dg.DagsterInstance) -> str:
+    """What a person reads of the failed run."""
+    result = defs.resolve_job_def(job).execute_in_process(instance=instance, raise_on_error=False)
+    assert not result.success
+    told = why_failed(instance, result.run_id)
+    assert told is not None
+    return told
+
+
+@pytest.mark.parametrize("prefix", ["acme", None])
+def test_errors_name_the_fields_that_somebody_set(
+    ready_url: str, instance: dg.DagsterInstance, prefix: str | None
+) -> None:
+    job = f"{prefix}__initial_sync" if prefix else "initial_sync"
+    with SandboxServer(Store(3)) as server:
+        account = CurrentRms(
+            subdomain=SANDBOX_SUBDOMAIN, api_key="another", base_url=server.url, days_back=1
+        )
+        refused = build_defs(account, Mirror(url=ready_url), key_prefix=prefix)
+        told = failure_of(refused, job, instance)
+    assert "Check the account's subdomain and the account's api_key" in told
+    away = build_defs(account, Mirror(url="postgresql://u@127.0.0.1:1/rental"), key_prefix=prefix)
+    assert "Check the mirror's url." in failure_of(away, job, instance)
+    incremental = job.replace("initial", "incremental")
+    schedule = away.resolve_schedule_def(incremental)
+    with (
+        dg.build_schedule_context(instance=instance, resources=away.resources) as context,
+        pytest.raises(DatabaseError, match="Check the mirror's url"),
+    ):
+        schedule.evaluate_tick(context)
+    first = failure_of(refused, incremental, instance)
+    assert f"or the job {job}, first" in first
+
+
+def test_what_is_wrong_with_the_mirror_is_told_before_the_first_step_without_a_stack(
+    instance: dg.DagsterInstance, ready_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMPTY", "")
+    account = CurrentRms(subdomain=dg.EnvVar("EMPTY"), api_key="k")
+    defs = build_defs(account, Mirror(url=ready_url), key_prefix="acme")
+    assert failure_of(defs, "acme__initial_sync", instance) == (
+        "The account's subdomain is not the name of a Current RMS account."
+    )
+
+
+def test_what_is_of_the_process_is_named_by_its_variable(ready_url: str) -> None:
+    assert CurrentRms().called == {}
+    assert CurrentRms(days_back=3).called == {"RMS_SYNC_DAYS_BACK": "the account's days_back"}
+    own = Mirror(url=ready_url).called
+    assert own["RMS_SCHEMA"] == "the mirror's schema"
+    assert in_names_of("POSTGRES_URL, POSTGRES_URL_NON_POOLING", [Mirror(url=ready_url)]) == (
+        "the mirror's url, the mirror's url_non_pooling"
+    )
 
 
 @pytest.mark.parametrize("again", ["acme", "ACME", "https://acme.current-rms.com/opportunities"])
@@ -457,7 +513,7 @@ def test_pages_of_every_collection_are_said_to_be_in_the_table_where_they_are() 
     assert tables["members"] == "rentals.acme.members"
 
 
-def test_a_translator_may_change_all_of_an_asset_but_its_key() -> None:
+def test_a_translator_may_change_all_of_an_asset_but_its_key_and_what_it_is_made_of() -> None:
     def ours(spec: dg.AssetSpec) -> dg.AssetSpec:
         return spec.merge_attributes(tags={"domain": "sales"})
 
@@ -468,6 +524,14 @@ def test_a_translator_may_change_all_of_an_asset_but_its_key() -> None:
         assert spec.owners == ["team:rental"]
     with pytest.raises(DefinitionsUnusable, match="Use key_prefix"):
         build_defs(translator=lambda spec: spec.replace_attributes(key="other"))
+    # Otherwise a table could be stored before its pages are read.
+    with pytest.raises(DefinitionsUnusable, match="removes raw_rms_pages from the deps"):
+        build_defs(translator=lambda spec: spec.replace_attributes(deps=["theirs"]))
+    days = dg.DailyPartitionsDefinition("2026-01-01")
+    with pytest.raises(DefinitionsUnusable, match="partitions, but a sync stores the whole table"):
+        build_defs(translator=lambda spec: spec.replace_attributes(partitions_def=days))
+    more = build_defs(translator=lambda spec: spec.merge_attributes(deps=["theirs"]))
+    assert dg.AssetKey("theirs") in more.resolve_asset_graph().get_all_asset_keys()
 
 
 def test_schedules_may_begin_switched_off() -> None:

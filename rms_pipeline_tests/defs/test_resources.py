@@ -1,15 +1,19 @@
 """The resources as people of another Dagster project use them: fields, EnvVar, secrets, errors."""
 
+from typing import Any
+
 import dagster as dg
 import pytest
 from dagster._serdes import serialize_value
 from pydantic import ValidationError
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.current_rms.errors import CurrentRmsError
 from rms_pipeline.defs.resources import CurrentRms, Mirror
 from rms_pipeline.mirror.schema import current_version
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
 from rms_pipeline.settings import SettingsError, settings
+from rms_pipeline_tests.rows import query
 
 SECRET_URL = "postgresql://rms:open-sesame@db.example.com:5432/rms"
 
@@ -134,3 +138,36 @@ def test_an_account_may_be_named_by_an_environment_variable_whatever_its_key_is(
     account = CurrentRms(subdomain=dg.EnvVar("ACME_NAME"), api_key="planted-key-of-acme")
     assert "planted-key-of-acme" not in repr(account)
     assert CurrentRms(subdomain=dg.EnvVar("ACME_NAME"), api_key=dg.EnvVar("ACME_KEY"))
+
+
+def test_assets_of_others_read_the_api_within_the_budget_and_the_mirror_by_sql(
+    ready_url: str,
+) -> None:
+    found: dict[str, Any] = {}
+
+    @dg.asset
+    def products(current_rms: CurrentRms, mirror: Mirror) -> None:
+        with current_rms.api(mirror) as api:
+            found["page"] = api.get("opportunities", {"per_page": 2, "q[s]": ["id asc"]})
+        with mirror.connection() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM opportunities")
+            found["rows"] = cursor.fetchone()
+
+    with SandboxServer(Store(3)) as server:
+        account = CurrentRms(
+            subdomain=SANDBOX_SUBDOMAIN, api_key=SANDBOX_API_KEY, base_url=server.url
+        )
+        resources: dict[str, Any] = {"current_rms": account, "mirror": Mirror(url=ready_url)}
+        with dg.instance_for_test() as instance:
+            assert dg.materialize([products], resources=resources, instance=instance).success
+        assert len(found["page"]["opportunities"]) == 2
+        assert found["rows"] == (0,)
+        with dg.build_resources({"mirror": resources["mirror"]}) as given:
+            told = query(given.mirror.database, "SELECT count(*) FROM api_budget")
+        assert told == [(1,)]
+        wrong = CurrentRms(subdomain=SANDBOX_SUBDOMAIN, api_key="another", base_url=server.url)
+        with (
+            pytest.raises(CurrentRmsError, match="the account's api_key"),
+            wrong.api(resources["mirror"]) as api,
+        ):
+            api.get("/opportunities")
