@@ -68,7 +68,8 @@ class Child:
 
     `module` runs as `python -m module` does. It may also be the path of an installed program.
     Output to a PIPE can only be read with `communicate`. A `warm` child forks its own children. A
-    child that `ends_with_us` is killed when this process ends, however that happens.
+    child that `ends_with_us` is killed when this process ends, however that happens. `imports` are
+    what all processes need that a `warm` child starts.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Child:
         warm: bool = False,
         ends_with_us: bool = False,
         cwd: str | Path | None = None,
+        imports: Sequence[str] = (),
     ) -> None:
         self.args = [module, *arguments]
         self.returncode: int | None = None
@@ -99,6 +101,7 @@ class Child:
             "warm": warm,
             "ends_with_asker": ends_with_us,
             "cwd": None if cwd is None else str(cwd),
+            "imports": list(imports),
         }
         with contextlib.ExitStack() as stack, told:
             files = [_descriptor(f, number, stack) for number, f in enumerate(given, 1)]
@@ -318,6 +321,8 @@ def _become(asked: dict[str, Any], files: list[int]) -> list[str]:
     given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     sys.path[1:1] = [place for place in given if place not in sys.path]
     random.seed()
+    if asked["imports"]:
+        import_all(asked["imports"])
     argv: list[str] = asked["argv"]
     return _warmed(argv) if asked["warm"] else argv
 

@@ -22,12 +22,28 @@ def words_of(command: Sequence[str]) -> list[str] | None:
     return None if program is None else [program, *words]
 
 
-def start(command: Sequence[str], env: Mapping[str, str], cwd: Path, log: int | IO[bytes]) -> Child:
-    """The program in a process, whose children are forked too. It is the head of its own group."""
+def start(
+    command: Sequence[str],
+    env: Mapping[str, str],
+    cwd: Path,
+    log: int | IO[bytes],
+    *,
+    imports: Sequence[str] = (),
+) -> Child:
+    """The program in a process, whose children are forked too. It is the head of its own group, and
+    imports what its children need besides.
+    """
     words = words_of(command)
     assert words is not None, command
     return Child(
-        *words, env=env, cwd=cwd, stdout=log, stderr=log, start_new_session=True, warm=True
+        *words,
+        env=env,
+        cwd=cwd,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+        warm=True,
+        imports=imports,
     )
 
 

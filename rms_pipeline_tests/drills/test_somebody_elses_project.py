@@ -23,6 +23,7 @@ import yaml
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
 from rms_pipeline.settings import child_environment
 from rms_pipeline_tests.conftest import database_at, new_database
+from rms_pipeline_tests.drills import programs
 from rms_pipeline_tests.drills.conftest import Tell, leave
 from rms_pipeline_tests.drills.test_burst import Service
 from rms_pipeline_tests.processes import command, free_port, query, wait_until
@@ -31,7 +32,6 @@ from rms_pipeline_tests.web.conftest import WEBHOOK_TOKEN, delivery
 ACCOUNTS = ("acme", "globex")
 LOCATION = "analytics"
 TOKEN = "a-token-of-this-project"
-DG = [sys.executable, "-c", "from dagster_dg_cli.cli import main; main()"]
 
 PYPROJECT = """
 [project]
@@ -236,14 +236,7 @@ class Project:
 
     def dg(self, *arguments: str, environment: dict[str, str]) -> str:
         """What `dg` printed; it has to succeed."""
-        done = subprocess.run(
-            [*DG, *arguments],
-            cwd=self.folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        done = programs.run(["dg", *arguments], environment, self.folder, 120)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -297,13 +290,11 @@ class Running:
         self.url = f"http://127.0.0.1:{port}"
         self.log = project.home / "dev.log"
         with self.log.open("wb") as out:
-            self._process = subprocess.Popen(
-                [*DG, "dev", "--port", str(port), "--host", "127.0.0.1"],
-                cwd=project.folder,
-                env=environment,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
+            command = ["dg", "dev", "--port", str(port), "--host", "127.0.0.1"]
+            # Each step is a process that would import it.
+            imports = ["dagster_dlt"]
+            self._process = programs.start(
+                command, environment, project.folder, out, imports=imports
             )
 
     def ask(self, asked: str, **variables: Any) -> dict[str, Any]:
