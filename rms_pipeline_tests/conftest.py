@@ -91,7 +91,6 @@ LONGEST = (
     "sync/test_traps.py",
     "sync/test_one_bad_record.py",
     "browser/test_tasks.py",
-    "browser/test_hostile_pages.py",
     "test_broken_setups.py",
     "defs/test_schedules.py",
     "mirror/test_budget.py",

@@ -218,11 +218,36 @@ def stop_schedules(url: str, token: str = "") -> bool:
     return bool(found) and {s["scheduleState"]["status"] for s in found} == {"STOPPED"}
 
 
-def reset_schedules(url: str) -> None:
+def stop_sensors(url: str, token: str = "") -> bool:
+    """Switch off every sensor. Returns whether that worked, like `stop_schedules`.
+
+    Dagster asks each sensor every five seconds. The fast lane needs none of them.
+    """
+    asked = {"selector": REPOSITORY}
+    try:
+        for sensor in _ask(url, _SENSORS, asked, token)["sensorsOrError"]["results"]:
+            _ask(url, _STOP_SENSOR, {"id": sensor["sensorState"]["id"]}, token)
+        found = _ask(url, _SENSORS, asked, token)["sensorsOrError"]["results"]
+    except requests.HTTPError as error:
+        if error.response.status_code < 500:
+            raise
+        return False
+    return {s["sensorState"]["status"] for s in found} == {"STOPPED"}
+
+
+def reset_sensors(url: str, token: str = "") -> None:
+    """Reset every sensor to what the code says."""
+    for sensor in _ask(url, _SENSORS, {"selector": REPOSITORY}, token)["sensorsOrError"]["results"]:
+        selector = {**REPOSITORY, "sensorName": sensor["name"]}
+        _ask(url, _RESET_SENSOR, {"selector": selector}, token)
+
+
+def reset_schedules(url: str, token: str = "") -> None:
     """Reset every schedule to what the code says."""
-    for schedule in _ask(url, _SCHEDULES, {"selector": REPOSITORY})["schedulesOrError"]["results"]:
+    found = _ask(url, _SCHEDULES, {"selector": REPOSITORY}, token)["schedulesOrError"]["results"]
+    for schedule in found:
         selector = {**REPOSITORY, "scheduleName": schedule["name"]}
-        _ask(url, _RESET, {"selector": selector})
+        _ask(url, _RESET, {"selector": selector}, token)
 
 
 _SCHEDULES = """
@@ -236,6 +261,19 @@ _STOP = "mutation Stop($id: String!) { stopRunningSchedule(id: $id) { __typename
 _RESET = """
 mutation Reset($selector: ScheduleSelector!) {
   resetSchedule(scheduleSelector: $selector) { __typename }
+}
+"""
+_SENSORS = """
+query Sensors($selector: RepositorySelector!) {
+  sensorsOrError(repositorySelector: $selector) {
+    ... on Sensors { results { name sensorState { id status } } }
+  }
+}
+"""
+_STOP_SENSOR = "mutation Stop($id: String!) { stopSensor(id: $id) { __typename } }"
+_RESET_SENSOR = """
+mutation Reset($selector: SensorSelector!) {
+  resetSensor(sensorSelector: $selector) { __typename }
 }
 """
 

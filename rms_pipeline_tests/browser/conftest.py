@@ -75,26 +75,31 @@ def new_context(chromium: Browser, **options: Any) -> BrowserContext:
 
 
 @pytest.fixture(scope="module")
-def warm(chromium: Browser) -> Iterator[BrowserContext]:
-    """One context for the `page` of all tests of a module, if its pages take seconds to load."""
+def standing_tab(chromium: Browser) -> Iterator[Page]:
+    """A tab that stays open for all tests of a module, in the context of each `page`.
+
+    While it is there, the process that draws pages stays too, with the programs of the pages in its
+    memory. A new process for each test took as much of a processor as half of the pages.
+    """
     with new_context(chromium, viewport=_DESK) as context:
-        yield context
+        yield context.new_page()
 
 
 @pytest.fixture
-def page(chromium: Browser, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Page]:
+def page(request: pytest.FixtureRequest, standing_tab: Page, tmp_path: Path) -> Iterator[Page]:
     """An empty tab with long timeouts. A test that fails leaves `failure.png` in its `tmp_path`.
 
-    Nobody is signed in. If the module uses `warm`, it is a tab of that context.
+    Nobody is signed in. Loaded files are those of all tests of the module.
     """
-    is_shared = "warm" in request.fixturenames
-    context: BrowserContext = (
-        request.getfixturevalue("warm") if is_shared else new_context(chromium, viewport=_DESK)
-    )
-    context.clear_cookies()
-    tab = context.new_page()
+    standing_tab.context.clear_cookies()
+    tab = standing_tab.context.new_page()
     yield tab
+    picture_failure(request, tab, tmp_path)
+    tab.close()
+
+
+def picture_failure(request: pytest.FixtureRequest, tab: Page, folder: Path) -> None:
+    """Leave `failure.png` in the folder if the test has failed."""
     report = request.node.stash.get(_REPORT, None)
     if report is not None and report.failed:
-        tab.screenshot(path=tmp_path / "failure.png")
-    (tab if is_shared else context).close()
+        tab.screenshot(path=folder / "failure.png")

@@ -2,19 +2,16 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-import psycopg2
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect
 
-from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.web.listing import COLUMNS
 from rms_pipeline_tests.browser.conftest import new_context
 from rms_pipeline_tests.browser.matrix import (
@@ -25,72 +22,19 @@ from rms_pipeline_tests.browser.matrix import (
     leave_out_alike,
     violations,
 )
-from rms_pipeline_tests.conftest import with_all_tables
-from rms_pipeline_tests.copies import copy_of
-from rms_pipeline_tests.processes import (
-    SECRET_KEY,
-    command,
-    environment_for,
-    free_port,
-    query,
-    started,
-    stop_schedules,
-    wait_until,
-)
+from rms_pipeline_tests.browser.stand import TOKEN, Stand, everything
+from rms_pipeline_tests.processes import SECRET_KEY, command, query, wait_until
 from rms_pipeline_tests.sandbox.holding import held
 
-TOKEN = "planted-dashboard-token-77"
 # A page's worth of requests takes long enough to be watched.
 SLOW = 2.0
 
 
-@dataclass
-class Stand:
-    """Everything running: the dashboard at `url`, over `sandbox`."""
-
-    url: str
-    sandbox: SandboxServer
-    environment: dict[str, str]
-    log: Path
-
-    def visit(self, page: Page, path: str = "/") -> None:
-        separator = "&" if "?" in path else "?"
-        page.goto(f"{self.url}{path}{separator}token={TOKEN}")
-
-    def write(self, statement: str, *values: object) -> None:
-        connection = psycopg2.connect(self.environment["POSTGRES_URL"])
-        with connection, connection.cursor() as cursor:
-            cursor.execute(statement, values)
-        connection.close()
-
-
 @pytest.fixture(scope="module")
 def stand(embedded_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    log = tmp_path_factory.mktemp("up") / "up.log"
-    port, dagster_port = free_port(), free_port()
-    with (
-        copy_of(embedded_url, with_all_tables(embedded_url)) as url,
-        SandboxServer(Store(1_500), api_key=SECRET_KEY) as sandbox,
-    ):
-        environment = environment_for(url, sandbox, RMS_API_TOKEN=TOKEN)
-        ports = ["--dagster-port", str(dagster_port), "--port", str(port)]
-        with (
-            log.open("wb") as out,
-            started(
-                *("up", "--no-initial-sync", *ports),
-                environment=environment,
-                stdout=out,
-                stderr=out,
-                warm=True,
-            ) as up,
-        ):
-            dagster_url = f"http://127.0.0.1:{dagster_port}"
-            wait_until(
-                lambda: stop_schedules(dagster_url, TOKEN) or up.poll() is not None, timeout=180
-            )
-            wait_until(lambda: "Ready" in log.read_text() or up.poll() is not None, timeout=180)
-            assert "Ready" in log.read_text(), log.read_text()
-            yield Stand(f"http://127.0.0.1:{port}", sandbox, environment, log)
+    folder = tmp_path_factory.mktemp("up")
+    with everything(embedded_url, folder, opportunities=1_500) as started:
+        yield started
 
 
 @pytest.fixture
@@ -454,41 +398,31 @@ def test_the_panel_of_webhooks_renews_itself_in_its_own_column(filled: Stand, pa
     expect(page.locator("#webhooks")).to_have_count(1)
 
 
-def test_the_dashboard_works_by_keyboard_alone(filled: Stand, page: Page) -> None:
-    filled.visit(page)
-    page.keyboard.press("Tab")
-    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
-    page.keyboard.press("Enter")
-    # One that is disabled takes no focus.
-    expect(page.locator("#incremental")).to_be_enabled()
-    focused = "document.activeElement.id"
-    for _ in range(40):
-        page.keyboard.press("Tab")
-        if page.evaluate(focused) == "incremental":
-            break
-    expect(page.locator("#incremental")).to_be_focused()
-    # Renewing the panel does not take the focus away.
-    renewed_twice(page)
-    expect(page.locator("#incremental")).to_be_focused()
-    expect(page.locator("#incremental")).to_be_enabled()
-    page.keyboard.press("Enter")
-    expect(page.locator("#history > li").first.locator(".badge")).to_have_text(
-        "completed", timeout=60_000
-    )
-
-
 @pytest.mark.usefixtures("filled")
-def test_a_pressed_button_keeps_the_focus_and_refuses_a_second_press(
+def test_by_keyboard_alone_a_sync_is_started_once_and_its_button_keeps_the_focus(
     stand: Stand, page: Page
 ) -> None:
     asked: list[str] = []
     page.on("request", lambda r: asked.append(r.url) if r.method == "POST" else None)
     stand.visit(page)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
     incremental = page.locator("#incremental")
+    # One that is disabled takes no focus.
+    expect(incremental).to_be_enabled()
+    focused = "document.activeElement.id"
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate(focused) == "incremental":
+            break
+    expect(incremental).to_be_focused()
+    # Renewing the panel does not take the focus away.
+    renewed_twice(page)
+    expect(incremental).to_be_focused()
     expect(incremental).to_be_enabled()
     # However long the page takes, the sync takes longer.
     with held(stand.sandbox):
-        incremental.focus()
         page.keyboard.press("Enter")
         expect(incremental).to_be_disabled()
         expect(page.locator("#sync-status")).to_have_text("Incremental sync is running")
@@ -501,6 +435,8 @@ def test_a_pressed_button_keeps_the_focus_and_refuses_a_second_press(
     assert asked == [f"{stand.url}/sync/incremental"]
     expect(incremental).to_be_enabled(timeout=60_000)
     expect(incremental).to_be_focused()
+    newest = page.locator("#history > li").first
+    expect(newest.locator(".badge")).to_have_text("completed", timeout=60_000)
 
 
 def test_a_notice_stays_until_it_is_dismissed_or_the_next_answer(stand: Stand, page: Page) -> None:

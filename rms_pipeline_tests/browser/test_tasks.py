@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 from ical.calendar_stream import IcsCalendarStream
-from playwright.sync_api import BrowserContext, Locator, Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.summary import refresh_status_counts
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import load_settings
+from rms_pipeline_tests.browser.conftest import picture_failure
 from rms_pipeline_tests.conftest import dagsters_tables
 from rms_pipeline_tests.core import full_sync
 from rms_pipeline_tests.processes import wait_until
@@ -195,11 +196,19 @@ def stand(migrated: Database) -> Iterator[tuple[Web, dict[str, int]]]:
 
 
 @pytest.fixture
-def someone(stand: tuple[Web, dict[str, int]], page: Page, warm: BrowserContext) -> Person:
+def someone(
+    stand: tuple[Web, dict[str, int]],
+    standing_tab: Page,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> Iterator[Person]:
+    """Somebody who has the day open. All questions are answered in one tab, as on a morning."""
     web, ids = stand
-    page.goto(f"{web.url}/today?token={API_TOKEN}")
-    expect(page.get_by_role("heading", level=1)).to_be_visible()
-    return Person(page, web, ids=ids)
+    standing_tab.context.clear_cookies()
+    standing_tab.goto(f"{web.url}/today?token={API_TOKEN}")
+    expect(standing_tab.get_by_role("heading", level=1)).to_be_visible()
+    yield Person(standing_tab, web, ids=ids)
+    picture_failure(request, standing_tab, tmp_path)
 
 
 def jobs_in(place: Locator) -> set[str]:
