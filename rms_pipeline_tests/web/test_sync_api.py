@@ -29,6 +29,7 @@ from rms_pipeline_tests.processes import (
     command,
     environment_for,
     free_port,
+    stop_sensors,
     wait_until,
 )
 from rms_pipeline_tests.sandbox.holding import held
@@ -142,6 +143,7 @@ def synced(
         dagster = Dagster(environment, log, warm=True)
         try:
             dagster.wait_until_quiet()
+            wait_until(lambda: stop_sensors(dagster.url))
             yield database_at(url), dagster.url
         finally:
             sandbox.latency = 0.0
