@@ -22,6 +22,7 @@ DAY = timedelta(days=1)
 STATUS = "Waiting for the customer to confirm the deposit and insurance documents"
 PATHS = (
     *("/login", "/nowhere", "/", "/today", "/today?day=2020-02-29", "/today/checks"),
+    *("/today?store=1", "/opportunities?venue=is:none&owner=is:none", "/changes?day=2026-01-01.."),
     *("/opportunities", "/opportunities?q=zzzz", "/opportunities?status=Open&least=-5&tag=vip"),
     "/opportunities?column=venue&column=tags&column=out&column=back&column=reference&column=profit",
     *("/print/opportunities", "/opportunities/1", "/opportunities/2", "/opportunities/999"),
@@ -44,7 +45,7 @@ NO_PAGES = re.compile(
 )
 FEW = (
     *("/", "/today", "/opportunities?status=Open&least=-5&tag=vip", "/opportunities/1"),
-    *("/won-and-lost", "/today/compared"),
+    *("/won-and-lost", "/today/compared", "/today?store=1"),
 )
 # On a phone, and dark there, also all that `browser/test_dashboard.py` checks at other widths.
 ON_A_PHONE = (
@@ -69,6 +70,7 @@ def web(emptied: Database) -> Iterator[Web]:
                 "organisation_name": names[-i % 5],
                 "venue_id": 1 + i % 5,
                 "venue_name": names[(i + 2) % 5],
+                "store_id": 1 + i % 2,
                 "owner_id": 1 + i % 3,
                 "owner_name": ("Ann", "y" * 100, "דנה")[i % 3],
                 "starts_at": NOW + (i % 30 - 15) * DAY,
