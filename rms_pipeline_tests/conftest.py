@@ -6,6 +6,7 @@ new one with our tables), `ready_url` (a new one with Dagster's tables and the v
 """
 
 import contextlib
+import fcntl
 import functools
 import gc
 import os
@@ -121,7 +122,9 @@ LONGEST = (
     "mirror/test_database.py",
 )
 _FOLDER = pytest.StashKey[Path]()
-_SERVERS = "servers"
+_SERVERS, _UNCOMPILED = "servers", "uncompiled"
+# With fewer, each process compiles them for itself while the others do, too.
+_FEW_MODULES = 20
 DRILLED_CASES = Path(__file__).parent / "drills/test_cases.py"
 # Short waits, but many attempts: some tests count calls.
 QUICK = Patience(connect=10, read=20, answer=60, attempts=8, throttled=30, backoff=0.005)
@@ -196,6 +199,44 @@ def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None
 def pytest_configure_node(node: Any) -> None:
     if _FOLDER in node.config.stash:
         node.workerinput[_SERVERS] = str(node.config.stash[_FOLDER])
+        folders = [Path(argument) for argument in node.config.args]
+        if node.config.option.markexpr == "quick":
+            folders = [Path(__file__).parent / name for name in CORE]
+        count = sum(_uncompiled(folder) for folder in folders)
+        node.workerinput[_UNCOMPILED] = count > _FEW_MODULES
+
+
+@functools.cache
+def _uncompiled(folder: Path) -> int:
+    """Return how many modules of tests pytest has not compiled since they were changed."""
+    kind = f"{sys.implementation.cache_tag}-pytest-{pytest.__version__}"
+    count = 0
+    for path in folder.rglob("test_*.py"):
+        if DRILLED_CASES.parent.name in path.relative_to(folder).parts:
+            continue
+        compiled = path.parent / f"__pycache__/{path.stem}.{kind}.pyc"
+        try:
+            count += compiled.stat().st_mtime < path.stat().st_mtime
+        except OSError:
+            count += 1
+    return count
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """Let the first process compile the tests of a new clone. The others wait for it and read what
+    it wrote. Otherwise each of them would compile all.
+    """
+    given = getattr(session.config, "workerinput", {})
+    if not given.get(_UNCOMPILED):
+        return (yield)
+    with (Path(given[_SERVERS]) / "compiling").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+        return (yield)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
