@@ -43,6 +43,20 @@ _WIDEST = 8160
 _LEFT_OUT = "a trigger that somebody added to the table {} discarded the row"
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Brought:
+    """Records that one request brought, and when it was sent and answered.
+
+    Set `doubting` for the records of a list: what contradicts the mirror is then left for the
+    single record to decide.
+    """
+
+    records: Sequence[Record | Fault]
+    asked_at: datetime
+    answered_at: datetime
+    doubting: bool = False
+
+
 @dataclass(slots=True)
 class MergeResult:
     """How many records were created, updated, found unchanged, and so on.
@@ -86,35 +100,75 @@ def merge(
     doubting: bool = False,
     redone_after_crash: bool = False,
 ) -> MergeResult:
-    """Merge the records that one request brought of `collection`, in one transaction. Commits.
+    """Merge the records that one request brought of `collection`. Commits. See `merge_together`."""
+    return merge_together(
+        connection,
+        collection,
+        run,
+        [Brought(records, asked_at, answered_at, doubting)],
+        counted_since=counted_since,
+        redone_after_crash=redone_after_crash,
+    )
+
+
+def merge_together(
+    connection: Connection,
+    collection: Collection,
+    run: str,
+    answers: Sequence[Brought],
+    *,
+    counted_since: datetime | None = None,
+    redone_after_crash: bool = False,
+) -> MergeResult:
+    """Merge the records that several requests brought of `collection`, in one transaction. Commits.
+
+    That costs less than a transaction for each request. An id that two requests brought begins
+    another transaction. If an id occurs twice in one answer, the last record counts.
 
     A record that PostgreSQL refuses, because of its values or of constraints or triggers that
     people added, is tried alone, so that it affects no other record. It then counts as failed, and
-    `sync_faults` has a row about it. If an id occurs twice, the last record counts. What has not
-    changed since a fetch at or after `counted_since` is not counted again. Set `doubting` for the
-    records of a list: what contradicts the mirror is then left for the single record to decide.
-    `redone_after_crash`: the caller merges the same again if the database server crashes. Then new
-    and unchanged rows may not be on the disk yet when this returns.
+    `sync_faults` has a row about it. What has not changed since a fetch at or after `counted_since`
+    is not counted again. `redone_after_crash`: the caller merges the same again if the database
+    server crashes. Then new and unchanged rows may not be on the disk yet when this returns.
     Raises DatabaseError once a newer version of this program keeps the mirror.
     """
-    faults = [r for r in records if isinstance(r, Fault)]
-    good = {r.id: r for r in records if isinstance(r, Record)}
-    batch = _Batch(
-        collection,
-        run,
-        [good[id_] for id_ in sorted(good)],
-        asked_at=asked_at,
-        answered_at=answered_at,
-        counted_since=counted_since,
-        doubting=doubting,
-        redone_after_crash=redone_after_crash,
-    )
-    result = _merge_what_fits(connection, batch, faults)
+    faults = [r for answer in answers for r in answer.records if isinstance(r, Fault)]
+    result = MergeResult()
+    for records, answer_of in _each_id_once(answers):
+        batch = _Batch(
+            collection,
+            run,
+            [records[id_] for id_ in sorted(records)],
+            answer_of,
+            counted_since=counted_since,
+            redone_after_crash=redone_after_crash,
+        )
+        result += _merge_what_fits(connection, batch, faults)
     result.failed += len(faults)
     with connection.cursor() as cursor:
         note_faults(cursor, collection, run, faults)
     connection.commit()
     return result
+
+
+def _each_id_once(
+    answers: Iterable[Brought],
+) -> Iterator[tuple[dict[int, Record], dict[int, Brought]]]:
+    """Yield records by id, and the answer that brought each, in as few parts as possible.
+
+    No part has an id twice, because each fetch of a record is compared with what the one before
+    left.
+    """
+    records: dict[int, Record] = {}
+    answer_of: dict[int, Brought] = {}
+    for answer in answers:
+        good = {r.id: r for r in answer.records if isinstance(r, Record)}
+        if not records.keys().isdisjoint(good):
+            yield records, answer_of
+            records, answer_of = {}, {}
+        records |= good
+        answer_of |= dict.fromkeys(good, answer)
+    yield records, answer_of
 
 
 def known_ids(connection: Connection, collection: Collection, ids: Sequence[int]) -> set[int]:
@@ -127,16 +181,27 @@ def known_ids(connection: Connection, collection: Collection, ids: Sequence[int]
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Records of one answer, each id once and ascending, with what `merge` was told of them."""
+    """Records, each id once and ascending, with what `merge_together` was told of them.
+
+    `answer_of` is the answer that brought each, by id.
+    """
 
     collection: Collection
     run: str
     records: Sequence[Record]
-    asked_at: datetime
-    answered_at: datetime
+    answer_of: Mapping[int, Brought]
     counted_since: datetime | None
-    doubting: bool
     redone_after_crash: bool
+
+    def asked_at(self, id_: int) -> datetime:
+        return self.answer_of[id_].asked_at
+
+    def by_answer(self, ids: Iterable[int]) -> dict[Brought, list[int]]:
+        """Return `ids` by the answer that brought them."""
+        found: dict[Brought, list[int]] = {}
+        for id_ in ids:
+            found.setdefault(self.answer_of[id_], []).append(id_)
+        return found
 
     def halves(self) -> Iterator["_Batch"]:
         half = len(self.records) // 2
@@ -264,18 +329,18 @@ def _decide(
     """
     found = _Found()
     for record in batch.records:
-        id_, k = record.id, known[record.id]
+        id_, k, answer = record.id, known[record.id], batch.answer_of[record.id]
         alike = k.fingerprint == record.fingerprint
         if k.fetch is not None:
             if batch.counted_since is not None and k.fetch.asked_at >= batch.counted_since:
                 found.counted.add(id_)
             # Equal bytes hold the same time.
             updated_at = k.fetch.updated_at if alike else whole(record).updated_at_rms
-            fetch = Fetch(batch.asked_at, batch.answered_at, updated_at)
+            fetch = Fetch(answer.asked_at, answer.answered_at, updated_at)
             if not supersedes(fetch, k.fetch):
                 found.stale += id_ not in found.counted
                 continue
-            if batch.doubting and not alike and contradicts(fetch, k.fetch):
+            if answer.doubting and not alike and contradicts(fetch, k.fetch):
                 found.doubted.append((id_, updated_at))
                 continue
         if id_ not in present:
@@ -311,7 +376,7 @@ def _insert(cursor: Cursor, batch: _Batch, found: _Found, returning: Sequence[Ro
     if not found.new:
         return set()
     left_out: set[int] = set()
-    _copy(cursor, collection, collection.name, found.new, batch.asked_at)
+    _copy(cursor, batch, collection.name, found.new)
     if cursor.rowcount != len(found.new):
         ids = [o.id for o in found.new]
         left_out = set(ids) - _present(cursor, collection, ids)
@@ -325,12 +390,12 @@ def _settable(collection: Collection) -> tuple[str, ...]:
     return tuple(c for c in collection.mapped if c != "id")
 
 
-def _copy(
-    cursor: Cursor, collection: Collection, table: str, rows: Sequence[Row], asked_at: datetime
-) -> None:
-    values = attrgetter(*collection.mapped)
-    columns = (*collection.mapped, "synced_at")
-    copy_rows(cursor, table, columns, ([*values(row), asked_at] for row in rows))
+def _copy(cursor: Cursor, batch: _Batch, table: str, rows: Sequence[Row]) -> None:
+    mapped, asked_at = batch.collection.mapped, batch.asked_at
+    values = attrgetter(*mapped)
+    copy_rows(
+        cursor, table, (*mapped, "synced_at"), ([*values(row), asked_at(row.id)] for row in rows)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,23 +426,22 @@ def _update(cursor: Cursor, batch: _Batch, changed: Sequence[Row]) -> _Updated:
     ended = record_history.end_changed(cursor, collection, differing)
     differ = [row.id for row in differing if ended.altered.get(row.id)]
     if len(differ) == len(differing) <= _FEW:
-        updated = _rewrite_each(cursor, collection, differing, batch.asked_at)
+        updated = _rewrite_each(cursor, batch, differing)
         kept = set(differ) - updated
     else:
-        updated, kept = _rewrite(cursor, collection, differing, differ, batch.asked_at)
+        updated, kept = _rewrite(cursor, batch, differing, differ)
     since = record_history.begin(cursor, collection, ended.until, updated)
     note_changes(cursor, collection, batch.run, since, ended.asked, ended.altered)
     same = [row.id for row in changed if row.id not in updated and row.id not in kept]
     return _Updated(updated, same, kept, since, ended.altered)
 
 
-def _rewrite_each(
-    cursor: Cursor, collection: Collection, rows: Sequence[Row], asked_at: datetime
-) -> set[int]:
+def _rewrite_each(cursor: Cursor, batch: _Batch, rows: Sequence[Row]) -> set[int]:
     """Write `rows`, all of which differ, over the existing rows. Returns the ids that were written.
 
     It writes one row at a time without a staging table. For a few rows that is faster.
     """
+    collection = batch.collection
     columns = _settable(collection)
     values = attrgetter(*columns)
     settings = ", ".join(f"{c} = %s" for c in (*columns, "synced_at"))
@@ -385,23 +449,20 @@ def _rewrite_each(
     updated = set()
     for row in rows:
         texts = (v.decode() if isinstance(v, bytes) else v for v in values(row))
-        cursor.execute(statement, (*texts, asked_at, row.id))
+        cursor.execute(statement, (*texts, batch.asked_at(row.id), row.id))
         updated |= {row.id} if cursor.rowcount else set()
     return updated
 
 
 def _rewrite(
-    cursor: Cursor,
-    collection: Collection,
-    rows: Sequence[Row],
-    differ: Sequence[int],
-    asked_at: datetime,
+    cursor: Cursor, batch: _Batch, rows: Sequence[Row], differ: Sequence[int]
 ) -> tuple[set[int], set[int]]:
     """Write those of `rows` that differ over the existing rows. Those in `differ` are known to
     differ.
 
     Returns the ids that were written, and the ids that a trigger kept unchanged.
     """
+    collection = batch.collection
     table, staged = collection.name, f"staged_{collection.name}"
     columns = _settable(collection)
     cursor.execute(
@@ -411,7 +472,7 @@ def _rewrite(
         f"CREATE TEMP TABLE {staged} WITH (toast_tuple_target = {_WIDEST}) ON COMMIT DROP AS"
         f" SELECT {', '.join((*collection.mapped, 'synced_at'))} FROM {table} WITH NO DATA"
     )
-    _copy(cursor, collection, staged, rows, asked_at)
+    _copy(cursor, batch, staged, rows)
     settings = ", ".join(f"{c} = s.{c}" for c in (*columns, "synced_at"))
     before = ", ".join(f"o.{c}" for c in columns)
     after = ", ".join(f"s.{c}" for c in columns)
@@ -567,10 +628,9 @@ def _claim_versions(
         cursor.execute(
             f"INSERT INTO {collection.versions}"
             " (id, asked_at, answered_at, updated_at_rms, fingerprint)"
-            " SELECT id, %s, %s, updated_at_rms, fingerprint"
-            " FROM unnest(%s::bigint[], %s::timestamptz[], %s::bytea[])"
-            " AS n (id, updated_at_rms, fingerprint) ON CONFLICT DO NOTHING RETURNING id",
-            (batch.asked_at, batch.answered_at, *_version_columns(unseen)),
+            " SELECT * FROM unnest(%s::bigint[], %s::timestamptz[], %s::timestamptz[],"
+            " %s::timestamptz[], %s::bytea[]) ON CONFLICT DO NOTHING RETURNING id",
+            _version_columns(batch, unseen),
         )
         known = {row[0]: FIRST for row in cursor.fetchall()}
     if len(known) < len(records):
@@ -627,24 +687,22 @@ def _note_versions(
     versions.
     """
     collection = batch.collection
-    if same:
+    for answer, ids in batch.by_answer(same).items():
         cursor.execute(
             f"UPDATE {collection.versions} SET asked_at = %s, answered_at = %s WHERE id = ANY(%s)",
-            (batch.asked_at, batch.answered_at, array_of(same)),
+            (answer.asked_at, answer.answered_at, array_of(ids)),
         )
     if written:
         cursor.execute(
-            f"UPDATE {collection.versions} v SET asked_at = %s, answered_at = %s,"
-            " updated_at_rms = n.updated_at_rms, fingerprint = n.fingerprint, deleted = false"
+            f"UPDATE {collection.versions} v SET asked_at = n.asked_at,"
+            " answered_at = n.answered_at, updated_at_rms = n.updated_at_rms,"
+            " fingerprint = n.fingerprint, deleted = false"
             f"{', valid_from = coalesce(n.since, v.valid_from)' if since else ''}"
-            " FROM unnest(%s::bigint[], %s::timestamptz[], %s::bytea[], %s::timestamptz[])"
-            " AS n (id, updated_at_rms, fingerprint, since) WHERE v.id = n.id",
-            (
-                batch.asked_at,
-                batch.answered_at,
-                *_version_columns(written),
-                array_of(since.get(o.id) for o in written),
-            ),
+            " FROM unnest(%s::bigint[], %s::timestamptz[], %s::timestamptz[], %s::timestamptz[],"
+            " %s::bytea[], %s::timestamptz[])"
+            " AS n (id, asked_at, answered_at, updated_at_rms, fingerprint, since)"
+            " WHERE v.id = n.id",
+            (*_version_columns(batch, written), array_of(since.get(o.id) for o in written)),
         )
     # For rows that had no version until now.
     noted = {o.id for o in written}
@@ -653,9 +711,12 @@ def _note_versions(
     )
 
 
-def _version_columns(rows: Sequence[Row]) -> tuple[str, str, str]:
+def _version_columns(batch: _Batch, rows: Sequence[Row]) -> tuple[str, str, str, str, str]:
+    answers = [batch.answer_of[o.id] for o in rows]
     return (
         array_of(o.id for o in rows),
+        array_of(a.asked_at for a in answers),
+        array_of(a.answered_at for a in answers),
         array_of(o.updated_at_rms for o in rows),
         array_of(None if o.faults else f"\\x{o.fingerprint.hex()}" for o in rows),
     )
@@ -676,10 +737,10 @@ def _note_asked(cursor: Cursor, batch: _Batch, same: Sequence[int]) -> None:
     """
     collection, linked = batch.collection, _linked(batch)
     plain = [id_ for id_ in same if id_ not in linked]
-    if plain:
+    for answer, ids in batch.by_answer(plain).items():
         cursor.execute(
             f"UPDATE {collection.name} SET synced_at = %s WHERE id = ANY(%s)",
-            (batch.asked_at, array_of(plain)),
+            (answer.asked_at, array_of(ids)),
         )
     if fleeting := [id_ for id_ in same if id_ in linked]:
         # The content of the rows does not change, so no proof has to start again
@@ -687,13 +748,13 @@ def _note_asked(cursor: Cursor, batch: _Batch, same: Sequence[int]) -> None:
         cursor.execute("SELECT set_config('rms_pipeline.only_links', 'on', true)")
         cursor.execute(
             # An equal value is kept as it is, so that it is not compressed again.
-            f"UPDATE {collection.name} o SET synced_at = %s,"
+            f"UPDATE {collection.name} o SET synced_at = n.asked_at,"
             " data = CASE WHEN o.data = n.data THEN o.data ELSE n.data END"
-            " FROM (SELECT * FROM unnest(%s::bigint[], %s::jsonb[])) AS n (id, data)"
-            " WHERE o.id = n.id",
+            " FROM (SELECT * FROM unnest(%s::bigint[], %s::timestamptz[], %s::jsonb[]))"
+            " AS n (id, asked_at, data) WHERE o.id = n.id",
             (
-                batch.asked_at,
                 array_of(fleeting),
+                array_of(map(batch.asked_at, fleeting)),
                 array_of(linked[id_].decode() for id_ in fleeting),
             ),
         )

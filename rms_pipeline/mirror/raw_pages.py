@@ -166,15 +166,41 @@ class StoredPage:
     window: tuple[datetime, datetime] | None
 
 
-def page_ids(connection: Connection, walks: Sequence[int]) -> list[int]:
-    """Return the pages of `walks` in the order they landed, as ids for `read_page`. Commits."""
+def page_ids(
+    connection: Connection,
+    walks: Sequence[int],
+    *,
+    most_records: int = 0,
+    most_bytes: int = 0,
+    among: int = 1,
+) -> list[list[int]]:
+    """Return the pages of `walks` in the order they landed, as ids for `read_page`. Commits.
+
+    Pages that follow each other are together as long as they hold no more than `most_records` and
+    `most_bytes` of answers, and no more than one of `among` equal parts of the records that are
+    left. So several readers end at about the same time. A page that holds more is alone.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT id FROM raw_rms_pages WHERE walk = ANY(%s) ORDER BY id", (list(walks),)
+            "SELECT id, record_count, size_bytes FROM raw_rms_pages WHERE walk = ANY(%s)"
+            " ORDER BY id",
+            (list(walks),),
         )
-        ids = [row[0] for row in cursor.fetchall()]
+        pages = cursor.fetchall()
     connection.commit()
-    return ids
+    left = sum(count for _, count, _ in pages)
+    together: list[list[int]] = []
+    records = size = most = 0
+    for id_, page_records, page_size in pages:
+        records, size = records + page_records, size + page_size
+        if together and records <= most and size <= most_bytes:
+            together[-1].append(id_)
+        else:
+            together.append([id_])
+            records, size = page_records, page_size
+            most = min(most_records, left // among)
+        left -= page_records
+    return together
 
 
 def read_page(connection: Connection, id_: int) -> StoredPage | None:

@@ -15,10 +15,18 @@ from rms_pipeline.current_rms.records import Fault, Record, read_record
 from rms_pipeline.current_rms.spans import Span
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.merge import MergeResult, known_ids, merge, note_faults
+from rms_pipeline.mirror.merge import (
+    Brought,
+    MergeResult,
+    known_ids,
+    merge,
+    merge_together,
+    note_faults,
+)
 from rms_pipeline.mirror.progress import Progress, ProgressNotes
 from rms_pipeline.mirror.raw_pages import (
     RawPage,
+    StoredPage,
     count_pages,
     land_page,
     page_ids,
@@ -26,9 +34,15 @@ from rms_pipeline.mirror.raw_pages import (
 )
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.unreadable import note_unreadable
-from rms_pipeline.mirror.writers import by_writers
+from rms_pipeline.mirror.writers import WRITERS, by_writers
 
 Watcher = Callable[[Progress], None]
+
+# How many records, and bytes of answers, one transaction merges. A transaction costs as much as
+# some ten records. Twice as many records gain little, and whoever waits for one of them, such as
+# the fast lane, waits longer.
+_RECORDS_TOGETHER = 400
+_BYTES_TOGETHER = 4 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -46,6 +60,7 @@ class MergedWalk:
 @dataclass(frozen=True, slots=True)
 class _Stored:
     result: MergeResult
+    pages: int = 0
     records: int = 0
     outside_window: int = 0
 
@@ -86,17 +101,24 @@ def merge_walks(
 
     manner = _Manner(counted_since, doubting, only, redone_after_crash)
 
-    def store(connection: Connection, page: int) -> _Stored:
-        return _store(connection, collection, run, page, manner)
+    def store(connection: Connection, pages: Sequence[int]) -> _Stored:
+        return _store(connection, collection, run, pages, manner)
 
     with database.session() as notes:
         page_count, record_count = count_pages(notes, walks)
         progress = ProgressNotes(notes, run)
         records = 0
-        with closing(by_writers(database, store, page_ids(notes, walks))) as pages:
+        together = page_ids(
+            notes,
+            walks,
+            most_records=_RECORDS_TOGETHER,
+            most_bytes=_BYTES_TOGETHER,
+            among=2 * WRITERS,
+        )
+        with closing(by_writers(database, store, together)) as pages:
             for stored in pages:
                 merged.result += stored.result
-                merged.pages += 1
+                merged.pages += stored.pages
                 merged.outside_window += stored.outside_window
                 records += stored.records
                 so_far = Progress("storing", merged.pages, page_count, records, record_count)
@@ -221,32 +243,40 @@ def _store(
     connection: Connection,
     collection: Collection,
     run: str,
-    page_id: int,
+    page_ids: Sequence[int],
     manner: _Manner,
 ) -> _Stored:
-    page = read_page(connection, page_id)
-    if page is None:
-        return _Stored(MergeResult())
-    window = None if page.window is None else Window(*page.window)
-    answer = decode_answer(page.request, page.body, collection)
-    records = [read_record(raw, collection) for raw in answer.records]
-    if (parent := parent_in(page.request, collection)) is not None:
-        records = [
-            misplaced(raw, found, collection, parent)
-            for raw, found in zip(answer.records, records, strict=True)
-        ]
-    if manner.only is not None:
-        records = [r for r in records if isinstance(r, Record) and r.id in manner.only]
-    inside, outside = _that_belong(connection, collection, records, window)
-    result = merge(
+    brought, count, outside = [], 0, 0
+    for page_id in page_ids:
+        page = read_page(connection, page_id)
+        if page is None:
+            continue
+        records = _records_of(page, collection)
+        if manner.only is not None:
+            records = [r for r in records if isinstance(r, Record) and r.id in manner.only]
+        window = None if page.window is None else Window(*page.window)
+        inside, page_outside = _that_belong(connection, collection, records, window)
+        doubting = manner.doubting and is_list(page.request, collection)
+        brought.append(Brought(inside, page.asked_at, page.answered_at, doubting))
+        count += len(records)
+        outside += page_outside
+    result = merge_together(
         connection,
         collection,
         run,
-        inside,
-        asked_at=page.asked_at,
-        answered_at=page.answered_at,
+        brought,
         counted_since=manner.counted_since,
-        doubting=manner.doubting and is_list(page.request, collection),
         redone_after_crash=manner.redone_after_crash,
     )
-    return _Stored(result, len(records), outside)
+    return _Stored(result, len(page_ids), count, outside)
+
+
+def _records_of(page: StoredPage, collection: Collection) -> list[Record | Fault]:
+    answer = decode_answer(page.request, page.body, collection)
+    records = [read_record(raw, collection) for raw in answer.records]
+    if (parent := parent_in(page.request, collection)) is None:
+        return records
+    return [
+        misplaced(raw, found, collection, parent)
+        for raw, found in zip(answer.records, records, strict=True)
+    ]

@@ -256,8 +256,8 @@ MUTANTS = (
     Mutant(
         "merge",
         "a list that lags takes back what was asked for singly",
-        "if batch.doubting and not alike and contradicts(fetch, k.fetch):",
-        "if not batch.doubting and not alike and contradicts(fetch, k.fetch):",
+        "if answer.doubting and not alike and contradicts(fetch, k.fetch):",
+        "if not answer.doubting and not alike and contradicts(fetch, k.fetch):",
         (f"{DOUBTS}::test_a_list_that_lags_takes_nothing_back",),
     ),
     Mutant(

@@ -19,7 +19,7 @@ from rms_pipeline.mirror import deletions
 from rms_pipeline.mirror import merge as merging
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import move_to_deleted
-from rms_pipeline.mirror.merge import MergeResult, merge
+from rms_pipeline.mirror.merge import Brought, MergeResult, merge, merge_together
 from rms_pipeline.mirror.queue import Claim, settle
 from rms_pipeline.sandbox import Store
 from rms_pipeline.sandbox.records import LISTED
@@ -77,6 +77,115 @@ def test_a_record_that_postgresql_refuses_costs_no_other_and_is_named(database: 
     assert fetch_all(database, "SELECT id FROM opportunities ORDER BY 1") == [(1,), (3,), (4,)]
     faults = fetch_all(database, "SELECT opportunity_id, field, problem FROM sync_faults")
     assert sorted(f[0] or 0 for f in faults) == [0, 2]
+
+
+def brought(asked: float, *records: Record | Fault, doubting: bool = False) -> Brought:
+    """An answer that took a second."""
+    at = T0 + timedelta(seconds=asked)
+    return Brought(records, at, at + timedelta(seconds=1), doubting)
+
+
+TIMES = (
+    "SELECT id, o.xmin::text, synced_at, asked_at, answered_at FROM opportunities o"
+    " JOIN opportunity_versions v USING (id) ORDER BY id"
+)
+
+
+@pytest.mark.parametrize("what", ["new", "the same", "changed", "few changed", "gone by hand"])
+def test_answers_merged_together_are_one_transaction_and_each_row_has_the_times_of_its_own(
+    database: Database, what: str
+) -> None:
+    first, second = range(1, 10, 2), range(2, 12, 2)
+    if what != "new":
+        merge_at(database, 1, 2, *(record(id=i, subject="as it was") for i in (*first, *second)))
+    if what == "gone by hand":
+        with database.session() as connection, connection.cursor() as cursor:
+            cursor.execute("DELETE FROM opportunities")
+    subject = "changed" if "changed" in what else "as it was"
+    if what == "few changed":
+        first, second = range(1, 2), range(2, 3)
+    with database.session() as connection:
+        result = merge_together(
+            connection,
+            OPPORTUNITIES,
+            "run",
+            [
+                brought(10, *(record(id=i, subject=subject) for i in first)),
+                brought(20, *(record(id=i, subject=subject) for i in second)),
+            ],
+        )
+    assert result.stored == len(first) + len(second)
+    merged = {*first, *second}
+    rows = [row for row in fetch_all(database, TIMES) if row[0] in merged]
+    assert len({transaction for _, transaction, *_ in rows}) == 1
+    assert {(id_, *times) for id_, _, *times in rows} == {
+        (i, *(T0 + timedelta(seconds=second) for second in (asked, asked, asked + 1)))
+        for ids, asked in ((first, 10), (second, 20))
+        for i in ids
+    }
+
+
+def test_a_record_that_two_of_the_answers_bring_is_as_the_one_asked_for_later_says(
+    database: Database,
+) -> None:
+    one, other = record(id=1, subject="later"), record(id=1, subject="earlier")
+    with database.session() as connection:
+        result = merge_together(
+            connection,
+            OPPORTUNITIES,
+            "run",
+            [brought(20, record(id=2), one), brought(10, other, record(id=3))],
+        )
+    assert (result.created, result.updated, result.stale) == (3, 0, 1)
+    assert fetch_all(database, "SELECT id, subject FROM opportunities ORDER BY id") == [
+        (1, "later"),
+        (2, None),
+        (3, None),
+    ]
+
+
+def test_of_answers_merged_together_only_those_of_lists_leave_older_states_in_doubt(
+    database: Database,
+) -> None:
+    new, old = "2026-01-02T00:00:00Z", "2026-01-01T00:00:00Z"
+    merge_at(database, 1, 2, *(record(id=i, updated_at=new, subject="new") for i in (1, 2)))
+    with database.session() as connection:
+        result = merge_together(
+            connection,
+            OPPORTUNITIES,
+            "run",
+            [
+                brought(10, record(id=1, updated_at=old, subject="old"), doubting=True),
+                brought(10, record(id=2, updated_at=old, subject="old")),
+            ],
+        )
+    assert [id_ for id_, _ in result.doubted] == [1]
+    assert fetch_all(database, "SELECT id, subject FROM opportunities ORDER BY id") == [
+        (1, "new"),
+        (2, "old"),
+    ]
+
+
+def test_a_record_that_postgresql_refuses_costs_none_of_the_other_answers(
+    database: Database,
+) -> None:
+    with database.session() as connection, connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE opportunities ADD CHECK (id <> 2)")
+        connection.commit()
+        result = merge_together(
+            connection,
+            OPPORTUNITIES,
+            "run",
+            [
+                brought(10, record(id=1), record(id=2)),
+                brought(20, record(id=3), record(subject="")),
+            ],
+        )
+    assert (result.created, result.failed) == (2, 2)
+    assert [(id_, asked) for id_, _, asked, *_ in fetch_all(database, TIMES)] == [
+        (1, T0 + timedelta(seconds=10)),
+        (3, T0 + timedelta(seconds=20)),
+    ]
 
 
 HUGE = ["1e200000", "-1e131072", "1e-16384", "0e999999999999", "1e" + "9" * 30, "9" * 140_000,

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
@@ -38,8 +39,34 @@ def land(database: Database, *bodies: bytes, collection: Any = OPPORTUNITIES) ->
 
 def read(database: Database, walk: int) -> list[bytes]:
     with database.session() as connection:
-        pages = [read_page(connection, id_) for id_ in page_ids(connection, [walk])]
+        pages = [read_page(connection, id_) for (id_,) in page_ids(connection, [walk])]
     return [page.body for page in pages if page is not None]
+
+
+def test_pages_are_read_together_up_to_a_number_of_records_and_of_bytes(
+    database: Database,
+) -> None:
+    sizes = [(100, 10), (100, 10), (100, 10), (250, 10), (1, 10), (1, 990), (1, 5), (0, 2_000)]
+    with database.session() as connection:
+        walk = walks.begin_walk(connection, OPPORTUNITIES, "run", walks.REFRESH)
+        for n, (records, size) in enumerate(sizes):
+            page = replace(a_page(b"%d" % n + b" " * (size - 1)), record_count=records)
+            land_page(connection, OPPORTUNITIES, "run", walk.id, page)
+        alone = page_ids(connection, [walk.id])
+        together = page_ids(connection, [walk.id], most_records=250, most_bytes=1_000)
+    assert [len(pages) for pages in alone] == [1] * len(sizes)
+    assert [len(pages) for pages in together] == [2, 1, 1, 2, 1, 1]
+    assert [page for pages in together for page in pages] == [page for (page,) in alone]
+
+
+def test_pages_that_several_read_together_become_fewer_towards_the_end(database: Database) -> None:
+    with database.session() as connection:
+        walk = walks.begin_walk(connection, OPPORTUNITIES, "run", walks.REFRESH)
+        for _ in range(20):
+            page = replace(a_page(), record_count=100)
+            land_page(connection, OPPORTUNITIES, "run", walk.id, page)
+        together = page_ids(connection, [walk.id], most_records=400, most_bytes=1_000_000, among=4)
+    assert [len(pages) for pages in together] == [4, 4, 3, 2, 1, 1, 1, 1, 1, 1, 1]
 
 
 def test_two_processes_of_one_name_land_all_their_pages_each_with_a_number_of_its_own(
