@@ -3,6 +3,8 @@
 Their columns are part of the contract: no column is renamed, and no type is narrowed.
 """
 
+from dataclasses import replace
+
 from rms_pipeline.collections.base import TIMES, Collection, Column, Modes, Reach, Webhooks
 
 # A B-tree entry of PostgreSQL holds about 2,700 bytes; no status comes near that.
@@ -62,7 +64,8 @@ OPPORTUNITIES = Collection(
             source=("status_name", "state_name"),
             longest=_LONGEST_STATUS,
         ),
-        *TIMES,
+        # The index on the last change holds the id and the customer too: see `indexes`.
+        *(replace(each, index=None) for each in TIMES),
         Column(
             "venue_name",
             "text",
@@ -199,6 +202,7 @@ OPPORTUNITIES = Collection(
         "opportunity_status, COALESCE(collect_ends_at, ends_at)",
         "confirmed_at",
         # What lists are sorted by. Of a text as much as an entry of an index holds.
+        "(updated_at_rms DESC, id DESC) INCLUDE (organisation_id)",
         "opportunity_status, id DESC",
         '"left"(name, 100), id DESC',
         '"left"(organisation_name, 100), id DESC',

@@ -379,7 +379,12 @@ def test_no_retry_after_raises_and_none_is_waited_for_long(
 ) -> None:
     waits: list[float] = []
     monkeypatch.setattr(time, "sleep", waits.append)
-    monkeypatch.setattr(ProcessBudget, "pause", lambda _, seconds: waits.append(seconds))
+
+    def pause(_: ProcessBudget, seconds: float) -> float:
+        waits.append(seconds)
+        return seconds
+
+    monkeypatch.setattr(ProcessBudget, "pause", pause)
     header = f"Retry-After: {value}".encode().decode("latin-1")
     turn = answer(b"", f"{status} Busy", header, "Date: Thu, 26 Nov 2026 10:00:00 GMT")
     with speaking(turn, answer()) as url:

@@ -227,9 +227,11 @@ def test_errors_name_the_fields_that_somebody_set(
     schedule = away.resolve_schedule_def(incremental)
     with (
         dg.build_schedule_context(instance=instance, resources=away.resources) as context,
-        pytest.raises(DatabaseError, match="Check the mirror's url"),
+        pytest.raises(dg.DagsterUserCodeExecutionError) as failed,
     ):
         schedule.evaluate_tick(context)
+    assert isinstance(failed.value.user_exception, DatabaseError)
+    assert "Check the mirror's url." in str(failed.value.user_exception)
     first = failure_of(refused, incremental, instance)
     assert f"or the job {job}, first" in first
 
