@@ -55,6 +55,8 @@ class Wanted:
     - `most_absent`: at most this many of `strangers` are asked for singly.
     - `sampled`: lists are tested with one record, and not believed if they are late.
     - `alive`: if one of these ids is absent, nothing follows from it.
+    - `unwitnessed`: nothing but the answer itself says that these ids are gone: no list lacks them,
+      and no event reported it. So their absence counts only if they are absent twice.
     """
 
     told: Mapping[int, datetime] = field(default_factory=dict)
@@ -65,6 +67,7 @@ class Wanted:
     most_absent: int | None = None
     sampled: bool = False
     alive: Ids[int] = ()
+    unwitnessed: Ids[int] = ()
 
 
 @dataclass(slots=True)
@@ -113,7 +116,8 @@ def ask_by_id(
     Each id that is missing from a list is asked for alone. It is gone only if `GET
     /opportunities/{id}` answers 404 or 410. If no record came singly since, the API is asked for
     one of `witnesses`, which should exist, or for a record that a list shows. If it finds none of
-    them, the API is not reliable now.
+    them, the API is not reliable now. Of an id that nothing else shows to be gone
+    (`Wanted.unwitnessed`), the API is then asked once more.
 
     A list that fails is halved, down to the one record that the API cannot deliver. `expected` only
     affects the cost: whether the records probably exist. After `calls` calls nothing more is asked
@@ -157,6 +161,8 @@ def ask_by_id(
         if verdict.gone.keys() - set(asking.wanted.alive):
             before = client.counts.calls
             verdict.shown_none = not asking.demand_singles()
+            if not verdict.shown_none:
+                asking.ask_twice(verdict)
             if limit is not None:
                 limit += client.counts.calls - before
         yield verdict
@@ -270,6 +276,17 @@ class _Asking:
         verdict.answers.append(answer)
         if _is_older(times_of(answer).get(id_), self.wanted.told.get(id_), SLACK):
             verdict.outdated.add(id_)
+
+    def ask_twice(self, verdict: Verdict) -> None:
+        """Ask once more for each absent id that nothing else shows to be gone. One wrong answer
+        must not delete a row.
+
+        Call this when another record has just come by its id.
+        """
+        for id_ in sorted(verdict.gone.keys() & set(self.wanted.unwitnessed)):
+            del verdict.gone[id_]
+            self.single(id_, verdict, expected=False)
+        self._found_singly = True
 
     def _ask(self, question: Callable[[int | None], T]) -> T:
         """Return what `question` answers for the given number of attempts (None: as many as

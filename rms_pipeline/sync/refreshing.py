@@ -82,22 +82,29 @@ def refresh(
     removed.
 
     A record counts as deleted if `GET /opportunities/{id}` answered 404 or 410, except for the ids
-    in `patient_with`. `wanted` is what events said about the ids. Without it, a few ids are
-    requested singly; for more ids, it is tested whether lists are late. A row that another session
-    locks for more than a second is left out. So is a record that the API does not deliver. Neither
-    affects the others.
+    in `patient_with`. Where nothing else shows it, that answer must come twice. `wanted` is what
+    events said about the ids. Without it, a few ids are requested singly; for more ids, it is
+    tested whether lists are late. A row that another session locks for more than a second is left
+    out. So is a record that the API does not deliver. Neither affects the others.
     """
     done = Refreshed()
     before = client.counts.calls
     asked = sorted(set(ids))
     if wanted is None:
-        few = len(asked) <= ASKED_SINGLY
-        wanted = Wanted(singly=asked if few else (), sampled=not few)
+        few = asked if len(asked) <= ASKED_SINGLY else ()
+        wanted = Wanted(singly=few, sampled=not few, unwitnessed=few)
     with database.session() as connection:
         # The account of a long-lived client may have been replaced in this database.
         demand_mirror_of(connection, client.subdomain)
         known = what_is_held(connection, client.collection, asked, patience=2.0)
-        wanted = replace(wanted, held=known.held, gone=known.gone, alive=patient_with)
+        wanted = replace(
+            wanted,
+            held=known.held,
+            gone=known.gone,
+            alive=patient_with,
+            # What the mirror knows as deleted was shown before.
+            unwitnessed=set(wanted.unwitnessed) - set(known.gone),
+        )
         storing = _Storing(
             database,
             connection,

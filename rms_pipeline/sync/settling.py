@@ -6,7 +6,7 @@ is.
 """
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -16,7 +16,13 @@ from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.mirror import walks
 from rms_pipeline.mirror.completeness import some_other_row
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.deletions import Deletions, held_back, oldest_outside, unseen_rows
+from rms_pipeline.mirror.deletions import (
+    BY_TWO_WITNESSES,
+    Deletions,
+    held_back,
+    oldest_outside,
+    unseen_rows,
+)
 from rms_pipeline.mirror.deletions import confirm_deletions as note_confirmation
 from rms_pipeline.mirror.merge import MergeResult
 from rms_pipeline.mirror.proofs import Proof
@@ -28,6 +34,7 @@ from rms_pipeline.sync.doubts import what_is_held
 from rms_pipeline.sync.prove import SUSPECT, Prover
 from rms_pipeline.sync.storing import store_answer
 
+_ALL = 2**31
 _BY_ID_ALONE = "it is outside the window, and Current RMS did not find it by its id"
 
 
@@ -72,6 +79,7 @@ def settle_full_walk(
         settling.remove(
             unseen_rows(connection, client.collection, walk.id, walk.started_at, walk.window)
         )
+        settling.remove_the_last()
         prover = Prover(
             connection,
             client,
@@ -119,6 +127,8 @@ class _Settling:
         self._deletions = deletions
         self._collection = client.collection
         self._unreadable = set(unreadable(connection, self._collection))
+        # Asked for while Current RMS showed no record at all, although the mirror has others.
+        self._asked_in_vain = set[int]()
 
     def remove(self, suspects: Iterable[int]) -> None:
         """Request `suspects`, which a complete reading did not list. Removes those that were
@@ -140,7 +150,7 @@ class _Settling:
             witnesses=some_other_row(self._connection, self._collection, ids),
         )
         # If no record is found by its id, none is removed. The proof will say so.
-        with contextlib.suppress(FindsNone):
+        with self._asking_in_vain(ids):
             for verdict in asked:
                 self._store(verdict)
                 gone.update(verdict.gone)
@@ -157,17 +167,40 @@ class _Settling:
         asked = 0
         if self._deletions.confirmed:
             asked += self._ask_again(held_back(self._connection, self._collection))
-        if self._window is None:
-            return asked
-        ids = oldest_outside(
-            self._connection, self._collection, self._window, self._client.page_size * calls
-        )
-        ids = [i for i in ids if i not in self._unreadable]
-        return asked + (self._ask_again(ids, calls=calls) if ids else 0)
+        if self._window is not None:
+            ids = oldest_outside(
+                self._connection, self._collection, self._window, self._client.page_size * calls
+            )
+            ids = [i for i in ids if i not in self._unreadable]
+            asked += self._ask_again(ids, calls=calls) if ids else 0
+        return asked
 
-    def _ask_again(self, ids: Sequence[int], calls: int | None = None) -> int:
+    def remove_the_last(self) -> None:
+        """Remove the last rows of an account that has no record any more, if a person has confirmed
+        it.
+
+        Rows outside the window speak for those inside, although they are gone as well. So all of
+        them are asked for together.
+        """
+        if not self._deletions.confirmed or not self._asked_in_vain:
+            return
+        left = set(self._asked_in_vain)
+        if self._window is not None:
+            left.update(oldest_outside(self._connection, self._collection, self._window, _ALL))
+        self._ask_again(sorted(left - self._unreadable), because=BY_TWO_WITNESSES)
+
+    @contextlib.contextmanager
+    def _asking_in_vain(self, ids: Iterable[int]) -> Iterator[None]:
+        try:
+            yield
+        except FindsNone:
+            self._asked_in_vain.update(ids)
+
+    def _ask_again(
+        self, ids: Sequence[int], calls: int | None = None, because: str = _BY_ID_ALONE
+    ) -> int:
         asked = 0
-        with contextlib.suppress(FindsNone):
+        with self._asking_in_vain(ids):
             others = some_other_row(self._connection, self._collection, ids)
             for verdict in ask_by_id(
                 self._client,
@@ -179,9 +212,7 @@ class _Settling:
             ):
                 self._store(verdict)
                 asked += sum(len(answer.ids) for answer in verdict.answers) + len(verdict.gone)
-                self._deletions.remove_gone(
-                    verdict.gone, _BY_ID_ALONE, shown_none=verdict.shown_none
-                )
+                self._deletions.remove_gone(verdict.gone, because, shown_none=verdict.shown_none)
         return asked
 
     def _store(self, verdict: Verdict) -> None:

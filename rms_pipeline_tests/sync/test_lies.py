@@ -285,6 +285,31 @@ def test_a_suspect_that_cannot_be_asked_for_stops_neither_the_sync_nor_other_del
     assert bad in mirror.rows()
 
 
+@pytest.mark.parametrize("by_mistake", [True, False])
+def test_one_answer_that_a_record_is_not_there_deletes_no_row_that_a_person_refreshes(
+    mirror_of: MakeMirror, lie: Tell, by_mistake: bool
+) -> None:
+    mirror = mirror_of(Store(40), switches=TEN)
+    mirror.full_sync()
+    id_, other = ids_in(mirror.store, mirror.window)[:2]
+    mirror.store.edit(id_, {"subject": "Edited"})
+    others = set[str]()
+
+    def change(request: Request, answer: Answer) -> Answer:
+        if request.path != f"/opportunities/{id_}":
+            others.update([request.path] if is_single(request) else [])
+            return answer
+        # The mistake is over when the next record is asked for.
+        absent = not (by_mistake and others)
+        return Refusal("not found", 404).answer("texts") if absent else answer
+
+    lie(change)
+    done = refresh(mirror.database, mirror.client(), [id_, other], "run")
+    assert done.gone == mirror.deleted() == (set() if by_mistake else {id_})
+    if by_mistake:
+        assert mirror.rows()[id_]["name"] == "Edited"
+
+
 @pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize("count", [30, 3, 1])
 def test_a_refresh_gets_all_but_the_one_that_cannot_be_delivered(

@@ -100,3 +100,19 @@ def test_rows_that_go_in_masses_after_the_walk_are_held_back_before_all_were_ask
     assert witness in mirror.store.ids()
     confirmed = mirror.full_sync(confirm_deletions=True).settled
     assert (confirmed.deleted, confirmed.certificate.shown) == (len(doomed), True)
+
+
+@pytest.mark.parametrize("reverify_calls", [0, 50])
+def test_the_last_rows_of_an_emptied_account_go_when_it_is_confirmed_wherever_they_lie(
+    mirror_of: MakeMirror, reverify_calls: int
+) -> None:
+    mirror = mirror_of(Store(1))
+    mirror.full_sync()
+    inside, outside = mirror.store.ids(), with_old_ones(mirror, 2)
+    for id_ in (*inside, *outside):
+        mirror.store.delete(id_)
+    first = mirror.full_sync(reverify_calls=reverify_calls).settled
+    assert (first.deleted, first.certificate.shown) == (0, False)
+    done = mirror.full_sync(confirm_deletions=True, reverify_calls=reverify_calls).settled
+    assert (done.deleted, done.held_back, mirror.rows()) == (3, 0, {})
+    assert done.certificate.shown, done.certificate.sentence
