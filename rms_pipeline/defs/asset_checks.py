@@ -93,7 +93,8 @@ def _is_complete(
     proof = known.proof
     if proof is None:
         return dg.AssetCheckResult(
-            passed=False, description="No full sync has compared the counts yet: run initial_sync."
+            passed=False,
+            description="No full sync has compared the counts yet: run the initial sync.",
         )
     doubtful = known.state == "amber"
     return dg.AssetCheckResult(
@@ -125,8 +126,8 @@ def _deletions(
             f"At least {held:,} {collection.name} no longer exist in Current RMS, more than 5 % "
             "of the window (and more than 20) within a day, so their rows were not deleted. If "
             "the user of the API key has lost the permission to see them, restore it. If they "
-            "were really deleted, confirm it: launch reconciliation with confirm_deletions: "
-            f"true for {collection.name}, or run `rms-pipeline sync initial "
+            "were really deleted, confirm it: launch the job of the reconciliation with "
+            f"confirm_deletions: true for {collection.name}, or run `rms-pipeline sync initial "
             "--confirm-deletions`."
         ),
         metadata={"deleted": deleted, "held_back": held},

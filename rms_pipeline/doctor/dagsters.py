@@ -1,7 +1,8 @@
 """Are Dagster's runs and its daemon alive, and are the default schedules and sensors on?"""
 
+import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import dagster as dg
 from pydantic import SecretStr
@@ -19,14 +20,17 @@ from rms_pipeline.defs.run_lock import dead_runs
 from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
 from rms_pipeline.mirror.sync_runs import INITIAL
 from rms_pipeline.web import dagster_api
-from rms_pipeline.web.dagster_api import LOCATION, DagsterUnavailable
+from rms_pipeline.web.dagster_api import LOCATION, Daemon, DagsterUnavailable
 from rms_pipeline.web.sessions import Sessions
 from rms_pipeline.web.tokens import existing_api_token
 
 _QUEUED_TOO_LONG = 600.0
 # The daemon writes one every 30 s.
 _HEARTBEAT_WITHIN = 120.0
-_START = "Start it with `rms-pipeline up` (or `dagster dev`)."
+_START = (
+    "Start it with `rms-pipeline up` (or `dagster dev`; for a Dagster of your own, "
+    "`dagster-daemon run`)."
+)
 
 
 def check_history(exam: Examination) -> Iterator[Finding]:
@@ -100,7 +104,7 @@ def check_runs(exam: Examination) -> Iterator[Finding]:
             isinstance(instance.run_launcher, WorkerLockCheck) and instance.run_monitoring_enabled
         )
         queued = instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]))
-        daemon_lives = not _silent_daemons(instance)
+    daemon_lives = not _silent(_daemons(exam))
     now = time.time()
     waiting = [r for r in queued if now - r.create_timestamp.timestamp() > _QUEUED_TOO_LONG]
     if dead:
@@ -134,14 +138,12 @@ def check_runs(exam: Examination) -> Iterator[Finding]:
         yield fine("runs", f"{len(started):,} running, {len(queued):,} queued, none stuck.")
 
 
-def check_daemon(_: Examination) -> Iterator[Finding]:
+def check_daemon(exam: Examination) -> Iterator[Finding]:
     """Whether Dagster's daemon is alive. Without it no schedule and no queued run starts."""
-    with open_instance() as instance:
-        silent = _silent_daemons(instance)
-        heartbeats = instance.get_daemon_heartbeats()
-    troubled = sorted(name for name, beat in heartbeats.items() if beat.errors)
+    needed = _daemons(exam)
+    silent = _silent(needed)
     if silent:
-        since = max((beat.timestamp for beat in heartbeats.values()), default=None)
+        since = max((each.heartbeat for each in needed if each.heartbeat), default=None)
         names = ", ".join(silent).lower()
         ago = None if since is None else time.time() - since
         if ago is None:
@@ -158,8 +160,8 @@ def check_daemon(_: Examination) -> Iterator[Finding]:
                 "it shows nothing of whether the daemon is alive."
             )
         yield warning("daemon", found, _START)
-    elif troubled:
-        found = f"Dagster's daemon reports errors: {', '.join(troubled).lower()}."
+    elif troubled := sorted(each.name.lower() for each in needed if each.has_errors):
+        found = f"Dagster's daemon reports errors: {', '.join(troubled)}."
         yield warning("daemon", found, "See Deployment > Daemons in Dagster's UI.")
     else:
         yield fine("daemon", "Dagster's daemon is alive.")
@@ -214,17 +216,30 @@ def _token(exam: Examination) -> SecretStr | None:
     return Sessions(token).dagster_token if token else None
 
 
-def _silent_daemons(instance: dg.DagsterInstance) -> list[str]:
+def _daemons(exam: Examination) -> list[Daemon]:
+    """The daemons that must run: those of the Dagster at RMS_DAGSTER_URL, if it has our jobs.
+    Otherwise those of this project's own instance."""
+    url, wanted, job = _asked_for(exam)
+    token = _token(exam)
+    with contextlib.suppress(DagsterUnavailable):
+        if dagster_api.location_of(url, job, token, location=wanted) is not None:
+            return dagster_api.daemons(url, token)
+    with open_instance() as instance:
+        statuses = instance.get_daemon_statuses()
+    beats = {name: status.last_heartbeat for name, status in statuses.items() if status.required}
+    return [
+        Daemon(name, beat and beat.timestamp, bool(beat and beat.errors))
+        for name, beat in beats.items()
+    ]
+
+
+def _silent(daemons: Iterable[Daemon]) -> list[str]:
     now = time.time()
     return sorted(
-        name
-        for name, status in instance.get_daemon_statuses().items()
-        if status.required
-        and (
-            status.last_heartbeat is None
-            # One of the future was sent when a clock was wrong, or is read when one is.
-            or abs(now - status.last_heartbeat.timestamp) > _HEARTBEAT_WITHIN
-        )
+        each.name
+        for each in daemons
+        # One of the future was sent when a clock was wrong, or is read when one is.
+        if each.heartbeat is None or abs(now - each.heartbeat) > _HEARTBEAT_WITHIN
     )
 
 

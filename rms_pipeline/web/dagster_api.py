@@ -1,4 +1,4 @@
-"""The parts of Dagster's GraphQL API that are needed to launch runs."""
+"""The parts of Dagster's GraphQL API that launch runs and show whether Dagster works."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -83,6 +83,17 @@ query Automation($repository: RepositorySelector!) {
   }
 }
 """
+_DAEMONS = """
+query Daemons {
+  instance {
+    daemonHealth {
+      allDaemonStatuses {
+        daemonType required lastHeartbeatTime lastHeartbeatErrors { message }
+      }
+    }
+  }
+}
+"""
 # How a run ended: somebody ended it, also in the queue; by itself; or Dagster does not have it.
 End = Literal["canceled", "ended", "deleted"]
 
@@ -95,6 +106,16 @@ class UnfinishedRun:
     job: str
     status: str
     seconds_ago: float
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """A part of Dagster's daemon that the instance needs. `heartbeat` is the Unix time of its last
+    one, None if there was none. `has_errors` is whether that one reported errors."""
+
+    name: str
+    heartbeat: float | None
+    has_errors: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +319,16 @@ def automation(
         for kind in ("schedule", "sensor")
         for each in found[f"{kind}s"]
     }
+
+
+def daemons(url: str, token: SecretStr | None = None) -> list[Daemon]:
+    """The daemons that the instance of the Dagster at `url` needs. Raises DagsterUnavailable."""
+    health = _ask(url, token, _DAEMONS)["instance"]["daemonHealth"]
+    return [
+        Daemon(each["daemonType"], each["lastHeartbeatTime"], bool(each["lastHeartbeatErrors"]))
+        for each in health["allDaemonStatuses"]
+        if each["required"]
+    ]
 
 
 def end_of(url: str, run: str, token: SecretStr | None = None) -> End | None:

@@ -431,6 +431,11 @@ def _live_in(
     assert_equal(project, mirror_url)
     wait_until(lambda: running.unfinished() == [], timeout=180)
     assert {status for _, status in running.jobs()} == {"SUCCESS"}
+    # It asks that Dagster, because no daemon has ever run in this project's own instance.
+    doctor = command("doctor", "--json", environment=acme)
+    told_of = {f["check"]: f["found"] for f in json.loads(doctor.stdout)["findings"]}
+    assert told_of["daemon"] == "Dagster's daemon is alive."
+    assert told_of["webserver"] == f"Dagster at {running.url} has the jobs of this project."
 
 
 @pytest.mark.timeout(900)
