@@ -57,12 +57,15 @@ class Patience:
 
     `attempts` counts failed answers. `throttled` is how long 429s in a row are accepted. `read`
     limits the silence between two bytes. `answer` limits the whole answer, so that one that
-    trickles also ends.
+    trickles also ends. `at_first`, if given, limits the first attempt of a question instead of
+    both, because a connection may be dead. An API that needs longer is then given the longer times
+    from the first attempt on.
     """
 
     connect: float = 10.0
     read: float = 60.0
     answer: float = 180.0
+    at_first: float | None = None
     attempts: int = 8
     throttled: float = 900.0
     backoff: float = 0.5
@@ -173,7 +176,9 @@ class Transport:
         self._api_key = api_key
         self.budget = budget
         self.counts = CallCounts()
-        self._patience = patience or Patience()
+        self.patience = patience or Patience()
+        # Whether the last answer took longer than first attempts may.
+        self._is_slow = False
         self.now = now
         self._tell = tell
         self._session = session_for(base_url)
@@ -203,8 +208,8 @@ class Transport:
     ) -> Answer[T]:
         """Send `GET path`. `decode` raises ValueError for a body that is not what was promised.
 
-        `attempts` limits how many failures are accepted. Without it, the patience's own limit
-        applies.
+        `attempts` limits how many failures are accepted, if that is fewer than the patience's own
+        limit.
         """
         return self._patiently(_Request("GET", path, decode), lane, attempts=attempts)
 
@@ -258,12 +263,12 @@ class Transport:
             self._tell(failure)
 
         failures, throttled, throttled_since = 0, 0, None
-        attempts = attempts or self._patience.attempts
+        attempts = min(attempts or self.patience.attempts, self.patience.attempts)
         while True:
             self.budget.acquire(lane)
             self.counts.add(calls=1)
             try:
-                answer = self._try(request)
+                answer = self._try(request, is_first=failures == 0)
             except _Unusable as error:
                 now = time.monotonic()
                 if error.throttled:
@@ -276,7 +281,7 @@ class Transport:
                         wait = max(error.wait, self._backoff(0))
                     # Other threads may be more patient, but they must not ask meanwhile.
                     wait = self.budget.pause(wait)
-                    if now + wait - throttled_since > self._patience.throttled:
+                    if now + wait - throttled_since > self.patience.throttled:
                         raise Throttled(
                             "Current RMS kept answering 429 (too many requests) for "
                             f"{now - throttled_since:.0f} s and asks to wait {wait:.0f} s more. "
@@ -313,9 +318,13 @@ class Transport:
                 self.budget.answered()
                 return answer
 
-    def _try(self, request: _Request[T]) -> Answer[T]:
-        asked_at = self.now()
-        until = time.monotonic() + self._patience.answer
+    def _try(self, request: _Request[T], *, is_first: bool) -> Answer[T]:
+        asked_at, began = self.now(), time.monotonic()
+        patience = self.patience
+        read, whole = patience.read, patience.answer
+        if is_first and patience.at_first is not None and not self._is_slow:
+            read = whole = patience.at_first
+        until = began + whole
         try:
             with (
                 deadline(until),
@@ -324,8 +333,8 @@ class Transport:
                     self.base_url + request.path,
                     json=request.content,
                     timeout=(
-                        min(self._patience.connect, self._patience.answer),
-                        min(self._patience.read, self._patience.answer),
+                        min(patience.connect, whole),
+                        min(read, whole),
                     ),
                     allow_redirects=False,
                     stream=True,
@@ -336,9 +345,7 @@ class Transport:
             raise _Unusable(str(error)) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             if time.monotonic() >= until:
-                raise _Unusable(
-                    f"an answer that did not end within {self._patience.answer:g} s"
-                ) from None
+                raise _Unusable(f"an answer that did not end within {whole:g} s") from None
             raise _Unusable(describe(error)) from None
         except ValueError:
             # `requests` looks at the address of a redirect although it does not follow it.
@@ -347,6 +354,8 @@ class Transport:
                 attempts=_ATTEMPTS_AT_A_WALL,
             ) from None
         answered_at = self.now()
+        if patience.at_first is not None:
+            self._is_slow = time.monotonic() - began > patience.at_first
         self._check_status(response, request, body)
         try:
             decoded = request.decode(body)
@@ -389,7 +398,7 @@ class Transport:
 
     def _backoff(self, failures: int) -> float:
         """Return an exponential wait with random jitter, at least half of the full value."""
-        longest = min(self._patience.backoff * 2.0**failures, _LONGEST_BACKOFF)
+        longest = min(self.patience.backoff * 2.0**failures, _LONGEST_BACKOFF)
         return random.uniform(longest / 2, longest)
 
 

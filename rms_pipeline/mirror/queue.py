@@ -2,9 +2,12 @@
 
 This module stores, claims, settles and gives back events. It does no HTTP and no refresh.
 
-A claim is a lease. A process that dies loses its claim when the lease ends. Two processes that
-refresh the same record do no harm. All waiting events of a record are claimed together. An event
-that arrives during the refresh is not among them, so it causes another refresh afterwards.
+A claim is a lease, which the process that works on it renews, however long Current RMS takes. A
+process that dies loses its claim when the lease ends, and another one takes the events. If the
+first one lives after all, it still may settle them, but it no longer decides when they are tried
+again. Two processes that refresh the same record do no harm. All waiting events of a record are
+claimed together. An event that arrives during the refresh is not among them, so it causes another
+refresh afterwards.
 
 A postponed event waits until Current RMS shows the change that the event reports, or until a locked
 row is free. Later events of its record wait with it.
@@ -39,6 +42,8 @@ _UNCLAIMED = (
     "(claimed_until IS NULL OR claimed_until < clock_timestamp()"
     " OR claimed_until > clock_timestamp() + interval '10 min')"
 )
+# The claimant has neither settled the event nor returned it, and no other process has taken it.
+_STILL_CLAIMED = "processed_at IS NULL AND claimed_until IS NOT NULL AND claimed_by = %(claimant)s"
 _TIME_HAS_COME = (
     "(next_attempt_at <= clock_timestamp()"
     " OR next_attempt_at > clock_timestamp() + interval '10 min')"
@@ -152,9 +157,27 @@ def claim(
     )
 
 
-def settle(connection: Connection, claimed: Claim, records: Iterable[int]) -> int:
-    """Mark the claimed events of `records` as done, and their rows as refreshed. Commits.
+def renew(connection: Connection, claimed: Claim) -> None:
+    """Let the lease of `claimed` begin again, for the events that are still its own. Commits."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE webhook_events SET claimed_until = clock_timestamp() + %(lease)s"
+            f" WHERE id = ANY(%(ids)s) AND {_STILL_CLAIMED}",
+            {
+                "lease": LEASE,
+                "ids": [event.id for event in claimed.events],
+                "claimant": claimed.claimant,
+            },
+        )
+    connection.commit()
 
+
+def settle(connection: Connection, claimed: Claim, records: Iterable[int]) -> int:
+    """Mark the claimed events of `records` as done, and their rows as refreshed. Returns how many
+    events were not done yet. Commits.
+
+    This also holds for events that another process has claimed since, because they are older than
+    the refresh.
     A row that another session locks is not marked, and this does not wait for it. A row that
     PostgreSQL refuses to change is not marked either. Their events are settled nevertheless.
     """
@@ -212,8 +235,9 @@ def put_off(
             " CASE WHEN %(counted)s THEN (%(patience)s::int[])[least(waits + 1, %(most)s)] ELSE"
             " least(greatest(extract(epoch FROM clock_timestamp() - received_at) / 4, 1), 10) END)"
             " FROM unnest(%(ids)s::bigint[], %(reasons)s::text[]) AS n (id, reason)"
-            " WHERE e.id = n.id AND processed_at IS NULL",
+            f" WHERE e.id = n.id AND {_STILL_CLAIMED}",
             {
+                "claimant": claimed.claimant,
                 "counted": counted,
                 "seconds": seconds,
                 "patience": list(PATIENCE),
@@ -250,8 +274,9 @@ def give_back(
             " THEN clock_timestamp() END,"
             " next_attempt_at = clock_timestamp() + least(%(longest)s,"
             " power(2, least(attempts, 10))) * interval '1 s'"
-            " WHERE id = ANY(%(ids)s) AND processed_at IS NULL RETURNING dead_at",
+            f" WHERE id = ANY(%(ids)s) AND {_STILL_CLAIMED} RETURNING dead_at",
             {
+                "claimant": claimed.claimant,
                 "error": error[:2_000].replace("\x00", "\ufffd"),
                 "blameless": blameless,
                 "most": ATTEMPTS,

@@ -301,6 +301,8 @@ class _Asking:
                 raise
             if self._health.is_up((), for_sure=True):
                 raise PageFailed(error) from error
+            if self._client.patience.attempts <= FEW:
+                raise
         try:
             return question(None)
         except ApiUnavailable as error:

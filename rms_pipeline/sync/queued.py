@@ -2,8 +2,9 @@
 
 import contextlib
 import logging
+import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -23,7 +24,16 @@ from rms_pipeline.current_rms.errors import (
 from rms_pipeline.current_rms.failing import Health
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.mirror.database import Database, DatabaseError, clock_of
-from rms_pipeline.mirror.queue import PATIENCE, Claim, claim, give_back, put_off, settle
+from rms_pipeline.mirror.queue import (
+    LEASE,
+    PATIENCE,
+    Claim,
+    claim,
+    give_back,
+    put_off,
+    renew,
+    settle,
+)
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.webhook_absences import (
     FORGOTTEN_AFTER,
@@ -119,9 +129,10 @@ def work_off(
     if claimed.events:
         client.now = clock_of(connection)
         try:
-            ids = _without_lately_absent(connection, claimed, done)
-            if ids:
-                _work_off(database, connection, client, run, claimed, ids, done)
+            with _kept(database, claimed):
+                ids = _without_lately_absent(connection, claimed, done)
+                if ids:
+                    _work_off(database, connection, client, run, claimed, ids, done)
         except (psycopg2.Error, DatabaseError) as error:
             # Put the events back now if the database still answers; otherwise they wait until the
             # lease ends.
@@ -130,6 +141,32 @@ def work_off(
                 give_back(connection, claimed, claimed.records, str(error), blameless=True)
             raise
     return done
+
+
+@contextlib.contextmanager
+def _kept(database: Database, claimed: Claim) -> Iterator[None]:
+    """Renew the lease of `claimed` now and then, on a connection of its own.
+
+    Current RMS may take longer than the lease for one answer. Without this, others would take the
+    same events meanwhile, and ask an API that is slow already for the same records.
+    """
+    over = threading.Event()
+
+    def renew_now_and_then() -> None:
+        while not over.wait(LEASE.total_seconds() / 3):
+            try:
+                with database.session() as connection:
+                    renew(connection, claimed)
+            except (psycopg2.Error, DatabaseError) as error:
+                logger.warning("The lease of webhook events was not renewed: %s", error)
+
+    thread = threading.Thread(target=renew_now_and_then, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _spare(connection: Connection, client: CurrentRmsClient) -> int:

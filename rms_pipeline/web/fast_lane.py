@@ -29,8 +29,9 @@ from rms_pipeline.web.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-# Shorter together than the lease of a claim, which an API that keeps silent may outlast.
-PATIENCE = Patience(connect=5, read=20, answer=25, attempts=2, throttled=20)
+# The first attempt is short, because a connection may be dead. The second one takes as long as in a
+# sync: no event may be left to an API that is never that fast.
+PATIENCE = Patience(connect=5, at_first=20, read=60, answer=90, attempts=2, throttled=20)
 # At a time; each has two connections to the database while it works.
 WORKERS = 4
 _TAKES_LONG = 1.0

@@ -458,6 +458,50 @@ def test_a_large_page_that_fits_is_read(client_for: MakeClient) -> None:
         assert client_for(url, patience=Patience()).list_records(()).body == body
 
 
+def after(seconds: float) -> Speaker:
+    """Answers with a page after so long."""
+
+    def speak(connection: socket.socket) -> None:
+        time.sleep(seconds)
+        connection.sendall(answer(PAGE, "200 OK"))
+
+    return speak
+
+
+HURRIED = replace(QUICK, at_first=0.2, attempts=2)
+
+
+def test_an_api_that_needs_longer_than_a_first_attempt_is_asked_once_from_then_on(
+    client_for: MakeClient,
+) -> None:
+    with speaking(after(0.35)) as url:
+        client = client_for(url, patience=HURRIED)
+        calls = []
+        for _ in range(3):
+            assert client.list_records(()).ids == (36,)
+            calls.append(client.counts.calls)
+    assert calls == [2, 3, 4]
+
+
+def test_a_dead_connection_costs_a_short_attempt_and_later_ones_are_short_again(
+    client_for: MakeClient,
+) -> None:
+    with speaking(after(9), after(0), after(9), after(0)) as url:
+        client = client_for(url, patience=HURRIED)
+        started = time.monotonic()
+        for _ in range(2):
+            assert client.list_records(()).ids == (36,)
+        assert time.monotonic() - started < 3
+    assert client.counts.calls == 4
+
+
+def test_a_question_is_asked_no_oftener_than_patience_allows(client_for: MakeClient) -> None:
+    with speaking(answer(b"", "503 Not now")) as url:
+        client = client_for(url, patience=replace(QUICK, attempts=2))
+        with pytest.raises(ApiUnavailable, match="in 2 attempts"):
+            client.list_records((), attempts=3)
+
+
 def test_each_failure_is_told_with_its_number_and_so_is_the_end_of_them(
     client_for: MakeClient,
 ) -> None:

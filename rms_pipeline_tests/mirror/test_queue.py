@@ -7,7 +7,15 @@ from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.postgres_errors import OutdatedError
-from rms_pipeline.mirror.queue import ATTEMPTS, claim, give_back, replay, settle
+from rms_pipeline.mirror.queue import (
+    ATTEMPTS,
+    claim,
+    give_back,
+    put_off,
+    renew,
+    replay,
+    settle,
+)
 from rms_pipeline_tests.rows import insert, query
 
 
@@ -29,6 +37,34 @@ def test_a_replayed_dead_letter_has_all_its_attempts_again(emptied: Database) ->
                 connection, claim(connection, OPPORTUNITIES, "a"), [7], "no", blameless=False
             )
             assert died == (attempt == ATTEMPTS)
+
+
+def test_a_process_whose_claim_was_taken_over_settles_events_and_returns_none(
+    emptied: Database,
+) -> None:
+    told_of(emptied, 7, 8)
+    held = "SELECT left(claimed_by, 1), claimed_until > now(), attempts, waits, dead_at, error"
+    held += " FROM webhook_events ORDER BY id"
+    with emptied.session() as connection:
+        late = claim(connection, OPPORTUNITIES, "a")
+        query(emptied, "UPDATE webhook_events SET claimed_until = now(), attempts = %s", ATTEMPTS)
+        taken = claim(connection, OPPORTUNITIES, "b")
+        assert taken.records == [7, 8]
+        before = query(emptied, held)
+        assert put_off(connection, late, {7: "not yet"}) == 0
+        assert give_back(connection, late, [7, 8], "no", blameless=False) == 0
+        query(emptied, "UPDATE webhook_events SET claimed_until = now() + interval '9 s'")
+        renew(connection, late)
+        assert query(emptied, held) == before
+        soon = "SELECT bool_and(claimed_until < now() + interval '10 s') FROM webhook_events"
+        assert query(emptied, soon) == [(True,)]
+        renew(connection, taken)
+        assert query(emptied, soon) == [(False,)]
+        # They are older than its refresh, whoever holds them now.
+        assert settle(connection, late, [7]) == 1
+        assert settle(connection, taken, [7, 8]) == 1
+        renew(connection, taken)
+    assert query(emptied, "SELECT count(claimed_until) FROM webhook_events") == [(0,)]
 
 
 def told_of(database: Database, first: int, last: int, count: int = 1) -> None:

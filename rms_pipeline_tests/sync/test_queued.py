@@ -1,5 +1,7 @@
 """Working off the queue when something else goes wrong than the API."""
 
+import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,11 +11,14 @@ import pytest
 
 from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
 from rms_pipeline.current_rms.errors import ApiUnavailable, CurrentRmsError, Forbidden, NotFound
+from rms_pipeline.mirror import queue
 from rms_pipeline.mirror.database import DatabaseError
 from rms_pipeline.mirror.ownership import claim_mirror
 from rms_pipeline.mirror.queue import ATTEMPTS
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN, Store
+from rms_pipeline.sync import queued
 from rms_pipeline.sync.queued import WorkedOff, work_off
+from rms_pipeline_tests.sandbox.holding import held
 from rms_pipeline_tests.sync.conftest import Mirror
 
 MakeMirror = Callable[..., Mirror]
@@ -168,3 +173,29 @@ def test_a_client_of_an_account_that_had_to_make_room_writes_nothing(
     assert run_query(mirror, "SELECT count(*) FROM opportunity_versions") == [(0,)]
     settled = "SELECT count(*) FROM webhook_events WHERE processed_at IS NOT NULL OR dead_at IS"
     assert run_query(mirror, f"{settled} NOT NULL") == [(0,)]
+
+
+def test_events_are_claimed_once_however_long_the_api_takes(
+    mirror_of: MakeMirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sensor's run works without a fast lane here: its claims are those of a hundred."""
+    for module in (queue, queued):
+        monkeypatch.setattr(module, "LEASE", timedelta(seconds=0.3))
+    mirror = mirror_of(Store(40))
+    ids = mirror.store.ids()[:30]
+    tell(mirror, *ids)
+    client, found = mirror.client(), list[WorkedOff]()
+    # Two pages by id, and each of them outlasts the lease.
+    with held(mirror.sandbox) as waits:
+        slow = threading.Thread(target=lambda: found.append(work(mirror, client)))
+        slow.start()
+        assert waits.wait(30)
+        another = mirror.another_client()
+        for _ in range(3):
+            time.sleep(0.3)
+            assert work(mirror, another).claimed == 0
+    slow.join(30)
+    assert [(done.claimed, done.settled, done.error) for done in found] == [(30, 30, None)]
+    assert set(mirror.rows()) == set(ids)
+    assert run_query(mirror, "SELECT DISTINCT attempts FROM webhook_events") == [(1,)]
+    assert len(mirror.sandbox.requests) == 2

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
-from rms_pipeline.current_rms.client import CurrentRmsClient
+from rms_pipeline.current_rms.client import CurrentRmsClient, Patience
 from rms_pipeline.current_rms.pacing import ProcessBudget
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
@@ -183,12 +183,18 @@ def serve(
     """Starts the service, by default with a fast lane."""
     with contextlib.ExitStack() as stack:
 
-        def start(store: Store | None = None, *, fast_lane: bool = True, **options: Any) -> Web:
+        def start(
+            store: Store | None = None,
+            *,
+            fast_lane: bool = True,
+            patience: Patience = QUICK,
+            **options: Any,
+        ) -> Web:
             sandbox = stack.enter_context(SandboxServer(store or Store(20)))
 
             @contextmanager
             def client() -> Iterator[CurrentRmsClient]:
-                made = client_for(sandbox.url)
+                made = client_for(sandbox.url, patience=patience)
                 made.now = database.clock()
                 yield made
 

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from rms_pipeline.mirror.queue import ATTEMPTS, replay
 from rms_pipeline.sandbox import Faults, Store
 from rms_pipeline.sandbox.faults import FaultKind
+from rms_pipeline.web.fast_lane import PATIENCE
 from rms_pipeline_tests.processes import wait_until
 from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.web.conftest import Web, delivery
@@ -103,6 +105,28 @@ def test_an_api_that_refuses_everything_is_asked_now_and_then_however_much_waits
     wait_until(lambda: web.query("SELECT count(*) FROM webhook_events WHERE error IS NULL"
                                  " AND processed_at IS NOT NULL") != [(0,)])  # fmt: skip
     assert time.monotonic() - started < 12
+
+
+def test_an_api_that_is_always_late_is_waited_for_by_the_lane_itself(
+    serve: Serve,
+) -> None:
+    # A fiftieth of the real times: answers come after 29 s.
+    fiftieth = {
+        name: getattr(PATIENCE, name) / 50 for name in ("connect", "at_first", "read", "answer")
+    }
+    web = serve(Store(40), patience=replace(PATIENCE, backoff=0.005, **fiftieth))
+    web.sandbox.latency = 29 / 50
+    first, *others = ids = web.sandbox.store.ids()[:30]
+    web.post(delivery(1, first))
+    wait_until(lambda: settled(web))
+    # The first attempt ends before the answer. From then on none does.
+    assert len(web.sandbox.requests) == 2
+    for number, id_ in enumerate(others):
+        web.post(delivery(10 + number, id_))
+    wait_until(lambda: settled(web))
+    assert web.query("SELECT array_agg(id ORDER BY id) FROM opportunities") == [(ids,)]
+    attempts = "SELECT max(attempts), count(error), count(dead_at) FROM webhook_events"
+    assert web.query(attempts) == [(1, 0, 0)]
 
 
 def test_an_event_whose_refresh_is_refused_dies_alone_and_can_be_replayed(serve: Serve) -> None:
