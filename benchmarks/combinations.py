@@ -30,6 +30,7 @@ FILTERS = (
     *("q=colleague", "status=Reserved", "status=Lost", "status=is:undecided", "status=is:open"),
     *("status=is:closed", "state=Order", "state=Enquiry", "state=Draft", "customer=omer+77"),
     *("customer=cust", "customer_id=1", "customer_id=5", "owner=Colleague+7", "venue=Venue+5"),
+    *("owner_id=7", "venue_id=5", "venue_id=1"),
     *("tag=vip", "tag=festival", "tag=festival&tag=vip", "onhire=weekend", "onhire=next-90"),
     *("onhire=2000-01-01..2020-12-31", "out=next-7", "out=2000-01-01..2015-01-01"),
     *("back=tomorrow", "back=1950-01-01..2000-01-01", "starts=next-30", "to=1960-01-01"),

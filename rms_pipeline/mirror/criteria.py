@@ -92,7 +92,7 @@ class Criteria:
       of a name or customer. If it was looked up before, `searched` has the result.
     - `customer` is part of a customer's name. If it was looked up before, `customers` has the
       result.
-    - `status`, `state`, `venue`, `owner` and `store_id` have to be equal. `NO_STATUS` is the absent
+    - `status`, `state`, `venue`, `owner` and the ids have to be equal. `NO_STATUS` is the absent
       status, and a key of `OUTCOMES` stands for several statuses. `NOBODY` in place of a venue or
       an owner finds those that have none.
     - `tags` all have to be there.
@@ -113,6 +113,8 @@ class Criteria:
     state: str = ""
     venue: str = ""
     customer_id: int | None = None
+    venue_id: int | None = None
+    owner_id: int | None = None
     store_id: int | None = None
     tags: tuple[str, ...] = ()
     least: Decimal | None = None
@@ -135,6 +137,13 @@ _MOMENTS = {
     "starts": "starts_at",
     "confirmed": "confirmed_at",
     "created": "created_at_rms",
+}
+
+_IDS = {
+    "customer_id": "organisation_id",
+    "venue_id": "venue_id",
+    "owner_id": "owner_id",
+    "store_id": "store_id",
 }
 
 
@@ -188,15 +197,13 @@ def _parts(criteria: Criteria, of_all: bool) -> tuple[list[_Part], dict[str, Any
     elif criteria.customer:
         conditions.append((None, "organisation_name ILIKE %(customer)s"))
         values["customer"] = f"%{literally(criteria.customer)}%"
-    if criteria.customer_id is not None:
-        conditions.append((None, "organisation_id = %(customer_id)s"))
-        values["customer_id"] = criteria.customer_id
     if criteria.state:
         conditions.append((None, "state_name = %(state)s"))
         values["state"] = criteria.state
-    if criteria.store_id is not None:
-        conditions.append((None, "store_id = %(store_id)s"))
-        values["store_id"] = criteria.store_id
+    for name, column in _IDS.items():
+        if (id_ := getattr(criteria, name)) is not None:
+            conditions.append((None, f"{column} = %({name})s"))
+            values[name] = id_
     for name, text in {"owner": criteria.owner, "venue": criteria.venue}.items():
         column = f"{name}_name"
         start = INDEXED.format(column=column)

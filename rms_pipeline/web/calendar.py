@@ -29,7 +29,7 @@ from rms_pipeline.mirror.statuses import OUTCOMES
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.forms import with_chosen
-from rms_pipeline.web.listing import Asked, asked, has_leftovers, looked_up
+from rms_pipeline.web.listing import Asked, asked, has_leftovers, looked_up, party_names
 from rms_pipeline.web.locales import first_weekday
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.templating import Pages, is_fragment
@@ -131,8 +131,8 @@ def calendar(pages: Pages, reader: Reader, current: Settings, access: Access) ->
             people = owners(connection)
             known = statuses(connection)
             memory = read_memory(connection, current.time_zone)
-        named = wanted.asked.criteria.customer_id is not None and bars
-        chips = list(wanted.asked.chips(pages.clock, bars[0].customer if named else None))
+            names = party_names(connection, wanted.asked)
+        chips = list(wanted.asked.chips(pages.clock, names))
         return pages.render(
             "calendar.html",
             here="calendar",

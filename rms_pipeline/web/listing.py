@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 from fastapi import HTTPException, Request
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.insight.names import CUSTOMER, OWNER, VENUE, newest_names
 from rms_pipeline.insight.periods import days_of, weekend_of, words_for
 from rms_pipeline.insight.searched import searched
 from rms_pipeline.mirror.browse import ORDERS, Place
@@ -44,7 +45,9 @@ PARAMETERS: dict[str, tuple[int, str]] = {
     "customer": (_SHORT, "Customer"),
     "customer_id": (20, "Customer"),
     "owner": (_LONG, "Owner"),
+    "owner_id": (20, "Owner"),
     "venue": (_LONG, "Venue"),
+    "venue_id": (20, "Venue"),
     "store": (20, "Store"),
     "tag": (_SHORT, "Tag"),
     "onhire": (30, "On hire on"),
@@ -58,6 +61,8 @@ PARAMETERS: dict[str, tuple[int, str]] = {
     "least": (62, "Value from"),
     "greatest": (62, "Value until"),
 }
+# Filters by an id, and the columns that hold it and the name.
+PARTIES = {"customer_id": CUSTOMER, "owner_id": OWNER, "venue_id": VENUE}
 # What the filter of a promoted field of the account's own is called, before its key.
 FIELD = "field."
 _MOST_FIELDS, _LONGEST_KEY = 20, 300
@@ -196,15 +201,15 @@ class Asked:
         other = key if ORDERS[key].falls else f"-{key}"
         return self.query(sort=other if self.criteria.sort == first else first)
 
-    def chips(self, clock: Clock, customer: str | None) -> Iterator[Chip]:
-        """Each active filter. `customer` is the name for `customer_id`."""
+    def chips(self, clock: Clock, names: Mapping[str, str]) -> Iterator[Chip]:
+        """Each active filter. `names` are those that `party_names` found."""
         for name, values in self.given.items():
             for value in values:
                 words = value
                 if name == "status":
                     words = OUTCOMES[value].title if value in OUTCOMES else value
-                elif name == "customer_id":
-                    words = customer or value
+                elif name in PARTIES:
+                    words = names.get(name, value)
                 elif value == NOBODY and name in ("venue", "owner"):
                     words = "none"
                 elif name in PERIOD_FILTERS:
@@ -244,6 +249,8 @@ def asked(request: Request, time_zone: str, now: datetime | None = None) -> Aske
         state=one.get("state", ""),
         venue=one.get("venue", ""),
         customer_id=record_id(one.get("customer_id", ""), "customer_id", "customer"),
+        venue_id=record_id(one.get("venue_id", ""), "venue_id", "venue"),
+        owner_id=record_id(one.get("owner_id", ""), "owner_id", "owner"),
         store_id=record_id(one.get("store", ""), "store", "store"),
         tags=tuple(given.get("tag", ())),
         least=_amount(one.get("least", ""), "least"),
@@ -354,6 +361,19 @@ def with_known_fields(connection: Connection, asked_for: Asked) -> Asked:
         promoted = promoted_fields(cursor, OPPORTUNITIES)
     connection.commit()
     return with_fields(asked_for, promoted)
+
+
+def party_names(connection: Connection, asked_for: Asked) -> dict[str, str]:
+    """The newest names of the customer, the venue and the owner whose ids are filters, by the name
+    of the filter. Commits."""
+    found: dict[str, str] = {}
+    with connection.cursor() as cursor:
+        for name, party in PARTIES.items():
+            if (id_ := getattr(asked_for.criteria, name)) is not None:
+                named = newest_names(cursor, party, [id_]).get(id_)
+                found |= {name: named} if named else {}
+    connection.commit()
+    return found
 
 
 def custom_period(request: Request, name: str) -> str:

@@ -17,7 +17,6 @@ from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.insight.facets import MOST_COUNTED, read_facets
 from rms_pipeline.insight.find import find_names
 from rms_pipeline.insight.health import Mirrored, read_mirrored
-from rms_pipeline.insight.names import CUSTOMER, newest_names
 from rms_pipeline.insight.periods import PERIODS
 from rms_pipeline.insight.saved_views import saved_views
 from rms_pipeline.insight.searched import last_changed
@@ -54,6 +53,7 @@ from rms_pipeline.web.listing import (
     has_leftovers,
     looked_up,
     page_behind,
+    party_names,
     with_known_fields,
 )
 from rms_pipeline.web.reading import Reader
@@ -275,7 +275,7 @@ def _add_pages(
             known = statuses(connection)
             people = colleagues.names(connection)
             visited = names_of(connection, visited_before(request))
-            customer = _customer(connection, wanted)
+            names = party_names(connection, wanted)
             promoted = _promoted(connection)
         status = wanted.criteria.status
         return pages.render(
@@ -295,7 +295,7 @@ def _add_pages(
             periods={word: title for word, (title, _) in PERIODS.items()},
             period_filters={name: PARAMETERS[name][1] for name in PERIOD_FILTERS},
             custom=CUSTOM,
-            chips=list(wanted.chips(pages.clock, customer)),
+            chips=list(wanted.chips(pages.clock, names)),
             views=views,
             all_of_them="sort=-updated" if default else "",
             here_now=wanted.query(),
@@ -306,7 +306,7 @@ def _add_pages(
     def print_list(wanted: Wanted) -> Response:
         with reader.session() as connection:
             rows = list_opportunities(connection, wanted.criteria, limit=MOST_COUNTED + 1)
-            customer = _customer(connection, wanted)
+            names = party_names(connection, wanted)
         return pages.render(
             "opportunity_print.html",
             here="opportunities",
@@ -316,7 +316,7 @@ def _add_pages(
             rows=rows[:MOST_COUNTED],
             is_cut=len(rows) > MOST_COUNTED,
             value=_worth(rows, wanted) if len(rows) <= MOST_COUNTED else None,
-            chips=list(wanted.chips(pages.clock, customer)),
+            chips=list(wanted.chips(pages.clock, names)),
             now=datetime.now(UTC),
         )
 
@@ -352,7 +352,7 @@ def _add_pages(
         # The same as a page of its own, for browsers that run no scripts.
         with reader.session() as connection:
             facets = read_facets(connection, wanted.criteria)
-            customer = _customer(connection, wanted)
+            names = party_names(connection, wanted)
         return pages.render(
             "facets_page.html",
             here="opportunities",
@@ -361,7 +361,7 @@ def _add_pages(
             titles=_FACET_TITLES,
             asked=wanted,
             most_counted=MOST_COUNTED,
-            chips=list(wanted.chips(pages.clock, customer)),
+            chips=list(wanted.chips(pages.clock, names)),
         )
 
 
@@ -447,13 +447,13 @@ def _add_downloads(
     @router.get("/opportunities.xlsx", **visible)
     def download_workbook(wanted: Wanted) -> Response:
         with reader.session() as connection:
-            customer = _customer(connection, wanted)
+            names = party_names(connection, wanted)
         told = [
             ("Account", pages.account),
             ("As of", pages.clock.full(datetime.now(UTC))),
             ("Times are in", current.time_zone),
             ("Money is in", current.currency or "the account's currency"),
-            *((chip.name, chip.value) for chip in wanted.chips(pages.clock, customer)),
+            *((chip.name, chip.value) for chip in wanted.chips(pages.clock, names)),
         ]
         parts = as_xlsx(reader, wanted, told, current.currency)
         return Download(next(parts), parts, XLSX, "opportunities.xlsx")
@@ -472,16 +472,6 @@ def _address(query: str) -> str:
 
 def _page_text(request: Request) -> str:
     return request.query_params.get("page", "")
-
-
-def _customer(connection: Connection, wanted: Asked) -> str | None:
-    """The name of the customer whose id is in the filter."""
-    if wanted.criteria.customer_id is None:
-        return None
-    with connection.cursor() as cursor:
-        names = newest_names(cursor, CUSTOMER, [wanted.criteria.customer_id])
-    connection.commit()
-    return names.get(wanted.criteria.customer_id)
 
 
 def _described() -> list[dict[str, Any]]:
@@ -511,7 +501,9 @@ _MEANINGS = {
     "customer": "Words of the customer's name.",
     "customer_id": "The customer's id in Current RMS.",
     "owner": "The whole name of the owner, or is:none for opportunities without one.",
+    "owner_id": "The owner's id in Current RMS.",
     "venue": "The whole name of the venue, or is:none for opportunities without one.",
+    "venue_id": "The venue's id in Current RMS.",
     "store": "The id of the store from which the equipment leaves.",
     "tag": "A tag. Give it several times for opportunities that have all of them.",
     "onhire": f"Opportunities that are out on these days. {_DAYS}.",

@@ -261,11 +261,10 @@ def _pages(count: int | None) -> int | None:
     return None if count is None else max(-(-count // MOST_RANKED), 1)
 
 
-def _listed(kind: Kind, party: Party) -> str | None:
-    """The list of all of theirs: words of a name would find others, too."""
-    if kind.single == "customer":
-        return f"/opportunities?{urlencode({'customer_id': party.id})}"
-    return f"/opportunities?{urlencode({kind.single: party.name})}" if party.name else None
+def _listed(kind: Kind, party: Party) -> str:
+    """The list of all of theirs. By the id, because opportunities keep the name that was right when
+    they were fetched, and another one may have the same name."""
+    return f"/opportunities?{urlencode({f'{kind.single}_id': party.id})}"
 
 
 def _turned(key: str, sort: str) -> str:

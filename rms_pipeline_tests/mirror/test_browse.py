@@ -603,6 +603,9 @@ MORE_FILTERS: list[tuple[dict[str, Any], list[int]]] = [
     ({"venue": "x" * 150 + "1"}, [2]),
     ({"customer_id": 7}, [2, 3]),
     ({"customer_id": 2**63 - 1}, []),
+    ({"venue_id": 8}, [1, 2]),
+    ({"owner_id": 9}, [3]),
+    ({"venue_id": 8, "owner_id": 9}, []),
     ({"tags": ("vip",)}, [1, 2]),
     ({"tags": ("vip", "late")}, [2]),
     ({"tags": ("vip", "a\x00b")}, []),
@@ -627,12 +630,14 @@ def test_each_further_filter_finds_what_fits_and_nothing_else(
         {
             "state_name": "Order",
             "venue_name": "Hall",
+            "venue_id": 8,
             "tags": ["vip"],
             "total_value": Decimal(10),
             "created_at_rms": T0,
         },
         {
             "venue_name": "x" * 150 + "1",
+            "venue_id": 8,
             "organisation_id": 7,
             "tags": ["late", "x", "vip"],
             "total_value": Decimal(11),
@@ -640,6 +645,7 @@ def test_each_further_filter_finds_what_fits_and_nothing_else(
         },
         {
             "venue_name": "x" * 150 + "2",
+            "owner_id": 9,
             "organisation_id": 7,
             "tags": [],
             "total_value": Decimal("-0.01"),

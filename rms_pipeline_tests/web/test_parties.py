@@ -298,6 +298,28 @@ def test_the_newest_name_is_shown_and_two_of_one_name_stay_two(web: Web, kind: s
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_the_list_of_all_opportunities_of_one_has_those_with_an_earlier_name_and_no_others(
+    web: Web, kind: str
+) -> None:
+    def named(id_: int, name: str) -> Any:
+        return job(NOW, 100, **{IDS[kind]: id_, NAMES[kind]: name, "updated_at_rms": NOW})
+
+    def list_of(id_: int) -> str:
+        found = re.search('href="([^"]+)">All opp', visit(web, f"/{kind}/{id_}").html)
+        assert found is not None
+        return found[1]
+
+    insert_opportunities(web.database, named(7, "Earlier"), named(7, "Now"), named(8, "Now"))
+    renamed = {"id": 7, "name": "Newest", "membership_type": "User", "updated_at_rms": NOW + DAY}
+    insert(web.database, "members", [renamed])
+    to_all = list_of(7)
+    assert told(web, to_all.replace("?", ".json?"))["count"] == 2
+    for page in (visit(web, to_all), visit(web, to_all.replace("opportunities", "calendar"))):
+        assert f"{PARTIES[kind].single.capitalize()}: Newest" in " ".join(page.text.split())
+    assert told(web, list_of(8).replace("?", ".json?"))["count"] == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_page_of_one_shows_its_year_by_month_against_the_year_before(web: Web, kind: str) -> None:
     other: dict[str, Any] = {IDS[kind]: 8}
     insert_opportunities(
