@@ -183,6 +183,21 @@ def fetched_singly(
     )
 
 
+def unlisted(connection: Connection, collection: Collection, ids: Ids[int]) -> set[int]:
+    """Return those of `ids` that no list is known to have shown when they last came. Commits.
+
+    That a list lacks one of these says nothing.
+    """
+    listed = _ids(
+        connection,
+        f"SELECT DISTINCT v.id FROM {collection.versions} v JOIN raw_rms_pages p"
+        " ON p.asked_at = v.asked_at AND p.collection = %s AND p.request NOT LIKE %s"
+        " AND v.id = ANY(p.record_ids) WHERE v.id = ANY(%s)",
+        *(collection.name, f"/{collection.name}/%", list(ids)),
+    )
+    return {*ids} - listed
+
+
 def delivered_singly(connection: Connection, collection: Collection, scan: int) -> set[int]:
     """Return ids of records that make their lists fail, and that came when asked for singly.
 

@@ -55,8 +55,11 @@ class Wanted:
     - `most_absent`: at most this many of `strangers` are asked for singly.
     - `sampled`: lists are tested with one record, and not believed if they are late.
     - `alive`: if one of these ids is absent, nothing follows from it.
-    - `unwitnessed`: nothing but the answer itself says that these ids are gone: no list lacks them,
-      and no event reported it. So their absence counts only if they are absent twice.
+    - `known_gone`: an event reported that these ids are gone, or they were asked for before. If
+      they are absent, that needs no second witness.
+    - `missing`: a complete list lacked these ids.
+    - `unlisted`: returns those of some ids that lists do not show even if they exist. A list is no
+      witness of these.
     """
 
     told: Mapping[int, datetime] = field(default_factory=dict)
@@ -67,7 +70,9 @@ class Wanted:
     most_absent: int | None = None
     sampled: bool = False
     alive: Ids[int] = ()
-    unwitnessed: Ids[int] = ()
+    known_gone: Ids[int] = ()
+    missing: Ids[int] = ()
+    unlisted: Callable[[Ids[int]], Ids[int]] = lambda _: ()
 
 
 @dataclass(slots=True)
@@ -116,8 +121,8 @@ def ask_by_id(
     Each id that is missing from a list is asked for alone. It is gone only if `GET
     /opportunities/{id}` answers 404 or 410. If no record came singly since, the API is asked for
     one of `witnesses`, which should exist, or for a record that a list shows. If it finds none of
-    them, the API is not reliable now. Of an id that nothing else shows to be gone
-    (`Wanted.unwitnessed`), the API is then asked once more.
+    them, the API is not reliable now. An id that no other witness shows to be gone, neither a list
+    nor an event, is then asked for once more.
 
     A list that fails is halved, down to the one record that the API cannot deliver. `expected` only
     affects the cost: whether the records probably exist. After `calls` calls nothing more is asked
@@ -133,7 +138,7 @@ def ask_by_id(
         most = min(most, PageSizes(client).expected)
         chunk, waiting = waiting[:most], waiting[most:]
         listed = [i for i in chunk if i not in singly]
-        verdict, behind = Verdict(), list[int]()
+        verdict, behind, left_out = Verdict(), list[int](), list[int]()
         try:
             answer = asking.listed(listed) if len(listed) > 1 else None
         except PageFailed:
@@ -162,7 +167,7 @@ def ask_by_id(
             before = client.counts.calls
             verdict.shown_none = not asking.demand_singles()
             if not verdict.shown_none:
-                asking.ask_twice(verdict)
+                asking.ask_twice(verdict, missing=left_out)
             if limit is not None:
                 limit += client.counts.calls - before
         yield verdict
@@ -277,13 +282,16 @@ class _Asking:
         if _is_older(times_of(answer).get(id_), self.wanted.told.get(id_), SLACK):
             verdict.outdated.add(id_)
 
-    def ask_twice(self, verdict: Verdict) -> None:
+    def ask_twice(self, verdict: Verdict, *, missing: Ids[int]) -> None:
         """Ask once more for each absent id that nothing else shows to be gone. One wrong answer
         must not delete a row.
 
-        Call this when another record has just come by its id.
+        A list lacks those of `missing`. Call this when another record has just come by its id.
         """
-        for id_ in sorted(verdict.gone.keys() & set(self.wanted.unwitnessed)):
+        alone = verdict.gone.keys() - {*self.wanted.known_gone, *self.wanted.alive}
+        if lacked := alone & {*missing, *self.wanted.missing}:
+            alone -= lacked - {*self.wanted.unlisted(lacked)}
+        for id_ in sorted(alone):
             del verdict.gone[id_]
             self.single(id_, verdict, expected=False)
         self._found_singly = True

@@ -7,6 +7,7 @@ single record decides. Which records these are is found by `mirror.merge`.
 import contextlib
 from collections.abc import Callable, Sequence
 from collections.abc import Collection as Ids
+from functools import partial
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.client import CurrentRmsClient, ListAnswer
@@ -14,7 +15,7 @@ from rms_pipeline.current_rms.errors import FindsNone
 from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.mirror import walks
-from rms_pipeline.mirror.completeness import known_as_gone, some_other_row
+from rms_pipeline.mirror.completeness import known_as_gone, some_other_row, unlisted
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.merge import MergeResult, held_times
 from rms_pipeline.mirror.statements import Connection
@@ -38,7 +39,13 @@ def what_is_held(
 ) -> Wanted:
     """Return what the mirror knows of `ids`, for a list of them that may be late."""
     held = held_times(connection, collection, ids, patience=patience)
-    return Wanted(held=held, gone=known_as_gone(connection, collection, ids))
+    gone = known_as_gone(connection, collection, ids)
+    return Wanted(
+        held=held,
+        gone=gone,
+        known_gone=gone,
+        unlisted=partial(unlisted, connection, collection),
+    )
 
 
 def merge_walk(
@@ -143,7 +150,8 @@ def settle_doubts(
             client,
             asked,
             lane=lane,
-            wanted=Wanted(singly=asked),
+            # Nothing is deleted here.
+            wanted=Wanted(singly=asked, known_gone=asked),
             witnesses=some_other_row(connection, client.collection, asked),
         ):
             behind |= verdict.gone.keys()

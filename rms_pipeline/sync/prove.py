@@ -603,7 +603,7 @@ class Prover(Counting):
             ids,
             lane=self._lane,
             expected=False,
-            wanted=what_is_held(self._connection, self._collection, ids),
+            wanted=replace(what_is_held(self._connection, self._collection, ids), missing=ids),
             calls=calls,
             witnesses=some_other_row(self._connection, self._collection, suspects),
         )

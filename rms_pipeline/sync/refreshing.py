@@ -92,7 +92,7 @@ def refresh(
     asked = sorted(set(ids))
     if wanted is None:
         few = asked if len(asked) <= ASKED_SINGLY else ()
-        wanted = Wanted(singly=few, sampled=not few, unwitnessed=few)
+        wanted = Wanted(singly=few, sampled=not few)
     with database.session() as connection:
         # The account of a long-lived client may have been replaced in this database.
         demand_mirror_of(connection, client.subdomain)
@@ -102,8 +102,8 @@ def refresh(
             held=known.held,
             gone=known.gone,
             alive=patient_with,
-            # What the mirror knows as deleted was shown before.
-            unwitnessed=set(wanted.unwitnessed) - set(known.gone),
+            known_gone={*wanted.known_gone, *known.known_gone},
+            unlisted=known.unlisted,
         )
         storing = _Storing(
             database,

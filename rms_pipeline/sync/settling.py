@@ -7,7 +7,7 @@ is.
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from rms_pipeline.current_rms.client import CurrentRmsClient
@@ -145,7 +145,7 @@ class _Settling:
             ids,
             lane=Lane.WALK,
             expected=False,
-            wanted=what_is_held(self._connection, self._collection, ids),
+            wanted=replace(what_is_held(self._connection, self._collection, ids), missing=ids),
             calls=calls,
             witnesses=some_other_row(self._connection, self._collection, ids),
         )

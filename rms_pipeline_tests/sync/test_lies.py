@@ -310,6 +310,82 @@ def test_one_answer_that_a_record_is_not_there_deletes_no_row_that_a_person_refr
         assert mirror.rows()[id_]["name"] == "Edited"
 
 
+def client_that_knows_what_is_granted(mirror: Mirror) -> CurrentRmsClient:
+    """One that need not doubt what it asks for when a record is not found."""
+    client = mirror.client()
+    client.get_record(mirror.store.ids()[-1])
+    return client
+
+
+def by_webhooks(mirror: Mirror, ids: list[int]) -> None:
+    """They name their record and say nothing that happened to it."""
+    with mirror.database.session() as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO webhook_events (subject_type, opportunity_id)"
+            " SELECT 'Opportunity', unnest(%s::bigint[])",
+            (ids,),
+        )
+    work(mirror, client_that_knows_what_is_granted(mirror))
+
+
+def by_refresh(mirror: Mirror, ids: list[int]) -> None:
+    client = client_that_knows_what_is_granted(mirror)
+    refresh(mirror.database, client, ids, "run")
+
+
+def by_proof(mirror: Mirror, ids: list[int]) -> None:
+    """The one beside it is gone, so that their ids are compared. An hour has gone by."""
+    query(
+        mirror.database,
+        "UPDATE raw_rms_pages SET fetched_at = fetched_at - interval '1 h' RETURNING 1",
+    )
+    mirror.store.delete(ids[1])
+    mirror.proved_sync()
+
+
+WAYS_TO_ASK: dict[str, Callable[[Mirror, list[int]], object]] = {
+    "the next full sync": lambda mirror, _: mirror.full_sync(),
+    "the next incremental sync": by_proof,
+    "a webhook": lambda mirror, ids: by_webhooks(mirror, [ids[0]]),
+    "many webhooks": by_webhooks,
+    "a refresh of many": by_refresh,
+}
+
+
+@pytest.mark.parametrize("by_mistake", [True, False])
+@pytest.mark.parametrize("way", WAYS_TO_ASK)
+def test_one_answer_that_a_record_is_not_there_deletes_no_row_that_no_list_ever_showed(
+    mirror_of: MakeMirror, lie: Tell, way: str, by_mistake: bool
+) -> None:
+    mirror = mirror_of(Store(40), switches=TEN)
+    hidden, *others = ids_in(mirror.store, mirror.window)[:9]
+    there = mirror.store.get(hidden)
+    assert there is not None
+    mistakes, seen = 0, 0
+
+    def change(request: Request, answer: Answer) -> Answer:
+        nonlocal seen
+        if request.path == f"/opportunities/{hidden}" and mistakes:
+            seen += 1
+            return Refusal("not found", 404).answer("texts") if seen <= mistakes else answer
+        if not is_list(request) or answer.status != 200:
+            return answer
+        said = json.loads(answer.body)
+        # It is counted, and never sent.
+        said["opportunities"] = [r for r in said["opportunities"] if r["id"] != hidden]
+        return replace(answer, body=json.dumps(said).encode())
+
+    lie(change)
+    mirror.full_sync()
+    refresh(mirror.database, mirror.client(), [hidden], "run")
+    assert hidden in mirror.rows()
+    mistakes = 1 if by_mistake else 1000
+    WAYS_TO_ASK[way](mirror, [hidden, *others])
+    assert seen > 1
+    assert (hidden in mirror.deleted()) is not by_mistake
+    assert (hidden in mirror.rows()) is by_mistake
+
+
 @pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize("count", [30, 3, 1])
 def test_a_refresh_gets_all_but_the_one_that_cannot_be_delivered(
