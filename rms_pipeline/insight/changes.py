@@ -62,7 +62,8 @@ class Place:
 class ChangeLine:
     """One changed field of one opportunity. `at` is `changed_at`, the time of the edit in Current
     RMS, else `seen_at`, the time at which the mirror noticed it. Both are UTC. `changed_by` is None
-    if the person is not known. `seen_by` is the run that noticed the change."""
+    if the person is not known. `seen_by` is the run that noticed the change. `is_rename`: the same
+    customer, venue or owner has another name."""
 
     id: int
     opportunity_id: int
@@ -77,6 +78,7 @@ class ChangeLine:
     changed_by: str | None
     seen_at: datetime
     seen_by: str | None
+    is_rename: bool
 
     @property
     def place(self) -> Place:
@@ -112,6 +114,19 @@ def changes_of_one(connection: Connection, opportunity: int, most: int) -> list[
     return _lines(connection, where, {"opportunity": opportunity, "most": most})
 
 
+# A name changed, and not the id beside it. An empty name is no other one.
+_RENAMED = (
+    "c.old_value <> '' AND c.new_value <> '' AND CASE c.field"
+    + "".join(
+        f" WHEN '{name}' THEN NOT EXISTS (SELECT FROM opportunity_changes i"
+        f" WHERE i.opportunity_id = c.opportunity_id AND i.seen_at = c.seen_at"
+        f" AND i.field = '{id_}')"
+        for name, id_ in OPPORTUNITIES.names.values()
+    )
+    + " END"
+)
+
+
 def _lines(
     connection: Connection, where: Sequence[str], values: Mapping[str, Any]
 ) -> list[ChangeLine]:
@@ -120,7 +135,8 @@ def _lines(
             # Which lines first; only theirs are the opportunities that are looked up.
             "SELECT c.id, c.opportunity_id, coalesce(o.name, d.name), coalesce(o.number, d.number),"
             " coalesce(o.organisation_name, d.organisation_name), c.field, c.old_value,"
-            f" c.new_value, {_WHEN}, c.changed_at, c.changed_by, c.seen_at, c.seen_by"
+            f" c.new_value, {_WHEN}, c.changed_at, c.changed_by, c.seen_at, c.seen_by,"
+            f" coalesce({_RENAMED}, false)"
             f" FROM (SELECT * FROM opportunity_changes c WHERE {' AND '.join(where)}"
             f" ORDER BY {_WHEN} DESC, c.id DESC LIMIT %(most)s) c"
             " LEFT JOIN opportunities o ON o.id = c.opportunity_id"

@@ -148,7 +148,8 @@ def _changed(
 ) -> Moment:
     at = lines[0].at if lines else version
     assert at is not None
-    people = {line.changed_by for line in lines}
+    # Who edits an opportunity renames nobody. The new name comes with the record.
+    people = {line.changed_by for line in lines if not line.is_rename}
     by = people.pop() if len(people) == 1 else None
     return Moment("changed", at, by=by, version=version, lines=lines, others=others)
 

@@ -117,12 +117,17 @@ def _statement(collection: Collection, noted: tuple[str, ...]) -> str | None:
             f" FROM unnest({lists}) AS p (field, differs, old_value, new_value) WHERE p.differs"
         )
     who = _WHO.format(action=_action(collection), collection=collection.name, record=RECORD)
+    # Who was renamed has the same id as before. Nobody who worked on this record did that: it has
+    # the new name since somebody made it be fetched again.
+    renamed = " OR ".join(
+        f"f.field = '{name}' AND o.{id_} = s.{id_}" for name, id_ in collection.names.values()
+    )
     return (
         f"INSERT INTO {collection.changes} ({collection.key}, field, old_value, new_value,"
         " changed_at, changed_by, seen_at, seen_by)"
         f" SELECT s.id, f.field, left(f.old_value, {_LONGEST}), left(f.new_value, {_LONGEST}),"
         # When the new version began. The transaction may have begun long before, and waited.
-        f" {_TIME}, ({who}), n.ended, %(run)s"
+        f" {_TIME}, CASE WHEN {renamed or 'false'} THEN NULL ELSE ({who}) END, n.ended, %(run)s"
         " FROM unnest(%(ids)s::bigint[], %(ended)s::timestamptz[], %(asked)s::timestamptz[])"
         f" AS n (id, ended, asked) JOIN {collection.name} s USING (id)"
         f" JOIN {collection.past} o ON o.{collection.key} = n.id AND o.valid_to = n.ended"

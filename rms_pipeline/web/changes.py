@@ -34,7 +34,7 @@ from rms_pipeline.web.listing import CUSTOM, custom_period, has_leftovers
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import WrongParameter
 from rms_pipeline.web.templating import Pages, is_fragment
-from rms_pipeline.web.values import Shown, field_title, shown_change
+from rms_pipeline.web.values import Shown, field_title, line_title, shown_change
 
 _Text = Annotated[str, Query(max_length=500)]
 _MOST = Decimal(10) ** 15
@@ -159,14 +159,23 @@ def by_day(lines: Sequence[ChangeLine], clock: Clock) -> list[EditsOfDay]:
     days = []
     for day, of_day in groupby(lines, key=lambda line: clock.day_of(line.at)):
         # In any order of their ids, those of one merge stand together.
-        edits = groupby(of_day, key=lambda x: (x.opportunity_id, x.at, x.seen_at, x.changed_by))
-        days.append(EditsOfDay(day, [_edit(list(each), clock) for _, each in edits]))
+        merges = groupby(of_day, key=lambda x: (x.opportunity_id, x.at, x.seen_at))
+        edits = [edit for _, each in merges for edit in _by_person(list(each))]
+        days.append(EditsOfDay(day, [_edit(edit, clock) for edit in edits]))
     return days
+
+
+def _by_person(lines: Sequence[ChangeLine]) -> list[list[ChangeLine]]:
+    """`lines` of one merge, by who changed them. Renames stand last."""
+    found: dict[tuple[bool, str | None], list[ChangeLine]] = {}
+    for line in lines:
+        found.setdefault((line.is_rename, line.changed_by), []).append(line)
+    return [found[key] for key in sorted(found, key=lambda key: key[0])]
 
 
 def _edit(lines: Sequence[ChangeLine], clock: Clock) -> Edit:
     read = [
-        (field_title(x.field), x, shown_change(x.field, x.old_value, x.new_value, clock))
+        (line_title(x), x, shown_change(x.field, x.old_value, x.new_value, clock))
         for x in reversed(lines)
     ]
     return Edit(lines[0], read)

@@ -28,7 +28,7 @@ from rms_pipeline.web.formatting import OPEN_ENDED, Clock, money
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import WrongParameter
 from rms_pipeline.web.templating import Pages
-from rms_pipeline.web.values import Shown, field_title, own_value, shown_change
+from rms_pipeline.web.values import Shown, line_title, own_value, shown_change
 from rms_pipeline.web.visited import note_visit
 
 _LONGEST_RECORD = 100_000
@@ -193,7 +193,7 @@ def _happened(moment: Moment, clock: Clock) -> _Happened:
     return _Happened(
         moment,
         [
-            (field_title(x.field), x.field, shown_change(x.field, x.old_value, x.new_value, clock))
+            (line_title(x), x.field, shown_change(x.field, x.old_value, x.new_value, clock))
             for x in kept
         ],
     )

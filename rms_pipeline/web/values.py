@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.insight.changes import ChangeLine
 from rms_pipeline.web.formatting import ABSENT, Clock, money, signed_money
 
 _LONGEST = 200
@@ -43,6 +44,12 @@ def field_title(field: str) -> str:
     if field.startswith(_OWN):
         return field.removeprefix(_OWN)
     return field.removesuffix("_at").removesuffix("_rms").replace("_", " ").capitalize()
+
+
+def line_title(line: ChangeLine) -> str:
+    """The title of the field, and whether somebody was renamed."""
+    title = field_title(line.field)
+    return f"{title} renamed" if line.is_rename else title
 
 
 @dataclass(frozen=True, slots=True)

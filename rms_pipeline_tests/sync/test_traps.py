@@ -499,6 +499,32 @@ def test_a_change_of_status_is_kept_with_what_from_to_who_and_when(mirror_of: Ma
     assert changes[0].changed_at is not None
 
 
+def test_who_edits_a_record_did_not_rename_its_owner_but_gave_it_another_one(
+    mirror_of: MakeMirror,
+) -> None:
+    mirror = mirror_of(Store(30))
+    id_ = mirror.store.create({"owned_by": 20, "reference": "A"})
+    mirror.full_sync()
+
+    def changes_of(reference: str, owner: int) -> dict[str, str | None]:
+        with mirror.database.session() as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "DELETE FROM opportunity_changes; INSERT INTO webhook_events (action_id,"
+                " subject_type, opportunity_id, member_name) VALUES (%s, 'Opportunity', %s, 'Ada')",
+                (owner, id_),
+            )
+        mirror.store.edit(id_, {"reference": reference, "owned_by": owner})
+        mirror.incremental_sync()
+        with mirror.database.session() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT field, changed_by FROM opportunity_changes")
+            return dict(cursor.fetchall())
+
+    mirror.store.members.edit(20, {"name": "Renamed"})
+    assert changes_of("B", 20) == {"reference": "Ada", "owner_name": None}
+    given = changes_of("C", 21)
+    assert given == {"reference": "Ada", "owner_name": "Ada", "owner_id": "Ada"}
+
+
 def test_filters_on_absent_dates_that_are_ignored_are_noticed_when_no_record_has_dates(
     mirror_of: MakeMirror,
 ) -> None:

@@ -1,5 +1,6 @@
 """Who changed what: the list of changes, its filters and its pages."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -54,6 +55,34 @@ def test_a_change_tells_who_changed_what_when_from_and_to(web: Web) -> None:
     for words in ("Saturday 17 May 2031", "Ada Blake", "Ball", "00000012", "Acme", "Status"):
         assert words in page.text
     assert "/opportunities/1" in page.links
+
+
+def test_a_rename_is_called_one_and_is_nobodys_edit(web: Web) -> None:
+    insert_opportunities(web.database, {"name": "Ball"})
+
+    def one(field: str, old: str | None, new: str, by: str | None = None, **more: Any) -> Any:
+        values = {"field": field, "old_value": old, "new_value": new, "changed_by": by}
+        return line(**{"seen_at": SATURDAY, **values, **more})
+
+    later = {"changed_at": SATURDAY + HOUR, "seen_at": SATURDAY + HOUR}
+    insert(
+        web.database,
+        "opportunity_changes",
+        [
+            one("opportunity_status", "Open", "Lost", "Ada"),
+            one("owner_name", "Ann", "Ann Lee"),
+            one("reference", "A", "B", "Ada"),
+            one("owner_name", "Ann", "Bob", "Ada", **later),
+            one("owner_id", "1", "2", "Ada", **later),
+            one("owner_name", None, "Ann", opportunity_id=2),
+        ],
+    )
+    assert [x["id"] for x in told(web)["changes"] if x["is_rename"]] == [2]
+    text = " ".join(visit(web, "/changes").text.split())
+    assert text.count("Owner renamed") == 1
+    assert re.search("Ada Ball Status ?Open → Lost Reference ?A → B", text)
+    text = " ".join(visit(web, "/opportunities/1").text.split())
+    assert re.search("Changed by Ada.*Owner renamed ?Ann → Ann Lee", text)
 
 
 def test_the_newest_come_first_and_a_deleted_opportunity_keeps_its_name(web: Web) -> None:
