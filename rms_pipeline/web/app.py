@@ -11,38 +11,37 @@ from pydantic import SecretStr
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import Receive, Scope, Send
 
-from rms_pipeline.account import account_name, client_for
+from rms_pipeline.account import client_for
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.statuses import read_colours
 from rms_pipeline.settings import Settings
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.background import Background
-from rms_pipeline.web.calendar import calendar
-from rms_pipeline.web.changes import changes
-from rms_pipeline.web.dagster_link import Starting, dagster_link
-from rms_pipeline.web.dashboard import dashboard
-from rms_pipeline.web.decisions import decisions
+from rms_pipeline.web.calendar import calendar_routes
+from rms_pipeline.web.changes import changes_routes
+from rms_pipeline.web.dagster_link import Starting, dagster_link_routes
+from rms_pipeline.web.dashboard import dashboard_routes
+from rms_pipeline.web.decisions import decisions_routes
+from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.fast_lane import PATIENCE, ClientFactory
-from rms_pipeline.web.feeds import calendar_feeds
-from rms_pipeline.web.find import finder
-from rms_pipeline.web.further_back import further_back
+from rms_pipeline.web.feeds import calendar_feed_routes
+from rms_pipeline.web.find import find_routes
+from rms_pipeline.web.further_back import further_back_routes
 from rms_pipeline.web.headers import Headers
-from rms_pipeline.web.health import health
+from rms_pipeline.web.health import health_routes
 from rms_pipeline.web.launching import Launcher
 from rms_pipeline.web.locales import Manners
 from rms_pipeline.web.metrics import Metrics
-from rms_pipeline.web.monitoring import monitoring
-from rms_pipeline.web.opportunities import opportunities
-from rms_pipeline.web.opportunity import opportunity
-from rms_pipeline.web.parties import parties
-from rms_pipeline.web.reading import Reader
+from rms_pipeline.web.monitoring import monitoring_routes
+from rms_pipeline.web.opportunities import opportunities_routes
+from rms_pipeline.web.opportunity import opportunity_routes
+from rms_pipeline.web.parties import parties_routes
 from rms_pipeline.web.receiver import receiver
 from rms_pipeline.web.refusals import handle_errors
-from rms_pipeline.web.saved_views import views
-from rms_pipeline.web.sync_api import sync_api
-from rms_pipeline.web.templating import STATIC, Pages
-from rms_pipeline.web.today import today
+from rms_pipeline.web.saved_views import saved_view_routes
+from rms_pipeline.web.sync_api import sync_api_routes
+from rms_pipeline.web.templating import STATIC
+from rms_pipeline.web.today import today_routes
 
 
 class _Compressed(GZipMiddleware):
@@ -76,21 +75,7 @@ def create_app(
     open requests before it stops, so code that waits long has to check it.
     """
 
-    reader = Reader(database)
-    account = account_name(current)
-    pages = Pages(
-        account=account,
-        sandbox=current.uses_sandbox,
-        dagster_url=current.dagster_url,
-        time_zone=current.time_zone,
-        currency=current.currency,
-    )
-
-    def colours() -> dict[str, str]:
-        with reader.session() as connection:
-            return read_colours(connection)
-
-    pages.read_colours = colours
+    desk = Desk(database, current, access)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -100,7 +85,7 @@ def create_app(
         yield
         for service in reversed(beside):
             service.stop()
-        reader.close()
+        desk.close()
 
     app = FastAPI(
         title="rms_pipeline",
@@ -119,28 +104,28 @@ def create_app(
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.include_router(access.login())
     app.include_router(receiver(database, webhook_tokens, metrics, current.collections))
-    app.include_router(sync_api(database, access, launcher, stopping, current.collections))
-    app.include_router(health(pages, reader, current, access))
-    app.include_router(dashboard(pages, reader, database, launcher, current, access, starting))
+    app.include_router(sync_api_routes(desk, launcher, stopping))
+    app.include_router(health_routes(desk))
+    app.include_router(dashboard_routes(desk, launcher, starting))
     asking = client or partial(client_for, current, database, OPPORTUNITIES, patience=PATIENCE)
-    app.include_router(further_back(pages, reader, database, launcher, current, access, asking))
-    app.include_router(dagster_link(access, current.dagster_url))
-    app.include_router(today(pages, reader, current, access))
-    app.include_router(finder(pages, reader, access))
-    app.include_router(changes(pages, reader, current, access))
-    app.include_router(views(pages, database, reader, current, access))
-    app.include_router(opportunities(pages, reader, current, access))
-    app.include_router(opportunity(pages, reader, current, access))
-    app.include_router(calendar_feeds(pages, reader, database, current, access))
-    app.include_router(calendar(pages, reader, current, access))
-    app.include_router(decisions(pages, reader, current, access))
-    app.include_router(parties(pages, reader, current, access))
-    app.include_router(monitoring(database, reader, metrics, current, access))
+    app.include_router(further_back_routes(desk, launcher, asking))
+    app.include_router(dagster_link_routes(desk))
+    app.include_router(today_routes(desk))
+    app.include_router(find_routes(desk))
+    app.include_router(changes_routes(desk))
+    app.include_router(saved_view_routes(desk))
+    app.include_router(opportunities_routes(desk))
+    app.include_router(opportunity_routes(desk))
+    app.include_router(calendar_feed_routes(desk))
+    app.include_router(calendar_routes(desk))
+    app.include_router(decisions_routes(desk))
+    app.include_router(parties_routes(desk))
+    app.include_router(monitoring_routes(desk, metrics))
 
     def show_missing(request: Request, title: str, text: str, hint: str) -> Response | None:
         if not access.is_signed_in(request):
             return None
-        return pages.render("missing.html", status=404, title=title, text=text, hint=hint)
+        return desk.render("missing.html", status=404, title=title, text=text, hint=hint)
 
     app.state.show_missing = show_missing
     return app

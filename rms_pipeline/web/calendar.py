@@ -26,13 +26,11 @@ from rms_pipeline.mirror.browse import owners, statuses
 from rms_pipeline.mirror.criteria import NOBODY
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.statuses import OUTCOMES
-from rms_pipeline.settings import Settings
-from rms_pipeline.web.access import Access
+from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.forms import with_chosen
 from rms_pipeline.web.listing import Asked, asked, has_leftovers, looked_up, party_names
 from rms_pipeline.web.locales import first_weekday
-from rms_pipeline.web.reading import Reader
-from rms_pipeline.web.templating import Pages, is_fragment
+from rms_pipeline.web.templating import is_fragment
 from rms_pipeline.web.today import day_of
 
 View = Literal["month", "week", "agenda"]
@@ -107,10 +105,10 @@ class Week:
     counts: dict[date, int]
 
 
-def calendar(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
+def calendar_routes(desk: Desk) -> APIRouter:
     """The routes of the calendar and its JSON twin."""
-    router = APIRouter(dependencies=[Depends(access.page)], include_in_schema=False)
-    zone = current.time_zone
+    router = desk.page_router()
+    zone = desk.time_zone
 
     def shown_by(request: Request) -> Shown:
         return _shown(request, zone)
@@ -126,14 +124,14 @@ def calendar(pages: Pages, reader: Reader, current: Settings, access: Access) ->
     def show(request: Request, wanted: Wanted) -> Response:
         if not is_fragment(request) and has_leftovers(request):
             return RedirectResponse(wanted.address(), 303)
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             bars, is_all = read(connection, wanted)
             people = owners(connection)
             known = statuses(connection)
-            memory = read_memory(connection, current.time_zone)
+            memory = read_memory(connection, desk.time_zone)
             names = party_names(connection, wanted.asked)
-        chips = list(wanted.asked.chips(pages.clock, names))
-        return pages.render(
+        chips = list(wanted.asked.chips(desk.clock, names))
+        return desk.render(
             "calendar.html",
             here="calendar",
             wanted=wanted,
@@ -142,7 +140,7 @@ def calendar(pages: Pages, reader: Reader, current: Settings, access: Access) ->
             memory=memory,
             begins=Day(wanted.first, zone).starts,
             ends=Day(wanted.last, zone).ends,
-            until=datetime.now(UTC) + timedelta(days=current.days_ahead),
+            until=datetime.now(UTC) + timedelta(days=desk.settings.days_ahead),
             is_all=is_all,
             most=MOST_BARS,
             weeks=[] if wanted.view == "agenda" else _weeks(bars, wanted, zone),
@@ -164,9 +162,9 @@ def calendar(pages: Pages, reader: Reader, current: Settings, access: Access) ->
 
     @router.get("/calendar.json")
     def tell(wanted: Wanted) -> Response:
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             bars, is_all = read(connection, wanted)
-        return reader.twin(
+        return desk.twin(
             {
                 "first": str(wanted.first),
                 "last": str(wanted.last),

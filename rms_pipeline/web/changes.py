@@ -26,14 +26,12 @@ from rms_pipeline.insight.changes import (
 from rms_pipeline.insight.days import Day
 from rms_pipeline.insight.periods import PERIODS, days_of, weekend_of
 from rms_pipeline.mirror.criteria import Days, without_nul
-from rms_pipeline.settings import Settings
-from rms_pipeline.web.access import Access
+from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.formatting import Clock
 from rms_pipeline.web.forms import amount, with_chosen
 from rms_pipeline.web.listing import CUSTOM, custom_period, has_leftovers
-from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import WrongParameter
-from rms_pipeline.web.templating import Pages, is_fragment
+from rms_pipeline.web.templating import is_fragment
 from rms_pipeline.web.values import Shown, field_title, line_title, shown_change
 
 _Text = Annotated[str, Query(max_length=500)]
@@ -76,10 +74,10 @@ class EditsOfDay:
     edits: list[Edit]
 
 
-def changes(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
+def changes_routes(desk: Desk) -> APIRouter:
     """The routes of changes. `day` is a period, as in lists, in the company's time zone. `after` is
     a position from an earlier answer."""
-    router = APIRouter(dependencies=[Depends(access.page)], include_in_schema=False)
+    router = desk.page_router()
 
     def wanted(
         request: Request,
@@ -92,8 +90,8 @@ def changes(pages: Pages, reader: Reader, current: Settings, access: Access) -> 
         whole = _number(days, "days")
         period = custom_period(request, "day") if day == CUSTOM else without_nul(day).strip()
         wanted = Wanted(
-            when=_period(period, current.time_zone),
-            time_zone=current.time_zone,
+            when=_period(period, desk.time_zone),
+            time_zone=desk.time_zone,
             who=without_nul(who),
             field=without_nul(field),
             least=_number(least, "least"),
@@ -113,10 +111,10 @@ def changes(pages: Pages, reader: Reader, current: Settings, access: Access) -> 
         if not is_fragment(request) and has_leftovers(request):
             query = _query(chosen, after)
             return RedirectResponse(f"/changes{f'?{query}' if query else ''}", 303)
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             found = list_changes(connection, chosen.wanted, after=after)
             people, fields = known_people(connection), known_fields(connection)
-        return pages.render(
+        return desk.render(
             "changes.html",
             here="changes",
             wanted=chosen.wanted,
@@ -127,7 +125,7 @@ def changes(pages: Pages, reader: Reader, current: Settings, access: Access) -> 
                 if word in PERIODS
             },
             custom=CUSTOM,
-            days=by_day(found.lines, pages.clock),
+            days=by_day(found.lines, desk.clock),
             people=with_chosen(people, chosen.wanted.who, NOBODY),
             fields=sorted(
                 ((f, field_title(f)) for f in with_chosen(fields, chosen.wanted.field, EVERY)),
@@ -139,7 +137,7 @@ def changes(pages: Pages, reader: Reader, current: Settings, access: Access) -> 
             is_first=after is None,
             first=_query(chosen),
             older=_query(chosen, found.next) if found.next else None,
-            today=Day.of(datetime.now(UTC), current.time_zone),
+            today=desk.today(),
             on_day=lambda day: _query(replace(chosen, day=str(day))),
         )
 
@@ -147,9 +145,9 @@ def changes(pages: Pages, reader: Reader, current: Settings, access: Access) -> 
     def tell(
         chosen: Annotated[Asked, Depends(wanted)], after: Annotated[Place | None, Depends(place)]
     ) -> Response:
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             found = list_changes(connection, chosen.wanted, after=after)
-        return reader.twin(told(found, chosen))
+        return desk.twin(told(found, chosen))
 
     return router
 

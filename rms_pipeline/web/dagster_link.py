@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Literal
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from rms_pipeline.web import dagster_api
-from rms_pipeline.web.access import Access
 from rms_pipeline.web.background import Background
+from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.origins import local_address
 from rms_pipeline.web.templating import render
 
@@ -19,15 +19,15 @@ _LOOK_SECONDS = 1.0
 _STARTS_WITHIN = 180.0
 
 
-def dagster_link(access: Access, dagster_url: str) -> APIRouter:
-    """The way to a guarded Dagster at `dagster_url`, and back from its log-in."""
-    router = APIRouter(include_in_schema=False, dependencies=[Depends(access.page)])
+def dagster_link_routes(desk: Desk) -> APIRouter:
+    """The way to the guarded Dagster of the settings, and back from its log-in."""
+    router = desk.page_router()
 
     @router.get("/dagster")
     def go(to: str = Query(default="/", max_length=8_000)) -> Response:
-        way = urlencode({"ticket": access.sessions.ticket(), "to": local_address(to)})
+        way = urlencode({"ticket": desk.access.sessions.ticket(), "to": local_address(to)})
         # A page, not a redirect: the form to log in may only lead to this service itself.
-        return render("to_dagster.html", address=f"{dagster_url}/signed-in?{way}")
+        return render("to_dagster.html", address=f"{desk.settings.dagster_url}/signed-in?{way}")
 
     return router
 

@@ -5,12 +5,11 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic_core import to_jsonable_python
 
-from rms_pipeline.account import account_name
 from rms_pipeline.collections import collection_named
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.pacing import SHARES, Lane
@@ -26,7 +25,6 @@ from rms_pipeline.insight.totals import (
 )
 from rms_pipeline.mirror.api_terms import read_page_size
 from rms_pipeline.mirror.collection_states import CollectionState, RowCounts
-from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.overview import (
     ActiveOpportunity,
     Overview,
@@ -42,10 +40,9 @@ from rms_pipeline.mirror.queue import replay
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.statuses import CONFIRMED, LOST, Phase
 from rms_pipeline.mirror.sync_state import SyncState, read_sync_state
-from rms_pipeline.settings import Settings
 from rms_pipeline.web import charts
-from rms_pipeline.web.access import Access
 from rms_pipeline.web.dagster_link import Starting
+from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.formatting import Clock
 from rms_pipeline.web.launching import (
     DagsterUnavailable,
@@ -54,9 +51,8 @@ from rms_pipeline.web.launching import (
     NoFullSync,
     SyncUnderWay,
 )
-from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import REFUSALS
-from rms_pipeline.web.templating import Pages, is_fragment
+from rms_pipeline.web.templating import is_fragment
 
 # Statuses at first sight, and behind them: an account that invents one for each job has thousands.
 _SHOWN_BARS, _MOST_BARS = 12, 100
@@ -107,40 +103,31 @@ class _ShownCollection:
     mood: str
 
 
-def dashboard(
-    pages: Pages,
-    reader: Reader,
-    database: Database,
-    launcher: Launcher,
-    current: Settings,
-    access: Access,
-    starting: Starting | None = None,
-) -> APIRouter:
+def dashboard_routes(desk: Desk, launcher: Launcher, starting: Starting | None = None) -> APIRouter:
     """The routes of the dashboard."""
     router = APIRouter()
     count = RowCounts()
-    visible: dict[str, Any] = {"dependencies": [Depends(access.page)], "include_in_schema": False}
 
     def overview_context(shape: Shape) -> dict[str, Any]:
-        with reader.session() as connection:
-            view = read_overview(connection, current.time_zone)
+        with desk.reader.session() as connection:
+            view = read_overview(connection, desk.time_zone)
             now = datetime.now(UTC)
-            today = Day.of(now, current.time_zone)
+            today = Day.of(now, desk.time_zone)
             totals = compare_totals(connection, today)
             arrived = compare_webhooks(connection, today, now)
-        return _overview_context(view, pages, shape) | {"totals": totals, "arrived": arrived}
+        return _overview_context(view, desk, shape) | {"totals": totals, "arrived": arrived}
 
     def sync_context() -> dict[str, Any]:
-        with reader.session() as connection:
-            state = read_sync_state(connection, OPPORTUNITIES, on=current.collections, count=count)
+        with desk.reader.session() as connection:
+            state = read_sync_state(
+                connection, OPPORTUNITIES, on=desk.settings.collections, count=count
+            )
             known = standing(connection, OPPORTUNITIES)
-            page_size = read_page_size(connection, account_name(current), OPPORTUNITIES)
+            page_size = read_page_size(connection, desk.account, OPPORTUNITIES)
             # With one collection, the rest of the page already shows it.
             several = state.collections if len(state.collections) > 1 else []
-            collections = [_shown(connection, each, pages.clock) for each in several]
-        context = _sync_context(
-            state, known, current, pages.clock, page_size or PAGE_SIZE, starting
-        )
+            collections = [_shown(connection, each, desk.clock) for each in several]
+        context = _sync_context(desk, state, known, page_size or PAGE_SIZE, starting)
         return context | {"collections": collections}
 
     def answer(request: Request, notice: str, status: int = 200) -> Response:
@@ -150,20 +137,20 @@ def dashboard(
         context = sync_context()
         context |= {"notice": notice, "notice_is_bad": status >= 400, "notice_at": "/"}
         if is_fragment(request):
-            return pages.render("sync_answer.html", status=status, **context)
+            return desk.render("sync_answer.html", status=status, **context)
         page = overview_context(_shape(request)) | context
-        return pages.render("dashboard.html", status=status, here="dashboard", **page)
+        return desk.render("dashboard.html", status=status, here="dashboard", **page)
 
-    @router.get("/", **visible)
+    @router.get("/", **desk.for_people)
     def show(request: Request, statuses: Shape | None = None) -> Response:
         context = overview_context(statuses or _shape(request)) | sync_context()
-        page = pages.render("dashboard.html", here="dashboard", **context)
+        page = desk.render("dashboard.html", here="dashboard", **context)
         return _remembering(request, page, statuses)
 
     def compared() -> tuple[list[Figure], Memory]:
         now = datetime.now(UTC)
-        today = Day.of(now, current.time_zone)
-        with reader.session() as connection:
+        today = Day.of(now, desk.time_zone)
+        with desk.reader.session() as connection:
             _, counts = read_statuses(connection)
             named = [count.status for count in counts[:_SHOWN_BARS]]
             figures = [
@@ -173,30 +160,30 @@ def dashboard(
             ]
             return figures, read_memory(connection, today.time_zone)
 
-    @router.get("/compared", **visible)
+    @router.get("/compared", **desk.for_people)
     def show_compared(request: Request) -> Response:
         # Apart from the dashboard, which need not wait for the history.
         fragment = is_fragment(request)
         name = "dashboard_compared.html" if fragment else "dashboard_compared_page.html"
         figures, memory = compared()
-        return pages.render(name, here="dashboard", figures=figures, memory=memory)
+        return desk.render(name, here="dashboard", figures=figures, memory=memory)
 
-    @router.get("/compared.json", **visible)
+    @router.get("/compared.json", **desk.for_people)
     def tell_compared() -> Response:
-        today = Day.of(datetime.now(UTC), current.time_zone)
+        today = desk.today()
         found = {"date": today.date, "time_zone": today.time_zone, "figures": compared()[0]}
-        return reader.twin(to_jsonable_python(found))
+        return desk.twin(to_jsonable_python(found))
 
-    @router.get("/fragments/overview", **visible)
+    @router.get("/fragments/overview", **desk.for_people)
     def show_overview(request: Request, statuses: Shape | None = None) -> Response:
         # A page that only renews itself is no choice of anybody's, and nothing is remembered.
-        return pages.render("overview_answer.html", **overview_context(statuses or _shape(request)))
+        return desk.render("overview_answer.html", **overview_context(statuses or _shape(request)))
 
-    @router.get("/fragments/sync", **visible)
+    @router.get("/fragments/sync", **desk.for_people)
     def show_sync() -> Response:
-        return pages.render("sync.html", **sync_context())
+        return desk.render("sync.html", **sync_context())
 
-    @router.post("/sync/{kind}", **visible)
+    @router.post("/sync/{kind}", **desk.for_people)
     async def start(request: Request, kind: Kind) -> Response:
         notice, status = "", 200
         try:
@@ -205,16 +192,16 @@ def dashboard(
             notice, status = str(error), 503 if isinstance(error, DagsterUnavailable) else 409
         return await run_in_threadpool(answer, request, notice, status)
 
-    @router.post("/dead-letters/replay", **visible)
+    @router.post("/dead-letters/replay", **desk.for_people)
     def replay_all(request: Request) -> Response:
         return replayed(request, None)
 
-    @router.post("/dead-letters/{event}/replay", **visible)
+    @router.post("/dead-letters/{event}/replay", **desk.for_people)
     def replay_one(request: Request, event: int) -> Response:
         return replayed(request, [event])
 
     def replayed(request: Request, events: list[int] | None) -> Response:
-        with database.session() as connection:
+        with desk.database.session() as connection:
             count = replay(connection, events)
         if not count:
             return answer(request, "There are no dead letters to replay.", 409)
@@ -225,27 +212,29 @@ def dashboard(
         "/api/dashboard",
         summary="What the dashboard shows",
         tags=["dashboard"],
-        dependencies=[Depends(access.required)],
+        **desk.for_programs,
         responses={**REFUSALS, 200: {"model": DashboardAnswer}},
     )
     def read() -> JSONResponse:
         """Totals, counts by status, value by week, recent edits, webhooks of the last seven days,
         and the state of the syncs. Money is in the account's currency, as decimal strings."""
-        with reader.session() as connection:
-            view = read_overview(connection, current.time_zone)
-            state = read_sync_state(connection, OPPORTUNITIES, on=current.collections, count=count)
+        with desk.reader.session() as connection:
+            view = read_overview(connection, desk.time_zone)
+            state = read_sync_state(
+                connection, OPPORTUNITIES, on=desk.settings.collections, count=count
+            )
             now = datetime.now(UTC)
-            today = Day.of(now, current.time_zone)
+            today = Day.of(now, desk.time_zone)
             totals = compare_totals(connection, today)
             arrived = compare_webhooks(connection, today, now)
             mirrored = read_mirrored(connection)
         found = DashboardAnswer(
             success=True,
             mirrored=mirrored,
-            sandbox=current.uses_sandbox,
+            sandbox=desk.settings.uses_sandbox,
             total=view.total,
             total_value=view.total_value,
-            time_zone=current.time_zone,
+            time_zone=desk.time_zone,
             **{each.name: getattr(view, each.name) for each in fields(view)},
             sync=state,
             compared=totals,
@@ -283,8 +272,8 @@ def _shown(connection: Connection, state: CollectionState, clock: Clock) -> _Sho
     return _ShownCollection(state, known.words(clock.short), _MOODS[known.state])
 
 
-def _overview_context(view: Overview, pages: Pages, shape: Shape) -> dict[str, Any]:
-    today = datetime.now(pages.clock.zone).date()
+def _overview_context(view: Overview, desk: Desk, shape: Shape) -> dict[str, Any]:
+    today = datetime.now(desk.clock.zone).date()
     monday = today - timedelta(days=today.weekday())
     bars = charts.status_bars(view.statuses, view.colours)
     return {
@@ -297,7 +286,7 @@ def _overview_context(view: Overview, pages: Pages, shape: Shape) -> dict[str, A
         "pie_height": charts.PIE_HEIGHT,
         "shown_bars": _SHOWN_BARS,
         "most_bars": _MOST_BARS,
-        "weeks": charts.week_columns(view.weeks, monday, pages.clock, view.phases),
+        "weeks": charts.week_columns(view.weeks, monday, desk.clock, view.phases),
         "webhooks": charts.webhook_columns(view.webhook_days),
         "confirmed": [name for name, phase in view.phases.items() if phase == CONFIRMED],
         "confirmed_value": view.worth(CONFIRMED),
@@ -306,14 +295,9 @@ def _overview_context(view: Overview, pages: Pages, shape: Shape) -> dict[str, A
 
 
 def _sync_context(
-    state: SyncState,
-    known: Standing,
-    current: Settings,
-    clock: Clock,
-    page_size: int,
-    starting: Starting | None,
+    desk: Desk, state: SyncState, known: Standing, page_size: int, starting: Starting | None
 ) -> dict[str, Any]:
-    running = state.running
+    clock, running = desk.clock, state.running
     # A refresh asks for a few records; it stands in no one's way.
     syncs = [s for s in (running, *state.history) if s and s.sync_type != "webhook_refresh"]
     dagster = starting.dagster if starting else "ready"
@@ -326,7 +310,7 @@ def _sync_context(
     elif dagster == "starting":
         under_way = "Dagster is starting. You can start a sync in a few seconds."
     certificate = known.proof.words(clock.short) if known.proof else ""
-    per_minute = current.request_limit * SHARES[Lane.WALK] * page_size
+    per_minute = desk.settings.request_limit * SHARES[Lane.WALK] * page_size
     return {
         "state": state,
         # A machine may be behind the database, which wrote the time.
@@ -345,7 +329,7 @@ def _sync_context(
             if state.has_full_sync
             else "You can start an incremental sync after an initial sync has completed."
         ),
-        "days_back": current.days_back,
-        "days_ahead": current.days_ahead,
+        "days_back": desk.settings.days_back,
+        "days_ahead": desk.settings.days_ahead,
         "records_per_minute": round(per_minute),
     }

@@ -1,7 +1,7 @@
 """Won and lost: the months of a year, and the opportunities behind each number."""
 
 import re
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from pydantic_core import to_jsonable_python
 
 from rms_pipeline.insight.compare import Memory, read_memory
-from rms_pipeline.insight.days import FIRST, LAST, Day
+from rms_pipeline.insight.days import FIRST, LAST
 from rms_pipeline.insight.decisions import (
     Decisions,
     Outcome,
@@ -19,11 +19,8 @@ from rms_pipeline.insight.decisions import (
     read_won_and_lost,
 )
 from rms_pipeline.insight.parties import periods_of_year
-from rms_pipeline.settings import Settings
-from rms_pipeline.web.access import Access
 from rms_pipeline.web.charts import decision_columns
-from rms_pipeline.web.reading import Reader
-from rms_pipeline.web.templating import Pages
+from rms_pipeline.web.desk import Desk
 
 _FIRST_YEAR, _LAST_YEAR = FIRST.year + 1, LAST.year - 1
 # In place of a month if the time of the decision is not known.
@@ -31,25 +28,25 @@ UNDATED = "undated"
 Owner = Annotated[int | None, Query(ge=-(2**63), lt=2**63)]
 
 
-def decisions(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
+def decisions_routes(desk: Desk) -> APIRouter:
     """The routes below `/won-and-lost`, each with a JSON twin."""
     router = APIRouter(
-        prefix="/won-and-lost", dependencies=[Depends(access.page)], include_in_schema=False
+        prefix="/won-and-lost", dependencies=[Depends(desk.access.page)], include_in_schema=False
     )
 
     def this_year() -> int:
-        return Day.of(datetime.now(UTC), current.time_zone).date.year
+        return desk.today().date.year
 
     def by_month(
         year: Annotated[int | None, Query(ge=_FIRST_YEAR, le=_LAST_YEAR)] = None,
         owner: Owner = None,
     ) -> tuple[WonAndLost, Memory]:
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             found = read_won_and_lost(connection, year or this_year(), owner)
-            return found, read_memory(connection, current.time_zone)
+            return found, read_memory(connection, desk.time_zone)
 
     def of_month(month: str, outcome: Outcome | None = None, owner: Owner = None) -> Decisions:
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             return read_decisions(connection, _month(month), outcome, owner)
 
     @router.get("")
@@ -66,7 +63,7 @@ def decisions(pages: Pages, reader: Reader, current: Settings, access: Access) -
             text = urlencode({k: v for k, v in wanted.items() if v is not None})
             return f"/won-and-lost/{f'{month:%Y-%m}' if month else UNDATED}?{text}"
 
-        return pages.render(
+        return desk.render(
             "won_and_lost.html",
             here="customers",
             found=found,
@@ -76,13 +73,13 @@ def decisions(pages: Pages, reader: Reader, current: Settings, access: Access) -
             query=query,
             listed=listed,
             # Whoever was decided on is mirrored if the hire ended late enough.
-            periods=periods_of_year(found.year, current.time_zone),
+            periods=periods_of_year(found.year, desk.time_zone),
         )
 
     @router.get(".json")
     def tell(told: Annotated[tuple[WonAndLost, Memory], Depends(by_month)]) -> Response:
         found, _ = told
-        return reader.twin(
+        return desk.twin(
             {
                 **to_jsonable_python(found),
                 "total": to_jsonable_python(found.total),
@@ -92,14 +89,14 @@ def decisions(pages: Pages, reader: Reader, current: Settings, access: Access) -
 
     @router.get("/{month}.json")
     def tell_month(found: Annotated[Decisions, Depends(of_month)]) -> Response:
-        return reader.twin(to_jsonable_python(found))
+        return desk.twin(to_jsonable_python(found))
 
     @router.get("/{month}")
     def show_month(found: Annotated[Decisions, Depends(of_month)], owner: Owner = None) -> Response:
         titles: dict[str | None, str] = {"won": "Won", "lost": "Lost", None: "Won and lost"}
         back: dict[str, Any] = {"owner": owner, "year": found.month.year if found.month else None}
         text = urlencode({k: v for k, v in back.items() if v is not None})
-        return pages.render(
+        return desk.render(
             "decisions.html",
             here="customers",
             found=found,

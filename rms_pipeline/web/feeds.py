@@ -9,15 +9,13 @@ from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import Any
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import APIRouter, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response
 from icalendar import Calendar, Event
 
-from rms_pipeline.account import account_name
 from rms_pipeline.insight.calendar import Bar, read_bars
 from rms_pipeline.insight.days import Day
 from rms_pipeline.insight.feeds import (
@@ -30,15 +28,11 @@ from rms_pipeline.insight.feeds import (
     revoke_feed,
 )
 from rms_pipeline.mirror.criteria import without_nul
-from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.statuses import CONFIRMED, LOST, Phase, read_phases
-from rms_pipeline.settings import Settings
-from rms_pipeline.web.access import Access
+from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.forms import read_form
 from rms_pipeline.web.listing import asked_by, cleaned, looked_up
-from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import Refusal, WrongParameter
-from rms_pipeline.web.templating import Pages
 
 DAYS_BACK, DAYS_AHEAD = 30, 365
 MOST_EVENTS = 5_000
@@ -73,27 +67,19 @@ class _Reads:
         return 0
 
 
-def calendar_feeds(
-    pages: Pages,
-    reader: Reader,
-    database: Database,
-    current: Settings,
-    access: Access,
-    clock: Callable[[], float] = monotonic,
-) -> APIRouter:
+def calendar_feed_routes(desk: Desk, clock: Callable[[], float] = monotonic) -> APIRouter:
     """The routes of feeds. All need a session, except the feed itself."""
     router = APIRouter(include_in_schema=False)
-    for_people: dict[str, Any] = {"dependencies": [Depends(access.page)]}
     reads = _Reads(clock)
 
     def page(request: Request, made: str | None = None) -> Response:
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             found = feeds(connection)
         address = None
-        where = (current.public_url or str(request.base_url)).rstrip("/")
+        where = (desk.settings.public_url or str(request.base_url)).rstrip("/")
         if made is not None:
             address = f"{where}/calendar/feeds/{made}.ics"
-        return pages.render(
+        return desk.render(
             "feeds.html",
             here="calendar",
             feeds=found,
@@ -104,11 +90,11 @@ def calendar_feeds(
             days=(DAYS_BACK, DAYS_AHEAD),
         )
 
-    @router.get("/calendar/feeds", **for_people)
+    @router.get("/calendar/feeds", **desk.for_people)
     def show(request: Request) -> Response:
         return page(request)
 
-    @router.post("/calendar/feeds", **for_people)
+    @router.post("/calendar/feeds", **desk.for_people)
     async def make(request: Request) -> Response:
         form = await read_form(request, "use fewer or shorter filters.")
         name = " ".join(without_nul(form.get("name", "")).split())
@@ -117,9 +103,9 @@ def calendar_feeds(
         query = cleaned(without_nul(form.get("query", "")))
 
         def keep() -> str:
-            with database.session() as connection:
+            with desk.database.session() as connection:
                 # Here somebody can still mend it.
-                looked_up(connection, asked_by(query, current.time_zone))
+                looked_up(connection, asked_by(query, desk.time_zone))
                 return make_feed(connection, name, query)
 
         try:
@@ -133,9 +119,9 @@ def calendar_feeds(
         # Not by a redirect, whose address would hold the secret.
         return await run_in_threadpool(page, request, secret)
 
-    @router.post("/calendar/feeds/{id_}/revoke", **for_people)
+    @router.post("/calendar/feeds/{id_}/revoke", **desk.for_people)
     def revoke(id_: int) -> Response:
-        with database.session() as connection:
+        with desk.database.session() as connection:
             revoke_feed(connection, id_)
         return RedirectResponse("/calendar/feeds", 303)
 
@@ -145,12 +131,12 @@ def calendar_feeds(
             # PostgreSQL is not even asked for what no secret of ours looks like.
             if not 20 <= len(secret) <= 100 or not secret.isascii():
                 return None
-            with database.session() as connection:
+            with desk.database.session() as connection:
                 return find_feed(connection, secret)
 
         feed = await run_in_threadpool(find)
         if feed is None:
-            await access.slow_down(request)
+            await desk.access.slow_down(request)
             raise HTTPException(404, _GONE)
         if seconds := reads.wait(secret):
             raise Refusal(
@@ -167,10 +153,10 @@ def calendar_feeds(
 
     def written(feed: Feed) -> bytes:
         now = datetime.now(UTC)
-        today = Day.of(now, current.time_zone)
+        today = Day.of(now, desk.time_zone)
         first, last = today.moved(-DAYS_BACK), today.moved(DAYS_AHEAD)
-        with reader.session() as connection:
-            wanted = asked_by(feed.query, current.time_zone, now)
+        with desk.reader.session() as connection:
+            wanted = asked_by(feed.query, desk.time_zone, now)
             bars, is_all = read_bars(
                 connection,
                 looked_up(connection, wanted).criteria,
@@ -186,19 +172,19 @@ def calendar_feeds(
         for title in ("name", "x-wr-calname"):
             calendar.add(title, _plain(feed.name))
         # Events are in UTC, so that no program needs a VTIMEZONE. Some show this zone.
-        calendar.add("x-wr-timezone", current.time_zone)
+        calendar.add("x-wr-timezone", desk.time_zone)
         calendar.add("refresh-interval", _REFRESH, {"VALUE": "DURATION"})
         calendar.add("x-published-ttl", "PT15M")
         for bar in bars:
             calendar.add_component(_event(bar, phases, now, (last or today).ends))
         if not is_all:
-            calendar.add_component(_not_all(today, now, account_name(current)))
+            calendar.add_component(_not_all(today, now, desk.account))
         text: bytes = calendar.to_ical()
         return text
 
     def _event(bar: Bar, phases: dict[str, Phase], now: datetime, last: datetime) -> Event:
         event = Event()
-        event.add("uid", f"opportunity-{bar.id}@{account_name(current)}.rms-pipeline")
+        event.add("uid", f"opportunity-{bar.id}@{desk.account}.rms-pipeline")
         event.add("dtstamp", now)
         named = f"{bar.name} ({bar.customer})" if bar.customer else bar.name
         event.add("summary", _plain(named))
@@ -220,8 +206,8 @@ def calendar_feeds(
         told += [f"Owner: {bar.owner}"] if bar.owner else []
         told += ["Open-ended: the end shown is the end of this calendar."] if not bar.ends else []
         event.add("description", _plain("\n".join(told)))
-        if current.public_url:
-            event.add("url", f"{current.public_url.rstrip('/')}/opportunities/{bar.id}")
+        if desk.settings.public_url:
+            event.add("url", f"{desk.settings.public_url.rstrip('/')}/opportunities/{bar.id}")
         return event
 
     return router

@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic_core import to_jsonable_python
 
 from rms_pipeline.insight.find import Matches, NameMatch, find, find_names
 from rms_pipeline.mirror.words import words_in
-from rms_pipeline.web.access import Access
-from rms_pipeline.web.reading import Reader
-from rms_pipeline.web.templating import NAVIGATION, Pages, is_fragment
+from rms_pipeline.web.desk import Desk
+from rms_pipeline.web.templating import NAVIGATION, is_fragment
 
 # While somebody types, and on a page of its own.
 _FEW, _MANY = 6, 50
@@ -41,15 +40,15 @@ class Place:
     title: str
 
 
-def finder(pages: Pages, reader: Reader, access: Access) -> APIRouter:
+def find_routes(desk: Desk) -> APIRouter:
     """The routes of the search. `q` is the typed text. `before` is the position of the next
     page."""
-    router = APIRouter(dependencies=[Depends(access.page)], include_in_schema=False)
+    router = desk.page_router()
 
     def look(
         q: str, most: int, before: int | None, patience: float = _ON_THE_PAGE
     ) -> tuple[Matches, list[NameMatch]]:
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             found = find(connection, q, most=most, before=before, patience=patience)
             names = find_names(connection, q) if before is None else []
         return found, names
@@ -59,7 +58,7 @@ def finder(pages: Pages, reader: Reader, access: Access) -> APIRouter:
         is_part = is_fragment(request)
         most, patience = (_FEW, WHILE_TYPING) if is_part else (_MANY, _ON_THE_PAGE)
         found, names = look(q, most, before, patience)
-        return pages.render(
+        return desk.render(
             "found.html" if is_part else "find.html",
             here="find",
             text=q.strip(),
@@ -80,7 +79,7 @@ def finder(pages: Pages, reader: Reader, access: Access) -> APIRouter:
             {**to_jsonable_python(name), "address": _address(name)} for name in names
         ]
         answer["pages"] = to_jsonable_python(places(q) if before is None else [])
-        return reader.twin(answer)
+        return desk.twin(answer)
 
     return router
 

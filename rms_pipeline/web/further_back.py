@@ -1,7 +1,7 @@
 """Mirror further back: what it costs, and the button that starts it."""
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from time import monotonic
 from typing import Annotated
 
@@ -10,27 +10,21 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic_core import to_jsonable_python
 
-from rms_pipeline.account import account_name
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.current_rms.errors import CurrentRmsError
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.errors import RmsPipelineError
-from rms_pipeline.insight.days import Day
 from rms_pipeline.mirror.budget import read_budget
-from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.mirrored_windows import MOST_DAYS, Reach, ask_for_days_back, read_reach
 from rms_pipeline.mirror.proofs import Standing, standing
 from rms_pipeline.mirror.sync_metadata import Sync, running_sync
 from rms_pipeline.mirror.sync_runs import INITIAL, RECONCILIATION
-from rms_pipeline.settings import Settings
 from rms_pipeline.sync.costs import Cost, count_cost
-from rms_pipeline.web.access import Access
+from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.fast_lane import ClientFactory
 from rms_pipeline.web.forms import read_form
 from rms_pipeline.web.launching import DagsterUnavailable, Launcher, SyncUnderWay
-from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import Refusal, WrongParameter
-from rms_pipeline.web.templating import Pages
 
 # A count is reused for so long: looking again then costs no call.
 _COUNTED_FOR_SECONDS, _MOST_COUNTS = 600.0, 50
@@ -71,33 +65,25 @@ class _Counts:
         self._kept[days] = monotonic(), cost
 
 
-def further_back(
-    pages: Pages,
-    reader: Reader,
-    database: Database,
-    launcher: Launcher,
-    current: Settings,
-    access: Access,
-    client: ClientFactory,
-) -> APIRouter:
+def further_back_routes(desk: Desk, launcher: Launcher, client: ClientFactory) -> APIRouter:
     """The routes below `/further-back`."""
-    router = APIRouter(dependencies=[Depends(access.page)], include_in_schema=False)
+    router = desk.page_router()
     counts = _Counts()
 
     def count(days: int) -> Cost:
         found = counts.find(days)
         if found is None:
-            now = database.clock()()
-            window = Window.around(now, days_back=days, days_ahead=current.days_ahead)
-            with client() as asking, database.session() as connection:
-                use = read_budget(connection, account_name(current))
-                limit = use.allowance if use else current.requests_per_minute
+            now = desk.database.clock()()
+            window = Window.around(now, days_back=days, days_ahead=desk.settings.days_ahead)
+            with client() as asking, desk.database.session() as connection:
+                use = read_budget(connection, desk.account)
+                limit = use.allowance if use else desk.settings.requests_per_minute
                 found = count_cost(connection, asking, window, limit)
             counts.keep(days, found)
         return found
 
     def read(since: date | None, *, counted: bool = True) -> Told:
-        today = Day.of(datetime.now(UTC), current.time_zone).date
+        today = desk.today().date
         days = None if since is None else _days_back(since, today)
         cost, trouble = None, ""
         if days is not None and counted:
@@ -105,12 +91,12 @@ def further_back(
                 cost = count(days)
             except (CurrentRmsError, RmsPipelineError) as error:
                 trouble = str(error).strip().rstrip(".")
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             reach = read_reach(connection, OPPORTUNITIES)
             return Told(
-                setting=current.days_back,
-                days_back=reach.days(current.days_back),
-                days_ahead=current.days_ahead,
+                setting=desk.settings.days_back,
+                days_back=reach.days(desk.settings.days_back),
+                days_ahead=desk.settings.days_ahead,
                 reach=reach,
                 standing=standing(connection, OPPORTUNITIES),
                 running=running_sync(connection, [INITIAL, RECONCILIATION]),
@@ -121,8 +107,8 @@ def further_back(
             )
 
     def page(told: Told, refusal: str = "", status: int = 200) -> Response:
-        today = Day.of(datetime.now(UTC), current.time_zone).date
-        return pages.render(
+        today = desk.today().date
+        return desk.render(
             "further_back.html",
             status=status,
             here="dashboard",
@@ -170,11 +156,11 @@ def further_back(
         since = _day(form.get("since", ""))
         if since is None:
             raise _wrong("has to be a day, like 2025-01-01.")
-        today = Day.of(datetime.now(UTC), current.time_zone).date
+        today = desk.today().date
         days = _days_back(since, today)
-        if days <= current.days_back:
+        if days <= desk.settings.days_back:
             raise _wrong(
-                f"changes nothing: {current.days_back:,} days back are mirrored anyway "
+                f"changes nothing: {desk.settings.days_back:,} days back are mirrored anyway "
                 "(RMS_SYNC_DAYS_BACK). Choose an earlier day."
             )
         try:
@@ -192,7 +178,7 @@ def further_back(
 
     @router.post("/further-back/as-set")
     def reset() -> Response:
-        with database.session() as connection:
+        with desk.database.session() as connection:
             ask_for_days_back(connection, OPPORTUNITIES, None, _BY)
         return RedirectResponse("/further-back", 303)
 

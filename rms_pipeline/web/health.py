@@ -3,17 +3,14 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 from pydantic_core import to_jsonable_python
 
-from rms_pipeline.insight.health import Health, Mirrored, State, read_health
+from rms_pipeline.insight.health import Mirrored, State
 from rms_pipeline.mirror.api_troubles import Trouble
-from rms_pipeline.settings import Settings
-from rms_pipeline.web.access import Access
-from rms_pipeline.web.reading import Reader
+from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.refusals import REFUSALS
-from rms_pipeline.web.templating import Pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,31 +36,25 @@ class HealthAnswer:
     trouble: Trouble | None
 
 
-def health(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
-    """The route of the line. Every page of `pages` has it at its head."""
+def health_routes(desk: Desk) -> APIRouter:
+    """The routes of the line, which every page has at its head."""
     router = APIRouter()
 
-    def read() -> Health:
-        with reader.session() as connection:
-            return read_health(connection, current.collections)
-
-    pages.read_health = read
-
-    @router.get("/fragments/health", include_in_schema=False, dependencies=[Depends(access.page)])
+    @router.get("/fragments/health", **desk.for_people)
     def show() -> Response:
-        return pages.render("health.html")
+        return desk.render("health.html")
 
     @router.get(
         "/api/health",
         summary="Whether the mirror can be relied on now",
         tags=["dashboard"],
-        dependencies=[Depends(access.required)],
+        **desk.for_programs,
         responses={**REFUSALS, 200: {"model": HealthAnswer}},
     )
     def tell() -> JSONResponse:
         """The content of the line: how fresh the mirror is, what is late, why syncs fail, and what
         to do."""
-        now = read()
+        now = desk.read_health()
         answer = HealthAnswer(
             success=True,
             state=now.state,

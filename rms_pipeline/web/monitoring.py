@@ -7,22 +7,16 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from rms_pipeline.account import account_name
-from rms_pipeline.mirror.database import Database
-from rms_pipeline.settings import Settings
-from rms_pipeline.web.access import Access
+from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.metrics import Metrics
-from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import REFUSALS, Refused
 
 
-def monitoring(
-    database: Database, reader: Reader, metrics: Metrics, current: Settings, access: Access
-) -> APIRouter:
+def monitoring_routes(desk: Desk, metrics: Metrics) -> APIRouter:
     """`/healthz`, which is open to everybody, and `/metrics` and `/openapi.json` for programs with
     the token."""
     router = APIRouter()
-    for_programs = [Depends(access.required)]
+    for_programs = [Depends(desk.access.required)]
 
     @router.get("/openapi.json", include_in_schema=False, dependencies=for_programs)
     def describe(request: Request) -> JSONResponse:
@@ -43,7 +37,7 @@ def monitoring(
         ] = False,
     ) -> dict[str, bool]:
         if not live:
-            with database.session() as connection, connection.cursor() as cursor:
+            with desk.database.session() as connection, connection.cursor() as cursor:
                 cursor.execute("SELECT 1")
         return {"success": True}
 
@@ -57,8 +51,8 @@ def monitoring(
         responses={**REFUSALS, 200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
     def read_metrics() -> Response:
-        with reader.session() as connection:
-            text = metrics.render(connection, account_name(current), current.collections)
+        with desk.reader.session() as connection:
+            text = metrics.render(connection, desk.account, desk.settings.collections)
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     return router

@@ -38,8 +38,7 @@ from rms_pipeline.mirror.overview import add_up
 from rms_pipeline.mirror.promoted import Promoted, promoted_fields
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.statuses import OUTCOMES
-from rms_pipeline.settings import Settings
-from rms_pipeline.web.access import Access
+from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.downloads import Download, as_csv
 from rms_pipeline.web.forms import with_chosen
 from rms_pipeline.web.listing import (
@@ -56,10 +55,9 @@ from rms_pipeline.web.listing import (
     party_names,
     with_known_fields,
 )
-from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import REFUSALS
 from rms_pipeline.web.saved_views import why_not_shown
-from rms_pipeline.web.templating import Pages, is_fragment
+from rms_pipeline.web.templating import is_fragment
 from rms_pipeline.web.visited import visited_before
 from rms_pipeline.web.workbooks import XLSX, as_xlsx
 
@@ -84,8 +82,6 @@ _FACET_TITLES = {
 
 # What a request asks for, as a dependency of its route.
 _WantedOf = Callable[[Request], Asked]
-# How a route is registered that people open.
-_Visible = dict[str, Any]
 
 
 class OpportunityList(BaseModel):
@@ -218,39 +214,35 @@ class _Colleagues:
         return self._read[1]
 
 
-def opportunities(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
+def opportunities_routes(desk: Desk) -> APIRouter:
     """The routes of lists."""
 
     def asked_of(request: Request) -> Asked:
         """What was typed is not looked up."""
-        wanted = asked(request, current.time_zone)
+        wanted = asked(request, desk.time_zone)
         if not any(name.startswith(FIELD) for name in wanted.given):
             return wanted
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             return with_known_fields(connection, wanted)
 
     def wanted_of(request: Request) -> Asked:
-        wanted = asked(request, current.time_zone)
+        wanted = asked(request, desk.time_zone)
         has_fields = any(name.startswith(FIELD) for name in wanted.given)
         if not has_fields and not wanted.criteria.search and not wanted.criteria.customer:
             return wanted
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             return looked_up(connection, wanted)
 
     router = APIRouter()
-    visible: _Visible = {"dependencies": [Depends(access.page)], "include_in_schema": False}
-    _add_pages(router, visible, pages, reader, current, wanted_of, asked_of)
-    _add_for_programs(router, visible, reader, access, wanted_of, asked_of)
-    _add_downloads(router, visible, pages, reader, current, wanted_of)
+    _add_pages(router, desk, wanted_of, asked_of)
+    _add_for_programs(router, desk, wanted_of, asked_of)
+    _add_downloads(router, desk, wanted_of)
     return router
 
 
 def _add_pages(
     router: APIRouter,
-    visible: _Visible,
-    pages: Pages,
-    reader: Reader,
-    current: Settings,
+    desk: Desk,
     wanted_of: _WantedOf,
     asked_of: _WantedOf,
 ) -> None:
@@ -259,15 +251,15 @@ def _add_pages(
     NotLookedUp = Annotated[Asked, Depends(asked_of)]  # noqa: N806
     colleagues = _Colleagues()
 
-    @router.get("/opportunities", **visible)
+    @router.get("/opportunities", **desk.for_people)
     def show_list(request: Request, wanted: NotLookedUp) -> Response:
         if not is_fragment(request) and has_leftovers(request):
             return RedirectResponse(_address(wanted.query(page=_page_text(request))), 303)
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             views = saved_views(connection, OPPORTUNITIES)
             default = next((view for view in views if view.is_default), None)
             if default is not None and not request.query_params and not is_fragment(request):
-                is_shown = not why_not_shown(connection, default.query, current.time_zone)
+                is_shown = not why_not_shown(connection, default.query, desk.time_zone)
                 return RedirectResponse(
                     _address(default.query) if is_shown else f"/views/{default.id}", 303
                 )
@@ -278,7 +270,7 @@ def _add_pages(
             names = party_names(connection, wanted)
             promoted = _promoted(connection)
         status = wanted.criteria.status
-        return pages.render(
+        return desk.render(
             "opportunities.html",
             here="opportunities",
             asked=wanted,
@@ -295,19 +287,19 @@ def _add_pages(
             periods={word: title for word, (title, _) in PERIODS.items()},
             period_filters={name: PARAMETERS[name][1] for name in PERIOD_FILTERS},
             custom=CUSTOM,
-            chips=list(wanted.chips(pages.clock, names)),
+            chips=list(wanted.chips(desk.clock, names)),
             views=views,
             all_of_them="sort=-updated" if default else "",
             here_now=wanted.query(),
             visited=visited,
         )
 
-    @router.get("/print/opportunities", **visible)
+    @router.get("/print/opportunities", **desk.for_people)
     def print_list(wanted: Wanted) -> Response:
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             rows = list_opportunities(connection, wanted.criteria, limit=MOST_COUNTED + 1)
             names = party_names(connection, wanted)
-        return pages.render(
+        return desk.render(
             "opportunity_print.html",
             here="opportunities",
             asked=wanted,
@@ -316,28 +308,28 @@ def _add_pages(
             rows=rows[:MOST_COUNTED],
             is_cut=len(rows) > MOST_COUNTED,
             value=_worth(rows, wanted) if len(rows) <= MOST_COUNTED else None,
-            chips=list(wanted.chips(pages.clock, names)),
+            chips=list(wanted.chips(desk.clock, names)),
             now=datetime.now(UTC),
         )
 
-    @router.get("/fragments/venues", **visible)
+    @router.get("/fragments/venues", **desk.for_people)
     def offer_venues(venue: Annotated[str, Query(max_length=500)] = "") -> Response:
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             found = find_names(connection, venue, most=_MOST_OFFERED, kind="venue")
-        return pages.render("venues_offered.html", names=dict.fromkeys(f.name for f in found))
+        return desk.render("venues_offered.html", names=dict.fromkeys(f.name for f in found))
 
-    @router.get("/fragments/count", **visible)
+    @router.get("/fragments/count", **desk.for_people)
     def show_count(wanted: Wanted) -> Response:
         # Apart from the list, which need not wait until all of it has been counted.
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             found = _count(connection, wanted)
-        return pages.render("count.html", found=found)
+        return desk.render("count.html", found=found)
 
-    @router.get("/fragments/facets", **visible)
+    @router.get("/fragments/facets", **desk.for_people)
     def show_facets(wanted: Wanted) -> Response:
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             facets = read_facets(connection, wanted.criteria)
-        return pages.render(
+        return desk.render(
             "facets.html",
             # Where they are shown they stand beside the list.
             list_at="",
@@ -347,13 +339,13 @@ def _add_pages(
             most_counted=MOST_COUNTED,
         )
 
-    @router.get("/counts/opportunities", **visible)
+    @router.get("/counts/opportunities", **desk.for_people)
     def show_counts(wanted: Wanted) -> Response:
         # The same as a page of its own, for browsers that run no scripts.
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             facets = read_facets(connection, wanted.criteria)
             names = party_names(connection, wanted)
-        return pages.render(
+        return desk.render(
             "facets_page.html",
             here="opportunities",
             list_at="/opportunities",
@@ -361,15 +353,13 @@ def _add_pages(
             titles=_FACET_TITLES,
             asked=wanted,
             most_counted=MOST_COUNTED,
-            chips=list(wanted.chips(pages.clock, names)),
+            chips=list(wanted.chips(desk.clock, names)),
         )
 
 
 def _add_for_programs(
     router: APIRouter,
-    visible: _Visible,
-    reader: Reader,
-    access: Access,
+    desk: Desk,
     wanted_of: _WantedOf,
     asked_of: _WantedOf,
 ) -> None:
@@ -378,7 +368,7 @@ def _add_for_programs(
     NotLookedUp = Annotated[Asked, Depends(asked_of)]  # noqa: N806
 
     def told_list(wanted: Asked, place: str) -> JSONResponse:
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             page = _Page(connection, wanted, is_whole=True)
             mirrored = read_mirrored(connection)
         told = OpportunityList(
@@ -400,7 +390,7 @@ def _add_for_programs(
         "/api/opportunities",
         summary="A list of opportunities",
         tags=["opportunities"],
-        dependencies=[Depends(access.required)],
+        **desk.for_programs,
         responses={**REFUSALS, 200: {"model": OpportunityList}},
         openapi_extra={"parameters": _described()},
     )
@@ -408,7 +398,7 @@ def _add_for_programs(
         """The page of the list with the same address, 50 rows at a time."""
         return told_list(wanted, "/api/opportunities")
 
-    @router.get("/opportunities.json", **visible)
+    @router.get("/opportunities.json", **desk.for_people)
     def tell_page(wanted: NotLookedUp) -> JSONResponse:
         return told_list(wanted, "/opportunities.json")
 
@@ -416,46 +406,43 @@ def _add_for_programs(
         "/api/opportunities/facets",
         summary="What the opportunities of a list have in common, counted",
         tags=["opportunities"],
-        dependencies=[Depends(access.required)],
+        **desk.for_programs,
         responses=REFUSALS,
         openapi_extra={"parameters": _described()},
     )
     def tell_facets(wanted: Wanted) -> JSONResponse:
         """The most frequent choices of each kind. Each kind is counted without its own filter."""
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             facets = read_facets(connection, wanted.criteria)
-        return reader.twin({"facets": [asdict(facet) for facet in facets]})
+        return desk.twin({"facets": [asdict(facet) for facet in facets]})
 
 
 def _add_downloads(
     router: APIRouter,
-    visible: _Visible,
-    pages: Pages,
-    reader: Reader,
-    current: Settings,
+    desk: Desk,
     wanted_of: _WantedOf,
 ) -> None:
     """The whole list as a file."""
     Wanted = Annotated[Asked, Depends(wanted_of)]  # noqa: N806
 
-    @router.get("/opportunities.csv", **visible)
+    @router.get("/opportunities.csv", **desk.for_people)
     def download(wanted: Wanted) -> Response:
-        lines = as_csv(reader, wanted)
+        lines = as_csv(desk.reader, wanted)
         # Before anything is sent, so that an outage can still be answered as one.
         return Download(next(lines), lines, "text/csv; charset=utf-8", "opportunities.csv")
 
-    @router.get("/opportunities.xlsx", **visible)
+    @router.get("/opportunities.xlsx", **desk.for_people)
     def download_workbook(wanted: Wanted) -> Response:
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             names = party_names(connection, wanted)
         told = [
-            ("Account", pages.account),
-            ("As of", pages.clock.full(datetime.now(UTC))),
-            ("Times are in", current.time_zone),
-            ("Money is in", current.currency or "the account's currency"),
-            *((chip.name, chip.value) for chip in wanted.chips(pages.clock, names)),
+            ("Account", desk.account),
+            ("As of", desk.clock.full(datetime.now(UTC))),
+            ("Times are in", desk.time_zone),
+            ("Money is in", desk.settings.currency or "the account's currency"),
+            *((chip.name, chip.value) for chip in wanted.chips(desk.clock, names)),
         ]
-        parts = as_xlsx(reader, wanted, told, current.currency)
+        parts = as_xlsx(desk.reader, wanted, told, desk.settings.currency)
         return Download(next(parts), parts, XLSX, "opportunities.xlsx")
 
 

@@ -22,12 +22,9 @@ from rms_pipeline.insight.health import read_mirrored
 from rms_pipeline.insight.items import Items, read_items
 from rms_pipeline.insight.timeline import AsOf, Moment, Timeline, read_as_of, read_timeline
 from rms_pipeline.mirror.browse import Found, find_opportunity
-from rms_pipeline.settings import Settings
-from rms_pipeline.web.access import Access
+from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.formatting import OPEN_ENDED, Clock, money
-from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import WrongParameter
-from rms_pipeline.web.templating import Pages
 from rms_pipeline.web.values import Shown, line_title, own_value, shown_change
 from rms_pipeline.web.visited import note_visit
 
@@ -45,16 +42,16 @@ class _Happened:
     fields: list[tuple[str, str, Shown]]
 
 
-def opportunity(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
+def opportunity_routes(desk: Desk) -> APIRouter:
     """The routes of single opportunities. `as_of` is a day of the company (its end counts) or a
     time. A future one means now."""
-    router = APIRouter(dependencies=[Depends(access.page)], include_in_schema=False)
+    router = desk.page_router()
 
     def moment(as_of: Annotated[str, Query(max_length=40)] = "") -> datetime | None:
-        return _moment(as_of, current.time_zone)
+        return _moment(as_of, desk.time_zone)
 
     def found(id_: int) -> Found:
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             one = find_opportunity(connection, id_)
             if one is not None:
                 return one
@@ -72,15 +69,15 @@ def opportunity(pages: Pages, reader: Reader, current: Settings, access: Access)
         )
 
     def at(id_: int, when: datetime) -> AsOf:
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             return read_as_of(connection, id_, when)
 
     def timeline(id_: int) -> Timeline:
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             return read_timeline(connection, id_)
 
     def items(id_: int) -> Items:
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             return read_items(connection, id_)
 
     @router.get("/opportunities/{id_}/items.json")
@@ -100,7 +97,7 @@ def opportunity(pages: Pages, reader: Reader, current: Settings, access: Access)
             then = at(id_, when)
             record = then.record
             if record is None:
-                raise HTTPException(404, _why_not(then, pages.clock))
+                raise HTTPException(404, _why_not(then, desk.clock))
         return Response(record, media_type="application/json")
 
     @router.get("/opportunities/{id_}")
@@ -116,30 +113,29 @@ def opportunity(pages: Pages, reader: Reader, current: Settings, access: Access)
         if then is not None and then.columns is not None:
             columns, record = columns | then.columns, then.record or "{}"
         text = record if len(record) <= _LONGEST_RECORD else None
-        host = None if current.uses_sandbox else f"https://{current.subdomain}.current-rms.com"
         happened = timeline(id_)
         shown = happened.moments if events == "all" else happened.moments[:_MOST_SHOWN]
-        answer = pages.render(
+        answer = desk.render(
             "opportunity.html",
             here="opportunities",
             found=one,
             o=columns,
             then=then,
-            why_not=_why_not(then, pages.clock) if then and then.columns is None else "",
-            fields=_fields(one, columns, pages.clock, with_own_times=then is None),
+            why_not=_why_not(then, desk.clock) if then and then.columns is None else "",
+            fields=_fields(one, columns, desk.clock, with_own_times=then is None),
             schedule=_schedule(columns),
-            own_fields=_own_fields(record, pages.clock),
+            own_fields=_own_fields(record, desk.clock),
             items=items(id_),
-            days=_by_day(shown, pages.clock),
+            days=_by_day(shown, desk.clock),
             timeline=happened,
             left_out=len(happened.moments) - len(shown),
             all_events=f"?{f'{_query(when)}&' if when else ''}events=all#timeline-title",
             days_of={m.version: _query(m.version) for m in happened.moments if m.version},
-            today=Day.of(datetime.now(UTC), current.time_zone).date,
-            chosen=when and Day.of(when, current.time_zone).date,
+            today=desk.today().date,
+            chosen=when and Day.of(when, desk.time_zone).date,
             record_text=text and _indented(text),
             record_query=f"?{_query(when)}" if when else "",
-            links=_links(columns, host, id_),
+            links=_links(columns, desk.current_rms, id_),
         )
         note_visit(request, answer, id_)
         return answer
@@ -199,9 +195,10 @@ def _happened(moment: Moment, clock: Clock) -> _Happened:
     )
 
 
-def _links(columns: Mapping[str, Any], host: str | None, id_: int) -> dict[str, str]:
-    """Links to the opportunity, its customer, its venue and its owner."""
-    found = {"Current RMS": f"{host}/opportunities/{id_}"} if host else {}
+def _links(columns: Mapping[str, Any], current_rms: str | None, id_: int) -> dict[str, str]:
+    """Links to the opportunity, its customer, its venue and its owner. `current_rms` is where the
+    account's own pages are."""
+    found = {"Current RMS": f"{current_rms}/opportunities/{id_}"} if current_rms else {}
     for kind, place, name, id_of in (
         ("customer", "customers", "organisation_name", "organisation_id"),
         ("venue", "venues", "venue_name", "venue_id"),
@@ -212,8 +209,8 @@ def _links(columns: Mapping[str, Any], host: str | None, id_: int) -> dict[str, 
         elif columns.get(name):
             found[kind] = f"/opportunities?{urlencode({kind: columns[name]})}"
     for kind, name in (("customer", "organisation_id"), ("venue", "venue_id")):
-        if host and columns.get(name):
-            found[f"{kind} in Current RMS"] = f"{host}/members/{columns[name]}"
+        if current_rms and columns.get(name):
+            found[f"{kind} in Current RMS"] = f"{current_rms}/members/{columns[name]}"
     return found
 
 

@@ -1,7 +1,6 @@
 """Pages of customers, venues and owners: rankings, and one page for each."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -11,8 +10,8 @@ from fastapi.responses import Response
 from pydantic_core import to_jsonable_python
 
 from rms_pipeline.collections.members import MEMBERS
-from rms_pipeline.insight.compare import Memory, read_memory
-from rms_pipeline.insight.days import FIRST, LAST, Day
+from rms_pipeline.insight.compare import read_memory
+from rms_pipeline.insight.days import FIRST, LAST
 from rms_pipeline.insight.parties import (
     KINDS,
     MOST_RANKED,
@@ -31,11 +30,9 @@ from rms_pipeline.insight.parties import (
 )
 from rms_pipeline.mirror.criteria import without_nul
 from rms_pipeline.mirror.statements import Connection
-from rms_pipeline.settings import Settings
-from rms_pipeline.web.access import Access
 from rms_pipeline.web.charts import month_columns
-from rms_pipeline.web.reading import Reader
-from rms_pipeline.web.templating import Pages, is_fragment
+from rms_pipeline.web.desk import Desk
+from rms_pipeline.web.templating import is_fragment
 
 _FIRST_YEAR, _LAST_YEAR = FIRST.year + 1, LAST.year - 1
 _MOST_PAGES = 10_000
@@ -51,39 +48,22 @@ _HEADINGS = (
 _SORTS = {*RANKINGS, *(f"-{key}" for key in RANKINGS)}
 
 
-def parties(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
+def parties_routes(desk: Desk) -> APIRouter:
     """The routes below `/customers`, `/venues` and `/owners`, each with a JSON twin."""
-    router = APIRouter(dependencies=[Depends(access.page)], include_in_schema=False)
+    router = desk.page_router()
     for kind in KINDS.values():
-        of = _Of(kind, pages, reader, current)
-        _add_ranking(router, of)
-        _add_compared(router, of)
-        _add_party(router, of)
+        _add_ranking(router, desk, kind)
+        _add_compared(router, desk, kind)
+        _add_party(router, desk, kind)
     return router
 
 
-@dataclass(frozen=True, slots=True)
-class _Of:
-    """What the pages of one kind have in common."""
+def _with_members(desk: Desk) -> bool:
+    return MEMBERS in desk.settings.collections
 
-    kind: Kind
-    pages: Pages
-    reader: Reader
-    current: Settings
 
-    @property
-    def with_members(self) -> bool:
-        return MEMBERS in self.current.collections
-
-    def today(self) -> Day:
-        return Day.of(datetime.now(UTC), self.current.time_zone)
-
-    def remembered(self) -> Memory:
-        with self.reader.session() as connection:
-            return read_memory(connection, self.current.time_zone)
-
-    def not_found(self, id_: int) -> HTTPException:
-        return HTTPException(404, f"No opportunity in the mirror has the {self.kind.single} {id_}.")
+def _not_found(kind: Kind, id_: int) -> HTTPException:
+    return HTTPException(404, f"No opportunity in the mirror has the {kind.single} {id_}.")
 
 
 # The year of a page, this one if the address names none.
@@ -102,53 +82,54 @@ def _wanted_of_ranking(
     return {"search": without_nul(q).strip(), "sort": sort, "page": page}
 
 
-def _add_ranking(router: APIRouter, of: _Of) -> None:
+def _add_ranking(router: APIRouter, desk: Desk, kind: Kind) -> None:
     """All of them in an order, a page of them at a time."""
-    kind = of.kind
     Wanted = Annotated[dict[str, Any], Depends(_wanted_of_ranking)]  # noqa: N806
 
     def whole(connection: Connection, wanted: dict[str, Any]) -> dict[str, Any]:
         """The page with the number of all, for which every opportunity is read."""
         search, sort, offset = wanted["search"], wanted["sort"], _offset(wanted)
-        count, found = rank(connection, kind, of.today(), search=search, sort=sort, offset=offset)
-        sql = ranking_sql(connection, kind, of.today(), search=search, sort=sort, offset=offset)
+        count, found = rank(connection, kind, desk.today(), search=search, sort=sort, offset=offset)
+        sql = ranking_sql(connection, kind, desk.today(), search=search, sort=sort, offset=offset)
         return {**wanted, "count": count, "ranked": found, "sql": sql}
 
     def ranking(wanted: Wanted) -> dict[str, Any]:
-        with of.reader.session() as connection:
+        with desk.reader.session() as connection:
             return whole(connection, wanted)
 
     def first_of_ranking(wanted: Wanted) -> dict[str, Any]:
         """The page, and no number of all if that would take long (`count` is None)."""
-        with of.reader.session() as connection:
+        with desk.reader.session() as connection:
             sort, offset = wanted["sort"], _offset(wanted)
             found = None
             if not wanted["search"]:
-                found = rank_leading(connection, kind, of.today(), sort=sort, offset=offset)
+                found = rank_leading(connection, kind, desk.today(), sort=sort, offset=offset)
             if found is None:
                 return whole(connection, wanted)
-            sql = ranking_sql(connection, kind, of.today(), sort=sort, offset=offset)
+            sql = ranking_sql(connection, kind, desk.today(), sort=sort, offset=offset)
         return {**wanted, "count": None, "ranked": found, "sql": sql}
 
     @router.get(f"/{kind.name}")
     def show(
         told: Annotated[dict[str, Any], Depends(first_of_ranking)],
-        memory: Annotated[Memory, Depends(of.remembered)],
     ) -> Response:
+        with desk.reader.session() as connection:
+            memory = read_memory(connection, desk.time_zone)
+
         def query(**changes: Any) -> str:
             wanted = {"q": told["search"], "sort": told["sort"]} | changes
             defaults = {"q": "", "sort": "-value", "page": 1}
             text = urlencode({k: v for k, v in wanted.items() if v != defaults[k]})
             return f"/{kind.name}{f'?{text}' if text else ''}"
 
-        return of.pages.render(
+        return desk.render(
             "parties.html",
             here="customers",
             kind=kind,
             kinds=KINDS.values(),
             headings=_HEADINGS,
             memory=memory,
-            periods=periods_of_ranking(of.today()),
+            periods=periods_of_ranking(desk.today()),
             pages=_pages(told["count"]),
             most=MOST_RANKED,
             query=query,
@@ -162,27 +143,26 @@ def _add_ranking(router: APIRouter, of: _Of) -> None:
     def show_count(told: Annotated[dict[str, Any], Depends(ranking)]) -> Response:
         # Apart from the page, which need not wait until all of them have been read.
         pages = _pages(told["count"])
-        return of.pages.render("party_count.html", kind=kind, pages=pages, **told)
+        return desk.render("party_count.html", kind=kind, pages=pages, **told)
 
     @router.get(f"/{kind.name}.json")
     def tell(told: Annotated[dict[str, Any], Depends(ranking)]) -> Response:
-        return of.reader.twin(to_jsonable_python(told))
+        return desk.twin(to_jsonable_python(told))
 
 
-def _add_compared(router: APIRouter, of: _Of) -> None:
+def _add_compared(router: APIRouter, desk: Desk, kind: Kind) -> None:
     """One of them beside earlier times, which its page asks for once it is shown."""
-    kind = of.kind
 
     def compared(id_: int, year: _Year = None) -> dict[str, Any]:
-        day = of.today()
+        day = desk.today()
         chosen = year or day.date.year
-        with of.reader.session() as connection:
+        with desk.reader.session() as connection:
             if not _is_key(id_) or not knows_party(
-                connection, kind, id_, with_members=of.with_members
+                connection, kind, id_, with_members=_with_members(desk)
             ):
-                raise of.not_found(id_)
+                raise _not_found(kind, id_)
             figures = compare_party(connection, kind, id_, day, datetime.now(UTC), year=chosen)
-            memory = read_memory(connection, of.current.time_zone)
+            memory = read_memory(connection, desk.time_zone)
         return {"id": id_, "year": chosen, "figures": figures, "memory": memory}
 
     Told = Annotated[dict[str, Any], Depends(compared)]  # noqa: N806
@@ -190,52 +170,52 @@ def _add_compared(router: APIRouter, of: _Of) -> None:
     @router.get(f"/{kind.name}/{{id_}}/compared.json")
     def tell(told: Told) -> Response:
         del told["memory"]
-        return of.reader.twin(to_jsonable_python(told))
+        return desk.twin(to_jsonable_python(told))
 
     @router.get(f"/{kind.name}/{{id_}}/compared")
     def show(request: Request, told: Told) -> Response:
         name = "party_compared.html" if is_fragment(request) else "party_compared_page.html"
-        return of.pages.render(name, here="customers", kind=kind, **told)
+        return desk.render(name, here="customers", kind=kind, **told)
 
 
-def _add_party(router: APIRouter, of: _Of) -> None:
+def _add_party(router: APIRouter, desk: Desk, kind: Kind) -> None:
     """One of them in a year."""
-    kind, current = of.kind, of.current
 
     def party(id_: int, year: _Year = None) -> Party:
         if not _is_key(id_):
-            raise of.not_found(id_)
-        day = of.today()
-        with of.reader.session() as connection:
+            raise _not_found(kind, id_)
+        day = desk.today()
+        with desk.reader.session() as connection:
             found = read_party(
                 connection,
                 kind,
                 id_,
                 day,
                 year=year or day.date.year,
-                with_members=of.with_members,
+                with_members=_with_members(desk),
             )
         if found is None:
-            raise of.not_found(id_)
+            raise _not_found(kind, id_)
         return found
 
     Found = Annotated[Party, Depends(party)]  # noqa: N806
 
     @router.get(f"/{kind.name}/{{id_}}.json")
     def tell(found: Found) -> Response:
-        return of.reader.twin(to_jsonable_python(found))
+        return desk.twin(to_jsonable_python(found))
 
     @router.get(f"/{kind.name}/{{id_}}")
-    def show(found: Found, memory: Annotated[Memory, Depends(of.remembered)]) -> Response:
-        this_year = of.today().date.year
-        host = None if current.uses_sandbox else f"{current.subdomain}.current-rms.com"
-        return of.pages.render(
+    def show(found: Found) -> Response:
+        with desk.reader.session() as connection:
+            memory = read_memory(connection, desk.time_zone)
+        this_year = desk.today().date.year
+        return desk.render(
             "party.html",
             here="customers",
             kind=kind,
             party=found,
             memory=memory,
-            periods=periods_of_year(found.year, current.time_zone),
+            periods=periods_of_year(found.year, desk.time_zone),
             chart=month_columns(found.months),
             this_year=this_year,
             is_over=found.year < this_year,
@@ -243,7 +223,7 @@ def _add_party(router: APIRouter, of: _Of) -> None:
             change_so_far=_change(found.so_far, found.year_before_so_far),
             changed=_change(found.confirmed, found.year_before),
             listed=_listed(kind, found),
-            current_rms_url=f"https://{host}/members/{found.id}" if host else None,
+            current_rms_url=f"{desk.current_rms}/members/{found.id}" if desk.current_rms else None,
         )
 
 

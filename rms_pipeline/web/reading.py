@@ -1,13 +1,11 @@
 """Connections for reading only: pooled, read-only, and with a time limit for each query."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import cast
 
-from fastapi.responses import JSONResponse
 from sqlalchemy import create_engine
 
-from rms_pipeline.insight.health import read_mirrored
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.pooled import demand_living_connections
 from rms_pipeline.mirror.statements import Connection
@@ -52,13 +50,6 @@ class Reader:
             yield cast(Connection, borrowed.driver_connection)
         finally:
             borrowed.close()
-
-    def twin(self, found: Mapping[str, Any]) -> JSONResponse:
-        """The JSON twin of a page. `mirrored` says of what the figures are: "all" opportunities
-        after the first full sync, before it only a "part", or "nothing", whatever they count."""
-        with self.session() as connection:
-            mirrored = read_mirrored(connection)
-        return JSONResponse({"success": True, "mirrored": mirrored, **found})
 
     def close(self) -> None:
         self._engine.dispose()

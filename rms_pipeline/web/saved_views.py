@@ -1,9 +1,8 @@
 """Saves lists under a name, and links to them."""
 
 from dataclasses import asdict
-from typing import Any
 
-from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import APIRouter, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 
@@ -18,15 +17,11 @@ from rms_pipeline.insight.saved_views import (
     saved_views,
 )
 from rms_pipeline.mirror.criteria import without_nul
-from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.statements import Connection
-from rms_pipeline.settings import Settings
-from rms_pipeline.web.access import Access
+from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.forms import read_form
 from rms_pipeline.web.listing import asked_by, cleaned, with_known_fields
-from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import REFUSALS, WrongParameter, wants_page
-from rms_pipeline.web.templating import Pages
 
 _LONGEST_NAME = 100
 _ALL = "/opportunities?sort=-updated"
@@ -37,44 +32,39 @@ _OTHER = (
 _GONE = "This view does not exist any more, because somebody deleted it. The list shows the others."
 
 
-def views(
-    pages: Pages, database: Database, reader: Reader, current: Settings, access: Access
-) -> APIRouter:
+def saved_view_routes(desk: Desk) -> APIRouter:
     """The routes of saved views. `/views/<id>` is the link to share: it leads to what the view asks
     for at the time, or says why that cannot be shown any more."""
     router = APIRouter()
-    visible: dict[str, Any] = {"dependencies": [Depends(access.page)], "include_in_schema": False}
 
     @router.get(
         "/api/views",
         summary="Lists that people saved",
         tags=["opportunities"],
-        dependencies=[Depends(access.required)],
+        **desk.for_programs,
         responses=REFUSALS,
     )
     def tell() -> JSONResponse:
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             found = saved_views(connection, OPPORTUNITIES)
         told = [{**asdict(view), "address": _address(view.query)} for view in found]
         return JSONResponse({"success": True, "views": told})
 
-    @router.get("/views/{id_}", **visible)
+    @router.get("/views/{id_}", **desk.for_people)
     def go(request: Request, id_: int) -> Response:
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             found = {view.id: view for view in saved_views(connection, OPPORTUNITIES)}
             if id_ not in found:
                 raise HTTPException(404, _GONE)
             view = found[id_]
-            why = why_not_shown(connection, view.query, current.time_zone)
+            why = why_not_shown(connection, view.query, desk.time_zone)
         if not why:
             return RedirectResponse(_address(view.query), 303)
         if not wants_page(request):
             raise HTTPException(422, why)
-        return pages.render(
-            "view_broken.html", status=422, here="opportunities", view=view, why=why
-        )
+        return desk.render("view_broken.html", status=422, here="opportunities", view=view, why=why)
 
-    @router.post("/views", **visible)
+    @router.post("/views", **desk.for_people)
     async def save(request: Request) -> Response:
         form = await read_form(request, "use fewer or shorter filters.")
         name = without_nul(" ".join(form.get("name", "").split()))
@@ -86,8 +76,8 @@ def views(
         replaces = without_nul(form["replaces"]).removeprefix("?") if "replaces" in form else None
 
         def keep() -> None:
-            with database.session() as connection:
-                if why := why_not_shown(connection, query, current.time_zone):
+            with desk.database.session() as connection:
+                if why := why_not_shown(connection, query, desk.time_zone):
                     raise HTTPException(422, why)
                 save_view(
                     connection,
@@ -104,7 +94,7 @@ def views(
             if not wants_page(request):
                 raise HTTPException(409, _OTHER) from None
             return await run_in_threadpool(
-                pages.render,
+                desk.render,
                 "view_exists.html",
                 status=409,
                 here="opportunities",
@@ -123,22 +113,22 @@ def views(
             ) from None
         return RedirectResponse(_address(query), 303)
 
-    @router.post("/views/none/default", **visible)
+    @router.post("/views/none/default", **desk.for_people)
     def prefer_none() -> Response:
-        with database.session() as connection:
+        with desk.database.session() as connection:
             make_default(connection, OPPORTUNITIES, None)
         return RedirectResponse(_ALL, 303)
 
-    @router.post("/views/{id_}/default", **visible)
+    @router.post("/views/{id_}/default", **desk.for_people)
     def prefer(id_: int) -> Response:
-        with database.session() as connection:
+        with desk.database.session() as connection:
             if not make_default(connection, OPPORTUNITIES, id_):
                 raise HTTPException(404, _GONE)
         return RedirectResponse("/opportunities", 303)
 
-    @router.post("/views/{id_}/delete", **visible)
+    @router.post("/views/{id_}/delete", **desk.for_people)
     def delete(id_: int) -> Response:
-        with database.session() as connection:
+        with desk.database.session() as connection:
             if not delete_view(connection, OPPORTUNITIES, id_):
                 raise HTTPException(404, _GONE)
         return RedirectResponse(_ALL, 303)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 
@@ -14,7 +14,7 @@ from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.sync_metadata import Sync, find_sync, outcome
 from rms_pipeline.mirror.sync_state import read_sync_state
-from rms_pipeline.web.access import Access
+from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.launching import (
     JOBS,
     DagsterUnavailable,
@@ -99,16 +99,10 @@ Timeout = Annotated[
 Limit = Annotated[int, Query(ge=1, le=100, description="How many syncs of the history to return.")]
 
 
-def sync_api(
-    database: Database,
-    access: Access,
-    launcher: Launcher,
-    stopping: Callable[[], bool],
-    on: Sequence[Collection],
-) -> APIRouter:
-    """The routes. `on` are the mirrored collections. `stopping` says that the service is about to
-    end, so that no request waits longer."""
-    router = APIRouter(prefix="/api/sync", tags=["sync"], dependencies=[Depends(access.required)])
+def sync_api_routes(desk: Desk, launcher: Launcher, stopping: Callable[[], bool]) -> APIRouter:
+    """The routes. `stopping` says that the service is about to end, so that no request waits
+    longer."""
+    router = APIRouter(prefix="/api/sync", tags=["sync"], **desk.for_programs)
 
     def route(kind: Kind) -> None:
         summary, description = _SUMMARIES[kind]
@@ -128,7 +122,7 @@ def sync_api(
             if not wait:
                 started = {"syncType": JOBS[kind], "status": "running"}
                 return JSONResponse({"success": True, **_ids(launched), **started}, status_code=202)
-            sync = await _wait_for(database, request, launcher, launched, timeout, stopping)
+            sync = await _wait_for(desk.database, request, launcher, launched, timeout, stopping)
             return JSONResponse(
                 outcome(sync), status_code=200 if sync.status == "completed" else 500
             )
@@ -142,8 +136,8 @@ def sync_api(
         responses=_ERRORS,
     )
     def status(limit: Limit = 10) -> SyncStatus:
-        with database.session() as connection:
-            return read_status(connection, on, limit)
+        with desk.database.session() as connection:
+            return read_status(connection, desk.settings.collections, limit)
 
     return router
 

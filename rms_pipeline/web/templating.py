@@ -2,8 +2,7 @@
 browsers can keep them."""
 
 import re
-from collections.abc import Callable, Mapping
-from functools import cache, lru_cache
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from rms_pipeline.insight.health import Health
-from rms_pipeline.status_chart import status_colour
 from rms_pipeline.web import formatting
-from rms_pipeline.web.formatting import Clock
 
 STATIC = Path(__file__).with_name("static")
 
@@ -119,51 +115,6 @@ def render(
     """The template `name` as an answer. A name that `context` lacks is an error."""
     text = templates.get_template(name).render(**context)
     return HTMLResponse(text, status_code=status, headers=headers)
-
-
-class Pages:
-    """Renders the pages of one mirror, with the values that all pages share."""
-
-    def __init__(
-        self,
-        *,
-        account: str,
-        sandbox: bool,
-        dagster_url: str,
-        time_zone: str,
-        currency: str | None = None,
-    ) -> None:
-        self.account = account
-        self.clock = Clock(time_zone)
-        # Set by a page that can look it up. Only pages with a head use it.
-        self.read_health: Callable[[], Health]
-        # Set likewise; only pages that show a status ask, and once each.
-        self.read_colours: Callable[[], Mapping[str, str]]
-        self._shared: dict[str, Any] = {
-            "account": account,
-            "sandbox": sandbox,
-            "dagster_url": dagster_url,
-            "clock": self.clock,
-            "currency": currency,
-            "navigation": NAVIGATION,
-            "here": "",
-            "notice": "",
-        }
-
-    def render(self, name: str, *, status: int = 200, **context: Any) -> HTMLResponse:
-        """The template `name` with the shared values and `context`."""
-        colours = cache(self.read_colours)
-        # Once a page, which then says one thing at its head and below.
-        health = cache(lambda: self.read_health())
-
-        def colour_of(status: str | None) -> str:
-            return status_colour(status, colours())
-
-        return render(
-            name,
-            status=status,
-            **(self._shared | {"colour_of": colour_of, "read_health": health} | context),
-        )
 
 
 def is_fragment(request: Request) -> bool:

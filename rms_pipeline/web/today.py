@@ -24,12 +24,10 @@ from rms_pipeline.insight.today import (
     working_day_before,
 )
 from rms_pipeline.mirror.changes import STATUS
-from rms_pipeline.settings import Settings
-from rms_pipeline.web.access import Access
+from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.listing import record_id
-from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import WrongParameter
-from rms_pipeline.web.templating import Pages, is_fragment
+from rms_pipeline.web.templating import is_fragment
 
 # Those that the day has lists of.
 _LISTED = ("late_back", "starts_soon_and_open")
@@ -39,18 +37,18 @@ _KEPT_SECONDS = 60.0
 _CHECKED = [check for check in SENSE_CHECKS if check not in _LISTED]
 
 
-def today(pages: Pages, reader: Reader, current: Settings, access: Access) -> APIRouter:
+def today_routes(desk: Desk) -> APIRouter:
     """The routes of the page of a day. `day` is a date in the company's time zone."""
-    router = APIRouter(dependencies=[Depends(access.page)], include_in_schema=False)
+    router = desk.page_router()
 
     def wanted(day: Annotated[str, Query(max_length=10)] = "") -> Day:
-        return day_of(day, "day", current.time_zone) or Day.of(datetime.now(UTC), current.time_zone)
+        return day_of(day, "day", desk.time_zone) or desk.today()
 
     def store_of(store: Annotated[str, Query(max_length=20)] = "") -> int | None:
         return record_id(store, "store", "store")
 
     def read(day: Day, store: int | None, most: int = MOST_COUNTED) -> Today:
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             return read_today(connection, day, datetime.now(UTC), most, store)
 
     @router.get("/today")
@@ -58,22 +56,22 @@ def today(pages: Pages, reader: Reader, current: Settings, access: Access) -> AP
         day: Annotated[Day, Depends(wanted)], store: Annotated[int | None, Depends(store_of)]
     ) -> Response:
         now = datetime.now(UTC)
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             memory = read_memory(connection, day.time_zone)
-        return pages.render(
+        return desk.render(
             "today.html",
             here="today",
             today=read(day, store, _AT_ONCE),
             memory=memory,
             decisions_known=memory.knows(working_day_before(day).starts),
-            until=now + timedelta(days=current.days_ahead),
-            current_day=Day.of(datetime.now(UTC), current.time_zone).date,
+            until=now + timedelta(days=desk.settings.days_ahead),
+            current_day=desk.today().date,
             before=day.moved(-1),
             after=day.moved(1),
             soon_days=SOON_DAYS,
             lists=_lists(day, store),
             address=lambda day, store: _address(
-                None if day == Day.of(now, current.time_zone).date else day, store
+                None if day == Day.of(now, desk.time_zone).date else day, store
             ),
         )
 
@@ -81,10 +79,10 @@ def today(pages: Pages, reader: Reader, current: Settings, access: Access) -> AP
     def tell(
         day: Annotated[Day, Depends(wanted)], store: Annotated[int | None, Depends(store_of)]
     ) -> Response:
-        return reader.twin(to_jsonable_python(read(day, store)))
+        return desk.twin(to_jsonable_python(read(day, store)))
 
     def compared(day: Day) -> tuple[list[Figure], Memory]:
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             figures = compare_today(connection, day, datetime.now(UTC))
             return figures, read_memory(connection, day.time_zone)
 
@@ -93,7 +91,7 @@ def today(pages: Pages, reader: Reader, current: Settings, access: Access) -> AP
         # Apart from the day, which need not wait for the history.
         name = "compared.html" if is_fragment(request) else "today_compared.html"
         figures, memory = compared(day)
-        return pages.render(
+        return desk.render(
             name,
             here="today",
             figures=figures,
@@ -105,16 +103,16 @@ def today(pages: Pages, reader: Reader, current: Settings, access: Access) -> AP
     @router.get("/today/compared.json")
     def tell_compared(day: Annotated[Day, Depends(wanted)]) -> Response:
         found = {"date": day.date, "time_zone": day.time_zone, "figures": compared(day)[0]}
-        return reader.twin(to_jsonable_python(found))
+        return desk.twin(to_jsonable_python(found))
 
     def find_doubts() -> list[Doubts]:
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             return doubts(connection, _CHECKED)
 
     checks = _Kept(find_doubts)
 
     def check() -> list[Doubts]:
-        with reader.session() as connection:
+        with desk.reader.session() as connection:
             is_slow = are_many(connection)
         return checks.read() if is_slow else find_doubts()
 
@@ -122,11 +120,11 @@ def today(pages: Pages, reader: Reader, current: Settings, access: Access) -> AP
     def show_checks(request: Request) -> Response:
         # Apart from the day, which need not wait until all rows have been read.
         name = "checks.html" if is_fragment(request) else "today_checks.html"
-        return pages.render(name, here="today", found=check())
+        return desk.render(name, here="today", found=check())
 
     @router.get("/today/checks.json")
     def tell_checks() -> Response:
-        return reader.twin({"checks": to_jsonable_python(check())})
+        return desk.twin({"checks": to_jsonable_python(check())})
 
     return router
 
