@@ -36,30 +36,70 @@ _BIGINT_MAX = 2**63 - 1
 _SHORT, _LONG = 200, 500
 _PLACE = re.compile(r"([1-9][0-9]{0,6})(?:-([A-Za-z0-9_-]{1,2000}))?")
 
-# The parameters of a list in the order of its address, the longest text of each, and the name of
-# the filter for people.
-PARAMETERS: dict[str, tuple[int, str]] = {
-    "q": (_SHORT, "Search"),
-    "status": (_LONG, "Status"),
-    "state": (_SHORT, "State"),
-    "customer": (_SHORT, "Customer"),
-    "customer_id": (20, "Customer"),
-    "owner": (_LONG, "Owner"),
-    "owner_id": (20, "Owner"),
-    "venue": (_LONG, "Venue"),
-    "venue_id": (20, "Venue"),
-    "store": (20, "Store"),
-    "tag": (_SHORT, "Tag"),
-    "onhire": (30, "On hire on"),
-    "out": (30, "Goes out"),
-    "back": (30, "Comes back"),
-    "starts": (30, "Starts"),
-    "from": (10, "Starts from"),
-    "to": (10, "Starts until"),
-    "confirmed": (30, "Confirmed"),
-    "created": (30, "Created"),
-    "least": (62, "Value from"),
-    "greatest": (62, "Value until"),
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A filter of a list: the most characters of its text, its name for people, and for programs
+    what it means."""
+
+    longest: int
+    title: str
+    meaning: str
+
+
+_DAYS = "A date like 2026-05-31, two like 2026-05-01..2026-05-31, or a word like weekend or next-7"
+# In the order of the address.
+PARAMETERS = {
+    "q": Parameter(
+        _SHORT,
+        "Search",
+        "Words of the opportunity, or a number. The first three letters of a word are enough.",
+    ),
+    "status": Parameter(
+        _LONG, "Status", "The whole status, or is:confirmed, is:undecided, is:open or is:closed."
+    ),
+    "state": Parameter(_SHORT, "State", "Enquiry, Draft, Quotation or Order."),
+    "customer": Parameter(_SHORT, "Customer", "Words of the customer's name."),
+    "customer_id": Parameter(20, "Customer", "The customer's id in Current RMS."),
+    "owner": Parameter(
+        _LONG, "Owner", "The whole name of the owner, or is:none for opportunities without one."
+    ),
+    "owner_id": Parameter(20, "Owner", "The owner's id in Current RMS."),
+    "venue": Parameter(
+        _LONG, "Venue", "The whole name of the venue, or is:none for opportunities without one."
+    ),
+    "venue_id": Parameter(20, "Venue", "The venue's id in Current RMS."),
+    "store": Parameter(20, "Store", "The id of the store from which the equipment leaves."),
+    "tag": Parameter(
+        _SHORT, "Tag", "A tag. Give it several times for opportunities that have all of them."
+    ),
+    "onhire": Parameter(30, "On hire on", f"Opportunities that are out on these days. {_DAYS}."),
+    "out": Parameter(30, "Goes out", f"Opportunities that go out on these days. {_DAYS}."),
+    "back": Parameter(30, "Comes back", f"Opportunities that come back on these days. {_DAYS}."),
+    "starts": Parameter(30, "Starts", f"Opportunities that start on these days. {_DAYS}."),
+    "from": Parameter(
+        10, "Starts from", "Opportunities that start on this day or later, such as 2026-05-31."
+    ),
+    "to": Parameter(
+        10, "Starts until", "Opportunities that start on this day or before, such as 2026-05-31."
+    ),
+    "confirmed": Parameter(
+        30, "Confirmed", f"Opportunities that were confirmed on these days. {_DAYS}."
+    ),
+    "created": Parameter(30, "Created", f"Opportunities that were entered on these days. {_DAYS}."),
+    "least": Parameter(
+        62, "Value from", "The smallest value with tax, in the account's currency, such as 1500.50."
+    ),
+    "greatest": Parameter(
+        62,
+        "Value until",
+        "The greatest value with tax, in the account's currency, such as 1500.50.",
+    ),
+}
+# What an address has besides filters, with its meaning for programs.
+_SORT_AND_PAGE = {
+    "sort": f"{', '.join(ORDERS)}. With a - before it, the largest comes first. Without: -updated.",
+    "page": "A page by its number, or the page of `next` in the answer before. Default: the first.",
 }
 # Filters by an id, and the columns that hold it and the name.
 PARTIES = {"customer_id": CUSTOMER, "owner_id": OWNER, "venue_id": VENUE}
@@ -149,7 +189,7 @@ class Asked:
         ]
         for name, attribute in PERIOD_FILTERS.items():
             days: Days = getattr(asked_for, attribute)
-            ends.append((f"day of “{PARAMETERS[name][1]}”", days.first, days.last))
+            ends.append((f"day of “{PARAMETERS[name].title}”", days.first, days.last))
         for what, first, last in ends:
             if first is not None and last is not None and first > last:
                 return f"The first {what} is greater than the last, so nothing can match."
@@ -218,7 +258,7 @@ class Asked:
                     words = money(amount(value))
                 elif name in ("from", "to"):
                     words = clock.day(date.fromisoformat(value))
-                title = PARAMETERS[name][1] if name in PARAMETERS else name.removeprefix(FIELD)
+                title = PARAMETERS[name].title if name in PARAMETERS else name.removeprefix(FIELD)
                 is_ours = name in PERIOD_FILTERS or name in ("from", "to")
                 yield Chip(title, words, self.without(name, value), "ltr" if is_ours else "auto")
 
@@ -260,6 +300,19 @@ def asked(request: Request, time_zone: str, now: datetime | None = None) -> Aske
     return Asked(criteria, given, _columns(request), *_page(request))
 
 
+def describe_parameters() -> list[dict[str, Any]]:
+    """The parameters of a list, for the description of the API (OpenAPI)."""
+    told = [
+        _described(name, each.meaning, maxLength=each.longest) for name, each in PARAMETERS.items()
+    ]
+    return told + [_described(name, meaning) for name, meaning in _SORT_AND_PAGE.items()]
+
+
+def _described(name: str, meaning: str, **limits: int) -> dict[str, Any]:
+    schema = {"type": "string", **limits}
+    return {"name": name, "in": "query", "description": meaning, "schema": schema}
+
+
 def has_leftovers(request: Request) -> bool:
     """Whether a form without a script sent parameters that a clean address leaves out."""
     items = request.query_params.multi_items()
@@ -294,10 +347,10 @@ def page_behind(page: int, place: Place) -> str:
 
 def _texts(request: Request) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for name, (longest, _) in PARAMETERS.items():
+    for name, parameter in PARAMETERS.items():
         values = [without_nul(v) for v in request.query_params.getlist(name)]
-        if any(len(value) > longest for value in values):
-            raise _wrong(name, f"is too long: at most {longest} letters.")
+        if any(len(value) > parameter.longest for value in values):
+            raise _wrong(name, f"is too long: at most {parameter.longest} letters.")
         # A status or a person may be called with a space at its end; what is typed is not.
         if name not in ("status", "owner", "venue", "tag", "state"):
             values = [value.strip() for value in values]
@@ -444,7 +497,7 @@ def _check_place(place: Place, sort: str) -> None:
 
 
 def _wrong(name: str, why: str) -> WrongParameter:
-    return WrongParameter(name, f"“{PARAMETERS[name][1]}”", why)
+    return WrongParameter(name, f"“{PARAMETERS[name].title}”", why)
 
 
 def _period(text: str, name: str, today: date, time_zone: str) -> Days:

@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
-import psycopg2
-from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
@@ -19,28 +18,20 @@ from rms_pipeline.insight.find import find_names
 from rms_pipeline.insight.health import Mirrored, read_mirrored
 from rms_pipeline.insight.periods import PERIODS
 from rms_pipeline.insight.saved_views import saved_views
-from rms_pipeline.insight.searched import last_changed
 from rms_pipeline.mirror.browse import (
-    ORDERS,
-    Counted,
-    Listed,
-    count_listed,
-    list_counted,
-    list_of,
     list_opportunities,
     names_of,
     owners,
-    place_of,
     statuses,
 )
 from rms_pipeline.mirror.criteria import NOBODY
-from rms_pipeline.mirror.overview import add_up
 from rms_pipeline.mirror.promoted import Promoted, promoted_fields
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.statuses import OUTCOMES
 from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.downloads import Download, as_csv
 from rms_pipeline.web.forms import with_chosen
+from rms_pipeline.web.list_pages import count_list, read_list_page, worth
 from rms_pipeline.web.listing import (
     COLUMNS,
     CUSTOM,
@@ -49,9 +40,9 @@ from rms_pipeline.web.listing import (
     PERIOD_FILTERS,
     Asked,
     asked,
+    describe_parameters,
     has_leftovers,
     looked_up,
-    page_behind,
     party_names,
     with_known_fields,
 )
@@ -61,9 +52,6 @@ from rms_pipeline.web.templating import is_fragment
 from rms_pipeline.web.visited import visited_before
 from rms_pipeline.web.workbooks import XLSX, as_xlsx
 
-_PER_PAGE = 50
-# So many are counted where each row's words have to be looked at.
-_MOST_LOOKED_AT = 1_000
 _MOST_FIELDS = 20
 _OWNERS_SECONDS = 60.0
 # Names of venues while one is typed.
@@ -102,106 +90,7 @@ class OpportunityList(BaseModel):
     opportunities: list[dict[str, Any]]
 
 
-class _Count:
-    """How many opportunities a list has, `most` at most, and what they are worth."""
-
-    def __init__(
-        self, wanted: Asked, most: int, counted: tuple[int, Decimal | None], is_final: bool = True
-    ) -> None:
-        self.number, self.most, self.is_final = wanted.page, most, is_final
-        self.count, self.value = counted
-        self.is_counted = self.count <= most
-        self.pages = max(-(-self.count // _PER_PAGE), 1) if self.is_counted else None
-
-
-def _looks_at_each(wanted: Asked) -> bool:
-    """Whether to count it is to look at the words of each row."""
-    found = wanted.criteria.searched
-    return found is not None and bool(found.also) and len(wanted.given) > 1
-
-
-def _count(connection: Connection, wanted: Asked) -> _Count:
-    most = _MOST_LOOKED_AT if _looks_at_each(wanted) else MOST_COUNTED
-    return _Count(wanted, most, count_listed(connection, wanted.criteria, most))
-
-
-def _count_at_once(
-    connection: Connection, wanted: Asked, counted: Counted | None, are_more: bool
-) -> _Count:
-    """As far as it is counted soon, whatever the number of opportunities. `counted` is what was
-    counted for the page. `are_more`: they are more than a page holds."""
-    if counted is not None and counted.is_all:
-        return _Count(wanted, MOST_COUNTED, (counted.number, counted.value))
-    found = wanted.criteria.searched
-    is_known = found is not None and bool(found.also) and not _looks_at_each(wanted)
-    if not wanted.is_filtered or is_known or not are_more:
-        return _count(connection, wanted)
-    # The others are counted once the page is shown.
-    least = _PER_PAGE if counted is None else counted.number - 1
-    return _Count(wanted, least, (least + 1, None), is_final=False)
-
-
-class _Page:
-    """A page of a list as it is shown. `is_whole`: what is counted is counted to the end, which
-    takes longer than the rows do where there are many. What was typed is looked up here."""
-
-    def __init__(self, connection: Connection, wanted: Asked, *, is_whole: bool) -> None:
-        self.number = wanted.page
-        self.next: str | None = None
-        self.previous: str | None = None
-        if wanted.page == 1 and not is_whole and wanted.criteria.search:
-            soon = last_changed(connection, wanted.criteria, _PER_PAGE + 1)
-            if soon is not None:
-                self.rows = list_of(connection, soon)[:_PER_PAGE]
-                # The others are counted once the page is shown.
-                at_least = _PER_PAGE + 1, None
-                self.found = _Count(wanted, _PER_PAGE, at_least, is_final=False)
-                self._note_next(connection, wanted)
-                return
-        wanted = looked_up(connection, wanted)
-        criteria = wanted.criteria
-        # The first page is where the list begins, however one came there.
-        place = wanted.place if wanted.page > 1 else None
-        offset = (wanted.page - 1) * _PER_PAGE if place is None else 0
-        try:
-            rows, counted = list_counted(
-                connection, criteria, limit=_PER_PAGE + 1, offset=offset, place=place
-            )
-        except psycopg2.DataError:
-            connection.rollback()
-            raise HTTPException(
-                422, "page does not fit this sort order. Start at the first page."
-            ) from None
-        is_back = place is not None and place.before
-        more = len(rows) > _PER_PAGE or is_back
-        self.rows = (rows[1:] if len(rows) > _PER_PAGE else rows) if is_back else rows[:_PER_PAGE]
-        if wanted.page == 1 and not more:
-            # All of them are here: nobody has to count.
-            all_of_them = len(self.rows), _worth(self.rows, wanted)
-            self.found = _Count(wanted, MOST_COUNTED, all_of_them)
-        elif is_whole:
-            self.found = _count(connection, wanted)
-        else:
-            self.found = _count_at_once(connection, wanted, counted, bool(self.rows))
-        if more and self.rows:
-            self._note_next(connection, wanted)
-        if wanted.page == 2 or (wanted.page > 2 and not self.rows):
-            self.previous = wanted.query()
-        elif wanted.page > 2:
-            before = place_of(connection, criteria, self.rows[0], before=True)
-            self.previous = wanted.query(page=page_behind(wanted.page - 1, before))
-
-    def _note_next(self, connection: Connection, wanted: Asked) -> None:
-        behind = place_of(connection, wanted.criteria, self.rows[-1], before=False)
-        self.next = wanted.query(page=page_behind(wanted.page + 1, behind))
-
-
-def _worth(rows: list[Listed], wanted: Asked) -> Decimal | None:
-    known = [row.total_value for row in rows if row.total_value is not None]
-    return add_up(known) if known and wanted.is_filtered else None
-
-
-class _Colleagues:
+class _Owners:
     """The owners of opportunities. They are few and stay, so they are not read for each page."""
 
     def __init__(self) -> None:
@@ -249,7 +138,7 @@ def _add_pages(
     """The list, its counts, and its print."""
     Wanted = Annotated[Asked, Depends(wanted_of)]  # noqa: N806
     NotLookedUp = Annotated[Asked, Depends(asked_of)]  # noqa: N806
-    colleagues = _Colleagues()
+    known_owners = _Owners()
 
     @router.get("/opportunities", **desk.for_people)
     def show_list(request: Request, wanted: NotLookedUp) -> Response:
@@ -263,9 +152,9 @@ def _add_pages(
                 return RedirectResponse(
                     _address(default.query) if is_shown else f"/views/{default.id}", 303
                 )
-            page = _Page(connection, wanted, is_whole=False)
+            page = read_list_page(connection, wanted, is_whole=False)
             known = statuses(connection)
-            people = colleagues.names(connection)
+            people = known_owners.names(connection)
             visited = names_of(connection, visited_before(request))
             names = party_names(connection, wanted)
             promoted = _promoted(connection)
@@ -285,7 +174,7 @@ def _add_pages(
             columns=COLUMNS,
             field_filters={f"{FIELD}{each.key}": each.key for each in promoted[:_MOST_FIELDS]},
             periods={word: title for word, (title, _) in PERIODS.items()},
-            period_filters={name: PARAMETERS[name][1] for name in PERIOD_FILTERS},
+            period_filters={name: PARAMETERS[name].title for name in PERIOD_FILTERS},
             custom=CUSTOM,
             chips=list(wanted.chips(desk.clock, names)),
             views=views,
@@ -307,7 +196,7 @@ def _add_pages(
             columns=COLUMNS,
             rows=rows[:MOST_COUNTED],
             is_cut=len(rows) > MOST_COUNTED,
-            value=_worth(rows, wanted) if len(rows) <= MOST_COUNTED else None,
+            value=worth(rows, wanted) if len(rows) <= MOST_COUNTED else None,
             chips=list(wanted.chips(desk.clock, names)),
             now=datetime.now(UTC),
         )
@@ -322,7 +211,7 @@ def _add_pages(
     def show_count(wanted: Wanted) -> Response:
         # Apart from the list, which need not wait until all of it has been counted.
         with desk.reader.session() as connection:
-            found = _count(connection, wanted)
+            found = count_list(connection, wanted)
         return desk.render("count.html", found=found)
 
     @router.get("/fragments/facets", **desk.for_people)
@@ -369,7 +258,7 @@ def _add_for_programs(
 
     def told_list(wanted: Asked, place: str) -> JSONResponse:
         with desk.reader.session() as connection:
-            page = _Page(connection, wanted, is_whole=True)
+            page = read_list_page(connection, wanted, is_whole=True)
             mirrored = read_mirrored(connection)
         told = OpportunityList(
             success=True,
@@ -392,7 +281,7 @@ def _add_for_programs(
         tags=["opportunities"],
         **desk.for_programs,
         responses={**REFUSALS, 200: {"model": OpportunityList}},
-        openapi_extra={"parameters": _described()},
+        openapi_extra={"parameters": describe_parameters()},
     )
     def tell_list(wanted: NotLookedUp) -> JSONResponse:
         """The page of the list with the same address, 50 rows at a time."""
@@ -408,7 +297,7 @@ def _add_for_programs(
         tags=["opportunities"],
         **desk.for_programs,
         responses=REFUSALS,
-        openapi_extra={"parameters": _described()},
+        openapi_extra={"parameters": describe_parameters()},
     )
     def tell_facets(wanted: Wanted) -> JSONResponse:
         """The most frequent choices of each kind. Each kind is counted without its own filter."""
@@ -459,50 +348,3 @@ def _address(query: str) -> str:
 
 def _page_text(request: Request) -> str:
     return request.query_params.get("page", "")
-
-
-def _described() -> list[dict[str, Any]]:
-    """The parameters of a list, for the description of the API."""
-    told = [
-        {
-            "name": name,
-            "in": "query",
-            "description": _MEANINGS[name],
-            "schema": {"type": "string", "maxLength": longest},
-        }
-        for name, (longest, _) in PARAMETERS.items()
-    ]
-    for name in ("sort", "page"):
-        title = _MEANINGS[name]
-        told.append(
-            {"name": name, "in": "query", "description": title, "schema": {"type": "string"}}
-        )
-    return told
-
-
-_DAYS = "A date like 2026-05-31, two like 2026-05-01..2026-05-31, or a word like weekend or next-7"
-_MEANINGS = {
-    "q": "Words of the opportunity, or a number. The first three letters of a word are enough.",
-    "status": "The whole status, or is:confirmed, is:undecided, is:open or is:closed.",
-    "state": "Enquiry, Draft, Quotation or Order.",
-    "customer": "Words of the customer's name.",
-    "customer_id": "The customer's id in Current RMS.",
-    "owner": "The whole name of the owner, or is:none for opportunities without one.",
-    "owner_id": "The owner's id in Current RMS.",
-    "venue": "The whole name of the venue, or is:none for opportunities without one.",
-    "venue_id": "The venue's id in Current RMS.",
-    "store": "The id of the store from which the equipment leaves.",
-    "tag": "A tag. Give it several times for opportunities that have all of them.",
-    "onhire": f"Opportunities that are out on these days. {_DAYS}.",
-    "out": f"Opportunities that go out on these days. {_DAYS}.",
-    "back": f"Opportunities that come back on these days. {_DAYS}.",
-    "starts": f"Opportunities that start on these days. {_DAYS}.",
-    "from": "Opportunities that start on this day or later, such as 2026-05-31.",
-    "to": "Opportunities that start on this day or before, such as 2026-05-31.",
-    "confirmed": f"Opportunities that were confirmed on these days. {_DAYS}.",
-    "created": f"Opportunities that were entered on these days. {_DAYS}.",
-    "least": "The smallest value with tax, in the account's currency, such as 1500.50.",
-    "greatest": "The greatest value with tax, in the account's currency, such as 1500.50.",
-    "sort": f"{', '.join(ORDERS)}. With a - before it, the largest comes first. Without: -updated.",
-    "page": "A page by its number, or the page of `next` in the answer before. Default: the first.",
-}
