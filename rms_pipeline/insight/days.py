@@ -51,3 +51,14 @@ class Day:
         """The day that many days later, or None if it is outside the possible days."""
         other = self.date + timedelta(days=days)
         return Day(other, self.time_zone) if FIRST <= other <= LAST else None
+
+
+def a_year_before(moment: datetime, time_zone: str) -> Day:
+    """The day that begins where the same day of the year before ends, of the day that ends at
+    `moment`; for the 29th of February where the 28th ends, as PostgreSQL reckons in the view."""
+    day = Day.of(moment.astimezone(UTC) - timedelta(microseconds=1), time_zone).date
+    try:
+        before = day.replace(year=day.year - 1)
+    except ValueError:
+        before = date(day.year - 1, 2, 28)
+    return Day(max(before + timedelta(days=1), FIRST), time_zone)

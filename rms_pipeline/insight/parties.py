@@ -1,4 +1,5 @@
-"""Customers, venues and owners: their value by month, and a ranking of them.
+"""One customer, venue or owner: its value by month, what comes next, and its contacts. All of
+them in an order are in `rankings`.
 
 The value is the charge before tax of confirmed opportunities, in the account's currency. It counts
 when the equipment leaves: at the start of the delivery, else of the hire. Months and years are in
@@ -7,7 +8,7 @@ the company's time zone. The view `customer_value` counts in the same way.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -16,16 +17,15 @@ from rms_pipeline.insight.compare import (
     Point,
     Question,
     compare,
-    schema_first,
     shifted,
 )
-from rms_pipeline.insight.days import FIRST, LAST, Day
+from rms_pipeline.insight.days import FIRST, LAST, Day, a_year_before
 from rms_pipeline.insight.names import CUSTOMER, OWNER, VENUE, newest_names
-from rms_pipeline.mirror.criteria import GOES_OUT, literally
+from rms_pipeline.mirror.criteria import GOES_OUT
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 from rms_pipeline.mirror.statuses import OUTCOMES
 
-MOST_RANKED, MOST_JOBS = 50, 8
+MOST_JOBS = 8
 _CONFIRMED = OUTCOMES["is:confirmed"].condition
 _UNDECIDED = OUTCOMES["is:undecided"].condition
 _LOST = OUTCOMES["is:closed"].condition
@@ -57,36 +57,6 @@ KINDS = {
         Kind("owners", "owner", *OWNER),
     )
 }
-
-# What a ranking may be sorted by; a leading `-` turns it round.
-RANKINGS = {
-    "name": "name",
-    "opportunities": "opportunities",
-    "value": "value",
-    "before": "value_before",
-    "trend": "trend",
-    "coming": "coming_value",
-    "open": "open_value",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Ranked:
-    """One row of a ranking. `value` and `opportunities` are of confirmed opportunities that started
-    in the year up to the end of today, `value_before` and `opportunities_before` of the year before
-    that. `coming_value` is of those that start later, `open_value` of those that are not decided.
-    `id` is None if only a name is known."""
-
-    id: int | None
-    name: str | None
-    opportunities: int
-    opportunities_before: int
-    value: Decimal
-    value_before: Decimal
-    trend: Decimal
-    coming_value: Decimal
-    open_value: Decimal
-    last_start: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,162 +149,6 @@ class Party:
         return 100 * self.won.opportunities / decided if decided else None
 
 
-def rank(
-    connection: Connection,
-    kind: Kind,
-    today: Day,
-    *,
-    search: str = "",
-    sort: str = "-value",
-    offset: int = 0,
-) -> tuple[int, list[Ranked]]:
-    """How many have a name that contains `search`, and `MOST_RANKED` of them from `offset` on.
-    `sort` is a key of `RANKINGS`, with a leading `-` for the reverse order. Reads every
-    opportunity. Commits."""
-    with connection.cursor() as cursor:
-        cursor.execute(_ranking(cursor, kind, today, search, sort, offset))
-        rows = cursor.fetchall()
-    connection.commit()
-    return (rows[0][-1] if rows else 0), [_ranked(row) for row in rows]
-
-
-def rank_leading(
-    connection: Connection, kind: Kind, today: Day, *, sort: str = "-value", offset: int = 0
-) -> list[Ranked] | None:
-    """The same rows as those of `rank` without a search, without reading every opportunity. None if
-    that is not possible: in an account of few opportunities, where nothing is gained, and for rows
-    that other opportunities decide than those of the last two years and of the future. Commits."""
-    order = RANKINGS[sort.removeprefix("-")]
-    found = None
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT coalesce(sum(opportunities), 0) FROM status_counts")
-        if order in _OF_TWO_YEARS and one_row(cursor)[0] > MOST_READ_AT_ONCE:
-            found = _leading(cursor, kind, today, sort, offset)
-    connection.commit()
-    return found
-
-
-def _leading(cursor: Cursor, kind: Kind, today: Day, sort: str, offset: int) -> list[Ranked] | None:
-    order, is_down = RANKINGS[sort.removeprefix("-")], sort.startswith("-")
-    text = (
-        f"SELECT id, key FROM (SELECT {kind.id_column} AS id, {kind.key} AS key, {_FIGURES}"
-        f" FROM ({_charges(kind)} AND {GOES_OUT} >= %(two_years_ago)s) o GROUP BY 1, 2) recent"
-        # Parties without a value come after or before all of these, and are not among them.
-        f" WHERE {order} {'>' if is_down else '<'} 0"
-        f" ORDER BY {order} {'DESC' if is_down else 'ASC'}, id, key"
-        " LIMIT %(most)s OFFSET %(offset)s"
-    )
-    cursor.execute(text, _year_up_to(today) | {"most": MOST_RANKED, "offset": offset})
-    keys = cursor.fetchall()
-    if len(keys) < MOST_RANKED:
-        return None
-    cursor.execute(_ranking(cursor, kind, today, "", sort, 0, keys))
-    return [_ranked(row) for row in cursor.fetchall()]
-
-
-def ranking_sql(
-    connection: Connection,
-    kind: Kind,
-    today: Day,
-    *,
-    search: str = "",
-    sort: str = "-value",
-    offset: int = 0,
-) -> str:
-    """The SQL of `rank`, for copying. Commits."""
-    with connection.cursor() as cursor:
-        sql = f"{schema_first(cursor)}{_ranking(cursor, kind, today, search, sort, offset)};"
-    connection.commit()
-    return sql
-
-
-# More are not read for a page of fifty, where fewer say the same.
-MOST_READ_AT_ONCE = 50_000
-# What follows from the opportunities that start from two years ago on.
-_OF_TWO_YEARS = frozenset({"opportunities", "value", "value_before", "trend", "coming_value"})
-_THIS_YEAR = "phase = 'confirmed' AND starts >= %(year_ago)s AND starts < %(now)s"
-_YEAR_BEFORE = "phase = 'confirmed' AND starts >= %(two_years_ago)s AND starts < %(year_ago)s"
-_VALUE = f"coalesce(sum(charge_total) FILTER (WHERE {_THIS_YEAR}), 0)"
-_VALUE_BEFORE = f"coalesce(sum(charge_total) FILTER (WHERE {_YEAR_BEFORE}), 0)"
-_FIGURES = (
-    f"count(*) FILTER (WHERE {_THIS_YEAR}) AS opportunities,"
-    f" count(*) FILTER (WHERE {_YEAR_BEFORE}) AS opportunities_before,"
-    f" {_VALUE} AS value, {_VALUE_BEFORE} AS value_before,"
-    " coalesce(sum(charge_total) FILTER (WHERE phase = 'confirmed' AND starts >= %(now)s), 0)"
-    " AS coming_value,"
-    " coalesce(sum(charge_total) FILTER (WHERE phase = 'open'), 0) AS open_value,"
-    " max(starts) FILTER (WHERE phase = 'confirmed') AS last_start,"
-    f" {_VALUE} - {_VALUE_BEFORE} AS trend"
-)
-
-
-def _charges(kind: Kind) -> str:
-    """A SELECT of who it is, the charge, the start and the phase of all opportunities."""
-    return (
-        f"SELECT o.id AS opportunity_id, {kind.id_column}, {kind.name_column}, charge_total,"
-        f" updated_at_rms, {GOES_OUT} AS starts, coalesce(s.phase, 'open') AS phase"
-        " FROM opportunities o LEFT JOIN statuses s ON s.name = opportunity_status"
-        f" WHERE ({kind.id_column} IS NOT NULL OR {kind.name_column} IS NOT NULL)"
-    )
-
-
-def _ranking(
-    cursor: Cursor,
-    kind: Kind,
-    today: Day,
-    search: str,
-    sort: str,
-    offset: int,
-    keys: Sequence[tuple[int | None, str | None]] | None = None,
-) -> str:
-    """The SQL of a ranking. `keys` are the ids, or the names of those without one, to which it is
-    restricted."""
-    direction = "DESC" if sort.startswith("-") else "ASC"
-    order = RANKINGS[sort.removeprefix("-")]
-    values = {
-        **_year_up_to(today),
-        "search": f"%{literally(search)}%",
-        "offset": offset,
-        "most": MOST_RANKED,
-        "ids": [id_ for id_, _ in keys or () if id_ is not None],
-        "names": [name for id_, name in keys or () if id_ is None],
-    }
-    of_keys = (
-        f" AND ({kind.id_column} = ANY(%(ids)s::bigint[])"
-        f" OR {kind.id_column} IS NULL AND {kind.name_column} = ANY(%(names)s::text[]))"
-        if values["names"]
-        else f" AND {kind.id_column} = ANY(%(ids)s::bigint[])"
-    )
-    # Of those without any of it the names say what comes first.
-    alike = "" if order == "name" else f" CASE WHEN {order} = 0 THEN name END, id,"
-    # Most were never renamed. Of the others the newest name counts, as in the views of names.
-    name = (
-        "CASE WHEN m.name IS NOT NULL AND coalesce(m.updated_at_rms > changed, changed IS NULL)"
-        " THEN m.name WHEN first_name = last_name THEN last_name ELSE (SELECT"
-        f" o.{kind.name_column} FROM opportunities o WHERE o.{kind.id_column} = one.id"
-        f" AND o.{kind.name_column} IS NOT NULL"
-        " ORDER BY o.updated_at_rms DESC NULLS LAST, o.id DESC LIMIT 1) END"
-    )
-    text = (
-        "SELECT id, name, opportunities, opportunities_before, value, value_before, trend,"
-        " coming_value, open_value, last_start, count(*) OVER ()"
-        f" FROM (SELECT one.*, {name} AS name FROM (SELECT {kind.id_column} AS id,"
-        f" min({kind.name_column}) AS first_name, max({kind.name_column}) AS last_name,"
-        f" max(updated_at_rms) FILTER (WHERE {kind.name_column} IS NOT NULL) AS changed, {_FIGURES}"
-        f" FROM ({_charges(kind)}{of_keys if keys else ''}) o"
-        f" GROUP BY {kind.id_column}, {kind.key}) one"
-        " LEFT JOIN members m ON m.id = one.id AND m.name <> '') ranked"
-        " WHERE coalesce(name, '') ILIKE %(search)s"
-        f" ORDER BY {order} {direction} NULLS LAST,{alike} name, id"
-        " LIMIT %(most)s OFFSET %(offset)s"
-    )
-    return cursor.mogrify(text, values).decode()
-
-
-def _ranked(row: Sequence[Any]) -> Ranked:
-    return Ranked(*row[:-1])
-
-
 def read_party(
     connection: Connection,
     kind: Kind,
@@ -386,7 +200,7 @@ def _read_party(
         return None
     # Of a year that goes on, what has started by now stands against the same days of the other.
     so_far = min(max(today.ends, first.starts), after.starts)
-    values |= {"so_far": so_far, "so_far_before": _a_year_before(so_far, today.time_zone).starts}
+    values |= {"so_far": so_far, "so_far_before": a_year_before(so_far, today.time_zone).starts}
     found = _groups(cursor, mine, values)
     this_year = [g for g in found if g.month.year == year]
     year_before = [g for g in found if g.month.year == year - 1]
@@ -630,13 +444,6 @@ def _typed(entries: Any, key: str) -> list[str]:
     return [str(text).strip() for text in found if text and str(text).strip()]
 
 
-def periods_of_ranking(today: Day) -> dict[str, datetime]:
-    """The periods that a ranking adds up, the earlier one first, with the time (UTC) at which each
-    begins."""
-    begin = _year_up_to(today)
-    return {"the 12 months before": begin["two_years_ago"], "the last 12 months": begin["year_ago"]}
-
-
 def periods_of_year(year: int, time_zone: str) -> dict[str, datetime]:
     """The calendar year before, and `year`, with the time (UTC) at which each begins."""
     return {str(y): _new_year(y, time_zone).starts for y in (year - 1, year)}
@@ -644,20 +451,3 @@ def periods_of_year(year: int, time_zone: str) -> dict[str, datetime]:
 
 def _new_year(year: int, time_zone: str) -> Day:
     return Day(min(max(date(year, 1, 1), FIRST), LAST), time_zone)
-
-
-def _year_up_to(today: Day) -> dict[str, datetime]:
-    year_ago = _a_year_before(today.ends, today.time_zone)
-    two_years_ago = _a_year_before(year_ago.starts, today.time_zone)
-    return {"now": today.ends, "year_ago": year_ago.starts, "two_years_ago": two_years_ago.starts}
-
-
-def _a_year_before(moment: datetime, time_zone: str) -> Day:
-    """The day that begins where the same day of the year before ends, of the day that ends at
-    `moment`; for the 29th of February where the 28th ends, as PostgreSQL reckons in the view."""
-    day = Day.of(moment.astimezone(UTC) - timedelta(microseconds=1), time_zone).date
-    try:
-        before = day.replace(year=day.year - 1)
-    except ValueError:
-        before = date(day.year - 1, 2, 28)
-    return Day(max(before + timedelta(days=1), FIRST), time_zone)

@@ -36,6 +36,7 @@ from rms_pipeline.web.monitoring import monitoring_routes
 from rms_pipeline.web.opportunities import opportunities_routes
 from rms_pipeline.web.opportunity import opportunity_routes
 from rms_pipeline.web.parties import parties_routes
+from rms_pipeline.web.rankings import rankings_routes
 from rms_pipeline.web.receiver import receiver
 from rms_pipeline.web.refusals import handle_errors
 from rms_pipeline.web.saved_views import saved_view_routes
@@ -119,6 +120,7 @@ def create_app(
     app.include_router(calendar_feed_routes(desk))
     app.include_router(calendar_routes(desk))
     app.include_router(decisions_routes(desk))
+    app.include_router(rankings_routes(desk))
     app.include_router(parties_routes(desk))
     app.include_router(monitoring_routes(desk, metrics))
 

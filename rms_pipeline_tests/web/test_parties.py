@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from rms_pipeline.insight import parties as insight
+from rms_pipeline.insight import rankings
 from rms_pipeline.insight.days import Day
 from rms_pipeline.insight.parties import KINDS as PARTIES
-from rms_pipeline.insight.parties import rank
+from rms_pipeline.insight.rankings import rank
 from rms_pipeline.settings import load_settings
 from rms_pipeline_tests.rows import insert, insert_opportunities, query
 from rms_pipeline_tests.web.conftest import Web, serving
@@ -229,16 +229,16 @@ def test_where_there_are_many_a_page_is_the_same_without_reading_all(
             )
         ),
     )  # fmt: skip
-    monkeypatch.setattr(insight, "MOST_RANKED", 2)
+    monkeypatch.setattr(rankings, "MOST_RANKED", 2)
     day, of = Day(NOW.date(), "UTC"), PARTIES[kind]
     leading = 0
     with web.database.session() as connection:
-        assert insight.rank_leading(connection, of, day) is None, "few are read at once"
-        monkeypatch.setattr(insight, "MOST_READ_AT_ONCE", -1)
-        for key in insight.RANKINGS:
+        assert rankings.rank_leading(connection, of, day) is None, "few are read at once"
+        monkeypatch.setattr(rankings, "MOST_READ_AT_ONCE", -1)
+        for key in rankings.RANKINGS:
             for sort in (key, f"-{key}"):
                 for offset in range(0, 10, 2):
-                    found = insight.rank_leading(connection, of, day, sort=sort, offset=offset)
+                    found = rankings.rank_leading(connection, of, day, sort=sort, offset=offset)
                     leading += found is not None
                     _, whole = rank(connection, of, day, sort=sort, offset=offset)
                     assert found in (None, whole), (sort, offset)
@@ -252,7 +252,7 @@ def test_where_there_are_many_the_page_comes_first_and_their_number_after_it(
         web.database,
         *(job(NOW, i, organisation_id=i, organisation_name=f"C{i}") for i in range(1, 116)),
     )
-    monkeypatch.setattr(insight, "MOST_READ_AT_ONCE", -1)
+    monkeypatch.setattr(rankings, "MOST_READ_AT_ONCE", -1)
     page = visit(web, "/customers?page=2")
     [found] = page.all("p", id="found")
     assert "Customers 51 to 100" in page.text
