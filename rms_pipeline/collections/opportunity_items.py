@@ -44,7 +44,8 @@ OPPORTUNITY_ITEMS = Collection(
         Column(
             "opportunity_item_type",
             "bigint",
-            "0 Group, 1 Principal, 2 Accessory.",
+            "0 Group, 1 Principal, 2 Accessory. A group has the charges of its items once more: add"
+            " up without groups.",
             source="opportunity_item_type",
         ),
         Column("name", "text", "The name of the item.", source="name"),

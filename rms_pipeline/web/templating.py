@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from rms_pipeline.web import formatting
+from rms_pipeline.web.values import in_words
 
 STATIC = Path(__file__).with_name("static")
 
@@ -97,6 +98,7 @@ templates.filters |= {
     "duration": formatting.duration,
     "time_left": formatting.time_left,
     "sync_name": lambda name: _SYNC_NAMES.get(name, name),
+    "in_words": in_words,
     "check_name": lambda name: _CHECK_NAMES.get(name, name.replace("_", " ").capitalize()),
     "stage_name": lambda name: _STAGE_NAMES.get(name, name),
     "field_name": lambda name: (

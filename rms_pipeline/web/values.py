@@ -46,6 +46,19 @@ def field_title(field: str) -> str:
     return field.removesuffix("_at").removesuffix("_rms").replace("_", " ").capitalize()
 
 
+def in_words(sentence: str) -> str:
+    """`sentence` with the titles of fields in place of their columns: hire starts, po_received."""
+
+    def title(found: re.Match[str]) -> str:
+        column = found[0]
+        is_known = column in _KINDS or column.startswith(_OWN)
+        words = field_title(column) if is_known else column
+        return words if column.startswith(_OWN) else words[:1].lower() + words[1:]
+
+    # A column of one word reads well as it is, and may be a word of anybody's.
+    return re.sub(rf"\b(?:{re.escape(_OWN)}|[a-z]+(?:_[a-z]+)+\b)", title, sentence)
+
+
 def line_title(line: ChangeLine) -> str:
     """The title of the field, and whether somebody was renamed."""
     title = field_title(line.field)

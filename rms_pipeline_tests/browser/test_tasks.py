@@ -277,7 +277,7 @@ def was_confirmed(s: Person) -> None:
 def makes_no_sense(s: Person) -> None:
     checks = s.page.locator("#checks")
     expect(checks).to_contain_text("Free")
-    expect(checks).to_contain_text("After the confirmation Lee Poe changed starts_at.")
+    expect(checks).to_contain_text("After the confirmation Lee Poe changed hire starts.")
 
 
 def is_complete(s: Person) -> None:

@@ -13,6 +13,7 @@ from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.defs import asset_checks
 from rms_pipeline.insight.days import Day
 from rms_pipeline.insight.sense import SENSE_CHECKS
+from rms_pipeline.insight.today import read_today
 from rms_pipeline.mirror.database import Database
 from rms_pipeline_tests.insight.conftest import set_time_zone
 from rms_pipeline_tests.rows import insert, insert_opportunities, query
@@ -125,13 +126,13 @@ def test_a_sense_check_names_what_makes_no_sense_and_nothing_else(
     assert checks_of(london) == ({1: found} if found else {})
 
 
-def test_a_start_today_or_on_the_seventh_day_of_the_company_is_soon(
+def test_a_start_on_one_of_seven_days_of_the_company_with_today_is_soon_as_on_the_page(
     london: Database,
 ) -> None:
     today, week = query(
         london,
         "SELECT lower(rms_local_day((now() AT TIME ZONE 'Europe/London')::date)),"
-        " (now() AT TIME ZONE 'Europe/London' + interval '7 days') AT TIME ZONE 'Europe/London'",
+        " lower(rms_local_day((now() AT TIME ZONE 'Europe/London')::date + 7))",
     )[0]
     soon = {"opportunity_status": "Open", "ends_at": NOW + 30 * DAY}
     insert_opportunities(
@@ -142,6 +143,10 @@ def test_a_start_today_or_on_the_seventh_day_of_the_company_is_soon(
         soon | {"starts_at": week + timedelta(minutes=5)},
     )
     assert checks_of(london) == {1: {"starts_soon_and_open"}, 3: {"starts_soon_and_open"}}
+    with london.session() as connection:
+        now = datetime.now(UTC)
+        listed = read_today(connection, Day.of(now, "Europe/London"), now).not_confirmed
+    assert [job.id for job in listed.jobs] == [1, 3]
 
 
 def test_dates_that_were_changed_after_the_confirmation_are_named_with_who_did_it(
@@ -156,6 +161,7 @@ def test_dates_that_were_changed_after_the_confirmation_are_named_with_who_did_i
         # Before the history began: whatever is known came later.
         SOUND,
         confirmed | {"opportunity_status": "Lost"},
+        confirmed,
         confirmed,
         confirmed,
     )
@@ -173,6 +179,8 @@ def test_dates_that_were_changed_after_the_confirmation_are_named_with_who_did_i
             change(6, "custom_fields.starts_at", "a", "b", late),
             change(6, "quote_invalid_at", "a", "b", late),
             change(7, "starts_at", "a", None, late, changed_at=None, changed_by="Ann"),
+            change(8, "starts_at", "a", "b", late, changed_by="Ann"),
+            change(8, "ends_at", "a", "b", late),
         ],
     )
     assert query(
@@ -182,6 +190,7 @@ def test_dates_that_were_changed_after_the_confirmation_are_named_with_who_did_i
         (1, "After the confirmation Ann, Bob changed collect_ends_at, ends_at.", late, False),
         (4, "After the confirmation somebody changed deliver_starts_at.", late, False),
         (7, "After the confirmation Ann changed starts_at.", late + HOUR, False),
+        (8, "After the confirmation Ann and somebody changed ends_at, starts_at.", late, False),
     ]
 
 

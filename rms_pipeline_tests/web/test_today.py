@@ -394,6 +394,20 @@ def test_a_confirmed_job_without_dates_which_no_day_shows_is_named_beside_today(
     assert page.all("a", href="/opportunities/1")
 
 
+def test_the_checks_name_fields_as_the_pages_do_and_columns_as_the_view_does(web: Web) -> None:
+    fields = ["venue_name", "tags", "custom_fields.po_no", "deliver_starts_at"]
+    insert(web.database, "required_fields", [{"field": field} for field in fields])
+    insert_opportunities(web.database, {"opportunity_status": "Reserved", "charge_total": 1})
+    lines = {"opportunity_id": 1, "seen_at": datetime.now(UTC), "changed_by": "Ann venue_x"}
+    changed = [lines | {"field": field} for field in ("starts_at", "ends_at")]
+    insert(web.database, "opportunity_changes", changed)
+    says = "It lacks custom_fields.po_no, deliver_starts_at, tags, venue_name."
+    assert says in get(web, "/today/checks.json").text
+    text = visit(web, "/today/checks").text
+    assert "It lacks po_no, deliver starts, tags, venue." in text
+    assert "After the confirmation Ann venue_x changed hire ends, hire starts." in text
+
+
 def test_a_day_with_more_than_a_page_holds_says_how_many(web: Web) -> None:
     insert_opportunities(
         web.database, *(job(SATURDAY + HOUR, SATURDAY + 2 * HOUR) for _ in range(103))

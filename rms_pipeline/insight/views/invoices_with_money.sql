@@ -1,4 +1,4 @@
--- version 3. Raise it with every change. Of two programs on one database, the one with the higher
+-- version 4. Raise it with every change. Of two programs on one database, the one with the higher
 -- version makes the view.
 -- All columns of invoices, for readers who can only read views. Add a new column at the end.
 
@@ -14,7 +14,7 @@ SELECT
         WHEN 40 THEN 'Voided' ELSE i.status::text END AS status_name
 FROM invoices i;
 
-COMMENT ON VIEW invoices_with_money IS 'The table invoices, for readers of views: all of it.';
+COMMENT ON VIEW invoices_with_money IS 'The table invoices, with its credit notes, for readers of views: all of it.';
 COMMENT ON COLUMN invoices_with_money.id IS 'The invoice''s id in Current RMS.';
 COMMENT ON COLUMN invoices_with_money.number IS 'Its number.';
 COMMENT ON COLUMN invoices_with_money.subject IS 'Its subject.';

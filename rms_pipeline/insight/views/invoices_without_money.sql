@@ -1,4 +1,4 @@
--- version 4. Raise it with every change. Of two programs on one database, the one with the higher
+-- version 5. Raise it with every change. Of two programs on one database, the one with the higher
 -- version makes the view.
 -- Invoices for readers who must not see money. The view has no amounts and no record as received.
 -- It has no free text, because people may type amounts there: no subject and no custom fields. The
@@ -14,7 +14,7 @@ SELECT
         WHEN 40 THEN 'Voided' ELSE i.status::text END AS status_name
 FROM invoices i;
 
-COMMENT ON VIEW invoices_without_money IS 'The table invoices, for readers who must not see money: without amounts, without data and without free text.';
+COMMENT ON VIEW invoices_without_money IS 'The table invoices, with its credit notes, for readers who must not see money: without amounts, without data and without free text.';
 COMMENT ON COLUMN invoices_without_money.id IS 'The invoice''s id in Current RMS.';
 COMMENT ON COLUMN invoices_without_money.number IS 'Its number.';
 COMMENT ON COLUMN invoices_without_money.invoice_type IS '0 Invoice, 1 Credit.';

@@ -1,4 +1,4 @@
--- version 3. Raise it with every change. Of two programs on one database, the one with the higher
+-- version 4. Raise it with every change. Of two programs on one database, the one with the higher
 -- version makes the view.
 -- All columns of opportunity_items, for readers who can only read views. Add a new column at the
 -- end.
@@ -14,13 +14,13 @@ SELECT
     i.data #>> '{item,name}' AS product_name
 FROM opportunity_items i;
 
-COMMENT ON VIEW opportunity_items_with_money IS 'The table opportunity_items, for readers of views: all of it.';
+COMMENT ON VIEW opportunity_items_with_money IS 'The table opportunity_items, for readers of views: all of it. It has items of opportunities that start or are out soon, and of those that changed.';
 COMMENT ON COLUMN opportunity_items_with_money.id IS 'The opportunity_item''s id in Current RMS.';
 COMMENT ON COLUMN opportunity_items_with_money.opportunity_id IS 'The opportunity that it belongs to.';
 COMMENT ON COLUMN opportunity_items_with_money.parent_opportunity_item_id IS 'Its parent item: its group, or the item that it is an accessory of.';
 COMMENT ON COLUMN opportunity_items_with_money.item_id IS 'The product''s id. Empty for groups, 1 for texts.';
 COMMENT ON COLUMN opportunity_items_with_money.item_type IS 'Product, Service, AccessoryProduct, ...';
-COMMENT ON COLUMN opportunity_items_with_money.opportunity_item_type IS '0 Group, 1 Principal, 2 Accessory.';
+COMMENT ON COLUMN opportunity_items_with_money.opportunity_item_type IS '0 Group, 1 Principal, 2 Accessory. A group has the charges of its items once more: add up without groups.';
 COMMENT ON COLUMN opportunity_items_with_money.name IS 'The name of the item.';
 COMMENT ON COLUMN opportunity_items_with_money.description IS 'The description, as typed in Current RMS.';
 COMMENT ON COLUMN opportunity_items_with_money.transaction_type IS '1 Rental, 2 Sale, 3 Service.';

@@ -1,4 +1,4 @@
--- version 4. Raise it with every change. Of two programs on one database, the one with the higher
+-- version 5. Raise it with every change. Of two programs on one database, the one with the higher
 -- version makes the view.
 -- Opportunity items for readers who must not see money. The view has no amounts and no record as
 -- received. It has no free text, because people may type amounts there: no name, no description and
@@ -13,7 +13,7 @@ SELECT
     i.data #>> '{item,name}' AS product_name
 FROM opportunity_items i;
 
-COMMENT ON VIEW opportunity_items_without_money IS 'The table opportunity_items, for readers who must not see money: without amounts, without data and without free text.';
+COMMENT ON VIEW opportunity_items_without_money IS 'The table opportunity_items, for readers who must not see money: without amounts, without data and without free text. It has items of opportunities that start or are out soon, and of those that changed.';
 COMMENT ON COLUMN opportunity_items_without_money.id IS 'The opportunity_item''s id in Current RMS.';
 COMMENT ON COLUMN opportunity_items_without_money.opportunity_id IS 'The opportunity that it belongs to.';
 COMMENT ON COLUMN opportunity_items_without_money.parent_opportunity_item_id IS 'Its parent item: its group, or the item that it is an accessory of.';

@@ -1,4 +1,4 @@
--- version 7. Raise it with every change. Of two programs on one database, the one with the higher
+-- version 8. Raise it with every change. Of two programs on one database, the one with the higher
 -- version makes the view.
 -- Opportunities that make no sense as they are, or need somebody's attention now: a row for each
 -- opportunity and check. So one opportunity may have several rows. Days and weeks are those of the
@@ -28,7 +28,7 @@ WHERE o.opportunity_status = 'Active' AND o.comes_back_at < now()
     AND o.open_ended_rental IS NOT TRUE
 
 UNION ALL
--- This includes all of today.
+-- Seven whole days, of which today is the first. The page Today counts in the same way.
 SELECT
     'starts_soon_and_open', o.id, o.number, o.opportunity_status, o.organisation_id,
     o.organisation_name, o.owner_id, o.owner_name, o.goes_out_at, false,
@@ -37,8 +37,8 @@ FROM o
 WHERE o.phase = 'open'
     AND o.goes_out_at
         >= (SELECT lower(rms_local_day((now() AT TIME ZONE rms_time_zone())::date)))
-    AND o.goes_out_at <= (now() AT TIME ZONE (SELECT rms_time_zone()) + interval '7 days')
-        AT TIME ZONE (SELECT rms_time_zone())
+    AND o.goes_out_at
+        < (SELECT lower(rms_local_day((now() AT TIME ZONE rms_time_zone())::date + 7)))
 
 UNION ALL
 -- No list of a day shows it. An end says nothing of an open-ended hire. What is completed needs no
@@ -101,7 +101,9 @@ JOIN (
     SELECT
         c.opportunity_id, max(coalesce(c.changed_at, c.seen_at)) AS moment,
         string_agg(DISTINCT c.field, ', ') AS fields,
-        string_agg(DISTINCT c.changed_by, ', ') AS who
+        -- Some of it may be the work of others than those who are known.
+        string_agg(DISTINCT c.changed_by, ', ')
+            || CASE WHEN bool_and(c.changed_by IS NOT NULL) THEN '' ELSE ' and somebody' END AS who
     FROM opportunity_changes c JOIN opportunities p ON p.id = c.opportunity_id
     WHERE c.field IN (
         'starts_at', 'ends_at', 'prep_starts_at', 'prep_ends_at', 'load_starts_at', 'load_ends_at',
