@@ -27,7 +27,6 @@ from rms_pipeline.mirror.api_terms import read_page_size
 from rms_pipeline.mirror.collection_states import CollectionState, RowCounts
 from rms_pipeline.mirror.overview import (
     ActiveOpportunity,
-    Overview,
     RecentEdit,
     StatusCount,
     WebhookDay,
@@ -35,7 +34,7 @@ from rms_pipeline.mirror.overview import (
     read_overview,
     read_statuses,
 )
-from rms_pipeline.mirror.proofs import Standing, standing
+from rms_pipeline.mirror.proofs import standing
 from rms_pipeline.mirror.queue import replay
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.statuses import CONFIRMED, LOST, Phase
@@ -106,82 +105,51 @@ class _ShownCollection:
 def dashboard_routes(desk: Desk, launcher: Launcher, starting: Starting | None = None) -> APIRouter:
     """The routes of the dashboard."""
     router = APIRouter()
-    count = RowCounts()
-
-    def overview_context(shape: Shape) -> dict[str, Any]:
-        with desk.reader.session() as connection:
-            view = read_overview(connection, desk.time_zone)
-            now = datetime.now(UTC)
-            today = Day.of(now, desk.time_zone)
-            totals = compare_totals(connection, today)
-            arrived = compare_webhooks(connection, today, now)
-        return _overview_context(view, desk, shape) | {"totals": totals, "arrived": arrived}
-
-    def sync_context() -> dict[str, Any]:
-        with desk.reader.session() as connection:
-            state = read_sync_state(
-                connection, OPPORTUNITIES, on=desk.settings.collections, count=count
-            )
-            known = standing(connection, OPPORTUNITIES)
-            page_size = read_page_size(connection, desk.account, OPPORTUNITIES)
-            # With one collection, the rest of the page already shows it.
-            several = state.collections if len(state.collections) > 1 else []
-            collections = [_shown(connection, each, desk.clock) for each in several]
-        context = _sync_context(desk, state, known, page_size or PAGE_SIZE, starting)
-        return context | {"collections": collections}
+    counts = RowCounts()
 
     def answer(request: Request, notice: str, status: int = 200) -> Response:
         """The panel and the notice for a script. Without a script, the whole page."""
         if not is_fragment(request) and status < 400:
             return RedirectResponse("/", 303)
-        context = sync_context()
+        context = _sync_context(desk, counts, starting)
         context |= {"notice": notice, "notice_is_bad": status >= 400, "notice_at": "/"}
         if is_fragment(request):
             return desk.render("sync_answer.html", status=status, **context)
-        page = overview_context(_shape(request)) | context
+        page = _overview_context(desk, _shape(request)) | context
         return desk.render("dashboard.html", status=status, here="dashboard", **page)
 
     @router.get("/", **desk.for_people)
     def show(request: Request, statuses: Shape | None = None) -> Response:
-        context = overview_context(statuses or _shape(request)) | sync_context()
+        context = _overview_context(desk, statuses or _shape(request)) | _sync_context(
+            desk, counts, starting
+        )
         page = desk.render("dashboard.html", here="dashboard", **context)
         return _remembering(request, page, statuses)
-
-    def compared() -> tuple[list[Figure], Memory]:
-        now = datetime.now(UTC)
-        today = Day.of(now, desk.time_zone)
-        with desk.reader.session() as connection:
-            _, counts = read_statuses(connection)
-            named = [count.status for count in counts[:_SHOWN_BARS]]
-            figures = [
-                *compare_totals(connection, today),
-                *compare_statuses(connection, today, named),
-                *compare_weeks(connection, today, now),
-            ]
-            return figures, read_memory(connection, today.time_zone)
 
     @router.get("/compared", **desk.for_people)
     def show_compared(request: Request) -> Response:
         # Apart from the dashboard, which need not wait for the history.
         fragment = is_fragment(request)
         name = "dashboard_compared.html" if fragment else "dashboard_compared_page.html"
-        figures, memory = compared()
+        figures, memory = _compared(desk)
         return desk.render(name, here="dashboard", figures=figures, memory=memory)
 
     @router.get("/compared.json", **desk.for_people)
     def tell_compared() -> Response:
         today = desk.today()
-        found = {"date": today.date, "time_zone": today.time_zone, "figures": compared()[0]}
+        found = {"date": today.date, "time_zone": today.time_zone, "figures": _compared(desk)[0]}
         return desk.twin(to_jsonable_python(found))
 
     @router.get("/fragments/overview", **desk.for_people)
     def show_overview(request: Request, statuses: Shape | None = None) -> Response:
         # A page that only renews itself is no choice of anybody's, and nothing is remembered.
-        return desk.render("overview_answer.html", **overview_context(statuses or _shape(request)))
+        return desk.render(
+            "overview_answer.html", **_overview_context(desk, statuses or _shape(request))
+        )
 
     @router.get("/fragments/sync", **desk.for_people)
     def show_sync() -> Response:
-        return desk.render("sync.html", **sync_context())
+        return desk.render("sync.html", **_sync_context(desk, counts, starting))
 
     @router.post("/sync/{kind}", **desk.for_people)
     async def start(request: Request, kind: Kind) -> Response:
@@ -221,7 +189,7 @@ def dashboard_routes(desk: Desk, launcher: Launcher, starting: Starting | None =
         with desk.reader.session() as connection:
             view = read_overview(connection, desk.time_zone)
             state = read_sync_state(
-                connection, OPPORTUNITIES, on=desk.settings.collections, count=count
+                connection, OPPORTUNITIES, on=desk.settings.collections, count=counts
             )
             now = datetime.now(UTC)
             today = Day.of(now, desk.time_zone)
@@ -243,6 +211,21 @@ def dashboard_routes(desk: Desk, launcher: Launcher, starting: Starting | None =
         return JSONResponse(to_jsonable_python(asdict(found), fallback=str))
 
     return router
+
+
+def _compared(desk: Desk) -> tuple[list[Figure], Memory]:
+    """The figures of the dashboard beside earlier ones, and how far back the history reaches."""
+    now = datetime.now(UTC)
+    today = Day.of(now, desk.time_zone)
+    with desk.reader.session() as connection:
+        _, counts = read_statuses(connection)
+        named = [count.status for count in counts[:_SHOWN_BARS]]
+        figures = [
+            *compare_totals(connection, today),
+            *compare_statuses(connection, today, named),
+            *compare_weeks(connection, today, now),
+        ]
+        return figures, read_memory(connection, today.time_zone)
 
 
 def _shape(request: Request) -> Shape:
@@ -272,9 +255,15 @@ def _shown(connection: Connection, state: CollectionState, clock: Clock) -> _Sho
     return _ShownCollection(state, known.words(clock.short), _MOODS[known.state])
 
 
-def _overview_context(view: Overview, desk: Desk, shape: Shape) -> dict[str, Any]:
-    today = datetime.now(desk.clock.zone).date()
-    monday = today - timedelta(days=today.weekday())
+def _overview_context(desk: Desk, shape: Shape) -> dict[str, Any]:
+    """What the templates of the totals, the statuses and the weeks are given."""
+    with desk.reader.session() as connection:
+        view = read_overview(connection, desk.time_zone)
+        now = datetime.now(UTC)
+        day = Day.of(now, desk.time_zone)
+        totals = compare_totals(connection, day)
+        arrived = compare_webhooks(connection, day, now)
+    monday = day.date - timedelta(days=day.date.weekday())
     bars = charts.status_bars(view.statuses, view.colours)
     return {
         "view": view,
@@ -291,24 +280,27 @@ def _overview_context(view: Overview, desk: Desk, shape: Shape) -> dict[str, Any
         "confirmed": [name for name, phase in view.phases.items() if phase == CONFIRMED],
         "confirmed_value": view.worth(CONFIRMED),
         "closed_value": view.worth(LOST),
+        "totals": totals,
+        "arrived": arrived,
     }
 
 
-def _sync_context(
-    desk: Desk, state: SyncState, known: Standing, page_size: int, starting: Starting | None
-) -> dict[str, Any]:
-    clock, running = desk.clock, state.running
-    # A refresh asks for a few records; it stands in no one's way.
-    syncs = [s for s in (running, *state.history) if s and s.sync_type != "webhook_refresh"]
+def _sync_context(desk: Desk, counts: RowCounts, starting: Starting | None) -> dict[str, Any]:
+    """What the template of the syncs is given."""
+    clock = desk.clock
+    with desk.reader.session() as connection:
+        state = read_sync_state(
+            connection, OPPORTUNITIES, on=desk.settings.collections, count=counts
+        )
+        known = standing(connection, OPPORTUNITIES)
+        page_size = read_page_size(connection, desk.account, OPPORTUNITIES) or PAGE_SIZE
+        # With one collection, the rest of the page already shows it.
+        several = state.collections if len(state.collections) > 1 else []
+        collections = [_shown(connection, each, clock) for each in several]
+    running = state.running
     dagster = starting.dagster if starting else "ready"
     first_sync = starting is not None and starting.first_sync and not state.history
-    under_way = ""
-    if any(s.status == "running" for s in syncs):
-        under_way = "A sync is running. You can start another when it has ended."
-    elif first_sync:
-        under_way = "The initial sync starts by itself in a moment."
-    elif dagster == "starting":
-        under_way = "Dagster is starting. You can start a sync in a few seconds."
+    under_way = _under_way(state, dagster, is_first=first_sync)
     certificate = known.proof.words(clock.short) if known.proof else ""
     per_minute = desk.settings.request_limit * SHARES[Lane.WALK] * page_size
     return {
@@ -332,4 +324,18 @@ def _sync_context(
         "days_back": desk.settings.days_back,
         "days_ahead": desk.settings.days_ahead,
         "records_per_minute": round(per_minute),
+        "collections": collections,
     }
+
+
+def _under_way(state: SyncState, dagster: str, *, is_first: bool) -> str:
+    """Why no sync can be started now, '' if one can."""
+    # A refresh asks for a few records; it stands in no one's way.
+    syncs = [s for s in (state.running, *state.history) if s and s.sync_type != "webhook_refresh"]
+    if any(s.status == "running" for s in syncs):
+        return "A sync is running. You can start another when it has ended."
+    if is_first:
+        return "The initial sync starts by itself in a moment."
+    if dagster == "starting":
+        return "Dagster is starting. You can start a sync in a few seconds."
+    return ""

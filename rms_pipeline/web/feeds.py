@@ -7,16 +7,15 @@ is out, where and for which customer, and nothing more.
 import re
 from collections import deque
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from time import monotonic
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response
-from icalendar import Calendar, Event
 
-from rms_pipeline.insight.calendar import Bar, read_bars
+from rms_pipeline.insight.calendar import read_bars
 from rms_pipeline.insight.days import Day
 from rms_pipeline.insight.feeds import (
     MOST_FEEDS,
@@ -28,8 +27,9 @@ from rms_pipeline.insight.feeds import (
     revoke_feed,
 )
 from rms_pipeline.mirror.criteria import without_nul
-from rms_pipeline.mirror.statuses import CONFIRMED, LOST, Phase, read_phases
+from rms_pipeline.mirror.statuses import read_phases
 from rms_pipeline.web.desk import Desk
+from rms_pipeline.web.feed_files import FeedEvents, write_feed
 from rms_pipeline.web.forms import read_form
 from rms_pipeline.web.listing import asked_by, cleaned, looked_up
 from rms_pipeline.web.refusals import Refusal, WrongParameter
@@ -39,12 +39,7 @@ MOST_EVENTS = 5_000
 _LONGEST_NAME = 100
 # Calendar programs ask every few minutes, and people have several of them.
 _MOST_READS, _WITHIN_SECONDS = 30, 60.0
-_REFRESH = timedelta(minutes=15)
-_MEANS: dict[Phase, str] = {CONFIRMED: "CONFIRMED", LOST: "CANCELLED"}
-# RFC 5545 has integers of 32 bits.
-_LAST_REVISION = 2**31 - 1
 _THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _GONE = "There is no calendar at this address. It may have been revoked. Ask for a new address."
 
 
@@ -144,96 +139,29 @@ def calendar_feed_routes(desk: Desk, clock: Callable[[], float] = monotonic) -> 
                 "This calendar was read too often. Read it every few minutes at most.",
                 headers={"Retry-After": str(seconds)},
             )
-        text = await run_in_threadpool(written, feed)
+        text = await run_in_threadpool(_written, desk, feed)
         return Response(
             text,
             media_type="text/calendar; charset=utf-8",
             headers={"Content-Disposition": 'inline; filename="hires.ics"'},
         )
 
-    def written(feed: Feed) -> bytes:
-        now = datetime.now(UTC)
-        today = Day.of(now, desk.time_zone)
-        first, last = today.moved(-DAYS_BACK), today.moved(DAYS_AHEAD)
-        with desk.reader.session() as connection:
-            wanted = asked_by(feed.query, desk.time_zone, now)
-            bars, is_all = read_bars(
-                connection,
-                looked_up(connection, wanted).criteria,
-                first or today,
-                last or today,
-                most=MOST_EVENTS,
-            )
-            phases = read_phases(connection)
-        calendar = Calendar()
-        calendar.add("prodid", "-//rms_pipeline//calendar feed//EN")
-        calendar.add("version", "2.0")
-        calendar.add("method", "PUBLISH")
-        for title in ("name", "x-wr-calname"):
-            calendar.add(title, _plain(feed.name))
-        # Events are in UTC, so that no program needs a VTIMEZONE. Some show this zone.
-        calendar.add("x-wr-timezone", desk.time_zone)
-        calendar.add("refresh-interval", _REFRESH, {"VALUE": "DURATION"})
-        calendar.add("x-published-ttl", "PT15M")
-        for bar in bars:
-            calendar.add_component(_event(bar, phases, now, (last or today).ends))
-        if not is_all:
-            calendar.add_component(_not_all(today, now, desk.account))
-        text: bytes = calendar.to_ical()
-        return text
-
-    def _event(bar: Bar, phases: dict[str, Phase], now: datetime, last: datetime) -> Event:
-        event = Event()
-        event.add("uid", f"opportunity-{bar.id}@{desk.account}.rms-pipeline")
-        event.add("dtstamp", now)
-        named = f"{bar.name} ({bar.customer})" if bar.customer else bar.name
-        event.add("summary", _plain(named))
-        if bar.edited:
-            event.add("last-modified", bar.edited)
-            event.add("sequence", _revision(bar))
-        event.add("dtstart", bar.starts)
-        if (ends := bar.ends or last) > bar.starts:
-            # RFC 5545 allows no end that is not later. Without one, the event is a moment.
-            event.add("dtend", ends)
-        status = phases.get(bar.status or "")
-        event.add("status", _MEANS.get(status, "TENTATIVE") if status else "TENTATIVE")
-        # What is out for days is no reason to be busy.
-        event.add("transp", "TRANSPARENT")
-        if bar.venue:
-            event.add("location", _plain(bar.venue))
-        told = [f"Status: {bar.status or 'none'}"]
-        told += [f"Number: {bar.number}"] if bar.number else []
-        told += [f"Owner: {bar.owner}"] if bar.owner else []
-        told += ["Open-ended: the end shown is the end of this calendar."] if not bar.ends else []
-        event.add("description", _plain("\n".join(told)))
-        if desk.settings.public_url:
-            event.add("url", f"{desk.settings.public_url.rstrip('/')}/opportunities/{bar.id}")
-        return event
-
     return router
 
 
-def _revision(bar: Bar) -> int:
-    """The number of the revision, which rises with each edit: the seconds since it was entered.
-    Outlook and Exchange keep an event as it is unless this number rises."""
-    if bar.edited is None or bar.entered is None:
-        return 0
-    seconds = int((bar.edited - bar.entered).total_seconds())
-    return min(max(seconds, 0), _LAST_REVISION)
-
-
-def _plain(text: str) -> str:
-    """Without control characters, for which RFC 5545 has no room: calendar programs refuse all of a
-    file that holds one."""
-    return _CONTROL.sub("", text)
-
-
-def _not_all(today: Day, now: datetime, account: str) -> Event:
-    """The entry in a calendar that says that not all hires are in it."""
-    event = Event()
-    event.add("uid", f"not-all@{account}.rms-pipeline")
-    event.add("dtstamp", now)
-    event.add("summary", f"More than {MOST_EVENTS:,} hires: not all are in this calendar")
-    event.add("description", "Create a calendar feed with a filter, and revoke this one.")
-    event.add("dtstart", today.date)
-    return event
+def _written(desk: Desk, feed: Feed) -> bytes:
+    now = datetime.now(UTC)
+    today = Day.of(now, desk.time_zone)
+    first, last = today.moved(-DAYS_BACK), today.moved(DAYS_AHEAD)
+    with desk.reader.session() as connection:
+        wanted = asked_by(feed.query, desk.time_zone, now)
+        bars, is_all = read_bars(
+            connection,
+            looked_up(connection, wanted).criteria,
+            first or today,
+            last or today,
+            most=MOST_EVENTS,
+        )
+        phases = read_phases(connection)
+    events = FeedEvents(bars, phases, now, (last or today).ends)
+    return write_feed(desk, feed.name, events, None if is_all else MOST_EVENTS)
