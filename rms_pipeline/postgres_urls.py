@@ -15,8 +15,8 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\],]*)(?::(\d*))?")
 
 
 def normalise_postgres_url(url: str) -> str:
-    """Turns `postgres://`, `postgresql://` and `postgresql+psycopg2://` into the `postgresql://` of
-    libpq.
+    """Turns `postgres://`, `postgresql://` and those that name a driver, such as
+    `postgresql+psycopg2://`, into the `postgresql://` of libpq.
 
     Several hosts become parameters, which SQLAlchemy finds too. Parameters that providers and other
     programs add and libpq does not know (`pgbouncer`, `schema`) are left out, and one warning names
@@ -24,7 +24,7 @@ def normalise_postgres_url(url: str) -> str:
     `postgres://`, and libpq does not know `+psycopg2`.
     """
     scheme, separator, rest = url.strip().partition("://")
-    if not separator or scheme not in {"postgres", "postgresql", "postgresql+psycopg2"}:
+    if not separator or not re.fullmatch(r"(?i)postgres(ql)?(\+\w+)?", scheme):
         raise ValueError("is not a PostgreSQL URL (postgresql://user:password@host:5432/database)")
     try:
         parts = urlsplit(f"postgresql://{rest}")
@@ -57,7 +57,9 @@ def normalise_postgres_url(url: str) -> str:
         place = ""
     query = "?" + "&".join(kept) if kept else ""
     fragment = f"#{parts.fragment}" if parts.fragment else ""
-    return f"postgresql://{user_info}{at}{place}{parts.path}{query}{fragment}"
+    # libpq would look for a database whose name ends with the slash.
+    path = parts.path.rstrip("/")
+    return f"postgresql://{user_info}{at}{place}{path}{query}{fragment}"
 
 
 @cache

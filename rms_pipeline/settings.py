@@ -81,6 +81,8 @@ def _usual_collections(given: Mapping[str, Any]) -> tuple[Collection, ...]:
     return COLLECTIONS if is_bundled else COLLECTIONS[:1]
 
 
+# What stands before .current-rms.com in the addresses of the API and of the vendor's own pages.
+_NO_ACCOUNTS = frozenset({"api", "www"})
 # Not of the IANA database: what a machine calls its own, and what nobody has set.
 _NO_TIME_ZONES = ("localtime", "posixrules", "Factory")
 # For PostgreSQL these are abbreviations, without summer time. In the IANA database they are other
@@ -334,11 +336,28 @@ class Settings(BaseSettings):
         ),
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _ignore_blank(cls, given: Any) -> Any:
+        """A variable of blanks alone is not set, like an empty one (`env_ignore_empty`)."""
+        if not isinstance(given, dict):
+            return given
+        ours = {field.validation_alias for field in cls.model_fields.values()}
+        return {n: v for n, v in given.items() if n not in ours or v == "" or not _is_blank(v)}
+
     @field_validator("*", mode="before")
     @classmethod
-    def _refuse_quotes(cls, value: object) -> object:
-        """A shell and `.env` take quotes away. Docker's `--env-file` and a service unit may not."""
-        if isinstance(value, str) and re.fullmatch(r"""\s*(["']).*\1\s*""", value, re.DOTALL):
+    def _trim(cls, value: object) -> object:
+        """Takes away blanks around any value, such as the end of a line that an editor of Windows
+        left in a file for Docker's `--env-file`.
+
+        Quotes are refused. A shell and `.env` take them away, but that file and a service unit may
+        not.
+        """
+        if not isinstance(value, str):
+            return value
+        value = value.strip()
+        if re.fullmatch(r"""(["']).*\1""", value, re.DOTALL):
             raise ValueError("is in quotes, which belong to the value here: write it without them")
         return value
 
@@ -349,7 +368,7 @@ class Settings(BaseSettings):
 
     @field_validator("api_key")
     @classmethod
-    def _trim_api_key(cls, value: SecretStr | None) -> SecretStr | None:
+    def _check_api_key(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
             return None
         key = value.get_secret_value().strip()
@@ -364,14 +383,21 @@ class Settings(BaseSettings):
     def _check_http_url(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        parts = urlsplit(value)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        try:
+            parts = urlsplit(value)
+            # Reading the port raises ValueError if it is none.
+            readable = parts.port != 0 and not re.search(r"[\s,]", value)
+        except ValueError:
+            readable = False
+        if not readable or parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError("is not an http(s) URL")
         if parts.username is not None:
             raise ValueError(
                 "must not have a user or a password in it, because it is printed and shown as a "
                 "link"
             )
+        if parts.query or parts.fragment:
+            raise ValueError("has a ? or # in it: paths are added to its end, so leave that out")
         return value.rstrip("/")
 
     @field_validator("base_url")
@@ -411,6 +437,12 @@ class Settings(BaseSettings):
     @classmethod
     def _check_time_zone(cls, value: str) -> str:
         if value not in _time_zones() or value in _NO_TIME_ZONES:
+            if re.fullmatch(r"(UTC|GMT)?\s*[+-]?\d[\d:]*", value, re.IGNORECASE):
+                # The zones Etc/GMT+1 and the like have the opposite sign.
+                raise ValueError(
+                    "is not the name of a time zone. A difference from UTC has no summer time: "
+                    "write the zone of a city"
+                )
             ending = f"/{value}".lower().replace(" ", "_")
             alike = [z for z in sorted(_time_zones()) if f"/{z}".lower().endswith(ending)]
             told = f": write {alike[0]}" if alike and value not in _NO_TIME_ZONES else ""
@@ -597,7 +629,16 @@ def subdomain_in(text: str) -> str:
     name = host.strip().lower().split(".")[0]
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
         raise ValueError("is not the name of a Current RMS account")
+    if name in _NO_ACCOUNTS:
+        raise ValueError(
+            "is not the name of a Current RMS account: take the first word of the address at which "
+            "people open it, such as acme of acme.current-rms.com"
+        )
     return name
+
+
+def _is_blank(value: object) -> bool:
+    return isinstance(value, str) and not value.strip()
 
 
 def is_key_part(value: object) -> bool:

@@ -26,6 +26,7 @@ from rms_pipeline.errors import remedy_of
 from rms_pipeline.mirror.database import DatabaseError
 from rms_pipeline.mirror.embedded import start_embedded
 from rms_pipeline.mirror.ownership import claim_mirror
+from rms_pipeline.mirror.postgres_errors import no_connection
 from rms_pipeline.mirror.schema import HEAD, current_version
 from rms_pipeline.project_files import ProjectFolderUnusable, lay_out
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
@@ -320,6 +321,64 @@ def test_a_server_that_does_not_answer_is_told_with_the_remedy(url: str, said: s
         database_at(url).connect()
 
 
+def test_a_role_or_database_that_is_closed_is_told_with_the_statement_that_opens_it(
+    empty_url: str,
+) -> None:
+    role, name = f"shut_{os.getpid()}", f"shut-{os.getpid()}"
+    with administrator(empty_url) as run:
+        run(f"CREATE ROLE {role} NOLOGIN")
+        run(f'CREATE DATABASE "{name}" ALLOW_CONNECTIONS false')
+        try:
+            for changed, said in (
+                ({"user": role}, f"ALTER ROLE {role} LOGIN;"),
+                ({"database": name}, f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true;'),
+            ):
+                with pytest.raises(DatabaseError) as raised:
+                    database_at(other_url(empty_url, **changed)).connect()
+                assert said in str(raised.value)
+                run(said)
+                database_at(other_url(empty_url, **changed)).connect().close()
+        finally:
+            run(f'DROP DATABASE "{name}"')
+            run(f"DROP ROLE {role}")
+
+
+_AT = 'connection to server at "127.0.0.1", port 5432 failed: '
+
+
+@pytest.mark.parametrize(
+    ("heard", "said"),
+    [
+        (
+            'root certificate file "/root/.postgresql/root.crt" does not exist\nEither provide the '
+            "file, use the system's trusted roots with sslrootcert=system, or change sslmode to "
+            "disable server certificate verification.",
+            "Add sslrootcert=",
+        ),
+        ("SSL error: certificate verify failed", "Add sslrootcert="),
+        (
+            'server certificate for "db.example.com" does not match host name "127.0.0.1"',
+            "as the server's certificate names it",
+        ),
+        ('FATAL:  unrecognized configuration parameter "a"', "Correct `options`"),
+        ('FATAL:  invalid value for parameter "work_mem": "oops"', "Correct `options`"),
+        ('invalid integer value "abc" for connection option "connect_timeout"', "this parameter"),
+        ('invalid sslmode value: "requre"', "this parameter"),
+        ("timeout expired", "no firewall"),
+        ("Connection refused", "In a container this address is the container itself"),
+    ],
+)
+def test_what_libpq_says_of_a_connection_is_told_once_with_the_remedy(
+    heard: str, said: str
+) -> None:
+    """These are texts of libpq. With TLS it tries twice, and says twice why it failed."""
+    told = no_connection(psycopg2.OperationalError(f"{_AT}{heard}\n{_AT}{heard}\n"))
+    assert said in told
+    assert told.count(_AT) == 1
+    assert "  " not in told
+    assert "disable" not in told
+
+
 def test_a_mirror_of_another_account_is_a_problem(
     configured: pytest.MonkeyPatch, mirror_url: str
 ) -> None:
@@ -579,6 +638,13 @@ def test_a_sync_that_ran_out_of_connections_names_the_limit_and_not_a_process_th
                     newest = "SELECT status, error FROM sync_metadata ORDER BY id DESC LIMIT 1"
                     ((status, error),) = run(newest)
                     assert status == "failed"
+                    assert error.startswith("Cannot connect to PostgreSQL: ")
                     assert f'ALTER ROLE "{name}" CONNECTION LIMIT -1;' in error
+                    assert "DatabaseError" not in done.stderr
+                run(f"ALTER ROLE {name} CONNECTION LIMIT 1")
+                done = command("migrate", environment=environment_for(few, sandbox))
+                assert done.returncode == 1
+                assert done.stderr.startswith("Error: Cannot connect to PostgreSQL: ")
+                assert done.stderr.count("too many connections") == 1
             finally:
                 run(f"DROP ROLE {name}")

@@ -85,6 +85,14 @@ def test_the_build_of_the_image_gets_what_it_copies_and_no_secret() -> None:
     assert given == {name.removeprefix("./") for line in copied for name in line.split()}
 
 
+def test_the_unit_of_systemd_does_not_repeat_what_a_wrong_setting_ends() -> None:
+    unit = (DEPLOY / "systemd" / "rms-pipeline.service").read_text()
+    assert "Restart=always\n" in unit
+    assert "RestartPreventExitStatus=2\n" in unit
+    # `up` makes files in its folder, so the folder has to be its user's before the unit starts.
+    assert unit.index("chown -R rms:") < unit.index("systemctl enable")
+
+
 def test_the_image_has_no_entry_point() -> None:
     """The Helm chart gives a code location arguments alone, which begin with `dagster`."""
     assert not re.search(r"^ENTRYPOINT", DOCKERFILE, re.MULTILINE)

@@ -13,6 +13,7 @@ from rms_pipeline.console import prepare
 from rms_pipeline.defs.naming import Naming
 from rms_pipeline.postgres_urls import _warn_once, normalise_postgres_url, with_settings
 from rms_pipeline.settings import (
+    EXAMPLES,
     SANDBOX_LIMIT,
     Settings,
     SettingsError,
@@ -124,11 +125,90 @@ def test_a_wrong_value_is_named_with_an_example_and_not_repeated(
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])
-def test_every_usual_scheme_of_a_postgres_url_works(
-    scheme: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "name", [str(field.validation_alias) for field in Settings.model_fields.values()]
+)
+@pytest.mark.parametrize("around", [" {}", "{} ", "\t{}\r"])
+def test_blanks_around_a_value_are_no_part_of_it(
+    name: str, around: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("POSTGRES_URL", f"{scheme}://u:p@h:5432/d")
+    """A file with the line ends of Windows, given to Docker as `--env-file`, adds one to each."""
+    whole = {"CURRENT_RMS_SUBDOMAIN": "acme", "CURRENT_RMS_API_KEY": "key"}
+    whole |= {"POSTGRES_URL": "postgresql://h/d"}
+    value = EXAMPLES[name]
+    if not value.isascii() or " " in value:
+        value = "planted-secret-of-24-letters"
+    for other, said in whole.items():
+        monkeypatch.setenv(other, said)
+    monkeypatch.setenv(name, value)
+    as_it_is = load_settings()
+    monkeypatch.setenv(name, around.format(value))
+    assert load_settings() == as_it_is
+    monkeypatch.delenv(name)
+    absent = load_settings() if name not in whole else None
+    monkeypatch.setenv(name, " \t")
+    if absent is not None:
+        assert load_settings() == absent
+    elif name == "POSTGRES_URL":
+        assert load_settings().postgres_url is None
+    else:
+        with pytest.raises(SettingsError, match=f"{name} is missing"):
+            load_settings()
+
+
+@pytest.mark.parametrize(
+    "given", ["GMT+1", "UTC+1", "+01:00", "utc +2", "GMT-5", "UTC-03:30", "+1"]
+)
+def test_a_difference_from_utc_is_no_zone_and_gets_no_advice_that_would_turn_its_sign(
+    given: str,
+) -> None:
+    with pytest.raises(SettingsError, match="write the zone of a city") as caught:
+        load_settings(_env_file=None, RMS_TIME_ZONE=given)
+    assert "Etc" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given", ["https://api.current-rms.com/api/v1", "api", "www.current-rms.com"]
+)
+def test_the_address_of_the_api_is_no_account(given: str) -> None:
+    with pytest.raises(SettingsError, match=r"is not the name.*such as acme of acme\."):
+        load_settings(CURRENT_RMS_SUBDOMAIN=given, CURRENT_RMS_API_KEY="key")
+
+
+@pytest.mark.parametrize("name", ["CURRENT_RMS_BASE_URL", "RMS_DAGSTER_URL", "RMS_PUBLIC_URL"])
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("https://host:port", "is not an http"),
+        ("https://host:99999", "is not an http"),
+        ("https://host:0", "is not an http"),
+        ("https://[::1/x", "is not an http"),
+        ("https:// host", "is not an http"),
+        ("https://my host", "is not an http"),
+        ("https://a.example,https://b.example", "is not an http"),
+        ("https://host/?x=1", r"has a \? or #"),
+        ("https://host/#x", r"has a \? or #"),
+    ],
+)
+def test_an_address_to_which_paths_cannot_be_added_is_refused(
+    name: str, given: str, told: str
+) -> None:
+    with pytest.raises(SettingsError, match=rf"{name} {told}.*Example: {name}="):
+        load_settings(**{name: given})
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        *("postgres", "postgresql", "postgresql+psycopg2", "postgresql+psycopg", "Postgresql"),
+        *("postgresql+asyncpg", "postgres+psycopg2"),
+    ],
+)
+@pytest.mark.parametrize("end", ["", "/"])
+def test_every_usual_scheme_of_a_postgres_url_works(
+    scheme: str, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POSTGRES_URL", f"{scheme}://u:p@h:5432/d{end}")
     url = load_settings().postgres_url
     assert url is not None
     assert url.get_secret_value() == "postgresql://u:p@h:5432/d"

@@ -5,6 +5,7 @@ Dagster is only imported if a command needs it. `status` must not import it. Exi
 """
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -171,6 +172,8 @@ app.command("sandbox")(sandbox)
 def main() -> None:
     """Runs the command; turns errors of ours into one clear message and an exit code."""
     _open_standard_streams()
+    # Dagster warns in several lines at each attempt. The error at the end says the same in one.
+    logging.getLogger().addFilter(lambda record: "failed database" not in str(record.msg))
     try:
         try:
             app()

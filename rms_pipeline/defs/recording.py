@@ -124,7 +124,7 @@ def why_failed(instance: dg.DagsterInstance, run: str) -> str | None:
         if told is not None and told.description:
             return told.description
         if error is not None:
-            return (error.cause or error).message.strip()
+            return _ours(error) or (error.cause or error).message.strip()
         return event.message
     for entry in instance.all_logs(run, of_type=dg.DagsterEventType.RUN_FAILURE):
         event = entry.dagster_event
@@ -134,7 +134,18 @@ def why_failed(instance: dg.DagsterInstance, run: str) -> str | None:
         if event.event_specific_data is None:
             return event.message
         if event.job_failure_data.first_step_failure_event is None:
-            return _innermost(event.job_failure_data.error) or event.message
+            error = event.job_failure_data.error
+            return _ours(error) or _innermost(error) or event.message
+    return None
+
+
+def _ours(error: SerializableErrorInfo | None) -> str | None:
+    """The text of the first error that this program raised on purpose: what happened and what to
+    do. None if there is none."""
+    while error is not None:
+        if found := re.match(r"rms_pipeline\.[\w.]+: ", error.message):
+            return error.message[found.end() :].strip()
+        error = error.cause
     return None
 
 

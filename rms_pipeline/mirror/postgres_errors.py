@@ -281,6 +281,7 @@ READ_ONLY = (
     "target_session_attrs=read-write)."
 )
 
+_LIBPQ_ADVISES = re.compile(r" Either provide the file.*? certificate verification\.?")
 _LIBPQ_ASKS = re.compile(r" Is the server running [^?]*\?")
 _ALL_IN_USE = "remaining connection slots|too many (connections|clients)"
 # What servers and libpq say when they refuse a connection, and what to do. The first match counts.
@@ -298,7 +299,15 @@ _REMEDIES = (
     (
         "password authentication failed|no password supplied",
         "Check the user and the password in POSTGRES_URL (special characters are percent-encoded: "
-        "@ is %40).",
+        "@ is %40), and that the password has not expired (\\du in psql).",
+    ),
+    (
+        r'role "(?P<name>[^"]*)" is not permitted to log in',
+        "As an administrator of the server: ALTER ROLE {name} LOGIN;",
+    ),
+    (
+        r'database "(?P<name>[^"]*)" is not currently accepting connections',
+        "As an administrator of the server: ALTER DATABASE {name} ALLOW_CONNECTIONS true;",
     ),
     (
         "no pg_hba.conf entry",
@@ -339,14 +348,43 @@ _REMEDIES = (
         "server does not support SSL",
         "Remove sslmode from POSTGRES_URL, or switch on TLS at the server.",
     ),
+    (
+        "root certificate file|certificate verify failed",
+        "Add sslrootcert=... to POSTGRES_URL: the path of the certificate of the authority that "
+        "signed the server's (hosts offer it for download), or `system` if that is a public one.",
+    ),
+    (
+        "does not match host name",
+        "Write the host into POSTGRES_URL as the server's certificate names it.",
+    ),
+    (
+        "configuration parameter|invalid value for parameter",
+        "Correct `options` in POSTGRES_URL.",
+    ),
+    (
+        r"invalid [\w ]*value",
+        "Correct this parameter at the end of POSTGRES_URL.",
+    ),
+    (
+        "timeout expired|timed out",
+        "Check the host and the port in POSTGRES_URL, and that no firewall is in between.",
+    ),
+    (
+        r'"(localhost|127\.0\.0\.1|::1)".* Connection refused',
+        "Check that the server is up, and the port in POSTGRES_URL. In a container this address "
+        "is the container itself: write the server's own name.",
+    ),
     ("starting up|shutting down|recovery mode", "Wait a moment, and try again."),
 )
 
 
 def no_connection(error: psycopg2.Error) -> str:
     """Return why the connection was refused, and what to do about it."""
-    # libpq asks whether the server runs. The advice says what to do about that.
-    said = _LIBPQ_ASKS.sub("", in_one_line(error))
+    # Without TLS libpq tries again, and may hear the same.
+    lines = dict.fromkeys(" ".join(line.split()) for line in str(error).splitlines())
+    # libpq asks whether the server runs. The advice says what to do about that. It also advises not
+    # to check certificates.
+    said = _LIBPQ_ADVISES.sub("", _LIBPQ_ASKS.sub("", " ".join(filter(None, lines))))
     advice = (
         "Check POSTGRES_URL. Check that the server is up and accepts connections from this machine."
     )
