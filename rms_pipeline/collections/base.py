@@ -174,9 +174,10 @@ class Collection:
     of one record. `says` and `says_of_deleted` are what the two tables hold. Where it `has_window`,
     records have `starts_at` and `ends_at`, and a full sync reads those that overlap its window and
     those without dates; else it reads all. `includes` are associations that come only when they are
-    named. `volatile` are fields that differ at each read though nothing
-    was changed (links that are signed for some hours are known as such). `indexes` are those of
-    several columns or of expressions, as PostgreSQL writes them.
+    named. `associations` are those of them whose id is in a field of the record, and that field: a
+    row keeps such a one while it is not sent and its id is the same. `volatile` are fields that
+    differ at each read though nothing was changed (links that are signed for some hours are known
+    as such). `indexes` are those of several columns or of expressions, as PostgreSQL writes them.
 
     Where it is `parts` of another collection no list of its own need exist.
 
@@ -193,6 +194,7 @@ class Collection:
     parts: Parts | None = None
     modes: Modes | None = None
     includes: tuple[str, ...] = ()
+    associations: Mapping[str, str] = field(default_factory=dict)
     volatile: tuple[str, ...] = ()
     webhooks: Webhooks | None = None
     # Columns of which each change is a business event; versions tell what they were.

@@ -240,6 +240,12 @@ OPPORTUNITIES = Collection(
         *("member", "owner", "venue"),
         *("destination", "billing_address", "opportunity_surcharges"),
     ),
+    associations={
+        "member": "member_id",
+        "owner": "owned_by",
+        "venue": "venue_id",
+        "billing_address": "billing_address_id",
+    },
     webhooks=Webhooks(
         subjects=frozenset({"opportunity", "opportunities"}),
         parts=frozenset({"opportunityitem", "opportunityitems", "opportunityitemasset"}),

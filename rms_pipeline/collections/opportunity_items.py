@@ -99,4 +99,5 @@ OPPORTUNITY_ITEMS = Collection(
         " o.data->>'service_charge_total') ~ '[1-9]'",
     ),
     includes=("item", "item_assets"),
+    associations={"item": "item_id"},
 )

@@ -30,6 +30,7 @@ from rms_pipeline.current_rms.records import (
     with_storable_numbers,
 )
 from rms_pipeline.mirror import promoted, record_history
+from rms_pipeline.mirror.associations import with_kept_associations
 from rms_pipeline.mirror.changes import note_changes
 from rms_pipeline.mirror.mapping import demand_own_mapping
 from rms_pipeline.mirror.postgres_errors import is_about_a_row, out_of_deadlocks, reason
@@ -258,15 +259,16 @@ def _merge_batch(connection: Connection, batch: _Batch) -> MergeResult:
         returning = [
             o for o in found.new if known[o.id] is not FIRST and not _goes_on(o, known[o.id])
         ]
+        changed = with_kept_associations(cursor, collection, batch.run, found.changed)
         # Before any version begins, because it waits for locks that others have on rows.
-        rewritten = _update(cursor, batch, found.changed)
+        rewritten = _update(cursor, batch, changed)
         if len(unseen) < len(batch.records):
             record_history.begin_now(cursor, collection, [o.id for o in unseen])
         left_out = _insert(cursor, batch, found, returning) | rewritten.kept
         same = found.same + rewritten.same
         if same:
             _note_asked(cursor, batch, same)
-        stored = [o for o in found.new + found.changed if o.id not in left_out]
+        stored = [o for o in found.new + changed if o.id not in left_out]
         written = [o for o in stored if known[o.id] is not FIRST]
         _note_versions(cursor, batch, written, rewritten.since, same)
         if unseen:

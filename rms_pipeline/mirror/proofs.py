@@ -27,6 +27,7 @@ UNDATED_APART = "undated_apart"
 UNDATED_UNCOUNTED = "undated_uncounted"
 REPEATS_BEGAN = "repeats_began"
 WHOLE_DAYS = "whole_days"
+ASSOCIATIONS_KEPT = "associations_kept"
 
 _RESTS_ON = {
     NO_RANGES: "The API ignores ranges of ids, so the records with dates were counted all at once.",
@@ -49,6 +50,11 @@ _RESTS_ON = {
     WHOLE_DAYS: (
         "The API compares whole days where times are requested, in a time zone that is not known. "
         "So the first and the last two days of the window were not counted. A full sync reads them."
+    ),
+    ASSOCIATIONS_KEPT: (
+        "Current RMS left out associations, such as the names of customers or venues, although "
+        "records have their ids. Rows keep the names that came before with the same ids. New "
+        "records have none (see sync_faults)."
     ),
 }
 CANNOT_SEE = (
@@ -482,10 +488,20 @@ def newest_proof(connection: Connection, collection: Collection) -> Proof | None
     )
 
 
-def was_ever_shown(connection: Connection, scan: int) -> bool:
-    """Return whether a proof ever showed that what the walk `scan` read is complete. Commits."""
+def was_ever_shown(
+    connection: Connection, scan: int, *, without_ranges: bool | None = None
+) -> bool:
+    """Return whether a proof ever showed that what the walk `scan` read is complete. Commits.
+
+    If `without_ranges` is given, only proofs count that were made without ranges of ids, or only
+    others.
+    """
     with connection.cursor() as cursor:
-        cursor.execute("SELECT EXISTS (SELECT FROM proofs WHERE scan = %s AND shown)", (scan,))
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM proofs WHERE scan = %s AND shown"
+            " AND coalesce((%s = ANY(rests_on)) = %s, true))",
+            (scan, NO_RANGES, without_ranges),
+        )
         shown = one_row(cursor)[0]
     connection.commit()
     return bool(shown)

@@ -35,6 +35,7 @@ from rms_pipeline.current_rms.window import (
     changed_since,
 )
 from rms_pipeline.mirror import walks
+from rms_pipeline.mirror.associations import were_kept
 from rms_pipeline.mirror.completeness import (
     fetched_singly,
     ids_at_the_edges,
@@ -45,6 +46,7 @@ from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import HELD_BACK, Deletions, held_lately
 from rms_pipeline.mirror.merge import MergeResult, note_faults
 from rms_pipeline.mirror.proofs import (
+    ASSOCIATIONS_KEPT,
     NO_RANGES,
     REPEATS_BEGAN,
     WHOLE_DAYS,
@@ -76,6 +78,11 @@ _MOVING = (
 _CONTRADICTORY = (
     "The counts of Current RMS contradict one another, so they prove nothing. The "
     "mirror holds what the lists show."
+)
+
+_BLIND = (
+    "The counts agree. But since the last full sync no proof has shown that such counts are right, "
+    "and Current RMS ignores the filters that would show it now. The next full sync tries again."
 )
 
 
@@ -231,6 +238,9 @@ class Prover(Counting):
                 alike = all(part.alike for part in proof.parts)
                 if self._was_still(proof.content, merged):
                     unlisted = self._unlisted()
+                    if alike and self._counts_blindly():
+                        reason = _BLIND
+                        break
                     must_look = alike and self._must_look_through()
                     if alike and not unlisted and not must_look:
                         return self._concluded(proof)
@@ -313,6 +323,8 @@ class Prover(Counting):
             self._client.terms.note("filter", TIME_OF_DAY, None, self._client.now())
 
     def _closed(self, proof: Proof, *, shown: bool) -> Proof:
+        if were_kept(self._connection, self._collection, self._scan.id):
+            self._rests_on[ASSOCIATIONS_KEPT] = None
         known = {(part.segment, part.ids) for part in proof.parts}
         # The next proof begins with what this one located, and could not count again.
         located = [p for p in self._located.values() if (p.segment, p.ids) not in known]
@@ -446,6 +458,18 @@ class Prover(Counting):
         if self._has_looked_through or self._remove is None or not self._can_look:
             return False
         return not was_ever_shown(self._connection, self._scan.id)
+
+    def _counts_blindly(self) -> bool:
+        """Return whether counts that agree prove nothing, because the ids cannot be compared.
+
+        A counter that is always wrong by one agrees as soon as one record is gone. The proof of a
+        full walk notices such a counter, if it counts in the same way.
+        """
+        if self._has_looked_through or self._can_look:
+            return False
+        return not was_ever_shown(
+            self._connection, self._scan.id, without_ranges=NO_RANGES in self._rests_on
+        )
 
     def _compare_all(self, parts: Sequence[PartCount], walk: int) -> str:
         """Compare all ids and correct what differs. Returns why that failed, or ''."""

@@ -2,11 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from rms_pipeline.current_rms.terms import Terms
+from rms_pipeline.mirror.proofs import ASSOCIATIONS_KEPT
 from rms_pipeline.sandbox import Store, Switches
 from rms_pipeline.sync.refreshing import refresh
+from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.sync.conftest import Mirror
 from rms_pipeline_tests.test_sync import ids_in
 
@@ -50,3 +54,46 @@ def test_a_row_has_all_associations_whichever_way_it_came_and_nothing_changes_be
     assert (done.result.unchanged, done.result.updated) == (1, 0)
     mirror.sandbox.switches = replace(mirror.sandbox.switches, api="v1")
     assert mirror.full_sync().merged.result.updated == 0
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"nested": "never"}, {"refused_includes": {"venue": 422, "member": 400, "owner": 404}}],
+    ids=["ignored", "refused"],
+)
+def test_names_that_an_api_no_longer_sends_are_kept_while_their_ids_are_the_same(
+    mirror_of: MakeMirror, how: dict[str, Any]
+) -> None:
+    mirror = mirror_of(Store(60), switches=Switches(api="v2.1"))
+    mirror.full_sync()
+    before = mirror.rows()
+    ids = ids_in(mirror.store, mirror.window)
+    venues = {id_: row["venue_id"] for id_, row in before.items()}
+    edited, moved = ids[0], next(i for i in ids[1:] if venues[i] != venues[ids[0]])
+    mirror.sandbox.switches = replace(mirror.sandbox.switches, **how)
+    mirror.store.edit(edited, {"subject": "Edited"})
+    mirror.store.edit(moved, {"venue_id": venues[edited]})
+    kinds = [mirror.proved_sync(), mirror.full_sync().settled.certificate]
+    for proof in kinds:
+        assert proof is not None
+        assert proof.shown, proof.sentence
+        assert ASSOCIATIONS_KEPT in proof.rests_on
+    rows = mirror.rows()
+    assert rows[edited]["name"] == "Edited"
+    names = ("venue_name", "organisation_name", "owner_name")
+    kept = {i: tuple(row[name] for name in names) for i, row in rows.items() if i != moved}
+    assert kept == {i: tuple(before[i][name] for name in names) for i in kept}
+    assert (rows[moved]["venue_id"], rows[moved]["venue_name"]) == (venues[edited], None)
+    assert rows[moved]["organisation_name"] == before[moved]["organisation_name"]
+    told = "SELECT DISTINCT field FROM sync_faults WHERE problem LIKE '%%keep%%' ORDER BY 1"
+    assert {"venue", "member", "owner"} <= {name for (name,) in query(mirror.database, told)}
+    # Another sync changes nothing, and finds no more to tell.
+    again = mirror.full_sync()
+    assert again.merged.result.updated == 0
+    # It is tried again after a week. Here it is not refused any more from one day to the next.
+    mirror.terms = Terms()
+    mirror.sandbox.switches = Switches(api="v2.1")
+    proof = mirror.full_sync().settled.certificate
+    assert proof.shown
+    assert ASSOCIATIONS_KEPT not in proof.rests_on
+    assert mirror.differences() == {}
