@@ -20,7 +20,7 @@ from pages import a_database
 
 from rms_pipeline.mirror.browse import ORDERS, list_counted
 from rms_pipeline.mirror.statements import Connection, one_row
-from rms_pipeline.web.listing import asked_by, looked_up
+from rms_pipeline.web.list_address import asked_by, looked_up
 from rms_pipeline.web.reading import Reader
 
 MOST_MILLISECONDS = 1_000.0

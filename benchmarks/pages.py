@@ -31,7 +31,7 @@ from dashboard import Session, web
 from rms_pipeline.mirror.browse import ORDERS, Place
 from rms_pipeline.mirror.summary import refresh_status_counts
 from rms_pipeline.mirror.words import BLOCK_BITS
-from rms_pipeline.web.listing import page_behind
+from rms_pipeline.web.list_address import page_behind
 
 _ROWS = """
     INSERT INTO opportunities (id, name, subject, starts_at, ends_at, opportunity_status,

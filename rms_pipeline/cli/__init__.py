@@ -2,8 +2,9 @@
 
 main          what verbs there are, and how errors end the process
 up            everything in one process group, its `children` started and stopped
-sync, status, webhooks, sandbox
-foreground    one run of a sync here and now, with its `progress_bar`
+sync          `sync` and `refresh`: one run of a sync here and now, through `foreground`, with its
+              `progress_bar`
+fields, migrate, roles, sandbox, status, webhooks
 """
 
 import gc

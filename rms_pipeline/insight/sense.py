@@ -18,6 +18,16 @@ SENSE_CHECKS = {
     "dates_changed_after_confirmation": "No dates were changed after the confirmation.",
     "required_field_empty": "No field is empty that the table required_fields names.",
 }
+# What stands above what a check found, on the page of a day. The other two are lists there.
+FOUND_TITLES = {
+    "confirmed_without_dates": "Confirmed, and has no dates",
+    "confirmed_at_zero": "Confirmed, and charges nothing",
+    "ends_before_it_starts": "Ends before it starts",
+    "completed_and_not_invoiced": "Completed, not invoiced",
+    "costs_above_charge": "Costs more than it charges",
+    "dates_changed_after_confirmation": "Dates changed after the confirmation",
+    "required_field_empty": "A required field is empty",
+}
 
 
 @dataclass(frozen=True, slots=True)

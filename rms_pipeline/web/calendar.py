@@ -28,7 +28,7 @@ from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.statuses import OUTCOMES
 from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.forms import with_chosen
-from rms_pipeline.web.listing import Asked, asked, has_leftovers, looked_up, party_names
+from rms_pipeline.web.list_address import Asked, asked, has_leftovers, looked_up, party_names
 from rms_pipeline.web.locales import first_weekday
 from rms_pipeline.web.templating import is_fragment
 from rms_pipeline.web.today import day_of

@@ -25,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 
 from rms_pipeline.mirror.browse import Listed, iterate_opportunities
 from rms_pipeline.web.formatting import OPEN_ENDED
-from rms_pipeline.web.listing import COLUMNS, DEFAULT_COLUMNS, Asked
+from rms_pipeline.web.list_address import COLUMNS, DEFAULT_COLUMNS, Asked
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import Refusal
 

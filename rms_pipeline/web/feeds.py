@@ -31,7 +31,7 @@ from rms_pipeline.mirror.statuses import read_phases
 from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.feed_files import FeedEvents, write_feed
 from rms_pipeline.web.forms import read_form
-from rms_pipeline.web.listing import asked_by, cleaned, looked_up
+from rms_pipeline.web.list_address import asked_by, cleaned, looked_up
 from rms_pipeline.web.refusals import Refusal, WrongParameter
 
 DAYS_BACK, DAYS_AHEAD = 30, 365

@@ -8,7 +8,7 @@ import psycopg2
 from fastapi import HTTPException
 
 from rms_pipeline.insight.facets import MOST_COUNTED
-from rms_pipeline.insight.searched import last_changed
+from rms_pipeline.insight.list_search import last_changed
 from rms_pipeline.mirror.browse import (
     Counted,
     Listed,
@@ -20,7 +20,7 @@ from rms_pipeline.mirror.browse import (
 )
 from rms_pipeline.mirror.overview import add_up
 from rms_pipeline.mirror.statements import Connection
-from rms_pipeline.web.listing import Asked, looked_up, page_behind
+from rms_pipeline.web.list_address import Asked, looked_up, page_behind
 
 PER_PAGE = 50
 # So many are counted where each row's words have to be looked at.

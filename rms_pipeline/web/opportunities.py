@@ -31,8 +31,7 @@ from rms_pipeline.mirror.statuses import OUTCOMES
 from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.downloads import Download, as_csv
 from rms_pipeline.web.forms import with_chosen
-from rms_pipeline.web.list_pages import count_list, read_list_page, worth
-from rms_pipeline.web.listing import (
+from rms_pipeline.web.list_address import (
     COLUMNS,
     CUSTOM,
     FIELD,
@@ -46,6 +45,7 @@ from rms_pipeline.web.listing import (
     party_names,
     with_known_fields,
 )
+from rms_pipeline.web.list_pages import count_list, read_list_page, worth
 from rms_pipeline.web.refusals import REFUSALS
 from rms_pipeline.web.saved_views import why_not_shown
 from rms_pipeline.web.templating import is_fragment

@@ -20,7 +20,7 @@ from rms_pipeline.mirror.criteria import without_nul
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.forms import read_form
-from rms_pipeline.web.listing import asked_by, cleaned, with_known_fields
+from rms_pipeline.web.list_address import asked_by, cleaned, with_known_fields
 from rms_pipeline.web.refusals import REFUSALS, WrongParameter, wants_page
 
 _LONGEST_NAME = 100

@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from rms_pipeline.insight.sense import FOUND_TITLES
 from rms_pipeline.web import formatting
 from rms_pipeline.web.values import in_words
 
@@ -32,15 +33,6 @@ NAVIGATION = (
     ("customers", "/customers", "Customers"),
     ("dashboard", "/", "Syncs"),
 )
-_CHECK_NAMES = {
-    "confirmed_without_dates": "Confirmed, and has no dates",
-    "confirmed_at_zero": "Confirmed, and charges nothing",
-    "ends_before_it_starts": "Ends before it starts",
-    "completed_and_not_invoiced": "Completed, not invoiced",
-    "costs_above_charge": "Costs more than it charges",
-    "dates_changed_after_confirmation": "Dates changed after the confirmation",
-    "required_field_empty": "A required field is empty",
-}
 _STAGE_NAMES = {
     "fetching": "Fetching from Current RMS",
     "storing": "Storing in PostgreSQL",
@@ -99,7 +91,7 @@ templates.filters |= {
     "time_left": formatting.time_left,
     "sync_name": lambda name: _SYNC_NAMES.get(name, name),
     "in_words": in_words,
-    "check_name": lambda name: _CHECK_NAMES.get(name, name.replace("_", " ").capitalize()),
+    "check_name": lambda name: FOUND_TITLES.get(name, name.replace("_", " ").capitalize()),
     "stage_name": lambda name: _STAGE_NAMES.get(name, name),
     "field_name": lambda name: (
         name.removeprefix("opportunity_").removesuffix("_name").replace("_", " ")

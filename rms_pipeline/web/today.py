@@ -25,7 +25,7 @@ from rms_pipeline.insight.today import (
 )
 from rms_pipeline.mirror.changes import STATUS
 from rms_pipeline.web.desk import Desk
-from rms_pipeline.web.listing import record_id
+from rms_pipeline.web.list_address import record_id
 from rms_pipeline.web.refusals import WrongParameter
 from rms_pipeline.web.templating import is_fragment
 

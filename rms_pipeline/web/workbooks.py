@@ -28,7 +28,7 @@ from rms_pipeline.web.downloads import (
     local_time,
     written_ahead,
 )
-from rms_pipeline.web.listing import Asked
+from rms_pipeline.web.list_address import Asked
 from rms_pipeline.web.reading import Reader
 from rms_pipeline.web.refusals import Refusal
 

@@ -12,7 +12,7 @@ from axe_playwright_python.base import AXE_SCRIPT
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect
 
-from rms_pipeline.web.listing import COLUMNS
+from rms_pipeline.web.list_address import COLUMNS
 from rms_pipeline_tests.browser.conftest import new_context
 from rms_pipeline_tests.browser.matrix import (
     LARGE,

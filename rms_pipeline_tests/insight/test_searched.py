@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from rms_pipeline.insight import searched as module
+from rms_pipeline.insight import list_search as module
 from rms_pipeline.insight.facets import read_facets
 from rms_pipeline.insight.find import find
-from rms_pipeline.insight.searched import last_changed, searched
+from rms_pipeline.insight.list_search import last_changed, searched
 from rms_pipeline.mirror import browse
 from rms_pipeline.mirror.browse import count_listed, list_opportunities, place_of
 from rms_pipeline.mirror.criteria import Criteria, condition

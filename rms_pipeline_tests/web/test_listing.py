@@ -19,7 +19,7 @@ from rms_pipeline.mirror.promoted import Promoted, demote, promote, promoted_fie
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import load_settings
 from rms_pipeline.web import workbooks
-from rms_pipeline.web.listing import COLUMNS, PARAMETERS, asked_by
+from rms_pipeline.web.list_address import COLUMNS, PARAMETERS, asked_by
 from rms_pipeline.web.reading import Reader
 from rms_pipeline_tests.processes import wait_until
 from rms_pipeline_tests.rows import insert, insert_opportunities, query

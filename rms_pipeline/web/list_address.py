@@ -18,9 +18,9 @@ from zoneinfo import ZoneInfo
 from fastapi import HTTPException, Request
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.insight.list_search import searched
 from rms_pipeline.insight.names import CUSTOMER, OWNER, VENUE, newest_names
 from rms_pipeline.insight.periods import days_of, weekend_of, words_for
-from rms_pipeline.insight.searched import searched
 from rms_pipeline.mirror.browse import ORDERS, Place
 from rms_pipeline.mirror.criteria import NOBODY, Criteria, Days, FieldFilter, without_nul
 from rms_pipeline.mirror.promoted import Promoted, promoted_fields
