@@ -60,6 +60,8 @@ def chromium() -> Iterator[Browser]:
                 *("--disable-background-networking", "--disable-component-update"),
                 # Tabs of one site share a process, because each process takes long to start.
                 *("--disable-sync", "--process-per-site", "--renderer-process-limit=1"),
+                # A page is open for too short a time for its scripts to be worth optimizing.
+                "--js-flags=--no-opt",
             ],
         )
         yield browser

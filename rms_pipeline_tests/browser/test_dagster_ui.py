@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +23,7 @@ from websockets.typing import Subprotocol
 
 from rms_pipeline.defs.metadata import status_metadata
 from rms_pipeline.mirror.summary import StatusCount
+from rms_pipeline_tests.browser.conftest import picture_failure
 from rms_pipeline_tests.browser.stand import TOKEN, Stand, everything
 from rms_pipeline_tests.conftest import dagsters_tables, database_at
 from rms_pipeline_tests.defs.test_metadata import HOSTILE
@@ -57,31 +59,64 @@ def open_dagster(page: Page, stand: Stand, path: str) -> None:
     page.wait_for_url(f"{stand.dagster}{path}")
 
 
-def open_launchpad(page: Page, stand: Stand, job: str) -> Locator:
-    open_dagster(page, stand, f"/locations/rms_pipeline/jobs/{job}")
-    page.get_by_role("button", name="Materialize all").locator("xpath=following::button[1]").click()
-    page.get_by_role("menuitem", name="Open launchpad").click()
-    return page.get_by_role("dialog")
+@pytest.fixture(scope="module")
+def standing_ui(stand: Stand, standing_tab: Page) -> Iterator[Page]:
+    """A tab with Dagster's UI, which is loaded once. Use `ui`."""
+    tab = standing_tab.context.new_page()
+    open_dagster(tab, stand, "/jobs")
+    yield tab
+    tab.close()
+
+
+@pytest.fixture
+def ui(
+    request: pytest.FixtureRequest, stand: Stand, standing_ui: Page, tmp_path: Path
+) -> Iterator[Page]:
+    """`standing_ui`, signed in. `go_to` leads to its pages."""
+    sign_in(stand, standing_ui)
+    yield standing_ui
+    picture_failure(request, standing_ui, tmp_path)
+
+
+def sign_in(stand: Stand, tab: Page) -> None:
+    """Sign its browser in again: a test with a tab of its own begins without any session."""
+    assert tab.context.request.get(f"{stand.url}/dagster?to=/server_info&token={TOKEN}").ok
+
+
+def go_to(ui: Page, path: str) -> None:
+    """Open this page of Dagster's UI as its links do, without loading the UI again."""
+    ui.evaluate(
+        "(path) => { history.pushState(null, '', path);"
+        " dispatchEvent(new PopStateEvent('popstate')); }",
+        path,
+    )
+
+
+def open_launchpad(ui: Page, job: str) -> Locator:
+    go_to(ui, f"/locations/rms_pipeline/jobs/{job}")
+    ui.get_by_role("button", name="Materialize all").locator("xpath=following::button[1]").click()
+    ui.get_by_role("menuitem", name="Open launchpad").click()
+    return ui.get_by_role("dialog")
 
 
 def test_materialize_all_succeeds_and_status_counts_has_its_table_and_its_chart(
-    page: Page, stand: Stand
+    ui: Page, stand: Stand
 ) -> None:
-    open_dagster(page, stand, "/asset-groups")
-    page.get_by_role("button", name="Materialize all").click()
-    page.get_by_role("link", name="View", exact=True).click()
-    expect(page.get_by_text("RUN_SUCCESS")).to_be_visible(timeout=RUN_MS)
+    go_to(ui, "/asset-groups")
+    ui.get_by_role("button", name="Materialize all").click()
+    ui.get_by_role("link", name="View", exact=True).click()
+    expect(ui.get_by_text("RUN_SUCCESS")).to_be_visible(timeout=RUN_MS)
     assert stand.syncs("sync_type, status") == [("initial_sync", "completed")]
 
-    page.goto(f"{stand.dagster}/assets/status_counts")
+    go_to(ui, "/assets/status_counts")
     for said in (
         "The number and the value of opportunities in each status",
         "The sum of their charges with tax",
         "current_rms",
     ):
-        expect(page.get_by_text(said).first).to_be_visible()
-    page.get_by_text("Show Markdown").first.click()
-    dialog = page.get_by_role("dialog")
+        expect(ui.get_by_text(said).first).to_be_visible()
+    ui.get_by_text("Show Markdown").first.click()
+    dialog = ui.get_by_role("dialog")
     counts = query(stand.environment, "SELECT opportunity_status, opportunities FROM status_counts")
     assert len(counts) > 5
     for status, count in counts:
@@ -94,19 +129,19 @@ def test_materialize_all_succeeds_and_status_counts_has_its_table_and_its_chart(
     assert drawing.count("<rect") == len(counts)
 
 
-def test_another_window_is_synced_from_the_launchpad(page: Page, stand: Stand) -> None:
-    launchpad = open_launchpad(page, stand, "initial_sync")
+def test_another_window_is_synced_from_the_launchpad(ui: Page, stand: Stand) -> None:
+    launchpad = open_launchpad(ui, "initial_sync")
     setting = launchpad.locator(".CodeMirror-line", has_text="days_back: 30")
     expect(launchpad.locator(".CodeMirror-line", has_text="days_ahead: 365")).to_be_visible()
     setting.click()
     expect(launchpad.get_by_text("fetch opportunities that end at most")).to_be_visible()
-    page.keyboard.press("End")
+    ui.keyboard.press("End")
     for key in ("Backspace", "Backspace", "9", "0"):
-        page.keyboard.press(key)
+        ui.keyboard.press(key)
     expect(launchpad.get_by_text("No errors")).to_be_visible()
     launchpad.locator("button", has_text="Materialize").click()
-    expect(page.get_by_text("RUN_SUCCESS")).to_be_visible(timeout=RUN_MS)
-    run = page.url.rpartition("/")[2]
+    expect(ui.get_by_text("RUN_SUCCESS")).to_be_visible(timeout=RUN_MS)
+    run = ui.url.rpartition("/")[2]
     window = "(metadata ->> 'window_end')::date - (metadata ->> 'window_start')::date"
     found = query(
         stand.environment,
@@ -115,31 +150,29 @@ def test_another_window_is_synced_from_the_launchpad(page: Page, stand: Stand) -
     assert found == [("initial_sync", "completed", 90 + 365)]
 
 
-def test_a_setting_of_the_wrong_type_is_refused_before_it_runs(page: Page, stand: Stand) -> None:
+def test_a_setting_of_the_wrong_type_is_refused_before_it_runs(ui: Page, stand: Stand) -> None:
     before = stand.syncs("id")
-    launchpad = open_launchpad(page, stand, "initial_sync")
+    launchpad = open_launchpad(ui, "initial_sync")
     launchpad.locator(".CodeMirror-line", has_text="days_back: 30").click()
-    page.keyboard.press("End")
-    page.keyboard.type("x")
+    ui.keyboard.press("End")
+    ui.keyboard.type("x")
     expect(launchpad.get_by_text(re.compile("Invalid scalar|Expected type"))).to_be_visible()
     expect(launchpad.locator("button", has_text="Materialize")).to_be_disabled()
     assert stand.syncs("id") == before
 
 
-def test_a_failed_sync_says_what_to_do_on_its_page_without_a_stack(
-    page: Page, stand: Stand
-) -> None:
+def test_a_failed_sync_says_what_to_do_on_its_page_without_a_stack(ui: Page, stand: Stand) -> None:
     environment = {**stand.environment, "CURRENT_RMS_API_KEY": "not-the-key"}
     assert command("sync", "initial", environment=environment).returncode == 1
-    open_dagster(page, stand, "/runs")
-    expect(page.get_by_text("user: command line")).to_be_visible()
+    go_to(ui, "/runs")
+    expect(ui.get_by_text("user: command line")).to_be_visible()
     run = stand.syncs("run_id, status")[-1]
     assert run[1] == "failed"
-    page.goto(f"{stand.dagster}/runs/{run[0]}")
-    expect(page.get_by_text("RUN_FAILURE")).to_be_in_viewport()
-    said = page.get_by_text("Check CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY").last
+    go_to(ui, f"/runs/{run[0]}")
+    expect(ui.get_by_text("RUN_FAILURE")).to_be_in_viewport()
+    said = ui.get_by_text("Check CURRENT_RMS_SUBDOMAIN and CURRENT_RMS_API_KEY").last
     expect(said).to_be_in_viewport()
-    expect(page.get_by_text("Stack Trace")).to_have_count(0)
+    expect(ui.get_by_text("Stack Trace")).to_have_count(0)
 
 
 def graphql(stand: Stand, query: str, **variables: Any) -> Any:
@@ -263,7 +296,8 @@ def test_a_hostile_page_in_the_browser_of_who_signed_in_changes_nothing(
     page: Page, stand: Stand, evil: Evil, host: str
 ) -> None:
     """From another port of the same host, whose cookies browsers share, and from another site."""
-    open_dagster(page, stand, "/jobs")
+    # Whoever opened Dagster has this session. The pages of its UI ask for nothing else here.
+    open_dagster(page, stand, "/server_info")
     before = graphql(stand, _REPORTED)["assetNodes"]
     assert before
     id_, status = schedules(stand)["incremental_sync"]
@@ -283,9 +317,9 @@ def test_a_hostile_page_in_the_browser_of_who_signed_in_changes_nothing(
 
 
 @pytest.mark.usefixtures("switched_on")
-def test_dagsters_own_page_does_what_a_person_does_on_it(page: Page, stand: Stand) -> None:
-    open_dagster(page, stand, "/automation")
-    row = page.locator("[data-index]").filter(has=page.get_by_text("housekeeping", exact=True))
+def test_dagsters_own_page_does_what_a_person_does_on_it(ui: Page, stand: Stand) -> None:
+    go_to(ui, "/automation")
+    row = ui.locator("[data-index]").filter(has=ui.get_by_text("housekeeping", exact=True))
     switch = row.get_by_role("checkbox").last
     expect(switch).to_be_checked()
     for status in ("STOPPED", "RUNNING"):
@@ -298,7 +332,7 @@ def test_dagsters_own_page_does_what_a_person_does_on_it(page: Page, stand: Stan
             return shows and schedules(stand)["housekeeping"][1] == status
 
         wait_until(switched, timeout=60)
-    assert TOKEN not in page.url
+    assert TOKEN not in ui.url
 
 
 def test_a_program_with_the_token_subscribes_over_a_websocket(stand: Stand) -> None:
@@ -310,7 +344,7 @@ def test_a_program_with_the_token_subscribes_over_a_websocket(stand: Stand) -> N
 
 
 def test_a_status_that_is_markdown_is_shown_as_it_was_typed(
-    page: Page, stand: Stand, monkeypatch: pytest.MonkeyPatch
+    ui: Page, stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = [StatusCount(status, 1, Decimal(0), Decimal(0)) for status in HOSTILE]
     monkeypatch.setenv("DAGSTER_HOME", str(PROJECT))
@@ -319,10 +353,10 @@ def test_a_status_that_is_markdown_is_shown_as_it_was_typed(
         counted = dg.AssetMaterialization("status_counts", metadata=status_metadata(counts))
         instance.report_runless_asset_event(counted)
     asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    open_dagster(page, stand, "/assets/status_counts")
-    page.get_by_text("Show Markdown").first.click()
-    table = page.get_by_role("dialog").get_by_role("table")
+    ui.on("request", lambda request: asked.append(request.url))
+    go_to(ui, "/assets/status_counts")
+    ui.get_by_text("Show Markdown").first.click()
+    table = ui.get_by_role("dialog").get_by_role("table")
     expect(table.get_by_role("row")).to_have_count(len(HOSTILE) + 1)
     shown = [
         cell.replace("\u200b", "") for cell in table.locator("td:first-child").all_inner_texts()
@@ -334,14 +368,13 @@ def test_a_status_that_is_markdown_is_shown_as_it_was_typed(
 
 
 @pytest.fixture(scope="module")
-def automation(stand: Stand, standing_tab: Page) -> Iterator[Page]:
+def automation(stand: Stand, standing_ui: Page) -> Iterator[Page]:
     """The page of what runs by itself, which other tests could do without."""
     switch_on(stand)
     reset_sensors(stand.dagster, TOKEN)
-    page = standing_tab.context.new_page()
-    open_dagster(page, stand, "/automation")
-    yield page
-    page.close()
+    sign_in(stand, standing_ui)
+    go_to(standing_ui, "/automation")
+    yield standing_ui
     assert stop_schedules(stand.dagster, TOKEN)
 
 
