@@ -3,6 +3,7 @@
 import errno
 import http.server
 import io
+import itertools
 import json
 import os
 import sys
@@ -21,6 +22,8 @@ from rich.console import Console
 from rms_pipeline.console import prepare
 from rms_pipeline.defs.instance_storage import keeps_history_here, open_instance, upgrade_storage
 from rms_pipeline.doctor import examine
+from rms_pipeline.doctor.dagsters import check_webserver
+from rms_pipeline.doctor.finding import Examination
 from rms_pipeline.doctor.printing import print_findings
 from rms_pipeline.errors import remedy_of
 from rms_pipeline.mirror.database import DatabaseError
@@ -241,7 +244,8 @@ def test_a_variable_that_nobody_reads_is_told_with_the_name_that_was_meant(
     configured.setenv("RMS_TIMEZONE", "Europe/London")
     configured.setenv("CURRENT_RMS_SUBDOMAINS", "acme")
     settings.cache_clear()
-    told = [(f.level, f.found, f.advice) for f in examine(settings) if f.check == "settings"]
+    first = itertools.takewhile(lambda f: f.check == "settings", examine(settings))
+    told = [(f.level, f.found, f.advice) for f in first]
     assert [level for level, _, _ in told] == ["ok", "warning", "warning"]
     assert "CURRENT_RMS_SUBDOMAINS" in told[1][1]
     assert told[1][2] == "Did you mean CURRENT_RMS_SUBDOMAIN?"
@@ -278,9 +282,18 @@ def configured(
     settings.cache_clear()
 
 
-def findings() -> dict[str, tuple[str, str]]:
+def finding(check: str) -> tuple[str, str]:
+    """What this check finds. Those after it are not made."""
     settings.cache_clear()
-    return {f.check: (f.level, f"{f.found} {f.advice}") for f in examine(settings)}
+    found = examine(settings)
+    return next((f.level, f"{f.found} {f.advice}") for f in found if f.check == check)
+
+
+def webserver() -> tuple[str, str]:
+    """What the last check finds, without all others before it."""
+    settings.cache_clear()
+    (found,) = check_webserver(Examination(settings()))
+    return found.level, f"{found.found} {found.advice}"
 
 
 def other_url(url: str, *, database: str | None = None, user: str | None = None) -> str:
@@ -304,7 +317,7 @@ def test_a_database_that_lets_nobody_in_is_told_with_the_remedy(
     configured: pytest.MonkeyPatch, mirror_url: str, changed: dict[str, str], said: list[str]
 ) -> None:
     configured.setenv("POSTGRES_URL", other_url(mirror_url, **changed))
-    level, text = findings()["database"]
+    level, text = finding("database")
     assert level == "problem"
     assert all(part in text for part in said), text
 
@@ -383,7 +396,7 @@ def test_a_mirror_of_another_account_is_a_problem(
     configured: pytest.MonkeyPatch, mirror_url: str
 ) -> None:
     claim_mirror(database_at(mirror_url), "acme", sandbox=SANDBOX_SUBDOMAIN)
-    level, text = findings()["account"]
+    level, text = finding("account")
     assert level == "problem"
     assert "mirrors the account acme" in text
     assert "CURRENT_RMS_SUBDOMAIN" in text
@@ -394,7 +407,7 @@ def test_the_sandboxs_mirror_that_is_to_become_a_real_one_is_said_to_make_room(
 ) -> None:
     claim_mirror(database_at(mirror_url), SANDBOX_SUBDOMAIN, sandbox=SANDBOX_SUBDOMAIN)
     configured.setenv("CURRENT_RMS_SUBDOMAIN", "acme")
-    level, text = findings()["account"]
+    level, text = finding("account")
     assert level == "warning"
     assert "replaces them with those of acme" in text
 
@@ -410,7 +423,7 @@ def test_a_user_that_may_read_but_not_write_is_a_problem(
     admin.close()
     try:
         configured.setenv("POSTGRES_URL", other_url(mirror_url, user=name))
-        level, text = findings()["rights"]
+        level, text = finding("rights")
         assert level == "problem"
         assert "may not write" in text
         assert f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {name}" in text.replace('"', "")
@@ -442,7 +455,7 @@ def test_too_few_connections_are_named_before_a_sync_meets_them(
     admin.close()
     try:
         configured.setenv("POSTGRES_URL", other_url(mirror_url, user=names["role"]))
-        found, text = findings()["database"]
+        found, text = finding("database")
         assert found == level, text
         assert said.format(**names) in text
     finally:
@@ -477,7 +490,7 @@ def test_a_table_that_is_missing_is_named(
         cursor.execute(f"DROP TABLE {table} CASCADE")
         cursor.execute("DROP VIEW IF EXISTS sync_metadata CASCADE")
         cursor.execute("CREATE VIEW sync_metadata AS SELECT 1 AS id")
-    level, text = findings()["tables"]
+    level, text = finding("tables")
     assert level == "problem"
     assert f"missing: {table}" in text
     assert "backup" in text
@@ -492,7 +505,7 @@ def test_tables_of_another_version_are_told_apart(
 ) -> None:
     with database_at(mirror_url).session() as connection, connection.cursor() as cursor:
         cursor.execute("UPDATE rms_pipeline_alembic_version SET version_num = %s", (version,))
-    level, text = findings()["tables"]
+    level, text = finding("tables")
     assert level == ("problem" if version == "9999" else "warning")
     assert said in text
 
@@ -583,18 +596,18 @@ def somebody_elses(answer: dict[str, object]) -> Iterator[str]:
 def test_an_address_of_dagster_that_leads_nowhere_or_elsewhere_is_a_problem(
     configured: pytest.MonkeyPatch,
 ) -> None:
-    assert findings()["webserver"][0] == "ok"
+    assert finding("webserver")[0] == "ok"
     configured.setenv("RMS_DAGSTER_URL", f"http://127.0.0.1:{free_port()}")
-    level, text = findings()["webserver"]
+    level, text = webserver()
     assert level == "problem"
     assert "RMS_DAGSTER_URL" in text
     with somebody_elses({"hello": "world"}) as url:
         configured.setenv("RMS_DAGSTER_URL", url)
-        assert findings()["webserver"][0] == "problem"
+        assert webserver()[0] == "problem"
     others = {"workspaceOrError": {"locationEntries": [{"name": "somebody"}]}}
     with somebody_elses({"data": others}) as url:
         configured.setenv("RMS_DAGSTER_URL", url)
-        level, text = findings()["webserver"]
+        level, text = webserver()
         assert level == "problem"
         assert "has somebody" in text
 

@@ -10,8 +10,10 @@ from datetime import timedelta
 import psycopg2
 import pytest
 
+from rms_pipeline.doctor import examine
 from rms_pipeline.doctor.accounts import odd_clock
 from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline.settings import settings
 from rms_pipeline_tests.conftest import database_at, new_database, with_all_tables
 from rms_pipeline_tests.copies import copy_of
 from rms_pipeline_tests.forks import Child
@@ -75,6 +77,26 @@ def examined(environment: dict[str, str], *, healthy: bool) -> dict[str, tuple[s
     return found
 
 
+def finding(check: str, environment: dict[str, str]) -> tuple[str, str, str]:
+    """Level, what one check found and what to do, asked for in this process.
+
+    The checks after it are not made: those of Dagster take most of the time of the command.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        settings.cache_clear()
+        for found in examine(settings):
+            for secret in (SECRET_KEY, SECRET_PASSWORD, WRONG_KEY):
+                assert secret not in found.found + found.advice
+            if found.check == check:
+                break
+        else:
+            raise AssertionError(f"there is no check {check}")
+    settings.cache_clear()
+    return found.level, found.found, found.advice
+
+
 def dagster(*arguments: str, environment: dict[str, str]) -> None:
     with Child(
         *("dagster", *arguments, "-w", "workspace.yaml"),
@@ -132,7 +154,7 @@ def test_tables_of_another_version_are_named(ready_url: str, sandbox: SandboxSer
     environment = environment_for(ready_url, sandbox)
     version = "UPDATE rms_pipeline_alembic_version SET version_num = %s RETURNING 1"
     fetch_all(database_at(ready_url), version.replace("%s", "'0001'"))
-    assert "rms-pipeline migrate" in examined(environment, healthy=True)["tables"][2]
+    assert "rms-pipeline migrate" in finding("tables", environment)[2]
     fetch_all(database_at(ready_url), version.replace("%s", "'9999'"))
     assert (
         "Install that version or a later one" in examined(environment, healthy=False)["tables"][2]
@@ -214,7 +236,7 @@ def test_a_user_without_rights_is_told_what_an_administrator_has_to_grant(
         assert "GRANT CREATE ON SCHEMA public" in advice
         assert "GRANT CREATE ON DATABASE" in advice
         fetch_all(database_at(each_empty_url), f"{advice.partition('database: ')[2]} SELECT 1")
-        assert examined(environment, healthy=True)["rights"][0] == "ok"
+        assert finding("rights", environment)[0] == "ok"
 
 
 def test_a_transaction_pooler_is_found_out(mirror: str, sandbox: SandboxServer) -> None:
@@ -227,7 +249,7 @@ def test_a_transaction_pooler_is_found_out(mirror: str, sandbox: SandboxServer) 
         assert found["history"][0] == "problem"
         assert "POSTGRES_URL_NON_POOLING" in found["history"][1]
         direct = {**environment, "POSTGRES_URL_NON_POOLING": mirror}
-        assert examined(direct, healthy=True)["pooler"][0] == "ok"
+        assert finding("pooler", direct)[0] == "ok"
 
 
 def test_the_stand_in_is_said_to_be_invented(mirror: str, sandbox: SandboxServer) -> None:
@@ -238,7 +260,7 @@ def test_the_stand_in_is_said_to_be_invented(mirror: str, sandbox: SandboxServer
         CURRENT_RMS_API_KEY=None,
         CURRENT_RMS_BASE_URL=None,
     )
-    level, text, _ = examined(environment, healthy=True)["credentials"]
+    level, text, _ = finding("credentials", environment)
     assert level == "warning"
     assert "invented" in text
 
@@ -250,7 +272,7 @@ def test_a_clock_that_is_wrong_is_named_with_what_suffers(
     mirror: str, ahead: timedelta, level: str
 ) -> None:
     with SandboxServer(Store(5, ahead=ahead), api_key=SECRET_KEY) as odd:
-        found = examined(environment_for(mirror, odd), healthy=level == "warning")["clock"]
+        found = finding("clock", environment_for(mirror, odd))
     assert found[0] == level
     assert "Current RMS is" in found[1]
     assert "lose nothing" in found[2]
@@ -270,13 +292,13 @@ def test_of_three_clocks_the_one_that_two_contradict_is_the_odd_one() -> None:
 def test_the_limit_of_calls_is_told_when_there_is_none_and_when_it_was_reached(
     mirror: str, sandbox: SandboxServer
 ) -> None:
-    level, text, advice = examined(environment_for(mirror, sandbox), healthy=True)["budget"]
+    level, text, advice = finding("budget", environment_for(mirror, sandbox))
     assert (level, "No limit" in text) == ("warning", True)
     assert "CURRENT_RMS_REQUESTS_PER_MINUTE" in advice
     environment = environment_for(mirror, sandbox, CURRENT_RMS_REQUESTS_PER_MINUTE="120")
     pause = "UPDATE api_budget SET paused_until = now() + interval '{}' RETURNING 1"
     fetch_all(database_at(mirror), pause.format("10 min"))
-    level, text, _ = examined(environment, healthy=True)["budget"]
+    level, text, _ = finding("budget", environment)
     assert (level, "All calls wait until" in text) == ("warning", True)
     fetch_all(database_at(mirror), pause.format("-1 h"))
 

@@ -12,6 +12,7 @@ from rms_pipeline_tests.copies import copy_of
 from rms_pipeline_tests.mirror.test_merge import fetch_all
 from rms_pipeline_tests.processes import SECRET_KEY, command, environment_for, wait_until
 from rms_pipeline_tests.sandbox.receiver import Receiver
+from rms_pipeline_tests.test_doctor import finding
 
 TOKEN = "planted-token-77ab31"
 OLD_TOKEN = "planted-token-before"
@@ -48,8 +49,8 @@ def run(*arguments: str, environment: dict[str, str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def finding(check: str, environment: dict[str, str]) -> tuple[str, str, str]:
-    """Level, what was found, what to do."""
+def told(check: str, environment: dict[str, str]) -> tuple[str, str, str]:
+    """Level, what was found, what to do, as the command prints it."""
     done = command("doctor", "--json", environment=environment)
     for secret in (TOKEN, OLD_TOKEN, SECRET_KEY):
         assert secret not in done.stdout + done.stderr
@@ -66,7 +67,7 @@ def test_each_state_of_the_subscriptions_is_told_with_what_to_do(
     with Receiver() as receiver:
         earlier = {**environment, "RMS_WEBHOOK_TOKEN": OLD_TOKEN}
         run("webhooks", "register", receiver.url, environment=earlier)
-        level, found, advice = finding("webhooks", environment)
+        level, found, advice = told("webhooks", environment)
         assert level == "warning"
         assert (
             "20 of 20 are missing, inactive, registered twice or sent to another address" in found
