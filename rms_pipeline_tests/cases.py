@@ -1,7 +1,7 @@
 """Decides which cases of a property run with every change, and which in the drills.
 
 If a property is tried in dozens of cases, every change runs the cases that differ most.
-`drills/test_cases.py` runs the others.
+`drills/test_cases.py` and `drills/test_cases_of_pages.py` run the others.
 """
 
 from collections.abc import Callable, Iterable

@@ -77,6 +77,7 @@ LONGEST = (
     "drills/test_kills_of_the_proof.py",
     "drills/test_lying_apis.py",
     "drills/test_every_page.py",
+    "drills/test_cases_of_pages.py",
     "drills/test_replica.py",
     "drills/test_disk_full.py",
     "drills/test_items.py",
@@ -125,7 +126,9 @@ _FOLDER = pytest.StashKey[Path]()
 _SERVERS, _UNCOMPILED = "servers", "uncompiled"
 # With fewer, each process compiles them for itself while the others do, too.
 _FEW_MODULES = 20
-DRILLED_CASES = Path(__file__).parent / "drills/test_cases.py"
+DRILLED_CASES = tuple(
+    Path(__file__).parent / "drills" / name for name in ("test_cases.py", "test_cases_of_pages.py")
+)
 # Short waits, but many attempts: some tests count calls.
 QUICK = Patience(connect=10, read=20, answer=60, attempts=8, throttled=30, backoff=0.005)
 
@@ -212,7 +215,7 @@ def _uncompiled(folder: Path) -> int:
     kind = f"{sys.implementation.cache_tag}-pytest-{pytest.__version__}"
     count = 0
     for path in folder.rglob("test_*.py"):
-        if DRILLED_CASES.parent.name in path.relative_to(folder).parts:
+        if DRILLED_CASES[0].parent.name in path.relative_to(folder).parts:
             continue
         compiled = path.parent / f"__pycache__/{path.stem}.{kind}.pyc"
         try:
@@ -252,7 +255,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         of_drills[item.get_closest_marker("drill") is not None].append(item)
     drilled = [item for item in of_drills[True] if item.path.parent.name == "drills"]
-    others = [item for item in of_drills[False] if item.path != DRILLED_CASES]
+    others = [item for item in of_drills[False] if item.path not in DRILLED_CASES]
     if len(drilled) + len(others) < len(items):
         kept = {*drilled, *others}
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])

@@ -23,6 +23,7 @@ from rms_pipeline.mirror.summary import refresh_status_counts
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import load_settings
 from rms_pipeline_tests.browser.conftest import picture_failure
+from rms_pipeline_tests.cases import some_in_drills
 from rms_pipeline_tests.conftest import dagsters_tables
 from rms_pipeline_tests.core import full_sync
 from rms_pipeline_tests.processes import wait_until
@@ -665,7 +666,24 @@ def told() -> dict[str, int]:
     return {question: int(clicks) for question, clicks in rows}
 
 
-@pytest.mark.parametrize("question", TASKS)
+# Each is answered on the same pages, in the same way, as another one.
+LIKE_OTHERS = (
+    "Which open quotations are worth 5,000 or more?",
+    "Which confirmed job has no venue?",
+    "Where is the job with this number?",
+    "What happened to this job?",
+    "What did this colleague change?",
+    "Who are our best customers?",
+    "What is this customer worth by month?",
+    "Which venue brings the most?",
+    "What does this month look like?",
+    "How much do we win and lose each month?",
+)
+
+
+@pytest.mark.parametrize(
+    "question", some_in_drills(TASKS, lambda question: question not in LIKE_OTHERS)
+)
 def test_a_question_of_the_morning_is_answered_in_as_many_clicks_as_the_page_says(
     someone: Person, question: str
 ) -> None:
@@ -675,5 +693,6 @@ def test_a_question_of_the_morning_is_answered_in_as_many_clicks_as_the_page_say
 
 def test_the_page_tells_of_every_question_and_none_takes_more_than_three_clicks() -> None:
     assert list(told()) == list(TASKS)
+    assert TASKS.keys() >= set(LIKE_OTHERS)
     assert len(told()) >= 25
     assert max(told().values()) <= 3

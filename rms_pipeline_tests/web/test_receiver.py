@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rms_pipeline.mirror import intake
+from rms_pipeline_tests.cases import some_in_drills
 from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.web.conftest import API_TOKEN, BEARER, WEBHOOK_TOKEN, Web, delivery
 
@@ -321,7 +322,8 @@ def test_metrics_need_the_api_token_and_healthz_does_not(serve: Serve) -> None:
         assert line in text
 
 
-def test_no_body_whatever_makes_it_fail(serve: Serve) -> None:
+@pytest.mark.parametrize("bodies_in_all", some_in_drills((100, 300), lambda few: few == 100))
+def test_no_body_whatever_makes_it_fail(serve: Serve, bodies_in_all: int) -> None:
     web = serve(fast_lane=False)
     anything = st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -336,7 +338,7 @@ def test_no_body_whatever_makes_it_fail(serve: Serve) -> None:
         | actions.map(lambda a: json.dumps({"action": {"subject_id": 3, **a}}).encode())
     )
 
-    @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=bodies_in_all, deadline=None, suppress_health_check=list(HealthCheck))
     @given(bodies)
     def try_it(body: bytes) -> None:
         answer = web.post(body)
