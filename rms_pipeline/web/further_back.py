@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import date, timedelta
 from time import monotonic
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.concurrency import run_in_threadpool
@@ -49,62 +49,39 @@ class Told:
     trouble: str
 
 
-class _Counts:
-    """Costs that were counted a short time ago, by the number of days back."""
+class _Costs:
+    """Counts what it costs to mirror further back, by calls of `client`. Costs that were counted a
+    short time ago are kept, by the number of days back."""
 
-    def __init__(self) -> None:
+    def __init__(self, desk: Desk, client: ClientFactory) -> None:
+        self._desk, self._client = desk, client
         self._kept: dict[int, tuple[float, Cost]] = {}
 
-    def find(self, days: int) -> Cost | None:
+    def count(self, days: int) -> Cost:
+        """Raises CurrentRmsError or RmsPipelineError if it cannot be counted."""
         at, cost = self._kept.get(days, (0.0, None))
-        return cost if cost is not None and monotonic() - at < _COUNTED_FOR_SECONDS else None
-
-    def keep(self, days: int, cost: Cost) -> None:
+        if cost is not None and monotonic() - at < _COUNTED_FOR_SECONDS:
+            return cost
+        cost = self._ask(days)
         if len(self._kept) >= _MOST_COUNTS:
             self._kept.clear()
         self._kept[days] = monotonic(), cost
+        return cost
+
+    def _ask(self, days: int) -> Cost:
+        settings, database = self._desk.settings, self._desk.database
+        now = database.clock()()
+        window = Window.around(now, days_back=days, days_ahead=settings.days_ahead)
+        with self._client() as asking, database.session() as connection:
+            use = read_budget(connection, self._desk.account)
+            limit = use.allowance if use else settings.requests_per_minute
+            return count_cost(connection, asking, window, limit)
 
 
 def further_back_routes(desk: Desk, launcher: Launcher, client: ClientFactory) -> APIRouter:
     """The routes below `/further-back`."""
     router = desk.page_router()
-    counts = _Counts()
-
-    def count(days: int) -> Cost:
-        found = counts.find(days)
-        if found is None:
-            now = desk.database.clock()()
-            window = Window.around(now, days_back=days, days_ahead=desk.settings.days_ahead)
-            with client() as asking, desk.database.session() as connection:
-                use = read_budget(connection, desk.account)
-                limit = use.allowance if use else desk.settings.requests_per_minute
-                found = count_cost(connection, asking, window, limit)
-            counts.keep(days, found)
-        return found
-
-    def read(since: date | None, *, counted: bool = True) -> Told:
-        today = desk.today().date
-        days = None if since is None else _days_back(since, today)
-        cost, trouble = None, ""
-        if days is not None and counted:
-            try:
-                cost = count(days)
-            except (CurrentRmsError, RmsPipelineError) as error:
-                trouble = str(error).strip().rstrip(".")
-        with desk.reader.session() as connection:
-            reach = read_reach(connection, OPPORTUNITIES)
-            return Told(
-                setting=desk.settings.days_back,
-                days_back=reach.days(desk.settings.days_back),
-                days_ahead=desk.settings.days_ahead,
-                reach=reach,
-                standing=standing(connection, OPPORTUNITIES),
-                running=running_sync(connection, [INITIAL, RECONCILIATION]),
-                since=since,
-                days_asked=days,
-                cost=cost,
-                trouble=trouble,
-            )
+    costs = _Costs(desk, client)
 
     def page(told: Told, refusal: str = "", status: int = 200) -> Response:
         today = desk.today().date
@@ -125,30 +102,12 @@ def further_back_routes(desk: Desk, launcher: Launcher, client: ClientFactory) -
 
     @router.get("/further-back")
     def show(since: Annotated[date | None, Depends(wanted)]) -> Response:
-        return page(read(since))
+        return page(_read(desk, since, costs))
 
     @router.get("/further-back.json")
     def tell(since: Annotated[date | None, Depends(wanted)]) -> Response:
-        told = read(since)
-        return JSONResponse(
-            {
-                "success": not told.trouble,
-                "setting": told.setting,
-                "days_back": told.days_back,
-                "days_ahead": told.days_ahead,
-                "reach": to_jsonable_python(told.reach),
-                "certificate": told.standing.as_json(),
-                "running": told.running.id if told.running else None,
-                "since": told.since,
-                "days_asked": told.days_asked,
-                "cost": None
-                if told.cost is None
-                else to_jsonable_python(told.cost) | {"more": told.cost.more},
-                "error": told.trouble or None,
-            }
-            | {"since": told.since.isoformat() if told.since else None},
-            status_code=503 if told.trouble else 200,
-        )
+        told = _read(desk, since, costs)
+        return JSONResponse(_as_json(told), status_code=503 if told.trouble else 200)
 
     @router.post("/further-back")
     async def run(request: Request) -> Response:
@@ -174,7 +133,7 @@ def further_back_routes(desk: Desk, launcher: Launcher, client: ClientFactory) -
     def _refuse(request: Request, since: date, words: str, status: int) -> Response:
         if "text/html" not in request.headers.get("Accept", ""):
             raise Refusal(status, words)
-        return page(read(since, counted=False), words, status)
+        return page(_read(desk, since, None), words, status)
 
     @router.post("/further-back/as-set")
     def reset() -> Response:
@@ -183,6 +142,49 @@ def further_back_routes(desk: Desk, launcher: Launcher, client: ClientFactory) -
         return RedirectResponse("/further-back", 303)
 
     return router
+
+
+def _read(desk: Desk, since: date | None, costs: _Costs | None) -> Told:
+    """What there is to say of `since`. Without `costs`, its cost is not counted."""
+    today = desk.today().date
+    days = None if since is None else _days_back(since, today)
+    cost, trouble = None, ""
+    if days is not None and costs is not None:
+        try:
+            cost = costs.count(days)
+        except (CurrentRmsError, RmsPipelineError) as error:
+            trouble = str(error).strip().rstrip(".")
+    with desk.reader.session() as connection:
+        reach = read_reach(connection, OPPORTUNITIES)
+        return Told(
+            setting=desk.settings.days_back,
+            days_back=reach.days(desk.settings.days_back),
+            days_ahead=desk.settings.days_ahead,
+            reach=reach,
+            standing=standing(connection, OPPORTUNITIES),
+            running=running_sync(connection, [INITIAL, RECONCILIATION]),
+            since=since,
+            days_asked=days,
+            cost=cost,
+            trouble=trouble,
+        )
+
+
+def _as_json(told: Told) -> dict[str, Any]:
+    cost = told.cost
+    return {
+        "success": not told.trouble,
+        "setting": told.setting,
+        "days_back": told.days_back,
+        "days_ahead": told.days_ahead,
+        "reach": to_jsonable_python(told.reach),
+        "certificate": told.standing.as_json(),
+        "running": told.running.id if told.running else None,
+        "since": told.since.isoformat() if told.since else None,
+        "days_asked": told.days_asked,
+        "cost": None if cost is None else to_jsonable_python(cost) | {"more": cost.more},
+        "error": told.trouble or None,
+    }
 
 
 def _choices(today: date, days_back: int) -> list[tuple[str, date]]:

@@ -375,7 +375,7 @@ def _texts(request: Request) -> dict[str, list[str]]:
     return found
 
 
-def with_fields(asked_for: Asked, promoted: Sequence[Promoted]) -> Asked:
+def _with_fields(asked_for: Asked, promoted: Sequence[Promoted]) -> Asked:
     """The same with the filters of fields. `promoted` are the fields with columns. Raises
     HTTPException (422) for another field."""
     known = {each.key: each for each in promoted}
@@ -413,7 +413,7 @@ def with_known_fields(connection: Connection, asked_for: Asked) -> Asked:
     with connection.cursor() as cursor:
         promoted = promoted_fields(cursor, OPPORTUNITIES)
     connection.commit()
-    return with_fields(asked_for, promoted)
+    return _with_fields(asked_for, promoted)
 
 
 def party_names(connection: Connection, asked_for: Asked) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
@@ -19,15 +19,17 @@ from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.insight.changes import ECHOES
 from rms_pipeline.insight.days import Day
 from rms_pipeline.insight.health import read_mirrored
-from rms_pipeline.insight.items import Items, read_items
-from rms_pipeline.insight.timeline import AsOf, Moment, Timeline, read_as_of, read_timeline
+from rms_pipeline.insight.items import read_items
+from rms_pipeline.insight.timeline import AsOf, Moment, read_as_of, read_timeline
 from rms_pipeline.mirror.browse import Found, find_opportunity
+from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.formatting import OPEN_ENDED, Clock, money
 from rms_pipeline.web.refusals import WrongParameter
 from rms_pipeline.web.values import Shown, line_title, own_value, shown_change
 from rms_pipeline.web.visited import note_visit
 
+_T = TypeVar("_T")
 _LONGEST_RECORD = 100_000
 _MOST_OWN_FIELDS = 200
 # As many events are on the page at first.
@@ -50,51 +52,23 @@ def opportunity_routes(desk: Desk) -> APIRouter:
     def moment(as_of: Annotated[str, Query(max_length=40)] = "") -> datetime | None:
         return _moment(as_of, desk.time_zone)
 
-    def found(id_: int) -> Found:
-        with desk.reader.session() as connection:
-            one = find_opportunity(connection, id_)
-            if one is not None:
-                return one
-            is_all = read_mirrored(connection) == "all"
-        refresh = f"`rms-pipeline refresh {id_}`"
-        raise HTTPException(
-            404,
-            f"Opportunity {id_} is not in the mirror. "
-            + (
-                f"If it is new in Current RMS, run an incremental sync or {refresh}."
-                if is_all
-                else "Not all opportunities are mirrored yet. Start an initial sync if none is "
-                f"running, or run {refresh}."
-            ),
-        )
-
-    def at(id_: int, when: datetime) -> AsOf:
-        with desk.reader.session() as connection:
-            return read_as_of(connection, id_, when)
-
-    def timeline(id_: int) -> Timeline:
-        with desk.reader.session() as connection:
-            return read_timeline(connection, id_)
-
-    def items(id_: int) -> Items:
-        with desk.reader.session() as connection:
-            return read_items(connection, id_)
-
     @router.get("/opportunities/{id_}/items.json")
     def tell_items(id_: int) -> Response:
-        found(id_)
-        return JSONResponse({"success": True, **to_jsonable_python(items(id_))})
+        _found(desk, id_)
+        return JSONResponse({"success": True, **to_jsonable_python(_read(desk, read_items, id_))})
 
     @router.get("/opportunities/{id_}/timeline.json")
     def tell(id_: int) -> Response:
-        found(id_)
-        return JSONResponse({"success": True, **to_jsonable_python(timeline(id_))})
+        _found(desk, id_)
+        return JSONResponse(
+            {"success": True, **to_jsonable_python(_read(desk, read_timeline, id_))}
+        )
 
     @router.get("/opportunities/{id_}.json")
     def show_record(id_: int, when: Annotated[datetime | None, Depends(moment)]) -> Response:
-        record: str | None = found(id_).record
+        record: str | None = _found(desk, id_).record
         if when is not None:
-            then = at(id_, when)
+            then = _as_of(desk, id_, when)
             record = then.record
             if record is None:
                 raise HTTPException(404, _why_not(then, desk.clock))
@@ -107,40 +81,75 @@ def opportunity_routes(desk: Desk) -> APIRouter:
         when: Annotated[datetime | None, Depends(moment)],
         events: Annotated[str, Query(max_length=10)] = "",
     ) -> Response:
-        one = found(id_)
-        then = at(id_, when) if when is not None else None
-        columns, record = one.columns, one.record
-        if then is not None and then.columns is not None:
-            columns, record = columns | then.columns, then.record or "{}"
-        text = record if len(record) <= _LONGEST_RECORD else None
-        happened = timeline(id_)
-        shown = happened.moments if events == "all" else happened.moments[:_MOST_SHOWN]
-        answer = desk.render(
-            "opportunity.html",
-            here="opportunities",
-            found=one,
-            o=columns,
-            then=then,
-            why_not=_why_not(then, desk.clock) if then and then.columns is None else "",
-            fields=_fields(one, columns, desk.clock, with_own_times=then is None),
-            schedule=_schedule(columns),
-            own_fields=_own_fields(record, desk.clock),
-            items=items(id_),
-            days=_by_day(shown, desk.clock),
-            timeline=happened,
-            left_out=len(happened.moments) - len(shown),
-            all_events=f"?{f'{_query(when)}&' if when else ''}events=all#timeline-title",
-            days_of={m.version: _query(m.version) for m in happened.moments if m.version},
-            today=desk.today().date,
-            chosen=when and Day.of(when, desk.time_zone).date,
-            record_text=text and _indented(text),
-            record_query=f"?{_query(when)}" if when else "",
-            links=_links(columns, desk.current_rms, id_),
-        )
+        shown = _context(desk, _found(desk, id_), when, all_events=events == "all")
+        answer = desk.render("opportunity.html", here="opportunities", **shown)
         note_visit(request, answer, id_)
         return answer
 
     return router
+
+
+def _context(desk: Desk, one: Found, when: datetime | None, *, all_events: bool) -> dict[str, Any]:
+    """What the template of the page is given: `one` as it is now, or as it was at `when`."""
+    id_, clock = one.columns["id"], desk.clock
+    then = _as_of(desk, id_, when) if when is not None else None
+    columns, record = one.columns, one.record
+    if then is not None and then.columns is not None:
+        columns, record = columns | then.columns, then.record or "{}"
+    text = record if len(record) <= _LONGEST_RECORD else None
+    happened = _read(desk, read_timeline, id_)
+    shown = happened.moments if all_events else happened.moments[:_MOST_SHOWN]
+    return {
+        "found": one,
+        "o": columns,
+        "then": then,
+        "why_not": _why_not(then, clock) if then and then.columns is None else "",
+        "fields": _fields(one, columns, clock, with_own_times=then is None),
+        "schedule": _schedule(columns),
+        "own_fields": _own_fields(record, clock),
+        "items": _read(desk, read_items, id_),
+        "days": _by_day(shown, clock),
+        "timeline": happened,
+        "left_out": len(happened.moments) - len(shown),
+        "all_events": f"?{f'{_query(when)}&' if when else ''}events=all#timeline-title",
+        "days_of": {m.version: _query(m.version) for m in happened.moments if m.version},
+        "today": desk.today().date,
+        "chosen": when and Day.of(when, desk.time_zone).date,
+        "record_text": text and _indented(text),
+        "record_query": f"?{_query(when)}" if when else "",
+        "links": _links(columns, desk.current_rms, id_),
+    }
+
+
+def _read(desk: Desk, read: Callable[[Connection, int], _T], id_: int) -> _T:
+    with desk.reader.session() as connection:
+        return read(connection, id_)
+
+
+def _as_of(desk: Desk, id_: int, when: datetime) -> AsOf:
+    with desk.reader.session() as connection:
+        return read_as_of(connection, id_, when)
+
+
+def _found(desk: Desk, id_: int) -> Found:
+    """The opportunity, live or deleted. Raises HTTPException (404) that says what to do if it is
+    not mirrored."""
+    with desk.reader.session() as connection:
+        one = find_opportunity(connection, id_)
+        if one is not None:
+            return one
+        is_all = read_mirrored(connection) == "all"
+    refresh = f"`rms-pipeline refresh {id_}`"
+    raise HTTPException(
+        404,
+        f"Opportunity {id_} is not in the mirror. "
+        + (
+            f"If it is new in Current RMS, run an incremental sync or {refresh}."
+            if is_all
+            else "Not all opportunities are mirrored yet. Start an initial sync if none is "
+            f"running, or run {refresh}."
+        ),
+    )
 
 
 def _moment(text: str, time_zone: str) -> datetime | None:

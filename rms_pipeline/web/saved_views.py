@@ -1,6 +1,7 @@
 """Saves lists under a name, and links to them."""
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
@@ -30,6 +31,17 @@ _OTHER = (
     "and what it asks for to replace it, or choose another name."
 )
 _GONE = "This view does not exist any more, because somebody deleted it. The list shows the others."
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """A view that somebody wants to save. `replaces` is the query that this person saw under the
+    same name, None if the form did not say."""
+
+    name: str
+    query: str
+    is_default: bool
+    replaces: str | None
 
 
 def saved_view_routes(desk: Desk) -> APIRouter:
@@ -66,52 +78,20 @@ def saved_view_routes(desk: Desk) -> APIRouter:
 
     @router.post("/views", **desk.for_people)
     async def save(request: Request) -> Response:
-        form = await read_form(request, "use fewer or shorter filters.")
-        name = without_nul(" ".join(form.get("name", "").split()))
-        if not 0 < len(name) <= _LONGEST_NAME:
-            raise WrongParameter("name", "“Name”", f"has to have 1 to {_LONGEST_NAME} letters.")
-        query = without_nul(cleaned(form.get("query", "")))
-        is_default = bool(form.get("default"))
-        # As in an address, because forms leave out what is empty.
-        replaces = without_nul(form["replaces"]).removeprefix("?") if "replaces" in form else None
-
-        def keep() -> None:
-            with desk.database.session() as connection:
-                if why := why_not_shown(connection, query, desk.time_zone):
-                    raise HTTPException(422, why)
-                save_view(
-                    connection,
-                    OPPORTUNITIES,
-                    name,
-                    query,
-                    is_default=is_default,
-                    replaces=replaces,
-                )
-
+        view = _view_in(await read_form(request, "use fewer or shorter filters."))
         try:
-            await run_in_threadpool(keep)
+            await run_in_threadpool(_save, desk, view)
         except OtherViewError as other:
             if not wants_page(request):
                 raise HTTPException(409, _OTHER) from None
-            return await run_in_threadpool(
-                desk.render,
-                "view_exists.html",
-                status=409,
-                here="opportunities",
-                title=name,
-                query=query,
-                is_default=is_default,
-                other=other.query,
-                addresses=(_address(other.query), _address(query)),
-                was_seen=replaces is not None,
-            )
+            return await run_in_threadpool(_ask_whether_to_replace, desk, view, other.query)
         except TooManyViewsError:
             raise HTTPException(
                 409,
                 f"There are {MOST_VIEWS} saved views. That is the most that is allowed. Delete one "
                 "that nobody uses.",
             ) from None
-        return RedirectResponse(_address(query), 303)
+        return RedirectResponse(_address(view.query), 303)
 
     @router.post("/views/none/default", **desk.for_people)
     def prefer_none() -> Response:
@@ -134,6 +114,46 @@ def saved_view_routes(desk: Desk) -> APIRouter:
         return RedirectResponse(_ALL, 303)
 
     return router
+
+
+def _view_in(form: Mapping[str, str]) -> _View:
+    """Raises WrongParameter for a name that is missing or too long."""
+    name = without_nul(" ".join(form.get("name", "").split()))
+    if not 0 < len(name) <= _LONGEST_NAME:
+        raise WrongParameter("name", "“Name”", f"has to have 1 to {_LONGEST_NAME} letters.")
+    # As in an address, because forms leave out what is empty.
+    replaces = without_nul(form["replaces"]).removeprefix("?") if "replaces" in form else None
+    query = without_nul(cleaned(form.get("query", "")))
+    return _View(name, query, bool(form.get("default")), replaces)
+
+
+def _save(desk: Desk, view: _View) -> None:
+    """Raises HTTPException (422) if no list answers its query, and what `save_view` raises."""
+    with desk.database.session() as connection:
+        if why := why_not_shown(connection, view.query, desk.time_zone):
+            raise HTTPException(422, why)
+        save_view(
+            connection,
+            OPPORTUNITIES,
+            view.name,
+            view.query,
+            is_default=view.is_default,
+            replaces=view.replaces,
+        )
+
+
+def _ask_whether_to_replace(desk: Desk, view: _View, other: str) -> Response:
+    return desk.render(
+        "view_exists.html",
+        status=409,
+        here="opportunities",
+        title=view.name,
+        query=view.query,
+        is_default=view.is_default,
+        other=other,
+        addresses=(_address(other), _address(view.query)),
+        was_seen=view.replaces is not None,
+    )
 
 
 def why_not_shown(connection: Connection, query: str, time_zone: str) -> str:
