@@ -5,8 +5,8 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from rms_pipeline.console import out
 from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.errors import RmsPipelineError
 from rms_pipeline.logs import start_logging
+from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.mirror.ownership import claim_mirror
 from rms_pipeline.mirror.schema import migrate
@@ -30,6 +31,7 @@ from rms_pipeline.sync.queued import WorkedOff
 from rms_pipeline.web.access import Access
 from rms_pipeline.web.addresses import UNENCRYPTED, is_exposed, print_dashboard, url_of
 from rms_pipeline.web.app import create_app
+from rms_pipeline.web.background import Background
 from rms_pipeline.web.dagster_link import Starting
 from rms_pipeline.web.fast_lane import PATIENCE, WORKER, FastLane
 from rms_pipeline.web.launching import Launcher, LaunchWatch
@@ -73,46 +75,17 @@ def serve(
     claim_mirror(database, account_name(current), sandbox=SANDBOX_SUBDOMAIN)
     metrics = Metrics()
     token = api_token(current)
-
-    def client(collection: Collection) -> AbstractContextManager[CurrentRmsClient]:
-        return client_for(current, database, collection, patience=PATIENCE)
-
-    clients = [partial(client, c) for c in current.collections if c.parts is None]
-
-    with ExitStack() as opened:
-
-        @cache
-        def instance() -> "DagsterInstance":
-            from dagster import DagsterInstance
-
-            return opened.enter_context(DagsterInstance.get())
-
-        reporter = Reporter(database, instance, current.time_zone, current.key_prefix)
-        recounter = Recounter(database, current.time_zone)
-
-        parts_lanes = [
-            PartsLane(database, c, partial(client, c), reporter)
-            for c in current.collections
-            if c.parts is not None
-        ]
-
-        def tell(collection: Collection, done: WorkedOff) -> None:
-            reporter(collection, done)
-            for lane in parts_lanes:
-                lane(collection, done)
-            if collection is OPPORTUNITIES:
-                recounter(done)
-
-        starting = None
-        if dagster_starts:
-            starting = Starting(current.dagster_url, first_sync=first_sync_starts)
-        launcher = Launcher(
-            database,
-            current.dagster_url,
-            Sessions(token).dagster_token,
-            location=current.dagster_location,
-            name=current.in_dagster,
-        )
+    starting = None
+    if dagster_starts:
+        starting = Starting(current.dagster_url, first_sync=first_sync_starts)
+    launcher = Launcher(
+        database,
+        current.dagster_url,
+        Sessions(token).dagster_token,
+        location=current.dagster_location,
+        name=current.in_dagster,
+    )
+    with _dagster_instance() as instance:
         server: uvicorn.Server
         app = create_app(
             database,
@@ -122,8 +95,7 @@ def serve(
             metrics=metrics,
             launcher=launcher,
             services=[
-                *(reporter, recounter, FastLane(database, clients, metrics, tell)),
-                *parts_lanes,
+                *_refreshing(current, database, metrics, instance),
                 LaunchWatch(database, launcher),
             ],
             starting=starting,
@@ -140,6 +112,52 @@ def serve(
                 f"The web service cannot listen on port {port} of {host} any more. Another program "
                 "has taken it meanwhile: stop that, or choose another port with --port."
             ) from None
+
+
+@contextmanager
+def _dagster_instance() -> Iterator[Callable[[], "DagsterInstance"]]:
+    """Opens Dagster's instance when it is first asked for, and closes it at the end: importing
+    Dagster takes seconds, and the service should answer before that."""
+    with ExitStack() as opened:
+
+        @cache
+        def instance() -> "DagsterInstance":
+            from dagster import DagsterInstance
+
+            return opened.enter_context(DagsterInstance.get())
+
+        yield instance
+
+
+def _refreshing(
+    current: Settings,
+    database: Database,
+    metrics: Metrics,
+    instance: Callable[[], "DagsterInstance"],
+) -> list[Background]:
+    """What refreshes the records that webhooks named, then their parts, and what follows from
+    that: the counts of the statuses, and what Dagster is told."""
+
+    def client(collection: Collection) -> AbstractContextManager[CurrentRmsClient]:
+        return client_for(current, database, collection, patience=PATIENCE)
+
+    reporter = Reporter(database, instance, current.time_zone, current.key_prefix)
+    recounter = Recounter(database, current.time_zone)
+    parts_lanes = [
+        PartsLane(database, c, partial(client, c), reporter)
+        for c in current.collections
+        if c.parts is not None
+    ]
+
+    def tell(collection: Collection, done: WorkedOff) -> None:
+        reporter(collection, done)
+        for lane in parts_lanes:
+            lane(collection, done)
+        if collection is OPPORTUNITIES:
+            recounter(done)
+
+    clients = [partial(client, c) for c in current.collections if c.parts is None]
+    return [reporter, recounter, FastLane(database, clients, metrics, tell), *parts_lanes]
 
 
 def leave() -> None:
