@@ -30,8 +30,8 @@ from rms_pipeline.current_rms.records import (
     with_storable_numbers,
 )
 from rms_pipeline.mirror import promoted, record_history
-from rms_pipeline.mirror.associations import with_kept_associations
 from rms_pipeline.mirror.changes import note_changes
+from rms_pipeline.mirror.left_out import note_lost_fields, with_kept_associations
 from rms_pipeline.mirror.mapping import demand_own_mapping
 from rms_pipeline.mirror.postgres_errors import is_about_a_row, out_of_deadlocks, reason
 from rms_pipeline.mirror.statements import Connection, Cursor, array_of, in_the_future
@@ -426,6 +426,7 @@ def _update(cursor: Cursor, batch: _Batch, changed: Sequence[Row]) -> _Updated:
     if not differing:
         return _Updated(same=[row.id for row in changed])
     ended = record_history.end_changed(cursor, collection, differing)
+    note_lost_fields(cursor, collection, batch.run, differing, ended.altered)
     differ = [row.id for row in differing if ended.altered.get(row.id)]
     if len(differ) == len(differing) <= _FEW:
         updated = _rewrite_each(cursor, batch, differing)

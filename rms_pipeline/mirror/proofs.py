@@ -28,6 +28,7 @@ UNDATED_UNCOUNTED = "undated_uncounted"
 REPEATS_BEGAN = "repeats_began"
 WHOLE_DAYS = "whole_days"
 ASSOCIATIONS_KEPT = "associations_kept"
+FIELDS_LOST = "fields_lost"
 
 _RESTS_ON = {
     NO_RANGES: "The API ignores ranges of ids, so the records with dates were counted all at once.",
@@ -55,6 +56,10 @@ _RESTS_ON = {
         "Current RMS left out associations, such as the names of customers or venues, although "
         "records have their ids. Rows keep the names that came before with the same ids. New "
         "records have none (see sync_faults)."
+    ),
+    FIELDS_LOST: (
+        "Current RMS no longer sends fields that it sent before (see sync_faults). The columns "
+        "that are read from them are empty in the rows that changed since."
     ),
 }
 CANNOT_SEE = (

@@ -35,7 +35,6 @@ from rms_pipeline.current_rms.window import (
     changed_since,
 )
 from rms_pipeline.mirror import walks
-from rms_pipeline.mirror.associations import were_kept
 from rms_pipeline.mirror.completeness import (
     fetched_singly,
     ids_at_the_edges,
@@ -44,9 +43,11 @@ from rms_pipeline.mirror.completeness import (
 )
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.deletions import HELD_BACK, Deletions, held_lately
+from rms_pipeline.mirror.left_out import what_was_left_out
 from rms_pipeline.mirror.merge import MergeResult, note_faults
 from rms_pipeline.mirror.proofs import (
     ASSOCIATIONS_KEPT,
+    FIELDS_LOST,
     NO_RANGES,
     REPEATS_BEGAN,
     WHOLE_DAYS,
@@ -323,8 +324,11 @@ class Prover(Counting):
             self._client.terms.note("filter", TIME_OF_DAY, None, self._client.now())
 
     def _closed(self, proof: Proof, *, shown: bool) -> Proof:
-        if were_kept(self._connection, self._collection, self._scan.id):
+        kept, lost = what_was_left_out(self._connection, self._collection, self._scan.id)
+        if kept:
             self._rests_on[ASSOCIATIONS_KEPT] = None
+        if lost:
+            self._rests_on[FIELDS_LOST] = None
         known = {(part.segment, part.ids) for part in proof.parts}
         # The next proof begins with what this one located, and could not count again.
         located = [p for p in self._located.values() if (p.segment, p.ids) not in known]

@@ -1,5 +1,6 @@
 """What an account refuses to include costs no sync, and is told of."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -7,12 +8,16 @@ from typing import Any
 import pytest
 
 from rms_pipeline.current_rms.terms import Terms
-from rms_pipeline.mirror.proofs import ASSOCIATIONS_KEPT
+from rms_pipeline.mirror.proofs import ASSOCIATIONS_KEPT, FIELDS_LOST
 from rms_pipeline.sandbox import Store, Switches
+from rms_pipeline.sandbox.api.answers import Answer, Request
 from rms_pipeline.sync.refreshing import refresh
 from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.sync.conftest import Mirror
+from rms_pipeline_tests.sync.test_lies import Tell, lie
 from rms_pipeline_tests.test_sync import ids_in
+
+__all__ = ["lie"]
 
 MakeMirror = Callable[..., Mirror]
 
@@ -96,4 +101,34 @@ def test_names_that_an_api_no_longer_sends_are_kept_while_their_ids_are_the_same
     proof = mirror.full_sync().settled.certificate
     assert proof.shown
     assert ASSOCIATIONS_KEPT not in proof.rests_on
+    assert mirror.differences() == {}
+
+
+def test_a_field_that_an_api_no_longer_sends_is_not_lost_without_a_word(
+    mirror_of: MakeMirror, lie: Tell
+) -> None:
+    mirror = mirror_of(Store(60), switches=Switches(api="v2.1"))
+    mirror.full_sync()
+
+    def leave_out(request: Request, answer: Answer) -> Answer:
+        said = json.loads(answer.body)
+        for record in said.get("opportunities", [said.get("opportunity", {})]):
+            record.pop("charge_total", None)
+            record.pop("rating", None)
+        return replace(answer, body=json.dumps(said).encode())
+
+    lie(leave_out)
+    edited, emptied = ids_in(mirror.store, mirror.window)[:2]
+    mirror.store.edit(edited, {"subject": "Edited"})
+    told = "SELECT DISTINCT field FROM sync_faults WHERE problem LIKE '%%no longer sends%%'"
+    proof = mirror.proved_sync()
+    assert proof is not None
+    assert FIELDS_LOST in proof.rests_on
+    assert {("charge_total",), ("rating",)} == {*query(mirror.database, told)}
+    lie(lambda _, answer: answer)
+    # A field that a person empties is still sent.
+    mirror.store.edit(emptied, {"rating": None, "venue_id": None, "venue": None})
+    proof = mirror.full_sync().settled.certificate
+    assert proof.shown
+    assert FIELDS_LOST not in proof.rests_on
     assert mirror.differences() == {}

@@ -1,11 +1,15 @@
-"""Associations that the API no longer sends, such as the name of a customer.
+"""What the API no longer sends: associations, such as the name of a customer, and fields.
 
 An API may refuse or ignore an include from one day to the next. Its records then still have the id
 of the customer, but no name. A row keeps the association that it had, as long as it is of the same
 id. Otherwise all names would be lost in one sync. Which associations have an id is declared
 (`Collection.associations`).
+
+A field of the record itself has nothing that shows that its value is still right. It is lost, but
+not without a word. An edit empties a field and never takes it away.
 """
 
+from collections.abc import Collection as Ids
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -13,13 +17,18 @@ from msgspec import Raw
 
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.current_rms.records import NULL, Fault, Row, decode_record
-from rms_pipeline.mirror.statements import Connection, Cursor, array_of
+from rms_pipeline.mirror.statements import Connection, Cursor, array_of, one_row
 
 _fields = msgspec.json.Decoder(dict[str, Raw])
 _NOTHING = (b"null", b'""')
 _KEPT = (
     "Current RMS did not send it, although it sent its id. Rows keep what it sent before for the "
     "same id"
+)
+
+_LOST = (
+    "Current RMS no longer sends it, so the columns that are read from it are empty in the rows "
+    "that changed since"
 )
 
 
@@ -43,23 +52,51 @@ def with_kept_associations(
         names = [name for name, id_ in given.items() if there.get(name, ("",))[0] == id_]
         kept.update(names)
         found.append(_with(collection, row, {n: there[n][1] for n in names}) if names else row)
-    _note(cursor, collection, run, kept)
+    _note(cursor, collection, run, _KEPT, kept)
     return found
 
 
-def were_kept(connection: Connection, collection: Collection, walk: int) -> bool:
-    """Return whether the API left out associations since `walk` began. Commits."""
-    if not collection.associations:
-        return False
+def note_lost_fields(
+    cursor: Cursor,
+    collection: Collection,
+    run: str,
+    rows: Sequence[Row],
+    altered: Mapping[int, Ids[str]],
+) -> None:
+    """Note once for `run` which mapped fields `rows` no longer have, given which of their fields
+    differ from before.
+    """
+    mapped = {source.partition(".")[0] for c in collection.columns for source in c.sources}
+    lost: set[str] = set()
+    for row in rows:
+        suspected = (mapped & {*altered.get(row.id, ())}) - {fault.field for fault in row.faults}
+        if not suspected:
+            continue
+        fields = _fields.decode(row.data)
+        for name in suspected - fields.keys():
+            key = collection.associations.get(name)
+            # Without its id there is nothing to be sent.
+            if key is None or bytes(fields.get(key, NULL)) not in _NOTHING:
+                lost.add(name)
+    _note(cursor, collection, run, _LOST, lost)
+
+
+def what_was_left_out(
+    connection: Connection, collection: Collection, walk: int
+) -> tuple[bool, bool]:
+    """Return whether associations were kept that the API left out since `walk` began, and whether
+    fields were lost. Commits.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT EXISTS (SELECT FROM sync_faults WHERE collection = %s AND problem = %s"
-            " AND seen_at >= (SELECT started_at FROM walks WHERE id = %s))",
-            (collection.name, _KEPT, walk),
+            "SELECT coalesce(bool_or(problem = %s), false), coalesce(bool_or(problem = %s), false)"
+            " FROM sync_faults WHERE collection = %s AND opportunity_id IS NULL"
+            " AND seen_at >= (SELECT started_at FROM walks WHERE id = %s)",
+            (_KEPT, _LOST, collection.name, walk),
         )
-        row = cursor.fetchone()
+        kept, lost = one_row(cursor)
     connection.commit()
-    return bool(row and row[0])
+    return bool(kept), bool(lost)
 
 
 def _lacking(collection: Collection, data: bytes) -> dict[str, str]:
@@ -105,7 +142,7 @@ def _with(collection: Collection, row: Row, associations: Mapping[str, str]) -> 
     return msgspec.structs.replace(whole, fingerprint=row.fingerprint, faults=faults)
 
 
-def _note(cursor: Cursor, collection: Collection, run: str, names: set[str]) -> None:
+def _note(cursor: Cursor, collection: Collection, run: str, problem: str, names: set[str]) -> None:
     if names:
         cursor.execute(
             "INSERT INTO sync_faults (opportunity_id, field, problem, raw_value, run, collection)"
@@ -114,7 +151,7 @@ def _note(cursor: Cursor, collection: Collection, run: str, names: set[str]) -> 
             " WHERE f.run = %(run)s AND f.collection = %(collection)s AND f.field = name"
             " AND f.problem = %(problem)s)",
             {
-                "problem": _KEPT,
+                "problem": problem,
                 "run": run,
                 "collection": collection.name,
                 "names": sorted(names),
