@@ -75,7 +75,7 @@ def show_plan(current: "Settings", *, as_json: bool) -> None:
     from rms_pipeline.mirror.plan import plan_upgrade
 
     if current.postgres_url is None and not (current.state_folder / "postgres").exists():
-        # Opening it would make it.
+        # Opening the embedded database would create it.
         text = (
             "There is no database yet. `rms-pipeline up` and `rms-pipeline migrate` create "
             f"one in {current.state_folder}, with all tables."

@@ -174,7 +174,7 @@ def _unusable(cursor: Cursor, dagster: str) -> list[str]:
         " ELSE has_table_privilege(oid, 'SELECT') AND (name = %(version)s OR"
         " (has_table_privilege(oid, 'INSERT') AND has_table_privilege(oid, 'UPDATE')"
         " AND has_table_privilege(oid, 'DELETE'))) END)"
-        # Only a few are named: one of each sort before the second of any.
+        # Only a few are named, so one of each sort comes before the second of any.
         " ORDER BY row_number() OVER (PARTITION BY is_ours, relkind = 'S' ORDER BY name), 1",
         {
             "dagster": dagster,

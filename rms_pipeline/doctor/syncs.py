@@ -25,7 +25,7 @@ _START_DAGSTER = "Let Dagster run (`rms-pipeline up`), or start one: "
 
 def check_syncs(exam: Examination) -> Iterator[Finding]:
     """When the last syncs completed, and why the last failed one failed."""
-    # The clock that wrote the times. That of this machine may be another.
+    # The database wrote the times, so its clock is read. That of this machine may differ.
     now = exam.reached.clock()()
     with exam.reached.session() as connection:
         syncs = latest_syncs(connection, _LOOKED_AT)
@@ -100,7 +100,7 @@ def check_certificate(exam: Examination) -> Iterator[Finding]:
     for collection in exam.settings.collections:
         with exam.reached.session() as connection:
             is_first = collection is OPPORTUNITIES
-            # Of one that was never read there is nothing to be said but that.
+            # Before the first full sync of another collection there is nothing to say of its proof.
             if is_first or has_full_sync(connection, collection):
                 known = standing(connection, collection)
                 yield _completeness("completeness" if is_first else f"{collection} proof", known)

@@ -56,7 +56,7 @@ _KINDS = {
     "store": _Kind(
         "store_id::text", "'Store ' || max(store_id)", lambda c: replace(c, store_id=None)
     ),
-    # Tags are all to be there: others narrow it down further.
+    # An opportunity must have all chosen tags, so this kind is counted with its own filter.
     "tag": _Kind("tag", "NULL::text", lambda c: c, ", unnest(tags) AS tag"),
 }
 
@@ -73,7 +73,7 @@ def read_facets(connection: Connection, criteria: Criteria) -> list[Facet]:
             found |= _facets(cursor, names, wider)
         found["customer_id"] = _named(cursor, found["customer_id"])
     connection.commit()
-    # One store is no choice.
+    # With one store there is nothing to choose.
     found["store"] = replace(
         found["store"], choices=found["store"].choices if len(found["store"].choices) > 1 else []
     )

@@ -26,7 +26,8 @@ from rms_pipeline.mirror.words import is_beginning, words_in
 # The first of a list are looked for in as many blocks of ids, if none of them holds more, and if no
 # more were changed since.
 _MOST_BLOCKS, MOST_HELD, MOST_CHANGED = 3, 2_000, 60_000
-# As many ids are asked for one by one. Of more the list itself is read, in which they are frequent.
+# Up to this many ids are asked for one by one. If there are more, the list itself is read, because
+# then it holds many of them.
 MOST_IDS = 10_000
 _MOST_NAMES = 1_000
 # A part of a word is in no index: it is looked for in as many rows, those of the highest ids.
@@ -66,7 +67,7 @@ def last_changed(connection: Connection, criteria: Criteria, most: int) -> list[
         return None
     with connection.cursor() as cursor:
         found = None
-        # Those of a number are found otherwise.
+        # A search for a number finds its opportunities in another way.
         if not _numbered(cursor, criteria.search):
             customers = _customers(cursor, criteria.customer) if criteria.customer else None
             others = replace(criteria, search="", searched=None, customers=customers)
@@ -113,7 +114,7 @@ def _last_changed(cursor: Cursor, others: Criteria, query: str, most: int) -> li
     first = [id_ for id_, _ in newest]
     if not older:
         return first
-    # Of these the words are looked at one by one.
+    # The older ones are looked at one by one, for their words.
     where, values = condition(replace(others, searched=Searched(tuple(first), also=query)))
     cursor.execute(
         "SELECT id FROM opportunities WHERE id = ANY(%(first)s::bigint[])"
@@ -144,7 +145,7 @@ def _opportunities(cursor: Cursor, text: str) -> Searched | None:
             values,
         )
         found = dict.fromkeys(row[0] for row in cursor.fetchall())
-    # So many hold it that the list itself shows them soon.
+    # So many match that reading the list itself finds them soon.
     return None if len(found) > MOST_IDS else Searched(tuple(found))
 
 

@@ -29,7 +29,7 @@ MOST_JOBS = 8
 _CONFIRMED = OUTCOMES["is:confirmed"].condition
 _UNDECIDED = OUTCOMES["is:undecided"].condition
 _LOST = OUTCOMES["is:closed"].condition
-# What was never more than an enquiry or a draft is nothing that could be won.
+# An enquiry or a draft was never offered, so it cannot have been lost.
 _WAS_OFFERED = "coalesce(state_name, '') NOT IN ('Enquiry', 'Draft')"
 _WAS_ORDERED = "(state_name = 'Order' OR ordered_at IS NOT NULL)"
 
@@ -198,7 +198,8 @@ def _read_party(
     member, contacts = _contacts(cursor, id_) if with_members else (None, None)
     if name is None and member is None and not _is_named(cursor, kind, id_):
         return None
-    # Of a year that goes on, what has started by now stands against the same days of the other.
+    # For the current year, what has started by now is compared with the same days of the year
+    # before.
     so_far = min(max(today.ends, first.starts), after.starts)
     values |= {"so_far": so_far, "so_far_before": a_year_before(so_far, today.time_zone).starts}
     found = _groups(cursor, mine, values)
@@ -266,7 +267,8 @@ def _theirs(cursor: Cursor, mine: str, values: Mapping[str, Any]) -> _Theirs:
         return f"ARRAY(SELECT id FROM theirs WHERE {where} ORDER BY {order} LIMIT {MOST_JOBS})"
 
     cursor.execute(
-        # In one reading: the index of an order would be read to its end where there are few.
+        # All of theirs are read once. With a query for each list, PostgreSQL would read the index
+        # of the order to its end if they have few.
         "WITH theirs AS MATERIALIZED (SELECT id, created_at_rms, charge_total,"
         f" {GOES_OUT} AS goes_out, {_UNDECIDED} AS is_undecided, {_CONFIRMED} AS is_confirmed"
         f" FROM opportunities WHERE {mine})"
@@ -423,7 +425,7 @@ def _contacts(cursor: Cursor, id_: int) -> tuple[Contact | None, list[Contact]]:
     if row is None:
         return None, []
     related = [r.get("related_id") for r in row[4] or [] if isinstance(r, dict)]
-    # An id that fits no column belongs to nobody.
+    # An id that fits no bigint cannot be a member's.
     ids = [n for n in related if isinstance(n, int) and 0 < n < 2**63]
     cursor.execute(
         "SELECT id, name, emails, phones FROM members WHERE id = ANY(%s::bigint[])"

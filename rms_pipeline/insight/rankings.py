@@ -16,9 +16,10 @@ from rms_pipeline.mirror.criteria import GOES_OUT, literally
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 
 MOST_RANKED = 50
-# More are not read for a page of fifty, where fewer say the same.
+# In a larger account not all opportunities are read for a page of fifty, if fewer give the same
+# rows.
 MOST_READ_AT_ONCE = 50_000
-# What follows from the opportunities that start from two years ago on.
+# The orders that follow from opportunities that start at most two years ago.
 _OF_TWO_YEARS = frozenset({"opportunities", "value", "value_before", "trend", "coming_value"})
 _THIS_YEAR = "phase = 'confirmed' AND starts >= %(year_ago)s AND starts < %(now)s"
 _YEAR_BEFORE = "phase = 'confirmed' AND starts >= %(two_years_ago)s AND starts < %(year_ago)s"
@@ -131,7 +132,7 @@ def _leading(cursor: Cursor, wanted: _Wanted) -> list[Ranked] | None:
     text = (
         f"SELECT id, key FROM (SELECT {kind.id_column} AS id, {kind.key} AS key, {_FIGURES}"
         f" FROM ({_charges(kind)} AND {GOES_OUT} >= %(two_years_ago)s) o GROUP BY 1, 2) recent"
-        # Parties without a value come after or before all of these, and are not among them.
+        # Only parties with a value: all others come after these, so they are on later pages.
         f" WHERE {order} {'>' if wanted.is_down else '<'} 0"
         f" ORDER BY {order} {wanted.direction}, id, key"
         " LIMIT %(most)s OFFSET %(offset)s"
@@ -192,9 +193,10 @@ def _sql(
         if values["names"]
         else f" AND {kind.id_column} = ANY(%(ids)s::bigint[])"
     )
-    # Of those without any of it the names say what comes first.
+    # Those that have 0 in this column are sorted by name.
     alike = "" if order == "name" else f" CASE WHEN {order} = 0 THEN name END, id,"
-    # Most were never renamed. Of the others the newest name counts, as in the views of names.
+    # Most were never renamed, so their name needs no look-up. Otherwise the newest name counts, as
+    # in the views of names.
     name = (
         "CASE WHEN m.name IS NOT NULL AND coalesce(m.updated_at_rms > changed, changed IS NULL)"
         " THEN m.name WHEN first_name = last_name THEN last_name ELSE (SELECT"

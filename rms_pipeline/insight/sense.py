@@ -6,7 +6,7 @@ from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.statements import Connection, one_row
 
 _MANY = 100_000
-# Of each check: what must hold, in a sentence.
+# What must hold, for each check.
 SENSE_CHECKS = {
     "late_back": "Nothing is still Active whose hire has ended.",
     "starts_soon_and_open": "Nothing that starts within seven days is still open.",
@@ -18,7 +18,7 @@ SENSE_CHECKS = {
     "dates_changed_after_confirmation": "No dates were changed after the confirmation.",
     "required_field_empty": "No field is empty that the table required_fields names.",
 }
-# What stands above what a check found, on the page of a day. The other two are lists there.
+# The title above what a check found, on the page Today. The first two checks have lists there.
 FOUND_TITLES = {
     "confirmed_without_dates": "Confirmed, and has no dates",
     "confirmed_at_zero": "Confirmed, and charges nothing",

@@ -200,7 +200,7 @@ def _values_of(day: Day, now: datetime) -> dict[str, Any]:
         "starts": day.starts,
         "ends": day.ends,
         "since": before.starts,
-        # Of a day that goes on, what was decided by the same time.
+        # For a day that goes on, decisions are compared up to the same time of day.
         "until": min(max(now, before.starts), day.ends),
         "soon": soon.starts if soon else day.starts + timedelta(days=SOON_DAYS),
         "now": now,

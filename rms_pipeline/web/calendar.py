@@ -36,16 +36,16 @@ from rms_pipeline.web.today import day_of
 View = Literal["month", "week", "agenda"]
 VIEWS: tuple[View, ...] = get_args(View)
 _AGENDA_DAYS = 14
-# Pieces that do not fit, which are in the page for its print alone.
+# The page has at most this many of the pieces that do not fit on the screen. The print shows them.
 _MOST_ON_PAPER = 300
-# So many lines a day has in an agenda: what happens on it, and what goes on.
+# The most lines that an agenda shows for a day: of what starts or ends on it, and of what goes on.
 _MOST_OF_A_DAY, _MOST_BETWEEN = 100, 50
-# More colours are no help.
+# Nobody can tell more colours apart.
 _MOST_IN_LEGEND = 12
-# What is below is told by its number, and a day's agenda has it all.
+# How many pieces fit into a day. The others are shown as a number, which leads to the day's agenda.
 _LANES: dict[View, int] = {"month": 6, "week": 40, "agenda": 0}
 _ONE_DAY = timedelta(days=1)
-# So far ahead and back, whatever a view adds lies within what can be shown.
+# A view adds days before and after the chosen one. They must lie within what can be shown.
 _MARGIN = timedelta(days=100)
 
 
@@ -201,7 +201,7 @@ def _shown(request: Request, zone: str) -> Shown:
         last = next_month - _ONE_DAY
         first -= _ONE_DAY * _days_into_week(first)
         last += _ONE_DAY * (6 - _days_into_week(last))
-    # Checked above, which mypy does not follow.
+    # `view` and `by` were checked above, but mypy does not know that.
     return Shown(wanted, view, by, day, first, last, today)  # type: ignore[arg-type]
 
 

@@ -36,7 +36,7 @@ from rms_pipeline.web.values import Shown, field_title, line_title, shown_change
 
 _Text = Annotated[str, Query(max_length=500)]
 _MOST = Decimal(10) ** 15
-# What has changed lies in the past.
+# Only past periods: changes lie in the past.
 _PERIODS = (
     *("today", "yesterday", "working-day", "last-7", "last-30", "this-month", "last-month"),
 )

@@ -53,7 +53,8 @@ from rms_pipeline.web.launching import (
 from rms_pipeline.web.refusals import REFUSALS
 from rms_pipeline.web.templating import is_fragment
 
-# Statuses at first sight, and behind them: an account that invents one for each job has thousands.
+# How many statuses are shown at once, and how many after a click. An account that invents a status
+# for each job has thousands.
 _SHOWN_BARS, _MOST_BARS = 12, 100
 
 
@@ -142,7 +143,8 @@ def dashboard_routes(desk: Desk, launcher: Launcher, starting: Starting | None =
 
     @router.get("/fragments/overview", **desk.for_people)
     def show_overview(request: Request, statuses: Shape | None = None) -> Response:
-        # A page that only renews itself is no choice of anybody's, and nothing is remembered.
+        # Nobody chose this chart now: the page renews itself. So the browser's choice is not
+        # stored.
         return desk.render(
             "overview_answer.html", **_overview_context(desk, statuses or _shape(request))
         )
@@ -305,7 +307,7 @@ def _sync_context(desk: Desk, counts: RowCounts, starting: Starting | None) -> d
     per_minute = desk.settings.request_limit * SHARES[Lane.WALK] * page_size
     return {
         "state": state,
-        # A machine may be behind the database, which wrote the time.
+        # This machine's clock may be behind that of the database, which wrote the time.
         "elapsed": max((datetime.now(UTC) - running.started_at).total_seconds(), 0.0)
         if running
         else None,
@@ -330,7 +332,7 @@ def _sync_context(desk: Desk, counts: RowCounts, starting: Starting | None) -> d
 
 def _under_way(state: SyncState, dagster: str, *, is_first: bool) -> str:
     """Why no sync can be started now, '' if one can."""
-    # A refresh asks for a few records; it stands in no one's way.
+    # A refresh reads a few records. It does not keep a sync from starting.
     syncs = [s for s in (state.running, *state.history) if s and s.sync_type != "webhook_refresh"]
     if any(s.status == "running" for s in syncs):
         return "A sync is running. You can start another when it has ended."

@@ -72,7 +72,8 @@ def decisions_routes(desk: Desk) -> APIRouter:
             years=[y for y in (found.year - 1, found.year + 1) if _FIRST_YEAR <= y <= _LAST_YEAR],
             query=query,
             listed=listed,
-            # Whoever was decided on is mirrored if the hire ended late enough.
+            # A decision is known only if its opportunity is mirrored. Those of hires that ended
+            # long before are not.
             periods=periods_of_year(found.year, desk.time_zone),
         )
 

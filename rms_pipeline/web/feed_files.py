@@ -62,11 +62,12 @@ def _event(desk: Desk, bar: Bar, events: FeedEvents) -> Event:
         event.add("sequence", _revision(bar))
     event.add("dtstart", bar.starts)
     if (ends := bar.ends or events.last) > bar.starts:
-        # RFC 5545 allows no end that is not later. Without one, the event is a moment.
+        # RFC 5545 allows an end only if it is later than the start. An event without an end is a
+        # moment.
         event.add("dtend", ends)
     status = events.phases.get(bar.status or "")
     event.add("status", _MEANS.get(status, "TENTATIVE") if status else "TENTATIVE")
-    # What is out for days is no reason to be busy.
+    # A hire goes on for days, and must not mark the person as busy.
     event.add("transp", "TRANSPARENT")
     if bar.venue:
         event.add("location", _plain(bar.venue))

@@ -37,7 +37,7 @@ from rms_pipeline.web.refusals import Refusal, WrongParameter
 DAYS_BACK, DAYS_AHEAD = 30, 365
 MOST_EVENTS = 5_000
 _LONGEST_NAME = 100
-# Calendar programs ask every few minutes, and people have several of them.
+# Calendar programs read every few minutes, and a person has several of them.
 _MOST_READS, _WITHIN_SECONDS = 30, 60.0
 _THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 _GONE = "There is no calendar at this address. It may have been revoked. Ask for a new address."
@@ -99,7 +99,7 @@ def calendar_feed_routes(desk: Desk, clock: Callable[[], float] = monotonic) -> 
 
         def keep() -> str:
             with desk.database.session() as connection:
-                # Here somebody can still mend it.
+                # Refuse a wrong filter now, while a person can correct it.
                 looked_up(connection, asked_by(query, desk.time_zone))
                 return make_feed(connection, name, query)
 
@@ -123,7 +123,7 @@ def calendar_feed_routes(desk: Desk, clock: Callable[[], float] = monotonic) -> 
     @router.get("/calendar/feeds/{secret}.ics")
     async def read(request: Request, secret: str) -> Response:
         def find() -> Feed | None:
-            # PostgreSQL is not even asked for what no secret of ours looks like.
+            # None of our secrets looks like this, so PostgreSQL need not be asked.
             if not 20 <= len(secret) <= 100 or not secret.isascii():
                 return None
             with desk.database.session() as connection:

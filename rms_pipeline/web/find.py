@@ -14,7 +14,7 @@ from rms_pipeline.mirror.words import words_in
 from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.templating import NAVIGATION, is_fragment
 
-# While somebody types, and on a page of its own.
+# How many results are shown while somebody types, and on the page of results.
 _FEW, _MANY = 6, 50
 # Seconds that a search may take: before the next letter, and after Enter.
 WHILE_TYPING, _ON_THE_PAGE = 0.025, 1.0
@@ -22,7 +22,7 @@ _BIGINT = 2**63
 _PLACES = {"customer": "customers", "venue": "venues", "owner": "owners"}
 _Text = Annotated[str, Query(max_length=200)]
 _Before = Annotated[int | None, Query(gt=-_BIGINT, lt=_BIGINT)]
-# Where people want to go, by further words that they call it.
+# Address, title, and other words by which people look for it.
 _COMMANDS = (
     ("/today", "Print the day sheet", "today warehouse sheet"),
     ("/changes", "Who changed what", "history log edits"),

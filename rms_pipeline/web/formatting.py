@@ -94,7 +94,7 @@ def _money(value: Decimal, plain: str, *, is_whole: bool) -> str:
             )
         return numbers.format_currency(_without_zero(value), currency, locale=locale)
 
-    # Of what no library can round, the digits.
+    # The library cannot round some numbers. Then the digits are shown.
     return _or(write, f"{plain} {currency}")
 
 
@@ -232,7 +232,7 @@ class Clock:
         days = seconds / 86_400
         if days < 90:
             return f"{number(round(days))} d ago"
-        # Nobody reads 487 days as a time.
+        # People understand "16 months ago" sooner than "487 d ago".
         months = round(days / 365.25 * 12)
         return f"{some(months, 'month') if months < 24 else some(months // 12, 'year')} ago"
 

@@ -26,7 +26,7 @@ from rms_pipeline.web.forms import read_form
 from rms_pipeline.web.launching import DagsterUnavailable, Launcher, SyncUnderWay
 from rms_pipeline.web.refusals import Refusal, WrongParameter
 
-# A count is reused for so long: looking again then costs no call.
+# A count is used again for this long, so that looking again costs no calls.
 _COUNTED_FOR_SECONDS, _MOST_COUNTS = 600.0, 50
 _BY = "page"
 
@@ -203,7 +203,7 @@ def _choices(today: date, days_back: int) -> list[tuple[str, date]]:
 
 
 def _days_between(since: date, today: date) -> int:
-    # Of the first day all hours.
+    # All hours of the first day count, so it is one day more.
     return (today - since).days + 1
 
 

@@ -96,14 +96,14 @@ PARAMETERS = {
         "The greatest value with tax, in the account's currency, such as 1500.50.",
     ),
 }
-# What an address has besides filters, with its meaning for programs.
+# The other parameters, with their meaning for programs.
 _SORT_AND_PAGE = {
     "sort": f"{', '.join(ORDERS)}. With a - before it, the largest comes first. Without: -updated.",
     "page": "A page by its number, or the page of `next` in the answer before. Default: the first.",
 }
 # Filters by an id, and the columns that hold it and the name.
 PARTIES = {"customer_id": CUSTOMER, "owner_id": OWNER, "venue_id": VENUE}
-# What the filter of a promoted field of the account's own is called, before its key.
+# How the parameter of a custom field with a column begins. The field's key follows.
 FIELD = "field."
 _MOST_FIELDS, _LONGEST_KEY = 20, 300
 _MOST_PARAMETERS, _MOST_TAGS = 200, 20
@@ -351,7 +351,7 @@ def _texts(request: Request) -> dict[str, list[str]]:
         values = [without_nul(v) for v in request.query_params.getlist(name)]
         if any(len(value) > parameter.longest for value in values):
             raise _wrong(name, f"is too long: at most {parameter.longest} letters.")
-        # A status or a person may be called with a space at its end; what is typed is not.
+        # These values are chosen, and names may end in a space. What a person types is trimmed.
         if name not in ("status", "owner", "venue", "tag", "state"):
             values = [value.strip() for value in values]
         if name in PERIOD_FILTERS:
@@ -359,7 +359,7 @@ def _texts(request: Request) -> dict[str, list[str]]:
                 custom_period(request, name) if value == CUSTOM else value for value in values
             ]
         kept = [value for value in dict.fromkeys(values) if value]
-        # Of one that is there several times the last counts, as in a form.
+        # If a parameter is given several times, the last one counts, as in a form.
         found[name] = kept if name == "tag" else kept[-1:]
     if len(found["tag"]) > _MOST_TAGS:
         # Each link of the page names them all.
@@ -448,7 +448,7 @@ def _columns(request: Request) -> tuple[str, ...]:
     chosen = [v for v in request.query_params.getlist("column") if v]
     if unknown := [name for name in chosen if name not in COLUMNS]:
         raise HTTPException(422, f"column {unknown[0][:50]!r} is none of {', '.join(COLUMNS)}.")
-    # What leads to the opportunity is always there.
+    # The name is always shown, because it is the link to the opportunity.
     kept = tuple(name for name in COLUMNS if name in chosen or name == "name")
     return kept if chosen else DEFAULT_COLUMNS
 

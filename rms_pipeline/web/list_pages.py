@@ -23,7 +23,7 @@ from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.web.list_address import Asked, looked_up, page_behind
 
 PER_PAGE = 50
-# So many are counted where each row's words have to be looked at.
+# The most that are counted if the words of each row have to be looked at, which takes longer.
 _MOST_LOOKED_AT = 1_000
 
 
@@ -73,7 +73,7 @@ def read_list_page(connection: Connection, wanted: Asked, *, is_whole: bool) -> 
             rows = list_of(connection, soon)[:PER_PAGE]
             return ListPage(1, rows, _at_least(wanted, PER_PAGE), _next(connection, wanted, rows))
     wanted = looked_up(connection, wanted)
-    # The first page is where the list begins, however one came there.
+    # The first page begins where the list begins, whatever place the address names.
     place = wanted.place if wanted.page > 1 else None
     rows, counted = _read_rows(connection, wanted, place)
     is_back = place is not None and place.before

@@ -48,7 +48,7 @@ def locale_of(accepted: str) -> Locale | None:
         weight = float(said[2] or 1) if said else 0.0
         if said and weight > 0:
             wanted.append((weight, said[1]))
-    # Of the same weight the first.
+    # Of languages with the same weight, the first one counts.
     for _, name in sorted(wanted, key=lambda each: -each[0]):
         if name.lower() in _OURS or name == "*":
             return None

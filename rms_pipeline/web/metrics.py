@@ -175,7 +175,7 @@ class Metrics:
 
         self.of_each = _OfEachCollection(self.registry)
         self._count = RowCounts()
-        # Of what was never looked at, 0 would be a lie that wakes people up.
+        # Not yet known is NaN. A 0 would be wrong, and would set off alerts.
         for unknown in (
             *(self._share, self._lag, self._left, self._limit),
             *(self._complete, self._proof_age, self._counted, self._mirrored),
@@ -194,7 +194,7 @@ class Metrics:
         for collection in on:
             if collection.webhooks:
                 self._tell_of_webhooks(connection, collection)
-        # The clock that wrote the times. That of this machine may be another.
+        # The database wrote the times, so its clock is read. That of this machine may differ.
         now = clock_of(connection)()
         for each in read_collection_states(connection, on, self._count):
             if each.is_on:

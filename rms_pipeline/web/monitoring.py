@@ -46,7 +46,7 @@ def monitoring_routes(desk: Desk, metrics: Metrics) -> APIRouter:
         summary="Figures for Prometheus",
         description="docs/reference/metrics.md has each metric.",
         dependencies=for_programs,
-        # A class with a type of its own would be taken for that of the refusals, too.
+        # FastAPI would take the content type of another class for that of the refusals, too.
         response_class=Response,
         responses={**REFUSALS, 200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )

@@ -54,7 +54,7 @@ from rms_pipeline.web.workbooks import XLSX, as_xlsx
 
 _MOST_FIELDS = 20
 _OWNERS_SECONDS = 60.0
-# Names of venues while one is typed.
+# How many venues are offered while a person types one.
 _MOST_OFFERED = 20
 _STATES = ("Enquiry", "Draft", "Quotation", "Order")
 _FACET_TITLES = {
@@ -98,7 +98,7 @@ class _Owners:
 
     def names(self, connection: Connection) -> list[str]:
         if time.monotonic() > self._read[0]:
-            # In one step, since several threads read it.
+            # Assigned in one step, because several threads read it.
             self._read = (time.monotonic() + _OWNERS_SECONDS, owners(connection))
         return self._read[1]
 
@@ -220,7 +220,7 @@ def _add_pages(
             facets = read_facets(connection, wanted.criteria)
         return desk.render(
             "facets.html",
-            # Where they are shown they stand beside the list.
+            # The counts are shown beside the list, so their links are relative to it.
             list_at="",
             facets=facets,
             titles=_FACET_TITLES,

@@ -32,7 +32,7 @@ from rms_pipeline.web.visited import note_visit
 _T = TypeVar("_T")
 _LONGEST_RECORD = 100_000
 _MOST_OWN_FIELDS = 200
-# As many events are on the page at first.
+# How many events the page shows at first.
 _MOST_SHOWN = 50
 
 
@@ -162,7 +162,7 @@ def _moment(text: str, time_zone: str) -> datetime | None:
         found = datetime.fromisoformat(text)
         if found.tzinfo is None:
             found = found.replace(tzinfo=ZoneInfo(time_zone))
-        # Far from the ends of time, where zones cannot be told.
+        # Raises ValueError for a time so far away that it cannot be shown in another zone.
         Day.of(found, "UTC")
         return min(found.astimezone(UTC), datetime.now(UTC))
     except (ValueError, OverflowError):
@@ -266,7 +266,8 @@ def _fields(
     declared: dict[str, Any] = {}
     for column in OPPORTUNITIES.columns:
         if column.shown and (value := columns[column.name]) is not None:
-            # Of two by one name, as an id and the name that belongs to it, the later one.
+            # Two columns may have the same title, such as an id and its name. The later one is
+            # shown.
             declared[column.shown] = written.get(column.kind, str)(value)
         if column.name == "ends_at" and columns.get("open_ended_rental"):
             declared["Ends"] = ", ".join(filter(None, (declared.get("Ends"), OPEN_ENDED)))

@@ -150,8 +150,8 @@ def _add_routes(router: APIRouter, desk: Desk, kind: Kind) -> None:
             pages=_pages(told["count"]),
             most=MOST_RANKED,
             query=query,
-            # Figures are looked at from the greatest down, names from A on, and of differences
-            # those first that are to be seen to.
+            # The first click sorts figures from the greatest down, names from A on, and differences
+            # with the greatest loss first.
             next_sort=lambda key: _turned(key, told["sort"]),
             **told,
         )

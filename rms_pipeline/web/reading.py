@@ -12,7 +12,7 @@ from rms_pipeline.mirror.statements import Connection
 
 _CONNECTIONS = 4
 _SECONDS = 15
-# Nothing locks a table against readers for longer, but an upgrade.
+# Only an upgrade locks a table against readers for longer than this.
 _SECONDS_FOR_A_LOCK = 3
 
 
@@ -22,13 +22,14 @@ class Reader:
 
     def __init__(self, database: Database) -> None:
         def connect() -> Connection:
-            # A pooler would hand the settings of these on to others.
+            # Not through a pooler, which would give these settings to other users of the
+            # connection.
             connection = database.connect(session=True)
             connection.set_session(readonly=True)
             with connection.cursor() as cursor:
                 cursor.execute(f"SET statement_timeout = '{_SECONDS}s'")
                 cursor.execute(f"SET lock_timeout = '{_SECONDS_FOR_A_LOCK}s'")
-                # To compile a question of a page takes longer than to answer it.
+                # Compiling a page's query takes longer than running it.
                 cursor.execute("SET jit = off")
             connection.commit()
             return connection

@@ -55,7 +55,7 @@ _DOCUMENTED: dict[str, Any] = {
         400: {"model": Refused, "description": "Not a webhook delivery."},
         401: {"model": Refused, "description": "Wrong token."},
         413: {"model": Refused, "description": "More than 8 MiB."},
-        # In place of FastAPI's own description, whose shape nothing here answers with.
+        # Replaces FastAPI's own description of a 422, because no answer here has that shape.
         422: {"model": Refused, "description": "A parameter is not valid."},
         429: {
             "model": Refused,
@@ -144,8 +144,8 @@ class _Store:
 
     def keep(self, delivered: Delivered) -> tuple[int, bool]:
         """As `_keep`."""
-        # A restarted server has forgotten all of the pool's connections. Where it is down no new
-        # one can be had, and that ends this at once.
+        # If PostgreSQL was restarted, all connections of the pool are dead. If it is down, opening
+        # a new one fails, which ends this loop at once.
         for stale in range(self._pool.size() + 1):
             connection = None
             try:

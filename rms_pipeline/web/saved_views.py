@@ -121,7 +121,7 @@ def _view_in(form: Mapping[str, str]) -> _View:
     name = without_nul(" ".join(form.get("name", "").split()))
     if not 0 < len(name) <= _LONGEST_NAME:
         raise WrongParameter("name", "“Name”", f"has to have 1 to {_LONGEST_NAME} letters.")
-    # As in an address, because forms leave out what is empty.
+    # The form sends it like an address, with a `?`, because an empty field would be left out.
     replaces = without_nul(form["replaces"]).removeprefix("?") if "replaces" in form else None
     query = without_nul(cleaned(form.get("query", "")))
     return _View(name, query, bool(form.get("default")), replaces)

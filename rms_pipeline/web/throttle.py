@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 MOST_FAILURES = 10
 WITHIN_SECONDS = 60.0
 _HELD_SECONDS = 1.0
-# Answers that are held back are open connections.
+# Each answer that is held back is an open connection, so their number is limited.
 _MOST_HELD = 20
 _MOST_ADDRESSES = 10_000
 

@@ -29,9 +29,10 @@ from rms_pipeline.web.list_address import record_id
 from rms_pipeline.web.refusals import WrongParameter
 from rms_pipeline.web.templating import is_fragment
 
-# Those that the day has lists of.
+# The page has lists of these two, so their checks are not shown again.
 _LISTED = ("late_back", "starts_soon_and_open")
-# So many are counted before the page is shown, and all beside those of earlier, once it is there.
+# How many are counted before the page is shown. All are counted later, in the part that compares
+# with earlier days.
 _AT_ONCE = 1_000
 _KEPT_SECONDS = 60.0
 _CHECKED = [check for check in SENSE_CHECKS if check not in _LISTED]
@@ -169,7 +170,7 @@ def _lists(day: Day, store: int | None) -> dict[str, str]:
         )
         for name, query in queries.items()
     }
-    # Where a list of the day has no room for all of them: a list knows days, and no times of a day.
+    # A list filters by days and not by times, so it holds those that were due by yesterday.
     yesterday = (day.moved(-1) or day).date
     late = {"status": OUT, **of_store, "back": f"..{yesterday}", "sort": "back"}
     lists["late"] = urlencode(late)
