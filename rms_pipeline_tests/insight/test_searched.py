@@ -1,5 +1,6 @@
 """What is typed above a list means what it means to find, and is answered from an index."""
 
+import contextlib
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -16,17 +17,18 @@ from rms_pipeline.mirror.browse import count_listed, list_opportunities, place_o
 from rms_pipeline.mirror.criteria import Criteria, condition
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.statements import Connection
+from rms_pipeline_tests.conftest import database_at, with_our_tables
+from rms_pipeline_tests.copies import copy_of
 from rms_pipeline_tests.mirror.test_merge import merge_at, record
 from rms_pipeline_tests.rows import query
 
 KINDS, PLACES = ("Gala", "Fête", "Marquee", "Löwenball"), ("Łódź", "Kraków", "Oslo")
 
 
-@pytest.fixture
-def connection(emptied: Database) -> Iterator[Connection]:
+def merge_many(database: Database) -> None:
     chance = random.Random(5)
     merge_at(
-        emptied,
+        database,
         1,
         2,
         *(
@@ -44,8 +46,34 @@ def connection(emptied: Database) -> Iterator[Connection]:
         ),
         record(id=40_000, number="00040000", subject="Gala behind the seven mountains"),
     )
-    query(emptied, "ANALYZE opportunities, opportunity_words")
-    with emptied.session() as opened:
+    query(database, "ANALYZE opportunities, opportunity_words")
+
+
+@contextlib.contextmanager
+def new_mirror(embedded_url: str) -> Iterator[Database]:
+    with copy_of(embedded_url, with_our_tables(embedded_url)) as url:
+        yield database_at(url)
+
+
+@contextlib.contextmanager
+def only_reading(database: Database) -> Iterator[Connection]:
+    with database.session() as opened:
+        with opened.cursor() as cursor:
+            cursor.execute("SET TRANSACTION READ ONLY")
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def many(embedded_url: str) -> Iterator[Database]:
+    """Rows that no test changes: to merge them took longer than to find some."""
+    with new_mirror(embedded_url) as database:
+        merge_many(database)
+        yield database
+
+
+@pytest.fixture
+def connection(many: Database) -> Iterator[Connection]:
+    with only_reading(many) as opened:
         yield opened
 
 
@@ -150,9 +178,10 @@ def test_a_customer_is_meant_by_words_of_the_name_or_else_by_a_part_of_it(
     [{"search": "gala"}, {"search": "lodz muller"}, {"search": "nothing"}, {"customer": "sons 7"}],
 )
 def test_a_list_of_what_was_typed_reads_no_rows_but_those(
-    connection: Connection, typed: dict[str, Any]
+    emptied: Database, typed: dict[str, Any]
 ) -> None:
-    with connection.cursor() as cursor:
+    merge_many(emptied)
+    with emptied.session() as connection, connection.cursor() as cursor:
         # Enough that no reading of all of them is as quick.
         cursor.execute(
             "INSERT INTO opportunities (id, name, organisation_name)"
@@ -181,6 +210,18 @@ def test_words_that_many_hold_are_looked_at_row_by_row_and_never_all_of_them(
     assert "using opportunity_words_pkey" in plan, plan
 
 
+@pytest.fixture(scope="module")
+def many_with_values(embedded_url: str) -> Iterator[Database]:
+    with new_mirror(embedded_url) as database:
+        merge_many(database)
+        for values in (
+            "confirmed_at = updated_at_rms WHERE id % 3 = 0",
+            "total_value = CASE WHEN id % 5 > 0 THEN id % 7 END",
+        ):
+            query(database, f"UPDATE opportunities SET {values}")
+        yield database
+
+
 @pytest.mark.parametrize(
     ("most_sorted", "most_looked_at"),
     [(1_000, 10_000), (0, 10_000), (0, 3), (5, 60)],
@@ -188,38 +229,33 @@ def test_words_that_many_hold_are_looked_at_row_by_row_and_never_all_of_them(
 )
 @pytest.mark.parametrize("sort", ["-updated", "name", "-name", "value", "-confirmed", "confirmed"])
 def test_a_page_is_the_same_whether_few_meet_the_filters_or_many_or_only_the_last(
-    connection: Connection,
+    many_with_values: Database,
     monkeypatch: pytest.MonkeyPatch,
     most_sorted: int,
     most_looked_at: int,
     sort: str,
 ) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE opportunities SET confirmed_at = updated_at_rms WHERE id % 3 = 0;"
-            "UPDATE opportunities SET total_value = CASE WHEN id % 5 > 0 THEN id % 7 END"
-        )
-    connection.commit()
-    everything = list_opportunities(connection, Criteria(sort=sort), limit=1_000)
-    monkeypatch.setattr(browse, "_MOST_SORTED", most_sorted)
-    monkeypatch.setattr(browse, "_MOST_LOOKED_AT", most_looked_at)
-    for wanted, is_meant in (
-        (Criteria(sort=sort, customer_id=3), lambda row: row.customer_id == 3),
-        (Criteria(sort=sort, venue="Oslo"), lambda row: row.venue == "Oslo"),
-        (Criteria(sort=sort, customer_id=99), lambda row: False),
-    ):
-        expected = [row.id for row in everything if is_meant(row)]
-        found: list[int] = []
-        place = None
-        while page := list_opportunities(connection, wanted, limit=9, place=place):
-            found += [row.id for row in page]
-            place = place_of(connection, wanted, page[-1], before=False)
-        assert found == expected
-        if len(expected) > 20:
-            row = next(r for r in everything if r.id == expected[20])
-            before = place_of(connection, wanted, row, before=True)
-            back = list_opportunities(connection, wanted, limit=9, place=before)
-            assert [each.id for each in back] == expected[11:20]
+    with only_reading(many_with_values) as connection:
+        everything = list_opportunities(connection, Criteria(sort=sort), limit=1_000)
+        monkeypatch.setattr(browse, "_MOST_SORTED", most_sorted)
+        monkeypatch.setattr(browse, "_MOST_LOOKED_AT", most_looked_at)
+        for wanted, is_meant in (
+            (Criteria(sort=sort, customer_id=3), lambda row: row.customer_id == 3),
+            (Criteria(sort=sort, venue="Oslo"), lambda row: row.venue == "Oslo"),
+            (Criteria(sort=sort, customer_id=99), lambda row: False),
+        ):
+            expected = [row.id for row in everything if is_meant(row)]
+            found: list[int] = []
+            place = None
+            while page := list_opportunities(connection, wanted, limit=9, place=place):
+                found += [row.id for row in page]
+                place = place_of(connection, wanted, page[-1], before=False)
+            assert found == expected
+            if len(expected) > 20:
+                row = next(r for r in everything if r.id == expected[20])
+                before = place_of(connection, wanted, row, before=True)
+                back = list_opportunities(connection, wanted, limit=9, place=before)
+                assert [each.id for each in back] == expected[11:20]
 
 
 @pytest.fixture(scope="module")
@@ -245,12 +281,20 @@ def seldom() -> list[Any]:
     ]
 
 
+@pytest.fixture(scope="module")
+def in_blocks(embedded_url: str, seldom: list[Any]) -> Iterator[Database]:
+    with new_mirror(embedded_url) as database:
+        merge_at(database, 1, 2, *seldom)
+        query(database, "ANALYZE opportunities, opportunity_words")
+        yield database
+
+
 @pytest.fixture
-def blocks(emptied: Database, seldom: list[Any]) -> Iterator[Connection]:
-    merge_at(emptied, 1, 2, *seldom)
-    query(emptied, "ANALYZE opportunities, opportunity_words")
-    with emptied.session() as opened:
+def blocks(in_blocks: Database) -> Iterator[Connection]:
+    """What a test changes is rolled back."""
+    with in_blocks.session() as opened:
         yield opened
+        opened.rollback()
 
 
 _TYPED = [

@@ -1,7 +1,7 @@
 """Finding opportunities: every filter and sort against the same rows, chosen by Python."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -31,6 +31,8 @@ from rms_pipeline.mirror.criteria import Days
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.statements import Connection, one_row
 from rms_pipeline.mirror.summary import NO_STATUS
+from rms_pipeline_tests.conftest import database_at, with_our_tables
+from rms_pipeline_tests.copies import copy_of
 from rms_pipeline_tests.rows import insert, insert_opportunities, query
 
 BIGINT_MAX = 2**63 - 1
@@ -63,8 +65,7 @@ def found(database: Database, search: str) -> list[int]:
     return ids(database, search=search)
 
 
-@pytest.fixture
-def many(database: Database) -> Database:
+def insert_many(database: Database) -> None:
     """300 rows of few values, so that every sort has ties and every column gaps."""
     chance = random.Random(3)
 
@@ -87,7 +88,29 @@ def many(database: Database) -> Database:
             for _ in range(300)
         ),
     )
-    return database
+
+
+@pytest.fixture(scope="module")
+def many(embedded_url: str) -> Iterator[Database]:
+    """Those rows, which no test changes: to insert them took longer than to find some."""
+    with copy_of(embedded_url, with_our_tables(embedded_url)) as url:
+        insert_many(database_at(url))
+        yield database_at(url)
+
+
+@pytest.fixture(scope="module")
+def many_with_more(embedded_url: str) -> Iterator[Database]:
+    """The same, and values also in the columns by which only pages by place are sorted."""
+    values = {"created_at_rms": T0, "confirmed_at": T0, "venue_name": "Hall"}
+    with copy_of(embedded_url, with_our_tables(embedded_url)) as url:
+        database = database_at(url)
+        insert_many(database)
+        for column, value in values.items():
+            query(database, f"UPDATE opportunities SET {column} = %s WHERE id %% 3 = 1", value)
+        query(
+            database, "UPDATE opportunities SET deliver_starts_at = starts_at - interval '1 hour'"
+        )
+        yield database
 
 
 ATTRIBUTES = {"starts": "starts_at", "ends": "ends_at", "value": "total_value"} | {
@@ -448,16 +471,17 @@ def test_the_record_is_shown_to_the_last_digit_whatever_is_in_it(
 
 
 def test_all_rows_of_a_file_are_as_they_were_when_it_began(
-    many: Database, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    insert_many(database)
     monkeypatch.setattr(browse, "_ROWS_AT_A_TIME", 7)
-    with many.session() as connection:
+    with database.session() as connection:
         before = list_opportunities(connection, Criteria(sort="name"), limit=10_000)
         rows = iterate_opportunities(connection, Criteria(sort="name"))
         seen = [next(rows)]
         # Those that come last in the file change first, and one of them goes.
-        query(many, "UPDATE opportunities SET name = '', total_value = 1")
-        query(many, "DELETE FROM opportunities WHERE id = %s", before[-1].id)
+        query(database, "UPDATE opportunities SET name = '', total_value = 1")
+        query(database, "DELETE FROM opportunities WHERE id = %s", before[-1].id)
         assert seen + list(rows) == before
 
 
@@ -469,15 +493,11 @@ def test_an_unknown_sort_is_the_usual_one(many: Database) -> None:
 @pytest.mark.parametrize("direction", ["", "-"])
 @pytest.mark.parametrize("key", ORDERS)
 def test_pages_by_place_cover_the_list_once_in_both_directions(
-    many: Database, key: str, direction: str
+    many_with_more: Database, key: str, direction: str
 ) -> None:
     """Where one page ends the next begins, and the way back is the same way."""
-    values = {"created_at_rms": T0, "confirmed_at": T0, "venue_name": "Hall"}
-    for column, value in values.items():
-        query(many, f"UPDATE opportunities SET {column} = %s WHERE id %% 3 = 1", value)
-    query(many, "UPDATE opportunities SET deliver_starts_at = starts_at - interval '1 hour'")
     criteria = Criteria(sort=f"{direction}{key}")
-    with many.session() as connection:
+    with many_with_more.session() as connection:
         rows = list_opportunities(connection, criteria, limit=300)
         assert list(iterate_opportunities(connection, criteria)) == rows
         paged = list_opportunities(connection, criteria, limit=41)
