@@ -239,14 +239,17 @@ def as_copy_of(template: str) -> str:
     return f"TEMPLATE {template} STRATEGY FILE_COPY"
 
 
-def template(server_url: str, name: str, fill: Callable[[str], None]) -> str:
-    """Return the name of a database to copy. `fill` gets its URL and fills it.
+def template(
+    server_url: str, name: str, fill: Callable[[str], None], like: str | None = None
+) -> str:
+    """Return the name of a database to copy. `fill` gets its URL and fills it. It is empty before
+    that, or a copy of the template `like`.
 
     It is made on first use and lives as long as the server. No connection may stay open to it.
     """
     with administrator(server_url) as run:
         if not run("SELECT 1 FROM pg_database WHERE datname = %s", name):
-            run(f"CREATE DATABASE {name}")
+            run(f"CREATE DATABASE {name} {as_copy_of(like) if like else ''}")
             try:
                 fill(url_of(server_url, name))
             except BaseException:

@@ -1,5 +1,6 @@
 """The assets in a real Dagster instance: "Materialize all", partial runs, checks, what they say."""
 
+import contextlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,22 +15,63 @@ from rms_pipeline.mirror.mirrored_windows import ask_for_days_back, read_reach
 from rms_pipeline.mirror.sync_metadata import latest_syncs
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
 from rms_pipeline.settings import settings
-from rms_pipeline_tests.conftest import database_at
+from rms_pipeline_tests.conftest import database_at, with_all_tables
+from rms_pipeline_tests.copies import copy_of
+from rms_pipeline_tests.servers import administrator, template
 
 PROJECT = Path(__file__).parent.parent.parent
 
 
+ROWS = 150
+
+
 @pytest.fixture
 def sandbox() -> Iterator[SandboxServer]:
-    with SandboxServer(Store(150)) as server:
+    with SandboxServer(Store(ROWS)) as server:
         yield server
 
 
 @pytest.fixture
-def instance(
-    ready_url: str, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+def ready_url(
+    embedded_url: str, sandbox: SandboxServer, request: pytest.FixtureRequest
+) -> Iterator[str]:
+    """A database as `rms-pipeline migrate` leaves it, or as the first full sync does (`synced`)."""
+    made = with_all_tables(embedded_url)
+    if "synced" in request.fixturenames:
+        # Records of a day are the same in each such sandbox.
+        day = sandbox.store.today
+        made = template(embedded_url, f"template_synced_{day:%Y%m%d}", materialize_all, like=made)
+    with copy_of(embedded_url, made) as url:
+        yield url
+
+
+@pytest.fixture
+def synced() -> None:
+    """For tests that begin after "Materialize all". The mirror and Dagster's history are copies of
+    one that had it: the sync took longer than most of these tests.
+    """
+
+
+def materialize_all(url: str) -> None:
+    with (
+        SandboxServer(Store(ROWS)) as server,
+        pytest.MonkeyPatch.context() as changes,
+        instance_at(url, server, changes) as opened,
+    ):
+        materialize(opened)
+    # Whoever watched the run may still be connected, and then nobody can copy the database.
+    with administrator(url) as ask:
+        ask(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+@contextlib.contextmanager
+def instance_at(
+    url: str, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[dg.DagsterInstance]:
-    monkeypatch.setenv("POSTGRES_URL", ready_url)
+    monkeypatch.setenv("POSTGRES_URL", url)
     monkeypatch.setenv("DAGSTER_HOME", str(PROJECT))
     monkeypatch.setenv("CURRENT_RMS_SUBDOMAIN", SANDBOX_SUBDOMAIN)
     monkeypatch.setenv("CURRENT_RMS_API_KEY", SANDBOX_API_KEY)
@@ -39,6 +81,14 @@ def instance(
     with dg.DagsterInstance.get() as opened:
         yield opened
     settings.cache_clear()
+
+
+@pytest.fixture
+def instance(
+    ready_url: str, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dg.DagsterInstance]:
+    with instance_at(ready_url, sandbox, monkeypatch) as opened:
+        yield opened
 
 
 def materialize(
@@ -77,6 +127,7 @@ def test_materialize_all_without_config_is_a_full_sync_in_the_history(
     assert "| Open" in str(counts)
 
 
+@pytest.mark.usefixtures("synced")
 def test_a_full_sync_hides_no_edit_outside_its_window_from_the_next_incremental_sync(
     instance: dg.DagsterInstance, ready_url: str, sandbox: SandboxServer
 ) -> None:
@@ -91,7 +142,6 @@ def test_a_full_sync_hides_no_edit_outside_its_window_from_the_next_incremental_
         assert result.success
 
     today = {"days_back": 0, "days_ahead": 0}
-    run("initial_sync", {})
     for name in ("Edited before any incremental sync", "Edited after one"):
         sandbox.store.ahead += timedelta(hours=1)
         later = (sandbox.store.today + timedelta(days=90)).strftime("%Y-%m-%dT%H:%M:%S.000Z")

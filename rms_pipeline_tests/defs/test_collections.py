@@ -10,10 +10,10 @@ from rms_pipeline.mirror.sync_metadata import find_sync, outcome
 from rms_pipeline.sandbox import SandboxServer
 from rms_pipeline.settings import SettingsError, load_settings, settings
 from rms_pipeline_tests.conftest import database_at
-from rms_pipeline_tests.defs.test_assets import instance, sandbox
+from rms_pipeline_tests.defs.test_assets import instance, ready_url, sandbox, synced
 from rms_pipeline_tests.rows import query
 
-__all__ = ["instance", "sandbox"]
+__all__ = ["instance", "ready_url", "sandbox", "synced"]
 
 
 @pytest.fixture
@@ -61,13 +61,13 @@ def test_members_are_synced_with_the_opportunities_and_counted_with_them(
     ]
 
 
+@pytest.mark.usefixtures("synced")
 def test_what_is_switched_on_later_is_read_whole_by_the_next_incremental_sync(
     instance: dg.DagsterInstance,
     ready_url: str,
     sandbox: SandboxServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run(instance, "initial_sync")
     database = database_at(ready_url)
     assert query(database, "SELECT count(*) FROM members") == [(0,)]
     monkeypatch.setenv("RMS_COLLECTIONS", "members")

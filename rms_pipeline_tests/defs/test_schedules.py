@@ -15,10 +15,10 @@ from rms_pipeline.defs.schedules import reason_to_skip, schedules
 from rms_pipeline.mirror.embedded import open_database
 from rms_pipeline.sandbox import SandboxServer
 from rms_pipeline.settings import settings
-from rms_pipeline_tests.defs.test_assets import instance, materialize, sandbox
+from rms_pipeline_tests.defs.test_assets import instance, materialize, ready_url, sandbox, synced
 from rms_pipeline_tests.rows import query
 
-__all__ = ["instance", "sandbox"]
+__all__ = ["instance", "ready_url", "sandbox", "synced"]
 
 
 def decide(name: str, instance: dg.DagsterInstance) -> str:
@@ -39,10 +39,10 @@ def test_an_incremental_sync_is_skipped_with_a_reason_until_a_full_one_has_compl
     assert decide("incremental_sync", instance) == "run"
 
 
+@pytest.mark.usefixtures("synced")
 def test_a_scheduled_sync_is_skipped_with_a_reason_while_one_is_running(
     instance: dg.DagsterInstance,
 ) -> None:
-    materialize(instance)
     job = build_defs().resolve_job_def("initial_sync")
     run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
     for schedule in ("incremental_sync", "reconciliation"):
@@ -51,10 +51,10 @@ def test_a_scheduled_sync_is_skipped_with_a_reason_while_one_is_running(
     assert decide("incremental_sync", instance) == "run"
 
 
+@pytest.mark.usefixtures("synced")
 def test_reconciliation_has_one_tick_a_day_and_gives_it_up_to_no_incremental_sync(
     instance: dg.DagsterInstance,
 ) -> None:
-    materialize(instance)
     job = build_defs().resolve_job_def("incremental_sync")
     instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
     assert "incremental_sync is running" in decide("incremental_sync", instance)
@@ -123,11 +123,11 @@ def test_all_that_is_running_is_named() -> None:
     assert reason == "a and b is running. The next tick tries again."
 
 
+@pytest.mark.usefixtures("synced")
 def test_an_incremental_job_in_dagster_fetches_only_changes(
     instance: dg.DagsterInstance,
     sandbox: object,
 ) -> None:
-    materialize(instance)
     result = (
         build_defs()
         .resolve_job_def("incremental_sync")
@@ -146,13 +146,24 @@ def test_an_incremental_job_in_dagster_fetches_only_changes(
     assert passed >= {"mirror_is_complete", "deletions_are_plausible"}
 
 
-def test_housekeeping_forgets_old_runs_but_never_the_watermark(
+@pytest.mark.usefixtures("synced")
+def test_housekeeping_forgets_old_runs_and_all_that_is_kept_of_them_but_never_the_watermark(
     instance: dg.DagsterInstance,
 ) -> None:
-    first, *_ = runs = [materialize(instance).run_id for _ in range(5)]
+    first, *_ = runs = [record.run_id for record in instance.get_runs()]
+    runs += [materialize(instance).run_id for _ in range(3)]
+    for _ in range(2):
+        instance.report_runless_asset_event(dg.AssetMaterialization("opportunities"))
     database = open_database(settings())
+    of_no_run = "SELECT id FROM dagster.event_logs WHERE run_id = '' ORDER BY id"
+    old, new = (row[0] for row in query(database, of_no_run))
+    long_ago = "now() - interval '100 days'"
+    query(database, f"UPDATE dagster.runs SET create_timestamp = {long_ago}")
+    query(database, f"UPDATE dagster.asset_check_executions SET create_timestamp = {long_ago}")
+    query(database, f"UPDATE dagster.event_logs SET timestamp = {long_ago} WHERE id = %s", old)
+    query(database, "INSERT INTO dagster.asset_event_tags (event_id, asset_key, key)"
+                    " VALUES (%s, '', ''), (%s, '', '')", old, new)  # fmt: skip
     with database.session() as connection, connection.cursor() as cursor:
-        cursor.execute("UPDATE dagster.runs SET create_timestamp = now() - interval '100 days'")
         cursor.execute("INSERT INTO sync_faults (field, problem, run, seen_at)"
                        " VALUES ('id', 'old', 'r', now() - interval '91 days'),"
                        " ('id', 'new', 'r', now())")  # fmt: skip
@@ -169,26 +180,7 @@ def test_housekeeping_forgets_old_runs_but_never_the_watermark(
     printed = Path(instance.storage_directory())
     assert {run for run in runs if (printed / run).exists()} == kept
     assert decide("incremental_sync", instance) == "run"
-
-
-def test_housekeeping_forgets_what_dagster_keeps_of_no_run_and_of_runs_that_are_gone(
-    instance: dg.DagsterInstance,
-) -> None:
-    for _ in range(4):
-        materialize(instance)
-    for _ in range(2):
-        instance.report_runless_asset_event(dg.AssetMaterialization("opportunities"))
-    database = open_database(settings())
-    of_no_run = "SELECT id FROM dagster.event_logs WHERE run_id = '' ORDER BY id"
-    old, new = (row[0] for row in query(database, of_no_run))
-    long_ago = "now() - interval '100 days'"
-    query(database, f"UPDATE dagster.runs SET create_timestamp = {long_ago}")
-    query(database, f"UPDATE dagster.asset_check_executions SET create_timestamp = {long_ago}")
-    query(database, f"UPDATE dagster.event_logs SET timestamp = {long_ago} WHERE id = %s", old)
-    query(database, "INSERT INTO dagster.asset_event_tags (event_id, asset_key, key)"
-                    " VALUES (%s, '', ''), (%s, '', '')", old, new)  # fmt: skip
-    job = build_defs().resolve_job_def("housekeeping")
-    assert job.execute_in_process(instance=instance).success
+    # And of no run.
     assert query(database, of_no_run) == [(new,)]
     tagged = "SELECT event_id FROM dagster.asset_event_tags WHERE event_id >= %s"
     assert query(database, tagged, old) == [(new,)]
@@ -209,10 +201,10 @@ def test_no_tick_of_a_schedule_or_sensor_is_kept_for_ever(
     assert all(0 < days[status] <= 90 for status in ended)
 
 
+@pytest.mark.usefixtures("synced")
 def test_the_audit_says_which_changes_webhooks_told_of_and_warns_when_they_stop(
     instance: dg.DagsterInstance, sandbox: SandboxServer
 ) -> None:
-    materialize(instance)
     edited = sandbox.store.ids()[:6]
     for id_ in edited:
         sandbox.store.edit(id_, {"subject": "Edited"})

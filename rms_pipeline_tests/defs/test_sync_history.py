@@ -33,12 +33,12 @@ from rms_pipeline.mirror.walks import watermarks
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer
 from rms_pipeline.settings import settings
 from rms_pipeline_tests.conftest import database_at
-from rms_pipeline_tests.defs.test_assets import instance, materialize, sandbox
+from rms_pipeline_tests.defs.test_assets import instance, ready_url, sandbox, synced
 from rms_pipeline_tests.defs.test_run_workers import kill_worker_of
 from rms_pipeline_tests.defs.test_schedules import decide
 from rms_pipeline_tests.rows import query
 
-__all__ = ["instance", "sandbox"]
+__all__ = ["instance", "ready_url", "sandbox", "synced"]
 
 STABLE = (
     "SELECT id, run_id, sync_type, status, records_synced, records_failed, error, metadata"
@@ -75,11 +75,11 @@ def delete_each(instance: dg.DagsterInstance, database: Database) -> None:
         instance.delete_run(record.run_id)
 
 
+@pytest.mark.usefixtures("synced")
 @pytest.mark.parametrize("lose", [wipe, delete_each], ids=["wiped", "deleted"])
 def test_syncs_stay_correct_when_dagsters_history_is_gone(
     instance: dg.DagsterInstance, database: Database, sandbox: SandboxServer, lose: Any
 ) -> None:
-    materialize(instance)
     assert run(instance, "incremental_sync").success
     with database.session() as connection:
         since, before = watermarks(connection, OPPORTUNITIES), latest_syncs(connection)
@@ -170,10 +170,10 @@ def test_a_run_that_dagster_has_forgotten_and_whose_process_died_is_declared_dea
     assert query(database, "SELECT status, error FROM sync_runs") == [("failed", DIED)]
 
 
+@pytest.mark.usefixtures("synced")
 def test_a_living_sync_that_dagster_has_forgotten_keeps_the_next_one_waiting(
     instance: dg.DagsterInstance, database: Database
 ) -> None:
-    materialize(instance)
     query(database, "UPDATE sync_runs SET ended_at = NULL, status = 'running' RETURNING 1")
     instance.wipe()
     for schedule in ("incremental_sync", "reconciliation"):

@@ -28,10 +28,10 @@ from rms_pipeline.sandbox import Faults, SandboxServer
 from rms_pipeline.settings import settings
 from rms_pipeline.sync.queued import WorkedOff
 from rms_pipeline.web.reporting import Reporter
-from rms_pipeline_tests.defs.test_assets import instance, materialize, sandbox
+from rms_pipeline_tests.defs.test_assets import instance, ready_url, sandbox, synced
 from rms_pipeline_tests.rows import query
 
-__all__ = ["instance", "sandbox"]
+__all__ = ["instance", "ready_url", "sandbox", "synced"]
 
 _, webhook_refresh_sensor = webhook_refresh_of([OPPORTUNITIES], OWN)
 _, business_events_sensor = business_events_of(OWN)
@@ -113,11 +113,11 @@ def test_a_queue_that_cannot_be_read_is_no_empty_queue(
         decide(instance, webhook_refresh_sensor)
 
 
+@pytest.mark.usefixtures("synced")
 @pytest.mark.parametrize("succeed", [True, False])
 def test_a_refresh_makes_no_table_fresh_whether_it_succeeds_or_not(
     instance: dg.DagsterInstance, database: Database, sandbox: SandboxServer, succeed: bool
 ) -> None:
-    materialize(instance)
     key = dg.AssetKey("opportunities")
 
     def stored() -> float:
@@ -136,10 +136,10 @@ def test_a_refresh_makes_no_table_fresh_whether_it_succeeds_or_not(
             if e.asset_observation] == [2 if succeed else 0]  # fmt: skip
 
 
+@pytest.mark.usefixtures("synced")
 def test_ids_can_be_refreshed_by_hand_and_one_that_is_gone_is_deleted(
     instance: dg.DagsterInstance, database: Database, sandbox: SandboxServer
 ) -> None:
-    materialize(instance)
     there, gone = sandbox.store.ids()[:2]
     sandbox.store.edit(there, {"subject": "By hand"})
     sandbox.store.delete(gone)
@@ -355,10 +355,10 @@ def standing(instance: dg.DagsterInstance) -> dict[str, bool | None]:
     return found
 
 
+@pytest.mark.usefixtures("synced")
 def test_a_refresh_leaves_no_check_unevaluated(
     instance: dg.DagsterInstance, database: Database
 ) -> None:
-    materialize(instance)
     with database.session() as connection, connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO held_deletions (collection, id, because, asked_at, answered_at)"
@@ -379,10 +379,10 @@ def test_a_refresh_leaves_no_check_unevaluated(
     assert set(stands.values()) == {True}, stands
 
 
+@pytest.mark.usefixtures("synced")
 def test_the_fast_lane_reports_once_a_minute_and_repeats_no_check_that_says_the_same(
     instance: dg.DagsterInstance, database: Database
 ) -> None:
-    materialize(instance)
     now = [1000.0]
     reporter = Reporter(database, lambda: instance, "UTC", clock=lambda: now[0])
     count = ("SELECT dagster_event_type, count(*) FROM dagster.event_logs"
