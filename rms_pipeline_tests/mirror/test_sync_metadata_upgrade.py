@@ -1,5 +1,6 @@
 """The upgrade that made syncs rows of our own: history, figures, errors and rights are kept."""
 
+import contextlib
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -36,11 +37,17 @@ def execute(url: str, statements: str, *values: Any) -> None:
     connection.close()
 
 
+@contextlib.contextmanager
+def old_database(embedded_url: str) -> Iterator[str]:
+    made = template(embedded_url, "template_0019", lambda url: void(load_release(url, BEFORE)))
+    with new_database(embedded_url, made) as url:
+        yield url
+
+
 @pytest.fixture
 def old_url(embedded_url: str) -> Iterator[str]:
     """As the last version of before left a database, with Dagster's history and a right on it."""
-    made = template(embedded_url, "template_0019", lambda url: void(load_release(url, BEFORE)))
-    with new_database(embedded_url, made) as url:
+    with old_database(embedded_url) as url:
         yield url
 
 
@@ -86,50 +93,60 @@ def test_every_sync_that_dagster_has_keeps_its_times_figures_metadata_and_error(
     assert query(database, FIGURES.format("run_id")) == before
 
 
-@pytest.mark.parametrize(
-    ("event", "error"),
-    [
-        (r'{"dagster_event": {"message": "a \u0000 b"}}', "a \ufffd b"),
-        (r'{"dagster_event": {"message": "a \ud800 b"}}', "a \ufffd b"),
-        (r'{"dagster_event": {"message": "a \\u0000 b"}}', None),
-        ("no JSON", "The text of this event cannot be read as JSON."),
-        ('{"dagster_event": []}', "This sync failed and recorded no reason"),
-        ('"a text"', "This sync failed and recorded no reason"),
-        ("", "The text of this event cannot be read as JSON."),
-        ("[" * 50_000, None),
-    ],
-    ids=["NUL", "half a pair", "an escaped backslash", "no JSON", "a list", "a text", "nothing",
-         "too deep"],
-)  # fmt: skip
-def test_no_text_of_dagsters_fails_the_upgrade(old_url: str, event: str, error: str | None) -> None:
-    database = database_at(old_url)
-    count = query(database, "SELECT count(*) FROM sync_metadata")[0][0]
-    add_run(old_url, "odd", event)
-    add_run(old_url, "stored", event, "ASSET_MATERIALIZATION")
-    migrate(database)
-    found = query(database, "SELECT status, error FROM sync_metadata WHERE run_id = 'odd'")
+# Texts of events, by what is odd in them, and what the sync's error then says.
+EVENTS = {
+    "NUL": (r'{"dagster_event": {"message": "a \u0000 b"}}', "a \ufffd b"),
+    "half a pair": (r'{"dagster_event": {"message": "a \ud800 b"}}', "a \ufffd b"),
+    "an escaped backslash": (r'{"dagster_event": {"message": "a \\u0000 b"}}', None),
+    "no JSON": ("no JSON", "The text of this event cannot be read as JSON."),
+    "a list": ('{"dagster_event": []}', "This sync failed and recorded no reason"),
+    "a text": ('"a text"', "This sync failed and recorded no reason"),
+    "nothing": ("", "The text of this event cannot be read as JSON."),
+    "too deep": ("[" * 50_000, None),
+}
+METADATA = [
+    *('{"metadata_entries": 5}', '{"metadata_entries": [null, 5, {"label": null}]}', "[1]"),
+    '{"metadata_entries": [{"label": "x", "entry_data": {"value": 1}}]}',
+]
+
+
+@pytest.fixture(scope="module")
+def upgraded(embedded_url: str) -> Iterator[Database]:
+    """An old database that had runs with all of them, after one upgrade."""
+    at = '"asset_key": {"path": ["opportunities"]}'
+    with old_database(embedded_url) as url:
+        database = database_at(url)
+        ((before,),) = query(database, "SELECT count(*) FROM sync_metadata")
+        for name, (event, _) in EVENTS.items():
+            add_run(url, f"failed: {name}", event)
+            add_run(url, f"stored: {name}", event, "ASSET_MATERIALIZATION")
+        for text in METADATA:
+            body = text if text.startswith("[") else text.replace("{", "{" + at + ", ", 1)
+            add_run(
+                url,
+                text,
+                '{"dagster_event": {"event_specific_data": {"materialization": ' + body + "}}}",
+                "ASSET_MATERIALIZATION",
+            )
+        migrate(database)
+        count = query(database, "SELECT count(*) FROM sync_metadata")
+        assert count == [(before + 2 * len(EVENTS) + len(METADATA),)]
+        yield database
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_no_text_of_dagsters_fails_the_upgrade(upgraded: Database, name: str) -> None:
+    _, error = EVENTS[name]
+    synced = "SELECT status, error FROM sync_metadata WHERE run_id = %s"
+    found = query(upgraded, synced, f"failed: {name}")
     assert found[0][0] == "failed"
     assert error is None or error in found[0][1]
-    assert query(database, "SELECT count(*) FROM sync_metadata") == [(count + 2,)]
+    assert len(query(upgraded, synced, f"stored: {name}")) == 1
 
 
-@pytest.mark.parametrize(
-    "metadata",
-    ['{"metadata_entries": 5}', '{"metadata_entries": [null, 5, {"label": null}]}', "[1]",
-     '{"metadata_entries": [{"label": "x", "entry_data": {"value": 1}}]}'],
-)  # fmt: skip
-def test_metadata_of_any_shape_is_copied_or_left_out(old_url: str, metadata: str) -> None:
-    at = '"asset_key": {"path": ["opportunities"]}'
-    body = metadata if metadata.startswith("[") else metadata.replace("{", "{" + at + ", ", 1)
-    add_run(
-        old_url,
-        "odd",
-        '{"dagster_event": {"event_specific_data": {"materialization": ' + body + "}}}",
-        "ASSET_MATERIALIZATION",
-    )
-    database = database_at(old_url)
-    migrate(database)
-    found = query(database, "SELECT metadata FROM sync_metadata WHERE run_id = 'odd'")
+@pytest.mark.parametrize("metadata", METADATA)
+def test_metadata_of_any_shape_is_copied_or_left_out(upgraded: Database, metadata: str) -> None:
+    found = query(upgraded, "SELECT metadata FROM sync_metadata WHERE run_id = %s", metadata)
     assert found == [({"x": 1} if '"x"' in metadata else {},)]
 
 
