@@ -76,6 +76,7 @@ class MirrorPostgresStorage(DagsterPostgresStorage):
         for part in (storage.run_storage, storage.event_log_storage, storage.schedule_storage):
             # As Dagster's own `optimize_for_webserver` does, which is the webserver's alone.
             part._engine = engine
+        _look_for_tables_once(storage.event_log_storage)
         _look_at_columns_once(storage.event_log_storage)
         migrate(database)
         return storage
@@ -217,6 +218,21 @@ def _engine_of(url: str) -> sqlalchemy.Engine:
             )
             demand_living_connections(engine)
         return engine
+
+
+def _look_for_tables_once(events: Any) -> None:
+    """Dagster asks PostgreSQL for a table, to learn whether it can store checks or limits, eighty
+    times in a sync. Tables that are there stay."""
+    look = type(events).has_table
+    there = set[str]()
+    this = weakref.proxy(events)
+
+    def has(name: str) -> bool:
+        if name not in there and look(this, name):
+            there.add(name)
+        return name in there
+
+    events.has_table = has
 
 
 def _look_at_columns_once(events: Any) -> None:

@@ -80,6 +80,14 @@ def statements_of(storage: MirrorPostgresStorage, act: Callable[[], object]) -> 
     return found
 
 
+def test_that_there_is_a_table_is_looked_up_once(storage: MirrorPostgresStorage) -> None:
+    events: Any = storage.event_log_storage
+    assert events.supports_asset_checks
+    assert statements_of(storage, lambda: events.supports_asset_checks) == []
+    assert not events.has_table("no_such")
+    assert statements_of(storage, lambda: events.has_table("no_such")) != []
+
+
 def test_that_a_table_has_a_column_is_looked_up_once(storage: MirrorPostgresStorage) -> None:
     events: Any = storage.event_log_storage
     assert events.has_asset_key_index_cols()
