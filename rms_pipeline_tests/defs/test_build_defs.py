@@ -26,6 +26,7 @@ from rms_pipeline.mirror.ownership import claim_mirror
 from rms_pipeline.mirror.sync_metadata import latest_syncs
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
 from rms_pipeline.settings import settings
+from rms_pipeline_tests.cases import some_in_drills
 from rms_pipeline_tests.defs.histories import history_in_files
 from rms_pipeline_tests.rows import query
 
@@ -174,7 +175,9 @@ def of_account(subdomain: Any, url: str, prefix: str) -> tuple[dg.Definitions, M
     return defs, (defs.resources or {})[f"{prefix}__mirror"]
 
 
-@pytest.mark.parametrize("second", ["globex", dg.EnvVar("SECOND_ACCOUNT")])
+@pytest.mark.parametrize(
+    "second", some_in_drills(["globex", dg.EnvVar("SECOND_ACCOUNT")], "SECOND_ACCOUNT".__eq__)
+)
 def test_another_account_in_the_same_schema_is_refused_at_first_use_by_both_names(
     ready_url: str, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, second: Any
 ) -> None:
@@ -209,7 +212,7 @@ def failure_of(defs: dg.Definitions, job: str, instance: dg.DagsterInstance) -> 
     return told
 
 
-@pytest.mark.parametrize("prefix", ["acme", None])
+@pytest.mark.parametrize("prefix", some_in_drills(["acme", None], {"acme"}.__contains__))
 def test_errors_name_the_fields_that_somebody_set(
     ready_url: str, instance: dg.DagsterInstance, prefix: str | None
 ) -> None:

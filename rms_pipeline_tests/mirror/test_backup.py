@@ -12,6 +12,7 @@ from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.schema import demand_tables, migrate
 from rms_pipeline.mirror.walks import has_full_sync, watermarks
 from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline_tests.cases import some_in_drills
 from rms_pipeline_tests.conftest import dagsters_tables, database_at, with_all_tables
 from rms_pipeline_tests.copies import copy_of
 from rms_pipeline_tests.rows import query
@@ -22,7 +23,7 @@ WHOLE, OURS = (), ("--schema=public",)
 
 
 @pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxServer]:
+def served() -> Iterator[SandboxServer]:
     with SandboxServer(Store(40)) as server:
         yield server
 
@@ -43,18 +44,20 @@ def restore(url: str, into: str, file: Path, *what: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", [WHOLE, OURS], ids=["all of it", "our schema alone"])
+@pytest.mark.parametrize(
+    "what", some_in_drills([(WHOLE,), (OURS,)], (WHOLE,).__eq__, ["all of it", "our schema alone"])
+)
 def test_a_dump_is_restored_into_another_server_and_the_next_sync_is_incremental(
     full_url: str,
     empty_url: str,
-    sandbox: SandboxServer,
+    served: SandboxServer,
     client_for: Callable[..., CurrentRmsClient],
     tmp_path: Path,
     what: tuple[str, ...],
 ) -> None:
-    there = Mirror(database_at(full_url), sandbox, client_for)
+    there = Mirror(database_at(full_url), served, client_for)
     there.full_sync()
-    sandbox.store.edit(sandbox.store.ids()[0], {"subject": "Edited before the backup"})
+    served.store.edit(served.store.ids()[0], {"subject": "Edited before the backup"})
     there.incremental_sync()
     there.close()
     kept = "SELECT DISTINCT pg_column_compression(data) FROM opportunities WHERE data IS NOT NULL"
@@ -70,15 +73,15 @@ def test_a_dump_is_restored_into_another_server_and_the_next_sync_is_incremental
         assert has_full_sync(connection, OPPORTUNITIES)
         since = watermarks(connection, OPPORTUNITIES)
     assert since[0] == there.watermarks[0]
-    here = Mirror(restored, sandbox, client_for, watermarks=since)
-    sandbox.store.edit(sandbox.store.ids()[1], {"subject": "Edited after the backup"})
+    here = Mirror(restored, served, client_for, watermarks=since)
+    served.store.edit(served.store.ids()[1], {"subject": "Edited after the backup"})
     before = query(restored, "SELECT max(id) FROM walks")
     _, merged = here.incremental_sync()
     assert here.differences() == {}
     assert merged.result.updated == 1
     assert query(restored, "SELECT kind FROM walks WHERE id > %s", *before[0]) == [("changes",)]
-    deleted = sandbox.store.ids()[2]
-    sandbox.store.delete(deleted)
+    deleted = served.store.ids()[2]
+    served.store.delete(deleted)
     here.full_sync()
     here.close()
     assert here.differences() == {}

@@ -36,7 +36,7 @@ GROWING = {"mirror_state", "walks", "opportunity_words", "known_names"}
 
 # With every change: the first, those with which the most moved, and the newest. The others are in
 # the drills. Where no program was landed with a version, a dump is migrated to it, and from there.
-OFTEN = {"0001", "0004", "0006", "0013", "0017", "0024", max(RELEASES), versions()[-2]}
+OFTEN = {"0001", "0013", max(RELEASES), versions()[-2]}
 
 
 @pytest.fixture(

@@ -19,7 +19,7 @@ from rms_pipeline_tests.servers import new_database
 
 pytestmark = pytest.mark.slow
 # From which all migrations are made in one go with every change: the first, and where much moves.
-STRAIGHT = {"0001", "0012", "0024", "0030"}
+STRAIGHT = {"0001", "0024"}
 
 
 @dataclass(frozen=True)

@@ -200,10 +200,9 @@ def demand_truth(mirror: Mirror, shown: bool, but_for: set[int], why: str) -> No
 
 # One of each kind: counts, ids, order, records that are too many, that lack, and what is no list.
 ALWAYS = {
-    *("a record stands twice on each page and is counted twice", "counts shrink on later pages"),
+    *("a record stands twice on each page and is counted twice", "counts grow on later pages"),
     *("ids are text with blanks", "some pages are in no order", "pages hold nothings"),
-    *("each page lacks its last record", "some lists are empty", "some pages are of members"),
-    *("some pages are errors with 200", "some answers have no meta"),
+    *("each page lacks its last record", "some pages are of members", "some answers have no meta"),
 }
 
 
@@ -378,7 +377,7 @@ def test_a_counter_that_counts_one_where_there_is_none_makes_up_for_no_row_that_
     assert ids == [(sorted(world.records),)]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", some_in_drills(range(3), (2).__eq__))
 def test_what_begins_to_be_listed_twice_makes_up_for_no_row_that_is_gone(
     mirror_of: MakeMirror, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
@@ -406,7 +405,9 @@ def test_what_begins_to_be_listed_twice_makes_up_for_no_row_that_is_gone(
     assert proof.calls <= 4 + len(twice)
 
 
-@pytest.mark.parametrize("place", [0.02, 0.4, 0.97], ids=["first", "middle", "last"])
+@pytest.mark.parametrize(
+    "place", some_in_drills([0.02, 0.4, 0.97], (0.4).__eq__, ["first", "middle", "last"])
+)
 def test_where_all_ids_cost_too_many_calls_one_that_begins_to_be_listed_twice_is_found_by_halving(
     mirror_of: MakeMirror, monkeypatch: pytest.MonkeyPatch, place: float
 ) -> None:
@@ -435,7 +436,7 @@ def test_where_all_ids_cost_too_many_calls_one_that_begins_to_be_listed_twice_is
     assert not any("began to list" in note for note in proof.notes)
 
 
-@pytest.mark.parametrize("change", ["deleted", "listed twice"])
+@pytest.mark.parametrize("change", some_in_drills(["deleted", "listed twice"], "deleted".__eq__))
 def test_what_takes_more_calls_than_one_proof_may_make_is_found_by_the_next_ones(
     mirror_of: MakeMirror, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:

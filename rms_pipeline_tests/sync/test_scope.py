@@ -14,6 +14,7 @@ from rms_pipeline.mirror.api_terms import StoredTerms
 from rms_pipeline.sandbox import SANDBOX_SUBDOMAIN, Store, Switches
 from rms_pipeline.settings import settings
 from rms_pipeline.sync.refreshing import refresh
+from rms_pipeline_tests.cases import some_in_drills
 from rms_pipeline_tests.rows import query
 from rms_pipeline_tests.sync.conftest import Mirror
 from rms_pipeline_tests.test_sync import ids_in
@@ -22,6 +23,7 @@ MakeMirror = Callable[..., Mirror]
 SMALL = Switches(max_per_page=10)
 CLOSED = frozenset({40, 50, 60, 70})
 DATES = ("q[ends_at_gteq]", "q[starts_at_lteq]")
+ONE_OR_BOTH = {"+".join(dates): (dates,) for dates in (DATES, DATES[:1], DATES[1:])}
 
 
 def closed(mirror: Mirror) -> set[int]:
@@ -68,7 +70,9 @@ def stored(mirror_of: MakeMirror) -> Callable[..., Mirror]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ignored", [DATES, DATES[:1], DATES[1:]], ids="+".join)
+@pytest.mark.parametrize(
+    "ignored", some_in_drills(ONE_OR_BOTH.values(), (DATES[1:],).__ne__, ONE_OR_BOTH)
+)
 def test_ignored_dates_are_reported_and_leave_the_mirror_right(
     stored: MakeMirror, ignored: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,7 +132,9 @@ def test_dates_that_are_obeyed_again_are_believed_again(stored: MakeMirror) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("refused", [DATES, DATES[:1], DATES[1:]], ids="+".join)
+@pytest.mark.parametrize(
+    "refused", some_in_drills(ONE_OR_BOTH.values(), (DATES[:1],).__ne__, ONE_OR_BOTH)
+)
 def test_where_the_dates_are_refused_the_whole_account_is_read_and_the_sync_says_so(
     stored: MakeMirror, refused: tuple[str, ...]
 ) -> None:
