@@ -21,6 +21,8 @@ from rms_pipeline.defs.component import AccountInYaml, MirrorInYaml, _attributes
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer, Store
 from rms_pipeline.settings import SettingsError
 from rms_pipeline_tests.conftest import database_at
+from rms_pipeline_tests.defs.histories import history_in_files
+from rms_pipeline_tests.forks import Child
 from rms_pipeline_tests.rows import query
 
 PROJECT = Path(__file__).parent.parent.parent
@@ -67,10 +69,12 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_two_accounts_in_yaml_are_loaded_and_mirrored_side_by_side(
-    scratch: Path, empty_url: str, monkeypatch: pytest.MonkeyPatch
+    scratch: Path, empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SCRATCH_KEY", SANDBOX_API_KEY)
     monkeypatch.setenv("SCRATCH_URL", empty_url)
+    history = tmp_path / "history"
+    history.mkdir()
     with SandboxServer(Store(12)) as server:
         for name in ("acme", "globex"):
             folder = scratch / "src" / "scratch" / "defs" / name
@@ -78,7 +82,7 @@ def test_two_accounts_in_yaml_are_loaded_and_mirrored_side_by_side(
             (folder / "defs.yaml").write_text(ACCOUNT % (SANDBOX_SUBDOMAIN, server.url, name, name))
         found = dg.load_from_defs_folder(path_within_project=scratch / "src")
         assert {s.group_name for s in found.resolve_all_asset_specs()} == {"rental"}
-        with dg.instance_for_test() as instance:
+        with history_in_files(history) as instance:
             for name in ("acme", "globex"):
                 job = found.resolve_job_def(f"{name}__initial_sync")
                 assert job.execute_in_process(instance=instance).success
@@ -223,14 +227,15 @@ def test_dg_check_takes_what_is_right(attributes: str) -> None:
 
 
 def test_dg_writes_a_yaml_that_needs_but_two_variables(scratch: Path) -> None:
-    done = subprocess.run(
-        [*DG, "scaffold", "defs", "rms_pipeline.CurrentRmsComponent", "acme"],
+    with Child(
+        *(DG, "scaffold", "defs", "rms_pipeline.CurrentRmsComponent", "acme"),
         cwd=scratch,
-        capture_output=True,
-        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         env={**os.environ, "PYTHONPATH": str(scratch / "src")},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    ) as process:
+        told, _ = process.communicate(60)
+    assert process.returncode == 0, told
     text = (scratch / "src/scratch/defs/acme/defs.yaml").read_text()
     # All that it may say stands below, as comments.
     comments = [line for line in text.splitlines() if line.startswith("#")]
@@ -272,7 +277,7 @@ def test_what_dg_writes_can_be_loaded_whatever_the_folder_is_called(
     assert build_defs(account, place, key_prefix=prefix)
 
 
-DG = [sys.executable, "-c", "from dagster_dg_cli.cli import main; main()"]
+DG = str(Path(sys.executable).with_name("dg"))
 
 
 def test_dg_finds_the_component_where_the_package_says() -> None:

@@ -33,6 +33,7 @@ from rms_pipeline.mirror.walks import watermarks
 from rms_pipeline.sandbox import SANDBOX_API_KEY, SANDBOX_SUBDOMAIN, SandboxServer
 from rms_pipeline.settings import settings
 from rms_pipeline_tests.conftest import database_at
+from rms_pipeline_tests.defs.histories import history_in_files
 from rms_pipeline_tests.defs.test_assets import instance, ready_url, sandbox, synced
 from rms_pipeline_tests.defs.test_run_workers import kill_worker_of
 from rms_pipeline_tests.defs.test_schedules import decide
@@ -125,7 +126,7 @@ def elsewhere(
 ) -> Iterator[dg.DagsterInstance]:
     """An instance that keeps its history in files, while the mirror's database has none."""
     query(database, "DROP SCHEMA dagster CASCADE")
-    with dg.DagsterInstance.local_temp(str(tmp_path), {"telemetry": {"enabled": False}}) as opened:
+    with history_in_files(tmp_path) as opened:
         yield opened
 
 
