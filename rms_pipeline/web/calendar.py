@@ -30,6 +30,7 @@ from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.forms import with_chosen
 from rms_pipeline.web.list_address import Asked, asked, has_leftovers, looked_up, party_names
 from rms_pipeline.web.locales import first_weekday
+from rms_pipeline.web.parameters import OF_A_LIST, only
 from rms_pipeline.web.templating import is_fragment
 from rms_pipeline.web.today import day_of
 
@@ -160,7 +161,9 @@ def calendar_routes(desk: Desk) -> APIRouter:
             subscribed_as=", ".join(chip.value for chip in chips)[:100] or "Hires",
         )
 
-    @router.get("/calendar.json")
+    @router.get(
+        "/calendar.json", dependencies=[Depends(only(*OF_A_LIST, "view", "by", "day", fields=True))]
+    )
     def tell(wanted: Wanted) -> Response:
         with desk.reader.session() as connection:
             bars, is_all = read(connection, wanted)

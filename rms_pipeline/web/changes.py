@@ -30,6 +30,7 @@ from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.formatting import Clock
 from rms_pipeline.web.forms import amount, with_chosen
 from rms_pipeline.web.list_address import CUSTOM, custom_period, has_leftovers
+from rms_pipeline.web.parameters import only
 from rms_pipeline.web.refusals import WrongParameter
 from rms_pipeline.web.templating import is_fragment
 from rms_pipeline.web.values import Shown, field_title, line_title, shown_change
@@ -141,7 +142,9 @@ def changes_routes(desk: Desk) -> APIRouter:
             on_day=lambda day: _query(replace(chosen, day=str(day))),
         )
 
-    @router.get("/changes.json")
+    takes = only("day", "day_from", "day_to", "who", "field", "least", "days", "after")
+
+    @router.get("/changes.json", dependencies=[Depends(takes)])
     def tell(
         chosen: Annotated[Asked, Depends(wanted)], after: Annotated[Place | None, Depends(place)]
     ) -> Response:

@@ -3,9 +3,9 @@
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic_core import to_jsonable_python
@@ -50,6 +50,7 @@ from rms_pipeline.web.launching import (
     NoFullSync,
     SyncUnderWay,
 )
+from rms_pipeline.web.parameters import only
 from rms_pipeline.web.refusals import REFUSALS
 from rms_pipeline.web.templating import is_fragment
 
@@ -136,7 +137,7 @@ def dashboard_routes(desk: Desk, launcher: Launcher, starting: Starting | None =
         return desk.render(name, here="dashboard", figures=figures, memory=memory)
 
     @router.get("/compared.json", **desk.for_people)
-    def tell_compared() -> Response:
+    def tell_compared(_: Annotated[None, Depends(only())]) -> Response:
         today = desk.today()
         found = {"date": today.date, "time_zone": today.time_zone, "figures": _compared(desk)[0]}
         return desk.twin(to_jsonable_python(found))

@@ -21,6 +21,7 @@ from rms_pipeline.insight.decisions import (
 from rms_pipeline.insight.parties import periods_of_year
 from rms_pipeline.web.charts import decision_columns
 from rms_pipeline.web.desk import Desk
+from rms_pipeline.web.parameters import only
 
 _FIRST_YEAR, _LAST_YEAR = FIRST.year + 1, LAST.year - 1
 # In place of a month if the time of the decision is not known.
@@ -77,7 +78,7 @@ def decisions_routes(desk: Desk) -> APIRouter:
             periods=periods_of_year(found.year, desk.time_zone),
         )
 
-    @router.get(".json")
+    @router.get(".json", dependencies=[Depends(only("year", "owner"))])
     def tell(told: Annotated[tuple[WonAndLost, Memory], Depends(by_month)]) -> Response:
         found, _ = told
         return desk.twin(
@@ -88,7 +89,7 @@ def decisions_routes(desk: Desk) -> APIRouter:
             }
         )
 
-    @router.get("/{month}.json")
+    @router.get("/{month}.json", dependencies=[Depends(only("outcome", "owner"))])
     def tell_month(found: Annotated[Decisions, Depends(of_month)]) -> Response:
         return desk.twin(to_jsonable_python(found))
 

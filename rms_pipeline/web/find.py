@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from pydantic_core import to_jsonable_python
 
 from rms_pipeline.insight.find import Matches, NameMatch, find, find_names
 from rms_pipeline.mirror.words import words_in
 from rms_pipeline.web.desk import Desk
+from rms_pipeline.web.parameters import only
 from rms_pipeline.web.templating import NAVIGATION, is_fragment
 
 # How many results are shown while somebody types, and on the page of results.
@@ -69,7 +70,7 @@ def find_routes(desk: Desk) -> APIRouter:
             whole=f"/find?{urlencode({'q': q})}",
         )
 
-    @router.get("/find.json")
+    @router.get("/find.json", dependencies=[Depends(only("q", "before"))])
     def tell(q: _Text = "", before: _Before = None) -> Response:
         found, names = look(q, _MANY, before)
         older = f"/find.json?{urlencode({'q': q, 'before': found.next})}" if found.next else None

@@ -24,6 +24,7 @@ from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.fast_lane import ClientFactory
 from rms_pipeline.web.forms import read_form
 from rms_pipeline.web.launching import DagsterUnavailable, Launcher, SyncUnderWay
+from rms_pipeline.web.parameters import only
 from rms_pipeline.web.refusals import Refusal, WrongParameter
 
 # A count is used again for this long, so that looking again costs no calls.
@@ -104,7 +105,7 @@ def further_back_routes(desk: Desk, launcher: Launcher, client: ClientFactory) -
     def show(since: Annotated[date | None, Depends(wanted)]) -> Response:
         return page(_read(desk, since, costs))
 
-    @router.get("/further-back.json")
+    @router.get("/further-back.json", dependencies=[Depends(only("since"))])
     def tell(since: Annotated[date | None, Depends(wanted)]) -> Response:
         told = _read(desk, since, costs)
         return JSONResponse(_as_json(told), status_code=503 if told.trouble else 200)

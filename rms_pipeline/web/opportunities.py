@@ -46,6 +46,7 @@ from rms_pipeline.web.list_address import (
     with_known_fields,
 )
 from rms_pipeline.web.list_pages import count_list, read_list_page, worth
+from rms_pipeline.web.parameters import OF_A_LIST, only
 from rms_pipeline.web.refusals import REFUSALS
 from rms_pipeline.web.saved_views import why_not_shown
 from rms_pipeline.web.templating import is_fragment
@@ -101,6 +102,10 @@ class _Owners:
             # Assigned in one step, because several threads read it.
             self._read = (time.monotonic() + _OWNERS_SECONDS, owners(connection))
         return self._read[1]
+
+
+# Programs are told of parameters that no list has.
+_Checked = Annotated[None, Depends(only(*OF_A_LIST, fields=True))]
 
 
 def opportunities_routes(desk: Desk) -> APIRouter:
@@ -283,12 +288,12 @@ def _add_for_programs(
         responses={**REFUSALS, 200: {"model": OpportunityList}},
         openapi_extra={"parameters": describe_parameters()},
     )
-    def tell_list(wanted: NotLookedUp) -> JSONResponse:
+    def tell_list(_: _Checked, wanted: NotLookedUp) -> JSONResponse:
         """The page of the list with the same address, 50 rows at a time."""
         return told_list(wanted, "/api/opportunities")
 
     @router.get("/opportunities.json", **desk.for_people)
-    def tell_page(wanted: NotLookedUp) -> JSONResponse:
+    def tell_page(_: _Checked, wanted: NotLookedUp) -> JSONResponse:
         return told_list(wanted, "/opportunities.json")
 
     @router.get(
@@ -299,7 +304,7 @@ def _add_for_programs(
         responses=REFUSALS,
         openapi_extra={"parameters": describe_parameters()},
     )
-    def tell_facets(wanted: Wanted) -> JSONResponse:
+    def tell_facets(_: _Checked, wanted: Wanted) -> JSONResponse:
         """The most frequent choices of each kind. Each kind is counted without its own filter."""
         with desk.reader.session() as connection:
             facets = read_facets(connection, wanted.criteria)
@@ -315,13 +320,13 @@ def _add_downloads(
     Wanted = Annotated[Asked, Depends(wanted_of)]  # noqa: N806
 
     @router.get("/opportunities.csv", **desk.for_people)
-    def download(wanted: Wanted) -> Response:
+    def download(_: _Checked, wanted: Wanted) -> Response:
         lines = as_csv(desk.reader, wanted)
         # Before anything is sent, so that an outage can still be answered as one.
         return Download(next(lines), lines, "text/csv; charset=utf-8", "opportunities.csv")
 
     @router.get("/opportunities.xlsx", **desk.for_people)
-    def download_workbook(wanted: Wanted) -> Response:
+    def download_workbook(_: _Checked, wanted: Wanted) -> Response:
         with desk.reader.session() as connection:
             names = party_names(connection, wanted)
         told = [

@@ -25,6 +25,7 @@ from rms_pipeline.mirror.browse import Found, find_opportunity
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.formatting import OPEN_ENDED, Clock, money
+from rms_pipeline.web.parameters import only
 from rms_pipeline.web.refusals import WrongParameter
 from rms_pipeline.web.values import Shown, line_title, own_value, shown_change
 from rms_pipeline.web.visited import note_visit
@@ -52,19 +53,19 @@ def opportunity_routes(desk: Desk) -> APIRouter:
     def moment(as_of: Annotated[str, Query(max_length=40)] = "") -> datetime | None:
         return _moment(as_of, desk.time_zone)
 
-    @router.get("/opportunities/{id_}/items.json")
+    @router.get("/opportunities/{id_}/items.json", dependencies=[Depends(only())])
     def tell_items(id_: int) -> Response:
         _found(desk, id_)
         return JSONResponse({"success": True, **to_jsonable_python(_read(desk, read_items, id_))})
 
-    @router.get("/opportunities/{id_}/timeline.json")
+    @router.get("/opportunities/{id_}/timeline.json", dependencies=[Depends(only())])
     def tell(id_: int) -> Response:
         _found(desk, id_)
         return JSONResponse(
             {"success": True, **to_jsonable_python(_read(desk, read_timeline, id_))}
         )
 
-    @router.get("/opportunities/{id_}.json")
+    @router.get("/opportunities/{id_}.json", dependencies=[Depends(only("as_of"))])
     def show_record(id_: int, when: Annotated[datetime | None, Depends(moment)]) -> Response:
         record: str | None = _found(desk, id_).record
         if when is not None:

@@ -23,6 +23,7 @@ from rms_pipeline.insight.parties import (
 )
 from rms_pipeline.web.charts import month_columns
 from rms_pipeline.web.desk import Desk
+from rms_pipeline.web.parameters import only
 from rms_pipeline.web.templating import is_fragment
 
 _FIRST_YEAR, _LAST_YEAR = FIRST.year + 1, LAST.year - 1
@@ -66,7 +67,7 @@ def _add_compared(router: APIRouter, desk: Desk, kind: Kind) -> None:
 
     Told = Annotated[dict[str, Any], Depends(compared)]  # noqa: N806
 
-    @router.get(f"/{kind.name}/{{id_}}/compared.json")
+    @router.get(f"/{kind.name}/{{id_}}/compared.json", dependencies=[Depends(only("year"))])
     def tell(told: Told) -> Response:
         del told["memory"]
         return desk.twin(to_jsonable_python(told))
@@ -99,7 +100,7 @@ def _add_party(router: APIRouter, desk: Desk, kind: Kind) -> None:
 
     Found = Annotated[Party, Depends(party)]  # noqa: N806
 
-    @router.get(f"/{kind.name}/{{id_}}.json")
+    @router.get(f"/{kind.name}/{{id_}}.json", dependencies=[Depends(only("year"))])
     def tell(found: Found) -> Response:
         return desk.twin(to_jsonable_python(found))
 

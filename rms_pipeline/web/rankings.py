@@ -23,6 +23,7 @@ from rms_pipeline.insight.rankings import (
 from rms_pipeline.mirror.criteria import without_nul
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.web.desk import Desk
+from rms_pipeline.web.parameters import only
 
 _MOST_PAGES = 10_000
 _HEADINGS = (
@@ -162,7 +163,7 @@ def _add_routes(router: APIRouter, desk: Desk, kind: Kind) -> None:
         pages = _pages(told["count"])
         return desk.render("party_count.html", kind=kind, pages=pages, **told)
 
-    @router.get(f"/{kind.name}.json")
+    @router.get(f"/{kind.name}.json", dependencies=[Depends(only("q", "sort", "page"))])
     def tell(told: Counted) -> Response:
         return desk.twin(to_jsonable_python(told))
 

@@ -26,6 +26,7 @@ from rms_pipeline.insight.today import (
 from rms_pipeline.mirror.changes import STATUS
 from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.list_address import record_id
+from rms_pipeline.web.parameters import only
 from rms_pipeline.web.refusals import WrongParameter
 from rms_pipeline.web.templating import is_fragment
 
@@ -76,7 +77,7 @@ def today_routes(desk: Desk) -> APIRouter:
             ),
         )
 
-    @router.get("/today.json")
+    @router.get("/today.json", dependencies=[Depends(only("day", "store"))])
     def tell(
         day: Annotated[Day, Depends(wanted)], store: Annotated[int | None, Depends(store_of)]
     ) -> Response:
@@ -101,7 +102,7 @@ def today_routes(desk: Desk) -> APIRouter:
             with_tiles=is_fragment(request),
         )
 
-    @router.get("/today/compared.json")
+    @router.get("/today/compared.json", dependencies=[Depends(only("day"))])
     def tell_compared(day: Annotated[Day, Depends(wanted)]) -> Response:
         found = {"date": day.date, "time_zone": day.time_zone, "figures": compared(day)[0]}
         return desk.twin(to_jsonable_python(found))
@@ -123,7 +124,7 @@ def today_routes(desk: Desk) -> APIRouter:
         name = "checks.html" if is_fragment(request) else "today_checks.html"
         return desk.render(name, here="today", found=check())
 
-    @router.get("/today/checks.json")
+    @router.get("/today/checks.json", dependencies=[Depends(only())])
     def tell_checks() -> Response:
         return desk.twin({"checks": to_jsonable_python(check())})
 
