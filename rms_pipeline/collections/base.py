@@ -283,6 +283,10 @@ class Collection:
         """Whether its records are open, confirmed or lost, as the table `statuses` says."""
         return any(column.name == "confirmed_at" and column.kept for column in self.columns)
 
+    def in_words(self, count: int = 2) -> str:
+        """Return what `count` records are called in a sentence: opportunity items."""
+        return (self.single if count == 1 else self.name).replace("_", " ")
+
     @property
     def mark(self) -> str:
         return f"_of_{self.name}" if self.marked is None else self.marked

@@ -307,7 +307,7 @@ def _evaluations(collection: Collection) -> dict[str, tuple[str, EvaluateOf]]:
 
 
 def _in_words(collection: Collection) -> str:
-    return collection.single.replace("_", " ")
+    return collection.in_words(1)
 
 
 def _evaluations_of(

@@ -53,7 +53,7 @@ class Health:
     collection whose deletions wait for a person. Syncs have failed since
     `failing_since`, because of `reason`. `running` is the kind of the running sync. `trouble` is a
     request that Current RMS does not answer at the moment. `standing` is that of the `collection`
-    that decides the state; the name is None if all are equal.
+    that decides the state, as sentences call it; it is None if all are equal.
     """
 
     state: State
@@ -201,7 +201,9 @@ def read_health(connection: Connection, collections: Sequence[Collection]) -> He
         fresh_at=fresh_at,
         mirrored=read_mirrored(connection),
         standing=known[decides],
-        collection=None if len({each.state for each in known.values()}) == 1 else decides.name,
+        collection=(
+            None if len({each.state for each in known.values()}) == 1 else decides.in_words()
+        ),
         waiting=queue.depth,
         oldest_waiting_seconds=queue.oldest_seconds,
         dead_letters=queue.dead,

@@ -123,7 +123,7 @@ def words_of_held_back(collection: Collection, count: int) -> str:
     """Return that so many deletions wait, as a sentence."""
     one = count == 1
     return (
-        f"At least {count:,} {collection.single if one else collection.name} no longer"
+        f"At least {count:,} {collection.in_words(count)} no longer"
         f" exist{'s' if one else ''} in Current RMS. So many rows are deleted only after a person"
         " confirms it."
     )

@@ -510,11 +510,11 @@ def _reason(
         some = ", ".join(f"{id_} ({problem or 'not read yet'})" for id_, problem in named.items())
         more = f" and {left - len(named):,} more" if left > len(named) else ""
         told.append(
-            f"Left out: {some}{more}. The next sync asks for the {collection.name} of these."
+            f"Left out: {some}{more}. The next sync asks for the {collection.in_words()} of these."
         )
     if surplus:
         told.append(
             f"{surplus:,} have more rows than their lists show; see deletions_held_back. Where a "
-            f"list has {collection.name} without an id, or one twice, no row is deleted."
+            f"list has {collection.in_words()} without an id, or one twice, no row is deleted."
         )
     return " ".join(told)

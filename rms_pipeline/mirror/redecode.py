@@ -126,7 +126,7 @@ class _Teller:
             self._next = now + _TOLD_EVERY
             logger.info(
                 "Decoding %s again from their stored records: %s of %s rows.",
-                self._collection.name.replace("_", " "),
+                self._collection.in_words(),
                 f"{progress.records:,}",
                 f"{progress.records_expected:,}",
             )

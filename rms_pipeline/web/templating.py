@@ -52,6 +52,17 @@ def _first_line(text: str, most: int = 120) -> str:
     return line if len(line) <= most else f"{line[: most - 1].rstrip()}…"
 
 
+def _first_sentences(text: str, most: int) -> str:
+    """As many whole sentences of `text` as `most` letters hold, and of the first one a part."""
+    kept = ""
+    for sentence in re.split(r"(?<=[.?!]) ", text.strip()):
+        longer = f"{kept} {sentence}".strip()
+        if len(longer) > most:
+            return kept or _first_line(sentence, most)
+        kept = longer
+    return kept
+
+
 def _with_code(text: str | None) -> Markup:
     """`text`, with parts between backquotes marked as code."""
     return Markup(re.sub(r"`([^`\n]+)`", r"<code>\1</code>", str(escape(text or ""))))
@@ -98,6 +109,7 @@ templates.filters |= {
     ),
     "capitalize_first": lambda text: text[:1].upper() + text[1:],
     "first_line": _first_line,
+    "first_sentences": _first_sentences,
     "dialled": _dialled,
     "with_code": _with_code,
 }

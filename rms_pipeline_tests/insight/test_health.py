@@ -10,12 +10,13 @@ import pytest
 from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.members import MEMBERS
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
+from rms_pipeline.collections.opportunity_items import OPPORTUNITY_ITEMS
 from rms_pipeline.current_rms.errors import refusal
 from rms_pipeline.current_rms.transport import Failure
 from rms_pipeline.insight.health import Health, read_health
 from rms_pipeline.mirror.api_troubles import NotedTroubles, read_trouble
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.deletions import HELD_BACK, HELD_BACK_ADVICE
+from rms_pipeline.mirror.deletions import HELD_BACK, HELD_BACK_ADVICE, words_of_held_back
 from rms_pipeline_tests.rows import insert, insert_proof, insert_sync, query
 
 NOW = datetime.now(UTC)
@@ -155,6 +156,19 @@ def test_a_proof_that_counted_nothing_does_not_say_that_nothing_was_there(
     failed = {"counted": 0, "mirrored": 0, "shown": False, "reason": "It was refused."}
     insert_proof(emptied, as_of=NOW, **(failed | proof))
     assert read(emptied).proven(moment).startswith(begins)
+
+
+def test_items_are_called_as_people_call_them(emptied: Database) -> None:
+    both = (OPPORTUNITIES, OPPORTUNITY_ITEMS)
+    for collection in both:
+        synced(emptied, collection=collection.name)
+    failed = {"shown": False, "reason": "It was refused.", "parents": 12}
+    insert_proof(emptied, collection=OPPORTUNITY_ITEMS.name, as_of=NOW, **failed)
+    health = read(emptied, *both)
+    assert health.proven(moment).startswith("Opportunity items: not shown to be complete: ")
+    for count, words in ((1, "1 opportunity item no longer"), (2, "2 opportunity items no longer")):
+        assert words in words_of_held_back(OPPORTUNITY_ITEMS, count)
+    assert "opportunity_item" not in health.sentence(moment)
 
 
 def test_syncs_fail_since_the_first_that_failed_after_the_last_good_one(emptied: Database) -> None:

@@ -303,6 +303,19 @@ def test_the_first_line_of_an_error_sums_it_up(text: str, line: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("It is 12.5 %. That is all.", "It is 12.5 %. That is all."),
+        ("It was read at 12:03. It was last shown at 12:03:04.", "It was read at 12:03."),
+        ("x" * 31, "x" * 29 + "…"),
+        ("", ""),
+    ],
+)
+def test_a_long_explanation_ends_with_a_sentence(text: str, kept: str) -> None:
+    assert templates.filters["first_sentences"](text, 30) == kept
+
+
+@pytest.mark.parametrize(
     "counts",
     [[5], [1, 1], [1] * 40, [10**9, 1], [97, 1, 1, 1], [30, 30, 1, 1, 1, 1, 30, 1, 1, 1, 1, 1]],
 )
