@@ -188,6 +188,9 @@ class Transport:
                 "X-AUTH-TOKEN": api_key.get_secret_value(),
                 "Accept": "application/json",
                 "Accept-Encoding": ACCEPTED_ENCODINGS,
+                # A proxy on the way must not answer with what it received some time ago: the counts
+                # of a proof have the same address each time.
+                "Cache-Control": "no-cache",
                 "User-Agent": "rms_pipeline",
             }
         )

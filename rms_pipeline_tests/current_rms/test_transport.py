@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import itertools
 import json
 import socket
 import threading
@@ -11,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -466,6 +468,26 @@ def after(seconds: float) -> Speaker:
         connection.sendall(answer(PAGE, "200 OK"))
 
     return speak
+
+
+def test_a_cache_on_the_way_is_told_to_ask_the_api_each_time(client_for: MakeClient) -> None:
+    kept: dict[str, bytes] = {}
+    counts = itertools.count(1)
+
+    class Cache(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if "no-cache" in self.headers.get("Cache-Control", "") or self.path not in kept:
+                said = {"opportunities": [], "meta": {"total_row_count": next(counts)}}
+                kept[self.path] = json.dumps(said).encode()
+            self.wfile.write(answer(kept[self.path]))
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Cache) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        client = client_for(f"http://127.0.0.1:{server.server_port}")
+        assert [client.count(()) for _ in range(2)] == [1, 2]
+        server.shutdown()
 
 
 HURRIED = replace(QUICK, at_first=0.2, attempts=2)

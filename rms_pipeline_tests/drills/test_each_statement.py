@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror.database import DatabaseError
+from rms_pipeline.mirror.deletions import confirm_deletions
 from rms_pipeline.mirror.housekeeping import purge
 from rms_pipeline.mirror.promoted import Promoted, demote, promote, promoted_fields
 from rms_pipeline.mirror.proofs import Proof, newest_proof
@@ -74,6 +75,9 @@ class World:
         """Operate with trouble, then in peace. Returns how the troubled one ended."""
         operate, before = OPERATIONS[name]
         mirror, ended = self.mirror, "completed"
+        with mirror.database.session() as connection:
+            # Each time one is deleted. In the long form that is soon more than goes in a day.
+            confirm_deletions(connection, OPPORTUNITIES)
         before(self)
         last = self.newest()
         with troubled(Trouble(mirror.database, kind, at)) as trouble:
