@@ -43,12 +43,18 @@ def migrate(
     from rms_pipeline.mirror import schema
     from rms_pipeline.mirror.api_terms import try_all_again
     from rms_pipeline.mirror.embedded import open_database
+    from rms_pipeline.mirror.obstacles import correct_numbering
 
     database = open_database(current)
     is_ours = upgrade_storage(database)
     with database.session() as connection:
         # A person who migrates by hand may have changed the account.
         try_all_again(connection)
+        if numbered := correct_numbering(connection):
+            out.print(
+                f"The numbering of {', '.join(numbered)} was behind the rows, and is corrected.",
+                markup=False,
+            )
     where = f"Dagster's storage in schema {database.dagster_schema}"
     if not is_ours:
         where = (

@@ -20,6 +20,7 @@ from rms_pipeline.mirror.schema import (
     HEAD,
     VERSION_TABLE,
     current_version,
+    lost_version,
     mirrors_elsewhere,
     missing_tables,
 )
@@ -192,13 +193,17 @@ def check_tables(exam: Examination) -> Iterator[Finding]:
         view = has_history_view(connection)
         mapped = version == HEAD and all(is_mapping_current(connection, c) for c in COLLECTIONS)
         elsewhere = mirrors_elsewhere(connection) if version is None else ""
+        lost = lost_version(connection) if version is None else None
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT t FROM unnest(%s::text[]) AS t WHERE to_regclass(t) IS NULL",
                 (list(TABLES),),
             )
             missing = [row[0] for row in cursor.fetchall()]
-    if version is None:
+    if lost is not None:
+        found, _, advice = lost.partition(". ")
+        yield problem("tables", f"{found}.", advice)
+    elif version is None:
         found = f"This database holds no mirror yet. {elsewhere}".rstrip()
         yield warning("tables", found, "Run `rms-pipeline up` or `rms-pipeline sync initial`.")
     elif version > HEAD:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from rms_pipeline.collections import COLLECTIONS
-from rms_pipeline.mirror.database import PUBLIC, DatabaseError
+from rms_pipeline.mirror.database import PUBLIC, DatabaseError, dagster_schema_beside
 from rms_pipeline.mirror.descriptions import TABLES
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
 
@@ -71,6 +71,7 @@ def obstacles(connection: Connection) -> list[Obstacle]:
             *_publications(cursor),
             *_triggers(cursor),
             *_columns(cursor),
+            *_sequences(cursor),
         ]
     connection.commit()
     if schema == PUBLIC:
@@ -85,6 +86,61 @@ def demand_no_obstacle(connection: Connection) -> None:
     for obstacle in obstacles(connection):
         if obstacle.harms:
             raise DatabaseError(f"{obstacle.found} {obstacle.advice}")
+
+
+def correct_numbering(connection: Connection) -> list[str]:
+    """Move each sequence that is behind the rows which it numbers. Returns their tables. Commits.
+
+    Rows that were copied without their sequences, as logical replication does, have taken the
+    numbers that come next.
+    """
+    with connection.cursor() as cursor:
+        behind = _behind(cursor)
+        for sequence, table, column in behind:
+            cursor.execute(f"SELECT setval('{sequence}', (SELECT max({column}) FROM {table}))")
+    connection.commit()
+    return [table for _, table, _ in behind]
+
+
+def _sequences(cursor: Cursor) -> Iterator[Obstacle]:
+    if behind := _behind(cursor):
+        yield Obstacle(
+            f"The next numbers of {', '.join(table for _, table, _ in behind)} are taken by rows. "
+            "So no new row can be stored there. Rows were copied without their sequences, as "
+            "logical replication does.",
+            "Run `rms-pipeline migrate`, which corrects this.",
+        )
+
+
+def _behind(cursor: Cursor) -> list[tuple[str, ...]]:
+    """The sequences that give numbers which rows have, each with its table and column.
+
+    Those of Dagster's tables beside the mirror count, too.
+    """
+    numbered = _rows(
+        cursor,
+        "SELECT s.oid::regclass::text, c.oid::regclass::text, quote_ident(a.attname)"
+        " FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'"
+        " JOIN pg_class c ON c.oid = d.refobjid"
+        " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid"
+        " WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass"
+        " AND d.deptype IN ('a', 'i') AND a.atttypid IN ('int4'::regtype, 'int8'::regtype)"
+        f" AND (c.oid IN ({_OURS}) OR c.relnamespace = to_regnamespace(quote_ident(%(dagster)s)))"
+        # The planner may ask the first of them before it knows what is a sequence.
+        " AND CASE WHEN s.relkind = 'S' THEN has_sequence_privilege(s.oid, 'SELECT') END"
+        " AND has_table_privilege(c.oid, 'SELECT')"
+        " ORDER BY 2",
+        dagster=dagster_schema_beside(cursor.connection),
+    )
+    if not numbered:
+        return []
+    each = (
+        f"SELECT '{sequence}', '{table}', '{column}' FROM {sequence}"
+        f" WHERE last_value - (NOT is_called)::int < (SELECT max({column}) FROM {table})"
+        for sequence, table, column in numbered
+    )
+    cursor.execute(" UNION ALL ".join(each))
+    return cursor.fetchall()
 
 
 def _rows(cursor: Cursor, question: str, **values: object) -> list[tuple[str, ...]]:

@@ -29,6 +29,7 @@ from rms_pipeline.mirror.schema import (
     current_version,
     demand_whole,
     is_up_to_date,
+    lost_version,
     refuse_newer,
 )
 from rms_pipeline.mirror.statements import Connection, Cursor, one_row
@@ -217,6 +218,9 @@ def _plan(connection: Connection, schema: str, dagster_changes: bool) -> Plan:
         plan.migrations = [m for m in all_migrations() if version is None or m.version > version]
         made = {name for m in plan.migrations for name in m.makes}
         plan.in_the_way += _taken_columns(cursor, plan.migrations, made)
+        if version is None and (lost := lost_version(connection)):
+            plan.in_the_way.append(lost)
+            return plan
         plan.kept += _renamed(cursor, plan.migrations)
         if version is None:
             return plan

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import psycopg2
 
+from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.errors import RmsPipelineError, in_one_line
 from rms_pipeline.mirror.statements import Connection
 
@@ -265,6 +266,17 @@ def explain(error: psycopg2.Error, connection: Connection | None = None) -> Data
             f"A publication includes a table that has no replica identity ({reason(error)}). As "
             "the table's owner: ALTER TABLE <table> REPLICA IDENTITY FULL; or remove it from the "
             "publication."
+        )
+    if (
+        isinstance(error, psycopg2.errors.UniqueViolation)
+        and "(id)=" in (error.diag.message_detail or "")
+        # Current RMS numbers their rows.
+        and error.diag.table_name not in {name for c in COLLECTIONS for name in (c.name, c.deleted)}
+    ):
+        return DatabaseError(
+            f"The next number of {error.diag.table_name} is taken by a row ({reason(error)}). Rows "
+            "were copied without their sequences, as logical replication does. Run `rms-pipeline "
+            "migrate`, which corrects this."
         )
     if isinstance(error, psycopg2.errors.InsufficientPrivilege):
         return DatabaseError(

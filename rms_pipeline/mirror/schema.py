@@ -35,6 +35,8 @@ MIGRATIONS = Path(__file__).with_name("migrations")
 # The newest migration.
 HEAD = max(path.name for path in MIGRATIONS.glob("versions/[0-9]*.py"))[:4]
 VERSION_TABLE = "rms_pipeline_alembic_version"
+# Tables of every version since 0003. No other program has all of them.
+_SIGNS = ("raw_rms_pages", "webhook_events", "sync_faults", "walks", "mirror_state", "api_budget")
 NOT_RECORDED = "The database does not record when the existing rows were read."
 
 
@@ -110,6 +112,8 @@ def _bring_up_to_date(database: Database) -> None:
     with database.session() as connection:
         version = current_version(connection)
         refuse_newer(version)
+        if version is None:
+            refuse_unversioned(connection)
         demand_replaceable(connection)
     if version != HEAD:
         # If `public` does not exist, somebody removed it on purpose.
@@ -226,11 +230,42 @@ def demand_whole(connection: Connection) -> None:
             schema = one_row(cursor)[0]
         connection.commit()
         raise DatabaseError(
-            f"Tables of the mirror are missing: {', '.join(missing)}. A restore left them out, or "
-            "somebody dropped them. Restore them from a backup (look at the output of the "
-            f"restore), or start again: DROP TABLE {schema}.{VERSION_TABLE}; and run "
+            f"Tables of the mirror are missing: {', '.join(missing)} (schema {schema}). A "
+            "restore left them out, or somebody dropped or renamed them. Rename them back, or "
+            "restore them from a backup (look at the output of the restore). Or start again with "
+            "an empty database (POSTGRES_URL) or another schema (RMS_SCHEMA), and run "
             "`rms-pipeline sync initial`."
         )
+
+
+def lost_version(connection: Connection) -> str | None:
+    """Return what is wrong and what to do if there are tables of ours and nothing says of which
+    version. None otherwise. Commits. The database has no version.
+
+    They must not be renamed like tables of another program: they hold the company's rows.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*), quote_ident(current_schema()) FROM unnest(%s::text[]) AS t"
+            " WHERE to_regclass(t) IS NOT NULL",
+            (list(_SIGNS),),
+        )
+        found, schema = one_row(cursor)
+    connection.commit()
+    if found < len(_SIGNS):
+        return None
+    return (
+        f"The schema {schema} holds tables of this program, but its table {VERSION_TABLE}, which "
+        "says of which version, is missing or empty. Restore that table from a backup. Or start "
+        "again with an empty database (POSTGRES_URL) or another schema (RMS_SCHEMA), and run "
+        "`rms-pipeline sync initial`."
+    )
+
+
+def refuse_unversioned(connection: Connection) -> None:
+    """Raise DatabaseError if `lost_version` says that something is wrong. Commits."""
+    if lost := lost_version(connection):
+        raise DatabaseError(lost)
 
 
 def refuse_newer(version: str | None) -> None:

@@ -19,9 +19,13 @@ from dagster._core.storage.sql import ALEMBIC_SCRIPTS_LOCATION
 from pydantic import SecretStr
 
 from rms_pipeline.definitions import build_defs
+from rms_pipeline.doctor.databases import check_tables
+from rms_pipeline.doctor.finding import Examination, Level
 from rms_pipeline.mirror import sync_metadata_view
-from rms_pipeline.mirror.database import Database
+from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.descriptions import COLUMNS, TABLES, VIEWS
+from rms_pipeline.mirror.obstacles import obstacles
+from rms_pipeline.mirror.plan import plan_upgrade
 from rms_pipeline.mirror.schema import (
     HEAD,
     VERSION_TABLE,
@@ -32,6 +36,7 @@ from rms_pipeline.mirror.schema import (
 from rms_pipeline.mirror.sync_runs import end_run, note_launch
 from rms_pipeline.mirror.views import views
 from rms_pipeline.sandbox import SandboxServer, Store
+from rms_pipeline.settings import load_settings
 from rms_pipeline_tests.conftest import database_at
 from rms_pipeline_tests.defs.test_assets import instance
 from rms_pipeline_tests.defs.test_assets import sandbox as account
@@ -81,6 +86,57 @@ def test_migrate_sets_aside_what_another_program_left_and_loses_none_of_it(
     assert fetch_all(database, aside.format("sync_type", "sync_metadata")) == [("old",)]
     assert fetch_all(database, aside.format("dog", "walks")) == [("Rex",)]
     assert fetch_all(database, "SELECT count(*) FROM sync_metadata") == [(0,)]
+
+
+@pytest.mark.parametrize("lose", ["DROP TABLE", "DELETE FROM"])
+def test_a_mirror_whose_version_was_lost_is_not_taken_for_tables_of_another_program(
+    ready_url: str, lose: str
+) -> None:
+    """Somebody may drop what looks like the version table of another application."""
+    database = database_at(ready_url)
+    with database.session() as connection, connection.cursor() as cursor:
+        cursor.execute(f"{lose} {VERSION_TABLE}")
+    tables = "SELECT array_agg(relname ORDER BY relname) FROM pg_class WHERE relkind IN ('r', 'v')"
+    before = fetch_all(database, tables)
+    with pytest.raises(DatabaseError, match=f"its table {VERSION_TABLE}.*from a backup"):
+        migrate(database)
+    assert fetch_all(database, tables) == before
+    plan = plan_upgrade(database, dagster_changes=False)
+    assert any(VERSION_TABLE in sentence for sentence in plan.in_the_way)
+    assert not any("another program" in sentence for sentence in plan.kept)
+    exam = Examination(load_settings(_env_file=None), database=database)
+    (found,) = check_tables(exam)
+    assert found.level is Level.PROBLEM
+    assert VERSION_TABLE in found.found
+    assert "Restore that table" in found.advice
+
+
+def test_rows_that_were_copied_without_their_sequences_are_numbered_on(
+    ready_url: str, sandbox: SandboxServer
+) -> None:
+    """Logical replication copies no sequences."""
+    database = database_at(ready_url)
+    event = "INSERT INTO webhook_events (action_type) VALUES ('update') RETURNING id"
+    for _ in range(2):
+        fetch_all(database, event)
+    execute(ready_url, "ALTER SEQUENCE webhook_events_id_seq RESTART")
+    with pytest.raises(DatabaseError, match=r"next number of webhook_events.*rms-pipeline migrate"):
+        fetch_all(database, event)
+    execute(
+        ready_url,
+        "ALTER SEQUENCE webhook_events_id_seq RESTART;"
+        "INSERT INTO dagster.runs (run_id, status, run_body) VALUES ('a', 'SUCCESS', '{}');"
+        "ALTER SEQUENCE dagster.runs_id_seq RESTART",
+    )
+    with database.session() as connection:
+        (found,) = obstacles(connection)
+    assert "The next numbers of dagster.runs, webhook_events" in found.found
+    done = command("migrate", environment=environment_for(ready_url, sandbox))
+    assert done.returncode == 0, done.stderr
+    assert "The numbering of dagster.runs, webhook_events was behind" in done.stdout
+    assert fetch_all(database, event) == [(3,)]
+    with database.session() as connection:
+        assert obstacles(connection) == []
 
 
 def make_dagsters_tables_old(url: str) -> None:
