@@ -2,10 +2,13 @@
 
 import contextlib
 import json
+import os
+import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import psycopg2
 import pytest
@@ -14,6 +17,7 @@ from rms_pipeline.doctor import examine
 from rms_pipeline.doctor.accounts import odd_clock
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import settings
+from rms_pipeline.web.dagster_api import is_up
 from rms_pipeline_tests.conftest import database_at, new_database, with_all_tables
 from rms_pipeline_tests.copies import copy_of
 from rms_pipeline_tests.forks import Child
@@ -25,7 +29,9 @@ from rms_pipeline_tests.processes import (
     SECRET_PASSWORD,
     command,
     environment_for,
+    free_port,
     query,
+    wait_until,
     with_password,
 )
 
@@ -95,6 +101,27 @@ def finding(check: str, environment: dict[str, str]) -> tuple[str, str, str]:
             raise AssertionError(f"there is no check {check}")
     settings.cache_clear()
     return found.level, found.found, found.advice
+
+
+@contextlib.contextmanager
+def webserver_of(environment: dict[str, str]) -> Iterator[str]:
+    """The address of Dagster's webserver over this project, without its daemon."""
+    port = free_port()
+    with Child(
+        *("dagster_webserver", "-w", "workspace.yaml", "-p", str(port)),
+        env={**environment, "DAGSTER_HOME": str(PROJECT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        warm=True,
+    ) as process:
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_until(lambda: is_up(url))
+            yield url
+        finally:
+            # With its code server, which would wait for it a while.
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def dagster(*arguments: str, environment: dict[str, str]) -> None:
@@ -344,6 +371,40 @@ def test_a_dead_run_and_a_forgotten_queued_one_are_problems(
     assert level == "problem"
     assert "queued for more than 10 minutes" in text
     assert "The daemon, which starts queued runs, is not running" in advice
+
+
+def test_dead_and_queued_runs_of_a_dagster_elsewhere_are_told_too(
+    own_mirror: str, sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    environment = environment_for(own_mirror, sandbox)
+    dagster("job", "launch", "-j", "initial_sync", environment=environment)
+    fetch_all(
+        database_at(own_mirror),
+        "UPDATE dagster.runs SET create_timestamp = create_timestamp - interval '1 hour',"
+        " update_timestamp = update_timestamp - interval '1 hour' WHERE status = 'QUEUED'"
+        " RETURNING 1",
+    )
+    fetch_all(
+        database_at(own_mirror),
+        "UPDATE dagster.runs SET status = 'STARTED', end_time = NULL WHERE status = 'SUCCESS'"
+        " RETURNING 1",
+    )
+    # Its process ended without a word, a while ago.
+    fetch_all(
+        database_at(own_mirror),
+        "UPDATE run_workers SET ended_at = NULL, lost_at = now() - interval '9 s' RETURNING 1",
+    )
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    with webserver_of(environment) as url:
+        here = environment | {"DAGSTER_HOME": str(tmp_path), "RMS_DAGSTER_URL": url}
+        done = command("doctor", "--json", environment=here)
+    told = [f for f in json.loads(done.stdout)["findings"] if f["check"] == "runs"]
+    assert [f["level"] for f in told] == ["problem", "problem"], done.stdout
+    died, queued = told
+    assert "the process died" in died["found"]
+    assert f"the Dagster at {url}" in died["advice"]
+    assert "queued for more than 10 minutes" in queued["found"]
+    assert "The daemon, which starts queued runs, is not running" in queued["advice"]
 
 
 def test_old_and_failed_syncs_and_a_mirror_not_shown_to_be_whole_are_told(

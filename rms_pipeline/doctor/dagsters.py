@@ -16,17 +16,23 @@ from rms_pipeline.defs.instance_storage import (
     url_for_dagster,
 )
 from rms_pipeline.defs.run_launcher import WorkerLockCheck
-from rms_pipeline.defs.run_lock import dead_runs
+from rms_pipeline.defs.run_lock import GRACE, UNDER_WAY
 from rms_pipeline.doctor.finding import Examination, Finding, fine, problem, warning
+from rms_pipeline.mirror.run_workers import lost_runs
 from rms_pipeline.mirror.sync_runs import INITIAL
 from rms_pipeline.web import dagster_api
-from rms_pipeline.web.dagster_api import LOCATION, Daemon, DagsterUnavailable
+from rms_pipeline.web.dagster_api import LOCATION, Daemon, DagsterUnavailable, UnfinishedRun
 from rms_pipeline.web.sessions import Sessions
 from rms_pipeline.web.tokens import existing_api_token
 
 _QUEUED_TOO_LONG = 600.0
 # The daemon writes one every 30 s.
 _HEARTBEAT_WITHIN = 120.0
+_QUEUED, _STARTED = dg.DagsterRunStatus.QUEUED.value, dg.DagsterRunStatus.STARTED.value
+_HOW_TO_NOTICE = (
+    "To have it noticed from now on, switch on run_monitoring in dagster.yaml and use a run "
+    "launcher with our WorkerLockCheck (rms_pipeline/defs/run_launcher.py)."
+)
 _START = (
     "Start it with `rms-pipeline up` (or `dagster dev`; for a Dagster of your own, "
     "`dagster-daemon run`)."
@@ -96,46 +102,85 @@ def _asked_for(exam: Examination) -> tuple[str, str | None, str]:
 
 
 def check_runs(exam: Examination) -> Iterator[Finding]:
-    """Runs whose process is dead, and runs that wait too long."""
+    """Runs whose process is dead, and runs that wait too long: in this project's own instance, and
+    in a Dagster elsewhere that RMS_DAGSTER_URL leads to."""
     with open_instance() as instance:
-        started = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
-        dead = dead_runs(exam.reached, instance)
-        sees_dead_workers = (
-            isinstance(instance.run_launcher, WorkerLockCheck) and instance.run_monitoring_enabled
-        )
-        queued = instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]))
-    daemon_lives = not _silent(_daemons(exam))
-    now = time.time()
-    waiting = [r for r in queued if now - r.create_timestamp.timestamp() > _QUEUED_TOO_LONG]
-    if dead:
-        yield problem(
-            "runs",
-            f"{_named(dead)} still marked as running, but the process died. Scheduled syncs wait "
-            "for it.",
+        here = _unfinished_in(instance)
+        elsewhere = [run for run in _unfinished_there(exam) if not instance.has_run(run.id)]
+        launcher = instance.run_launcher
+        notices = isinstance(launcher, WorkerLockCheck) and instance.run_monitoring_enabled
+    if notices:
+        advice = (
             "Dagster's daemon (`rms-pipeline up`) ends such runs within seconds. Any "
             "`rms-pipeline sync` does so too."
-            if sees_dead_workers
-            else (
-                f"The {type(instance.run_launcher).__name__} of this Dagster does not notice "
-                "dead runs. Run any `rms-pipeline sync`, which ends it, or end it in Dagster's "
-                "UI. To have it noticed from now on, switch on run_monitoring in dagster.yaml "
-                "and use a run launcher with our WorkerLockCheck "
-                "(rms_pipeline/defs/run_launcher.py)."
-            ),
         )
+    else:
+        advice = (
+            f"The {type(launcher).__name__} of this Dagster does not notice dead runs. Run any "
+            f"`rms-pipeline sync`, which ends it, or end it in Dagster's UI. {_HOW_TO_NOTICE}"
+        )
+    url, *_ = _asked_for(exam)
+    advice_elsewhere = (
+        f"Wait a minute: the Dagster at {url} may notice it by itself. If not, terminate it in its "
+        f"UI. {_HOW_TO_NOTICE}"
+    )
+    runs = [*here, *elsewhere]
+    with exam.reached.session() as connection:
+        lost = lost_runs(connection, [run.id for run in runs], for_longer_than=GRACE)
+    queued = [run for run in runs if run.status == _QUEUED]
+    is_fine = True
+    for some, what_to_do in ((here, advice), (elsewhere, advice_elsewhere)):
+        dead = [run for run in some if run.id in lost and run.status != _QUEUED]
+        if dead:
+            is_fine = False
+            yield problem(
+                "runs",
+                f"{_named(dead)} still marked as running, but the process died. Scheduled syncs "
+                "wait for it.",
+                what_to_do,
+            )
+    waiting = [run for run in queued if run.seconds_ago > _QUEUED_TOO_LONG]
     if waiting:
-        found = f"{_named([r.dagster_run for r in waiting])} queued for more than 10 minutes."
-        if daemon_lives:
-            advice = (
+        is_fine = False
+        found = f"{_named(waiting)} queued for more than 10 minutes."
+        if not _silent(_daemons(exam)):
+            what_to_do = (
                 "Look in Dagster's UI for the run before it. If that run is stuck, terminate it."
             )
-            yield warning("runs", found, advice)
+            yield warning("runs", found, what_to_do)
         else:
             yield problem(
                 "runs", found, f"The daemon, which starts queued runs, is not running. {_START}"
             )
-    if not dead and not waiting:
-        yield fine("runs", f"{len(started):,} running, {len(queued):,} queued, none stuck.")
+    if is_fine:
+        started = sum(run.status == _STARTED for run in runs)
+        yield fine("runs", f"{started:,} running, {len(queued):,} queued, none stuck.")
+
+
+def _unfinished_in(instance: dg.DagsterInstance) -> list[UnfinishedRun]:
+    now = time.time()
+    return [
+        UnfinishedRun(
+            record.dagster_run.run_id,
+            record.dagster_run.job_name,
+            record.dagster_run.status.value,
+            now - record.create_timestamp.timestamp(),
+        )
+        for record in instance.get_run_records(dg.RunsFilter(statuses=UNDER_WAY))
+    ]
+
+
+def _unfinished_there(exam: Examination) -> list[UnfinishedRun]:
+    """Those of our code location in the Dagster at RMS_DAGSTER_URL. The others of a shared Dagster
+    are no business of this mirror."""
+    url, wanted, job = _asked_for(exam)
+    token = _token(exam)
+    with contextlib.suppress(DagsterUnavailable):
+        place = dagster_api.location_of(url, job, token, location=wanted)
+        if place is not None:
+            unfinished = dagster_api.all_unfinished_runs(url, token)
+            return [run for run in unfinished if run.location in (None, place)]
+    return []
 
 
 def check_daemon(exam: Examination) -> Iterator[Finding]:
@@ -243,6 +288,6 @@ def _silent(daemons: Iterable[Daemon]) -> list[str]:
     )
 
 
-def _named(runs: list[dg.DagsterRun]) -> str:
-    names = ", ".join(f"{run.job_name} {run.run_id[:8]}" for run in runs)
+def _named(runs: list[UnfinishedRun]) -> str:
+    names = ", ".join(f"{run.job} {run.id[:8]}" for run in runs)
     return f"{names} {'is' if len(runs) == 1 else 'are'}"

@@ -100,12 +100,14 @@ End = Literal["canceled", "ended", "deleted"]
 
 @dataclass(frozen=True, slots=True)
 class UnfinishedRun:
-    """A run that has not ended in Dagster. Its `status` changed `seconds_ago`."""
+    """A run that has not ended in Dagster. Its `status` changed `seconds_ago`. `location` is its
+    code location, None if it has none."""
 
     id: str
     job: str
     status: str
     seconds_ago: float
+    location: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,18 +284,29 @@ def unfinished_runs(
 ) -> list[UnfinishedRun]:
     """The runs of our `jobs` that are queued, starting or running in Dagster, newest first.
     `location` is their code location, if it is known. Raises DagsterUnavailable."""
-    result = _ask(url, token, _RUNS, {"filter": {"statuses": _UNDER_WAY}})["runsOrError"]
-    if result["__typename"] != "Runs":
-        raise DagsterUnavailable(f"Dagster at {url} does not list its runs: {_reason(result)}.")
-    found = [run for run in result["results"] if run["jobName"] in jobs]
+    found = [run for run in all_unfinished_runs(url, token) if run.job in jobs]
     # The instance may be shared with code whose jobs have the same names. A run that the command
     # executes is of no code location.
     place = location or (location_of(url, jobs[0], token) if found else None) or LOCATION
+    return [run for run in found if run.location in (None, place)]
+
+
+def all_unfinished_runs(url: str, token: SecretStr | None = None) -> list[UnfinishedRun]:
+    """Every run that has not ended in the Dagster at `url`, also those that are not ours, newest
+    first, at most 200. Raises DagsterUnavailable."""
+    result = _ask(url, token, _RUNS, {"filter": {"statuses": _UNDER_WAY}})["runsOrError"]
+    if result["__typename"] != "Runs":
+        raise DagsterUnavailable(f"Dagster at {url} does not list its runs: {_reason(result)}.")
     now = time.time()
     return [
-        UnfinishedRun(r["runId"], r["jobName"], r["status"], now - (r["updateTime"] or now))
-        for r in found
-        if (r["repositoryOrigin"] or {}).get("repositoryLocationName", place) == place
+        UnfinishedRun(
+            r["runId"],
+            r["jobName"],
+            r["status"],
+            now - (r["updateTime"] or now),
+            (r["repositoryOrigin"] or {}).get("repositoryLocationName"),
+        )
+        for r in result["results"]
     ]
 
 
