@@ -30,9 +30,9 @@ from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.forms import with_chosen
 from rms_pipeline.web.list_address import Asked, asked, has_leftovers, looked_up, party_names
 from rms_pipeline.web.locales import first_weekday
+from rms_pipeline.web.parameter_values import day_of
 from rms_pipeline.web.parameters import OF_A_LIST, only
 from rms_pipeline.web.templating import is_fragment
-from rms_pipeline.web.today import day_of
 
 View = Literal["month", "week", "agenda"]
 VIEWS: tuple[View, ...] = get_args(View)

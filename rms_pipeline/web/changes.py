@@ -30,6 +30,7 @@ from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.formatting import Clock
 from rms_pipeline.web.forms import amount, with_chosen
 from rms_pipeline.web.list_address import CUSTOM, custom_period, has_leftovers
+from rms_pipeline.web.parameter_values import fits_bigint
 from rms_pipeline.web.parameters import only
 from rms_pipeline.web.refusals import WrongParameter
 from rms_pipeline.web.templating import is_fragment
@@ -217,7 +218,7 @@ def _place(text: str) -> Place | None:
     at, _, id_ = text.rpartition(".")
     try:
         found = Place(datetime.fromisoformat(at), int(id_))
-        if found.at.tzinfo is None or abs(found.id) >= 2**63:
+        if found.at.tzinfo is None or not fits_bigint(found.id):
             raise ValueError
     except ValueError:
         raise HTTPException(

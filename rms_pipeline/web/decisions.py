@@ -5,12 +5,11 @@ from datetime import date
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, HTTPException, Query
+from fastapi import APIRouter, Depends, HTTPException
 from fastapi.responses import Response
 from pydantic_core import to_jsonable_python
 
 from rms_pipeline.insight.compare import Memory, read_memory
-from rms_pipeline.insight.days import FIRST, LAST
 from rms_pipeline.insight.decisions import (
     Decisions,
     Outcome,
@@ -21,12 +20,11 @@ from rms_pipeline.insight.decisions import (
 from rms_pipeline.insight.parties import periods_of_year
 from rms_pipeline.web.charts import decision_columns
 from rms_pipeline.web.desk import Desk
+from rms_pipeline.web.parameter_values import FIRST_YEAR, LAST_YEAR, Id, Year, years_beside
 from rms_pipeline.web.parameters import only
 
-_FIRST_YEAR, _LAST_YEAR = FIRST.year + 1, LAST.year - 1
 # In place of a month if the time of the decision is not known.
 UNDATED = "undated"
-Owner = Annotated[int | None, Query(ge=-(2**63), lt=2**63)]
 
 
 def decisions_routes(desk: Desk) -> APIRouter:
@@ -39,14 +37,14 @@ def decisions_routes(desk: Desk) -> APIRouter:
         return desk.today().date.year
 
     def by_month(
-        year: Annotated[int | None, Query(ge=_FIRST_YEAR, le=_LAST_YEAR)] = None,
-        owner: Owner = None,
+        year: Year = None,
+        owner: Id = None,
     ) -> tuple[WonAndLost, Memory]:
         with desk.reader.session() as connection:
             found = read_won_and_lost(connection, year or this_year(), owner)
             return found, read_memory(connection, desk.time_zone)
 
-    def of_month(month: str, outcome: Outcome | None = None, owner: Owner = None) -> Decisions:
+    def of_month(month: str, outcome: Outcome | None = None, owner: Id = None) -> Decisions:
         with desk.reader.session() as connection:
             return read_decisions(connection, _month(month), outcome, owner)
 
@@ -70,7 +68,7 @@ def decisions_routes(desk: Desk) -> APIRouter:
             found=found,
             memory=memory,
             chart=decision_columns(found.months, found.owner_id),
-            years=[y for y in (found.year - 1, found.year + 1) if _FIRST_YEAR <= y <= _LAST_YEAR],
+            years=years_beside(found.year),
             query=query,
             listed=listed,
             # A decision is known only if its opportunity is mirrored. Those of hires that ended
@@ -94,7 +92,7 @@ def decisions_routes(desk: Desk) -> APIRouter:
         return desk.twin(to_jsonable_python(found))
 
     @router.get("/{month}")
-    def show_month(found: Annotated[Decisions, Depends(of_month)], owner: Owner = None) -> Response:
+    def show_month(found: Annotated[Decisions, Depends(of_month)], owner: Id = None) -> Response:
         titles: dict[str | None, str] = {"won": "Won", "lost": "Lost", None: "Won and lost"}
         back: dict[str, Any] = {"owner": owner, "year": found.month.year if found.month else None}
         text = urlencode({k: v for k, v in back.items() if v is not None})
@@ -121,6 +119,6 @@ def _month(text: str) -> date | None:
         raise HTTPException(
             404, f"{text[:20]!r} is not a month like 2026-05, and not {UNDATED}."
         ) from None
-    if not _FIRST_YEAR <= month.year <= _LAST_YEAR:
-        raise HTTPException(404, f"There are no months before {_FIRST_YEAR} or so far ahead.")
+    if not FIRST_YEAR <= month.year <= LAST_YEAR:
+        raise HTTPException(404, f"There are no months before {FIRST_YEAR} or so far ahead.")
     return month

@@ -12,6 +12,7 @@ from pydantic_core import to_jsonable_python
 from rms_pipeline.insight.find import Matches, NameMatch, find, find_names
 from rms_pipeline.mirror.words import words_in
 from rms_pipeline.web.desk import Desk
+from rms_pipeline.web.parameter_values import Id
 from rms_pipeline.web.parameters import only
 from rms_pipeline.web.templating import NAVIGATION, is_fragment
 
@@ -19,10 +20,8 @@ from rms_pipeline.web.templating import NAVIGATION, is_fragment
 _FEW, _MANY = 6, 50
 # Seconds that a search may take: before the next letter, and after Enter.
 WHILE_TYPING, _ON_THE_PAGE = 0.025, 1.0
-_BIGINT = 2**63
 _PLACES = {"customer": "customers", "venue": "venues", "owner": "owners"}
 _Text = Annotated[str, Query(max_length=200)]
-_Before = Annotated[int | None, Query(gt=-_BIGINT, lt=_BIGINT)]
 # Address, title, and other words by which people look for it.
 _COMMANDS = (
     ("/today", "Print the day sheet", "today warehouse sheet"),
@@ -55,7 +54,7 @@ def find_routes(desk: Desk) -> APIRouter:
         return found, names
 
     @router.get("/find")
-    def show(request: Request, q: _Text = "", before: _Before = None) -> Response:
+    def show(request: Request, q: _Text = "", before: Id = None) -> Response:
         is_part = is_fragment(request)
         most, patience = (_FEW, WHILE_TYPING) if is_part else (_MANY, _ON_THE_PAGE)
         found, names = look(q, most, before, patience)
@@ -71,7 +70,7 @@ def find_routes(desk: Desk) -> APIRouter:
         )
 
     @router.get("/find.json", dependencies=[Depends(only("q", "before"))])
-    def tell(q: _Text = "", before: _Before = None) -> Response:
+    def tell(q: _Text = "", before: Id = None) -> Response:
         found, names = look(q, _MANY, before)
         older = f"/find.json?{urlencode({'q': q, 'before': found.next})}" if found.next else None
         answer: dict[str, Any] = to_jsonable_python(found)

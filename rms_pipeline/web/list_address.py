@@ -28,11 +28,11 @@ from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.statuses import OUTCOMES
 from rms_pipeline.web.formatting import Clock, money
 from rms_pipeline.web.forms import amount, linked_amount
+from rms_pipeline.web.parameter_values import fits_bigint, record_id
 from rms_pipeline.web.refusals import WrongParameter
 
 DEFAULT_SORT = "-updated"
 _MOST_PAGES = 1_000_000
-_BIGINT_MAX = 2**63 - 1
 _SHORT, _LONG = 200, 500
 _PLACE = re.compile(r"([1-9][0-9]{0,6})(?:-([A-Za-z0-9_-]{1,2000}))?")
 
@@ -466,7 +466,7 @@ def _page(request: Request) -> tuple[int, Place | None]:
         value, id_, before = told
         if not (value is None or isinstance(value, str)) or not isinstance(id_, int):
             raise ValueError
-        if abs(id_) > _BIGINT_MAX or (value is not None and "\x00" in value):
+        if not fits_bigint(id_) or (value is not None and "\x00" in value):
             raise ValueError
         place = Place(value, id_, bool(before))
     except (ValueError, TypeError):
@@ -516,16 +516,6 @@ def _day(text: str, name: str) -> date | None:
         return date.fromisoformat(text)
     except ValueError:
         raise _wrong(name, "is not a date like 2026-05-31.") from None
-
-
-def record_id(text: str, name: str, what: str) -> int | None:
-    """The id of a `what` in `text`, the parameter `name`. None if it is empty. Raises HTTPException
-    (422)."""
-    if not text:
-        return None
-    if not re.fullmatch(r"-?[0-9]{1,19}", text) or abs(int(text)) > _BIGINT_MAX:
-        raise HTTPException(422, f"{name} is not the id of a {what}.")
-    return int(text)
 
 
 def _amount(text: str, name: str) -> Decimal | None:

@@ -4,13 +4,12 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import Response
 from pydantic_core import to_jsonable_python
 
 from rms_pipeline.collections.members import MEMBERS
 from rms_pipeline.insight.compare import read_memory
-from rms_pipeline.insight.days import FIRST, LAST
 from rms_pipeline.insight.parties import (
     KINDS,
     Amount,
@@ -23,10 +22,9 @@ from rms_pipeline.insight.parties import (
 )
 from rms_pipeline.web.charts import month_columns
 from rms_pipeline.web.desk import Desk
+from rms_pipeline.web.parameter_values import Year, fits_bigint, years_beside
 from rms_pipeline.web.parameters import only
 from rms_pipeline.web.templating import is_fragment
-
-_FIRST_YEAR, _LAST_YEAR = FIRST.year + 1, LAST.year - 1
 
 
 def parties_routes(desk: Desk) -> APIRouter:
@@ -46,18 +44,14 @@ def _not_found(kind: Kind, id_: int) -> HTTPException:
     return HTTPException(404, f"No opportunity in the mirror has the {kind.single} {id_}.")
 
 
-# The year of a page, this one if the address names none.
-_Year = Annotated[int | None, Query(ge=_FIRST_YEAR, le=_LAST_YEAR)]
-
-
 def _add_compared(router: APIRouter, desk: Desk, kind: Kind) -> None:
     """One of them beside earlier times, which its page asks for once it is shown."""
 
-    def compared(id_: int, year: _Year = None) -> dict[str, Any]:
+    def compared(id_: int, year: Year = None) -> dict[str, Any]:
         day = desk.today()
         chosen = year or day.date.year
         with desk.reader.session() as connection:
-            if not _is_key(id_) or not knows_party(
+            if not fits_bigint(id_) or not knows_party(
                 connection, kind, id_, with_members=_with_members(desk)
             ):
                 raise _not_found(kind, id_)
@@ -81,8 +75,8 @@ def _add_compared(router: APIRouter, desk: Desk, kind: Kind) -> None:
 def _add_party(router: APIRouter, desk: Desk, kind: Kind) -> None:
     """One of them in a year."""
 
-    def party(id_: int, year: _Year = None) -> Party:
-        if not _is_key(id_):
+    def party(id_: int, year: Year = None) -> Party:
+        if not fits_bigint(id_):
             raise _not_found(kind, id_)
         day = desk.today()
         with desk.reader.session() as connection:
@@ -119,17 +113,12 @@ def _add_party(router: APIRouter, desk: Desk, kind: Kind) -> None:
             chart=month_columns(found.months),
             this_year=this_year,
             is_over=found.year < this_year,
-            years=[y for y in (found.year - 1, found.year + 1) if _FIRST_YEAR <= y <= _LAST_YEAR],
+            years=years_beside(found.year),
             change_so_far=_change(found.so_far, found.year_before_so_far),
             changed=_change(found.confirmed, found.year_before),
             listed=_listed(kind, found),
             current_rms_url=f"{desk.current_rms}/members/{found.id}" if desk.current_rms else None,
         )
-
-
-def _is_key(id_: int) -> bool:
-    """Return whether PostgreSQL can look for it."""
-    return abs(id_) < 2**63
 
 
 def _listed(kind: Kind, party: Party) -> str:

@@ -25,9 +25,8 @@ from rms_pipeline.insight.today import (
 )
 from rms_pipeline.mirror.changes import STATUS
 from rms_pipeline.web.desk import Desk
-from rms_pipeline.web.list_address import record_id
+from rms_pipeline.web.parameter_values import day_of, record_id
 from rms_pipeline.web.parameters import only
-from rms_pipeline.web.refusals import WrongParameter
 from rms_pipeline.web.templating import is_fragment
 
 # The page has lists of these two, so their checks are not shown again.
@@ -179,18 +178,3 @@ def _lists(day: Day, store: int | None) -> dict[str, str]:
     lists["decided"] = urlencode({"day": f"{since}..{day.date}", "field": STATUS})
     lists["changed"] = urlencode({"day": f"{since}..{day.date}"})
     return lists
-
-
-def day_of(text: str, name: str, time_zone: str, label: str = "The day") -> Day | None:
-    """The day in `text`, the parameter `name` of an address, for people `label`. None if it is
-    empty."""
-    if not text.strip():
-        return None
-    try:
-        chosen = date.fromisoformat(text.strip())
-    except ValueError:
-        raise WrongParameter(name, label, "is not a date like 2026-05-31.") from None
-    try:
-        return Day(chosen, time_zone)
-    except ValueError as error:
-        raise WrongParameter(name, label, f"{error}.") from None

@@ -5,6 +5,8 @@ import re
 from fastapi import Request
 from fastapi.responses import Response
 
+from rms_pipeline.web.parameter_values import fits_bigint
+
 _COOKIE, _PATH, _MOST = "rms_visited", "/opportunities", 10
 _SECONDS = 90 * 24 * 3600
 
@@ -12,7 +14,7 @@ _SECONDS = 90 * 24 * 3600
 def visited_before(request: Request) -> list[int]:
     """Their ids, the last one first. The cookie may contain anything, so it is checked."""
     found = re.findall(r"-?[0-9]{1,19}", request.cookies.get(_COOKIE, "")[:300])
-    return [id_ for id_ in map(int, found) if abs(id_) < 2**63][:_MOST]
+    return [id_ for id_ in map(int, found) if fits_bigint(id_)][:_MOST]
 
 
 def note_visit(request: Request, answer: Response, id_: int) -> None:
