@@ -141,8 +141,7 @@ def read_today(
     values = _values_of(day, now) | {"most": most, "store": store}
     with connection.cursor() as cursor:
         confirmed = _confirmed(cursor, values)
-        lost = _decided(cursor, LOST, values)
-        deleted, deleted_count = _deleted(cursor, values)
+        lost, lost_count = _lost(cursor, values)
         found = Today(
             date=day.date,
             time_zone=day.time_zone,
@@ -157,8 +156,8 @@ def read_today(
             not_confirmed=_jobs(cursor, _NOT_CONFIRMED, GOES_OUT, values),
             confirmed=_newest_first(confirmed),
             confirmed_count=len(confirmed),
-            lost=_newest_first(lost + deleted),
-            lost_count=len(lost) + deleted_count,
+            lost=_newest_first(lost),
+            lost_count=lost_count,
             biggest_changes=_biggest_changes(cursor, values),
             store=store,
             stores=_stores(cursor, values),
@@ -338,7 +337,7 @@ QUESTIONS = (
         "Lost",
         "Opportunities that were lost on this day or since the working day before, or were deleted"
         " and not lost.",
-        "SELECT count(*), NULL::numeric\nFROM (\n  " + _came_into(LOST) + "\n  UNION ALL\n"
+        "SELECT count(*), NULL::numeric\nFROM (\n  " + _came_into(LOST) + "\n  UNION\n"
         "  SELECT o.id FROM deleted_opportunities o\n"
         "  WHERE o.deleted_at >= %(since)s AND o.deleted_at < %(until)s\n"
         f"    AND NOT ({OUTCOMES['is:closed'].condition})\n) decided",
@@ -396,6 +395,27 @@ def _entered_confirmed(cursor: Cursor, values: Mapping[str, Any]) -> list[Decisi
     return [Decision(*row) for row in cursor.fetchall()]
 
 
+def _lost(cursor: Cursor, values: Mapping[str, Any]) -> tuple[list[Decision], int]:
+    """What was lost, with the newest of what was deleted, and the number of all of it. What was
+    lost, taken up again and deleted is there once, as deleted."""
+    lost = _decided(cursor, LOST, values)
+    deleted, deleted_count = _deleted(cursor, values)
+    cursor.execute(
+        f"SELECT o.id FROM {_GONE} AND o.id = ANY(%(lost)s::bigint[])",
+        {**values, "lost": [decision.id for decision in lost]},
+    )
+    twice = {row[0] for row in cursor.fetchall()}
+    lost = [decision for decision in lost if decision.id not in twice]
+    return lost + deleted, len(lost) + deleted_count
+
+
+# What Current RMS no longer has since then, unless it was lost before.
+_GONE = (
+    "deleted_opportunities o WHERE o.deleted_at >= %(since)s AND o.deleted_at < %(ends)s"
+    f" AND NOT ({OUTCOMES['is:closed'].condition})"
+)
+
+
 def _deleted(cursor: Cursor, values: Mapping[str, Any]) -> tuple[list[Decision], int]:
     """The newest `MOST_LISTED` opportunities that Current RMS no longer has, unless they were lost
     before, and the number of all of them."""
@@ -404,9 +424,7 @@ def _deleted(cursor: Cursor, values: Mapping[str, Any]) -> tuple[list[Decision],
         " NULL, o.deleted_at, (SELECT min(e.member_name) FROM webhook_events e"
         " WHERE e.opportunity_id = o.id AND lower(e.action_type COLLATE \"C\") = 'destroy'"
         " HAVING count(DISTINCT e.member_name) = 1), count(*) OVER ()"
-        " FROM deleted_opportunities o WHERE o.deleted_at >= %(since)s AND o.deleted_at < %(ends)s"
-        f" AND NOT ({OUTCOMES['is:closed'].condition}) ORDER BY o.deleted_at DESC"
-        f" LIMIT {MOST_LISTED}",
+        f" FROM {_GONE} ORDER BY o.deleted_at DESC LIMIT {MOST_LISTED}",
         values,
     )
     rows = cursor.fetchall()

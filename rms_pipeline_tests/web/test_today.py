@@ -300,6 +300,21 @@ def test_what_was_entered_as_confirmed_was_confirmed_and_what_is_gone_was_lost(w
     assert "deleted in Current RMS, was Reserved" in visit(web, "/today?day=2031-05-17").text
 
 
+def test_what_was_lost_taken_up_again_and_deleted_is_one_loss(web: Web) -> None:
+    day = datetime(2024, 5, 18, tzinfo=UTC)
+    gone = {"id": 1, "name": "Gone", "opportunity_status": "Open", "deleted_because": "told"}
+    insert(web.database, "deleted_opportunities", [{**gone, "deleted_at": day + 3 * HOUR}])
+    changes = [
+        change(1, "Open", "Lost", changed_at=day + HOUR),
+        change(1, "Lost", "Open", changed_at=day + 2 * HOUR),
+    ]
+    insert(web.database, "opportunity_changes", changes)
+    found = told(web, "2024-05-18")
+    assert (found["lost_count"], [d["after"] for d in found["lost"]]) == (1, [None])
+    figures = get(web, "/today/compared.json?day=2024-05-18").json()["figures"]
+    assert [f["now"]["count"] for f in figures if f["id"] == "lost"] == [1]
+
+
 def test_what_was_entered_as_confirmed_stays_so_whatever_became_of_it_since(web: Web) -> None:
     # In the past: of the future no figure knows a decision.
     day = datetime(2024, 5, 18, tzinfo=UTC)
