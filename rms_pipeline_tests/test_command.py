@@ -508,16 +508,7 @@ def test_the_link_that_lets_a_browser_in_is_printed_on_a_terminal_only(
     assert ("RMS_API_TOKEN" in printed) != terminal
 
 
-def test_a_refresh_of_what_nobody_has_does_not_claim_to_have_refreshed_it(
-    ready_url: str, sandbox: SandboxServer
-) -> None:
-    environment = environment_for(ready_url, sandbox)
-    assert command("sync", "initial", environment=environment).returncode == 0
-    done = command("refresh", "99999999", environment=environment)
-    assert (done.returncode, "Nothing was refreshed" in done.stdout) == (0, True), done.stderr
-
-
-def test_a_sync_tells_of_each_collection_that_is_mirrored(
+def test_a_sync_tells_of_each_collection_and_a_refresh_of_what_nobody_has_that_it_did_nothing(
     ready_url: str, sandbox: SandboxServer
 ) -> None:
     environment = environment_for(ready_url, sandbox, RMS_COLLECTIONS="members")
@@ -526,6 +517,8 @@ def test_a_sync_tells_of_each_collection_that_is_mirrored(
     assert "opportunities and members" in done.stdout
     assert "Of these members: " in done.stdout
     assert done.stdout.count("complete as of") == 2
+    done = command("refresh", "99999999", environment=environment)
+    assert (done.returncode, "Nothing was refreshed" in done.stdout) == (0, True), done.stderr
 
 
 def test_mirroring_further_back_says_what_it_costs_and_then_does_it(

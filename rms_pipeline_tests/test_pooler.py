@@ -23,7 +23,7 @@ def test_syncs_pages_and_webhooks_do_not_get_into_each_others_way(
     empty_url: str, client_for: Callable[..., CurrentRmsClient]
 ) -> None:
     with (
-        SandboxServer(Store(300), api_key=SECRET_KEY) as sandbox,
+        SandboxServer(Store(120), api_key=SECRET_KEY) as sandbox,
         transaction_pooler(empty_url) as pooler,
     ):
         environment = environment_for(
@@ -39,7 +39,7 @@ def test_syncs_pages_and_webhooks_do_not_get_into_each_others_way(
                 yield made
 
         with serving(database, sandbox, client=client) as web:
-            ids = sandbox.store.ids()[:40]
+            ids = sandbox.store.ids()[:24]
 
             def use(number: int) -> tuple[int, int]:
                 page = requests.get(f"{web.url}/", headers=BEARER, timeout=30)
@@ -48,14 +48,14 @@ def test_syncs_pages_and_webhooks_do_not_get_into_each_others_way(
                 return page.status_code, told.status_code
 
             with ThreadPoolExecutor(8) as pool:
-                assert set(pool.map(use, range(40))) == {(200, 200)}
+                assert set(pool.map(use, range(len(ids)))) == {(200, 200)}
             names = "SELECT count(*) FROM opportunities WHERE name LIKE 'Edited %'"
-            wait_until(lambda: web.query(names) == [(40,)])
-            for number in range(40):
+            wait_until(lambda: web.query(names) == [(len(ids),)])
+            for number in range(len(ids)):
                 sandbox.store.edit(ids[number], {"subject": f"Edited again {number}"})
             done = command("sync", "incremental", environment=environment)
             assert done.returncode == 0, done.stderr
             again = "SELECT count(*) FROM opportunities WHERE name LIKE 'Edited again %'"
-            assert web.query(again) == [(40,)]
+            assert web.query(again) == [(len(ids),)]
             assert requests.get(f"{web.url}/", headers=BEARER, timeout=30).status_code == 200
         assert pooler.servers > 1

@@ -25,7 +25,7 @@ from rms_pipeline_tests.test_sync import ids_in
 @pytest.fixture
 def sandbox() -> Iterator[SandboxServer]:
     with SandboxServer(
-        Store(300), api_key=SECRET_KEY, switches=Switches(max_per_page=10)
+        Store(120), api_key=SECRET_KEY, switches=Switches(max_per_page=10)
     ) as server:
         yield server
 

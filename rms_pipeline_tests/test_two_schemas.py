@@ -45,12 +45,20 @@ def in_schema(url: str, schema: str) -> Database:
 
 
 @pytest.fixture(scope="module")
-def both(embedded_url: str) -> Iterator[tuple[Database, Database]]:
+def one(embedded_url: str) -> Iterator[str]:
+    """The name of a database with the tables of the first account, to be copied."""
     with new_database(embedded_url) as url:
+        with dagsters_tables(in_schema(url, ACME)):
+            pass
+        yield url.partition("?")[0].rpartition("/")[2]
+
+
+@pytest.fixture(scope="module")
+def both(embedded_url: str, one: str) -> Iterator[tuple[Database, Database]]:
+    with new_database(embedded_url, one) as url:
         found = in_schema(url, ACME), in_schema(url, ORDER)
-        for database in found:
-            with dagsters_tables(database):
-                pass
+        with dagsters_tables(found[1]):
+            pass
         yield found
 
 
@@ -160,10 +168,11 @@ def test_each_mirror_has_a_budget_of_its_own(both: tuple[Database, Database]) ->
 
 
 def test_the_command_syncs_two_accounts_at_once_and_nothing_gets_into_public(
-    embedded_url: str,
+    embedded_url: str, one: str
 ) -> None:
+    """The second one's first sync makes its tables meanwhile."""
     with ExitStack() as stack:
-        url = stack.enter_context(new_database(embedded_url))
+        url = stack.enter_context(new_database(embedded_url, one))
         environments = [
             environment_for(
                 url,

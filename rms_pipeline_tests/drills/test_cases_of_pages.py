@@ -5,6 +5,7 @@ They are apart because no test of a module can run an event loop while its brows
 
 from rms_pipeline_tests.browser.conftest import chromium, standing_tab
 from rms_pipeline_tests.browser.test_tasks import (
+    before_them,
     someone,
     stand,
     test_a_question_of_the_morning_is_answered_in_as_many_clicks_as_the_page_says,
@@ -13,6 +14,7 @@ from rms_pipeline_tests.web.conftest import serve
 from rms_pipeline_tests.web.test_receiver import test_no_body_whatever_makes_it_fail
 
 __all__ = [
+    "before_them",
     "chromium",
     "serve",
     "someone",

@@ -13,7 +13,16 @@ from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.summary import refresh_status_counts
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline_tests.browser.conftest import chromium as chromium
-from rms_pipeline_tests.browser.matrix import DESK, LARGE, NARROW, PHONE, SIZES, Size, findings
+from rms_pipeline_tests.browser.matrix import (
+    DESK,
+    LARGE,
+    NARROW,
+    PHONE,
+    SIZES,
+    WALL,
+    Size,
+    findings,
+)
 from rms_pipeline_tests.rows import insert, insert_opportunities, insert_proof, insert_sync
 from rms_pipeline_tests.web.conftest import API_TOKEN, Web, serving
 
@@ -58,7 +67,13 @@ ON_A_PHONE = (
     *LIKE_OTHERS,
     *("/login", "/find?q=gala", "/opportunities", "/customers"),
 )
-SHORT = {PHONE: ON_A_PHONE, DESK: (*FEW, *LIKE_OTHERS), LARGE: FEW, NARROW: LIKE_OTHERS}
+SHORT = {
+    PHONE: ON_A_PHONE,
+    DESK: (*FEW, *LIKE_OTHERS),
+    LARGE: FEW,
+    NARROW: LIKE_OTHERS,
+    WALL: ("/customers",),
+}
 
 
 @pytest.fixture
