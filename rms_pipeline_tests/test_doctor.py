@@ -207,7 +207,7 @@ def test_a_database_that_does_not_answer_stops_no_other_check(sandbox: SandboxSe
     environment = environment_for(url, sandbox)
     found = examined(environment, healthy=False)
     assert levels(found, "problem") == {"database"}
-    assert "Check POSTGRES_URL" in found["database"][1]
+    assert "Check that the server is up, and the port in POSTGRES_URL" in found["database"][1]
     assert levels(found, "ok") >= {"settings", "credentials", "clock"}
     assert found["syncs"][1:] == ("Not checked: it needs the tables.", "See database.")
 

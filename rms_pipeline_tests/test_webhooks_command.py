@@ -98,7 +98,8 @@ def test_a_database_that_is_down_does_not_keep_webhooks_from_being_managed(
     environment = environment_for(url, sandbox, RMS_WEBHOOK_TOKEN=TOKEN)
     done = webhooks("remove", environment=environment)
     assert "does not share the limit of calls with running syncs" in " ".join(done.stderr.split())
-    assert "Connection refused. Check POSTGRES_URL." in " ".join(done.stderr.split())
+    advice = "Connection refused. Check that the server is up, and the port in POSTGRES_URL."
+    assert advice in " ".join(done.stderr.split())
 
 
 def test_a_refused_key_is_an_error_with_advice(

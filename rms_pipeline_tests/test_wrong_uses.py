@@ -98,7 +98,7 @@ def test_each_command_names_the_setting_that_is_wrong_and_shows_an_example(
 def test_each_command_says_what_to_do_about_a_database_that_does_not_answer(
     use: Use, words: str
 ) -> None:
-    use(words, 1, "Connection refused. Check POSTGRES_URL.")
+    use(words, 1, "Connection refused. Check that the server is up, and the port in POSTGRES_URL.")
 
 
 @pytest.mark.parametrize(
