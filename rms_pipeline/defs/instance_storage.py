@@ -223,13 +223,15 @@ def _engine_of(url: str) -> sqlalchemy.Engine:
 def _look_for_tables_once(events: Any) -> None:
     """Dagster asks PostgreSQL for a table, to learn whether it can store checks or limits, eighty
     times in a sync. Tables that are there stay."""
-    look = type(events).has_table
     there = set[str]()
     this = weakref.proxy(events)
 
     def has(name: str) -> bool:
-        if name not in there and look(this, name):
-            there.add(name)
+        if name not in there:
+            # The function of Dagster 1.13.0 leaves a connection open for each question.
+            with this._engine.connect() as connection:
+                if this._engine.dialect.has_table(connection, name):
+                    there.add(name)
         return name in there
 
     events.has_table = has
@@ -238,13 +240,21 @@ def _look_for_tables_once(events: Any) -> None:
 def _look_at_columns_once(events: Any) -> None:
     """Dagster looks at the columns of a table before and after it writes of an asset, by questions
     that take longer than the rest. Columns that are there stay."""
-    look = getattr(type(events), "_has_asset_key_col_on_connection", None)
-    if look is None:
-        # Another Dagster looks in another way, which costs time and nothing else.
-        return
     there = set[str]()
     # Without a circle of references: the connection goes with the last storage.
     this = weakref.proxy(events)
+    look = getattr(type(events), "_has_asset_key_col_on_connection", None)
+    if look is None:
+        # Dagster 1.13.0 has one function, which opens a connection of its own.
+        look_alone = type(events).has_asset_key_col
+
+        def has_alone(name: str) -> bool:
+            if name not in there and look_alone(this, name):
+                there.add(name)
+            return name in there
+
+        events.has_asset_key_col = has_alone
+        return
 
     def has(connection: Any, name: str) -> bool:
         if name not in there and look(this, connection, name):

@@ -86,6 +86,8 @@ def test_that_there_is_a_table_is_looked_up_once(storage: MirrorPostgresStorage)
     assert statements_of(storage, lambda: events.supports_asset_checks) == []
     assert not events.has_table("no_such")
     assert statements_of(storage, lambda: events.has_table("no_such")) != []
+    # Dagster 1.13.0 left one open for each question, until the server took no more.
+    assert events._engine.pool.checkedout() == 0
 
 
 def test_that_a_table_has_a_column_is_looked_up_once(storage: MirrorPostgresStorage) -> None:
