@@ -107,6 +107,7 @@ from rms_pipeline_tests.test_command import (
 from rms_pipeline_tests.test_sync import (
     test_a_full_sync_makes_the_table_equal_to_the_api_field_by_field,
     test_a_walk_costs_one_call_for_each_page_and_no_more_than_three_besides,
+    test_whichever_way_the_unsure_facts_turn_out_the_copy_is_complete,
 )
 
 __all__ = [
@@ -176,4 +177,5 @@ __all__ = [
     "test_where_those_without_a_date_take_turns_a_quiet_proof_still_costs_four_calls",
     "test_where_whole_days_are_compared_nothing_is_lost_and_the_proof_says_so",
     "test_whichever_way_the_unsure_facts_turn_out",
+    "test_whichever_way_the_unsure_facts_turn_out_the_copy_is_complete",
 ]
