@@ -9,7 +9,7 @@ import pytest
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.mirror import redecode as redecoding
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.sandbox import Store
+from rms_pipeline.sandbox import Store, Switches
 from rms_pipeline.sync.rebuilding import rebuild
 from rms_pipeline.sync.refreshing import refresh
 from rms_pipeline_tests.mirror.test_merge import fetch_all
@@ -128,8 +128,12 @@ def test_killed_between_batches_and_run_again_it_ends_right(
 
 
 @pytest.mark.slow
-def test_a_full_sync_and_a_rebuild_at_once_end_equal_to_the_api(mirror_of: MakeMirror) -> None:
-    mirror = mirror_of(Store(300))
+def test_a_full_sync_and_a_rebuild_at_once_end_equal_to_the_api(
+    mirror_of: MakeMirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As many pages and batches as of 300 rows: each call rebuilds all rows.
+    monkeypatch.setattr(redecoding, "BATCH_ROWS", 80)
+    mirror = mirror_of(Store(120), switches=Switches(max_per_page=10))
     mirror.full_sync()
     for number, id_ in enumerate(mirror.store.ids()):
         if number % 3 == 0:
