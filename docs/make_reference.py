@@ -320,8 +320,11 @@ def metrics_page() -> str:
     return (
         "# Metrics\n\n"
         "`GET /metrics` of the web service, in the format of Prometheus. What was never measured "
-        "is `NaN`, not 0. Counters begin at 0 when the service starts. Gauges are read from the "
-        "database at each request, so all web services show the same. Metrics whose names begin "
+        "is `NaN`, not 0, except that a mirror without a proof is not complete. An alert that "
+        "compares with `NaN` stays silent, so alert on `rms_collection_complete`, which is always "
+        "0 or 1. "
+        "Counters begin at 0 when the service starts. Gauges are read from the database at each "
+        "request, so all web services show the same. Metrics whose names begin "
         "with `rms_collection_` have a value for each collection. Those of opportunities have "
         "older names, too, such as `rms_mirror_complete`.\n\n"
         + table(["metric", "kind", "labels", "meaning"], rows)

@@ -241,7 +241,8 @@ class Metrics:
             (self.of_each.counted, self._counted),
             (self.of_each.mirrored, self._mirrored),
         )
-        values = (math.nan,) * len(told)
+        # Without any proof an alert on 0 has to fire, too: `NaN == 0` would be silent.
+        values = (0.0, math.nan, math.nan, math.nan)
         if proof is not None:
             age = (now - datetime.fromisoformat(proof["as_of"])).total_seconds()
             values = (proof["state"] == "green", age, proof["counted"], proof["mirrored"])

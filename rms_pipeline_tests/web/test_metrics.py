@@ -81,3 +81,7 @@ def test_what_nobody_has_measured_yet_is_no_number(web: Web) -> None:
     found = measured(web)
     for name in ("rms_webhook_share", "rms_webhook_lag_seconds", "rms_api_budget_left"):
         assert math.isnan(found[name]), name
+    assert math.isnan(found["rms_collection_last_sync_age_seconds opportunities"])
+    # The alert is on 0, and has to fire also if the first sync never comes to its end.
+    assert found["rms_collection_complete opportunities"] == 0
+    assert found["rms_mirror_complete"] == 0
