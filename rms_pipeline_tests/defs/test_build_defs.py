@@ -225,7 +225,7 @@ def test_errors_name_the_fields_that_somebody_set(
         told = failure_of(refused, job, instance)
     assert "Check the account's subdomain and the account's api_key" in told
     away = build_defs(account, Mirror(url="postgresql://u@127.0.0.1:1/rental"), key_prefix=prefix)
-    assert "Check the mirror's url." in failure_of(away, job, instance)
+    assert "the port in the mirror's url." in failure_of(away, job, instance)
     incremental = job.replace("initial", "incremental")
     schedule = away.resolve_schedule_def(incremental)
     with (
@@ -234,7 +234,7 @@ def test_errors_name_the_fields_that_somebody_set(
     ):
         schedule.evaluate_tick(context)
     assert isinstance(failed.value.user_exception, DatabaseError)
-    assert "Check the mirror's url." in str(failed.value.user_exception)
+    assert "the port in the mirror's url." in str(failed.value.user_exception)
     first = failure_of(refused, incremental, instance)
     assert f"or the job {job}, first" in first
 
