@@ -249,6 +249,23 @@ def note_list(
     connection.commit()
 
 
+def note_unreached(connection: Connection, collection: Collection, parents: Sequence[int]) -> None:
+    """Note that the lists of these parents were due and were not read. Commits.
+
+    Otherwise nobody would know it of a parent that changes again before the walk is proved.
+    """
+    if not parents:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO part_lists AS l (collection, parent_id, again)"
+            " SELECT %s, *, true FROM unnest(%s::bigint[]) AS n (parent) ORDER BY parent"
+            " ON CONFLICT (collection, parent_id) DO UPDATE SET again = true WHERE NOT l.again",
+            (collection.name, list(parents)),
+        )
+    connection.commit()
+
+
 def note_problems(
     connection: Connection, collection: Collection, problems: Mapping[int, str]
 ) -> None:
@@ -420,7 +437,12 @@ _EMPTIED = (
     "its list is empty, although it had some or shows charges for some. That has to last for some "
     "minutes before it is believed"
 )
-_LEFT = "changed OR unstored OR differs OR problem IS NOT NULL OR (soon AND stored_at IS NULL)"
+# What became known after the walk began is of the next one, unless this walk did not reach an
+# earlier change of the same parent either (`note_unreached`).
+_LEFT = (
+    "changed AND (news_at < %(began)s OR again AND walk IS DISTINCT FROM %(walk)s)"
+    " OR unstored OR differs OR problem IS NOT NULL OR (soon AND stored_at IS NULL)"
+)
 
 
 def prove_lists(
@@ -429,7 +451,7 @@ def prove_lists(
     walk: int,
     run: str,
     *,
-    now: datetime,
+    began: datetime,
     ahead: timedelta,
     calls: int,
     deleted: int,
@@ -438,8 +460,8 @@ def prove_lists(
     exceptions.
 
     It is about the parents that began within `ahead` or were out at the last nightly reading, as of
-    the earliest list of those, and about the parents that changed since parts are mirrored, as of
-    their last change. Commits.
+    the earliest list of those, and about the parents that changed since parts are mirrored and
+    before `began`, the start of the walk. What changed since is read by the next sync. Commits.
     """
     refused = refused_ids(connection, collection)
     with connection.cursor() as cursor:
@@ -450,7 +472,7 @@ def prove_lists(
         )
         (night,) = one_row(cursor)
         # Others have come nearer since then. The next night reads them.
-        values = _values(collection, night or now, ahead)
+        values = _values(collection, night or began, ahead) | {"began": began, "walk": walk}
         cursor.execute(
             f"WITH known AS ({_known(collection)}),"
             f" judged AS (SELECT *, coalesce({_LEFT}, false) AS is_left FROM known)"
@@ -480,7 +502,7 @@ def prove_lists(
             collection=collection.name,
             run=run,
             scan=walk,
-            as_of=as_of or now,
+            as_of=min(as_of or began, began),
             content=0,
             window=None,
             parents=int(parents),

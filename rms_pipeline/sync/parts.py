@@ -29,6 +29,7 @@ from rms_pipeline.mirror.parts import (
     make_all_due,
     note_list,
     note_problems,
+    note_unreached,
     prove_lists,
     remove_orphans,
     told_lists,
@@ -247,7 +248,7 @@ def store_parts(
             collection,
             walk.id,
             run,
-            now=client.now(),
+            began=walk.started_at,
             ahead=ahead,
             calls=0,
             deleted=stored.deleted,
@@ -331,6 +332,7 @@ class _Landing:
 
     def land(self, due: Sequence[DueList], *, calls: int) -> None:
         collection, by_id = self._client.collection, {each.parent: each for each in due}
+        unreached = {each.parent for each in due if each.is_news}
         progress = ProgressNotes(self._connection, self._run)
         for found in self._reader.read(list(by_id), calls=calls):
             for answer in found.answers:
@@ -346,10 +348,12 @@ class _Landing:
             self.read += len(found.lists)
             self.failed |= found.failed
             self.absent |= found.absent
+            unreached -= {each.parent for each in found.lists} | found.failed.keys()
             so_far = Progress("fetching", self.pages, self.pages, self.read, len(by_id))
             progress.note(so_far)
             self._watch(so_far)
         progress.finish()
+        note_unreached(self._connection, collection, sorted(unreached))
 
     def notes(self, due: int) -> list[str]:
         """Return what was read and what was left out, as text."""

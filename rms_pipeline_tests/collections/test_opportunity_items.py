@@ -930,6 +930,60 @@ def test_calls_are_bounded_and_what_is_not_reached_waits_for_the_next_sync(
     assert account.is_mirrored(*account.soon)
 
 
+def edited_during_the_walk(account: Account, id_: int, after: int) -> None:
+    """The opportunity is edited once the lists of so many were asked for, and a webhook tells."""
+    asked = 0
+
+    def edit(path: str) -> None:
+        nonlocal asked
+        asked += bool(LISTS.search(path))
+        if asked == after:
+            asked += 1
+            account.store.create_item(id_, {"name": "Just now"}, loud=True)
+            refresh(account.database, account.opportunities, [id_], "webhook")
+
+    account.sandbox.before_request = edit
+
+
+def test_what_changes_while_lists_are_read_is_of_the_next_sync_and_contradicts_no_proof(
+    account: Account,
+) -> None:
+    account.sync()
+    busy, *others = account.soon
+    edited_during_the_walk(account, busy, after=SOON)
+    done = account.sync_items(nightly=True)
+    account.sandbox.before_request = None
+    assert done.shown, done.sentence
+    since = "SELECT valid_from FROM opportunity_versions WHERE id = %s"
+    assert done.stored.proof is not None
+    assert done.stored.proof.as_of < query(account.database, since, busy)[0][0]
+    assert not account.is_mirrored(*account.soon)
+    assert account.mirrored(*others) == account.there(*others)
+    done = account.sync_items()
+    assert busy in done.asked
+    assert done.shown, done.sentence
+    assert account.is_mirrored(*account.soon)
+
+
+def test_a_change_that_was_not_reached_is_not_hidden_by_a_later_one(account: Account) -> None:
+    account.sync()
+    first, second, *_ = account.soon
+    for id_ in (first, second):
+        account.store.create_item(id_, {"name": "Not reached"}, loud=True)
+    refresh(account.database, account.opportunities, [first, second], "webhook")
+    # Only one of the two is reached. While it is read, the other changes again.
+    edited_during_the_walk(account, second, after=1)
+    done = account.sync_items(calls=1)
+    account.sandbox.before_request = None
+    assert done.asked == [first]
+    assert not done.shown
+    assert f"Left out: {second} (not read yet)" in done.sentence
+    done = account.sync_items()
+    assert second in done.asked
+    assert done.shown, done.sentence
+    assert account.is_mirrored(*account.soon)
+
+
 class Killed(BaseException):
     """The process is no more."""
 
