@@ -11,10 +11,10 @@ from rms_pipeline.web.refusals import WrongParameter
 
 # A page of a year also shows the year before it, and leads to the next one.
 FIRST_YEAR, LAST_YEAR = FIRST.year + 1, LAST.year - 1
-_BIGINT_MAX = 2**63 - 1
+_BIGINT = 2**63
 
 Year = Annotated[int | None, Query(ge=FIRST_YEAR, le=LAST_YEAR)]
-Id = Annotated[int | None, Query(ge=-_BIGINT_MAX, le=_BIGINT_MAX)]
+Id = Annotated[int | None, Query(ge=-_BIGINT, lt=_BIGINT)]
 
 
 def years_beside(year: int) -> list[int]:
@@ -24,7 +24,7 @@ def years_beside(year: int) -> list[int]:
 
 def fits_bigint(number: int) -> bool:
     """Whether a column of ids can hold it. PostgreSQL refuses to look for any other."""
-    return abs(number) <= _BIGINT_MAX
+    return -_BIGINT <= number < _BIGINT
 
 
 def record_id(text: str, name: str, what: str) -> int | None:
