@@ -306,7 +306,12 @@ class Collection:
         return (
             Column(_KEY, "bigint", f"The {self.single}'s id in Current RMS."),
             *self.columns,
-            Column(_DATA, "jsonb", "The whole record as received from the API."),
+            Column(
+                _DATA,
+                "jsonb",
+                "The whole record from the API. An association that no longer comes stays as it"
+                " last came.",
+            ),
             Column(_ASKED, "timestamptz", "When the record was last requested from the API."),
             Column(_TOLD, "timestamptz", "When a webhook last refreshed it."),
         )

@@ -31,7 +31,7 @@ COMMENT ON COLUMN invoices_with_money.tax_total IS 'The tax.';
 COMMENT ON COLUMN invoices_with_money.custom_fields IS 'The custom fields.';
 COMMENT ON COLUMN invoices_with_money.created_at_rms IS 'When it was entered in Current RMS.';
 COMMENT ON COLUMN invoices_with_money.updated_at_rms IS 'When Current RMS last changed it.';
-COMMENT ON COLUMN invoices_with_money.data IS 'The whole record as received from the API.';
+COMMENT ON COLUMN invoices_with_money.data IS 'The whole record from the API. An association that no longer comes stays as it last came.';
 COMMENT ON COLUMN invoices_with_money.synced_at IS 'When the record was last requested from the API.';
 COMMENT ON COLUMN invoices_with_money.last_webhook_at IS 'When a webhook last refreshed it.';
 COMMENT ON COLUMN invoices_with_money.invoice_type_name IS 'Invoice or Credit.';

@@ -1,4 +1,4 @@
--- version 3. Raise it with every change. Of two programs on one database, the one with the higher
+-- version 4. Raise it with every change. Of two programs on one database, the one with the higher
 -- version makes the view.
 -- All columns of members, for readers who can only read views. Add a new column at the end.
 
@@ -30,6 +30,6 @@ COMMENT ON COLUMN members_with_money.tags IS 'Its tags.';
 COMMENT ON COLUMN members_with_money.custom_fields IS 'The custom fields.';
 COMMENT ON COLUMN members_with_money.created_at_rms IS 'When it was entered in Current RMS.';
 COMMENT ON COLUMN members_with_money.updated_at_rms IS 'When Current RMS last changed it.';
-COMMENT ON COLUMN members_with_money.data IS 'The whole record as received from the API.';
+COMMENT ON COLUMN members_with_money.data IS 'The whole record from the API. An association that no longer comes stays as it last came.';
 COMMENT ON COLUMN members_with_money.synced_at IS 'When the record was last requested from the API.';
 COMMENT ON COLUMN members_with_money.last_webhook_at IS 'When a webhook last refreshed it.';

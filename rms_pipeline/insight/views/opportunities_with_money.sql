@@ -1,4 +1,4 @@
--- version 3. Raise it with every change. Of two programs on one database, the one with the higher
+-- version 4. Raise it with every change. Of two programs on one database, the one with the higher
 -- version makes the view.
 -- All columns of opportunities, for readers who can only read views. Add a new column at the end.
 
@@ -77,7 +77,7 @@ COMMENT ON COLUMN opportunities_with_money.custom_fields IS 'The custom fields. 
 COMMENT ON COLUMN opportunities_with_money.profit IS 'charge_total minus provisional_cost_total.';
 COMMENT ON COLUMN opportunities_with_money.hire IS 'From deliver_starts_at, else starts_at, to collect_ends_at, else ends_at, both included. It has no end when the hire is open-ended. Empty when the dates are not a valid period.';
 COMMENT ON COLUMN opportunities_with_money.confirmed_at IS 'When it was first stored in a status that the table statuses calls confirmed. Empty if that was before the history began.';
-COMMENT ON COLUMN opportunities_with_money.data IS 'The whole record as received from the API.';
+COMMENT ON COLUMN opportunities_with_money.data IS 'The whole record from the API. An association that no longer comes stays as it last came.';
 COMMENT ON COLUMN opportunities_with_money.synced_at IS 'When the record was last requested from the API.';
 COMMENT ON COLUMN opportunities_with_money.last_webhook_at IS 'When a webhook last refreshed it.';
 COMMENT ON COLUMN opportunities_with_money.phase IS 'open, confirmed or lost, from the table statuses.';
