@@ -5,9 +5,9 @@ It needs the package `dagster-celery`, which the rest of this project does not n
 
 from dagster_celery.launcher import CeleryRunLauncher
 
-from rms_pipeline.defs.run_launcher import WorkerLockCheck
+from rms_pipeline.defs.run_launcher import UnannouncedRunCheck
 
 
-class LockedCeleryRunLauncher(WorkerLockCheck, CeleryRunLauncher):
+class LockedCeleryRunLauncher(UnannouncedRunCheck, CeleryRunLauncher):
     """Celery believes for ever that a task runs if its worker was killed. The lock shows that it is
     dead."""

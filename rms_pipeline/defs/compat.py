@@ -12,7 +12,12 @@ from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.errors import DagsterUserCodeProcessError
 from dagster._core.instance.ref import InstanceRef
-from dagster._core.launcher import CheckRunHealthResult, RunLauncher, WorkerStatus
+from dagster._core.launcher import (
+    CheckRunHealthResult,
+    ResumeRunContext,
+    RunLauncher,
+    WorkerStatus,
+)
 from dagster._core.scheduler.instigation import InstigatorStatus
 from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 from dagster._core.workspace.context import WorkspaceProcessContext
@@ -30,6 +35,7 @@ __all__ = [
     "InstigatorStatus",
     "InstigatorType",
     "IntEnvVar",
+    "ResumeRunContext",
     "RunLauncher",
     "SerializableErrorInfo",
     "UnresolvedAssetJobDefinition",

@@ -5,8 +5,9 @@ Without an answer, a run whose process was killed stays started for ever, and ev
 for it.
 """
 
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,14 @@ from dagster import DagsterRun, DefaultRunLauncher
 from rms_pipeline.defs.compat import (
     CheckRunHealthResult,
     ConfigurableClassData,
+    ResumeRunContext,
     WorkerStatus,
 )
-from rms_pipeline.defs.run_lock import DEAD_RUN_MESSAGE, died_unannounced, is_dead
+from rms_pipeline.defs.run_lock import DEAD_RUN_MESSAGE, died_unseen, is_dead, is_own
 from rms_pipeline.errors import in_one_line
 from rms_pipeline.mirror.database import Database, DatabaseError
 from rms_pipeline.mirror.embedded import open_database
+from rms_pipeline.mirror.run_workers import EXPECTED_WITHIN, expect_worker, was_seen
 from rms_pipeline.mirror.sync_runs import declare_dead
 from rms_pipeline.settings import settings, settings_of
 
@@ -39,7 +42,11 @@ class WorkerLockCheck(_Launcher):
 
     A run is dead if its worker had announced itself and then lost its lock without an end. For
     every other run, and for ours between two steps, the launcher itself is asked, if it can answer.
-    Otherwise the run is left alone.
+    Otherwise the run is left alone. If the launcher does not know (Celery forgets a task when its
+    results are lost, and does not know one that waits), a run that was seen of late lives.
+
+    A launcher that resumes runs may take a while to start the new process. Until then the run is
+    not dead.
     """
 
     @property
@@ -61,29 +68,81 @@ class WorkerLockCheck(_Launcher):
         if found.status is WorkerStatus.FAILED and self._declared_dead(run, grace=timedelta(0)):
             # The launcher was first to see it, and has no words for it that help anybody.
             return CheckRunHealthResult(WorkerStatus.FAILED, DEAD_RUN_MESSAGE)
+        if found.status is WorkerStatus.UNKNOWN and self._was_seen(run):
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
         return found
+
+    def resume_run(self, context: ResumeRunContext) -> None:
+        run = context.dagster_run
+        for database in self.mirrors:
+            with _if_it_answers(run), database.session() as connection:
+                expect_worker(connection, run.run_id)
+        super().resume_run(context)
 
     def _declared_dead(self, run: DagsterRun, **how: timedelta) -> bool:
         """Whether a mirror knows that `run` is dead. If so, its own row says it too."""
         for database in self.mirrors:
-            try:
+            with _if_it_answers(run):
                 if is_dead(database, run, **how):
                     with database.session() as connection:
                         declare_dead(connection, [run.run_id])
                     return True
-            except (psycopg2.Error, DatabaseError) as error:
-                # It has no tables yet, or is away. The runs of other mirrors are judged
-                # nevertheless.
-                told = in_one_line(error)
-                logger.warning(
-                    "A mirror did not answer whether the worker of run %s is alive: %s",
-                    run.run_id,
-                    told,
-                )
+        return False
+
+    def _was_seen(self, run: DagsterRun) -> bool:
+        for database in self.mirrors:
+            with _if_it_answers(run), database.session() as connection:
+                if was_seen(connection, run.run_id, within=EXPECTED_WITHIN):
+                    return True
         return False
 
 
-class LockedRunLauncher(WorkerLockCheck, DefaultRunLauncher):
+@contextlib.contextmanager
+def _if_it_answers(run: DagsterRun) -> Iterator[None]:
+    """A mirror that has no tables yet, or is away, is logged and passed over. The runs of other
+    mirrors are judged nevertheless."""
+    try:
+        yield
+    except (psycopg2.Error, DatabaseError) as error:
+        told = in_one_line(error)
+        logger.warning(
+            "A mirror did not answer whether the worker of run %s is alive: %s", run.run_id, told
+        )
+
+
+class UnannouncedRunCheck(WorkerLockCheck):
+    """Adds the check to a launcher that believes for ever that a started run lives.
+
+    A run of our own code location is also dead if no process of it was seen for five minutes.
+    """
+
+    @property
+    def own_mirror(self) -> Database | None:
+        """The mirror of the settings, if our own code location has runs in this instance."""
+        return open_database(settings())
+
+    def resume_run(self, context: ResumeRunContext) -> None:
+        run, own = context.dagster_run, self.own_mirror
+        if own is not None and is_own(run):
+            with _if_it_answers(run), own.session() as connection:
+                expect_worker(connection, run.run_id, is_ours=True)
+        super().resume_run(context)
+
+    def _declared_dead(self, run: DagsterRun, **how: timedelta) -> bool:
+        return super()._declared_dead(run, **how) or self._died_unseen(run)
+
+    def _died_unseen(self, run: DagsterRun) -> bool:
+        own = self.own_mirror
+        if own is None:
+            return False
+        try:
+            return died_unseen(own, self._instance, run)
+        except (psycopg2.Error, DatabaseError):
+            # `_declared_dead` has logged why.
+            return False
+
+
+class LockedRunLauncher(UnannouncedRunCheck, DefaultRunLauncher):
     """Dagster's default launcher with the check. This project's `dagster.yaml` names it. For
     another Dagster instance, `mirrors` names the databases of the accounts."""
 
@@ -99,20 +158,9 @@ class LockedRunLauncher(WorkerLockCheck, DefaultRunLauncher):
     def mirrors(self) -> Sequence[Database]:
         return self._mirrors or super().mirrors
 
-    def _declared_dead(self, run: DagsterRun, **how: timedelta) -> bool:
-        return super()._declared_dead(run, **how) or self._died_unannounced(run)
-
-    def _died_unannounced(self, run: DagsterRun) -> bool:
-        """Whether `run` is of our own code location and died between its start and its first
-        step. Dagster's default launcher would believe for ever that it runs."""
-        if self._mirrors:
-            return False
-        (database,) = super().mirrors
-        try:
-            return died_unannounced(database, self._instance, run)
-        except (psycopg2.Error, DatabaseError):
-            # `_declared_dead` has logged why.
-            return False
+    @property
+    def own_mirror(self) -> Database | None:
+        return None if self._mirrors else super().own_mirror
 
     @classmethod
     def config_type(cls) -> Any:

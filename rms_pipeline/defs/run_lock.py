@@ -14,7 +14,7 @@ from rms_pipeline.defs.compat import module_of
 from rms_pipeline.defs.naming import OWN, OWN_DEFINITIONS, Naming
 from rms_pipeline.defs.recording import why_failed
 from rms_pipeline.mirror.database import Database
-from rms_pipeline.mirror.run_workers import living_runs, lost_runs, was_announced
+from rms_pipeline.mirror.run_workers import living_runs, lost_runs, was_seen
 from rms_pipeline.mirror.sync_runs import (
     DIED,
     NEVER_BEGAN,
@@ -55,14 +55,19 @@ def is_dead(database: Database, run: dg.DagsterRun, *, grace: timedelta = GRACE)
         return bool(lost_runs(connection, [run.run_id], for_longer_than=grace))
 
 
-def died_unannounced(database: Database, instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    """Whether the process of `run` died after Dagster noted its start and before it announced
-    itself.
+def is_own(run: dg.DagsterRun) -> bool:
+    """Whether `run` is of this project's own code location. It uses the mirror of the settings."""
+    return module_of(run) == OWN_DEFINITIONS
+
+
+def died_unseen(database: Database, instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Whether the process of `run` died where no announcement shows it: after Dagster noted its
+    start and before it announced itself, or after its last step and before Dagster noted its end.
 
     `database` has to be the mirror of the settings, and only runs of this project's own code
     location, which always use it, are judged. Any other may have been announced to another mirror.
     """
-    if module_of(run) != OWN_DEFINITIONS:
+    if not is_own(run):
         return False
     record = instance.get_run_record_by_id(run.run_id)
     if record is None or record.start_time is None:
@@ -70,7 +75,7 @@ def died_unannounced(database: Database, instance: dg.DagsterInstance, run: dg.D
     if time.time() - record.start_time < ANNOUNCED_WITHIN.total_seconds():
         return False
     with database.session() as connection:
-        return not was_announced(connection, run.run_id)
+        return not was_seen(connection, run.run_id, within=ANNOUNCED_WITHIN)
 
 
 def dead_runs(

@@ -452,7 +452,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "run": "The run (sync_metadata.run_id).",
         "announced_at": "When the process began.",
         "ended_at": "When the process ended by itself.",
-        "lost_at": "When it was first noticed that the process had died.",
+        "lost_at": "When it was first noticed that the process had died. Of a process that Dagster "
+        "is starting to resume the run: by when it must have begun.",
     },
     "sync_progress": {
         "run": "The run (sync_metadata.run_id).",

@@ -25,6 +25,8 @@ HELD_KEYS = (
     " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
 HELD = f"w.lock_key IN ({HELD_KEYS})"
+# A new process for a run announces itself by then. On Celery it may wait for a worker first.
+EXPECTED_WITHIN = timedelta(minutes=5)
 
 
 @contextlib.contextmanager
@@ -87,11 +89,12 @@ def lost_runs(
         )
         cursor.execute(
             "SELECT DISTINCT run FROM run_workers w WHERE run = ANY(%s)"
-            # A later time than now is that of a clock that was ahead.
             " AND ended_at IS NULL"
-            " AND (lost_at <= clock_timestamp() - %s OR lost_at > clock_timestamp())"
+            # `expect_worker` notes a later time than now. A still later one is that of a clock
+            # that was ahead.
+            " AND (lost_at <= clock_timestamp() - %s OR lost_at > clock_timestamp() + %s)"
             f" AND NOT {HELD}",
-            (list(runs), for_longer_than),
+            (list(runs), for_longer_than, EXPECTED_WITHIN),
         )
         found = {row[0] for row in cursor.fetchall()}
     connection.commit()
@@ -111,13 +114,44 @@ def living_runs(connection: Connection, runs: Sequence[str]) -> set[str]:
     return found
 
 
-def was_announced(connection: Connection, run: str) -> bool:
-    """Return whether a process has ever announced that it executes `run`. Commits."""
+def was_seen(connection: Connection, run: str, *, within: timedelta) -> bool:
+    """Return whether a process executes `run`, or did so `within` this time. Commits.
+
+    A process that has died without ending its work counts: `lost_runs` judges it.
+    """
     with connection.cursor() as cursor:
-        cursor.execute("SELECT EXISTS (SELECT FROM run_workers WHERE run = %s)", (run,))
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM run_workers WHERE run = %s AND (ended_at IS NULL"
+            " OR ended_at BETWEEN clock_timestamp() - %s AND clock_timestamp()))",
+            (run, within),
+        )
         row = one_row(cursor)
     connection.commit()
     return bool(row[0])
+
+
+def expect_worker(connection: Connection, run: str, *, is_ours: bool = False) -> None:
+    """Note that a new process is started for `run`, whose processes are dead. Commits.
+
+    The run is not lost until `EXPECTED_WITHIN` has passed without an announcement. A run that no
+    process has ever announced to this mirror is another mirror's, unless `is_ours`.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "WITH lost AS (UPDATE run_workers w SET ended_at = clock_timestamp()"
+            f" WHERE run = %(run)s AND ended_at IS NULL AND NOT {HELD})"
+            " INSERT INTO run_workers (run, lock_key, lost_at)"
+            " SELECT %(run)s, %(key)s, clock_timestamp() + %(within)s"
+            " WHERE %(is_ours)s OR EXISTS (SELECT FROM run_workers WHERE run = %(run)s)",
+            {
+                "run": run,
+                # Nobody ever holds this lock.
+                "key": lock_key(f"run worker {uuid.uuid4()}"),
+                "within": EXPECTED_WITHIN,
+                "is_ours": is_ours,
+            },
+        )
+    connection.commit()
 
 
 def announced_runs(connection: Connection) -> set[str]:

@@ -23,6 +23,14 @@ def test_check_run_health_result_and_worker_status() -> None:
     assert {"RUNNING", "FAILED", "SUCCESS", "UNKNOWN"} <= set(compat.WorkerStatus.__members__)
 
 
+def test_resume_run_context() -> None:
+    """What a launcher is given to start a new process for a run whose process died."""
+    run = dg.DagsterRun(job_name="both")
+    context = compat.ResumeRunContext(run, workspace=None, resume_attempt_number=1)
+    assert context.dagster_run is run
+    assert callable(compat.RunLauncher.resume_run)
+
+
 def test_configurable_class_data() -> None:
     """What a storage named in dagster.yaml is made of, and has to give back."""
     made = compat.ConfigurableClassData("a.module", "AClass", "{}")

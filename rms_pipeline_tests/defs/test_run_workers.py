@@ -1,6 +1,7 @@
 """Which runs are dead: only those whose process announced itself and then died."""
 
 import contextlib
+import logging
 import signal
 import subprocess
 import sys
@@ -13,9 +14,17 @@ import dagster as dg
 import pytest
 import yaml
 from dagster._core.code_pointer import ModuleCodePointer
-from dagster._core.launcher import CheckRunHealthResult, RunLauncher, WorkerStatus
+from dagster._core.launcher import (
+    CheckRunHealthResult,
+    ResumeRunContext,
+    RunLauncher,
+    WorkerStatus,
+)
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import EmptyWorkspaceTarget
+from dagster._daemon.monitoring import execute_run_monitoring_iteration
 from dagster._serdes import ConfigurableClassData
 
 from rms_pipeline.collections.base import Collection
@@ -26,7 +35,7 @@ from rms_pipeline.defs.instance_storage import instance_of
 from rms_pipeline.defs.naming import OWN_DEFINITIONS
 from rms_pipeline.defs.recording import SYNC_TYPE_TAG
 from rms_pipeline.defs.resources import CurrentRmsResource
-from rms_pipeline.defs.run_launcher import LockedRunLauncher, WorkerLockCheck
+from rms_pipeline.defs.run_launcher import LockedRunLauncher, UnannouncedRunCheck, WorkerLockCheck
 from rms_pipeline.defs.run_lock import DEAD_RUN_MESSAGE, fail_dead_runs
 from rms_pipeline.mirror.database import Database
 from rms_pipeline.mirror.embedded import open_database
@@ -265,6 +274,141 @@ def test_a_run_that_is_resumed_after_its_process_died_lives(database: Database) 
         assert living_runs(connection, ["run", "another"]) == {"run"}
 
 
+class _Resumes(dg.DefaultRunLauncher):
+    """Can start a new process for a run, as launchers on Celery and Kubernetes do. This one is
+    slow: nothing has started yet."""
+
+    says = WorkerStatus.RUNNING
+
+    def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
+        super().__init__(inst_data)
+        self.resumed: list[str] = []
+
+    @property
+    def supports_resume_run(self) -> bool:
+        return True
+
+    def resume_run(self, context: ResumeRunContext) -> None:
+        self.resumed.append(context.dagster_run.run_id)
+
+    @property
+    def supports_check_run_worker_health(self) -> bool:
+        return True
+
+    def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
+        return CheckRunHealthResult(self.says)
+
+
+class LockedResuming(UnannouncedRunCheck, _Resumes):
+    """Named by the `dagster.yaml` of `resuming`."""
+
+
+@pytest.fixture
+def resuming(
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dg.DagsterInstance]:
+    """An instance whose monitoring resumes a dead run up to three times."""
+    told = yaml.safe_load((PROJECT / "dagster.yaml").read_text())
+    told["run_launcher"] = {"module": __name__, "class": "LockedResuming", "config": {}}
+    told["run_monitoring"]["max_resume_run_attempts"] = 3
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(told))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    with dg.DagsterInstance.get() as opened:
+        yield opened
+
+
+def look(instance: dg.DagsterInstance) -> None:
+    """Dagster's monitoring looks at every run once, as its daemon does."""
+    with WorkspaceProcessContext(instance, EmptyWorkspaceTarget()) as workspace:
+        assert list(execute_run_monitoring_iteration(workspace, logging.getLogger())) == [None]
+
+
+def lose_worker_of(database: Database, run: str) -> None:
+    """Its process was killed, longer ago than an executor needs to notice."""
+    kill_worker_of(database, run)
+    with database.session() as connection:
+        assert lost_runs(connection, [run]) == {run}
+    query(database, "UPDATE run_workers SET lost_at = lost_at - interval '9 s' RETURNING 1")
+
+
+def resumed_by(instance: dg.DagsterInstance) -> list[str]:
+    assert isinstance(instance.run_launcher, LockedResuming)
+    return instance.run_launcher.resumed
+
+
+@pytest.mark.parametrize("says", [WorkerStatus.RUNNING, WorkerStatus.UNKNOWN])
+def test_a_dead_run_is_resumed_once_for_each_death_while_its_new_process_starts(
+    resuming: dg.DagsterInstance,
+    database: Database,
+    says: WorkerStatus,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Celery does not know a task that waits for a worker."""
+    monkeypatch.setattr(_Resumes, "says", says)
+    run = sync_run(resuming).run_id
+    for deaths in (1, 2):
+        lose_worker_of(database, run)
+        for _ in range(4):
+            look(resuming)
+        assert resumed_by(resuming) == [run] * deaths
+    with announced(database, run):
+        look(resuming)
+    found = resuming.get_run_by_id(run)
+    assert found is not None
+    assert found.status is STARTED
+
+
+@pytest.mark.parametrize("says", [WorkerStatus.RUNNING, WorkerStatus.UNKNOWN])
+@pytest.mark.parametrize("module", [OWN_DEFINITIONS, "somebody.elses"])
+def test_a_run_whose_new_process_never_came_is_resumed_again_and_in_the_end_failed(
+    resuming: dg.DagsterInstance,
+    database: Database,
+    says: WorkerStatus,
+    module: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whether it was announced before its first process died, or, as one of our own, never."""
+    monkeypatch.setattr(_Resumes, "says", says)
+    run = started_long_ago(resuming, database, module).run_id
+    if module != OWN_DEFINITIONS:
+        lose_worker_of(database, run)
+    for attempts in (1, 2, 3):
+        look(resuming)
+        look(resuming)
+        assert resumed_by(resuming) == [run] * attempts
+        query(database, "UPDATE run_workers SET lost_at = lost_at - interval '305 s' RETURNING 1")
+    look(resuming)
+    found = resuming.get_run_by_id(run)
+    assert found is not None
+    assert found.status is dg.DagsterRunStatus.FAILURE
+
+
+def test_a_run_that_lives_is_not_ended_because_its_launcher_has_forgotten_it(
+    resuming: dg.DagsterInstance, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Celery does once Redis was started anew, or the task began a day ago."""
+    monkeypatch.setattr(_Resumes, "says", WorkerStatus.UNKNOWN)
+    run = sync_run(resuming)
+    with announced(database, run.run_id):
+        look(resuming)
+    look(resuming)
+    assert resumed_by(resuming) == []
+    query(database, "UPDATE run_workers SET ended_at = ended_at - interval '301 s' RETURNING 1")
+    look(resuming)
+    assert resumed_by(resuming) == [run.run_id]
+
+
+def test_a_run_of_ours_that_died_between_its_last_step_and_its_end_is_ended(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    run = started_long_ago(instance, database, OWN_DEFINITIONS)
+    with announced(database, run.run_id):
+        pass
+    assert health(instance, run) is WorkerStatus.RUNNING
+    query(database, "UPDATE run_workers SET ended_at = ended_at - interval '301 s' RETURNING 1")
+    assert health(instance, run) is WorkerStatus.FAILED
+
+
 def test_a_lock_in_another_database_of_the_server_is_nobodys_sign_of_life(
     database: Database, migrated: Database
 ) -> None:
@@ -395,6 +539,7 @@ def test_any_launcher_takes_the_check_and_keeps_its_own(
     launcher: RunLauncher,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    launcher.register_instance(instance)
     run = sync_run(instance).with_tags({"dagster-celery/task_id": "task"})
     own = WorkerStatus.SUCCESS if isinstance(launcher, _Both) else WorkerStatus.UNKNOWN
     assert launcher.check_run_worker_health(run).status is own
