@@ -55,7 +55,7 @@ def database_on(disk: Path) -> Iterator[str]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("left", [600 << 10, 4 << 20], ids=["while it reads", "while it stores"])
+@pytest.mark.parametrize("left", [800 << 10, 4 << 20], ids=["while it reads", "while it stores"])
 def test_a_full_disk_fails_the_sync_in_words_and_what_was_fetched_is_kept(
     disk: Path, left: int
 ) -> None:
