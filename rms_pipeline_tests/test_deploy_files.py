@@ -13,6 +13,7 @@ import yaml
 from rms_pipeline.defs.instance_storage import instance_of, keeps_history_here
 from rms_pipeline.defs.run_launcher import LockedRunLauncher
 from rms_pipeline.settings import Settings
+from rms_pipeline.web.metrics import Metrics
 from rms_pipeline_tests.helm_chart import Chart, manifests, values
 from rms_pipeline_tests.processes import PROJECT
 
@@ -40,6 +41,20 @@ def test_every_variable_that_compose_asks_for_is_in_the_example() -> None:
     compose = (DEPLOY / "compose.yaml").read_text()
     example = re.findall(r"^([A-Z_]+)=", (DEPLOY / "example.env").read_text(), re.MULTILINE)
     assert set(re.findall(r"\$\{([A-Z_]+):\?", compose)) <= set(example)
+
+
+def test_each_metric_that_asks_for_an_alert_has_one_and_no_alert_names_another() -> None:
+    rules = yaml.safe_load((DEPLOY / "prometheus-rules.yaml").read_text())["groups"][0]["rules"]
+    asked = re.sub('"[^"]*"', "", " ".join(rule["expr"] for rule in rules))
+    used = set(re.findall(r"\brms_[a-z_]+", asked))
+    metrics = list(Metrics().registry.collect())
+    told = {m.name + "_total" * (m.type == "counter"): m.documentation for m in metrics}
+    assert used <= told.keys()
+    # What a person has to judge, and what those of all collections tell too.
+    judged = {"rms_webhook_share", "rms_collection_webhook_share", "rms_webhook_queue_depth"}
+    older = {"rms_mirror_complete", "rms_proof_age_seconds"}
+    assert {name for name, text in told.items() if "Alert" in text} - judged - older == used
+    assert all({"summary", "description"} == rule["annotations"].keys() for rule in rules)
 
 
 def test_compose_sets_only_variables_that_are_read() -> None:
