@@ -548,6 +548,26 @@ def test_any_launcher_takes_the_check_and_keeps_its_own(
     assert launcher.check_run_worker_health(run).status is WorkerStatus.FAILED
 
 
+@pytest.mark.parametrize("status", [STARTED, dg.DagsterRunStatus.STARTING])
+def test_a_run_that_is_terminated_on_celery_is_canceled_and_not_retried(
+    instance: dg.DagsterInstance, status: dg.DagsterRunStatus
+) -> None:
+    """The process of a run that is being canceled ends it as canceled. Any other interrupted run
+    is a failure, and Dagster retries it."""
+    launcher = LockedCeleryRunLauncher(
+        default_queue="dagster", broker="memory://", backend="cache+memory://"
+    )
+    launcher.register_instance(instance)
+    run = sync_run(instance, status)
+    instance.add_run_tags(run.run_id, {"dagster-celery/task_id": "task"})
+    assert launcher.terminate(run.run_id)
+    found = instance.get_run_by_id(run.run_id)
+    assert found is not None
+    assert found.status is dg.DagsterRunStatus.CANCELING
+    instance.report_run_canceled(found)
+    assert not launcher.terminate(run.run_id)
+
+
 class _Terminated(CurrentRmsResource):
     """Somebody presses Terminate while the API is asked."""
 

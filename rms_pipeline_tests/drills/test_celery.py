@@ -174,6 +174,17 @@ class Installation:
         token = Sessions(SecretStr(TOKEN)).dagster_token
         return launch(self.url, "initial_sync", token=token)
 
+    def terminate(self, run: str) -> None:
+        """As "Terminate" in Dagster's UI does."""
+        asked = "mutation End($run: String!) { terminateRun(runId: $run) { __typename } }"
+        answer = requests.post(
+            f"{self.url}/graphql",
+            json={"query": asked, "variables": {"run": run}},
+            headers={"Authorization": f"Bearer {TOKEN}"},
+            timeout=60,
+        )
+        assert answer.json()["data"]["terminateRun"]["__typename"] == "TerminateRunSuccess"
+
     def executing(self, run: str) -> int:
         """The process of a worker's pool that executes `run`."""
         noted = self.rows(
@@ -249,6 +260,19 @@ def test_whatever_part_is_killed_runs_are_recovered_and_no_webhook_is_lost(
             restart()
             assert world.differences() == {}
         tell(f"Celery: {name} killed {rounds} times, recovered within {longest:.0f} s")
+
+    with held(world.sandbox, after=3) as waits:
+        run = installation.begun()
+        assert waits.wait(60)
+        installation.terminate(run)
+        status = f"SELECT status FROM dagster.runs WHERE run_id = '{run}'"
+        wait_until(lambda: installation.rows(status) == [("CANCELED",)], timeout=60)
+    told = installation.rows(f"SELECT status, error FROM sync_metadata WHERE run_id = '{run}'")
+    assert told[0][0] == "failed"
+    assert str(told[0][1]).startswith("Somebody terminated this run")
+    # If Dagster retried it, this one would be refused.
+    installation.sync("initial")
+    tell("Celery: a run that somebody terminated was canceled")
 
     for _ in range(rounds):
         world.edit(10)
