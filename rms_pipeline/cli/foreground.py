@@ -72,7 +72,7 @@ def run_rebuild(console: Console) -> dict[str, int]:
     Ctrl-C and SIGTERM end it like a sync. Raises RebuildFailed."""
     database = open_database(settings())
     run_id, result = _run(database, "rebuild", console, {})
-    if not result.success:
+    if not _succeeded(result):
         with open_instance() as instance:
             reason = why_failed(instance, run_id)
         raise RebuildFailed(reason or "The rebuild failed. Look at its run in Dagster's UI.")
@@ -108,7 +108,7 @@ def _run(
                 sync_progress(database, run_id, watched) if watched else contextlib.nullcontext(),
             ):
                 result = _execute(job, instance, run_id, ops)
-                if not result.success and is_sync:
+                if not _succeeded(result) and is_sync:
                     reason = why_failed(instance, run_id) or NO_REASON
                     _end_row(database, run_id, reason, unless_it_says_why=True)
                 return run_id, result
@@ -177,6 +177,11 @@ def _execute(
         tags=tags,
         raise_on_error=False,
     )
+
+
+def _succeeded(result: dg.ExecuteInProcessResult) -> bool:
+    """By the events of this process: somebody may have deleted the run from Dagster's history."""
+    return any(event.event_type is dg.DagsterEventType.RUN_SUCCESS for event in result.all_events)
 
 
 def _outcome(database: Database, run_id: str) -> Sync:

@@ -1,5 +1,6 @@
 """What syncs rest on when Dagster's history is wiped, elsewhere, or in part: our own rows."""
 
+import signal
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -8,8 +9,10 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import create_execution_plan, execute_plan_iterator
+from rich.console import Console
 
 from rms_pipeline import CurrentRms, Mirror
+from rms_pipeline.cli.foreground import run_sync
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.definitions import build_defs
 from rms_pipeline.defs.build import build_defs as build_account_defs
@@ -74,6 +77,24 @@ def wipe(instance: dg.DagsterInstance, database: Database) -> None:
 def delete_each(instance: dg.DagsterInstance, database: Database) -> None:
     for record in instance.get_runs():
         instance.delete_run(record.run_id)
+
+
+@pytest.mark.usefixtures("synced")
+def test_a_command_tells_its_outcome_if_its_run_was_deleted_from_dagsters_history_meanwhile(
+    instance: dg.DagsterInstance, database: Database, sandbox: SandboxServer
+) -> None:
+    def lose(_: str) -> None:
+        sandbox.before_request = None
+        wipe(instance, database)
+
+    sandbox.before_request = lose
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        sync = run_sync("incremental_sync", as_json=True, console=Console())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert instance.get_runs() == []
+    assert (sync.status, sync.error) == ("completed", None)
 
 
 @pytest.mark.usefixtures("synced")
