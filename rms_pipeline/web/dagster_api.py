@@ -41,7 +41,7 @@ query Locations {
         loadStatus
         locationOrLoadError {
           __typename
-          ... on PythonError { message }
+          ... on PythonError { message causes { message } }
           ... on RepositoryLocation { repositories { name jobs { name tags { key } } } }
         }
       }
@@ -410,7 +410,7 @@ def _code_location(entry: Mapping[str, Any]) -> CodeLocation:
     is_loaded = entry.get("loadStatus") == "LOADED"
     if found.get("__typename") == "PythonError":
         # While it is loaded anew, what failed before means nothing.
-        return CodeLocation(is_loaded, _one_line(found["message"]) if is_loaded else "")
+        return CodeLocation(is_loaded, _with_its_cause(found) if is_loaded else "")
     repositories = found.get("repositories", [])
     return CodeLocation(
         is_loaded,
@@ -426,6 +426,13 @@ def _code_location(entry: Mapping[str, Any]) -> CodeLocation:
             if any(tag["key"] == _SYNC_TYPE for tag in job["tags"])
         ),
     )
+
+
+def _with_its_cause(error: Mapping[str, Any]) -> str:
+    """The error, and the first of those that led to it: the error itself says only what Dagster
+    was doing."""
+    said = [error["message"], *(each["message"] for each in error.get("causes", [])[-1:])]
+    return ": ".join(map(_one_line, said))
 
 
 def _why_not_loaded(there: Mapping[str, CodeLocation], location: str | None) -> str:

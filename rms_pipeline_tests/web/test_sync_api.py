@@ -329,5 +329,5 @@ def test_code_that_cannot_be_loaded_is_told_as_that(
                 # With its code server, which would wait for it a while.
                 os.killpg(webserver.pid, signal.SIGKILL)
     assert answer.status_code == 503
-    assert "no_such_module" in answer.json()["error"]
+    assert "No module named 'no_such_module'" in answer.json()["error"]
     assert "reload it under Deployment" in answer.json()["error"]
