@@ -363,7 +363,7 @@ _AT = 'connection to server at "127.0.0.1", port 5432 failed: '
     ("heard", "said"),
     [
         (
-            'root certificate file "/root/.postgresql/root.crt" does not exist\nEither provide the '
+            'root certificate file "/rms/.postgresql/root.crt" does not exist\nEither provide the '
             "file, use the system's trusted roots with sslrootcert=system, or change sslmode to "
             "disable server certificate verification.",
             "Add sslrootcert=",
