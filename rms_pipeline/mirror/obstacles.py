@@ -4,7 +4,7 @@ This module reads the catalog. Columns, indexes, foreign keys, constraints, trig
 people add are no obstacle: a sync leaves out each row that they refuse.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rms_pipeline.collections import COLLECTIONS
@@ -49,43 +49,39 @@ _OURS = "SELECT to_regclass(t) FROM unnest(%(tables)s::text[]) AS t"
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """What blocks a sync, and how to remove it.
-
-    `harms` means that a sync would change other people's rows or store nothing, so it has to stop.
-    """
+    """What blocks a sync, and how to remove it."""
 
     found: str
     advice: str
-    harms: bool = False
 
 
 def obstacles(connection: Connection) -> list[Obstacle]:
     """Return what blocks the syncs of a mirror whose tables exist. Commits."""
+    return _found_by(connection, _HARMFUL + _OTHERS)
+
+
+def demand_no_obstacle(connection: Connection) -> None:
+    """Raise DatabaseError if a sync would change other people's rows or store nothing. Commits.
+
+    The other obstacles are left to the doctor, because each sync waits for this.
+    """
+    for obstacle in _found_by(connection, _HARMFUL):
+        raise DatabaseError(f"{obstacle.found} {obstacle.advice}")
+
+
+def _found_by(
+    connection: Connection, checks: Sequence[Callable[[Cursor], Iterator[Obstacle]]]
+) -> list[Obstacle]:
     with connection.cursor() as cursor:
         cursor.execute("SELECT quote_ident(current_schema())")
         schema = one_row(cursor)[0]
-        found = [
-            *_rules(cursor),
-            *_heirs(cursor),
-            *_policies(cursor),
-            *_publications(cursor),
-            *_triggers(cursor),
-            *_columns(cursor),
-            *_sequences(cursor),
-        ]
+        found = [obstacle for check in checks for obstacle in check(cursor)]
     connection.commit()
     if schema == PUBLIC:
         return found
     # With two mirrors in one database, the advice must not change the other mirror's tables.
     first = f"(In psql, run this first: SET search_path = {schema};)"
     return [replace(each, advice=f"{each.advice} {first}") for each in found]
-
-
-def demand_no_obstacle(connection: Connection) -> None:
-    """Raise DatabaseError if a sync would change other people's rows or store nothing. Commits."""
-    for obstacle in obstacles(connection):
-        if obstacle.harms:
-            raise DatabaseError(f"{obstacle.found} {obstacle.advice}")
 
 
 def correct_numbering(connection: Connection) -> list[str]:
@@ -164,7 +160,6 @@ def _rules(cursor: Cursor) -> Iterator[Obstacle]:
         yield Obstacle(
             f"The rule {rule} on the table {table} {kind}.",
             f"Drop the rule, and use a trigger instead: DROP RULE {rule} ON {table};",
-            harms=True,
         )
 
 
@@ -180,7 +175,6 @@ def _heirs(cursor: Cursor) -> Iterator[Obstacle]:
             f"The table {child} inherits from {parent}, so syncs would count, change and delete "
             "its rows together with those of the mirror.",
             f"As its owner: ALTER TABLE {child} NO INHERIT {parent};",
-            harms=True,
         )
 
 
@@ -284,3 +278,8 @@ def _columns(cursor: Cursor) -> Iterator[Obstacle]:
                 f"ALTER TABLE {table} ALTER COLUMN {column} TYPE {type_} USING "
                 f"{column}::{type_}; then run `rms-pipeline rebuild`.",
             )
+
+
+# A sync would change other people's rows, or store nothing.
+_HARMFUL = (_rules, _heirs)
+_OTHERS = (_policies, _publications, _triggers, _columns, _sequences)
