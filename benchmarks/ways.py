@@ -5,20 +5,25 @@ Each is written as plainly as it can be while doing its best, on purpose without
 1970) the last commit was, and how many rows came.
 """
 
+import hashlib
 import io
 import json
+import re
 import sys
 import threading
 import time
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 import psycopg2
 import requests
+from isal import isal_zlib
 from msgspec import Raw
 
 HEADERS = {"X-SUBDOMAIN": "sandbox", "X-AUTH-TOKEN": "sandbox-key"}
@@ -44,6 +49,28 @@ OTHERS = (
     *("unload_starts_at", "unload_ends_at", "deprep_starts_at", "deprep_ends_at"),
 )
 ALL_COLUMNS = f"{COLUMNS}, {', '.join(OTHERS)}, tags, custom_fields"
+ALL_NAMES = ALL_COLUMNS.split(", ")
+# What a full sync stores in other tables.
+PAGE_COLUMNS = (
+    "collection, run, walk, page, segment, request, asked_at, fetched_at, api_date, record_count,"
+    " record_ids, size_bytes, digest"
+)
+NAMED = [
+    (kind, ALL_NAMES.index(f"{of}_name"), ALL_NAMES.index(f"{of}_id"))
+    for kind, of in (("customer", "organisation"), ("venue", "venue"), ("owner", "owner"))
+]
+SEARCHED = [
+    ALL_NAMES.index(column)
+    for column in (
+        *("number", "name", "subject", "organisation_name", "venue_name", "owner_name"),
+        *("reference", "tags", "description"),
+    )
+]
+NUMBER, UPDATED_AT = ALL_NAMES.index("number"), ALL_NAMES.index("updated_at_rms")
+FOREIGN = re.compile(r"[^\x00-\x7f]+")
+JOINT = re.compile(r"['.&/_-]")
+SPACES = {code: " " for code in range(128) if not (chr(code).isalnum() or JOINT.match(chr(code)))}
+JOINED = re.compile(r"[^\W_]+(?:['.&/_-][^\W_]+)*")
 IN_FLIGHT = 8
 
 
@@ -200,9 +227,11 @@ class Shared:
 class CopyStream(io.RawIOBase):
     """Pages as one COPY: PostgreSQL works on what has come while the next page is decoded."""
 
-    def __init__(self, pages: Iterator[bytes], values: Values) -> None:
+    def __init__(
+        self, pages: Iterator[bytes], values: Values, beside: "Beside | None" = None
+    ) -> None:
         self.rows = 0
-        self._pages, self._values = pages, values
+        self._pages, self._values, self._beside = pages, values, beside
         self._rest = memoryview(b"")
 
     def read(self, size: int = -1) -> bytes:
@@ -213,10 +242,93 @@ class CopyStream(io.RawIOBase):
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             records = page_decoder.decode(page).opportunities
             self.rows += len(records)
-            lines = "".join("\t".join(map(escape, self._values(r, now))) + "\n" for r in records)
+            rows = [self._values(record, now) for record in records]
+            if self._beside is not None:
+                self._beside.add(page, records, rows, now)
+            lines = "".join("\t".join(map(escape, row)) + "\n" for row in rows)
             self._rest = memoryview(lines.encode())
         part, self._rest = self._rest[:size], self._rest[size:]
         return bytes(part)
+
+
+class Beside:
+    """What a full sync stores of pages and records in other tables, as lines for COPY.
+
+    The pages as they came, the words that find a record, the names of customers, venues and owners,
+    and what a row stands for.
+    """
+
+    def __init__(self) -> None:
+        self.bodies: list[str] = []
+        self.pages: list[str] = []
+        self.words: list[str] = []
+        self.versions: list[str] = []
+        self.names: set[tuple[str, Value, Value]] = set()
+
+    def add(self, page: bytes, records: list[Raw], rows: list[tuple[Value, ...]], now: str) -> None:
+        digest = hashlib.sha256(page).hexdigest()
+        ids = ",".join(str(row[0]) for row in rows)
+        self.bodies.append(
+            f"opportunities\t\\\\x{digest}\t\\\\x{isal_zlib.compress(page, 1).hex()}\n"
+        )
+        self.pages.append(
+            f"opportunities\tfloor\t1\t{rows[0][0]}\tall\t/opportunities\t{now}\t{now}\t{now}"
+            f"\t{len(rows)}\t{{{ids}}}\t{len(page)}\t\\\\x{digest}\n"
+        )
+        for record, row in zip(records, rows, strict=True):
+            id_, updated_at = row[0], escape(row[UPDATED_AT])
+            self.words.append(f"{id_}\t{words_of(row)}\n")
+            fingerprint = hashlib.blake2b(record, digest_size=16).hexdigest()
+            self.versions.append(f"{id_}\t{now}\t{now}\t{updated_at}\t\\\\x{fingerprint}\n")
+            self.names.update((kind, row[name], row[of]) for kind, name, of in NAMED if row[name])
+
+    def copy(self, cursor: Any) -> None:
+        for table, lines in (
+            ("raw_page_bodies (collection, digest, body)", self.bodies),
+            (f"raw_rms_pages ({PAGE_COLUMNS})", self.pages),
+            ("opportunity_words (id, words)", self.words),
+            (
+                "opportunity_versions (id, asked_at, answered_at, updated_at_rms, fingerprint)",
+                self.versions,
+            ),
+        ):
+            cursor.copy_expert(f"COPY {table} FROM STDIN", io.StringIO("".join(lines)), 1 << 20)
+
+
+def words_of(row: tuple[Value, ...]) -> str:
+    """The words that find a record, as PostgreSQL writes a tsvector. Each has the block of its id.
+
+    This knows letters of the Latin alphabet and no others.
+    """
+    block = f"{int(row[0] or 0) >> 15}:"
+    texts = {str(text)[:2_000] for text in map(row.__getitem__, SEARCHED) if text is not None}
+    exact = {f"'={n.lstrip('0') or '0'}'" for n in (str(row[0]), str(row[NUMBER])) if n.isdecimal()}
+    return " ".join([*(vector(text, block) for text in texts), *exact])
+
+
+@lru_cache(8_192)
+def vector(text: str, block: str = "") -> str:
+    return " ".join(f"'{block}{word}'" for word in words_in(text))
+
+
+def words_in(text: str) -> set[str]:
+    whole = FOREIGN.sub(lambda letters: plain(letters[0]), text).lower()
+    found: set[str] = set()
+    for piece in set(whole.translate(SPACES).split()):
+        if piece.isalnum():
+            found.add(piece)
+            continue
+        for compound in JOINED.findall(piece):
+            words = JOINT.split(compound)
+            found.update(words)
+            found.add("".join(words))
+    return found | {word.lstrip("0") or "0" for word in found if word.isdecimal()}
+
+
+@lru_cache(1_024)
+def plain(letters: str) -> str:
+    apart = unicodedata.normalize("NFKD", letters.replace("\u2019", "'"))
+    return "".join(c if c.isascii() else " " for c in apart if not unicodedata.combining(c))
 
 
 def fetch(api: str, _: str) -> int:
@@ -247,10 +359,43 @@ def whole_floor(api: str, url: str) -> int:
         return sum(pool.map(lambda _: copy(pages, url, ALL_COLUMNS, all_values), range(2)))
 
 
-def copy(pages: Iterator[bytes], url: str, columns: str = COLUMNS, values: Values = values) -> int:
-    stream = CopyStream(pages, values)
+def stored_floor(api: str, url: str) -> int:
+    """The same two writers, which also store all that a full sync leaves in other tables."""
+    pages = Shared(fetch_pages(api, WHOLE_QUERY))
+    found = [Beside(), Beside()]
+    with psycopg2.connect(url) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO walks (id, collection, kind, runs)"
+            " OVERRIDING SYSTEM VALUE"
+            " VALUES (1, 'opportunities', 'full', '{floor}')"
+        )
+    with ThreadPoolExecutor(2) as pool:
+        rows = sum(pool.map(lambda b: copy(pages, url, ALL_COLUMNS, all_values, b), found))
+    names = found[0].names | found[1].names
+    lines = "".join(
+        f"opportunities\t{kind}\t{escape(name)}\t{escape(id_)}\t{vector(str(name))}\n"
+        for kind, name, id_ in names
+    )
+    with psycopg2.connect(url) as connection, connection.cursor() as cursor:
+        cursor.copy_expert(
+            "COPY known_names (collection, kind, name, record_id, words) FROM STDIN",
+            io.StringIO(lines),
+        )
+    return rows
+
+
+def copy(
+    pages: Iterator[bytes],
+    url: str,
+    columns: str = COLUMNS,
+    values: Values = values,
+    beside: Beside | None = None,
+) -> int:
+    stream = CopyStream(pages, values, beside)
     with psycopg2.connect(url) as connection, connection.cursor() as cursor:
         cursor.copy_expert(f"COPY opportunities ({columns}) FROM STDIN", stream, 1 << 20)
+        if beside is not None:
+            beside.copy(cursor)
     return stream.rows
 
 
@@ -336,6 +481,7 @@ WAYS = {
     "floor": floor,
     "floor-of-two": floor_of_two,
     "whole-floor": whole_floor,
+    "stored-floor": stored_floor,
     "upsert": upsert,
     "dlt": dlt,
 }
