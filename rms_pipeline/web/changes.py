@@ -47,7 +47,7 @@ _LABELS = {"least": "“Charge by at least”", "days": "“Dates by days, at le
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Chosen:
     """What the address asks for. `day` is the period as it is written there, so that links to a
     relative one stay relative."""
 
@@ -88,7 +88,7 @@ def changes_routes(desk: Desk) -> APIRouter:
         field: _Text = "",
         least: Annotated[str, Query(max_length=30)] = "",
         days: Annotated[str, Query(max_length=30)] = "",
-    ) -> Asked:
+    ) -> Chosen:
         whole = _number(days, "days")
         period = custom_period(request, "day") if day == CUSTOM else without_nul(day).strip()
         wanted = Wanted(
@@ -99,7 +99,7 @@ def changes_routes(desk: Desk) -> APIRouter:
             least=_number(least, "least"),
             days=None if whole is None else int(whole),
         )
-        return Asked(period, wanted)
+        return Chosen(period, wanted)
 
     def place(after: Annotated[str, Query(max_length=60)] = "") -> Place | None:
         return _place(after)
@@ -107,7 +107,7 @@ def changes_routes(desk: Desk) -> APIRouter:
     @router.get("/changes")
     def show(
         request: Request,
-        chosen: Annotated[Asked, Depends(wanted)],
+        chosen: Annotated[Chosen, Depends(wanted)],
         after: Annotated[Place | None, Depends(place)],
     ) -> Response:
         if not is_fragment(request) and has_leftovers(request):
@@ -147,7 +147,7 @@ def changes_routes(desk: Desk) -> APIRouter:
 
     @router.get("/changes.json", dependencies=[Depends(takes)])
     def tell(
-        chosen: Annotated[Asked, Depends(wanted)], after: Annotated[Place | None, Depends(place)]
+        chosen: Annotated[Chosen, Depends(wanted)], after: Annotated[Place | None, Depends(place)]
     ) -> Response:
         with desk.reader.session() as connection:
             found = list_changes(connection, chosen.wanted, after=after)
@@ -183,13 +183,13 @@ def _edit(lines: Sequence[ChangeLine], clock: Clock) -> Edit:
     return Edit(lines[0], read)
 
 
-def told(found: Changes, chosen: Asked) -> dict[str, Any]:
+def told(found: Changes, chosen: Chosen) -> dict[str, Any]:
     """`found` as JSON. `next` is the address of the next page, null at the end."""
     older = f"/changes.json?{_query(chosen, found.next)}" if found.next else None
     return {"changes": to_jsonable_python(found.lines), "next": older}
 
 
-def _query(chosen: Asked, after: Place | None = None) -> str:
+def _query(chosen: Chosen, after: Place | None = None) -> str:
     wanted = chosen.wanted
     values = {
         "day": chosen.day,

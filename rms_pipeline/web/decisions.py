@@ -29,9 +29,7 @@ UNDATED = "undated"
 
 def decisions_routes(desk: Desk) -> APIRouter:
     """The routes below `/won-and-lost`, each with a JSON twin."""
-    router = APIRouter(
-        prefix="/won-and-lost", dependencies=[Depends(desk.access.page)], include_in_schema=False
-    )
+    router = desk.page_router("/won-and-lost")
 
     def this_year() -> int:
         return desk.today().date.year

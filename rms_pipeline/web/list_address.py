@@ -105,7 +105,9 @@ _SORT_AND_PAGE = {
 PARTIES = {"customer_id": CUSTOMER, "owner_id": OWNER, "venue_id": VENUE}
 # How the parameter of a custom field with a column begins. The field's key follows.
 FIELD = "field."
-_MOST_FIELDS, _LONGEST_KEY = 20, 300
+# An address has at most this many of them, so a form offers no more.
+MOST_FIELDS = 20
+_LONGEST_KEY = 300
 _MOST_PARAMETERS, _MOST_TAGS = 200, 20
 PERIOD_FILTERS = {
     "onhire": "on_hire",
@@ -365,9 +367,9 @@ def _texts(request: Request) -> dict[str, list[str]]:
         # Each link of the page names them all.
         raise HTTPException(422, f"tag is there more than {_MOST_TAGS} times: use fewer.")
     fields = [name for name in dict.fromkeys(request.query_params) if name.startswith(FIELD)]
-    if len(fields) > _MOST_FIELDS or any(len(name) > _LONGEST_KEY for name in fields):
+    if len(fields) > MOST_FIELDS or any(len(name) > _LONGEST_KEY for name in fields):
         raise HTTPException(
-            422, f"There are more than {_MOST_FIELDS} fields, or the name of a field is too long."
+            422, f"There are more than {MOST_FIELDS} fields, or the name of a field is too long."
         )
     for name in fields:
         values = [without_nul(v).strip()[:_SHORT] for v in request.query_params.getlist(name)]

@@ -3,7 +3,7 @@ description of the API."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -16,9 +16,8 @@ def monitoring_routes(desk: Desk, metrics: Metrics) -> APIRouter:
     """`/healthz`, which is open to everybody, and `/metrics` and `/openapi.json` for programs with
     the token."""
     router = APIRouter()
-    for_programs = [Depends(desk.access.required)]
 
-    @router.get("/openapi.json", include_in_schema=False, dependencies=for_programs)
+    @router.get("/openapi.json", include_in_schema=False, **desk.for_programs)
     def describe(request: Request) -> JSONResponse:
         return JSONResponse(request.app.openapi())
 
@@ -45,7 +44,7 @@ def monitoring_routes(desk: Desk, metrics: Metrics) -> APIRouter:
         "/metrics",
         summary="Figures for Prometheus",
         description="docs/reference/metrics.md has each metric.",
-        dependencies=for_programs,
+        **desk.for_programs,
         # FastAPI would take the content type of another class for that of the refusals, too.
         response_class=Response,
         responses={**REFUSALS, 200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},

@@ -35,6 +35,7 @@ from rms_pipeline.web.list_address import (
     COLUMNS,
     CUSTOM,
     FIELD,
+    MOST_FIELDS,
     PARAMETERS,
     PERIOD_FILTERS,
     Asked,
@@ -53,7 +54,6 @@ from rms_pipeline.web.templating import is_fragment
 from rms_pipeline.web.visited import visited_before
 from rms_pipeline.web.workbooks import XLSX, as_xlsx
 
-_MOST_FIELDS = 20
 _OWNERS_SECONDS = 60.0
 # How many venues are offered while a person types one.
 _MOST_OFFERED = 20
@@ -177,7 +177,7 @@ def _add_pages(
             owners=with_chosen(people, wanted.criteria.owner, NOBODY),
             nobody=NOBODY,
             columns=COLUMNS,
-            field_filters={f"{FIELD}{each.key}": each.key for each in promoted[:_MOST_FIELDS]},
+            field_filters={f"{FIELD}{each.key}": each.key for each in promoted[:MOST_FIELDS]},
             periods={word: title for word, (title, _) in PERIODS.items()},
             period_filters={name: PARAMETERS[name].title for name in PERIOD_FILTERS},
             custom=CUSTOM,
