@@ -26,12 +26,12 @@ from rms_pipeline.mirror.browse import owners, statuses
 from rms_pipeline.mirror.criteria import NOBODY
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.statuses import OUTCOMES
+from rms_pipeline.web.allowed_parameters import OF_A_LIST, only
 from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.forms import with_chosen
 from rms_pipeline.web.list_address import Asked, asked, has_leftovers, looked_up, party_names
 from rms_pipeline.web.locales import first_weekday
 from rms_pipeline.web.parameter_values import day_of
-from rms_pipeline.web.parameters import OF_A_LIST, only
 from rms_pipeline.web.templating import is_fragment
 
 View = Literal["month", "week", "agenda"]

@@ -26,12 +26,12 @@ from rms_pipeline.insight.changes import (
 from rms_pipeline.insight.days import Day
 from rms_pipeline.insight.periods import PERIODS, days_of, weekend_of
 from rms_pipeline.mirror.criteria import Days, without_nul
+from rms_pipeline.web.allowed_parameters import only
 from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.formatting import Clock
 from rms_pipeline.web.forms import amount, with_chosen
 from rms_pipeline.web.list_address import CUSTOM, custom_period, has_leftovers
 from rms_pipeline.web.parameter_values import fits_bigint
-from rms_pipeline.web.parameters import only
 from rms_pipeline.web.refusals import WrongParameter
 from rms_pipeline.web.templating import is_fragment
 from rms_pipeline.web.values import Shown, field_title, line_title, shown_change

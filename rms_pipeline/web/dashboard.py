@@ -40,6 +40,7 @@ from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.statuses import CONFIRMED, LOST, Phase
 from rms_pipeline.mirror.sync_state import SyncState, read_sync_state
 from rms_pipeline.web import charts
+from rms_pipeline.web.allowed_parameters import only
 from rms_pipeline.web.dagster_link import Starting
 from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.formatting import Clock
@@ -50,7 +51,6 @@ from rms_pipeline.web.launching import (
     NoFullSync,
     SyncUnderWay,
 )
-from rms_pipeline.web.parameters import only
 from rms_pipeline.web.refusals import REFUSALS
 from rms_pipeline.web.templating import is_fragment
 

@@ -18,10 +18,10 @@ from rms_pipeline.insight.decisions import (
     read_won_and_lost,
 )
 from rms_pipeline.insight.parties import periods_of_year
+from rms_pipeline.web.allowed_parameters import only
 from rms_pipeline.web.charts import decision_columns
 from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.parameter_values import FIRST_YEAR, LAST_YEAR, Id, Year, years_beside
-from rms_pipeline.web.parameters import only
 
 # In place of a month if the time of the decision is not known.
 UNDATED = "undated"

@@ -11,9 +11,9 @@ from pydantic_core import to_jsonable_python
 
 from rms_pipeline.insight.find import Matches, NameMatch, find, find_names
 from rms_pipeline.mirror.words import words_in
+from rms_pipeline.web.allowed_parameters import only
 from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.parameter_values import Id
-from rms_pipeline.web.parameters import only
 from rms_pipeline.web.templating import NAVIGATION, is_fragment
 
 # How many results are shown while somebody types, and on the page of results.

@@ -20,11 +20,11 @@ from rms_pipeline.mirror.proofs import Standing, standing
 from rms_pipeline.mirror.sync_metadata import Sync, running_sync
 from rms_pipeline.mirror.sync_runs import INITIAL, RECONCILIATION
 from rms_pipeline.sync.costs import Cost, count_cost
+from rms_pipeline.web.allowed_parameters import only
 from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.fast_lane import ClientFactory
 from rms_pipeline.web.forms import read_form
 from rms_pipeline.web.launching import DagsterUnavailable, Launcher, SyncUnderWay
-from rms_pipeline.web.parameters import only
 from rms_pipeline.web.refusals import Refusal, WrongParameter
 
 # A count is used again for this long, so that looking again costs no calls.

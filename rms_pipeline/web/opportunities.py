@@ -28,6 +28,7 @@ from rms_pipeline.mirror.criteria import NOBODY
 from rms_pipeline.mirror.promoted import Promoted, promoted_fields
 from rms_pipeline.mirror.statements import Connection
 from rms_pipeline.mirror.statuses import OUTCOMES
+from rms_pipeline.web.allowed_parameters import OF_A_LIST, only
 from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.downloads import Download, as_csv
 from rms_pipeline.web.forms import with_chosen
@@ -47,7 +48,6 @@ from rms_pipeline.web.list_address import (
     with_known_fields,
 )
 from rms_pipeline.web.list_pages import count_list, read_list_page, worth
-from rms_pipeline.web.parameters import OF_A_LIST, only
 from rms_pipeline.web.refusals import REFUSALS
 from rms_pipeline.web.saved_views import why_not_shown
 from rms_pipeline.web.templating import is_fragment

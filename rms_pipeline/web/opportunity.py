@@ -23,9 +23,9 @@ from rms_pipeline.insight.items import read_items
 from rms_pipeline.insight.timeline import AsOf, Moment, read_as_of, read_timeline
 from rms_pipeline.mirror.browse import Found, find_opportunity
 from rms_pipeline.mirror.statements import Connection
+from rms_pipeline.web.allowed_parameters import only
 from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.formatting import OPEN_ENDED, Clock, money
-from rms_pipeline.web.parameters import only
 from rms_pipeline.web.refusals import WrongParameter
 from rms_pipeline.web.values import Shown, line_title, own_value, shown_change
 from rms_pipeline.web.visited import note_visit

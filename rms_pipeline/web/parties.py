@@ -20,10 +20,10 @@ from rms_pipeline.insight.parties import (
     periods_of_year,
     read_party,
 )
+from rms_pipeline.web.allowed_parameters import only
 from rms_pipeline.web.charts import month_columns
 from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.parameter_values import Year, fits_bigint, years_beside
-from rms_pipeline.web.parameters import only
 from rms_pipeline.web.templating import is_fragment
 
 

@@ -22,8 +22,8 @@ from rms_pipeline.insight.rankings import (
 )
 from rms_pipeline.mirror.criteria import without_nul
 from rms_pipeline.mirror.statements import Connection
+from rms_pipeline.web.allowed_parameters import only
 from rms_pipeline.web.desk import Desk
-from rms_pipeline.web.parameters import only
 
 _MOST_PAGES = 10_000
 _HEADINGS = (

@@ -24,9 +24,9 @@ from rms_pipeline.insight.today import (
     working_day_before,
 )
 from rms_pipeline.mirror.changes import STATUS
+from rms_pipeline.web.allowed_parameters import only
 from rms_pipeline.web.desk import Desk
 from rms_pipeline.web.parameter_values import day_of, record_id
-from rms_pipeline.web.parameters import only
 from rms_pipeline.web.templating import is_fragment
 
 # The page has lists of these two, so their checks are not shown again.
