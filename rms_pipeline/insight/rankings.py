@@ -67,15 +67,15 @@ class Ranked:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
-    """What a ranking is asked for: at the end of the day `today`, sorted by `sort` (a key of
+class RankingQuery:
+    """Which rows of a ranking: those of the end of the day `today`, sorted by `sort` (a key of
     `RANKINGS`, with a leading `-` for the reverse order), from `offset` on, of those whose name
     contains `search`."""
 
     kind: Kind
     today: Day
-    sort: str
-    offset: int
+    sort: str = "-value"
+    offset: int = 0
     search: str = ""
 
     @property
@@ -92,42 +92,32 @@ class _Wanted:
         return "DESC" if self.is_down else "ASC"
 
 
-def rank(
-    connection: Connection,
-    kind: Kind,
-    today: Day,
-    *,
-    search: str = "",
-    sort: str = "-value",
-    offset: int = 0,
-) -> tuple[int, list[Ranked]]:
-    """How many have a name that contains `search`, and `MOST_RANKED` of them from `offset` on.
-    `sort` is a key of `RANKINGS`, with a leading `-` for the reverse order. Reads every
-    opportunity. Commits."""
+def rank(connection: Connection, wanted: RankingQuery) -> tuple[int, list[Ranked]]:
+    """How many there are, and `MOST_RANKED` of them. Reads every opportunity. Commits."""
     with connection.cursor() as cursor:
-        cursor.execute(_sql(cursor, _Wanted(kind, today, sort, offset, search)))
+        cursor.execute(_sql(cursor, wanted))
         rows = cursor.fetchall()
     connection.commit()
     return (rows[0][-1] if rows else 0), [_ranked(row) for row in rows]
 
 
-def rank_leading(
-    connection: Connection, kind: Kind, today: Day, *, sort: str = "-value", offset: int = 0
-) -> list[Ranked] | None:
-    """The same rows as those of `rank` without a search, without reading every opportunity. None if
-    that is not possible: in an account of few opportunities, where nothing is gained, and for rows
-    that other opportunities decide than those of the last two years and of the future. Commits."""
-    order = RANKINGS[sort.removeprefix("-")]
+def rank_leading(connection: Connection, wanted: RankingQuery) -> list[Ranked] | None:
+    """The same rows as those of `rank`, without reading every opportunity. None if that is not
+    possible: with a search; in an account of few opportunities, where nothing is gained; and for
+    rows that other opportunities decide than those of the last two years and of the future.
+    Commits."""
+    if wanted.search or wanted.order not in _OF_TWO_YEARS:
+        return None
     found = None
     with connection.cursor() as cursor:
         cursor.execute("SELECT coalesce(sum(opportunities), 0) FROM status_counts")
-        if order in _OF_TWO_YEARS and one_row(cursor)[0] > MOST_READ_AT_ONCE:
-            found = _leading(cursor, _Wanted(kind, today, sort, offset))
+        if one_row(cursor)[0] > MOST_READ_AT_ONCE:
+            found = _leading(cursor, wanted)
     connection.commit()
     return found
 
 
-def _leading(cursor: Cursor, wanted: _Wanted) -> list[Ranked] | None:
+def _leading(cursor: Cursor, wanted: RankingQuery) -> list[Ranked] | None:
     kind, order = wanted.kind, wanted.order
     text = (
         f"SELECT id, key FROM (SELECT {kind.id_column} AS id, {kind.key} AS key, {_FIGURES}"
@@ -146,17 +136,8 @@ def _leading(cursor: Cursor, wanted: _Wanted) -> list[Ranked] | None:
     return [_ranked(row) for row in cursor.fetchall()]
 
 
-def ranking_sql(
-    connection: Connection,
-    kind: Kind,
-    today: Day,
-    *,
-    search: str = "",
-    sort: str = "-value",
-    offset: int = 0,
-) -> str:
+def ranking_sql(connection: Connection, wanted: RankingQuery) -> str:
     """The SQL of `rank`, for copying. Commits."""
-    wanted = _Wanted(kind, today, sort, offset, search)
     with connection.cursor() as cursor:
         sql = f"{schema_first(cursor)}{_sql(cursor, wanted)};"
     connection.commit()
@@ -174,7 +155,9 @@ def _charges(kind: Kind) -> str:
 
 
 def _sql(
-    cursor: Cursor, wanted: _Wanted, keys: Sequence[tuple[int | None, str | None]] | None = None
+    cursor: Cursor,
+    wanted: RankingQuery,
+    keys: Sequence[tuple[int | None, str | None]] | None = None,
 ) -> str:
     """The SQL of a ranking. `keys` are the ids, or the names of those without one, to which it is
     restricted."""

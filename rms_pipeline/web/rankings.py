@@ -15,6 +15,7 @@ from rms_pipeline.insight.rankings import (
     MOST_RANKED,
     RANKINGS,
     Ranked,
+    RankingQuery,
     periods_of_ranking,
     rank,
     rank_leading,
@@ -56,9 +57,8 @@ class _Wanted:
     sort: str
     page: int
 
-    @property
-    def offset(self) -> int:
-        return (self.page - 1) * MOST_RANKED
+    def query(self, kind: Kind, today: Day) -> RankingQuery:
+        return RankingQuery(kind, today, self.sort, (self.page - 1) * MOST_RANKED, self.search)
 
 
 def rankings_routes(desk: Desk) -> APIRouter:
@@ -81,37 +81,32 @@ def _wanted_by(
     return _Wanted(without_nul(q).strip(), sort, page)
 
 
-def _counted(connection: Connection, kind: Kind, today: Day, wanted: _Wanted) -> RankingPage:
-    search, sort, offset = wanted.search, wanted.sort, wanted.offset
-    count, found = rank(connection, kind, today, search=search, sort=sort, offset=offset)
-    return _page(connection, kind, today, wanted, found, count)
+def _counted(connection: Connection, wanted: _Wanted, query: RankingQuery) -> RankingPage:
+    count, found = rank(connection, query)
+    return _page(connection, wanted, query, found, count)
 
 
-def _at_once(connection: Connection, kind: Kind, today: Day, wanted: _Wanted) -> RankingPage:
-    found = None
-    if not wanted.search:
-        found = rank_leading(connection, kind, today, sort=wanted.sort, offset=wanted.offset)
+def _at_once(connection: Connection, wanted: _Wanted, query: RankingQuery) -> RankingPage:
+    found = rank_leading(connection, query)
     if found is None:
-        return _counted(connection, kind, today, wanted)
-    return _page(connection, kind, today, wanted, found, None)
+        return _counted(connection, wanted, query)
+    return _page(connection, wanted, query, found, None)
 
 
 def _page(
     connection: Connection,
-    kind: Kind,
-    today: Day,
     wanted: _Wanted,
+    query: RankingQuery,
     found: list[Ranked],
     count: int | None,
 ) -> RankingPage:
-    search, sort, offset = wanted.search, wanted.sort, wanted.offset
     return {
-        "search": search,
-        "sort": sort,
+        "search": wanted.search,
+        "sort": wanted.sort,
         "page": wanted.page,
         "count": count,
         "ranked": found,
-        "sql": ranking_sql(connection, kind, today, search=search, sort=sort, offset=offset),
+        "sql": ranking_sql(connection, query),
     }
 
 
@@ -119,12 +114,12 @@ def _add_routes(router: APIRouter, desk: Desk, kind: Kind) -> None:
     def counted(wanted: Annotated[_Wanted, Depends(_wanted_by)]) -> RankingPage:
         """The page with the number of all, for which every opportunity is read."""
         with desk.reader.session() as connection:
-            return _counted(connection, kind, desk.today(), wanted)
+            return _counted(connection, wanted, wanted.query(kind, desk.today()))
 
     def at_once(wanted: Annotated[_Wanted, Depends(_wanted_by)]) -> RankingPage:
         """The page, without the number of all if that would take long."""
         with desk.reader.session() as connection:
-            return _at_once(connection, kind, desk.today(), wanted)
+            return _at_once(connection, wanted, wanted.query(kind, desk.today()))
 
     Counted = Annotated[RankingPage, Depends(counted)]  # noqa: N806
     AtOnce = Annotated[RankingPage, Depends(at_once)]  # noqa: N806

@@ -9,7 +9,7 @@ import pytest
 from rms_pipeline.insight import rankings
 from rms_pipeline.insight.days import Day
 from rms_pipeline.insight.parties import KINDS as PARTIES
-from rms_pipeline.insight.rankings import rank
+from rms_pipeline.insight.rankings import RankingQuery, rank
 from rms_pipeline.settings import load_settings
 from rms_pipeline_tests.rows import insert, insert_opportunities, query
 from rms_pipeline_tests.web.conftest import Web, serving
@@ -117,7 +117,7 @@ def test_twelve_months_begin_the_day_after_this_day_a_year_ago_in_leap_years_too
     )
     assert (view_first, view_before) == (first, first_before)
     with web.database.session() as connection:
-        _, [found] = rank(connection, PARTIES["customers"], Day(today, "UTC"))
+        _, [found] = rank(connection, RankingQuery(PARTIES["customers"], Day(today, "UTC")))
     assert [found.value_before, found.value, found.coming_value] == [110, 11_000, 100_000]
 
 
@@ -233,14 +233,16 @@ def test_where_there_are_many_a_page_is_the_same_without_reading_all(
     day, of = Day(NOW.date(), "UTC"), PARTIES[kind]
     leading = 0
     with web.database.session() as connection:
-        assert rankings.rank_leading(connection, of, day) is None, "few are read at once"
+        wanted = RankingQuery(of, day)
+        assert rankings.rank_leading(connection, wanted) is None, "few are read at once"
         monkeypatch.setattr(rankings, "MOST_READ_AT_ONCE", -1)
         for key in rankings.RANKINGS:
             for sort in (key, f"-{key}"):
                 for offset in range(0, 10, 2):
-                    found = rankings.rank_leading(connection, of, day, sort=sort, offset=offset)
+                    wanted = RankingQuery(of, day, sort, offset)
+                    found = rankings.rank_leading(connection, wanted)
                     leading += found is not None
-                    _, whole = rank(connection, of, day, sort=sort, offset=offset)
+                    _, whole = rank(connection, wanted)
                     assert found in (None, whole), (sort, offset)
     assert leading >= 7
 
