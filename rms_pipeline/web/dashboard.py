@@ -1,8 +1,10 @@
 """The dashboard: one page that updates itself, and its buttons."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
@@ -27,6 +29,7 @@ from rms_pipeline.mirror.api_terms import read_page_size
 from rms_pipeline.mirror.collection_states import CollectionState, RowCounts
 from rms_pipeline.mirror.overview import (
     ActiveOpportunity,
+    Overview,
     RecentEdit,
     StatusCount,
     WebhookDay,
@@ -57,6 +60,9 @@ from rms_pipeline.web.templating import is_fragment
 # How many statuses are shown at once, and how many after a click. An account that invents a status
 # for each job has thousands.
 _SHOWN_BARS, _MOST_BARS = 12, 100
+
+# What the template of the syncs is given, read anew.
+_Context = Callable[[], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,23 +114,17 @@ def dashboard_routes(desk: Desk, launcher: Launcher, starting: Starting | None =
     """The routes of the dashboard."""
     router = APIRouter()
     counts = RowCounts()
+    sync_context = partial(_sync_context, desk, counts, starting)
+    _add_pages(router, desk, sync_context)
+    _add_buttons(router, desk, launcher, sync_context)
+    _add_for_programs(router, desk, counts)
+    return router
 
-    def answer(request: Request, notice: str, status: int = 200) -> Response:
-        """The panel and the notice for a script. Without a script, the whole page."""
-        if not is_fragment(request) and status < 400:
-            return RedirectResponse("/", 303)
-        context = _sync_context(desk, counts, starting)
-        context |= {"notice": notice, "notice_is_bad": status >= 400, "notice_at": "/"}
-        if is_fragment(request):
-            return desk.render("sync_answer.html", status=status, **context)
-        page = _overview_context(desk, _shape(request)) | context
-        return desk.render("dashboard.html", status=status, here="dashboard", **page)
 
+def _add_pages(router: APIRouter, desk: Desk, sync_context: _Context) -> None:
     @router.get("/", **desk.for_people)
     def show(request: Request, statuses: Shape | None = None) -> Response:
-        context = _overview_context(desk, statuses or _shape(request)) | _sync_context(
-            desk, counts, starting
-        )
+        context = _overview_context(desk, statuses or _shape(request)) | sync_context()
         page = desk.render("dashboard.html", here="dashboard", **context)
         return _remembering(request, page, statuses)
 
@@ -152,7 +152,22 @@ def dashboard_routes(desk: Desk, launcher: Launcher, starting: Starting | None =
 
     @router.get("/fragments/sync", **desk.for_people)
     def show_sync() -> Response:
-        return desk.render("sync.html", **_sync_context(desk, counts, starting))
+        return desk.render("sync.html", **sync_context())
+
+
+def _add_buttons(router: APIRouter, desk: Desk, launcher: Launcher, sync_context: _Context) -> None:
+    """What the buttons do: start a sync, and replay dead letters."""
+
+    def answer(request: Request, notice: str, status: int = 200) -> Response:
+        """The panel and the notice for a script. Without a script, the whole page."""
+        if not is_fragment(request) and status < 400:
+            return RedirectResponse("/", 303)
+        context = sync_context()
+        context |= {"notice": notice, "notice_is_bad": status >= 400, "notice_at": "/"}
+        if is_fragment(request):
+            return desk.render("sync_answer.html", status=status, **context)
+        page = _overview_context(desk, _shape(request)) | context
+        return desk.render("dashboard.html", status=status, here="dashboard", **page)
 
     @router.post("/sync/{kind}", **desk.for_people)
     async def start(request: Request, kind: Kind) -> Response:
@@ -179,6 +194,8 @@ def dashboard_routes(desk: Desk, launcher: Launcher, starting: Starting | None =
         are = "dead letter is" if count == 1 else "dead letters are"
         return answer(request, f"{count:,} {are} back in the queue.")
 
+
+def _add_for_programs(router: APIRouter, desk: Desk, counts: RowCounts) -> None:
     @router.get(
         "/api/dashboard",
         summary="What the dashboard shows",
@@ -190,14 +207,10 @@ def dashboard_routes(desk: Desk, launcher: Launcher, starting: Starting | None =
         """Totals, counts by status, value by week, recent edits, webhooks of the last seven days,
         and the state of the syncs. Money is in the account's currency, as decimal strings."""
         with desk.reader.session() as connection:
-            view = read_overview(connection, desk.time_zone)
+            view, totals, arrived = _read_figures(connection, desk.time_zone)
             state = read_sync_state(
                 connection, OPPORTUNITIES, on=desk.settings.collections, count=counts
             )
-            now = datetime.now(UTC)
-            today = Day.of(now, desk.time_zone)
-            totals = compare_totals(connection, today)
-            arrived = compare_webhooks(connection, today, now)
             mirrored = read_mirrored(connection)
         found = DashboardAnswer(
             success=True,
@@ -213,7 +226,16 @@ def dashboard_routes(desk: Desk, launcher: Launcher, starting: Starting | None =
         )
         return JSONResponse(to_jsonable_python(asdict(found), fallback=str))
 
-    return router
+
+def _read_figures(connection: Connection, time_zone: str) -> tuple[Overview, list[Figure], Figure]:
+    """The overview, and the totals and the webhooks beside earlier ones."""
+    now = datetime.now(UTC)
+    today = Day.of(now, time_zone)
+    return (
+        read_overview(connection, time_zone),
+        compare_totals(connection, today),
+        compare_webhooks(connection, today, now),
+    )
 
 
 def _compared(desk: Desk) -> tuple[list[Figure], Memory]:
@@ -261,12 +283,9 @@ def _shown(connection: Connection, state: CollectionState, clock: Clock) -> _Sho
 def _overview_context(desk: Desk, shape: Shape) -> dict[str, Any]:
     """What the templates of the totals, the statuses and the weeks are given."""
     with desk.reader.session() as connection:
-        view = read_overview(connection, desk.time_zone)
-        now = datetime.now(UTC)
-        day = Day.of(now, desk.time_zone)
-        totals = compare_totals(connection, day)
-        arrived = compare_webhooks(connection, day, now)
-    monday = day.date - timedelta(days=day.date.weekday())
+        view, totals, arrived = _read_figures(connection, desk.time_zone)
+    today = desk.today().date
+    monday = today - timedelta(days=today.weekday())
     bars = charts.status_bars(view.statuses, view.colours)
     return {
         "view": view,

@@ -96,15 +96,8 @@ def calendar_feed_routes(desk: Desk, clock: Callable[[], float] = monotonic) -> 
         if not 0 < len(name) <= _LONGEST_NAME:
             raise WrongParameter("name", "“Name”", f"has to have 1 to {_LONGEST_NAME} letters.")
         query = cleaned(without_nul(form.get("query", "")))
-
-        def keep() -> str:
-            with desk.database.session() as connection:
-                # Refuse a wrong filter now, while a person can correct it.
-                looked_up(connection, asked_by(query, desk.time_zone))
-                return make_feed(connection, name, query)
-
         try:
-            secret = await run_in_threadpool(keep)
+            secret = await run_in_threadpool(_make, desk, name, query)
         except TooManyFeedsError:
             raise HTTPException(
                 409,
@@ -122,14 +115,7 @@ def calendar_feed_routes(desk: Desk, clock: Callable[[], float] = monotonic) -> 
 
     @router.get("/calendar/feeds/{secret}.ics")
     async def read(request: Request, secret: str) -> Response:
-        def find() -> Feed | None:
-            # None of our secrets looks like this, so PostgreSQL need not be asked.
-            if not 20 <= len(secret) <= 100 or not secret.isascii():
-                return None
-            with desk.database.session() as connection:
-                return find_feed(connection, secret)
-
-        feed = await run_in_threadpool(find)
+        feed = await run_in_threadpool(_find, desk, secret)
         if feed is None:
             await desk.access.slow_down(request)
             raise HTTPException(404, _GONE)
@@ -147,6 +133,22 @@ def calendar_feed_routes(desk: Desk, clock: Callable[[], float] = monotonic) -> 
         )
 
     return router
+
+
+def _make(desk: Desk, name: str, query: str) -> str:
+    """Returns the secret of the new feed. Raises HTTPException (422) for a wrong filter, now that a
+    person can correct it, and what `make_feed` raises."""
+    with desk.database.session() as connection:
+        looked_up(connection, asked_by(query, desk.time_zone))
+        return make_feed(connection, name, query)
+
+
+def _find(desk: Desk, secret: str) -> Feed | None:
+    # None of our secrets looks like this, so PostgreSQL need not be asked.
+    if not 20 <= len(secret) <= 100 or not secret.isascii():
+        return None
+    with desk.database.session() as connection:
+        return find_feed(connection, secret)
 
 
 def _written(desk: Desk, feed: Feed) -> bytes:

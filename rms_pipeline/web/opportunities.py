@@ -129,6 +129,7 @@ def opportunities_routes(desk: Desk) -> APIRouter:
 
     router = APIRouter()
     _add_pages(router, desk, wanted_of, asked_of)
+    _add_what_follows(router, desk, wanted_of)
     _add_for_programs(router, desk, wanted_of, asked_of)
     _add_downloads(router, desk, wanted_of)
     return router
@@ -140,7 +141,7 @@ def _add_pages(
     wanted_of: _WantedOf,
     asked_of: _WantedOf,
 ) -> None:
-    """The list, its counts, and its print."""
+    """The list and its print."""
     Wanted = Annotated[Asked, Depends(wanted_of)]  # noqa: N806
     NotLookedUp = Annotated[Asked, Depends(asked_of)]  # noqa: N806
     known_owners = _Owners()
@@ -205,6 +206,11 @@ def _add_pages(
             chips=list(wanted.chips(desk.clock, names)),
             now=datetime.now(UTC),
         )
+
+
+def _add_what_follows(router: APIRouter, desk: Desk, wanted_of: _WantedOf) -> None:
+    """What the page of a list asks for once it is shown: venues to choose from, and counts."""
+    Wanted = Annotated[Asked, Depends(wanted_of)]  # noqa: N806
 
     @router.get("/fragments/venues", **desk.for_people)
     def offer_venues(venue: Annotated[str, Query(max_length=500)] = "") -> Response:

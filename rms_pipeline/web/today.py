@@ -37,26 +37,40 @@ _AT_ONCE = 1_000
 _KEPT_SECONDS = 60.0
 _CHECKED = [check for check in SENSE_CHECKS if check not in _LISTED]
 
+# Reads the day out of an address.
+_DayOf = Callable[[str], Day]
+
 
 def today_routes(desk: Desk) -> APIRouter:
     """The routes of the page of a day. `day` is a date in the company's time zone."""
-    router = desk.page_router()
 
     def wanted(day: Annotated[str, Query(max_length=10)] = "") -> Day:
         return day_of(day, "day", desk.time_zone) or desk.today()
 
-    def store_of(store: Annotated[str, Query(max_length=20)] = "") -> int | None:
-        return record_id(store, "store", "store")
+    router = desk.page_router()
+    _add_day(router, desk, wanted)
+    _add_compared(router, desk, wanted)
+    _add_checks(router, desk)
+    return router
+
+
+def _store(store: Annotated[str, Query(max_length=20)] = "") -> int | None:
+    return record_id(store, "store", "store")
+
+
+_Store = Annotated[int | None, Depends(_store)]
+
+
+def _add_day(router: APIRouter, desk: Desk, wanted: _DayOf) -> None:
+    Wanted = Annotated[Day, Depends(wanted)]  # noqa: N806
 
     def read(day: Day, store: int | None, most: int = MOST_COUNTED) -> Today:
         with desk.reader.session() as connection:
             return read_today(connection, day, datetime.now(UTC), most, store)
 
     @router.get("/today")
-    def show(
-        day: Annotated[Day, Depends(wanted)], store: Annotated[int | None, Depends(store_of)]
-    ) -> Response:
-        now = datetime.now(UTC)
+    def show(day: Wanted, store: _Store) -> Response:
+        now, current_day = datetime.now(UTC), desk.today().date
         with desk.reader.session() as connection:
             memory = read_memory(connection, day.time_zone)
         return desk.render(
@@ -66,21 +80,23 @@ def today_routes(desk: Desk) -> APIRouter:
             memory=memory,
             decisions_known=memory.knows(working_day_before(day).starts),
             until=now + timedelta(days=desk.settings.days_ahead),
-            current_day=desk.today().date,
+            current_day=current_day,
             before=day.moved(-1),
             after=day.moved(1),
             soon_days=SOON_DAYS,
             lists=_lists(day, store),
-            address=lambda day, store: _address(
-                None if day == Day.of(now, desk.time_zone).date else day, store
-            ),
+            address=lambda day, store: _address(None if day == current_day else day, store),
         )
 
     @router.get("/today.json", dependencies=[Depends(only("day", "store"))])
-    def tell(
-        day: Annotated[Day, Depends(wanted)], store: Annotated[int | None, Depends(store_of)]
-    ) -> Response:
+    def tell(day: Wanted, store: _Store) -> Response:
         return desk.twin(to_jsonable_python(read(day, store)))
+
+
+def _add_compared(router: APIRouter, desk: Desk, wanted: _DayOf) -> None:
+    """The figures of the day beside those of earlier days. The page asks for them once it is shown,
+    because they need the history."""
+    Wanted = Annotated[Day, Depends(wanted)]  # noqa: N806
 
     def compared(day: Day) -> tuple[list[Figure], Memory]:
         with desk.reader.session() as connection:
@@ -88,8 +104,7 @@ def today_routes(desk: Desk) -> APIRouter:
             return figures, read_memory(connection, day.time_zone)
 
     @router.get("/today/compared")
-    def show_compared(request: Request, day: Annotated[Day, Depends(wanted)]) -> Response:
-        # Apart from the day, which need not wait for the history.
+    def show(request: Request, day: Wanted) -> Response:
         name = "compared.html" if is_fragment(request) else "today_compared.html"
         figures, memory = compared(day)
         return desk.render(
@@ -102,9 +117,13 @@ def today_routes(desk: Desk) -> APIRouter:
         )
 
     @router.get("/today/compared.json", dependencies=[Depends(only("day"))])
-    def tell_compared(day: Annotated[Day, Depends(wanted)]) -> Response:
+    def tell(day: Wanted) -> Response:
         found = {"date": day.date, "time_zone": day.time_zone, "figures": compared(day)[0]}
         return desk.twin(to_jsonable_python(found))
+
+
+def _add_checks(router: APIRouter, desk: Desk) -> None:
+    """What makes no sense. The page asks for it once it is shown, because all rows are read."""
 
     def find_doubts() -> list[Doubts]:
         with desk.reader.session() as connection:
@@ -118,16 +137,13 @@ def today_routes(desk: Desk) -> APIRouter:
         return checks.read() if is_slow else find_doubts()
 
     @router.get("/today/checks")
-    def show_checks(request: Request) -> Response:
-        # Apart from the day, which need not wait until all rows have been read.
+    def show(request: Request) -> Response:
         name = "checks.html" if is_fragment(request) else "today_checks.html"
         return desk.render(name, here="today", found=check())
 
     @router.get("/today/checks.json", dependencies=[Depends(only())])
-    def tell_checks() -> Response:
+    def tell() -> Response:
         return desk.twin({"checks": to_jsonable_python(check())})
-
-    return router
 
 
 class _Kept:
