@@ -55,8 +55,8 @@ class Wanted:
     - `most_absent`: at most this many of `strangers` are asked for singly.
     - `sampled`: lists are tested with one record, and not believed if they are late.
     - `alive`: if one of these ids is absent, nothing follows from it.
-    - `known_gone`: an event reported that these ids are gone, or they were asked for before. If
-      they are absent, that needs no second witness.
+    - `once_is_enough`: if one of these ids is absent, that needs no second witness. The mirror
+      knows it as deleted, an event reported it, or no row would be deleted.
     - `missing`: a complete list lacked these ids.
     - `unlisted`: returns those of some ids that lists do not show even if they exist. A list is no
       witness of these.
@@ -70,7 +70,7 @@ class Wanted:
     most_absent: int | None = None
     sampled: bool = False
     alive: Ids[int] = ()
-    known_gone: Ids[int] = ()
+    once_is_enough: Ids[int] = ()
     missing: Ids[int] = ()
     unlisted: Callable[[Ids[int]], Ids[int]] = lambda _: ()
 
@@ -288,7 +288,7 @@ class _Asking:
 
         A list lacks those of `missing`. Call this when another record has just come by its id.
         """
-        alone = verdict.gone.keys() - {*self.wanted.known_gone, *self.wanted.alive}
+        alone = verdict.gone.keys() - {*self.wanted.once_is_enough, *self.wanted.alive}
         if lacked := alone & {*missing, *self.wanted.missing}:
             alone -= lacked - {*self.wanted.unlisted(lacked)}
         for id_ in sorted(alone):

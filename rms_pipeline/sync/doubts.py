@@ -43,7 +43,7 @@ def what_is_held(
     return Wanted(
         held=held,
         gone=gone,
-        known_gone=gone,
+        once_is_enough=gone,
         unlisted=partial(unlisted, connection, collection),
     )
 
@@ -151,7 +151,7 @@ def settle_doubts(
             asked,
             lane=lane,
             # Nothing is deleted here.
-            wanted=Wanted(singly=asked, known_gone=asked),
+            wanted=Wanted(singly=asked, once_is_enough=asked),
             witnesses=some_other_row(connection, client.collection, asked),
         ):
             behind |= verdict.gone.keys()

@@ -225,8 +225,9 @@ def _wanted(claimed: Claim, ids: Sequence[int], spare: int) -> tuple[Wanted, set
         singly=destroyed | {i for i, count in waits.items() if count},
         strangers=claimed.strangers,
         most_absent=spare,
-        # The others may be named by anybody who knows the address of webhooks. No row is theirs.
-        known_gone=destroyed | alive | claimed.strangers,
+        # Strangers have no row that could be deleted, and whoever knows the address of webhooks may
+        # name many of them. So one call for each has to do.
+        once_is_enough=destroyed | alive | claimed.strangers,
     )
     patient = {i for i in alive - destroyed if waits[i] < len(PATIENCE)}
     return wanted, patient

@@ -102,7 +102,7 @@ def refresh(
             held=known.held,
             gone=known.gone,
             alive=patient_with,
-            known_gone={*wanted.known_gone, *known.known_gone},
+            once_is_enough={*wanted.once_is_enough, *known.once_is_enough},
             unlisted=known.unlisted,
         )
         storing = _Storing(
