@@ -15,11 +15,12 @@ import requests
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.insight.saved_views import MOST_VIEWS
 from rms_pipeline.mirror.browse import ORDERS
+from rms_pipeline.mirror.criteria import condition
 from rms_pipeline.mirror.promoted import Promoted, demote, promote, promoted_fields
 from rms_pipeline.sandbox import SandboxServer, Store
 from rms_pipeline.settings import load_settings
 from rms_pipeline.web import workbooks
-from rms_pipeline.web.list_address import COLUMNS, PARAMETERS, asked_by
+from rms_pipeline.web.list_address import COLUMNS, PARAMETERS, PERIOD_FILTERS, asked_by
 from rms_pipeline.web.reading import Reader
 from rms_pipeline_tests.processes import wait_until
 from rms_pipeline_tests.rows import insert, insert_opportunities, query
@@ -61,6 +62,16 @@ def found(web: Web, query_: str) -> list[int]:
 
 def links(page: Page, text: str) -> list[str]:
     return [link for link in page.links if text in link]
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_every_filter_that_an_address_names_narrows_the_list(name: str) -> None:
+    """One that is described and not read would leave all opportunities in the list."""
+    whole, _ = condition(asked_by("", "UTC").criteria)
+    value = "2026-05-31" if name in {*PERIOD_FILTERS, "from", "to"} else "7"
+    narrowed, values = condition(asked_by(f"{name}={value}", "UTC").criteria)
+    assert narrowed.startswith(f"{whole} AND ")
+    assert values
 
 
 @pytest.mark.parametrize("field", [*PARAMETERS, "column", "sort", "page"])
