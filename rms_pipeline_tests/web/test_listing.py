@@ -74,6 +74,13 @@ def test_every_filter_that_an_address_names_narrows_the_list(name: str) -> None:
     assert values
 
 
+def test_the_further_filters_are_open_only_if_a_field_there_is_in_use(web: Web) -> None:
+    insert_opportunities(web.database, {"organisation_id": 7, "store_id": 2})
+    for query_, is_in_use in (("customer_id=7&store=2", False), ("customer_id=7&tag=vip", True)):
+        text = visit(web, f"/opportunities?{query_}").text
+        assert ("More filters (1 on)" in text) == is_in_use, query_
+
+
 @pytest.mark.parametrize("field", [*PARAMETERS, "column", "sort", "page"])
 def test_no_parameter_of_a_list_is_an_error_of_ours(web: Web, field: str) -> None:
     insert_opportunities(web.database, *({"name": f"Ball {i}"} for i in range(3)))
