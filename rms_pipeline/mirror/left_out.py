@@ -5,8 +5,8 @@ of the customer, but no name. A row keeps the association that it had, as long a
 id. Otherwise all names would be lost in one sync. Which associations have an id is declared
 (`Collection.associations`).
 
-A field of the record itself has nothing that shows that its value is still right. It is lost, but
-not without a word. An edit empties a field and never takes it away.
+Nothing shows that the old value of any other field is still right. So it is lost, and a fault says
+so. It was not an edit: an edit in Current RMS empties a field, and does not remove it.
 """
 
 from collections.abc import Collection as Ids

@@ -33,16 +33,17 @@ def only(*names: str, fields: bool = False) -> Callable[[Request], None]:
     def check(request: Request) -> None:
         given = request.query_params
         for name in dict.fromkeys(given):
+            short = name[:60]
             is_field = fields and name.startswith(FIELD)
             if name not in names and name != _ALWAYS and not is_field:
-                raise HTTPException(422, f"{name[:60]} is no parameter here.{_hint(name, names)}")
+                raise HTTPException(422, f"{short} is not a parameter here.{_hint(short, names)}")
             if name not in _SEVERAL and len({*given.getlist(name)}) > 1:
-                raise HTTPException(422, f"{name[:60]} is there more than once. Give it one value.")
+                raise HTTPException(422, f"{short} is there more than once. Give it one value.")
 
     return check
 
 
 def _hint(name: str, names: Collection[str]) -> str:
-    if close := get_close_matches(name[:60], names, n=1):
+    if close := get_close_matches(name, names, n=1):
         return f" Did you mean {close[0]}?"
-    return f" There are {', '.join(names)}." if names else " There are none."
+    return f" The parameters are {', '.join(names)}." if names else " There are none."

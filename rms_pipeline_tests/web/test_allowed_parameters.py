@@ -30,16 +30,16 @@ def test_every_address_for_programs_refuses_a_parameter_that_it_does_not_read(we
         assert get(web, path).status_code == 200, path
         refused = get(web, f"{path}?nosuch=1", Accept="application/json")
         assert refused.status_code == 422, path
-        assert refused.json()["error"].startswith("nosuch is no parameter here."), path
+        assert refused.json()["error"].startswith("nosuch is not a parameter here."), path
 
 
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ("statsu=Lost", "statsu is no parameter here. Did you mean status?"),
+        ("statsu=Lost", "statsu is not a parameter here. Did you mean status?"),
         ("status=Lost&status=Dead", "status is there more than once. Give it one value."),
         ("onhire=2026-05-01&onhire=2026-05-02", "onhire is there more than once."),
-        ("date=2026-05-01", "date is no parameter here. Did you mean state?"),
+        ("date=2026-05-01", "date is not a parameter here. Did you mean state?"),
     ],
 )
 def test_a_list_for_programs_names_what_is_wrong_where_a_page_shows_its_filters(
