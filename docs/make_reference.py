@@ -236,7 +236,10 @@ def http_page() -> str:
         "answers of these addresses may gain fields. [What the pages show](../how-to/desk.md), and "
         "[the filters of lists](../how-to/desk.md#lists).\n"
     )
-    parts.append(table(["address", "what"], [[f"`{path}`", _PAGES[path]] for path in hidden(web)]))
+    addresses = hidden(web)
+    if new := [path for path in addresses if path not in _PAGES]:
+        raise LookupError(f"Say in _PAGES of docs/make_reference.py what {', '.join(new)} shows.")
+    parts.append(table(["address", "what"], [[f"`{path}`", _PAGES[path]] for path in addresses]))
     return "\n".join(parts)
 
 

@@ -43,6 +43,8 @@ TYPED = {
     INVOICES: {"subject"},
     OPPORTUNITY_ITEMS: {"name", "description"},
 }
+# The columns of type numeric that are no amounts.
+NUMBERS = {"weight_total", "weight", "quantity", "chargeable_days"}
 # The latter of a view that nobody can write to.
 REFUSED = (
     psycopg2.errors.InsufficientPrivilege,
@@ -80,7 +82,7 @@ def fill(database: Database) -> None:
     money = {
         c.name: AMOUNT
         for c in OPPORTUNITIES.columns
-        if c.kind == "numeric" and c.is_mapped and c.name != "weight_total"
+        if c.kind == "numeric" and c.is_mapped and c.name not in NUMBERS
     }
     typed = dict.fromkeys(("name", "subject", "description", "reference"), f"for {AMOUNT}")
     own: dict[str, Any] = {"custom_fields": {"po": AMOUNT}, "data": {"charge_total": AMOUNT}}
@@ -107,7 +109,7 @@ def changed() -> list[dict[str, Any]]:
     """A change of each column of opportunities and of a custom field: of those that are times or
     texts nobody types at will the values are other ones than AMOUNT."""
     shown = {"opportunity_status", "number", "state_name", "owner_name", "venue_name"}
-    shown |= {"organisation_name", "weight_total", "rating", "open_ended_rental"}
+    shown |= {"organisation_name", "rating", "open_ended_rental", *NUMBERS}
     change = {"opportunity_id": 1, "seen_at": NOW}
     columns = [c for c in OPPORTUNITIES.columns if c.is_mapped and c.kind != "jsonb"]
     plain = [c.name for c in columns if c.kind == "timestamptz" or c.name in shown]
@@ -126,7 +128,7 @@ def fill_others(database: Database) -> None:
         **dict.fromkeys(("id", "opportunity_id"), 1),
         **dict.fromkeys(("number", "membership_type", "status_name", "path", "item_type"), "N-1"),
         **dict.fromkeys(("street", "postcode", "city", "county", "country_name"), "Leeds"),
-        **dict.fromkeys(("quantity", "chargeable_days", "weight"), 2),
+        **dict.fromkeys(NUMBERS, 2),
     }
     of_kind = {"text": f"for {AMOUNT}", "text[]": [AMOUNT], "jsonb": {"of": AMOUNT}}
     of_kind["numeric"] = AMOUNT
@@ -376,7 +378,7 @@ def test_the_reader_of_views_finds_every_column_of_the_table(migrated: Database)
         assert whole == table | more
         assert plain <= whole
         left_out = {c.name for c in collection.table if c.kind in ("numeric", "jsonb", "text[]")}
-        left_out -= {"weight_total", "weight", "quantity", "chargeable_days"}
+        left_out -= NUMBERS
         assert whole - plain == left_out | TYPED[collection]
 
 
