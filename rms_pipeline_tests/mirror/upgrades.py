@@ -8,6 +8,7 @@ from typing import Any
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
+from rms_pipeline.collections import COLLECTIONS
 from rms_pipeline.mirror import schema
 from rms_pipeline.mirror.database import Database
 from rms_pipeline_tests.rows import asking
@@ -60,8 +61,9 @@ _MEANT: dict[tuple[str, str], Callable[[int], str]] = {
     ("webhook_events", "subject_type"): lambda n: "'Opportunity'",
     ("required_fields", "phase"): lambda n: "'open'",
     **{
-        (f"{single}_past", "valid_from"): lambda n: "'2026-05-01 12:00:00Z'"
-        for single in ("opportunity", "opportunity_item", "member", "invoice")
+        (collection.past, "valid_from"): lambda n: "'2026-05-01 12:00:00Z'"
+        for collection in COLLECTIONS
+        if collection.remembers
     },
 }
 # Columns that an upgrade computes from the record. Their test value is not kept.
