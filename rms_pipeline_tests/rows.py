@@ -21,12 +21,18 @@ def insert(database: Database, table: str, rows: Iterable[Mapping[str, Any]]) ->
 
 def insert_opportunities(database: Database, *rows: Mapping[str, Any]) -> None:
     """Insert opportunities with ids from 1 on and names that follow from the ids, unless a row has
-    its own.
+    its own. Their number and reference are those of `data`, if it has them.
     """
     named = (
-        {"id": i, "name": f"Opportunity {row.get('id', i)}", **row} for i, row in enumerate(rows, 1)
+        {"id": i, "name": f"Opportunity {row.get('id', i)}", **_mapped(row.get("data")), **row}
+        for i, row in enumerate(rows, 1)
     )
     insert(database, "opportunities", named)
+
+
+def _mapped(data: object) -> dict[str, str]:
+    record = data if isinstance(data, Mapping) else {}
+    return {name: str(record[name]) for name in ("number", "reference") if name in record}
 
 
 @contextmanager

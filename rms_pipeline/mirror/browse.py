@@ -58,10 +58,10 @@ ORDERS = SORTS | {
     "confirmed": Order("confirmed_at", "timestamptz", falls=True),
 }
 _LISTED = (
-    "id, data ->> 'number', name, opportunity_status, starts_at, ends_at, organisation_name,"
+    "id, number, name, opportunity_status, starts_at, ends_at, organisation_name,"
     " venue_name, owner_name, charge_total, total_value, updated_at_rms, state_name,"
     f" organisation_id, {GOES_OUT}, CASE WHEN open_ended_rental IS NOT TRUE THEN {COMES_BACK} END,"
-    " confirmed_at, created_at_rms, tags, profit, data ->> 'reference',"
+    " confirmed_at, created_at_rms, tags, profit, reference,"
     " coalesce(open_ended_rental, false)"
 )
 # The columns without the record itself. psycopg2 would decode it as JSON, and Python would refuse
