@@ -13,6 +13,7 @@ from rms_pipeline.current_rms.pacing import Lane
 from rms_pipeline.current_rms.window import Window
 from rms_pipeline.defs.columns import STATUS_COLUMNS
 from rms_pipeline.defs.config import StoreConfig, WalkConfig
+from rms_pipeline.defs.data_versions import version_of_counts
 from rms_pipeline.defs.metadata import (
     audit_metadata,
     instant,
@@ -131,7 +132,7 @@ def _pages_of(collection: Collection, naming: Naming) -> dg.AssetsDefinition:
                 "them before."
             )
             context.log.info(metadata["read_whole"])
-        return told_of_pages(naming, database, collection, context.run.run_id, metadata)
+        return told_of_pages(naming, database, collection, context.run.run_id, walk.walk, metadata)
 
     return raw_pages
 
@@ -292,6 +293,8 @@ def status_counts_of(naming: Naming) -> dg.AssetsDefinition:
         counts = refresh_status_counts(mirror.database, mirror.settings.time_zone)
         with mirror.database.session() as connection:
             colours = read_colours(connection)
-        return dg.MaterializeResult(metadata=status_metadata(counts, colours))
+        return dg.MaterializeResult(
+            metadata=status_metadata(counts, colours), data_version=version_of_counts(counts)
+        )
 
     return status_counts

@@ -8,6 +8,7 @@ import dagster as dg
 from dagster._check import CheckError
 from dagster._config.field_utils import IntEnvVar
 from dagster._core.code_pointer import ModuleCodePointer
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.errors import DagsterUserCodeProcessError
@@ -26,6 +27,7 @@ from dagster._serdes import ConfigurableClassData
 from dagster_shared.error import SerializableErrorInfo
 
 __all__ = [
+    "DATA_VERSION_TAG",
     "REPOSITORY_LABEL_TAG",
     "CheckError",
     "CheckRunHealthResult",

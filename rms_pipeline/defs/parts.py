@@ -76,7 +76,9 @@ def part_assets_of(
                 fresh_for=timedelta(minutes=config.resume_within_minutes),
                 parents=of_parents,
             )
-        return told_of_pages(naming, database, collection, context.run.run_id, walk_metadata(walk))
+        return told_of_pages(
+            naming, database, collection, context.run.run_id, walk.walk, walk_metadata(walk)
+        )
 
     @declare_table(
         collection,

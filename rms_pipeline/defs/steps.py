@@ -18,6 +18,7 @@ from rms_pipeline.collections.base import Collection
 from rms_pipeline.collections.opportunities import OPPORTUNITIES
 from rms_pipeline.defs.asset_checks import check_results_of, check_specs_of
 from rms_pipeline.defs.columns import RAW_PAGE_COLUMNS, columns_of
+from rms_pipeline.defs.data_versions import version_of_pages, version_of_table
 from rms_pipeline.defs.failures import Explained, explained
 from rms_pipeline.defs.naming import MIRROR, Naming
 from rms_pipeline.mirror import walks
@@ -197,14 +198,21 @@ def merge_again(
 
 
 def told_of_pages(
-    naming: Naming, database: Database, collection: Collection, run: str, metadata: dict[str, Any]
+    naming: Naming,
+    database: Database,
+    collection: Collection,
+    run: str,
+    walk: int,
+    metadata: dict[str, Any],
 ) -> dg.MaterializeResult[Any]:
-    """Writes the result of reading the pages into the row of the sync, and reports it to
+    """Writes the result of reading the pages of `walk` into the row of the sync, and reports it to
     Dagster."""
     told = metadata if collection is OPPORTUNITIES else {raw_pages_of(collection): metadata}
     with database.session() as connection:
         note_metadata(connection, run, told)
-    return dg.MaterializeResult(metadata=metadata | naming.links)
+    return dg.MaterializeResult(
+        metadata=metadata | naming.links, data_version=version_of_pages(walk)
+    )
 
 
 def told_of_table(
@@ -239,4 +247,5 @@ def told_of_table(
             failed=result.failed,
             metadata=metadata,
         )
-    return dg.MaterializeResult(metadata=metadata | naming.links)
+        version = version_of_table(connection, collection)
+    return dg.MaterializeResult(metadata=metadata | naming.links, data_version=version)

@@ -12,6 +12,7 @@ from rms_pipeline.current_rms.client import CurrentRmsClient
 from rms_pipeline.current_rms.errors import CurrentRmsError
 from rms_pipeline.defs.asset_checks import report_checks
 from rms_pipeline.defs.config import LaunchpadConfig
+from rms_pipeline.defs.data_versions import tagged, version_of_counts
 from rms_pipeline.defs.failures import Explained, explained
 from rms_pipeline.defs.metadata import refresh_metadata, status_metadata
 from rms_pipeline.defs.naming import Naming
@@ -86,7 +87,11 @@ def _refresh(
             note_metadata(connection, run, {"events_at_fault": True})
     with database.session() as connection:
         metadata = status_metadata(counts, read_colours(connection))
-    context.log_event(dg.AssetMaterialization(naming.key("status_counts"), metadata=metadata))
+    context.log_event(
+        dg.AssetMaterialization(
+            naming.key("status_counts"), metadata=metadata, tags=tagged(version_of_counts(counts))
+        )
+    )
     report_checks(context.instance, database, collections, run, naming=naming)
     if failure := _why_incomplete(config.collection, total, by_hand):
         raise Explained(failure)

@@ -91,6 +91,7 @@ class Reporter(Background):
         from dagster import AssetMaterialization, AssetObservation
 
         from rms_pipeline.defs.asset_checks import evaluations
+        from rms_pipeline.defs.data_versions import tagged, version_of_counts, version_of_table
         from rms_pipeline.defs.metadata import refresh_metadata, status_metadata
         from rms_pipeline.defs.naming import Naming
         from rms_pipeline.mirror.statuses import read_colours
@@ -109,12 +110,14 @@ class Reporter(Background):
         for collection, done in refreshed.items():
             with self._database.session() as connection:
                 rows = count_rows(connection, collection)
+                version = version_of_table(connection, collection)
             key = naming.key(collection.name)
             instance.report_runless_asset_event(
                 (AssetMaterialization if key in news else AssetObservation)(
                     key,
                     description="Refreshed by webhooks as they arrived.",
                     metadata=refresh_metadata(done, rows),
+                    tags=tagged(version),
                 )
             )
         counted = naming.key("status_counts")
@@ -126,6 +129,7 @@ class Reporter(Background):
                     counted,
                     description="Recounted after webhooks.",
                     metadata=status_metadata(counts, colours),
+                    tags=tagged(version_of_counts(counts)),
                 )
             )
             self._counted = counts

@@ -190,6 +190,50 @@ def test_full_syncs_reach_as_far_back_as_was_asked_for_unless_a_run_is_told_othe
     assert round((datetime.now(UTC) - covered) / timedelta(days=1)) == 400
 
 
+@pytest.mark.usefixtures("synced")
+def test_an_asset_downstream_runs_exactly_when_rows_have_changed_if_it_asks_for_data_versions(
+    instance: dg.DagsterInstance, sandbox: SandboxServer
+) -> None:
+    changed = dg.AutomationCondition.any_deps_match(dg.AutomationCondition.data_version_changed())
+    eager = dg.AutomationCondition.eager().replace("any_deps_updated", changed)
+
+    def after(name: str) -> dg.AssetsDefinition:
+        @dg.asset(name=f"after_{name}", deps=[name], automation_condition=eager)
+        def made() -> None: ...
+
+        return made
+
+    names = ("raw_rms_pages", "opportunities", "status_counts")
+    ours = build_defs()
+    theirs = dg.Definitions.merge(ours, dg.Definitions([after(name) for name in names]))
+    watched = dg.AssetSelection.assets(*(f"after_{name}" for name in names))
+    told = dg.evaluate_automation_conditions(theirs, instance, watched)
+
+    def tick() -> set[str]:
+        """After which assets something is made again now."""
+        nonlocal told
+        told = dg.evaluate_automation_conditions(theirs, instance, watched, cursor=told.cursor)
+        return {n for n in names if told.get_num_requested(dg.AssetKey(f"after_{n}"))}
+
+    def asked_for(job: str, config: dict[str, list[int]] | None = None) -> set[str]:
+        # Dagster takes nothing up that it asked for a tick ago.
+        tick()
+        run_config = {"ops": {"refresh_opportunities": {"config": config}}} if config else None
+        launched = ours.resolve_job_def(job)
+        assert launched.execute_in_process(instance=instance, run_config=run_config).success
+        return tick()
+
+    id_ = sandbox.store.create({"subject": "New"})
+    assert asked_for("incremental_sync") == set(names)
+    # Other pages, which hold nothing new.
+    assert asked_for("incremental_sync") == {"raw_rms_pages"}
+    assert asked_for("reconciliation") == {"raw_rms_pages"}
+    sandbox.store.edit(id_, {"subject": "Renamed"})
+    assert asked_for("webhook_refresh", {"ids": [id_]}) == set()
+    # The sync tells what was refreshed meanwhile. No count changes with a subject.
+    assert asked_for("incremental_sync") == {"raw_rms_pages", "opportunities"}
+
+
 def test_a_part_of_the_lineage_alone_is_no_sync(
     instance: dg.DagsterInstance, ready_url: str
 ) -> None:

@@ -37,6 +37,22 @@ def test_configurable_class_data() -> None:
     assert (made.module_name, made.class_name) == ("a.module", "AClass")
 
 
+def test_data_version_tag() -> None:
+    """How an event says its data version, if no step yields it."""
+    key = dg.AssetKey("told")
+
+    @dg.asset(deps=[key])
+    def after() -> None: ...
+
+    with dg.instance_for_test() as instance:
+        told = dg.AssetMaterialization(key, tags={compat.DATA_VERSION_TAG: "3"})
+        instance.report_runless_asset_event(told)
+        (made,) = dg.materialize([after], instance=instance).asset_materializations_for_node(
+            "after"
+        )
+    assert (made.tags or {})["dagster/input_data_version/told"] == "3"
+
+
 def test_dagster_user_code_process_error_and_serializable_error_info() -> None:
     """An error of another process, which Dagster shows as it is given."""
     shown = compat.SerializableErrorInfo(message="told\n", stack=[], cls_name="Failure")
