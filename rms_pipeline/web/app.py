@@ -103,26 +103,30 @@ def create_app(
     app.add_middleware(Headers, database=database)
     handle_errors(app, database)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    app.include_router(access.login())
-    app.include_router(receiver(database, webhook_tokens, metrics, current.collections))
-    app.include_router(sync_api_routes(desk, launcher, stopping))
-    app.include_router(health_routes(desk))
-    app.include_router(dashboard_routes(desk, launcher, starting))
     asking = client or partial(client_for, current, database, OPPORTUNITIES, patience=PATIENCE)
-    app.include_router(further_back_routes(desk, launcher, asking))
-    app.include_router(dagster_link_routes(desk))
-    app.include_router(today_routes(desk))
-    app.include_router(find_routes(desk))
-    app.include_router(changes_routes(desk))
-    app.include_router(saved_view_routes(desk))
-    app.include_router(opportunities_routes(desk))
-    app.include_router(opportunity_routes(desk))
-    app.include_router(calendar_feed_routes(desk))
-    app.include_router(calendar_routes(desk))
-    app.include_router(decisions_routes(desk))
-    app.include_router(rankings_routes(desk))
-    app.include_router(parties_routes(desk))
-    app.include_router(monitoring_routes(desk, metrics))
+    for router in (
+        access.login(),
+        receiver(database, webhook_tokens, metrics, current.collections),
+        sync_api_routes(desk, launcher, stopping),
+        health_routes(desk),
+        dashboard_routes(desk, launcher, starting),
+        further_back_routes(desk, launcher, asking),
+        dagster_link_routes(desk),
+        today_routes(desk),
+        find_routes(desk),
+        changes_routes(desk),
+        saved_view_routes(desk),
+        opportunities_routes(desk),
+        opportunity_routes(desk),
+        calendar_feed_routes(desk),
+        calendar_routes(desk),
+        decisions_routes(desk),
+        rankings_routes(desk),
+        parties_routes(desk),
+        monitoring_routes(desk, metrics),
+    ):
+        # `include_router` would build each route a second time: 60 ms of the first request.
+        app.router.routes.extend(router.routes)
 
     def show_missing(request: Request, title: str, text: str, hint: str) -> Response | None:
         if not access.is_signed_in(request):
