@@ -35,6 +35,12 @@ def sandbox() -> Iterator[SandboxServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def migrated(ready: Database) -> Database:
+    """Also with Dagster's tables."""
+    return ready
+
+
 @pytest.fixture(scope="module", autouse=True)
 def with_history(migrated: Database) -> Iterator[None]:
     with dagsters_tables(migrated):

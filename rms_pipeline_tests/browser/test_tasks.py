@@ -161,19 +161,19 @@ class Person:
 
 
 @pytest.fixture(scope="module")
-def stand(migrated: Database) -> Iterator[tuple[Web, dict[str, int]]]:
+def stand(ready: Database) -> Iterator[tuple[Web, dict[str, int]]]:
     """The pages at `web`, and the ids of the jobs by name."""
     store = Store()
     ids = {fields["subject"]: store.create(fields) for fields in JOBS}
     with ExitStack() as opened:
-        opened.enter_context(dagsters_tables(migrated))
+        opened.enter_context(dagsters_tables(ready))
         sandbox = opened.enter_context(SandboxServer(store))
 
-        client = clients_of(sandbox, migrated)
+        client = clients_of(sandbox, ready)
         with client() as reading:
-            full_sync(migrated, reading, Window.around(NOW, days_back=800, days_ahead=365))
+            full_sync(ready, reading, Window.around(NOW, days_back=800, days_ahead=365))
         current = load_settings(_env_file=None, RMS_TIME_ZONE=ZONE, RMS_COLLECTIONS="opportunities")
-        web = opened.enter_context(serving(migrated, sandbox, client=client, current=current))
+        web = opened.enter_context(serving(ready, sandbox, client=client, current=current))
         edits: list[tuple[str, str, dict[str, Any]]] = [
             ("Dropped", "Kim Day", {"status": LOST[0]}),
             ("Agreed", "Ada Bell", {"status": RESERVED[0]}),
@@ -192,7 +192,7 @@ def stand(migrated: Database) -> Iterator[tuple[Web, dict[str, int]]]:
             )
         )
         # As the web service does after each refresh.
-        refresh_status_counts(migrated, ZONE)
+        refresh_status_counts(ready, ZONE)
         yield web, ids
 
 

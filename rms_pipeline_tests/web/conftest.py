@@ -159,6 +159,12 @@ def serving(
 
 
 @pytest.fixture(scope="module")
+def migrated(ready: Database) -> Database:
+    """Also with Dagster's tables: to make them anew takes longer than most modules here."""
+    return ready
+
+
+@pytest.fixture(scope="module")
 def standing(migrated: Database) -> Iterator[Web]:
     """One service for a module, without a fast lane, over `migrated`."""
     with (
