@@ -68,6 +68,8 @@ def settings_page() -> str:
 
 
 def example(name: str) -> str:
+    if name not in settings.EXAMPLES:
+        raise LookupError(f"Give {name} an example in EXAMPLES of rms_pipeline/settings.py.")
     text = settings.EXAMPLES[name]
     return text if "`" in text or " " in text else f"`{text}`"
 
